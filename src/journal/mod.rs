@@ -1,0 +1,408 @@
+//! The durable record between gateways and workers: one trait, two implementations (memory and Redis) that pass one
+//! conformance suite.
+//!
+//! Every method is one atomic step. Expected refusals (fenced, duplicate, gap) are values; a [`JournalError`] means
+//! that the outcome is unknown or that the journal refused to work, and the caller sends the same step again.
+
+pub mod memory;
+pub mod redis;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use crate::types::{Incarnation, Moment, RoomId, ShardId, StreamId};
+
+/// Why a step of the journal failed. Its outcome may be unknown: the same step is sent again.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum JournalError {
+    /// No answer, or a connection that broke: try again.
+    #[error("journal is not reachable: {0}")]
+    Unreachable(String),
+    /// It answers, and will not work like this (password, version, eviction policy, read-only, memory limit).
+    #[error("journal refuses: {0}")]
+    Refused(String),
+    /// It answered with something that this version does not understand.
+    #[error("journal answered with something unexpected: {0}")]
+    Unexpected(String),
+}
+
+/// One gateway's flush of one shard: exactly its events in (previous watermark, watermark], in stamp order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Flush {
+    /// Where to.
+    pub shard: ShardId,
+    /// The gateway.
+    pub incarnation: Incarnation,
+    /// Exactly the stored number + 1; the first is 1.
+    pub number: u64,
+    /// The watermark of the flush before.
+    pub previous: Moment,
+    /// The gateway appends nothing more at or below this. Not below `previous`.
+    pub watermark: Moment,
+    /// One encoded [`crate::types::Entry`] per room, each room at most once. Empty for a bare watermark.
+    pub entries: Vec<FlushEntry>,
+}
+
+/// A flush's events in one room.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FlushEntry {
+    /// The room.
+    pub room: RoomId,
+    /// The highest moment in `bytes`.
+    pub top: Moment,
+    /// [`crate::wire::entry::encode`]'s output; opaque to the journal.
+    pub bytes: Bytes,
+}
+
+/// The answer to an append.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Appended {
+    /// Stored, now or when the same flush came before; what the journal knows of each room, in the flush's order.
+    Stored(Vec<RoomHead>),
+    /// The number is higher than stored + 1, or `previous` is not the stored watermark: go back to `number`.
+    Gap {
+        /// The last number stored.
+        number: u64,
+        /// The watermark stored with it.
+        watermark: Moment,
+    },
+    /// This incarnation is not registered, or was fenced: it may never append again.
+    Fenced,
+}
+
+/// What the journal knows of a room.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RoomHead {
+    /// The room.
+    pub room: RoomId,
+    /// Its life; 0 when the room does not exist.
+    pub era: u64,
+    /// Its last committed `seq`.
+    pub seq: u64,
+    /// The highest moment ever appended to it.
+    pub top: Moment,
+}
+
+/// A gateway as the shard knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GatewayRecord {
+    /// The gateway.
+    pub incarnation: Incarnation,
+    /// Its last flush.
+    pub number: u64,
+    /// The watermark of that flush.
+    pub watermark: Moment,
+    /// Whether it was fenced.
+    pub fenced: bool,
+}
+
+/// Wakes a shard's worker, and carries the flush so that it need not be read again. Bells of one shard are numbered
+/// without gaps in the order in which the journal executed the appends: who has seen 1..=n has seen everything up to n.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bell {
+    /// The shard.
+    pub shard: ShardId,
+    /// Count of the shard's appends.
+    pub append: u64,
+    /// Whose flush.
+    pub incarnation: Incarnation,
+    /// The flush's number (0 for entries that a worker wrote for a dead gateway).
+    pub number: u64,
+    /// The flush's watermark (of a death: the dead gateway's last).
+    pub watermark: Moment,
+    /// Room, position and entry.
+    pub entries: Vec<(RoomId, StreamId, Bytes)>,
+}
+
+/// Temporary ownership of a shard. Compared for equality by every step that needs it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lease {
+    /// Fencing token: rises with every change of owner.
+    pub epoch: u64,
+    /// The worker.
+    pub owner: Incarnation,
+}
+
+/// A shard as its new owner finds it, read in one step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Survey {
+    /// Count of the shard's appends.
+    pub append: u64,
+    /// Number of the last commit.
+    pub commit: u64,
+    /// All registered gateways.
+    pub gateways: Vec<GatewayRecord>,
+    /// Rooms with entries that are not resolved.
+    pub active: Vec<RoomId>,
+    /// Every room that exists, with its head. Empty unless asked for.
+    pub rooms: Vec<RoomHead>,
+}
+
+/// The answer to a step that needs the lease.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Leased<T> {
+    /// Done, now or when the same step came before.
+    Done(T),
+    /// Somebody else owns the shard; nothing was written.
+    Lost,
+}
+
+/// Everything needed to continue a room: state = snapshot, then the verdicts after it in their recorded order.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct StoredRoom {
+    /// Its life; 0 when the room does not exist.
+    pub era: u64,
+    /// Last committed `seq`.
+    pub seq: u64,
+    /// Every entry at or before this is resolved.
+    pub cursor: StreamId,
+    /// The encoded snapshot, and the `seq` and cursor that it was taken at. None: the room starts empty at `seq` 0.
+    pub snapshot: Option<StoredSnapshot>,
+    /// Encoded verdict batches with `seq` above the snapshot's, in order.
+    pub verdicts: Vec<Bytes>,
+    /// Encoded entries after the snapshot's cursor (all, without a snapshot), in stream order, to the stream's tail.
+    pub entries: Vec<(StreamId, Bytes)>,
+}
+
+/// A stored snapshot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredSnapshot {
+    /// The room's `seq` when it was taken.
+    pub seq: u64,
+    /// The room's cursor when it was taken.
+    pub cursor: StreamId,
+    /// [`crate::wire::snapshot`]'s output.
+    pub bytes: Bytes,
+}
+
+/// One batch of a shard's verdicts: all of it or nothing of it becomes final.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Commit {
+    /// Where to.
+    pub shard: ShardId,
+    /// By whom.
+    pub lease: Lease,
+    /// Exactly the stored number + 1.
+    pub number: u64,
+    /// Each room at most once.
+    pub rooms: Vec<RoomCommit>,
+    /// What to publish once it is final: gateway, and encoded [`crate::wire::push`].
+    pub pushes: Vec<(Incarnation, Bytes)>,
+}
+
+/// One room's part of a commit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RoomCommit {
+    /// The room.
+    pub room: RoomId,
+    /// Its era, as stored.
+    pub era: u64,
+    /// The `seq` before this commit, as stored.
+    pub from: u64,
+    /// The `seq` after it. Equal to `from` when only the cursor moves.
+    pub to: u64,
+    /// Encoded batch with the verdicts `from + 1 ..= to`; empty when there are none. Stored under the ID `to-0`.
+    pub verdicts: Bytes,
+    /// Every entry at or before this is resolved. The room leaves `active` when this is its stream's tail.
+    pub cursor: StreamId,
+    /// Encoded snapshot of the state at `to` and `cursor`, when one is due.
+    pub snapshot: Option<Bytes>,
+    /// Entries below this position and verdicts at or below this `seq` may be trimmed (approximately).
+    pub trim: Option<(StreamId, u64)>,
+}
+
+/// The answer to a commit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Committed {
+    /// Final, now or when the same commit came before.
+    Done,
+    /// The lease is somebody else's, or the number is not stored + 1: nothing was written.
+    Fenced,
+    /// Nothing was written: these rooms' stored era or `seq` are not what the commit expects.
+    Refused(Vec<RoomId>),
+}
+
+/// A page of a room's verdict stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VerdictPage {
+    /// The room's life; 0 when the room does not exist.
+    pub era: u64,
+    /// The room's last committed `seq`.
+    pub seq: u64,
+    /// Encoded batches that hold every verdict after the asked one that is still kept, in order. The first may
+    /// begin before it. When the first begins later than asked + 1, what lies between was trimmed.
+    pub batches: Vec<Bytes>,
+}
+
+/// A living worker, as the heartbeats tell.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WorkerRecord {
+    /// The worker.
+    pub incarnation: Incarnation,
+    /// The shards that it said it owns.
+    pub shards: Vec<ShardId>,
+}
+
+/// What a subscription yields.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Signal<T> {
+    /// The subscription is in place (again): everything before may have been missed.
+    Subscribed,
+    /// A message.
+    Message(T),
+}
+
+/// Messages of a subscription, in the order in which the journal published them. Bounded by
+/// [`SIGNALS_MAX`]; what a slow reader misses is announced by another [`Signal::Subscribed`].
+pub type Signals<T> = tokio::sync::mpsc::Receiver<Signal<T>>;
+
+/// Messages that wait in a subscription.
+pub const SIGNALS_MAX: usize = 16 * 1024;
+
+/// The durable record. Its methods may be called from any task; each is one atomic step.
+#[async_trait]
+pub trait Journal: Send + Sync + 'static {
+    /// The number of shards of this deployment.
+    fn shards(&self) -> u16;
+
+    /// Whether it survives the process, for what is said at start.
+    fn durable(&self) -> bool;
+
+    /// The number of this host's timeline: the same for the same name, higher than all before for a new one.
+    ///
+    /// # Errors
+    /// When the journal does not work.
+    async fn timeline(&self, host: &str) -> Result<u32, JournalError>;
+
+    /// One cheap round trip: whether the journal works, for `/readyz`.
+    ///
+    /// # Errors
+    /// When it does not.
+    async fn ping(&self) -> Result<(), JournalError>;
+
+    // Gateways.
+
+    /// Makes a gateway's incarnation known to a shard. Idempotent; a fenced one stays fenced.
+    ///
+    /// # Errors
+    /// When the journal does not work.
+    async fn register(&self, shard: ShardId, gateway: Incarnation) -> Result<GatewayRecord, JournalError>;
+
+    /// Appends a flush and rings the shard's bell. All checks come before the first write; a repeated number is
+    /// answered as before. A room that does not exist begins a new era, which is higher than every era its shard had.
+    ///
+    /// # Errors
+    /// When the outcome is unknown: send the same flush again.
+    async fn append(&self, flush: &Flush) -> Result<Appended, JournalError>;
+
+    /// The heads of some rooms of a shard, in the asked order.
+    ///
+    /// # Errors
+    /// When the journal does not work.
+    async fn heads(&self, shard: ShardId, rooms: &[RoomId]) -> Result<Vec<RoomHead>, JournalError>;
+
+    /// The verdicts of a room after `seq`, at most `entries_max` batches.
+    ///
+    /// # Errors
+    /// When the journal does not work.
+    async fn verdicts(&self, room: &RoomId, seq: u64, entries_max: usize) -> Result<VerdictPage, JournalError>;
+
+    /// What is pushed to one gateway. Subscribes before it returns; reconnects by itself.
+    ///
+    /// # Errors
+    /// When the journal does not work.
+    async fn pushes(&self, gateway: Incarnation) -> Result<Signals<Bytes>, JournalError>;
+
+    // Workers.
+
+    /// Says that a worker lives, for `good_for_ms`, and what it owns; `good_for_ms` 0 takes it back. Tells all living workers.
+    ///
+    /// # Errors
+    /// When the journal does not work.
+    async fn heartbeat(
+        &self,
+        worker: Incarnation,
+        owned: &[ShardId],
+        good_for_ms: u64,
+    ) -> Result<Vec<WorkerRecord>, JournalError>;
+
+    /// Who owns each shard as stored; None for a shard that nobody ever owned or whose owner let go.
+    ///
+    /// # Errors
+    /// When the journal does not work.
+    async fn owners(&self) -> Result<Vec<Option<Lease>>, JournalError>;
+
+    /// Takes a shard over from `from` (as [`Journal::owners`] told). The epoch rises. Lost when somebody else was faster.
+    ///
+    /// # Errors
+    /// When the outcome is unknown: ask [`Journal::owners`] again.
+    async fn claim(&self, shard: ShardId, from: Option<Lease>, worker: Incarnation) -> Result<Leased<Lease>, JournalError>;
+
+    /// Lets a shard go, so that another worker takes it at once. The epoch is kept.
+    ///
+    /// # Errors
+    /// When the outcome is unknown; the lease runs out by itself.
+    async fn release(&self, shard: ShardId, lease: Lease) -> Result<(), JournalError>;
+
+    /// The bells of some shards. Subscribes before it returns; reconnects by itself. Bells of one shard come in order.
+    ///
+    /// # Errors
+    /// When the journal does not work.
+    async fn bells(&self, shards: &[ShardId]) -> Result<Signals<Bell>, JournalError>;
+
+    /// The shard's counters, gateways and active rooms in one step; with `rooms`, also all rooms' heads.
+    ///
+    /// # Errors
+    /// When the journal does not work.
+    async fn survey(&self, shard: ShardId, rooms: bool) -> Result<Survey, JournalError>;
+
+    /// Everything needed to continue a room.
+    ///
+    /// # Errors
+    /// When the journal does not work.
+    async fn load(&self, room: &RoomId) -> Result<StoredRoom, JournalError>;
+
+    /// A room's entries after a position, to the tail.
+    ///
+    /// # Errors
+    /// When the journal does not work.
+    async fn read(&self, room: &RoomId, after: StreamId) -> Result<Vec<(StreamId, Bytes)>, JournalError>;
+
+    /// Makes verdicts final, then publishes the pushes.
+    ///
+    /// # Errors
+    /// When the outcome is unknown: send the same commit again.
+    async fn commit(&self, commit: &Commit) -> Result<Committed, JournalError>;
+
+    /// Fences a gateway in a shard, for ever. Idempotent.
+    ///
+    /// # Errors
+    /// When the outcome is unknown: send it again.
+    async fn fence(&self, shard: ShardId, lease: Lease, gateway: Incarnation) -> Result<Leased<GatewayRecord>, JournalError>;
+
+    /// Appends a dead gateway's last entry to a room and rings the bell with number 0. The gateway must be fenced.
+    ///
+    /// # Errors
+    /// When the outcome is unknown: read the room, then send it again if it is not there.
+    async fn death(
+        &self,
+        shard: ShardId,
+        lease: Lease,
+        gateway: Incarnation,
+        entry: &FlushEntry,
+    ) -> Result<Leased<()>, JournalError>;
+
+    /// Ends a room: its keys go, and the next append begins a new era. Done(false) when its cursor is not at its
+    /// stream's tail or its `seq` is another: then nothing was written.
+    ///
+    /// # Errors
+    /// When the outcome is unknown: send it again.
+    async fn end_room(&self, shard: ShardId, lease: Lease, room: &RoomId, seq: u64) -> Result<Leased<bool>, JournalError>;
+
+    /// Publishes to a gateway without a commit (probes, heads). Tells how many subscribers there were: 0 is a hint
+    /// that the gateway is gone, not a proof.
+    ///
+    /// # Errors
+    /// When the journal does not work.
+    async fn publish(&self, gateway: Incarnation, push: Bytes) -> Result<u64, JournalError>;
+}

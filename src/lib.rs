@@ -1,0 +1,7 @@
+//! lasthit: who was first?
+
+pub mod journal;
+pub mod limits;
+pub mod rules;
+pub mod types;
+pub mod wire;

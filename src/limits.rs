@@ -1,0 +1,89 @@
+//! Every bound of the system, with its unit last in its name. Relations between them are asserted at compile time.
+
+use std::time::Duration;
+
+/// Bytes of a room or player name.
+pub const NAME_BYTES_MAX: usize = 64;
+/// Bytes of an action's op, id or contest.
+pub const FIELD_BYTES_MAX: usize = 64;
+/// Bytes of a client's message (and of a WebSocket frame).
+pub const MESSAGE_BYTES_MAX: usize = 4096;
+/// Nesting of a client's arguments.
+pub const ARGS_DEPTH_MAX: usize = 16;
+/// Bytes of a reason inside an event or a verdict.
+pub const REASON_BYTES_MAX: usize = 200;
+/// Bytes of a verdict's body, encoded.
+pub const BODY_BYTES_MAX: usize = 16 * 1024;
+/// Ids per player that are remembered in a room, so that a repeat acts once.
+pub const RECENT_IDS_PER_PLAYER_MAX: usize = 1024;
+/// Players per room whose ids are remembered; past it the player that acted longest ago is forgotten.
+pub const RECENT_PLAYERS_PER_ROOM_MAX: usize = 4096;
+/// Contests per room that are open or decided in their current round.
+pub const CONTESTS_PER_ROOM_MAX: usize = 100_000;
+/// Gateways per room whose last stamp is remembered.
+pub const MARKS_PER_ROOM_MAX: usize = 256;
+
+/// Sessions per gateway.
+pub const SESSIONS_MAX: usize = 20_000;
+/// Sessions per room and gateway.
+pub const SESSIONS_PER_ROOM_MAX: usize = 2_000;
+/// Messages queued to one session before it is closed as slow.
+pub const OUTBOX_MESSAGES_MAX: usize = 4096;
+/// A session's actions that wait for its Open to be acknowledged.
+pub const WAITING_ACTIONS_MAX: usize = 64;
+/// A gateway's own unresolved events in one room; past it further Data is refused as `busy`.
+pub const UNRESOLVED_PER_ROOM_MAX: usize = 8192;
+/// A gateway's own unresolved events over all rooms.
+pub const UNRESOLVED_MAX: usize = 100_000;
+/// Events in one flush of one shard.
+pub const FLUSH_EVENTS_MAX: usize = 1024;
+/// Bytes of the entries in one flush of one shard.
+pub const FLUSH_BYTES_MAX: usize = 512 * 1024;
+/// Verdicts that one read of a room's verdict stream fetches, in journal entries.
+pub const READ_ENTRIES_MAX: usize = 512;
+/// Events that a lane resolves before it hands its results over.
+pub const RESOLVE_EVENTS_MAX: usize = 512;
+/// Verdicts of one room that wait for their commit before its lane pauses.
+pub const UNCOMMITTED_PER_ROOM_MAX: usize = 4096;
+/// Verdicts in one commit.
+pub const COMMIT_VERDICTS_MAX: usize = 4096;
+/// Events after which a room's snapshot is written at the latest when it is small.
+pub const SNAPSHOT_EVENTS: u64 = 256;
+/// Shards of a deployment unless it says otherwise.
+pub const SHARDS_DEFAULT: u16 = 8;
+/// Shards of a deployment at most.
+pub const SHARDS_MAX: u16 = 1024;
+
+/// How long a client may take over its HTTP request head.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a session waits for its Open to be resolved before it is told to try again.
+pub const WELCOME_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often an idle session is pinged.
+pub const PING_INTERVAL: Duration = Duration::from_secs(20);
+/// How long a session may stay silent, pongs included.
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long the closing handshake may take.
+pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a process may drain after SIGTERM.
+pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often a lagging gateway is asked again for its watermark.
+pub const PROBE_INTERVAL: Duration = Duration::from_millis(20);
+/// How long a gateway may owe a watermark before it is fenced.
+pub const GATEWAY_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long a worker's heartbeat is good for.
+pub const LEASE_TIMEOUT: Duration = Duration::from_secs(1);
+/// How often a worker sends it.
+pub const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(250);
+/// How often a gateway compares its rooms' heads with the journal's.
+pub const HEADS_INTERVAL: Duration = Duration::from_secs(5);
+/// How long a room may be empty before it ends.
+pub const ROOM_LINGER: Duration = Duration::from_secs(30);
+/// How long resolved events and verdicts are kept for `since` and replay.
+pub const RETENTION: Duration = Duration::from_secs(600);
+
+const _: () = assert!(HEARTBEAT_INTERVAL.as_millis() * 3 < LEASE_TIMEOUT.as_millis());
+const _: () = assert!(PROBE_INTERVAL.as_millis() * 10 < GATEWAY_TIMEOUT.as_millis());
+const _: () = assert!(FIELD_BYTES_MAX * 4 < MESSAGE_BYTES_MAX);
+const _: () = assert!(FLUSH_EVENTS_MAX <= UNRESOLVED_PER_ROOM_MAX && UNRESOLVED_PER_ROOM_MAX <= UNRESOLVED_MAX);
+const _: () = assert!(RESOLVE_EVENTS_MAX <= UNCOMMITTED_PER_ROOM_MAX && RESOLVE_EVENTS_MAX <= COMMIT_VERDICTS_MAX);
+const _: () = assert!(PING_INTERVAL.as_secs() * 2 < IDLE_TIMEOUT.as_secs());

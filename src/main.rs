@@ -1,0 +1,3 @@
+//! The `lasthit` program: parses, sets up telemetry, runs a role.
+
+fn main() {}

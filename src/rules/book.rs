@@ -1,0 +1,38 @@
+//! Which rules a room plays by.
+
+use std::sync::Arc;
+
+use wildmatch::WildMatch;
+
+use super::Rules;
+use crate::types::RoomId;
+
+/// Makes the rules of a new room.
+pub type RulesFactory = Arc<dyn Fn() -> Box<dyn Rules> + Send + Sync>;
+
+/// Rules by room name pattern (`*` any run of characters, `?` one); the first that matches counts.
+#[derive(Clone, Default)]
+pub struct RulesBook {
+    pages: Vec<(WildMatch, RulesFactory)>,
+}
+
+impl RulesBook {
+    /// A book without pages.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds rules for the rooms whose names match `pattern`.
+    #[must_use]
+    pub fn room<R: Rules>(mut self, pattern: &str, make: impl Fn() -> R + Send + Sync + 'static) -> Self {
+        self.pages.push((WildMatch::new(pattern), Arc::new(move || Box::new(make()))));
+        self
+    }
+
+    /// New rules for a room; None when no pattern matches.
+    #[must_use]
+    pub fn rules_for(&self, room: &RoomId) -> Option<Box<dyn Rules>> {
+        self.pages.iter().find(|(pattern, _)| pattern.matches(room.as_str())).map(|(_, make)| make())
+    }
+}

@@ -1,0 +1,211 @@
+//! The game's deterministic decision code: the [`Rules`] trait, and two built-in ones.
+
+mod book;
+pub mod claim;
+pub mod last_hit;
+
+pub use book::{RulesBook, RulesFactory};
+
+use bytes::Bytes;
+
+use crate::types::{Audience, PlayerId, Role, SessionId};
+
+/// What rules see of an event.
+#[derive(Debug, Clone, Copy)]
+pub struct Happening<'a> {
+    /// The session.
+    pub session: SessionId,
+    /// Who acts: the session's player, or the one that a server session named.
+    pub player: &'a PlayerId,
+    /// The session's role.
+    pub role: Role,
+    /// What happened.
+    pub what: What<'a>,
+}
+
+/// The five socket events, as rules see them.
+#[derive(Debug, Clone, Copy)]
+pub enum What<'a> {
+    /// The session joined. The decision's body becomes the `state` in its `welcome`.
+    Open,
+    /// An action.
+    Data(Act<'a>),
+    /// The session is ending.
+    End {
+        /// WebSocket close code.
+        code: u16,
+    },
+    /// The session broke.
+    Error {
+        /// One line.
+        reason: &'a str,
+    },
+    /// The session is over.
+    Close,
+}
+
+/// An action, as rules see it.
+#[derive(Debug, Clone, Copy)]
+pub struct Act<'a> {
+    /// What to do.
+    pub op: &'a str,
+    /// What is contested, if the client named something.
+    pub contest: Option<&'a str>,
+    args: &'a [u8],
+}
+
+impl<'a> Act<'a> {
+    /// `args` is one canonical MessagePack value.
+    #[must_use]
+    pub fn new(op: &'a str, contest: Option<&'a str>, args: &'a [u8]) -> Self {
+        Self { op, contest, args }
+    }
+
+    /// The arguments as a type of the rules' own: a struct with the map's keys as fields.
+    ///
+    /// # Errors
+    /// One line that says what does not fit, fit for a verdict's reason.
+    pub fn args<T: serde::de::DeserializeOwned>(&self) -> Result<T, String> {
+        rmp_serde::from_slice(self.args).map_err(|e| format!("args: {e}"))
+    }
+}
+
+/// What rules say to an event. The core turns it into a verdict: it enforces one winner a round and computes margins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decision {
+    pub(crate) ruling: Ruling,
+    pub(crate) contest: Option<String>,
+    pub(crate) next_round: bool,
+    pub(crate) audience: Audience,
+    pub(crate) body: Option<Bytes>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Ruling {
+    Granted,
+    Denied(String),
+    /// Wins the contest's current round, which must have no winner yet.
+    Won,
+    /// Came after the winner of the contest's current round: the core says by how much.
+    Late,
+}
+
+impl Decision {
+    fn of(ruling: Ruling, contest: Option<&str>) -> Self {
+        Self { ruling, contest: contest.map(str::to_owned), next_round: false, audience: Audience::Room, body: None }
+    }
+
+    /// It takes effect.
+    #[must_use]
+    pub fn granted() -> Self {
+        Self::of(Ruling::Granted, None)
+    }
+
+    /// It does not, and why: a short word such as `unknown_target`.
+    #[must_use]
+    pub fn denied(reason: impl Into<String>) -> Self {
+        Self::of(Ruling::Denied(reason.into()), None)
+    }
+
+    /// It wins the current round of `contest`. When the round has a winner already the verdict is void
+    /// (`second_winner`): a fault of the rules, counted and logged.
+    #[must_use]
+    pub fn won(contest: &str) -> Self {
+        Self::of(Ruling::Won, Some(contest))
+    }
+
+    /// It contends for `contest` after the current round was won: denied as `late`, with the margin.
+    /// Void (`no_winner`) when the round has no winner.
+    #[must_use]
+    pub fn late(contest: &str) -> Self {
+        Self::of(Ruling::Late, Some(contest))
+    }
+
+    /// Names the contest that a granted or denied event concerns.
+    #[must_use]
+    pub fn about(mut self, contest: &str) -> Self {
+        self.contest = Some(contest.to_owned());
+        self
+    }
+
+    /// Starts a new round of the named contest with this event (a respawn, a release).
+    #[must_use]
+    pub fn next_round(mut self) -> Self {
+        self.next_round = true;
+        self
+    }
+
+    /// Who may see it. Without this, the whole room.
+    #[must_use]
+    pub fn to(mut self, audience: Audience) -> Self {
+        self.audience = audience;
+        self
+    }
+
+    /// What the rules have to say: any value that serializes to MessagePack with string keys, at most
+    /// [`crate::limits::BODY_BYTES_MAX`] bytes (more makes the verdict void, `body_too_large`).
+    #[must_use]
+    pub fn body(mut self, body: &impl serde::Serialize) -> Self {
+        // Serialization into memory fails only for types that MessagePack cannot carry: a fault of the rules, and
+        // like all their faults it makes the verdict void, by the unwinding that the lane catches.
+        let bytes = rmp_serde::to_vec_named(body).unwrap_or_else(|e| panic!("rules: body does not serialize: {e}"));
+        self.body = Some(Bytes::from(bytes));
+        self
+    }
+}
+
+/// A room's rules: a deterministic state machine. No clock, no randomness, no I/O; the same events in the same order
+/// give the same decisions, on any machine, for ever (replay and recovery depend on it).
+///
+/// A complete example: a quiz buzzer that only the first press of a round wins.
+///
+/// ```
+/// use lasthit::rules::{Act, Decision, Happening, Rules, What};
+///
+/// #[derive(Default)]
+/// struct Buzzer { pressed: bool }
+///
+/// impl Rules for Buzzer {
+///     fn name(&self) -> &'static str { "buzzer" }
+///     fn version(&self) -> u32 { 1 }
+///
+///     fn resolve(&mut self, event: &Happening<'_>) -> Decision {
+///         match event.what {
+///             What::Data(Act { op: "press", .. }) if self.pressed => Decision::late("buzzer"),
+///             What::Data(Act { op: "press", .. }) => {
+///                 self.pressed = true;
+///                 Decision::won("buzzer")
+///             }
+///             What::Data(_) => Decision::denied("unknown_op"),
+///             _ => Decision::granted(),
+///         }
+///     }
+///
+///     fn snapshot(&self) -> Vec<u8> { vec![u8::from(self.pressed)] }
+///
+///     fn restore(&mut self, _version: u32, bytes: &[u8]) -> Result<(), String> {
+///         let [pressed] = bytes else { return Err(format!("{} bytes instead of 1", bytes.len())) };
+///         self.pressed = *pressed == 1;
+///         Ok(())
+///     }
+/// }
+/// ```
+pub trait Rules: Send + 'static {
+    /// Recorded with every snapshot: a room is never continued with other rules.
+    fn name(&self) -> &'static str;
+
+    /// Rises when decisions or the snapshot's form change.
+    fn version(&self) -> u32;
+
+    /// Decides one event.
+    fn resolve(&mut self, event: &Happening<'_>) -> Decision;
+
+    /// The whole state.
+    fn snapshot(&self) -> Vec<u8>;
+
+    /// Puts the state back; `version` is that of the rules that wrote it.
+    ///
+    /// # Errors
+    /// One line when the bytes are not such a state.
+    fn restore(&mut self, version: u32, bytes: &[u8]) -> Result<(), String>;
+}

@@ -1,0 +1,182 @@
+//! Names and identities.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::limits::NAME_BYTES_MAX;
+
+/// Why a room or player name was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{what} name {value:?} is not allowed: use 1 to 64 characters out of A-Z a-z 0-9 . _ -")]
+pub struct IdError {
+    /// `room` or `player`.
+    pub what: &'static str,
+    /// The refused name, cut to 80 characters.
+    pub value: String,
+}
+
+fn checked(what: &'static str, name: &str) -> Result<Arc<str>, IdError> {
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
+    if (1..=NAME_BYTES_MAX).contains(&name.len()) && name.bytes().all(allowed) {
+        Ok(Arc::from(name))
+    } else {
+        Err(IdError { what, value: name.chars().take(80).collect() })
+    }
+}
+
+macro_rules! name {
+    ($(#[$doc:meta])* $name:ident, $what:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub struct $name(Arc<str>);
+
+        impl $name {
+            /// Checks the name: 1 to 64 characters out of `A-Z a-z 0-9 . _ -`.
+            ///
+            /// # Errors
+            /// [`IdError`] with the refused name.
+            pub fn new(name: &str) -> Result<Self, IdError> {
+                checked($what, name).map(Self)
+            }
+
+            /// The name.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{:?}", &*self.0)
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl std::str::FromStr for $name {
+            type Err = IdError;
+            fn from_str(name: &str) -> Result<Self, IdError> {
+                Self::new(name)
+            }
+        }
+    };
+}
+
+name! {
+    /// The unit of order: everything in one room is resolved in one sequence.
+    RoomId, "room"
+}
+name! {
+    /// Who acts. Two sessions may belong to one player.
+    PlayerId, "player"
+}
+
+/// A fixed group of rooms that share a Redis hash tag; the unit of ownership.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ShardId(pub u16);
+
+impl ShardId {
+    /// The shard of a room in a deployment of `shards` shards. Part of the journal's format: it never changes.
+    ///
+    /// # Panics
+    /// When `shards` is 0.
+    #[must_use]
+    pub fn of(room: &RoomId, shards: u16) -> Self {
+        let hash = crc32fast::hash(room.as_str().as_bytes());
+        #[expect(clippy::cast_possible_truncation, reason = "the remainder of a u16 fits a u16")]
+        Self((hash % u32::from(shards)) as u16)
+    }
+}
+
+impl fmt::Display for ShardId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+/// Identity of one start of a process: random, never reused.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Incarnation(pub u128);
+
+impl Incarnation {
+    /// Stands for entries that nobody can read: they belong to no gateway.
+    pub const NONE: Self = Self(0);
+
+    /// A new identity from the operating system's randomness.
+    #[must_use]
+    pub fn random() -> Self {
+        Self(rand::random::<u128>() | 1)
+    }
+
+    /// The 32 hexadecimal digits that Redis keeps.
+    #[must_use]
+    pub fn to_hex(self) -> String {
+        format!("{:032x}", self.0)
+    }
+
+    /// Reads what [`Incarnation::to_hex`] wrote.
+    #[must_use]
+    pub fn from_hex(hex: &str) -> Option<Self> {
+        (hex.len() == 32).then(|| u128::from_str_radix(hex, 16).ok()).flatten().map(Self)
+    }
+}
+
+impl fmt::Debug for Incarnation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:08x}", self.0 >> 96)
+    }
+}
+
+impl fmt::Display for Incarnation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}
+
+/// One WebSocket connection (or embedded session): the gateway's incarnation and its count there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SessionId {
+    /// The gateway that holds the session.
+    pub gateway: Incarnation,
+    /// Counted from 1 in that incarnation.
+    pub number: u64,
+}
+
+impl fmt::Display for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.gateway, self.number)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_checked() {
+        assert!(RoomId::new("Baron.pit_1-a").is_ok());
+        for bad in ["", "a b", "ä", "a/b", "a{b}", &"x".repeat(65)] {
+            let error = RoomId::new(bad).expect_err(bad);
+            assert!(error.to_string().starts_with("room name"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_room_keeps_its_shard() {
+        // Part of the format: another hash would lose every stored room.
+        assert_eq!(ShardId::of(&RoomId::new("baron").expect("name"), 16), ShardId((crc32fast::hash(b"baron") % 16) as u16));
+        assert_eq!(crc32fast::hash(b"123456789"), 0xcbf4_3926);
+    }
+
+    #[test]
+    fn incarnations_survive_hex() {
+        let one = Incarnation::random();
+        assert_eq!(Incarnation::from_hex(&one.to_hex()), Some(one));
+        assert_eq!(Incarnation::from_hex("12"), None);
+    }
+}

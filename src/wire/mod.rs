@@ -1,0 +1,13 @@
+//! Bytes: the journal's compact forms, each with its version first, and the public protocol of the clients.
+//!
+//! Journal forms are arrays without names; a reader meets a version that it does not know with
+//! [`DecodeError::Version`] and never guesses. Public forms are maps with names: see [`client`].
+
+pub mod action;
+pub mod client;
+mod codec;
+pub mod entry;
+pub mod push;
+pub mod verdicts;
+
+pub use codec::DecodeError;

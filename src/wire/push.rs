@@ -1,0 +1,146 @@
+//! What a worker pushes to a gateway.
+
+use bytes::Bytes;
+
+use super::codec::{DecodeError, Reader, Writer};
+use super::verdicts;
+use crate::types::{Moment, RoomId, ShardId, VerdictBatch};
+
+/// Version 1: `[1, kind, shard, payload]`.
+pub const VERSION: u64 = 1;
+
+/// A message from a worker to one gateway.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Push {
+    /// Committed verdicts.
+    Verdicts {
+        /// Whose rooms.
+        shard: ShardId,
+        /// Each room at most once.
+        rooms: Vec<RoomPush>,
+    },
+    /// A room waits for this gateway's watermark to reach `until`.
+    Probe {
+        /// Where it is wanted.
+        shard: ShardId,
+        /// At least this.
+        until: Moment,
+    },
+    /// How far rooms are: sent by a new owner, so that a gateway that missed the last push sees the gap.
+    Heads {
+        /// Whose rooms.
+        shard: ShardId,
+        /// Room, era, seq.
+        rooms: Vec<(RoomId, u64, u64)>,
+    },
+}
+
+/// A room's part of a push: it covers `from + 1 ..= to`, and leaves out verdicts for which the gateway has no audience.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RoomPush {
+    /// The room.
+    pub room: RoomId,
+    /// The room's `seq` before.
+    pub from: u64,
+    /// The room's `seq` after.
+    pub to: u64,
+    /// What this gateway's sessions may see.
+    pub batch: VerdictBatch,
+}
+
+/// Encodes a push.
+#[must_use]
+pub fn encode(push: &Push) -> Bytes {
+    let mut w = Writer::with_capacity(256);
+    w.array(4).uint(VERSION);
+    match push {
+        Push::Verdicts { shard, rooms } => {
+            w.uint(0).uint(shard.0.into()).array(rooms.len());
+            for room in rooms {
+                w.array(4).text(room.room.as_str()).uint(room.from).uint(room.to).bytes(&verdicts::encode(&room.batch));
+            }
+        }
+        Push::Probe { shard, until } => {
+            w.uint(1).uint(shard.0.into()).array(2).uint(until.timeline.into()).uint(until.ns);
+        }
+        Push::Heads { shard, rooms } => {
+            w.uint(2).uint(shard.0.into()).array(rooms.len());
+            for (room, era, seq) in rooms {
+                w.array(3).text(room.as_str()).uint(*era).uint(*seq);
+            }
+        }
+    }
+    w.finish()
+}
+
+/// Reads what [`encode`] wrote.
+///
+/// # Errors
+/// [`DecodeError::Version`] for another version's push, [`DecodeError::Damaged`] for anything else.
+pub fn decode(bytes: &Bytes) -> Result<Push, DecodeError> {
+    let mut r = Reader::versioned("push", bytes, VERSION, 3)?;
+    let kind = r.uint()?;
+    let shard = ShardId(r.small()?);
+    let len = r.array()?;
+    let push = match kind {
+        0 => {
+            let mut rooms = Vec::with_capacity(len.min(1024));
+            for _ in 0..len {
+                r.array_of(4)?;
+                let (room, from, to) = (r.room()?, r.uint()?, r.uint()?);
+                rooms.push(RoomPush { room, from, to, batch: verdicts::decode(&bytes.slice_ref(r.raw()?))? });
+            }
+            Push::Verdicts { shard, rooms }
+        }
+        1 if len == 2 => Push::Probe { shard, until: Moment { timeline: r.small()?, ns: r.uint()? } },
+        2 => {
+            let mut rooms = Vec::with_capacity(len.min(1024));
+            for _ in 0..len {
+                r.array_of(3)?;
+                rooms.push((r.room()?, r.uint()?, r.uint()?));
+            }
+            Push::Heads { shard, rooms }
+        }
+        other => return Err(r.damaged(format!("unknown push {other}"))),
+    };
+    r.end()?;
+    Ok(push)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn push() -> impl Strategy<Value = Push> {
+        let room = || "[a-z]{1,9}".prop_map(|r| RoomId::new(&r).expect("name"));
+        prop_oneof![
+            (any::<u16>(), proptest::collection::vec((room(), any::<u64>(), any::<u64>(), any::<u64>()), 0..4)).prop_map(
+                |(shard, rooms)| Push::Verdicts {
+                    shard: ShardId(shard),
+                    rooms: rooms
+                        .into_iter()
+                        .map(|(room, from, to, era)| RoomPush { room, from, to, batch: VerdictBatch { era, verdicts: vec![] } })
+                        .collect(),
+                }
+            ),
+            any::<(u16, u32, u64)>()
+                .prop_map(|(shard, timeline, ns)| Push::Probe { shard: ShardId(shard), until: Moment { timeline, ns } }),
+            (any::<u16>(), proptest::collection::vec((room(), any::<u64>(), any::<u64>()), 0..4))
+                .prop_map(|(shard, rooms)| Push::Heads { shard: ShardId(shard), rooms }),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn pushes_survive_the_wire(push in push()) {
+            prop_assert_eq!(decode(&encode(&push)), Ok(push));
+        }
+
+        #[test]
+        fn arbitrary_bytes_are_an_error_or_a_push(bytes: Vec<u8>) {
+            let _ = decode(&bytes.into());
+        }
+    }
+}
