@@ -1,5 +1,6 @@
 //! lasthit: who was first?
 
+pub mod engine;
 pub mod journal;
 pub mod limits;
 pub mod rules;

@@ -1,0 +1,11 @@
+//! Deterministic decisions: no tokio, no Redis, no clock, no randomness. Time comes in as an argument.
+
+mod contests;
+mod recent;
+mod resequence;
+mod room;
+mod snapshot;
+
+pub use resequence::{Held, Resequencer};
+pub use room::{Member, Room};
+pub use snapshot::SnapshotError;

@@ -1,0 +1,183 @@
+//! Puts one room's events back into stamp order.
+//!
+//! Each gateway's run is sorted by construction (a flush holds exactly the events between two watermarks), so an event
+//! may leave as soon as every gateway with sessions in the room has passed its stamp: nothing can come in below it.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use crate::types::{Arrival, Entry, EventKind, Flags, Incarnation, Moment, SessionId, Stamp, StreamId};
+
+/// An event that was read and waits for its proof.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Held {
+    /// Where it lies in the room's stream.
+    pub at: StreamId,
+    /// Its place in the order.
+    pub stamp: Stamp,
+    /// How well the arrival is known.
+    pub arrival: Arrival,
+    /// Whose.
+    pub session: SessionId,
+    /// What happened; None for an entry that nobody can read, with the reason in `unreadable`.
+    pub kind: Option<EventKind>,
+    /// Why the entry could not be read.
+    pub unreadable: Option<String>,
+}
+
+/// What a room has read and not yet resolved.
+#[derive(Debug, Default)]
+pub struct Resequencer {
+    /// Gateways with sessions here, as read (rule R1).
+    sessions: BTreeMap<Incarnation, BTreeSet<u64>>,
+    /// Held events by gateway, each run in stamp order.
+    runs: BTreeMap<Incarnation, VecDeque<Held>>,
+    /// The highest ordinal read per gateway: what is at or below it is a duplicate (rule R3).
+    read: BTreeMap<Incarnation, (u64, Moment)>,
+    held: usize,
+}
+
+impl Resequencer {
+    /// Starts from a room's snapshot: who is inside, and the last stamp resolved per gateway.
+    #[must_use]
+    pub fn resume(sessions: impl Iterator<Item = SessionId>, marks: impl Iterator<Item = (Incarnation, u64, Moment)>) -> Self {
+        let mut this = Self::default();
+        for session in sessions {
+            this.sessions.entry(session.gateway).or_default().insert(session.number);
+        }
+        this.read.extend(marks.map(|(incarnation, ordinal, moment)| (incarnation, (ordinal, moment))));
+        this
+    }
+
+    /// Takes in an entry read at `at`. `last_watermark` is what its gateway last promised, for entries that a worker
+    /// wrote after fencing it: what is held above it may have been beaten by what the dead gateway lost (rule R7).
+    pub fn read(&mut self, at: StreamId, entry: &Entry, last_watermark: Moment) {
+        for event in &entry.events {
+            let stamp = entry.stamp(event);
+            if self.read.get(&entry.incarnation).is_some_and(|(ordinal, _)| *ordinal >= event.ordinal) {
+                continue;
+            }
+            self.read.insert(entry.incarnation, (event.ordinal, stamp.moment));
+            match event.kind {
+                EventKind::Open { .. } => {
+                    self.sessions.entry(entry.incarnation).or_default().insert(event.session);
+                }
+                EventKind::Close => self.leave(entry.incarnation, event.session),
+                EventKind::Data(_) | EventKind::End { .. } | EventKind::Error { .. } => {}
+            }
+            let kind = Some(event.kind.clone());
+            let held = Held { at, stamp, arrival: event.arrival, session: entry.session(event), kind, unreadable: None };
+            self.runs.entry(entry.incarnation).or_default().push_back(held);
+            self.held += 1;
+        }
+        if entry.death {
+            let death = entry.events.last().and_then(|e| e.arrival.raw_ns).map(|ns| Moment { timeline: entry.timeline, ns });
+            self.flag_unproven(entry.incarnation, last_watermark, death);
+        }
+    }
+
+    /// Takes in an entry that nobody can read. It belongs to no gateway and waits for none.
+    pub fn read_unreadable(&mut self, at: StreamId, reason: String) {
+        let ordinal = (at.ms << 20) | at.seq;
+        let mark = self.read.entry(Incarnation::NONE).or_default();
+        if mark.0 >= ordinal {
+            return;
+        }
+        mark.0 = ordinal;
+        let stamp = Stamp { moment: Moment::default(), incarnation: Incarnation::NONE, ordinal };
+        let session = SessionId { gateway: Incarnation::NONE, number: 0 };
+        let held = Held { at, stamp, arrival: Arrival::default(), session, kind: None, unreadable: Some(reason) };
+        self.runs.entry(Incarnation::NONE).or_default().push_back(held);
+        self.held += 1;
+    }
+
+    fn leave(&mut self, gateway: Incarnation, session: u64) {
+        if let Some(sessions) = self.sessions.get_mut(&gateway) {
+            sessions.remove(&session);
+            if sessions.is_empty() {
+                self.sessions.remove(&gateway);
+            }
+        }
+    }
+
+    fn flag_unproven(&mut self, dead: Incarnation, above: Moment, until: Option<Moment>) {
+        for held in self.runs.iter_mut().filter(|(gateway, _)| **gateway != dead).flat_map(|(_, run)| run) {
+            if held.stamp.moment > above && until.is_none_or(|until| held.stamp.moment <= until) {
+                held.arrival.flags = held.arrival.flags.with(Flags::UNPROVEN);
+            }
+        }
+    }
+
+    /// Everything that is proven, in stamp order, at most `max` events.
+    pub fn release(&mut self, max: usize, watermark_of: impl Fn(Incarnation) -> Moment) -> Vec<Held> {
+        let frontier = self.frontier(&watermark_of);
+        let mut released = Vec::new();
+        while released.len() < max {
+            let next = self.runs.iter().filter_map(|(gateway, run)| run.front().map(|held| (held.stamp, *gateway))).min();
+            let Some((stamp, gateway)) = next else { break };
+            if frontier.is_some_and(|frontier| stamp.moment > frontier) {
+                break;
+            }
+            let Some(run) = self.runs.get_mut(&gateway) else { break };
+            released.extend(run.pop_front());
+            if run.is_empty() {
+                self.runs.remove(&gateway);
+            }
+        }
+        self.held -= released.len();
+        released
+    }
+
+    /// Whether [`Resequencer::release`] would yield anything.
+    pub fn releasable(&self, watermark_of: impl Fn(Incarnation) -> Moment) -> bool {
+        let first = self.runs.values().filter_map(|run| run.front()).map(|held| held.stamp.moment).min();
+        first.is_some_and(|first| self.frontier(&watermark_of).is_none_or(|frontier| first <= frontier))
+    }
+
+    /// The lowest watermark among the gateways inside; None when nobody is.
+    fn frontier(&self, watermark_of: impl Fn(Incarnation) -> Moment) -> Option<Moment> {
+        self.sessions.keys().map(|gateway| watermark_of(*gateway)).min()
+    }
+
+    /// Which gateways the held events wait for, and until when each must promise.
+    pub fn waits_for(&self, watermark_of: impl Fn(Incarnation) -> Moment) -> Vec<(Incarnation, Moment)> {
+        let Some(until) = self.runs.values().filter_map(|run| run.back()).map(|held| held.stamp.moment).max() else {
+            return Vec::new();
+        };
+        self.sessions.keys().filter(|gateway| watermark_of(**gateway) < until).map(|gateway| (*gateway, until)).collect()
+    }
+
+    /// Gateways with sessions here, as read.
+    pub fn gateways(&self) -> impl Iterator<Item = Incarnation> + '_ {
+        self.sessions.keys().copied()
+    }
+
+    /// A gateway's sessions here, as read.
+    pub fn sessions_of(&self, gateway: Incarnation) -> impl Iterator<Item = u64> + '_ {
+        self.sessions.get(&gateway).into_iter().flatten().copied()
+    }
+
+    /// The last stamp read of a gateway: its ordinal and moment.
+    #[must_use]
+    pub fn last_read(&self, gateway: Incarnation) -> Option<(u64, Moment)> {
+        self.read.get(&gateway).copied()
+    }
+
+    /// Events held.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.held
+    }
+
+    /// Whether nothing is held.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.held == 0
+    }
+
+    /// Everything at or before this is resolved, once what was released is: below the oldest held entry (rule R3).
+    #[must_use]
+    pub fn cursor(&self, position: StreamId) -> StreamId {
+        // A run is in stamp order and its entries came in stream order, so its first event lies in its oldest entry.
+        self.runs.values().filter_map(|run| run.front()).map(|held| held.at.before()).min().unwrap_or(position)
+    }
+}

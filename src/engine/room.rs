@@ -1,0 +1,226 @@
+//! A room's state, and the one place where events become verdicts.
+
+use std::collections::BTreeMap;
+
+use super::contests::Contests;
+use super::recent::Recent;
+use super::resequence::Held;
+use crate::limits::BODY_BYTES_MAX;
+use crate::rules::{Act, Decision, Happening, Rules, Ruling, What};
+use crate::types::{
+    Audience, EventKind, Flags, Incarnation, Moment, Outcome, PlayerId, Role, SessionId, Stamp, Verdict, VerdictKind,
+};
+use crate::wire::action;
+
+/// A session inside a room.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    /// Whose.
+    pub player: PlayerId,
+    /// What it may do.
+    pub role: Role,
+}
+
+/// Everything that decides a room's next verdict. The same events in the same order give the same verdicts.
+pub struct Room {
+    pub(super) era: u64,
+    pub(super) seq: u64,
+    pub(super) sessions: BTreeMap<SessionId, Member>,
+    /// The last stamp resolved per gateway.
+    pub(super) marks: BTreeMap<Incarnation, (u64, Moment)>,
+    pub(super) recent: Recent,
+    pub(super) contests: Contests,
+    pub(super) rules: Box<dyn Rules>,
+}
+
+impl std::fmt::Debug for Room {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Room").field("era", &self.era).field("seq", &self.seq).field("rules", &self.rules.name()).finish_non_exhaustive()
+    }
+}
+
+impl Room {
+    /// An empty room at `seq` 0.
+    #[must_use]
+    pub fn new(era: u64, rules: Box<dyn Rules>) -> Self {
+        Self {
+            era,
+            seq: 0,
+            sessions: BTreeMap::new(),
+            marks: BTreeMap::new(),
+            recent: Recent::default(),
+            contests: Contests::default(),
+            rules,
+        }
+    }
+
+    /// The room's life.
+    #[must_use]
+    pub fn era(&self) -> u64 {
+        self.era
+    }
+
+    /// The last verdict's `seq`.
+    #[must_use]
+    pub fn seq(&self) -> u64 {
+        self.seq
+    }
+
+    /// Who is inside.
+    pub fn sessions(&self) -> impl Iterator<Item = (SessionId, &Member)> {
+        self.sessions.iter().map(|(session, member)| (*session, member))
+    }
+
+    /// The last stamp resolved per gateway: ordinal and moment.
+    pub fn marks(&self) -> impl Iterator<Item = (Incarnation, u64, Moment)> + '_ {
+        self.marks.iter().map(|(incarnation, (ordinal, moment))| (*incarnation, *ordinal, *moment))
+    }
+
+    /// Decides one event. `void` forces the outcome for an event on which the rules failed before.
+    ///
+    /// # Panics
+    /// When the rules panic; the room is then in no defined state and is loaded again.
+    pub fn resolve(&mut self, held: &Held, void: Option<&str>) -> Verdict {
+        self.seq += 1;
+        self.marks.insert(held.stamp.incarnation, (held.stamp.ordinal, held.stamp.moment));
+        let mut verdict = self.blank(held);
+        let Some(kind) = &held.kind else {
+            verdict.outcome = Outcome::Void(held.unreadable.clone().unwrap_or_default());
+            return verdict;
+        };
+        if let EventKind::Open { player, role } = kind {
+            self.sessions.insert(held.session, Member { player: player.clone(), role: *role });
+        }
+        let Some(member) = self.sessions.get(&held.session).cloned() else {
+            verdict.outcome = Outcome::Void("no_session".to_owned());
+            return verdict;
+        };
+        verdict.player = Some(member.player.clone());
+        if let EventKind::Data(bytes) = kind {
+            self.resolve_action(held, bytes, &member, void, &mut verdict);
+        } else {
+            let what = match kind {
+                EventKind::Open { .. } => What::Open,
+                EventKind::End { code } => What::End { code: *code },
+                EventKind::Error { reason } => What::Error { reason },
+                _ => What::Close,
+            };
+            if let Some(reason) = void {
+                verdict.outcome = Outcome::Void(reason.to_owned());
+            } else {
+                let decision =
+                    self.rules.resolve(&Happening { session: held.session, player: &member.player, role: member.role, what });
+                self.apply(decision, held, &mut verdict);
+            }
+        }
+        if matches!(kind, EventKind::Close) {
+            self.sessions.remove(&held.session);
+        }
+        verdict
+    }
+
+    fn resolve_action(&mut self, held: &Held, bytes: &[u8], member: &Member, void: Option<&str>, verdict: &mut Verdict) {
+        verdict.audience = Audience::Session;
+        let action = match action::decode(bytes) {
+            Ok(action) => action,
+            Err(error) => {
+                verdict.outcome = Outcome::Void(format!("unreadable: {error}"));
+                return;
+            }
+        };
+        let player = action.player.as_ref().filter(|_| member.role == Role::Server).unwrap_or(&member.player);
+        verdict.player = Some(player.clone());
+        if let Some(of) = self.recent.first(player, &action.id) {
+            verdict.id = Some(action.id);
+            verdict.outcome = Outcome::Repeat { of };
+            return;
+        }
+        self.recent.remember(player, &action.id, self.seq);
+        verdict.id = Some(action.id);
+        if let Some(reason) = void {
+            verdict.outcome = Outcome::Void(reason.to_owned());
+            return;
+        }
+        if let Some(contest) = &action.contest
+            && !self.contests.has_room_for(contest)
+        {
+            verdict.contest = Some(contest.clone());
+            verdict.outcome = Outcome::Denied("too_many_contests".to_owned());
+            return;
+        }
+        let act = Act::new(&action.op, action.contest.as_deref(), &action.args);
+        let decision =
+            self.rules.resolve(&Happening { session: held.session, player, role: member.role, what: What::Data(act) });
+        self.apply(decision, held, verdict);
+    }
+
+    fn apply(&mut self, decision: Decision, held: &Held, verdict: &mut Verdict) {
+        if let Some(body) = &decision.body
+            && body.len() > BODY_BYTES_MAX
+        {
+            verdict.outcome = Outcome::Void("body_too_large".to_owned());
+            return;
+        }
+        verdict.audience = decision.audience;
+        verdict.body = decision.body;
+        if let Some(contest) = &decision.contest {
+            if decision.next_round {
+                self.contests.next_round(contest);
+            }
+            verdict.round = self.contests.round(contest);
+        }
+        let contest = decision.contest.as_deref();
+        verdict.outcome = match (decision.ruling, contest) {
+            (Ruling::Granted, _) => Outcome::Granted,
+            (Ruling::Denied(reason), _) => Outcome::Denied(reason),
+            (Ruling::Won, Some(contest)) if self.contests.win(contest, held.stamp, &held.arrival) => Outcome::Granted,
+            (Ruling::Won, _) => Outcome::Void("second_winner".to_owned()),
+            (Ruling::Late, contest) => match contest.and_then(|c| self.contests.margin(c, held.stamp, &held.arrival)) {
+                Some(margin) => {
+                    verdict.behind_ns = margin.behind_ns;
+                    verdict.flags = verdict.flags.with(margin.flags);
+                    Outcome::Denied("late".to_owned())
+                }
+                None => Outcome::Void("no_winner".to_owned()),
+            },
+        };
+        verdict.contest = decision.contest;
+    }
+
+    fn blank(&self, held: &Held) -> Verdict {
+        let kind = match &held.kind {
+            None => VerdictKind::Unreadable,
+            Some(EventKind::Open { .. }) => VerdictKind::Open,
+            Some(EventKind::Data(_)) => VerdictKind::Data,
+            Some(EventKind::End { .. }) => VerdictKind::End,
+            Some(EventKind::Error { .. }) => VerdictKind::Error,
+            Some(EventKind::Close) => VerdictKind::Close,
+        };
+        Verdict {
+            seq: self.seq,
+            stamp: held.stamp,
+            kind,
+            session: held.session.number,
+            player: None,
+            id: None,
+            contest: None,
+            round: 0,
+            outcome: Outcome::Granted,
+            uncertainty_ns: held.arrival.uncertainty_ns,
+            behind_ns: None,
+            flags: Flags(held.arrival.flags.0),
+            raw_ns: held.arrival.raw_ns,
+            audience: Audience::Room,
+            body: None,
+        }
+    }
+
+    /// Whether a gateway has to hear of a verdict: it holds the session, or a session that may see it.
+    #[must_use]
+    pub fn concerns(&self, gateway: Incarnation, verdict: &Verdict) -> bool {
+        let own: Stamp = verdict.stamp;
+        own.incarnation == gateway
+            || verdict.audience == Audience::Room
+            || self.sessions.iter().any(|(session, member)| session.gateway == gateway && member.role == Role::Server)
+    }
+}
