@@ -6,6 +6,7 @@ use std::fmt;
 use bytes::Bytes;
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
+use super::fields::INFALLIBLE;
 use super::parse::shown;
 use crate::limits::ARGS_DEPTH_MAX;
 
@@ -153,35 +154,35 @@ pub(super) fn canonical(args: Value<'_>) -> Result<Bytes, String> {
 }
 
 fn write(value: Value<'_>, out: &mut Vec<u8>) -> Result<(), String> {
-    let written = match value {
-        Value::Nil => rmp::encode::write_nil(out).map_err(|e| e.to_string()),
-        Value::Bool(value) => rmp::encode::write_bool(out, value).map_err(|e| e.to_string()),
-        Value::Unsigned(value) => rmp::encode::write_uint(out, value).map(drop).map_err(|e| e.to_string()),
-        Value::Negative(value) => rmp::encode::write_sint(out, value).map(drop).map_err(|e| e.to_string()),
-        Value::Float(value) if value.is_finite() => rmp::encode::write_f64(out, value).map_err(|e| e.to_string()),
-        Value::Float(value) => Err(format!("args hold the float {value}: only finite numbers are allowed")),
-        Value::Text(text) => rmp::encode::write_str(out, &text).map_err(|e| e.to_string()),
+    match value {
+        Value::Nil => rmp::encode::write_nil(out).expect(INFALLIBLE),
+        Value::Bool(value) => rmp::encode::write_bool(out, value).expect(INFALLIBLE),
+        Value::Unsigned(value) => drop(rmp::encode::write_uint(out, value).expect(INFALLIBLE)),
+        Value::Negative(value) => drop(rmp::encode::write_sint(out, value).expect(INFALLIBLE)),
+        Value::Float(value) if value.is_finite() => rmp::encode::write_f64(out, value).expect(INFALLIBLE),
+        Value::Float(value) => return Err(format!("args hold the float {value}: only finite numbers are allowed")),
+        Value::Text(text) => rmp::encode::write_str(out, &text).expect(INFALLIBLE),
         Value::Array(items) => {
-            rmp::encode::write_array_len(out, length(items.len())?).map_err(|e| e.to_string())?;
-            return items.into_iter().try_for_each(|item| write(item, out));
+            drop(rmp::encode::write_array_len(out, length(items.len())?).expect(INFALLIBLE));
+            items.into_iter().try_for_each(|item| write(item, out))?;
         }
         Value::Map(mut entries) => {
             entries.sort_by(|a, b| a.0.cmp(&b.0));
             if let Some([(key, _), ..]) = entries.windows(2).find(|pair| pair[0].0 == pair[1].0) {
                 return Err(format!("args hold the key {:?} twice", shown(key)));
             }
-            rmp::encode::write_map_len(out, length(entries.len())?).map_err(|e| e.to_string())?;
-            return entries.into_iter().try_for_each(|(key, value)| {
-                rmp::encode::write_str(out, &key).map_err(|e| e.to_string())?;
-                write(value, out)
-            });
+            drop(rmp::encode::write_map_len(out, length(entries.len())?).expect(INFALLIBLE));
+            for (key, value) in entries {
+                rmp::encode::write_str(out, &key).expect(INFALLIBLE);
+                write(value, out)?;
+            }
         }
-        Value::Other(TOO_DEEP) => Err(format!("args are nested deeper than {ARGS_DEPTH_MAX} levels")),
+        Value::Other(TOO_DEEP) => return Err(format!("args are nested deeper than {ARGS_DEPTH_MAX} levels")),
         Value::Other(what) => {
-            Err(format!("args hold {what}: use null, booleans, numbers, strings, arrays and maps with string keys"))
+            return Err(format!("args hold {what}: use null, booleans, numbers, strings, arrays and maps with string keys"));
         }
-    };
-    written
+    }
+    Ok(())
 }
 
 fn length(len: usize) -> Result<u32, String> {

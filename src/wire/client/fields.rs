@@ -5,7 +5,7 @@ use std::io::Write;
 use super::Encoding;
 
 /// Writing into a `Vec` has no error to return.
-const INFALLIBLE: &str = "writing into memory cannot fail";
+pub(super) const INFALLIBLE: &str = "writing into memory cannot fail";
 
 /// Levels of a body or state that are shown; rules write far fewer.
 const SHOWN_DEPTH_MAX: usize = 64;

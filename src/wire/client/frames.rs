@@ -4,7 +4,7 @@ use std::sync::OnceLock;
 
 use bytes::Bytes;
 
-use super::fields::{Fields, map_header};
+use super::fields::{Fields, INFALLIBLE, map_header};
 use super::{Encoding, Refusal, Welcome};
 use crate::limits;
 use crate::types::{Flags, Incarnation, Outcome, Verdict};
@@ -146,8 +146,7 @@ impl Encoded {
             Encoding::Json => [before, format!(",\"from\":{first}").as_bytes(), after].concat().into(),
             Encoding::Msgpack => {
                 let mut field = b"\xa4from".to_vec();
-                // A number of at most nine bytes, into memory.
-                rmp::encode::write_uint(&mut field, first).expect("writing into memory cannot fail");
+                rmp::encode::write_uint(&mut field, first).expect(INFALLIBLE);
                 headed(self.count + 1, &[&before[map_header(self.count).1..], &field, after])
             }
         }
