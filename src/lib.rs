@@ -1,6 +1,7 @@
 //! lasthit: who was first?
 
 pub mod engine;
+pub mod gateway;
 pub mod journal;
 pub mod limits;
 pub mod rules;

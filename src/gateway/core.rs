@@ -1,0 +1,403 @@
+//! The gateway as a step function: what happened, and the time, in; actions out. It does no I/O and reads no clock.
+//!
+//! ```text
+//!              open, act, end, close        settled(until)            appended
+//!   session ------------------------> pending ------------> flush ------------------> safe
+//!              (waiting, before its Open is acknowledged)   one in flight per shard
+//!
+//!              pushed, page, heads
+//!   journal ------------------------> room view (head) ---> session (covered) ------> outbox
+//! ```
+//!
+//! [`super::settle`] has the way in, [`super::deliver`] the way out.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::deliver::{RoomView, View};
+use super::settle::{PendingEvent, ShardOut};
+use crate::journal::Flush;
+use crate::limits::{
+    SESSIONS_MAX, SESSIONS_PER_ROOM_MAX, UNRESOLVED_MAX, UNRESOLVED_PER_ROOM_MAX, WAITING_ACTIONS_MAX, WELCOME_TIMEOUT,
+};
+use crate::types::{Action as PlayerAction, Arrival, EventKind, Incarnation, PlayerId, Role, RoomId, SessionId, ShardId, Since};
+use crate::wire::action;
+use crate::wire::client::{ErrorCode, Refusal, VerdictFrames, Welcome, close};
+
+/// Who wants in.
+#[derive(Debug, Clone)]
+pub struct Joining {
+    /// Where.
+    pub room: RoomId,
+    /// As whom.
+    pub player: PlayerId,
+    /// What it may do.
+    pub role: Role,
+    /// What it has seen already.
+    pub since: Option<Since>,
+}
+
+/// What a session is to be sent.
+#[derive(Debug, Clone)]
+pub enum Delivery {
+    /// First of all.
+    Welcome(Welcome),
+    /// A verdict that it may see.
+    Verdict {
+        /// The first `seq` that the frame covers, when that is not its own.
+        from: Option<u64>,
+        /// Encoded once for all sessions.
+        frames: Arc<VerdictFrames>,
+    },
+    /// An action that was not accepted.
+    Refused(Refusal),
+    /// Last of all.
+    Close {
+        /// WebSocket close code.
+        code: u16,
+        /// One line.
+        reason: String,
+    },
+}
+
+/// Why a page of verdicts is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reading {
+    /// The room's pushes have a gap.
+    Gap,
+    /// A session catches up.
+    CatchUp {
+        /// Which.
+        session: u64,
+    },
+    /// A repeated action gets its first verdict again.
+    Repeat {
+        /// Whose.
+        session: u64,
+        /// The first verdict's `seq`.
+        of: u64,
+        /// The repeat's own `seq`.
+        seq: u64,
+    },
+}
+
+/// What the driver is to do.
+#[derive(Debug)]
+pub enum Action {
+    /// [`crate::journal::Journal::register`]; answer with [`Core::registered`].
+    Register(ShardId),
+    /// [`crate::journal::Journal::append`], again until it is answered; answer with [`Core::appended`].
+    Append(Arc<Flush>),
+    /// [`crate::journal::Journal::verdicts`]; answer with [`Core::page`].
+    Read {
+        /// The room.
+        room: RoomId,
+        /// Verdicts after this `seq`.
+        after: u64,
+        /// Batches at most.
+        entries_max: usize,
+        /// What for.
+        reading: Reading,
+    },
+    /// [`crate::journal::Journal::heads`]; answer with [`Core::heads`].
+    ReadHeads(ShardId, Vec<RoomId>),
+    /// Put it into the session's outbox. After [`Delivery::Close`] nothing more follows.
+    Deliver(u64, Delivery),
+    /// This incarnation was fenced, everything that could still be appended was: call [`Core::reborn`].
+    Rebirth,
+}
+
+#[derive(Debug)]
+pub(super) struct Session {
+    pub(super) room: RoomId,
+    pub(super) player: PlayerId,
+    pub(super) role: Role,
+    pub(super) since: Option<Since>,
+    /// Its Open is in the journal (rule S7).
+    pub(super) opened: bool,
+    pub(super) opened_at_ns: u64,
+    /// What came before that.
+    pub(super) waiting: Vec<(EventKind, Arrival)>,
+    pub(super) waiting_actions: usize,
+    /// No stamp of it may lie below (rules S2 and S7).
+    pub(super) floor_ns: u64,
+    /// The order of its last event; the next may equal it, never precede it.
+    pub(super) last_order: (u64, u64),
+    pub(super) view: View,
+    /// The last `seq` that it was sent, ranges included.
+    pub(super) covered: u64,
+    /// The `seq` of its own Open, and the rules' answer to it.
+    pub(super) open: Option<(u64, Option<Bytes>)>,
+}
+
+/// One gateway.
+#[derive(Debug)]
+pub struct Core {
+    pub(super) incarnation: Incarnation,
+    pub(super) timeline: u32,
+    pub(super) clock: &'static str,
+    pub(super) precision_ns: u64,
+    pub(super) sessions: BTreeMap<u64, Session>,
+    pub(super) rooms: HashMap<RoomId, RoomView>,
+    pub(super) shards: Vec<ShardOut>,
+    pub(super) unresolved: usize,
+    pub(super) read_count: u64,
+    next_session: u64,
+    fenced: bool,
+    draining: bool,
+    actions: Vec<Action>,
+}
+
+impl Core {
+    /// A gateway without sessions. `clock` and `precision_ns` are what `welcome` says about its stamps.
+    #[must_use]
+    pub fn new(incarnation: Incarnation, timeline: u32, shards: u16, clock: &'static str, precision_ns: u64) -> Self {
+        Self {
+            incarnation,
+            timeline,
+            clock,
+            precision_ns,
+            sessions: BTreeMap::new(),
+            rooms: HashMap::new(),
+            shards: (0..shards).map(|_| ShardOut::default()).collect(),
+            unresolved: 0,
+            read_count: 0,
+            next_session: 0,
+            fenced: false,
+            draining: false,
+            actions: Vec::new(),
+        }
+    }
+
+    /// What is to be done, in this order; empties the list.
+    pub fn take_actions(&mut self) -> Vec<Action> {
+        std::mem::take(&mut self.actions)
+    }
+
+    /// Whether there is anything to be done.
+    #[must_use]
+    pub fn has_actions(&self) -> bool {
+        !self.actions.is_empty()
+    }
+
+    pub(super) fn act_on(&mut self, action: Action) {
+        self.actions.push(action);
+    }
+
+    /// This gateway.
+    #[must_use]
+    pub fn incarnation(&self) -> Incarnation {
+        self.incarnation
+    }
+
+    /// Sessions that are open.
+    #[must_use]
+    pub fn session_count(&self) -> usize {
+        self.sessions.len()
+    }
+
+    pub(super) fn shard_of(&self, room: &RoomId) -> ShardId {
+        #[expect(clippy::cast_possible_truncation, reason = "made from a u16")]
+        ShardId::of(room, self.shards.len() as u16)
+    }
+
+    /// A session joins its room. Its `welcome` follows when the Open was resolved.
+    ///
+    /// # Errors
+    /// A refusal when a bound is reached or the gateway is going down.
+    pub fn open(&mut self, joining: Joining, arrival: Arrival) -> Result<SessionId, Refusal> {
+        let refuse = |code, message: String| Err(Refusal { code, id: None, message });
+        if self.fenced || self.draining {
+            return refuse(ErrorCode::ShuttingDown, "this gateway is going down: connect again".to_owned());
+        }
+        if self.sessions.len() >= SESSIONS_MAX {
+            return refuse(ErrorCode::Busy, format!("this gateway has {SESSIONS_MAX} sessions, its limit"));
+        }
+        let shard = self.shard_of(&joining.room);
+        let view = self.rooms.entry(joining.room.clone()).or_insert_with(|| RoomView::new(shard));
+        if view.sessions.len() >= SESSIONS_PER_ROOM_MAX {
+            return refuse(ErrorCode::Busy, format!("room {} has {SESSIONS_PER_ROOM_MAX} sessions here, its limit", joining.room));
+        }
+        self.next_session += 1;
+        let number = self.next_session;
+        view.join(number, joining.role);
+        let open = EventKind::Open { player: joining.player.clone(), role: joining.role };
+        let session = Session {
+            room: joining.room,
+            player: joining.player,
+            role: joining.role,
+            since: joining.since,
+            opened: false,
+            opened_at_ns: arrival.ns,
+            waiting: Vec::new(),
+            waiting_actions: 0,
+            floor_ns: 0,
+            last_order: (0, 0),
+            view: View::Joining,
+            covered: 0,
+            open: None,
+        };
+        self.sessions.insert(number, session);
+        self.enqueue(number, open, arrival);
+        Ok(SessionId { gateway: self.incarnation, number })
+    }
+
+    /// A session acts.
+    ///
+    /// # Errors
+    /// A refusal: not a server session but acting for another player, or too much unresolved (`busy`: send it again later).
+    pub fn act(&mut self, number: u64, action: &PlayerAction, arrival: Arrival) -> Result<(), Refusal> {
+        let refuse = |code, message: String| Err(Refusal { code, id: Some(action.id.clone()), message });
+        let Some(session) = self.sessions.get_mut(&number) else {
+            return refuse(ErrorCode::ShuttingDown, "the session is over".to_owned());
+        };
+        if let Some(player) = &action.player
+            && session.role != Role::Server
+        {
+            return refuse(ErrorCode::Forbidden, format!("\"as\": {player:?} needs a session with the server role"));
+        }
+        if !session.opened {
+            if session.waiting_actions >= WAITING_ACTIONS_MAX {
+                return refuse(ErrorCode::Busy, format!("{WAITING_ACTIONS_MAX} actions wait for the welcome already"));
+            }
+            session.waiting_actions += 1;
+        }
+        let unresolved = self.rooms.get(&session.room).map_or(0, |view| view.unresolved);
+        if unresolved >= UNRESOLVED_PER_ROOM_MAX || self.unresolved >= UNRESOLVED_MAX {
+            return refuse(ErrorCode::Busy, format!("{unresolved} events of the room are not resolved yet: send it again later"));
+        }
+        self.enqueue(number, EventKind::Data(action::encode(action)), arrival);
+        Ok(())
+    }
+
+    /// A session says that it is ending.
+    pub fn end(&mut self, number: u64, code: u16, arrival: Arrival) {
+        self.enqueue(number, EventKind::End { code }, arrival);
+    }
+
+    /// A session broke. The reason is cut to its limit.
+    pub fn error(&mut self, number: u64, reason: &str, arrival: Arrival) {
+        let mut end = reason.len().min(crate::limits::REASON_BYTES_MAX);
+        while !reason.is_char_boundary(end) {
+            end -= 1;
+        }
+        self.enqueue(number, EventKind::Error { reason: reason[..end].to_owned() }, arrival);
+    }
+
+    /// A session is over. Nothing is delivered to it any more; a second call does nothing.
+    pub fn close(&mut self, number: u64, arrival: Arrival) {
+        self.enqueue(number, EventKind::Close, arrival);
+        if let Some(session) = self.sessions.get_mut(&number) {
+            session.view = View::Closed;
+            if let Some(view) = self.rooms.get_mut(&session.room) {
+                view.leave(number);
+            }
+            if session.opened {
+                self.sessions.remove(&number);
+            }
+        }
+        self.check_reborn();
+    }
+
+    /// Puts an event where it belongs: behind the session's Open while that is not acknowledged, else into its shard.
+    pub(super) fn enqueue(&mut self, number: u64, kind: EventKind, arrival: Arrival) {
+        let Some(session) = self.sessions.get_mut(&number) else { return };
+        if matches!(session.view, View::Closed) {
+            return;
+        }
+        if !session.opened && !matches!(kind, EventKind::Open { .. }) {
+            session.waiting.push((kind, arrival));
+            return;
+        }
+        self.pend(number, kind, arrival);
+    }
+
+    pub(super) fn pend(&mut self, number: u64, kind: EventKind, arrival: Arrival) {
+        let Some(session) = self.sessions.get_mut(&number) else { return };
+        let shard = ShardId::of(&session.room, u16::try_from(self.shards.len()).unwrap_or(u16::MAX));
+        let out = &mut self.shards[usize::from(shard.0)];
+        if out.fenced {
+            return;
+        }
+        // Rule W2: nothing at or below a published watermark. Rules S2, S7: nothing below the session's floor.
+        let arrival = arrival.clamped_to(session.floor_ns.max(session.last_order.0).max(out.first_free_ns()));
+        let order = arrival.order().max(session.last_order);
+        session.last_order = order;
+        self.read_count += 1;
+        let event = PendingEvent { order: (order.0, order.1, self.read_count), room: session.room.clone(), session: number, arrival, kind };
+        self.unresolved += 1;
+        if let Some(view) = self.rooms.get_mut(&session.room) {
+            view.unresolved += 1;
+        }
+        if out.pend(event) {
+            self.act_on(Action::Register(shard));
+        }
+    }
+
+    /// Stops taking in sessions and tells those inside to go.
+    pub fn drain(&mut self, code: u16, reason: &str) {
+        self.draining = true;
+        self.close_all(code, reason);
+    }
+
+    fn close_all(&mut self, code: u16, reason: &str) {
+        let open: Vec<u64> = self.sessions.iter().filter(|(_, s)| !matches!(s.view, View::Closed)).map(|(n, _)| *n).collect();
+        for number in open {
+            self.act_on(Action::Deliver(number, Delivery::Close { code, reason: reason.to_owned() }));
+        }
+    }
+
+    /// Whether every session is gone and everything that was accepted is in the journal.
+    #[must_use]
+    pub fn is_drained(&self) -> bool {
+        self.sessions.is_empty() && self.shards.iter().all(|shard| shard.fenced || shard.is_empty())
+    }
+
+    /// This incarnation may append no more in `shard`: its sessions go, and once the other shards have everything the
+    /// gateway starts again under a new identity.
+    pub(super) fn fence(&mut self, shard: ShardId) {
+        self.shards[usize::from(shard.0)].fence();
+        if !self.fenced {
+            self.fenced = true;
+            self.close_all(close::RESTARTED, "this gateway was taken for dead and starts again: connect again with since");
+        }
+        // Sessions whose Open never got in, or whose shard is gone, have nothing left to wait for.
+        self.check_reborn();
+    }
+
+    pub(super) fn check_reborn(&mut self) {
+        if !self.fenced {
+            return;
+        }
+        let shards = &self.shards;
+        let lost = |room: &RoomId| shards[usize::from(ShardId::of(room, u16::try_from(shards.len()).unwrap_or(u16::MAX)).0)].fenced;
+        self.sessions.retain(|_, session| !(matches!(session.view, View::Closed) && lost(&session.room)));
+        if self.is_drained() {
+            self.act_on(Action::Rebirth);
+        }
+    }
+
+    /// Starts again under a new identity, after [`Action::Rebirth`].
+    pub fn reborn(&mut self, incarnation: Incarnation) {
+        let actions = std::mem::take(&mut self.actions);
+        #[expect(clippy::cast_possible_truncation, reason = "made from a u16")]
+        let shards = self.shards.len() as u16;
+        let next_session = self.next_session;
+        *self = Self::new(incarnation, self.timeline, shards, self.clock, self.precision_ns);
+        self.next_session = next_session;
+        self.actions = actions;
+    }
+
+    /// Closes sessions that got no welcome in time: nobody resolves their room. Call about once a second.
+    pub fn tick(&mut self, now_ns: u64) {
+        let limit = u64::try_from(WELCOME_TIMEOUT.as_nanos()).unwrap_or(u64::MAX);
+        let late = |s: &Session| matches!(s.view, View::Joining) && now_ns.saturating_sub(s.opened_at_ns) > limit;
+        let late: Vec<u64> = self.sessions.iter().filter(|(_, s)| late(s)).map(|(n, _)| *n).collect();
+        for number in late {
+            let reason = "nobody resolves this room right now: try again".to_owned();
+            self.act_on(Action::Deliver(number, Delivery::Close { code: close::TRY_AGAIN, reason }));
+        }
+    }
+}

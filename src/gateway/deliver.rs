@@ -1,0 +1,394 @@
+//! The way out: verdicts reach the sessions that may see them, in `seq` order, without gap or repeat.
+
+use std::sync::Arc;
+
+use super::core::{Action, Core, Delivery, Reading};
+use crate::journal::{RoomHead, VerdictPage};
+use crate::limits::READ_ENTRIES_MAX;
+use crate::types::{Audience, Outcome, Role, RoomId, SessionId, ShardId, Verdict, VerdictBatch, VerdictKind};
+use crate::wire::client::{ErrorCode, Refusal, VerdictFrames, Welcome, close};
+use crate::wire::push::{Push, RoomPush};
+use crate::wire::{DecodeError, verdicts};
+
+/// How a session follows its room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum View {
+    /// Its Open is not resolved yet.
+    Joining,
+    /// Reads the verdict stream, from the `seq` given, because it resumes or repeats.
+    CatchingUp {
+        read_to: u64,
+    },
+    /// Gets what the room gets.
+    Live,
+    /// Gets nothing any more.
+    Closed,
+}
+
+/// A room as this gateway follows it.
+#[derive(Debug)]
+pub(super) struct RoomView {
+    shard: ShardId,
+    era: u64,
+    /// The last `seq` that was delivered; None before anything is known.
+    head: Option<u64>,
+    /// The highest `seq` heard of.
+    heard: u64,
+    filling: bool,
+    pub(super) sessions: Vec<u64>,
+    servers: Vec<u64>,
+    /// Own events without a verdict.
+    pub(super) unresolved: usize,
+}
+
+impl RoomView {
+    pub(super) fn new(shard: ShardId) -> Self {
+        Self { shard, era: 0, head: None, heard: 0, filling: false, sessions: Vec::new(), servers: Vec::new(), unresolved: 0 }
+    }
+
+    pub(super) fn join(&mut self, session: u64, role: Role) {
+        self.sessions.push(session);
+        if role == Role::Server {
+            self.servers.push(session);
+        }
+    }
+
+    pub(super) fn leave(&mut self, session: u64) {
+        self.sessions.retain(|s| *s != session);
+        self.servers.retain(|s| *s != session);
+    }
+
+    /// Where the room stood when this gateway's first Open got in: everything of interest comes after.
+    pub(super) fn learn(&mut self, era: u64, seq: u64) {
+        if self.head.is_none() {
+            self.era = era;
+            self.head = Some(seq);
+        }
+    }
+}
+
+fn visible(verdict: &Verdict, session: SessionId, role: Role) -> bool {
+    role == Role::Server
+        || match verdict.audience {
+            Audience::Room => true,
+            Audience::Session => verdict.session_id() == session,
+            Audience::Server => false,
+        }
+}
+
+impl Core {
+    /// A worker's push.
+    pub fn pushed(&mut self, push: Push) {
+        match push {
+            Push::Verdicts { rooms, .. } => {
+                for room in rooms {
+                    self.pushed_room(room);
+                }
+            }
+            Push::Probe { shard, until } => self.probed(shard, until),
+            Push::Heads { rooms, .. } => {
+                for (room, era, seq) in rooms {
+                    self.heard(&room, era, seq);
+                }
+            }
+        }
+    }
+
+    fn pushed_room(&mut self, push: RoomPush) {
+        let RoomPush { room, from, to, batch } = push;
+        let Some(view) = self.rooms.get_mut(&room) else { return };
+        if batch.era < view.era {
+            return;
+        }
+        if batch.era > view.era || view.head.is_none() {
+            view.era = batch.era;
+            view.head = Some(from);
+            view.heard = to;
+        }
+        view.heard = view.heard.max(to);
+        let head = view.head.unwrap_or(from);
+        if view.filling || to <= head {
+            return;
+        }
+        if from > head {
+            view.filling = true;
+            self.read(room, head, Reading::Gap);
+        } else {
+            self.deliver(&room, batch.verdicts, to);
+        }
+    }
+
+    fn read(&mut self, room: RoomId, after: u64, reading: Reading) {
+        let entries_max = if matches!(reading, Reading::Repeat { .. }) { 1 } else { READ_ENTRIES_MAX };
+        self.act_on(Action::Read { room, after, entries_max, reading });
+    }
+
+    /// Hands a room's next verdicts to its sessions, and moves its head to `to`.
+    fn deliver(&mut self, room: &RoomId, batch: Vec<Verdict>, to: u64) {
+        let Some(view) = self.rooms.get_mut(room) else { return };
+        let head = view.head.unwrap_or(0);
+        view.head = Some(to);
+        for verdict in batch {
+            if verdict.seq <= head {
+                continue;
+            }
+            let own = verdict.stamp.incarnation == self.incarnation;
+            if own {
+                self.unresolved = self.unresolved.saturating_sub(1);
+                if let Some(view) = self.rooms.get_mut(room) {
+                    view.unresolved = view.unresolved.saturating_sub(1);
+                }
+            }
+            if own && verdict.kind == VerdictKind::Open {
+                self.joined(room, &verdict);
+            }
+            self.fan_out(room, verdict, own);
+        }
+        if self.rooms.get(room).is_some_and(|view| view.sessions.is_empty() && view.unresolved == 0) {
+            self.rooms.remove(room);
+        }
+    }
+
+    fn fan_out(&mut self, room: &RoomId, verdict: Verdict, own: bool) {
+        let Some(view) = self.rooms.get(room) else { return };
+        if own && let Outcome::Repeat { of } = verdict.outcome {
+            self.repeat(room.clone(), verdict.session, of, verdict.seq);
+            return;
+        }
+        let mut targets = match verdict.audience {
+            Audience::Room => view.sessions.clone(),
+            Audience::Session | Audience::Server => view.servers.clone(),
+        };
+        if verdict.audience == Audience::Session && own && !targets.contains(&verdict.session) {
+            targets.push(verdict.session);
+        }
+        let (seq, frames) = (verdict.seq, Arc::new(VerdictFrames::new(verdict, None)));
+        for number in targets {
+            if self.sessions.get(&number).is_some_and(|s| s.view == View::Live && s.covered < seq) {
+                self.send(number, seq, frames.clone());
+            }
+        }
+    }
+
+    fn send(&mut self, number: u64, seq: u64, frames: Arc<VerdictFrames>) {
+        let Some(session) = self.sessions.get_mut(&number) else { return };
+        let from = (session.covered + 1 < seq).then_some(session.covered + 1);
+        session.covered = seq;
+        self.act_on(Action::Deliver(number, Delivery::Verdict { from, frames }));
+    }
+
+    /// A session's own Open was resolved: from here it follows the room.
+    fn joined(&mut self, room: &RoomId, verdict: &Verdict) {
+        let era = self.rooms.get(room).map_or(0, |view| view.era);
+        let number = verdict.session;
+        let Some(session) = self.sessions.get_mut(&number) else { return };
+        if session.view != View::Joining {
+            return;
+        }
+        session.open = Some((verdict.seq, verdict.body.clone()));
+        match session.since {
+            Some(since) if since.era == era && since.seq >= verdict.seq => {
+                let reason = format!("since {since} is ahead of the room, which is at {era}.{}", verdict.seq - 1);
+                self.act_on(Action::Deliver(number, Delivery::Close { code: close::SINCE_AHEAD, reason }));
+            }
+            Some(since) if since.era == era && since.seq + 1 == verdict.seq => {
+                session.covered = since.seq;
+                self.welcome(number, era, true, false);
+            }
+            Some(since) if since.era == era => {
+                session.covered = since.seq;
+                session.view = View::CatchingUp { read_to: since.seq };
+                self.read(room.clone(), since.seq, Reading::CatchUp { session: number });
+            }
+            since => {
+                session.covered = verdict.seq;
+                self.welcome(number, era, false, since.is_some());
+            }
+        }
+    }
+
+    /// Sends the welcome and lets the session live.
+    fn welcome(&mut self, number: u64, era: u64, resumed: bool, gone: bool) {
+        let Some(session) = self.sessions.get_mut(&number) else { return };
+        session.view = View::Live;
+        let state = session.open.as_ref().filter(|_| !resumed).and_then(|(_, body)| body.clone());
+        let welcome = Welcome {
+            session: SessionId { gateway: self.incarnation, number },
+            player: session.player.clone(),
+            role: session.role,
+            era,
+            seq: session.covered,
+            resumed,
+            gone,
+            state,
+            clock: self.clock,
+            uncertainty_ns: self.precision_ns,
+        };
+        self.act_on(Action::Deliver(number, Delivery::Welcome(welcome)));
+    }
+
+    /// A repeated action gets its first verdict again: the session leaves the live way until that is read, so that
+    /// its frames stay in order.
+    fn repeat(&mut self, room: RoomId, number: u64, of: u64, seq: u64) {
+        let Some(session) = self.sessions.get_mut(&number).filter(|s| s.view == View::Live || matches!(s.view, View::CatchingUp { .. })) else {
+            return;
+        };
+        session.view = View::CatchingUp { read_to: seq };
+        self.read(room, of - 1, Reading::Repeat { session: number, of, seq });
+    }
+
+    /// The answer to [`Action::Read`].
+    ///
+    /// # Errors
+    /// When the page holds something unreadable: its room stays where it is.
+    pub fn page(&mut self, room: &RoomId, after: u64, reading: Reading, page: &VerdictPage) -> Result<(), DecodeError> {
+        let batches = page.batches.iter().map(verdicts::decode).collect::<Result<Vec<VerdictBatch>, _>>()?;
+        match reading {
+            Reading::Gap => self.fill(room, page, batches),
+            Reading::CatchUp { session } => self.catch_up(room, session, after, page, batches),
+            Reading::Repeat { session, of, seq } => {
+                let first = batches.into_iter().flat_map(|b| b.verdicts).find(|v| v.seq == of);
+                self.repeated(room, session, seq, of, first);
+            }
+        }
+        Ok(())
+    }
+
+    fn fill(&mut self, room: &RoomId, page: &VerdictPage, batches: Vec<VerdictBatch>) {
+        let Some(view) = self.rooms.get_mut(room) else { return };
+        view.filling = false;
+        if page.era != view.era {
+            // The room ended meanwhile: it was empty, so nobody here misses anything.
+            if view.sessions.is_empty() {
+                self.unresolved = self.unresolved.saturating_sub(view.unresolved);
+                self.rooms.remove(room);
+            }
+            return;
+        }
+        for batch in batches {
+            if let Some(to) = batch.verdicts.last().map(|v| v.seq) {
+                self.deliver(room, batch.verdicts, to);
+            }
+        }
+        self.check_gap(room);
+    }
+
+    fn check_gap(&mut self, room: &RoomId) {
+        let Some(view) = self.rooms.get_mut(room) else { return };
+        if let Some(head) = view.head
+            && head < view.heard
+            && !view.filling
+        {
+            view.filling = true;
+            self.read(room.clone(), head, Reading::Gap);
+        }
+    }
+
+    fn catch_up(&mut self, room: &RoomId, number: u64, after: u64, page: &VerdictPage, batches: Vec<VerdictBatch>) {
+        let head = self.rooms.get(room).and_then(|view| view.head).unwrap_or(0);
+        let Some(session) = self.sessions.get_mut(&number) else { return };
+        if session.view != (View::CatchingUp { read_to: after }) {
+            return;
+        }
+        let Some((open_seq, _)) = session.open else { return };
+        let first_kept = batches.iter().flat_map(|b| &b.verdicts).map(|v| v.seq).find(|seq| *seq > after);
+        let resuming = session.since.is_some_and(|since| since.seq == after);
+        if page.era != session.since.map_or(page.era, |s| s.era) || first_kept.is_none_or(|first| first > after + 1) {
+            if after < open_seq {
+                // What it missed is gone: it starts from its own Open, like a new session.
+                session.covered = open_seq;
+                session.view = View::CatchingUp { read_to: open_seq };
+                self.welcome(number, page.era, false, true);
+                self.continue_catching_up(room, number, open_seq, head);
+            }
+            return;
+        }
+        if resuming {
+            self.welcome(number, page.era, true, false);
+        }
+        let mut read_to = after;
+        for verdict in batches.into_iter().flat_map(|b| b.verdicts).filter(|v| v.seq > after) {
+            let Some(session) = self.sessions.get_mut(&number) else { return };
+            read_to = verdict.seq;
+            let id = SessionId { gateway: self.incarnation, number };
+            if let Outcome::Repeat { of } = verdict.outcome
+                && verdict.session_id() == id
+            {
+                session.view = View::CatchingUp { read_to };
+                self.read(room.clone(), of - 1, Reading::Repeat { session: number, of, seq: read_to });
+                return;
+            }
+            if visible(&verdict, id, session.role) && !matches!(verdict.outcome, Outcome::Repeat { .. }) {
+                self.send(number, read_to, Arc::new(VerdictFrames::new(verdict, None)));
+            }
+        }
+        self.continue_catching_up(room, number, read_to, head);
+    }
+
+    fn continue_catching_up(&mut self, room: &RoomId, number: u64, read_to: u64, head: u64) {
+        let Some(session) = self.sessions.get_mut(&number) else { return };
+        if read_to >= head {
+            session.view = View::Live;
+        } else {
+            session.view = View::CatchingUp { read_to };
+            self.read(room.clone(), read_to, Reading::CatchUp { session: number });
+        }
+    }
+
+    fn repeated(&mut self, room: &RoomId, number: u64, seq: u64, of: u64, first: Option<Verdict>) {
+        let head = self.rooms.get(room).and_then(|view| view.head).unwrap_or(0);
+        let Some(session) = self.sessions.get(&number) else { return };
+        if session.view != (View::CatchingUp { read_to: seq }) {
+            return;
+        }
+        match first {
+            Some(mut first) => {
+                // Under the repeating session's name, so that it knows its own action again.
+                first.seq = seq;
+                first.session = number;
+                first.stamp.incarnation = self.incarnation;
+                self.send(number, seq, Arc::new(VerdictFrames::new(first, Some(of))));
+            }
+            None => {
+                let message = format!("this id was decided at seq {of}, which is no longer kept");
+                self.act_on(Action::Deliver(number, Delivery::Refused(Refusal { code: ErrorCode::Expired, id: None, message })));
+            }
+        }
+        self.continue_catching_up(room, number, seq, head);
+    }
+
+    fn heard(&mut self, room: &RoomId, era: u64, seq: u64) {
+        let Some(view) = self.rooms.get_mut(room) else { return };
+        if view.head.is_some() && view.era == era {
+            view.heard = view.heard.max(seq);
+            self.check_gap(room);
+        } else if view.sessions.is_empty() && era != view.era {
+            self.unresolved = self.unresolved.saturating_sub(view.unresolved);
+            self.rooms.remove(room);
+        }
+    }
+
+    /// The answer to [`Action::ReadHeads`].
+    pub fn heads(&mut self, heads: &[RoomHead]) {
+        for head in heads {
+            self.heard(&head.room, head.era, head.seq);
+        }
+    }
+
+    /// Compares all rooms with the journal: after the pushes were subscribed again, and slowly always (rule C5).
+    pub fn check_heads(&mut self) {
+        let mut rooms: std::collections::BTreeMap<ShardId, Vec<RoomId>> = std::collections::BTreeMap::new();
+        for (room, view) in &self.rooms {
+            rooms.entry(view.shard).or_default().push(room.clone());
+        }
+        for (shard, mut rooms) in rooms {
+            rooms.sort_unstable();
+            self.act_on(Action::ReadHeads(shard, rooms));
+        }
+    }
+
+    /// A read failed for good in this try: it is asked again with the next heads.
+    pub fn read_failed(&mut self, room: &RoomId, after: u64, reading: Reading) {
+        self.read(room.clone(), after, reading);
+    }
+}

@@ -1,0 +1,228 @@
+//! The way in: pending events settle, leave as flushes, and are acknowledged.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::core::{Action, Core};
+use super::deliver::View;
+use crate::journal::{Appended, Flush, FlushEntry, GatewayRecord, RoomHead};
+use crate::limits::{FLUSH_BYTES_MAX, FLUSH_EVENTS_MAX};
+use crate::types::{Arrival, Entry, Event, EventKind, Moment, RoomId, ShardId};
+use crate::wire::entry;
+
+/// An event that its gateway has read and not yet appended.
+#[derive(Debug)]
+pub(super) struct PendingEvent {
+    /// Stamp, raw stamp, and the order of reading: the order in which ordinals are given.
+    pub(super) order: (u64, u64, u64),
+    pub(super) room: RoomId,
+    pub(super) session: u64,
+    pub(super) arrival: Arrival,
+    pub(super) kind: EventKind,
+}
+
+#[derive(Debug, Default, PartialEq, Eq)]
+enum Registration {
+    #[default]
+    Unknown,
+    Asked,
+    Done,
+}
+
+/// One shard as this gateway writes to it.
+#[derive(Debug, Default)]
+pub(super) struct ShardOut {
+    registration: Registration,
+    pub(super) fenced: bool,
+    /// The last flush that was sent: its number and watermark.
+    number: u64,
+    watermark: Moment,
+    ordinal: u64,
+    pending: Vec<PendingEvent>,
+    in_flight: Option<Arc<Flush>>,
+    /// Sessions whose Open is in the flush in flight.
+    opening: Vec<u64>,
+    /// A worker waits for this watermark.
+    probed: Moment,
+}
+
+impl ShardOut {
+    /// Takes an event in; true when the shard must be registered first.
+    pub(super) fn pend(&mut self, event: PendingEvent) -> bool {
+        self.pending.push(event);
+        self.ask_registration()
+    }
+
+    fn ask_registration(&mut self) -> bool {
+        let ask = self.registration == Registration::Unknown;
+        if ask {
+            self.registration = Registration::Asked;
+        }
+        ask
+    }
+
+    /// The lowest stamp that is not promised away.
+    pub(super) fn first_free_ns(&self) -> u64 {
+        if self.number == 0 { 0 } else { self.watermark.ns + 1 }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.pending.is_empty() && self.in_flight.is_none()
+    }
+
+    pub(super) fn fence(&mut self) {
+        self.fenced = true;
+        self.pending.clear();
+        self.in_flight = None;
+    }
+
+    fn ready(&self) -> bool {
+        self.registration == Registration::Done && self.in_flight.is_none() && !self.fenced
+    }
+
+    /// Whether a settled moment would let something leave.
+    fn wants(&self) -> bool {
+        self.ready() && (!self.pending.is_empty() || self.probed > self.watermark)
+    }
+}
+
+impl Core {
+    /// Whether something waits for [`Core::settled`].
+    #[must_use]
+    pub fn wants_settling(&self) -> bool {
+        self.shards.iter().any(ShardOut::wants)
+    }
+
+    /// Everything that arrived at or before `until_ns` has been read: what is pending up to there leaves, one flush
+    /// per shard, and the watermark goes with it.
+    pub fn settled(&mut self, until_ns: u64) {
+        let until = Moment { timeline: self.timeline, ns: until_ns };
+        for index in 0..self.shards.len() {
+            if self.shards[index].wants() && until > self.shards[index].watermark {
+                self.flush(index, until);
+            }
+        }
+    }
+
+    fn flush(&mut self, index: usize, until: Moment) {
+        let shard = &mut self.shards[index];
+        shard.pending.sort_unstable_by_key(|event| event.order);
+        let settled = shard.pending.partition_point(|event| event.arrival.ns <= until.ns);
+        let mut taken = settled.min(FLUSH_EVENTS_MAX);
+        let mut bytes = 0;
+        let fits = |event: &PendingEvent| {
+            bytes += if let EventKind::Data(action) = &event.kind { action.len() + 32 } else { 128 };
+            bytes <= FLUSH_BYTES_MAX
+        };
+        taken = shard.pending[..taken].iter().position({
+            let mut fits = fits;
+            move |event| !fits(event)
+        }).unwrap_or(taken);
+        // A watermark must not cut through events of one stamp.
+        while taken > 0 && taken < settled && shard.pending[taken].arrival.ns == shard.pending[taken - 1].arrival.ns {
+            taken += 1;
+        }
+        let watermark = match shard.pending.get(taken.wrapping_sub(1)) {
+            Some(last) if taken < settled => Moment { ns: last.arrival.ns, ..until },
+            _ => until,
+        };
+        if taken == 0 && shard.probed > watermark {
+            return;
+        }
+        if taken == 0 && shard.probed <= shard.watermark {
+            return;
+        }
+        let mut rooms: BTreeMap<RoomId, Vec<Event>> = BTreeMap::new();
+        shard.opening.clear();
+        for event in shard.pending.drain(..taken) {
+            shard.ordinal += 1;
+            if matches!(event.kind, EventKind::Open { .. }) {
+                shard.opening.push(event.session);
+            }
+            let (session, arrival, kind) = (event.session, event.arrival, event.kind);
+            rooms.entry(event.room).or_default().push(Event { session, ordinal: shard.ordinal, arrival, kind });
+        }
+        let (incarnation, timeline) = (self.incarnation, self.timeline);
+        let entries = rooms.into_iter().map(|(room, events)| {
+            let entry = Entry { incarnation, timeline, death: false, events };
+            FlushEntry { room, top: entry.top(), bytes: entry::encode(&entry) }
+        });
+        #[expect(clippy::cast_possible_truncation, reason = "made from a u16")]
+        let flush = Arc::new(Flush {
+            shard: ShardId(index as u16),
+            incarnation,
+            number: shard.number + 1,
+            previous: shard.watermark,
+            watermark,
+            entries: entries.collect(),
+        });
+        shard.number += 1;
+        shard.watermark = watermark;
+        shard.in_flight = Some(flush.clone());
+        self.act_on(Action::Append(flush));
+    }
+
+    /// A worker waits until this gateway promises `until`.
+    pub fn probed(&mut self, shard: ShardId, until: Moment) {
+        let ask = self.shards.get_mut(usize::from(shard.0)).is_some_and(|out| {
+            out.probed = out.probed.max(until);
+            out.ask_registration()
+        });
+        if ask {
+            self.act_on(Action::Register(shard));
+        }
+    }
+
+    /// The answer to [`Action::Register`].
+    pub fn registered(&mut self, shard: ShardId, record: &GatewayRecord) {
+        if record.incarnation != self.incarnation {
+            return;
+        }
+        if record.fenced || record.number != 0 {
+            self.fence(shard);
+        } else {
+            self.shards[usize::from(shard.0)].registration = Registration::Done;
+        }
+    }
+
+    /// The answer to [`Action::Append`]; `now_ns` is when it was read.
+    pub fn appended(&mut self, flush: &Flush, answer: &Appended, now_ns: u64) {
+        let out = &mut self.shards[usize::from(flush.shard.0)];
+        if flush.incarnation != self.incarnation || out.in_flight.as_ref().is_none_or(|f| f.number != flush.number) {
+            return;
+        }
+        match answer {
+            Appended::Stored(heads) => {
+                out.in_flight = None;
+                let opening = std::mem::take(&mut out.opening);
+                for head in heads {
+                    if let Some(view) = self.rooms.get_mut(&head.room) {
+                        view.learn(head.era, head.seq);
+                    }
+                }
+                for number in opening {
+                    self.acknowledge(number, heads, now_ns);
+                }
+                self.check_reborn();
+            }
+            // A journal that has less than it confirmed: this incarnation's promises are void.
+            Appended::Gap { .. } | Appended::Fenced => self.fence(flush.shard),
+        }
+    }
+
+    /// Rule S7: from here on the session's stamps lie above this moment and above everything in the room.
+    fn acknowledge(&mut self, number: u64, heads: &[RoomHead], now_ns: u64) {
+        let Some(session) = self.sessions.get_mut(&number) else { return };
+        let top = heads.iter().find(|head| head.room == session.room).map_or(0, |head| head.top.ns);
+        session.opened = true;
+        session.floor_ns = now_ns.max(top + 1);
+        let waiting = std::mem::take(&mut session.waiting);
+        let closed = matches!(session.view, View::Closed);
+        for (kind, arrival) in waiting {
+            self.pend(number, kind, arrival);
+        }
+        if closed {
+            self.sessions.remove(&number);
+        }
+    }
+}
