@@ -7,3 +7,4 @@ pub mod limits;
 pub mod rules;
 pub mod types;
 pub mod wire;
+pub mod worker;

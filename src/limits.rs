@@ -43,8 +43,8 @@ pub const FLUSH_BYTES_MAX: usize = 512 * 1024;
 pub const READ_ENTRIES_MAX: usize = 512;
 /// Events that a lane resolves before it hands its results over.
 pub const RESOLVE_EVENTS_MAX: usize = 512;
-/// Verdicts of one room that wait for their commit before its lane pauses.
-pub const UNCOMMITTED_PER_ROOM_MAX: usize = 4096;
+/// Bells that wait while a shard is surveyed; past it the shard is surveyed again.
+pub const SHARD_BELLS_MAX: usize = 16 * 1024;
 /// Verdicts in one commit.
 pub const COMMIT_VERDICTS_MAX: usize = 4096;
 /// Events after which a room's snapshot is written at the latest when it is small.
@@ -85,5 +85,5 @@ const _: () = assert!(HEARTBEAT_INTERVAL.as_millis() * 3 < LEASE_TIMEOUT.as_mill
 const _: () = assert!(PROBE_INTERVAL.as_millis() * 10 < GATEWAY_TIMEOUT.as_millis());
 const _: () = assert!(FIELD_BYTES_MAX * 4 < MESSAGE_BYTES_MAX);
 const _: () = assert!(FLUSH_EVENTS_MAX <= UNRESOLVED_PER_ROOM_MAX && UNRESOLVED_PER_ROOM_MAX <= UNRESOLVED_MAX);
-const _: () = assert!(RESOLVE_EVENTS_MAX <= UNCOMMITTED_PER_ROOM_MAX && RESOLVE_EVENTS_MAX <= COMMIT_VERDICTS_MAX);
+const _: () = assert!(RESOLVE_EVENTS_MAX <= COMMIT_VERDICTS_MAX);
 const _: () = assert!(PING_INTERVAL.as_secs() * 2 < IDLE_TIMEOUT.as_secs());

@@ -35,7 +35,11 @@ pub struct Room {
 
 impl std::fmt::Debug for Room {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Room").field("era", &self.era).field("seq", &self.seq).field("rules", &self.rules.name()).finish_non_exhaustive()
+        f.debug_struct("Room")
+            .field("era", &self.era)
+            .field("seq", &self.seq)
+            .field("rules", &self.rules.name())
+            .finish_non_exhaustive()
     }
 }
 
@@ -149,8 +153,7 @@ impl Room {
             return;
         }
         let act = Act::new(&action.op, action.contest.as_deref(), &action.args);
-        let decision =
-            self.rules.resolve(&Happening { session: held.session, player, role: member.role, what: What::Data(act) });
+        let decision = self.rules.resolve(&Happening { session: held.session, player, role: member.role, what: What::Data(act) });
         self.apply(decision, held, verdict);
     }
 

@@ -24,7 +24,9 @@ pub enum SnapshotError {
     #[error(transparent)]
     Decode(#[from] DecodeError),
     /// The room was played by other rules.
-    #[error("room was played by the rules {found:?}, the configuration says {configured:?}: give the room its rules back, or end it")]
+    #[error(
+        "room was played by the rules {found:?}, the configuration says {configured:?}: give the room its rules back, or end it"
+    )]
     OtherRules {
         /// The rules that wrote it.
         found: String,

@@ -218,7 +218,10 @@ impl Core {
         let shard = self.shard_of(&joining.room);
         let view = self.rooms.entry(joining.room.clone()).or_insert_with(|| RoomView::new(shard));
         if view.sessions.len() >= SESSIONS_PER_ROOM_MAX {
-            return refuse(ErrorCode::Busy, format!("room {} has {SESSIONS_PER_ROOM_MAX} sessions here, its limit", joining.room));
+            return refuse(
+                ErrorCode::Busy,
+                format!("room {} has {SESSIONS_PER_ROOM_MAX} sessions here, its limit", joining.room),
+            );
         }
         self.next_session += 1;
         let number = self.next_session;
@@ -326,7 +329,13 @@ impl Core {
         let order = arrival.order().max(session.last_order);
         session.last_order = order;
         self.read_count += 1;
-        let event = PendingEvent { order: (order.0, order.1, self.read_count), room: session.room.clone(), session: number, arrival, kind };
+        let event = PendingEvent {
+            order: (order.0, order.1, self.read_count),
+            room: session.room.clone(),
+            session: number,
+            arrival,
+            kind,
+        };
         self.unresolved += 1;
         if let Some(view) = self.rooms.get_mut(&session.room) {
             view.unresolved += 1;
@@ -372,7 +381,8 @@ impl Core {
             return;
         }
         let shards = &self.shards;
-        let lost = |room: &RoomId| shards[usize::from(ShardId::of(room, u16::try_from(shards.len()).unwrap_or(u16::MAX)).0)].fenced;
+        let lost =
+            |room: &RoomId| shards[usize::from(ShardId::of(room, u16::try_from(shards.len()).unwrap_or(u16::MAX)).0)].fenced;
         self.sessions.retain(|_, session| !(matches!(session.view, View::Closed) && lost(&session.room)));
         if self.is_drained() {
             self.act_on(Action::Rebirth);

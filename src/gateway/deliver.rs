@@ -16,9 +16,7 @@ pub(super) enum View {
     /// Its Open is not resolved yet.
     Joining,
     /// Reads the verdict stream, from the `seq` given, because it resumes or repeats.
-    CatchingUp {
-        read_to: u64,
-    },
+    CatchingUp { read_to: u64 },
     /// Gets what the room gets.
     Live,
     /// Gets nothing any more.
@@ -230,7 +228,9 @@ impl Core {
     /// A repeated action gets its first verdict again: the session leaves the live way until that is read, so that
     /// its frames stay in order.
     fn repeat(&mut self, room: RoomId, number: u64, of: u64, seq: u64) {
-        let Some(session) = self.sessions.get_mut(&number).filter(|s| s.view == View::Live || matches!(s.view, View::CatchingUp { .. })) else {
+        let Some(session) =
+            self.sessions.get_mut(&number).filter(|s| s.view == View::Live || matches!(s.view, View::CatchingUp { .. }))
+        else {
             return;
         };
         session.view = View::CatchingUp { read_to: seq };

@@ -4,4 +4,5 @@ mod core;
 mod deliver;
 mod settle;
 
-pub use core::{Action, Core, Delivery, Joining, Reading};
+pub(crate) use core::{Action, Core, Reading};
+pub use core::{Delivery, Joining};

@@ -114,10 +114,13 @@ impl Core {
             bytes += if let EventKind::Data(action) = &event.kind { action.len() + 32 } else { 128 };
             bytes <= FLUSH_BYTES_MAX
         };
-        taken = shard.pending[..taken].iter().position({
-            let mut fits = fits;
-            move |event| !fits(event)
-        }).unwrap_or(taken);
+        taken = shard.pending[..taken]
+            .iter()
+            .position({
+                let mut fits = fits;
+                move |event| !fits(event)
+            })
+            .unwrap_or(taken);
         // A watermark must not cut through events of one stamp.
         while taken > 0 && taken < settled && shard.pending[taken].arrival.ns == shard.pending[taken - 1].arrival.ns {
             taken += 1;

@@ -55,10 +55,11 @@ pub fn encode(push: &Push) -> Bytes {
     w.array(4).uint(VERSION);
     match push {
         Push::Verdicts { shard, rooms } => {
-            w.uint(0).uint(shard.0.into()).array(rooms.len());
-            for room in rooms {
-                w.array(4).text(room.room.as_str()).uint(room.from).uint(room.to).bytes(&verdicts::encode(&room.batch));
-            }
+            let batches: Vec<Bytes> = rooms.iter().map(|room| verdicts::encode(&room.batch)).collect();
+            return encode_verdicts(
+                *shard,
+                rooms.iter().zip(&batches).map(|(room, batch)| (&room.room, room.from, room.to, batch)),
+            );
         }
         Push::Probe { shard, until } => {
             w.uint(1).uint(shard.0.into()).array(2).uint(until.timeline.into()).uint(until.ns);
@@ -69,6 +70,17 @@ pub fn encode(push: &Push) -> Bytes {
                 w.array(3).text(room.as_str()).uint(*era).uint(*seq);
             }
         }
+    }
+    w.finish()
+}
+
+/// Encodes [`Push::Verdicts`] from batches that are encoded already: room, `from`, `to`, batch.
+#[must_use]
+pub fn encode_verdicts<'a>(shard: ShardId, rooms: impl ExactSizeIterator<Item = (&'a RoomId, u64, u64, &'a Bytes)>) -> Bytes {
+    let mut w = Writer::with_capacity(512);
+    w.array(4).uint(VERSION).uint(0).uint(shard.0.into()).array(rooms.len());
+    for (room, from, to, batch) in rooms {
+        w.array(4).text(room.as_str()).uint(from).uint(to).bytes(batch);
     }
     w.finish()
 }

@@ -1,0 +1,379 @@
+//! The worker as a step function: what happened, and the time, in; actions out. It does no I/O and reads no clock.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::job::{Done, Job};
+use super::ownership;
+use super::shard::Shard;
+use crate::journal::{Bell, Commit, Committed, FlushEntry, GatewayRecord, Lease, Leased, StoredRoom, Survey, WorkerRecord};
+use crate::rules::RulesBook;
+use crate::types::{Incarnation, RoomId, ShardId, StreamId};
+
+/// What bounds and drives a worker.
+#[derive(Clone)]
+pub struct WorkerLimits {
+    /// Which rules a room plays by.
+    pub rules: RulesBook,
+    /// This host's clock, for the moments of deaths and questions.
+    pub timeline: u32,
+    /// Rooms that are resolved at once.
+    pub concurrency: usize,
+    /// How long a gateway may owe a watermark before it is fenced.
+    pub gateway_timeout_ns: u64,
+    /// How often a lagging gateway is asked again.
+    pub probe_interval_ns: u64,
+    /// How often the worker says that it lives.
+    pub heartbeat_interval_ns: u64,
+    /// How long that is good for.
+    pub lease_ms: u64,
+    /// How long a room may be empty before it ends.
+    pub room_linger_ns: u64,
+    /// How long resolved events and verdicts are kept.
+    pub retention_ms: u64,
+}
+
+impl std::fmt::Debug for WorkerLimits {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("WorkerLimits").field("concurrency", &self.concurrency).finish_non_exhaustive()
+    }
+}
+
+/// What the driver is to do. Answers come back through [`Core`]'s methods.
+#[derive(Debug)]
+pub enum Action {
+    /// Say that this worker lives and owns these; answer with [`Core::alive`].
+    Heartbeat(Vec<ShardId>),
+    /// Answer with [`Core::owners`].
+    ReadOwners,
+    /// Answer with [`Core::claimed`].
+    Claim { shard: ShardId, from: Option<Lease> },
+    /// No answer needed.
+    Release { shard: ShardId, lease: Lease },
+    /// Subscribe the shard's bells; every (re)subscription comes in by [`Core::subscribed`], bells by [`Core::bell`].
+    Follow(ShardId),
+    /// No longer.
+    Unfollow(ShardId),
+    /// Answer with [`Core::surveyed`].
+    Survey { shard: ShardId, rooms: bool },
+    /// Answer with [`Core::stored`].
+    Load { shard: ShardId, room: RoomId },
+    /// Answer with [`Core::read`].
+    Read { shard: ShardId, room: RoomId, after: StreamId },
+    /// Run it; answer with [`Core::done`].
+    Run(Job),
+    /// Again until it is answered; answer with [`Core::committed`].
+    Commit(Arc<Commit>),
+    /// No answer needed.
+    Publish { gateway: Incarnation, push: Bytes },
+    /// Answer with [`Core::fenced`].
+    Fence { shard: ShardId, lease: Lease, gateway: Incarnation },
+    /// Answer with [`Core::death_written`].
+    Death { shard: ShardId, lease: Lease, gateway: Incarnation, entry: FlushEntry },
+    /// Answer with [`Core::room_ended`].
+    EndRoom { shard: ShardId, lease: Lease, room: RoomId, seq: u64 },
+    /// Something that whoever operates this should know.
+    Complain(String),
+}
+
+/// What the shards of a worker share: bounds, time, the queue for permits, and the list of actions.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) limits: WorkerLimits,
+    pub(super) now_ns: u64,
+    actions: Vec<Action>,
+    queue: VecDeque<Queued>,
+    running: usize,
+}
+
+#[derive(Debug)]
+enum Queued {
+    Job(Box<Job>),
+    Lane(ShardId, RoomId),
+}
+
+impl Shared {
+    pub(super) fn act(&mut self, action: Action) {
+        self.actions.push(action);
+    }
+
+    pub(super) fn enqueue(&mut self, job: Job) {
+        self.queue.push_back(Queued::Job(Box::new(job)));
+    }
+
+    pub(super) fn enqueue_lane(&mut self, shard: ShardId, room: RoomId) {
+        self.queue.push_back(Queued::Lane(shard, room));
+    }
+}
+
+/// One worker.
+#[derive(Debug)]
+pub struct Core {
+    me: Incarnation,
+    shards_total: u16,
+    shards: BTreeMap<ShardId, Shard>,
+    claiming: BTreeSet<ShardId>,
+    wanted: Vec<ShardId>,
+    living: Vec<WorkerRecord>,
+    shared: Shared,
+    heartbeat_at_ns: u64,
+    ticked_at_ns: u64,
+    stopping: bool,
+}
+
+impl Core {
+    /// A worker that owns nothing yet.
+    #[must_use]
+    pub fn new(me: Incarnation, shards_total: u16, limits: WorkerLimits) -> Self {
+        Self {
+            me,
+            shards_total,
+            shards: BTreeMap::new(),
+            claiming: BTreeSet::new(),
+            wanted: Vec::new(),
+            living: Vec::new(),
+            shared: Shared { limits, now_ns: 0, actions: Vec::new(), queue: VecDeque::new(), running: 0 },
+            heartbeat_at_ns: 0,
+            ticked_at_ns: 0,
+            stopping: false,
+        }
+    }
+
+    /// What is to be done, in this order; empties the list. Starts as many jobs as there are permits.
+    pub fn take_actions(&mut self) -> Vec<Action> {
+        self.start_jobs();
+        std::mem::take(&mut self.shared.actions)
+    }
+
+    fn start_jobs(&mut self) {
+        while self.shared.running < self.shared.limits.concurrency {
+            let job = match self.shared.queue.pop_front() {
+                Some(Queued::Job(job)) => Some(*job),
+                Some(Queued::Lane(shard, room)) => self.shards.get_mut(&shard).and_then(|s| s.start(&room)),
+                None => break,
+            };
+            if let Some(job) = job {
+                self.shared.running += 1;
+                self.shared.actions.push(Action::Run(job));
+            }
+        }
+    }
+
+    /// Shards that this worker owns.
+    pub fn owned(&self) -> impl Iterator<Item = ShardId> + '_ {
+        self.shards.keys().copied()
+    }
+
+    /// Rooms in memory.
+    #[must_use]
+    pub fn room_count(&self) -> usize {
+        self.shards.values().map(|s| s.lanes.len()).sum()
+    }
+
+    /// Jobs that run now; never more than the concurrency.
+    #[must_use]
+    pub fn running(&self) -> usize {
+        self.shared.running
+    }
+
+    fn with(&mut self, shard: ShardId, now_ns: u64, f: impl FnOnce(&mut Shard, &mut Shared)) {
+        self.shared.now_ns = now_ns;
+        if let Some(shard) = self.shards.get_mut(&shard) {
+            f(shard, &mut self.shared);
+        }
+        self.hand_over();
+    }
+
+    /// Time passes. Call about every [`crate::limits::PROBE_INTERVAL`].
+    pub fn tick(&mut self, now_ns: u64) {
+        let elapsed = if self.ticked_at_ns == 0 { 0 } else { now_ns.saturating_sub(self.ticked_at_ns) };
+        self.ticked_at_ns = now_ns;
+        self.shared.now_ns = now_ns;
+        if self.heartbeat_at_ns == 0 || now_ns.saturating_sub(self.heartbeat_at_ns) >= self.shared.limits.heartbeat_interval_ns {
+            self.heartbeat_at_ns = now_ns;
+            self.heartbeat();
+        }
+        for shard in self.shards.values_mut() {
+            shard.tick(elapsed, &mut self.shared);
+            // Rooms that nobody asked for yet come in while nothing else waits for a permit.
+            if self.shared.queue.is_empty() && !shard.releasing {
+                for _ in 0..ADOPT_PER_TICK {
+                    if !shard.adopt_one(&mut self.shared) {
+                        break;
+                    }
+                }
+            }
+        }
+        self.hand_over();
+    }
+
+    fn heartbeat(&mut self) {
+        let owned = self.shards.iter().filter(|(_, s)| !s.releasing).map(|(id, _)| *id).collect();
+        self.shared.act(Action::Heartbeat(owned));
+    }
+
+    /// The answer to [`Action::Heartbeat`].
+    pub fn alive(&mut self, living: Vec<WorkerRecord>, now_ns: u64) {
+        self.shared.now_ns = now_ns;
+        self.living = living;
+        if self.stopping {
+            return;
+        }
+        let mine: BTreeSet<ShardId> = self.shards.keys().copied().chain(self.claiming.iter().copied()).collect();
+        let plan = ownership::plan(self.me, &mine, &self.living, self.shards_total);
+        if let Some(shard) = plan.release.and_then(|id| self.shards.get_mut(&id)) {
+            shard.releasing = true;
+        }
+        if !plan.claim.is_empty() {
+            self.wanted = plan.claim;
+            self.shared.act(Action::ReadOwners);
+        }
+        self.hand_over();
+    }
+
+    /// The answer to [`Action::ReadOwners`].
+    pub fn owners(&mut self, owners: &[Option<Lease>]) {
+        for shard in std::mem::take(&mut self.wanted) {
+            let from = owners.get(usize::from(shard.0)).copied().flatten();
+            let lives = |lease: Lease| lease.owner != self.me && self.living.iter().any(|w| w.incarnation == lease.owner);
+            if from.is_some_and(lives) || self.stopping || self.shards.contains_key(&shard) {
+                continue;
+            }
+            self.claiming.insert(shard);
+            self.shared.act(Action::Claim { shard, from });
+        }
+    }
+
+    /// The answer to [`Action::Claim`]; None when its outcome is unknown.
+    pub fn claimed(&mut self, shard: ShardId, answer: Option<Leased<Lease>>, now_ns: u64) {
+        self.shared.now_ns = now_ns;
+        self.claiming.remove(&shard);
+        if let Some(Leased::Done(lease)) = answer {
+            if self.stopping {
+                self.shared.act(Action::Release { shard, lease });
+                return;
+            }
+            self.shards.insert(shard, Shard::new(shard, lease));
+            self.shared.act(Action::Follow(shard));
+            self.heartbeat();
+        }
+    }
+
+    /// The shard's bells are subscribed (again).
+    pub fn subscribed(&mut self, shard: ShardId, now_ns: u64) {
+        self.with(shard, now_ns, |shard, shared| {
+            shard.excuse_gateways();
+            shard.subscribed(shared);
+        });
+    }
+
+    /// A bell rang.
+    pub fn bell(&mut self, bell: Bell, now_ns: u64) {
+        self.with(bell.shard, now_ns, |shard, shared| shard.bell(bell, shared));
+    }
+
+    /// The answer to [`Action::Survey`].
+    pub fn surveyed(&mut self, shard: ShardId, survey: Survey, now_ns: u64) {
+        self.with(shard, now_ns, |shard, shared| shard.surveyed(survey, shared));
+    }
+
+    /// The answer to [`Action::Load`].
+    pub fn stored(&mut self, shard: ShardId, room: RoomId, stored: StoredRoom, now_ns: u64) {
+        self.with(shard, now_ns, |shard, shared| shard.stored(room, stored, shared));
+    }
+
+    /// The answer to [`Action::Read`].
+    pub fn read(&mut self, shard: ShardId, room: &RoomId, entries: &[(StreamId, Bytes)], now_ns: u64) {
+        self.with(shard, now_ns, |shard, shared| shard.read(room, entries, shared));
+    }
+
+    /// A job is done.
+    pub fn done(&mut self, done: Done, now_ns: u64) {
+        self.shared.running = self.shared.running.saturating_sub(1);
+        // A job of an earlier ownership of the shard belongs to nobody.
+        if self.shards.get(&done.shard).is_some_and(|s| s.lease.epoch == done.epoch) {
+            self.with(done.shard, now_ns, |shard, shared| shard.done(done, shared));
+        }
+    }
+
+    /// The answer to [`Action::Commit`].
+    pub fn committed(&mut self, shard: ShardId, lease: Lease, number: u64, answer: &Committed, now_ns: u64) {
+        let mut lost = false;
+        self.with(shard, now_ns, |shard, shared| lost = shard.lease == lease && !shard.committed(number, answer, shared));
+        if lost {
+            self.lose(shard);
+        }
+    }
+
+    /// Somebody else owns the shard now: everything about it is forgotten.
+    fn lose(&mut self, shard: ShardId) {
+        if self.shards.remove(&shard).is_some() {
+            self.shared.act(Action::Unfollow(shard));
+            self.shared.act(Action::Complain(format!("shard {shard} was taken over by another worker")));
+        }
+    }
+
+    /// The answer to [`Action::Fence`].
+    pub fn fenced(&mut self, shard: ShardId, answer: &Leased<GatewayRecord>, now_ns: u64) {
+        match answer {
+            Leased::Done(record) => self.with(shard, now_ns, |shard, shared| {
+                shared.act(Action::Complain(format!("gateway {} is fenced: it kept its rooms waiting", record.incarnation)));
+                shard.fenced(record, shared);
+            }),
+            Leased::Lost => self.lose(shard),
+        }
+    }
+
+    /// The answer to [`Action::Death`].
+    pub fn death_written(&mut self, shard: ShardId, room: &RoomId, gateway: Incarnation, answer: &Leased<()>, now_ns: u64) {
+        match answer {
+            Leased::Done(()) => self.with(shard, now_ns, |shard, _| shard.death_written(room, gateway)),
+            Leased::Lost => self.lose(shard),
+        }
+    }
+
+    /// The answer to [`Action::EndRoom`].
+    pub fn room_ended(&mut self, shard: ShardId, room: &RoomId, answer: &Leased<bool>, now_ns: u64) {
+        match answer {
+            Leased::Done(ended) => self.with(shard, now_ns, |shard, shared| shard.room_ended(room, *ended, shared)),
+            Leased::Lost => self.lose(shard),
+        }
+    }
+
+    /// The journal could not be reached: nobody's silence counts (rule R5).
+    pub fn journal_failed(&mut self) {
+        for shard in self.shards.values_mut() {
+            shard.excuse_gateways();
+        }
+    }
+
+    /// Stops: every shard is handed over as soon as what it resolved is committed.
+    pub fn stop(&mut self) {
+        self.stopping = true;
+        for shard in self.shards.values_mut() {
+            shard.releasing = true;
+        }
+        self.hand_over();
+    }
+
+    /// Whether everything was handed over.
+    #[must_use]
+    pub fn is_stopped(&self) -> bool {
+        self.stopping && self.shards.is_empty() && self.claiming.is_empty()
+    }
+
+    fn hand_over(&mut self) {
+        let quiet: Vec<ShardId> = self.shards.iter().filter(|(_, s)| s.releasing && s.is_quiet()).map(|(id, _)| *id).collect();
+        for id in quiet {
+            if let Some(shard) = self.shards.remove(&id) {
+                self.shared.act(Action::Unfollow(id));
+                self.shared.act(Action::Release { shard: id, lease: shard.lease });
+            }
+        }
+    }
+}
+
+/// Stored rooms that a tick brings into memory per shard when nothing else is to do.
+const ADOPT_PER_TICK: usize = 16;

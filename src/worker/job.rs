@@ -1,0 +1,261 @@
+//! The work that a lane does outside the worker's loop: resolving a batch, or bringing a stored room back.
+//! Pure functions of what they are given; they may run on any thread.
+
+use std::collections::{BTreeSet, HashMap};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use bytes::Bytes;
+
+use crate::engine::{Held, Resequencer, Room};
+use crate::journal::StoredRoom;
+use crate::rules::Rules;
+use crate::types::{
+    Arrival, Audience, Entry, Flags, Incarnation, Moment, Outcome, RoomId, ShardId, Stamp, StreamId, Verdict, VerdictBatch,
+};
+use crate::wire::{DecodeError, entry, verdicts};
+
+/// Reason of a verdict on an event that the rules failed on.
+pub(crate) const RULES_FAILED: &str = "rules_failed";
+
+/// A lane's turn.
+#[derive(Debug)]
+pub enum Job {
+    /// Resolve released events.
+    Resolve(Resolving),
+    /// Bring a stored room back.
+    Load(Box<Loading>),
+}
+
+/// Released events of one room.
+#[derive(Debug)]
+pub struct Resolving {
+    pub(super) shard: ShardId,
+    pub(super) epoch: u64,
+    pub(super) id: RoomId,
+    pub(super) room: Box<Room>,
+    pub(super) events: Vec<Held>,
+    /// Events that the rules failed on before: they get a void verdict.
+    pub(super) poisoned: BTreeSet<Stamp>,
+    pub(super) snapshot: bool,
+}
+
+/// A stored room.
+pub struct Loading {
+    pub(super) shard: ShardId,
+    pub(super) epoch: u64,
+    pub(super) id: RoomId,
+    pub(super) stored: StoredRoom,
+    pub(super) rules: Box<dyn Rules>,
+}
+
+impl std::fmt::Debug for Loading {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Loading").field("room", &self.id).finish_non_exhaustive()
+    }
+}
+
+/// What came of a job; goes back to [`super::Core::done`].
+#[derive(Debug)]
+pub struct Done {
+    pub(super) shard: ShardId,
+    pub(super) epoch: u64,
+    pub(super) id: RoomId,
+    pub(super) outcome: DoneOutcome,
+}
+
+#[derive(Debug)]
+pub(super) enum DoneOutcome {
+    Resolved(Box<Room>, Box<Resolved>),
+    /// The rules panicked on this event; the room's state is lost and is loaded again.
+    Panicked {
+        stamp: Stamp,
+        message: String,
+    },
+    Loaded(Box<Loaded>),
+    /// The stored room cannot be continued.
+    Unloadable(String),
+}
+
+#[derive(Debug)]
+pub(super) struct Resolved {
+    pub(super) from: u64,
+    pub(super) to: u64,
+    pub(super) verdicts: Bytes,
+    pub(super) count: usize,
+    /// Per gateway with sessions inside: the verdicts that it has an audience for.
+    pub(super) pushes: Vec<(Incarnation, Bytes)>,
+    pub(super) snapshot: Option<Bytes>,
+}
+
+#[derive(Debug)]
+pub(super) struct Loaded {
+    pub(super) room: Option<Box<Room>>,
+    pub(super) cursor: StreamId,
+    pub(super) snapshot: Option<(u64, StreamId, usize)>,
+    pub(super) entries: Vec<(StreamId, Result<Entry, DecodeError>)>,
+    /// Recorded verdicts that came out otherwise this time; logged and counted, the recorded ones stand.
+    pub(super) deviations: Vec<String>,
+}
+
+impl Job {
+    /// The room that it is about.
+    #[must_use]
+    pub fn room(&self) -> &RoomId {
+        match self {
+            Self::Resolve(job) => &job.id,
+            Self::Load(job) => &job.id,
+        }
+    }
+
+    /// Does it.
+    #[must_use]
+    pub fn run(self) -> Done {
+        match self {
+            Self::Resolve(job) => job.run(),
+            Self::Load(job) => job.run(),
+        }
+    }
+}
+
+impl Resolving {
+    fn run(self) -> Done {
+        let Self { shard, epoch, id, mut room, events, poisoned, snapshot } = self;
+        let from = room.seq();
+        let before: Vec<Incarnation> = gateways(&room);
+        let mut batch = VerdictBatch { era: room.era(), verdicts: Vec::with_capacity(events.len()) };
+        for held in &events {
+            let void = poisoned.contains(&held.stamp).then_some(RULES_FAILED);
+            // The room is thrown away when the rules panic, so nobody sees it half changed.
+            match catch_unwind(AssertUnwindSafe(|| room.resolve(held, void))) {
+                Ok(verdict) => batch.verdicts.push(verdict),
+                Err(panic) => {
+                    let message = panic.downcast_ref::<String>().cloned();
+                    let message = message.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned())).unwrap_or_default();
+                    return Done { shard, epoch, id, outcome: DoneOutcome::Panicked { stamp: held.stamp, message } };
+                }
+            }
+        }
+        let mut concerned = gateways(&room);
+        concerned.extend(before);
+        concerned.sort_unstable();
+        concerned.dedup();
+        let bytes = verdicts::encode(&batch);
+        let pushes = concerned.into_iter().map(|gateway| (gateway, push_for(gateway, &room, &batch, &bytes))).collect();
+        let snapshot = snapshot.then(|| room.snapshot());
+        let (to, count) = (room.seq(), batch.verdicts.len());
+        let resolved = Resolved { from, to, verdicts: bytes, count, pushes, snapshot };
+        Done { shard, epoch, id, outcome: DoneOutcome::Resolved(room, Box::new(resolved)) }
+    }
+}
+
+fn gateways(room: &Room) -> Vec<Incarnation> {
+    let mut gateways: Vec<Incarnation> = room.sessions().map(|(session, _)| session.gateway).collect();
+    gateways.dedup();
+    gateways
+}
+
+/// The part of a batch that concerns a gateway; the whole batch's bytes where that is everything.
+fn push_for(gateway: Incarnation, room: &Room, batch: &VerdictBatch, whole: &Bytes) -> Bytes {
+    let concerned: Vec<bool> = batch.verdicts.iter().map(|v| v.audience == Audience::Room || room.concerns(gateway, v)).collect();
+    if concerned.iter().all(|c| *c) {
+        return whole.clone();
+    }
+    let verdicts = batch.verdicts.iter().zip(concerned).filter(|(_, c)| *c).map(|(v, _)| v.clone()).collect();
+    verdicts::encode(&VerdictBatch { era: batch.era, verdicts })
+}
+
+impl Loading {
+    fn run(self) -> Done {
+        let Self { shard, epoch, id, stored, rules } = self;
+        let outcome = match catch_unwind(AssertUnwindSafe(|| bring_back(stored, rules))) {
+            Ok(Ok(loaded)) => DoneOutcome::Loaded(Box::new(loaded)),
+            Ok(Err(why)) => DoneOutcome::Unloadable(why),
+            Err(_) => DoneOutcome::Unloadable("the rules panicked while the room was brought back".to_owned()),
+        };
+        Done { shard, epoch, id, outcome }
+    }
+}
+
+/// Snapshot, then the recorded verdicts after it, in their recorded order: recovery follows what was decided and
+/// audits it (rule C4).
+fn bring_back(stored: StoredRoom, rules: Box<dyn Rules>) -> Result<Loaded, String> {
+    let entries: Vec<(StreamId, Result<Entry, DecodeError>)> =
+        stored.entries.iter().map(|(at, bytes)| (*at, entry::decode(bytes))).collect();
+    if stored.era == 0 {
+        return Ok(Loaded { room: None, cursor: StreamId::default(), snapshot: None, entries, deviations: Vec::new() });
+    }
+    let mut room = match &stored.snapshot {
+        Some(snapshot) => Room::restore(&snapshot.bytes, rules).map_err(|e| e.to_string())?,
+        None => Room::new(stored.era, rules),
+    };
+    let (recorded, deviations) = replay(&mut room, &entries, &stored.verdicts)?;
+    if room.seq() != stored.seq {
+        return Err(format!("{recorded} verdicts lead to seq {}, the journal says {}", room.seq(), stored.seq));
+    }
+    let snapshot = stored.snapshot.map(|s| (s.seq, s.cursor, s.bytes.len()));
+    Ok(Loaded { room: Some(Box::new(room)), cursor: stored.cursor, snapshot, entries, deviations })
+}
+
+/// Resolves recorded events again, in the recorded order; tells how many, and which came out otherwise.
+///
+/// # Errors
+/// When a recorded event is not among the entries.
+pub(crate) fn replay(
+    room: &mut Room,
+    entries: &[(StreamId, Result<Entry, DecodeError>)],
+    batches: &[Bytes],
+) -> Result<(usize, Vec<String>), String> {
+    let mut events: HashMap<(Incarnation, u64), Held> = HashMap::new();
+    for (at, entry) in entries {
+        let mut hold = Resequencer::default();
+        match entry {
+            Ok(entry) => hold.read(*at, entry, Moment::default()),
+            Err(error) => hold.read_unreadable(*at, error.to_string()),
+        }
+        let all = hold.release(usize::MAX, |_| Moment { timeline: u32::MAX, ns: u64::MAX });
+        events.extend(all.into_iter().map(|held| ((held.stamp.incarnation, held.stamp.ordinal), held)));
+    }
+    let (mut count, mut deviations) = (0, Vec::new());
+    for bytes in batches {
+        for recorded in verdicts::decode(bytes).map_err(|e| e.to_string())?.verdicts {
+            if recorded.seq <= room.seq() {
+                continue;
+            }
+            let key = (recorded.stamp.incarnation, recorded.stamp.ordinal);
+            let mut held =
+                events.remove(&key).ok_or_else(|| format!("the event of verdict {} is not in the stream", recorded.seq))?;
+            // What the resequencer had flagged is part of the record.
+            held.arrival.flags = Flags(recorded.flags.0 & !Flags::PHOTO_FINISH.0);
+            let again = room.resolve(&held, forced(&recorded));
+            if again != recorded {
+                deviations.push(format!("verdict {}: recorded {:?}, now {:?}", recorded.seq, recorded.outcome, again.outcome));
+            }
+            count += 1;
+        }
+    }
+    Ok((count, deviations))
+}
+
+fn forced(recorded: &Verdict) -> Option<&str> {
+    match &recorded.outcome {
+        Outcome::Void(reason) if reason == RULES_FAILED => Some(RULES_FAILED),
+        _ => None,
+    }
+}
+
+/// The entry that ends a dead gateway's sessions in a room: Error and Close for each, stamped just above the last
+/// that the gateway has there (rule R6). The raw stamp is the moment of the death, for rule R7.
+pub(super) fn death_entry(hold: &Resequencer, gateway: Incarnation, now: Moment) -> Option<Entry> {
+    use crate::types::{Event, EventKind};
+    let (last_ordinal, last) = hold.last_read(gateway)?;
+    let arrival = Arrival { ns: last.ns + 1, raw_ns: Some(now.ns), ..Arrival::default() };
+    let mut ordinal = last_ordinal;
+    let mut events = Vec::new();
+    for session in hold.sessions_of(gateway) {
+        for kind in [EventKind::Error { reason: "its gateway died".to_owned() }, EventKind::Close] {
+            ordinal += 1;
+            events.push(Event { session, ordinal, arrival, kind });
+        }
+    }
+    (!events.is_empty()).then_some(Entry { incarnation: gateway, timeline: last.timeline, death: true, events })
+}

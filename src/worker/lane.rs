@@ -1,0 +1,152 @@
+//! The serial executor of one room inside a worker: what it has read, what it holds, what it resolved.
+
+use std::collections::{BTreeSet, VecDeque};
+
+use bytes::Bytes;
+
+use super::job::Resolved;
+use crate::engine::{Resequencer, Room};
+use crate::limits::SNAPSHOT_EVENTS;
+use crate::types::{Incarnation, Moment, Stamp, StreamId};
+use crate::wire::entry;
+
+/// Bytes of history that one event is counted as when a snapshot's cost is weighed.
+const EVENT_BYTES: u64 = 128;
+
+/// What a lane is doing.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// The room is not in memory; its stored form is being read or brought back.
+    Loading,
+    /// The room is in memory.
+    Idle,
+    /// A job has the room.
+    Busy,
+    /// The rules panicked: the room is loaded again once its last commit is through.
+    Failed,
+    /// The room is empty and being ended.
+    Ending,
+    /// The stored room cannot be continued; tried again after a while.
+    Quarantined { until_ns: u64 },
+}
+
+#[derive(Debug)]
+pub(super) struct Lane {
+    pub(super) phase: Phase,
+    pub(super) room: Option<Box<Room>>,
+    /// Entries lie unread in the journal: nothing is released before they are read.
+    pub(super) reading: bool,
+    /// Entries that came by bell meanwhile.
+    pub(super) buffer: Vec<(StreamId, Bytes)>,
+    pub(super) hold: Resequencer,
+    /// How far the stream was read.
+    pub(super) position: StreamId,
+    /// How far it was committed.
+    pub(super) cursor: StreamId,
+    /// Resolved, and waiting for the next commit.
+    pub(super) result: Option<Box<Resolved>>,
+    pub(super) result_cursor: StreamId,
+    pub(super) committing: bool,
+    /// In the queue for a permit.
+    pub(super) queued: bool,
+    /// Events that the rules failed on: their verdicts are void.
+    pub(super) poisoned: BTreeSet<Stamp>,
+    /// In the queue for the next commit.
+    pub(super) to_commit: bool,
+    /// Gateways whose death is being written here.
+    pub(super) deaths: BTreeSet<Incarnation>,
+    pub(super) empty_since_ns: Option<u64>,
+    snapshot_seq: u64,
+    snapshot_bytes: u64,
+    /// Snapshots that are older than the last: what lies before one of them may be trimmed after the retention.
+    snapshots: VecDeque<(StreamId, u64)>,
+}
+
+impl Lane {
+    pub(super) fn new() -> Self {
+        Self {
+            phase: Phase::Loading,
+            room: None,
+            reading: false,
+            buffer: Vec::new(),
+            hold: Resequencer::default(),
+            position: StreamId::default(),
+            cursor: StreamId::default(),
+            result: None,
+            result_cursor: StreamId::default(),
+            committing: false,
+            queued: false,
+            poisoned: BTreeSet::new(),
+            to_commit: false,
+            deaths: BTreeSet::new(),
+            empty_since_ns: None,
+            snapshot_seq: 0,
+            snapshot_bytes: 0,
+            snapshots: VecDeque::new(),
+        }
+    }
+
+    /// Takes in an entry, unless it was read before or has to wait for the journal's.
+    pub(super) fn read(&mut self, at: StreamId, bytes: &Bytes, last_watermark: impl Fn(Incarnation) -> Moment) {
+        if self.phase == Phase::Loading
+            || self.phase == Phase::Ending
+            || self.reading
+            || matches!(self.phase, Phase::Failed | Phase::Quarantined { .. })
+        {
+            self.buffer.push((at, bytes.clone()));
+            return;
+        }
+        self.take_in(at, bytes, last_watermark);
+    }
+
+    pub(super) fn take_in(&mut self, at: StreamId, bytes: &Bytes, last_watermark: impl Fn(Incarnation) -> Moment) {
+        if at <= self.position {
+            return;
+        }
+        self.position = at;
+        self.empty_since_ns = None;
+        match entry::decode(bytes) {
+            Ok(entry) => self.hold.read(at, &entry, last_watermark(entry.incarnation)),
+            Err(error) => self.hold.read_unreadable(at, error.to_string()),
+        }
+    }
+
+    /// Whether a job may start on what is held.
+    pub(super) fn can_resolve(&self) -> bool {
+        self.phase == Phase::Idle && !self.reading && self.result.is_none() && !self.queued
+    }
+
+    /// Whether the next commit should carry a snapshot: enough happened, and no less than the snapshot weighs.
+    pub(super) fn snapshot_due(&self, seq: u64) -> bool {
+        let events = seq.saturating_sub(self.snapshot_seq);
+        events >= SNAPSHOT_EVENTS && events * EVENT_BYTES >= self.snapshot_bytes
+    }
+
+    pub(super) fn remember_snapshot(&mut self, seq: u64, cursor: StreamId, bytes: usize) {
+        self.snapshot_seq = seq;
+        self.snapshot_bytes = bytes as u64;
+        self.snapshots.push_back((cursor, seq));
+    }
+
+    /// What may be trimmed: everything before the last snapshot that is older than the retention, as the stream's own
+    /// clock tells. The latest snapshot always keeps its history.
+    pub(super) fn trim(&mut self, retention_ms: u64) -> Option<(StreamId, u64)> {
+        let limit = self.position.ms.saturating_sub(retention_ms);
+        let mut last = None;
+        while self.snapshots.len() > 1 && self.snapshots.front().is_some_and(|(cursor, _)| cursor.ms <= limit) {
+            last = self.snapshots.pop_front();
+        }
+        last
+    }
+
+    /// Nobody inside, nothing unresolved, nothing uncommitted.
+    pub(super) fn is_deserted(&self) -> bool {
+        self.phase == Phase::Idle
+            && self.hold.is_empty()
+            && self.hold.gateways().next().is_none()
+            && self.result.is_none()
+            && !self.committing
+            && !self.reading
+            && !self.queued
+    }
+}

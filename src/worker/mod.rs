@@ -1,0 +1,11 @@
+//! Workers: from the journal to verdicts and back. They own shards by lease, put each room back into stamp order,
+//! resolve with bounded concurrency and commit. Commit is the only way out of a worker.
+
+mod core;
+mod job;
+mod lane;
+mod ownership;
+mod shard;
+
+pub(crate) use core::{Action, Core, WorkerLimits};
+pub(crate) use job::{Done, Job};
