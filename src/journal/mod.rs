@@ -4,8 +4,10 @@
 //! Every method is one atomic step. Expected refusals (fenced, duplicate, gap) are values; a [`JournalError`] means
 //! that the outcome is unknown or that the journal refused to work, and the caller sends the same step again.
 
+mod check;
 pub mod memory;
 pub mod redis;
+mod signals;
 
 use async_trait::async_trait;
 use bytes::Bytes;

@@ -1,0 +1,409 @@
+//! The memory journal's state, step by step: no clock, no randomness, no task. The simulation drives it directly.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use bytes::Bytes;
+
+use super::super::{
+    Appended, Bell, Commit, Committed, Flush, FlushEntry, GatewayRecord, JournalError, Lease, Leased, RoomCommit, RoomHead,
+    StoredRoom, StoredSnapshot, Survey, VerdictPage, WorkerRecord, check,
+};
+use crate::types::{Incarnation, Moment, RoomId, ShardId, StreamId};
+
+/// What a commit publishes: gateway, and encoded push.
+pub type Pushes = [(Incarnation, Bytes)];
+
+/// Everything a journal keeps. Each method is one atomic step with the meaning of its namesake in
+/// [`Journal`](crate::journal::Journal); `now_ms` is the journal's clock. Steps that publish return what to publish.
+#[derive(Debug, Clone)]
+pub struct Store {
+    shards: Vec<Shard>,
+    /// The last position handed out, over all rooms: positions rise, whatever `now_ms` does.
+    last: StreamId,
+    workers: BTreeMap<Incarnation, Worker>,
+    timelines: BTreeMap<String, u32>,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Shard {
+    append: u64,
+    commit: u64,
+    /// The lease epoch of the last commit: only its owner may repeat it.
+    commit_epoch: u64,
+    epoch: u64,
+    owner: Option<Incarnation>,
+    eras: u64,
+    gateways: BTreeMap<Incarnation, Gateway>,
+    active: BTreeSet<RoomId>,
+    rooms: BTreeMap<RoomId, Room>,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Gateway {
+    number: u64,
+    watermark: Moment,
+    fenced: bool,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Room {
+    era: u64,
+    seq: u64,
+    cursor: StreamId,
+    top: Moment,
+    /// Position of the last entry, also when it was trimmed.
+    last: StreamId,
+    snapshot: Option<StoredSnapshot>,
+    entries: VecDeque<(StreamId, Bytes)>,
+    /// Verdict batches by their last `seq`.
+    out: VecDeque<(u64, Bytes)>,
+}
+
+#[derive(Debug, Clone)]
+struct Worker {
+    shards: Vec<ShardId>,
+    expires_ms: u64,
+}
+
+impl Gateway {
+    fn record(self, incarnation: Incarnation) -> GatewayRecord {
+        GatewayRecord { incarnation, number: self.number, watermark: self.watermark, fenced: self.fenced }
+    }
+}
+
+impl Room {
+    fn head(&self, room: &RoomId) -> RoomHead {
+        RoomHead { room: room.clone(), era: self.era, seq: self.seq, top: self.top }
+    }
+
+    fn after(&self, position: StreamId) -> Vec<(StreamId, Bytes)> {
+        let from = self.entries.partition_point(|(id, _)| *id <= position);
+        self.entries.range(from..).cloned().collect()
+    }
+
+    fn out_after(&self, seq: u64) -> impl Iterator<Item = Bytes> {
+        let from = self.out.partition_point(|(to, _)| *to <= seq);
+        self.out.range(from..).map(|(_, batch)| batch.clone())
+    }
+}
+
+impl Shard {
+    fn lease(&self) -> Option<Lease> {
+        self.owner.map(|owner| Lease { epoch: self.epoch, owner })
+    }
+
+    fn head(&self, room: &RoomId) -> RoomHead {
+        self.rooms
+            .get(room)
+            .map_or_else(|| RoomHead { room: room.clone(), era: 0, seq: 0, top: Moment::default() }, |stored| stored.head(room))
+    }
+
+    fn add(&mut self, entry: &FlushEntry, id: StreamId) {
+        let room = self.rooms.entry(entry.room.clone()).or_insert_with(|| {
+            self.eras += 1;
+            Room { era: self.eras, ..Room::default() }
+        });
+        room.entries.push_back((id, entry.bytes.clone()));
+        room.last = id;
+        room.top = room.top.max(entry.top);
+        if !self.active.contains(&entry.room) {
+            self.active.insert(entry.room.clone());
+        }
+    }
+
+    fn apply(&mut self, part: &RoomCommit) {
+        let Some(room) = self.rooms.get_mut(&part.room) else { return };
+        if part.to > part.from {
+            room.out.push_back((part.to, part.verdicts.clone()));
+        }
+        room.seq = part.to;
+        room.cursor = part.cursor;
+        if let Some(bytes) = &part.snapshot {
+            room.snapshot = Some(StoredSnapshot { seq: part.to, cursor: part.cursor, bytes: bytes.clone() });
+        }
+        if let Some((position, seq)) = part.trim {
+            room.entries.drain(..room.entries.partition_point(|(id, _)| *id < position));
+            room.out.drain(..room.out.partition_point(|(to, _)| *to <= seq));
+        }
+        if room.cursor == room.last {
+            self.active.remove(&part.room);
+        }
+    }
+}
+
+impl Store {
+    /// An empty journal of `shards` shards, at least 1.
+    #[must_use]
+    pub fn new(shards: u16) -> Self {
+        Self {
+            shards: vec![Shard::default(); usize::from(shards.max(1))],
+            last: StreamId::default(),
+            workers: BTreeMap::new(),
+            timelines: BTreeMap::new(),
+        }
+    }
+
+    /// The number of shards.
+    #[must_use]
+    pub fn shards(&self) -> u16 {
+        u16::try_from(self.shards.len()).unwrap_or(u16::MAX)
+    }
+
+    fn shard(&mut self, shard: ShardId) -> Result<&mut Shard, JournalError> {
+        check::shard(shard, self.shards())?;
+        Ok(&mut self.shards[usize::from(shard.0)])
+    }
+
+    fn room(&self, room: &RoomId) -> Option<&Room> {
+        self.shards[usize::from(ShardId::of(room, self.shards()).0)].rooms.get(room)
+    }
+
+    fn next_position(&mut self, now_ms: u64) -> StreamId {
+        self.last = if now_ms > self.last.ms {
+            StreamId { ms: now_ms, seq: 0 }
+        } else {
+            StreamId { seq: self.last.seq + 1, ..self.last }
+        };
+        self.last
+    }
+
+    /// The number of a host's timeline.
+    pub fn timeline(&mut self, host: &str) -> u32 {
+        let next = u32::try_from(self.timelines.len()).unwrap_or(u32::MAX).saturating_add(1);
+        *self.timelines.entry(host.to_owned()).or_insert(next)
+    }
+
+    /// Makes a gateway known to a shard.
+    ///
+    /// # Errors
+    /// [`JournalError::Refused`] for a shard that does not exist.
+    pub fn register(&mut self, shard: ShardId, gateway: Incarnation) -> Result<GatewayRecord, JournalError> {
+        Ok(self.shard(shard)?.gateways.entry(gateway).or_default().record(gateway))
+    }
+
+    /// Appends a flush; with the bell to ring when it was new.
+    ///
+    /// # Errors
+    /// [`JournalError::Refused`] for a flush that contradicts itself.
+    pub fn append(&mut self, flush: &Flush, now_ms: u64) -> Result<(Appended, Option<Bell>), JournalError> {
+        check::flush(flush, self.shards())?;
+        let shard = self.shard(flush.shard)?;
+        let stored = match shard.gateways.get_mut(&flush.incarnation) {
+            Some(gateway) if !gateway.fenced => gateway,
+            _ => return Ok((Appended::Fenced, None)),
+        };
+        if flush.number > stored.number {
+            if flush.number != stored.number + 1 || flush.previous != stored.watermark {
+                return Ok((Appended::Gap { number: stored.number, watermark: stored.watermark }, None));
+            }
+            stored.number = flush.number;
+            stored.watermark = flush.watermark;
+        } else {
+            return Ok((Appended::Stored(flush.entries.iter().map(|e| shard.head(&e.room)).collect()), None));
+        }
+        let bell = self.write(flush.shard, (flush.incarnation, flush.number, flush.watermark), &flush.entries, now_ms);
+        let shard = self.shard(flush.shard)?;
+        let heads = flush.entries.iter().map(|e| shard.head(&e.room)).collect();
+        Ok((Appended::Stored(heads), Some(bell)))
+    }
+
+    fn write(
+        &mut self,
+        shard: ShardId,
+        (incarnation, number, watermark): (Incarnation, u64, Moment),
+        entries: &[FlushEntry],
+        now_ms: u64,
+    ) -> Bell {
+        let mut rung = Vec::with_capacity(entries.len());
+        for entry in entries {
+            let id = self.next_position(now_ms);
+            self.shards[usize::from(shard.0)].add(entry, id);
+            rung.push((entry.room.clone(), id, entry.bytes.clone()));
+        }
+        let state = &mut self.shards[usize::from(shard.0)];
+        state.append += 1;
+        Bell { shard, append: state.append, incarnation, number, watermark, entries: rung }
+    }
+
+    /// The heads of some rooms.
+    ///
+    /// # Errors
+    /// [`JournalError::Refused`] for a shard that does not exist, or a room of another one.
+    pub fn heads(&mut self, shard: ShardId, rooms: &[RoomId]) -> Result<Vec<RoomHead>, JournalError> {
+        let shards = self.shards();
+        let state = self.shard(shard)?;
+        rooms.iter().map(|room| check::room(room, shard, shards).map(|()| state.head(room))).collect()
+    }
+
+    /// A room's verdicts after `seq`.
+    #[must_use]
+    pub fn verdicts(&self, room: &RoomId, seq: u64, entries_max: usize) -> VerdictPage {
+        self.room(room).map_or(VerdictPage { era: 0, seq: 0, batches: Vec::new() }, |stored| VerdictPage {
+            era: stored.era,
+            seq: stored.seq,
+            batches: stored.out_after(seq).take(entries_max).collect(),
+        })
+    }
+
+    /// Takes a worker's heartbeat, and tells who lives.
+    pub fn heartbeat(&mut self, worker: Incarnation, owned: &[ShardId], good_for_ms: u64, now_ms: u64) -> Vec<WorkerRecord> {
+        self.workers.insert(worker, Worker { shards: owned.to_vec(), expires_ms: now_ms.saturating_add(good_for_ms) });
+        self.workers.retain(|_, w| w.expires_ms > now_ms);
+        self.workers.iter().map(|(id, w)| WorkerRecord { incarnation: *id, shards: w.shards.clone() }).collect()
+    }
+
+    /// Who owns each shard.
+    #[must_use]
+    pub fn owners(&self) -> Vec<Option<Lease>> {
+        self.shards.iter().map(Shard::lease).collect()
+    }
+
+    /// Takes a shard over.
+    ///
+    /// # Errors
+    /// [`JournalError::Refused`] for a shard that does not exist.
+    pub fn claim(&mut self, shard: ShardId, from: Option<Lease>, worker: Incarnation) -> Result<Leased<Lease>, JournalError> {
+        let state = self.shard(shard)?;
+        if state.lease() != from {
+            return Ok(Leased::Lost);
+        }
+        state.epoch += 1;
+        state.owner = Some(worker);
+        Ok(Leased::Done(Lease { epoch: state.epoch, owner: worker }))
+    }
+
+    /// Lets a shard go.
+    ///
+    /// # Errors
+    /// [`JournalError::Refused`] for a shard that does not exist.
+    pub fn release(&mut self, shard: ShardId, lease: Lease) -> Result<(), JournalError> {
+        let state = self.shard(shard)?;
+        if state.lease() == Some(lease) {
+            state.owner = None;
+        }
+        Ok(())
+    }
+
+    /// A shard as its new owner finds it.
+    ///
+    /// # Errors
+    /// [`JournalError::Refused`] for a shard that does not exist.
+    pub fn survey(&mut self, shard: ShardId, rooms: bool) -> Result<Survey, JournalError> {
+        let state = self.shard(shard)?;
+        Ok(Survey {
+            append: state.append,
+            commit: state.commit,
+            gateways: state.gateways.iter().map(|(id, g)| g.record(*id)).collect(),
+            active: state.active.iter().cloned().collect(),
+            rooms: if rooms { state.rooms.iter().map(|(id, room)| room.head(id)).collect() } else { Vec::new() },
+        })
+    }
+
+    /// Everything needed to continue a room.
+    #[must_use]
+    pub fn load(&self, room: &RoomId) -> StoredRoom {
+        let Some(stored) = self.room(room) else { return StoredRoom::default() };
+        let (seq, cursor) = stored.snapshot.as_ref().map_or_else(Default::default, |s| (s.seq, s.cursor));
+        StoredRoom {
+            era: stored.era,
+            seq: stored.seq,
+            cursor: stored.cursor,
+            snapshot: stored.snapshot.clone(),
+            verdicts: stored.out_after(seq).collect(),
+            entries: stored.after(cursor),
+        }
+    }
+
+    /// A room's entries after a position.
+    #[must_use]
+    pub fn read(&self, room: &RoomId, after: StreamId) -> Vec<(StreamId, Bytes)> {
+        self.room(room).map_or_else(Vec::new, |stored| stored.after(after))
+    }
+
+    /// Makes verdicts final; with the pushes to publish when they were not final before.
+    ///
+    /// # Errors
+    /// [`JournalError::Refused`] for a commit that contradicts itself.
+    pub fn commit<'a>(&mut self, commit: &'a Commit) -> Result<(Committed, &'a Pushes), JournalError> {
+        check::commit(commit, self.shards())?;
+        let shard = self.shard(commit.shard)?;
+        if shard.lease() != Some(commit.lease) {
+            return Ok((Committed::Fenced, &[]));
+        }
+        if commit.number == shard.commit && shard.commit_epoch == commit.lease.epoch {
+            return Ok((Committed::Done, &[]));
+        }
+        if commit.number != shard.commit + 1 {
+            return Ok((Committed::Fenced, &[]));
+        }
+        let fits =
+            |part: &&RoomCommit| shard.rooms.get(&part.room).is_some_and(|room| room.era == part.era && room.seq == part.from);
+        let refused: Vec<RoomId> = commit.rooms.iter().filter(|part| !fits(part)).map(|part| part.room.clone()).collect();
+        if !refused.is_empty() {
+            return Ok((Committed::Refused(refused), &[]));
+        }
+        commit.rooms.iter().for_each(|part| shard.apply(part));
+        shard.commit = commit.number;
+        shard.commit_epoch = commit.lease.epoch;
+        Ok((Committed::Done, &commit.pushes))
+    }
+
+    /// Fences a gateway; one that never registered is fenced too.
+    ///
+    /// # Errors
+    /// [`JournalError::Refused`] for a shard that does not exist.
+    pub fn fence(&mut self, shard: ShardId, lease: Lease, gateway: Incarnation) -> Result<Leased<GatewayRecord>, JournalError> {
+        let state = self.shard(shard)?;
+        if state.lease() != Some(lease) {
+            return Ok(Leased::Lost);
+        }
+        let stored = state.gateways.entry(gateway).or_default();
+        stored.fenced = true;
+        Ok(Leased::Done(stored.record(gateway)))
+    }
+
+    /// Appends a dead gateway's last entry to a room; with the bell to ring.
+    ///
+    /// # Errors
+    /// [`JournalError::Refused`] when the gateway is not fenced, or the room is not there.
+    pub fn death(
+        &mut self,
+        shard: ShardId,
+        lease: Lease,
+        gateway: Incarnation,
+        entry: &FlushEntry,
+        now_ms: u64,
+    ) -> Result<(Leased<()>, Option<Bell>), JournalError> {
+        check::room(&entry.room, shard, self.shards())?;
+        let state = self.shard(shard)?;
+        if state.lease() != Some(lease) {
+            return Ok((Leased::Lost, None));
+        }
+        let Some(stored) = state.gateways.get(&gateway).filter(|g| g.fenced).copied() else {
+            return Err(check::not_fenced(gateway, shard));
+        };
+        if !state.rooms.contains_key(&entry.room) {
+            return Err(check::no_room(&entry.room));
+        }
+        let bell = self.write(shard, (gateway, 0, stored.watermark), std::slice::from_ref(entry), now_ms);
+        Ok((Leased::Done(()), Some(bell)))
+    }
+
+    /// Ends a room. One that is not there has ended.
+    ///
+    /// # Errors
+    /// [`JournalError::Refused`] for a shard that does not exist, or a room of another one.
+    pub fn end_room(&mut self, shard: ShardId, lease: Lease, room: &RoomId, seq: u64) -> Result<Leased<bool>, JournalError> {
+        check::room(room, shard, self.shards())?;
+        let state = self.shard(shard)?;
+        if state.lease() != Some(lease) {
+            return Ok(Leased::Lost);
+        }
+        if state.rooms.get(room).is_some_and(|stored| stored.cursor != stored.last || stored.seq != seq) {
+            return Ok(Leased::Done(false));
+        }
+        state.rooms.remove(room);
+        state.active.remove(room);
+        Ok(Leased::Done(true))
+    }
+}
