@@ -163,7 +163,7 @@ fn write(value: Value<'_>, out: &mut Vec<u8>) -> Result<(), String> {
         Value::Float(value) => return Err(format!("args hold the float {value}: only finite numbers are allowed")),
         Value::Text(text) => rmp::encode::write_str(out, &text).expect(INFALLIBLE),
         Value::Array(items) => {
-            drop(rmp::encode::write_array_len(out, length(items.len())?).expect(INFALLIBLE));
+            let _ = rmp::encode::write_array_len(out, length(items.len())?).expect(INFALLIBLE);
             items.into_iter().try_for_each(|item| write(item, out))?;
         }
         Value::Map(mut entries) => {
@@ -171,7 +171,7 @@ fn write(value: Value<'_>, out: &mut Vec<u8>) -> Result<(), String> {
             if let Some([(key, _), ..]) = entries.windows(2).find(|pair| pair[0].0 == pair[1].0) {
                 return Err(format!("args hold the key {:?} twice", shown(key)));
             }
-            drop(rmp::encode::write_map_len(out, length(entries.len())?).expect(INFALLIBLE));
+            let _ = rmp::encode::write_map_len(out, length(entries.len())?).expect(INFALLIBLE);
             for (key, value) in entries {
                 rmp::encode::write_str(out, &key).expect(INFALLIBLE);
                 write(value, out)?;
