@@ -1,5 +1,6 @@
 //! lasthit: who was first?
 
+pub mod config;
 pub mod journal;
 pub mod limits;
 pub mod rules;
