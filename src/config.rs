@@ -16,6 +16,8 @@ use std::time::Duration;
 
 pub use rooms::{RoomRules, RulesChoice};
 pub use sources::Flags;
+#[cfg(test)]
+pub(crate) use sources::is_setting;
 pub use values::{JwtKey, Origin, RedisUrl};
 
 use crate::limits;

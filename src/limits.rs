@@ -113,6 +113,12 @@ pub const JWT_KEY_BYTES_MIN: usize = 32;
 pub const JWT_KEY_BYTES_MAX: usize = 4096;
 /// Bytes of a player's token.
 pub const TOKEN_BYTES_MAX: usize = 4096;
+/// Connections to the admin address at once.
+pub const ADMIN_CONNECTIONS_MAX: usize = 64;
+/// How long one connection to the admin address may live.
+pub const ADMIN_CONNECTION_TIMEOUT: Duration = Duration::from_secs(60);
+/// How often the samples behind the histograms are folded into their buckets.
+pub const METRICS_UPKEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 const _: () = assert!(PROBE_INTERVAL.as_millis() * 10 < GATEWAY_TIMEOUT_MS_MIN as u128);
 const _: () = assert!(HEARTBEAT_INTERVAL.as_millis() * 3 < LEASE_MS_MIN as u128);

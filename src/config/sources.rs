@@ -28,6 +28,12 @@ const KEYS: [&str; 20] = [
     "config",
 ];
 
+/// Whether a flag of that name (with `_` for `-`) sets anything.
+#[cfg(test)]
+pub(crate) fn is_setting(key: &str) -> bool {
+    KEYS.contains(&key)
+}
+
 /// What the command line set, by setting.
 #[derive(Debug, Clone, Default)]
 pub struct Flags(Vec<(String, String)>);
@@ -36,20 +42,22 @@ impl Flags {
     /// From a struct of optional values whose fields are named like the settings; absent ones are left out.
     #[must_use]
     pub fn of(args: &impl serde::Serialize) -> Self {
+        Self::default().and(args)
+    }
+
+    /// With those of another such struct.
+    #[must_use]
+    pub fn and(mut self, args: &impl serde::Serialize) -> Self {
         let fields = match serde_json::to_value(args) {
             Ok(serde_json::Value::Object(fields)) => fields,
             _ => serde_json::Map::new(),
         };
-        Self(
-            fields
-                .into_iter()
-                .filter_map(|(key, value)| match value {
-                    serde_json::Value::String(text) => Some((key, text)),
-                    serde_json::Value::Bool(true) => Some((key, "true".to_owned())),
-                    _ => None,
-                })
-                .collect(),
-        )
+        self.0.extend(fields.into_iter().filter_map(|(key, value)| match value {
+            serde_json::Value::String(text) => Some((key, text)),
+            serde_json::Value::Bool(true) => Some((key, "true".to_owned())),
+            _ => None,
+        }));
+        self
     }
 
     /// Sets one.

@@ -1,0 +1,3 @@
+//! Gateways: from sockets to the journal, and back.
+
+pub mod auth;
