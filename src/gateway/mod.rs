@@ -1,5 +1,6 @@
 //! Gateways: from a session to the journal and back. They stamp and deliver; they never decide.
 
+pub mod auth;
 mod core;
 mod deliver;
 mod settle;
