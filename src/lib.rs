@@ -1,5 +1,7 @@
 //! lasthit: who was first?
 
+pub mod clock;
+pub mod gateway;
 pub mod journal;
 pub mod limits;
 pub mod rules;

@@ -54,6 +54,8 @@ pub const SHARDS_DEFAULT: u16 = 8;
 /// Shards of a deployment at most.
 pub const SHARDS_MAX: u16 = 1024;
 
+/// Age above which a kernel stamp is not believed.
+pub const STAMP_AGE_MAX: Duration = Duration::from_secs(10);
 /// How long a client may take over its HTTP request head.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a session waits for its Open to be resolved before it is told to try again.
