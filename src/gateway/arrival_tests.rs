@@ -50,9 +50,7 @@ impl Pair {
     async fn drain(&mut self) {
         let mut buffer = [0; 64];
         let read = tokio::time::timeout(Duration::from_millis(5), async {
-            loop {
-                self.stream.read(&mut buffer).await.unwrap();
-            }
+            while self.stream.read(&mut buffer).await.unwrap() > 0 {}
         });
         read.await.expect_err("it reads for ever");
     }

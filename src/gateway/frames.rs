@@ -20,7 +20,7 @@ enum At {
 
 /// Follows the frames of one session's bytes, however they are cut into reads.
 #[derive(Debug)]
-pub struct Frames {
+pub(super) struct Frames {
     at: At,
     /// Whether the frame that began last ends its message.
     last_of_message: bool,
@@ -39,7 +39,7 @@ impl Default for Frames {
 
 impl Frames {
     /// Takes in the bytes that follow.
-    pub fn follow(&mut self, mut bytes: &[u8]) {
+    pub(super) fn follow(&mut self, mut bytes: &[u8]) {
         while let Some((&byte, rest)) = bytes.split_first() {
             self.at = match self.at {
                 At::Start => {
@@ -90,7 +90,7 @@ impl Frames {
     }
 
     /// Takes the next message that ended; true when nothing, not even a part of another message, has followed it so far.
-    pub fn take_message(&mut self) -> bool {
+    pub(super) fn take_message(&mut self) -> bool {
         self.ended = self.ended.saturating_sub(1);
         self.ended == 0 && self.at == At::Start && self.last_of_message
     }
@@ -98,7 +98,7 @@ impl Frames {
     /// Whether a message came in more frames than any honest client cuts it into: such a sender keeps a gateway busy
     /// without ever completing a message that a rate limit would count.
     #[must_use]
-    pub fn too_fragmented(&self) -> bool {
+    pub(super) fn too_fragmented(&self) -> bool {
         self.fragments > FRAGMENTS_PER_MESSAGE_MAX
     }
 }
