@@ -1,1 +1,192 @@
 //! The public protocol: what clients send and are sent, as JSON text or as MessagePack with named maps.
+//!
+//! `docs/protocol.md` is its description for those who write clients; its examples are run against this module.
+//! Clients send one kind of message, an action ([`parse_action`]); they are sent three: `welcome`
+//! ([`encode_welcome`]), `verdict` ([`VerdictFrames`]) and `error` ([`encode_refusal`]).
+
+mod args;
+mod fields;
+mod frames;
+mod parse;
+#[cfg(test)]
+mod tests;
+
+pub use frames::{VerdictFrames, encode_refusal, encode_welcome};
+pub use parse::parse_action;
+
+use bytes::Bytes;
+
+use crate::types::{PlayerId, Role, SessionId};
+
+/// How a session's messages are written; chosen by its WebSocket subprotocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Encoding {
+    /// `lasthit.v1.json`: text messages.
+    Json,
+    /// `lasthit.v1.msgpack`: binary messages, maps with string keys.
+    Msgpack,
+}
+
+impl Encoding {
+    /// The encoding of a subprotocol; None for one that is not spoken here.
+    #[must_use]
+    pub fn of_subprotocol(name: &str) -> Option<Self> {
+        [Self::Json, Self::Msgpack].into_iter().find(|encoding| encoding.subprotocol() == name)
+    }
+
+    /// The name to negotiate.
+    #[must_use]
+    pub fn subprotocol(self) -> &'static str {
+        match self {
+            Self::Json => "lasthit.v1.json",
+            Self::Msgpack => "lasthit.v1.msgpack",
+        }
+    }
+
+    /// Whether its messages are text; the others are binary.
+    #[must_use]
+    pub fn is_text(self) -> bool {
+        self == Self::Json
+    }
+}
+
+/// Why an action was refused without a verdict: it never reached the room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ErrorCode {
+    /// Not JSON.
+    BadJson,
+    /// Not MessagePack.
+    BadMsgpack,
+    /// Readable, and not an action: a field is missing, too long or of another type.
+    BadAction,
+    /// A field that actions do not have.
+    UnknownField,
+    /// The session's role does not allow it.
+    Forbidden,
+    /// The room has too much to do: send it again in a moment, under the same id.
+    Busy,
+    /// The session sends faster than it may.
+    RateLimited,
+    /// The gateway is stopping: reconnect, and send it again under the same id.
+    ShuttingDown,
+    /// The session's token has expired.
+    Expired,
+}
+
+impl ErrorCode {
+    /// All of them, in the order of the protocol's description.
+    pub const ALL: [Self; 9] = [
+        Self::BadJson,
+        Self::BadMsgpack,
+        Self::BadAction,
+        Self::UnknownField,
+        Self::Forbidden,
+        Self::Busy,
+        Self::RateLimited,
+        Self::ShuttingDown,
+        Self::Expired,
+    ];
+
+    /// The word on the wire.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::BadJson => "bad_json",
+            Self::BadMsgpack => "bad_msgpack",
+            Self::BadAction => "bad_action",
+            Self::UnknownField => "unknown_field",
+            Self::Forbidden => "forbidden",
+            Self::Busy => "busy",
+            Self::RateLimited => "rate_limited",
+            Self::ShuttingDown => "shutting_down",
+            Self::Expired => "expired",
+        }
+    }
+}
+
+/// An action that was refused without a verdict.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Refusal {
+    /// What for a program.
+    pub code: ErrorCode,
+    /// The action's id, when it could be read.
+    pub id: Option<String>,
+    /// What for a human: one line that names the value.
+    pub message: String,
+}
+
+/// WebSocket close codes: those of RFC 6455 that are used, and the protocol's own from 4400.
+pub mod close {
+    /// The client said goodbye.
+    pub const NORMAL: u16 = 1000;
+    /// The gateway is stopping: reconnect.
+    pub const GOING_AWAY: u16 = 1001;
+    /// The bytes are not the WebSocket protocol.
+    pub const PROTOCOL: u16 = 1002;
+    /// Text on the MessagePack subprotocol, or binary on the JSON one.
+    pub const UNSUPPORTED: u16 = 1003;
+    /// A text message that is not UTF-8.
+    pub const BAD_DATA: u16 = 1007;
+    /// A message longer than [`crate::limits::MESSAGE_BYTES_MAX`].
+    pub const TOO_BIG: u16 = 1009;
+    /// The gateway has a fault of its own: reconnect.
+    pub const INTERNAL: u16 = 1011;
+    /// The room could not be joined in time: reconnect later.
+    pub const TRY_AGAIN: u16 = 1013;
+    /// `since` lies ahead of the room: connect without it.
+    pub const SINCE_AHEAD: u16 = 4400;
+    /// The token has expired: reconnect with a new one.
+    pub const TOKEN_EXPIRED: u16 = 4401;
+    /// The client reads too slowly: reconnect with `since`.
+    pub const SLOW: u16 = 4408;
+    /// Nothing came for [`crate::limits::IDLE_TIMEOUT`], not even a pong.
+    pub const IDLE: u16 = 4409;
+    /// The client goes on sending faster than it may.
+    pub const TOO_FAST: u16 = 4429;
+    /// The gateway had to start its sessions anew: reconnect with `since`.
+    pub const RESTARTED: u16 = 4503;
+
+    /// All of them, with the word that is sent as the closing reason.
+    pub const ALL: [(u16, &str); 14] = [
+        (NORMAL, "normal"),
+        (GOING_AWAY, "going_away"),
+        (PROTOCOL, "protocol"),
+        (UNSUPPORTED, "unsupported"),
+        (BAD_DATA, "bad_data"),
+        (TOO_BIG, "too_big"),
+        (INTERNAL, "internal"),
+        (TRY_AGAIN, "try_again"),
+        (SINCE_AHEAD, "since_ahead"),
+        (TOKEN_EXPIRED, "token_expired"),
+        (SLOW, "slow"),
+        (IDLE, "idle"),
+        (TOO_FAST, "too_fast"),
+        (RESTARTED, "restarted"),
+    ];
+}
+
+/// The first message of a session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Welcome {
+    /// The session; verdicts on its actions carry it.
+    pub session: SessionId,
+    /// Whose session it is.
+    pub player: PlayerId,
+    /// What it may do.
+    pub role: Role,
+    /// The room's life.
+    pub era: u64,
+    /// What the session has seen: the next verdict covers `seq + 1`.
+    pub seq: u64,
+    /// Whether it continues at the `since` that it asked for.
+    pub resumed: bool,
+    /// Whether what it missed is no longer there; it starts afresh.
+    pub gone: bool,
+    /// What the rules said to its Open: one MessagePack value. None when resumed.
+    pub state: Option<Bytes>,
+    /// Where stamps come from: `kernel` or `read`.
+    pub clock: &'static str,
+    /// How well an arrival is usually known, in nanoseconds.
+    pub uncertainty_ns: u64,
+}
