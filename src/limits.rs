@@ -8,6 +8,8 @@ pub const NAME_BYTES_MAX: usize = 64;
 pub const FIELD_BYTES_MAX: usize = 64;
 /// Bytes of a client's message (and of a WebSocket frame).
 pub const MESSAGE_BYTES_MAX: usize = 4096;
+/// Frames that a client may cut one message into.
+pub const FRAGMENTS_PER_MESSAGE_MAX: u32 = 64;
 /// Nesting of a client's arguments.
 pub const ARGS_DEPTH_MAX: usize = 16;
 /// Bytes of a reason inside an event or a verdict.
@@ -37,6 +39,8 @@ pub const CLAIMS_LISTED_MAX: usize = 100;
 
 /// Sessions per gateway.
 pub const SESSIONS_MAX: usize = 20_000;
+/// Connections that the kernel holds until the gateway accepts them.
+pub const ACCEPT_BACKLOG: u32 = 1024;
 /// Sessions per room and gateway.
 pub const SESSIONS_PER_ROOM_MAX: usize = 2_000;
 /// Messages queued to one session before it is closed as slow.
@@ -66,6 +70,8 @@ pub const SHARDS_DEFAULT: u16 = 8;
 /// Shards of a deployment at most.
 pub const SHARDS_MAX: u16 = 1024;
 
+/// Age above which a kernel stamp is not believed.
+pub const STAMP_AGE_MAX: Duration = Duration::from_secs(10);
 /// How long a client may take over its HTTP request head.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a session waits for its Open to be resolved before it is told to try again.

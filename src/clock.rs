@@ -1,0 +1,290 @@
+//! The only place that reads clocks.
+//!
+//! Every stamp is nanoseconds of `CLOCK_MONOTONIC`, which all processes of a host share. The kernel stamps what a socket
+//! receives by its wall clock, so a stamp is converted by the offset of the two. Linux slews both clocks alike: the offset
+//! is one constant until somebody steps the wall clock. Each *bracket* (monotonic, wall, monotonic) confines that constant
+//! to an interval; [`Offset`] keeps what all brackets have in common, and a bracket that has nothing in common with the
+//! others proves a step. A bracket is read after each socket read, so a step is known before a stamp from behind it is used.
+
+use std::sync::Arc;
+
+use nix::time::{ClockId, clock_gettime};
+use parking_lot::Mutex;
+
+use crate::limits::STAMP_AGE_MAX;
+
+/// From the sender's `send` to the kernel's stamp, in nanoseconds: the path through loopback or the driver.
+pub const KERNEL_PATH_NS: u64 = 2_000;
+/// Both clocks are cut to whole nanoseconds when they are read: what that may add to either end of a bracket.
+const ROUNDING_NS: i128 = 2;
+/// Brackets that are read at the start, of which the tightest counts.
+const FIRST_BRACKETS: usize = 32;
+
+/// Now, in nanoseconds of `CLOCK_MONOTONIC`: since boot, comparable between all processes of this host's time namespace.
+#[must_use]
+pub fn monotonic_ns() -> u64 {
+    u64::try_from(read(ClockId::CLOCK_MONOTONIC)).unwrap_or(0)
+}
+
+fn read(id: ClockId) -> i128 {
+    // Neither clock can fail on a system that has it, and both are required by POSIX.
+    clock_gettime(id).map_or(0, |t| i128::from(t.tv_sec()) * 1_000_000_000 + i128::from(t.tv_nsec()))
+}
+
+/// The name of this host's monotonic clock: processes whose names are equal have comparable stamps. Boot id and time
+/// namespace on Linux; elsewhere a name that no other process has.
+#[must_use]
+pub fn timeline_name() -> String {
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok();
+    // Kernels without time namespaces have no such link, and one clock per boot.
+    let namespace = std::fs::read_link("/proc/self/ns/time").ok();
+    name_timeline(boot.as_deref(), namespace.as_deref().and_then(|p| p.to_str()))
+}
+
+fn name_timeline(boot: Option<&str>, namespace: Option<&str>) -> String {
+    match boot.map(str::trim).filter(|boot| !boot.is_empty()) {
+        Some(boot) => format!("{boot}/{}", namespace.unwrap_or("time:[]")),
+        None => format!("process/{:032x}", rand::random::<u128>()),
+    }
+}
+
+/// One reading of both clocks: the wall clock was read at some moment from `before_ns` to `after_ns`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bracket {
+    /// Monotonic nanoseconds, read first.
+    pub before_ns: u64,
+    /// Wall clock nanoseconds since 1970.
+    pub wall_ns: i128,
+    /// Monotonic nanoseconds, read last.
+    pub after_ns: u64,
+}
+
+impl Bracket {
+    fn take() -> Self {
+        let before_ns = monotonic_ns();
+        let wall_ns = read(ClockId::CLOCK_REALTIME);
+        Self { before_ns, wall_ns, after_ns: monotonic_ns() }
+    }
+}
+
+/// What is known of wall minus monotonic: it lies from `low` to `high`. Pure: brackets in, conversions out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Offset {
+    low: i128,
+    high: i128,
+    steps: u32,
+}
+
+impl Offset {
+    /// What one bracket tells.
+    #[must_use]
+    pub fn of(bracket: Bracket) -> Self {
+        Self {
+            low: bracket.wall_ns - i128::from(bracket.after_ns) - ROUNDING_NS,
+            high: bracket.wall_ns - i128::from(bracket.before_ns) + ROUNDING_NS,
+            steps: 0,
+        }
+    }
+
+    /// Learns from a further bracket: narrows the interval, or starts anew and counts a step when they exclude each other.
+    pub fn observe(&mut self, bracket: Bracket) {
+        let seen = Self::of(bracket);
+        if seen.low > self.high || seen.high < self.low {
+            *self = Self { steps: self.steps.wrapping_add(1), ..seen };
+        } else {
+            self.low = self.low.max(seen.low);
+            self.high = self.high.min(seen.high);
+        }
+    }
+
+    /// Steps of the wall clock seen so far.
+    #[must_use]
+    pub fn steps(&self) -> u32 {
+        self.steps
+    }
+
+    /// Nanoseconds within which the offset is known.
+    #[must_use]
+    pub fn width_ns(&self) -> u64 {
+        u64::try_from(self.high - self.low).unwrap_or(u64::MAX)
+    }
+
+    /// The monotonic nanoseconds of a kernel stamp whose bytes were read by `read_ns`; none when it is not to be believed:
+    /// later than the read, or more than [`STAMP_AGE_MAX`] before it.
+    #[must_use]
+    pub fn convert(&self, wall_ns: i128, read_ns: u64) -> Option<u64> {
+        let at = wall_ns - (self.low + (self.high - self.low) / 2);
+        let read = i128::from(read_ns);
+        let future = at > read + i128::from(self.width_ns());
+        let old = at + i128::try_from(STAMP_AGE_MAX.as_nanos()).unwrap_or(i128::MAX) < read;
+        // Within the width the offset may be to blame for a stamp after its own read.
+        if future || old { None } else { u64::try_from(at.min(read)).ok() }
+    }
+}
+
+/// When a read's last byte arrived, as the clock knows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reading {
+    /// When the bytes had been read.
+    pub read_ns: u64,
+    /// The kernel's stamp in monotonic nanoseconds; none without one, or when it is not to be believed.
+    pub kernel_ns: Option<u64>,
+    /// How well a kernel stamp is known: the offset's width and [`KERNEL_PATH_NS`].
+    pub uncertainty_ns: u64,
+    /// Steps of the wall clock up to this reading.
+    pub steps: u32,
+}
+
+/// The process's knowledge of its clocks; clones share it.
+#[derive(Debug, Clone)]
+pub struct Clock {
+    offset: Arc<Mutex<Offset>>,
+}
+
+impl Default for Clock {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Clock {
+    /// Measures the offset.
+    #[must_use]
+    pub fn new() -> Self {
+        let mut offset = Offset::of(Bracket::take());
+        for _ in 1..FIRST_BRACKETS {
+            offset.observe(Bracket::take());
+        }
+        Self { offset: Arc::new(Mutex::new(offset)) }
+    }
+
+    /// Converts the stamp of bytes that were read just now. The bracket is read behind the stamp, so a step that moved the
+    /// stamp is counted in the reading that it came with, and its caller does not use it.
+    #[must_use]
+    pub fn read(&self, kernel_wall_ns: Option<i128>) -> Reading {
+        self.learn(Bracket::take(), kernel_wall_ns)
+    }
+
+    fn learn(&self, bracket: Bracket, kernel_wall_ns: Option<i128>) -> Reading {
+        let mut offset = self.offset.lock();
+        offset.observe(bracket);
+        let offset = *offset;
+        Reading {
+            read_ns: bracket.after_ns,
+            kernel_ns: kernel_wall_ns.and_then(|wall_ns| offset.convert(wall_ns, bracket.after_ns)),
+            uncertainty_ns: offset.width_ns().saturating_add(KERNEL_PATH_NS),
+            steps: offset.steps,
+        }
+    }
+
+    /// Steps of the wall clock seen so far.
+    #[must_use]
+    pub fn steps(&self) -> u32 {
+        self.offset.lock().steps
+    }
+
+    /// How well the arrival of a message is known at best, in nanoseconds; what `welcome` states.
+    #[must_use]
+    pub fn uncertainty_ns(&self) -> u64 {
+        self.offset.lock().width_ns().saturating_add(KERNEL_PATH_NS)
+    }
+
+    /// Plays a step of the wall clock by `ns`.
+    #[cfg(test)]
+    pub(crate) fn pretend_step(&self, ns: i128) {
+        let mut offset = self.offset.lock();
+        offset.low += ns;
+        offset.high += ns;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A bracket of a world in which the wall clock is `offset` ahead.
+    fn bracket(offset: i128, start: u64, first: u64, second: u64) -> Bracket {
+        Bracket { before_ns: start, wall_ns: i128::from(start + first) + offset, after_ns: start + first + second }
+    }
+
+    proptest! {
+        #[test]
+        fn brackets_confine_the_offset_and_never_claim_a_step(
+            offset in -2_000_000_000_000_000_000i128..2_000_000_000_000_000_000,
+            reads in prop::collection::vec((0u64..1 << 50, 0u64..5_000_000, 0u64..5_000_000), 1..40),
+        ) {
+            let brackets: Vec<_> = reads.iter().map(|&(s, a, b)| bracket(offset, s, a, b)).collect();
+            let mut known = Offset::of(brackets[0]);
+            brackets[1..].iter().for_each(|&b| known.observe(b));
+            prop_assert!(known.low <= offset && offset <= known.high);
+            prop_assert_eq!(known.steps(), 0);
+            let tightest = reads.iter().map(|r| r.1 + r.2).min().unwrap_or(0);
+            prop_assert!(known.width_ns() <= tightest + 4);
+        }
+
+        #[test]
+        fn a_step_beyond_the_brackets_is_seen(
+            width in 1u64..1_000_000, next in 1u64..1_000_000, by in 1i128..1 << 60, back: bool,
+        ) {
+            let by = if back { -by } else { by };
+            let mut known = Offset::of(bracket(1_000, 50, width / 2, width - width / 2));
+            let wide = i128::from(width + next) + 2 * ROUNDING_NS;
+            known.observe(bracket(1_000 + by, 2_000_000, next / 2, next - next / 2));
+            if by.abs() > wide {
+                prop_assert_eq!(known.steps(), 1);
+            }
+            if known.steps() == 1 {
+                prop_assert!(known.low <= 1_000 + by && 1_000 + by <= known.high);
+            }
+        }
+
+        #[test]
+        fn a_true_stamp_converts_to_within_the_width(
+            offset in -1_000_000_000i128..2_000_000_000_000_000_000,
+            at in 20_000_000_000u64..1 << 50, age in 0u64..9_000_000_000, first in 0u64..100_000, second in 0u64..100_000,
+        ) {
+            let known = Offset::of(bracket(offset, at, first, second));
+            let ns = known.convert(i128::from(at) + offset, at + age).expect("plausible");
+            prop_assert!(ns.abs_diff(at) <= known.width_ns());
+            prop_assert!(ns <= at + age);
+        }
+
+        #[test]
+        fn a_stamp_from_the_future_or_long_ago_is_not_believed(wild: i128, read in 0u64..1 << 60) {
+            let known = Offset::of(bracket(0, 1_000, 20, 20));
+            if let Some(ns) = known.convert(wild >> 2, read) {
+                prop_assert!(ns <= read && u128::from(read - ns) <= STAMP_AGE_MAX.as_nanos() + 44);
+            }
+        }
+    }
+
+    #[test]
+    fn the_clocks_of_this_host_agree_with_each_other() {
+        let clock = Clock::new();
+        let before = monotonic_ns();
+        let wall = read(ClockId::CLOCK_REALTIME);
+        let reading = clock.read(Some(wall));
+        let at = reading.kernel_ns.expect("a wall time of just now is plausible");
+        assert!(at + reading.uncertainty_ns >= before && at <= reading.read_ns, "{before} {reading:?}");
+    }
+
+    #[test]
+    fn a_step_serves_one_reading_at_once_and_is_counted() {
+        let clock = Clock::new();
+        clock.pretend_step(-3_000_000_000);
+        assert_eq!(clock.steps(), 0);
+        assert_eq!(clock.read(None).steps, 1);
+        assert_eq!(clock.read(None).steps, 1);
+    }
+
+    #[test]
+    fn timelines_are_named() {
+        assert_eq!(name_timeline(Some("ab-cd\n"), Some("time:[4]")), "ab-cd/time:[4]");
+        assert_eq!(name_timeline(Some("ab-cd\n"), None), "ab-cd/time:[]");
+        assert_ne!(name_timeline(None, None), name_timeline(Some(" "), Some("time:[4]")));
+        #[cfg(target_os = "linux")]
+        assert_eq!(timeline_name(), timeline_name());
+    }
+}

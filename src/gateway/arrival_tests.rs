@@ -1,0 +1,202 @@
+use std::io::Write;
+use std::net::TcpStream as Client;
+use std::time::Duration;
+
+use tokio::io::AsyncReadExt;
+
+use super::*;
+
+/// An empty text message of a client: masked, no payload.
+const MESSAGE: [u8; 6] = [0x81, 0x80, 0, 0, 0, 0];
+
+struct Pair {
+    client: Client,
+    stream: StampedStream,
+    drains: Drains,
+}
+
+async fn pair_on(clock: &Clock) -> Pair {
+    let listener = listen("127.0.0.1:0".parse().unwrap()).unwrap();
+    let client = Client::connect(listener.local_addr().unwrap()).unwrap();
+    client.set_nodelay(true).unwrap();
+    let drains = Drains::default();
+    let mut stream = StampedStream::new(listener.accept().await.unwrap().0, clock.clone(), drains.clone()).unwrap();
+    stream.begin_session(&[]);
+    let mut pair = Pair { client, stream, drains };
+    // Stamps begin some 20 ms after the first socket of the system asks for them.
+    for _ in 0..200 {
+        pair.send(&MESSAGE);
+        pair.read(64).await;
+        if !KERNEL_STAMPS || !pair.stream.arrival().flags.has(Flags::READ_TIME) {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    pair.drain().await;
+    pair
+}
+
+impl Pair {
+    fn send(&mut self, bytes: &[u8]) {
+        self.client.write_all(bytes).unwrap();
+    }
+
+    async fn read(&mut self, most: usize) -> usize {
+        let mut buffer = vec![0; most];
+        self.stream.read(&mut buffer).await.unwrap()
+    }
+
+    /// Reads until it would block, at least once.
+    async fn drain(&mut self) {
+        let mut buffer = [0; 64];
+        let read =
+            tokio::time::timeout(Duration::from_millis(5), async { while self.stream.read(&mut buffer).await.unwrap() > 0 {} });
+        read.await.expect_err("it reads for ever");
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn stamps_tell_who_sent_first_however_late_and_in_whatever_order_they_are_read() {
+    let clock = Clock::new();
+    let (mut a, mut b) = (pair_on(&clock).await, pair_on(&clock).await);
+    for round in 0..300u32 {
+        let a_first = round.wrapping_mul(0x9e37_79b9) & 0x8000 != 0;
+        let before = monotonic_ns();
+        let (first, second) = if a_first { (&mut a, &mut b) } else { (&mut b, &mut a) };
+        first.send(&MESSAGE);
+        second.send(&MESSAGE);
+        // The reader is busy elsewhere, and then reads in a fixed order.
+        std::thread::sleep(Duration::from_micros(300));
+        b.read(64).await;
+        a.read(64).await;
+        let (at_a, at_b) = (a.stream.arrival(), b.stream.arrival());
+        assert_eq!((at_a.flags, at_b.flags), (Flags::default(), Flags::default()), "round {round}");
+        assert_eq!(at_a.ns < at_b.ns, a_first, "round {round}: {at_a:?} {at_b:?}");
+        for at in [at_a, at_b] {
+            assert!(before <= at.ns + at.uncertainty_ns, "round {round}: {at:?}");
+            assert!(at.uncertainty_ns < 300_000, "the busy reader's delay is no part of it: {at:?}");
+        }
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn of_messages_that_were_merged_only_the_last_is_exact() {
+    let clock = Clock::new();
+    let mut pair = pair_on(&clock).await;
+    let mut sent = Vec::new();
+    for _ in 0..3 {
+        sent.push(monotonic_ns());
+        pair.send(&MESSAGE);
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert_eq!(pair.read(64).await, 18);
+    let arrivals: Vec<Arrival> = (0..3).map(|_| pair.stream.arrival()).collect();
+    for (arrival, sent) in arrivals.iter().zip(&sent) {
+        // The sender's own way into the kernel takes longer than usual after a sleep.
+        let earliest = arrival.ns - arrival.uncertainty_ns;
+        assert!(arrival.ns >= *sent && earliest <= *sent + 1_000_000, "{arrival:?} was sent at {sent}");
+    }
+    assert!(arrivals[0].uncertainty_ns >= 10_000_000 && arrivals[1].uncertainty_ns >= 5_000_000, "{arrivals:?}");
+    assert!(arrivals[2].uncertainty_ns < 5_000_000, "{arrivals:?}");
+    assert!(arrivals.iter().all(|a| !a.flags.has(Flags::CLAMPED)));
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_message_is_inexact_while_more_bytes_follow_it() {
+    let clock = Clock::new();
+    let mut pair = pair_on(&clock).await;
+    let exact = |pair: &mut Pair| pair.stream.arrival().uncertainty_ns < 3_000_000;
+
+    // Part of the next message in the same read.
+    std::thread::sleep(Duration::from_millis(3));
+    pair.send(&[&MESSAGE[..], &MESSAGE[..2]].concat());
+    pair.read(64).await;
+    assert!(!exact(&mut pair));
+    pair.send(&MESSAGE[2..]);
+    pair.read(64).await;
+    assert!(exact(&mut pair), "its last byte came alone");
+
+    // The next message is still in the socket.
+    pair.drain().await;
+    std::thread::sleep(Duration::from_millis(3));
+    pair.send(&[MESSAGE, MESSAGE].concat());
+    pair.read(6).await;
+    assert!(!exact(&mut pair));
+    pair.read(6).await;
+    assert!(exact(&mut pair), "it fills the buffer exactly and nothing follows");
+}
+
+#[tokio::test]
+async fn a_session_counts_as_undrained_until_it_would_block() {
+    let clock = Clock::new();
+    let mut pair = pair_on(&clock).await;
+    assert_eq!(pair.drains.undrained(), 0);
+    pair.send(&[MESSAGE, MESSAGE].concat());
+    pair.read(6).await;
+    assert_eq!(pair.drains.undrained(), 1);
+    pair.read(6).await;
+    assert_eq!(pair.drains.undrained(), 1, "only `would block` proves that nothing is left");
+    pair.drain().await;
+    assert_eq!(pair.drains.undrained(), 0);
+    pair.send(&MESSAGE);
+    pair.read(6).await;
+    let drains = pair.drains.clone();
+    drop(pair);
+    assert_eq!(drains.undrained(), 0);
+}
+
+#[tokio::test]
+async fn a_connection_that_is_no_session_holds_up_no_sweep() {
+    let drains = Drains::default();
+    let listener = listen("127.0.0.1:0".parse().unwrap()).unwrap();
+    let mut client = Client::connect(listener.local_addr().unwrap()).unwrap();
+    client.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+    let mut stream = StampedStream::new(listener.accept().await.unwrap().0, Clock::new(), drains.clone()).unwrap();
+    stream.read_exact(&mut [0; 18]).await.unwrap();
+    assert_eq!(drains.undrained(), 0);
+    stream.begin_session(&[]);
+    assert_eq!(drains.undrained(), 1, "what may have come behind the upgrade is not read yet");
+    stream.end_session();
+    assert_eq!(drains.undrained(), 0);
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn behind_a_step_of_the_wall_clock_the_read_time_serves_until_the_socket_was_drained() {
+    let clock = Clock::new();
+    let mut pair = pair_on(&clock).await;
+    pair.send(&MESSAGE);
+    // The wall clock appears to have been behind by 2 ms until now.
+    clock.pretend_step(-2_000_000);
+    pair.read(64).await;
+    let arrival = pair.stream.arrival();
+    assert!(arrival.flags.has(Flags::READ_TIME), "{arrival:?}");
+    pair.send(&MESSAGE);
+    pair.read(64).await;
+    assert!(pair.stream.arrival().flags.has(Flags::READ_TIME), "not drained yet");
+    pair.drain().await;
+    pair.send(&MESSAGE);
+    pair.read(64).await;
+    assert_eq!(pair.stream.arrival().flags, Flags::default());
+}
+
+#[tokio::test]
+async fn a_sessions_stamps_never_go_back() {
+    let clock = Clock::new();
+    let mut pair = pair_on(&clock).await;
+    pair.send(&MESSAGE);
+    std::thread::sleep(Duration::from_millis(2));
+    let now = pair.stream.now();
+    pair.read(64).await;
+    let arrival = pair.stream.arrival();
+    assert!(arrival.ns >= now.ns);
+    if KERNEL_STAMPS {
+        assert!(arrival.flags.has(Flags::CLAMPED) && arrival.raw_ns.unwrap() < now.ns, "{arrival:?}");
+    }
+    drop(pair.client);
+    let lost = pair.stream.lost();
+    assert!(lost.ns >= arrival.ns && lost.flags.has(Flags::READ_TIME));
+}
