@@ -84,6 +84,10 @@ pub const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a process may drain after SIGTERM.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a failed step of the journal rests before it is tried again, at first.
+pub const RETRY_MIN: Duration = Duration::from_millis(5);
+/// How long at most.
+pub const RETRY_MAX: Duration = Duration::from_millis(500);
 /// How often a lagging gateway is asked again for its watermark.
 pub const PROBE_INTERVAL: Duration = Duration::from_millis(20);
 /// How long a gateway may owe a watermark before it is fenced.

@@ -64,7 +64,7 @@ pub enum Delivery {
 
 /// Why a page of verdicts is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reading {
+pub(crate) enum Reading {
     /// The room's pushes have a gap.
     Gap,
     /// A session catches up.
@@ -85,7 +85,7 @@ pub enum Reading {
 
 /// What the driver is to do.
 #[derive(Debug)]
-pub enum Action {
+pub(crate) enum Action {
     /// [`crate::journal::Journal::register`]; answer with [`Core::registered`].
     Register(ShardId),
     /// [`crate::journal::Journal::append`], again until it is answered; answer with [`Core::appended`].
@@ -134,7 +134,7 @@ pub(super) struct Session {
 
 /// One gateway.
 #[derive(Debug)]
-pub struct Core {
+pub(crate) struct Core {
     pub(super) incarnation: Incarnation,
     pub(super) timeline: u32,
     pub(super) clock: &'static str,
@@ -153,7 +153,7 @@ pub struct Core {
 impl Core {
     /// A gateway without sessions. `clock` and `precision_ns` are what `welcome` says about its stamps.
     #[must_use]
-    pub fn new(incarnation: Incarnation, timeline: u32, shards: u16, clock: &'static str, precision_ns: u64) -> Self {
+    pub(crate) fn new(incarnation: Incarnation, timeline: u32, shards: u16, clock: &'static str, precision_ns: u64) -> Self {
         Self {
             incarnation,
             timeline,
@@ -172,13 +172,13 @@ impl Core {
     }
 
     /// What is to be done, in this order; empties the list.
-    pub fn take_actions(&mut self) -> Vec<Action> {
+    pub(crate) fn take_actions(&mut self) -> Vec<Action> {
         std::mem::take(&mut self.actions)
     }
 
     /// Whether there is anything to be done.
     #[must_use]
-    pub fn has_actions(&self) -> bool {
+    pub(crate) fn has_actions(&self) -> bool {
         !self.actions.is_empty()
     }
 
@@ -188,13 +188,13 @@ impl Core {
 
     /// This gateway.
     #[must_use]
-    pub fn incarnation(&self) -> Incarnation {
+    pub(crate) fn incarnation(&self) -> Incarnation {
         self.incarnation
     }
 
     /// Sessions that are open.
     #[must_use]
-    pub fn session_count(&self) -> usize {
+    pub(crate) fn session_count(&self) -> usize {
         self.sessions.len()
     }
 
@@ -207,7 +207,7 @@ impl Core {
     ///
     /// # Errors
     /// A refusal when a bound is reached or the gateway is going down.
-    pub fn open(&mut self, joining: Joining, arrival: Arrival) -> Result<SessionId, Refusal> {
+    pub(crate) fn open(&mut self, joining: Joining, arrival: Arrival) -> Result<SessionId, Refusal> {
         let refuse = |code, message: String| Err(Refusal { code, id: None, message });
         if self.fenced || self.draining {
             return refuse(ErrorCode::ShuttingDown, "this gateway is going down: connect again".to_owned());
@@ -251,7 +251,7 @@ impl Core {
     ///
     /// # Errors
     /// A refusal: not a server session but acting for another player, or too much unresolved (`busy`: send it again later).
-    pub fn act(&mut self, number: u64, action: &PlayerAction, arrival: Arrival) -> Result<(), Refusal> {
+    pub(crate) fn act(&mut self, number: u64, action: &PlayerAction, arrival: Arrival) -> Result<(), Refusal> {
         let refuse = |code, message: String| Err(Refusal { code, id: Some(action.id.clone()), message });
         let Some(session) = self.sessions.get_mut(&number) else {
             return refuse(ErrorCode::ShuttingDown, "the session is over".to_owned());
@@ -276,12 +276,12 @@ impl Core {
     }
 
     /// A session says that it is ending.
-    pub fn end(&mut self, number: u64, code: u16, arrival: Arrival) {
+    pub(crate) fn end(&mut self, number: u64, code: u16, arrival: Arrival) {
         self.enqueue(number, EventKind::End { code }, arrival);
     }
 
     /// A session broke. The reason is cut to its limit.
-    pub fn error(&mut self, number: u64, reason: &str, arrival: Arrival) {
+    pub(crate) fn error(&mut self, number: u64, reason: &str, arrival: Arrival) {
         let mut end = reason.len().min(crate::limits::REASON_BYTES_MAX);
         while !reason.is_char_boundary(end) {
             end -= 1;
@@ -290,7 +290,7 @@ impl Core {
     }
 
     /// A session is over. Nothing is delivered to it any more; a second call does nothing.
-    pub fn close(&mut self, number: u64, arrival: Arrival) {
+    pub(crate) fn close(&mut self, number: u64, arrival: Arrival) {
         self.enqueue(number, EventKind::Close, arrival);
         if let Some(session) = self.sessions.get_mut(&number) {
             session.view = View::Closed;
@@ -346,7 +346,7 @@ impl Core {
     }
 
     /// Stops taking in sessions and tells those inside to go.
-    pub fn drain(&mut self, code: u16, reason: &str) {
+    pub(crate) fn drain(&mut self, code: u16, reason: &str) {
         self.draining = true;
         self.close_all(code, reason);
     }
@@ -360,7 +360,7 @@ impl Core {
 
     /// Whether every session is gone and everything that was accepted is in the journal.
     #[must_use]
-    pub fn is_drained(&self) -> bool {
+    pub(crate) fn is_drained(&self) -> bool {
         self.sessions.is_empty() && self.shards.iter().all(|shard| shard.fenced || shard.is_empty())
     }
 
@@ -390,7 +390,7 @@ impl Core {
     }
 
     /// Starts again under a new identity, after [`Action::Rebirth`].
-    pub fn reborn(&mut self, incarnation: Incarnation) {
+    pub(crate) fn reborn(&mut self, incarnation: Incarnation) {
         let actions = std::mem::take(&mut self.actions);
         #[expect(clippy::cast_possible_truncation, reason = "made from a u16")]
         let shards = self.shards.len() as u16;
@@ -401,7 +401,7 @@ impl Core {
     }
 
     /// Closes sessions that got no welcome in time: nobody resolves their room. Call about once a second.
-    pub fn tick(&mut self, now_ns: u64) {
+    pub(crate) fn tick(&mut self, now_ns: u64) {
         let limit = u64::try_from(WELCOME_TIMEOUT.as_nanos()).unwrap_or(u64::MAX);
         let late = |s: &Session| matches!(s.view, View::Joining) && now_ns.saturating_sub(s.opened_at_ns) > limit;
         let late: Vec<u64> = self.sessions.iter().filter(|(_, s)| late(s)).map(|(n, _)| *n).collect();

@@ -76,7 +76,7 @@ fn visible(verdict: &Verdict, session: SessionId, role: Role) -> bool {
 
 impl Core {
     /// A worker's push.
-    pub fn pushed(&mut self, push: Push) {
+    pub(crate) fn pushed(&mut self, push: Push) {
         match push {
             Push::Verdicts { rooms, .. } => {
                 for room in rooms {
@@ -241,7 +241,7 @@ impl Core {
     ///
     /// # Errors
     /// When the page holds something unreadable: its room stays where it is.
-    pub fn page(&mut self, room: &RoomId, after: u64, reading: Reading, page: &VerdictPage) -> Result<(), DecodeError> {
+    pub(crate) fn page(&mut self, room: &RoomId, after: u64, reading: Reading, page: &VerdictPage) -> Result<(), DecodeError> {
         let batches = page.batches.iter().map(verdicts::decode).collect::<Result<Vec<VerdictBatch>, _>>()?;
         match reading {
             Reading::Gap => self.fill(room, page, batches),
@@ -369,14 +369,14 @@ impl Core {
     }
 
     /// The answer to [`Action::ReadHeads`].
-    pub fn heads(&mut self, heads: &[RoomHead]) {
+    pub(crate) fn heads(&mut self, heads: &[RoomHead]) {
         for head in heads {
             self.heard(&head.room, head.era, head.seq);
         }
     }
 
     /// Compares all rooms with the journal: after the pushes were subscribed again, and slowly always (rule C5).
-    pub fn check_heads(&mut self) {
+    pub(crate) fn check_heads(&mut self) {
         let mut rooms: std::collections::BTreeMap<ShardId, Vec<RoomId>> = std::collections::BTreeMap::new();
         for (room, view) in &self.rooms {
             rooms.entry(view.shard).or_default().push(room.clone());
@@ -385,10 +385,5 @@ impl Core {
             rooms.sort_unstable();
             self.act_on(Action::ReadHeads(shard, rooms));
         }
-    }
-
-    /// A read failed for good in this try: it is asked again with the next heads.
-    pub fn read_failed(&mut self, room: &RoomId, after: u64, reading: Reading) {
-        self.read(room.clone(), after, reading);
     }
 }

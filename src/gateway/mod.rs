@@ -5,7 +5,8 @@ pub mod auth;
 mod core;
 mod deliver;
 mod frames;
+mod hub;
 mod settle;
 
-pub(crate) use core::{Action, Core, Reading};
 pub use core::{Delivery, Joining};
+pub use hub::{Hub, Outbox, Settle};

@@ -89,13 +89,13 @@ impl ShardOut {
 impl Core {
     /// Whether something waits for [`Core::settled`].
     #[must_use]
-    pub fn wants_settling(&self) -> bool {
+    pub(crate) fn wants_settling(&self) -> bool {
         self.shards.iter().any(ShardOut::wants)
     }
 
     /// Everything that arrived at or before `until_ns` has been read: what is pending up to there leaves, one flush
     /// per shard, and the watermark goes with it.
-    pub fn settled(&mut self, until_ns: u64) {
+    pub(crate) fn settled(&mut self, until_ns: u64) {
         let until = Moment { timeline: self.timeline, ns: until_ns };
         for index in 0..self.shards.len() {
             if self.shards[index].wants() && until > self.shards[index].watermark {
@@ -166,7 +166,7 @@ impl Core {
     }
 
     /// A worker waits until this gateway promises `until`.
-    pub fn probed(&mut self, shard: ShardId, until: Moment) {
+    pub(crate) fn probed(&mut self, shard: ShardId, until: Moment) {
         let ask = self.shards.get_mut(usize::from(shard.0)).is_some_and(|out| {
             out.probed = out.probed.max(until);
             out.ask_registration()
@@ -177,7 +177,7 @@ impl Core {
     }
 
     /// The answer to [`Action::Register`].
-    pub fn registered(&mut self, shard: ShardId, record: &GatewayRecord) {
+    pub(crate) fn registered(&mut self, shard: ShardId, record: &GatewayRecord) {
         if record.incarnation != self.incarnation {
             return;
         }
@@ -189,7 +189,7 @@ impl Core {
     }
 
     /// The answer to [`Action::Append`]; `now_ns` is when it was read.
-    pub fn appended(&mut self, flush: &Flush, answer: &Appended, now_ns: u64) {
+    pub(crate) fn appended(&mut self, flush: &Flush, answer: &Appended, now_ns: u64) {
         let out = &mut self.shards[usize::from(flush.shard.0)];
         if flush.incarnation != self.incarnation || out.in_flight.as_ref().is_none_or(|f| f.number != flush.number) {
             return;

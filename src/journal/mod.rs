@@ -28,6 +28,18 @@ pub enum JournalError {
     Unexpected(String),
 }
 
+impl JournalError {
+    /// One word for metrics.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Unreachable(_) => "unreachable",
+            Self::Refused(_) => "refused",
+            Self::Unexpected(_) => "unexpected",
+        }
+    }
+}
+
 /// One gateway's flush of one shard: exactly its events in (previous watermark, watermark], in stamp order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Flush {

@@ -126,6 +126,8 @@ pub mod close {
     pub const PROTOCOL: u16 = 1002;
     /// Text on the MessagePack subprotocol, or binary on the JSON one.
     pub const UNSUPPORTED: u16 = 1003;
+    /// Nobody said goodbye; never sent, only told to the rules (onEnd).
+    pub const ABNORMAL: u16 = 1006;
     /// A text message that is not UTF-8.
     pub const BAD_DATA: u16 = 1007;
     /// A message longer than [`crate::limits::MESSAGE_BYTES_MAX`].

@@ -14,7 +14,7 @@ use crate::types::{Incarnation, RoomId, ShardId, StreamId};
 
 /// What bounds and drives a worker.
 #[derive(Clone)]
-pub struct WorkerLimits {
+pub(crate) struct WorkerLimits {
     /// Which rules a room plays by.
     pub rules: RulesBook,
     /// This host's clock, for the moments of deaths and questions.
@@ -43,7 +43,7 @@ impl std::fmt::Debug for WorkerLimits {
 
 /// What the driver is to do. Answers come back through [`Core`]'s methods.
 #[derive(Debug)]
-pub enum Action {
+pub(crate) enum Action {
     /// Say that this worker lives and owns these; answer with [`Core::alive`].
     Heartbeat(Vec<ShardId>),
     /// Answer with [`Core::owners`].
@@ -110,7 +110,7 @@ impl Shared {
 
 /// One worker.
 #[derive(Debug)]
-pub struct Core {
+pub(crate) struct Core {
     me: Incarnation,
     shards_total: u16,
     shards: BTreeMap<ShardId, Shard>,
@@ -126,7 +126,7 @@ pub struct Core {
 impl Core {
     /// A worker that owns nothing yet.
     #[must_use]
-    pub fn new(me: Incarnation, shards_total: u16, limits: WorkerLimits) -> Self {
+    pub(crate) fn new(me: Incarnation, shards_total: u16, limits: WorkerLimits) -> Self {
         Self {
             me,
             shards_total,
@@ -142,7 +142,7 @@ impl Core {
     }
 
     /// What is to be done, in this order; empties the list. Starts as many jobs as there are permits.
-    pub fn take_actions(&mut self) -> Vec<Action> {
+    pub(crate) fn take_actions(&mut self) -> Vec<Action> {
         self.start_jobs();
         std::mem::take(&mut self.shared.actions)
     }
@@ -162,19 +162,19 @@ impl Core {
     }
 
     /// Shards that this worker owns.
-    pub fn owned(&self) -> impl Iterator<Item = ShardId> + '_ {
+    pub(crate) fn owned(&self) -> impl Iterator<Item = ShardId> + '_ {
         self.shards.keys().copied()
     }
 
     /// Rooms in memory.
     #[must_use]
-    pub fn room_count(&self) -> usize {
+    pub(crate) fn room_count(&self) -> usize {
         self.shards.values().map(|s| s.lanes.len()).sum()
     }
 
     /// Jobs that run now; never more than the concurrency.
     #[must_use]
-    pub fn running(&self) -> usize {
+    pub(crate) fn running(&self) -> usize {
         self.shared.running
     }
 
@@ -187,7 +187,7 @@ impl Core {
     }
 
     /// Time passes. Call about every [`crate::limits::PROBE_INTERVAL`].
-    pub fn tick(&mut self, now_ns: u64) {
+    pub(crate) fn tick(&mut self, now_ns: u64) {
         let elapsed = if self.ticked_at_ns == 0 { 0 } else { now_ns.saturating_sub(self.ticked_at_ns) };
         self.ticked_at_ns = now_ns;
         self.shared.now_ns = now_ns;
@@ -215,7 +215,7 @@ impl Core {
     }
 
     /// The answer to [`Action::Heartbeat`].
-    pub fn alive(&mut self, living: Vec<WorkerRecord>, now_ns: u64) {
+    pub(crate) fn alive(&mut self, living: Vec<WorkerRecord>, now_ns: u64) {
         self.shared.now_ns = now_ns;
         self.living = living;
         if self.stopping {
@@ -234,7 +234,7 @@ impl Core {
     }
 
     /// The answer to [`Action::ReadOwners`].
-    pub fn owners(&mut self, owners: &[Option<Lease>]) {
+    pub(crate) fn owners(&mut self, owners: &[Option<Lease>]) {
         for shard in std::mem::take(&mut self.wanted) {
             let from = owners.get(usize::from(shard.0)).copied().flatten();
             let lives = |lease: Lease| lease.owner != self.me && self.living.iter().any(|w| w.incarnation == lease.owner);
@@ -247,7 +247,7 @@ impl Core {
     }
 
     /// The answer to [`Action::Claim`]; None when its outcome is unknown.
-    pub fn claimed(&mut self, shard: ShardId, answer: Option<Leased<Lease>>, now_ns: u64) {
+    pub(crate) fn claimed(&mut self, shard: ShardId, answer: Option<Leased<Lease>>, now_ns: u64) {
         self.shared.now_ns = now_ns;
         self.claiming.remove(&shard);
         if let Some(Leased::Done(lease)) = answer {
@@ -262,7 +262,7 @@ impl Core {
     }
 
     /// The shard's bells are subscribed (again).
-    pub fn subscribed(&mut self, shard: ShardId, now_ns: u64) {
+    pub(crate) fn subscribed(&mut self, shard: ShardId, now_ns: u64) {
         self.with(shard, now_ns, |shard, shared| {
             shard.excuse_gateways();
             shard.subscribed(shared);
@@ -270,27 +270,27 @@ impl Core {
     }
 
     /// A bell rang.
-    pub fn bell(&mut self, bell: Bell, now_ns: u64) {
+    pub(crate) fn bell(&mut self, bell: Bell, now_ns: u64) {
         self.with(bell.shard, now_ns, |shard, shared| shard.bell(bell, shared));
     }
 
     /// The answer to [`Action::Survey`].
-    pub fn surveyed(&mut self, shard: ShardId, survey: Survey, now_ns: u64) {
+    pub(crate) fn surveyed(&mut self, shard: ShardId, survey: Survey, now_ns: u64) {
         self.with(shard, now_ns, |shard, shared| shard.surveyed(survey, shared));
     }
 
     /// The answer to [`Action::Load`].
-    pub fn stored(&mut self, shard: ShardId, room: RoomId, stored: StoredRoom, now_ns: u64) {
+    pub(crate) fn stored(&mut self, shard: ShardId, room: RoomId, stored: StoredRoom, now_ns: u64) {
         self.with(shard, now_ns, |shard, shared| shard.stored(room, stored, shared));
     }
 
     /// The answer to [`Action::Read`].
-    pub fn read(&mut self, shard: ShardId, room: &RoomId, entries: &[(StreamId, Bytes)], now_ns: u64) {
+    pub(crate) fn read(&mut self, shard: ShardId, room: &RoomId, entries: &[(StreamId, Bytes)], now_ns: u64) {
         self.with(shard, now_ns, |shard, shared| shard.read(room, entries, shared));
     }
 
     /// A job is done.
-    pub fn done(&mut self, done: Done, now_ns: u64) {
+    pub(crate) fn done(&mut self, done: Done, now_ns: u64) {
         self.shared.running = self.shared.running.saturating_sub(1);
         // A job of an earlier ownership of the shard belongs to nobody.
         if self.shards.get(&done.shard).is_some_and(|s| s.lease.epoch == done.epoch) {
@@ -299,7 +299,7 @@ impl Core {
     }
 
     /// The answer to [`Action::Commit`].
-    pub fn committed(&mut self, shard: ShardId, lease: Lease, number: u64, answer: &Committed, now_ns: u64) {
+    pub(crate) fn committed(&mut self, shard: ShardId, lease: Lease, number: u64, answer: &Committed, now_ns: u64) {
         let mut lost = false;
         self.with(shard, now_ns, |shard, shared| lost = shard.lease == lease && !shard.committed(number, answer, shared));
         if lost {
@@ -316,7 +316,7 @@ impl Core {
     }
 
     /// The answer to [`Action::Fence`].
-    pub fn fenced(&mut self, shard: ShardId, answer: &Leased<GatewayRecord>, now_ns: u64) {
+    pub(crate) fn fenced(&mut self, shard: ShardId, answer: &Leased<GatewayRecord>, now_ns: u64) {
         match answer {
             Leased::Done(record) => self.with(shard, now_ns, |shard, shared| {
                 shared.act(Action::Complain(format!("gateway {} is fenced: it kept its rooms waiting", record.incarnation)));
@@ -327,7 +327,14 @@ impl Core {
     }
 
     /// The answer to [`Action::Death`].
-    pub fn death_written(&mut self, shard: ShardId, room: &RoomId, gateway: Incarnation, answer: &Leased<()>, now_ns: u64) {
+    pub(crate) fn death_written(
+        &mut self,
+        shard: ShardId,
+        room: &RoomId,
+        gateway: Incarnation,
+        answer: &Leased<()>,
+        now_ns: u64,
+    ) {
         match answer {
             Leased::Done(()) => self.with(shard, now_ns, |shard, _| shard.death_written(room, gateway)),
             Leased::Lost => self.lose(shard),
@@ -335,7 +342,7 @@ impl Core {
     }
 
     /// The answer to [`Action::EndRoom`].
-    pub fn room_ended(&mut self, shard: ShardId, room: &RoomId, answer: &Leased<bool>, now_ns: u64) {
+    pub(crate) fn room_ended(&mut self, shard: ShardId, room: &RoomId, answer: &Leased<bool>, now_ns: u64) {
         match answer {
             Leased::Done(ended) => self.with(shard, now_ns, |shard, shared| shard.room_ended(room, *ended, shared)),
             Leased::Lost => self.lose(shard),
@@ -343,14 +350,14 @@ impl Core {
     }
 
     /// The journal could not be reached: nobody's silence counts (rule R5).
-    pub fn journal_failed(&mut self) {
+    pub(crate) fn journal_failed(&mut self) {
         for shard in self.shards.values_mut() {
             shard.excuse_gateways();
         }
     }
 
     /// Stops: every shard is handed over as soon as what it resolved is committed.
-    pub fn stop(&mut self) {
+    pub(crate) fn stop(&mut self) {
         self.stopping = true;
         for shard in self.shards.values_mut() {
             shard.releasing = true;
@@ -360,7 +367,7 @@ impl Core {
 
     /// Whether everything was handed over.
     #[must_use]
-    pub fn is_stopped(&self) -> bool {
+    pub(crate) fn is_stopped(&self) -> bool {
         self.stopping && self.shards.is_empty() && self.claiming.is_empty()
     }
 

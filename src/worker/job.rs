@@ -19,7 +19,7 @@ pub(crate) const RULES_FAILED: &str = "rules_failed";
 
 /// A lane's turn.
 #[derive(Debug)]
-pub enum Job {
+pub(crate) enum Job {
     /// Resolve released events.
     Resolve(Resolving),
     /// Bring a stored room back.
@@ -28,7 +28,7 @@ pub enum Job {
 
 /// Released events of one room.
 #[derive(Debug)]
-pub struct Resolving {
+pub(crate) struct Resolving {
     pub(super) shard: ShardId,
     pub(super) epoch: u64,
     pub(super) id: RoomId,
@@ -40,7 +40,7 @@ pub struct Resolving {
 }
 
 /// A stored room.
-pub struct Loading {
+pub(crate) struct Loading {
     pub(super) shard: ShardId,
     pub(super) epoch: u64,
     pub(super) id: RoomId,
@@ -56,7 +56,7 @@ impl std::fmt::Debug for Loading {
 
 /// What came of a job; goes back to [`super::Core::done`].
 #[derive(Debug)]
-pub struct Done {
+pub(crate) struct Done {
     pub(super) shard: ShardId,
     pub(super) epoch: u64,
     pub(super) id: RoomId,
@@ -100,7 +100,7 @@ pub(super) struct Loaded {
 impl Job {
     /// The room that it is about.
     #[must_use]
-    pub fn room(&self) -> &RoomId {
+    pub(crate) fn room(&self) -> &RoomId {
         match self {
             Self::Resolve(job) => &job.id,
             Self::Load(job) => &job.id,
@@ -109,7 +109,7 @@ impl Job {
 
     /// Does it.
     #[must_use]
-    pub fn run(self) -> Done {
+    pub(crate) fn run(self) -> Done {
         match self {
             Self::Resolve(job) => job.run(),
             Self::Load(job) => job.run(),

@@ -5,7 +5,7 @@ mod core;
 mod job;
 mod lane;
 mod ownership;
+mod run;
 mod shard;
 
-pub(crate) use core::{Action, Core, WorkerLimits};
-pub(crate) use job::{Done, Job};
+pub use run::{WorkerOptions, run};

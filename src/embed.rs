@@ -1,0 +1,187 @@
+//! lasthit inside a server that has sockets of its own: the gateway without the WebSocket. The worker is
+//! [`crate::worker::run`]; both meet in a [`Journal`].
+//!
+//! ```
+//! use std::sync::Arc;
+//! use lasthit::embed::{Delivery, Gateway, Joining, act};
+//! use lasthit::journal::{Journal, memory::MemoryJournal};
+//! use lasthit::rules::{RulesBook, claim::Claim};
+//! use lasthit::types::{Audience, Outcome, Role};
+//! use lasthit::worker::{self, WorkerOptions};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let journal: Arc<dyn Journal> = Arc::new(MemoryJournal::new(4));
+//! let rules = RulesBook::new().room("*", || Claim::new(Audience::Room));
+//! tokio::spawn(worker::run(journal.clone(), rules, WorkerOptions::default(), Default::default(), Default::default()));
+//!
+//! let gateway = Gateway::start(journal).await?;
+//! let mut ann = gateway.join(Joining { room: "quiz".parse()?, player: "ann".parse()?, role: Role::Player, since: None })?;
+//! ann.arrive(&act("claim", "a1").contest("buzzer"))?;
+//! let verdict = loop {
+//!     match ann.recv().await.ok_or("closed")? {
+//!         Delivery::Verdict { frames, .. } if frames.verdict().id.as_deref() == Some("a1") => break frames,
+//!         _ => {}
+//!     }
+//! };
+//! assert_eq!(verdict.verdict().outcome, Outcome::Granted);
+//! # Ok(())
+//! # }
+//! ```
+
+use std::sync::Arc;
+
+use serde::{Serialize, Serializer};
+
+pub use crate::gateway::{Delivery, Joining};
+use crate::gateway::{Hub, Outbox, Settle};
+use crate::journal::{Journal, JournalError};
+use crate::types::{Action, Arrival, PlayerId, SessionId};
+use crate::wire::client::{Encoding, ErrorCode, Refusal, close, parse_action};
+
+/// A gateway without sockets. Cheap to clone; belongs to the runtime it was started on.
+#[derive(Debug, Clone)]
+pub struct Gateway(Hub);
+
+impl Gateway {
+    /// Starts a gateway, under a new identity.
+    ///
+    /// # Errors
+    /// When the journal does not work.
+    pub async fn start(journal: Arc<dyn Journal>) -> Result<Self, JournalError> {
+        Ok(Self(Hub::start(journal, Settle::Lock, "read", 0).await?))
+    }
+
+    /// A session joins its room. The first delivery is its welcome.
+    ///
+    /// # Errors
+    /// A refusal when a bound is reached or the gateway is going down.
+    pub fn join(&self, joining: Joining) -> Result<Seat, Refusal> {
+        let (session, outbox) = self.0.join(joining)?;
+        Ok(Seat { hub: self.0.clone(), session, outbox, left: false })
+    }
+
+    /// Tells every session to go, and comes back when all are gone and everything accepted is in the journal.
+    pub async fn drain(&self) {
+        self.0.drain().await;
+    }
+}
+
+/// One session of one player in one room. Dropping it closes the session (End 1006: nobody said goodbye).
+#[derive(Debug)]
+pub struct Seat {
+    hub: Hub,
+    session: SessionId,
+    outbox: Outbox,
+    left: bool,
+}
+
+impl Seat {
+    /// The session's identity; verdicts on its actions carry it.
+    #[must_use]
+    pub fn session(&self) -> SessionId {
+        self.session
+    }
+
+    /// An action arrives now: it is stamped under the lock that guards the watermark, so its place in the order is
+    /// the order of these calls.
+    ///
+    /// # Errors
+    /// A refusal; the action was not accepted and may be sent again under the same id.
+    pub fn arrive(&self, action: &ActionBuilder) -> Result<(), Refusal> {
+        let action = action.build()?;
+        self.hub.arrive(|hub, now| hub.act(self.session.number, &action, now))
+    }
+
+    /// An action arrived at `ns` of this host's `CLOCK_MONOTONIC`, known to within `uncertainty_ns`. What lies below
+    /// a published watermark is stamped just above it and flagged `clamped`; the future counts as now.
+    ///
+    /// # Errors
+    /// As [`Seat::arrive`].
+    pub fn arrive_at(&self, action: &ActionBuilder, ns: u64, uncertainty_ns: u64) -> Result<(), Refusal> {
+        let action = action.build()?;
+        self.hub.arrive(|hub, now| hub.act(self.session.number, &action, Arrival::at(ns.min(now.ns), uncertainty_ns)))
+    }
+
+    /// The next delivery; None once the session is closed.
+    pub async fn recv(&mut self) -> Option<Delivery> {
+        self.outbox.recv().await
+    }
+
+    /// Says goodbye with a WebSocket close code and closes.
+    pub fn leave(mut self, code: u16) {
+        self.end(code);
+    }
+
+    fn end(&mut self, code: u16) {
+        if !std::mem::replace(&mut self.left, true) {
+            self.hub.arrive(|hub, now| {
+                hub.end(self.session.number, code, now);
+                hub.close(self.session.number, now);
+            });
+        }
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.end(close::ABNORMAL);
+    }
+}
+
+/// Begins an action: what to do, and the client's id for it.
+#[must_use]
+pub fn act(op: &str, id: &str) -> ActionBuilder {
+    ActionBuilder { op: op.to_owned(), id: id.to_owned(), contest: None, player: None, args: Ok(rmpv::Value::Nil) }
+}
+
+/// An action in the making. It is held to the same bounds as a client's.
+#[derive(Debug, Clone, Serialize)]
+pub struct ActionBuilder {
+    op: String,
+    id: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    contest: Option<String>,
+    #[serde(rename = "as", skip_serializing_if = "Option::is_none")]
+    player: Option<String>,
+    #[serde(serialize_with = "value")]
+    args: Result<rmpv::Value, String>,
+}
+
+fn value<S: Serializer>(args: &Result<rmpv::Value, String>, serializer: S) -> Result<S::Ok, S::Error> {
+    args.as_ref().map_err(serde::ser::Error::custom)?.serialize(serializer)
+}
+
+impl ActionBuilder {
+    /// Names what is contested.
+    #[must_use]
+    pub fn contest(mut self, contest: &str) -> Self {
+        self.contest = Some(contest.to_owned());
+        self
+    }
+
+    /// Acts for a player (server sessions only).
+    #[must_use]
+    pub fn as_player(mut self, player: &PlayerId) -> Self {
+        self.player = Some(player.as_str().to_owned());
+        self
+    }
+
+    /// Arguments: anything that serializes to nil, booleans, numbers, strings, arrays and maps with string keys.
+    #[must_use]
+    pub fn args(mut self, args: &impl Serialize) -> Self {
+        // Through bytes, so that structs become maps with their fields' names.
+        let bytes = rmp_serde::to_vec_named(args).map_err(|e| e.to_string());
+        self.args = bytes.and_then(|b| rmpv::decode::read_value(&mut b.as_slice()).map_err(|e| e.to_string()));
+        self
+    }
+
+    fn build(&self) -> Result<Action, Refusal> {
+        let bytes = rmp_serde::to_vec_named(self).map_err(|e| Refusal {
+            code: ErrorCode::BadAction,
+            id: Some(self.id.clone()),
+            message: format!("args: {e}"),
+        })?;
+        parse_action(Encoding::Msgpack, &bytes)
+    }
+}

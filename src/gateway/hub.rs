@@ -1,0 +1,402 @@
+//! Drives a gateway's [`Core`]: one lock around it, a task per journal step, an outbox per session. This is the gateway
+//! without the WebSocket; `front` puts sockets before it, and a server that has sockets of its own uses it directly.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use quanta::Instant;
+use tokio::sync::{Notify, mpsc};
+use tokio::task::JoinHandle;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::core::{Action, Core, Delivery, Joining, Reading};
+use crate::clock;
+use crate::journal::{Appended, Flush, Journal, JournalError, Signal};
+use crate::limits::{HEADS_INTERVAL, OUTBOX_MESSAGES_MAX, RETRY_MAX, RETRY_MIN};
+use crate::metrics as names;
+use crate::types::{Action as PlayerAction, Arrival, Incarnation, RoomId, SessionId};
+use crate::wire::client::{ErrorCode, Refusal, close};
+use crate::wire::push;
+
+/// How often sessions without a welcome are looked for.
+const TICK: Duration = Duration::from_secs(1);
+
+/// How it is known that everything up to a moment has been read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Settle {
+    /// Stamps are given under the lock that guards the watermark: at any moment, everything before it is there.
+    Lock,
+    /// Somebody else reads sockets, and calls [`Hub::settled`] after each sweep while [`Hub::wants_sweep`] says so.
+    Sweep,
+}
+
+/// Where a session's deliveries come out, in order. Bounded: a session that does not keep up is closed as slow.
+#[derive(Debug)]
+pub struct Outbox(mpsc::Receiver<Delivery>);
+
+impl Outbox {
+    /// The next delivery; None after [`Delivery::Close`], or when the session was closed.
+    pub async fn recv(&mut self) -> Option<Delivery> {
+        self.0.recv().await
+    }
+
+    /// The next delivery, if there is one already.
+    pub fn try_recv(&mut self) -> Option<Delivery> {
+        self.0.try_recv().ok()
+    }
+}
+
+/// A gateway without sockets. Cheap to clone; all methods may be called from any task of the runtime it was started on.
+#[derive(Clone)]
+pub struct Hub(Arc<Inner>);
+
+struct Inner {
+    journal: Arc<dyn Journal>,
+    settle: Settle,
+    state: Mutex<State>,
+    /// Something waits for a sweep.
+    sweep: Notify,
+    /// Why the journal did not do what it was last asked.
+    trouble: tokio::sync::watch::Sender<Option<String>>,
+    runtime: tokio::runtime::Handle,
+    drained: Notify,
+    stop: CancellationToken,
+    _stop_on_drop: DropGuard,
+}
+
+struct State {
+    core: Core,
+    outboxes: HashMap<u64, mpsc::Sender<Delivery>>,
+    subscription: Option<JoinHandle<()>>,
+}
+
+impl std::fmt::Debug for Hub {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Hub").field("settle", &self.0.settle).finish_non_exhaustive()
+    }
+}
+
+impl Hub {
+    /// Starts a gateway on `journal`, under a new identity. `clock` and `precision_ns` are what `welcome` says about
+    /// its stamps.
+    ///
+    /// # Errors
+    /// When the journal does not work.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
+    pub async fn start(
+        journal: Arc<dyn Journal>,
+        settle: Settle,
+        clock: &'static str,
+        precision_ns: u64,
+    ) -> Result<Self, JournalError> {
+        let timeline = journal.timeline(&clock::timeline_name()).await?;
+        let incarnation = Incarnation::random();
+        let core = Core::new(incarnation, timeline, journal.shards(), clock, precision_ns);
+        let stop = CancellationToken::new();
+        let hub = Self(Arc::new(Inner {
+            journal,
+            settle,
+            state: Mutex::new(State { core, outboxes: HashMap::new(), subscription: None }),
+            sweep: Notify::new(),
+            trouble: tokio::sync::watch::Sender::new(None),
+            runtime: tokio::runtime::Handle::current(),
+            drained: Notify::new(),
+            _stop_on_drop: stop.clone().drop_guard(),
+            stop,
+        }));
+        hub.subscribe(incarnation).await?;
+        hub.0.runtime.spawn(keep_house(Arc::downgrade(&hub.0), hub.0.stop.clone()));
+        tracing::info!(gateway.id = %incarnation, "gateway started");
+        Ok(hub)
+    }
+
+    /// Why the journal did not do what it was last asked; None while it works.
+    #[must_use]
+    pub fn health(&self) -> tokio::sync::watch::Receiver<Option<String>> {
+        self.0.trouble.subscribe()
+    }
+
+    /// Sessions that are open.
+    #[must_use]
+    pub fn session_count(&self) -> usize {
+        self.0.state.lock().core.session_count()
+    }
+
+    /// A session joins its room; `arrival` is when it asked to.
+    ///
+    /// # Errors
+    /// A refusal when a bound is reached or the gateway is going down.
+    pub fn open(&self, joining: Joining, arrival: Arrival) -> Result<(SessionId, Outbox), Refusal> {
+        let (sender, receiver) = mpsc::channel(OUTBOX_MESSAGES_MAX);
+        let session = self.with(|state| {
+            let session = state.core.open(joining, arrival);
+            if let Ok(session) = &session {
+                state.outboxes.insert(session.number, sender);
+            }
+            session
+        });
+        if session.is_ok() {
+            metrics::counter!(names::EVENTS_TOTAL, "kind" => "open").increment(1);
+        }
+        session.map(|session| (session, Outbox(receiver)))
+    }
+
+    /// A session acts; `arrival` is when the bytes reached the machine.
+    ///
+    /// # Errors
+    /// A refusal: the session is over, or acts for another player without the server role, or too much is unresolved.
+    pub fn act(&self, session: SessionId, action: PlayerAction, arrival: Arrival) -> Result<(), Refusal> {
+        let result = self.with(|state| {
+            if session.gateway != state.core.incarnation() {
+                return Err(Refusal {
+                    code: ErrorCode::ShuttingDown,
+                    id: Some(action.id.clone()),
+                    message: "the session is over".to_owned(),
+                });
+            }
+            state.core.act(session.number, &action, arrival)
+        });
+        if result.is_ok() {
+            metrics::counter!(names::EVENTS_TOTAL, "kind" => "data").increment(1);
+        }
+        result
+    }
+
+    /// A session says that it is ending, with a WebSocket close code.
+    pub fn end(&self, session: SessionId, code: u16, arrival: Arrival) {
+        self.finish(session, "end", |core| core.end(session.number, code, arrival));
+    }
+
+    /// A session broke.
+    pub fn error(&self, session: SessionId, reason: &str, arrival: Arrival) {
+        self.finish(session, "error", |core| core.error(session.number, reason, arrival));
+    }
+
+    /// A session is over: exactly once, and last.
+    pub fn close(&self, session: SessionId, arrival: Arrival) {
+        self.finish(session, "close", |core| core.close(session.number, arrival));
+        self.0.state.lock().outboxes.remove(&session.number);
+    }
+
+    fn finish(&self, session: SessionId, kind: &'static str, f: impl FnOnce(&mut Core)) {
+        self.with(|state| {
+            if session.gateway == state.core.incarnation() {
+                f(&mut state.core);
+            }
+        });
+        metrics::counter!(names::EVENTS_TOTAL, "kind" => kind).increment(1);
+    }
+
+    /// Stamps and takes in an event under the lock that guards the watermark, for servers with sockets of their own.
+    pub(crate) fn arrive<T>(&self, f: impl FnOnce(&mut Core, Arrival) -> T) -> T {
+        self.with(|state| f(&mut state.core, Arrival::at(clock::monotonic_ns(), 0)))
+    }
+
+    /// A session joins its room now.
+    pub(crate) fn join(&self, joining: Joining) -> Result<(SessionId, Outbox), Refusal> {
+        let arrival = Arrival::at(clock::monotonic_ns(), 0);
+        self.open(joining, arrival)
+    }
+
+    /// Whether a sweep would let something leave.
+    #[must_use]
+    pub fn wants_sweep(&self) -> bool {
+        self.0.state.lock().core.wants_settling()
+    }
+
+    /// Comes back when a sweep may be wanted.
+    pub async fn sweep_wanted(&self) {
+        self.0.sweep.notified().await;
+    }
+
+    /// Everything that arrived at or before `until_ns` has been read.
+    pub fn settled(&self, until_ns: u64) {
+        let mut state = self.0.state.lock();
+        state.core.settled(until_ns);
+        self.perform(&mut state);
+    }
+
+    /// Tells every session to go, and comes back when all are gone and everything accepted is in the journal.
+    pub async fn drain(&self) {
+        self.with(|state| state.core.drain(close::GOING_AWAY, "this gateway is going down: connect again with since"));
+        loop {
+            let changed = self.0.drained.notified();
+            if self.0.state.lock().core.is_drained() {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    /// Changes the core, then does what follows from it.
+    fn with<T>(&self, f: impl FnOnce(&mut State) -> T) -> T {
+        let mut state = self.0.state.lock();
+        let result = f(&mut state);
+        if state.core.wants_settling() {
+            match self.0.settle {
+                Settle::Lock => state.core.settled(clock::monotonic_ns()),
+                Settle::Sweep => self.0.sweep.notify_one(),
+            }
+        }
+        self.perform(&mut state);
+        if state.core.is_drained() {
+            self.0.drained.notify_waiters();
+        }
+        result
+    }
+
+    fn perform(&self, state: &mut State) {
+        while state.core.has_actions() {
+            for action in state.core.take_actions() {
+                match action {
+                    Action::Deliver(session, delivery) => deliver(state, session, delivery),
+                    Action::Append(flush) => self.spawn(|hub| hub.append(flush)),
+                    Action::Register(shard) => self.spawn(move |hub| async move {
+                        let incarnation = hub.0.state.lock().core.incarnation();
+                        let record = hub.insist("register", || hub.0.journal.register(shard, incarnation)).await;
+                        hub.with(|state| state.core.registered(shard, &record));
+                    }),
+                    Action::Read { room, after, entries_max, reading } => {
+                        self.spawn(move |hub| hub.read(room, after, entries_max, reading))
+                    }
+                    Action::ReadHeads(shard, rooms) => self.spawn(move |hub| async move {
+                        match hub.0.journal.heads(shard, &rooms).await {
+                            Ok(heads) => hub.with(|state| state.core.heads(&heads)),
+                            Err(error) => hub.trouble("read heads", &error),
+                        }
+                    }),
+                    Action::Rebirth => self.rebirth(state),
+                }
+            }
+        }
+        metrics::gauge!(names::SESSIONS_OPEN).set(state.core.session_count() as f64);
+    }
+
+    fn spawn<F: Future<Output = ()> + Send + 'static>(&self, task: impl FnOnce(Hub) -> F) {
+        let (work, stop) = (task(self.clone()), self.0.stop.clone());
+        self.0.runtime.spawn(async move { stop.run_until_cancelled(work).await });
+    }
+
+    async fn append(self, flush: Arc<Flush>) {
+        let began = Instant::now();
+        let answer = self.insist("append", || self.0.journal.append(&flush)).await;
+        metrics::histogram!(names::APPEND_SECONDS).record(began.elapsed().as_secs_f64());
+        if matches!(answer, Appended::Stored(_)) {
+            metrics::counter!(names::FLUSHES_TOTAL).increment(1);
+        } else {
+            tracing::warn!(shard = flush.shard.0, ?answer, "this gateway was taken for dead: it starts again");
+        }
+        self.with(|state| state.core.appended(&flush, &answer, clock::monotonic_ns()));
+    }
+
+    async fn read(self, room: RoomId, after: u64, entries_max: usize, reading: Reading) {
+        if reading == Reading::Gap {
+            metrics::counter!(names::GAPS_FILLED_TOTAL).increment(1);
+        }
+        let page = self.insist("read verdicts", || self.0.journal.verdicts(&room, after, entries_max)).await;
+        let result = self.with(|state| state.core.page(&room, after, reading, &page));
+        if let Err(error) = result {
+            tracing::error!(room.id = %room, %error, "verdicts cannot be read");
+        }
+    }
+
+    /// Does a step of the journal until its outcome is known (rule W5).
+    async fn insist<T, F: Future<Output = Result<T, JournalError>>>(&self, what: &str, step: impl Fn() -> F) -> T {
+        let mut pause = RETRY_MIN;
+        loop {
+            match step().await {
+                Ok(value) => {
+                    self.0.trouble.send_if_modified(|trouble| trouble.take().is_some());
+                    return value;
+                }
+                Err(error) => self.trouble(what, &error),
+            }
+            metrics::counter!(names::APPEND_RETRIES_TOTAL).increment(1);
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(RETRY_MAX);
+        }
+    }
+
+    fn trouble(&self, what: &str, error: &JournalError) {
+        metrics::counter!(names::JOURNAL_ERRORS_TOTAL, "kind" => error.kind()).increment(1);
+        let news = self.0.trouble.send_if_modified(|trouble| trouble.replace(error.to_string()).is_none());
+        if news {
+            tracing::warn!(%error, "journal trouble: {what}; tried again until it works");
+        }
+    }
+
+    async fn subscribe(&self, incarnation: Incarnation) -> Result<(), JournalError> {
+        let mut pushes = self.0.journal.pushes(incarnation).await?;
+        let (hub, stop) = (Arc::downgrade(&self.0), self.0.stop.clone());
+        let task = self.0.runtime.spawn(async move {
+            let listen = async {
+                while let Some(signal) = pushes.recv().await {
+                    let Some(hub) = hub.upgrade().map(Hub) else { return };
+                    hub.signal(signal);
+                    while let Ok(signal) = pushes.try_recv() {
+                        hub.signal(signal);
+                    }
+                }
+            };
+            stop.run_until_cancelled(listen).await;
+        });
+        if let Some(old) = self.0.state.lock().subscription.replace(task) {
+            old.abort();
+        }
+        Ok(())
+    }
+
+    fn signal(&self, signal: Signal<Bytes>) {
+        match signal {
+            Signal::Subscribed => self.with(|state| state.core.check_heads()),
+            Signal::Message(bytes) => match push::decode(&bytes) {
+                Ok(push) => self.with(|state| state.core.pushed(push)),
+                Err(error) => tracing::error!(%error, "a push cannot be read"),
+            },
+        }
+    }
+
+    /// The core starts again under a new identity, whose pushes are subscribed before it registers anywhere.
+    fn rebirth(&self, state: &mut State) {
+        let incarnation = Incarnation::random();
+        state.core.reborn(incarnation);
+        state.outboxes.clear();
+        tracing::warn!(gateway.id = %incarnation, "gateway starts again under a new identity");
+        self.spawn(move |hub| async move {
+            hub.insist("subscribe", || hub.subscribe(incarnation)).await;
+        });
+    }
+}
+
+/// Puts a delivery into its session's outbox; a full one is a session that does not keep up.
+fn deliver(state: &mut State, session: u64, delivery: Delivery) {
+    let Some(outbox) = state.outboxes.get(&session) else { return };
+    let last = matches!(delivery, Delivery::Close { .. });
+    let full = outbox.try_send(delivery).is_err();
+    if full || last {
+        // Dropping the sender ends the outbox after what is in it: the session's own task closes as slow.
+        state.outboxes.remove(&session);
+    }
+}
+
+async fn keep_house(hub: std::sync::Weak<Inner>, stop: CancellationToken) {
+    let (mut tick, mut heads) = (tokio::time::interval(TICK), tokio::time::interval(HEADS_INTERVAL));
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = tick.tick() => {
+                let Some(hub) = hub.upgrade().map(Hub) else { return };
+                hub.with(|state| state.core.tick(clock::monotonic_ns()));
+            }
+            _ = heads.tick() => {
+                let Some(hub) = hub.upgrade().map(Hub) else { return };
+                hub.with(|state| state.core.check_heads());
+            }
+        }
+    }
+}

@@ -1,0 +1,339 @@
+//! Drives a worker's [`Core`]: one loop that takes one input at a time, a task per journal step, a thread per job.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use quanta::Instant;
+use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::core::{Action, Core, WorkerLimits};
+use super::job::Done;
+use crate::clock;
+use crate::journal::{
+    Bell, Commit, Committed, GatewayRecord, Journal, JournalError, Lease, Leased, Signal, StoredRoom, Survey, WorkerRecord,
+};
+use crate::limits::{DRAIN_TIMEOUT, PROBE_INTERVAL, RETRY_MAX, RETRY_MIN};
+use crate::metrics as names;
+use crate::rules::RulesBook;
+use crate::types::{Incarnation, RoomId, ShardId, StreamId};
+
+/// Inputs that wait for the loop. Journal answers and jobs are bounded by what the core has under way; bells wait in
+/// their subscription when this is full.
+const INPUTS_MAX: usize = 4096;
+
+/// How a worker is set up.
+#[derive(Debug, Clone)]
+pub struct WorkerOptions {
+    /// Rooms that are resolved at once.
+    pub concurrency: usize,
+    /// How long a gateway may owe a watermark before it is fenced.
+    pub gateway_timeout: std::time::Duration,
+    /// How long a worker's heartbeat is good for: how soon its shards are taken over after it died.
+    pub lease: std::time::Duration,
+    /// How long a room may be empty before it ends.
+    pub room_linger: std::time::Duration,
+    /// How long resolved events and verdicts are kept.
+    pub retention: std::time::Duration,
+}
+
+impl Default for WorkerOptions {
+    fn default() -> Self {
+        use crate::limits;
+        Self {
+            concurrency: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+            gateway_timeout: limits::GATEWAY_TIMEOUT,
+            lease: limits::LEASE_TIMEOUT,
+            room_linger: limits::ROOM_LINGER,
+            retention: limits::RETENTION,
+        }
+    }
+}
+
+enum Input {
+    Alive(Vec<WorkerRecord>),
+    Owners(Vec<Option<Lease>>),
+    Claimed(ShardId, Option<Leased<Lease>>),
+    Subscribed(ShardId),
+    Bell(Bell),
+    Surveyed(ShardId, Survey),
+    Stored(ShardId, RoomId, StoredRoom),
+    Read(ShardId, RoomId, Vec<(StreamId, bytes::Bytes)>),
+    Done(Done),
+    Committed(Arc<Commit>, Committed),
+    Fenced(ShardId, Leased<GatewayRecord>),
+    Death(ShardId, RoomId, Incarnation, Leased<()>),
+    RoomEnded(ShardId, RoomId, Leased<bool>),
+    Trouble(&'static str, JournalError),
+}
+
+/// Resolves rooms until `stop`, then hands its shards over and comes back. What keeps it from working is told through
+/// `health` (None while it works).
+///
+/// # Errors
+/// When the journal does not work at the start; later it is waited for.
+pub async fn run(
+    journal: Arc<dyn Journal>,
+    rules: RulesBook,
+    options: WorkerOptions,
+    stop: CancellationToken,
+    health: tokio::sync::watch::Sender<Option<String>>,
+) -> Result<(), JournalError> {
+    let timeline = journal.timeline(&clock::timeline_name()).await?;
+    let me = Incarnation::random();
+    let ns = |d: std::time::Duration| u64::try_from(d.as_nanos()).unwrap_or(u64::MAX);
+    let ms = |d: std::time::Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
+    let limits = WorkerLimits {
+        rules,
+        timeline,
+        concurrency: options.concurrency.max(1),
+        gateway_timeout_ns: ns(options.gateway_timeout),
+        probe_interval_ns: ns(PROBE_INTERVAL),
+        heartbeat_interval_ns: ns(options.lease) / 4,
+        lease_ms: ms(options.lease),
+        room_linger_ns: ns(options.room_linger),
+        retention_ms: ms(options.retention),
+    };
+    let lease_ms = limits.lease_ms;
+    let core = Core::new(me, journal.shards(), limits);
+    tracing::info!(worker.id = %me, "worker started");
+    let (inputs, receiver) = mpsc::channel(INPUTS_MAX);
+    let worker = Worker { core, journal, me, lease_ms, inputs, following: HashMap::new(), health };
+    worker.run(receiver, stop).await;
+    Ok(())
+}
+
+struct Worker {
+    core: Core,
+    journal: Arc<dyn Journal>,
+    me: Incarnation,
+    lease_ms: u64,
+    inputs: mpsc::Sender<Input>,
+    following: HashMap<ShardId, AbortHandle>,
+    health: tokio::sync::watch::Sender<Option<String>>,
+}
+
+impl Worker {
+    async fn run(mut self, mut receiver: mpsc::Receiver<Input>, stop: CancellationToken) {
+        let mut tick = tokio::time::interval(PROBE_INTERVAL);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+        let mut stopping = false;
+        let deadline = tokio::time::sleep(std::time::Duration::MAX / 4);
+        tokio::pin!(deadline);
+        while !self.core.is_stopped() {
+            tokio::select! {
+                biased;
+                Some(input) = receiver.recv() => {
+                    self.apply(input);
+                    // What came in together is resolved and committed together.
+                    while let Ok(input) = receiver.try_recv() {
+                        self.apply(input);
+                    }
+                }
+                _ = tick.tick() => self.core.tick(clock::monotonic_ns()),
+                () = stop.cancelled(), if !stopping => {
+                    stopping = true;
+                    deadline.as_mut().reset(tokio::time::Instant::now() + DRAIN_TIMEOUT / 2);
+                    self.core.stop();
+                }
+                () = &mut deadline => {
+                    tracing::warn!("shards could not be handed over in time; their leases run out");
+                    break;
+                }
+            }
+            self.perform();
+        }
+        let goodbye = self.journal.heartbeat(self.me, &[], 0);
+        if let Ok(Err(error)) = tokio::time::timeout(RETRY_MAX, goodbye).await {
+            tracing::warn!(%error, "no goodbye to the other workers");
+        }
+    }
+
+    fn apply(&mut self, input: Input) {
+        let now = clock::monotonic_ns();
+        match input {
+            Input::Alive(living) => {
+                self.health.send_if_modified(|trouble| trouble.take().is_some());
+                self.core.alive(living, now);
+            }
+            Input::Owners(owners) => self.core.owners(&owners),
+            Input::Claimed(shard, answer) => self.core.claimed(shard, answer, now),
+            Input::Subscribed(shard) => self.core.subscribed(shard, now),
+            Input::Bell(bell) => self.core.bell(bell, now),
+            Input::Surveyed(shard, survey) => self.core.surveyed(shard, survey, now),
+            Input::Stored(shard, room, stored) => self.core.stored(shard, room, stored, now),
+            Input::Read(shard, room, entries) => self.core.read(shard, &room, &entries, now),
+            Input::Done(done) => self.core.done(done, now),
+            Input::Committed(commit, answer) => self.core.committed(commit.shard, commit.lease, commit.number, &answer, now),
+            Input::Fenced(shard, answer) => {
+                metrics::counter!(names::GATEWAY_DEATHS_TOTAL).increment(1);
+                self.core.fenced(shard, &answer, now);
+            }
+            Input::Death(shard, room, gateway, answer) => self.core.death_written(shard, &room, gateway, &answer, now),
+            Input::RoomEnded(shard, room, answer) => self.core.room_ended(shard, &room, &answer, now),
+            Input::Trouble(what, error) => {
+                metrics::counter!(names::JOURNAL_ERRORS_TOTAL, "kind" => error.kind()).increment(1);
+                let news = self.health.send_if_modified(|trouble| trouble.replace(error.to_string()).is_none());
+                if news {
+                    tracing::warn!(%error, "journal trouble: {what}; tried again until it works");
+                }
+                self.core.journal_failed();
+            }
+        }
+    }
+
+    fn perform(&mut self) {
+        for action in self.core.take_actions() {
+            self.act(action);
+        }
+        metrics::gauge!(names::SHARDS_OWNED).set(self.core.owned().count() as f64);
+        metrics::gauge!(names::ROOMS_IN_MEMORY).set(self.core.room_count() as f64);
+    }
+
+    fn act(&mut self, action: Action) {
+        let journal = self.journal.clone();
+        let (me, lease_ms) = (self.me, self.lease_ms);
+        match action {
+            Action::Heartbeat(owned) => {
+                self.once("heartbeat", async move { journal.heartbeat(me, &owned, lease_ms).await.map(Input::Alive) });
+            }
+            Action::ReadOwners => self.once("read owners", async move { journal.owners().await.map(Input::Owners) }),
+            Action::Claim { shard, from } => {
+                let inputs = self.inputs.clone();
+                tokio::spawn(async move {
+                    let answer = journal.claim(shard, from, me).await;
+                    let _ = inputs.send(Input::Claimed(shard, answer.ok())).await;
+                });
+            }
+            Action::Release { shard, lease } => {
+                tokio::spawn(async move {
+                    if let Err(error) = journal.release(shard, lease).await {
+                        tracing::warn!(%error, %shard, "shard could not be released; its lease runs out");
+                    }
+                });
+            }
+            Action::Follow(shard) => {
+                let task = tokio::spawn(follow(journal, shard, self.inputs.clone()));
+                if let Some(old) = self.following.insert(shard, task.abort_handle()) {
+                    old.abort();
+                }
+            }
+            Action::Unfollow(shard) => {
+                if let Some(task) = self.following.remove(&shard) {
+                    task.abort();
+                }
+            }
+            Action::Survey { shard, rooms } => self.insist("survey", move || {
+                let journal = journal.clone();
+                async move { journal.survey(shard, rooms).await.map(|survey| Input::Surveyed(shard, survey)) }
+            }),
+            Action::Load { shard, room } => self.insist("load room", move || {
+                let (journal, room) = (journal.clone(), room.clone());
+                async move { journal.load(&room).await.map(|stored| Input::Stored(shard, room, stored)) }
+            }),
+            Action::Read { shard, room, after } => self.insist("read room", move || {
+                let (journal, room) = (journal.clone(), room.clone());
+                async move { journal.read(&room, after).await.map(|entries| Input::Read(shard, room, entries)) }
+            }),
+            Action::Run(job) => {
+                let inputs = self.inputs.clone();
+                tokio::task::spawn_blocking(move || {
+                    let _ = inputs.blocking_send(Input::Done(job.run()));
+                });
+            }
+            Action::Commit(commit) => self.insist("commit", move || {
+                let (journal, commit) = (journal.clone(), commit.clone());
+                async move {
+                    let began = Instant::now();
+                    let answer = journal.commit(&commit).await?;
+                    metrics::histogram!(names::COMMIT_SECONDS).record(began.elapsed().as_secs_f64());
+                    metrics::counter!(names::COMMITS_TOTAL).increment(1);
+                    metrics::counter!(names::PUSHES_TOTAL).increment(commit.pushes.len() as u64);
+                    Ok(Input::Committed(commit, answer))
+                }
+            }),
+            Action::Publish { gateway, push } => {
+                let inputs = self.inputs.clone();
+                tokio::spawn(async move {
+                    if let Err(error) = journal.publish(gateway, push).await {
+                        let _ = inputs.send(Input::Trouble("publish", error)).await;
+                    }
+                });
+            }
+            Action::Fence { shard, lease, gateway } => self.insist("fence", move || {
+                let journal = journal.clone();
+                async move { journal.fence(shard, lease, gateway).await.map(|answer| Input::Fenced(shard, answer)) }
+            }),
+            Action::Death { shard, lease, gateway, entry } => self.insist("write death", move || {
+                let (journal, entry) = (journal.clone(), entry.clone());
+                async move { journal.death(shard, lease, gateway, &entry).await.map(|a| Input::Death(shard, entry.room, gateway, a)) }
+            }),
+            Action::EndRoom { shard, lease, room, seq } => self.insist("end room", move || {
+                let (journal, room) = (journal.clone(), room.clone());
+                async move { journal.end_room(shard, lease, &room, seq).await.map(|answer| Input::RoomEnded(shard, room, answer)) }
+            }),
+            Action::Complain(text) => tracing::warn!("{text}"),
+        }
+    }
+
+    /// A step that is asked again by itself when it fails.
+    fn once(&self, what: &'static str, step: impl Future<Output = Result<Input, JournalError>> + Send + 'static) {
+        let inputs = self.inputs.clone();
+        tokio::spawn(async move {
+            let input = step.await.unwrap_or_else(|error| Input::Trouble(what, error));
+            let _ = inputs.send(input).await;
+        });
+    }
+
+    /// A step that is done until its outcome is known. Ends with the worker.
+    fn insist<F>(&self, what: &'static str, step: impl Fn() -> F + Send + 'static)
+    where
+        F: Future<Output = Result<Input, JournalError>> + Send,
+    {
+        let inputs = self.inputs.clone();
+        tokio::spawn(async move {
+            let mut pause = RETRY_MIN;
+            while !inputs.is_closed() {
+                match step().await {
+                    Ok(input) => {
+                        let _ = inputs.send(input).await;
+                        return;
+                    }
+                    Err(error) => {
+                        let _ = inputs.send(Input::Trouble(what, error)).await;
+                    }
+                }
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(RETRY_MAX);
+            }
+        });
+    }
+}
+
+/// Hands a shard's bells to the loop, in order.
+async fn follow(journal: Arc<dyn Journal>, shard: ShardId, inputs: mpsc::Sender<Input>) {
+    let mut pause = RETRY_MIN;
+    loop {
+        match journal.bells(&[shard]).await {
+            Ok(mut bells) => {
+                while let Some(signal) = bells.recv().await {
+                    let input = match signal {
+                        Signal::Subscribed => Input::Subscribed(shard),
+                        Signal::Message(bell) => Input::Bell(bell),
+                    };
+                    if inputs.send(input).await.is_err() {
+                        return;
+                    }
+                }
+            }
+            Err(error) => {
+                if inputs.send(Input::Trouble("follow bells", error)).await.is_err() {
+                    return;
+                }
+            }
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(RETRY_MAX);
+    }
+}
