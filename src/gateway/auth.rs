@@ -244,7 +244,7 @@ fn is_loopback(authority: &str) -> bool {
 fn seconds(claims: &Map<String, Value>, claim: &'static str) -> Result<Option<u64>, AuthError> {
     let Some(value) = claims.get(claim) else { return Ok(None) };
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "in range by the check before")]
-    let cut_off = |s: f64| (s >= 0.0 && s < 9e15).then_some(s as u64);
+    let cut_off = |s: f64| (0.0..9e15).contains(&s).then_some(s as u64);
     match value.as_u64().or_else(|| value.as_f64().and_then(cut_off)) {
         Some(seconds) => Ok(Some(seconds)),
         None => refuse(401, "token_invalid", format!("token's {claim} is not a number of seconds since 1970")),
