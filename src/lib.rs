@@ -3,5 +3,6 @@
 pub mod journal;
 pub mod limits;
 pub mod rules;
+pub mod testing;
 pub mod types;
 pub mod wire;

@@ -80,6 +80,16 @@ pub const HEADS_INTERVAL: Duration = Duration::from_secs(5);
 pub const ROOM_LINGER: Duration = Duration::from_secs(30);
 /// How long resolved events and verdicts are kept for `since` and replay.
 pub const RETENTION: Duration = Duration::from_secs(600);
+/// How long Redis may take to answer before the outcome of a step counts as unknown.
+pub const REDIS_RESPONSE_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long connecting to Redis, or subscribing there, may take.
+pub const REDIS_CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// How often a subscription's connection is asked whether it still lives.
+pub const SUBSCRIPTION_PING_INTERVAL: Duration = Duration::from_secs(1);
+/// How long a broken subscription waits before it connects again; doubles with every failure.
+pub const RESUBSCRIBE_DELAY_MIN: Duration = Duration::from_millis(20);
+/// How long it waits at most.
+pub const RESUBSCRIBE_DELAY_MAX: Duration = Duration::from_millis(500);
 
 const _: () = assert!(HEARTBEAT_INTERVAL.as_millis() * 3 < LEASE_TIMEOUT.as_millis());
 const _: () = assert!(PROBE_INTERVAL.as_millis() * 10 < GATEWAY_TIMEOUT.as_millis());
@@ -87,3 +97,4 @@ const _: () = assert!(FIELD_BYTES_MAX * 4 < MESSAGE_BYTES_MAX);
 const _: () = assert!(FLUSH_EVENTS_MAX <= UNRESOLVED_PER_ROOM_MAX && UNRESOLVED_PER_ROOM_MAX <= UNRESOLVED_MAX);
 const _: () = assert!(RESOLVE_EVENTS_MAX <= UNCOMMITTED_PER_ROOM_MAX && RESOLVE_EVENTS_MAX <= COMMIT_VERDICTS_MAX);
 const _: () = assert!(PING_INTERVAL.as_secs() * 2 < IDLE_TIMEOUT.as_secs());
+const _: () = assert!(RESUBSCRIBE_DELAY_MIN.as_millis() < RESUBSCRIBE_DELAY_MAX.as_millis());

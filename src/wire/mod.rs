@@ -5,7 +5,7 @@
 
 pub mod action;
 pub mod client;
-mod codec;
+pub(crate) mod codec;
 pub mod entry;
 pub mod push;
 pub mod verdicts;
