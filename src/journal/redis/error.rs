@@ -6,8 +6,14 @@ use super::super::JournalError;
 
 /// Sorts an error of the client library into its class, with the fix where there is one.
 pub(super) fn journal_error(error: &RedisError) -> JournalError {
+    let text = error.to_string();
+    if text.contains("peer certificate") {
+        return JournalError::Refused(format!(
+            "redis shows a certificate that is not trusted: add its authority to the system's, or name it in SSL_CERT_FILE ({text})"
+        ));
+    }
     if error.is_io_error() || error.is_timeout() || error.is_connection_dropped() {
-        return JournalError::Unreachable(error.to_string());
+        return JournalError::Unreachable(text);
     }
     let said = error.detail().unwrap_or_default();
     if error.kind() == ErrorKind::AuthenticationFailed {
@@ -17,7 +23,7 @@ pub(super) fn journal_error(error: &RedisError) -> JournalError {
     match error.code().unwrap_or_default() {
         "LOADING" => JournalError::Unreachable("redis is loading its data".into()),
         "BUSY" => JournalError::Unreachable("redis is busy with a script of somebody".into()),
-        "TRYAGAIN" | "CLUSTERDOWN" => JournalError::Unreachable(error.to_string()),
+        "TRYAGAIN" | "CLUSTERDOWN" => JournalError::Unreachable(text),
         "NOAUTH" | "WRONGPASS" => login(said),
         "NOPERM" => refused("redis user may not do this: give it ~<prefix>:* &<prefix>:* +@all -@dangerous +info"),
         "READONLY" => refused("redis is a read-only replica: give the url of the primary"),
@@ -26,7 +32,7 @@ pub(super) fn journal_error(error: &RedisError) -> JournalError {
         "MASTERDOWN" => refused("redis is a replica that lost its primary: give the url of the primary"),
         "NOREPLICAS" => refused("redis has fewer replicas than min-replicas-to-write: bring them up"),
         "LASTHIT" => JournalError::Unexpected(said.to_owned()),
-        _ => JournalError::Unexpected(error.to_string()),
+        _ => JournalError::Unexpected(text),
     }
 }
 
