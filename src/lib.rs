@@ -15,6 +15,7 @@ pub mod rules;
 pub mod runtime;
 pub mod shutdown;
 pub mod telemetry;
+pub mod testing;
 pub mod types;
 pub mod wire;
 pub mod worker;

@@ -102,6 +102,16 @@ pub const HEADS_INTERVAL: Duration = Duration::from_secs(5);
 pub const ROOM_LINGER: Duration = Duration::from_secs(30);
 /// How long resolved events and verdicts are kept for `since` and replay.
 pub const RETENTION: Duration = Duration::from_secs(600);
+/// How long Redis may take to answer before the outcome of a step counts as unknown.
+pub const REDIS_RESPONSE_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long connecting to Redis, or subscribing there, may take.
+pub const REDIS_CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// How often a subscription's connection is asked whether it still lives.
+pub const SUBSCRIPTION_PING_INTERVAL: Duration = Duration::from_secs(1);
+/// How long a broken subscription waits before it connects again; doubles with every failure.
+pub const RESUBSCRIBE_DELAY_MIN: Duration = Duration::from_millis(20);
+/// How long it waits at most.
+pub const RESUBSCRIBE_DELAY_MAX: Duration = Duration::from_millis(500);
 
 /// Rooms that a worker may resolve at once.
 pub const CONCURRENCY_MAX: usize = 1024;
@@ -154,3 +164,4 @@ const _: () = assert!(PING_INTERVAL.as_secs() * 2 < IDLE_TIMEOUT.as_secs());
 const _: () = assert!(TARGETS_PER_ROOM_MAX * (FIELD_BYTES_MAX + NAME_BYTES_MAX + 64) <= BODY_BYTES_MAX);
 const _: () = assert!(TARGETS_PER_ROOM_MAX <= TARGET_NAMES_PER_ROOM_MAX && TARGET_NAMES_PER_ROOM_MAX <= CONTESTS_PER_ROOM_MAX);
 const _: () = assert!(CLAIMS_LISTED_MAX * (FIELD_BYTES_MAX + NAME_BYTES_MAX + 8) <= BODY_BYTES_MAX);
+const _: () = assert!(RESUBSCRIBE_DELAY_MIN.as_millis() < RESUBSCRIBE_DELAY_MAX.as_millis());

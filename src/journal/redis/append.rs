@@ -1,0 +1,98 @@
+//! What gateways write: registration and flushes; and the entry that is written for a dead one.
+
+use super::super::{Appended, Flush, FlushEntry, GatewayRecord, JournalError, Lease, Leased, check};
+use super::RedisJournal;
+use super::reply::{Reply, code};
+use super::scripts::{APPEND, Call, DEATH, FENCE, REGISTER};
+use crate::journal::Journal;
+use crate::types::{Incarnation, ShardId};
+
+/// Bytes that a flush or commit needs beside its payloads, per room: keys, name, stamps.
+pub(super) const ROOM_BYTES: usize = 256;
+
+impl RedisJournal {
+    pub(super) async fn register_step(&self, shard: ShardId, gateway: Incarnation) -> Result<GatewayRecord, JournalError> {
+        let keys = self.shard(shard)?;
+        let mut call = Call::new(&REGISTER, 1, 1, 64);
+        call.text(&keys.gateways).text(Hex(gateway));
+        let record = ::redis::Value::Array(vec![self.send(&call).await?]);
+        Reply::new("register", record)?.gateway(gateway)
+    }
+
+    pub(super) async fn append_step(&self, flush: &Flush) -> Result<Appended, JournalError> {
+        check::flush(flush, self.shards())?;
+        let keys = self.keys().shard(flush.shard);
+        let rooms = flush.entries.len();
+        let bytes = flush.entries.iter().map(|e| e.bytes.len() + ROOM_BYTES).sum::<usize>() + 4 * ROOM_BYTES;
+        let mut call = Call::new(&APPEND, 4 + 2 * rooms, 5 + 3 * rooms, bytes);
+        call.text(&keys.shard).text(&keys.gateways).text(&keys.active).text(&keys.rooms);
+        for entry in &flush.entries {
+            call.text(keys.room(&entry.room)).text(keys.state(&entry.room));
+        }
+        call.text(Hex(flush.incarnation)).text(flush.number).text(flush.previous).text(flush.watermark).text(&keys.bell);
+        for entry in &flush.entries {
+            call.text(&entry.room).text(entry.top).bytes(&entry.bytes);
+        }
+
+        let mut reply = Reply::new("append", self.send(&call).await?)?;
+        let appended = match reply.parse::<u8>()? {
+            0 => Appended::Stored(flush.entries.iter().map(|e| reply.head(&e.room)).collect::<Result<_, _>>()?),
+            1 => Appended::Gap { number: reply.parse()?, watermark: reply.parse()? },
+            2 => Appended::Fenced,
+            other => return Err(reply.error(&format!("code {other}"))),
+        };
+        reply.end()?;
+        Ok(appended)
+    }
+
+    pub(super) async fn fence_step(
+        &self,
+        shard: ShardId,
+        lease: Lease,
+        gateway: Incarnation,
+    ) -> Result<Leased<GatewayRecord>, JournalError> {
+        let keys = self.shard(shard)?;
+        let mut call = Call::new(&FENCE, 2, 3, ROOM_BYTES);
+        call.text(&keys.shard).text(&keys.gateways).text(lease.epoch).text(Hex(lease.owner)).text(Hex(gateway));
+        let mut reply = Reply::new("fence", self.send(&call).await?)?;
+        let fenced = match reply.parse::<u8>()? {
+            0 => Leased::Done(reply.gateway(gateway)?),
+            1 => Leased::Lost,
+            other => return Err(reply.error(&format!("code {other}"))),
+        };
+        reply.end()?;
+        Ok(fenced)
+    }
+
+    pub(super) async fn death_step(
+        &self,
+        shard: ShardId,
+        lease: Lease,
+        gateway: Incarnation,
+        entry: &FlushEntry,
+    ) -> Result<Leased<()>, JournalError> {
+        let keys = self.shard(shard)?;
+        check::room(&entry.room, shard, self.shards())?;
+        let mut call = Call::new(&DEATH, 5, 7, 2 * ROOM_BYTES + entry.bytes.len());
+        call.text(&keys.shard).text(&keys.gateways).text(&keys.active);
+        call.text(keys.room(&entry.room)).text(keys.state(&entry.room));
+        call.text(lease.epoch).text(Hex(lease.owner)).text(Hex(gateway)).text(&keys.bell);
+        call.text(&entry.room).text(entry.top).bytes(&entry.bytes);
+        match code("death", &self.send(&call).await?)? {
+            0 => Ok(Leased::Done(())),
+            1 => Ok(Leased::Lost),
+            2 => Err(check::not_fenced(gateway, shard)),
+            3 => Err(check::no_room(&entry.room)),
+            other => Err(JournalError::Unexpected(format!("reply to death: code {other}"))),
+        }
+    }
+}
+
+/// [`Incarnation::to_hex`] without a `String`.
+pub(super) struct Hex(pub(super) Incarnation);
+
+impl std::fmt::Display for Hex {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:032x}", self.0.0)
+    }
+}

@@ -1,0 +1,75 @@
+//! What workers make final: verdicts, and the end of a room.
+
+use super::super::{Commit, Committed, JournalError, Lease, Leased, check};
+use super::RedisJournal;
+use super::append::{Hex, ROOM_BYTES};
+use super::reply::{Reply, code};
+use super::scripts::{COMMIT, Call, END_ROOM};
+use crate::journal::Journal;
+use crate::types::{RoomId, ShardId};
+
+impl RedisJournal {
+    pub(super) async fn commit_step(&self, commit: &Commit) -> Result<Committed, JournalError> {
+        check::commit(commit, self.shards())?;
+        let keys = self.keys().shard(commit.shard);
+        let rooms = commit.rooms.len();
+        let payload = |r: &super::super::RoomCommit| r.verdicts.len() + r.snapshot.as_ref().map_or(0, bytes::Bytes::len);
+        let bytes = commit.rooms.iter().map(|r| payload(r) + 2 * ROOM_BYTES).sum::<usize>()
+            + commit.pushes.iter().map(|(_, push)| push.len() + ROOM_BYTES).sum::<usize>();
+        let mut call = Call::new(&COMMIT, 2 + 4 * rooms, 4 + 10 * rooms + 2 * commit.pushes.len(), bytes + ROOM_BYTES);
+        call.text(&keys.shard).text(&keys.active);
+        for room in commit.rooms.iter().map(|r| &r.room) {
+            call.text(keys.room(room)).text(keys.out(room)).text(keys.state(room)).text(keys.snapshot(room));
+        }
+        call.text(commit.lease.epoch).text(Hex(commit.lease.owner)).text(commit.number).text(rooms);
+        for part in &commit.rooms {
+            call.text(&part.room).text(part.era).text(part.from).text(part.to).text(part.cursor).bytes(&part.verdicts);
+            call.text(u8::from(part.snapshot.is_some()) + 2 * u8::from(part.trim.is_some()));
+            call.bytes(part.snapshot.as_deref().unwrap_or_default());
+            match part.trim {
+                Some((position, seq)) => call.text(position).text(format_args!("{}-0", seq.saturating_add(1))),
+                None => call.bytes(&[]).bytes(&[]),
+            };
+        }
+        for (gateway, push) in &commit.pushes {
+            call.text(self.keys().push(*gateway)).bytes(push);
+        }
+
+        let mut reply = Reply::new("commit", self.send(&call).await?)?;
+        match reply.parse::<u8>()? {
+            0 => reply.end().map(|()| Committed::Done),
+            1 => reply.end().map(|()| Committed::Fenced),
+            2 => {
+                let mut refused = Vec::new();
+                while !reply.is_empty() {
+                    let index = reply.parse::<usize>()?.wrapping_sub(1);
+                    let part = commit.rooms.get(index).ok_or_else(|| reply.error("a room that was not sent"))?;
+                    refused.push(part.room.clone());
+                }
+                Ok(Committed::Refused(refused))
+            }
+            other => Err(reply.error(&format!("code {other}"))),
+        }
+    }
+
+    pub(super) async fn end_room_step(
+        &self,
+        shard: ShardId,
+        lease: Lease,
+        room: &RoomId,
+        seq: u64,
+    ) -> Result<Leased<bool>, JournalError> {
+        let keys = self.shard(shard)?;
+        check::room(room, shard, self.shards())?;
+        let mut call = Call::new(&END_ROOM, 7, 4, 3 * ROOM_BYTES);
+        call.text(&keys.shard).text(&keys.active).text(&keys.rooms);
+        call.text(keys.room(room)).text(keys.out(room)).text(keys.state(room)).text(keys.snapshot(room));
+        call.text(lease.epoch).text(Hex(lease.owner)).text(room).text(seq);
+        match code("end of room", &self.send(&call).await?)? {
+            0 => Ok(Leased::Done(true)),
+            1 => Ok(Leased::Lost),
+            2 => Ok(Leased::Done(false)),
+            other => Err(JournalError::Unexpected(format!("reply to end of room: code {other}"))),
+        }
+    }
+}

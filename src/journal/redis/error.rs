@@ -1,0 +1,61 @@
+//! What a Redis error means for the caller: try again, or change something.
+
+use redis::{ErrorKind, RedisError};
+
+use super::super::JournalError;
+
+/// Sorts an error of the client library into its class, with the fix where there is one.
+pub(super) fn journal_error(error: &RedisError) -> JournalError {
+    let text = error.to_string();
+    if text.contains("peer certificate") {
+        return JournalError::Refused(format!(
+            "redis shows a certificate that is not trusted: add its authority to the system's, or name it in SSL_CERT_FILE ({text})"
+        ));
+    }
+    if error.is_io_error() || error.is_timeout() || error.is_connection_dropped() {
+        return JournalError::Unreachable(text);
+    }
+    let said = error.detail().unwrap_or_default();
+    if error.kind() == ErrorKind::AuthenticationFailed {
+        return login(said);
+    }
+    let refused = |why: &str| JournalError::Refused(format!("{why} (redis said: {said})"));
+    match error.code().unwrap_or_default() {
+        "LOADING" => JournalError::Unreachable("redis is loading its data".into()),
+        "BUSY" => JournalError::Unreachable("redis is busy with a script of somebody".into()),
+        "TRYAGAIN" | "CLUSTERDOWN" => JournalError::Unreachable(text),
+        "NOAUTH" | "WRONGPASS" => login(said),
+        "NOPERM" => refused("redis user may not do this: give it ~<prefix>:* &<prefix>:* +@all -@dangerous +info"),
+        "READONLY" => refused("redis is a read-only replica: give the url of the primary"),
+        "OOM" => refused("redis is full: raise maxmemory"),
+        "MISCONF" => refused("redis cannot save to disk and takes no writes: free its disk, or see its log"),
+        "MASTERDOWN" => refused("redis is a replica that lost its primary: give the url of the primary"),
+        "NOREPLICAS" => refused("redis has fewer replicas than min-replicas-to-write: bring them up"),
+        "LASTHIT" => JournalError::Unexpected(said.to_owned()),
+        _ => JournalError::Unexpected(text),
+    }
+}
+
+fn login(said: &str) -> JournalError {
+    let said = if said.is_empty() { "authentication failed" } else { said };
+    JournalError::Refused(format!("redis does not accept user or password: check them in the url (redis said: {said})"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_are_sorted_by_what_to_do_about_them() {
+        let sorted = |code: &str| journal_error(&::redis::make_extension_error(code.into(), Some("said".into())));
+        for code in ["LOADING", "BUSY", "TRYAGAIN", "CLUSTERDOWN"] {
+            assert!(matches!(sorted(code), JournalError::Unreachable(_)), "{code}");
+        }
+        for code in ["NOAUTH", "WRONGPASS", "NOPERM", "READONLY", "OOM", "MISCONF", "MASTERDOWN", "NOREPLICAS"] {
+            assert!(matches!(sorted(code), JournalError::Refused(why) if why.contains(": ")), "{code}");
+        }
+        for code in ["LASTHIT", "ERR", "WRONGTYPE", "CROSSSLOT"] {
+            assert!(matches!(sorted(code), JournalError::Unexpected(_)), "{code}");
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! The names of everything in Redis. All keys of a shard share the hash tag `{s<N>}`: every script stays in one slot.
+
+use std::fmt;
+
+use crate::types::{Incarnation, RoomId, ShardId};
+
+/// The names that do not depend on a room, made once.
+#[derive(Debug)]
+pub(super) struct Keys {
+    prefix: String,
+    /// Hash: worker -> heartbeat.
+    pub(super) workers: String,
+    /// Hash: host -> number.
+    pub(super) timelines: String,
+    shards: Vec<ShardKeys>,
+}
+
+/// The names of one shard.
+#[derive(Debug)]
+pub(super) struct ShardKeys {
+    tag: String,
+    /// Hash: append, commit, `commit_epoch`, epoch, owner, eras.
+    pub(super) shard: String,
+    /// Hash: incarnation -> number|watermark|fenced.
+    pub(super) gateways: String,
+    /// Set of rooms with entries that are not resolved.
+    pub(super) active: String,
+    /// Set of all rooms.
+    pub(super) rooms: String,
+    /// Channel.
+    pub(super) bell: String,
+}
+
+/// A key of one room, written out where it is needed.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct RoomKey<'a>(&'a str, &'static str, &'a str);
+
+impl fmt::Display for RoomKey<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)?;
+        f.write_str(self.1)?;
+        f.write_str(self.2)
+    }
+}
+
+/// A gateway's channel.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct PushChannel<'a>(&'a str, Incarnation);
+
+impl fmt::Display for PushChannel<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:push:{:032x}", self.0, self.1.0)
+    }
+}
+
+impl ShardKeys {
+    fn new(prefix: &str, shard: u16) -> Self {
+        let tag = format!("{prefix}:{{s{shard}}}:");
+        let key = |name: &str| format!("{tag}{name}");
+        Self {
+            shard: key("shard"),
+            gateways: key("gateways"),
+            active: key("active"),
+            rooms: key("rooms"),
+            bell: key("bell"),
+            tag,
+        }
+    }
+
+    /// Stream of entries, one field `e`.
+    pub(super) fn room<'a>(&'a self, room: &'a RoomId) -> RoomKey<'a> {
+        RoomKey(&self.tag, "room:", room.as_str())
+    }
+
+    /// Stream of verdict batches, one field `v`; the ID is the last `seq`.
+    pub(super) fn out<'a>(&'a self, room: &'a RoomId) -> RoomKey<'a> {
+        RoomKey(&self.tag, "out:", room.as_str())
+    }
+
+    /// Hash: era, seq, cursor, top, last, `snapshot_seq`, `snapshot_cursor`.
+    pub(super) fn state<'a>(&'a self, room: &'a RoomId) -> RoomKey<'a> {
+        RoomKey(&self.tag, "state:", room.as_str())
+    }
+
+    /// What all state keys begin with.
+    pub(super) fn states(&self) -> RoomKey<'_> {
+        RoomKey(&self.tag, "state:", "")
+    }
+
+    /// String.
+    pub(super) fn snapshot<'a>(&'a self, room: &'a RoomId) -> RoomKey<'a> {
+        RoomKey(&self.tag, "snapshot:", room.as_str())
+    }
+}
+
+impl Keys {
+    pub(super) fn new(prefix: &str, shards: u16) -> Self {
+        Self {
+            prefix: prefix.to_owned(),
+            workers: format!("{prefix}:workers"),
+            timelines: format!("{prefix}:timelines"),
+            shards: (0..shards).map(|shard| ShardKeys::new(prefix, shard)).collect(),
+        }
+    }
+
+    /// Hash: format, shards. Read before the number of shards is known.
+    pub(super) fn deployment(prefix: &str) -> String {
+        format!("{prefix}:deployment")
+    }
+
+    /// The shard must have been checked.
+    pub(super) fn shard(&self, shard: ShardId) -> &ShardKeys {
+        &self.shards[usize::from(shard.0)]
+    }
+
+    pub(super) fn shards(&self) -> &[ShardKeys] {
+        &self.shards
+    }
+
+    pub(super) fn shards_count(&self) -> u16 {
+        u16::try_from(self.shards.len()).unwrap_or(u16::MAX)
+    }
+
+    pub(super) fn push(&self, gateway: Incarnation) -> PushChannel<'_> {
+        PushChannel(&self.prefix, gateway)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_of_a_shard_share_its_hash_tag() {
+        let keys = Keys::new("lasthit", 8);
+        let room = RoomId::new("baron").expect("name");
+        let shard = keys.shard(ShardId(7));
+        assert_eq!(shard.shard, "lasthit:{s7}:shard");
+        assert_eq!(shard.room(&room).to_string(), "lasthit:{s7}:room:baron");
+        assert_eq!(shard.state(&room).to_string(), format!("{}baron", shard.states()));
+        assert_eq!(keys.push(Incarnation(255)).to_string(), format!("lasthit:push:{}", Incarnation(255).to_hex()));
+    }
+}

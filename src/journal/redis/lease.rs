@@ -1,0 +1,98 @@
+//! Who lives and who owns what: heartbeats, claims, releases; and the hosts' timelines.
+
+use std::fmt::Write;
+
+use ::redis::Value;
+
+use super::super::{JournalError, Lease, Leased, WorkerRecord};
+use super::RedisJournal;
+use super::append::{Hex, ROOM_BYTES};
+use super::reply::{Reply, code};
+use super::scripts::{CLAIM, Call, HEARTBEAT, RELEASE, TIMELINE};
+use crate::types::{Incarnation, ShardId};
+
+impl RedisJournal {
+    pub(super) async fn timeline_step(&self, host: &str) -> Result<u32, JournalError> {
+        let mut call = Call::new(&TIMELINE, 1, 1, ROOM_BYTES);
+        call.text(&self.keys().timelines).text(host);
+        Reply::new("timeline", Value::Array(vec![self.send(&call).await?]))?.parse()
+    }
+
+    pub(super) async fn heartbeat_step(
+        &self,
+        worker: Incarnation,
+        owned: &[ShardId],
+        good_for_ms: u64,
+    ) -> Result<Vec<WorkerRecord>, JournalError> {
+        let mut shards = String::with_capacity(owned.len() * 5);
+        for shard in owned {
+            let comma = if shards.is_empty() { "" } else { "," };
+            let _ = write!(shards, "{comma}{shard}");
+        }
+        let mut call = Call::new(&HEARTBEAT, 1, 3, ROOM_BYTES + shards.len());
+        call.text(&self.keys().workers).text(Hex(worker)).text(good_for_ms).text(&shards);
+        let mut reply = Reply::new("heartbeat", self.send(&call).await?)?;
+        let mut living = Vec::new();
+        while !reply.is_empty() {
+            let incarnation = reply.incarnation()?;
+            let owned: String = reply.parse()?;
+            let shards = owned.split(',').filter(|s| !s.is_empty()).map(|s| s.parse().map(ShardId));
+            let shards = shards.collect::<Result<_, _>>().map_err(|_| reply.error(&format!("shards {owned:?}")))?;
+            living.push(WorkerRecord { incarnation, shards });
+        }
+        living.sort_unstable_by_key(|record| record.incarnation);
+        Ok(living)
+    }
+
+    /// The truth is each shard's own hash: one pipeline reads them all.
+    pub(super) async fn owners_step(&self) -> Result<Vec<Option<Lease>>, JournalError> {
+        let mut pipeline = ::redis::pipe();
+        for shard in self.keys().shards() {
+            pipeline.cmd("HMGET").arg(&shard.shard).arg("epoch").arg("owner");
+        }
+        let replies: Vec<Value> = self.judge(pipeline.query_async(&mut self.connection()).await)?;
+        replies.into_iter().map(|reply| owner(Reply::new("owners", reply)?)).collect()
+    }
+
+    pub(super) async fn claim_step(
+        &self,
+        shard: ShardId,
+        from: Option<Lease>,
+        worker: Incarnation,
+    ) -> Result<Leased<Lease>, JournalError> {
+        let mut call = Call::new(&CLAIM, 1, 3, ROOM_BYTES);
+        call.text(&self.shard(shard)?.shard);
+        match from {
+            Some(lease) => call.text(lease.epoch).text(Hex(lease.owner)),
+            None => call.bytes(&[]).bytes(&[]),
+        };
+        call.text(Hex(worker));
+        let mut reply = Reply::new("claim", self.send(&call).await?)?;
+        let claimed = match reply.parse::<u8>()? {
+            0 => Leased::Done(Lease { epoch: reply.parse()?, owner: worker }),
+            1 => Leased::Lost,
+            other => return Err(reply.error(&format!("code {other}"))),
+        };
+        reply.end()?;
+        Ok(claimed)
+    }
+
+    pub(super) async fn release_step(&self, shard: ShardId, lease: Lease) -> Result<(), JournalError> {
+        let mut call = Call::new(&RELEASE, 1, 2, ROOM_BYTES);
+        call.text(&self.shard(shard)?.shard).text(lease.epoch).text(Hex(lease.owner));
+        code("release", &self.send(&call).await?).map(|_| ())
+    }
+}
+
+fn owner(mut reply: Reply) -> Result<Option<Lease>, JournalError> {
+    let epoch = reply.parse_or_nil::<u64>()?;
+    let owner = reply.parse_or_nil::<String>()?;
+    match (epoch, owner) {
+        (_, None) => Ok(None),
+        (Some(epoch), Some(hex)) => match Incarnation::from_hex(&hex) {
+            Some(owner) => Ok(Some(Lease { epoch, owner })),
+            None => Err(reply.error(&format!("{hex:?} is not an incarnation"))),
+        },
+        (None, Some(_)) => Err(reply.error("an owner without an epoch")),
+    }
+}

@@ -1,0 +1,67 @@
+#!lua
+-- Appends one gateway's flush to its rooms' streams, and rings the shard's bell with it.
+--
+-- Guarantee: one atomic step; exactly stored number + 1 with the stored watermark as `previous` is written, a number
+-- at or below the stored one is answered with the current heads and writes nothing. All checks come before the first
+-- write. Moments are compared as text of 24 digits: numbers here are exact to 2^53 only.
+--
+-- KEYS  1 shard, 2 gateways, 3 active, 4 rooms, then per room: room, state
+-- ARGV  1 incarnation, 2 number, 3 previous, 4 watermark, 5 bell channel, then per room: name, top, entry
+-- Returns {0, era, seq, top, ...}   stored: each room's head
+--         {1, number, watermark}    gap: what is stored
+--         {2}                       not registered, or fenced
+-- Refusals: LASTHIT for a damaged record
+local record = redis.call('HGET', KEYS[2], ARGV[1])
+if not record then return {2} end
+local stored, watermark, fenced = string.match(record, '^(%d+)|(%x+)|([01])$')
+if not stored then return redis.error_reply('LASTHIT gateway record is damaged: ' .. record) end
+if fenced == '1' then return {2} end
+
+local number = tonumber(ARGV[2])
+local repeated = number <= tonumber(stored)
+if not repeated and (number ~= tonumber(stored) + 1 or ARGV[3] ~= watermark) then
+  return {1, stored, watermark}
+end
+
+local rooms = (#KEYS - 4) / 2
+local reply = {0}
+local heads = {}
+for i = 1, rooms do
+  heads[i] = redis.call('HMGET', KEYS[4 + 2 * i], 'era', 'seq', 'top')
+end
+if repeated then
+  for i = 1, rooms do
+    reply[3 * i - 1] = heads[i][1] or '0'
+    reply[3 * i] = heads[i][2] or '0'
+    reply[3 * i + 1] = heads[i][3] or '000000000000000000000000'
+  end
+  return reply
+end
+
+local bell = {redis.call('HINCRBY', KEYS[1], 'append', 1), ARGV[1], number, ARGV[4]}
+local names = {}
+for i = 1, rooms do
+  local name, top, entry = ARGV[3 * i + 3], ARGV[3 * i + 4], ARGV[3 * i + 5]
+  local era, seq, highest = heads[i][1], heads[i][2], heads[i][3]
+  local id = redis.call('XADD', KEYS[3 + 2 * i], '*', 'e', entry)
+  if not era then
+    era = redis.call('HINCRBY', KEYS[1], 'eras', 1)
+    seq = '0'
+    redis.call('HSET', KEYS[4 + 2 * i], 'era', era, 'seq', '0', 'cursor', '0-0', 'top', top, 'last', id)
+    redis.call('SADD', KEYS[4], name)
+  else
+    if top < highest then top = highest end
+    redis.call('HSET', KEYS[4 + 2 * i], 'top', top, 'last', id)
+  end
+  names[i] = name
+  bell[3 * i + 2] = name
+  bell[3 * i + 3] = id
+  bell[3 * i + 4] = entry
+  reply[3 * i - 1] = era
+  reply[3 * i] = seq
+  reply[3 * i + 1] = top
+end
+if rooms > 0 then redis.call('SADD', KEYS[3], unpack(names)) end
+redis.call('HSET', KEYS[2], ARGV[1], ARGV[2] .. '|' .. ARGV[4] .. '|0')
+redis.call('PUBLISH', ARGV[5], cmsgpack.pack(bell))
+return reply

@@ -1,0 +1,23 @@
+#!lua flags=allow-oom
+-- Takes a worker's heartbeat, forgets the workers whose heartbeats ran out, and tells who lives.
+--
+-- Guarantee: by this server's clock alone.
+--
+-- KEYS  1 workers
+-- ARGV  1 worker, 2 milliseconds that it is good for, 3 the shards that it owns, with commas between
+-- Returns {incarnation, shards, ...}
+local time = redis.call('TIME')
+local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+redis.call('HSET', KEYS[1], ARGV[1], string.format('%.0f|%s', now + tonumber(ARGV[2]), ARGV[3]))
+local all = redis.call('HGETALL', KEYS[1])
+local reply = {}
+for i = 1, #all, 2 do
+  local expires, shards = string.match(all[i + 1], '^(%d+)|(.*)$')
+  if expires and tonumber(expires) > now then
+    reply[#reply + 1] = all[i]
+    reply[#reply + 1] = shards
+  else
+    redis.call('HDEL', KEYS[1], all[i])
+  end
+end
+return reply

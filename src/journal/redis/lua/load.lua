@@ -1,0 +1,16 @@
+#!lua flags=no-writes
+-- Everything needed to continue a room: its snapshot, the verdicts and the entries after it.
+--
+-- Guarantee: one moment's view.
+--
+-- KEYS  1 room, 2 out, 3 state, 4 snapshot
+-- Returns {} for a room that is not there, or
+--         {era, seq, cursor, snapshot seq | nil, snapshot cursor | nil, snapshot | nil,
+--          {{ID, {'v', batch}}, ...}, {{ID, {'e', entry}}, ...}}
+local state = redis.call('HMGET', KEYS[3], 'era', 'seq', 'cursor', 'snapshot_seq', 'snapshot_cursor')
+if not state[1] then return {} end
+return {
+  state[1], state[2], state[3], state[4], state[5], state[4] and redis.call('GET', KEYS[4]),
+  redis.call('XRANGE', KEYS[2], '(' .. (state[4] or '0') .. '-0', '+'),
+  redis.call('XRANGE', KEYS[1], '(' .. (state[5] or '0-0'), '+'),
+}

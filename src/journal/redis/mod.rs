@@ -1,0 +1,229 @@
+//! The journal in Redis: every step is one script call. The only place that knows Redis.
+
+mod append;
+mod commit;
+mod connect;
+mod error;
+mod keys;
+mod lease;
+mod read;
+mod reply;
+mod scripts;
+mod subscribe;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+
+use ::redis::aio::ConnectionManager;
+use ::redis::{Client, RedisResult, Value};
+use async_trait::async_trait;
+use bytes::Bytes;
+use parking_lot::RwLock;
+
+use super::{
+    Appended, Bell, Commit, Committed, Flush, FlushEntry, GatewayRecord, Journal, JournalError, Lease, Leased, RoomHead, Signals,
+    StoredRoom, Survey, VerdictPage, WorkerRecord, check,
+};
+use crate::types::{Incarnation, RoomId, ShardId, StreamId};
+use keys::{Keys, ShardKeys};
+use scripts::Call;
+
+/// How to use a Redis server.
+#[derive(Debug, Clone)]
+pub struct RedisOptions {
+    /// What every key and channel begins with: 1 to 64 characters out of `A-Z a-z 0-9 . : _ -`.
+    pub prefix: String,
+    /// The number of shards, 1 to [`SHARDS_MAX`](crate::limits::SHARDS_MAX). None: as the deployment was made, with
+    /// [`SHARDS_DEFAULT`](crate::limits::SHARDS_DEFAULT) for a new one.
+    pub shards: Option<u16>,
+}
+
+impl Default for RedisOptions {
+    fn default() -> Self {
+        Self { prefix: "lasthit".into(), shards: None }
+    }
+}
+
+/// A [`Journal`] in Redis 7.0 or newer. Clones share one connection; each subscription has its own.
+#[derive(Clone)]
+pub struct RedisJournal(Arc<Inner>);
+
+struct Inner {
+    client: Client,
+    connection: RwLock<ConnectionManager>,
+    keys: Keys,
+}
+
+impl fmt::Debug for RedisJournal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The client knows the password.
+        f.debug_struct("RedisJournal").field("keys", &self.0.keys).finish_non_exhaustive()
+    }
+}
+
+impl RedisJournal {
+    /// Connects, looks whether the server is fit (version, role, eviction policy), and reads or writes the deployment's
+    /// record. `url` is `redis://[[user]:password@]host[:port][/db]`, `rediss://...` for TLS, or
+    /// `unix:///path[?user=&pass=&db=]`.
+    ///
+    /// # Errors
+    /// [`JournalError::Refused`] for what must be changed (URL, password, server, number of shards),
+    /// [`JournalError::Unreachable`] for what may pass. No error shows the password.
+    pub async fn connect(url: &str, options: RedisOptions) -> Result<Self, JournalError> {
+        let client = connect::client(url)?;
+        let mut connection = connect::open(&client, url).await?;
+        let shards = connect::deployment(&mut connection, &options.prefix, options.shards).await?;
+        let keys = Keys::new(&options.prefix, shards);
+        Ok(Self(Arc::new(Inner { client, connection: RwLock::new(connection), keys })))
+    }
+
+    fn keys(&self) -> &Keys {
+        &self.0.keys
+    }
+
+    fn shard(&self, shard: ShardId) -> Result<&ShardKeys, JournalError> {
+        check::shard(shard, self.shards())?;
+        Ok(self.keys().shard(shard))
+    }
+
+    fn room(&self, room: &RoomId) -> &ShardKeys {
+        self.keys().shard(ShardId::of(room, self.shards()))
+    }
+
+    fn connection(&self) -> ConnectionManager {
+        self.0.connection.read().clone()
+    }
+
+    async fn send(&self, call: &Call) -> Result<Value, JournalError> {
+        let mut connection = self.connection();
+        let reply = call.send(&mut connection).await;
+        self.judge(reply)
+    }
+
+    /// A manager whose attempt to reconnect failed for another reason than the network never tries again: it is
+    /// replaced, so that a corrected password or a freed connection slot is noticed.
+    fn judge<T>(&self, reply: RedisResult<T>) -> Result<T, JournalError> {
+        reply.map_err(|error| {
+            let stuck = error.kind() == ::redis::ErrorKind::AuthenticationFailed || error.code() == Some("ERR");
+            if stuck && let Ok(connection) = connect::lazy(&self.0.client) {
+                *self.0.connection.write() = connection;
+            }
+            error::journal_error(&error)
+        })
+    }
+}
+
+#[async_trait]
+impl Journal for RedisJournal {
+    fn shards(&self) -> u16 {
+        self.keys().shards_count()
+    }
+
+    fn durable(&self) -> bool {
+        true
+    }
+
+    async fn timeline(&self, host: &str) -> Result<u32, JournalError> {
+        self.timeline_step(host).await
+    }
+
+    async fn ping(&self) -> Result<(), JournalError> {
+        self.judge(::redis::cmd("PING").query_async::<()>(&mut self.connection()).await)
+    }
+
+    async fn register(&self, shard: ShardId, gateway: Incarnation) -> Result<GatewayRecord, JournalError> {
+        self.register_step(shard, gateway).await
+    }
+
+    async fn append(&self, flush: &Flush) -> Result<Appended, JournalError> {
+        self.append_step(flush).await
+    }
+
+    async fn heads(&self, shard: ShardId, rooms: &[RoomId]) -> Result<Vec<RoomHead>, JournalError> {
+        self.heads_step(shard, rooms).await
+    }
+
+    async fn verdicts(&self, room: &RoomId, seq: u64, entries_max: usize) -> Result<VerdictPage, JournalError> {
+        self.verdicts_step(room, seq, entries_max).await
+    }
+
+    async fn pushes(&self, gateway: Incarnation) -> Result<Signals<Bytes>, JournalError> {
+        let channel = self.keys().push(gateway).to_string();
+        subscribe::subscribe(self.0.client.clone(), vec![channel], |_, push| Ok(push)).await
+    }
+
+    async fn heartbeat(
+        &self,
+        worker: Incarnation,
+        owned: &[ShardId],
+        good_for_ms: u64,
+    ) -> Result<Vec<WorkerRecord>, JournalError> {
+        self.heartbeat_step(worker, owned, good_for_ms).await
+    }
+
+    async fn owners(&self) -> Result<Vec<Option<Lease>>, JournalError> {
+        self.owners_step().await
+    }
+
+    async fn claim(&self, shard: ShardId, from: Option<Lease>, worker: Incarnation) -> Result<Leased<Lease>, JournalError> {
+        self.claim_step(shard, from, worker).await
+    }
+
+    async fn release(&self, shard: ShardId, lease: Lease) -> Result<(), JournalError> {
+        self.release_step(shard, lease).await
+    }
+
+    async fn bells(&self, shards: &[ShardId]) -> Result<Signals<Bell>, JournalError> {
+        let mut by_channel = HashMap::with_capacity(shards.len());
+        for shard in shards {
+            by_channel.insert(self.shard(*shard)?.bell.clone(), *shard);
+        }
+        let channels = by_channel.keys().cloned().collect();
+        let unknown = ShardId(u16::MAX);
+        subscribe::subscribe(self.0.client.clone(), channels, move |channel, bytes| {
+            subscribe::bell(by_channel.get(channel).copied().unwrap_or(unknown), &bytes)
+        })
+        .await
+    }
+
+    async fn survey(&self, shard: ShardId, rooms: bool) -> Result<Survey, JournalError> {
+        self.survey_step(shard, rooms).await
+    }
+
+    async fn load(&self, room: &RoomId) -> Result<StoredRoom, JournalError> {
+        self.load_step(room).await
+    }
+
+    async fn read(&self, room: &RoomId, after: StreamId) -> Result<Vec<(StreamId, Bytes)>, JournalError> {
+        self.read_step(room, after).await
+    }
+
+    async fn commit(&self, commit: &Commit) -> Result<Committed, JournalError> {
+        self.commit_step(commit).await
+    }
+
+    async fn fence(&self, shard: ShardId, lease: Lease, gateway: Incarnation) -> Result<Leased<GatewayRecord>, JournalError> {
+        self.fence_step(shard, lease, gateway).await
+    }
+
+    async fn death(
+        &self,
+        shard: ShardId,
+        lease: Lease,
+        gateway: Incarnation,
+        entry: &FlushEntry,
+    ) -> Result<Leased<()>, JournalError> {
+        self.death_step(shard, lease, gateway, entry).await
+    }
+
+    async fn end_room(&self, shard: ShardId, lease: Lease, room: &RoomId, seq: u64) -> Result<Leased<bool>, JournalError> {
+        self.end_room_step(shard, lease, room, seq).await
+    }
+
+    async fn publish(&self, gateway: Incarnation, push: Bytes) -> Result<u64, JournalError> {
+        let mut command = ::redis::cmd("PUBLISH");
+        command.arg(self.keys().push(gateway).to_string()).arg(&push[..]);
+        self.judge(command.query_async(&mut self.connection()).await)
+    }
+}

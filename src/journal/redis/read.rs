@@ -1,0 +1,101 @@
+//! What is read: heads, verdicts, shards, rooms.
+
+use ::redis::Value;
+use bytes::Bytes;
+
+use super::super::{JournalError, RoomHead, StoredRoom, StoredSnapshot, Survey, VerdictPage, check};
+use super::RedisJournal;
+use super::append::ROOM_BYTES;
+use super::reply::Reply;
+use super::scripts::{Call, HEADS, LOAD, SURVEY, VERDICTS};
+use crate::journal::Journal;
+use crate::types::{RoomId, ShardId, StreamId};
+
+impl RedisJournal {
+    pub(super) async fn heads_step(&self, shard: ShardId, rooms: &[RoomId]) -> Result<Vec<RoomHead>, JournalError> {
+        let keys = self.shard(shard)?;
+        rooms.iter().try_for_each(|room| check::room(room, shard, self.shards()))?;
+        if rooms.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut call = Call::new(&HEADS, rooms.len(), 0, rooms.len() * ROOM_BYTES);
+        for room in rooms {
+            call.text(keys.state(room));
+        }
+        let mut reply = Reply::new("heads", self.send(&call).await?)?;
+        let heads = rooms.iter().map(|room| reply.head(room)).collect::<Result<_, _>>()?;
+        reply.end()?;
+        Ok(heads)
+    }
+
+    pub(super) async fn verdicts_step(&self, room: &RoomId, seq: u64, entries_max: usize) -> Result<VerdictPage, JournalError> {
+        let keys = self.room(room);
+        let mut call = Call::new(&VERDICTS, 2, 2, 2 * ROOM_BYTES);
+        call.text(keys.out(room)).text(keys.state(room)).text(seq).text(entries_max.max(1));
+        let mut reply = Reply::new("verdicts", self.send(&call).await?)?;
+        let mut page = VerdictPage { era: reply.parse()?, seq: reply.parse()?, batches: payloads(reply.stream()?) };
+        reply.end()?;
+        page.batches.truncate(entries_max);
+        Ok(page)
+    }
+
+    pub(super) async fn survey_step(&self, shard: ShardId, rooms: bool) -> Result<Survey, JournalError> {
+        let keys = self.shard(shard)?;
+        let mut call = Call::new(&SURVEY, 4, 1, ROOM_BYTES);
+        call.text(&keys.shard).text(&keys.gateways).text(&keys.active).text(&keys.rooms);
+        match rooms {
+            true => call.text(keys.states()),
+            false => call.bytes(&[]),
+        };
+        let mut reply = Reply::new("survey", self.send(&call).await?)?;
+        let (append, commit) = (reply.parse()?, reply.parse()?);
+        let (mut records, mut names, mut states) = (reply.array()?, reply.array()?, reply.array()?);
+        reply.end()?;
+        let mut survey = Survey { append, commit, gateways: Vec::new(), active: Vec::new(), rooms: Vec::new() };
+        while !records.is_empty() {
+            let incarnation = records.incarnation()?;
+            survey.gateways.push(records.gateway(incarnation)?);
+        }
+        while !names.is_empty() {
+            survey.active.push(names.parse()?);
+        }
+        while !states.is_empty() {
+            let room = states.parse()?;
+            survey.rooms.push(states.head(&room)?);
+        }
+        survey.gateways.sort_unstable_by_key(|record| record.incarnation);
+        survey.active.sort_unstable();
+        survey.rooms.sort_unstable_by(|a, b| a.room.cmp(&b.room));
+        Ok(survey)
+    }
+
+    pub(super) async fn load_step(&self, room: &RoomId) -> Result<StoredRoom, JournalError> {
+        let keys = self.room(room);
+        let mut call = Call::new(&LOAD, 4, 0, 4 * ROOM_BYTES);
+        call.text(keys.room(room)).text(keys.out(room)).text(keys.state(room)).text(keys.snapshot(room));
+        let mut reply = Reply::new("load", self.send(&call).await?)?;
+        if reply.is_empty() {
+            return Ok(StoredRoom::default());
+        }
+        let (era, seq, cursor) = (reply.parse()?, reply.parse()?, reply.parse()?);
+        let snapshot = match (reply.parse_or_nil()?, reply.parse_or_nil()?, reply.bytes_or_nil()?) {
+            (None, None, None) => None,
+            (Some(seq), Some(cursor), Some(bytes)) => Some(StoredSnapshot { seq, cursor, bytes }),
+            _ => return Err(reply.error("a part of the snapshot is missing")),
+        };
+        let stored = StoredRoom { era, seq, cursor, snapshot, verdicts: payloads(reply.stream()?), entries: reply.stream()? };
+        reply.end()?;
+        Ok(stored)
+    }
+
+    pub(super) async fn read_step(&self, room: &RoomId, after: StreamId) -> Result<Vec<(StreamId, Bytes)>, JournalError> {
+        let mut command = ::redis::cmd("XRANGE");
+        command.arg(self.room(room).room(room).to_string()).arg(format!("({after}")).arg("+");
+        let reply: Value = self.judge(command.query_async(&mut self.connection()).await)?;
+        Reply::new("read", Value::Array(vec![reply]))?.stream()
+    }
+}
+
+fn payloads(entries: Vec<(StreamId, Bytes)>) -> Vec<Bytes> {
+    entries.into_iter().map(|(_, bytes)| bytes).collect()
+}

@@ -1,0 +1,153 @@
+//! Reading replies strictly: whatever is not as the script's header says is [`JournalError::Unexpected`].
+
+use std::str::FromStr;
+
+use bytes::Bytes;
+use redis::Value;
+
+use super::super::{GatewayRecord, JournalError, RoomHead};
+use crate::types::{Incarnation, RoomId, StreamId};
+
+/// One step's reply, taken apart from the front.
+pub(super) struct Reply {
+    step: &'static str,
+    values: std::vec::IntoIter<Value>,
+}
+
+pub(super) fn unexpected(step: &'static str, why: &str) -> JournalError {
+    let why: String = why.chars().take(200).collect();
+    JournalError::Unexpected(format!("reply to {step}: {why}: is another version of lasthit using this prefix?"))
+}
+
+impl Reply {
+    pub(super) fn new(step: &'static str, value: Value) -> Result<Self, JournalError> {
+        match value {
+            Value::Array(values) => Ok(Self { step, values: values.into_iter() }),
+            other => Err(unexpected(step, &format!("{other:?} instead of an array"))),
+        }
+    }
+
+    pub(super) fn error(&self, why: &str) -> JournalError {
+        unexpected(self.step, why)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.values.len() == 0
+    }
+
+    fn next(&mut self) -> Result<Value, JournalError> {
+        self.values.next().ok_or_else(|| unexpected(self.step, "it ends early"))
+    }
+
+    pub(super) fn array(&mut self) -> Result<Self, JournalError> {
+        Self::new(self.step, self.next()?)
+    }
+
+    pub(super) fn bytes_or_nil(&mut self) -> Result<Option<Bytes>, JournalError> {
+        match self.next()? {
+            Value::BulkString(bytes) => Ok(Some(bytes.into())),
+            Value::Nil => Ok(None),
+            other => Err(self.error(&format!("{other:?} instead of bytes"))),
+        }
+    }
+
+    pub(super) fn bytes(&mut self) -> Result<Bytes, JournalError> {
+        self.bytes_or_nil()?.ok_or_else(|| self.error("nothing instead of bytes"))
+    }
+
+    /// A text of some type; an integer counts as its text.
+    pub(super) fn parse<T: FromStr>(&mut self) -> Result<T, JournalError> {
+        let value = self.next()?;
+        let parsed = match &value {
+            Value::BulkString(bytes) => std::str::from_utf8(bytes).ok().and_then(|text| text.parse().ok()),
+            Value::Int(number) => number.to_string().parse().ok(),
+            _ => None,
+        };
+        parsed.ok_or_else(|| self.error(&format!("{value:?} is not a {}", std::any::type_name::<T>())))
+    }
+
+    pub(super) fn parse_or_nil<T: FromStr>(&mut self) -> Result<Option<T>, JournalError> {
+        if let Some(Value::Nil) = self.values.as_slice().first() {
+            return self.next().map(|_| None);
+        }
+        self.parse().map(Some)
+    }
+
+    pub(super) fn incarnation(&mut self) -> Result<Incarnation, JournalError> {
+        let hex: String = self.parse()?;
+        Incarnation::from_hex(&hex).ok_or_else(|| self.error(&format!("{hex:?} is not an incarnation")))
+    }
+
+    pub(super) fn head(&mut self, room: &RoomId) -> Result<RoomHead, JournalError> {
+        Ok(RoomHead { room: room.clone(), era: self.parse()?, seq: self.parse()?, top: self.parse()? })
+    }
+
+    pub(super) fn gateway(&mut self, incarnation: Incarnation) -> Result<GatewayRecord, JournalError> {
+        let record: String = self.parse()?;
+        gateway(incarnation, &record).ok_or_else(|| self.error(&format!("gateway record {record:?}")))
+    }
+
+    /// `XRANGE`'s form, of entries with one field.
+    pub(super) fn stream(&mut self) -> Result<Vec<(StreamId, Bytes)>, JournalError> {
+        let mut entries = self.array()?;
+        let mut all = Vec::with_capacity(entries.values.len());
+        while !entries.is_empty() {
+            let mut entry = entries.array()?;
+            let id = entry.parse()?;
+            let mut fields = entry.array()?;
+            let _name = fields.bytes()?;
+            all.push((id, fields.bytes()?));
+            fields.end()?;
+        }
+        Ok(all)
+    }
+
+    pub(super) fn end(self) -> Result<(), JournalError> {
+        if self.is_empty() { Ok(()) } else { Err(self.error(&format!("{} values too many", self.values.len()))) }
+    }
+}
+
+/// A gateway's packed record: `number|watermark|fenced`.
+fn gateway(incarnation: Incarnation, record: &str) -> Option<GatewayRecord> {
+    let mut parts = record.split('|');
+    let (number, watermark, fenced) = (parts.next()?, parts.next()?, parts.next()?);
+    let fenced = match (fenced, parts.next()) {
+        ("0", None) => false,
+        ("1", None) => true,
+        _ => return None,
+    };
+    Some(GatewayRecord { incarnation, number: number.parse().ok()?, watermark: watermark.parse().ok()?, fenced })
+}
+
+/// A reply that is one small number.
+pub(super) fn code(step: &'static str, value: &Value) -> Result<i64, JournalError> {
+    match value {
+        Value::Int(code) => Ok(*code),
+        other => Err(unexpected(step, &format!("{other:?} instead of a number"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::Moment;
+
+    #[test]
+    fn gateway_records_are_read_strictly() {
+        let watermark = Moment { timeline: 1, ns: u64::MAX };
+        let read = gateway(Incarnation(1), &format!("7|{watermark}|1"));
+        assert_eq!(read, Some(GatewayRecord { incarnation: Incarnation(1), number: 7, watermark, fenced: true }));
+        for bad in ["", "7", "7|00|0", &format!("7|{watermark}|2"), &format!("7|{watermark}|0|"), &format!("x|{watermark}|0")] {
+            assert_eq!(gateway(Incarnation(1), bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_as_announced_is_an_error() {
+        assert!(Reply::new("test", Value::Nil).is_err());
+        let mut reply = Reply::new("test", Value::Array(vec![Value::Int(-1), Value::Nil])).expect("array");
+        assert!(reply.parse::<u64>().is_err());
+        assert!(reply.bytes().is_err());
+        assert!(reply.parse::<u64>().expect_err("end").to_string().contains("ends early"));
+    }
+}

@@ -1,0 +1,132 @@
+//! What scenarios are made of.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use lasthit::journal::redis::{RedisJournal, RedisOptions};
+use lasthit::journal::{
+    Appended, Commit, Flush, FlushEntry, GatewayRecord, Journal, Lease, Leased, RoomCommit, RoomHead, Signal, Signals,
+};
+use lasthit::testing::RedisServer;
+use lasthit::types::{Incarnation, Moment, RoomId, ShardId, StreamId};
+
+pub(crate) const SHARDS: u16 = 4;
+/// Where most scenarios play.
+pub(crate) const SHARD: ShardId = ShardId(2);
+const PATIENCE: Duration = Duration::from_secs(10);
+
+pub(crate) async fn redis() -> (RedisServer, RedisJournal) {
+    let server = RedisServer::start().expect("redis-server");
+    let options = RedisOptions { shards: Some(SHARDS), ..RedisOptions::default() };
+    let journal = RedisJournal::connect(&server.url(), options).await.expect("journal");
+    (server, journal)
+}
+
+/// The nth room of a shard.
+pub(crate) fn room_of(shard: ShardId, n: usize) -> RoomId {
+    let names = (0..).map(|i| RoomId::new(&format!("room-{i}")).expect("name"));
+    names.filter(|room| ShardId::of(room, SHARDS) == shard).nth(n).expect("endless")
+}
+
+pub(crate) fn room(n: usize) -> RoomId {
+    room_of(SHARD, n)
+}
+
+/// Moments beyond 2^53 ns: as doubles, neighbours would be equal.
+pub(crate) fn at(ns: u64) -> Moment {
+    Moment { timeline: 3, ns: (1 << 60) + ns }
+}
+
+pub(crate) fn bytes(text: &str) -> Bytes {
+    Bytes::copy_from_slice(text.as_bytes())
+}
+
+pub(crate) fn entry(room: RoomId, top: Moment, text: &str) -> FlushEntry {
+    FlushEntry { room, top, bytes: bytes(text) }
+}
+
+pub(crate) fn head(room: RoomId, era: u64, seq: u64, top: Moment) -> RoomHead {
+    RoomHead { room, era, seq, top }
+}
+
+/// A gateway that keeps its own count.
+pub(crate) struct Gateway {
+    pub(crate) incarnation: Incarnation,
+    shard: ShardId,
+    pub(crate) number: u64,
+    pub(crate) watermark: Moment,
+}
+
+impl Gateway {
+    pub(crate) async fn register(journal: &impl Journal) -> Self {
+        Self::register_in(journal, SHARD).await
+    }
+
+    pub(crate) async fn register_in(journal: &impl Journal, shard: ShardId) -> Self {
+        let incarnation = Incarnation::random();
+        let record = journal.register(shard, incarnation).await.expect("register");
+        assert_eq!(record, GatewayRecord { incarnation, number: 0, watermark: Moment::default(), fenced: false });
+        Self { incarnation, shard, number: 0, watermark: Moment::default() }
+    }
+
+    /// The next flush, not sent yet.
+    pub(crate) fn flush(&self, watermark: Moment, entries: Vec<FlushEntry>) -> Flush {
+        let Self { incarnation, shard, number, watermark: previous } = *self;
+        Flush { shard, incarnation, number: number + 1, previous, watermark, entries }
+    }
+
+    /// Sends the next flush and expects it to be stored.
+    pub(crate) async fn append(&mut self, journal: &impl Journal, watermark: Moment, entries: Vec<FlushEntry>) -> Vec<RoomHead> {
+        let answer = journal.append(&self.flush(watermark, entries)).await.expect("append");
+        let Appended::Stored(heads) = answer else { panic!("{answer:?}") };
+        self.number += 1;
+        self.watermark = watermark;
+        heads
+    }
+
+    /// Appends one entry to one room, at the moment after the last watermark.
+    pub(crate) async fn write(&mut self, journal: &impl Journal, room: RoomId, text: &str) -> StreamId {
+        let top = if self.number == 0 { at(1) } else { self.watermark.plus(1) };
+        self.append(journal, top, vec![entry(room.clone(), top, text)]).await;
+        last(journal, &room).await
+    }
+}
+
+/// The position of a room's last entry.
+pub(crate) async fn last(journal: &impl Journal, room: &RoomId) -> StreamId {
+    journal.read(room, StreamId::default()).await.expect("read").last().expect("an entry").0
+}
+
+pub(crate) async fn claim(journal: &impl Journal) -> Lease {
+    let from = journal.owners().await.expect("owners")[usize::from(SHARD.0)];
+    match journal.claim(SHARD, from, Incarnation::random()).await.expect("claim") {
+        Leased::Done(lease) => lease,
+        Leased::Lost => panic!("nobody else claims"),
+    }
+}
+
+pub(crate) fn part(room: RoomId, era: u64, from: u64, to: u64, cursor: StreamId) -> RoomCommit {
+    let verdicts = if to > from { bytes(&format!("verdicts to {to}")) } else { Bytes::new() };
+    RoomCommit { room, era, from, to, verdicts, cursor, snapshot: None, trim: None }
+}
+
+pub(crate) fn commit(lease: Lease, number: u64, rooms: Vec<RoomCommit>) -> Commit {
+    Commit { shard: SHARD, lease, number, rooms, pushes: Vec::new() }
+}
+
+/// The next signal; the scenario fails when none comes.
+pub(crate) async fn signal<T>(signals: &mut Signals<T>) -> Signal<T> {
+    tokio::time::timeout(PATIENCE, signals.recv()).await.expect("a signal in time").expect("an open subscription")
+}
+
+/// The next message; the scenario fails on anything else.
+pub(crate) async fn message<T>(signals: &mut Signals<T>) -> T {
+    match signal(signals).await {
+        Signal::Message(message) => message,
+        Signal::Subscribed => panic!("a message was expected, not another subscription"),
+    }
+}
+
+pub(crate) async fn subscribed<T>(signals: &mut Signals<T>) {
+    assert!(matches!(signal(signals).await, Signal::Subscribed));
+}

@@ -1,0 +1,186 @@
+//! What gateways rely on: registration, appends, bells, pushes.
+
+use lasthit::journal::{Appended, Bell, GatewayRecord, Journal, JournalError, Leased};
+use lasthit::limits::FLUSH_EVENTS_MAX;
+use lasthit::types::{Incarnation, Moment, ShardId, StreamId};
+
+use crate::fixture::{Gateway, SHARD, at, bytes, claim, commit, entry, head, last, message, part, room, room_of, subscribed};
+
+pub(crate) async fn timelines_are_numbered_by_name(journal: &impl Journal) {
+    let first = journal.timeline("boot-1").await.expect("timeline");
+    let second = journal.timeline("boot-2").await.expect("timeline");
+    assert!(0 < first && first < second);
+    assert_eq!(journal.timeline("boot-1").await.expect("timeline"), first);
+    assert!(journal.timeline("last").await.expect("timeline") > second, "no name is special");
+    journal.ping().await.expect("ping");
+}
+
+pub(crate) async fn registering_is_idempotent(journal: &impl Journal) {
+    let mut gateway = Gateway::register(journal).await;
+    gateway.append(journal, at(5), vec![]).await;
+    let record = journal.register(SHARD, gateway.incarnation).await.expect("register");
+    assert_eq!(record, GatewayRecord { incarnation: gateway.incarnation, number: 1, watermark: at(5), fenced: false });
+}
+
+pub(crate) async fn a_flush_is_stored_once_and_in_sequence(journal: &impl Journal) {
+    let mut gateway = Gateway::register(journal).await;
+    let first = gateway.flush(at(10), vec![entry(room(0), at(9), "a"), entry(room(1), at(10), "b")]);
+    let heads = gateway.append(journal, first.watermark, first.entries.clone()).await;
+    assert_eq!(heads, [head(room(0), 1, 0, at(9)), head(room(1), 2, 0, at(10))]);
+    let heads = gateway.append(journal, at(20), vec![entry(room(0), at(20), "c")]).await;
+    assert_eq!(heads, [head(room(0), 1, 0, at(20))]);
+
+    // A repeat, even of an older flush, is answered with the heads of now, and writes nothing.
+    let again = journal.append(&first).await.expect("append");
+    assert_eq!(again, Appended::Stored(vec![head(room(0), 1, 0, at(20)), head(room(1), 2, 0, at(10))]));
+    let survey = journal.survey(SHARD, false).await.expect("survey");
+    assert_eq!((survey.append, survey.gateways[0].number, survey.gateways[0].watermark), (2, 2, at(20)));
+    let stored: Vec<_> = journal.read(&room(0), StreamId::default()).await.expect("read").into_iter().map(|(_, b)| b).collect();
+    assert_eq!(stored, [bytes("a"), bytes("c")]);
+}
+
+pub(crate) async fn a_gap_is_answered_with_what_is_stored(journal: &impl Journal) {
+    let mut gateway = Gateway::register(journal).await;
+    gateway.append(journal, at(10), vec![]).await;
+    let gap = Appended::Gap { number: 1, watermark: at(10) };
+    let mut ahead = gateway.flush(at(20), vec![entry(room(0), at(15), "x")]);
+    ahead.number = 3;
+    assert_eq!(journal.append(&ahead).await.expect("append"), gap);
+    // Right number, wrong predecessor: one nanosecond, which no double tells apart here.
+    let mut beside = gateway.flush(at(20), vec![entry(room(0), at(15), "x")]);
+    beside.previous = at(11);
+    assert_eq!(journal.append(&beside).await.expect("append"), gap);
+    assert_eq!(journal.heads(SHARD, &[room(0)]).await.expect("heads"), [head(room(0), 0, 0, Moment::default())]);
+    assert_eq!(journal.survey(SHARD, true).await.expect("survey").append, 1);
+}
+
+pub(crate) async fn a_flush_that_contradicts_itself_is_refused(journal: &impl Journal) {
+    let mut gateway = Gateway::register(journal).await;
+    gateway.append(journal, at(10), vec![]).await;
+    let good = gateway.flush(at(20), vec![entry(room(0), at(15), "x")]);
+    let mut bad = vec![good.clone(); 6];
+    bad[0].watermark = at(9);
+    bad[1].entries[0].top = at(10);
+    bad[2].entries[0].top = at(21);
+    bad[3].entries.push(entry(room(0), at(16), "twice"));
+    bad[4].entries[0].room = room_of(ShardId(1), 0);
+    bad[5].number = 0;
+    for flush in bad {
+        let refused = journal.append(&flush).await;
+        assert!(matches!(refused, Err(JournalError::Refused(_))), "{flush:?}: {refused:?}");
+    }
+    assert_eq!(journal.append(&good).await.expect("append"), Appended::Stored(vec![head(room(0), 1, 0, at(15))]));
+}
+
+pub(crate) async fn only_a_registered_gateway_that_is_not_fenced_appends(journal: &impl Journal) {
+    let mut gateway = Gateway::register(journal).await;
+    let mut stranger = gateway.flush(at(1), vec![]);
+    stranger.incarnation = Incarnation::random();
+    assert_eq!(journal.append(&stranger).await.expect("append"), Appended::Fenced);
+
+    let stored = gateway.flush(at(1), vec![]);
+    gateway.append(journal, at(1), vec![]).await;
+    let lease = claim(journal).await;
+    journal.fence(SHARD, lease, gateway.incarnation).await.expect("fence");
+    assert_eq!(journal.append(&gateway.flush(at(2), vec![])).await.expect("append"), Appended::Fenced);
+    assert_eq!(journal.append(&stored).await.expect("append"), Appended::Fenced, "not even its last one again");
+    assert_eq!(journal.survey(SHARD, false).await.expect("survey").append, 1);
+    // A fence holds for its shard; another one has its own.
+    Gateway::register_in(journal, ShardId(0)).await.append(journal, at(1), vec![]).await;
+}
+
+pub(crate) async fn a_rooms_top_never_falls(journal: &impl Journal) {
+    let mut ahead = Gateway::register(journal).await;
+    let mut behind = Gateway::register(journal).await;
+    ahead.append(journal, at(101), vec![entry(room(0), at(101), "a")]).await;
+    let heads = behind.append(journal, at(100), vec![entry(room(0), at(100), "b")]).await;
+    assert_eq!(heads, [head(room(0), 1, 0, at(101))]);
+    let rooms = [room(1), room(0)];
+    let heads = journal.heads(SHARD, &rooms).await.expect("heads");
+    assert_eq!(heads, [head(room(1), 0, 0, Moment::default()), head(room(0), 1, 0, at(101))]);
+    // A later boot's clock begins again; its timeline is higher.
+    let rebooted = Moment { timeline: 4, ns: 7 };
+    assert_eq!(ahead.append(journal, rebooted, vec![entry(room(0), rebooted, "c")]).await[0].top, rebooted);
+    assert_eq!(journal.heads(SHARD, &[]).await.expect("heads"), []);
+}
+
+pub(crate) async fn bells_are_numbered_and_carry_the_flush(journal: &impl Journal) {
+    let mut bells = journal.bells(&[SHARD]).await.expect("bells");
+    subscribed(&mut bells).await;
+    let mut gateway = Gateway::register(journal).await;
+    let first = gateway.flush(at(3), vec![entry(room(0), at(2), "a"), entry(room(1), at(3), "\u{0}b\u{7f}")]);
+    gateway.append(journal, at(3), first.entries.clone()).await;
+    journal.append(&first).await.expect("a repeat rings no bell");
+    gateway.append(journal, at(4), vec![]).await;
+
+    let ids = [last(journal, &room(0)).await, last(journal, &room(1)).await];
+    let entries = vec![(room(0), ids[0], bytes("a")), (room(1), ids[1], bytes("\u{0}b\u{7f}"))];
+    let (shard, incarnation) = (SHARD, gateway.incarnation);
+    assert_eq!(message(&mut bells).await, Bell { shard, append: 1, incarnation, number: 1, watermark: at(3), entries });
+    let bare = Bell { shard, append: 2, incarnation, number: 2, watermark: at(4), entries: vec![] };
+    assert_eq!(message(&mut bells).await, bare);
+}
+
+pub(crate) async fn every_listener_hears_the_bells_of_its_shards(journal: &impl Journal) {
+    let other = ShardId(1);
+    let mut both = journal.bells(&[SHARD, other]).await.expect("bells");
+    let mut one = journal.bells(&[other]).await.expect("bells");
+    subscribed(&mut both).await;
+    subscribed(&mut one).await;
+    let mut gateways = [Gateway::register(journal).await, Gateway::register_in(journal, other).await];
+    for round in 1..=50 {
+        for gateway in &mut gateways {
+            gateway.append(journal, at(round), vec![]).await;
+        }
+    }
+    for round in 1..=50 {
+        let heard = [message(&mut both).await, message(&mut both).await];
+        assert_eq!(heard.map(|bell| (bell.shard, bell.append)), [(SHARD, round), (other, round)]);
+        let bell = message(&mut one).await;
+        assert_eq!((bell.shard, bell.append), (other, round));
+    }
+    drop(one);
+    gateways[1].append(journal, at(51), vec![]).await;
+    assert_eq!(message(&mut both).await.append, 51);
+}
+
+pub(crate) async fn pushes_arrive_in_the_order_of_their_steps(journal: &impl Journal) {
+    let [here, nowhere] = [Incarnation::random(), Incarnation::random()];
+    assert_eq!(journal.publish(here, bytes("early")).await.expect("publish"), 0);
+    let mut pushes = journal.pushes(here).await.expect("pushes");
+    subscribed(&mut pushes).await;
+    let lease = claim(journal).await;
+    let mut gateway = Gateway::register(journal).await;
+    let id = gateway.write(journal, room(0), "a").await;
+
+    let mut first = commit(lease, 1, vec![part(room(0), 1, 0, 1, id)]);
+    first.pushes = vec![(here, bytes("1")), (nowhere, bytes("-")), (here, bytes("2"))];
+    journal.commit(&first).await.expect("commit");
+    journal.commit(&first).await.expect("a repeat pushes nothing");
+    let mut refused = commit(lease, 2, vec![part(room(0), 1, 0, 1, id)]);
+    refused.pushes = vec![(here, bytes("never"))];
+    journal.commit(&refused).await.expect("refused");
+    assert_eq!(journal.publish(here, bytes("3")).await.expect("publish"), 1);
+    for expected in ["1", "2", "3"] {
+        assert_eq!(message(&mut pushes).await, bytes(expected));
+    }
+}
+
+pub(crate) async fn a_large_flush_is_one_step(journal: &impl Journal) {
+    let mut bells = journal.bells(&[SHARD]).await.expect("bells");
+    subscribed(&mut bells).await;
+    let mut gateway = Gateway::register(journal).await;
+    let lease = claim(journal).await;
+    let rooms: Vec<_> = (0..FLUSH_EVENTS_MAX).map(|n| format!("r{n}")).collect();
+    let rooms = rooms.iter().map(|name| name.parse().expect("name"));
+    let rooms: Vec<_> = rooms.filter(|room| ShardId::of(room, journal.shards()) == SHARD).collect();
+    let payload = "x".repeat(2000);
+    gateway.append(journal, at(1), rooms.iter().map(|room| entry(room.clone(), at(1), &payload)).collect()).await;
+    let bell = message(&mut bells).await;
+    assert_eq!(bell.entries.len(), rooms.len());
+    let parts = bell.entries.iter().zip(1..).map(|((room, id, _), era)| part(room.clone(), era, 0, 1, *id)).collect();
+    journal.commit(&commit(lease, 1, parts)).await.expect("commit");
+    let survey = journal.survey(SHARD, true).await.expect("survey");
+    assert_eq!((survey.active.len(), survey.rooms.len()), (0, rooms.len()));
+    assert!(matches!(journal.fence(SHARD, lease, gateway.incarnation).await, Ok(Leased::Done(_))));
+}

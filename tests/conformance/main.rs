@@ -1,0 +1,57 @@
+//! One suite for both journals: whatever stands on the trait may rely on what is tested here.
+
+mod fixture;
+mod gateways;
+mod redis;
+mod rooms;
+mod workers;
+
+/// Runs every scenario on a fresh journal of either kind.
+macro_rules! conformance {
+    ($($module:ident :: $scenario:ident),* $(,)?) => {
+        mod on_memory {
+            $(#[tokio::test]
+            async fn $scenario() {
+                crate::$module::$scenario(&lasthit::journal::memory::MemoryJournal::new(crate::fixture::SHARDS)).await;
+            })*
+        }
+        mod on_redis {
+            $(#[tokio::test]
+            async fn $scenario() {
+                let (_server, journal) = crate::fixture::redis().await;
+                crate::$module::$scenario(&journal).await;
+            })*
+        }
+    };
+}
+
+conformance! {
+    gateways::timelines_are_numbered_by_name,
+    gateways::registering_is_idempotent,
+    gateways::a_flush_is_stored_once_and_in_sequence,
+    gateways::a_gap_is_answered_with_what_is_stored,
+    gateways::a_flush_that_contradicts_itself_is_refused,
+    gateways::only_a_registered_gateway_that_is_not_fenced_appends,
+    gateways::a_rooms_top_never_falls,
+    gateways::bells_are_numbered_and_carry_the_flush,
+    gateways::every_listener_hears_the_bells_of_its_shards,
+    gateways::pushes_arrive_in_the_order_of_their_steps,
+    gateways::a_large_flush_is_one_step,
+    workers::a_shard_changes_hands_only_from_the_owner_that_was_seen,
+    workers::of_racing_claims_one_wins,
+    workers::a_lost_lease_writes_nothing,
+    workers::a_fence_is_for_ever,
+    workers::a_death_needs_the_lease_a_fence_and_a_room,
+    workers::heartbeats_run_out,
+    workers::a_survey_tells_everything_at_once,
+    workers::steps_for_shards_and_rooms_of_others_are_refused,
+    rooms::a_commit_is_final_once,
+    rooms::a_commit_by_a_successor_continues_the_count,
+    rooms::a_commit_that_does_not_fit_is_refused_as_a_whole,
+    rooms::a_room_is_active_until_its_cursor_is_at_the_tail,
+    rooms::a_room_is_loaded_from_its_snapshot_on,
+    rooms::verdicts_are_paged,
+    rooms::trimming_keeps_what_was_not_named,
+    rooms::an_ended_room_begins_a_higher_era,
+    rooms::a_room_does_not_end_before_its_tail,
+}

@@ -1,0 +1,252 @@
+//! What only a Redis can do to its users: passwords, limits, roles, broken connections.
+
+use std::time::Duration;
+
+use lasthit::journal::redis::{RedisJournal, RedisOptions};
+use lasthit::journal::{Appended, Journal, JournalError};
+use lasthit::limits::SHARDS_DEFAULT;
+use lasthit::testing::RedisServer;
+use lasthit::types::{Incarnation, StreamId};
+use redis::Commands;
+
+use crate::fixture::{self, Gateway, SHARD, at, bytes, claim, commit, entry, message, part, room, subscribed};
+
+fn admin(server: &RedisServer) -> redis::Connection {
+    redis::Client::open(server.url()).expect("client").get_connection().expect("connection")
+}
+
+fn tell(server: &RedisServer, command: &[&str]) {
+    redis::cmd(command[0]).arg(&command[1..]).exec(&mut admin(server)).expect("command");
+}
+
+async fn connect(url: &str) -> Result<RedisJournal, JournalError> {
+    RedisJournal::connect(url, RedisOptions::default()).await
+}
+
+#[track_caller]
+fn refuses<T: std::fmt::Debug>(result: Result<T, JournalError>, says: &str) {
+    match result {
+        Err(JournalError::Refused(why)) if why.contains(says) && !why.contains('\n') && !why.contains("secret") => {}
+        other => panic!("a refusal that says {says:?} was expected: {other:?}"),
+    }
+}
+
+#[track_caller]
+fn is_unreachable<T: std::fmt::Debug>(result: Result<T, JournalError>) {
+    assert!(matches!(&result, Err(JournalError::Unreachable(_))), "{result:?}");
+}
+
+#[tokio::test]
+async fn users_and_passwords() {
+    let server = RedisServer::start_with(&["--requirepass", "secret1"]).expect("server");
+    refuses(connect(&server.url()).await, "password");
+    refuses(connect(&format!("{}?pass=secret2", server.url())).await, "password");
+    let url = format!("{}?pass=secret1", server.url());
+    let journal = connect(&url).await.expect("the right password");
+    assert!(!format!("{journal:?}").contains("secret"));
+    let mut pushes = journal.pushes(Incarnation(1)).await.expect("subscriptions log in too");
+    subscribed(&mut pushes).await;
+
+    let mut admin = redis::Client::open(url).expect("client").get_connection().expect("connection");
+    let user = ["SETUSER", "baron", "on", ">secret3", "~lasthit:*", "&lasthit:*", "+@all", "-@dangerous", "+info"];
+    redis::cmd("ACL").arg(&user).exec(&mut admin).expect("acl");
+    let url = format!("{}?user=baron&pass=secret3", server.url());
+    let journal = connect(&url).await.expect("a user with the rights that the error names");
+    Gateway::register(&journal).await.append(&journal, at(1), vec![entry(fixture_room(), at(1), "a")]).await;
+    redis::cmd("ACL").arg(&["SETUSER", "baron", "-info"]).exec(&mut admin).expect("acl");
+    connect(&url).await.expect("a server that tells nothing is taken at its word");
+    redis::cmd("ACL").arg(&["SETUSER", "baron", "-evalsha"]).exec(&mut admin).expect("acl");
+    refuses(journal.timeline("host").await, "redis user may not");
+}
+
+/// A room of the default number of shards.
+fn fixture_room() -> lasthit::types::RoomId {
+    let rooms = (0..).map(|n| format!("room-{n}").parse().expect("name"));
+    rooms.into_iter().find(|room| lasthit::types::ShardId::of(room, SHARDS_DEFAULT) == SHARD).expect("endless")
+}
+
+#[tokio::test]
+async fn nobody_there() {
+    for url in ["unix:///nowhere/redis.sock?pass=secret", "redis://user:secret@127.0.0.1:1"] {
+        let error = connect(url).await.expect_err(url);
+        assert!(matches!(&error, JournalError::Unreachable(why) if why.contains("start one there")), "{error:?}");
+        assert!(!error.to_string().contains("secret"), "{error}");
+    }
+    refuses(connect("localhost:6379").await, "redis://[[user]:password@]host");
+    refuses(connect("redis://u:secret@host:x").await, "redis://[[user]:password@]host");
+}
+
+#[tokio::test]
+async fn tls_needs_a_server_that_speaks_it() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("bind");
+    let port = listener.local_addr().expect("address").port();
+    let plain = tokio::spawn(async move {
+        let (socket, _) = listener.accept().await.expect("accept");
+        socket.writable().await.expect("writable");
+        socket.try_write(b"-ERR plain text\r\n").expect("write");
+    });
+    let error = connect(&format!("rediss://127.0.0.1:{port}")).await.expect_err("no tls there");
+    assert!(matches!(error, JournalError::Unreachable(_)), "{error:?}");
+    plain.await.expect("server");
+}
+
+#[tokio::test]
+async fn servers_that_are_not_fit() {
+    let evicting = RedisServer::start_with(&["--maxmemory", "50mb", "--maxmemory-policy", "allkeys-lru"]).expect("server");
+    refuses(connect(&evicting.url()).await, "noeviction");
+    let replica = RedisServer::start_with(&["--replicaof", "127.0.0.1 1"]).expect("server");
+    refuses(connect(&replica.url()).await, "primary");
+}
+
+#[tokio::test]
+async fn a_server_that_becomes_a_replica_or_full() {
+    let (server, journal) = fixture::redis().await;
+    let mut gateway = Gateway::register(&journal).await;
+    let id = gateway.write(&journal, room(0), "a").await;
+    let lease = claim(&journal).await;
+    let (flush, first) = (gateway.flush(at(9), vec![]), commit(lease, 1, vec![part(room(0), 1, 0, 1, id)]));
+    let before = journal.survey(SHARD, true).await.expect("survey");
+
+    tell(&server, &["REPLICAOF", "127.0.0.1", "1"]);
+    refuses(journal.append(&flush).await, "read-only replica");
+    refuses(journal.commit(&first).await, "read-only replica");
+    tell(&server, &["REPLICAOF", "NO", "ONE"]);
+
+    tell(&server, &["CONFIG", "SET", "maxmemory", "1"]);
+    refuses(journal.append(&flush).await, "raise maxmemory");
+    refuses(journal.commit(&first).await, "raise maxmemory");
+    journal.heartbeat(lease.owner, &[SHARD], 1000).await.expect("workers stay alive");
+    assert_eq!(journal.survey(SHARD, true).await.expect("reading goes on"), before);
+    tell(&server, &["CONFIG", "SET", "maxmemory", "0"]);
+    assert!(matches!(journal.append(&flush).await, Ok(Appended::Stored(_))));
+    journal.commit(&first).await.expect("commit");
+}
+
+#[tokio::test]
+async fn a_deployments_shards_are_fixed() {
+    let server = RedisServer::start().expect("server");
+    let with = |prefix: &str, shards| RedisOptions { prefix: prefix.into(), shards };
+    let first = futures_util::future::join_all((0..8).map(|_| async { connect(&server.url()).await })).await;
+    assert!(first.into_iter().all(|journal| journal.expect("journal").shards() == SHARDS_DEFAULT));
+    let other = RedisJournal::connect(&server.url(), with("lasthit", Some(16))).await;
+    refuses(other, "has 8 shards, and 16 are configured");
+    let beside = RedisJournal::connect(&server.url(), with("other", Some(16))).await.expect("another prefix");
+    assert_eq!((beside.shards(), beside.durable()), (16, true));
+    for (prefix, shards) in [("", None), ("a{b}", None), ("a b", None), ("zero", Some(0)), ("many", Some(1025))] {
+        refuses(RedisJournal::connect(&server.url(), with(prefix, shards)).await, "use 1 to");
+    }
+    tell(&server, &["HSET", "new:deployment", "format", "2"]);
+    refuses(RedisJournal::connect(&server.url(), with("new", None)).await, "has format 2");
+    tell(&server, &["HSET", "odd:deployment", "format", "x"]);
+    let odd = RedisJournal::connect(&server.url(), with("odd", None)).await;
+    assert!(matches!(odd, Err(JournalError::Unexpected(_))), "{odd:?}");
+}
+
+#[tokio::test]
+async fn subscriptions_come_back() {
+    let (server, journal) = fixture::redis().await;
+    let mut bells = journal.bells(&[SHARD]).await.expect("bells");
+    let mut pushes = journal.pushes(Incarnation(7)).await.expect("pushes");
+    let mut gateway = Gateway::register(&journal).await;
+    for round in 1..=3 {
+        subscribed(&mut bells).await;
+        subscribed(&mut pushes).await;
+        gateway.append(&journal, at(round), vec![]).await;
+        assert_eq!(message(&mut bells).await.append, round);
+        assert_eq!(journal.publish(Incarnation(7), bytes("push")).await.expect("publish"), 1);
+        assert_eq!(message(&mut pushes).await, bytes("push"));
+        tell(&server, &["CLIENT", "KILL", "TYPE", "pubsub"]);
+    }
+}
+
+#[tokio::test]
+async fn a_dropped_subscription_ends() {
+    let (server, journal) = fixture::redis().await;
+    drop(journal.pushes(Incarnation(7)).await.expect("pushes"));
+    for _ in 0..100 {
+        if journal.publish(Incarnation(7), bytes("push")).await.expect("publish") == 0 {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("somebody still listens to {}", server.url());
+}
+
+#[tokio::test]
+async fn a_bell_that_nobody_can_read_says_look_for_yourself() {
+    let (server, journal) = fixture::redis().await;
+    let mut bells = journal.bells(&[SHARD]).await.expect("bells");
+    subscribed(&mut bells).await;
+    let _: u64 = admin(&server).publish(format!("lasthit:{{s{SHARD}}}:bell"), "garbage").expect("publish");
+    subscribed(&mut bells).await;
+    Gateway::register(&journal).await.append(&journal, at(1), vec![]).await;
+    assert_eq!(message(&mut bells).await.append, 1);
+}
+
+#[tokio::test]
+async fn scripts_are_loaded_again() {
+    let (server, journal) = fixture::redis().await;
+    let mut gateway = Gateway::register(&journal).await;
+    for round in 0..3 {
+        tell(&server, &["SCRIPT", "FLUSH"]);
+        gateway.write(&journal, room(0), &format!("{round}")).await;
+    }
+    assert_eq!(journal.read(&room(0), StreamId::default()).await.expect("read").len(), 3);
+}
+
+#[tokio::test]
+async fn connections_come_back() {
+    let (server, journal) = fixture::redis().await;
+    let mut gateway = Gateway::register(&journal).await;
+    gateway.append(&journal, at(1), vec![]).await;
+    tell(&server, &["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]);
+    let flush = gateway.flush(at(2), vec![entry(room(0), at(2), "once")]);
+    let mut failures = 0;
+    while let Err(error) = journal.append(&flush).await {
+        assert!(matches!(error, JournalError::Unreachable(_)), "{error:?}");
+        failures += 1;
+        assert!(failures < 20, "{error}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(journal.read(&room(0), StreamId::default()).await.expect("read").len(), 1);
+}
+
+#[tokio::test]
+async fn a_server_that_hangs_is_unreachable_until_it_answers() {
+    let (server, journal) = fixture::redis().await;
+    let gateway = Gateway::register(&journal).await;
+    let flush = gateway.flush(at(2), vec![entry(room(0), at(2), "once")]);
+    tell(&server, &["CLIENT", "PAUSE", "2600", "ALL"]);
+    is_unreachable(journal.append(&flush).await);
+    tokio::time::sleep(Duration::from_millis(1000)).await;
+    // The outcome was unknown: the same flush again is stored once, whether the first one got through or not.
+    assert!(matches!(journal.append(&flush).await, Ok(Appended::Stored(_))));
+    let survey = journal.survey(SHARD, false).await.expect("survey");
+    assert_eq!((survey.append, survey.active), (1, vec![room(0)]));
+    drop(server);
+    is_unreachable(journal.ping().await);
+    is_unreachable(journal.owners().await);
+    is_unreachable(journal.pushes(Incarnation(1)).await);
+}
+
+#[tokio::test]
+async fn a_password_that_changes_back_is_noticed() {
+    let (server, journal) = fixture::redis().await;
+    let mut keeper = admin(&server);
+    let kill = ["KILL", "TYPE", "normal", "SKIPME", "yes"];
+    redis::cmd("CONFIG").arg(&["SET", "requirepass", "secret"]).exec(&mut keeper).expect("config");
+    redis::cmd("CLIENT").arg(&kill).exec(&mut keeper).expect("kill");
+    let mut refused = false;
+    for _ in 0..20 {
+        refused |= matches!(journal.ping().await, Err(JournalError::Refused(_)));
+    }
+    assert!(refused);
+    redis::cmd("CONFIG").arg(&["SET", "requirepass", ""]).exec(&mut keeper).expect("config");
+    for _ in 0..100 {
+        if journal.ping().await.is_ok() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("still refused");
+}

@@ -1,0 +1,176 @@
+//! What workers rely on: leases, fences, deaths, heartbeats, surveys.
+
+use std::time::Duration;
+
+use lasthit::journal::{Bell, Committed, GatewayRecord, Journal, JournalError, Lease, Leased, Survey, WorkerRecord};
+use lasthit::types::{Incarnation, Moment, ShardId, StreamId};
+
+use crate::fixture::{
+    Gateway, SHARD, SHARDS, at, bytes, claim, commit, entry, head, last, message, part, room, room_of, subscribed,
+};
+
+async fn owner(journal: &impl Journal) -> Option<Lease> {
+    let owners = journal.owners().await.expect("owners");
+    assert_eq!(owners.len(), usize::from(SHARDS));
+    owners[usize::from(SHARD.0)]
+}
+
+pub(crate) async fn a_shard_changes_hands_only_from_the_owner_that_was_seen(journal: &impl Journal) {
+    let [a, b] = [Incarnation::random(), Incarnation::random()];
+    assert_eq!(owner(journal).await, None);
+    let imagined = Lease { epoch: 0, owner: b };
+    assert_eq!(journal.claim(SHARD, Some(imagined), a).await.expect("claim"), Leased::Lost);
+    let first = Lease { epoch: 1, owner: a };
+    assert_eq!(journal.claim(SHARD, None, a).await.expect("claim"), Leased::Done(first));
+    assert_eq!(owner(journal).await, Some(first));
+    assert_eq!(journal.claim(SHARD, None, b).await.expect("claim"), Leased::Lost);
+    let second = Lease { epoch: 2, owner: b };
+    assert_eq!(journal.claim(SHARD, Some(first), b).await.expect("claim"), Leased::Done(second));
+    assert_eq!(journal.claim(SHARD, Some(first), a).await.expect("claim"), Leased::Lost);
+
+    journal.release(SHARD, first).await.expect("a release of another lease changes nothing");
+    assert_eq!(owner(journal).await, Some(second));
+    journal.release(SHARD, second).await.expect("release");
+    assert_eq!(owner(journal).await, None);
+    assert_eq!(journal.claim(SHARD, Some(second), a).await.expect("claim"), Leased::Lost);
+    assert_eq!(journal.claim(SHARD, None, a).await.expect("claim"), Leased::Done(Lease { epoch: 3, owner: a }));
+    assert_eq!(journal.owners().await.expect("owners").iter().flatten().count(), 1);
+}
+
+pub(crate) async fn of_racing_claims_one_wins(journal: &impl Journal) {
+    for _ in 0..20 {
+        let from = owner(journal).await;
+        let claims = (0..16).map(|_| journal.claim(SHARD, from, Incarnation::random()));
+        let answers = futures_util::future::join_all(claims).await;
+        let won: Vec<_> =
+            answers.into_iter().filter_map(|a| if let Ok(Leased::Done(lease)) = a { Some(lease) } else { None }).collect();
+        assert_eq!(won.len(), 1);
+        assert_eq!(owner(journal).await, Some(won[0]));
+        assert_eq!(won[0].epoch, from.map_or(1, |lease| lease.epoch + 1));
+    }
+}
+
+pub(crate) async fn a_lost_lease_writes_nothing(journal: &impl Journal) {
+    let mut gateway = Gateway::register(journal).await;
+    let id = gateway.write(journal, room(0), "a").await;
+    let old = claim(journal).await;
+    let kept = commit(old, 1, vec![part(room(0), 1, 0, 0, id)]);
+    assert_eq!(journal.commit(&kept).await.expect("commit"), Committed::Done);
+    let new = claim(journal).await;
+    let before = journal.survey(SHARD, true).await.expect("survey");
+
+    // The same epoch in other hands is another lease, as after a restored backup.
+    for lost in [old, Lease { owner: old.owner, ..new }, Lease { epoch: old.epoch, ..new }] {
+        let refused = journal.commit(&commit(lost, 2, vec![part(room(0), 1, 0, 1, id)])).await;
+        assert_eq!(refused.expect("commit"), Committed::Fenced);
+        assert_eq!(journal.fence(SHARD, lost, gateway.incarnation).await.expect("fence"), Leased::Lost);
+        let death = journal.death(SHARD, lost, gateway.incarnation, &entry(room(0), at(2), "d")).await;
+        assert_eq!(death.expect("death"), Leased::Lost);
+        assert_eq!(journal.end_room(SHARD, lost, &room(0), 0).await.expect("end"), Leased::Lost);
+    }
+    assert_eq!(journal.survey(SHARD, true).await.expect("survey"), before);
+    journal.release(SHARD, new).await.expect("release");
+    assert_eq!(journal.fence(SHARD, new, gateway.incarnation).await.expect("fence"), Leased::Lost, "nobody's shard");
+}
+
+pub(crate) async fn a_fence_is_for_ever(journal: &impl Journal) {
+    let mut gateway = Gateway::register(journal).await;
+    gateway.append(journal, at(7), vec![]).await;
+    let lease = claim(journal).await;
+    let incarnation = gateway.incarnation;
+    let record = GatewayRecord { incarnation, number: 1, watermark: at(7), fenced: true };
+    for _ in 0..2 {
+        assert_eq!(journal.fence(SHARD, lease, incarnation).await.expect("fence"), Leased::Done(record.clone()));
+        assert_eq!(journal.register(SHARD, incarnation).await.expect("register"), record);
+    }
+    let unknown = Incarnation::random();
+    let fenced = GatewayRecord { incarnation: unknown, number: 0, watermark: Moment::default(), fenced: true };
+    assert_eq!(journal.fence(SHARD, lease, unknown).await.expect("fence"), Leased::Done(fenced.clone()));
+    assert_eq!(journal.register(SHARD, unknown).await.expect("register"), fenced);
+}
+
+pub(crate) async fn a_death_needs_the_lease_a_fence_and_a_room(journal: &impl Journal) {
+    let mut gateway = Gateway::register(journal).await;
+    let id = gateway.write(journal, room(0), "a").await;
+    let lease = claim(journal).await;
+    let incarnation = gateway.incarnation;
+    let last_word = entry(room(0), at(2), "death");
+    let alive = journal.death(SHARD, lease, incarnation, &last_word).await;
+    assert!(matches!(&alive, Err(JournalError::Refused(why)) if why.contains("not fenced")), "{alive:?}");
+    journal.fence(SHARD, lease, incarnation).await.expect("fence");
+    let nowhere = journal.death(SHARD, lease, incarnation, &entry(room(1), at(2), "death")).await;
+    assert!(matches!(&nowhere, Err(JournalError::Refused(why)) if why.contains("does not exist")), "{nowhere:?}");
+    journal.commit(&commit(lease, 1, vec![part(room(0), 1, 0, 1, id)])).await.expect("commit");
+    let before = journal.survey(SHARD, true).await.expect("survey");
+    assert_eq!((before.append, before.active), (1, vec![]));
+
+    let mut bells = journal.bells(&[SHARD]).await.expect("bells");
+    subscribed(&mut bells).await;
+    assert_eq!(journal.death(SHARD, lease, incarnation, &last_word).await.expect("death"), Leased::Done(()));
+    let entries = vec![(room(0), last(journal, &room(0)).await, bytes("death"))];
+    let bell = Bell { shard: SHARD, append: 2, incarnation, number: 0, watermark: at(1), entries };
+    assert_eq!(message(&mut bells).await, bell);
+    let after = journal.survey(SHARD, true).await.expect("survey");
+    assert_eq!((after.append, after.active), (2, vec![room(0)]));
+    assert_eq!(after.rooms, [head(room(0), 1, 1, at(2))]);
+    assert_eq!((after.gateways[0].number, after.gateways[0].watermark), (1, at(1)), "a death is no flush");
+}
+
+pub(crate) async fn heartbeats_run_out(journal: &impl Journal) {
+    let [long, short] = [Incarnation(1 << 100), Incarnation(2 << 100)];
+    let record = |incarnation, shards: &[u16]| WorkerRecord { incarnation, shards: shards.iter().map(|s| ShardId(*s)).collect() };
+    let alive = journal.heartbeat(long, &[], 60_000).await.expect("heartbeat");
+    assert_eq!(alive, [record(long, &[])]);
+    let alive = journal.heartbeat(short, &[ShardId(3), ShardId(0)], 150).await.expect("heartbeat");
+    assert_eq!(alive, [record(long, &[]), record(short, &[3, 0])]);
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let alive = journal.heartbeat(long, &[ShardId(1)], 60_000).await.expect("heartbeat");
+    assert_eq!(alive, [record(long, &[1])]);
+    // Taken back, and told to the others only.
+    assert_eq!(journal.heartbeat(long, &[ShardId(1)], 0).await.expect("heartbeat"), []);
+    assert_eq!(journal.heartbeat(short, &[], 60_000).await.expect("heartbeat"), [record(short, &[])]);
+}
+
+pub(crate) async fn a_survey_tells_everything_at_once(journal: &impl Journal) {
+    let empty = Survey { append: 0, commit: 0, gateways: vec![], active: vec![], rooms: vec![] };
+    assert_eq!(journal.survey(SHARD, true).await.expect("survey"), empty);
+    let mut gateways = [Gateway::register(journal).await, Gateway::register(journal).await];
+    gateways.sort_by_key(|gateway| gateway.incarnation);
+    let id = gateways[0].write(journal, room(0), "a").await;
+    gateways[1].write(journal, room(1), "b").await;
+    Gateway::register_in(journal, ShardId(0)).await.write(journal, room_of(ShardId(0), 0), "elsewhere").await;
+    let lease = claim(journal).await;
+    journal.fence(SHARD, lease, gateways[1].incarnation).await.expect("fence");
+    journal.commit(&commit(lease, 1, vec![part(room(0), 1, 0, 1, id)])).await.expect("commit");
+
+    let record = |n: usize, fenced| GatewayRecord { incarnation: gateways[n].incarnation, number: 1, watermark: at(1), fenced };
+    let mut rooms = vec![head(room(0), 1, 1, at(1)), head(room(1), 2, 0, at(1))];
+    rooms.sort_by(|a, b| a.room.cmp(&b.room));
+    let mut expected =
+        Survey { append: 2, commit: 1, gateways: vec![record(0, false), record(1, true)], active: vec![room(1)], rooms };
+    assert_eq!(journal.survey(SHARD, true).await.expect("survey"), expected);
+    expected.rooms.clear();
+    assert_eq!(journal.survey(SHARD, false).await.expect("survey"), expected);
+}
+
+pub(crate) async fn steps_for_shards_and_rooms_of_others_are_refused(journal: &impl Journal) {
+    let nowhere = ShardId(SHARDS);
+    let (someone, foreign) = (Incarnation::random(), room_of(ShardId(1), 0));
+    let lease = Lease { epoch: 1, owner: someone };
+    let errors = [
+        journal.register(nowhere, someone).await.map(|_| ()),
+        journal.bells(&[SHARD, nowhere]).await.map(|_| ()),
+        journal.survey(nowhere, false).await.map(|_| ()),
+        journal.claim(nowhere, None, someone).await.map(|_| ()),
+        journal.release(nowhere, lease).await,
+        journal.fence(nowhere, lease, someone).await.map(|_| ()),
+        journal.heads(nowhere, &[]).await.map(|_| ()),
+        journal.heads(SHARD, std::slice::from_ref(&foreign)).await.map(|_| ()),
+        journal.end_room(SHARD, lease, &foreign, 0).await.map(|_| ()),
+        journal.death(SHARD, lease, someone, &entry(foreign.clone(), at(1), "")).await.map(|_| ()),
+        journal.commit(&commit(lease, 1, vec![part(foreign, 1, 0, 1, StreamId::default())])).await.map(|_| ()),
+    ];
+    for (n, error) in errors.into_iter().enumerate() {
+        assert!(matches!(error, Err(JournalError::Refused(_))), "{n}: {error:?}");
+    }
+}
