@@ -1,5 +1,6 @@
 //! lasthit: who was first?
 
+pub mod gateway;
 pub mod journal;
 pub mod limits;
 pub mod rules;

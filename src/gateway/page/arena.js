@@ -32,6 +32,10 @@ const colours = new Map([[playerName, '#47e0c0']]);
 let keeping = false;
 let flashTimer;
 
+const mirrored = $('half').cloneNode(true);
+mirrored.removeAttribute('id');
+mirrored.setAttribute('transform', 'scale(-1 1)');
+$('half').after(mirrored);
 $('room').textContent = roomName;
 $('player').textContent = playerName;
 $('target').textContent = target[0].toUpperCase() + target.slice(1);
@@ -165,7 +169,7 @@ function result(slain) {
   if (!slain) return;
   const round = contest.decided?.round === contest.round.round ? contest.decided : null;
   const unsure = round?.losers.some((mark) => mark.photo);
-  $('kicker').replaceChildren('Last hit', ...(round ? tags({ ...round.winner, photo: unsure }) : []));
+  $('kicker').replaceChildren(contest.slayer === playerName ? 'You got the last hit' : 'Last hit', ...(round ? tags({ ...round.winner, photo: unsure }) : []));
   $('winner').textContent = contest.slayer ?? 'nobody';
   $('losers').replaceChildren(...(round?.losers ?? []).slice(0, 5).map((mark) => {
     const line = document.createElement('li');
@@ -186,7 +190,9 @@ function board() {
     const who = document.createElement('td');
     const dot = document.createElement('i');
     dot.style.background = colour(name);
-    who.append(dot, bold(name));
+    const both = document.createElement('span');
+    both.append(dot, bold(name));
+    who.append(both);
     row.append(who, cell(damage.toLocaleString('en')), cell(String(wins)));
     return row;
   }));

@@ -1,0 +1,3 @@
+//! The process that terminates WebSockets: stamps, appends, delivers.
+
+pub mod page;
