@@ -40,9 +40,11 @@ mod tests {
         while let Some(path) = wanted.pop() {
             let (kind, text) = asset(&path).unwrap_or_else(|| panic!("{path} is referred to and not served"));
             if kind == SCRIPT {
-                wanted.extend(between(text, "\nimport ", ";").iter().filter_map(|import| {
-                    Some(format!("/{}", import.split("'./").nth(1)?.trim_end_matches('\'')))
-                }));
+                wanted.extend(
+                    between(text, "\nimport ", ";")
+                        .iter()
+                        .filter_map(|import| Some(format!("/{}", import.split("'./").nth(1)?.trim_end_matches('\'')))),
+                );
             }
         }
     }
@@ -57,9 +59,11 @@ mod tests {
 
     #[test]
     fn nothing_is_loaded_from_elsewhere_and_no_other_path_is_served() {
-        for path in ["/", "/arena.css", "/arena.js", "/contest.js", "/precision.js", "/rival.js", "/timeline.js", "/favicon.svg"] {
+        for path in ["/", "/arena.css", "/arena.js", "/contest.js", "/precision.js", "/rival.js", "/timeline.js", "/favicon.svg"]
+        {
             let (_, text) = asset(path).expect(path);
-            let foreign: Vec<_> = between(text, "://", "\"").into_iter().filter(|u| !u.starts_with("www.w3.org/2000/svg")).collect();
+            let foreign: Vec<_> =
+                between(text, "://", "\"").into_iter().filter(|u| !u.starts_with("www.w3.org/2000/svg")).collect();
             assert!(foreign.is_empty(), "{path}: {foreign:?}");
         }
         for path in ["", "/page.rs", "/../Cargo.toml", "//"] {
