@@ -93,7 +93,7 @@ export class LasthitError extends Error {
 /**
  * Joins a room. Connects at once and reconnects until it is closed.
  * @param {string} room
- * @param {string} player
+ * @param {string | null} player null takes the name that the token says
  * @param {Options} [options]
  * @returns {Room}
  */
@@ -110,9 +110,10 @@ export function connect(room, player, options = {}) {
  * - `refused` (LasthitError): an action was refused for good.
  */
 export class Room {
-  /** @param {string} room @param {string} player @param {Options} options */
+  /** @param {string} room @param {string | null} player @param {Options} options */
   constructor(room, player, options) {
     this.room = room;
+    /** @type {string | null} */
     this.player = player;
     /** @type {Status} */
     this.status = 'connecting';
@@ -123,7 +124,7 @@ export class Room {
     this._options = options;
     this._WebSocket = options.WebSocket ?? globalThis.WebSocket;
     if (!this._WebSocket) throw new LasthitError('no_websocket', 'no global WebSocket: pass one as options.WebSocket');
-    /** @type {Map<string, { frame: string, sends: number, resolve: Function, reject: Function, player: string, timer: any }>} */
+    /** @type {Map<string, { frame: string, sends: number, resolve: Function, reject: Function, as?: string, timer: any }>} */
     this._pending = new Map();
     /** @type {Map<string, Set<Function>>} */
     this._handlers = new Map();
@@ -161,7 +162,7 @@ export class Room {
     }
     return new Promise((resolve, reject) => {
       const frame = JSON.stringify({ op, id, contest, as, args });
-      this._pending.set(id, { frame, sends: 0, resolve, reject, player: as ?? this.player, timer: null });
+      this._pending.set(id, { frame, sends: 0, resolve, reject, as, timer: null });
       if (this.status === 'open') this._send(id);
     });
   }
@@ -203,7 +204,7 @@ export class Room {
     const base = this._options.url ?? (page && `${page.protocol === 'https:' ? 'wss' : 'ws'}://${page.host}`);
     if (!base) throw new LasthitError('bad_url', 'options.url is missing, as in ws://127.0.0.1:7777');
     const url = new URL(`/v1/room/${encodeURIComponent(this.room)}`, base);
-    url.searchParams.set('player', this.player);
+    if (this.player) url.searchParams.set('player', this.player);
     if (this._options.role) url.searchParams.set('role', this._options.role);
     if (token) url.searchParams.set('token', token);
     if (this.since) url.searchParams.set('since', `${this.since.era}.${this.since.seq}`);
@@ -228,6 +229,7 @@ export class Room {
     const lost = this._lost || (this.since !== null && !welcome.resumed);
     this._lost = false;
     this.welcome = welcome;
+    this.player = welcome.player;
     this.since = { era: welcome.era, seq: welcome.seq };
     this._setStatus('open');
     if (lost) this._emit('gone', welcome);
@@ -246,13 +248,15 @@ export class Room {
     this._emit('verdict', verdict);
     if (verdict.event !== 'data' || verdict.id === undefined) return;
     const pending = this._pending.get(verdict.id);
-    if (pending && (verdict.player === pending.player || verdict.session === this.welcome?.session)) {
+    if (pending && (verdict.player === (pending.as ?? this.player) || verdict.session === this.welcome?.session)) {
       this._settle(verdict.id)?.resolve(verdict);
     }
   }
 
   _refused({ code, id, message }) {
     const pending = id === undefined ? undefined : this._pending.get(id);
+    // The close that follows decides: a new token, and the action is sent again, or the end.
+    if (code === 'expired') return;
     if (pending && PASSING.has(code) && pending.sends < SENDS_MAX) {
       clearTimeout(pending.timer);
       pending.timer = setTimeout(() => this._send(id), this._pause(pending.sends));

@@ -22,8 +22,8 @@ const params = new URLSearchParams(location.search);
 const target = params.get('target') || 'baron';
 const hitPoints = Number(params.get('hp')) || 12_000;
 const roomName = params.get('room') || 'baron-pit';
-const playerName = params.get('player') || ownName();
 const token = params.get('token') || undefined;
+const playerName = params.get('player') || nameIn(token) || ownName();
 const $ = (id) => document.getElementById(id);
 
 const contest = new Contest(target);
@@ -87,14 +87,15 @@ async function spawn() {
   if (keeping || contest.hp > 0) return;
   keeping = true;
   refresh();
-  const keeper = connect(roomName, KEEPER, { token, role: 'server', attempts: 2 });
+  const serving = room.welcome?.role === 'server';
+  const keeper = serving ? room : connect(roomName, KEEPER, { token, role: 'server', attempts: 2 });
   try {
     await keeper.act('spawn', { contest: target, args: { hp: hitPoints } });
   } catch (error) {
     say(`only a game server may place the target here (${error.message})`);
     note(null, 'waiting for a game server to place the target');
   }
-  keeper.close();
+  if (!serving) keeper.close();
   keeping = false;
   refresh();
 }
@@ -246,6 +247,15 @@ function cell(text) {
 function colour(player) {
   if (!colours.has(player)) colours.set(player, PALETTE[(colours.size - 1) % PALETTE.length]);
   return colours.get(player);
+}
+
+/** Whom a token is for; the gateway checks it, this only reads it. */
+function nameIn(text) {
+  try {
+    return JSON.parse(atob(text.split('.')[1].replaceAll('-', '+').replaceAll('_', '/'))).sub;
+  } catch {
+    return undefined;
+  }
 }
 
 /** A name of this tab's own, kept over reloads. */
