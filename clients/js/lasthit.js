@@ -64,8 +64,8 @@
 
 /** @typedef {'connecting' | 'open' | 'waiting' | 'closed'} Status */
 
-/** Close codes after which the same connection attempt cannot succeed. */
-const FINAL = new Set([1000]);
+/** The other side said goodbye: nothing is tried again. */
+const NORMAL = 1000;
 const SINCE_AHEAD = 4400;
 const TOKEN_EXPIRED = 4401;
 /** Refusals that a later attempt under the same id may not meet. */
@@ -305,7 +305,7 @@ export class Room {
     const welcomed = this.status === 'open';
     this._failures = welcomed && Date.now() - this._openedAt > STEADY_MS ? 0 : this._failures + 1;
     if (this.status === 'closed') return;
-    if (FINAL.has(code)) return this._end('closed', `the server closed the session: ${reason || code}`, code);
+    if (code === NORMAL) return this._end('closed', `the server closed the session: ${reason || code}`, code);
     if (code === SINCE_AHEAD) {
       // The room has less than was seen here: nothing to continue from.
       this.since = null;
