@@ -64,7 +64,7 @@ room.on('verdict', (verdict) => {
   const { what, mark } = happened;
   if (verdict.player === KEEPER && what !== 'spawn' && what !== 'despawn') return;
   if (what === 'hit' || what === 'win') struck(mark);
-  if (what === 'hit') return refresh();
+  if (what === 'hit' || what === 'again') return refresh();
   if (what === 'win') won(verdict, mark);
   else if (what === 'late') late(verdict, mark);
   else note(verdict.seq, ...({ join: [bold(verdict.player), ' came in'], leave: [bold(verdict.player), ' left'],
@@ -110,7 +110,7 @@ function late(verdict, mark) {
   const by = document.createElement('span');
   by.className = 'by';
   by.textContent = margin(mark, winner);
-  const line = note(verdict.seq, bold(mark.player), mark.photo ? ' lost a photo finish by ' : ' was late by ', by, ...tags(mark));
+  const line = note(verdict.seq, bold(mark.player), mark.photo ? ' lost a photo finish by ' : ' was late by ', by, ...tags({ ...mark, photo: false }));
   line.classList.add('late');
   if (mark.player === playerName) say(`you were late by ${by.textContent}${mark.photo ? ', a photo finish' : ''}`);
 }

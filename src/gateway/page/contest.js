@@ -39,7 +39,7 @@ export class Contest {
 
   /**
    * Applies a verdict; tells what happened, if it matters to this target.
-   * @returns {null | { what: 'join' | 'leave' | 'spawn' | 'despawn' | 'hit' | 'win' | 'late', mark?: Mark }}
+   * @returns {null | { what: 'join' | 'leave' | 'spawn' | 'despawn' | 'hit' | 'win' | 'late' | 'again', mark?: Mark }}
    */
   apply(v) {
     if (v.event === 'open' && v.player) {
@@ -77,8 +77,10 @@ export class Contest {
   #late(v, mark) {
     const round = this.decided?.round === v.round ? this.decided : null;
     if (round && round.marks.length < MARKS_MAX) round.marks.push(mark);
-    if (round && !round.losers.some((loser) => loser.player === mark.player)) round.losers.push(mark);
-    return { what: 'late', mark };
+    const counted = mark.player === this.slayer || round?.losers.some((loser) => loser.player === mark.player);
+    if (round && !counted) round.losers.push(mark);
+    // Whoever hits a fallen target once more has lost no second time.
+    return counted ? { what: 'again', mark } : { what: 'late', mark };
   }
 
   /** A spawn or a despawn: the verdict does not repeat the op, but only what is not alive can be spawned. */

@@ -30,7 +30,9 @@ export function startRival({ roomName, token, target, number }) {
   };
   room.on('welcome', (welcome) => !welcome.resumed && see(welcome.state?.targets?.[target]?.hp ?? 0));
   room.on('verdict', (verdict) => {
-    if (verdict.contest === target && verdict.outcome === 'granted' && verdict.body) see(verdict.body.hp);
+    if (verdict.contest !== target || verdict.outcome !== 'granted' || !verdict.body) return;
+    see(verdict.body.hp);
+    if (points === 0 && verdict.player === name) clearTimeout(timer);
   });
   return room;
 }
