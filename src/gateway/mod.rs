@@ -6,6 +6,7 @@ mod core;
 mod deliver;
 mod frames;
 mod hub;
+pub mod page;
 mod settle;
 
 pub use core::{Delivery, Joining};
