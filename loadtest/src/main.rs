@@ -48,10 +48,13 @@ fn main() -> ExitCode {
 
 async fn run_command(args: RunArgs) -> Result<ExitCode> {
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    // The processes that were started are in groups of their own, so that a terminal that is closed tells only this one.
+    let mut hangup = signal(SignalKind::hangup())?;
     let stop = async move {
         tokio::select! {
             _ = interrupt.recv() => {}
             _ = terminate.recv() => {}
+            _ = hangup.recv() => {}
         }
     };
     let mut stop = std::pin::pin!(stop);

@@ -71,9 +71,9 @@ impl Fleet {
         match fleet.start_all(&binary, spawn).await {
             Ok(()) => Ok(fleet),
             Err(e) => {
-                let logs = fleet.logs();
+                eprintln!("{}", fleet.logs());
                 fleet.end().await;
-                Err(e.context(logs))
+                Err(e)
             }
         }
     }

@@ -1,5 +1,6 @@
 //! Whole runs against a small gateway in this process, honest or with one fault of each kind.
 
+mod cost;
 mod mock;
 
 use std::time::Duration;

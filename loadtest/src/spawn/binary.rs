@@ -41,8 +41,10 @@ fn build(dir: &Path) -> Result<()> {
     ensure!(workspace.is_dir(), "lasthit is not beside the load generator: build it with `cargo build --release -p lasthit`");
     eprintln!("building lasthit ({profile})");
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    // Named together with the load generator, it shares the dependencies that were built for that; alone, it would ask
+    // for other features of them and build them again.
     let status = Command::new(cargo)
-        .args(["build", "-p", "lasthit", "--bin", "lasthit", "--profile", profile, "--target-dir"])
+        .args(["build", "-p", "lasthit", "-p", "loadtest", "--bins", "--profile", profile, "--target-dir"])
         .arg(target)
         .current_dir(workspace)
         .status()
