@@ -1,0 +1,185 @@
+//! The messages of the public protocol, as a client needs them: written whole, read only as far as the audit looks.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use anyhow::{Context, Result, bail};
+use serde::de::{Error, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
+use tokio_tungstenite::tungstenite::Message;
+
+/// How a session speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Encoding {
+    /// Text messages.
+    Json,
+    /// Binary messages: cheaper on both sides.
+    Msgpack,
+}
+
+impl Encoding {
+    /// The WebSocket subprotocol.
+    pub(crate) fn subprotocol(self) -> &'static str {
+        match self {
+            Self::Json => "lasthit.v1.json",
+            Self::Msgpack => "lasthit.v1.msgpack",
+        }
+    }
+
+    /// One message.
+    pub(crate) fn write(self, value: &impl Serialize) -> Result<Message> {
+        Ok(match self {
+            Self::Json => Message::text(serde_json::to_string(value)?),
+            Self::Msgpack => Message::binary(rmp_serde::to_vec_named(value)?),
+        })
+    }
+
+    /// Reads a message; fields that [`Frame`] does not name are skipped.
+    pub(crate) fn read<'a, T: Deserialize<'a>>(self, message: &'a Message) -> Result<T> {
+        match (self, message) {
+            (Self::Json, Message::Text(text)) => {
+                serde_json::from_str(text).with_context(|| format!("message is not understood: {:?}", shown(text)))
+            }
+            (Self::Msgpack, Message::Binary(bytes)) => {
+                rmp_serde::from_slice(bytes).with_context(|| format!("message of {} bytes is not understood", bytes.len()))
+            }
+            (_, other) => bail!("message of {} bytes does not fit the subprotocol {}", other.len(), self.subprotocol()),
+        }
+    }
+}
+
+fn shown(text: &str) -> &str {
+    text.char_indices().nth(200).map_or(text, |(end, _)| &text[..end])
+}
+
+/// An action.
+#[derive(Debug, Serialize)]
+pub(crate) struct Action<'a> {
+    /// What to do.
+    pub(crate) op: &'a str,
+    /// The client's name for it.
+    pub(crate) id: &'a str,
+    /// What is contested.
+    pub(crate) contest: &'a str,
+    /// For the rules.
+    pub(crate) args: &'a str,
+}
+
+/// What a client is sent: `welcome`, `verdict` and `error` have their fields out of these.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Frame<'a> {
+    /// Which of them.
+    #[serde(borrow)]
+    pub(crate) t: Text<'a>,
+    pub(crate) era: u64,
+    pub(crate) seq: u64,
+    pub(crate) from: Option<u64>,
+    #[serde(borrow)]
+    pub(crate) session: Text<'a>,
+    #[serde(borrow)]
+    pub(crate) id: Text<'a>,
+    #[serde(borrow)]
+    pub(crate) contest: Text<'a>,
+    pub(crate) round: u64,
+    #[serde(borrow)]
+    pub(crate) outcome: Text<'a>,
+    #[serde(borrow)]
+    pub(crate) code: Text<'a>,
+    #[serde(borrow)]
+    pub(crate) message: Text<'a>,
+}
+
+/// Text that is borrowed from the message unless JSON escapes are in it. Absent and nil are the empty text, which no
+/// field of the protocol has.
+#[derive(Default)]
+pub(crate) struct Text<'a>(Cow<'a, str>);
+
+impl std::ops::Deref for Text<'_> {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Text<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct AnyText;
+        impl<'de> Visitor<'de> for AnyText {
+            type Value = Text<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("text")
+            }
+
+            fn visit_borrowed_str<E: Error>(self, text: &'de str) -> Result<Text<'de>, E> {
+                Ok(Text(Cow::Borrowed(text)))
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<Text<'de>, E> {
+                Ok(Text(Cow::Owned(text.to_owned())))
+            }
+
+            fn visit_unit<E: Error>(self) -> Result<Text<'de>, E> {
+                Ok(Text::default())
+            }
+        }
+        deserializer.deserialize_any(AnyText)
+    }
+}
+
+/// The number behind the run's tag, of an id or a contest that this run made (`3fa94c01-17`).
+pub(crate) fn number(tag: &str, text: &str) -> Option<u64> {
+    text.strip_prefix(tag)?.strip_prefix('-')?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_encodings_give_the_same_verdict() {
+        let verdict = serde_json::json!({
+            "t": "verdict", "seq": 17, "from": 12, "event": "data", "session": "1a-2", "player": "p1", "id": "ab-3",
+            "contest": "k\"1", "round": 1, "outcome": "denied", "reason": "late", "arrival_ns": "123", "body": {"deep": [1, {"x": null}]},
+        });
+        for encoding in [Encoding::Json, Encoding::Msgpack] {
+            let message = encoding.write(&verdict).expect("message");
+            let frame: Frame<'_> = encoding.read(&message).expect("frame");
+            assert_eq!((&*frame.t, frame.seq, frame.from, frame.round), ("verdict", 17, Some(12), 1));
+            assert_eq!((&*frame.session, &*frame.id, &*frame.contest), ("1a-2", "ab-3", "k\"1"));
+            assert_eq!((&*frame.outcome, &*frame.code), ("denied", ""));
+        }
+    }
+
+    #[test]
+    fn the_wrong_kind_of_message_is_an_error() {
+        assert!(Encoding::Json.read::<Frame<'_>>(&Message::binary(vec![0x80])).is_err());
+        assert!(Encoding::Msgpack.read::<Frame<'_>>(&Message::text("{}")).is_err());
+        assert!(Encoding::Msgpack.read::<Frame<'_>>(&Message::binary(vec![0x91])).is_err());
+        assert!(Encoding::Json.read::<Frame<'_>>(&Message::text("{")).is_err());
+    }
+
+    #[test]
+    fn an_action_is_a_map_with_names() {
+        let action = Action { op: "claim", id: "ab-3", contest: "ab-0", args: "x" };
+        let message = Encoding::Msgpack.write(&action).expect("message");
+        let back: serde_json::Value = Encoding::Msgpack.read(&message).expect("value");
+        assert_eq!(back, serde_json::json!({"op": "claim", "id": "ab-3", "contest": "ab-0", "args": "x"}));
+    }
+
+    #[test]
+    fn numbers_of_other_runs_are_none_of_ours() {
+        assert_eq!(number("ab", "ab-17"), Some(17));
+        assert_eq!(number("ab", "ac-17"), None);
+        assert_eq!(number("ab", "ab17"), None);
+        assert_eq!(number("ab", "ab-x"), None);
+    }
+}

@@ -1,0 +1,49 @@
+//! Every bound of the load generator, with its unit last in its name.
+
+use std::time::Duration;
+
+/// Sessions of one run: what one machine's ports and file descriptors carry.
+pub(crate) const SESSIONS_MAX: u32 = 20_000;
+/// Actions a second, over all sessions.
+pub(crate) const RATE_MAX: u32 = 10_000_000;
+/// Actions of one run: each is remembered by one byte.
+pub(crate) const ACTIONS_MAX: u64 = 200_000_000;
+/// Actions that wait in one session until its socket takes them; what is over it is counted as not sent.
+pub(crate) const OUTBOX_ACTIONS_MAX: usize = 16 * 1024;
+/// Bytes that a session reads at a time.
+pub(crate) const READ_BYTES: usize = 8 * 1024;
+/// Bytes that a session's socket may owe before it takes no more actions.
+pub(crate) const WRITE_BYTES_MAX: usize = 256 * 1024;
+/// Sessions that are connecting at a time.
+pub(crate) const CONNECTING_MAX: usize = 64;
+/// How long one session may take to connect and be welcomed.
+pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
+/// Wake-ups of the schedule lie at least this far apart, so that high rates are sent in batches.
+pub(crate) const PACE: Duration = Duration::from_micros(50);
+/// From the last session's welcome to the first action.
+pub(crate) const LEAD: Duration = Duration::from_millis(100);
+/// How long a session's closing handshake may take.
+pub(crate) const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
+/// How late the latest hundredth of the sends may begin before the generator is said to be saturated.
+pub(crate) const LATENESS_P99_MAX: Duration = Duration::from_millis(5);
+/// The longest latency that is told apart from longer ones.
+pub(crate) const LATENCY_MAX: Duration = Duration::from_secs(600);
+/// How often the progress line is drawn.
+pub(crate) const PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
+/// Gateways or workers that one command starts.
+pub(crate) const SPAWN_MAX: u16 = 64;
+/// How long a started process may take to be ready.
+pub(crate) const READY_TIMEOUT: Duration = Duration::from_secs(20);
+/// How often it is asked.
+pub(crate) const READY_INTERVAL: Duration = Duration::from_millis(25);
+/// How long one such question may take.
+pub(crate) const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long a process may take to end by itself before it is killed: a little more than it gives itself.
+pub(crate) const END_TIMEOUT: Duration = Duration::from_secs(12);
+/// Lines of a failed process's log that are shown.
+pub(crate) const LOG_LINES_MAX: usize = 20;
+/// Bytes of a failed process's log that are read for them.
+pub(crate) const LOG_BYTES_MAX: u64 = 16 * 1024;
+
+const _: () = assert!(END_TIMEOUT.as_secs() > lasthit::limits::DRAIN_TIMEOUT.as_secs());
+const _: () = assert!(OUTBOX_ACTIONS_MAX > 1024 && READ_BYTES >= lasthit::limits::MESSAGE_BYTES_MAX);

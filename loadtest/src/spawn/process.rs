@@ -1,0 +1,206 @@
+//! One process under test: its handle, its log, its readiness and its end.
+
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use anyhow::{Context, Result, bail};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::process::{Child, Command};
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::limits::{END_TIMEOUT, LOG_BYTES_MAX, LOG_LINES_MAX, PROBE_TIMEOUT, READY_INTERVAL, READY_TIMEOUT};
+
+/// A running process. Killed when it is dropped without [`Process::end`].
+#[derive(Debug)]
+pub(super) struct Process {
+    name: String,
+    child: Child,
+    log: PathBuf,
+    asked: Asked,
+}
+
+/// How it tells that it is ready.
+#[derive(Debug)]
+enum Asked {
+    /// A Redis, on its socket.
+    Redis(PathBuf),
+    /// `/readyz`, on its admin address.
+    Admin(SocketAddr),
+}
+
+impl Process {
+    /// A Redis without persistence that only `socket` leads to.
+    pub(super) fn redis(dir: &Path, socket: &Path) -> Result<Self> {
+        let mut command = Command::new("redis-server");
+        command.args(["--port", "0", "--save", "", "--appendonly", "no", "--unixsocket"]).arg(socket).arg("--dir").arg(dir);
+        let started = Self::start("redis", command, dir, Asked::Redis(socket.to_owned()));
+        started.context("install redis-server (apt install redis-server), or use --spawn serve, which needs none")
+    }
+
+    /// A role of lasthit's.
+    pub(super) fn lasthit(binary: &Path, name: &str, args: &[&str], admin: SocketAddr, dir: &Path) -> Result<Self> {
+        let mut command = Command::new(binary);
+        command.args(args);
+        // The load is spread over few sessions: their usual limit would measure the limit.
+        if std::env::var_os("LASTHIT_ACTIONS_PER_SECOND").is_none() {
+            command.env("LASTHIT_ACTIONS_PER_SECOND", "1000000");
+        }
+        Self::start(name, command, dir, Asked::Admin(admin))
+    }
+
+    fn start(name: &str, mut command: Command, dir: &Path, asked: Asked) -> Result<Self> {
+        let log = dir.join(format!("{name}.log"));
+        let file = File::create(&log).with_context(|| format!("no log for {name}"))?;
+        // A group of its own: the terminal's Ctrl-C is for the load generator, which then ends its processes in order.
+        command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file).process_group(0).kill_on_drop(true);
+        let child = command.spawn().with_context(|| format!("{name} cannot be started"))?;
+        Ok(Self { name: name.to_owned(), child, log, asked })
+    }
+
+    /// Whether it is a Redis, which others need until they have ended.
+    pub(super) fn is_redis(&self) -> bool {
+        matches!(self.asked, Asked::Redis(_))
+    }
+
+    /// Returns when it says that it is ready.
+    pub(super) async fn ready(&mut self) -> Result<()> {
+        let deadline = Instant::now() + READY_TIMEOUT;
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                bail!("{} ended before it was ready: {status}", self.name);
+            }
+            if timeout(PROBE_TIMEOUT, self.asked.is_ready()).await.unwrap_or(false) {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                bail!("{} was not ready within {READY_TIMEOUT:?}", self.name);
+            }
+            sleep(READY_INTERVAL).await;
+        }
+    }
+
+    /// Its state and the end of its log.
+    pub(super) fn log(&mut self) -> String {
+        let state = match self.child.try_wait() {
+            Ok(Some(status)) => format!("ended with {status}"),
+            _ => "runs".to_owned(),
+        };
+        let tail = tail(&self.log).unwrap_or_else(|e| format!("its log cannot be read: {e}\n"));
+        format!("--- {} ({state})\n{tail}", self.name)
+    }
+
+    /// Asks it to end, waits, kills it if that takes too long.
+    pub(super) async fn end(mut self) {
+        if let Some(pid) = self.child.id().and_then(|id| i32::try_from(id).ok()) {
+            // It may have ended by itself just now; waiting tells.
+            let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
+        }
+        if timeout(END_TIMEOUT, self.child.wait()).await.is_err() {
+            eprintln!("warning: {} did not end within {END_TIMEOUT:?} and is killed", self.name);
+            if let Err(e) = self.child.kill().await {
+                eprintln!("warning: {} cannot be killed: {e}", self.name);
+            }
+        }
+    }
+}
+
+impl Asked {
+    async fn is_ready(&self) -> bool {
+        match self {
+            Self::Redis(socket) => match UnixStream::connect(socket).await {
+                Ok(stream) => answers(stream, "PING\r\n", "+PONG").await,
+                Err(_) => false,
+            },
+            Self::Admin(address) => match TcpStream::connect(address).await {
+                Ok(stream) => {
+                    let request = format!("GET /readyz HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
+                    answers(stream, &request, "HTTP/1.1 200").await
+                }
+                Err(_) => false,
+            },
+        }
+    }
+}
+
+async fn answers(mut stream: impl AsyncRead + AsyncWrite + Unpin, question: &str, answer: &str) -> bool {
+    let mut got = vec![0; answer.len()];
+    let asked = stream.write_all(question.as_bytes()).await;
+    asked.is_ok() && stream.read_exact(&mut got).await.is_ok() && got == answer.as_bytes()
+}
+
+/// The last lines of a file.
+fn tail(path: &Path) -> std::io::Result<String> {
+    let mut file = File::open(path)?;
+    let len = file.metadata()?.len();
+    file.seek(SeekFrom::Start(len.saturating_sub(LOG_BYTES_MAX)))?;
+    let mut bytes = Vec::new();
+    file.take(LOG_BYTES_MAX).read_to_end(&mut bytes)?;
+    let text = String::from_utf8_lossy(&bytes);
+    let lines: Vec<&str> = text.lines().collect();
+    Ok(lines[lines.len().saturating_sub(LOG_LINES_MAX)..].iter().flat_map(|line| [line, "\n"]).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shell(dir: &Path, script: &str) -> Process {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]);
+        Process::start("sh", command, dir, Asked::Redis(dir.join("none"))).expect("sh")
+    }
+
+    fn is_alive(pid: u32) -> bool {
+        kill(Pid::from_raw(i32::try_from(pid).expect("pid")), None).is_ok()
+    }
+
+    #[tokio::test]
+    async fn a_process_that_ends_early_is_told_with_its_log() {
+        let dir = tempfile::tempdir().expect("dir");
+        let mut process = shell(dir.path(), "seq 1 30; echo no such flag >&2; exit 3");
+        let error = process.ready().await.expect_err("not ready").to_string();
+        assert!(error.contains("sh ended before it was ready") && error.contains('3'), "{error}");
+        let log = process.log();
+        assert!(log.contains("no such flag") && log.contains("\n30\n") && !log.contains("\n11\n"), "{log}");
+    }
+
+    #[tokio::test]
+    async fn processes_end_with_their_handles() {
+        let dir = tempfile::tempdir().expect("dir");
+        let asked = shell(dir.path(), "exec sleep 60");
+        let pid = asked.child.id().expect("runs");
+        assert!(is_alive(pid));
+        asked.end().await;
+        assert!(!is_alive(pid));
+
+        let dropped = shell(dir.path(), "exec sleep 60");
+        let pid = dropped.child.id().expect("runs");
+        drop(dropped);
+        for _ in 0..200 {
+            sleep(READY_INTERVAL).await;
+            if !is_alive(pid) {
+                return;
+            }
+        }
+        panic!("a dropped process lives on");
+    }
+
+    #[tokio::test]
+    async fn a_private_redis_is_ready_and_ends() {
+        let dir = tempfile::tempdir().expect("dir");
+        let socket = dir.path().join("redis.sock");
+        let Ok(mut redis) = Process::redis(dir.path(), &socket) else {
+            eprintln!("skipped: redis-server is not installed");
+            return;
+        };
+        redis.ready().await.expect("ready");
+        redis.end().await;
+        assert!(!socket.exists());
+    }
+}

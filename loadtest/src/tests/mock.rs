@@ -1,0 +1,153 @@
+//! A gateway that keeps its rooms in memory and decides by the order in which it reads.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use futures_util::{SinkExt, StreamExt};
+use serde_json::{Value, json};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_tungstenite::accept_hdr_async;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request, Response};
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+
+use crate::frame::Encoding;
+
+/// What goes wrong, once, at the 50th action.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fault {
+    None,
+    Lose,
+    Double,
+    Gap,
+    SecondWinner,
+    Refuse,
+    Close,
+}
+
+pub(super) struct Mock {
+    address: SocketAddr,
+}
+
+#[derive(Default)]
+struct State {
+    actions: u64,
+    sessions: u64,
+    rooms: HashMap<String, Room>,
+}
+
+#[derive(Default)]
+struct Room {
+    seq: u64,
+    /// The last action was shown nowhere: a fault that waits for the next contest that has a winner.
+    winners: HashMap<String, String>,
+}
+
+struct Session {
+    encoding: Encoding,
+    room: String,
+    name: String,
+    /// The last `seq` that it was told of.
+    told: u64,
+    fault: Fault,
+    state: Arc<Mutex<State>>,
+}
+
+impl Mock {
+    pub(super) async fn start(fault: Fault) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("port");
+        let address = listener.local_addr().expect("address");
+        tokio::spawn(async move {
+            let state = Arc::new(Mutex::new(State::default()));
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(session(stream, fault, Arc::clone(&state)));
+            }
+        });
+        Self { address }
+    }
+
+    /// The same gateway under as many URLs.
+    pub(super) fn urls(&self, count: usize) -> Vec<String> {
+        vec![format!("ws://{}", self.address); count]
+    }
+}
+
+#[expect(clippy::result_large_err, reason = "the handshake's callback has this type")]
+async fn session(stream: TcpStream, fault: Fault, state: Arc<Mutex<State>>) {
+    let (mut path, mut protocol) = (String::new(), String::new());
+    let mut socket = accept_hdr_async(stream, |request: &Request, mut response: Response| -> Result<Response, ErrorResponse> {
+        path = request.uri().to_string();
+        let asked = request.headers()["sec-websocket-protocol"].clone();
+        protocol = asked.to_str().expect("text").to_owned();
+        response.headers_mut().insert("sec-websocket-protocol", asked);
+        Ok(response)
+    })
+    .await
+    .expect("handshake");
+    let (room, player) = path.strip_prefix("/v1/room/").and_then(|p| p.split_once("?player=")).expect("the protocol's path");
+    assert!(room.starts_with("load-") && player.starts_with('p'), "{path}");
+    let encoding = if protocol == "lasthit.v1.json" { Encoding::Json } else { Encoding::Msgpack };
+    assert_eq!(encoding.subprotocol(), protocol);
+    let (name, told) = {
+        let mut state = state.lock().expect("lock");
+        state.sessions += 1;
+        (format!("mock-{}", state.sessions), state.rooms.entry(room.to_owned()).or_default().seq)
+    };
+    let mut session = Session { encoding, room: room.to_owned(), name, told, fault, state };
+    let welcome = json!({"t": "welcome", "session": session.name, "era": 1, "seq": told, "state": {"held": 0, "claims": {}}});
+    socket.send(encoding.write(&welcome).expect("welcome")).await.expect("send");
+    while let Some(Ok(message)) = socket.next().await {
+        let Ok(action) = encoding.read::<Value>(&message) else { continue };
+        for answer in session.answers(&action) {
+            if socket.send(answer).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+impl Session {
+    fn answers(&mut self, action: &Value) -> Vec<Message> {
+        let state = Arc::clone(&self.state);
+        let mut state = state.lock().expect("lock");
+        state.actions += 1;
+        let faulty = state.actions == 50;
+        let room = state.rooms.get_mut(&self.room).expect("joined");
+        let text = |field: &str| action[field].as_str().expect("text").to_owned();
+        assert_eq!((text("op").as_str(), text("args").len()), ("claim", 64));
+        let (id, contest) = (text("id"), text("contest"));
+        if faulty && self.fault == Fault::Refuse {
+            let error = json!({"t": "error", "code": "busy", "id": id, "message": "room \"load-0\" is \u{e9}"});
+            return vec![self.encoding.write(&error).expect("error")];
+        }
+        if faulty && self.fault == Fault::Close {
+            return vec![Message::Close(Some(CloseFrame { code: 4408.into(), reason: "slow".into() }))];
+        }
+        room.seq += 1;
+        let won = !room.winners.contains_key(&contest);
+        let granted = won || faulty && self.fault == Fault::SecondWinner;
+        room.winners.entry(contest.clone()).or_insert(id.clone());
+        if faulty && self.fault == Fault::Lose {
+            return vec![];
+        }
+        let mut verdict = json!({
+            "t": "verdict", "seq": room.seq, "event": "data", "session": self.name, "id": id, "contest": contest, "round": 1,
+            "outcome": if granted { "granted" } else { "denied" },
+        });
+        // What others were told lies between.
+        if self.told + 1 < room.seq && !(faulty && self.fault == Fault::Gap) {
+            verdict["from"] = json!(self.told + 1);
+        }
+        self.told = room.seq;
+        let mut answers = vec![self.encoding.write(&verdict).expect("verdict")];
+        if faulty && self.fault == Fault::Double {
+            room.seq += 1;
+            self.told = room.seq;
+            verdict["seq"] = json!(room.seq);
+            verdict.as_object_mut().expect("map").remove("from");
+            answers.push(self.encoding.write(&verdict).expect("verdict"));
+        }
+        answers
+    }
+}
