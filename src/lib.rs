@@ -1,9 +1,17 @@
 //! lasthit: who was first?
 
+pub mod admin;
+pub mod cli;
 pub mod clock;
+pub mod config;
 pub mod gateway;
 pub mod journal;
 pub mod limits;
+pub mod metrics;
+pub mod roles;
 pub mod rules;
+pub mod runtime;
+pub mod shutdown;
+pub mod telemetry;
 pub mod types;
 pub mod wire;

@@ -105,6 +105,48 @@ pub const ROOM_LINGER: Duration = Duration::from_secs(30);
 /// How long resolved events and verdicts are kept for `since` and replay.
 pub const RETENTION: Duration = Duration::from_secs(600);
 
+/// Rooms that a worker may resolve at once.
+pub const CONCURRENCY_MAX: usize = 1024;
+/// Sessions per gateway that may be configured.
+pub const SESSIONS_SETTING_MAX: usize = 200_000;
+/// Actions that one session may send in a second unless configured otherwise.
+pub const ACTIONS_PER_SECOND: u32 = 1_000;
+/// Actions per second that may be configured.
+pub const ACTIONS_PER_SECOND_MAX: u32 = 1_000_000;
+/// Shortest configurable silence after which a gateway is fenced, in milliseconds.
+pub const GATEWAY_TIMEOUT_MS_MIN: u64 = 250;
+/// Longest configurable silence after which a gateway is fenced, in milliseconds.
+pub const GATEWAY_TIMEOUT_MS_MAX: u64 = 60_000;
+/// Shortest configurable lease, in milliseconds.
+pub const LEASE_MS_MIN: u64 = 800;
+/// Longest configurable lease, in milliseconds.
+pub const LEASE_MS_MAX: u64 = 60_000;
+/// Shortest configurable retention.
+pub const RETENTION_MIN: Duration = Duration::from_secs(1);
+/// Longest configurable retention.
+pub const RETENTION_MAX: Duration = Duration::from_secs(30 * 86_400);
+/// Shortest configurable time that a room may be empty before it ends.
+pub const ROOM_LINGER_MIN: Duration = Duration::from_millis(100);
+/// Longest configurable time that a room may be empty before it ends.
+pub const ROOM_LINGER_MAX: Duration = Duration::from_secs(86_400);
+/// Bytes of the prefix of all Redis keys.
+pub const PREFIX_BYTES_MAX: usize = 32;
+/// Bytes of the key of the players' tokens, at least: as many as its hash has (RFC 7518, section 3.2).
+pub const JWT_KEY_BYTES_MIN: usize = 32;
+/// Bytes of the key of the players' tokens, at most.
+pub const JWT_KEY_BYTES_MAX: usize = 4096;
+/// Bytes of a player's token.
+pub const TOKEN_BYTES_MAX: usize = 4096;
+/// Connections to the admin address at once.
+pub const ADMIN_CONNECTIONS_MAX: usize = 64;
+/// How long one connection to the admin address may live.
+pub const ADMIN_CONNECTION_TIMEOUT: Duration = Duration::from_secs(60);
+/// How often the samples behind the histograms are folded into their buckets.
+pub const METRICS_UPKEEP_INTERVAL: Duration = Duration::from_secs(1);
+
+const _: () = assert!(PROBE_INTERVAL.as_millis() * 10 < GATEWAY_TIMEOUT_MS_MIN as u128);
+const _: () = assert!(HEARTBEAT_INTERVAL.as_millis() * 3 < LEASE_MS_MIN as u128);
+const _: () = assert!(SESSIONS_MAX <= SESSIONS_SETTING_MAX);
 const _: () = assert!(HEARTBEAT_INTERVAL.as_millis() * 3 < LEASE_TIMEOUT.as_millis());
 const _: () = assert!(PROBE_INTERVAL.as_millis() * 10 < GATEWAY_TIMEOUT.as_millis());
 const _: () = assert!(FIELD_BYTES_MAX * 4 < MESSAGE_BYTES_MAX);

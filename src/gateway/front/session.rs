@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep_until};
 use tokio_tungstenite::tungstenite::{Error, Message};
 
 use super::http::Upgraded;
-use super::socket::{Socket, Step, is_lost};
+use super::socket::{Socket, Step, cut, is_lost};
 use super::{Front, Settings};
 use crate::clock::monotonic_ns;
 use crate::gateway::hub::{Delivery, Hub, Outbox};
@@ -241,9 +241,9 @@ impl<'a> Session<'a> {
             }
             Ending::Broken(error) => {
                 let code = code_of(&error);
-                let reason: String = error.to_string().to_lowercase();
-                self.hub.error(self.id, cut(&reason).to_owned(), stream.lost());
-                Some((code, cut(&reason)[..cut(&reason).len().min(120)].to_owned()))
+                let reason = error.to_string().to_lowercase();
+                self.hub.error(self.id, cut(&reason, REASON_BYTES_MAX).to_owned(), stream.lost());
+                Some((code, reason))
             }
         }
     }
@@ -255,13 +255,4 @@ fn code_of(error: &Error) -> u16 {
         Error::Utf8(_) => close::BAD_DATA,
         _ => close::PROTOCOL,
     }
-}
-
-/// The text, as far as a reason may be long.
-fn cut(text: &str) -> &str {
-    let mut end = text.len().min(REASON_BYTES_MAX);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    &text[..end]
 }

@@ -22,6 +22,9 @@ use crate::gateway::arrival::StampedStream;
 use crate::limits::{LINGER_BYTES_MAX, MESSAGE_BYTES_MAX, SESSION_READ_BYTES, SESSION_WRITE_BYTES, SESSION_WRITE_BYTES_MAX};
 use crate::wire::client::{Encoding, close};
 
+/// Bytes of a close frame's reason (RFC 6455, section 5.5: 125 with the code).
+const CLOSE_REASON_BYTES_MAX: usize = 123;
+
 /// What happened on the socket.
 #[derive(Debug)]
 pub(super) enum Step {
@@ -84,7 +87,7 @@ impl Socket {
         self.blocked.is_none()
     }
 
-    /// Whether reading came to an end before.
+    /// Takes note that the welcome is there.
     pub(super) fn welcomed(&mut self) {
         self.welcome_by = None;
     }
@@ -184,7 +187,7 @@ impl Socket {
     pub(super) async fn close(mut self, code: Option<(u16, String)>, settings: &Settings) {
         let goodbye = async {
             if let Some((code, reason)) = code {
-                let frame = CloseFrame { code: CloseCode::from(code), reason: reason.into() };
+                let frame = CloseFrame { code: CloseCode::from(code), reason: cut(&reason, CLOSE_REASON_BYTES_MAX).into() };
                 let _ = self.ws.send(Message::Close(Some(frame))).await;
             }
             let _ = self.ws.flush().await;
@@ -224,4 +227,13 @@ pub(super) fn is_lost(error: &Error) -> bool {
         ),
         _ => false,
     }
+}
+
+/// The text, as far as it fits into `most` bytes.
+pub(super) fn cut(text: &str, most: usize) -> &str {
+    let mut end = text.len().min(most);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
 }

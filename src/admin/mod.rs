@@ -1,0 +1,134 @@
+//! The operator's side door: health, readiness and metrics over HTTP, on an address of its own.
+//!
+//! | path | answer |
+//! |---|---|
+//! | `/healthz` | 200 while the process runs |
+//! | `/readyz` | 200 when every check passes; else 503 with one line per failing check |
+//! | `/metrics` | Prometheus text |
+
+mod readiness;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::IntoResponse;
+use axum::routing::get;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+
+pub use readiness::Readiness;
+
+use crate::limits::{ADMIN_CONNECTION_TIMEOUT, ADMIN_CONNECTIONS_MAX, HANDSHAKE_TIMEOUT, METRICS_UPKEEP_INTERVAL};
+
+const INDEX: &str = "lasthit admin\n\n/healthz  200 while the process runs\n/readyz   200 when it can do its work, else 503 and why\n/metrics  prometheus text\n";
+
+/// How long a failed accept (out of descriptors) rests before the next.
+const ACCEPT_REST: Duration = Duration::from_millis(100);
+
+/// Why the admin address could not be served.
+#[derive(Debug, thiserror::Error)]
+pub enum AdminError {
+    /// The address is taken, or not this host's.
+    #[error("admin cannot listen on {address}: {source}; choose another with --admin IP:PORT, or --admin none")]
+    Listen {
+        /// The asked address.
+        address: SocketAddr,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+}
+
+/// A bound admin address.
+#[derive(Debug)]
+pub struct Admin {
+    listener: TcpListener,
+    address: SocketAddr,
+}
+
+impl Admin {
+    /// Listens.
+    ///
+    /// # Errors
+    /// When the address cannot be listened on.
+    pub async fn bind(address: SocketAddr) -> Result<Self, AdminError> {
+        let failed = |source| AdminError::Listen { address, source };
+        let listener = TcpListener::bind(address).await.map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        Ok(Self { listener, address })
+    }
+
+    /// Where it listens: the real port when 0 was asked for.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Answers until `stop`, and keeps the metrics small. While a process drains it goes on: stop it last.
+    pub async fn run(self, readiness: Readiness, metrics: PrometheusHandle, stop: CancellationToken) {
+        let router = router(readiness, metrics.clone());
+        let permits = Arc::new(Semaphore::new(ADMIN_CONNECTIONS_MAX));
+        let mut upkeep = tokio::time::interval(METRICS_UPKEEP_INTERVAL);
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                _ = upkeep.tick() => metrics.run_upkeep(),
+                (permit, accepted) = accept(&self.listener, &permits) => match (permit, accepted) {
+                    (Some(permit), Ok(stream)) => {
+                        tokio::spawn(stop.clone().run_until_cancelled_owned(answer(stream, router.clone(), permit)));
+                    }
+                    (_, Err(error)) => {
+                        tracing::warn!(%error, "admin cannot accept a connection");
+                        tokio::time::sleep(ACCEPT_REST).await;
+                    }
+                    (None, _) => return,
+                },
+            }
+        }
+    }
+}
+
+/// The permit comes first: connections over the bound wait in the kernel's queue.
+async fn accept(listener: &TcpListener, permits: &Arc<Semaphore>) -> (Option<OwnedSemaphorePermit>, std::io::Result<TcpStream>) {
+    let permit = permits.clone().acquire_owned().await.ok();
+    (permit, listener.accept().await.map(|(stream, _)| stream))
+}
+
+async fn answer(stream: TcpStream, router: Router, _permit: OwnedSemaphorePermit) {
+    let mut http = hyper::server::conn::http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(HANDSHAKE_TIMEOUT);
+    let connection = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    // Whatever a client does to its own connection is no news.
+    let _ = tokio::time::timeout(ADMIN_CONNECTION_TIMEOUT, connection).await;
+}
+
+fn router(readiness: Readiness, metrics: PrometheusHandle) -> Router {
+    Router::new()
+        .route("/", get(|| async { INDEX }))
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(readyz).with_state(readiness))
+        .route("/metrics", get(prometheus).with_state(metrics))
+        .fallback(|| async { (StatusCode::NOT_FOUND, "not found: use /healthz, /readyz or /metrics\n") })
+}
+
+async fn readyz(State(readiness): State<Readiness>) -> impl IntoResponse {
+    match readiness.failing() {
+        failing if failing.is_empty() => (StatusCode::OK, "ready\n".to_owned()),
+        failing => (StatusCode::SERVICE_UNAVAILABLE, failing.join("\n") + "\n"),
+    }
+}
+
+async fn prometheus(State(metrics): State<PrometheusHandle>) -> impl IntoResponse {
+    ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], metrics.render())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,240 @@
+//! The command line. It only collects texts: [`Config::load`] judges them together with environment and file, so that
+//! all mistakes are reported at once.
+
+use clap::error::ErrorKind;
+use clap::{Args, Parser, Subcommand};
+use serde::Serialize;
+
+use crate::config::{Config, ConfigError, Flags, ProcessRole};
+
+const ABOUT: &str = "Decides who was first: a game event sequencer with arrival order and exactly-once verdicts";
+
+const SETTINGS: &str = "\
+Every setting may also stand in the environment (--lease-ms is LASTHIT_LEASE_MS) and in the file that --config or
+LASTHIT_CONFIG names (lease_ms = 1000). Flags win over the environment, the environment over the file.";
+
+#[derive(Debug, Parser)]
+#[command(name = "lasthit", version, about = ABOUT, after_help = SETTINGS, disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Gateway and worker in one process, rooms in memory: nothing to install, nothing kept
+    #[command(after_help = SERVE)]
+    Serve {
+        #[command(flatten)]
+        gateway: GatewayArgs,
+        #[command(flatten)]
+        worker: WorkerArgs,
+        #[command(flatten)]
+        common: CommonArgs,
+    },
+    /// Takes in players' WebSockets and stamps what arrives; start as many as wanted
+    #[command(after_help = GATEWAY)]
+    Gateway {
+        #[command(flatten)]
+        redis: RedisArgs,
+        #[command(flatten)]
+        gateway: GatewayArgs,
+        #[command(flatten)]
+        common: CommonArgs,
+    },
+    /// Puts events in order, resolves rooms, commits verdicts; start as many as wanted
+    #[command(after_help = WORKER)]
+    Worker {
+        #[command(flatten)]
+        redis: RedisArgs,
+        #[command(flatten)]
+        worker: WorkerArgs,
+        #[command(flatten)]
+        common: CommonArgs,
+    },
+}
+
+const SERVE: &str = "\
+Examples:
+  lasthit serve                                   then open http://127.0.0.1:7777/ in two tabs
+  lasthit serve --listen 127.0.0.1:8000 --admin none
+  LASTHIT_JWT_KEY=\"$(openssl rand -hex 32)\" lasthit serve --listen 0.0.0.0:7777
+  lasthit serve --config lasthit.toml             with rules by room name:
+      [[rooms]]
+      pattern = \"quiz-*\"
+      rules = \"claim\"          # or last_hit
+      audience = \"room\"        # or sender; for claim only";
+
+const GATEWAY: &str = "\
+Examples:
+  lasthit gateway --redis redis://127.0.0.1:6379
+  lasthit gateway --redis unix:///run/redis.sock --listen 127.0.0.1:7787 --admin 127.0.0.1:7788
+  LASTHIT_REDIS=rediss://user:password@redis.example:6380 \\
+    lasthit gateway --listen 0.0.0.0:7777 --jwt-key-file /etc/lasthit/jwt.key --allowed-origins https://game.example";
+
+const WORKER: &str = "\
+A worker serves no health and metrics unless --admin gives it an address, so that several start side by side.
+
+Examples:
+  lasthit worker --redis redis://127.0.0.1:6379
+  lasthit worker --redis redis://127.0.0.1:6379 --admin 127.0.0.1:7779 --concurrency 4 --lease-ms 2000";
+
+#[derive(Debug, Args, Serialize)]
+struct RedisArgs {
+    /// redis://, rediss:// or unix://; with a password better in LASTHIT_REDIS, as process lists show flags
+    #[arg(long, value_name = "URL")]
+    redis: Option<String>,
+    /// What every key begins with [default: lasthit]
+    #[arg(long, value_name = "TEXT")]
+    prefix: Option<String>,
+    /// Groups of rooms that workers share; fixed for a deployment [default: 8]
+    #[arg(long, value_name = "N")]
+    shards: Option<String>,
+}
+
+#[derive(Debug, Args, Serialize)]
+struct GatewayArgs {
+    /// Where players connect [default: 127.0.0.1:7777]
+    #[arg(long, value_name = "IP:PORT")]
+    listen: Option<String>,
+    /// Holds the key of the players' tokens (HS256); the key itself may stand in LASTHIT_JWT_KEY
+    #[arg(long, value_name = "FILE")]
+    jwt_key_file: Option<String>,
+    /// Web pages that may connect, as https://a,https://b or * [default: loopback pages and the gateway's own]
+    #[arg(long, value_name = "LIST")]
+    allowed_origins: Option<String>,
+    /// Sessions at once [default: 20000]
+    #[arg(long, value_name = "N")]
+    sessions_max: Option<String>,
+    /// Actions of one session in a second [default: 1000]
+    #[arg(long, value_name = "N")]
+    actions_per_second: Option<String>,
+}
+
+#[derive(Debug, Args, Serialize)]
+struct WorkerArgs {
+    /// Rooms that are resolved at once [default: the cores]
+    #[arg(long, value_name = "N")]
+    concurrency: Option<String>,
+    /// How long a gateway may owe its watermark before it is fenced [default: 1000]
+    #[arg(long, value_name = "MS")]
+    gateway_timeout_ms: Option<String>,
+    /// How long a silent worker keeps its shards [default: 1000]
+    #[arg(long, value_name = "MS")]
+    lease_ms: Option<String>,
+    /// How long events and verdicts are kept for `since` and replay [default: 10m]
+    #[arg(long, value_name = "TIME")]
+    retention: Option<String>,
+    /// How long a room may be empty before it ends [default: 30s]
+    #[arg(long, value_name = "TIME")]
+    room_linger: Option<String>,
+    /// What a verdict has survived before anyone sees it: redis [default: redis]
+    #[arg(long, value_name = "LEVEL")]
+    durability: Option<String>,
+}
+
+#[derive(Debug, Args, Serialize)]
+struct CommonArgs {
+    /// A TOML file with settings and rules by room name
+    #[arg(long, value_name = "FILE")]
+    config: Option<String>,
+    /// Where health and metrics are served, or none [default: 127.0.0.1:7778; worker: none]
+    #[arg(long, value_name = "IP:PORT")]
+    admin: Option<String>,
+    /// Let other hosts reach --listen without a key, and --admin; anyone who does could act as anyone
+    #[arg(long)]
+    allow_remote: bool,
+    /// text or json, on stderr [default: text]
+    #[arg(long, value_name = "FORMAT")]
+    log_format: Option<String>,
+    /// error, warn, info, debug, trace, or target=level,... [default: info]
+    #[arg(long, value_name = "FILTER")]
+    log: Option<String>,
+}
+
+/// What became of a command line.
+#[derive(Debug)]
+pub enum Parsed {
+    /// To be run.
+    Run(Box<Config>),
+    /// Help or version was asked for: goes to stdout.
+    Shown(String),
+    /// Nothing to run: the lines go to stderr.
+    Mistakes(Vec<String>),
+}
+
+/// Parses arguments (the program's name first) and loads the configuration from them and the environment.
+#[must_use]
+pub fn parse(args: impl IntoIterator<Item = std::ffi::OsString>, env: &dyn Fn(&str) -> Option<String>) -> Parsed {
+    let command = match Cli::try_parse_from(args) {
+        Ok(cli) => cli.command,
+        Err(error) => {
+            return match error.kind() {
+                ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Parsed::Shown(error.render().to_string()),
+                _ => Parsed::Mistakes(vec![one_line(&error)]),
+            };
+        }
+    };
+    let (role, flags) = match command {
+        Command::Serve { gateway, worker, common } => (ProcessRole::Serve, Flags::of(&gateway).and(&worker).and(&common)),
+        Command::Gateway { redis, gateway, common } => (ProcessRole::Gateway, Flags::of(&redis).and(&gateway).and(&common)),
+        Command::Worker { redis, worker, common } => (ProcessRole::Worker, Flags::of(&redis).and(&worker).and(&common)),
+    };
+    match Config::load(role, flags, env) {
+        Ok(config) => Parsed::Run(Box::new(config)),
+        Err(ConfigError { mistakes }) => Parsed::Mistakes(mistakes),
+    }
+}
+
+/// Clap's message spans lines (what, tips, usage): the first says what, the tips how to fix it.
+fn one_line(error: &clap::Error) -> String {
+    if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        return "a command is missing: use serve, gateway or worker; see lasthit --help".to_owned();
+    }
+    let text = error.render().to_string();
+    let lines = text.lines().map(str::trim);
+    let told: Vec<&str> = lines
+        .filter(|line| line.starts_with("error: ") || line.starts_with("tip: "))
+        .map(|line| line.trim_start_matches("error: ").trim_start_matches("tip: "))
+        .collect();
+    format!("{}; see --help", told.join("; "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_flag_is_a_setting_of_the_same_name() {
+        use clap::CommandFactory as _;
+        for command in Cli::command().get_subcommands() {
+            for flag in command.get_arguments().filter_map(clap::Arg::get_long).filter(|long| *long != "help") {
+                let key = flag.replace('-', "_");
+                assert!(crate::config::is_setting(&key), "--{flag} of {}", command.get_name());
+            }
+        }
+    }
+
+    #[test]
+    fn flags_reach_the_configuration() {
+        let args =
+            ["lasthit", "gateway", "--redis", "redis://h", "--listen", "0.0.0.0:1", "--allow-remote", "--sessions-max", "7"];
+        let Parsed::Run(config) = parse(args.map(Into::into), &|_| None) else { panic!("runs") };
+        assert_eq!((config.role, config.sessions_max, config.allow_remote), (ProcessRole::Gateway, 7, true));
+        assert_eq!(config.listen.to_string(), "0.0.0.0:1");
+    }
+
+    #[test]
+    fn what_clap_refuses_is_one_line() {
+        for (args, expected) in [
+            (vec!["lasthit"], "a command is missing"),
+            (vec!["lasthit", "fly"], "'fly'"),
+            (vec!["lasthit", "serve", "--listne", "x"], "'--listen'"),
+            (vec!["lasthit", "serve", "--listen"], "--listen"),
+            (vec!["lasthit", "serve", "--redis", "redis://h"], "--redis"),
+        ] {
+            let Parsed::Mistakes(lines) = parse(args.into_iter().map(Into::into), &|_| None) else { panic!("{expected}") };
+            assert!(lines.len() == 1 && lines[0].contains(expected) && !lines[0].contains('\n'), "{lines:?}");
+        }
+    }
+}

@@ -1,0 +1,278 @@
+//! What a process was told to do: flags over `LASTHIT_*` environment over a TOML file, parsed and validated to the end
+//! before anything starts. All mistakes are reported at once, one line each: where it stands, the value, the fix.
+//!
+//! Every setting has one name: `gateway_timeout_ms` in the file is `--gateway-timeout-ms` as a flag and
+//! `LASTHIT_GATEWAY_TIMEOUT_MS` in the environment. One file may serve all roles: settings of the other roles are
+//! checked and otherwise ignored. Only `[[rooms]]` is the file's alone, and only the JWT key itself is the
+//! environment's (`LASTHIT_JWT_KEY`): process lists show flags, and files get copied.
+
+mod rooms;
+mod sources;
+mod values;
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+pub use rooms::{RoomRules, RulesChoice};
+pub use sources::Flags;
+#[cfg(test)]
+pub(crate) use sources::is_setting;
+pub use values::{JwtKey, Origin, RedisUrl};
+
+use crate::limits;
+use crate::rules::RulesBook;
+use sources::Sources;
+
+/// What a process does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProcessRole {
+    /// Gateway and worker in one process, on the memory journal.
+    Serve,
+    /// Terminates WebSockets; on Redis.
+    Gateway,
+    /// Resolves rooms; on Redis.
+    Worker,
+}
+
+impl ProcessRole {
+    /// The subcommand's name.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Serve => "serve",
+            Self::Gateway => "gateway",
+            Self::Worker => "worker",
+        }
+    }
+
+    /// Whether it listens for players.
+    #[must_use]
+    pub fn listens(self) -> bool {
+        self != Self::Worker
+    }
+}
+
+/// What a verdict has survived before anyone sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Durability {
+    /// As much as Redis keeps by its own configuration.
+    #[default]
+    Redis,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// A checked configuration.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// What this process does.
+    pub role: ProcessRole,
+    /// Where Redis is. Always there for `gateway` and `worker`, never for `serve`.
+    pub redis: Option<RedisUrl>,
+    /// What every Redis key begins with.
+    pub prefix: String,
+    /// Shards of the deployment: 1 to [`limits::SHARDS_MAX`].
+    pub shards: u16,
+    /// Where players connect. Meaningless for `worker`.
+    pub listen: SocketAddr,
+    /// Where health and metrics are served, if anywhere.
+    pub admin: Option<SocketAddr>,
+    /// Whether listening beyond loopback without protection was asked for.
+    pub allow_remote: bool,
+    /// The key of the players' tokens. None: `role=server` in the URL is believed.
+    pub jwt_key: Option<JwtKey>,
+    /// Pages of which origins may connect. Empty: loopback pages and the gateway's own.
+    pub allowed_origins: Vec<Origin>,
+    /// Rooms that a worker resolves at once.
+    pub concurrency: usize,
+    /// How long a gateway may owe a watermark before it is fenced.
+    pub gateway_timeout: Duration,
+    /// How long a worker's heartbeat is good for.
+    pub lease: Duration,
+    /// How long resolved events and verdicts are kept.
+    pub retention: Duration,
+    /// What a verdict has survived before anyone sees it.
+    pub durability: Durability,
+    /// How long a room may be empty before it ends.
+    pub room_linger: Duration,
+    /// Sessions of one gateway.
+    pub sessions_max: usize,
+    /// Actions that one session may send in a second.
+    pub actions_per_second: u32,
+    /// How log lines look.
+    pub log_format: LogFormat,
+    /// Which of them are written: directives of `tracing_subscriber::EnvFilter`, valid.
+    pub log: String,
+    /// Rules by room name pattern; the first that matches counts.
+    pub rooms: Vec<RoomRules>,
+}
+
+/// Everything that is wrong with a configuration.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}", mistakes.join("\n"))]
+pub struct ConfigError {
+    /// One line each.
+    pub mistakes: Vec<String>,
+}
+
+impl Config {
+    /// The defaults of a role, before anything was set.
+    #[must_use]
+    pub fn defaults(role: ProcessRole) -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        Self {
+            role,
+            redis: None,
+            prefix: "lasthit".to_owned(),
+            shards: limits::SHARDS_DEFAULT,
+            listen: SocketAddr::from(([127, 0, 0, 1], 7777)),
+            // Workers have no port of their own, so that several start side by side without being told.
+            admin: role.listens().then(|| SocketAddr::from(([127, 0, 0, 1], 7778))),
+            allow_remote: false,
+            jwt_key: None,
+            allowed_origins: Vec::new(),
+            concurrency: cores.min(limits::CONCURRENCY_MAX),
+            gateway_timeout: limits::GATEWAY_TIMEOUT,
+            lease: limits::LEASE_TIMEOUT,
+            retention: limits::RETENTION,
+            durability: Durability::Redis,
+            room_linger: limits::ROOM_LINGER,
+            sessions_max: limits::SESSIONS_MAX,
+            actions_per_second: limits::ACTIONS_PER_SECOND,
+            log_format: LogFormat::Text,
+            log: "info".to_owned(),
+            rooms: rooms::defaults(),
+        }
+    }
+
+    /// Reads flags, environment (by name) and, when `config` names one, a TOML file.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with all mistakes.
+    pub fn load(role: ProcessRole, flags: Flags, env: &dyn Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
+        let mut from = Sources::open(flags, env);
+        let d = Self::defaults(role);
+        let millis = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
+        let config = Self {
+            role,
+            redis: from.get("redis", None, |v| RedisUrl::new(v).map(Some)),
+            prefix: from.get("prefix", d.prefix, values::prefix),
+            shards: from.get("shards", d.shards, |v| values::whole(v, 1, limits::SHARDS_MAX)),
+            listen: from.get("listen", d.listen, values::address),
+            admin: from.get("admin", d.admin, values::address_or_none),
+            allow_remote: from.get("allow_remote", false, values::yes_or_no),
+            jwt_key: jwt_key(&mut from),
+            allowed_origins: from.get("allowed_origins", Vec::new(), values::origins),
+            concurrency: from.get("concurrency", d.concurrency, |v| values::whole(v, 1, limits::CONCURRENCY_MAX)),
+            gateway_timeout: Duration::from_millis(from.get("gateway_timeout_ms", millis(d.gateway_timeout), |v| {
+                values::whole(v, limits::GATEWAY_TIMEOUT_MS_MIN, limits::GATEWAY_TIMEOUT_MS_MAX)
+            })),
+            lease: Duration::from_millis(
+                from.get("lease_ms", millis(d.lease), |v| values::whole(v, limits::LEASE_MS_MIN, limits::LEASE_MS_MAX)),
+            ),
+            retention: from.get("retention", d.retention, |v| values::duration(v, limits::RETENTION_MIN, limits::RETENTION_MAX)),
+            durability: from.get("durability", d.durability, |v| values::word(v, &[("redis", Durability::Redis)])),
+            room_linger: from
+                .get("room_linger", d.room_linger, |v| values::duration(v, limits::ROOM_LINGER_MIN, limits::ROOM_LINGER_MAX)),
+            sessions_max: from.get("sessions_max", d.sessions_max, |v| values::whole(v, 1, limits::SESSIONS_SETTING_MAX)),
+            actions_per_second: from
+                .get("actions_per_second", d.actions_per_second, |v| values::whole(v, 1, limits::ACTIONS_PER_SECOND_MAX)),
+            log_format: from
+                .get("log_format", d.log_format, |v| values::word(v, &[("text", LogFormat::Text), ("json", LogFormat::Json)])),
+            log: from.get("log", d.log, values::log_filter),
+            rooms: rooms::read(&mut from).unwrap_or(d.rooms),
+        };
+        config.cross_check(&mut from);
+        from.finish(config)
+    }
+
+    /// Mistakes that no single value shows. A setting that is itself a mistake was reported and is not judged again.
+    fn cross_check(&self, from: &mut Sources<'_>) {
+        match self.role {
+            ProcessRole::Serve => {
+                if let Some(place) = from.place("redis") {
+                    from.mistake(format!(
+                        "{place}: serve keeps its rooms in memory and uses no redis: remove it, or run `lasthit gateway` and `lasthit worker`"
+                    ));
+                }
+            }
+            ProcessRole::Gateway | ProcessRole::Worker if from.place("redis").is_none() => {
+                from.mistake(format!(
+                    "redis is missing: give {} --redis redis://127.0.0.1:6379 (or LASTHIT_REDIS, or redis in the file)",
+                    self.role.as_str()
+                ));
+            }
+            ProcessRole::Gateway | ProcessRole::Worker => {}
+        }
+        if self.role.listens() && !self.listen.ip().is_loopback() && self.jwt_key.is_none() && !self.allow_remote {
+            // A key that is wrong was reported already, and is not missing.
+            if !from.knows("jwt_key_file") && !from.has_env("jwt_key") {
+                let place = from.place("listen").unwrap_or_default();
+                from.mistake(format!(
+                    "{place}: {:?} is reachable from other hosts and there is no key, so anyone could act as anyone: \
+                     set --jwt-key-file or LASTHIT_JWT_KEY, or accept that with --allow-remote",
+                    self.listen.to_string()
+                ));
+            }
+        }
+        let Some(admin) = self.admin else { return };
+        if !admin.ip().is_loopback() && !self.allow_remote {
+            let place = from.place("admin").unwrap_or_default();
+            from.mistake(format!(
+                "{place}: {:?} is reachable from other hosts and health and metrics have no password: \
+                 use a loopback address, or accept that with --allow-remote",
+                admin.to_string()
+            ));
+        }
+        if self.role.listens() && admin == self.listen && admin.port() != 0 {
+            from.mistake(format!("listen and admin are both {:?}: give one of them another port", self.listen.to_string()));
+        }
+    }
+
+    /// The rules by room name.
+    #[must_use]
+    pub fn rules_book(&self) -> RulesBook {
+        rooms::book(&self.rooms)
+    }
+
+    /// What whoever starts the process should know: one line each, for the log.
+    #[must_use]
+    pub fn notices(&self) -> Vec<String> {
+        let mut notices = Vec::new();
+        if self.role == ProcessRole::Serve {
+            notices.push("rooms live in this process's memory and end with it".to_owned());
+        }
+        if self.role.listens() && self.jwt_key.is_none() {
+            notices.push(format!(
+                "no jwt key: players are believed by name, and role=server in the url makes anyone a server; {}",
+                if self.listen.ip().is_loopback() {
+                    "only this host can connect (beyond loopback is refused without a key or --allow-remote)"
+                } else {
+                    "other hosts can connect, as --allow-remote asked"
+                }
+            ));
+        }
+        notices
+    }
+}
+
+fn jwt_key(from: &mut Sources<'_>) -> Option<JwtKey> {
+    let file = from.get("jwt_key_file", None, |v| JwtKey::read(Path::new(v)).map(Some));
+    let Some(key) = from.env("jwt_key") else { return file };
+    if let Some(place) = from.place("jwt_key_file") {
+        from.mistake(format!("LASTHIT_JWT_KEY and {place} are both given: keep one"));
+    }
+    JwtKey::new(key.as_bytes()).map_err(|e| from.mistake(format!("LASTHIT_JWT_KEY: {e}"))).ok()
+}
+
+#[cfg(test)]
+mod tests;

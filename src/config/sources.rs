@@ -1,0 +1,186 @@
+//! The layers that a setting may come from, and the mistakes found on the way.
+
+use std::path::Path;
+
+use super::{Config, ConfigError};
+
+/// Settings that the file may hold. Each but `rooms` may also be a flag or an environment variable.
+const KEYS: [&str; 20] = [
+    "redis",
+    "prefix",
+    "shards",
+    "listen",
+    "admin",
+    "allow_remote",
+    "jwt_key_file",
+    "allowed_origins",
+    "concurrency",
+    "gateway_timeout_ms",
+    "lease_ms",
+    "retention",
+    "durability",
+    "room_linger",
+    "sessions_max",
+    "actions_per_second",
+    "log_format",
+    "log",
+    "rooms",
+    "config",
+];
+
+/// Whether a flag of that name (with `_` for `-`) sets anything.
+#[cfg(test)]
+pub(crate) fn is_setting(key: &str) -> bool {
+    KEYS.contains(&key)
+}
+
+/// What the command line set, by setting.
+#[derive(Debug, Clone, Default)]
+pub struct Flags(Vec<(String, String)>);
+
+impl Flags {
+    /// From a struct of optional values whose fields are named like the settings; absent ones are left out.
+    #[must_use]
+    pub fn of(args: &impl serde::Serialize) -> Self {
+        Self::default().and(args)
+    }
+
+    /// With those of another such struct.
+    #[must_use]
+    pub fn and(mut self, args: &impl serde::Serialize) -> Self {
+        let fields = match serde_json::to_value(args) {
+            Ok(serde_json::Value::Object(fields)) => fields,
+            _ => serde_json::Map::new(),
+        };
+        self.0.extend(fields.into_iter().filter_map(|(key, value)| match value {
+            serde_json::Value::String(text) => Some((key, text)),
+            serde_json::Value::Bool(true) => Some((key, "true".to_owned())),
+            _ => None,
+        }));
+        self
+    }
+
+    /// Sets one.
+    #[must_use]
+    pub fn with(mut self, key: &str, value: &str) -> Self {
+        self.0.push((key.to_owned(), value.to_owned()));
+        self
+    }
+
+    fn get(&self, key: &str) -> Option<String> {
+        self.0.iter().find(|(k, _)| k == key).map(|(_, v)| v.clone())
+    }
+}
+
+/// A setting's text, and where it stands.
+pub(super) struct Raw {
+    pub(super) text: String,
+    pub(super) place: String,
+}
+
+pub(super) struct Sources<'a> {
+    flags: Flags,
+    env: &'a dyn Fn(&str) -> Option<String>,
+    file: toml::Table,
+    path: String,
+    mistakes: Vec<String>,
+}
+
+fn env_name(key: &str) -> String {
+    format!("LASTHIT_{}", key.to_ascii_uppercase())
+}
+
+impl<'a> Sources<'a> {
+    pub(super) fn open(flags: Flags, env: &'a dyn Fn(&str) -> Option<String>) -> Self {
+        let mut sources = Self { flags, env, file: toml::Table::new(), path: String::new(), mistakes: Vec::new() };
+        if let Some(Raw { text: path, place }) = sources.raw("config") {
+            match read(Path::new(&path)) {
+                Ok(file) => sources.file = file,
+                Err(problem) => sources.mistakes.push(format!("{place}: {path:?} {problem}")),
+            }
+            sources.path = path;
+        }
+        let unknown: Vec<String> =
+            sources.file.keys().filter(|k| *k == "config" || !KEYS.contains(&k.as_str())).cloned().collect();
+        for key in unknown {
+            let known = &KEYS[..KEYS.len() - 1];
+            sources.mistakes.push(format!("{}: {key:?} is not a setting: use one of {}", sources.path, known.join(", ")));
+        }
+        sources
+    }
+
+    /// The value of a setting; the default when it is not set, or is a mistake, which is noted.
+    pub(super) fn get<T>(&mut self, key: &str, default: T, parse: impl FnOnce(&str) -> Result<T, String>) -> T {
+        let Some(Raw { text, place }) = self.raw(key) else { return default };
+        match parse(&text) {
+            Ok(value) => value,
+            Err(problem) => {
+                // Only the URL of Redis may hold a secret.
+                let shown = if key == "redis" { super::values::without_password(&text) } else { text };
+                let shown: String = shown.chars().take(200).collect();
+                self.mistakes.push(format!("{place}: {shown:?} {problem}"));
+                default
+            }
+        }
+    }
+
+    /// Where a setting is set, if anywhere.
+    pub(super) fn place(&mut self, key: &str) -> Option<String> {
+        self.raw(key).map(|raw| raw.place)
+    }
+
+    /// Whether a setting is set anywhere.
+    pub(super) fn knows(&mut self, key: &str) -> bool {
+        self.place(key).is_some()
+    }
+
+    /// An environment variable that is no flag and stands in no file.
+    pub(super) fn env(&self, key: &str) -> Option<String> {
+        (self.env)(&env_name(key))
+    }
+
+    pub(super) fn has_env(&self, key: &str) -> bool {
+        self.env(key).is_some()
+    }
+
+    /// The file's `[[rooms]]`, and its path for messages.
+    pub(super) fn rooms(&self) -> Option<(toml::Value, String)> {
+        self.file.get("rooms").map(|rooms| (rooms.clone(), self.path.clone()))
+    }
+
+    pub(super) fn mistake(&mut self, line: String) {
+        self.mistakes.push(line);
+    }
+
+    pub(super) fn finish(self, config: Config) -> Result<Config, ConfigError> {
+        if self.mistakes.is_empty() { Ok(config) } else { Err(ConfigError { mistakes: self.mistakes }) }
+    }
+
+    fn raw(&mut self, key: &str) -> Option<Raw> {
+        if let Some(text) = self.flags.get(key) {
+            return Some(Raw { text, place: format!("--{}", key.replace('_', "-")) });
+        }
+        if let Some(text) = self.env(key) {
+            return Some(Raw { text, place: env_name(key) });
+        }
+        let value = self.file.get(key)?;
+        Some(Raw { text: plain(value), place: format!("{}, {key}", self.path) })
+    }
+}
+
+/// A TOML value as the text that a flag would have: what does not fit a setting is refused by the setting's own parser.
+fn plain(value: &toml::Value) -> String {
+    match value {
+        toml::Value::String(text) => text.clone(),
+        toml::Value::Array(items) => items.iter().map(plain).collect::<Vec<_>>().join(","),
+        other => other.to_string(),
+    }
+}
+
+fn read(path: &Path) -> Result<toml::Table, String> {
+    let text = std::fs::read_to_string(path).map_err(|e| format!("cannot be read ({e}): name a TOML file"))?;
+    text.parse::<toml::Table>().map_err(|e| {
+        let line = e.span().map_or(1, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
+        format!("is not TOML, line {line}: {}", e.message().lines().collect::<Vec<_>>().join(", "))
+    })
+}

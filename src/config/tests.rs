@@ -1,0 +1,197 @@
+use std::collections::BTreeMap;
+use std::io::Write as _;
+
+use super::*;
+use crate::types::{Audience, RoomId};
+
+/// Loads with flags and environment given as `key=value`, and a file's text.
+fn load(role: ProcessRole, flags: &[(&str, &str)], env: &[(&str, &str)], file: &str) -> Result<Config, Vec<String>> {
+    let env: BTreeMap<String, String> = env.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+    let mut all = Flags::default();
+    for (key, value) in flags {
+        all = all.with(key, value);
+    }
+    let mut toml = tempfile::NamedTempFile::new().expect("file");
+    toml.write_all(file.as_bytes()).expect("written");
+    if !file.is_empty() {
+        all = all.with("config", toml.path().to_str().expect("path"));
+    }
+    let path = format!("{}, ", toml.path().display());
+    Config::load(role, all, &|name| env.get(name).cloned())
+        .map_err(|e| e.mistakes.iter().map(|m| m.replace(&path, "FILE, ")).collect())
+}
+
+fn mistake(role: ProcessRole, flags: &[(&str, &str)], env: &[(&str, &str)], file: &str) -> String {
+    let mistakes = load(role, flags, env, file).expect_err("a mistake");
+    assert_eq!(mistakes.len(), 1, "{mistakes:#?}");
+    assert!(!mistakes[0].contains('\n'), "one line: {}", mistakes[0]);
+    mistakes[0].clone()
+}
+
+const REDIS: (&str, &str) = ("redis", "redis://127.0.0.1:1");
+const KEY: &str = "0123456789abcdef0123456789abcdef";
+
+#[test]
+fn nothing_set_gives_the_defaults() {
+    let config = load(ProcessRole::Serve, &[], &[], "").expect("defaults");
+    assert_eq!(config.listen.to_string(), "127.0.0.1:7777");
+    assert_eq!(config.admin.map(|a| a.to_string()).as_deref(), Some("127.0.0.1:7778"));
+    assert_eq!((config.shards, config.lease, config.retention), (8, Duration::from_secs(1), Duration::from_secs(600)));
+    let worker = load(ProcessRole::Worker, &[REDIS], &[], "").expect("defaults");
+    assert_eq!(worker.admin, None, "several workers start side by side");
+}
+
+#[test]
+fn flags_win_over_environment_over_file() {
+    let file = "shards = 3\nlease_ms = 3000\nretention = '3m'\nallowed_origins = ['https://a', 'https://b:1']";
+    let env = [("LASTHIT_SHARDS", "4"), ("LASTHIT_LEASE_MS", "4000")];
+    let config = load(ProcessRole::Serve, &[("shards", "5")], &env, file).expect("fits");
+    assert_eq!((config.shards, config.lease, config.retention), (5, Duration::from_secs(4), Duration::from_secs(180)));
+    assert_eq!(config.allowed_origins.iter().map(Origin::as_str).collect::<Vec<_>>(), ["https://a", "https://b:1"]);
+}
+
+#[test]
+fn all_mistakes_are_reported_at_once_each_with_place_value_and_fix() {
+    let file = "shards = 0\nretension = '5m'\n[[rooms]]\npattern = 'a b'\nrules = 'chess'\naudience = 'all'\nhat = 1";
+    let env = [("LASTHIT_LEASE_MS", "soon"), ("LASTHIT_RETENTION", "10")];
+    let mistakes = load(ProcessRole::Gateway, &[("listen", "here"), ("log", "a=b=c")], &env, file).expect_err("mistakes");
+    let expected = [
+        "is not a setting: use one of redis, prefix,",
+        "FILE, shards: \"0\" does not fit: use a whole number from 1 to 1024",
+        "--listen: \"here\" is not an address: use IP:PORT",
+        "LASTHIT_LEASE_MS: \"soon\" does not fit: use a whole number from 800 to 60000",
+        "LASTHIT_RETENTION: \"10\" is not a duration: use a whole number and a unit",
+        "--log: \"a=b=c\" is not a log filter",
+        "FILE, rooms number 1: \"hat\" is not a setting",
+        "FILE, rooms number 1: pattern \"a b\" matches no room",
+        "FILE, rooms number 1: audience \"all\" is not known: use room or sender",
+        "FILE, rooms number 1: rules \"chess\" are not known: use last_hit or claim",
+        "redis is missing: give gateway --redis redis://",
+    ];
+    assert_eq!(mistakes.len(), expected.len(), "{mistakes:#?}");
+    for (mistake, expected) in mistakes.iter().zip(expected) {
+        assert!(mistake.contains(expected) && !mistake.contains('\n'), "{mistake:?} should hold {expected:?}");
+    }
+}
+
+#[test]
+fn a_file_that_is_missing_or_no_toml_says_where() {
+    let missing = mistake(ProcessRole::Serve, &[("config", "/nowhere/x.toml")], &[], "");
+    assert!(missing.starts_with("--config: \"/nowhere/x.toml\" cannot be read"), "{missing}");
+    let broken = mistake(ProcessRole::Serve, &[], &[], "shards = 3\nlisten = =");
+    assert!(broken.contains("is not TOML, line 2"), "{broken}");
+}
+
+#[test]
+fn every_setting_refuses_what_it_cannot_be() {
+    for (key, bad) in [
+        ("prefix", "a{b}"),
+        ("shards", "1025"),
+        ("admin", "7778"),
+        ("allow_remote", "maybe"),
+        ("allowed_origins", "https://a/path"),
+        ("allowed_origins", "a.example"),
+        ("concurrency", "0"),
+        ("gateway_timeout_ms", "10"),
+        ("retention", "99999999999999999999d"),
+        ("retention", "1ms"),
+        ("durability", "disk"),
+        ("room_linger", ""),
+        ("sessions_max", "-1"),
+        ("actions_per_second", "1.5"),
+        ("log_format", "xml"),
+        ("log", ""),
+        ("jwt_key_file", "/nowhere/key"),
+    ] {
+        let line = mistake(ProcessRole::Serve, &[(key, bad)], &[], "");
+        let flag = format!("--{}: {bad:?} ", key.replace('_', "-"));
+        assert!(line.starts_with(&flag) && line.contains(": "), "{line}");
+    }
+}
+
+#[test]
+fn secrets_are_never_shown() {
+    for url in ["http://u:hush@h", "u:hush@h", "redis://u:hush", "unix:///s?pass=hush x", "redis://u:hu@sh@:port"] {
+        let line = mistake(ProcessRole::Worker, &[("redis", url)], &[], "");
+        assert!(!line.contains("hush") && !line.contains("hu@"), "{line}");
+    }
+    let config =
+        load(ProcessRole::Gateway, &[("redis", "rediss://u:hush@h:1/2")], &[("LASTHIT_JWT_KEY", KEY)], "").expect("fits");
+    assert!(!format!("{config:?}").contains("hush") && !format!("{config:?}").contains(KEY));
+    assert_eq!(config.redis.as_ref().map(RedisUrl::reveal), Some("rediss://u:hush@h:1/2"));
+    assert_eq!(config.redis.map(|u| u.to_string()).as_deref(), Some("rediss://***@h:1/2"));
+    for good in ["unix:///run/r.sock", "redis://[::1]:6379", "redis://host", "redis://:pw@host:1/0"] {
+        assert!(RedisUrl::new(good).is_ok(), "{good}");
+    }
+}
+
+#[test]
+fn keys_come_from_a_file_or_the_environment_and_must_be_long() {
+    let mut file = tempfile::NamedTempFile::new().expect("file");
+    file.write_all(format!("{KEY}\n").as_bytes()).expect("written");
+    let path = file.path().to_str().expect("path");
+    let config = load(ProcessRole::Serve, &[("jwt_key_file", path)], &[], "").expect("fits");
+    assert_eq!(config.jwt_key.as_ref().map(JwtKey::reveal), Some(KEY.as_bytes()), "without the line end");
+    let both = mistake(ProcessRole::Serve, &[("jwt_key_file", path)], &[("LASTHIT_JWT_KEY", KEY)], "");
+    assert!(both.contains("both given"), "{both}");
+    for short in ["", "short"] {
+        let line = mistake(ProcessRole::Serve, &[], &[("LASTHIT_JWT_KEY", short)], "");
+        assert!(line.contains(&format!("the key has {} bytes: use 32 to", short.len())), "{line}");
+    }
+    let inline = load(ProcessRole::Serve, &[], &[], "jwt_key = 'hush'").expect_err("not a setting");
+    assert!(inline[0].contains("jwt_key_file") && !inline[0].contains("hush"), "{inline:?}");
+}
+
+#[test]
+fn beyond_loopback_needs_a_key_or_the_word() {
+    let open = ("listen", "0.0.0.0:7777");
+    let line = mistake(ProcessRole::Serve, &[open], &[], "");
+    assert!(line.contains("0.0.0.0:7777") && line.contains("--allow-remote"), "{line}");
+    assert!(load(ProcessRole::Serve, &[open, ("allow_remote", "true")], &[], "").is_ok());
+    assert!(load(ProcessRole::Serve, &[open], &[("LASTHIT_JWT_KEY", KEY)], "").is_ok());
+    let short = mistake(ProcessRole::Serve, &[open], &[("LASTHIT_JWT_KEY", "short")], "");
+    assert!(short.contains("the key has 5 bytes"), "only the real mistake: {short}");
+    let admin = mistake(ProcessRole::Worker, &[REDIS, ("admin", "[::]:7778")], &[], "");
+    assert!(admin.contains("no password"), "{admin}");
+    assert!(load(ProcessRole::Worker, &[REDIS, open], &[], "").is_ok(), "workers do not listen");
+}
+
+#[test]
+fn roles_and_redis_must_fit() {
+    assert!(
+        mistake(ProcessRole::Serve, &[], &[], "redis = 'redis://h'").starts_with("FILE, redis: serve keeps its rooms in memory")
+    );
+    assert!(mistake(ProcessRole::Worker, &[], &[], "").starts_with("redis is missing: give worker"));
+    assert!(mistake(ProcessRole::Serve, &[("admin", "127.0.0.1:7777")], &[], "").contains("another port"));
+}
+
+#[test]
+fn rooms_choose_their_rules() {
+    let names =
+        |config: &Config, room: &str| config.rules_book().rules_for(&RoomId::new(room).expect("name")).map(|rules| rules.name());
+    let config = Config::defaults(ProcessRole::Serve);
+    assert_eq!(names(&config, "load-1"), Some("claim"));
+    assert_eq!(names(&config, "claim-1"), Some("claim"));
+    assert_eq!(names(&config, "baron"), Some("last_hit"));
+    assert_eq!(config.rooms[0].rules, RulesChoice::Claim { audience: Audience::Session });
+
+    let file =
+        "[[rooms]]\npattern = 'quiz-?'\nrules = 'claim'\naudience = 'sender'\n[[rooms]]\npattern = 'b*'\nrules = 'last_hit'";
+    let config = load(ProcessRole::Serve, &[], &[], file).expect("fits");
+    assert_eq!(names(&config, "quiz-1"), Some("claim"));
+    assert_eq!(names(&config, "baron"), Some("last_hit"));
+    assert_eq!(names(&config, "other"), None);
+
+    let unreached = "[[rooms]]\npattern = '*'\nrules = 'claim'\n[[rooms]]\npattern = 'b'\nrules = 'last_hit'";
+    assert!(mistake(ProcessRole::Serve, &[], &[], unreached).contains("never reached behind \"*\""));
+    let audience = "[[rooms]]\npattern = '*'\nrules = 'last_hit'\naudience = 'room'";
+    assert!(mistake(ProcessRole::Serve, &[], &[], audience).contains("for rules = \"claim\" only"));
+    assert!(mistake(ProcessRole::Serve, &[], &[], "rooms = 3").contains("write each as [[rooms]]"));
+}
+
+#[test]
+fn notices_say_what_is_open() {
+    let config = Config::defaults(ProcessRole::Serve);
+    let notices = config.notices().join("\n");
+    assert!(notices.contains("end with it") && notices.contains("role=server"), "{notices}");
+}

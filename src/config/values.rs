@@ -1,0 +1,227 @@
+//! One parser per kind of value. An error continues the sentence `--flag: "value" ...`: what is wrong, then the fix.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::str::FromStr;
+use std::time::Duration;
+
+use crate::limits::{JWT_KEY_BYTES_MAX, JWT_KEY_BYTES_MIN, PREFIX_BYTES_MAX};
+
+/// Where Redis is, perhaps with a password: it is never shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct RedisUrl(String);
+
+impl RedisUrl {
+    /// Checks the form `redis://`, `rediss://` or `unix://` with something behind it.
+    ///
+    /// # Errors
+    /// What is wrong and how to write it.
+    pub fn new(url: &str) -> Result<Self, String> {
+        let fits = match url.split_once("://") {
+            Some(("redis" | "rediss", rest)) => names_a_host(rest),
+            Some(("unix", path)) => !path.is_empty(),
+            _ => false,
+        };
+        if fits && !url.chars().any(|c| c.is_whitespace() || c.is_control()) {
+            Ok(Self(url.to_owned()))
+        } else {
+            Err("is not the address of a redis: use redis://USER:PASSWORD@HOST:PORT/DB, rediss://..., or unix:///PATH".to_owned())
+        }
+    }
+
+    /// The whole URL, with its password: for connecting only.
+    #[must_use]
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for RedisUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&without_password(&self.0))
+    }
+}
+
+impl fmt::Debug for RedisUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Whether what follows the scheme has a host, and a number for a port. (`user:password` without `@host` has neither.)
+fn names_a_host(rest: &str) -> bool {
+    let authority = rest.split(['/', '?']).next().unwrap_or_default();
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    let (name, port) = match host.strip_prefix('[').and_then(|v6| v6.split_once(']')) {
+        Some((name, port)) => (name, port.strip_prefix(':').unwrap_or(port)),
+        None => host.split_once(':').unwrap_or((host, "")),
+    };
+    !name.is_empty() && (port.is_empty() || port.parse::<u16>().is_ok())
+}
+
+/// A URL (or what was meant as one) without what could be a password: user info, and the query.
+pub(super) fn without_password(url: &str) -> String {
+    let (url, query) = url.split_once('?').map_or((url, ""), |(url, _)| (url, "?***"));
+    let (scheme, rest) = url.split_once("://").map_or(("", url), |(scheme, rest)| (scheme, rest));
+    let separator = if scheme.is_empty() { "" } else { "://" };
+    match rest.rsplit_once('@') {
+        Some((_, host)) => format!("{scheme}{separator}***@{host}{query}"),
+        None if scheme != "unix" && !names_a_host(rest) => format!("{scheme}{separator}***"),
+        None => format!("{scheme}{separator}{rest}{query}"),
+    }
+}
+
+/// The shared key of the players' tokens (HS256). It is never shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct JwtKey(Vec<u8>);
+
+impl JwtKey {
+    /// Takes a key of at least [`JWT_KEY_BYTES_MIN`] bytes (RFC 7518, section 3.2); line ends behind it do not count.
+    ///
+    /// # Errors
+    /// When it is too short or too long.
+    pub fn new(bytes: &[u8]) -> Result<Self, String> {
+        let end = bytes.iter().rposition(|b| !matches!(b, b'\n' | b'\r')).map_or(0, |last| last + 1);
+        if (JWT_KEY_BYTES_MIN..=JWT_KEY_BYTES_MAX).contains(&end) {
+            Ok(Self(bytes[..end].to_vec()))
+        } else {
+            Err(format!(
+                "the key has {end} bytes: use {JWT_KEY_BYTES_MIN} to {JWT_KEY_BYTES_MAX}, as `openssl rand -hex 32` makes"
+            ))
+        }
+    }
+
+    pub(super) fn read(path: &Path) -> Result<Self, String> {
+        let bytes = std::fs::read(path).map_err(|e| format!("cannot be read ({e}): name a file that holds the key"))?;
+        Self::new(&bytes).map_err(|e| format!("does not do: {e}"))
+    }
+
+    /// The key, for checking signatures only.
+    #[must_use]
+    pub fn reveal(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for JwtKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JwtKey(***)")
+    }
+}
+
+/// The origin of web pages, `scheme://host` or `scheme://host:port` in lower case, or `*` for any.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin(String);
+
+impl Origin {
+    /// Checks and lowers it.
+    ///
+    /// # Errors
+    /// What is wrong and how to write it.
+    pub fn new(origin: &str) -> Result<Self, String> {
+        let lower = origin.to_ascii_lowercase();
+        let host = lower.split_once("://").map(|(_, host)| host);
+        let fits = host.is_some_and(|h| !h.is_empty() && !h.contains(['/', '@', '?', '#', ' ', '*', ',']));
+        if lower == "*" || (fits && (lower.starts_with("http://") || lower.starts_with("https://"))) {
+            Ok(Self(lower))
+        } else {
+            Err(format!("holds {origin:?}, which is not an origin: use https://HOST or https://HOST:PORT without a path, or *"))
+        }
+    }
+
+    /// Whether a request's `Origin` header names it.
+    #[must_use]
+    pub fn allows(&self, header: &str) -> bool {
+        self.0 == "*" || self.0.eq_ignore_ascii_case(header)
+    }
+
+    /// Its text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+pub(super) fn origins(list: &str) -> Result<Vec<Origin>, String> {
+    list.split(',').map(str::trim).filter(|o| !o.is_empty()).map(Origin::new).collect()
+}
+
+pub(super) fn prefix(text: &str) -> Result<String, String> {
+    // Braces would be taken for the shards' hash tags, and end up on one slot of a cluster.
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-' | b':');
+    if (1..=PREFIX_BYTES_MAX).contains(&text.len()) && text.bytes().all(allowed) {
+        Ok(text.to_owned())
+    } else {
+        Err(format!("is not a prefix: use 1 to {PREFIX_BYTES_MAX} characters out of A-Z a-z 0-9 . _ : -"))
+    }
+}
+
+pub(super) fn whole<T>(text: &str, min: T, max: T) -> Result<T, String>
+where
+    T: FromStr + PartialOrd + fmt::Display,
+{
+    match text.trim().parse::<T>() {
+        Ok(number) if number >= min && number <= max => Ok(number),
+        _ => Err(format!("does not fit: use a whole number from {min} to {max}")),
+    }
+}
+
+pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| "is not an address: use IP:PORT such as 127.0.0.1:7777, 0.0.0.0:7777 or [::1]:7777".to_owned())
+}
+
+pub(super) fn address_or_none(text: &str) -> Result<Option<SocketAddr>, String> {
+    if text == "none" { Ok(None) } else { address(text).map(Some).map_err(|e| format!("{e}, or none")) }
+}
+
+pub(super) fn yes_or_no(text: &str) -> Result<bool, String> {
+    word(text, &[("true", true), ("false", false), ("1", true), ("0", false)])
+}
+
+/// One of a few words.
+pub(super) fn word<T: Copy>(text: &str, words: &[(&str, T)]) -> Result<T, String> {
+    words.iter().find(|(word, _)| *word == text).map(|(_, value)| *value).ok_or_else(|| {
+        let known: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
+        format!("is not known: use {}", known.join(" or "))
+    })
+}
+
+pub(super) fn log_filter(text: &str) -> Result<String, String> {
+    match tracing_subscriber::EnvFilter::try_new(text) {
+        Ok(_) if !text.is_empty() => Ok(text.to_owned()),
+        _ => Err("is not a log filter: use a level (error, warn, info, debug, trace) or target=level,...".to_owned()),
+    }
+}
+
+/// A whole number with its unit: `250ms`, `90s`, `10m`, `1h`, `7d`.
+pub(super) fn duration(text: &str, min: Duration, max: Duration) -> Result<Duration, String> {
+    let at = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(at);
+    let unit_ms: Option<u64> = match unit {
+        "ms" => Some(1),
+        "s" => Some(1_000),
+        "m" => Some(60_000),
+        "h" => Some(3_600_000),
+        "d" => Some(86_400_000),
+        _ => None,
+    };
+    let ms = unit_ms.and_then(|unit| number.parse::<u64>().ok()?.checked_mul(unit));
+    match ms.map(Duration::from_millis) {
+        Some(value) if value >= min && value <= max => Ok(value),
+        Some(_) => Err(format!("is out of bounds: use {} to {}", Shown(min), Shown(max))),
+        None => Err("is not a duration: use a whole number and a unit (ms, s, m, h, d) such as 250ms, 90s or 10m".to_owned()),
+    }
+}
+
+/// A duration as [`duration`] reads it.
+struct Shown(Duration);
+
+impl fmt::Display for Shown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ms = self.0.as_millis();
+        let units = [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1_000, "s"), (1, "ms")];
+        let (size, unit) = units.into_iter().find(|(size, _)| ms >= *size && ms.is_multiple_of(*size)).unwrap_or((1, "ms"));
+        write!(f, "{}{unit}", ms / size)
+    }
+}

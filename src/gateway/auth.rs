@@ -1,0 +1,274 @@
+//! Who may enter a room, and as what.
+//!
+//! **Without a key** a player is who it says, and `role=server` makes it a server: fit for one host, and for networks
+//! in which everybody is trusted.
+//!
+//! **With a key** a session needs a JSON Web Token, signed with HS256, with these claims:
+//!
+//! | claim | |
+//! |---|---|
+//! | `sub` | the player's name |
+//! | `exp` | seconds since 1970 at which the session ends; required |
+//! | `rooms` | list of room names, `*` and `?` as in the configuration; required |
+//! | `role` | `player` (when it is left out) or `server` |
+//! | `nbf` | seconds since 1970 before which it is refused; may be left out |
+//!
+//! A token that names an audience (`aud`) was made for somebody else and is refused. `player` and `role` in the URL may be
+//! left out; when they are there they must say what the token says.
+//!
+//! **Pages.** Browsers tell a page's origin, and let any page on the web connect anywhere, localhost included. Programs
+//! send no `Origin` and pass. A page passes when the list names its origin. Without a list, loopback pages pass, and
+//! the gateway's own page, which has the origin that `Host` names. When neither a key nor `--allow-remote` is
+//! given, a `Host` that is a name other than localhost does not count: any page could point a name of its own at
+//! 127.0.0.1 and would then pass for the gateway's.
+
+use std::net::IpAddr;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jsonwebtoken::{Algorithm, DecodingKey, Validation, errors::ErrorKind};
+use serde_json::{Map, Value};
+use wildmatch::WildMatch;
+
+use crate::config::{JwtKey, Origin};
+use crate::limits::TOKEN_BYTES_MAX;
+use crate::types::{PlayerId, Role, RoomId};
+
+/// What a client's request says about itself.
+#[derive(Debug, Clone, Copy)]
+pub struct Asking<'a> {
+    /// The room of the path.
+    pub room: &'a RoomId,
+    /// `player=` of the query, decoded.
+    pub player: Option<&'a str>,
+    /// `role=` of the query, decoded.
+    pub role: Option<&'a str>,
+    /// `token=` of the query, decoded.
+    pub token: Option<&'a str>,
+    /// The `Origin` header.
+    pub origin: Option<&'a str>,
+    /// The `Host` header.
+    pub host: Option<&'a str>,
+}
+
+/// What a session may do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Admission {
+    /// Whose session it is.
+    pub player: PlayerId,
+    /// What it may do.
+    pub role: Role,
+    /// When it ends, in seconds since 1970; None without a token.
+    pub expires_unix_s: Option<u64>,
+}
+
+/// Why a client was refused, before its WebSocket opens.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{code}: {message}")]
+pub struct AuthError {
+    /// HTTP status.
+    pub status: u16,
+    /// A word for programs: `bad_player`, `bad_role`, `token_missing`, `token_invalid`, `token_expired`,
+    /// `player_forbidden`, `role_forbidden`, `room_forbidden`, `origin_forbidden`.
+    pub code: &'static str,
+    /// One line for people; never holds the token.
+    pub message: String,
+}
+
+fn refuse<T>(status: u16, code: &'static str, message: impl Into<String>) -> Result<T, AuthError> {
+    Err(AuthError { status, code, message: message.into() })
+}
+
+/// A stranger's text, short enough for a message.
+fn cut(text: &str) -> String {
+    text.chars().take(80).collect()
+}
+
+/// Decides who enters.
+pub struct Gatekeeper {
+    key: Option<DecodingKey>,
+    origins: Vec<Origin>,
+    trusts_host_names: bool,
+    validation: Validation,
+}
+
+impl Gatekeeper {
+    /// `remote` says that other hosts were allowed without a key (`--allow-remote`).
+    #[must_use]
+    pub fn new(key: Option<&JwtKey>, origins: Vec<Origin>, remote: bool) -> Self {
+        let mut validation = Validation::new(Algorithm::HS256);
+        // Times are judged against the caller's clock, below.
+        validation.validate_exp = false;
+        validation.required_spec_claims.clear();
+        Self {
+            trusts_host_names: key.is_some() || remote,
+            key: key.map(|key| DecodingKey::from_secret(key.reveal())),
+            origins,
+            validation,
+        }
+    }
+
+    /// Admits or refuses; `now_unix_s` is the wall clock in seconds since 1970.
+    ///
+    /// # Errors
+    /// [`AuthError`] with an HTTP status, a code and a line that names the value.
+    pub fn admit(&self, asking: &Asking<'_>, now_unix_s: u64) -> Result<Admission, AuthError> {
+        if let Some(origin) = asking.origin {
+            self.check_origin(origin, asking.host)?;
+        }
+        let role = match asking.role {
+            None => None,
+            Some("player") => Some(Role::Player),
+            Some("server") => Some(Role::Server),
+            Some(other) => return refuse(400, "bad_role", format!("role {:?} is not known: use player or server", cut(other))),
+        };
+        let player =
+            asking.player.map(|name| PlayerId::new(name).or_else(|e| refuse(400, "bad_player", e.to_string()))).transpose()?;
+        let Some(key) = &self.key else {
+            let Some(player) = player else {
+                return refuse(400, "bad_player", "player is missing: add ?player=NAME to the url");
+            };
+            return Ok(Admission { player, role: role.unwrap_or(Role::Player), expires_unix_s: None });
+        };
+        let granted = self.read(key, asking, now_unix_s)?;
+        match (player, role) {
+            (Some(player), _) if player != granted.player => refuse(
+                403,
+                "player_forbidden",
+                format!("player {player:?} is not the token's {:?}: leave player out, or get a token for it", granted.player),
+            ),
+            (_, Some(role)) if role != granted.role => refuse(
+                403,
+                "role_forbidden",
+                format!(
+                    "role {:?} is not the token's {:?}: leave role out, or get a token with it",
+                    role.as_str(),
+                    granted.role.as_str()
+                ),
+            ),
+            _ => Ok(granted),
+        }
+    }
+
+    fn read(&self, key: &DecodingKey, asking: &Asking<'_>, now_unix_s: u64) -> Result<Admission, AuthError> {
+        let Some(token) = asking.token.filter(|token| !token.is_empty()) else {
+            return refuse(401, "token_missing", "token is missing: add &token=JWT to the url");
+        };
+        if token.len() > TOKEN_BYTES_MAX {
+            let bytes = token.len();
+            return refuse(401, "token_invalid", format!("token has {bytes} bytes: use at most {TOKEN_BYTES_MAX}"));
+        }
+        let claims = match jsonwebtoken::decode::<Map<String, Value>>(token, key, &self.validation) {
+            Ok(decoded) => decoded.claims,
+            Err(error) => return refuse(401, "token_invalid", problem(error.kind(), token)),
+        };
+        let expires = seconds(&claims, "exp")?;
+        let Some(expires_unix_s) = expires else {
+            return refuse(401, "token_invalid", "token has no exp: give it the second since 1970 at which it ends");
+        };
+        if expires_unix_s <= now_unix_s {
+            let ago = now_unix_s - expires_unix_s;
+            return refuse(401, "token_expired", format!("token expired {ago} s ago (exp {expires_unix_s}): get a new one"));
+        }
+        if let Some(begins) = seconds(&claims, "nbf")?.filter(|begins| *begins > now_unix_s) {
+            let wait = begins - now_unix_s;
+            return refuse(401, "token_invalid", format!("token is not valid for another {wait} s (nbf {begins})"));
+        }
+        let player = match claims.get("sub").map(|sub| sub.as_str().map(PlayerId::new)) {
+            Some(Some(Ok(player))) => player,
+            Some(Some(Err(error))) => return refuse(401, "token_invalid", format!("token's sub: {error}")),
+            Some(None) => return refuse(401, "token_invalid", "token's sub is not a string: use the player's name"),
+            None => return refuse(401, "token_invalid", "token has no sub: use the player's name"),
+        };
+        let role = match claims.get("role").map(Value::as_str) {
+            None | Some(Some("player")) => Role::Player,
+            Some(Some("server")) => Role::Server,
+            Some(other) => {
+                let role = cut(other.unwrap_or("of another type"));
+                return refuse(401, "token_invalid", format!("token's role {role:?} is not known: use player or server"));
+            }
+        };
+        let Some(rooms) = claims.get("rooms").and_then(Value::as_array) else {
+            return refuse(
+                401,
+                "token_invalid",
+                "token has no list of rooms: use names or patterns, as in [\"baron\", \"quiz-*\"]",
+            );
+        };
+        let room = asking.room.as_str();
+        if !rooms.iter().filter_map(Value::as_str).any(|pattern| WildMatch::new(pattern).matches(room)) {
+            return refuse(403, "room_forbidden", format!("room {room:?} is not among the rooms of the token"));
+        }
+        Ok(Admission { player, role, expires_unix_s: Some(expires_unix_s) })
+    }
+
+    fn check_origin(&self, origin: &str, host: Option<&str>) -> Result<(), AuthError> {
+        let page = origin.split_once("://").map_or("", |(_, page)| page);
+        let passes = if self.origins.is_empty() {
+            let own = host.is_some_and(|host| !page.is_empty() && host.eq_ignore_ascii_case(page));
+            is_loopback(page) || (own && (self.trusts_host_names || ip(page).is_some()))
+        } else {
+            self.origins.iter().any(|allowed| allowed.allows(origin))
+        };
+        if passes {
+            return Ok(());
+        }
+        let shown = cut(origin);
+        refuse(403, "origin_forbidden", format!("pages of origin {shown:?} may not connect: allow them with --allowed-origins"))
+    }
+}
+
+impl std::fmt::Debug for Gatekeeper {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Gatekeeper").field("key", &self.key.is_some()).field("origins", &self.origins).finish_non_exhaustive()
+    }
+}
+
+/// The host of `host` or `host:port`.
+fn host_of(authority: &str) -> &str {
+    match authority.strip_prefix('[').and_then(|v6| v6.split_once(']')) {
+        Some((v6, _)) => v6,
+        None => authority.split(':').next().unwrap_or_default(),
+    }
+}
+
+fn ip(authority: &str) -> Option<IpAddr> {
+    host_of(authority).parse().ok()
+}
+
+fn is_loopback(authority: &str) -> bool {
+    host_of(authority).eq_ignore_ascii_case("localhost") || ip(authority).is_some_and(|ip| ip.is_loopback())
+}
+
+/// A claim in seconds since 1970; fractions are cut.
+fn seconds(claims: &Map<String, Value>, claim: &'static str) -> Result<Option<u64>, AuthError> {
+    let Some(value) = claims.get(claim) else { return Ok(None) };
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "in range by the check before")]
+    let cut_off = |s: f64| (0.0..9e15).contains(&s).then_some(s as u64);
+    match value.as_u64().or_else(|| value.as_f64().and_then(cut_off)) {
+        Some(seconds) => Ok(Some(seconds)),
+        None => refuse(401, "token_invalid", format!("token's {claim} is not a number of seconds since 1970")),
+    }
+}
+
+fn problem(kind: &ErrorKind, token: &str) -> String {
+    match kind {
+        ErrorKind::InvalidSignature => "token's signature is not of this server's key".to_owned(),
+        ErrorKind::InvalidAudience => "token has an audience (aud), and none is known here: leave it out".to_owned(),
+        _ => match algorithm(token) {
+            Some(other) if other != "HS256" => format!("token's alg {:?} is not accepted: use HS256", cut(&other)),
+            Some(_) => "token's claims are not readable: use a JSON object in base64url".to_owned(),
+            None => "token is not a JSON Web Token: use header.claims.signature in base64url".to_owned(),
+        },
+    }
+}
+
+/// What the token's header says, for the message only.
+fn algorithm(token: &str) -> Option<String> {
+    let header = URL_SAFE_NO_PAD.decode(token.split('.').next()?).ok()?;
+    serde_json::from_slice::<Value>(&header).ok()?.get("alg")?.as_str().map(str::to_owned)
+}
+
+#[cfg(test)]
+#[path = "auth_tests.rs"]
+mod tests;

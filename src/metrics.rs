@@ -1,0 +1,160 @@
+//! The names of all metrics, what they mean, and how they are shown. Labels are few and bounded: an event kind, an
+//! outcome, an error code; never a room, a player or a session.
+//!
+//! Parts count with the macros of the `metrics` crate: `metrics::counter!(EVENTS_TOTAL, "kind" => "data").increment(1)`.
+//! Without [`install`] they cost next to nothing and go nowhere.
+
+use std::time::Duration;
+
+use metrics_exporter_prometheus::{BuildError, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+
+/// What a metric is to Prometheus.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Counter,
+    Gauge,
+    Seconds,
+}
+
+macro_rules! metrics {
+    ($($kind:ident $name:ident = $text:literal: $help:literal;)*) => {
+        $(
+            #[doc = $help]
+            pub const $name: &str = $text;
+        )*
+        const ALL: &[(Kind, &str, &str)] = &[$((Kind::$kind, $name, $help)),*];
+    };
+}
+
+metrics! {
+    Gauge SESSIONS_OPEN = "lasthit_sessions_open": "Sessions that are open on this gateway";
+    Counter SESSIONS_TOTAL = "lasthit_sessions_total": "Sessions that ended, by `how` (client, server, error, slow, idle, expired, draining)";
+    Counter EVENTS_TOTAL = "lasthit_events_total": "Events that arrived, by `kind` (open, data, end, error, close)";
+    Counter REFUSALS_TOTAL = "lasthit_refusals_total": "Connections and actions that were refused, by `code`";
+    Counter FLUSHES_TOTAL = "lasthit_flushes_total": "Flushes that the journal stored";
+    Seconds APPEND_SECONDS = "lasthit_append_seconds": "How long the journal took to store a flush";
+    Counter APPEND_RETRIES_TOTAL = "lasthit_append_retries_total": "Flushes that were sent again because their outcome was unknown";
+    Seconds SETTLE_SECONDS = "lasthit_settle_seconds": "How long an event waited on its gateway before its flush was sent";
+    Seconds STAMP_AGE_SECONDS = "lasthit_stamp_age_seconds": "How old an arrival stamp was when its bytes were read";
+    Counter COMMITS_TOTAL = "lasthit_commits_total": "Commits that became final";
+    Seconds COMMIT_SECONDS = "lasthit_commit_seconds": "How long the journal took to make a commit final";
+    Counter VERDICTS_TOTAL = "lasthit_verdicts_total": "Verdicts that became final, by `outcome` (granted, denied, void, repeat)";
+    Counter CLAMPED_TOTAL = "lasthit_clamped_total": "Verdicts whose stamp was moved";
+    Counter UNPROVEN_TOTAL = "lasthit_unproven_total": "Verdicts whose order rests on a gateway that died";
+    Counter PHOTO_FINISH_TOTAL = "lasthit_photo_finish_total": "Denied contenders that lost by less than the uncertainty";
+    Counter VOID_TOTAL = "lasthit_void_total": "Verdicts that decided nothing, by `reason` (unreadable, rules_failed, second_winner, no_winner, body_too_large)";
+    Gauge SHARDS_OWNED = "lasthit_shards_owned": "Shards that this worker owns";
+    Gauge ROOMS_IN_MEMORY = "lasthit_rooms_in_memory": "Rooms that this worker holds in memory";
+    Seconds HOLD_SECONDS = "lasthit_hold_seconds": "How long an event was held until every gateway had passed its stamp";
+    Counter JOURNAL_ERRORS_TOTAL = "lasthit_journal_errors_total": "Steps of the journal that failed, by `kind` (unreachable, refused, unexpected)";
+    Counter GATEWAY_DEATHS_TOTAL = "lasthit_gateway_deaths_total": "Gateways that were fenced because they owed a watermark for too long";
+    Counter PUSHES_TOTAL = "lasthit_pushes_total": "Pushes that were published to gateways";
+    Counter GAPS_FILLED_TOTAL = "lasthit_gaps_filled_total": "Gaps in a room's verdicts that were filled from the journal";
+}
+
+/// Upper bounds of the histograms' buckets, in seconds: from what a kernel stamp can tell to what a client waits for.
+const BUCKETS_SECONDS: [f64; 20] =
+    [5e-6, 1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+
+/// Why the metrics could not be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum MetricsError {
+    /// The exporter refused its configuration.
+    #[error("metrics cannot be set up: {0}")]
+    Build(#[from] BuildError),
+    /// The process has a recorder.
+    #[error("metrics were set up twice in one process")]
+    Twice,
+}
+
+/// Records every metric of this process from now on. The handle renders them, and must be kept in upkeep
+/// ([`crate::admin::Admin::run`] does it): otherwise the histograms grow until they are read.
+///
+/// # Errors
+/// When the process has a recorder.
+pub fn install() -> Result<PrometheusHandle, MetricsError> {
+    let recorder = recorder()?;
+    let handle = recorder.handle();
+    metrics::set_global_recorder(recorder).map_err(|_| MetricsError::Twice)?;
+    describe();
+    Ok(handle)
+}
+
+fn recorder() -> Result<PrometheusRecorder, MetricsError> {
+    Ok(PrometheusBuilder::new().set_buckets(&BUCKETS_SECONDS)?.build_recorder())
+}
+
+fn describe() {
+    for (kind, name, help) in ALL {
+        match kind {
+            Kind::Counter => metrics::describe_counter!(*name, *help),
+            Kind::Gauge => metrics::describe_gauge!(*name, *help),
+            Kind::Seconds => metrics::describe_histogram!(*name, metrics::Unit::Seconds, *help),
+        }
+    }
+}
+
+/// Measures how long something takes within this process. Never an order key: clocks of two processes drift apart.
+#[derive(Debug, Clone, Copy)]
+pub struct Stopwatch(quanta::Instant);
+
+impl Stopwatch {
+    /// Starts now.
+    #[must_use]
+    pub fn start() -> Self {
+        Self(quanta::Instant::now())
+    }
+
+    /// Since the start.
+    #[must_use]
+    pub fn elapsed(&self) -> Duration {
+        self.0.elapsed()
+    }
+
+    /// Records the time since the start under one of the `_seconds` names.
+    pub fn record(&self, name: &'static str) {
+        metrics::histogram!(name).record(self.elapsed());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_follow_prometheus() {
+        for (kind, name, help) in ALL {
+            let suffix = match kind {
+                Kind::Counter => name.ends_with("_total"),
+                Kind::Seconds => name.ends_with("_seconds"),
+                Kind::Gauge => !name.ends_with("_total"),
+            };
+            assert!(suffix && name.starts_with("lasthit_") && !help.is_empty(), "{name}");
+            assert_eq!(ALL.iter().filter(|(_, other, _)| other == name).count(), 1, "{name}");
+        }
+    }
+
+    #[test]
+    fn what_is_recorded_is_rendered_with_help_and_buckets() {
+        let recorder = recorder().expect("recorder");
+        metrics::with_local_recorder(&recorder, || {
+            describe();
+            metrics::counter!(EVENTS_TOTAL, "kind" => "data").increment(3);
+            metrics::gauge!(SESSIONS_OPEN).set(2.0);
+            metrics::histogram!(HOLD_SECONDS).record(0.0003);
+            Stopwatch::start().record(COMMIT_SECONDS);
+        });
+        let text = recorder.handle().render();
+        for line in [
+            "# HELP lasthit_events_total Events that arrived",
+            "lasthit_events_total{kind=\"data\"} 3",
+            "lasthit_sessions_open 2",
+            "# TYPE lasthit_hold_seconds histogram",
+            "lasthit_hold_seconds_bucket{le=\"0.00025\"} 0",
+            "lasthit_hold_seconds_bucket{le=\"0.0005\"} 1",
+            "lasthit_commit_seconds_count 1",
+        ] {
+            assert!(text.contains(line), "{line} is not in\n{text}");
+        }
+    }
+}
