@@ -24,6 +24,18 @@ pub const RECENT_PLAYERS_PER_ROOM_MAX: usize = 4096;
 pub const CONTESTS_PER_ROOM_MAX: usize = 100_000;
 /// Gateways per room whose last stamp is remembered.
 pub const MARKS_PER_ROOM_MAX: usize = 256;
+/// Targets of a `last_hit` room that are there at one time, slain ones included: what a newcomer is told has to fit a body.
+pub const TARGETS_PER_ROOM_MAX: usize = 64;
+/// Target names of a `last_hit` room that were ever used: a name that comes back goes on with its rounds.
+pub const TARGET_NAMES_PER_ROOM_MAX: usize = 1024;
+/// Points of a `last_hit` target; JavaScript's numbers hold it exactly.
+pub const TARGET_HP_MAX: u64 = 1_000_000_000_000;
+/// Points that one hit takes.
+pub const HIT_DAMAGE_MAX: u64 = 1_000_000_000;
+/// Keys of a `claim` room that are held at one time.
+pub const CLAIMS_PER_ROOM_MAX: usize = CONTESTS_PER_ROOM_MAX;
+/// Held keys that a newcomer to a `claim` room is told one by one.
+pub const CLAIMS_LISTED_MAX: usize = 100;
 
 /// Sessions per gateway.
 pub const SESSIONS_MAX: usize = 20_000;
@@ -154,3 +166,6 @@ const _: () = assert!(FLUSH_EVENTS_MAX <= UNRESOLVED_PER_ROOM_MAX && UNRESOLVED_
 const _: () = assert!(RESOLVE_EVENTS_MAX <= UNCOMMITTED_PER_ROOM_MAX && RESOLVE_EVENTS_MAX <= COMMIT_VERDICTS_MAX);
 const _: () = assert!(SESSION_WRITE_BYTES + BODY_BYTES_MAX * 8 < SESSION_WRITE_BYTES_MAX);
 const _: () = assert!(PING_INTERVAL.as_secs() * 2 < IDLE_TIMEOUT.as_secs());
+const _: () = assert!(TARGETS_PER_ROOM_MAX * (FIELD_BYTES_MAX + NAME_BYTES_MAX + 64) <= BODY_BYTES_MAX);
+const _: () = assert!(TARGETS_PER_ROOM_MAX <= TARGET_NAMES_PER_ROOM_MAX && TARGET_NAMES_PER_ROOM_MAX <= CONTESTS_PER_ROOM_MAX);
+const _: () = assert!(CLAIMS_LISTED_MAX * (FIELD_BYTES_MAX + NAME_BYTES_MAX + 8) <= BODY_BYTES_MAX);

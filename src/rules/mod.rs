@@ -3,8 +3,13 @@
 mod book;
 pub mod claim;
 pub mod last_hit;
+#[cfg(test)]
+mod referee;
+mod saved;
 
 pub use book::{RulesBook, RulesFactory};
+pub use claim::Claim;
+pub use last_hit::LastHit;
 
 use bytes::Bytes;
 
