@@ -49,9 +49,8 @@ impl Pair {
     /// Reads until it would block, at least once.
     async fn drain(&mut self) {
         let mut buffer = [0; 64];
-        let read = tokio::time::timeout(Duration::from_millis(5), async {
-            while self.stream.read(&mut buffer).await.unwrap() > 0 {}
-        });
+        let read =
+            tokio::time::timeout(Duration::from_millis(5), async { while self.stream.read(&mut buffer).await.unwrap() > 0 {} });
         read.await.expect_err("it reads for ever");
     }
 }

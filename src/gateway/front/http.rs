@@ -19,8 +19,8 @@ use tokio::io::AsyncWriteExt;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
-use super::socket::linger;
 use super::Front;
+use super::socket::linger;
 use crate::clock::unix_s;
 use crate::gateway::arrival::StampedStream;
 use crate::gateway::auth::{Admission, Asking, AuthError};
@@ -97,7 +97,7 @@ pub(super) async fn exchange(front: &Front, stream: StampedStream) -> Option<Upg
     });
     let mut builder = http1::Builder::new();
     // One timeout covers the whole exchange; hyper's own would cover only the head.
-    builder.keep_alive(false).max_buf_size(HEAD_BYTES_MAX).header_read_timeout(None);
+    builder.max_buf_size(HEAD_BYTES_MAX).header_read_timeout(None);
     let mut connection = builder.serve_connection(TokioIo::new(stream), service);
     let served = tokio::time::timeout(front.settings.handshake_timeout, poll_fn(|cx| connection.poll_without_shutdown(cx)));
     let served = served.await;
@@ -118,6 +118,8 @@ fn respond(status: StatusCode, content_type: &'static str, body: impl Into<Bytes
     let mut response = Response::new(Full::new(body.into()));
     *response.status_mut() = status;
     let headers = response.headers_mut();
+    // Whatever is no upgrade ends the connection. (Hyper's own switch for that takes the upgrade's header away as well.)
+    headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
@@ -284,7 +286,9 @@ mod tests {
         check(
             "p%69t",
             "player=ann&role=server&token=a%2Eb&since=3.120",
-            Ok(r#"Target { room: "pit", player: Some("ann"), role: Some("server"), token: Some("a.b"), since: Some(Since { era: 3, seq: 120 }) }"#),
+            Ok(
+                r#"Target { room: "pit", player: Some("ann"), role: Some("server"), token: Some("a.b"), since: Some(Since { era: 3, seq: 120 }) }"#,
+            ),
         );
         check("a/b", "", Err(("bad_room", "a/b")));
         check("", "", Err(("bad_room", "\"\"")));

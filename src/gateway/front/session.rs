@@ -128,13 +128,19 @@ impl<'a> Session<'a> {
     async fn converse(&mut self, socket: &mut Socket, mut outbox: Outbox) -> Ending {
         let mut timer = pin!(sleep_until(socket.next_deadline(self.settings)));
         let mut leaving = pin!(self.front.leaving.cancelled());
+        let mut told_to_leave = false;
         loop {
             let writable = socket.is_writable();
             // What was received comes first: it is older than anything else.
             let applied = tokio::select! {
                 biased;
                 step = poll_fn(|cx| socket.poll_step(timer.as_mut(), self.settings, cx)) => self.step(socket, step),
-                () = &mut leaving => Err(Ending::ours(close::GOING_AWAY)),
+                () = &mut leaving, if !told_to_leave => {
+                    told_to_leave = true;
+                    Ok(())
+                }
+                // Only behind a sweep that found nothing more: what had reached the socket is taken in.
+                () = tokio::task::yield_now(), if told_to_leave => Err(Ending::ours(close::GOING_AWAY)),
                 delivery = outbox.recv(), if writable => match delivery {
                     Some(delivery) => self.deliver_all(socket, delivery, &mut outbox),
                     None => Err(Ending::ours(close::INTERNAL)),
@@ -202,6 +208,9 @@ impl<'a> Session<'a> {
     fn deliver_all(&self, socket: &mut Socket, first: Delivery, outbox: &mut Outbox) -> Result<(), Ending> {
         self.deliver(socket, first)?;
         for _ in 1..DELIVERIES_PER_TURN_MAX {
+            if !socket.has_room() {
+                break;
+            }
             match outbox.try_recv() {
                 Some(delivery) => self.deliver(socket, delivery)?,
                 None => break,

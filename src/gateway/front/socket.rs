@@ -5,7 +5,7 @@
 
 use std::io;
 use std::pin::{Pin, pin};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use futures_util::{Sink, SinkExt, Stream, StreamExt};
@@ -102,18 +102,19 @@ impl Socket {
         self.queue(Message::Frame(Frame::message(encoded, OpCode::Data(data), true)))
     }
 
+    /// Whether the last of what was sent fitted into the kernel, so that more may follow.
+    pub(super) fn has_room(&mut self) -> bool {
+        // Without a waker: the next step flushes, and leaves one.
+        Pin::new(&mut self.ws).poll_ready(&mut Context::from_waker(Waker::noop())).is_ready()
+    }
+
     fn queue(&mut self, message: Message) -> Result<(), Error> {
         self.dirty = true;
         Pin::new(&mut self.ws).start_send(message)
     }
 
     /// The next step. `timer` is set to the session's next deadline whenever it fires or writing begins to wait.
-    pub(super) fn poll_step(
-        &mut self,
-        mut timer: Pin<&mut Sleep>,
-        settings: &Settings,
-        cx: &mut Context<'_>,
-    ) -> Poll<Step> {
+    pub(super) fn poll_step(&mut self, mut timer: Pin<&mut Sleep>, settings: &Settings, cx: &mut Context<'_>) -> Poll<Step> {
         if self.dirty {
             match Pin::new(&mut self.ws).poll_flush(cx) {
                 Poll::Ready(Ok(())) => {
@@ -187,6 +188,8 @@ impl Socket {
     pub(super) async fn close(mut self, code: Option<(u16, String)>, settings: &Settings) {
         let goodbye = async {
             if let Some((code, reason)) = code {
+                // A pong that is due would follow the close frame, which must be the last.
+                let _ = self.ws.flush().await;
                 let frame = CloseFrame { code: CloseCode::from(code), reason: cut(&reason, CLOSE_REASON_BYTES_MAX).into() };
                 let _ = self.ws.send(Message::Close(Some(frame))).await;
             }
