@@ -26,6 +26,7 @@ use crate::gateway::arrival::StampedStream;
 use crate::gateway::auth::{Admission, Asking, AuthError};
 use crate::gateway::hub::Joining;
 use crate::limits::HEAD_BYTES_MAX;
+use crate::metrics::REFUSALS_TOTAL;
 use crate::types::{RoomId, Since};
 use crate::wire::client::Encoding;
 
@@ -67,6 +68,7 @@ impl Problem {
     }
 
     fn response(self) -> Response<Full<Bytes>> {
+        metrics::counter!(REFUSALS_TOTAL, "code" => self.code).increment(1);
         let body = serde_json::json!({ "code": self.code, "message": self.message }).to_string();
         let mut response = respond(self.status, "application/json", body);
         if self.status == StatusCode::UPGRADE_REQUIRED {

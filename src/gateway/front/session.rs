@@ -9,6 +9,7 @@ use std::future::poll_fn;
 use std::num::NonZeroU32;
 use std::pin::pin;
 
+use bytes::Bytes;
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use tokio::time::{Instant, sleep_until};
 use tokio_tungstenite::tungstenite::{Error, Message};
@@ -19,6 +20,7 @@ use super::{Front, Settings};
 use crate::clock::monotonic_ns;
 use crate::gateway::hub::{Delivery, Hub, Outbox};
 use crate::limits::{DELIVERIES_PER_TURN_MAX, REASON_BYTES_MAX};
+use crate::metrics::{REFUSALS_TOTAL, SESSIONS_OPEN, SESSIONS_TOTAL};
 use crate::types::{Arrival, SessionId};
 use crate::wire::client::{Encoding, ErrorCode, Refusal, close, encode_refusal, encode_welcome, parse_action};
 
@@ -45,6 +47,19 @@ impl Ending {
         let word = close::ALL.iter().find(|known| known.0 == code).map_or("", |known| known.1);
         Self::Ours { code, reason: word.to_owned() }
     }
+
+    /// The metric's word for it.
+    fn how(&self) -> &'static str {
+        match self {
+            Self::Theirs { .. } | Self::Lost => "client",
+            Self::Broken(_) => "error",
+            Self::Ours { code: close::SLOW, .. } => "slow",
+            Self::Ours { code: close::IDLE, .. } => "idle",
+            Self::Ours { code: close::TOKEN_EXPIRED, .. } => "expired",
+            Self::Ours { code: close::GOING_AWAY, .. } => "draining",
+            Self::Ours { .. } => "server",
+        }
+    }
 }
 
 impl From<Error> for Ending {
@@ -63,8 +78,16 @@ struct Opened<'a> {
     id: SessionId,
 }
 
+impl<'a> Opened<'a> {
+    fn new(hub: &'a Hub, id: SessionId) -> Self {
+        metrics::gauge!(SESSIONS_OPEN).increment(1.0);
+        Self { hub, id }
+    }
+}
+
 impl Drop for Opened<'_> {
     fn drop(&mut self) {
+        metrics::gauge!(SESSIONS_OPEN).decrement(1.0);
         self.hub.close(self.id, Arrival::at(monotonic_ns(), 0));
     }
 }
@@ -75,19 +98,19 @@ pub(super) async fn run(front: &Front, upgraded: Upgraded) {
     let arrival = stream.begin_session(&rest);
     let now = Instant::now();
     let expires = ticket.valid_for.and_then(|valid| now.checked_add(valid));
-    let opened = front.hub.open(ticket.joining, arrival);
+    let opened = front.hub.open(ticket.joining, arrival).map(|(id, outbox)| (Opened::new(&front.hub, id), outbox));
     let mut socket = Socket::new(stream, rest, ticket.encoding, expires, &front.settings).await;
     let goodbye = match opened {
-        Ok((id, outbox)) => {
-            let opened = Opened { hub: &front.hub, id };
-            let mut session = Session::new(front, id, ticket.encoding);
+        Ok((opened, outbox)) => {
+            let session = Session::new(front, opened.id, ticket.encoding);
             let ending = session.converse(&mut socket, outbox).await;
+            metrics::counter!(SESSIONS_TOTAL, "how" => ending.how()).increment(1);
             let goodbye = session.finish(&mut socket, ending);
             drop(opened);
             goodbye
         }
         Err(refusal) => {
-            let _ = socket.send(encode_refusal(ticket.encoding, &refusal));
+            let _ = socket.send(refused(ticket.encoding, &refusal));
             Some((close::TRY_AGAIN, refusal.code.as_str().to_owned()))
         }
     };
@@ -125,7 +148,7 @@ impl<'a> Session<'a> {
     }
 
     /// Serves the session until something ends it.
-    async fn converse(&mut self, socket: &mut Socket, mut outbox: Outbox) -> Ending {
+    async fn converse(&self, socket: &mut Socket, mut outbox: Outbox) -> Ending {
         let mut timer = pin!(sleep_until(socket.next_deadline(self.settings)));
         let mut leaving = pin!(self.front.leaving.cancelled());
         let mut told_to_leave = false;
@@ -152,7 +175,7 @@ impl<'a> Session<'a> {
         }
     }
 
-    fn step(&mut self, socket: &mut Socket, step: Step) -> Result<(), Ending> {
+    fn step(&self, socket: &mut Socket, step: Step) -> Result<(), Ending> {
         match step {
             Step::Received(message) => {
                 let arrival = socket.stream().arrival();
@@ -169,7 +192,7 @@ impl<'a> Session<'a> {
         }
     }
 
-    fn receive(&mut self, socket: &mut Socket, message: Message, arrival: Arrival) -> Result<(), Ending> {
+    fn receive(&self, socket: &mut Socket, message: Message, arrival: Arrival) -> Result<(), Ending> {
         let payload = match &message {
             Message::Text(text) if self.encoding.is_text() => text.as_bytes(),
             Message::Binary(bytes) if !self.encoding.is_text() => bytes,
@@ -201,7 +224,7 @@ impl<'a> Session<'a> {
     }
 
     fn refuse(&self, socket: &mut Socket, refusal: Refusal) -> Result<(), Ending> {
-        Ok(socket.send(encode_refusal(self.encoding, &refusal))?)
+        Ok(socket.send(refused(self.encoding, &refusal))?)
     }
 
     /// Hands over what is there, to be flushed as one.
@@ -226,7 +249,7 @@ impl<'a> Session<'a> {
                 encode_welcome(self.encoding, &welcome)
             }
             Delivery::Verdict { from, frames } => frames.encode(self.encoding, from),
-            Delivery::Refused(refusal) => encode_refusal(self.encoding, &refusal),
+            Delivery::Refused(refusal) => refused(self.encoding, &refusal),
             Delivery::Close { code, reason } => return Err(Ending::Ours { code, reason }),
         };
         Ok(socket.send(encoded)?)
@@ -256,6 +279,12 @@ impl<'a> Session<'a> {
             }
         }
     }
+}
+
+/// Encodes a refusal that goes out, and counts it.
+fn refused(encoding: Encoding, refusal: &Refusal) -> Bytes {
+    metrics::counter!(REFUSALS_TOTAL, "code" => refusal.code.as_str()).increment(1);
+    encode_refusal(encoding, refusal)
 }
 
 fn code_of(error: &Error) -> u16 {

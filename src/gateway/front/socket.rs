@@ -44,6 +44,8 @@ pub(super) struct Socket {
     encoding: Encoding,
     /// Whether frames wait to be written.
     dirty: bool,
+    /// Why nothing can be written any more. What was received before is still taken in: it arrived.
+    broken: Option<Error>,
     /// Since when the peer has not read what was written.
     blocked: Option<Instant>,
     /// When anything was received last.
@@ -74,7 +76,7 @@ impl Socket {
         let ws = WebSocketStream::from_partially_read(stream, rest.into(), Side::Server, Some(config)).await;
         let now = Instant::now();
         let welcome_by = Some(now + settings.welcome_timeout);
-        Self { ws, encoding, dirty: false, blocked: None, heard: now, pinged: now, welcome_by, expires }
+        Self { ws, encoding, dirty: false, broken: None, blocked: None, heard: now, pinged: now, welcome_by, expires }
     }
 
     /// The stream below, which knows when things arrived.
@@ -95,7 +97,7 @@ impl Socket {
     /// Queues a message; it leaves with the next step.
     ///
     /// # Errors
-    /// When the socket is broken, or holds [`SESSION_WRITE_BYTES_MAX`] unwritten bytes.
+    /// When the socket holds [`SESSION_WRITE_BYTES_MAX`] unwritten bytes. A broken socket is a later step.
     pub(super) fn send(&mut self, encoded: Bytes) -> Result<(), Error> {
         let data = if self.encoding.is_text() { Data::Text } else { Data::Binary };
         // As a frame: what was encoded as text is not checked to be UTF-8 for every session again.
@@ -109,8 +111,18 @@ impl Socket {
     }
 
     fn queue(&mut self, message: Message) -> Result<(), Error> {
-        self.dirty = true;
-        Pin::new(&mut self.ws).start_send(message)
+        match Pin::new(&mut self.ws).start_send(message) {
+            Ok(()) => self.dirty = self.broken.is_none(),
+            Err(error @ Error::WriteBufferFull(_)) => return Err(error),
+            Err(error) => self.fail(error),
+        }
+        Ok(())
+    }
+
+    fn fail(&mut self, error: Error) {
+        self.dirty = false;
+        self.blocked = None;
+        self.broken.get_or_insert(error);
     }
 
     /// The next step. `timer` is set to the session's next deadline whenever it fires or writing begins to wait.
@@ -123,7 +135,7 @@ impl Socket {
                         return Poll::Ready(Step::Writable);
                     }
                 }
-                Poll::Ready(Err(error)) => return Poll::Ready(Step::Failed(error)),
+                Poll::Ready(Err(error)) => self.fail(error),
                 Poll::Pending if self.blocked.is_none() => {
                     self.blocked = Some(Instant::now());
                     timer.as_mut().reset(self.next_deadline(settings));
@@ -139,6 +151,9 @@ impl Socket {
             Poll::Ready(Some(Err(error))) => return Poll::Ready(Step::Failed(error)),
             Poll::Ready(None) => return Poll::Ready(Step::Failed(Error::ConnectionClosed)),
             Poll::Pending => {}
+        }
+        if let Some(error) = self.broken.take() {
+            return Poll::Ready(Step::Failed(error));
         }
         while timer.as_mut().poll(cx).is_ready() {
             let now = Instant::now();

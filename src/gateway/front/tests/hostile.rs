@@ -5,7 +5,7 @@ use crate::wire::client::{ErrorCode, Refusal};
 
 /// A session sends `bytes` as they are: it is closed with `code` after the hub was told `last`, and nobody else notices.
 async fn check(subprotocol: &str, bytes: &[u8], code: u16, last: &str) {
-    let gateway = gateway(|_| {});
+    let gateway = gateway(|s| s.close_timeout = Duration::from_millis(200));
     let mut bystander = gateway.join("bystander").await;
     let mut tcp = gateway.raw_session("mallory", subprotocol).await;
     // The gateway may have hung up before all of it is sent.
@@ -103,7 +103,10 @@ async fn one_that_sends_too_fast_is_refused_and_then_closed() {
 
 #[tokio::test]
 async fn a_flood_of_pings_counts_as_sending_too_fast() {
-    let gateway = gateway(|s| s.actions_per_second = 20);
+    let gateway = gateway(|s| {
+        s.actions_per_second = 20;
+        s.close_timeout = Duration::from_millis(200);
+    });
     let mut tcp = gateway.raw_session("mallory", JSON).await;
     let _ = tcp.write_all(&frame(0x89, b"").repeat(100)).await;
     assert_eq!(raw_close_code(&mut tcp).await, 4429);

@@ -31,11 +31,12 @@ async fn a_connection_that_is_lost_ends_with_1006() {
     drop(gateway.join("ended").await);
     assert_eq!(gateway.life("ended").await, ["open", "end 1006", "close"]);
 
-    let reset = gateway.raw_session("reset", "lasthit.v1.json").await;
+    let mut reset = gateway.raw_session("reset", "lasthit.v1.json").await;
     // A socket that is closed with unread bytes in it (the welcome) resets its connection.
     tokio::time::sleep(Duration::from_millis(20)).await;
+    reset.write_all(&frame(0x81, br#"{"op":"hit","id":"last-words"}"#)).await.unwrap();
     drop(reset);
-    assert_eq!(gateway.life("reset").await, ["open", "end 1006", "close"]);
+    assert_eq!(gateway.life("reset").await, ["open", "act last-words", "end 1006", "close"]);
     bystander.is_undisturbed(&gateway).await;
 }
 
