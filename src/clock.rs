@@ -26,6 +26,12 @@ pub fn monotonic_ns() -> u64 {
     u64::try_from(read(ClockId::CLOCK_MONOTONIC)).unwrap_or(0)
 }
 
+/// Now, in whole seconds since 1970: for what others write down in wall time, such as a token's end. Orders nothing.
+#[must_use]
+pub fn unix_s() -> u64 {
+    u64::try_from(read(ClockId::CLOCK_REALTIME) / 1_000_000_000).unwrap_or(0)
+}
+
 fn read(id: ClockId) -> i128 {
     // Neither clock can fail on a system that has it, and both are required by POSIX.
     clock_gettime(id).map_or(0, |t| i128::from(t.tv_sec()) * 1_000_000_000 + i128::from(t.tv_nsec()))

@@ -39,6 +39,20 @@ pub const CLAIMS_LISTED_MAX: usize = 100;
 
 /// Sessions per gateway.
 pub const SESSIONS_MAX: usize = 20_000;
+/// Connections whose HTTP exchange is under way; further ones wait in the kernel.
+pub const HANDSHAKES_MAX: usize = 1024;
+/// Bytes of an HTTP request's head.
+pub const HEAD_BYTES_MAX: usize = 16 * 1024;
+/// Bytes that a session's socket reads at once.
+pub const SESSION_READ_BYTES: usize = 4 * 1024;
+/// Bytes of frames that a session gathers before it writes.
+pub const SESSION_WRITE_BYTES: usize = 16 * 1024;
+/// Bytes that a session may hold unwritten: the largest `welcome` must fit.
+pub const SESSION_WRITE_BYTES_MAX: usize = 1024 * 1024;
+/// Deliveries that a session hands to its socket before it looks at what it received.
+pub const DELIVERIES_PER_TURN_MAX: usize = 64;
+/// Bytes of a closed session's leftovers that are read, so that its close frame is not overtaken by a reset.
+pub const LINGER_BYTES_MAX: usize = 256 * 1024;
 /// Connections that the kernel holds until the gateway accepts them.
 pub const ACCEPT_BACKLOG: u32 = 1024;
 /// Sessions per room and gateway.
@@ -80,6 +94,10 @@ pub const WELCOME_TIMEOUT: Duration = Duration::from_secs(10);
 pub const PING_INTERVAL: Duration = Duration::from_secs(20);
 /// How long a session may stay silent, pongs included.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a session may leave what it is sent unread before it is closed as slow.
+pub const STALL_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long accepting rests when the system has nothing to accept with.
+pub const ACCEPT_RETRY_INTERVAL: Duration = Duration::from_millis(50);
 /// How long the closing handshake may take.
 pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a process may drain after SIGTERM.
@@ -88,6 +106,9 @@ pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 pub const RETRY_MIN: Duration = Duration::from_millis(5);
 /// How long at most.
 pub const RETRY_MAX: Duration = Duration::from_millis(500);
+/// How far a gateway's promise stays behind the start of its sweep: for bytes that the kernel had stamped and not yet
+/// made readable.
+pub const SWEEP_GUARD: Duration = Duration::from_micros(20);
 /// How often a lagging gateway is asked again for its watermark.
 pub const PROBE_INTERVAL: Duration = Duration::from_millis(20);
 /// How long a gateway may owe a watermark before it is fenced.
@@ -160,6 +181,7 @@ const _: () = assert!(PROBE_INTERVAL.as_millis() * 10 < GATEWAY_TIMEOUT.as_milli
 const _: () = assert!(FIELD_BYTES_MAX * 4 < MESSAGE_BYTES_MAX);
 const _: () = assert!(FLUSH_EVENTS_MAX <= UNRESOLVED_PER_ROOM_MAX && UNRESOLVED_PER_ROOM_MAX <= UNRESOLVED_MAX);
 const _: () = assert!(RESOLVE_EVENTS_MAX <= COMMIT_VERDICTS_MAX);
+const _: () = assert!(SESSION_WRITE_BYTES + BODY_BYTES_MAX * 8 < SESSION_WRITE_BYTES_MAX);
 const _: () = assert!(PING_INTERVAL.as_secs() * 2 < IDLE_TIMEOUT.as_secs());
 const _: () = assert!(TARGETS_PER_ROOM_MAX * (FIELD_BYTES_MAX + NAME_BYTES_MAX + 64) <= BODY_BYTES_MAX);
 const _: () = assert!(TARGETS_PER_ROOM_MAX <= TARGET_NAMES_PER_ROOM_MAX && TARGET_NAMES_PER_ROOM_MAX <= CONTESTS_PER_ROOM_MAX);

@@ -1,11 +1,26 @@
 //! What a process does, by its role.
 
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::{Admin, AdminError, Readiness};
+use crate::clock::Clock;
 use crate::config::Config;
+use crate::gateway::arrival::{self, Drains, KERNEL_STAMPS};
+use crate::gateway::auth::Gatekeeper;
+use crate::gateway::front::{Front, Settings};
+use crate::gateway::{Hub, Settle, page, sweep};
+use crate::journal::memory::MemoryJournal;
+use crate::journal::redis::{RedisJournal, RedisOptions};
+use crate::journal::{Journal, JournalError};
 use crate::metrics::{self, MetricsError};
+use crate::runtime;
 use crate::shutdown::Shutdown;
+use crate::worker::{self, WorkerOptions};
 
 /// Why a role ended otherwise than asked.
 #[derive(Debug, thiserror::Error)]
@@ -16,6 +31,20 @@ pub enum RoleError {
     /// Its metrics.
     #[error(transparent)]
     Metrics(#[from] MetricsError),
+    /// Its journal.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// Its own address.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The thread that resolves.
+    #[error("the worker's thread cannot start: {0}")]
+    Thread(io::Error),
 }
 
 /// Health and metrics, while it lives.
@@ -32,7 +61,22 @@ impl Side {
             tracing::info!("health and metrics on http://{}/", admin.address());
             tokio::spawn(admin.run(readiness.clone(), metrics::install()?, stop.clone()));
         }
+        readiness.fail("started", "still starting");
         Ok(Self { readiness, stop })
+    }
+
+    /// Shows a part's trouble as a check until the part is gone.
+    fn watch(&self, check: &'static str, mut trouble: watch::Receiver<Option<String>>) {
+        let readiness = self.readiness.clone();
+        tokio::spawn(async move {
+            loop {
+                let now = trouble.borrow_and_update().clone();
+                readiness.set(check, now.map_or(Ok(()), Err));
+                if trouble.changed().await.is_err() {
+                    return;
+                }
+            }
+        });
     }
 }
 
@@ -42,20 +86,30 @@ impl Drop for Side {
     }
 }
 
-async fn idle(config: Config, shutdown: Shutdown) -> Result<(), RoleError> {
-    let side = Side::start(&config).await?;
-    side.readiness.pass("started");
-    shutdown.requested().await;
-    side.readiness.fail("draining", "asked to stop");
-    Ok(())
-}
-
 /// Gateway and worker in one process, on the memory journal.
 ///
 /// # Errors
 /// When it cannot start or cannot go on.
 pub async fn serve(config: Config, shutdown: Shutdown) -> Result<(), RoleError> {
-    idle(config, shutdown).await
+    let journal: Arc<dyn Journal> = Arc::new(MemoryJournal::new(config.shards));
+    let side = Side::start(&config).await?;
+    let (trouble, health) = (watch::Sender::new(None), CancellationToken::new());
+    side.watch("worker", trouble.subscribe());
+    // The gateway's thread reads sockets and does nothing else.
+    let (rules, options, stop) = (config.rules_book(), worker_options(&config), health.clone());
+    let worker_journal = journal.clone();
+    let thread = std::thread::Builder::new().name("worker".to_owned()).spawn(move || {
+        let runtime = runtime::worker_beside()?;
+        runtime.block_on(worker::run(worker_journal, rules, options, stop, trouble)).map_err(io::Error::other)
+    });
+    let thread = thread.map_err(RoleError::Thread)?;
+    let ended = run_gateway(&config, &side, journal, &shutdown).await;
+    health.cancel();
+    let joined = tokio::task::spawn_blocking(move || thread.join()).await;
+    if !matches!(joined, Ok(Ok(Ok(())))) {
+        tracing::error!("the worker ended badly");
+    }
+    ended
 }
 
 /// A gateway on Redis.
@@ -63,7 +117,9 @@ pub async fn serve(config: Config, shutdown: Shutdown) -> Result<(), RoleError> 
 /// # Errors
 /// When it cannot start or cannot go on.
 pub async fn gateway(config: Config, shutdown: Shutdown) -> Result<(), RoleError> {
-    idle(config, shutdown).await
+    let side = Side::start(&config).await?;
+    let journal = connect(&config).await?;
+    run_gateway(&config, &side, journal, &shutdown).await
 }
 
 /// A worker on Redis.
@@ -71,5 +127,61 @@ pub async fn gateway(config: Config, shutdown: Shutdown) -> Result<(), RoleError
 /// # Errors
 /// When it cannot start or cannot go on.
 pub async fn worker(config: Config, shutdown: Shutdown) -> Result<(), RoleError> {
-    idle(config, shutdown).await
+    let side = Side::start(&config).await?;
+    let journal = connect(&config).await?;
+    let trouble = watch::Sender::new(None);
+    side.watch("journal", trouble.subscribe());
+    side.readiness.pass("started");
+    let stop = shutdown.token().clone();
+    worker::run(journal, config.rules_book(), worker_options(&config), stop, trouble).await?;
+    Ok(())
+}
+
+async fn connect(config: &Config) -> Result<Arc<dyn Journal>, RoleError> {
+    let url = config.redis.as_ref().map(|url| url.reveal().to_owned()).unwrap_or_default();
+    let shards = Some(config.shards);
+    let options = RedisOptions { prefix: config.prefix.clone(), shards };
+    Ok(Arc::new(RedisJournal::connect(&url, options).await?))
+}
+
+fn worker_options(config: &Config) -> WorkerOptions {
+    WorkerOptions {
+        concurrency: config.concurrency,
+        gateway_timeout: config.gateway_timeout,
+        lease: config.lease,
+        room_linger: config.room_linger,
+        retention: config.retention,
+    }
+}
+
+async fn run_gateway(config: &Config, side: &Side, journal: Arc<dyn Journal>, shutdown: &Shutdown) -> Result<(), RoleError> {
+    let listener = arrival::listen(config.listen).map_err(|source| RoleError::Listen { address: config.listen, source })?;
+    let address = listener.local_addr().map_err(|source| RoleError::Listen { address: config.listen, source })?;
+    let (clock, drains) = (Clock::new(), Drains::default());
+    let source = if KERNEL_STAMPS { "kernel" } else { "read" };
+    if !KERNEL_STAMPS {
+        tracing::warn!("this system does not stamp what arrives: the time of reading decides, which is less exact");
+    }
+    let hub = Hub::start(journal, Settle::Sweep, source, clock.uncertainty_ns()).await?;
+    side.watch("journal", hub.health());
+    let sweeping = CancellationToken::new();
+    tokio::spawn(sweep::sweep(hub.clone(), drains.clone(), sweeping.clone()));
+    let settings =
+        Settings { sessions_max: config.sessions_max, actions_per_second: config.actions_per_second, ..Settings::default() };
+    let gatekeeper = Gatekeeper::new(config.jwt_key.as_ref(), config.allowed_origins.clone(), config.allow_remote);
+    let leaving = CancellationToken::new();
+    let front = Front::new(hub.clone(), gatekeeper, page::asset, clock, drains, settings, leaving.clone());
+    let serving = Arc::new(front).serve(listener, shutdown.token().clone());
+    tracing::info!("open http://{address}/ to play, connect to ws://{address}/v1/room/ROOM");
+    side.readiness.pass("started");
+    let drained = async {
+        shutdown.requested().await;
+        side.readiness.fail("draining", "asked to stop");
+        // Each session is read to its end, told to go, and its last events reach the journal.
+        leaving.cancel();
+        hub.drain().await;
+    };
+    tokio::join!(serving, drained);
+    sweeping.cancel();
+    Ok(())
 }

@@ -24,3 +24,11 @@ pub fn gateway(sessions_max: usize) -> io::Result<Runtime> {
 pub fn worker() -> io::Result<Runtime> {
     Builder::new_multi_thread().enable_all().thread_name("worker").build()
 }
+
+/// A worker's beside a gateway in one process: one thread, since its jobs run on threads of their own.
+///
+/// # Errors
+/// When the operating system refuses it.
+pub fn worker_beside() -> io::Result<Runtime> {
+    Builder::new_current_thread().enable_all().thread_name("worker").build()
+}

@@ -11,13 +11,16 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
+use metrics::Histogram;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 use super::frames::Frames;
 use crate::clock::{Clock, Reading, monotonic_ns};
 use crate::limits::ACCEPT_BACKLOG;
+use crate::metrics::STAMP_AGE_SECONDS;
 use crate::types::{Arrival, Flags};
 
 /// Whether this system stamps what its sockets receive; where it does not, the time of reading serves.
@@ -78,10 +81,12 @@ pub struct StampedStream {
     drained: bool,
     /// Whether this is a session, whose unread bytes hold up the sweep.
     counted: bool,
+    age: Histogram,
 }
 
 impl StampedStream {
-    /// Takes an accepted socket over; what it is about to receive is taken to have come after now.
+    /// Takes an accepted socket over. What came before it was accepted is as uncertain as it can be told: that concerns
+    /// only the upgrade and what was sent along with it, all of which is stamped no earlier than the session's Open.
     ///
     /// # Errors
     /// When the socket is already broken.
@@ -91,7 +96,9 @@ impl StampedStream {
         let last = Last { ns: now, uncertainty_ns: 0, flags: Flags::READ_TIME, empty_ns: now, emptied: true };
         let steps = clock.steps();
         let frames = Frames::default();
-        Ok(Self { tcp, clock, drains, frames, last, previous_ns: 0, empty_ns: now, steps, drained: true, counted: false })
+        let age = metrics::histogram!(STAMP_AGE_SECONDS);
+        let (drained, counted) = (true, false);
+        Ok(Self { tcp, clock, drains, frames, last, previous_ns: 0, empty_ns: now, steps, drained, counted, age })
     }
 
     /// Makes a session of the connection, once its upgrade was read. `rest` is what was read behind the request. From here
@@ -180,6 +187,7 @@ impl StampedStream {
         }
         if self.counted {
             self.frames.follow(bytes);
+            self.age.record(Duration::from_nanos(reading.read_ns.saturating_sub(self.last.ns)));
         }
         self.set_drained(false);
     }

@@ -274,7 +274,6 @@ impl Hub {
                 }
             }
         }
-        metrics::gauge!(names::SESSIONS_OPEN).set(state.core.session_count() as f64);
     }
 
     fn spawn<F: Future<Output = ()> + Send + 'static>(&self, task: impl FnOnce(Hub) -> F) {

@@ -5,9 +5,11 @@ pub mod auth;
 mod core;
 mod deliver;
 mod frames;
-mod hub;
+pub mod front;
+pub mod hub;
 pub mod page;
 mod settle;
+pub mod sweep;
 
 pub use core::{Delivery, Joining};
 pub use hub::{Hub, Outbox, Settle};

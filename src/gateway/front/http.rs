@@ -1,0 +1,304 @@
+//! One HTTP exchange: the page, an upgrade, or an error that says what to change.
+
+use std::convert::Infallible;
+use std::future::poll_fn;
+use std::pin::pin;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use parking_lot::Mutex;
+use percent_encoding::percent_decode_str;
+use tokio::io::AsyncWriteExt;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+
+use super::Front;
+use super::socket::linger;
+use crate::clock::unix_s;
+use crate::gateway::Joining;
+use crate::gateway::arrival::StampedStream;
+use crate::gateway::auth::{Admission, Asking, AuthError};
+use crate::limits::HEAD_BYTES_MAX;
+use crate::metrics::REFUSALS_TOTAL;
+use crate::types::{RoomId, Since};
+use crate::wire::client::Encoding;
+
+const ROOM_PATH: &str = "/v1/room/";
+const SUBPROTOCOLS: &str = "lasthit.v1.json or lasthit.v1.msgpack";
+const TIMED_OUT: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+
+/// A granted upgrade.
+pub(super) struct Ticket {
+    pub(super) joining: Joining,
+    pub(super) encoding: Encoding,
+    pub(super) valid_for: Option<Duration>,
+    pub(super) permit: OwnedSemaphorePermit,
+}
+
+/// A connection that has become a session's.
+pub(super) struct Upgraded {
+    pub(super) stream: StampedStream,
+    /// What was read behind the request.
+    pub(super) rest: Bytes,
+    pub(super) ticket: Ticket,
+}
+
+/// Why a request was refused.
+#[derive(Debug, PartialEq, Eq)]
+struct Problem {
+    status: StatusCode,
+    code: &'static str,
+    message: String,
+}
+
+impl Problem {
+    fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
+        Self { status, code, message: message.into() }
+    }
+
+    fn bad(code: &'static str, message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, code, message)
+    }
+
+    fn response(self) -> Response<Full<Bytes>> {
+        metrics::counter!(REFUSALS_TOTAL, "code" => self.code).increment(1);
+        let body = serde_json::json!({ "code": self.code, "message": self.message }).to_string();
+        let mut response = respond(self.status, "application/json", body);
+        if self.status == StatusCode::UPGRADE_REQUIRED {
+            let headers = response.headers_mut();
+            headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+            headers.insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+        }
+        response
+    }
+}
+
+impl From<AuthError> for Problem {
+    fn from(error: AuthError) -> Self {
+        let status = StatusCode::from_u16(error.status).unwrap_or(StatusCode::FORBIDDEN);
+        Self::new(status, error.code, error.message)
+    }
+}
+
+/// Answers the connection's request. Returns it when that was an upgrade; otherwise it is closed.
+pub(super) async fn exchange(front: &Front, stream: StampedStream) -> Option<Upgraded> {
+    let granted = Mutex::new(None);
+    let service = service_fn(|request: Request<Incoming>| {
+        let response = answer(front, &request).map_or_else(Problem::response, |(response, ticket)| {
+            *granted.lock() = ticket;
+            response
+        });
+        std::future::ready(Ok::<_, Infallible>(response))
+    });
+    let mut builder = http1::Builder::new();
+    // One timeout covers the whole exchange; hyper's own would cover only the head.
+    builder.max_buf_size(HEAD_BYTES_MAX).header_read_timeout(None);
+    let mut connection = builder.serve_connection(TokioIo::new(stream), service);
+    let served = tokio::time::timeout(front.settings.handshake_timeout, poll_fn(|cx| connection.poll_without_shutdown(cx)));
+    let served = served.await;
+    let parts = connection.into_parts();
+    let mut stream = parts.io.into_inner();
+    let ticket = granted.lock().take();
+    match (served, ticket) {
+        (Ok(Ok(())), Some(ticket)) => return Some(Upgraded { stream, rest: parts.read_buf, ticket }),
+        // Only to one that is still sending its request: a response that nobody reads is cut off.
+        (Err(_), None) => drop(stream.write_all(TIMED_OUT).await),
+        _ => {}
+    }
+    let _ = tokio::time::timeout(front.settings.close_timeout, pin!(linger(&mut stream))).await;
+    None
+}
+
+fn respond(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body.into()));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    // Whatever is no upgrade ends the connection. (Hyper's own switch for that takes the upgrade's header away as well.)
+    headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}
+
+type Answer = (Response<Full<Bytes>>, Option<Ticket>);
+
+fn answer<B>(front: &Front, request: &Request<B>) -> Result<Answer, Problem> {
+    let path = request.uri().path();
+    if request.method() != Method::GET {
+        let message = format!("method {} is not served: use GET", request.method());
+        return Err(Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message));
+    }
+    let Some(room) = path.strip_prefix(ROOM_PATH) else {
+        let (content_type, body) = (front.assets)(path).ok_or_else(|| {
+            let message = format!("{:?} is not served: sessions are at /v1/room/{{room}}", cut(path));
+            Problem::new(StatusCode::NOT_FOUND, "not_found", message)
+        })?;
+        return Ok((respond(StatusCode::OK, content_type, body), None));
+    };
+    let target = Target::parse(room, request.uri().query().unwrap_or_default())?;
+    let headers = request.headers();
+    let key = upgrade_key(headers)?;
+    let encoding = subprotocol(headers)?;
+    let asking = Asking {
+        room: &target.room,
+        player: target.player.as_deref(),
+        role: target.role.as_deref(),
+        token: target.token.as_deref(),
+        origin: text(headers, &header::ORIGIN),
+        host: text(headers, &header::HOST),
+    };
+    let now_unix_s = unix_s();
+    let Admission { player, role, expires_unix_s } = front.gatekeeper.admit(&asking, now_unix_s)?;
+    let unavailable = |code, message: &str| Problem::new(StatusCode::SERVICE_UNAVAILABLE, code, message);
+    if front.leaving.is_cancelled() {
+        return Err(unavailable("shutting_down", "this gateway is stopping: connect again"));
+    }
+    let permit = front.sessions.clone().try_acquire_owned().map_err(|_| {
+        unavailable("full", &format!("this gateway has its {} sessions: try another or later", front.settings.sessions_max))
+    })?;
+    let valid_for = expires_unix_s.map(|end| Duration::from_secs(end.saturating_sub(now_unix_s)));
+    let joining = Joining { room: target.room, player, role, since: target.since };
+    Ok((switching(&derive_accept_key(key), encoding), Some(Ticket { joining, encoding, valid_for, permit })))
+}
+
+fn switching(accept: &str, encoding: Encoding) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::default());
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let headers = response.headers_mut();
+    headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    headers.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(encoding.subprotocol()));
+    // Base64 is always a header's value.
+    if let Ok(accept) = HeaderValue::from_str(accept) {
+        headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
+    }
+    response
+}
+
+fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
+    headers.get(name).and_then(|value| value.to_str().ok())
+}
+
+/// Whether one of the header's comma-separated words is `word`.
+fn lists(headers: &HeaderMap, name: &HeaderName, word: &str) -> bool {
+    words(headers, name).any(|one| one.eq_ignore_ascii_case(word))
+}
+
+fn words<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
+    headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(',').map(str::trim))
+}
+
+fn upgrade_key(headers: &HeaderMap) -> Result<&[u8], Problem> {
+    let needed = |message: &str| Problem::new(StatusCode::UPGRADE_REQUIRED, "upgrade_required", message);
+    if !lists(headers, &header::CONNECTION, "upgrade") || !lists(headers, &header::UPGRADE, "websocket") {
+        return Err(needed("rooms are joined by WebSocket: send the headers connection: upgrade and upgrade: websocket"));
+    }
+    if !lists(headers, &header::SEC_WEBSOCKET_VERSION, "13") {
+        return Err(needed("sec-websocket-version must be 13"));
+    }
+    headers
+        .get(header::SEC_WEBSOCKET_KEY)
+        .map(HeaderValue::as_bytes)
+        .filter(|key| key.len() == 24)
+        .ok_or_else(|| Problem::bad("bad_upgrade", "sec-websocket-key must be 16 bytes in base64"))
+}
+
+fn subprotocol(headers: &HeaderMap) -> Result<Encoding, Problem> {
+    words(headers, &header::SEC_WEBSOCKET_PROTOCOL).find_map(Encoding::of_subprotocol).ok_or_else(|| {
+        let offered: Vec<&str> = words(headers, &header::SEC_WEBSOCKET_PROTOCOL).take(8).collect();
+        let message = format!("subprotocols {:?} are not spoken here: offer {SUBPROTOCOLS}", cut(&offered.join(", ")));
+        Problem::bad("bad_subprotocol", message)
+    })
+}
+
+/// What the URL of a session says.
+#[derive(Debug, PartialEq, Eq)]
+struct Target {
+    room: RoomId,
+    player: Option<String>,
+    role: Option<String>,
+    token: Option<String>,
+    since: Option<Since>,
+}
+
+impl Target {
+    fn parse(room: &str, query: &str) -> Result<Self, Problem> {
+        let room = RoomId::new(&decoded(room)?).map_err(|error| Problem::bad("bad_room", error.to_string()))?;
+        let mut target = Self { room, player: None, role: None, token: None, since: None };
+        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let value = decoded(value)?;
+            let repeated = match name {
+                "player" => target.player.replace(value).is_some(),
+                "role" => target.role.replace(value).is_some(),
+                "token" => target.token.replace(value).is_some(),
+                "since" => {
+                    let since = value.parse().map_err(|error: String| Problem::bad("bad_since", error))?;
+                    target.since.replace(since).is_some()
+                }
+                other => {
+                    let message = format!("{:?} is no parameter: use player, token, role, since", cut(other));
+                    return Err(Problem::bad("bad_parameter", message));
+                }
+            };
+            if repeated {
+                return Err(Problem::bad("bad_parameter", format!("{name:?} is given twice: give it once")));
+            }
+        }
+        Ok(target)
+    }
+}
+
+fn decoded(value: &str) -> Result<String, Problem> {
+    let text = percent_decode_str(value).decode_utf8();
+    text.map(Into::into).map_err(|_| Problem::bad("bad_parameter", format!("{:?} is not UTF-8 when decoded", cut(value))))
+}
+
+fn cut(value: &str) -> String {
+    value.chars().take(80).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(room: &str, query: &str, expect: Result<&str, (&str, &str)>) {
+        match (Target::parse(room, query), expect) {
+            (Ok(target), Ok(shown)) => assert_eq!(format!("{target:?}"), shown),
+            (Err(problem), Err((code, part))) => {
+                assert_eq!((problem.status, problem.code), (StatusCode::BAD_REQUEST, code));
+                assert!(problem.message.contains(part) && !problem.message.contains('\n'), "{}", problem.message);
+            }
+            (got, _) => panic!("{room} {query}: {got:?}"),
+        }
+    }
+
+    #[test]
+    fn urls_are_read_to_the_end_or_refused_with_the_value() {
+        check("pit", "", Ok(r#"Target { room: "pit", player: None, role: None, token: None, since: None }"#));
+        check(
+            "p%69t",
+            "player=ann&role=server&token=a%2Eb&since=3.120",
+            Ok(
+                r#"Target { room: "pit", player: Some("ann"), role: Some("server"), token: Some("a.b"), since: Some(Since { era: 3, seq: 120 }) }"#,
+            ),
+        );
+        check("a/b", "", Err(("bad_room", "a/b")));
+        check("", "", Err(("bad_room", "\"\"")));
+        check("p%00t", "", Err(("bad_room", "\\0")));
+        check("%ff", "", Err(("bad_parameter", "%ff")));
+        check("pit", "since=12", Err(("bad_since", "12")));
+        check("pit", "since=-1.2", Err(("bad_since", "-1.2")));
+        check("pit", "sinse=1.2", Err(("bad_parameter", "sinse")));
+        check("pit", "player=a&player=b", Err(("bad_parameter", "twice")));
+    }
+}
