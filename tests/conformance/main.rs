@@ -4,6 +4,7 @@ mod fixture;
 mod gateways;
 mod redis;
 mod rooms;
+mod twins;
 mod workers;
 
 /// Runs every scenario on a fresh journal of either kind.

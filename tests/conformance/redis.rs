@@ -66,6 +66,19 @@ fn fixture_room() -> lasthit::types::RoomId {
 }
 
 #[tokio::test]
+async fn over_tcp_with_user_and_database() {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").expect("bind").local_addr().expect("address").port();
+    let port = free.to_string();
+    let server = RedisServer::start_with(&["--port", &port, "--requirepass", "p@ss/word"]).expect("server");
+    let journal = connect(&format!("redis://default:p%40ss%2Fword@127.0.0.1:{port}/3")).await.expect("journal");
+    Gateway::register(&journal).await.append(&journal, at(1), vec![entry(fixture_room(), at(1), "a")]).await;
+    let survey = journal.survey(SHARD, false).await.expect("survey");
+    assert_eq!((survey.append, survey.active), (1, vec![fixture_room()]));
+    let elsewhere = connect(&format!("{}?pass=p%40ss%2Fword", server.url())).await.expect("journal");
+    assert_eq!(elsewhere.survey(SHARD, false).await.expect("survey").append, 0, "another database");
+}
+
+#[tokio::test]
 async fn nobody_there() {
     for url in ["unix:///nowhere/redis.sock?pass=secret", "redis://user:secret@127.0.0.1:1"] {
         let error = connect(url).await.expect_err(url);

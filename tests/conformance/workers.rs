@@ -23,6 +23,7 @@ pub(crate) async fn a_shard_changes_hands_only_from_the_owner_that_was_seen(jour
     let first = Lease { epoch: 1, owner: a };
     assert_eq!(journal.claim(SHARD, None, a).await.expect("claim"), Leased::Done(first));
     assert_eq!(owner(journal).await, Some(first));
+    assert_eq!(journal.claim(SHARD, Some(Lease { owner: b, ..first }), b).await.expect("claim"), Leased::Lost);
     assert_eq!(journal.claim(SHARD, None, b).await.expect("claim"), Leased::Lost);
     let second = Lease { epoch: 2, owner: b };
     assert_eq!(journal.claim(SHARD, Some(first), b).await.expect("claim"), Leased::Done(second));

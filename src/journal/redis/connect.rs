@@ -24,6 +24,9 @@ pub(super) fn client(url: &str) -> Result<Client, JournalError> {
         return Err(bad_url(url, "unknown scheme"));
     }
     let tcp = info.tcp_settings().clone().set_nodelay(true);
+    // A peer that vanished without a word: the kernel gives the connection up, so that a new one is made.
+    #[cfg(target_os = "linux")]
+    let tcp = tcp.set_user_timeout(REDIS_RESPONSE_TIMEOUT);
     let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP2);
     let info = info.set_tcp_settings(tcp).set_redis_settings(settings);
     Client::open(info).map_err(|error| journal_error(&error))

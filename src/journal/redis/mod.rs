@@ -65,7 +65,8 @@ impl fmt::Debug for RedisJournal {
 impl RedisJournal {
     /// Connects, looks whether the server is fit (version, role, eviction policy), and reads or writes the deployment's
     /// record. `url` is `redis://[[user]:password@]host[:port][/db]`, `rediss://...` for TLS, or
-    /// `unix:///path[?user=&pass=&db=]`.
+    /// `unix:///path[?user=&pass=&db=]`. Certificates are checked against the system's authorities, or those in the
+    /// file that the environment names as `SSL_CERT_FILE`.
     ///
     /// # Errors
     /// [`JournalError::Refused`] for what must be changed (URL, password, server, number of shards),
