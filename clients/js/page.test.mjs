@@ -55,6 +55,7 @@ class Tab {
     for (const domain of ['Runtime', 'Log', 'Page']) await tab.call(`${domain}.enable`);
     await tab.call('Emulation.setDeviceMetricsOverride', { width, height, deviceScaleFactor: 1, mobile: width < 600 });
     await tab.call('Page.navigate', { url });
+    await tab.until(`${url} is loaded`, `location.href !== 'about:blank' && document.readyState === 'complete'`);
     return tab;
   }
 
@@ -89,8 +90,10 @@ class Tab {
     return this.evaluate(`document.getElementById('${id}').textContent`);
   }
 
-  /** Presses a key as a player would. */
-  press(key) {
+  /** Presses a key as a player would: once the hit before has cooled down. */
+  async press(key) {
+    const kind = { 1: 'strike', 2: 'heavy', 3: 'smite' }[key];
+    if (kind) await this.until(`${kind} is ready`, `!document.querySelector('[data-hit="${kind}"]').matches('.cooling, :disabled')`);
     return this.evaluate(`dispatchEvent(new KeyboardEvent('keydown', { key: '${key}' })), 0`);
   }
 
@@ -155,6 +158,43 @@ async function play(host) {
   }
 }
 
+/** What is printed of a time: never a digit finer than its uncertainty. */
+const SPANS = [
+  [8_312, 900, '8 µs'], [8_312, 1_200, '< 10 µs'], [18_312, 1_200, '20 µs'], [8_312, 100, '8.3 µs'], [232_774_100, 2_400, '232,770 µs'],
+  [304_000, 180_000, '< 1,000 µs'], [1_234_567_890, 2_000, '1.23457 s'], [0, 1, '< 0.1 µs'], [5_000_000_000, 30_000, '5.0000 s'],
+];
+
+/** A photo finish and a clamped stamp, which no gateway makes on demand. */
+const FLAGGED = `(async () => {
+  const { Contest } = await import('/contest.js');
+  const { draw, margin } = await import('/timeline.js');
+  const contest = new Contest('baron');
+  contest.reset(undefined);
+  const body = { target: 'baron', max_hp: 9, round: 1, damage: 9, hp: 0 };
+  const base = { event: 'data', contest: 'baron', round: 1, uncertainty_ns: '1500' };
+  contest.apply({ ...base, outcome: 'granted', player: 'ann', session: 'a', arrival_ns: '9007199254740993000', body });
+  const late = { ...base, outcome: 'denied', reason: 'late', body };
+  contest.apply({ ...late, player: 'bob', session: 'b', arrival_ns: '9007199254740994300', behind_ns: '1300', photo_finish: true });
+  contest.apply({ ...late, player: 'cid', session: 'c', arrival_ns: '9007199254741043000', behind_ns: '50000', clamped: true });
+  contest.apply({ ...late, player: 'cid', session: 'c', arrival_ns: '9007199254741053000', behind_ns: '60000' });
+  const place = document.createElement('div');
+  document.body.append(place);
+  draw(place, contest.decided, () => '#fff');
+  const count = (query) => place.querySelectorAll(query).length;
+  return [contest.decided.losers.map((mark) => margin(mark, contest.decided.winner)), count('.late'), count('.clamped'), count('.win'),
+    place.firstChild.getAttribute('aria-label')];
+})()`;
+
+async function precision(host) {
+  const tab = await Tab.open(host, `${option('url')}/favicon.svg`, 800, 600);
+  for (const [ns, unsure, shown] of SPANS) {
+    assert.equal(await tab.evaluate(`import('/precision.js').then(({ span }) => span(${ns}, ${unsure}))`), shown, `${ns} ± ${unsure}`);
+  }
+  const page = await Tab.open(host, `${option('url')}/?room=page-flags-${Date.now().toString(36)}&player=ann`, 800, 600);
+  assert.deepEqual(await page.evaluate(FLAGGED), [['< 10 µs', '50 µs'], 2, 1, 2,
+    'ann took the last hit of round 1. bob < 10 µs later (photo finish), cid 50 µs later.']);
+}
+
 async function main() {
   const profile = mkdtempSync(join(tmpdir(), 'lasthit-page-'));
   const chromium = await browser(profile);
@@ -167,6 +207,8 @@ async function main() {
   try {
     await play(chromium.host);
     console.log('ok two tabs play the arena');
+    await precision(chromium.host);
+    console.log('ok times are shown as exactly as they are known');
     return 0;
   } finally {
     chromium.process_.removeAllListeners('exit');

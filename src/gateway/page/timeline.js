@@ -96,7 +96,7 @@ export function margin(mark, winner, sign = '') {
 
 function describe(round) {
   const losers = round.losers.map((mark) => `${mark.player} ${margin(mark, round.winner)} later${mark.photo ? ' (photo finish)' : ''}`);
-  return `${round.winner.player} took the last hit of round ${round.round}. ${losers.join(', ') || 'Nobody else tried.'}`;
+  return `${round.winner.player} took the last hit of round ${round.round}. ${losers.join(', ') || 'Nobody else tried'}.`;
 }
 
 /** Round places on the axis, never nearer to each other than the clock can tell. */
