@@ -171,7 +171,7 @@ impl Session {
                 }
                 if *frame.session == *self.id && !frame.id.is_empty() {
                     let (action, due) = self.own(&frame.id);
-                    tally.verdict(action, &frame.outcome, due, self.elapsed());
+                    tally.verdict(action, (&frame.outcome, &frame.reason), due, self.elapsed());
                 }
             }
             "error" => {

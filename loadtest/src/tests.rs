@@ -11,10 +11,10 @@ use crate::frame::Encoding;
 use crate::run::{Ended, RunConfig, run};
 use mock::{Fault, Mock};
 
-const QUICK: Duration = Duration::from_millis(300);
+const DRAIN: Duration = Duration::from_secs(1);
 
 fn config(urls: Vec<String>, encoding: Encoding) -> RunConfig {
-    RunConfig { urls, sessions: 12, rooms: 3, rate: 600, duration: Duration::from_millis(500), drain: QUICK, encoding }
+    RunConfig { urls, sessions: 12, rooms: 3, rate: 600, duration: Duration::from_millis(500), drain: DRAIN, encoding }
 }
 
 async fn report(fault: Fault, encoding: Encoding) -> (Value, Option<String>) {
@@ -36,6 +36,7 @@ async fn an_honest_gateway_passes_in_both_encodings() {
         }
         // 3 rooms of 100 actions are 10 contests of ten contenders each.
         assert_eq!(report["outcomes"], json!({"granted": 30, "denied": 270}));
+        assert_eq!(report["reasons"], json!({"late": 270}));
         for key in ["p50", "p90", "p99", "p999", "max"] {
             assert!(report["latency_us"][key].as_f64().is_some_and(|us| us > 0.0), "{report:#}");
         }
@@ -60,6 +61,28 @@ async fn every_fault_is_found() {
 }
 
 #[tokio::test]
+async fn a_system_that_stalls_does_not_slow_the_schedule_down() {
+    let (report, failure) = report(Fault::Stall, Encoding::Msgpack).await;
+    assert_eq!((failure, &report["sent"]), (None, &json!(300)));
+    // A fifth of the half second: everything that was due in it waited, half of it for 50 ms or longer.
+    let at = |key: &str| report["latency_us"][key].as_f64().expect("number");
+    assert!(at("p90") > 30_000.0 && at("max") > 90_000.0, "{report:#}");
+    assert!(report["verdicts_per_s"].as_f64().is_some_and(|rate| rate > 400.0), "{report:#}");
+}
+
+#[tokio::test]
+async fn late_answers_are_waited_for() {
+    let (report, failure) = report(Fault::StallAtEnd, Encoding::Msgpack).await;
+    assert_eq!((failure, &report["verdicts"]), (None, &json!(300)));
+}
+
+#[tokio::test]
+async fn anothers_verdict_is_not_an_answer() {
+    let (report, failure) = report(Fault::Overhear, Encoding::Json).await;
+    assert_eq!((failure, &report["verdicts"]), (None, &json!(300)));
+}
+
+#[tokio::test]
 async fn refusals_are_answers_that_are_counted_apart() {
     let (report, failure) = report(Fault::Refuse, Encoding::Json).await;
     assert_eq!(failure, None, "{report:#}");
@@ -78,7 +101,7 @@ async fn a_session_that_is_closed_fails_the_run_and_says_why() {
 async fn an_interrupted_run_ends_at_once() {
     let mock = Mock::start(Fault::None).await;
     let config = RunConfig { duration: Duration::from_secs(3600), ..config(mock.urls(1), Encoding::Msgpack) };
-    let ended = tokio::time::timeout(Duration::from_secs(10), run(&config, tokio::time::sleep(QUICK))).await;
+    let ended = tokio::time::timeout(Duration::from_secs(10), run(&config, tokio::time::sleep(Duration::from_millis(300)))).await;
     assert!(matches!(ended.expect("ends"), Ok(Ended::Interrupted(sent)) if sent > 0));
 }
 
