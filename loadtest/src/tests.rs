@@ -6,6 +6,7 @@ mod mock;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::frame::Encoding;
 use crate::run::{Ended, RunConfig, run};
@@ -108,5 +109,24 @@ async fn an_interrupted_run_ends_at_once() {
 #[tokio::test]
 async fn a_gateway_that_is_not_there_is_named() {
     let error = run(&config(vec!["ws://127.0.0.1:1".into()], Encoding::Json), std::future::pending()).await.expect_err("refused");
-    assert!(format!("{error:#}").starts_with("ws://127.0.0.1:1/v1/room/load-0?player=p0 cannot be joined"), "{error:#}");
+    let error = format!("{error:#}");
+    assert!(error.starts_with("ws://127.0.0.1:1/v1/room/load-0?player=p0 cannot be joined: "), "{error}");
+    assert_eq!(error.matches("refused").count(), 1, "{error}");
+}
+
+#[tokio::test]
+async fn a_refused_handshake_is_told_in_the_gateways_words() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("port");
+    let url = format!("ws://{}", listener.local_addr().expect("address"));
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let _ = stream.read(&mut [0; 1024]).await;
+            let body = r#"{"code":"full","message":"the gateway has 3 sessions"}"#;
+            let answer = format!("HTTP/1.1 503 Service Unavailable\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+            let _ = stream.write_all(answer.as_bytes()).await;
+        }
+    });
+    let error = run(&config(vec![url], Encoding::Json), std::future::pending()).await.expect_err("refused");
+    let error = format!("{error:#}");
+    assert!(error.contains("503") && error.contains("the gateway has 3 sessions"), "{error}");
 }
