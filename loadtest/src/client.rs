@@ -59,9 +59,10 @@ pub(crate) async fn join(url: &str, room: &str, player: &str, encoding: Encoding
             .read_buffer_size(READ_BYTES)
             .write_buffer_size(READ_BYTES)
             .max_write_buffer_size(WRITE_BYTES_MAX);
-        let (mut socket, _) = tokio_tungstenite::connect_async_with_config(request, Some(config), true).await?;
+        let connected = tokio_tungstenite::connect_async_with_config(request, Some(config), true).await;
+        let (mut socket, _) = connected.map_err(told)?;
         loop {
-            let message = socket.next().await.ok_or_else(|| anyhow!("closed before the welcome"))??;
+            let message = socket.next().await.ok_or_else(|| anyhow!("closed before the welcome"))?.map_err(told)?;
             match &message {
                 Message::Ping(_) | Message::Pong(_) => {}
                 Message::Close(frame) => bail!("closed before the welcome: {}", reason(frame.as_ref())),
@@ -135,7 +136,8 @@ impl Session {
             self.unflushed = false;
         }
         while let Poll::Ready(message) = self.socket.poll_next_unpin(cx) {
-            self.receive(&message.ok_or_else(|| anyhow!("the connection ended"))??)?;
+            let message = message.ok_or_else(|| anyhow!("the connection ended"))?.map_err(told)?;
+            self.receive(&message)?;
         }
         if over && !self.unflushed { Poll::Ready(Ok(())) } else { Poll::Pending }
     }
@@ -171,7 +173,7 @@ impl Session {
                 }
                 if *frame.session == *self.id && !frame.id.is_empty() {
                     let (action, due) = self.own(&frame.id);
-                    tally.verdict(action, &frame.outcome, due, self.elapsed());
+                    tally.verdict(action, (&frame.outcome, &frame.reason), due, self.elapsed());
                 }
             }
             "error" => {
@@ -193,6 +195,17 @@ impl Session {
     /// Time of the run.
     fn elapsed(&self) -> Duration {
         Instant::now().saturating_duration_since(self.start)
+    }
+}
+
+/// A socket's error in one line; of a refused handshake also what the gateway said.
+fn told(error: tungstenite::Error) -> anyhow::Error {
+    match &error {
+        tungstenite::Error::Http(response) => {
+            let body = response.body().as_deref().unwrap_or_default();
+            anyhow!("{error}: {}", String::from_utf8_lossy(body).chars().take(300).collect::<String>())
+        }
+        _ => anyhow!("{error}"),
     }
 }
 

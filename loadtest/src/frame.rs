@@ -85,6 +85,8 @@ pub(crate) struct Frame<'a> {
     #[serde(borrow)]
     pub(crate) outcome: Text<'a>,
     #[serde(borrow)]
+    pub(crate) reason: Text<'a>,
+    #[serde(borrow)]
     pub(crate) code: Text<'a>,
     #[serde(borrow)]
     pub(crate) message: Text<'a>,
@@ -155,7 +157,7 @@ mod tests {
             let frame: Frame<'_> = encoding.read(&message).expect("frame");
             assert_eq!((&*frame.t, frame.seq, frame.from, frame.round), ("verdict", 17, Some(12), 1));
             assert_eq!((&*frame.session, &*frame.id, &*frame.contest), ("1a-2", "ab-3", "k\"1"));
-            assert_eq!((&*frame.outcome, &*frame.code), ("denied", ""));
+            assert_eq!((&*frame.outcome, &*frame.reason, &*frame.code), ("denied", "late", ""));
         }
     }
 

@@ -20,6 +20,9 @@ pub(crate) const CONNECTING_MAX: usize = 64;
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 /// Wake-ups of the schedule lie at least this far apart, so that high rates are sent in batches.
 pub(crate) const PACE: Duration = Duration::from_micros(50);
+/// A wait of at least four times this spins for the last part, because waking up takes about as long; shorter ones
+/// would leave the system under test without that core.
+pub(crate) const SPIN: Duration = Duration::from_micros(100);
 /// From the last session's welcome to the first action.
 pub(crate) const LEAD: Duration = Duration::from_millis(100);
 /// How long a session's closing handshake may take.

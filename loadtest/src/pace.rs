@@ -4,6 +4,8 @@ use std::io;
 
 use tokio::time::Instant;
 
+use crate::limits::SPIN;
+
 /// A timer of its own.
 #[derive(Debug)]
 pub(crate) struct Pacer(Timer);
@@ -16,11 +18,17 @@ impl Pacer {
 
     /// Returns at `at` or a little later; when that has passed, after everything else that is ready has run once.
     pub(crate) async fn until(&mut self, at: Instant) -> io::Result<()> {
-        match at.checked_duration_since(Instant::now()) {
-            Some(left) if !left.is_zero() => self.0.sleep(left).await,
-            _ => {
-                tokio::task::yield_now().await;
-                Ok(())
+        let left = at.saturating_duration_since(Instant::now());
+        if left >= SPIN * 4 {
+            self.0.sleep(left - SPIN).await?;
+        } else if !left.is_zero() {
+            return self.0.sleep(left).await;
+        }
+        // Each turn lets all other tasks and the sockets have theirs.
+        loop {
+            tokio::task::yield_now().await;
+            if Instant::now() >= at {
+                return Ok(());
             }
         }
     }

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use lasthit::limits::CONTESTS_PER_ROOM_MAX;
 
 use crate::limits::{ACTIONS_MAX, RATE_MAX, SESSIONS_MAX};
 
@@ -55,6 +56,11 @@ impl Plan {
         ensure!(
             (1..=ACTIONS_MAX).contains(&actions),
             "{actions} actions ({rate} a second for {duration:?}): use rate and duration that make 1 to {ACTIONS_MAX}"
+        );
+        let contests = actions / u64::from(rooms) / CONTENDERS;
+        ensure!(
+            contests <= CONTESTS_PER_ROOM_MAX as u64,
+            "{contests} contests in each room, which holds at most {CONTESTS_PER_ROOM_MAX}: use more rooms or fewer actions"
         );
         Ok(Self { sessions, rooms, urls, rate, actions })
     }
@@ -147,5 +153,6 @@ mod tests {
         assert!(error(5, 5, 1, 0, 1).starts_with("rate 0:"));
         assert!(error(5, 5, 1, 1, 0).starts_with("0 actions"));
         assert!(error(5, 5, 1, RATE_MAX, 1 << 40).contains("actions"));
+        assert!(error(5, 1, 1, 200_000, 6).starts_with("120000 contests in each room"));
     }
 }

@@ -58,6 +58,8 @@ pub(crate) struct Report {
     unsent: u64,
     /// Verdicts by outcome.
     outcomes: BTreeMap<String, u64>,
+    /// Of them, those that were not granted, by reason.
+    reasons: BTreeMap<String, u64>,
     /// Refusals by error code.
     refused: BTreeMap<String, u64>,
     /// Sessions that ended before the run did.
@@ -82,6 +84,7 @@ impl Report {
             send_lateness_us: record.lateness.quantiles(),
             unsent: counts.unsent,
             outcomes: counts.outcomes.clone(),
+            reasons: counts.reasons.clone(),
             refused: counts.refused.clone(),
             broken_sessions: counts.broken,
             first_broken: counts.first_broken.clone(),
@@ -123,7 +126,7 @@ impl fmt::Display for Report {
         };
         line(f, "latency ", &self.latency_us)?;
         line(f, "lateness", &self.send_lateness_us)?;
-        for (what, counts) in [("outcomes", &self.outcomes), ("refused ", &self.refused)] {
+        for (what, counts) in [("outcomes", &self.outcomes), ("reasons ", &self.reasons), ("refused ", &self.refused)] {
             if !counts.is_empty() {
                 let counts: Vec<String> = counts.iter().map(|(word, count)| format!("{word} {count}")).collect();
                 writeln!(f, "{what}  {}", counts.join("  "))?;

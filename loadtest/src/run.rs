@@ -148,7 +148,7 @@ async fn drive(config: &RunConfig, run: &Run, outboxes: &[mpsc::Sender<u64>], st
 async fn show_progress(run: Arc<Run>, start: Instant) {
     let style = ProgressStyle::with_template("{bar:30} {percent:>3} %  {msg}").unwrap_or_else(|_| ProgressStyle::default_bar());
     let bar = ProgressBar::new(run.plan.actions()).with_style(style);
-    loop {
+    while !bar.is_hidden() {
         sleep(PROGRESS_INTERVAL).await;
         let (sent, message) = {
             let counts = run.tally.lock();

@@ -20,6 +20,8 @@ pub(crate) struct Counts {
     pub(crate) record: Record,
     /// First verdicts on own actions, by outcome.
     pub(crate) outcomes: BTreeMap<String, u64>,
+    /// Those of them that were not granted, by reason.
+    pub(crate) reasons: BTreeMap<String, u64>,
     /// Refusals by code.
     pub(crate) refused: BTreeMap<String, u64>,
     /// Actions that were due while their session's outbox was full.
@@ -39,6 +41,7 @@ impl Tally {
             audit: Audit::new(actions),
             record: Record::new(),
             outcomes: BTreeMap::new(),
+            reasons: BTreeMap::new(),
             refused: BTreeMap::new(),
             unsent: 0,
             broken: 0,
@@ -60,12 +63,15 @@ impl Counts {
         self.record.lateness.record(late);
     }
 
-    /// An own action's verdict came; when, and when the action was due, are counted from the start of the run.
-    pub(crate) fn verdict(&mut self, action: u64, outcome: &str, due: Duration, now: Duration) {
+    /// An own action's verdict came, with its outcome and reason; when, and when the action was due, are counted from the start of the run.
+    pub(crate) fn verdict(&mut self, action: u64, (outcome, reason): (&str, &str), due: Duration, now: Duration) {
         if self.audit.answered(action) {
             self.record.latency.record(now.saturating_sub(due));
             self.last_verdict = self.last_verdict.max(now);
             count(&mut self.outcomes, outcome);
+            if !reason.is_empty() {
+                count(&mut self.reasons, reason);
+            }
         }
     }
 
@@ -92,5 +98,41 @@ fn count(counts: &mut BTreeMap<String, u64>, word: &str) {
     } else {
         let word = if counts.len() < WORDS_MAX { word } else { "other" };
         *counts.entry(word.to_owned()).or_default() += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    #[test]
+    fn latency_begins_when_the_send_was_due() {
+        let tally = Tally::new(2);
+        let mut counts = tally.lock();
+        counts.sent(0, 30 * MS);
+        counts.verdict(0, ("denied", "late"), 100 * MS, 140 * MS);
+        assert!((39_000.0..41_000.0).contains(&counts.record.latency.quantile_us(1.0)), "the 30 ms that it left late count");
+        assert_eq!(counts.last_verdict, 140 * MS);
+        assert_eq!((counts.outcomes["denied"], counts.reasons["late"]), (1, 1));
+    }
+
+    #[test]
+    fn only_the_first_answer_is_measured() {
+        let tally = Tally::new(1);
+        let mut counts = tally.lock();
+        counts.sent(0, MS);
+        counts.refused(Some(0), "busy");
+        counts.refused(Some(0), "busy");
+        counts.verdict(0, ("granted", ""), MS, 2 * MS);
+        assert_eq!((counts.refused["busy"], counts.record.latency.count(), counts.audit.faults().doubled), (1, 0, 2));
+    }
+
+    #[test]
+    fn words_are_bounded() {
+        let mut counts = BTreeMap::new();
+        (0..100).for_each(|n| count(&mut counts, &n.to_string()));
+        assert_eq!((counts.len(), counts["other"]), (WORDS_MAX + 1, 68));
     }
 }

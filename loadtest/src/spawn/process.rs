@@ -37,7 +37,8 @@ enum Asked {
 impl Process {
     /// A Redis without persistence that only `socket` leads to.
     pub(super) fn redis(dir: &Path, socket: &Path) -> Result<Self> {
-        let mut command = Command::new("redis-server");
+        let program = std::env::var_os("REDIS_SERVER").unwrap_or_else(|| "redis-server".into());
+        let mut command = Command::new(program);
         command.args(["--port", "0", "--save", "", "--appendonly", "no", "--unixsocket"]).arg(socket).arg("--dir").arg(dir);
         let started = Self::start("redis", command, dir, Asked::Redis(socket.to_owned()));
         started.context("install redis-server (apt install redis-server), or use --spawn serve, which needs none")

@@ -3,10 +3,12 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::time::{Instant, sleep_until};
 use tokio_tungstenite::accept_hdr_async;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request, Response};
@@ -14,7 +16,7 @@ use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 
 use crate::frame::Encoding;
 
-/// What goes wrong, once, at the 50th action.
+/// What goes wrong, once, at the 50th action of 300.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fault {
     None,
@@ -24,6 +26,12 @@ pub(super) enum Fault {
     SecondWinner,
     Refuse,
     Close,
+    /// Not a fault: the room's verdicts are for all, and this session is shown another's.
+    Overhear,
+    /// Nothing is answered for 100 ms.
+    Stall,
+    /// Nothing is answered for 400 ms, from the 290th action on.
+    StallAtEnd,
 }
 
 pub(super) struct Mock {
@@ -34,13 +42,13 @@ pub(super) struct Mock {
 struct State {
     actions: u64,
     sessions: u64,
+    stalled_until: Option<Instant>,
     rooms: HashMap<String, Room>,
 }
 
 #[derive(Default)]
 struct Room {
     seq: u64,
-    /// The last action was shown nowhere: a fault that waits for the next contest that has a winner.
     winners: HashMap<String, String>,
 }
 
@@ -99,6 +107,10 @@ async fn session(stream: TcpStream, fault: Fault, state: Arc<Mutex<State>>) {
     socket.send(encoding.write(&welcome).expect("welcome")).await.expect("send");
     while let Some(Ok(message)) = socket.next().await {
         let Ok(action) = encoding.read::<Value>(&message) else { continue };
+        let stalled_until = session.state.lock().expect("lock").stalled_until;
+        if let Some(until) = stalled_until {
+            sleep_until(until).await;
+        }
         for answer in session.answers(&action) {
             if socket.send(answer).await.is_err() {
                 return;
@@ -113,6 +125,14 @@ impl Session {
         let mut state = state.lock().expect("lock");
         state.actions += 1;
         let faulty = state.actions == 50;
+        let stall = match self.fault {
+            Fault::Stall if faulty => Some(100),
+            Fault::StallAtEnd if state.actions == 290 => Some(400),
+            _ => None,
+        };
+        if let Some(ms) = stall {
+            state.stalled_until = Some(Instant::now() + Duration::from_millis(ms));
+        }
         let room = state.rooms.get_mut(&self.room).expect("joined");
         let text = |field: &str| action[field].as_str().expect("text").to_owned();
         assert_eq!((text("op").as_str(), text("args").len()), ("claim", 64));
@@ -135,17 +155,23 @@ impl Session {
             "t": "verdict", "seq": room.seq, "event": "data", "session": self.name, "id": id, "contest": contest, "round": 1,
             "outcome": if granted { "granted" } else { "denied" },
         });
+        if !granted {
+            verdict["reason"] = json!("late");
+        }
         // What others were told lies between.
         if self.told + 1 < room.seq && !(faulty && self.fault == Fault::Gap) {
             verdict["from"] = json!(self.told + 1);
         }
         self.told = room.seq;
         let mut answers = vec![self.encoding.write(&verdict).expect("verdict")];
-        if faulty && self.fault == Fault::Double {
+        if faulty && matches!(self.fault, Fault::Double | Fault::Overhear) {
             room.seq += 1;
             self.told = room.seq;
             verdict["seq"] = json!(room.seq);
             verdict.as_object_mut().expect("map").remove("from");
+            if self.fault == Fault::Overhear {
+                verdict["session"] = json!("mock-0");
+            }
             answers.push(self.encoding.write(&verdict).expect("verdict"));
         }
         answers
