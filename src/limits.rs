@@ -44,7 +44,7 @@ pub const HANDSHAKES_MAX: usize = 1024;
 /// Bytes of an HTTP request's head.
 pub const HEAD_BYTES_MAX: usize = 16 * 1024;
 /// Bytes that a session's socket reads at once.
-pub const SESSION_READ_BYTES: usize = 4 * 1024;
+pub const SESSION_READ_BYTES: usize = 2 * 1024;
 /// Bytes of frames that a session gathers before it writes.
 pub const SESSION_WRITE_BYTES: usize = 16 * 1024;
 /// Bytes that a session may hold unwritten: the largest `welcome` must fit.

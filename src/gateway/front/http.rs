@@ -88,7 +88,7 @@ impl From<AuthError> for Problem {
 }
 
 /// Answers the connection's request. Returns it when that was an upgrade; otherwise it is closed.
-pub(super) async fn exchange(front: &Front, stream: StampedStream) -> Option<Upgraded> {
+pub(super) async fn exchange(front: &Front, stream: StampedStream) -> Option<Box<Upgraded>> {
     let granted = Mutex::new(None);
     let service = service_fn(|request: Request<Incoming>| {
         let response = answer(front, &request).map_or_else(Problem::response, |(response, ticket)| {
@@ -107,7 +107,7 @@ pub(super) async fn exchange(front: &Front, stream: StampedStream) -> Option<Upg
     let mut stream = parts.io.into_inner();
     let ticket = granted.lock().take();
     match (served, ticket) {
-        (Ok(Ok(())), Some(ticket)) => return Some(Upgraded { stream, rest: parts.read_buf, ticket }),
+        (Ok(Ok(())), Some(ticket)) => return Some(Box::new(Upgraded { stream, rest: parts.read_buf, ticket })),
         // Only to one that is still sending its request: a response that nobody reads is cut off.
         (Err(_), None) => drop(stream.write_all(TIMED_OUT).await),
         _ => {}

@@ -14,7 +14,7 @@ use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use tokio::time::{Instant, sleep_until};
 use tokio_tungstenite::tungstenite::{Error, Message};
 
-use super::http::Upgraded;
+use super::http::{Ticket, Upgraded};
 use super::socket::{Socket, Step, cut, is_lost};
 use super::{Front, Settings};
 use crate::clock::monotonic_ns;
@@ -93,16 +93,18 @@ impl Drop for Opened<'_> {
 }
 
 /// Runs a session to its end.
-pub(super) async fn run(front: &Front, upgraded: Upgraded) {
-    let Upgraded { mut stream, rest, ticket } = upgraded;
+pub(super) async fn run(front: &Front, upgraded: Box<Upgraded>) {
+    let Upgraded { mut stream, rest, ticket } = *upgraded;
+    let Ticket { joining, encoding, valid_for, permit } = ticket;
     let arrival = stream.begin_session(&rest);
     let now = Instant::now();
-    let expires = ticket.valid_for.and_then(|valid| now.checked_add(valid));
-    let opened = front.hub.open(ticket.joining, arrival).map(|(id, outbox)| (Opened::new(&front.hub, id), outbox));
-    let mut socket = Socket::new(stream, rest, ticket.encoding, expires, &front.settings).await;
+    let expires = valid_for.and_then(|valid| now.checked_add(valid));
+    let opened = front.hub.open(joining, arrival).map(|(id, outbox)| (Opened::new(&front.hub, id), outbox));
+    // Boxed like the goodbye below: what is needed for a moment has no place in a task that exists for hours.
+    let mut socket = Box::pin(Socket::new(stream, rest, encoding, expires, &front.settings)).await;
     let goodbye = match opened {
         Ok((opened, outbox)) => {
-            let session = Session::new(front, opened.id, ticket.encoding);
+            let session = Session::new(front, opened.id, encoding);
             let ending = session.converse(&mut socket, outbox).await;
             metrics::counter!(SESSIONS_TOTAL, "how" => ending.how()).increment(1);
             let goodbye = session.finish(&mut socket, ending);
@@ -110,14 +112,13 @@ pub(super) async fn run(front: &Front, upgraded: Upgraded) {
             goodbye
         }
         Err(refusal) => {
-            let _ = socket.send(refused(ticket.encoding, &refusal));
+            let _ = socket.send(refused(encoding, &refusal));
             Some((close::TRY_AGAIN, refusal.code.as_str().to_owned()))
         }
     };
     socket.stream().end_session();
-    // Boxed: its buffer is needed for a moment, the session's task exists for hours.
     Box::pin(socket.close(goodbye, &front.settings)).await;
-    drop(ticket.permit);
+    drop(permit);
 }
 
 struct Session<'a> {

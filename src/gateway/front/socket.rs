@@ -73,7 +73,8 @@ impl Socket {
             .max_write_buffer_size(SESSION_WRITE_BYTES_MAX)
             .max_message_size(Some(MESSAGE_BYTES_MAX))
             .max_frame_size(Some(MESSAGE_BYTES_MAX));
-        let ws = WebSocketStream::from_partially_read(stream, rest.into(), Side::Server, Some(config)).await;
+        // Copied: as a whole it is the handshake's buffer, which an idle session would keep.
+        let ws = WebSocketStream::from_partially_read(stream, rest.to_vec(), Side::Server, Some(config)).await;
         let now = Instant::now();
         let welcome_by = Some(now + settings.welcome_timeout);
         Self { ws, encoding, dirty: false, broken: None, blocked: None, heard: now, pinged: now, welcome_by, expires }

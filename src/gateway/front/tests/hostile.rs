@@ -157,3 +157,31 @@ async fn one_that_is_silent_is_pinged_and_then_closed() {
     assert_eq!(gateway.life("silent").await, ["open", "end 4409", "close"]);
     bystander.is_undisturbed(&gateway).await;
 }
+
+#[tokio::test]
+async fn one_that_goes_on_sending_after_its_close_meets_no_reset() {
+    let gateway = gateway(|_| {});
+    let mut mallory = gateway.raw_session("mallory", JSON).await;
+    mallory.write_all(&frame(0x82, b"\x80")).await.unwrap();
+    assert_eq!(gateway.life("mallory").await, ["open", "end 1003", "close"]);
+    // A reset would throw away what the client had not read yet: the close frame, on most systems.
+    for _ in 0..5 {
+        mallory.write_all(&frame(0x82, &[0; 100])).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    mallory.write_all(&frame(0x88, b"\x03\xeb")).await.unwrap();
+    assert_eq!(raw_close_code(&mut mallory).await, 1003);
+}
+
+#[tokio::test]
+async fn one_that_goes_on_sending_after_its_own_fault_meets_no_reset() {
+    let gateway = gateway(|_| {});
+    let mut mallory = gateway.raw_session("mallory", JSON).await;
+    mallory.write_all(&frame(0xc1, b"{}")).await.unwrap();
+    assert_eq!(gateway.life("mallory").await.len(), 3);
+    for _ in 0..5 {
+        mallory.write_all(&frame(0x82, &[0; 100])).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(raw_close_code(&mut mallory).await, 1002);
+}

@@ -156,5 +156,5 @@ async fn a_sessions_task_is_small() {
     let task = front.connection(listener.accept().await.unwrap().0, permit);
     let bytes = size_of_val(&task);
     println!("a session's task: {bytes} bytes");
-    assert!(bytes < 3072, "{bytes}");
+    assert!(bytes < 2048, "{bytes}");
 }
