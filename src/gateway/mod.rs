@@ -5,3 +5,4 @@ pub mod auth;
 mod frames;
 pub mod front;
 pub mod hub;
+pub mod page;
