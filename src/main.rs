@@ -70,12 +70,8 @@ async fn drive(config: Config) -> anyhow::Result<()> {
             ProcessRole::Worker => roles::worker(config, shutdown).await,
         }
     };
-    let overdue = async {
-        shutdown.requested().await;
-        tokio::time::sleep(DRAIN_TIMEOUT).await;
-    };
-    tokio::select! {
-        ended = role => Ok(ended?),
-        () = overdue => anyhow::bail!("draining took more than {} s: ended without it", DRAIN_TIMEOUT.as_secs()),
+    match shutdown.bound(DRAIN_TIMEOUT, role).await {
+        Some(ended) => Ok(ended?),
+        None => anyhow::bail!("draining took more than {} s: ended without it", DRAIN_TIMEOUT.as_secs()),
     }
 }

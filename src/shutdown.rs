@@ -1,5 +1,7 @@
 //! The wish to stop: from SIGTERM or SIGINT, or from whoever embeds the process.
 
+use std::time::Duration;
+
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -56,6 +58,17 @@ impl Shutdown {
         self.token.is_cancelled()
     }
 
+    /// Lets work go on until it ends by itself, or until it was asked to stop and `drain` is over: then None.
+    pub async fn bound<T>(&self, drain: Duration, work: impl Future<Output = T>) -> Option<T> {
+        tokio::select! {
+            done = work => Some(done),
+            () = async {
+                self.requested().await;
+                tokio::time::sleep(drain).await;
+            } => None,
+        }
+    }
+
     /// For `select!` arms and child tokens.
     #[must_use]
     pub fn token(&self) -> &CancellationToken {
@@ -67,5 +80,24 @@ async fn either(terminate: &mut Signal, interrupt: &mut Signal) -> &'static str 
     tokio::select! {
         _ = terminate.recv() => "SIGTERM",
         _ = interrupt.recv() => "SIGINT",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn draining_is_bounded_and_working_is_not() {
+        let (shutdown, drain) = (Shutdown::new(), Duration::from_millis(20));
+        let work = async {
+            tokio::time::sleep(drain * 3).await;
+            7
+        };
+        assert_eq!(shutdown.bound(drain, work).await, Some(7), "nobody asked");
+        shutdown.clone().request();
+        assert!(shutdown.is_requested());
+        assert_eq!(shutdown.bound(drain, std::future::ready(8)).await, Some(8));
+        assert_eq!(shutdown.bound(drain, std::future::pending::<()>()).await, None);
     }
 }

@@ -18,8 +18,21 @@ fn lasthit(args: &[&str]) -> Command {
 
 /// Runs a command that ends by itself: exit code, stdout, stderr.
 fn ended(command: &mut Command) -> (Option<i32>, String, String) {
-    let Output { status, stdout, stderr } = command.output().expect("started");
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("started");
+    let id = child.id();
+    let (sender, output) = std::sync::mpsc::channel();
+    std::thread::spawn(move || sender.send(child.wait_with_output()));
+    let Ok(output) = output.recv_timeout(Duration::from_secs(10)) else {
+        kill(id, "KILL");
+        panic!("still running: {command:?}");
+    };
+    let Output { status, stdout, stderr } = output.expect("waited");
     (status.code(), String::from_utf8(stdout).expect("text"), String::from_utf8(stderr).expect("text"))
+}
+
+fn kill(id: u32, signal: &str) {
+    let kill = Command::new("sh").args(["-c", &format!("kill -{signal} {id}")]).status().expect("sh");
+    assert!(kill.success(), "kill -{signal}");
 }
 
 /// The lines on stderr of a command that must end with exit code 2.
@@ -70,8 +83,7 @@ impl Running {
     }
 
     fn signal(&self, name: &str) {
-        let kill = Command::new("sh").args(["-c", &format!("kill -{name} {}", self.child.id())]).status().expect("sh");
-        assert!(kill.success(), "kill -{name}");
+        kill(self.child.id(), name);
     }
 
     /// The exit code, within `seconds`.

@@ -51,8 +51,12 @@ async fn it_stops_and_names_a_taken_address() {
     assert!(error.contains(&address.to_string()) && error.contains("--admin"), "{error}");
     // An open connection does not outlive the stop either.
     let mut idle = TcpStream::connect(address).await.expect("connected");
+    idle.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").await.expect("sent");
+    let mut answer = [0; 1024];
+    assert_ne!(idle.read(&mut answer).await.expect("answered"), 0);
     stop.cancel();
-    assert_eq!(idle.read(&mut [0; 1]).await.unwrap_or(0), 0, "closed");
+    let closed = tokio::time::timeout(HANDSHAKE_TIMEOUT / 2, idle.read(&mut answer)).await;
+    assert_eq!(closed.expect("in time").unwrap_or(0), 0);
 }
 
 #[tokio::test]
