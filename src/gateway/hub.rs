@@ -255,7 +255,13 @@ impl Hub {
             for action in state.core.take_actions() {
                 match action {
                     Action::Deliver(session, delivery) => deliver(state, session, delivery),
-                    Action::Append(flush) => self.spawn(|hub| hub.append(flush)),
+                    Action::Append { flush, oldest_ns } => {
+                        if let Some(oldest_ns) = oldest_ns {
+                            let waited = Duration::from_nanos(clock::monotonic_ns().saturating_sub(oldest_ns));
+                            metrics::histogram!(names::SETTLE_SECONDS).record(waited);
+                        }
+                        self.spawn(|hub| hub.append(flush));
+                    }
                     Action::Register(shard) => self.spawn(move |hub| async move {
                         let incarnation = hub.0.state.lock().core.incarnation();
                         let record = hub.insist("register", || hub.0.journal.register(shard, incarnation)).await;

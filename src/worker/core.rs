@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::job::{Done, Job};
+use super::job::{Done, Job, Tally};
 use super::ownership;
 use super::shard::Shard;
 use crate::journal::{Bell, Commit, Committed, FlushEntry, GatewayRecord, Lease, Leased, StoredRoom, Survey, WorkerRecord};
@@ -50,8 +50,8 @@ pub(crate) enum Action {
     ReadOwners,
     /// Answer with [`Core::claimed`].
     Claim { shard: ShardId, from: Option<Lease> },
-    /// No answer needed.
-    Release { shard: ShardId, lease: Lease },
+    /// Then tell these workers that a shard is free ([`crate::wire::push::Push::Free`]). No answer needed.
+    Release { shard: ShardId, lease: Lease, tell: Vec<Incarnation> },
     /// Subscribe the shard's bells; every (re)subscription comes in by [`Core::subscribed`], bells by [`Core::bell`].
     Follow(ShardId),
     /// No longer.
@@ -74,6 +74,8 @@ pub(crate) enum Action {
     Death { shard: ShardId, lease: Lease, gateway: Incarnation, entry: FlushEntry },
     /// Answer with [`Core::room_ended`].
     EndRoom { shard: ShardId, lease: Lease, room: RoomId, seq: u64 },
+    /// Verdicts became final.
+    Count(Tally),
     /// Something that whoever operates this should know.
     Complain(String),
 }
@@ -172,12 +174,6 @@ impl Core {
         self.shards.values().map(|s| s.lanes.len()).sum()
     }
 
-    /// Jobs that run now; never more than the concurrency.
-    #[must_use]
-    pub(crate) fn running(&self) -> usize {
-        self.shared.running
-    }
-
     fn with(&mut self, shard: ShardId, now_ns: u64, f: impl FnOnce(&mut Shard, &mut Shared)) {
         self.shared.now_ns = now_ns;
         if let Some(shard) = self.shards.get_mut(&shard) {
@@ -233,6 +229,16 @@ impl Core {
         self.hand_over();
     }
 
+    fn others(&self) -> Vec<Incarnation> {
+        self.living.iter().map(|w| w.incarnation).filter(|w| *w != self.me).collect()
+    }
+
+    /// Another worker let a shard go: whoever lacks one looks at once.
+    pub(crate) fn shard_is_free(&mut self, now_ns: u64) {
+        self.shared.now_ns = now_ns;
+        self.heartbeat();
+    }
+
     /// The answer to [`Action::ReadOwners`].
     pub(crate) fn owners(&mut self, owners: &[Option<Lease>]) {
         for shard in std::mem::take(&mut self.wanted) {
@@ -252,7 +258,8 @@ impl Core {
         self.claiming.remove(&shard);
         if let Some(Leased::Done(lease)) = answer {
             if self.stopping {
-                self.shared.act(Action::Release { shard, lease });
+                let tell = self.others();
+                self.shared.act(Action::Release { shard, lease, tell });
                 return;
             }
             self.shards.insert(shard, Shard::new(shard, lease));
@@ -376,7 +383,8 @@ impl Core {
         for id in quiet {
             if let Some(shard) = self.shards.remove(&id) {
                 self.shared.act(Action::Unfollow(id));
-                self.shared.act(Action::Release { shard: id, lease: shard.lease });
+                let tell = self.others();
+                self.shared.act(Action::Release { shard: id, lease: shard.lease, tell });
             }
         }
     }

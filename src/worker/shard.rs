@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use super::core::{Action, Shared};
-use super::job::{Done, DoneOutcome, Job, Loaded, Loading, RULES_FAILED, Resolving, death_entry};
+use super::job::{Done, DoneOutcome, Job, Loaded, Loading, RULES_FAILED, Resolving, Tally, death_entry};
 use super::lane::{Lane, Phase};
 use crate::journal::{Bell, Commit, Committed, FlushEntry, GatewayRecord, Lease, RoomCommit, StoredRoom, Survey};
 use crate::limits::{COMMIT_VERDICTS_MAX, RESOLVE_EVENTS_MAX, SHARD_BELLS_MAX};
@@ -62,6 +62,8 @@ pub(super) struct Shard {
     /// Rooms with a result for the next commit, or a cursor to move.
     resolved: VecDeque<RoomId>,
     in_flight: Option<Arc<Commit>>,
+    /// What the commit in flight says.
+    tally: Tally,
     /// Stored rooms that are not in memory yet.
     pub(super) adopt: VecDeque<RoomId>,
     pub(super) releasing: bool,
@@ -81,6 +83,7 @@ impl Shard {
             waiting: BTreeSet::new(),
             resolved: VecDeque::new(),
             in_flight: None,
+            tally: Tally::default(),
             adopt: VecDeque::new(),
             releasing: false,
             announce: true,
@@ -164,7 +167,7 @@ impl Shard {
             }
             if let Some(lane) = self.lanes.get_mut(&room) {
                 let gateways = &self.gateways;
-                lane.read(at, &bytes, |g| gateways.get(&g).map_or(Moment::default(), |g| g.watermark));
+                lane.read(at, &bytes, shared.now_ns, |g| gateways.get(&g).map_or(Moment::default(), |g| g.watermark));
                 self.waiting.insert(room);
             }
         }
@@ -215,7 +218,7 @@ impl Shard {
         let buffer = std::mem::take(&mut lane.buffer);
         for (at, bytes) in entries.iter().chain(&buffer) {
             let gateways = &self.gateways;
-            lane.take_in(*at, bytes, |g| gateways.get(&g).map_or(Moment::default(), |g| g.watermark));
+            lane.take_in(*at, bytes, shared.now_ns, |g| gateways.get(&g).map_or(Moment::default(), |g| g.watermark));
         }
         self.waiting.insert(room.clone());
         self.advance(room, shared);
@@ -258,7 +261,7 @@ impl Shard {
             self.waiting.remove(room);
             if lane.phase == Phase::Idle && lane.result.is_none() && !lane.committing && lane.cursor < lane.position {
                 // Only duplicates were read: the cursor moves without a verdict.
-                self.to_commit(room);
+                self.queue_commit(room);
             }
         }
         for (gateway, until) in waits {
@@ -323,7 +326,7 @@ impl Shard {
                 lane.phase = Phase::Idle;
                 lane.result_cursor = lane.hold.cursor(lane.position);
                 lane.result = Some(resolved);
-                self.to_commit(&room);
+                self.queue_commit(&room);
             }
             DoneOutcome::Panicked { stamp, message } => {
                 shared.act(Action::Complain(format!(
@@ -393,18 +396,18 @@ impl Shard {
             }
             lane.position = at;
             match entry {
-                Ok(entry) => lane.hold.read(at, &entry, watermark_of(entry.incarnation)),
+                Ok(entry) => lane.hold.read(at, &entry, watermark_of(entry.incarnation), shared.now_ns),
                 Err(error) => lane.hold.read_unreadable(at, error.to_string()),
             }
         }
         for (at, bytes) in std::mem::take(&mut lane.buffer) {
-            lane.take_in(at, &bytes, watermark_of);
+            lane.take_in(at, &bytes, shared.now_ns, watermark_of);
         }
         lane.position = lane.position.max(loaded.cursor);
         self.waiting.insert(room.clone());
     }
 
-    fn to_commit(&mut self, room: &RoomId) {
+    fn queue_commit(&mut self, room: &RoomId) {
         if let Some(lane) = self.lanes.get_mut(room)
             && !lane.to_commit
         {
@@ -418,7 +421,7 @@ impl Shard {
         if self.in_flight.is_some() || self.resolved.is_empty() {
             return;
         }
-        let (mut rooms, mut taken, mut count) = (Vec::new(), Vec::new(), 0);
+        let (mut rooms, mut taken, mut count, mut tally) = (Vec::new(), Vec::new(), 0, Tally::default());
         let mut pushes: BTreeMap<Incarnation, Vec<usize>> = BTreeMap::new();
         while count < COMMIT_VERDICTS_MAX
             && let Some(room) = self.resolved.pop_front()
@@ -446,7 +449,8 @@ impl Shard {
             lane.committing = true;
             lane.cursor = cursor;
             if let Some(result) = result {
-                count += result.count;
+                count += result.tally.total();
+                tally.add(result.tally);
                 for (gateway, _) in &result.pushes {
                     pushes.entry(*gateway).or_default().push(taken.len());
                 }
@@ -471,6 +475,7 @@ impl Shard {
         let commit =
             Arc::new(Commit { shard: self.id, lease: self.lease, number: self.commit + 1, pushes: pushes.collect(), rooms });
         self.in_flight = Some(commit.clone());
+        self.tally = tally;
         shared.act(Action::Commit(commit));
         let committed: Vec<RoomId> = self.in_flight.iter().flat_map(|c| &c.rooms).map(|r| r.room.clone()).collect();
         for room in committed {
@@ -496,6 +501,7 @@ impl Shard {
             Committed::Fenced => return false,
             Committed::Done => {
                 self.commit = number;
+                shared.act(Action::Count(self.tally));
                 for room in &commit.rooms {
                     if let Some(lane) = self.lanes.get_mut(&room.room) {
                         lane.committing = false;
@@ -503,7 +509,7 @@ impl Shard {
                             lane.poisoned.clear();
                         }
                         if lane.result.is_some() {
-                            self.to_commit(&room.room);
+                            self.queue_commit(&room.room);
                         }
                         self.waiting.insert(room.room.clone());
                     }
@@ -576,7 +582,7 @@ impl Shard {
             lane.empty_since_ns = None;
             let gateways = &self.gateways;
             for (at, bytes) in buffer {
-                lane.take_in(at, &bytes, |g| gateways.get(&g).map_or(Moment::default(), |g| g.watermark));
+                lane.take_in(at, &bytes, shared.now_ns, |g| gateways.get(&g).map_or(Moment::default(), |g| g.watermark));
             }
             self.waiting.insert(room.clone());
             self.advance(room, shared);
