@@ -206,7 +206,11 @@ impl Core {
     }
 
     fn heartbeat(&mut self) {
-        let owned = self.shards.iter().filter(|(_, s)| !s.releasing).map(|(id, _)| *id).collect();
+        self.heartbeat_without(&[]);
+    }
+
+    fn heartbeat_without(&mut self, freed: &[ShardId]) {
+        let owned = self.shards.keys().copied().filter(|id| !freed.contains(id)).collect();
         self.shared.act(Action::Heartbeat(owned));
     }
 
@@ -380,6 +384,11 @@ impl Core {
 
     fn hand_over(&mut self) {
         let quiet: Vec<ShardId> = self.shards.iter().filter(|(_, s)| s.releasing && s.is_quiet()).map(|(id, _)| *id).collect();
+        if !quiet.is_empty() {
+            // First it is no longer said to be owned, then it is free, then the others are told: in this order they
+            // find it free when they look.
+            self.heartbeat_without(&quiet);
+        }
         for id in quiet {
             if let Some(shard) = self.shards.remove(&id) {
                 self.shared.act(Action::Unfollow(id));
