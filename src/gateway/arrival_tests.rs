@@ -183,6 +183,37 @@ async fn behind_a_step_of_the_wall_clock_the_read_time_serves_until_the_socket_w
     assert_eq!(pair.stream.arrival().flags, Flags::default());
 }
 
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn uncertainty_reaches_back_no_further_than_the_last_sweep() {
+    let mut pair = pair_on(&Clock::new()).await;
+    // Silent for a while; the gateway's sweeps go on.
+    std::thread::sleep(Duration::from_millis(30));
+    let swept = monotonic_ns();
+    pair.drains.swept(swept);
+    pair.send(&[MESSAGE, MESSAGE].concat());
+    pair.read(64).await;
+    let first = pair.stream.arrival();
+    assert_eq!(first.flags, Flags::default());
+    assert!(first.ns - first.uncertainty_ns + 3_000 >= swept, "swept at {swept}: {first:?}");
+    assert!(first.uncertainty_ns > 0 && first.ns - first.uncertainty_ns <= swept, "swept at {swept}: {first:?}");
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn what_was_stamped_below_the_floor_is_moved_above_it_and_flagged() {
+    let mut pair = pair_on(&Clock::new()).await;
+    // The tail of a message bears an early stamp, and waits unreadable for a byte that is withheld: sweeps pass it by.
+    pair.send(&MESSAGE);
+    let floor = monotonic_ns() + 500_000;
+    pair.drains.swept(floor);
+    pair.drains.swept(floor - 1_000);
+    pair.read(64).await;
+    let arrival = pair.stream.arrival();
+    assert_eq!(arrival.ns, floor, "a floor never sinks");
+    assert!(arrival.flags.has(Flags::CLAMPED) && arrival.raw_ns.unwrap() < floor, "{arrival:?}");
+}
+
 #[tokio::test]
 async fn a_sessions_stamps_never_go_back() {
     let clock = Clock::new();
