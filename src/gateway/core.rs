@@ -22,7 +22,7 @@ use crate::journal::Flush;
 use crate::limits::{
     SESSIONS_MAX, SESSIONS_PER_ROOM_MAX, UNRESOLVED_MAX, UNRESOLVED_PER_ROOM_MAX, WAITING_ACTIONS_MAX, WELCOME_TIMEOUT,
 };
-use crate::types::{Action as PlayerAction, Arrival, EventKind, Incarnation, PlayerId, Role, RoomId, SessionId, ShardId, Since};
+use crate::types::{Action as PlayerAction, Arrival, EventKind, Incarnation, PlayerId, Role, RoomId, SessionId, ShardId, Since, Verdict};
 use crate::wire::action;
 use crate::wire::client::{ErrorCode, Refusal, VerdictFrames, Welcome, close};
 
@@ -63,7 +63,7 @@ pub enum Delivery {
 }
 
 /// Why a page of verdicts is read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Reading {
     /// The room's pushes have a gap.
     Gap,
@@ -78,8 +78,8 @@ pub(crate) enum Reading {
         session: u64,
         /// The first verdict's `seq`.
         of: u64,
-        /// The repeat's own `seq`.
-        seq: u64,
+        /// The repeat's own verdict: what is sent when the first is no longer kept.
+        repeat: Box<Verdict>,
     },
 }
 
