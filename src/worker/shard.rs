@@ -23,6 +23,8 @@ const QUARANTINE_NS: u64 = 5_000_000_000;
 const SILENCE_STEP_NS: u64 = 50_000_000;
 /// How long a gateway with sessions may be unheard of before it is asked although nothing waits, in nanoseconds.
 const HEARTBEAT_NS: u64 = 5_000_000_000;
+/// How often rooms and gateways are looked through for what no event shows, in nanoseconds.
+const CHECK_NS: u64 = 1_000_000_000;
 /// Rooms in one push of heads.
 const HEADS_PER_PUSH: usize = 500;
 
@@ -41,6 +43,10 @@ struct Gateway {
     fencing: bool,
     /// The highest watermark that a room waits for.
     wanted: Moment,
+    /// A room still did at the last tick.
+    renewed: bool,
+    /// It was not heard of for long, and is asked for this although no room waits.
+    checked: Option<Moment>,
     /// How long it has owed that, in time during which this worker was awake and reached the journal.
     silent_ns: u64,
     probed: Moment,
@@ -67,6 +73,7 @@ pub(super) struct Shard {
     /// Stored rooms that are not in memory yet.
     pub(super) adopt: VecDeque<RoomId>,
     pub(super) releasing: bool,
+    checked_at_ns: u64,
     announce: bool,
 }
 
@@ -86,6 +93,7 @@ impl Shard {
             tally: Tally::default(),
             adopt: VecDeque::new(),
             releasing: false,
+            checked_at_ns: 0,
             announce: true,
         }
     }
@@ -267,7 +275,6 @@ impl Shard {
         for (gateway, until) in waits {
             self.want(gateway, until, shared);
         }
-        self.try_commit(shared);
     }
 
     fn want(&mut self, incarnation: Incarnation, until: Moment, shared: &mut Shared) {
@@ -276,6 +283,7 @@ impl Shard {
             gateway.silent_ns = 0;
         }
         gateway.wanted = gateway.wanted.max(until);
+        gateway.renewed = true;
         if gateway.fenced {
             return;
         }
@@ -540,7 +548,6 @@ impl Shard {
             self.reload_failed(&room.room, shared);
             self.advance(&room.room, shared);
         }
-        self.try_commit(shared);
         true
     }
 
@@ -600,35 +607,56 @@ impl Shard {
         if self.state != State::Live {
             return;
         }
+        for gateway in self.gateways.values_mut() {
+            gateway.renewed = false;
+        }
         self.advance_waiting(shared);
+        if shared.now_ns.saturating_sub(self.checked_at_ns) >= CHECK_NS {
+            self.checked_at_ns = shared.now_ns;
+            self.check_gateways(shared);
+            self.tick_rooms(shared);
+        }
         self.tick_gateways(elapsed_ns, shared);
-        self.tick_rooms(shared);
     }
 
+    /// Counts the silence of gateways that something waits for, and fences those that were silent for too long.
     fn tick_gateways(&mut self, elapsed_ns: u64, shared: &mut Shared) {
-        let inside: BTreeSet<Incarnation> = self.lanes.values().flat_map(|lane| lane.hold.gateways()).collect();
-        let now = Moment { timeline: shared.limits.timeline, ns: shared.now_ns };
-        for incarnation in inside {
-            let gateway = self.gateways.entry(incarnation).or_default();
+        let checked: Vec<(Incarnation, Moment)> = self
+            .gateways
+            .iter()
+            .filter_map(|(i, g)| g.checked.filter(|until| g.watermark < *until).map(|until| (*i, until)))
+            .collect();
+        for (incarnation, until) in checked {
+            self.want(incarnation, until, shared);
+        }
+        for (incarnation, gateway) in &mut self.gateways {
             if gateway.fenced || gateway.fencing {
                 continue;
             }
+            if !gateway.renewed || gateway.wanted <= gateway.watermark {
+                gateway.wanted = Moment::default();
+                gateway.silent_ns = 0;
+                continue;
+            }
+            gateway.silent_ns += elapsed_ns.min(SILENCE_STEP_NS);
+            if gateway.silent_ns > shared.limits.gateway_timeout_ns {
+                gateway.fencing = true;
+                shared.act(Action::Fence { shard: self.id, lease: self.lease, gateway: *incarnation });
+            }
+        }
+    }
+
+    /// Asks gateways that have sessions here and were not heard of for long: they may have died where nothing waits.
+    fn check_gateways(&mut self, shared: &mut Shared) {
+        let inside: BTreeSet<Incarnation> = self.lanes.values().flat_map(|lane| lane.hold.gateways()).collect();
+        let now = Moment { timeline: shared.limits.timeline, ns: shared.now_ns };
+        for (incarnation, gateway) in &mut self.gateways {
             let quiet = shared.now_ns.saturating_sub(gateway.heard_at_ns) > HEARTBEAT_NS;
-            let waited_for = gateway.wanted > gateway.watermark;
-            if waited_for {
-                gateway.silent_ns += elapsed_ns.min(SILENCE_STEP_NS);
-                if gateway.silent_ns > shared.limits.gateway_timeout_ns {
-                    gateway.fencing = true;
-                    shared.act(Action::Fence { shard: self.id, lease: self.lease, gateway: incarnation });
-                    continue;
-                }
-            }
-            if waited_for {
-                let until = gateway.wanted;
-                self.want(incarnation, until, shared);
-            } else if quiet {
-                self.want(incarnation, now, shared);
-            }
+            gateway.checked = match gateway.checked {
+                _ if !inside.contains(incarnation) || !quiet => None,
+                Some(until) if gateway.watermark < until => Some(until),
+                _ => Some(now),
+            };
         }
     }
 
