@@ -29,7 +29,8 @@ struct Scene {
     rooms: Vec<RoomId>,
     gateway: Incarnation,
     lease: Lease,
-    era: u64,
+    /// By room.
+    eras: Vec<u64>,
     flushes: u64,
     commits: u64,
 }
@@ -41,9 +42,9 @@ impl Scene {
         journal.register(SHARD, gateway).await.expect("registered");
         let from = journal.owners().await.expect("owners")[0];
         let Leased::Done(lease) = journal.claim(SHARD, from, worker).await.expect("claimed") else { panic!("lost") };
-        let mut scene = Self { journal, rooms, gateway, lease, era: 0, flushes: 0, commits: 0 };
+        let mut scene = Self { journal, rooms, gateway, lease, eras: Vec::new(), flushes: 0, commits: 0 };
         let Appended::Stored(heads) = scene.append().await else { panic!("first flush") };
-        scene.era = heads[0].era;
+        scene.eras = heads.iter().map(|head| head.era).collect();
         scene
     }
 
@@ -97,24 +98,24 @@ impl Scene {
             audience: Audience::Session,
             body: None,
         };
-        let batch = verdicts::encode(&VerdictBatch { era: self.era, verdicts: vec![verdict] });
-        let cursor = StreamId { ms: seq, seq: 0 };
-        let part = |room: &RoomId| RoomCommit {
-            room: room.clone(),
-            era: self.era,
+        let encode = |era: &u64| verdicts::encode(&VerdictBatch { era: *era, verdicts: vec![verdict.clone()] });
+        let batches: Vec<Bytes> = self.eras.iter().map(encode).collect();
+        let part = |i: usize| RoomCommit {
+            room: self.rooms[i].clone(),
+            era: self.eras[i],
             from: seq - 1,
             to: seq,
-            verdicts: batch.clone(),
-            cursor,
+            verdicts: batches[i].clone(),
+            cursor: StreamId { ms: seq, seq: 0 },
             snapshot: None,
             trim: None,
         };
-        let pushed = self.rooms.iter().map(|room| (room, seq - 1, seq, &batch));
+        let pushed = self.rooms.iter().zip(&batches).map(|(room, batch)| (room, seq - 1, seq, batch));
         let commit = Commit {
             shard: SHARD,
             lease: self.lease,
             number: self.commits,
-            rooms: self.rooms.iter().map(part).collect(),
+            rooms: (0..self.rooms.len()).map(part).collect(),
             pushes: vec![(self.gateway, push::encode_verdicts(SHARD, pushed))],
         };
         self.journal.commit(&commit).await.expect("committed")
