@@ -53,8 +53,7 @@ fn relative_links_lead_somewhere() {
             let (file, fragment) = target.split_once('#').unwrap_or((target, ""));
             let path = if file.is_empty() { page.clone() } else { page.parent().expect("a directory").join(file) };
             let there = path.exists()
-                && (fragment.is_empty()
-                    || prose(&read(&path)).lines().any(|l| l.starts_with('#') && anchor(l) == fragment));
+                && (fragment.is_empty() || prose(&read(&path)).lines().any(|l| l.starts_with('#') && anchor(l) == fragment));
             if !there {
                 broken.push(format!("{}: {target}", page.display()));
             }
@@ -127,7 +126,9 @@ fn the_map_has_every_file() {
         .filter(|file| !file.contains("tests") && !named.contains(file.trim_start_matches("src/")))
         .collect();
     assert!(missing.is_empty(), "not in ARCHITECTURE.md: {missing:#?}");
-    let gone: Vec<&&str> =
-        named.iter().filter(|name| name.ends_with(".rs") && !["src", ""].iter().any(|base| root().join(base).join(name).exists())).collect();
+    let gone: Vec<&&str> = named
+        .iter()
+        .filter(|name| name.ends_with(".rs") && !["src", ""].iter().any(|base| root().join(base).join(name).exists()))
+        .collect();
     assert!(gone.is_empty(), "no such file: {gone:#?}");
 }
