@@ -134,9 +134,14 @@ impl Hub {
     /// # Errors
     /// A refusal when a bound is reached or the gateway is going down.
     pub fn open(&self, joining: Joining, arrival: Arrival) -> Result<(SessionId, Outbox), Refusal> {
+        self.open_at(joining, || arrival)
+    }
+
+    /// `arrival` is called under the lock that guards the watermark.
+    fn open_at(&self, joining: Joining, arrival: impl FnOnce() -> Arrival) -> Result<(SessionId, Outbox), Refusal> {
         let (sender, receiver) = mpsc::channel(OUTBOX_MESSAGES_MAX);
         let session = self.with(|state| {
-            let session = state.core.open(joining, arrival);
+            let session = state.core.open(joining, arrival());
             if let Ok(session) = &session {
                 self.0.outboxes.insert(session.number, sender);
             }
@@ -201,8 +206,25 @@ impl Hub {
 
     /// A session joins its room now.
     pub(crate) fn join(&self, joining: Joining) -> Result<(SessionId, Outbox), Refusal> {
-        let arrival = Arrival::at(clock::monotonic_ns(), 0);
-        self.open(joining, arrival)
+        self.open_at(joining, || Arrival::at(clock::monotonic_ns(), 0))
+    }
+
+    /// A session ends and is over, now; nothing is kept of it.
+    pub(crate) fn leave(&self, session: SessionId, code: u16) {
+        self.with(|state| {
+            let now = Arrival::at(clock::monotonic_ns(), 0);
+            if session.gateway == state.core.incarnation() {
+                state.core.end(session.number, code, now);
+                state.core.close(session.number, now);
+            }
+            state.outboxes.remove(&session.number);
+        });
+    }
+
+    /// Outboxes that are kept.
+    #[cfg(test)]
+    pub(crate) fn outbox_count(&self) -> usize {
+        self.0.state.lock().outboxes.len()
     }
 
     /// Whether a sweep would let something leave.

@@ -185,7 +185,7 @@ pub struct StoredSnapshot {
     pub seq: u64,
     /// The room's cursor when it was taken.
     pub cursor: StreamId,
-    /// [`crate::wire::snapshot`]'s output.
+    /// What [`crate::engine::Room::snapshot`] wrote; opaque to the journal.
     pub bytes: Bytes,
 }
 

@@ -140,7 +140,9 @@ impl Shard {
                     lane.reading = true;
                     shared.act(Action::Read { shard: self.id, room, after: lane.position });
                 }
-                Some(_) => {}
+                // What is on its way may have left the journal before the entries that this survey vouches for came in,
+                // and their bells were missed.
+                Some(lane) => lane.read_again = true,
             }
         }
         if self.announce {
@@ -222,11 +224,15 @@ impl Shard {
         if !lane.reading {
             return;
         }
-        lane.reading = false;
-        let buffer = std::mem::take(&mut lane.buffer);
+        // What the buffer holds lies behind what is still to be read: its turn comes then.
+        lane.reading = std::mem::take(&mut lane.read_again);
+        let buffer = if lane.reading { Vec::new() } else { std::mem::take(&mut lane.buffer) };
         for (at, bytes) in entries.iter().chain(&buffer) {
             let gateways = &self.gateways;
             lane.take_in(*at, bytes, shared.now_ns, |g| gateways.get(&g).map_or(Moment::default(), |g| g.watermark));
+        }
+        if lane.reading {
+            shared.act(Action::Read { shard: self.id, room: room.clone(), after: lane.position });
         }
         self.waiting.insert(room.clone());
         self.advance(room, shared);
@@ -377,7 +383,7 @@ impl Shard {
         }
         let Some(state) = loaded.room else {
             // It ended meanwhile. What came in by bell belongs to a life that began after it was read.
-            if lane.buffer.is_empty() {
+            if lane.buffer.is_empty() && !std::mem::take(&mut lane.read_again) {
                 self.lanes.remove(room);
                 self.waiting.remove(room);
             } else {
@@ -408,10 +414,16 @@ impl Shard {
                 Err(error) => lane.hold.read_unreadable(at, error.to_string()),
             }
         }
-        for (at, bytes) in std::mem::take(&mut lane.buffer) {
-            lane.take_in(at, &bytes, shared.now_ns, watermark_of);
+        lane.reading = std::mem::take(&mut lane.read_again);
+        if !lane.reading {
+            for (at, bytes) in std::mem::take(&mut lane.buffer) {
+                lane.take_in(at, &bytes, shared.now_ns, watermark_of);
+            }
         }
         lane.position = lane.position.max(loaded.cursor);
+        if lane.reading {
+            shared.act(Action::Read { shard: self.id, room: room.clone(), after: lane.position });
+        }
         self.waiting.insert(room.clone());
     }
 
@@ -575,10 +587,11 @@ impl Shard {
             return;
         }
         let buffer = std::mem::take(&mut lane.buffer);
+        let read_again = std::mem::take(&mut lane.read_again);
         if ended {
             self.lanes.remove(room);
             self.waiting.remove(room);
-            if !buffer.is_empty() {
+            if !buffer.is_empty() || read_again {
                 self.load(room, shared);
                 if let Some(lane) = self.lanes.get_mut(room) {
                     lane.buffer = buffer;
@@ -587,6 +600,12 @@ impl Shard {
         } else {
             lane.phase = Phase::Idle;
             lane.empty_since_ns = None;
+            if read_again {
+                lane.reading = true;
+                lane.buffer = buffer;
+                shared.act(Action::Read { shard: self.id, room: room.clone(), after: lane.position });
+                return;
+            }
             let gateways = &self.gateways;
             for (at, bytes) in buffer {
                 lane.take_in(at, &bytes, shared.now_ns, |g| gateways.get(&g).map_or(Moment::default(), |g| g.watermark));
@@ -691,3 +710,7 @@ impl Shard {
         self.in_flight.is_none() && self.resolved.is_empty() && !self.lanes.values().any(|lane| lane.phase == Phase::Busy)
     }
 }
+
+#[cfg(test)]
+#[path = "shard_tests.rs"]
+mod tests;
