@@ -217,14 +217,14 @@ impl Hub {
                 state.core.end(session.number, code, now);
                 state.core.close(session.number, now);
             }
-            state.outboxes.remove(&session.number);
+            self.0.outboxes.remove(&session.number);
         });
     }
 
     /// Outboxes that are kept.
     #[cfg(test)]
     pub(crate) fn outbox_count(&self) -> usize {
-        self.0.state.lock().outboxes.len()
+        self.0.outboxes.len()
     }
 
     /// Whether a sweep would let something leave.
