@@ -22,7 +22,9 @@ use crate::journal::Flush;
 use crate::limits::{
     SESSIONS_MAX, SESSIONS_PER_ROOM_MAX, UNRESOLVED_MAX, UNRESOLVED_PER_ROOM_MAX, WAITING_ACTIONS_MAX, WELCOME_TIMEOUT,
 };
-use crate::types::{Action as PlayerAction, Arrival, EventKind, Incarnation, PlayerId, Role, RoomId, SessionId, ShardId, Since, Verdict};
+use crate::types::{
+    Action as PlayerAction, Arrival, EventKind, Incarnation, PlayerId, Role, RoomId, SessionId, ShardId, Since, Verdict,
+};
 use crate::wire::action;
 use crate::wire::client::{ErrorCode, Refusal, VerdictFrames, Welcome, close};
 
@@ -37,6 +39,14 @@ pub struct Joining {
     pub role: Role,
     /// What it has seen already.
     pub since: Option<Since>,
+}
+
+impl Joining {
+    /// A player that joins afresh.
+    #[must_use]
+    pub fn new(room: RoomId, player: PlayerId) -> Self {
+        Self { room, player, role: Role::Player, since: None }
+    }
 }
 
 /// What a session is to be sent.
@@ -60,6 +70,14 @@ pub enum Delivery {
         /// One line.
         reason: String,
     },
+}
+
+impl Delivery {
+    /// The verdict, when it is one.
+    #[must_use]
+    pub fn verdict(&self) -> Option<&Verdict> {
+        if let Self::Verdict { frames, .. } = self { Some(frames.verdict()) } else { None }
+    }
 }
 
 /// Why a page of verdicts is read.

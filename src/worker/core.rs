@@ -143,13 +143,23 @@ impl Core {
         }
     }
 
-    /// What is to be done, in this order; empties the list. Starts as many jobs as there are permits.
+    /// What is to be done, in this order; empties the list. Starts as many jobs as there are permits. Commits what is
+    /// resolved, unless quick jobs were started: they are done at once, and their results leave with the same commit.
     pub(crate) fn take_actions(&mut self) -> Vec<Action> {
-        self.start_jobs();
+        if !self.start_jobs() {
+            for shard in self.shards.values_mut() {
+                shard.try_commit(&mut self.shared);
+            }
+            // A lane whose result has left may go on.
+            self.start_jobs();
+            self.hand_over();
+        }
         std::mem::take(&mut self.shared.actions)
     }
 
-    fn start_jobs(&mut self) {
+    /// Whether a quick one is among them.
+    fn start_jobs(&mut self) -> bool {
+        let mut quick = false;
         while self.shared.running < self.shared.limits.concurrency {
             let job = match self.shared.queue.pop_front() {
                 Some(Queued::Job(job)) => Some(*job),
@@ -158,9 +168,11 @@ impl Core {
             };
             if let Some(job) = job {
                 self.shared.running += 1;
+                quick |= job.is_quick();
                 self.shared.actions.push(Action::Run(job));
             }
         }
+        quick
     }
 
     /// Shards that this worker owns.
