@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::support::{Gateway, Process, Worker, get, now, redis, upgrade, problem, http, until};
+use super::support::{Gateway, Process, Worker, get, http, now, problem, redis, until, upgrade};
 
 #[tokio::test]
 async fn health_and_metrics_follow_what_happens() {
@@ -24,7 +24,8 @@ async fn health_and_metrics_follow_what_happens() {
         bob.ask("claim", &format!("{n}"), &format!("c{n}"), json!(null)).await;
     }
     ann.ask("claim", "0", "c0", json!(null)).await;
-    ann.ask("claim", &"x".repeat(65), "c0", json!(null)).await;
+    ann.act("claim", &"x".repeat(65), "c0", json!(null)).await;
+    assert_eq!(ann.recv().await["code"], "bad_action");
     bob.leave(1000).await;
     until("bob's end is counted", || (gateway.metric("lasthit_sessions_open") == 1.0).then_some(()));
     let (_, metrics) = get(gateway.admin, "/metrics");

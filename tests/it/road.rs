@@ -86,7 +86,8 @@ async fn both_subprotocols_give_the_same_results() {
     }
     same_verdicts(&mut text, &mut binary).await;
     for session in [&mut text, &mut binary] {
-        let refused = session.ask("hit", &"x".repeat(65), "baron", json!(null)).await;
+        session.act("hit", &"x".repeat(65), "baron", json!(null)).await;
+        let refused = session.recv().await;
         assert_eq!((&refused["t"], &refused["code"]), (&json!("error"), &json!("bad_action")), "{refused}");
     }
     assert_eq!(binary.hit("t0", "baron", 1).await["reason"], "late", "ids are the player's own");
