@@ -200,11 +200,11 @@ async fn a_client_that_never_finishes_the_handshake_is_cut_off() {
 async fn a_client_that_never_reads_is_closed_as_slow() {
     let gateway = Gateway::serve(&["--actions-per-second", "1000000"]);
     let mut bystander = Bystander::on(&gateway).await;
-    let mute = raw_session(gateway.address, "/v1/room/pit?player=mute", JSON).await;
+    let mut mute = raw_session(gateway.address, "/v1/room/pit?player=mute", JSON).await;
     let session = bystander.0.session_of("mute").await;
     // Its room talks on, beyond what the kernel keeps for one connection.
     bystander.0.ask("spawn", "s", "baron", json!({"hp": 1_000_000_000})).await;
-    let mut n = 0;
+    let (mut n, mut sent) = (0, 0);
     let began = now();
     while !bystander.0.seen.iter().any(|v| v["session"] == session.as_str() && v["event"] == "close") {
         assert!(began.elapsed() < 3 * PATIENCE, "never closed");
@@ -212,9 +212,15 @@ async fn a_client_that_never_reads_is_closed_as_slow() {
             n += 1;
             bystander.0.act("hit", &format!("n{n}"), "baron", json!({"damage": 1})).await;
         }
+        // It is read all the while, though nothing can be written to it: its own actions count.
+        sent += 1;
+        let _ = mute.write_all(&frame(0x81, format!(r#"{{"op":"hit","id":"{sent}"}}"#).as_bytes())).await;
         bystander.0.answer(&format!("n{n}")).await;
     }
-    assert_eq!(bystander.0.life(&session).await, ["open", "end", "close"]);
+    let life = bystander.0.life(&session).await;
+    assert_eq!(life[life.len() - 2..], ["end", "close"]);
+    // What it sent in the round in which it was closed may have come too late.
+    assert!(life.iter().filter(|event| *event == "data").count() + 2 >= sent, "{sent} actions: {life:?}");
     until("it is counted as slow", || {
         let (_, metrics) = super::support::get(gateway.admin, "/metrics");
         metrics.contains("lasthit_sessions_total{how=\"slow\"} 1").then_some(())
