@@ -51,7 +51,7 @@ fn everything(_: Incarnation) -> Moment {
 
 fn order(hold: &mut Resequencer, entries: &[(StreamId, Entry)]) -> Vec<Held> {
     for (at, entry) in entries {
-        hold.read(*at, entry, Moment::default());
+        hold.read(*at, entry, Moment::default(), 0);
     }
     hold.release(usize::MAX, everything)
 }

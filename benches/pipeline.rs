@@ -43,7 +43,7 @@ fn main() {
         let (journal, stop) = (journal.clone(), stop.clone());
         let rules = RulesBook::new().room("*", LastHit::new);
         let run = worker::run(journal, rules, WorkerOptions::default(), stop, Default::default());
-        move || runtime::worker_beside().expect("runtime").block_on(run).expect("worker")
+        move || runtime::worker().expect("runtime").block_on(run).expect("worker")
     });
     let gateway_runtime = runtime::gateway(10).expect("runtime");
     let mut next = 0;

@@ -99,7 +99,7 @@ pub async fn serve(config: Config, shutdown: Shutdown) -> Result<(), RoleError> 
     let (rules, options, stop) = (config.rules_book(), worker_options(&config), health.clone());
     let worker_journal = journal.clone();
     let thread = std::thread::Builder::new().name("worker".to_owned()).spawn(move || {
-        let runtime = runtime::worker_beside()?;
+        let runtime = runtime::worker()?;
         runtime.block_on(worker::run(worker_journal, rules, options, stop, trouble)).map_err(io::Error::other)
     });
     let thread = thread.map_err(RoleError::Thread)?;

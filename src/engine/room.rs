@@ -70,6 +70,12 @@ impl Room {
         self.seq
     }
 
+    /// Whether its rules decide within microseconds.
+    #[must_use]
+    pub fn is_quick(&self) -> bool {
+        self.rules.is_quick()
+    }
+
     /// Who is inside.
     pub fn sessions(&self) -> impl Iterator<Item = (SessionId, &Member)> {
         self.sessions.iter().map(|(session, member)| (*session, member))

@@ -107,7 +107,12 @@ pub(crate) enum Action {
     /// [`crate::journal::Journal::register`]; answer with [`Core::registered`].
     Register(ShardId),
     /// [`crate::journal::Journal::append`], again until it is answered; answer with [`Core::appended`].
-    Append(Arc<Flush>),
+    Append {
+        /// What to append.
+        flush: Arc<Flush>,
+        /// When its oldest event arrived; None for a bare watermark.
+        oldest_ns: Option<u64>,
+    },
     /// [`crate::journal::Journal::verdicts`]; answer with [`Core::page`].
     Read {
         /// The room.

@@ -84,6 +84,7 @@ impl Core {
                 }
             }
             Push::Probe { shard, until } => self.probed(shard, until),
+            Push::Free { .. } => {}
             Push::Heads { rooms, .. } => {
                 for (room, era, seq) in rooms {
                     self.heard(&room, era, seq);

@@ -22,7 +22,9 @@ pub async fn sweep(hub: Hub, drains: Drains, stop: CancellationToken) {
                 tokio::task::yield_now().await;
                 // A session that was not read to its end is not covered by the sweep (rule S5).
                 if drains.undrained() == 0 {
-                    hub.settled(began.saturating_sub(guard_ns));
+                    let until_ns = began.saturating_sub(guard_ns);
+                    drains.swept(until_ns);
+                    hub.settled(until_ns);
                 }
             }
         }
