@@ -109,6 +109,8 @@ pub const RETRY_MAX: Duration = Duration::from_millis(500);
 /// How far a gateway's promise stays behind the start of its sweep: for bytes that the kernel had stamped and not yet
 /// made readable.
 pub const SWEEP_GUARD: Duration = Duration::from_micros(20);
+/// Longest guard that may be configured: it delays every event.
+pub const SWEEP_GUARD_MAX: Duration = Duration::from_millis(10);
 /// How often a lagging gateway is asked again for its watermark.
 pub const PROBE_INTERVAL: Duration = Duration::from_millis(20);
 /// How long a gateway may owe a watermark before it is fenced.

@@ -165,7 +165,7 @@ async fn run_gateway(config: &Config, side: &Side, journal: Arc<dyn Journal>, sh
     let hub = Hub::start(journal, Settle::Sweep, source, clock.uncertainty_ns()).await?;
     side.watch("journal", hub.health());
     let sweeping = CancellationToken::new();
-    tokio::spawn(sweep::sweep(hub.clone(), drains.clone(), sweeping.clone()));
+    tokio::spawn(sweep::sweep(hub.clone(), drains.clone(), config.sweep_guard, sweeping.clone()));
     let settings =
         Settings { sessions_max: config.sessions_max, actions_per_second: config.actions_per_second, ..Settings::default() };
     let gatekeeper = Gatekeeper::new(config.jwt_key.as_ref(), config.allowed_origins.clone(), config.allow_remote);

@@ -81,7 +81,7 @@ impl Delivery {
 }
 
 /// Why a page of verdicts is read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Reading {
     /// The room's pushes have a gap.
     Gap,
@@ -96,8 +96,8 @@ pub(crate) enum Reading {
         session: u64,
         /// The first verdict's `seq`.
         of: u64,
-        /// The repeat's own `seq`.
-        seq: u64,
+        /// The repeat's own verdict: what is sent when the first is no longer kept.
+        repeat: Box<Verdict>,
     },
 }
 

@@ -217,8 +217,8 @@ impl Hub {
                 state.core.end(session.number, code, now);
                 state.core.close(session.number, now);
             }
+            self.0.outboxes.remove(&session.number);
         });
-        self.0.outboxes.remove(&session.number);
     }
 
     /// Outboxes that are kept.

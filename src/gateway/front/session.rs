@@ -168,7 +168,7 @@ impl<'a> Session<'a> {
                 () = tokio::task::yield_now(), if told_to_leave => Err(Ending::ours(close::GOING_AWAY)),
                 delivery = outbox.recv(), if writable => match delivery {
                     Some(delivery) => self.deliver_all(socket, delivery, &mut outbox),
-                    // It overflowed while the client did not read.
+                    // The hub let go of an outbox that was full: what is in it was handed over, the rest is for `since`.
                     None => Err(Ending::ours(close::SLOW)),
                 },
             };
