@@ -81,7 +81,7 @@ pub(crate) fn measure(dialect: Dialect, urls: &[String], config: &FairConfig, st
     let tag = Incarnation::random().to_string();
     let second = if config.same { &urls[0] } else { &urls[1] };
     let room = dialect.room(&tag, 0);
-    let mut rivals = [Rival::join(dialect, &urls[0], &room, "ann")?, Rival::join(dialect, second, &room, "bob")?];
+    let mut rivals = [Rival::join(dialect, &urls[0], &room, "p-ann")?, Rival::join(dialect, second, &room, "p-bob")?];
     let background = (config.background > 0)
         .then(|| Background::start(dialect, urls.to_vec(), tag.clone(), config.background))
         .transpose()
@@ -102,13 +102,7 @@ pub(crate) fn measure(dialect: Dialect, urls: &[String], config: &FairConfig, st
 
 type Raced = Option<(Vec<Tally>, Times)>;
 
-fn race_all(
-    dialect: Dialect,
-    config: &FairConfig,
-    tag: &str,
-    rivals: &mut [Rival; 2],
-    stop: &AtomicBool,
-) -> Result<Raced> {
+fn race_all(dialect: Dialect, config: &FairConfig, tag: &str, rivals: &mut [Rival; 2], stop: &AtomicBool) -> Result<Raced> {
     let mut rng = StdRng::seed_from_u64(config.seed);
     let (mut tallies, mut hold) = (vec![Tally::default(); config.gaps_us.len()], Times::new());
     let style = ProgressStyle::with_template("{bar:30} {percent:>3} %  {msg}").unwrap_or_else(|_| ProgressStyle::default_bar());
@@ -148,7 +142,10 @@ fn race_all(
             let ours = first.answer(&ids)?.map(|(answer, _)| answer);
             tallies[gap].race(sent.is_vouched_for(wanted_ns), sent.gap_ns(), ours.as_ref(), theirs.as_ref());
             unanswered = if ours.is_none() && theirs.is_none() { unanswered + 1 } else { 0 };
-            ensure!(unanswered < UNANSWERED_MAX, "{UNANSWERED_MAX} races in a row were not decided within the time: the target is overloaded, or broken");
+            ensure!(
+                unanswered < UNANSWERED_MAX,
+                "{UNANSWERED_MAX} races in a row were not decided within the time: the target is overloaded, or broken"
+            );
             std::thread::sleep(Duration::from_micros(rng.random_range(1_000..4_000)));
         }
         bar.inc(1);

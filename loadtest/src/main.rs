@@ -175,7 +175,9 @@ async fn measure_fleet(
     stop: &Arc<AtomicBool>,
 ) -> Result<Option<Fairness>> {
     let measured = measure(dialect, fleet.urls().to_vec(), config, stop).await;
-    if measured.as_ref().map_or(true, |m| m.as_ref().is_some_and(|m| m.failure().is_some())) {
+    // A peer is expected to be unfair; its logs are of interest when there is no measurement.
+    let unfair = |m: &Option<Fairness>| m.as_ref().is_some_and(|m| m.failure().is_some());
+    if measured.as_ref().map_or(true, |m| dialect == Dialect::Lasthit && unfair(m)) {
         eprintln!("{}", fleet.logs());
     }
     fleet.end().await;
@@ -183,12 +185,7 @@ async fn measure_fleet(
 }
 
 /// Measures, and prints the figures at once. On a thread of its own: the rivals know no runtime.
-async fn measure(
-    dialect: Dialect,
-    urls: Vec<String>,
-    config: &FairConfig,
-    stop: &Arc<AtomicBool>,
-) -> Result<Option<Fairness>> {
+async fn measure(dialect: Dialect, urls: Vec<String>, config: &FairConfig, stop: &Arc<AtomicBool>) -> Result<Option<Fairness>> {
     let (config, stop) = (config.clone(), Arc::clone(stop));
     let measured = tokio::task::spawn_blocking(move || fair::measure(dialect, &urls, &config, &stop)).await??;
     if let Some(fairness) = &measured {

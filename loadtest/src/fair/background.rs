@@ -58,19 +58,12 @@ impl Background {
     }
 }
 
-async fn play(
-    dialect: Dialect,
-    urls: &[String],
-    tag: &str,
-    rate: u32,
-    shared: &Shared,
-    ready: mpsc::Sender<()>,
-) -> Result<()> {
+async fn play(dialect: Dialect, urls: &[String], tag: &str, rate: u32, shared: &Shared, ready: mpsc::Sender<()>) -> Result<()> {
     let (mut writers, mut readers) = (Vec::new(), JoinSet::new());
     for n in 0..BACKGROUND_SESSIONS {
         // A room's sessions are spread over all gateways. Room 0 is the rivals'.
         let url = &urls[(n / BACKGROUND_ROOMS) as usize % urls.len()];
-        let request = dialect.request(url, &dialect.room(tag, 1 + n % BACKGROUND_ROOMS), &format!("bg{n}"))?;
+        let request = dialect.request(url, &dialect.room(tag, 1 + n % BACKGROUND_ROOMS), &format!("p-{n}"))?;
         let config = WebSocketConfig::default().read_buffer_size(READ_BYTES).write_buffer_size(READ_BYTES);
         let connecting = tokio_tungstenite::connect_async_with_config(request, Some(config), true);
         let (socket, _) = tokio::time::timeout(CONNECT_TIMEOUT, connecting).await.context("no answer in time")??;

@@ -9,6 +9,9 @@ use tokio_tungstenite::tungstenite::{Bytes, Message};
 
 use crate::frame::{Action, Encoding, Text};
 
+/// What a claim carries, as in a load run.
+const ARGS: &str = "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx";
+
 /// What a gateway is spoken to in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Dialect {
@@ -95,7 +98,7 @@ impl Dialect {
     /// A claim.
     pub(super) fn claim(self, id: &str, contest: &str) -> Result<Message> {
         match self {
-            Self::Lasthit => Encoding::Msgpack.write(&Action { op: "claim", id, contest, args: "" }),
+            Self::Lasthit => Encoding::Msgpack.write(&Action { op: "claim", id, contest, args: ARGS }),
             Self::Peer => Encoding::Json.write(&serde_json::json!({"id": id, "contest": contest})),
         }
     }
@@ -139,7 +142,8 @@ pub(super) fn frame(message: &Message) -> Result<Vec<u8>> {
         Ok(len @ ..126) => frame.push(0x80 | len),
         _ => {
             frame.push(0x80 | 126);
-            frame.extend(u16::try_from(payload.len()).context("a claim is longer than a frame can say in 16 bits")?.to_be_bytes());
+            frame
+                .extend(u16::try_from(payload.len()).context("a claim is longer than a frame can say in 16 bits")?.to_be_bytes());
         }
     }
     // The mask is there for proxies that mistake payload for requests; a fixed one serves on the way to a gateway.

@@ -23,7 +23,12 @@ pub(crate) fn draw(measured: &[Fairness]) -> String {
          <rect width=\"{WIDTH}\" height=\"{HEIGHT}\" rx=\"12\" fill=\"#ffffff\"/>\n"
     );
     let Some(first) = measured.first() else { return svg + "</svg>\n" };
-    text(&mut svg, (LEFT - 40.0, 44.0), "font-size=\"22\" font-weight=\"600\" fill=\"#16202c\"", "Contests that went to the wrong player");
+    text(
+        &mut svg,
+        (LEFT - 40.0, 44.0),
+        "font-size=\"22\" font-weight=\"600\" fill=\"#16202c\"",
+        "Contests that went to the wrong player",
+    );
     let setting = &first.setting;
     let gateways = if setting.same { "one gateway" } else { "two gateways" };
     let burst = if setting.burst > 0 { format!(", {} messages behind each hit", setting.burst) } else { String::new() };
@@ -35,10 +40,22 @@ pub(crate) fn draw(measured: &[Fairness]) -> String {
     text(&mut svg, (LEFT - 40.0, 68.0), "font-size=\"14\" fill=\"#5b6776\"", &line);
 
     let worst = measured.iter().flat_map(|m| &m.gaps).map(|gap| gap.ci_high).fold(0.0, f64::max);
-    let (top, step) = [(1.0, 0.25), (2.0, 0.5), (5.0, 1.0), (10.0, 2.0), (20.0, 5.0), (30.0, 10.0), (40.0, 10.0), (50.0, 10.0), (60.0, 10.0), (100.0, 25.0)]
-        .into_iter()
-        .find(|(top, _)| *top >= worst)
-        .unwrap_or((100.0, 25.0));
+    let (top, step) = [
+        (1.0, 0.25),
+        (2.0, 0.5),
+        (5.0, 1.0),
+        (10.0, 2.0),
+        (20.0, 5.0),
+        (30.0, 10.0),
+        (40.0, 10.0),
+        (50.0, 10.0),
+        (60.0, 10.0),
+        (80.0, 20.0),
+        (100.0, 25.0),
+    ]
+    .into_iter()
+    .find(|(top, _)| *top >= worst)
+    .unwrap_or((100.0, 25.0));
     let y = |pct: f64| BOTTOM - (BOTTOM - TOP) * pct / top;
     let slots = first.gaps.len().max(1) as f64;
     let x = |at: usize| LEFT + (RIGHT - LEFT) * (at as f64 + 0.5) / slots;
@@ -62,7 +79,9 @@ pub(crate) fn draw(measured: &[Fairness]) -> String {
 
     // The first is drawn last, on top.
     for (n, fairness) in measured.iter().enumerate().rev() {
-        series(&mut svg, fairness, COLOURS[n.min(1)], x, y);
+        let others: Vec<f64> =
+            if n == 0 { measured[1..].iter().flat_map(|m| &m.gaps).map(|g| y(g.unfair_pct)).collect() } else { vec![] };
+        series(&mut svg, fairness, COLOURS[n.min(1)], &others, (x, y));
     }
     legend(&mut svg, measured);
     let load = first.load_average[0].max(first.load_average[1]);
@@ -71,7 +90,14 @@ pub(crate) fn draw(measured: &[Fairness]) -> String {
     svg + "</svg>\n"
 }
 
-fn series(svg: &mut String, fairness: &Fairness, colour: &str, x: impl Fn(usize) -> f64, y: impl Fn(f64) -> f64) {
+/// One line with its band and figures. A figure that would lie on one of `others` (heights of the other line) stands beside it.
+fn series(
+    svg: &mut String,
+    fairness: &Fairness,
+    colour: &str,
+    others: &[f64],
+    (x, y): (impl Fn(usize) -> f64, impl Fn(f64) -> f64),
+) {
     let at = |n: usize, pct: f64| format!("{:.1} {:.1}", x(n), y(pct));
     let line = |value: fn(&GapScore) -> f64| -> Vec<String> {
         fairness.gaps.iter().enumerate().map(|(n, gap)| at(n, value(gap))).collect()
@@ -95,8 +121,10 @@ fn series(svg: &mut String, fairness: &Fairness, colour: &str, x: impl Fn(usize)
             pct if pct < 10.0 => format!("{pct:.1}"),
             pct => format!("{pct:.0}"),
         };
-        let style = format!("font-size=\"14\" font-weight=\"600\" fill=\"{colour}\" text-anchor=\"middle\"");
-        text(svg, (cx, cy - 13.0), &style, &label);
+        let crowded = others.get(n).is_some_and(|other| (other - cy).abs() < 36.0);
+        let (place, anchor) = if crowded { ((cx + 11.0, cy + 4.5), "start") } else { ((cx, cy - 13.0), "middle") };
+        let style = format!("font-size=\"14\" font-weight=\"600\" fill=\"{colour}\" text-anchor=\"{anchor}\"");
+        text(svg, place, &style, &label);
     }
 }
 

@@ -124,9 +124,7 @@ impl Sent {
     pub(super) fn is_vouched_for(&self, wanted_ns: u64) -> bool {
         let far = nanos(crate::limits::GAP_ERROR_MAX).max(wanted_ns / 2);
         let long = nanos(crate::limits::RIVAL_SEND_MAX).max(wanted_ns / 2);
-        self.gap_ns().abs_diff(wanted_ns) <= far
-            && self.first.1 - self.first.0 <= long
-            && self.second.1 - self.second.0 <= long
+        self.gap_ns().abs_diff(wanted_ns) <= far && self.first.1 - self.first.0 <= long && self.second.1 - self.second.0 <= long
     }
 }
 

@@ -147,7 +147,8 @@ fn wilson(hits: u64, of: u64) -> (f64, f64) {
 }
 
 /// The table's head.
-pub(super) const HEAD: &str = "  gap µs  trials dropped   wrong unflagged  unfair %     95 % interval  flagged clamped  photo unproven  uncertainty µs";
+pub(super) const HEAD: &str =
+    "  gap µs  trials dropped   wrong unflagged  unfair %     95 % interval  flagged clamped  photo unproven  uncertainty µs";
 
 impl fmt::Display for GapScore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -157,7 +158,16 @@ impl fmt::Display for GapScore {
         write!(
             f,
             "{:8}{:8}{:8}{:8}{:10}{:10.2}{interval:>18}{:9}{:8}{:7}{:9}{uncertainty:>16}",
-            s.gap_us, s.trials, s.dropped, s.wrong, s.wrong_unflagged, s.unfair_pct, s.flagged, s.clamped, s.photo_finish, s.unproven
+            s.gap_us,
+            s.trials,
+            s.dropped,
+            s.wrong,
+            s.wrong_unflagged,
+            s.unfair_pct,
+            s.flagged,
+            s.clamped,
+            s.photo_finish,
+            s.unproven
         )?;
         if s.no_verdict > 0 {
             write!(f, "  ({} without a verdict)", s.no_verdict)?;
@@ -204,7 +214,8 @@ mod tests {
     #[test]
     fn the_interval_is_wilsons() {
         // Newcombe 1998, table I: 81 of 263, 15 of 148, 0 of 20, 1 of 29.
-        for (hits, of, low, high) in [(81, 263, 25.53, 36.62), (15, 148, 6.24, 16.05), (0, 20, 0.0, 16.11), (1, 29, 0.61, 17.18)] {
+        for (hits, of, low, high) in [(81, 263, 25.53, 36.62), (15, 148, 6.24, 16.05), (0, 20, 0.0, 16.11), (1, 29, 0.61, 17.18)]
+        {
             let (l, h) = wilson(hits, of);
             assert!((l - low).abs() < 0.02 && (h - high).abs() < 0.02, "{hits}/{of}: {l} {h}");
         }
