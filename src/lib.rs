@@ -10,6 +10,7 @@ pub mod gateway;
 pub mod journal;
 pub mod limits;
 pub mod metrics;
+pub mod replay;
 pub mod roles;
 pub mod rules;
 pub mod runtime;
