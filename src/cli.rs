@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use clap::error::ErrorKind;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, Parser, Subcommand};
 use serde::Serialize;
 
@@ -158,7 +158,7 @@ struct RedisArgs {
 #[derive(Debug, Args)]
 struct RecordingArgs {
     /// Which room; a dump holds one
-    #[arg(long, required_unless_present = "file", value_name = "NAME")]
+    #[arg(long, value_name = "NAME")]
     room: Option<String>,
     #[command(flatten)]
     redis: RedisArgs,
@@ -274,13 +274,7 @@ pub fn parse(args: impl IntoIterator<Item = std::ffi::OsString>, env: &dyn Fn(&s
     }
 }
 
-fn read(
-    args: RecordingArgs,
-    file: Option<PathBuf>,
-    json: bool,
-    task: Task,
-    env: &dyn Fn(&str) -> Option<String>,
-) -> Parsed {
+fn read(args: RecordingArgs, file: Option<PathBuf>, json: bool, task: Task, env: &dyn Fn(&str) -> Option<String>) -> Parsed {
     let mut mistakes = Vec::new();
     let from_redis = file.is_none();
     let room = args.room.map(|room| room.parse().map_err(|e| mistakes.push(format!("--room: {e}"))));
@@ -307,6 +301,11 @@ fn read(
 fn one_line(error: &clap::Error) -> String {
     if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
         return "a command is missing: use serve, gateway, worker, replay, dump or timeline; see lasthit --help".to_owned();
+    }
+    if let (ErrorKind::MissingRequiredArgument, Some(ContextValue::Strings(missing))) =
+        (error.kind(), error.get(ContextKind::InvalidArg))
+    {
+        return format!("{} is missing; see --help", missing.join(" and "));
     }
     let text = error.render().to_string();
     let lines = text.lines().map(str::trim);
@@ -344,16 +343,18 @@ mod tests {
     #[test]
     fn recordings_are_read_from_redis_or_a_file() {
         let parse = |line: &str| parse(line.split(' ').map(Into::into), &|_| None);
-        let Parsed::Read(reading, config) = parse("lasthit replay --room r --redis redis://h --prefix p") else { panic!("reads") };
+        let Parsed::Read(reading, config) = parse("lasthit replay --room r --redis redis://h --prefix p") else {
+            panic!("reads")
+        };
         assert_eq!((reading.source, config.prefix.as_str()), (Source::Redis("r".parse().expect("room")), "p"));
         let Parsed::Read(reading, _) = parse("lasthit timeline --file d --contest c --round 2 --json") else { panic!("reads") };
         assert!(reading.json && reading.source == Source::File("d".into(), None), "{reading:?}");
         for (line, expected) in [
             ("lasthit replay --room r", "redis is missing: give --redis redis://127.0.0.1:6379, or --file with a dump"),
-            ("lasthit replay --redis redis://h", "--room"),
+            ("lasthit replay --redis redis://h", "room is missing: give --room"),
             ("lasthit replay --room a/b --redis redis://h", "a/b"),
             ("lasthit dump --file d --redis redis://h", "room is missing"),
-            ("lasthit timeline --room r --redis redis://h", "--contest"),
+            ("lasthit timeline --room r --redis redis://h", "--contest <NAME> is missing"),
         ] {
             let Parsed::Mistakes(lines) = parse(line) else { panic!("{line}") };
             assert!(lines.len() == 1 && lines[0].contains(expected), "{line}: {lines:?}");

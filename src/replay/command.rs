@@ -93,7 +93,12 @@ pub async fn run(reading: &Reading, config: &Config) -> Result<Told, ReplayError
         Task::Dump(path) => {
             dump::write(&recording, path)?;
             let (room, entries) = (&recording.room, recording.entries.len());
-            let text = format!("room {room} era {}: {entries} entries up to verdict {} in {}", recording.era, recording.seq, path.display());
+            let text = format!(
+                "room {room} era {}: {entries} entries up to verdict {} in {}",
+                recording.era,
+                recording.seq,
+                path.display()
+            );
             Ok(Told { text, deviates: false })
         }
         Task::Timeline { contest, round, svg } => {
@@ -146,7 +151,15 @@ fn prose(timeline: &Timeline) -> String {
         });
         let why = c.reason.as_ref().map(|why| format!(" ({why})")).unwrap_or_default();
         let flags = if c.flags.is_empty() { String::new() } else { format!(", {}", c.flags.join(", ")) };
-        let _ = write!(text, "\n  verdict {}: {} {}{why}{}{flags}, gateway {}", c.seq, c.player, c.outcome, late.unwrap_or_default(), c.gateway);
+        let _ = write!(
+            text,
+            "\n  verdict {}: {} {}{why}{}{flags}, gateway {}",
+            c.seq,
+            c.player,
+            c.outcome,
+            late.unwrap_or_default(),
+            c.gateway
+        );
     }
     for line in timeline.replay.deviations.iter().take(TOLD_MAX) {
         let _ = write!(text, "\n  deviates: {line}");

@@ -31,7 +31,8 @@ pub fn draw(timeline: &Timeline) -> String {
     ));
     let _ = writeln!(page.0, "<title>{}</title>", escape(&format!("{} in room {}", timeline.contest, timeline.room)));
     heading(&mut page, timeline);
-    let origin = timeline.winner.map_or_else(|| rows.first().map_or(0, |c| c.arrival_ns), |at| timeline.contenders[at].arrival_ns);
+    let origin =
+        timeline.winner.map_or_else(|| rows.first().map_or(0, |c| c.arrival_ns), |at| timeline.contenders[at].arrival_ns);
     let scale = Scale::of(&rows, origin);
     let named = if timeline.winner.is_some() { "the winner's arrival" } else { "the first arrival" };
     axis(&mut page, &scale, axis_y, named);
@@ -70,7 +71,8 @@ impl Page {
     fn chip(&mut self, x: f64, y: f64, (ground, ink): (&str, &str), word: &str) -> f64 {
         let width = 14.0 + 6.6 * word.chars().count() as f64;
         let top = y - 9.0;
-        let _ = writeln!(self.0, "<rect x=\"{x:.1}\" y=\"{top:.1}\" width=\"{width:.1}\" height=\"18\" rx=\"9\" fill=\"{ground}\"/>");
+        let _ =
+            writeln!(self.0, "<rect x=\"{x:.1}\" y=\"{top:.1}\" width=\"{width:.1}\" height=\"18\" rx=\"9\" fill=\"{ground}\"/>");
         let style = format!("font-size=\"11.5\" font-weight=\"600\" fill=\"{ink}\" text-anchor=\"middle\"");
         self.text((x + width / 2.0, y + 4.0), &style, word);
         x + width + 6.0
@@ -82,7 +84,8 @@ fn escape(text: &str) -> String {
 }
 
 fn heading(page: &mut Page, timeline: &Timeline) {
-    let round = if timeline.rounds.len() > 1 || timeline.round > 1 { format!(", round {}", timeline.round) } else { String::new() };
+    let round =
+        if timeline.rounds.len() > 1 || timeline.round > 1 { format!(", round {}", timeline.round) } else { String::new() };
     let place = format!("{} in room {}{round}", timeline.contest, timeline.room);
     page.text((MARGIN, 40.0), &format!("font-size=\"14\" fill=\"{GREY}\""), &place);
     page.text((MARGIN, 74.0), &format!("font-size=\"26\" font-weight=\"650\" fill=\"{INK}\""), &verdict(timeline));
@@ -129,7 +132,10 @@ const BEND_NS: f64 = 1_000.0;
 
 impl Scale {
     fn of(rows: &[&Contender], origin: u64) -> Self {
-        let moments = || rows.iter().flat_map(|c| [c.arrival_ns, c.arrival_ns.saturating_sub(c.uncertainty_ns), c.raw_ns.unwrap_or(c.arrival_ns)]);
+        let moments = || {
+            rows.iter()
+                .flat_map(|c| [c.arrival_ns, c.arrival_ns.saturating_sub(c.uncertainty_ns), c.raw_ns.unwrap_or(c.arrival_ns)])
+        };
         let offsets: Vec<f64> = moments().map(|ns| ns as f64 - origin as f64).collect();
         let far = offsets.iter().fold(1_000.0, |most: f64, o| most.max(o.abs()));
         let mut arrivals: Vec<f64> = rows.iter().map(|c| c.arrival_ns.abs_diff(origin) as f64).filter(|d| *d > 0.0).collect();
@@ -198,7 +204,11 @@ fn axis(page: &mut Page, scale: &Scale, y: f64, origin: &str) {
     }
     let bent = if scale.bent { "; the scale goes by powers of ten" } else { "" };
     let label = format!("arrival at the machine, measured from {origin}{bent}");
-    page.text((f64::midpoint(LEFT, RIGHT), y + 40.0), &format!("font-size=\"12\" fill=\"{GREY}\" text-anchor=\"middle\""), &label);
+    page.text(
+        (f64::midpoint(LEFT, RIGHT), y + 40.0),
+        &format!("font-size=\"12\" fill=\"{GREY}\" text-anchor=\"middle\""),
+        &label,
+    );
 }
 
 fn row(page: &mut Page, timeline: &Timeline, c: &Contender, scale: &Scale, y: f64) {
@@ -206,7 +216,8 @@ fn row(page: &mut Page, timeline: &Timeline, c: &Contender, scale: &Scale, y: f6
     if won {
         let top = y - ROW / 2.0 + 3.0;
         let (x, width, height) = (MARGIN - 14.0, WIDTH - 2.0 * MARGIN + 28.0, ROW - 6.0);
-        let _ = writeln!(page.0, "<rect x=\"{x}\" y=\"{top:.1}\" width=\"{width}\" height=\"{height}\" rx=\"8\" fill=\"#e9f7f0\"/>");
+        let _ =
+            writeln!(page.0, "<rect x=\"{x}\" y=\"{top:.1}\" width=\"{width}\" height=\"{height}\" rx=\"8\" fill=\"#e9f7f0\"/>");
     }
     let colour = COLOURS[(c.gateway - 1) % COLOURS.len()];
     page.text((MARGIN, y - 2.0), &format!("font-size=\"15\" font-weight=\"600\" fill=\"{INK}\""), &short(&c.player, 22));
@@ -215,13 +226,23 @@ fn row(page: &mut Page, timeline: &Timeline, c: &Contender, scale: &Scale, y: f6
 
     let (from, to) = (scale.at(c.arrival_ns.saturating_sub(c.uncertainty_ns)), scale.at(c.arrival_ns));
     page.line((LEFT, y), (RIGHT, y), "stroke=\"#eef1f4\"");
-    page.line((from, y), (to, y), &format!("stroke=\"{colour}\" stroke-opacity=\"0.35\" stroke-width=\"10\" stroke-linecap=\"round\""));
+    page.line(
+        (from, y),
+        (to, y),
+        &format!("stroke=\"{colour}\" stroke-opacity=\"0.35\" stroke-width=\"10\" stroke-linecap=\"round\""),
+    );
     if let Some(raw) = c.raw_ns {
         let raw = scale.at(raw);
         page.line((raw, y), (to, y), &format!("stroke=\"{colour}\" stroke-width=\"1.5\" stroke-dasharray=\"2 3\""));
-        let _ = writeln!(page.0, "<circle cx=\"{raw:.1}\" cy=\"{y:.1}\" r=\"5\" fill=\"#ffffff\" stroke=\"{colour}\" stroke-width=\"2\"/>");
+        let _ = writeln!(
+            page.0,
+            "<circle cx=\"{raw:.1}\" cy=\"{y:.1}\" r=\"5\" fill=\"#ffffff\" stroke=\"{colour}\" stroke-width=\"2\"/>"
+        );
     }
-    let _ = writeln!(page.0, "<circle cx=\"{to:.1}\" cy=\"{y:.1}\" r=\"6.5\" fill=\"{colour}\" stroke=\"#ffffff\" stroke-width=\"2\"/>");
+    let _ = writeln!(
+        page.0,
+        "<circle cx=\"{to:.1}\" cy=\"{y:.1}\" r=\"6.5\" fill=\"{colour}\" stroke=\"#ffffff\" stroke-width=\"2\"/>"
+    );
 
     let (what, ink) = match (won, timeline.winner.map(|at| &timeline.contenders[at]), c.behind_ns) {
         (true, ..) => ("won".to_owned(), GREEN),
@@ -258,7 +279,10 @@ fn footer(page: &mut Page, timeline: &Timeline, drawn: usize, height: f64) {
     }
     page.text((MARGIN, height - 38.0), &format!("font-size=\"12\" fill=\"{GREY}\""), &line);
     let (ink, line) = if replay.deviations.is_empty() {
-        (GREEN, format!("✓ Resolved again: verdicts {} to {} came out the same, all {}.", replay.from, replay.to, replay.verdicts))
+        (
+            GREEN,
+            format!("✓ Resolved again: verdicts {} to {} came out the same, all {}.", replay.from, replay.to, replay.verdicts),
+        )
     } else {
         ("#b42318", format!("✗ Resolved again: {} of {} verdicts deviate.", replay.deviations.len(), replay.verdicts))
     };

@@ -109,9 +109,7 @@ impl Timeline {
 
 /// As resolved again; where that begins later, by what those it beat were told.
 fn is_winner(verdict: &Verdict, all: &[&Verdict], replay: &Replayed) -> bool {
-    let beaten = |v: &&Verdict| {
-        v.behind_ns.is_some_and(|ns| v.stamp.moment.ns.checked_sub(ns) == Some(verdict.stamp.moment.ns))
-    };
+    let beaten = |v: &&Verdict| v.behind_ns.is_some_and(|ns| v.stamp.moment.ns.checked_sub(ns) == Some(verdict.stamp.moment.ns));
     verdict.outcome == Outcome::Granted
         && (replay.winners.contains(&verdict.stamp) || verdict.seq < replay.from && all.iter().any(beaten))
 }
@@ -149,20 +147,27 @@ fn contender(v: &Verdict, gateway: usize, won: bool) -> Contender {
 /// A time for people, with no digits finer than `uncertainty_ns`.
 #[must_use]
 pub fn shown(ns: u64, uncertainty_ns: u64) -> String {
-    let step = 10u64.pow(uncertainty_ns.max(1).ilog10());
-    let rounded = ns.saturating_add(step / 2) / step * step;
-    let (unit, per) = match rounded {
-        0..1_000 => ("ns", 1),
-        1_000..1_000_000 => ("µs", 1_000),
-        1_000_000..1_000_000_000 => ("ms", 1_000_000),
-        _ => ("s", 1_000_000_000),
-    };
-    let mut text = (rounded / per).to_string();
-    // Three digits behind the point say enough, if the clock can tell that many.
-    let digits = (per / step.min(per)).ilog10().min(3);
-    if digits > 0 && rounded / per < 1_000 {
-        let fraction = rounded % per * 10u64.pow(digits) / per;
-        text = format!("{text}.{fraction:0width$}", width = digits as usize);
+    let mut step = 10u64.pow(uncertainty_ns.max(1).ilog10());
+    loop {
+        let rounded = ns.saturating_add(step / 2) / step * step;
+        if rounded == 0 && ns > 0 {
+            return format!("under {}", shown(step, step));
+        }
+        let (unit, per) = match rounded {
+            0..1_000 => ("ns", 1),
+            1_000..1_000_000 => ("µs", 1_000),
+            1_000_000..1_000_000_000 => ("ms", 1_000_000),
+            _ => ("s", 1_000_000_000),
+        };
+        // Three digits behind the point say enough, if the clock can tell that many.
+        if step < per / 1_000 {
+            step = per / 1_000;
+            continue;
+        }
+        let (whole, digits) = (rounded / per, (per / step.min(per)).ilog10());
+        return match digits {
+            0 => format!("{whole} {unit}"),
+            _ => format!("{whole}.{fraction:0width$} {unit}", fraction = rounded % per / step, width = digits as usize),
+        };
     }
-    format!("{text} {unit}")
 }
