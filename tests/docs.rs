@@ -37,9 +37,10 @@ fn anchor(heading: &str) -> String {
     kept.map(|c| if c == ' ' { '-' } else { c }).collect()
 }
 
-/// The page without what stands in fenced blocks.
+/// The page without what stands in fenced or indented blocks.
 fn prose(page: &str) -> String {
-    page.split("```").step_by(2).collect()
+    let unfenced: String = page.split("```").step_by(2).collect();
+    unfenced.lines().filter(|line| !line.starts_with("    ")).flat_map(|line| [line, "\n"]).collect()
 }
 
 #[test]
@@ -109,6 +110,17 @@ fn shown_commands_have_their_flags() {
                 if !loadtest.contains(&format!("pub(crate) {}:", flag.replace('-', "_"))) {
                     wrong.push(format!("{}: loadtest run --{flag}", page.display()));
                 }
+            }
+        }
+    }
+    // A flag by itself, in the text: some command has it.
+    let commands = ["serve", "gateway", "worker"].map(|command| help(Path::new(env!("CARGO_BIN_EXE_lasthit")), command));
+    for page in ["README.md", "ARCHITECTURE.md"] {
+        let text = prose(&read(&root().join(page)));
+        for flag in text.split('`').skip(1).step_by(2).filter(|span| span.starts_with("--")) {
+            let flag = flag.split_whitespace().next().unwrap_or_default();
+            if !commands.iter().any(|help| help.contains(&format!("{flag} "))) {
+                wrong.push(format!("{page}: {flag}"));
             }
         }
     }
