@@ -77,6 +77,7 @@ pub mod shutdown;
 // Its operation.
 pub mod admin;
 pub mod metrics;
+pub mod replay;
 pub mod telemetry;
 
 pub mod testing;

@@ -119,6 +119,8 @@ pub const GATEWAY_TIMEOUT: Duration = Duration::from_secs(1);
 pub const LEASE_TIMEOUT: Duration = Duration::from_secs(1);
 /// How often a worker sends it.
 pub const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(250);
+/// How long a host counts as living after the last word of its processes; each speaks up every [`HEADS_INTERVAL`].
+pub const HOST_TIMEOUT: Duration = Duration::from_secs(15);
 /// How often a gateway compares its rooms' heads with the journal's.
 pub const HEADS_INTERVAL: Duration = Duration::from_secs(5);
 /// How long a room may be empty before it ends.
@@ -174,12 +176,17 @@ pub const ADMIN_CONNECTIONS_MAX: usize = 64;
 pub const ADMIN_CONNECTION_TIMEOUT: Duration = Duration::from_secs(60);
 /// How often the samples behind the histograms are folded into their buckets.
 pub const METRICS_UPKEEP_INTERVAL: Duration = Duration::from_secs(1);
+/// Bytes of a room's recording that are read into memory.
+pub const RECORDING_BYTES_MAX: usize = 1 << 30;
+/// Contenders that a contest's picture shows.
+pub const PICTURE_CONTENDERS_MAX: usize = 40;
 
 const _: () = assert!(PROBE_INTERVAL.as_millis() * 10 < GATEWAY_TIMEOUT_MS_MIN as u128);
 const _: () = assert!(HEARTBEAT_INTERVAL.as_millis() * 3 < LEASE_MS_MIN as u128);
 const _: () = assert!(SESSIONS_MAX <= SESSIONS_SETTING_MAX);
 const _: () = assert!(HEARTBEAT_INTERVAL.as_millis() * 3 < LEASE_TIMEOUT.as_millis());
 const _: () = assert!(PROBE_INTERVAL.as_millis() * 10 < GATEWAY_TIMEOUT.as_millis());
+const _: () = assert!(HEADS_INTERVAL.as_secs() * 2 < HOST_TIMEOUT.as_secs());
 const _: () = assert!(FIELD_BYTES_MAX * 4 < MESSAGE_BYTES_MAX);
 const _: () = assert!(FLUSH_EVENTS_MAX <= UNRESOLVED_PER_ROOM_MAX && UNRESOLVED_PER_ROOM_MAX <= UNRESOLVED_MAX);
 const _: () = assert!(RESOLVE_EVENTS_MAX <= COMMIT_VERDICTS_MAX);

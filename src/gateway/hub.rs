@@ -14,7 +14,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::core::{Action, Core, Delivery, Joining, Reading};
 use crate::clock;
-use crate::journal::{Appended, Flush, Journal, JournalError, Signal};
+use crate::journal::{self, Appended, Flush, Journal, JournalError, Signal};
 use crate::limits::{HEADS_INTERVAL, OUTBOX_MESSAGES_MAX, RETRY_MAX, RETRY_MIN};
 use crate::metrics as names;
 use crate::types::{Action as PlayerAction, Arrival, Incarnation, RoomId, SessionId};
@@ -95,7 +95,7 @@ impl Hub {
         clock: &'static str,
         precision_ns: u64,
     ) -> Result<Self, JournalError> {
-        let timeline = journal.timeline(&clock::timeline_name()).await?;
+        let timeline = journal::enter(&*journal, &clock::timeline_name()).await?;
         let incarnation = Incarnation::random();
         let core = Core::new(incarnation, timeline, journal.shards(), clock, precision_ns);
         let stop = CancellationToken::new();
@@ -112,7 +112,7 @@ impl Hub {
             stop,
         }));
         hub.subscribe(incarnation).await?;
-        hub.0.runtime.spawn(keep_house(Arc::downgrade(&hub.0), hub.0.stop.clone()));
+        hub.0.runtime.spawn(keep_house(Arc::downgrade(&hub.0), timeline, hub.0.stop.clone()));
         tracing::info!(gateway.id = %incarnation, "gateway started");
         Ok(hub)
     }
@@ -412,7 +412,7 @@ impl Hub {
     }
 }
 
-async fn keep_house(hub: std::sync::Weak<Inner>, stop: CancellationToken) {
+async fn keep_house(hub: std::sync::Weak<Inner>, timeline: u32, stop: CancellationToken) {
     let (mut tick, mut heads) = (tokio::time::interval(TICK), tokio::time::interval(HEADS_INTERVAL));
     loop {
         tokio::select! {
@@ -423,6 +423,9 @@ async fn keep_house(hub: std::sync::Weak<Inner>, stop: CancellationToken) {
             }
             _ = heads.tick() => {
                 let Some(hub) = hub.upgrade().map(Hub) else { return };
+                if let Err(error) = journal::keep_entered(&*hub.0.journal, timeline).await {
+                    hub.trouble("keep the host's timeline", &error);
+                }
                 hub.with(|state| state.core.check_heads());
             }
         }

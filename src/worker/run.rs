@@ -13,10 +13,10 @@ use super::core::{Action, Core, WorkerLimits};
 use super::job::{Done, Job, Tally};
 use crate::clock;
 use crate::journal::{
-    Bell, Commit, Committed, GatewayRecord, Journal, JournalError, Lease, Leased, Signal, Signals, StoredRoom, Survey,
+    self, Bell, Commit, Committed, GatewayRecord, Journal, JournalError, Lease, Leased, Signal, Signals, StoredRoom, Survey,
     WorkerRecord,
 };
-use crate::limits::{DRAIN_TIMEOUT, PROBE_INTERVAL, RETRY_MAX, RETRY_MIN};
+use crate::limits::{DRAIN_TIMEOUT, HEADS_INTERVAL, PROBE_INTERVAL, RETRY_MAX, RETRY_MIN};
 use crate::metrics as names;
 use crate::rules::RulesBook;
 use crate::types::{Incarnation, RoomId, ShardId, StreamId};
@@ -85,7 +85,7 @@ pub async fn run(
     stop: CancellationToken,
     health: tokio::sync::watch::Sender<Option<String>>,
 ) -> Result<(), JournalError> {
-    let timeline = journal.timeline(&clock::timeline_name()).await?;
+    let timeline = journal::enter(&*journal, &clock::timeline_name()).await?;
     let me = Incarnation::random();
     let ns = |d: std::time::Duration| u64::try_from(d.as_nanos()).unwrap_or(u64::MAX);
     let ms = |d: std::time::Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
@@ -105,6 +105,7 @@ pub async fn run(
     tracing::info!(worker.id = %me, "worker started");
     let (inputs, receiver) = mpsc::channel(INPUTS_MAX);
     let news = tokio::spawn(hear_of_shards(journal.pushes(me).await?, inputs.clone()));
+    let entered = tokio::spawn(stay_entered(journal.clone(), timeline, inputs.clone()));
     let worker = Worker {
         core,
         journal,
@@ -118,6 +119,7 @@ pub async fn run(
     };
     worker.run(receiver, stop).await;
     news.abort();
+    entered.abort();
     Ok(())
 }
 
@@ -356,6 +358,17 @@ impl Worker {
                 pause = (pause * 2).min(RETRY_MAX);
             }
         });
+    }
+}
+
+/// Says now and then that this host lives.
+async fn stay_entered(journal: Arc<dyn Journal>, timeline: u32, inputs: mpsc::Sender<Input>) {
+    let mut interval = tokio::time::interval(HEADS_INTERVAL);
+    loop {
+        interval.tick().await;
+        if let Err(error) = journal::keep_entered(&*journal, timeline).await {
+            let _ = inputs.send(Input::Trouble("keep the host's timeline", error)).await;
+        }
     }
 }
 
