@@ -190,6 +190,9 @@ struct GatewayArgs {
     /// Actions of one session in a second [default: 1000]
     #[arg(long, value_name = "N")]
     actions_per_second: Option<String>,
+    /// How far a watermark stays behind the sweep that proves it [default: 20]; docs/arrival.md has the curve
+    #[arg(long, value_name = "US")]
+    sweep_guard_us: Option<String>,
 }
 
 #[derive(Debug, Args, Serialize)]

@@ -108,6 +108,8 @@ pub struct Config {
     pub sessions_max: usize,
     /// Actions that one session may send in a second.
     pub actions_per_second: u32,
+    /// How far a gateway's watermark stays behind the start of the sweep that proves it.
+    pub sweep_guard: Duration,
     /// How log lines look.
     pub log_format: LogFormat,
     /// Which of them are written: directives of `tracing_subscriber::EnvFilter`, valid.
@@ -148,6 +150,7 @@ impl Config {
             room_linger: limits::ROOM_LINGER,
             sessions_max: limits::SESSIONS_MAX,
             actions_per_second: limits::ACTIONS_PER_SECOND,
+            sweep_guard: limits::SWEEP_GUARD,
             log_format: LogFormat::Text,
             log: "info".to_owned(),
             rooms: rooms::defaults(),
@@ -168,6 +171,7 @@ impl Config {
     /// Every setting by itself.
     fn read(role: ProcessRole, from: &mut Sources<'_>) -> Self {
         let d = Self::defaults(role);
+        let micros = |d: Duration| u64::try_from(d.as_micros()).unwrap_or(u64::MAX);
         let millis = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
         Self {
             role,
@@ -193,6 +197,9 @@ impl Config {
             sessions_max: from.get("sessions_max", d.sessions_max, |v| values::whole(v, 1, limits::SESSIONS_SETTING_MAX)),
             actions_per_second: from
                 .get("actions_per_second", d.actions_per_second, |v| values::whole(v, 1, limits::ACTIONS_PER_SECOND_MAX)),
+            sweep_guard: Duration::from_micros(
+                from.get("sweep_guard_us", micros(d.sweep_guard), |v| values::whole(v, 0, micros(limits::SWEEP_GUARD_MAX))),
+            ),
             log_format: from
                 .get("log_format", d.log_format, |v| values::word(v, &[("text", LogFormat::Text), ("json", LogFormat::Json)])),
             log: from.get("log", d.log, values::log_filter),

@@ -3,10 +3,10 @@
 //!
 //! ```
 //! use std::sync::Arc;
-//! use lasthit::embed::{Delivery, Gateway, Joining, act};
+//! use lasthit::embed::{Gateway, Joining, act};
 //! use lasthit::journal::{Journal, memory::MemoryJournal};
 //! use lasthit::rules::{RulesBook, claim::Claim};
-//! use lasthit::types::{Audience, Outcome, Role};
+//! use lasthit::types::{Audience, Outcome};
 //! use lasthit::worker::{self, WorkerOptions};
 //!
 //! # #[tokio::main(flavor = "current_thread")]
@@ -16,15 +16,15 @@
 //! tokio::spawn(worker::run(journal.clone(), rules, WorkerOptions::default(), Default::default(), Default::default()));
 //!
 //! let gateway = Gateway::start(journal).await?;
-//! let mut ann = gateway.join(Joining { room: "quiz".parse()?, player: "ann".parse()?, role: Role::Player, since: None })?;
+//! let mut ann = gateway.join(Joining::new("quiz".parse()?, "ann".parse()?))?;
 //! ann.arrive(&act("claim", "a1").contest("buzzer"))?;
 //! let verdict = loop {
-//!     match ann.recv().await.ok_or("closed")? {
-//!         Delivery::Verdict { frames, .. } if frames.verdict().id.as_deref() == Some("a1") => break frames,
+//!     match ann.recv().await.ok_or("closed")?.verdict() {
+//!         Some(verdict) if verdict.id.as_deref() == Some("a1") => break verdict.clone(),
 //!         _ => {}
 //!     }
 //! };
-//! assert_eq!(verdict.verdict().outcome, Outcome::Granted);
+//! assert_eq!(verdict.outcome, Outcome::Granted);
 //! # Ok(())
 //! # }
 //! ```
@@ -115,10 +115,7 @@ impl Seat {
 
     fn end(&mut self, code: u16) {
         if !std::mem::replace(&mut self.left, true) {
-            self.hub.arrive(|hub, now| {
-                hub.end(self.session.number, code, now);
-                hub.close(self.session.number, now);
-            });
+            self.hub.leave(self.session, code);
         }
     }
 }
@@ -183,5 +180,27 @@ impl ActionBuilder {
             message: format!("args: {e}"),
         })?;
         parse_action(Encoding::Msgpack, &bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::journal::memory::MemoryJournal;
+
+    #[tokio::test]
+    async fn nothing_is_kept_of_a_session_that_left() {
+        let gateway = Gateway::start(Arc::new(MemoryJournal::new(1))).await.expect("gateway");
+        let join = |player: &str| {
+            let joining = Joining::new("pit".parse().expect("room"), player.parse().expect("player"));
+            gateway.join(joining).expect("joined")
+        };
+        let (ann, bob) = (join("ann"), join("bob"));
+        assert_eq!(gateway.0.outbox_count(), 2);
+        ann.leave(close::NORMAL);
+        drop(bob);
+        assert_eq!(gateway.0.outbox_count(), 0);
+        tokio::time::timeout(std::time::Duration::from_secs(10), gateway.drain()).await.expect("drained");
+        assert_eq!(gateway.0.session_count(), 0);
     }
 }

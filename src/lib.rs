@@ -1,22 +1,83 @@
 //! lasthit: who was first?
+//!
+//! Players' actions reach several processes within microseconds of each other. Gateways stamp them with the moment at which
+//! they reached the machine, workers put each room's actions back into that order and decide, and every decision (a verdict)
+//! is made once.
+//!
+//! ```text
+//!  player                gateway                     journal                     worker
+//!                                              (Redis, or memory)
+//!   action ──► arrival ──► settle ──► append ──► room's stream ──► resequence ──► resolve ──► commit
+//!              kernel's    what was   a flush,   and the shard's   stamp order,   rules,      once, fenced
+//!              stamp       read is    and its    bell              proven by      verdicts    by the lease
+//!                          complete   watermark                    watermarks                    │
+//!                                                                                                ▼
+//!   verdict ◄── deliver ◄──────────────────────── pushes ◄─────────────────────── room's verdict stream
+//!               in seq order, gaps filled
+//! ```
+//!
+//! # The way, in reading order
+//!
+//! | stage | where | what it is |
+//! |---|---|---|
+//! | values | [`types`] | what the stages hand to each other: [`Stamp`](types::Stamp), [`Event`](types::Event), [`Verdict`](types::Verdict) |
+//! | arrival | [`clock`], [`gateway::arrival`] | a socket that keeps the kernel's stamp of its last read |
+//! | session | [`gateway::front`], [`wire::client`] | from an HTTP upgrade to actions, and verdicts back |
+//! | settle | [`gateway::sweep`] | when everything up to a moment has been read |
+//! | append | [`gateway::Hub`], [`Journal::append`](journal::Journal::append) | a flush: a gateway's events up to a watermark, and the watermark |
+//! | record | [`journal`] | one trait, in [`memory`](journal::memory) and in [`redis`](journal::redis); [`wire`] has its forms |
+//! | resequence | [`engine::Resequencer`] | one room's events back in stamp order |
+//! | resolve | [`engine::Room`], [`rules`] | events become verdicts; the game's part of it is [`rules::Rules`] |
+//! | commit | [`worker`], [`Journal::commit`](journal::Journal::commit) | verdicts become final, then are pushed |
+//! | deliver | [`gateway::Hub`], [`gateway::Outbox`] | verdicts reach the sessions that may see them, in `seq` order |
+//!
+//! To use it inside a server: [`embed`] and [`worker::run`]. The program is put together in [`roles`], from [`config`]
+//! and [`cli`]; [`admin`] and [`metrics`] show how it fares, [`limits`] has every bound.
+//!
+//! # Invariants
+//!
+//! What is absent is what the rest rests on:
+//!
+//! - The engine, the rules and the wire read no clock, do no I/O and use no randomness: what they are given decides.
+//! - No clock is read for an order anywhere but in [`clock`].
+//! - Gateways never decide, and never import a worker; workers never see a socket, and never import a gateway. They meet in
+//!   the journal alone.
+//! - Nothing outside [`journal::redis`] knows Redis.
+//! - The cores of gateway and worker await nothing: input and time go in, actions come out.
+//! - No verdict leaves a worker but by a commit, and no commit is written without the shard's lease.
+//! - An event is never released on the guess that nothing came before it, and a stamp never changes once it is in the journal.
+//! - No queue, wait or retry interval is without a bound.
+//! - There is no unsafe code.
 
-pub mod admin;
-pub mod cli;
-pub mod clock;
-pub mod config;
-pub mod embed;
-pub mod engine;
-pub mod gateway;
-pub mod journal;
+// What the stages hand to each other.
 pub mod limits;
-pub mod metrics;
-pub mod replay;
-pub mod roles;
+pub mod types;
+
+// The way.
+pub mod clock;
+pub mod gateway;
+
+pub mod journal;
+pub mod wire;
+
+pub mod engine;
 pub mod rules;
+pub mod worker;
+
+// Inside another server.
+pub mod embed;
+
+// The program.
+pub mod cli;
+pub mod config;
+pub mod roles;
 pub mod runtime;
 pub mod shutdown;
+
+// Its operation.
+pub mod admin;
+pub mod metrics;
+pub mod replay;
 pub mod telemetry;
+
 pub mod testing;
-pub mod types;
-pub mod wire;
-pub mod worker;

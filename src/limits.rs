@@ -109,6 +109,8 @@ pub const RETRY_MAX: Duration = Duration::from_millis(500);
 /// How far a gateway's promise stays behind the start of its sweep: for bytes that the kernel had stamped and not yet
 /// made readable.
 pub const SWEEP_GUARD: Duration = Duration::from_micros(20);
+/// Longest guard that may be configured: it delays every event.
+pub const SWEEP_GUARD_MAX: Duration = Duration::from_millis(10);
 /// How often a lagging gateway is asked again for its watermark.
 pub const PROBE_INTERVAL: Duration = Duration::from_millis(20);
 /// How long a gateway may owe a watermark before it is fenced.
@@ -117,6 +119,8 @@ pub const GATEWAY_TIMEOUT: Duration = Duration::from_secs(1);
 pub const LEASE_TIMEOUT: Duration = Duration::from_secs(1);
 /// How often a worker sends it.
 pub const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(250);
+/// How long a host counts as living after the last word of its processes; each speaks up every [`HEADS_INTERVAL`].
+pub const HOST_TIMEOUT: Duration = Duration::from_secs(15);
 /// How often a gateway compares its rooms' heads with the journal's.
 pub const HEADS_INTERVAL: Duration = Duration::from_secs(5);
 /// How long a room may be empty before it ends.
@@ -182,6 +186,7 @@ const _: () = assert!(HEARTBEAT_INTERVAL.as_millis() * 3 < LEASE_MS_MIN as u128)
 const _: () = assert!(SESSIONS_MAX <= SESSIONS_SETTING_MAX);
 const _: () = assert!(HEARTBEAT_INTERVAL.as_millis() * 3 < LEASE_TIMEOUT.as_millis());
 const _: () = assert!(PROBE_INTERVAL.as_millis() * 10 < GATEWAY_TIMEOUT.as_millis());
+const _: () = assert!(HEADS_INTERVAL.as_secs() * 2 < HOST_TIMEOUT.as_secs());
 const _: () = assert!(FIELD_BYTES_MAX * 4 < MESSAGE_BYTES_MAX);
 const _: () = assert!(FLUSH_EVENTS_MAX <= UNRESOLVED_PER_ROOM_MAX && UNRESOLVED_PER_ROOM_MAX <= UNRESOLVED_MAX);
 const _: () = assert!(RESOLVE_EVENTS_MAX <= COMMIT_VERDICTS_MAX);

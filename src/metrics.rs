@@ -34,7 +34,7 @@ metrics! {
     Counter FLUSHES_TOTAL = "lasthit_flushes_total": "Flushes that the journal stored";
     Seconds APPEND_SECONDS = "lasthit_append_seconds": "How long the journal took to store a flush";
     Counter APPEND_RETRIES_TOTAL = "lasthit_append_retries_total": "Flushes that were sent again because their outcome was unknown";
-    Seconds SETTLE_SECONDS = "lasthit_settle_seconds": "How long an event waited on its gateway before its flush was sent";
+    Seconds SETTLE_SECONDS = "lasthit_settle_seconds": "How long the oldest event of a flush waited on its gateway, from its arrival";
     Seconds STAMP_AGE_SECONDS = "lasthit_stamp_age_seconds": "How old an arrival stamp was when its bytes were read";
     Counter COMMITS_TOTAL = "lasthit_commits_total": "Commits that became final";
     Seconds COMMIT_SECONDS = "lasthit_commit_seconds": "How long the journal took to make a commit final";
@@ -42,7 +42,6 @@ metrics! {
     Counter CLAMPED_TOTAL = "lasthit_clamped_total": "Verdicts whose stamp was moved";
     Counter UNPROVEN_TOTAL = "lasthit_unproven_total": "Verdicts whose order rests on a gateway that died";
     Counter PHOTO_FINISH_TOTAL = "lasthit_photo_finish_total": "Denied contenders that lost by less than the uncertainty";
-    Counter VOID_TOTAL = "lasthit_void_total": "Verdicts that decided nothing, by `reason` (unreadable, rules_failed, second_winner, no_winner, body_too_large)";
     Gauge SHARDS_OWNED = "lasthit_shards_owned": "Shards that this worker owns";
     Gauge ROOMS_IN_MEMORY = "lasthit_rooms_in_memory": "Rooms that this worker holds in memory";
     Seconds HOLD_SECONDS = "lasthit_hold_seconds": "How long an event was held until every gateway had passed its stamp";

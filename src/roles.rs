@@ -99,7 +99,7 @@ pub async fn serve(config: Config, shutdown: Shutdown) -> Result<(), RoleError> 
     let (rules, options, stop) = (config.rules_book(), worker_options(&config), health.clone());
     let worker_journal = journal.clone();
     let thread = std::thread::Builder::new().name("worker".to_owned()).spawn(move || {
-        let runtime = runtime::worker_beside()?;
+        let runtime = runtime::worker()?;
         runtime.block_on(worker::run(worker_journal, rules, options, stop, trouble)).map_err(io::Error::other)
     });
     let thread = thread.map_err(RoleError::Thread)?;
@@ -165,7 +165,7 @@ async fn run_gateway(config: &Config, side: &Side, journal: Arc<dyn Journal>, sh
     let hub = Hub::start(journal, Settle::Sweep, source, clock.uncertainty_ns()).await?;
     side.watch("journal", hub.health());
     let sweeping = CancellationToken::new();
-    tokio::spawn(sweep::sweep(hub.clone(), drains.clone(), sweeping.clone()));
+    tokio::spawn(sweep::sweep(hub.clone(), drains.clone(), config.sweep_guard, sweeping.clone()));
     let settings =
         Settings { sessions_max: config.sessions_max, actions_per_second: config.actions_per_second, ..Settings::default() };
     let gatekeeper = Gatekeeper::new(config.jwt_key.as_ref(), config.allowed_origins.clone(), config.allow_remote);

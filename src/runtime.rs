@@ -17,18 +17,10 @@ pub fn gateway(sessions_max: usize) -> io::Result<Runtime> {
     Builder::new_current_thread().enable_all().max_io_events_per_tick(sessions_max + OTHER_SOURCES).build()
 }
 
-/// A worker's: as many threads as cores.
+/// A worker's: one thread for its loop, the journal and quick rules; slow rules have threads of their own.
 ///
 /// # Errors
 /// When the operating system refuses it.
 pub fn worker() -> io::Result<Runtime> {
-    Builder::new_multi_thread().enable_all().thread_name("worker").build()
-}
-
-/// A worker's beside a gateway in one process: one thread, since its jobs run on threads of their own.
-///
-/// # Errors
-/// When the operating system refuses it.
-pub fn worker_beside() -> io::Result<Runtime> {
-    Builder::new_current_thread().enable_all().thread_name("worker").build()
+    Builder::new_current_thread().enable_all().build()
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::{Config, ConfigError};
 
 /// Settings that the file may hold. Each but `rooms` may also be a flag or an environment variable.
-const KEYS: [&str; 20] = [
+const KEYS: [&str; 21] = [
     "redis",
     "prefix",
     "shards",
@@ -22,6 +22,7 @@ const KEYS: [&str; 20] = [
     "room_linger",
     "sessions_max",
     "actions_per_second",
+    "sweep_guard_us",
     "log_format",
     "log",
     "rooms",

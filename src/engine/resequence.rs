@@ -22,6 +22,8 @@ pub struct Held {
     pub kind: Option<EventKind>,
     /// Why the entry could not be read.
     pub unreadable: Option<String>,
+    /// When it was read, on the reader's clock in nanoseconds; for metrics only.
+    pub read_ns: u64,
 }
 
 /// What a room has read and not yet resolved.
@@ -50,7 +52,7 @@ impl Resequencer {
 
     /// Takes in an entry read at `at`. `last_watermark` is what its gateway last promised, for entries that a worker
     /// wrote after fencing it: what is held above it may have been beaten by what the dead gateway lost (rule R7).
-    pub fn read(&mut self, at: StreamId, entry: &Entry, last_watermark: Moment) {
+    pub fn read(&mut self, at: StreamId, entry: &Entry, last_watermark: Moment, now_ns: u64) {
         for event in &entry.events {
             let stamp = entry.stamp(event);
             if self.read.get(&entry.incarnation).is_some_and(|(ordinal, _)| *ordinal >= event.ordinal) {
@@ -65,7 +67,15 @@ impl Resequencer {
                 EventKind::Data(_) | EventKind::End { .. } | EventKind::Error { .. } => {}
             }
             let kind = Some(event.kind.clone());
-            let held = Held { at, stamp, arrival: event.arrival, session: entry.session(event), kind, unreadable: None };
+            let held = Held {
+                at,
+                stamp,
+                arrival: event.arrival,
+                session: entry.session(event),
+                kind,
+                unreadable: None,
+                read_ns: now_ns,
+            };
             self.runs.entry(entry.incarnation).or_default().push_back(held);
             self.held += 1;
         }
@@ -85,7 +95,7 @@ impl Resequencer {
         mark.0 = ordinal;
         let stamp = Stamp { moment: Moment::default(), incarnation: Incarnation::NONE, ordinal };
         let session = SessionId { gateway: Incarnation::NONE, number: 0 };
-        let held = Held { at, stamp, arrival: Arrival::default(), session, kind: None, unreadable: Some(reason) };
+        let held = Held { at, stamp, arrival: Arrival::default(), session, kind: None, unreadable: Some(reason), read_ns: 0 };
         self.runs.entry(Incarnation::NONE).or_default().push_back(held);
         self.held += 1;
     }

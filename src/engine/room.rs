@@ -70,6 +70,12 @@ impl Room {
         self.seq
     }
 
+    /// Whether its rules decide within microseconds.
+    #[must_use]
+    pub fn is_quick(&self) -> bool {
+        self.rules.is_quick()
+    }
+
     /// Whether `stamp` won the current round of a contest.
     #[must_use]
     pub(crate) fn is_winner(&self, contest: &str, stamp: Stamp) -> bool {

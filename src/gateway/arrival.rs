@@ -4,12 +4,15 @@
 //! the stamp is exact only if the message ended where the socket's readable bytes ended; otherwise its uncertainty reaches
 //! back to when the socket was last seen empty. A read whose stamp cannot be used (none came, not to be believed, the wall
 //! clock was stepped since the socket was last drained) is stamped with the time of reading, and flagged.
+//!
+//! A segment that overtook an earlier one is stamped when it came, and readable only when the earlier one is there: no stamp
+//! lies below the gateway's last sweep ([`Drains::swept`]) or the session's previous arrival.
 
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -26,16 +29,42 @@ use crate::types::{Arrival, Flags};
 /// Whether this system stamps what its sockets receive; where it does not, the time of reading serves.
 pub const KERNEL_STAMPS: bool = cfg!(target_os = "linux");
 
-/// How many sessions of a gateway have bytes that nobody has read yet, as far as it knows. While it is not 0, a sweep does
-/// not cover all sessions. Clones share the count.
+/// What a gateway's sessions and its sweep know of each other. Clones share it.
 #[derive(Debug, Clone, Default)]
-pub struct Drains(Arc<AtomicUsize>);
+pub struct Drains(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    undrained: AtomicUsize,
+    floor_ns: AtomicU64,
+}
 
 impl Drains {
-    /// Sessions that were read, but not to "would block".
+    /// Sessions that were read, but not to "would block". While it is not 0, a sweep does not cover all sessions.
     #[must_use]
     pub fn undrained(&self) -> usize {
-        self.0.load(Ordering::Acquire)
+        self.0.undrained.load(Ordering::Acquire)
+    }
+
+    /// Declares that everything that had arrived by `floor_ns` has been read: the start of a complete sweep, less the guard
+    /// for what was still on its way through the kernel. Whatever is read from now on is stamped no earlier, and its
+    /// uncertainty reaches back no further.
+    pub fn swept(&self, floor_ns: u64) {
+        self.0.floor_ns.fetch_max(floor_ns, Ordering::AcqRel);
+    }
+
+    /// What was declared last.
+    #[must_use]
+    pub fn floor_ns(&self) -> u64 {
+        self.0.floor_ns.load(Ordering::Acquire)
+    }
+
+    fn add(&self) {
+        self.0.undrained.fetch_add(1, Ordering::AcqRel);
+    }
+
+    fn remove(&self) {
+        self.0.undrained.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
@@ -58,8 +87,10 @@ struct Last {
     ns: u64,
     uncertainty_ns: u64,
     flags: Flags,
-    /// When the socket was last seen empty before this read.
+    /// When the socket was last known to be empty before this read.
     empty_ns: u64,
+    /// The gateway's floor at this read: an earlier stamp is that of a segment that waited for one before it.
+    floor_ns: u64,
     /// Whether this read took all that there was.
     emptied: bool,
 }
@@ -93,7 +124,7 @@ impl StampedStream {
     pub fn new(tcp: TcpStream, clock: Clock, drains: Drains) -> io::Result<Self> {
         tcp.set_nodelay(true)?;
         let now = monotonic_ns();
-        let last = Last { ns: now, uncertainty_ns: 0, flags: Flags::READ_TIME, empty_ns: now, emptied: true };
+        let last = Last { ns: now, uncertainty_ns: 0, flags: Flags::READ_TIME, empty_ns: now, floor_ns: 0, emptied: true };
         let steps = clock.steps();
         let frames = Frames::default();
         let age = metrics::histogram!(STAMP_AGE_SECONDS);
@@ -108,7 +139,7 @@ impl StampedStream {
     pub fn begin_session(&mut self, rest: &[u8]) -> Arrival {
         self.counted = true;
         if !self.drained {
-            self.drains.0.fetch_add(1, Ordering::AcqRel);
+            self.drains.add();
         }
         self.frames.follow(rest);
         self.stamp(rest.is_empty())
@@ -123,17 +154,20 @@ impl StampedStream {
     fn stamp(&mut self, ended_the_read: bool) -> Arrival {
         let last = self.last;
         let mut arrival = Arrival { flags: last.flags, ..Arrival::at(last.ns, last.uncertainty_ns) };
-        if !(ended_the_read && last.emptied) {
+        let exact = ended_the_read && last.emptied;
+        // The read time is as uncertain already.
+        if !(exact || last.flags.has(Flags::READ_TIME)) {
             arrival.uncertainty_ns = arrival.uncertainty_ns.saturating_add(last.ns.saturating_sub(last.empty_ns));
         }
-        self.after_previous(arrival)
+        self.after_previous(arrival.clamped_to(last.floor_ns))
     }
 
     /// When the connection's end was noticed: the kernel does not stamp it, so it is only known to have come after the
     /// socket was last read empty.
     pub fn lost(&mut self) -> Arrival {
         let now = monotonic_ns();
-        let arrival = Arrival::at(now, now.saturating_sub(self.empty_ns));
+        let empty_ns = self.empty_ns.max(self.drains.floor_ns());
+        let arrival = Arrival::at(now, now.saturating_sub(empty_ns));
         self.after_previous(Arrival { flags: Flags::READ_TIME, ..arrival })
     }
 
@@ -163,9 +197,9 @@ impl StampedStream {
     fn set_drained(&mut self, drained: bool) {
         if self.counted && drained != self.drained {
             if drained {
-                self.drains.0.fetch_sub(1, Ordering::AcqRel);
+                self.drains.remove();
             } else {
-                self.drains.0.fetch_add(1, Ordering::AcqRel);
+                self.drains.add();
             }
         }
         self.drained = drained;
@@ -173,15 +207,14 @@ impl StampedStream {
 
     /// Remembers a read that began at `before_ns` and got `bytes`.
     fn note(&mut self, bytes: &[u8], before_ns: u64, emptied: bool, reading: Reading) {
-        let empty_ns = self.empty_ns;
+        let floor_ns = self.drains.floor_ns();
+        let empty_ns = self.empty_ns.max(floor_ns);
         // A stamp from before a step cannot be told from one behind it until the socket was drained in between.
-        self.last = match reading.kernel_ns.filter(|_| reading.steps == self.steps) {
-            Some(ns) => Last { ns, uncertainty_ns: reading.uncertainty_ns, flags: Flags::default(), empty_ns, emptied },
-            None => {
-                let ns = reading.read_ns;
-                Last { ns, uncertainty_ns: ns.saturating_sub(empty_ns), flags: Flags::READ_TIME, empty_ns: ns, emptied }
-            }
+        let (ns, uncertainty_ns, flags) = match reading.kernel_ns.filter(|_| reading.steps == self.steps) {
+            Some(ns) => (ns, reading.uncertainty_ns, Flags::default()),
+            None => (reading.read_ns, reading.read_ns.saturating_sub(empty_ns), Flags::READ_TIME),
         };
+        self.last = Last { ns, uncertainty_ns, flags, empty_ns, floor_ns, emptied };
         if emptied {
             self.empty_ns = before_ns;
         }
@@ -258,20 +291,22 @@ impl AsyncWrite for StampedStream {
     }
 }
 
-#[cfg(target_os = "linux")]
 mod kernel {
-    use std::io::{self, IoSliceMut};
+    use std::io;
     use std::os::fd::AsRawFd;
 
     use nix::errno::Errno;
-    use nix::sys::socket::{ControlMessageOwned, MsgFlags, cmsg_space, recv, recvmsg};
-    use nix::sys::time::TimeSpec;
+    use nix::sys::socket::{MsgFlags, recv};
     use tokio::net::TcpStream;
 
     /// Reads, and says what the wall clock was when the last of it was received.
+    #[cfg(target_os = "linux")]
     pub(super) fn receive(tcp: &TcpStream, space: &mut [u8]) -> io::Result<(usize, Option<i128>)> {
+        use nix::sys::socket::{ControlMessageOwned, cmsg_space, recvmsg};
+        use nix::sys::time::TimeSpec;
+
         let mut control = [0u8; const { cmsg_space::<TimeSpec>() }];
-        let mut slices = [IoSliceMut::new(space)];
+        let mut slices = [io::IoSliceMut::new(space)];
         let message = recvmsg::<()>(tcp.as_raw_fd(), &mut slices, Some(&mut control), MsgFlags::MSG_DONTWAIT)?;
         // A cut control message is an error of nix's, and then there is no stamp.
         let stamp = message.cmsgs().ok().and_then(|mut all| {
@@ -285,22 +320,8 @@ mod kernel {
         Ok((message.bytes, stamp))
     }
 
-    /// Whether there is nothing to read right now.
-    pub(super) fn is_empty(tcp: &TcpStream) -> bool {
-        let peeked = recv(tcp.as_raw_fd(), &mut [0u8; 1], MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_PEEK);
-        matches!(peeked, Err(Errno::EAGAIN) | Ok(0))
-    }
-}
-
-#[cfg(not(target_os = "linux"))]
-mod kernel {
-    use std::io::{self, Read};
-    use std::os::fd::{AsRawFd, BorrowedFd};
-
-    use nix::sys::socket::{MsgFlags, recv};
-    use tokio::net::TcpStream;
-
     /// Reads; there are no stamps here.
+    #[cfg(not(target_os = "linux"))]
     pub(super) fn receive(tcp: &TcpStream, space: &mut [u8]) -> io::Result<(usize, Option<i128>)> {
         Ok((recv(tcp.as_raw_fd(), space, MsgFlags::MSG_DONTWAIT)?, None))
     }
@@ -308,7 +329,7 @@ mod kernel {
     /// Whether there is nothing to read right now.
     pub(super) fn is_empty(tcp: &TcpStream) -> bool {
         let peeked = recv(tcp.as_raw_fd(), &mut [0u8; 1], MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_PEEK);
-        matches!(peeked, Err(nix::errno::Errno::EAGAIN) | Ok(0))
+        matches!(peeked, Err(Errno::EAGAIN) | Ok(0))
     }
 }
 

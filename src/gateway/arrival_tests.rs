@@ -183,6 +183,37 @@ async fn behind_a_step_of_the_wall_clock_the_read_time_serves_until_the_socket_w
     assert_eq!(pair.stream.arrival().flags, Flags::default());
 }
 
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn uncertainty_reaches_back_no_further_than_the_last_sweep() {
+    let mut pair = pair_on(&Clock::new()).await;
+    // Silent for a while; the gateway's sweeps go on.
+    std::thread::sleep(Duration::from_millis(30));
+    let swept = monotonic_ns();
+    pair.drains.swept(swept);
+    pair.send(&[MESSAGE, MESSAGE].concat());
+    pair.read(64).await;
+    let first = pair.stream.arrival();
+    assert_eq!(first.flags, Flags::default());
+    assert!(first.ns - first.uncertainty_ns + 3_000 >= swept, "swept at {swept}: {first:?}");
+    assert!(first.uncertainty_ns > 0 && first.ns - first.uncertainty_ns <= swept, "swept at {swept}: {first:?}");
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn what_was_stamped_below_the_floor_is_moved_above_it_and_flagged() {
+    let mut pair = pair_on(&Clock::new()).await;
+    // The tail of a message bears an early stamp, and waits unreadable for a byte that is withheld: sweeps pass it by.
+    pair.send(&MESSAGE);
+    let floor = monotonic_ns() + 500_000;
+    pair.drains.swept(floor);
+    pair.drains.swept(floor - 1_000);
+    pair.read(64).await;
+    let arrival = pair.stream.arrival();
+    assert_eq!(arrival.ns, floor, "a floor never sinks");
+    assert!(arrival.flags.has(Flags::CLAMPED) && arrival.raw_ns.unwrap() < floor, "{arrival:?}");
+}
+
 #[tokio::test]
 async fn a_sessions_stamps_never_go_back() {
     let clock = Clock::new();
@@ -199,4 +230,67 @@ async fn a_sessions_stamps_never_go_back() {
     drop(pair.client);
     let lost = pair.stream.lost();
     assert!(lost.ns >= arrival.ns && lost.flags.has(Flags::READ_TIME));
+}
+
+/// However messages are cut, merged, delayed and read: each was sent within the uncertainty of its stamp.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn every_message_was_sent_within_the_uncertainty_of_its_stamp() {
+    use rand::rngs::StdRng;
+    use rand::{Rng, SeedableRng};
+
+    /// What a segment may wait in the sender's kernel, for an acknowledgement of earlier ones.
+    const LATE_NS: u64 = 60_000_000;
+
+    let seed: u64 = rand::random();
+    let mut random = StdRng::seed_from_u64(seed);
+    let clock = Clock::new();
+    let mut pair = pair_on(&clock).await;
+    let (mut exact, mut inexact, mut late) = (0u32, 0u32, 0u32);
+    for round in 0..300 {
+        // Some messages, cut into segments anywhere; when the last byte of each was sent.
+        let (mut bytes, mut ends) = (Vec::new(), Vec::new());
+        for _ in 0..random.random_range(1..5) {
+            let length: u8 = random.random_range(0..120);
+            bytes.extend([0x81, 0x80 | length, 0, 0, 0, 0]);
+            bytes.resize(bytes.len() + usize::from(length), b' ');
+            ends.push(bytes.len());
+        }
+        let (mut sent, mut read) = (0, 0);
+        let (mut sent_at, mut stamps) = (Vec::new(), Vec::new());
+        while stamps.len() < ends.len() {
+            if sent < bytes.len() && (sent == read || random.random_bool(0.6)) {
+                let most = bytes.len() - sent;
+                let count = if random.random_bool(0.5) { most } else { random.random_range(1..=most) };
+                let before = monotonic_ns();
+                pair.send(&bytes[sent..sent + count]);
+                sent += count;
+                let now = monotonic_ns();
+                sent_at.extend(ends.iter().skip(sent_at.len()).take_while(|end| **end <= sent).map(|_| (before, now)));
+                std::thread::sleep(Duration::from_micros(random.random_range(0..200)));
+            } else {
+                read += pair.read(*[3, 40, 126, 4096].get(random.random_range(0..4)).unwrap()).await;
+                let ended = ends.iter().filter(|end| **end <= read).count();
+                stamps.extend((stamps.len()..ended).map(|_| pair.stream.arrival()));
+                if read == sent && random.random_bool(0.5) {
+                    pair.drain().await;
+                }
+            }
+        }
+        for ((before, after), at) in sent_at.iter().zip(&stamps) {
+            let context = || format!("seed {seed} round {round}: sent from {before} to {after}, {at:?}");
+            assert_eq!(at.flags, Flags::default(), "{}", context());
+            assert!(at.ns + 1_000 >= *before, "{}", context());
+            assert!(at.ns - at.uncertainty_ns <= after + LATE_NS, "{}", context());
+            // A claim of exactness is a strong one: nothing that was sent later may have moved it.
+            if at.uncertainty_ns < 3_000 {
+                exact += 1;
+                late += u32::from(at.ns > after + 20_000);
+            } else {
+                inexact += 1;
+            }
+        }
+    }
+    assert!(exact > 50 && inexact > 50, "both kinds occur: {exact} {inexact}");
+    assert!(late * 20 < exact, "seed {seed}: {late} of {exact} exact stamps are later than their message");
 }

@@ -22,7 +22,9 @@ use crate::journal::Flush;
 use crate::limits::{
     SESSIONS_MAX, SESSIONS_PER_ROOM_MAX, UNRESOLVED_MAX, UNRESOLVED_PER_ROOM_MAX, WAITING_ACTIONS_MAX, WELCOME_TIMEOUT,
 };
-use crate::types::{Action as PlayerAction, Arrival, EventKind, Incarnation, PlayerId, Role, RoomId, SessionId, ShardId, Since};
+use crate::types::{
+    Action as PlayerAction, Arrival, EventKind, Incarnation, PlayerId, Role, RoomId, SessionId, ShardId, Since, Verdict,
+};
 use crate::wire::action;
 use crate::wire::client::{ErrorCode, Refusal, VerdictFrames, Welcome, close};
 
@@ -37,6 +39,14 @@ pub struct Joining {
     pub role: Role,
     /// What it has seen already.
     pub since: Option<Since>,
+}
+
+impl Joining {
+    /// A player that joins afresh.
+    #[must_use]
+    pub fn new(room: RoomId, player: PlayerId) -> Self {
+        Self { room, player, role: Role::Player, since: None }
+    }
 }
 
 /// What a session is to be sent.
@@ -62,8 +72,16 @@ pub enum Delivery {
     },
 }
 
+impl Delivery {
+    /// The verdict, when it is one.
+    #[must_use]
+    pub fn verdict(&self) -> Option<&Verdict> {
+        if let Self::Verdict { frames, .. } = self { Some(frames.verdict()) } else { None }
+    }
+}
+
 /// Why a page of verdicts is read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Reading {
     /// The room's pushes have a gap.
     Gap,
@@ -78,8 +96,8 @@ pub(crate) enum Reading {
         session: u64,
         /// The first verdict's `seq`.
         of: u64,
-        /// The repeat's own `seq`.
-        seq: u64,
+        /// The repeat's own verdict: what is sent when the first is no longer kept.
+        repeat: Box<Verdict>,
     },
 }
 
@@ -89,7 +107,12 @@ pub(crate) enum Action {
     /// [`crate::journal::Journal::register`]; answer with [`Core::registered`].
     Register(ShardId),
     /// [`crate::journal::Journal::append`], again until it is answered; answer with [`Core::appended`].
-    Append(Arc<Flush>),
+    Append {
+        /// What to append.
+        flush: Arc<Flush>,
+        /// When its oldest event arrived; None for a bare watermark.
+        oldest_ns: Option<u64>,
+    },
     /// [`crate::journal::Journal::verdicts`]; answer with [`Core::page`].
     Read {
         /// The room.

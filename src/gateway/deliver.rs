@@ -6,7 +6,7 @@ use super::core::{Action, Core, Delivery, Reading};
 use crate::journal::{RoomHead, VerdictPage};
 use crate::limits::READ_ENTRIES_MAX;
 use crate::types::{Audience, Outcome, Role, RoomId, SessionId, ShardId, Verdict, VerdictBatch, VerdictKind};
-use crate::wire::client::{ErrorCode, Refusal, VerdictFrames, Welcome, close};
+use crate::wire::client::{VerdictFrames, Welcome, close};
 use crate::wire::push::{Push, RoomPush};
 use crate::wire::{DecodeError, verdicts};
 
@@ -84,6 +84,7 @@ impl Core {
                 }
             }
             Push::Probe { shard, until } => self.probed(shard, until),
+            Push::Free { .. } => {}
             Push::Heads { rooms, .. } => {
                 for (room, era, seq) in rooms {
                     self.heard(&room, era, seq);
@@ -149,15 +150,15 @@ impl Core {
 
     fn fan_out(&mut self, room: &RoomId, verdict: Verdict, own: bool) {
         let Some(view) = self.rooms.get(room) else { return };
-        if own && let Outcome::Repeat { of } = verdict.outcome {
-            self.repeat(room.clone(), verdict.session, of, verdict.seq);
-            return;
-        }
         let mut targets = match verdict.audience {
             Audience::Room => view.sessions.clone(),
             Audience::Session | Audience::Server => view.servers.clone(),
         };
-        if verdict.audience == Audience::Session && own && !targets.contains(&verdict.session) {
+        if own && let Outcome::Repeat { of } = verdict.outcome {
+            // Who repeated gets the first verdict; server sessions see the repeat itself.
+            targets.retain(|number| *number != verdict.session);
+            self.repeat(room.clone(), of, verdict.clone());
+        } else if verdict.audience == Audience::Session && own && !targets.contains(&verdict.session) {
             targets.push(verdict.session);
         }
         let (seq, frames) = (verdict.seq, Arc::new(VerdictFrames::new(verdict, None)));
@@ -226,15 +227,12 @@ impl Core {
     }
 
     /// A repeated action gets its first verdict again: the session leaves the live way until that is read, so that
-    /// its frames stay in order.
-    fn repeat(&mut self, room: RoomId, number: u64, of: u64, seq: u64) {
-        let Some(session) =
-            self.sessions.get_mut(&number).filter(|s| s.view == View::Live || matches!(s.view, View::CatchingUp { .. }))
-        else {
-            return;
-        };
-        session.view = View::CatchingUp { read_to: seq };
-        self.read(room, of - 1, Reading::Repeat { session: number, of, seq });
+    /// its frames stay in order. One that is not on the live way finds the repeat where it reads.
+    fn repeat(&mut self, room: RoomId, of: u64, repeat: Verdict) {
+        let number = repeat.session;
+        let Some(session) = self.sessions.get_mut(&number).filter(|s| s.view == View::Live) else { return };
+        session.view = View::CatchingUp { read_to: repeat.seq };
+        self.read(room, of - 1, Reading::Repeat { session: number, of, repeat: Box::new(repeat) });
     }
 
     /// The answer to [`Action::Read`].
@@ -246,9 +244,9 @@ impl Core {
         match reading {
             Reading::Gap => self.fill(room, page, batches),
             Reading::CatchUp { session } => self.catch_up(room, session, after, page, batches),
-            Reading::Repeat { session, of, seq } => {
+            Reading::Repeat { session, of, repeat } => {
                 let first = batches.into_iter().flat_map(|b| b.verdicts).find(|v| v.seq == of);
-                self.repeated(room, session, seq, of, first);
+                self.repeated(room, session, of, *repeat, first);
             }
         }
         Ok(())
@@ -285,21 +283,24 @@ impl Core {
     }
 
     fn catch_up(&mut self, room: &RoomId, number: u64, after: u64, page: &VerdictPage, batches: Vec<VerdictBatch>) {
-        let head = self.rooms.get(room).and_then(|view| view.head).unwrap_or(0);
+        let (era, head) = self.rooms.get(room).map_or((0, 0), |view| (view.era, view.head.unwrap_or(0)));
         let Some(session) = self.sessions.get_mut(&number) else { return };
         if session.view != (View::CatchingUp { read_to: after }) {
             return;
         }
         let Some((open_seq, _)) = session.open else { return };
         let first_kept = batches.iter().flat_map(|b| &b.verdicts).map(|v| v.seq).find(|seq| *seq > after);
-        let resuming = session.since.is_some_and(|since| since.seq == after);
-        if page.era != session.since.map_or(page.era, |s| s.era) || first_kept.is_none_or(|first| first > after + 1) {
+        let resuming = session.since.is_some_and(|since| since.seq == after) && after < open_seq;
+        if page.era != era || first_kept.is_none_or(|first| first > after + 1) {
             if after < open_seq {
                 // What it missed is gone: it starts from its own Open, like a new session.
                 session.covered = open_seq;
                 session.view = View::CatchingUp { read_to: open_seq };
                 self.welcome(number, page.era, false, true);
                 self.continue_catching_up(room, number, open_seq, head);
+            } else {
+                let reason = "what follows is no longer kept: connect again".to_owned();
+                self.act_on(Action::Deliver(number, Delivery::Close { code: close::SLOW, reason }));
             }
             return;
         }
@@ -315,10 +316,10 @@ impl Core {
                 && verdict.session_id() == id
             {
                 session.view = View::CatchingUp { read_to };
-                self.read(room.clone(), of - 1, Reading::Repeat { session: number, of, seq: read_to });
+                self.read(room.clone(), of - 1, Reading::Repeat { session: number, of, repeat: Box::new(verdict) });
                 return;
             }
-            if visible(&verdict, id, session.role) && !matches!(verdict.outcome, Outcome::Repeat { .. }) {
+            if visible(&verdict, id, session.role) {
                 self.send(number, read_to, Arc::new(VerdictFrames::new(verdict, None)));
             }
         }
@@ -335,25 +336,25 @@ impl Core {
         }
     }
 
-    fn repeated(&mut self, room: &RoomId, number: u64, seq: u64, of: u64, first: Option<Verdict>) {
+    fn repeated(&mut self, room: &RoomId, number: u64, of: u64, repeat: Verdict, first: Option<Verdict>) {
         let head = self.rooms.get(room).and_then(|view| view.head).unwrap_or(0);
         let Some(session) = self.sessions.get(&number) else { return };
+        let seq = repeat.seq;
         if session.view != (View::CatchingUp { read_to: seq }) {
             return;
         }
-        match first {
+        let frames = match first {
             Some(mut first) => {
                 // Under the repeating session's name, so that it knows its own action again.
                 first.seq = seq;
                 first.session = number;
                 first.stamp.incarnation = self.incarnation;
-                self.send(number, seq, Arc::new(VerdictFrames::new(first, Some(of))));
+                VerdictFrames::new(first, Some(of))
             }
-            None => {
-                let message = format!("this id was decided at seq {of}, which is no longer kept");
-                self.act_on(Action::Deliver(number, Delivery::Refused(Refusal { code: ErrorCode::Expired, id: None, message })));
-            }
-        }
+            // No longer kept: the repeat itself is the answer.
+            None => VerdictFrames::new(repeat, None),
+        };
+        self.send(number, seq, Arc::new(frames));
         self.continue_catching_up(room, number, seq, head);
     }
 

@@ -1,11 +1,11 @@
 //! Drives a gateway's [`Core`]: one lock around it, a task per journal step, an outbox per session. This is the gateway
 //! without the WebSocket; `front` puts sockets before it, and a server that has sockets of its own uses it directly.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use dashmap::DashMap;
 use parking_lot::Mutex;
 use quanta::Instant;
 use tokio::sync::{Notify, mpsc};
@@ -14,7 +14,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::core::{Action, Core, Delivery, Joining, Reading};
 use crate::clock;
-use crate::journal::{Appended, Flush, Journal, JournalError, Signal};
+use crate::journal::{self, Appended, Flush, Journal, JournalError, Signal};
 use crate::limits::{HEADS_INTERVAL, OUTBOX_MESSAGES_MAX, RETRY_MAX, RETRY_MIN};
 use crate::metrics as names;
 use crate::types::{Action as PlayerAction, Arrival, Incarnation, RoomId, SessionId};
@@ -57,6 +57,8 @@ struct Inner {
     journal: Arc<dyn Journal>,
     settle: Settle,
     state: Mutex<State>,
+    /// By session number. Filled under the lock, so that deliveries are in order; emptied by whoever ends a session.
+    outboxes: DashMap<u64, mpsc::Sender<Delivery>>,
     /// Something waits for a sweep.
     sweep: Notify,
     /// Why the journal did not do what it was last asked.
@@ -69,7 +71,6 @@ struct Inner {
 
 struct State {
     core: Core,
-    outboxes: HashMap<u64, mpsc::Sender<Delivery>>,
     subscription: Option<JoinHandle<()>>,
 }
 
@@ -94,14 +95,15 @@ impl Hub {
         clock: &'static str,
         precision_ns: u64,
     ) -> Result<Self, JournalError> {
-        let timeline = journal.timeline(&clock::timeline_name()).await?;
+        let timeline = journal::enter(&*journal, &clock::timeline_name()).await?;
         let incarnation = Incarnation::random();
         let core = Core::new(incarnation, timeline, journal.shards(), clock, precision_ns);
         let stop = CancellationToken::new();
         let hub = Self(Arc::new(Inner {
             journal,
             settle,
-            state: Mutex::new(State { core, outboxes: HashMap::new(), subscription: None }),
+            state: Mutex::new(State { core, subscription: None }),
+            outboxes: DashMap::new(),
             sweep: Notify::new(),
             trouble: tokio::sync::watch::Sender::new(None),
             runtime: tokio::runtime::Handle::current(),
@@ -110,7 +112,7 @@ impl Hub {
             stop,
         }));
         hub.subscribe(incarnation).await?;
-        hub.0.runtime.spawn(keep_house(Arc::downgrade(&hub.0), hub.0.stop.clone()));
+        hub.0.runtime.spawn(keep_house(Arc::downgrade(&hub.0), timeline, hub.0.stop.clone()));
         tracing::info!(gateway.id = %incarnation, "gateway started");
         Ok(hub)
     }
@@ -132,11 +134,16 @@ impl Hub {
     /// # Errors
     /// A refusal when a bound is reached or the gateway is going down.
     pub fn open(&self, joining: Joining, arrival: Arrival) -> Result<(SessionId, Outbox), Refusal> {
+        self.open_at(joining, || arrival)
+    }
+
+    /// `arrival` is called under the lock that guards the watermark.
+    fn open_at(&self, joining: Joining, arrival: impl FnOnce() -> Arrival) -> Result<(SessionId, Outbox), Refusal> {
         let (sender, receiver) = mpsc::channel(OUTBOX_MESSAGES_MAX);
         let session = self.with(|state| {
-            let session = state.core.open(joining, arrival);
+            let session = state.core.open(joining, arrival());
             if let Ok(session) = &session {
-                state.outboxes.insert(session.number, sender);
+                self.0.outboxes.insert(session.number, sender);
             }
             session
         });
@@ -180,7 +187,7 @@ impl Hub {
     /// A session is over: exactly once, and last.
     pub fn close(&self, session: SessionId, arrival: Arrival) {
         self.finish(session, "close", |core| core.close(session.number, arrival));
-        self.0.state.lock().outboxes.remove(&session.number);
+        self.0.outboxes.remove(&session.number);
     }
 
     fn finish(&self, session: SessionId, kind: &'static str, f: impl FnOnce(&mut Core)) {
@@ -199,8 +206,25 @@ impl Hub {
 
     /// A session joins its room now.
     pub(crate) fn join(&self, joining: Joining) -> Result<(SessionId, Outbox), Refusal> {
-        let arrival = Arrival::at(clock::monotonic_ns(), 0);
-        self.open(joining, arrival)
+        self.open_at(joining, || Arrival::at(clock::monotonic_ns(), 0))
+    }
+
+    /// A session ends and is over, now; nothing is kept of it.
+    pub(crate) fn leave(&self, session: SessionId, code: u16) {
+        self.with(|state| {
+            let now = Arrival::at(clock::monotonic_ns(), 0);
+            if session.gateway == state.core.incarnation() {
+                state.core.end(session.number, code, now);
+                state.core.close(session.number, now);
+            }
+            self.0.outboxes.remove(&session.number);
+        });
+    }
+
+    /// Outboxes that are kept.
+    #[cfg(test)]
+    pub(crate) fn outbox_count(&self) -> usize {
+        self.0.outboxes.len()
     }
 
     /// Whether a sweep would let something leave.
@@ -254,8 +278,14 @@ impl Hub {
         while state.core.has_actions() {
             for action in state.core.take_actions() {
                 match action {
-                    Action::Deliver(session, delivery) => deliver(state, session, delivery),
-                    Action::Append(flush) => self.spawn(|hub| hub.append(flush)),
+                    Action::Deliver(session, delivery) => self.deliver(session, delivery),
+                    Action::Append { flush, oldest_ns } => {
+                        if let Some(oldest_ns) = oldest_ns {
+                            let waited = Duration::from_nanos(clock::monotonic_ns().saturating_sub(oldest_ns));
+                            metrics::histogram!(names::SETTLE_SECONDS).record(waited);
+                        }
+                        self.spawn(|hub| hub.append(flush));
+                    }
                     Action::Register(shard) => self.spawn(move |hub| async move {
                         let incarnation = hub.0.state.lock().core.incarnation();
                         let record = hub.insist("register", || hub.0.journal.register(shard, incarnation)).await;
@@ -360,11 +390,21 @@ impl Hub {
         }
     }
 
+    /// Puts a delivery into its session's outbox; a full one is a session that does not keep up.
+    fn deliver(&self, session: u64, delivery: Delivery) {
+        let last = matches!(delivery, Delivery::Close { .. });
+        let sent = self.0.outboxes.get(&session).map(|outbox| outbox.try_send(delivery).is_ok());
+        if last || sent == Some(false) {
+            // Without its sender the outbox ends after what is in it: the session's own task closes as slow.
+            self.0.outboxes.remove(&session);
+        }
+    }
+
     /// The core starts again under a new identity, whose pushes are subscribed before it registers anywhere.
     fn rebirth(&self, state: &mut State) {
         let incarnation = Incarnation::random();
         state.core.reborn(incarnation);
-        state.outboxes.clear();
+        self.0.outboxes.clear();
         tracing::warn!(gateway.id = %incarnation, "gateway starts again under a new identity");
         self.spawn(move |hub| async move {
             hub.insist("subscribe", || hub.subscribe(incarnation)).await;
@@ -372,18 +412,7 @@ impl Hub {
     }
 }
 
-/// Puts a delivery into its session's outbox; a full one is a session that does not keep up.
-fn deliver(state: &mut State, session: u64, delivery: Delivery) {
-    let Some(outbox) = state.outboxes.get(&session) else { return };
-    let last = matches!(delivery, Delivery::Close { .. });
-    let full = outbox.try_send(delivery).is_err();
-    if full || last {
-        // Dropping the sender ends the outbox after what is in it: the session's own task closes as slow.
-        state.outboxes.remove(&session);
-    }
-}
-
-async fn keep_house(hub: std::sync::Weak<Inner>, stop: CancellationToken) {
+async fn keep_house(hub: std::sync::Weak<Inner>, timeline: u32, stop: CancellationToken) {
     let (mut tick, mut heads) = (tokio::time::interval(TICK), tokio::time::interval(HEADS_INTERVAL));
     loop {
         tokio::select! {
@@ -394,6 +423,9 @@ async fn keep_house(hub: std::sync::Weak<Inner>, stop: CancellationToken) {
             }
             _ = heads.tick() => {
                 let Some(hub) = hub.upgrade().map(Hub) else { return };
+                if let Err(error) = journal::keep_entered(&*hub.0.journal, timeline).await {
+                    hub.trouble("keep the host's timeline", &error);
+                }
                 hub.with(|state| state.core.check_heads());
             }
         }

@@ -137,6 +137,7 @@ impl Core {
         }
         let mut rooms: BTreeMap<RoomId, Vec<Event>> = BTreeMap::new();
         shard.opening.clear();
+        let oldest_ns = shard.pending[..taken].first().map(|event| event.arrival.raw_ns.unwrap_or(event.arrival.ns));
         for event in shard.pending.drain(..taken) {
             shard.ordinal += 1;
             if matches!(event.kind, EventKind::Open { .. }) {
@@ -162,7 +163,7 @@ impl Core {
         shard.number += 1;
         shard.watermark = watermark;
         shard.in_flight = Some(flush.clone());
-        self.act_on(Action::Append(flush));
+        self.act_on(Action::Append { flush, oldest_ns });
     }
 
     /// A worker waits until this gateway promises `until`.

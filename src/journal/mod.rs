@@ -12,6 +12,7 @@ mod signals;
 use async_trait::async_trait;
 use bytes::Bytes;
 
+use crate::limits::HOST_TIMEOUT;
 use crate::types::{Incarnation, Moment, RoomId, ShardId, StreamId};
 
 /// Why a step of the journal failed. Its outcome may be unknown: the same step is sent again.
@@ -38,6 +39,35 @@ impl JournalError {
             Self::Unexpected(_) => "unexpected",
         }
     }
+}
+
+/// Enters a host: its timeline's number, unless processes of another host live on the same journal.
+///
+/// # Errors
+/// [`JournalError::Refused`] beside another host; else when the journal does not work.
+pub async fn enter(journal: &dyn Journal, host: &str) -> Result<u32, JournalError> {
+    let timeline = journal.timeline(host).await?;
+    let live = keep_entered(journal, timeline).await?;
+    match live.into_iter().find(|other| *other != timeline) {
+        None => Ok(timeline),
+        Some(other) => {
+            // Not counted as living, so that the other host's next start is not refused for this one's try.
+            journal.live_timelines(timeline, 0).await?;
+            Err(JournalError::Refused(format!(
+                "processes of another host (timeline {other}) use this journal, and stamps of two hosts do not compare: run all \
+                 gateways and workers on one host; after a move or a reboot wait {} s",
+                HOST_TIMEOUT.as_secs()
+            )))
+        }
+    }
+}
+
+/// Says that this host still lives; call every [`crate::limits::HEADS_INTERVAL`]. Tells the timelines of living hosts.
+///
+/// # Errors
+/// When the journal does not work.
+pub async fn keep_entered(journal: &dyn Journal, timeline: u32) -> Result<Vec<u32>, JournalError> {
+    journal.live_timelines(timeline, u64::try_from(HOST_TIMEOUT.as_millis()).unwrap_or(u64::MAX)).await
 }
 
 /// One gateway's flush of one shard: exactly its events in (previous watermark, watermark], in stamp order.
@@ -185,7 +215,7 @@ pub struct StoredSnapshot {
     pub seq: u64,
     /// The room's cursor when it was taken.
     pub cursor: StreamId,
-    /// [`crate::wire::snapshot`]'s output.
+    /// What [`crate::engine::Room::snapshot`] wrote; opaque to the journal.
     pub bytes: Bytes,
 }
 
@@ -287,6 +317,13 @@ pub trait Journal: Send + Sync + 'static {
     /// # Errors
     /// When the journal does not work.
     async fn timeline(&self, host: &str) -> Result<u32, JournalError>;
+
+    /// Says that processes on this timeline live, for `good_for_ms`. Tells all timelines of which that holds: stamps of
+    /// two hosts do not compare, so nobody starts beside another (rule S1).
+    ///
+    /// # Errors
+    /// When the journal does not work.
+    async fn live_timelines(&self, timeline: u32, good_for_ms: u64) -> Result<Vec<u32>, JournalError>;
 
     /// One cheap round trip: whether the journal works, for `/readyz`.
     ///

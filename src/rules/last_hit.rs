@@ -195,6 +195,10 @@ impl Rules for LastHit {
         VERSION
     }
 
+    fn is_quick(&self) -> bool {
+        true
+    }
+
     fn resolve(&mut self, event: &Happening<'_>) -> Decision {
         match event.what {
             What::Open => Decision::granted().body(&self.state()),

@@ -1,4 +1,4 @@
-//! What a worker pushes to a gateway.
+//! What a worker pushes to a gateway, or to another worker.
 
 use bytes::Bytes;
 
@@ -9,7 +9,7 @@ use crate::types::{Moment, RoomId, ShardId, VerdictBatch};
 /// Version 1: `[1, kind, shard, payload]`.
 pub const VERSION: u64 = 1;
 
-/// A message from a worker to one gateway.
+/// A message from a worker to one process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Push {
     /// Committed verdicts.
@@ -25,6 +25,11 @@ pub enum Push {
         shard: ShardId,
         /// At least this.
         until: Moment,
+    },
+    /// To workers, from the one that let the shard go.
+    Free {
+        /// Nobody's now.
+        shard: ShardId,
     },
     /// How far rooms are: sent by a new owner, so that a gateway that missed the last push sees the gap.
     Heads {
@@ -63,6 +68,9 @@ pub fn encode(push: &Push) -> Bytes {
         }
         Push::Probe { shard, until } => {
             w.uint(1).uint(shard.0.into()).array(2).uint(until.timeline.into()).uint(until.ns);
+        }
+        Push::Free { shard } => {
+            w.uint(3).uint(shard.0.into()).array(0);
         }
         Push::Heads { shard, rooms } => {
             w.uint(2).uint(shard.0.into()).array(rooms.len());
@@ -113,6 +121,7 @@ pub fn decode(bytes: &Bytes) -> Result<Push, DecodeError> {
             }
             Push::Heads { shard, rooms }
         }
+        3 if len == 0 => Push::Free { shard },
         other => return Err(r.damaged(format!("unknown push {other}"))),
     };
     r.end()?;
@@ -139,6 +148,7 @@ mod tests {
             ),
             any::<(u16, u32, u64)>()
                 .prop_map(|(shard, timeline, ns)| Push::Probe { shard: ShardId(shard), until: Moment { timeline, ns } }),
+            any::<u16>().prop_map(|shard| Push::Free { shard: ShardId(shard) }),
             (any::<u16>(), proptest::collection::vec((room(), any::<u64>(), any::<u64>()), 0..4))
                 .prop_map(|(shard, rooms)| Push::Heads { shard: ShardId(shard), rooms }),
         ]

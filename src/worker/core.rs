@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::job::{Done, Job};
+use super::job::{Done, Job, Tally};
 use super::ownership;
 use super::shard::Shard;
 use crate::journal::{Bell, Commit, Committed, FlushEntry, GatewayRecord, Lease, Leased, StoredRoom, Survey, WorkerRecord};
@@ -50,8 +50,8 @@ pub(crate) enum Action {
     ReadOwners,
     /// Answer with [`Core::claimed`].
     Claim { shard: ShardId, from: Option<Lease> },
-    /// No answer needed.
-    Release { shard: ShardId, lease: Lease },
+    /// Then tell these workers that a shard is free ([`crate::wire::push::Push::Free`]). No answer needed.
+    Release { shard: ShardId, lease: Lease, tell: Vec<Incarnation> },
     /// Subscribe the shard's bells; every (re)subscription comes in by [`Core::subscribed`], bells by [`Core::bell`].
     Follow(ShardId),
     /// No longer.
@@ -74,6 +74,8 @@ pub(crate) enum Action {
     Death { shard: ShardId, lease: Lease, gateway: Incarnation, entry: FlushEntry },
     /// Answer with [`Core::room_ended`].
     EndRoom { shard: ShardId, lease: Lease, room: RoomId, seq: u64 },
+    /// Verdicts became final.
+    Count(Tally),
     /// Something that whoever operates this should know.
     Complain(String),
 }
@@ -141,13 +143,23 @@ impl Core {
         }
     }
 
-    /// What is to be done, in this order; empties the list. Starts as many jobs as there are permits.
+    /// What is to be done, in this order; empties the list. Starts as many jobs as there are permits. Commits what is
+    /// resolved, unless quick jobs were started: they are done at once, and their results leave with the same commit.
     pub(crate) fn take_actions(&mut self) -> Vec<Action> {
-        self.start_jobs();
+        if !self.start_jobs() {
+            for shard in self.shards.values_mut() {
+                shard.try_commit(&mut self.shared);
+            }
+            // A lane whose result has left may go on.
+            self.start_jobs();
+            self.hand_over();
+        }
         std::mem::take(&mut self.shared.actions)
     }
 
-    fn start_jobs(&mut self) {
+    /// Whether a quick one is among them.
+    fn start_jobs(&mut self) -> bool {
+        let mut quick = false;
         while self.shared.running < self.shared.limits.concurrency {
             let job = match self.shared.queue.pop_front() {
                 Some(Queued::Job(job)) => Some(*job),
@@ -156,9 +168,11 @@ impl Core {
             };
             if let Some(job) = job {
                 self.shared.running += 1;
+                quick |= job.is_quick();
                 self.shared.actions.push(Action::Run(job));
             }
         }
+        quick
     }
 
     /// Shards that this worker owns.
@@ -170,12 +184,6 @@ impl Core {
     #[must_use]
     pub(crate) fn room_count(&self) -> usize {
         self.shards.values().map(|s| s.lanes.len()).sum()
-    }
-
-    /// Jobs that run now; never more than the concurrency.
-    #[must_use]
-    pub(crate) fn running(&self) -> usize {
-        self.shared.running
     }
 
     fn with(&mut self, shard: ShardId, now_ns: u64, f: impl FnOnce(&mut Shard, &mut Shared)) {
@@ -210,7 +218,11 @@ impl Core {
     }
 
     fn heartbeat(&mut self) {
-        let owned = self.shards.iter().filter(|(_, s)| !s.releasing).map(|(id, _)| *id).collect();
+        self.heartbeat_without(&[]);
+    }
+
+    fn heartbeat_without(&mut self, freed: &[ShardId]) {
+        let owned = self.shards.keys().copied().filter(|id| !freed.contains(id)).collect();
         self.shared.act(Action::Heartbeat(owned));
     }
 
@@ -233,6 +245,16 @@ impl Core {
         self.hand_over();
     }
 
+    fn others(&self) -> Vec<Incarnation> {
+        self.living.iter().map(|w| w.incarnation).filter(|w| *w != self.me).collect()
+    }
+
+    /// Another worker let a shard go: whoever lacks one looks at once.
+    pub(crate) fn shard_is_free(&mut self, now_ns: u64) {
+        self.shared.now_ns = now_ns;
+        self.heartbeat();
+    }
+
     /// The answer to [`Action::ReadOwners`].
     pub(crate) fn owners(&mut self, owners: &[Option<Lease>]) {
         for shard in std::mem::take(&mut self.wanted) {
@@ -252,7 +274,8 @@ impl Core {
         self.claiming.remove(&shard);
         if let Some(Leased::Done(lease)) = answer {
             if self.stopping {
-                self.shared.act(Action::Release { shard, lease });
+                let tell = self.others();
+                self.shared.act(Action::Release { shard, lease, tell });
                 return;
             }
             self.shards.insert(shard, Shard::new(shard, lease));
@@ -373,10 +396,16 @@ impl Core {
 
     fn hand_over(&mut self) {
         let quiet: Vec<ShardId> = self.shards.iter().filter(|(_, s)| s.releasing && s.is_quiet()).map(|(id, _)| *id).collect();
+        if !quiet.is_empty() {
+            // First it is no longer said to be owned, then it is free, then the others are told: in this order they
+            // find it free when they look.
+            self.heartbeat_without(&quiet);
+        }
         for id in quiet {
             if let Some(shard) = self.shards.remove(&id) {
                 self.shared.act(Action::Unfollow(id));
-                self.shared.act(Action::Release { shard: id, lease: shard.lease });
+                let tell = self.others();
+                self.shared.act(Action::Release { shard: id, lease: shard.lease, tell });
             }
         }
     }

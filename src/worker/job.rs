@@ -76,12 +76,52 @@ pub(super) enum DoneOutcome {
     Unloadable(String),
 }
 
+/// Verdicts by what they say, for metrics.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Tally {
+    pub(crate) granted: u64,
+    pub(crate) denied: u64,
+    pub(crate) void: u64,
+    pub(crate) repeat: u64,
+    pub(crate) clamped: u64,
+    pub(crate) unproven: u64,
+    pub(crate) photo_finish: u64,
+}
+
+impl Tally {
+    fn count(&mut self, verdict: &Verdict) {
+        *match verdict.outcome {
+            Outcome::Granted => &mut self.granted,
+            Outcome::Denied(_) => &mut self.denied,
+            Outcome::Void(_) => &mut self.void,
+            Outcome::Repeat { .. } => &mut self.repeat,
+        } += 1;
+        self.clamped += u64::from(verdict.flags.has(Flags::CLAMPED));
+        self.unproven += u64::from(verdict.flags.has(Flags::UNPROVEN));
+        self.photo_finish += u64::from(verdict.flags.has(Flags::PHOTO_FINISH));
+    }
+
+    pub(super) fn total(&self) -> usize {
+        usize::try_from(self.granted + self.denied + self.void + self.repeat).unwrap_or(usize::MAX)
+    }
+
+    pub(super) fn add(&mut self, other: Self) {
+        self.granted += other.granted;
+        self.denied += other.denied;
+        self.void += other.void;
+        self.repeat += other.repeat;
+        self.clamped += other.clamped;
+        self.unproven += other.unproven;
+        self.photo_finish += other.photo_finish;
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Resolved {
     pub(super) from: u64,
     pub(super) to: u64,
     pub(super) verdicts: Bytes,
-    pub(super) count: usize,
+    pub(super) tally: Tally,
     /// Per gateway with sessions inside: the verdicts that it has an audience for.
     pub(super) pushes: Vec<(Incarnation, Bytes)>,
     pub(super) snapshot: Option<Bytes>,
@@ -98,13 +138,15 @@ pub(super) struct Loaded {
 }
 
 impl Job {
-    /// The room that it is about.
-    #[must_use]
-    pub(crate) fn room(&self) -> &RoomId {
-        match self {
-            Self::Resolve(job) => &job.id,
-            Self::Load(job) => &job.id,
-        }
+    /// Whether it is a matter of microseconds an event.
+    pub(crate) fn is_quick(&self) -> bool {
+        matches!(self, Self::Resolve(job) if job.room.is_quick())
+    }
+
+    /// When its events were read, on the worker's clock.
+    pub(crate) fn read_ns(&self) -> impl Iterator<Item = u64> + '_ {
+        let events = if let Self::Resolve(job) = self { job.events.as_slice() } else { &[] };
+        events.iter().map(|held| held.read_ns)
     }
 
     /// Does it.
@@ -142,8 +184,9 @@ impl Resolving {
         let bytes = verdicts::encode(&batch);
         let pushes = concerned.into_iter().map(|gateway| (gateway, push_for(gateway, &room, &batch, &bytes))).collect();
         let snapshot = snapshot.then(|| room.snapshot());
-        let (to, count) = (room.seq(), batch.verdicts.len());
-        let resolved = Resolved { from, to, verdicts: bytes, count, pushes, snapshot };
+        let (to, mut tally) = (room.seq(), Tally::default());
+        batch.verdicts.iter().for_each(|verdict| tally.count(verdict));
+        let resolved = Resolved { from, to, verdicts: bytes, tally, pushes, snapshot };
         Done { shard, epoch, id, outcome: DoneOutcome::Resolved(room, Box::new(resolved)) }
     }
 }
@@ -211,7 +254,7 @@ pub(crate) fn replay(
     for (at, entry) in entries {
         let mut hold = Resequencer::default();
         match entry {
-            Ok(entry) => hold.read(*at, entry, Moment::default()),
+            Ok(entry) => hold.read(*at, entry, Moment::default(), 0),
             Err(error) => hold.read_unreadable(*at, error.to_string()),
         }
         let all = hold.release(usize::MAX, |_| Moment { timeline: u32::MAX, ns: u64::MAX });

@@ -36,6 +36,8 @@ pub(super) struct Lane {
     pub(super) room: Option<Box<Room>>,
     /// Entries lie unread in the journal: nothing is released before they are read.
     pub(super) reading: bool,
+    /// What is being read was asked for before the last survey: it is read again before anything is released.
+    pub(super) read_again: bool,
     /// Entries that came by bell meanwhile.
     pub(super) buffer: Vec<(StreamId, Bytes)>,
     pub(super) hold: Resequencer,
@@ -68,6 +70,7 @@ impl Lane {
             phase: Phase::Loading,
             room: None,
             reading: false,
+            read_again: false,
             buffer: Vec::new(),
             hold: Resequencer::default(),
             position: StreamId::default(),
@@ -87,7 +90,7 @@ impl Lane {
     }
 
     /// Takes in an entry, unless it was read before or has to wait for the journal's.
-    pub(super) fn read(&mut self, at: StreamId, bytes: &Bytes, last_watermark: impl Fn(Incarnation) -> Moment) {
+    pub(super) fn read(&mut self, at: StreamId, bytes: &Bytes, now_ns: u64, last_watermark: impl Fn(Incarnation) -> Moment) {
         if self.phase == Phase::Loading
             || self.phase == Phase::Ending
             || self.reading
@@ -96,17 +99,17 @@ impl Lane {
             self.buffer.push((at, bytes.clone()));
             return;
         }
-        self.take_in(at, bytes, last_watermark);
+        self.take_in(at, bytes, now_ns, last_watermark);
     }
 
-    pub(super) fn take_in(&mut self, at: StreamId, bytes: &Bytes, last_watermark: impl Fn(Incarnation) -> Moment) {
+    pub(super) fn take_in(&mut self, at: StreamId, bytes: &Bytes, now_ns: u64, last_watermark: impl Fn(Incarnation) -> Moment) {
         if at <= self.position {
             return;
         }
         self.position = at;
         self.empty_since_ns = None;
         match entry::decode(bytes) {
-            Ok(entry) => self.hold.read(at, &entry, last_watermark(entry.incarnation)),
+            Ok(entry) => self.hold.read(at, &entry, last_watermark(entry.incarnation), now_ns),
             Err(error) => self.hold.read_unreadable(at, error.to_string()),
         }
     }

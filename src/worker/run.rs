@@ -7,17 +7,20 @@ use quanta::Instant;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::core::{Action, Core, WorkerLimits};
-use super::job::Done;
+use super::job::{Done, Job, Tally};
 use crate::clock;
 use crate::journal::{
-    Bell, Commit, Committed, GatewayRecord, Journal, JournalError, Lease, Leased, Signal, StoredRoom, Survey, WorkerRecord,
+    self, Bell, Commit, Committed, GatewayRecord, Journal, JournalError, Lease, Leased, Signal, Signals, StoredRoom, Survey,
+    WorkerRecord,
 };
-use crate::limits::{DRAIN_TIMEOUT, PROBE_INTERVAL, RETRY_MAX, RETRY_MIN};
+use crate::limits::{DRAIN_TIMEOUT, HEADS_INTERVAL, PROBE_INTERVAL, RETRY_MAX, RETRY_MIN};
 use crate::metrics as names;
 use crate::rules::RulesBook;
 use crate::types::{Incarnation, RoomId, ShardId, StreamId};
+use crate::wire::push::{self, Push};
 
 /// Inputs that wait for the loop. Journal answers and jobs are bounded by what the core has under way; bells wait in
 /// their subscription when this is full.
@@ -65,6 +68,8 @@ enum Input {
     Fenced(ShardId, Leased<GatewayRecord>),
     Death(ShardId, RoomId, Incarnation, Leased<()>),
     RoomEnded(ShardId, RoomId, Leased<bool>),
+    /// Another worker let a shard go, or such news may have been missed.
+    ShardIsFree,
     Trouble(&'static str, JournalError),
 }
 
@@ -80,7 +85,7 @@ pub async fn run(
     stop: CancellationToken,
     health: tokio::sync::watch::Sender<Option<String>>,
 ) -> Result<(), JournalError> {
-    let timeline = journal.timeline(&clock::timeline_name()).await?;
+    let timeline = journal::enter(&*journal, &clock::timeline_name()).await?;
     let me = Incarnation::random();
     let ns = |d: std::time::Duration| u64::try_from(d.as_nanos()).unwrap_or(u64::MAX);
     let ms = |d: std::time::Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
@@ -99,8 +104,22 @@ pub async fn run(
     let core = Core::new(me, journal.shards(), limits);
     tracing::info!(worker.id = %me, "worker started");
     let (inputs, receiver) = mpsc::channel(INPUTS_MAX);
-    let worker = Worker { core, journal, me, lease_ms, inputs, following: HashMap::new(), health };
+    let news = tokio::spawn(hear_of_shards(journal.pushes(me).await?, inputs.clone()));
+    let entered = tokio::spawn(stay_entered(journal.clone(), timeline, inputs.clone()));
+    let worker = Worker {
+        core,
+        journal,
+        me,
+        lease_ms,
+        inputs,
+        following: HashMap::new(),
+        quick: Vec::new(),
+        releases: TaskTracker::new(),
+        health,
+    };
     worker.run(receiver, stop).await;
+    news.abort();
+    entered.abort();
     Ok(())
 }
 
@@ -111,6 +130,10 @@ struct Worker {
     lease_ms: u64,
     inputs: mpsc::Sender<Input>,
     following: HashMap<ShardId, AbortHandle>,
+    /// Quick jobs that are to run in this turn.
+    quick: Vec<Job>,
+    /// Shards that are being let go.
+    releases: TaskTracker,
     health: tokio::sync::watch::Sender<Option<String>>,
 }
 
@@ -144,6 +167,8 @@ impl Worker {
             }
             self.perform();
         }
+        self.releases.close();
+        let _ = tokio::time::timeout(RETRY_MAX, self.releases.wait()).await;
         let goodbye = self.journal.heartbeat(self.me, &[], 0);
         if let Ok(Err(error)) = tokio::time::timeout(RETRY_MAX, goodbye).await {
             tracing::warn!(%error, "no goodbye to the other workers");
@@ -172,6 +197,7 @@ impl Worker {
             }
             Input::Death(shard, room, gateway, answer) => self.core.death_written(shard, &room, gateway, &answer, now),
             Input::RoomEnded(shard, room, answer) => self.core.room_ended(shard, &room, &answer, now),
+            Input::ShardIsFree => self.core.shard_is_free(now),
             Input::Trouble(what, error) => {
                 metrics::counter!(names::JOURNAL_ERRORS_TOTAL, "kind" => error.kind()).increment(1);
                 let news = self.health.send_if_modified(|trouble| trouble.replace(error.to_string()).is_none());
@@ -184,8 +210,18 @@ impl Worker {
     }
 
     fn perform(&mut self) {
-        for action in self.core.take_actions() {
-            self.act(action);
+        loop {
+            for action in self.core.take_actions() {
+                self.act(action);
+            }
+            // Quick jobs run here and now; what follows from them goes out in the same turn.
+            let quick = std::mem::take(&mut self.quick);
+            if quick.is_empty() {
+                break;
+            }
+            for job in quick {
+                self.core.done(job.run(), clock::monotonic_ns());
+            }
         }
         metrics::gauge!(names::SHARDS_OWNED).set(self.core.owned().count() as f64);
         metrics::gauge!(names::ROOMS_IN_MEMORY).set(self.core.room_count() as f64);
@@ -206,13 +242,19 @@ impl Worker {
                     let _ = inputs.send(Input::Claimed(shard, answer.ok())).await;
                 });
             }
-            Action::Release { shard, lease } => {
-                tokio::spawn(async move {
+            Action::Release { shard, lease, tell } => {
+                self.releases.spawn(async move {
                     if let Err(error) = journal.release(shard, lease).await {
                         tracing::warn!(%error, %shard, "shard could not be released; its lease runs out");
+                        return;
+                    }
+                    // A hint: who misses it finds the shard free at its next heartbeat.
+                    for worker in tell {
+                        let _ = journal.publish(worker, push::encode(&Push::Free { shard })).await;
                     }
                 });
             }
+            Action::Count(tally) => count(tally),
             Action::Follow(shard) => {
                 let task = tokio::spawn(follow(journal, shard, self.inputs.clone()));
                 if let Some(old) = self.following.insert(shard, task.abort_handle()) {
@@ -237,6 +279,14 @@ impl Worker {
                 async move { journal.read(&room, after).await.map(|entries| Input::Read(shard, room, entries)) }
             }),
             Action::Run(job) => {
+                let (now, hold) = (clock::monotonic_ns(), metrics::histogram!(names::HOLD_SECONDS));
+                for read_ns in job.read_ns() {
+                    hold.record(std::time::Duration::from_nanos(now.saturating_sub(read_ns)));
+                }
+                if job.is_quick() {
+                    self.quick.push(job);
+                    return;
+                }
                 let inputs = self.inputs.clone();
                 tokio::task::spawn_blocking(move || {
                     let _ = inputs.blocking_send(Input::Done(job.run()));
@@ -309,6 +359,40 @@ impl Worker {
             }
         });
     }
+}
+
+/// Says now and then that this host lives.
+async fn stay_entered(journal: Arc<dyn Journal>, timeline: u32, inputs: mpsc::Sender<Input>) {
+    let mut interval = tokio::time::interval(HEADS_INTERVAL);
+    loop {
+        interval.tick().await;
+        if let Err(error) = journal::keep_entered(&*journal, timeline).await {
+            let _ = inputs.send(Input::Trouble("keep the host's timeline", error)).await;
+        }
+    }
+}
+
+/// Hands the other workers' news to the loop.
+async fn hear_of_shards(mut pushes: Signals<bytes::Bytes>, inputs: mpsc::Sender<Input>) {
+    while let Some(signal) = pushes.recv().await {
+        let free = match &signal {
+            Signal::Subscribed => true,
+            Signal::Message(bytes) => matches!(push::decode(bytes), Ok(Push::Free { .. })),
+        };
+        if free && inputs.send(Input::ShardIsFree).await.is_err() {
+            return;
+        }
+    }
+}
+
+fn count(tally: Tally) {
+    for (outcome, count) in [("granted", tally.granted), ("denied", tally.denied), ("void", tally.void), ("repeat", tally.repeat)]
+    {
+        metrics::counter!(names::VERDICTS_TOTAL, "outcome" => outcome).increment(count);
+    }
+    metrics::counter!(names::CLAMPED_TOTAL).increment(tally.clamped);
+    metrics::counter!(names::UNPROVEN_TOTAL).increment(tally.unproven);
+    metrics::counter!(names::PHOTO_FINISH_TOTAL).increment(tally.photo_finish);
 }
 
 /// Hands a shard's bells to the loop, in order.

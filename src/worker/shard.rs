@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use super::core::{Action, Shared};
-use super::job::{Done, DoneOutcome, Job, Loaded, Loading, RULES_FAILED, Resolving, death_entry};
+use super::job::{Done, DoneOutcome, Job, Loaded, Loading, RULES_FAILED, Resolving, Tally, death_entry};
 use super::lane::{Lane, Phase};
 use crate::journal::{Bell, Commit, Committed, FlushEntry, GatewayRecord, Lease, RoomCommit, StoredRoom, Survey};
 use crate::limits::{COMMIT_VERDICTS_MAX, RESOLVE_EVENTS_MAX, SHARD_BELLS_MAX};
@@ -23,6 +23,8 @@ const QUARANTINE_NS: u64 = 5_000_000_000;
 const SILENCE_STEP_NS: u64 = 50_000_000;
 /// How long a gateway with sessions may be unheard of before it is asked although nothing waits, in nanoseconds.
 const HEARTBEAT_NS: u64 = 5_000_000_000;
+/// How often rooms and gateways are looked through for what no event shows, in nanoseconds.
+const CHECK_NS: u64 = 1_000_000_000;
 /// Rooms in one push of heads.
 const HEADS_PER_PUSH: usize = 500;
 
@@ -41,6 +43,10 @@ struct Gateway {
     fencing: bool,
     /// The highest watermark that a room waits for.
     wanted: Moment,
+    /// A room still did at the last tick.
+    renewed: bool,
+    /// It was not heard of for long, and is asked for this although no room waits.
+    checked: Option<Moment>,
     /// How long it has owed that, in time during which this worker was awake and reached the journal.
     silent_ns: u64,
     probed: Moment,
@@ -62,9 +68,12 @@ pub(super) struct Shard {
     /// Rooms with a result for the next commit, or a cursor to move.
     resolved: VecDeque<RoomId>,
     in_flight: Option<Arc<Commit>>,
+    /// What the commit in flight says.
+    tally: Tally,
     /// Stored rooms that are not in memory yet.
     pub(super) adopt: VecDeque<RoomId>,
     pub(super) releasing: bool,
+    checked_at_ns: u64,
     announce: bool,
 }
 
@@ -81,8 +90,10 @@ impl Shard {
             waiting: BTreeSet::new(),
             resolved: VecDeque::new(),
             in_flight: None,
+            tally: Tally::default(),
             adopt: VecDeque::new(),
             releasing: false,
+            checked_at_ns: 0,
             announce: true,
         }
     }
@@ -129,7 +140,9 @@ impl Shard {
                     lane.reading = true;
                     shared.act(Action::Read { shard: self.id, room, after: lane.position });
                 }
-                Some(_) => {}
+                // What is on its way may have left the journal before the entries that this survey vouches for came in,
+                // and their bells were missed.
+                Some(lane) => lane.read_again = true,
             }
         }
         if self.announce {
@@ -164,7 +177,7 @@ impl Shard {
             }
             if let Some(lane) = self.lanes.get_mut(&room) {
                 let gateways = &self.gateways;
-                lane.read(at, &bytes, |g| gateways.get(&g).map_or(Moment::default(), |g| g.watermark));
+                lane.read(at, &bytes, shared.now_ns, |g| gateways.get(&g).map_or(Moment::default(), |g| g.watermark));
                 self.waiting.insert(room);
             }
         }
@@ -211,11 +224,15 @@ impl Shard {
         if !lane.reading {
             return;
         }
-        lane.reading = false;
-        let buffer = std::mem::take(&mut lane.buffer);
+        // What the buffer holds lies behind what is still to be read: its turn comes then.
+        lane.reading = std::mem::take(&mut lane.read_again);
+        let buffer = if lane.reading { Vec::new() } else { std::mem::take(&mut lane.buffer) };
         for (at, bytes) in entries.iter().chain(&buffer) {
             let gateways = &self.gateways;
-            lane.take_in(*at, bytes, |g| gateways.get(&g).map_or(Moment::default(), |g| g.watermark));
+            lane.take_in(*at, bytes, shared.now_ns, |g| gateways.get(&g).map_or(Moment::default(), |g| g.watermark));
+        }
+        if lane.reading {
+            shared.act(Action::Read { shard: self.id, room: room.clone(), after: lane.position });
         }
         self.waiting.insert(room.clone());
         self.advance(room, shared);
@@ -258,13 +275,12 @@ impl Shard {
             self.waiting.remove(room);
             if lane.phase == Phase::Idle && lane.result.is_none() && !lane.committing && lane.cursor < lane.position {
                 // Only duplicates were read: the cursor moves without a verdict.
-                self.to_commit(room);
+                self.queue_commit(room);
             }
         }
         for (gateway, until) in waits {
             self.want(gateway, until, shared);
         }
-        self.try_commit(shared);
     }
 
     fn want(&mut self, incarnation: Incarnation, until: Moment, shared: &mut Shared) {
@@ -273,6 +289,7 @@ impl Shard {
             gateway.silent_ns = 0;
         }
         gateway.wanted = gateway.wanted.max(until);
+        gateway.renewed = true;
         if gateway.fenced {
             return;
         }
@@ -323,7 +340,7 @@ impl Shard {
                 lane.phase = Phase::Idle;
                 lane.result_cursor = lane.hold.cursor(lane.position);
                 lane.result = Some(resolved);
-                self.to_commit(&room);
+                self.queue_commit(&room);
             }
             DoneOutcome::Panicked { stamp, message } => {
                 shared.act(Action::Complain(format!(
@@ -366,7 +383,7 @@ impl Shard {
         }
         let Some(state) = loaded.room else {
             // It ended meanwhile. What came in by bell belongs to a life that began after it was read.
-            if lane.buffer.is_empty() {
+            if lane.buffer.is_empty() && !std::mem::take(&mut lane.read_again) {
                 self.lanes.remove(room);
                 self.waiting.remove(room);
             } else {
@@ -393,18 +410,24 @@ impl Shard {
             }
             lane.position = at;
             match entry {
-                Ok(entry) => lane.hold.read(at, &entry, watermark_of(entry.incarnation)),
+                Ok(entry) => lane.hold.read(at, &entry, watermark_of(entry.incarnation), shared.now_ns),
                 Err(error) => lane.hold.read_unreadable(at, error.to_string()),
             }
         }
-        for (at, bytes) in std::mem::take(&mut lane.buffer) {
-            lane.take_in(at, &bytes, watermark_of);
+        lane.reading = std::mem::take(&mut lane.read_again);
+        if !lane.reading {
+            for (at, bytes) in std::mem::take(&mut lane.buffer) {
+                lane.take_in(at, &bytes, shared.now_ns, watermark_of);
+            }
         }
         lane.position = lane.position.max(loaded.cursor);
+        if lane.reading {
+            shared.act(Action::Read { shard: self.id, room: room.clone(), after: lane.position });
+        }
         self.waiting.insert(room.clone());
     }
 
-    fn to_commit(&mut self, room: &RoomId) {
+    fn queue_commit(&mut self, room: &RoomId) {
         if let Some(lane) = self.lanes.get_mut(room)
             && !lane.to_commit
         {
@@ -418,7 +441,7 @@ impl Shard {
         if self.in_flight.is_some() || self.resolved.is_empty() {
             return;
         }
-        let (mut rooms, mut taken, mut count) = (Vec::new(), Vec::new(), 0);
+        let (mut rooms, mut taken, mut count, mut tally) = (Vec::new(), Vec::new(), 0, Tally::default());
         let mut pushes: BTreeMap<Incarnation, Vec<usize>> = BTreeMap::new();
         while count < COMMIT_VERDICTS_MAX
             && let Some(room) = self.resolved.pop_front()
@@ -446,7 +469,8 @@ impl Shard {
             lane.committing = true;
             lane.cursor = cursor;
             if let Some(result) = result {
-                count += result.count;
+                count += result.tally.total();
+                tally.add(result.tally);
                 for (gateway, _) in &result.pushes {
                     pushes.entry(*gateway).or_default().push(taken.len());
                 }
@@ -471,6 +495,7 @@ impl Shard {
         let commit =
             Arc::new(Commit { shard: self.id, lease: self.lease, number: self.commit + 1, pushes: pushes.collect(), rooms });
         self.in_flight = Some(commit.clone());
+        self.tally = tally;
         shared.act(Action::Commit(commit));
         let committed: Vec<RoomId> = self.in_flight.iter().flat_map(|c| &c.rooms).map(|r| r.room.clone()).collect();
         for room in committed {
@@ -496,6 +521,7 @@ impl Shard {
             Committed::Fenced => return false,
             Committed::Done => {
                 self.commit = number;
+                shared.act(Action::Count(self.tally));
                 for room in &commit.rooms {
                     if let Some(lane) = self.lanes.get_mut(&room.room) {
                         lane.committing = false;
@@ -503,7 +529,7 @@ impl Shard {
                             lane.poisoned.clear();
                         }
                         if lane.result.is_some() {
-                            self.to_commit(&room.room);
+                            self.queue_commit(&room.room);
                         }
                         self.waiting.insert(room.room.clone());
                     }
@@ -534,7 +560,6 @@ impl Shard {
             self.reload_failed(&room.room, shared);
             self.advance(&room.room, shared);
         }
-        self.try_commit(shared);
         true
     }
 
@@ -562,10 +587,11 @@ impl Shard {
             return;
         }
         let buffer = std::mem::take(&mut lane.buffer);
+        let read_again = std::mem::take(&mut lane.read_again);
         if ended {
             self.lanes.remove(room);
             self.waiting.remove(room);
-            if !buffer.is_empty() {
+            if !buffer.is_empty() || read_again {
                 self.load(room, shared);
                 if let Some(lane) = self.lanes.get_mut(room) {
                     lane.buffer = buffer;
@@ -574,9 +600,15 @@ impl Shard {
         } else {
             lane.phase = Phase::Idle;
             lane.empty_since_ns = None;
+            if read_again {
+                lane.reading = true;
+                lane.buffer = buffer;
+                shared.act(Action::Read { shard: self.id, room: room.clone(), after: lane.position });
+                return;
+            }
             let gateways = &self.gateways;
             for (at, bytes) in buffer {
-                lane.take_in(at, &bytes, |g| gateways.get(&g).map_or(Moment::default(), |g| g.watermark));
+                lane.take_in(at, &bytes, shared.now_ns, |g| gateways.get(&g).map_or(Moment::default(), |g| g.watermark));
             }
             self.waiting.insert(room.clone());
             self.advance(room, shared);
@@ -594,35 +626,56 @@ impl Shard {
         if self.state != State::Live {
             return;
         }
+        for gateway in self.gateways.values_mut() {
+            gateway.renewed = false;
+        }
         self.advance_waiting(shared);
+        if shared.now_ns.saturating_sub(self.checked_at_ns) >= CHECK_NS {
+            self.checked_at_ns = shared.now_ns;
+            self.check_gateways(shared);
+            self.tick_rooms(shared);
+        }
         self.tick_gateways(elapsed_ns, shared);
-        self.tick_rooms(shared);
     }
 
+    /// Counts the silence of gateways that something waits for, and fences those that were silent for too long.
     fn tick_gateways(&mut self, elapsed_ns: u64, shared: &mut Shared) {
-        let inside: BTreeSet<Incarnation> = self.lanes.values().flat_map(|lane| lane.hold.gateways()).collect();
-        let now = Moment { timeline: shared.limits.timeline, ns: shared.now_ns };
-        for incarnation in inside {
-            let gateway = self.gateways.entry(incarnation).or_default();
+        let checked: Vec<(Incarnation, Moment)> = self
+            .gateways
+            .iter()
+            .filter_map(|(i, g)| g.checked.filter(|until| g.watermark < *until).map(|until| (*i, until)))
+            .collect();
+        for (incarnation, until) in checked {
+            self.want(incarnation, until, shared);
+        }
+        for (incarnation, gateway) in &mut self.gateways {
             if gateway.fenced || gateway.fencing {
                 continue;
             }
+            if !gateway.renewed || gateway.wanted <= gateway.watermark {
+                gateway.wanted = Moment::default();
+                gateway.silent_ns = 0;
+                continue;
+            }
+            gateway.silent_ns += elapsed_ns.min(SILENCE_STEP_NS);
+            if gateway.silent_ns > shared.limits.gateway_timeout_ns {
+                gateway.fencing = true;
+                shared.act(Action::Fence { shard: self.id, lease: self.lease, gateway: *incarnation });
+            }
+        }
+    }
+
+    /// Asks gateways that have sessions here and were not heard of for long: they may have died where nothing waits.
+    fn check_gateways(&mut self, shared: &mut Shared) {
+        let inside: BTreeSet<Incarnation> = self.lanes.values().flat_map(|lane| lane.hold.gateways()).collect();
+        let now = Moment { timeline: shared.limits.timeline, ns: shared.now_ns };
+        for (incarnation, gateway) in &mut self.gateways {
             let quiet = shared.now_ns.saturating_sub(gateway.heard_at_ns) > HEARTBEAT_NS;
-            let waited_for = gateway.wanted > gateway.watermark;
-            if waited_for {
-                gateway.silent_ns += elapsed_ns.min(SILENCE_STEP_NS);
-                if gateway.silent_ns > shared.limits.gateway_timeout_ns {
-                    gateway.fencing = true;
-                    shared.act(Action::Fence { shard: self.id, lease: self.lease, gateway: incarnation });
-                    continue;
-                }
-            }
-            if waited_for {
-                let until = gateway.wanted;
-                self.want(incarnation, until, shared);
-            } else if quiet {
-                self.want(incarnation, now, shared);
-            }
+            gateway.checked = match gateway.checked {
+                _ if !inside.contains(incarnation) || !quiet => None,
+                Some(until) if gateway.watermark < until => Some(until),
+                _ => Some(now),
+            };
         }
     }
 
@@ -657,3 +710,7 @@ impl Shard {
         self.in_flight.is_none() && self.resolved.is_empty() && !self.lanes.values().any(|lane| lane.phase == Phase::Busy)
     }
 }
+
+#[cfg(test)]
+#[path = "shard_tests.rs"]
+mod tests;

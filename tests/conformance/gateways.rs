@@ -1,6 +1,6 @@
 //! What gateways rely on: registration, appends, bells, pushes.
 
-use lasthit::journal::{Appended, Bell, GatewayRecord, Journal, JournalError, Leased};
+use lasthit::journal::{Appended, Bell, GatewayRecord, Journal, JournalError, Leased, enter};
 use lasthit::limits::FLUSH_EVENTS_MAX;
 use lasthit::types::{Incarnation, Moment, ShardId, StreamId};
 
@@ -13,6 +13,15 @@ pub(crate) async fn timelines_are_numbered_by_name(journal: &impl Journal) {
     assert_eq!(journal.timeline("boot-1").await.expect("timeline"), first);
     assert!(journal.timeline("last").await.expect("timeline") > second, "no name is special");
     journal.ping().await.expect("ping");
+}
+
+pub(crate) async fn two_hosts_do_not_share_a_journal(journal: &impl Journal) {
+    let first = enter(journal, "boot-1").await.expect("alone");
+    assert_eq!(enter(journal, "boot-1").await.expect("another process of the host"), first);
+    let refused = enter(journal, "boot-2").await.expect_err("another host");
+    assert!(matches!(&refused, JournalError::Refused(text) if text.contains("another host (timeline 1)")), "{refused}");
+    assert!(journal.live_timelines(first, 0).await.expect("gone").is_empty());
+    assert!(enter(journal, "boot-2").await.expect("alone now") > first);
 }
 
 pub(crate) async fn registering_is_idempotent(journal: &impl Journal) {

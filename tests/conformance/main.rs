@@ -28,6 +28,7 @@ macro_rules! conformance {
 
 conformance! {
     gateways::timelines_are_numbered_by_name,
+    gateways::two_hosts_do_not_share_a_journal,
     gateways::registering_is_idempotent,
     gateways::a_flush_is_stored_once_and_in_sequence,
     gateways::a_gap_is_answered_with_what_is_stored,

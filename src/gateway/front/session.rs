@@ -6,6 +6,7 @@
 //! The hub learns End or Error, then Close, before the goodbye: how long the other side takes over its own is no event.
 
 use std::future::poll_fn;
+use std::io::ErrorKind;
 use std::num::NonZeroU32;
 use std::pin::pin;
 
@@ -167,7 +168,8 @@ impl<'a> Session<'a> {
                 () = tokio::task::yield_now(), if told_to_leave => Err(Ending::ours(close::GOING_AWAY)),
                 delivery = outbox.recv(), if writable => match delivery {
                     Some(delivery) => self.deliver_all(socket, delivery, &mut outbox),
-                    None => Err(Ending::ours(close::INTERNAL)),
+                    // The hub let go of an outbox that was full: what is in it was handed over, the rest is for `since`.
+                    None => Err(Ending::ours(close::SLOW)),
                 },
             };
             if let Err(ending) = applied {
@@ -291,6 +293,8 @@ fn refused(encoding: Encoding, refusal: &Refusal) -> Bytes {
 fn code_of(error: &Error) -> u16 {
     match error {
         Error::Capacity(_) => close::TOO_BIG,
+        // The stream's own word for a message in too many fragments.
+        Error::Io(error) if error.kind() == ErrorKind::InvalidData => close::TOO_BIG,
         Error::Utf8(_) => close::BAD_DATA,
         _ => close::PROTOCOL,
     }

@@ -122,6 +122,11 @@ impl Journal for MemoryJournal {
         Ok(from)
     }
 
+    async fn live_timelines(&self, timeline: u32, good_for_ms: u64) -> Result<Vec<u32>, JournalError> {
+        let now_ms = self.now_ms();
+        Ok(self.inner.lock().store.live_timelines(timeline, good_for_ms, now_ms))
+    }
+
     async fn heartbeat(
         &self,
         worker: Incarnation,

@@ -22,6 +22,8 @@ pub struct Store {
     last: StreamId,
     workers: BTreeMap<Incarnation, Worker>,
     timelines: BTreeMap<String, u32>,
+    /// Until when, in milliseconds, each timeline's processes live.
+    hosts: BTreeMap<u32, u64>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -140,6 +142,7 @@ impl Store {
             last: StreamId::default(),
             workers: BTreeMap::new(),
             timelines: BTreeMap::new(),
+            hosts: BTreeMap::new(),
         }
     }
 
@@ -171,6 +174,13 @@ impl Store {
     pub fn timeline(&mut self, host: &str) -> u32 {
         let next = u32::try_from(self.timelines.len()).unwrap_or(u32::MAX).saturating_add(1);
         *self.timelines.entry(host.to_owned()).or_insert(next)
+    }
+
+    /// Says that processes on a timeline live; tells which do.
+    pub fn live_timelines(&mut self, timeline: u32, good_for_ms: u64, now_ms: u64) -> Vec<u32> {
+        self.hosts.insert(timeline, now_ms.saturating_add(good_for_ms));
+        self.hosts.retain(|_, until| *until > now_ms);
+        self.hosts.keys().copied().collect()
     }
 
     /// Makes a gateway known to a shard.

@@ -12,6 +12,7 @@ pub(super) struct Keys {
     pub(super) workers: String,
     /// Hash: host -> number.
     pub(super) timelines: String,
+    pub(super) hosts: String,
     shards: Vec<ShardKeys>,
 }
 
@@ -99,6 +100,7 @@ impl Keys {
             prefix: prefix.to_owned(),
             workers: format!("{prefix}:workers"),
             timelines: format!("{prefix}:timelines"),
+            hosts: format!("{prefix}:hosts"),
             shards: (0..shards).map(|shard| ShardKeys::new(prefix, shard)).collect(),
         }
     }

@@ -18,6 +18,19 @@ impl RedisJournal {
         Reply::new("timeline", Value::Array(vec![self.send(&call).await?]))?.parse()
     }
 
+    pub(super) async fn live_timelines_step(&self, timeline: u32, good_for_ms: u64) -> Result<Vec<u32>, JournalError> {
+        // Hosts live as workers do: by this server's clock, until their word runs out.
+        let mut call = Call::new(&HEARTBEAT, 1, 3, ROOM_BYTES);
+        call.text(&self.keys().hosts).text(timeline).text(good_for_ms).text("");
+        let mut reply = Reply::new("live timelines", self.send(&call).await?)?;
+        let mut live = Vec::new();
+        while !reply.is_empty() {
+            live.push(reply.parse()?);
+            reply.bytes()?;
+        }
+        Ok(live)
+    }
+
     pub(super) async fn heartbeat_step(
         &self,
         worker: Incarnation,

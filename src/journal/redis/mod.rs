@@ -129,6 +129,10 @@ impl Journal for RedisJournal {
         self.timeline_step(host).await
     }
 
+    async fn live_timelines(&self, timeline: u32, good_for_ms: u64) -> Result<Vec<u32>, JournalError> {
+        self.live_timelines_step(timeline, good_for_ms).await
+    }
+
     async fn ping(&self) -> Result<(), JournalError> {
         self.judge(::redis::cmd("PING").query_async::<()>(&mut self.connection()).await)
     }

@@ -38,7 +38,7 @@ async fn endless_fragments_without_a_message() {
     for _ in 0..=FRAGMENTS_PER_MESSAGE_MAX {
         fragments.extend(frame(0x00, b""));
     }
-    check(JSON, &fragments, 1002, "error io error: message in too many fragments").await;
+    check(JSON, &fragments, 1009, "error io error: message in too many fragments").await;
 }
 
 #[tokio::test]

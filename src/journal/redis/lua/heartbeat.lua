@@ -1,10 +1,10 @@
 #!lua flags=allow-oom
--- Takes a worker's heartbeat, forgets the workers whose heartbeats ran out, and tells who lives.
+-- Takes a worker's (or a host's) heartbeat, forgets those whose heartbeats ran out, and tells who lives.
 --
 -- Guarantee: by this server's clock alone.
 --
--- KEYS  1 workers
--- ARGV  1 worker, 2 milliseconds that it is good for, 3 the shards that it owns, with commas between
+-- KEYS  1 workers, or hosts
+-- ARGV  1 worker, or timeline, 2 milliseconds that it is good for, 3 the shards that it owns, with commas between
 -- Returns {incarnation, shards, ...}
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
