@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::core::{Action, Core, Delivery, Reading};
+use super::core::{Action, Core, Delivery, Reading, Session};
 use crate::journal::{RoomHead, VerdictPage};
 use crate::limits::READ_ENTRIES_MAX;
 use crate::types::{Audience, Outcome, Role, RoomId, SessionId, ShardId, Verdict, VerdictBatch, VerdictKind};
@@ -230,7 +230,8 @@ impl Core {
     /// its frames stay in order. One that is not on the live way finds the repeat where it reads.
     fn repeat(&mut self, room: RoomId, of: u64, repeat: Verdict) {
         let number = repeat.session;
-        let Some(session) = self.sessions.get_mut(&number).filter(|s| s.view == View::Live) else { return };
+        let waits = |s: &&mut Session| s.view == View::Live && s.covered < repeat.seq;
+        let Some(session) = self.sessions.get_mut(&number).filter(waits) else { return };
         session.view = View::CatchingUp { read_to: repeat.seq };
         self.read(room, of - 1, Reading::Repeat { session: number, of, repeat: Box::new(repeat) });
     }

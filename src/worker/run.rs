@@ -311,9 +311,9 @@ impl Worker {
                     }
                 });
             }
-            Action::Fence { shard, lease, gateway } => self.insist("fence", move || {
-                let journal = journal.clone();
-                async move { journal.fence(shard, lease, gateway).await.map(|answer| Input::Fenced(shard, answer)) }
+            // Not insisted on: a journal that refuses the fence refuses the gateway's flushes too, so its silence starts anew.
+            Action::Fence { shard, lease, gateway } => self.once("fence", async move {
+                journal.fence(shard, lease, gateway).await.map(|answer| Input::Fenced(shard, answer))
             }),
             Action::Death { shard, lease, gateway, entry } => self.insist("write death", move || {
                 let (journal, entry) = (journal.clone(), entry.clone());

@@ -623,6 +623,7 @@ impl Shard {
     pub(super) fn excuse_gateways(&mut self) {
         for gateway in self.gateways.values_mut() {
             gateway.silent_ns = 0;
+            gateway.fencing = false;
         }
     }
 
