@@ -1,11 +1,14 @@
 //! The command line. It only collects texts: [`Config::load`] judges them together with environment and file, so that
 //! all mistakes are reported at once.
 
-use clap::error::ErrorKind;
+use std::path::PathBuf;
+
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, Parser, Subcommand};
 use serde::Serialize;
 
 use crate::config::{Config, ConfigError, Flags, ProcessRole};
+use crate::replay::command::{Reading, Source, Task};
 
 const ABOUT: &str = "Decides who was first: a game event sequencer with arrival order and exactly-once verdicts";
 
@@ -52,7 +55,66 @@ enum Command {
         #[command(flatten)]
         common: CommonArgs,
     },
+    /// Resolves a recorded room again and compares verdict by verdict; exit code 1 when one deviates
+    #[command(after_help = REPLAY)]
+    Replay {
+        #[command(flatten)]
+        recording: RecordingArgs,
+        /// A dump to read instead of Redis
+        #[arg(long, value_name = "DUMP")]
+        file: Option<PathBuf>,
+        /// Writes JSON instead of prose
+        #[arg(long)]
+        json: bool,
+    },
+    /// Writes what Redis keeps of a room into a file, for replay and timeline
+    #[command(after_help = DUMP)]
+    Dump {
+        #[command(flatten)]
+        recording: RecordingArgs,
+        /// Where to
+        #[arg(long, value_name = "DUMP")]
+        file: PathBuf,
+    },
+    /// Shows who arrived when in a contest, through which gateway, who won by how much, and what was flagged
+    #[command(after_help = TIMELINE)]
+    Timeline {
+        #[command(flatten)]
+        recording: RecordingArgs,
+        /// A dump to read instead of Redis
+        #[arg(long, value_name = "DUMP")]
+        file: Option<PathBuf>,
+        /// Which contest
+        #[arg(long, value_name = "NAME")]
+        contest: String,
+        /// Which of its rounds [default: the last]
+        #[arg(long, value_name = "N")]
+        round: Option<u64>,
+        /// Draws it here
+        #[arg(long, value_name = "FILE")]
+        svg: Option<PathBuf>,
+        /// Writes JSON instead of prose
+        #[arg(long)]
+        json: bool,
+    },
 }
+
+const REPLAY: &str = "\
+Rooms are kept in Redis for the retention while they last; `lasthit dump` keeps one for longer. The rules come from the
+file of --config, as a worker's do. Exit codes: 0 all the same, 1 something deviates, 2 it could not be resolved again.
+
+Examples:
+  lasthit replay --redis redis://127.0.0.1:6379 --room raid-7
+  lasthit replay --file raid-7.dump --json";
+
+const DUMP: &str = "\
+Examples:
+  lasthit dump --redis redis://127.0.0.1:6379 --room raid-7 --file raid-7.dump";
+
+const TIMELINE: &str = "\
+Examples:
+  lasthit timeline --redis redis://127.0.0.1:6379 --room raid-7 --contest baron --svg baron.svg
+  lasthit timeline --file raid-7.dump --contest baron --round 2 --json";
 
 const SERVE: &str = "\
 Examples:
@@ -90,6 +152,25 @@ struct RedisArgs {
     /// Groups of rooms that workers share; fixed for a deployment [default: 8]
     #[arg(long, value_name = "N")]
     shards: Option<String>,
+}
+
+/// Where a recorded room is, and by which rules it was played.
+#[derive(Debug, Args)]
+struct RecordingArgs {
+    /// Which room; a dump holds one
+    #[arg(long, value_name = "NAME")]
+    room: Option<String>,
+    #[command(flatten)]
+    redis: RedisArgs,
+    #[command(flatten)]
+    rules: RulesArgs,
+}
+
+#[derive(Debug, Args, Serialize)]
+struct RulesArgs {
+    /// A TOML file with the rules by room name
+    #[arg(long, value_name = "FILE")]
+    config: Option<String>,
 }
 
 #[derive(Debug, Args, Serialize)]
@@ -160,6 +241,8 @@ struct CommonArgs {
 pub enum Parsed {
     /// To be run.
     Run(Box<Config>),
+    /// A recorded room is to be read.
+    Read(Reading, Box<Config>),
     /// Help or version was asked for: goes to stdout.
     Shown(String),
     /// Nothing to run: the lines go to stderr.
@@ -182,6 +265,11 @@ pub fn parse(args: impl IntoIterator<Item = std::ffi::OsString>, env: &dyn Fn(&s
         Command::Serve { gateway, worker, common } => (ProcessRole::Serve, Flags::of(&gateway).and(&worker).and(&common)),
         Command::Gateway { redis, gateway, common } => (ProcessRole::Gateway, Flags::of(&redis).and(&gateway).and(&common)),
         Command::Worker { redis, worker, common } => (ProcessRole::Worker, Flags::of(&redis).and(&worker).and(&common)),
+        Command::Replay { recording, file, json } => return read(recording, file, json, Task::Replay, env),
+        Command::Dump { recording, file } => return read(recording, None, false, Task::Dump(file), env),
+        Command::Timeline { recording, file, contest, round, svg, json } => {
+            return read(recording, file, json, Task::Timeline { contest, round, svg }, env);
+        }
     };
     match Config::load(role, flags, env) {
         Ok(config) => Parsed::Run(Box::new(config)),
@@ -189,10 +277,38 @@ pub fn parse(args: impl IntoIterator<Item = std::ffi::OsString>, env: &dyn Fn(&s
     }
 }
 
+fn read(args: RecordingArgs, file: Option<PathBuf>, json: bool, task: Task, env: &dyn Fn(&str) -> Option<String>) -> Parsed {
+    let mut mistakes = Vec::new();
+    let from_redis = file.is_none();
+    let room = args.room.map(|room| room.parse().map_err(|e| mistakes.push(format!("--room: {e}"))));
+    let source = match (room, file) {
+        (Some(Err(())), _) => None,
+        (Some(Ok(room)), None) => Some(Source::Redis(room)),
+        (room, Some(file)) => Some(Source::File(file, room.and_then(Result::ok))),
+        (None, None) => {
+            mistakes.push("room is missing: give --room".to_owned());
+            None
+        }
+    };
+    let loaded = Config::load_for_replay(Flags::of(&args.redis).and(&args.rules), env, from_redis);
+    match (source, loaded) {
+        (Some(source), Ok(config)) => Parsed::Read(Reading { source, json, task }, Box::new(config)),
+        (_, loaded) => {
+            mistakes.extend(loaded.err().into_iter().flat_map(|e| e.mistakes));
+            Parsed::Mistakes(mistakes)
+        }
+    }
+}
+
 /// Clap's message spans lines (what, tips, usage): the first says what, the tips how to fix it.
 fn one_line(error: &clap::Error) -> String {
     if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
-        return "a command is missing: use serve, gateway or worker; see lasthit --help".to_owned();
+        return "a command is missing: use serve, gateway, worker, replay, dump or timeline; see lasthit --help".to_owned();
+    }
+    if let (ErrorKind::MissingRequiredArgument, Some(ContextValue::Strings(missing))) =
+        (error.kind(), error.get(ContextKind::InvalidArg))
+    {
+        return format!("{} is missing; see --help", missing.join(" and "));
     }
     let text = error.render().to_string();
     let lines = text.lines().map(str::trim);
@@ -210,7 +326,7 @@ mod tests {
     #[test]
     fn every_flag_is_a_setting_of_the_same_name() {
         use clap::CommandFactory as _;
-        for command in Cli::command().get_subcommands() {
+        for command in Cli::command().get_subcommands().filter(|c| !["replay", "dump", "timeline"].contains(&c.get_name())) {
             for flag in command.get_arguments().filter_map(clap::Arg::get_long).filter(|long| *long != "help") {
                 let key = flag.replace('-', "_");
                 assert!(crate::config::is_setting(&key), "--{flag} of {}", command.get_name());
@@ -225,6 +341,27 @@ mod tests {
         let Parsed::Run(config) = parse(args.map(Into::into), &|_| None) else { panic!("runs") };
         assert_eq!((config.role, config.sessions_max, config.allow_remote), (ProcessRole::Gateway, 7, true));
         assert_eq!(config.listen.to_string(), "0.0.0.0:1");
+    }
+
+    #[test]
+    fn recordings_are_read_from_redis_or_a_file() {
+        let parse = |line: &str| parse(line.split(' ').map(Into::into), &|_| None);
+        let Parsed::Read(reading, config) = parse("lasthit replay --room r --redis redis://h --prefix p") else {
+            panic!("reads")
+        };
+        assert_eq!((reading.source, config.prefix.as_str()), (Source::Redis("r".parse().expect("room")), "p"));
+        let Parsed::Read(reading, _) = parse("lasthit timeline --file d --contest c --round 2 --json") else { panic!("reads") };
+        assert!(reading.json && reading.source == Source::File("d".into(), None), "{reading:?}");
+        for (line, expected) in [
+            ("lasthit replay --room r", "redis is missing: give --redis redis://127.0.0.1:6379, or --file with a dump"),
+            ("lasthit replay --redis redis://h", "room is missing: give --room"),
+            ("lasthit replay --room a/b --redis redis://h", "a/b"),
+            ("lasthit dump --file d --redis redis://h", "room is missing"),
+            ("lasthit timeline --room r --redis redis://h", "--contest <NAME> is missing"),
+        ] {
+            let Parsed::Mistakes(lines) = parse(line) else { panic!("{line}") };
+            assert!(lines.len() == 1 && lines[0].contains(expected), "{line}: {lines:?}");
+        }
     }
 
     #[test]

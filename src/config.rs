@@ -163,10 +163,17 @@ impl Config {
     /// [`ConfigError`] with all mistakes.
     pub fn load(role: ProcessRole, flags: Flags, env: &dyn Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
         let mut from = Sources::open(flags, env);
+        let config = Self::read(role, &mut from);
+        config.cross_check(&mut from);
+        from.finish(config)
+    }
+
+    /// Every setting by itself.
+    fn read(role: ProcessRole, from: &mut Sources<'_>) -> Self {
         let d = Self::defaults(role);
         let micros = |d: Duration| u64::try_from(d.as_micros()).unwrap_or(u64::MAX);
         let millis = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
-        let config = Self {
+        Self {
             role,
             redis: from.get("redis", None, |v| RedisUrl::new(v).map(Some)),
             prefix: from.get("prefix", d.prefix, values::prefix),
@@ -174,7 +181,7 @@ impl Config {
             listen: from.get("listen", d.listen, values::address),
             admin: from.get("admin", d.admin, values::address_or_none),
             allow_remote: from.get("allow_remote", false, values::yes_or_no),
-            jwt_key: jwt_key(&mut from),
+            jwt_key: jwt_key(from),
             allowed_origins: from.get("allowed_origins", Vec::new(), values::origins),
             concurrency: from.get("concurrency", d.concurrency, |v| values::whole(v, 1, limits::CONCURRENCY_MAX)),
             gateway_timeout: Duration::from_millis(from.get("gateway_timeout_ms", millis(d.gateway_timeout), |v| {
@@ -196,9 +203,21 @@ impl Config {
             log_format: from
                 .get("log_format", d.log_format, |v| values::word(v, &[("text", LogFormat::Text), ("json", LogFormat::Json)])),
             log: from.get("log", d.log, values::log_filter),
-            rooms: rooms::read(&mut from).unwrap_or(d.rooms),
-        };
-        config.cross_check(&mut from);
+            rooms: rooms::read(from).unwrap_or(d.rooms),
+        }
+    }
+
+    /// Reads the configuration of a command that resolves recorded rooms as a worker would: it listens nowhere, and needs
+    /// `redis` only when `from_redis`.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with all mistakes.
+    pub fn load_for_replay(flags: Flags, env: &dyn Fn(&str) -> Option<String>, from_redis: bool) -> Result<Self, ConfigError> {
+        let mut from = Sources::open(flags, env);
+        let config = Self::read(ProcessRole::Worker, &mut from);
+        if from_redis && from.place("redis").is_none() {
+            from.mistake("redis is missing: give --redis redis://127.0.0.1:6379, or --file with a dump".to_owned());
+        }
         from.finish(config)
     }
 

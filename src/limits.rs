@@ -176,6 +176,10 @@ pub const ADMIN_CONNECTIONS_MAX: usize = 64;
 pub const ADMIN_CONNECTION_TIMEOUT: Duration = Duration::from_secs(60);
 /// How often the samples behind the histograms are folded into their buckets.
 pub const METRICS_UPKEEP_INTERVAL: Duration = Duration::from_secs(1);
+/// Bytes of a room's recording that are read into memory.
+pub const RECORDING_BYTES_MAX: usize = 1 << 30;
+/// Contenders that a contest's picture shows.
+pub const PICTURE_CONTENDERS_MAX: usize = 40;
 
 const _: () = assert!(PROBE_INTERVAL.as_millis() * 10 < GATEWAY_TIMEOUT_MS_MIN as u128);
 const _: () = assert!(HEARTBEAT_INTERVAL.as_millis() * 3 < LEASE_MS_MIN as u128);

@@ -1,5 +1,5 @@
-//! The `lasthit` program: parses, sets up telemetry, runs a role. Exit codes: 0 done, 1 failed while running, 2 usage or
-//! configuration.
+//! The `lasthit` program: parses, sets up telemetry, runs a role, or reads a recorded room. Exit codes: 0 done, 1 failed
+//! while running (of replay: a verdict deviates), 2 usage or configuration (of replay: it could not be resolved again).
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -8,6 +8,7 @@ use anyhow::Context as _;
 use lasthit::cli::{self, Parsed};
 use lasthit::config::{Config, ProcessRole};
 use lasthit::limits::DRAIN_TIMEOUT;
+use lasthit::replay::command::{self, Reading, Told};
 use lasthit::shutdown::Shutdown;
 use lasthit::{roles, runtime, telemetry};
 
@@ -27,6 +28,16 @@ fn main() -> ExitCode {
                 ExitCode::from(FAILED)
             }
         },
+        Parsed::Read(reading, config) => match read(&reading, &config) {
+            Ok(told) => {
+                let _ = std::io::Write::write_fmt(&mut std::io::stdout(), format_args!("{}\n", told.text));
+                ExitCode::from(if told.deviates { FAILED } else { 0 })
+            }
+            Err(error) => {
+                say(&error.to_string());
+                ExitCode::from(USAGE)
+            }
+        },
         Parsed::Shown(text) => {
             // Whoever reads may stop after the first lines (`| head`).
             let _ = std::io::Write::write_all(&mut std::io::stdout(), text.as_bytes());
@@ -41,6 +52,11 @@ fn main() -> ExitCode {
 
 fn say(line: &str) {
     let _ = std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("lasthit: {line}\n"));
+}
+
+fn read(reading: &Reading, config: &Config) -> anyhow::Result<Told> {
+    let runtime = runtime::worker().context("the runtime cannot start")?;
+    Ok(runtime.block_on(command::run(reading, config))?)
 }
 
 fn run(config: Config) -> anyhow::Result<()> {

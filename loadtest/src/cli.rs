@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::fair::Dialect;
 use crate::frame::Encoding;
 use crate::spawn::Spawn;
 
@@ -22,6 +23,58 @@ pub(crate) enum Command {
     ///
     /// Exit code 0 when the audit passed, 1 when it failed, 2 when there was no run, 130 when it was interrupted.
     Run(RunArgs),
+    /// Lets two rivals claim the same thing a known gap apart, and counts how often the first sender does not get it.
+    ///
+    /// Exit code 0 when everybody got what was theirs or was told that it was too close, 1 when not, 2 when there was no
+    /// measurement, 130 when it was interrupted. With a peer only lasthit is judged.
+    ///
+    /// One run that compares both (the peer's directory is a copy of it in which `npm install` was run):
+    ///
+    ///     loadtest fair --spawn gateways=2,workers=1 --background 1000 --peer /tmp/peer --svg fair.svg
+    #[command(verbatim_doc_comment)]
+    Fair(FairArgs),
+}
+
+/// How the rivals race.
+#[derive(Debug, Args)]
+pub(crate) struct FairArgs {
+    /// The gateways: ws://127.0.0.1:7777,ws://127.0.0.1:7779
+    #[arg(long, value_delimiter = ',', value_parser = url, value_name = "URL", conflicts_with = "spawn")]
+    pub(crate) url: Vec<String>,
+    /// Starts a private redis-server and processes (gateways=2,workers=1), or one process without Redis (serve, with
+    /// --same), and ends them
+    #[arg(long, value_name = "WHAT")]
+    pub(crate) spawn: Option<Spawn>,
+    /// What the gateways at --url speak
+    #[arg(long, value_enum, default_value_t = Dialect::Lasthit)]
+    pub(crate) dialect: Dialect,
+    /// Measures the usual stack out of this directory, too: starts its Redis, two gateways and worker, and ends them
+    #[arg(long, value_name = "DIR")]
+    pub(crate) peer: Option<PathBuf>,
+    /// Gaps between the rivals' sends, in microseconds
+    #[arg(long, value_delimiter = ',', value_name = "US", default_value = "0,2,5,10,20,50,100,500,2000")]
+    pub(crate) gaps_us: Vec<u64>,
+    /// Races for each gap
+    #[arg(long, default_value_t = 1000)]
+    pub(crate) trials: u32,
+    /// Claims a second that other sessions send meanwhile
+    #[arg(long, default_value_t = 1000, value_name = "RATE")]
+    pub(crate) background: u32,
+    /// Messages that each rival sends right behind its hit
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub(crate) burst: u32,
+    /// Both rivals on one gateway
+    #[arg(long)]
+    pub(crate) same: bool,
+    /// Of all that is drawn; random when it is not given, and printed
+    #[arg(long)]
+    pub(crate) seed: Option<u64>,
+    /// Writes the figures here as JSON
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+    /// Draws them here
+    #[arg(long, value_name = "FILE")]
+    pub(crate) svg: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -94,8 +147,10 @@ mod tests {
 
     fn parse(line: &str) -> Result<RunArgs, String> {
         let cli = Cli::try_parse_from(line.split_whitespace()).map_err(|e| e.to_string())?;
-        let Command::Run(args) = cli.command;
-        Ok(args)
+        match cli.command {
+            Command::Run(args) => Ok(args),
+            other => Err(format!("{other:?}")),
+        }
     }
 
     #[test]
@@ -105,6 +160,16 @@ mod tests {
         assert_eq!((args.sessions, args.rooms, args.rate, args.duration), (5, 2, 9, Duration::from_millis(500)));
         assert_eq!(args.encoding, Encoding::Msgpack);
         assert!(parse("loadtest run --spawn gateways=2,workers=1").is_ok());
+    }
+
+    #[test]
+    fn a_fair_line() {
+        let line = "loadtest fair --url ws://a:1,ws://b:2 --gaps-us 0,20 --trials 5 --background 0 --burst 3 --same --seed 7";
+        let cli = Cli::try_parse_from(line.split_whitespace()).expect("args");
+        let Command::Fair(args) = cli.command else { panic!("{cli:?}") };
+        assert_eq!((args.gaps_us, args.trials, args.background, args.burst), (vec![0, 20], 5, 0, 3));
+        assert!(args.same && args.seed == Some(7) && args.dialect == Dialect::Lasthit && args.url.len() == 2);
+        assert!(Cli::try_parse_from("loadtest fair --url ws://a --spawn serve".split_whitespace()).is_err());
     }
 
     #[test]

@@ -47,6 +47,30 @@ pub(crate) const END_TIMEOUT: Duration = Duration::from_secs(12);
 pub(crate) const LOG_LINES_MAX: usize = 20;
 /// Bytes of a failed process's log that are read for them.
 pub(crate) const LOG_BYTES_MAX: u64 = 16 * 1024;
+/// Sessions that keep the gateways busy while rivals race.
+pub(crate) const BACKGROUND_SESSIONS: u32 = 36;
+/// Rooms that they play in.
+pub(crate) const BACKGROUND_ROOMS: u32 = 9;
+/// How long a race's verdicts may take before there are none.
+pub(crate) const VERDICT_TIMEOUT: Duration = Duration::from_secs(3);
+/// Races in a row without a verdict after which there is nothing to measure.
+pub(crate) const UNANSWERED_MAX: u32 = 10;
+/// How far a gap may be from the wanted one, or half of that if it is more.
+pub(crate) const GAP_ERROR_MAX: Duration = Duration::from_micros(20);
+/// How long one rival's send may take before it counts as interrupted.
+pub(crate) const RIVAL_SEND_MAX: Duration = Duration::from_micros(100);
+/// How long a burst's message may take to send: the rival's hit is not made late by it.
+pub(crate) const BURST_SEND: Duration = Duration::from_micros(30);
+/// Messages behind a rival's hit: each waits for its verdict.
+pub(crate) const BURST_MAX: u32 = 60;
+/// The longest gap between rivals, in microseconds: it is spun through.
+pub(crate) const GAP_US_MAX: u64 = 1_000_000;
+/// Different gaps of one run.
+pub(crate) const GAPS_MAX: usize = 32;
+/// Races for each gap.
+pub(crate) const TRIALS_MAX: u32 = 1_000_000;
 
 const _: () = assert!(END_TIMEOUT.as_secs() > lasthit::limits::DRAIN_TIMEOUT.as_secs());
 const _: () = assert!(OUTBOX_ACTIONS_MAX > 1024 && READ_BYTES >= lasthit::limits::MESSAGE_BYTES_MAX);
+const _: () = assert!(BACKGROUND_SESSIONS.is_multiple_of(BACKGROUND_ROOMS));
+const _: () = assert!((BURST_MAX as usize) < lasthit::limits::WAITING_ACTIONS_MAX);

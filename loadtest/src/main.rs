@@ -1,11 +1,12 @@
 //! Load, latency and audit runs against lasthit.
 //!
-//! `plan` says what is sent when, `client` sends and reads, `record` and `audit` judge, `report` tells; `spawn` starts
-//! the processes under test when asked to.
+//! `run`: `plan` says what is sent when, `client` sends and reads, `record` and `audit` judge, `report` tells; `spawn` starts
+//! the processes under test when asked to. `fair`: rivals, a known gap apart.
 
 mod audit;
 mod cli;
 mod client;
+mod fair;
 mod frame;
 mod limits;
 mod pace;
@@ -19,12 +20,15 @@ mod tally;
 mod tests;
 
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use anyhow::Result;
+use anyhow::{Context, Result, bail};
 use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
 
-use cli::{Cli, Command, RunArgs};
+use cli::{Cli, Command, FairArgs, RunArgs};
+use fair::{Dialect, FairConfig, Fairness};
 use run::{Ended, RunConfig};
 use spawn::Fleet;
 
@@ -36,10 +40,17 @@ const NO_RUN: u8 = 2;
 const INTERRUPTED: u8 = 130;
 
 fn main() -> ExitCode {
-    let Command::Run(args) = Cli::parse().command;
+    let command = Cli::parse().command;
     // One thread: the generator leaves the other cores to the system under test.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let done = runtime.map_err(anyhow::Error::from).and_then(|runtime| runtime.block_on(run_command(args)));
+    let done = runtime.map_err(anyhow::Error::from).and_then(|runtime| {
+        runtime.block_on(async {
+            match command {
+                Command::Run(args) => run_command(args).await,
+                Command::Fair(args) => fair_command(args).await,
+            }
+        })
+    });
     done.unwrap_or_else(|e| {
         eprintln!("error: {e:#}");
         ExitCode::from(NO_RUN)
@@ -47,18 +58,7 @@ fn main() -> ExitCode {
 }
 
 async fn run_command(args: RunArgs) -> Result<ExitCode> {
-    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-    // The processes that were started are in groups of their own, so that a terminal that is closed tells only this one.
-    let mut hangup = signal(SignalKind::hangup())?;
-    let stop = async move {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-            _ = hangup.recv() => {}
-        }
-    };
-    let mut stop = std::pin::pin!(stop);
-
+    let mut stop = std::pin::pin!(stopped()?);
     let mut fleet = match args.target.spawn {
         None => None,
         Some(spawn) => tokio::select! {
@@ -102,6 +102,96 @@ async fn run_command(args: RunArgs) -> Result<ExitCode> {
             ExitCode::from(FAILED)
         }
     })
+}
+
+/// Ready when somebody asks the process to end.
+fn stopped() -> Result<impl Future<Output = ()>> {
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    // The processes that were started are in groups of their own, so that a terminal that is closed tells only this one.
+    let mut hangup = signal(SignalKind::hangup())?;
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            _ = hangup.recv() => {}
+        }
+    })
+}
+
+async fn fair_command(args: FairArgs) -> Result<ExitCode> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let (stopped, told) = (stopped()?, Arc::clone(&stop));
+    tokio::spawn(async move {
+        stopped.await;
+        told.store(true, Ordering::Relaxed);
+    });
+    let config = FairConfig {
+        gaps_us: args.gaps_us,
+        trials: args.trials,
+        background: args.background,
+        burst: args.burst,
+        same: args.same,
+        seed: args.seed.unwrap_or_else(rand::random),
+    };
+    // One after the other, so that neither is measured beside the other.
+    let mut measured = Vec::new();
+    if let Some(spawn) = args.spawn {
+        measured.push(measure_fleet(Dialect::Lasthit, Fleet::start(spawn).await?, &config, &stop).await?);
+    } else if !args.url.is_empty() {
+        measured.push(measure(args.dialect, args.url, &config, &stop).await?);
+    } else if args.peer.is_none() {
+        bail!("nothing to measure: give --url, --spawn or --peer");
+    }
+    if let Some(dir) = &args.peer
+        && !stop.load(Ordering::Relaxed)
+    {
+        measured.push(measure_fleet(Dialect::Peer, Fleet::start_peer(dir).await?, &config, &stop).await?);
+    }
+    let Some(measured) = measured.into_iter().collect::<Option<Vec<Fairness>>>() else {
+        eprintln!("interrupted: no figures");
+        return Ok(ExitCode::from(INTERRUPTED));
+    };
+    if let Some(path) = &args.json {
+        let json = fair::json(&measured)?;
+        std::fs::write(path, json + "\n").with_context(|| format!("{} cannot be written", path.display()))?;
+    }
+    if let Some(path) = &args.svg {
+        std::fs::write(path, fair::draw(&measured)).with_context(|| format!("{} cannot be written", path.display()))?;
+    }
+    Ok(match measured.first().filter(|f| f.dialect == Dialect::Lasthit.name()).and_then(Fairness::failure) {
+        None => ExitCode::SUCCESS,
+        Some(failure) => {
+            eprintln!("{failure}");
+            ExitCode::from(FAILED)
+        }
+    })
+}
+
+/// Measures what was started, and ends it.
+async fn measure_fleet(
+    dialect: Dialect,
+    mut fleet: Fleet,
+    config: &FairConfig,
+    stop: &Arc<AtomicBool>,
+) -> Result<Option<Fairness>> {
+    let measured = measure(dialect, fleet.urls().to_vec(), config, stop).await;
+    // A peer is expected to be unfair; its logs are of interest when there is no measurement.
+    let unfair = |m: &Option<Fairness>| m.as_ref().is_some_and(|m| m.failure().is_some());
+    if measured.as_ref().map_or(true, |m| dialect == Dialect::Lasthit && unfair(m)) {
+        eprintln!("{}", fleet.logs());
+    }
+    fleet.end().await;
+    measured
+}
+
+/// Measures, and prints the figures at once. On a thread of its own: the rivals know no runtime.
+async fn measure(dialect: Dialect, urls: Vec<String>, config: &FairConfig, stop: &Arc<AtomicBool>) -> Result<Option<Fairness>> {
+    let (config, stop) = (config.clone(), Arc::clone(stop));
+    let measured = tokio::task::spawn_blocking(move || fair::measure(dialect, &urls, &config, &stop)).await??;
+    if let Some(fairness) = &measured {
+        println!("{fairness}");
+    }
+    Ok(measured)
 }
 
 fn interrupted(sent: u64) -> ExitCode {

@@ -8,7 +8,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::str::FromStr;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use tempfile::TempDir;
 
 use crate::limits::SPAWN_MAX;
@@ -76,6 +76,36 @@ impl Fleet {
                 Err(e)
             }
         }
+    }
+
+    /// Starts the usual stack out of `peer`: a Redis, two gateways, one worker.
+    pub(crate) async fn start_peer(peer: &Path) -> Result<Self> {
+        ensure!(peer.join("node_modules").is_dir(), "peer {} has no node_modules: run `npm install` there", peer.display());
+        let dir = tempfile::Builder::new().prefix("loadtest-").tempdir().context("no directory for logs and sockets")?;
+        let mut fleet = Self { processes: Vec::new(), urls: Vec::new(), dir };
+        match fleet.start_all_of_peer(peer).await {
+            Ok(()) => Ok(fleet),
+            Err(e) => {
+                eprintln!("{}", fleet.logs());
+                fleet.end().await;
+                Err(e)
+            }
+        }
+    }
+
+    async fn start_all_of_peer(&mut self, peer: &Path) -> Result<()> {
+        let socket = self.dir.path().join("redis.sock");
+        self.processes.push(Process::redis(self.dir.path(), &socket)?);
+        self.ready().await?;
+        let redis = socket.display().to_string();
+        self.processes.push(Process::peer(peer, "worker.mjs", "worker", &[("REDIS_URL", &redis)], self.dir.path())?);
+        for name in ["g1", "g2"] {
+            let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+            let env = [("REDIS_URL", redis.as_str()), ("PORT", &address.port().to_string()), ("GATEWAY_ID", name)];
+            self.processes.push(Process::peer(peer, "gateway.mjs", name, &env, self.dir.path())?);
+            self.urls.push(url(address));
+        }
+        self.ready().await
     }
 
     async fn start_all(&mut self, binary: &Path, spawn: Spawn) -> Result<()> {

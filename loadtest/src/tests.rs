@@ -1,6 +1,7 @@
 //! Whole runs against a small gateway in this process, honest or with one fault of each kind.
 
 mod cost;
+mod fair;
 mod mock;
 
 use std::time::Duration;

@@ -76,6 +76,12 @@ impl Room {
         self.rules.is_quick()
     }
 
+    /// Whether `stamp` won the current round of a contest.
+    #[must_use]
+    pub(crate) fn is_winner(&self, contest: &str, stamp: Stamp) -> bool {
+        self.contests.by_name.get(contest).and_then(|c| c.winner).is_some_and(|winner| winner.stamp == stamp)
+    }
+
     /// Who is inside.
     pub fn sessions(&self) -> impl Iterator<Item = (SessionId, &Member)> {
         self.sessions.iter().map(|(session, member)| (*session, member))

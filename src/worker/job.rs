@@ -231,7 +231,7 @@ fn bring_back(stored: StoredRoom, rules: Box<dyn Rules>) -> Result<Loaded, Strin
         Some(snapshot) => Room::restore(&snapshot.bytes, rules).map_err(|e| e.to_string())?,
         None => Room::new(stored.era, rules),
     };
-    let (recorded, deviations) = replay(&mut room, &entries, &stored.verdicts)?;
+    let (recorded, deviations) = replay(&mut room, &entries, &stored.verdicts, |_, _| {})?;
     if room.seq() != stored.seq {
         return Err(format!("{recorded} verdicts lead to seq {}, the journal says {}", room.seq(), stored.seq));
     }
@@ -239,7 +239,8 @@ fn bring_back(stored: StoredRoom, rules: Box<dyn Rules>) -> Result<Loaded, Strin
     Ok(Loaded { room: Some(Box::new(room)), cursor: stored.cursor, snapshot, entries, deviations })
 }
 
-/// Resolves recorded events again, in the recorded order; tells how many, and which came out otherwise.
+/// Resolves recorded events again, in the recorded order; tells how many, and which came out otherwise. `seen` is shown
+/// each verdict, and the room behind it.
 ///
 /// # Errors
 /// When a recorded event is not among the entries.
@@ -247,6 +248,7 @@ pub(crate) fn replay(
     room: &mut Room,
     entries: &[(StreamId, Result<Entry, DecodeError>)],
     batches: &[Bytes],
+    mut seen: impl FnMut(&Room, &Verdict),
 ) -> Result<(usize, Vec<String>), String> {
     let mut events: HashMap<(Incarnation, u64), Held> = HashMap::new();
     for (at, entry) in entries {
@@ -271,12 +273,34 @@ pub(crate) fn replay(
             held.arrival.flags = Flags(recorded.flags.0 & !Flags::PHOTO_FINISH.0);
             let again = room.resolve(&held, forced(&recorded));
             if again != recorded {
-                deviations.push(format!("verdict {}: recorded {:?}, now {:?}", recorded.seq, recorded.outcome, again.outcome));
+                deviations.push(format!("verdict {}: {}", recorded.seq, difference(&recorded, &again)));
             }
+            seen(room, &again);
             count += 1;
         }
     }
     Ok((count, deviations))
+}
+
+/// What differs between two verdicts, for people.
+fn difference(recorded: &Verdict, again: &Verdict) -> String {
+    let fields = |v: &Verdict| {
+        [
+            ("seq", format!("{:?}", v.seq)),
+            ("event", format!("{:?} of session {} by {:?}", v.kind, v.session, v.player)),
+            ("id", format!("{:?}", v.id)),
+            ("contest", format!("{:?} round {}", v.contest, v.round)),
+            ("outcome", format!("{:?}", v.outcome)),
+            ("stamp", format!("{:?} ± {} raw {:?}", v.stamp, v.uncertainty_ns, v.raw_ns)),
+            ("behind", format!("{:?}", v.behind_ns)),
+            ("flags", format!("{:?}", v.flags)),
+            ("audience", format!("{:?}", v.audience)),
+            ("body", format!("{:?}", v.body)),
+        ]
+    };
+    let pairs = fields(recorded).into_iter().zip(fields(again)).filter(|(was, is)| was != is);
+    let lines: Vec<String> = pairs.map(|((name, was), (_, is))| format!("{name} recorded {was}, now {is}")).collect();
+    lines.join("; ")
 }
 
 fn forced(recorded: &Verdict) -> Option<&str> {

@@ -8,4 +8,5 @@ mod ownership;
 mod run;
 mod shard;
 
+pub(crate) use job::replay;
 pub use run::{WorkerOptions, run};

@@ -32,6 +32,8 @@ enum Asked {
     Redis(PathBuf),
     /// `/readyz`, on its admin address.
     Admin(SocketAddr),
+    /// It writes `ready` into its log.
+    Log(PathBuf),
 }
 
 impl Process {
@@ -53,6 +55,14 @@ impl Process {
             command.env("LASTHIT_ACTIONS_PER_SECOND", "1000000");
         }
         Self::start(name, command, dir, Asked::Admin(admin))
+    }
+
+    /// A script of the usual stack's, in the directory that its packages are installed in.
+    pub(super) fn peer(peer: &Path, script: &str, name: &str, env: &[(&str, &str)], dir: &Path) -> Result<Self> {
+        let mut command = Command::new("node");
+        command.arg(script).current_dir(peer).envs(env.iter().copied());
+        let asked = Asked::Log(dir.join(format!("{name}.log")));
+        Self::start(name, command, dir, asked).context("install node and, in the peer's directory, its packages (npm install)")
     }
 
     fn start(name: &str, mut command: Command, dir: &Path, asked: Asked) -> Result<Self> {
@@ -125,6 +135,7 @@ impl Asked {
                 }
                 Err(_) => false,
             },
+            Self::Log(path) => tail(path).is_ok_and(|log| log.lines().any(|line| line == "ready")),
         }
     }
 }

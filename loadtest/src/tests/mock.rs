@@ -32,6 +32,8 @@ pub(super) enum Fault {
     Stall,
     /// Nothing is answered for 400 ms, from the 290th action on.
     StallAtEnd,
+    /// From the beginning: whoever claims first is denied, and the others are granted.
+    Unfair,
 }
 
 pub(super) struct Mock {
@@ -147,6 +149,7 @@ impl Session {
         room.seq += 1;
         let won = !room.winners.contains_key(&contest);
         let granted = won || faulty && self.fault == Fault::SecondWinner;
+        let granted = granted != (self.fault == Fault::Unfair);
         room.winners.entry(contest.clone()).or_insert(id.clone());
         if faulty && self.fault == Fault::Lose {
             return vec![];

@@ -1,0 +1,204 @@
+//! The fairness harness: two rivals claim the same thing a known gap apart, and the first sender should get it.
+//!
+//! `rival` sends and reads, `background` keeps the gateways busy meanwhile, `score` counts, `picture` draws; `dialect` is
+//! what lets the same harness judge lasthit and the usual stack.
+
+mod background;
+mod dialect;
+mod picture;
+mod rival;
+mod score;
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use indicatif::{ProgressBar, ProgressStyle};
+use lasthit::types::Incarnation;
+use rand::rngs::StdRng;
+use rand::seq::SliceRandom;
+use rand::{Rng, SeedableRng};
+use serde::Serialize;
+
+use crate::limits::{BURST_MAX, GAP_US_MAX, GAPS_MAX, RATE_MAX, TRIALS_MAX, UNANSWERED_MAX};
+use crate::record::{Quantiles, Times};
+use background::Background;
+pub(crate) use dialect::Dialect;
+pub(crate) use picture::draw;
+use rival::{Rival, race};
+use score::{GapScore, HEAD, Tally};
+
+/// What to measure.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct FairConfig {
+    /// Between the rivals' sends, in microseconds.
+    pub(crate) gaps_us: Vec<u64>,
+    /// Races for each gap.
+    pub(crate) trials: u32,
+    /// Claims a second of others meanwhile.
+    pub(crate) background: u32,
+    /// Messages right behind each rival's hit.
+    pub(crate) burst: u32,
+    /// Both rivals on one gateway.
+    pub(crate) same: bool,
+    /// Of all that is drawn.
+    pub(crate) seed: u64,
+}
+
+/// What was measured; its serialized form is what `--json` writes.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Fairness {
+    pub(crate) dialect: &'static str,
+    pub(crate) setting: FairConfig,
+    /// The machine's load average (1 min) before and after.
+    pub(crate) load_average: [f64; 2],
+    /// Claims a second that the background really sent.
+    pub(crate) background_per_s: f64,
+    pub(crate) gaps: Vec<GapScore>,
+    /// From the second rival's send to its verdict.
+    pub(crate) hold_us: Quantiles,
+}
+
+impl FairConfig {
+    fn check(&self, urls: &[String]) -> Result<()> {
+        ensure!(self.same || urls.len() > 1, "rivals on two gateways need two urls: give both, or --same");
+        ensure!((1..=GAPS_MAX).contains(&self.gaps_us.len()), "{} gaps: use 1 to {GAPS_MAX}", self.gaps_us.len());
+        for gap in &self.gaps_us {
+            ensure!(*gap <= GAP_US_MAX, "gap {gap} µs: use 0 to {GAP_US_MAX}");
+        }
+        ensure!((1..=TRIALS_MAX).contains(&self.trials), "trials {}: use 1 to {TRIALS_MAX}", self.trials);
+        ensure!(self.burst <= BURST_MAX, "burst {}: use 0 to {BURST_MAX}", self.burst);
+        ensure!(self.background <= RATE_MAX, "background {}: use 0 to {RATE_MAX}", self.background);
+        Ok(())
+    }
+}
+
+/// Races until every gap had its trials; None when `stop` was set before. Blocks.
+pub(crate) fn measure(dialect: Dialect, urls: &[String], config: &FairConfig, stop: &AtomicBool) -> Result<Option<Fairness>> {
+    config.check(urls)?;
+    let load_before = load_average();
+    let tag = Incarnation::random().to_string();
+    let second = if config.same { &urls[0] } else { &urls[1] };
+    let room = dialect.room(&tag, 0);
+    let mut rivals = [Rival::join(dialect, &urls[0], &room, "p-ann")?, Rival::join(dialect, second, &room, "p-bob")?];
+    let background = (config.background > 0)
+        .then(|| Background::start(dialect, urls.to_vec(), tag.clone(), config.background))
+        .transpose()
+        .context("the background cannot start")?;
+    let raced = race_all(dialect, config, &tag, &mut rivals, stop);
+    // A background that broke is why the rivals got no answer.
+    let background_per_s = background.map_or(Ok(0.0), Background::end).context("the background broke")?;
+    let Some((mut tallies, hold)) = raced? else { return Ok(None) };
+    Ok(Some(Fairness {
+        dialect: dialect.name(),
+        setting: config.clone(),
+        load_average: [load_before, load_average()],
+        background_per_s: background_per_s.round(),
+        gaps: tallies.iter_mut().zip(&config.gaps_us).map(|(tally, gap)| tally.score(*gap)).collect(),
+        hold_us: hold.quantiles(),
+    }))
+}
+
+type Raced = Option<(Vec<Tally>, Times)>;
+
+fn race_all(dialect: Dialect, config: &FairConfig, tag: &str, rivals: &mut [Rival; 2], stop: &AtomicBool) -> Result<Raced> {
+    let mut rng = StdRng::seed_from_u64(config.seed);
+    let (mut tallies, mut hold) = (vec![Tally::default(); config.gaps_us.len()], Times::new());
+    let style = ProgressStyle::with_template("{bar:30} {percent:>3} %  {msg}").unwrap_or_else(|_| ProgressStyle::default_bar());
+    let bar = ProgressBar::new(u64::from(config.trials)).with_style(style).with_message(dialect.name());
+    let mut unanswered = 0;
+    // The gaps take turns, so that what the machine does meanwhile falls on all of them alike.
+    let mut order: Vec<usize> = (0..config.gaps_us.len()).collect();
+    for trial in 0..config.trials {
+        order.shuffle(&mut rng);
+        for &gap in &order {
+            if stop.load(Relaxed) {
+                return Ok(None);
+            }
+            let ann_first = rng.random::<bool>();
+            let [ann, bob] = &mut *rivals;
+            let mut pair = if ann_first { [ann, bob] } else { [bob, ann] };
+            let contest = format!("{tag}-{gap}-{trial}");
+            let claims = |who: &str| -> Result<(Vec<String>, Vec<Vec<u8>>)> {
+                let ids: Vec<String> = (0..=config.burst).map(|n| format!("{contest}-{who}{n}")).collect();
+                let frames = ids.iter().enumerate().map(|(n, id)| {
+                    let about = if n == 0 { &contest } else { id };
+                    dialect::frame(&dialect.claim(id, about)?)
+                });
+                let frames = frames.collect::<Result<_>>()?;
+                Ok((ids, frames))
+            };
+            let [(ids, frames), (rival_ids, rival_frames)] = [claims("f")?, claims("s")?];
+            let wanted_ns = config.gaps_us[gap] * 1000;
+            let [first, second] = &mut pair;
+            let sent = race([first, second], [&frames[0], &rival_frames[0]], [&frames[1..], &rival_frames[1..]], wanted_ns)
+                .context("a rival's claim cannot be sent")?;
+            // The second's first: its verdict is timed.
+            let theirs = second.answer(&rival_ids)?.map(|(answer, read_ns)| {
+                hold.record(Duration::from_nanos(read_ns.saturating_sub(sent.second.0)));
+                answer
+            });
+            let ours = first.answer(&ids)?.map(|(answer, _)| answer);
+            tallies[gap].race(sent.is_vouched_for(wanted_ns), sent.gap_ns(), ours.as_ref(), theirs.as_ref());
+            unanswered = if ours.is_none() && theirs.is_none() { unanswered + 1 } else { 0 };
+            ensure!(
+                unanswered < UNANSWERED_MAX,
+                "{UNANSWERED_MAX} races in a row were not decided within the time: the target is overloaded, or broken"
+            );
+            std::thread::sleep(Duration::from_micros(rng.random_range(1_000..4_000)));
+        }
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+    Ok(Some((tallies, hold)))
+}
+
+/// All that was measured as JSON: the first as the object itself, a peer behind it as its `peer`.
+pub(crate) fn json(measured: &[Fairness]) -> Result<String> {
+    #[derive(Serialize)]
+    struct Compared<'a> {
+        #[serde(flatten)]
+        first: &'a Fairness,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        peer: Option<&'a Fairness>,
+    }
+    let first = measured.first().context("nothing was measured")?;
+    Ok(serde_json::to_string_pretty(&Compared { first, peer: measured.get(1) })?)
+}
+
+fn load_average() -> f64 {
+    let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split(' ').next().and_then(|load| load.parse().ok()).unwrap_or(0.0)
+}
+
+impl Fairness {
+    /// What to complain about; None when everybody got what was theirs, or was told that it was too close.
+    pub(crate) fn failure(&self) -> Option<String> {
+        let wronged: u64 = self.gaps.iter().map(|gap| gap.wrong_unflagged).sum();
+        (wronged > 0).then(|| format!("unfair: {wronged} races went to the second sender, or to nobody, without a flag"))
+    }
+}
+
+impl fmt::Display for Fairness {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (setting, where_) = (&self.setting, if self.setting.same { "one gateway" } else { "two gateways" });
+        writeln!(
+            f,
+            "{}: rivals on {where_}, {} of {} background claims/s, burst {}, seed {}, load average {} to {}",
+            self.dialect,
+            self.background_per_s,
+            setting.background,
+            setting.burst,
+            setting.seed,
+            self.load_average[0],
+            self.load_average[1]
+        )?;
+        writeln!(f, "{HEAD}")?;
+        for gap in &self.gaps {
+            writeln!(f, "{gap}")?;
+        }
+        let hold = &self.hold_us;
+        write!(f, "hold µs: p50 {}  p99 {}  p99.9 {}  max {}", hold.p50, hold.p99, hold.p999, hold.max)
+    }
+}

@@ -1,0 +1,150 @@
+//! Two rivals: sockets of their own, written and read by the thread that calls, without a runtime between it and the kernel.
+
+use std::io::{self, ErrorKind, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, bail};
+use lasthit::clock::monotonic_ns;
+use tokio_tungstenite::tungstenite::{self, HandshakeError, Message, WebSocket};
+
+use super::dialect::{Answer, Dialect};
+use crate::limits::{BURST_SEND, CONNECT_TIMEOUT, VERDICT_TIMEOUT};
+
+/// One of them.
+pub(super) struct Rival {
+    socket: WebSocket<TcpStream>,
+    dialect: Dialect,
+}
+
+impl Rival {
+    /// Connects and, where there is one, waits for the welcome.
+    pub(super) fn join(dialect: Dialect, url: &str, room: &str, player: &str) -> Result<Self> {
+        let join = || {
+            let host = url.trim_start_matches("ws://").trim_end_matches('/');
+            let stream = TcpStream::connect(host)?;
+            stream.set_nodelay(true)?;
+            stream.set_read_timeout(Some(CONNECT_TIMEOUT))?;
+            let request = dialect.request(url, room, player)?;
+            let (mut socket, _) = tungstenite::client::client(request, stream).map_err(|e| match e {
+                HandshakeError::Failure(e) => anyhow!("{e}"),
+                HandshakeError::Interrupted(_) => anyhow!("no answer within {CONNECT_TIMEOUT:?}"),
+            })?;
+            while dialect.welcomes() {
+                match socket.read()? {
+                    Message::Close(_) => bail!("closed before the welcome"),
+                    Message::Text(_) | Message::Binary(_) => break,
+                    _ => {}
+                }
+            }
+            socket.get_mut().set_read_timeout(Some(VERDICT_TIMEOUT))?;
+            Ok(Self { socket, dialect })
+        };
+        join().with_context(|| format!("{url} cannot be joined as {player}"))
+    }
+
+    /// One frame, with one system call.
+    fn send(&mut self, frame: &[u8]) -> io::Result<()> {
+        self.socket.get_mut().write_all(frame)
+    }
+
+    /// Reads until every one of `ids` was answered, and returns the answer to the first, with the moment at which it had
+    /// been read; None when it does not come.
+    pub(super) fn answer(&mut self, ids: &[String]) -> Result<Option<(Answer, u64)>> {
+        let deadline = monotonic_ns() + nanos(VERDICT_TIMEOUT);
+        let (mut first, mut left) = (None, ids.len());
+        while left > 0 && monotonic_ns() < deadline {
+            let message = match self.socket.read() {
+                Ok(message) => message,
+                Err(tungstenite::Error::Io(e)) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => break,
+                Err(e) => return Err(anyhow!("a rival's connection broke: {e}")),
+            };
+            if let Message::Close(frame) = &message {
+                bail!("a rival was closed by its gateway: {frame:?}");
+            }
+            let Some(answer) = self.dialect.answer(&message)? else { continue };
+            if let Some(at) = ids.iter().position(|id| *id == answer.id) {
+                left -= 1;
+                if at == 0 {
+                    first = Some((answer, monotonic_ns()));
+                }
+            }
+        }
+        Ok(first)
+    }
+}
+
+/// When two sends really happened: before and after each, in nanoseconds of the monotonic clock. The kernel stamps a
+/// message inside its send, so that the first's stamp lies between its two, and so does the second's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Sent {
+    pub(super) first: (u64, u64),
+    pub(super) second: (u64, u64),
+}
+
+/// Sends both hits, `gap_ns` from the end of the first send to the beginning of the second, and behind each hit its burst
+/// as soon as that is possible without moving the other's hit. `hits` and `bursts`: the first's, the second's.
+pub(super) fn race(rivals: [&mut Rival; 2], hits: [&[u8]; 2], bursts: [&[Vec<u8>]; 2], gap_ns: u64) -> io::Result<Sent> {
+    let [first, second] = rivals;
+    let mut behind = bursts[0].iter();
+    let before = monotonic_ns();
+    first.send(hits[0])?;
+    let after = monotonic_ns();
+    let due = after + gap_ns;
+    let mut now = after;
+    while now < due {
+        if now + nanos(BURST_SEND) < due
+            && let Some(frame) = behind.next()
+        {
+            first.send(frame)?;
+        } else {
+            std::hint::spin_loop();
+        }
+        now = monotonic_ns();
+    }
+    second.send(hits[1])?;
+    let sent = Sent { first: (before, after), second: (now, monotonic_ns()) };
+    for frame in behind {
+        first.send(frame)?;
+    }
+    for frame in bursts[1] {
+        second.send(frame)?;
+    }
+    Ok(sent)
+}
+
+impl Sent {
+    /// Nanoseconds between the sends: the least that can lie between the two stamps.
+    pub(super) fn gap_ns(&self) -> u64 {
+        self.second.0.saturating_sub(self.first.1)
+    }
+
+    /// Whether the gap is the wanted one: nothing interrupted the thread between the sends, nor inside either of them for
+    /// longer than that.
+    pub(super) fn is_vouched_for(&self, wanted_ns: u64) -> bool {
+        let far = nanos(crate::limits::GAP_ERROR_MAX).max(wanted_ns / 2);
+        let long = nanos(crate::limits::RIVAL_SEND_MAX).max(wanted_ns / 2);
+        self.gap_ns().abs_diff(wanted_ns) <= far && self.first.1 - self.first.0 <= long && self.second.1 - self.second.0 <= long
+    }
+}
+
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gap_that_was_not_kept_is_not_vouched_for() {
+        let sent = |first: u64, gap: u64, second: u64| Sent { first: (0, first), second: (first + gap, first + gap + second) };
+        assert!(sent(8_000, 0, 8_000).is_vouched_for(0));
+        assert!(sent(8_000, 19_000, 8_000).is_vouched_for(0));
+        assert!(!sent(8_000, 21_000, 8_000).is_vouched_for(0));
+        assert!(sent(8_000, 2_900_000, 8_000).is_vouched_for(2_000_000));
+        assert!(!sent(8_000, 3_100_000, 8_000).is_vouched_for(2_000_000));
+        assert!(!sent(900_000, 0, 8_000).is_vouched_for(0), "interrupted in the first send");
+        assert!(!sent(8_000, 0, 900_000).is_vouched_for(0), "interrupted in the second send");
+    }
+}

@@ -1,0 +1,168 @@
+//! `lasthit replay`, `lasthit dump` and `lasthit timeline`.
+
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+
+use super::timeline::{Timeline, draw};
+use super::{Recording, ReplayError, dump};
+use crate::config::Config;
+use crate::journal::redis::{RedisJournal, RedisOptions};
+use crate::types::RoomId;
+
+/// What to do with a recording.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reading {
+    /// Where it is.
+    pub source: Source,
+    /// Whether JSON goes to stdout instead of prose.
+    pub json: bool,
+    /// What to do.
+    pub task: Task,
+}
+
+/// Where a recording is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// In the Redis of the configuration.
+    Redis(RoomId),
+    /// In a dump, which must be of this room when one is named.
+    File(PathBuf, Option<RoomId>),
+}
+
+/// What to do with a recording.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Task {
+    /// Resolve it again and compare.
+    Replay,
+    /// Write it into a file.
+    Dump(PathBuf),
+    /// Draw a contest.
+    Timeline {
+        /// Which contest.
+        contest: String,
+        /// Which of its rounds; None for the last.
+        round: Option<u64>,
+        /// Where the picture goes.
+        svg: Option<PathBuf>,
+    },
+}
+
+/// What there is to say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Told {
+    /// For stdout.
+    pub text: String,
+    /// Whether the record deviates from what it resolves to.
+    pub deviates: bool,
+}
+
+/// Deviations that are told one by one; JSON has all.
+const TOLD_MAX: usize = 20;
+
+/// Does it.
+///
+/// # Errors
+/// When the recording cannot be read or resolved, or a file not be written.
+pub async fn run(reading: &Reading, config: &Config) -> Result<Told, ReplayError> {
+    let recording = load(reading, config).await?;
+    let rules = config.rules_book();
+    match &reading.task {
+        Task::Replay => {
+            let replayed = recording.resolve(&rules)?;
+            let deviates = !replayed.deviations.is_empty();
+            if reading.json {
+                return Ok(Told { text: json(&replayed), deviates });
+            }
+            let mut text = format!(
+                "room {} era {}: verdicts {} to {} resolved again, {} of {} came out the same",
+                replayed.room,
+                replayed.era,
+                replayed.from,
+                replayed.to,
+                replayed.verdicts.saturating_sub(replayed.deviations.len()),
+                replayed.verdicts
+            );
+            for line in replayed.deviations.iter().take(TOLD_MAX) {
+                let _ = write!(text, "\n  {line}");
+            }
+            if replayed.deviations.len() > TOLD_MAX {
+                let _ = write!(text, "\n  and {} more: see --json", replayed.deviations.len() - TOLD_MAX);
+            }
+            Ok(Told { text, deviates })
+        }
+        Task::Dump(path) => {
+            dump::write(&recording, path)?;
+            let (room, entries) = (&recording.room, recording.entries.len());
+            let text = format!(
+                "room {room} era {}: {entries} entries up to verdict {} in {}",
+                recording.era,
+                recording.seq,
+                path.display()
+            );
+            Ok(Told { text, deviates: false })
+        }
+        Task::Timeline { contest, round, svg } => {
+            let timeline = Timeline::of(&recording, &rules, contest, *round)?;
+            if let Some(path) = svg {
+                write(path, &draw(&timeline))?;
+            }
+            let deviates = !timeline.replay.deviations.is_empty();
+            let text = if reading.json { json(&timeline) } else { prose(&timeline) };
+            Ok(Told { text, deviates })
+        }
+    }
+}
+
+async fn load(reading: &Reading, config: &Config) -> Result<Recording, ReplayError> {
+    let room = match &reading.source {
+        Source::Redis(room) => room,
+        Source::File(path, wanted) => {
+            let recording = dump::read(path)?;
+            return match wanted {
+                Some(room) if *room != recording.room => {
+                    let why = format!("the dump is of room {}", recording.room);
+                    Err(ReplayError::Unresolvable { room: room.clone(), why })
+                }
+                _ => Ok(recording),
+            };
+        }
+    };
+    let url = config.redis.as_ref().map(|url| url.reveal().to_owned()).unwrap_or_default();
+    // As many shards as the deployment has.
+    let options = RedisOptions { prefix: config.prefix.clone(), shards: None };
+    let journal = RedisJournal::connect(&url, options).await?;
+    Recording::read(&journal, room).await
+}
+
+fn write(path: &Path, text: &str) -> Result<(), dump::DumpError> {
+    std::fs::write(path, text).map_err(|source| dump::DumpError::File { path: path.to_owned(), what: "written", source })
+}
+
+fn json(value: &impl serde::Serialize) -> String {
+    serde_json::to_string_pretty(value).unwrap_or_default()
+}
+
+fn prose(timeline: &Timeline) -> String {
+    let mut text = format!("{} round {} in room {}", timeline.contest, timeline.round, timeline.room);
+    for c in &timeline.contenders {
+        let late = c.behind_ns.map(|ns| {
+            let winner = timeline.winner.map_or(0, |at| timeline.contenders[at].uncertainty_ns);
+            format!(", {} late", super::timeline::shown(ns, c.uncertainty_ns.max(winner)))
+        });
+        let why = c.reason.as_ref().map(|why| format!(" ({why})")).unwrap_or_default();
+        let flags = if c.flags.is_empty() { String::new() } else { format!(", {}", c.flags.join(", ")) };
+        let _ = write!(
+            text,
+            "\n  verdict {}: {} {}{why}{}{flags}, gateway {}",
+            c.seq,
+            c.player,
+            c.outcome,
+            late.unwrap_or_default(),
+            c.gateway
+        );
+    }
+    for line in timeline.replay.deviations.iter().take(TOLD_MAX) {
+        let _ = write!(text, "\n  deviates: {line}");
+    }
+    text
+}

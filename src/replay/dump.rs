@@ -1,0 +1,190 @@
+//! A recording as a file: `lasthit-dump`, a version byte, the CRC-32 of the rest, and the rest as MessagePack.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use serde_bytes::ByteBuf;
+
+use super::Recording;
+use crate::journal::StoredSnapshot;
+use crate::limits::RECORDING_BYTES_MAX;
+use crate::types::StreamId;
+
+const MAGIC: &[u8; 12] = b"lasthit-dump";
+/// Version 1: `{room, era, seq, snapshot: {seq, ms, n, bytes} | nil, verdicts: [bytes], entries: [[ms, n, bytes]]}`.
+pub const VERSION: u8 = 1;
+/// Magic, version and checksum.
+const HEAD_BYTES: usize = MAGIC.len() + 1 + 4;
+
+/// Why a dump could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum DumpError {
+    /// The file system says no.
+    #[error("{path:?} cannot be {what}: {source}")]
+    File {
+        /// Which file.
+        path: PathBuf,
+        /// Read or written.
+        what: &'static str,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// Something else than a dump.
+    #[error("{0:?} is no dump: give a file that `lasthit dump` wrote")]
+    Other(PathBuf),
+    /// A dump of another version.
+    #[error("dump {path:?} has version {found}, this lasthit reads version {VERSION}: use the lasthit that wrote it")]
+    Version {
+        /// Which file.
+        path: PathBuf,
+        /// Its version.
+        found: u8,
+    },
+    /// More than is read into memory.
+    #[error("dump {0:?} has more than {mib} MiB", mib = RECORDING_BYTES_MAX >> 20)]
+    TooLarge(PathBuf),
+    /// Cut off, or changed.
+    #[error("dump {path:?} is damaged: {why}")]
+    Damaged {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Stored {
+    room: String,
+    era: u64,
+    seq: u64,
+    snapshot: Option<Snapshot>,
+    verdicts: Vec<ByteBuf>,
+    entries: Vec<(u64, u64, ByteBuf)>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Snapshot {
+    seq: u64,
+    ms: u64,
+    n: u64,
+    bytes: ByteBuf,
+}
+
+/// Writes a recording into a file, which is replaced only when all was written.
+///
+/// # Errors
+/// When the file cannot be written.
+pub fn write(recording: &Recording, path: &Path) -> Result<(), DumpError> {
+    let stored = Stored {
+        room: recording.room.to_string(),
+        era: recording.era,
+        seq: recording.seq,
+        snapshot: recording.snapshot.as_ref().map(|s| Snapshot {
+            seq: s.seq,
+            ms: s.cursor.ms,
+            n: s.cursor.seq,
+            bytes: ByteBuf::from(s.bytes.to_vec()),
+        }),
+        verdicts: recording.verdicts.iter().map(|b| ByteBuf::from(b.to_vec())).collect(),
+        entries: recording.entries.iter().map(|(at, b)| (at.ms, at.seq, ByteBuf::from(b.to_vec()))).collect(),
+    };
+    let file = |source| DumpError::File { path: path.to_owned(), what: "written", source };
+    let body = rmp_serde::to_vec_named(&stored).map_err(|e| file(std::io::Error::other(e)))?;
+    let mut bytes = Vec::with_capacity(HEAD_BYTES + body.len());
+    bytes.extend(MAGIC);
+    bytes.push(VERSION);
+    bytes.extend(crc32fast::hash(&body).to_be_bytes());
+    bytes.extend(body);
+    let mut partial = path.as_os_str().to_owned();
+    partial.push(".partial");
+    std::fs::write(&partial, bytes).and_then(|()| std::fs::rename(&partial, path)).map_err(file)
+}
+
+/// Reads what [`write()`] wrote.
+///
+/// # Errors
+/// When the file cannot be read or is something else.
+pub fn read(path: &Path) -> Result<Recording, DumpError> {
+    let mut bytes = Vec::new();
+    // The form adds a few bytes to each entry.
+    let most = RECORDING_BYTES_MAX as u64 * 2;
+    let opened = std::fs::File::open(path).and_then(|file| file.take(most + 1).read_to_end(&mut bytes));
+    opened.map_err(|source| DumpError::File { path: path.to_owned(), what: "read", source })?;
+    if bytes.len() as u64 > most {
+        return Err(DumpError::TooLarge(path.to_owned()));
+    }
+    parse(&bytes, path)
+}
+
+/// Reads a dump's bytes; `path` is for errors.
+fn parse(bytes: &[u8], path: &Path) -> Result<Recording, DumpError> {
+    let Some(rest) = bytes.strip_prefix(MAGIC) else { return Err(DumpError::Other(path.to_owned())) };
+    let damaged = |why: String| DumpError::Damaged { path: path.to_owned(), why };
+    let (version, rest) = rest.split_first().ok_or_else(|| damaged("it ends after its name".to_owned()))?;
+    if *version != VERSION {
+        return Err(DumpError::Version { path: path.to_owned(), found: *version });
+    }
+    let (checksum, body) = rest.split_first_chunk().ok_or_else(|| damaged("it ends within its head".to_owned()))?;
+    if crc32fast::hash(body) != u32::from_be_bytes(*checksum) {
+        return Err(damaged("its checksum is another: it was cut off or changed".to_owned()));
+    }
+    let stored: Stored = rmp_serde::from_slice(body).map_err(|e| damaged(e.to_string()))?;
+    let bytes = |b: ByteBuf| Bytes::from(b.into_vec());
+    Ok(Recording {
+        room: stored.room.parse().map_err(|e| damaged(format!("{e}")))?,
+        era: stored.era,
+        seq: stored.seq,
+        snapshot: stored.snapshot.map(|s| StoredSnapshot {
+            seq: s.seq,
+            cursor: StreamId { ms: s.ms, seq: s.n },
+            bytes: bytes(s.bytes),
+        }),
+        verdicts: stored.verdicts.into_iter().map(bytes).collect(),
+        entries: stored.entries.into_iter().map(|(ms, seq, b)| (StreamId { ms, seq }, bytes(b))).collect(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn recording() -> Recording {
+        Recording {
+            room: "quiz".parse().expect("room"),
+            era: 3,
+            seq: 9,
+            snapshot: Some(StoredSnapshot { seq: 5, cursor: StreamId { ms: 7, seq: 1 }, bytes: Bytes::from_static(b"state") }),
+            verdicts: vec![Bytes::from_static(b"v")],
+            entries: vec![(StreamId { ms: 8, seq: 0 }, Bytes::from_static(b"entry"))],
+        }
+    }
+
+    #[test]
+    fn what_was_written_is_read_and_anything_else_is_a_clear_error() {
+        let dir = tempfile::tempdir().expect("dir");
+        let path = dir.path().join("quiz.dump");
+        write(&recording(), &path).expect("written");
+        assert_eq!(read(&path).expect("read"), recording());
+        let good = std::fs::read(&path).expect("bytes");
+
+        let error = |bytes: &[u8]| parse(bytes, &path).expect_err("refused").to_string();
+        let mut newer = good.clone();
+        newer[12] = 2;
+        assert!(error(&newer).contains("has version 2, this lasthit reads version 1"), "{}", error(&newer));
+        assert!(error(b"{\"json\": true}").contains("is no dump"));
+        assert!(error(b"").contains("is no dump"));
+        assert!(error(&good[..12]).contains("damaged") && error(&good[..15]).contains("within its head"));
+        for at in HEAD_BYTES - 4..good.len() {
+            let mut changed = good.clone();
+            changed[at] ^= 1;
+            assert!(error(&changed).contains("its checksum is another"), "byte {at}");
+            assert!(parse(&good[..at], &path).is_err(), "cut at {at}");
+        }
+        assert!(read(&dir.path().join("none")).expect_err("refused").to_string().contains("cannot be read"));
+    }
+}

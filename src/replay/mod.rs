@@ -1,0 +1,215 @@
+//! A recorded room, resolved again: the same events in the same order must give the same verdicts.
+//!
+//! [`Recording`] is what the journal kept of a room, [`dump`] a file of it, [`Replayed`] what resolving it again came to,
+//! and [`timeline`] the story of one contest. [`command`] is how `lasthit replay`, `dump` and `timeline` do it.
+
+pub mod command;
+pub mod dump;
+mod picture;
+#[cfg(test)]
+mod tests;
+pub mod timeline;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use bytes::Bytes;
+use serde::Serialize;
+
+use crate::engine::Room;
+use crate::journal::{Journal, JournalError, StoredSnapshot};
+use crate::limits::{READ_ENTRIES_MAX, RECORDING_BYTES_MAX};
+use crate::rules::RulesBook;
+use crate::types::{Flags, RoomId, Stamp, StreamId, Verdict, VerdictKind};
+use crate::wire::{DecodeError, entry, verdicts};
+use crate::worker;
+
+/// Why a room could not be resolved again.
+#[derive(Debug, thiserror::Error)]
+pub enum ReplayError {
+    /// The journal does not work.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// There is no such room.
+    #[error("room {0} is not there: it never was, or it ended (a room ends some time after its last session left)")]
+    NoRoom(RoomId),
+    /// The room began a new era while it was read.
+    #[error("room {0} ended and began anew while it was read: try again")]
+    Changed(RoomId),
+    /// More than is held in memory.
+    #[error("the recording of room {0} has more than {mib} MiB: a shorter retention keeps less", mib = RECORDING_BYTES_MAX >> 20)]
+    TooLarge(RoomId),
+    /// Recorded bytes that cannot be read.
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+    /// No rules for the room.
+    #[error("room {0} has no rules: add a [[rooms]] table whose pattern matches to the file of --config")]
+    NoRules(RoomId),
+    /// The record has no beginning, or has a hole.
+    #[error("room {room} cannot be resolved again: {why}")]
+    Unresolvable {
+        /// The room.
+        room: RoomId,
+        /// What is missing.
+        why: String,
+    },
+    /// There is no such contest.
+    #[error("no contest {contest:?}{round} in the {verdicts} recorded verdicts of room {room}", round = .round.map(|r| format!(" with round {r}")).unwrap_or_default())]
+    NoContest {
+        /// The room.
+        room: RoomId,
+        /// The contest.
+        contest: String,
+        /// The round, when one was asked for.
+        round: Option<u64>,
+        /// Verdicts that there are.
+        verdicts: usize,
+    },
+    /// A dump that cannot be read or written.
+    #[error(transparent)]
+    Dump(#[from] dump::DumpError),
+}
+
+/// What a journal kept of one life of a room.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recording {
+    /// The room.
+    pub room: RoomId,
+    /// Its life.
+    pub era: u64,
+    /// The last recorded verdict's number.
+    pub seq: u64,
+    /// The last snapshot.
+    pub snapshot: Option<StoredSnapshot>,
+    /// Encoded verdict batches, all that were kept, in order.
+    pub verdicts: Vec<Bytes>,
+    /// Encoded entries, all that were kept, in stream order.
+    pub entries: Vec<(StreamId, Bytes)>,
+}
+
+/// What resolving a recording again came to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Replayed {
+    /// The room.
+    pub room: String,
+    /// Its life.
+    pub era: u64,
+    /// The first verdict that was resolved again: 1 unless the beginning was trimmed.
+    pub from: u64,
+    /// The last one.
+    pub to: u64,
+    /// How many.
+    pub verdicts: usize,
+    /// Those that came out otherwise, and actions whose recorded order is not that of their stamps: one line each.
+    pub deviations: Vec<String>,
+    /// Contests' winners, as far as they were resolved again.
+    #[serde(skip)]
+    winners: Vec<Stamp>,
+}
+
+impl Recording {
+    /// Reads a room, which may go on playing meanwhile.
+    ///
+    /// # Errors
+    /// When the journal does not work, the room is not there or too large.
+    pub async fn read(journal: &dyn Journal, room: &RoomId) -> Result<Self, ReplayError> {
+        let stored = journal.load(room).await?;
+        if stored.era == 0 {
+            return Err(ReplayError::NoRoom(room.clone()));
+        }
+        let mut bytes = stored.snapshot.as_ref().map_or(0, |s| s.bytes.len());
+        let mut check = |more: usize| {
+            bytes += more;
+            if bytes > RECORDING_BYTES_MAX { Err(ReplayError::TooLarge(room.clone())) } else { Ok(()) }
+        };
+        let (mut batches, mut seq) = (Vec::new(), 0);
+        loop {
+            let page = journal.verdicts(room, seq, READ_ENTRIES_MAX).await?;
+            if page.era != stored.era {
+                return Err(ReplayError::Changed(room.clone()));
+            }
+            let Some(last) = page.batches.last() else { break };
+            check(page.batches.iter().map(Bytes::len).sum())?;
+            seq = verdicts::decode(last)?.verdicts.last().map_or(seq, |v| v.seq);
+            batches.extend(page.batches);
+            if seq >= page.seq {
+                break;
+            }
+        }
+        // Behind the verdicts, so that every event of theirs is in it.
+        let entries = journal.read(room, StreamId::default()).await?;
+        check(entries.iter().map(|(_, bytes)| bytes.len()).sum())?;
+        let seq = seq.max(stored.seq);
+        Ok(Self { room: room.clone(), era: stored.era, seq, snapshot: stored.snapshot, verdicts: batches, entries })
+    }
+
+    /// The recorded verdicts, in order.
+    ///
+    /// # Errors
+    /// When one cannot be read.
+    pub fn decode_verdicts(&self) -> Result<Vec<Verdict>, ReplayError> {
+        let mut all = Vec::new();
+        for batch in &self.verdicts {
+            all.extend(verdicts::decode(batch)?.verdicts);
+        }
+        Ok(all)
+    }
+
+    /// Resolves the room again, from its beginning if that was kept, otherwise from the last snapshot.
+    ///
+    /// # Errors
+    /// When there is neither, or something between was trimmed or cannot be read.
+    pub fn resolve(&self, rules: &RulesBook) -> Result<Replayed, ReplayError> {
+        let unresolvable = |why: String| ReplayError::Unresolvable { room: self.room.clone(), why };
+        let recorded = self.decode_verdicts()?;
+        if let Some(hole) = recorded.windows(2).find(|pair| pair[1].seq != pair[0].seq + 1) {
+            return Err(unresolvable(format!("verdict {} is followed by {}", hole[0].seq, hole[1].seq)));
+        }
+        let rules = || rules.rules_for(&self.room).ok_or_else(|| ReplayError::NoRules(self.room.clone()));
+        if recorded.first().map_or(self.seq == 0, |first| first.seq == 1) {
+            match self.resolve_from(Room::new(self.era, rules()?), &recorded) {
+                // The events of the first verdicts may be trimmed before these are.
+                Err(_) if self.snapshot.is_some() => {}
+                done => return done.map_err(unresolvable),
+            }
+        }
+        let Some(snapshot) = &self.snapshot else {
+            let first = recorded.first().map_or(1, |v| v.seq);
+            return Err(unresolvable(format!("the verdicts before {first} were trimmed, and there is no snapshot")));
+        };
+        let room = Room::restore(&snapshot.bytes, rules()?).map_err(|e| unresolvable(e.to_string()))?;
+        self.resolve_from(room, &recorded).map_err(unresolvable)
+    }
+
+    fn resolve_from(&self, mut room: Room, recorded: &[Verdict]) -> Result<Replayed, String> {
+        let from = room.seq() + 1;
+        let entries: Vec<_> = self.entries.iter().map(|(at, bytes)| (*at, entry::decode(bytes))).collect();
+        let mut winners = Vec::new();
+        let replay = AssertUnwindSafe(|| {
+            worker::replay(&mut room, &entries, &self.verdicts, |room, verdict| {
+                if verdict.contest.as_deref().is_some_and(|contest| room.is_winner(contest, verdict.stamp)) {
+                    winners.push(verdict.stamp);
+                }
+            })
+        });
+        let (verdicts, mut deviations) = catch_unwind(replay).map_err(|_| "the rules panicked".to_owned())??;
+        if room.seq() != self.seq {
+            deviations.push(format!("{verdicts} verdicts lead to {}, the record says {}", room.seq(), self.seq));
+        }
+        deviations.extend(disorder(recorded.iter().filter(|v| v.seq >= from)));
+        Ok(Replayed { room: self.room.to_string(), era: self.era, from, to: room.seq(), verdicts, deviations, winners })
+    }
+}
+
+/// Actions that were decided before one with a lower stamp. Joining and leaving may lie below what was resolved: they
+/// are what makes a gateway count.
+fn disorder<'a>(recorded: impl Iterator<Item = &'a Verdict>) -> Vec<String> {
+    let (mut lines, mut last): (Vec<String>, Option<&Verdict>) = (Vec::new(), None);
+    for verdict in recorded.filter(|v| v.kind == VerdictKind::Data && !v.flags.has(Flags::UNPROVEN)) {
+        if let Some(before) = last.filter(|before| before.stamp > verdict.stamp) {
+            lines.push(format!("verdict {}: its stamp lies before that of verdict {}", verdict.seq, before.seq));
+        } else {
+            last = Some(verdict);
+        }
+    }
+    lines
+}
