@@ -15,7 +15,8 @@ const SCRIPT: Duration = Duration::from_secs(120);
 /// Runs a script to its end, on a machine that has what it needs; prints what it printed.
 fn run(command: &mut Command) {
     let shown = format!("{command:?}");
-    let child = command.current_dir(env!("CARGO_MANIFEST_DIR")).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child =
+        command.current_dir(env!("CARGO_MANIFEST_DIR")).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let child = match child.spawn() {
         Ok(child) => child,
         Err(error) => return skip(&shown, &error.to_string()),

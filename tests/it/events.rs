@@ -124,7 +124,10 @@ async fn a_gateway_that_goes_ends_its_sessions_with_1001() {
     let (code, reason) = ann.close_code().await;
     assert_eq!((code, reason.is_empty()), (1001, false));
     let life = watcher.life(&ann.id).await;
-    assert_eq!((life.first().map(String::as_str), &life[life.len() - 2..]), (Some("open"), &["end 1001".into(), "close".into()][..]));
+    assert_eq!(
+        (life.first().map(String::as_str), &life[life.len() - 2..]),
+        (Some("open"), &["end 1001".into(), "close".into()][..])
+    );
     assert_eq!(life.len(), 23, "what was sent before is taken in: {life:?}");
     assert_eq!(scene.gateway.process.code(), Some(0));
 }

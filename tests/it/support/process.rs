@@ -85,9 +85,7 @@ impl Process {
     #[track_caller]
     pub(crate) fn fails(mut self, code: i32) -> String {
         assert_eq!(self.code(), Some(code));
-        until("its last line", || {
-            self.lines().iter().rev().find_map(|line| line.strip_prefix("lasthit: ").map(str::to_owned))
-        })
+        until("its last line", || self.lines().iter().rev().find_map(|line| line.strip_prefix("lasthit: ").map(str::to_owned)))
     }
 
     /// The address in the line that holds `text`.
