@@ -1,4 +1,4 @@
-//! Drives a gateway's [`Core`]: one lock around it, a task per journal step, an outbox per session. This is the gateway
+//! Drives a gateway's `Core`: one lock around it, a task per journal step, an outbox per session. This is the gateway
 //! without the WebSocket; `front` puts sockets before it, and a server that has sockets of its own uses it directly.
 
 use std::sync::Arc;

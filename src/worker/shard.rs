@@ -122,8 +122,12 @@ impl Shard {
     }
 
     pub(super) fn surveyed(&mut self, survey: Survey, shared: &mut Shared) {
-        let State::Surveying { buffer } = &mut self.state else { return };
-        let buffer = std::mem::take(buffer);
+        let buffer = match &mut self.state {
+            State::Surveying { buffer } => std::mem::take(buffer),
+            // The answer to an earlier survey came first: what was missed between the two is known by this one alone.
+            State::Live if survey.append > self.append => Vec::new(),
+            State::Live | State::Following => return,
+        };
         self.state = State::Live;
         self.append = survey.append;
         self.commit = survey.commit.max(self.commit);
