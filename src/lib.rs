@@ -14,6 +14,8 @@ pub mod roles;
 pub mod rules;
 pub mod runtime;
 pub mod shutdown;
+#[cfg(test)]
+mod sim;
 pub mod telemetry;
 pub mod testing;
 pub mod types;
