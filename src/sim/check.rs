@@ -153,7 +153,11 @@ fn arrivals(world: &World) {
 
 /// Order: whoever may have been beaten by what a dead gateway took along is flagged (rule R7).
 fn unproven(world: &World) {
+    let mut store = world.store.clone();
     for ((room, era), log) in &world.ledger.rooms {
+        let shard = ShardId::of(room, store.shards());
+        let known = store.survey(shard, false).expect("a shard").gateways;
+        let watermarks: BTreeMap<Incarnation, u64> = known.iter().map(|g| (g.incarnation, g.watermark.ns)).collect();
         let mut appended: BTreeSet<(Incarnation, u64)> = BTreeSet::new();
         let mut deaths: BTreeMap<Incarnation, u64> = BTreeMap::new();
         let mut opened: BTreeMap<Incarnation, u64> = BTreeMap::new();
@@ -170,7 +174,9 @@ fn unproven(world: &World) {
             if appended.contains(&(lost.incarnation, lost.arrival_ns)) || lost.arrival_ns < opened[&lost.incarnation] {
                 continue;
             }
-            let within = |v: &&Verdict| v.stamp.moment.ns > lost.arrival_ns && v.stamp.moment.ns <= *death;
+            // What came in under a published watermark would have been moved above it.
+            let above = lost.arrival_ns.max(watermarks.get(&lost.incarnation).map_or(0, |w| *w));
+            let within = |v: &&Verdict| v.stamp.moment.ns > above && v.stamp.moment.ns <= *death;
             for verdict in log.verdicts.iter().filter(|v| v.kind == VerdictKind::Data).filter(within) {
                 assert!(
                     verdict.flags.has(Flags::UNPROVEN),

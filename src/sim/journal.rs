@@ -1,5 +1,6 @@
 //! The journal between the processes: requests travel, execute at one moment, and their answers travel back; or not.
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -18,9 +19,9 @@ pub(super) const LEASE_MS: u64 = 80;
 
 pub(super) enum Call {
     Register(ShardId, Incarnation),
-    Append(Arc<Flush>),
-    Verdicts { room: RoomId, after: u64, entries_max: usize, reading: Reading, incarnation: Incarnation },
-    Heads(ShardId, Vec<RoomId>, Incarnation),
+    Append { flush: Arc<Flush>, sent: Cell<u32> },
+    Verdicts { room: RoomId, after: u64, entries_max: usize, reading: Reading },
+    Heads(ShardId, Vec<RoomId>),
     Heartbeat(Incarnation, Vec<ShardId>),
     Owners,
     Claim { shard: ShardId, from: Option<Lease>, worker: Incarnation },
@@ -60,6 +61,9 @@ impl World {
 
     /// Sends a request; its answer, or the request itself, may be lost, and it may execute after its sender gave up.
     pub(super) fn send(&mut self, by: Pid, call: Rc<Call>) {
+        if let Call::Append { sent, .. } = &*call {
+            sent.set(sent.get() + 1);
+        }
         let delay = self.delay();
         if self.chance(self.options.lost_per_mille) {
             let executes = self.below(3) > 0;
@@ -95,14 +99,14 @@ impl World {
         let now_ms = self.now / MS;
         Ok(match call {
             Call::Register(shard, incarnation) => Answer::Registered(self.store.register(*shard, *incarnation)?),
-            Call::Append(flush) => {
+            Call::Append { flush, .. } => {
                 let (answer, bell) = self.store.append(flush, now_ms)?;
                 self.trace(|| format!("append {:?} {} of {:?} up to {} ms: {}", flush.shard, flush.number, flush.incarnation, flush.watermark.ns as f64 / MS as f64, if bell.is_some() { "new" } else { "not new" }));
                 self.ring(bell);
                 Answer::Appended(answer)
             }
             Call::Verdicts { room, after, entries_max, .. } => Answer::Page(self.store.verdicts(room, *after, *entries_max)),
-            Call::Heads(shard, rooms, _) => Answer::Heads(self.store.heads(*shard, rooms)?),
+            Call::Heads(shard, rooms) => Answer::Heads(self.store.heads(*shard, rooms)?),
             Call::Heartbeat(worker, owned) => Answer::Alive(self.store.heartbeat(*worker, owned, LEASE_MS, now_ms)),
             Call::Owners => Answer::Owners(self.store.owners()),
             Call::Claim { shard, from, worker } => Answer::Claimed(self.store.claim(*shard, *from, *worker)?),

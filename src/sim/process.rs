@@ -1,5 +1,6 @@
 //! The processes as their drivers drive them: a gateway around its core, a worker around its core.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
@@ -192,11 +193,11 @@ impl World {
         let incarnation = self.gateways[index].incarnation;
         match action {
             GatewayAction::Register(shard) => self.call(pid, Call::Register(shard, incarnation)),
-            GatewayAction::Append { flush, .. } => self.call(pid, Call::Append(flush)),
+            GatewayAction::Append { flush, .. } => self.call(pid, Call::Append { flush, sent: Cell::new(0) }),
             GatewayAction::Read { room, after, entries_max, reading } => {
-                self.call(pid, Call::Verdicts { room, after, entries_max, reading, incarnation });
+                self.call(pid, Call::Verdicts { room, after, entries_max, reading });
             }
-            GatewayAction::ReadHeads(shard, rooms) => self.call(pid, Call::Heads(shard, rooms, incarnation)),
+            GatewayAction::ReadHeads(shard, rooms) => self.call(pid, Call::Heads(shard, rooms)),
             GatewayAction::Deliver(session, delivery) => {
                 let Some(conn) = self.gateways[index].sessions.get(&session).copied() else { return };
                 if matches!(delivery, Delivery::Close { .. }) {
@@ -228,7 +229,7 @@ impl World {
         let me = self.gateways[index].incarnation;
         self.with_gateway(index, |core, now| match (call, answer) {
             (Call::Register(shard, _), Answer::Registered(record)) => core.registered(*shard, &record),
-            (Call::Append(flush), Answer::Appended(answer)) => core.appended(flush, &answer, now),
+            (Call::Append { flush, sent }, Answer::Appended(answer)) => core.appended(flush, &answer, sent.get() > 1, now),
             (Call::Verdicts { room, after, reading, .. }, Answer::Page(page)) => {
                 core.page(room, *after, *reading, &page).expect("a page");
             }

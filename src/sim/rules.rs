@@ -7,7 +7,7 @@ use crate::types::Audience;
 
 #[derive(Debug, Default)]
 pub(super) struct Race {
-    won: BTreeSet<String>,
+    pub(super) won: BTreeSet<String>,
     pub(super) slow: bool,
 }
 

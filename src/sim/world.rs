@@ -104,7 +104,6 @@ pub(super) enum Channel {
     Bells(usize, ShardId),
     Pushes(Incarnation),
     ToClient(u64),
-    FromClient(u64),
 }
 
 pub(super) enum Happening {

@@ -256,7 +256,10 @@ pub(crate) fn replay(
             Err(error) => hold.read_unreadable(*at, error.to_string()),
         }
         let all = hold.release(usize::MAX, |_| Moment { timeline: u32::MAX, ns: u64::MAX });
-        events.extend(all.into_iter().map(|held| ((held.stamp.incarnation, held.stamp.ordinal), held)));
+        for held in all {
+            // What came first under an ordinal counts: a death may have been written before the last entries were read.
+            events.entry((held.stamp.incarnation, held.stamp.ordinal)).or_insert(held);
+        }
     }
     let (mut count, mut deviations) = (0, Vec::new());
     for bytes in batches {

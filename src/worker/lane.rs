@@ -36,6 +36,8 @@ pub(super) struct Lane {
     pub(super) room: Option<Box<Room>>,
     /// Entries lie unread in the journal: nothing is released before they are read.
     pub(super) reading: bool,
+    /// What is being read or loaded was asked for before the last survey: it is read again, to the tail that counts (rule R2).
+    pub(super) stale: bool,
     /// Entries that came by bell meanwhile.
     pub(super) buffer: Vec<(StreamId, Bytes)>,
     pub(super) hold: Resequencer,
@@ -68,6 +70,7 @@ impl Lane {
             phase: Phase::Loading,
             room: None,
             reading: false,
+            stale: false,
             buffer: Vec::new(),
             hold: Resequencer::default(),
             position: StreamId::default(),

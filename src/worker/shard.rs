@@ -122,10 +122,15 @@ impl Shard {
     }
 
     pub(super) fn surveyed(&mut self, survey: Survey, shared: &mut Shared) {
-        let State::Surveying { buffer } = &mut self.state else { return };
-        let buffer = std::mem::take(buffer);
+        let buffer = match &mut self.state {
+            State::Following => return,
+            State::Surveying { buffer } => std::mem::take(buffer),
+            // The answer to an earlier survey came first, and saw less.
+            State::Live if survey.append > self.append => Vec::new(),
+            State::Live => return,
+        };
         self.state = State::Live;
-        self.append = survey.append;
+        self.append = self.append.max(survey.append);
         self.commit = survey.commit.max(self.commit);
         for record in survey.gateways {
             let gateway = self.gateways.entry(record.incarnation).or_default();
@@ -140,7 +145,7 @@ impl Shard {
                     lane.reading = true;
                     shared.act(Action::Read { shard: self.id, room, after: lane.position });
                 }
-                Some(_) => {}
+                Some(lane) => lane.stale = true,
             }
         }
         if self.announce {
@@ -223,13 +228,25 @@ impl Shard {
             return;
         }
         lane.reading = false;
-        let buffer = std::mem::take(&mut lane.buffer);
+        let buffer = if lane.stale { Vec::new() } else { std::mem::take(&mut lane.buffer) };
         for (at, bytes) in entries.iter().chain(&buffer) {
             let gateways = &self.gateways;
             lane.take_in(*at, bytes, shared.now_ns, |g| gateways.get(&g).map_or(Moment::default(), |g| g.watermark));
         }
         self.waiting.insert(room.clone());
+        self.read_again(room, shared);
         self.advance(room, shared);
+    }
+
+    /// Reads on when what was read or loaded is older than the last survey.
+    fn read_again(&mut self, room: &RoomId, shared: &mut Shared) {
+        if let Some(lane) = self.lanes.get_mut(room)
+            && matches!(lane.phase, Phase::Idle | Phase::Busy)
+            && std::mem::take(&mut lane.stale)
+        {
+            lane.reading = true;
+            shared.act(Action::Read { shard: self.id, room: room.clone(), after: lane.position });
+        }
     }
 
     fn advance_waiting(&mut self, shared: &mut Shared) {
@@ -408,11 +425,14 @@ impl Shard {
                 Err(error) => lane.hold.read_unreadable(at, error.to_string()),
             }
         }
-        for (at, bytes) in std::mem::take(&mut lane.buffer) {
+        // Between a stale read and the bells that came after it something may be missing.
+        let buffer = if lane.stale { Vec::new() } else { std::mem::take(&mut lane.buffer) };
+        for (at, bytes) in buffer {
             lane.take_in(at, &bytes, shared.now_ns, watermark_of);
         }
         lane.position = lane.position.max(loaded.cursor);
         self.waiting.insert(room.clone());
+        self.read_again(room, shared);
     }
 
     fn queue_commit(&mut self, room: &RoomId) {
@@ -554,8 +574,8 @@ impl Shard {
     pub(super) fn fenced(&mut self, record: &GatewayRecord, shared: &mut Shared) {
         let gateway = self.gateways.entry(record.incarnation).or_default();
         gateway.fencing = false;
+        // Its watermark counts when its last bells were heard (rule R2): its death comes behind them.
         gateway.fenced = true;
-        gateway.watermark = record.watermark;
         let rooms: Vec<RoomId> = self.lanes.keys().cloned().collect();
         for room in rooms {
             self.advance(&room, shared);
@@ -587,11 +607,16 @@ impl Shard {
         } else {
             lane.phase = Phase::Idle;
             lane.empty_since_ns = None;
-            let gateways = &self.gateways;
-            for (at, bytes) in buffer {
-                lane.take_in(at, &bytes, shared.now_ns, |g| gateways.get(&g).map_or(Moment::default(), |g| g.watermark));
+            if lane.stale {
+                lane.buffer = buffer;
+            } else {
+                let gateways = &self.gateways;
+                for (at, bytes) in buffer {
+                    lane.take_in(at, &bytes, shared.now_ns, |g| gateways.get(&g).map_or(Moment::default(), |g| g.watermark));
+                }
             }
             self.waiting.insert(room.clone());
+            self.read_again(room, shared);
             self.advance(room, shared);
         }
     }
