@@ -221,7 +221,7 @@ impl Core {
             return;
         }
         session.open = Some((verdict.seq, verdict.body.clone()));
-        (session.era, session.seen) = (era, verdict.seq);
+        session.era = era;
         match session.since {
             Some(since) if since.era == era && since.seq >= verdict.seq => {
                 let reason = format!("since {since} is ahead of the room, which is at {era}.{}", verdict.seq - 1);
