@@ -1,6 +1,6 @@
 //! A room's state, and the one place where events become verdicts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::contests::Contests;
 use super::recent::Recent;
@@ -8,7 +8,7 @@ use super::resequence::Held;
 use crate::limits::BODY_BYTES_MAX;
 use crate::rules::{Act, Decision, Happening, Rules, Ruling, What};
 use crate::types::{
-    Audience, EventKind, Flags, Incarnation, Moment, Outcome, PlayerId, Role, SessionId, Stamp, Verdict, VerdictKind,
+    Audience, EventKind, Flags, Incarnation, Moment, Outcome, PlayerId, Role, SessionId, Verdict, VerdictKind,
 };
 use crate::wire::action;
 
@@ -224,12 +224,10 @@ impl Room {
         }
     }
 
-    /// Whether a gateway has to hear of a verdict: it holds the session, or a session that may see it.
+    /// Gateways with sessions that see every verdict.
     #[must_use]
-    pub fn concerns(&self, gateway: Incarnation, verdict: &Verdict) -> bool {
-        let own: Stamp = verdict.stamp;
-        own.incarnation == gateway
-            || verdict.audience == Audience::Room
-            || self.sessions.iter().any(|(session, member)| session.gateway == gateway && member.role == Role::Server)
+    pub fn watching(&self) -> BTreeSet<Incarnation> {
+        let servers = self.sessions.iter().filter(|(_, member)| member.role == Role::Server);
+        servers.map(|(session, _)| session.gateway).collect()
     }
 }

@@ -164,6 +164,7 @@ impl Resolving {
         let Self { shard, epoch, id, mut room, events, poisoned, snapshot } = self;
         let from = room.seq();
         let before: Vec<Incarnation> = gateways(&room);
+        let mut watching = room.watching();
         let mut batch = VerdictBatch { era: room.era(), verdicts: Vec::with_capacity(events.len()) };
         for held in &events {
             let void = poisoned.contains(&held.stamp).then_some(RULES_FAILED);
@@ -181,8 +182,11 @@ impl Resolving {
         concerned.extend(before);
         concerned.sort_unstable();
         concerned.dedup();
+        // A game server that leaves with this batch may see what came before that.
+        watching.extend(room.watching());
         let bytes = verdicts::encode(&batch);
-        let pushes = concerned.into_iter().map(|gateway| (gateway, push_for(gateway, &room, &batch, &bytes))).collect();
+        let push = |gateway| (gateway, push_for(gateway, watching.contains(&gateway), &batch, &bytes));
+        let pushes = concerned.into_iter().map(push).collect();
         let snapshot = snapshot.then(|| room.snapshot());
         let (to, mut tally) = (room.seq(), Tally::default());
         batch.verdicts.iter().for_each(|verdict| tally.count(verdict));
@@ -198,8 +202,9 @@ fn gateways(room: &Room) -> Vec<Incarnation> {
 }
 
 /// The part of a batch that concerns a gateway; the whole batch's bytes where that is everything.
-fn push_for(gateway: Incarnation, room: &Room, batch: &VerdictBatch, whole: &Bytes) -> Bytes {
-    let concerned: Vec<bool> = batch.verdicts.iter().map(|v| v.audience == Audience::Room || room.concerns(gateway, v)).collect();
+fn push_for(gateway: Incarnation, watches: bool, batch: &VerdictBatch, whole: &Bytes) -> Bytes {
+    let concerns = |v: &Verdict| watches || v.audience == Audience::Room || v.stamp.incarnation == gateway;
+    let concerned: Vec<bool> = batch.verdicts.iter().map(concerns).collect();
     if concerned.iter().all(|c| *c) {
         return whole.clone();
     }
