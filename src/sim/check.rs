@@ -63,30 +63,29 @@ fn true_order(room: &str, log: &RoomLog) {
 }
 
 fn winners(log: &RoomLog) -> impl Iterator<Item = ((&str, u64), &Verdict)> {
-    log.verdicts.iter().filter_map(|v| {
-        // A granted `next` names the contest as well: it begins the round that it names.
-        let contest = v.contest.as_deref()?;
-        (v.outcome == Outcome::Granted && !is_next(log, v)).then_some(((contest, v.round), v))
-    })
-}
-
-fn is_next(log: &RoomLog, verdict: &Verdict) -> bool {
     use crate::types::EventKind;
-    let event = events(log).get(&(verdict.stamp.incarnation, verdict.stamp.ordinal)).cloned();
-    event.is_some_and(|(_, kind)| match kind {
-        EventKind::Data(bytes) => crate::wire::action::decode(&bytes).is_ok_and(|a| a.op == "next"),
+    let events = events(log);
+    // A granted `next` names the contest as well: it begins the round that it names.
+    let hits = move |v: &Verdict| match events.get(&(v.stamp.incarnation, v.stamp.ordinal)) {
+        Some((_, EventKind::Data(bytes))) => crate::wire::action::decode(bytes).is_ok_and(|action| action.op == "hit"),
         _ => false,
-    })
+    };
+    let granted = log.verdicts.iter().filter(move |v| v.outcome == Outcome::Granted && hits(v));
+    granted.filter_map(|v| v.contest.as_deref().map(|contest| ((contest, v.round), v)))
 }
 
 type Named = BTreeMap<(Incarnation, u64), (Stamp, crate::types::EventKind)>;
 
-/// The events of a room by their names; what an incarnation said first under an ordinal counts.
+/// The events of a room by their names. What is not above its gateway's last ordinal does not count (rule R3).
 fn events(log: &RoomLog) -> Named {
-    let mut named = Named::new();
+    let (mut named, mut last) = (Named::new(), BTreeMap::new());
     for (_, entry) in entries(log) {
         for event in &entry.events {
-            named.entry((entry.incarnation, event.ordinal)).or_insert_with(|| (entry.stamp(event), event.kind.clone()));
+            let last = last.entry(entry.incarnation).or_insert(0);
+            if event.ordinal > *last {
+                *last = event.ordinal;
+                named.insert((entry.incarnation, event.ordinal), (entry.stamp(event), event.kind.clone()));
+            }
         }
     }
     named

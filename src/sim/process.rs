@@ -318,9 +318,7 @@ impl World {
                 core.committed(commit.shard, commit.lease, commit.number, &answer, now);
             }
             (Call::Fence { shard, .. }, Answer::Fenced(answer)) => core.fenced(*shard, &answer, now),
-            (Call::Death { shard, gateway, entry, .. }, Answer::Death(answer)) => {
-                core.death_written(*shard, &entry.room, *gateway, &answer, now);
-            }
+            (Call::Death { shard, .. }, Answer::Death(answer)) => core.death_written(*shard, &answer),
             (Call::EndRoom { shard, room, .. }, Answer::RoomEnded(answer)) => core.room_ended(*shard, room, &answer, now),
             (Call::Release { .. } | Call::Publish(..), Answer::Nothing) => {}
             _ => unreachable!("an answer to another question"),

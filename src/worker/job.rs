@@ -296,7 +296,7 @@ fn forced(recorded: &Verdict) -> Option<&str> {
 
 /// The entry that ends a dead gateway's sessions in a room: Error and Close for each, stamped just above the last
 /// that the gateway has there (rule R6). The raw stamp is the moment of the death, for rule R7.
-pub(super) fn death_entry(hold: &Resequencer, gateway: Incarnation, now: Moment) -> Option<Entry> {
+pub(crate) fn death_entry(hold: &Resequencer, gateway: Incarnation, now: Moment) -> Option<Entry> {
     use crate::types::{Event, EventKind};
     let (last_ordinal, last) = hold.last_read(gateway)?;
     let arrival = Arrival { ns: last.ns + 1, raw_ns: Some(now.ns), ..Arrival::default() };

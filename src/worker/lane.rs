@@ -1,6 +1,6 @@
 //! The serial executor of one room inside a worker: what it has read, what it holds, what it resolved.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 
@@ -55,8 +55,9 @@ pub(super) struct Lane {
     pub(super) poisoned: BTreeSet<Stamp>,
     /// In the queue for the next commit.
     pub(super) to_commit: bool,
-    /// Gateways whose death is being written here.
-    pub(super) deaths: BTreeSet<Incarnation>,
+    /// Gateways whose death was written here, and the last ordinal that was read of them then: once more was read, that
+    /// death came too early and counts as a duplicate.
+    pub(super) deaths: BTreeMap<Incarnation, u64>,
     pub(super) empty_since_ns: Option<u64>,
     snapshot_seq: u64,
     snapshot_bytes: u64,
@@ -81,7 +82,7 @@ impl Lane {
             queued: false,
             poisoned: BTreeSet::new(),
             to_commit: false,
-            deaths: BTreeSet::new(),
+            deaths: BTreeMap::new(),
             empty_since_ns: None,
             snapshot_seq: 0,
             snapshot_bytes: 0,

@@ -267,10 +267,11 @@ impl Shard {
         let dead: Vec<Incarnation> = lane.hold.gateways().filter(|g| self.gateways.get(g).is_some_and(|g| g.fenced)).collect();
         for gateway in dead {
             let now = Moment { timeline: shared.limits.timeline, ns: shared.now_ns };
-            if !lane.deaths.contains(&gateway)
+            let Some((last, _)) = lane.hold.last_read(gateway) else { continue };
+            if lane.deaths.get(&gateway) != Some(&last)
                 && let Some(entry) = death_entry(&lane.hold, gateway, now)
             {
-                lane.deaths.insert(gateway);
+                lane.deaths.insert(gateway, last);
                 let entry = FlushEntry { room: room.clone(), top: entry.top(), bytes: entry::encode(&entry) };
                 shared.act(Action::Death { shard: self.id, lease: self.lease, gateway, entry });
             }
@@ -579,13 +580,6 @@ impl Shard {
         let rooms: Vec<RoomId> = self.lanes.keys().cloned().collect();
         for room in rooms {
             self.advance(&room, shared);
-        }
-    }
-
-    /// A death entry was written; its bell brings it. Written again if it is not there after the next survey.
-    pub(super) fn death_written(&mut self, room: &RoomId, gateway: Incarnation) {
-        if let Some(lane) = self.lanes.get_mut(room) {
-            lane.deaths.remove(&gateway);
         }
     }
 
