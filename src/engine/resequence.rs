@@ -50,9 +50,7 @@ struct Unproven {
 
 impl Unproven {
     fn covers(&self, stamp: Stamp) -> bool {
-        stamp.incarnation != self.dead
-            && stamp.moment > self.above
-            && self.until.is_none_or(|until| stamp.moment <= until)
+        stamp.incarnation != self.dead && stamp.moment > self.above && self.until.is_none_or(|until| stamp.moment <= until)
     }
 }
 
@@ -89,15 +87,7 @@ impl Resequencer {
             if self.unproven.iter().any(|stretch| stretch.covers(stamp)) {
                 arrival.flags = arrival.flags.with(Flags::UNPROVEN);
             }
-            let held = Held {
-                at,
-                stamp,
-                arrival,
-                session: entry.session(event),
-                kind,
-                unreadable: None,
-                read_ns: now_ns,
-            };
+            let held = Held { at, stamp, arrival, session: entry.session(event), kind, unreadable: None, read_ns: now_ns };
             self.runs.entry(entry.incarnation).or_default().push_back(held);
             self.held += 1;
         }

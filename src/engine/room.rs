@@ -7,9 +7,7 @@ use super::recent::Recent;
 use super::resequence::Held;
 use crate::limits::BODY_BYTES_MAX;
 use crate::rules::{Act, Decision, Happening, Rules, Ruling, What};
-use crate::types::{
-    Audience, EventKind, Flags, Incarnation, Moment, Outcome, PlayerId, Role, SessionId, Verdict, VerdictKind,
-};
+use crate::types::{Audience, EventKind, Flags, Incarnation, Moment, Outcome, PlayerId, Role, SessionId, Verdict, VerdictKind};
 use crate::wire::action;
 
 /// A session inside a room.

@@ -55,7 +55,6 @@ impl RoomView {
         self.sessions.retain(|s| *s != session);
         self.servers.retain(|s| *s != session);
     }
-
 }
 
 impl Session {

@@ -7,9 +7,7 @@ use super::ledger::RoomLog;
 use super::rules::Race;
 use super::world::World;
 use crate::engine::Room;
-use crate::types::{
-    Audience, Entry, Flags, Incarnation, Outcome, Role, RoomId, ShardId, Stamp, StreamId, Verdict, VerdictKind,
-};
+use crate::types::{Audience, Entry, Flags, Incarnation, Outcome, Role, RoomId, ShardId, Stamp, StreamId, Verdict, VerdictKind};
 use crate::wire::entry;
 
 /// All of them.
@@ -35,15 +33,24 @@ fn entries(log: &RoomLog) -> impl Iterator<Item = (StreamId, Entry)> + '_ {
 /// Order: verdicts follow the stamps. An Open may lie below what was released before it was read (rule R3), and what a
 /// worker writes for a dead gateway is stamped where that gateway stopped.
 fn order(room: &str, log: &RoomLog) {
-    let deaths: BTreeSet<(Incarnation, u64)> =
-        entries(log).filter(|(_, e)| e.death).flat_map(|(_, e)| e.events.into_iter().map(move |v| (e.incarnation, v.ordinal))).collect();
+    let deaths: BTreeSet<(Incarnation, u64)> = entries(log)
+        .filter(|(_, e)| e.death)
+        .flat_map(|(_, e)| e.events.into_iter().map(move |v| (e.incarnation, v.ordinal)))
+        .collect();
     let mut last: Option<&Verdict> = None;
     for verdict in &log.verdicts {
         if verdict.kind == VerdictKind::Open || deaths.contains(&(verdict.stamp.incarnation, verdict.stamp.ordinal)) {
             continue;
         }
         if let Some(last) = last {
-            assert!(last.stamp < verdict.stamp, "order: {room}: seq {} at {:?} comes before seq {} at {:?}", last.seq, last.stamp, verdict.seq, verdict.stamp);
+            assert!(
+                last.stamp < verdict.stamp,
+                "order: {room}: seq {} at {:?} comes before seq {} at {:?}",
+                last.seq,
+                last.stamp,
+                verdict.seq,
+                verdict.stamp
+            );
         }
         last = Some(verdict);
     }
@@ -56,8 +63,18 @@ fn true_order(room: &str, log: &RoomLog) {
     for verdict in log.verdicts.iter().filter(|v| v.outcome == Outcome::Denied("late".to_owned()) && !flagged(v)) {
         let contest = verdict.contest.as_deref().expect("late for a contest");
         if let Some(winner) = winners.get(&(contest, verdict.round)) {
-            assert!(winner.stamp.moment <= verdict.stamp.moment, "order: {room}: {contest} went to seq {} although seq {} arrived first", winner.seq, verdict.seq);
-            assert_eq!(verdict.behind_ns, Some(verdict.stamp.moment.since(winner.stamp.moment)), "order: {room}: the margin of seq {}", verdict.seq);
+            assert!(
+                winner.stamp.moment <= verdict.stamp.moment,
+                "order: {room}: {contest} went to seq {} although seq {} arrived first",
+                winner.seq,
+                verdict.seq
+            );
+            assert_eq!(
+                verdict.behind_ns,
+                Some(verdict.stamp.moment.since(winner.stamp.moment)),
+                "order: {room}: the margin of seq {}",
+                verdict.seq
+            );
         }
     }
 }
@@ -242,7 +259,11 @@ fn liveness(world: &World) {
         for gateway in &world.gateways {
             assert!(gateway.core.is_some(), "liveness: a gateway is not back");
             let fenced = survey.gateways.iter().any(|g| g.incarnation == gateway.incarnation && g.fenced);
-            assert!(!fenced, "liveness: gateway {:?} lives, is fenced in shard {shard} and does not know it", gateway.incarnation);
+            assert!(
+                !fenced,
+                "liveness: gateway {:?} lives, is fenced in shard {shard} and does not know it",
+                gateway.incarnation
+            );
         }
     }
     for ((room, era), log) in &world.ledger.rooms {

@@ -125,15 +125,10 @@ impl World {
         let fresh = self.chance(150);
         let client = &mut self.clients[index];
         client.asked = client.seen.filter(|_| !fresh);
-        let joining = Joining {
-            room: client.room.clone(),
-            player: client.player.clone(),
-            role: client.role,
-            since: client.asked,
-        };
+        let joining =
+            Joining { room: client.room.clone(), player: client.player.clone(), role: client.role, since: client.asked };
         let id = self.conns.len() as u64 + 1;
-        let conn =
-            Conn { client: index, gateway, start: self.gateways[gateway].start, session: None, last_arrival_ns: self.now };
+        let conn = Conn { client: index, gateway, start: self.gateways[gateway].start, session: None, last_arrival_ns: self.now };
         self.conns.insert(id, conn);
         self.clients[index].conn = Some(id);
         self.clients[index].welcomed = false;
@@ -315,7 +310,9 @@ impl World {
 
     fn told(&mut self, index: usize, from: Option<u64>, frames: &VerdictFrames) {
         let verdict = frames.verdict();
-        self.trace(|| format!("client {index} is told {} {:?} {:?} {:?}", verdict.seq, verdict.kind, verdict.id, verdict.outcome));
+        self.trace(|| {
+            format!("client {index} is told {} {:?} {:?} {:?}", verdict.seq, verdict.kind, verdict.id, verdict.outcome)
+        });
         let client = &mut self.clients[index];
         assert!(client.welcomed, "contiguity: client {index} gets a verdict before its welcome");
         let told = client.told.last_mut().expect("a welcome came first");

@@ -101,7 +101,16 @@ impl World {
             Call::Register(shard, incarnation) => Answer::Registered(self.store.register(*shard, *incarnation)?),
             Call::Append { flush, .. } => {
                 let (answer, bell) = self.store.append(flush, now_ms)?;
-                self.trace(|| format!("append {:?} {} of {:?} up to {} ms: {}", flush.shard, flush.number, flush.incarnation, flush.watermark.ns as f64 / MS as f64, if bell.is_some() { "new" } else { "not new" }));
+                self.trace(|| {
+                    format!(
+                        "append {:?} {} of {:?} up to {} ms: {}",
+                        flush.shard,
+                        flush.number,
+                        flush.incarnation,
+                        flush.watermark.ns as f64 / MS as f64,
+                        if bell.is_some() { "new" } else { "not new" }
+                    )
+                });
                 self.ring(bell);
                 Answer::Appended(answer)
             }

@@ -57,7 +57,7 @@ fn many_seeds() {
                     let mut failed = Vec::new();
                     loop {
                         let seed = next.fetch_add(1, Ordering::Relaxed);
-                        if seed >= from + count || failed.len() >= 30 {
+                        if seed >= from + count || failed.len() >= 8 {
                             return failed;
                         }
                         if catch_unwind(AssertUnwindSafe(|| play(seed))).is_err() {

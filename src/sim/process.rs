@@ -9,8 +9,8 @@ use super::client::Message;
 use super::journal::{Answer, Call, LEASE_MS};
 use super::rules::Race;
 use super::world::{Channel, Happening, Kind, Listening, MS, Pid, TIMELINE, US, World};
-use crate::gateway::core::{Action as GatewayAction, Core as GatewayCore};
 use crate::gateway::Delivery;
+use crate::gateway::core::{Action as GatewayAction, Core as GatewayCore};
 use crate::journal::Bell;
 use crate::limits::HEADS_INTERVAL;
 use crate::rules::RulesBook;
@@ -390,4 +390,3 @@ impl World {
         (0..self.gateways.len()).filter(|i| self.gateways[*i].core.is_some()).collect()
     }
 }
-

@@ -65,23 +65,6 @@ impl Options {
             trace: false,
         }
     }
-
-    /// A quiet world, for scenarios.
-    pub(super) fn quiet() -> Self {
-        Self {
-            rooms: 1,
-            gateways: 2,
-            workers: 1,
-            clients: 0,
-            active_ns: 100 * MS,
-            faults: Vec::new(),
-            fault_interval_ns: 0,
-            lost_per_mille: 0,
-            late_per_mille: 0,
-            room_linger_ns: 60_000 * MS,
-            trace: false,
-        }
-    }
 }
 
 /// A process: which, and which start of it.
@@ -108,28 +91,52 @@ pub(super) enum Channel {
 
 pub(super) enum Happening {
     /// A request reaches the journal.
-    Execute { by: Pid, call: Rc<Call>, answered: bool },
-    Answered { call: Rc<Call>, answer: Answer },
+    Execute {
+        by: Pid,
+        call: Rc<Call>,
+        answered: bool,
+    },
+    Answered {
+        call: Rc<Call>,
+        answer: Answer,
+    },
     /// No answer came: the outcome is unknown.
     Unanswered(Rc<Call>),
     /// Something that a worker listens to.
     Connect(Listening),
-    Bell { shard: ShardId, generation: u64, bell: Option<Bell> },
-    Push { incarnation: Incarnation, generation: u64, push: Option<Bytes> },
+    Bell {
+        shard: ShardId,
+        generation: u64,
+        bell: Option<Bell>,
+    },
+    Push {
+        incarnation: Incarnation,
+        generation: u64,
+        push: Option<Bytes>,
+    },
     ShardIsFree,
     Job(Job),
     Tick,
     Turn,
     CheckHeads,
     /// Bytes reach the machine: the true arrival.
-    Arrive { conn: u64, message: Message },
-    Deliver { conn: u64, delivery: Delivery },
+    Arrive {
+        conn: u64,
+        message: Message,
+    },
+    Deliver {
+        conn: u64,
+        delivery: Delivery,
+    },
     SessionOver(u64),
     ConnectionLost(u64),
     ClientStep(usize),
     Rally,
     Fault,
-    Revive { kind: Kind, index: usize },
+    Revive {
+        kind: Kind,
+        index: usize,
+    },
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -139,7 +146,6 @@ pub(super) enum Listening {
 }
 
 pub(super) struct World {
-    pub(super) seed: u64,
     pub(super) options: Options,
     rng: StdRng,
     pub(super) now: u64,
@@ -163,7 +169,6 @@ impl World {
     pub(super) fn new(seed: u64, options: Options) -> Self {
         let name = |i: usize| RoomId::new(&format!("{}{i}", if i == 1 { "slow" } else { "room" })).expect("a name");
         let mut world = Self {
-            seed,
             rng: StdRng::seed_from_u64(seed),
             now: 1_000 * MS,
             agenda: BTreeMap::new(),
