@@ -69,6 +69,11 @@ impl Resequencer {
     /// Takes in an entry read at `at`. `last_watermark` is what its gateway last promised, for entries that a worker
     /// wrote after fencing it: what is held above it may have been beaten by what the dead gateway lost (rule R7).
     pub fn read(&mut self, at: StreamId, entry: &Entry, last_watermark: Moment, now_ns: u64) {
+        let known = self.read.get(&entry.incarnation).map_or(0, |(ordinal, _)| *ordinal);
+        if entry.death && entry.events.iter().any(|event| event.ordinal <= known) {
+            // Written twice, or before the gateway's last entries were read: then another one follows.
+            return;
+        }
         for event in &entry.events {
             let stamp = entry.stamp(event);
             if self.read.get(&entry.incarnation).is_some_and(|(ordinal, _)| *ordinal >= event.ordinal) {

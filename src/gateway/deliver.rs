@@ -422,13 +422,13 @@ impl Core {
 
     /// Compares all rooms with the journal: after the pushes were subscribed again, and slowly always (rule C5).
     pub(crate) fn check_heads(&mut self) {
+        self.beat();
         let mut rooms: std::collections::BTreeMap<ShardId, Vec<RoomId>> = std::collections::BTreeMap::new();
         for (room, view) in &self.rooms {
             rooms.entry(view.shard).or_default().push(room.clone());
         }
         for (shard, mut rooms) in rooms {
             rooms.sort_unstable();
-            self.beat(shard);
             self.act_on(Action::ReadHeads(shard, rooms));
         }
     }

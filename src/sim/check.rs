@@ -97,6 +97,10 @@ type Named = BTreeMap<(Incarnation, u64), (Stamp, crate::types::EventKind)>;
 fn events(log: &RoomLog) -> Named {
     let (mut named, mut last) = (Named::new(), BTreeMap::new());
     for (_, entry) in entries(log) {
+        let known = last.get(&entry.incarnation).copied().unwrap_or(0);
+        if entry.death && entry.events.iter().any(|event| event.ordinal <= known) {
+            continue;
+        }
         for event in &entry.events {
             let last = last.entry(entry.incarnation).or_insert(0);
             if event.ordinal > *last {

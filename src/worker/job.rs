@@ -253,19 +253,18 @@ pub(crate) fn replay(
     entries: &[(StreamId, Result<Entry, DecodeError>)],
     batches: &[Bytes],
 ) -> Result<(usize, Vec<String>), String> {
-    let mut events: HashMap<(Incarnation, u64), Held> = HashMap::new();
+    // Read as the worker read them: the same entries count as duplicates.
+    let marks: Vec<_> = room.marks().collect();
+    let mut hold = Resequencer::resume(std::iter::empty(), marks.into_iter());
     for (at, entry) in entries {
-        let mut hold = Resequencer::default();
         match entry {
             Ok(entry) => hold.read(*at, entry, Moment::default(), 0),
             Err(error) => hold.read_unreadable(*at, error.to_string()),
         }
-        let all = hold.release(usize::MAX, |_| Moment { timeline: u32::MAX, ns: u64::MAX });
-        for held in all {
-            // What came first under an ordinal counts: a death may have been written before the last entries were read.
-            events.entry((held.stamp.incarnation, held.stamp.ordinal)).or_insert(held);
-        }
     }
+    let all = hold.release(usize::MAX, |_| Moment { timeline: u32::MAX, ns: u64::MAX });
+    let mut events: HashMap<(Incarnation, u64), Held> =
+        all.into_iter().map(|held| ((held.stamp.incarnation, held.stamp.ordinal), held)).collect();
     let (mut count, mut deviations) = (0, Vec::new());
     for bytes in batches {
         for recorded in verdicts::decode(bytes).map_err(|e| e.to_string())?.verdicts {
