@@ -81,3 +81,6 @@ pub mod replay;
 pub mod telemetry;
 
 pub mod testing;
+
+#[cfg(test)]
+mod sim;

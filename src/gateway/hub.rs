@@ -2,6 +2,7 @@
 //! without the WebSocket; `front` puts sockets before it, and a server that has sockets of its own uses it directly.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -313,14 +314,21 @@ impl Hub {
 
     async fn append(self, flush: Arc<Flush>) {
         let began = Instant::now();
-        let answer = self.insist("append", || self.0.journal.append(&flush)).await;
+        let sent = AtomicU32::new(0);
+        let answer = self
+            .insist("append", || {
+                sent.fetch_add(1, Ordering::Relaxed);
+                self.0.journal.append(&flush)
+            })
+            .await;
         metrics::histogram!(names::APPEND_SECONDS).record(began.elapsed().as_secs_f64());
         if matches!(answer, Appended::Stored(_)) {
             metrics::counter!(names::FLUSHES_TOTAL).increment(1);
         } else {
             tracing::warn!(shard = flush.shard.0, ?answer, "this gateway was taken for dead: it starts again");
         }
-        self.with(|state| state.core.appended(&flush, &answer, clock::monotonic_ns()));
+        let repeated = sent.into_inner() > 1;
+        self.with(|state| state.core.appended(&flush, &answer, repeated, clock::monotonic_ns()));
     }
 
     async fn read(self, room: RoomId, after: u64, entries_max: usize, reading: Reading) {

@@ -349,18 +349,10 @@ impl Core {
         }
     }
 
-    /// The answer to [`Action::Death`].
-    pub(crate) fn death_written(
-        &mut self,
-        shard: ShardId,
-        room: &RoomId,
-        gateway: Incarnation,
-        answer: &Leased<()>,
-        now_ns: u64,
-    ) {
-        match answer {
-            Leased::Done(()) => self.with(shard, now_ns, |shard, _| shard.death_written(room, gateway)),
-            Leased::Lost => self.lose(shard),
+    /// The answer to [`Action::Death`]; its bell brings what was written.
+    pub(crate) fn death_written(&mut self, shard: ShardId, answer: &Leased<()>) {
+        if *answer == Leased::Lost {
+            self.lose(shard);
         }
     }
 

@@ -164,6 +164,7 @@ impl Resolving {
         let Self { shard, epoch, id, mut room, events, poisoned, snapshot } = self;
         let from = room.seq();
         let before: Vec<Incarnation> = gateways(&room);
+        let mut watching = room.watching();
         let mut batch = VerdictBatch { era: room.era(), verdicts: Vec::with_capacity(events.len()) };
         for held in &events {
             let void = poisoned.contains(&held.stamp).then_some(RULES_FAILED);
@@ -181,8 +182,11 @@ impl Resolving {
         concerned.extend(before);
         concerned.sort_unstable();
         concerned.dedup();
+        // A game server that leaves with this batch may see what came before that.
+        watching.extend(room.watching());
         let bytes = verdicts::encode(&batch);
-        let pushes = concerned.into_iter().map(|gateway| (gateway, push_for(gateway, &room, &batch, &bytes))).collect();
+        let push = |gateway| (gateway, push_for(gateway, watching.contains(&gateway), &batch, &bytes));
+        let pushes = concerned.into_iter().map(push).collect();
         let snapshot = snapshot.then(|| room.snapshot());
         let (to, mut tally) = (room.seq(), Tally::default());
         batch.verdicts.iter().for_each(|verdict| tally.count(verdict));
@@ -198,8 +202,9 @@ fn gateways(room: &Room) -> Vec<Incarnation> {
 }
 
 /// The part of a batch that concerns a gateway; the whole batch's bytes where that is everything.
-fn push_for(gateway: Incarnation, room: &Room, batch: &VerdictBatch, whole: &Bytes) -> Bytes {
-    let concerned: Vec<bool> = batch.verdicts.iter().map(|v| v.audience == Audience::Room || room.concerns(gateway, v)).collect();
+fn push_for(gateway: Incarnation, watches: bool, batch: &VerdictBatch, whole: &Bytes) -> Bytes {
+    let concerns = |v: &Verdict| watches || v.audience == Audience::Room || v.stamp.incarnation == gateway;
+    let concerned: Vec<bool> = batch.verdicts.iter().map(concerns).collect();
     if concerned.iter().all(|c| *c) {
         return whole.clone();
     }
@@ -250,16 +255,18 @@ pub(crate) fn replay(
     batches: &[Bytes],
     mut seen: impl FnMut(&Room, &Verdict),
 ) -> Result<(usize, Vec<String>), String> {
-    let mut events: HashMap<(Incarnation, u64), Held> = HashMap::new();
+    // Read as the worker read them: the same entries count as duplicates.
+    let marks: Vec<_> = room.marks().collect();
+    let mut hold = Resequencer::resume(std::iter::empty(), marks.into_iter());
     for (at, entry) in entries {
-        let mut hold = Resequencer::default();
         match entry {
             Ok(entry) => hold.read(*at, entry, Moment::default(), 0),
             Err(error) => hold.read_unreadable(*at, error.to_string()),
         }
-        let all = hold.release(usize::MAX, |_| Moment { timeline: u32::MAX, ns: u64::MAX });
-        events.extend(all.into_iter().map(|held| ((held.stamp.incarnation, held.stamp.ordinal), held)));
     }
+    let all = hold.release(usize::MAX, |_| Moment { timeline: u32::MAX, ns: u64::MAX });
+    let mut events: HashMap<(Incarnation, u64), Held> =
+        all.into_iter().map(|held| ((held.stamp.incarnation, held.stamp.ordinal), held)).collect();
     let (mut count, mut deviations) = (0, Vec::new());
     for bytes in batches {
         for recorded in verdicts::decode(bytes).map_err(|e| e.to_string())?.verdicts {
@@ -312,7 +319,7 @@ fn forced(recorded: &Verdict) -> Option<&str> {
 
 /// The entry that ends a dead gateway's sessions in a room: Error and Close for each, stamped just above the last
 /// that the gateway has there (rule R6). The raw stamp is the moment of the death, for rule R7.
-pub(super) fn death_entry(hold: &Resequencer, gateway: Incarnation, now: Moment) -> Option<Entry> {
+pub(crate) fn death_entry(hold: &Resequencer, gateway: Incarnation, now: Moment) -> Option<Entry> {
     use crate::types::{Event, EventKind};
     let (last_ordinal, last) = hold.last_read(gateway)?;
     let arrival = Arrival { ns: last.ns + 1, raw_ns: Some(now.ns), ..Arrival::default() };

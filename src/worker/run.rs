@@ -66,7 +66,7 @@ enum Input {
     Done(Done),
     Committed(Arc<Commit>, Committed),
     Fenced(ShardId, Leased<GatewayRecord>),
-    Death(ShardId, RoomId, Incarnation, Leased<()>),
+    Death(ShardId, Leased<()>),
     RoomEnded(ShardId, RoomId, Leased<bool>),
     /// Another worker let a shard go, or such news may have been missed.
     ShardIsFree,
@@ -195,7 +195,7 @@ impl Worker {
                 metrics::counter!(names::GATEWAY_DEATHS_TOTAL).increment(1);
                 self.core.fenced(shard, &answer, now);
             }
-            Input::Death(shard, room, gateway, answer) => self.core.death_written(shard, &room, gateway, &answer, now),
+            Input::Death(shard, answer) => self.core.death_written(shard, &answer),
             Input::RoomEnded(shard, room, answer) => self.core.room_ended(shard, &room, &answer, now),
             Input::ShardIsFree => self.core.shard_is_free(now),
             Input::Trouble(what, error) => {
@@ -317,7 +317,7 @@ impl Worker {
             }),
             Action::Death { shard, lease, gateway, entry } => self.insist("write death", move || {
                 let (journal, entry) = (journal.clone(), entry.clone());
-                async move { journal.death(shard, lease, gateway, &entry).await.map(|a| Input::Death(shard, entry.room, gateway, a)) }
+                async move { journal.death(shard, lease, gateway, &entry).await.map(|answer| Input::Death(shard, answer)) }
             }),
             Action::EndRoom { shard, lease, room, seq } => self.insist("end room", move || {
                 let (journal, room) = (journal.clone(), room.clone());
