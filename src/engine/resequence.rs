@@ -70,11 +70,9 @@ impl Resequencer {
     /// wrote after fencing it: what is held above it may have been beaten by what the dead gateway lost (rule R7).
     pub fn read(&mut self, at: StreamId, entry: &Entry, last_watermark: Moment, now_ns: u64) {
         let known = self.read.get(&entry.incarnation).map_or(0, |(ordinal, _)| *ordinal);
-        if entry.death && entry.events.iter().any(|event| event.ordinal <= known) {
-            // Written twice, or before the gateway's last entries were read: then another one follows.
-            return;
-        }
-        for event in &entry.events {
+        // Written twice, or before the gateway's last entries were read: then another one follows.
+        let stale = entry.death && entry.events.iter().any(|event| event.ordinal <= known);
+        for event in entry.events.iter().filter(|_| !stale) {
             let stamp = entry.stamp(event);
             if self.read.get(&entry.incarnation).is_some_and(|(ordinal, _)| *ordinal >= event.ordinal) {
                 continue;

@@ -260,7 +260,7 @@ fn held(ordinal: u64, (session, what, contest, id): (u64, usize, u64, u64)) -> H
     let kind = match what {
         0 => EventKind::Open { player: PlayerId::new(&format!("p{session}")).expect("a name"), role },
         1 if session == 0 => action("spawn", args("hp")),
-        4 if ordinal % 5 == 0 => EventKind::Close,
+        4 if ordinal.is_multiple_of(5) => EventKind::Close,
         _ => action("hit", args("damage")),
     };
     let incarnation = incarnation(session as usize % 2);

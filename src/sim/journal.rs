@@ -118,14 +118,27 @@ impl World {
             Call::Heads(shard, rooms) => Answer::Heads(self.store.heads(*shard, rooms)?),
             Call::Heartbeat(worker, owned) => Answer::Alive(self.store.heartbeat(*worker, owned, LEASE_MS, now_ms)),
             Call::Owners => Answer::Owners(self.store.owners()),
-            Call::Claim { shard, from, worker } => Answer::Claimed(self.store.claim(*shard, *from, *worker)?),
+            Call::Claim { shard, from, worker } => {
+                let answer = self.store.claim(*shard, *from, *worker)?;
+                self.trace(|| format!("claim of {shard:?} by {worker:?} from {from:?}: {answer:?}"));
+                Answer::Claimed(answer)
+            }
             Call::Release { shard, lease } => {
                 self.store.release(*shard, *lease)?;
                 Answer::Nothing
             }
-            Call::Survey { shard, rooms } => Answer::Survey(self.store.survey(*shard, *rooms)?),
-            Call::Load { room, .. } => Answer::Stored(self.store.load(room)),
-            Call::Read { room, after, .. } => Answer::Entries(self.store.read(room, *after)),
+            Call::Survey { shard, rooms } => {
+                self.trace(|| format!("survey of {shard:?}"));
+                Answer::Survey(self.store.survey(*shard, *rooms)?)
+            }
+            Call::Load { room, .. } => {
+                self.trace(|| format!("load {room}"));
+                Answer::Stored(self.store.load(room))
+            }
+            Call::Read { room, after, .. } => {
+                self.trace(|| format!("read {room} after {after:?}"));
+                Answer::Entries(self.store.read(room, *after))
+            }
             Call::Commit(commit) => Answer::Committed(self.commit(commit)?),
             Call::Publish(gateway, push) => {
                 self.publish(*gateway, push);

@@ -259,8 +259,8 @@ impl World {
 
     fn death_of(&self, g: usize) -> Moment {
         let entries = self.store.read(&room(), StreamId::default());
-        let death = entries.iter().map(|(_, bytes)| entry::decode(bytes).expect("an entry"));
-        let death = death.filter(|e| e.death && e.incarnation == incarnation(g)).next_back();
+        let mut death = entries.iter().map(|(_, bytes)| entry::decode(bytes).expect("an entry"));
+        let death = death.rfind(|e| e.death && e.incarnation == incarnation(g));
         death.and_then(|e| e.events[0].arrival.raw_ns).map_or(Moment::default(), Self::moment)
     }
 }

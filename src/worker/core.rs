@@ -118,6 +118,8 @@ pub(crate) struct Core {
     shards: BTreeMap<ShardId, Shard>,
     claiming: BTreeSet<ShardId>,
     wanted: Vec<ShardId>,
+    /// Shards whose living owner did not list them when they were last looked for.
+    suspected: BTreeMap<ShardId, Lease>,
     living: Vec<WorkerRecord>,
     shared: Shared,
     heartbeat_at_ns: u64,
@@ -135,6 +137,7 @@ impl Core {
             shards: BTreeMap::new(),
             claiming: BTreeSet::new(),
             wanted: Vec::new(),
+            suspected: BTreeMap::new(),
             living: Vec::new(),
             shared: Shared { limits, now_ns: 0, actions: Vec::new(), queue: VecDeque::new(), running: 0 },
             heartbeat_at_ns: 0,
@@ -260,9 +263,16 @@ impl Core {
         for shard in std::mem::take(&mut self.wanted) {
             let from = owners.get(usize::from(shard.0)).copied().flatten();
             let lives = |lease: Lease| lease.owner != self.me && self.living.iter().any(|w| w.incarnation == lease.owner);
-            if from.is_some_and(lives) || self.stopping || self.shards.contains_key(&shard) {
+            if self.stopping || self.shards.contains_key(&shard) {
                 continue;
             }
+            // An owner that lives and does not say so twice in a row does not know it: its claim was never answered.
+            if let Some(lease) = from.filter(|lease| lives(*lease))
+                && self.suspected.insert(shard, lease) != Some(lease)
+            {
+                continue;
+            }
+            self.suspected.remove(&shard);
             self.claiming.insert(shard);
             self.shared.act(Action::Claim { shard, from });
         }
