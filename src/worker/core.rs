@@ -117,6 +117,9 @@ pub(crate) struct Core {
     shards_total: u16,
     shards: BTreeMap<ShardId, Shard>,
     claiming: BTreeSet<ShardId>,
+    /// Steps under way by shard. A shard that was lost is not claimed again before they are answered: an answer to an
+    /// earlier ownership would pass for one to this.
+    unanswered: BTreeMap<ShardId, usize>,
     wanted: Vec<ShardId>,
     /// Shards whose living owner did not list them when they were last looked for.
     suspected: BTreeMap<ShardId, Lease>,
@@ -136,6 +139,7 @@ impl Core {
             shards_total,
             shards: BTreeMap::new(),
             claiming: BTreeSet::new(),
+            unanswered: BTreeMap::new(),
             wanted: Vec::new(),
             suspected: BTreeMap::new(),
             living: Vec::new(),
@@ -157,7 +161,28 @@ impl Core {
             self.start_jobs();
             self.hand_over();
         }
-        std::mem::take(&mut self.shared.actions)
+        let actions = std::mem::take(&mut self.shared.actions);
+        for action in &actions {
+            if let Action::Survey { shard, .. }
+            | Action::Load { shard, .. }
+            | Action::Read { shard, .. }
+            | Action::Fence { shard, .. }
+            | Action::Death { shard, .. }
+            | Action::EndRoom { shard, .. } = action
+            {
+                *self.unanswered.entry(*shard).or_default() += 1;
+            }
+        }
+        actions
+    }
+
+    fn answered(&mut self, shard: ShardId) {
+        if let Some(count) = self.unanswered.get_mut(&shard) {
+            *count -= 1;
+            if *count == 0 {
+                self.unanswered.remove(&shard);
+            }
+        }
     }
 
     /// Whether a quick one is among them.
@@ -263,7 +288,7 @@ impl Core {
         for shard in std::mem::take(&mut self.wanted) {
             let from = owners.get(usize::from(shard.0)).copied().flatten();
             let lives = |lease: Lease| lease.owner != self.me && self.living.iter().any(|w| w.incarnation == lease.owner);
-            if self.stopping || self.shards.contains_key(&shard) {
+            if self.stopping || self.shards.contains_key(&shard) || self.unanswered.contains_key(&shard) {
                 continue;
             }
             // An owner that lives and does not say so twice in a row does not know it: its claim was never answered.
@@ -309,16 +334,19 @@ impl Core {
 
     /// The answer to [`Action::Survey`].
     pub(crate) fn surveyed(&mut self, shard: ShardId, survey: Survey, now_ns: u64) {
+        self.answered(shard);
         self.with(shard, now_ns, |shard, shared| shard.surveyed(survey, shared));
     }
 
     /// The answer to [`Action::Load`].
     pub(crate) fn stored(&mut self, shard: ShardId, room: RoomId, stored: StoredRoom, now_ns: u64) {
+        self.answered(shard);
         self.with(shard, now_ns, |shard, shared| shard.stored(room, stored, shared));
     }
 
     /// The answer to [`Action::Read`].
     pub(crate) fn read(&mut self, shard: ShardId, room: &RoomId, entries: &[(StreamId, Bytes)], now_ns: u64) {
+        self.answered(shard);
         self.with(shard, now_ns, |shard, shared| shard.read(room, entries, shared));
     }
 
@@ -350,6 +378,7 @@ impl Core {
 
     /// The answer to [`Action::Fence`].
     pub(crate) fn fenced(&mut self, shard: ShardId, answer: &Leased<GatewayRecord>, now_ns: u64) {
+        self.answered(shard);
         match answer {
             Leased::Done(record) => self.with(shard, now_ns, |shard, shared| {
                 shared.act(Action::Complain(format!("gateway {} is fenced: it kept its rooms waiting", record.incarnation)));
@@ -361,6 +390,7 @@ impl Core {
 
     /// The answer to [`Action::Death`]; its bell brings what was written.
     pub(crate) fn death_written(&mut self, shard: ShardId, answer: &Leased<()>) {
+        self.answered(shard);
         if *answer == Leased::Lost {
             self.lose(shard);
         }
@@ -368,6 +398,7 @@ impl Core {
 
     /// The answer to [`Action::EndRoom`].
     pub(crate) fn room_ended(&mut self, shard: ShardId, room: &RoomId, answer: &Leased<bool>, now_ns: u64) {
+        self.answered(shard);
         match answer {
             Leased::Done(ended) => self.with(shard, now_ns, |shard, shared| shard.room_ended(room, *ended, shared)),
             Leased::Lost => self.lose(shard),
