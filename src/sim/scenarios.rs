@@ -235,15 +235,17 @@ fn a_fence_does_not_overtake_the_dead_gateways_last_bell() {
     let (mut stage, mut a, mut b) = two_inside();
     a.act(1, "a", 1_030 * MS);
     b.act(1, "b", 1_040 * MS);
+    let bell = b.flush(&mut stage.store, 1_050 * MS, false);
+    stage.bell(bell);
+    stage.settle();
     let last = a.flush(&mut stage.store, 1_050 * MS, false);
-    let later = b.flush(&mut stage.store, 1_050 * MS, false);
     let lease = stage.store.owners()[0].expect("an owner");
     let Ok(Leased::Done(record)) = stage.store.fence(SHARD, lease, Incarnation(1)) else { panic!("the lease is held") };
-    // The worker hears of the fence before either bell.
+    // The worker hears of the fence before it hears that bell.
     stage.worker.fenced(SHARD, &Leased::Done(record), stage.now);
     stage.collect();
+    stage.settle();
     stage.bell(last);
-    stage.bell(later);
     stage.settle();
     assert_eq!(stage.ids(), ["a", "b"]);
 }
