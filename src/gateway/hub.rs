@@ -287,11 +287,13 @@ impl Hub {
                         }
                         self.spawn(|hub| hub.append(flush));
                     }
-                    Action::Register(shard) => self.spawn(move |hub| async move {
-                        let incarnation = hub.0.state.lock().core.incarnation();
-                        let record = hub.insist("register", || hub.0.journal.register(shard, incarnation)).await;
-                        hub.with(|state| state.core.registered(shard, &record));
-                    }),
+                    Action::Register(shard) => {
+                        let incarnation = state.core.incarnation();
+                        self.spawn(move |hub| async move {
+                            let record = hub.insist("register", || hub.0.journal.register(shard, incarnation)).await;
+                            hub.with(|state| state.core.registered(shard, &record));
+                        });
+                    }
                     Action::Read { room, after, entries_max, reading } => {
                         self.spawn(move |hub| hub.read(room, after, entries_max, reading))
                     }

@@ -317,7 +317,7 @@ impl World {
             (Call::Commit(commit), Answer::Committed(answer)) => {
                 core.committed(commit.shard, commit.lease, commit.number, &answer, now);
             }
-            (Call::Fence { shard, .. }, Answer::Fenced(answer)) => core.fenced(*shard, &answer, now),
+            (Call::Fence { shard, lease, .. }, Answer::Fenced(answer)) => core.fenced(*shard, *lease, &answer, now),
             (Call::Death { shard, .. }, Answer::Death(answer)) => core.death_written(*shard, &answer),
             (Call::EndRoom { shard, room, .. }, Answer::RoomEnded(answer)) => core.room_ended(*shard, room, &answer, now),
             (Call::Release { .. } | Call::Publish(..), Answer::Nothing) => {}

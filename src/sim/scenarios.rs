@@ -242,7 +242,7 @@ fn a_fence_does_not_overtake_the_dead_gateways_last_bell() {
     let lease = stage.store.owners()[0].expect("an owner");
     let Ok(Leased::Done(record)) = stage.store.fence(SHARD, lease, Incarnation(1)) else { panic!("the lease is held") };
     // The worker hears of the fence before it hears that bell.
-    stage.worker.fenced(SHARD, &Leased::Done(record), stage.now);
+    stage.worker.fenced(SHARD, lease, &Leased::Done(record), stage.now);
     stage.collect();
     stage.settle();
     stage.bell(last);
@@ -351,7 +351,7 @@ fn what_is_read_after_a_death_may_be_unproven() {
     stage.now = 1_100 * MS;
     let lease = stage.store.owners()[0].expect("an owner");
     let answer = stage.store.fence(SHARD, lease, a.core.incarnation()).expect("a shard");
-    stage.worker.fenced(SHARD, &answer, stage.now);
+    stage.worker.fenced(SHARD, lease, &answer, stage.now);
     stage.collect();
     let deaths = stage.take(|action| matches!(action, WorkerAction::Death { .. }));
     let [WorkerAction::Death { gateway, entry, .. }] = &deaths[..] else { panic!("{deaths:?}") };

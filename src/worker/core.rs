@@ -88,6 +88,7 @@ pub(super) struct Shared {
     actions: Vec<Action>,
     queue: VecDeque<Queued>,
     running: usize,
+    tokens: u64,
 }
 
 #[derive(Debug)]
@@ -99,6 +100,12 @@ enum Queued {
 impl Shared {
     pub(super) fn act(&mut self, action: Action) {
         self.actions.push(action);
+    }
+
+    /// A number that was never given before.
+    pub(super) fn token(&mut self) -> u64 {
+        self.tokens += 1;
+        self.tokens
     }
 
     pub(super) fn enqueue(&mut self, job: Job) {
@@ -143,7 +150,7 @@ impl Core {
             wanted: Vec::new(),
             suspected: BTreeMap::new(),
             living: Vec::new(),
-            shared: Shared { limits, now_ns: 0, actions: Vec::new(), queue: VecDeque::new(), running: 0 },
+            shared: Shared { limits, now_ns: 0, actions: Vec::new(), queue: VecDeque::new(), running: 0, tokens: 0 },
             heartbeat_at_ns: 0,
             ticked_at_ns: 0,
             stopping: false,
@@ -166,7 +173,6 @@ impl Core {
             if let Action::Survey { shard, .. }
             | Action::Load { shard, .. }
             | Action::Read { shard, .. }
-            | Action::Fence { shard, .. }
             | Action::Death { shard, .. }
             | Action::EndRoom { shard, .. } = action
             {
@@ -376,9 +382,11 @@ impl Core {
         }
     }
 
-    /// The answer to [`Action::Fence`].
-    pub(crate) fn fenced(&mut self, shard: ShardId, answer: &Leased<GatewayRecord>, now_ns: u64) {
-        self.answered(shard);
+    /// The answer to [`Action::Fence`]; nothing when it failed: it is asked for again while it is needed.
+    pub(crate) fn fenced(&mut self, shard: ShardId, lease: Lease, answer: &Leased<GatewayRecord>, now_ns: u64) {
+        if self.shards.get(&shard).is_none_or(|s| s.lease != lease) {
+            return;
+        }
         match answer {
             Leased::Done(record) => self.with(shard, now_ns, |shard, shared| {
                 shared.act(Action::Complain(format!("gateway {} is fenced: it kept its rooms waiting", record.incarnation)));

@@ -31,6 +31,8 @@ pub(crate) enum Job {
 pub(crate) struct Resolving {
     pub(super) shard: ShardId,
     pub(super) epoch: u64,
+    /// Which lane of the room started it: a room that is loaded again has another.
+    pub(super) lane: u64,
     pub(super) id: RoomId,
     pub(super) room: Box<Room>,
     pub(super) events: Vec<Held>,
@@ -43,6 +45,7 @@ pub(crate) struct Resolving {
 pub(crate) struct Loading {
     pub(super) shard: ShardId,
     pub(super) epoch: u64,
+    pub(super) lane: u64,
     pub(super) id: RoomId,
     pub(super) stored: StoredRoom,
     pub(super) rules: Box<dyn Rules>,
@@ -59,6 +62,7 @@ impl std::fmt::Debug for Loading {
 pub(crate) struct Done {
     pub(super) shard: ShardId,
     pub(super) epoch: u64,
+    pub(super) lane: u64,
     pub(super) id: RoomId,
     pub(super) outcome: DoneOutcome,
 }
@@ -161,7 +165,7 @@ impl Job {
 
 impl Resolving {
     fn run(self) -> Done {
-        let Self { shard, epoch, id, mut room, events, poisoned, snapshot } = self;
+        let Self { shard, epoch, lane, id, mut room, events, poisoned, snapshot } = self;
         let from = room.seq();
         let before: Vec<Incarnation> = gateways(&room);
         let mut watching = room.watching();
@@ -174,7 +178,7 @@ impl Resolving {
                 Err(panic) => {
                     let message = panic.downcast_ref::<String>().cloned();
                     let message = message.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned())).unwrap_or_default();
-                    return Done { shard, epoch, id, outcome: DoneOutcome::Panicked { stamp: held.stamp, message } };
+                    return Done { shard, epoch, lane, id, outcome: DoneOutcome::Panicked { stamp: held.stamp, message } };
                 }
             }
         }
@@ -191,7 +195,7 @@ impl Resolving {
         let (to, mut tally) = (room.seq(), Tally::default());
         batch.verdicts.iter().for_each(|verdict| tally.count(verdict));
         let resolved = Resolved { from, to, verdicts: bytes, tally, pushes, snapshot };
-        Done { shard, epoch, id, outcome: DoneOutcome::Resolved(room, Box::new(resolved)) }
+        Done { shard, epoch, lane, id, outcome: DoneOutcome::Resolved(room, Box::new(resolved)) }
     }
 }
 
@@ -214,13 +218,13 @@ fn push_for(gateway: Incarnation, watches: bool, batch: &VerdictBatch, whole: &B
 
 impl Loading {
     fn run(self) -> Done {
-        let Self { shard, epoch, id, stored, rules } = self;
+        let Self { shard, epoch, lane, id, stored, rules } = self;
         let outcome = match catch_unwind(AssertUnwindSafe(|| bring_back(stored, rules))) {
             Ok(Ok(loaded)) => DoneOutcome::Loaded(Box::new(loaded)),
             Ok(Err(why)) => DoneOutcome::Unloadable(why),
             Err(_) => DoneOutcome::Unloadable("the rules panicked while the room was brought back".to_owned()),
         };
-        Done { shard, epoch, id, outcome }
+        Done { shard, epoch, lane, id, outcome }
     }
 }
 

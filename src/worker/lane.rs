@@ -32,6 +32,8 @@ pub(super) enum Phase {
 
 #[derive(Debug)]
 pub(super) struct Lane {
+    /// Names this lane: what a job of an earlier lane of the room brings is nobody's.
+    pub(super) token: u64,
     pub(super) phase: Phase,
     pub(super) room: Option<Box<Room>>,
     /// Entries lie unread in the journal: nothing is released before they are read.
@@ -66,8 +68,10 @@ pub(super) struct Lane {
 }
 
 impl Lane {
-    pub(super) fn new() -> Self {
+    /// A lane whose room is not in memory; `token` is no other lane's of this worker.
+    pub(super) fn new(token: u64) -> Self {
         Self {
+            token,
             phase: Phase::Loading,
             room: None,
             reading: false,

@@ -65,7 +65,7 @@ enum Input {
     Read(ShardId, RoomId, Vec<(StreamId, bytes::Bytes)>),
     Done(Done),
     Committed(Arc<Commit>, Committed),
-    Fenced(ShardId, Leased<GatewayRecord>),
+    Fenced(ShardId, Lease, Leased<GatewayRecord>),
     Death(ShardId, Leased<()>),
     RoomEnded(ShardId, RoomId, Leased<bool>),
     /// Another worker let a shard go, or such news may have been missed.
@@ -191,9 +191,9 @@ impl Worker {
             Input::Read(shard, room, entries) => self.core.read(shard, &room, &entries, now),
             Input::Done(done) => self.core.done(done, now),
             Input::Committed(commit, answer) => self.core.committed(commit.shard, commit.lease, commit.number, &answer, now),
-            Input::Fenced(shard, answer) => {
+            Input::Fenced(shard, lease, answer) => {
                 metrics::counter!(names::GATEWAY_DEATHS_TOTAL).increment(1);
-                self.core.fenced(shard, &answer, now);
+                self.core.fenced(shard, lease, &answer, now);
             }
             Input::Death(shard, answer) => self.core.death_written(shard, &answer),
             Input::RoomEnded(shard, room, answer) => self.core.room_ended(shard, &room, &answer, now),
@@ -313,7 +313,7 @@ impl Worker {
             }
             // Not insisted on: a journal that refuses the fence refuses the gateway's flushes too, so its silence starts anew.
             Action::Fence { shard, lease, gateway } => self.once("fence", async move {
-                journal.fence(shard, lease, gateway).await.map(|answer| Input::Fenced(shard, answer))
+                journal.fence(shard, lease, gateway).await.map(|answer| Input::Fenced(shard, lease, answer))
             }),
             Action::Death { shard, lease, gateway, entry } => self.insist("write death", move || {
                 let (journal, entry) = (journal.clone(), entry.clone());

@@ -188,7 +188,7 @@ impl Shard {
     }
 
     fn load(&mut self, room: &RoomId, shared: &mut Shared) {
-        self.lanes.insert(room.clone(), Lane::new());
+        self.lanes.insert(room.clone(), Lane::new(shared.token()));
         shared.act(Action::Load { shard: self.id, room: room.clone() });
     }
 
@@ -211,7 +211,7 @@ impl Shard {
         }
         match shared.limits.rules.rules_for(&room) {
             Some(rules) => {
-                let loading = Loading { shard: self.id, epoch: self.lease.epoch, id: room, stored, rules };
+                let loading = Loading { shard: self.id, epoch: self.lease.epoch, lane: lane.token, id: room, stored, rules };
                 shared.enqueue(Job::Load(Box::new(loading)));
             }
             None => {
@@ -335,6 +335,7 @@ impl Shard {
         Some(Job::Resolve(Resolving {
             shard: self.id,
             epoch: self.lease.epoch,
+            lane: lane.token,
             id: room.clone(),
             room: room_state,
             events,
@@ -345,7 +346,7 @@ impl Shard {
 
     pub(super) fn done(&mut self, done: Done, shared: &mut Shared) {
         let room = done.id;
-        let Some(lane) = self.lanes.get_mut(&room) else { return };
+        let Some(lane) = self.lanes.get_mut(&room).filter(|lane| lane.token == done.lane) else { return };
         match done.outcome {
             DoneOutcome::Resolved(state, resolved) => {
                 lane.room = Some(state);
@@ -381,7 +382,7 @@ impl Shard {
         {
             let poisoned = std::mem::take(&mut lane.poisoned);
             let buffer = std::mem::take(&mut lane.buffer);
-            *lane = Lane::new();
+            *lane = Lane::new(shared.token());
             lane.poisoned = poisoned;
             lane.buffer = buffer;
             shared.act(Action::Load { shard: self.id, room: room.clone() });
@@ -700,7 +701,7 @@ impl Shard {
         for room in reload {
             if let Some(lane) = self.lanes.get_mut(&room) {
                 let buffer = std::mem::take(&mut lane.buffer);
-                *lane = Lane::new();
+                *lane = Lane::new(shared.token());
                 lane.buffer = buffer;
                 shared.act(Action::Load { shard: self.id, room });
             }
