@@ -172,7 +172,9 @@ impl Curve {
     /// When the setting is out of bounds, or the processes cannot be started or measured.
     pub(crate) async fn measure(config: &CurveConfig, stop: &Arc<AtomicBool>) -> Result<Option<Self>> {
         config.check()?;
-        let began = Instant::now();
+        let started = Instant::now();
+        // Its first fleet may have to be built.
+        let mut began = None;
         let mut rng = StdRng::seed_from_u64(config.seed);
         let mut curve = Self { setting: config.clone(), load_average: [f64::MAX, 0.0], took_s: 0, points: Vec::new() };
         for gateways in [1, 2] {
@@ -187,6 +189,7 @@ impl Curve {
             guards.shuffle(&mut rng);
             for &guard_us in &guards {
                 let mut fleet = Fleet::start_with(Spawn::Redis { gateways: 2, workers: 1 }, Some(guard_us)).await?;
+                let began = *began.get_or_insert_with(Instant::now);
                 let mut failed = None;
                 for point in curve.points.iter_mut().filter(|point| point.guard_us == guard_us) {
                     // What is not used of a share goes to those behind it; a part of each is for starting and joining.
@@ -220,7 +223,7 @@ impl Curve {
                 }
             }
         }
-        curve.took_s = began.elapsed().as_secs();
+        curve.took_s = began.unwrap_or(started).elapsed().as_secs();
         Ok(Some(curve))
     }
 }

@@ -13,7 +13,7 @@ const COLUMN: f64 = 468.0;
 const TOP: f64 = 158.0;
 const PANEL_HEIGHT: f64 = 116.0;
 const ROW: f64 = 168.0;
-const HEIGHT: f64 = TOP + ROW * 4.0 + 62.0;
+const HEIGHT: f64 = TOP + ROW * 4.0 + 24.0;
 /// Of the scenarios, in their order; they differ in lightness, too.
 const COLOURS: [&str; SCENARIOS.len()] = ["#8a95a3", "#0f9d76", "#d1495b", "#2f6fde", "#e09f1f"];
 
@@ -21,20 +21,29 @@ const COLOURS: [&str; SCENARIOS.len()] = ["#8a95a3", "#0f9d76", "#d1495b", "#2f6
 struct Row {
     title: &'static str,
     value: fn(&Point) -> f64,
+    /// What is counted of it, and of that what has no flag.
+    count: Option<fn(&Point) -> (u64, Option<u64>)>,
     scale: fn(f64, f64) -> Scale,
     unit: &'static str,
 }
 
 const ROWS: [Row; 4] = [
     Row {
-        title: "wrong: the first sender did not win",
+        title: "the first sender did not win",
         value: |p| p.wrong_pct,
+        count: Some(|p| (p.wrong, Some(p.wrong_unflagged))),
         scale: |_, high| Scale::linear(high),
         unit: " %",
     },
-    Row { title: "a stamp was clamped", value: |p| p.clamped_pct, scale: |_, high| Scale::linear(high), unit: " %" },
-    Row { title: "send to verdict, median", value: |p| p.hold_p50_us, scale: Scale::logarithmic, unit: " µs" },
-    Row { title: "send to verdict, 99 % within", value: |p| p.hold_p99_us, scale: Scale::logarithmic, unit: " µs" },
+    Row {
+        title: "a stamp was clamped",
+        value: |p| p.clamped_pct,
+        count: Some(|p| (p.clamped, None)),
+        scale: |_, high| Scale::linear(high),
+        unit: " %",
+    },
+    Row { title: "send to verdict, median", value: |p| p.hold_p50_us, count: None, scale: Scale::logarithmic, unit: " µs" },
+    Row { title: "send to verdict, p99", value: |p| p.hold_p99_us, count: None, scale: Scale::logarithmic, unit: " µs" },
 ];
 
 /// A vertical axis: its ticks, from the lowest to the highest.
@@ -71,8 +80,8 @@ impl Scale {
 /// The command that draws it.
 pub(super) fn command(curve: &Curve) -> String {
     let guards: Vec<String> = curve.setting.guards_us.iter().map(u64::to_string).collect();
-    let (trials, seed, minutes) = (curve.setting.trials, curve.setting.seed, curve.setting.time.as_secs());
-    format!("loadtest curve --guards-us {} --trials {trials} --time {minutes}s --seed {seed} --svg FILE", guards.join(","))
+    let (trials, seed, seconds) = (curve.setting.trials, curve.setting.seed, curve.setting.time.as_secs());
+    format!("loadtest curve --guards-us {} --trials {trials} --time {seconds}s --seed {seed} --svg FILE", guards.join(","))
 }
 
 /// An SVG, complete in itself.
@@ -92,8 +101,11 @@ pub(crate) fn draw(curve: &Curve) -> String {
         "What the sweep's guard buys, and what it costs",
     );
     let races: u64 = curve.points.iter().map(|point| point.races).sum();
-    let line =
-        format!("Two rivals hit 0 to 200 µs apart; {} races, about {} a point", grouped(races), grouped(per_point(curve, races)));
+    let line = format!(
+        "Two rivals hit 0 to 200 µs apart, alone or with others in the background; {} races, about {} a point",
+        grouped(races),
+        grouped(per_point(curve, races))
+    );
     text(&mut svg, (36.0, 68.0), "font-size=\"14\" fill=\"#5b6776\"", &line);
     legend(&mut svg);
     for (column, name) in ["both rivals on one gateway", "on two gateways"].iter().enumerate() {
@@ -124,7 +136,7 @@ fn legend(svg: &mut String) {
     for (scenario, colour) in SCENARIOS.iter().zip(COLOURS) {
         let _ = writeln!(svg, "<circle cx=\"{:.1}\" cy=\"95\" r=\"5\" fill=\"{colour}\"/>", at + 5.0);
         text(svg, (at + 17.0, 99.5), "font-size=\"13\" fill=\"#2b3643\"", scenario.name);
-        at += 45.0 + 6.6 * scenario.name.chars().count() as f64;
+        at += 38.0 + 6.5 * scenario.name.chars().count() as f64;
     }
 }
 
@@ -134,10 +146,25 @@ fn panel(svg: &mut String, curve: &Curve, row: &Row, scale: &Scale, (left, top):
     let guards = &curve.setting.guards_us;
     let x = |at: usize| left + PANEL_WIDTH * (at as f64 + 0.5) / guards.len() as f64;
     text(svg, (left, top - 10.0), "font-size=\"13\" fill=\"#5b6776\"", row.title);
+    if let Some(count) = row.count {
+        let here: Vec<&Point> = curve.points.iter().filter(|point| point.gateways == gateways).collect();
+        let races = here.iter().map(|point| point.races).sum();
+        let counted: u64 = here.iter().map(|point| count(point).0).sum();
+        let unflagged: Option<u64> = here.iter().map(|point| count(point).1).sum();
+        let mut counted = format!("{} of {}", grouped(counted), grouped(races));
+        if let Some(unflagged) = unflagged {
+            let _ = write!(counted, ", {} without a flag", grouped(unflagged));
+        }
+        let style = "font-size=\"12.5\" font-weight=\"600\" fill=\"#2b3643\" text-anchor=\"end\"";
+        text(svg, (left + PANEL_WIDTH, top - 10.0), style, &counted);
+    }
     for (n, tick) in scale.ticks.iter().enumerate() {
         let colour = if n == 0 { "#8a95a3" } else { "#e6eaef" };
         let _ = writeln!(svg, "<path d=\"M{left:.1} {0:.1}H{1:.1}\" stroke=\"{colour}\"/>", y(*tick), left + PANEL_WIDTH);
-        let label = format!("{}{}", tick, row.unit);
+        let label = match row.unit {
+            " µs" if *tick >= 1000.0 => format!("{} ms", tick / 1000.0),
+            unit => format!("{tick}{unit}"),
+        };
         text(svg, (left - 8.0, y(*tick) + 4.0), "font-size=\"11.5\" fill=\"#5b6776\" text-anchor=\"end\"", &label);
     }
     for (n, guard) in guards.iter().enumerate() {
