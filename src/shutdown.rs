@@ -33,8 +33,8 @@ impl Shutdown {
         let token = self.token.clone();
         tokio::spawn(async move {
             let name = either(&mut terminate, &mut interrupt).await;
-            tracing::info!("{name}: draining, a second signal ends the process at once");
             token.cancel();
+            tracing::info!("{name}: draining, a second signal ends the process at once");
             let name = either(&mut terminate, &mut interrupt).await;
             tracing::warn!("{name} again: ending without having drained");
             std::process::exit(EXIT_UNDRAINED);

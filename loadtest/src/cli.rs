@@ -33,6 +33,36 @@ pub(crate) enum Command {
     ///     loadtest fair --spawn gateways=2,workers=1 --background 1000 --peer /tmp/peer --svg fair.svg
     #[command(verbatim_doc_comment)]
     Fair(FairArgs),
+    /// Measures what the guard of a gateway's sweep costs and buys: for each guard the decisions that were wrong or clamped,
+    /// and how long verdicts took.
+    ///
+    /// Starts a private redis-server, two gateways and a worker per guard, and lets rivals race on one gateway and on two:
+    /// idle, with others in the background, with hits in two pieces, and with several messages in one read. Exit code 0 when
+    /// there is a curve, 2 when there is none, 130 when it was interrupted.
+    Curve(CurveArgs),
+}
+
+/// What is varied, and for how long.
+#[derive(Debug, Args)]
+pub(crate) struct CurveArgs {
+    /// Guards to compare, in microseconds
+    #[arg(long, value_delimiter = ',', value_name = "US", default_value = "0,5,10,20,50,100,200")]
+    pub(crate) guards_us: Vec<u64>,
+    /// Races for each guard and scenario, at most
+    #[arg(long, default_value_t = 800)]
+    pub(crate) trials: u32,
+    /// How long all of it may take: when that is too short for the races, there are fewer
+    #[arg(long, default_value = "4m", value_parser = duration)]
+    pub(crate) time: Duration,
+    /// Of all that is drawn; random when it is not given, and printed
+    #[arg(long)]
+    pub(crate) seed: Option<u64>,
+    /// Writes the figures here as JSON
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+    /// Draws them here
+    #[arg(long, value_name = "FILE")]
+    pub(crate) svg: Option<PathBuf>,
 }
 
 /// How the rivals race.
@@ -63,6 +93,9 @@ pub(crate) struct FairArgs {
     /// Messages that each rival sends right behind its hit
     #[arg(long, default_value_t = 0, value_name = "N")]
     pub(crate) burst: u32,
+    /// Sends each hit in two pieces, a random 0 to US microseconds apart
+    #[arg(long, default_value_t = 0, value_name = "US")]
+    pub(crate) split_us: u64,
     /// Both rivals on one gateway
     #[arg(long)]
     pub(crate) same: bool,
@@ -170,6 +203,20 @@ mod tests {
         assert_eq!((args.gaps_us, args.trials, args.background, args.burst), (vec![0, 20], 5, 0, 3));
         assert!(args.same && args.seed == Some(7) && args.dialect == Dialect::Lasthit && args.url.len() == 2);
         assert!(Cli::try_parse_from("loadtest fair --url ws://a --spawn serve".split_whitespace()).is_err());
+    }
+
+    #[test]
+    fn a_curve_line() {
+        let cli = Cli::try_parse_from("loadtest curve".split_whitespace()).expect("args");
+        let Command::Curve(args) = cli.command else { panic!("{cli:?}") };
+        assert_eq!(args.guards_us, [0, 5, 10, 20, 50, 100, 200]);
+        assert!(args.time < Duration::from_secs(300), "it is bounded by less than five minutes");
+        let cli = Cli::try_parse_from("loadtest curve --guards-us 3,7 --trials 5 --time 30s --seed 1".split_whitespace());
+        let Command::Curve(args) = cli.expect("args").command else { panic!("another command") };
+        assert_eq!((args.guards_us, args.trials, args.time, args.seed), (vec![3, 7], 5, Duration::from_secs(30), Some(1)));
+        for bad in ["--guards-us x", "--guards-us -1", "--trials many", "--time 5"] {
+            assert!(Cli::try_parse_from(format!("loadtest curve {bad}").split_whitespace()).is_err(), "{bad}");
+        }
     }
 
     #[test]

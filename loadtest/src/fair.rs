@@ -21,13 +21,14 @@ use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use serde::Serialize;
 
-use crate::limits::{BURST_MAX, GAP_US_MAX, GAPS_MAX, RATE_MAX, TRIALS_MAX, UNANSWERED_MAX};
+use crate::limits::{BURST_MAX, GAP_US_MAX, GAPS_MAX, RATE_MAX, SPLIT_US_MAX, TRIALS_MAX, UNANSWERED_MAX};
 use crate::record::{Quantiles, Times};
 use background::Background;
 pub(crate) use dialect::Dialect;
-pub(crate) use picture::draw;
-use rival::{Rival, race};
-use score::{GapScore, HEAD, Tally};
+pub(crate) use picture::{draw, grouped};
+use rival::{Hit, Rival, race};
+pub(crate) use score::GapScore;
+use score::{HEAD, Tally};
 
 /// What to measure.
 #[derive(Debug, Clone, Serialize)]
@@ -40,10 +41,15 @@ pub(crate) struct FairConfig {
     pub(crate) background: u32,
     /// Messages right behind each rival's hit.
     pub(crate) burst: u32,
+    /// Each hit is sent in two pieces, up to this many microseconds apart; 0: in one.
+    pub(crate) split_us: u64,
     /// Both rivals on one gateway.
     pub(crate) same: bool,
     /// Of all that is drawn.
     pub(crate) seed: u64,
+    /// After this long it ends with the races that it had.
+    #[serde(skip)]
+    pub(crate) time_max: Option<Duration>,
 }
 
 /// What was measured; its serialized form is what `--json` writes.
@@ -58,6 +64,8 @@ pub(crate) struct Fairness {
     pub(crate) gaps: Vec<GapScore>,
     /// From the second rival's send to its verdict.
     pub(crate) hold_us: Quantiles,
+    #[serde(skip)]
+    pub(crate) hold: Times,
 }
 
 impl FairConfig {
@@ -69,13 +77,26 @@ impl FairConfig {
         }
         ensure!((1..=TRIALS_MAX).contains(&self.trials), "trials {}: use 1 to {TRIALS_MAX}", self.trials);
         ensure!(self.burst <= BURST_MAX, "burst {}: use 0 to {BURST_MAX}", self.burst);
+        ensure!(self.split_us <= SPLIT_US_MAX, "split {} µs: use 0 to {SPLIT_US_MAX}", self.split_us);
         ensure!(self.background <= RATE_MAX, "background {}: use 0 to {RATE_MAX}", self.background);
         Ok(())
     }
 }
 
-/// Races until every gap had its trials; None when `stop` was set before. Blocks.
-pub(crate) fn measure(dialect: Dialect, urls: &[String], config: &FairConfig, stop: &AtomicBool) -> Result<Option<Fairness>> {
+/// A line that shows how far a measurement is.
+pub(crate) fn progress(config: &FairConfig, what: impl Into<String>) -> ProgressBar {
+    let style = ProgressStyle::with_template("{bar:30} {percent:>3} %  {msg}").unwrap_or_else(|_| ProgressStyle::default_bar());
+    ProgressBar::new(u64::from(config.trials)).with_style(style).with_message(what.into())
+}
+
+/// Races until every gap had its trials or the time is over; None when `stop` was set before. Blocks.
+pub(crate) fn measure(
+    dialect: Dialect,
+    urls: &[String],
+    config: &FairConfig,
+    bar: &ProgressBar,
+    stop: &AtomicBool,
+) -> Result<Option<Fairness>> {
     config.check(urls)?;
     let load_before = load_average();
     let tag = Incarnation::random().to_string();
@@ -86,7 +107,7 @@ pub(crate) fn measure(dialect: Dialect, urls: &[String], config: &FairConfig, st
         .then(|| Background::start(dialect, urls.to_vec(), tag.clone(), config.background))
         .transpose()
         .context("the background cannot start")?;
-    let raced = race_all(dialect, config, &tag, &mut rivals, stop);
+    let raced = race_all(dialect, config, &tag, &mut rivals, bar, stop);
     // A background that broke is why the rivals got no answer.
     let background_per_s = background.map_or(Ok(0.0), Background::end).context("the background broke")?;
     let Some((mut tallies, hold)) = raced? else { return Ok(None) };
@@ -97,20 +118,30 @@ pub(crate) fn measure(dialect: Dialect, urls: &[String], config: &FairConfig, st
         background_per_s: background_per_s.round(),
         gaps: tallies.iter_mut().zip(&config.gaps_us).map(|(tally, gap)| tally.score(*gap)).collect(),
         hold_us: hold.quantiles(),
+        hold,
     }))
 }
 
 type Raced = Option<(Vec<Tally>, Times)>;
 
-fn race_all(dialect: Dialect, config: &FairConfig, tag: &str, rivals: &mut [Rival; 2], stop: &AtomicBool) -> Result<Raced> {
+fn race_all(
+    dialect: Dialect,
+    config: &FairConfig,
+    tag: &str,
+    rivals: &mut [Rival; 2],
+    bar: &ProgressBar,
+    stop: &AtomicBool,
+) -> Result<Raced> {
     let mut rng = StdRng::seed_from_u64(config.seed);
     let (mut tallies, mut hold) = (vec![Tally::default(); config.gaps_us.len()], Times::new());
-    let style = ProgressStyle::with_template("{bar:30} {percent:>3} %  {msg}").unwrap_or_else(|_| ProgressStyle::default_bar());
-    let bar = ProgressBar::new(u64::from(config.trials)).with_style(style).with_message(dialect.name());
+    let began = tokio::time::Instant::now();
     let mut unanswered = 0;
     // The gaps take turns, so that what the machine does meanwhile falls on all of them alike.
     let mut order: Vec<usize> = (0..config.gaps_us.len()).collect();
     for trial in 0..config.trials {
+        if trial > 0 && config.time_max.is_some_and(|max| began.elapsed() >= max) {
+            break;
+        }
         order.shuffle(&mut rng);
         for &gap in &order {
             if stop.load(Relaxed) {
@@ -132,7 +163,12 @@ fn race_all(dialect: Dialect, config: &FairConfig, tag: &str, rivals: &mut [Riva
             let [(ids, frames), (rival_ids, rival_frames)] = [claims("f")?, claims("s")?];
             let wanted_ns = config.gaps_us[gap] * 1000;
             let [first, second] = &mut pair;
-            let sent = race([first, second], [&frames[0], &rival_frames[0]], [&frames[1..], &rival_frames[1..]], wanted_ns)
+            let mut hit = |frame| match config.split_us {
+                0 => Hit::whole(frame),
+                most => Hit::split(frame, rng.random_range(0..=most * 1000)),
+            };
+            let hits = [hit(&frames[0]), hit(&rival_frames[0])];
+            let sent = race([first, second], hits, [&frames[1..], &rival_frames[1..]], wanted_ns)
                 .context("a rival's claim cannot be sent")?;
             // The second's first: its verdict is timed.
             let theirs = second.answer(&rival_ids)?.map(|(answer, read_ns)| {

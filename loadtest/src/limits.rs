@@ -67,6 +67,23 @@ pub(crate) const BURST_MAX: u32 = 60;
 pub(crate) const GAP_US_MAX: u64 = 1_000_000;
 /// Different gaps of one run.
 pub(crate) const GAPS_MAX: usize = 32;
+/// How far the pieces of a split hit may lie apart, in microseconds: it is spun through.
+pub(crate) const SPLIT_US_MAX: u64 = 100_000;
+/// Different guards of one curve.
+pub(crate) const GUARDS_MAX: usize = 16;
+/// Gaps between the rivals of a curve, in microseconds: about as long as a sweep, where a promise that came too early shows.
+pub(crate) const CURVE_GAPS_US: [u64; 5] = [0, 10, 30, 100, 200];
+/// How far the pieces of a curve's split hits lie apart at most, in microseconds.
+pub(crate) const CURVE_SPLIT_US: u64 = 300;
+/// Messages behind each hit of a curve's bursts.
+pub(crate) const CURVE_BURST: u32 = 3;
+/// How often a curve goes through its guards, each time in another order: what the machine does meanwhile does not fall on
+/// one guard alone.
+pub(crate) const CURVE_ROUNDS: u32 = 2;
+/// The shortest that a curve may be given.
+pub(crate) const CURVE_TIME_MIN: Duration = Duration::from_secs(10);
+/// The longest that a curve may be given.
+pub(crate) const CURVE_TIME_MAX: Duration = Duration::from_secs(4 * 3600);
 /// Races for each gap.
 pub(crate) const TRIALS_MAX: u32 = 1_000_000;
 

@@ -1,11 +1,12 @@
 //! Load, latency and audit runs against lasthit.
 //!
 //! `run`: `plan` says what is sent when, `client` sends and reads, `record` and `audit` judge, `report` tells; `spawn` starts
-//! the processes under test when asked to. `fair`: rivals, a known gap apart.
+//! the processes under test when asked to. `fair`: rivals, a known gap apart; `curve`: the same for several guards.
 
 mod audit;
 mod cli;
 mod client;
+mod curve;
 mod fair;
 mod frame;
 mod limits;
@@ -15,10 +16,12 @@ mod record;
 mod report;
 mod run;
 mod spawn;
+mod svg;
 mod tally;
 #[cfg(test)]
 mod tests;
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -27,7 +30,8 @@ use anyhow::{Context, Result, bail};
 use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
 
-use cli::{Cli, Command, FairArgs, RunArgs};
+use cli::{Cli, Command, CurveArgs, FairArgs, RunArgs};
+use curve::{Curve, CurveConfig};
 use fair::{Dialect, FairConfig, Fairness};
 use run::{Ended, RunConfig};
 use spawn::Fleet;
@@ -48,6 +52,7 @@ fn main() -> ExitCode {
             match command {
                 Command::Run(args) => run_command(args).await,
                 Command::Fair(args) => fair_command(args).await,
+                Command::Curve(args) => curve_command(args).await,
             }
         })
     });
@@ -118,20 +123,54 @@ fn stopped() -> Result<impl Future<Output = ()>> {
     })
 }
 
-async fn fair_command(args: FairArgs) -> Result<ExitCode> {
+/// Set when somebody asks the process to end.
+fn stop_flag() -> Result<Arc<AtomicBool>> {
     let stop = Arc::new(AtomicBool::new(false));
     let (stopped, told) = (stopped()?, Arc::clone(&stop));
     tokio::spawn(async move {
         stopped.await;
         told.store(true, Ordering::Relaxed);
     });
+    Ok(stop)
+}
+
+async fn curve_command(args: CurveArgs) -> Result<ExitCode> {
+    let stop = stop_flag()?;
+    let config = CurveConfig {
+        guards_us: args.guards_us,
+        trials: args.trials,
+        time: args.time,
+        seed: args.seed.unwrap_or_else(rand::random),
+    };
+    let Some(curve) = Curve::measure(&config, &stop).await? else {
+        eprintln!("interrupted: no curve");
+        return Ok(ExitCode::from(INTERRUPTED));
+    };
+    println!("{curve}");
+    if let Some(path) = &args.json {
+        write(path, serde_json::to_string_pretty(&curve)? + "\n")?;
+    }
+    if let Some(path) = &args.svg {
+        write(path, curve::draw(&curve))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn write(path: &Path, text: String) -> Result<()> {
+    std::fs::write(path, text).with_context(|| format!("{} cannot be written", path.display()))
+}
+
+async fn fair_command(args: FairArgs) -> Result<ExitCode> {
+    let stop = stop_flag()?;
     let config = FairConfig {
         gaps_us: args.gaps_us,
         trials: args.trials,
         background: args.background,
         burst: args.burst,
+        split_us: args.split_us,
         same: args.same,
         seed: args.seed.unwrap_or_else(rand::random),
+        time_max: None,
     };
     // One after the other, so that neither is measured beside the other.
     let mut measured = Vec::new();
@@ -152,11 +191,10 @@ async fn fair_command(args: FairArgs) -> Result<ExitCode> {
         return Ok(ExitCode::from(INTERRUPTED));
     };
     if let Some(path) = &args.json {
-        let json = fair::json(&measured)?;
-        std::fs::write(path, json + "\n").with_context(|| format!("{} cannot be written", path.display()))?;
+        write(path, fair::json(&measured)? + "\n")?;
     }
     if let Some(path) = &args.svg {
-        std::fs::write(path, fair::draw(&measured)).with_context(|| format!("{} cannot be written", path.display()))?;
+        write(path, fair::draw(&measured))?;
     }
     Ok(match measured.first().filter(|f| f.dialect == Dialect::Lasthit.name()).and_then(Fairness::failure) {
         None => ExitCode::SUCCESS,
@@ -187,7 +225,8 @@ async fn measure_fleet(
 /// Measures, and prints the figures at once. On a thread of its own: the rivals know no runtime.
 async fn measure(dialect: Dialect, urls: Vec<String>, config: &FairConfig, stop: &Arc<AtomicBool>) -> Result<Option<Fairness>> {
     let (config, stop) = (config.clone(), Arc::clone(stop));
-    let measured = tokio::task::spawn_blocking(move || fair::measure(dialect, &urls, &config, &stop)).await??;
+    let bar = fair::progress(&config, dialect.name());
+    let measured = tokio::task::spawn_blocking(move || fair::measure(dialect, &urls, &config, &bar, &stop)).await??;
     if let Some(fairness) = &measured {
         println!("{fairness}");
     }

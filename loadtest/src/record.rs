@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::limits::{LATENCY_MAX, LATENESS_P99_MAX};
 
 /// Times of one kind, to three digits.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Times(Histogram<u64>);
 
 /// What is told of them, in microseconds.
@@ -40,6 +40,12 @@ impl Times {
     /// One more; what is over [`LATENCY_MAX`] counts as that.
     pub(crate) fn record(&mut self, time: Duration) {
         self.0.saturating_record(nanos(time));
+    }
+
+    /// All of `other`'s, too.
+    pub(crate) fn add(&mut self, other: &Self) {
+        // Both have the same bounds.
+        self.0 += &other.0;
     }
 
     /// How many.
@@ -100,6 +106,16 @@ mod tests {
         let near = |got: f64, want: f64| (got - want).abs() <= want / 500.0;
         assert!(near(q.p50, 500.0) && near(q.p90, 900.0) && near(q.p99, 990.0) && near(q.max, 1000.0), "{q:?}");
         assert_eq!(times.count(), 1000);
+    }
+
+    #[test]
+    fn times_add_up() {
+        let (mut all, mut more) = (Times::new(), Times::new());
+        all.record(Duration::from_micros(10));
+        more.record(LATENCY_MAX);
+        all.add(&more);
+        assert_eq!((all.count(), more.count()), (2, 1));
+        assert!(all.quantiles().p50 < 11.0 && all.quantiles().max > 599e6);
     }
 
     #[test]

@@ -65,10 +65,15 @@ pub(crate) struct Fleet {
 impl Fleet {
     /// Starts everything, and returns when all of it is ready; ends what it started when something is not.
     pub(crate) async fn start(spawn: Spawn) -> Result<Self> {
+        Self::start_with(spawn, None).await
+    }
+
+    /// The same, with this guard of the gateways' sweeps instead of the default.
+    pub(crate) async fn start_with(spawn: Spawn, sweep_guard_us: Option<u64>) -> Result<Self> {
         let binary = binary::lasthit()?;
         let dir = tempfile::Builder::new().prefix("loadtest-").tempdir().context("no directory for logs and sockets")?;
         let mut fleet = Self { processes: Vec::new(), urls: Vec::new(), dir };
-        match fleet.start_all(&binary, spawn).await {
+        match fleet.start_all(&binary, spawn, sweep_guard_us).await {
             Ok(()) => Ok(fleet),
             Err(e) => {
                 eprintln!("{}", fleet.logs());
@@ -108,9 +113,11 @@ impl Fleet {
         self.ready().await
     }
 
-    async fn start_all(&mut self, binary: &Path, spawn: Spawn) -> Result<()> {
+    async fn start_all(&mut self, binary: &Path, spawn: Spawn, sweep_guard_us: Option<u64>) -> Result<()> {
+        let guard = sweep_guard_us.map(|us| us.to_string());
+        let guard: Vec<&str> = guard.iter().flat_map(|us| ["--sweep-guard-us", us]).collect();
         let Spawn::Redis { gateways, workers } = spawn else {
-            self.start_role(binary, "serve", "serve", &[], true)?;
+            self.start_role(binary, "serve", "serve", &guard, true)?;
             return self.ready().await;
         };
         let socket = self.dir.path().join("redis.sock");
@@ -121,7 +128,8 @@ impl Fleet {
             self.start_role(binary, "worker", &format!("worker-{n}"), &["--redis", &redis], false)?;
         }
         for n in 1..=gateways {
-            self.start_role(binary, "gateway", &format!("gateway-{n}"), &["--redis", &redis], true)?;
+            let args = [&["--redis", &redis], &guard[..]].concat();
+            self.start_role(binary, "gateway", &format!("gateway-{n}"), &args, true)?;
         }
         self.ready().await
     }

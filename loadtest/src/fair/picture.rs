@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use super::Fairness;
 use super::score::GapScore;
+use crate::svg::text;
 
 const WIDTH: f64 = 960.0;
 const HEIGHT: f64 = 520.0;
@@ -143,14 +144,8 @@ fn legend(svg: &mut String, measured: &[Fairness]) {
     }
 }
 
-fn text(svg: &mut String, (x, y): (f64, f64), style: &str, text: &str) {
-    let text = text.replace('&', "&amp;").replace('<', "&lt;");
-    // Writing into a String cannot fail.
-    let _ = writeln!(svg, "<text x=\"{x:.1}\" y=\"{y:.1}\" {style}>{text}</text>");
-}
-
 /// With commas between the thousands.
-fn grouped(number: u64) -> String {
+pub(crate) fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut out = String::new();
     for (n, digit) in digits.chars().enumerate() {

@@ -82,13 +82,59 @@ pub(super) struct Sent {
     pub(super) second: (u64, u64),
 }
 
+/// A rival's hit, in one piece or two: `lead_ns` lie between them, or a little more.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Hit<'a> {
+    head: &'a [u8],
+    tail: &'a [u8],
+    lead_ns: u64,
+}
+
+impl<'a> Hit<'a> {
+    /// In one piece.
+    pub(super) fn whole(frame: &'a [u8]) -> Self {
+        Self { head: &[], tail: frame, lead_ns: 0 }
+    }
+
+    /// In two.
+    pub(super) fn split(frame: &'a [u8], lead_ns: u64) -> Self {
+        let (head, tail) = frame.split_at(frame.len() / 2);
+        Self { head, tail, lead_ns }
+    }
+}
+
+/// Sends what comes before the hits' ends, the longer lead first: none of it lies between the two ends, so that the gap is
+/// that of two sends in any case.
+fn send_heads(first: &mut Rival, second: &mut Rival, hits: &[Hit<'_>; 2], gap_ns: u64) -> io::Result<()> {
+    if hits.iter().all(|hit| hit.head.is_empty()) {
+        return Ok(());
+    }
+    let leads = [hits[0].lead_ns, hits[1].lead_ns.saturating_sub(gap_ns)];
+    let mut heads = [(leads[0], first, hits[0].head), (leads[1], second, hits[1].head)];
+    heads.sort_by_key(|(lead_ns, ..)| std::cmp::Reverse(*lead_ns));
+    let tails_at = monotonic_ns() + heads[0].0;
+    for (lead_ns, rival, head) in heads {
+        spin_until(tails_at - lead_ns);
+        rival.send(head)?;
+    }
+    spin_until(tails_at);
+    Ok(())
+}
+
+fn spin_until(at_ns: u64) {
+    while monotonic_ns() < at_ns {
+        std::hint::spin_loop();
+    }
+}
+
 /// Sends both hits, `gap_ns` from the end of the first send to the beginning of the second, and behind each hit its burst
 /// as soon as that is possible without moving the other's hit. `hits` and `bursts`: the first's, the second's.
-pub(super) fn race(rivals: [&mut Rival; 2], hits: [&[u8]; 2], bursts: [&[Vec<u8>]; 2], gap_ns: u64) -> io::Result<Sent> {
+pub(super) fn race(rivals: [&mut Rival; 2], hits: [Hit<'_>; 2], bursts: [&[Vec<u8>]; 2], gap_ns: u64) -> io::Result<Sent> {
     let [first, second] = rivals;
     let mut behind = bursts[0].iter();
+    send_heads(first, second, &hits, gap_ns)?;
     let before = monotonic_ns();
-    first.send(hits[0])?;
+    first.send(hits[0].tail)?;
     let after = monotonic_ns();
     let due = after + gap_ns;
     let mut now = after;
@@ -102,7 +148,7 @@ pub(super) fn race(rivals: [&mut Rival; 2], hits: [&[u8]; 2], bursts: [&[Vec<u8>
         }
         now = monotonic_ns();
     }
-    second.send(hits[1])?;
+    second.send(hits[1].tail)?;
     let sent = Sent { first: (before, after), second: (now, monotonic_ns()) };
     for frame in behind {
         first.send(frame)?;
@@ -135,6 +181,16 @@ fn nanos(time: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_split_hit_is_the_whole_frame() {
+        for frame in [&b"abcde"[..], b"ab", b"a", b""] {
+            let hit = Hit::split(frame, 7);
+            assert_eq!([hit.head, hit.tail].concat(), frame);
+        }
+        assert!(Hit::whole(b"ab").head.is_empty());
+        assert!(!Hit::split(b"ab", 7).head.is_empty() && !Hit::split(b"ab", 7).tail.is_empty());
+    }
 
     #[test]
     fn a_gap_that_was_not_kept_is_not_vouched_for() {

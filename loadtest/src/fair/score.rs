@@ -25,7 +25,7 @@ pub(super) struct Tally {
 }
 
 /// What is told of one gap; its serialized form is in the JSON report.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub(crate) struct GapScore {
     /// The wanted gap, from the end of the first send to the beginning of the second.
     pub(crate) gap_us: u64,

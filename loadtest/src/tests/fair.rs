@@ -2,20 +2,23 @@
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use super::mock::{Fault, Mock};
-use crate::fair::{Dialect, FairConfig, Fairness, json, measure};
+use crate::fair::{Dialect, FairConfig, Fairness, json, measure, progress};
 
 async fn fairness(fault: Fault, config: FairConfig) -> anyhow::Result<Option<Fairness>> {
     let mock = Mock::start(fault).await;
     let urls = mock.urls(2);
     let stop = Arc::new(AtomicBool::new(config.seed == 0));
-    tokio::task::spawn_blocking(move || measure(Dialect::Lasthit, &urls, &config, &stop)).await.expect("no panic")
+    tokio::task::spawn_blocking(move || measure(Dialect::Lasthit, &urls, &config, &progress(&config, ""), &stop))
+        .await
+        .expect("no panic")
 }
 
 fn config() -> FairConfig {
     // A gap that a gateway in the test's own process, which decides by the order of reading, keeps mostly.
-    FairConfig { gaps_us: vec![4000], trials: 25, background: 300, burst: 2, same: false, seed: 1 }
+    FairConfig { gaps_us: vec![4000], trials: 25, background: 300, burst: 2, split_us: 200, same: false, seed: 1, time_max: None }
 }
 
 #[tokio::test]
@@ -37,12 +40,20 @@ async fn an_honest_gateway_is_fair_and_an_unfair_one_is_found() {
 }
 
 #[tokio::test]
+async fn a_measurement_ends_with_its_time() {
+    let config = FairConfig { trials: 100_000, time_max: Some(Duration::from_millis(100)), ..config() };
+    let fairness = fairness(Fault::None, config).await.expect("measured").expect("not interrupted");
+    assert!((1..5_000).contains(&fairness.gaps[0].trials), "{fairness}");
+}
+
+#[tokio::test]
 async fn what_cannot_be_measured_is_named() {
     for (config, named) in [
         (FairConfig { gaps_us: vec![], ..config() }, "0 gaps"),
         (FairConfig { gaps_us: vec![2_000_000], ..config() }, "gap 2000000"),
         (FairConfig { trials: 0, ..config() }, "trials 0"),
         (FairConfig { burst: 61, ..config() }, "burst 61"),
+        (FairConfig { split_us: 100_001, ..config() }, "split 100001"),
     ] {
         let error = fairness(Fault::None, config).await.expect_err(named);
         assert!(error.to_string().contains(named), "{error}");
