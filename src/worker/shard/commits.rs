@@ -1,0 +1,141 @@
+//! A shard's commits: one on its way at a time, with everything that was resolved since the last.
+
+use super::*;
+
+impl Shard {
+    pub(super) fn queue_commit(&mut self, room: &RoomId) {
+        if let Some(lane) = self.lanes.get_mut(room)
+            && !lane.to_commit
+        {
+            lane.to_commit = true;
+            self.resolved.push_back(room.clone());
+        }
+    }
+
+    /// Sends the next commit, if none is on its way.
+    pub(in crate::worker) fn try_commit(&mut self, shared: &mut Shared) {
+        if self.in_flight.is_some() || self.resolved.is_empty() {
+            return;
+        }
+        let (mut rooms, mut taken, mut count, mut tally) = (Vec::new(), Vec::new(), 0, Tally::default());
+        let mut pushes: BTreeMap<Incarnation, Vec<usize>> = BTreeMap::new();
+        while count < COMMIT_VERDICTS_MAX
+            && let Some(room) = self.resolved.pop_front()
+        {
+            let Some(lane) = self.lanes.get_mut(&room) else { continue };
+            if lane.committing {
+                lane.to_commit = false;
+                continue;
+            }
+            lane.to_commit = false;
+            // A lane whose job is out has no result: it comes again when the job is done.
+            let Some((era, seq)) = lane.room.as_ref().map(|r| (r.era(), r.seq())) else { continue };
+            let result = lane.result.take();
+            let (from, to, verdicts, snapshot, cursor) = match &result {
+                Some(r) => (r.from, r.to, r.verdicts.clone(), r.snapshot.clone(), lane.result_cursor),
+                None => (seq, seq, bytes::Bytes::new(), None, lane.hold.cursor(lane.position)),
+            };
+            if result.is_none() && cursor <= lane.cursor {
+                continue;
+            }
+            let trim = snapshot.as_ref().and_then(|bytes| {
+                lane.remember_snapshot(to, cursor, bytes.len());
+                lane.trim(shared.limits.retention_ms)
+            });
+            lane.committing = true;
+            lane.cursor = cursor;
+            if let Some(result) = result {
+                count += result.tally.total();
+                tally.add(result.tally);
+                for (gateway, _) in &result.pushes {
+                    pushes.entry(*gateway).or_default().push(taken.len());
+                }
+                taken.push((room.clone(), result));
+            }
+            rooms.push(RoomCommit { room, era, from, to, verdicts, cursor, snapshot, trim });
+        }
+        if rooms.is_empty() {
+            return;
+        }
+        let pushes = pushes.into_iter().map(|(gateway, rooms)| {
+            let parts: Vec<(&RoomId, u64, u64, &bytes::Bytes)> = rooms
+                .iter()
+                .filter_map(|i| {
+                    let (room, result) = &taken[*i];
+                    let (_, batch) = result.pushes.iter().find(|(g, _)| *g == gateway)?;
+                    Some((room, result.from, result.to, batch))
+                })
+                .collect();
+            (gateway, push::encode_verdicts(self.id, parts.into_iter()))
+        });
+        let commit =
+            Arc::new(Commit { shard: self.id, lease: self.lease, number: self.commit + 1, pushes: pushes.collect(), rooms });
+        self.in_flight = Some(commit.clone());
+        self.tally = tally;
+        shared.act(Action::Commit(commit));
+        let committed: Vec<RoomId> = self.in_flight.iter().flat_map(|c| &c.rooms).map(|r| r.room.clone()).collect();
+        for room in committed {
+            self.advance_after_result(&room, shared);
+        }
+    }
+
+    /// The room's result is on its way: its lane may go on meanwhile.
+    pub(super) fn advance_after_result(&mut self, room: &RoomId, shared: &mut Shared) {
+        let Some(lane) = self.lanes.get_mut(room) else { return };
+        let gateways = &self.gateways;
+        let watermark_of = |g: Incarnation| gateways.get(&g).map_or(Moment::default(), |g| g.watermark);
+        if lane.can_resolve() && !self.releasing && lane.hold.releasable(watermark_of) {
+            lane.queued = true;
+            shared.enqueue_lane(self.id, room.clone());
+        }
+    }
+
+    /// The answer to a commit; false when the lease is lost.
+    pub(in crate::worker) fn committed(&mut self, number: u64, answer: &Committed, shared: &mut Shared) -> bool {
+        let Some(commit) = self.in_flight.take_if(|c| c.number == number) else { return true };
+        match answer {
+            Committed::Fenced => return false,
+            Committed::Done => {
+                self.commit = number;
+                shared.act(Action::Count(self.tally));
+                for room in &commit.rooms {
+                    if let Some(lane) = self.lanes.get_mut(&room.room) {
+                        lane.committing = false;
+                        if lane.phase != Phase::Failed {
+                            lane.poisoned.clear();
+                        }
+                        if lane.result.is_some() {
+                            self.queue_commit(&room.room);
+                        }
+                        self.waiting.insert(room.room.clone());
+                    }
+                }
+            }
+            Committed::Refused(refused) => {
+                // These rooms are not what this worker thinks; the others go on under the same number.
+                for room in refused {
+                    shared.act(Action::Complain(format!(
+                        "room {room}: the journal has another era or seq than this worker; it is loaded again"
+                    )));
+                    self.lanes.remove(room);
+                    self.load(room, shared);
+                }
+                let mut rest = Arc::unwrap_or_clone(commit);
+                rest.rooms.retain(|r| !refused.contains(&r.room));
+                // The pushes cover the refused rooms too; the gateways read the rest of the rooms by their heads.
+                rest.pushes.clear();
+                if !rest.rooms.is_empty() {
+                    let rest = Arc::new(rest);
+                    self.in_flight = Some(rest.clone());
+                    shared.act(Action::Commit(rest));
+                }
+                return true;
+            }
+        }
+        for room in &commit.rooms {
+            self.reload_failed(&room.room, shared);
+            self.advance(&room.room, shared);
+        }
+        true
+    }
+}

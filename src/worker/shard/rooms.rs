@@ -1,0 +1,222 @@
+//! A shard's rooms: from the journal into memory, through their jobs, and out again when they are empty.
+
+use super::*;
+
+/// How long a room that cannot be continued rests before it is tried again, in nanoseconds.
+const QUARANTINE_NS: u64 = 5_000_000_000;
+
+impl Shard {
+    pub(super) fn load(&mut self, room: &RoomId, shared: &mut Shared) {
+        self.lanes.insert(room.clone(), Lane::new(shared.token()));
+        shared.act(Action::Load { shard: self.id, room: room.clone() });
+    }
+
+    /// Loads one stored room that nobody asked for yet; false when there is none.
+    pub(in crate::worker) fn adopt_one(&mut self, shared: &mut Shared) -> bool {
+        while let Some(room) = self.adopt.pop_front() {
+            if !self.lanes.contains_key(&room) {
+                self.load(&room, shared);
+                return true;
+            }
+        }
+        false
+    }
+
+    /// The stored form of a room was read: a job brings it back.
+    pub(in crate::worker) fn stored(&mut self, room: RoomId, stored: StoredRoom, shared: &mut Shared) {
+        let Some(lane) = self.lanes.get_mut(&room) else { return };
+        if lane.phase != Phase::Loading {
+            return;
+        }
+        match shared.limits.rules.rules_for(&room) {
+            Some(rules) => {
+                let loading = Loading { shard: self.id, epoch: self.lease.epoch, lane: lane.token, id: room, stored, rules };
+                shared.enqueue(Job::Load(Box::new(loading)));
+            }
+            None => {
+                lane.phase = Phase::Quarantined { until_ns: shared.now_ns + QUARANTINE_NS };
+                shared.act(Action::Complain(format!("room {room} matches no pattern of the configuration: it is left alone")));
+            }
+        }
+    }
+
+    /// Entries after the lane's position were read, to the tail.
+    pub(in crate::worker) fn read(&mut self, room: &RoomId, entries: &[(StreamId, bytes::Bytes)], shared: &mut Shared) {
+        let Some(lane) = self.lanes.get_mut(room) else { return };
+        if !lane.reading {
+            return;
+        }
+        lane.reading = false;
+        let buffer = if lane.stale { Vec::new() } else { std::mem::take(&mut lane.buffer) };
+        for (at, bytes) in entries.iter().chain(&buffer) {
+            let gateways = &self.gateways;
+            lane.take_in(*at, bytes, shared.now_ns, |g| gateways.get(&g).map_or(Moment::default(), |g| g.watermark));
+        }
+        self.waiting.insert(room.clone());
+        self.read_again(room, shared);
+        self.advance(room, shared);
+    }
+
+    /// Reads on when what was read or loaded is older than the last survey.
+    pub(super) fn read_again(&mut self, room: &RoomId, shared: &mut Shared) {
+        if let Some(lane) = self.lanes.get_mut(room)
+            && matches!(lane.phase, Phase::Idle | Phase::Busy)
+            && std::mem::take(&mut lane.stale)
+        {
+            lane.reading = true;
+            shared.act(Action::Read { shard: self.id, room: room.clone(), after: lane.position });
+        }
+    }
+
+    pub(in crate::worker) fn done(&mut self, done: Done, shared: &mut Shared) {
+        let room = done.id;
+        let Some(lane) = self.lanes.get_mut(&room).filter(|lane| lane.token == done.lane) else { return };
+        match done.outcome {
+            DoneOutcome::Resolved(state, resolved) => {
+                lane.room = Some(state);
+                lane.phase = Phase::Idle;
+                lane.result_cursor = lane.hold.cursor(lane.position);
+                lane.result = Some(resolved);
+                self.queue_commit(&room);
+            }
+            DoneOutcome::Panicked { stamp, message } => {
+                shared.act(Action::Complain(format!(
+                    "rules of room {room} panicked on event {stamp:?}: {message}; its verdict is void ({RULES_FAILED})"
+                )));
+                lane.phase = Phase::Failed;
+                lane.poisoned.insert(stamp);
+                self.reload_failed(&room, shared);
+            }
+            DoneOutcome::Loaded(loaded) => self.loaded(&room, *loaded, shared),
+            DoneOutcome::Unloadable(why) => {
+                lane.phase = Phase::Quarantined { until_ns: shared.now_ns + QUARANTINE_NS };
+                shared.act(Action::Complain(format!(
+                    "room {room} cannot be continued: {why}; tried again in {} s",
+                    QUARANTINE_NS / 1_000_000_000
+                )));
+            }
+        }
+        self.advance(&room, shared);
+    }
+
+    pub(super) fn reload_failed(&mut self, room: &RoomId, shared: &mut Shared) {
+        if let Some(lane) = self.lanes.get_mut(room)
+            && lane.phase == Phase::Failed
+            && !lane.committing
+        {
+            let poisoned = std::mem::take(&mut lane.poisoned);
+            let buffer = std::mem::take(&mut lane.buffer);
+            *lane = Lane::new(shared.token());
+            lane.poisoned = poisoned;
+            lane.buffer = buffer;
+            shared.act(Action::Load { shard: self.id, room: room.clone() });
+        }
+    }
+
+    pub(super) fn loaded(&mut self, room: &RoomId, loaded: Loaded, shared: &mut Shared) {
+        let Some(lane) = self.lanes.get_mut(room) else { return };
+        for deviation in loaded.deviations {
+            shared.act(Action::Complain(format!("room {room}: replay differs from the record, which stands: {deviation}")));
+        }
+        let Some(state) = loaded.room else {
+            // It ended meanwhile. What came in by bell belongs to a life that began after it was read.
+            if lane.buffer.is_empty() && !std::mem::take(&mut lane.stale) {
+                self.lanes.remove(room);
+                self.waiting.remove(room);
+            } else {
+                shared.act(Action::Load { shard: self.id, room: room.clone() });
+            }
+            return;
+        };
+        lane.hold = crate::engine::Resequencer::resume(state.sessions().map(|(s, _)| s), state.marks());
+        lane.room = Some(state);
+        lane.phase = Phase::Idle;
+        lane.cursor = loaded.cursor;
+        lane.position = loaded.cursor;
+        if let Some((seq, cursor, bytes)) = loaded.snapshot {
+            lane.remember_snapshot(seq, cursor, bytes);
+            lane.position = cursor;
+        } else {
+            lane.position = StreamId::default();
+        }
+        let gateways = &self.gateways;
+        let watermark_of = |g: Incarnation| gateways.get(&g).map_or(Moment::default(), |g| g.watermark);
+        for (at, entry) in loaded.entries {
+            if at <= lane.position {
+                continue;
+            }
+            lane.position = at;
+            match entry {
+                Ok(entry) => lane.hold.read(at, &entry, watermark_of(entry.incarnation), shared.now_ns),
+                Err(error) => lane.hold.read_unreadable(at, error.to_string()),
+            }
+        }
+        // Between a stale read and the bells that came after it something may be missing.
+        let buffer = if lane.stale { Vec::new() } else { std::mem::take(&mut lane.buffer) };
+        for (at, bytes) in buffer {
+            lane.take_in(at, &bytes, shared.now_ns, watermark_of);
+        }
+        lane.position = lane.position.max(loaded.cursor);
+        self.waiting.insert(room.clone());
+        self.read_again(room, shared);
+    }
+
+    pub(in crate::worker) fn room_ended(&mut self, room: &RoomId, ended: bool, shared: &mut Shared) {
+        let Some(lane) = self.lanes.get_mut(room) else { return };
+        if lane.phase != Phase::Ending {
+            return;
+        }
+        let buffer = std::mem::take(&mut lane.buffer);
+        let stale = lane.stale;
+        if ended {
+            self.lanes.remove(room);
+            self.waiting.remove(room);
+            if !buffer.is_empty() || stale {
+                self.load(room, shared);
+                if let Some(lane) = self.lanes.get_mut(room) {
+                    lane.buffer = buffer;
+                }
+            }
+        } else {
+            lane.phase = Phase::Idle;
+            lane.empty_since_ns = None;
+            if lane.stale {
+                lane.buffer = buffer;
+            } else {
+                let gateways = &self.gateways;
+                for (at, bytes) in buffer {
+                    lane.take_in(at, &bytes, shared.now_ns, |g| gateways.get(&g).map_or(Moment::default(), |g| g.watermark));
+                }
+            }
+            self.waiting.insert(room.clone());
+            self.read_again(room, shared);
+            self.advance(room, shared);
+        }
+    }
+
+    pub(super) fn tick_rooms(&mut self, shared: &mut Shared) {
+        let mut reload = Vec::new();
+        for (room, lane) in &mut self.lanes {
+            match lane.phase {
+                Phase::Quarantined { until_ns } if shared.now_ns >= until_ns => reload.push(room.clone()),
+                Phase::Idle if !self.releasing && lane.is_deserted() && lane.cursor >= lane.position => {
+                    let since = *lane.empty_since_ns.get_or_insert(shared.now_ns);
+                    if shared.now_ns.saturating_sub(since) >= shared.limits.room_linger_ns {
+                        lane.phase = Phase::Ending;
+                        let seq = lane.room.as_ref().map_or(0, |r| r.seq());
+                        shared.act(Action::EndRoom { shard: self.id, lease: self.lease, room: room.clone(), seq });
+                    }
+                }
+                _ => {}
+            }
+        }
+        for room in reload {
+            if let Some(lane) = self.lanes.get_mut(&room) {
+                let buffer = std::mem::take(&mut lane.buffer);
+                *lane = Lane::new(shared.token());
+                lane.buffer = buffer;
+                shared.act(Action::Load { shard: self.id, room });
+            }
+        }
+    }
+}
