@@ -31,7 +31,7 @@
 //! | commit | [`worker`], [`Journal::commit`](journal::Journal::commit) | verdicts become final, then are pushed |
 //! | deliver | [`gateway::Hub`], [`gateway::Outbox`] | verdicts reach the sessions that may see them, in `seq` order |
 //!
-//! To use it inside a server: [`embed`] and [`worker::run`]. The program is put together in [`roles`], from [`config`]
+//! [`replay`] resolves a recorded room again. To use it inside a server: [`embed`] and [`worker::run`]. The program is put together in [`roles`], from [`config`]
 //! and [`cli`]; [`admin`] and [`metrics`] show how it fares, [`limits`] has every bound.
 //!
 //! # Invariants
@@ -81,3 +81,6 @@ pub mod replay;
 pub mod telemetry;
 
 pub mod testing;
+
+#[cfg(test)]
+mod sim;

@@ -34,7 +34,7 @@ fn main() -> ExitCode {
                 ExitCode::from(if told.deviates { FAILED } else { 0 })
             }
             Err(error) => {
-                say(&format!("{error:#}"));
+                say(&error.to_string());
                 ExitCode::from(USAGE)
             }
         },

@@ -5,6 +5,8 @@ mod recent;
 mod resequence;
 mod room;
 mod snapshot;
+#[cfg(test)]
+mod tests;
 
 pub use resequence::{Held, Resequencer};
 pub use room::{Member, Room};

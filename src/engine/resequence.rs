@@ -36,6 +36,22 @@ pub struct Resequencer {
     /// The highest ordinal read per gateway: what is at or below it is a duplicate (rule R3).
     read: BTreeMap<Incarnation, (u64, Moment)>,
     held: usize,
+    /// What dead gateways may have taken along, until everybody inside has passed it (rule R7).
+    unproven: Vec<Unproven>,
+}
+
+/// The stretch from a dead gateway's last watermark to its death.
+#[derive(Debug)]
+struct Unproven {
+    dead: Incarnation,
+    above: Moment,
+    until: Option<Moment>,
+}
+
+impl Unproven {
+    fn covers(&self, stamp: Stamp) -> bool {
+        stamp.incarnation != self.dead && stamp.moment > self.above && self.until.is_none_or(|until| stamp.moment <= until)
+    }
 }
 
 impl Resequencer {
@@ -53,7 +69,10 @@ impl Resequencer {
     /// Takes in an entry read at `at`. `last_watermark` is what its gateway last promised, for entries that a worker
     /// wrote after fencing it: what is held above it may have been beaten by what the dead gateway lost (rule R7).
     pub fn read(&mut self, at: StreamId, entry: &Entry, last_watermark: Moment, now_ns: u64) {
-        for event in &entry.events {
+        let known = self.read.get(&entry.incarnation).map_or(0, |(ordinal, _)| *ordinal);
+        // Written twice, or before the gateway's last entries were read: then another one follows.
+        let stale = entry.death && entry.events.iter().any(|event| event.ordinal <= known);
+        for event in entry.events.iter().filter(|_| !stale) {
             let stamp = entry.stamp(event);
             if self.read.get(&entry.incarnation).is_some_and(|(ordinal, _)| *ordinal >= event.ordinal) {
                 continue;
@@ -67,21 +86,17 @@ impl Resequencer {
                 EventKind::Data(_) | EventKind::End { .. } | EventKind::Error { .. } => {}
             }
             let kind = Some(event.kind.clone());
-            let held = Held {
-                at,
-                stamp,
-                arrival: event.arrival,
-                session: entry.session(event),
-                kind,
-                unreadable: None,
-                read_ns: now_ns,
-            };
+            let mut arrival = event.arrival;
+            if self.unproven.iter().any(|stretch| stretch.covers(stamp)) {
+                arrival.flags = arrival.flags.with(Flags::UNPROVEN);
+            }
+            let held = Held { at, stamp, arrival, session: entry.session(event), kind, unreadable: None, read_ns: now_ns };
             self.runs.entry(entry.incarnation).or_default().push_back(held);
             self.held += 1;
         }
         if entry.death {
             let death = entry.events.last().and_then(|e| e.arrival.raw_ns).map(|ns| Moment { timeline: entry.timeline, ns });
-            self.flag_unproven(entry.incarnation, last_watermark, death);
+            self.flag_unproven(Unproven { dead: entry.incarnation, above: last_watermark, until: death });
         }
     }
 
@@ -109,12 +124,13 @@ impl Resequencer {
         }
     }
 
-    fn flag_unproven(&mut self, dead: Incarnation, above: Moment, until: Option<Moment>) {
-        for held in self.runs.iter_mut().filter(|(gateway, _)| **gateway != dead).flat_map(|(_, run)| run) {
-            if held.stamp.moment > above && until.is_none_or(|until| held.stamp.moment <= until) {
-                held.arrival.flags = held.arrival.flags.with(Flags::UNPROVEN);
-            }
+    fn flag_unproven(&mut self, stretch: Unproven) {
+        for held in self.runs.values_mut().flatten().filter(|held| stretch.covers(held.stamp)) {
+            held.arrival.flags = held.arrival.flags.with(Flags::UNPROVEN);
         }
+        // What another gateway stamped within it may be read later.
+        self.unproven.retain(|other| other.dead != stretch.dead);
+        self.unproven.push(stretch);
     }
 
     /// Everything that is proven, in stamp order, at most `max` events.
@@ -134,6 +150,7 @@ impl Resequencer {
             }
         }
         self.held -= released.len();
+        self.unproven.retain(|stretch| frontier.is_some_and(|frontier| stretch.until.is_some_and(|until| frontier < until)));
         released
     }
 

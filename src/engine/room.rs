@@ -1,6 +1,6 @@
 //! A room's state, and the one place where events become verdicts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::contests::Contests;
 use super::recent::Recent;
@@ -230,12 +230,10 @@ impl Room {
         }
     }
 
-    /// Whether a gateway has to hear of a verdict: it holds the session, or a session that may see it.
+    /// Gateways with sessions that see every verdict.
     #[must_use]
-    pub fn concerns(&self, gateway: Incarnation, verdict: &Verdict) -> bool {
-        let own: Stamp = verdict.stamp;
-        own.incarnation == gateway
-            || verdict.audience == Audience::Room
-            || self.sessions.iter().any(|(session, member)| session.gateway == gateway && member.role == Role::Server)
+    pub fn watching(&self) -> BTreeSet<Incarnation> {
+        let servers = self.sessions.iter().filter(|(_, member)| member.role == Role::Server);
+        servers.map(|(session, _)| session.gateway).collect()
     }
 }

@@ -81,7 +81,7 @@ impl Delivery {
 }
 
 /// Why a page of verdicts is read.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Reading {
     /// The room's pushes have a gap.
     Gap,
@@ -151,6 +151,10 @@ pub(super) struct Session {
     pub(super) view: View,
     /// The last `seq` that it was sent, ranges included.
     pub(super) covered: u64,
+    /// Every verdict up to here was looked at for it, whether it may see it or not.
+    pub(super) seen: u64,
+    /// The room's life that it is in; 0 before its Open is resolved.
+    pub(super) era: u64,
     /// The `seq` of its own Open, and the rules' answer to it.
     pub(super) open: Option<(u64, Option<Bytes>)>,
 }
@@ -263,6 +267,8 @@ impl Core {
             last_order: (0, 0),
             view: View::Joining,
             covered: 0,
+            seen: 0,
+            era: 0,
             open: None,
         };
         self.sessions.insert(number, session);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::core::{Action, Core, Delivery, Reading};
+use super::core::{Action, Core, Delivery, Reading, Session};
 use crate::journal::{RoomHead, VerdictPage};
 use crate::limits::READ_ENTRIES_MAX;
 use crate::types::{Audience, Outcome, Role, RoomId, SessionId, ShardId, Verdict, VerdictBatch, VerdictKind};
@@ -55,13 +55,12 @@ impl RoomView {
         self.sessions.retain(|s| *s != session);
         self.servers.retain(|s| *s != session);
     }
+}
 
-    /// Where the room stood when this gateway's first Open got in: everything of interest comes after.
-    pub(super) fn learn(&mut self, era: u64, seq: u64) {
-        if self.head.is_none() {
-            self.era = era;
-            self.head = Some(seq);
-        }
+impl Session {
+    /// Whether it gets the room's verdict `seq` as it comes.
+    fn follows(&self, seq: u64) -> bool {
+        self.view == View::Live && self.seen < seq && self.covered < seq
     }
 }
 
@@ -99,13 +98,13 @@ impl Core {
         if batch.era < view.era {
             return;
         }
-        if batch.era > view.era || view.head.is_none() {
-            view.era = batch.era;
-            view.head = Some(from);
-            view.heard = to;
+        if batch.era > view.era {
+            self.begin_era(&room, batch.era);
         }
+        let Some(view) = self.rooms.get_mut(&room) else { return };
         view.heard = view.heard.max(to);
-        let head = view.head.unwrap_or(from);
+        // Where to begin is known when the first Open is acknowledged: an earlier push may come after a lost one.
+        let Some(head) = view.head else { return };
         if view.filling || to <= head {
             return;
         }
@@ -115,6 +114,42 @@ impl Core {
         } else {
             self.deliver(&room, batch.verdicts, to);
         }
+    }
+
+    /// Where the room stood when this gateway's first Open got in: everything of interest comes after.
+    pub(super) fn learn(&mut self, room: &RoomId, era: u64, seq: u64) {
+        let Some(view) = self.rooms.get_mut(room) else { return };
+        if era > view.era {
+            self.begin_era(room, era);
+        }
+        let Some(view) = self.rooms.get_mut(room) else { return };
+        if era == view.era && view.head.is_none() {
+            view.head = Some(seq);
+            self.check_gap(room);
+        }
+    }
+
+    /// The room lives again, or is heard of for the first time. A session of its earlier life has no place in this one:
+    /// the room ended because its gateway was taken for dead.
+    fn begin_era(&mut self, room: &RoomId, era: u64) {
+        let Some(view) = self.rooms.get_mut(room) else { return };
+        let again = view.head.is_some();
+        (view.era, view.heard, view.filling) = (era, 0, false);
+        if !again {
+            return;
+        }
+        view.head = Some(0);
+        self.unresolved = self.unresolved.saturating_sub(std::mem::take(&mut view.unresolved));
+        for number in view.sessions.clone() {
+            if self.sessions.get(&number).is_some_and(|s| matches!(s.view, View::Live | View::CatchingUp { .. })) {
+                self.close_stale(number);
+            }
+        }
+    }
+
+    fn close_stale(&mut self, number: u64) {
+        let reason = "the room ended and lives again: connect again with since".to_owned();
+        self.act_on(Action::Deliver(number, Delivery::Close { code: close::RESTARTED, reason }));
     }
 
     fn read(&mut self, room: RoomId, after: u64, reading: Reading) {
@@ -163,7 +198,7 @@ impl Core {
         }
         let (seq, frames) = (verdict.seq, Arc::new(VerdictFrames::new(verdict, None)));
         for number in targets {
-            if self.sessions.get(&number).is_some_and(|s| s.view == View::Live && s.covered < seq) {
+            if self.sessions.get(&number).is_some_and(|s| s.follows(seq)) {
                 self.send(number, seq, frames.clone());
             }
         }
@@ -185,6 +220,7 @@ impl Core {
             return;
         }
         session.open = Some((verdict.seq, verdict.body.clone()));
+        session.era = era;
         match session.since {
             Some(since) if since.era == era && since.seq >= verdict.seq => {
                 let reason = format!("since {since} is ahead of the room, which is at {era}.{}", verdict.seq - 1);
@@ -210,6 +246,7 @@ impl Core {
     fn welcome(&mut self, number: u64, era: u64, resumed: bool, gone: bool) {
         let Some(session) = self.sessions.get_mut(&number) else { return };
         session.view = View::Live;
+        session.since = None;
         let state = session.open.as_ref().filter(|_| !resumed).and_then(|(_, body)| body.clone());
         let welcome = Welcome {
             session: SessionId { gateway: self.incarnation, number },
@@ -230,7 +267,7 @@ impl Core {
     /// its frames stay in order. One that is not on the live way finds the repeat where it reads.
     fn repeat(&mut self, room: RoomId, of: u64, repeat: Verdict) {
         let number = repeat.session;
-        let Some(session) = self.sessions.get_mut(&number).filter(|s| s.view == View::Live) else { return };
+        let Some(session) = self.sessions.get_mut(&number).filter(|s| s.follows(repeat.seq)) else { return };
         session.view = View::CatchingUp { read_to: repeat.seq };
         self.read(room, of - 1, Reading::Repeat { session: number, of, repeat: Box::new(repeat) });
     }
@@ -256,11 +293,8 @@ impl Core {
         let Some(view) = self.rooms.get_mut(room) else { return };
         view.filling = false;
         if page.era != view.era {
-            // The room ended meanwhile: it was empty, so nobody here misses anything.
-            if view.sessions.is_empty() {
-                self.unresolved = self.unresolved.saturating_sub(view.unresolved);
-                self.rooms.remove(room);
-            }
+            // The room ended meanwhile: it was empty, so nobody here misses anything of its earlier life.
+            self.heard(room, page.era, page.seq);
             return;
         }
         for batch in batches {
@@ -283,23 +317,26 @@ impl Core {
     }
 
     fn catch_up(&mut self, room: &RoomId, number: u64, after: u64, page: &VerdictPage, batches: Vec<VerdictBatch>) {
-        let (era, head) = self.rooms.get(room).map_or((0, 0), |view| (view.era, view.head.unwrap_or(0)));
+        let head = self.rooms.get(room).and_then(|view| view.head).unwrap_or(0);
         let Some(session) = self.sessions.get_mut(&number) else { return };
         if session.view != (View::CatchingUp { read_to: after }) {
             return;
         }
         let Some((open_seq, _)) = session.open else { return };
         let first_kept = batches.iter().flat_map(|b| &b.verdicts).map(|v| v.seq).find(|seq| *seq > after);
-        let resuming = session.since.is_some_and(|since| since.seq == after) && after < open_seq;
-        if page.era != era || first_kept.is_none_or(|first| first > after + 1) {
-            if after < open_seq {
+        let resuming = session.since.is_some();
+        if page.era != session.era {
+            self.close_stale(number);
+            return;
+        }
+        if first_kept.is_none_or(|first| first > after + 1) {
+            if resuming {
                 // What it missed is gone: it starts from its own Open, like a new session.
                 session.covered = open_seq;
-                session.view = View::CatchingUp { read_to: open_seq };
                 self.welcome(number, page.era, false, true);
                 self.continue_catching_up(room, number, open_seq, head);
             } else {
-                let reason = "what follows is no longer kept: connect again".to_owned();
+                let reason = format!("verdicts after seq {after} are no longer kept: connect again with since");
                 self.act_on(Action::Deliver(number, Delivery::Close { code: close::SLOW, reason }));
             }
             return;
@@ -328,6 +365,7 @@ impl Core {
 
     fn continue_catching_up(&mut self, room: &RoomId, number: u64, read_to: u64, head: u64) {
         let Some(session) = self.sessions.get_mut(&number) else { return };
+        session.seen = session.seen.max(read_to);
         if read_to >= head {
             session.view = View::Live;
         } else {
@@ -360,12 +398,18 @@ impl Core {
 
     fn heard(&mut self, room: &RoomId, era: u64, seq: u64) {
         let Some(view) = self.rooms.get_mut(room) else { return };
-        if view.head.is_some() && view.era == era {
-            view.heard = view.heard.max(seq);
-            self.check_gap(room);
-        } else if view.sessions.is_empty() && era != view.era {
+        if view.sessions.is_empty() && era != view.era {
             self.unresolved = self.unresolved.saturating_sub(view.unresolved);
             self.rooms.remove(room);
+            return;
+        }
+        if era > view.era {
+            self.begin_era(room, era);
+        }
+        let Some(view) = self.rooms.get_mut(room) else { return };
+        if era == view.era {
+            view.heard = view.heard.max(seq);
+            self.check_gap(room);
         }
     }
 
@@ -378,6 +422,7 @@ impl Core {
 
     /// Compares all rooms with the journal: after the pushes were subscribed again, and slowly always (rule C5).
     pub(crate) fn check_heads(&mut self) {
+        self.beat();
         let mut rooms: std::collections::BTreeMap<ShardId, Vec<RoomId>> = std::collections::BTreeMap::new();
         for (room, view) in &self.rooms {
             rooms.entry(view.shard).or_default().push(room.clone());

@@ -1,7 +1,8 @@
-//! Drives a gateway's [`Core`]: one lock around it, a task per journal step, an outbox per session. This is the gateway
+//! Drives a gateway's `Core`: one lock around it, a task per journal step, an outbox per session. This is the gateway
 //! without the WebSocket; `front` puts sockets before it, and a server that has sockets of its own uses it directly.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -286,11 +287,13 @@ impl Hub {
                         }
                         self.spawn(|hub| hub.append(flush));
                     }
-                    Action::Register(shard) => self.spawn(move |hub| async move {
-                        let incarnation = hub.0.state.lock().core.incarnation();
-                        let record = hub.insist("register", || hub.0.journal.register(shard, incarnation)).await;
-                        hub.with(|state| state.core.registered(shard, &record));
-                    }),
+                    Action::Register(shard) => {
+                        let incarnation = state.core.incarnation();
+                        self.spawn(move |hub| async move {
+                            let record = hub.insist("register", || hub.0.journal.register(shard, incarnation)).await;
+                            hub.with(|state| state.core.registered(shard, &record));
+                        });
+                    }
                     Action::Read { room, after, entries_max, reading } => {
                         self.spawn(move |hub| hub.read(room, after, entries_max, reading))
                     }
@@ -313,14 +316,21 @@ impl Hub {
 
     async fn append(self, flush: Arc<Flush>) {
         let began = Instant::now();
-        let answer = self.insist("append", || self.0.journal.append(&flush)).await;
+        let sent = AtomicU32::new(0);
+        let answer = self
+            .insist("append", || {
+                sent.fetch_add(1, Ordering::Relaxed);
+                self.0.journal.append(&flush)
+            })
+            .await;
         metrics::histogram!(names::APPEND_SECONDS).record(began.elapsed().as_secs_f64());
         if matches!(answer, Appended::Stored(_)) {
             metrics::counter!(names::FLUSHES_TOTAL).increment(1);
         } else {
             tracing::warn!(shard = flush.shard.0, ?answer, "this gateway was taken for dead: it starts again");
         }
-        self.with(|state| state.core.appended(&flush, &answer, clock::monotonic_ns()));
+        let repeated = sent.into_inner() > 1;
+        self.with(|state| state.core.appended(&flush, &answer, repeated, clock::monotonic_ns()));
     }
 
     async fn read(self, room: RoomId, after: u64, entries_max: usize, reading: Reading) {

@@ -2,7 +2,7 @@
 
 pub mod arrival;
 pub mod auth;
-mod core;
+pub(crate) mod core;
 mod deliver;
 mod frames;
 pub mod front;

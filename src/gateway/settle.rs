@@ -177,6 +177,13 @@ impl Core {
         }
     }
 
+    /// Slow heartbeats: a gateway that was fenced while it had nothing to say finds out.
+    pub(super) fn beat(&mut self) {
+        for out in &mut self.shards {
+            out.probed = out.probed.max(out.watermark.plus(1));
+        }
+    }
+
     /// The answer to [`Action::Register`].
     pub(crate) fn registered(&mut self, shard: ShardId, record: &GatewayRecord) {
         if record.incarnation != self.incarnation {
@@ -189,8 +196,9 @@ impl Core {
         }
     }
 
-    /// The answer to [`Action::Append`]; `now_ns` is when it was read.
-    pub(crate) fn appended(&mut self, flush: &Flush, answer: &Appended, now_ns: u64) {
+    /// The answer to [`Action::Append`]; `now_ns` is when it was read. `repeated` says that the flush was sent more than
+    /// once: then it may have been resolved before this answer, whose heads lie behind what is still to be delivered.
+    pub(crate) fn appended(&mut self, flush: &Flush, answer: &Appended, repeated: bool, now_ns: u64) {
         let out = &mut self.shards[usize::from(flush.shard.0)];
         if flush.incarnation != self.incarnation || out.in_flight.as_ref().is_none_or(|f| f.number != flush.number) {
             return;
@@ -200,9 +208,7 @@ impl Core {
                 out.in_flight = None;
                 let opening = std::mem::take(&mut out.opening);
                 for head in heads {
-                    if let Some(view) = self.rooms.get_mut(&head.room) {
-                        view.learn(head.era, head.seq);
-                    }
+                    self.learn(&head.room, head.era, if repeated { 0 } else { head.seq });
                 }
                 for number in opening {
                     self.acknowledge(number, heads, now_ns);

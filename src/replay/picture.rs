@@ -104,7 +104,10 @@ fn heading(page: &mut Page, timeline: &Timeline) {
 fn verdict(timeline: &Timeline) -> String {
     let Some(winner) = timeline.winner.map(|at| &timeline.contenders[at]) else { return "Nobody won".to_owned() };
     let beaten = |c: &&Contender| c.behind_ns.is_some() && c.reason.as_deref() == Some("late");
-    let nearest = timeline.contenders.iter().filter(beaten).min_by_key(|c| c.behind_ns);
+    let late = || timeline.contenders.iter().filter(beaten);
+    // Whoever may have been first is named before those who certainly were not.
+    let doubtful = late().find(|c| c.flags.contains(&"photo_finish"));
+    let nearest = doubtful.or_else(|| late().min_by_key(|c| c.behind_ns));
     match nearest {
         None => format!("{} won, unrivalled", winner.player),
         Some(rival) if rival.flags.contains(&"photo_finish") => {
@@ -269,7 +272,8 @@ fn footer(page: &mut Page, timeline: &Timeline, drawn: usize, height: f64) {
     let mut worst = timeline.contenders.iter().map(|c| c.uncertainty_ns).collect::<Vec<_>>();
     worst.sort_unstable();
     let (first, last) = (worst.first().copied().unwrap_or(0), worst.last().copied().unwrap_or(0));
-    let known = if first == last { shown(last, last) } else { format!("{} to {}", shown(first, first), shown(last, last)) };
+    let (first, last) = (shown(first, first), shown(last, last));
+    let known = if first == last { last } else { format!("{first} to {last}") };
     let mut line = format!("A bar is what the clock cannot tell: each arrival lies in its bar ({known} long).");
     if timeline.contenders.iter().any(|c| c.raw_ns.is_some()) {
         line += " Hollow: the stamp before it was moved.";

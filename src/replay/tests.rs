@@ -92,7 +92,7 @@ async fn a_room_resolves_again_to_the_same_and_a_changed_record_is_found() {
     let replayed = recording.resolve(&book()).expect("resolved");
     // Two joins, ten claims, a release and a claim.
     assert_eq!((replayed.from, replayed.to, replayed.verdicts), (1, 14, 14));
-    assert_eq!(replayed.deviations, [String::new(); 0]);
+    assert!(replayed.deviations.is_empty(), "{:?}", replayed.deviations);
 
     // Somebody else's rules, or none.
     let others = recording.resolve(&RulesBook::new().room("*", LastHit::new)).expect("resolved");
@@ -128,7 +128,7 @@ async fn a_room_whose_beginning_is_gone_resolves_from_its_snapshot() {
     recording.entries.retain(|(at, _)| *at > snapshot.cursor);
     let replayed = recording.resolve(&book()).expect("resolved");
     assert_eq!((replayed.from, replayed.to), (snapshot.seq + 1, recording.seq));
-    assert_eq!(replayed.deviations, [String::new(); 0]);
+    assert!(replayed.deviations.is_empty(), "{:?}", replayed.deviations);
 
     // A hole, and no snapshot.
     let mut hole = recording.clone();

@@ -88,6 +88,7 @@ pub(super) struct Shared {
     actions: Vec<Action>,
     queue: VecDeque<Queued>,
     running: usize,
+    tokens: u64,
 }
 
 #[derive(Debug)]
@@ -99,6 +100,12 @@ enum Queued {
 impl Shared {
     pub(super) fn act(&mut self, action: Action) {
         self.actions.push(action);
+    }
+
+    /// A number that was never given before.
+    pub(super) fn token(&mut self) -> u64 {
+        self.tokens += 1;
+        self.tokens
     }
 
     pub(super) fn enqueue(&mut self, job: Job) {
@@ -117,7 +124,12 @@ pub(crate) struct Core {
     shards_total: u16,
     shards: BTreeMap<ShardId, Shard>,
     claiming: BTreeSet<ShardId>,
+    /// Steps under way by shard. A shard that was lost is not claimed again before they are answered: an answer to an
+    /// earlier ownership would pass for one to this.
+    unanswered: BTreeMap<ShardId, usize>,
     wanted: Vec<ShardId>,
+    /// Shards whose living owner did not list them when they were last looked for.
+    suspected: BTreeMap<ShardId, Lease>,
     living: Vec<WorkerRecord>,
     shared: Shared,
     heartbeat_at_ns: u64,
@@ -134,9 +146,11 @@ impl Core {
             shards_total,
             shards: BTreeMap::new(),
             claiming: BTreeSet::new(),
+            unanswered: BTreeMap::new(),
             wanted: Vec::new(),
+            suspected: BTreeMap::new(),
             living: Vec::new(),
-            shared: Shared { limits, now_ns: 0, actions: Vec::new(), queue: VecDeque::new(), running: 0 },
+            shared: Shared { limits, now_ns: 0, actions: Vec::new(), queue: VecDeque::new(), running: 0, tokens: 0 },
             heartbeat_at_ns: 0,
             ticked_at_ns: 0,
             stopping: false,
@@ -154,7 +168,27 @@ impl Core {
             self.start_jobs();
             self.hand_over();
         }
-        std::mem::take(&mut self.shared.actions)
+        let actions = std::mem::take(&mut self.shared.actions);
+        for action in &actions {
+            if let Action::Survey { shard, .. }
+            | Action::Load { shard, .. }
+            | Action::Read { shard, .. }
+            | Action::Death { shard, .. }
+            | Action::EndRoom { shard, .. } = action
+            {
+                *self.unanswered.entry(*shard).or_default() += 1;
+            }
+        }
+        actions
+    }
+
+    fn answered(&mut self, shard: ShardId) {
+        if let Some(count) = self.unanswered.get_mut(&shard) {
+            *count -= 1;
+            if *count == 0 {
+                self.unanswered.remove(&shard);
+            }
+        }
     }
 
     /// Whether a quick one is among them.
@@ -260,9 +294,16 @@ impl Core {
         for shard in std::mem::take(&mut self.wanted) {
             let from = owners.get(usize::from(shard.0)).copied().flatten();
             let lives = |lease: Lease| lease.owner != self.me && self.living.iter().any(|w| w.incarnation == lease.owner);
-            if from.is_some_and(lives) || self.stopping || self.shards.contains_key(&shard) {
+            if self.stopping || self.shards.contains_key(&shard) || self.unanswered.contains_key(&shard) {
                 continue;
             }
+            // An owner that lives and does not say so twice in a row does not know it: its claim was never answered.
+            if let Some(lease) = from.filter(|lease| lives(*lease))
+                && self.suspected.insert(shard, lease) != Some(lease)
+            {
+                continue;
+            }
+            self.suspected.remove(&shard);
             self.claiming.insert(shard);
             self.shared.act(Action::Claim { shard, from });
         }
@@ -299,16 +340,19 @@ impl Core {
 
     /// The answer to [`Action::Survey`].
     pub(crate) fn surveyed(&mut self, shard: ShardId, survey: Survey, now_ns: u64) {
+        self.answered(shard);
         self.with(shard, now_ns, |shard, shared| shard.surveyed(survey, shared));
     }
 
     /// The answer to [`Action::Load`].
     pub(crate) fn stored(&mut self, shard: ShardId, room: RoomId, stored: StoredRoom, now_ns: u64) {
+        self.answered(shard);
         self.with(shard, now_ns, |shard, shared| shard.stored(room, stored, shared));
     }
 
     /// The answer to [`Action::Read`].
     pub(crate) fn read(&mut self, shard: ShardId, room: &RoomId, entries: &[(StreamId, Bytes)], now_ns: u64) {
+        self.answered(shard);
         self.with(shard, now_ns, |shard, shared| shard.read(room, entries, shared));
     }
 
@@ -338,8 +382,11 @@ impl Core {
         }
     }
 
-    /// The answer to [`Action::Fence`].
-    pub(crate) fn fenced(&mut self, shard: ShardId, answer: &Leased<GatewayRecord>, now_ns: u64) {
+    /// The answer to [`Action::Fence`]; nothing when it failed: it is asked for again while it is needed.
+    pub(crate) fn fenced(&mut self, shard: ShardId, lease: Lease, answer: &Leased<GatewayRecord>, now_ns: u64) {
+        if self.shards.get(&shard).is_none_or(|s| s.lease != lease) {
+            return;
+        }
         match answer {
             Leased::Done(record) => self.with(shard, now_ns, |shard, shared| {
                 shared.act(Action::Complain(format!("gateway {} is fenced: it kept its rooms waiting", record.incarnation)));
@@ -349,23 +396,17 @@ impl Core {
         }
     }
 
-    /// The answer to [`Action::Death`].
-    pub(crate) fn death_written(
-        &mut self,
-        shard: ShardId,
-        room: &RoomId,
-        gateway: Incarnation,
-        answer: &Leased<()>,
-        now_ns: u64,
-    ) {
-        match answer {
-            Leased::Done(()) => self.with(shard, now_ns, |shard, _| shard.death_written(room, gateway)),
-            Leased::Lost => self.lose(shard),
+    /// The answer to [`Action::Death`]; its bell brings what was written.
+    pub(crate) fn death_written(&mut self, shard: ShardId, answer: &Leased<()>) {
+        self.answered(shard);
+        if *answer == Leased::Lost {
+            self.lose(shard);
         }
     }
 
     /// The answer to [`Action::EndRoom`].
     pub(crate) fn room_ended(&mut self, shard: ShardId, room: &RoomId, answer: &Leased<bool>, now_ns: u64) {
+        self.answered(shard);
         match answer {
             Leased::Done(ended) => self.with(shard, now_ns, |shard, shared| shard.room_ended(room, *ended, shared)),
             Leased::Lost => self.lose(shard),

@@ -31,6 +31,8 @@ pub(crate) enum Job {
 pub(crate) struct Resolving {
     pub(super) shard: ShardId,
     pub(super) epoch: u64,
+    /// Which lane of the room started it: a room that is loaded again has another.
+    pub(super) lane: u64,
     pub(super) id: RoomId,
     pub(super) room: Box<Room>,
     pub(super) events: Vec<Held>,
@@ -43,6 +45,7 @@ pub(crate) struct Resolving {
 pub(crate) struct Loading {
     pub(super) shard: ShardId,
     pub(super) epoch: u64,
+    pub(super) lane: u64,
     pub(super) id: RoomId,
     pub(super) stored: StoredRoom,
     pub(super) rules: Box<dyn Rules>,
@@ -59,6 +62,7 @@ impl std::fmt::Debug for Loading {
 pub(crate) struct Done {
     pub(super) shard: ShardId,
     pub(super) epoch: u64,
+    pub(super) lane: u64,
     pub(super) id: RoomId,
     pub(super) outcome: DoneOutcome,
 }
@@ -161,9 +165,10 @@ impl Job {
 
 impl Resolving {
     fn run(self) -> Done {
-        let Self { shard, epoch, id, mut room, events, poisoned, snapshot } = self;
+        let Self { shard, epoch, lane, id, mut room, events, poisoned, snapshot } = self;
         let from = room.seq();
         let before: Vec<Incarnation> = gateways(&room);
+        let mut watching = room.watching();
         let mut batch = VerdictBatch { era: room.era(), verdicts: Vec::with_capacity(events.len()) };
         for held in &events {
             let void = poisoned.contains(&held.stamp).then_some(RULES_FAILED);
@@ -173,7 +178,7 @@ impl Resolving {
                 Err(panic) => {
                     let message = panic.downcast_ref::<String>().cloned();
                     let message = message.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned())).unwrap_or_default();
-                    return Done { shard, epoch, id, outcome: DoneOutcome::Panicked { stamp: held.stamp, message } };
+                    return Done { shard, epoch, lane, id, outcome: DoneOutcome::Panicked { stamp: held.stamp, message } };
                 }
             }
         }
@@ -181,13 +186,16 @@ impl Resolving {
         concerned.extend(before);
         concerned.sort_unstable();
         concerned.dedup();
+        // A game server that leaves with this batch may see what came before that.
+        watching.extend(room.watching());
         let bytes = verdicts::encode(&batch);
-        let pushes = concerned.into_iter().map(|gateway| (gateway, push_for(gateway, &room, &batch, &bytes))).collect();
+        let push = |gateway| (gateway, push_for(gateway, watching.contains(&gateway), &batch, &bytes));
+        let pushes = concerned.into_iter().map(push).collect();
         let snapshot = snapshot.then(|| room.snapshot());
         let (to, mut tally) = (room.seq(), Tally::default());
         batch.verdicts.iter().for_each(|verdict| tally.count(verdict));
         let resolved = Resolved { from, to, verdicts: bytes, tally, pushes, snapshot };
-        Done { shard, epoch, id, outcome: DoneOutcome::Resolved(room, Box::new(resolved)) }
+        Done { shard, epoch, lane, id, outcome: DoneOutcome::Resolved(room, Box::new(resolved)) }
     }
 }
 
@@ -198,8 +206,9 @@ fn gateways(room: &Room) -> Vec<Incarnation> {
 }
 
 /// The part of a batch that concerns a gateway; the whole batch's bytes where that is everything.
-fn push_for(gateway: Incarnation, room: &Room, batch: &VerdictBatch, whole: &Bytes) -> Bytes {
-    let concerned: Vec<bool> = batch.verdicts.iter().map(|v| v.audience == Audience::Room || room.concerns(gateway, v)).collect();
+fn push_for(gateway: Incarnation, watches: bool, batch: &VerdictBatch, whole: &Bytes) -> Bytes {
+    let concerns = |v: &Verdict| watches || v.audience == Audience::Room || v.stamp.incarnation == gateway;
+    let concerned: Vec<bool> = batch.verdicts.iter().map(concerns).collect();
     if concerned.iter().all(|c| *c) {
         return whole.clone();
     }
@@ -209,13 +218,13 @@ fn push_for(gateway: Incarnation, room: &Room, batch: &VerdictBatch, whole: &Byt
 
 impl Loading {
     fn run(self) -> Done {
-        let Self { shard, epoch, id, stored, rules } = self;
+        let Self { shard, epoch, lane, id, stored, rules } = self;
         let outcome = match catch_unwind(AssertUnwindSafe(|| bring_back(stored, rules))) {
             Ok(Ok(loaded)) => DoneOutcome::Loaded(Box::new(loaded)),
             Ok(Err(why)) => DoneOutcome::Unloadable(why),
             Err(_) => DoneOutcome::Unloadable("the rules panicked while the room was brought back".to_owned()),
         };
-        Done { shard, epoch, id, outcome }
+        Done { shard, epoch, lane, id, outcome }
     }
 }
 
@@ -250,16 +259,18 @@ pub(crate) fn replay(
     batches: &[Bytes],
     mut seen: impl FnMut(&Room, &Verdict),
 ) -> Result<(usize, Vec<String>), String> {
-    let mut events: HashMap<(Incarnation, u64), Held> = HashMap::new();
+    // Read as the worker read them: the same entries count as duplicates.
+    let marks: Vec<_> = room.marks().collect();
+    let mut hold = Resequencer::resume(std::iter::empty(), marks.into_iter());
     for (at, entry) in entries {
-        let mut hold = Resequencer::default();
         match entry {
             Ok(entry) => hold.read(*at, entry, Moment::default(), 0),
             Err(error) => hold.read_unreadable(*at, error.to_string()),
         }
-        let all = hold.release(usize::MAX, |_| Moment { timeline: u32::MAX, ns: u64::MAX });
-        events.extend(all.into_iter().map(|held| ((held.stamp.incarnation, held.stamp.ordinal), held)));
     }
+    let all = hold.release(usize::MAX, |_| Moment { timeline: u32::MAX, ns: u64::MAX });
+    let mut events: HashMap<(Incarnation, u64), Held> =
+        all.into_iter().map(|held| ((held.stamp.incarnation, held.stamp.ordinal), held)).collect();
     let (mut count, mut deviations) = (0, Vec::new());
     for bytes in batches {
         for recorded in verdicts::decode(bytes).map_err(|e| e.to_string())?.verdicts {
@@ -312,7 +323,7 @@ fn forced(recorded: &Verdict) -> Option<&str> {
 
 /// The entry that ends a dead gateway's sessions in a room: Error and Close for each, stamped just above the last
 /// that the gateway has there (rule R6). The raw stamp is the moment of the death, for rule R7.
-pub(super) fn death_entry(hold: &Resequencer, gateway: Incarnation, now: Moment) -> Option<Entry> {
+pub(crate) fn death_entry(hold: &Resequencer, gateway: Incarnation, now: Moment) -> Option<Entry> {
     use crate::types::{Event, EventKind};
     let (last_ordinal, last) = hold.last_read(gateway)?;
     let arrival = Arrival { ns: last.ns + 1, raw_ns: Some(now.ns), ..Arrival::default() };

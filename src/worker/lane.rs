@@ -1,6 +1,6 @@
 //! The serial executor of one room inside a worker: what it has read, what it holds, what it resolved.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 
@@ -32,12 +32,14 @@ pub(super) enum Phase {
 
 #[derive(Debug)]
 pub(super) struct Lane {
+    /// Names this lane: what a job of an earlier lane of the room brings is nobody's.
+    pub(super) token: u64,
     pub(super) phase: Phase,
     pub(super) room: Option<Box<Room>>,
     /// Entries lie unread in the journal: nothing is released before they are read.
     pub(super) reading: bool,
-    /// What is being read was asked for before the last survey: it is read again before anything is released.
-    pub(super) read_again: bool,
+    /// What is being read or loaded was asked for before the last survey: it is read again, to the tail that counts (rule R2).
+    pub(super) stale: bool,
     /// Entries that came by bell meanwhile.
     pub(super) buffer: Vec<(StreamId, Bytes)>,
     pub(super) hold: Resequencer,
@@ -55,8 +57,9 @@ pub(super) struct Lane {
     pub(super) poisoned: BTreeSet<Stamp>,
     /// In the queue for the next commit.
     pub(super) to_commit: bool,
-    /// Gateways whose death is being written here.
-    pub(super) deaths: BTreeSet<Incarnation>,
+    /// Gateways whose death was written here, and the last ordinal that was read of them then: once more was read, that
+    /// death came too early and counts as a duplicate.
+    pub(super) deaths: BTreeMap<Incarnation, u64>,
     pub(super) empty_since_ns: Option<u64>,
     snapshot_seq: u64,
     snapshot_bytes: u64,
@@ -65,12 +68,14 @@ pub(super) struct Lane {
 }
 
 impl Lane {
-    pub(super) fn new() -> Self {
+    /// A lane whose room is not in memory; `token` is no other lane's of this worker.
+    pub(super) fn new(token: u64) -> Self {
         Self {
+            token,
             phase: Phase::Loading,
             room: None,
             reading: false,
-            read_again: false,
+            stale: false,
             buffer: Vec::new(),
             hold: Resequencer::default(),
             position: StreamId::default(),
@@ -81,7 +86,7 @@ impl Lane {
             queued: false,
             poisoned: BTreeSet::new(),
             to_commit: false,
-            deaths: BTreeSet::new(),
+            deaths: BTreeMap::new(),
             empty_since_ns: None,
             snapshot_seq: 0,
             snapshot_bytes: 0,

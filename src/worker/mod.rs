@@ -1,8 +1,8 @@
 //! Workers: from the journal to verdicts and back. They own shards by lease, put each room back into stamp order,
 //! resolve with bounded concurrency and commit. Commit is the only way out of a worker.
 
-mod core;
-mod job;
+pub(crate) mod core;
+pub(crate) mod job;
 mod lane;
 mod ownership;
 mod run;

@@ -65,8 +65,8 @@ enum Input {
     Read(ShardId, RoomId, Vec<(StreamId, bytes::Bytes)>),
     Done(Done),
     Committed(Arc<Commit>, Committed),
-    Fenced(ShardId, Leased<GatewayRecord>),
-    Death(ShardId, RoomId, Incarnation, Leased<()>),
+    Fenced(ShardId, Lease, Leased<GatewayRecord>),
+    Death(ShardId, Leased<()>),
     RoomEnded(ShardId, RoomId, Leased<bool>),
     /// Another worker let a shard go, or such news may have been missed.
     ShardIsFree,
@@ -191,11 +191,11 @@ impl Worker {
             Input::Read(shard, room, entries) => self.core.read(shard, &room, &entries, now),
             Input::Done(done) => self.core.done(done, now),
             Input::Committed(commit, answer) => self.core.committed(commit.shard, commit.lease, commit.number, &answer, now),
-            Input::Fenced(shard, answer) => {
+            Input::Fenced(shard, lease, answer) => {
                 metrics::counter!(names::GATEWAY_DEATHS_TOTAL).increment(1);
-                self.core.fenced(shard, &answer, now);
+                self.core.fenced(shard, lease, &answer, now);
             }
-            Input::Death(shard, room, gateway, answer) => self.core.death_written(shard, &room, gateway, &answer, now),
+            Input::Death(shard, answer) => self.core.death_written(shard, &answer),
             Input::RoomEnded(shard, room, answer) => self.core.room_ended(shard, &room, &answer, now),
             Input::ShardIsFree => self.core.shard_is_free(now),
             Input::Trouble(what, error) => {
@@ -311,13 +311,13 @@ impl Worker {
                     }
                 });
             }
-            Action::Fence { shard, lease, gateway } => self.insist("fence", move || {
-                let journal = journal.clone();
-                async move { journal.fence(shard, lease, gateway).await.map(|answer| Input::Fenced(shard, answer)) }
+            // Not insisted on: a journal that refuses the fence refuses the gateway's flushes too, so its silence starts anew.
+            Action::Fence { shard, lease, gateway } => self.once("fence", async move {
+                journal.fence(shard, lease, gateway).await.map(|answer| Input::Fenced(shard, lease, answer))
             }),
             Action::Death { shard, lease, gateway, entry } => self.insist("write death", move || {
                 let (journal, entry) = (journal.clone(), entry.clone());
-                async move { journal.death(shard, lease, gateway, &entry).await.map(|a| Input::Death(shard, entry.room, gateway, a)) }
+                async move { journal.death(shard, lease, gateway, &entry).await.map(|answer| Input::Death(shard, answer)) }
             }),
             Action::EndRoom { shard, lease, room, seq } => self.insist("end room", move || {
                 let (journal, room) = (journal.clone(), room.clone());

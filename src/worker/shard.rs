@@ -122,10 +122,15 @@ impl Shard {
     }
 
     pub(super) fn surveyed(&mut self, survey: Survey, shared: &mut Shared) {
-        let State::Surveying { buffer } = &mut self.state else { return };
-        let buffer = std::mem::take(buffer);
+        let buffer = match &mut self.state {
+            State::Following => return,
+            State::Surveying { buffer } => std::mem::take(buffer),
+            // The answer to an earlier survey came first, and saw less.
+            State::Live if survey.append > self.append => Vec::new(),
+            State::Live => return,
+        };
         self.state = State::Live;
-        self.append = survey.append;
+        self.append = self.append.max(survey.append);
         self.commit = survey.commit.max(self.commit);
         for record in survey.gateways {
             let gateway = self.gateways.entry(record.incarnation).or_default();
@@ -140,9 +145,7 @@ impl Shard {
                     lane.reading = true;
                     shared.act(Action::Read { shard: self.id, room, after: lane.position });
                 }
-                // What is on its way may have left the journal before the entries that this survey vouches for came in,
-                // and their bells were missed.
-                Some(lane) => lane.read_again = true,
+                Some(lane) => lane.stale = true,
             }
         }
         if self.announce {
@@ -185,7 +188,7 @@ impl Shard {
     }
 
     fn load(&mut self, room: &RoomId, shared: &mut Shared) {
-        self.lanes.insert(room.clone(), Lane::new());
+        self.lanes.insert(room.clone(), Lane::new(shared.token()));
         shared.act(Action::Load { shard: self.id, room: room.clone() });
     }
 
@@ -208,7 +211,7 @@ impl Shard {
         }
         match shared.limits.rules.rules_for(&room) {
             Some(rules) => {
-                let loading = Loading { shard: self.id, epoch: self.lease.epoch, id: room, stored, rules };
+                let loading = Loading { shard: self.id, epoch: self.lease.epoch, lane: lane.token, id: room, stored, rules };
                 shared.enqueue(Job::Load(Box::new(loading)));
             }
             None => {
@@ -224,18 +227,26 @@ impl Shard {
         if !lane.reading {
             return;
         }
-        // What the buffer holds lies behind what is still to be read: its turn comes then.
-        lane.reading = std::mem::take(&mut lane.read_again);
-        let buffer = if lane.reading { Vec::new() } else { std::mem::take(&mut lane.buffer) };
+        lane.reading = false;
+        let buffer = if lane.stale { Vec::new() } else { std::mem::take(&mut lane.buffer) };
         for (at, bytes) in entries.iter().chain(&buffer) {
             let gateways = &self.gateways;
             lane.take_in(*at, bytes, shared.now_ns, |g| gateways.get(&g).map_or(Moment::default(), |g| g.watermark));
         }
-        if lane.reading {
+        self.waiting.insert(room.clone());
+        self.read_again(room, shared);
+        self.advance(room, shared);
+    }
+
+    /// Reads on when what was read or loaded is older than the last survey.
+    fn read_again(&mut self, room: &RoomId, shared: &mut Shared) {
+        if let Some(lane) = self.lanes.get_mut(room)
+            && matches!(lane.phase, Phase::Idle | Phase::Busy)
+            && std::mem::take(&mut lane.stale)
+        {
+            lane.reading = true;
             shared.act(Action::Read { shard: self.id, room: room.clone(), after: lane.position });
         }
-        self.waiting.insert(room.clone());
-        self.advance(room, shared);
     }
 
     fn advance_waiting(&mut self, shared: &mut Shared) {
@@ -256,10 +267,11 @@ impl Shard {
         let dead: Vec<Incarnation> = lane.hold.gateways().filter(|g| self.gateways.get(g).is_some_and(|g| g.fenced)).collect();
         for gateway in dead {
             let now = Moment { timeline: shared.limits.timeline, ns: shared.now_ns };
-            if !lane.deaths.contains(&gateway)
+            let Some((last, _)) = lane.hold.last_read(gateway) else { continue };
+            if lane.deaths.get(&gateway) != Some(&last)
                 && let Some(entry) = death_entry(&lane.hold, gateway, now)
             {
-                lane.deaths.insert(gateway);
+                lane.deaths.insert(gateway, last);
                 let entry = FlushEntry { room: room.clone(), top: entry.top(), bytes: entry::encode(&entry) };
                 shared.act(Action::Death { shard: self.id, lease: self.lease, gateway, entry });
             }
@@ -323,6 +335,7 @@ impl Shard {
         Some(Job::Resolve(Resolving {
             shard: self.id,
             epoch: self.lease.epoch,
+            lane: lane.token,
             id: room.clone(),
             room: room_state,
             events,
@@ -333,7 +346,7 @@ impl Shard {
 
     pub(super) fn done(&mut self, done: Done, shared: &mut Shared) {
         let room = done.id;
-        let Some(lane) = self.lanes.get_mut(&room) else { return };
+        let Some(lane) = self.lanes.get_mut(&room).filter(|lane| lane.token == done.lane) else { return };
         match done.outcome {
             DoneOutcome::Resolved(state, resolved) => {
                 lane.room = Some(state);
@@ -369,7 +382,7 @@ impl Shard {
         {
             let poisoned = std::mem::take(&mut lane.poisoned);
             let buffer = std::mem::take(&mut lane.buffer);
-            *lane = Lane::new();
+            *lane = Lane::new(shared.token());
             lane.poisoned = poisoned;
             lane.buffer = buffer;
             shared.act(Action::Load { shard: self.id, room: room.clone() });
@@ -383,7 +396,7 @@ impl Shard {
         }
         let Some(state) = loaded.room else {
             // It ended meanwhile. What came in by bell belongs to a life that began after it was read.
-            if lane.buffer.is_empty() && !std::mem::take(&mut lane.read_again) {
+            if lane.buffer.is_empty() && !std::mem::take(&mut lane.stale) {
                 self.lanes.remove(room);
                 self.waiting.remove(room);
             } else {
@@ -414,17 +427,14 @@ impl Shard {
                 Err(error) => lane.hold.read_unreadable(at, error.to_string()),
             }
         }
-        lane.reading = std::mem::take(&mut lane.read_again);
-        if !lane.reading {
-            for (at, bytes) in std::mem::take(&mut lane.buffer) {
-                lane.take_in(at, &bytes, shared.now_ns, watermark_of);
-            }
+        // Between a stale read and the bells that came after it something may be missing.
+        let buffer = if lane.stale { Vec::new() } else { std::mem::take(&mut lane.buffer) };
+        for (at, bytes) in buffer {
+            lane.take_in(at, &bytes, shared.now_ns, watermark_of);
         }
         lane.position = lane.position.max(loaded.cursor);
-        if lane.reading {
-            shared.act(Action::Read { shard: self.id, room: room.clone(), after: lane.position });
-        }
         self.waiting.insert(room.clone());
+        self.read_again(room, shared);
     }
 
     fn queue_commit(&mut self, room: &RoomId) {
@@ -566,18 +576,11 @@ impl Shard {
     pub(super) fn fenced(&mut self, record: &GatewayRecord, shared: &mut Shared) {
         let gateway = self.gateways.entry(record.incarnation).or_default();
         gateway.fencing = false;
+        // Its watermark counts when its last bells were heard (rule R2): its death comes behind them.
         gateway.fenced = true;
-        gateway.watermark = record.watermark;
         let rooms: Vec<RoomId> = self.lanes.keys().cloned().collect();
         for room in rooms {
             self.advance(&room, shared);
-        }
-    }
-
-    /// A death entry was written; its bell brings it. Written again if it is not there after the next survey.
-    pub(super) fn death_written(&mut self, room: &RoomId, gateway: Incarnation) {
-        if let Some(lane) = self.lanes.get_mut(room) {
-            lane.deaths.remove(&gateway);
         }
     }
 
@@ -587,11 +590,11 @@ impl Shard {
             return;
         }
         let buffer = std::mem::take(&mut lane.buffer);
-        let read_again = std::mem::take(&mut lane.read_again);
+        let stale = lane.stale;
         if ended {
             self.lanes.remove(room);
             self.waiting.remove(room);
-            if !buffer.is_empty() || read_again {
+            if !buffer.is_empty() || stale {
                 self.load(room, shared);
                 if let Some(lane) = self.lanes.get_mut(room) {
                     lane.buffer = buffer;
@@ -600,17 +603,16 @@ impl Shard {
         } else {
             lane.phase = Phase::Idle;
             lane.empty_since_ns = None;
-            if read_again {
-                lane.reading = true;
+            if lane.stale {
                 lane.buffer = buffer;
-                shared.act(Action::Read { shard: self.id, room: room.clone(), after: lane.position });
-                return;
-            }
-            let gateways = &self.gateways;
-            for (at, bytes) in buffer {
-                lane.take_in(at, &bytes, shared.now_ns, |g| gateways.get(&g).map_or(Moment::default(), |g| g.watermark));
+            } else {
+                let gateways = &self.gateways;
+                for (at, bytes) in buffer {
+                    lane.take_in(at, &bytes, shared.now_ns, |g| gateways.get(&g).map_or(Moment::default(), |g| g.watermark));
+                }
             }
             self.waiting.insert(room.clone());
+            self.read_again(room, shared);
             self.advance(room, shared);
         }
     }
@@ -619,6 +621,7 @@ impl Shard {
     pub(super) fn excuse_gateways(&mut self) {
         for gateway in self.gateways.values_mut() {
             gateway.silent_ns = 0;
+            gateway.fencing = false;
         }
     }
 
@@ -698,7 +701,7 @@ impl Shard {
         for room in reload {
             if let Some(lane) = self.lanes.get_mut(&room) {
                 let buffer = std::mem::take(&mut lane.buffer);
-                *lane = Lane::new();
+                *lane = Lane::new(shared.token());
                 lane.buffer = buffer;
                 shared.act(Action::Load { shard: self.id, room });
             }

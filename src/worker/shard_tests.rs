@@ -123,3 +123,15 @@ fn a_read_that_an_outdated_survey_asked_for_is_followed_by_another() {
     core.read(SHARD, &room, &[(at(2), open(A, 40)), (at(3), open(third, 55))], 5);
     assert_eq!(committed(&perform(&mut core)), Some(vec![A, B, third]));
 }
+
+/// Two surveys are under way, and bells were missed between them: the second answer counts although the first made the
+/// shard live.
+#[test]
+fn the_second_of_two_surveys_counts() {
+    let (mut core, room) = (worker(), RoomId::new("pit").expect("name"));
+    core.subscribed(SHARD, 2);
+    core.surveyed(SHARD, Survey { append: 0, commit: 0, gateways: Vec::new(), active: Vec::new(), rooms: Vec::new() }, 2);
+    assert!(!perform(&mut core).iter().any(|a| matches!(a, Action::Load { .. })));
+    core.surveyed(SHARD, survey(1, &room, 60), 2);
+    assert!(perform(&mut core).iter().any(|a| matches!(a, Action::Load { .. })), "a room that nobody rings for is left alone");
+}

@@ -1,0 +1,287 @@
+//! What must hold of every history. Each checker has its name in its message.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::client::Told;
+use super::ledger::RoomLog;
+use super::rules::Race;
+use super::world::World;
+use crate::engine::Room;
+use crate::types::{Audience, Entry, Flags, Incarnation, Outcome, Role, RoomId, ShardId, Stamp, StreamId, Verdict, VerdictKind};
+use crate::wire::entry;
+
+/// All of them.
+pub(super) fn everything(world: &World) {
+    for (room, log) in &world.ledger.rooms {
+        let room = format!("room {}.{}", room.0, room.1);
+        order(&room, log);
+        true_order(&room, log);
+        once(&room, log);
+        one_winner(&room, log);
+        replay(&room, log);
+    }
+    arrivals(world);
+    unproven(world);
+    content(world);
+    liveness(world);
+}
+
+fn entries(log: &RoomLog) -> impl Iterator<Item = (StreamId, Entry)> + '_ {
+    log.entries.iter().map(|(at, bytes)| (*at, entry::decode(bytes).expect("an entry")))
+}
+
+/// Order: verdicts follow the stamps. An Open may lie below what was released before it was read (rule R3), and what a
+/// worker writes for a dead gateway is stamped where that gateway stopped.
+fn order(room: &str, log: &RoomLog) {
+    let deaths: BTreeSet<(Incarnation, u64)> = entries(log)
+        .filter(|(_, e)| e.death)
+        .flat_map(|(_, e)| e.events.into_iter().map(move |v| (e.incarnation, v.ordinal)))
+        .collect();
+    let mut last: Option<&Verdict> = None;
+    for verdict in &log.verdicts {
+        if verdict.kind == VerdictKind::Open || deaths.contains(&(verdict.stamp.incarnation, verdict.stamp.ordinal)) {
+            continue;
+        }
+        if let Some(last) = last {
+            assert!(
+                last.stamp < verdict.stamp,
+                "order: {room}: seq {} at {:?} comes before seq {} at {:?}",
+                last.seq,
+                last.stamp,
+                verdict.seq,
+                verdict.stamp
+            );
+        }
+        last = Some(verdict);
+    }
+}
+
+/// Order: of two rivals that nothing is flagged of, the one that really arrived first wins.
+fn true_order(room: &str, log: &RoomLog) {
+    let flagged = |v: &Verdict| v.flags.has(Flags::CLAMPED) || v.flags.has(Flags::UNPROVEN);
+    let winners: BTreeMap<(&str, u64), &Verdict> = winners(log).filter(|(_, v)| !flagged(v)).collect();
+    for verdict in log.verdicts.iter().filter(|v| v.outcome == Outcome::Denied("late".to_owned()) && !flagged(v)) {
+        let contest = verdict.contest.as_deref().expect("late for a contest");
+        if let Some(winner) = winners.get(&(contest, verdict.round)) {
+            assert!(
+                winner.stamp.moment <= verdict.stamp.moment,
+                "order: {room}: {contest} went to seq {} although seq {} arrived first",
+                winner.seq,
+                verdict.seq
+            );
+            assert_eq!(
+                verdict.behind_ns,
+                Some(verdict.stamp.moment.since(winner.stamp.moment)),
+                "order: {room}: the margin of seq {}",
+                verdict.seq
+            );
+        }
+    }
+}
+
+fn winners(log: &RoomLog) -> impl Iterator<Item = ((&str, u64), &Verdict)> {
+    use crate::types::EventKind;
+    let events = events(log);
+    // A granted `next` names the contest as well: it begins the round that it names.
+    let hits = move |v: &Verdict| match events.get(&(v.stamp.incarnation, v.stamp.ordinal)) {
+        Some((_, EventKind::Data(bytes))) => crate::wire::action::decode(bytes).is_ok_and(|action| action.op == "hit"),
+        _ => false,
+    };
+    let granted = log.verdicts.iter().filter(move |v| v.outcome == Outcome::Granted && hits(v));
+    granted.filter_map(|v| v.contest.as_deref().map(|contest| ((contest, v.round), v)))
+}
+
+type Named = BTreeMap<(Incarnation, u64), (Stamp, crate::types::EventKind)>;
+
+/// The events of a room by their names. What is not above its gateway's last ordinal does not count (rule R3).
+fn events(log: &RoomLog) -> Named {
+    let (mut named, mut last) = (Named::new(), BTreeMap::new());
+    for (_, entry) in entries(log) {
+        let known = last.get(&entry.incarnation).copied().unwrap_or(0);
+        if entry.death && entry.events.iter().any(|event| event.ordinal <= known) {
+            continue;
+        }
+        for event in &entry.events {
+            let last = last.entry(entry.incarnation).or_insert(0);
+            if event.ordinal > *last {
+                *last = event.ordinal;
+                named.insert((entry.incarnation, event.ordinal), (entry.stamp(event), event.kind.clone()));
+            }
+        }
+    }
+    named
+}
+
+/// Once: no event has two verdicts, no verdict is of nothing, and an id acts once.
+fn once(room: &str, log: &RoomLog) {
+    let events = events(log);
+    let (mut seen, mut acted) = (BTreeSet::new(), BTreeMap::new());
+    for verdict in &log.verdicts {
+        let name = (verdict.stamp.incarnation, verdict.stamp.ordinal);
+        assert!(seen.insert(name), "once: {room}: the event {:?} has two verdicts, one is seq {}", verdict.stamp, verdict.seq);
+        let stamp = events.get(&name).map(|(stamp, _)| *stamp);
+        assert_eq!(stamp, Some(verdict.stamp), "once: {room}: seq {} decides what was not appended", verdict.seq);
+        let (Some(player), Some(id)) = (&verdict.player, &verdict.id) else { continue };
+        match verdict.outcome {
+            Outcome::Repeat { of } => {
+                assert_eq!(acted.get(&(player, id)), Some(&of), "once: {room}: seq {} repeats {of}", verdict.seq);
+            }
+            _ => {
+                let first = acted.insert((player, id), verdict.seq);
+                assert_eq!(first, None, "once: {room}: {player} {id} acts again at seq {}", verdict.seq);
+            }
+        }
+    }
+}
+
+/// One winner per contest and round.
+fn one_winner(room: &str, log: &RoomLog) {
+    let mut seen = BTreeMap::new();
+    for (round, verdict) in winners(log) {
+        if let Some(first) = seen.insert(round, verdict.seq) {
+            panic!("one winner: {room}: {round:?} is won by seq {first} and by seq {}", verdict.seq);
+        }
+    }
+    let void = log.verdicts.iter().find(|v| matches!(v.outcome, Outcome::Void(_)));
+    assert_eq!(void, None, "once: {room}: a void verdict");
+}
+
+/// Replay: the streams give the same verdicts again.
+fn replay(room: &str, log: &RoomLog) {
+    let entries: Vec<_> = log.entries.iter().map(|(at, bytes)| (*at, entry::decode(bytes))).collect();
+    let mut again = Room::new(1, Box::new(Race::default()));
+    let (count, deviations) = crate::worker::job::replay(&mut again, &entries, &log.batches, |_, _| {})
+        .unwrap_or_else(|e| panic!("replay: {room}: {e}"));
+    assert_eq!((count, deviations), (log.verdicts.len(), Vec::new()), "replay: {room}");
+}
+
+/// Order: what is not flagged bears its true arrival.
+fn arrivals(world: &World) {
+    for ((room, _), log) in &world.ledger.rooms {
+        for verdict in log.verdicts.iter().filter(|v| v.kind == VerdictKind::Data && !v.flags.has(Flags::CLAMPED)) {
+            let key = (room.clone(), verdict.player.clone().expect("a player"), verdict.id.clone().expect("an id"));
+            let arrivals = world.ledger.arrivals.get(&key);
+            assert!(
+                arrivals.is_some_and(|a| a.contains(&verdict.stamp.moment.ns)),
+                "order: room {room}: seq {} is stamped {} and arrived at {arrivals:?}",
+                verdict.seq,
+                verdict.stamp.moment.ns
+            );
+        }
+    }
+}
+
+/// Order: whoever may have been beaten by what a dead gateway took along is flagged (rule R7).
+fn unproven(world: &World) {
+    let mut store = world.store.clone();
+    for ((room, era), log) in &world.ledger.rooms {
+        let shard = ShardId::of(room, store.shards());
+        let known = store.survey(shard, false).expect("a shard").gateways;
+        let watermarks: BTreeMap<Incarnation, u64> = known.iter().map(|g| (g.incarnation, g.watermark.ns)).collect();
+        let mut appended: BTreeSet<(Incarnation, u64)> = BTreeSet::new();
+        let mut deaths: BTreeMap<Incarnation, u64> = BTreeMap::new();
+        let mut opened: BTreeMap<Incarnation, u64> = BTreeMap::new();
+        for (_, entry) in entries(log) {
+            opened.entry(entry.incarnation).or_insert(entry.events[0].arrival.ns);
+            if entry.death {
+                deaths.entry(entry.incarnation).or_insert(entry.events[0].arrival.raw_ns.expect("the moment of the death"));
+            } else {
+                appended.extend(entry.events.iter().map(|e| (entry.incarnation, e.arrival.raw_ns.unwrap_or(e.arrival.ns))));
+            }
+        }
+        for lost in world.ledger.lost.iter().filter(|l| l.room == *room) {
+            let Some(death) = deaths.get(&lost.incarnation) else { continue };
+            if appended.contains(&(lost.incarnation, lost.arrival_ns)) || lost.arrival_ns < opened[&lost.incarnation] {
+                continue;
+            }
+            // What came in under a published watermark would have been moved above it.
+            let above = lost.arrival_ns.max(watermarks.get(&lost.incarnation).map_or(0, |w| *w));
+            let within = |v: &&Verdict| v.stamp.moment.ns > above && v.stamp.moment.ns <= *death;
+            for verdict in log.verdicts.iter().filter(|v| v.kind == VerdictKind::Data).filter(within) {
+                assert!(
+                    verdict.flags.has(Flags::UNPROVEN),
+                    "unproven: room {room}.{era}: seq {} at {} is not flagged; {:?} took along what arrived at {}, and died at {death}",
+                    verdict.seq,
+                    verdict.stamp.moment.ns,
+                    lost.incarnation,
+                    lost.arrival_ns
+                );
+            }
+        }
+    }
+}
+
+/// Contiguity: a `seq` says the same to everybody and for ever, and nothing that a session may see is left out.
+fn content(world: &World) {
+    for client in &world.clients {
+        for told in &client.told {
+            let log = world.ledger.rooms.get(&(client.room.clone(), told.era));
+            let log = log.unwrap_or_else(|| panic!("contiguity: {} was told of era {}", client.player, told.era));
+            for verdict in told.verdicts.values() {
+                same(log, verdict, told, &client.room);
+            }
+            let range = usize::try_from(told.after).expect("small")..usize::try_from(told.to).expect("small");
+            for verdict in &log.verdicts[range] {
+                let visible = client.role == Role::Server
+                    || verdict.audience == Audience::Room
+                    || (verdict.audience == Audience::Session && verdict.session_id() == told.session);
+                let repeat = matches!(verdict.outcome, Outcome::Repeat { .. }) && verdict.session_id() != told.session;
+                assert!(
+                    !visible || repeat || told.verdicts.contains_key(&verdict.seq),
+                    "contiguity: {} in room {}.{} was told {} to {} without seq {}, which it may see",
+                    told.session,
+                    client.room,
+                    told.era,
+                    told.after,
+                    told.to,
+                    verdict.seq
+                );
+            }
+        }
+    }
+}
+
+fn same(log: &RoomLog, verdict: &Verdict, told: &Told, room: &RoomId) {
+    let stored = &log.verdicts[usize::try_from(verdict.seq - 1).expect("small")];
+    let expected = match stored.outcome {
+        Outcome::Repeat { of } if stored.session_id() == told.session => {
+            let mut first = log.verdicts[usize::try_from(of - 1).expect("small")].clone();
+            (first.seq, first.session, first.stamp.incarnation) = (stored.seq, stored.session, stored.stamp.incarnation);
+            first
+        }
+        _ => stored.clone(),
+    };
+    assert_eq!(*verdict, expected, "contiguity: room {room}: seq {} says something else to {}", verdict.seq, told.session);
+}
+
+/// Liveness: after the faults everything is resolved and delivered, and whoever lives works.
+fn liveness(world: &World) {
+    let mut store = world.store.clone();
+    for shard in 0..store.shards() {
+        let survey = store.survey(ShardId(shard), true).expect("a shard");
+        assert_eq!(survey.active, Vec::<RoomId>::new(), "liveness: shard {shard} has rooms that are not resolved");
+        for gateway in &world.gateways {
+            assert!(gateway.core.is_some(), "liveness: a gateway is not back");
+            let fenced = survey.gateways.iter().any(|g| g.incarnation == gateway.incarnation && g.fenced);
+            assert!(
+                !fenced,
+                "liveness: gateway {:?} lives, is fenced in shard {shard} and does not know it",
+                gateway.incarnation
+            );
+        }
+    }
+    for ((room, era), log) in &world.ledger.rooms {
+        let resolved: BTreeSet<_> = log.verdicts.iter().map(|v| (v.stamp.incarnation, v.stamp.ordinal)).collect();
+        let open = events(log).into_iter().find(|(name, _)| !resolved.contains(name));
+        assert!(open.is_none(), "liveness: room {room}.{era}: {open:?} has no verdict");
+    }
+    for (index, client) in world.clients.iter().enumerate() {
+        assert!(client.welcomed, "liveness: client {index} ({}) has no welcome", client.player);
+        assert!(client.open.is_empty(), "liveness: client {index}: {:?} have no answer", client.open.keys());
+        let told = client.told.last().expect("a welcome");
+        let log = &world.ledger.rooms[&(client.room.clone(), told.era)];
+        let visible = log.verdicts.iter().filter(|v| client.role == Role::Server || v.audience == Audience::Room);
+        let last = visible.filter(|v| !matches!(v.outcome, Outcome::Repeat { .. })).map(|v| v.seq).max().unwrap_or(0);
+        assert!(told.to >= last, "liveness: client {index} was told up to {}, the room is at {last}", told.to);
+    }
+}

@@ -1,0 +1,339 @@
+//! Players: they join, race for contests, leave, vanish, come back with `since` and send again what was not answered.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+
+use super::process::Unread;
+use super::world::{Channel, Happening, MS, Pid, US, World};
+use crate::gateway::{Delivery, Joining};
+use crate::types::{Action, Arrival, PlayerId, Role, RoomId, Since, Verdict};
+use crate::wire::client::{ErrorCode, VerdictFrames, Welcome, close};
+
+const CONTESTS: u64 = 3;
+
+#[derive(Debug)]
+pub(super) enum Message {
+    Open(Joining),
+    Act(Action),
+    Leave,
+    Break,
+}
+
+/// A connection, for as long as anybody may speak of it.
+#[derive(Debug)]
+pub(super) struct Conn {
+    pub(super) client: usize,
+    pub(super) gateway: usize,
+    pub(super) start: u64,
+    pub(super) session: Option<u64>,
+    last_arrival_ns: u64,
+}
+
+/// What one session was told: everything in (after, to] that it may see.
+#[derive(Debug)]
+pub(super) struct Told {
+    pub(super) era: u64,
+    pub(super) after: u64,
+    pub(super) to: u64,
+    pub(super) verdicts: BTreeMap<u64, Verdict>,
+    pub(super) session: crate::types::SessionId,
+}
+
+#[derive(Debug)]
+pub(super) struct Client {
+    pub(super) player: PlayerId,
+    pub(super) role: Role,
+    pub(super) room: RoomId,
+    pub(super) conn: Option<u64>,
+    pub(super) welcomed: bool,
+    asked: Option<Since>,
+    pub(super) seen: Option<Since>,
+    /// Sent and not answered.
+    pub(super) open: BTreeMap<String, Action>,
+    refused: BTreeSet<String>,
+    answered: Vec<Action>,
+    next: u64,
+    pub(super) told: Vec<Told>,
+}
+
+impl Client {
+    pub(super) fn new(index: usize, room: RoomId) -> Self {
+        Self {
+            // The first two are one player on two connections; some are game servers.
+            player: PlayerId::new(&format!("p{}", index.max(1))).expect("a name"),
+            role: if index % 5 == 4 { Role::Server } else { Role::Player },
+            room,
+            conn: None,
+            welcomed: false,
+            asked: None,
+            seen: None,
+            open: BTreeMap::new(),
+            refused: BTreeSet::new(),
+            answered: Vec::new(),
+            next: 0,
+            told: Vec::new(),
+        }
+    }
+}
+
+impl World {
+    pub(super) fn client_step(&mut self, index: usize) {
+        let pause = if self.calm { 50 * MS } else { 3 * MS + self.below(50 * MS) };
+        self.after(pause, None, Happening::ClientStep(index));
+        let (conn, welcomed) = (self.clients[index].conn, self.clients[index].welcomed);
+        let Some(conn) = conn else {
+            self.join(index, None);
+            return;
+        };
+        for id in std::mem::take(&mut self.clients[index].refused) {
+            if let Some(action) = self.clients[index].open.get(&id).cloned() {
+                self.say(conn, self.now, Message::Act(action));
+            }
+        }
+        if self.calm {
+            return;
+        }
+        match self.below(100) {
+            0..75 if welcomed || self.chance(200) => self.act(index, self.now),
+            75..83 => self.repeat(index, conn),
+            83..90 => {
+                self.say(conn, self.now, Message::Leave);
+                self.part(index);
+            }
+            90..95 => {
+                let noticed = self.now + self.below(40 * MS);
+                self.say(conn, noticed, Message::Break);
+                self.part(index);
+            }
+            _ => {}
+        }
+    }
+
+    /// The client no longer listens to its connection.
+    fn part(&mut self, index: usize) {
+        self.clients[index].conn = None;
+        self.clients[index].welcomed = false;
+    }
+
+    pub(super) fn join(&mut self, index: usize, gateway: Option<usize>) {
+        let alive = self.gateways_alive();
+        if alive.is_empty() {
+            return;
+        }
+        let gateway = gateway.unwrap_or(alive[self.below(alive.len() as u64) as usize]);
+        let fresh = self.chance(150);
+        let client = &mut self.clients[index];
+        client.asked = client.seen.filter(|_| !fresh);
+        let joining =
+            Joining { room: client.room.clone(), player: client.player.clone(), role: client.role, since: client.asked };
+        let id = self.conns.len() as u64 + 1;
+        let conn = Conn { client: index, gateway, start: self.gateways[gateway].start, session: None, last_arrival_ns: self.now };
+        self.conns.insert(id, conn);
+        self.clients[index].conn = Some(id);
+        self.clients[index].welcomed = false;
+        self.trace(|| format!("client {index} joins {} at gateway {gateway}: conn {id}", self.clients[index].room));
+        self.say(id, self.now, Message::Open(joining));
+        if self.chance(300) {
+            // Sent along with the upgrade (rule S7).
+            self.act(index, self.now);
+        }
+    }
+
+    /// The client sends something that reaches the machine `at` or soon after.
+    pub(super) fn say(&mut self, conn: u64, at: u64, message: Message) {
+        let Some(c) = self.conns.get_mut(&conn) else { return };
+        let at = at.max(c.last_arrival_ns + 1).max(self.now);
+        c.last_arrival_ns = at;
+        self.at(at, None, Happening::Arrive { conn, message });
+    }
+
+    pub(super) fn act(&mut self, index: usize, at: u64) {
+        let contest = format!("c{}", self.below(CONTESTS));
+        let op = match self.below(10) {
+            0..6 => "hit",
+            6..8 => "next",
+            _ => "note",
+        };
+        self.act_on(index, at, op, &contest);
+    }
+
+    pub(super) fn act_on(&mut self, index: usize, at: u64, op: &str, contest: &str) {
+        let Some(conn) = self.clients[index].conn else { return };
+        let client = &mut self.clients[index];
+        client.next += 1;
+        let id = format!("{index}-{}", client.next);
+        let (op, contest) = (op.to_owned(), Some(contest.to_owned()));
+        let action = Action { op, id: id.clone(), contest, player: None, args: Bytes::from_static(&[0xc0]) };
+        client.open.insert(id, action.clone());
+        self.say(conn, at, Message::Act(action));
+    }
+
+    fn repeat(&mut self, index: usize, conn: u64) {
+        let answered = self.clients[index].answered.len() as u64;
+        if answered > 0 {
+            let which = self.below(answered) as usize;
+            let action = self.clients[index].answered[which].clone();
+            self.say(conn, self.now, Message::Act(action));
+        }
+    }
+
+    /// Everybody in a room hits at nearly the same time.
+    pub(super) fn rally(&mut self) {
+        if self.calm {
+            return;
+        }
+        let pause = 2 * MS + self.below(12 * MS);
+        self.after(pause, None, Happening::Rally);
+        let any = self.below(self.rooms.len() as u64) as usize;
+        let room = self.rooms[any].clone();
+        let contest = format!("c{}", self.below(CONTESTS));
+        for index in 0..self.clients.len() {
+            if self.clients[index].room == room && self.clients[index].welcomed {
+                let at = self.now + self.below(30 * US);
+                self.act_on(index, at, "hit", &contest);
+            }
+        }
+    }
+
+    pub(super) fn arrive(&mut self, conn: u64, message: Message) {
+        let c = &self.conns[&conn];
+        let (gateway, index) = (&self.gateways[c.gateway], c.gateway);
+        if gateway.core.is_none() || gateway.start != c.start {
+            self.along(Channel::ToClient(conn), None, Happening::ConnectionLost(conn));
+            return;
+        }
+        if let Message::Act(action) = &message {
+            let client = &self.clients[c.client];
+            let key = (client.room.clone(), client.player.clone(), action.id.clone());
+            self.ledger.arrivals.entry(key).or_default().insert(self.now);
+            // A gateway that dies takes it along; whoever it could have beaten must know (rule R7).
+            if client.welcomed && client.conn == Some(conn) {
+                let (incarnation, room, arrival_ns) = (gateway.incarnation, client.room.clone(), self.now);
+                self.ledger.lost.push(super::ledger::Lost { incarnation, room, arrival_ns });
+            }
+        }
+        self.gateways[index].sockets.push(Unread { arrival_ns: self.now, conn, message });
+        let slowly = self.chance(30);
+        self.want_turn(index, 3 * US, if slowly { 3 * MS } else { 60 * US });
+    }
+
+    /// A gateway reads what a session sent.
+    pub(super) fn feed(&mut self, index: usize, unread: Unread) {
+        let Unread { arrival_ns, conn, message } = unread;
+        let arrival = Arrival::at(arrival_ns, 0);
+        match message {
+            Message::Open(joining) => match self.with_gateway(index, |core, _| core.open(joining, arrival)) {
+                Some(Ok(session)) => {
+                    self.gateways[index].sessions.insert(session.number, conn);
+                    self.conns.get_mut(&conn).expect("a connection").session = Some(session.number);
+                }
+                _ => self.along(Channel::ToClient(conn), None, Happening::ConnectionLost(conn)),
+            },
+            Message::Act(action) => {
+                let Some(session) = self.live_session(index, conn) else { return };
+                if let Some(Err(refusal)) = self.with_gateway(index, |core, _| core.act(session, &action, arrival)) {
+                    let delivery = Delivery::Refused(refusal);
+                    self.along(Channel::ToClient(conn), None, Happening::Deliver { conn, delivery });
+                }
+            }
+            Message::Leave | Message::Break => {
+                let Some(session) = self.live_session(index, conn) else { return };
+                let broke = matches!(message, Message::Break);
+                self.with_gateway(index, |core, _| {
+                    if broke {
+                        core.error(session, "reset by peer", arrival);
+                    }
+                    core.end(session, if broke { close::ABNORMAL } else { close::NORMAL }, arrival);
+                    core.close(session, arrival);
+                });
+                self.gateways[index].sessions.remove(&session);
+            }
+        }
+    }
+
+    pub(super) fn connection_lost(&mut self, conn: u64) {
+        let index = self.conns[&conn].client;
+        if self.clients[index].conn == Some(conn) {
+            self.part(index);
+        }
+    }
+
+    pub(super) fn delivered(&mut self, conn: u64, delivery: Delivery) {
+        let index = self.conns[&conn].client;
+        if self.clients[index].conn != Some(conn) {
+            return;
+        }
+        match delivery {
+            Delivery::Welcome(welcome) => self.welcomed(index, conn, &welcome),
+            Delivery::Verdict { from, frames } => self.told(index, from, &frames),
+            Delivery::Refused(refusal) => {
+                assert_ne!(refusal.code, ErrorCode::Expired, "once: {refusal} although everything is kept");
+                self.clients[index].refused.extend(refusal.id);
+            }
+            Delivery::Close { code, reason } => {
+                self.trace(|| format!("client {index} is closed: {code} {reason}"));
+                assert_ne!(code, close::SINCE_AHEAD, "contiguity: client {index} is refused: {reason}");
+                self.ledger.count("sessions closed by gateways");
+                self.part(index);
+            }
+        }
+    }
+
+    fn welcomed(&mut self, index: usize, conn: u64, welcome: &Welcome) {
+        let client = &mut self.clients[index];
+        assert!(!client.welcomed, "contiguity: client {index} is welcomed twice");
+        client.welcomed = true;
+        match client.asked {
+            Some(asked) if welcome.resumed => {
+                assert_eq!((welcome.era, welcome.seq), (asked.era, asked.seq), "contiguity: client {index} resumes elsewhere");
+            }
+            Some(asked) => {
+                assert!(welcome.gone, "contiguity: client {index} neither resumes at {asked} nor is it gone");
+                assert_ne!(welcome.era, asked.era, "contiguity: client {index} is told that {asked} is gone");
+            }
+            None => assert!(!welcome.resumed && !welcome.gone, "contiguity: client {index} resumes without a since"),
+        }
+        client.seen = Some(Since { era: welcome.era, seq: welcome.seq });
+        client.told.push(Told {
+            era: welcome.era,
+            after: welcome.seq,
+            to: welcome.seq,
+            verdicts: BTreeMap::new(),
+            session: welcome.session,
+        });
+        let again: Vec<Action> = client.open.values().cloned().collect();
+        for action in again {
+            self.say(conn, self.now, Message::Act(action));
+        }
+    }
+
+    fn told(&mut self, index: usize, from: Option<u64>, frames: &VerdictFrames) {
+        let verdict = frames.verdict();
+        self.trace(|| {
+            format!("client {index} is told {} {:?} {:?} {:?}", verdict.seq, verdict.kind, verdict.id, verdict.outcome)
+        });
+        let client = &mut self.clients[index];
+        assert!(client.welcomed, "contiguity: client {index} gets a verdict before its welcome");
+        let told = client.told.last_mut().expect("a welcome came first");
+        let first = from.unwrap_or(verdict.seq);
+        assert_eq!(first, told.to + 1, "contiguity: client {index} was told up to {}, then {first} to {}", told.to, verdict.seq);
+        assert!(verdict.seq >= first, "contiguity: client {index}: a range from {first} to {}", verdict.seq);
+        told.to = verdict.seq;
+        told.verdicts.insert(verdict.seq, verdict.clone());
+        client.seen = Some(Since { era: told.era, seq: told.to });
+        if verdict.player.as_ref() == Some(&client.player)
+            && let Some(action) = verdict.id.as_ref().and_then(|id| client.open.remove(id))
+        {
+            client.answered.push(action);
+        }
+    }
+
+    pub(super) fn lose_connections(&mut self, pid: Pid) {
+        let lost: Vec<u64> =
+            self.conns.iter().filter(|(_, c)| c.gateway == pid.index && c.start == pid.start).map(|(id, _)| *id).collect();
+        for conn in lost {
+            self.along(Channel::ToClient(conn), None, Happening::ConnectionLost(conn));
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! What goes wrong.
+
+use super::world::{Happening, Kind, Listening, MS, World};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fault {
+    PauseGateway,
+    PauseWorker,
+    KillGateway,
+    KillWorker,
+    StopWorker,
+    BreakBells,
+    BreakPushes,
+}
+
+impl Fault {
+    pub(super) const ALL: [Self; 7] = [
+        Self::PauseGateway,
+        Self::PauseWorker,
+        Self::KillGateway,
+        Self::KillWorker,
+        Self::StopWorker,
+        Self::BreakBells,
+        Self::BreakPushes,
+    ];
+}
+
+impl World {
+    pub(super) fn fault(&mut self) {
+        if self.calm {
+            return;
+        }
+        let pause = self.below(self.options.fault_interval_ns * 2);
+        self.after(pause, None, Happening::Fault);
+        let any = self.below(self.options.faults.len() as u64) as usize;
+        self.cause(self.options.faults[any]);
+    }
+
+    fn cause(&mut self, fault: Fault) {
+        self.trace(|| format!("fault: {fault:?}"));
+        let gateway = self.below(self.gateways.len() as u64) as usize;
+        let worker = self.below(self.workers.len() as u64) as usize;
+        match fault {
+            Fault::PauseGateway => {
+                let until = self.now + self.below(200 * MS);
+                self.gateways[gateway].paused_until = until;
+                self.ledger.count("gateways paused");
+            }
+            Fault::PauseWorker => {
+                let until = self.now + self.below(200 * MS);
+                self.workers[worker].paused_until = until;
+                self.ledger.count("workers paused");
+            }
+            Fault::KillGateway => self.kill_gateway(gateway),
+            Fault::KillWorker => {
+                if self.workers[worker].core.is_some() {
+                    self.trace(|| format!("worker {worker} dies"));
+                    self.end_worker(worker);
+                    self.ledger.count("workers killed");
+                }
+            }
+            Fault::StopWorker => {
+                self.with_worker(worker, |core, _| core.stop());
+                self.ledger.count("workers stopped");
+            }
+            Fault::BreakBells => self.break_bells(),
+            Fault::BreakPushes => self.break_pushes(gateway),
+        }
+    }
+
+    pub(super) fn kill_gateway(&mut self, index: usize) {
+        if self.gateways[index].core.is_none() {
+            return;
+        }
+        self.trace(|| format!("gateway {index} dies"));
+        let pid = self.gateway_pid(index);
+        let incarnation = self.gateways[index].incarnation;
+        self.gateways[index].core = None;
+        self.pushes.remove(&incarnation);
+        self.lose_connections(pid);
+        let delay = 10 * MS + self.below(150 * MS);
+        self.after(delay, None, Happening::Revive { kind: Kind::Gateway, index });
+        self.ledger.count("gateways killed");
+    }
+
+    pub(super) fn break_bells(&mut self) {
+        let keys: Vec<_> = self.bells.keys().copied().collect();
+        for key in keys {
+            if self.below(2) == 0 {
+                let pid = self.bells[&key].pid;
+                self.listen(pid, Listening::Bells(key.1));
+                self.ledger.count("bells broken");
+            }
+        }
+    }
+
+    fn break_pushes(&mut self, index: usize) {
+        if self.gateways[index].core.is_some() {
+            let (pid, incarnation) = (self.gateway_pid(index), self.gateways[index].incarnation);
+            self.listen(pid, Listening::Pushes(incarnation));
+            self.ledger.count("pushes broken");
+        }
+    }
+
+    pub(super) fn revive(&mut self, kind: Kind, index: usize) {
+        match kind {
+            Kind::Gateway if self.gateways[index].core.is_none() => self.start_gateway(index),
+            Kind::Worker if self.workers[index].core.is_none() => self.start_worker(index),
+            _ => {}
+        }
+    }
+
+    /// Faults are over; what is paused goes on, what is dead comes back by itself.
+    pub(super) fn calm_down(&mut self) {
+        self.trace(|| "calm".to_owned());
+        self.calm = true;
+    }
+}

@@ -1,0 +1,254 @@
+//! The journal between the processes: requests travel, execute at one moment, and their answers travel back; or not.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::world::{Channel, Happening, Kind, Listening, MS, Pid, World};
+use crate::gateway::core::Reading;
+use crate::journal::{
+    Appended, Bell, Commit, Committed, Flush, FlushEntry, GatewayRecord, JournalError, Lease, Leased, RoomHead, StoredRoom,
+    Survey, VerdictPage, WorkerRecord,
+};
+use crate::types::{Incarnation, RoomId, ShardId, StreamId};
+
+/// How long a worker's heartbeat is good for.
+pub(super) const LEASE_MS: u64 = 80;
+
+pub(super) enum Call {
+    Register(ShardId, Incarnation),
+    Append { flush: Arc<Flush>, sent: Cell<u32> },
+    Verdicts { room: RoomId, after: u64, entries_max: usize, reading: Reading },
+    Heads(ShardId, Vec<RoomId>),
+    Heartbeat(Incarnation, Vec<ShardId>),
+    Owners,
+    Claim { shard: ShardId, from: Option<Lease>, worker: Incarnation },
+    Release { shard: ShardId, lease: Lease },
+    Survey { shard: ShardId, rooms: bool },
+    Load { shard: ShardId, room: RoomId },
+    Read { shard: ShardId, room: RoomId, after: StreamId },
+    Commit(Arc<Commit>),
+    Publish(Incarnation, Bytes),
+    Fence { shard: ShardId, lease: Lease, gateway: Incarnation },
+    Death { shard: ShardId, lease: Lease, gateway: Incarnation, entry: FlushEntry },
+    EndRoom { shard: ShardId, lease: Lease, room: RoomId, seq: u64 },
+}
+
+pub(super) enum Answer {
+    Registered(GatewayRecord),
+    Appended(Appended),
+    Page(VerdictPage),
+    Heads(Vec<RoomHead>),
+    Alive(Vec<WorkerRecord>),
+    Owners(Vec<Option<Lease>>),
+    Claimed(Leased<Lease>),
+    Survey(Survey),
+    Stored(StoredRoom),
+    Entries(Vec<(StreamId, Bytes)>),
+    Committed(Committed),
+    Fenced(Leased<GatewayRecord>),
+    Death(Leased<()>),
+    RoomEnded(Leased<bool>),
+    Nothing,
+}
+
+impl World {
+    pub(super) fn call(&mut self, by: Pid, call: Call) {
+        self.send(by, Rc::new(call));
+    }
+
+    /// Sends a request; its answer, or the request itself, may be lost, and it may execute after its sender gave up.
+    pub(super) fn send(&mut self, by: Pid, call: Rc<Call>) {
+        if let Call::Append { sent, .. } = &*call {
+            sent.set(sent.get() + 1);
+        }
+        let delay = self.delay();
+        if self.chance(self.options.lost_per_mille) {
+            let executes = self.below(3) > 0;
+            let patience = 3 * MS + self.below(20 * MS);
+            self.after(patience, Some(by), Happening::Unanswered(call.clone()));
+            if executes {
+                let late = self.below(30 * MS);
+                self.after(late, None, Happening::Execute { by, call, answered: false });
+            }
+            self.ledger.count("answers lost");
+            return;
+        }
+        self.after(delay, None, Happening::Execute { by, call, answered: true });
+    }
+
+    pub(super) fn execute(&mut self, by: Pid, call: &Rc<Call>, answered: bool) {
+        let answer = self.step(call);
+        if !answered {
+            return;
+        }
+        let delay = self.delay();
+        match answer {
+            Ok(answer) => self.after(delay, Some(by), Happening::Answered { call: call.clone(), answer }),
+            Err(error) => {
+                self.trace(|| format!("journal: {error}"));
+                self.ledger.count("refused by the journal");
+                self.after(5 * MS, Some(by), Happening::Unanswered(call.clone()));
+            }
+        }
+    }
+
+    fn step(&mut self, call: &Call) -> Result<Answer, JournalError> {
+        let now_ms = self.now / MS;
+        Ok(match call {
+            Call::Register(shard, incarnation) => Answer::Registered(self.store.register(*shard, *incarnation)?),
+            Call::Append { flush, .. } => {
+                let (answer, bell) = self.store.append(flush, now_ms)?;
+                self.trace(|| {
+                    format!(
+                        "append {:?} {} of {:?} up to {} ms: {}",
+                        flush.shard,
+                        flush.number,
+                        flush.incarnation,
+                        flush.watermark.ns as f64 / MS as f64,
+                        if bell.is_some() { "new" } else { "not new" }
+                    )
+                });
+                self.ring(bell);
+                Answer::Appended(answer)
+            }
+            Call::Verdicts { room, after, entries_max, .. } => Answer::Page(self.store.verdicts(room, *after, *entries_max)),
+            Call::Heads(shard, rooms) => Answer::Heads(self.store.heads(*shard, rooms)?),
+            Call::Heartbeat(worker, owned) => Answer::Alive(self.store.heartbeat(*worker, owned, LEASE_MS, now_ms)),
+            Call::Owners => Answer::Owners(self.store.owners()),
+            Call::Claim { shard, from, worker } => {
+                let answer = self.store.claim(*shard, *from, *worker)?;
+                self.trace(|| format!("claim of {shard:?} by {worker:?} from {from:?}: {answer:?}"));
+                Answer::Claimed(answer)
+            }
+            Call::Release { shard, lease } => {
+                self.store.release(*shard, *lease)?;
+                Answer::Nothing
+            }
+            Call::Survey { shard, rooms } => {
+                self.trace(|| format!("survey of {shard:?}"));
+                Answer::Survey(self.store.survey(*shard, *rooms)?)
+            }
+            Call::Load { room, .. } => {
+                self.trace(|| format!("load {room}"));
+                Answer::Stored(self.store.load(room))
+            }
+            Call::Read { room, after, .. } => {
+                self.trace(|| format!("read {room} after {after:?}"));
+                Answer::Entries(self.store.read(room, *after))
+            }
+            Call::Commit(commit) => Answer::Committed(self.commit(commit)?),
+            Call::Publish(gateway, push) => {
+                self.publish(*gateway, push);
+                Answer::Nothing
+            }
+            Call::Fence { shard, lease, gateway } => {
+                let answer = self.store.fence(*shard, *lease, *gateway)?;
+                if matches!(answer, Leased::Done(_)) {
+                    self.trace(|| format!("fence {gateway:?} in {shard:?}"));
+                    self.ledger.count("fences");
+                }
+                Answer::Fenced(answer)
+            }
+            Call::Death { shard, lease, gateway, entry } => {
+                let (answer, bell) = self.store.death(*shard, *lease, *gateway, entry, now_ms)?;
+                self.trace(|| format!("death of {gateway:?} in {}: {answer:?}", entry.room));
+                self.ring(bell);
+                Answer::Death(answer)
+            }
+            Call::EndRoom { shard, lease, room, seq } => {
+                let answer = self.store.end_room(*shard, *lease, room, *seq)?;
+                self.trace(|| format!("end room {room} at {seq}: {answer:?}"));
+                Answer::RoomEnded(answer)
+            }
+        })
+    }
+
+    fn commit(&mut self, commit: &Commit) -> Result<Committed, JournalError> {
+        let before = self.store.survey(commit.shard, false)?.commit;
+        let (answer, pushes) = self.store.commit(commit)?;
+        let pushes = pushes.to_vec();
+        if answer == Committed::Done && self.store.survey(commit.shard, false)?.commit > before {
+            self.ledger.committed(commit);
+            for part in &commit.rooms {
+                self.trace(|| format!("commit {} of {}.{}: {} to {}", commit.number, part.room, part.era, part.from, part.to));
+            }
+        } else if answer != Committed::Done {
+            self.trace(|| format!("commit {} of {:?}: {answer:?}", commit.number, commit.lease));
+            self.ledger.count("commits fenced or refused");
+        }
+        for (gateway, push) in &pushes {
+            self.publish(*gateway, push);
+        }
+        Ok(answer)
+    }
+
+    fn ring(&mut self, bell: Option<Bell>) {
+        let Some(bell) = bell else { return };
+        let (store, shard) = (&mut self.store, bell.shard);
+        let eras: Vec<(RoomId, u64)> = bell
+            .entries
+            .iter()
+            .map(|(room, ..)| (room.clone(), store.heads(shard, std::slice::from_ref(room)).expect("a head")[0].era))
+            .collect();
+        self.ledger.appended(&bell, |room| eras.iter().find(|(r, _)| r == room).map_or(0, |(_, era)| *era));
+        let listeners: Vec<(usize, Pid, u64)> = (self.bells.iter())
+            .filter(|((_, of), s)| *of == shard && s.connected)
+            .map(|((worker, _), s)| (*worker, s.pid, s.generation))
+            .collect();
+        for (worker, pid, generation) in listeners {
+            let happening = Happening::Bell { shard, generation, bell: Some(bell.clone()) };
+            self.along(Channel::Bells(worker, shard), Some(pid), happening);
+        }
+    }
+
+    fn publish(&mut self, to: Incarnation, push: &Bytes) {
+        if let Some(s) = self.pushes.get(&to).filter(|s| s.connected) {
+            let (pid, generation) = (s.pid, s.generation);
+            let push = Some(push.clone());
+            self.along(Channel::Pushes(to), Some(pid), Happening::Push { incarnation: to, generation, push });
+        }
+    }
+
+    /// A subscription is in place (again).
+    pub(super) fn connected(&mut self, pid: Pid, what: Listening) {
+        match what {
+            Listening::Bells(shard) => {
+                let Some(s) = self.bells.get_mut(&(pid.index, shard)).filter(|s| s.pid == pid && !s.connected) else { return };
+                s.connected = true;
+                let happening = Happening::Bell { shard, generation: s.generation, bell: None };
+                self.along(Channel::Bells(pid.index, shard), Some(pid), happening);
+            }
+            Listening::Pushes(incarnation) => {
+                let Some(s) = self.pushes.get_mut(&incarnation).filter(|s| s.pid == pid && !s.connected) else { return };
+                s.connected = true;
+                let happening = Happening::Push { incarnation, generation: s.generation, push: None };
+                self.along(Channel::Pushes(incarnation), Some(pid), happening);
+            }
+        }
+    }
+
+    pub(super) fn answered(&mut self, pid: Pid, call: &Call, answer: Answer) {
+        match pid.kind {
+            Kind::Gateway => self.answer_gateway(pid.index, call, answer),
+            Kind::Worker => self.answer_worker(pid.index, call, answer),
+        }
+    }
+
+    /// What the drivers do about an unknown outcome: most steps are done again until they are answered.
+    pub(super) fn unanswered(&mut self, pid: Pid, call: &Rc<Call>) {
+        if pid.kind == Kind::Worker {
+            self.with_worker(pid.index, |core, _| core.journal_failed());
+        }
+        match &**call {
+            Call::Heads(..) | Call::Heartbeat(..) | Call::Owners | Call::Release { .. } | Call::Publish(..) => {}
+            Call::Claim { shard, .. } => {
+                let shard = *shard;
+                self.with_worker(pid.index, |core, now| core.claimed(shard, None, now));
+            }
+            _ => self.send(pid, call.clone()),
+        }
+    }
+}

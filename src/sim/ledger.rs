@@ -1,0 +1,62 @@
+//! What really happened, kept outside of the processes: what the journal took in and made final, and the true arrivals.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+
+use crate::journal::{Bell, Commit};
+use crate::types::{Incarnation, PlayerId, RoomId, StreamId, Verdict};
+use crate::wire::verdicts;
+
+/// One life of a room.
+#[derive(Debug, Default)]
+pub(super) struct RoomLog {
+    pub(super) entries: Vec<(StreamId, Bytes)>,
+    pub(super) batches: Vec<Bytes>,
+    pub(super) verdicts: Vec<Verdict>,
+}
+
+/// A message that a gateway took with it: whose, where, when it arrived.
+#[derive(Debug)]
+pub(super) struct Lost {
+    pub(super) incarnation: Incarnation,
+    pub(super) room: RoomId,
+    pub(super) arrival_ns: u64,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Ledger {
+    pub(super) rooms: BTreeMap<(RoomId, u64), RoomLog>,
+    /// True arrivals of each action, once per time that it was sent.
+    pub(super) arrivals: BTreeMap<(RoomId, PlayerId, String), BTreeSet<u64>>,
+    pub(super) lost: Vec<Lost>,
+    pub(super) counts: BTreeMap<&'static str, u64>,
+}
+
+impl Ledger {
+    pub(super) fn count(&mut self, what: &'static str) {
+        *self.counts.entry(what).or_default() += 1;
+    }
+
+    pub(super) fn appended(&mut self, bell: &Bell, era_of: impl Fn(&RoomId) -> u64) {
+        for (room, at, bytes) in &bell.entries {
+            self.rooms.entry((room.clone(), era_of(room))).or_default().entries.push((*at, bytes.clone()));
+        }
+    }
+
+    /// A commit took effect.
+    pub(super) fn committed(&mut self, commit: &Commit) {
+        for part in commit.rooms.iter().filter(|part| part.to > part.from) {
+            let log = self.rooms.entry((part.room.clone(), part.era)).or_default();
+            let batch = verdicts::decode(&part.verdicts).expect("a committed batch");
+            let next = log.verdicts.len() as u64;
+            assert_eq!(part.from, next, "contiguity: room {} is at {next}, the commit begins at {}", part.room, part.from);
+            for (verdict, seq) in batch.verdicts.iter().zip(part.from + 1..) {
+                assert_eq!(verdict.seq, seq, "contiguity: room {} commits seq {} in the place of {seq}", part.room, verdict.seq);
+            }
+            log.verdicts.extend(batch.verdicts);
+            assert_eq!(log.verdicts.len() as u64, part.to, "contiguity: room {} commits up to {}", part.room, part.to);
+            log.batches.push(part.verdicts.clone());
+        }
+    }
+}

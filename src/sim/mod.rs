@@ -1,0 +1,85 @@
+//! A simulated deployment with virtual time: gateways, workers and clients over one memory journal, driven by a seeded
+//! scheduler that delays, reorders, repeats, loses, pauses and kills. The step functions are those that ship.
+//!
+//! Every draw comes from the seed, so that a seed is a whole history. A failure prints it with the command that plays it again.
+
+mod check;
+mod client;
+mod faults;
+mod journal;
+mod ledger;
+mod model;
+mod process;
+mod rules;
+mod scenarios;
+mod world;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use world::{Options, World};
+
+/// Seeds of the normal test run.
+const SEEDS: u64 = 1_000;
+
+fn setting(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name}={text} is not a number")))
+}
+
+/// Plays one seed to its end and checks it.
+fn play(seed: u64) {
+    let mut world = World::new(seed, Options::of_seed(seed));
+    world.run();
+    check::everything(&world);
+}
+
+/// `LASTHIT_SIM_SEED=… cargo test --lib sim::one_seed -- --nocapture` plays one seed and tells what happens.
+#[test]
+fn one_seed() {
+    let seed = setting("LASTHIT_SIM_SEED").unwrap_or(1);
+    let mut options = Options::of_seed(seed);
+    options.trace = setting("LASTHIT_SIM_SEED").is_some();
+    let mut world = World::new(seed, options);
+    world.run();
+    println!("seed {seed}: {}", world.summary());
+    check::everything(&world);
+}
+
+/// `LASTHIT_SIM_SEEDS` plays more of them, `LASTHIT_SIM_FROM` starts elsewhere.
+#[test]
+fn many_seeds() {
+    let (from, count) = (setting("LASTHIT_SIM_FROM").unwrap_or(1), setting("LASTHIT_SIM_SEEDS").unwrap_or(SEEDS));
+    let next = AtomicU64::new(from);
+    let failed: Vec<u64> = std::thread::scope(|scope| {
+        let players: Vec<_> = (0..std::thread::available_parallelism().map_or(1, usize::from))
+            .map(|_| {
+                scope.spawn(|| {
+                    let mut failed = Vec::new();
+                    loop {
+                        let seed = next.fetch_add(1, Ordering::Relaxed);
+                        if seed >= from + count || failed.len() >= 8 {
+                            return failed;
+                        }
+                        if catch_unwind(AssertUnwindSafe(|| play(seed))).is_err() {
+                            eprintln!("LASTHIT_SIM_SEED={seed} cargo test --lib sim::one_seed -- --nocapture");
+                            failed.push(seed);
+                        }
+                    }
+                })
+            })
+            .collect();
+        players.into_iter().flat_map(|player| player.join().expect("a player")).collect()
+    });
+    assert!(failed.is_empty(), "seeds {failed:?} fail");
+}
+
+/// Two runs of a seed are one history.
+#[test]
+fn a_seed_is_a_whole_history() {
+    let history = || {
+        let mut world = World::new(7, Options::of_seed(7));
+        world.run();
+        world.summary()
+    };
+    assert_eq!(history(), history());
+}

@@ -1,0 +1,392 @@
+//! The processes as their drivers drive them: a gateway around its core, a worker around its core.
+
+use std::cell::Cell;
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+
+use super::client::Message;
+use super::journal::{Answer, Call, LEASE_MS};
+use super::rules::Race;
+use super::world::{Channel, Happening, Kind, Listening, MS, Pid, TIMELINE, US, World};
+use crate::gateway::Delivery;
+use crate::gateway::core::{Action as GatewayAction, Core as GatewayCore};
+use crate::journal::Bell;
+use crate::limits::HEADS_INTERVAL;
+use crate::rules::RulesBook;
+use crate::types::{Arrival, Incarnation, ShardId};
+use crate::wire::push;
+use crate::worker::core::{Action as WorkerAction, Core as WorkerCore, WorkerLimits};
+
+/// How long a gateway may owe a watermark here.
+const GATEWAY_TIMEOUT_NS: u64 = 60 * MS;
+
+/// A place in a subscription; what is under way to an older generation is lost.
+#[derive(Debug)]
+pub(super) struct Subscription {
+    pub(super) pid: Pid,
+    pub(super) generation: u64,
+    pub(super) connected: bool,
+}
+
+/// Bytes that lie in a socket until the gateway reads them.
+#[derive(Debug)]
+pub(super) struct Unread {
+    pub(super) arrival_ns: u64,
+    pub(super) conn: u64,
+    pub(super) message: Message,
+}
+
+#[derive(Debug)]
+pub(super) struct Gateway {
+    pub(super) core: Option<GatewayCore>,
+    pub(super) incarnation: Incarnation,
+    pub(super) start: u64,
+    pub(super) paused_until: u64,
+    pub(super) sockets: Vec<Unread>,
+    pub(super) sessions: BTreeMap<u64, u64>,
+    turning: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct Worker {
+    pub(super) core: Option<WorkerCore>,
+    pub(super) incarnation: Incarnation,
+    pub(super) start: u64,
+    pub(super) paused_until: u64,
+}
+
+impl Gateway {
+    pub(super) fn nobody() -> Self {
+        Self {
+            core: None,
+            incarnation: Incarnation::NONE,
+            start: 0,
+            paused_until: 0,
+            sockets: Vec::new(),
+            sessions: BTreeMap::new(),
+            turning: false,
+        }
+    }
+}
+
+impl Worker {
+    pub(super) fn nobody() -> Self {
+        Self { core: None, incarnation: Incarnation::NONE, start: 0, paused_until: 0 }
+    }
+}
+
+impl World {
+    pub(super) fn gateway_pid(&self, index: usize) -> Pid {
+        Pid { kind: Kind::Gateway, index, start: self.gateways[index].start }
+    }
+
+    pub(super) fn worker_pid(&self, index: usize) -> Pid {
+        Pid { kind: Kind::Worker, index, start: self.workers[index].start }
+    }
+
+    pub(super) fn start_gateway(&mut self, index: usize) {
+        let incarnation = self.incarnation();
+        let start = self.gateways[index].start + 1;
+        let core = GatewayCore::new(incarnation, TIMELINE, self.store.shards(), "sim", 0);
+        self.gateways[index] = Gateway { core: Some(core), incarnation, start, ..Gateway::nobody() };
+        self.trace(|| format!("gateway {index} starts as {incarnation:?}"));
+        let pid = self.gateway_pid(index);
+        self.listen(pid, Listening::Pushes(incarnation));
+        self.after(1_000 * MS, Some(pid), Happening::Tick);
+        self.after(HEADS_INTERVAL.as_nanos() as u64, Some(pid), Happening::CheckHeads);
+    }
+
+    pub(super) fn start_worker(&mut self, index: usize) {
+        let incarnation = self.incarnation();
+        let start = self.workers[index].start + 1;
+        let rules = RulesBook::new().room("slow*", || Race { slow: true, ..Race::default() }).room("*", Race::default);
+        let limits = WorkerLimits {
+            rules,
+            timeline: TIMELINE,
+            concurrency: 2,
+            gateway_timeout_ns: GATEWAY_TIMEOUT_NS,
+            probe_interval_ns: 5 * MS,
+            heartbeat_interval_ns: 20 * MS,
+            lease_ms: LEASE_MS,
+            room_linger_ns: self.options.room_linger_ns,
+            retention_ms: 3_600_000,
+        };
+        let core = WorkerCore::new(incarnation, self.store.shards(), limits);
+        self.workers[index] = Worker { core: Some(core), incarnation, start, paused_until: 0 };
+        self.trace(|| format!("worker {index} starts as {incarnation:?}"));
+        let pid = self.worker_pid(index);
+        self.after(1, Some(pid), Happening::Tick);
+    }
+
+    /// Subscribes, or subscribes again after a break.
+    pub(super) fn listen(&mut self, pid: Pid, what: Listening) {
+        let generation = self.generation();
+        let subscription = Subscription { pid, generation, connected: false };
+        match what {
+            Listening::Bells(shard) => self.bells.insert((pid.index, shard), subscription),
+            Listening::Pushes(incarnation) => self.pushes.insert(incarnation, subscription),
+        };
+        let delay = self.delay();
+        self.after(delay, Some(pid), Happening::Connect(what));
+    }
+
+    pub(super) fn tick(&mut self, pid: Pid) {
+        match pid.kind {
+            Kind::Gateway => {
+                self.after(1_000 * MS, Some(pid), Happening::Tick);
+                self.with_gateway(pid.index, |core, now| core.tick(now));
+            }
+            Kind::Worker => {
+                let interval = if self.calm { 20 * MS } else { 5 * MS };
+                self.after(interval, Some(pid), Happening::Tick);
+                self.with_worker(pid.index, |core, now| core.tick(now));
+            }
+        }
+    }
+
+    pub(super) fn check_heads(&mut self, pid: Pid) {
+        self.after(HEADS_INTERVAL.as_nanos() as u64, Some(pid), Happening::CheckHeads);
+        self.with_gateway(pid.index, |core, _| core.check_heads());
+    }
+
+    pub(super) fn bell(&mut self, pid: Pid, shard: ShardId, generation: u64, bell: Option<Bell>) {
+        if self.bells.get(&(pid.index, shard)).is_none_or(|s| s.generation != generation) {
+            return;
+        }
+        self.with_worker(pid.index, |core, now| match bell {
+            Some(bell) => core.bell(bell, now),
+            None => core.subscribed(shard, now),
+        });
+    }
+
+    pub(super) fn push(&mut self, pid: Pid, incarnation: Incarnation, generation: u64, push: Option<Bytes>) {
+        if self.pushes.get(&incarnation).is_none_or(|s| s.generation != generation) {
+            return;
+        }
+        self.with_gateway(pid.index, |core, _| match push {
+            Some(push) => core.pushed(push::decode(&push).expect("a push")),
+            None => core.check_heads(),
+        });
+    }
+
+    /// Changes a gateway's core, then does what follows from it.
+    pub(super) fn with_gateway<T>(&mut self, index: usize, f: impl FnOnce(&mut GatewayCore, u64) -> T) -> Option<T> {
+        let result = f(self.gateways[index].core.as_mut()?, self.now);
+        loop {
+            let actions = self.gateways[index].core.as_mut()?.take_actions();
+            if actions.is_empty() {
+                break;
+            }
+            for action in actions {
+                self.act_for_gateway(index, action);
+            }
+        }
+        if self.gateways[index].core.as_ref()?.wants_settling() {
+            self.want_turn(index, 5 * US, 60 * US);
+        }
+        Some(result)
+    }
+
+    fn act_for_gateway(&mut self, index: usize, action: GatewayAction) {
+        let pid = self.gateway_pid(index);
+        let incarnation = self.gateways[index].incarnation;
+        match action {
+            GatewayAction::Register(shard) => self.call(pid, Call::Register(shard, incarnation)),
+            GatewayAction::Append { flush, .. } => self.call(pid, Call::Append { flush, sent: Cell::new(0) }),
+            GatewayAction::Read { room, after, entries_max, reading } => {
+                self.call(pid, Call::Verdicts { room, after, entries_max, reading });
+            }
+            GatewayAction::ReadHeads(shard, rooms) => self.call(pid, Call::Heads(shard, rooms)),
+            GatewayAction::Deliver(session, delivery) => {
+                let Some(conn) = self.gateways[index].sessions.get(&session).copied() else { return };
+                if matches!(delivery, Delivery::Close { .. }) {
+                    let delay = self.delay();
+                    self.after(delay, Some(pid), Happening::SessionOver(conn));
+                }
+                self.along(Channel::ToClient(conn), None, Happening::Deliver { conn, delivery });
+            }
+            GatewayAction::Rebirth => {
+                let born = self.incarnation();
+                self.trace(|| format!("gateway {index} is reborn as {born:?}"));
+                self.ledger.count("rebirths");
+                self.pushes.remove(&incarnation);
+                let gateway = &mut self.gateways[index];
+                gateway.incarnation = born;
+                let conns: Vec<u64> = std::mem::take(&mut gateway.sessions).into_values().collect();
+                if let Some(core) = &mut gateway.core {
+                    core.reborn(born);
+                }
+                for conn in conns {
+                    self.along(Channel::ToClient(conn), None, Happening::ConnectionLost(conn));
+                }
+                self.listen(pid, Listening::Pushes(born));
+            }
+        }
+    }
+
+    pub(super) fn answer_gateway(&mut self, index: usize, call: &Call, answer: Answer) {
+        let me = self.gateways[index].incarnation;
+        self.with_gateway(index, |core, now| match (call, answer) {
+            (Call::Register(shard, _), Answer::Registered(record)) => core.registered(*shard, &record),
+            (Call::Append { flush, sent }, Answer::Appended(answer)) => core.appended(flush, &answer, sent.get() > 1, now),
+            (Call::Verdicts { room, after, reading, .. }, Answer::Page(page)) => {
+                core.page(room, *after, reading.clone(), &page).expect("a page");
+            }
+            (Call::Heads(..), Answer::Heads(heads)) => core.heads(&heads),
+            _ => unreachable!("an answer to another question to {me:?}"),
+        });
+    }
+
+    pub(super) fn with_worker(&mut self, index: usize, f: impl FnOnce(&mut WorkerCore, u64)) {
+        let now = self.now;
+        let Some(core) = &mut self.workers[index].core else { return };
+        f(core, now);
+        loop {
+            let Some(core) = &mut self.workers[index].core else { return };
+            let mut quick = Vec::new();
+            for action in core.take_actions() {
+                match action {
+                    WorkerAction::Run(job) if job.is_quick() => quick.push(job),
+                    action => self.act_for_worker(index, action),
+                }
+            }
+            if quick.is_empty() {
+                break;
+            }
+            let Some(core) = &mut self.workers[index].core else { return };
+            quick.into_iter().for_each(|job| core.done(job.run(), now));
+        }
+        if self.workers[index].core.as_ref().is_some_and(WorkerCore::is_stopped) {
+            self.trace(|| format!("worker {index} has stopped"));
+            self.end_worker(index);
+        }
+    }
+
+    fn act_for_worker(&mut self, index: usize, action: WorkerAction) {
+        let pid = self.worker_pid(index);
+        let worker = self.workers[index].incarnation;
+        match action {
+            WorkerAction::Heartbeat(owned) => self.call(pid, Call::Heartbeat(worker, owned)),
+            WorkerAction::ReadOwners => self.call(pid, Call::Owners),
+            WorkerAction::Claim { shard, from } => self.call(pid, Call::Claim { shard, from, worker }),
+            WorkerAction::Release { shard, lease, tell } => {
+                self.call(pid, Call::Release { shard, lease });
+                for other in tell {
+                    if let Some(index) = self.workers.iter().position(|w| w.incarnation == other && w.core.is_some()) {
+                        let (to, delay) = (self.worker_pid(index), self.delay());
+                        self.after(delay, Some(to), Happening::ShardIsFree);
+                    }
+                }
+            }
+            WorkerAction::Follow(shard) => self.listen(pid, Listening::Bells(shard)),
+            WorkerAction::Unfollow(shard) => {
+                self.bells.remove(&(index, shard));
+            }
+            WorkerAction::Survey { shard, rooms } => self.call(pid, Call::Survey { shard, rooms }),
+            WorkerAction::Load { shard, room } => self.call(pid, Call::Load { shard, room }),
+            WorkerAction::Read { shard, room, after } => self.call(pid, Call::Read { shard, room, after }),
+            WorkerAction::Run(job) => {
+                let delay = self.delay();
+                self.after(delay, Some(pid), Happening::Job(job));
+            }
+            WorkerAction::Commit(commit) => self.call(pid, Call::Commit(commit)),
+            WorkerAction::Publish { gateway, push } => self.call(pid, Call::Publish(gateway, push)),
+            WorkerAction::Fence { shard, lease, gateway } => self.call(pid, Call::Fence { shard, lease, gateway }),
+            WorkerAction::Death { shard, lease, gateway, entry } => {
+                self.call(pid, Call::Death { shard, lease, gateway, entry });
+            }
+            WorkerAction::EndRoom { shard, lease, room, seq } => self.call(pid, Call::EndRoom { shard, lease, room, seq }),
+            WorkerAction::Count(_) => {}
+            WorkerAction::Complain(text) => {
+                self.trace(|| format!("worker {index}: {text}"));
+                assert!(!text.contains("replay differs"), "replay: {text}");
+                assert!(!text.contains("cannot be continued"), "replay: {text}");
+            }
+        }
+    }
+
+    pub(super) fn answer_worker(&mut self, index: usize, call: &Call, answer: Answer) {
+        self.with_worker(index, |core, now| match (call, answer) {
+            (Call::Heartbeat(..), Answer::Alive(living)) => core.alive(living, now),
+            (Call::Owners, Answer::Owners(owners)) => core.owners(&owners),
+            (Call::Claim { shard, .. }, Answer::Claimed(answer)) => core.claimed(*shard, Some(answer), now),
+            (Call::Survey { shard, .. }, Answer::Survey(survey)) => core.surveyed(*shard, survey, now),
+            (Call::Load { shard, room }, Answer::Stored(stored)) => core.stored(*shard, room.clone(), stored, now),
+            (Call::Read { shard, room, .. }, Answer::Entries(entries)) => core.read(*shard, room, &entries, now),
+            (Call::Commit(commit), Answer::Committed(answer)) => {
+                core.committed(commit.shard, commit.lease, commit.number, &answer, now);
+            }
+            (Call::Fence { shard, lease, .. }, Answer::Fenced(answer)) => core.fenced(*shard, *lease, &answer, now),
+            (Call::Death { shard, .. }, Answer::Death(answer)) => core.death_written(*shard, &answer),
+            (Call::EndRoom { shard, room, .. }, Answer::RoomEnded(answer)) => core.room_ended(*shard, room, &answer, now),
+            (Call::Release { .. } | Call::Publish(..), Answer::Nothing) => {}
+            _ => unreachable!("an answer to another question"),
+        });
+    }
+
+    pub(super) fn want_turn(&mut self, index: usize, least_ns: u64, spread_ns: u64) {
+        if !std::mem::replace(&mut self.gateways[index].turning, true) {
+            let delay = least_ns + self.below(spread_ns);
+            let pid = self.gateway_pid(index);
+            self.after(delay, Some(pid), Happening::Turn);
+        }
+    }
+
+    /// One sweep: the sockets are read, in any order among sessions, and what had arrived before it is settled. A sweep may
+    /// miss what one session sent: that comes in late, below a watermark that was published.
+    pub(super) fn turn(&mut self, pid: Pid) {
+        let (index, began) = (pid.index, self.now);
+        self.gateways[index].turning = false;
+        let mut unread = std::mem::take(&mut self.gateways[index].sockets);
+        let missed = match unread.len() as u64 {
+            len if len > 0 && self.chance(self.options.late_per_mille) => Some(unread[self.below(len) as usize].conn),
+            _ => None,
+        };
+        while !unread.is_empty() {
+            let any = unread[self.below(unread.len() as u64) as usize].conn;
+            let first = unread.iter().position(|u| u.conn == any).expect("it is there");
+            let next = unread.remove(first);
+            if missed == Some(next.conn) {
+                self.ledger.count("read late");
+                self.gateways[index].sockets.push(next);
+            } else {
+                self.feed(index, next);
+            }
+        }
+        self.with_gateway(index, |core, _| {
+            if core.wants_settling() {
+                core.settled(began);
+            }
+        });
+        if missed.is_some() {
+            self.want_turn(index, 50 * US, MS);
+        }
+    }
+
+    pub(super) fn session_over(&mut self, pid: Pid, conn: u64) {
+        let Some(session) = self.live_session(pid.index, conn) else { return };
+        self.with_gateway(pid.index, |core, now| {
+            core.end(session, 1001, Arrival::at(now, 0));
+            core.close(session, Arrival::at(now, 0));
+        });
+        self.gateways[pid.index].sessions.remove(&session);
+    }
+
+    /// The session of a connection, while its gateway still has it.
+    pub(super) fn live_session(&self, index: usize, conn: u64) -> Option<u64> {
+        let session = self.conns.get(&conn)?.session?;
+        (self.gateways[index].sessions.get(&session) == Some(&conn)).then_some(session)
+    }
+
+    pub(super) fn end_worker(&mut self, index: usize) {
+        self.workers[index].core = None;
+        self.bells.retain(|(worker, _), _| *worker != index);
+        let delay = 10 * MS + self.below(150 * MS);
+        self.after(delay, None, Happening::Revive { kind: Kind::Worker, index });
+    }
+
+    pub(super) fn gateways_alive(&self) -> Vec<usize> {
+        (0..self.gateways.len()).filter(|i| self.gateways[*i].core.is_some()).collect()
+    }
+}

@@ -1,0 +1,383 @@
+//! Findings of the simulation, reduced: each plays one interleaving with the cores and the journal, step by step.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+
+use super::journal::LEASE_MS;
+use super::rules::Race;
+use super::world::{MS, TIMELINE};
+use crate::gateway::core::{Action as GatewayAction, Core as GatewayCore, Reading};
+use crate::gateway::{Delivery, Joining};
+use crate::journal::memory::Store;
+use crate::journal::{Appended, Bell, Flush, Leased};
+use crate::rules::RulesBook;
+use crate::types::{Action, Arrival, Flags, Incarnation, Moment, PlayerId, Role, RoomId, ShardId, Since, Verdict};
+use crate::wire::{push, verdicts};
+use crate::worker::core::{Action as WorkerAction, Core as WorkerCore, WorkerLimits};
+
+const SHARD: ShardId = ShardId(0);
+
+fn room() -> RoomId {
+    RoomId::new("pit").expect("a name")
+}
+
+fn hit(id: &str) -> Action {
+    let (op, contest) = ("hit".to_owned(), Some("baron".to_owned()));
+    Action { op, id: id.to_owned(), contest, player: None, args: Bytes::from_static(&[0xc0]) }
+}
+
+/// One shard's journal, a worker that is asked for its actions one by one, and gateways.
+struct Stage {
+    store: Store,
+    worker: WorkerCore,
+    now: u64,
+    /// What the worker wants done, until the scenario does it.
+    wanted: Vec<WorkerAction>,
+    committed: Vec<Verdict>,
+    pushed: BTreeMap<Incarnation, Vec<Bytes>>,
+}
+
+struct Gateway {
+    core: GatewayCore,
+    told: Vec<(u64, Delivery)>,
+    reads: Vec<(RoomId, u64, Reading)>,
+    flush: Option<std::sync::Arc<Flush>>,
+}
+
+fn gateway(store: &mut Store, name: u128) -> Gateway {
+    let mut core = GatewayCore::new(Incarnation(name), TIMELINE, 1, "sim", 0);
+    let record = store.register(SHARD, Incarnation(name)).expect("a shard");
+    core.probed(SHARD, Moment::default());
+    core.registered(SHARD, &record);
+    core.take_actions();
+    Gateway { core, told: Vec::new(), reads: Vec::new(), flush: None }
+}
+
+impl Gateway {
+    fn collect(&mut self) {
+        for action in self.core.take_actions() {
+            match action {
+                GatewayAction::Append { flush, .. } => self.flush = Some(flush),
+                GatewayAction::Deliver(session, delivery) => self.told.push((session, delivery)),
+                GatewayAction::Read { room, after, reading, .. } => self.reads.push((room, after, reading)),
+                _ => {}
+            }
+        }
+    }
+
+    fn join(&mut self, player: &str, since: Option<Since>, at: u64) -> u64 {
+        let joining = Joining { room: room(), player: PlayerId::new(player).expect("a name"), role: Role::Player, since };
+        self.core.open(joining, Arrival::at(at, 0)).expect("a session").number
+    }
+
+    fn act(&mut self, session: u64, id: &str, at: u64) {
+        self.core.act(session, &hit(id), Arrival::at(at, 0)).expect("taken in");
+    }
+
+    /// Appends what has arrived up to `until`; the bell is the caller's.
+    fn flush(&mut self, store: &mut Store, until: u64, repeated: bool) -> Option<Bell> {
+        self.core.settled(until);
+        self.collect();
+        let flush = self.flush.take().expect("something to append");
+        let (answer, bell) = store.append(&flush, until / MS).expect("a flush");
+        assert!(matches!(answer, Appended::Stored(_)), "{answer:?}");
+        self.core.appended(&flush, &answer, repeated, until);
+        self.collect();
+        bell
+    }
+
+    fn read(&mut self, store: &Store) {
+        for (room, after, reading) in std::mem::take(&mut self.reads) {
+            self.core.page(&room, after, reading, &store.verdicts(&room, after, 100)).expect("a page");
+        }
+        self.collect();
+    }
+
+    fn seqs(&self, session: u64) -> Vec<u64> {
+        let verdict = |d: &Delivery| if let Delivery::Verdict { frames, .. } = d { Some(frames.verdict().seq) } else { None };
+        self.told.iter().filter(|(s, _)| *s == session).filter_map(|(_, d)| verdict(d)).collect()
+    }
+
+    fn welcomes(&self, session: u64) -> usize {
+        self.told.iter().filter(|(s, d)| *s == session && matches!(d, Delivery::Welcome(_))).count()
+    }
+}
+
+impl Stage {
+    fn new() -> Self {
+        let limits = WorkerLimits {
+            rules: RulesBook::new().room("*", Race::default),
+            timeline: TIMELINE,
+            concurrency: 1,
+            gateway_timeout_ns: 60 * MS,
+            probe_interval_ns: 5 * MS,
+            heartbeat_interval_ns: 20 * MS,
+            lease_ms: LEASE_MS,
+            room_linger_ns: 60_000 * MS,
+            retention_ms: 3_600_000,
+        };
+        let mut stage = Self {
+            store: Store::new(1),
+            worker: WorkerCore::new(Incarnation(100), 1, limits),
+            now: 1_000 * MS,
+            wanted: Vec::new(),
+            committed: Vec::new(),
+            pushed: BTreeMap::new(),
+        };
+        stage.own();
+        stage
+    }
+
+    /// The worker owns the shard, without having subscribed its bells.
+    fn own(&mut self) {
+        let lease = self.store.claim(SHARD, None, Incarnation(100)).expect("a shard");
+        self.worker.claimed(SHARD, Some(lease), self.now);
+        self.collect();
+    }
+
+    fn collect(&mut self) {
+        self.wanted.extend(self.worker.take_actions());
+    }
+
+    fn bell(&mut self, bell: Option<Bell>) {
+        self.worker.bell(bell.expect("a bell"), self.now);
+        self.collect();
+    }
+
+    /// Takes out what the worker wants of one kind.
+    fn take(&mut self, which: impl Fn(&WorkerAction) -> bool) -> Vec<WorkerAction> {
+        let (taken, rest) = std::mem::take(&mut self.wanted).into_iter().partition(which);
+        self.wanted = rest;
+        taken
+    }
+
+    fn subscribe(&mut self) {
+        self.worker.subscribed(SHARD, self.now);
+        self.collect();
+    }
+
+    fn survey(&mut self) {
+        let survey = self.store.survey(SHARD, false).expect("a shard");
+        self.worker.surveyed(SHARD, survey, self.now);
+        self.collect();
+    }
+
+    /// Does everything that the worker wants, at once, until it wants nothing more.
+    fn settle(&mut self) {
+        while !self.wanted.is_empty() {
+            for action in std::mem::take(&mut self.wanted) {
+                let now = self.now;
+                match action {
+                    WorkerAction::Load { shard, room } => self.worker.stored(shard, room.clone(), self.store.load(&room), now),
+                    WorkerAction::Read { shard, room, after } => {
+                        self.worker.read(shard, &room, &self.store.read(&room, after), now);
+                    }
+                    WorkerAction::Run(job) => self.worker.done(job.run(), now),
+                    WorkerAction::Commit(commit) => {
+                        let (answer, pushes) = self.store.commit(&commit).expect("a commit");
+                        for (gateway, push) in pushes {
+                            self.pushed.entry(*gateway).or_default().push(push.clone());
+                        }
+                        for part in commit.rooms.iter().filter(|part| part.to > part.from) {
+                            self.committed.extend(verdicts::decode(&part.verdicts).expect("a batch").verdicts);
+                        }
+                        self.worker.committed(SHARD, commit.lease, commit.number, &answer, now);
+                    }
+                    _ => {}
+                }
+                self.collect();
+            }
+        }
+    }
+
+    /// A gateway promises that nothing more comes up to `until`.
+    fn pass(&mut self, gateway: &mut Gateway, until: u64) {
+        gateway.core.probed(SHARD, Moment { timeline: TIMELINE, ns: until });
+        let bell = gateway.flush(&mut self.store, until, false);
+        self.bell(bell);
+        self.settle();
+    }
+
+    fn push(&mut self, to: &mut Gateway) {
+        for push in self.pushed.remove(&to.core.incarnation()).unwrap_or_default() {
+            to.core.pushed(push::decode(&push).expect("a push"));
+            to.collect();
+        }
+    }
+
+    fn ids(&self) -> Vec<&str> {
+        self.committed.iter().filter_map(|v| v.id.as_deref()).collect()
+    }
+}
+
+/// Two gateways inside, and everything read so far. Session 1 of each.
+fn two_inside() -> (Stage, Gateway, Gateway) {
+    let mut stage = Stage::new();
+    let (mut a, mut b) = (gateway(&mut stage.store, 1), gateway(&mut stage.store, 2));
+    stage.subscribe();
+    stage.take(|action| matches!(action, WorkerAction::Survey { .. }));
+    stage.survey();
+    a.join("ann", None, 1_010 * MS);
+    let bell = a.flush(&mut stage.store, 1_011 * MS, false);
+    stage.bell(bell);
+    stage.settle();
+    b.join("bob", None, 1_020 * MS);
+    let bell = b.flush(&mut stage.store, 1_021 * MS, false);
+    stage.bell(bell);
+    stage.settle();
+    (stage, a, b)
+}
+
+/// R2: a gateway is fenced while its last bell is on its way. What it had said before its end still comes first.
+#[test]
+fn a_fence_does_not_overtake_the_dead_gateways_last_bell() {
+    let (mut stage, mut a, mut b) = two_inside();
+    a.act(1, "a", 1_030 * MS);
+    b.act(1, "b", 1_040 * MS);
+    let bell = b.flush(&mut stage.store, 1_050 * MS, false);
+    stage.bell(bell);
+    stage.settle();
+    let last = a.flush(&mut stage.store, 1_050 * MS, false);
+    let lease = stage.store.owners()[0].expect("an owner");
+    let Ok(Leased::Done(record)) = stage.store.fence(SHARD, lease, Incarnation(1)) else { panic!("the lease is held") };
+    // The worker hears of the fence before it hears that bell.
+    stage.worker.fenced(SHARD, lease, &Leased::Done(record), stage.now);
+    stage.collect();
+    stage.settle();
+    stage.bell(last);
+    stage.settle();
+    assert_eq!(stage.ids(), ["a", "b"]);
+}
+
+/// R2: a room was asked for before a survey, and its answer comes after it: the survey's watermarks do not count for it yet.
+#[test]
+fn a_watermark_does_not_count_for_a_room_that_was_read_before_it() {
+    let (mut stage, mut a, mut b) = two_inside();
+    // Bells are lost; the first survey makes the worker read the room.
+    b.act(1, "b", 1_040 * MS);
+    b.flush(&mut stage.store, 1_041 * MS, false);
+    stage.subscribe();
+    stage.survey();
+    let reads = stage.take(|action| matches!(action, WorkerAction::Read { .. }));
+    let [WorkerAction::Read { room, after, .. }] = &reads[..] else { panic!("{reads:?}") };
+    let early = stage.store.read(room, *after);
+    // Meanwhile a says something earlier and the subscription breaks again: the second survey has a's watermark.
+    a.act(1, "a", 1_030 * MS);
+    a.flush(&mut stage.store, 1_050 * MS, false);
+    stage.subscribe();
+    stage.survey();
+    stage.worker.read(SHARD, room, &early, stage.now);
+    stage.collect();
+    stage.settle();
+    assert_eq!(stage.ids(), ["a", "b"]);
+}
+
+/// A survey's answer that is older than the break it follows is not the last word: the later one is.
+#[test]
+fn the_later_of_two_surveys_counts() {
+    let (mut stage, mut a, _b) = two_inside();
+    stage.subscribe();
+    let early = stage.store.survey(SHARD, false).expect("a shard");
+    a.act(1, "a", 1_030 * MS);
+    a.flush(&mut stage.store, 1_050 * MS, false);
+    stage.subscribe();
+    let late = stage.store.survey(SHARD, false).expect("a shard");
+    stage.worker.surveyed(SHARD, early, stage.now);
+    stage.worker.surveyed(SHARD, late, stage.now);
+    stage.collect();
+    let read = stage.take(|action| matches!(action, WorkerAction::Read { .. }));
+    assert_eq!(read.len(), 1, "the room is read");
+}
+
+/// W5, C5: the append took effect, its answer was lost, the Open was resolved and its push was lost: the second answer knows
+/// a `seq` behind the Open, and the session is welcomed all the same.
+#[test]
+fn a_repeated_append_does_not_hide_the_sessions_own_open() {
+    let (mut stage, mut a, mut b) = two_inside();
+    let mut c = gateway(&mut stage.store, 3);
+    let session = c.join("cid", None, 1_060 * MS);
+    c.core.settled(1_061 * MS);
+    c.collect();
+    let flush = c.flush.take().expect("an Open");
+    let (_, bell) = stage.store.append(&flush, 1_061).expect("a flush");
+    stage.bell(bell);
+    stage.pass(&mut a, 1_070 * MS);
+    stage.pass(&mut b, 1_070 * MS);
+    stage.pushed.clear();
+    let (answer, bell) = stage.store.append(&flush, 1_071).expect("a flush");
+    assert_eq!(bell, None);
+    c.core.appended(&flush, &answer, true, 1_071 * MS);
+    let heads = stage.store.heads(SHARD, &[room()]).expect("a head");
+    assert_eq!(heads[0].seq, 3, "the Open is resolved");
+    c.core.heads(&heads);
+    c.collect();
+    c.read(&stage.store);
+    assert_eq!(c.welcomes(session), 1);
+}
+
+/// A session that catches up repeats an id: what lies between its place and the repeat is not skipped, and nothing comes twice.
+#[test]
+fn a_repeat_while_catching_up_skips_nothing() {
+    let (mut stage, mut a, mut b) = two_inside();
+    a.act(1, "x", 1_030 * MS);
+    let bell = a.flush(&mut stage.store, 1_031 * MS, false);
+    stage.bell(bell);
+    stage.pass(&mut b, 1_035 * MS);
+    stage.push(&mut a);
+    let era = stage.store.heads(SHARD, &[room()]).expect("a head")[0].era;
+    let session = a.join("ann", Some(Since { era, seq: 0 }), 1_040 * MS);
+    let bell = a.flush(&mut stage.store, 1_041 * MS, false);
+    stage.bell(bell);
+    stage.pass(&mut b, 1_045 * MS);
+    stage.push(&mut a);
+    // The page is under way while the repeat is resolved and pushed.
+    a.act(session, "x", 1_050 * MS);
+    let bell = a.flush(&mut stage.store, 1_051 * MS, false);
+    stage.bell(bell);
+    stage.pass(&mut b, 1_055 * MS);
+    stage.push(&mut a);
+    for _ in 0..5 {
+        a.read(&stage.store);
+    }
+    assert_eq!((a.welcomes(session), a.seqs(session)), (1, vec![1, 2, 3, 4, 5]));
+}
+
+/// R7: what another gateway stamped before the death, and had read after it, is flagged as well.
+#[test]
+fn what_is_read_after_a_death_may_be_unproven() {
+    let (mut stage, a, mut b) = two_inside();
+    b.act(1, "b", 1_040 * MS);
+    stage.now = 1_100 * MS;
+    let lease = stage.store.owners()[0].expect("an owner");
+    let answer = stage.store.fence(SHARD, lease, a.core.incarnation()).expect("a shard");
+    stage.worker.fenced(SHARD, lease, &answer, stage.now);
+    stage.collect();
+    let deaths = stage.take(|action| matches!(action, WorkerAction::Death { .. }));
+    let [WorkerAction::Death { gateway, entry, .. }] = &deaths[..] else { panic!("{deaths:?}") };
+    let (_, bell) = stage.store.death(SHARD, lease, *gateway, entry, 1_100).expect("it is fenced");
+    stage.bell(bell);
+    let bell = b.flush(&mut stage.store, 1_110 * MS, false);
+    stage.bell(bell);
+    stage.settle();
+    let verdict = stage.committed.iter().find(|v| v.id.as_deref() == Some("b")).expect("a verdict");
+    assert!(verdict.flags.has(Flags::UNPROVEN), "{verdict:?}");
+}
+
+/// R6: a gateway that was fenced while it had nothing to say finds out by its own slow heartbeat.
+#[test]
+fn a_fenced_gateway_that_is_idle_finds_out() {
+    let (mut stage, mut a, _b) = two_inside();
+    let lease = stage.store.owners()[0].expect("an owner");
+    stage.store.fence(SHARD, lease, a.core.incarnation()).expect("a shard");
+    a.core.check_heads();
+    assert!(a.core.wants_settling(), "it has something to say");
+    a.core.settled(1_200 * MS);
+    a.collect();
+    let flush = a.flush.take().expect("a bare watermark");
+    let (answer, _) = stage.store.append(&flush, 1_200).expect("a flush");
+    assert_eq!(answer, Appended::Fenced);
+    a.core.appended(&flush, &answer, false, 1_200 * MS);
+    a.collect();
+    assert!(a.told.iter().any(|(s, d)| *s == 1 && matches!(d, Delivery::Close { .. })), "its session is closed");
+}

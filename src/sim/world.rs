@@ -1,0 +1,332 @@
+//! The world: virtual time, what is going to happen when, and the draws.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use bytes::Bytes;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+
+use super::client::{Client, Conn, Message};
+use super::faults::Fault;
+use super::journal::{Answer, Call};
+use super::ledger::Ledger;
+use super::process::{Gateway, Subscription, Worker};
+use crate::gateway::Delivery;
+use crate::journal::Bell;
+use crate::journal::memory::Store;
+use crate::types::{Incarnation, RoomId, ShardId};
+use crate::worker::job::Job;
+
+pub(super) const MS: u64 = 1_000_000;
+pub(super) const US: u64 = 1_000;
+/// The clock of the simulated host.
+pub(super) const TIMELINE: u32 = 1;
+const SHARDS: u16 = 2;
+/// How long the world is left alone after the last fault: longer than every timeout of the cores.
+const CALM_NS: u64 = 20_000 * MS;
+
+/// What a seed plays.
+#[derive(Debug, Clone)]
+pub(super) struct Options {
+    pub(super) rooms: usize,
+    pub(super) gateways: usize,
+    pub(super) workers: usize,
+    pub(super) clients: usize,
+    /// How long faults and players go on.
+    pub(super) active_ns: u64,
+    /// Faults that may happen, and how long it is from one to the next.
+    pub(super) faults: Vec<Fault>,
+    pub(super) fault_interval_ns: u64,
+    /// Steps of the journal in a thousand whose answer, or whose request, is lost.
+    pub(super) lost_per_mille: u32,
+    /// Sweeps in a thousand that miss what one session has sent.
+    pub(super) late_per_mille: u32,
+    pub(super) room_linger_ns: u64,
+    pub(super) trace: bool,
+}
+
+impl Options {
+    /// Every seed has its own size and its own mixture of faults.
+    pub(super) fn of_seed(seed: u64) -> Self {
+        let mut rng = StdRng::seed_from_u64(seed ^ 0x0075_7470);
+        let faults = Fault::ALL.into_iter().filter(|_| rng.random_bool(0.6)).collect();
+        Self {
+            rooms: rng.random_range(1..=3),
+            gateways: rng.random_range(1..=3),
+            workers: rng.random_range(1..=3),
+            clients: rng.random_range(3..=7),
+            active_ns: rng.random_range(500..=1_200) * MS,
+            faults,
+            fault_interval_ns: rng.random_range(20..=150) * MS,
+            lost_per_mille: if rng.random_bool(0.5) { rng.random_range(1..=60) } else { 0 },
+            late_per_mille: if rng.random_bool(0.5) { rng.random_range(1..=100) } else { 0 },
+            room_linger_ns: if rng.random_bool(0.5) { 30 * MS } else { 60_000 * MS },
+            trace: false,
+        }
+    }
+}
+
+/// A process: which, and which start of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Pid {
+    pub(super) kind: Kind,
+    pub(super) index: usize,
+    pub(super) start: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Kind {
+    Gateway,
+    Worker,
+}
+
+/// A way on which nothing overtakes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Channel {
+    Bells(usize, ShardId),
+    Pushes(Incarnation),
+    ToClient(u64),
+}
+
+pub(super) enum Happening {
+    /// A request reaches the journal.
+    Execute {
+        by: Pid,
+        call: Rc<Call>,
+        answered: bool,
+    },
+    Answered {
+        call: Rc<Call>,
+        answer: Answer,
+    },
+    /// No answer came: the outcome is unknown.
+    Unanswered(Rc<Call>),
+    /// Something that a worker listens to.
+    Connect(Listening),
+    Bell {
+        shard: ShardId,
+        generation: u64,
+        bell: Option<Bell>,
+    },
+    Push {
+        incarnation: Incarnation,
+        generation: u64,
+        push: Option<Bytes>,
+    },
+    ShardIsFree,
+    Job(Job),
+    Tick,
+    Turn,
+    CheckHeads,
+    /// Bytes reach the machine: the true arrival.
+    Arrive {
+        conn: u64,
+        message: Message,
+    },
+    Deliver {
+        conn: u64,
+        delivery: Delivery,
+    },
+    SessionOver(u64),
+    ConnectionLost(u64),
+    ClientStep(usize),
+    Rally,
+    Fault,
+    Revive {
+        kind: Kind,
+        index: usize,
+    },
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Listening {
+    Bells(ShardId),
+    Pushes(Incarnation),
+}
+
+pub(super) struct World {
+    pub(super) options: Options,
+    rng: StdRng,
+    pub(super) now: u64,
+    agenda: BTreeMap<(u64, u64), (Option<Pid>, Happening)>,
+    drawn: u64,
+    channels: BTreeMap<Channel, u64>,
+    pub(super) store: Store,
+    pub(super) gateways: Vec<Gateway>,
+    pub(super) workers: Vec<Worker>,
+    pub(super) clients: Vec<Client>,
+    pub(super) conns: BTreeMap<u64, Conn>,
+    pub(super) bells: BTreeMap<(usize, ShardId), Subscription>,
+    pub(super) pushes: BTreeMap<Incarnation, Subscription>,
+    pub(super) rooms: Vec<RoomId>,
+    pub(super) ledger: Ledger,
+    /// Faults are over.
+    pub(super) calm: bool,
+}
+
+impl World {
+    pub(super) fn new(seed: u64, options: Options) -> Self {
+        let name = |i: usize| RoomId::new(&format!("{}{i}", if i == 1 { "slow" } else { "room" })).expect("a name");
+        let mut world = Self {
+            rng: StdRng::seed_from_u64(seed),
+            now: 1_000 * MS,
+            agenda: BTreeMap::new(),
+            drawn: 0,
+            channels: BTreeMap::new(),
+            store: Store::new(SHARDS),
+            gateways: Vec::new(),
+            workers: Vec::new(),
+            clients: Vec::new(),
+            conns: BTreeMap::new(),
+            bells: BTreeMap::new(),
+            pushes: BTreeMap::new(),
+            rooms: (0..options.rooms).map(name).collect(),
+            ledger: Ledger::default(),
+            calm: false,
+            options,
+        };
+        for index in 0..world.options.workers {
+            world.workers.push(Worker::nobody());
+            world.start_worker(index);
+        }
+        for index in 0..world.options.gateways {
+            world.gateways.push(Gateway::nobody());
+            world.start_gateway(index);
+        }
+        for index in 0..world.options.clients {
+            let room = world.rooms[index % world.rooms.len()].clone();
+            world.clients.push(Client::new(index, room));
+            let at = world.now + world.below(30 * MS);
+            world.at(at, None, Happening::ClientStep(index));
+        }
+        if world.options.clients > 0 {
+            world.after(20 * MS, None, Happening::Rally);
+        }
+        if !world.options.faults.is_empty() {
+            world.after(30 * MS, None, Happening::Fault);
+        }
+        world
+    }
+
+    /// Plays to the end: the active time, then the calm one.
+    pub(super) fn run(&mut self) {
+        let calm_at = self.now + self.options.active_ns;
+        self.run_until(calm_at);
+        self.calm_down();
+        self.run_until(calm_at + CALM_NS);
+    }
+
+    pub(super) fn run_until(&mut self, end: u64) {
+        while let Some(next) = self.agenda.first_entry() {
+            let (at, id) = *next.key();
+            if at > end {
+                break;
+            }
+            let (pid, happening) = next.remove();
+            self.now = self.now.max(at);
+            if let Some(pid) = pid {
+                let (start, alive, paused_until) = self.life(pid);
+                if start != pid.start || !alive {
+                    continue;
+                }
+                if paused_until > self.now {
+                    // Everything that reaches a stopped process waits for it, in the order in which it came.
+                    self.agenda.insert((paused_until, id), (Some(pid), happening));
+                    continue;
+                }
+            }
+            self.happen(pid, happening);
+        }
+        self.now = self.now.max(end);
+    }
+
+    fn life(&self, pid: Pid) -> (u64, bool, u64) {
+        match pid.kind {
+            Kind::Gateway => self.gateways.get(pid.index).map(|g| (g.start, g.core.is_some(), g.paused_until)),
+            Kind::Worker => self.workers.get(pid.index).map(|w| (w.start, w.core.is_some(), w.paused_until)),
+        }
+        .expect("a process")
+    }
+
+    fn happen(&mut self, pid: Option<Pid>, happening: Happening) {
+        match (happening, pid) {
+            (Happening::Execute { by, call, answered }, _) => self.execute(by, &call, answered),
+            (Happening::Answered { call, answer }, Some(pid)) => self.answered(pid, &call, answer),
+            (Happening::Unanswered(call), Some(pid)) => self.unanswered(pid, &call),
+            (Happening::Connect(what), Some(pid)) => self.connected(pid, what),
+            (Happening::Bell { shard, generation, bell }, Some(pid)) => self.bell(pid, shard, generation, bell),
+            (Happening::Push { incarnation, generation, push }, Some(pid)) => self.push(pid, incarnation, generation, push),
+            (Happening::ShardIsFree, Some(pid)) => self.with_worker(pid.index, |core, now| core.shard_is_free(now)),
+            (Happening::Job(job), Some(pid)) => self.with_worker(pid.index, |core, now| core.done(job.run(), now)),
+            (Happening::Tick, Some(pid)) => self.tick(pid),
+            (Happening::Turn, Some(pid)) => self.turn(pid),
+            (Happening::CheckHeads, Some(pid)) => self.check_heads(pid),
+            (Happening::Arrive { conn, message }, _) => self.arrive(conn, message),
+            (Happening::Deliver { conn, delivery }, _) => self.delivered(conn, delivery),
+            (Happening::SessionOver(conn), Some(pid)) => self.session_over(pid, conn),
+            (Happening::ConnectionLost(conn), _) => self.connection_lost(conn),
+            (Happening::ClientStep(index), _) => self.client_step(index),
+            (Happening::Rally, _) => self.rally(),
+            (Happening::Fault, _) => self.fault(),
+            (Happening::Revive { kind, index }, _) => self.revive(kind, index),
+            (_, None) => unreachable!("this happens to a process"),
+        }
+    }
+
+    pub(super) fn at(&mut self, at: u64, pid: Option<Pid>, happening: Happening) {
+        self.drawn += 1;
+        self.agenda.insert((at, self.drawn), (pid, happening));
+    }
+
+    pub(super) fn after(&mut self, ns: u64, pid: Option<Pid>, happening: Happening) {
+        self.at(self.now + ns, pid, happening);
+    }
+
+    /// After a drawn delay, and never before what went the same way earlier.
+    pub(super) fn along(&mut self, channel: Channel, pid: Option<Pid>, happening: Happening) {
+        let at = (self.now + self.delay()).max(self.channels.get(&channel).map_or(0, |last| last + 1));
+        self.channels.insert(channel, at);
+        self.at(at, pid, happening);
+    }
+
+    /// Mostly short, sometimes long.
+    pub(super) fn delay(&mut self) -> u64 {
+        match self.below(100) {
+            _ if self.calm => 5 * US + self.below(50 * US),
+            0..80 => 5 * US + self.below(80 * US),
+            80..96 => self.below(2 * MS),
+            _ => self.below(30 * MS),
+        }
+    }
+
+    /// A draw below `n`.
+    pub(super) fn below(&mut self, n: u64) -> u64 {
+        self.rng.random_range(0..n.max(1))
+    }
+
+    pub(super) fn chance(&mut self, per_mille: u32) -> bool {
+        !self.calm && per_mille > 0 && self.rng.random_range(0..1_000) < per_mille
+    }
+
+    pub(super) fn incarnation(&mut self) -> Incarnation {
+        Incarnation(self.rng.random::<u128>() | 1)
+    }
+
+    pub(super) fn generation(&mut self) -> u64 {
+        self.drawn += 1;
+        self.drawn
+    }
+
+    pub(super) fn trace(&self, text: impl FnOnce() -> String) {
+        if self.options.trace {
+            println!("{:>12.3} {}", self.now as f64 / MS as f64, text());
+        }
+    }
+
+    /// What came of it, in one line.
+    pub(super) fn summary(&self) -> String {
+        let verdicts: usize = self.ledger.rooms.values().map(|log| log.verdicts.len()).sum();
+        format!("{} lives of rooms, {verdicts} verdicts, {:?}", self.ledger.rooms.len(), self.ledger.counts)
+    }
+}

@@ -1,0 +1,15 @@
+//! The whole thing: real `lasthit` processes on real sockets, with a private Redis per test.
+//!
+//! Every process ends with its handle. Nothing sleeps for a fixed time where a condition can be waited for.
+
+mod clients;
+mod events;
+mod input;
+mod messages;
+mod operating;
+mod redis;
+mod resume;
+mod road;
+mod stream;
+mod support;
+mod workers;

@@ -1,0 +1,175 @@
+//! A Redis that is not fit, or stops being so.
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+
+use lasthit::testing::RedisServer;
+use serde_json::json;
+
+use super::support::{Gateway, Process, Session, Worker, end_by_signal, redis, until};
+
+/// Both roles end at once with one line that holds all of `words`, and without the password.
+fn refused(url: &str, words: &[&str]) {
+    for role in [&["gateway", "--listen", "127.0.0.1:0", "--admin", "none"][..], &["worker"][..]] {
+        let process = Process::start(&[role, &["--redis", url][..]].concat(), &[]);
+        let line = process.fails(1);
+        for word in words {
+            assert!(line.contains(word), "{word:?} is not in {line:?}");
+        }
+        assert!(!line.contains("hush"), "{line}");
+    }
+}
+
+#[test]
+fn one_that_is_missing() {
+    let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("an address");
+    refused(&format!("redis://user:hush@{free}"), &["no redis at", &free.to_string(), "start one there"]);
+    refused("unix:///nowhere/redis.sock", &["no redis at unix:///nowhere/redis.sock"]);
+}
+
+#[test]
+fn one_that_refuses_the_password() {
+    let redis = redis(&["--requirepass", "secret"]);
+    refused(&redis.url(), &["user or password", "url"]);
+    refused(&format!("{}?pass=hush", redis.url()), &["user or password", "url"]);
+    let url = format!("{}?pass=secret", redis.url());
+    let gateway = Process::start(&["gateway", "--redis", &url, "--listen", "127.0.0.1:0", "--admin", "none"], &[]);
+    gateway.line_with("open http://");
+}
+
+#[test]
+fn one_that_is_too_old() {
+    let address = fake_redis("6.2.14");
+    refused(&format!("redis://{address}"), &["6.2.14", "7.0 or newer"]);
+}
+
+#[test]
+fn one_that_evicts() {
+    let redis = redis(&["--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru"]);
+    refused(&redis.url(), &["allkeys-lru", "noeviction"]);
+}
+
+#[test]
+fn one_that_is_a_replica() {
+    let redis = redis(&["--replicaof", "127.0.0.1", "1"]);
+    refused(&redis.url(), &["slave", "primary"]);
+}
+
+#[test]
+fn one_that_is_full() {
+    let redis = redis(&["--maxmemory", "1"]);
+    refused(&redis.url(), &["full", "maxmemory"]);
+}
+
+#[test]
+fn one_with_another_number_of_shards() {
+    let redis = redis(&[]);
+    let _gateway = Gateway::on(&redis, &[]);
+    let worker = Process::start(&["worker", "--redis", &redis.url(), "--shards", "5"], &[]);
+    let line = worker.fails(1);
+    assert!(line.contains('5') && line.contains('8'), "{line}");
+}
+
+/// A deployment in the middle of a game.
+struct Running {
+    redis: RedisServer,
+    gateway: Gateway,
+    worker: Worker,
+    ann: Session,
+}
+
+impl Running {
+    async fn start() -> Self {
+        let redis = redis(&[]);
+        let (gateway, worker) = (Gateway::on(&redis, &[]), Worker::on(&redis, &[]));
+        let mut ann = gateway.ticket("claim-1", "ann").join().await;
+        ann.ask("claim", "before", "a", json!(null)).await;
+        Self { redis, gateway, worker, ann }
+    }
+
+    /// What is asked while Redis does not do its work.
+    async fn act(&mut self) {
+        self.ann.act("claim", "meanwhile", "b", json!(null)).await;
+    }
+
+    /// `/readyz` is false, and says why.
+    fn is_not_ready(of: &dyn Fn() -> (u16, String), reason: &str) {
+        let (status, said) = until("it is not ready", || Some(of()).filter(|ready| ready.0 != 200));
+        assert!(status == 503 && said.contains("journal") && said.contains(reason), "{status} {said}");
+    }
+
+    /// It is answered on the same session, once; everything works again, and says so.
+    async fn recovers(mut self) {
+        assert_eq!(self.ann.answer("meanwhile").await["outcome"], "granted");
+        assert_eq!(self.ann.ask("claim", "after", "b", json!(null)).await["reason"], "already_yours");
+        until("both are ready again", || (self.gateway.ready().0 == 200 && self.worker.ready().0 == 200).then_some(()));
+    }
+}
+
+fn tell(redis: &RedisServer, command: &[&str]) {
+    let mut connection = ::redis::Client::open(redis.url()).and_then(|client| client.get_connection()).expect("redis");
+    let told = ::redis::cmd(command[0]).arg(&command[1..]).clone();
+    told.query::<()>(&mut connection).unwrap_or_else(|error| panic!("{command:?}: {error}"));
+}
+
+#[tokio::test]
+async fn one_that_becomes_full() {
+    let mut running = Running::start().await;
+    tell(&running.redis, &["CONFIG", "SET", "maxmemory", "1"]);
+    running.act().await;
+    Running::is_not_ready(&|| running.gateway.ready(), "full");
+    // The worker reaches Redis and hears nothing of the gateway: in the end it wants it fenced, which is refused as well.
+    running.worker.process.line_with("journal trouble: fence");
+    tell(&running.redis, &["CONFIG", "SET", "maxmemory", "0"]);
+    running.recovers().await;
+}
+
+#[tokio::test]
+async fn one_that_becomes_read_only() {
+    let mut running = Running::start().await;
+    tell(&running.redis, &["REPLICAOF", "127.0.0.1", "1"]);
+    running.act().await;
+    Running::is_not_ready(&|| running.gateway.ready(), "read-only");
+    Running::is_not_ready(&|| running.worker.ready(), "read-only");
+    tell(&running.redis, &["REPLICAOF", "NO", "ONE"]);
+    running.recovers().await;
+}
+
+#[tokio::test]
+async fn one_that_stops_answering() {
+    let mut running = Running::start().await;
+    end_by_signal(running.redis.pid(), "STOP");
+    running.act().await;
+    Running::is_not_ready(&|| running.gateway.ready(), "not reachable");
+    Running::is_not_ready(&|| running.worker.ready(), "not reachable");
+    end_by_signal(running.redis.pid(), "CONT");
+    running.recovers().await;
+}
+
+/// A server that speaks just enough to say its version. Ends with the test's process.
+fn fake_redis(version: &'static str) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("bound");
+    let address = listener.local_addr().expect("an address");
+    std::thread::spawn(move || {
+        for connection in listener.incoming().map_while(Result::ok) {
+            std::thread::spawn(move || answer(connection, version));
+        }
+    });
+    address
+}
+
+fn answer(connection: TcpStream, version: &str) -> Option<()> {
+    let mut commands = BufReader::new(connection.try_clone().ok()?).lines().map_while(Result::ok);
+    let mut connection = connection;
+    loop {
+        let parts: usize = commands.next()?.strip_prefix('*')?.parse().ok()?;
+        let mut words = (0..parts).filter_map(|_| commands.nth(1)).collect::<Vec<_>>().into_iter();
+        let answer = if words.next()?.eq_ignore_ascii_case("INFO") {
+            let info = format!("redis_version:{version}\r\nloading:0\r\nrole:master\r\nmaxmemory_policy:noeviction\r\n");
+            format!("${}\r\n{info}\r\n", info.len())
+        } else {
+            "+OK\r\n".to_owned()
+        };
+        connection.write_all(answer.as_bytes()).ok()?;
+    }
+}

@@ -1,0 +1,37 @@
+//! What the scenarios stand on.
+
+mod http;
+mod process;
+mod raw;
+mod session;
+mod witness;
+
+use std::time::{Duration, Instant};
+
+pub(crate) use http::{get, http, problem, status};
+pub(crate) use process::{Gateway, Process, Worker, end_by_signal, redis};
+pub(crate) use raw::{close_code, frame, raw_session, upgrade};
+pub(crate) use session::{Session, Ticket};
+pub(crate) use witness::WitnessWorker;
+
+/// Longer than anything takes on a busy machine; nothing waits for it when all is well.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+const POLL: Duration = Duration::from_millis(10);
+
+/// Waits until `done` gives something.
+#[track_caller]
+pub(crate) fn until<T>(what: &str, mut done: impl FnMut() -> Option<T>) -> T {
+    let start = now();
+    loop {
+        if let Some(value) = done() {
+            return value;
+        }
+        assert!(start.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}");
+        std::thread::sleep(POLL);
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "measures how long a scenario takes, orders nothing")]
+pub(crate) fn now() -> Instant {
+    Instant::now()
+}

@@ -1,0 +1,166 @@
+//! Workers: shards by lease, a worker's death and its orderly end, bounded concurrency.
+
+use std::time::Duration;
+
+use lasthit::testing::RedisServer;
+use lasthit::worker::WorkerOptions;
+use serde_json::json;
+
+use super::support::{Gateway, Session, WitnessWorker, Worker, now, redis, until};
+
+const ROOMS: usize = 16;
+const LEASE: Duration = Duration::from_secs(1);
+
+async fn players(gateway: &Gateway) -> Vec<Session> {
+    let mut players = Vec::new();
+    for room in 0..ROOMS {
+        players.push(gateway.ticket(&format!("claim-{room}"), "ann").join().await);
+    }
+    players
+}
+
+/// Everybody acts and is answered; ids begin with `name`.
+async fn play(players: &mut [Session], name: &str) {
+    for round in 0..5 {
+        let id = format!("{name}-{round}");
+        for player in &mut *players {
+            player.act("claim", &id, &id, json!(null)).await;
+        }
+        for player in &mut *players {
+            assert_eq!(player.answer(&id).await["outcome"], "granted");
+        }
+    }
+}
+
+const SHARDS: f64 = 8.0;
+
+fn shared(workers: &[&Worker]) {
+    until("the shards are shared", || {
+        let owned: Vec<f64> = workers.iter().map(|worker| worker.metric("lasthit_shards_owned")).collect();
+        (owned.iter().sum::<f64>() == SHARDS && owned.iter().all(|owned| *owned > 0.0)).then_some(())
+    });
+}
+
+/// The owners that Redis has on record.
+fn owners(redis: &RedisServer) -> Vec<String> {
+    let mut connection = ::redis::Client::open(redis.url()).and_then(|client| client.get_connection()).expect("redis");
+    let owner = |shard| ::redis::cmd("HGET").arg(format!("lasthit:{{s{shard}}}:shard")).arg("owner").query(&mut connection);
+    (0..8).map(owner).collect::<Result<_, _>>().expect("owners")
+}
+
+#[tokio::test]
+async fn workers_share_the_shards_and_each_room_has_one() {
+    let redis = redis(&[]);
+    let gateway = Gateway::on(&redis, &[]);
+    let one = Worker::on(&redis, &[]);
+    let mut players = players(&gateway).await;
+    play(&mut players, "alone").await;
+    assert_eq!(one.metric("lasthit_shards_owned"), SHARDS);
+    let two = Worker::on(&redis, &[]);
+    // While shards move, nothing is lost and nothing is decided twice.
+    play(&mut players, "moving").await;
+    shared(&[&one, &two]);
+    play(&mut players, "shared").await;
+    let before = owners(&redis);
+    assert_eq!(before.iter().collect::<std::collections::BTreeSet<_>>().len(), 2, "{before:?}");
+    play(&mut players, "settled").await;
+    assert_eq!(owners(&redis), before, "settled shards stay where they are");
+    // Every verdict was committed once: by one worker or the other.
+    let verdicts: usize = players.iter().map(|player| player.seen.len() + 1).sum();
+    let counted = one.metric("lasthit_verdicts_total") + two.metric("lasthit_verdicts_total");
+    assert_eq!(counted, verdicts as f64);
+}
+
+#[tokio::test]
+async fn a_killed_workers_rooms_go_on_within_its_lease() {
+    let redis = redis(&[]);
+    let gateway = Gateway::on(&redis, &[]);
+    let (mut one, two) = (Worker::on(&redis, &[]), Worker::on(&redis, &[]));
+    shared(&[&one, &two]);
+    let mut players = players(&gateway).await;
+    play(&mut players, "before").await;
+    one.process.kill();
+    let killed = now();
+    play(&mut players, "after").await;
+    let took = killed.elapsed();
+    // The lease, the heartbeat that notices, and slow machines.
+    assert!(took < LEASE + Duration::from_millis(1500), "{took:?}");
+    assert_eq!(two.metric("lasthit_shards_owned"), SHARDS);
+    play(&mut players, "later").await;
+}
+
+#[tokio::test]
+async fn a_worker_that_is_asked_to_stop_hands_over_at_once() {
+    let redis = redis(&[]);
+    let gateway = Gateway::on(&redis, &[]);
+    let long = ["--lease-ms", "10000"];
+    let (mut one, two) = (Worker::on(&redis, &long), Worker::on(&redis, &long));
+    shared(&[&one, &two]);
+    let mut players = players(&gateway).await;
+    play(&mut players, "before").await;
+    one.process.signal("TERM");
+    let asked = now();
+    play(&mut players, "after").await;
+    let took = asked.elapsed();
+    assert!(took < Duration::from_secs(5), "{took:?}: nobody waits for a lease of 10 s");
+    assert_eq!(one.process.code(), Some(0));
+    assert_eq!(two.metric("lasthit_shards_owned"), SHARDS);
+}
+
+#[tokio::test]
+async fn no_more_rooms_than_allowed_are_resolved_at_once() {
+    let redis = redis(&[]);
+    let gateway = Gateway::on(&redis, &[]);
+    let worker = WitnessWorker::on(&redis, WorkerOptions { concurrency: 2, ..WorkerOptions::default() });
+    let mut players = players(&gateway).await;
+    for round in 0..3 {
+        for player in &mut players {
+            player.act("nap", &round.to_string(), "c", json!({"ms": 30})).await;
+        }
+    }
+    for player in &mut players {
+        assert_eq!(player.answer("2").await["outcome"], "granted");
+    }
+    assert_eq!(worker.crowd.most(), 2);
+}
+
+#[tokio::test]
+async fn a_slow_room_holds_up_only_itself() {
+    let redis = redis(&[]);
+    let gateway = Gateway::on(&redis, &[]);
+    let _worker = WitnessWorker::on(&redis, WorkerOptions { concurrency: 2, ..WorkerOptions::default() });
+    let mut players = players(&gateway).await;
+    let nap = Duration::from_secs(3);
+    let (slow, others) = players.split_first_mut().expect("players");
+    let began = now();
+    slow.act("nap", "nap", "c", json!({"ms": nap.as_millis() as u64})).await;
+    slow.act("hit", "behind-it", "c", json!(null)).await;
+    for round in 0..5 {
+        for player in &mut *others {
+            assert_eq!(player.ask("hit", &round.to_string(), "c", json!(null)).await["outcome"], "granted");
+        }
+    }
+    assert!(began.elapsed() < nap, "the others waited: {:?}", began.elapsed());
+    assert_eq!(slow.answer("behind-it").await["outcome"], "granted");
+    assert!(began.elapsed() >= nap, "a room is serial");
+    let order: Vec<_> = slow.seen.iter().map(|v| v["id"].clone()).collect();
+    assert_eq!(order, ["nap", "behind-it"]);
+}
+
+#[tokio::test]
+async fn rules_that_panic_make_one_verdict_void_and_the_room_goes_on() {
+    let redis = redis(&[]);
+    let gateway = Gateway::on(&redis, &[]);
+    let _worker = WitnessWorker::on(&redis, WorkerOptions::default());
+    let mut players = players(&gateway).await;
+    players[0].act("hit", "before", "c", json!(null)).await;
+    players[0].act("trip", "trip", "c", json!(null)).await;
+    players[0].act("hit", "after", "c", json!(null)).await;
+    assert_eq!(players[0].answer("before").await["outcome"], "granted");
+    let tripped = players[0].answer("trip").await;
+    assert_eq!((&tripped["outcome"], &tripped["reason"]), (&json!("void"), &json!("rules_failed")));
+    assert_eq!(players[0].answer("after").await["outcome"], "granted");
+    for player in &mut players[1..] {
+        assert_eq!(player.ask("hit", "1", "c", json!(null)).await["outcome"], "granted");
+    }
+}
