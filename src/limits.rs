@@ -107,7 +107,8 @@ pub const RETRY_MIN: Duration = Duration::from_millis(5);
 /// How long at most.
 pub const RETRY_MAX: Duration = Duration::from_millis(500);
 /// How far a gateway's promise stays behind the start of its sweep: for bytes that the kernel had stamped and not yet
-/// made readable. The shortest at which nothing was clamped: `docs/arrival.md` has the curve.
+/// made readable. Stamps were clamped up to 10 µs and none from 15 µs on: `docs/arrival.md`
+/// has the curve.
 pub const SWEEP_GUARD: Duration = Duration::from_micros(20);
 /// Longest guard that may be configured: it delays every event.
 pub const SWEEP_GUARD_MAX: Duration = Duration::from_millis(10);

@@ -17,12 +17,15 @@ const HEIGHT: f64 = TOP + ROW * 4.0 + 24.0;
 /// Of the scenarios, in their order; they differ in lightness, too.
 const COLOURS: [&str; SCENARIOS.len()] = ["#8a95a3", "#0f9d76", "#d1495b", "#2f6fde", "#e09f1f"];
 
+/// Of a point's races.
+type Count = fn(&Point) -> (u64, Option<u64>);
+
 /// One row: what it shows, of which points' figure.
 struct Row {
     title: &'static str,
     value: fn(&Point) -> f64,
     /// What is counted of it, and of that what has no flag.
-    count: Option<fn(&Point) -> (u64, Option<u64>)>,
+    count: Option<Count>,
     scale: fn(f64, f64) -> Scale,
     unit: &'static str,
 }
