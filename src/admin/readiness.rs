@@ -31,7 +31,7 @@ impl Readiness {
         let reason = reason.into().replace('\n', " ");
         let before = self.checks.lock().insert(check, Some(reason.clone()));
         if !matches!(before, Some(Some(_))) {
-            tracing::warn!(check, reason, "not ready");
+            tracing::info!(check, reason, "not ready");
         }
     }
 
