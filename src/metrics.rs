@@ -33,7 +33,7 @@ metrics! {
     Counter REFUSALS_TOTAL = "lasthit_refusals_total": "Connections and actions that were refused, by `code`";
     Counter FLUSHES_TOTAL = "lasthit_flushes_total": "Flushes that the journal stored";
     Seconds APPEND_SECONDS = "lasthit_append_seconds": "How long the journal took to store a flush";
-    Counter APPEND_RETRIES_TOTAL = "lasthit_append_retries_total": "Flushes that were sent again because their outcome was unknown";
+    Counter JOURNAL_RETRIES_TOTAL = "lasthit_journal_retries_total": "Steps of a gateway that were sent again because their outcome was unknown";
     Seconds SETTLE_SECONDS = "lasthit_settle_seconds": "How long the oldest event of a flush waited on its gateway, from its arrival";
     Seconds STAMP_AGE_SECONDS = "lasthit_stamp_age_seconds": "How old an arrival stamp was when its bytes were read";
     Counter COMMITS_TOTAL = "lasthit_commits_total": "Commits that became final";

@@ -56,12 +56,12 @@ struct Side {
 impl Side {
     async fn start(config: &Config) -> Result<Self, RoleError> {
         let (readiness, stop) = (Readiness::new(), CancellationToken::new());
+        readiness.fail("started", "still starting");
         if let Some(address) = config.admin {
             let admin = Admin::bind(address).await?;
             tracing::info!("health and metrics on http://{}/", admin.address());
             tokio::spawn(admin.run(readiness.clone(), metrics::install()?, stop.clone()));
         }
-        readiness.fail("started", "still starting");
         Ok(Self { readiness, stop })
     }
 
@@ -73,6 +73,7 @@ impl Side {
                 let now = trouble.borrow_and_update().clone();
                 readiness.set(check, now.map_or(Ok(()), Err));
                 if trouble.changed().await.is_err() {
+                    readiness.fail(check, "it has ended");
                     return;
                 }
             }

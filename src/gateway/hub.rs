@@ -355,7 +355,7 @@ impl Hub {
                 }
                 Err(error) => self.trouble(what, &error),
             }
-            metrics::counter!(names::APPEND_RETRIES_TOTAL).increment(1);
+            metrics::counter!(names::JOURNAL_RETRIES_TOTAL).increment(1);
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(RETRY_MAX);
         }
