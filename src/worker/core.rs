@@ -272,7 +272,10 @@ impl Core {
         if let Some(shard) = plan.release.and_then(|id| self.shards.get_mut(&id)) {
             shard.releasing = true;
         }
-        if !plan.claim.is_empty() {
+        // Two that say they own one shard: the one that lost it may have nothing to commit, and would never find out.
+        let others = self.living.iter().filter(|w| w.incarnation != self.me);
+        let contested = others.flat_map(|w| &w.shards).any(|shard| self.shards.contains_key(shard));
+        if !plan.claim.is_empty() || contested {
             self.wanted = plan.claim;
             self.shared.act(Action::ReadOwners);
         }
@@ -291,6 +294,10 @@ impl Core {
 
     /// The answer to [`Action::ReadOwners`].
     pub(crate) fn owners(&mut self, owners: &[Option<Lease>]) {
+        let newer =
+            |id: ShardId, lease: Lease| owners.get(usize::from(id.0)).copied().flatten().is_some_and(|l| l.epoch > lease.epoch);
+        let lost: Vec<ShardId> = self.shards.iter().filter(|(id, shard)| newer(**id, shard.lease)).map(|(id, _)| *id).collect();
+        lost.into_iter().for_each(|shard| self.lose(shard));
         for shard in std::mem::take(&mut self.wanted) {
             let from = owners.get(usize::from(shard.0)).copied().flatten();
             let lives = |lease: Lease| lease.owner != self.me && self.living.iter().any(|w| w.incarnation == lease.owner);
