@@ -18,6 +18,7 @@ mod knee;
 mod limits;
 mod load;
 mod pace;
+mod page;
 mod plan;
 mod progress;
 mod record;
@@ -104,6 +105,9 @@ async fn run_against(args: &RunArgs, urls: Vec<String>, stop: impl Future<Output
         if let Some(path) = &args.json {
             write(path, serde_json::to_string_pretty(&knee)? + "\n")?;
         }
+        if let Some(path) = &args.html {
+            write(path, page::of_knee(&knee))?;
+        }
         return Ok(if knee.knee_rate.is_some() { ExitCode::SUCCESS } else { ExitCode::from(NO_RUN) });
     }
     let report = match measure(&load, &progress, stop).await? {
@@ -114,6 +118,9 @@ async fn run_against(args: &RunArgs, urls: Vec<String>, stop: impl Future<Output
     println!("{report}");
     if let Some(path) = &args.json {
         write(path, serde_json::to_string_pretty(&report)? + "\n")?;
+    }
+    if let Some(path) = &args.html {
+        write(path, page::of_run(&report))?;
     }
     Ok(match report.failure() {
         None => ExitCode::SUCCESS,
