@@ -118,9 +118,7 @@ pub(crate) async fn measure(load: &Load, progress: &Progress, stop: impl Future<
             let plan = Plan::new(load.sessions, load.rooms, urls, load.contenders, schedule.actions(whole))?;
             (plan, Some(schedule), load.waiting_max.unwrap_or(u32::MAX))
         }
-        Pace::Closed { outstanding } => {
-            (Plan::filled(load.sessions, load.rooms, urls, load.contenders)?, None, outstanding)
-        }
+        Pace::Closed { outstanding } => (Plan::filled(load.sessions, load.rooms, urls, load.contenders)?, None, outstanding),
     };
     let is_bounded = schedule.is_none() || load.waiting_max.is_some();
     ensure!(!is_bounded || (1..=OUTSTANDING_MAX).contains(&outstanding), "outstanding {outstanding}: use 1 to {OUTSTANDING_MAX}");

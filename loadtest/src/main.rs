@@ -85,7 +85,8 @@ async fn run_command(args: RunArgs) -> Result<ExitCode> {
     let urls = fleet.as_ref().map_or_else(|| args.target.url.clone(), |fleet| fleet.urls().to_vec());
     let done = run_against(&args, urls, stop).await;
     if let Some(mut fleet) = fleet.take() {
-        if !matches!(done, Ok(code) if code == ExitCode::SUCCESS || code == ExitCode::from(INTERRUPTED)) {
+        // What the processes said is of interest when they, or what they were asked, failed.
+        if done.as_ref().map_or(true, |code| *code == ExitCode::from(FAILED)) {
             eprintln!("{}", fleet.logs());
         }
         fleet.end().await;
@@ -112,7 +113,10 @@ async fn run_against(args: &RunArgs, urls: Vec<String>, stop: impl Future<Output
     }
     let report = match measure(&load, &progress, stop).await? {
         Outcome::Done(report) => report,
-        Outcome::Saturated(saturation) => bail!("{saturation}"),
+        Outcome::Saturated(saturation) => {
+            eprintln!("error: {saturation}");
+            return Ok(ExitCode::from(NO_RUN));
+        }
         Outcome::Interrupted(sent) => return Ok(interrupted(sent)),
     };
     println!("{report}");
@@ -245,7 +249,12 @@ async fn measure_fleet(
 }
 
 /// Measures, and prints the figures at once. On a thread of its own: the rivals know no runtime.
-async fn measure_fair(dialect: Dialect, urls: Vec<String>, config: &FairConfig, stop: &Arc<AtomicBool>) -> Result<Option<Fairness>> {
+async fn measure_fair(
+    dialect: Dialect,
+    urls: Vec<String>,
+    config: &FairConfig,
+    stop: &Arc<AtomicBool>,
+) -> Result<Option<Fairness>> {
     let (config, stop) = (config.clone(), Arc::clone(stop));
     let bar = fair::progress(&config, dialect.name());
     let measured = tokio::task::spawn_blocking(move || fair::measure(dialect, &urls, &config, &bar, &stop)).await??;

@@ -30,7 +30,10 @@ pub(crate) fn of_run(report: &Report) -> String {
 pub(crate) fn of_knee(knee: &Knee) -> String {
     let setting = knee.report.as_ref().map(|report| {
         let setting = &report.setting;
-        format!("{} sessions in {} rooms over {} gateways, {}", setting.sessions, setting.rooms, setting.gateways, setting.dialect)
+        format!(
+            "{} sessions in {} rooms over {} gateways, {}",
+            setting.sessions, setting.rooms, setting.gateways, setting.dialect
+        )
     });
     let pill = if knee.knee_rate.is_some() { "good" } else { "bad" };
     let mut body = format!("<div class=\"grid\" style=\"margin-top:22px\">{}{}</div>", ramp_chart(knee), ramp_table(knee));
@@ -77,7 +80,8 @@ fn run(report: &Report) -> String {
         "From the actual send. In a closed loop a stalled server is asked less, so that stalls count for less than they are."
     };
     html += &card("Latency by percentile", below, &distribution(report));
-    html += &card("The same in figures", "Times of the measured part, the warm-up left out.", &quantiles(report));
+    let below = "From the intended and from the actual send, without the warm-up. Lateness is the generator's own.";
+    html += &card("The same in figures", if is_open { below } else { "Without the warm-up." }, &quantiles(report));
     html += &card("Throughput", "Actions sent and verdicts received, second by second.", &throughput(report));
     html += &card("Latency over time", "Of the verdicts of each second, and of its sends.", &over_time(report));
     html + "</div><div class=\"facts\">" + &facts(report) + "</div>"
@@ -125,11 +129,11 @@ fn quantiles(report: &Report) -> String {
     let mut rows = String::from("<div class=\"scroll\"><table><tr><th></th>");
     let mut columns = Vec::new();
     if report.setting.rate.is_some() {
-        columns.push(("intended send", 'a', report.latency_us));
+        columns.push(("intended", 'a', report.latency_us));
     }
-    columns.push(("actual send", 'b', report.service_us));
+    columns.push(("actual", 'b', report.service_us));
     if report.setting.rate.is_some() {
-        columns.push(("sent late by", 'c', report.generator.lateness_us));
+        columns.push(("lateness", 'c', report.generator.lateness_us));
     }
     for (name, colour, _) in &columns {
         let _ = write!(rows, "<th><i class=\"key {colour}\"></i>{name}</th>");
@@ -162,17 +166,19 @@ fn seconds_axis(series: &[Second]) -> ((f64, f64), Vec<(f64, String)>) {
     ((0.0, last), ticks)
 }
 
-/// What is said of the seconds: behind the schedule's end come the answers that were still missing.
-fn seconds_caption(report: &Report) -> &'static str {
-    if report.series.len() as f64 > report.setting.duration_s {
-        "seconds after the warm-up; in the last, nothing is sent"
+/// The seconds that are drawn, and what is said of them: behind the schedule's end come the answers that were still missing,
+/// if that took long.
+fn drawn(report: &Report) -> (&[Second], &'static str) {
+    let scheduled = report.setting.duration_s.ceil() as usize;
+    if report.series.len() > scheduled + 1 {
+        (&report.series, "seconds after the warm-up; in the last, nothing is sent")
     } else {
-        "seconds after the warm-up"
+        (&report.series[..report.series.len().min(scheduled)], "seconds after the warm-up")
     }
 }
 
 fn throughput(report: &Report) -> String {
-    let series = &report.series;
+    let (series, axis) = drawn(report);
     let (span, ticks) = seconds_axis(series);
     let line = |name, colour, value| Line { name, colour, points: points(series, value), dots: vec![] };
     let mut sent = line("sent", 'b', |s| s.sent as f64);
@@ -181,11 +187,11 @@ fn throughput(report: &Report) -> String {
     let high = lines.iter().flat_map(|line| &line.points).map(|(_, count)| *count).fold(0.0, f64::max);
     let scale = Scale::linear(high);
     let label = "Actions and verdicts of each second";
-    Chart { label, unit: Unit::Number, scale, span, ticks, axis: seconds_caption(report), lines, bound: None }.draw()
+    Chart { label, unit: Unit::Number, scale, span, ticks, axis, lines, bound: None }.draw()
 }
 
 fn over_time(report: &Report) -> String {
-    let series = &report.series;
+    let (series, axis) = drawn(report);
     let (span, ticks) = seconds_axis(series);
     let line = |name, colour, value: fn(&Second) -> f64| {
         let points = points(series, value).into_iter().filter(|(_, us)| *us > 0.0).collect();
@@ -197,12 +203,14 @@ fn over_time(report: &Report) -> String {
     }
     let scale = log_scale(lines.iter().flat_map(|line| &line.points).map(|(_, us)| *us));
     let label = "Latency of each second";
-    Chart { label, unit: Unit::Micros, scale, span, ticks, axis: seconds_caption(report), lines, bound: None }.draw()
+    Chart { label, unit: Unit::Micros, scale, span, ticks, axis, lines, bound: None }.draw()
 }
 
 /// Two columns of text.
 fn pairs<'a>(rows: impl IntoIterator<Item = (&'a str, String)>) -> String {
-    let rows = rows.into_iter().map(|(name, value)| format!("<tr><td class=\"soft\">{}</td><td>{}</td></tr>", escaped(name), escaped(&value)));
+    let rows = rows
+        .into_iter()
+        .map(|(name, value)| format!("<tr><td class=\"soft\">{}</td><td>{}</td></tr>", escaped(name), escaped(&value)));
     format!("<table class=\"pairs\">{}</table>", rows.collect::<String>())
 }
 
@@ -252,7 +260,8 @@ fn facts(report: &Report) -> String {
 }
 
 fn ramp_chart(knee: &Knee) -> String {
-    let mut figures: Vec<(f64, Figures)> = knee.tried.iter().filter_map(|t| Some((f64::from(t.rate).log10(), t.figures?))).collect();
+    let mut figures: Vec<(f64, Figures)> =
+        knee.tried.iter().filter_map(|t| Some((f64::from(t.rate).log10(), t.figures?))).collect();
     figures.sort_by(|a, b| a.0.total_cmp(&b.0));
     let line = |name, colour, value: fn(&Figures) -> f64| {
         let points: Vec<(f64, f64)> = figures.iter().map(|(rate, figures)| (*rate, value(figures))).collect();

@@ -47,7 +47,13 @@ pub(super) struct Chart {
 /// Time as one reads it.
 pub(super) fn time(us: f64) -> String {
     let digits = |value: f64, unit: &str| {
-        let places = if value >= 100.0 || value.fract() == 0.0 { 0 } else if value >= 10.0 { 1 } else { 2 };
+        let places = if value >= 100.0 || value.fract() == 0.0 {
+            0
+        } else if value >= 10.0 {
+            1
+        } else {
+            2
+        };
         let text = format!("{value:.places$}");
         let text = if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { &text };
         format!("{text} {unit}")
@@ -80,14 +86,16 @@ impl Chart {
             // Writing into a String cannot fail.
             let _ = write!(html, "<span><i class=\"key {}\"></i>{}</span>", line.colour, escaped(line.name));
         }
-        let _ = writeln!(html, "</p>\n<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{}\">", escaped(self.label));
+        let _ =
+            writeln!(html, "</p>\n<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{}\">", escaped(self.label));
         for (n, tick) in self.scale.ticks.iter().enumerate() {
             let class = if n == 0 { "axis" } else { "grid-line" };
             let _ = writeln!(html, "<path class=\"{class}\" d=\"M{LEFT} {0:.1}H{RIGHT}\"/>", y(*tick));
             // Many decades leave room for their beginnings only.
             if self.scale.ticks.len() <= 8 || tick.log10().fract() == 0.0 {
                 let label = self.unit.show(*tick);
-                let _ = writeln!(html, "<text x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">{label}</text>", LEFT - 8.0, y(*tick) + 5.0);
+                let _ =
+                    writeln!(html, "<text x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">{label}</text>", LEFT - 8.0, y(*tick) + 5.0);
             }
         }
         for (value, label) in &self.ticks {
@@ -109,7 +117,10 @@ impl Chart {
             let _ = writeln!(html, "<path class=\"line {}\" d=\"{}\"/>", line.colour, path(&points));
             for ((at, value), told) in &line.dots {
                 let (cx, cy, colour, told) = (x(*at), y(*value), line.colour, escaped(told));
-                let _ = writeln!(html, "<circle class=\"{colour}\" cx=\"{cx:.1}\" cy=\"{cy:.1}\" r=\"4.5\"><title>{told}</title></circle>");
+                let _ = writeln!(
+                    html,
+                    "<circle class=\"{colour}\" cx=\"{cx:.1}\" cy=\"{cy:.1}\" r=\"4.5\"><title>{told}</title></circle>"
+                );
             }
         }
         html + "</svg>\n"

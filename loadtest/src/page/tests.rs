@@ -31,7 +31,10 @@ fn check(html: &str, lines: usize) {
     assert!(html.contains("prefers-color-scheme:dark") && html.contains("name=\"viewport\""));
     assert_eq!(html.matches("class=\"line ").count(), lines);
     for tag in ["section", "table", "div", "svg", "tr", "td", "p"] {
-        let (opened, closed) = (html.matches(&format!("<{tag}>")).count() + html.matches(&format!("<{tag} ")).count(), html.matches(&format!("</{tag}>")).count());
+        let (opened, closed) = (
+            html.matches(&format!("<{tag}>")).count() + html.matches(&format!("<{tag} ")).count(),
+            html.matches(&format!("</{tag}>")).count(),
+        );
         assert_eq!(opened, closed, "{tag}");
     }
 }

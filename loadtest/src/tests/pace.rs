@@ -94,7 +94,10 @@ async fn the_knee_of_a_known_capacity_is_found() {
     let load = Load { duration: Duration::from_millis(200), ..load(mock.urls(2), Dialect::Lasthit) };
     let found = ramp(&load, "200..2000").await;
     let rates: Vec<u32> = found.tried.iter().map(|tried| tried.rate).collect();
-    assert_eq!((rates.as_slice(), found.knee_rate, found.limit), (&[200, 400, 800, 566, 673, 617, 591][..], Some(591), Limit::System));
+    assert_eq!(
+        (rates.as_slice(), found.knee_rate, found.limit),
+        (&[200, 400, 800, 566, 673, 617, 591][..], Some(591), Limit::System)
+    );
     assert_eq!(found.tried[2].why.as_deref(), Some("40 refused"));
     assert_eq!(found.report.as_ref().expect("a report").verdicts, 118);
     assert!(found.to_string().starts_with("knee 591/s: the highest rate with p99 within 60000 ms"), "{found}");
@@ -109,11 +112,8 @@ async fn the_knee_of_a_known_capacity_is_found() {
 #[tokio::test]
 async fn a_knee_of_the_generator_is_none_of_the_system() {
     let mock = Mock::start(Fault::None).await;
-    let load = Load {
-        duration: Duration::from_millis(100),
-        lateness_max: Duration::ZERO,
-        ..load(mock.urls(2), Dialect::Lasthit)
-    };
+    let load =
+        Load { duration: Duration::from_millis(100), lateness_max: Duration::ZERO, ..load(mock.urls(2), Dialect::Lasthit) };
     let found = ramp(&load, "200..400").await;
     assert_eq!((found.knee_rate, found.limit, found.tried.len()), (None, Limit::Generator, 1));
     assert!(found.tried[0].generator && found.to_string().contains("the generator held none"), "{found}");
