@@ -53,7 +53,7 @@ impl Joining {
 #[derive(Debug, Clone)]
 pub enum Delivery {
     /// First of all.
-    Welcome(Welcome),
+    Welcome(Box<Welcome>),
     /// A verdict that it may see.
     Verdict {
         /// The first `seq` that the frame covers, when that is not its own.
@@ -62,7 +62,7 @@ pub enum Delivery {
         frames: Arc<VerdictFrames>,
     },
     /// An action that was not accepted.
-    Refused(Refusal),
+    Refused(Box<Refusal>),
     /// Last of all.
     Close {
         /// WebSocket close code.
