@@ -24,6 +24,7 @@ use crate::limits::{
 };
 use crate::types::{
     Action as PlayerAction, Arrival, EventKind, Incarnation, PlayerId, Role, RoomId, SessionId, ShardId, Since, Verdict,
+    VerdictKind,
 };
 use crate::wire::action;
 use crate::wire::client::{ErrorCode, Refusal, VerdictFrames, Welcome, close};
@@ -77,6 +78,15 @@ impl Delivery {
     #[must_use]
     pub fn verdict(&self) -> Option<&Verdict> {
         if let Self::Verdict { frames, .. } = self { Some(frames.verdict()) } else { None }
+    }
+
+    /// When the action arrived that this is the verdict on, if it is one of `session`'s own.
+    pub(crate) fn decides_since(&self, session: SessionId) -> Option<u64> {
+        let verdict = self.verdict()?;
+        let own = verdict.kind == VerdictKind::Data
+            && verdict.session == session.number
+            && verdict.stamp.incarnation == session.gateway;
+        own.then_some(verdict.stamp.moment.ns)
     }
 }
 
