@@ -8,6 +8,7 @@ mod frames;
 pub mod front;
 pub mod hub;
 pub mod page;
+mod refused;
 mod settle;
 pub mod sweep;
 

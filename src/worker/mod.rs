@@ -9,4 +9,4 @@ mod run;
 mod shard;
 
 pub(crate) use job::replay;
-pub use run::{WorkerOptions, run};
+pub use run::{WorkerError, WorkerOptions, run};

@@ -9,6 +9,7 @@
 mod commits;
 mod gateways;
 mod rooms;
+mod suspects;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -53,6 +54,7 @@ pub(super) struct Shard {
     /// Stored rooms that are not in memory yet.
     pub(super) adopt: VecDeque<RoomId>,
     pub(super) releasing: bool,
+    pub(super) quarantined: usize,
     checked_at_ns: u64,
     announce: bool,
 }
@@ -73,6 +75,7 @@ impl Shard {
             tally: Tally::default(),
             adopt: VecDeque::new(),
             releasing: false,
+            quarantined: 0,
             checked_at_ns: 0,
             announce: true,
         }
@@ -197,8 +200,7 @@ impl Shard {
         let gateways = &self.gateways;
         let watermark_of = |g: Incarnation| gateways.get(&g).map_or(Moment::default(), |g| g.watermark);
         if lane.can_resolve() && !self.releasing && lane.hold.releasable(watermark_of) {
-            lane.queued = true;
-            shared.enqueue_lane(self.id, room.clone());
+            shared.enqueue_lane(self.id, room, lane);
         }
         let waits = lane.hold.waits_for(watermark_of);
         if lane.hold.is_empty() {
@@ -215,19 +217,26 @@ impl Shard {
 
     /// A permit is there: the lane's next batch, unless nothing is proven any more.
     pub(super) fn start(&mut self, room: &RoomId) -> Option<Job> {
+        self.lanes.get_mut(room)?.queued = false;
+        self.take(room, false)
+    }
+
+    /// The lane's next batch, or its next event `alone`.
+    fn take(&mut self, room: &RoomId, alone: bool) -> Option<Job> {
         let lane = self.lanes.get_mut(room)?;
-        lane.queued = false;
         if !lane.can_resolve() || self.releasing {
             return None;
         }
         let gateways = &self.gateways;
-        let events = lane.hold.release(RESOLVE_EVENTS_MAX, |g| gateways.get(&g).map_or(Moment::default(), |g| g.watermark));
+        let most = if alone { 1 } else { RESOLVE_EVENTS_MAX };
+        let events = lane.hold.release(most, |g| gateways.get(&g).map_or(Moment::default(), |g| g.watermark));
         if events.is_empty() {
             return None;
         }
         let room_state = lane.room.take()?;
         lane.phase = Phase::Busy;
-        let snapshot = lane.snapshot_due(room_state.seq() + events.len() as u64);
+        // A suspect is asked for no more than its decision.
+        let snapshot = !alone && lane.snapshot_due(room_state.seq() + events.len() as u64);
         let poisoned = lane.poisoned.clone();
         Some(Job::Resolve(Resolving {
             shard: self.id,
@@ -238,6 +247,7 @@ impl Shard {
             events,
             poisoned,
             snapshot,
+            alone,
         }))
     }
 

@@ -85,8 +85,7 @@ impl Shard {
         let gateways = &self.gateways;
         let watermark_of = |g: Incarnation| gateways.get(&g).map_or(Moment::default(), |g| g.watermark);
         if lane.can_resolve() && !self.releasing && lane.hold.releasable(watermark_of) {
-            lane.queued = true;
-            shared.enqueue_lane(self.id, room.clone());
+            shared.enqueue_lane(self.id, room, lane);
         }
     }
 
@@ -101,6 +100,7 @@ impl Shard {
                 for room in &commit.rooms {
                     if let Some(lane) = self.lanes.get_mut(&room.room) {
                         lane.committing = false;
+                        lane.alone = lane.alone.filter(|until| lane.cursor < *until);
                         if lane.phase != Phase::Failed {
                             lane.poisoned.clear();
                         }
@@ -115,7 +115,7 @@ impl Shard {
                 // These rooms are not what this worker thinks; the others go on under the same number.
                 for room in refused {
                     shared.act(Action::Complain(format!(
-                        "room {room}: the journal has another era or seq than this worker; it is loaded again"
+                        "room {room}: the journal has another era or seq than this worker, or is damaged there; it is loaded again"
                     )));
                     self.lanes.remove(room);
                     self.load(room, shared);
