@@ -18,9 +18,10 @@ use self::gateways::Gateway;
 use super::core::{Action, Shared};
 use super::job::{Done, DoneOutcome, Job, Loaded, Loading, RULES_FAILED, Resolving, Tally, death_entry};
 use super::lane::{Lane, Phase};
+use crate::engine::Held;
 use crate::journal::{Bell, Commit, Committed, FlushEntry, GatewayRecord, Lease, RoomCommit, StoredRoom, Survey};
 use crate::limits::{COMMIT_VERDICTS_MAX, RESOLVE_EVENTS_MAX, SHARD_BELLS_MAX};
-use crate::types::{Incarnation, Moment, RoomId, ShardId, StreamId};
+use crate::types::{EventKind, Incarnation, Moment, RoomId, ShardId, StreamId};
 use crate::wire::{entry, push};
 
 /// How often rooms and gateways are looked through for what no event shows, in nanoseconds.
@@ -229,7 +230,13 @@ impl Shard {
         }
         let gateways = &self.gateways;
         let most = if alone { 1 } else { RESOLVE_EVENTS_MAX };
-        let events = lane.hold.release(most, |g| gateways.get(&g).map_or(Moment::default(), |g| g.watermark));
+        let mut events = lane.hold.release(most, |g| gateways.get(&g).map_or(Moment::default(), |g| g.watermark));
+        if alone {
+            // What came in with it may wait; a death, which is released whole, is resolved whole.
+            let acts = |held: &Held| matches!(held.kind, None | Some(EventKind::Data(_) | EventKind::Open { .. }));
+            let first = events.iter().position(acts).unwrap_or(events.len()).max(1).min(events.len());
+            lane.hold.take_back(events.drain(first..));
+        }
         if events.is_empty() {
             return None;
         }
