@@ -75,8 +75,8 @@ pub(crate) struct Resolving {
     /// Events that the rules failed on before: they get a void verdict.
     pub(super) poisoned: BTreeSet<Stamp>,
     pub(super) snapshot: bool,
-    /// One event that may not come back: never in the worker's own thread.
-    pub(super) alone: bool,
+    /// It may not come back: never in the worker's own thread, however quick its rules.
+    pub(super) watched: bool,
 }
 
 /// A stored room.
@@ -197,7 +197,7 @@ pub(super) struct Loaded {
 impl Job {
     /// Whether it is a matter of microseconds an event.
     pub(crate) fn is_quick(&self) -> bool {
-        matches!(self, Self::Resolve(job) if job.room.is_quick() && !job.alone)
+        matches!(self, Self::Resolve(job) if job.room.is_quick() && !job.watched)
     }
 
     /// Whose it is.
@@ -233,7 +233,7 @@ impl Job {
 
 impl Resolving {
     fn run(self, progress: &Progress) -> Done {
-        let Self { shard, epoch, lane, id, mut room, events, poisoned, snapshot, alone: _ } = self;
+        let Self { shard, epoch, lane, id, mut room, events, poisoned, snapshot, watched: _ } = self;
         let from = room.seq();
         let before: Vec<Incarnation> = gateways(&room);
         let mut watching = room.watching();

@@ -53,6 +53,8 @@ pub(super) struct Lane {
     pub(super) committing: bool,
     /// In the queue for a permit.
     pub(super) queued: bool,
+    /// The last owner was lost with this unresolved: until the cursor is here, no event is resolved in the worker's own thread.
+    pub(super) watched: Option<StreamId>,
     /// Something in here may have killed its worker, or has kept its rules for too long: until the cursor is here, events
     /// are resolved one at a time, no other suspect beside them, and each attempt is counted in the journal first.
     pub(super) alone: Option<StreamId>,
@@ -89,6 +91,7 @@ impl Lane {
             result_cursor: StreamId::default(),
             committing: false,
             queued: false,
+            watched: None,
             alone: None,
             attempting: false,
             poisoned: BTreeSet::new(),

@@ -254,7 +254,7 @@ impl Shard {
             events,
             poisoned,
             snapshot,
-            alone,
+            watched: alone || lane.watched.is_some(),
         }))
     }
 

@@ -5,7 +5,7 @@ use super::*;
 /// How long a room that cannot be continued rests before it is tried again, in nanoseconds.
 pub(super) const QUARANTINE_NS: u64 = 5_000_000_000;
 /// Owners lost in a row without a verdict in between, from which on a room's events are resolved alone. One is what every
-/// crash leaves in the rooms that were busy: they go on as ever.
+/// crash leaves in the rooms that were busy: they go on in batches.
 const DEATHS_SUSPICIOUS: u32 = 2;
 
 impl Shard {
@@ -156,8 +156,10 @@ impl Shard {
             lane.take_in(at, &bytes, shared.now_ns, watermark_of);
         }
         lane.position = lane.position.max(loaded.cursor);
-        let suspect = lane.alone.is_some() || loaded.deaths >= DEATHS_SUSPICIOUS;
-        lane.alone = (suspect && lane.cursor < lane.position).then_some(lane.position);
+        let until = Some(lane.position).filter(|tail| lane.cursor < *tail);
+        let alone = lane.alone.is_some() || loaded.deaths >= DEATHS_SUSPICIOUS;
+        lane.watched = until.filter(|_| loaded.deaths > 0);
+        lane.alone = until.filter(|_| alone);
         self.waiting.insert(room.clone());
         self.read_again(room, shared);
     }
