@@ -328,7 +328,9 @@ impl Hub {
             Appended::Stored(_) => metrics::counter!(names::FLUSHES_TOTAL).increment(1),
             Appended::Refused(rooms) => {
                 let rooms = rooms.iter().map(RoomId::as_str).collect::<Vec<_>>().join(", ");
-                tracing::error!("rooms are damaged in the journal, and their sessions are sent away: {rooms}: restore their keys");
+                tracing::error!(
+                    "rooms are damaged in the journal, and their sessions are sent away: {rooms}: restore their keys"
+                );
             }
             _ => tracing::warn!(shard = flush.shard.0, ?answer, "this gateway was taken for dead: it starts again"),
         }

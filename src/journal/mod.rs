@@ -215,6 +215,8 @@ pub struct StoredRoom {
     /// How many owners in a row the shard lost without a word while the room had something unresolved and `seq` stood
     /// where it stands: one of the room's events may kill whoever resolves it.
     pub deaths: u32,
+    /// How many attempts at the next event were counted.
+    pub attempts: u32,
 }
 
 /// A stored snapshot.

@@ -282,7 +282,8 @@ impl Core {
         }
         if self.has_given_up() && !self.stopping {
             let count = self.shared.stuck.len();
-            self.shared.act(Action::Complain(format!("the rules kept {count} threads for ever: this worker hands its shards over")));
+            self.shared
+                .act(Action::Complain(format!("the rules kept {count} threads for ever: this worker hands its shards over")));
             self.stop();
         }
     }

@@ -192,6 +192,7 @@ pub(super) struct Loaded {
     /// Recorded verdicts that came out otherwise this time; logged and counted, the recorded ones stand.
     pub(super) deviations: Vec<String>,
     pub(super) deaths: u32,
+    pub(super) attempts: u32,
 }
 
 impl Job {
@@ -305,7 +306,7 @@ fn bring_back(stored: StoredRoom, rules: Box<dyn Rules>, progress: &Progress) ->
         stored.entries.iter().map(|(at, bytes)| (*at, entry::decode(bytes))).collect();
     if stored.era == 0 {
         let cursor = StreamId::default();
-        return Ok(Loaded { room: None, cursor, snapshot: None, entries, deviations: Vec::new(), deaths: 0 });
+        return Ok(Loaded { room: None, cursor, snapshot: None, entries, deviations: Vec::new(), deaths: 0, attempts: 0 });
     }
     let mut room = match &stored.snapshot {
         Some(snapshot) => Room::restore(&snapshot.bytes, rules).map_err(|e| e.to_string())?,
@@ -318,8 +319,8 @@ fn bring_back(stored: StoredRoom, rules: Box<dyn Rules>, progress: &Progress) ->
         return Err(format!("{recorded} verdicts lead to seq {}, the journal says {}", room.seq(), stored.seq));
     }
     let snapshot = stored.snapshot.map(|s| (s.seq, s.cursor, s.bytes.len()));
-    let (cursor, deaths) = (stored.cursor, stored.deaths);
-    Ok(Loaded { room: Some(Box::new(room)), cursor, snapshot, entries, deviations, deaths })
+    let (cursor, deaths, attempts) = (stored.cursor, stored.deaths, stored.attempts);
+    Ok(Loaded { room: Some(Box::new(room)), cursor, snapshot, entries, deviations, deaths, attempts })
 }
 
 /// Resolves recorded events again, in the recorded order; tells how many, and which came out otherwise. `seen` is shown

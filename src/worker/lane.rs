@@ -136,8 +136,7 @@ impl Lane {
 
     /// A lane of the same room in place of this one: what is not in the journal, or is about it, is kept.
     pub(super) fn replace(&mut self, token: u64) {
-        let (alone, poisoned, buffer) =
-            (self.alone, std::mem::take(&mut self.poisoned), std::mem::take(&mut self.buffer));
+        let (alone, poisoned, buffer) = (self.alone, std::mem::take(&mut self.poisoned), std::mem::take(&mut self.buffer));
         *self = Self { alone, poisoned, buffer, ..Self::new(token) };
     }
 

@@ -283,3 +283,7 @@ impl Shard {
 #[cfg(test)]
 #[path = "shard_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "suspect_tests.rs"]
+mod suspect_tests;

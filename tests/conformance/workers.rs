@@ -207,10 +207,12 @@ pub(crate) async fn attempts_are_counted_by_name_until_the_seq_rises(journal: &i
     assert_eq!(attempt(lease, 7).await, Leased::Done(1));
     assert_eq!(attempt(lease, 7).await, Leased::Done(1), "the same one, asked again");
     assert_eq!(attempt(lease, 8).await, Leased::Done(2));
+    assert_eq!(journal.load(&room(0)).await.expect("load").attempts, 2);
     let next = claim(journal).await;
     assert_eq!(attempt(lease, 9).await, Leased::Lost);
     assert_eq!(attempt(next, 8).await, Leased::Done(3), "another owner's is another");
     assert_eq!(journal.attempt(SHARD, next, &room(5), 1).await.expect("attempt"), Leased::Done(0), "no such room");
     journal.commit(&commit(next, 1, vec![part(room(0), 1, 0, 1, id)])).await.expect("commit");
+    assert_eq!(journal.load(&room(0)).await.expect("load").attempts, 0);
     assert_eq!(attempt(next, 8).await, Leased::Done(1), "of the next event");
 }

@@ -350,6 +350,7 @@ impl Store {
             verdicts: stored.out_after(seq).collect(),
             entries: stored.after(cursor),
             deaths: stored.deaths.at(stored.seq),
+            attempts: stored.attempts.at(stored.seq),
         }
     }
 

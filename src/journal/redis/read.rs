@@ -91,7 +91,8 @@ fn stored(reply: Value) -> Result<StoredRoom, JournalError> {
     if reply.is_empty() {
         return Ok(StoredRoom::default());
     }
-    let (era, seq, cursor, deaths) = (reply.parse()?, reply.parse()?, reply.parse()?, reply.parse()?);
+    let (era, seq, cursor) = (reply.parse()?, reply.parse()?, reply.parse()?);
+    let (deaths, attempts) = (reply.parse()?, reply.parse()?);
     let snapshot = match (reply.parse_or_nil()?, reply.parse_or_nil()?, reply.bytes_or_nil()?) {
         (None, None, None) => None,
         (Some(seq), Some(cursor), Some(bytes)) => Some(StoredSnapshot { seq, cursor, bytes }),
@@ -99,7 +100,7 @@ fn stored(reply: Value) -> Result<StoredRoom, JournalError> {
     };
     let (verdicts, entries) = (payloads(reply.stream()?), reply.stream()?);
     reply.end()?;
-    Ok(StoredRoom { era, seq, cursor, snapshot, verdicts, entries, deaths })
+    Ok(StoredRoom { era, seq, cursor, snapshot, verdicts, entries, deaths, attempts })
 }
 
 fn payloads(entries: Vec<(StreamId, Bytes)>) -> Vec<Bytes> {

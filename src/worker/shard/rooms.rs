@@ -157,7 +157,7 @@ impl Shard {
         }
         lane.position = lane.position.max(loaded.cursor);
         let until = Some(lane.position).filter(|tail| lane.cursor < *tail);
-        let alone = lane.alone.is_some() || loaded.deaths >= DEATHS_SUSPICIOUS;
+        let alone = lane.alone.is_some() || loaded.deaths >= DEATHS_SUSPICIOUS || loaded.attempts > 0;
         lane.watched = until.filter(|_| loaded.deaths > 0);
         lane.alone = until.filter(|_| alone);
         self.waiting.insert(room.clone());
