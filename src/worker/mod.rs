@@ -2,6 +2,7 @@
 //! resolve with bounded concurrency and commit. Commit is the only way out of a worker.
 
 pub(crate) mod core;
+mod elsewhere;
 pub(crate) mod job;
 mod lane;
 mod ownership;

@@ -10,7 +10,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::core::{Action, Core, WorkerLimits};
-use super::job::{At, Done, Job, Progress, Tally, Ticket};
+use super::elsewhere::Elsewhere;
+use super::job::{Done, Job, Tally};
 use crate::clock;
 use crate::journal::{
     self, Bell, Commit, Committed, GatewayRecord, Journal, JournalError, Lease, Leased, Signal, Signals, StoredRoom, Survey,
@@ -122,8 +123,7 @@ pub async fn run(
         inputs,
         following: HashMap::new(),
         quick: Vec::new(),
-        watched: HashMap::new(),
-        rules_timeout: options.rules_timeout,
+        elsewhere: Elsewhere::new(options.rules_timeout),
         releases: TaskTracker::new(),
         health,
     };
@@ -144,15 +144,6 @@ pub enum WorkerError {
     Rules(usize),
 }
 
-/// A job on a thread of its own.
-struct Watched {
-    ticket: Ticket,
-    progress: Arc<Progress>,
-    seen: At,
-    /// How long it has been there, in time during which this loop was awake.
-    standing: std::time::Duration,
-}
-
 struct Worker {
     core: Core,
     journal: Arc<dyn Journal>,
@@ -162,9 +153,8 @@ struct Worker {
     following: HashMap<ShardId, AbortHandle>,
     /// Quick jobs that are to run in this turn.
     quick: Vec<Job>,
-    /// Jobs that run elsewhere, by lane.
-    watched: HashMap<u64, Watched>,
-    rules_timeout: std::time::Duration,
+    /// Jobs that run elsewhere.
+    elsewhere: Elsewhere,
     /// Shards that are being let go.
     releases: TaskTracker,
     health: tokio::sync::watch::Sender<Option<String>>,
@@ -190,7 +180,10 @@ impl Worker {
                     }
                 }
                 _ = tick.tick() => {
-                    self.look_after_jobs();
+                    for ticket in self.elsewhere.overdue() {
+                        metrics::counter!(names::RULES_OVERRUNS_TOTAL).increment(1);
+                        self.core.overrun(&ticket, clock::monotonic_ns());
+                    }
                     self.core.tick(clock::monotonic_ns());
                     if self.core.has_given_up() {
                         stop.cancel();
@@ -217,28 +210,6 @@ impl Worker {
         self.core.has_given_up()
     }
 
-    /// Called once a tick: what has not moved for too long is given up.
-    fn look_after_jobs(&mut self) {
-        let mut given_up = Vec::new();
-        for watched in self.watched.values_mut() {
-            let at = watched.progress.at();
-            if at == At::Waiting || at != watched.seen {
-                (watched.seen, watched.standing) = (at, std::time::Duration::ZERO);
-                continue;
-            }
-            // A tick that came late counts as one: this process was paused, and the rules with it.
-            watched.standing += PROBE_INTERVAL;
-            if watched.standing > self.rules_timeout {
-                given_up.push(watched.ticket.clone());
-            }
-        }
-        for ticket in given_up {
-            metrics::counter!(names::RULES_OVERRUNS_TOTAL).increment(1);
-            self.watched.remove(&ticket.lane());
-            self.core.overrun(&ticket, clock::monotonic_ns());
-        }
-    }
-
     fn apply(&mut self, input: Input) {
         let now = clock::monotonic_ns();
         match input {
@@ -254,7 +225,7 @@ impl Worker {
             Input::Stored(shard, room, stored) => self.core.stored(shard, room, stored, now),
             Input::Read(shard, room, entries) => self.core.read(shard, &room, &entries, now),
             Input::Done(done) => {
-                self.watched.remove(&done.lane());
+                self.elsewhere.done(&done);
                 self.core.done(done, now);
             }
             Input::Committed(commit, answer) => self.core.committed(commit.shard, commit.lease, commit.number, &answer, now),
@@ -357,10 +328,7 @@ impl Worker {
                     self.quick.push(job);
                     return;
                 }
-                let (inputs, progress, ticket) = (self.inputs.clone(), Arc::new(Progress::default()), job.ticket());
-                let standing = std::time::Duration::ZERO;
-                let watched = Watched { ticket, progress: progress.clone(), seen: At::Waiting, standing };
-                self.watched.insert(watched.ticket.lane(), watched);
+                let (inputs, progress) = (self.inputs.clone(), self.elsewhere.start(&job));
                 tokio::task::spawn_blocking(move || {
                     let _ = inputs.blocking_send(Input::Done(job.run_watched(&progress)));
                 });
