@@ -6,6 +6,8 @@ pub(crate) mod core;
 mod deliver;
 mod frames;
 pub mod front;
+#[cfg(test)]
+mod hostile_tests;
 pub mod hub;
 pub mod page;
 mod refused;

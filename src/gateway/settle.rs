@@ -65,7 +65,7 @@ impl ShardOut {
 
     /// The lowest stamp that is not promised away.
     pub(super) fn first_free_ns(&self) -> u64 {
-        if self.number == 0 { 0 } else { self.watermark.ns + 1 }
+        if self.number == 0 { 0 } else { self.watermark.ns.saturating_add(1) }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -230,7 +230,7 @@ impl Core {
         let Some(session) = self.sessions.get_mut(&number) else { return };
         let top = heads.iter().find(|head| head.room == session.room).map_or(0, |head| head.top.ns);
         session.opened = true;
-        session.floor_ns = now_ns.max(top + 1);
+        session.floor_ns = now_ns.max(top.saturating_add(1));
         let waiting = std::mem::take(&mut session.waiting);
         let closed = matches!(session.view, View::Closed);
         for (kind, arrival) in waiting {

@@ -401,12 +401,12 @@ fn forced(recorded: &Verdict) -> Option<&str> {
 pub(crate) fn death_entry(hold: &Resequencer, gateway: Incarnation, now: Moment) -> Option<Entry> {
     use crate::types::{Event, EventKind};
     let (last_ordinal, last) = hold.last_read(gateway)?;
-    let arrival = Arrival { ns: last.ns + 1, raw_ns: Some(now.ns), ..Arrival::default() };
+    let arrival = Arrival { ns: last.ns.saturating_add(1), raw_ns: Some(now.ns), ..Arrival::default() };
     let mut ordinal = last_ordinal;
     let mut events = Vec::new();
     for session in hold.sessions_of(gateway) {
         for kind in [EventKind::Error { reason: "its gateway died".to_owned() }, EventKind::Close] {
-            ordinal += 1;
+            ordinal = ordinal.checked_add(1)?;
             events.push(Event { session, ordinal, arrival, kind });
         }
     }

@@ -95,7 +95,7 @@ impl Shard {
             // Too much came in meanwhile: what was missed is in the journal, and the gap will show.
             State::Surveying { buffer } => buffer.clear(),
             State::Live => {
-                if bell.append == self.append + 1 {
+                if bell.append == self.append.saturating_add(1) {
                     self.apply(bell, shared);
                 } else if bell.append > self.append {
                     self.subscribed(shared);
@@ -287,3 +287,7 @@ mod tests;
 #[cfg(test)]
 #[path = "suspect_tests.rs"]
 mod suspect_tests;
+
+#[cfg(test)]
+#[path = "hostile_tests.rs"]
+mod hostile_tests;

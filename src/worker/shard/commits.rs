@@ -69,7 +69,7 @@ impl Shard {
             (gateway, push::encode_verdicts(self.id, parts.into_iter()))
         });
         let commit =
-            Arc::new(Commit { shard: self.id, lease: self.lease, number: self.commit + 1, pushes: pushes.collect(), rooms });
+            Arc::new(Commit { shard: self.id, lease: self.lease, number: self.commit.saturating_add(1), pushes: pushes.collect(), rooms });
         self.in_flight = Some(commit.clone());
         self.tally = tally;
         shared.act(Action::Commit(commit));
