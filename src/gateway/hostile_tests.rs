@@ -53,7 +53,14 @@ enum Said {
 }
 
 fn said() -> impl Strategy<Value = Said> {
-    let batch = || (edge(), vec(verdict(), 0..4)).prop_map(|(era, verdicts)| VerdictBatch { era, verdicts });
+    // What is out of order is not encoded, and no push.
+    let batch = || {
+        (edge(), vec(verdict(), 0..4)).prop_map(|(era, mut verdicts)| {
+            verdicts.sort_by_key(|verdict| verdict.seq);
+            verdicts.dedup_by_key(|verdict| verdict.seq);
+            VerdictBatch { era, verdicts }
+        })
+    };
     prop_oneof![
         4 => (edge(), edge(), batch()).prop_map(|(from, to, batch)| Said::Push(from, to, batch)),
         1 => (edge(), edge(), edge()).prop_map(|(era, seq, top)| Said::Heads(era, seq, top)),

@@ -68,8 +68,13 @@ impl Shard {
                 .collect();
             (gateway, push::encode_verdicts(self.id, parts.into_iter()))
         });
-        let commit =
-            Arc::new(Commit { shard: self.id, lease: self.lease, number: self.commit.saturating_add(1), pushes: pushes.collect(), rooms });
+        let commit = Arc::new(Commit {
+            shard: self.id,
+            lease: self.lease,
+            number: self.commit.saturating_add(1),
+            pushes: pushes.collect(),
+            rooms,
+        });
         self.in_flight = Some(commit.clone());
         self.tally = tally;
         shared.act(Action::Commit(commit));
