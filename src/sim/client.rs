@@ -269,6 +269,7 @@ impl World {
             Delivery::Verdict { from, frames } => self.told(index, from, &frames),
             Delivery::Refused(refusal) => {
                 assert_ne!(refusal.code, ErrorCode::Expired, "once: {refusal} although everything is kept");
+                self.ledger.count("actions refused");
                 self.clients[index].refused.extend(refusal.id);
             }
             Delivery::Close { code, reason } => {

@@ -88,7 +88,7 @@ impl World {
     pub(super) fn start_gateway(&mut self, index: usize) {
         let incarnation = self.incarnation();
         let start = self.gateways[index].start + 1;
-        let core = GatewayCore::new(incarnation, TIMELINE, self.store.shards(), "sim", 0);
+        let core = GatewayCore::new(incarnation, TIMELINE, self.store.shards(), "sim", 0).bounded(self.options.bounds);
         self.gateways[index] = Gateway { core: Some(core), incarnation, start, ..Gateway::nobody() };
         self.trace(|| format!("gateway {index} starts as {incarnation:?}"));
         let pid = self.gateway_pid(index);
@@ -102,6 +102,7 @@ impl World {
         let start = self.workers[index].start + 1;
         let rules = RulesBook::new().room("slow*", || Race { slow: true, ..Race::default() }).room("*", Race::default);
         let limits = WorkerLimits {
+            bounds: self.options.bounds,
             rules,
             timeline: TIMELINE,
             concurrency: 2,

@@ -11,6 +11,7 @@ use crate::gateway::core::{Action as GatewayAction, Core as GatewayCore, Reading
 use crate::gateway::{Delivery, Joining};
 use crate::journal::memory::Store;
 use crate::journal::{Appended, Bell, Flush, Leased};
+use crate::limits::Bounds;
 use crate::rules::RulesBook;
 use crate::types::{Action, Arrival, Flags, Incarnation, Moment, PlayerId, Role, RoomId, ShardId, Since, Verdict};
 use crate::wire::{push, verdicts};
@@ -107,6 +108,7 @@ impl Gateway {
 impl Stage {
     fn new() -> Self {
         let limits = WorkerLimits {
+            bounds: Bounds::default(),
             rules: RulesBook::new().room("*", Race::default),
             timeline: TIMELINE,
             concurrency: 1,

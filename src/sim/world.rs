@@ -15,6 +15,7 @@ use super::process::{Gateway, Subscription, Worker};
 use crate::gateway::Delivery;
 use crate::journal::Bell;
 use crate::journal::memory::Store;
+use crate::limits::Bounds;
 use crate::types::{Incarnation, RoomId, ShardId};
 use crate::worker::job::Job;
 
@@ -43,6 +44,7 @@ pub(super) struct Options {
     /// Sweeps in a thousand that miss what one session has sent.
     pub(super) late_per_mille: u32,
     pub(super) room_linger_ns: u64,
+    pub(super) bounds: Bounds,
     pub(super) trace: bool,
 }
 
@@ -62,8 +64,28 @@ impl Options {
             lost_per_mille: if rng.random_bool(0.5) { rng.random_range(1..=60) } else { 0 },
             late_per_mille: if rng.random_bool(0.5) { rng.random_range(1..=100) } else { 0 },
             room_linger_ns: if rng.random_bool(0.5) { 30 * MS } else { 60_000 * MS },
+            bounds: Self::bounds(&mut rng),
             trace: false,
         }
+    }
+
+    /// Small ones in half of the seeds (rule W6), and snapshots all the time in another half.
+    fn bounds(rng: &mut StdRng) -> Bounds {
+        let mut bounds = Bounds::default();
+        if rng.random_bool(0.5) {
+            bounds.waiting_actions_max = rng.random_range(1..=3);
+            bounds.unresolved_per_room_max = rng.random_range(1..=4);
+            bounds.unresolved_max = rng.random_range(2..=8);
+            bounds.flush_events_max = rng.random_range(1..=3);
+            bounds.flush_bytes_max = rng.random_range(100..=400);
+            bounds.resolve_events_max = rng.random_range(1..=3);
+            bounds.commit_verdicts_max = rng.random_range(1..=3);
+            bounds.shard_bells_max = rng.random_range(1..=4);
+        }
+        if rng.random_bool(0.5) {
+            bounds.snapshot_events = rng.random_range(1..=40);
+        }
+        bounds
     }
 }
 

@@ -9,12 +9,15 @@ use super::job::{Done, Job, Tally};
 use super::ownership;
 use super::shard::Shard;
 use crate::journal::{Bell, Commit, Committed, FlushEntry, GatewayRecord, Lease, Leased, StoredRoom, Survey, WorkerRecord};
+use crate::limits::Bounds;
 use crate::rules::RulesBook;
 use crate::types::{Incarnation, RoomId, ShardId, StreamId};
 
 /// What bounds and drives a worker.
 #[derive(Clone)]
 pub(crate) struct WorkerLimits {
+    /// How much is taken at once.
+    pub bounds: Bounds,
     /// Which rules a room plays by.
     pub rules: RulesBook,
     /// This host's clock, for the moments of deaths and questions.
@@ -197,7 +200,7 @@ impl Core {
         while self.shared.running < self.shared.limits.concurrency {
             let job = match self.shared.queue.pop_front() {
                 Some(Queued::Job(job)) => Some(*job),
-                Some(Queued::Lane(shard, room)) => self.shards.get_mut(&shard).and_then(|s| s.start(&room)),
+                Some(Queued::Lane(shard, room)) => self.shards.get_mut(&shard).and_then(|s| s.start(&room, &self.shared.limits.bounds)),
                 None => break,
             };
             if let Some(job) = job {

@@ -16,7 +16,7 @@ use crate::journal::{
     self, Bell, Commit, Committed, GatewayRecord, Journal, JournalError, Lease, Leased, Signal, Signals, StoredRoom, Survey,
     WorkerRecord,
 };
-use crate::limits::{DRAIN_TIMEOUT, HEADS_INTERVAL, PROBE_INTERVAL, RETRY_MAX, RETRY_MIN};
+use crate::limits::{Bounds, DRAIN_TIMEOUT, HEADS_INTERVAL, PROBE_INTERVAL, RETRY_MAX, RETRY_MIN};
 use crate::metrics as names;
 use crate::rules::RulesBook;
 use crate::types::{Incarnation, RoomId, ShardId, StreamId};
@@ -90,6 +90,7 @@ pub async fn run(
     let ns = |d: std::time::Duration| u64::try_from(d.as_nanos()).unwrap_or(u64::MAX);
     let ms = |d: std::time::Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
     let limits = WorkerLimits {
+        bounds: Bounds::default(),
         rules,
         timeline,
         concurrency: options.concurrency.max(1),

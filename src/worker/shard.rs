@@ -18,7 +18,7 @@ use super::core::{Action, Shared};
 use super::job::{Done, DoneOutcome, Job, Loaded, Loading, RULES_FAILED, Resolving, Tally, death_entry};
 use super::lane::{Lane, Phase};
 use crate::journal::{Bell, Commit, Committed, FlushEntry, GatewayRecord, Lease, RoomCommit, StoredRoom, Survey};
-use crate::limits::{COMMIT_VERDICTS_MAX, RESOLVE_EVENTS_MAX, SHARD_BELLS_MAX};
+use crate::limits::Bounds;
 use crate::types::{Incarnation, Moment, RoomId, ShardId, StreamId};
 use crate::wire::{entry, push};
 
@@ -87,7 +87,7 @@ impl Shard {
     pub(super) fn bell(&mut self, bell: Bell, shared: &mut Shared) {
         match &mut self.state {
             State::Following => {}
-            State::Surveying { buffer } if buffer.len() < SHARD_BELLS_MAX => buffer.push(bell),
+            State::Surveying { buffer } if buffer.len() < shared.limits.bounds.shard_bells_max => buffer.push(bell),
             // Too much came in meanwhile: what was missed is in the journal, and the gap will show.
             State::Surveying { buffer } => buffer.clear(),
             State::Live => {
@@ -214,20 +214,24 @@ impl Shard {
     }
 
     /// A permit is there: the lane's next batch, unless nothing is proven any more.
-    pub(super) fn start(&mut self, room: &RoomId) -> Option<Job> {
+    pub(super) fn start(&mut self, room: &RoomId, bounds: &Bounds) -> Option<Job> {
         let lane = self.lanes.get_mut(room)?;
         lane.queued = false;
         if !lane.can_resolve() || self.releasing {
             return None;
         }
         let gateways = &self.gateways;
-        let events = lane.hold.release(RESOLVE_EVENTS_MAX, |g| gateways.get(&g).map_or(Moment::default(), |g| g.watermark));
+        let events = lane.hold.release(bounds.resolve_events_max, |g| gateways.get(&g).map_or(Moment::default(), |g| g.watermark));
         if events.is_empty() {
             return None;
         }
-        let room_state = lane.room.take()?;
+        let mut room_state = lane.room.take()?;
         lane.phase = Phase::Busy;
-        let snapshot = lane.snapshot_due(room_state.seq() + events.len() as u64);
+        let snapshot = lane.snapshot_due(room_state.seq() + events.len() as u64, bounds.snapshot_events);
+        if snapshot {
+            // Deaths that are read from here on lie behind this snapshot's cursor.
+            room_state.note_unproven(lane.hold.unproven());
+        }
         let poisoned = lane.poisoned.clone();
         Some(Job::Resolve(Resolving {
             shard: self.id,

@@ -12,6 +12,7 @@ const B: Incarnation = Incarnation(2);
 
 fn worker() -> Core {
     let limits = WorkerLimits {
+        bounds: Bounds::default(),
         rules: RulesBook::new().room("*", || Claim::new(Audience::Room)),
         timeline: 1,
         concurrency: 4,
