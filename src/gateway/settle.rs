@@ -119,7 +119,8 @@ impl Core {
                 let mut fits = fits;
                 move |event| !fits(event)
             })
-            .unwrap_or(taken);
+            .unwrap_or(taken)
+            .max(settled.min(1));
         // A watermark must not cut through events of one stamp.
         while taken > 0 && taken < settled && shard.pending[taken].arrival.ns == shard.pending[taken - 1].arrival.ns {
             taken += 1;

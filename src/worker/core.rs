@@ -200,7 +200,9 @@ impl Core {
         while self.shared.running < self.shared.limits.concurrency {
             let job = match self.shared.queue.pop_front() {
                 Some(Queued::Job(job)) => Some(*job),
-                Some(Queued::Lane(shard, room)) => self.shards.get_mut(&shard).and_then(|s| s.start(&room, &self.shared.limits.bounds)),
+                Some(Queued::Lane(shard, room)) => {
+                    self.shards.get_mut(&shard).and_then(|s| s.start(&room, &self.shared.limits.bounds))
+                }
                 None => break,
             };
             if let Some(job) = job {

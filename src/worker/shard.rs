@@ -30,7 +30,11 @@ const HEADS_PER_PUSH: usize = 500;
 #[derive(Debug, PartialEq, Eq)]
 enum State {
     Following,
-    Surveying { buffer: Vec<Bell> },
+    /// `missed`: more came in than the buffer holds.
+    Surveying {
+        buffer: Vec<Bell>,
+        missed: bool,
+    },
     Live,
 }
 
@@ -80,16 +84,18 @@ impl Shard {
 
     /// The bells are subscribed (again): whatever was missed is in the journal.
     pub(super) fn subscribed(&mut self, shared: &mut Shared) {
-        self.state = State::Surveying { buffer: Vec::new() };
+        self.state = State::Surveying { buffer: Vec::new(), missed: false };
         shared.act(Action::Survey { shard: self.id, rooms: self.announce });
     }
 
     pub(super) fn bell(&mut self, bell: Bell, shared: &mut Shared) {
         match &mut self.state {
             State::Following => {}
-            State::Surveying { buffer } if buffer.len() < shared.limits.bounds.shard_bells_max => buffer.push(bell),
-            // Too much came in meanwhile: what was missed is in the journal, and the gap will show.
-            State::Surveying { buffer } => buffer.clear(),
+            State::Surveying { buffer, .. } if buffer.len() < shared.limits.bounds.shard_bells_max => buffer.push(bell),
+            State::Surveying { buffer, missed } => {
+                buffer.clear();
+                *missed = true;
+            }
             State::Live => {
                 if bell.append == self.append + 1 {
                     self.apply(bell, shared);
@@ -102,11 +108,11 @@ impl Shard {
     }
 
     pub(super) fn surveyed(&mut self, survey: Survey, shared: &mut Shared) {
-        let buffer = match &mut self.state {
+        let (buffer, missed) = match &mut self.state {
             State::Following => return,
-            State::Surveying { buffer } => std::mem::take(buffer),
+            State::Surveying { buffer, missed } => (std::mem::take(buffer), *missed),
             // The answer to an earlier survey came first, and saw less.
-            State::Live if survey.append > self.append => Vec::new(),
+            State::Live if survey.append > self.append => (Vec::new(), false),
             State::Live => return,
         };
         self.state = State::Live;
@@ -142,6 +148,10 @@ impl Shard {
         }
         for bell in buffer {
             self.bell(bell, shared);
+        }
+        if missed && self.state == State::Live {
+            // What was missed is in the journal; the next bell, whose gap would show it, may never come.
+            self.subscribed(shared);
         }
         self.advance_waiting(shared);
     }
@@ -221,7 +231,8 @@ impl Shard {
             return None;
         }
         let gateways = &self.gateways;
-        let events = lane.hold.release(bounds.resolve_events_max, |g| gateways.get(&g).map_or(Moment::default(), |g| g.watermark));
+        let events =
+            lane.hold.release(bounds.resolve_events_max, |g| gateways.get(&g).map_or(Moment::default(), |g| g.watermark));
         if events.is_empty() {
             return None;
         }
