@@ -292,7 +292,7 @@ impl World {
                 self.after(delay, Some(pid), Happening::Job(job));
             }
             WorkerAction::Commit(commit) => self.call(pid, Call::Commit(commit)),
-            WorkerAction::Publish { gateway, push } => self.call(pid, Call::Publish(gateway, push)),
+            WorkerAction::Publish { gateway, push, .. } => self.call(pid, Call::Publish(gateway, push)),
             WorkerAction::Fence { shard, lease, gateway } => self.call(pid, Call::Fence { shard, lease, gateway }),
             WorkerAction::Death { shard, lease, gateway, entry } => {
                 self.call(pid, Call::Death { shard, lease, gateway, entry });
@@ -321,7 +321,8 @@ impl World {
             (Call::Fence { shard, lease, .. }, Answer::Fenced(answer)) => core.fenced(*shard, *lease, &answer, now),
             (Call::Death { shard, .. }, Answer::Death(answer)) => core.death_written(*shard, &answer),
             (Call::EndRoom { shard, room, .. }, Answer::RoomEnded(answer)) => core.room_ended(*shard, room, &answer, now),
-            (Call::Release { .. } | Call::Publish(..), Answer::Nothing) => {}
+            (Call::Publish(gateway, _), Answer::Published(listeners)) => core.published(*gateway, listeners),
+            (Call::Release { .. }, Answer::Nothing) => {}
             _ => unreachable!("an answer to another question"),
         });
     }

@@ -69,8 +69,8 @@ pub(crate) enum Action {
     Run(Job),
     /// Again until it is answered; answer with [`Core::committed`].
     Commit(Arc<Commit>),
-    /// No answer needed.
-    Publish { gateway: Incarnation, push: Bytes },
+    /// Answer with [`Core::published`] when `answer` says so.
+    Publish { gateway: Incarnation, push: Bytes, answer: bool },
     /// Answer with [`Core::fenced`].
     Fence { shard: ShardId, lease: Lease, gateway: Incarnation },
     /// Answer with [`Core::death_written`].
@@ -422,6 +422,13 @@ impl Core {
         match answer {
             Leased::Done(ended) => self.with(shard, now_ns, |shard, shared| shard.room_ended(room, *ended, shared)),
             Leased::Lost => self.lose(shard),
+        }
+    }
+
+    /// The answer to [`Action::Publish`]: how many listened.
+    pub(crate) fn published(&mut self, gateway: Incarnation, listeners: u64) {
+        for shard in self.shards.values_mut() {
+            shard.published(gateway, listeners);
         }
     }
 

@@ -68,6 +68,7 @@ enum Input {
     Fenced(ShardId, Lease, Leased<GatewayRecord>),
     Death(ShardId, Leased<()>),
     RoomEnded(ShardId, RoomId, Leased<bool>),
+    Published(Incarnation, u64),
     /// Another worker let a shard go, or such news may have been missed.
     ShardIsFree,
     Trouble(&'static str, JournalError),
@@ -198,6 +199,7 @@ impl Worker {
             }
             Input::Death(shard, answer) => self.core.death_written(shard, &answer),
             Input::RoomEnded(shard, room, answer) => self.core.room_ended(shard, &room, &answer, now),
+            Input::Published(gateway, listeners) => self.core.published(gateway, listeners),
             Input::ShardIsFree => self.core.shard_is_free(now),
             Input::Trouble(what, error) => {
                 metrics::counter!(names::JOURNAL_ERRORS_TOTAL, "kind" => error.kind()).increment(1);
@@ -304,12 +306,15 @@ impl Worker {
                     Ok(Input::Committed(commit, answer))
                 }
             }),
-            Action::Publish { gateway, push } => {
+            Action::Publish { gateway, push, answer } => {
                 let inputs = self.inputs.clone();
                 tokio::spawn(async move {
-                    if let Err(error) = journal.publish(gateway, push).await {
-                        let _ = inputs.send(Input::Trouble("publish", error)).await;
-                    }
+                    let input = match journal.publish(gateway, push).await {
+                        Ok(listeners) if answer => Input::Published(gateway, listeners),
+                        Ok(_) => return,
+                        Err(error) => Input::Trouble("publish", error),
+                    };
+                    let _ = inputs.send(input).await;
                 });
             }
             // Not insisted on: a journal that refuses the fence refuses the gateway's flushes too, so its silence starts anew.

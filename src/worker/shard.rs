@@ -142,7 +142,7 @@ impl Shard {
             for rooms in heads.chunks(HEADS_PER_PUSH) {
                 let push = push::encode(&push::Push::Heads { shard: self.id, rooms: rooms.to_vec() });
                 for gateway in &gateways {
-                    shared.act(Action::Publish { gateway: *gateway, push: push.clone() });
+                    shared.act(Action::Publish { gateway: *gateway, push: push.clone(), answer: false });
                 }
             }
         }
