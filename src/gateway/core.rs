@@ -168,6 +168,7 @@ pub(crate) struct Core {
     pub(super) sessions: BTreeMap<u64, Session>,
     pub(super) rooms: HashMap<RoomId, RoomView>,
     pub(super) shards: Vec<ShardOut>,
+    /// The sum over `rooms`.
     pub(super) unresolved: usize,
     pub(super) read_count: u64,
     next_session: u64,
@@ -372,9 +373,10 @@ impl Core {
             arrival,
             kind,
         };
-        self.unresolved += 1;
+        // Where nobody follows the room any more, no verdict would take it off again.
         if let Some(view) = self.rooms.get_mut(&session.room) {
             view.unresolved += 1;
+            self.unresolved += 1;
         }
         if out.pend(event) {
             self.act_on(Action::Register(shard));

@@ -233,6 +233,8 @@ impl World {
             Message::Act(action) => {
                 let Some(session) = self.live_session(index, conn) else { return };
                 if let Some(Err(refusal)) = self.with_gateway(index, |core, _| core.act(session, &action, arrival)) {
+                    let incarnation = self.gateways[index].incarnation;
+                    self.ledger.lost.retain(|lost| (lost.incarnation, lost.arrival_ns) != (incarnation, arrival_ns));
                     let delivery = Delivery::Refused(refusal);
                     self.along(Channel::ToClient(conn), None, Happening::Deliver { conn, delivery });
                 }
