@@ -107,7 +107,9 @@ impl Resequencer {
         if entry.death
             && let Some(death_ns) = entry.events.last().map(|event| event.arrival.raw_ns.unwrap_or(event.arrival.ns))
         {
-            let until = Moment { timeline: entry.timeline, ns: death_ns };
+            // Below its own stamp it is of a later boot: everything of the gateway's own may have been beaten.
+            let later_boot = entry.events.iter().any(|event| event.arrival.ns > death_ns);
+            let until = Moment { timeline: entry.timeline, ns: if later_boot { u64::MAX } else { death_ns } };
             self.flag_unproven(Unproven { dead: entry.incarnation, above: last_watermark, until });
         }
     }
