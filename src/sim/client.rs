@@ -235,7 +235,7 @@ impl World {
                 if let Some(Err(refusal)) = self.with_gateway(index, |core, _| core.act(session, &action, arrival)) {
                     let incarnation = self.gateways[index].incarnation;
                     self.ledger.lost.retain(|lost| (lost.incarnation, lost.arrival_ns) != (incarnation, arrival_ns));
-                    let delivery = Delivery::Refused(refusal);
+                    let delivery = Delivery::Refused(Box::new(refusal));
                     self.along(Channel::ToClient(conn), None, Happening::Deliver { conn, delivery });
                 }
             }
