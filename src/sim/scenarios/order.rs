@@ -307,6 +307,28 @@ fn a_gap_ends_an_incarnation() {
     assert!(stage.take(|action| matches!(action, WorkerAction::Commit(_))).is_empty());
 }
 
+/// R4: what a gateway was asked is lost, and it has nothing to say by itself: it is asked again.
+#[test]
+fn a_lost_question_is_asked_again() {
+    let (mut stage, mut a, mut b) = two_inside();
+    b.act(1, "b", 1_040 * MS);
+    let bell = b.flush(&mut stage.store, 1_050 * MS, false);
+    stage.bell(bell);
+    stage.settle();
+    stage.now += limits().probe_interval_ns;
+    stage.worker.tick(stage.now);
+    stage.collect();
+    for action in stage.take(|action| matches!(action, WorkerAction::Publish { .. })) {
+        let WorkerAction::Publish { gateway, push, .. } = action else { unreachable!("only pushes") };
+        assert_eq!(gateway, a.core.incarnation());
+        a.core.pushed(push::decode(&push).expect("a push"));
+    }
+    let bell = a.flush(&mut stage.store, 1_060 * MS, false);
+    stage.bell(bell);
+    stage.settle();
+    assert_eq!(stage.ids(), ["b"]);
+}
+
 /// Ticks until a silent gateway is fenced, when so many listen to what it is asked; None when that never happens.
 fn silence_until_fenced(listeners: Option<u64>) -> Option<u64> {
     let (mut stage, _a, mut b) = two_inside();
