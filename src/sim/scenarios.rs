@@ -296,23 +296,6 @@ fn a_watermark_does_not_count_for_a_room_that_was_read_before_it() {
     assert_eq!(stage.ids(), ["a", "b"]);
 }
 
-/// A survey's answer that is older than the break it follows is not the last word: the later one is.
-#[test]
-fn the_later_of_two_surveys_counts() {
-    let (mut stage, mut a, _b) = two_inside();
-    stage.subscribe();
-    let early = stage.store.survey(SHARD, false).expect("a shard");
-    a.act(1, "a", 1_030 * MS);
-    a.flush(&mut stage.store, 1_050 * MS, false);
-    stage.subscribe();
-    let late = stage.store.survey(SHARD, false).expect("a shard");
-    stage.worker.surveyed(SHARD, early, stage.now);
-    stage.worker.surveyed(SHARD, late, stage.now);
-    stage.collect();
-    let read = stage.take(|action| matches!(action, WorkerAction::Read { .. }));
-    assert_eq!(read.len(), 1, "the room is read");
-}
-
 /// W5, C5: the append took effect, its answer was lost, the Open was resolved and its push was lost: the second answer knows
 /// a `seq` behind the Open, and the session is welcomed all the same.
 #[test]
