@@ -162,6 +162,7 @@ impl Shard {
         if bell.watermark > gateway.watermark {
             gateway.watermark = bell.watermark;
             gateway.silent_ns = 0;
+            gateway.deaf = false;
         }
         gateway.heard_at_ns = shared.now_ns;
         for (room, at, bytes) in bell.entries {
