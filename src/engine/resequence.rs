@@ -189,6 +189,14 @@ impl Resequencer {
         released
     }
 
+    /// Takes back what [`Resequencer::release`] gave last, or the end of it.
+    pub fn take_back(&mut self, released: impl DoubleEndedIterator<Item = Held>) {
+        for held in released.rev() {
+            self.runs.entry(held.stamp.incarnation).or_default().push_front(held);
+            self.held += 1;
+        }
+    }
+
     /// Whether [`Resequencer::release`] would yield anything.
     pub fn releasable(&self, watermark_of: impl Fn(Incarnation) -> Moment) -> bool {
         let first = self.runs.values().filter_map(|run| run.front()).map(|held| held.stamp.moment).min();

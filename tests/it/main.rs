@@ -13,4 +13,5 @@ mod resume;
 mod road;
 mod stream;
 mod support;
+mod suspects;
 mod workers;
