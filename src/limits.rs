@@ -24,6 +24,8 @@ pub const RECENT_PLAYERS_PER_ROOM_MAX: usize = 4096;
 pub const CONTESTS_PER_ROOM_MAX: usize = 100_000;
 /// Gateways per room whose last stamp is remembered.
 pub const MARKS_PER_ROOM_MAX: usize = 256;
+/// Dead gateways per room whose last stretch is kept apart; past it the oldest stretches become one.
+pub const UNPROVEN_PER_ROOM_MAX: usize = 16;
 /// Targets of a `last_hit` room that are there at one time, slain ones included: what a newcomer is told has to fit a body.
 pub const TARGETS_PER_ROOM_MAX: usize = 64;
 /// Target names of a `last_hit` room that were ever used: a name that comes back goes on with its rounds.
@@ -87,6 +89,45 @@ pub const STUCK_JOBS_MAX: usize = 64;
 pub const SHARDS_DEFAULT: u16 = 8;
 /// Shards of a deployment at most.
 pub const SHARDS_MAX: u16 = 1024;
+
+/// Bounds that the cores of gateways and workers keep. The simulation plays with smaller ones, so that they are reached.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Bounds {
+    /// See [`WAITING_ACTIONS_MAX`].
+    pub(crate) waiting_actions_max: usize,
+    /// See [`UNRESOLVED_PER_ROOM_MAX`].
+    pub(crate) unresolved_per_room_max: usize,
+    /// See [`UNRESOLVED_MAX`].
+    pub(crate) unresolved_max: usize,
+    /// See [`FLUSH_EVENTS_MAX`].
+    pub(crate) flush_events_max: usize,
+    /// See [`FLUSH_BYTES_MAX`].
+    pub(crate) flush_bytes_max: usize,
+    /// See [`RESOLVE_EVENTS_MAX`].
+    pub(crate) resolve_events_max: usize,
+    /// See [`SHARD_BELLS_MAX`].
+    pub(crate) shard_bells_max: usize,
+    /// See [`COMMIT_VERDICTS_MAX`].
+    pub(crate) commit_verdicts_max: usize,
+    /// See [`SNAPSHOT_EVENTS`].
+    pub(crate) snapshot_events: u64,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            waiting_actions_max: WAITING_ACTIONS_MAX,
+            unresolved_per_room_max: UNRESOLVED_PER_ROOM_MAX,
+            unresolved_max: UNRESOLVED_MAX,
+            flush_events_max: FLUSH_EVENTS_MAX,
+            flush_bytes_max: FLUSH_BYTES_MAX,
+            resolve_events_max: RESOLVE_EVENTS_MAX,
+            shard_bells_max: SHARD_BELLS_MAX,
+            commit_verdicts_max: COMMIT_VERDICTS_MAX,
+            snapshot_events: SNAPSHOT_EVENTS,
+        }
+    }
+}
 
 /// Age above which a kernel stamp is not believed.
 pub const STAMP_AGE_MAX: Duration = Duration::from_secs(10);

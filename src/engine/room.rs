@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::contests::Contests;
 use super::recent::Recent;
-use super::resequence::Held;
+use super::resequence::{Held, Unproven};
 use crate::limits::BODY_BYTES_MAX;
 use crate::rules::{Act, Decision, Happening, Rules, Ruling, What};
 use crate::types::{
@@ -28,6 +28,8 @@ pub struct Room {
     pub(super) sessions: BTreeMap<SessionId, Member>,
     /// The last stamp resolved per gateway.
     pub(super) marks: BTreeMap<Incarnation, (u64, Moment)>,
+    /// Of the resequencer, for the snapshot.
+    pub(super) unproven: Vec<Unproven>,
     pub(super) recent: Recent,
     pub(super) contests: Contests,
     pub(super) rules: Box<dyn Rules>,
@@ -52,6 +54,7 @@ impl Room {
             seq: 0,
             sessions: BTreeMap::new(),
             marks: BTreeMap::new(),
+            unproven: Vec::new(),
             recent: Recent::default(),
             contests: Contests::default(),
             rules,
@@ -90,6 +93,17 @@ impl Room {
     /// The last stamp resolved per gateway: ordinal and moment.
     pub fn marks(&self) -> impl Iterator<Item = (Incarnation, u64, Moment)> + '_ {
         self.marks.iter().map(|(incarnation, (ordinal, moment))| (*incarnation, *ordinal, *moment))
+    }
+
+    /// What dead gateways may have taken along, as the snapshot knew it.
+    #[must_use]
+    pub fn unproven(&self) -> &[Unproven] {
+        &self.unproven
+    }
+
+    /// Notes what dead gateways may have taken along of events that are not resolved yet, for the next snapshot.
+    pub fn note_unproven(&mut self, unproven: &[Unproven]) {
+        self.unproven = unproven.to_vec();
     }
 
     /// Decides one event. `void` forces the outcome for an event on which the rules failed before.

@@ -167,11 +167,12 @@ impl Core {
                 continue;
             }
             let own = verdict.stamp.incarnation == self.incarnation;
-            if own {
-                self.unresolved = self.unresolved.saturating_sub(1);
-                if let Some(view) = self.rooms.get_mut(room) {
-                    view.unresolved = view.unresolved.saturating_sub(1);
-                }
+            if own
+                && let Some(view) = self.rooms.get_mut(room)
+                && view.unresolved > 0
+            {
+                view.unresolved -= 1;
+                self.unresolved -= 1;
             }
             if own && verdict.kind == VerdictKind::Open {
                 self.joined(room, &verdict);

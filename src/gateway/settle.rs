@@ -6,7 +6,6 @@ use std::sync::Arc;
 use super::core::{Action, Core};
 use super::deliver::View;
 use crate::journal::{Appended, Flush, FlushEntry, GatewayRecord, RoomHead};
-use crate::limits::{FLUSH_BYTES_MAX, FLUSH_EVENTS_MAX};
 use crate::types::{Arrival, Entry, Event, EventKind, Moment, RoomId, ShardId};
 use crate::wire::entry;
 
@@ -111,11 +110,11 @@ impl Core {
         let shard = &mut self.shards[index];
         shard.pending.sort_unstable_by_key(|event| event.order);
         let settled = shard.pending.partition_point(|event| event.arrival.ns <= until.ns);
-        let mut taken = settled.min(FLUSH_EVENTS_MAX);
-        let mut bytes = 0;
+        let mut taken = settled.min(self.bounds.flush_events_max);
+        let (mut bytes, bytes_max) = (0, self.bounds.flush_bytes_max);
         let fits = |event: &PendingEvent| {
             bytes += if let EventKind::Data(action) = &event.kind { action.len() + 32 } else { 128 };
-            bytes <= FLUSH_BYTES_MAX
+            bytes <= bytes_max
         };
         taken = shard.pending[..taken]
             .iter()
@@ -123,7 +122,8 @@ impl Core {
                 let mut fits = fits;
                 move |event| !fits(event)
             })
-            .unwrap_or(taken);
+            .unwrap_or(taken)
+            .max(settled.min(1));
         // A watermark must not cut through events of one stamp.
         while taken > 0 && taken < settled && shard.pending[taken].arrival.ns == shard.pending[taken - 1].arrival.ns {
             taken += 1;

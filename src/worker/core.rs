@@ -12,12 +12,15 @@ use super::lane::Lane;
 use super::ownership;
 use super::shard::Shard;
 use crate::journal::{Bell, Commit, Committed, FlushEntry, GatewayRecord, Lease, Leased, StoredRoom, Survey, WorkerRecord};
+use crate::limits::Bounds;
 use crate::rules::RulesBook;
 use crate::types::{Incarnation, RoomId, ShardId, StreamId};
 
 /// What bounds and drives a worker.
 #[derive(Clone)]
 pub(crate) struct WorkerLimits {
+    /// How much is taken at once.
+    pub bounds: Bounds,
     /// Which rules a room plays by.
     pub rules: RulesBook,
     /// This host's clock, for the moments of deaths and questions.
@@ -69,8 +72,8 @@ pub(crate) enum Action {
     Run(Job),
     /// Again until it is answered; answer with [`Core::committed`].
     Commit(Arc<Commit>),
-    /// No answer needed.
-    Publish { gateway: Incarnation, push: Bytes },
+    /// Answer with [`Core::published`] when `answer` says so.
+    Publish { gateway: Incarnation, push: Bytes, answer: bool },
     /// Answer with [`Core::fenced`].
     Fence { shard: ShardId, lease: Lease, gateway: Incarnation },
     /// Answer with [`Core::death_written`].
@@ -231,7 +234,9 @@ impl Core {
         while self.shared.running < self.shared.limits.concurrency {
             let job = match self.shared.queue.pop_front() {
                 Some(Queued::Job(job)) => Some(*job),
-                Some(Queued::Lane(shard, room)) => self.shards.get_mut(&shard).and_then(|s| s.start(&room)),
+                Some(Queued::Lane(shard, room)) => {
+                    self.shards.get_mut(&shard).and_then(|s| s.start(&room, &self.shared.limits.bounds))
+                }
                 None => break,
             };
             if let Some(job) = job {
@@ -465,6 +470,13 @@ impl Core {
         match answer {
             Leased::Done(ended) => self.with(shard, now_ns, |shard, shared| shard.room_ended(room, *ended, shared)),
             Leased::Lost => self.lose(shard),
+        }
+    }
+
+    /// The answer to [`Action::Publish`]: how many listened.
+    pub(crate) fn published(&mut self, gateway: Incarnation, listeners: u64) {
+        for shard in self.shards.values_mut() {
+            shard.published(gateway, listeners);
         }
     }
 

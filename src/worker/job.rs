@@ -336,7 +336,7 @@ pub(crate) fn replay(
 ) -> Result<(usize, Vec<String>), String> {
     // Read as the worker read them: the same entries count as duplicates.
     let marks: Vec<_> = room.marks().collect();
-    let mut hold = Resequencer::resume(std::iter::empty(), marks.into_iter());
+    let mut hold = Resequencer::resume(std::iter::empty(), marks.into_iter(), &[]);
     for (at, entry) in entries {
         match entry {
             Ok(entry) => hold.read(*at, entry, Moment::default(), 0),

@@ -6,7 +6,6 @@ use bytes::Bytes;
 
 use super::job::Resolved;
 use crate::engine::{Resequencer, Room};
-use crate::limits::SNAPSHOT_EVENTS;
 use crate::types::{Incarnation, Moment, Stamp, StreamId};
 use crate::wire::entry;
 
@@ -141,9 +140,9 @@ impl Lane {
     }
 
     /// Whether the next commit should carry a snapshot: enough happened, and no less than the snapshot weighs.
-    pub(super) fn snapshot_due(&self, seq: u64) -> bool {
+    pub(super) fn snapshot_due(&self, seq: u64, events_min: u64) -> bool {
         let events = seq.saturating_sub(self.snapshot_seq);
-        events >= SNAPSHOT_EVENTS && events * EVENT_BYTES >= self.snapshot_bytes
+        events >= events_min && events * EVENT_BYTES >= self.snapshot_bytes
     }
 
     pub(super) fn remember_snapshot(&mut self, seq: u64, cursor: StreamId, bytes: usize) {

@@ -20,7 +20,7 @@ use crate::journal::{
     self, Bell, Commit, Committed, GatewayRecord, Journal, JournalError, Lease, Leased, Signal, Signals, StoredRoom, Survey,
     WorkerRecord,
 };
-use crate::limits::{DRAIN_TIMEOUT, HEADS_INTERVAL, PROBE_INTERVAL, RETRY_MAX, RETRY_MIN, STUCK_JOBS_MAX};
+use crate::limits::{Bounds, DRAIN_TIMEOUT, HEADS_INTERVAL, PROBE_INTERVAL, RETRY_MAX, RETRY_MIN, STUCK_JOBS_MAX};
 use crate::metrics as names;
 use crate::rules::RulesBook;
 use crate::types::{Incarnation, RoomId, ShardId, StreamId};
@@ -77,6 +77,7 @@ enum Input {
     Fenced(ShardId, Lease, Leased<GatewayRecord>),
     Death(ShardId, Leased<()>),
     RoomEnded(ShardId, RoomId, Leased<bool>),
+    Published(Incarnation, u64),
     Attempted(ShardId, RoomId, u64, Leased<u32>),
     /// What the journal holds of a room is damaged.
     Damaged(ShardId, RoomId, String),
@@ -102,6 +103,7 @@ pub async fn run(
     let ns = |d: Duration| u64::try_from(d.as_nanos()).unwrap_or(u64::MAX);
     let ms = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
     let limits = WorkerLimits {
+        bounds: Bounds::default(),
         rules,
         timeline,
         concurrency: options.concurrency.max(1),
@@ -279,6 +281,7 @@ impl Worker {
             }
             Input::Death(shard, answer) => self.core.death_written(shard, &answer),
             Input::RoomEnded(shard, room, answer) => self.core.room_ended(shard, &room, &answer, now),
+            Input::Published(gateway, listeners) => self.core.published(gateway, listeners),
             Input::Attempted(shard, room, lane, answer) => self.core.attempted(shard, &room, lane, &answer, now),
             Input::Damaged(shard, room, why) => self.core.damaged(shard, &room, &why, now),
             Input::ShardIsFree => self.core.shard_is_free(now),
@@ -385,12 +388,15 @@ impl Worker {
                     Ok(Input::Committed(commit, answer))
                 }
             }),
-            Action::Publish { gateway, push } => {
+            Action::Publish { gateway, push, answer } => {
                 let inputs = self.inputs.clone();
                 tokio::spawn(async move {
-                    if let Err(error) = journal.publish(gateway, push).await {
-                        let _ = inputs.send(Input::Trouble("publish", error)).await;
-                    }
+                    let input = match journal.publish(gateway, push).await {
+                        Ok(listeners) if answer => Input::Published(gateway, listeners),
+                        Ok(_) => return,
+                        Err(error) => Input::Trouble("publish", error),
+                    };
+                    let _ = inputs.send(input).await;
                 });
             }
             // Not insisted on: a journal that refuses the fence refuses the gateway's flushes too, so its silence starts anew.

@@ -20,7 +20,7 @@ use super::job::{Done, DoneOutcome, Job, Loaded, Loading, RULES_FAILED, Resolvin
 use super::lane::{Lane, Phase};
 use crate::engine::Held;
 use crate::journal::{Bell, Commit, Committed, FlushEntry, GatewayRecord, Lease, RoomCommit, StoredRoom, Survey};
-use crate::limits::{COMMIT_VERDICTS_MAX, RESOLVE_EVENTS_MAX, SHARD_BELLS_MAX};
+use crate::limits::Bounds;
 use crate::types::{EventKind, Incarnation, Moment, RoomId, ShardId, StreamId};
 use crate::wire::{entry, push};
 
@@ -32,7 +32,11 @@ const HEADS_PER_PUSH: usize = 500;
 #[derive(Debug, PartialEq, Eq)]
 enum State {
     Following,
-    Surveying { buffer: Vec<Bell> },
+    /// `missed`: more came in than the buffer holds.
+    Surveying {
+        buffer: Vec<Bell>,
+        missed: bool,
+    },
     Live,
 }
 
@@ -84,16 +88,18 @@ impl Shard {
 
     /// The bells are subscribed (again): whatever was missed is in the journal.
     pub(super) fn subscribed(&mut self, shared: &mut Shared) {
-        self.state = State::Surveying { buffer: Vec::new() };
+        self.state = State::Surveying { buffer: Vec::new(), missed: false };
         shared.act(Action::Survey { shard: self.id, rooms: self.announce });
     }
 
     pub(super) fn bell(&mut self, bell: Bell, shared: &mut Shared) {
         match &mut self.state {
             State::Following => {}
-            State::Surveying { buffer } if buffer.len() < SHARD_BELLS_MAX => buffer.push(bell),
-            // Too much came in meanwhile: what was missed is in the journal, and the gap will show.
-            State::Surveying { buffer } => buffer.clear(),
+            State::Surveying { buffer, .. } if buffer.len() < shared.limits.bounds.shard_bells_max => buffer.push(bell),
+            State::Surveying { buffer, missed } => {
+                buffer.clear();
+                *missed = true;
+            }
             State::Live => {
                 if bell.append == self.append.saturating_add(1) {
                     self.apply(bell, shared);
@@ -106,11 +112,11 @@ impl Shard {
     }
 
     pub(super) fn surveyed(&mut self, survey: Survey, shared: &mut Shared) {
-        let buffer = match &mut self.state {
+        let (buffer, missed) = match &mut self.state {
             State::Following => return,
-            State::Surveying { buffer } => std::mem::take(buffer),
+            State::Surveying { buffer, missed } => (std::mem::take(buffer), *missed),
             // The answer to an earlier survey came first, and saw less.
-            State::Live if survey.append > self.append => Vec::new(),
+            State::Live if survey.append > self.append => (Vec::new(), false),
             State::Live => return,
         };
         self.state = State::Live;
@@ -140,12 +146,16 @@ impl Shard {
             for rooms in heads.chunks(HEADS_PER_PUSH) {
                 let push = push::encode(&push::Push::Heads { shard: self.id, rooms: rooms.to_vec() });
                 for gateway in &gateways {
-                    shared.act(Action::Publish { gateway: *gateway, push: push.clone() });
+                    shared.act(Action::Publish { gateway: *gateway, push: push.clone(), answer: false });
                 }
             }
         }
         for bell in buffer {
             self.bell(bell, shared);
+        }
+        if missed && self.state == State::Live {
+            // What was missed is in the journal; the next bell, whose gap would show it, may never come.
+            self.subscribed(shared);
         }
         self.advance_waiting(shared);
     }
@@ -156,6 +166,7 @@ impl Shard {
         if bell.watermark > gateway.watermark {
             gateway.watermark = bell.watermark;
             gateway.silent_ns = 0;
+            gateway.deaf = false;
         }
         gateway.heard_at_ns = shared.now_ns;
         for (room, at, bytes) in bell.entries {
@@ -217,19 +228,19 @@ impl Shard {
     }
 
     /// A permit is there: the lane's next batch, unless nothing is proven any more.
-    pub(super) fn start(&mut self, room: &RoomId) -> Option<Job> {
+    pub(super) fn start(&mut self, room: &RoomId, bounds: &Bounds) -> Option<Job> {
         self.lanes.get_mut(room)?.queued = false;
-        self.take(room, false)
+        self.take(room, false, bounds)
     }
 
     /// The lane's next batch, or its next event `alone`.
-    fn take(&mut self, room: &RoomId, alone: bool) -> Option<Job> {
+    fn take(&mut self, room: &RoomId, alone: bool, bounds: &Bounds) -> Option<Job> {
         let lane = self.lanes.get_mut(room)?;
         if !lane.can_resolve() || self.releasing {
             return None;
         }
         let gateways = &self.gateways;
-        let most = if alone { 1 } else { RESOLVE_EVENTS_MAX };
+        let most = if alone { 1 } else { bounds.resolve_events_max };
         let mut events = lane.hold.release(most, |g| gateways.get(&g).map_or(Moment::default(), |g| g.watermark));
         if alone {
             // What came in with it may wait; a death, which is released whole, is resolved whole.
@@ -240,10 +251,14 @@ impl Shard {
         if events.is_empty() {
             return None;
         }
-        let room_state = lane.room.take()?;
+        let mut room_state = lane.room.take()?;
         lane.phase = Phase::Busy;
         // A suspect is asked for no more than its decision.
-        let snapshot = !alone && lane.snapshot_due(room_state.seq() + events.len() as u64);
+        let snapshot = !alone && lane.snapshot_due(room_state.seq() + events.len() as u64, bounds.snapshot_events);
+        if snapshot {
+            // Deaths that are read from here on lie behind this snapshot's cursor.
+            room_state.note_unproven(lane.hold.unproven());
+        }
         let poisoned = lane.poisoned.clone();
         Some(Job::Resolve(Resolving {
             shard: self.id,

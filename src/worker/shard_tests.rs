@@ -13,6 +13,7 @@ pub(super) const B: Incarnation = Incarnation(2);
 
 pub(super) fn worker() -> Core {
     let limits = WorkerLimits {
+        bounds: Bounds::default(),
         rules: RulesBook::new().room("*", || Claim::new(Audience::Room)),
         timeline: 1,
         concurrency: 4,

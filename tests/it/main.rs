@@ -4,6 +4,7 @@
 
 mod clients;
 mod events;
+mod gateways;
 mod input;
 mod messages;
 mod operating;

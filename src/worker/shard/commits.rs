@@ -19,7 +19,7 @@ impl Shard {
         }
         let (mut rooms, mut taken, mut count, mut tally) = (Vec::new(), Vec::new(), 0, Tally::default());
         let mut pushes: BTreeMap<Incarnation, Vec<usize>> = BTreeMap::new();
-        while count < COMMIT_VERDICTS_MAX
+        while count < shared.limits.bounds.commit_verdicts_max
             && let Some(room) = self.resolved.pop_front()
         {
             let Some(lane) = self.lanes.get_mut(&room) else { continue };

@@ -127,7 +127,7 @@ impl Shard {
             }
             return;
         };
-        lane.hold = crate::engine::Resequencer::resume(state.sessions().map(|(s, _)| s), state.marks());
+        lane.hold = crate::engine::Resequencer::resume(state.sessions().map(|(s, _)| s), state.marks(), state.unproven());
         lane.room = Some(state);
         lane.phase = Phase::Idle;
         lane.cursor = loaded.cursor;
