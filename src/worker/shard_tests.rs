@@ -113,7 +113,7 @@ fn a_read_that_an_outdated_survey_asked_for_is_followed_by_another() {
     let third = Incarnation(3);
     let watermark = Moment { timeline: 1, ns: 60 };
     let entries = vec![(room.clone(), at(3), open(third, 55))];
-    core.bell(Bell { shard: SHARD, append: 3, incarnation: third, number: 1, watermark, entries }, 3);
+    core.bell(Bell { shard: SHARD, append: 3, incarnation: third, number: 1, watermark, entries, poked: vec![] }, 3);
     perform(&mut core);
 
     core.read(SHARD, &room, &[(at(1), open(B, 50))], 4);

@@ -125,8 +125,8 @@ pub(crate) async fn bells_are_numbered_and_carry_the_flush(journal: &impl Journa
     let ids = [last(journal, &room(0)).await, last(journal, &room(1)).await];
     let entries = vec![(room(0), ids[0], bytes("a")), (room(1), ids[1], bytes("\u{0}b\u{7f}"))];
     let (shard, incarnation) = (SHARD, gateway.incarnation);
-    assert_eq!(message(&mut bells).await, Bell { shard, append: 1, incarnation, number: 1, watermark: at(3), entries });
-    let bare = Bell { shard, append: 2, incarnation, number: 2, watermark: at(4), entries: vec![] };
+    assert_eq!(message(&mut bells).await, Bell { shard, append: 1, incarnation, number: 1, watermark: at(3), entries, poked: vec![] });
+    let bare = Bell { shard, append: 2, incarnation, number: 2, watermark: at(4), entries: vec![], poked: vec![] };
     assert_eq!(message(&mut bells).await, bare);
 }
 

@@ -24,12 +24,13 @@ impl RedisJournal {
         let keys = self.keys().shard(flush.shard);
         let rooms = flush.entries.len();
         let bytes = flush.entries.iter().map(|e| e.bytes.len() + ROOM_BYTES).sum::<usize>() + 4 * ROOM_BYTES;
-        let mut call = Call::new(&APPEND, 4 + 2 * rooms, 5 + 3 * rooms, bytes);
+        let mut call = Call::new(&APPEND, 4 + 2 * rooms, 8 + 3 * rooms, bytes);
         call.text(&keys.shard).text(&keys.gateways).text(&keys.active).text(&keys.rooms);
         for entry in &flush.entries {
             call.text(keys.room(&entry.room)).text(keys.state(&entry.room));
         }
         call.text(Hex(flush.incarnation)).text(flush.number).text(flush.previous).text(flush.watermark).text(&keys.bell);
+        call.text(self.keys().pushes()).bytes(&flush.poke()).text(flush.idle_below());
         for entry in &flush.entries {
             call.text(&entry.room).text(entry.top).bytes(&entry.bytes);
         }
