@@ -134,7 +134,9 @@ pub async fn worker(config: Config, shutdown: Shutdown) -> Result<(), RoleError>
     side.watch("journal", trouble.subscribe());
     side.readiness.pass("started");
     let stop = shutdown.token().clone();
-    worker::run(journal, config.rules_book(), worker_options(&config), stop, trouble).await?;
+    // As a task: waking what `block_on` runs goes round by the driver.
+    let working = tokio::spawn(worker::run(journal, config.rules_book(), worker_options(&config), stop, trouble));
+    working.await.map_err(|error| RoleError::Thread(io::Error::other(error)))??;
     Ok(())
 }
 

@@ -39,7 +39,7 @@ impl RedisJournal {
             call.text(self.keys().push(*gateway)).bytes(push);
         }
 
-        let mut reply = Reply::new("commit", self.send(&call).await?)?;
+        let mut reply = Reply::new("commit", self.announce(call).await?)?;
         match reply.parse::<u8>()? {
             0 => reply.end().map(|()| Committed::Done),
             1 => reply.end().map(|()| Committed::Fenced),

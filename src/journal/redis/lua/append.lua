@@ -41,7 +41,7 @@ if repeated then
 end
 
 local bell = {redis.call('HINCRBY', KEYS[1], 'append', 1), ARGV[1], number, ARGV[4], ''}
-local names, asked = {}, {[ARGV[1]] = true}
+local names, asked, poked = {}, {[ARGV[1]] = true}, {}
 for i = 1, rooms do
   local name, top, entry = ARGV[3 * i + 6], ARGV[3 * i + 7], ARGV[3 * i + 8]
   local era, seq, highest = heads[i][1], heads[i][2], heads[i][3]
@@ -69,7 +69,7 @@ for i = 1, rooms do
       asked[gateway] = true
       local promised = string.match(redis.call('HGET', KEYS[2], gateway) or '', '|(%x+)|0$')
       if promised and promised < ARGV[8] then
-        redis.call('PUBLISH', ARGV[6] .. gateway, ARGV[7])
+        poked[#poked + 1] = ARGV[6] .. gateway
         bell[5] = bell[5] .. gateway
       end
     end
@@ -78,4 +78,7 @@ end
 if rooms > 0 then redis.call('SADD', KEYS[3], unpack(names)) end
 redis.call('HSET', KEYS[2], ARGV[1], ARGV[2] .. '|' .. ARGV[4] .. '|0')
 redis.call('PUBLISH', ARGV[5], cmsgpack.pack(bell))
+for i = 1, #poked do
+  redis.call('PUBLISH', poked[i], ARGV[7])
+end
 return reply
