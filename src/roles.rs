@@ -101,7 +101,8 @@ pub async fn serve(config: Config, shutdown: Shutdown) -> Result<(), RoleError> 
     let worker_journal = journal.clone();
     let thread = std::thread::Builder::new().name("worker".to_owned()).spawn(move || {
         let runtime = runtime::worker()?;
-        runtime.block_on(worker::run(worker_journal, rules, options, stop, trouble)).map_err(io::Error::other)
+        let working = runtime.spawn(worker::run(worker_journal, rules, options, stop, trouble));
+        runtime.block_on(working)?.map_err(io::Error::other)
     });
     let thread = thread.map_err(RoleError::Thread)?;
     let ended = run_gateway(&config, &side, journal, &shutdown).await;

@@ -9,7 +9,7 @@ use lasthit::clock::monotonic_ns;
 use tokio_tungstenite::tungstenite::{self, HandshakeError, Message, WebSocket};
 
 use super::dialect::{Answer, Dialect};
-use crate::limits::{BURST_SEND, CONNECT_TIMEOUT, VERDICT_TIMEOUT};
+use crate::limits::{BURST_SEND, CONNECT_TIMEOUT, GAP_SPIN, VERDICT_TIMEOUT};
 
 /// One of them.
 pub(super) struct Rival {
@@ -114,15 +114,23 @@ fn send_heads(first: &mut Rival, second: &mut Rival, hits: &[Hit<'_>; 2], gap_ns
     heads.sort_by_key(|(lead_ns, ..)| std::cmp::Reverse(*lead_ns));
     let tails_at = monotonic_ns() + heads[0].0;
     for (lead_ns, rival, head) in heads {
-        spin_until(tails_at - lead_ns);
+        wait_until(tails_at - lead_ns);
         rival.send(head)?;
     }
-    spin_until(tails_at);
+    wait_until(tails_at);
     Ok(())
 }
 
-fn spin_until(at_ns: u64) {
-    while monotonic_ns() < at_ns {
+/// Sleeps through what is long, and spins through the rest.
+fn wait_until(at_ns: u64) {
+    loop {
+        let left = at_ns.saturating_sub(monotonic_ns());
+        if left == 0 {
+            return;
+        }
+        if left >= 2 * nanos(GAP_SPIN) {
+            std::thread::sleep(Duration::from_nanos(left) - GAP_SPIN);
+        }
         std::hint::spin_loop();
     }
 }
@@ -137,17 +145,13 @@ pub(super) fn race(rivals: [&mut Rival; 2], hits: [Hit<'_>; 2], bursts: [&[Vec<u
     first.send(hits[0].tail)?;
     let after = monotonic_ns();
     let due = after + gap_ns;
-    let mut now = after;
-    while now < due {
-        if now + nanos(BURST_SEND) < due
-            && let Some(frame) = behind.next()
-        {
-            first.send(frame)?;
-        } else {
-            std::hint::spin_loop();
-        }
-        now = monotonic_ns();
+    while monotonic_ns() + nanos(BURST_SEND) < due
+        && let Some(frame) = behind.next()
+    {
+        first.send(frame)?;
     }
+    wait_until(due);
+    let now = monotonic_ns();
     second.send(hits[1].tail)?;
     let sent = Sent { first: (before, after), second: (now, monotonic_ns()) };
     for frame in behind {

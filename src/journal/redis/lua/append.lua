@@ -41,7 +41,7 @@ if repeated then
 end
 
 local bell = {redis.call('HINCRBY', KEYS[1], 'append', 1), ARGV[1], number, ARGV[4], ''}
-local names, asked, poked = {}, {[ARGV[1]] = true}, {}
+local names, asked, poked = {}, nil, nil
 for i = 1, rooms do
   local name, top, entry = ARGV[3 * i + 6], ARGV[3 * i + 7], ARGV[3 * i + 8]
   local era, seq, highest = heads[i][1], heads[i][2], heads[i][3]
@@ -63,6 +63,7 @@ for i = 1, rooms do
   reply[3 * i] = seq
   reply[3 * i + 1] = top
   local gateways = heads[i][4] or ''
+  if gateways ~= '' and not asked then asked, poked = {[ARGV[1]] = true}, {} end
   for at = 1, #gateways, 32 do
     local gateway = string.sub(gateways, at, at + 31)
     if not asked[gateway] then
@@ -78,7 +79,7 @@ end
 if rooms > 0 then redis.call('SADD', KEYS[3], unpack(names)) end
 redis.call('HSET', KEYS[2], ARGV[1], ARGV[2] .. '|' .. ARGV[4] .. '|0')
 redis.call('PUBLISH', ARGV[5], cmsgpack.pack(bell))
-for i = 1, #poked do
+for i = 1, poked and #poked or 0 do
   redis.call('PUBLISH', poked[i], ARGV[7])
 end
 return reply
