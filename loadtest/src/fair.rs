@@ -33,7 +33,7 @@ use dialect::Answer;
 pub(crate) use dialect::Dialect;
 use hold::{Buckets, Hold};
 pub(crate) use picture::{draw, grouped};
-use rival::{Hit, Rival, Sent, race};
+use rival::{Gap, Hit, Rival, Sent, race};
 pub(crate) use score::GapScore;
 use score::{HEAD, Tally};
 
@@ -126,7 +126,7 @@ pub(crate) fn measure(
     let (realtime, raced) = std::thread::scope(|scope| {
         let racing = std::thread::Builder::new().name("race".into()).spawn_scoped(scope, || {
             let raised = priority::raise();
-            let raced = race_all(dialect, config, &tag, &mut rivals, bar, stop);
+            let raced = race_all(dialect, config, raised.is_ok(), &tag, &mut rivals, bar, stop);
             (raised, raced)
         })?;
         racing.join().map_err(|_| anyhow!("the racing thread panicked"))
@@ -156,6 +156,7 @@ type Raced = Option<(Vec<Tally>, Times)>;
 fn race_all(
     dialect: Dialect,
     config: &FairConfig,
+    realtime: bool,
     tag: &str,
     rivals: &mut [Rival; 2],
     bar: &ProgressBar,
@@ -178,9 +179,9 @@ fn race_all(
                 if stop.load(Relaxed) {
                     return Ok(None);
                 }
-                let wanted_ns = config.gaps_us[gap] * 1000;
-                let race = race_once(dialect, config, &mut rng, &format!("{tag}-{gap}-{trial}-{again}"), wanted_ns, rivals)?;
-                let vouched = race.sent.is_vouched_for(wanted_ns);
+                let wanted = Gap { ns: config.gaps_us[gap] * 1000, sleeps: realtime };
+                let race = race_once(dialect, config, &mut rng, &format!("{tag}-{gap}-{trial}-{again}"), wanted, rivals)?;
+                let vouched = race.sent.is_vouched_for(wanted.ns);
                 if let Some((_, read_ns)) = &race.second {
                     latency.record(Duration::from_nanos(read_ns.saturating_sub(race.sent.second.0)));
                 }
@@ -215,7 +216,7 @@ fn race_once(
     config: &FairConfig,
     rng: &mut StdRng,
     contest: &str,
-    gap_ns: u64,
+    gap: Gap,
     [ann, bob]: &mut [Rival; 2],
 ) -> Result<Race> {
     let [first, second] = if rng.random::<bool>() { [ann, bob] } else { [bob, ann] };
@@ -234,8 +235,7 @@ fn race_once(
         most => Hit::split(frame, rng.random_range(0..=most * 1000)),
     };
     let hits = [hit(&frames[0]), hit(&rival_frames[0])];
-    let sent =
-        race([first, second], hits, [&frames[1..], &rival_frames[1..]], gap_ns).context("a rival's claim cannot be sent")?;
+    let sent = race([first, second], hits, [&frames[1..], &rival_frames[1..]], gap).context("a rival's claim cannot be sent")?;
     // The second's first: its verdict is timed.
     let theirs = second.answer(&rival_ids)?;
     Ok(Race { sent, first: first.answer(&ids)?, second: theirs })

@@ -100,7 +100,8 @@ impl Fleet {
     pub(crate) async fn start_with(spawn: Spawn, sweep_guard_us: Option<u64>) -> Result<Self> {
         let binary = binary::lasthit()?;
         let dir = tempfile::Builder::new().prefix("loadtest-").tempdir().context("no directory for logs and sockets")?;
-        let mut fleet = Self { processes: Vec::new(), urls: Vec::new(), metrics: Vec::new(), ports: Vec::new(), proxy: None, dir };
+        let mut fleet =
+            Self { processes: Vec::new(), urls: Vec::new(), metrics: Vec::new(), ports: Vec::new(), proxy: None, dir };
         match fleet.start_all(&binary, spawn, sweep_guard_us).await {
             Ok(()) => Ok(fleet),
             Err(e) => {
@@ -115,7 +116,8 @@ impl Fleet {
     pub(crate) async fn start_peer(peer: &Path) -> Result<Self> {
         ensure!(peer.join("node_modules").is_dir(), "peer {} has no node_modules: run `npm install` there", peer.display());
         let dir = tempfile::Builder::new().prefix("loadtest-").tempdir().context("no directory for logs and sockets")?;
-        let mut fleet = Self { processes: Vec::new(), urls: Vec::new(), metrics: Vec::new(), ports: Vec::new(), proxy: None, dir };
+        let mut fleet =
+            Self { processes: Vec::new(), urls: Vec::new(), metrics: Vec::new(), ports: Vec::new(), proxy: None, dir };
         match fleet.start_all_of_peer(peer).await {
             Ok(()) => Ok(fleet),
             Err(e) => {
