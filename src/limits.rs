@@ -81,6 +81,10 @@ pub const COMMIT_VERDICTS_MAX: usize = 4096;
 pub const ROOM_POKES_MAX: usize = 5;
 /// Events after which a room's snapshot is written at the latest when it is small.
 pub const SNAPSHOT_EVENTS: u64 = 256;
+/// Attempts at one event that its worker or its rules do not come back from; after them its verdict is void.
+pub const RULES_ATTEMPTS_MAX: u32 = 3;
+/// Jobs of one worker whose rules never came back, each with a thread; at so many the worker hands its shards over and ends.
+pub const STUCK_JOBS_MAX: usize = 64;
 /// Shards of a deployment unless it says otherwise.
 pub const SHARDS_DEFAULT: u16 = 8;
 /// Shards of a deployment at most.
@@ -121,6 +125,8 @@ pub const PROBE_INTERVAL: Duration = Duration::from_millis(20);
 pub const POKE_IDLE: Duration = Duration::from_micros(500);
 /// How long a gateway may owe a watermark before it is fenced.
 pub const GATEWAY_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long rules may take over one event.
+pub const RULES_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a worker's heartbeat is good for.
 pub const LEASE_TIMEOUT: Duration = Duration::from_secs(1);
 /// How often a worker sends it.
@@ -156,6 +162,10 @@ pub const ACTIONS_PER_SECOND_MAX: u32 = 1_000_000;
 pub const GATEWAY_TIMEOUT_MS_MIN: u64 = 250;
 /// Longest configurable silence after which a gateway is fenced, in milliseconds.
 pub const GATEWAY_TIMEOUT_MS_MAX: u64 = 60_000;
+/// Shortest configurable time that rules may take over one event, in milliseconds.
+pub const RULES_TIMEOUT_MS_MIN: u64 = 100;
+/// Longest configurable time that rules may take over one event, in milliseconds.
+pub const RULES_TIMEOUT_MS_MAX: u64 = 600_000;
 /// Shortest configurable lease, in milliseconds.
 pub const LEASE_MS_MIN: u64 = 800;
 /// Longest configurable lease, in milliseconds.
@@ -189,6 +199,8 @@ pub const PICTURE_CONTENDERS_MAX: usize = 40;
 
 const _: () = assert!(PROBE_INTERVAL.as_millis() * 10 < GATEWAY_TIMEOUT_MS_MIN as u128);
 const _: () = assert!(HEARTBEAT_INTERVAL.as_millis() * 3 < LEASE_MS_MIN as u128);
+const _: () = assert!(PROBE_INTERVAL.as_millis() * 5 <= RULES_TIMEOUT_MS_MIN as u128);
+const _: () = assert!(STUCK_JOBS_MAX > RULES_ATTEMPTS_MAX as usize);
 const _: () = assert!(SESSIONS_MAX <= SESSIONS_SETTING_MAX);
 const _: () = assert!(HEARTBEAT_INTERVAL.as_millis() * 3 < LEASE_TIMEOUT.as_millis());
 const _: () = assert!(PROBE_INTERVAL.as_millis() * 10 < GATEWAY_TIMEOUT.as_millis());

@@ -133,13 +133,18 @@ impl Resequencer {
         self.unproven.push(stretch);
     }
 
-    /// Everything that is proven, in stamp order, at most `max` events.
+    /// Everything that is proven, in stamp order: at most `max` events, and behind them what one gateway stamped with the
+    /// same moment as the last. So a death is released whole: half of one would pass for one that came too early.
     pub fn release(&mut self, max: usize, watermark_of: impl Fn(Incarnation) -> Moment) -> Vec<Held> {
         let frontier = self.frontier(&watermark_of);
-        let mut released = Vec::new();
-        while released.len() < max {
+        let mut released: Vec<Held> = Vec::new();
+        loop {
             let next = self.runs.iter().filter_map(|(gateway, run)| run.front().map(|held| (held.stamp, *gateway))).min();
             let Some((stamp, gateway)) = next else { break };
+            let together = |last: &Held| (last.stamp.moment, last.stamp.incarnation) == (stamp.moment, stamp.incarnation);
+            if released.len() >= max && !released.last().is_some_and(together) {
+                break;
+            }
             if frontier.is_some_and(|frontier| stamp.moment > frontier) {
                 break;
             }
@@ -152,6 +157,14 @@ impl Resequencer {
         self.held -= released.len();
         self.unproven.retain(|stretch| frontier.is_some_and(|frontier| stretch.until.is_some_and(|until| frontier < until)));
         released
+    }
+
+    /// Takes back what [`Resequencer::release`] gave last, or the end of it.
+    pub fn take_back(&mut self, released: impl DoubleEndedIterator<Item = Held>) {
+        for held in released.rev() {
+            self.runs.entry(held.stamp.incarnation).or_default().push_front(held);
+            self.held += 1;
+        }
     }
 
     /// Whether [`Resequencer::release`] would yield anything.

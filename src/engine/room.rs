@@ -97,7 +97,7 @@ impl Room {
     /// # Panics
     /// When the rules panic; the room is then in no defined state and is loaded again.
     pub fn resolve(&mut self, held: &Held, void: Option<&str>) -> Verdict {
-        self.seq += 1;
+        self.seq = self.seq.saturating_add(1);
         self.marks.insert(held.stamp.incarnation, (held.stamp.ordinal, held.stamp.moment));
         let mut verdict = self.blank(held);
         let Some(kind) = &held.kind else {

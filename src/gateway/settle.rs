@@ -1,6 +1,6 @@
 //! The way in: pending events settle, leave as flushes, and are acknowledged.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::core::{Action, Core};
@@ -39,9 +39,11 @@ pub(super) struct ShardOut {
     watermark: Moment,
     ordinal: u64,
     pending: Vec<PendingEvent>,
-    in_flight: Option<Arc<Flush>>,
+    pub(super) in_flight: Option<Arc<Flush>>,
     /// Sessions whose Open is in the flush in flight.
-    opening: Vec<u64>,
+    pub(super) opening: Vec<u64>,
+    /// Sessions that are gone, and whose damaged room was not told.
+    pub(super) owed: BTreeMap<RoomId, BTreeSet<u64>>,
     /// A worker waits for this watermark.
     probed: Moment,
 }
@@ -63,7 +65,7 @@ impl ShardOut {
 
     /// The lowest stamp that is not promised away.
     pub(super) fn first_free_ns(&self) -> u64 {
-        if self.number == 0 { 0 } else { self.watermark.ns + 1 }
+        if self.number == 0 { 0 } else { self.watermark.ns.saturating_add(1) }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -72,6 +74,7 @@ impl ShardOut {
 
     pub(super) fn fence(&mut self) {
         self.fenced = true;
+        self.owed.clear();
         self.pending.clear();
         self.in_flight = None;
     }
@@ -182,6 +185,7 @@ impl Core {
         for out in &mut self.shards {
             out.probed = out.probed.max(out.watermark.plus(1));
         }
+        self.tell_owed();
     }
 
     /// The answer to [`Action::Register`].
@@ -217,6 +221,7 @@ impl Core {
             }
             // A journal that has less than it confirmed: this incarnation's promises are void.
             Appended::Gap { .. } | Appended::Fenced => self.fence(flush.shard),
+            Appended::Refused(rooms) => self.refused(flush, rooms),
         }
     }
 
@@ -225,7 +230,7 @@ impl Core {
         let Some(session) = self.sessions.get_mut(&number) else { return };
         let top = heads.iter().find(|head| head.room == session.room).map_or(0, |head| head.top.ns);
         session.opened = true;
-        session.floor_ns = now_ns.max(top + 1);
+        session.floor_ns = now_ns.max(top.saturating_add(1));
         let waiting = std::mem::take(&mut session.waiting);
         let closed = matches!(session.view, View::Closed);
         for (kind, arrival) in waiting {

@@ -34,6 +34,7 @@ pub(super) enum Call {
     Fence { shard: ShardId, lease: Lease, gateway: Incarnation },
     Death { shard: ShardId, lease: Lease, gateway: Incarnation, entry: FlushEntry },
     EndRoom { shard: ShardId, lease: Lease, room: RoomId, seq: u64 },
+    Attempt { shard: ShardId, lease: Lease, room: RoomId, lane: u64 },
 }
 
 pub(super) enum Answer {
@@ -51,6 +52,7 @@ pub(super) enum Answer {
     Fenced(Leased<GatewayRecord>),
     Death(Leased<()>),
     RoomEnded(Leased<bool>),
+    Attempted(Leased<u32>),
     Nothing,
 }
 
@@ -161,6 +163,12 @@ impl World {
                 self.trace(|| format!("death of {gateway:?} in {}: {answer:?}", entry.room));
                 self.ring(bell);
                 Answer::Death(answer)
+            }
+            Call::Attempt { shard, lease, room, lane } => {
+                let answer = self.store.attempt(*shard, *lease, room, *lane)?;
+                self.trace(|| format!("attempt at the next event of {room}: {answer:?}"));
+                self.ledger.count("resolved alone");
+                Answer::Attempted(answer)
             }
             Call::EndRoom { shard, lease, room, seq } => {
                 let answer = self.store.end_room(*shard, *lease, room, *seq)?;

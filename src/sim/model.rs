@@ -208,7 +208,7 @@ impl World {
                 self.bells.extend(bell);
             }
             Appended::Fenced => gateway.fenced = true,
-            Appended::Gap { .. } => self.wrong = Some("a gap in the flushes"),
+            Appended::Gap { .. } | Appended::Refused(_) => self.wrong = Some("a gap in the flushes"),
         }
     }
 

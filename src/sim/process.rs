@@ -296,6 +296,7 @@ impl World {
             WorkerAction::Death { shard, lease, gateway, entry } => {
                 self.call(pid, Call::Death { shard, lease, gateway, entry });
             }
+            WorkerAction::Attempt { shard, lease, room, lane } => self.call(pid, Call::Attempt { shard, lease, room, lane }),
             WorkerAction::EndRoom { shard, lease, room, seq } => self.call(pid, Call::EndRoom { shard, lease, room, seq }),
             WorkerAction::Count(_) => {}
             WorkerAction::Complain(text) => {
@@ -319,6 +320,9 @@ impl World {
             }
             (Call::Fence { shard, lease, .. }, Answer::Fenced(answer)) => core.fenced(*shard, *lease, &answer, now),
             (Call::Death { shard, .. }, Answer::Death(answer)) => core.death_written(*shard, &answer),
+            (Call::Attempt { shard, room, lane, .. }, Answer::Attempted(answer)) => {
+                core.attempted(*shard, room, *lane, &answer, now);
+            }
             (Call::EndRoom { shard, room, .. }, Answer::RoomEnded(answer)) => core.room_ended(*shard, room, &answer, now),
             (Call::Release { .. } | Call::Publish(..), Answer::Nothing) => {}
             _ => unreachable!("an answer to another question"),

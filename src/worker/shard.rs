@@ -9,6 +9,7 @@
 mod commits;
 mod gateways;
 mod rooms;
+mod suspects;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -17,9 +18,10 @@ use self::gateways::Gateway;
 use super::core::{Action, Shared};
 use super::job::{Done, DoneOutcome, Job, Loaded, Loading, RULES_FAILED, Resolving, Tally, death_entry};
 use super::lane::{Lane, Phase};
+use crate::engine::Held;
 use crate::journal::{Bell, Commit, Committed, FlushEntry, GatewayRecord, Lease, RoomCommit, StoredRoom, Survey};
 use crate::limits::{COMMIT_VERDICTS_MAX, RESOLVE_EVENTS_MAX, SHARD_BELLS_MAX};
-use crate::types::{Incarnation, Moment, RoomId, ShardId, StreamId};
+use crate::types::{EventKind, Incarnation, Moment, RoomId, ShardId, StreamId};
 use crate::wire::{entry, push};
 
 /// How often rooms and gateways are looked through for what no event shows, in nanoseconds.
@@ -53,6 +55,7 @@ pub(super) struct Shard {
     /// Stored rooms that are not in memory yet.
     pub(super) adopt: VecDeque<RoomId>,
     pub(super) releasing: bool,
+    pub(super) quarantined: usize,
     checked_at_ns: u64,
     announce: bool,
 }
@@ -73,6 +76,7 @@ impl Shard {
             tally: Tally::default(),
             adopt: VecDeque::new(),
             releasing: false,
+            quarantined: 0,
             checked_at_ns: 0,
             announce: true,
         }
@@ -91,7 +95,7 @@ impl Shard {
             // Too much came in meanwhile: what was missed is in the journal, and the gap will show.
             State::Surveying { buffer } => buffer.clear(),
             State::Live => {
-                if bell.append == self.append + 1 {
+                if bell.append == self.append.saturating_add(1) {
                     self.apply(bell, shared);
                 } else if bell.append > self.append {
                     self.subscribed(shared);
@@ -200,8 +204,7 @@ impl Shard {
         let gateways = &self.gateways;
         let watermark_of = |g: Incarnation| gateways.get(&g).map_or(Moment::default(), |g| g.watermark);
         if lane.can_resolve() && !self.releasing && lane.hold.releasable(watermark_of) {
-            lane.queued = true;
-            shared.enqueue_lane(self.id, room.clone());
+            shared.enqueue_lane(self.id, room, lane);
         }
         let waits = lane.hold.waits_for(watermark_of);
         if lane.hold.is_empty() {
@@ -218,19 +221,32 @@ impl Shard {
 
     /// A permit is there: the lane's next batch, unless nothing is proven any more.
     pub(super) fn start(&mut self, room: &RoomId) -> Option<Job> {
+        self.lanes.get_mut(room)?.queued = false;
+        self.take(room, false)
+    }
+
+    /// The lane's next batch, or its next event `alone`.
+    fn take(&mut self, room: &RoomId, alone: bool) -> Option<Job> {
         let lane = self.lanes.get_mut(room)?;
-        lane.queued = false;
         if !lane.can_resolve() || self.releasing {
             return None;
         }
         let gateways = &self.gateways;
-        let events = lane.hold.release(RESOLVE_EVENTS_MAX, |g| gateways.get(&g).map_or(Moment::default(), |g| g.watermark));
+        let most = if alone { 1 } else { RESOLVE_EVENTS_MAX };
+        let mut events = lane.hold.release(most, |g| gateways.get(&g).map_or(Moment::default(), |g| g.watermark));
+        if alone {
+            // What came in with it may wait; a death, which is released whole, is resolved whole.
+            let acts = |held: &Held| matches!(held.kind, None | Some(EventKind::Data(_) | EventKind::Open { .. }));
+            let first = events.iter().position(acts).unwrap_or(events.len()).max(1).min(events.len());
+            lane.hold.take_back(events.drain(first..));
+        }
         if events.is_empty() {
             return None;
         }
         let room_state = lane.room.take()?;
         lane.phase = Phase::Busy;
-        let snapshot = lane.snapshot_due(room_state.seq() + events.len() as u64);
+        // A suspect is asked for no more than its decision.
+        let snapshot = !alone && lane.snapshot_due(room_state.seq() + events.len() as u64);
         let poisoned = lane.poisoned.clone();
         Some(Job::Resolve(Resolving {
             shard: self.id,
@@ -241,6 +257,7 @@ impl Shard {
             events,
             poisoned,
             snapshot,
+            watched: alone || lane.watched.is_some(),
         }))
     }
 
@@ -269,3 +286,11 @@ impl Shard {
 #[cfg(test)]
 #[path = "shard_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "suspect_tests.rs"]
+mod suspect_tests;
+
+#[cfg(test)]
+#[path = "hostile_tests.rs"]
+mod hostile_tests;

@@ -12,4 +12,5 @@ mod resume;
 mod road;
 mod stream;
 mod support;
+mod suspects;
 mod workers;
