@@ -7,11 +7,13 @@ mod process;
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::str::FromStr;
+use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
+use lasthit::testing::{Proxy, Upstream};
 use tempfile::TempDir;
 
-use crate::limits::SPAWN_MAX;
+use crate::limits::{DELAY_MS_MAX, SPAWN_MAX};
 use process::Process;
 
 /// What to start.
@@ -25,7 +27,19 @@ pub(crate) enum Spawn {
         gateways: u16,
         /// How many workers.
         workers: u16,
+        /// How much later everything between the first gateway and Redis arrives, in either direction.
+        delay: Option<Duration>,
     },
+}
+
+impl Spawn {
+    /// How many processes of lasthit's.
+    fn roles(self) -> u16 {
+        match self {
+            Self::Serve => 1,
+            Self::Redis { gateways, workers, .. } => gateways + workers,
+        }
+    }
 }
 
 impl FromStr for Spawn {
@@ -35,9 +49,17 @@ impl FromStr for Spawn {
         if text == "serve" {
             return Ok(Self::Serve);
         }
-        let (mut gateways, mut workers) = (None, None);
+        let (mut gateways, mut workers, mut delay) = (None, None, None);
         for part in text.split(',') {
             let (what, count) = part.split_once('=').unwrap_or((part, ""));
+            if what == "delay" {
+                let millis = count.strip_suffix("ms").and_then(|ms| ms.parse().ok()).filter(|ms| (1..=DELAY_MS_MAX).contains(ms));
+                let millis = millis.ok_or_else(|| format!("spawn {part:?}: use 1 to {DELAY_MS_MAX} ms, as in delay=20ms"))?;
+                if delay.replace(Duration::from_millis(millis)).is_some() {
+                    return Err(format!("spawn {text:?} gives delay twice"));
+                }
+                continue;
+            }
             let slot = match what {
                 "gateways" => &mut gateways,
                 "workers" => &mut workers,
@@ -49,7 +71,7 @@ impl FromStr for Spawn {
                 return Err(format!("spawn {text:?} gives {what} twice"));
             }
         }
-        Ok(Self::Redis { gateways: gateways.unwrap_or(1), workers: workers.unwrap_or(1) })
+        Ok(Self::Redis { gateways: gateways.unwrap_or(1), workers: workers.unwrap_or(1), delay })
     }
 }
 
@@ -59,6 +81,12 @@ pub(crate) struct Fleet {
     /// In the order of their start; they end in the reverse one.
     processes: Vec<Process>,
     urls: Vec<String>,
+    /// Where the workers' metrics are.
+    metrics: Vec<String>,
+    /// Two for each role that is to be started.
+    ports: Vec<SocketAddr>,
+    /// The delayed gateway's way to Redis.
+    proxy: Option<Proxy>,
     dir: TempDir,
 }
 
@@ -72,7 +100,8 @@ impl Fleet {
     pub(crate) async fn start_with(spawn: Spawn, sweep_guard_us: Option<u64>) -> Result<Self> {
         let binary = binary::lasthit()?;
         let dir = tempfile::Builder::new().prefix("loadtest-").tempdir().context("no directory for logs and sockets")?;
-        let mut fleet = Self { processes: Vec::new(), urls: Vec::new(), dir };
+        let mut fleet =
+            Self { processes: Vec::new(), urls: Vec::new(), metrics: Vec::new(), ports: Vec::new(), proxy: None, dir };
         match fleet.start_all(&binary, spawn, sweep_guard_us).await {
             Ok(()) => Ok(fleet),
             Err(e) => {
@@ -87,7 +116,8 @@ impl Fleet {
     pub(crate) async fn start_peer(peer: &Path) -> Result<Self> {
         ensure!(peer.join("node_modules").is_dir(), "peer {} has no node_modules: run `npm install` there", peer.display());
         let dir = tempfile::Builder::new().prefix("loadtest-").tempdir().context("no directory for logs and sockets")?;
-        let mut fleet = Self { processes: Vec::new(), urls: Vec::new(), dir };
+        let mut fleet =
+            Self { processes: Vec::new(), urls: Vec::new(), metrics: Vec::new(), ports: Vec::new(), proxy: None, dir };
         match fleet.start_all_of_peer(peer).await {
             Ok(()) => Ok(fleet),
             Err(e) => {
@@ -116,7 +146,8 @@ impl Fleet {
     async fn start_all(&mut self, binary: &Path, spawn: Spawn, sweep_guard_us: Option<u64>) -> Result<()> {
         let guard = sweep_guard_us.map(|us| us.to_string());
         let guard: Vec<&str> = guard.iter().flat_map(|us| ["--sweep-guard-us", us]).collect();
-        let Spawn::Redis { gateways, workers } = spawn else {
+        self.ports = free_ports(2 * spawn.roles())?;
+        let Spawn::Redis { gateways, workers, delay } = spawn else {
             self.start_role(binary, "serve", "serve", &guard, true)?;
             return self.ready().await;
         };
@@ -124,24 +155,30 @@ impl Fleet {
         self.processes.push(Process::redis(self.dir.path(), &socket)?);
         self.ready().await?;
         let redis = format!("unix://{}", socket.display());
+        if let Some(delay) = delay {
+            let proxy = Proxy::start(Upstream::Unix(socket)).context("no proxy for the delayed gateway")?;
+            proxy.delay(delay, delay);
+            self.proxy = Some(proxy);
+        }
         for n in 1..=workers {
             self.start_role(binary, "worker", &format!("worker-{n}"), &["--redis", &redis], false)?;
         }
         for n in 1..=gateways {
-            let args = [&["--redis", &redis], &guard[..]].concat();
+            let way = self.proxy.as_ref().filter(|_| n == 1).map_or_else(|| redis.clone(), Proxy::url);
+            let args = [&["--redis", &way], &guard[..]].concat();
             self.start_role(binary, "gateway", &format!("gateway-{n}"), &args, true)?;
         }
         self.ready().await
     }
 
     fn start_role(&mut self, binary: &Path, role: &str, name: &str, args: &[&str], listens: bool) -> Result<()> {
-        // Both ports are taken before either is let go, so that they differ.
-        let taken = [TcpListener::bind("127.0.0.1:0")?, TcpListener::bind("127.0.0.1:0")?];
-        let [admin, listen] = [taken[0].local_addr()?, taken[1].local_addr()?];
-        drop(taken);
+        let (Some(admin), Some(listen)) = (self.ports.pop(), self.ports.pop()) else { bail!("{name} has no ports left") };
         let (admin_text, listen_text) = (admin.to_string(), listen.to_string());
         let mut all = vec![role, "--admin", &admin_text];
         all.extend_from_slice(args);
+        if role != "gateway" {
+            self.metrics.push(admin_text.clone());
+        }
         if listens {
             all.extend(["--listen", &listen_text]);
             self.urls.push(url(listen));
@@ -162,6 +199,11 @@ impl Fleet {
         &self.urls
     }
 
+    /// Where the workers' metrics are.
+    pub(crate) fn metrics(&self) -> &[String] {
+        &self.metrics
+    }
+
     /// What the processes said last, for when something went wrong.
     pub(crate) fn logs(&mut self) -> String {
         let logs: Vec<String> = self.processes.iter_mut().map(Process::log).collect();
@@ -180,6 +222,12 @@ impl Fleet {
     }
 }
 
+/// Ports that nobody has. All are taken before any is let go, so that they differ.
+fn free_ports(count: u16) -> Result<Vec<SocketAddr>> {
+    let taken: Vec<TcpListener> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0")).collect::<Result<_, _>>()?;
+    Ok(taken.iter().map(TcpListener::local_addr).collect::<Result<_, _>>()?)
+}
+
 fn url(address: SocketAddr) -> String {
     format!("ws://{address}")
 }
@@ -191,9 +239,13 @@ mod tests {
     #[test]
     fn what_to_start_is_parsed() {
         assert_eq!("serve".parse(), Ok(Spawn::Serve));
-        assert_eq!("gateways=2,workers=3".parse(), Ok(Spawn::Redis { gateways: 2, workers: 3 }));
-        assert_eq!("workers=3".parse(), Ok(Spawn::Redis { gateways: 1, workers: 3 }));
-        for bad in ["", "gateways", "gateways=0", "gateways=65", "workers=-1", "serve,workers=1", "gateways=1,gateways=2"] {
+        assert_eq!("gateways=2,workers=3".parse(), Ok(Spawn::Redis { gateways: 2, workers: 3, delay: None }));
+        assert_eq!("workers=3".parse(), Ok(Spawn::Redis { gateways: 1, workers: 3, delay: None }));
+        let delay = Some(Duration::from_millis(20));
+        assert_eq!("gateways=2,workers=1,delay=20ms".parse(), Ok(Spawn::Redis { gateways: 2, workers: 1, delay }));
+        for bad in
+            ["", "gateways", "gateways=0", "gateways=65", "workers=-1", "serve,workers=1", "gateways=1,gateways=2", "delay=20"]
+        {
             assert!(bad.parse::<Spawn>().is_err(), "{bad}");
         }
     }
