@@ -1,5 +1,6 @@
 //! A connection to a server that is looked at whenever the connection is made, and made again when it broke.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use redis::aio::MultiplexedConnection;
@@ -9,7 +10,8 @@ use tokio::sync::{Mutex, watch};
 use super::super::JournalError;
 use super::connect::{self, Found, Wanted};
 use super::error::{breaks, journal_error};
-use crate::limits::{REDIS_CONNECT_TIMEOUT, REDIS_RESPONSE_TIMEOUT};
+use super::scripts::{self, Call};
+use crate::limits::{REDIS_CONNECT_TIMEOUT, REDIS_RESPONSE_TIMEOUT, REPLICAS_TIMEOUT};
 
 /// One connection for all who share the link, sent to in turn and answered in turn.
 pub(super) struct Link {
@@ -32,6 +34,15 @@ pub(super) struct Live {
     pub(super) connection: MultiplexedConnection,
     pub(super) found: Found,
     number: u64,
+    waits: Arc<Waits>,
+}
+
+/// Waits for replicas on one connection: one at a time, since it holds up what is behind it, and each for all steps that
+/// were answered before it began.
+struct Waits {
+    begun: AtomicU64,
+    /// The number of the last that ended, and how.
+    ended: Mutex<(u64, Result<(), JournalError>)>,
 }
 
 impl Link {
@@ -63,7 +74,8 @@ impl Link {
             *made += 1;
             number = *made;
         });
-        Ok(live.insert(Live { connection, found, number }).clone())
+        let waits = Arc::new(Waits { begun: AtomicU64::new(0), ended: Mutex::new((0, Ok(()))) });
+        Ok(live.insert(Live { connection, found, number, waits }).clone())
     }
 
     async fn connect(&self) -> Result<(MultiplexedConnection, Found), JournalError> {
@@ -92,6 +104,30 @@ impl Link {
             }
             journal_error(&error)
         })
+    }
+
+    /// Comes back when the replicas have everything that was answered on this connection before. (On this one: another may
+    /// lead to a server that has never seen it.) `mark` is a call of [`CONFIRM`](super::scripts::CONFIRM).
+    pub(super) async fn confirm(&self, live: &mut Live, mark: &Call) -> Result<(), JournalError> {
+        let waits = live.waits.clone();
+        let before = waits.begun.load(Ordering::Acquire);
+        let mut ended = waits.ended.lock().await;
+        if ended.0 <= before {
+            let number = waits.begun.fetch_add(1, Ordering::AcqRel) + 1;
+            *ended = (number, self.wait(live, mark).await);
+        }
+        ended.1.clone()
+    }
+
+    async fn wait(&self, live: &mut Live, mark: &Call) -> Result<(), JournalError> {
+        let wanted = live.found.replicas;
+        let answer = scripts::wait(mark, wanted, REPLICAS_TIMEOUT, &mut live.connection).await;
+        match self.judge(live, answer)? {
+            confirmed if confirmed >= wanted => Ok(()),
+            confirmed => Err(JournalError::Unreachable(format!(
+                "{confirmed} of {wanted} replicas confirmed a step within {REPLICAS_TIMEOUT:?}: sent again until they do"
+            ))),
+        }
     }
 
     fn drop_broken(&self, broken: &Live, error: &RedisError) {

@@ -25,12 +25,12 @@ use super::{
     Appended, Bell, Commit, Committed, Flush, FlushEntry, GatewayRecord, Journal, JournalError, Lease, Leased, RoomHead, Signals,
     StoredRoom, Survey, VerdictPage, WorkerRecord, check,
 };
-use crate::limits::{REPLICAS_TIMEOUT, REPLICATED_CONNECTIONS};
+use crate::limits::REPLICATED_CONNECTIONS;
 use crate::types::{Incarnation, RoomId, ShardId, StreamId};
 use connect::Wanted;
 pub use durability::Durability;
 use keys::{Keys, ShardKeys};
-use link::{Link, Live};
+use link::Link;
 use scripts::{CONFIRM, Call, PING};
 
 /// How to use a Redis server.
@@ -143,22 +143,9 @@ impl RedisJournal {
         let mut live = link.live().await?;
         let answer = call.send(&mut live.connection).await;
         let answer = link.judge(&live, answer)?;
-        self.confirm(shard, link, &mut live).await?;
-        Ok(answer)
-    }
-
-    /// On the connection of the step: another may lead to a server that has never seen it.
-    async fn confirm(&self, shard: ShardId, link: &Link, live: &mut Live) -> Result<(), JournalError> {
         let mut mark = Call::new(&CONFIRM, 1, 0, 64);
         mark.text(&self.keys().shard(shard).confirm);
-        let wanted = live.found.replicas;
-        let answer = scripts::wait(&mark, wanted, REPLICAS_TIMEOUT, &mut live.connection).await;
-        match link.judge(live, answer)? {
-            confirmed if confirmed >= wanted => Ok(()),
-            confirmed => Err(JournalError::Unreachable(format!(
-                "{confirmed} of {wanted} replicas confirmed a step within {REPLICAS_TIMEOUT:?}: sent again until they do"
-            ))),
-        }
+        link.confirm(&mut live, &mark).await.map(|()| answer)
     }
 }
 
