@@ -67,6 +67,27 @@ fn one_with_another_number_of_shards() {
     assert!(line.contains('5') && line.contains('8'), "{line}");
 }
 
+#[test]
+fn one_that_keeps_less_than_is_wanted() {
+    let redis = redis(&["--appendonly", "yes"]);
+    for role in [&["gateway", "--listen", "127.0.0.1:0", "--admin", "none"][..], &["worker"]] {
+        for (level, fix) in [("disk", "CONFIG SET appendfsync always"), ("replicated", "CONFIG SET min-replicas-to-write 1")] {
+            let flags = ["--redis", &redis.url(), "--durability", level];
+            let line = Process::start(&[role, &flags].concat(), &[]).fails(1);
+            assert!(line.contains(&format!("durability {level} needs")) && line.contains(fix), "{line}");
+        }
+    }
+    let _gateway = Gateway::on(&redis, &[]);
+}
+
+#[test]
+fn one_whose_deployment_has_another_durability() {
+    let redis = redis(&["--appendonly", "yes", "--appendfsync", "always"]);
+    let _gateway = Gateway::on(&redis, &["--durability", "disk"]);
+    let line = Process::start(&["worker", "--redis", &redis.url()], &[]).fails(1);
+    assert!(line.contains("has durability disk") && line.contains("--durability disk"), "{line}");
+}
+
 /// A server that speaks just enough to say its version. Ends with the test's process.
 fn fake_redis(version: &'static str) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").expect("bound");
