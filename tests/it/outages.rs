@@ -136,6 +136,19 @@ async fn lost_to_a_replica() {
     running.recovers(&second).await;
 }
 
+#[tokio::test]
+async fn without_its_replica_for_a_while() {
+    let redis = RedisServer::start_tcp(&["--min-replicas-to-write", "1"]).expect("redis");
+    let mut replica = redis.replica(&[]).expect("a replica");
+    let mut running = Running::on(&redis, &["--durability", "replicated"]).await;
+    running.act().await;
+    replica.kill().expect("killed");
+    running.act().await;
+    running.are_not_ready("replicas");
+    replica.restart().expect("started again");
+    running.recovers(&redis).await;
+}
+
 /// The old primary lives on where it was, and its connections with it.
 #[tokio::test]
 async fn demoted_behind_a_path_that_leads_elsewhere() {

@@ -23,7 +23,7 @@ pub(super) fn journal_error(error: &RedisError) -> JournalError {
     match error.code().unwrap_or_default() {
         "LOADING" => JournalError::Unreachable("redis is loading its data".into()),
         "BUSY" => JournalError::Unreachable("redis is busy with a script of somebody".into()),
-        "TRYAGAIN" | "CLUSTERDOWN" => JournalError::Unreachable(text),
+        "TRYAGAIN" | "CLUSTERDOWN" | "UNBLOCKED" => JournalError::Unreachable(text),
         "NOAUTH" | "WRONGPASS" => login(said),
         "NOPERM" => refused("redis user may not do this: give it ~<prefix>:* &<prefix>:* +@all -@dangerous +info"),
         "READONLY" => refused("redis is a read-only replica: give the url of the primary"),
@@ -58,11 +58,18 @@ mod tests {
     #[test]
     fn errors_are_sorted_by_what_to_do_about_them() {
         let sorted = |code: &str| journal_error(&::redis::make_extension_error(code.into(), Some("said".into())));
-        for code in ["LOADING", "BUSY", "TRYAGAIN", "CLUSTERDOWN"] {
+        for code in ["LOADING", "BUSY", "TRYAGAIN", "CLUSTERDOWN", "UNBLOCKED"] {
             assert!(matches!(sorted(code), JournalError::Unreachable(_)), "{code}");
         }
         for code in ["NOAUTH", "WRONGPASS", "NOPERM", "READONLY", "OOM", "MISCONF", "MASTERDOWN", "NOREPLICAS"] {
             assert!(matches!(sorted(code), JournalError::Refused(why) if why.contains(": ")), "{code}");
+        }
+        for code in ["READONLY", "NOREPLICAS", "LOADING", "UNBLOCKED"] {
+            let error = ::redis::make_extension_error(code.into(), None);
+            assert!(breaks(&error), "{code}: the server is not what it was");
+        }
+        for code in ["OOM", "NOPERM", "BUSY", "ERR"] {
+            assert!(!breaks(&::redis::make_extension_error(code.into(), None)), "{code}: another connection is no better");
         }
         for code in ["LASTHIT", "ERR", "WRONGTYPE", "CROSSSLOT"] {
             assert!(matches!(sorted(code), JournalError::Unexpected(_)), "{code}");
