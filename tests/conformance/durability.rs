@@ -46,8 +46,7 @@ async fn a_server_must_be_set_up_for_the_level() {
     let level = Some(Durability::Replicated);
     refuses(connect(&server.url(), level).await, &["CONFIG SET min-replicas-to-write 1"]);
     tell(&server, &["CONFIG", "SET", "min-replicas-to-write", "1"]);
-    // The server itself refuses to write the deployment's record.
-    refuses(connect(&server.url(), level).await, &["fewer replicas than min-replicas-to-write"]);
+    refuses(connect(&server.url(), level).await, &["needs 1 connected replicas", "bring them up"]);
     let _replica = server.replica(&[]).expect("a replica");
     connect(&server.url(), level).await.expect("fit");
 }
