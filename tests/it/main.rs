@@ -8,6 +8,7 @@ mod gateways;
 mod input;
 mod messages;
 mod operating;
+mod outages;
 mod redis;
 mod resume;
 mod road;

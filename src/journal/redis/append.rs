@@ -40,7 +40,11 @@ impl RedisJournal {
 
         // A bare flush long after the one before is a heartbeat: nobody waits for it.
         let silent = Duration::from_nanos(flush.watermark.ns.saturating_sub(flush.previous.ns));
-        let answer = if rooms == 0 && silent >= HEADS_INTERVAL { self.send(&call).await? } else { self.announce(call).await? };
+        let answer = if rooms == 0 && silent >= HEADS_INTERVAL {
+            self.send_confirmed(flush.shard, &call).await?
+        } else {
+            self.announce(flush.shard, call).await?
+        };
         let mut reply = Reply::new("append", answer)?;
         let appended = match reply.parse::<u8>()? {
             0 => Appended::Stored(flush.entries.iter().map(|e| reply.head(&e.room)).collect::<Result<_, _>>()?),
@@ -90,7 +94,6 @@ impl RedisJournal {
             0 => Ok(Leased::Done(())),
             1 => Ok(Leased::Lost),
             2 => Err(check::not_fenced(gateway, shard)),
-            3 => Err(check::no_room(&entry.room)),
             other => Err(JournalError::Unexpected(format!("reply to death: code {other}"))),
         }
     }

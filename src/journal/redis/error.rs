@@ -23,7 +23,7 @@ pub(super) fn journal_error(error: &RedisError) -> JournalError {
     match error.code().unwrap_or_default() {
         "LOADING" => JournalError::Unreachable("redis is loading its data".into()),
         "BUSY" => JournalError::Unreachable("redis is busy with a script of somebody".into()),
-        "TRYAGAIN" | "CLUSTERDOWN" => JournalError::Unreachable(text),
+        "TRYAGAIN" | "CLUSTERDOWN" | "UNBLOCKED" => JournalError::Unreachable(text),
         "NOAUTH" | "WRONGPASS" => login(said),
         "NOPERM" => refused("redis user may not do this: give it ~<prefix>:* &<prefix>:* +@all -@dangerous +info"),
         "READONLY" => refused("redis is a read-only replica: give the url of the primary"),
@@ -38,6 +38,16 @@ pub(super) fn journal_error(error: &RedisError) -> JournalError {
     }
 }
 
+/// Whether the connection that an error came by is of no more use: it broke, it went silent, or the server behind it is
+/// not the one it was.
+pub(super) fn breaks(error: &RedisError) -> bool {
+    const CHANGED: [&str; 7] = ["LOADING", "MASTERDOWN", "NOAUTH", "NOREPLICAS", "READONLY", "UNBLOCKED", "WRONGPASS"];
+    error.is_io_error()
+        || error.is_timeout()
+        || error.is_connection_dropped()
+        || error.code().is_some_and(|c| CHANGED.contains(&c))
+}
+
 fn login(said: &str) -> JournalError {
     let said = if said.is_empty() { "authentication failed" } else { said };
     JournalError::Refused(format!("redis does not accept user or password: check them in the url (redis said: {said})"))
@@ -50,11 +60,18 @@ mod tests {
     #[test]
     fn errors_are_sorted_by_what_to_do_about_them() {
         let sorted = |code: &str| journal_error(&::redis::make_extension_error(code.into(), Some("said".into())));
-        for code in ["LOADING", "BUSY", "TRYAGAIN", "CLUSTERDOWN"] {
+        for code in ["LOADING", "BUSY", "TRYAGAIN", "CLUSTERDOWN", "UNBLOCKED"] {
             assert!(matches!(sorted(code), JournalError::Unreachable(_)), "{code}");
         }
         for code in ["NOAUTH", "WRONGPASS", "NOPERM", "READONLY", "OOM", "MISCONF", "MASTERDOWN", "NOREPLICAS"] {
             assert!(matches!(sorted(code), JournalError::Refused(why) if why.contains(": ")), "{code}");
+        }
+        for code in ["READONLY", "NOREPLICAS", "LOADING", "UNBLOCKED"] {
+            let error = ::redis::make_extension_error(code.into(), None);
+            assert!(breaks(&error), "{code}: the server is not what it was");
+        }
+        for code in ["OOM", "NOPERM", "BUSY", "ERR"] {
+            assert!(!breaks(&::redis::make_extension_error(code.into(), None)), "{code}: another connection is no better");
         }
         for code in ["LASTHIT", "ERR", "CROSSSLOT"] {
             assert!(matches!(sorted(code), JournalError::Unexpected(_)), "{code}");

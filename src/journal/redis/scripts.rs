@@ -2,8 +2,9 @@
 
 use std::fmt::Display;
 use std::sync::LazyLock;
+use std::time::Duration;
 
-use redis::aio::ConnectionManager;
+use redis::aio::MultiplexedConnection;
 use redis::{Cmd, ErrorKind, Pipeline, RedisError, RedisResult, RedisWrite, Script, ServerErrorKind, Value, cmd};
 
 macro_rules! scripts {
@@ -17,6 +18,7 @@ scripts! {
     ATTEMPT = "attempt",
     CLAIM = "claim",
     COMMIT = "commit",
+    CONFIRM = "confirm",
     DEATH = "death",
     DEPLOYMENT = "deployment",
     END_ROOM = "end_room",
@@ -24,6 +26,7 @@ scripts! {
     HEADS = "heads",
     HEARTBEAT = "heartbeat",
     LOAD = "load",
+    PING = "ping",
     REGISTER = "register",
     RELEASE = "release",
     SURVEY = "survey",
@@ -56,7 +59,7 @@ impl Call {
     }
 
     /// Sends it; a server that does not have the script gets it first.
-    pub(super) async fn send(&self, connection: &mut ConnectionManager) -> RedisResult<Value> {
+    pub(super) async fn send(&self, connection: &mut MultiplexedConnection) -> RedisResult<Value> {
         match answer(connection.send_packed_command(&self.cmd).await) {
             Err(error) if is_unknown(&error) => {
                 self.script.load_async(connection).await?;
@@ -69,7 +72,7 @@ impl Call {
     /// The same for a script that publishes. Redis writes to its clients in the reverse of the order in which it first had
     /// something for them: behind a ping, whose answer is there before the script runs, whoever waits for what is
     /// published is woken before the caller, for whom the answer is bookkeeping.
-    pub(super) async fn announce(self, connection: &mut ConnectionManager) -> RedisResult<Value> {
+    pub(super) async fn announce(self, connection: &mut MultiplexedConnection) -> RedisResult<Value> {
         let Self { script, cmd: call } = self;
         let mut pipeline = Pipeline::with_capacity(2);
         pipeline.add_command(cmd("PING")).add_command(call);
@@ -92,8 +95,21 @@ fn second(replies: RedisResult<Vec<Value>>) -> RedisResult<Value> {
     answer(replies.map(|mut replies| replies.pop().unwrap_or(Value::Nil)))
 }
 
+/// Waits until everything that was done on this server so far has reached as many replicas. Tells how many have it when
+/// the time is over; `mark` is a call of [`CONFIRM`].
+pub(super) async fn wait(
+    mark: &Call,
+    replicas: u32,
+    patience: Duration,
+    connection: &mut MultiplexedConnection,
+) -> RedisResult<u32> {
+    // WAIT is documented to be about this connection's writes; that servers so far count its reads as well is not relied on.
+    mark.send(connection).await?;
+    cmd("WAIT").arg(replicas).arg(patience.as_millis()).query_async(connection).await
+}
+
 /// An error that came as a value is an error.
-pub(super) fn answer(reply: RedisResult<Value>) -> RedisResult<Value> {
+fn answer(reply: RedisResult<Value>) -> RedisResult<Value> {
     match reply? {
         Value::ServerError(error) => Err(error.into()),
         value => Ok(value),
