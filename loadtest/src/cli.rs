@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::fair::Dialect;
 use crate::frame::Encoding;
+use crate::part::Part;
 use crate::spawn::Spawn;
 
 /// Load, latency and audit runs against lasthit.
@@ -40,6 +41,9 @@ pub(crate) enum Command {
     /// idle, with others in the background, with hits in two pieces, and with several messages in one read. Exit code 0 when
     /// there is a curve, 2 when there is none, 130 when it was interrupted.
     Curve(CurveArgs),
+    /// The programs that `compare` starts
+    #[command(subcommand, hide = true)]
+    Part(Part),
 }
 
 /// What is varied, and for how long.

@@ -6,11 +6,13 @@
 mod audit;
 mod cli;
 mod client;
+mod compare;
 mod curve;
 mod fair;
 mod frame;
 mod limits;
 mod pace;
+mod part;
 mod plan;
 mod record;
 mod report;
@@ -53,6 +55,7 @@ fn main() -> ExitCode {
                 Command::Run(args) => run_command(args).await,
                 Command::Fair(args) => fair_command(args).await,
                 Command::Curve(args) => curve_command(args).await,
+                Command::Part(part) => part::run(part).await.map(|()| ExitCode::SUCCESS),
             }
         })
     });
