@@ -14,7 +14,7 @@ pub(crate) use floor::FloorFigures;
 #[derive(Debug, Subcommand)]
 pub(crate) enum Part {
     /// Sends every WebSocket message back
-    Echo,
+    Echo(echo::EchoArgs),
     /// Measures append to subscriber through Redis alone
     Floor(floor::FloorArgs),
     /// The floor's other half: from the appended entry to the publication
@@ -28,7 +28,7 @@ pub(crate) enum Part {
 /// Runs until its work is done, or until it is told to end.
 pub(crate) async fn run(part: Part) -> Result<()> {
     match part {
-        Part::Echo => echo::serve().await,
+        Part::Echo(args) => echo::serve(&args).await,
         Part::Floor(args) => floor::measure(&args).await,
         Part::FloorWorker(args) => floor::work(&args),
         Part::QueueProducer(args) => queue::produce(&args).await,

@@ -1,0 +1,116 @@
+//! With sockets: latency at 1,000 a second and the highest rate of every system, and the floor below them.
+
+use std::future::Future;
+use std::time::Duration;
+
+use anyhow::Result;
+
+use super::generator::Target;
+use super::install::Rivals;
+use super::ratios::{Figures, PEER_CONCURRENCIES};
+use super::{Pace, Teller};
+use crate::dialect::Dialect;
+use crate::part::FloorFigures;
+use crate::spawn::{Fleet, Spawn};
+
+/// Events a second when latency is measured.
+pub(super) const RATE: u32 = 1000;
+/// How long the floor may take beyond its entries.
+const FLOOR_TIME_MAX: Duration = Duration::from_secs(30);
+
+/// A system, and what is measured of it.
+struct System {
+    key: String,
+    what: String,
+    dialect: Dialect,
+    highest: bool,
+}
+
+pub(super) async fn measure(rivals: &Rivals, pace: Pace, figures: &mut Figures, teller: &mut Teller) -> Result<()> {
+    let own = |key: &str, what: &str, dialect, highest| System { key: key.to_owned(), what: what.to_owned(), dialect, highest };
+    let floor = teller.own("the Redis floor", floor(pace)).await?;
+    figures.insert("floor.p50_us".to_owned(), floor.p50_us);
+    figures.insert("floor.p99_us".to_owned(), floor.p99_us);
+
+    let echo = own("echo", "the bare echo", Dialect::Echo, true);
+    let measured = teller.own(&echo.what, echo.measure(Fleet::start_echo(), pace)).await?;
+    echo.keep(figures, measured, teller);
+    for (key, what, spawn, highest) in [
+        ("one_gateway", "lasthit on Redis, one gateway", Spawn::Redis { gateways: 1, workers: 1 }, false),
+        ("two_gateways", "lasthit on Redis, two gateways", Spawn::Redis { gateways: 2, workers: 1 }, true),
+        ("memory", "lasthit serve, in memory", Spawn::Serve, true),
+    ] {
+        let system = own(key, what, Dialect::Lasthit, highest);
+        let measured = teller.own(what, system.measure(Fleet::start(spawn), pace)).await?;
+        system.keep(figures, measured, teller);
+    }
+    if let Some(dir) = &rivals.ws_room {
+        let system = own("ws_room", "one ws process, rooms in its memory", Dialect::Peer, true);
+        if let Some(measured) = teller.rival(&system.what, system.measure(Fleet::start_script(dir, "ws-room.mjs"), pace)).await {
+            system.keep(figures, measured, teller);
+        }
+    }
+    if let Some(dir) = &rivals.bullmq {
+        for concurrency in PEER_CONCURRENCIES {
+            let what = format!("the usual stack, concurrency {concurrency}");
+            let system = own(&format!("peer_{concurrency}"), &what, Dialect::Peer, true);
+            let fleet = Fleet::start_peer_with(dir, concurrency);
+            if let Some(measured) = teller.rival(&what, system.measure(fleet, pace)).await {
+                system.keep(figures, measured, teller);
+            }
+        }
+    }
+    Ok(())
+}
+
+struct Measured {
+    p50_us: f64,
+    p99_us: f64,
+    highest: Option<super::generator::Highest>,
+}
+
+impl System {
+    async fn measure(&self, fleet: impl Future<Output = Result<Fleet>>, pace: Pace) -> Result<Measured> {
+        let mut fleet = fleet.await?;
+        let target = Target { dialect: self.dialect, urls: fleet.urls().to_vec() };
+        let measured = self.measure_at(&target, pace).await;
+        if measured.is_err() {
+            eprintln!("{}", fleet.logs());
+        }
+        fleet.end().await;
+        measured
+    }
+
+    async fn measure_at(&self, target: &Target, pace: Pace) -> Result<Measured> {
+        let calm = target.at(RATE, pace.latency).await?;
+        let highest = if self.highest { Some(target.highest(pace.knee).await?) } else { None };
+        Ok(Measured { p50_us: calm.latency_us.p50, p99_us: calm.latency_us.p99, highest })
+    }
+
+    fn keep(&self, figures: &mut Figures, measured: Measured, teller: &mut Teller) {
+        let mut keep = |figure: &str, value| figures.insert(format!("{}.{figure}", self.key), value);
+        keep("p50_us", measured.p50_us);
+        keep("p99_us", measured.p99_us);
+        if let Some(highest) = measured.highest {
+            keep("verdicts_per_s", highest.verdicts_per_s);
+            if highest.generator {
+                teller.note(format!("{}: its highest rate is the generator's, it may hold more", self.what));
+            }
+        }
+    }
+}
+
+async fn floor(pace: Pace) -> Result<FloorFigures> {
+    let mut fleet = Fleet::start_redis().await?;
+    let figures = floor_in(&mut fleet, pace).await;
+    fleet.end().await;
+    figures
+}
+
+async fn floor_in(fleet: &mut Fleet, pace: Pace) -> Result<FloorFigures> {
+    let redis = format!("unix://{}", fleet.redis_socket().display());
+    fleet.start_part("floor-worker", &["--redis", &redis]).await?;
+    let entries = (pace.latency.as_millis() * u128::from(RATE) / 1000).to_string();
+    let args = ["--redis", &redis, "--entries", &entries, "--rate", &RATE.to_string()];
+    fleet.run_part("floor", &args, pace.latency + FLOOR_TIME_MAX).await
+}
