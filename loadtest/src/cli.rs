@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::fair::Dialect;
-use crate::frame::Encoding;
+use crate::dialect::{Audience, Dialect};
+use crate::knee::Ramp;
+use crate::load::{Load, Pace};
 use crate::part::Part;
+use crate::plan::CONTENDERS;
 use crate::spawn::Spawn;
 
 /// Load, latency and audit runs against lasthit.
@@ -144,27 +146,81 @@ pub(crate) struct FairArgs {
 pub(crate) struct RunArgs {
     #[command(flatten)]
     pub(crate) target: Target,
+    /// What the gateways at --url speak
+    #[arg(long, value_enum, default_value_t = Dialect::Lasthit)]
+    pub(crate) dialect: Dialect,
     /// Sessions over all gateways
     #[arg(long, default_value_t = 50)]
     pub(crate) sessions: u32,
-    /// Rooms that the sessions are spread over, named load-0, load-1, ...
+    /// Rooms that the sessions are spread over: new ones each time
     #[arg(long, default_value_t = 10)]
     pub(crate) rooms: u32,
-    /// Actions a second over all sessions
-    #[arg(long, default_value_t = 1000)]
+    /// Actions a second over all sessions, whatever the answers do (open loop)
+    #[arg(long, default_value_t = 1000, conflicts_with_all = ["closed", "ramp"])]
     pub(crate) rate: u32,
-    /// How long actions are sent: 500ms, 10s, 2m
-    #[arg(long, default_value = "10s", value_parser = duration)]
-    pub(crate) duration: Duration,
+    /// Sends when the answer is there, instead of by a schedule: shows what a system carries, and hides how long it stalls
+    #[arg(long, conflicts_with = "ramp")]
+    pub(crate) closed: bool,
+    /// With --closed: actions of a session that wait for their answers at a time
+    #[arg(long, default_value_t = 1, value_name = "N", requires = "closed")]
+    pub(crate) outstanding: u32,
+    /// Finds the knee: the highest rate that holds --p99. FROM..TO, each rate twice the one before, or :1.5x, or :5000 more,
+    /// then halves what lies between the last two
+    #[arg(long, value_name = "FROM..TO[:STEP]")]
+    pub(crate) ramp: Option<Ramp>,
+    /// With --ramp: within what the slowest hundredth must be answered, from the intended send
+    #[arg(long, default_value = "50ms", value_parser = duration, value_name = "TIME", requires = "ramp")]
+    pub(crate) p99: Duration,
+    /// How long is sent before anything is measured; 2s, or 1s for each step of a ramp
+    #[arg(long, value_parser = duration, value_name = "TIME")]
+    pub(crate) warm_up: Option<Duration>,
+    /// How long is sent and measured (500ms, 10s, 2m); 10s, or 3s for each step of a ramp
+    #[arg(long, value_parser = duration, value_name = "TIME")]
+    pub(crate) duration: Option<Duration>,
     /// How long the last answers may take before they are lost
-    #[arg(long, default_value = "10s", value_parser = duration)]
+    #[arg(long, default_value = "10s", value_parser = duration, value_name = "TIME")]
     pub(crate) drain: Duration,
-    /// How the sessions speak
-    #[arg(long, value_enum, default_value_t = Encoding::Msgpack)]
-    pub(crate) encoding: Encoding,
+    /// Claims to one key
+    #[arg(long, default_value_t = CONTENDERS, value_name = "N")]
+    pub(crate) contenders: u32,
+    /// Bytes of a claim's arguments
+    #[arg(long, default_value_t = 64, value_name = "BYTES")]
+    pub(crate) payload_bytes: usize,
+    /// Who is told of a verdict
+    #[arg(long, value_enum, default_value_t = Audience::Sender)]
+    pub(crate) audience: Audience,
+    /// How late one of a hundred sends may leave: beyond that the generator was saturated, and there is no report
+    #[arg(long, default_value = "5ms", value_parser = duration, value_name = "TIME")]
+    pub(crate) lateness_max: Duration,
+    /// Shows no progress
+    #[arg(long, short)]
+    pub(crate) quiet: bool,
     /// Writes the report here as JSON
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
+}
+
+impl RunArgs {
+    /// What to measure.
+    pub(crate) fn load(&self, urls: Vec<String>) -> Load {
+        let seconds = |time: Option<Duration>, whole, step| {
+            time.unwrap_or(Duration::from_secs(if self.ramp.is_some() { step } else { whole }))
+        };
+        Load {
+            urls,
+            dialect: self.dialect,
+            sessions: self.sessions,
+            rooms: self.rooms,
+            pace: if self.closed { Pace::Closed { outstanding: self.outstanding } } else { Pace::Open { rate: self.rate } },
+            contenders: self.contenders,
+            payload_bytes: self.payload_bytes,
+            audience: self.audience,
+            warm_up: seconds(self.warm_up, 2, 1),
+            duration: seconds(self.duration, 10, 3),
+            drain: self.drain,
+            lateness_max: self.lateness_max,
+        }
+    }
 }
 
 /// Against what.
@@ -220,8 +276,8 @@ mod tests {
     fn a_whole_line() {
         let args = parse("loadtest run --url ws://a:1,ws://b:2/ --sessions 5 --rooms 2 --rate 9 --duration 500ms").expect("args");
         assert_eq!(args.target.url, ["ws://a:1", "ws://b:2"]);
-        assert_eq!((args.sessions, args.rooms, args.rate, args.duration), (5, 2, 9, Duration::from_millis(500)));
-        assert_eq!(args.encoding, Encoding::Msgpack);
+        assert_eq!((args.sessions, args.rooms, args.rate, args.duration), (5, 2, 9, Some(Duration::from_millis(500))));
+        assert_eq!(args.dialect, Dialect::Lasthit);
         assert!(parse("loadtest run --spawn gateways=2,workers=1").is_ok());
     }
 

@@ -73,14 +73,14 @@ impl Target {
         // At full load the answers do not come in time; their rate tells where to look. A generator that is saturated by a
         // closed loop has still told how many there were.
         let full = Load { warm_up: STEP_WARM_UP, ..self.load(Pace::Closed { outstanding: OUTSTANDING }, duration) };
-        let most = match measure(&full, &Progress::default(), pending()).await? {
+        let most = match measure(&full, &Progress::new(true), pending()).await? {
             Outcome::Done(report) => report.verdicts_per_s,
             other => bail!("no figures at full load: {}", told(&other)),
         };
         let [from, to] = RANGE.map(|share| rate(most * share));
         let ramp = Ramp::by_factor(from, to, FACTOR)?;
         let load = Load { warm_up: STEP_WARM_UP, ..self.load(Pace::Open { rate: from }, duration) };
-        let found = knee(&load, &ramp, P99_MAX, &Progress::default(), pending(), |_| {}).await?;
+        let found = knee(&load, &ramp, P99_MAX, &Progress::new(true), pending(), |_| {}).await?;
         let Knee { report, limit, .. } = found.context("interrupted")?;
         let report = report.with_context(|| format!("no rate from {from}/s on holds a p99 of {P99_MAX:?}"))?;
         Ok(Highest { verdicts_per_s: report.verdicts_per_s, generator: limit == Limit::Generator })
@@ -91,7 +91,7 @@ impl Target {
 async fn figures(load: &Load) -> Result<Report> {
     let mut last = String::new();
     for _ in 0..TRIES {
-        match measure(load, &Progress::default(), pending()).await? {
+        match measure(load, &Progress::new(true), pending()).await? {
             Outcome::Done(report) => match report.failure() {
                 None => return Ok(*report),
                 Some(failure) => bail!("{failure}"),

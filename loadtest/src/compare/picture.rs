@@ -30,7 +30,7 @@ struct Line {
 }
 
 /// An SVG, complete in itself.
-pub(super) fn draw(comparison: &Comparison) -> String {
+pub(crate) fn draw(comparison: &Comparison) -> String {
     let medians = comparison.medians();
     let panels = [
         ("Verdicts a second, p99 under 50 ms", "100 sessions in 20 rooms, ten contenders a contest", sockets(&medians, rate)),

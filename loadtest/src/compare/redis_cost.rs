@@ -95,8 +95,8 @@ async fn commands_per_event(fleet: &mut Fleet, pace: Pace) -> Result<f64> {
     let monitor = Monitor::start(&fleet.redis_socket())?;
     target.flat_out(pace.full / 2).await?;
     let sent = monitor.end()?.sent(&before, &after);
-    ensure!(report.sent > 0, "nothing was sent");
-    Ok(sent / report.sent as f64)
+    ensure!(report.audited > 0, "nothing was sent");
+    Ok(sent / report.audited as f64)
 }
 
 /// Growth of Redis' memory from before the rooms to after their events, all of them kept.

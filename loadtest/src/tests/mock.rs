@@ -16,6 +16,25 @@ use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 
 use crate::frame::Encoding;
 
+/// One message of a server's.
+pub(super) fn message(encoding: Encoding, value: &impl serde::Serialize) -> Message {
+    let mut out = Vec::new();
+    encoding.write(&mut out, value).expect("message");
+    match encoding {
+        Encoding::Json => Message::text(String::from_utf8(out).expect("json")),
+        Encoding::Msgpack => Message::binary(out),
+    }
+}
+
+/// What a client said; None for what is no message of this encoding.
+pub(super) fn payload(encoding: Encoding, message: &Message) -> Option<&[u8]> {
+    match (encoding, message) {
+        (Encoding::Json, Message::Text(text)) => Some(text.as_bytes()),
+        (Encoding::Msgpack, Message::Binary(bytes)) => Some(bytes),
+        _ => None,
+    }
+}
+
 /// What goes wrong, once, at the 50th action of 300.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fault {
@@ -106,9 +125,9 @@ async fn session(stream: TcpStream, fault: Fault, state: Arc<Mutex<State>>) {
     };
     let mut session = Session { encoding, room: room.to_owned(), name, told, fault, state };
     let welcome = json!({"t": "welcome", "session": session.name, "era": 1, "seq": told, "state": {"held": 0, "claims": {}}});
-    socket.send(encoding.write(&welcome).expect("welcome")).await.expect("send");
+    socket.send(message(encoding, &welcome)).await.expect("send");
     while let Some(Ok(message)) = socket.next().await {
-        let Ok(action) = encoding.read::<Value>(&message) else { continue };
+        let Some(action) = payload(encoding, &message).and_then(|bytes| encoding.read::<Value>(bytes).ok()) else { continue };
         let stalled_until = session.state.lock().expect("lock").stalled_until;
         if let Some(until) = stalled_until {
             sleep_until(until).await;
@@ -141,7 +160,7 @@ impl Session {
         let (id, contest) = (text("id"), text("contest"));
         if faulty && self.fault == Fault::Refuse {
             let error = json!({"t": "error", "code": "busy", "id": id, "message": "room \"load-0\" is \u{e9}"});
-            return vec![self.encoding.write(&error).expect("error")];
+            return vec![message(self.encoding, &error)];
         }
         if faulty && self.fault == Fault::Close {
             return vec![Message::Close(Some(CloseFrame { code: 4408.into(), reason: "slow".into() }))];
@@ -166,7 +185,7 @@ impl Session {
             verdict["from"] = json!(self.told + 1);
         }
         self.told = room.seq;
-        let mut answers = vec![self.encoding.write(&verdict).expect("verdict")];
+        let mut answers = vec![message(self.encoding, &verdict)];
         if faulty && matches!(self.fault, Fault::Double | Fault::Overhear) {
             room.seq += 1;
             self.told = room.seq;
@@ -175,7 +194,7 @@ impl Session {
             if self.fault == Fault::Overhear {
                 verdict["session"] = json!("mock-0");
             }
-            answers.push(self.encoding.write(&verdict).expect("verdict"));
+            answers.push(message(self.encoding, &verdict));
         }
         answers
     }
