@@ -47,8 +47,8 @@ pub(crate) struct Pace {
     rounds: u32,
     /// At 1,000 a second.
     latency: Duration,
-    /// The search for the highest rate.
-    knee: Duration,
+    /// Each rate that is tried for the highest.
+    step: Duration,
     /// At full load, while Redis counts.
     full: Duration,
     /// Of rooms that have an event a second each.
@@ -63,7 +63,7 @@ impl Pace {
     const THOROUGH: Self = Self {
         rounds: COMPARE_ROUNDS,
         latency: Duration::from_secs(4),
-        knee: Duration::from_secs(12),
+        step: Duration::from_millis(1500),
         full: Duration::from_secs(3),
         rooms: Duration::from_secs(8),
         jobs: 60_000,
@@ -72,7 +72,7 @@ impl Pace {
     const QUICK: Self = Self {
         rounds: 1,
         latency: Duration::from_secs(2),
-        knee: Duration::from_secs(5),
+        step: Duration::from_millis(600),
         full: Duration::from_secs(2),
         rooms: Duration::from_secs(3),
         jobs: 20_000,
@@ -113,7 +113,7 @@ impl Comparison {
             }
             let start = Instant::now();
             teller.round = format!("round {number} of {}", pace.rounds);
-            rounds.push(round(&rivals, pace, &mut teller).await?);
+            rounds.push(round(&rivals, pace, rounds.last(), &mut teller).await?);
             longest = longest.max(start.elapsed());
         }
         rivals.remove();
@@ -149,9 +149,9 @@ impl Comparison {
 }
 
 /// One turn of everything.
-async fn round(rivals: &Rivals, pace: Pace, teller: &mut Teller) -> Result<Figures> {
+async fn round(rivals: &Rivals, pace: Pace, before: Option<&Figures>, teller: &mut Teller) -> Result<Figures> {
     let mut figures = Figures::new();
-    sockets::measure(rivals, pace, &mut figures, teller).await?;
+    sockets::measure(rivals, pace, before, &mut figures, teller).await?;
     redis_cost::measure(pace, &mut figures, teller).await?;
     queue::measure(rivals, pace, &mut figures, teller).await?;
     Ok(figures)

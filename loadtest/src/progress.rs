@@ -44,7 +44,7 @@ impl Progress {
 
     /// Tells until it is dropped.
     pub(crate) async fn show(&self, run: &Run) -> Infallible {
-        let _clear = (self.form == Form::Live).then_some(Clear);
+        let _clear = (self.form == Form::Live).then(|| Clear);
         loop {
             match self.form {
                 Form::Live => {

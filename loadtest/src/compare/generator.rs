@@ -23,12 +23,13 @@ const WARM_UP: Duration = Duration::from_secs(1);
 const STEP_WARM_UP: Duration = Duration::from_millis(300);
 /// How long answers may take after the last action: a rate that needs longer does not hold.
 const DRAIN: Duration = Duration::from_secs(3);
-/// Rates that the search is expected to try.
-const STEPS: u32 = 8;
-/// Where the search begins and ends, against what full load gave.
-const RANGE: [f64; 2] = [0.3, 1.7];
+/// Where the search begins and ends, in actions a second: it is over long before its end.
+const ANYWHERE: [u32; 2] = [1_000, 1_024_000];
 /// From one rate to the next.
-const FACTOR: f64 = 1.35;
+const FACTOR: f64 = 2.0;
+/// The same around a rate that is expected, as shares of it.
+const NEAR: [f64; 2] = [0.6, 3.0];
+const NEAR_FACTOR: f64 = 1.3;
 
 /// Who is sent to.
 #[derive(Debug, Clone)]
@@ -47,7 +48,9 @@ pub(super) struct Highest {
 
 impl Target {
     fn load(&self, pace: Pace, duration: Duration) -> Load {
-        Load { warm_up: WARM_UP, duration, drain: DRAIN, ..Load::new(self.dialect, self.urls.clone(), pace) }
+        // Latency counts from the intended send, so that a late one is charged to the system, which shares the machine.
+        let usual = Load::new(self.dialect, self.urls.clone(), pace);
+        Load { warm_up: WARM_UP, duration, drain: DRAIN, lateness_max: P99_MAX, ..usual }
     }
 
     /// The usual work at a rate.
@@ -67,23 +70,25 @@ impl Target {
         figures(&self.load(Pace::Closed { outstanding: OUTSTANDING }, duration)).await
     }
 
-    /// The highest rate with a p99 within [`P99_MAX`], in about so long.
-    pub(super) async fn highest(&self, time: Duration) -> Result<Highest> {
-        let duration = time / STEPS;
-        // At full load the answers do not come in time; their rate tells where to look. A generator that is saturated by a
-        // closed loop has still told how many there were.
-        let full = Load { warm_up: STEP_WARM_UP, ..self.load(Pace::Closed { outstanding: OUTSTANDING }, duration) };
-        let most = match measure(&full, &Progress::new(true), pending()).await? {
-            Outcome::Done(report) => report.verdicts_per_s,
-            other => bail!("no figures at full load: {}", told(&other)),
-        };
-        let [from, to] = RANGE.map(|share| rate(most * share));
-        let ramp = Ramp::by_factor(from, to, FACTOR)?;
-        let load = Load { warm_up: STEP_WARM_UP, ..self.load(Pace::Open { rate: from }, duration) };
+    /// The highest rate with a p99 within [`P99_MAX`], at `step` for each rate that is tried. `expected` is what an earlier
+    /// round found: the search begins below it.
+    pub(super) async fn highest(&self, expected: Option<f64>, step: Duration) -> Result<Highest> {
+        if let Some(expected) = expected
+            && let Some(highest) = self.search(NEAR.map(|share| rate(expected * share)), NEAR_FACTOR, step).await?
+        {
+            return Ok(highest);
+        }
+        let found = self.search(ANYWHERE, FACTOR, step).await?;
+        found.with_context(|| format!("no rate from {}/s on holds a p99 of {P99_MAX:?}", ANYWHERE[0]))
+    }
+
+    async fn search(&self, [from, to]: [u32; 2], factor: f64, step: Duration) -> Result<Option<Highest>> {
+        let ramp = Ramp::by_factor(from, to, factor)?;
+        let load = Load { warm_up: STEP_WARM_UP, ..self.load(Pace::Open { rate: from }, step) };
         let found = knee(&load, &ramp, P99_MAX, &Progress::new(true), pending(), |_| {}).await?;
         let Knee { report, limit, .. } = found.context("interrupted")?;
-        let report = report.with_context(|| format!("no rate from {from}/s on holds a p99 of {P99_MAX:?}"))?;
-        Ok(Highest { verdicts_per_s: report.verdicts_per_s, generator: limit == Limit::Generator })
+        let verdicts_per_s = report.map(|report| report.verdicts_per_s);
+        Ok(verdicts_per_s.map(|verdicts_per_s| Highest { verdicts_per_s, generator: limit == Limit::Generator }))
     }
 }
 

@@ -15,6 +15,8 @@ use crate::spawn::{Fleet, Spawn};
 
 /// Events a second when latency is measured.
 pub(super) const RATE: u32 = 1000;
+/// How late the latest hundredth of the sends may be before a p99 says as much about the machine.
+const LATENESS_US: f64 = 1000.0;
 /// How long the floor may take beyond its entries.
 const FLOOR_TIME_MAX: Duration = Duration::from_secs(30);
 
@@ -23,11 +25,24 @@ struct System {
     key: String,
     what: String,
     dialect: Dialect,
+    /// Whether its highest rate is looked for.
     highest: bool,
+    /// About which.
+    expected: Option<f64>,
 }
 
-pub(super) async fn measure(rivals: &Rivals, pace: Pace, figures: &mut Figures, teller: &mut Teller) -> Result<()> {
-    let own = |key: &str, what: &str, dialect, highest| System { key: key.to_owned(), what: what.to_owned(), dialect, highest };
+/// `before` are the figures of the round before: where to look for the highest rates.
+pub(super) async fn measure(
+    rivals: &Rivals,
+    pace: Pace,
+    before: Option<&Figures>,
+    figures: &mut Figures,
+    teller: &mut Teller,
+) -> Result<()> {
+    let own = |key: &str, what: &str, dialect, highest| {
+        let expected = before.and_then(|figures| figures.get(&format!("{key}.verdicts_per_s"))).copied();
+        System { key: key.to_owned(), what: what.to_owned(), dialect, highest, expected }
+    };
     let floor = teller.own("the Redis floor", floor(pace)).await?;
     figures.insert("floor.p50_us".to_owned(), floor.p50_us);
     figures.insert("floor.p99_us".to_owned(), floor.p99_us);
@@ -66,6 +81,7 @@ pub(super) async fn measure(rivals: &Rivals, pace: Pace, figures: &mut Figures, 
 struct Measured {
     p50_us: f64,
     p99_us: f64,
+    lateness_p99_us: f64,
     highest: Option<super::generator::Highest>,
 }
 
@@ -83,14 +99,19 @@ impl System {
 
     async fn measure_at(&self, target: &Target, pace: Pace) -> Result<Measured> {
         let calm = target.at(RATE, pace.latency).await?;
-        let highest = if self.highest { Some(target.highest(pace.knee).await?) } else { None };
-        Ok(Measured { p50_us: calm.latency_us.p50, p99_us: calm.latency_us.p99, highest })
+        let highest = if self.highest { Some(target.highest(self.expected, pace.step).await?) } else { None };
+        let (latency, lateness) = (calm.latency_us, calm.generator.lateness_us);
+        Ok(Measured { p50_us: latency.p50, p99_us: latency.p99, lateness_p99_us: lateness.p99, highest })
     }
 
     fn keep(&self, figures: &mut Figures, measured: Measured, teller: &mut Teller) {
         let mut keep = |figure: &str, value| figures.insert(format!("{}.{figure}", self.key), value);
         keep("p50_us", measured.p50_us);
         keep("p99_us", measured.p99_us);
+        if measured.lateness_p99_us > LATENESS_US {
+            let late = measured.lateness_p99_us / 1000.0;
+            teller.note(format!("{}: the machine was busy, one of a hundred sends was {late:.1} ms late", self.what));
+        }
         if let Some(highest) = measured.highest {
             keep("verdicts_per_s", highest.verdicts_per_s);
             if highest.generator {
