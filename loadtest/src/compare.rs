@@ -17,11 +17,12 @@ mod table;
 mod tests;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::future::Future;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use lasthit::limits::SESSIONS_MAX;
 use serde_json::json;
 use tokio::time::{Instant, timeout};
@@ -117,6 +118,7 @@ impl Comparison {
             longest = longest.max(start.elapsed());
         }
         rivals.remove();
+        ensure!(BARS.iter().any(|bar| bar.value(&rounds).is_some()), "nothing could be compared");
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let mut notes = teller.notes;
         notes.dedup();
@@ -176,24 +178,31 @@ impl Teller {
         self.notes.push(note);
     }
 
-    /// A rival's measurement: when it fails, its rows are absent.
-    async fn rival<T>(&mut self, what: &str, step: impl Future<Output = Result<T>>) -> Option<T> {
+    /// One measurement. When it fails, what needs it is absent; unless lasthit broke a promise, which ends the comparison.
+    async fn step<T>(&mut self, what: &str, step: impl Future<Output = Result<T>>) -> Result<Option<T>> {
         self.tell(what);
         match step.await {
-            Ok(value) => Some(value),
+            Ok(value) => Ok(Some(value)),
+            Err(e) if e.is::<Broken>() => Err(e.context(format!("{what}: no result"))),
             Err(e) => {
                 self.note(format!("{what} could not be measured: {e:#}"));
-                None
+                Ok(None)
             }
         }
     }
+}
 
-    /// A measurement of lasthit, or of the machine: without it there is no comparison.
-    async fn own<T>(&mut self, what: &str, step: impl Future<Output = Result<T>>) -> Result<T> {
-        self.tell(what);
-        step.await.with_context(|| format!("{what} could not be measured"))
+/// lasthit did not do what it promises.
+#[derive(Debug)]
+struct Broken(String);
+
+impl fmt::Display for Broken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
     }
 }
+
+impl std::error::Error for Broken {}
 
 fn load_average() -> f64 {
     let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();

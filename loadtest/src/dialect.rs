@@ -89,7 +89,11 @@ impl Dialect {
             (Self::Lasthit | Self::LasthitJson, Audience::Sender) => format!("load-{tag}-{number}"),
             (Self::Lasthit | Self::LasthitJson, Audience::Room) => format!("claim-{tag}-{number}"),
             (Self::Peer | Self::Echo, audience) => {
-                ensure!(audience == Audience::Sender, "audience room: {} answers senders only: use --audience sender", self.name());
+                ensure!(
+                    audience == Audience::Sender,
+                    "audience room: {} answers senders only: use --audience sender",
+                    self.name()
+                );
                 format!("r{number}")
             }
         })

@@ -91,7 +91,11 @@ impl Saturation {
 
 impl fmt::Display for Saturation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the generator was saturated, so there is no report: {}: use a lower rate, or give it a core of its own", self.why)
+        write!(
+            f,
+            "the generator was saturated, so there is no report: {}: use a lower rate, or give it a core of its own",
+            self.why
+        )
     }
 }
 

@@ -231,7 +231,10 @@ impl fmt::Display for Tried {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:>9}/s", self.rate)?;
         if let Some(Figures { verdicts_per_s, p50_us, p99_us, service_p99_us }) = self.figures {
-            write!(f, "  {verdicts_per_s:>10} verdicts/s  p50 {p50_us:>9} µs  p99 {p99_us:>9} µs  ({service_p99_us} µs from actual send)")?;
+            write!(
+                f,
+                "  {verdicts_per_s:>10} verdicts/s  p50 {p50_us:>9} µs  p99 {p99_us:>9} µs  ({service_p99_us} µs from actual send)"
+            )?;
         }
         match &self.why {
             None => write!(f, "  holds"),
@@ -264,7 +267,11 @@ mod tests {
         let ramp: Ramp = ramp.parse().expect("ramp");
         let (mut held, mut broke, mut rates) = (None, None, Vec::new());
         while let Some(rate) = ramp.next(held, broke) {
-            if rate <= capacity { held = Some(rate) } else { broke = Some(rate) }
+            if rate <= capacity {
+                held = Some(rate)
+            } else {
+                broke = Some(rate)
+            }
             rates.push(rate);
         }
         rates
@@ -284,7 +291,9 @@ mod tests {
         assert_eq!("10..20:1.5x".parse(), Ok(Ramp { from: 10, to: 20, step: Step::Factor(1.5) }));
         assert_eq!("10..20:5".parse(), Ok(Ramp { from: 10, to: 20, step: Step::Add(5) }));
         assert_eq!("10..20".parse(), Ok(Ramp { from: 10, to: 20, step: Step::Factor(2.0) }));
-        for bad in ["", "10", "10..", "20..10", "0..10", "1..2:0", "1..2:0.5x", "1..2:x", "1..2:nanx", "1..100000:1", "1..99999999"] {
+        for bad in
+            ["", "10", "10..", "20..10", "0..10", "1..2:0", "1..2:0.5x", "1..2:x", "1..2:nanx", "1..100000:1", "1..99999999"]
+        {
             let error = bad.parse::<Ramp>().expect_err(bad);
             assert!(error.starts_with("ramp") && !error.contains('\n'), "{error}");
         }

@@ -265,7 +265,12 @@ async fn measure_fleet(
 }
 
 /// Measures, and prints the figures at once. On a thread of its own: the rivals know no runtime.
-async fn measure_fair(dialect: Dialect, urls: Vec<String>, config: &FairConfig, stop: &Arc<AtomicBool>) -> Result<Option<Fairness>> {
+async fn measure_fair(
+    dialect: Dialect,
+    urls: Vec<String>,
+    config: &FairConfig,
+    stop: &Arc<AtomicBool>,
+) -> Result<Option<Fairness>> {
     let (config, stop) = (config.clone(), Arc::clone(stop));
     let bar = fair::progress(&config, dialect.name());
     let measured = tokio::task::spawn_blocking(move || fair::measure(dialect, &urls, &config, &bar, &stop)).await??;

@@ -67,7 +67,10 @@ impl Progress {
         let counts = run.tally.lock();
         let (now, end) = (run.elapsed().min(run.end).as_secs(), run.end.as_secs());
         let (sent, latency) = (counts.audit.sent_count(), &counts.record.latency);
-        let mut line = format!("{}{now}/{end} s  {sent} sent", if self.what.is_empty() { String::new() } else { format!("{}  ", self.what) });
+        let mut line = format!(
+            "{}{now}/{end} s  {sent} sent",
+            if self.what.is_empty() { String::new() } else { format!("{}  ", self.what) }
+        );
         // Writing into a String cannot fail.
         let _ = match latency.count() {
             0 => write!(line, "  warming up"),

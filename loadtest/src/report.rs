@@ -187,9 +187,8 @@ impl fmt::Display for Report {
         writeln!(f, "{}", self.setting)?;
         writeln!(f, "sent      {}  verdicts {}  ({}/s)\n", self.sent, self.verdicts, self.verdicts_per_s)?;
         writeln!(f, "µs                             p50         p90         p99       p99.9         max")?;
-        let mut line = |what: &str, q: &Quantiles| {
-            writeln!(f, "{what:22}{:12}{:12}{:12}{:12}{:12}", q.p50, q.p90, q.p99, q.p999, q.max)
-        };
+        let mut line =
+            |what: &str, q: &Quantiles| writeln!(f, "{what:22}{:12}{:12}{:12}{:12}{:12}", q.p50, q.p90, q.p99, q.p999, q.max);
         if self.setting.rate.is_some() {
             line("from intended send", &self.latency_us)?;
             line("from actual send", &self.service_us)?;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
+use super::Broken;
 use crate::dialect::Dialect;
 use crate::knee::{Knee, Limit, Ramp, knee};
 use crate::load::{Load, Outcome, Pace, measure};
@@ -23,13 +24,16 @@ const WARM_UP: Duration = Duration::from_secs(1);
 const STEP_WARM_UP: Duration = Duration::from_millis(300);
 /// How long answers may take after the last action: a rate that needs longer does not hold.
 const DRAIN: Duration = Duration::from_secs(3);
+/// How late sends may leave: latency counts from the intended one, so that a late send is charged to the system, which
+/// shares the machine. Whoever keeps the figures says when they were late.
+const LATENESS_MAX: Duration = Duration::from_secs(1);
 /// Where the search begins and ends, in actions a second: it is over long before its end.
 const ANYWHERE: [u32; 2] = [1_000, 1_024_000];
 /// From one rate to the next.
 const FACTOR: f64 = 2.0;
 /// The same around a rate that is expected, as shares of it.
-const NEAR: [f64; 2] = [0.6, 3.0];
-const NEAR_FACTOR: f64 = 1.3;
+const NEAR: [f64; 2] = [0.4, 4.0];
+const NEAR_FACTOR: f64 = 1.4;
 
 /// Who is sent to.
 #[derive(Debug, Clone)]
@@ -48,9 +52,8 @@ pub(super) struct Highest {
 
 impl Target {
     fn load(&self, pace: Pace, duration: Duration) -> Load {
-        // Latency counts from the intended send, so that a late one is charged to the system, which shares the machine.
         let usual = Load::new(self.dialect, self.urls.clone(), pace);
-        Load { warm_up: WARM_UP, duration, drain: DRAIN, lateness_max: P99_MAX, ..usual }
+        Load { warm_up: WARM_UP, duration, drain: DRAIN, lateness_max: LATENESS_MAX, ..usual }
     }
 
     /// The usual work at a rate.
@@ -70,12 +73,10 @@ impl Target {
         figures(&self.load(Pace::Closed { outstanding: OUTSTANDING }, duration)).await
     }
 
-    /// The highest rate with a p99 within [`P99_MAX`], at `step` for each rate that is tried. `expected` is what an earlier
-    /// round found: the search begins below it.
-    pub(super) async fn highest(&self, expected: Option<f64>, step: Duration) -> Result<Highest> {
-        if let Some(expected) = expected
-            && let Some(highest) = self.search(NEAR.map(|share| rate(expected * share)), NEAR_FACTOR, step).await?
-        {
+    /// The highest rate with a p99 within [`P99_MAX`], at `step` for each rate that is tried. The search begins
+    /// below what is `expected`, and goes on elsewhere when that was wrong.
+    pub(super) async fn highest(&self, expected: f64, step: Duration) -> Result<Highest> {
+        if let Some(highest) = self.search(NEAR.map(|share| rate(expected * share)), NEAR_FACTOR, step).await? {
             return Ok(highest);
         }
         let found = self.search(ANYWHERE, FACTOR, step).await?;
@@ -99,6 +100,7 @@ async fn figures(load: &Load) -> Result<Report> {
         match measure(load, &Progress::new(true), pending()).await? {
             Outcome::Done(report) => match report.failure() {
                 None => return Ok(*report),
+                Some(failure) if load.dialect.is_lasthit() => return Err(Broken(failure).into()),
                 Some(failure) => bail!("{failure}"),
             },
             other => last = told(&other),

@@ -10,7 +10,7 @@ use tokio::time::sleep;
 use super::install::Rivals;
 use super::matrix::QueueFigures;
 use super::ratios::{Figures, GROUPMQ_CONCURRENCIES};
-use super::{Pace, Teller};
+use super::{Broken, Pace, Teller};
 use crate::spawn::Fleet;
 
 /// Events a second when latency is measured.
@@ -26,25 +26,26 @@ const LATENCY_CONCURRENCY: u32 = 16;
 
 pub(super) async fn measure(rivals: &Rivals, pace: Pace, figures: &mut Figures, teller: &mut Teller) -> Result<()> {
     let paced = RATE * pace.queue_latency_s;
-    let most = teller.own("lasthit without sockets, as fast as it can", own(pace.jobs * OWN_TIMES, None)).await?;
-    figures.insert("queue_lasthit.jobs_per_s".to_owned(), most.jobs_per_s);
-    keep_latency(figures, "queue_lasthit", &teller.own("lasthit without sockets, 1,000/s", own(paced, Some(RATE))).await?);
+    let most = teller.step("lasthit without sockets, as fast as it can", own(pace.jobs * OWN_TIMES, None)).await?;
+    figures.extend(most.map(|most| ("queue_lasthit.jobs_per_s".to_owned(), most.jobs_per_s)));
+    if let Some(calm) = teller.step("lasthit without sockets, 1,000/s", own(paced, Some(RATE))).await? {
+        keep_latency(figures, "queue_lasthit", &calm);
+    }
     if let Some(dir) = &rivals.groupmq {
         for concurrency in GROUPMQ_CONCURRENCIES {
             let run = Run { concurrency, jobs: pace.jobs, mode: "throughput", layout: "single" };
-            if let Some(most) = teller.rival(&format!("groupmq, concurrency {concurrency}"), run.of(dir)).await {
-                figures.insert(format!("queue_groupmq_{concurrency}.jobs_per_s"), most.jobs_per_s);
-            }
+            let most = teller.step(&format!("groupmq, concurrency {concurrency}"), run.of(dir)).await?;
+            figures.extend(most.map(|most| (format!("queue_groupmq_{concurrency}.jobs_per_s"), most.jobs_per_s)));
         }
         let run = Run { concurrency: LATENCY_CONCURRENCY, jobs: paced, mode: "latency", layout: "single" };
-        if let Some(calm) = teller.rival("groupmq, 1,000/s", run.of(dir)).await {
+        if let Some(calm) = teller.step("groupmq, 1,000/s", run.of(dir)).await? {
             keep_latency(figures, "queue_groupmq", &calm);
         }
     }
     if let Some(dir) = &rivals.bullmq_queue {
         for (name, layout, concurrency) in [("queue_bullmq", "single", 16), ("queue_bullmq_rooms", "rooms", 1)] {
             let run = Run { concurrency, jobs: pace.jobs, mode: "throughput", layout };
-            if let Some(most) = teller.rival(&format!("BullMQ, layout {layout}"), run.of(dir)).await {
+            if let Some(most) = teller.step(&format!("BullMQ, layout {layout}"), run.of(dir)).await? {
                 figures.insert(format!("{name}.jobs_per_s"), most.jobs_per_s);
                 figures.insert(format!("{name}.inverted"), most.inverted());
             }
@@ -62,7 +63,7 @@ fn keep_latency(figures: &mut Figures, name: &str, calm: &QueueFigures) {
 }
 
 /// lasthit's: nothing lost, doubled or out of order, or it is no result.
-pub(super) async fn own(events: u32, rate: Option<u32>) -> Result<QueueFigures> {
+async fn own(events: u32, rate: Option<u32>) -> Result<QueueFigures> {
     let mut fleet = Fleet::start_redis().await?;
     let redis = format!("unix://{}", fleet.redis_socket().display());
     fleet.start_part("queue-worker", &["--redis", &redis]).await?;
@@ -72,14 +73,10 @@ pub(super) async fn own(events: u32, rate: Option<u32>) -> Result<QueueFigures> 
     let figures: Result<QueueFigures> = fleet.run_part("queue-producer", &args, TIME_MAX).await;
     fleet.end().await;
     let figures = figures?;
-    ensure!(
-        figures.lost + figures.doubled + figures.start_inv == 0,
-        "of {} events {} were lost, {} doubled, {} out of order",
-        figures.n,
-        figures.lost,
-        figures.doubled,
-        figures.start_inv
-    );
+    let QueueFigures { n, lost, doubled, start_inv, .. } = figures;
+    if lost + doubled + start_inv > 0 {
+        return Err(Broken(format!("of {n} events {lost} were lost, {doubled} doubled, {start_inv} out of order")).into());
+    }
     Ok(figures)
 }
 

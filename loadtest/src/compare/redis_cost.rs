@@ -47,17 +47,18 @@ const KEPT_RATE: u32 = 10_000;
 pub(super) async fn measure(pace: Pace, figures: &mut Figures, teller: &mut Teller) -> Result<()> {
     let two = Spawn::Redis { gateways: 2, workers: 1 };
     let one = Spawn::Redis { gateways: 1, workers: 1 };
-    let commands = teller.own("Redis commands at full load", in_fleet(two, async |fleet| commands_per_event(fleet, pace).await));
-    figures.insert("redis_commands_per_event".to_owned(), commands.await?);
-    let bytes = teller.own("Redis memory of what is kept", in_fleet(two, async |fleet| bytes_per_event(fleet).await));
-    figures.insert("redis_bytes_per_event".to_owned(), bytes.await?);
+    let mut keep = |name: &str, value: Option<f64>| figures.extend(value.map(|value| (name.to_owned(), value)));
+    let step = in_fleet(two, async |fleet| commands_per_event(fleet, pace).await);
+    keep("redis_commands_per_event", teller.step("Redis commands at full load", step).await?);
+    let step = in_fleet(two, async |fleet| bytes_per_event(fleet).await);
+    keep("redis_bytes_per_event", teller.step("Redis memory of what is kept", step).await?);
     for rooms in ROOMS {
         let step = in_fleet(one, async |fleet| cpu_us_per_event(fleet, rooms, pace.rooms).await);
-        let cpu = teller.own(&format!("CPU time with {rooms} rooms"), step).await?;
-        figures.insert(format!("rooms_{rooms}.cpu_us_per_event"), cpu);
+        let cpu = teller.step(&format!("CPU time with {rooms} rooms"), step).await?;
+        keep(&format!("rooms_{rooms}.cpu_us_per_event"), cpu);
     }
-    let session = teller.own("memory of idle sessions", in_fleet(one, async |fleet| session_kib(fleet).await)).await?;
-    figures.insert("session_kib".to_owned(), session);
+    let step = in_fleet(one, async |fleet| session_kib(fleet).await);
+    keep("session_kib", teller.step("memory of idle sessions", step).await?);
     Ok(())
 }
 

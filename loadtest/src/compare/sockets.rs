@@ -25,9 +25,7 @@ struct System {
     key: String,
     what: String,
     dialect: Dialect,
-    /// Whether its highest rate is looked for.
-    highest: bool,
-    /// About which.
+    /// Where its highest rate is looked for first; None when it is not.
     expected: Option<f64>,
 }
 
@@ -39,40 +37,34 @@ pub(super) async fn measure(
     figures: &mut Figures,
     teller: &mut Teller,
 ) -> Result<()> {
-    let own = |key: &str, what: &str, dialect, highest| {
-        let expected = before.and_then(|figures| figures.get(&format!("{key}.verdicts_per_s"))).copied();
-        System { key: key.to_owned(), what: what.to_owned(), dialect, highest, expected }
+    let system = |key: &str, what: &str, dialect, guess: Option<f64>| {
+        let known = before.and_then(|figures| figures.get(&format!("{key}.verdicts_per_s"))).copied();
+        System { key: key.to_owned(), what: what.to_owned(), dialect, expected: known.or(guess) }
     };
-    let floor = teller.own("the Redis floor", floor(pace)).await?;
-    figures.insert("floor.p50_us".to_owned(), floor.p50_us);
-    figures.insert("floor.p99_us".to_owned(), floor.p99_us);
+    if let Some(floor) = teller.step("the Redis floor", floor(pace)).await? {
+        figures.insert("floor.p50_us".to_owned(), floor.p50_us);
+        figures.insert("floor.p99_us".to_owned(), floor.p99_us);
+    }
 
-    let echo = own("echo", "the bare echo", Dialect::Echo, true);
-    let measured = teller.own(&echo.what, echo.measure(Fleet::start_echo(), pace)).await?;
-    echo.keep(figures, measured, teller);
-    for (key, what, spawn, highest) in [
-        ("one_gateway", "lasthit on Redis, one gateway", Spawn::Redis { gateways: 1, workers: 1 }, false),
-        ("two_gateways", "lasthit on Redis, two gateways", Spawn::Redis { gateways: 2, workers: 1 }, true),
-        ("memory", "lasthit serve, in memory", Spawn::Serve, true),
+    let echo = system("echo", "the bare echo", Dialect::Echo, Some(80_000.0));
+    echo.measure(Fleet::start_echo(), pace, figures, teller).await?;
+    for (key, what, spawn, guess) in [
+        ("one_gateway", "lasthit on Redis, one gateway", Spawn::Redis { gateways: 1, workers: 1 }, None),
+        ("two_gateways", "lasthit on Redis, two gateways", Spawn::Redis { gateways: 2, workers: 1 }, Some(40_000.0)),
+        ("memory", "lasthit serve, in memory", Spawn::Serve, Some(50_000.0)),
     ] {
-        let system = own(key, what, Dialect::Lasthit, highest);
-        let measured = teller.own(what, system.measure(Fleet::start(spawn), pace)).await?;
-        system.keep(figures, measured, teller);
+        let system = system(key, what, Dialect::Lasthit, guess);
+        system.measure(Fleet::start(spawn), pace, figures, teller).await?;
     }
     if let Some(dir) = &rivals.ws_room {
-        let system = own("ws_room", "one ws process, rooms in its memory", Dialect::Peer, true);
-        if let Some(measured) = teller.rival(&system.what, system.measure(Fleet::start_script(dir, "ws-room.mjs"), pace)).await {
-            system.keep(figures, measured, teller);
-        }
+        let system = system("ws_room", "one ws process, rooms in its memory", Dialect::Peer, Some(30_000.0));
+        system.measure(Fleet::start_script(dir, "ws-room.mjs"), pace, figures, teller).await?;
     }
     if let Some(dir) = &rivals.bullmq {
         for concurrency in PEER_CONCURRENCIES {
             let what = format!("the usual stack, concurrency {concurrency}");
-            let system = own(&format!("peer_{concurrency}"), &what, Dialect::Peer, true);
-            let fleet = Fleet::start_peer_with(dir, concurrency);
-            if let Some(measured) = teller.rival(&what, system.measure(fleet, pace)).await {
-                system.keep(figures, measured, teller);
-            }
+            let system = system(&format!("peer_{concurrency}"), &what, Dialect::Peer, Some(5_000.0));
+            system.measure(Fleet::start_peer_with(dir, concurrency), pace, figures, teller).await?;
         }
     }
     Ok(())
@@ -86,7 +78,20 @@ struct Measured {
 }
 
 impl System {
-    async fn measure(&self, fleet: impl Future<Output = Result<Fleet>>, pace: Pace) -> Result<Measured> {
+    async fn measure(
+        &self,
+        fleet: impl Future<Output = Result<Fleet>>,
+        pace: Pace,
+        figures: &mut Figures,
+        teller: &mut Teller,
+    ) -> Result<()> {
+        if let Some(measured) = teller.step(&self.what, self.measure_in(fleet, pace)).await? {
+            self.keep(figures, &measured, teller);
+        }
+        Ok(())
+    }
+
+    async fn measure_in(&self, fleet: impl Future<Output = Result<Fleet>>, pace: Pace) -> Result<Measured> {
         let mut fleet = fleet.await?;
         let target = Target { dialect: self.dialect, urls: fleet.urls().to_vec() };
         let measured = self.measure_at(&target, pace).await;
@@ -99,12 +104,15 @@ impl System {
 
     async fn measure_at(&self, target: &Target, pace: Pace) -> Result<Measured> {
         let calm = target.at(RATE, pace.latency).await?;
-        let highest = if self.highest { Some(target.highest(self.expected, pace.step).await?) } else { None };
+        let highest = match self.expected {
+            Some(expected) => Some(target.highest(expected, pace.step).await?),
+            None => None,
+        };
         let (latency, lateness) = (calm.latency_us, calm.generator.lateness_us);
         Ok(Measured { p50_us: latency.p50, p99_us: latency.p99, lateness_p99_us: lateness.p99, highest })
     }
 
-    fn keep(&self, figures: &mut Figures, measured: Measured, teller: &mut Teller) {
+    fn keep(&self, figures: &mut Figures, measured: &Measured, teller: &mut Teller) {
         let mut keep = |figure: &str, value| figures.insert(format!("{}.{figure}", self.key), value);
         keep("p50_us", measured.p50_us);
         keep("p99_us", measured.p99_us);

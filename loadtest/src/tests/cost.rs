@@ -9,9 +9,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_tungstenite::accept_hdr_async;
 use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request, Response};
 
-use crate::frame::Encoding;
 use super::mock::{message, payload};
 use crate::dialect::Dialect;
+use crate::frame::Encoding;
 use crate::load::{Load, Outcome, Pace, measure};
 use crate::progress::Progress;
 
