@@ -22,9 +22,26 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Sends claims by an open-loop schedule, measures from the intended send, audits every answer.
+    /// Sends claims by a schedule that waits for nobody (open loop), measures from the intended send and from the actual one,
+    /// audits every answer.
     ///
-    /// Exit code 0 when the audit passed, 1 when it failed, 2 when there was no run, 130 when it was interrupted.
+    /// Exit code 0 when the audit passed, 1 when it failed, 2 when there was no run or the generator was saturated, 130 when it
+    /// was interrupted.
+    ///
+    /// Latency and audit of what it starts itself, without Redis and with it:
+    ///
+    ///     loadtest run --spawn serve --rate 1000
+    ///     loadtest run --spawn gateways=2,workers=1 --sessions 100 --rooms 20 --rate 10000 --html report.html
+    ///
+    /// The knee: the highest rate with a p99 of at most 20 ms, between 2,000 and 100,000 a second:
+    ///
+    ///     loadtest run --spawn gateways=2,workers=1 --ramp 2000..100000 --p99 20ms
+    ///
+    /// What a system carries when every session waits for its answers, and what another system's gateways do:
+    ///
+    ///     loadtest run --url ws://127.0.0.1:7777 --closed --outstanding 4
+    ///     loadtest run --url ws://127.0.0.1:8101,ws://127.0.0.1:8102 --dialect peer --rate 1000
+    #[command(verbatim_doc_comment)]
     Run(RunArgs),
     /// Lets two rivals claim the same thing a known gap apart, and counts how often the first sender does not get it.
     ///
@@ -161,9 +178,10 @@ pub(crate) struct RunArgs {
     /// Sends when the answer is there, instead of by a schedule: shows what a system carries, and hides how long it stalls
     #[arg(long, conflicts_with = "ramp")]
     pub(crate) closed: bool,
-    /// With --closed: actions of a session that wait for their answers at a time
-    #[arg(long, default_value_t = 1, value_name = "N", requires = "closed")]
-    pub(crate) outstanding: u32,
+    /// Actions of a session that may wait for their answers at a time: 1 with --closed, as many as there are without. What is
+    /// due beyond that is sent when answers come, and measured from when it was due
+    #[arg(long, value_name = "N")]
+    pub(crate) outstanding: Option<u32>,
     /// Finds the knee: the highest rate that holds --p99. FROM..TO, each rate twice the one before, or :1.5x, or :5000 more,
     /// then halves what lies between the last two
     #[arg(long, value_name = "FROM..TO[:STEP]")]
@@ -198,6 +216,9 @@ pub(crate) struct RunArgs {
     /// Writes the report here as JSON
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
+    /// Writes the report here as a page that needs nothing else
+    #[arg(long, value_name = "FILE")]
+    pub(crate) html: Option<PathBuf>,
 }
 
 impl RunArgs {
@@ -206,12 +227,15 @@ impl RunArgs {
         let seconds = |time: Option<Duration>, whole, step| {
             time.unwrap_or(Duration::from_secs(if self.ramp.is_some() { step } else { whole }))
         };
+        let pace = if self.closed {
+            Pace::Closed { outstanding: self.outstanding.unwrap_or(1) }
+        } else {
+            Pace::Open { rate: self.rate }
+        };
         Load {
-            urls,
-            dialect: self.dialect,
             sessions: self.sessions,
             rooms: self.rooms,
-            pace: if self.closed { Pace::Closed { outstanding: self.outstanding } } else { Pace::Open { rate: self.rate } },
+            waiting_max: self.outstanding.filter(|_| !self.closed),
             contenders: self.contenders,
             payload_bytes: self.payload_bytes,
             audience: self.audience,
@@ -219,6 +243,7 @@ impl RunArgs {
             duration: seconds(self.duration, 10, 3),
             drain: self.drain,
             lateness_max: self.lateness_max,
+            ..Load::new(self.dialect, urls, pace)
         }
     }
 }

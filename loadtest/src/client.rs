@@ -1,5 +1,6 @@
 //! One session: joins a room, sends what is due, reads what comes and tells the audit.
 
+use std::collections::VecDeque;
 use std::fmt::Write;
 use std::future::poll_fn;
 use std::sync::atomic::AtomicBool;
@@ -14,7 +15,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use crate::audit::{Contiguity, Place, Round};
 use crate::dialect::Dialect;
 use crate::frame::{Frame, number};
-use crate::limits::{CLOSE_TIMEOUT, CONNECT_TIMEOUT, READ_BYTES};
+use crate::limits::{CLOSE_TIMEOUT, CONNECT_TIMEOUT, DUE_ACTIONS_MAX, READ_BYTES};
 use crate::plan::{Plan, Schedule};
 use crate::socket::{Message, Socket};
 use crate::tally::{Counts, Tally};
@@ -25,7 +26,7 @@ pub(crate) struct Run {
     pub(crate) plan: Plan,
     /// When; None in a closed loop, where each session sends when it was answered.
     pub(crate) schedule: Option<Schedule>,
-    /// In a closed loop: actions of a session that wait for their answers at a time.
+    /// Actions of a session that may wait for their answers at a time.
     pub(crate) outstanding: u32,
     /// When sending begins.
     pub(crate) start: Instant,
@@ -138,8 +139,11 @@ struct State {
     contiguity: Contiguity,
     /// Actions that are written with the next system call.
     pending: Vec<u64>,
-    /// In a closed loop: actions that were sent, and that wait for their answers.
+    /// In a closed loop: actions that were sent.
     turn: u64,
+    /// In an open one: what was due while too many waited for their answers.
+    due: VecDeque<u64>,
+    /// Actions that wait for their answers.
     waiting: u32,
     /// Its task, which must write what the socket did not take.
     waker: Option<Waker>,
@@ -167,6 +171,7 @@ impl Session {
             contiguity: Contiguity::after(seq),
             pending: Vec::new(),
             turn: 0,
+            due: VecDeque::new(),
             waiting: 0,
             waker: None,
             early,
@@ -174,19 +179,37 @@ impl Session {
         }))
     }
 
-    /// An action is due: it leaves with the next [`Self::flush`].
+    /// An action is due: it leaves with the next [`Self::flush`], or when fewer wait for their answers.
     pub(crate) fn queue(&self, run: &Run, action: u64) -> Result<()> {
-        self.lock().queue(run, action)
+        let mut state = self.lock();
+        if state.waiting < run.outstanding {
+            return state.queue(run, action, &mut run.tally.lock());
+        }
+        let mut counts = run.tally.lock();
+        // The generator was there in time; what waits now is the system's doing.
+        run.due(action).inspect(|due| counts.late(*due, run.elapsed()));
+        if state.due.len() < DUE_ACTIONS_MAX {
+            state.due.push_back(action);
+        } else {
+            counts.unsent += 1;
+        }
+        Ok(())
     }
 
     /// Writes all that was queued with one system call.
     pub(crate) fn flush(&self, run: &Run) {
-        self.lock().flush(run, &mut run.tally.lock());
+        let (mut state, mut counts) = (self.lock(), run.tally.lock());
+        let now = run.elapsed();
+        for due in state.pending.iter().filter_map(|action| run.due(*action)) {
+            counts.late(due, now);
+        }
+        state.flush(run, &mut counts, now);
     }
 
     /// Nothing more will be sent.
-    pub(crate) fn end(&self) {
+    pub(crate) fn end(&self, run: &Run) {
         let mut state = self.lock();
+        run.tally.lock().unsent += state.due.drain(..).count() as u64;
         if state.phase == Phase::Plays {
             state.phase = Phase::Over;
         }
@@ -238,26 +261,33 @@ impl State {
         }
         drop(scratch);
         self.waiting = self.waiting.saturating_sub(answered);
-        if run.schedule.is_none() && self.phase == Phase::Plays {
+        if self.phase == Phase::Plays && self.waiting < run.outstanding {
             self.go_on(run, &mut counts)?;
         }
         let written = self.socket.poll_write(cx)?;
         if self.phase == Phase::Over && written.is_ready() { Poll::Ready(Ok(())) } else { Poll::Pending }
     }
 
-    /// In a closed loop: as many actions as may wait for their answers.
+    /// As many actions as may wait for their answers: in a closed loop the next ones, in an open one what is overdue.
     fn go_on(&mut self, run: &Run, counts: &mut Counts) -> Result<()> {
-        while self.waiting < run.outstanding && run.elapsed() < run.end {
-            let action = run.plan.nth(self.number, self.turn).context("the rooms hold no more contests: use more rooms")?;
-            self.turn += 1;
-            self.waiting += 1;
-            self.queue(run, action)?;
+        while self.waiting < run.outstanding {
+            let action = if run.schedule.is_some() {
+                let Some(action) = self.due.pop_front() else { break };
+                action
+            } else {
+                if run.elapsed() >= run.end {
+                    break;
+                }
+                self.turn += 1;
+                run.plan.nth(self.number, self.turn - 1).context("the rooms hold no more contests: use more rooms")?
+            };
+            self.queue(run, action, counts)?;
         }
-        self.flush(run, counts);
+        self.flush(run, counts, run.elapsed());
         Ok(())
     }
 
-    fn queue(&mut self, run: &Run, action: u64) -> Result<()> {
+    fn queue(&mut self, run: &Run, action: u64, counts: &mut Counts) -> Result<()> {
         if self.phase != Phase::Plays {
             return Ok(());
         }
@@ -269,17 +299,17 @@ impl State {
         run.dialect.claim(payload, id, contest, &run.args)?;
         if self.socket.queue(run.dialect.is_text(), payload) {
             self.pending.push(action);
+            self.waiting = self.waiting.saturating_add(1);
         } else {
-            run.tally.lock().unsent += 1;
+            counts.unsent += 1;
         }
         Ok(())
     }
 
-    fn flush(&mut self, run: &Run, counts: &mut Counts) {
+    fn flush(&mut self, run: &Run, counts: &mut Counts, now: Duration) {
         if self.pending.is_empty() {
             return;
         }
-        let now = run.elapsed();
         for action in self.pending.drain(..) {
             counts.sent(action, run.due(action), now);
         }

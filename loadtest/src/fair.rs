@@ -26,7 +26,7 @@ use crate::limits::{BURST_MAX, GAP_US_MAX, GAPS_MAX, RATE_MAX, SPLIT_US_MAX, TRI
 use crate::record::{Quantiles, Times};
 use crate::socket::frame;
 use background::Background;
-pub(crate) use picture::{draw, grouped};
+pub(crate) use picture::draw;
 use rival::{Hit, Rival, race};
 pub(crate) use score::GapScore;
 use score::{HEAD, Tally};

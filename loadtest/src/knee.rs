@@ -83,12 +83,12 @@ impl FromStr for Ramp {
         let wrong = || format!("ramp {text:?} is not of the form 1000..64000, 1000..64000:1.5x or 1000..64000:5000");
         let (rates, step) = text.split_once(':').map_or((text, "2x"), |(rates, step)| (rates, step));
         let (from, to) = rates.split_once("..").ok_or_else(wrong)?;
-        let step = match step.strip_suffix('x') {
-            Some(factor) => Step::Factor(factor.parse().map_err(|_| wrong())?),
-            None => Step::Add(step.parse().map_err(|_| wrong())?),
-        };
         let (from, to) = (from.parse().map_err(|_| wrong())?, to.parse().map_err(|_| wrong())?);
-        Self { from, to, step }.checked().map_err(|e| e.to_string())
+        let ramp = match step.strip_suffix('x') {
+            Some(factor) => Self::by_factor(from, to, factor.parse().map_err(|_| wrong())?),
+            None => Self { from, to, step: Step::Add(step.parse().map_err(|_| wrong())?) }.checked(),
+        };
+        ramp.map_err(|e| e.to_string())
     }
 }
 

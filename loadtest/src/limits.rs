@@ -16,6 +16,8 @@ pub(crate) const CONTENDERS_MAX: u32 = 10_000;
 pub(crate) const PAYLOAD_BYTES_MAX: usize = 3_500;
 /// Actions of one session that may wait for their answers in a closed loop.
 pub(crate) const OUTSTANDING_MAX: u32 = 10_000;
+/// Actions of one session that are due and wait until others of it are answered; one beyond that is counted as not sent.
+pub(crate) const DUE_ACTIONS_MAX: usize = 1_000_000;
 /// Bytes that are read at a time.
 pub(crate) const READ_BYTES: usize = 64 * 1024;
 /// Bytes of one message of a server's: a welcome says what is held in the room.

@@ -36,6 +36,9 @@ pub(crate) struct Load {
     pub(crate) rooms: u32,
     /// When actions are sent.
     pub(crate) pace: Pace,
+    /// In an open loop: actions of a session that may wait for their answers; what is due beyond that leaves when the answers
+    /// come, as from a client that waits for them, and its latency counts from when it was due. None: nothing waits.
+    pub(crate) waiting_max: Option<u32>,
     /// Claims to one key.
     pub(crate) contenders: u32,
     /// Bytes of a claim's arguments.
@@ -76,6 +79,7 @@ impl Load {
             sessions: 100,
             rooms: 20,
             pace,
+            waiting_max: None,
             contenders: CONTENDERS,
             payload_bytes: 64,
             audience: Audience::Sender,
@@ -112,13 +116,12 @@ pub(crate) async fn measure(load: &Load, progress: &Progress, stop: impl Future<
         Pace::Open { rate } => {
             let schedule = Schedule::new(rate)?;
             let plan = Plan::new(load.sessions, load.rooms, urls, load.contenders, schedule.actions(whole))?;
-            (plan, Some(schedule), 0)
+            (plan, Some(schedule), load.waiting_max.unwrap_or(u32::MAX))
         }
-        Pace::Closed { outstanding } => {
-            ensure!((1..=OUTSTANDING_MAX).contains(&outstanding), "outstanding {outstanding}: use 1 to {OUTSTANDING_MAX}");
-            (Plan::filled(load.sessions, load.rooms, urls, load.contenders)?, None, outstanding)
-        }
+        Pace::Closed { outstanding } => (Plan::filled(load.sessions, load.rooms, urls, load.contenders)?, None, outstanding),
     };
+    let is_bounded = schedule.is_none() || load.waiting_max.is_some();
+    ensure!(!is_bounded || (1..=OUTSTANDING_MAX).contains(&outstanding), "outstanding {outstanding}: use 1 to {OUTSTANDING_MAX}");
     allow_files(u64::from(load.sessions) + 256)?;
     let mut stop = pin!(stop);
     let tag = Incarnation::random().to_string();
@@ -152,7 +155,7 @@ pub(crate) async fn measure(load: &Load, progress: &Progress, stop: impl Future<
         never = progress.show(&run) => match never {},
         () = &mut stop => None,
     };
-    sessions.iter().for_each(|session| session.end());
+    sessions.iter().for_each(|session| session.end(&run));
     // Each session's task has the only handle then, and with it the socket to close.
     drop(sessions);
     while let Some(task) = tasks.join_next().await {

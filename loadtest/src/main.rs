@@ -20,6 +20,7 @@ mod knee;
 mod limits;
 mod load;
 mod pace;
+mod page;
 mod part;
 mod plan;
 mod progress;
@@ -90,7 +91,8 @@ async fn run_command(args: RunArgs) -> Result<ExitCode> {
     let urls = fleet.as_ref().map_or_else(|| args.target.url.clone(), |fleet| fleet.urls().to_vec());
     let done = run_against(&args, urls, stop).await;
     if let Some(mut fleet) = fleet.take() {
-        if !matches!(done, Ok(code) if code == ExitCode::SUCCESS || code == ExitCode::from(INTERRUPTED)) {
+        // What the processes said is of interest when they, or what they were asked, failed.
+        if done.as_ref().map_or(true, |code| *code == ExitCode::from(FAILED)) {
             eprintln!("{}", fleet.logs());
         }
         fleet.end().await;
@@ -110,16 +112,25 @@ async fn run_against(args: &RunArgs, urls: Vec<String>, stop: impl Future<Output
         if let Some(path) = &args.json {
             write(path, serde_json::to_string_pretty(&knee)? + "\n")?;
         }
+        if let Some(path) = &args.html {
+            write(path, page::of_knee(&knee))?;
+        }
         return Ok(if knee.knee_rate.is_some() { ExitCode::SUCCESS } else { ExitCode::from(NO_RUN) });
     }
     let report = match measure(&load, &progress, stop).await? {
         Outcome::Done(report) => report,
-        Outcome::Saturated(saturation) => bail!("{saturation}"),
+        Outcome::Saturated(saturation) => {
+            eprintln!("error: {saturation}");
+            return Ok(ExitCode::from(NO_RUN));
+        }
         Outcome::Interrupted(sent) => return Ok(interrupted(sent)),
     };
     println!("{report}");
     if let Some(path) = &args.json {
         write(path, serde_json::to_string_pretty(&report)? + "\n")?;
+    }
+    if let Some(path) = &args.html {
+        write(path, page::of_run(&report))?;
     }
     Ok(match report.failure() {
         None => ExitCode::SUCCESS,

@@ -99,7 +99,7 @@ pub(crate) struct Record {
     pub(crate) latency: Times,
     /// From the actual send to the verdict's being read: what a client would see that waits for the server before it sends.
     pub(crate) service: Times,
-    /// From the intended send to the actual one: the generator's own fault.
+    /// From when a send was due to when the generator turned to it: its own fault.
     pub(crate) lateness: Times,
     /// Second by second.
     pub(crate) series: Series,
@@ -122,7 +122,7 @@ pub(crate) struct Second {
     /// Of these verdicts, from the intended send.
     pub(crate) p50_us: f64,
     pub(crate) p99_us: f64,
-    /// Of these sends.
+    /// How late the generator turned to what was due.
     pub(crate) lateness_p99_us: f64,
 }
 
@@ -141,9 +141,14 @@ impl Series {
     }
 
     /// An action left, so long after the warm-up.
-    pub(crate) fn sent(&mut self, at: Duration, late: Duration) {
+    pub(crate) fn sent(&mut self, at: Duration) {
         self.reach(at);
         self.sent += 1;
+    }
+
+    /// The generator turned to an action that was due.
+    pub(crate) fn late(&mut self, at: Duration, late: Duration) {
+        self.reach(at);
         self.lateness.record(late);
     }
 
@@ -223,10 +228,11 @@ mod tests {
         let mut series = Series::new();
         let ms = Duration::from_millis;
         assert_eq!(series.seconds(), []);
-        series.sent(ms(100), ms(1));
+        series.sent(ms(100));
         series.verdict(ms(900), ms(5));
         series.verdict(ms(1000), ms(7));
-        series.sent(ms(3999), ms(2));
+        series.sent(ms(3999));
+        series.late(ms(3999), ms(2));
         let seconds = series.seconds();
         let counts: Vec<(u64, u64)> = seconds.iter().map(|s| (s.sent, s.verdicts)).collect();
         assert_eq!(counts, [(1, 1), (0, 1), (0, 0), (1, 0)]);

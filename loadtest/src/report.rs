@@ -23,7 +23,7 @@ pub(crate) struct Setting {
     /// Actions a second, in an open loop.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) rate: Option<u32>,
-    /// Actions of a session that waited for their answers at a time, in a closed loop.
+    /// Actions of a session that waited for their answers at a time, where that was bounded.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) outstanding: Option<u32>,
     pub(crate) contenders: u32,
@@ -37,7 +37,7 @@ impl Setting {
     /// As it was asked for.
     fn of(load: &Load) -> Self {
         let (rate, outstanding) = match load.pace {
-            Pace::Open { rate } => (Some(rate), None),
+            Pace::Open { rate } => (Some(rate), load.waiting_max),
             Pace::Closed { outstanding } => (None, Some(outstanding)),
         };
         Self {
@@ -64,8 +64,9 @@ impl fmt::Display for Setting {
         let Self { dialect, sessions, rooms, gateways, duration_s, warm_up_s, .. } = self;
         write!(f, "{sessions} sessions in {rooms} rooms over {gateways} gateways, ")?;
         match (self.rate, self.outstanding) {
-            (Some(rate), _) => write!(f, "open loop, {rate}/s")?,
-            (_, outstanding) => write!(f, "closed loop, {} outstanding a session", outstanding.unwrap_or(1))?,
+            (Some(rate), None) => write!(f, "open loop, {rate}/s")?,
+            (Some(rate), Some(most)) => write!(f, "open loop, {rate}/s, {most} outstanding a session at most,")?,
+            (None, outstanding) => write!(f, "closed loop, {} outstanding a session", outstanding.unwrap_or(1))?,
         }
         write!(f, " for {duration_s} s after {warm_up_s} s, {dialect}")
     }
@@ -76,7 +77,7 @@ impl fmt::Display for Setting {
 pub(crate) struct Generator {
     #[serde(flatten)]
     pub(crate) usage: Usage,
-    /// Intended send to actual send.
+    /// From when a send was due to when the generator turned to it.
     pub(crate) lateness_us: Quantiles,
 }
 
@@ -158,7 +159,7 @@ impl Report {
             (doubled, "doubled"),
             (gaps, "gaps"),
             (two_winners, "two winners"),
-            (self.unsent, "not sent, because the gateways did not read"),
+            (self.unsent, "not sent, because the gateways did not read or answer"),
         ];
         let mut faults: Vec<String> =
             counted.into_iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")).collect();

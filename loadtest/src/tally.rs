@@ -80,14 +80,20 @@ impl Counts {
     /// An action was given to its socket at `now` (from the start of the run); when it was due, in an open loop.
     pub(crate) fn sent(&mut self, action: u64, due: Option<Duration>, now: Duration) {
         self.audit.sent(action, now);
-        let due = due.unwrap_or(now);
+        self.sent += u64::from(self.window.contains(due.unwrap_or(now)));
+        if now >= self.window.from {
+            self.record.series.sent(now - self.window.from);
+        }
+    }
+
+    /// The generator turned to an action that was due.
+    pub(crate) fn late(&mut self, due: Duration, now: Duration) {
         let late = now.saturating_sub(due);
         if self.window.contains(due) {
-            self.sent += 1;
             self.record.lateness.record(late);
         }
         if now >= self.window.from {
-            self.record.series.sent(now - self.window.from, late);
+            self.record.series.late(now - self.window.from, late);
         }
     }
 
@@ -142,10 +148,6 @@ mod tests {
 
     const MS: Duration = Duration::from_millis(1);
 
-    fn counts(tally: &Tally) -> MutexGuard<'_, Counts> {
-        tally.lock()
-    }
-
     fn tally(actions: u64) -> Tally {
         Tally::new(Audit::new(actions, 1), Window { from: 100 * MS, to: 1000 * MS })
     }
@@ -153,19 +155,20 @@ mod tests {
     #[test]
     fn latency_begins_when_the_send_was_due_and_service_when_it_left() {
         let tally = tally(2);
-        let mut counts = counts(&tally);
+        let mut counts = tally.lock();
+        counts.late(100 * MS, 105 * MS);
         counts.sent(0, Some(100 * MS), 130 * MS);
         counts.verdict(0, ("denied", "late"), Some(100 * MS), 140 * MS);
         let longest = |times: &crate::record::Times| (times.quantile_us(1.0) / 1000.0).round();
         let record = &counts.record;
-        assert_eq!((longest(&record.latency), longest(&record.service), longest(&record.lateness)), (40.0, 10.0, 30.0));
+        assert_eq!((longest(&record.latency), longest(&record.service), longest(&record.lateness)), (40.0, 10.0, 5.0));
         assert_eq!((counts.outcomes["denied"], counts.reasons["late"], counts.sent, counts.came), (1, 1, 1, 1));
     }
 
     #[test]
     fn the_warm_up_is_audited_and_takes_no_part_in_the_figures() {
         let tally = tally(3);
-        let mut counts = counts(&tally);
+        let mut counts = tally.lock();
         counts.sent(0, Some(99 * MS), 99 * MS);
         counts.sent(1, None, 99 * MS);
         counts.sent(2, None, 100 * MS);
@@ -182,7 +185,7 @@ mod tests {
     #[test]
     fn only_the_first_answer_is_measured() {
         let tally = tally(1);
-        let mut counts = counts(&tally);
+        let mut counts = tally.lock();
         counts.sent(0, None, 200 * MS);
         counts.refused(Some(0), "busy");
         counts.refused(Some(0), "busy");

@@ -3,6 +3,8 @@
 mod cost;
 mod fair;
 mod mock;
+mod others;
+mod pace;
 
 use std::time::Duration;
 

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use super::Comparison;
 use super::ratios::{Figures, GROUPMQ_CONCURRENCIES, PEER_CONCURRENCIES};
 use super::table::{time, whole};
-use crate::svg::text;
+use crate::svg::{self, text};
 
 const WIDTH: f64 = 960.0;
 const LEFT: f64 = 288.0;
@@ -40,19 +40,12 @@ pub(crate) fn draw(comparison: &Comparison) -> String {
     let rows: usize = panels.iter().map(|(_, _, lines)| lines.len()).sum();
     let shown = panels.iter().filter(|(_, _, lines)| !lines.is_empty()).count();
     let height = TOP + ROW * rows as f64 + (TITLE + GAP) * shown as f64 + 34.0;
-    let mut svg = format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" width=\"{WIDTH}\" height=\"{height}\" \
-         font-family=\"Inter, 'Segoe UI', 'Helvetica Neue', Arial, sans-serif\" role=\"img\">\n\
-         <title>Throughput and latency of lasthit beside the usual stack</title>\n\
-         <rect width=\"{WIDTH}\" height=\"{height}\" rx=\"12\" fill=\"#ffffff\"/>\n"
-    );
-    let title = "font-size=\"22\" font-weight=\"600\" fill=\"#16202c\"";
-    text(&mut svg, (36.0, 44.0), title, "lasthit beside what it stands in for");
+    let mut svg = svg::open((WIDTH, height), "Throughput and latency of lasthit beside the usual stack", None);
     let line = format!(
         "One machine, one run, one generator: {} cores that everything shares; Redis without persistence on both sides",
         comparison.cores
     );
-    text(&mut svg, (36.0, 68.0), "font-size=\"14\" fill=\"#5b6776\"", &line);
+    svg::heading(&mut svg, 36.0, "lasthit beside what it stands in for", &line);
     let mut top = TOP;
     for (number, (title, subtitle, lines)) in panels.iter().enumerate().filter(|(_, (_, _, lines))| !lines.is_empty()) {
         text(&mut svg, (36.0, top + 14.0), "font-size=\"15\" font-weight=\"600\" fill=\"#16202c\"", title);
@@ -71,8 +64,7 @@ pub(crate) fn draw(comparison: &Comparison) -> String {
          machines, figures do not.",
         comparison.rounds.len()
     );
-    text(&mut svg, (36.0, height - 20.0), "font-size=\"12\" fill=\"#8a95a3\"", &foot);
-    svg + "</svg>\n"
+    svg::close(svg, (36.0, height - 20.0), &foot)
 }
 
 fn rate(medians: &Figures, key: &str) -> Option<(f64, Option<f64>)> {

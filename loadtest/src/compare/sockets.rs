@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use super::generator::Target;
+use super::generator::{Highest, Target};
 use super::install::Rivals;
 use super::ratios::{Figures, PEER_CONCURRENCIES};
 use super::{Pace, Teller};
@@ -74,7 +74,8 @@ struct Measured {
     p50_us: f64,
     p99_us: f64,
     lateness_p99_us: f64,
-    highest: Option<super::generator::Highest>,
+    /// None when it is not looked for.
+    highest: Option<Result<Highest>>,
 }
 
 impl System {
@@ -105,7 +106,7 @@ impl System {
     async fn measure_at(&self, target: &Target, pace: Pace) -> Result<Measured> {
         let calm = target.at(RATE, pace.latency).await?;
         let highest = match self.expected {
-            Some(expected) => Some(target.highest(expected, pace.step).await?),
+            Some(expected) => Some(target.highest(expected, pace.step).await),
             None => None,
         };
         let (latency, lateness) = (calm.latency_us, calm.generator.lateness_us);
@@ -120,11 +121,15 @@ impl System {
             let late = measured.lateness_p99_us / 1000.0;
             teller.note(format!("{}: the machine was busy, one of a hundred sends was {late:.1} ms late", self.what));
         }
-        if let Some(highest) = measured.highest {
-            keep("verdicts_per_s", highest.verdicts_per_s);
-            if highest.generator {
-                teller.note(format!("{}: its highest rate is the generator's, it may hold more", self.what));
+        match &measured.highest {
+            None => {}
+            Some(Ok(highest)) => {
+                keep("verdicts_per_s", highest.verdicts_per_s);
+                if highest.generator {
+                    teller.note(format!("{}: its highest rate is the generator's, it may hold more", self.what));
+                }
             }
+            Some(Err(e)) => teller.note(format!("{}: no highest rate: {e:#}", self.what)),
         }
     }
 }

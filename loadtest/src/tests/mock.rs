@@ -51,6 +51,10 @@ pub(super) enum Fault {
     Stall,
     /// Nothing is answered for 400 ms, from the 290th action on.
     StallAtEnd,
+    /// Nothing is answered for 400 ms, from the 50th action on.
+    StallLong,
+    /// A run's actions beyond so many are refused.
+    Capacity(u64),
     /// From the beginning: whoever claims first is denied, and the others are granted.
     Unfair,
 }
@@ -65,6 +69,8 @@ struct State {
     sessions: u64,
     stalled_until: Option<Instant>,
     rooms: HashMap<String, Room>,
+    /// By the tag of the run, which its rooms' names have.
+    runs: HashMap<String, u64>,
 }
 
 #[derive(Default)]
@@ -148,24 +154,30 @@ impl Session {
         let faulty = state.actions == 50;
         let stall = match self.fault {
             Fault::Stall if faulty => Some(100),
+            Fault::StallLong if faulty => Some(400),
             Fault::StallAtEnd if state.actions == 290 => Some(400),
             _ => None,
         };
         if let Some(ms) = stall {
             state.stalled_until = Some(Instant::now() + Duration::from_millis(ms));
         }
+        let tag = self.room.split('-').nth(1).expect("a run's tag").to_owned();
+        let of_run = state.runs.entry(tag).or_default();
+        *of_run += 1;
+        let is_over = matches!(self.fault, Fault::Capacity(most) if *of_run > most);
         let room = state.rooms.get_mut(&self.room).expect("joined");
         let text = |field: &str| action[field].as_str().expect("text").to_owned();
         assert_eq!((text("op").as_str(), text("args").len()), ("claim", 64));
         let (id, contest) = (text("id"), text("contest"));
-        if faulty && self.fault == Fault::Refuse {
+        if is_over || faulty && self.fault == Fault::Refuse {
             let error = json!({"t": "error", "code": "busy", "id": id, "message": "room \"load-0\" is \u{e9}"});
             return vec![message(self.encoding, &error)];
         }
         if faulty && self.fault == Fault::Close {
             return vec![Message::Close(Some(CloseFrame { code: 4408.into(), reason: "slow".into() }))];
         }
-        room.seq += 1;
+        // What a gap hides is the verdict on somebody else's action.
+        room.seq += if faulty && self.fault == Fault::Gap { 2 } else { 1 };
         let won = !room.winners.contains_key(&contest);
         let granted = won || faulty && self.fault == Fault::SecondWinner;
         let granted = granted != (self.fault == Fault::Unfair);
