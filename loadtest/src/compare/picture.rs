@@ -67,22 +67,25 @@ pub(crate) fn draw(comparison: &Comparison) -> String {
     svg::close(svg, (36.0, height - 20.0), &foot)
 }
 
-fn rate(medians: &Figures, key: &str) -> Option<(f64, Option<f64>)> {
+fn rate(medians: &Figures, key: &str) -> Option<Value> {
     Some((*medians.get(&format!("{key}.verdicts_per_s"))?, None))
 }
 
-fn latency(medians: &Figures, key: &str) -> Option<(f64, Option<f64>)> {
+fn latency(medians: &Figures, key: &str) -> Option<Value> {
     Some((*medians.get(&format!("{key}.p50_us"))?, medians.get(&format!("{key}.p99_us")).copied()))
 }
 
-fn sockets(medians: &Figures, of: fn(&Figures, &str) -> Option<(f64, Option<f64>)>) -> Vec<Line> {
+/// A rate, or a median and its p99.
+type Value = (f64, Option<f64>);
+
+fn sockets(medians: &Figures, of: fn(&Figures, &str) -> Option<Value>) -> Vec<Line> {
     // The usual stack at its best: the highest rate, or the lowest p99.
     let peers = PEER_CONCURRENCIES.iter().filter_map(|c| of(medians, &format!("peer_{c}")));
-    let better = |a: &(f64, Option<f64>), b: &(f64, Option<f64>)| match (a.1, b.1) {
+    let better = |a: &Value, b: &Value| match (a.1, b.1) {
         (Some(a), Some(b)) => b.total_cmp(&a),
         _ => a.0.total_cmp(&b.0),
     };
-    let line = |(name, colour, value): (&str, &'static str, Option<(f64, Option<f64>)>)| {
+    let line = |(name, colour, value): (&str, &'static str, Option<Value>)| {
         value.map(|(value, p99)| Line { name: name.to_owned(), colour, value, p99 })
     };
     [

@@ -117,7 +117,8 @@ async fn cpu_us_per_event(fleet: &mut Fleet, rooms: u32, time: Duration) -> Resu
     let target = target(fleet);
     let watched = async {
         let deadline = Instant::now() + FIRST_EVENT_TIMEOUT;
-        while fleet.data_events().await? == 0 {
+        // A gateway that lets thousands in may be slow to tell.
+        while fleet.data_events().await.unwrap_or(0) == 0 {
             ensure!(Instant::now() < deadline, "no event within {FIRST_EVENT_TIMEOUT:?}");
             sleep(ASK_INTERVAL).await;
         }

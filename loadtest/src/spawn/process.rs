@@ -18,6 +18,8 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::environment::redis_server;
 use crate::limits::{END_TIMEOUT, LOG_BYTES_MAX, LOG_LINES_MAX, PROBE_TIMEOUT, READY_INTERVAL, READY_TIMEOUT};
 
+/// How long a process may take to show its metrics, while it is under load.
+const METRICS_TIMEOUT: Duration = Duration::from_secs(5);
 /// Bytes of a process's metrics.
 const METRICS_BYTES_MAX: u64 = 1024 * 1024;
 
@@ -104,7 +106,7 @@ impl Process {
             stream.take(METRICS_BYTES_MAX).read_to_string(&mut text).await?;
             anyhow::Ok(text)
         };
-        timeout(PROBE_TIMEOUT, asked).await.ok().and_then(Result::ok).with_context(|| format!("{} shows no metrics", self.name))
+        timeout(METRICS_TIMEOUT, asked).await.ok().and_then(Result::ok).with_context(|| format!("{} shows no metrics", self.name))
     }
 
     /// Waits until it has ended by itself, at most so long, and returns the end of what it wrote.
