@@ -22,8 +22,10 @@ const OUTSTANDING: u32 = 16;
 const WARM_UP: Duration = Duration::from_secs(1);
 /// The same for each rate of the search for the highest.
 const STEP_WARM_UP: Duration = Duration::from_millis(300);
-/// How long answers may take after the last action: a rate that needs longer does not hold.
-const DRAIN: Duration = Duration::from_secs(3);
+/// How long answers may take after the last action until they are lost.
+const DRAIN: Duration = Duration::from_secs(30);
+/// The same in the search: a rate that needs longer does not hold.
+const STEP_DRAIN: Duration = Duration::from_secs(3);
 /// How late sends may leave: latency counts from the intended one, so that a late send is charged to the system, which
 /// shares the machine. Whoever keeps the figures says when they were late.
 const LATENESS_MAX: Duration = Duration::from_secs(1);
@@ -85,7 +87,7 @@ impl Target {
 
     async fn search(&self, [from, to]: [u32; 2], factor: f64, step: Duration) -> Result<Option<Highest>> {
         let ramp = Ramp::by_factor(from, to, factor)?;
-        let load = Load { warm_up: STEP_WARM_UP, ..self.load(Pace::Open { rate: from }, step) };
+        let load = Load { warm_up: STEP_WARM_UP, drain: STEP_DRAIN, ..self.load(Pace::Open { rate: from }, step) };
         let found = knee(&load, &ramp, P99_MAX, &Progress::new(true), pending(), |_| {}).await?;
         let Knee { report, limit, .. } = found.context("interrupted")?;
         let verdicts_per_s = report.map(|report| report.verdicts_per_s);

@@ -32,7 +32,7 @@ pub(super) async fn measure(rivals: &Rivals, pace: Pace, figures: &mut Figures, 
         keep_latency(figures, "queue_lasthit", &calm);
     }
     if let Some(dir) = &rivals.groupmq {
-        for concurrency in GROUPMQ_CONCURRENCIES {
+        for concurrency in GROUPMQ_CONCURRENCIES.into_iter().rev().take(pace.rivals) {
             let run = Run { concurrency, jobs: pace.jobs, mode: "throughput", layout: "single" };
             let most = teller.step(&format!("groupmq, concurrency {concurrency}"), run.of(dir)).await?;
             figures.extend(most.map(|most| (format!("queue_groupmq_{concurrency}.jobs_per_s"), most.jobs_per_s)));

@@ -15,7 +15,7 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async_with_conf
 use super::commands::{self, Monitor};
 use super::generator::Target;
 use super::ratios::Figures;
-use super::{Pace, Teller};
+use super::{Pace, Teller, explain};
 use crate::dialect::Dialect;
 use crate::frame::Encoding;
 use crate::limits::{CONNECT_TIMEOUT, CONNECTING_MAX};
@@ -66,9 +66,7 @@ pub(super) async fn measure(pace: Pace, figures: &mut Figures, teller: &mut Tell
 pub(super) async fn in_fleet<T>(spawn: Spawn, step: impl AsyncFnOnce(&mut Fleet) -> Result<T>) -> Result<T> {
     let mut fleet = Fleet::start(spawn).await?;
     let measured = step(&mut fleet).await;
-    if measured.is_err() {
-        eprintln!("{}", fleet.logs());
-    }
+    explain(&measured, &mut fleet);
     fleet.end().await;
     measured
 }

@@ -8,7 +8,7 @@ use anyhow::Result;
 use super::generator::{Highest, Target};
 use super::install::Rivals;
 use super::ratios::{Figures, PEER_CONCURRENCIES};
-use super::{Pace, Teller};
+use super::{Pace, Teller, explain};
 use crate::dialect::Dialect;
 use crate::part::FloorFigures;
 use crate::spawn::{Fleet, Spawn};
@@ -61,7 +61,7 @@ pub(super) async fn measure(
         system.measure(Fleet::start_script(dir, "ws-room.mjs"), pace, figures, teller).await?;
     }
     if let Some(dir) = &rivals.bullmq {
-        for concurrency in PEER_CONCURRENCIES {
+        for concurrency in PEER_CONCURRENCIES.into_iter().rev().take(pace.rivals) {
             let what = format!("the usual stack, concurrency {concurrency}");
             let system = system(&format!("peer_{concurrency}"), &what, Dialect::Peer, Some(5_000.0));
             system.measure(Fleet::start_peer_with(dir, concurrency), pace, figures, teller).await?;
@@ -96,9 +96,7 @@ impl System {
         let mut fleet = fleet.await?;
         let target = Target { dialect: self.dialect, urls: fleet.urls().to_vec() };
         let measured = self.measure_at(&target, pace).await;
-        if measured.is_err() {
-            eprintln!("{}", fleet.logs());
-        }
+        explain(&measured, &mut fleet);
         fleet.end().await;
         measured
     }
