@@ -293,7 +293,9 @@ impl State {
         }
         let mut pen = run.pen.lock().unwrap_or_else(PoisonError::into_inner);
         let Pen { id, contest, payload } = &mut *pen;
-        (id.clear(), contest.clear(), payload.clear());
+        id.clear();
+        contest.clear();
+        payload.clear();
         write!(id, "{}-{action}", run.tag)?;
         write!(contest, "{}-{}", run.tag, run.plan.action(action).contest)?;
         run.dialect.claim(payload, id, contest, &run.args)?;

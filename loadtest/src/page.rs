@@ -28,13 +28,7 @@ pub(crate) fn of_run(report: &Report) -> String {
 
 /// The page of a ramp, with the run at its knee.
 pub(crate) fn of_knee(knee: &Knee) -> String {
-    let setting = knee.report.as_ref().map(|report| {
-        let setting = &report.setting;
-        format!(
-            "{} sessions in {} rooms over {} gateways, {}",
-            setting.sessions, setting.rooms, setting.gateways, setting.dialect
-        )
-    });
+    let setting = knee.report.as_ref().map(|report| format!("{}, {}", report.setting.seats(), report.setting.dialect));
     let pill = if knee.knee_rate.is_some() { "good" } else { "bad" };
     let mut body = format!("<div class=\"grid\" style=\"margin-top:22px\">{}{}</div>", ramp_chart(knee), ramp_table(knee));
     if let Some(report) = &knee.report {
@@ -139,8 +133,14 @@ fn quantiles(report: &Report) -> String {
         let _ = write!(rows, "<th><i class=\"key {colour}\"></i>{name}</th>");
     }
     rows += "</tr>";
-    let picks: [(&str, fn(&Quantiles) -> f64); 5] =
-        [("p50", |q| q.p50), ("p90", |q| q.p90), ("p99", |q| q.p99), ("p99.9", |q| q.p999), ("slowest", |q| q.max)];
+    let q = |pick: fn(&Quantiles) -> f64| pick;
+    let picks = [
+        ("p50", q(|q| q.p50)),
+        ("p90", q(|q| q.p90)),
+        ("p99", q(|q| q.p99)),
+        ("p99.9", q(|q| q.p999)),
+        ("slowest", q(|q| q.max)),
+    ];
     for (name, pick) in picks {
         let _ = write!(rows, "<tr><td>{name}</td>");
         for (_, _, quantiles) in &columns {

@@ -59,10 +59,19 @@ impl Setting {
     }
 }
 
+impl Setting {
+    /// Who plays where.
+    pub(crate) fn seats(&self) -> String {
+        let counted = |count: u64, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
+        let (sessions, rooms) = (counted(u64::from(self.sessions), "session"), counted(u64::from(self.rooms), "room"));
+        format!("{sessions} in {rooms} over {}", counted(self.gateways as u64, "gateway"))
+    }
+}
+
 impl fmt::Display for Setting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { dialect, sessions, rooms, gateways, duration_s, warm_up_s, .. } = self;
-        write!(f, "{sessions} sessions in {rooms} rooms over {gateways} gateways, ")?;
+        let Self { dialect, duration_s, warm_up_s, .. } = self;
+        write!(f, "{}, ", self.seats())?;
         match (self.rate, self.outstanding) {
             (Some(rate), None) => write!(f, "open loop, {rate}/s")?,
             (Some(rate), Some(most)) => write!(f, "open loop, {rate}/s, {most} outstanding a session at most,")?,

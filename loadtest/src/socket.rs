@@ -211,7 +211,9 @@ fn reason(payload: &[u8]) -> String {
 mod tests {
     use super::*;
 
-    fn all(bytes: &[u8]) -> (Result<usize>, Vec<(bool, Vec<u8>)>, Vec<u8>) {
+    type Told = Vec<(bool, Vec<u8>)>;
+
+    fn all(bytes: &[u8]) -> (Result<usize>, Told, Vec<u8>) {
         let (mut got, mut out) = (Vec::new(), Vec::new());
         let used = messages(bytes, &mut out, &mut |m| {
             got.push((m.is_text, m.payload.to_vec()));

@@ -101,9 +101,11 @@ impl Chart {
         for (value, label) in &self.ticks {
             let _ = writeln!(
                 html,
-                "<path class=\"grid-line\" d=\"M{0:.1} {TOP}V{BOTTOM}\"/><text x=\"{0:.1}\" y=\"{1}\" text-anchor=\"middle\">{2}</text>",
+                "<path class=\"grid-line\" d=\"M{0:.1} {TOP}V{BOTTOM}\"/><text x=\"{0:.1}\" y=\"{1}\" text-anchor=\"{2}\">{3}</text>",
                 x(*value),
                 BOTTOM + 20.0,
+                // The last one would reach over the edge.
+                if RIGHT - x(*value) < 24.0 { "end" } else { "middle" },
                 escaped(label)
             );
         }
