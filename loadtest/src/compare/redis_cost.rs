@@ -21,6 +21,8 @@ use crate::frame::Encoding;
 use crate::limits::{CONNECT_TIMEOUT, CONNECTING_MAX};
 use crate::spawn::{Fleet, Spawn};
 
+/// Sessions of one measurement.
+pub(super) const SESSIONS_MAX: u64 = 10_000;
 /// Rooms of the two measurements that are compared; each has a session that sends once a second.
 const ROOMS: [u32; 2] = [100, 10_000];
 /// How long sessions may take to join before the first event comes.
@@ -43,6 +45,8 @@ const KEPT: (u32, u32) = (100, 1_000);
 const KEPT_SESSIONS_EACH: u32 = 10;
 /// Events a second of them over all rooms.
 const KEPT_RATE: u32 = 10_000;
+
+const _: () = assert!(ROOMS[1] as u64 <= SESSIONS_MAX && SESSIONS[1] as u64 <= SESSIONS_MAX);
 
 pub(super) async fn measure(pace: Pace, figures: &mut Figures, teller: &mut Teller) -> Result<()> {
     let two = Spawn::Redis { gateways: 2, workers: 1 };

@@ -27,7 +27,7 @@ pub(super) const QUEUES: [(&str, &str); 7] = [
     ("queue_groupmq_100", "groupmq, concurrency 100"),
     ("queue_groupmq", "groupmq, latency run"),
     ("queue_bullmq_rooms", "BullMQ, a queue per room"),
-    ("queue_bullmq", "BullMQ, one queue (no order)"),
+    ("queue_bullmq", "BullMQ, one queue, concurrency 16"),
 ];
 
 impl fmt::Display for Comparison {
@@ -55,7 +55,7 @@ impl fmt::Display for Comparison {
             writeln!(f, "{note}")?;
         }
         let [before, after] = self.load_average;
-        write!(f, "medians of {} rounds; load average {before:.1} before, {after:.1} after", self.rounds.len())
+        write!(f, "{}; load average {before:.1} before, {after:.1} after", self.rounds_told())
     }
 }
 

@@ -41,7 +41,7 @@ fn the_table_says_what_is_reached_and_what_is_absent() {
     assert_eq!(line("resident memory per idle session, at 5,000"), "9.90 KiB 16 KiB 8.00 KiB bar reached");
     assert_eq!(line("without sockets, p99 at 1,000/s: against groupmq's"), "- 1/2.0 1/5.0");
     assert!(!table.contains("concurrency 16") && table.contains("without groupmq, which is not in x"), "{table}");
-    assert!(table.ends_with("medians of 1 rounds; load average 0.5 before, 2.2 after"), "{table}");
+    assert!(table.ends_with("One round; load average 0.5 before, 2.2 after"), "{table}");
 }
 
 #[test]
