@@ -14,6 +14,7 @@ macro_rules! scripts {
 
 scripts! {
     APPEND = "append",
+    ATTEMPT = "attempt",
     CLAIM = "claim",
     COMMIT = "commit",
     DEATH = "death",
