@@ -79,6 +79,8 @@ pub const RESOLVE_EVENTS_MAX: usize = 512;
 pub const SHARD_BELLS_MAX: usize = 16 * 1024;
 /// Verdicts in one commit.
 pub const COMMIT_VERDICTS_MAX: usize = 4096;
+/// Gateways in a room that each other's appends ask for their watermarks; those beyond are asked by the worker.
+pub const ROOM_POKES_MAX: usize = 5;
 /// Events after which a room's snapshot is written at the latest when it is small.
 pub const SNAPSHOT_EVENTS: u64 = 256;
 /// Attempts at one event that its worker or its rules do not come back from; after them its verdict is void.
@@ -159,6 +161,9 @@ pub const SWEEP_GUARD: Duration = Duration::from_micros(20);
 pub const SWEEP_GUARD_MAX: Duration = Duration::from_millis(10);
 /// How often a lagging gateway is asked again for its watermark.
 pub const PROBE_INTERVAL: Duration = Duration::from_millis(20);
+/// How far a gateway's watermark may lie behind another's append and no question be asked with that append: it appends so
+/// often that its next watermark comes by itself.
+pub const POKE_IDLE: Duration = Duration::from_micros(500);
 /// How long a gateway may owe a watermark before it is fenced.
 pub const GATEWAY_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long rules may take over one event.

@@ -104,10 +104,11 @@ pub async fn serve(config: Config, shutdown: Shutdown) -> Result<(), RoleError> 
     let worker_journal = journal.clone();
     let thread = std::thread::Builder::new().name("worker".to_owned()).spawn(move || {
         let runtime = runtime::worker()?;
-        let ended = runtime.block_on(worker::run(worker_journal, rules, options, stop, trouble));
+        let working = runtime.spawn(worker::run(worker_journal, rules, options, stop, trouble));
+        let ended = runtime.block_on(working);
         // Rules that never come back keep their threads; nobody waits for those.
         runtime.shutdown_background();
-        ended.map_err(io::Error::other)
+        ended?.map_err(io::Error::other)
     });
     let thread = thread.map_err(RoleError::Thread)?;
     let ended = run_gateway(&config, &side, journal, &shutdown).await;
@@ -140,7 +141,9 @@ pub async fn worker(config: Config, shutdown: Shutdown) -> Result<(), RoleError>
     side.watch("journal", trouble.subscribe());
     side.readiness.pass("started");
     let stop = shutdown.token().clone();
-    worker::run(journal, config.rules_book(), worker_options(&config), stop, trouble).await?;
+    // As a task: waking what `block_on` runs goes round by the driver.
+    let working = tokio::spawn(worker::run(journal, config.rules_book(), worker_options(&config), stop, trouble));
+    working.await.map_err(|error| RoleError::Thread(io::Error::other(error)))??;
     Ok(())
 }
 

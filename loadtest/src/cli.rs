@@ -121,9 +121,12 @@ pub(crate) struct FairArgs {
     #[arg(long, value_delimiter = ',', value_parser = url, value_name = "URL", conflicts_with = "spawn")]
     pub(crate) url: Vec<String>,
     /// Starts a private redis-server and processes (gateways=2,workers=1), or one process without Redis (serve, with
-    /// --same), and ends them
+    /// --same), and ends them; delay=20ms makes everything between the first gateway and Redis that much later, each way
     #[arg(long, value_name = "WHAT")]
     pub(crate) spawn: Option<Spawn>,
+    /// The admin addresses of the workers behind --url, for what they say about hold: 127.0.0.1:7778
+    #[arg(long, value_delimiter = ',', value_name = "ADDRESS", conflicts_with = "spawn")]
+    pub(crate) metrics: Vec<String>,
     /// What the gateways at --url speak
     #[arg(long, value_enum, default_value_t = Dialect::Lasthit)]
     pub(crate) dialect: Dialect,

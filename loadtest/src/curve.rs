@@ -82,12 +82,12 @@ pub(crate) struct Point {
     /// Of a hundred races.
     pub(crate) clamped_pct: f64,
     /// From the second rival's send to its verdict.
-    pub(crate) hold_p50_us: f64,
-    pub(crate) hold_p99_us: f64,
+    pub(crate) latency_p50_us: f64,
+    pub(crate) latency_p99_us: f64,
     /// Claims a second that others really sent, in the round in which they were fewest.
     pub(crate) background_per_s: f64,
     #[serde(skip)]
-    hold: Times,
+    latency: Times,
 }
 
 /// What was measured; its serialized form is what `--json` writes.
@@ -140,15 +140,15 @@ impl Point {
             photo_finish: 0,
             wrong_pct: 0.0,
             clamped_pct: 0.0,
-            hold_p50_us: 0.0,
-            hold_p99_us: 0.0,
+            latency_p50_us: 0.0,
+            latency_p99_us: 0.0,
             background_per_s: 0.0,
-            hold: Times::new(),
+            latency: Times::new(),
         }
     }
 
     /// One more round.
-    fn add(&mut self, gaps: &[GapScore], hold: &Times, background_per_s: f64) {
+    fn add(&mut self, gaps: &[GapScore], latency: &Times, background_per_s: f64) {
         let first = self.races + self.dropped == 0;
         self.background_per_s = if first { background_per_s } else { self.background_per_s.min(background_per_s) };
         for gap in gaps {
@@ -161,8 +161,8 @@ impl Point {
         }
         let pct = |count: u64| (10_000.0 * count as f64 / self.races.max(1) as f64).round() / 100.0;
         (self.wrong_pct, self.clamped_pct) = (pct(self.wrong), pct(self.clamped));
-        self.hold.add(hold);
-        (self.hold_p50_us, self.hold_p99_us) = (self.hold.quantile_us(0.5), self.hold.quantile_us(0.99));
+        self.latency.add(latency);
+        (self.latency_p50_us, self.latency_p99_us) = (self.latency.quantile_us(0.5), self.latency.quantile_us(0.99));
     }
 }
 
@@ -189,7 +189,7 @@ impl Curve {
         for _ in 0..CURVE_ROUNDS {
             guards.shuffle(&mut rng);
             for &guard_us in &guards {
-                let mut fleet = Fleet::start_with(Spawn::Redis { gateways: 2, workers: 1 }, Some(guard_us)).await?;
+                let mut fleet = Fleet::start_with(Spawn::Redis { gateways: 2, workers: 1, delay: None }, Some(guard_us)).await?;
                 let began = *began.get_or_insert_with(Instant::now);
                 let mut failed = None;
                 for point in curve.points.iter_mut().filter(|point| point.guard_us == guard_us) {
@@ -200,7 +200,7 @@ impl Curve {
                     let fair = point.setting(config, share, rng.random());
                     match races(&fleet, fair, &what, stop).await {
                         Ok(Some(fairness)) => {
-                            point.add(&fairness.gaps, &fairness.hold, fairness.background_per_s);
+                            point.add(&fairness.gaps, &fairness.latency, fairness.background_per_s);
                             for load in fairness.load_average {
                                 curve.load_average = [curve.load_average[0].min(load), curve.load_average[1].max(load)];
                             }
@@ -245,6 +245,7 @@ impl Point {
             same: self.gateways == 1,
             seed,
             time_max: Some(time),
+            metrics: Vec::new(),
         }
     }
 }
@@ -270,7 +271,7 @@ impl fmt::Display for Curve {
                 title = p.title();
                 write!(
                     f,
-                    "\n\n{title}\n guard µs   races dropped   wrong unflagged clamped   photo wrong+clamped %  hold p50 µs  p99 µs  background/s"
+                    "\n\n{title}\n guard µs   races dropped   wrong unflagged clamped   photo wrong+clamped %  verdict p50 µs  p99 µs  background/s"
                 )?;
             }
             let Point { guard_us, races, dropped, wrong, wrong_unflagged, clamped, photo_finish, .. } = p;
@@ -278,8 +279,8 @@ impl fmt::Display for Curve {
                 f,
                 "\n{guard_us:9}{races:8}{dropped:8}{wrong:8}{wrong_unflagged:10}{clamped:8}{photo_finish:8}{:16.2}{:13.0}{:8.0}{:14.0}",
                 p.wrong_pct + p.clamped_pct,
-                p.hold_p50_us,
-                p.hold_p99_us,
+                p.latency_p50_us,
+                p.latency_p99_us,
                 p.background_per_s
             )?;
         }

@@ -1,9 +1,12 @@
 //! The fairness harness: two rivals claim the same thing a known gap apart, and the first sender should get it.
 //!
-//! `rival` sends and reads, `background` keeps the gateways busy meanwhile, `score` counts, `picture` draws.
+//! `rival` sends and reads, before all other threads if `priority` may arrange that, `background` keeps the gateways busy
+//! meanwhile, `score` counts, `hold` asks the workers, `picture` draws.
 
 mod background;
+mod hold;
 mod picture;
+mod priority;
 mod rival;
 mod score;
 
@@ -11,7 +14,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
 use lasthit::types::Incarnation;
 use rand::rngs::StdRng;
@@ -22,12 +25,16 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 
 use crate::dialect::{Audience, Dialect};
 use crate::environment::load_average;
-use crate::limits::{BURST_MAX, GAP_US_MAX, GAPS_MAX, RATE_MAX, SPLIT_US_MAX, TRIALS_MAX, UNANSWERED_MAX};
+use crate::limits::{
+    BURST_MAX, GAP_US_MAX, GAPS_MAX, RATE_MAX, REPEATED_PER_TRIAL_MAX, SPLIT_US_MAX, TRIALS_MAX, UNANSWERED_MAX,
+};
 use crate::record::{Quantiles, Times};
 use crate::socket::frame;
 use background::Background;
+use hold::{Buckets, Hold};
 pub(crate) use picture::draw;
-use rival::{Hit, Rival, race};
+use rival::{Gap, Hit, Rival, Sent, race};
+use score::Answer;
 pub(crate) use score::GapScore;
 use score::{HEAD, Tally};
 
@@ -36,7 +43,7 @@ use score::{HEAD, Tally};
 pub(crate) struct FairConfig {
     /// Between the rivals' sends, in microseconds.
     pub(crate) gaps_us: Vec<u64>,
-    /// Races for each gap.
+    /// Races for each gap; those that are dropped are raced again.
     pub(crate) trials: u32,
     /// Claims a second of others meanwhile.
     pub(crate) background: u32,
@@ -51,6 +58,9 @@ pub(crate) struct FairConfig {
     /// After this long it ends with the races that it had.
     #[serde(skip)]
     pub(crate) time_max: Option<Duration>,
+    /// Where the workers' metrics are, `host:port` each.
+    #[serde(skip)]
+    pub(crate) metrics: Vec<String>,
 }
 
 /// What was measured; its serialized form is what `--json` writes.
@@ -64,11 +74,15 @@ pub(crate) struct Fairness {
     pub(crate) load_average: [f64; 2],
     /// Claims a second that the background really sent.
     pub(crate) background_per_s: f64,
+    /// Whether the thread that sends ran before all usual ones.
+    pub(crate) realtime: bool,
     pub(crate) gaps: Vec<GapScore>,
+    /// How long the workers held events, the background's too, until all gateways had passed their stamps.
+    pub(crate) hold_us: Hold,
     /// From the second rival's send to its verdict.
-    pub(crate) hold_us: Quantiles,
+    pub(crate) latency_us: Quantiles,
     #[serde(skip)]
-    pub(crate) hold: Times,
+    pub(crate) latency: Times,
 }
 
 impl FairConfig {
@@ -121,10 +135,23 @@ pub(crate) fn measure(
         .then(|| Background::start(dialect, urls.to_vec(), tag.clone(), config.background))
         .transpose()
         .context("the background cannot start")?;
-    let raced = race_all(dialect, config, &tag, &mut rivals, bar, stop);
+    let before = Buckets::read(&config.metrics)?;
+    // On a thread of its own: its priority is not for those that the background or the caller start.
+    let (realtime, raced) = std::thread::scope(|scope| {
+        let racing = std::thread::Builder::new().name("race".into()).spawn_scoped(scope, || {
+            let raised = priority::raise();
+            let raced = race_all(dialect, config, raised.is_ok(), &tag, &mut rivals, bar, stop);
+            (raised, raced)
+        })?;
+        racing.join().map_err(|_| anyhow!("the racing thread panicked"))
+    })?;
+    if let Err(note) = &realtime {
+        eprintln!("note: {note}");
+    }
+    let held = Buckets::read(&config.metrics)?.since(&before);
     // A background that broke is why the rivals got no answer.
     let background_per_s = background.map_or(Ok(0.0), Background::end).context("the background broke")?;
-    let Some((mut tallies, hold)) = raced? else { return Ok(None) };
+    let Some((mut tallies, latency)) = raced? else { return Ok(None) };
     Ok(Some(Fairness {
         dialect: dialect.name(),
         is_lasthit: dialect.is_lasthit(),
@@ -132,8 +159,10 @@ pub(crate) fn measure(
         load_average: [load_before, load_average()],
         background_per_s: background_per_s.round(),
         gaps: tallies.iter_mut().zip(&config.gaps_us).map(|(tally, gap)| tally.score(*gap)).collect(),
-        hold_us: hold.quantiles(),
-        hold,
+        realtime: realtime.is_ok(),
+        hold_us: if config.metrics.is_empty() { Hold::at_most(&latency) } else { held.hold() },
+        latency_us: latency.quantiles(),
+        latency,
     }))
 }
 
@@ -142,13 +171,14 @@ type Raced = Option<(Vec<Tally>, Times)>;
 fn race_all(
     dialect: Dialect,
     config: &FairConfig,
+    realtime: bool,
     tag: &str,
     rivals: &mut [Rival; 2],
     bar: &ProgressBar,
     stop: &AtomicBool,
 ) -> Result<Raced> {
     let mut rng = StdRng::seed_from_u64(config.seed);
-    let (mut tallies, mut hold) = (vec![Tally::default(); config.gaps_us.len()], Times::new());
+    let (mut tallies, mut latency) = (vec![Tally::default(); config.gaps_us.len()], Times::new());
     let began = tokio::time::Instant::now();
     let mut unanswered = 0;
     // The gaps take turns, so that what the machine does meanwhile falls on all of them alike.
@@ -159,50 +189,71 @@ fn race_all(
         }
         order.shuffle(&mut rng);
         for &gap in &order {
-            if stop.load(Relaxed) {
-                return Ok(None);
+            // One that is dropped is raced again.
+            for again in 0..=REPEATED_PER_TRIAL_MAX {
+                if stop.load(Relaxed) {
+                    return Ok(None);
+                }
+                let wanted = Gap { ns: config.gaps_us[gap] * 1000, sleeps: realtime };
+                let race = race_once(dialect, config, &mut rng, &format!("{tag}-{gap}-{trial}-{again}"), wanted, rivals)?;
+                let vouched = race.sent.is_vouched_for(wanted.ns);
+                if let Some((_, read_ns)) = &race.second {
+                    latency.record(Duration::from_nanos(read_ns.saturating_sub(race.sent.second.0)));
+                }
+                unanswered = if race.first.is_none() && race.second.is_none() { unanswered + 1 } else { 0 };
+                let [first, second] = [race.first, race.second].map(|answer| answer.map(|(answer, _)| answer));
+                tallies[gap].race(vouched, race.sent.gap_ns(), first.as_ref(), second.as_ref());
+                ensure!(
+                    unanswered < UNANSWERED_MAX,
+                    "{UNANSWERED_MAX} races in a row were not decided within the time: the target is overloaded, or broken"
+                );
+                std::thread::sleep(Duration::from_micros(rng.random_range(1_000..4_000)));
+                if vouched {
+                    break;
+                }
             }
-            let ann_first = rng.random::<bool>();
-            let [ann, bob] = &mut *rivals;
-            let mut pair = if ann_first { [ann, bob] } else { [bob, ann] };
-            let contest = format!("{tag}-{gap}-{trial}");
-            let claims = |who: &str| -> Result<(Vec<String>, Vec<Vec<u8>>)> {
-                let ids: Vec<String> = (0..=config.burst).map(|n| format!("{contest}-{who}{n}")).collect();
-                let frames = ids.iter().enumerate().map(|(n, id)| {
-                    let about = if n == 0 { &contest } else { id };
-                    hit_frame(dialect, id, about)
-                });
-                let frames = frames.collect::<Result<_>>()?;
-                Ok((ids, frames))
-            };
-            let [(ids, frames), (rival_ids, rival_frames)] = [claims("f")?, claims("s")?];
-            let wanted_ns = config.gaps_us[gap] * 1000;
-            let [first, second] = &mut pair;
-            let mut hit = |frame| match config.split_us {
-                0 => Hit::whole(frame),
-                most => Hit::split(frame, rng.random_range(0..=most * 1000)),
-            };
-            let hits = [hit(&frames[0]), hit(&rival_frames[0])];
-            let sent = race([first, second], hits, [&frames[1..], &rival_frames[1..]], wanted_ns)
-                .context("a rival's claim cannot be sent")?;
-            // The second's first: its verdict is timed.
-            let theirs = second.answer(&rival_ids)?.map(|(answer, read_ns)| {
-                hold.record(Duration::from_nanos(read_ns.saturating_sub(sent.second.0)));
-                answer
-            });
-            let ours = first.answer(&ids)?.map(|(answer, _)| answer);
-            tallies[gap].race(sent.is_vouched_for(wanted_ns), sent.gap_ns(), ours.as_ref(), theirs.as_ref());
-            unanswered = if ours.is_none() && theirs.is_none() { unanswered + 1 } else { 0 };
-            ensure!(
-                unanswered < UNANSWERED_MAX,
-                "{UNANSWERED_MAX} races in a row were not decided within the time: the target is overloaded, or broken"
-            );
-            std::thread::sleep(Duration::from_micros(rng.random_range(1_000..4_000)));
         }
         bar.inc(1);
     }
     bar.finish_and_clear();
-    Ok(Some((tallies, hold)))
+    Ok(Some((tallies, latency)))
+}
+
+/// One race; each answer with the moment at which it had been read.
+struct Race {
+    sent: Sent,
+    first: Option<(Answer, u64)>,
+    second: Option<(Answer, u64)>,
+}
+
+fn race_once(
+    dialect: Dialect,
+    config: &FairConfig,
+    rng: &mut StdRng,
+    contest: &str,
+    gap: Gap,
+    [ann, bob]: &mut [Rival; 2],
+) -> Result<Race> {
+    let [first, second] = if rng.random::<bool>() { [ann, bob] } else { [bob, ann] };
+    let claims = |who: &str| -> Result<(Vec<String>, Vec<Vec<u8>>)> {
+        let ids: Vec<String> = (0..=config.burst).map(|n| format!("{contest}-{who}{n}")).collect();
+        let frames = ids.iter().enumerate().map(|(n, id)| {
+            let about = if n == 0 { contest } else { id };
+            hit_frame(dialect, id, about)
+        });
+        let frames = frames.collect::<Result<_>>()?;
+        Ok((ids, frames))
+    };
+    let [(ids, frames), (rival_ids, rival_frames)] = [claims("f")?, claims("s")?];
+    let mut hit = |frame| match config.split_us {
+        0 => Hit::whole(frame),
+        most => Hit::split(frame, rng.random_range(0..=most * 1000)),
+    };
+    let hits = [hit(&frames[0]), hit(&rival_frames[0])];
+    let sent = race([first, second], hits, [&frames[1..], &rival_frames[1..]], gap).context("a rival's claim cannot be sent")?;
+    // The second's first: its verdict is timed.
+    let theirs = second.answer(&rival_ids)?;
+    Ok(Race { sent, first: first.answer(&ids)?, second: theirs })
 }
 
 /// All that was measured as JSON: the first as the object itself, a peer behind it as its `peer`.
@@ -244,7 +295,9 @@ impl fmt::Display for Fairness {
         for gap in &self.gaps {
             writeln!(f, "{gap}")?;
         }
-        let hold = &self.hold_us;
-        write!(f, "hold µs: p50 {}  p99 {}  p99.9 {}  max {}", hold.p50, hold.p99, hold.p999, hold.max)
+        let latency = &self.latency_us;
+        let (p50, p99, p999, max) = (latency.p50, latency.p99, latency.p999, latency.max);
+        writeln!(f, "send to verdict µs: p50 {p50}  p99 {p99}  p99.9 {p999}  max {max}")?;
+        write!(f, "{}", self.hold_us)
     }
 }

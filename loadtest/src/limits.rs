@@ -59,6 +59,8 @@ pub(crate) const RAMP_TRIES: u32 = 2;
 pub(crate) const RAMP_PRECISION: f64 = 0.05;
 /// Gateways or workers that one command starts.
 pub(crate) const SPAWN_MAX: u16 = 64;
+/// How much a gateway's connection to Redis may be delayed, in milliseconds: less than what counts as its death.
+pub(crate) const DELAY_MS_MAX: u64 = 200;
 /// How long a started process may take to be ready.
 pub(crate) const READY_TIMEOUT: Duration = Duration::from_secs(20);
 /// How often it is asked.
@@ -77,6 +79,10 @@ pub(crate) const BACKGROUND_SESSIONS: u32 = 36;
 pub(crate) const BACKGROUND_ROOMS: u32 = 9;
 /// How long a race's verdicts may take before there are none.
 pub(crate) const VERDICT_TIMEOUT: Duration = Duration::from_secs(3);
+/// A gap of at least twice this is slept through but for its last part, so that whoever the first send woke has the core.
+pub(crate) const GAP_SPIN: Duration = Duration::from_micros(200);
+/// How often a race that was dropped is raced again before the next gap's turn.
+pub(crate) const REPEATED_PER_TRIAL_MAX: u32 = 2;
 /// Races in a row without a verdict after which there is nothing to measure.
 pub(crate) const UNANSWERED_MAX: u32 = 10;
 /// How far a gap may be from the wanted one, or half of that if it is more.

@@ -224,6 +224,7 @@ async fn fair_command(args: FairArgs) -> Result<ExitCode> {
         same: args.same,
         seed: args.seed.unwrap_or_else(rand::random),
         time_max: None,
+        metrics: args.metrics,
     };
     // One after the other, so that neither is measured beside the other.
     let mut measured = Vec::new();
@@ -265,7 +266,8 @@ async fn measure_fleet(
     config: &FairConfig,
     stop: &Arc<AtomicBool>,
 ) -> Result<Option<Fairness>> {
-    let measured = measure_fair(dialect, fleet.urls().to_vec(), config, stop).await;
+    let config = FairConfig { metrics: fleet.metrics().to_vec(), ..config.clone() };
+    let measured = measure_fair(dialect, fleet.urls().to_vec(), &config, stop).await;
     // A peer is expected to be unfair; its logs are of interest when there is no measurement.
     let unfair = |m: &Option<Fairness>| m.as_ref().is_some_and(|m| m.failure().is_some());
     if measured.as_ref().map_or(true, |m| dialect.is_lasthit() && unfair(m)) {

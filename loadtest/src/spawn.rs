@@ -9,11 +9,13 @@ mod process;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
+use lasthit::testing::{Proxy, Upstream};
 use tempfile::TempDir;
 
-use crate::limits::SPAWN_MAX;
+use crate::limits::{DELAY_MS_MAX, SPAWN_MAX};
 pub(crate) use parts::run_to_end;
 use process::Process;
 
@@ -31,7 +33,19 @@ pub(crate) enum Spawn {
         gateways: u16,
         /// How many workers.
         workers: u16,
+        /// How much later everything between the first gateway and Redis arrives, in either direction.
+        delay: Option<Duration>,
     },
+}
+
+impl Spawn {
+    /// How many processes of lasthit's.
+    fn roles(self) -> u16 {
+        match self {
+            Self::Serve => 1,
+            Self::Redis { gateways, workers, .. } => gateways + workers,
+        }
+    }
 }
 
 impl FromStr for Spawn {
@@ -41,9 +55,17 @@ impl FromStr for Spawn {
         if text == "serve" {
             return Ok(Self::Serve);
         }
-        let (mut gateways, mut workers) = (None, None);
+        let (mut gateways, mut workers, mut delay) = (None, None, None);
         for part in text.split(',') {
             let (what, count) = part.split_once('=').unwrap_or((part, ""));
+            if what == "delay" {
+                let millis = count.strip_suffix("ms").and_then(|ms| ms.parse().ok()).filter(|ms| (1..=DELAY_MS_MAX).contains(ms));
+                let millis = millis.ok_or_else(|| format!("spawn {part:?}: use 1 to {DELAY_MS_MAX} ms, as in delay=20ms"))?;
+                if delay.replace(Duration::from_millis(millis)).is_some() {
+                    return Err(format!("spawn {text:?} gives delay twice"));
+                }
+                continue;
+            }
             let slot = match what {
                 "gateways" => &mut gateways,
                 "workers" => &mut workers,
@@ -55,7 +77,7 @@ impl FromStr for Spawn {
                 return Err(format!("spawn {text:?} gives {what} twice"));
             }
         }
-        Ok(Self::Redis { gateways: gateways.unwrap_or(1), workers: workers.unwrap_or(1) })
+        Ok(Self::Redis { gateways: gateways.unwrap_or(1), workers: workers.unwrap_or(1), delay })
     }
 }
 
@@ -65,6 +87,12 @@ pub(crate) struct Fleet {
     /// In the order of their start; they end in the reverse one.
     processes: Vec<Process>,
     urls: Vec<String>,
+    /// Where the workers' metrics are.
+    metrics: Vec<String>,
+    /// Two for each role that is to be started.
+    ports: Vec<SocketAddr>,
+    /// The delayed gateway's way to Redis.
+    proxy: Option<Proxy>,
     dir: TempDir,
 }
 
@@ -109,7 +137,7 @@ impl Fleet {
 
     fn empty() -> Result<Self> {
         let dir = tempfile::Builder::new().prefix("loadtest-").tempdir().context("no directory for logs and sockets")?;
-        Ok(Self { processes: Vec::new(), urls: Vec::new(), dir })
+        Ok(Self { processes: Vec::new(), urls: Vec::new(), metrics: Vec::new(), ports: Vec::new(), proxy: None, dir })
     }
 
     /// The socket of the fleet's own Redis.
@@ -140,29 +168,37 @@ impl Fleet {
     async fn start_all(&mut self, binary: &Path, spawn: Spawn, sweep_guard_us: Option<u64>) -> Result<()> {
         let guard = sweep_guard_us.map(|us| us.to_string());
         let guard: Vec<&str> = guard.iter().flat_map(|us| ["--sweep-guard-us", us]).collect();
-        let Spawn::Redis { gateways, workers } = spawn else {
+        self.ports = free_ports(2 * spawn.roles())?;
+        let Spawn::Redis { gateways, workers, delay } = spawn else {
             self.start_role(binary, "serve", "serve", &guard, true)?;
             return self.ready().await;
         };
-        let redis = format!("unix://{}", self.start_redis_process().await?.display());
+        let socket = self.start_redis_process().await?;
+        let redis = format!("unix://{}", socket.display());
+        if let Some(delay) = delay {
+            let proxy = Proxy::start(Upstream::Unix(socket)).context("no proxy for the delayed gateway")?;
+            proxy.delay(delay, delay);
+            self.proxy = Some(proxy);
+        }
         for n in 1..=workers {
             self.start_role(binary, "worker", &format!("worker-{n}"), &["--redis", &redis], false)?;
         }
         for n in 1..=gateways {
-            let args = [&["--redis", &redis], &guard[..]].concat();
+            let way = self.proxy.as_ref().filter(|_| n == 1).map_or_else(|| redis.clone(), Proxy::url);
+            let args = [&["--redis", &way], &guard[..]].concat();
             self.start_role(binary, "gateway", &format!("gateway-{n}"), &args, true)?;
         }
         self.ready().await
     }
 
     fn start_role(&mut self, binary: &Path, role: &str, name: &str, args: &[&str], listens: bool) -> Result<()> {
-        // Both ports are taken before either is let go, so that they differ.
-        let taken = [TcpListener::bind("127.0.0.1:0")?, TcpListener::bind("127.0.0.1:0")?];
-        let [admin, listen] = [taken[0].local_addr()?, taken[1].local_addr()?];
-        drop(taken);
+        let (Some(admin), Some(listen)) = (self.ports.pop(), self.ports.pop()) else { bail!("{name} has no ports left") };
         let (admin_text, listen_text) = (admin.to_string(), listen.to_string());
         let mut all = vec![role, "--admin", &admin_text];
         all.extend_from_slice(args);
+        if role != "gateway" {
+            self.metrics.push(admin_text.clone());
+        }
         if listens {
             all.extend(["--listen", &listen_text]);
             self.urls.push(url(listen));
@@ -183,6 +219,11 @@ impl Fleet {
         &self.urls
     }
 
+    /// Where the workers' metrics are.
+    pub(crate) fn metrics(&self) -> &[String] {
+        &self.metrics
+    }
+
     /// What the processes said last, for when something went wrong.
     pub(crate) fn logs(&mut self) -> String {
         let logs: Vec<String> = self.processes.iter_mut().map(Process::log).collect();
@@ -201,6 +242,12 @@ impl Fleet {
     }
 }
 
+/// Ports that nobody has. All are taken before any is let go, so that they differ.
+fn free_ports(count: u16) -> Result<Vec<SocketAddr>> {
+    let taken: Vec<TcpListener> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0")).collect::<Result<_, _>>()?;
+    Ok(taken.iter().map(TcpListener::local_addr).collect::<Result<_, _>>()?)
+}
+
 fn url(address: SocketAddr) -> String {
     format!("ws://{address}")
 }
@@ -212,9 +259,13 @@ mod tests {
     #[test]
     fn what_to_start_is_parsed() {
         assert_eq!("serve".parse(), Ok(Spawn::Serve));
-        assert_eq!("gateways=2,workers=3".parse(), Ok(Spawn::Redis { gateways: 2, workers: 3 }));
-        assert_eq!("workers=3".parse(), Ok(Spawn::Redis { gateways: 1, workers: 3 }));
-        for bad in ["", "gateways", "gateways=0", "gateways=65", "workers=-1", "serve,workers=1", "gateways=1,gateways=2"] {
+        assert_eq!("gateways=2,workers=3".parse(), Ok(Spawn::Redis { gateways: 2, workers: 3, delay: None }));
+        assert_eq!("workers=3".parse(), Ok(Spawn::Redis { gateways: 1, workers: 3, delay: None }));
+        let delay = Some(Duration::from_millis(20));
+        assert_eq!("gateways=2,workers=1,delay=20ms".parse(), Ok(Spawn::Redis { gateways: 2, workers: 1, delay }));
+        for bad in
+            ["", "gateways", "gateways=0", "gateways=65", "workers=-1", "serve,workers=1", "gateways=1,gateways=2", "delay=20"]
+        {
             assert!(bad.parse::<Spawn>().is_err(), "{bad}");
         }
     }

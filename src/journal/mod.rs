@@ -12,8 +12,9 @@ mod signals;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use crate::limits::HOST_TIMEOUT;
+use crate::limits::{HOST_TIMEOUT, POKE_IDLE};
 use crate::types::{Incarnation, Moment, RoomId, ShardId, StreamId};
+use crate::wire::push::{self, Push};
 
 /// Why a step of the journal failed. Its outcome may be unknown: the same step is sent again.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -91,6 +92,22 @@ pub struct Flush {
     pub entries: Vec<FlushEntry>,
 }
 
+impl Flush {
+    /// What the append asks the other gateways in its rooms, so that their promises are under way before a worker has
+    /// found out that it waits for them: an encoded probe up to this flush's watermark.
+    #[must_use]
+    pub fn poke(&self) -> Bytes {
+        push::encode(&Push::Probe { shard: self.shard, until: self.watermark })
+    }
+
+    /// A gateway whose watermark is not below this appends so often that it needs no question.
+    #[must_use]
+    pub fn idle_below(&self) -> Moment {
+        let busy_ns = u64::try_from(POKE_IDLE.as_nanos()).unwrap_or(u64::MAX);
+        Moment { ns: self.watermark.ns.saturating_sub(busy_ns), ..self.watermark }
+    }
+}
+
 /// A flush's events in one room.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FlushEntry {
@@ -162,6 +179,8 @@ pub struct Bell {
     pub watermark: Moment,
     /// Room, position and entry.
     pub entries: Vec<(RoomId, StreamId, Bytes)>,
+    /// Gateways that the append has asked for `watermark` already.
+    pub poked: Vec<Incarnation>,
 }
 
 /// Temporary ownership of a shard. Compared for equality by every step that needs it.
@@ -264,6 +283,9 @@ pub struct RoomCommit {
     pub snapshot: Option<Bytes>,
     /// Entries below this position and verdicts at or below this `seq` may be trimmed (approximately).
     pub trim: Option<(StreamId, u64)>,
+    /// The gateways that now have sessions in the room, as far as appends to it shall ask them; None: as before. At most
+    /// [`ROOM_POKES_MAX`](crate::limits::ROOM_POKES_MAX). A hint: a worker asks whomever it waits for.
+    pub gateways: Option<Vec<Incarnation>>,
 }
 
 /// The answer to a commit.
@@ -351,8 +373,10 @@ pub trait Journal: Send + Sync + 'static {
     /// When the journal does not work.
     async fn register(&self, shard: ShardId, gateway: Incarnation) -> Result<GatewayRecord, JournalError>;
 
-    /// Appends a flush and rings the shard's bell. All checks come before the first write; a repeated number is
-    /// answered as before. A room that does not exist begins a new era, which is higher than every era its shard had.
+    /// Appends a flush, rings the shard's bell, and pushes [`Flush::poke`] to the other gateways in the flush's rooms (as
+    /// [`RoomCommit::gateways`] told) whose watermark is below [`Flush::idle_below`]. All checks come before the first write;
+    /// a repeated number is answered as before. A room that does not exist begins a new era, which is higher than every
+    /// era its shard had.
     ///
     /// # Errors
     /// When the outcome is unknown: send the same flush again.

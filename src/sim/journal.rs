@@ -120,6 +120,10 @@ impl World {
                         if bell.is_some() { "new" } else { "not new" }
                     )
                 });
+                for gateway in bell.iter().flat_map(|bell| &bell.poked) {
+                    self.ledger.count("pokes");
+                    self.publish(*gateway, &flush.poke());
+                }
                 self.ring(bell);
                 Answer::Appended(answer)
             }

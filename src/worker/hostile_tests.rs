@@ -78,7 +78,7 @@ proptest! {
         for (at, bytes, number) in rung {
             let watermark = Moment { timeline: 1, ns: number };
             let entries = vec![(room.clone(), at, bytes)];
-            core.bell(Bell { shard: SHARD, append: append.wrapping_add(1), incarnation: B, number, watermark, entries }, now[1]);
+            core.bell(Bell { shard: SHARD, append: append.wrapping_add(1), incarnation: B, number, watermark, entries, poked: vec![] }, now[1]);
         }
         for incarnation in [A, B] {
             let record = GatewayRecord { incarnation, number: 1, watermark: Moment { timeline: 1, ns: watermark_ns }, fenced: true };

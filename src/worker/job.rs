@@ -180,6 +180,8 @@ pub(super) struct Resolved {
     pub(super) tally: Tally,
     /// Per gateway with sessions inside: the verdicts that it has an audience for.
     pub(super) pushes: Vec<(Incarnation, Bytes)>,
+    /// Gateways with sessions inside after it.
+    pub(super) inside: Vec<Incarnation>,
     pub(super) snapshot: Option<Bytes>,
 }
 
@@ -252,7 +254,8 @@ impl Resolving {
                 }
             }
         }
-        let mut concerned = gateways(&room);
+        let inside = gateways(&room);
+        let mut concerned = inside.clone();
         concerned.extend(before);
         concerned.sort_unstable();
         concerned.dedup();
@@ -264,7 +267,7 @@ impl Resolving {
         let snapshot = snapshot.then(|| room.snapshot());
         let (to, mut tally) = (room.seq(), Tally::default());
         batch.verdicts.iter().for_each(|verdict| tally.count(verdict));
-        let resolved = Resolved { from, to, verdicts: bytes, tally, pushes, snapshot };
+        let resolved = Resolved { from, to, verdicts: bytes, tally, pushes, inside, snapshot };
         Done { shard, epoch, lane, id, outcome: DoneOutcome::Resolved(room, Box::new(resolved)) }
     }
 }

@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::job::Resolved;
 use crate::engine::{Resequencer, Room};
+use crate::limits::ROOM_POKES_MAX;
 use crate::types::{Incarnation, Moment, Stamp, StreamId};
 use crate::wire::entry;
 
@@ -67,6 +68,8 @@ pub(super) struct Lane {
     /// death came too early and counts as a duplicate.
     pub(super) deaths: BTreeMap<Incarnation, u64>,
     pub(super) empty_since_ns: Option<u64>,
+    /// What the journal was last told about who is inside; None: unknown.
+    told: Option<Vec<Incarnation>>,
     snapshot_seq: u64,
     snapshot_bytes: u64,
     /// Snapshots that are older than the last: what lies before one of them may be trimmed after the retention.
@@ -97,6 +100,7 @@ impl Lane {
             to_commit: false,
             deaths: BTreeMap::new(),
             empty_since_ns: None,
+            told: None,
             snapshot_seq: 0,
             snapshot_bytes: 0,
             snapshots: VecDeque::new(),
@@ -149,6 +153,17 @@ impl Lane {
         self.snapshot_seq = seq;
         self.snapshot_bytes = bytes as u64;
         self.snapshots.push_back((cursor, seq));
+    }
+
+    /// What the next commit tells the journal about who is inside: nothing while it is as before. A gateway alone asks
+    /// nobody, so that it counts as no one.
+    pub(super) fn tell(&mut self, inside: &[Incarnation]) -> Option<Vec<Incarnation>> {
+        let inside = if inside.len() > 1 { &inside[..inside.len().min(ROOM_POKES_MAX)] } else { &[] };
+        if self.told.as_deref() == Some(inside) {
+            return None;
+        }
+        self.told = Some(inside.to_vec());
+        self.told.clone()
     }
 
     /// What may be trimmed: everything before the last snapshot that is older than the retention, as the stream's own

@@ -169,6 +169,9 @@ impl Shard {
             gateway.deaf = false;
         }
         gateway.heard_at_ns = shared.now_ns;
+        for poked in bell.poked {
+            self.gateways.entry(poked).or_default().asked(bell.watermark, shared.now_ns);
+        }
         for (room, at, bytes) in bell.entries {
             if !self.lanes.contains_key(&room) {
                 self.load(&room, shared);

@@ -121,7 +121,7 @@ fn a_read_that_an_outdated_survey_asked_for_is_followed_by_another() {
     let third = Incarnation(3);
     let watermark = Moment { timeline: 1, ns: 60 };
     let entries = vec![(room.clone(), at(3), open(third, 55))];
-    core.bell(Bell { shard: SHARD, append: 3, incarnation: third, number: 1, watermark, entries }, 3);
+    core.bell(Bell { shard: SHARD, append: 3, incarnation: third, number: 1, watermark, entries, poked: vec![] }, 3);
     perform(&mut core);
 
     core.read(SHARD, &room, &[(at(1), open(B, 50))], 4);
@@ -142,4 +142,84 @@ fn the_second_of_two_surveys_counts() {
     assert!(!perform(&mut core).iter().any(|a| matches!(a, Action::Load { .. })));
     core.surveyed(SHARD, survey(1, &room, 60), 2);
     assert!(perform(&mut core).iter().any(|a| matches!(a, Action::Load { .. })), "a room that nobody rings for is left alone");
+}
+
+/// The worker's shard with A and B inside the room, everything resolved and committed up to a watermark of 100.
+fn two_inside() -> (Core, RoomId, Vec<Action>) {
+    let (mut core, room) = (worker(), RoomId::new("pit").expect("name"));
+    core.surveyed(SHARD, survey(2, &room, 100), 1);
+    perform(&mut core);
+    let entries = vec![(at(1), open(A, 40)), (at(2), open(B, 50))];
+    core.stored(SHARD, room.clone(), StoredRoom { era: 1, entries, ..StoredRoom::default() }, 1);
+    let actions = perform(&mut core);
+    (core, room, actions)
+}
+
+fn bell(append: u64, room: &RoomId, ns: u64, poked: Vec<Incarnation>) -> Bell {
+    let kind = EventKind::End { code: 1000 };
+    let event = Event { session: 1, ordinal: append, arrival: Arrival::at(ns, 0), kind };
+    let bytes = entry::encode(&Entry { incarnation: A, timeline: 1, death: false, events: vec![event] });
+    let watermark = Moment { timeline: 1, ns: ns + 10 };
+    Bell {
+        shard: SHARD,
+        append,
+        incarnation: A,
+        number: append,
+        watermark,
+        entries: vec![(room.clone(), at(append), bytes)],
+        poked,
+    }
+}
+
+/// Whom these actions ask.
+fn asked(actions: &[Action]) -> Vec<Incarnation> {
+    let ask = |action: &Action| match action {
+        Action::Publish { gateway, push, .. } => {
+            let probe = matches!(push::decode(push), Ok(push::Push::Probe { .. }));
+            probe.then_some(*gateway)
+        }
+        _ => None,
+    };
+    actions.iter().filter_map(ask).collect()
+}
+
+/// Whom the append has asked, the worker asks only when no answer came (rule R4).
+#[test]
+fn what_an_append_asked_is_asked_again_only_after_the_interval() {
+    let (mut core, room, _) = two_inside();
+    core.bell(bell(3, &room, 200, vec![]), 1_000);
+    assert_eq!(asked(&perform(&mut core)), [B], "nobody else did");
+
+    let (mut core, room, _) = two_inside();
+    core.bell(bell(3, &room, 200, vec![B]), 1_000);
+    core.tick(19_000_000);
+    assert_eq!(asked(&perform(&mut core)), []);
+    core.tick(21_000_000);
+    assert_eq!(asked(&perform(&mut core)), [B], "the append's question was lost");
+}
+
+/// The journal is told who is inside when that has changed, and that a gateway alone has nobody to ask.
+#[test]
+fn a_commit_tells_who_is_inside_when_that_changed() {
+    let told = |actions: &[Action]| {
+        let commit = actions.iter().find_map(|a| if let Action::Commit(commit) = a { Some(commit.clone()) } else { None });
+        commit.expect("a commit").rooms[0].gateways.clone()
+    };
+    let (mut core, room, actions) = two_inside();
+    assert_eq!(told(&actions), Some(vec![A, B]));
+    let lease = Lease { epoch: 1, owner: Incarnation(9) };
+    core.committed(SHARD, lease, 1, &Committed::Done, 2);
+    core.bell(
+        Bell { watermark: Moment { timeline: 1, ns: 300 }, incarnation: B, entries: vec![], ..bell(3, &room, 290, vec![]) },
+        2,
+    );
+    core.bell(bell(4, &room, 200, vec![]), 2);
+    assert_eq!(told(&perform(&mut core)), None);
+    core.committed(SHARD, lease, 2, &Committed::Done, 3);
+    let kind = EventKind::Close;
+    let event = Event { session: 1, ordinal: 2, arrival: Arrival::at(290, 0), kind };
+    let bytes = entry::encode(&Entry { incarnation: B, timeline: 1, death: false, events: vec![event] });
+    core.bell(Bell { incarnation: B, entries: vec![(room.clone(), at(5), bytes)], ..bell(5, &room, 290, vec![]) }, 3);
+    core.bell(Bell { entries: vec![], ..bell(6, &room, 290, vec![]) }, 3);
+    assert_eq!(told(&perform(&mut core)), Some(vec![]));
 }

@@ -65,8 +65,8 @@ fn after_one_lost_owner_a_room_goes_on_in_batches_on_threads() {
     // Behind what the lost owner left, all is as ever.
     let watermark = Moment { timeline: 1, ns: 200 };
     let entries = vec![(room.clone(), at(3), again(A, 150))];
-    core.bell(Bell { shard: SHARD, append: 2, incarnation: A, number: 2, watermark, entries }, 2);
-    core.bell(Bell { shard: SHARD, append: 3, incarnation: B, number: 2, watermark, entries: Vec::new() }, 2);
+    core.bell(Bell { shard: SHARD, append: 2, incarnation: A, number: 2, watermark, entries, poked: vec![] }, 2);
+    core.bell(Bell { shard: SHARD, append: 3, incarnation: B, number: 2, watermark, entries: Vec::new(), poked: vec![] }, 2);
     assert!(jobs(&mut core).iter().all(Job::is_quick));
 }
 

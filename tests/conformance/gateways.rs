@@ -1,8 +1,9 @@
 //! What gateways rely on: registration, appends, bells, pushes.
 
-use lasthit::journal::{Appended, Bell, GatewayRecord, Journal, JournalError, Leased, enter};
-use lasthit::limits::FLUSH_EVENTS_MAX;
+use lasthit::journal::{Appended, Bell, Committed, GatewayRecord, Journal, JournalError, Leased, RoomCommit, enter};
+use lasthit::limits::{FLUSH_EVENTS_MAX, POKE_IDLE};
 use lasthit::types::{Incarnation, Moment, ShardId, StreamId};
+use lasthit::wire::push::{self, Push};
 
 use crate::fixture::{Gateway, SHARD, at, bytes, claim, commit, entry, head, last, message, part, room, room_of, subscribed};
 
@@ -125,9 +126,59 @@ pub(crate) async fn bells_are_numbered_and_carry_the_flush(journal: &impl Journa
     let ids = [last(journal, &room(0)).await, last(journal, &room(1)).await];
     let entries = vec![(room(0), ids[0], bytes("a")), (room(1), ids[1], bytes("\u{0}b\u{7f}"))];
     let (shard, incarnation) = (SHARD, gateway.incarnation);
-    assert_eq!(message(&mut bells).await, Bell { shard, append: 1, incarnation, number: 1, watermark: at(3), entries });
-    let bare = Bell { shard, append: 2, incarnation, number: 2, watermark: at(4), entries: vec![] };
+    assert_eq!(
+        message(&mut bells).await,
+        Bell { shard, append: 1, incarnation, number: 1, watermark: at(3), entries, poked: vec![] }
+    );
+    let bare = Bell { shard, append: 2, incarnation, number: 2, watermark: at(4), entries: vec![], poked: vec![] };
     assert_eq!(message(&mut bells).await, bare);
+}
+
+pub(crate) async fn an_append_asks_the_idle_gateways_inside(journal: &impl Journal) {
+    let busy_ns = u64::try_from(POKE_IDLE.as_nanos()).expect("a short time");
+    let [mut asking, mut inside, outside] =
+        [Gateway::register(journal).await, Gateway::register(journal).await, Gateway::register(journal).await];
+    let lease = claim(journal).await;
+    let mut bells = journal.bells(&[SHARD]).await.expect("bells");
+    subscribed(&mut bells).await;
+    let mut heard = journal.pushes(inside.incarnation).await.expect("pushes");
+    subscribed(&mut heard).await;
+
+    asking.append(journal, at(1), vec![entry(room(0), at(1), "nobody is known to be inside")]).await;
+    assert_eq!(message(&mut bells).await.poked, []);
+    let told = vec![asking.incarnation, inside.incarnation];
+    let part = RoomCommit { gateways: Some(told), ..part(room(0), 1, 0, 1, last(journal, &room(0)).await) };
+    assert_eq!(journal.commit(&commit(lease, 1, vec![part])).await.expect("commit"), Committed::Done);
+
+    // From the first flush on, whose sender has promised nothing yet; a repeat asks nobody.
+    let flush = asking.flush(at(5 * busy_ns), vec![entry(room(0), at(2), "a"), entry(room(1), at(3), "b")]);
+    asking.append(journal, flush.watermark, flush.entries.clone()).await;
+    journal.append(&flush).await.expect("a repeat");
+    let poke = |ns| push::encode(&Push::Probe { shard: SHARD, until: at(ns) });
+    assert_eq!(message(&mut heard).await, poke(5 * busy_ns));
+    assert_eq!(message(&mut bells).await.poked, [inside.incarnation]);
+
+    // Whoever appended a moment ago does so again by itself; a bare watermark and a room of one's own ask nobody.
+    inside.append(journal, at(5 * busy_ns), vec![]).await;
+    asking.append(journal, at(6 * busy_ns), vec![entry(room(0), at(6 * busy_ns), "c")]).await;
+    asking.append(journal, at(8 * busy_ns), vec![]).await;
+    asking.append(journal, at(9 * busy_ns), vec![entry(room(1), at(9 * busy_ns), "d")]).await;
+    for _ in 0..4 {
+        assert_eq!(message(&mut bells).await.poked, []);
+    }
+    asking.append(journal, at(10 * busy_ns), vec![entry(room(0), at(10 * busy_ns), "e")]).await;
+    assert_eq!(message(&mut heard).await, poke(10 * busy_ns));
+    assert_eq!(message(&mut bells).await.poked, [inside.incarnation]);
+
+    // Not the dead, not those who left, never oneself.
+    journal.fence(SHARD, lease, inside.incarnation).await.expect("fence");
+    asking.append(journal, at(12 * busy_ns), vec![entry(room(0), at(12 * busy_ns), "f")]).await;
+    assert_eq!(message(&mut bells).await.poked, []);
+    let told = vec![outside.incarnation];
+    let part = RoomCommit { gateways: Some(told), ..self::part(room(0), 1, 1, 2, last(journal, &room(0)).await) };
+    assert_eq!(journal.commit(&commit(lease, 2, vec![part])).await.expect("commit"), Committed::Done);
+    asking.append(journal, at(14 * busy_ns), vec![entry(room(0), at(14 * busy_ns), "g")]).await;
+    assert_eq!(message(&mut bells).await.poked, [outside.incarnation]);
 }
 
 pub(crate) async fn every_listener_hears_the_bells_of_its_shards(journal: &impl Journal) {

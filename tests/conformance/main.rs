@@ -36,6 +36,7 @@ conformance! {
     gateways::only_a_registered_gateway_that_is_not_fenced_appends,
     gateways::a_rooms_top_never_falls,
     gateways::bells_are_numbered_and_carry_the_flush,
+    gateways::an_append_asks_the_idle_gateways_inside,
     gateways::every_listener_hears_the_bells_of_its_shards,
     gateways::pushes_arrive_in_the_order_of_their_steps,
     gateways::a_large_flush_is_one_step,

@@ -109,7 +109,7 @@ pub(crate) async fn a_death_needs_the_lease_a_fence_and_a_room(journal: &impl Jo
     subscribed(&mut bells).await;
     assert_eq!(journal.death(SHARD, lease, incarnation, &last_word).await.expect("death"), Leased::Done(()));
     let entries = vec![(room(0), last(journal, &room(0)).await, bytes("death"))];
-    let bell = Bell { shard: SHARD, append: 2, incarnation, number: 0, watermark: at(1), entries };
+    let bell = Bell { shard: SHARD, append: 2, incarnation, number: 0, watermark: at(1), entries, poked: vec![] };
     assert_eq!(message(&mut bells).await, bell);
     let after = journal.survey(SHARD, true).await.expect("survey");
     assert_eq!((after.append, after.active), (2, vec![room(0)]));

@@ -118,6 +118,7 @@ async fn every_step(journal: &RedisJournal) {
         cursor: StreamId::default(),
         snapshot: None,
         trim: None,
+        gateways: None,
     };
     let commit = Commit { shard, lease, number: 1, rooms: vec![part], pushes: Vec::new() };
     let _ = journal.timeline("host").await;

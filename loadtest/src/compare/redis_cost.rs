@@ -49,8 +49,8 @@ const KEPT_RATE: u32 = 10_000;
 const _: () = assert!(ROOMS[1] as u64 <= SESSIONS_MAX && SESSIONS[1] as u64 <= SESSIONS_MAX);
 
 pub(super) async fn measure(pace: Pace, figures: &mut Figures, teller: &mut Teller) -> Result<()> {
-    let two = Spawn::Redis { gateways: 2, workers: 1 };
-    let one = Spawn::Redis { gateways: 1, workers: 1 };
+    let two = Spawn::Redis { gateways: 2, workers: 1, delay: None };
+    let one = Spawn::Redis { gateways: 1, workers: 1, delay: None };
     let mut keep = |name: &str, value: Option<f64>| figures.extend(value.map(|value| (name.to_owned(), value)));
     let step = in_fleet(two, async |fleet| commands_per_event(fleet, pace).await);
     keep("redis_commands_per_event", teller.step("Redis commands at full load", step).await?);

@@ -49,8 +49,8 @@ pub(super) async fn measure(
     let echo = system("echo", "the bare echo", Dialect::Echo, Some(80_000.0));
     echo.measure(Fleet::start_echo(), pace, figures, teller).await?;
     for (key, what, spawn, guess) in [
-        ("one_gateway", "lasthit on Redis, one gateway", Spawn::Redis { gateways: 1, workers: 1 }, None),
-        ("two_gateways", "lasthit on Redis, two gateways", Spawn::Redis { gateways: 2, workers: 1 }, Some(40_000.0)),
+        ("one_gateway", "lasthit on Redis, one gateway", Spawn::Redis { gateways: 1, workers: 1, delay: None }, None),
+        ("two_gateways", "lasthit on Redis, two gateways", Spawn::Redis { gateways: 2, workers: 1, delay: None }, Some(40_000.0)),
         ("memory", "lasthit serve, in memory", Spawn::Serve, Some(50_000.0)),
     ] {
         let system = system(key, what, Dialect::Lasthit, guess);

@@ -44,8 +44,8 @@ const ROWS: [Row; 4] = [
         scale: |_, high| Scale::linear(high),
         unit: " %",
     },
-    Row { title: "send to verdict, median", value: |p| p.hold_p50_us, count: None, scale: Scale::logarithmic, unit: " µs" },
-    Row { title: "send to verdict, p99", value: |p| p.hold_p99_us, count: None, scale: Scale::logarithmic, unit: " µs" },
+    Row { title: "send to verdict, median", value: |p| p.latency_p50_us, count: None, scale: Scale::logarithmic, unit: " µs" },
+    Row { title: "send to verdict, p99", value: |p| p.latency_p99_us, count: None, scale: Scale::logarithmic, unit: " µs" },
 ];
 
 /// The command that draws it.

@@ -26,7 +26,7 @@ fn a_point_adds_up_its_gaps_and_rounds() {
     assert_eq!((point.races, point.dropped), (200, 6));
     assert_eq!((point.wrong, point.wrong_unflagged, point.clamped, point.photo_finish), (4, 3, 6, 9));
     assert_eq!((point.wrong_pct, point.clamped_pct, point.background_per_s), (2.0, 3.0, 950.0));
-    assert!((point.hold_p50_us - 100.0).abs() < 1.0 && (point.hold_p99_us - 300.0).abs() < 1.0, "{point:?}");
+    assert!((point.latency_p50_us - 100.0).abs() < 1.0 && (point.latency_p99_us - 300.0).abs() < 1.0, "{point:?}");
 }
 
 #[test]

@@ -10,7 +10,7 @@ use tokio_tungstenite::tungstenite::{self, HandshakeError, Message, WebSocket};
 
 use super::score::Answer;
 use crate::dialect::Dialect;
-use crate::limits::{BURST_SEND, CONNECT_TIMEOUT, VERDICT_TIMEOUT};
+use crate::limits::{BURST_SEND, CONNECT_TIMEOUT, GAP_SPIN, VERDICT_TIMEOUT};
 
 /// One of them.
 pub(super) struct Rival {
@@ -106,49 +106,64 @@ impl<'a> Hit<'a> {
 
 /// Sends what comes before the hits' ends, the longer lead first: none of it lies between the two ends, so that the gap is
 /// that of two sends in any case.
-fn send_heads(first: &mut Rival, second: &mut Rival, hits: &[Hit<'_>; 2], gap_ns: u64) -> io::Result<()> {
+fn send_heads(first: &mut Rival, second: &mut Rival, hits: &[Hit<'_>; 2], gap: Gap) -> io::Result<()> {
     if hits.iter().all(|hit| hit.head.is_empty()) {
         return Ok(());
     }
-    let leads = [hits[0].lead_ns, hits[1].lead_ns.saturating_sub(gap_ns)];
+    let leads = [hits[0].lead_ns, hits[1].lead_ns.saturating_sub(gap.ns)];
     let mut heads = [(leads[0], first, hits[0].head), (leads[1], second, hits[1].head)];
     heads.sort_by_key(|(lead_ns, ..)| std::cmp::Reverse(*lead_ns));
     let tails_at = monotonic_ns() + heads[0].0;
     for (lead_ns, rival, head) in heads {
-        spin_until(tails_at - lead_ns);
+        gap.wait_until(tails_at - lead_ns);
         rival.send(head)?;
     }
-    spin_until(tails_at);
+    gap.wait_until(tails_at);
     Ok(())
 }
 
-fn spin_until(at_ns: u64) {
-    while monotonic_ns() < at_ns {
-        std::hint::spin_loop();
+/// What lies between two sends.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Gap {
+    /// How much.
+    pub(super) ns: u64,
+    /// Whether the thread may sleep through most of it, so that whoever the first send woke has the core: only one that runs
+    /// before all others is back in time.
+    pub(super) sleeps: bool,
+}
+
+impl Gap {
+    fn wait_until(self, at_ns: u64) {
+        loop {
+            let left = at_ns.saturating_sub(monotonic_ns());
+            if left == 0 {
+                return;
+            }
+            if self.sleeps && left >= 2 * nanos(GAP_SPIN) {
+                std::thread::sleep(Duration::from_nanos(left) - GAP_SPIN);
+            }
+            std::hint::spin_loop();
+        }
     }
 }
 
-/// Sends both hits, `gap_ns` from the end of the first send to the beginning of the second, and behind each hit its burst
+/// Sends both hits, `gap` from the end of the first send to the beginning of the second, and behind each hit its burst
 /// as soon as that is possible without moving the other's hit. `hits` and `bursts`: the first's, the second's.
-pub(super) fn race(rivals: [&mut Rival; 2], hits: [Hit<'_>; 2], bursts: [&[Vec<u8>]; 2], gap_ns: u64) -> io::Result<Sent> {
+pub(super) fn race(rivals: [&mut Rival; 2], hits: [Hit<'_>; 2], bursts: [&[Vec<u8>]; 2], gap: Gap) -> io::Result<Sent> {
     let [first, second] = rivals;
     let mut behind = bursts[0].iter();
-    send_heads(first, second, &hits, gap_ns)?;
+    send_heads(first, second, &hits, gap)?;
     let before = monotonic_ns();
     first.send(hits[0].tail)?;
     let after = monotonic_ns();
-    let due = after + gap_ns;
-    let mut now = after;
-    while now < due {
-        if now + nanos(BURST_SEND) < due
-            && let Some(frame) = behind.next()
-        {
-            first.send(frame)?;
-        } else {
-            std::hint::spin_loop();
-        }
-        now = monotonic_ns();
+    let due = after + gap.ns;
+    while monotonic_ns() + nanos(BURST_SEND) < due
+        && let Some(frame) = behind.next()
+    {
+        first.send(frame)?;
     }
+    gap.wait_until(due);
+    let now = monotonic_ns();
     second.send(hits[1].tail)?;
     let sent = Sent { first: (before, after), second: (now, monotonic_ns()) };
     for frame in behind {

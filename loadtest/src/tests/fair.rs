@@ -19,17 +19,28 @@ async fn fairness(fault: Fault, config: FairConfig) -> anyhow::Result<Option<Fai
 
 fn config() -> FairConfig {
     // A gap that a gateway in the test's own process, which decides by the order of reading, keeps mostly.
-    FairConfig { gaps_us: vec![4000], trials: 25, background: 300, burst: 2, split_us: 200, same: false, seed: 1, time_max: None }
+    FairConfig {
+        gaps_us: vec![4000],
+        trials: 25,
+        background: 300,
+        burst: 2,
+        split_us: 200,
+        same: false,
+        seed: 1,
+        time_max: None,
+        metrics: vec![],
+    }
 }
 
 #[tokio::test]
 async fn an_honest_gateway_is_fair_and_an_unfair_one_is_found() {
     let honest = fairness(Fault::None, config()).await.expect("measured").expect("not interrupted");
     let gap = &honest.gaps[0];
-    assert_eq!((gap.gap_us, gap.trials, gap.no_verdict), (4000, 25, 0), "{honest}");
+    assert_eq!((gap.gap_us, gap.no_verdict), (4000, 0), "{honest}");
+    assert!(gap.trials >= 25 && gap.trials <= 25 + gap.dropped, "dropped ones are raced again: {honest}");
     // Races that a busy machine has spoilt are dropped, and count for neither.
     assert!(gap.dropped < gap.trials && gap.wrong * 2 < gap.trials - gap.dropped, "{honest}");
-    assert!(honest.background_per_s > 100.0 && honest.hold_us.p50 > 0.0, "{honest}");
+    assert!(honest.background_per_s > 100.0 && honest.latency_us.p50 > 0.0, "{honest}");
 
     let unfair = fairness(Fault::Unfair, config()).await.expect("measured").expect("not interrupted");
     let gap = &unfair.gaps[0];
@@ -38,7 +49,11 @@ async fn an_honest_gateway_is_fair_and_an_unfair_one_is_found() {
 
     let report: serde_json::Value = serde_json::from_str(&json(&[honest, unfair]).expect("json")).expect("json");
     assert_eq!(report["gaps"][0]["gap_us"], 4000);
-    assert!(report["hold_us"]["p999"].is_number() && report["peer"]["gaps"][0]["ci_high"].is_number());
+    assert!(
+        report["latency_us"]["p999"].is_number()
+            && report["hold_us"]["by_workers"] == false
+            && report["peer"]["gaps"][0]["ci_high"].is_number()
+    );
 }
 
 #[tokio::test]

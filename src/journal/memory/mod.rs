@@ -103,6 +103,12 @@ impl Journal for MemoryJournal {
         let now_ms = self.now_ms();
         let mut inner = self.inner.lock();
         let (answer, bell) = inner.store.append(flush, now_ms)?;
+        if let Some(bell) = bell.as_ref().filter(|bell| !bell.poked.is_empty()) {
+            let poke = flush.poke();
+            for gateway in &bell.poked {
+                inner.push(*gateway, &poke);
+            }
+        }
         inner.ring(bell);
         Ok(answer)
     }

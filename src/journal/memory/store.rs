@@ -59,6 +59,8 @@ struct Room {
     entries: VecDeque<(StreamId, Bytes)>,
     /// Verdict batches by their last `seq`.
     out: VecDeque<(u64, Bytes)>,
+    /// Who is asked for a watermark with every append.
+    gateways: Vec<Incarnation>,
     deaths: Trouble,
     attempts: Trouble,
     /// The last attempt: its epoch and name.
@@ -122,6 +124,16 @@ impl Shard {
             .map_or_else(|| RoomHead { room: room.clone(), era: 0, seq: 0, top: Moment::default() }, |stored| stored.head(room))
     }
 
+    /// The other gateways in a flush's rooms that do not append so often that they need no question.
+    fn idle(&self, flush: &Flush) -> Vec<Incarnation> {
+        let inside = flush.entries.iter().filter_map(|e| self.rooms.get(&e.room)).flat_map(|room| &room.gateways);
+        let asked = |g: &Incarnation| {
+            *g != flush.incarnation
+                && self.gateways.get(g).is_some_and(|known| !known.fenced && known.watermark < flush.idle_below())
+        };
+        inside.copied().filter(asked).collect::<BTreeSet<_>>().into_iter().collect()
+    }
+
     fn add(&mut self, entry: &FlushEntry, id: StreamId) {
         let room = self.rooms.entry(entry.room.clone()).or_insert_with(|| {
             self.eras += 1;
@@ -148,6 +160,9 @@ impl Shard {
         if let Some((position, seq)) = part.trim {
             room.entries.drain(..room.entries.partition_point(|(id, _)| *id < position));
             room.out.drain(..room.out.partition_point(|(to, _)| *to <= seq));
+        }
+        if let Some(gateways) = &part.gateways {
+            room.gateways.clone_from(gateways);
         }
         if room.cursor == room.last {
             self.active.remove(&part.room);
@@ -213,7 +228,7 @@ impl Store {
         Ok(self.shard(shard)?.gateways.entry(gateway).or_default().record(gateway))
     }
 
-    /// Appends a flush; with the bell to ring when it was new.
+    /// Appends a flush; when it was new, with the bell to ring, which names the gateways to push [`Flush::poke`] to.
     ///
     /// # Errors
     /// [`JournalError::Refused`] for a flush that contradicts itself.
@@ -233,7 +248,9 @@ impl Store {
         } else {
             return Ok((Appended::Stored(flush.entries.iter().map(|e| shard.head(&e.room)).collect()), None));
         }
+        let poked = shard.idle(flush);
         let bell = self.write(flush.shard, (flush.incarnation, flush.number, flush.watermark), &flush.entries, now_ms);
+        let bell = Bell { poked, ..bell };
         let shard = self.shard(flush.shard)?;
         let heads = flush.entries.iter().map(|e| shard.head(&e.room)).collect();
         Ok((Appended::Stored(heads), Some(bell)))
@@ -254,7 +271,7 @@ impl Store {
         }
         let state = &mut self.shards[usize::from(shard.0)];
         state.append += 1;
-        Bell { shard, append: state.append, incarnation, number, watermark, entries: rung }
+        Bell { shard, append: state.append, incarnation, number, watermark, entries: rung, poked: Vec::new() }
     }
 
     /// The heads of some rooms.

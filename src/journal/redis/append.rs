@@ -1,10 +1,13 @@
 //! What gateways write: registration and flushes; and the entry that is written for a dead one.
 
+use std::time::Duration;
+
 use super::super::{Appended, Flush, FlushEntry, GatewayRecord, JournalError, Lease, Leased, check};
 use super::RedisJournal;
 use super::reply::{Reply, code};
 use super::scripts::{APPEND, Call, DEATH, FENCE, REGISTER};
 use crate::journal::Journal;
+use crate::limits::HEADS_INTERVAL;
 use crate::types::{Incarnation, ShardId};
 
 /// Bytes that a flush or commit needs beside its payloads, per room: keys, name, stamps.
@@ -24,17 +27,21 @@ impl RedisJournal {
         let keys = self.keys().shard(flush.shard);
         let rooms = flush.entries.len();
         let bytes = flush.entries.iter().map(|e| e.bytes.len() + ROOM_BYTES).sum::<usize>() + 4 * ROOM_BYTES;
-        let mut call = Call::new(&APPEND, 4 + 2 * rooms, 5 + 3 * rooms, bytes);
+        let mut call = Call::new(&APPEND, 4 + 2 * rooms, 8 + 3 * rooms, bytes);
         call.text(&keys.shard).text(&keys.gateways).text(&keys.active).text(&keys.rooms);
         for entry in &flush.entries {
             call.text(keys.room(&entry.room)).text(keys.state(&entry.room));
         }
         call.text(Hex(flush.incarnation)).text(flush.number).text(flush.previous).text(flush.watermark).text(&keys.bell);
+        call.text(self.keys().pushes()).bytes(&flush.poke()).text(flush.idle_below());
         for entry in &flush.entries {
             call.text(&entry.room).text(entry.top).bytes(&entry.bytes);
         }
 
-        let mut reply = Reply::new("append", self.send(&call).await?)?;
+        // A bare flush long after the one before is a heartbeat: nobody waits for it.
+        let silent = Duration::from_nanos(flush.watermark.ns.saturating_sub(flush.previous.ns));
+        let answer = if rooms == 0 && silent >= HEADS_INTERVAL { self.send(&call).await? } else { self.announce(call).await? };
+        let mut reply = Reply::new("append", answer)?;
         let appended = match reply.parse::<u8>()? {
             0 => Appended::Stored(flush.entries.iter().map(|e| reply.head(&e.room)).collect::<Result<_, _>>()?),
             1 => Appended::Gap { number: reply.parse()?, watermark: reply.parse()? },

@@ -16,7 +16,7 @@ impl RedisJournal {
         let payload = |r: &super::super::RoomCommit| r.verdicts.len() + r.snapshot.as_ref().map_or(0, bytes::Bytes::len);
         let bytes = commit.rooms.iter().map(|r| payload(r) + 2 * ROOM_BYTES).sum::<usize>()
             + commit.pushes.iter().map(|(_, push)| push.len() + ROOM_BYTES).sum::<usize>();
-        let mut call = Call::new(&COMMIT, 2 + 4 * rooms, 4 + 10 * rooms + 2 * commit.pushes.len(), bytes + ROOM_BYTES);
+        let mut call = Call::new(&COMMIT, 2 + 4 * rooms, 4 + 11 * rooms + 2 * commit.pushes.len(), bytes + ROOM_BYTES);
         call.text(&keys.shard).text(&keys.active);
         for room in commit.rooms.iter().map(|r| &r.room) {
             call.text(keys.room(room)).text(keys.out(room)).text(keys.state(room)).text(keys.snapshot(room));
@@ -30,12 +30,16 @@ impl RedisJournal {
                 Some((position, seq)) => call.text(position).text(format_args!("{}-0", seq.saturating_add(1))),
                 None => call.bytes(&[]).bytes(&[]),
             };
+            match &part.gateways {
+                Some(gateways) => call.text(gateways.iter().map(|g| Hex(*g).to_string()).collect::<String>()),
+                None => call.text("-"),
+            };
         }
         for (gateway, push) in &commit.pushes {
             call.text(self.keys().push(*gateway)).bytes(push);
         }
 
-        let mut reply = Reply::new("commit", self.send(&call).await?)?;
+        let mut reply = Reply::new("commit", self.announce(call).await?)?;
         match reply.parse::<u8>()? {
             0 => reply.end().map(|()| Committed::Done),
             1 => reply.end().map(|()| Committed::Fenced),

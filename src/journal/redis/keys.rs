@@ -7,7 +7,7 @@ use crate::types::{Incarnation, RoomId, ShardId};
 /// The names that do not depend on a room, made once.
 #[derive(Debug)]
 pub(super) struct Keys {
-    prefix: String,
+    pushes: String,
     /// Hash: worker -> heartbeat.
     pub(super) workers: String,
     /// Hash: host -> number.
@@ -50,7 +50,7 @@ pub(super) struct PushChannel<'a>(&'a str, Incarnation);
 
 impl fmt::Display for PushChannel<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:push:{:032x}", self.0, self.1.0)
+        write!(f, "{}{:032x}", self.0, self.1.0)
     }
 }
 
@@ -78,8 +78,8 @@ impl ShardKeys {
         RoomKey(&self.tag, "out:", room.as_str())
     }
 
-    /// Hash: era, seq, cursor, top, last, `snapshot_seq`, `snapshot_cursor`; after trouble deaths and attempts, each
-    /// with the seq that it is about (`deaths_at`, `attempts_at`), and the last attempt.
+    /// Hash: era, seq, cursor, top, last, `snapshot_seq`, `snapshot_cursor`, gateways; after trouble deaths and attempts,
+    /// each with the seq that it is about (`deaths_at`, `attempts_at`), and the last attempt.
     pub(super) fn state<'a>(&'a self, room: &'a RoomId) -> RoomKey<'a> {
         RoomKey(&self.tag, "state:", room.as_str())
     }
@@ -98,7 +98,7 @@ impl ShardKeys {
 impl Keys {
     pub(super) fn new(prefix: &str, shards: u16) -> Self {
         Self {
-            prefix: prefix.to_owned(),
+            pushes: format!("{prefix}:push:"),
             workers: format!("{prefix}:workers"),
             timelines: format!("{prefix}:timelines"),
             hosts: format!("{prefix}:hosts"),
@@ -125,7 +125,12 @@ impl Keys {
     }
 
     pub(super) fn push(&self, gateway: Incarnation) -> PushChannel<'_> {
-        PushChannel(&self.prefix, gateway)
+        PushChannel(&self.pushes, gateway)
+    }
+
+    /// What all gateways' channels begin with; the incarnation in hex follows.
+    pub(super) fn pushes(&self) -> &str {
+        &self.pushes
     }
 }
 

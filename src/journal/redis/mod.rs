@@ -102,6 +102,13 @@ impl RedisJournal {
         self.judge(reply)
     }
 
+    /// The same for a script that publishes.
+    async fn announce(&self, call: Call) -> Result<Value, JournalError> {
+        let mut connection = self.connection();
+        let reply = call.announce(&mut connection).await;
+        self.judge(reply)
+    }
+
     /// A manager whose attempt to reconnect failed for another reason than the network never tries again: it is
     /// replaced, so that a corrected password or a freed connection slot is noticed.
     fn judge<T>(&self, reply: RedisResult<T>) -> Result<T, JournalError> {

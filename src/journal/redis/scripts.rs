@@ -4,7 +4,7 @@ use std::fmt::Display;
 use std::sync::LazyLock;
 
 use redis::aio::ConnectionManager;
-use redis::{Cmd, ErrorKind, RedisResult, RedisWrite, Script, ServerErrorKind, Value};
+use redis::{Cmd, ErrorKind, Pipeline, RedisError, RedisResult, RedisWrite, Script, ServerErrorKind, Value, cmd};
 
 macro_rules! scripts {
     ($($name:ident = $file:literal),* $(,)?) => {
@@ -58,13 +58,38 @@ impl Call {
     /// Sends it; a server that does not have the script gets it first.
     pub(super) async fn send(&self, connection: &mut ConnectionManager) -> RedisResult<Value> {
         match answer(connection.send_packed_command(&self.cmd).await) {
-            Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
+            Err(error) if is_unknown(&error) => {
                 self.script.load_async(connection).await?;
                 answer(connection.send_packed_command(&self.cmd).await)
             }
             other => other,
         }
     }
+
+    /// The same for a script that publishes. Redis writes to its clients in the reverse of the order in which it first had
+    /// something for them: behind a ping, whose answer is there before the script runs, whoever waits for what is
+    /// published is woken before the caller, for whom the answer is bookkeeping.
+    pub(super) async fn announce(self, connection: &mut ConnectionManager) -> RedisResult<Value> {
+        let Self { script, cmd: call } = self;
+        let mut pipeline = Pipeline::with_capacity(2);
+        pipeline.add_command(cmd("PING")).add_command(call);
+        match second(connection.send_packed_commands(&pipeline, 1, 1).await) {
+            Err(error) if is_unknown(&error) => {
+                script.load_async(connection).await?;
+                second(connection.send_packed_commands(&pipeline, 1, 1).await)
+            }
+            other => other,
+        }
+    }
+}
+
+fn is_unknown(error: &RedisError) -> bool {
+    error.kind() == ErrorKind::Server(ServerErrorKind::NoScript)
+}
+
+/// The script's answer, behind the ping's.
+fn second(replies: RedisResult<Vec<Value>>) -> RedisResult<Value> {
+    answer(replies.map(|mut replies| replies.pop().unwrap_or(Value::Nil)))
 }
 
 /// An error that came as a value is an error.

@@ -103,9 +103,11 @@ async fn reconnect(client: &Client, channels: &[String]) -> Connection {
 }
 
 /// Reads a bell as the append and death scripts pack it:
-/// `[append, incarnation hex, number, watermark, room, id, entry, ...]`.
+/// `[append, incarnation hex, number, watermark, poked hex, room, id, entry, ...]`.
 pub(super) fn bell(shard: ShardId, bytes: &Bytes) -> Result<Bell, DecodeError> {
-    const FIELDS: usize = 4;
+    const FIELDS: usize = 5;
+    /// Digits of an incarnation.
+    const HEX: usize = 32;
     let mut r = Reader::bare("bell", bytes);
     let len = r.array()?;
     if len < FIELDS || !(len - FIELDS).is_multiple_of(3) {
@@ -116,6 +118,9 @@ pub(super) fn bell(shard: ShardId, bytes: &Bytes) -> Result<Bell, DecodeError> {
     let incarnation = Incarnation::from_hex(hex).ok_or_else(|| r.damaged(format!("incarnation {hex:?}")))?;
     let number = r.uint()?;
     let watermark = r.text()?.parse().map_err(|error| r.damaged(error))?;
+    let hex = r.text()?;
+    let poked = (0..hex.len()).step_by(HEX).map(|at| hex.get(at..at + HEX).and_then(Incarnation::from_hex));
+    let poked = poked.collect::<Option<_>>().ok_or_else(|| r.damaged(format!("poked {hex:?}")))?;
     let mut entries = Vec::with_capacity((len - FIELDS) / 3);
     for _ in 0..(len - FIELDS) / 3 {
         let room = r.room()?;
@@ -123,7 +128,7 @@ pub(super) fn bell(shard: ShardId, bytes: &Bytes) -> Result<Bell, DecodeError> {
         entries.push((room, id, bytes.slice_ref(r.raw()?)));
     }
     r.end()?;
-    Ok(Bell { shard, append, incarnation, number, watermark, entries })
+    Ok(Bell { shard, append, incarnation, number, watermark, entries, poked })
 }
 
 #[cfg(test)]
@@ -134,14 +139,17 @@ mod tests {
 
     #[test]
     fn arbitrary_and_cut_bytes_are_no_bell_and_no_panic() {
-        let mut whole = vec![0x97, 0x05, 0xd9, 32];
+        let mut whole = vec![0x98, 0x05, 0xd9, 32];
         whole.extend([b'0'; 32]);
         whole.extend([0x07, 0xb8]);
         whole.extend([b'f'; 24]);
+        whole.extend([0xd9, 64]);
+        whole.extend([b'1'; 64]);
         whole.extend(b"\xa1r\xa35-1\xa2ab");
         let read = bell(ShardId(3), &whole.clone().into()).expect("whole");
         assert_eq!((read.append, read.number, read.watermark.ns, read.entries.len()), (5, 7, u64::MAX, 1));
         assert_eq!(&read.entries[0].2[..], b"ab");
+        assert_eq!(read.poked, [Incarnation(u128::MAX / 15); 2]);
         for cut in 0..whole.len() {
             assert!(bell(ShardId(3), &whole[..cut].to_vec().into()).is_err(), "{cut}");
         }

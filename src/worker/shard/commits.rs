@@ -42,6 +42,7 @@ impl Shard {
                 lane.remember_snapshot(to, cursor, bytes.len());
                 lane.trim(shared.limits.retention_ms)
             });
+            let gateways = result.as_ref().and_then(|r| lane.tell(&r.inside));
             lane.committing = true;
             lane.cursor = cursor;
             if let Some(result) = result {
@@ -52,7 +53,7 @@ impl Shard {
                 }
                 taken.push((room.clone(), result));
             }
-            rooms.push(RoomCommit { room, era, from, to, verdicts, cursor, snapshot, trim });
+            rooms.push(RoomCommit { room, era, from, to, verdicts, cursor, snapshot, trim, gateways });
         }
         if rooms.is_empty() {
             return;

@@ -33,6 +33,14 @@ pub(super) struct Gateway {
     pub(super) heard_at_ns: u64,
 }
 
+impl Gateway {
+    /// It was asked, by this worker or with another gateway's append: its answer, or the interval, allows the next question.
+    pub(super) fn asked(&mut self, until: Moment, now_ns: u64) {
+        self.probed = self.probed.max(until);
+        self.probed_at_ns = now_ns;
+    }
+}
+
 impl Shard {
     pub(super) fn want(&mut self, incarnation: Incarnation, until: Moment, shared: &mut Shared) {
         let gateway = self.gateways.entry(incarnation).or_default();
@@ -48,8 +56,7 @@ impl Shard {
         let answered = gateway.watermark >= gateway.probed;
         let interval_over = shared.now_ns.saturating_sub(gateway.probed_at_ns) >= shared.limits.probe_interval_ns;
         if (answered && gateway.wanted > gateway.probed) || interval_over {
-            gateway.probed = gateway.wanted;
-            gateway.probed_at_ns = shared.now_ns;
+            gateway.asked(gateway.wanted, shared.now_ns);
             let push = push::encode(&push::Push::Probe { shard: self.id, until: gateway.wanted });
             // Whether the journal answers matters only when the gateway does not.
             if !answered {

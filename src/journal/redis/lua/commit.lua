@@ -7,7 +7,7 @@
 -- KEYS  1 shard, 2 active, then per room: room, out, state, snapshot
 -- ARGV  1 epoch, 2 owner, 3 number, 4 count of rooms,
 --       then per room: name, era, from, to, cursor, verdicts, what (bit 1 a snapshot, bit 2 a trim), snapshot,
---                      trim position, trim verdict ID,
+--                      trim position, trim verdict ID, gateways or '-' for those of before,
 --       then per push: channel, message
 -- Returns {0}            done
 --         {1}            fenced: another lease, or another number
@@ -28,7 +28,7 @@ local reply = {2}
 local last = {}
 for i = 1, rooms do
   local state = redis.pcall('HMGET', KEYS[4 * i + 1], 'era', 'seq', 'last')
-  if state[1] ~= ARGV[10 * i - 4] or state[2] ~= ARGV[10 * i - 3] or damaged(KEYS[4 * i - 1]) or damaged(KEYS[4 * i]) then
+  if state[1] ~= ARGV[11 * i - 5] or state[2] ~= ARGV[11 * i - 4] or damaged(KEYS[4 * i - 1]) or damaged(KEYS[4 * i]) then
     reply[#reply + 1] = i
   end
   last[i] = state[3]
@@ -36,7 +36,7 @@ end
 if #reply > 1 then return reply end
 
 for i = 1, rooms do
-  local key, arg = 4 * i - 2, 10 * i - 6
+  local key, arg = 4 * i - 2, 11 * i - 7
   local from, to, cursor, what = ARGV[arg + 3], ARGV[arg + 4], ARGV[arg + 5], ARGV[arg + 7]
   if to ~= from then redis.call('XADD', KEYS[key + 2], to .. '-0', 'v', ARGV[arg + 6]) end
   if what == '1' or what == '3' then
@@ -49,10 +49,11 @@ for i = 1, rooms do
     redis.call('XTRIM', KEYS[key + 1], 'MINID', '~', ARGV[arg + 9])
     redis.call('XTRIM', KEYS[key + 2], 'MINID', '~', ARGV[arg + 10])
   end
+  if ARGV[arg + 11] ~= '-' then redis.call('HSET', KEYS[key + 3], 'gateways', ARGV[arg + 11]) end
   if cursor == last[i] then redis.call('SREM', KEYS[2], ARGV[arg + 1]) end
 end
 redis.call('HSET', KEYS[1], 'commit', ARGV[3], 'commit_epoch', ARGV[1])
-for i = 10 * rooms + 5, #ARGV, 2 do
+for i = 11 * rooms + 5, #ARGV, 2 do
   redis.call('PUBLISH', ARGV[i], ARGV[i + 1])
 end
 return {0}

@@ -22,5 +22,5 @@ local id = redis.call('XADD', KEYS[4], '*', 'e', ARGV[7])
 redis.call('HSET', KEYS[5], 'top', top, 'last', id)
 redis.call('SADD', KEYS[3], ARGV[5])
 local append = redis.call('HINCRBY', KEYS[1], 'append', 1)
-redis.call('PUBLISH', ARGV[4], cmsgpack.pack({append, ARGV[3], 0, watermark, ARGV[5], id, ARGV[7]}))
+redis.call('PUBLISH', ARGV[4], cmsgpack.pack({append, ARGV[3], 0, watermark, '', ARGV[5], id, ARGV[7]}))
 return 0
