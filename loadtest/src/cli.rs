@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::dialect::{Audience, Dialect};
 use crate::knee::Ramp;
 use crate::load::{Load, Pace};
+use crate::part::Part;
 use crate::plan::CONTENDERS;
 use crate::spawn::Spawn;
 
@@ -59,6 +60,18 @@ pub(crate) enum Command {
     /// idle, with others in the background, with hits in two pieces, and with several messages in one read. Exit code 0 when
     /// there is a curve, 2 when there is none, 130 when it was interrupted.
     Curve(CurveArgs),
+    /// Measures lasthit beside what it stands in for, in turns, and holds the ratios against what they should be.
+    ///
+    /// Starts all it needs: a private redis-server for each, lasthit with and without Redis, a bare echo, and, with Node 20 or
+    /// newer, one plain ws process and the rivals in --peer, out of copies whose packages npm installs. Exit code 0 when there
+    /// are figures, 2 when there are none, 130 when it was interrupted.
+    ///
+    ///     loadtest compare --peer DIR --json compare.json --svg compare.svg
+    #[command(verbatim_doc_comment)]
+    Compare(CompareArgs),
+    /// The programs that `compare` starts
+    #[command(subcommand, hide = true)]
+    Part(Part),
 }
 
 /// What is varied, and for how long.
@@ -82,6 +95,23 @@ pub(crate) struct CurveArgs {
     /// Draws them here
     #[arg(long, value_name = "FILE")]
     pub(crate) svg: Option<PathBuf>,
+}
+
+/// What is compared.
+#[derive(Debug, Args)]
+pub(crate) struct CompareArgs {
+    /// The folder with the usual stack (bullmq), groupmq, bullmq-queue and queue-matrix; it is not written to
+    #[arg(long, value_name = "DIR")]
+    pub(crate) peer: Option<PathBuf>,
+    /// Writes ratios and figures here as JSON
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+    /// Draws them here
+    #[arg(long, value_name = "FILE")]
+    pub(crate) svg: Option<PathBuf>,
+    /// One round of short measurements, in under three minutes
+    #[arg(long)]
+    pub(crate) quick: bool,
 }
 
 /// How the rivals race.

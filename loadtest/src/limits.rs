@@ -116,6 +116,10 @@ pub(crate) const CURVE_TIME_MIN: Duration = Duration::from_secs(10);
 pub(crate) const CURVE_TIME_MAX: Duration = Duration::from_secs(4 * 3600);
 /// Races for each gap.
 pub(crate) const TRIALS_MAX: u32 = 1_000_000;
+/// How often a comparison measures everything, in turns.
+pub(crate) const COMPARE_ROUNDS: u32 = 3;
+/// How long a comparison may take.
+pub(crate) const COMPARE_TIME_MAX: Duration = Duration::from_secs(15 * 60);
 
 const _: () = assert!(END_TIMEOUT.as_secs() > lasthit::limits::DRAIN_TIMEOUT.as_secs());
 const _: () = assert!(PAYLOAD_BYTES_MAX + 512 <= lasthit::limits::MESSAGE_BYTES_MAX);

@@ -250,7 +250,7 @@ async fn drain(load: &Load, run: &Run) {
 }
 
 /// Every session is a file descriptor, and the usual limit is 1,024.
-fn allow_files(needed: u64) -> Result<()> {
+pub(crate) fn allow_files(needed: u64) -> Result<()> {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     if soft < needed {
         let raised = setrlimit(Resource::RLIMIT_NOFILE, needed.min(hard), hard);

@@ -4,10 +4,12 @@
 //! `client` sends and reads through `socket` what `dialect` says, `tally` counts, `audit` judges, `record` keeps the times,
 //! `health` watches the generator; `report` and `page` tell. `spawn` starts the processes under test when asked to.
 //! `fair`: rivals, a known gap apart; `curve`: the same for several guards.
+//! `compare`: lasthit beside what it stands in for; `part`: the programs that it starts.
 
 mod audit;
 mod cli;
 mod client;
+mod compare;
 mod curve;
 mod dialect;
 mod environment;
@@ -19,6 +21,7 @@ mod limits;
 mod load;
 mod pace;
 mod page;
+mod part;
 mod plan;
 mod progress;
 mod record;
@@ -39,7 +42,8 @@ use anyhow::{Context, Result, bail};
 use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
 
-use cli::{Cli, Command, CurveArgs, FairArgs, RunArgs};
+use cli::{Cli, Command, CompareArgs, CurveArgs, FairArgs, RunArgs};
+use compare::{CompareConfig, Comparison};
 use curve::{Curve, CurveConfig};
 use dialect::Dialect;
 use fair::{FairConfig, Fairness};
@@ -64,6 +68,8 @@ fn main() -> ExitCode {
                 Command::Run(args) => run_command(args).await,
                 Command::Fair(args) => fair_command(args).await,
                 Command::Curve(args) => curve_command(args).await,
+                Command::Compare(args) => compare_command(args).await,
+                Command::Part(part) => part::run(part).await.map(|()| ExitCode::SUCCESS),
             }
         })
     });
@@ -178,6 +184,27 @@ async fn curve_command(args: CurveArgs) -> Result<ExitCode> {
     }
     if let Some(path) = &args.svg {
         write(path, curve::draw(&curve))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn compare_command(args: CompareArgs) -> Result<ExitCode> {
+    let stop = stopped()?;
+    let config = CompareConfig { peer: args.peer, quick: args.quick };
+    // What is under way is dropped then, and its processes are killed with it.
+    let comparison = tokio::select! {
+        comparison = Comparison::measure(&config) => comparison?,
+        () = stop => {
+            eprintln!("interrupted: no comparison");
+            return Ok(ExitCode::from(INTERRUPTED));
+        }
+    };
+    println!("{comparison}");
+    if let Some(path) = &args.json {
+        write(path, comparison.json()? + "\n")?;
+    }
+    if let Some(path) = &args.svg {
+        write(path, compare::draw(&comparison))?;
     }
     Ok(ExitCode::SUCCESS)
 }

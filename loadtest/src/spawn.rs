@@ -2,10 +2,12 @@
 //! one-process form. They are held by their handles and end with [`Fleet::end`], or are killed when it is dropped.
 
 mod binary;
+mod cost;
+mod parts;
 mod process;
 
 use std::net::{SocketAddr, TcpListener};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -14,7 +16,11 @@ use lasthit::testing::{Proxy, Upstream};
 use tempfile::TempDir;
 
 use crate::limits::{DELAY_MS_MAX, SPAWN_MAX};
+pub(crate) use parts::run_to_end;
 use process::Process;
+
+/// Jobs that the usual stack's worker has under way, where nothing else was asked for: its own default.
+const PEER_CONCURRENCY: u32 = 4;
 
 /// What to start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,9 +105,7 @@ impl Fleet {
     /// The same, with this guard of the gateways' sweeps instead of the default.
     pub(crate) async fn start_with(spawn: Spawn, sweep_guard_us: Option<u64>) -> Result<Self> {
         let binary = binary::lasthit()?;
-        let dir = tempfile::Builder::new().prefix("loadtest-").tempdir().context("no directory for logs and sockets")?;
-        let mut fleet =
-            Self { processes: Vec::new(), urls: Vec::new(), metrics: Vec::new(), ports: Vec::new(), proxy: None, dir };
+        let mut fleet = Self::empty()?;
         match fleet.start_all(&binary, spawn, sweep_guard_us).await {
             Ok(()) => Ok(fleet),
             Err(e) => {
@@ -114,11 +118,14 @@ impl Fleet {
 
     /// Starts the usual stack out of `peer`: a Redis, two gateways, one worker.
     pub(crate) async fn start_peer(peer: &Path) -> Result<Self> {
+        Self::start_peer_with(peer, PEER_CONCURRENCY).await
+    }
+
+    /// The same, with so many jobs under way in its worker.
+    pub(crate) async fn start_peer_with(peer: &Path, concurrency: u32) -> Result<Self> {
         ensure!(peer.join("node_modules").is_dir(), "peer {} has no node_modules: run `npm install` there", peer.display());
-        let dir = tempfile::Builder::new().prefix("loadtest-").tempdir().context("no directory for logs and sockets")?;
-        let mut fleet =
-            Self { processes: Vec::new(), urls: Vec::new(), metrics: Vec::new(), ports: Vec::new(), proxy: None, dir };
-        match fleet.start_all_of_peer(peer).await {
+        let mut fleet = Self::empty()?;
+        match fleet.start_all_of_peer(peer, concurrency).await {
             Ok(()) => Ok(fleet),
             Err(e) => {
                 eprintln!("{}", fleet.logs());
@@ -128,12 +135,27 @@ impl Fleet {
         }
     }
 
-    async fn start_all_of_peer(&mut self, peer: &Path) -> Result<()> {
-        let socket = self.dir.path().join("redis.sock");
+    fn empty() -> Result<Self> {
+        let dir = tempfile::Builder::new().prefix("loadtest-").tempdir().context("no directory for logs and sockets")?;
+        Ok(Self { processes: Vec::new(), urls: Vec::new(), metrics: Vec::new(), ports: Vec::new(), proxy: None, dir })
+    }
+
+    /// The socket of the fleet's own Redis.
+    pub(crate) fn redis_socket(&self) -> PathBuf {
+        self.dir.path().join("redis.sock")
+    }
+
+    async fn start_redis_process(&mut self) -> Result<PathBuf> {
+        let socket = self.redis_socket();
         self.processes.push(Process::redis(self.dir.path(), &socket)?);
         self.ready().await?;
-        let redis = socket.display().to_string();
-        self.processes.push(Process::peer(peer, "worker.mjs", "worker", &[("REDIS_URL", &redis)], self.dir.path())?);
+        Ok(socket)
+    }
+
+    async fn start_all_of_peer(&mut self, peer: &Path, concurrency: u32) -> Result<()> {
+        let redis = self.start_redis_process().await?.display().to_string();
+        let env = [("REDIS_URL", redis.as_str()), ("CONCURRENCY", &concurrency.to_string())];
+        self.processes.push(Process::peer(peer, "worker.mjs", "worker", &env, self.dir.path())?);
         for name in ["g1", "g2"] {
             let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
             let env = [("REDIS_URL", redis.as_str()), ("PORT", &address.port().to_string()), ("GATEWAY_ID", name)];
@@ -151,9 +173,7 @@ impl Fleet {
             self.start_role(binary, "serve", "serve", &guard, true)?;
             return self.ready().await;
         };
-        let socket = self.dir.path().join("redis.sock");
-        self.processes.push(Process::redis(self.dir.path(), &socket)?);
-        self.ready().await?;
+        let socket = self.start_redis_process().await?;
         let redis = format!("unix://{}", socket.display());
         if let Some(delay) = delay {
             let proxy = Proxy::start(Upstream::Unix(socket)).context("no proxy for the delayed gateway")?;

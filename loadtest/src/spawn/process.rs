@@ -5,9 +5,10 @@ use std::io::{Read, Seek, SeekFrom};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
@@ -16,6 +17,11 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::environment::redis_server;
 use crate::limits::{END_TIMEOUT, LOG_BYTES_MAX, LOG_LINES_MAX, PROBE_TIMEOUT, READY_INTERVAL, READY_TIMEOUT};
+
+/// How long a process may take to show its metrics, while it is under load.
+const METRICS_TIMEOUT: Duration = Duration::from_secs(5);
+/// Bytes of a process's metrics.
+const METRICS_BYTES_MAX: u64 = 1024 * 1024;
 
 /// A running process. Killed when it is dropped without [`Process::end`].
 #[derive(Debug)]
@@ -33,8 +39,8 @@ enum Asked {
     Redis(PathBuf),
     /// `/readyz`, on its admin address.
     Admin(SocketAddr),
-    /// It writes `ready` into its log.
-    Log(PathBuf),
+    /// It writes this line into its log.
+    Log(PathBuf, &'static str),
 }
 
 impl Process {
@@ -61,8 +67,13 @@ impl Process {
     pub(super) fn peer(peer: &Path, script: &str, name: &str, env: &[(&str, &str)], dir: &Path) -> Result<Self> {
         let mut command = Command::new("node");
         command.arg(script).current_dir(peer).envs(env.iter().copied());
-        let asked = Asked::Log(dir.join(format!("{name}.log")));
+        let asked = Asked::Log(dir.join(format!("{name}.log")), "ready");
         Self::start(name, command, dir, asked).context("install node and, in the peer's directory, its packages (npm install)")
+    }
+
+    /// Any other program; it is ready when it writes `word` as a line of its output.
+    pub(super) fn program(name: &str, command: Command, word: &'static str, dir: &Path) -> Result<Self> {
+        Self::start(name, command, dir, Asked::Log(dir.join(format!("{name}.log")), word))
     }
 
     fn start(name: &str, mut command: Command, dir: &Path, asked: Asked) -> Result<Self> {
@@ -72,6 +83,41 @@ impl Process {
         command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file).process_group(0).kill_on_drop(true);
         let child = command.spawn().with_context(|| format!("{name} cannot be started"))?;
         Ok(Self { name: name.to_owned(), child, log, asked })
+    }
+
+    /// What it was started as.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// None once it has ended.
+    pub(super) fn pid(&self) -> Option<i32> {
+        self.child.id().and_then(|id| i32::try_from(id).ok())
+    }
+
+    /// What its admin address shows as metrics.
+    pub(super) async fn metrics(&self) -> Result<String> {
+        let Asked::Admin(address) = self.asked else { bail!("{} has no metrics", self.name) };
+        let asked = async {
+            let mut stream = TcpStream::connect(address).await?;
+            let request = format!("GET /metrics HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
+            stream.write_all(request.as_bytes()).await?;
+            let mut text = String::new();
+            stream.take(METRICS_BYTES_MAX).read_to_string(&mut text).await?;
+            anyhow::Ok(text)
+        };
+        timeout(METRICS_TIMEOUT, asked).await.ok().and_then(Result::ok).with_context(|| format!("{} shows no metrics", self.name))
+    }
+
+    /// Waits until it has ended by itself, at most so long, and returns the end of what it wrote.
+    pub(super) async fn output(mut self, time_max: Duration) -> Result<String> {
+        let how = match timeout(time_max, self.child.wait()).await {
+            Ok(status) if status.as_ref().is_ok_and(std::process::ExitStatus::success) => return Ok(tail(&self.log)?),
+            Ok(_) => "failed".to_owned(),
+            Err(_) => format!("did not end within {time_max:?}"),
+        };
+        let log = self.log();
+        bail!("{} {how}\n{log}", self.name)
     }
 
     /// Whether it is a Redis, which others need until they have ended.
@@ -108,7 +154,7 @@ impl Process {
 
     /// Asks it to end, waits, kills it if that takes too long.
     pub(super) async fn end(mut self) {
-        if let Some(pid) = self.child.id().and_then(|id| i32::try_from(id).ok()) {
+        if let Some(pid) = self.pid() {
             // It may have ended by itself just now; waiting tells.
             let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
         }
@@ -117,6 +163,15 @@ impl Process {
             if let Err(e) = self.child.kill().await {
                 eprintln!("warning: {} cannot be killed: {e}", self.name);
             }
+        }
+    }
+}
+
+impl Drop for Process {
+    /// What is still there is killed together with what it started: its group is its own, and was made with it.
+    fn drop(&mut self) {
+        if let Some(pid) = self.pid() {
+            let _ = killpg(Pid::from_raw(pid), Signal::SIGKILL);
         }
     }
 }
@@ -135,7 +190,7 @@ impl Asked {
                 }
                 Err(_) => false,
             },
-            Self::Log(path) => tail(path).is_ok_and(|log| log.lines().any(|line| line == "ready")),
+            Self::Log(path, word) => tail(path).is_ok_and(|log| log.lines().any(|line| line == *word)),
         }
     }
 }
