@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::chaos::{Durability, Kind};
 use crate::fair::Dialect;
 use crate::frame::Encoding;
 use crate::spawn::Spawn;
@@ -40,6 +41,51 @@ pub(crate) enum Command {
     /// idle, with others in the background, with hits in two pieces, and with several messages in one read. Exit code 0 when
     /// there is a curve, 2 when there is none, 130 when it was interrupted.
     Curve(CurveArgs),
+    /// Kills, stops, pauses and cuts off gateways, workers and Redis by a seeded plan while contests are played, then holds
+    /// what every player saw against the journal.
+    ///
+    /// Starts a private redis-server and all processes, and ends them. At the level redis, Redis is ended in order and never
+    /// killed; at disk it is killed too. Exit code 0 when the audit passed, 1 when it failed, 2 when there was no run, 130
+    /// when it was interrupted.
+    Chaos(ChaosArgs),
+}
+
+/// What is broken, and who plays meanwhile.
+#[derive(Debug, Args)]
+pub(crate) struct ChaosArgs {
+    /// How long things are broken: 20s, 5m
+    #[arg(long, default_value = "60s", value_parser = duration)]
+    pub(crate) duration: Duration,
+    /// Of the plan and the players; random when it is not given, and printed
+    #[arg(long)]
+    pub(crate) seed: Option<u64>,
+    /// How Redis is set up, and whether it is killed
+    #[arg(long, value_enum, default_value_t = Durability::Redis)]
+    pub(crate) durability: Durability,
+    /// Faults in a minute, about four in ten of them kills; a short run has more, so that every kind is there once
+    #[arg(long, default_value_t = 60, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=600))]
+    pub(crate) faults_per_minute: u32,
+    /// Only these kinds of faults
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "KINDS")]
+    pub(crate) only: Vec<Kind>,
+    /// Gateways
+    #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub(crate) gateways: u16,
+    /// Workers
+    #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub(crate) workers: u16,
+    /// Players over all gateways
+    #[arg(long, default_value_t = 48, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=5000))]
+    pub(crate) players: u16,
+    /// Rooms that they contend in
+    #[arg(long, default_value_t = 12, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub(crate) rooms: u16,
+    /// Actions a second over all players
+    #[arg(long, default_value_t = 200, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=20_000))]
+    pub(crate) rate: u32,
+    /// Writes the report here as JSON
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
 }
 
 /// What is varied, and for how long.

@@ -1,9 +1,11 @@
 //! Load, latency and audit runs against lasthit.
 //!
 //! `run`: `plan` says what is sent when, `client` sends and reads, `record` and `audit` judge, `report` tells; `spawn` starts
-//! the processes under test when asked to. `fair`: rivals, a known gap apart; `curve`: the same for several guards.
+//! the processes under test when asked to. `fair`: rivals, a known gap apart; `curve`: the same for several guards. `chaos`: everything is broken
+//! by a plan.
 
 mod audit;
+mod chaos;
 mod cli;
 mod client;
 mod curve;
@@ -30,7 +32,8 @@ use anyhow::{Context, Result, bail};
 use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
 
-use cli::{Cli, Command, CurveArgs, FairArgs, RunArgs};
+use chaos::ChaosConfig;
+use cli::{ChaosArgs, Cli, Command, CurveArgs, FairArgs, RunArgs};
 use curve::{Curve, CurveConfig};
 use fair::{Dialect, FairConfig, Fairness};
 use run::{Ended, RunConfig};
@@ -53,6 +56,7 @@ fn main() -> ExitCode {
                 Command::Run(args) => run_command(args).await,
                 Command::Fair(args) => fair_command(args).await,
                 Command::Curve(args) => curve_command(args).await,
+                Command::Chaos(args) => chaos_command(args).await,
             }
         })
     });
@@ -154,6 +158,36 @@ async fn curve_command(args: CurveArgs) -> Result<ExitCode> {
         write(path, curve::draw(&curve))?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+async fn chaos_command(args: ChaosArgs) -> Result<ExitCode> {
+    let config = ChaosConfig {
+        seed: args.seed.unwrap_or_else(rand::random),
+        duration: args.duration,
+        durability: args.durability,
+        per_minute: args.faults_per_minute,
+        only: args.only,
+        gateways: args.gateways.into(),
+        workers: args.workers.into(),
+        players: args.players.into(),
+        rooms: args.rooms.into(),
+        rate: args.rate,
+    };
+    let Some(report) = chaos::run(&config, stopped()?).await? else {
+        eprintln!("interrupted: no report");
+        return Ok(ExitCode::from(INTERRUPTED));
+    };
+    println!("{report}");
+    if let Some(path) = &args.json {
+        write(path, serde_json::to_string_pretty(&report)? + "\n")?;
+    }
+    Ok(match report.failure() {
+        None => ExitCode::SUCCESS,
+        Some(failure) => {
+            eprintln!("{failure}");
+            ExitCode::from(FAILED)
+        }
+    })
 }
 
 fn write(path: &Path, text: String) -> Result<()> {

@@ -1,8 +1,8 @@
 //! The processes under test, started by the load generator itself: a private Redis, gateways and workers, or the
 //! one-process form. They are held by their handles and end with [`Fleet::end`], or are killed when it is dropped.
 
-mod binary;
-mod process;
+pub(crate) mod binary;
+pub(crate) mod process;
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
