@@ -3,7 +3,7 @@
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -21,8 +21,8 @@ use crate::spawn::process::Process;
 
 /// How often processes that ended by themselves are looked for.
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);
-/// Processes that ended by themselves and are told about.
-const ENDS_TOLD_MAX: usize = 20;
+/// Processes that may end by themselves in one run.
+const OWN_ENDS_MAX: usize = 1000;
 
 /// A gateway or a worker, over all of its lives.
 #[derive(Debug)]
@@ -50,10 +50,8 @@ pub(crate) struct Fleet {
     args: [Vec<String>; 2],
     /// Nothing is started any more.
     over: AtomicBool,
-    /// Processes that ended without being told to.
-    pub(crate) own_ends: AtomicU64,
-    /// The first of them, with their logs.
-    own_ends_told: std::sync::Mutex<Vec<String>>,
+    /// The logs of processes that ended without being told to.
+    own_ends: std::sync::Mutex<Vec<String>>,
     dir: TempDir,
 }
 
@@ -91,8 +89,7 @@ impl Fleet {
             binary,
             args: [worker_args, Vec::new()],
             over: AtomicBool::new(false),
-            own_ends: AtomicU64::new(0),
-            own_ends_told: std::sync::Mutex::default(),
+            own_ends: std::sync::Mutex::default(),
             dir,
         });
         for slot in fleet.slots() {
@@ -173,11 +170,9 @@ impl Fleet {
                 if process.ended().is_none() {
                     continue;
                 }
-                self.own_ends.fetch_add(1, Ordering::Relaxed);
                 let log = process.log();
-                if let Ok(mut told) = self.own_ends_told.lock()
-                    && told.len() < ENDS_TOLD_MAX
-                {
+                if let Ok(mut told) = self.own_ends.lock() {
+                    anyhow::ensure!(told.len() < OWN_ENDS_MAX, "processes end again and again by themselves:\n{log}");
                     told.push(log);
                 }
                 self.launch(&mut slot)?;
@@ -268,9 +263,14 @@ impl Fleet {
         }
     }
 
-    /// What the processes said last, and those that ended by themselves.
+    /// The logs of processes that ended without being told to.
+    pub(crate) fn own_ends(&self) -> Vec<String> {
+        self.own_ends.lock().map(|told| told.clone()).unwrap_or_default()
+    }
+
+    /// What the processes said last.
     pub(crate) async fn logs(&self) -> String {
-        let mut logs = self.own_ends_told.lock().map(|told| told.clone()).unwrap_or_default();
+        let mut logs = Vec::new();
         for slot in self.slots() {
             logs.extend(slot.lock().await.process.as_mut().map(Process::log));
         }

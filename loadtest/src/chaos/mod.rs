@@ -131,6 +131,10 @@ pub(crate) async fn run(config: &ChaosConfig, stop: impl Future<Output = ()>) ->
     if done.as_ref().map_or(true, |report| report.as_ref().is_some_and(|report| report.failure().is_some())) {
         eprintln!("{}", fleet.logs().await);
     }
+    // A process that ends by itself is news even when nothing came of it.
+    for log in fleet.own_ends() {
+        eprintln!("{log}");
+    }
     fleet.end().await;
     done
 }
@@ -207,7 +211,7 @@ async fn play(config: &ChaosConfig, faults: &[Fault], fleet: &Arc<Fleet>) -> Res
     Ok(ChaosReport::new(config, faults, &killed, &records, &kept, findings, report::Run {
         drained,
         reconnects: world.reconnects.load(std::sync::atomic::Ordering::Relaxed),
-        own_ends: fleet.own_ends.load(std::sync::atomic::Ordering::Relaxed),
+        own_ends: fleet.own_ends().len() as u64,
         redis_version,
     }))
 }

@@ -57,9 +57,9 @@ pub(crate) enum Kind {
     ClientPause,
     /// `SCRIPT FLUSH`.
     ScriptFlush,
-    /// Every connection to Redis is cut.
+    /// A process's connections to Redis are cut.
     Cut,
-    /// Connections to Redis swallow what is sent, for longer than Redis may take to answer.
+    /// A process's connections to Redis swallow what is sent, for longer than Redis may take to answer.
     Swallow,
 }
 
@@ -79,6 +79,20 @@ impl Kind {
     pub(crate) fn name(self) -> String {
         use clap::ValueEnum;
         self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
+    }
+
+    /// Whether it can happen to this.
+    fn befalls(self, target: Target) -> bool {
+        match self {
+            Self::WorkerKill | Self::WorkerStop | Self::WorkerPauseShort | Self::WorkerPauseLong => {
+                matches!(target, Target::Worker(_))
+            }
+            Self::GatewayKill | Self::GatewayStop | Self::GatewayPauseShort | Self::GatewayPauseLong => {
+                matches!(target, Target::Gateway(_))
+            }
+            Self::Cut | Self::Swallow => target != Target::Redis,
+            _ => target == Target::Redis,
+        }
     }
 
     /// How often a pass has it.
@@ -137,19 +151,23 @@ pub(crate) struct Terms {
 
 /// Before the first fault, so that there is something to break.
 const LEAD: Duration = Duration::from_millis(1000);
+/// How much of a short run its first pass is given; what has to wait for its target comes in the rest.
+const FIRST_PASS_SHARE: f64 = 0.8;
+/// How long a fault waits when its target is not free.
+const WAIT: Duration = Duration::from_millis(50);
 /// Behind a fault its target rests, so that the next one finds it at work.
 const REST: Duration = Duration::from_millis(500);
 
 /// The faults of a run, in the order of their time.
 pub(crate) fn plan(terms: &Terms) -> Vec<Fault> {
     let mut random = StdRng::seed_from_u64(terms.seed);
-    let mut free_workers = vec![Duration::ZERO; terms.workers];
-    let mut free_gateways = vec![Duration::ZERO; terms.gateways];
-    let mut free_redis = Duration::ZERO;
+    // Each with the time from which it is free.
+    let processes = (0..terms.workers).map(Target::Worker).chain((0..terms.gateways).map(Target::Gateway));
+    let mut targets: Vec<_> = processes.chain([Target::Redis]).map(|target| (target, Duration::ZERO)).collect();
     let (mut deck, mut faults, mut first) = (Vec::new(), Vec::new(), true);
     let usual = Duration::from_secs(60) / terms.per_minute.max(1);
     let room = terms.duration.saturating_sub(LEAD) / u32::try_from(terms.kinds.len() + 1).unwrap_or(u32::MAX);
-    let mut interval = usual.min(room);
+    let mut interval = usual.min(room.mul_f64(FIRST_PASS_SHARE));
     let mut at = LEAD;
     while at < terms.duration && !terms.kinds.is_empty() {
         if deck.is_empty() {
@@ -160,34 +178,23 @@ pub(crate) fn plan(terms: &Terms) -> Vec<Fault> {
                 interval = usual;
             }
         }
-        // The next kind whose target is free; time passes when there is none.
-        let mut free = |kind: Kind| -> Option<Target> {
-            let mut pick = |free: &[Duration]| {
-                let free: Vec<usize> = (0..free.len()).filter(|i| free[*i] <= at).collect();
-                (!free.is_empty()).then(|| free[random.random_range(0..free.len())])
-            };
-            match kind {
-                Kind::WorkerKill | Kind::WorkerStop | Kind::WorkerPauseShort | Kind::WorkerPauseLong => {
-                    pick(&free_workers).map(Target::Worker)
-                }
-                Kind::GatewayKill | Kind::GatewayStop | Kind::GatewayPauseShort | Kind::GatewayPauseLong => {
-                    pick(&free_gateways).map(Target::Gateway)
-                }
-                _ => (free_redis <= at).then_some(Target::Redis),
-            }
+        // The next kind whose target is free.
+        let mut pick = |targets: &[(Target, Duration)]| {
+            let free: Vec<Target> = targets.iter().filter(|(_, until)| *until <= at).map(|(target, _)| *target).collect();
+            (!free.is_empty()).then(|| free[random.random_range(0..free.len())])
         };
-        let drawn = (0..deck.len()).rev().find_map(|i| free(deck[i]).map(|target| (i, target)));
-        if let Some((i, target)) = drawn {
-            let kind = deck.remove(i);
-            let lasts = Duration::from_millis(random.random_range(kind.lasts_ms()));
-            let until = match target {
-                Target::Worker(n) => &mut free_workers[n],
-                Target::Gateway(n) => &mut free_gateways[n],
-                Target::Redis => &mut free_redis,
-            };
-            *until = at + lasts + REST;
-            faults.push(Fault { at, kind, target, lasts });
-        }
+        let drawn = (0..deck.len()).rev().find_map(|i| {
+            let among: Vec<_> = targets.iter().filter(|(target, _)| Kind::befalls(deck[i], *target)).copied().collect();
+            pick(&among).map(|target| (i, target))
+        });
+        let Some((i, target)) = drawn else {
+            at += WAIT;
+            continue;
+        };
+        let kind = deck.remove(i);
+        let lasts = Duration::from_millis(random.random_range(kind.lasts_ms()));
+        targets.iter_mut().filter(|(other, _)| *other == target).for_each(|(_, until)| *until = at + lasts + REST);
+        faults.push(Fault { at, kind, target, lasts });
         at += interval.mul_f64(random.random_range(0.6..1.4));
     }
     faults
