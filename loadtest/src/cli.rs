@@ -48,6 +48,38 @@ pub(crate) enum Command {
     /// killed; at disk it is killed too. Exit code 0 when the audit passed, 1 when it failed, 2 when there was no run, 130
     /// when it was interrupted.
     Chaos(ChaosArgs),
+    /// Lets rooms come and go beside some that stay, and compares what Redis and every process take in the end with what
+    /// they took at one third.
+    ///
+    /// Starts a private redis-server and all processes, and ends them. Exit code 0 when nothing grew by more than a tenth
+    /// and every visit was answered, 1 when not, 2 when there was no run, 130 when it was interrupted.
+    Soak(SoakArgs),
+}
+
+/// How many rooms, and how long.
+#[derive(Debug, Args)]
+pub(crate) struct SoakArgs {
+    /// Rooms that come and go, evenly over the run, with two players each
+    #[arg(long, default_value_t = 100_000, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    pub(crate) rooms: u32,
+    /// In which time
+    #[arg(long, default_value = "10m", value_parser = duration)]
+    pub(crate) duration: Duration,
+    /// How long the workers keep what was resolved in rooms that stay
+    #[arg(long, default_value = "60s", value_name = "TIME")]
+    pub(crate) retention: String,
+    /// How long an empty room stays
+    #[arg(long, default_value = "1s", value_name = "TIME")]
+    pub(crate) room_linger: String,
+    /// Gateways
+    #[arg(long, default_value_t = 2, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub(crate) gateways: u16,
+    /// Workers
+    #[arg(long, default_value_t = 2, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub(crate) workers: u16,
+    /// Writes the report here as JSON, with all samples
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
 }
 
 /// What is broken, and who plays meanwhile.

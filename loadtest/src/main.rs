@@ -2,7 +2,7 @@
 //!
 //! `run`: `plan` says what is sent when, `client` sends and reads, `record` and `audit` judge, `report` tells; `spawn` starts
 //! the processes under test when asked to. `fair`: rivals, a known gap apart; `curve`: the same for several guards. `chaos`: everything is broken
-//! by a plan.
+//! by a plan; `soak`: does memory stay flat.
 
 mod audit;
 mod chaos;
@@ -17,12 +17,14 @@ mod plan;
 mod record;
 mod report;
 mod run;
+mod soak;
 mod spawn;
 mod svg;
 mod tally;
 #[cfg(test)]
 mod tests;
 
+use std::fmt::Display;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -30,13 +32,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
+use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
 
 use chaos::ChaosConfig;
-use cli::{ChaosArgs, Cli, Command, CurveArgs, FairArgs, RunArgs};
+use cli::{ChaosArgs, Cli, Command, CurveArgs, FairArgs, RunArgs, SoakArgs};
 use curve::{Curve, CurveConfig};
 use fair::{Dialect, FairConfig, Fairness};
 use run::{Ended, RunConfig};
+use soak::SoakConfig;
 use spawn::Fleet;
 
 /// The audit failed.
@@ -57,6 +61,7 @@ fn main() -> ExitCode {
                 Command::Fair(args) => fair_command(args).await,
                 Command::Curve(args) => curve_command(args).await,
                 Command::Chaos(args) => chaos_command(args).await,
+                Command::Soak(args) => soak_command(args).await,
             }
         })
     });
@@ -177,11 +182,32 @@ async fn chaos_command(args: ChaosArgs) -> Result<ExitCode> {
         eprintln!("interrupted: no report");
         return Ok(ExitCode::from(INTERRUPTED));
     };
+    tell(&report, report.failure(), args.json.as_deref())
+}
+
+async fn soak_command(args: SoakArgs) -> Result<ExitCode> {
+    let config = SoakConfig {
+        rooms: args.rooms,
+        duration: args.duration,
+        retention: args.retention,
+        room_linger: args.room_linger,
+        gateways: args.gateways.into(),
+        workers: args.workers.into(),
+    };
+    let Some(report) = soak::run(&config, stopped()?).await? else {
+        eprintln!("interrupted: no report");
+        return Ok(ExitCode::from(INTERRUPTED));
+    };
+    tell(&report, report.failure(), args.json.as_deref())
+}
+
+/// Prints a report, writes it where it is wanted, and says by the exit code whether it is a good one.
+fn tell(report: &(impl Display + Serialize), failure: Option<String>, json: Option<&Path>) -> Result<ExitCode> {
     println!("{report}");
-    if let Some(path) = &args.json {
-        write(path, serde_json::to_string_pretty(&report)? + "\n")?;
+    if let Some(path) = json {
+        write(path, serde_json::to_string_pretty(report)? + "\n")?;
     }
-    Ok(match report.failure() {
+    Ok(match failure {
         None => ExitCode::SUCCESS,
         Some(failure) => {
             eprintln!("{failure}");
