@@ -64,6 +64,8 @@ struct Inner {
     sweep: Notify,
     /// Why the journal did not do what it was last asked.
     trouble: tokio::sync::watch::Sender<Option<String>>,
+    /// From an action's arrival to its verdict; looked up once.
+    verdict_seconds: metrics::Histogram,
     runtime: tokio::runtime::Handle,
     drained: Notify,
     stop: CancellationToken,
@@ -107,6 +109,7 @@ impl Hub {
             outboxes: DashMap::new(),
             sweep: Notify::new(),
             trouble: tokio::sync::watch::Sender::new(None),
+            verdict_seconds: metrics::histogram!(names::VERDICT_SECONDS),
             runtime: tokio::runtime::Handle::current(),
             drained: Notify::new(),
             _stop_on_drop: stop.clone().drop_guard(),
@@ -276,10 +279,21 @@ impl Hub {
     }
 
     fn perform(&self, state: &mut State) {
+        let mut now_ns = 0;
         while state.core.has_actions() {
             for action in state.core.take_actions() {
                 match action {
-                    Action::Deliver(session, delivery) => self.deliver(session, delivery),
+                    Action::Deliver(session, delivery) => {
+                        if let Some(arrived_ns) =
+                            delivery.decides_since(SessionId { gateway: state.core.incarnation(), number: session })
+                        {
+                            if now_ns == 0 {
+                                now_ns = clock::monotonic_ns();
+                            }
+                            self.0.verdict_seconds.record(Duration::from_nanos(now_ns.saturating_sub(arrived_ns)));
+                        }
+                        self.deliver(session, delivery);
+                    }
                     Action::Append { flush, oldest_ns } => {
                         if let Some(oldest_ns) = oldest_ns {
                             let waited = Duration::from_nanos(clock::monotonic_ns().saturating_sub(oldest_ns));
