@@ -178,7 +178,8 @@ fn main() {
     match RedisServer::start() {
         Ok(server) => journal(&mut c, "redis", &runtime, &|| {
             Box::pin(async {
-                let options = RedisOptions { prefix: format!("b{:08x}", rand::random::<u32>()), shards: Some(SHARDS) };
+                let options =
+                    RedisOptions { prefix: format!("b{:08x}", rand::random::<u32>()), shards: Some(SHARDS), durability: None };
                 Arc::new(RedisJournal::connect(&server.url(), options).await.expect("connected")) as Arc<dyn Journal>
             })
         }),

@@ -419,7 +419,7 @@ pub trait Journal: Send + Sync + 'static {
     /// When the journal does not work.
     async fn read(&self, room: &RoomId, after: StreamId) -> Result<Vec<(StreamId, Bytes)>, JournalError>;
 
-    /// Makes verdicts final, then publishes the pushes.
+    /// Makes verdicts final, then publishes the pushes. A repeat publishes nothing, or the same once more.
     ///
     /// # Errors
     /// When the outcome is unknown: send the same commit again.

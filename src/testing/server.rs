@@ -67,10 +67,9 @@ impl RedisServer {
         let port = self.port.ok_or_else(|| io::Error::other("a server without a port has no replicas: use start_tcp"))?;
         let port = port.to_string();
         let replica = Self::start_tcp(&[&["--replicaof", "127.0.0.1", &port], options].concat())?;
-        wait_until(|| {
-            let info: String = replica.ask(&["INFO", "replication"])?;
-            Ok(info.contains("master_link_status:up").then_some(()))
-        })?
+        // The replica says that its link is up some time before its primary counts on it.
+        let online = format!("port={},state=online", replica.port.unwrap_or_default());
+        wait_until(|| Ok(self.ask::<String>(&["INFO", "replication"])?.contains(&online).then_some(())))?
         .ok_or_else(|| io::Error::other(format!("the replica has not caught up within {START_TIMEOUT:?}")))?;
         Ok(replica)
     }

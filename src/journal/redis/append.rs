@@ -34,7 +34,7 @@ impl RedisJournal {
             call.text(&entry.room).text(entry.top).bytes(&entry.bytes);
         }
 
-        let mut reply = Reply::new("append", self.send(&call).await?)?;
+        let mut reply = Reply::new("append", self.send_confirmed(flush.shard, &call).await?)?;
         let appended = match reply.parse::<u8>()? {
             0 => Appended::Stored(flush.entries.iter().map(|e| reply.head(&e.room)).collect::<Result<_, _>>()?),
             1 => Appended::Gap { number: reply.parse()?, watermark: reply.parse()? },

@@ -1,14 +1,17 @@
 //! From a URL to a server that was looked at and found fit.
 
-use redis::aio::{ConnectionManager, ConnectionManagerConfig};
+use std::collections::HashMap;
+
+use redis::aio::MultiplexedConnection;
 use redis::{Client, IntoConnectionInfo, ProtocolVersion};
 
 use super::super::JournalError;
+use super::durability::Durability;
 use super::error::journal_error;
 use super::keys::Keys;
 use super::reply::Reply;
 use super::scripts::{Call, DEPLOYMENT};
-use crate::limits::{REDIS_CONNECT_TIMEOUT, REDIS_RESPONSE_TIMEOUT, SHARDS_DEFAULT, SHARDS_MAX};
+use crate::limits::{REDIS_RESPONSE_TIMEOUT, SHARDS_DEFAULT, SHARDS_MAX};
 
 /// The version of everything that is kept in Redis.
 const FORMAT: u32 = 1;
@@ -49,45 +52,96 @@ pub(super) fn without_secrets(url: &str) -> String {
     [scheme, separator, rest].concat().chars().take(100).collect()
 }
 
-/// A connection that makes one attempt to reconnect per failed command: the callers set the pace.
-fn config() -> ConnectionManagerConfig {
-    ConnectionManagerConfig::new()
-        .set_number_of_retries(0)
-        .set_connection_timeout(Some(REDIS_CONNECT_TIMEOUT))
-        .set_response_timeout(Some(REDIS_RESPONSE_TIMEOUT))
+/// What a server and its deployment must be.
+#[derive(Debug, Clone)]
+pub(super) struct Wanted {
+    prefix: String,
+    shards: Option<u16>,
+    durability: Option<Durability>,
 }
 
-/// A connection that is made with the first command.
-pub(super) fn lazy(client: &Client) -> Result<ConnectionManager, JournalError> {
-    ConnectionManager::new_lazy_with_config(client.clone(), config()).map_err(|error| journal_error(&error))
+/// What a server and its deployment are.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Found {
+    pub(super) shards: u16,
+    pub(super) durability: Durability,
+    /// How many of them have to confirm a write; 0 but for [`Durability::Replicated`].
+    pub(super) replicas: u32,
 }
 
-/// A connection to a server that is fit to be a journal.
-pub(super) async fn open(client: &Client, url: &str) -> Result<ConnectionManager, JournalError> {
-    let mut connection =
-        ConnectionManager::new_with_config(client.clone(), config()).await.map_err(|error| match journal_error(&error) {
-            JournalError::Unreachable(why) => {
-                let url = without_secrets(url);
-                JournalError::Unreachable(format!("no redis at {url}: {why}: start one there, or correct the url"))
-            }
-            other => other,
-        })?;
-    match redis::cmd("INFO").query_async::<String>(&mut connection).await {
-        Ok(info) => fit(&info)?,
-        Err(error) => match journal_error(&error) {
-            // Managed servers forbid this and that: then its owner must know.
-            JournalError::Refused(why) if error.code() == Some("NOPERM") => {
-                tracing::warn!(%why, "redis does not tell its version and eviction policy: 7.0 and noeviction are taken for granted");
-            }
-            other => return Err(other),
-        },
+impl Wanted {
+    /// What is not given is taken as the deployment has it.
+    pub(super) fn new(prefix: &str, shards: Option<u16>, durability: Option<Durability>) -> Result<Self, JournalError> {
+        let refused = |why: String| Err(JournalError::Refused(why));
+        let allowed = |c: char| c.is_ascii_alphanumeric() || ".:_-".contains(c);
+        if prefix.is_empty() || prefix.len() > PREFIX_MAX || !prefix.chars().all(allowed) {
+            return refused(format!(
+                "key prefix {prefix:?} is not allowed: use 1 to {PREFIX_MAX} characters out of A-Z a-z 0-9 . : _ -"
+            ));
+        }
+        if let Some(shards) = shards
+            && !(1..=SHARDS_MAX).contains(&shards)
+        {
+            return refused(format!("{shards} shards are not possible: use 1 to {SHARDS_MAX}"));
+        }
+        Ok(Self { prefix: prefix.to_owned(), shards, durability })
     }
-    Ok(connection)
+
+    pub(super) fn fixed(self, found: &Found) -> Self {
+        Self { shards: Some(found.shards), durability: Some(found.durability), ..self }
+    }
+}
+
+/// Looks whether a server is fit to be a journal, and its deployment the one that is wanted.
+pub(super) async fn look(connection: &mut MultiplexedConnection, wanted: &Wanted) -> Result<Found, JournalError> {
+    let info = match redis::cmd("INFO").query_async::<String>(connection).await {
+        Ok(info) => Some(info),
+        // Managed servers forbid this and that: then its owner must know.
+        Err(error) if error.code() == Some("NOPERM") => {
+            let why = journal_error(&error);
+            tracing::warn!(%why, "redis does not tell its version and eviction policy: 7.0 and noeviction are taken for granted");
+            None
+        }
+        Err(error) => return Err(journal_error(&error)),
+    };
+    if let Some(info) = &info {
+        fit(info)?;
+    }
+    let (shards, durability) = deployment(connection, wanted).await?;
+    let replicas = keeps(connection, durability, info.as_deref()).await?;
+    Ok(Found { shards, durability, replicas })
+}
+
+/// Whether the server keeps what the level promises; how many replicas have to confirm.
+async fn keeps(connection: &mut MultiplexedConnection, durability: Durability, info: Option<&str>) -> Result<u32, JournalError> {
+    let mut settings = HashMap::new();
+    if !durability.settings().is_empty() {
+        let asked = redis::cmd("CONFIG").arg("GET").arg(durability.settings()).query_async(connection).await;
+        settings = asked.map_err(|error| match error.code() {
+            Some("NOPERM" | "ERR") => JournalError::Refused(format!(
+                "durability {durability} cannot be checked: give the redis user +config|get +info, or use durability redis (redis \
+                 said: {})",
+                error.detail().unwrap_or_default()
+            )),
+            _ => journal_error(&error),
+        })?;
+    }
+    let connected = info.map(|info| field(info, "connected_slaves").parse().unwrap_or(0));
+    match connected {
+        None if durability == Durability::Replicated => {
+            Err(JournalError::Refused(format!("durability {durability} cannot be checked: give the redis user +info")))
+        }
+        connected => durability.judge(&settings, connected.unwrap_or(0)),
+    }
+}
+
+fn field<'a>(info: &'a str, name: &str) -> &'a str {
+    info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).unwrap_or_default().trim()
 }
 
 /// Whether `INFO` tells of a server that can be a journal.
 fn fit(info: &str) -> Result<(), JournalError> {
-    let field = |name: &str| info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).unwrap_or_default().trim();
+    let field = |name: &str| field(info, name);
     let refused = |why: String| Err(JournalError::Refused(why));
     if field("loading") == "1" {
         return Err(JournalError::Unreachable("redis is loading its data: wait for it".into()));
@@ -100,7 +154,7 @@ fn fit(info: &str) -> Result<(), JournalError> {
     }
     let role = field("role");
     if role != "master" {
-        return refused(format!("redis has the role {role:?}: give the url of the primary"));
+        return refused(format!("redis is a read-only replica (it has the role {role:?}): give the url of the primary"));
     }
     let policy = field("maxmemory_policy");
     if policy != "noeviction" {
@@ -109,26 +163,13 @@ fn fit(info: &str) -> Result<(), JournalError> {
     Ok(())
 }
 
-/// The deployment's number of shards: as recorded, or recorded now.
-pub(super) async fn deployment(
-    connection: &mut ConnectionManager,
-    prefix: &str,
-    configured: Option<u16>,
-) -> Result<u16, JournalError> {
+/// The deployment's shards and durability: as recorded, or recorded now.
+async fn deployment(connection: &mut MultiplexedConnection, wanted: &Wanted) -> Result<(u16, Durability), JournalError> {
     let refused = |why: String| Err(JournalError::Refused(why));
-    let allowed = |c: char| c.is_ascii_alphanumeric() || ".:_-".contains(c);
-    if prefix.is_empty() || prefix.len() > PREFIX_MAX || !prefix.chars().all(allowed) {
-        return refused(format!(
-            "key prefix {prefix:?} is not allowed: use 1 to {PREFIX_MAX} characters out of A-Z a-z 0-9 . : _ -"
-        ));
-    }
-    if let Some(shards) = configured
-        && !(1..=SHARDS_MAX).contains(&shards)
-    {
-        return refused(format!("{shards} shards are not possible: use 1 to {SHARDS_MAX}"));
-    }
-    let mut call = Call::new(&DEPLOYMENT, 1, 2, 64);
-    call.text(Keys::deployment(prefix)).text(FORMAT).text(configured.unwrap_or(SHARDS_DEFAULT));
+    let prefix = &wanted.prefix;
+    let mut call = Call::new(&DEPLOYMENT, 1, 3, 64);
+    call.text(Keys::deployment(prefix)).text(FORMAT).text(wanted.shards.unwrap_or(SHARDS_DEFAULT));
+    call.text(wanted.durability.unwrap_or_default());
     let mut reply = Reply::new("deployment", call.send(connection).await.map_err(|error| journal_error(&error))?)?;
     let format: u32 = reply.parse()?;
     if format != FORMAT {
@@ -137,16 +178,25 @@ pub(super) async fn deployment(
              another prefix"
         ));
     }
-    let shards: u16 = reply.parse()?;
+    let (shards, durability): (u16, Durability) = (reply.parse()?, reply.parse()?);
     reply.end()?;
-    match configured {
-        _ if !(1..=SHARDS_MAX).contains(&shards) => Err(JournalError::Unexpected(format!("deployment of {shards} shards"))),
-        Some(other) if other != shards => refused(format!(
+    if !(1..=SHARDS_MAX).contains(&shards) {
+        return Err(JournalError::Unexpected(format!("deployment of {shards} shards")));
+    }
+    if let Some(other) = wanted.shards.filter(|other| *other != shards) {
+        return refused(format!(
             "deployment {prefix:?} has {shards} shards, and {other} are configured: the number is fixed for a deployment, leave \
              it out or set it to {shards}"
-        )),
-        _ => Ok(shards),
+        ));
     }
+    if let Some(other) = wanted.durability.filter(|other| *other != durability) {
+        return refused(format!(
+            "deployment {prefix:?} has durability {durability}, and {other} is configured: all processes need the same, use \
+             --durability {durability}, or stop them all and HSET {} durability {other}",
+            Keys::deployment(prefix)
+        ));
+    }
+    Ok((shards, durability))
 }
 
 #[cfg(test)]

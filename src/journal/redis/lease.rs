@@ -63,7 +63,7 @@ impl RedisJournal {
         for shard in self.keys().shards() {
             pipeline.cmd("HMGET").arg(&shard.shard).arg("epoch").arg("owner");
         }
-        let replies: Vec<Value> = self.judge(pipeline.query_async(&mut self.connection()).await)?;
+        let replies: Vec<Value> = self.ask_all(&pipeline).await?;
         replies.into_iter().map(|reply| owner(Reply::new("owners", reply)?)).collect()
     }
 

@@ -3,9 +3,11 @@
 mod append;
 mod commit;
 mod connect;
+mod durability;
 mod error;
 mod keys;
 mod lease;
+mod link;
 mod read;
 mod reply;
 mod scripts;
@@ -15,19 +17,21 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
-use ::redis::aio::ConnectionManager;
-use ::redis::{Client, RedisResult, Value};
+use ::redis::{Client, Cmd, FromRedisValue, Pipeline, Value};
 use async_trait::async_trait;
 use bytes::Bytes;
-use parking_lot::RwLock;
 
 use super::{
     Appended, Bell, Commit, Committed, Flush, FlushEntry, GatewayRecord, Journal, JournalError, Lease, Leased, RoomHead, Signals,
     StoredRoom, Survey, VerdictPage, WorkerRecord, check,
 };
+use crate::limits::REPLICATED_CONNECTIONS;
 use crate::types::{Incarnation, RoomId, ShardId, StreamId};
+use connect::Wanted;
+pub use durability::Durability;
 use keys::{Keys, ShardKeys};
-use scripts::Call;
+use link::Link;
+use scripts::{CONFIRM, Call, PING};
 
 /// How to use a Redis server.
 #[derive(Debug, Clone)]
@@ -37,21 +41,27 @@ pub struct RedisOptions {
     /// The number of shards, 1 to [`SHARDS_MAX`](crate::limits::SHARDS_MAX). None: as the deployment was made, with
     /// [`SHARDS_DEFAULT`](crate::limits::SHARDS_DEFAULT) for a new one.
     pub shards: Option<u16>,
+    /// What a verdict has survived before anyone sees it. None: as the deployment was made, with
+    /// [`Durability::Redis`] for a new one.
+    pub durability: Option<Durability>,
 }
 
 impl Default for RedisOptions {
     fn default() -> Self {
-        Self { prefix: "lasthit".into(), shards: None }
+        Self { prefix: "lasthit".into(), shards: None, durability: None }
     }
 }
 
-/// A [`Journal`] in Redis 7.0 or newer. Clones share one connection; each subscription has its own.
+/// A [`Journal`] in Redis 7.0 or newer. Clones share their connections; each subscription has its own.
 #[derive(Clone)]
 pub struct RedisJournal(Arc<Inner>);
 
 struct Inner {
     client: Client,
-    connection: RwLock<ConnectionManager>,
+    link: Link,
+    /// Where replicas are waited for, by shard. Empty but for [`Durability::Replicated`].
+    waiting: Vec<Link>,
+    durability: Durability,
     keys: Keys,
 }
 
@@ -63,20 +73,31 @@ impl fmt::Debug for RedisJournal {
 }
 
 impl RedisJournal {
-    /// Connects, looks whether the server is fit (version, role, eviction policy), and reads or writes the deployment's
-    /// record. `url` is `redis://[[user]:password@]host[:port][/db]`, `rediss://...` for TLS, or
+    /// Connects, looks whether the server is fit (version, role, eviction policy, what the durability needs), and reads or
+    /// writes the deployment's record. It looks again whenever it connects again. `url` is
+    /// `redis://[[user]:password@]host[:port][/db]`, `rediss://...` for TLS, or
     /// `unix:///path[?user=&pass=&db=]`. Certificates are checked against the system's authorities, or those in the
     /// file that the environment names as `SSL_CERT_FILE`.
     ///
     /// # Errors
-    /// [`JournalError::Refused`] for what must be changed (URL, password, server, number of shards),
+    /// [`JournalError::Refused`] for what must be changed (URL, password, server, number of shards, durability),
     /// [`JournalError::Unreachable`] for what may pass. No error shows the password.
     pub async fn connect(url: &str, options: RedisOptions) -> Result<Self, JournalError> {
         let client = connect::client(url)?;
-        let mut connection = connect::open(&client, url).await?;
-        let shards = connect::deployment(&mut connection, &options.prefix, options.shards).await?;
-        let keys = Keys::new(&options.prefix, shards);
-        Ok(Self(Arc::new(Inner { client, connection: RwLock::new(connection), keys })))
+        let wanted = Wanted::new(&options.prefix, options.shards, options.durability)?;
+        let new = |wanted| Link::new(client.clone(), connect::without_secrets(url), wanted);
+        let link = new(wanted.clone());
+        let found = link.live().await?.found;
+        let waiting = if found.durability == Durability::Replicated { REPLICATED_CONNECTIONS } else { 0 };
+        let waiting = (0..waiting.min(usize::from(found.shards))).map(|_| new(wanted.clone().fixed(&found))).collect();
+        let keys = Keys::new(&options.prefix, found.shards);
+        Ok(Self(Arc::new(Inner { link, waiting, durability: found.durability, keys, client })))
+    }
+
+    /// What a verdict has survived before anyone sees it.
+    #[must_use]
+    pub fn durability(&self) -> Durability {
+        self.0.durability
     }
 
     fn keys(&self) -> &Keys {
@@ -92,26 +113,39 @@ impl RedisJournal {
         self.keys().shard(ShardId::of(room, self.shards()))
     }
 
-    fn connection(&self) -> ConnectionManager {
-        self.0.connection.read().clone()
-    }
-
     async fn send(&self, call: &Call) -> Result<Value, JournalError> {
-        let mut connection = self.connection();
-        let reply = call.send(&mut connection).await;
-        self.judge(reply)
+        let link = &self.0.link;
+        let mut live = link.live().await?;
+        let answer = call.send(&mut live.connection).await;
+        link.judge(&live, answer)
     }
 
-    /// A manager whose attempt to reconnect failed for another reason than the network never tries again: it is
-    /// replaced, so that a corrected password or a freed connection slot is noticed.
-    fn judge<T>(&self, reply: RedisResult<T>) -> Result<T, JournalError> {
-        reply.map_err(|error| {
-            let stuck = error.kind() == ::redis::ErrorKind::AuthenticationFailed || error.code() == Some("ERR");
-            if stuck && let Ok(connection) = connect::lazy(&self.0.client) {
-                *self.0.connection.write() = connection;
-            }
-            error::journal_error(&error)
-        })
+    async fn ask<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, JournalError> {
+        let link = &self.0.link;
+        let mut live = link.live().await?;
+        let answer = command.query_async(&mut live.connection).await;
+        link.judge(&live, answer)
+    }
+
+    async fn ask_all<T: FromRedisValue>(&self, pipeline: &Pipeline) -> Result<T, JournalError> {
+        let link = &self.0.link;
+        let mut live = link.live().await?;
+        let answers = pipeline.query_async(&mut live.connection).await;
+        link.judge(&live, answers)
+    }
+
+    /// Sends a step after which something leaves: it comes back when what the step did, or saw, has survived what the
+    /// durability says (rule C3).
+    async fn send_confirmed(&self, shard: ShardId, call: &Call) -> Result<Value, JournalError> {
+        let Some(link) = self.0.waiting.get(usize::from(shard.0) % self.0.waiting.len().max(1)) else {
+            return self.send(call).await;
+        };
+        let mut live = link.live().await?;
+        let answer = call.send(&mut live.connection).await;
+        let answer = link.judge(&live, answer)?;
+        let mut mark = Call::new(&CONFIRM, 1, 0, 64);
+        mark.text(&self.keys().shard(shard).confirm);
+        link.confirm(&mut live, &mark).await.map(|()| answer)
     }
 }
 
@@ -134,7 +168,7 @@ impl Journal for RedisJournal {
     }
 
     async fn ping(&self) -> Result<(), JournalError> {
-        self.judge(::redis::cmd("PING").query_async::<()>(&mut self.connection()).await)
+        self.send(&Call::new(&PING, 0, 0, 0)).await.map(drop)
     }
 
     async fn register(&self, shard: ShardId, gateway: Incarnation) -> Result<GatewayRecord, JournalError> {
@@ -155,7 +189,7 @@ impl Journal for RedisJournal {
 
     async fn pushes(&self, gateway: Incarnation) -> Result<Signals<Bytes>, JournalError> {
         let channel = self.keys().push(gateway).to_string();
-        subscribe::subscribe(self.0.client.clone(), vec![channel], |_, push| Ok(push)).await
+        subscribe::subscribe(self.0.client.clone(), vec![channel], self.0.link.made(), |_, push| Ok(push)).await
     }
 
     async fn heartbeat(
@@ -186,7 +220,7 @@ impl Journal for RedisJournal {
         }
         let channels = by_channel.keys().cloned().collect();
         let unknown = ShardId(u16::MAX);
-        subscribe::subscribe(self.0.client.clone(), channels, move |channel, bytes| {
+        subscribe::subscribe(self.0.client.clone(), channels, self.0.link.made(), move |channel, bytes| {
             subscribe::bell(by_channel.get(channel).copied().unwrap_or(unknown), &bytes)
         })
         .await
@@ -229,6 +263,6 @@ impl Journal for RedisJournal {
     async fn publish(&self, gateway: Incarnation, push: Bytes) -> Result<u64, JournalError> {
         let mut command = ::redis::cmd("PUBLISH");
         command.arg(self.keys().push(gateway).to_string()).arg(&push[..]);
-        self.judge(command.query_async(&mut self.connection()).await)
+        self.ask(&command).await
     }
 }

@@ -22,7 +22,7 @@ impl RedisJournal {
         for room in rooms {
             call.text(keys.state(room));
         }
-        let mut reply = Reply::new("heads", self.send(&call).await?)?;
+        let mut reply = Reply::new("heads", self.send_confirmed(shard, &call).await?)?;
         let heads = rooms.iter().map(|room| reply.head(room)).collect::<Result<_, _>>()?;
         reply.end()?;
         Ok(heads)
@@ -32,7 +32,8 @@ impl RedisJournal {
         let keys = self.room(room);
         let mut call = Call::new(&VERDICTS, 2, 2, 2 * ROOM_BYTES);
         call.text(keys.out(room)).text(keys.state(room)).text(seq).text(entries_max.max(1));
-        let mut reply = Reply::new("verdicts", self.send(&call).await?)?;
+        let shard = ShardId::of(room, self.shards());
+        let mut reply = Reply::new("verdicts", self.send_confirmed(shard, &call).await?)?;
         let mut page = VerdictPage { era: reply.parse()?, seq: reply.parse()?, batches: payloads(reply.stream()?) };
         reply.end()?;
         page.batches.truncate(entries_max);
@@ -91,7 +92,7 @@ impl RedisJournal {
     pub(super) async fn read_step(&self, room: &RoomId, after: StreamId) -> Result<Vec<(StreamId, Bytes)>, JournalError> {
         let mut command = ::redis::cmd("XRANGE");
         command.arg(self.room(room).room(room).to_string()).arg(format!("({after}")).arg("+");
-        let reply: Value = self.judge(command.query_async(&mut self.connection()).await)?;
+        let reply: Value = self.ask(&command).await?;
         Reply::new("read", Value::Array(vec![reply]))?.stream()
     }
 }

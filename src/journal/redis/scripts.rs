@@ -2,8 +2,9 @@
 
 use std::fmt::Display;
 use std::sync::LazyLock;
+use std::time::Duration;
 
-use redis::aio::ConnectionManager;
+use redis::aio::MultiplexedConnection;
 use redis::{Cmd, ErrorKind, RedisResult, RedisWrite, Script, ServerErrorKind, Value};
 
 macro_rules! scripts {
@@ -16,6 +17,7 @@ scripts! {
     APPEND = "append",
     CLAIM = "claim",
     COMMIT = "commit",
+    CONFIRM = "confirm",
     DEATH = "death",
     DEPLOYMENT = "deployment",
     END_ROOM = "end_room",
@@ -23,6 +25,7 @@ scripts! {
     HEADS = "heads",
     HEARTBEAT = "heartbeat",
     LOAD = "load",
+    PING = "ping",
     REGISTER = "register",
     RELEASE = "release",
     SURVEY = "survey",
@@ -55,7 +58,7 @@ impl Call {
     }
 
     /// Sends it; a server that does not have the script gets it first.
-    pub(super) async fn send(&self, connection: &mut ConnectionManager) -> RedisResult<Value> {
+    pub(super) async fn send(&self, connection: &mut MultiplexedConnection) -> RedisResult<Value> {
         match answer(connection.send_packed_command(&self.cmd).await) {
             Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
                 self.script.load_async(connection).await?;
@@ -66,8 +69,21 @@ impl Call {
     }
 }
 
+/// Waits until everything that was done on this server so far has reached as many replicas. Tells how many have it when
+/// the time is over; `mark` is a call of [`CONFIRM`].
+pub(super) async fn wait(
+    mark: &Call,
+    replicas: u32,
+    patience: Duration,
+    connection: &mut MultiplexedConnection,
+) -> RedisResult<u32> {
+    // WAIT is about the last write of this very connection.
+    mark.send(connection).await?;
+    redis::cmd("WAIT").arg(replicas).arg(patience.as_millis()).query_async(connection).await
+}
+
 /// An error that came as a value is an error.
-pub(super) fn answer(reply: RedisResult<Value>) -> RedisResult<Value> {
+fn answer(reply: RedisResult<Value>) -> RedisResult<Value> {
     match reply? {
         Value::ServerError(error) => Err(error.into()),
         value => Ok(value),
