@@ -70,6 +70,8 @@ pub(crate) enum Action {
     Publish { gateway: Incarnation, push: Bytes },
     /// Answer with [`Core::fenced`].
     Fence { shard: ShardId, lease: Lease, gateway: Incarnation },
+    /// Answer with [`Core::forgotten`].
+    Forget { shard: ShardId, lease: Lease, gateways: Vec<Incarnation> },
     /// Answer with [`Core::death_written`].
     Death { shard: ShardId, lease: Lease, gateway: Incarnation, entry: FlushEntry },
     /// Answer with [`Core::room_ended`].
@@ -237,8 +239,12 @@ impl Core {
             self.heartbeat_at_ns = now_ns;
             self.heartbeat();
         }
-        for shard in self.shards.values_mut() {
+        for (id, shard) in &mut self.shards {
             shard.tick(elapsed, &mut self.shared);
+            // A death that is still under way needs its gateway's record.
+            if !self.unanswered.contains_key(id) {
+                shard.forget_gateways(&mut self.shared);
+            }
             // Rooms that nobody asked for yet come in while nothing else waits for a permit.
             if self.shared.queue.is_empty() && !shard.releasing {
                 for _ in 0..ADOPT_PER_TICK {
@@ -396,10 +402,23 @@ impl Core {
         }
         match answer {
             Leased::Done(record) => self.with(shard, now_ns, |shard, shared| {
-                shared.act(Action::Complain(format!("gateway {} is fenced: it kept its rooms waiting", record.incarnation)));
+                shared.act(Action::Complain(format!("gateway {} is fenced: it answered no more", record.incarnation)));
                 shard.fenced(record, shared);
             }),
             Leased::Lost => self.lose(shard),
+        }
+    }
+
+    /// The answer to [`Action::Forget`]; nothing when it failed: it is asked for again.
+    pub(crate) fn forgotten(&mut self, shard: ShardId, lease: Lease, gateways: &[Incarnation], answer: &Leased<()>) {
+        match answer {
+            Leased::Done(()) => {
+                if let Some(shard) = self.shards.get_mut(&shard).filter(|s| s.lease == lease) {
+                    shard.forgotten(gateways);
+                }
+            }
+            Leased::Lost if self.shards.get(&shard).is_some_and(|s| s.lease == lease) => self.lose(shard),
+            Leased::Lost => {}
         }
     }
 

@@ -54,6 +54,7 @@ pub(super) struct Shard {
     pub(super) adopt: VecDeque<RoomId>,
     pub(super) releasing: bool,
     checked_at_ns: u64,
+    forgot_at_ns: u64,
     announce: bool,
 }
 
@@ -74,6 +75,7 @@ impl Shard {
             adopt: VecDeque::new(),
             releasing: false,
             checked_at_ns: 0,
+            forgot_at_ns: 0,
             announce: true,
         }
     }

@@ -46,8 +46,9 @@ pub(crate) struct Fleet {
     urls: Vec<String>,
     redis_url: String,
     binary: PathBuf,
-    /// What every process is told besides.
-    args: [Vec<String>; 2],
+    durability: Durability,
+    /// What workers are told besides.
+    worker_args: Vec<String>,
     /// Nothing is started any more.
     over: AtomicBool,
     /// The logs of processes that ended without being told to.
@@ -87,7 +88,8 @@ impl Fleet {
             redis: Arc::new(Mutex::new(redis)),
             urls,
             binary,
-            args: [worker_args, Vec::new()],
+            durability,
+            worker_args,
             over: AtomicBool::new(false),
             own_ends: std::sync::Mutex::default(),
             dir,
@@ -149,11 +151,12 @@ impl Fleet {
         }
         slot.lives += 1;
         let (admin, listen, redis) = (slot.admin.to_string(), slot.listen.to_string(), slot.proxy.url());
-        let mut args = vec![slot.role, "--admin", &admin, "--redis", &redis];
+        let mut args = vec![slot.role, "--admin", &admin, "--redis", &redis, "--durability", self.durability.name()];
         if slot.role == "gateway" {
             args.extend(["--listen", &listen]);
+        } else {
+            args.extend(self.worker_args.iter().map(String::as_str));
         }
-        args.extend(self.args[usize::from(slot.role == "gateway")].iter().map(String::as_str));
         let name = format!("{}-{}.{}", slot.role, slot.number + 1, slot.lives);
         slot.process = Some(Process::lasthit(&self.binary, &name, &args, slot.admin, self.dir.path())?);
         Ok(())

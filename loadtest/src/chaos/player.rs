@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 use futures_util::{SinkExt, StreamExt};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -246,6 +246,8 @@ impl Player {
                 }
                 message => {
                     let frame: Frame<'_> = self.encoding.read(&message)?;
+                    // A session that is refused is told why, and closed.
+                    ensure!(&*frame.t == "welcome", "no welcome");
                     let session = frame.session.to_string();
                     let (era, seq, resumed) = (frame.era, frame.seq, frame.resumed);
                     self.record.told.push(Told::Welcome { era, seq, resumed, session });

@@ -42,6 +42,25 @@ pub(crate) struct Recovery {
     pub(crate) max: u64,
 }
 
+/// One kill, for the report.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(crate) struct Recovered {
+    at_s: f64,
+    kind: String,
+    /// None when nobody was touched, or when it is not known who, or when the run ended before.
+    recovery_ms: Option<u64>,
+}
+
+/// Every kill.
+pub(crate) fn recovered(killed: &[Killed], records: &[Record]) -> Vec<Recovered> {
+    let one = |kill: &Killed| Recovered {
+        at_s: kill.at.as_secs_f64(),
+        kind: kill.kind.name(),
+        recovery_ms: took(kill, records).map(|took| u64::try_from(took.as_millis()).unwrap_or(u64::MAX)),
+    };
+    killed.iter().map(one).collect()
+}
+
 /// Of all kills together, and by kind.
 pub(crate) fn recovery(killed: &[Killed], records: &[Record]) -> (Recovery, BTreeMap<String, Recovery>) {
     let mut by_kind: BTreeMap<String, Vec<u64>> = BTreeMap::new();

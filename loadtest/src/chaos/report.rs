@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::judge::{Faults, Findings};
 use super::plan::Fault;
 use super::record::{Record, RoomRecord};
-use super::recovery::{Killed, Recovery, recovery};
+use super::recovery::{Killed, Recovered, Recovery, recovered, recovery};
 use super::{ChaosConfig, Durability};
 
 /// What else is known of a run.
@@ -61,6 +61,7 @@ pub(crate) struct ChaosReport {
     faults: Faults,
     recovery_ms: Recovery,
     recovery_ms_by_kind: BTreeMap<String, Recovery>,
+    killed: Vec<Recovered>,
     /// Times that players connected again.
     reconnects: u64,
     /// Processes that ended without being told to, and were started again.
@@ -106,6 +107,7 @@ impl ChaosReport {
             faults: findings.faults,
             recovery_ms,
             recovery_ms_by_kind,
+            killed: recovered(killed, records),
             reconnects: run.reconnects,
             own_ends: run.own_ends,
             drain_ms: u64::try_from(run.drained.as_millis()).unwrap_or(u64::MAX),
