@@ -363,7 +363,13 @@ impl fmt::Display for SoakReport {
         }
         for (name, g) in &self.growth {
             let unit = if name == "keys" { 1.0 } else { MIB };
-            writeln!(f, "{name:<16} at one third {:>10.2}  in the end {:>10.2}  {:+.1} %", g.third / unit, g.end / unit, g.growth * 100.0)?;
+            writeln!(
+                f,
+                "{name:<16} at one third {:>10.2}  in the end {:>10.2}  {:+.1} %",
+                g.third / unit,
+                g.end / unit,
+                g.growth * 100.0
+            )?;
         }
         Ok(())
     }

@@ -127,7 +127,11 @@ impl<F: Fn(&str) -> bool> Judge<F> {
                     Outcome::Repeat { of } if of == known && of < seq => {}
                     Outcome::Repeat { of } => self.found(
                         |f| &mut f.changed,
-                        || format!("changed: room {name}: verdict {seq} repeats {of}, id {id} of {player} was decided as {known}"),
+                        || {
+                            format!(
+                                "changed: room {name}: verdict {seq} repeats {of}, id {id} of {player} was decided as {known}"
+                            )
+                        },
                     ),
                     _ if known != seq => self.found(
                         |f| &mut f.doubled,
@@ -190,7 +194,9 @@ impl<F: Fn(&str) -> bool> Judge<F> {
                             |f| &mut f.changed,
                             || {
                                 let kept = index.room.era;
-                                format!("changed: room {room}: {player} was at {era}.{seen}, welcomed at {now}.{seq}, era is {kept}")
+                                format!(
+                                    "changed: room {room}: {player} was at {era}.{seen}, welcomed at {now}.{seq}, era is {kept}"
+                                )
                             },
                         );
                     } else if last.is_some() && !*resumed {
@@ -217,10 +223,7 @@ impl<F: Fn(&str) -> bool> Judge<F> {
     fn saw(&mut self, player: &str, session: &str, last: u64, seen: &Seen, index: &Index<'_>) {
         let (room, seq) = (&index.room.name, seen.seq);
         if seen.from > seq || seen.from > last + 1 {
-            self.found(
-                |f| &mut f.gaps,
-                || format!("gap: room {room}: {player} saw {}..={seq} after {last}", seen.from),
-            );
+            self.found(|f| &mut f.gaps, || format!("gap: room {room}: {player} saw {}..={seq} after {last}", seen.from));
         }
         let Some(kept) = index.by_seq.get(&seq) else {
             self.found(|f| &mut f.changed, || format!("changed: room {room}: {player} saw {seq}, which is not there"));
@@ -230,10 +233,7 @@ impl<F: Fn(&str) -> bool> Judge<F> {
             && index.by_seq.get(&seen.repeat_of).is_some_and(|first| digest_of(first) == seen.digest);
         if digest_of(kept) != seen.digest && !repeated {
             let kept = format!("{kept:?}");
-            self.found(
-                |f| &mut f.changed,
-                || format!("changed: room {room}: {player} saw {seq} otherwise than it is: {kept}"),
-            );
+            self.found(|f| &mut f.changed, || format!("changed: room {room}: {player} saw {seq} otherwise than it is: {kept}"));
         }
         let hidden = (seen.from.max(last + 1)..seq).filter_map(|n| index.by_seq.get(&n));
         let hidden: BTreeSet<u64> = hidden

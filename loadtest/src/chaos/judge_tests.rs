@@ -41,7 +41,8 @@ struct Run {
 
 impl Run {
     fn new() -> Self {
-        let open = Verdict { kind: VerdictKind::Open, id: None, contest: None, round: 0, ..verdict(1, "ann", "", Outcome::Granted) };
+        let open =
+            Verdict { kind: VerdictKind::Open, id: None, contest: None, round: 0, ..verdict(1, "ann", "", Outcome::Granted) };
         let late = || Outcome::Denied("late".to_owned());
         let verdicts = vec![
             open,

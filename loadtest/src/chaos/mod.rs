@@ -208,12 +208,20 @@ async fn play(config: &ChaosConfig, faults: &[Fault], fleet: &Arc<Fleet>) -> Res
     let killed = killed.lock().map_err(|_| anyhow!("a fault failed"))?.clone();
     let redis_version = fleet.ask(&["INFO", "server"]).await?;
     let redis_version = redis_version.lines().find_map(|line| line.strip_prefix("redis_version:")).unwrap_or_default().to_owned();
-    Ok(ChaosReport::new(config, faults, &killed, &records, &kept, findings, report::Run {
-        drained,
-        reconnects: world.reconnects.load(std::sync::atomic::Ordering::Relaxed),
-        own_ends: fleet.own_ends().len() as u64,
-        redis_version,
-    }))
+    Ok(ChaosReport::new(
+        config,
+        faults,
+        &killed,
+        &records,
+        &kept,
+        findings,
+        report::Run {
+            drained,
+            reconnects: world.reconnects.load(std::sync::atomic::Ordering::Relaxed),
+            own_ends: fleet.own_ends().len() as u64,
+            redis_version,
+        },
+    ))
 }
 
 /// Who is touched by a kill that is about to be.

@@ -336,7 +336,8 @@ impl Player {
 
     async fn resend_due(&mut self, socket: &mut Socket) -> Result<()> {
         let now = Instant::now();
-        let due: Vec<usize> = self.open.iter().filter(|(_, open)| open.again.is_some_and(|at| at <= now)).map(|(n, _)| *n).collect();
+        let due: Vec<usize> =
+            self.open.iter().filter(|(_, open)| open.again.is_some_and(|at| at <= now)).map(|(n, _)| *n).collect();
         for number in due {
             self.send(socket, number).await?;
         }

@@ -122,7 +122,8 @@ mod tests {
 
     #[test]
     fn the_slowest_room_counts_by_its_first_verdict_on_what_was_sent_after_the_kill() {
-        let records = [player(0, &[(900, 1001), (1100, 1900)]), player(0, &[(1050, 1800)]), player(1, &[(1200, 2300), (1300, 0)])];
+        let records =
+            [player(0, &[(900, 1001), (1100, 1900)]), player(0, &[(1050, 1800)]), player(1, &[(1200, 2300), (1300, 0)])];
         let worker = |rooms: &[usize]| killed(Kind::WorkerKill, Affected::Rooms(rooms.to_vec()));
         let kills = [worker(&[0]), worker(&[0, 1]), worker(&[]), killed(Kind::WorkerKill, Affected::Unknown)];
         let (all, by_kind) = recovery(&kills, &records);

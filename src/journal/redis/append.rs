@@ -64,7 +64,12 @@ impl RedisJournal {
         Ok(fenced)
     }
 
-    pub(super) async fn forget_step(&self, shard: ShardId, lease: Lease, gateways: &[Incarnation]) -> Result<Leased<()>, JournalError> {
+    pub(super) async fn forget_step(
+        &self,
+        shard: ShardId,
+        lease: Lease,
+        gateways: &[Incarnation],
+    ) -> Result<Leased<()>, JournalError> {
         let keys = self.shard(shard)?;
         let mut call = Call::new(&FORGET, 2, 2 + gateways.len(), ROOM_BYTES + 64 * gateways.len());
         call.text(&keys.shard).text(&keys.gateways).text(lease.epoch).text(Hex(lease.owner));

@@ -107,7 +107,8 @@ impl Shard {
     /// Lets go of what is known of gateways that are fenced and in no room: nothing can come from them any more. One that is
     /// met again all the same (in a room that was not loaded) is a stranger who says nothing, and is fenced again.
     pub(in crate::worker) fn forget_gateways(&mut self, shared: &mut Shared) {
-        if self.state != State::Live || !self.gateways.values().any(|g| g.fenced) || self.forgot_at_ns + CHECK_NS > shared.now_ns {
+        if self.state != State::Live || !self.gateways.values().any(|g| g.fenced) || self.forgot_at_ns + CHECK_NS > shared.now_ns
+        {
             return;
         }
         self.forgot_at_ns = shared.now_ns;
