@@ -112,7 +112,8 @@ impl Shard {
             return;
         }
         self.forgot_at_ns = shared.now_ns;
-        if !self.adopt.is_empty() || self.lanes.values().any(|lane| lane.room.is_none() && lane.phase != Phase::Busy) {
+        // Rooms that were not read yet may know one. (Those that are being read are this worker's unanswered steps.)
+        if !self.adopt.is_empty() {
             return;
         }
         let inside: BTreeSet<Incarnation> = self.lanes.values().flat_map(|lane| lane.hold.gateways()).collect();
