@@ -22,7 +22,7 @@ use crate::types::{Action as PlayerAction, Arrival, Incarnation, RoomId, Session
 use crate::wire::client::{ErrorCode, Refusal, close};
 use crate::wire::push;
 
-/// How often sessions without a welcome are looked for.
+/// How often sessions without a welcome are looked for, and the journal is asked whether it works.
 const TICK: Duration = Duration::from_secs(1);
 
 /// How it is known that everything up to a moment has been read.
@@ -117,6 +117,7 @@ impl Hub {
         }));
         hub.subscribe(incarnation).await?;
         hub.0.runtime.spawn(keep_house(Arc::downgrade(&hub.0), timeline, hub.0.stop.clone()));
+        hub.0.runtime.spawn(keep_asking(Arc::downgrade(&hub.0), hub.0.stop.clone()));
         tracing::info!(gateway.id = %incarnation, "gateway started");
         Ok(hub)
     }
@@ -364,7 +365,7 @@ impl Hub {
         loop {
             match step().await {
                 Ok(value) => {
-                    self.0.trouble.send_if_modified(|trouble| trouble.take().is_some());
+                    self.works();
                     return value;
                 }
                 Err(error) => self.trouble(what, &error),
@@ -373,6 +374,10 @@ impl Hub {
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(RETRY_MAX);
         }
+    }
+
+    fn works(&self) {
+        self.0.trouble.send_if_modified(|trouble| trouble.take().is_some());
     }
 
     fn trouble(&self, what: &str, error: &JournalError) {
@@ -433,6 +438,21 @@ impl Hub {
         self.spawn(move |hub| async move {
             hub.insist("subscribe", || hub.subscribe(incarnation)).await;
         });
+    }
+}
+
+/// Finds out whether the journal works while nobody needs it.
+async fn keep_asking(hub: std::sync::Weak<Inner>, stop: CancellationToken) {
+    let mut tick = tokio::time::interval(TICK);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    while stop.run_until_cancelled(tick.tick()).await.is_some() {
+        let Some(journal) = hub.upgrade().map(|hub| hub.journal.clone()) else { return };
+        let Some(answer) = stop.run_until_cancelled(journal.ping()).await else { return };
+        let Some(hub) = hub.upgrade().map(Hub) else { return };
+        match answer {
+            Ok(()) => hub.works(),
+            Err(error) => hub.trouble("ping", &error),
+        }
     }
 }
 

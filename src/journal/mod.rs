@@ -325,7 +325,7 @@ pub trait Journal: Send + Sync + 'static {
     /// When the journal does not work.
     async fn live_timelines(&self, timeline: u32, good_for_ms: u64) -> Result<Vec<u32>, JournalError>;
 
-    /// One cheap round trip: whether the journal works, for `/readyz`.
+    /// One cheap round trip: whether the journal takes steps (one that is full or read-only does not), for `/readyz`.
     ///
     /// # Errors
     /// When it does not.
@@ -438,7 +438,8 @@ pub trait Journal: Send + Sync + 'static {
     /// When the outcome is unknown: send it again.
     async fn forget(&self, shard: ShardId, lease: Lease, gateways: &[Incarnation]) -> Result<Leased<()>, JournalError>;
 
-    /// Appends a dead gateway's last entry to a room and rings the bell with number 0. The gateway must be fenced.
+    /// Appends a dead gateway's last entry to a room and rings the bell with number 0. The gateway must be fenced. A room
+    /// that is not there has ended: then nothing is written, and that is that.
     ///
     /// # Errors
     /// When the outcome is unknown: read the room, then send it again if it is not there.

@@ -70,7 +70,7 @@ impl RedisServer {
         // The replica says that its link is up some time before its primary counts on it.
         let online = format!("port={},state=online", replica.port.unwrap_or_default());
         wait_until(|| Ok(self.ask::<String>(&["INFO", "replication"])?.contains(&online).then_some(())))?
-        .ok_or_else(|| io::Error::other(format!("the replica has not caught up within {START_TIMEOUT:?}")))?;
+            .ok_or_else(|| io::Error::other(format!("the replica has not caught up within {START_TIMEOUT:?}")))?;
         Ok(replica)
     }
 

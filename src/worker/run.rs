@@ -58,7 +58,8 @@ impl Default for WorkerOptions {
 }
 
 enum Input {
-    Alive(Vec<WorkerRecord>),
+    /// Who lives, and why the journal does not take steps, if it does not.
+    Alive(Vec<WorkerRecord>, Option<JournalError>),
     Owners(Vec<Option<Lease>>),
     Claimed(ShardId, Option<Leased<Lease>>),
     Subscribed(ShardId),
@@ -223,8 +224,13 @@ impl Worker {
     fn apply(&mut self, input: Input) {
         let now = clock::monotonic_ns();
         match input {
-            Input::Alive(living) => {
-                self.health.send_if_modified(|trouble| trouble.take().is_some());
+            Input::Alive(living, trouble) => {
+                match trouble {
+                    None => {
+                        self.health.send_if_modified(|trouble| trouble.take().is_some());
+                    }
+                    Some(error) => self.trouble("ping", &error),
+                }
                 self.core.alive(living, now);
             }
             Input::Owners(owners) => self.core.owners(&owners),
@@ -244,15 +250,17 @@ impl Worker {
             Input::Death(shard, answer) => self.core.death_written(shard, &answer),
             Input::RoomEnded(shard, room, answer) => self.core.room_ended(shard, &room, &answer, now),
             Input::ShardIsFree => self.core.shard_is_free(now),
-            Input::Trouble(what, error) => {
-                metrics::counter!(names::JOURNAL_ERRORS_TOTAL, "kind" => error.kind()).increment(1);
-                let news = self.health.send_if_modified(|trouble| trouble.replace(error.to_string()).is_none());
-                if news {
-                    tracing::warn!(%error, "journal trouble: {what}; tried again until it works");
-                }
-                self.core.journal_failed();
-            }
+            Input::Trouble(what, error) => self.trouble(what, &error),
         }
+    }
+
+    fn trouble(&mut self, what: &str, error: &JournalError) {
+        metrics::counter!(names::JOURNAL_ERRORS_TOTAL, "kind" => error.kind()).increment(1);
+        let news = self.health.send_if_modified(|trouble| trouble.replace(error.to_string()).is_none());
+        if news {
+            tracing::warn!(%error, "journal trouble: {what}; tried again until it works");
+        }
+        self.core.journal_failed();
     }
 
     fn perform(&mut self) {
@@ -277,9 +285,11 @@ impl Worker {
         let journal = self.journal.clone();
         let (me, lease_ms) = (self.me, self.lease_ms);
         match action {
-            Action::Heartbeat(owned) => {
-                self.once("heartbeat", async move { journal.heartbeat(me, &owned, lease_ms).await.map(Input::Alive) });
-            }
+            // A full journal still takes heartbeats, so that shards stay where they are: whether it takes more is asked too.
+            Action::Heartbeat(owned) => self.once("heartbeat", async move {
+                let living = journal.heartbeat(me, &owned, lease_ms).await?;
+                Ok(Input::Alive(living, journal.ping().await.err()))
+            }),
             Action::ReadOwners => self.once("read owners", async move { journal.owners().await.map(Input::Owners) }),
             Action::Claim { shard, from } => {
                 let inputs = self.inputs.clone();

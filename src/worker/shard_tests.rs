@@ -3,6 +3,7 @@ use bytes::Bytes;
 use super::super::core::{Action, Core, WorkerLimits};
 use super::*;
 use crate::journal::{Leased, RoomHead};
+use crate::limits::{REDIS_RESPONSE_TIMEOUT, RETRY_MAX};
 use crate::rules::{RulesBook, claim::Claim};
 use crate::types::{Arrival, Audience, Entry, Event, EventKind, PlayerId, Role};
 
@@ -215,4 +216,34 @@ fn a_gateway_that_a_room_knows_is_not_forgotten() {
     }
     forgotten.dedup();
     assert_eq!((deaths, forgotten), (1, vec![B]));
+}
+
+/// Ticks on until a gateway is to be fenced; how long that took.
+fn fenced_after(core: &mut Core, from_ns: u64) -> Option<u64> {
+    (from_ns..from_ns + 10_000_000_000).step_by(20_000_000).find_map(|now_ns| {
+        core.tick(now_ns);
+        perform(core).iter().any(|a| matches!(a, Action::Fence { gateway: A, .. })).then_some(now_ns - from_ns)
+    })
+}
+
+/// When the worker reaches the journal again, a gateway may still wait for an answer on a connection that went silent.
+#[test]
+fn a_gateway_is_excused_until_it_may_have_found_back() {
+    let start = |failed: bool| {
+        let (mut core, room) = (worker(), RoomId::new("pit").expect("name"));
+        core.surveyed(SHARD, survey(1, &room, 100), 1);
+        perform(&mut core);
+        let entries = vec![(at(1), open(A, 40)), (at(2), open(B, 200))];
+        core.stored(SHARD, room, StoredRoom { era: 1, entries, ..StoredRoom::default() }, 2);
+        core.tick(3);
+        perform(&mut core);
+        if failed {
+            core.journal_failed();
+        }
+        fenced_after(&mut core, 4).expect("it is fenced in the end")
+    };
+    let (usual, excused) = (start(false), start(true));
+    let patience = u64::try_from((REDIS_RESPONSE_TIMEOUT + RETRY_MAX).as_nanos()).expect("a bound");
+    assert!(usual < 1_100_000_000, "{usual}");
+    assert!((patience..patience + 1_200_000_000).contains(&excused), "{excused}");
 }

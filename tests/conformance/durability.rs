@@ -115,6 +115,8 @@ async fn nothing_leaves_before_replicas_confirmed_it() {
     let mut first = commit(lease, 1, vec![part(room(0), 1, 0, 1, id)]);
     first.pushes = vec![(Incarnation(7), bytes("verdict"))];
 
+    // Another process has written nothing yet that a WAIT of its own would be about.
+    let reader = connect(&server.url(), None).await.expect("journal");
     stop(&replica, "STOP");
     let flush = gateway.flush(at(50), vec![entry(room(0), at(50), "b")]);
     let (appended, committed, page, heads) = tokio::join!(
@@ -123,11 +125,11 @@ async fn nothing_leaves_before_replicas_confirmed_it() {
         async {
             // The commit is in the primary by now, for whoever looks there.
             until(async || journal.survey(SHARD, false).await.expect("survey").commit == 1).await;
-            journal.verdicts(&room(0), 0, 10).await
+            reader.verdicts(&room(0), 0, 10).await
         },
         async {
             until(async || journal.survey(SHARD, false).await.expect("survey").commit == 1).await;
-            journal.heads(SHARD, &[room(0)]).await
+            reader.heads(SHARD, &[room(0)]).await
         },
     );
     let unconfirmed = |why: String| assert!(why.contains("0 of 1 replicas confirmed"), "{why}");
@@ -138,13 +140,14 @@ async fn nothing_leaves_before_replicas_confirmed_it() {
     // A repeat is not confirmed by having been there before.
     unconfirmed(journal.append(&flush).await.expect_err("not confirmed").to_string());
     unconfirmed(journal.commit(&first).await.expect_err("not confirmed").to_string());
+    unconfirmed(reader.commit(&first).await.expect_err("not confirmed").to_string());
     assert!(pushes.try_recv().is_err(), "nothing was pushed");
 
     stop(&replica, "CONT");
     until(async || matches!(journal.append(&flush).await, Ok(Appended::Stored(_)))).await;
     until(async || matches!(journal.commit(&first).await, Ok(Committed::Done))).await;
     assert_eq!(message(&mut pushes).await, bytes("verdict"), "the repeat publishes");
-    assert_eq!(journal.verdicts(&room(0), 0, 10).await.expect("confirmed").batches.len(), 1);
+    assert_eq!(reader.verdicts(&room(0), 0, 10).await.expect("confirmed").batches.len(), 1);
 
     // What was confirmed survives the loss of the primary.
     drop(server);

@@ -52,7 +52,7 @@ conformance! {
     workers::of_racing_claims_one_wins,
     workers::a_lost_lease_writes_nothing,
     workers::a_fence_is_for_ever,
-    workers::a_death_needs_the_lease_a_fence_and_a_room,
+    workers::a_death_needs_the_lease_and_a_fence,
     workers::heartbeats_run_out,
     workers::a_survey_tells_everything_at_once,
     workers::steps_for_shards_and_rooms_of_others_are_refused,

@@ -101,7 +101,6 @@ impl RedisJournal {
             0 => Ok(Leased::Done(())),
             1 => Ok(Leased::Lost),
             2 => Err(check::not_fenced(gateway, shard)),
-            3 => Err(check::no_room(&entry.room)),
             other => Err(JournalError::Unexpected(format!("reply to death: code {other}"))),
         }
     }

@@ -107,8 +107,12 @@ pub(super) async fn look(connection: &mut MultiplexedConnection, wanted: &Wanted
     if let Some(info) = &info {
         fit(info)?;
     }
+    // Before anything is recorded that this server cannot keep.
+    let recorded = redis::cmd("HGET").arg(Keys::deployment(&wanted.prefix)).arg("durability").query_async(connection).await;
+    let recorded: Option<String> = recorded.map_err(|error| journal_error(&error))?;
+    let level = recorded.and_then(|level| level.parse().ok()).or(wanted.durability).unwrap_or_default();
+    let replicas = keeps(connection, level, info.as_deref()).await?;
     let (shards, durability) = deployment(connection, wanted).await?;
-    let replicas = keeps(connection, durability, info.as_deref()).await?;
     Ok(Found { shards, durability, replicas })
 }
 

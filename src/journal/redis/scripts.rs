@@ -78,7 +78,7 @@ pub(super) async fn wait(
     patience: Duration,
     connection: &mut MultiplexedConnection,
 ) -> RedisResult<u32> {
-    // WAIT is about the last write of this very connection.
+    // WAIT is documented to be about this connection's writes; that servers so far count its reads as well is not relied on.
     mark.send(connection).await?;
     redis::cmd("WAIT").arg(replicas).arg(patience.as_millis()).query_async(connection).await
 }
