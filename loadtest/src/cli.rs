@@ -298,6 +298,21 @@ mod tests {
     }
 
     #[test]
+    fn a_chaos_line_and_a_soak_line() {
+        let line = "loadtest chaos --duration 20s --seed 7 --durability disk --only worker-kill,cut --faults-per-minute 30";
+        let Command::Chaos(args) = Cli::try_parse_from(line.split_whitespace()).expect("args").command else { panic!("{line}") };
+        assert_eq!((args.duration, args.seed, args.durability), (Duration::from_secs(20), Some(7), Durability::Disk));
+        assert_eq!((args.only, args.faults_per_minute), (vec![Kind::WorkerKill, Kind::Cut], 30));
+        for bad in ["--only murder", "--durability ram", "--faults-per-minute 0", "--rooms 0", "--gateways 65"] {
+            let error = Cli::try_parse_from(format!("loadtest chaos {bad}").split_whitespace()).expect_err(bad).to_string();
+            assert!(error.contains(bad.split_once(' ').expect("a value").1), "{error}");
+        }
+        let cli = Cli::try_parse_from("loadtest soak".split_whitespace()).expect("args");
+        let Command::Soak(args) = cli.command else { panic!("another command") };
+        assert_eq!((args.rooms, args.duration), (100_000, Duration::from_secs(600)));
+    }
+
+    #[test]
     fn a_target_is_one_of_two() {
         assert!(parse("loadtest run").is_err());
         assert!(parse("loadtest run --url ws://a:1 --spawn serve").is_err());

@@ -16,7 +16,7 @@ mod report;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
 use lasthit::journal::Journal;
 use lasthit::journal::redis::{RedisJournal, RedisOptions};
@@ -113,6 +113,16 @@ pub(crate) struct ChaosConfig {
 /// Breaks, drains, judges. None when `stop` was ready first.
 pub(crate) async fn run(config: &ChaosConfig, stop: impl Future<Output = ()>) -> Result<Option<ChaosReport>> {
     let kinds = Kind::all(config.durability);
+    let level = config.durability.name();
+    if let Some(kind) = config.only.iter().find(|kind| !kinds.contains(kind)) {
+        bail!("{} may lose what was acknowledged at durability {level}: use --durability disk", kind.name());
+    }
+    ensure!(
+        config.players >= config.rooms,
+        "{} players leave some of {} rooms empty: use at least one player a room",
+        config.players,
+        config.rooms
+    );
     let only = |kind: &Kind| config.only.is_empty() || config.only.contains(kind);
     let terms = Terms {
         seed: config.seed,
@@ -194,7 +204,7 @@ async fn play(config: &ChaosConfig, faults: &[Fault], fleet: &Arc<Fleet>) -> Res
     };
     if !collect(deadline).await? {
         phase.send_replace(Phase::Over);
-        anyhow::ensure!(collect(Instant::now() + LEAVE).await?, "a player does not end");
+        ensure!(collect(Instant::now() + LEAVE).await?, "a player does not end");
     }
     let drained = world.now().saturating_sub(config.duration);
     progress.abort();
