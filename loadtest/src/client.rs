@@ -25,7 +25,7 @@ use crate::limits::{CLOSE_TIMEOUT, CONNECT_TIMEOUT, READ_BYTES, WRITE_BYTES_MAX}
 use crate::plan::Plan;
 use crate::tally::Tally;
 
-pub(crate) type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
 /// What all sessions of a run share.
 pub(crate) struct Run {
@@ -49,23 +49,18 @@ pub(crate) struct Joined {
     seq: u64,
 }
 
-/// Opens a WebSocket, however long that takes.
-pub(crate) async fn connect(address: &str, encoding: Encoding) -> Result<Socket> {
-    let mut request = address.into_client_request()?;
-    request.headers_mut().insert("sec-websocket-protocol", HeaderValue::from_static(encoding.subprotocol()));
-    let config = WebSocketConfig::default()
-        .read_buffer_size(READ_BYTES)
-        .write_buffer_size(READ_BYTES)
-        .max_write_buffer_size(WRITE_BYTES_MAX);
-    let connected = tokio_tungstenite::connect_async_with_config(request, Some(config), true).await;
-    connected.map(|(socket, _)| socket).map_err(told)
-}
-
 /// Joins a room and waits for the welcome.
 pub(crate) async fn join(url: &str, room: &str, player: &str, encoding: Encoding) -> Result<Joined> {
     let address = format!("{}/v1/room/{room}?player={player}", url.trim_end_matches('/'));
     let joining = async {
-        let mut socket = connect(&address, encoding).await?;
+        let mut request = address.as_str().into_client_request()?;
+        request.headers_mut().insert("sec-websocket-protocol", HeaderValue::from_static(encoding.subprotocol()));
+        let config = WebSocketConfig::default()
+            .read_buffer_size(READ_BYTES)
+            .write_buffer_size(READ_BYTES)
+            .max_write_buffer_size(WRITE_BYTES_MAX);
+        let connected = tokio_tungstenite::connect_async_with_config(request, Some(config), true).await;
+        let (mut socket, _) = connected.map_err(told)?;
         loop {
             let message = socket.next().await.ok_or_else(|| anyhow!("closed before the welcome"))?.map_err(told)?;
             match &message {

@@ -78,8 +78,6 @@ pub(crate) struct Frame<'a> {
     #[serde(borrow)]
     pub(crate) session: Text<'a>,
     #[serde(borrow)]
-    pub(crate) player: Text<'a>,
-    #[serde(borrow)]
     pub(crate) id: Text<'a>,
     #[serde(borrow)]
     pub(crate) contest: Text<'a>,

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use futures_util::{SinkExt, StreamExt};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
@@ -17,8 +17,7 @@ use tokio_tungstenite::tungstenite::Message;
 
 use crate::chaos::Durability;
 use crate::chaos::fleet::Fleet;
-use crate::client;
-use crate::frame::{Action, Encoding, Frame};
+use crate::chaos::wire::{Action, Encoding, Socket, Text, connect};
 
 /// Claims of each player of a short-lived room.
 const CLAIMS: u32 = 3;
@@ -230,22 +229,38 @@ async fn stay(url: &str, room: &str, player: &str, counts: &Counts, over: watch:
     seat.leave().await
 }
 
+/// What it looks at of a message.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Frame<'a> {
+    #[serde(borrow)]
+    t: Text<'a>,
+    #[serde(borrow)]
+    player: Text<'a>,
+    #[serde(borrow)]
+    id: Text<'a>,
+    #[serde(borrow)]
+    code: Text<'a>,
+    #[serde(borrow)]
+    message: Text<'a>,
+}
+
 /// A session that asks and waits.
 struct Seat {
-    socket: client::Socket,
+    socket: Socket,
     player: String,
 }
 
 impl Seat {
     async fn join(url: &str, room: &str, player: &str) -> Result<Self> {
-        let socket = client::connect(&format!("{url}/v1/room/{room}?player={player}"), Encoding::Msgpack).await?;
+        let socket = connect(&format!("{url}/v1/room/{room}?player={player}"), Encoding::Msgpack).await?;
         let mut seat = Self { socket, player: player.to_owned() };
         seat.until(|frame| &*frame.t == "welcome").await?;
         Ok(seat)
     }
 
     async fn ask(&mut self, op: &str, id: &str, contest: &str) -> Result<()> {
-        self.socket.send(Encoding::Msgpack.write(&Action { op, id, contest, args: "" })?).await?;
+        self.socket.send(Encoding::Msgpack.write(&Action { op, id, contest })?).await?;
         let player = self.player.clone();
         self.until(|frame| &*frame.t == "verdict" && &*frame.id == id && *frame.player == *player).await
     }

@@ -1,7 +1,7 @@
 //! Breaks everything, by a plan, while contests are played; then holds every player's record against the journal's.
 //!
 //! `plan` says what is broken when, `fleet` breaks it, `player` plays on whatever happens, `record` is what was seen,
-//! `judge` compares, `recovery` measures, `report` tells.
+//! `wire` is how they speak, `judge` compares, `recovery` measures, `report` tells.
 
 pub(crate) mod fleet;
 mod judge;
@@ -12,6 +12,7 @@ mod player;
 mod record;
 mod recovery;
 mod report;
+pub(crate) mod wire;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

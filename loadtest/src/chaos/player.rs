@@ -17,8 +17,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_tungstenite::tungstenite::Message;
 
 use super::record::{Acted, Answer, Record, Says, Seen, Told, digest};
-use crate::client::{self, Socket};
-use crate::frame::{Action, Encoding, Text};
+use super::wire::{Action, Encoding, Socket, Text, connect};
 
 /// Keys that the players of a room contend for.
 const KEYS: u32 = 6;
@@ -233,7 +232,7 @@ impl Player {
     async fn join(&mut self, at: usize) -> Result<Socket> {
         let since = self.since.map(|(era, seq)| format!("&since={era}.{seq}")).unwrap_or_default();
         let address = format!("{}/v1/room/{}?player={}{since}", self.world.urls[at], self.room, self.record.player);
-        let mut socket = client::connect(&address, self.encoding).await?;
+        let mut socket = connect(&address, self.encoding).await?;
         while let Some(message) = socket.next().await {
             match message? {
                 Message::Ping(_) | Message::Pong(_) => {}
@@ -320,7 +319,7 @@ impl Player {
         let acted = &mut self.record.acted[number];
         acted.sends += 1;
         let op = if is_claim(&acted.id) { "claim" } else { "release" };
-        let action = Action { op, id: &acted.id, contest: &open.key, args: "" };
+        let action = Action { op, id: &acted.id, contest: &open.key };
         let message = self.encoding.write(&action)?;
         timeout(ANSWER_PATIENCE, socket.send(message)).await??;
         Ok(())
