@@ -209,6 +209,9 @@ struct WorkerArgs {
     /// How long a gateway may owe its watermark before it is fenced [default: 1000]
     #[arg(long, value_name = "MS")]
     gateway_timeout_ms: Option<String>,
+    /// How long rules may take over one event before they are given up [default: 2000]
+    #[arg(long, value_name = "MS")]
+    rules_timeout_ms: Option<String>,
     /// How long a silent worker keeps its shards [default: 1000]
     #[arg(long, value_name = "MS")]
     lease_ms: Option<String>,

@@ -89,6 +89,8 @@ pub struct Config {
     pub concurrency: usize,
     /// How long a gateway may owe a watermark before it is fenced.
     pub gateway_timeout: Duration,
+    /// How long rules may take over one event.
+    pub rules_timeout: Duration,
     /// How long a worker's heartbeat is good for.
     pub lease: Duration,
     /// How long resolved events and verdicts are kept.
@@ -137,6 +139,7 @@ impl Config {
             allowed_origins: Vec::new(),
             concurrency: cores.min(limits::CONCURRENCY_MAX),
             gateway_timeout: limits::GATEWAY_TIMEOUT,
+            rules_timeout: limits::RULES_TIMEOUT,
             lease: limits::LEASE_TIMEOUT,
             retention: limits::RETENTION,
             durability: Durability::Redis,
@@ -179,6 +182,9 @@ impl Config {
             concurrency: from.get("concurrency", d.concurrency, |v| values::whole(v, 1, limits::CONCURRENCY_MAX)),
             gateway_timeout: Duration::from_millis(from.get("gateway_timeout_ms", millis(d.gateway_timeout), |v| {
                 values::whole(v, limits::GATEWAY_TIMEOUT_MS_MIN, limits::GATEWAY_TIMEOUT_MS_MAX)
+            })),
+            rules_timeout: Duration::from_millis(from.get("rules_timeout_ms", millis(d.rules_timeout), |v| {
+                values::whole(v, limits::RULES_TIMEOUT_MS_MIN, limits::RULES_TIMEOUT_MS_MAX)
             })),
             lease: Duration::from_millis(
                 from.get("lease_ms", millis(d.lease), |v| values::whole(v, limits::LEASE_MS_MIN, limits::LEASE_MS_MAX)),

@@ -24,6 +24,8 @@ pub const RECENT_PLAYERS_PER_ROOM_MAX: usize = 4096;
 pub const CONTESTS_PER_ROOM_MAX: usize = 100_000;
 /// Gateways per room whose last stamp is remembered.
 pub const MARKS_PER_ROOM_MAX: usize = 256;
+/// Dead gateways per room whose last stretch is kept apart; past it the oldest stretches become one.
+pub const UNPROVEN_PER_ROOM_MAX: usize = 16;
 /// Targets of a `last_hit` room that are there at one time, slain ones included: what a newcomer is told has to fit a body.
 pub const TARGETS_PER_ROOM_MAX: usize = 64;
 /// Target names of a `last_hit` room that were ever used: a name that comes back goes on with its rounds.
@@ -79,10 +81,53 @@ pub const SHARD_BELLS_MAX: usize = 16 * 1024;
 pub const COMMIT_VERDICTS_MAX: usize = 4096;
 /// Events after which a room's snapshot is written at the latest when it is small.
 pub const SNAPSHOT_EVENTS: u64 = 256;
+/// Attempts at one event that its worker or its rules do not come back from; after them its verdict is void.
+pub const RULES_ATTEMPTS_MAX: u32 = 3;
+/// Jobs of one worker whose rules never came back, each with a thread; at so many the worker hands its shards over and ends.
+pub const STUCK_JOBS_MAX: usize = 64;
 /// Shards of a deployment unless it says otherwise.
 pub const SHARDS_DEFAULT: u16 = 8;
 /// Shards of a deployment at most.
 pub const SHARDS_MAX: u16 = 1024;
+
+/// Bounds that the cores of gateways and workers keep. The simulation plays with smaller ones, so that they are reached.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Bounds {
+    /// See [`WAITING_ACTIONS_MAX`].
+    pub(crate) waiting_actions_max: usize,
+    /// See [`UNRESOLVED_PER_ROOM_MAX`].
+    pub(crate) unresolved_per_room_max: usize,
+    /// See [`UNRESOLVED_MAX`].
+    pub(crate) unresolved_max: usize,
+    /// See [`FLUSH_EVENTS_MAX`].
+    pub(crate) flush_events_max: usize,
+    /// See [`FLUSH_BYTES_MAX`].
+    pub(crate) flush_bytes_max: usize,
+    /// See [`RESOLVE_EVENTS_MAX`].
+    pub(crate) resolve_events_max: usize,
+    /// See [`SHARD_BELLS_MAX`].
+    pub(crate) shard_bells_max: usize,
+    /// See [`COMMIT_VERDICTS_MAX`].
+    pub(crate) commit_verdicts_max: usize,
+    /// See [`SNAPSHOT_EVENTS`].
+    pub(crate) snapshot_events: u64,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            waiting_actions_max: WAITING_ACTIONS_MAX,
+            unresolved_per_room_max: UNRESOLVED_PER_ROOM_MAX,
+            unresolved_max: UNRESOLVED_MAX,
+            flush_events_max: FLUSH_EVENTS_MAX,
+            flush_bytes_max: FLUSH_BYTES_MAX,
+            resolve_events_max: RESOLVE_EVENTS_MAX,
+            shard_bells_max: SHARD_BELLS_MAX,
+            commit_verdicts_max: COMMIT_VERDICTS_MAX,
+            snapshot_events: SNAPSHOT_EVENTS,
+        }
+    }
+}
 
 /// Age above which a kernel stamp is not believed.
 pub const STAMP_AGE_MAX: Duration = Duration::from_secs(10);
@@ -116,6 +161,8 @@ pub const SWEEP_GUARD_MAX: Duration = Duration::from_millis(10);
 pub const PROBE_INTERVAL: Duration = Duration::from_millis(20);
 /// How long a gateway may owe a watermark before it is fenced.
 pub const GATEWAY_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long rules may take over one event.
+pub const RULES_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a worker's heartbeat is good for.
 pub const LEASE_TIMEOUT: Duration = Duration::from_secs(1);
 /// How often a worker sends it.
@@ -155,6 +202,10 @@ pub const ACTIONS_PER_SECOND_MAX: u32 = 1_000_000;
 pub const GATEWAY_TIMEOUT_MS_MIN: u64 = 250;
 /// Longest configurable silence after which a gateway is fenced, in milliseconds.
 pub const GATEWAY_TIMEOUT_MS_MAX: u64 = 60_000;
+/// Shortest configurable time that rules may take over one event, in milliseconds.
+pub const RULES_TIMEOUT_MS_MIN: u64 = 100;
+/// Longest configurable time that rules may take over one event, in milliseconds.
+pub const RULES_TIMEOUT_MS_MAX: u64 = 600_000;
 /// Shortest configurable lease, in milliseconds.
 pub const LEASE_MS_MIN: u64 = 800;
 /// Longest configurable lease, in milliseconds.
@@ -188,6 +239,8 @@ pub const PICTURE_CONTENDERS_MAX: usize = 40;
 
 const _: () = assert!(PROBE_INTERVAL.as_millis() * 10 < GATEWAY_TIMEOUT_MS_MIN as u128);
 const _: () = assert!(HEARTBEAT_INTERVAL.as_millis() * 3 < LEASE_MS_MIN as u128);
+const _: () = assert!(PROBE_INTERVAL.as_millis() * 5 <= RULES_TIMEOUT_MS_MIN as u128);
+const _: () = assert!(STUCK_JOBS_MAX > RULES_ATTEMPTS_MAX as usize);
 const _: () = assert!(SESSIONS_MAX <= SESSIONS_SETTING_MAX);
 const _: () = assert!(HEARTBEAT_INTERVAL.as_millis() * 3 < LEASE_TIMEOUT.as_millis());
 const _: () = assert!(PROBE_INTERVAL.as_millis() * 10 < GATEWAY_TIMEOUT.as_millis());

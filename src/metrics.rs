@@ -44,11 +44,13 @@ metrics! {
     Counter PHOTO_FINISH_TOTAL = "lasthit_photo_finish_total": "Denied contenders that lost by less than the uncertainty";
     Gauge SHARDS_OWNED = "lasthit_shards_owned": "Shards that this worker owns";
     Gauge ROOMS_IN_MEMORY = "lasthit_rooms_in_memory": "Rooms that this worker holds in memory";
+    Gauge ROOMS_QUARANTINED = "lasthit_rooms_quarantined": "Rooms that this worker cannot continue and leaves alone for now; its log names them";
+    Counter RULES_OVERRUNS_TOTAL = "lasthit_rules_overruns_total": "Jobs of this worker that were given up because the rules had one event for too long";
     Seconds READ_SECONDS = "lasthit_read_seconds": "How long the oldest of a room's events took from its arrival until a worker had read it";
     Seconds HOLD_SECONDS = "lasthit_hold_seconds": "How long an event was held until every gateway had passed its stamp";
     Seconds RESOLVE_SECONDS = "lasthit_resolve_seconds": "How long the rules and what is around them took for a room's batch";
     Seconds VERDICT_SECONDS = "lasthit_verdict_seconds": "How long an action took from its arrival until its verdict was handed to its session";
-    Counter JOURNAL_ERRORS_TOTAL = "lasthit_journal_errors_total": "Steps of the journal that failed, by `kind` (unreachable, refused, unexpected)";
+    Counter JOURNAL_ERRORS_TOTAL = "lasthit_journal_errors_total": "Steps of the journal that failed, by `kind` (unreachable, refused, unexpected, damaged)";
     Counter GATEWAY_DEATHS_TOTAL = "lasthit_gateway_deaths_total": "Gateways that were fenced because they owed a watermark for too long";
     Counter PUSHES_TOTAL = "lasthit_pushes_total": "Pushes that were published to gateways";
     Counter GAPS_FILLED_TOTAL = "lasthit_gaps_filled_total": "Gaps in a room's verdicts that were filled from the journal";

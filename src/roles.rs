@@ -20,7 +20,7 @@ use crate::journal::{Journal, JournalError};
 use crate::metrics::{self, MetricsError};
 use crate::runtime;
 use crate::shutdown::Shutdown;
-use crate::worker::{self, WorkerOptions};
+use crate::worker::{self, WorkerError, WorkerOptions};
 
 /// Why a role ended otherwise than asked.
 #[derive(Debug, thiserror::Error)]
@@ -34,6 +34,9 @@ pub enum RoleError {
     /// Its journal.
     #[error(transparent)]
     Journal(#[from] JournalError),
+    /// Its worker.
+    #[error(transparent)]
+    Worker(#[from] WorkerError),
     /// Its own address.
     #[error("cannot listen on {address}: {source}")]
     Listen {
@@ -101,7 +104,10 @@ pub async fn serve(config: Config, shutdown: Shutdown) -> Result<(), RoleError> 
     let worker_journal = journal.clone();
     let thread = std::thread::Builder::new().name("worker".to_owned()).spawn(move || {
         let runtime = runtime::worker()?;
-        runtime.block_on(worker::run(worker_journal, rules, options, stop, trouble)).map_err(io::Error::other)
+        let ended = runtime.block_on(worker::run(worker_journal, rules, options, stop, trouble));
+        // Rules that never come back keep their threads; nobody waits for those.
+        runtime.shutdown_background();
+        ended.map_err(io::Error::other)
     });
     let thread = thread.map_err(RoleError::Thread)?;
     let ended = run_gateway(&config, &side, journal, &shutdown).await;
@@ -149,6 +155,7 @@ fn worker_options(config: &Config) -> WorkerOptions {
     WorkerOptions {
         concurrency: config.concurrency,
         gateway_timeout: config.gateway_timeout,
+        rules_timeout: config.rules_timeout,
         lease: config.lease,
         room_linger: config.room_linger,
         retention: config.retention,

@@ -8,8 +8,12 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
+use std::time::Duration;
 
 use serde::Serialize;
+
+use crate::limits::WINNERS_EXPECTED_MAX;
+use crate::record::nanos;
 
 /// Where a verdict stands: the room's life and its count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,17 +48,15 @@ pub(crate) struct Faults {
     pub(crate) two_winners: u64,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fate {
-    Unsent,
-    Sent,
-    Answered,
-}
+/// Of an action: not sent, answered, or else when it was sent, less this.
+const UNSENT: u64 = 0;
+const ANSWERED: u64 = u64::MAX;
 
 /// The record of a whole run.
 #[derive(Debug)]
 pub(crate) struct Audit {
-    fates: Vec<Fate>,
+    /// By the number of the action.
+    fates: Vec<u64>,
     winners: HashMap<Round, Place>,
     sent: u64,
     answered: u64,
@@ -64,33 +66,32 @@ pub(crate) struct Audit {
 }
 
 impl Audit {
-    /// A run of `actions` actions, numbered from 0.
-    pub(crate) fn new(actions: u64) -> Self {
-        let fates = vec![Fate::Unsent; usize::try_from(actions).unwrap_or(usize::MAX)];
-        Self { fates, winners: HashMap::new(), sent: 0, answered: 0, doubled: 0, gaps: 0, two_winners: 0 }
+    /// A run of at most `actions` actions, numbered from 0, which make at most `winners` winners.
+    pub(crate) fn new(actions: u64, winners: u64) -> Self {
+        let size = |count: u64| usize::try_from(count).unwrap_or(usize::MAX);
+        // Both have their final size at once, so that nothing is moved while the schedule runs; memory is used as they fill.
+        let winners = HashMap::with_capacity(size(winners.min(WINNERS_EXPECTED_MAX)));
+        Self { fates: vec![UNSENT; size(actions)], winners, sent: 0, answered: 0, doubled: 0, gaps: 0, two_winners: 0 }
     }
 
-    /// An action was given to its socket.
-    pub(crate) fn sent(&mut self, action: u64) {
-        if let Some(fate @ Fate::Unsent) = self.fate(action) {
-            *fate = Fate::Sent;
+    /// An action was given to its socket, so long after the start of the run.
+    pub(crate) fn sent(&mut self, action: u64, at: Duration) {
+        if let Some(fate) = self.fate(action).filter(|fate| **fate == UNSENT) {
+            *fate = nanos(at).saturating_add(1).min(ANSWERED - 1);
             self.sent += 1;
         }
     }
 
-    /// An action's own session got a verdict on it, or a refusal. True when it is the action's first.
-    pub(crate) fn answered(&mut self, action: u64) -> bool {
-        match self.fate(action) {
-            Some(fate @ Fate::Sent) => {
-                *fate = Fate::Answered;
-                self.answered += 1;
-                true
-            }
-            _ => {
-                self.doubled += 1;
-                false
-            }
-        }
+    /// An action's own session got a verdict on it, or a refusal. When it was sent, if this is its first answer.
+    pub(crate) fn answered(&mut self, action: u64) -> Option<Duration> {
+        let fate = self.fate(action).filter(|fate| **fate != UNSENT && **fate != ANSWERED);
+        let Some(fate) = fate else {
+            self.doubled += 1;
+            return None;
+        };
+        let sent = std::mem::replace(fate, ANSWERED) - 1;
+        self.answered += 1;
+        Some(Duration::from_nanos(sent))
     }
 
     /// Any session saw a verdict that made a winner. The same verdict may be seen by many.
@@ -123,7 +124,7 @@ impl Audit {
         Faults { lost, doubled: self.doubled, gaps: self.gaps, two_winners: self.two_winners }
     }
 
-    fn fate(&mut self, action: u64) -> Option<&mut Fate> {
+    fn fate(&mut self, action: u64) -> Option<&mut u64> {
         usize::try_from(action).ok().and_then(|index| self.fates.get_mut(index))
     }
 }
@@ -153,8 +154,8 @@ mod tests {
     use super::*;
 
     fn sent(actions: u64) -> Audit {
-        let mut audit = Audit::new(actions);
-        (0..actions).for_each(|n| audit.sent(n));
+        let mut audit = Audit::new(actions, 1);
+        (0..actions).for_each(|n| audit.sent(n, Duration::from_nanos(n)));
         audit
     }
 
@@ -169,7 +170,7 @@ mod tests {
         let mut audit = sent(3);
         let mut session = Contiguity::after(10);
         for (action, (from, seq)) in [(0, (11, 11)), (1, (12, 15)), (2, (16, 16))] {
-            assert!(audit.answered(action));
+            assert_eq!(audit.answered(action), Some(Duration::from_nanos(action)));
             audit.seen(&mut session, from, seq);
         }
         audit.won(ROUND, at(11));
@@ -191,8 +192,8 @@ mod tests {
 
     #[test]
     fn an_action_that_was_never_sent_is_not_lost() {
-        let mut audit = Audit::new(2);
-        audit.sent(0);
+        let mut audit = Audit::new(2, 1);
+        audit.sent(0, Duration::ZERO);
         audit.answered(0);
         assert_eq!((audit.sent_count(), audit.faults()), (1, Faults::default()));
     }
@@ -200,19 +201,19 @@ mod tests {
     #[test]
     fn a_second_answer_and_one_to_nothing_are_doubled() {
         let mut audit = sent(1);
-        assert!(audit.answered(0));
-        assert!(!audit.answered(0));
-        assert!(!audit.answered(7));
+        assert_eq!(audit.answered(0), Some(Duration::ZERO));
+        assert_eq!(audit.answered(0), None);
+        assert_eq!(audit.answered(7), None);
         assert_eq!(audit.faults(), Faults { doubled: 2, ..Faults::default() });
-        let mut unsent = Audit::new(1);
-        assert!(!unsent.answered(0));
+        let mut unsent = Audit::new(1, 1);
+        assert_eq!(unsent.answered(0), None);
         assert_eq!(unsent.faults().doubled, 1);
     }
 
     #[test]
     fn a_hole_and_a_range_that_is_none_are_gaps() {
         for (from, seq) in [(12, 12), (12, 14), (11, 10), (u64::MAX, u64::MAX)] {
-            let mut audit = Audit::new(1);
+            let mut audit = Audit::new(1, 1);
             let mut session = Contiguity::after(10);
             audit.seen(&mut session, from, seq);
             assert_eq!(audit.faults(), Faults { gaps: 1, ..Faults::default() }, "{from}..={seq}");
@@ -221,7 +222,7 @@ mod tests {
 
     #[test]
     fn what_was_seen_may_come_again_and_moves_nothing_back() {
-        let mut audit = Audit::new(1);
+        let mut audit = Audit::new(1, 1);
         let mut session = Contiguity::after(10);
         for (from, seq) in [(9, 10), (10, 12), (11, 11), (3, 3), (13, 13)] {
             audit.seen(&mut session, from, seq);
@@ -233,7 +234,7 @@ mod tests {
 
     #[test]
     fn one_hole_is_one_gap() {
-        let mut audit = Audit::new(1);
+        let mut audit = Audit::new(1, 1);
         let mut session = Contiguity::after(0);
         for (from, seq) in [(1, 1), (3, 3), (4, 6)] {
             audit.seen(&mut session, from, seq);
@@ -243,7 +244,7 @@ mod tests {
 
     #[test]
     fn two_winners_of_a_round_are_found_across_sessions_and_eras() {
-        let mut audit = Audit::new(1);
+        let mut audit = Audit::new(1, 1);
         audit.won(ROUND, at(5));
         audit.won(ROUND, at(6));
         audit.won(ROUND, Place { era: 2, seq: 5 });

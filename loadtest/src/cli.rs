@@ -6,8 +6,10 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 
 use crate::chaos::{Durability, Kind};
-use crate::fair::Dialect;
-use crate::frame::Encoding;
+use crate::dialect::{Audience, Dialect};
+use crate::knee::Ramp;
+use crate::load::{Load, Pace};
+use crate::plan::CONTENDERS;
 use crate::spawn::Spawn;
 
 /// Load, latency and audit runs against lasthit.
@@ -20,9 +22,26 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Sends claims by an open-loop schedule, measures from the intended send, audits every answer.
+    /// Sends claims by a schedule that waits for nobody (open loop), measures from the intended send and from the actual one,
+    /// audits every answer.
     ///
-    /// Exit code 0 when the audit passed, 1 when it failed, 2 when there was no run, 130 when it was interrupted.
+    /// Exit code 0 when the audit passed, 1 when it failed, 2 when there was no run or the generator was saturated, 130 when it
+    /// was interrupted.
+    ///
+    /// Latency and audit of what it starts itself, without Redis and with it:
+    ///
+    ///     loadtest run --spawn serve --rate 1000
+    ///     loadtest run --spawn gateways=2,workers=1 --sessions 100 --rooms 20 --rate 10000 --html report.html
+    ///
+    /// The knee: the highest rate with a p99 of at most 20 ms, between 2,000 and 100,000 a second:
+    ///
+    ///     loadtest run --spawn gateways=2,workers=1 --ramp 2000..100000 --p99 20ms
+    ///
+    /// What a system carries when every session waits for its answers, and what another system's gateways do:
+    ///
+    ///     loadtest run --url ws://127.0.0.1:7777 --closed --outstanding 4
+    ///     loadtest run --url ws://127.0.0.1:8101,ws://127.0.0.1:8102 --dialect peer --rate 1000
+    #[command(verbatim_doc_comment)]
     Run(RunArgs),
     /// Lets two rivals claim the same thing a known gap apart, and counts how often the first sender does not get it.
     ///
@@ -192,27 +211,89 @@ pub(crate) struct FairArgs {
 pub(crate) struct RunArgs {
     #[command(flatten)]
     pub(crate) target: Target,
+    /// What the gateways at --url speak
+    #[arg(long, value_enum, default_value_t = Dialect::Lasthit)]
+    pub(crate) dialect: Dialect,
     /// Sessions over all gateways
     #[arg(long, default_value_t = 50)]
     pub(crate) sessions: u32,
-    /// Rooms that the sessions are spread over, named load-0, load-1, ...
+    /// Rooms that the sessions are spread over: new ones each time
     #[arg(long, default_value_t = 10)]
     pub(crate) rooms: u32,
-    /// Actions a second over all sessions
-    #[arg(long, default_value_t = 1000)]
+    /// Actions a second over all sessions, whatever the answers do (open loop)
+    #[arg(long, default_value_t = 1000, conflicts_with_all = ["closed", "ramp"])]
     pub(crate) rate: u32,
-    /// How long actions are sent: 500ms, 10s, 2m
-    #[arg(long, default_value = "10s", value_parser = duration)]
-    pub(crate) duration: Duration,
+    /// Sends when the answer is there, instead of by a schedule: shows what a system carries, and hides how long it stalls
+    #[arg(long, conflicts_with = "ramp")]
+    pub(crate) closed: bool,
+    /// Actions of a session that may wait for their answers at a time: 1 with --closed, as many as there are without. What is
+    /// due beyond that is sent when answers come, and measured from when it was due
+    #[arg(long, value_name = "N")]
+    pub(crate) outstanding: Option<u32>,
+    /// Finds the knee: the highest rate that holds --p99. FROM..TO, each rate twice the one before, or :1.5x, or :5000 more,
+    /// then halves what lies between the last two
+    #[arg(long, value_name = "FROM..TO[:STEP]")]
+    pub(crate) ramp: Option<Ramp>,
+    /// With --ramp: within what the slowest hundredth must be answered, from the intended send
+    #[arg(long, default_value = "50ms", value_parser = duration, value_name = "TIME", requires = "ramp")]
+    pub(crate) p99: Duration,
+    /// How long is sent before anything is measured; 2s, or 1s for each step of a ramp
+    #[arg(long, value_parser = duration, value_name = "TIME")]
+    pub(crate) warm_up: Option<Duration>,
+    /// How long is sent and measured (500ms, 10s, 2m); 10s, or 3s for each step of a ramp
+    #[arg(long, value_parser = duration, value_name = "TIME")]
+    pub(crate) duration: Option<Duration>,
     /// How long the last answers may take before they are lost
-    #[arg(long, default_value = "10s", value_parser = duration)]
+    #[arg(long, default_value = "10s", value_parser = duration, value_name = "TIME")]
     pub(crate) drain: Duration,
-    /// How the sessions speak
-    #[arg(long, value_enum, default_value_t = Encoding::Msgpack)]
-    pub(crate) encoding: Encoding,
+    /// Claims to one key
+    #[arg(long, default_value_t = CONTENDERS, value_name = "N")]
+    pub(crate) contenders: u32,
+    /// Bytes of a claim's arguments
+    #[arg(long, default_value_t = 64, value_name = "BYTES")]
+    pub(crate) payload_bytes: usize,
+    /// Who is told of a verdict
+    #[arg(long, value_enum, default_value_t = Audience::Sender)]
+    pub(crate) audience: Audience,
+    /// How late one of a hundred sends may leave: beyond that the generator was saturated, and there is no report
+    #[arg(long, default_value = "5ms", value_parser = duration, value_name = "TIME")]
+    pub(crate) lateness_max: Duration,
+    /// Shows no progress
+    #[arg(long, short)]
+    pub(crate) quiet: bool,
     /// Writes the report here as JSON
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
+    /// Writes the report here as a page that needs nothing else
+    #[arg(long, value_name = "FILE")]
+    pub(crate) html: Option<PathBuf>,
+}
+
+impl RunArgs {
+    /// What to measure.
+    pub(crate) fn load(&self, urls: Vec<String>) -> Load {
+        let seconds = |time: Option<Duration>, whole, step| {
+            time.unwrap_or(Duration::from_secs(if self.ramp.is_some() { step } else { whole }))
+        };
+        let pace = if self.closed {
+            Pace::Closed { outstanding: self.outstanding.unwrap_or(1) }
+        } else {
+            Pace::Open { rate: self.rate }
+        };
+        Load {
+            sessions: self.sessions,
+            rooms: self.rooms,
+            waiting_max: self.outstanding.filter(|_| !self.closed),
+            contenders: self.contenders,
+            payload_bytes: self.payload_bytes,
+            audience: self.audience,
+            warm_up: seconds(self.warm_up, 2, 1),
+            duration: seconds(self.duration, 10, 3),
+            drain: self.drain,
+            lateness_max: self.lateness_max,
+            ..Load::new(self.dialect, urls, pace)
+        }
+    }
 }
 
 /// Against what.
@@ -268,8 +349,8 @@ mod tests {
     fn a_whole_line() {
         let args = parse("loadtest run --url ws://a:1,ws://b:2/ --sessions 5 --rooms 2 --rate 9 --duration 500ms").expect("args");
         assert_eq!(args.target.url, ["ws://a:1", "ws://b:2"]);
-        assert_eq!((args.sessions, args.rooms, args.rate, args.duration), (5, 2, 9, Duration::from_millis(500)));
-        assert_eq!(args.encoding, Encoding::Msgpack);
+        assert_eq!((args.sessions, args.rooms, args.rate, args.duration), (5, 2, 9, Some(Duration::from_millis(500))));
+        assert_eq!(args.dialect, Dialect::Lasthit);
         assert!(parse("loadtest run --spawn gateways=2,workers=1").is_ok());
     }
 

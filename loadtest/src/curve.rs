@@ -19,7 +19,8 @@ use rand::{Rng, SeedableRng};
 use serde::Serialize;
 use tokio::time::Instant;
 
-use crate::fair::{self, Dialect, FairConfig, Fairness, GapScore};
+use crate::dialect::Dialect;
+use crate::fair::{self, FairConfig, Fairness, GapScore};
 use crate::limits::{
     CURVE_BURST, CURVE_GAPS_US, CURVE_ROUNDS, CURVE_SPLIT_US, CURVE_TIME_MAX, CURVE_TIME_MIN, GUARDS_MAX, TRIALS_MAX,
 };

@@ -1,10 +1,8 @@
 //! The fairness harness: two rivals claim the same thing a known gap apart, and the first sender should get it.
 //!
-//! `rival` sends and reads, `background` keeps the gateways busy meanwhile, `score` counts, `picture` draws; `dialect` is
-//! what lets the same harness judge lasthit and the usual stack.
+//! `rival` sends and reads, `background` keeps the gateways busy meanwhile, `score` counts, `picture` draws.
 
 mod background;
-mod dialect;
 mod picture;
 mod rival;
 mod score;
@@ -20,12 +18,15 @@ use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use serde::Serialize;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 
+use crate::dialect::{Audience, Dialect};
+use crate::environment::load_average;
 use crate::limits::{BURST_MAX, GAP_US_MAX, GAPS_MAX, RATE_MAX, SPLIT_US_MAX, TRIALS_MAX, UNANSWERED_MAX};
 use crate::record::{Quantiles, Times};
+use crate::socket::frame;
 use background::Background;
-pub(crate) use dialect::Dialect;
-pub(crate) use picture::{draw, grouped};
+pub(crate) use picture::draw;
 use rival::{Hit, Rival, race};
 pub(crate) use score::GapScore;
 use score::{HEAD, Tally};
@@ -56,6 +57,8 @@ pub(crate) struct FairConfig {
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Fairness {
     pub(crate) dialect: &'static str,
+    #[serde(skip)]
+    pub(crate) is_lasthit: bool,
     pub(crate) setting: FairConfig,
     /// The machine's load average (1 min) before and after.
     pub(crate) load_average: [f64; 2],
@@ -89,6 +92,17 @@ pub(crate) fn progress(config: &FairConfig, what: impl Into<String>) -> Progress
     ProgressBar::new(u64::from(config.trials)).with_style(style).with_message(what.into())
 }
 
+/// What a claim carries, as in a load run.
+const ARGS: &str = "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx";
+
+/// A claim as the bytes of one WebSocket frame, ready to be sent: encoding it takes no part in what is timed.
+fn hit_frame(dialect: Dialect, id: &str, contest: &str) -> Result<Vec<u8>> {
+    let (mut payload, mut out) = (Vec::new(), Vec::new());
+    dialect.claim(&mut payload, id, contest, ARGS)?;
+    frame(&mut out, OpCode::Data(if dialect.is_text() { Data::Text } else { Data::Binary }), &payload);
+    Ok(out)
+}
+
 /// Races until every gap had its trials or the time is over; None when `stop` was set before. Blocks.
 pub(crate) fn measure(
     dialect: Dialect,
@@ -101,7 +115,7 @@ pub(crate) fn measure(
     let load_before = load_average();
     let tag = Incarnation::random().to_string();
     let second = if config.same { &urls[0] } else { &urls[1] };
-    let room = dialect.room(&tag, 0);
+    let room = dialect.room(Audience::Sender, &tag, 0)?;
     let mut rivals = [Rival::join(dialect, &urls[0], &room, "p-ann")?, Rival::join(dialect, second, &room, "p-bob")?];
     let background = (config.background > 0)
         .then(|| Background::start(dialect, urls.to_vec(), tag.clone(), config.background))
@@ -113,6 +127,7 @@ pub(crate) fn measure(
     let Some((mut tallies, hold)) = raced? else { return Ok(None) };
     Ok(Some(Fairness {
         dialect: dialect.name(),
+        is_lasthit: dialect.is_lasthit(),
         setting: config.clone(),
         load_average: [load_before, load_average()],
         background_per_s: background_per_s.round(),
@@ -155,7 +170,7 @@ fn race_all(
                 let ids: Vec<String> = (0..=config.burst).map(|n| format!("{contest}-{who}{n}")).collect();
                 let frames = ids.iter().enumerate().map(|(n, id)| {
                     let about = if n == 0 { &contest } else { id };
-                    dialect::frame(&dialect.claim(id, about)?)
+                    hit_frame(dialect, id, about)
                 });
                 let frames = frames.collect::<Result<_>>()?;
                 Ok((ids, frames))
@@ -201,11 +216,6 @@ pub(crate) fn json(measured: &[Fairness]) -> Result<String> {
     }
     let first = measured.first().context("nothing was measured")?;
     Ok(serde_json::to_string_pretty(&Compared { first, peer: measured.get(1) })?)
-}
-
-fn load_average() -> f64 {
-    let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    text.split(' ').next().and_then(|load| load.parse().ok()).unwrap_or(0.0)
 }
 
 impl Fairness {

@@ -3,13 +3,12 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use serde::de::{Error, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
-use tokio_tungstenite::tungstenite::Message;
 
 /// How a session speaks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Encoding {
     /// Text messages.
     Json,
@@ -26,24 +25,23 @@ impl Encoding {
         }
     }
 
-    /// One message.
-    pub(crate) fn write(self, value: &impl Serialize) -> Result<Message> {
-        Ok(match self {
-            Self::Json => Message::text(serde_json::to_string(value)?),
-            Self::Msgpack => Message::binary(rmp_serde::to_vec_named(value)?),
-        })
+    /// Writes one message.
+    pub(crate) fn write(self, mut out: &mut Vec<u8>, value: &impl Serialize) -> Result<()> {
+        match self {
+            Self::Json => serde_json::to_writer(out, value)?,
+            Self::Msgpack => rmp_serde::encode::write_named(&mut out, value)?,
+        }
+        Ok(())
     }
 
     /// Reads a message; fields that [`Frame`] does not name are skipped.
-    pub(crate) fn read<'a, T: Deserialize<'a>>(self, message: &'a Message) -> Result<T> {
-        match (self, message) {
-            (Self::Json, Message::Text(text)) => {
-                serde_json::from_str(text).with_context(|| format!("message is not understood: {:?}", shown(text)))
+    pub(crate) fn read<'a, T: Deserialize<'a>>(self, message: &'a [u8]) -> Result<T> {
+        match self {
+            Self::Json => serde_json::from_slice(message)
+                .with_context(|| format!("message is not understood: {:?}", shown(&String::from_utf8_lossy(message)))),
+            Self::Msgpack => {
+                rmp_serde::from_slice(message).with_context(|| format!("message of {} bytes is not understood", message.len()))
             }
-            (Self::Msgpack, Message::Binary(bytes)) => {
-                rmp_serde::from_slice(bytes).with_context(|| format!("message of {} bytes is not understood", bytes.len()))
-            }
-            (_, other) => bail!("message of {} bytes does not fit the subprotocol {}", other.len(), self.subprotocol()),
         }
     }
 }
@@ -90,12 +88,49 @@ pub(crate) struct Frame<'a> {
     pub(crate) code: Text<'a>,
     #[serde(borrow)]
     pub(crate) message: Text<'a>,
+    pub(crate) clamped: bool,
+    pub(crate) unproven: bool,
+    pub(crate) photo_finish: bool,
+    pub(crate) uncertainty_ns: Option<Nanos>,
+    pub(crate) behind_ns: Option<Nanos>,
+}
+
+/// A number, which JSON writes as a string.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Nanos(pub(crate) u64);
+
+impl<'de> Deserialize<'de> for Nanos {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Number;
+        impl Visitor<'_> for Number {
+            type Value = Nanos;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("nanoseconds")
+            }
+
+            fn visit_u64<E: Error>(self, number: u64) -> Result<Nanos, E> {
+                Ok(Nanos(number))
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<Nanos, E> {
+                text.parse().map(Nanos).map_err(E::custom)
+            }
+        }
+        deserializer.deserialize_any(Number)
+    }
 }
 
 /// Text that is borrowed from the message unless JSON escapes are in it. Absent and nil are the empty text, which no
 /// field of the protocol has.
 #[derive(Default)]
 pub(crate) struct Text<'a>(Cow<'a, str>);
+
+impl<'a> From<&'a str> for Text<'a> {
+    fn from(text: &'a str) -> Self {
+        Self(Cow::Borrowed(text))
+    }
+}
 
 impl std::ops::Deref for Text<'_> {
     type Target = str;
@@ -148,33 +183,24 @@ mod tests {
 
     #[test]
     fn both_encodings_give_the_same_verdict() {
-        let verdict = serde_json::json!({
-            "t": "verdict", "seq": 17, "from": 12, "event": "data", "session": "1a-2", "player": "p1", "id": "ab-3",
-            "contest": "k\"1", "round": 1, "outcome": "denied", "reason": "late", "arrival_ns": "123", "body": {"deep": [1, {"x": null}]},
-        });
-        for encoding in [Encoding::Json, Encoding::Msgpack] {
-            let message = encoding.write(&verdict).expect("message");
+        let verdict = |ns: serde_json::Value| {
+            serde_json::json!({
+                "t": "verdict", "seq": 17, "from": 12, "event": "data", "session": "1a-2", "player": "p1", "id": "ab-3",
+                "contest": "k\"1", "round": 1, "outcome": "denied", "reason": "late", "arrival_ns": ns, "behind_ns": ns,
+                "photo_finish": true, "body": {"deep": [1, {"x": null}]},
+            })
+        };
+        for (encoding, ns) in [(Encoding::Json, "123".into()), (Encoding::Msgpack, 123.into())] {
+            let mut message = Vec::new();
+            encoding.write(&mut message, &verdict(ns)).expect("message");
             let frame: Frame<'_> = encoding.read(&message).expect("frame");
             assert_eq!((&*frame.t, frame.seq, frame.from, frame.round), ("verdict", 17, Some(12), 1));
             assert_eq!((&*frame.session, &*frame.id, &*frame.contest), ("1a-2", "ab-3", "k\"1"));
             assert_eq!((&*frame.outcome, &*frame.reason, &*frame.code), ("denied", "late", ""));
+            assert_eq!((frame.behind_ns, frame.photo_finish, frame.clamped), (Some(Nanos(123)), true, false));
         }
-    }
-
-    #[test]
-    fn the_wrong_kind_of_message_is_an_error() {
-        assert!(Encoding::Json.read::<Frame<'_>>(&Message::binary(vec![0x80])).is_err());
-        assert!(Encoding::Msgpack.read::<Frame<'_>>(&Message::text("{}")).is_err());
-        assert!(Encoding::Msgpack.read::<Frame<'_>>(&Message::binary(vec![0x91])).is_err());
-        assert!(Encoding::Json.read::<Frame<'_>>(&Message::text("{")).is_err());
-    }
-
-    #[test]
-    fn an_action_is_a_map_with_names() {
-        let action = Action { op: "claim", id: "ab-3", contest: "ab-0", args: "x" };
-        let message = Encoding::Msgpack.write(&action).expect("message");
-        let back: serde_json::Value = Encoding::Msgpack.read(&message).expect("value");
-        assert_eq!(back, serde_json::json!({"op": "claim", "id": "ab-3", "contest": "ab-0", "args": "x"}));
+        assert!(Encoding::Msgpack.read::<Frame<'_>>(&[0x91]).is_err());
+        assert!(Encoding::Json.read::<Frame<'_>>(b"{").is_err());
     }
 
     #[test]

@@ -6,14 +6,26 @@ use std::time::Duration;
 pub(crate) const SESSIONS_MAX: u32 = 20_000;
 /// Actions a second, over all sessions.
 pub(crate) const RATE_MAX: u32 = 10_000_000;
-/// Actions of one run: each is remembered by one byte.
-pub(crate) const ACTIONS_MAX: u64 = 200_000_000;
-/// Actions that wait in one session until its socket takes them; what is over it is counted as not sent.
-pub(crate) const OUTBOX_ACTIONS_MAX: usize = 16 * 1024;
-/// Bytes that a session reads at a time.
-pub(crate) const READ_BYTES: usize = 8 * 1024;
-/// Bytes that a session's socket may owe before it takes no more actions.
-pub(crate) const WRITE_BYTES_MAX: usize = 256 * 1024;
+/// Actions of one run: eight bytes are kept of each that was sent.
+pub(crate) const ACTIONS_MAX: u64 = 100_000_000;
+/// Winners of a run that the audit makes room for before it begins.
+pub(crate) const WINNERS_EXPECTED_MAX: u64 = 1_000_000;
+/// Claims to one key.
+pub(crate) const CONTENDERS_MAX: u32 = 10_000;
+/// Bytes of a claim's arguments.
+pub(crate) const PAYLOAD_BYTES_MAX: usize = 3_500;
+/// Actions of one session that may wait for their answers in a closed loop.
+pub(crate) const OUTSTANDING_MAX: u32 = 10_000;
+/// Actions of one session that are due and wait until others of it are answered; one beyond that is counted as not sent.
+pub(crate) const DUE_ACTIONS_MAX: usize = 1_000_000;
+/// Bytes that are read at a time.
+pub(crate) const READ_BYTES: usize = 64 * 1024;
+/// Bytes of one message of a server's: a welcome says what is held in the room.
+pub(crate) const MESSAGE_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Bytes of the answer to a handshake.
+pub(crate) const HANDSHAKE_BYTES_MAX: usize = 16 * 1024;
+/// Bytes that a session may owe its socket; an action that is due then is counted as not sent.
+pub(crate) const WRITE_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Sessions that are connecting at a time.
 pub(crate) const CONNECTING_MAX: usize = 64;
 /// How long one session may take to connect and be welcomed.
@@ -27,12 +39,24 @@ pub(crate) const SPIN: Duration = Duration::from_micros(100);
 pub(crate) const LEAD: Duration = Duration::from_millis(100);
 /// How long a session's closing handshake may take.
 pub(crate) const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
-/// How late the latest hundredth of the sends may begin before the generator is said to be saturated.
-pub(crate) const LATENESS_P99_MAX: Duration = Duration::from_millis(5);
+/// The share of a core beyond which the generator's one thread has nothing left.
+pub(crate) const CPU_SHARE_MAX: f64 = 0.95;
+/// How far the generator may fall behind its schedule before it gives up.
+pub(crate) const BEHIND_MAX: Duration = Duration::from_secs(2);
+/// Actions that are sent before what came is read, when the generator is behind.
+pub(crate) const BATCH_ACTIONS_MAX: u64 = 1024;
 /// The longest latency that is told apart from longer ones.
 pub(crate) const LATENCY_MAX: Duration = Duration::from_secs(600);
 /// How often the progress line is drawn.
 pub(crate) const PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
+/// How often progress is told where a line cannot be drawn anew.
+pub(crate) const PROGRESS_LINE_INTERVAL: Duration = Duration::from_secs(5);
+/// The steps of one ramp, the bisection left aside.
+pub(crate) const RAMP_STEPS_MAX: usize = 64;
+/// How often a step of a ramp that did not hold is tried: once may be the machine's doing.
+pub(crate) const RAMP_TRIES: u32 = 2;
+/// How close the rates above and below a knee must be, as a share of it.
+pub(crate) const RAMP_PRECISION: f64 = 0.05;
 /// Gateways or workers that one command starts.
 pub(crate) const SPAWN_MAX: u16 = 64;
 /// How long a started process may take to be ready.
@@ -88,6 +112,6 @@ pub(crate) const CURVE_TIME_MAX: Duration = Duration::from_secs(4 * 3600);
 pub(crate) const TRIALS_MAX: u32 = 1_000_000;
 
 const _: () = assert!(END_TIMEOUT.as_secs() > lasthit::limits::DRAIN_TIMEOUT.as_secs());
-const _: () = assert!(OUTBOX_ACTIONS_MAX > 1024 && READ_BYTES >= lasthit::limits::MESSAGE_BYTES_MAX);
+const _: () = assert!(PAYLOAD_BYTES_MAX + 512 <= lasthit::limits::MESSAGE_BYTES_MAX);
 const _: () = assert!(BACKGROUND_SESSIONS.is_multiple_of(BACKGROUND_ROOMS));
 const _: () = assert!((BURST_MAX as usize) < lasthit::limits::WAITING_ACTIONS_MAX);

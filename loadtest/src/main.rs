@@ -1,23 +1,32 @@
 //! Load, latency and audit runs against lasthit.
 //!
-//! `run`: `plan` says what is sent when, `client` sends and reads, `record` and `audit` judge, `report` tells; `spawn` starts
-//! the processes under test when asked to. `fair`: rivals, a known gap apart; `curve`: the same for several guards. `chaos`: everything is broken
-//! by a plan; `soak`: does memory stay flat.
+//! `run` is [`load::measure`], or with a ramp [`knee::knee`]: `plan` says who sends what, `pace` waits until it is due,
+//! `client` sends and reads through `socket` what `dialect` says, `tally` counts, `audit` judges, `record` keeps the times,
+//! `health` watches the generator; `report` and `page` tell. `spawn` starts the processes under test when asked to.
+//! `fair`: rivals, a known gap apart; `curve`: the same for several guards.
+//! `chaos`: everything is broken by a plan; `soak`: does memory stay flat.
 
 mod audit;
 mod chaos;
 mod cli;
 mod client;
 mod curve;
+mod dialect;
+mod environment;
 mod fair;
 mod frame;
+mod health;
+mod knee;
 mod limits;
+mod load;
 mod pace;
+mod page;
 mod plan;
+mod progress;
 mod record;
 mod report;
-mod run;
 mod soak;
+mod socket;
 mod spawn;
 mod svg;
 mod tally;
@@ -38,8 +47,10 @@ use tokio::signal::unix::{SignalKind, signal};
 use chaos::ChaosConfig;
 use cli::{ChaosArgs, Cli, Command, CurveArgs, FairArgs, RunArgs, SoakArgs};
 use curve::{Curve, CurveConfig};
-use fair::{Dialect, FairConfig, Fairness};
-use run::{Ended, RunConfig};
+use dialect::Dialect;
+use fair::{FairConfig, Fairness};
+use load::{Outcome, measure};
+use progress::Progress;
 use soak::SoakConfig;
 use spawn::Fleet;
 
@@ -80,34 +91,49 @@ async fn run_command(args: RunArgs) -> Result<ExitCode> {
             () = &mut stop => return Ok(interrupted(0)),
         },
     };
-    let config = RunConfig {
-        urls: fleet.as_ref().map_or(args.target.url, |fleet| fleet.urls().to_vec()),
-        sessions: args.sessions,
-        rooms: args.rooms,
-        rate: args.rate,
-        duration: args.duration,
-        drain: args.drain,
-        encoding: args.encoding,
-    };
-    let ended = run::run(&config, stop).await;
-    let failed = match &ended {
-        Ok(Ended::Done(report)) => report.failure().is_some(),
-        Ok(Ended::Interrupted(_)) => false,
-        Err(_) => true,
-    };
+    let urls = fleet.as_ref().map_or_else(|| args.target.url.clone(), |fleet| fleet.urls().to_vec());
+    let done = run_against(&args, urls, stop).await;
     if let Some(mut fleet) = fleet.take() {
-        if failed {
+        // What the processes said is of interest when they, or what they were asked, failed.
+        if done.as_ref().map_or(true, |code| *code == ExitCode::from(FAILED)) {
             eprintln!("{}", fleet.logs());
         }
         fleet.end().await;
     }
-    let report = match ended? {
-        Ended::Done(report) => report,
-        Ended::Interrupted(sent) => return Ok(interrupted(sent)),
+    done
+}
+
+async fn run_against(args: &RunArgs, urls: Vec<String>, stop: impl Future<Output = ()>) -> Result<ExitCode> {
+    let (load, progress) = (args.load(urls), Progress::new(args.quiet));
+    if let Some(ramp) = &args.ramp {
+        let told = |tried: &knee::Tried| println!("{tried}");
+        let Some(knee) = knee::knee(&load, ramp, args.p99, &progress, stop, told).await? else {
+            eprintln!("interrupted: no knee");
+            return Ok(ExitCode::from(INTERRUPTED));
+        };
+        println!("{knee}");
+        if let Some(path) = &args.json {
+            write(path, serde_json::to_string_pretty(&knee)? + "\n")?;
+        }
+        if let Some(path) = &args.html {
+            write(path, page::of_knee(&knee))?;
+        }
+        return Ok(if knee.knee_rate.is_some() { ExitCode::SUCCESS } else { ExitCode::from(NO_RUN) });
+    }
+    let report = match measure(&load, &progress, stop).await? {
+        Outcome::Done(report) => report,
+        Outcome::Saturated(saturation) => {
+            eprintln!("error: {saturation}");
+            return Ok(ExitCode::from(NO_RUN));
+        }
+        Outcome::Interrupted(sent) => return Ok(interrupted(sent)),
     };
     println!("{report}");
     if let Some(path) = &args.json {
-        run::write_json(&report, path)?;
+        write(path, serde_json::to_string_pretty(&report)? + "\n")?;
+    }
+    if let Some(path) = &args.html {
+        write(path, page::of_run(&report))?;
     }
     Ok(match report.failure() {
         None => ExitCode::SUCCESS,
@@ -237,7 +263,7 @@ async fn fair_command(args: FairArgs) -> Result<ExitCode> {
     if let Some(spawn) = args.spawn {
         measured.push(measure_fleet(Dialect::Lasthit, Fleet::start(spawn).await?, &config, &stop).await?);
     } else if !args.url.is_empty() {
-        measured.push(measure(args.dialect, args.url, &config, &stop).await?);
+        measured.push(measure_fair(args.dialect, args.url, &config, &stop).await?);
     } else if args.peer.is_none() {
         bail!("nothing to measure: give --url, --spawn or --peer");
     }
@@ -256,7 +282,7 @@ async fn fair_command(args: FairArgs) -> Result<ExitCode> {
     if let Some(path) = &args.svg {
         write(path, fair::draw(&measured))?;
     }
-    Ok(match measured.first().filter(|f| f.dialect == Dialect::Lasthit.name()).and_then(Fairness::failure) {
+    Ok(match measured.first().filter(|f| f.is_lasthit).and_then(Fairness::failure) {
         None => ExitCode::SUCCESS,
         Some(failure) => {
             eprintln!("{failure}");
@@ -272,10 +298,10 @@ async fn measure_fleet(
     config: &FairConfig,
     stop: &Arc<AtomicBool>,
 ) -> Result<Option<Fairness>> {
-    let measured = measure(dialect, fleet.urls().to_vec(), config, stop).await;
+    let measured = measure_fair(dialect, fleet.urls().to_vec(), config, stop).await;
     // A peer is expected to be unfair; its logs are of interest when there is no measurement.
     let unfair = |m: &Option<Fairness>| m.as_ref().is_some_and(|m| m.failure().is_some());
-    if measured.as_ref().map_or(true, |m| dialect == Dialect::Lasthit && unfair(m)) {
+    if measured.as_ref().map_or(true, |m| dialect.is_lasthit() && unfair(m)) {
         eprintln!("{}", fleet.logs());
     }
     fleet.end().await;
@@ -283,7 +309,12 @@ async fn measure_fleet(
 }
 
 /// Measures, and prints the figures at once. On a thread of its own: the rivals know no runtime.
-async fn measure(dialect: Dialect, urls: Vec<String>, config: &FairConfig, stop: &Arc<AtomicBool>) -> Result<Option<Fairness>> {
+async fn measure_fair(
+    dialect: Dialect,
+    urls: Vec<String>,
+    config: &FairConfig,
+    stop: &Arc<AtomicBool>,
+) -> Result<Option<Fairness>> {
     let (config, stop) = (config.clone(), Arc::clone(stop));
     let bar = fair::progress(&config, dialect.name());
     let measured = tokio::task::spawn_blocking(move || fair::measure(dialect, &urls, &config, &bar, &stop)).await??;

@@ -6,89 +6,155 @@ use std::fmt;
 use serde::Serialize;
 
 use crate::audit::Faults;
-use crate::record::Quantiles;
-use crate::run::RunConfig;
+use crate::dialect::Audience;
+use crate::environment::Environment;
+use crate::health::Usage;
+use crate::load::{Load, Pace};
+use crate::record::{Distribution, Quantiles, Second};
 use crate::tally::Counts;
 
 /// What was run.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Setting {
-    sessions: u32,
-    rooms: u32,
-    gateways: usize,
-    rate: u32,
-    duration_s: f64,
-    encoding: &'static str,
+    pub(crate) dialect: &'static str,
+    pub(crate) sessions: u32,
+    pub(crate) rooms: u32,
+    pub(crate) gateways: usize,
+    /// Actions a second, in an open loop.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) rate: Option<u32>,
+    /// Actions of a session that waited for their answers at a time, where that was bounded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) outstanding: Option<u32>,
+    pub(crate) contenders: u32,
+    pub(crate) payload_bytes: usize,
+    pub(crate) audience: &'static str,
+    pub(crate) warm_up_s: f64,
+    pub(crate) duration_s: f64,
 }
 
 impl Setting {
     /// As it was asked for.
-    pub(crate) fn of(config: &RunConfig) -> Self {
+    fn of(load: &Load) -> Self {
+        let (rate, outstanding) = match load.pace {
+            Pace::Open { rate } => (Some(rate), load.waiting_max),
+            Pace::Closed { outstanding } => (None, Some(outstanding)),
+        };
         Self {
-            sessions: config.sessions,
-            rooms: config.rooms,
-            gateways: config.urls.len(),
-            rate: config.rate,
-            duration_s: config.duration.as_secs_f64(),
-            encoding: config.encoding.subprotocol(),
+            dialect: load.dialect.name(),
+            sessions: load.sessions,
+            rooms: load.rooms,
+            gateways: load.urls.len(),
+            rate,
+            outstanding,
+            contenders: load.contenders,
+            payload_bytes: load.payload_bytes,
+            audience: match load.audience {
+                Audience::Sender => "sender",
+                Audience::Room => "room",
+            },
+            warm_up_s: load.warm_up.as_secs_f64(),
+            duration_s: load.duration.as_secs_f64(),
         }
     }
+}
+
+impl Setting {
+    /// Who plays where.
+    pub(crate) fn seats(&self) -> String {
+        let counted = |count: u64, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
+        let (sessions, rooms) = (counted(u64::from(self.sessions), "session"), counted(u64::from(self.rooms), "room"));
+        format!("{sessions} in {rooms} over {}", counted(self.gateways as u64, "gateway"))
+    }
+}
+
+impl fmt::Display for Setting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { dialect, duration_s, warm_up_s, .. } = self;
+        write!(f, "{}, ", self.seats())?;
+        match (self.rate, self.outstanding) {
+            (Some(rate), None) => write!(f, "open loop, {rate}/s")?,
+            (Some(rate), Some(most)) => write!(f, "open loop, {rate}/s, {most} outstanding a session at most,")?,
+            (None, outstanding) => write!(f, "closed loop, {} outstanding a session", outstanding.unwrap_or(1))?,
+        }
+        write!(f, " for {duration_s} s after {warm_up_s} s, {dialect}")
+    }
+}
+
+/// What the generator itself did.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub(crate) struct Generator {
+    #[serde(flatten)]
+    pub(crate) usage: Usage,
+    /// From when a send was due to when the generator turned to it.
+    pub(crate) lateness_us: Quantiles,
 }
 
 /// The figures and the audit of a run; its serialized form is what `--json` writes.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Report {
-    setting: Setting,
+    pub(crate) setting: Setting,
     /// Whether the audit found nothing.
-    passed: bool,
-    /// Actions that were given to their sockets.
-    sent: u64,
+    pub(crate) passed: bool,
+    /// Actions of the measured time that were given to their sockets.
+    pub(crate) sent: u64,
     /// Of them, those that a verdict came to.
-    verdicts: u64,
-    verdicts_per_s: f64,
+    pub(crate) verdicts: u64,
+    /// Verdicts that came within the measured time.
+    pub(crate) verdicts_per_s: f64,
     /// Intended send to verdict.
-    latency_us: Quantiles,
+    pub(crate) latency_us: Quantiles,
+    /// Actual send to verdict.
+    pub(crate) service_us: Quantiles,
     #[serde(flatten)]
-    faults: Faults,
-    /// The generator fell behind its own schedule: the latencies say as much about it as about the system.
-    generator_saturated: bool,
-    /// Intended send to actual send.
-    send_lateness_us: Quantiles,
-    /// Actions that were due and did not fit their session's outbox.
-    unsent: u64,
+    pub(crate) faults: Faults,
+    /// Actions of the whole run, the warm-up too, that were audited.
+    pub(crate) audited: u64,
+    pub(crate) generator: Generator,
+    /// Actions that were due while their session's socket took nothing more.
+    pub(crate) unsent: u64,
     /// Verdicts by outcome.
-    outcomes: BTreeMap<String, u64>,
+    pub(crate) outcomes: BTreeMap<String, u64>,
     /// Of them, those that were not granted, by reason.
-    reasons: BTreeMap<String, u64>,
-    /// Refusals by error code.
-    refused: BTreeMap<String, u64>,
+    pub(crate) reasons: BTreeMap<String, u64>,
+    /// Refusals by error code, in the whole run.
+    pub(crate) refused: BTreeMap<String, u64>,
     /// Sessions that ended before the run did.
-    broken_sessions: u64,
+    pub(crate) broken_sessions: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
-    first_broken: Option<String>,
+    pub(crate) first_broken: Option<String>,
+    pub(crate) series: Vec<Second>,
+    /// Percent and microseconds.
+    pub(crate) latency_distribution: Distribution,
+    pub(crate) service_distribution: Distribution,
+    pub(crate) environment: Environment,
 }
 
 impl Report {
     /// The report of a run that is over.
-    pub(crate) fn new(setting: Setting, counts: &Counts) -> Self {
+    pub(crate) fn new(load: &Load, counts: &Counts, usage: Usage) -> Self {
         let record = &counts.record;
-        let (faults, verdicts) = (counts.audit.faults(), record.latency.count());
         let mut report = Self {
+            setting: Setting::of(load),
             passed: false,
-            sent: counts.audit.sent_count(),
-            verdicts,
-            verdicts_per_s: per_second(verdicts, counts.last_verdict.as_secs_f64()),
+            sent: counts.sent,
+            verdicts: record.latency.count(),
+            verdicts_per_s: per_second(counts.came, load.duration.as_secs_f64()),
             latency_us: record.latency.quantiles(),
-            faults,
-            generator_saturated: record.saturated(counts.unsent),
-            send_lateness_us: record.lateness.quantiles(),
+            service_us: record.service.quantiles(),
+            faults: counts.audit.faults(),
+            audited: counts.audit.sent_count(),
+            generator: Generator { usage, lateness_us: record.lateness.quantiles() },
             unsent: counts.unsent,
             outcomes: counts.outcomes.clone(),
             reasons: counts.reasons.clone(),
             refused: counts.refused.clone(),
             broken_sessions: counts.broken,
             first_broken: counts.first_broken.clone(),
-            setting,
+            series: record.series.seconds(),
+            latency_distribution: record.latency.distribution(),
+            service_distribution: record.service.distribution(),
+            environment: Environment::read(),
         };
         report.passed = report.failure().is_none();
         report
@@ -97,7 +163,13 @@ impl Report {
     /// What the audit found, in one line; None when everything was as promised.
     pub(crate) fn failure(&self) -> Option<String> {
         let Faults { lost, doubled, gaps, two_winners } = self.faults;
-        let counted = [(lost, "lost"), (doubled, "doubled"), (gaps, "gaps"), (two_winners, "two winners")];
+        let counted = [
+            (lost, "lost"),
+            (doubled, "doubled"),
+            (gaps, "gaps"),
+            (two_winners, "two winners"),
+            (self.unsent, "not sent, because the gateways did not read or answer"),
+        ];
         let mut faults: Vec<String> =
             counted.into_iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")).collect();
         if self.broken_sessions > 0 {
@@ -109,34 +181,41 @@ impl Report {
         }
         (!faults.is_empty()).then(|| format!("audit failed: {}", faults.join(", ")))
     }
+
+    /// Refusals of the whole run.
+    pub(crate) fn refusals(&self) -> u64 {
+        self.refused.values().sum()
+    }
 }
 
-#[expect(clippy::cast_precision_loss, reason = "counts of a run are far below 2^52")]
 fn per_second(count: u64, seconds: f64) -> f64 {
     if seconds > 0.0 { (count as f64 / seconds * 10.0).round() / 10.0 } else { 0.0 }
 }
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Setting { sessions, rooms, gateways, rate, duration_s, encoding } = &self.setting;
-        writeln!(f, "{sessions} sessions in {rooms} rooms over {gateways} gateways, {rate}/s for {duration_s} s, {encoding}")?;
-        writeln!(f, "sent      {}  verdicts {}  ({}/s)", self.sent, self.verdicts, self.verdicts_per_s)?;
-        let line = |f: &mut fmt::Formatter<'_>, what, q: &Quantiles| {
-            writeln!(f, "{what}  p50 {}  p90 {}  p99 {}  p99.9 {}  max {} µs", q.p50, q.p90, q.p99, q.p999, q.max)
-        };
-        line(f, "latency ", &self.latency_us)?;
-        line(f, "lateness", &self.send_lateness_us)?;
+        writeln!(f, "{}", self.setting)?;
+        writeln!(f, "sent      {}  verdicts {}  ({}/s)\n", self.sent, self.verdicts, self.verdicts_per_s)?;
+        writeln!(f, "µs                             p50         p90         p99       p99.9         max")?;
+        let mut line =
+            |what: &str, q: &Quantiles| writeln!(f, "{what:22}{:12}{:12}{:12}{:12}{:12}", q.p50, q.p90, q.p99, q.p999, q.max);
+        if self.setting.rate.is_some() {
+            line("from intended send", &self.latency_us)?;
+            line("from actual send", &self.service_us)?;
+            line("sends were late by", &self.generator.lateness_us)?;
+        } else {
+            // A stalled system is sent less, so that the worst of it is never asked for.
+            line("from send", &self.service_us)?;
+        }
+        writeln!(f)?;
         for (what, counts) in [("outcomes", &self.outcomes), ("reasons ", &self.reasons), ("refused ", &self.refused)] {
             if !counts.is_empty() {
                 let counts: Vec<String> = counts.iter().map(|(word, count)| format!("{word} {count}")).collect();
                 writeln!(f, "{what}  {}", counts.join("  "))?;
             }
         }
+        writeln!(f, "generator {}", self.generator.usage)?;
         let Faults { lost, doubled, gaps, two_winners } = self.faults;
-        write!(f, "audit     lost {lost}  doubled {doubled}  gaps {gaps}  two winners {two_winners}")?;
-        if self.generator_saturated {
-            write!(f, "\nthe generator was saturated: it fell behind its own schedule, so these latencies are partly its own")?;
-        }
-        Ok(())
+        write!(f, "audit     lost {lost}  doubled {doubled}  gaps {gaps}  two winners {two_winners}  of {} sent", self.audited)
     }
 }

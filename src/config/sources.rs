@@ -5,7 +5,7 @@ use std::path::Path;
 use super::{Config, ConfigError};
 
 /// Settings that the file may hold. Each but `rooms` may also be a flag or an environment variable.
-const KEYS: [&str; 21] = [
+const KEYS: [&str; 22] = [
     "redis",
     "prefix",
     "shards",
@@ -16,6 +16,7 @@ const KEYS: [&str; 21] = [
     "allowed_origins",
     "concurrency",
     "gateway_timeout_ms",
+    "rules_timeout_ms",
     "lease_ms",
     "retention",
     "durability",

@@ -101,6 +101,7 @@ fn every_setting_refuses_what_it_cannot_be() {
         ("allowed_origins", "a.example"),
         ("concurrency", "0"),
         ("gateway_timeout_ms", "10"),
+        ("rules_timeout_ms", "1"),
         ("retention", "99999999999999999999d"),
         ("retention", "1ms"),
         ("durability", "ram"),

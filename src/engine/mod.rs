@@ -8,6 +8,6 @@ mod snapshot;
 #[cfg(test)]
 mod tests;
 
-pub use resequence::{Held, Resequencer};
+pub use resequence::{Held, Resequencer, Unproven};
 pub use room::{Member, Room};
 pub use snapshot::SnapshotError;

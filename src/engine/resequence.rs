@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use crate::limits::UNPROVEN_PER_ROOM_MAX;
 use crate::types::{Arrival, Entry, EventKind, Flags, Incarnation, Moment, SessionId, Stamp, StreamId};
 
 /// An event that was read and waits for its proof.
@@ -40,25 +41,34 @@ pub struct Resequencer {
     unproven: Vec<Unproven>,
 }
 
-/// The stretch from a dead gateway's last watermark to its death.
-#[derive(Debug)]
-struct Unproven {
-    dead: Incarnation,
-    above: Moment,
-    until: Option<Moment>,
+/// The stretch from a dead gateway's last watermark to its death: what others stamped within it may have been beaten by
+/// what that gateway took along (rule R7).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unproven {
+    /// Whose; [`Incarnation::NONE`] for several that were merged ([`UNPROVEN_PER_ROOM_MAX`]).
+    pub dead: Incarnation,
+    /// The last watermark.
+    pub above: Moment,
+    /// The death.
+    pub until: Moment,
 }
 
 impl Unproven {
     fn covers(&self, stamp: Stamp) -> bool {
-        stamp.incarnation != self.dead && stamp.moment > self.above && self.until.is_none_or(|until| stamp.moment <= until)
+        stamp.incarnation != self.dead && stamp.moment > self.above && stamp.moment <= self.until
     }
 }
 
 impl Resequencer {
-    /// Starts from a room's snapshot: who is inside, and the last stamp resolved per gateway.
+    /// Starts from a room's snapshot: who is inside, the last stamp resolved per gateway, and what dead gateways may have
+    /// taken along.
     #[must_use]
-    pub fn resume(sessions: impl Iterator<Item = SessionId>, marks: impl Iterator<Item = (Incarnation, u64, Moment)>) -> Self {
-        let mut this = Self::default();
+    pub fn resume(
+        sessions: impl Iterator<Item = SessionId>,
+        marks: impl Iterator<Item = (Incarnation, u64, Moment)>,
+        unproven: &[Unproven],
+    ) -> Self {
+        let mut this = Self { unproven: unproven.to_vec(), ..Self::default() };
         for session in sessions {
             this.sessions.entry(session.gateway).or_default().insert(session.number);
         }
@@ -94,9 +104,13 @@ impl Resequencer {
             self.runs.entry(entry.incarnation).or_default().push_back(held);
             self.held += 1;
         }
-        if entry.death {
-            let death = entry.events.last().and_then(|e| e.arrival.raw_ns).map(|ns| Moment { timeline: entry.timeline, ns });
-            self.flag_unproven(Unproven { dead: entry.incarnation, above: last_watermark, until: death });
+        if entry.death
+            && let Some(death_ns) = entry.events.last().map(|event| event.arrival.raw_ns.unwrap_or(event.arrival.ns))
+        {
+            // Below its own stamp it is of a later boot: everything of the gateway's own may have been beaten.
+            let later_boot = entry.events.iter().any(|event| event.arrival.ns > death_ns);
+            let until = Moment { timeline: entry.timeline, ns: if later_boot { u64::MAX } else { death_ns } };
+            self.flag_unproven(Unproven { dead: entry.incarnation, above: last_watermark, until });
         }
     }
 
@@ -131,15 +145,33 @@ impl Resequencer {
         // What another gateway stamped within it may be read later.
         self.unproven.retain(|other| other.dead != stretch.dead);
         self.unproven.push(stretch);
+        if self.unproven.len() > UNPROVEN_PER_ROOM_MAX {
+            // Rather one long stretch than one forgotten.
+            let oldest = self.unproven.remove(0);
+            let next = &mut self.unproven[0];
+            next.dead = Incarnation::NONE;
+            (next.above, next.until) = (next.above.min(oldest.above), next.until.max(oldest.until));
+        }
     }
 
-    /// Everything that is proven, in stamp order, at most `max` events.
+    /// The stretches that something may still be read or held in; they belong into the room's snapshot.
+    #[must_use]
+    pub fn unproven(&self) -> &[Unproven] {
+        &self.unproven
+    }
+
+    /// Everything that is proven, in stamp order: at most `max` events, and behind them what one gateway stamped with the
+    /// same moment as the last. So a death is released whole: half of one would pass for one that came too early.
     pub fn release(&mut self, max: usize, watermark_of: impl Fn(Incarnation) -> Moment) -> Vec<Held> {
         let frontier = self.frontier(&watermark_of);
-        let mut released = Vec::new();
-        while released.len() < max {
+        let mut released: Vec<Held> = Vec::new();
+        loop {
             let next = self.runs.iter().filter_map(|(gateway, run)| run.front().map(|held| (held.stamp, *gateway))).min();
             let Some((stamp, gateway)) = next else { break };
+            let together = |last: &Held| (last.stamp.moment, last.stamp.incarnation) == (stamp.moment, stamp.incarnation);
+            if released.len() >= max && !released.last().is_some_and(together) {
+                break;
+            }
             if frontier.is_some_and(|frontier| stamp.moment > frontier) {
                 break;
             }
@@ -150,8 +182,19 @@ impl Resequencer {
             }
         }
         self.held -= released.len();
-        self.unproven.retain(|stretch| frontier.is_some_and(|frontier| stretch.until.is_some_and(|until| frontier < until)));
+        // What is held now is read again by whoever takes the room over: it needs its stretch as long.
+        let first_held = self.runs.values().filter_map(|run| run.front()).map(|held| held.stamp.moment).min();
+        let passed = |until| frontier.is_none_or(|f| f >= until) && first_held.is_none_or(|first| first > until);
+        self.unproven.retain(|stretch| !passed(stretch.until));
         released
+    }
+
+    /// Takes back what [`Resequencer::release`] gave last, or the end of it.
+    pub fn take_back(&mut self, released: impl DoubleEndedIterator<Item = Held>) {
+        for held in released.rev() {
+            self.runs.entry(held.stamp.incarnation).or_default().push_front(held);
+            self.held += 1;
+        }
     }
 
     /// Whether [`Resequencer::release`] would yield anything.

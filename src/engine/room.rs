@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::contests::Contests;
 use super::recent::Recent;
-use super::resequence::Held;
+use super::resequence::{Held, Unproven};
 use crate::limits::BODY_BYTES_MAX;
 use crate::rules::{Act, Decision, Happening, Rules, Ruling, What};
 use crate::types::{
@@ -28,6 +28,8 @@ pub struct Room {
     pub(super) sessions: BTreeMap<SessionId, Member>,
     /// The last stamp resolved per gateway.
     pub(super) marks: BTreeMap<Incarnation, (u64, Moment)>,
+    /// Of the resequencer, for the snapshot.
+    pub(super) unproven: Vec<Unproven>,
     pub(super) recent: Recent,
     pub(super) contests: Contests,
     pub(super) rules: Box<dyn Rules>,
@@ -52,6 +54,7 @@ impl Room {
             seq: 0,
             sessions: BTreeMap::new(),
             marks: BTreeMap::new(),
+            unproven: Vec::new(),
             recent: Recent::default(),
             contests: Contests::default(),
             rules,
@@ -92,12 +95,23 @@ impl Room {
         self.marks.iter().map(|(incarnation, (ordinal, moment))| (*incarnation, *ordinal, *moment))
     }
 
+    /// What dead gateways may have taken along, as the snapshot knew it.
+    #[must_use]
+    pub fn unproven(&self) -> &[Unproven] {
+        &self.unproven
+    }
+
+    /// Notes what dead gateways may have taken along of events that are not resolved yet, for the next snapshot.
+    pub fn note_unproven(&mut self, unproven: &[Unproven]) {
+        self.unproven = unproven.to_vec();
+    }
+
     /// Decides one event. `void` forces the outcome for an event on which the rules failed before.
     ///
     /// # Panics
     /// When the rules panic; the room is then in no defined state and is loaded again.
     pub fn resolve(&mut self, held: &Held, void: Option<&str>) -> Verdict {
-        self.seq += 1;
+        self.seq = self.seq.saturating_add(1);
         self.marks.insert(held.stamp.incarnation, (held.stamp.ordinal, held.stamp.moment));
         let mut verdict = self.blank(held);
         let Some(kind) = &held.kind else {

@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use super::contests::{Contest, Contests, Winner};
 use super::recent::Recent;
+use super::resequence::Unproven;
 use super::room::{Member, Room};
 use crate::limits::MARKS_PER_ROOM_MAX;
 use crate::rules::Rules;
@@ -14,8 +15,9 @@ use crate::types::{Incarnation, Moment, Role, SessionId, Stamp};
 use crate::wire::DecodeError;
 use crate::wire::codec::{Reader, Writer};
 
-/// Version 1: `[1, era, seq, sessions, marks, players' ids, contests, rules' name, rules' version, rules' state]`.
-const VERSION: u64 = 1;
+/// Version 2: `[2, era, seq, sessions, marks, stretches of dead gateways, players' ids, contests, rules' name, rules' version,
+/// rules' state]`.
+const VERSION: u64 = 2;
 
 /// Why a room cannot be continued from its snapshot.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -49,7 +51,7 @@ impl Room {
     #[must_use]
     pub fn snapshot(&self) -> Bytes {
         let mut w = Writer::with_capacity(512);
-        w.array(10).uint(VERSION).uint(self.era).uint(self.seq);
+        w.array(11).uint(VERSION).uint(self.era).uint(self.seq);
         w.array(self.sessions.len());
         for (session, member) in &self.sessions {
             w.array(4).incarnation(session.gateway).uint(session.number).text(member.player.as_str());
@@ -59,6 +61,11 @@ impl Room {
         w.array(marks.len());
         for (incarnation, (ordinal, moment)) in marks {
             w.array(4).incarnation(incarnation).uint(ordinal).uint(moment.timeline.into()).uint(moment.ns);
+        }
+        w.array(self.unproven.len());
+        for Unproven { dead, above, until } in &self.unproven {
+            w.array(5).incarnation(*dead);
+            w.uint(above.timeline.into()).uint(above.ns).uint(until.timeline.into()).uint(until.ns);
         }
         w.array(self.recent.players.len());
         for (player, ids) in &self.recent.players {
@@ -96,7 +103,7 @@ impl Room {
     /// # Errors
     /// [`SnapshotError`]: damaged bytes, another version, other rules.
     pub fn restore(bytes: &[u8], mut rules: Box<dyn Rules>) -> Result<Self, SnapshotError> {
-        let mut r = Reader::versioned("snapshot", bytes, VERSION, 9)?;
+        let mut r = Reader::versioned("snapshot", bytes, VERSION, 10)?;
         let (era, seq) = (r.uint()?, r.uint()?);
         let mut sessions = BTreeMap::new();
         for _ in 0..r.array()? {
@@ -109,6 +116,13 @@ impl Room {
         for _ in 0..r.array()? {
             r.array_of(4)?;
             marks.insert(r.incarnation()?, (r.uint()?, Moment { timeline: r.small()?, ns: r.uint()? }));
+        }
+        let mut unproven = Vec::new();
+        for _ in 0..r.array()? {
+            r.array_of(5)?;
+            let dead = r.incarnation()?;
+            let above = Moment { timeline: r.small()?, ns: r.uint()? };
+            unproven.push(Unproven { dead, above, until: Moment { timeline: r.small()?, ns: r.uint()? } });
         }
         let mut recent = Recent::default();
         for _ in 0..r.array()? {
@@ -142,6 +156,6 @@ impl Room {
             return Err(SnapshotError::OtherRules { found, configured });
         }
         rules.restore(version, state).map_err(|why| SnapshotError::Rules { rules: configured, why })?;
-        Ok(Self { era, seq, sessions, marks, recent, contests, rules })
+        Ok(Self { era, seq, sessions, marks, unproven, recent, contests, rules })
     }
 }

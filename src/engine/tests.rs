@@ -249,6 +249,38 @@ proptest! {
     }
 }
 
+/// R7: more gateways die than stretches are kept apart. The oldest become one, and nothing in them is forgotten.
+#[test]
+fn more_deaths_than_stretches_forget_none() {
+    const DEATHS: u64 = 20;
+    let event = |ordinal, ns, kind| Event { session: 1, ordinal, arrival: Arrival::at(ns, 0), kind };
+    let entry = |g: u64, death, event| Entry { incarnation: Incarnation(g.into()), timeline: 1, death, events: vec![event] };
+    let open = || EventKind::Open { player: PlayerId::new("ann").expect("a name"), role: Role::Player };
+    let mut hold = Resequencer::default();
+    let mut position = 0;
+    let mut read = |hold: &mut Resequencer, entry: &Entry, watermark_ns| {
+        position += 1;
+        hold.read(StreamId { ms: 1, seq: position }, entry, moment(watermark_ns), 0);
+    };
+    read(&mut hold, &entry(99, false, event(1, 5, open())), 0);
+    for g in 1..=DEATHS {
+        read(&mut hold, &entry(g, false, event(1, 10, open())), 0);
+        let mut close = event(2, 11, EventKind::Close);
+        close.arrival.raw_ns = Some(1_000 + g);
+        read(&mut hold, &entry(g, true, close), 100 + g);
+    }
+    assert_eq!(hold.unproven().len(), crate::limits::UNPROVEN_PER_ROOM_MAX);
+    // Below them all, in the first alone, in the last alone.
+    for (ordinal, ns) in [(2, 101), (3, 102), (4, 1_000 + DEATHS)] {
+        read(&mut hold, &entry(99, false, event(ordinal, ns, EventKind::Data(Bytes::new()))), 0);
+    }
+    let released = hold.release(usize::MAX, |_| moment(2_000));
+    let flags =
+        released.iter().filter(|h| matches!(h.kind, Some(EventKind::Data(_)))).map(|h| h.arrival.flags.has(Flags::UNPROVEN));
+    assert_eq!(flags.collect::<Vec<_>>(), [false, true, true]);
+    assert!(hold.unproven().is_empty(), "everybody has passed them");
+}
+
 /// Session 0 is a game server's; every session opens with its first event in most histories, acts, and closes.
 fn held(ordinal: u64, (session, what, contest, id): (u64, usize, u64, u64)) -> Held {
     let role = if session == 0 { Role::Server } else { Role::Player };

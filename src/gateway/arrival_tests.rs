@@ -294,3 +294,34 @@ async fn every_message_was_sent_within_the_uncertainty_of_its_stamp() {
     assert!(exact > 50 && inexact > 50, "both kinds occur: {exact} {inexact}");
     assert!(late * 20 < exact, "seed {seed}: {late} of {exact} exact stamps are later than their message");
 }
+
+/// S5: while a session is not read to its end, its gateway promises nothing, however often it sweeps.
+#[tokio::test]
+async fn no_sweep_settles_while_a_session_is_unread() {
+    use crate::gateway::sweep::sweep;
+    use crate::gateway::{Hub, Joining, Settle};
+    use crate::journal::{Journal, memory::MemoryJournal};
+    use crate::types::{PlayerId, RoomId, ShardId};
+
+    let journal = Arc::new(MemoryJournal::new(1));
+    let hub = Hub::start(journal.clone(), Settle::Sweep, "kernel", 0).await.unwrap();
+    let mut pair = pair_on(&Clock::new()).await;
+    let stop = tokio_util::sync::CancellationToken::new();
+    let sweeping = tokio::spawn(sweep(hub.clone(), pair.drains.clone(), Duration::ZERO, stop.clone()));
+    pair.send(&[MESSAGE, MESSAGE].concat());
+    pair.read(6).await;
+    let room = RoomId::new("pit").unwrap();
+    let joining = Joining::new(room.clone(), PlayerId::new("ann").unwrap());
+    let _session = hub.open(joining, Arrival::at(monotonic_ns(), 0)).unwrap();
+    let era = async || journal.heads(ShardId(0), std::slice::from_ref(&room)).await.unwrap()[0].era;
+    for _ in 0..1_000 {
+        tokio::task::yield_now().await;
+        assert_eq!(era().await, 0, "something left although a session is unread");
+    }
+    pair.drain().await;
+    while era().await == 0 {
+        tokio::task::yield_now().await;
+    }
+    stop.cancel();
+    sweeping.await.unwrap();
+}

@@ -19,9 +19,7 @@ use bytes::Bytes;
 use super::deliver::{RoomView, View};
 use super::settle::{PendingEvent, ShardOut};
 use crate::journal::Flush;
-use crate::limits::{
-    SESSIONS_MAX, SESSIONS_PER_ROOM_MAX, UNRESOLVED_MAX, UNRESOLVED_PER_ROOM_MAX, WAITING_ACTIONS_MAX, WELCOME_TIMEOUT,
-};
+use crate::limits::{Bounds, SESSIONS_MAX, SESSIONS_PER_ROOM_MAX, WELCOME_TIMEOUT};
 use crate::types::{
     Action as PlayerAction, Arrival, EventKind, Incarnation, PlayerId, Role, RoomId, SessionId, ShardId, Since, Verdict,
     VerdictKind,
@@ -176,9 +174,11 @@ pub(crate) struct Core {
     pub(super) timeline: u32,
     pub(super) clock: &'static str,
     pub(super) precision_ns: u64,
+    pub(super) bounds: Bounds,
     pub(super) sessions: BTreeMap<u64, Session>,
     pub(super) rooms: HashMap<RoomId, RoomView>,
     pub(super) shards: Vec<ShardOut>,
+    /// The sum over `rooms`.
     pub(super) unresolved: usize,
     pub(super) read_count: u64,
     next_session: u64,
@@ -196,6 +196,7 @@ impl Core {
             timeline,
             clock,
             precision_ns,
+            bounds: Bounds::default(),
             sessions: BTreeMap::new(),
             rooms: HashMap::new(),
             shards: (0..shards).map(|_| ShardOut::default()).collect(),
@@ -206,6 +207,12 @@ impl Core {
             draining: false,
             actions: Vec::new(),
         }
+    }
+
+    /// The same with smaller bounds than the usual ones.
+    #[cfg(test)]
+    pub(crate) fn bounded(self, bounds: Bounds) -> Self {
+        Self { bounds, ..self }
     }
 
     /// What is to be done, in this order; empties the list.
@@ -301,13 +308,14 @@ impl Core {
             return refuse(ErrorCode::Forbidden, format!("\"as\": {player:?} needs a session with the server role"));
         }
         if !session.opened {
-            if session.waiting_actions >= WAITING_ACTIONS_MAX {
-                return refuse(ErrorCode::Busy, format!("{WAITING_ACTIONS_MAX} actions wait for the welcome already"));
+            if session.waiting_actions >= self.bounds.waiting_actions_max {
+                let waiting = session.waiting_actions;
+                return refuse(ErrorCode::Busy, format!("{waiting} actions wait for the welcome already"));
             }
             session.waiting_actions += 1;
         }
         let unresolved = self.rooms.get(&session.room).map_or(0, |view| view.unresolved);
-        if unresolved >= UNRESOLVED_PER_ROOM_MAX || self.unresolved >= UNRESOLVED_MAX {
+        if unresolved >= self.bounds.unresolved_per_room_max || self.unresolved >= self.bounds.unresolved_max {
             return refuse(ErrorCode::Busy, format!("{unresolved} events of the room are not resolved yet: send it again later"));
         }
         self.enqueue(number, EventKind::Data(action::encode(action)), arrival);
@@ -375,9 +383,10 @@ impl Core {
             arrival,
             kind,
         };
-        self.unresolved += 1;
+        // Where nobody follows the room any more, no verdict would take it off again.
         if let Some(view) = self.rooms.get_mut(&session.room) {
             view.unresolved += 1;
+            self.unresolved += 1;
         }
         if out.pend(event) {
             self.act_on(Action::Register(shard));
@@ -433,9 +442,9 @@ impl Core {
         let actions = std::mem::take(&mut self.actions);
         #[expect(clippy::cast_possible_truncation, reason = "made from a u16")]
         let shards = self.shards.len() as u16;
-        let next_session = self.next_session;
+        let (next_session, bounds) = (self.next_session, self.bounds);
         *self = Self::new(incarnation, self.timeline, shards, self.clock, self.precision_ns);
-        self.next_session = next_session;
+        (self.next_session, self.bounds) = (next_session, bounds);
         self.actions = actions;
     }
 

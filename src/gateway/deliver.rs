@@ -167,11 +167,12 @@ impl Core {
                 continue;
             }
             let own = verdict.stamp.incarnation == self.incarnation;
-            if own {
-                self.unresolved = self.unresolved.saturating_sub(1);
-                if let Some(view) = self.rooms.get_mut(room) {
-                    view.unresolved = view.unresolved.saturating_sub(1);
-                }
+            if own
+                && let Some(view) = self.rooms.get_mut(room)
+                && view.unresolved > 0
+            {
+                view.unresolved -= 1;
+                self.unresolved -= 1;
             }
             if own && verdict.kind == VerdictKind::Open {
                 self.joined(room, &verdict);
@@ -206,7 +207,7 @@ impl Core {
 
     fn send(&mut self, number: u64, seq: u64, frames: Arc<VerdictFrames>) {
         let Some(session) = self.sessions.get_mut(&number) else { return };
-        let from = (session.covered + 1 < seq).then_some(session.covered + 1);
+        let from = Some(session.covered.saturating_add(1)).filter(|first| *first < seq);
         session.covered = seq;
         self.act_on(Action::Deliver(number, Delivery::Verdict { from, frames }));
     }
@@ -223,10 +224,10 @@ impl Core {
         session.era = era;
         match session.since {
             Some(since) if since.era == era && since.seq >= verdict.seq => {
-                let reason = format!("since {since} is ahead of the room, which is at {era}.{}", verdict.seq - 1);
+                let reason = format!("since {since} is ahead of the room, which is at {era}.{}", verdict.seq.saturating_sub(1));
                 self.act_on(Action::Deliver(number, Delivery::Close { code: close::SINCE_AHEAD, reason }));
             }
-            Some(since) if since.era == era && since.seq + 1 == verdict.seq => {
+            Some(since) if since.era == era && since.seq.checked_add(1) == Some(verdict.seq) => {
                 session.covered = since.seq;
                 self.welcome(number, era, true, false);
             }
@@ -269,7 +270,7 @@ impl Core {
         let number = repeat.session;
         let Some(session) = self.sessions.get_mut(&number).filter(|s| s.follows(repeat.seq)) else { return };
         session.view = View::CatchingUp { read_to: repeat.seq };
-        self.read(room, of - 1, Reading::Repeat { session: number, of, repeat: Box::new(repeat) });
+        self.read(room, of.saturating_sub(1), Reading::Repeat { session: number, of, repeat: Box::new(repeat) });
     }
 
     /// The answer to [`Action::Read`].
@@ -329,7 +330,7 @@ impl Core {
             self.close_stale(number);
             return;
         }
-        if first_kept.is_none_or(|first| first > after + 1) {
+        if first_kept.is_none_or(|first| first > after.saturating_add(1)) {
             if resuming {
                 // What it missed is gone: it starts from its own Open, like a new session.
                 session.covered = open_seq;
@@ -353,7 +354,7 @@ impl Core {
                 && verdict.session_id() == id
             {
                 session.view = View::CatchingUp { read_to };
-                self.read(room.clone(), of - 1, Reading::Repeat { session: number, of, repeat: Box::new(verdict) });
+                self.read(room.clone(), of.saturating_sub(1), Reading::Repeat { session: number, of, repeat: Box::new(verdict) });
                 return;
             }
             if visible(&verdict, id, session.role) {

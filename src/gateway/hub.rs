@@ -339,10 +339,15 @@ impl Hub {
             })
             .await;
         metrics::histogram!(names::APPEND_SECONDS).record(began.elapsed().as_secs_f64());
-        if matches!(answer, Appended::Stored(_)) {
-            metrics::counter!(names::FLUSHES_TOTAL).increment(1);
-        } else {
-            tracing::warn!(shard = flush.shard.0, ?answer, "this gateway was taken for dead: it starts again");
+        match &answer {
+            Appended::Stored(_) => metrics::counter!(names::FLUSHES_TOTAL).increment(1),
+            Appended::Refused(rooms) => {
+                let rooms = rooms.iter().map(RoomId::as_str).collect::<Vec<_>>().join(", ");
+                tracing::error!(
+                    "rooms are damaged in the journal, and their sessions are sent away: {rooms}: restore their keys"
+                );
+            }
+            _ => tracing::warn!(shard = flush.shard.0, ?answer, "this gateway was taken for dead: it starts again"),
         }
         let repeated = sent.into_inner() > 1;
         self.with(|state| state.core.appended(&flush, &answer, repeated, clock::monotonic_ns()));
@@ -367,6 +372,11 @@ impl Hub {
                 Ok(value) => {
                     self.works();
                     return value;
+                }
+                // One room's trouble is none of the gateway's; whoever mends it takes longer than an outage.
+                Err(error @ JournalError::Damaged(_)) => {
+                    tracing::warn!(%error, "{what} of a room");
+                    pause = HEADS_INTERVAL;
                 }
                 Err(error) => self.trouble(what, &error),
             }

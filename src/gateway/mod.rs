@@ -6,8 +6,11 @@ pub(crate) mod core;
 mod deliver;
 mod frames;
 pub mod front;
+#[cfg(test)]
+mod hostile_tests;
 pub mod hub;
 pub mod page;
+mod refused;
 mod settle;
 pub mod sweep;
 

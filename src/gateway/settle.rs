@@ -1,12 +1,11 @@
 //! The way in: pending events settle, leave as flushes, and are acknowledged.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::core::{Action, Core};
 use super::deliver::View;
 use crate::journal::{Appended, Flush, FlushEntry, GatewayRecord, RoomHead};
-use crate::limits::{FLUSH_BYTES_MAX, FLUSH_EVENTS_MAX};
 use crate::types::{Arrival, Entry, Event, EventKind, Moment, RoomId, ShardId};
 use crate::wire::entry;
 
@@ -39,9 +38,11 @@ pub(super) struct ShardOut {
     watermark: Moment,
     ordinal: u64,
     pending: Vec<PendingEvent>,
-    in_flight: Option<Arc<Flush>>,
+    pub(super) in_flight: Option<Arc<Flush>>,
     /// Sessions whose Open is in the flush in flight.
-    opening: Vec<u64>,
+    pub(super) opening: Vec<u64>,
+    /// Sessions that are gone, and whose damaged room was not told.
+    pub(super) owed: BTreeMap<RoomId, BTreeSet<u64>>,
     /// A worker waits for this watermark.
     probed: Moment,
 }
@@ -63,7 +64,7 @@ impl ShardOut {
 
     /// The lowest stamp that is not promised away.
     pub(super) fn first_free_ns(&self) -> u64 {
-        if self.number == 0 { 0 } else { self.watermark.ns + 1 }
+        if self.number == 0 { 0 } else { self.watermark.ns.saturating_add(1) }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -72,6 +73,7 @@ impl ShardOut {
 
     pub(super) fn fence(&mut self) {
         self.fenced = true;
+        self.owed.clear();
         self.pending.clear();
         self.in_flight = None;
     }
@@ -108,11 +110,11 @@ impl Core {
         let shard = &mut self.shards[index];
         shard.pending.sort_unstable_by_key(|event| event.order);
         let settled = shard.pending.partition_point(|event| event.arrival.ns <= until.ns);
-        let mut taken = settled.min(FLUSH_EVENTS_MAX);
-        let mut bytes = 0;
+        let mut taken = settled.min(self.bounds.flush_events_max);
+        let (mut bytes, bytes_max) = (0, self.bounds.flush_bytes_max);
         let fits = |event: &PendingEvent| {
             bytes += if let EventKind::Data(action) = &event.kind { action.len() + 32 } else { 128 };
-            bytes <= FLUSH_BYTES_MAX
+            bytes <= bytes_max
         };
         taken = shard.pending[..taken]
             .iter()
@@ -120,7 +122,8 @@ impl Core {
                 let mut fits = fits;
                 move |event| !fits(event)
             })
-            .unwrap_or(taken);
+            .unwrap_or(taken)
+            .max(settled.min(1));
         // A watermark must not cut through events of one stamp.
         while taken > 0 && taken < settled && shard.pending[taken].arrival.ns == shard.pending[taken - 1].arrival.ns {
             taken += 1;
@@ -182,6 +185,7 @@ impl Core {
         for out in &mut self.shards {
             out.probed = out.probed.max(out.watermark.plus(1));
         }
+        self.tell_owed();
     }
 
     /// The answer to [`Action::Register`].
@@ -217,6 +221,7 @@ impl Core {
             }
             // A journal that has less than it confirmed: this incarnation's promises are void.
             Appended::Gap { .. } | Appended::Fenced => self.fence(flush.shard),
+            Appended::Refused(rooms) => self.refused(flush, rooms),
         }
     }
 
@@ -225,7 +230,7 @@ impl Core {
         let Some(session) = self.sessions.get_mut(&number) else { return };
         let top = heads.iter().find(|head| head.room == session.room).map_or(0, |head| head.top.ns);
         session.opened = true;
-        session.floor_ns = now_ns.max(top + 1);
+        session.floor_ns = now_ns.max(top.saturating_add(1));
         let waiting = std::mem::take(&mut session.waiting);
         let closed = matches!(session.view, View::Closed);
         for (kind, arrival) in waiting {

@@ -27,6 +27,9 @@ pub enum JournalError {
     /// It answered with something that this version does not understand.
     #[error("journal answered with something unexpected: {0}")]
     Unexpected(String),
+    /// What it holds of one room is not what was written there: mend the room's keys, or delete them.
+    #[error("damaged in the journal: {0}: restore its keys, or delete them to end it")]
+    Damaged(String),
 }
 
 impl JournalError {
@@ -37,6 +40,7 @@ impl JournalError {
             Self::Unreachable(_) => "unreachable",
             Self::Refused(_) => "refused",
             Self::Unexpected(_) => "unexpected",
+            Self::Damaged(_) => "damaged",
         }
     }
 }
@@ -112,6 +116,8 @@ pub enum Appended {
     },
     /// This incarnation is not registered, or was fenced: it may never append again.
     Fenced,
+    /// Nothing was written: what the journal holds of these rooms is damaged. The others go under the same number.
+    Refused(Vec<RoomId>),
 }
 
 /// What the journal knows of a room.
@@ -206,6 +212,11 @@ pub struct StoredRoom {
     pub verdicts: Vec<Bytes>,
     /// Encoded entries after the snapshot's cursor (all, without a snapshot), in stream order, to the stream's tail.
     pub entries: Vec<(StreamId, Bytes)>,
+    /// How many owners in a row the shard lost without a word while the room had something unresolved and `seq` stood
+    /// where it stands: one of the room's events may kill whoever resolves it.
+    pub deaths: u32,
+    /// How many attempts at the next event were counted.
+    pub attempts: u32,
 }
 
 /// A stored snapshot.
@@ -262,7 +273,8 @@ pub enum Committed {
     Done,
     /// The lease is somebody else's, or the number is not stored + 1: nothing was written.
     Fenced,
-    /// Nothing was written: these rooms' stored era or `seq` are not what the commit expects.
+    /// Nothing was written: these rooms' stored era or `seq` are not what the commit expects, or what is stored of them is
+    /// damaged.
     Refused(Vec<RoomId>),
 }
 
@@ -384,6 +396,7 @@ pub trait Journal: Send + Sync + 'static {
     async fn owners(&self) -> Result<Vec<Option<Lease>>, JournalError>;
 
     /// Takes a shard over from `from` (as [`Journal::owners`] told). The epoch rises. Lost when somebody else was faster.
+    /// An owner that had not let go is counted as a death in every active room ([`StoredRoom::deaths`]).
     ///
     /// # Errors
     /// When the outcome is unknown: ask [`Journal::owners`] again.
@@ -424,6 +437,13 @@ pub trait Journal: Send + Sync + 'static {
     /// # Errors
     /// When the outcome is unknown: send the same commit again.
     async fn commit(&self, commit: &Commit) -> Result<Committed, JournalError>;
+
+    /// Counts an attempt at a room's next event, before it is made, and tells how many there were with this one; the count
+    /// begins anew when the room's `seq` rises. An attempt of the same `name` under the same lease is counted once.
+    ///
+    /// # Errors
+    /// When the outcome is unknown: send it again.
+    async fn attempt(&self, shard: ShardId, lease: Lease, room: &RoomId, name: u64) -> Result<Leased<u32>, JournalError>;
 
     /// Fences a gateway in a shard, for ever. Idempotent.
     ///

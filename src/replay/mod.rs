@@ -161,7 +161,7 @@ impl Recording {
     pub fn resolve(&self, rules: &RulesBook) -> Result<Replayed, ReplayError> {
         let unresolvable = |why: String| ReplayError::Unresolvable { room: self.room.clone(), why };
         let recorded = self.decode_verdicts()?;
-        if let Some(hole) = recorded.windows(2).find(|pair| pair[1].seq != pair[0].seq + 1) {
+        if let Some(hole) = recorded.windows(2).find(|pair| Some(pair[1].seq) != pair[0].seq.checked_add(1)) {
             return Err(unresolvable(format!("verdict {} is followed by {}", hole[0].seq, hole[1].seq)));
         }
         let rules = || rules.rules_for(&self.room).ok_or_else(|| ReplayError::NoRules(self.room.clone()));
@@ -181,7 +181,7 @@ impl Recording {
     }
 
     fn resolve_from(&self, mut room: Room, recorded: &[Verdict]) -> Result<Replayed, String> {
-        let from = room.seq() + 1;
+        let from = room.seq().saturating_add(1);
         let entries: Vec<_> = self.entries.iter().map(|(at, bytes)| (*at, entry::decode(bytes))).collect();
         let mut winners = Vec::new();
         let replay = AssertUnwindSafe(|| {

@@ -140,25 +140,12 @@ impl Rules for Claim {
     }
 
     fn restore(&mut self, version: u32, bytes: &[u8]) -> Result<(), String> {
-        if version != VERSION {
-            return Err(format!("state of version {version}: these rules read version {VERSION}"));
-        }
-        let (holders, claims): (Vec<String>, Vec<(String, usize)>) = saved::decode(bytes)?;
-        if claims.len() > CLAIMS_PER_ROOM_MAX {
-            return Err(format!("state: {} claims instead of at most {CLAIMS_PER_ROOM_MAX}", claims.len()));
-        }
+        let (holders, claims): (Vec<String>, Vec<(String, usize)>) = saved::decode(version, VERSION, bytes)?;
         let holders: Result<Vec<_>, _> = holders.iter().map(|h| PlayerId::new(h)).collect();
         let holders = holders.map_err(|e| format!("state: {e}"))?;
-        let mut held = BTreeMap::<String, PlayerId>::new();
-        for (key, index) in claims {
-            saved::name(&key)?;
-            let holder = holders.get(index).ok_or_else(|| format!("state: holder {index} of {} is not listed", holders.len()))?;
-            if held.last_key_value().is_some_and(|(last, _)| *last >= key) {
-                return Err(format!("state: key {key:?} is out of order"));
-            }
-            held.insert(key, holder.clone());
-        }
-        self.held = held;
+        self.held = saved::by_name(claims, CLAIMS_PER_ROOM_MAX, |_, index| {
+            holders.get(index).cloned().ok_or_else(|| format!("state: holder {index} of {} is not listed", holders.len()))
+        })?;
         Ok(())
     }
 }

@@ -215,31 +215,21 @@ impl Rules for LastHit {
     }
 
     fn restore(&mut self, version: u32, bytes: &[u8]) -> Result<(), String> {
-        if version != VERSION {
-            return Err(format!("state of version {version}: these rules read version {VERSION}"));
-        }
-        let saved: Saved = saved::decode(bytes)?;
-        if saved.len() > TARGET_NAMES_PER_ROOM_MAX {
-            return Err(format!("state: {} targets instead of at most {TARGET_NAMES_PER_ROOM_MAX}", saved.len()));
-        }
-        let mut restored = Self::default();
-        for (name, hp, max_hp, round, winner) in saved {
-            saved::name(&name)?;
+        let saved: Saved = saved::decode(version, VERSION, bytes)?;
+        let saved = saved.into_iter().map(|(name, hp, max_hp, round, winner)| (name, (hp, max_hp, round, winner))).collect();
+        let targets = saved::by_name(saved, TARGET_NAMES_PER_ROOM_MAX, |name, (hp, max_hp, round, winner)| {
             let winner = winner.map(|w| PlayerId::new(&w)).transpose().map_err(|e| format!("state: {e}"))?;
             // A target that is there was won exactly when it has no points left.
             if hp > max_hp || max_hp > TARGET_HP_MAX || round == 0 || winner.is_some() != (max_hp > 0 && hp == 0) {
                 return Err(format!("state: target {name:?} has {hp} of {max_hp} points in round {round}, won by {winner:?}"));
             }
-            if restored.targets.last_key_value().is_some_and(|(last, _)| *last >= name) {
-                return Err(format!("state: target {name:?} is out of order"));
-            }
-            restored.present += usize::from(max_hp > 0);
-            restored.targets.insert(name, Target { hp, max_hp, round, winner });
+            Ok(Target { hp, max_hp, round, winner })
+        })?;
+        let present = targets.values().filter(|target| target.max_hp > 0).count();
+        if present > TARGETS_PER_ROOM_MAX {
+            return Err(format!("state: {present} targets present instead of at most {TARGETS_PER_ROOM_MAX}"));
         }
-        if restored.present > TARGETS_PER_ROOM_MAX {
-            return Err(format!("state: {} targets present instead of at most {TARGETS_PER_ROOM_MAX}", restored.present));
-        }
-        *self = restored;
+        *self = Self { targets, present };
         Ok(())
     }
 }

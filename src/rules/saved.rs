@@ -1,5 +1,7 @@
 //! How the built-in rules keep their state: one MessagePack value of unnamed arrays, and nothing behind it.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -11,8 +13,11 @@ pub(super) fn encode(state: &impl Serialize) -> Vec<u8> {
     rmp_serde::to_vec(state).unwrap_or_else(|e| panic!("rules: state does not serialize: {e}"))
 }
 
-/// Reads what [`encode`] wrote.
-pub(super) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
+/// Reads what [`encode`] wrote: a state of `version`, where `known` is read here.
+pub(super) fn decode<T: DeserializeOwned>(version: u32, known: u32, bytes: &[u8]) -> Result<T, String> {
+    if version != known {
+        return Err(format!("state of version {version}: these rules read version {known}"));
+    }
     let mut rest = bytes;
     let state = T::deserialize(&mut rmp_serde::Deserializer::new(&mut rest)).map_err(|e| format!("state: {e}"))?;
     match rest.len() {
@@ -21,11 +26,25 @@ pub(super) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
     }
 }
 
-/// Checks the name of a contest that comes from stored bytes.
-pub(super) fn name(name: &str) -> Result<(), String> {
-    if (1..=FIELD_BYTES_MAX).contains(&name.len()) {
-        Ok(())
-    } else {
-        Err(format!("state: a name of {} bytes instead of 1 to {FIELD_BYTES_MAX}", name.len()))
+/// What was saved by name of contest: at most `most`, in order, each as `read` understands it.
+pub(super) fn by_name<S, T>(
+    saved: Vec<(String, S)>,
+    most: usize,
+    read: impl Fn(&str, S) -> Result<T, String>,
+) -> Result<BTreeMap<String, T>, String> {
+    if saved.len() > most {
+        return Err(format!("state: {} names instead of at most {most}", saved.len()));
     }
+    let mut all = BTreeMap::<String, T>::new();
+    for (name, saved) in saved {
+        if !(1..=FIELD_BYTES_MAX).contains(&name.len()) {
+            return Err(format!("state: a name of {} bytes instead of 1 to {FIELD_BYTES_MAX}", name.len()));
+        }
+        if all.last_key_value().is_some_and(|(last, _)| *last >= name) {
+            return Err(format!("state: {name:?} is out of order"));
+        }
+        let read = read(&name, saved)?;
+        all.insert(name, read);
+    }
+    Ok(all)
 }

@@ -233,6 +233,8 @@ impl World {
             Message::Act(action) => {
                 let Some(session) = self.live_session(index, conn) else { return };
                 if let Some(Err(refusal)) = self.with_gateway(index, |core, _| core.act(session, &action, arrival)) {
+                    let incarnation = self.gateways[index].incarnation;
+                    self.ledger.lost.retain(|lost| (lost.incarnation, lost.arrival_ns) != (incarnation, arrival_ns));
                     let delivery = Delivery::Refused(Box::new(refusal));
                     self.along(Channel::ToClient(conn), None, Happening::Deliver { conn, delivery });
                 }
@@ -269,6 +271,7 @@ impl World {
             Delivery::Verdict { from, frames } => self.told(index, from, &frames),
             Delivery::Refused(refusal) => {
                 assert_ne!(refusal.code, ErrorCode::Expired, "once: {refusal} although everything is kept");
+                self.ledger.count("actions refused");
                 self.clients[index].refused.extend(refusal.id);
             }
             Delivery::Close { code, reason } => {

@@ -6,6 +6,7 @@ use super::world::{Happening, Kind, Listening, MS, World};
 pub(super) enum Fault {
     PauseGateway,
     PauseWorker,
+    PauseJournal,
     KillGateway,
     KillWorker,
     StopWorker,
@@ -14,9 +15,10 @@ pub(super) enum Fault {
 }
 
 impl Fault {
-    pub(super) const ALL: [Self; 7] = [
+    pub(super) const ALL: [Self; 8] = [
         Self::PauseGateway,
         Self::PauseWorker,
+        Self::PauseJournal,
         Self::KillGateway,
         Self::KillWorker,
         Self::StopWorker,
@@ -50,6 +52,10 @@ impl World {
                 let until = self.now + self.below(200 * MS);
                 self.workers[worker].paused_until = until;
                 self.ledger.count("workers paused");
+            }
+            Fault::PauseJournal => {
+                self.journal_away_until = self.now + self.below(200 * MS);
+                self.ledger.count("pauses of the journal");
             }
             Fault::KillGateway => self.kill_gateway(gateway),
             Fault::KillWorker => {

@@ -34,6 +34,7 @@ pub(super) enum Call {
     Fence { shard: ShardId, lease: Lease, gateway: Incarnation },
     Death { shard: ShardId, lease: Lease, gateway: Incarnation, entry: FlushEntry },
     EndRoom { shard: ShardId, lease: Lease, room: RoomId, seq: u64 },
+    Attempt { shard: ShardId, lease: Lease, room: RoomId, lane: u64 },
 }
 
 pub(super) enum Answer {
@@ -51,6 +52,8 @@ pub(super) enum Answer {
     Fenced(Leased<GatewayRecord>),
     Death(Leased<()>),
     RoomEnded(Leased<bool>),
+    Published(u64),
+    Attempted(Leased<u32>),
     Nothing,
 }
 
@@ -80,6 +83,12 @@ impl World {
     }
 
     pub(super) fn execute(&mut self, by: Pid, call: &Rc<Call>, answered: bool) {
+        if self.journal_away_until > self.now {
+            // It stands still; what was sent waits there, and comes in any order.
+            let at = self.journal_away_until + self.below(MS);
+            self.at(at, None, Happening::Execute { by, call: call.clone(), answered });
+            return;
+        }
         let answer = self.step(call);
         if !answered {
             return;
@@ -140,10 +149,7 @@ impl World {
                 Answer::Entries(self.store.read(room, *after))
             }
             Call::Commit(commit) => Answer::Committed(self.commit(commit)?),
-            Call::Publish(gateway, push) => {
-                self.publish(*gateway, push);
-                Answer::Nothing
-            }
+            Call::Publish(gateway, push) => Answer::Published(self.publish(*gateway, push)),
             Call::Fence { shard, lease, gateway } => {
                 let answer = self.store.fence(*shard, *lease, *gateway)?;
                 if matches!(answer, Leased::Done(_)) {
@@ -157,6 +163,12 @@ impl World {
                 self.trace(|| format!("death of {gateway:?} in {}: {answer:?}", entry.room));
                 self.ring(bell);
                 Answer::Death(answer)
+            }
+            Call::Attempt { shard, lease, room, lane } => {
+                let answer = self.store.attempt(*shard, *lease, room, *lane)?;
+                self.trace(|| format!("attempt at the next event of {room}: {answer:?}"));
+                self.ledger.count("resolved alone");
+                Answer::Attempted(answer)
             }
             Call::EndRoom { shard, lease, room, seq } => {
                 let answer = self.store.end_room(*shard, *lease, room, *seq)?;
@@ -204,12 +216,13 @@ impl World {
         }
     }
 
-    fn publish(&mut self, to: Incarnation, push: &Bytes) {
-        if let Some(s) = self.pushes.get(&to).filter(|s| s.connected) {
-            let (pid, generation) = (s.pid, s.generation);
-            let push = Some(push.clone());
-            self.along(Channel::Pushes(to), Some(pid), Happening::Push { incarnation: to, generation, push });
-        }
+    /// Tells how many listen.
+    fn publish(&mut self, to: Incarnation, push: &Bytes) -> u64 {
+        let Some(s) = self.pushes.get(&to).filter(|s| s.connected) else { return 0 };
+        let (pid, generation) = (s.pid, s.generation);
+        let push = Some(push.clone());
+        self.along(Channel::Pushes(to), Some(pid), Happening::Push { incarnation: to, generation, push });
+        1
     }
 
     /// A subscription is in place (again).

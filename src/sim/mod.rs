@@ -73,6 +73,17 @@ fn many_seeds() {
     assert!(failed.is_empty(), "seeds {failed:?} fail");
 }
 
+/// R5: neither a worker's pauses nor the journal's make a living gateway look dead.
+#[test]
+fn no_living_gateway_is_fenced() {
+    for seed in 1..=100 {
+        let mut world = World::new(seed, Options::of_living_gateways(seed));
+        world.run();
+        check::everything(&world);
+        assert_eq!(world.ledger.counts.get("fences"), None, "a needless fence: seed {seed}");
+    }
+}
+
 /// Two runs of a seed are one history.
 #[test]
 fn a_seed_is_a_whole_history() {

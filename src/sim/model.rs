@@ -156,7 +156,7 @@ impl World {
                         _ => false,
                     };
                 }
-                self.hold = Resequencer::resume(inside.into_iter(), self.marks.iter().copied());
+                self.hold = Resequencer::resume(inside.into_iter(), self.marks.iter().copied(), &[]);
                 self.position = StreamId::default();
                 self.heard = self.bells.len();
                 for (at, bytes) in self.store.read(&room(), StreamId::default()) {
@@ -208,7 +208,7 @@ impl World {
                 self.bells.extend(bell);
             }
             Appended::Fenced => gateway.fenced = true,
-            Appended::Gap { .. } => self.wrong = Some("a gap in the flushes"),
+            Appended::Gap { .. } | Appended::Refused(_) => self.wrong = Some("a gap in the flushes"),
         }
     }
 

@@ -88,7 +88,7 @@ impl World {
     pub(super) fn start_gateway(&mut self, index: usize) {
         let incarnation = self.incarnation();
         let start = self.gateways[index].start + 1;
-        let core = GatewayCore::new(incarnation, TIMELINE, self.store.shards(), "sim", 0);
+        let core = GatewayCore::new(incarnation, TIMELINE, self.store.shards(), "sim", 0).bounded(self.options.bounds);
         self.gateways[index] = Gateway { core: Some(core), incarnation, start, ..Gateway::nobody() };
         self.trace(|| format!("gateway {index} starts as {incarnation:?}"));
         let pid = self.gateway_pid(index);
@@ -102,6 +102,7 @@ impl World {
         let start = self.workers[index].start + 1;
         let rules = RulesBook::new().room("slow*", || Race { slow: true, ..Race::default() }).room("*", Race::default);
         let limits = WorkerLimits {
+            bounds: self.options.bounds,
             rules,
             timeline: TIMELINE,
             concurrency: 2,
@@ -291,13 +292,14 @@ impl World {
                 self.after(delay, Some(pid), Happening::Job(job));
             }
             WorkerAction::Commit(commit) => self.call(pid, Call::Commit(commit)),
-            WorkerAction::Publish { gateway, push } => self.call(pid, Call::Publish(gateway, push)),
+            WorkerAction::Publish { gateway, push, .. } => self.call(pid, Call::Publish(gateway, push)),
             WorkerAction::Fence { shard, lease, gateway } => self.call(pid, Call::Fence { shard, lease, gateway }),
             // No history is long enough for this.
             WorkerAction::Forget { .. } => {}
             WorkerAction::Death { shard, lease, gateway, entry } => {
                 self.call(pid, Call::Death { shard, lease, gateway, entry });
             }
+            WorkerAction::Attempt { shard, lease, room, lane } => self.call(pid, Call::Attempt { shard, lease, room, lane }),
             WorkerAction::EndRoom { shard, lease, room, seq } => self.call(pid, Call::EndRoom { shard, lease, room, seq }),
             WorkerAction::Count(_) => {}
             WorkerAction::Complain(text) => {
@@ -321,8 +323,12 @@ impl World {
             }
             (Call::Fence { shard, lease, .. }, Answer::Fenced(answer)) => core.fenced(*shard, *lease, &answer, now),
             (Call::Death { shard, .. }, Answer::Death(answer)) => core.death_written(*shard, &answer),
+            (Call::Attempt { shard, room, lane, .. }, Answer::Attempted(answer)) => {
+                core.attempted(*shard, room, *lane, &answer, now);
+            }
             (Call::EndRoom { shard, room, .. }, Answer::RoomEnded(answer)) => core.room_ended(*shard, room, &answer, now),
-            (Call::Release { .. } | Call::Publish(..), Answer::Nothing) => {}
+            (Call::Publish(gateway, _), Answer::Published(listeners)) => core.published(*gateway, listeners),
+            (Call::Release { .. }, Answer::Nothing) => {}
             _ => unreachable!("an answer to another question"),
         });
     }

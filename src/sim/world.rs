@@ -15,6 +15,7 @@ use super::process::{Gateway, Subscription, Worker};
 use crate::gateway::Delivery;
 use crate::journal::Bell;
 use crate::journal::memory::Store;
+use crate::limits::Bounds;
 use crate::types::{Incarnation, RoomId, ShardId};
 use crate::worker::job::Job;
 
@@ -43,6 +44,9 @@ pub(super) struct Options {
     /// Sweeps in a thousand that miss what one session has sent.
     pub(super) late_per_mille: u32,
     pub(super) room_linger_ns: u64,
+    pub(super) bounds: Bounds,
+    /// Nothing takes long on its way.
+    pub(super) prompt: bool,
     pub(super) trace: bool,
 }
 
@@ -62,8 +66,35 @@ impl Options {
             lost_per_mille: if rng.random_bool(0.5) { rng.random_range(1..=60) } else { 0 },
             late_per_mille: if rng.random_bool(0.5) { rng.random_range(1..=100) } else { 0 },
             room_linger_ns: if rng.random_bool(0.5) { 30 * MS } else { 60_000 * MS },
+            bounds: Self::bounds(&mut rng),
+            prompt: false,
             trace: false,
         }
+    }
+
+    /// No gateway fails, and nothing comes between it and the journal; workers pause, and the journal does.
+    pub(super) fn of_living_gateways(seed: u64) -> Self {
+        let faults = vec![Fault::PauseWorker, Fault::PauseJournal, Fault::KillWorker, Fault::StopWorker, Fault::BreakBells];
+        Self { faults, lost_per_mille: 0, late_per_mille: 0, prompt: true, ..Self::of_seed(seed) }
+    }
+
+    /// Small ones in half of the seeds (rule W6), and snapshots all the time in another half.
+    fn bounds(rng: &mut StdRng) -> Bounds {
+        let mut bounds = Bounds::default();
+        if rng.random_bool(0.5) {
+            bounds.waiting_actions_max = rng.random_range(1..=3);
+            bounds.unresolved_per_room_max = rng.random_range(1..=4);
+            bounds.unresolved_max = rng.random_range(2..=8);
+            bounds.flush_events_max = rng.random_range(1..=3);
+            bounds.flush_bytes_max = rng.random_range(100..=400);
+            bounds.resolve_events_max = rng.random_range(1..=3);
+            bounds.commit_verdicts_max = rng.random_range(1..=3);
+            bounds.shard_bells_max = rng.random_range(1..=4);
+        }
+        if rng.random_bool(0.5) {
+            bounds.snapshot_events = rng.random_range(1..=40);
+        }
+        bounds
     }
 }
 
@@ -161,6 +192,7 @@ pub(super) struct World {
     pub(super) pushes: BTreeMap<Incarnation, Subscription>,
     pub(super) rooms: Vec<RoomId>,
     pub(super) ledger: Ledger,
+    pub(super) journal_away_until: u64,
     /// Faults are over.
     pub(super) calm: bool,
 }
@@ -183,6 +215,7 @@ impl World {
             pushes: BTreeMap::new(),
             rooms: (0..options.rooms).map(name).collect(),
             ledger: Ledger::default(),
+            journal_away_until: 0,
             calm: false,
             options,
         };
@@ -293,7 +326,7 @@ impl World {
     /// Mostly short, sometimes long.
     pub(super) fn delay(&mut self) -> u64 {
         match self.below(100) {
-            _ if self.calm => 5 * US + self.below(50 * US),
+            _ if self.calm || self.options.prompt => 5 * US + self.below(50 * US),
             0..80 => 5 * US + self.below(80 * US),
             80..96 => self.below(2 * MS),
             _ => self.below(30 * MS),

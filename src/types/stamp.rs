@@ -127,7 +127,7 @@ impl Arrival {
         let raw = self.raw_ns.unwrap_or(self.ns);
         Self {
             ns,
-            uncertainty_ns: self.uncertainty_ns.max(ns - raw + self.uncertainty_ns),
+            uncertainty_ns: ns.saturating_sub(raw).saturating_add(self.uncertainty_ns),
             flags: self.flags.with(Flags::CLAMPED),
             raw_ns: Some(raw),
         }

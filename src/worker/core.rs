@@ -1,21 +1,26 @@
 //! The worker as a step function: what happened, and the time, in; actions out. It does no I/O and reads no clock.
 
+mod trials;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
 
 use super::job::{Done, Job, Tally};
+use super::lane::Lane;
 use super::ownership;
 use super::shard::Shard;
 use crate::journal::{Bell, Commit, Committed, FlushEntry, GatewayRecord, Lease, Leased, StoredRoom, Survey, WorkerRecord};
-use crate::limits::{REDIS_RESPONSE_TIMEOUT, RETRY_MAX};
+use crate::limits::{Bounds, REDIS_RESPONSE_TIMEOUT, RETRY_MAX};
 use crate::rules::RulesBook;
 use crate::types::{Incarnation, RoomId, ShardId, StreamId};
 
 /// What bounds and drives a worker.
 #[derive(Clone)]
 pub(crate) struct WorkerLimits {
+    /// How much is taken at once.
+    pub bounds: Bounds,
     /// Which rules a room plays by.
     pub rules: RulesBook,
     /// This host's clock, for the moments of deaths and questions.
@@ -67,14 +72,16 @@ pub(crate) enum Action {
     Run(Job),
     /// Again until it is answered; answer with [`Core::committed`].
     Commit(Arc<Commit>),
-    /// No answer needed.
-    Publish { gateway: Incarnation, push: Bytes },
+    /// Answer with [`Core::published`] when `answer` says so.
+    Publish { gateway: Incarnation, push: Bytes, answer: bool },
     /// Answer with [`Core::fenced`].
     Fence { shard: ShardId, lease: Lease, gateway: Incarnation },
     /// Answer with [`Core::forgotten`].
     Forget { shard: ShardId, lease: Lease, gateways: Vec<Incarnation> },
     /// Answer with [`Core::death_written`].
     Death { shard: ShardId, lease: Lease, gateway: Incarnation, entry: FlushEntry },
+    /// Answer with [`Core::attempted`].
+    Attempt { shard: ShardId, lease: Lease, room: RoomId, lane: u64 },
     /// Answer with [`Core::room_ended`].
     EndRoom { shard: ShardId, lease: Lease, room: RoomId, seq: u64 },
     /// Verdicts became final.
@@ -91,6 +98,12 @@ pub(super) struct Shared {
     actions: Vec<Action>,
     queue: VecDeque<Queued>,
     running: usize,
+    /// Rooms whose next event is to be resolved alone.
+    suspects: VecDeque<(ShardId, RoomId)>,
+    /// The lane whose event is. One at a time: whoever dies of it leaves a mark on the right room (rule C6).
+    trial: Option<(ShardId, RoomId, u64)>,
+    /// Lanes whose job was given up: nobody waits for it, and its permit is free again.
+    stuck: BTreeSet<u64>,
     tokens: u64,
 }
 
@@ -115,8 +128,19 @@ impl Shared {
         self.queue.push_back(Queued::Job(Box::new(job)));
     }
 
-    pub(super) fn enqueue_lane(&mut self, shard: ShardId, room: RoomId) {
-        self.queue.push_back(Queued::Lane(shard, room));
+    /// The lane has something to resolve.
+    pub(super) fn enqueue_lane(&mut self, shard: ShardId, room: &RoomId, lane: &mut Lane) {
+        lane.queued = true;
+        match lane.alone {
+            None => self.queue.push_back(Queued::Lane(shard, room.clone())),
+            Some(_) => self.suspects.push_back((shard, room.clone())),
+        }
+    }
+
+    /// Beside the permits: there is one at most.
+    pub(super) fn run_alone(&mut self, job: Job) {
+        self.running += 1;
+        self.act(Action::Run(job));
     }
 }
 
@@ -155,7 +179,17 @@ impl Core {
             wanted: Vec::new(),
             suspected: BTreeMap::new(),
             living: Vec::new(),
-            shared: Shared { limits, now_ns: 0, actions: Vec::new(), queue: VecDeque::new(), running: 0, tokens: 0 },
+            shared: Shared {
+                limits,
+                now_ns: 0,
+                actions: Vec::new(),
+                queue: VecDeque::new(),
+                running: 0,
+                suspects: VecDeque::new(),
+                trial: None,
+                stuck: BTreeSet::new(),
+                tokens: 0,
+            },
             heartbeat_at_ns: 0,
             ticked_at_ns: 0,
             excused_until_ns: 0,
@@ -172,6 +206,7 @@ impl Core {
             }
             // A lane whose result has left may go on.
             self.start_jobs();
+            self.start_trial();
             self.hand_over();
         }
         let actions = std::mem::take(&mut self.shared.actions);
@@ -180,6 +215,7 @@ impl Core {
             | Action::Load { shard, .. }
             | Action::Read { shard, .. }
             | Action::Death { shard, .. }
+            | Action::Attempt { shard, .. }
             | Action::EndRoom { shard, .. } = action
             {
                 *self.unanswered.entry(*shard).or_default() += 1;
@@ -203,7 +239,9 @@ impl Core {
         while self.shared.running < self.shared.limits.concurrency {
             let job = match self.shared.queue.pop_front() {
                 Some(Queued::Job(job)) => Some(*job),
-                Some(Queued::Lane(shard, room)) => self.shards.get_mut(&shard).and_then(|s| s.start(&room)),
+                Some(Queued::Lane(shard, room)) => {
+                    self.shards.get_mut(&shard).and_then(|s| s.start(&room, &self.shared.limits.bounds))
+                }
                 None => break,
             };
             if let Some(job) = job {
@@ -213,6 +251,18 @@ impl Core {
             }
         }
         quick
+    }
+
+    /// What the journal holds of a room is damaged: the answer to any step for this room alone.
+    pub(crate) fn damaged(&mut self, shard: ShardId, room: &RoomId, why: &str, now_ns: u64) {
+        self.answered(shard);
+        self.with(shard, now_ns, |shard, shared| shard.quarantine(room, why, shared));
+    }
+
+    /// Rooms that are left alone for now, as of about a second ago.
+    #[must_use]
+    pub(crate) fn quarantined_count(&self) -> usize {
+        self.shards.values().map(|s| s.quarantined).sum()
     }
 
     /// Shards that this worker owns.
@@ -376,7 +426,9 @@ impl Core {
 
     /// A job is done.
     pub(crate) fn done(&mut self, done: Done, now_ns: u64) {
-        self.shared.running = self.shared.running.saturating_sub(1);
+        if !self.shared.stuck.remove(&done.lane) {
+            self.shared.running = self.shared.running.saturating_sub(1);
+        }
         // A job of an earlier ownership of the shard belongs to nobody.
         if self.shards.get(&done.shard).is_some_and(|s| s.lease.epoch == done.epoch) {
             self.with(done.shard, now_ns, |shard, shared| shard.done(done, shared));
@@ -441,6 +493,13 @@ impl Core {
         match answer {
             Leased::Done(ended) => self.with(shard, now_ns, |shard, shared| shard.room_ended(room, *ended, shared)),
             Leased::Lost => self.lose(shard),
+        }
+    }
+
+    /// The answer to [`Action::Publish`]: how many listened.
+    pub(crate) fn published(&mut self, gateway: Incarnation, listeners: u64) {
+        for shard in self.shards.values_mut() {
+            shard.published(gateway, listeners);
         }
     }
 

@@ -5,6 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 
 use crate::engine::{Held, Resequencer, Room};
 use crate::journal::StoredRoom;
@@ -16,6 +17,41 @@ use crate::wire::{DecodeError, entry, verdicts};
 
 /// Reason of a verdict on an event that the rules failed on.
 pub(crate) const RULES_FAILED: &str = "rules_failed";
+
+/// How far a job has come, for whoever watches it from another thread.
+#[derive(Debug, Default)]
+pub(crate) struct Progress(Mutex<At>);
+
+/// Where a job is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum At {
+    /// No thread has it yet.
+    #[default]
+    Waiting,
+    /// So many recorded verdicts were resolved again.
+    BringingBack(u64),
+    /// The rules have this event.
+    Event(Stamp),
+}
+
+impl Progress {
+    pub(crate) fn at(&self) -> At {
+        *self.0.lock()
+    }
+
+    fn is(&self, at: At) {
+        *self.0.lock() = at;
+    }
+}
+
+/// Whose a job is.
+#[derive(Debug, Clone)]
+pub(crate) struct Ticket {
+    pub(super) shard: ShardId,
+    pub(super) epoch: u64,
+    pub(super) lane: u64,
+    pub(super) room: RoomId,
+}
 
 /// A lane's turn.
 #[derive(Debug)]
@@ -39,6 +75,8 @@ pub(crate) struct Resolving {
     /// Events that the rules failed on before: they get a void verdict.
     pub(super) poisoned: BTreeSet<Stamp>,
     pub(super) snapshot: bool,
+    /// It may not come back: never in the worker's own thread, however quick its rules.
+    pub(super) watched: bool,
 }
 
 /// A stored room.
@@ -54,6 +92,20 @@ pub(crate) struct Loading {
 impl std::fmt::Debug for Loading {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Loading").field("room", &self.id).finish_non_exhaustive()
+    }
+}
+
+impl Ticket {
+    /// Whose job it is: a lane has one at a time.
+    pub(crate) fn lane(&self) -> u64 {
+        self.lane
+    }
+}
+
+impl Done {
+    /// See [`Ticket::lane`].
+    pub(crate) fn lane(&self) -> u64 {
+        self.lane
     }
 }
 
@@ -139,12 +191,23 @@ pub(super) struct Loaded {
     pub(super) entries: Vec<(StreamId, Result<Entry, DecodeError>)>,
     /// Recorded verdicts that came out otherwise this time; logged and counted, the recorded ones stand.
     pub(super) deviations: Vec<String>,
+    pub(super) deaths: u32,
+    pub(super) attempts: u32,
 }
 
 impl Job {
     /// Whether it is a matter of microseconds an event.
     pub(crate) fn is_quick(&self) -> bool {
-        matches!(self, Self::Resolve(job) if job.room.is_quick())
+        matches!(self, Self::Resolve(job) if job.room.is_quick() && !job.watched)
+    }
+
+    /// Whose it is.
+    pub(crate) fn ticket(&self) -> Ticket {
+        let (shard, epoch, lane, room) = match self {
+            Self::Resolve(job) => (job.shard, job.epoch, job.lane, &job.id),
+            Self::Load(job) => (job.shard, job.epoch, job.lane, &job.id),
+        };
+        Ticket { shard, epoch, lane, room: room.clone() }
     }
 
     /// The events that it resolves, in their order.
@@ -152,25 +215,33 @@ impl Job {
         if let Self::Resolve(job) = self { &job.events } else { &[] }
     }
 
-    /// Does it.
+    /// Does it, and nobody watches.
+    #[cfg(test)]
     #[must_use]
     pub(crate) fn run(self) -> Done {
+        self.run_watched(&Progress::default())
+    }
+
+    /// Does it, and shows how far it has come.
+    #[must_use]
+    pub(crate) fn run_watched(self, progress: &Progress) -> Done {
         match self {
-            Self::Resolve(job) => job.run(),
-            Self::Load(job) => job.run(),
+            Self::Resolve(job) => job.run(progress),
+            Self::Load(job) => job.run(progress),
         }
     }
 }
 
 impl Resolving {
-    fn run(self) -> Done {
-        let Self { shard, epoch, lane, id, mut room, events, poisoned, snapshot } = self;
+    fn run(self, progress: &Progress) -> Done {
+        let Self { shard, epoch, lane, id, mut room, events, poisoned, snapshot, watched: _ } = self;
         let from = room.seq();
         let before: Vec<Incarnation> = gateways(&room);
         let mut watching = room.watching();
         let mut batch = VerdictBatch { era: room.era(), verdicts: Vec::with_capacity(events.len()) };
         for held in &events {
             let void = poisoned.contains(&held.stamp).then_some(RULES_FAILED);
+            progress.is(At::Event(held.stamp));
             // The room is thrown away when the rules panic, so nobody sees it half changed.
             match catch_unwind(AssertUnwindSafe(|| room.resolve(held, void))) {
                 Ok(verdict) => batch.verdicts.push(verdict),
@@ -216,9 +287,10 @@ fn push_for(gateway: Incarnation, watches: bool, batch: &VerdictBatch, whole: &B
 }
 
 impl Loading {
-    fn run(self) -> Done {
+    fn run(self, progress: &Progress) -> Done {
         let Self { shard, epoch, lane, id, stored, rules } = self;
-        let outcome = match catch_unwind(AssertUnwindSafe(|| bring_back(stored, rules))) {
+        progress.is(At::BringingBack(0));
+        let outcome = match catch_unwind(AssertUnwindSafe(|| bring_back(stored, rules, progress))) {
             Ok(Ok(loaded)) => DoneOutcome::Loaded(Box::new(loaded)),
             Ok(Err(why)) => DoneOutcome::Unloadable(why),
             Err(_) => DoneOutcome::Unloadable("the rules panicked while the room was brought back".to_owned()),
@@ -229,22 +301,26 @@ impl Loading {
 
 /// Snapshot, then the recorded verdicts after it, in their recorded order: recovery follows what was decided and
 /// audits it (rule C4).
-fn bring_back(stored: StoredRoom, rules: Box<dyn Rules>) -> Result<Loaded, String> {
+fn bring_back(stored: StoredRoom, rules: Box<dyn Rules>, progress: &Progress) -> Result<Loaded, String> {
     let entries: Vec<(StreamId, Result<Entry, DecodeError>)> =
         stored.entries.iter().map(|(at, bytes)| (*at, entry::decode(bytes))).collect();
     if stored.era == 0 {
-        return Ok(Loaded { room: None, cursor: StreamId::default(), snapshot: None, entries, deviations: Vec::new() });
+        let cursor = StreamId::default();
+        return Ok(Loaded { room: None, cursor, snapshot: None, entries, deviations: Vec::new(), deaths: 0, attempts: 0 });
     }
     let mut room = match &stored.snapshot {
         Some(snapshot) => Room::restore(&snapshot.bytes, rules).map_err(|e| e.to_string())?,
         None => Room::new(stored.era, rules),
     };
-    let (recorded, deviations) = replay(&mut room, &entries, &stored.verdicts, |_, _| {})?;
+    let (recorded, deviations) = replay(&mut room, &entries, &stored.verdicts, |_, verdict| {
+        progress.is(At::BringingBack(verdict.seq));
+    })?;
     if room.seq() != stored.seq {
         return Err(format!("{recorded} verdicts lead to seq {}, the journal says {}", room.seq(), stored.seq));
     }
     let snapshot = stored.snapshot.map(|s| (s.seq, s.cursor, s.bytes.len()));
-    Ok(Loaded { room: Some(Box::new(room)), cursor: stored.cursor, snapshot, entries, deviations })
+    let (cursor, deaths, attempts) = (stored.cursor, stored.deaths, stored.attempts);
+    Ok(Loaded { room: Some(Box::new(room)), cursor, snapshot, entries, deviations, deaths, attempts })
 }
 
 /// Resolves recorded events again, in the recorded order; tells how many, and which came out otherwise. `seen` is shown
@@ -260,7 +336,7 @@ pub(crate) fn replay(
 ) -> Result<(usize, Vec<String>), String> {
     // Read as the worker read them: the same entries count as duplicates.
     let marks: Vec<_> = room.marks().collect();
-    let mut hold = Resequencer::resume(std::iter::empty(), marks.into_iter());
+    let mut hold = Resequencer::resume(std::iter::empty(), marks.into_iter(), &[]);
     for (at, entry) in entries {
         match entry {
             Ok(entry) => hold.read(*at, entry, Moment::default(), 0),
@@ -325,12 +401,12 @@ fn forced(recorded: &Verdict) -> Option<&str> {
 pub(crate) fn death_entry(hold: &Resequencer, gateway: Incarnation, now: Moment) -> Option<Entry> {
     use crate::types::{Event, EventKind};
     let (last_ordinal, last) = hold.last_read(gateway)?;
-    let arrival = Arrival { ns: last.ns + 1, raw_ns: Some(now.ns), ..Arrival::default() };
+    let arrival = Arrival { ns: last.ns.saturating_add(1), raw_ns: Some(now.ns), ..Arrival::default() };
     let mut ordinal = last_ordinal;
     let mut events = Vec::new();
     for session in hold.sessions_of(gateway) {
         for kind in [EventKind::Error { reason: "its gateway died".to_owned() }, EventKind::Close] {
-            ordinal += 1;
+            ordinal = ordinal.checked_add(1)?;
             events.push(Event { session, ordinal, arrival, kind });
         }
     }

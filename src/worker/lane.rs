@@ -6,7 +6,6 @@ use bytes::Bytes;
 
 use super::job::Resolved;
 use crate::engine::{Resequencer, Room};
-use crate::limits::SNAPSHOT_EVENTS;
 use crate::types::{Incarnation, Moment, Stamp, StreamId};
 use crate::wire::entry;
 
@@ -53,6 +52,13 @@ pub(super) struct Lane {
     pub(super) committing: bool,
     /// In the queue for a permit.
     pub(super) queued: bool,
+    /// The last owner was lost with this unresolved: until the cursor is here, no event is resolved in the worker's own thread.
+    pub(super) watched: Option<StreamId>,
+    /// Something in here may have killed its worker, or has kept its rules for too long: until the cursor is here, events
+    /// are resolved one at a time, no other suspect beside them, and each attempt is counted in the journal first.
+    pub(super) alone: Option<StreamId>,
+    /// Such an attempt is being counted.
+    pub(super) attempting: bool,
     /// Events that the rules failed on: their verdicts are void.
     pub(super) poisoned: BTreeSet<Stamp>,
     /// In the queue for the next commit.
@@ -84,6 +90,9 @@ impl Lane {
             result_cursor: StreamId::default(),
             committing: false,
             queued: false,
+            watched: None,
+            alone: None,
+            attempting: false,
             poisoned: BTreeSet::new(),
             to_commit: false,
             deaths: BTreeMap::new(),
@@ -121,13 +130,19 @@ impl Lane {
 
     /// Whether a job may start on what is held.
     pub(super) fn can_resolve(&self) -> bool {
-        self.phase == Phase::Idle && !self.reading && self.result.is_none() && !self.queued
+        self.phase == Phase::Idle && !self.reading && self.result.is_none() && !self.queued && !self.attempting
+    }
+
+    /// A lane of the same room in place of this one: what is not in the journal, or is about it, is kept.
+    pub(super) fn replace(&mut self, token: u64) {
+        let (alone, poisoned, buffer) = (self.alone, std::mem::take(&mut self.poisoned), std::mem::take(&mut self.buffer));
+        *self = Self { alone, poisoned, buffer, ..Self::new(token) };
     }
 
     /// Whether the next commit should carry a snapshot: enough happened, and no less than the snapshot weighs.
-    pub(super) fn snapshot_due(&self, seq: u64) -> bool {
+    pub(super) fn snapshot_due(&self, seq: u64, events_min: u64) -> bool {
         let events = seq.saturating_sub(self.snapshot_seq);
-        events >= SNAPSHOT_EVENTS && events * EVENT_BYTES >= self.snapshot_bytes
+        events >= events_min && events * EVENT_BYTES >= self.snapshot_bytes
     }
 
     pub(super) fn remember_snapshot(&mut self, seq: u64, cursor: StreamId, bytes: usize) {
@@ -156,5 +171,6 @@ impl Lane {
             && !self.committing
             && !self.reading
             && !self.queued
+            && !self.attempting
     }
 }

@@ -2,6 +2,7 @@
 //! resolve with bounded concurrency and commit. Commit is the only way out of a worker.
 
 pub(crate) mod core;
+mod elsewhere;
 pub(crate) mod job;
 mod lane;
 mod ownership;
@@ -9,4 +10,4 @@ mod run;
 mod shard;
 
 pub(crate) use job::replay;
-pub use run::{WorkerOptions, run};
+pub use run::{WorkerError, WorkerOptions, run};

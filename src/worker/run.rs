@@ -12,14 +12,15 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::core::{Action, Core, WorkerLimits};
-use super::job::{Done, Job, Tally};
+use super::elsewhere::Elsewhere;
+use super::job::{Done, Job, Progress, Tally};
 use crate::clock;
 use crate::engine::Held;
 use crate::journal::{
     self, Bell, Commit, Committed, GatewayRecord, Journal, JournalError, Lease, Leased, Signal, Signals, StoredRoom, Survey,
     WorkerRecord,
 };
-use crate::limits::{DRAIN_TIMEOUT, HEADS_INTERVAL, PROBE_INTERVAL, RETRY_MAX, RETRY_MIN};
+use crate::limits::{Bounds, DRAIN_TIMEOUT, HEADS_INTERVAL, PROBE_INTERVAL, RETRY_MAX, RETRY_MIN, STUCK_JOBS_MAX};
 use crate::metrics as names;
 use crate::rules::RulesBook;
 use crate::types::{Incarnation, RoomId, ShardId, StreamId};
@@ -36,6 +37,10 @@ pub struct WorkerOptions {
     pub concurrency: usize,
     /// How long a gateway may owe a watermark before it is fenced.
     pub gateway_timeout: Duration,
+    /// How long rules may take over one event before the room goes on without waiting for them: the event is tried again,
+    /// and in the end void. Quick rules ([`crate::rules::Rules::is_quick`]) are not watched: while they run, the worker does nothing
+    /// else, and is replaced when its lease has run out.
+    pub rules_timeout: Duration,
     /// How long a worker's heartbeat is good for: how soon its shards are taken over after it died.
     pub lease: Duration,
     /// How long a room may be empty before it ends.
@@ -50,6 +55,7 @@ impl Default for WorkerOptions {
         Self {
             concurrency: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
             gateway_timeout: limits::GATEWAY_TIMEOUT,
+            rules_timeout: limits::RULES_TIMEOUT,
             lease: limits::LEASE_TIMEOUT,
             room_linger: limits::ROOM_LINGER,
             retention: limits::RETENTION,
@@ -73,6 +79,10 @@ enum Input {
     Forgotten(ShardId, Lease, Vec<Incarnation>, Leased<()>),
     Death(ShardId, Leased<()>),
     RoomEnded(ShardId, RoomId, Leased<bool>),
+    Published(Incarnation, u64),
+    Attempted(ShardId, RoomId, u64, Leased<u32>),
+    /// What the journal holds of a room is damaged.
+    Damaged(ShardId, RoomId, String),
     /// Another worker let a shard go, or such news may have been missed.
     ShardIsFree,
     Trouble(&'static str, JournalError),
@@ -82,19 +92,20 @@ enum Input {
 /// `health` (None while it works).
 ///
 /// # Errors
-/// When the journal does not work at the start; later it is waited for.
+/// When the journal does not work at the start (later it is waited for), or when the rules never came back too often.
 pub async fn run(
     journal: Arc<dyn Journal>,
     rules: RulesBook,
     options: WorkerOptions,
     stop: CancellationToken,
     health: tokio::sync::watch::Sender<Option<String>>,
-) -> Result<(), JournalError> {
+) -> Result<(), WorkerError> {
     let timeline = journal::enter(&*journal, &clock::timeline_name()).await?;
     let me = Incarnation::random();
     let ns = |d: Duration| u64::try_from(d.as_nanos()).unwrap_or(u64::MAX);
     let ms = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
     let limits = WorkerLimits {
+        bounds: Bounds::default(),
         rules,
         timeline,
         concurrency: options.concurrency.max(1),
@@ -119,14 +130,26 @@ pub async fn run(
         inputs,
         following: HashMap::new(),
         quick: Vec::new(),
+        elsewhere: Elsewhere::new(options.rules_timeout),
         releases: TaskTracker::new(),
         stages: Stages::new(),
         health,
     };
-    worker.run(receiver, stop).await;
+    let given_up = worker.run(receiver, stop).await;
     news.abort();
     entered.abort();
-    Ok(())
+    if given_up { Err(WorkerError::Rules(STUCK_JOBS_MAX)) } else { Ok(()) }
+}
+
+/// Why a worker ended otherwise than asked.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkerError {
+    /// Its journal.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// The rules keep so many threads.
+    #[error("{0} jobs of the rules never came to an end: start the worker again, and mend the rules that its log names")]
+    Rules(usize),
 }
 
 struct Worker {
@@ -138,6 +161,8 @@ struct Worker {
     following: HashMap<ShardId, AbortHandle>,
     /// Quick jobs that are to run in this turn.
     quick: Vec<Job>,
+    /// Jobs that run elsewhere.
+    elsewhere: Elsewhere,
     /// Shards that are being let go.
     releases: TaskTracker,
     stages: Stages,
@@ -172,19 +197,21 @@ impl Stages {
         }
     }
 
-    fn run(&self, job: Job) -> Done {
+    fn run(&self, job: Job, progress: &Progress) -> Done {
         if job.events().is_empty() {
-            return job.run();
+            return job.run_watched(progress);
         }
         let began = Instant::now();
-        let done = job.run();
+        let done = job.run_watched(progress);
         self.resolve.record(began.elapsed());
         done
     }
 }
 
 impl Worker {
-    async fn run(mut self, mut receiver: mpsc::Receiver<Input>, stop: CancellationToken) {
+    /// Until it is asked to stop, or, then it says so, the rules keep too many threads.
+    async fn run(mut self, mut receiver: mpsc::Receiver<Input>, stop: CancellationToken) -> bool {
+        let stop = stop.child_token();
         let mut tick = tokio::time::interval(PROBE_INTERVAL);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         let mut stopping = false;
@@ -200,7 +227,16 @@ impl Worker {
                         self.apply(input);
                     }
                 }
-                _ = tick.tick() => self.core.tick(clock::monotonic_ns()),
+                _ = tick.tick() => {
+                    for ticket in self.elsewhere.overdue() {
+                        metrics::counter!(names::RULES_OVERRUNS_TOTAL).increment(1);
+                        self.core.overrun(&ticket, clock::monotonic_ns());
+                    }
+                    self.core.tick(clock::monotonic_ns());
+                    if self.core.has_given_up() {
+                        stop.cancel();
+                    }
+                }
                 () = stop.cancelled(), if !stopping => {
                     stopping = true;
                     deadline.as_mut().reset(tokio::time::Instant::now() + DRAIN_TIMEOUT / 2);
@@ -219,6 +255,7 @@ impl Worker {
         if let Ok(Err(error)) = tokio::time::timeout(RETRY_MAX, goodbye).await {
             tracing::warn!(%error, "no goodbye to the other workers");
         }
+        self.core.has_given_up()
     }
 
     fn apply(&mut self, input: Input) {
@@ -240,7 +277,10 @@ impl Worker {
             Input::Surveyed(shard, survey) => self.core.surveyed(shard, survey, now),
             Input::Stored(shard, room, stored) => self.core.stored(shard, room, stored, now),
             Input::Read(shard, room, entries) => self.core.read(shard, &room, &entries, now),
-            Input::Done(done) => self.core.done(done, now),
+            Input::Done(done) => {
+                self.elsewhere.done(&done);
+                self.core.done(done, now);
+            }
             Input::Committed(commit, answer) => self.core.committed(commit.shard, commit.lease, commit.number, &answer, now),
             Input::Fenced(shard, lease, answer) => {
                 metrics::counter!(names::GATEWAY_DEATHS_TOTAL).increment(1);
@@ -249,6 +289,9 @@ impl Worker {
             Input::Forgotten(shard, lease, gateways, answer) => self.core.forgotten(shard, lease, &gateways, &answer),
             Input::Death(shard, answer) => self.core.death_written(shard, &answer),
             Input::RoomEnded(shard, room, answer) => self.core.room_ended(shard, &room, &answer, now),
+            Input::Published(gateway, listeners) => self.core.published(gateway, listeners),
+            Input::Attempted(shard, room, lane, answer) => self.core.attempted(shard, &room, lane, &answer, now),
+            Input::Damaged(shard, room, why) => self.core.damaged(shard, &room, &why, now),
             Input::ShardIsFree => self.core.shard_is_free(now),
             Input::Trouble(what, error) => self.trouble(what, &error),
         }
@@ -274,11 +317,12 @@ impl Worker {
                 break;
             }
             for job in quick {
-                self.core.done(self.stages.run(job), clock::monotonic_ns());
+                self.core.done(self.stages.run(job, &Progress::default()), clock::monotonic_ns());
             }
         }
         metrics::gauge!(names::SHARDS_OWNED).set(self.core.owned().count() as f64);
         metrics::gauge!(names::ROOMS_IN_MEMORY).set(self.core.room_count() as f64);
+        metrics::gauge!(names::ROOMS_QUARANTINED).set(self.core.quarantined_count() as f64);
     }
 
     fn act(&mut self, action: Action) {
@@ -326,11 +370,11 @@ impl Worker {
                 let journal = journal.clone();
                 async move { journal.survey(shard, rooms).await.map(|survey| Input::Surveyed(shard, survey)) }
             }),
-            Action::Load { shard, room } => self.insist("load room", move || {
+            Action::Load { shard, room } => self.insist_on_room("load room", shard, room.clone(), move || {
                 let (journal, room) = (journal.clone(), room.clone());
                 async move { journal.load(&room).await.map(|stored| Input::Stored(shard, room, stored)) }
             }),
-            Action::Read { shard, room, after } => self.insist("read room", move || {
+            Action::Read { shard, room, after } => self.insist_on_room("read room", shard, room.clone(), move || {
                 let (journal, room) = (journal.clone(), room.clone());
                 async move { journal.read(&room, after).await.map(|entries| Input::Read(shard, room, entries)) }
             }),
@@ -340,9 +384,9 @@ impl Worker {
                     self.quick.push(job);
                     return;
                 }
-                let (inputs, stages) = (self.inputs.clone(), self.stages.clone());
+                let (inputs, stages, progress) = (self.inputs.clone(), self.stages.clone(), self.elsewhere.start(&job));
                 tokio::task::spawn_blocking(move || {
-                    let _ = inputs.blocking_send(Input::Done(stages.run(job)));
+                    let _ = inputs.blocking_send(Input::Done(stages.run(job, &progress)));
                 });
             }
             Action::Commit(commit) => self.insist("commit", move || {
@@ -356,12 +400,15 @@ impl Worker {
                     Ok(Input::Committed(commit, answer))
                 }
             }),
-            Action::Publish { gateway, push } => {
+            Action::Publish { gateway, push, answer } => {
                 let inputs = self.inputs.clone();
                 tokio::spawn(async move {
-                    if let Err(error) = journal.publish(gateway, push).await {
-                        let _ = inputs.send(Input::Trouble("publish", error)).await;
-                    }
+                    let input = match journal.publish(gateway, push).await {
+                        Ok(listeners) if answer => Input::Published(gateway, listeners),
+                        Ok(_) => return,
+                        Err(error) => Input::Trouble("publish", error),
+                    };
+                    let _ = inputs.send(input).await;
                 });
             }
             // Not insisted on: a journal that refuses the fence refuses the gateway's flushes too, so its silence starts anew.
@@ -371,11 +418,18 @@ impl Worker {
             Action::Forget { shard, lease, gateways } => self.once("forget gateways", async move {
                 journal.forget(shard, lease, &gateways).await.map(|answer| Input::Forgotten(shard, lease, gateways, answer))
             }),
-            Action::Death { shard, lease, gateway, entry } => self.insist("write death", move || {
+            Action::Death { shard, lease, gateway, entry } => self.insist_on_room("write death", shard, entry.room.clone(), move || {
                 let (journal, entry) = (journal.clone(), entry.clone());
                 async move { journal.death(shard, lease, gateway, &entry).await.map(|answer| Input::Death(shard, answer)) }
             }),
-            Action::EndRoom { shard, lease, room, seq } => self.insist("end room", move || {
+            Action::Attempt { shard, lease, room, lane } => self.insist_on_room("count attempt", shard, room.clone(), move || {
+                let (journal, room) = (journal.clone(), room.clone());
+                async move {
+                    let answer = journal.attempt(shard, lease, &room, lane).await?;
+                    Ok(Input::Attempted(shard, room, lane, answer))
+                }
+            }),
+            Action::EndRoom { shard, lease, room, seq } => self.insist_on_room("end room", shard, room.clone(), move || {
                 let (journal, room) = (journal.clone(), room.clone());
                 async move { journal.end_room(shard, lease, &room, seq).await.map(|answer| Input::RoomEnded(shard, room, answer)) }
             }),
@@ -389,6 +443,22 @@ impl Worker {
         tokio::spawn(async move {
             let input = step.await.unwrap_or_else(|error| Input::Trouble(what, error));
             let _ = inputs.send(input).await;
+        });
+    }
+
+    /// [`Worker::insist`], for a step that only this room may fail: then it is known to be damaged.
+    fn insist_on_room<F>(&self, what: &'static str, shard: ShardId, room: RoomId, step: impl Fn() -> F + Send + 'static)
+    where
+        F: Future<Output = Result<Input, JournalError>> + Send,
+    {
+        self.insist(what, move || {
+            let (step, room) = (step(), room.clone());
+            async move {
+                match step.await {
+                    Err(JournalError::Damaged(why)) => Ok(Input::Damaged(shard, room, JournalError::Damaged(why).to_string())),
+                    other => other,
+                }
+            }
         });
     }
 

@@ -9,6 +9,7 @@
 mod commits;
 mod gateways;
 mod rooms;
+mod suspects;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -17,9 +18,10 @@ use self::gateways::Gateway;
 use super::core::{Action, Shared};
 use super::job::{Done, DoneOutcome, Job, Loaded, Loading, RULES_FAILED, Resolving, Tally, death_entry};
 use super::lane::{Lane, Phase};
+use crate::engine::Held;
 use crate::journal::{Bell, Commit, Committed, FlushEntry, GatewayRecord, Lease, RoomCommit, StoredRoom, Survey};
-use crate::limits::{COMMIT_VERDICTS_MAX, RESOLVE_EVENTS_MAX, SHARD_BELLS_MAX};
-use crate::types::{Incarnation, Moment, RoomId, ShardId, StreamId};
+use crate::limits::Bounds;
+use crate::types::{EventKind, Incarnation, Moment, RoomId, ShardId, StreamId};
 use crate::wire::{entry, push};
 
 /// How often rooms and gateways are looked through for what no event shows, in nanoseconds.
@@ -30,7 +32,11 @@ const HEADS_PER_PUSH: usize = 500;
 #[derive(Debug, PartialEq, Eq)]
 enum State {
     Following,
-    Surveying { buffer: Vec<Bell> },
+    /// `missed`: more came in than the buffer holds.
+    Surveying {
+        buffer: Vec<Bell>,
+        missed: bool,
+    },
     Live,
 }
 
@@ -53,6 +59,7 @@ pub(super) struct Shard {
     /// Stored rooms that are not in memory yet.
     pub(super) adopt: VecDeque<RoomId>,
     pub(super) releasing: bool,
+    pub(super) quarantined: usize,
     checked_at_ns: u64,
     forgot_at_ns: u64,
     announce: bool,
@@ -74,6 +81,7 @@ impl Shard {
             tally: Tally::default(),
             adopt: VecDeque::new(),
             releasing: false,
+            quarantined: 0,
             checked_at_ns: 0,
             forgot_at_ns: 0,
             announce: true,
@@ -82,18 +90,20 @@ impl Shard {
 
     /// The bells are subscribed (again): whatever was missed is in the journal.
     pub(super) fn subscribed(&mut self, shared: &mut Shared) {
-        self.state = State::Surveying { buffer: Vec::new() };
+        self.state = State::Surveying { buffer: Vec::new(), missed: false };
         shared.act(Action::Survey { shard: self.id, rooms: self.announce });
     }
 
     pub(super) fn bell(&mut self, bell: Bell, shared: &mut Shared) {
         match &mut self.state {
             State::Following => {}
-            State::Surveying { buffer } if buffer.len() < SHARD_BELLS_MAX => buffer.push(bell),
-            // Too much came in meanwhile: what was missed is in the journal, and the gap will show.
-            State::Surveying { buffer } => buffer.clear(),
+            State::Surveying { buffer, .. } if buffer.len() < shared.limits.bounds.shard_bells_max => buffer.push(bell),
+            State::Surveying { buffer, missed } => {
+                buffer.clear();
+                *missed = true;
+            }
             State::Live => {
-                if bell.append == self.append + 1 {
+                if bell.append == self.append.saturating_add(1) {
                     self.apply(bell, shared);
                 } else if bell.append > self.append {
                     self.subscribed(shared);
@@ -104,11 +114,11 @@ impl Shard {
     }
 
     pub(super) fn surveyed(&mut self, survey: Survey, shared: &mut Shared) {
-        let buffer = match &mut self.state {
+        let (buffer, missed) = match &mut self.state {
             State::Following => return,
-            State::Surveying { buffer } => std::mem::take(buffer),
+            State::Surveying { buffer, missed } => (std::mem::take(buffer), *missed),
             // The answer to an earlier survey came first, and saw less.
-            State::Live if survey.append > self.append => Vec::new(),
+            State::Live if survey.append > self.append => (Vec::new(), false),
             State::Live => return,
         };
         self.state = State::Live;
@@ -138,12 +148,16 @@ impl Shard {
             for rooms in heads.chunks(HEADS_PER_PUSH) {
                 let push = push::encode(&push::Push::Heads { shard: self.id, rooms: rooms.to_vec() });
                 for gateway in &gateways {
-                    shared.act(Action::Publish { gateway: *gateway, push: push.clone() });
+                    shared.act(Action::Publish { gateway: *gateway, push: push.clone(), answer: false });
                 }
             }
         }
         for bell in buffer {
             self.bell(bell, shared);
+        }
+        if missed && self.state == State::Live {
+            // What was missed is in the journal; the next bell, whose gap would show it, may never come.
+            self.subscribed(shared);
         }
         self.advance_waiting(shared);
     }
@@ -154,6 +168,7 @@ impl Shard {
         if bell.watermark > gateway.watermark {
             gateway.watermark = bell.watermark;
             gateway.silent_ns = 0;
+            gateway.deaf = false;
         }
         gateway.heard_at_ns = shared.now_ns;
         for (room, at, bytes) in bell.entries {
@@ -199,8 +214,7 @@ impl Shard {
         let gateways = &self.gateways;
         let watermark_of = |g: Incarnation| gateways.get(&g).map_or(Moment::default(), |g| g.watermark);
         if lane.can_resolve() && !self.releasing && lane.hold.releasable(watermark_of) {
-            lane.queued = true;
-            shared.enqueue_lane(self.id, room.clone());
+            shared.enqueue_lane(self.id, room, lane);
         }
         let waits = lane.hold.waits_for(watermark_of);
         if lane.hold.is_empty() {
@@ -216,20 +230,37 @@ impl Shard {
     }
 
     /// A permit is there: the lane's next batch, unless nothing is proven any more.
-    pub(super) fn start(&mut self, room: &RoomId) -> Option<Job> {
+    pub(super) fn start(&mut self, room: &RoomId, bounds: &Bounds) -> Option<Job> {
+        self.lanes.get_mut(room)?.queued = false;
+        self.take(room, false, bounds)
+    }
+
+    /// The lane's next batch, or its next event `alone`.
+    fn take(&mut self, room: &RoomId, alone: bool, bounds: &Bounds) -> Option<Job> {
         let lane = self.lanes.get_mut(room)?;
-        lane.queued = false;
         if !lane.can_resolve() || self.releasing {
             return None;
         }
         let gateways = &self.gateways;
-        let events = lane.hold.release(RESOLVE_EVENTS_MAX, |g| gateways.get(&g).map_or(Moment::default(), |g| g.watermark));
+        let most = if alone { 1 } else { bounds.resolve_events_max };
+        let mut events = lane.hold.release(most, |g| gateways.get(&g).map_or(Moment::default(), |g| g.watermark));
+        if alone {
+            // What came in with it may wait; a death, which is released whole, is resolved whole.
+            let acts = |held: &Held| matches!(held.kind, None | Some(EventKind::Data(_) | EventKind::Open { .. }));
+            let first = events.iter().position(acts).unwrap_or(events.len()).max(1).min(events.len());
+            lane.hold.take_back(events.drain(first..));
+        }
         if events.is_empty() {
             return None;
         }
-        let room_state = lane.room.take()?;
+        let mut room_state = lane.room.take()?;
         lane.phase = Phase::Busy;
-        let snapshot = lane.snapshot_due(room_state.seq() + events.len() as u64);
+        // A suspect is asked for no more than its decision.
+        let snapshot = !alone && lane.snapshot_due(room_state.seq() + events.len() as u64, bounds.snapshot_events);
+        if snapshot {
+            // Deaths that are read from here on lie behind this snapshot's cursor.
+            room_state.note_unproven(lane.hold.unproven());
+        }
         let poisoned = lane.poisoned.clone();
         Some(Job::Resolve(Resolving {
             shard: self.id,
@@ -240,6 +271,7 @@ impl Shard {
             events,
             poisoned,
             snapshot,
+            watched: alone || lane.watched.is_some(),
         }))
     }
 
@@ -268,3 +300,11 @@ impl Shard {
 #[cfg(test)]
 #[path = "shard_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "suspect_tests.rs"]
+mod suspect_tests;
+
+#[cfg(test)]
+#[path = "hostile_tests.rs"]
+mod hostile_tests;

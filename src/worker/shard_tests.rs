@@ -1,18 +1,20 @@
 use bytes::Bytes;
 
-use super::super::core::{Action, Core, WorkerLimits};
+pub(super) use super::super::core::{Action, Core, WorkerLimits};
 use super::*;
-use crate::journal::{Leased, RoomHead};
+pub(super) use crate::journal::Leased;
+use crate::journal::RoomHead;
 use crate::limits::{REDIS_RESPONSE_TIMEOUT, RETRY_MAX};
 use crate::rules::{RulesBook, claim::Claim};
 use crate::types::{Arrival, Audience, Entry, Event, EventKind, PlayerId, Role};
 
-const SHARD: ShardId = ShardId(0);
-const A: Incarnation = Incarnation(1);
-const B: Incarnation = Incarnation(2);
+pub(super) const SHARD: ShardId = ShardId(0);
+pub(super) const A: Incarnation = Incarnation(1);
+pub(super) const B: Incarnation = Incarnation(2);
 
-fn worker() -> Core {
+pub(super) fn worker() -> Core {
     let limits = WorkerLimits {
+        bounds: Bounds::default(),
         rules: RulesBook::new().room("*", || Claim::new(Audience::Room)),
         timeline: 1,
         concurrency: 4,
@@ -30,13 +32,19 @@ fn worker() -> Core {
 }
 
 /// A session's Open at `ns`, as it lies in the stream.
-fn open(gateway: Incarnation, ns: u64) -> Bytes {
+pub(super) fn open(gateway: Incarnation, ns: u64) -> Bytes {
     let kind = EventKind::Open { player: PlayerId::new("ann").expect("name"), role: Role::Player };
     let event = Event { session: 1, ordinal: 1, arrival: Arrival::at(ns, 0), kind };
     entry::encode(&Entry { incarnation: gateway, timeline: 1, death: false, events: vec![event] })
 }
 
-fn survey(append: u64, room: &RoomId, watermark_ns: u64) -> Survey {
+/// An action of that session, at `ns`; what it says cannot be read.
+pub(super) fn again(gateway: Incarnation, ns: u64) -> Bytes {
+    let event = Event { session: 1, ordinal: 2, arrival: Arrival::at(ns, 0), kind: EventKind::Data(Bytes::new()) };
+    entry::encode(&Entry { incarnation: gateway, timeline: 1, death: false, events: vec![event] })
+}
+
+pub(super) fn survey(append: u64, room: &RoomId, watermark_ns: u64) -> Survey {
     let record = |incarnation| GatewayRecord {
         incarnation,
         number: append,
@@ -48,7 +56,7 @@ fn survey(append: u64, room: &RoomId, watermark_ns: u64) -> Survey {
 }
 
 /// Does the jobs; gives the other actions.
-fn perform(core: &mut Core) -> Vec<Action> {
+pub(super) fn perform(core: &mut Core) -> Vec<Action> {
     let mut others = Vec::new();
     loop {
         let actions = core.take_actions();
@@ -64,12 +72,12 @@ fn perform(core: &mut Core) -> Vec<Action> {
     }
 }
 
-fn at(ms: u64) -> StreamId {
+pub(super) fn at(ms: u64) -> StreamId {
     StreamId { ms, seq: 0 }
 }
 
 /// The order of the events that the commit among these actions carries, by gateway.
-fn committed(actions: &[Action]) -> Option<Vec<Incarnation>> {
+pub(super) fn committed(actions: &[Action]) -> Option<Vec<Incarnation>> {
     let commit = actions.iter().find_map(|action| if let Action::Commit(commit) = action { Some(commit) } else { None })?;
     let batch = crate::wire::verdicts::decode(&commit.rooms[0].verdicts).expect("batch");
     Some(batch.verdicts.iter().map(|v| v.stamp.incarnation).collect())

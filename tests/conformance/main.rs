@@ -55,6 +55,8 @@ conformance! {
     workers::a_death_needs_the_lease_and_a_fence,
     workers::heartbeats_run_out,
     workers::a_survey_tells_everything_at_once,
+    workers::an_owner_that_was_lost_is_counted_where_something_was_unresolved,
+    workers::attempts_are_counted_by_name_until_the_seq_rises,
     workers::steps_for_shards_and_rooms_of_others_are_refused,
     rooms::a_commit_is_final_once,
     rooms::a_commit_by_a_successor_continues_the_count,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use lasthit::journal::redis::{RedisJournal, RedisOptions};
-use lasthit::journal::{Appended, Journal, JournalError};
+use lasthit::journal::{Appended, Committed, Journal, JournalError};
 use lasthit::limits::SHARDS_DEFAULT;
 use lasthit::testing::RedisServer;
 use lasthit::types::{Incarnation, StreamId};
@@ -262,4 +262,45 @@ async fn a_password_that_changes_back_is_noticed() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     panic!("still refused");
+}
+
+/// A room with a key of a type that nobody here writes is refused by name, before anything is written; the others go on.
+#[tokio::test]
+async fn a_damaged_room_is_refused_by_name() {
+    for key in ["room", "state", "out", "snapshot"] {
+        let (server, journal) = fixture::redis().await;
+        let mut gateway = Gateway::register(&journal).await;
+        let (good, bad) = (room(0), room(1));
+        let ids = [gateway.write(&journal, good.clone(), "a").await, gateway.write(&journal, bad.clone(), "b").await];
+        let lease = claim(&journal).await;
+        let broken = format!("lasthit:{{s{}}}:{key}:{bad}", SHARD.0);
+        tell(&server, &["DEL", &broken]);
+        tell(&server, &["RPUSH", &broken, "not ours"]);
+
+        let heads = journal.heads(SHARD, &[good.clone(), bad.clone()]).await.expect("heads");
+        assert_eq!((heads[0].era, heads[1].era), (1, if key == "state" { 0 } else { 2 }));
+        assert!(journal.survey(SHARD, true).await.expect("survey").rooms.iter().any(|head| head.room == good));
+        if key != "snapshot" {
+            let damaged = journal.load(&bad).await;
+            assert!(matches!(&damaged, Err(JournalError::Damaged(why)) if why.contains("type")), "{key}: {damaged:?}");
+        }
+        let whole = commit(lease, 1, vec![part(good.clone(), 1, 0, 1, ids[0]), part(bad.clone(), 2, 0, 1, ids[1])]);
+        if key == "state" || key == "out" || key == "room" {
+            assert_eq!(journal.commit(&whole).await.expect("commit"), Committed::Refused(vec![bad.clone()]), "{key}");
+            assert_eq!(journal.load(&good).await.expect("load").seq, 0, "{key}: nothing was written");
+            let rest = commit(lease, 1, vec![whole.rooms[0].clone()]);
+            assert_eq!(journal.commit(&rest).await.expect("commit"), Committed::Done);
+        }
+        if key == "state" || key == "room" {
+            let now = at(9);
+            let flush = gateway.flush(now, vec![entry(good.clone(), now, "c"), entry(bad.clone(), now, "d")]);
+            assert_eq!(journal.append(&flush).await.expect("append"), Appended::Refused(vec![bad.clone()]), "{key}");
+            let before = journal.survey(SHARD, false).await.expect("survey").append;
+            assert_eq!(journal.read(&good, ids[0]).await.expect("read"), [], "{key}: nothing was written");
+            gateway.append(&journal, now, vec![entry(good.clone(), now, "c")]).await;
+            assert_eq!(journal.survey(SHARD, false).await.expect("survey").append, before + 1);
+        }
+        // Whoever takes over is not stopped by it either.
+        claim(&journal).await;
+    }
 }

@@ -106,6 +106,8 @@ pub(crate) async fn a_room_is_loaded_from_its_snapshot_on(journal: &impl Journal
         snapshot: None,
         verdicts: vec![bytes("verdicts to 1")],
         entries: all.clone(),
+        deaths: 0,
+        attempts: 0,
     };
     assert_eq!(journal.load(&room(0)).await.expect("load"), expected);
 

@@ -176,3 +176,44 @@ pub(crate) async fn steps_for_shards_and_rooms_of_others_are_refused(journal: &i
         assert!(matches!(error, Err(JournalError::Refused(_))), "{n}: {error:?}");
     }
 }
+
+pub(crate) async fn an_owner_that_was_lost_is_counted_where_something_was_unresolved(journal: &impl Journal) {
+    let mut gateway = Gateway::register(journal).await;
+    let (busy, done) = (gateway.write(journal, room(0), "a").await, gateway.write(journal, room(1), "b").await);
+    let deaths = async |n| journal.load(&room(n)).await.expect("load").deaths;
+    let first = claim(journal).await;
+    assert_eq!(deaths(0).await, 0, "nobody had it");
+    journal.commit(&commit(first, 1, vec![part(room(1), 1 + 1, 0, 1, done)])).await.expect("commit");
+    let second = claim(journal).await;
+    assert_eq!((deaths(0).await, deaths(1).await), (1, 0), "an owner was lost while room 0 had something unresolved");
+    let third = claim(journal).await;
+    assert_eq!((deaths(0).await, deaths(1).await), (2, 0));
+    assert_eq!(journal.claim(SHARD, Some(second), second.owner).await.expect("claim"), Leased::Lost);
+    assert_eq!(deaths(0).await, 2, "a claim that comes too late counts nothing");
+    journal.release(SHARD, third).await.expect("release");
+    let fourth = claim(journal).await;
+    assert_eq!(deaths(0).await, 2, "one that let go is not lost");
+    gateway.write(journal, room(0), "c").await;
+    journal.commit(&commit(fourth, 2, vec![part(room(0), 1, 0, 1, busy)])).await.expect("commit");
+    assert_eq!(deaths(0).await, 0, "a verdict: whoever died, died of something else");
+    claim(journal).await;
+    assert_eq!(deaths(0).await, 1);
+}
+
+pub(crate) async fn attempts_are_counted_by_name_until_the_seq_rises(journal: &impl Journal) {
+    let mut gateway = Gateway::register(journal).await;
+    let id = gateway.write(journal, room(0), "a").await;
+    let lease = claim(journal).await;
+    let attempt = async |lease, name| journal.attempt(SHARD, lease, &room(0), name).await.expect("attempt");
+    assert_eq!(attempt(lease, 7).await, Leased::Done(1));
+    assert_eq!(attempt(lease, 7).await, Leased::Done(1), "the same one, asked again");
+    assert_eq!(attempt(lease, 8).await, Leased::Done(2));
+    assert_eq!(journal.load(&room(0)).await.expect("load").attempts, 2);
+    let next = claim(journal).await;
+    assert_eq!(attempt(lease, 9).await, Leased::Lost);
+    assert_eq!(attempt(next, 8).await, Leased::Done(3), "another owner's is another");
+    assert_eq!(journal.attempt(SHARD, next, &room(5), 1).await.expect("attempt"), Leased::Done(0), "no such room");
+    journal.commit(&commit(next, 1, vec![part(room(0), 1, 0, 1, id)])).await.expect("commit");
+    assert_eq!(journal.load(&room(0)).await.expect("load").attempts, 0);
+    assert_eq!(attempt(next, 8).await, Leased::Done(1), "of the next event");
+}

@@ -4,6 +4,7 @@
 
 mod clients;
 mod events;
+mod gateways;
 mod input;
 mod messages;
 mod operating;
@@ -13,4 +14,5 @@ mod resume;
 mod road;
 mod stream;
 mod support;
+mod suspects;
 mod workers;

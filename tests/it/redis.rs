@@ -3,7 +3,10 @@
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 
-use super::support::{Gateway, Process, redis};
+use serde_json::json;
+
+use super::outages::tell;
+use super::support::{Gateway, Process, Worker, redis, until};
 
 /// Both roles end at once with one line that holds all of `words`, and without the password.
 fn refused(url: &str, words: &[&str]) {
@@ -86,6 +89,47 @@ fn one_whose_deployment_has_another_durability() {
     let _gateway = Gateway::on(&redis, &["--durability", "disk"]);
     let line = Process::start(&["worker", "--redis", &redis.url()], &[]).fails(1);
     assert!(line.contains("has durability disk") && line.contains("--durability disk"), "{line}");
+}
+
+/// Somebody writes over a key of one room. It rests, by name; the others on its gateway, shard and worker go on. Mended, it
+/// goes on itself.
+#[tokio::test]
+async fn one_in_which_a_room_is_damaged() {
+    for key in ["room", "state", "out"] {
+        let redis = redis(&[]);
+        // One shard: whatever a damaged room would stop, it would stop for all.
+        let (gateway, worker) = (Gateway::on(&redis, &["--shards", "1"]), Worker::on(&redis, &["--shards", "1"]));
+        let mut ann = gateway.ticket("claim-bad", "ann").join().await;
+        let mut bob = gateway.ticket("claim-good", "bob").join().await;
+        assert_eq!(ann.ask("claim", "before", "a", json!(null)).await["outcome"], "granted");
+        let name = format!("lasthit:{{s0}}:{key}:claim-bad");
+        tell(&redis, &["RENAME", &name, "lasthit:aside"]);
+        tell(&redis, &["SET", &name, "not ours"]);
+        ann.act("claim", "meanwhile", "b", json!(null)).await;
+        for round in 0..20 {
+            let id = round.to_string();
+            assert_eq!(bob.ask("claim", &id, &id, json!(null)).await["outcome"], "granted", "{key}");
+        }
+        if key == "out" {
+            // What was accepted stays accepted, and waits.
+            worker.process.line_with("room claim-bad cannot be continued");
+            until("the resting room is counted", || (worker.metric("lasthit_rooms_quarantined") == 1.0).then_some(()));
+        } else {
+            gateway.process.line_with("rooms are damaged in the journal, and their sessions are sent away: claim-bad");
+            assert_eq!(ann.close_code().await.0, 1013, "{key}: sent away, not accepted and lost");
+        }
+        tell(&redis, &["RENAME", "lasthit:aside", &name]);
+        if key == "out" {
+            assert_eq!(ann.answer("meanwhile").await["outcome"], "granted");
+        }
+        let mut again = gateway.ticket("claim-bad", "ann").join().await;
+        assert_eq!(
+            again.ask("claim", "after", "b", json!(null)).await["outcome"],
+            if key == "out" { "denied" } else { "granted" }
+        );
+        until("no room rests", || (worker.metric("lasthit_rooms_quarantined") == 0.0).then_some(()));
+        assert_eq!((gateway.ready().0, worker.ready().0), (200, 200), "{key}");
+    }
 }
 
 /// A server that speaks just enough to say its version. Ends with the test's process.

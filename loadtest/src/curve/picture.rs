@@ -3,8 +3,7 @@
 use std::fmt::Write;
 
 use super::{Curve, Point, SCENARIOS};
-use crate::fair::grouped;
-use crate::svg::text;
+use crate::svg::{self, Scale, grouped, text};
 
 const WIDTH: f64 = 1000.0;
 const LEFT: f64 = 84.0;
@@ -49,37 +48,6 @@ const ROWS: [Row; 4] = [
     Row { title: "send to verdict, p99", value: |p| p.hold_p99_us, count: None, scale: Scale::logarithmic, unit: " µs" },
 ];
 
-/// A vertical axis: its ticks, from the lowest to the highest.
-#[derive(Debug, PartialEq)]
-pub(super) struct Scale {
-    pub(super) ticks: Vec<f64>,
-    logarithmic: bool,
-}
-
-impl Scale {
-    /// From 0 to `high` or a little more.
-    pub(super) fn linear(high: f64) -> Self {
-        let tops = [0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0];
-        let top = tops.into_iter().find(|top| *top >= high).unwrap_or(100.0);
-        Self { ticks: vec![0.0, top / 2.0, top], logarithmic: false }
-    }
-
-    /// From `low` or a little less to `high` or a little more.
-    pub(super) fn logarithmic(low: f64, high: f64) -> Self {
-        let steps: Vec<f64> = (0..7).flat_map(|n| [1.0, 2.0, 5.0].map(|digit| digit * 10f64.powi(n))).collect();
-        let from = steps.iter().rposition(|step| *step <= low).unwrap_or(0);
-        let to = steps.iter().position(|step| *step >= high).unwrap_or(steps.len() - 1).max(from + 1);
-        Self { ticks: steps[from..=to.min(steps.len() - 1)].to_vec(), logarithmic: true }
-    }
-
-    /// Where a value lies: 0 at the bottom, 1 at the top.
-    pub(super) fn at(&self, value: f64) -> f64 {
-        let (low, high) = (self.ticks[0], self.ticks[self.ticks.len() - 1]);
-        let value = value.clamp(low, high);
-        if self.logarithmic { (value / low).ln() / (high / low).ln() } else { (value - low) / (high - low) }
-    }
-}
-
 /// The command that draws it.
 pub(super) fn command(curve: &Curve) -> String {
     let guards: Vec<String> = curve.setting.guards_us.iter().map(u64::to_string).collect();
@@ -89,27 +57,15 @@ pub(super) fn command(curve: &Curve) -> String {
 
 /// An SVG, complete in itself.
 pub(crate) fn draw(curve: &Curve) -> String {
-    let mut svg = format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" width=\"{WIDTH}\" height=\"{HEIGHT}\" \
-         font-family=\"Inter, 'Segoe UI', 'Helvetica Neue', Arial, sans-serif\" role=\"img\">\n\
-         <title>Wrong and clamped decisions, and the time to a verdict, by the guard of the sweep</title>\n\
-         <desc>{}</desc>\n\
-         <rect width=\"{WIDTH}\" height=\"{HEIGHT}\" rx=\"12\" fill=\"#ffffff\"/>\n",
-        command(curve)
-    );
-    text(
-        &mut svg,
-        (36.0, 44.0),
-        "font-size=\"22\" font-weight=\"600\" fill=\"#16202c\"",
-        "What the sweep's guard buys, and what it costs",
-    );
+    let title = "Wrong and clamped decisions, and the time to a verdict, by the guard of the sweep";
+    let mut svg = svg::open((WIDTH, HEIGHT), title, Some(&command(curve)));
     let races: u64 = curve.points.iter().map(|point| point.races).sum();
     let line = format!(
         "Two rivals hit 0 to 200 µs apart, alone or with others in the background; {} races, about {} a point",
         grouped(races),
         grouped(per_point(curve, races))
     );
-    text(&mut svg, (36.0, 68.0), "font-size=\"14\" fill=\"#5b6776\"", &line);
+    svg::heading(&mut svg, 36.0, "What the sweep's guard buys, and what it costs", &line);
     legend(&mut svg);
     for (column, name) in ["both rivals on one gateway", "on two gateways"].iter().enumerate() {
         let left = LEFT + COLUMN * column as f64;
@@ -126,8 +82,7 @@ pub(crate) fn draw(curve: &Curve) -> String {
     }
     let [low, high] = curve.load_average;
     let foot = format!("Load average of the two-core machine meanwhile: {low:.1} to {high:.1}. No verdict counts as wrong.");
-    text(&mut svg, (36.0, HEIGHT - 18.0), "font-size=\"12\" fill=\"#8a95a3\"", &foot);
-    svg + "</svg>\n"
+    svg::close(svg, (36.0, HEIGHT - 18.0), &foot)
 }
 
 fn per_point(curve: &Curve, races: u64) -> u64 {
@@ -137,8 +92,7 @@ fn per_point(curve: &Curve, races: u64) -> u64 {
 fn legend(svg: &mut String) {
     let mut at = 36.0;
     for (scenario, colour) in SCENARIOS.iter().zip(COLOURS) {
-        let _ = writeln!(svg, "<circle cx=\"{:.1}\" cy=\"95\" r=\"5\" fill=\"{colour}\"/>", at + 5.0);
-        text(svg, (at + 17.0, 99.5), "font-size=\"13\" fill=\"#2b3643\"", scenario.name);
+        svg::legend(svg, (at, 99.5), colour, "font-size=\"13\" fill=\"#2b3643\"", scenario.name);
         at += 38.0 + 6.5 * scenario.name.chars().count() as f64;
     }
 }
@@ -162,8 +116,7 @@ fn panel(svg: &mut String, curve: &Curve, row: &Row, scale: &Scale, (left, top):
         text(svg, (left + PANEL_WIDTH, top - 10.0), style, &counted);
     }
     for (n, tick) in scale.ticks.iter().enumerate() {
-        let colour = if n == 0 { "#8a95a3" } else { "#e6eaef" };
-        let _ = writeln!(svg, "<path d=\"M{left:.1} {0:.1}H{1:.1}\" stroke=\"{colour}\"/>", y(*tick), left + PANEL_WIDTH);
+        svg::rule(svg, (left, left + PANEL_WIDTH), y(*tick), n == 0);
         let label = match row.unit {
             " µs" if *tick >= 1000.0 => format!("{} ms", tick / 1000.0),
             unit => format!("{tick}{unit}"),
@@ -178,14 +131,9 @@ fn panel(svg: &mut String, curve: &Curve, row: &Row, scale: &Scale, (left, top):
         let of_it = |point: &&Point| point.gateways == gateways && point.scenario == scenario.name;
         let dots: Vec<(f64, f64)> =
             curve.points.iter().filter(of_it).enumerate().map(|(n, point)| (x(n), y((row.value)(point)))).collect();
-        let line: Vec<String> = dots.iter().map(|(x, y)| format!("{x:.1} {y:.1}")).collect();
-        let _ = writeln!(
-            svg,
-            "<path d=\"M{}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"2.2\" stroke-linejoin=\"round\"/>",
-            line.join("L")
-        );
-        for (cx, cy) in dots {
-            let _ = writeln!(svg, "<circle cx=\"{cx:.1}\" cy=\"{cy:.1}\" r=\"3.2\" fill=\"{colour}\" stroke=\"#ffffff\"/>");
+        svg::line(svg, &dots, colour, 2.2);
+        for at in dots {
+            svg::dot(svg, at, colour, 3.2);
         }
     }
 }

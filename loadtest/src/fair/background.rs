@@ -13,7 +13,8 @@ use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 
-use super::dialect::Dialect;
+use super::ARGS;
+use crate::dialect::{Audience, Dialect};
 use crate::limits::{BACKGROUND_ROOMS, BACKGROUND_SESSIONS, CONNECT_TIMEOUT, PACE, READ_BYTES};
 use crate::pace::Pacer;
 use crate::plan::CONTENDERS;
@@ -63,7 +64,7 @@ async fn play(dialect: Dialect, urls: &[String], tag: &str, rate: u32, shared: &
     for n in 0..BACKGROUND_SESSIONS {
         // A room's sessions are spread over all gateways. Room 0 is the rivals'.
         let url = &urls[(n / BACKGROUND_ROOMS) as usize % urls.len()];
-        let request = dialect.request(url, &dialect.room(tag, 1 + n % BACKGROUND_ROOMS), &format!("p-{n}"))?;
+        let request = dialect.request(url, &dialect.room(Audience::Sender, tag, 1 + n % BACKGROUND_ROOMS)?, &format!("p-{n}"))?;
         let config = WebSocketConfig::default().read_buffer_size(READ_BYTES).write_buffer_size(READ_BYTES);
         let connecting = tokio_tungstenite::connect_async_with_config(request, Some(config), true);
         let (socket, _) = tokio::time::timeout(CONNECT_TIMEOUT, connecting).await.context("no answer in time")??;
@@ -92,7 +93,10 @@ async fn play(dialect: Dialect, urls: &[String], tag: &str, rate: u32, shared: &
             let (room, turn) = (next % u64::from(BACKGROUND_ROOMS), next / u64::from(BACKGROUND_ROOMS));
             let seats = u64::from(BACKGROUND_SESSIONS / BACKGROUND_ROOMS);
             let session = usize::try_from(room + turn % seats * u64::from(BACKGROUND_ROOMS))?;
-            writers[session].feed(dialect.claim(&format!("bg-{next}"), &format!("bg-{}", turn / CONTENDERS))?).await?;
+            let mut payload = Vec::new();
+            dialect.claim(&mut payload, &format!("bg-{next}"), &format!("bg-{}", turn / u64::from(CONTENDERS)), ARGS)?;
+            let message = if dialect.is_text() { Message::text(String::from_utf8(payload)?) } else { Message::binary(payload) };
+            writers[session].feed(message).await?;
             touched.push(session);
             next += 1;
         }

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::Fairness;
 use super::score::GapScore;
-use crate::svg::text;
+use crate::svg::{self, grouped, text};
 
 const WIDTH: f64 = 960.0;
 const HEIGHT: f64 = 520.0;
@@ -17,19 +17,9 @@ const COLOURS: [&str; 2] = ["#0f9d76", "#d1495b"];
 
 /// An SVG, complete in itself.
 pub(crate) fn draw(measured: &[Fairness]) -> String {
-    let mut svg = format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" width=\"{WIDTH}\" height=\"{HEIGHT}\" \
-         font-family=\"Inter, 'Segoe UI', 'Helvetica Neue', Arial, sans-serif\" role=\"img\">\n\
-         <title>Contests that went to the wrong player, by the gap between the rivals</title>\n\
-         <rect width=\"{WIDTH}\" height=\"{HEIGHT}\" rx=\"12\" fill=\"#ffffff\"/>\n"
-    );
+    let title = "Contests that went to the wrong player, by the gap between the rivals";
+    let mut svg = svg::open((WIDTH, HEIGHT), title, None);
     let Some(first) = measured.first() else { return svg + "</svg>\n" };
-    text(
-        &mut svg,
-        (LEFT - 40.0, 44.0),
-        "font-size=\"22\" font-weight=\"600\" fill=\"#16202c\"",
-        "Contests that went to the wrong player",
-    );
     let setting = &first.setting;
     let gateways = if setting.same { "one gateway" } else { "two gateways" };
     let burst = if setting.burst > 0 { format!(", {} messages behind each hit", setting.burst) } else { String::new() };
@@ -38,7 +28,7 @@ pub(crate) fn draw(measured: &[Fairness]) -> String {
         grouped(u64::from(setting.trials)),
         grouped(u64::from(setting.background))
     );
-    text(&mut svg, (LEFT - 40.0, 68.0), "font-size=\"14\" fill=\"#5b6776\"", &line);
+    svg::heading(&mut svg, LEFT - 40.0, "Contests that went to the wrong player", &line);
 
     let worst = measured.iter().flat_map(|m| &m.gaps).map(|gap| gap.ci_high).fold(0.0, f64::max);
     let (top, step) = [
@@ -62,9 +52,8 @@ pub(crate) fn draw(measured: &[Fairness]) -> String {
     let x = |at: usize| LEFT + (RIGHT - LEFT) * (at as f64 + 0.5) / slots;
     let mut pct = 0.0;
     while pct <= top + 1e-9 {
-        let (colour, at) = (if pct == 0.0 { "#8a95a3" } else { "#e6eaef" }, y(pct));
-        let _ = writeln!(svg, "<path d=\"M{LEFT} {at:.1}H{RIGHT}\" stroke=\"{colour}\"/>");
-        text(&mut svg, (LEFT - 10.0, at + 4.5), "font-size=\"13\" fill=\"#5b6776\" text-anchor=\"end\"", &format!("{pct} %"));
+        svg::rule(&mut svg, (LEFT, RIGHT), y(pct), pct == 0.0);
+        text(&mut svg, (LEFT - 10.0, y(pct) + 4.5), "font-size=\"13\" fill=\"#5b6776\" text-anchor=\"end\"", &format!("{pct} %"));
         pct += step;
     }
     for (at, gap) in first.gaps.iter().enumerate() {
@@ -87,8 +76,7 @@ pub(crate) fn draw(measured: &[Fairness]) -> String {
     legend(&mut svg, measured);
     let load = first.load_average[0].max(first.load_average[1]);
     let foot = format!("Bands: 95 % confidence (Wilson). No verdict counts as wrong. Load average of the machine: {load:.1}.");
-    text(&mut svg, (LEFT - 40.0, HEIGHT - 20.0), "font-size=\"12\" fill=\"#8a95a3\"", &foot);
-    svg + "</svg>\n"
+    svg::close(svg, (LEFT - 40.0, HEIGHT - 20.0), &foot)
 }
 
 /// One line with its band and figures. A figure that would lie on one of `others` (heights of the other line) stands beside it.
@@ -99,24 +87,16 @@ fn series(
     others: &[f64],
     (x, y): (impl Fn(usize) -> f64, impl Fn(f64) -> f64),
 ) {
-    let at = |n: usize, pct: f64| format!("{:.1} {:.1}", x(n), y(pct));
-    let line = |value: fn(&GapScore) -> f64| -> Vec<String> {
-        fairness.gaps.iter().enumerate().map(|(n, gap)| at(n, value(gap))).collect()
+    let points = |value: fn(&GapScore) -> f64| -> Vec<(f64, f64)> {
+        fairness.gaps.iter().enumerate().map(|(n, gap)| (x(n), y(value(gap)))).collect()
     };
-    let (mut low, high, middle) = (line(|g| g.ci_low), line(|g| g.ci_high), line(|g| g.unfair_pct));
-    low.reverse();
-    let _ = writeln!(svg, "<path d=\"M{}L{}Z\" fill=\"{colour}\" opacity=\"0.14\"/>", high.join("L"), low.join("L"));
-    let _ = writeln!(
-        svg,
-        "<path d=\"M{}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"3\" stroke-linejoin=\"round\" stroke-linecap=\"round\"/>",
-        middle.join("L")
-    );
+    let mut band = points(|g| g.ci_high);
+    band.extend(points(|g| g.ci_low).into_iter().rev());
+    let _ = writeln!(svg, "<path d=\"{}Z\" fill=\"{colour}\" opacity=\"0.14\"/>", svg::path(&band));
+    svg::line(svg, &points(|g| g.unfair_pct), colour, 3.0);
     for (n, gap) in fairness.gaps.iter().enumerate() {
         let (cx, cy) = (x(n), y(gap.unfair_pct));
-        let _ = writeln!(
-            svg,
-            "<circle cx=\"{cx:.1}\" cy=\"{cy:.1}\" r=\"5\" fill=\"{colour}\" stroke=\"#ffffff\" stroke-width=\"2\"/>"
-        );
+        svg::dot(svg, (cx, cy), colour, 5.5);
         let label = match gap.unfair_pct {
             pct if gap.wrong == 0 => format!("{pct:.0}"),
             pct if pct < 10.0 => format!("{pct:.1}"),
@@ -138,21 +118,8 @@ fn legend(svg: &mut String, measured: &[Fairness]) {
             name => name,
         };
         let label = format!("{what}: {} of {} wrong", grouped(wrong), grouped(counted));
-        let _ = writeln!(svg, "<circle cx=\"{:.1}\" cy=\"91\" r=\"5\" fill=\"{}\"/>", at + 5.0, COLOURS[n.min(1)]);
-        text(svg, (at + 18.0, 96.0), &format!("font-size=\"14\" font-weight=\"600\" fill=\"{}\"", COLOURS[n.min(1)]), &label);
+        let colour = COLOURS[n.min(1)];
+        svg::legend(svg, (at, 96.0), colour, &format!("font-size=\"14\" font-weight=\"600\" fill=\"{colour}\""), &label);
         at += 48.0 + 7.6 * label.chars().count() as f64;
     }
-}
-
-/// With commas between the thousands.
-pub(crate) fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut out = String::new();
-    for (n, digit) in digits.chars().enumerate() {
-        if n > 0 && (digits.len() - n).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
 }

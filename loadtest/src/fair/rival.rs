@@ -8,7 +8,8 @@ use anyhow::{Context, Result, anyhow, bail};
 use lasthit::clock::monotonic_ns;
 use tokio_tungstenite::tungstenite::{self, HandshakeError, Message, WebSocket};
 
-use super::dialect::{Answer, Dialect};
+use super::score::Answer;
+use crate::dialect::Dialect;
 use crate::limits::{BURST_SEND, CONNECT_TIMEOUT, VERDICT_TIMEOUT};
 
 /// One of them.
@@ -30,7 +31,7 @@ impl Rival {
                 HandshakeError::Failure(e) => anyhow!("{e}"),
                 HandshakeError::Interrupted(_) => anyhow!("no answer within {CONNECT_TIMEOUT:?}"),
             })?;
-            while dialect.welcomes() {
+            while dialect.is_lasthit() {
                 match socket.read()? {
                     Message::Close(_) => bail!("closed before the welcome"),
                     Message::Text(_) | Message::Binary(_) => break,
@@ -62,7 +63,7 @@ impl Rival {
             if let Message::Close(frame) = &message {
                 bail!("a rival was closed by its gateway: {frame:?}");
             }
-            let Some(answer) = self.dialect.answer(&message)? else { continue };
+            let Some(answer) = Answer::of(self.dialect, &message)? else { continue };
             if let Some(at) = ids.iter().position(|id| *id == answer.id) {
                 left -= 1;
                 if at == 0 {

@@ -2,9 +2,53 @@
 
 use std::fmt;
 
+use anyhow::Result;
 use serde::Serialize;
+use tokio_tungstenite::tungstenite::Message;
 
-use super::dialect::Answer;
+use crate::dialect::Dialect;
+
+/// What came back for one claim.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Answer {
+    /// Of which claim.
+    pub(super) id: String,
+    /// Whether the claimer won; None when the claim was refused.
+    pub(super) won: Option<bool>,
+    pub(super) clamped: bool,
+    pub(super) unproven: bool,
+    pub(super) photo_finish: bool,
+    /// How well the arrival is known; the peer does not say.
+    pub(super) uncertainty_ns: Option<u64>,
+    /// By how much a loser was late; the peer does not say.
+    pub(super) behind_ns: Option<u64>,
+}
+
+impl Answer {
+    /// What a message answers; None when it is something else.
+    pub(super) fn of(dialect: Dialect, message: &Message) -> Result<Option<Self>> {
+        let (is_text, payload) = match message {
+            Message::Text(text) => (true, text.as_bytes()),
+            Message::Binary(bytes) => (false, &bytes[..]),
+            _ => return Ok(None),
+        };
+        let frame = dialect.hear(is_text, payload)?;
+        let won = match &*frame.t {
+            "verdict" => Some(&*frame.outcome == "granted"),
+            "error" => None,
+            _ => return Ok(None),
+        };
+        Ok(Some(Self {
+            id: frame.id.to_string(),
+            won,
+            clamped: frame.clamped,
+            unproven: frame.unproven,
+            photo_finish: frame.photo_finish,
+            uncertainty_ns: frame.uncertainty_ns.map(|ns| ns.0),
+            behind_ns: frame.behind_ns.map(|ns| ns.0),
+        }))
+    }
+}
 
 /// One gap's races.
 #[derive(Debug, Clone, Default)]

@@ -14,6 +14,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::environment::redis_server;
 use crate::limits::{END_TIMEOUT, LOG_BYTES_MAX, LOG_LINES_MAX, PROBE_TIMEOUT, READY_INTERVAL, READY_TIMEOUT};
 
 /// A running process. Killed when it is dropped without [`Process::end`].
@@ -39,8 +40,7 @@ enum Asked {
 impl Process {
     /// A Redis without persistence that only `socket` leads to.
     pub(super) fn redis(dir: &Path, socket: &Path) -> Result<Self> {
-        let program = std::env::var_os("REDIS_SERVER").unwrap_or_else(|| "redis-server".into());
-        let mut command = Command::new(program);
+        let mut command = Command::new(redis_server());
         command.args(["--port", "0", "--save", "", "--appendonly", "no", "--unixsocket"]).arg(socket).arg("--dir").arg(dir);
         let started = Self::start("redis", command, dir, Asked::Redis(socket.to_owned()));
         started.context("install redis-server (apt install redis-server), or use --spawn serve, which needs none")

@@ -9,8 +9,11 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_tungstenite::accept_hdr_async;
 use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request, Response};
 
+use super::mock::{message, payload};
+use crate::dialect::Dialect;
 use crate::frame::Encoding;
-use crate::run::{Ended, RunConfig, run};
+use crate::load::{Load, Outcome, Pace, measure};
+use crate::progress::Progress;
 
 #[derive(Deserialize)]
 struct Asked<'a> {
@@ -46,12 +49,13 @@ async fn answer(stream: TcpStream) {
     .await
     .expect("handshake");
     let welcome = Answer { t: "welcome", session: "0123abcd-17", ..Answer::default() };
-    socket.send(Encoding::Msgpack.write(&welcome).expect("welcome")).await.expect("send");
+    socket.send(message(Encoding::Msgpack, &welcome)).await.expect("send");
     let mut seq = 0;
     while let Some(first) = socket.next().await {
         let mut next = Some(Some(first));
-        while let Some(Some(Ok(message))) = next {
-            let Ok(asked) = Encoding::Msgpack.read::<Asked<'_>>(&message) else { return };
+        while let Some(Some(Ok(claim))) = next {
+            let Some(asked) = payload(Encoding::Msgpack, &claim) else { return };
+            let asked: Asked<'_> = Encoding::Msgpack.read(asked).expect("a claim");
             seq += 1;
             let verdict = Answer {
                 t: "verdict",
@@ -67,7 +71,7 @@ async fn answer(stream: TcpStream) {
                 arrival_ns: 1 << 50,
                 uncertainty_ns: 2000,
             };
-            socket.feed(Encoding::Msgpack.write(&verdict).expect("verdict")).await.expect("feed");
+            socket.feed(message(Encoding::Msgpack, &verdict)).await.expect("feed");
             next = socket.next().now_or_never();
         }
         if socket.flush().await.is_err() {
@@ -97,19 +101,17 @@ async fn a_core_carries_a_hundred_thousand_messages_a_second() {
     });
     let address = address.recv().expect("address");
     let rate = std::env::var("COST_RATE").ok().and_then(|rate| rate.parse().ok()).unwrap_or(50_000);
-    let config = RunConfig {
-        urls: vec![format!("ws://{address}")],
-        sessions: 100,
-        rooms: 20,
-        rate,
+    let load = Load {
+        warm_up: Duration::ZERO,
         duration: Duration::from_secs(5),
         drain: Duration::from_secs(20),
-        encoding: Encoding::Msgpack,
+        lateness_max: Duration::from_secs(1),
+        ..Load::new(Dialect::Lasthit, vec![format!("ws://{address}")], Pace::Open { rate })
     };
     let before = own_cpu();
-    let ended = run(&config, std::future::pending()).await.expect("run");
+    let outcome = measure(&load, &Progress::new(true), std::future::pending()).await.expect("run");
     let cpu = own_cpu() - before;
-    let Ended::Done(report) = ended else { panic!("{ended:?}") };
+    let Outcome::Done(report) = outcome else { panic!("{outcome:?}") };
     assert_eq!(report.failure(), None);
     // One sent and one received for each.
     let messages = 2 * u64::from(rate) * 5;

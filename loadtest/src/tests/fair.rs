@@ -5,7 +5,8 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use super::mock::{Fault, Mock};
-use crate::fair::{Dialect, FairConfig, Fairness, json, measure, progress};
+use crate::dialect::Dialect;
+use crate::fair::{FairConfig, Fairness, json, measure, progress};
 
 async fn fairness(fault: Fault, config: FairConfig) -> anyhow::Result<Option<Fairness>> {
     let mock = Mock::start(fault).await;
@@ -26,12 +27,13 @@ async fn an_honest_gateway_is_fair_and_an_unfair_one_is_found() {
     let honest = fairness(Fault::None, config()).await.expect("measured").expect("not interrupted");
     let gap = &honest.gaps[0];
     assert_eq!((gap.gap_us, gap.trials, gap.no_verdict), (4000, 25, 0), "{honest}");
-    assert!(gap.wrong + gap.dropped < 10, "{honest}");
+    // Races that a busy machine has spoilt are dropped, and count for neither.
+    assert!(gap.dropped < gap.trials && gap.wrong * 2 < gap.trials - gap.dropped, "{honest}");
     assert!(honest.background_per_s > 100.0 && honest.hold_us.p50 > 0.0, "{honest}");
 
     let unfair = fairness(Fault::Unfair, config()).await.expect("measured").expect("not interrupted");
     let gap = &unfair.gaps[0];
-    assert!(gap.wrong_unflagged == gap.wrong && gap.wrong + gap.dropped > 15, "{unfair}");
+    assert!(gap.wrong_unflagged == gap.wrong && gap.wrong * 2 > gap.trials - gap.dropped, "{unfair}");
     assert!(gap.unfair_pct > 50.0 && unfair.failure().is_some(), "{unfair}");
 
     let report: serde_json::Value = serde_json::from_str(&json(&[honest, unfair]).expect("json")).expect("json");

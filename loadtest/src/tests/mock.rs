@@ -16,6 +16,25 @@ use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 
 use crate::frame::Encoding;
 
+/// One message of a server's.
+pub(super) fn message(encoding: Encoding, value: &impl serde::Serialize) -> Message {
+    let mut out = Vec::new();
+    encoding.write(&mut out, value).expect("message");
+    match encoding {
+        Encoding::Json => Message::text(String::from_utf8(out).expect("json")),
+        Encoding::Msgpack => Message::binary(out),
+    }
+}
+
+/// What a client said; None for what is no message of this encoding.
+pub(super) fn payload(encoding: Encoding, message: &Message) -> Option<&[u8]> {
+    match (encoding, message) {
+        (Encoding::Json, Message::Text(text)) => Some(text.as_bytes()),
+        (Encoding::Msgpack, Message::Binary(bytes)) => Some(bytes),
+        _ => None,
+    }
+}
+
 /// What goes wrong, once, at the 50th action of 300.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fault {
@@ -32,6 +51,10 @@ pub(super) enum Fault {
     Stall,
     /// Nothing is answered for 400 ms, from the 290th action on.
     StallAtEnd,
+    /// Nothing is answered for 400 ms, from the 50th action on.
+    StallLong,
+    /// A run's actions beyond so many are refused.
+    Capacity(u64),
     /// From the beginning: whoever claims first is denied, and the others are granted.
     Unfair,
 }
@@ -46,6 +69,8 @@ struct State {
     sessions: u64,
     stalled_until: Option<Instant>,
     rooms: HashMap<String, Room>,
+    /// By the tag of the run, which its rooms' names have.
+    runs: HashMap<String, u64>,
 }
 
 #[derive(Default)]
@@ -106,9 +131,9 @@ async fn session(stream: TcpStream, fault: Fault, state: Arc<Mutex<State>>) {
     };
     let mut session = Session { encoding, room: room.to_owned(), name, told, fault, state };
     let welcome = json!({"t": "welcome", "session": session.name, "era": 1, "seq": told, "state": {"held": 0, "claims": {}}});
-    socket.send(encoding.write(&welcome).expect("welcome")).await.expect("send");
+    socket.send(message(encoding, &welcome)).await.expect("send");
     while let Some(Ok(message)) = socket.next().await {
-        let Ok(action) = encoding.read::<Value>(&message) else { continue };
+        let Some(action) = payload(encoding, &message).and_then(|bytes| encoding.read::<Value>(bytes).ok()) else { continue };
         let stalled_until = session.state.lock().expect("lock").stalled_until;
         if let Some(until) = stalled_until {
             sleep_until(until).await;
@@ -129,24 +154,30 @@ impl Session {
         let faulty = state.actions == 50;
         let stall = match self.fault {
             Fault::Stall if faulty => Some(100),
+            Fault::StallLong if faulty => Some(400),
             Fault::StallAtEnd if state.actions == 290 => Some(400),
             _ => None,
         };
         if let Some(ms) = stall {
             state.stalled_until = Some(Instant::now() + Duration::from_millis(ms));
         }
+        let tag = self.room.split('-').nth(1).expect("a run's tag").to_owned();
+        let of_run = state.runs.entry(tag).or_default();
+        *of_run += 1;
+        let is_over = matches!(self.fault, Fault::Capacity(most) if *of_run > most);
         let room = state.rooms.get_mut(&self.room).expect("joined");
         let text = |field: &str| action[field].as_str().expect("text").to_owned();
         assert_eq!((text("op").as_str(), text("args").len()), ("claim", 64));
         let (id, contest) = (text("id"), text("contest"));
-        if faulty && self.fault == Fault::Refuse {
+        if is_over || faulty && self.fault == Fault::Refuse {
             let error = json!({"t": "error", "code": "busy", "id": id, "message": "room \"load-0\" is \u{e9}"});
-            return vec![self.encoding.write(&error).expect("error")];
+            return vec![message(self.encoding, &error)];
         }
         if faulty && self.fault == Fault::Close {
             return vec![Message::Close(Some(CloseFrame { code: 4408.into(), reason: "slow".into() }))];
         }
-        room.seq += 1;
+        // What a gap hides is the verdict on somebody else's action.
+        room.seq += if faulty && self.fault == Fault::Gap { 2 } else { 1 };
         let won = !room.winners.contains_key(&contest);
         let granted = won || faulty && self.fault == Fault::SecondWinner;
         let granted = granted != (self.fault == Fault::Unfair);
@@ -166,7 +197,7 @@ impl Session {
             verdict["from"] = json!(self.told + 1);
         }
         self.told = room.seq;
-        let mut answers = vec![self.encoding.write(&verdict).expect("verdict")];
+        let mut answers = vec![message(self.encoding, &verdict)];
         if faulty && matches!(self.fault, Fault::Double | Fault::Overhear) {
             room.seq += 1;
             self.told = room.seq;
@@ -175,7 +206,7 @@ impl Session {
             if self.fault == Fault::Overhear {
                 verdict["session"] = json!("mock-0");
             }
-            answers.push(self.encoding.write(&verdict).expect("verdict"));
+            answers.push(message(self.encoding, &verdict));
         }
         answers
     }

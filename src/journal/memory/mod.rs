@@ -203,6 +203,10 @@ impl Journal for MemoryJournal {
         Ok(answer)
     }
 
+    async fn attempt(&self, shard: ShardId, lease: Lease, room: &RoomId, name: u64) -> Result<Leased<u32>, JournalError> {
+        self.inner.lock().store.attempt(shard, lease, room, name)
+    }
+
     async fn end_room(&self, shard: ShardId, lease: Lease, room: &RoomId, seq: u64) -> Result<Leased<bool>, JournalError> {
         self.inner.lock().store.end_room(shard, lease, room, seq)
     }

@@ -59,6 +59,28 @@ struct Room {
     entries: VecDeque<(StreamId, Bytes)>,
     /// Verdict batches by their last `seq`.
     out: VecDeque<(u64, Bytes)>,
+    deaths: Trouble,
+    attempts: Trouble,
+    /// The last attempt: its epoch and name.
+    attempt: (u64, u64),
+}
+
+/// A count that is about one `seq`.
+#[derive(Debug, Clone, Copy, Default)]
+struct Trouble {
+    at: u64,
+    count: u32,
+}
+
+impl Trouble {
+    fn at(self, seq: u64) -> u32 {
+        if self.at == seq { self.count } else { 0 }
+    }
+
+    fn add(&mut self, seq: u64) -> u32 {
+        *self = Self { at: seq, count: self.at(seq).saturating_add(1) };
+        self.count
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -279,6 +301,12 @@ impl Store {
         }
         state.epoch += 1;
         state.owner = Some(worker);
+        if from.is_some() {
+            let Shard { active, rooms, .. } = state;
+            for (_, room) in rooms.iter_mut().filter(|(name, _)| active.contains(*name)) {
+                room.deaths.add(room.seq);
+            }
+        }
         Ok(Leased::Done(Lease { epoch: state.epoch, owner: worker }))
     }
 
@@ -321,6 +349,8 @@ impl Store {
             snapshot: stored.snapshot.clone(),
             verdicts: stored.out_after(seq).collect(),
             entries: stored.after(cursor),
+            deaths: stored.deaths.at(stored.seq),
+            attempts: stored.attempts.at(stored.seq),
         }
     }
 
@@ -356,6 +386,26 @@ impl Store {
         shard.commit = commit.number;
         shard.commit_epoch = commit.lease.epoch;
         Ok((Committed::Done, &commit.pushes))
+    }
+
+    /// Counts an attempt at a room's next event.
+    ///
+    /// # Errors
+    /// [`JournalError::Refused`] for a shard that does not exist, or a room of another one.
+    pub fn attempt(&mut self, shard: ShardId, lease: Lease, room: &RoomId, name: u64) -> Result<Leased<u32>, JournalError> {
+        check::room(room, shard, self.shards())?;
+        let state = self.shard(shard)?;
+        if state.lease() != Some(lease) {
+            return Ok(Leased::Lost);
+        }
+        let Some(stored) = state.rooms.get_mut(room) else { return Ok(Leased::Done(0)) };
+        let attempt = (lease.epoch, name);
+        let counted = stored.attempts.at(stored.seq);
+        if counted > 0 && stored.attempt == attempt {
+            return Ok(Leased::Done(counted));
+        }
+        stored.attempt = attempt;
+        Ok(Leased::Done(stored.attempts.add(stored.seq)))
     }
 
     /// Fences a gateway; one that never registered is fenced too.

@@ -39,6 +39,7 @@ impl RedisJournal {
             0 => Appended::Stored(flush.entries.iter().map(|e| reply.head(&e.room)).collect::<Result<_, _>>()?),
             1 => Appended::Gap { number: reply.parse()?, watermark: reply.parse()? },
             2 => Appended::Fenced,
+            3 => Appended::Refused(reply.indexed(flush.entries.iter().map(|e| &e.room))?),
             other => return Err(reply.error(&format!("code {other}"))),
         };
         reply.end()?;

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use super::super::{Commit, Committed, JournalError, Lease, Leased, check};
 use super::append::{Hex, ROOM_BYTES};
 use super::reply::{Reply, code};
-use super::scripts::{COMMIT, Call, END_ROOM};
+use super::scripts::{ATTEMPT, COMMIT, Call, END_ROOM};
 use super::{Durability, RedisJournal};
 use crate::journal::Journal;
 use crate::types::{Incarnation, RoomId, ShardId};
@@ -52,15 +52,7 @@ impl RedisJournal {
                 Ok(Committed::Done)
             }
             1 => reply.end().map(|()| Committed::Fenced),
-            2 => {
-                let mut refused = Vec::new();
-                while !reply.is_empty() {
-                    let index = reply.parse::<usize>()?.wrapping_sub(1);
-                    let part = commit.rooms.get(index).ok_or_else(|| reply.error("a room that was not sent"))?;
-                    refused.push(part.room.clone());
-                }
-                Ok(Committed::Refused(refused))
-            }
+            2 => Ok(Committed::Refused(reply.indexed(commit.rooms.iter().map(|r| &r.room))?)),
             other => Err(reply.error(&format!("code {other}"))),
         }
     }
@@ -75,6 +67,27 @@ impl RedisJournal {
             pipeline.cmd("PUBLISH").arg(self.keys().push(*gateway).to_string()).arg(&push[..]).ignore();
         }
         self.ask_all(&pipeline).await
+    }
+
+    pub(super) async fn attempt_step(
+        &self,
+        shard: ShardId,
+        lease: Lease,
+        room: &RoomId,
+        name: u64,
+    ) -> Result<Leased<u32>, JournalError> {
+        let keys = self.shard(shard)?;
+        check::room(room, shard, self.shards())?;
+        let mut call = Call::new(&ATTEMPT, 2, 3, ROOM_BYTES);
+        call.text(&keys.shard).text(keys.state(room)).text(lease.epoch).text(Hex(lease.owner)).text(name);
+        let mut reply = Reply::new("attempt", self.send(&call).await?)?;
+        let attempts = match reply.parse::<u8>()? {
+            0 => Leased::Done(reply.parse()?),
+            1 => Leased::Lost,
+            other => return Err(reply.error(&format!("code {other}"))),
+        };
+        reply.end()?;
+        Ok(attempts)
     }
 
     pub(super) async fn end_room_step(

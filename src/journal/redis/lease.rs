@@ -73,13 +73,14 @@ impl RedisJournal {
         from: Option<Lease>,
         worker: Incarnation,
     ) -> Result<Leased<Lease>, JournalError> {
-        let mut call = Call::new(&CLAIM, 1, 3, ROOM_BYTES);
-        call.text(&self.shard(shard)?.shard);
+        let keys = self.shard(shard)?;
+        let mut call = Call::new(&CLAIM, 2, 4, 2 * ROOM_BYTES);
+        call.text(&keys.shard).text(&keys.active);
         match from {
             Some(lease) => call.text(lease.epoch).text(Hex(lease.owner)),
             None => call.bytes(&[]).bytes(&[]),
         };
-        call.text(Hex(worker));
+        call.text(Hex(worker)).text(keys.states());
         let mut reply = Reply::new("claim", self.send(&call).await?)?;
         let claimed = match reply.parse::<u8>()? {
             0 => Leased::Done(Lease { epoch: reply.parse()?, owner: worker }),

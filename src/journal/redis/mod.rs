@@ -260,6 +260,10 @@ impl Journal for RedisJournal {
         self.death_step(shard, lease, gateway, entry).await
     }
 
+    async fn attempt(&self, shard: ShardId, lease: Lease, room: &RoomId, name: u64) -> Result<Leased<u32>, JournalError> {
+        self.attempt_step(shard, lease, room, name).await
+    }
+
     async fn end_room(&self, shard: ShardId, lease: Lease, room: &RoomId, seq: u64) -> Result<Leased<bool>, JournalError> {
         self.end_room_step(shard, lease, room, seq).await
     }

@@ -70,31 +70,38 @@ impl RedisJournal {
         Ok(survey)
     }
 
+    /// What cannot be read is the room's own damage.
     pub(super) async fn load_step(&self, room: &RoomId) -> Result<StoredRoom, JournalError> {
         let keys = self.room(room);
         let mut call = Call::new(&LOAD, 4, 0, 4 * ROOM_BYTES);
         call.text(keys.room(room)).text(keys.out(room)).text(keys.state(room)).text(keys.snapshot(room));
-        let mut reply = Reply::new("load", self.send(&call).await?)?;
-        if reply.is_empty() {
-            return Ok(StoredRoom::default());
-        }
-        let (era, seq, cursor) = (reply.parse()?, reply.parse()?, reply.parse()?);
-        let snapshot = match (reply.parse_or_nil()?, reply.parse_or_nil()?, reply.bytes_or_nil()?) {
-            (None, None, None) => None,
-            (Some(seq), Some(cursor), Some(bytes)) => Some(StoredSnapshot { seq, cursor, bytes }),
-            _ => return Err(reply.error("a part of the snapshot is missing")),
-        };
-        let stored = StoredRoom { era, seq, cursor, snapshot, verdicts: payloads(reply.stream()?), entries: reply.stream()? };
-        reply.end()?;
-        Ok(stored)
+        stored(self.send(&call).await?).map_err(|error| JournalError::Damaged(error.to_string()))
     }
 
     pub(super) async fn read_step(&self, room: &RoomId, after: StreamId) -> Result<Vec<(StreamId, Bytes)>, JournalError> {
         let mut command = ::redis::cmd("XRANGE");
         command.arg(self.room(room).room(room).to_string()).arg(format!("({after}")).arg("+");
         let reply: Value = self.ask(&command).await?;
-        Reply::new("read", Value::Array(vec![reply]))?.stream()
+        Reply::new("read", Value::Array(vec![reply]))?.stream().map_err(|error| JournalError::Damaged(error.to_string()))
     }
+}
+
+/// A room as `load.lua` tells it.
+fn stored(reply: Value) -> Result<StoredRoom, JournalError> {
+    let mut reply = Reply::new("load", reply)?;
+    if reply.is_empty() {
+        return Ok(StoredRoom::default());
+    }
+    let (era, seq, cursor) = (reply.parse()?, reply.parse()?, reply.parse()?);
+    let (deaths, attempts) = (reply.parse()?, reply.parse()?);
+    let snapshot = match (reply.parse_or_nil()?, reply.parse_or_nil()?, reply.bytes_or_nil()?) {
+        (None, None, None) => None,
+        (Some(seq), Some(cursor), Some(bytes)) => Some(StoredSnapshot { seq, cursor, bytes }),
+        _ => return Err(reply.error("a part of the snapshot is missing")),
+    };
+    let (verdicts, entries) = (payloads(reply.stream()?), reply.stream()?);
+    reply.end()?;
+    Ok(StoredRoom { era, seq, cursor, snapshot, verdicts, entries, deaths, attempts })
 }
 
 fn payloads(entries: Vec<(StreamId, Bytes)>) -> Vec<Bytes> {

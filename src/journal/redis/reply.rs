@@ -102,6 +102,21 @@ impl Reply {
         Ok(all)
     }
 
+    /// The rest: which of the rooms that were sent, counted from 1; at least one.
+    pub(super) fn indexed<'a>(&mut self, sent: impl Iterator<Item = &'a RoomId> + Clone) -> Result<Vec<RoomId>, JournalError> {
+        let mut named = vec![self.one_of(sent.clone())?];
+        while !self.is_empty() {
+            named.push(self.one_of(sent.clone())?);
+        }
+        Ok(named)
+    }
+
+    fn one_of<'a>(&mut self, mut sent: impl Iterator<Item = &'a RoomId>) -> Result<RoomId, JournalError> {
+        let index = self.parse::<usize>()?;
+        let room = index.checked_sub(1).and_then(|index| sent.nth(index));
+        room.cloned().ok_or_else(|| self.error(&format!("room {index} was not sent")))
+    }
+
     pub(super) fn end(self) -> Result<(), JournalError> {
         if self.is_empty() { Ok(()) } else { Err(self.error(&format!("{} values too many", self.values.len()))) }
     }

@@ -15,6 +15,7 @@ macro_rules! scripts {
 
 scripts! {
     APPEND = "append",
+    ATTEMPT = "attempt",
     CLAIM = "claim",
     COMMIT = "commit",
     CONFIRM = "confirm",

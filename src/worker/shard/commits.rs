@@ -19,7 +19,7 @@ impl Shard {
         }
         let (mut rooms, mut taken, mut count, mut tally) = (Vec::new(), Vec::new(), 0, Tally::default());
         let mut pushes: BTreeMap<Incarnation, Vec<usize>> = BTreeMap::new();
-        while count < COMMIT_VERDICTS_MAX
+        while count < shared.limits.bounds.commit_verdicts_max
             && let Some(room) = self.resolved.pop_front()
         {
             let Some(lane) = self.lanes.get_mut(&room) else { continue };
@@ -68,8 +68,13 @@ impl Shard {
                 .collect();
             (gateway, push::encode_verdicts(self.id, parts.into_iter()))
         });
-        let commit =
-            Arc::new(Commit { shard: self.id, lease: self.lease, number: self.commit + 1, pushes: pushes.collect(), rooms });
+        let commit = Arc::new(Commit {
+            shard: self.id,
+            lease: self.lease,
+            number: self.commit.saturating_add(1),
+            pushes: pushes.collect(),
+            rooms,
+        });
         self.in_flight = Some(commit.clone());
         self.tally = tally;
         shared.act(Action::Commit(commit));
@@ -85,8 +90,7 @@ impl Shard {
         let gateways = &self.gateways;
         let watermark_of = |g: Incarnation| gateways.get(&g).map_or(Moment::default(), |g| g.watermark);
         if lane.can_resolve() && !self.releasing && lane.hold.releasable(watermark_of) {
-            lane.queued = true;
-            shared.enqueue_lane(self.id, room.clone());
+            shared.enqueue_lane(self.id, room, lane);
         }
     }
 
@@ -101,6 +105,8 @@ impl Shard {
                 for room in &commit.rooms {
                     if let Some(lane) = self.lanes.get_mut(&room.room) {
                         lane.committing = false;
+                        lane.watched = lane.watched.filter(|until| lane.cursor < *until);
+                        lane.alone = lane.alone.filter(|until| lane.cursor < *until);
                         if lane.phase != Phase::Failed {
                             lane.poisoned.clear();
                         }
@@ -115,7 +121,7 @@ impl Shard {
                 // These rooms are not what this worker thinks; the others go on under the same number.
                 for room in refused {
                     shared.act(Action::Complain(format!(
-                        "room {room}: the journal has another era or seq than this worker; it is loaded again"
+                        "room {room}: the journal has another era or seq than this worker, or is damaged there; it is loaded again"
                     )));
                     self.lanes.remove(room);
                     self.load(room, shared);

@@ -4,6 +4,9 @@ use super::*;
 
 /// Longest stretch between two ticks that counts as a gateway's silence: what is longer is this worker's own pause.
 const SILENCE_STEP_NS: u64 = 50_000_000;
+/// A part of the gateways' timeout: a gateway that nobody listens for is waited for no longer than it, and a journal that
+/// takes longer over an answer counts as out of reach.
+const HINT: u64 = 4;
 /// How long a gateway with sessions may be unheard of before it is asked although nothing waits, in nanoseconds.
 const HEARTBEAT_NS: u64 = 5_000_000_000;
 
@@ -27,10 +30,14 @@ pub(super) struct Gateway {
     pub(super) renewed: bool,
     /// It was not heard of for long, and is asked for this although no room waits.
     pub(super) checked: Option<Moment>,
-    /// How long it has owed that, in time during which this worker was awake and reached the journal.
+    /// How long it has owed that, in time during which this worker was awake and reached the journal (rule R5).
     pub(super) silent_ns: u64,
     pub(super) probed: Moment,
     pub(super) probed_at_ns: u64,
+    /// Since when the journal has owed the answer to a repeated question.
+    pub(super) unanswered_since_ns: Option<u64>,
+    /// Nobody listened to the last repeated question.
+    pub(super) deaf: bool,
     pub(super) heard_at_ns: u64,
     /// When it was found to be fenced and in no room.
     pub(super) gone_at_ns: Option<u64>,
@@ -54,7 +61,19 @@ impl Shard {
             gateway.probed = gateway.wanted;
             gateway.probed_at_ns = shared.now_ns;
             let push = push::encode(&push::Push::Probe { shard: self.id, until: gateway.wanted });
-            shared.act(Action::Publish { gateway: incarnation, push });
+            // Whether the journal answers matters only when the gateway does not.
+            if !answered {
+                gateway.unanswered_since_ns.get_or_insert(shared.now_ns);
+            }
+            shared.act(Action::Publish { gateway: incarnation, push, answer: !answered });
+        }
+    }
+
+    /// A repeated question reached the journal: so the journal can be reached, and the gateway hears it or not.
+    pub(in crate::worker) fn published(&mut self, incarnation: Incarnation, listeners: u64) {
+        if let Some(gateway) = self.gateways.get_mut(&incarnation) {
+            gateway.unanswered_since_ns = None;
+            gateway.deaf = listeners == 0;
         }
     }
 
@@ -73,6 +92,7 @@ impl Shard {
     pub(in crate::worker) fn excuse_gateways(&mut self) {
         for gateway in self.gateways.values_mut() {
             gateway.silent_ns = 0;
+            gateway.unanswered_since_ns = None;
             gateway.fencing = false;
         }
     }
@@ -96,8 +116,14 @@ impl Shard {
                 gateway.silent_ns = 0;
                 continue;
             }
+            let timeout_ns = shared.limits.gateway_timeout_ns;
+            if gateway.unanswered_since_ns.is_some_and(|since| shared.now_ns.saturating_sub(since) > timeout_ns / HINT) {
+                // The journal does not answer either: the gateway may have said everything.
+                gateway.silent_ns = 0;
+                continue;
+            }
             gateway.silent_ns += elapsed_ns.min(SILENCE_STEP_NS);
-            if gateway.silent_ns > shared.limits.gateway_timeout_ns {
+            if gateway.silent_ns > if gateway.deaf { timeout_ns / HINT } else { timeout_ns } {
                 gateway.fencing = true;
                 shared.act(Action::Fence { shard: self.id, lease: self.lease, gateway: *incarnation });
             }

@@ -3,7 +3,10 @@
 use super::*;
 
 /// How long a room that cannot be continued rests before it is tried again, in nanoseconds.
-const QUARANTINE_NS: u64 = 5_000_000_000;
+pub(super) const QUARANTINE_NS: u64 = 5_000_000_000;
+/// Owners lost in a row without a verdict in between, from which on a room's events are resolved alone. One is what every
+/// crash leaves in the rooms that were busy: they go on in batches.
+const DEATHS_SUSPICIOUS: u32 = 2;
 
 impl Shard {
     pub(super) fn load(&mut self, room: &RoomId, shared: &mut Shared) {
@@ -71,6 +74,10 @@ impl Shard {
     pub(in crate::worker) fn done(&mut self, done: Done, shared: &mut Shared) {
         let room = done.id;
         let Some(lane) = self.lanes.get_mut(&room).filter(|lane| lane.token == done.lane) else { return };
+        // It was given up, and came back before the room was loaded again.
+        if lane.phase == Phase::Failed {
+            return;
+        }
         match done.outcome {
             DoneOutcome::Resolved(state, resolved) => {
                 lane.room = Some(state);
@@ -89,11 +96,7 @@ impl Shard {
             }
             DoneOutcome::Loaded(loaded) => self.loaded(&room, *loaded, shared),
             DoneOutcome::Unloadable(why) => {
-                lane.phase = Phase::Quarantined { until_ns: shared.now_ns + QUARANTINE_NS };
-                shared.act(Action::Complain(format!(
-                    "room {room} cannot be continued: {why}; tried again in {} s",
-                    QUARANTINE_NS / 1_000_000_000
-                )));
+                self.quarantine(&room, &why, shared);
             }
         }
         self.advance(&room, shared);
@@ -104,11 +107,7 @@ impl Shard {
             && lane.phase == Phase::Failed
             && !lane.committing
         {
-            let poisoned = std::mem::take(&mut lane.poisoned);
-            let buffer = std::mem::take(&mut lane.buffer);
-            *lane = Lane::new(shared.token());
-            lane.poisoned = poisoned;
-            lane.buffer = buffer;
+            lane.replace(shared.token());
             shared.act(Action::Load { shard: self.id, room: room.clone() });
         }
     }
@@ -128,7 +127,7 @@ impl Shard {
             }
             return;
         };
-        lane.hold = crate::engine::Resequencer::resume(state.sessions().map(|(s, _)| s), state.marks());
+        lane.hold = crate::engine::Resequencer::resume(state.sessions().map(|(s, _)| s), state.marks(), state.unproven());
         lane.room = Some(state);
         lane.phase = Phase::Idle;
         lane.cursor = loaded.cursor;
@@ -157,6 +156,10 @@ impl Shard {
             lane.take_in(at, &bytes, shared.now_ns, watermark_of);
         }
         lane.position = lane.position.max(loaded.cursor);
+        let until = Some(lane.position).filter(|tail| lane.cursor < *tail);
+        let alone = lane.alone.is_some() || loaded.deaths >= DEATHS_SUSPICIOUS || loaded.attempts > 0;
+        lane.watched = until.filter(|_| loaded.deaths > 0);
+        lane.alone = until.filter(|_| alone);
         self.waiting.insert(room.clone());
         self.read_again(room, shared);
     }
@@ -196,6 +199,7 @@ impl Shard {
 
     pub(super) fn tick_rooms(&mut self, shared: &mut Shared) {
         let mut reload = Vec::new();
+        self.quarantined = self.lanes.values().filter(|lane| matches!(lane.phase, Phase::Quarantined { .. })).count();
         for (room, lane) in &mut self.lanes {
             match lane.phase {
                 Phase::Quarantined { until_ns } if shared.now_ns >= until_ns => reload.push(room.clone()),
@@ -212,9 +216,7 @@ impl Shard {
         }
         for room in reload {
             if let Some(lane) = self.lanes.get_mut(&room) {
-                let buffer = std::mem::take(&mut lane.buffer);
-                *lane = Lane::new(shared.token());
-                lane.buffer = buffer;
+                lane.replace(shared.token());
                 shared.act(Action::Load { shard: self.id, room });
             }
         }

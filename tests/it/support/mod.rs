@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 pub(crate) use http::{get, http, problem, status};
 pub(crate) use process::{Gateway, Process, Worker, end_by_signal, redis};
-pub(crate) use raw::{close_code, frame, raw_session, upgrade};
+pub(crate) use raw::{frame, raw_session, upgrade};
 pub(crate) use session::{Session, Ticket};
 pub(crate) use witness::WitnessWorker;
 
@@ -34,4 +34,9 @@ pub(crate) fn until<T>(what: &str, mut done: impl FnMut() -> Option<T>) -> T {
 #[expect(clippy::disallowed_methods, reason = "measures how long a scenario takes, orders nothing")]
 pub(crate) fn now() -> Instant {
     Instant::now()
+}
+
+/// Reads a session to its end: the code of the close frame, which must be the last.
+pub(crate) async fn close_code(tcp: &mut tokio::net::TcpStream) -> u16 {
+    raw::rest(tcp).await.1
 }

@@ -76,6 +76,10 @@ impl Process {
         self.child.wait().expect("waited");
     }
 
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.child.try_wait().expect("a child").is_some()
+    }
+
     /// The exit code, once it has ended.
     pub(crate) fn code(&mut self) -> Option<i32> {
         until("the process ends", || self.child.try_wait().expect("a child")).code()

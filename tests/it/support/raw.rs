@@ -44,8 +44,8 @@ pub(crate) fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// Reads a session to its end: the code of the close frame, which must be the last.
-pub(crate) async fn close_code(tcp: &mut TcpStream) -> u16 {
+/// Reads a session to its end: all of it, and the code of the close frame, which must be the last.
+pub(crate) async fn rest(tcp: &mut TcpStream) -> (Vec<u8>, u16) {
     let mut received = Vec::new();
     timeout(PATIENCE, tcp.read_to_end(&mut received)).await.expect("an end").expect("no reset before the close frame");
     let mut rest = &received[..];
@@ -59,7 +59,8 @@ pub(crate) async fn close_code(tcp: &mut TcpStream) -> u16 {
         rest = &rest[at + length..];
         if head == 0x88 {
             assert!(rest.is_empty(), "{rest:?} behind the close frame");
-            return u16::from_be_bytes([payload[0], payload[1]]);
+            let code = u16::from_be_bytes([payload[0], payload[1]]);
+            return (received, code);
         }
     }
 }

@@ -5,7 +5,7 @@ use crate::types::Flags;
 async fn what_is_sent_along_with_the_upgrade_is_not_lost() {
     let gateway = gateway(|_| {}).await;
     let mut tcp = TcpStream::connect(gateway.address).await.unwrap();
-    tcp.write_all(&[upgrade("ann").as_bytes(), &act("early"), &frame(0x88, b"\x03\xe8")].concat()).await.unwrap();
+    tcp.write_all(&[upgrade(&target("ann"), JSON).as_bytes(), &act("early"), &frame(0x88, b"\x03\xe8")].concat()).await.unwrap();
     assert_eq!(gateway.life("ann").await, ["open", "act early", "end 1000", "close"]);
 }
 

@@ -2,16 +2,20 @@
 //! settings is tested in `tests/it`; here are the deadlines that would take a minute there, and what lies below messages.
 
 mod life;
+/// The same client that speaks to real processes.
+#[path = "../../../../tests/it/support/raw.rs"]
+mod raw;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use self::raw::{frame, raw_session, rest, upgrade};
 use super::{Front, Settings};
 use crate::clock::Clock;
 use crate::gateway::arrival::{Drains, listen};
@@ -66,15 +70,7 @@ async fn gateway_without_worker(change: impl FnOnce(&mut Settings)) -> Gateway {
 impl Gateway {
     /// Upgrades by hand, and reads nothing of the session.
     async fn join(&self, player: &str) -> TcpStream {
-        let mut tcp = TcpStream::connect(self.address).await.unwrap();
-        tcp.set_nodelay(true).unwrap();
-        tcp.write_all(upgrade(player).as_bytes()).await.unwrap();
-        let mut head = Vec::new();
-        while !head.ends_with(b"\r\n\r\n") {
-            head.push(timeout(PATIENCE, tcp.read_u8()).await.expect("an answer").unwrap());
-        }
-        assert!(head.starts_with(b"HTTP/1.1 101 "), "{}", String::from_utf8_lossy(&head));
-        tcp
+        raw_session(self.address, &target(player), JSON).await
     }
 
     /// What reached the journal of a player's session.
@@ -127,42 +123,10 @@ fn word(kind: EventKind) -> String {
     }
 }
 
-fn upgrade(player: &str) -> String {
-    format!(
-        "GET /v1/room/pit?player={player} HTTP/1.1\r\nhost: localhost\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\
-         sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\nsec-websocket-protocol: {JSON}\r\n\r\n"
-    )
-}
-
-/// A client's short frame, masked with zeros.
-fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
-    let mut bytes = vec![first, 0x80 | u8::try_from(payload.len()).ok().filter(|length| *length < 126).unwrap()];
-    bytes.extend([0; 4]);
-    bytes.extend(payload);
-    bytes
+fn target(player: &str) -> String {
+    format!("/v1/room/pit?player={player}")
 }
 
 fn act(id: &str) -> Vec<u8> {
     frame(0x81, format!(r#"{{"op":"hit","id":"{id}"}}"#).as_bytes())
-}
-
-/// Reads a session to its end: all of it, and the code of the close frame, which must be the last.
-async fn rest(tcp: &mut TcpStream) -> (Vec<u8>, u16) {
-    let mut received = Vec::new();
-    timeout(PATIENCE, tcp.read_to_end(&mut received)).await.expect("an end").expect("no reset before the close frame");
-    let mut rest = &received[..];
-    loop {
-        let (head, length) = (rest[0], usize::from(rest[1]));
-        let (at, length) = match length {
-            126 => (4, usize::from(u16::from_be_bytes([rest[2], rest[3]]))),
-            length => (2, length),
-        };
-        let payload = &rest[at..at + length];
-        rest = &rest[at + length..];
-        if head == 0x88 {
-            assert!(rest.is_empty());
-            let code = u16::from_be_bytes([payload[0], payload[1]]);
-            return (received, code);
-        }
-    }
 }

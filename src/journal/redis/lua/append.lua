@@ -10,6 +10,7 @@
 -- Returns {0, era, seq, top, ...}   stored: each room's head
 --         {1, number, watermark}    gap: what is stored
 --         {2}                       not registered, or fenced
+--         {3, i, ...}               refused: the rooms, counted from 1, one of whose keys is damaged
 -- Refusals: LASTHIT for a damaged record
 local record = redis.call('HGET', KEYS[2], ARGV[1])
 if not record then return {2} end
@@ -26,8 +27,11 @@ end
 local rooms = (#KEYS - 4) / 2
 local reply = {0}
 local heads = {}
+local refused = {3}
 for i = 1, rooms do
-  heads[i] = redis.call('HMGET', KEYS[4 + 2 * i], 'era', 'seq', 'top')
+  heads[i] = redis.pcall('HMGET', KEYS[4 + 2 * i], 'era', 'seq', 'top')
+  local type = redis.call('TYPE', KEYS[3 + 2 * i]).ok
+  if heads[i].err or (type ~= 'stream' and type ~= 'none') then refused[#refused + 1] = i end
 end
 if repeated then
   for i = 1, rooms do
@@ -37,6 +41,8 @@ if repeated then
   end
   return reply
 end
+
+if #refused > 1 then return refused end
 
 local bell = {redis.call('HINCRBY', KEYS[1], 'append', 1), ARGV[1], number, ARGV[4]}
 local names = {}

@@ -12,18 +12,26 @@
 --       then per push: channel, message
 -- Returns {0}            done
 --         {1}            fenced: another lease, or another number
---         {2, i, ...}    refused: the rooms, counted from 1, whose era or seq is another
+--         {2, i, ...}    refused: the rooms, counted from 1, whose era or seq is another, or one of whose keys is damaged
 local shard = redis.call('HMGET', KEYS[1], 'epoch', 'owner', 'commit', 'commit_epoch')
 if shard[1] ~= ARGV[1] or shard[2] ~= ARGV[2] then return {1} end
 if shard[3] == ARGV[3] and shard[4] == ARGV[1] then return {0} end
 if tonumber(ARGV[3]) ~= tonumber(shard[3] or '0') + 1 then return {1} end
 
+-- An error behind the first write would leave half of the commit.
+local function damaged(stream)
+  local type = redis.call('TYPE', stream).ok
+  return type ~= 'stream' and type ~= 'none'
+end
+
 local rooms = tonumber(ARGV[4])
 local reply = {2}
 local last = {}
 for i = 1, rooms do
-  local state = redis.call('HMGET', KEYS[4 * i + 1], 'era', 'seq', 'last')
-  if state[1] ~= ARGV[10 * i - 4] or state[2] ~= ARGV[10 * i - 3] then reply[#reply + 1] = i end
+  local state = redis.pcall('HMGET', KEYS[4 * i + 1], 'era', 'seq', 'last')
+  if state[1] ~= ARGV[10 * i - 4] or state[2] ~= ARGV[10 * i - 3] or damaged(KEYS[4 * i - 1]) or damaged(KEYS[4 * i]) then
+    reply[#reply + 1] = i
+  end
   last[i] = state[3]
 end
 if #reply > 1 then return reply end

@@ -2,7 +2,7 @@
 -- A shard as its new owner finds it.
 --
 -- Guarantee: one moment's view. With heads it also reads the states of the rooms in KEYS 4, whose keys cannot be known
--- before; they share the hash tag.
+-- before; they share the hash tag. A room whose state is damaged is left out: its load says so.
 --
 -- KEYS  1 shard, 2 gateways, 3 active, 4 rooms
 -- ARGV  1 what the rooms' state keys begin with, or empty for no heads
@@ -11,7 +11,7 @@ local counts = redis.call('HMGET', KEYS[1], 'append', 'commit')
 local heads = {}
 if ARGV[1] ~= '' then
   for _, name in ipairs(redis.call('SMEMBERS', KEYS[4])) do
-    local state = redis.call('HMGET', ARGV[1] .. name, 'era', 'seq', 'top')
+    local state = redis.pcall('HMGET', ARGV[1] .. name, 'era', 'seq', 'top')
     if state[1] then
       local n = #heads
       heads[n + 1], heads[n + 2], heads[n + 3], heads[n + 4] = name, state[1], state[2], state[3]

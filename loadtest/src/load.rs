@@ -1,0 +1,262 @@
+//! One measurement: joins all sessions, sends by the plan, waits for the answers, reports. [`measure`] is what `run`, the
+//! ramp and the comparisons are made of.
+
+use std::pin::pin;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, ensure};
+use futures_util::{StreamExt, TryStreamExt, stream};
+use lasthit::types::Incarnation;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, sleep_until};
+
+use crate::audit::Audit;
+use crate::client::{self, Joined, Run, Session};
+use crate::dialect::{Audience, Dialect};
+use crate::health::{Meter, Saturation, Usage};
+use crate::limits::{BATCH_ACTIONS_MAX, BEHIND_MAX, CONNECTING_MAX, LEAD, OUTSTANDING_MAX, PACE, PAYLOAD_BYTES_MAX};
+use crate::pace::Pacer;
+use crate::plan::{CONTENDERS, Plan, Schedule};
+use crate::progress::Progress;
+use crate::report::Report;
+use crate::tally::{Tally, Window};
+
+/// What to measure.
+#[derive(Debug, Clone)]
+pub(crate) struct Load {
+    /// The gateways.
+    pub(crate) urls: Vec<String>,
+    /// What they are spoken to in.
+    pub(crate) dialect: Dialect,
+    /// Sessions over all gateways.
+    pub(crate) sessions: u32,
+    /// Rooms that they play in: new ones each time, where the dialect can.
+    pub(crate) rooms: u32,
+    /// When actions are sent.
+    pub(crate) pace: Pace,
+    /// In an open loop: actions of a session that may wait for their answers; what is due beyond that leaves when the answers
+    /// come, as from a client that waits for them, and its latency counts from when it was due. None: nothing waits.
+    pub(crate) waiting_max: Option<u32>,
+    /// Claims to one key.
+    pub(crate) contenders: u32,
+    /// Bytes of a claim's arguments.
+    pub(crate) payload_bytes: usize,
+    /// Who is told of a verdict.
+    pub(crate) audience: Audience,
+    /// How long actions are sent before that, outside all figures.
+    pub(crate) warm_up: Duration,
+    /// How long actions are sent that are measured.
+    pub(crate) duration: Duration,
+    /// How long the last answers may take.
+    pub(crate) drain: Duration,
+    /// How late the latest hundredth of the sends may leave.
+    pub(crate) lateness_max: Duration,
+}
+
+/// When actions are sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Pace {
+    /// By a schedule, whatever the answers do.
+    Open {
+        /// Actions a second over all sessions.
+        rate: u32,
+    },
+    /// Each session sends when it was answered.
+    Closed {
+        /// Actions of a session that wait for their answers at a time.
+        outstanding: u32,
+    },
+}
+
+impl Load {
+    /// The usual work: 100 sessions in 20 rooms, ten contenders a contest, 64-byte claims, verdicts to their sender.
+    pub(crate) fn new(dialect: Dialect, urls: Vec<String>, pace: Pace) -> Self {
+        Self {
+            urls,
+            dialect,
+            sessions: 100,
+            rooms: 20,
+            pace,
+            waiting_max: None,
+            contenders: CONTENDERS,
+            payload_bytes: 64,
+            audience: Audience::Sender,
+            warm_up: Duration::from_secs(2),
+            duration: Duration::from_secs(10),
+            drain: Duration::from_secs(10),
+            lateness_max: Duration::from_millis(5),
+        }
+    }
+}
+
+/// How a measurement ended.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    /// As planned.
+    Done(Box<Report>),
+    /// The generator did not keep up, so that there are no figures.
+    Saturated(Saturation),
+    /// Somebody asked for it after so many actions.
+    Interrupted(u64),
+}
+
+/// Measures until everything is answered or the drain time is over, or until `stop` is ready; closes all sessions before it
+/// returns. The generator is the thread that calls.
+///
+/// # Errors
+/// When the load is out of bounds, or its sessions cannot be joined.
+pub(crate) async fn measure(load: &Load, progress: &Progress, stop: impl Future<Output = ()>) -> Result<Outcome> {
+    let urls = u32::try_from(load.urls.len()).context("more urls than can be counted")?;
+    ensure!(load.payload_bytes <= PAYLOAD_BYTES_MAX, "payload of {} bytes: use 0 to {PAYLOAD_BYTES_MAX}", load.payload_bytes);
+    ensure!(!load.duration.is_zero(), "duration 0: use at least 1ms");
+    let whole = load.warm_up + load.duration;
+    let (plan, schedule, outstanding) = match load.pace {
+        Pace::Open { rate } => {
+            let schedule = Schedule::new(rate)?;
+            let plan = Plan::new(load.sessions, load.rooms, urls, load.contenders, schedule.actions(whole))?;
+            (plan, Some(schedule), load.waiting_max.unwrap_or(u32::MAX))
+        }
+        Pace::Closed { outstanding } => (Plan::filled(load.sessions, load.rooms, urls, load.contenders)?, None, outstanding),
+    };
+    let is_bounded = schedule.is_none() || load.waiting_max.is_some();
+    ensure!(!is_bounded || (1..=OUTSTANDING_MAX).contains(&outstanding), "outstanding {outstanding}: use 1 to {OUTSTANDING_MAX}");
+    allow_files(u64::from(load.sessions) + 256)?;
+    let mut stop = pin!(stop);
+    let tag = Incarnation::random().to_string();
+    let joined = tokio::select! {
+        joined = join_all(load, &plan, &tag) => joined?,
+        () = &mut stop => return Ok(Outcome::Interrupted(0)),
+    };
+
+    let audit = Audit::new(plan.actions(), plan.actions() / u64::from(load.contenders));
+    let run = Arc::new(Run {
+        plan,
+        schedule,
+        outstanding,
+        start: Instant::now() + LEAD,
+        end: whole,
+        tag,
+        dialect: load.dialect,
+        args: "x".repeat(load.payload_bytes),
+        tally: Tally::new(audit, Window { from: load.warm_up, to: whole }),
+        pen: Mutex::default(),
+        scratch: Run::scratch(),
+    });
+    let sessions = (0..).zip(joined).map(|(number, joined)| Arc::new(Session::new(joined, number, &run)));
+    let sessions: Vec<Arc<Session>> = sessions.collect();
+    let mut tasks = JoinSet::new();
+    for session in &sessions {
+        tasks.spawn(client::play(Arc::clone(session), Arc::clone(&run)));
+    }
+    let driven = tokio::select! {
+        driven = drive(load, &run, &sessions) => Some(driven),
+        never = progress.show(&run) => match never {},
+        () = &mut stop => None,
+    };
+    sessions.iter().for_each(|session| session.end(&run));
+    // Each session's task has the only handle then, and with it the socket to close.
+    drop(sessions);
+    while let Some(task) = tasks.join_next().await {
+        task.map_err(|e| anyhow!("a session failed: {e}"))?;
+    }
+    let counts = run.tally.lock();
+    Ok(match driven.transpose()? {
+        None => Outcome::Interrupted(counts.audit.sent_count()),
+        Some(Driven::GaveUp { behind, usage }) => Outcome::Saturated(Saturation::gave_up(behind, &counts.record, usage)),
+        Some(Driven::Through(usage)) => match Saturation::of(&counts.record, usage, load.lateness_max) {
+            Some(saturation) => Outcome::Saturated(saturation),
+            None => Outcome::Done(Box::new(Report::new(load, &counts, usage))),
+        },
+    })
+}
+
+/// How the schedule went.
+#[derive(Debug)]
+enum Driven {
+    Through(Usage),
+    GaveUp { behind: Duration, usage: Usage },
+}
+
+/// Joins every session, in the order of their numbers.
+async fn join_all(load: &Load, plan: &Plan, tag: &str) -> Result<Vec<Joined>> {
+    let joining = (0..plan.sessions()).map(|number| async move {
+        let seat = plan.seat(number);
+        let room = load.dialect.room(load.audience, tag, seat.room)?;
+        client::join(load.dialect, &load.urls[seat.url as usize], &room, &format!("p{number}")).await
+    });
+    stream::iter(joining).buffered(CONNECTING_MAX).try_collect().await
+}
+
+/// Sends what is due, or lets the sessions do so, then waits until all is answered.
+async fn drive(load: &Load, run: &Run, sessions: &[Arc<Session>]) -> Result<Driven> {
+    let driven = match run.schedule {
+        Some(schedule) => send_all(load, run, schedule, sessions).await?,
+        None => {
+            sleep_until(run.start + load.warm_up).await;
+            let meter = Meter::read();
+            sleep_until(run.start + run.end).await;
+            Driven::Through(meter.usage())
+        }
+    };
+    if matches!(driven, Driven::Through(_)) {
+        drain(load, run).await;
+    }
+    Ok(driven)
+}
+
+/// Every action when it is due. What several actions of one session have to say at one time leaves with one system call.
+async fn send_all(load: &Load, run: &Run, schedule: Schedule, sessions: &[Arc<Session>]) -> Result<Driven> {
+    let mut pacer = Pacer::new().context("no timer for the schedule")?;
+    let (mut next, mut touched) = (0, Vec::new());
+    let mut meter = None;
+    while next < run.plan.actions() {
+        let (now, batch) = (Instant::now(), next);
+        if now >= run.start + load.warm_up {
+            meter.get_or_insert_with(Meter::read);
+        }
+        while next < run.plan.actions() && next - batch < BATCH_ACTIONS_MAX && run.start + schedule.due(next) <= now {
+            let session = run.plan.action(next).session;
+            sessions[session as usize].queue(run, next)?;
+            touched.push(session);
+            next += 1;
+        }
+        // A session that is flushed has nothing left to write when its turn comes again.
+        for session in touched.drain(..) {
+            sessions[session as usize].flush(run);
+        }
+        let due = run.start + schedule.due(next);
+        let behind = now.saturating_duration_since(due);
+        if behind > BEHIND_MAX {
+            let usage = meter.unwrap_or_else(Meter::read).usage();
+            return Ok(Driven::GaveUp { behind, usage });
+        }
+        if next < run.plan.actions() {
+            pacer.until(due.max(now + PACE)).await?;
+        }
+    }
+    Ok(Driven::Through(meter.unwrap_or_else(Meter::read).usage()))
+}
+
+/// Returns when everything is answered, or the time for that is over.
+async fn drain(load: &Load, run: &Run) {
+    let deadline = Instant::now() + load.drain;
+    while Instant::now() < deadline && !run.tally.lock().audit.settled() {
+        sleep(Duration::from_millis(5)).await;
+    }
+    // A verdict that comes twice, or to nobody, comes late.
+    sleep(Duration::from_millis(100)).await;
+}
+
+/// Every session is a file descriptor, and the usual limit is 1,024.
+fn allow_files(needed: u64) -> Result<()> {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    if soft < needed {
+        let raised = setrlimit(Resource::RLIMIT_NOFILE, needed.min(hard), hard);
+        raised.ok().filter(|()| needed <= hard).with_context(|| {
+            format!("{needed} open files are needed and {hard} allowed: use fewer sessions, or raise `ulimit -Hn`")
+        })?;
+    }
+    Ok(())
+}

@@ -1,0 +1,360 @@
+//! Membership, deaths, bounds and reboots: one interleaving each.
+
+use super::*;
+use crate::limits::Bounds;
+use crate::types::VerdictKind;
+
+impl Stage {
+    fn lease(&self) -> crate::journal::Lease {
+        self.store.owners()[0].expect("an owner")
+    }
+
+    /// Fences a gateway, and tells the worker.
+    fn fence(&mut self, gateway: Incarnation) {
+        let lease = self.lease();
+        let answer = self.store.fence(SHARD, lease, gateway).expect("a shard");
+        self.worker.fenced(SHARD, lease, &answer, self.now);
+        self.collect();
+    }
+
+    /// Writes the deaths that the worker wants; their bells are the caller's.
+    fn write_deaths(&mut self) -> Vec<Option<Bell>> {
+        let deaths = self.take(|action| matches!(action, WorkerAction::Death { .. }));
+        deaths
+            .iter()
+            .map(|death| {
+                let WorkerAction::Death { shard, lease, gateway, entry } = death else { unreachable!("only deaths") };
+                let (answer, bell) = self.store.death(*shard, *lease, *gateway, entry, self.now / MS).expect("it is fenced");
+                self.worker.death_written(SHARD, &answer);
+                bell
+            })
+            .collect()
+    }
+
+    fn die(&mut self, gateway: Incarnation) {
+        self.fence(gateway);
+        for bell in self.write_deaths() {
+            self.bell(bell);
+        }
+    }
+
+    /// Another worker takes the shard over, with nothing but what the journal has.
+    fn take_over(&mut self, name: u128, limits: WorkerLimits) {
+        let from = self.store.owners()[0];
+        self.wanted.clear();
+        self.worker = WorkerCore::new(Incarnation(name), 1, limits);
+        let lease = self.store.claim(SHARD, from, Incarnation(name)).expect("a shard");
+        self.worker.claimed(SHARD, Some(lease), self.now);
+        self.collect();
+        self.subscribe();
+        self.take(|action| matches!(action, WorkerAction::Survey { .. }));
+        self.survey();
+        self.settle();
+    }
+
+    fn verdict(&self, id: &str) -> &Verdict {
+        self.committed.iter().find(|v| v.id.as_deref() == Some(id)).expect("a verdict")
+    }
+
+    fn closes(&self, gateway: u128) -> usize {
+        let of = |v: &&Verdict| v.kind == VerdictKind::Close && v.stamp.incarnation == Incarnation(gateway);
+        self.committed.iter().filter(of).count()
+    }
+}
+
+fn bounded(bounds: Bounds) -> WorkerLimits {
+    WorkerLimits { bounds, ..limits() }
+}
+
+/// R7: the snapshot lies behind the death, and what another gateway stamped before it is read after a takeover.
+#[test]
+fn a_takeover_knows_what_a_dead_gateway_may_have_taken_along() {
+    let limits = bounded(Bounds { snapshot_events: 1, ..Bounds::default() });
+    let (mut stage, a, mut b) = two_inside_on(Stage::with(limits.clone()));
+    b.act(1, "b", 1_040 * MS);
+    stage.now = 1_100 * MS;
+    stage.die(a.core.incarnation());
+    stage.settle();
+    assert_eq!(stage.store.load(&room()).entries, [], "the snapshot lies behind the death");
+    stage.take_over(101, limits);
+    let bell = b.flush(&mut stage.store, 1_110 * MS, false);
+    stage.bell(bell);
+    stage.settle();
+    assert!(stage.verdict("b").flags.has(Flags::UNPROVEN), "{:?}", stage.verdict("b"));
+}
+
+/// R7: the batch ends between two events of the stretch, everybody has passed it, and the snapshot is taken there.
+#[test]
+fn what_is_still_held_keeps_its_stretch() {
+    let limits = bounded(Bounds { snapshot_events: 1, resolve_events_max: 1, ..Bounds::default() });
+    let (mut stage, a, mut b) = two_inside_on(Stage::with(limits.clone()));
+    stage.now = 1_100 * MS;
+    stage.die(a.core.incarnation());
+    stage.settle();
+    b.act(1, "x", 1_040 * MS);
+    b.act(1, "y", 1_041 * MS);
+    let bell = b.flush(&mut stage.store, 1_110 * MS, false);
+    stage.bell(bell);
+    // The first is resolved, and committed with a snapshot.
+    stage.turn();
+    stage.turn();
+    assert_eq!(stage.ids(), ["x"]);
+    stage.take_over(101, limits);
+    assert_eq!(stage.ids(), ["x", "y"]);
+    assert!(stage.verdict("y").flags.has(Flags::UNPROVEN), "{:?}", stage.verdict("y"));
+}
+
+/// R6, R3: a death of several sessions is larger than a batch, and a takeover follows the snapshot of that batch.
+#[test]
+fn a_death_is_resolved_whole() {
+    let limits = bounded(Bounds { snapshot_events: 1, resolve_events_max: 1, ..Bounds::default() });
+    let (mut stage, mut a, mut b) = two_inside_on(Stage::with(limits.clone()));
+    a.join("eve", None, 1_022 * MS);
+    let bell = a.flush(&mut stage.store, 1_023 * MS, false);
+    stage.bell(bell);
+    stage.pass(&mut b, 1_030 * MS);
+    stage.now = 1_100 * MS;
+    stage.die(Incarnation(1));
+    stage.turn();
+    stage.turn();
+    stage.take_over(101, limits);
+    assert_eq!(stage.closes(1), 2, "{:?}", stage.committed);
+    b.act(1, "b", 1_110 * MS);
+    let bell = b.flush(&mut stage.store, 1_111 * MS, false);
+    stage.bell(bell);
+    stage.settle();
+    assert_eq!(stage.ids(), ["b"], "nobody waits for the dead");
+}
+
+/// R6: an Open of the dead gateway lies in the room, unread, when its death is written: another death follows.
+#[test]
+fn a_death_that_came_too_early_is_written_again() {
+    let (mut stage, mut a, mut b) = two_inside();
+    a.join("eve", None, 1_030 * MS);
+    let last = a.flush(&mut stage.store, 1_031 * MS, false);
+    stage.fence(Incarnation(1));
+    let early = stage.write_deaths();
+    assert_eq!(early.len(), 1);
+    stage.bell(last);
+    for bell in early {
+        stage.bell(bell);
+    }
+    let again = stage.write_deaths();
+    assert_eq!(again.len(), 1, "once, and for both sessions");
+    for bell in again {
+        stage.bell(bell);
+    }
+    stage.settle();
+    stage.pass(&mut b, 1_050 * MS);
+    assert_eq!(stage.closes(1), 2, "{:?}", stage.committed);
+}
+
+/// W4: more bells ring during a survey than are kept, and none after it.
+#[test]
+fn bells_that_were_not_kept_are_looked_up() {
+    let (mut stage, mut a, mut b) = two_inside_on(Stage::with(bounded(Bounds { shard_bells_max: 1, ..Bounds::default() })));
+    stage.subscribe();
+    let early = stage.store.survey(SHARD, false).expect("a shard");
+    a.act(1, "a", 1_030 * MS);
+    let first = a.flush(&mut stage.store, 1_050 * MS, false);
+    stage.bell(first);
+    b.act(1, "b", 1_040 * MS);
+    let second = b.flush(&mut stage.store, 1_050 * MS, false);
+    stage.bell(second);
+    stage.take(|action| matches!(action, WorkerAction::Survey { .. }));
+    stage.worker.surveyed(SHARD, early, stage.now);
+    stage.collect();
+    assert_eq!(stage.take(|action| matches!(action, WorkerAction::Survey { .. })).len(), 1, "it is surveyed again");
+    stage.survey();
+    stage.settle();
+    assert_eq!(stage.ids(), ["a", "b"]);
+}
+
+/// W4: a successor hears no bell of a room whose event is held: the shard's `active` set names it.
+#[test]
+fn a_successor_reads_the_rooms_that_nobody_rings_for() {
+    let (mut stage, mut a, mut b) = two_inside();
+    b.act(1, "b", 1_040 * MS);
+    let bell = b.flush(&mut stage.store, 1_050 * MS, false);
+    stage.bell(bell);
+    stage.settle();
+    assert_eq!(stage.ids(), [""; 0], "a has not passed it");
+    stage.take_over(101, limits());
+    stage.pass(&mut a, 1_060 * MS);
+    assert_eq!(stage.ids(), ["b"]);
+}
+
+/// W6: an event that is larger than a flush leaves in one of its own.
+#[test]
+fn an_event_of_any_size_leaves() {
+    let mut stage = Stage::new();
+    let Gateway { core, told, reads, flush } = gateway(&mut stage.store, 1);
+    let bounds = Bounds { flush_bytes_max: 1, ..Bounds::default() };
+    let mut a = Gateway { core: core.bounded(bounds), told, reads, flush };
+    a.join("ann", None, 1_010 * MS);
+    a.join("bob", None, 1_011 * MS);
+    assert_eq!(a.flush(&mut stage.store, 1_020 * MS, false).expect("a bell").entries.len(), 1);
+    assert_eq!(a.flush(&mut stage.store, 1_020 * MS, false).expect("a bell").entries.len(), 1);
+}
+
+/// W6: a session that leaves before its Open is acknowledged, when everything else of the room is over here, does not count
+/// as unresolved for ever.
+#[test]
+fn a_session_that_left_early_is_not_counted_for_ever() {
+    let mut stage = Stage::new();
+    stage.subscribe();
+    stage.take(|action| matches!(action, WorkerAction::Survey { .. }));
+    stage.survey();
+    let Gateway { core, told, reads, flush } = gateway(&mut stage.store, 1);
+    let bounds = Bounds { unresolved_max: 2, ..Bounds::default() };
+    let mut a = Gateway { core: core.bounded(bounds), told, reads, flush };
+    let ann = a.join("ann", None, 1_010 * MS);
+    let bell = a.flush(&mut stage.store, 1_011 * MS, false);
+    stage.bell(bell);
+    stage.settle();
+    stage.push(&mut a);
+    // The next Open is resolved and pushed before its append is answered; both sessions have left by then.
+    let eve = a.join("eve", None, 1_020 * MS);
+    a.core.close(ann, Arrival::at(1_021 * MS, 0));
+    a.core.settled(1_022 * MS);
+    a.collect();
+    let flush = a.flush.take().expect("an Open and a Close");
+    a.core.end(eve, 1000, Arrival::at(1_023 * MS, 0));
+    a.core.close(eve, Arrival::at(1_023 * MS, 0));
+    let (answer, bell) = stage.store.append(&flush, 1_022).expect("a flush");
+    stage.bell(bell);
+    stage.settle();
+    stage.push(&mut a);
+    a.core.appended(&flush, &answer, false, 1_030 * MS);
+    a.collect();
+    let bell = a.flush(&mut stage.store, 1_040 * MS, false);
+    stage.bell(bell);
+    stage.settle();
+    stage.push(&mut a);
+    let cid = a.join("cid", None, 1_050 * MS);
+    let bell = a.flush(&mut stage.store, 1_051 * MS, false);
+    stage.bell(bell);
+    stage.settle();
+    stage.push(&mut a);
+    a.act(cid, "c", 1_060 * MS);
+}
+
+/// S1: the host was started anew. Its clock begins at 0 on a higher timeline; the room goes on, above its old stamps.
+#[test]
+fn a_room_outlives_a_reboot() {
+    let (mut stage, _a, mut b) = two_inside();
+    b.act(1, "b", 1_040 * MS);
+    let bell = b.flush(&mut stage.store, 1_050 * MS, false);
+    stage.bell(bell);
+    stage.settle();
+    let timeline = TIMELINE + 1;
+    stage.now = 5 * MS;
+    stage.take_over(101, WorkerLimits { timeline, ..limits() });
+    let mut c = gateway_on(&mut stage.store, 3, timeline);
+    c.join("cid", None, 6 * MS);
+    let bell = c.flush(&mut stage.store, 7 * MS, false);
+    stage.bell(bell);
+    c.act(1, "c", 8 * MS);
+    let bell = c.flush(&mut stage.store, 9 * MS, false);
+    stage.bell(bell);
+    stage.settle();
+    assert_eq!(stage.ids(), [""; 0], "the gateways of the earlier boot are not fenced yet");
+    stage.now = 10 * MS;
+    stage.die(Incarnation(1));
+    stage.die(Incarnation(2));
+    stage.settle();
+    assert_eq!(stage.ids(), ["b", "c"]);
+    assert!(stage.verdict("b").flags.has(Flags::UNPROVEN), "{:?}", stage.verdict("b"));
+    assert_eq!(stage.verdict("c").flags.0 & (Flags::CLAMPED.0 | Flags::UNPROVEN.0), 0, "{:?}", stage.verdict("c"));
+}
+
+/// S4: what comes in under a published watermark is moved above it, flagged, and keeps the order of its raw stamps.
+#[test]
+fn clamped_events_keep_the_order_of_their_raw_stamps() {
+    let (mut stage, mut a, mut b) = two_inside();
+    a.join("eve", None, 1_022 * MS);
+    let bell = a.flush(&mut stage.store, 1_023 * MS, false);
+    stage.bell(bell);
+    stage.pass(&mut a, 1_050 * MS);
+    a.act(1, "second", 1_045 * MS);
+    a.act(2, "first", 1_040 * MS);
+    let bell = a.flush(&mut stage.store, 1_060 * MS, false);
+    stage.bell(bell);
+    stage.pass(&mut b, 1_070 * MS);
+    assert_eq!(stage.ids(), ["first", "second"]);
+    for (id, raw_ns) in [("first", 1_040 * MS), ("second", 1_045 * MS)] {
+        let verdict = stage.verdict(id);
+        assert!(verdict.flags.has(Flags::CLAMPED) && verdict.stamp.moment.ns > 1_050 * MS, "{verdict:?}");
+        assert_eq!(verdict.raw_ns, Some(raw_ns));
+    }
+}
+
+/// W3: the journal misses a flush that this gateway holds for stored: what it had promised is void, it gives up.
+#[test]
+fn a_gap_ends_an_incarnation() {
+    let (mut stage, mut a, _b) = two_inside();
+    a.act(1, "a", 1_030 * MS);
+    a.core.settled(1_031 * MS);
+    a.collect();
+    let flush = a.flush.take().expect("an action");
+    let mut restored = Store::new(1);
+    restored.register(SHARD, Incarnation(1)).expect("a shard");
+    let (answer, _) = restored.append(&flush, 1_031).expect("a flush");
+    assert!(matches!(answer, Appended::Gap { number: 0, .. }), "{answer:?}");
+    a.core.appended(&flush, &answer, false, 1_032 * MS);
+    a.collect();
+    assert!(a.told.iter().any(|(s, d)| *s == 1 && matches!(d, Delivery::Close { .. })), "its session is closed");
+    assert!(stage.take(|action| matches!(action, WorkerAction::Commit(_))).is_empty());
+}
+
+/// R4: what a gateway was asked is lost, and it has nothing to say by itself: it is asked again.
+#[test]
+fn a_lost_question_is_asked_again() {
+    let (mut stage, mut a, mut b) = two_inside();
+    b.act(1, "b", 1_040 * MS);
+    let bell = b.flush(&mut stage.store, 1_050 * MS, false);
+    stage.bell(bell);
+    stage.settle();
+    stage.now += limits().probe_interval_ns;
+    stage.worker.tick(stage.now);
+    stage.collect();
+    for action in stage.take(|action| matches!(action, WorkerAction::Publish { .. })) {
+        let WorkerAction::Publish { gateway, push, .. } = action else { unreachable!("only pushes") };
+        assert_eq!(gateway, a.core.incarnation());
+        a.core.pushed(push::decode(&push).expect("a push"));
+    }
+    let bell = a.flush(&mut stage.store, 1_060 * MS, false);
+    stage.bell(bell);
+    stage.settle();
+    assert_eq!(stage.ids(), ["b"]);
+}
+
+/// Ticks until a silent gateway is fenced, when so many listen to what it is asked; None when that never happens.
+fn silence_until_fenced(listeners: Option<u64>) -> Option<u64> {
+    let (mut stage, _a, mut b) = two_inside();
+    b.act(1, "b", 1_040 * MS);
+    let bell = b.flush(&mut stage.store, 1_050 * MS, false);
+    stage.bell(bell);
+    stage.settle();
+    (1..=200).find(|_| {
+        stage.now += 5 * MS;
+        stage.worker.tick(stage.now);
+        stage.collect();
+        let wanted = stage.take(|_| true);
+        for action in &wanted {
+            if let (WorkerAction::Publish { gateway, answer: true, .. }, Some(listeners)) = (action, listeners) {
+                stage.worker.published(*gateway, listeners);
+            }
+        }
+        wanted.iter().any(|action| matches!(action, WorkerAction::Fence { .. }))
+    })
+}
+
+/// R5: a gateway that nobody listens for is waited for less than a silent one; while the journal does not answer, neither
+/// counts as silent.
+#[test]
+fn silence_counts_while_the_journal_answers() {
+    let (silent, gone) = (silence_until_fenced(Some(1)).expect("fenced"), silence_until_fenced(Some(0)).expect("fenced"));
+    assert!(gone * 2 < silent, "{gone} ticks for one that is gone, {silent} for one that is silent");
+    assert_eq!(silence_until_fenced(None), None);
+}

@@ -1,0 +1,65 @@
+//! Rooms that may be the death of their worker, and rooms that are damaged: they hold up nobody else.
+//!
+//! A room is suspect when two owners in a row were lost before its next verdict, or when its rules had one event for too
+//! long. Of all suspects of a worker one event is resolved at a time, on a thread of its own, and the attempt is counted in
+//! the journal before: whoever does not come back from it leaves the count behind for the next owner (rule C6).
+
+use super::rooms::QUARANTINE_NS;
+use super::*;
+use crate::limits::RULES_ATTEMPTS_MAX;
+
+impl Shard {
+    /// Whether the lane's event is still under way, its commit included: until that is final, a death would be laid to it.
+    pub(in crate::worker) fn is_on_trial(&self, room: &RoomId, lane: u64) -> bool {
+        let under_way = |l: &Lane| l.attempting || l.phase == Phase::Busy || l.result.is_some() || l.committing;
+        self.lanes.get(room).is_some_and(|l| l.token == lane && under_way(l))
+    }
+
+    /// The lane may go on, if it still has something to go on with; its number.
+    pub(in crate::worker) fn begin_trial(&mut self, room: &RoomId) -> Option<u64> {
+        let lane = self.lanes.get_mut(room)?;
+        lane.queued = false;
+        lane.attempting = lane.can_resolve() && !self.releasing;
+        lane.attempting.then_some(lane.token)
+    }
+
+    /// The attempt is counted: now it is made, or was the last one long ago.
+    pub(in crate::worker) fn attempted(&mut self, room: &RoomId, token: u64, attempts: u32, shared: &mut Shared) {
+        let Some(lane) = self.lanes.get_mut(room).filter(|lane| lane.token == token) else { return };
+        lane.attempting = false;
+        let Some(Job::Resolve(mut job)) = self.take(room, true, &shared.limits.bounds) else { return };
+        if attempts > RULES_ATTEMPTS_MAX {
+            for held in &job.events {
+                shared.act(Action::Complain(format!(
+                    "room {room}: nobody came back from event {:?} in {RULES_ATTEMPTS_MAX} attempts; its verdict is void ({RULES_FAILED})",
+                    held.stamp
+                )));
+                job.poisoned.insert(held.stamp);
+            }
+        }
+        shared.run_alone(Job::Resolve(job));
+    }
+
+    /// The rules do not come back. The room is loaded again, and goes on as a suspect; bringing it back only takes longer.
+    pub(in crate::worker) fn overrun(&mut self, room: &RoomId, token: u64, shared: &mut Shared) {
+        let Some(lane) = self.lanes.get_mut(room).filter(|lane| lane.token == token) else { return };
+        if lane.phase != Phase::Busy {
+            shared.act(Action::Complain(format!("room {room}: its rules take long to bring it back; it waits for them")));
+            return;
+        }
+        shared.act(Action::Complain(format!("room {room}: its rules do not come to an end with one event; it is loaded again")));
+        lane.phase = Phase::Failed;
+        lane.alone = Some(lane.position);
+        self.reload_failed(room, shared);
+    }
+
+    /// The room cannot go on: it rests, and is tried again after a while. What was resolved and not committed is resolved
+    /// again then.
+    pub(in crate::worker) fn quarantine(&mut self, room: &RoomId, why: &str, shared: &mut Shared) {
+        let Some(lane) = self.lanes.get_mut(room) else { return };
+        lane.replace(shared.token());
+        lane.phase = Phase::Quarantined { until_ns: shared.now_ns + QUARANTINE_NS };
+        let again_s = QUARANTINE_NS / 1_000_000_000;
+        shared.act(Action::Complain(format!("room {room} cannot be continued: {why}; tried again in {again_s} s")));
+    }
+}
