@@ -55,7 +55,7 @@ pub(super) fn survey(append: u64, room: &RoomId, watermark_ns: u64) -> Survey {
     Survey { append, commit: 0, gateways: vec![record(A), record(B)], active: vec![room.clone()], rooms: vec![head] }
 }
 
-/// Does the jobs; gives the other actions.
+/// Does the jobs, and answers what is asked of gateways that listen; gives the other actions.
 pub(super) fn perform(core: &mut Core) -> Vec<Action> {
     let mut others = Vec::new();
     loop {
@@ -66,6 +66,7 @@ pub(super) fn perform(core: &mut Core) -> Vec<Action> {
         for action in actions {
             match action {
                 Action::Run(job) => core.done(job.run(), 1),
+                Action::Publish { gateway, answer: true, .. } => core.published(gateway, 1),
                 other => others.push(other),
             }
         }
