@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::chaos::{Durability, Kind};
 use crate::dialect::{Audience, Dialect};
 use crate::knee::Ramp;
 use crate::load::{Load, Pace};
@@ -72,6 +73,83 @@ pub(crate) enum Command {
     /// The programs that `compare` starts
     #[command(subcommand, hide = true)]
     Part(Part),
+    /// Kills, stops, pauses and cuts off gateways, workers and Redis by a seeded plan while contests are played, then holds
+    /// what every player saw against the journal.
+    ///
+    /// Starts a private redis-server and all processes, and ends them. At the level redis, Redis is ended in order and never
+    /// killed; at disk it is killed too. Exit code 0 when the audit passed, 1 when it failed, 2 when there was no run, 130
+    /// when it was interrupted.
+    Chaos(ChaosArgs),
+    /// Lets rooms come and go beside some that stay, and compares what Redis and every process take in the end with what
+    /// they took at one third.
+    ///
+    /// Starts a private redis-server and all processes, and ends them. Exit code 0 when nothing grew by more than a tenth
+    /// and every visit was answered, 1 when not, 2 when there was no run, 130 when it was interrupted.
+    Soak(SoakArgs),
+}
+
+/// How many rooms, and how long.
+#[derive(Debug, Args)]
+pub(crate) struct SoakArgs {
+    /// Rooms that come and go, evenly over the run, with two players each
+    #[arg(long, default_value_t = 100_000, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    pub(crate) rooms: u32,
+    /// In which time
+    #[arg(long, default_value = "10m", value_parser = duration)]
+    pub(crate) duration: Duration,
+    /// How long the workers keep what was resolved in rooms that stay
+    #[arg(long, default_value = "60s", value_name = "TIME")]
+    pub(crate) retention: String,
+    /// How long an empty room stays
+    #[arg(long, default_value = "1s", value_name = "TIME")]
+    pub(crate) room_linger: String,
+    /// Gateways
+    #[arg(long, default_value_t = 2, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub(crate) gateways: u16,
+    /// Workers
+    #[arg(long, default_value_t = 2, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub(crate) workers: u16,
+    /// Writes the report here as JSON, with all samples
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+}
+
+/// What is broken, and who plays meanwhile.
+#[derive(Debug, Args)]
+pub(crate) struct ChaosArgs {
+    /// How long things are broken: 20s, 5m
+    #[arg(long, default_value = "60s", value_parser = duration)]
+    pub(crate) duration: Duration,
+    /// Of the plan and the players; random when it is not given, and printed
+    #[arg(long)]
+    pub(crate) seed: Option<u64>,
+    /// How Redis is set up, and whether it is killed
+    #[arg(long, value_enum, default_value_t = Durability::Redis)]
+    pub(crate) durability: Durability,
+    /// Faults in a minute, about four in ten of them kills; a short run has more, so that every kind is there once
+    #[arg(long, default_value_t = 60, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=600))]
+    pub(crate) faults_per_minute: u32,
+    /// Only these kinds of faults
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "KINDS")]
+    pub(crate) only: Vec<Kind>,
+    /// Gateways
+    #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub(crate) gateways: u16,
+    /// Workers
+    #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub(crate) workers: u16,
+    /// Players over all gateways
+    #[arg(long, default_value_t = 48, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=5000))]
+    pub(crate) players: u16,
+    /// Rooms that they contend in
+    #[arg(long, default_value_t = 12, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub(crate) rooms: u16,
+    /// Actions a second over all players
+    #[arg(long, default_value_t = 200, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=20_000))]
+    pub(crate) rate: u32,
+    /// Writes the report here as JSON
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
 }
 
 /// What is varied, and for how long.
@@ -331,6 +409,21 @@ mod tests {
         for bad in ["--guards-us x", "--guards-us -1", "--trials many", "--time 5"] {
             assert!(Cli::try_parse_from(format!("loadtest curve {bad}").split_whitespace()).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_chaos_line_and_a_soak_line() {
+        let line = "loadtest chaos --duration 20s --seed 7 --durability disk --only worker-kill,cut --faults-per-minute 30";
+        let Command::Chaos(args) = Cli::try_parse_from(line.split_whitespace()).expect("args").command else { panic!("{line}") };
+        assert_eq!((args.duration, args.seed, args.durability), (Duration::from_secs(20), Some(7), Durability::Disk));
+        assert_eq!((args.only, args.faults_per_minute), (vec![Kind::WorkerKill, Kind::Cut], 30));
+        for bad in ["--only murder", "--durability ram", "--faults-per-minute 0", "--rooms 0", "--gateways 65"] {
+            let error = Cli::try_parse_from(format!("loadtest chaos {bad}").split_whitespace()).expect_err(bad).to_string();
+            assert!(error.contains(bad.split_once(' ').expect("a value").1), "{error}");
+        }
+        let cli = Cli::try_parse_from("loadtest soak".split_whitespace()).expect("args");
+        let Command::Soak(args) = cli.command else { panic!("another command") };
+        assert_eq!((args.rooms, args.duration), (100_000, Duration::from_secs(600)));
     }
 
     #[test]

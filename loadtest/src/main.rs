@@ -5,8 +5,10 @@
 //! `health` watches the generator; `report` and `page` tell. `spawn` starts the processes under test when asked to.
 //! `fair`: rivals, a known gap apart; `curve`: the same for several guards.
 //! `compare`: lasthit beside what it stands in for; `part`: the programs that it starts.
+//! `chaos`: everything is broken by a plan; `soak`: does memory stay flat.
 
 mod audit;
+mod chaos;
 mod cli;
 mod client;
 mod compare;
@@ -26,6 +28,7 @@ mod plan;
 mod progress;
 mod record;
 mod report;
+mod soak;
 mod socket;
 mod spawn;
 mod svg;
@@ -33,6 +36,7 @@ mod tally;
 #[cfg(test)]
 mod tests;
 
+use std::fmt::Display;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -40,15 +44,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
+use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
 
-use cli::{Cli, Command, CompareArgs, CurveArgs, FairArgs, RunArgs};
+use chaos::ChaosConfig;
+use cli::{ChaosArgs, Cli, Command, CompareArgs, CurveArgs, FairArgs, RunArgs, SoakArgs};
 use compare::{CompareConfig, Comparison};
 use curve::{Curve, CurveConfig};
 use dialect::Dialect;
 use fair::{FairConfig, Fairness};
 use load::{Outcome, measure};
 use progress::Progress;
+use soak::SoakConfig;
 use spawn::Fleet;
 
 /// The audit failed.
@@ -70,6 +77,8 @@ fn main() -> ExitCode {
                 Command::Curve(args) => curve_command(args).await,
                 Command::Compare(args) => compare_command(args).await,
                 Command::Part(part) => part::run(part).await.map(|()| ExitCode::SUCCESS),
+                Command::Chaos(args) => chaos_command(args).await,
+                Command::Soak(args) => soak_command(args).await,
             }
         })
     });
@@ -207,6 +216,57 @@ async fn compare_command(args: CompareArgs) -> Result<ExitCode> {
         write(path, compare::draw(&comparison))?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+async fn chaos_command(args: ChaosArgs) -> Result<ExitCode> {
+    let config = ChaosConfig {
+        seed: args.seed.unwrap_or_else(rand::random),
+        duration: args.duration,
+        durability: args.durability,
+        per_minute: args.faults_per_minute,
+        only: args.only,
+        gateways: args.gateways.into(),
+        workers: args.workers.into(),
+        players: args.players.into(),
+        rooms: args.rooms.into(),
+        rate: args.rate,
+    };
+    let Some(report) = chaos::run(&config, stopped()?).await? else {
+        eprintln!("interrupted: no report");
+        return Ok(ExitCode::from(INTERRUPTED));
+    };
+    tell(&report, report.failure(), args.json.as_deref())
+}
+
+async fn soak_command(args: SoakArgs) -> Result<ExitCode> {
+    let config = SoakConfig {
+        rooms: args.rooms,
+        duration: args.duration,
+        retention: args.retention,
+        room_linger: args.room_linger,
+        gateways: args.gateways.into(),
+        workers: args.workers.into(),
+    };
+    let Some(report) = soak::run(&config, stopped()?).await? else {
+        eprintln!("interrupted: no report");
+        return Ok(ExitCode::from(INTERRUPTED));
+    };
+    tell(&report, report.failure(), args.json.as_deref())
+}
+
+/// Prints a report, writes it where it is wanted, and says by the exit code whether it is a good one.
+fn tell(report: &(impl Display + Serialize), failure: Option<String>, json: Option<&Path>) -> Result<ExitCode> {
+    println!("{report}");
+    if let Some(path) = json {
+        write(path, serde_json::to_string_pretty(report)? + "\n")?;
+    }
+    Ok(match failure {
+        None => ExitCode::SUCCESS,
+        Some(failure) => {
+            eprintln!("{failure}");
+            ExitCode::from(FAILED)
+        }
+    })
 }
 
 fn write(path: &Path, text: String) -> Result<()> {

@@ -1,10 +1,10 @@
 //! The processes under test, started by the load generator itself: a private Redis, gateways and workers, or the
 //! one-process form. They are held by their handles and end with [`Fleet::end`], or are killed when it is dropped.
 
-mod binary;
+pub(crate) mod binary;
 mod cost;
 mod parts;
-mod process;
+pub(crate) mod process;
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};

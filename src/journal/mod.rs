@@ -475,6 +475,13 @@ pub trait Journal: Send + Sync + 'static {
     /// When the outcome is unknown: send it again.
     async fn fence(&self, shard: ShardId, lease: Lease, gateway: Incarnation) -> Result<Leased<GatewayRecord>, JournalError>;
 
+    /// Removes what is known of fenced gateways, so that the shard does not remember every gateway that ever was. They may
+    /// append no more than before. Those that are not fenced stay. Idempotent.
+    ///
+    /// # Errors
+    /// When the outcome is unknown: send it again.
+    async fn forget(&self, shard: ShardId, lease: Lease, gateways: &[Incarnation]) -> Result<Leased<()>, JournalError>;
+
     /// Appends a dead gateway's last entry to a room and rings the bell with number 0. The gateway must be fenced. A room
     /// that is not there has ended: then nothing is written, and that is that.
     ///

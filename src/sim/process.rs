@@ -294,6 +294,8 @@ impl World {
             WorkerAction::Commit(commit) => self.call(pid, Call::Commit(commit)),
             WorkerAction::Publish { gateway, push, .. } => self.call(pid, Call::Publish(gateway, push)),
             WorkerAction::Fence { shard, lease, gateway } => self.call(pid, Call::Fence { shard, lease, gateway }),
+            // No history is long enough for this.
+            WorkerAction::Forget { .. } => {}
             WorkerAction::Death { shard, lease, gateway, entry } => {
                 self.call(pid, Call::Death { shard, lease, gateway, entry });
             }

@@ -170,7 +170,7 @@ impl RedisServer {
                 Ok(_) => self.ask::<String>(&["PING"]),
                 Err(_) => return Ok(None),
             };
-            Ok(answer.map_or_else(|error| !error.to_string().contains("LOADING"), |_| true).then_some(()))
+            Ok(answer.map_or_else(|error| !error.to_string().to_uppercase().contains("LOADING"), |_| true).then_some(()))
         })?;
         answered
             .ok_or_else(|| io::Error::other(format!("redis-server does not answer within {START_TIMEOUT:?}: {}", self.said())))

@@ -76,6 +76,8 @@ pub(crate) enum Action {
     Publish { gateway: Incarnation, push: Bytes, answer: bool },
     /// Answer with [`Core::fenced`].
     Fence { shard: ShardId, lease: Lease, gateway: Incarnation },
+    /// Answer with [`Core::forgotten`].
+    Forget { shard: ShardId, lease: Lease, gateways: Vec<Incarnation> },
     /// Answer with [`Core::death_written`].
     Death { shard: ShardId, lease: Lease, gateway: Incarnation, entry: FlushEntry },
     /// Answer with [`Core::attempted`].
@@ -292,8 +294,12 @@ impl Core {
             self.heartbeat();
         }
         let counted = if now_ns < self.excused_until_ns { 0 } else { elapsed };
-        for shard in self.shards.values_mut() {
+        for (id, shard) in &mut self.shards {
             shard.tick(counted, &mut self.shared);
+            // A death that is still under way needs its gateway's record.
+            if !self.unanswered.contains_key(id) {
+                shard.forget_gateways(&mut self.shared);
+            }
             // Rooms that nobody asked for yet come in while nothing else waits for a permit.
             if self.shared.queue.is_empty() && !shard.releasing {
                 for _ in 0..ADOPT_PER_TICK {
@@ -453,10 +459,23 @@ impl Core {
         }
         match answer {
             Leased::Done(record) => self.with(shard, now_ns, |shard, shared| {
-                shared.act(Action::Complain(format!("gateway {} is fenced: it kept its rooms waiting", record.incarnation)));
+                shared.act(Action::Complain(format!("gateway {} is fenced: it answered no more", record.incarnation)));
                 shard.fenced(record, shared);
             }),
             Leased::Lost => self.lose(shard),
+        }
+    }
+
+    /// The answer to [`Action::Forget`]; nothing when it failed: it is asked for again.
+    pub(crate) fn forgotten(&mut self, shard: ShardId, lease: Lease, gateways: &[Incarnation], answer: &Leased<()>) {
+        match answer {
+            Leased::Done(()) => {
+                if let Some(shard) = self.shards.get_mut(&shard).filter(|s| s.lease == lease) {
+                    shard.forgotten(gateways);
+                }
+            }
+            Leased::Lost if self.shards.get(&shard).is_some_and(|s| s.lease == lease) => self.lose(shard),
+            Leased::Lost => {}
         }
     }
 

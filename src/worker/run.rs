@@ -76,6 +76,7 @@ enum Input {
     Done(Done),
     Committed(Arc<Commit>, Committed),
     Fenced(ShardId, Lease, Leased<GatewayRecord>),
+    Forgotten(ShardId, Lease, Vec<Incarnation>, Leased<()>),
     Death(ShardId, Leased<()>),
     RoomEnded(ShardId, RoomId, Leased<bool>),
     Published(Incarnation, u64),
@@ -285,6 +286,7 @@ impl Worker {
                 metrics::counter!(names::GATEWAY_DEATHS_TOTAL).increment(1);
                 self.core.fenced(shard, lease, &answer, now);
             }
+            Input::Forgotten(shard, lease, gateways, answer) => self.core.forgotten(shard, lease, &gateways, &answer),
             Input::Death(shard, answer) => self.core.death_written(shard, &answer),
             Input::RoomEnded(shard, room, answer) => self.core.room_ended(shard, &room, &answer, now),
             Input::Published(gateway, listeners) => self.core.published(gateway, listeners),
@@ -412,6 +414,9 @@ impl Worker {
             // Not insisted on: a journal that refuses the fence refuses the gateway's flushes too, so its silence starts anew.
             Action::Fence { shard, lease, gateway } => self.once("fence", async move {
                 journal.fence(shard, lease, gateway).await.map(|answer| Input::Fenced(shard, lease, answer))
+            }),
+            Action::Forget { shard, lease, gateways } => self.once("forget gateways", async move {
+                journal.forget(shard, lease, &gateways).await.map(|answer| Input::Forgotten(shard, lease, gateways, answer))
             }),
             Action::Death { shard, lease, gateway, entry } => self.insist_on_room("write death", shard, entry.room.clone(), move || {
                 let (journal, entry) = (journal.clone(), entry.clone());

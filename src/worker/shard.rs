@@ -61,6 +61,7 @@ pub(super) struct Shard {
     pub(super) releasing: bool,
     pub(super) quarantined: usize,
     checked_at_ns: u64,
+    forgot_at_ns: u64,
     announce: bool,
 }
 
@@ -82,6 +83,7 @@ impl Shard {
             releasing: false,
             quarantined: 0,
             checked_at_ns: 0,
+            forgot_at_ns: 0,
             announce: true,
         }
     }

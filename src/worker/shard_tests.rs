@@ -55,7 +55,7 @@ pub(super) fn survey(append: u64, room: &RoomId, watermark_ns: u64) -> Survey {
     Survey { append, commit: 0, gateways: vec![record(A), record(B)], active: vec![room.clone()], rooms: vec![head] }
 }
 
-/// Does the jobs; gives the other actions.
+/// Does the jobs, and answers what is asked of gateways that listen; gives the other actions.
 pub(super) fn perform(core: &mut Core) -> Vec<Action> {
     let mut others = Vec::new();
     loop {
@@ -66,6 +66,7 @@ pub(super) fn perform(core: &mut Core) -> Vec<Action> {
         for action in actions {
             match action {
                 Action::Run(job) => core.done(job.run(), 1),
+                Action::Publish { gateway, answer: true, .. } => core.published(gateway, 1),
                 other => others.push(other),
             }
         }
@@ -223,6 +224,87 @@ fn a_commit_tells_who_is_inside_when_that_changed() {
     core.bell(Bell { incarnation: B, entries: vec![(room.clone(), at(5), bytes)], ..bell(5, &room, 290, vec![]) }, 3);
     core.bell(Bell { entries: vec![], ..bell(6, &room, 290, vec![]) }, 3);
     assert_eq!(told(&perform(&mut core)), Some(vec![]));
+}
+
+const MINUTE_NS: u64 = 60_000_000_000;
+
+/// Everything that ticks ask for until `to_ns`, answered as by gateways that are gone; what was forgotten.
+fn tick_until(core: &mut Core, from_ns: u64, to_ns: u64) -> (usize, Vec<Incarnation>) {
+    let (mut fences, mut forgotten) = (0, Vec::new());
+    for now in (from_ns..to_ns).step_by(20_000_000) {
+        core.tick(now);
+        for action in perform(core) {
+            match action {
+                Action::Fence { shard, lease, gateway } => {
+                    let (number, watermark) = (1, Moment::default());
+                    let record = GatewayRecord { incarnation: gateway, number, watermark, fenced: true };
+                    fences += 1;
+                    core.fenced(shard, lease, &Leased::Done(record), now);
+                }
+                Action::Forget { shard, lease, gateways } => {
+                    core.forgotten(shard, lease, &gateways, &Leased::Done(()));
+                    forgotten.extend(gateways);
+                }
+                _ => {}
+            }
+        }
+    }
+    (fences, forgotten)
+}
+
+/// Gateways that stopped, with nobody inside any room, are found to be gone, and their records go; once.
+#[test]
+fn gateways_that_are_gone_are_forgotten() {
+    let (mut core, room) = (worker(), RoomId::new("pit").expect("name"));
+    perform(&mut core);
+    core.surveyed(SHARD, Survey { active: Vec::new(), rooms: Vec::new(), ..survey(1, &room, 100) }, 1);
+    assert_eq!(tick_until(&mut core, 1, MINUTE_NS), (0, Vec::new()), "one that has nothing to say is left alone");
+    let (fences, mut forgotten) = tick_until(&mut core, MINUTE_NS, 5 * MINUTE_NS);
+    forgotten.sort_unstable();
+    assert_eq!((fences, forgotten), (2, vec![A, B]));
+}
+
+/// A room that is not in memory may know a gateway: nobody is forgotten before it was looked at.
+#[test]
+fn nobody_is_forgotten_while_a_room_is_not_loaded() {
+    let (mut core, room) = (worker(), RoomId::new("pit").expect("name"));
+    perform(&mut core);
+    core.surveyed(SHARD, survey(1, &room, 100), 1);
+    let (fences, forgotten) = tick_until(&mut core, 1, 5 * MINUTE_NS);
+    assert_eq!((fences, forgotten), (2, Vec::new()));
+}
+
+/// As long as the sessions of a dead gateway are in a room, it is known.
+#[test]
+fn a_gateway_that_a_room_knows_is_not_forgotten() {
+    let (mut core, room) = (worker(), RoomId::new("pit").expect("name"));
+    perform(&mut core);
+    core.surveyed(SHARD, survey(1, &room, 100), 1);
+    perform(&mut core);
+    let stored = StoredRoom { era: 1, entries: vec![(at(1), open(A, 50))], ..StoredRoom::default() };
+    core.stored(SHARD, room.clone(), stored, 1);
+    // The death that the worker writes for it is never heard of, but answered.
+    let (mut forgotten, mut deaths) = (Vec::new(), 0);
+    for now in (1..5 * MINUTE_NS).step_by(20_000_000) {
+        core.tick(now);
+        for action in perform(&mut core) {
+            match action {
+                Action::Fence { shard, lease, gateway } => {
+                    let record = GatewayRecord { incarnation: gateway, number: 1, watermark: Moment::default(), fenced: true };
+                    core.fenced(shard, lease, &Leased::Done(record), now);
+                }
+                Action::Death { shard, .. } => {
+                    deaths += 1;
+                    core.death_written(shard, &Leased::Done(()));
+                }
+                Action::Commit(commit) => core.committed(SHARD, commit.lease, commit.number, &Committed::Done, now),
+                Action::Forget { gateways, .. } => forgotten.extend(gateways),
+                _ => {}
+            }
+        }
+    }
+    forgotten.dedup();
+    assert_eq!((deaths, forgotten), (1, vec![B]));
 }
 
 /// Ticks on until a gateway is to be fenced; how long that took.

@@ -249,3 +249,23 @@ pub(crate) async fn a_large_flush_is_one_step(journal: &impl Journal) {
     assert_eq!((survey.active.len(), survey.rooms.len()), (0, rooms.len()));
     assert!(matches!(journal.fence(SHARD, lease, gateway.incarnation).await, Ok(Leased::Done(_))));
 }
+
+pub(crate) async fn only_fenced_gateways_are_forgotten_and_they_stay_out(journal: &impl Journal) {
+    let (mut dead, mut living) = (Gateway::register(journal).await, Gateway::register(journal).await);
+    dead.write(journal, room(0), "d").await;
+    living.write(journal, room(0), "l").await;
+    let lease = claim(journal).await;
+    assert!(matches!(journal.fence(SHARD, lease, dead.incarnation).await.expect("fence"), Leased::Done(_)));
+    let both = [dead.incarnation, living.incarnation];
+    let stale = lasthit::journal::Lease { epoch: lease.epoch + 1, ..lease };
+    assert_eq!(journal.forget(SHARD, stale, &both).await.expect("forget"), Leased::Lost);
+    assert_eq!(journal.survey(SHARD, false).await.expect("survey").gateways.len(), 2);
+    for _ in 0..2 {
+        assert_eq!(journal.forget(SHARD, lease, &both).await.expect("forget"), Leased::Done(()));
+        let known: Vec<_> = journal.survey(SHARD, false).await.expect("survey").gateways.iter().map(|g| g.incarnation).collect();
+        assert_eq!(known, [living.incarnation]);
+    }
+    let late = dead.flush(at(99), vec![entry(room(0), at(98), "late")]);
+    assert_eq!(journal.append(&late).await.expect("append"), Appended::Fenced);
+    living.write(journal, room(0), "on").await;
+}

@@ -100,7 +100,7 @@ async fn audit(redis: &RedisServer, client: &Session, actions: usize) {
     assert_eq!(stored.len(), actions);
 }
 
-pub(super) fn tell(redis: &RedisServer, command: &[&str]) {
+pub(crate) fn tell(redis: &RedisServer, command: &[&str]) {
     redis.ask::<::redis::Value>(command).unwrap_or_else(|error| panic!("{command:?}: {error}"));
 }
 

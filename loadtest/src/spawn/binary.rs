@@ -6,7 +6,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail, ensure};
 
 /// Where it is.
-pub(super) fn lasthit() -> Result<PathBuf> {
+pub(crate) fn lasthit() -> Result<PathBuf> {
     let own = std::env::current_exe().context("the load generator's own path is unknown")?;
     let dir = own.parent().context("the load generator lies in no directory")?;
     let binary = dir.join(format!("lasthit{}", std::env::consts::EXE_SUFFIX));

@@ -25,7 +25,7 @@ const METRICS_BYTES_MAX: u64 = 1024 * 1024;
 
 /// A running process. Killed when it is dropped without [`Process::end`].
 #[derive(Debug)]
-pub(super) struct Process {
+pub(crate) struct Process {
     name: String,
     child: Child,
     log: PathBuf,
@@ -53,7 +53,7 @@ impl Process {
     }
 
     /// A role of lasthit's.
-    pub(super) fn lasthit(binary: &Path, name: &str, args: &[&str], admin: SocketAddr, dir: &Path) -> Result<Self> {
+    pub(crate) fn lasthit(binary: &Path, name: &str, args: &[&str], admin: SocketAddr, dir: &Path) -> Result<Self> {
         let mut command = Command::new(binary);
         command.args(args);
         // The load is spread over few sessions: their usual limit would measure the limit.
@@ -90,11 +90,6 @@ impl Process {
         &self.name
     }
 
-    /// None once it has ended.
-    pub(super) fn pid(&self) -> Option<i32> {
-        self.child.id().and_then(|id| i32::try_from(id).ok())
-    }
-
     /// What its admin address shows as metrics.
     pub(super) async fn metrics(&self) -> Result<String> {
         let Asked::Admin(address) = self.asked else { bail!("{} has no metrics", self.name) };
@@ -126,7 +121,7 @@ impl Process {
     }
 
     /// Returns when it says that it is ready.
-    pub(super) async fn ready(&mut self) -> Result<()> {
+    pub(crate) async fn ready(&mut self) -> Result<()> {
         let deadline = Instant::now() + READY_TIMEOUT;
         loop {
             if let Some(status) = self.child.try_wait()? {
@@ -142,8 +137,38 @@ impl Process {
         }
     }
 
+    /// Its process id; None when it has ended and was waited for.
+    pub(crate) fn pid(&self) -> Option<Pid> {
+        self.child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw)
+    }
+
+    /// Sends it a signal. One that has ended by itself just now does not mind.
+    pub(crate) fn signal(&self, signal: Signal) {
+        if let Some(pid) = self.pid() {
+            let _ = kill(pid, signal);
+        }
+    }
+
+    /// SIGKILL, and it is gone.
+    pub(crate) async fn kill(mut self) {
+        if let Err(e) = self.child.kill().await {
+            eprintln!("warning: {} cannot be killed: {e}", self.name);
+        }
+    }
+
+    /// How it ended, if it did.
+    pub(crate) fn ended(&mut self) -> Option<std::process::ExitStatus> {
+        self.child.try_wait().ok().flatten()
+    }
+
+    /// What its log has behind `text`, up to the next space: where that stands first.
+    pub(crate) fn said(&self, text: &str) -> Option<String> {
+        let log = std::fs::read_to_string(&self.log).ok()?;
+        log.split(text).nth(1)?.split_whitespace().next().map(str::to_owned)
+    }
+
     /// Its state and the end of its log.
-    pub(super) fn log(&mut self) -> String {
+    pub(crate) fn log(&mut self) -> String {
         let state = match self.child.try_wait() {
             Ok(Some(status)) => format!("ended with {status}"),
             _ => "runs".to_owned(),
@@ -153,11 +178,8 @@ impl Process {
     }
 
     /// Asks it to end, waits, kills it if that takes too long.
-    pub(super) async fn end(mut self) {
-        if let Some(pid) = self.pid() {
-            // It may have ended by itself just now; waiting tells.
-            let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
-        }
+    pub(crate) async fn end(mut self) {
+        self.signal(Signal::SIGTERM);
         if timeout(END_TIMEOUT, self.child.wait()).await.is_err() {
             eprintln!("warning: {} did not end within {END_TIMEOUT:?} and is killed", self.name);
             if let Err(e) = self.child.kill().await {
@@ -171,7 +193,7 @@ impl Drop for Process {
     /// What is still there is killed together with what it started: its group is its own, and was made with it.
     fn drop(&mut self) {
         if let Some(pid) = self.pid() {
-            let _ = killpg(Pid::from_raw(pid), Signal::SIGKILL);
+            let _ = killpg(pid, Signal::SIGKILL);
         }
     }
 }

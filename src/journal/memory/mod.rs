@@ -191,6 +191,10 @@ impl Journal for MemoryJournal {
         self.inner.lock().store.fence(shard, lease, gateway)
     }
 
+    async fn forget(&self, shard: ShardId, lease: Lease, gateways: &[Incarnation]) -> Result<Leased<()>, JournalError> {
+        self.inner.lock().store.forget(shard, lease, gateways)
+    }
+
     async fn death(
         &self,
         shard: ShardId,

@@ -439,6 +439,19 @@ impl Store {
         Ok(Leased::Done(stored.record(gateway)))
     }
 
+    /// Removes fenced gateways.
+    ///
+    /// # Errors
+    /// [`JournalError::Refused`] for a shard that does not exist.
+    pub fn forget(&mut self, shard: ShardId, lease: Lease, gateways: &[Incarnation]) -> Result<Leased<()>, JournalError> {
+        let state = self.shard(shard)?;
+        if state.lease() != Some(lease) {
+            return Ok(Leased::Lost);
+        }
+        state.gateways.retain(|incarnation, gateway| !(gateway.fenced && gateways.contains(incarnation)));
+        Ok(Leased::Done(()))
+    }
+
     /// Appends a dead gateway's last entry to a room; with the bell to ring.
     ///
     /// # Errors

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::super::{Appended, Flush, FlushEntry, GatewayRecord, JournalError, Lease, Leased, check};
 use super::RedisJournal;
 use super::reply::{Reply, code};
-use super::scripts::{APPEND, Call, DEATH, FENCE, REGISTER};
+use super::scripts::{APPEND, Call, DEATH, FENCE, FORGET, REGISTER};
 use crate::journal::Journal;
 use crate::limits::HEADS_INTERVAL;
 use crate::types::{Incarnation, ShardId};
@@ -74,6 +74,25 @@ impl RedisJournal {
         };
         reply.end()?;
         Ok(fenced)
+    }
+
+    pub(super) async fn forget_step(
+        &self,
+        shard: ShardId,
+        lease: Lease,
+        gateways: &[Incarnation],
+    ) -> Result<Leased<()>, JournalError> {
+        let keys = self.shard(shard)?;
+        let mut call = Call::new(&FORGET, 2, 2 + gateways.len(), ROOM_BYTES + 64 * gateways.len());
+        call.text(&keys.shard).text(&keys.gateways).text(lease.epoch).text(Hex(lease.owner));
+        for gateway in gateways {
+            call.text(Hex(*gateway));
+        }
+        match code("forget", &self.send(&call).await?)? {
+            0 => Ok(Leased::Done(())),
+            1 => Ok(Leased::Lost),
+            other => Err(JournalError::Unexpected(format!("reply to forget: code {other}"))),
+        }
     }
 
     pub(super) async fn death_step(

@@ -257,6 +257,10 @@ impl Journal for RedisJournal {
         self.fence_step(shard, lease, gateway).await
     }
 
+    async fn forget(&self, shard: ShardId, lease: Lease, gateways: &[Incarnation]) -> Result<Leased<()>, JournalError> {
+        self.forget_step(shard, lease, gateways).await
+    }
+
     async fn death(
         &self,
         shard: ShardId,

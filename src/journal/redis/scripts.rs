@@ -23,6 +23,7 @@ scripts! {
     DEPLOYMENT = "deployment",
     END_ROOM = "end_room",
     FENCE = "fence",
+    FORGET = "forget",
     HEADS = "heads",
     HEARTBEAT = "heartbeat",
     LOAD = "load",

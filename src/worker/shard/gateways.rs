@@ -10,6 +10,14 @@ const HINT: u64 = 4;
 /// How long a gateway with sessions may be unheard of before it is asked although nothing waits, in nanoseconds.
 const HEARTBEAT_NS: u64 = 5_000_000_000;
 
+/// How long a gateway without sessions may be unheard of before it is asked, in nanoseconds: one that is gone is found.
+const IDLE_NS: u64 = 60_000_000_000;
+/// How long a fenced gateway is remembered when no room knows it any more, in nanoseconds: one that did not notice has
+/// found out by then, and its records go.
+const FORGET_NS: u64 = 120_000_000_000;
+/// Gateways that are forgotten in one step.
+const FORGET_MAX: usize = 256;
+
 /// A gateway as this shard's owner sees it.
 #[derive(Debug, Default)]
 pub(super) struct Gateway {
@@ -31,6 +39,8 @@ pub(super) struct Gateway {
     /// Nobody listened to the last repeated question.
     pub(super) deaf: bool,
     pub(super) heard_at_ns: u64,
+    /// When it was found to be fenced and in no room.
+    pub(super) gone_at_ns: Option<u64>,
 }
 
 impl Gateway {
@@ -127,14 +137,54 @@ impl Shard {
         }
     }
 
-    /// Asks gateways that have sessions here and were not heard of for long: they may have died where nothing waits.
+    /// Lets go of what is known of gateways that are fenced and in no room: nothing can come from them any more. One that is
+    /// met again all the same (in a room that was not loaded) is a stranger who says nothing, and is fenced again.
+    pub(in crate::worker) fn forget_gateways(&mut self, shared: &mut Shared) {
+        if self.state != State::Live || !self.gateways.values().any(|g| g.fenced) || self.forgot_at_ns + CHECK_NS > shared.now_ns
+        {
+            return;
+        }
+        self.forgot_at_ns = shared.now_ns;
+        // Rooms that were not read yet may know one. (Those that are being read are this worker's unanswered steps.)
+        if !self.adopt.is_empty() {
+            return;
+        }
+        let inside: BTreeSet<Incarnation> = self.lanes.values().flat_map(|lane| lane.hold.gateways()).collect();
+        let mut gone = Vec::new();
+        for (incarnation, gateway) in &mut self.gateways {
+            if !gateway.fenced || inside.contains(incarnation) {
+                gateway.gone_at_ns = None;
+                continue;
+            }
+            let since = *gateway.gone_at_ns.get_or_insert(shared.now_ns);
+            if shared.now_ns.saturating_sub(since) >= FORGET_NS && gone.len() < FORGET_MAX {
+                gone.push(*incarnation);
+            }
+        }
+        if !gone.is_empty() {
+            shared.act(Action::Forget { shard: self.id, lease: self.lease, gateways: gone });
+        }
+    }
+
+    /// The journal has let go of them.
+    pub(in crate::worker) fn forgotten(&mut self, gateways: &[Incarnation]) {
+        for gateway in gateways {
+            self.gateways.remove(gateway);
+            for lane in self.lanes.values_mut() {
+                lane.deaths.remove(gateway);
+            }
+        }
+    }
+
+    /// Asks gateways that were not heard of for long: they may have died where nothing waits.
     pub(super) fn check_gateways(&mut self, shared: &mut Shared) {
         let inside: BTreeSet<Incarnation> = self.lanes.values().flat_map(|lane| lane.hold.gateways()).collect();
         let now = Moment { timeline: shared.limits.timeline, ns: shared.now_ns };
         for (incarnation, gateway) in &mut self.gateways {
-            let quiet = shared.now_ns.saturating_sub(gateway.heard_at_ns) > HEARTBEAT_NS;
+            let unheard_ns = shared.now_ns.saturating_sub(gateway.heard_at_ns);
+            let quiet = unheard_ns > if inside.contains(incarnation) { HEARTBEAT_NS } else { IDLE_NS };
             gateway.checked = match gateway.checked {
-                _ if !inside.contains(incarnation) || !quiet => None,
+                _ if gateway.fenced || !quiet => None,
                 Some(until) if gateway.watermark < until => Some(until),
                 _ => Some(now),
             };

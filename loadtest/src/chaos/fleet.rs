@@ -1,0 +1,296 @@
+//! The processes that are broken: a Redis, gateways and workers, each on a way of its own to Redis that can fail.
+
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use lasthit::testing::{Proxy, RedisServer};
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+use tempfile::TempDir;
+use tokio::sync::Mutex;
+use tokio::time::sleep;
+
+use super::Durability;
+use super::plan::{Fault, Kind, Target};
+use crate::spawn::binary;
+use crate::spawn::process::Process;
+
+/// How often processes that ended by themselves are looked for.
+const LOOK_INTERVAL: Duration = Duration::from_millis(200);
+/// Processes that may end by themselves in one run.
+const OWN_ENDS_MAX: usize = 1000;
+
+/// A gateway or a worker, over all of its lives.
+#[derive(Debug)]
+struct Slot {
+    role: &'static str,
+    number: usize,
+    listen: SocketAddr,
+    admin: SocketAddr,
+    proxy: Proxy,
+    /// None while a fault has it down.
+    process: Option<Process>,
+    lives: u32,
+}
+
+/// Everything that runs.
+#[derive(Debug)]
+pub(crate) struct Fleet {
+    workers: Vec<Mutex<Slot>>,
+    gateways: Vec<Mutex<Slot>>,
+    redis: Arc<Mutex<RedisServer>>,
+    urls: Vec<String>,
+    redis_url: String,
+    binary: PathBuf,
+    durability: Durability,
+    /// What workers are told besides.
+    worker_args: Vec<String>,
+    /// Nothing is started any more.
+    over: AtomicBool,
+    /// The logs of processes that ended without being told to.
+    own_ends: std::sync::Mutex<Vec<String>>,
+    dir: TempDir,
+}
+
+impl Fleet {
+    /// Starts everything, and returns when all of it is ready.
+    pub(crate) async fn start(
+        durability: Durability,
+        (gateways, workers): (usize, usize),
+        worker_args: &[&str],
+    ) -> Result<Arc<Self>> {
+        let binary = binary::lasthit()?;
+        let redis = tokio::task::spawn_blocking(move || RedisServer::start_with(durability.redis_options())).await?;
+        let redis = redis.context("no redis-server")?;
+        let dir = tempfile::Builder::new().prefix("loadtest-").tempdir().context("no directory for logs")?;
+        let slot = |role, number| -> Result<Mutex<Slot>> {
+            // Both ports are taken before either is let go, so that they differ.
+            let taken = [TcpListener::bind("127.0.0.1:0")?, TcpListener::bind("127.0.0.1:0")?];
+            let [admin, listen] = [taken[0].local_addr()?, taken[1].local_addr()?];
+            let proxy = Proxy::start(redis.upstream())?;
+            Ok(Mutex::new(Slot { role, number, listen, admin, proxy, process: None, lives: 0 }))
+        };
+        let workers = (0..workers).map(|n| slot("worker", n)).collect::<Result<Vec<_>>>()?;
+        let gateways = (0..gateways).map(|n| slot("gateway", n)).collect::<Result<Vec<_>>>()?;
+        let mut urls = Vec::new();
+        for gateway in &gateways {
+            urls.push(format!("ws://{}", gateway.lock().await.listen));
+        }
+        let worker_args = worker_args.iter().map(|arg| (*arg).to_owned()).collect();
+        let fleet = Arc::new(Self {
+            workers,
+            gateways,
+            redis_url: redis.url(),
+            redis: Arc::new(Mutex::new(redis)),
+            urls,
+            binary,
+            durability,
+            worker_args,
+            over: AtomicBool::new(false),
+            own_ends: std::sync::Mutex::default(),
+            dir,
+        });
+        for slot in fleet.slots() {
+            fleet.launch(&mut *slot.lock().await)?;
+        }
+        for slot in fleet.slots() {
+            if let Some(process) = &mut slot.lock().await.process {
+                process.ready().await?;
+            }
+        }
+        Ok(fleet)
+    }
+
+    fn slots(&self) -> impl Iterator<Item = &Mutex<Slot>> {
+        self.workers.iter().chain(&self.gateways)
+    }
+
+    /// Where the gateways listen.
+    pub(crate) fn urls(&self) -> &[String] {
+        &self.urls
+    }
+
+    /// The Redis itself, past the proxies.
+    pub(crate) fn redis_url(&self) -> &str {
+        &self.redis_url
+    }
+
+    /// Asks Redis something.
+    pub(crate) async fn ask(&self, command: &[&str]) -> Result<String> {
+        let (redis, command) = (self.redis.clone().lock_owned().await, words(command));
+        Ok(tokio::task::spawn_blocking(move || redis.ask(&command.iter().map(String::as_str).collect::<Vec<_>>())).await??)
+    }
+
+    /// The process ids of everything that runs now, by name.
+    pub(crate) async fn pids(&self) -> Vec<(String, Pid)> {
+        let mut pids = Vec::new();
+        if let Ok(pid) = i32::try_from(self.redis.lock().await.pid()) {
+            pids.push(("redis".to_owned(), Pid::from_raw(pid)));
+        }
+        for slot in self.slots() {
+            let slot = slot.lock().await;
+            if let Some(pid) = slot.process.as_ref().and_then(Process::pid) {
+                pids.push((format!("{}-{}", slot.role, slot.number + 1), pid));
+            }
+        }
+        pids
+    }
+
+    /// The name that a worker gave itself, when it runs.
+    pub(crate) async fn incarnation(&self, worker: usize) -> Option<String> {
+        self.workers[worker].lock().await.process.as_ref()?.said("worker.id=")
+    }
+
+    fn launch(&self, slot: &mut Slot) -> Result<()> {
+        if self.over.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        slot.lives += 1;
+        let (admin, listen, redis) = (slot.admin.to_string(), slot.listen.to_string(), slot.proxy.url());
+        let mut args = vec![slot.role, "--admin", &admin, "--redis", &redis, "--durability", self.durability.name()];
+        if slot.role == "gateway" {
+            args.extend(["--listen", &listen]);
+        } else {
+            args.extend(self.worker_args.iter().map(String::as_str));
+        }
+        let name = format!("{}-{}.{}", slot.role, slot.number + 1, slot.lives);
+        slot.process = Some(Process::lasthit(&self.binary, &name, &args, slot.admin, self.dir.path())?);
+        Ok(())
+    }
+
+    /// Starts again, as a supervisor would, what ended by itself. Until everything is over.
+    pub(crate) async fn supervise(&self) -> Result<()> {
+        while !self.over.load(Ordering::Relaxed) {
+            sleep(LOOK_INTERVAL).await;
+            for slot in self.slots() {
+                // One that is in a fault is that fault's.
+                let Ok(mut slot) = slot.try_lock() else { continue };
+                let Some(process) = &mut slot.process else { continue };
+                if process.ended().is_none() {
+                    continue;
+                }
+                let log = process.log();
+                if let Ok(mut told) = self.own_ends.lock() {
+                    anyhow::ensure!(told.len() < OWN_ENDS_MAX, "processes end again and again by themselves:\n{log}");
+                    told.push(log);
+                }
+                self.launch(&mut slot)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Does what a fault says, and undoes it after its time.
+    pub(crate) async fn inflict(&self, fault: Fault) -> Result<()> {
+        match fault.target {
+            Target::Worker(n) => self.inflict_process(&self.workers[n], fault).await,
+            Target::Gateway(n) => self.inflict_process(&self.gateways[n], fault).await,
+            Target::Redis => self.inflict_redis(fault).await,
+        }
+    }
+
+    async fn inflict_process(&self, slot: &Mutex<Slot>, fault: Fault) -> Result<()> {
+        let mut slot = slot.lock().await;
+        match fault.kind {
+            Kind::Cut => slot.proxy.cut(),
+            Kind::Swallow => {
+                slot.proxy.swallow(true);
+                sleep(fault.lasts).await;
+                slot.proxy.swallow(false);
+            }
+            Kind::WorkerPauseShort | Kind::WorkerPauseLong | Kind::GatewayPauseShort | Kind::GatewayPauseLong => {
+                if let Some(process) = &slot.process {
+                    process.signal(Signal::SIGSTOP);
+                    sleep(fault.lasts).await;
+                    process.signal(Signal::SIGCONT);
+                }
+            }
+            _ => {
+                let orderly = matches!(fault.kind, Kind::WorkerStop | Kind::GatewayStop);
+                match slot.process.take() {
+                    Some(process) if orderly => process.end().await,
+                    Some(process) => process.kill().await,
+                    None => {}
+                }
+                sleep(fault.lasts).await;
+                self.launch(&mut slot)?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn inflict_redis(&self, fault: Fault) -> Result<()> {
+        let mut redis = self.redis.clone().lock_owned().await;
+        let ask = |command: &[&str]| {
+            let (command, redis) = (words(command), self.redis.clone());
+            async move {
+                let redis = redis.lock_owned().await;
+                let command: Vec<String> = command;
+                let asked = move || redis.ask::<()>(&command.iter().map(String::as_str).collect::<Vec<_>>());
+                anyhow::Ok(tokio::task::spawn_blocking(asked).await??)
+            }
+        };
+        match fault.kind {
+            Kind::RedisKill | Kind::RedisRestart => {
+                let orderly = fault.kind == Kind::RedisRestart;
+                let mut redis = tokio::task::spawn_blocking(move || {
+                    if orderly {
+                        // It answers by ending.
+                        let _ = redis.ask::<()>(&["SHUTDOWN"]);
+                    }
+                    redis.kill().map(|()| redis)
+                })
+                .await??;
+                sleep(fault.lasts).await;
+                tokio::task::spawn_blocking(move || redis.restart()).await?.context("redis does not start again")
+            }
+            Kind::RedisPauseShort | Kind::RedisPauseLong => {
+                let pid = Pid::from_raw(i32::try_from(redis.pid())?);
+                nix::sys::signal::kill(pid, Signal::SIGSTOP)?;
+                sleep(fault.lasts).await;
+                Ok(nix::sys::signal::kill(pid, Signal::SIGCONT)?)
+            }
+            kind => {
+                drop(redis);
+                match kind {
+                    Kind::ClientKill => ask(&["CLIENT", "KILL", "TYPE", "normal"]).await,
+                    Kind::SubscriberKill => ask(&["CLIENT", "KILL", "TYPE", "pubsub"]).await,
+                    Kind::ClientPause => ask(&["CLIENT", "PAUSE", &fault.lasts.as_millis().to_string(), "ALL"]).await,
+                    _ => ask(&["SCRIPT", "FLUSH"]).await,
+                }
+            }
+        }
+    }
+
+    /// The logs of processes that ended without being told to.
+    pub(crate) fn own_ends(&self) -> Vec<String> {
+        self.own_ends.lock().map(|told| told.clone()).unwrap_or_default()
+    }
+
+    /// What the processes said last.
+    pub(crate) async fn logs(&self) -> String {
+        let mut logs = Vec::new();
+        for slot in self.slots() {
+            logs.extend(slot.lock().await.process.as_mut().map(Process::log));
+        }
+        logs.join("\n")
+    }
+
+    /// Ends everything but Redis, which ends with its handle.
+    pub(crate) async fn end(&self) {
+        self.over.store(true, Ordering::Relaxed);
+        let mut ending = Vec::new();
+        for slot in self.slots() {
+            ending.extend(slot.lock().await.process.take().map(Process::end));
+        }
+        futures_util::future::join_all(ending).await;
+    }
+}
+
+fn words(command: &[&str]) -> Vec<String> {
+    command.iter().map(|word| (*word).to_owned()).collect()
+}

@@ -1,0 +1,254 @@
+//! The checker: every player's record against what the journal has. Pure; it never asks the system under test.
+//!
+//! * `lost`: an action that was sent and never answered, or that is in a room's stream and has no verdict;
+//! * `doubled`: an id that was acted on twice, or an event with two verdicts;
+//! * `changed`: a player saw a verdict that the journal has otherwise or not at all, or was told that the room is behind it;
+//! * `two_winners`: a round of a contest that two claims won, in the journal or in what players saw;
+//! * `inversions`: actions decided in another order than that of their stamps, unless they are flagged `unproven`;
+//! * `gaps`: a number that the journal or a player skipped, or a range that hid what the player should have seen;
+//! * `replay`: verdicts that come out otherwise when the room is resolved again;
+//! * `unproven`, `clamped`: verdicts with that flag. Counted; not a fault.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use lasthit::types::{Audience, Flags, Outcome, Stamp, Verdict};
+use serde::Serialize;
+
+use super::record::{Record, RoomRecord, Seen, Told, digest_of, is_data};
+
+/// Faults that are told one by one.
+const TOLD_MAX: usize = 20;
+
+/// What was found. Everything but `unproven` and `clamped` is to be 0.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub(crate) struct Faults {
+    pub(crate) lost: u64,
+    pub(crate) doubled: u64,
+    pub(crate) changed: u64,
+    pub(crate) two_winners: u64,
+    pub(crate) inversions: u64,
+    pub(crate) gaps: u64,
+    pub(crate) replay: u64,
+    pub(crate) unproven: u64,
+    pub(crate) clamped: u64,
+}
+
+impl Faults {
+    /// What counts as a failure, by name.
+    pub(crate) fn failures(&self) -> [(&'static str, u64); 7] {
+        [
+            ("lost", self.lost),
+            ("doubled", self.doubled),
+            ("changed", self.changed),
+            ("two winners", self.two_winners),
+            ("inversions", self.inversions),
+            ("gaps", self.gaps),
+            ("replay", self.replay),
+        ]
+    }
+}
+
+/// What was found, and the first of it in words.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Findings {
+    pub(crate) faults: Faults,
+    pub(crate) told: Vec<String>,
+}
+
+/// Judges a run. `is_claim` tells by an action's id whether being granted made a winner.
+pub(crate) fn judge(records: &[Record], rooms: &[RoomRecord], is_claim: impl Fn(&str) -> bool) -> Findings {
+    let mut judge = Judge { findings: Findings::default(), is_claim };
+    let indexes: Vec<Index<'_>> = rooms.iter().map(|room| judge.room(room)).collect();
+    for record in records {
+        judge.answers(record, &rooms[record.room].name);
+        judge.told(record, &indexes[record.room]);
+    }
+    judge.findings
+}
+
+/// A room's verdicts by their number.
+struct Index<'a> {
+    room: &'a RoomRecord,
+    by_seq: HashMap<u64, &'a Verdict>,
+}
+
+struct Judge<F> {
+    findings: Findings,
+    is_claim: F,
+}
+
+impl<F: Fn(&str) -> bool> Judge<F> {
+    fn found(&mut self, count: impl FnOnce(&mut Faults) -> &mut u64, say: impl FnOnce() -> String) {
+        *count(&mut self.findings.faults) += 1;
+        if self.findings.told.len() < TOLD_MAX {
+            self.findings.told.push(say());
+        }
+    }
+
+    /// A room by itself.
+    fn room<'a>(&mut self, room: &'a RoomRecord) -> Index<'a> {
+        let name = &room.name;
+        for line in &room.deviations {
+            self.found(|f| &mut f.replay, || format!("replay: room {name}: {line}"));
+        }
+        let mut next = 1;
+        for verdict in &room.verdicts {
+            if verdict.seq != next {
+                self.found(|f| &mut f.gaps, || format!("gap: room {name}: verdict {} follows {}", verdict.seq, next - 1));
+            }
+            next = verdict.seq + 1;
+        }
+        if next != room.seq + 1 {
+            self.found(|f| &mut f.gaps, || format!("gap: room {name}: the last verdict is {} of {}", next - 1, room.seq));
+        }
+        let actions = || room.verdicts.iter().filter(|v| is_data(v));
+        self.findings.faults.unproven += room.verdicts.iter().filter(|v| v.flags.has(Flags::UNPROVEN)).count() as u64;
+        self.findings.faults.clamped += room.verdicts.iter().filter(|v| v.flags.has(Flags::CLAMPED)).count() as u64;
+
+        let mut decided: HashMap<Stamp, u64> = HashMap::new();
+        actions().for_each(|verdict| *decided.entry(verdict.stamp).or_default() += 1);
+        for stamp in &room.accepted {
+            if !decided.contains_key(stamp) {
+                self.found(|f| &mut f.lost, || format!("lost: room {name}: {stamp:?} is in the stream and has no verdict"));
+            }
+        }
+        for (stamp, times) in decided.into_iter().filter(|(_, times)| *times > 1) {
+            self.found(|f| &mut f.doubled, || format!("doubled: room {name}: {stamp:?} has {times} verdicts"));
+        }
+
+        let mut first: HashMap<(&str, &str), u64> = HashMap::new();
+        let mut winners: BTreeMap<(&str, u64), u64> = BTreeMap::new();
+        let mut before: Option<&Verdict> = None;
+        for verdict in actions() {
+            let seq = verdict.seq;
+            if let (Some(player), Some(id)) = (verdict.player.as_ref().map(|p| p.as_str()), verdict.id.as_deref()) {
+                let known = *first.entry((player, id)).or_insert(seq);
+                match verdict.outcome {
+                    Outcome::Repeat { of } if of == known && of < seq => {}
+                    Outcome::Repeat { of } => self.found(
+                        |f| &mut f.changed,
+                        || {
+                            format!(
+                                "changed: room {name}: verdict {seq} repeats {of}, id {id} of {player} was decided as {known}"
+                            )
+                        },
+                    ),
+                    _ if known != seq => self.found(
+                        |f| &mut f.doubled,
+                        || format!("doubled: room {name}: id {id} of {player} was decided as {known} and as {seq}"),
+                    ),
+                    _ => {}
+                }
+            }
+            if let Some(contest) = self.won(verdict)
+                && let Some(other) = winners.insert((contest, verdict.round), seq)
+            {
+                self.found(
+                    |f| &mut f.two_winners,
+                    || format!("two winners: room {name}: {contest} round {} by {other} and {seq}", verdict.round),
+                );
+            }
+            if verdict.flags.has(Flags::UNPROVEN) {
+                continue;
+            }
+            match before {
+                Some(before) if before.stamp > verdict.stamp => {
+                    let (earlier, at, ahead) = (before.seq, verdict.stamp.moment.ns, before.stamp.moment.ns);
+                    self.found(
+                        |f| &mut f.inversions,
+                        || format!("inversion: room {name}: verdict {seq} of {at} ns comes after {earlier} of {ahead} ns"),
+                    );
+                }
+                _ => before = Some(verdict),
+            }
+        }
+        Index { room, by_seq: room.verdicts.iter().map(|v| (v.seq, v)).collect() }
+    }
+
+    /// The contest that a verdict won.
+    fn won<'a>(&self, verdict: &'a Verdict) -> Option<&'a str> {
+        let claim = verdict.outcome == Outcome::Granted && verdict.id.as_deref().is_some_and(|id| (self.is_claim)(id));
+        verdict.contest.as_deref().filter(|_| claim)
+    }
+
+    /// Whether everything that a player sent was answered.
+    fn answers(&mut self, record: &Record, room: &str) {
+        for acted in record.acted.iter().filter(|acted| acted.answer.is_none()) {
+            self.found(
+                |f| &mut f.lost,
+                || format!("lost: room {room}: {} of {} was sent {} times, no answer", acted.id, record.player, acted.sends),
+            );
+        }
+    }
+
+    /// Whether what a player was told is what the journal has, without holes.
+    fn told(&mut self, record: &Record, index: &Index<'_>) {
+        let (player, room) = (&record.player, &index.room.name);
+        let (mut session, mut last, mut era) = ("", None, 0);
+        for told in &record.told {
+            match told {
+                Told::Welcome { era: now, seq, resumed, session: name } => {
+                    let seen = last.unwrap_or(*seq);
+                    if *now != index.room.era || (*resumed && seen != *seq) {
+                        self.found(
+                            |f| &mut f.changed,
+                            || {
+                                let kept = index.room.era;
+                                format!(
+                                    "changed: room {room}: {player} was at {era}.{seen}, welcomed at {now}.{seq}, era is {kept}"
+                                )
+                            },
+                        );
+                    } else if last.is_some() && !*resumed {
+                        self.found(
+                            |f| &mut f.gaps,
+                            || format!("gap: room {room}: {player} was at {seen} and could not resume, but from {seq}"),
+                        );
+                    }
+                    (session, last, era) = (name, Some(*seq), *now);
+                }
+                Told::Ahead => {
+                    self.found(|f| &mut f.changed, || format!("changed: room {room}: {player} has seen more than there is"));
+                    last = None;
+                }
+                Told::Verdict(seen) => {
+                    let before = last.unwrap_or(0);
+                    self.saw(player, session, before, seen, index);
+                    last = Some(before.max(seen.seq));
+                }
+            }
+        }
+    }
+
+    fn saw(&mut self, player: &str, session: &str, last: u64, seen: &Seen, index: &Index<'_>) {
+        let (room, seq) = (&index.room.name, seen.seq);
+        if seen.from > seq || seen.from > last + 1 {
+            self.found(|f| &mut f.gaps, || format!("gap: room {room}: {player} saw {}..={seq} after {last}", seen.from));
+        }
+        let Some(kept) = index.by_seq.get(&seq) else {
+            self.found(|f| &mut f.changed, || format!("changed: room {room}: {player} saw {seq}, which is not there"));
+            return;
+        };
+        let repeated = matches!(kept.outcome, Outcome::Repeat { of } if of == seen.repeat_of)
+            && index.by_seq.get(&seen.repeat_of).is_some_and(|first| digest_of(first) == seen.digest);
+        if digest_of(kept) != seen.digest && !repeated {
+            let kept = format!("{kept:?}");
+            self.found(|f| &mut f.changed, || format!("changed: room {room}: {player} saw {seq} otherwise than it is: {kept}"));
+        }
+        let hidden = (seen.from.max(last + 1)..seq).filter_map(|n| index.by_seq.get(&n));
+        let hidden: BTreeSet<u64> = hidden
+            .filter(|v| match v.audience {
+                Audience::Room => true,
+                Audience::Session => v.session_id().to_string() == session,
+                Audience::Server => false,
+            })
+            .map(|v| v.seq)
+            .collect();
+        if !hidden.is_empty() {
+            self.found(
+                |f| &mut f.gaps,
+                || format!("gap: room {room}: {player} was not shown {hidden:?} between {last} and {seq}"),
+            );
+        }
+    }
+}

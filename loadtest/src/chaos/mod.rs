@@ -1,0 +1,301 @@
+//! Breaks everything, by a plan, while contests are played; then holds every player's record against the journal's.
+//!
+//! `plan` says what is broken when, `fleet` breaks it, `player` plays on whatever happens, `record` is what was seen,
+//! `wire` is how they speak, `judge` compares, `recovery` measures, `report` tells.
+
+pub(crate) mod fleet;
+mod judge;
+#[cfg(test)]
+mod judge_tests;
+mod plan;
+mod player;
+mod record;
+mod recovery;
+mod report;
+pub(crate) mod wire;
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use indicatif::{ProgressBar, ProgressStyle};
+use lasthit::journal::Journal;
+use lasthit::journal::redis::{RedisJournal, RedisOptions};
+use lasthit::limits::SHARDS_DEFAULT;
+use lasthit::replay::Recording;
+use lasthit::rules::RulesBook;
+use lasthit::rules::claim::Claim;
+use lasthit::types::{Audience, EventKind, RoomId, ShardId};
+use lasthit::wire::entry;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+
+pub(crate) use self::plan::Kind;
+pub(crate) use self::report::ChaosReport;
+use fleet::Fleet;
+use plan::{Fault, Target, Terms};
+use player::{Phase, Player, World};
+use record::{Record, RoomRecord};
+use recovery::{Affected, Killed};
+
+use crate::limits::PROGRESS_INTERVAL;
+
+/// How long the last answers may take when nothing is broken any more.
+const DRAIN: Duration = Duration::from_secs(60);
+/// How long the workers may take to resolve what is left when everybody has gone.
+const QUIET: Duration = Duration::from_secs(20);
+/// How long players may take to leave when they are told to.
+const LEAVE: Duration = Duration::from_secs(10);
+/// How long Redis may take to say who owns what just before a kill.
+const OWNERS: Duration = Duration::from_millis(150);
+/// Between looks at whether something has come about.
+const LOOK: Duration = Duration::from_millis(50);
+/// Rooms outlast the run: their streams are what it is judged by.
+const WORKER_ARGS: [&str; 4] = ["--retention", "2h", "--room-linger", "2h"];
+
+/// What a verdict has survived before anyone sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Durability {
+    /// Whatever this Redis survives: here one that syncs every second, and is only ended in order.
+    Redis,
+    /// The death of Redis: it syncs before it answers, and is killed.
+    Disk,
+}
+
+impl Durability {
+    fn redis_options(self) -> &'static [&'static str] {
+        match self {
+            Self::Redis => &["--appendonly", "yes", "--appendfsync", "everysec"],
+            Self::Disk => &["--appendonly", "yes", "--appendfsync", "always"],
+        }
+    }
+
+    /// Whether a fault of this kind loses nothing at this level.
+    fn survives(self, kind: Kind) -> bool {
+        kind != Kind::RedisKill || self == Self::Disk
+    }
+
+    /// As in the report.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Redis => "redis",
+            Self::Disk => "disk",
+        }
+    }
+}
+
+/// What to run.
+#[derive(Debug, Clone)]
+pub(crate) struct ChaosConfig {
+    /// Of everything that is drawn.
+    pub(crate) seed: u64,
+    /// How long things are broken.
+    pub(crate) duration: Duration,
+    /// How Redis is set up.
+    pub(crate) durability: Durability,
+    /// Faults in a minute.
+    pub(crate) per_minute: u32,
+    /// Kinds of faults; all when it is empty.
+    pub(crate) only: Vec<Kind>,
+    /// Gateways.
+    pub(crate) gateways: usize,
+    /// Workers.
+    pub(crate) workers: usize,
+    /// Players over all rooms.
+    pub(crate) players: usize,
+    /// Rooms.
+    pub(crate) rooms: usize,
+    /// Actions a second over all players.
+    pub(crate) rate: u32,
+}
+
+/// Breaks, drains, judges. None when `stop` was ready first.
+pub(crate) async fn run(config: &ChaosConfig, stop: impl Future<Output = ()>) -> Result<Option<ChaosReport>> {
+    let kinds = Kind::all(config.durability);
+    let level = config.durability.name();
+    if let Some(kind) = config.only.iter().find(|kind| !kinds.contains(kind)) {
+        bail!("{} may lose what was acknowledged at durability {level}: use --durability disk", kind.name());
+    }
+    ensure!(
+        config.players >= config.rooms,
+        "{} players leave some of {} rooms empty: use at least one player a room",
+        config.players,
+        config.rooms
+    );
+    let only = |kind: &Kind| config.only.is_empty() || config.only.contains(kind);
+    let terms = Terms {
+        seed: config.seed,
+        duration: config.duration,
+        per_minute: config.per_minute,
+        gateways: config.gateways,
+        workers: config.workers,
+        kinds: kinds.into_iter().filter(only).collect(),
+    };
+    let faults = plan::plan(&terms);
+    let fleet = Fleet::start(config.durability, (config.gateways, config.workers), &WORKER_ARGS).await?;
+    let done = tokio::select! {
+        done = play(config, &faults, &fleet) => done.map(Some),
+        () = stop => Ok(None),
+    };
+    if done.as_ref().map_or(true, |report| report.as_ref().is_some_and(|report| report.failure().is_some())) {
+        eprintln!("{}", fleet.logs().await);
+    }
+    // A process that ends by itself is news even when nothing came of it.
+    for log in fleet.own_ends() {
+        eprintln!("{log}");
+    }
+    fleet.end().await;
+    done
+}
+
+async fn play(config: &ChaosConfig, faults: &[Fault], fleet: &Arc<Fleet>) -> Result<ChaosReport> {
+    let rooms: Vec<RoomId> =
+        (0..config.rooms).map(|n| RoomId::new(&format!("claim-{n}"))).collect::<Result<_, _>>().context("room")?;
+    let options = || RedisOptions { prefix: "lasthit".to_owned(), shards: Some(SHARDS_DEFAULT), durability: None };
+    let journal: Arc<dyn Journal> = Arc::new(RedisJournal::connect(fleet.redis_url(), options()).await?);
+    let pace = Duration::from_secs(1).mul_f64(config.players as f64 / f64::from(config.rate.max(1)));
+    let world = Arc::new(World::new(fleet.urls().to_vec(), config.players, pace));
+    let (phase, seen) = watch::channel(Phase::Play);
+    let mut players = JoinSet::new();
+    for number in 0..config.players {
+        let room = number % config.rooms;
+        let name = rooms[room].to_string();
+        let player = Player::new(number, (room, name), config.seed, Arc::clone(&world), seen.clone());
+        players.spawn(async move { (number, player.play().await) });
+    }
+    let supervisor = tokio::spawn({
+        let fleet = Arc::clone(fleet);
+        async move { fleet.supervise().await }
+    });
+    let killed = Arc::new(Mutex::new(Vec::new()));
+    let progress = tokio::spawn(show_progress(Arc::clone(&world), Arc::clone(&killed), config.duration));
+
+    let mut breaking = JoinSet::new();
+    for fault in faults.iter().copied() {
+        sleep_until(world.start + fault.at).await;
+        let (fleet, world, journal) = (Arc::clone(fleet), Arc::clone(&world), Arc::clone(&journal));
+        let (killed, rooms) = (Arc::clone(&killed), rooms.clone());
+        breaking.spawn(async move {
+            if fault.kind.is_kill() {
+                let affected = affected(&fault, &fleet, &world, &*journal, &rooms).await;
+                let kill = Killed { at: world.now(), kind: fault.kind, affected };
+                killed.lock().map_err(|_| anyhow!("a fault failed"))?.push(kill);
+            }
+            fleet.inflict(fault).await.with_context(|| format!("{} of {:?} failed", fault.kind.name(), fault.target))
+        });
+    }
+    sleep_until(world.start + config.duration).await;
+    while let Some(done) = breaking.join_next().await {
+        done??;
+    }
+
+    // Everything works again: what is not answered now is lost.
+    phase.send_replace(Phase::Drain);
+    let mut records: Vec<Record> = vec![Record::default(); config.players];
+    let deadline = Instant::now() + DRAIN;
+    let mut collect = async |until: Instant| -> Result<bool> {
+        while let Ok(done) = tokio::time::timeout_at(until, players.join_next()).await {
+            let Some(done) = done else { return Ok(true) };
+            let (number, record) = done?;
+            records[number] = record;
+        }
+        Ok(false)
+    };
+    if !collect(deadline).await? {
+        phase.send_replace(Phase::Over);
+        ensure!(collect(Instant::now() + LEAVE).await?, "a player does not end");
+    }
+    let drained = world.now().saturating_sub(config.duration);
+    progress.abort();
+    until_quiet(&*journal).await?;
+    let mut kept = Vec::with_capacity(rooms.len());
+    for room in &rooms {
+        kept.push(read_room(&*journal, room).await?);
+    }
+    supervisor.abort();
+    let findings = judge::judge(&records, &kept, player::is_claim);
+    let killed = killed.lock().map_err(|_| anyhow!("a fault failed"))?.clone();
+    let redis_version = fleet.ask(&["INFO", "server"]).await?;
+    let redis_version = redis_version.lines().find_map(|line| line.strip_prefix("redis_version:")).unwrap_or_default().to_owned();
+    Ok(ChaosReport::new(
+        config,
+        faults,
+        &killed,
+        &records,
+        &kept,
+        findings,
+        report::Run {
+            drained,
+            reconnects: world.reconnects.load(std::sync::atomic::Ordering::Relaxed),
+            own_ends: fleet.own_ends().len() as u64,
+            redis_version,
+        },
+    ))
+}
+
+/// Who is touched by a kill that is about to be.
+async fn affected(fault: &Fault, fleet: &Fleet, world: &World, journal: &dyn Journal, rooms: &[RoomId]) -> Affected {
+    match fault.target {
+        Target::Gateway(n) => Affected::Players(world.seated(n)),
+        Target::Redis => Affected::Rooms((0..rooms.len()).collect()),
+        Target::Worker(n) => {
+            let Some(me) = fleet.incarnation(n).await else { return Affected::Unknown };
+            let Ok(Ok(owners)) = timeout(OWNERS, journal.owners()).await else { return Affected::Unknown };
+            let mine = |room: &RoomId| {
+                let shard = ShardId::of(room, journal.shards());
+                let owner = owners.get(usize::from(shard.0)).copied().flatten();
+                owner.is_some_and(|lease| lease.owner.to_string() == me)
+            };
+            Affected::Rooms((0..rooms.len()).filter(|n| mine(&rooms[*n])).collect())
+        }
+    }
+}
+
+/// Waits until no room has entries that are not resolved.
+async fn until_quiet(journal: &dyn Journal) -> Result<()> {
+    let deadline = Instant::now() + QUIET;
+    loop {
+        let mut quiet = true;
+        for shard in (0..journal.shards()).map(ShardId) {
+            quiet &= journal.survey(shard, false).await.is_ok_and(|survey| survey.active.is_empty());
+        }
+        if quiet || Instant::now() > deadline {
+            // What is unresolved after all this time is told as lost.
+            return Ok(());
+        }
+        sleep(LOOK).await;
+    }
+}
+
+async fn read_room(journal: &dyn Journal, room: &RoomId) -> Result<RoomRecord> {
+    let recording = Recording::read(journal, room).await.with_context(|| format!("room {room} cannot be read"))?;
+    let rules = RulesBook::new().room("*", || Claim::new(Audience::Room));
+    let deviations = match recording.resolve(&rules) {
+        // Inversions are counted by the judge.
+        Ok(replayed) => replayed.deviations.into_iter().filter(|line| !line.contains("its stamp lies before")).collect(),
+        Err(error) => vec![error.to_string()],
+    };
+    let mut accepted = Vec::new();
+    for (at, bytes) in &recording.entries {
+        let entry = entry::decode(bytes).with_context(|| format!("entry {at} of room {room}"))?;
+        let data = entry.events.iter().filter(|event| matches!(event.kind, EventKind::Data(_)));
+        accepted.extend(data.map(|event| entry.stamp(event)));
+    }
+    let verdicts = recording.decode_verdicts()?;
+    Ok(RoomRecord { name: room.to_string(), era: recording.era, seq: recording.seq, verdicts, accepted, deviations })
+}
+
+/// A line that lives, when there is a terminal to draw it on.
+async fn show_progress(world: Arc<World>, killed: Arc<Mutex<Vec<Killed>>>, duration: Duration) {
+    let style = ProgressStyle::with_template("{bar:30} {percent:>3} %  {msg}").unwrap_or_else(|_| ProgressStyle::default_bar());
+    let bar = ProgressBar::new(duration.as_millis() as u64).with_style(style);
+    while !bar.is_hidden() {
+        let answered = world.answered.load(std::sync::atomic::Ordering::Relaxed);
+        let kills = killed.lock().map_or(0, |killed| killed.len());
+        bar.set_position(world.now().as_millis() as u64);
+        bar.set_message(format!("{answered} verdicts  {kills} kills"));
+        sleep(PROGRESS_INTERVAL).await;
+    }
+}

@@ -1,0 +1,265 @@
+//! What is broken when: a pure function of the seed.
+//!
+//! The first pass goes through every kind once, in a drawn order, and fits into the run however short that is; the
+//! later ones draw kinds by their weight, kills most often. One target is never in two faults at a time.
+
+use std::time::Duration;
+
+use rand::rngs::StdRng;
+use rand::seq::SliceRandom;
+use rand::{Rng, SeedableRng};
+
+use super::Durability;
+
+/// What a fault happens to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Target {
+    /// A worker, by its number.
+    Worker(usize),
+    /// A gateway, by its number.
+    Gateway(usize),
+    /// The Redis, or the way to it.
+    Redis,
+}
+
+/// Faults, by kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, clap::ValueEnum)]
+pub(crate) enum Kind {
+    /// SIGKILL, and a new process a little later.
+    WorkerKill,
+    /// SIGKILL, and a new process a little later.
+    GatewayKill,
+    /// SIGKILL, and a new server on what it left. Only where that loses nothing.
+    RedisKill,
+    /// SIGTERM, and a new process once it has ended.
+    WorkerStop,
+    /// SIGTERM, and a new process once it has ended.
+    GatewayStop,
+    /// An orderly shutdown, and a new server on what it left.
+    RedisRestart,
+    /// SIGSTOP for less than the lease.
+    WorkerPauseShort,
+    /// SIGSTOP for longer than the lease: its shards are taken over meanwhile.
+    WorkerPauseLong,
+    /// SIGSTOP for less than the time-out.
+    GatewayPauseShort,
+    /// SIGSTOP for longer than the time-out: it is fenced meanwhile.
+    GatewayPauseLong,
+    /// SIGSTOP for less than Redis may take to answer.
+    RedisPauseShort,
+    /// SIGSTOP for longer than Redis may take to answer.
+    RedisPauseLong,
+    /// `CLIENT KILL` of every connection but subscriptions.
+    ClientKill,
+    /// `CLIENT KILL` of every subscription.
+    SubscriberKill,
+    /// `CLIENT PAUSE`.
+    ClientPause,
+    /// `SCRIPT FLUSH`.
+    ScriptFlush,
+    /// A process's connections to Redis are cut.
+    Cut,
+    /// A process's connections to Redis swallow what is sent, for longer than Redis may take to answer.
+    Swallow,
+}
+
+impl Kind {
+    /// Every kind that a run at this level has.
+    pub(crate) fn all(durability: Durability) -> Vec<Self> {
+        use clap::ValueEnum;
+        Self::value_variants().iter().copied().filter(|kind| durability.survives(*kind)).collect()
+    }
+
+    /// Whether a process is killed.
+    pub(crate) fn is_kill(self) -> bool {
+        matches!(self, Self::WorkerKill | Self::GatewayKill | Self::RedisKill)
+    }
+
+    /// As in the report and on the command line.
+    pub(crate) fn name(self) -> String {
+        use clap::ValueEnum;
+        self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
+    }
+
+    /// Whether it can happen to this.
+    fn befalls(self, target: Target) -> bool {
+        match self {
+            Self::WorkerKill | Self::WorkerStop | Self::WorkerPauseShort | Self::WorkerPauseLong => {
+                matches!(target, Target::Worker(_))
+            }
+            Self::GatewayKill | Self::GatewayStop | Self::GatewayPauseShort | Self::GatewayPauseLong => {
+                matches!(target, Target::Gateway(_))
+            }
+            Self::Cut | Self::Swallow => target != Target::Redis,
+            _ => target == Target::Redis,
+        }
+    }
+
+    /// How often a pass has it.
+    fn weight(self) -> usize {
+        match self {
+            Self::WorkerKill | Self::GatewayKill => 6,
+            Self::RedisKill => 3,
+            _ => 1,
+        }
+    }
+
+    /// How long the target is away, in milliseconds.
+    fn lasts_ms(self) -> std::ops::Range<u64> {
+        match self {
+            Self::WorkerKill | Self::GatewayKill => 300..1500,
+            Self::RedisKill | Self::RedisRestart => 100..800,
+            Self::WorkerPauseShort | Self::GatewayPauseShort => 100..500,
+            Self::WorkerPauseLong | Self::GatewayPauseLong => 1800..3000,
+            Self::RedisPauseShort | Self::ClientPause => 100..1000,
+            Self::RedisPauseLong | Self::Swallow => 2300..3000,
+            Self::WorkerStop | Self::GatewayStop => 50..500,
+            Self::ClientKill | Self::SubscriberKill | Self::ScriptFlush | Self::Cut => 1..2,
+        }
+    }
+}
+
+/// One fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Fault {
+    /// From the start of the run.
+    pub(crate) at: Duration,
+    /// What is done.
+    pub(crate) kind: Kind,
+    /// To whom.
+    pub(crate) target: Target,
+    /// How long until the target is let go on, or started again.
+    pub(crate) lasts: Duration,
+}
+
+/// What a plan is made from.
+#[derive(Debug, Clone)]
+pub(crate) struct Terms {
+    /// Of everything that is drawn.
+    pub(crate) seed: u64,
+    /// Of the whole run.
+    pub(crate) duration: Duration,
+    /// Faults in a minute.
+    pub(crate) per_minute: u32,
+    /// Gateways that there are.
+    pub(crate) gateways: usize,
+    /// Workers that there are.
+    pub(crate) workers: usize,
+    /// The kinds to draw from.
+    pub(crate) kinds: Vec<Kind>,
+}
+
+/// Before the first fault, so that there is something to break.
+const LEAD: Duration = Duration::from_millis(1000);
+/// How much of a short run its first pass is given; what has to wait for its target comes in the rest.
+const FIRST_PASS_SHARE: f64 = 0.8;
+/// How long a fault waits when its target is not free.
+const WAIT: Duration = Duration::from_millis(50);
+/// Behind a fault its target rests, so that the next one finds it at work.
+const REST: Duration = Duration::from_millis(500);
+
+/// The faults of a run, in the order of their time.
+pub(crate) fn plan(terms: &Terms) -> Vec<Fault> {
+    let mut random = StdRng::seed_from_u64(terms.seed);
+    // Each with the time from which it is free.
+    let processes = (0..terms.workers).map(Target::Worker).chain((0..terms.gateways).map(Target::Gateway));
+    let mut targets: Vec<_> = processes.chain([Target::Redis]).map(|target| (target, Duration::ZERO)).collect();
+    let (mut deck, mut faults, mut first) = (Vec::new(), Vec::new(), true);
+    let usual = Duration::from_secs(60) / terms.per_minute.max(1);
+    let room = terms.duration.saturating_sub(LEAD) / u32::try_from(terms.kinds.len() + 1).unwrap_or(u32::MAX);
+    let mut interval = usual.min(room.mul_f64(FIRST_PASS_SHARE));
+    let mut at = LEAD;
+    while at < terms.duration && !terms.kinds.is_empty() {
+        if deck.is_empty() {
+            let times = |kind: Kind| if first { 1 } else { kind.weight() };
+            deck = terms.kinds.iter().flat_map(|kind| std::iter::repeat_n(*kind, times(*kind))).collect();
+            deck.shuffle(&mut random);
+            if !std::mem::take(&mut first) {
+                interval = usual;
+            }
+        }
+        // The next kind whose target is free.
+        let mut pick = |targets: &[(Target, Duration)]| {
+            let free: Vec<Target> = targets.iter().filter(|(_, until)| *until <= at).map(|(target, _)| *target).collect();
+            (!free.is_empty()).then(|| free[random.random_range(0..free.len())])
+        };
+        let drawn = (0..deck.len()).rev().find_map(|i| {
+            let among: Vec<_> = targets.iter().filter(|(target, _)| Kind::befalls(deck[i], *target)).copied().collect();
+            pick(&among).map(|target| (i, target))
+        });
+        let Some((i, target)) = drawn else {
+            at += WAIT;
+            continue;
+        };
+        let kind = deck.remove(i);
+        let lasts = Duration::from_millis(random.random_range(kind.lasts_ms()));
+        targets.iter_mut().filter(|(other, _)| *other == target).for_each(|(_, until)| *until = at + lasts + REST);
+        faults.push(Fault { at, kind, target, lasts });
+        at += interval.mul_f64(random.random_range(0.6..1.4));
+    }
+    faults
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use super::*;
+
+    fn terms(seed: u64, seconds: u64, durability: Durability) -> Terms {
+        let kinds = Kind::all(durability);
+        Terms { seed, duration: Duration::from_secs(seconds), per_minute: 60, gateways: 3, workers: 3, kinds }
+    }
+
+    #[test]
+    fn a_seed_is_a_plan() {
+        let one = plan(&terms(7, 60, Durability::Disk));
+        assert_eq!(one, plan(&terms(7, 60, Durability::Disk)));
+        assert_ne!(one, plan(&terms(8, 60, Durability::Disk)));
+    }
+
+    #[test]
+    fn twenty_seconds_have_every_kind() {
+        for seed in 0..200 {
+            for durability in [Durability::Redis, Durability::Disk] {
+                let kinds: BTreeSet<Kind> = plan(&terms(seed, 20, durability)).iter().map(|fault| fault.kind).collect();
+                assert_eq!(kinds.into_iter().collect::<Vec<_>>(), Kind::all(durability), "seed {seed}");
+            }
+        }
+    }
+
+    #[test]
+    fn five_minutes_have_a_hundred_kills_of_every_kind() {
+        for seed in 0..50 {
+            for durability in [Durability::Redis, Durability::Disk] {
+                let faults = plan(&terms(seed, 300, durability));
+                let kills = faults.iter().filter(|fault| fault.kind.is_kill()).count();
+                assert!(kills >= 100, "seed {seed}: {kills} of {}", faults.len());
+                assert_eq!(faults.iter().any(|f| f.kind == Kind::RedisKill), durability == Durability::Disk);
+            }
+        }
+    }
+
+    #[test]
+    fn a_target_is_in_one_fault_at_a_time() {
+        for seed in 0..50 {
+            let mut until: BTreeMap<String, Duration> = BTreeMap::new();
+            let mut last = Duration::ZERO;
+            for fault in plan(&terms(seed, 120, Durability::Disk)) {
+                assert!(fault.at >= last && fault.at >= LEAD);
+                last = fault.at;
+                let until = until.entry(format!("{:?}", fault.target)).or_default();
+                assert!(fault.at >= *until, "seed {seed}: {fault:?} begins before {until:?}");
+                *until = fault.at + fault.lasts;
+            }
+        }
+    }
+
+    #[test]
+    fn only_what_is_asked_for_happens() {
+        let only = Terms { kinds: vec![Kind::WorkerKill], ..terms(1, 60, Durability::Redis) };
+        let faults = plan(&only);
+        assert!(faults.len() > 30 && faults.iter().all(|f| f.kind == Kind::WorkerKill), "{faults:?}");
+        assert!(plan(&Terms { kinds: Vec::new(), ..only }).is_empty());
+    }
+}

@@ -1,0 +1,396 @@
+//! A player that never gives up: it joins by any gateway that lives, goes on where it was, and sends again what was not
+//! answered, under the same id. It keeps everything that it was told.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use anyhow::{Result, bail, ensure};
+use futures_util::{SinkExt, StreamExt};
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use serde::de::{Error, Visitor};
+use serde::{Deserialize, Deserializer};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio_tungstenite::tungstenite::Message;
+
+use super::record::{Acted, Answer, Record, Says, Seen, Told, digest};
+use super::wire::{Action, Encoding, Socket, Text, connect};
+
+/// Keys that the players of a room contend for.
+const KEYS: u32 = 6;
+/// Actions of one player that may be unanswered; past it no new one is begun.
+const UNANSWERED_MAX: usize = 32;
+/// How long joining may take before another gateway is tried.
+const JOIN_TIMEOUT: Duration = Duration::from_secs(4);
+/// How long an action may be unanswered before its connection is given up.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(3);
+/// How long a refused action rests before it is sent again.
+const RESEND_DELAY: Duration = Duration::from_millis(200);
+/// The pause between two tries to join; doubles up to the longest.
+const RECONNECT_MIN: Duration = Duration::from_millis(20);
+/// See [`RECONNECT_MIN`].
+const RECONNECT_MAX: Duration = Duration::from_millis(500);
+/// The gateway's close code for a `since` that the room has not come to.
+const AHEAD: u16 = 4400;
+/// No gateway.
+const NOWHERE: usize = usize::MAX;
+
+/// What the players are to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Phase {
+    /// Act.
+    Play,
+    /// Begin nothing new; leave when everything is answered.
+    Drain,
+    /// Leave.
+    Over,
+}
+
+/// What all players of a run share.
+#[derive(Debug)]
+pub(crate) struct World {
+    /// The gateways.
+    pub(crate) urls: Vec<String>,
+    /// What time is counted from.
+    pub(crate) start: Instant,
+    /// The mean time between two actions of one player.
+    pub(crate) pace: Duration,
+    /// Which gateway each player is connected to.
+    seats: Vec<AtomicUsize>,
+    /// Answers so far.
+    pub(crate) answered: AtomicU64,
+    /// Connections that were made again.
+    pub(crate) reconnects: AtomicU64,
+}
+
+impl World {
+    /// A world without players, at time 0.
+    pub(crate) fn new(urls: Vec<String>, players: usize, pace: Duration) -> Self {
+        Self {
+            urls,
+            start: Instant::now(),
+            pace,
+            seats: (0..players).map(|_| AtomicUsize::new(NOWHERE)).collect(),
+            answered: AtomicU64::new(0),
+            reconnects: AtomicU64::new(0),
+        }
+    }
+
+    /// Time of the run.
+    pub(crate) fn now(&self) -> Duration {
+        self.start.elapsed()
+    }
+
+    /// The players on a gateway.
+    pub(crate) fn seated(&self, gateway: usize) -> Vec<usize> {
+        (0..self.seats.len()).filter(|n| self.seats[*n].load(Ordering::Relaxed) == gateway).collect()
+    }
+}
+
+/// Whether an action's id is a claim's, whose granting makes a winner.
+pub(crate) fn is_claim(id: &str) -> bool {
+    id.starts_with('c')
+}
+
+/// One player.
+pub(crate) struct Player {
+    number: usize,
+    room: String,
+    world: Arc<World>,
+    phase: watch::Receiver<Phase>,
+    encoding: Encoding,
+    random: StdRng,
+    record: Record,
+    /// Unanswered actions: what to send, and when to send it again.
+    open: BTreeMap<usize, Open>,
+    /// Keys that it holds, as far as it knows.
+    held: Vec<String>,
+    /// Where to go on.
+    since: Option<(u64, u64)>,
+}
+
+#[derive(Debug)]
+struct Open {
+    key: String,
+    /// When it was sent last on this connection.
+    sent: Instant,
+    /// It was refused, and is due again then.
+    again: Option<Instant>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Frame<'a> {
+    #[serde(borrow)]
+    t: Text<'a>,
+    era: u64,
+    seq: u64,
+    from: Option<u64>,
+    resumed: bool,
+    #[serde(borrow)]
+    event: Text<'a>,
+    #[serde(borrow)]
+    session: Text<'a>,
+    #[serde(borrow)]
+    player: Text<'a>,
+    #[serde(borrow)]
+    id: Text<'a>,
+    #[serde(borrow)]
+    contest: Text<'a>,
+    round: u64,
+    #[serde(borrow)]
+    outcome: Text<'a>,
+    #[serde(borrow)]
+    reason: Text<'a>,
+    arrival_ns: Nanos,
+    repeat_of: Option<u64>,
+}
+
+/// A string of digits in JSON, an integer in MessagePack.
+#[derive(Debug, Default)]
+struct Nanos(u64);
+
+impl<'de> Deserialize<'de> for Nanos {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Digits;
+        impl Visitor<'_> for Digits {
+            type Value = Nanos;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("nanoseconds")
+            }
+
+            fn visit_u64<E: Error>(self, ns: u64) -> Result<Nanos, E> {
+                Ok(Nanos(ns))
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<Nanos, E> {
+                text.parse().map(Nanos).map_err(E::custom)
+            }
+        }
+        deserializer.deserialize_any(Digits)
+    }
+}
+
+impl Player {
+    /// A player of a room, by its index and name.
+    pub(crate) fn new(
+        number: usize,
+        (room, name): (usize, String),
+        seed: u64,
+        world: Arc<World>,
+        phase: watch::Receiver<Phase>,
+    ) -> Self {
+        let encoding = if number.is_multiple_of(2) { Encoding::Msgpack } else { Encoding::Json };
+        let record = Record { player: format!("p{number}"), room, ..Record::default() };
+        let random = StdRng::seed_from_u64(seed ^ (number as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let (open, held) = (BTreeMap::new(), Vec::new());
+        Self { number, room: name, world, phase, encoding, random, record, open, held, since: None }
+    }
+
+    /// Plays until the phase says that it is over, or until everything is answered while draining.
+    pub(crate) async fn play(mut self) -> Record {
+        let (mut pause, mut last) = (RECONNECT_MIN, NOWHERE);
+        while !self.is_done() {
+            let at = self.pick(last);
+            last = at;
+            match timeout(JOIN_TIMEOUT, self.join(at)).await {
+                Ok(Ok(socket)) => {
+                    pause = RECONNECT_MIN;
+                    self.world.seats[self.number].store(at, Ordering::Relaxed);
+                    self.session(socket).await;
+                    self.world.seats[self.number].store(NOWHERE, Ordering::Relaxed);
+                    self.world.reconnects.fetch_add(1, Ordering::Relaxed);
+                }
+                Ok(Err(_)) | Err(_) => {
+                    sleep(pause.mul_f64(self.random.random_range(0.5..1.5))).await;
+                    pause = (pause * 2).min(RECONNECT_MAX);
+                }
+            }
+        }
+        self.record
+    }
+
+    fn is_done(&self) -> bool {
+        match *self.phase.borrow() {
+            Phase::Play => false,
+            Phase::Drain => self.open.is_empty(),
+            Phase::Over => true,
+        }
+    }
+
+    /// Any gateway but the one that was just lost, when there are others.
+    fn pick(&mut self, last: usize) -> usize {
+        let count = self.world.urls.len();
+        let at = self.random.random_range(0..count);
+        if at == last { (at + 1) % count } else { at }
+    }
+
+    async fn join(&mut self, at: usize) -> Result<Socket> {
+        let since = self.since.map(|(era, seq)| format!("&since={era}.{seq}")).unwrap_or_default();
+        let address = format!("{}/v1/room/{}?player={}{since}", self.world.urls[at], self.room, self.record.player);
+        let mut socket = connect(&address, self.encoding).await?;
+        while let Some(message) = socket.next().await {
+            match message? {
+                Message::Ping(_) | Message::Pong(_) => {}
+                Message::Close(frame) => {
+                    if frame.is_some_and(|frame| u16::from(frame.code) == AHEAD) {
+                        self.record.told.push(Told::Ahead);
+                        self.since = None;
+                    }
+                    break;
+                }
+                message => {
+                    let frame: Frame<'_> = self.encoding.read(&message)?;
+                    // A session that is refused is told why, and closed.
+                    ensure!(&*frame.t == "welcome", "no welcome");
+                    let session = frame.session.to_string();
+                    let (era, seq, resumed) = (frame.era, frame.seq, frame.resumed);
+                    self.record.told.push(Told::Welcome { era, seq, resumed, session });
+                    self.since = Some((era, seq));
+                    return Ok(socket);
+                }
+            }
+        }
+        bail!("closed before the welcome")
+    }
+
+    /// One connection, from its welcome on, until it breaks or is given up or everything is over.
+    async fn session(&mut self, mut socket: Socket) {
+        if self.resend_all(&mut socket).await.is_err() {
+            return;
+        }
+        let mut next = Instant::now() + self.think();
+        loop {
+            if self.is_done() {
+                // A goodbye that fails costs nobody anything.
+                let _ = timeout(ANSWER_PATIENCE, socket.close(None)).await;
+                return;
+            }
+            let playing = *self.phase.borrow() == Phase::Play;
+            let again = self.open.values().filter_map(|open| open.again).min();
+            let patience = self.open.values().filter(|open| open.again.is_none()).map(|open| open.sent + ANSWER_PATIENCE).min();
+            let far = next + ANSWER_PATIENCE;
+            let went_well = tokio::select! {
+                message = socket.next() => match message {
+                    Some(Ok(message)) => self.receive(&message).is_ok(),
+                    Some(Err(_)) | None => false,
+                },
+                () = sleep_until(next), if playing => {
+                    next = Instant::now() + self.think();
+                    self.act(&mut socket).await.is_ok()
+                }
+                () = sleep_until(again.unwrap_or(far)), if again.is_some() => self.resend_due(&mut socket).await.is_ok(),
+                () = sleep_until(patience.unwrap_or(far)), if patience.is_some() => false,
+                changed = self.phase.changed() => changed.is_ok(),
+            };
+            if !went_well {
+                return;
+            }
+        }
+    }
+
+    fn think(&mut self) -> Duration {
+        self.world.pace.mul_f64(self.random.random_range(0.2..1.8))
+    }
+
+    /// Begins something new: gives back what it holds, or claims what others claim too.
+    async fn act(&mut self, socket: &mut Socket) -> Result<()> {
+        if self.open.len() >= UNANSWERED_MAX {
+            return Ok(());
+        }
+        let release = !self.held.is_empty() && self.random.random_bool(0.5);
+        let number = self.record.acted.len();
+        let (id, key) = match if release { self.held.pop() } else { None } {
+            Some(key) => (format!("r{number}"), key),
+            None => (format!("c{number}"), format!("k{}", self.random.random_range(0..KEYS))),
+        };
+        self.record.acted.push(Acted { id, sent: self.world.now(), sends: 0, answer: None });
+        self.open.insert(number, Open { key, sent: Instant::now(), again: None });
+        self.send(socket, number).await
+    }
+
+    async fn send(&mut self, socket: &mut Socket, number: usize) -> Result<()> {
+        let Some(open) = self.open.get_mut(&number) else { return Ok(()) };
+        (open.sent, open.again) = (Instant::now(), None);
+        let acted = &mut self.record.acted[number];
+        acted.sends += 1;
+        let op = if is_claim(&acted.id) { "claim" } else { "release" };
+        let action = Action { op, id: &acted.id, contest: &open.key };
+        let message = self.encoding.write(&action)?;
+        timeout(ANSWER_PATIENCE, socket.send(message)).await??;
+        Ok(())
+    }
+
+    async fn resend_all(&mut self, socket: &mut Socket) -> Result<()> {
+        let open: Vec<usize> = self.open.keys().copied().collect();
+        for number in open {
+            self.send(socket, number).await?;
+        }
+        Ok(())
+    }
+
+    async fn resend_due(&mut self, socket: &mut Socket) -> Result<()> {
+        let now = Instant::now();
+        let due: Vec<usize> =
+            self.open.iter().filter(|(_, open)| open.again.is_some_and(|at| at <= now)).map(|(n, _)| *n).collect();
+        for number in due {
+            self.send(socket, number).await?;
+        }
+        Ok(())
+    }
+
+    fn receive(&mut self, message: &Message) -> Result<()> {
+        match message {
+            Message::Text(_) | Message::Binary(_) => {}
+            Message::Close(_) => bail!("closed by the gateway"),
+            _ => return Ok(()),
+        }
+        let frame: Frame<'_> = self.encoding.read(message)?;
+        match &*frame.t {
+            "verdict" => self.verdict(&frame),
+            "error" => {
+                let again = Instant::now() + RESEND_DELAY;
+                if let Some(open) = number(&frame.id).and_then(|number| self.open.get_mut(&number)) {
+                    open.again = Some(again);
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn verdict(&mut self, frame: &Frame<'_>) {
+        let digest = digest(&Says {
+            event: &frame.event,
+            player: &frame.player,
+            id: &frame.id,
+            contest: &frame.contest,
+            round: frame.round,
+            outcome: &frame.outcome,
+            reason: &frame.reason,
+            arrival_ns: frame.arrival_ns.0,
+        });
+        let (seq, from) = (frame.seq, frame.from.unwrap_or(frame.seq));
+        self.record.told.push(Told::Verdict(Seen { from, seq, repeat_of: frame.repeat_of.unwrap_or(0), digest }));
+        self.since = self.since.map(|(era, seen)| (era, seen.max(seq)));
+        if *frame.player != *self.record.player {
+            return;
+        }
+        let Some((number, open)) = number(&frame.id).and_then(|n| self.open.remove_entry(&n)) else { return };
+        let acted = &mut self.record.acted[number];
+        acted.answer = Some(Answer { at: self.world.now(), seq });
+        self.world.answered.fetch_add(1, Ordering::Relaxed);
+        if is_claim(&acted.id) && &*frame.outcome == "granted" {
+            self.held.push(open.key);
+        }
+    }
+}
+
+/// The number in an action's id.
+fn number(id: &str) -> Option<usize> {
+    id.get(1..)?.parse().ok()
+}

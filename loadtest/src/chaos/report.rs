@@ -1,0 +1,182 @@
+//! What a chaos run says in the end.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::judge::{Faults, Findings};
+use super::plan::Fault;
+use super::record::{Record, RoomRecord};
+use super::recovery::{Killed, Recovered, Recovery, recovered, recovery};
+use super::{ChaosConfig, Durability};
+
+/// What else is known of a run.
+pub(super) struct Run {
+    pub(super) drained: Duration,
+    pub(super) reconnects: u64,
+    pub(super) own_ends: u64,
+    pub(super) redis_version: String,
+}
+
+/// On what it was run.
+#[derive(Debug, Clone, Serialize)]
+struct Environment {
+    lasthit: &'static str,
+    profile: &'static str,
+    redis: String,
+    cpus: usize,
+    os: &'static str,
+    arch: &'static str,
+    gateways: usize,
+    workers: usize,
+    players: usize,
+    rooms: usize,
+    rate: u32,
+}
+
+/// The figures and the audit of a run; its serialized form is what `--json` writes.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct ChaosReport {
+    seed: u64,
+    durability: Durability,
+    duration_s: f64,
+    /// Whether the audit found nothing.
+    passed: bool,
+    /// Processes that were killed.
+    kills: usize,
+    kills_by_kind: BTreeMap<String, usize>,
+    /// Everything that was done, kills included.
+    faults_by_kind: BTreeMap<String, usize>,
+    /// Actions that players sent, each counted once.
+    actions: usize,
+    /// Of them, those that were sent more than once.
+    resent: usize,
+    /// Verdicts that the journal has.
+    events: usize,
+    /// Verdicts that players saw.
+    seen: usize,
+    #[serde(flatten)]
+    faults: Faults,
+    recovery_ms: Recovery,
+    recovery_ms_by_kind: BTreeMap<String, Recovery>,
+    killed: Vec<Recovered>,
+    /// Times that players connected again.
+    reconnects: u64,
+    /// Processes that ended without being told to, and were started again.
+    own_ends: u64,
+    /// From the end of the faults until the last player had its last answer.
+    drain_ms: u64,
+    environment: Environment,
+    /// The first faults, in words.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    told: Vec<String>,
+}
+
+fn count(names: impl Iterator<Item = String>) -> BTreeMap<String, usize> {
+    let mut counts = BTreeMap::new();
+    names.for_each(|name| *counts.entry(name).or_default() += 1);
+    counts
+}
+
+impl ChaosReport {
+    pub(super) fn new(
+        config: &ChaosConfig,
+        faults: &[Fault],
+        killed: &[Killed],
+        records: &[Record],
+        rooms: &[RoomRecord],
+        findings: Findings,
+        run: Run,
+    ) -> Self {
+        let (recovery_ms, recovery_ms_by_kind) = recovery(killed, records);
+        let acted = || records.iter().flat_map(|record| &record.acted);
+        let mut report = Self {
+            seed: config.seed,
+            durability: config.durability,
+            duration_s: config.duration.as_secs_f64(),
+            passed: false,
+            kills: killed.len(),
+            kills_by_kind: count(killed.iter().map(|kill| kill.kind.name())),
+            faults_by_kind: count(faults.iter().map(|fault| fault.kind.name())),
+            actions: acted().count(),
+            resent: acted().filter(|acted| acted.sends > 1).count(),
+            events: rooms.iter().map(|room| room.verdicts.len()).sum(),
+            seen: records.iter().map(|record| record.told.len()).sum(),
+            faults: findings.faults,
+            recovery_ms,
+            recovery_ms_by_kind,
+            killed: recovered(killed, records),
+            reconnects: run.reconnects,
+            own_ends: run.own_ends,
+            drain_ms: u64::try_from(run.drained.as_millis()).unwrap_or(u64::MAX),
+            environment: Environment {
+                lasthit: env!("CARGO_PKG_VERSION"),
+                profile: if cfg!(debug_assertions) { "debug" } else { "release" },
+                redis: run.redis_version,
+                cpus: std::thread::available_parallelism().map_or(0, std::num::NonZero::get),
+                os: std::env::consts::OS,
+                arch: std::env::consts::ARCH,
+                gateways: config.gateways,
+                workers: config.workers,
+                players: config.players,
+                rooms: config.rooms,
+                rate: config.rate,
+            },
+            told: findings.told,
+        };
+        report.passed = report.failure().is_none();
+        report
+    }
+
+    /// What the audit found, in one line; None when everything was as promised.
+    pub(crate) fn failure(&self) -> Option<String> {
+        let found = self.faults.failures().into_iter().filter(|(_, count)| *count > 0);
+        let mut faults: Vec<String> = found.map(|(what, count)| format!("{count} {what}")).collect();
+        if self.actions == 0 {
+            faults.push("nothing was sent".to_owned());
+        }
+        (!faults.is_empty()).then(|| format!("audit failed, seed {}: {}", self.seed, faults.join(", ")))
+    }
+}
+
+impl fmt::Display for ChaosReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Environment { gateways, workers, players, rooms, rate, .. } = &self.environment;
+        writeln!(
+            f,
+            "seed {}, {} s at {}: {players} players in {rooms} rooms over {gateways} gateways and {workers} workers, {rate}/s",
+            self.seed,
+            self.duration_s,
+            self.durability.name()
+        )?;
+        let counted = |counts: &BTreeMap<String, usize>| {
+            counts.iter().map(|(name, count)| format!("{name} {count}")).collect::<Vec<_>>().join("  ")
+        };
+        writeln!(f, "kills     {}  {}", self.kills, counted(&self.kills_by_kind))?;
+        writeln!(f, "faults    {}", counted(&self.faults_by_kind))?;
+        writeln!(
+            f,
+            "actions   {}  resent {}  events {}  seen {}  reconnects {}  drained in {} ms",
+            self.actions, self.resent, self.events, self.seen, self.reconnects, self.drain_ms
+        )?;
+        if self.own_ends > 0 {
+            writeln!(f, "ended     {} processes by themselves; they were started again", self.own_ends)?;
+        }
+        let line = |f: &mut fmt::Formatter<'_>, what: &str, r: &Recovery| {
+            writeln!(f, "recovery  {what}: p50 {} ms  max {} ms  of {} kills", r.p50, r.max, r.kills)
+        };
+        for (kind, recovery) in &self.recovery_ms_by_kind {
+            line(f, kind, recovery)?;
+        }
+        for told in &self.told {
+            writeln!(f, "{told}")?;
+        }
+        write!(f, "audit    ")?;
+        for (what, count) in self.faults.failures() {
+            write!(f, " {what} {count} ")?;
+        }
+        write!(f, " unproven {}  clamped {}", self.faults.unproven, self.faults.clamped)
+    }
+}

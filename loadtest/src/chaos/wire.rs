@@ -1,0 +1,123 @@
+//! What players of long runs need of the public protocol: a connection, actions, and the text of what comes.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use anyhow::{Context, Result, bail};
+use serde::de::{Error, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
+use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::http::HeaderValue;
+use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
+
+/// Bytes that a session reads at a time.
+const READ_BYTES: usize = 8 * 1024;
+/// Bytes that a session's socket may owe.
+const WRITE_BYTES_MAX: usize = 256 * 1024;
+
+/// A WebSocket to a gateway.
+pub(crate) type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+
+/// Opens a WebSocket, however long that takes.
+pub(crate) async fn connect(address: &str, encoding: Encoding) -> Result<Socket> {
+    let mut request = address.into_client_request()?;
+    request.headers_mut().insert("sec-websocket-protocol", HeaderValue::from_static(encoding.subprotocol()));
+    let config = WebSocketConfig::default()
+        .read_buffer_size(READ_BYTES)
+        .write_buffer_size(READ_BYTES)
+        .max_write_buffer_size(WRITE_BYTES_MAX);
+    let connected = tokio_tungstenite::connect_async_with_config(request, Some(config), true).await;
+    connected.map(|(socket, _)| socket).with_context(|| format!("{address} cannot be joined"))
+}
+
+/// How a session speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Encoding {
+    /// Text messages.
+    Json,
+    /// Binary messages.
+    Msgpack,
+}
+
+impl Encoding {
+    fn subprotocol(self) -> &'static str {
+        match self {
+            Self::Json => "lasthit.v1.json",
+            Self::Msgpack => "lasthit.v1.msgpack",
+        }
+    }
+
+    /// One message.
+    pub(crate) fn write(self, value: &impl Serialize) -> Result<Message> {
+        Ok(match self {
+            Self::Json => Message::text(serde_json::to_string(value)?),
+            Self::Msgpack => Message::binary(rmp_serde::to_vec_named(value)?),
+        })
+    }
+
+    /// Reads a message; fields that `T` does not name are skipped.
+    pub(crate) fn read<'a, T: Deserialize<'a>>(self, message: &'a Message) -> Result<T> {
+        let read = match (self, message) {
+            (Self::Json, Message::Text(text)) => serde_json::from_str(text).map_err(anyhow::Error::from),
+            (Self::Msgpack, Message::Binary(bytes)) => rmp_serde::from_slice(bytes).map_err(anyhow::Error::from),
+            _ => bail!("a message of {} bytes does not fit the subprotocol {}", message.len(), self.subprotocol()),
+        };
+        read.with_context(|| format!("a message of {} bytes is not understood", message.len()))
+    }
+}
+
+/// An action.
+#[derive(Debug, Serialize)]
+pub(crate) struct Action<'a> {
+    pub(crate) op: &'a str,
+    pub(crate) id: &'a str,
+    pub(crate) contest: &'a str,
+}
+
+/// Text that is borrowed from the message unless JSON escapes are in it. Absent and nil are the empty text, which no
+/// field of the protocol has.
+#[derive(Default)]
+pub(crate) struct Text<'a>(Cow<'a, str>);
+
+impl std::ops::Deref for Text<'_> {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Text<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct AnyText;
+        impl<'de> Visitor<'de> for AnyText {
+            type Value = Text<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("text")
+            }
+
+            fn visit_borrowed_str<E: Error>(self, text: &'de str) -> Result<Text<'de>, E> {
+                Ok(Text(Cow::Borrowed(text)))
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<Text<'de>, E> {
+                Ok(Text(Cow::Owned(text.to_owned())))
+            }
+
+            fn visit_unit<E: Error>(self) -> Result<Text<'de>, E> {
+                Ok(Text::default())
+            }
+        }
+        deserializer.deserialize_any(AnyText)
+    }
+}
