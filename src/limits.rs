@@ -116,6 +116,9 @@ pub const SWEEP_GUARD_MAX: Duration = Duration::from_millis(10);
 pub const PROBE_INTERVAL: Duration = Duration::from_millis(20);
 /// How long a gateway may owe a watermark before it is fenced.
 pub const GATEWAY_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long gateways may take to say what they have seen when the journal has another server, before they are fenced: they
+/// have to notice, to connect and to be answered.
+pub const REJOIN_WINDOW: Duration = Duration::from_secs(3);
 /// How long a worker's heartbeat is good for.
 pub const LEASE_TIMEOUT: Duration = Duration::from_secs(1);
 /// How often a worker sends it.
@@ -188,6 +191,7 @@ const _: () = assert!(SESSIONS_MAX <= SESSIONS_SETTING_MAX);
 const _: () = assert!(HEARTBEAT_INTERVAL.as_millis() * 3 < LEASE_TIMEOUT.as_millis());
 const _: () = assert!(PROBE_INTERVAL.as_millis() * 10 < GATEWAY_TIMEOUT.as_millis());
 const _: () = assert!(HEADS_INTERVAL.as_secs() * 2 < HOST_TIMEOUT.as_secs());
+const _: () = assert!(RESUBSCRIBE_DELAY_MAX.as_millis() * 2 + RETRY_MAX.as_millis() < REJOIN_WINDOW.as_millis());
 const _: () = assert!(FIELD_BYTES_MAX * 4 < MESSAGE_BYTES_MAX);
 const _: () = assert!(FLUSH_EVENTS_MAX <= UNRESOLVED_PER_ROOM_MAX && UNRESOLVED_PER_ROOM_MAX <= UNRESOLVED_MAX);
 const _: () = assert!(RESOLVE_EVENTS_MAX <= COMMIT_VERDICTS_MAX);

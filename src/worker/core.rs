@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::job::{Done, Job, Tally};
 use super::ownership;
-use super::shard::Shard;
+use super::shard::{Memory, Shard};
 use crate::journal::{Bell, Commit, Committed, FlushEntry, GatewayRecord, Lease, Leased, StoredRoom, Survey, WorkerRecord};
 use crate::rules::RulesBook;
 use crate::types::{Incarnation, RoomId, ShardId, StreamId};
@@ -23,6 +23,9 @@ pub(crate) struct WorkerLimits {
     pub concurrency: usize,
     /// How long a gateway may owe a watermark before it is fenced.
     pub gateway_timeout_ns: u64,
+    /// How long gateways may take to say what they have seen when the journal has another server; `gateway_timeout_ns`
+    /// at least.
+    pub rejoin_window_ns: u64,
     /// How often a lagging gateway is asked again.
     pub probe_interval_ns: u64,
     /// How often the worker says that it lives.
@@ -68,6 +71,8 @@ pub(crate) enum Action {
     Commit(Arc<Commit>),
     /// No answer needed.
     Publish { gateway: Incarnation, push: Bytes },
+    /// Answer with [`Core::renewed`].
+    Renew { shard: ShardId, lease: Lease },
     /// Answer with [`Core::fenced`].
     Fence { shard: ShardId, lease: Lease, gateway: Incarnation },
     /// Answer with [`Core::death_written`].
@@ -76,6 +81,8 @@ pub(crate) enum Action {
     EndRoom { shard: ShardId, lease: Lease, room: RoomId, seq: u64 },
     /// Verdicts became final.
     Count(Tally),
+    /// So many rooms began a new era, because verdicts were lost.
+    RolledBack(u64),
     /// Something that whoever operates this should know.
     Complain(String),
 }
@@ -124,6 +131,8 @@ pub(crate) struct Core {
     shards_total: u16,
     shards: BTreeMap<ShardId, Shard>,
     claiming: BTreeSet<ShardId>,
+    /// What is known of shards that were lost, for the next claim.
+    memories: BTreeMap<ShardId, Memory>,
     /// Steps under way by shard. A shard that was lost is not claimed again before they are answered: an answer to an
     /// earlier ownership would pass for one to this.
     unanswered: BTreeMap<ShardId, usize>,
@@ -146,6 +155,7 @@ impl Core {
             shards_total,
             shards: BTreeMap::new(),
             claiming: BTreeSet::new(),
+            memories: BTreeMap::new(),
             unanswered: BTreeMap::new(),
             wanted: Vec::new(),
             suspected: BTreeMap::new(),
@@ -174,6 +184,7 @@ impl Core {
             | Action::Load { shard, .. }
             | Action::Read { shard, .. }
             | Action::Death { shard, .. }
+            | Action::Renew { shard, .. }
             | Action::EndRoom { shard, .. } = action
             {
                 *self.unanswered.entry(*shard).or_default() += 1;
@@ -326,7 +337,7 @@ impl Core {
                 self.shared.act(Action::Release { shard, lease, tell });
                 return;
             }
-            self.shards.insert(shard, Shard::new(shard, lease));
+            self.shards.insert(shard, Shard::new(shard, lease, self.memories.remove(&shard)));
             self.shared.act(Action::Follow(shard));
             self.heartbeat();
         }
@@ -348,7 +359,11 @@ impl Core {
     /// The answer to [`Action::Survey`].
     pub(crate) fn surveyed(&mut self, shard: ShardId, survey: Survey, now_ns: u64) {
         self.answered(shard);
-        self.with(shard, now_ns, |shard, shared| shard.surveyed(survey, shared));
+        let mut lost = false;
+        self.with(shard, now_ns, |shard, shared| lost = !shard.surveyed(survey, shared));
+        if lost {
+            self.lose(shard);
+        }
     }
 
     /// The answer to [`Action::Load`].
@@ -381,11 +396,34 @@ impl Core {
         }
     }
 
-    /// Somebody else owns the shard now: everything about it is forgotten.
+    /// Somebody else owns the shard now, or the journal has another server: everything about it is forgotten, but for
+    /// what tells whether the journal has less than it had (rule G1).
     fn lose(&mut self, shard: ShardId) {
-        if self.shards.remove(&shard).is_some() {
+        if let Some(lost) = self.shards.remove(&shard) {
+            self.memories.insert(shard, lost.memory());
             self.shared.act(Action::Unfollow(shard));
-            self.shared.act(Action::Complain(format!("shard {shard} was taken over by another worker")));
+            let why = "another worker has it, or the journal has another server";
+            self.shared.act(Action::Complain(format!("the lease of shard {shard} is no longer good: {why}")));
+            if !self.stopping {
+                self.heartbeat();
+            }
+        }
+    }
+
+    /// The answer to [`Action::Renew`].
+    pub(crate) fn renewed(&mut self, shard: ShardId, lease: Lease, answer: &Leased<u64>, now_ns: u64) {
+        self.answered(shard);
+        if self.shards.get(&shard).is_none_or(|s| s.lease != lease) {
+            return;
+        }
+        match answer {
+            Leased::Done(rooms) => self.with(shard, now_ns, |shard, shared| {
+                if *rooms > 0 {
+                    shared.act(Action::RolledBack(*rooms));
+                }
+                shard.renewed(shared);
+            }),
+            Leased::Lost => self.lose(shard),
         }
     }
 

@@ -244,6 +244,8 @@ fn bring_back(stored: StoredRoom, rules: Box<dyn Rules>) -> Result<Loaded, Strin
     if room.seq() != stored.seq {
         return Err(format!("{recorded} verdicts lead to seq {}, the journal says {}", room.seq(), stored.seq));
     }
+    // A room that went back is in another era than its snapshot.
+    room.begin_era(stored.era);
     let snapshot = stored.snapshot.map(|s| (s.seq, s.cursor, s.bytes.len()));
     Ok(Loaded { room: Some(Box::new(room)), cursor: stored.cursor, snapshot, entries, deviations })
 }

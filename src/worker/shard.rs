@@ -2,18 +2,23 @@
 //!
 //! ```text
 //!   Following --subscribed--> Surveying --survey, all active rooms read--> Live
-//!       ^                         ^                                          |
-//!       `------- claimed          `--------- gap in the bells, subscribed ---'
+//!       ^                     ^   |  ^                                       |
+//!       `------- claimed      |   |  `------ gap in the bells, subscribed ---'
+//!                             |   v
+//!         all gateways are here   Rejoining, when the journal has another server
 //! ```
 
 mod commits;
 mod gateways;
+mod rejoin;
 mod rooms;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use self::gateways::Gateway;
+pub(super) use self::rejoin::Memory;
+use self::rejoin::Rejoin;
 use super::core::{Action, Shared};
 use super::job::{Done, DoneOutcome, Job, Loaded, Loading, RULES_FAILED, Resolving, Tally, death_entry};
 use super::lane::{Lane, Phase};
@@ -27,10 +32,14 @@ const CHECK_NS: u64 = 1_000_000_000;
 /// Rooms in one push of heads.
 const HEADS_PER_PUSH: usize = 500;
 
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 enum State {
     Following,
-    Surveying { buffer: Vec<Bell> },
+    Surveying {
+        buffer: Vec<Bell>,
+    },
+    /// Gateways have not said yet what they have seen of an earlier server.
+    Rejoining(Rejoin),
     Live,
 }
 
@@ -39,6 +48,8 @@ pub(super) struct Shard {
     id: ShardId,
     pub(super) lease: Lease,
     state: State,
+    /// What this worker knows of the shard from before, until it is compared with what is stored.
+    memory: Option<Memory>,
     append: u64,
     commit: u64,
     gateways: BTreeMap<Incarnation, Gateway>,
@@ -58,11 +69,12 @@ pub(super) struct Shard {
 }
 
 impl Shard {
-    pub(super) fn new(id: ShardId, lease: Lease) -> Self {
+    pub(super) fn new(id: ShardId, lease: Lease, memory: Option<Memory>) -> Self {
         Self {
             id,
             lease,
             state: State::Following,
+            memory,
             append: 0,
             commit: 0,
             gateways: BTreeMap::new(),
@@ -90,6 +102,7 @@ impl Shard {
             State::Surveying { buffer } if buffer.len() < SHARD_BELLS_MAX => buffer.push(bell),
             // Too much came in meanwhile: what was missed is in the journal, and the gap will show.
             State::Surveying { buffer } => buffer.clear(),
+            State::Rejoining(_) => self.rejoined(bell.incarnation, shared),
             State::Live => {
                 if bell.append == self.append + 1 {
                     self.apply(bell, shared);
@@ -101,14 +114,24 @@ impl Shard {
         }
     }
 
-    pub(super) fn surveyed(&mut self, survey: Survey, shared: &mut Shared) {
+    /// False when another server of the journal has answered: this lease is not good there.
+    pub(super) fn surveyed(&mut self, survey: Survey, shared: &mut Shared) -> bool {
+        if survey.server != self.lease.server {
+            return false;
+        }
         let buffer = match &mut self.state {
-            State::Following => return,
+            State::Following | State::Rejoining(_) => return true,
             State::Surveying { buffer } => std::mem::take(buffer),
             // The answer to an earlier survey came first, and saw less.
             State::Live if survey.append > self.append => Vec::new(),
-            State::Live => return,
+            State::Live => return true,
         };
+        if self.must_rejoin(&survey, shared) {
+            for bell in buffer {
+                self.rejoined(bell.incarnation, shared);
+            }
+            return true;
+        }
         self.state = State::Live;
         self.append = self.append.max(survey.append);
         self.commit = survey.commit.max(self.commit);
@@ -134,7 +157,7 @@ impl Shard {
             self.adopt.extend(survey.rooms.into_iter().map(|h| h.room));
             let gateways: Vec<Incarnation> = self.gateways.iter().filter(|(_, g)| !g.fenced).map(|(i, _)| *i).collect();
             for rooms in heads.chunks(HEADS_PER_PUSH) {
-                let push = push::encode(&push::Push::Heads { shard: self.id, rooms: rooms.to_vec() });
+                let push = push::encode(&push::Push::Heads { shard: self.id, server: self.lease.server, rooms: rooms.to_vec() });
                 for gateway in &gateways {
                     shared.act(Action::Publish { gateway: *gateway, push: push.clone() });
                 }
@@ -144,6 +167,7 @@ impl Shard {
             self.bell(bell, shared);
         }
         self.advance_waiting(shared);
+        true
     }
 
     fn apply(&mut self, bell: Bell, shared: &mut Shared) {
@@ -242,7 +266,8 @@ impl Shard {
     }
 
     pub(super) fn tick(&mut self, elapsed_ns: u64, shared: &mut Shared) {
-        if self.state != State::Live {
+        if !matches!(self.state, State::Live) {
+            self.tick_rejoin(elapsed_ns, shared);
             return;
         }
         for gateway in self.gateways.values_mut() {

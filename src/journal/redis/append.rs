@@ -1,22 +1,40 @@
 //! What gateways write: registration and flushes; and the entry that is written for a dead one.
 
-use super::super::{Appended, Flush, FlushEntry, GatewayRecord, JournalError, Lease, Leased, check};
+use super::super::{Appended, Flush, FlushEntry, GatewayRecord, JournalError, Lease, Leased, Registered, Seen, check, era_stride};
 use super::RedisJournal;
 use super::reply::{Reply, code};
 use super::scripts::{APPEND, Call, DEATH, FENCE, REGISTER};
 use crate::journal::Journal;
-use crate::types::{Incarnation, ShardId};
+use crate::types::{Incarnation, RoomId, ShardId};
 
 /// Bytes that a flush or commit needs beside its payloads, per room: keys, name, stamps.
 pub(super) const ROOM_BYTES: usize = 256;
 
 impl RedisJournal {
-    pub(super) async fn register_step(&self, shard: ShardId, gateway: Incarnation) -> Result<GatewayRecord, JournalError> {
+    pub(super) async fn register_step(
+        &self,
+        shard: ShardId,
+        gateway: Incarnation,
+        seen: Seen,
+        rooms: &[RoomId],
+    ) -> Result<Registered, JournalError> {
         let keys = self.shard(shard)?;
-        let mut call = Call::new(&REGISTER, 1, 1, 64);
-        call.text(&keys.gateways).text(Hex(gateway));
-        let record = ::redis::Value::Array(vec![self.send(&call).await?]);
-        Reply::new("register", record)?.gateway(gateway)
+        rooms.iter().try_for_each(|room| check::room(room, shard, self.shards()))?;
+        let link = self.link().await?;
+        let server = link.server;
+        let mut call = Call::new(&REGISTER, 3 + rooms.len(), 7, (4 + rooms.len()) * ROOM_BYTES);
+        call.text(&keys.shard).text(&keys.gateways).text(&keys.rooms);
+        for room in rooms {
+            call.text(keys.state(room));
+        }
+        call.text(Hex(gateway)).text(Hex(server)).text(era_stride(server)).text(seen.flush).text(seen.commit);
+        call.text(keys.states()).text(&keys.bell);
+        let mut reply = Reply::new("register", self.send_on(link, &call).await?)?;
+        let (record, renewed, mut heads) = (reply.gateway(gateway)?, reply.parse()?, reply.array()?);
+        reply.end()?;
+        let rooms = rooms.iter().map(|room| heads.head(room)).collect::<Result<_, _>>()?;
+        heads.end()?;
+        Ok(Registered { server, record, rooms, renewed })
     }
 
     pub(super) async fn append_step(&self, flush: &Flush) -> Result<Appended, JournalError> {
@@ -34,7 +52,8 @@ impl RedisJournal {
             call.text(&entry.room).text(entry.top).bytes(&entry.bytes);
         }
 
-        let mut reply = Reply::new("append", self.send(&call).await?)?;
+        let Some(reply) = self.send_to(flush.server, &call).await? else { return Ok(Appended::Moved) };
+        let mut reply = Reply::new("append", reply)?;
         let appended = match reply.parse::<u8>()? {
             0 => Appended::Stored(flush.entries.iter().map(|e| reply.head(&e.room)).collect::<Result<_, _>>()?),
             1 => Appended::Gap { number: reply.parse()?, watermark: reply.parse()? },
@@ -52,9 +71,11 @@ impl RedisJournal {
         gateway: Incarnation,
     ) -> Result<Leased<GatewayRecord>, JournalError> {
         let keys = self.shard(shard)?;
-        let mut call = Call::new(&FENCE, 2, 3, ROOM_BYTES);
+        let mut call = Call::new(&FENCE, 2, 4, ROOM_BYTES);
         call.text(&keys.shard).text(&keys.gateways).text(lease.epoch).text(Hex(lease.owner)).text(Hex(gateway));
-        let mut reply = Reply::new("fence", self.send(&call).await?)?;
+        call.text(Hex(lease.server));
+        let Some(reply) = self.send_to(lease.server, &call).await? else { return Ok(Leased::Lost) };
+        let mut reply = Reply::new("fence", reply)?;
         let fenced = match reply.parse::<u8>()? {
             0 => Leased::Done(reply.gateway(gateway)?),
             1 => Leased::Lost,
@@ -78,7 +99,8 @@ impl RedisJournal {
         call.text(keys.room(&entry.room)).text(keys.state(&entry.room));
         call.text(lease.epoch).text(Hex(lease.owner)).text(Hex(gateway)).text(&keys.bell);
         call.text(&entry.room).text(entry.top).bytes(&entry.bytes);
-        match code("death", &self.send(&call).await?)? {
+        let Some(reply) = self.send_to(lease.server, &call).await? else { return Ok(Leased::Lost) };
+        match code("death", &reply)? {
             0 => Ok(Leased::Done(())),
             1 => Ok(Leased::Lost),
             2 => Err(check::not_fenced(gateway, shard)),

@@ -35,7 +35,8 @@ impl RedisJournal {
             call.text(self.keys().push(*gateway)).bytes(push);
         }
 
-        let mut reply = Reply::new("commit", self.send(&call).await?)?;
+        let Some(reply) = self.send_to(commit.lease.server, &call).await? else { return Ok(Committed::Fenced) };
+        let mut reply = Reply::new("commit", reply)?;
         match reply.parse::<u8>()? {
             0 => reply.end().map(|()| Committed::Done),
             1 => reply.end().map(|()| Committed::Fenced),
@@ -65,7 +66,8 @@ impl RedisJournal {
         call.text(&keys.shard).text(&keys.active).text(&keys.rooms);
         call.text(keys.room(room)).text(keys.out(room)).text(keys.state(room)).text(keys.snapshot(room));
         call.text(lease.epoch).text(Hex(lease.owner)).text(room).text(seq);
-        match code("end of room", &self.send(&call).await?)? {
+        let Some(reply) = self.send_to(lease.server, &call).await? else { return Ok(Leased::Lost) };
+        match code("end of room", &reply)? {
             0 => Ok(Leased::Done(true)),
             1 => Ok(Leased::Lost),
             2 => Ok(Leased::Done(false)),

@@ -1,17 +1,18 @@
 //! From a URL to a server that was looked at and found fit.
 
-use redis::aio::{ConnectionManager, ConnectionManagerConfig};
-use redis::{Client, IntoConnectionInfo, ProtocolVersion};
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, Client, IntoConnectionInfo, ProtocolVersion};
 
 use super::super::JournalError;
 use super::error::journal_error;
 use super::keys::Keys;
 use super::reply::Reply;
 use super::scripts::{Call, DEPLOYMENT};
+use crate::types::Incarnation;
 use crate::limits::{REDIS_CONNECT_TIMEOUT, REDIS_RESPONSE_TIMEOUT, SHARDS_DEFAULT, SHARDS_MAX};
 
 /// The version of everything that is kept in Redis.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 /// The oldest server that has what the scripts use.
 const VERSION_MIN: (u32, u32) = (7, 0);
 /// Characters of a prefix.
@@ -49,44 +50,39 @@ pub(super) fn without_secrets(url: &str) -> String {
     [scheme, separator, rest].concat().chars().take(100).collect()
 }
 
-/// A connection that makes one attempt to reconnect per failed command: the callers set the pace.
-fn config() -> ConnectionManagerConfig {
-    ConnectionManagerConfig::new()
-        .set_number_of_retries(0)
+/// A connection to a server that is fit to be a journal, and which one that is. `url` is for people.
+pub(super) async fn open(client: &Client, url: &str) -> Result<(MultiplexedConnection, Incarnation), JournalError> {
+    let config = AsyncConnectionConfig::new()
         .set_connection_timeout(Some(REDIS_CONNECT_TIMEOUT))
-        .set_response_timeout(Some(REDIS_RESPONSE_TIMEOUT))
-}
-
-/// A connection that is made with the first command.
-pub(super) fn lazy(client: &Client) -> Result<ConnectionManager, JournalError> {
-    ConnectionManager::new_lazy_with_config(client.clone(), config()).map_err(|error| journal_error(&error))
-}
-
-/// A connection to a server that is fit to be a journal.
-pub(super) async fn open(client: &Client, url: &str) -> Result<ConnectionManager, JournalError> {
+        .set_response_timeout(Some(REDIS_RESPONSE_TIMEOUT));
     let mut connection =
-        ConnectionManager::new_with_config(client.clone(), config()).await.map_err(|error| match journal_error(&error) {
+        client.get_multiplexed_async_connection_with_config(&config).await.map_err(|error| match journal_error(&error) {
             JournalError::Unreachable(why) => {
-                let url = without_secrets(url);
                 JournalError::Unreachable(format!("no redis at {url}: {why}: start one there, or correct the url"))
             }
             other => other,
         })?;
-    match redis::cmd("INFO").query_async::<String>(&mut connection).await {
+    let server = match redis::cmd("INFO").query_async::<String>(&mut connection).await {
         Ok(info) => fit(&info)?,
         Err(error) => match journal_error(&error) {
             // Managed servers forbid this and that: then its owner must know.
             JournalError::Refused(why) if error.code() == Some("NOPERM") => {
-                tracing::warn!(%why, "redis does not tell its version and eviction policy: 7.0 and noeviction are taken for granted");
+                tracing::warn!(
+                    %why,
+                    "redis does not tell its version, eviction policy and run id: 7.0 and noeviction are taken for granted, and \
+                     a restart that loses data is not noticed"
+                );
+                Incarnation::NONE
             }
             other => return Err(other),
         },
-    }
-    Ok(connection)
+    };
+    Ok((connection, server))
 }
 
-/// Whether `INFO` tells of a server that can be a journal.
-fn fit(info: &str) -> Result<(), JournalError> {
+/// Which server it is that `INFO` tells of, when it can be a journal: another after a restart (run id), and after it was
+/// another one's replica (replication id).
+fn fit(info: &str) -> Result<Incarnation, JournalError> {
     let field = |name: &str| info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).unwrap_or_default().trim();
     let refused = |why: String| Err(JournalError::Refused(why));
     if field("loading") == "1" {
@@ -100,18 +96,19 @@ fn fit(info: &str) -> Result<(), JournalError> {
     }
     let role = field("role");
     if role != "master" {
-        return refused(format!("redis has the role {role:?}: give the url of the primary"));
+        return refused(format!("redis has the role {role:?}, a read-only replica: give the url of the primary"));
     }
     let policy = field("maxmemory_policy");
     if policy != "noeviction" {
         return refused(format!("redis may evict keys (maxmemory-policy is {policy:?}): set it to noeviction"));
     }
-    Ok(())
+    let half = |name: &str| field(name).get(..16).and_then(|hex| u128::from_str_radix(hex, 16).ok()).unwrap_or_default();
+    Ok(Incarnation(half("run_id") << 64 | half("master_replid")))
 }
 
 /// The deployment's number of shards: as recorded, or recorded now.
 pub(super) async fn deployment(
-    connection: &mut ConnectionManager,
+    connection: &mut MultiplexedConnection,
     prefix: &str,
     configured: Option<u16>,
 ) -> Result<u16, JournalError> {

@@ -6,6 +6,7 @@ mod connect;
 mod error;
 mod keys;
 mod lease;
+mod link;
 mod read;
 mod reply;
 mod scripts;
@@ -15,18 +16,17 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
-use ::redis::aio::ConnectionManager;
-use ::redis::{Client, RedisResult, Value};
+use ::redis::{RedisResult, Value};
 use async_trait::async_trait;
 use bytes::Bytes;
-use parking_lot::RwLock;
 
 use super::{
-    Appended, Bell, Commit, Committed, Flush, FlushEntry, GatewayRecord, Journal, JournalError, Lease, Leased, RoomHead, Signals,
-    StoredRoom, Survey, VerdictPage, WorkerRecord, check,
+    Appended, Bell, Commit, Committed, Flush, FlushEntry, GatewayRecord, Journal, JournalError, Lease, Leased, Registered,
+    RoomHead, Seen, Signals, StoredRoom, Survey, VerdictPage, WorkerRecord, check,
 };
 use crate::types::{Incarnation, RoomId, ShardId, StreamId};
 use keys::{Keys, ShardKeys};
+use link::{Link, Links};
 use scripts::Call;
 
 /// How to use a Redis server.
@@ -50,8 +50,7 @@ impl Default for RedisOptions {
 pub struct RedisJournal(Arc<Inner>);
 
 struct Inner {
-    client: Client,
-    connection: RwLock<ConnectionManager>,
+    links: Links,
     keys: Keys,
 }
 
@@ -73,10 +72,10 @@ impl RedisJournal {
     /// [`JournalError::Unreachable`] for what may pass. No error shows the password.
     pub async fn connect(url: &str, options: RedisOptions) -> Result<Self, JournalError> {
         let client = connect::client(url)?;
-        let mut connection = connect::open(&client, url).await?;
-        let shards = connect::deployment(&mut connection, &options.prefix, options.shards).await?;
+        let links = Links::open(client, &connect::without_secrets(url)).await?;
+        let shards = connect::deployment(&mut links.get().await?.connection, &options.prefix, options.shards).await?;
         let keys = Keys::new(&options.prefix, shards);
-        Ok(Self(Arc::new(Inner { client, connection: RwLock::new(connection), keys })))
+        Ok(Self(Arc::new(Inner { links, keys })))
     }
 
     fn keys(&self) -> &Keys {
@@ -92,24 +91,31 @@ impl RedisJournal {
         self.keys().shard(ShardId::of(room, self.shards()))
     }
 
-    fn connection(&self) -> ConnectionManager {
-        self.0.connection.read().clone()
+    async fn link(&self) -> Result<Link, JournalError> {
+        self.0.links.get().await
     }
 
     async fn send(&self, call: &Call) -> Result<Value, JournalError> {
-        let mut connection = self.connection();
-        let reply = call.send(&mut connection).await;
-        self.judge(reply)
+        self.send_on(self.link().await?, call).await
     }
 
-    /// A manager whose attempt to reconnect failed for another reason than the network never tries again: it is
-    /// replaced, so that a corrected password or a freed connection slot is noticed.
-    fn judge<T>(&self, reply: RedisResult<T>) -> Result<T, JournalError> {
+    /// None when the journal has another server: nothing was sent.
+    async fn send_to(&self, server: Incarnation, call: &Call) -> Result<Option<Value>, JournalError> {
+        let link = self.link().await?;
+        if link.server != server {
+            return Ok(None);
+        }
+        self.send_on(link, call).await.map(Some)
+    }
+
+    async fn send_on(&self, mut link: Link, call: &Call) -> Result<Value, JournalError> {
+        let reply = call.send(&mut link.connection).await;
+        self.judge(&link, reply)
+    }
+
+    fn judge<T>(&self, link: &Link, reply: RedisResult<T>) -> Result<T, JournalError> {
         reply.map_err(|error| {
-            let stuck = error.kind() == ::redis::ErrorKind::AuthenticationFailed || error.code() == Some("ERR");
-            if stuck && let Ok(connection) = connect::lazy(&self.0.client) {
-                *self.0.connection.write() = connection;
-            }
+            self.0.links.failed(link, &error);
             error::journal_error(&error)
         })
     }
@@ -134,18 +140,26 @@ impl Journal for RedisJournal {
     }
 
     async fn ping(&self) -> Result<(), JournalError> {
-        self.judge(::redis::cmd("PING").query_async::<()>(&mut self.connection()).await)
+        let mut link = self.link().await?;
+        let reply = ::redis::cmd("PING").query_async::<()>(&mut link.connection).await;
+        self.judge(&link, reply)
     }
 
-    async fn register(&self, shard: ShardId, gateway: Incarnation) -> Result<GatewayRecord, JournalError> {
-        self.register_step(shard, gateway).await
+    async fn register(
+        &self,
+        shard: ShardId,
+        gateway: Incarnation,
+        seen: Seen,
+        rooms: &[RoomId],
+    ) -> Result<Registered, JournalError> {
+        self.register_step(shard, gateway, seen, rooms).await
     }
 
     async fn append(&self, flush: &Flush) -> Result<Appended, JournalError> {
         self.append_step(flush).await
     }
 
-    async fn heads(&self, shard: ShardId, rooms: &[RoomId]) -> Result<Vec<RoomHead>, JournalError> {
+    async fn heads(&self, shard: ShardId, rooms: &[RoomId]) -> Result<(Incarnation, Vec<RoomHead>), JournalError> {
         self.heads_step(shard, rooms).await
     }
 
@@ -155,7 +169,7 @@ impl Journal for RedisJournal {
 
     async fn pushes(&self, gateway: Incarnation) -> Result<Signals<Bytes>, JournalError> {
         let channel = self.keys().push(gateway).to_string();
-        subscribe::subscribe(self.0.client.clone(), vec![channel], |_, push| Ok(push)).await
+        subscribe::subscribe(self.0.links.client().clone(), vec![channel], |_, push| Ok(push)).await
     }
 
     async fn heartbeat(
@@ -186,7 +200,7 @@ impl Journal for RedisJournal {
         }
         let channels = by_channel.keys().cloned().collect();
         let unknown = ShardId(u16::MAX);
-        subscribe::subscribe(self.0.client.clone(), channels, move |channel, bytes| {
+        subscribe::subscribe(self.0.links.client().clone(), channels, move |channel, bytes| {
             subscribe::bell(by_channel.get(channel).copied().unwrap_or(unknown), &bytes)
         })
         .await
@@ -206,6 +220,10 @@ impl Journal for RedisJournal {
 
     async fn commit(&self, commit: &Commit) -> Result<Committed, JournalError> {
         self.commit_step(commit).await
+    }
+
+    async fn renew(&self, shard: ShardId, lease: Lease) -> Result<Leased<u64>, JournalError> {
+        self.renew_step(shard, lease).await
     }
 
     async fn fence(&self, shard: ShardId, lease: Lease, gateway: Incarnation) -> Result<Leased<GatewayRecord>, JournalError> {
@@ -229,6 +247,8 @@ impl Journal for RedisJournal {
     async fn publish(&self, gateway: Incarnation, push: Bytes) -> Result<u64, JournalError> {
         let mut command = ::redis::cmd("PUBLISH");
         command.arg(self.keys().push(gateway).to_string()).arg(&push[..]);
-        self.judge(command.query_async(&mut self.connection()).await)
+        let mut link = self.link().await?;
+        let reply = command.query_async(&mut link.connection).await;
+        self.judge(&link, reply)
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt::Display;
 use std::sync::LazyLock;
 
-use redis::aio::ConnectionManager;
+use redis::aio::MultiplexedConnection;
 use redis::{Cmd, ErrorKind, RedisResult, RedisWrite, Script, ServerErrorKind, Value};
 
 macro_rules! scripts {
@@ -25,6 +25,7 @@ scripts! {
     LOAD = "load",
     REGISTER = "register",
     RELEASE = "release",
+    RENEW = "renew",
     SURVEY = "survey",
     TIMELINE = "timeline",
     VERDICTS = "verdicts",
@@ -55,7 +56,7 @@ impl Call {
     }
 
     /// Sends it; a server that does not have the script gets it first.
-    pub(super) async fn send(&self, connection: &mut ConnectionManager) -> RedisResult<Value> {
+    pub(super) async fn send(&self, connection: &mut MultiplexedConnection) -> RedisResult<Value> {
         match answer(connection.send_packed_command(&self.cmd).await) {
             Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
                 self.script.load_async(connection).await?;

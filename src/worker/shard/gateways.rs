@@ -49,6 +49,7 @@ impl Shard {
     }
 
     pub(in crate::worker) fn fenced(&mut self, record: &GatewayRecord, shared: &mut Shared) {
+        self.rejoined(record.incarnation, shared);
         let gateway = self.gateways.entry(record.incarnation).or_default();
         gateway.fencing = false;
         // Its watermark counts when its last bells were heard (rule R2): its death comes behind them.
@@ -61,6 +62,7 @@ impl Shard {
 
     /// The journal was out of reach: no gateway's silence counts (rule R5).
     pub(in crate::worker) fn excuse_gateways(&mut self) {
+        self.excuse_absent();
         for gateway in self.gateways.values_mut() {
             gateway.silent_ns = 0;
             gateway.fencing = false;
