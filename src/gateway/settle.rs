@@ -35,7 +35,7 @@ pub(super) struct ShardOut {
     registration: Registration,
     /// The journal's server that it is registered with.
     server: Incarnation,
-    /// The highest commit that was heard of from it.
+    /// The highest commit that was heard of since.
     commit: u64,
     pub(super) fenced: bool,
     /// The last flush that was sent: its number and watermark.
@@ -223,7 +223,7 @@ impl Core {
             self.fence(shard);
             return;
         }
-        (out.registration, out.server, out.commit) = (Registration::Done, answer.server, 0);
+        (out.registration, out.server, out.commit) = (Registration::Done, answer.server, answer.commit);
         if let Some(flush) = out.in_flight.take() {
             let flush = Arc::new(Flush { server: answer.server, ..Arc::unwrap_or_clone(flush) });
             (out.in_flight, out.resent) = (Some(flush.clone()), true);

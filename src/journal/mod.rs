@@ -147,6 +147,8 @@ pub struct Registered {
     pub rooms: Vec<RoomHead>,
     /// How many rooms began a new era now, because the shard has lost what this gateway has seen (rule G3).
     pub renewed: u64,
+    /// The shard's last commit.
+    pub commit: u64,
 }
 
 /// What the journal knows of a room.
@@ -479,12 +481,13 @@ pub trait Journal: Send + Sync + 'static {
     /// When the outcome is unknown: send the same commit again.
     async fn commit(&self, commit: &Commit) -> Result<Committed, JournalError>;
 
-    /// Every room of the shard begins a new era, its state as it is: verdicts were delivered that are not there any more
-    /// (rule G3). Once for each server. Tells how many rooms.
+    /// Every room of the shard begins a new era, its state as it is, when the shard's last commit is below `seen`: verdicts
+    /// of a commit that was final, and may have been delivered, are not there any more (rule G3). Once for each server;
+    /// counts as a commit, so that who has seen it notices when it is lost in its turn. Tells how many rooms.
     ///
     /// # Errors
     /// When the outcome is unknown: send it again.
-    async fn renew(&self, shard: ShardId, lease: Lease) -> Result<Leased<u64>, JournalError>;
+    async fn renew(&self, shard: ShardId, seen: u64) -> Result<u64, JournalError>;
 
     /// Fences a gateway in a shard, for ever. Idempotent.
     ///

@@ -72,7 +72,7 @@ pub(crate) enum Action {
     /// No answer needed.
     Publish { gateway: Incarnation, push: Bytes },
     /// Answer with [`Core::renewed`].
-    Renew { shard: ShardId, lease: Lease },
+    Renew { shard: ShardId, seen: u64 },
     /// Answer with [`Core::fenced`].
     Fence { shard: ShardId, lease: Lease, gateway: Incarnation },
     /// Answer with [`Core::death_written`].
@@ -400,7 +400,9 @@ impl Core {
     /// what tells whether the journal has less than it had (rule G1).
     fn lose(&mut self, shard: ShardId) {
         if let Some(lost) = self.shards.remove(&shard) {
-            self.memories.insert(shard, lost.memory());
+            let memory = lost.memory();
+            self.shared.act(Action::Renew { shard, seen: memory.confirmed });
+            self.memories.insert(shard, memory);
             self.shared.act(Action::Unfollow(shard));
             let why = "another worker has it, or the journal has another server";
             self.shared.act(Action::Complain(format!("the lease of shard {shard} is no longer good: {why}")));
@@ -410,21 +412,13 @@ impl Core {
         }
     }
 
-    /// The answer to [`Action::Renew`].
-    pub(crate) fn renewed(&mut self, shard: ShardId, lease: Lease, answer: &Leased<u64>, now_ns: u64) {
+    /// The answer to [`Action::Renew`]: how many rooms began a new era.
+    pub(crate) fn renewed(&mut self, shard: ShardId, rooms: u64, now_ns: u64) {
         self.answered(shard);
-        if self.shards.get(&shard).is_none_or(|s| s.lease != lease) {
-            return;
+        if rooms > 0 {
+            self.shared.act(Action::RolledBack(rooms));
         }
-        match answer {
-            Leased::Done(rooms) => self.with(shard, now_ns, |shard, shared| {
-                if *rooms > 0 {
-                    shared.act(Action::RolledBack(*rooms));
-                }
-                shard.renewed(shared);
-            }),
-            Leased::Lost => self.lose(shard),
-        }
+        self.with(shard, now_ns, |shard, shared| shard.renewed(shared));
     }
 
     /// The answer to [`Action::Fence`]; nothing when it failed: it is asked for again while it is needed.

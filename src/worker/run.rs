@@ -65,7 +65,7 @@ enum Input {
     Read(ShardId, RoomId, Vec<(StreamId, bytes::Bytes)>),
     Done(Done),
     Committed(Arc<Commit>, Committed),
-    Renewed(ShardId, Lease, Leased<u64>),
+    Renewed(ShardId, u64),
     Fenced(ShardId, Lease, Leased<GatewayRecord>),
     Death(ShardId, Leased<()>),
     RoomEnded(ShardId, RoomId, Leased<bool>),
@@ -193,7 +193,7 @@ impl Worker {
             Input::Read(shard, room, entries) => self.core.read(shard, &room, &entries, now),
             Input::Done(done) => self.core.done(done, now),
             Input::Committed(commit, answer) => self.core.committed(commit.shard, commit.lease, commit.number, &answer, now),
-            Input::Renewed(shard, lease, answer) => self.core.renewed(shard, lease, &answer, now),
+            Input::Renewed(shard, rooms) => self.core.renewed(shard, rooms, now),
             Input::Fenced(shard, lease, answer) => {
                 metrics::counter!(names::GATEWAY_DEATHS_TOTAL).increment(1);
                 self.core.fenced(shard, lease, &answer, now);
@@ -314,9 +314,9 @@ impl Worker {
                     }
                 });
             }
-            Action::Renew { shard, lease } => self.insist("renew rooms", move || {
+            Action::Renew { shard, seen } => self.insist("renew rooms", move || {
                 let journal = journal.clone();
-                async move { journal.renew(shard, lease).await.map(|answer| Input::Renewed(shard, lease, answer)) }
+                async move { journal.renew(shard, seen).await.map(|rooms| Input::Renewed(shard, rooms)) }
             }),
             // Not insisted on: a journal that refuses the fence refuses the gateway's flushes too, so its silence starts anew.
             Action::Fence { shard, lease, gateway } => self.once("fence", async move {

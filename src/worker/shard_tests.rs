@@ -16,6 +16,7 @@ fn worker() -> Core {
         timeline: 1,
         concurrency: 4,
         gateway_timeout_ns: 1_000_000_000,
+        rejoin_window_ns: 3_000_000_000,
         probe_interval_ns: 20_000_000,
         heartbeat_interval_ns: 250_000_000,
         lease_ms: 1_000,
@@ -23,7 +24,7 @@ fn worker() -> Core {
         retention_ms: 600_000,
     };
     let mut core = Core::new(Incarnation(9), 1, limits);
-    core.claimed(SHARD, Some(Leased::Done(Lease { epoch: 1, owner: Incarnation(9) })), 1);
+    core.claimed(SHARD, Some(Leased::Done(Lease { epoch: 1, owner: Incarnation(9), server: Incarnation::NONE })), 1);
     core.subscribed(SHARD, 1);
     core
 }
@@ -41,9 +42,10 @@ fn survey(append: u64, room: &RoomId, watermark_ns: u64) -> Survey {
         number: append,
         watermark: Moment { timeline: 1, ns: watermark_ns },
         fenced: false,
+        server: Incarnation::NONE,
     };
     let head = RoomHead { room: room.clone(), era: 1, seq: 0, top: Moment::default() };
-    Survey { append, commit: 0, gateways: vec![record(A), record(B)], active: vec![room.clone()], rooms: vec![head] }
+    Survey { server: Incarnation::NONE, append, commit: 0, gateways: vec![record(A), record(B)], active: vec![room.clone()], rooms: vec![head] }
 }
 
 /// Does the jobs; gives the other actions.
@@ -130,7 +132,7 @@ fn a_read_that_an_outdated_survey_asked_for_is_followed_by_another() {
 fn the_second_of_two_surveys_counts() {
     let (mut core, room) = (worker(), RoomId::new("pit").expect("name"));
     core.subscribed(SHARD, 2);
-    core.surveyed(SHARD, Survey { append: 0, commit: 0, gateways: Vec::new(), active: Vec::new(), rooms: Vec::new() }, 2);
+    core.surveyed(SHARD, Survey { server: Incarnation::NONE, append: 0, commit: 0, gateways: Vec::new(), active: Vec::new(), rooms: Vec::new() }, 2);
     assert!(!perform(&mut core).iter().any(|a| matches!(a, Action::Load { .. })));
     core.surveyed(SHARD, survey(1, &room, 60), 2);
     assert!(perform(&mut core).iter().any(|a| matches!(a, Action::Load { .. })), "a room that nobody rings for is left alone");

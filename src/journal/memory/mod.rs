@@ -191,8 +191,8 @@ impl Journal for MemoryJournal {
         Ok(answer)
     }
 
-    async fn renew(&self, shard: ShardId, lease: Lease) -> Result<Leased<u64>, JournalError> {
-        self.inner.lock().store.renew(shard, lease)
+    async fn renew(&self, shard: ShardId, seen: u64) -> Result<u64, JournalError> {
+        self.inner.lock().store.renew(shard, seen)
     }
 
     async fn fence(&self, shard: ShardId, lease: Lease, gateway: Incarnation) -> Result<Leased<GatewayRecord>, JournalError> {

@@ -104,6 +104,8 @@ impl Shard {
         if std::mem::replace(&mut self.renewed, server) == server {
             return 0;
         }
+        self.commit += 1;
+        self.commit_epoch = 0;
         self.eras += era_stride(server);
         for room in self.rooms.values_mut() {
             self.eras += 1;
@@ -249,8 +251,8 @@ impl Store {
             watermark: record.watermark,
             entries: Vec::new(),
         };
-        let rooms = rooms.iter().map(|room| state.head(room)).collect();
-        Ok((Registered { server, record, rooms, renewed }, again.then_some(bell)))
+        let (rooms, commit) = (rooms.iter().map(|room| state.head(room)).collect(), state.commit);
+        Ok((Registered { server, record, rooms, renewed, commit }, again.then_some(bell)))
     }
 
     /// Appends a flush; with the bell to ring when it was new.
@@ -425,13 +427,14 @@ impl Store {
         Ok((Committed::Done, &commit.pushes))
     }
 
-    /// Every room begins a new era; tells how many.
+    /// Every room begins a new era when commits were lost; tells how many did.
     ///
     /// # Errors
     /// [`JournalError::Refused`] for a shard that does not exist.
-    pub fn renew(&mut self, shard: ShardId, lease: Lease) -> Result<Leased<u64>, JournalError> {
+    pub fn renew(&mut self, shard: ShardId, seen: u64) -> Result<u64, JournalError> {
         let server = self.server;
-        Ok(self.leased(shard, lease)?.map_or(Leased::Lost, |state| Leased::Done(state.renew(server))))
+        let state = self.shard(shard)?;
+        Ok(if seen > state.commit { state.renew(server) } else { 0 })
     }
 
     /// Fences a gateway; one that never registered is fenced too.

@@ -30,11 +30,12 @@ impl RedisJournal {
         call.text(Hex(gateway)).text(Hex(server)).text(era_stride(server)).text(seen.flush).text(seen.commit);
         call.text(keys.states()).text(&keys.bell);
         let mut reply = Reply::new("register", self.send_on(link, &call).await?)?;
-        let (record, renewed, mut heads) = (reply.gateway(gateway)?, reply.parse()?, reply.array()?);
+        let (record, renewed, commit) = (reply.gateway(gateway)?, reply.parse()?, reply.parse()?);
+        let mut heads = reply.array()?;
         reply.end()?;
         let rooms = rooms.iter().map(|room| heads.head(room)).collect::<Result<_, _>>()?;
         heads.end()?;
-        Ok(Registered { server, record, rooms, renewed })
+        Ok(Registered { server, record, rooms, renewed, commit })
     }
 
     pub(super) async fn append_step(&self, flush: &Flush) -> Result<Appended, JournalError> {

@@ -103,20 +103,13 @@ impl RedisJournal {
         self.send_to(lease.server, &call).await?.map_or(Ok(()), |reply| code("release", &reply).map(|_| ()))
     }
 
-    pub(super) async fn renew_step(&self, shard: ShardId, lease: Lease) -> Result<Leased<u64>, JournalError> {
+    pub(super) async fn renew_step(&self, shard: ShardId, seen: u64) -> Result<u64, JournalError> {
         let keys = self.shard(shard)?;
-        let mut call = Call::new(&RENEW, 2, 5, 2 * ROOM_BYTES);
+        let link = self.link().await?;
+        let mut call = Call::new(&RENEW, 2, 4, 2 * ROOM_BYTES);
         call.text(&keys.shard).text(&keys.rooms);
-        call.text(lease.epoch).text(Hex(lease.owner)).text(Hex(lease.server)).text(era_stride(lease.server)).text(keys.states());
-        let Some(reply) = self.send_to(lease.server, &call).await? else { return Ok(Leased::Lost) };
-        let mut reply = Reply::new("renew", reply)?;
-        let renewed = match reply.parse::<u8>()? {
-            0 => Leased::Done(reply.parse()?),
-            1 => Leased::Lost,
-            other => return Err(reply.error(&format!("code {other}"))),
-        };
-        reply.end()?;
-        Ok(renewed)
+        call.text(Hex(link.server)).text(era_stride(link.server)).text(seen).text(keys.states());
+        Reply::new("renew", Value::Array(vec![self.send_on(link, &call).await?]))?.parse()
     }
 }
 

@@ -222,8 +222,8 @@ impl Journal for RedisJournal {
         self.commit_step(commit).await
     }
 
-    async fn renew(&self, shard: ShardId, lease: Lease) -> Result<Leased<u64>, JournalError> {
-        self.renew_step(shard, lease).await
+    async fn renew(&self, shard: ShardId, seen: u64) -> Result<u64, JournalError> {
+        self.renew_step(shard, seen).await
     }
 
     async fn fence(&self, shard: ShardId, lease: Lease, gateway: Incarnation) -> Result<Leased<GatewayRecord>, JournalError> {

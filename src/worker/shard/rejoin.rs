@@ -9,8 +9,8 @@ const WAIT_STEP_NS: u64 = 50_000_000;
 /// What an earlier ownership of the shard leaves to the next one of the same worker.
 #[derive(Debug, Default)]
 pub(in crate::worker) struct Memory {
-    /// The last commit that was confirmed.
-    confirmed: u64,
+    /// The last commit that was confirmed, or found there.
+    pub(in crate::worker) confirmed: u64,
     /// The last commit that was sent.
     sent: u64,
     /// Gateways that had registered, and whether they were fenced.
@@ -77,8 +77,7 @@ impl Shard {
         for gateway in fences {
             shared.act(Action::Fence { shard: self.id, lease: self.lease, gateway });
         }
-        let lost = memory.is_some_and(|m| m.confirmed > survey.commit);
-        if absent.is_empty() && !lost {
+        if absent.is_empty() {
             self.memory = None;
             return false;
         }
@@ -90,46 +89,26 @@ impl Shard {
             commit: survey.commit,
         };
         self.state = State::Rejoining(rejoin);
-        self.go_on_if_all_are_here(shared);
         true
     }
 
-    /// A gateway is here, or fenced.
+    /// A gateway is here, or fenced. When all are, the shard is surveyed anew.
     pub(super) fn rejoined(&mut self, incarnation: Incarnation, shared: &mut Shared) {
         if let State::Rejoining(rejoin) = &mut self.state
             && rejoin.absent.remove(&incarnation)
+            && rejoin.absent.is_empty()
+            && rejoin.step != Step::Renewing
         {
-            self.go_on_if_all_are_here(shared);
-        }
-    }
-
-    /// Everybody has said what it has seen: the shard is surveyed anew, after its rooms began a new era if they must.
-    fn go_on_if_all_are_here(&mut self, shared: &mut Shared) {
-        let State::Rejoining(rejoin) = &mut self.state else { return };
-        if !rejoin.absent.is_empty() || rejoin.step == Step::Renewing {
-            return;
-        }
-        if self.memory.as_ref().is_some_and(|m| m.confirmed > rejoin.commit) {
-            rejoin.step = Step::Renewing;
-            shared.act(Action::Renew { shard: self.id, lease: self.lease });
-        } else {
-            self.memory = None;
             self.subscribed(shared);
         }
     }
 
     /// The rooms began a new era.
     pub(in crate::worker) fn renewed(&mut self, shared: &mut Shared) {
-        if let Some(memory) = &mut self.memory {
-            memory.confirmed = 0;
-        }
-        if let State::Rejoining(rejoin) = &mut self.state {
-            rejoin.step = Step::Waiting;
-            if rejoin.absent.is_empty() {
-                self.go_on_if_all_are_here(shared);
-            } else {
-                self.fence_absent(shared);
-            }
+        match &self.state {
+            State::Rejoining(rejoin) if rejoin.absent.is_empty() => self.subscribed(shared),
+            State::Rejoining(rejoin) if rejoin.step == Step::Renewing => self.fence_absent(shared),
+            _ => {}
         }
     }
 
@@ -162,7 +141,7 @@ impl Shard {
             // worker that did not own the shard before cannot tell of any commit.
             if self.memory.as_ref().is_none_or(|m| m.sent > rejoin.commit) {
                 rejoin.step = Step::Renewing;
-                shared.act(Action::Renew { shard: self.id, lease: self.lease });
+                shared.act(Action::Renew { shard: self.id, seen: u64::MAX });
             } else {
                 self.fence_absent(shared);
             }

@@ -8,7 +8,7 @@
 -- KEYS  1 shard, 2 gateways, 3 rooms, then the asked rooms' states
 -- ARGV  1 incarnation, 2 server, 3 by how much the count of eras jumps, 4 its last flush, 5 the last commit it has heard of,
 --       6 what the rooms' state keys begin with, 7 bell channel
--- Returns {record, rooms that began a new era, {era, seq, top, ...}}; the record is number|watermark|fenced|server
+-- Returns {record, rooms that began a new era, last commit, {era, seq, top, ...}}; the record is number|watermark|fenced|server
 -- Refusals: LASTHIT for a damaged record
 local record = redis.call('HGET', KEYS[2], ARGV[1])
 local shard = redis.call('HMGET', KEYS[1], 'append', 'commit', 'renewed')
@@ -25,7 +25,8 @@ if now ~= record then redis.call('HSET', KEYS[2], ARGV[1], now) end
 local renewed = 0
 local lost = (not record and flush > 0) or tonumber(ARGV[5]) > tonumber(shard[2] or '0')
 if lost and shard[3] ~= ARGV[2] then
-  redis.call('HSET', KEYS[1], 'renewed', ARGV[2])
+  redis.call('HSET', KEYS[1], 'renewed', ARGV[2], 'commit_epoch', '0')
+  shard[2] = redis.call('HINCRBY', KEYS[1], 'commit', 1)
   redis.call('HINCRBY', KEYS[1], 'eras', ARGV[3])
   for _, name in ipairs(redis.call('SMEMBERS', KEYS[3])) do
     redis.call('HSET', ARGV[6] .. name, 'era', redis.call('HINCRBY', KEYS[1], 'eras', 1))
@@ -43,4 +44,4 @@ for i = 4, #KEYS do
   heads[3 * i - 10] = state[2] or '0'
   heads[3 * i - 9] = state[3] or '000000000000000000000000'
 end
-return {now, renewed, heads}
+return {now, renewed, shard[2] or '0', heads}
