@@ -1,4 +1,5 @@
-//! Append and commit, on the memory journal and on a private Redis (skipped, and said so, where there is none).
+//! Append and commit, on the memory journal and on a private Redis at each level of durability (skipped, and said so, where
+//! there is none).
 //!
 //! A batch of N is one step: a flush with one event in each of N rooms, a commit with one verdict in each of N rooms.
 
@@ -9,7 +10,7 @@ use bytes::Bytes;
 use criterion::{BenchmarkId, Criterion, Throughput};
 use futures_util::future::LocalBoxFuture;
 use lasthit::journal::memory::MemoryJournal;
-use lasthit::journal::redis::{RedisJournal, RedisOptions};
+use lasthit::journal::redis::{Durability, RedisJournal, RedisOptions};
 use lasthit::journal::{Appended, Commit, Committed, Flush, FlushEntry, Journal, Lease, Leased, RoomCommit};
 use lasthit::testing::RedisServer;
 use lasthit::types::{
@@ -170,19 +171,35 @@ fn journal(c: &mut Criterion, name: &str, runtime: &Runtime, make: Make<'_>) {
     group.finish();
 }
 
+/// A server that is set up for a level, and its replica.
+fn servers(level: Durability) -> std::io::Result<Vec<RedisServer>> {
+    Ok(match level {
+        Durability::Redis => vec![RedisServer::start()?],
+        Durability::Disk => vec![RedisServer::start_with(&["--appendonly", "yes", "--appendfsync", "always"])?],
+        Durability::Replicated => {
+            let server = RedisServer::start_tcp(&["--min-replicas-to-write", "1"])?;
+            let replica = server.replica(&[])?;
+            vec![server, replica]
+        }
+    })
+}
+
 fn main() {
     let mut c = Criterion::default().warm_up_time(Duration::from_millis(300)).measurement_time(Duration::from_secs(2));
     c = c.sample_size(20).configure_from_args();
     let runtime = lasthit::runtime::gateway(100).expect("runtime");
     journal(&mut c, "memory", &runtime, &|| Box::pin(async { Arc::new(MemoryJournal::new(SHARDS)) as Arc<dyn Journal> }));
-    match RedisServer::start() {
-        Ok(server) => journal(&mut c, "redis", &runtime, &|| {
-            Box::pin(async {
-                let options = RedisOptions { prefix: format!("b{:08x}", rand::random::<u32>()), shards: Some(SHARDS) };
-                Arc::new(RedisJournal::connect(&server.url(), options).await.expect("connected")) as Arc<dyn Journal>
-            })
-        }),
-        Err(error) => eprintln!("journal/redis is left out: {error}"),
+    for (name, level) in Durability::NAMES {
+        match servers(level) {
+            Ok(servers) => journal(&mut c, name, &runtime, &|| {
+                Box::pin(async {
+                    let prefix = format!("b{:08x}", rand::random::<u32>());
+                    let options = RedisOptions { prefix, shards: Some(SHARDS), durability: Some(level) };
+                    Arc::new(RedisJournal::connect(&servers[0].url(), options).await.expect("connected")) as Arc<dyn Journal>
+                })
+            }),
+            Err(error) => eprintln!("journal/{name} is left out: {error}"),
+        }
     }
     c.final_summary();
 }

@@ -29,6 +29,8 @@ enum Command {
     #[command(after_help = SERVE)]
     Serve {
         #[command(flatten)]
+        durability: DurabilityArgs,
+        #[command(flatten)]
         gateway: GatewayArgs,
         #[command(flatten)]
         worker: WorkerArgs,
@@ -41,6 +43,8 @@ enum Command {
         #[command(flatten)]
         redis: RedisArgs,
         #[command(flatten)]
+        durability: DurabilityArgs,
+        #[command(flatten)]
         gateway: GatewayArgs,
         #[command(flatten)]
         common: CommonArgs,
@@ -50,6 +54,8 @@ enum Command {
     Worker {
         #[command(flatten)]
         redis: RedisArgs,
+        #[command(flatten)]
+        durability: DurabilityArgs,
         #[command(flatten)]
         worker: WorkerArgs,
         #[command(flatten)]
@@ -212,7 +218,11 @@ struct WorkerArgs {
     /// How long a room may be empty before it ends [default: 30s]
     #[arg(long, value_name = "TIME")]
     room_linger: Option<String>,
-    /// What a verdict has survived before anyone sees it: redis [default: redis]
+}
+
+#[derive(Debug, Args, Serialize)]
+struct DurabilityArgs {
+    /// What a verdict has survived before anyone sees it: redis, disk or replicated [default: redis; serve: nothing]
     #[arg(long, value_name = "LEVEL")]
     durability: Option<String>,
 }
@@ -262,9 +272,15 @@ pub fn parse(args: impl IntoIterator<Item = std::ffi::OsString>, env: &dyn Fn(&s
         }
     };
     let (role, flags) = match command {
-        Command::Serve { gateway, worker, common } => (ProcessRole::Serve, Flags::of(&gateway).and(&worker).and(&common)),
-        Command::Gateway { redis, gateway, common } => (ProcessRole::Gateway, Flags::of(&redis).and(&gateway).and(&common)),
-        Command::Worker { redis, worker, common } => (ProcessRole::Worker, Flags::of(&redis).and(&worker).and(&common)),
+        Command::Serve { durability, gateway, worker, common } => {
+            (ProcessRole::Serve, Flags::of(&durability).and(&gateway).and(&worker).and(&common))
+        }
+        Command::Gateway { redis, durability, gateway, common } => {
+            (ProcessRole::Gateway, Flags::of(&redis).and(&durability).and(&gateway).and(&common))
+        }
+        Command::Worker { redis, durability, worker, common } => {
+            (ProcessRole::Worker, Flags::of(&redis).and(&durability).and(&worker).and(&common))
+        }
         Command::Replay { recording, file, json } => return read(recording, file, json, Task::Replay, env),
         Command::Dump { recording, file } => return read(recording, None, false, Task::Dump(file), env),
         Command::Timeline { recording, file, contest, round, svg, json } => {

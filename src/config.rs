@@ -20,6 +20,7 @@ pub use sources::Flags;
 pub(crate) use sources::is_setting;
 pub use values::{JwtKey, Origin, RedisUrl};
 
+use crate::journal::redis::Durability;
 use crate::limits;
 use crate::rules::RulesBook;
 use sources::Sources;
@@ -51,14 +52,6 @@ impl ProcessRole {
     pub fn listens(self) -> bool {
         self != Self::Worker
     }
-}
-
-/// What a verdict has survived before anyone sees it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Durability {
-    /// As much as Redis keeps by its own configuration.
-    #[default]
-    Redis,
 }
 
 /// How log lines look.
@@ -191,7 +184,7 @@ impl Config {
                 from.get("lease_ms", millis(d.lease), |v| values::whole(v, limits::LEASE_MS_MIN, limits::LEASE_MS_MAX)),
             ),
             retention: from.get("retention", d.retention, |v| values::duration(v, limits::RETENTION_MIN, limits::RETENTION_MAX)),
-            durability: from.get("durability", d.durability, |v| values::word(v, &[("redis", Durability::Redis)])),
+            durability: from.get("durability", d.durability, |v| values::word(v, &Durability::NAMES)),
             room_linger: from
                 .get("room_linger", d.room_linger, |v| values::duration(v, limits::ROOM_LINGER_MIN, limits::ROOM_LINGER_MAX)),
             sessions_max: from.get("sessions_max", d.sessions_max, |v| values::whole(v, 1, limits::SESSIONS_SETTING_MAX)),
@@ -228,6 +221,12 @@ impl Config {
                 if let Some(place) = from.place("redis") {
                     from.mistake(format!(
                         "{place}: serve keeps its rooms in memory and uses no redis: remove it, or run `lasthit gateway` and `lasthit worker`"
+                    ));
+                }
+                if self.durability != Durability::Redis {
+                    let place = from.place("durability").unwrap_or_default();
+                    from.mistake(format!(
+                        "{place}: serve keeps its rooms in memory, which survives nothing: remove it, or run `lasthit gateway` and `lasthit worker`"
                     ));
                 }
             }
@@ -275,7 +274,7 @@ impl Config {
     pub fn notices(&self) -> Vec<String> {
         let mut notices = Vec::new();
         if self.role == ProcessRole::Serve {
-            notices.push("rooms live in this process's memory and end with it".to_owned());
+            notices.push("rooms live in this process's memory, which survives nothing: they end with it".to_owned());
         }
         if self.role.listens() && self.jwt_key.is_none() {
             notices.push(format!(

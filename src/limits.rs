@@ -133,6 +133,10 @@ pub const ROOM_LINGER: Duration = Duration::from_secs(30);
 pub const RETENTION: Duration = Duration::from_secs(600);
 /// How long Redis may take to answer before the outcome of a step counts as unknown.
 pub const REDIS_RESPONSE_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long replicas may take to confirm a step before its outcome counts as unknown.
+pub const REPLICAS_TIMEOUT: Duration = Duration::from_secs(1);
+/// Connections on which replicas are waited for: a wait holds up what is behind it, so shards have different ones.
+pub const REPLICATED_CONNECTIONS: usize = 8;
 /// How long connecting to Redis, or subscribing there, may take.
 pub const REDIS_CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// How often a subscription's connection is asked whether it still lives.
@@ -200,4 +204,5 @@ const _: () = assert!(PING_INTERVAL.as_secs() * 2 < IDLE_TIMEOUT.as_secs());
 const _: () = assert!(TARGETS_PER_ROOM_MAX * (FIELD_BYTES_MAX + NAME_BYTES_MAX + 64) <= BODY_BYTES_MAX);
 const _: () = assert!(TARGETS_PER_ROOM_MAX <= TARGET_NAMES_PER_ROOM_MAX && TARGET_NAMES_PER_ROOM_MAX <= CONTESTS_PER_ROOM_MAX);
 const _: () = assert!(CLAIMS_LISTED_MAX * (FIELD_BYTES_MAX + NAME_BYTES_MAX + 8) <= BODY_BYTES_MAX);
+const _: () = assert!(REPLICAS_TIMEOUT.as_millis() < REDIS_RESPONSE_TIMEOUT.as_millis());
 const _: () = assert!(RESUBSCRIBE_DELAY_MIN.as_millis() < RESUBSCRIBE_DELAY_MAX.as_millis());

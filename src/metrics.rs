@@ -44,7 +44,10 @@ metrics! {
     Counter PHOTO_FINISH_TOTAL = "lasthit_photo_finish_total": "Denied contenders that lost by less than the uncertainty";
     Gauge SHARDS_OWNED = "lasthit_shards_owned": "Shards that this worker owns";
     Gauge ROOMS_IN_MEMORY = "lasthit_rooms_in_memory": "Rooms that this worker holds in memory";
+    Seconds READ_SECONDS = "lasthit_read_seconds": "How long the oldest of a room's events took from its arrival until a worker had read it";
     Seconds HOLD_SECONDS = "lasthit_hold_seconds": "How long an event was held until every gateway had passed its stamp";
+    Seconds RESOLVE_SECONDS = "lasthit_resolve_seconds": "How long the rules and what is around them took for a room's batch";
+    Seconds VERDICT_SECONDS = "lasthit_verdict_seconds": "How long an action took from its arrival until its verdict was handed to its session";
     Counter JOURNAL_ERRORS_TOTAL = "lasthit_journal_errors_total": "Steps of the journal that failed, by `kind` (unreachable, refused, unexpected)";
     Counter GATEWAY_DEATHS_TOTAL = "lasthit_gateway_deaths_total": "Gateways that were fenced because they owed a watermark for too long";
     Counter ROLLED_BACK_TOTAL = "lasthit_rolled_back_total": "Rooms that began a new era because the journal came back without verdicts that were delivered";

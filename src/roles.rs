@@ -141,7 +141,7 @@ pub async fn worker(config: Config, shutdown: Shutdown) -> Result<(), RoleError>
 async fn connect(config: &Config) -> Result<Arc<dyn Journal>, RoleError> {
     let url = config.redis.as_ref().map(|url| url.reveal().to_owned()).unwrap_or_default();
     let shards = Some(config.shards);
-    let options = RedisOptions { prefix: config.prefix.clone(), shards };
+    let options = RedisOptions { prefix: config.prefix.clone(), shards, durability: Some(config.durability) };
     Ok(Arc::new(RedisJournal::connect(&url, options).await?))
 }
 

@@ -58,7 +58,7 @@ async fn next(seat: &mut Seat) -> Delivery {
 
 async fn welcome(seat: &mut Seat) -> Welcome {
     match next(seat).await {
-        Delivery::Welcome(welcome) => welcome,
+        Delivery::Welcome(welcome) => *welcome,
         other => panic!("{other:?} instead of a welcome"),
     }
 }

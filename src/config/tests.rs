@@ -83,6 +83,14 @@ fn a_file_that_is_missing_or_no_toml_says_where() {
 }
 
 #[test]
+fn serve_says_that_memory_survives_nothing() {
+    for level in ["disk", "replicated"] {
+        let line = mistake(ProcessRole::Serve, &[("durability", level)], &[], "");
+        assert!(line.contains("memory, which survives nothing") && line.contains("lasthit worker"), "{line}");
+    }
+}
+
+#[test]
 fn every_setting_refuses_what_it_cannot_be() {
     for (key, bad) in [
         ("prefix", "a{b}"),
@@ -95,7 +103,7 @@ fn every_setting_refuses_what_it_cannot_be() {
         ("gateway_timeout_ms", "10"),
         ("retention", "99999999999999999999d"),
         ("retention", "1ms"),
-        ("durability", "disk"),
+        ("durability", "ram"),
         ("room_linger", ""),
         ("sessions_max", "-1"),
         ("actions_per_second", "1.5"),

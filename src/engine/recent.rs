@@ -20,28 +20,36 @@ pub(super) struct Recent {
 }
 
 impl Recent {
-    /// The `seq` of the first verdict on this id.
-    pub(super) fn first(&self, player: &PlayerId, id: &str) -> Option<u64> {
-        self.players.get(player)?.by_id.get(id).copied()
-    }
-
-    /// Remembers an id, and forgets what is over the bounds: the player's oldest id, or the player that acted longest ago.
-    pub(super) fn remember(&mut self, player: &PlayerId, id: &str, seq: u64) {
-        if !self.players.contains_key(player) && self.players.len() >= RECENT_PLAYERS_PER_ROOM_MAX {
+    /// The `seq` of the first verdict on this id, when it is remembered. Else remembers it with `seq`, and forgets what is over
+    /// the bounds: the player's oldest id, or the player that acted longest ago.
+    pub(super) fn first_or_remember(&mut self, player: &PlayerId, id: &str, seq: u64) -> Option<u64> {
+        if let Some(ids) = self.players.get_mut(player) {
+            return ids.first_or_remember(id, seq);
+        }
+        if self.players.len() >= RECENT_PLAYERS_PER_ROOM_MAX {
             let oldest = self.players.iter().min_by_key(|(_, ids)| ids.order.back().map_or(0, |(_, seq)| *seq));
             if let Some(oldest) = oldest.map(|(player, _)| player.clone()) {
                 self.players.remove(&oldest);
             }
         }
-        let ids = self.players.entry(player.clone()).or_default();
-        let id: Arc<str> = Arc::from(id);
-        ids.by_id.insert(id.clone(), seq);
-        ids.order.push_back((id, seq));
-        if ids.order.len() > RECENT_IDS_PER_PLAYER_MAX
-            && let Some((oldest, _)) = ids.order.pop_front()
-        {
-            ids.by_id.remove(&oldest);
+        self.players.entry(player.clone()).or_default().first_or_remember(id, seq)
+    }
+}
+
+impl PlayerIds {
+    fn first_or_remember(&mut self, id: &str, seq: u64) -> Option<u64> {
+        if let Some(first) = self.by_id.get(id) {
+            return Some(*first);
         }
+        let id: Arc<str> = Arc::from(id);
+        self.by_id.insert(id.clone(), seq);
+        self.order.push_back((id, seq));
+        if self.order.len() > RECENT_IDS_PER_PLAYER_MAX
+            && let Some((oldest, _)) = self.order.pop_front()
+        {
+            self.by_id.remove(&oldest);
+        }
+        None
     }
 }
 
@@ -49,14 +57,19 @@ impl Recent {
 mod tests {
     use super::*;
 
+    fn first(recent: &Recent, player: &PlayerId, id: &str) -> Option<u64> {
+        recent.players.get(player)?.by_id.get(id).copied()
+    }
+
     #[test]
     fn the_last_1024_ids_of_a_player_are_remembered() {
         let (mut recent, ann) = (Recent::default(), PlayerId::new("ann").expect("name"));
         for i in 0..=1024u64 {
-            recent.remember(&ann, &i.to_string(), i);
+            assert_eq!(recent.first_or_remember(&ann, &i.to_string(), i), None);
         }
-        assert_eq!(recent.first(&ann, "0"), None);
-        assert_eq!((recent.first(&ann, "1"), recent.first(&ann, "1024")), (Some(1), Some(1024)));
+        assert_eq!(first(&recent, &ann, "0"), None);
+        assert_eq!((first(&recent, &ann, "1"), first(&recent, &ann, "1024")), (Some(1), Some(1024)));
+        assert_eq!(recent.first_or_remember(&ann, "1024", 2000), Some(1024));
     }
 
     #[test]
@@ -64,11 +77,11 @@ mod tests {
         let mut recent = Recent::default();
         let name = |i: usize| PlayerId::new(&format!("p{i}")).expect("name");
         for i in 0..RECENT_PLAYERS_PER_ROOM_MAX {
-            recent.remember(&name(i), "x", i as u64 + 1);
+            recent.first_or_remember(&name(i), "x", i as u64 + 1);
         }
-        recent.remember(&name(0), "y", 100_000);
-        recent.remember(&name(99_999), "x", 100_001);
-        assert_eq!(recent.first(&name(1), "x"), None);
-        assert_eq!(recent.first(&name(0), "x"), Some(1));
+        recent.first_or_remember(&name(0), "y", 100_000);
+        recent.first_or_remember(&name(99_999), "x", 100_001);
+        assert_eq!(first(&recent, &name(1), "x"), None);
+        assert_eq!(first(&recent, &name(0), "x"), Some(1));
     }
 }

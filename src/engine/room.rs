@@ -151,13 +151,12 @@ impl Room {
         };
         let player = action.player.as_ref().filter(|_| member.role == Role::Server).unwrap_or(&member.player);
         verdict.player = Some(player.clone());
-        if let Some(of) = self.recent.first(player, &action.id) {
-            verdict.id = Some(action.id);
+        let first = self.recent.first_or_remember(player, &action.id, self.seq);
+        verdict.id = Some(action.id);
+        if let Some(of) = first {
             verdict.outcome = Outcome::Repeat { of };
             return;
         }
-        self.recent.remember(player, &action.id, self.seq);
-        verdict.id = Some(action.id);
         if let Some(reason) = void {
             verdict.outcome = Outcome::Void(reason.to_owned());
             return;

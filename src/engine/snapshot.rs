@@ -116,7 +116,7 @@ impl Room {
             let player = r.player()?;
             for _ in 0..r.array()? / 2 {
                 let id = r.text()?;
-                recent.remember(&player, id, r.uint()?);
+                recent.first_or_remember(&player, id, r.uint()?);
             }
         }
         let mut contests = Contests::default();

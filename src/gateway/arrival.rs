@@ -109,6 +109,9 @@ pub struct StampedStream {
     empty_ns: u64,
     /// Steps of the wall clock that were known when the socket was last drained.
     steps: u32,
+    /// When the last read began and the steps known then, if it took all that there was. Whoever reads again has seen what
+    /// it brought: only then is the socket drained.
+    exhausted: Option<(u64, u32)>,
     drained: bool,
     /// Whether this is a session, whose unread bytes hold up the sweep.
     counted: bool,
@@ -128,8 +131,8 @@ impl StampedStream {
         let steps = clock.steps();
         let frames = Frames::default();
         let age = metrics::histogram!(STAMP_AGE_SECONDS);
-        let (drained, counted) = (true, false);
-        Ok(Self { tcp, clock, drains, frames, last, previous_ns: 0, empty_ns: now, steps, drained, counted, age })
+        let (drained, counted, exhausted) = (true, false, None);
+        Ok(Self { tcp, clock, drains, frames, last, previous_ns: 0, empty_ns: now, steps, exhausted, drained, counted, age })
     }
 
     /// Makes a session of the connection, once its upgrade was read. `rest` is what was read behind the request. From here
@@ -238,11 +241,26 @@ impl AsyncRead for StampedStream {
         if buf.remaining() == 0 {
             return Poll::Ready(Ok(()));
         }
+        if let Some((empty_ns, steps)) = this.exhausted.take() {
+            (this.empty_ns, this.steps) = (empty_ns, steps);
+            this.set_drained(true);
+        }
         loop {
             ready!(this.tcp.poll_read_ready(cx))?;
             let (before_ns, steps) = (monotonic_ns(), this.clock.steps());
             let space = buf.initialize_unfilled();
-            match this.tcp.try_io(Interest::READABLE, || kernel::receive(&this.tcp, space)) {
+            let mut short = None;
+            let read = this.tcp.try_io(Interest::READABLE, || {
+                let (count, stamp) = kernel::receive(&this.tcp, space)?;
+                if count == 0 || count == space.len() {
+                    return Ok((count, stamp));
+                }
+                // It took all that there was, and what comes next makes the socket ready again (epoll(7), question 9): said
+                // here, that spares the read that would find nothing.
+                short = Some((count, stamp));
+                Err(io::ErrorKind::WouldBlock.into())
+            });
+            match short.map_or(read, Ok) {
                 Ok((0, _)) => {
                     this.set_drained(true);
                     return Poll::Ready(Ok(()));
@@ -251,6 +269,7 @@ impl AsyncRead for StampedStream {
                     let reading = this.clock.read(stamp);
                     // A read that filled its buffer may have taken all there was, too.
                     let emptied = count < space.len() || kernel::is_empty(&this.tcp);
+                    this.exhausted = short.map(|_| (before_ns, steps));
                     this.note(&space[..count], before_ns, emptied, reading);
                     buf.advance(count);
                     if this.frames.too_fragmented() {

@@ -24,6 +24,7 @@ use crate::limits::{
 };
 use crate::types::{
     Action as PlayerAction, Arrival, EventKind, Incarnation, PlayerId, Role, RoomId, SessionId, ShardId, Since, Verdict,
+    VerdictKind,
 };
 use crate::wire::action;
 use crate::wire::client::{ErrorCode, Refusal, VerdictFrames, Welcome, close};
@@ -53,7 +54,7 @@ impl Joining {
 #[derive(Debug, Clone)]
 pub enum Delivery {
     /// First of all.
-    Welcome(Welcome),
+    Welcome(Box<Welcome>),
     /// A verdict that it may see.
     Verdict {
         /// The first `seq` that the frame covers, when that is not its own.
@@ -62,7 +63,7 @@ pub enum Delivery {
         frames: Arc<VerdictFrames>,
     },
     /// An action that was not accepted.
-    Refused(Refusal),
+    Refused(Box<Refusal>),
     /// Last of all.
     Close {
         /// WebSocket close code.
@@ -77,6 +78,15 @@ impl Delivery {
     #[must_use]
     pub fn verdict(&self) -> Option<&Verdict> {
         if let Self::Verdict { frames, .. } = self { Some(frames.verdict()) } else { None }
+    }
+
+    /// When the action arrived that this is the verdict on, if it is one of `session`'s own.
+    pub(crate) fn decides_since(&self, session: SessionId) -> Option<u64> {
+        let verdict = self.verdict()?;
+        let own = verdict.kind == VerdictKind::Data
+            && verdict.session == session.number
+            && verdict.stamp.incarnation == session.gateway;
+        own.then_some(verdict.stamp.moment.ns)
     }
 }
 

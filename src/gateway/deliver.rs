@@ -292,7 +292,7 @@ impl Core {
             clock: self.clock,
             uncertainty_ns: self.precision_ns,
         };
-        self.act_on(Action::Deliver(number, Delivery::Welcome(welcome)));
+        self.act_on(Action::Deliver(number, Delivery::Welcome(Box::new(welcome))));
     }
 
     /// A repeated action gets its first verdict again: the session leaves the live way until that is read, so that

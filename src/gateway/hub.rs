@@ -22,7 +22,7 @@ use crate::types::{Action as PlayerAction, Arrival, Incarnation, RoomId, Session
 use crate::wire::client::{ErrorCode, Refusal, close};
 use crate::wire::push;
 
-/// How often sessions without a welcome are looked for.
+/// How often sessions without a welcome are looked for, and the journal is asked whether it works.
 const TICK: Duration = Duration::from_secs(1);
 
 /// How it is known that everything up to a moment has been read.
@@ -64,6 +64,8 @@ struct Inner {
     sweep: Notify,
     /// Why the journal did not do what it was last asked.
     trouble: tokio::sync::watch::Sender<Option<String>>,
+    /// From an action's arrival to its verdict; looked up once.
+    verdict_seconds: metrics::Histogram,
     runtime: tokio::runtime::Handle,
     drained: Notify,
     stop: CancellationToken,
@@ -107,6 +109,7 @@ impl Hub {
             outboxes: DashMap::new(),
             sweep: Notify::new(),
             trouble: tokio::sync::watch::Sender::new(None),
+            verdict_seconds: metrics::histogram!(names::VERDICT_SECONDS),
             runtime: tokio::runtime::Handle::current(),
             drained: Notify::new(),
             _stop_on_drop: stop.clone().drop_guard(),
@@ -114,6 +117,7 @@ impl Hub {
         }));
         hub.subscribe(incarnation).await?;
         hub.0.runtime.spawn(keep_house(Arc::downgrade(&hub.0), timeline, hub.0.stop.clone()));
+        hub.0.runtime.spawn(keep_asking(Arc::downgrade(&hub.0), hub.0.stop.clone()));
         tracing::info!(gateway.id = %incarnation, "gateway started");
         Ok(hub)
     }
@@ -276,10 +280,21 @@ impl Hub {
     }
 
     fn perform(&self, state: &mut State) {
+        let mut now_ns = 0;
         while state.core.has_actions() {
             for action in state.core.take_actions() {
                 match action {
-                    Action::Deliver(session, delivery) => self.deliver(session, delivery),
+                    Action::Deliver(session, delivery) => {
+                        if let Some(arrived_ns) =
+                            delivery.decides_since(SessionId { gateway: state.core.incarnation(), number: session })
+                        {
+                            if now_ns == 0 {
+                                now_ns = clock::monotonic_ns();
+                            }
+                            self.0.verdict_seconds.record(Duration::from_nanos(now_ns.saturating_sub(arrived_ns)));
+                        }
+                        self.deliver(session, delivery);
+                    }
                     Action::Append { flush, oldest_ns } => {
                         if let Some(oldest_ns) = oldest_ns {
                             let waited = Duration::from_nanos(clock::monotonic_ns().saturating_sub(oldest_ns));
@@ -365,7 +380,7 @@ impl Hub {
         loop {
             match step().await {
                 Ok(value) => {
-                    self.0.trouble.send_if_modified(|trouble| trouble.take().is_some());
+                    self.works();
                     return value;
                 }
                 Err(error) => self.trouble(what, &error),
@@ -374,6 +389,10 @@ impl Hub {
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(RETRY_MAX);
         }
+    }
+
+    fn works(&self) {
+        self.0.trouble.send_if_modified(|trouble| trouble.take().is_some());
     }
 
     fn trouble(&self, what: &str, error: &JournalError) {
@@ -434,6 +453,21 @@ impl Hub {
         self.spawn(move |hub| async move {
             hub.insist("subscribe", || hub.subscribe(incarnation)).await;
         });
+    }
+}
+
+/// Finds out whether the journal works while nobody needs it.
+async fn keep_asking(hub: std::sync::Weak<Inner>, stop: CancellationToken) {
+    let mut tick = tokio::time::interval(TICK);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    while stop.run_until_cancelled(tick.tick()).await.is_some() {
+        let Some(journal) = hub.upgrade().map(|hub| hub.journal.clone()) else { return };
+        let Some(answer) = stop.run_until_cancelled(journal.ping()).await else { return };
+        let Some(hub) = hub.upgrade().map(Hub) else { return };
+        match answer {
+            Ok(()) => hub.works(),
+            Err(error) => hub.trouble("ping", &error),
+        }
     }
 }
 

@@ -81,8 +81,3 @@ pub(super) fn commit(commit: &Commit, shards: u16) -> Result<(), JournalError> {
 pub(super) fn not_fenced(gateway: crate::types::Incarnation, of: ShardId) -> JournalError {
     refused(format!("gateway {gateway} is not fenced in shard {of}: fence it before its death is written"))
 }
-
-/// A death needs a room.
-pub(super) fn no_room(room: &RoomId) -> JournalError {
-    refused(format!("room {room} does not exist: no death can be written to it"))
-}

@@ -372,7 +372,7 @@ pub trait Journal: Send + Sync + 'static {
     /// When the journal does not work.
     async fn live_timelines(&self, timeline: u32, good_for_ms: u64) -> Result<Vec<u32>, JournalError>;
 
-    /// One cheap round trip: whether the journal works, for `/readyz`.
+    /// One cheap round trip: whether the journal takes steps (one that is full or read-only does not), for `/readyz`.
     ///
     /// # Errors
     /// When it does not.
@@ -475,7 +475,7 @@ pub trait Journal: Send + Sync + 'static {
     /// When the journal does not work.
     async fn read(&self, room: &RoomId, after: StreamId) -> Result<Vec<(StreamId, Bytes)>, JournalError>;
 
-    /// Makes verdicts final, then publishes the pushes.
+    /// Makes verdicts final, then publishes the pushes. A repeat publishes nothing, or the same once more.
     ///
     /// # Errors
     /// When the outcome is unknown: send the same commit again.
@@ -495,7 +495,8 @@ pub trait Journal: Send + Sync + 'static {
     /// When the outcome is unknown: send it again.
     async fn fence(&self, shard: ShardId, lease: Lease, gateway: Incarnation) -> Result<Leased<GatewayRecord>, JournalError>;
 
-    /// Appends a dead gateway's last entry to a room and rings the bell with number 0. The gateway must be fenced.
+    /// Appends a dead gateway's last entry to a room and rings the bell with number 0. The gateway must be fenced. A room
+    /// that is not there has ended: then nothing is written, and that is that.
     ///
     /// # Errors
     /// When the outcome is unknown: read the room, then send it again if it is not there.

@@ -233,7 +233,7 @@ impl World {
             Message::Act(action) => {
                 let Some(session) = self.live_session(index, conn) else { return };
                 if let Some(Err(refusal)) = self.with_gateway(index, |core, _| core.act(session, &action, arrival)) {
-                    let delivery = Delivery::Refused(refusal);
+                    let delivery = Delivery::Refused(Box::new(refusal));
                     self.along(Channel::ToClient(conn), None, Happening::Deliver { conn, delivery });
                 }
             }

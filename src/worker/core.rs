@@ -9,6 +9,7 @@ use super::job::{Done, Job, Tally};
 use super::ownership;
 use super::shard::{Memory, Shard};
 use crate::journal::{Bell, Commit, Committed, FlushEntry, GatewayRecord, Lease, Leased, StoredRoom, Survey, WorkerRecord};
+use crate::limits::{REDIS_RESPONSE_TIMEOUT, RETRY_MAX};
 use crate::rules::RulesBook;
 use crate::types::{Incarnation, RoomId, ShardId, StreamId};
 
@@ -143,6 +144,8 @@ pub(crate) struct Core {
     shared: Shared,
     heartbeat_at_ns: u64,
     ticked_at_ns: u64,
+    /// Until then no gateway's silence counts.
+    excused_until_ns: u64,
     stopping: bool,
 }
 
@@ -163,6 +166,7 @@ impl Core {
             shared: Shared { limits, now_ns: 0, actions: Vec::new(), queue: VecDeque::new(), running: 0, tokens: 0 },
             heartbeat_at_ns: 0,
             ticked_at_ns: 0,
+            excused_until_ns: 0,
             stopping: false,
         }
     }
@@ -248,8 +252,9 @@ impl Core {
             self.heartbeat_at_ns = now_ns;
             self.heartbeat();
         }
+        let counted = if now_ns < self.excused_until_ns { 0 } else { elapsed };
         for shard in self.shards.values_mut() {
-            shard.tick(elapsed, &mut self.shared);
+            shard.tick(counted, &mut self.shared);
             // Rooms that nobody asked for yet come in while nothing else waits for a permit.
             if self.shared.queue.is_empty() && !shard.releasing {
                 for _ in 0..ADOPT_PER_TICK {
@@ -452,8 +457,10 @@ impl Core {
         }
     }
 
-    /// The journal could not be reached: nobody's silence counts (rule R5).
+    /// The journal could not be reached: nobody's silence counts (rule R5), until the gateways have had the time to notice
+    /// that it can be reached again.
     pub(crate) fn journal_failed(&mut self) {
+        self.excused_until_ns = self.shared.now_ns + EXCUSE_NS;
         for shard in self.shards.values_mut() {
             shard.excuse_gateways();
         }
@@ -491,5 +498,8 @@ impl Core {
     }
 }
 
+/// How long after this worker a gateway may find its way back to the journal: what it waits for an answer on a connection
+/// that has gone silent, and its pause before it tries again. In nanoseconds.
+const EXCUSE_NS: u64 = (REDIS_RESPONSE_TIMEOUT.as_millis() + RETRY_MAX.as_millis()) as u64 * 1_000_000;
 /// Stored rooms that a tick brings into memory per shard when nothing else is to do.
 const ADOPT_PER_TICK: usize = 16;

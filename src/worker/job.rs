@@ -147,10 +147,9 @@ impl Job {
         matches!(self, Self::Resolve(job) if job.room.is_quick())
     }
 
-    /// When its events were read, on the worker's clock.
-    pub(crate) fn read_ns(&self) -> impl Iterator<Item = u64> + '_ {
-        let events = if let Self::Resolve(job) = self { job.events.as_slice() } else { &[] };
-        events.iter().map(|held| held.read_ns)
+    /// The events that it resolves, in their order.
+    pub(crate) fn events(&self) -> &[Held] {
+        if let Self::Resolve(job) = self { &job.events } else { &[] }
     }
 
     /// Does it.

@@ -2,7 +2,9 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
+use metrics::Histogram;
 use quanta::Instant;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
@@ -12,6 +14,7 @@ use tokio_util::task::TaskTracker;
 use super::core::{Action, Core, WorkerLimits};
 use super::job::{Done, Job, Tally};
 use crate::clock;
+use crate::engine::Held;
 use crate::journal::{
     self, Bell, Commit, Committed, GatewayRecord, Journal, JournalError, Lease, Leased, Signal, Signals, StoredRoom, Survey,
     WorkerRecord,
@@ -32,13 +35,13 @@ pub struct WorkerOptions {
     /// Rooms that are resolved at once.
     pub concurrency: usize,
     /// How long a gateway may owe a watermark before it is fenced.
-    pub gateway_timeout: std::time::Duration,
+    pub gateway_timeout: Duration,
     /// How long a worker's heartbeat is good for: how soon its shards are taken over after it died.
-    pub lease: std::time::Duration,
+    pub lease: Duration,
     /// How long a room may be empty before it ends.
-    pub room_linger: std::time::Duration,
+    pub room_linger: Duration,
     /// How long resolved events and verdicts are kept.
-    pub retention: std::time::Duration,
+    pub retention: Duration,
 }
 
 impl Default for WorkerOptions {
@@ -55,7 +58,8 @@ impl Default for WorkerOptions {
 }
 
 enum Input {
-    Alive(Vec<WorkerRecord>),
+    /// Who lives, and why the journal does not take steps, if it does not.
+    Alive(Vec<WorkerRecord>, Option<JournalError>),
     Owners(Vec<Option<Lease>>),
     Claimed(ShardId, Option<Leased<Lease>>),
     Subscribed(ShardId),
@@ -88,8 +92,8 @@ pub async fn run(
 ) -> Result<(), JournalError> {
     let timeline = journal::enter(&*journal, &clock::timeline_name()).await?;
     let me = Incarnation::random();
-    let ns = |d: std::time::Duration| u64::try_from(d.as_nanos()).unwrap_or(u64::MAX);
-    let ms = |d: std::time::Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
+    let ns = |d: Duration| u64::try_from(d.as_nanos()).unwrap_or(u64::MAX);
+    let ms = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
     let limits = WorkerLimits {
         rules,
         timeline,
@@ -117,6 +121,7 @@ pub async fn run(
         following: HashMap::new(),
         quick: Vec::new(),
         releases: TaskTracker::new(),
+        stages: Stages::new(),
         health,
     };
     worker.run(receiver, stop).await;
@@ -136,7 +141,47 @@ struct Worker {
     quick: Vec<Job>,
     /// Shards that are being let go.
     releases: TaskTracker,
+    stages: Stages,
     health: tokio::sync::watch::Sender<Option<String>>,
+}
+
+/// How long events take in a worker. Looked up once: there is a record an event.
+#[derive(Clone)]
+struct Stages {
+    read: Histogram,
+    hold: Histogram,
+    resolve: Histogram,
+}
+
+impl Stages {
+    fn new() -> Self {
+        Self {
+            read: metrics::histogram!(names::READ_SECONDS),
+            hold: metrics::histogram!(names::HOLD_SECONDS),
+            resolve: metrics::histogram!(names::RESOLVE_SECONDS),
+        }
+    }
+
+    /// The events were released.
+    fn waited(&self, events: &[Held]) {
+        let now = clock::monotonic_ns();
+        if let Some(oldest) = events.first() {
+            self.read.record(Duration::from_nanos(oldest.read_ns.saturating_sub(oldest.arrival.ns)));
+        }
+        for held in events {
+            self.hold.record(Duration::from_nanos(now.saturating_sub(held.read_ns)));
+        }
+    }
+
+    fn run(&self, job: Job) -> Done {
+        if job.events().is_empty() {
+            return job.run();
+        }
+        let began = Instant::now();
+        let done = job.run();
+        self.resolve.record(began.elapsed());
+        done
+    }
 }
 
 impl Worker {
@@ -144,7 +189,7 @@ impl Worker {
         let mut tick = tokio::time::interval(PROBE_INTERVAL);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         let mut stopping = false;
-        let deadline = tokio::time::sleep(std::time::Duration::MAX / 4);
+        let deadline = tokio::time::sleep(Duration::MAX / 4);
         tokio::pin!(deadline);
         while !self.core.is_stopped() {
             tokio::select! {
@@ -180,8 +225,13 @@ impl Worker {
     fn apply(&mut self, input: Input) {
         let now = clock::monotonic_ns();
         match input {
-            Input::Alive(living) => {
-                self.health.send_if_modified(|trouble| trouble.take().is_some());
+            Input::Alive(living, trouble) => {
+                match trouble {
+                    None => {
+                        self.health.send_if_modified(|trouble| trouble.take().is_some());
+                    }
+                    Some(error) => self.trouble("ping", &error),
+                }
                 self.core.alive(living, now);
             }
             Input::Owners(owners) => self.core.owners(&owners),
@@ -201,15 +251,17 @@ impl Worker {
             Input::Death(shard, answer) => self.core.death_written(shard, &answer),
             Input::RoomEnded(shard, room, answer) => self.core.room_ended(shard, &room, &answer, now),
             Input::ShardIsFree => self.core.shard_is_free(now),
-            Input::Trouble(what, error) => {
-                metrics::counter!(names::JOURNAL_ERRORS_TOTAL, "kind" => error.kind()).increment(1);
-                let news = self.health.send_if_modified(|trouble| trouble.replace(error.to_string()).is_none());
-                if news {
-                    tracing::warn!(%error, "journal trouble: {what}; tried again until it works");
-                }
-                self.core.journal_failed();
-            }
+            Input::Trouble(what, error) => self.trouble(what, &error),
         }
+    }
+
+    fn trouble(&mut self, what: &str, error: &JournalError) {
+        metrics::counter!(names::JOURNAL_ERRORS_TOTAL, "kind" => error.kind()).increment(1);
+        let news = self.health.send_if_modified(|trouble| trouble.replace(error.to_string()).is_none());
+        if news {
+            tracing::warn!(%error, "journal trouble: {what}; tried again until it works");
+        }
+        self.core.journal_failed();
     }
 
     fn perform(&mut self) {
@@ -223,7 +275,7 @@ impl Worker {
                 break;
             }
             for job in quick {
-                self.core.done(job.run(), clock::monotonic_ns());
+                self.core.done(self.stages.run(job), clock::monotonic_ns());
             }
         }
         metrics::gauge!(names::SHARDS_OWNED).set(self.core.owned().count() as f64);
@@ -234,9 +286,11 @@ impl Worker {
         let journal = self.journal.clone();
         let (me, lease_ms) = (self.me, self.lease_ms);
         match action {
-            Action::Heartbeat(owned) => {
-                self.once("heartbeat", async move { journal.heartbeat(me, &owned, lease_ms).await.map(Input::Alive) });
-            }
+            // A full journal still takes heartbeats, so that shards stay where they are: whether it takes more is asked too.
+            Action::Heartbeat(owned) => self.once("heartbeat", async move {
+                let living = journal.heartbeat(me, &owned, lease_ms).await?;
+                Ok(Input::Alive(living, journal.ping().await.err()))
+            }),
             Action::ReadOwners => self.once("read owners", async move { journal.owners().await.map(Input::Owners) }),
             Action::Claim { shard, from } => {
                 let inputs = self.inputs.clone();
@@ -282,17 +336,14 @@ impl Worker {
                 async move { journal.read(&room, after).await.map(|entries| Input::Read(shard, room, entries)) }
             }),
             Action::Run(job) => {
-                let (now, hold) = (clock::monotonic_ns(), metrics::histogram!(names::HOLD_SECONDS));
-                for read_ns in job.read_ns() {
-                    hold.record(std::time::Duration::from_nanos(now.saturating_sub(read_ns)));
-                }
+                self.stages.waited(job.events());
                 if job.is_quick() {
                     self.quick.push(job);
                     return;
                 }
-                let inputs = self.inputs.clone();
+                let (inputs, stages) = (self.inputs.clone(), self.stages.clone());
                 tokio::task::spawn_blocking(move || {
-                    let _ = inputs.blocking_send(Input::Done(job.run()));
+                    let _ = inputs.blocking_send(Input::Done(stages.run(job)));
                 });
             }
             Action::Commit(commit) => self.insist("commit", move || {

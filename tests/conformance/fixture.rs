@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use lasthit::journal::redis::{RedisJournal, RedisOptions};
+use lasthit::journal::redis::{Durability, RedisJournal, RedisOptions};
 use lasthit::journal::{
     Appended, Commit, Flush, FlushEntry, GatewayRecord, Journal, Lease, Leased, RoomCommit, RoomHead, Signal, Signals,
 };
@@ -20,6 +20,18 @@ pub(crate) async fn redis() -> (RedisServer, RedisJournal) {
     let options = RedisOptions { shards: Some(SHARDS), ..RedisOptions::default() };
     let journal = RedisJournal::connect(&server.url(), options).await.expect("journal");
     (server, journal)
+}
+
+/// What [`replicated`] wants of its server.
+pub(crate) const REPLICATED: [&str; 2] = ["--min-replicas-to-write", "1"];
+
+/// A server with one replica, and the journal that waits for it.
+pub(crate) async fn replicated() -> (RedisServer, RedisServer, RedisJournal) {
+    let server = RedisServer::start_tcp(&REPLICATED).expect("redis-server");
+    let replica = server.replica(&[]).expect("a replica");
+    let options = RedisOptions { shards: Some(SHARDS), durability: Some(Durability::Replicated), ..RedisOptions::default() };
+    let journal = RedisJournal::connect(&server.url(), options).await.expect("journal");
+    (server, replica, journal)
 }
 
 /// The nth room of a shard.

@@ -1,5 +1,6 @@
-//! One suite for both journals: whatever stands on the trait may rely on what is tested here.
+//! One suite for all journals: whatever stands on the trait may rely on what is tested here.
 
+mod durability;
 mod fixture;
 mod gateways;
 mod redis;
@@ -7,7 +8,7 @@ mod rooms;
 mod twins;
 mod workers;
 
-/// Runs every scenario on a fresh journal of either kind.
+/// Runs every scenario on a fresh journal of each kind.
 macro_rules! conformance {
     ($($module:ident :: $scenario:ident),* $(,)?) => {
         mod on_memory {
@@ -20,6 +21,13 @@ macro_rules! conformance {
             $(#[tokio::test]
             async fn $scenario() {
                 let (_server, journal) = crate::fixture::redis().await;
+                crate::$module::$scenario(&journal).await;
+            })*
+        }
+        mod on_replicas {
+            $(#[tokio::test]
+            async fn $scenario() {
+                let (_server, _replica, journal) = crate::fixture::replicated().await;
                 crate::$module::$scenario(&journal).await;
             })*
         }
@@ -43,7 +51,7 @@ conformance! {
     workers::of_racing_claims_one_wins,
     workers::a_lost_lease_writes_nothing,
     workers::a_fence_is_for_ever,
-    workers::a_death_needs_the_lease_a_fence_and_a_room,
+    workers::a_death_needs_the_lease_and_a_fence,
     workers::heartbeats_run_out,
     workers::a_survey_tells_everything_at_once,
     workers::steps_for_shards_and_rooms_of_others_are_refused,

@@ -7,6 +7,7 @@ mod events;
 mod input;
 mod messages;
 mod operating;
+mod outages;
 mod redis;
 mod resume;
 mod road;

@@ -1,12 +1,9 @@
-//! A Redis that is not fit, or stops being so.
+//! A Redis that is not fit.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 
-use lasthit::testing::RedisServer;
-use serde_json::json;
-
-use super::support::{Gateway, Process, Session, Worker, end_by_signal, redis, until};
+use super::support::{Gateway, Process, redis};
 
 /// Both roles end at once with one line that holds all of `words`, and without the password.
 fn refused(url: &str, words: &[&str]) {
@@ -70,80 +67,25 @@ fn one_with_another_number_of_shards() {
     assert!(line.contains('5') && line.contains('8'), "{line}");
 }
 
-/// A deployment in the middle of a game.
-struct Running {
-    redis: RedisServer,
-    gateway: Gateway,
-    worker: Worker,
-    ann: Session,
-}
-
-impl Running {
-    async fn start() -> Self {
-        let redis = redis(&[]);
-        let (gateway, worker) = (Gateway::on(&redis, &[]), Worker::on(&redis, &[]));
-        let mut ann = gateway.ticket("claim-1", "ann").join().await;
-        ann.ask("claim", "before", "a", json!(null)).await;
-        Self { redis, gateway, worker, ann }
+#[test]
+fn one_that_keeps_less_than_is_wanted() {
+    let redis = redis(&["--appendonly", "yes"]);
+    for role in [&["gateway", "--listen", "127.0.0.1:0", "--admin", "none"][..], &["worker"]] {
+        for (level, fix) in [("disk", "CONFIG SET appendfsync always"), ("replicated", "CONFIG SET min-replicas-to-write 1")] {
+            let flags = ["--redis", &redis.url(), "--durability", level];
+            let line = Process::start(&[role, &flags].concat(), &[]).fails(1);
+            assert!(line.contains(&format!("durability {level} needs")) && line.contains(fix), "{line}");
+        }
     }
-
-    /// What is asked while Redis does not do its work.
-    async fn act(&mut self) {
-        self.ann.act("claim", "meanwhile", "b", json!(null)).await;
-    }
-
-    /// `/readyz` is false, and says why.
-    fn is_not_ready(of: &dyn Fn() -> (u16, String), reason: &str) {
-        let (status, said) = until("it is not ready", || Some(of()).filter(|ready| ready.0 != 200));
-        assert!(status == 503 && said.contains("journal") && said.contains(reason), "{status} {said}");
-    }
-
-    /// It is answered on the same session, once; everything works again, and says so.
-    async fn recovers(mut self) {
-        assert_eq!(self.ann.answer("meanwhile").await["outcome"], "granted");
-        assert_eq!(self.ann.ask("claim", "after", "b", json!(null)).await["reason"], "already_yours");
-        until("both are ready again", || (self.gateway.ready().0 == 200 && self.worker.ready().0 == 200).then_some(()));
-    }
+    let _gateway = Gateway::on(&redis, &[]);
 }
 
-fn tell(redis: &RedisServer, command: &[&str]) {
-    let mut connection = ::redis::Client::open(redis.url()).and_then(|client| client.get_connection()).expect("redis");
-    let told = ::redis::cmd(command[0]).arg(&command[1..]).clone();
-    told.query::<()>(&mut connection).unwrap_or_else(|error| panic!("{command:?}: {error}"));
-}
-
-#[tokio::test]
-async fn one_that_becomes_full() {
-    let mut running = Running::start().await;
-    tell(&running.redis, &["CONFIG", "SET", "maxmemory", "1"]);
-    running.act().await;
-    Running::is_not_ready(&|| running.gateway.ready(), "full");
-    // The worker reaches Redis and hears nothing of the gateway: in the end it wants it fenced, which is refused as well.
-    running.worker.process.line_with("journal trouble: fence");
-    tell(&running.redis, &["CONFIG", "SET", "maxmemory", "0"]);
-    running.recovers().await;
-}
-
-#[tokio::test]
-async fn one_that_becomes_read_only() {
-    let mut running = Running::start().await;
-    tell(&running.redis, &["REPLICAOF", "127.0.0.1", "1"]);
-    running.act().await;
-    Running::is_not_ready(&|| running.gateway.ready(), "read-only");
-    Running::is_not_ready(&|| running.worker.ready(), "read-only");
-    tell(&running.redis, &["REPLICAOF", "NO", "ONE"]);
-    running.recovers().await;
-}
-
-#[tokio::test]
-async fn one_that_stops_answering() {
-    let mut running = Running::start().await;
-    end_by_signal(running.redis.pid(), "STOP");
-    running.act().await;
-    Running::is_not_ready(&|| running.gateway.ready(), "not reachable");
-    Running::is_not_ready(&|| running.worker.ready(), "not reachable");
-    end_by_signal(running.redis.pid(), "CONT");
-    running.recovers().await;
+#[test]
+fn one_whose_deployment_has_another_durability() {
+    let redis = redis(&["--appendonly", "yes", "--appendfsync", "always"]);
+    let _gateway = Gateway::on(&redis, &["--durability", "disk"]);
+    let line = Process::start(&["worker", "--redis", &redis.url()], &[]).fails(1);
+    assert!(line.contains("has durability disk") && line.contains("--durability disk"), "{line}");
 }
 
 /// A server that speaks just enough to say its version. Ends with the test's process.

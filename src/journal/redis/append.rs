@@ -1,6 +1,8 @@
 //! What gateways write: registration and flushes; and the entry that is written for a dead one.
 
-use super::super::{Appended, Flush, FlushEntry, GatewayRecord, JournalError, Lease, Leased, Registered, Seen, check, era_stride};
+use super::super::{
+    Appended, Flush, FlushEntry, GatewayRecord, JournalError, Lease, Leased, Registered, Seen, check, era_stride,
+};
 use super::RedisJournal;
 use super::reply::{Reply, code};
 use super::scripts::{APPEND, Call, DEATH, FENCE, REGISTER};
@@ -20,8 +22,8 @@ impl RedisJournal {
     ) -> Result<Registered, JournalError> {
         let keys = self.shard(shard)?;
         rooms.iter().try_for_each(|room| check::room(room, shard, self.shards()))?;
-        let link = self.link().await?;
-        let server = link.server;
+        let live = self.live().await?;
+        let server = live.found.server;
         let mut call = Call::new(&REGISTER, 3 + rooms.len(), 7, (4 + rooms.len()) * ROOM_BYTES);
         call.text(&keys.shard).text(&keys.gateways).text(&keys.rooms);
         for room in rooms {
@@ -29,7 +31,7 @@ impl RedisJournal {
         }
         call.text(Hex(gateway)).text(Hex(server)).text(era_stride(server)).text(seen.flush).text(seen.commit);
         call.text(keys.states()).text(&keys.bell);
-        let mut reply = Reply::new("register", self.send_on(link, &call).await?)?;
+        let mut reply = Reply::new("register", self.send_on(live, &call).await?)?;
         let (record, renewed, commit) = (reply.gateway(gateway)?, reply.parse()?, reply.parse()?);
         let mut heads = reply.array()?;
         reply.end()?;
@@ -53,7 +55,7 @@ impl RedisJournal {
             call.text(&entry.room).text(entry.top).bytes(&entry.bytes);
         }
 
-        let Some(reply) = self.send_to(flush.server, &call).await? else { return Ok(Appended::Moved) };
+        let Some(reply) = self.send_confirmed_to(flush.server, flush.shard, &call).await? else { return Ok(Appended::Moved) };
         let mut reply = Reply::new("append", reply)?;
         let appended = match reply.parse::<u8>()? {
             0 => Appended::Stored(flush.entries.iter().map(|e| reply.head(&e.room)).collect::<Result<_, _>>()?),
@@ -105,7 +107,6 @@ impl RedisJournal {
             0 => Ok(Leased::Done(())),
             1 => Ok(Leased::Lost),
             2 => Err(check::not_fenced(gateway, shard)),
-            3 => Err(check::no_room(&entry.room)),
             other => Err(JournalError::Unexpected(format!("reply to death: code {other}"))),
         }
     }

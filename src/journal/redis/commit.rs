@@ -1,19 +1,21 @@
 //! What workers make final: verdicts, and the end of a room.
 
+use bytes::Bytes;
+
 use super::super::{Commit, Committed, JournalError, Lease, Leased, check};
-use super::RedisJournal;
 use super::append::{Hex, ROOM_BYTES};
 use super::reply::{Reply, code};
 use super::scripts::{COMMIT, Call, END_ROOM};
+use super::{Durability, RedisJournal};
 use crate::journal::Journal;
-use crate::types::{RoomId, ShardId};
+use crate::types::{Incarnation, RoomId, ShardId};
 
 impl RedisJournal {
     pub(super) async fn commit_step(&self, commit: &Commit) -> Result<Committed, JournalError> {
         check::commit(commit, self.shards())?;
         let keys = self.keys().shard(commit.shard);
         let rooms = commit.rooms.len();
-        let payload = |r: &super::super::RoomCommit| r.verdicts.len() + r.snapshot.as_ref().map_or(0, bytes::Bytes::len);
+        let payload = |r: &super::super::RoomCommit| r.verdicts.len() + r.snapshot.as_ref().map_or(0, Bytes::len);
         let bytes = commit.rooms.iter().map(|r| payload(r) + 2 * ROOM_BYTES).sum::<usize>()
             + commit.pushes.iter().map(|(_, push)| push.len() + ROOM_BYTES).sum::<usize>();
         let mut call = Call::new(&COMMIT, 2 + 4 * rooms, 4 + 10 * rooms + 2 * commit.pushes.len(), bytes + ROOM_BYTES);
@@ -31,14 +33,26 @@ impl RedisJournal {
                 None => call.bytes(&[]).bytes(&[]),
             };
         }
-        for (gateway, push) in &commit.pushes {
-            call.text(self.keys().push(*gateway)).bytes(push);
+        // A push that the script publishes may leave before the server has written it to its disk (to a subscriber whose
+        // socket was full, in the same turn), and before its replicas have it.
+        let later = self.durability() != Durability::Redis;
+        if !later {
+            for (gateway, push) in &commit.pushes {
+                call.text(self.keys().push(*gateway)).bytes(push);
+            }
         }
 
-        let Some(reply) = self.send_to(commit.lease.server, &call).await? else { return Ok(Committed::Fenced) };
-        let mut reply = Reply::new("commit", reply)?;
+        let answer = self.send_confirmed_to(commit.lease.server, commit.shard, &call).await?;
+        let Some(answer) = answer else { return Ok(Committed::Fenced) };
+        let mut reply = Reply::new("commit", answer)?;
         match reply.parse::<u8>()? {
-            0 => reply.end().map(|()| Committed::Done),
+            0 => {
+                reply.end()?;
+                if later {
+                    self.publish_all(&commit.pushes).await?;
+                }
+                Ok(Committed::Done)
+            }
             1 => reply.end().map(|()| Committed::Fenced),
             2 => {
                 let mut refused = Vec::new();
@@ -51,6 +65,18 @@ impl RedisJournal {
             }
             other => Err(reply.error(&format!("code {other}"))),
         }
+    }
+
+    /// In one round trip, in order. A commit whose pushes were not all published is sent again, and with it all of them.
+    async fn publish_all(&self, pushes: &[(Incarnation, Bytes)]) -> Result<(), JournalError> {
+        if pushes.is_empty() {
+            return Ok(());
+        }
+        let mut pipeline = ::redis::pipe();
+        for (gateway, push) in pushes {
+            pipeline.cmd("PUBLISH").arg(self.keys().push(*gateway).to_string()).arg(&push[..]).ignore();
+        }
+        self.ask_all(&pipeline).await
     }
 
     pub(super) async fn end_room_step(

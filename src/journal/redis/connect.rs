@@ -1,15 +1,18 @@
 //! From a URL to a server that was looked at and found fit.
 
+use std::collections::HashMap;
+
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, IntoConnectionInfo, ProtocolVersion};
+use redis::{Client, IntoConnectionInfo, ProtocolVersion};
 
 use super::super::JournalError;
+use super::durability::Durability;
 use super::error::journal_error;
 use super::keys::Keys;
 use super::reply::Reply;
 use super::scripts::{Call, DEPLOYMENT};
 use crate::types::Incarnation;
-use crate::limits::{REDIS_CONNECT_TIMEOUT, REDIS_RESPONSE_TIMEOUT, SHARDS_DEFAULT, SHARDS_MAX};
+use crate::limits::{REDIS_RESPONSE_TIMEOUT, SHARDS_DEFAULT, SHARDS_MAX};
 
 /// The version of everything that is kept in Redis.
 const FORMAT: u32 = 2;
@@ -50,40 +53,104 @@ pub(super) fn without_secrets(url: &str) -> String {
     [scheme, separator, rest].concat().chars().take(100).collect()
 }
 
-/// A connection to a server that is fit to be a journal, and which one that is. `url` is for people.
-pub(super) async fn open(client: &Client, url: &str) -> Result<(MultiplexedConnection, Incarnation), JournalError> {
-    let config = AsyncConnectionConfig::new()
-        .set_connection_timeout(Some(REDIS_CONNECT_TIMEOUT))
-        .set_response_timeout(Some(REDIS_RESPONSE_TIMEOUT));
-    let mut connection =
-        client.get_multiplexed_async_connection_with_config(&config).await.map_err(|error| match journal_error(&error) {
-            JournalError::Unreachable(why) => {
-                JournalError::Unreachable(format!("no redis at {url}: {why}: start one there, or correct the url"))
-            }
-            other => other,
-        })?;
-    let server = match redis::cmd("INFO").query_async::<String>(&mut connection).await {
-        Ok(info) => fit(&info)?,
-        Err(error) => match journal_error(&error) {
-            // Managed servers forbid this and that: then its owner must know.
-            JournalError::Refused(why) if error.code() == Some("NOPERM") => {
-                tracing::warn!(
-                    %why,
-                    "redis does not tell its version, eviction policy and run id: 7.0 and noeviction are taken for granted, and \
-                     a restart that loses data is not noticed"
-                );
-                Incarnation::NONE
-            }
-            other => return Err(other),
-        },
-    };
-    Ok((connection, server))
+/// What a server and its deployment must be.
+#[derive(Debug, Clone)]
+pub(super) struct Wanted {
+    prefix: String,
+    shards: Option<u16>,
+    durability: Option<Durability>,
 }
 
-/// Which server it is that `INFO` tells of, when it can be a journal: another after a restart (run id), and after it was
-/// another one's replica (replication id).
-fn fit(info: &str) -> Result<Incarnation, JournalError> {
-    let field = |name: &str| info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).unwrap_or_default().trim();
+/// What a server and its deployment are.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Found {
+    /// Which server: another after a restart (run id), and after it was another one's replica (replication id).
+    pub(super) server: Incarnation,
+    pub(super) shards: u16,
+    pub(super) durability: Durability,
+    /// How many of them have to confirm a write; 0 but for [`Durability::Replicated`].
+    pub(super) replicas: u32,
+}
+
+impl Wanted {
+    /// What is not given is taken as the deployment has it.
+    pub(super) fn new(prefix: &str, shards: Option<u16>, durability: Option<Durability>) -> Result<Self, JournalError> {
+        let refused = |why: String| Err(JournalError::Refused(why));
+        let allowed = |c: char| c.is_ascii_alphanumeric() || ".:_-".contains(c);
+        if prefix.is_empty() || prefix.len() > PREFIX_MAX || !prefix.chars().all(allowed) {
+            return refused(format!(
+                "key prefix {prefix:?} is not allowed: use 1 to {PREFIX_MAX} characters out of A-Z a-z 0-9 . : _ -"
+            ));
+        }
+        if let Some(shards) = shards
+            && !(1..=SHARDS_MAX).contains(&shards)
+        {
+            return refused(format!("{shards} shards are not possible: use 1 to {SHARDS_MAX}"));
+        }
+        Ok(Self { prefix: prefix.to_owned(), shards, durability })
+    }
+
+    pub(super) fn fixed(self, found: &Found) -> Self {
+        Self { shards: Some(found.shards), durability: Some(found.durability), ..self }
+    }
+}
+
+/// Looks whether a server is fit to be a journal, and its deployment the one that is wanted.
+pub(super) async fn look(connection: &mut MultiplexedConnection, wanted: &Wanted) -> Result<Found, JournalError> {
+    let info = match redis::cmd("INFO").query_async::<String>(connection).await {
+        Ok(info) => Some(info),
+        // Managed servers forbid this and that: then its owner must know.
+        Err(error) if error.code() == Some("NOPERM") => {
+            let why = journal_error(&error);
+            tracing::warn!(%why, "redis does not tell its version, eviction policy and run id: 7.0 and noeviction are taken for granted, and a restart that loses data is not noticed");
+            None
+        }
+        Err(error) => return Err(journal_error(&error)),
+    };
+    if let Some(info) = &info {
+        fit(info)?;
+    }
+    // Before anything is recorded that this server cannot keep.
+    let recorded = redis::cmd("HGET").arg(Keys::deployment(&wanted.prefix)).arg("durability").query_async(connection).await;
+    let recorded: Option<String> = recorded.map_err(|error| journal_error(&error))?;
+    let level = recorded.and_then(|level| level.parse().ok()).or(wanted.durability).unwrap_or_default();
+    let replicas = keeps(connection, level, info.as_deref()).await?;
+    let (shards, durability) = deployment(connection, wanted).await?;
+    let half = |name| info.as_deref().and_then(|info| u128::from_str_radix(field(info, name).get(..16)?, 16).ok());
+    let server = half("run_id").unwrap_or_default() << 64 | half("master_replid").unwrap_or_default();
+    Ok(Found { server: Incarnation(server), shards, durability, replicas })
+}
+
+/// Whether the server keeps what the level promises; how many replicas have to confirm.
+async fn keeps(connection: &mut MultiplexedConnection, durability: Durability, info: Option<&str>) -> Result<u32, JournalError> {
+    let mut settings = HashMap::new();
+    if !durability.settings().is_empty() {
+        let asked = redis::cmd("CONFIG").arg("GET").arg(durability.settings()).query_async(connection).await;
+        settings = asked.map_err(|error| match error.code() {
+            Some("NOPERM" | "ERR") => JournalError::Refused(format!(
+                "durability {durability} cannot be checked: give the redis user +config|get +info, or use durability redis (redis \
+                 said: {})",
+                error.detail().unwrap_or_default()
+            )),
+            _ => journal_error(&error),
+        })?;
+    }
+    let connected = info.map(|info| field(info, "connected_slaves").parse().unwrap_or(0));
+    match connected {
+        None if durability == Durability::Replicated => {
+            Err(JournalError::Refused(format!("durability {durability} cannot be checked: give the redis user +info")))
+        }
+        connected => durability.judge(&settings, connected.unwrap_or(0)),
+    }
+}
+
+fn field<'a>(info: &'a str, name: &str) -> &'a str {
+    info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).unwrap_or_default().trim()
+}
+
+/// Whether `INFO` tells of a server that can be a journal.
+fn fit(info: &str) -> Result<(), JournalError> {
+    let field = |name: &str| field(info, name);
     let refused = |why: String| Err(JournalError::Refused(why));
     if field("loading") == "1" {
         return Err(JournalError::Unreachable("redis is loading its data: wait for it".into()));
@@ -96,36 +163,22 @@ fn fit(info: &str) -> Result<Incarnation, JournalError> {
     }
     let role = field("role");
     if role != "master" {
-        return refused(format!("redis has the role {role:?}, a read-only replica: give the url of the primary"));
+        return refused(format!("redis is a read-only replica (it has the role {role:?}): give the url of the primary"));
     }
     let policy = field("maxmemory_policy");
     if policy != "noeviction" {
         return refused(format!("redis may evict keys (maxmemory-policy is {policy:?}): set it to noeviction"));
     }
-    let half = |name: &str| field(name).get(..16).and_then(|hex| u128::from_str_radix(hex, 16).ok()).unwrap_or_default();
-    Ok(Incarnation(half("run_id") << 64 | half("master_replid")))
+    Ok(())
 }
 
-/// The deployment's number of shards: as recorded, or recorded now.
-pub(super) async fn deployment(
-    connection: &mut MultiplexedConnection,
-    prefix: &str,
-    configured: Option<u16>,
-) -> Result<u16, JournalError> {
+/// The deployment's shards and durability: as recorded, or recorded now.
+async fn deployment(connection: &mut MultiplexedConnection, wanted: &Wanted) -> Result<(u16, Durability), JournalError> {
     let refused = |why: String| Err(JournalError::Refused(why));
-    let allowed = |c: char| c.is_ascii_alphanumeric() || ".:_-".contains(c);
-    if prefix.is_empty() || prefix.len() > PREFIX_MAX || !prefix.chars().all(allowed) {
-        return refused(format!(
-            "key prefix {prefix:?} is not allowed: use 1 to {PREFIX_MAX} characters out of A-Z a-z 0-9 . : _ -"
-        ));
-    }
-    if let Some(shards) = configured
-        && !(1..=SHARDS_MAX).contains(&shards)
-    {
-        return refused(format!("{shards} shards are not possible: use 1 to {SHARDS_MAX}"));
-    }
-    let mut call = Call::new(&DEPLOYMENT, 1, 2, 64);
-    call.text(Keys::deployment(prefix)).text(FORMAT).text(configured.unwrap_or(SHARDS_DEFAULT));
+    let prefix = &wanted.prefix;
+    let mut call = Call::new(&DEPLOYMENT, 1, 3, 64);
+    call.text(Keys::deployment(prefix)).text(FORMAT).text(wanted.shards.unwrap_or(SHARDS_DEFAULT));
+    call.text(wanted.durability.unwrap_or_default());
     let mut reply = Reply::new("deployment", call.send(connection).await.map_err(|error| journal_error(&error))?)?;
     let format: u32 = reply.parse()?;
     if format != FORMAT {
@@ -134,16 +187,25 @@ pub(super) async fn deployment(
              another prefix"
         ));
     }
-    let shards: u16 = reply.parse()?;
+    let (shards, durability): (u16, Durability) = (reply.parse()?, reply.parse()?);
     reply.end()?;
-    match configured {
-        _ if !(1..=SHARDS_MAX).contains(&shards) => Err(JournalError::Unexpected(format!("deployment of {shards} shards"))),
-        Some(other) if other != shards => refused(format!(
+    if !(1..=SHARDS_MAX).contains(&shards) {
+        return Err(JournalError::Unexpected(format!("deployment of {shards} shards")));
+    }
+    if let Some(other) = wanted.shards.filter(|other| *other != shards) {
+        return refused(format!(
             "deployment {prefix:?} has {shards} shards, and {other} are configured: the number is fixed for a deployment, leave \
              it out or set it to {shards}"
-        )),
-        _ => Ok(shards),
+        ));
     }
+    if let Some(other) = wanted.durability.filter(|other| *other != durability) {
+        return refused(format!(
+            "deployment {prefix:?} has durability {durability}, and {other} is configured: all processes need the same, use \
+             --durability {durability}, or stop them all and HSET {} durability {other}",
+            Keys::deployment(prefix)
+        ));
+    }
+    Ok((shards, durability))
 }
 
 #[cfg(test)]

@@ -36,6 +36,16 @@ pub(super) fn journal_error(error: &RedisError) -> JournalError {
     }
 }
 
+/// Whether the connection that an error came by is of no more use: it broke, it went silent, or the server behind it is
+/// not the one it was.
+pub(super) fn breaks(error: &RedisError) -> bool {
+    const CHANGED: [&str; 7] = ["LOADING", "MASTERDOWN", "NOAUTH", "NOREPLICAS", "READONLY", "UNBLOCKED", "WRONGPASS"];
+    error.is_io_error()
+        || error.is_timeout()
+        || error.is_connection_dropped()
+        || error.code().is_some_and(|c| CHANGED.contains(&c))
+}
+
 fn login(said: &str) -> JournalError {
     let said = if said.is_empty() { "authentication failed" } else { said };
     JournalError::Refused(format!("redis does not accept user or password: check them in the url (redis said: {said})"))

@@ -30,6 +30,8 @@ pub(super) struct ShardKeys {
     pub(super) rooms: String,
     /// Channel.
     pub(super) bell: String,
+    /// String, empty: written so that replicas confirm it.
+    pub(super) confirm: String,
 }
 
 /// A key of one room, written out where it is needed.
@@ -64,6 +66,7 @@ impl ShardKeys {
             active: key("active"),
             rooms: key("rooms"),
             bell: key("bell"),
+            confirm: key("confirm"),
             tag,
         }
     }
@@ -105,7 +108,7 @@ impl Keys {
         }
     }
 
-    /// Hash: format, shards. Read before the number of shards is known.
+    /// Hash: format, shards, durability. Read before the number of shards is known.
     pub(super) fn deployment(prefix: &str) -> String {
         format!("{prefix}:deployment")
     }

@@ -63,10 +63,10 @@ impl RedisJournal {
         for shard in self.keys().shards() {
             pipeline.cmd("HMGET").arg(&shard.shard).arg("epoch").arg("owner");
         }
-        let mut link = self.link().await?;
-        let replies: RedisResult<Vec<Value>> = pipeline.query_async(&mut link.connection).await;
-        let replies = self.judge(&link, replies)?;
-        replies.into_iter().map(|reply| owner(Reply::new("owners", reply)?, link.server)).collect()
+        let mut live = self.live().await?;
+        let replies: RedisResult<Vec<Value>> = pipeline.query_async(&mut live.connection).await;
+        let replies = self.0.link.judge(&live, replies)?;
+        replies.into_iter().map(|reply| owner(Reply::new("owners", reply)?, live.found.server)).collect()
     }
 
     pub(super) async fn claim_step(
@@ -77,8 +77,8 @@ impl RedisJournal {
     ) -> Result<Leased<Lease>, JournalError> {
         let mut call = Call::new(&CLAIM, 1, 3, ROOM_BYTES);
         call.text(&self.shard(shard)?.shard);
-        let link = self.link().await?;
-        let server = link.server;
+        let live = self.live().await?;
+        let server = live.found.server;
         if from.is_some_and(|lease| lease.server != server) {
             return Ok(Leased::Lost);
         }
@@ -87,7 +87,7 @@ impl RedisJournal {
             None => call.bytes(&[]).bytes(&[]),
         };
         call.text(Hex(worker));
-        let mut reply = Reply::new("claim", self.send_on(link, &call).await?)?;
+        let mut reply = Reply::new("claim", self.send_on(live, &call).await?)?;
         let claimed = match reply.parse::<u8>()? {
             0 => Leased::Done(Lease { epoch: reply.parse()?, owner: worker, server }),
             1 => Leased::Lost,
@@ -105,11 +105,11 @@ impl RedisJournal {
 
     pub(super) async fn renew_step(&self, shard: ShardId, seen: u64) -> Result<u64, JournalError> {
         let keys = self.shard(shard)?;
-        let link = self.link().await?;
+        let live = self.live().await?;
+        let server = live.found.server;
         let mut call = Call::new(&RENEW, 2, 4, 2 * ROOM_BYTES);
-        call.text(&keys.shard).text(&keys.rooms);
-        call.text(Hex(link.server)).text(era_stride(link.server)).text(seen).text(keys.states());
-        Reply::new("renew", Value::Array(vec![self.send_on(link, &call).await?]))?.parse()
+        call.text(&keys.shard).text(&keys.rooms).text(Hex(server)).text(era_stride(server)).text(seen).text(keys.states());
+        Reply::new("renew", Value::Array(vec![self.send_on(live, &call).await?]))?.parse()
     }
 }
 

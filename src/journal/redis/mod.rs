@@ -3,6 +3,7 @@
 mod append;
 mod commit;
 mod connect;
+mod durability;
 mod error;
 mod keys;
 mod lease;
@@ -16,7 +17,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
-use ::redis::{RedisResult, Value};
+use ::redis::{Client, Cmd, FromRedisValue, Pipeline, Value};
 use async_trait::async_trait;
 use bytes::Bytes;
 
@@ -24,10 +25,13 @@ use super::{
     Appended, Bell, Commit, Committed, Flush, FlushEntry, GatewayRecord, Journal, JournalError, Lease, Leased, Registered,
     RoomHead, Seen, Signals, StoredRoom, Survey, VerdictPage, WorkerRecord, check,
 };
+use crate::limits::REPLICATED_CONNECTIONS;
 use crate::types::{Incarnation, RoomId, ShardId, StreamId};
+use connect::Wanted;
+pub use durability::Durability;
 use keys::{Keys, ShardKeys};
-use link::{Link, Links};
-use scripts::Call;
+use link::{Link, Live};
+use scripts::{CONFIRM, Call, PING};
 
 /// How to use a Redis server.
 #[derive(Debug, Clone)]
@@ -37,20 +41,27 @@ pub struct RedisOptions {
     /// The number of shards, 1 to [`SHARDS_MAX`](crate::limits::SHARDS_MAX). None: as the deployment was made, with
     /// [`SHARDS_DEFAULT`](crate::limits::SHARDS_DEFAULT) for a new one.
     pub shards: Option<u16>,
+    /// What a verdict has survived before anyone sees it. None: as the deployment was made, with
+    /// [`Durability::Redis`] for a new one.
+    pub durability: Option<Durability>,
 }
 
 impl Default for RedisOptions {
     fn default() -> Self {
-        Self { prefix: "lasthit".into(), shards: None }
+        Self { prefix: "lasthit".into(), shards: None, durability: None }
     }
 }
 
-/// A [`Journal`] in Redis 7.0 or newer. Clones share one connection; each subscription has its own.
+/// A [`Journal`] in Redis 7.0 or newer. Clones share their connections; each subscription has its own.
 #[derive(Clone)]
 pub struct RedisJournal(Arc<Inner>);
 
 struct Inner {
-    links: Links,
+    client: Client,
+    link: Link,
+    /// Where replicas are waited for, by shard. Empty but for [`Durability::Replicated`].
+    waiting: Vec<Link>,
+    durability: Durability,
     keys: Keys,
 }
 
@@ -62,20 +73,31 @@ impl fmt::Debug for RedisJournal {
 }
 
 impl RedisJournal {
-    /// Connects, looks whether the server is fit (version, role, eviction policy), and reads or writes the deployment's
-    /// record. `url` is `redis://[[user]:password@]host[:port][/db]`, `rediss://...` for TLS, or
+    /// Connects, looks whether the server is fit (version, role, eviction policy, what the durability needs), and reads or
+    /// writes the deployment's record. It looks again whenever it connects again. `url` is
+    /// `redis://[[user]:password@]host[:port][/db]`, `rediss://...` for TLS, or
     /// `unix:///path[?user=&pass=&db=]`. Certificates are checked against the system's authorities, or those in the
     /// file that the environment names as `SSL_CERT_FILE`.
     ///
     /// # Errors
-    /// [`JournalError::Refused`] for what must be changed (URL, password, server, number of shards),
+    /// [`JournalError::Refused`] for what must be changed (URL, password, server, number of shards, durability),
     /// [`JournalError::Unreachable`] for what may pass. No error shows the password.
     pub async fn connect(url: &str, options: RedisOptions) -> Result<Self, JournalError> {
         let client = connect::client(url)?;
-        let links = Links::open(client, &connect::without_secrets(url)).await?;
-        let shards = connect::deployment(&mut links.get().await?.connection, &options.prefix, options.shards).await?;
-        let keys = Keys::new(&options.prefix, shards);
-        Ok(Self(Arc::new(Inner { links, keys })))
+        let wanted = Wanted::new(&options.prefix, options.shards, options.durability)?;
+        let new = |wanted| Link::new(client.clone(), connect::without_secrets(url), wanted);
+        let link = new(wanted.clone());
+        let found = link.live().await?.found;
+        let waiting = if found.durability == Durability::Replicated { REPLICATED_CONNECTIONS } else { 0 };
+        let waiting = (0..waiting.min(usize::from(found.shards))).map(|_| new(wanted.clone().fixed(&found))).collect();
+        let keys = Keys::new(&options.prefix, found.shards);
+        Ok(Self(Arc::new(Inner { link, waiting, durability: found.durability, keys, client })))
+    }
+
+    /// What a verdict has survived before anyone sees it.
+    #[must_use]
+    pub fn durability(&self) -> Durability {
+        self.0.durability
     }
 
     fn keys(&self) -> &Keys {
@@ -91,33 +113,74 @@ impl RedisJournal {
         self.keys().shard(ShardId::of(room, self.shards()))
     }
 
-    async fn link(&self) -> Result<Link, JournalError> {
-        self.0.links.get().await
+    /// The connection of the moment, which knows its server.
+    async fn live(&self) -> Result<Live, JournalError> {
+        self.0.link.live().await
     }
 
     async fn send(&self, call: &Call) -> Result<Value, JournalError> {
-        self.send_on(self.link().await?, call).await
+        self.send_on(self.live().await?, call).await
     }
 
-    /// None when the journal has another server: nothing was sent.
+    async fn send_on(&self, mut live: Live, call: &Call) -> Result<Value, JournalError> {
+        let answer = call.send(&mut live.connection).await;
+        self.0.link.judge(&live, answer)
+    }
+
+    /// Sends a step that is bound to a server; None when the journal has another one: then nothing was sent. A connection
+    /// leads to one server for as long as it lasts, so the server need not be asked.
     async fn send_to(&self, server: Incarnation, call: &Call) -> Result<Option<Value>, JournalError> {
-        let link = self.link().await?;
-        if link.server != server {
+        let live = self.live().await?;
+        if live.found.server != server {
             return Ok(None);
         }
-        self.send_on(link, call).await.map(Some)
+        self.send_on(live, call).await.map(Some)
     }
 
-    async fn send_on(&self, mut link: Link, call: &Call) -> Result<Value, JournalError> {
-        let reply = call.send(&mut link.connection).await;
-        self.judge(&link, reply)
+    async fn ask<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, JournalError> {
+        let link = &self.0.link;
+        let mut live = link.live().await?;
+        let answer = command.query_async(&mut live.connection).await;
+        link.judge(&live, answer)
     }
 
-    fn judge<T>(&self, link: &Link, reply: RedisResult<T>) -> Result<T, JournalError> {
-        reply.map_err(|error| {
-            self.0.links.failed(link, &error);
-            error::journal_error(&error)
-        })
+    async fn ask_all<T: FromRedisValue>(&self, pipeline: &Pipeline) -> Result<T, JournalError> {
+        let link = &self.0.link;
+        let mut live = link.live().await?;
+        let answers = pipeline.query_async(&mut live.connection).await;
+        link.judge(&live, answers)
+    }
+
+    /// Sends a step after which something leaves: it comes back when what the step did, or saw, has survived what the
+    /// durability says (rule C3).
+    async fn send_confirmed(&self, shard: ShardId, call: &Call) -> Result<(Incarnation, Value), JournalError> {
+        let live = self.confirming(shard).live().await?;
+        Ok((live.found.server, self.confirm(shard, live, call).await?))
+    }
+
+    /// As [`Self::send_to`].
+    async fn send_confirmed_to(&self, server: Incarnation, shard: ShardId, call: &Call) -> Result<Option<Value>, JournalError> {
+        let live = self.confirming(shard).live().await?;
+        if live.found.server != server {
+            return Ok(None);
+        }
+        self.confirm(shard, live, call).await.map(Some)
+    }
+
+    fn confirming(&self, shard: ShardId) -> &Link {
+        self.0.waiting.get(usize::from(shard.0) % self.0.waiting.len().max(1)).unwrap_or(&self.0.link)
+    }
+
+    async fn confirm(&self, shard: ShardId, mut live: Live, call: &Call) -> Result<Value, JournalError> {
+        let link = self.confirming(shard);
+        let answer = call.send(&mut live.connection).await;
+        let answer = link.judge(&live, answer)?;
+        if self.0.waiting.is_empty() {
+            return Ok(answer);
+        }
+        let mut mark = Call::new(&CONFIRM, 1, 0, 64);
+        mark.text(&self.keys().shard(shard).confirm);
+        link.confirm(&mut live, &mark).await.map(|()| answer)
     }
 }
 
@@ -140,9 +203,7 @@ impl Journal for RedisJournal {
     }
 
     async fn ping(&self) -> Result<(), JournalError> {
-        let mut link = self.link().await?;
-        let reply = ::redis::cmd("PING").query_async::<()>(&mut link.connection).await;
-        self.judge(&link, reply)
+        self.send(&Call::new(&PING, 0, 0, 0)).await.map(drop)
     }
 
     async fn register(
@@ -169,7 +230,7 @@ impl Journal for RedisJournal {
 
     async fn pushes(&self, gateway: Incarnation) -> Result<Signals<Bytes>, JournalError> {
         let channel = self.keys().push(gateway).to_string();
-        subscribe::subscribe(self.0.links.client().clone(), vec![channel], |_, push| Ok(push)).await
+        subscribe::subscribe(self.0.client.clone(), vec![channel], self.0.link.made(), |_, push| Ok(push)).await
     }
 
     async fn heartbeat(
@@ -200,7 +261,7 @@ impl Journal for RedisJournal {
         }
         let channels = by_channel.keys().cloned().collect();
         let unknown = ShardId(u16::MAX);
-        subscribe::subscribe(self.0.links.client().clone(), channels, move |channel, bytes| {
+        subscribe::subscribe(self.0.client.clone(), channels, self.0.link.made(), move |channel, bytes| {
             subscribe::bell(by_channel.get(channel).copied().unwrap_or(unknown), &bytes)
         })
         .await
@@ -247,8 +308,6 @@ impl Journal for RedisJournal {
     async fn publish(&self, gateway: Incarnation, push: Bytes) -> Result<u64, JournalError> {
         let mut command = ::redis::cmd("PUBLISH");
         command.arg(self.keys().push(gateway).to_string()).arg(&push[..]);
-        let mut link = self.link().await?;
-        let reply = command.query_async(&mut link.connection).await;
-        self.judge(&link, reply)
+        self.ask(&command).await
     }
 }

@@ -1,6 +1,6 @@
 //! What is read: heads, verdicts, shards, rooms.
 
-use ::redis::{RedisResult, Value};
+use ::redis::Value;
 use bytes::Bytes;
 
 use super::super::{JournalError, RoomHead, StoredRoom, StoredSnapshot, Survey, VerdictPage, check};
@@ -15,16 +15,15 @@ impl RedisJournal {
     pub(super) async fn heads_step(&self, shard: ShardId, rooms: &[RoomId]) -> Result<(Incarnation, Vec<RoomHead>), JournalError> {
         let keys = self.shard(shard)?;
         rooms.iter().try_for_each(|room| check::room(room, shard, self.shards()))?;
-        let link = self.link().await?;
-        let server = link.server;
         if rooms.is_empty() {
-            return Ok((server, Vec::new()));
+            return Ok((self.live().await?.found.server, Vec::new()));
         }
         let mut call = Call::new(&HEADS, rooms.len(), 0, rooms.len() * ROOM_BYTES);
         for room in rooms {
             call.text(keys.state(room));
         }
-        let mut reply = Reply::new("heads", self.send_on(link, &call).await?)?;
+        let (server, reply) = self.send_confirmed(shard, &call).await?;
+        let mut reply = Reply::new("heads", reply)?;
         let heads = rooms.iter().map(|room| reply.head(room)).collect::<Result<_, _>>()?;
         reply.end()?;
         Ok((server, heads))
@@ -33,10 +32,10 @@ impl RedisJournal {
     pub(super) async fn verdicts_step(&self, room: &RoomId, seq: u64, entries_max: usize) -> Result<VerdictPage, JournalError> {
         let keys = self.room(room);
         let mut call = Call::new(&VERDICTS, 3, 2, 2 * ROOM_BYTES);
-        let link = self.link().await?;
-        let server = link.server;
         call.text(keys.out(room)).text(keys.state(room)).text(&keys.shard).text(seq).text(entries_max.max(1));
-        let mut reply = Reply::new("verdicts", self.send_on(link, &call).await?)?;
+        let shard = ShardId::of(room, self.shards());
+        let (server, reply) = self.send_confirmed(shard, &call).await?;
+        let mut reply = Reply::new("verdicts", reply)?;
         let (commit, era, seq) = (reply.parse()?, reply.parse()?, reply.parse()?);
         let mut page = VerdictPage { server, commit, era, seq, batches: payloads(reply.stream()?) };
         reply.end()?;
@@ -52,9 +51,9 @@ impl RedisJournal {
             true => call.text(keys.states()),
             false => call.bytes(&[]),
         };
-        let link = self.link().await?;
-        let server = link.server;
-        let mut reply = Reply::new("survey", self.send_on(link, &call).await?)?;
+        let live = self.live().await?;
+        let server = live.found.server;
+        let mut reply = Reply::new("survey", self.send_on(live, &call).await?)?;
         let (append, commit) = (reply.parse()?, reply.parse()?);
         let (mut records, mut names, mut states) = (reply.array()?, reply.array()?, reply.array()?);
         reply.end()?;
@@ -98,9 +97,7 @@ impl RedisJournal {
     pub(super) async fn read_step(&self, room: &RoomId, after: StreamId) -> Result<Vec<(StreamId, Bytes)>, JournalError> {
         let mut command = ::redis::cmd("XRANGE");
         command.arg(self.room(room).room(room).to_string()).arg(format!("({after}")).arg("+");
-        let mut link = self.link().await?;
-        let reply: RedisResult<Value> = command.query_async(&mut link.connection).await;
-        let reply = self.judge(&link, reply)?;
+        let reply: Value = self.ask(&command).await?;
         Reply::new("read", Value::Array(vec![reply]))?.stream()
     }
 }

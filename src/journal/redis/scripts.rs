@@ -2,6 +2,7 @@
 
 use std::fmt::Display;
 use std::sync::LazyLock;
+use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, ErrorKind, RedisResult, RedisWrite, Script, ServerErrorKind, Value};
@@ -16,6 +17,7 @@ scripts! {
     APPEND = "append",
     CLAIM = "claim",
     COMMIT = "commit",
+    CONFIRM = "confirm",
     DEATH = "death",
     DEPLOYMENT = "deployment",
     END_ROOM = "end_room",
@@ -23,6 +25,7 @@ scripts! {
     HEADS = "heads",
     HEARTBEAT = "heartbeat",
     LOAD = "load",
+    PING = "ping",
     REGISTER = "register",
     RELEASE = "release",
     RENEW = "renew",
@@ -67,8 +70,21 @@ impl Call {
     }
 }
 
+/// Waits until everything that was done on this server so far has reached as many replicas. Tells how many have it when
+/// the time is over; `mark` is a call of [`CONFIRM`].
+pub(super) async fn wait(
+    mark: &Call,
+    replicas: u32,
+    patience: Duration,
+    connection: &mut MultiplexedConnection,
+) -> RedisResult<u32> {
+    // WAIT is documented to be about this connection's writes; that servers so far count its reads as well is not relied on.
+    mark.send(connection).await?;
+    redis::cmd("WAIT").arg(replicas).arg(patience.as_millis()).query_async(connection).await
+}
+
 /// An error that came as a value is an error.
-pub(super) fn answer(reply: RedisResult<Value>) -> RedisResult<Value> {
+fn answer(reply: RedisResult<Value>) -> RedisResult<Value> {
     match reply? {
         Value::ServerError(error) => Err(error.into()),
         value => Ok(value),

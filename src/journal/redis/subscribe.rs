@@ -4,7 +4,7 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use redis::Client;
 use redis::aio::{PubSubSink, PubSubStream};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use super::super::{Bell, JournalError, Signal, Signals, signals};
@@ -37,19 +37,28 @@ async fn connect(client: &Client, channels: &[String]) -> Result<Connection, Jou
 }
 
 /// Subscribes, and keeps the subscription until its reader is gone. `read` makes a message of what came on a channel.
-pub(super) async fn subscribe<T, F>(client: Client, channels: Vec<String>, read: F) -> Result<Signals<T>, JournalError>
+/// `made` changes when the journal's own connection was made again, perhaps to another server: then this one is too.
+pub(super) async fn subscribe<T, F>(
+    client: Client,
+    channels: Vec<String>,
+    mut made: watch::Receiver<u64>,
+    read: F,
+) -> Result<Signals<T>, JournalError>
 where
     T: Send + 'static,
     F: Fn(&str, Bytes) -> Result<T, DecodeError> + Send + Sync + 'static,
 {
+    made.mark_unchanged();
     let mut connection = connect(&client, &channels).await?;
     let (to, from) = signals::channel();
     tokio::spawn(async move {
         while signals::subscribed(&to) {
             tokio::select! {
                 () = deliver(&mut connection, &to, &read) => tracing::warn!(?channels, "subscription broke: subscribing again"),
+                () = changed(&mut made) => tracing::debug!(?channels, "following to where the journal is now"),
                 () = to.closed() => return,
             }
+            made.mark_unchanged();
             tokio::select! {
                 again = reconnect(&client, &channels) => connection = again,
                 () = to.closed() => return,
@@ -87,6 +96,13 @@ async fn deliver<T>(
         if !heard {
             return;
         }
+    }
+}
+
+async fn changed(made: &mut watch::Receiver<u64>) {
+    if made.changed().await.is_err() {
+        // The journal is gone; its subscriptions live as long as they are read.
+        std::future::pending::<()>().await;
     }
 }
 

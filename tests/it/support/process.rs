@@ -131,7 +131,11 @@ impl Gateway {
 
     /// `lasthit gateway`.
     pub(crate) fn on(redis: &RedisServer, extra: &[&str]) -> Self {
-        Self::start(&[&["gateway", "--redis", &redis.url()], &FREE_PORTS[..], extra].concat(), &[])
+        Self::at(&redis.url(), extra)
+    }
+
+    pub(crate) fn at(url: &str, extra: &[&str]) -> Self {
+        Self::start(&[&["gateway", "--redis", url], &FREE_PORTS[..], extra].concat(), &[])
     }
 
     pub(crate) fn start(args: &[&str], environment: &[(&str, &str)]) -> Self {
@@ -165,7 +169,11 @@ pub(crate) struct Worker {
 
 impl Worker {
     pub(crate) fn on(redis: &RedisServer, extra: &[&str]) -> Self {
-        let process = Process::start(&[&["worker", "--redis", &redis.url(), "--admin", "127.0.0.1:0"], extra].concat(), &[]);
+        Self::at(&redis.url(), extra)
+    }
+
+    pub(crate) fn at(url: &str, extra: &[&str]) -> Self {
+        let process = Process::start(&[&["worker", "--redis", url, "--admin", "127.0.0.1:0"], extra].concat(), &[]);
         let admin = process.address_in("health and metrics on http://");
         process.line_with("worker started");
         Self { process, admin }

@@ -90,7 +90,7 @@ impl WitnessWorker {
         let thread = std::thread::spawn(move || {
             let runtime = lasthit::runtime::worker().expect("a runtime");
             runtime.block_on(async {
-                let options_of_redis = RedisOptions { prefix: "lasthit".to_owned(), shards: None };
+                let options_of_redis = RedisOptions { prefix: "lasthit".to_owned(), ..RedisOptions::default() };
                 let journal = RedisJournal::connect(&url, options_of_redis).await.expect("a journal");
                 let rules = RulesBook::new().room("*", move || witness.clone());
                 worker::run(Arc::new(journal), rules, options, stopped, Default::default()).await.expect("a worker");

@@ -1,5 +1,6 @@
 #!lua
--- Makes a batch of a shard's verdicts final, then publishes its pushes.
+-- Makes a batch of a shard's verdicts final, then publishes the pushes that came with it: none where a verdict must have
+-- survived more than this server before anyone sees it.
 --
 -- Guarantee: one atomic step, all of it or nothing; only for the lease's owner, and only for the stored number + 1. The
 -- same number by the same lease is done already and writes nothing. All checks come before the first write.

@@ -1,0 +1,273 @@
+//! A private Redis server.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use super::Upstream;
+
+/// How long a server may take until it answers.
+const START_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often it is asked.
+const START_POLL: Duration = Duration::from_millis(5);
+/// Free ports that are tried: another process may take one before the server has it.
+const PORTS_MAX: usize = 5;
+
+/// A redis-server of one's own: on a Unix socket in a directory of its own, without persistence, killed on drop.
+#[derive(Debug)]
+pub struct RedisServer {
+    child: Child,
+    /// Where its socket and its log are; removed on drop.
+    home: PathBuf,
+    options: Vec<String>,
+    port: Option<u16>,
+}
+
+impl RedisServer {
+    /// Starts one.
+    ///
+    /// # Errors
+    /// When there is no redis-server (in `$REDIS_SERVER`, on `PATH`, or under `target/redis`), or it does not start.
+    pub fn start() -> io::Result<Self> {
+        Self::start_with(&[])
+    }
+
+    /// Starts one with further options, as in `["--maxmemory", "1mb"]`. Its data is in its home, and goes with it, unless
+    /// they say otherwise (`--dir`).
+    ///
+    /// # Errors
+    /// As [`RedisServer::start`]; with what the server said when it does not start.
+    pub fn start_with(options: &[&str]) -> io::Result<Self> {
+        Self::launch(options, None)
+    }
+
+    /// Starts one that listens on a loopback port too, which it keeps over restarts: one that may have replicas.
+    ///
+    /// # Errors
+    /// As [`RedisServer::start_with`].
+    pub fn start_tcp(options: &[&str]) -> io::Result<Self> {
+        let mut tried = 1;
+        loop {
+            let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
+            match Self::launch(options, Some(port)) {
+                Err(error) if tried < PORTS_MAX && error.to_string().contains("Address already in use") => tried += 1,
+                other => return other,
+            }
+        }
+    }
+
+    /// Starts a replica of this server, which must have a port, and waits until it has caught up.
+    ///
+    /// # Errors
+    /// As [`RedisServer::start_with`], and when the replica does not catch up.
+    pub fn replica(&self, options: &[&str]) -> io::Result<Self> {
+        let port = self.port.ok_or_else(|| io::Error::other("a server without a port has no replicas: use start_tcp"))?;
+        let port = port.to_string();
+        let replica = Self::start_tcp(&[&["--replicaof", "127.0.0.1", &port], options].concat())?;
+        // The replica says that its link is up some time before its primary counts on it.
+        let online = format!("port={},state=online", replica.port.unwrap_or_default());
+        wait_until(|| Ok(self.ask::<String>(&["INFO", "replication"])?.contains(&online).then_some(())))?
+            .ok_or_else(|| io::Error::other(format!("the replica has not caught up within {START_TIMEOUT:?}")))?;
+        Ok(replica)
+    }
+
+    fn launch(options: &[&str], port: Option<u16>) -> io::Result<Self> {
+        // Socket paths are limited to about 100 bytes: the temporary directory it is, not the target directory.
+        let home = std::env::temp_dir().join(format!("lasthit-redis-{:016x}", rand::random::<u64>()));
+        std::fs::create_dir(&home)?;
+        let options = options.iter().map(|option| (*option).to_owned()).collect();
+        let child = match spawn(&home, &options, port) {
+            Ok(child) => child,
+            Err(error) => {
+                let _ = std::fs::remove_dir_all(&home);
+                return Err(error);
+            }
+        };
+        let mut server = Self { child, home, options, port };
+        server.wait_until_it_answers()?;
+        Ok(server)
+    }
+
+    /// Where it listens, as `unix:///...`.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("unix://{}", self.socket().display())
+    }
+
+    /// The path of its socket.
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
+        self.home.join("redis.sock")
+    }
+
+    /// Its loopback port; None but with [`RedisServer::start_tcp`].
+    #[must_use]
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.port.map(|port| (Ipv4Addr::LOCALHOST, port).into())
+    }
+
+    /// What a [`Proxy`](super::Proxy) before it is given.
+    #[must_use]
+    pub fn upstream(&self) -> Upstream {
+        Upstream::Unix(self.socket())
+    }
+
+    /// The directory of its socket, its log, and its data unless an option moved that.
+    #[must_use]
+    pub fn home(&self) -> &Path {
+        &self.home
+    }
+
+    /// The process, for a test that stops or kills it.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Asks it something, on a connection of its own.
+    ///
+    /// # Errors
+    /// When it does not answer, or not with a `T`.
+    pub fn ask<T: ::redis::FromRedisValue>(&self, command: &[&str]) -> io::Result<T> {
+        let client = ::redis::Client::open(self.url()).map_err(io::Error::other)?;
+        let mut connection = client.get_connection_with_timeout(START_TIMEOUT).map_err(io::Error::other)?;
+        let mut cmd = ::redis::Cmd::new();
+        for word in command {
+            cmd.arg(word);
+        }
+        cmd.query(&mut connection).map_err(io::Error::other)
+    }
+
+    /// SIGKILL, and it is gone. Its data stays.
+    ///
+    /// # Errors
+    /// When it is not there any more.
+    pub fn kill(&mut self) -> io::Result<()> {
+        self.child.kill()?;
+        self.child.wait().map(drop)
+    }
+
+    /// Starts it again after [`RedisServer::kill`]: with the same options, in the same place, on the data that is there.
+    /// Returns when it has loaded that.
+    ///
+    /// # Errors
+    /// As [`RedisServer::start_with`].
+    pub fn restart(&mut self) -> io::Result<()> {
+        self.child = spawn(&self.home, &self.options, self.port)?;
+        self.wait_until_it_answers()
+    }
+
+    fn wait_until_it_answers(&mut self) -> io::Result<()> {
+        let answered = wait_until(|| {
+            if let Some(status) = self.child.try_wait()? {
+                return Err(io::Error::other(format!("redis-server ended with {status}: {}", self.said())));
+            }
+            // Any answer but this one will do; one that wants a password has started as well.
+            let answer = match std::os::unix::net::UnixStream::connect(self.socket()) {
+                Ok(_) => self.ask::<String>(&["PING"]),
+                Err(_) => return Ok(None),
+            };
+            Ok(answer.map_or_else(|error| !error.to_string().contains("LOADING"), |_| true).then_some(()))
+        })?;
+        answered
+            .ok_or_else(|| io::Error::other(format!("redis-server does not answer within {START_TIMEOUT:?}: {}", self.said())))
+    }
+
+    fn said(&self) -> String {
+        let mut text = String::new();
+        let read = File::open(self.home.join("log")).and_then(|mut log| log.read_to_string(&mut text));
+        read.map_or_else(
+            |error| format!("its log cannot be read: {error}"),
+            |_| text.lines().rev().take(5).collect::<Vec<_>>().join("; "),
+        )
+    }
+}
+
+impl Drop for RedisServer {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = std::fs::remove_dir_all(&self.home);
+    }
+}
+
+/// Asks until there is an answer; None when there was none in time.
+fn wait_until<T>(mut ask: impl FnMut() -> io::Result<Option<T>>) -> io::Result<Option<T>> {
+    for _ in 0..START_TIMEOUT.as_millis() / START_POLL.as_millis() {
+        if let Some(answer) = ask()? {
+            return Ok(Some(answer));
+        }
+        std::thread::sleep(START_POLL);
+    }
+    Ok(None)
+}
+
+fn spawn(home: &Path, options: &Vec<String>, port: Option<u16>) -> io::Result<Child> {
+    let log = File::create(home.join("log"))?;
+    Command::new(program()?)
+        .args(["--port", &port.unwrap_or(0).to_string(), "--unixsocket", "redis.sock", "--save", "", "--appendonly", "no"])
+        .args(["--daemonize", "no", "--repl-diskless-sync-delay", "0"])
+        .args(options)
+        .current_dir(home)
+        .stdin(Stdio::null())
+        .stdout(log.try_clone()?)
+        .stderr(log)
+        .spawn()
+}
+
+/// The redis-server to use.
+fn program() -> io::Result<PathBuf> {
+    if let Some(named) = std::env::var_os("REDIS_SERVER").map(PathBuf::from) {
+        return if named.is_file() {
+            Ok(named)
+        } else {
+            Err(io::Error::other(format!("REDIS_SERVER is {}, which is no file: correct or unset it", named.display())))
+        };
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let on_path = std::env::split_paths(&path).map(|directory| directory.join("redis-server"));
+    // Where scripts/redis-server.sh unpacks one; tests run in their package's directory, benches of members too.
+    let unpacked = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/redis/redis-server");
+    on_path.chain([unpacked]).find(|candidate| candidate.is_file()).ok_or_else(|| {
+        io::Error::other(
+            "no redis-server on PATH, in $REDIS_SERVER or under target/redis: run scripts/redis-server.sh to get one",
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_comes_back_in_its_place_with_its_data() {
+        let mut server = RedisServer::start_tcp(&["--appendonly", "yes", "--appendfsync", "always"]).expect("a server");
+        let (url, address) = (server.url(), server.address());
+        server.ask::<()>(&["SET", "name", "ann"]).expect("set");
+        server.kill().expect("killed");
+        assert!(server.ask::<()>(&["PING"]).is_err(), "it is gone");
+        server.restart().expect("restarted");
+        assert_eq!((server.url(), server.address()), (url, address));
+        assert_eq!(server.ask::<String>(&["GET", "name"]).expect("an answer"), "ann");
+    }
+
+    #[test]
+    fn a_replica_has_what_its_primary_has() {
+        let server = RedisServer::start_tcp(&[]).expect("a server");
+        server.ask::<()>(&["SET", "name", "ann"]).expect("set");
+        let replica = server.replica(&[]).expect("a replica");
+        assert_eq!(replica.ask::<String>(&["GET", "name"]).expect("an answer"), "ann");
+        replica.ask::<()>(&["REPLICAOF", "NO", "ONE"]).expect("promoted");
+        replica.ask::<()>(&["SET", "name", "bob"]).expect("it takes writes");
+    }
+
+    #[test]
+    fn one_that_cannot_start_says_why() {
+        let error = RedisServer::start_with(&["--maxmemory", "many"]).expect_err("refused");
+        assert!(error.to_string().contains("maxmemory"), "{error}");
+        assert!(RedisServer::start().expect("a server").replica(&[]).is_err(), "no port, no replica");
+    }
+}
