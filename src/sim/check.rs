@@ -226,7 +226,11 @@ fn content(world: &World) {
                     stored.is_none_or(|stored| expected(log.unwrap_or(&empty), stored, told) != *v)
                 };
                 if told.to > log.unwrap_or(&empty).verdicts.len() as u64 || told.verdicts.values().any(differs) {
-                    assert!(went_on, "rolled back: {} was told {} to {} of {life:?}, and not that it is void", told.session, told.after, told.to);
+                    assert!(
+                        went_on,
+                        "rolled back: {} was told {} to {} of {life:?}, and not that it is void",
+                        told.session, told.after, told.to
+                    );
                     continue;
                 }
             }

@@ -62,7 +62,10 @@ impl Ledger {
     pub(super) fn renewed(&mut self, room: &RoomId, old: u64, new: u64) {
         let log = self.rooms.get(&(room.clone(), old)).cloned().unwrap_or_default();
         let earlier = self.rooms.insert((room.clone(), new), log);
-        assert!(earlier.is_none() && !self.shortened.contains(&(room.clone(), new)), "rolled back: era {new} of {room} comes twice");
+        assert!(
+            earlier.is_none() && !self.shortened.contains(&(room.clone(), new)),
+            "rolled back: era {new} of {room} comes twice"
+        );
         self.left.insert((room.clone(), old));
         self.count("rooms that went back");
     }

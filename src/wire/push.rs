@@ -148,8 +148,8 @@ mod tests {
     fn push() -> impl Strategy<Value = Push> {
         let room = || "[a-z]{1,9}".prop_map(|r| RoomId::new(&r).expect("name"));
         prop_oneof![
-            (any::<(u16, u128, u64)>(), proptest::collection::vec((room(), any::<u64>(), any::<u64>(), any::<u64>()), 0..4)).prop_map(
-                |((shard, server, commit), rooms)| Push::Verdicts {
+            (any::<(u16, u128, u64)>(), proptest::collection::vec((room(), any::<u64>(), any::<u64>(), any::<u64>()), 0..4))
+                .prop_map(|((shard, server, commit), rooms)| Push::Verdicts {
                     shard: ShardId(shard),
                     server: Incarnation(server),
                     commit,
@@ -157,14 +157,12 @@ mod tests {
                         .into_iter()
                         .map(|(room, from, to, era)| RoomPush { room, from, to, batch: VerdictBatch { era, verdicts: vec![] } })
                         .collect(),
-                }
-            ),
+                }),
             any::<(u16, u32, u64)>()
                 .prop_map(|(shard, timeline, ns)| Push::Probe { shard: ShardId(shard), until: Moment { timeline, ns } }),
             any::<u16>().prop_map(|shard| Push::Free { shard: ShardId(shard) }),
-            (any::<(u16, u128)>(), proptest::collection::vec((room(), any::<u64>(), any::<u64>()), 0..4)).prop_map(
-                |((shard, server), rooms)| Push::Heads { shard: ShardId(shard), server: Incarnation(server), rooms }
-            ),
+            (any::<(u16, u128)>(), proptest::collection::vec((room(), any::<u64>(), any::<u64>()), 0..4))
+                .prop_map(|((shard, server), rooms)| Push::Heads { shard: ShardId(shard), server: Incarnation(server), rooms }),
         ]
     }
 

@@ -45,7 +45,14 @@ fn survey(append: u64, room: &RoomId, watermark_ns: u64) -> Survey {
         server: Incarnation::NONE,
     };
     let head = RoomHead { room: room.clone(), era: 1, seq: 0, top: Moment::default() };
-    Survey { server: Incarnation::NONE, append, commit: 0, gateways: vec![record(A), record(B)], active: vec![room.clone()], rooms: vec![head] }
+    Survey {
+        server: Incarnation::NONE,
+        append,
+        commit: 0,
+        gateways: vec![record(A), record(B)],
+        active: vec![room.clone()],
+        rooms: vec![head],
+    }
 }
 
 /// Does the jobs; gives the other actions.
@@ -132,7 +139,11 @@ fn a_read_that_an_outdated_survey_asked_for_is_followed_by_another() {
 fn the_second_of_two_surveys_counts() {
     let (mut core, room) = (worker(), RoomId::new("pit").expect("name"));
     core.subscribed(SHARD, 2);
-    core.surveyed(SHARD, Survey { server: Incarnation::NONE, append: 0, commit: 0, gateways: Vec::new(), active: Vec::new(), rooms: Vec::new() }, 2);
+    core.surveyed(
+        SHARD,
+        Survey { server: Incarnation::NONE, append: 0, commit: 0, gateways: Vec::new(), active: Vec::new(), rooms: Vec::new() },
+        2,
+    );
     assert!(!perform(&mut core).iter().any(|a| matches!(a, Action::Load { .. })));
     core.surveyed(SHARD, survey(1, &room, 60), 2);
     assert!(perform(&mut core).iter().any(|a| matches!(a, Action::Load { .. })), "a room that nobody rings for is left alone");

@@ -11,6 +11,7 @@ mod outages;
 mod redis;
 mod resume;
 mod road;
+mod rollback;
 mod stream;
 mod support;
 mod workers;

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use bytes::Bytes;
 
 use super::super::{
-    Appended, Bell, Commit, Committed, Flush, FlushEntry, GatewayRecord, JournalError, Lease, Leased, RoomCommit, RoomHead,
-    Registered, Seen, StoredRoom, StoredSnapshot, Survey, VerdictPage, WorkerRecord, check, era_stride,
+    Appended, Bell, Commit, Committed, Flush, FlushEntry, GatewayRecord, JournalError, Lease, Leased, Registered, RoomCommit,
+    RoomHead, Seen, StoredRoom, StoredSnapshot, Survey, VerdictPage, WorkerRecord, check, era_stride,
 };
 use crate::types::{Incarnation, Moment, RoomId, ShardId, StreamId};
 

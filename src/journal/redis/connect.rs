@@ -11,8 +11,8 @@ use super::error::journal_error;
 use super::keys::Keys;
 use super::reply::Reply;
 use super::scripts::{Call, DEPLOYMENT};
-use crate::types::Incarnation;
 use crate::limits::{REDIS_RESPONSE_TIMEOUT, SHARDS_DEFAULT, SHARDS_MAX};
+use crate::types::Incarnation;
 
 /// The version of everything that is kept in Redis.
 const FORMAT: u32 = 2;

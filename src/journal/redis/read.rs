@@ -12,7 +12,11 @@ use crate::journal::Journal;
 use crate::types::{Incarnation, RoomId, ShardId, StreamId};
 
 impl RedisJournal {
-    pub(super) async fn heads_step(&self, shard: ShardId, rooms: &[RoomId]) -> Result<(Incarnation, Vec<RoomHead>), JournalError> {
+    pub(super) async fn heads_step(
+        &self,
+        shard: ShardId,
+        rooms: &[RoomId],
+    ) -> Result<(Incarnation, Vec<RoomHead>), JournalError> {
         let keys = self.shard(shard)?;
         rooms.iter().try_for_each(|room| check::room(room, shard, self.shards()))?;
         if rooms.is_empty() {

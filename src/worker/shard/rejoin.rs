@@ -60,8 +60,7 @@ impl Shard {
         let memory = self.memory.as_ref();
         let known: BTreeMap<Incarnation, bool> = survey.gateways.iter().map(|g| (g.incarnation, g.fenced)).collect();
         let here = |g: &&GatewayRecord| g.fenced || g.server == self.lease.server;
-        let mut absent: BTreeSet<Incarnation> =
-            survey.gateways.iter().filter(|g| !here(g)).map(|g| g.incarnation).collect();
+        let mut absent: BTreeSet<Incarnation> = survey.gateways.iter().filter(|g| !here(g)).map(|g| g.incarnation).collect();
         let remembered = memory.into_iter().flat_map(|m| &m.gateways);
         let mut fences = Vec::new();
         for (incarnation, fenced) in remembered {
@@ -81,13 +80,7 @@ impl Shard {
             self.memory = None;
             return false;
         }
-        let rejoin = Rejoin {
-            absent,
-            step: Step::Waiting,
-            waited_ns: 0,
-            probed_at_ns: 0,
-            commit: survey.commit,
-        };
+        let rejoin = Rejoin { absent, step: Step::Waiting, waited_ns: 0, probed_at_ns: 0, commit: survey.commit };
         self.state = State::Rejoining(rejoin);
         true
     }
