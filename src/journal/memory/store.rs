@@ -443,7 +443,7 @@ impl Store {
     /// [`JournalError::Refused`] for a shard that does not exist.
     pub fn fence(&mut self, shard: ShardId, lease: Lease, gateway: Incarnation) -> Result<Leased<GatewayRecord>, JournalError> {
         let Some(state) = self.leased(shard, lease)? else { return Ok(Leased::Lost) };
-        let stored = state.gateways.entry(gateway).or_default();
+        let stored = state.gateways.entry(gateway).or_insert_with(|| Gateway { server: lease.server, ..Gateway::default() });
         stored.fenced = true;
         Ok(Leased::Done(stored.record(gateway)))
     }
