@@ -59,6 +59,11 @@ impl ShardOut {
         self.registration == Registration::Unknown
     }
 
+    /// Whether a registration is under way.
+    pub(super) fn is_registering(&self) -> bool {
+        self.registration == Registration::Asked && !self.fenced
+    }
+
     /// What this gateway has of the shard for sure.
     fn seen(&self) -> Seen {
         Seen { flush: self.number - u64::from(self.in_flight.is_some()), commit: self.commit }

@@ -24,9 +24,12 @@ pub(super) struct Lost {
     pub(super) arrival_ns: u64,
 }
 
+/// Every life of a room, by its era.
+pub(super) type Rooms = BTreeMap<(RoomId, u64), RoomLog>;
+
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
-    pub(super) rooms: BTreeMap<(RoomId, u64), RoomLog>,
+    pub(super) rooms: Rooms,
     /// True arrivals of each action, once per time that it was sent.
     pub(super) arrivals: BTreeMap<(RoomId, PlayerId, String), BTreeSet<u64>>,
     pub(super) lost: Vec<Lost>,
@@ -49,7 +52,7 @@ impl Ledger {
     }
 
     /// The journal has come back with what it had then.
-    pub(super) fn rolled_back(&mut self, rooms: BTreeMap<(RoomId, u64), RoomLog>) {
+    pub(super) fn rolled_back(&mut self, rooms: Rooms) {
         for (room, log) in &self.rooms {
             if rooms.get(room).is_none_or(|then| then.verdicts.len() < log.verdicts.len()) {
                 self.shortened.insert(room.clone());

@@ -10,7 +10,7 @@ use rand::{Rng, SeedableRng};
 use super::client::{Client, Conn, Message};
 use super::faults::Fault;
 use super::journal::{Answer, Call};
-use super::ledger::{Ledger, RoomLog};
+use super::ledger::{Ledger, Rooms};
 use super::process::{Gateway, Subscription, Worker};
 use crate::gateway::Delivery;
 use crate::journal::Bell;
@@ -170,7 +170,7 @@ pub(super) struct World {
     pub(super) rooms: Vec<RoomId>,
     pub(super) ledger: Ledger,
     /// What the journal had, lately, and what was really there then.
-    pub(super) history: VecDeque<(Store, BTreeMap<(RoomId, u64), RoomLog>)>,
+    pub(super) history: VecDeque<(Store, Rooms)>,
     /// Faults are over.
     pub(super) calm: bool,
 }
