@@ -118,7 +118,7 @@ impl Scene {
             lease: self.lease,
             number: self.commits,
             rooms: (0..self.rooms.len()).map(part).collect(),
-            pushes: vec![(self.gateway, push::encode_verdicts(SHARD, pushed))],
+            pushes: vec![(self.gateway, push::encode_verdicts((SHARD, self.lease.server, self.commits), pushed))],
         };
         self.journal.commit(&commit).await.expect("committed")
     }
