@@ -11,7 +11,7 @@ use criterion::{BenchmarkId, Criterion, Throughput};
 use futures_util::future::LocalBoxFuture;
 use lasthit::journal::memory::MemoryJournal;
 use lasthit::journal::redis::{Durability, RedisJournal, RedisOptions};
-use lasthit::journal::{Appended, Commit, Committed, Flush, FlushEntry, Journal, Lease, Leased, RoomCommit};
+use lasthit::journal::{Appended, Commit, Committed, Flush, FlushEntry, Journal, Lease, Leased, RoomCommit, Seen};
 use lasthit::testing::RedisServer;
 use lasthit::types::{
     Arrival, Audience, Entry, Event, EventKind, Flags, Incarnation, Moment, Outcome, PlayerId, RoomId, ShardId, Stamp, StreamId,
@@ -40,7 +40,7 @@ impl Scene {
     async fn new(journal: Arc<dyn Journal>, rooms: usize) -> Self {
         let rooms = (0..rooms).map(|n| RoomId::new(&format!("room-{n}")).expect("name")).collect();
         let (gateway, worker) = (Incarnation::random(), Incarnation::random());
-        journal.register(SHARD, gateway).await.expect("registered");
+        journal.register(SHARD, gateway, Seen::default(), &[]).await.expect("registered");
         let from = journal.owners().await.expect("owners")[0];
         let Leased::Done(lease) = journal.claim(SHARD, from, worker).await.expect("claimed") else { panic!("lost") };
         let mut scene = Self { journal, rooms, gateway, lease, eras: Vec::new(), flushes: 0, commits: 0 };
@@ -65,6 +65,7 @@ impl Scene {
         let one = Entry { incarnation: self.gateway, timeline: 1, death: false, events: vec![event] };
         let flush = Flush {
             shard: SHARD,
+            server: self.lease.server,
             incarnation: self.gateway,
             number: self.flushes,
             previous: Self::moment(self.flushes - 1),
@@ -118,7 +119,7 @@ impl Scene {
             lease: self.lease,
             number: self.commits,
             rooms: (0..self.rooms.len()).map(part).collect(),
-            pushes: vec![(self.gateway, push::encode_verdicts(SHARD, pushed))],
+            pushes: vec![(self.gateway, push::encode_verdicts((SHARD, self.lease.server, self.commits), pushed))],
         };
         self.journal.commit(&commit).await.expect("committed")
     }

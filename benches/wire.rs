@@ -91,7 +91,10 @@ fn journal_forms(c: &mut Criterion) {
     }
     let room = |n| RoomPush { room: RoomId::new(&format!("baron-{n}")).expect("name"), from: 0, to: 4, batch: batch_of(4) };
     let pushes = [
-        ("push of 4 rooms with 4 verdicts", Push::Verdicts { shard: ShardId(3), rooms: (0..4).map(room).collect() }),
+        (
+            "push of 4 rooms with 4 verdicts",
+            Push::Verdicts { shard: ShardId(3), server: GATEWAY, commit: 1, rooms: (0..4).map(room).collect() },
+        ),
         ("probe", Push::Probe { shard: ShardId(3), until: Moment { timeline: 1, ns: 48_211_900_312_744 } }),
     ];
     for (name, value) in pushes {

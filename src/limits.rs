@@ -168,6 +168,9 @@ pub const POKE_IDLE: Duration = Duration::from_micros(500);
 pub const GATEWAY_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long rules may take over one event.
 pub const RULES_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long gateways may take to say what they have seen when the journal has another server, before they are fenced: they
+/// have to notice, to connect and to be answered.
+pub const REJOIN_WINDOW: Duration = Duration::from_secs(3);
 /// How long a worker's heartbeat is good for.
 pub const LEASE_TIMEOUT: Duration = Duration::from_secs(1);
 /// How often a worker sends it.
@@ -250,6 +253,7 @@ const _: () = assert!(SESSIONS_MAX <= SESSIONS_SETTING_MAX);
 const _: () = assert!(HEARTBEAT_INTERVAL.as_millis() * 3 < LEASE_TIMEOUT.as_millis());
 const _: () = assert!(PROBE_INTERVAL.as_millis() * 10 < GATEWAY_TIMEOUT.as_millis());
 const _: () = assert!(HEADS_INTERVAL.as_secs() * 2 < HOST_TIMEOUT.as_secs());
+const _: () = assert!(RESUBSCRIBE_DELAY_MAX.as_millis() * 2 + RETRY_MAX.as_millis() < REJOIN_WINDOW.as_millis());
 const _: () = assert!(FIELD_BYTES_MAX * 4 < MESSAGE_BYTES_MAX);
 const _: () = assert!(FLUSH_EVENTS_MAX <= UNRESOLVED_PER_ROOM_MAX && UNRESOLVED_PER_ROOM_MAX <= UNRESOLVED_MAX);
 const _: () = assert!(RESOLVE_EVENTS_MAX <= COMMIT_VERDICTS_MAX);

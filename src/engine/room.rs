@@ -67,6 +67,11 @@ impl Room {
         self.era
     }
 
+    /// It goes on in another era, with its state as it is.
+    pub(crate) fn begin_era(&mut self, era: u64) {
+        self.era = era;
+    }
+
     /// The last verdict's `seq`.
     #[must_use]
     pub fn seq(&self) -> u64 {

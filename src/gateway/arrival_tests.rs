@@ -313,7 +313,7 @@ async fn no_sweep_settles_while_a_session_is_unread() {
     let room = RoomId::new("pit").unwrap();
     let joining = Joining::new(room.clone(), PlayerId::new("ann").unwrap());
     let _session = hub.open(joining, Arrival::at(monotonic_ns(), 0)).unwrap();
-    let era = async || journal.heads(ShardId(0), std::slice::from_ref(&room)).await.unwrap()[0].era;
+    let era = async || journal.heads(ShardId(0), std::slice::from_ref(&room)).await.unwrap().1[0].era;
     for _ in 0..1_000 {
         tokio::task::yield_now().await;
         assert_eq!(era().await, 0, "something left although a session is unread");

@@ -18,7 +18,7 @@ use bytes::Bytes;
 
 use super::deliver::{RoomView, View};
 use super::settle::{PendingEvent, ShardOut};
-use crate::journal::Flush;
+use crate::journal::{Flush, Seen};
 use crate::limits::{Bounds, SESSIONS_MAX, SESSIONS_PER_ROOM_MAX, WELCOME_TIMEOUT};
 use crate::types::{
     Action as PlayerAction, Arrival, EventKind, Incarnation, PlayerId, Role, RoomId, SessionId, ShardId, Since, Verdict,
@@ -112,8 +112,15 @@ pub(crate) enum Reading {
 /// What the driver is to do.
 #[derive(Debug)]
 pub(crate) enum Action {
-    /// [`crate::journal::Journal::register`]; answer with [`Core::registered`].
-    Register(ShardId),
+    /// [`crate::journal::Journal::register`], again until it is answered; answer with [`Core::registered`].
+    Register {
+        /// Where.
+        shard: ShardId,
+        /// What an earlier server of the journal had confirmed.
+        seen: Seen,
+        /// The rooms whose heads are asked for.
+        rooms: Vec<RoomId>,
+    },
     /// [`crate::journal::Journal::append`], again until it is answered; answer with [`Core::appended`].
     Append {
         /// What to append.
@@ -389,7 +396,7 @@ impl Core {
             self.unresolved += 1;
         }
         if out.pend(event) {
-            self.act_on(Action::Register(shard));
+            self.register(shard);
         }
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::core::{Action, Core, Delivery, Reading, Session};
 use crate::journal::{RoomHead, VerdictPage};
 use crate::limits::READ_ENTRIES_MAX;
-use crate::types::{Audience, Outcome, Role, RoomId, SessionId, ShardId, Verdict, VerdictBatch, VerdictKind};
+use crate::types::{Audience, Incarnation, Outcome, Role, RoomId, SessionId, ShardId, Verdict, VerdictBatch, VerdictKind};
 use crate::wire::client::{VerdictFrames, Welcome, close};
 use crate::wire::push::{Push, RoomPush};
 use crate::wire::{DecodeError, verdicts};
@@ -77,14 +77,20 @@ impl Core {
     /// A worker's push.
     pub(crate) fn pushed(&mut self, push: Push) {
         match push {
-            Push::Verdicts { rooms, .. } => {
+            Push::Verdicts { shard, server, commit, rooms } => {
+                if !self.hears(shard, server, commit) {
+                    return;
+                }
                 for room in rooms {
                     self.pushed_room(room);
                 }
             }
             Push::Probe { shard, until } => self.probed(shard, until),
             Push::Free { .. } => {}
-            Push::Heads { rooms, .. } => {
+            Push::Heads { shard, server, rooms } => {
+                if !self.hears(shard, server, 0) {
+                    return;
+                }
                 for (room, era, seq) in rooms {
                     self.heard(&room, era, seq);
                 }
@@ -147,9 +153,35 @@ impl Core {
         }
     }
 
+    /// Rule G3: whoever was told what is not there any more hears of it.
     fn close_stale(&mut self, number: u64) {
-        let reason = "the room ended and lives again: connect again with since".to_owned();
-        self.act_on(Action::Deliver(number, Delivery::Close { code: close::RESTARTED, reason }));
+        let reason = "the room went back, or began anew: connect again with since".to_owned();
+        self.act_on(Action::Deliver(number, Delivery::Close { code: close::ROLLED_BACK, reason }));
+    }
+
+    /// A room as the journal's new server has it. In the same era nothing is lost that was delivered; in another one
+    /// whatever was delivered is void, and the room goes on from where it was stored.
+    pub(super) fn moved(&mut self, head: &RoomHead) {
+        let Some(view) = self.rooms.get_mut(&head.room) else { return };
+        let again = view.era != head.era && view.head.is_some();
+        view.era = head.era;
+        view.heard = head.seq;
+        if again {
+            view.head = view.head.map(|seq| seq.min(head.seq));
+            for number in view.sessions.clone() {
+                if self.sessions.get(&number).is_some_and(|s| matches!(s.view, View::Live | View::CatchingUp { .. })) {
+                    self.close_stale(number);
+                }
+            }
+        }
+        self.check_gap(&head.room);
+    }
+
+    /// The rooms of a shard that this gateway follows.
+    pub(super) fn rooms_of(&self, shard: ShardId) -> Vec<RoomId> {
+        let mut rooms: Vec<RoomId> = self.rooms.iter().filter(|(_, view)| view.shard == shard).map(|(r, _)| r.clone()).collect();
+        rooms.sort_unstable();
+        rooms
     }
 
     fn read(&mut self, room: RoomId, after: u64, reading: Reading) {
@@ -279,6 +311,14 @@ impl Core {
     /// When the page holds something unreadable: its room stays where it is.
     pub(crate) fn page(&mut self, room: &RoomId, after: u64, reading: Reading, page: &VerdictPage) -> Result<(), DecodeError> {
         let batches = page.batches.iter().map(verdicts::decode).collect::<Result<Vec<VerdictBatch>, _>>()?;
+        let shard = self.shard_of(room);
+        if !self.hears(shard, page.server, page.commit) {
+            // Asked for again while the gateway is on its way to another server; of an earlier identity it is nobody's.
+            if self.shards[usize::from(shard.0)].is_registering() {
+                self.read(room.clone(), after, reading);
+            }
+            return Ok(());
+        }
         match reading {
             Reading::Gap => self.fill(room, page, batches),
             Reading::CatchUp { session } => self.catch_up(room, session, after, page, batches),
@@ -415,7 +455,10 @@ impl Core {
     }
 
     /// The answer to [`Action::ReadHeads`].
-    pub(crate) fn heads(&mut self, heads: &[RoomHead]) {
+    pub(crate) fn heads(&mut self, shard: ShardId, server: Incarnation, heads: &[RoomHead]) {
+        if !self.hears(shard, server, 0) {
+            return;
+        }
         for head in heads {
             self.heard(&head.room, head.era, head.seq);
         }
@@ -424,12 +467,9 @@ impl Core {
     /// Compares all rooms with the journal: after the pushes were subscribed again, and slowly always (rule C5).
     pub(crate) fn check_heads(&mut self) {
         self.beat();
-        let mut rooms: std::collections::BTreeMap<ShardId, Vec<RoomId>> = std::collections::BTreeMap::new();
-        for (room, view) in &self.rooms {
-            rooms.entry(view.shard).or_default().push(room.clone());
-        }
-        for (shard, mut rooms) in rooms {
-            rooms.sort_unstable();
+        let shards: std::collections::BTreeSet<ShardId> = self.rooms.values().map(|view| view.shard).collect();
+        for shard in shards {
+            let rooms = self.rooms_of(shard);
             self.act_on(Action::ReadHeads(shard, rooms));
         }
     }

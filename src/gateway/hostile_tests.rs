@@ -5,7 +5,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::core::{Action, Core, Joining};
-use crate::journal::{Appended, GatewayRecord, RoomHead, VerdictPage};
+use crate::journal::{Appended, GatewayRecord, Registered, RoomHead, VerdictPage};
 use crate::types::{
     Arrival, Audience, Flags, Incarnation, Moment, Outcome, PlayerId, Role, RoomId, ShardId, Since, Stamp, Verdict, VerdictBatch,
     VerdictKind,
@@ -76,9 +76,12 @@ fn perform(core: &mut Core, head: (u64, u64, u64), page: &VerdictPage) {
     for _ in 0..20 {
         for action in core.take_actions() {
             match action {
-                Action::Register(shard) => {
-                    let record = GatewayRecord { incarnation: ME, number: 0, watermark: Moment::default(), fenced: false };
-                    core.registered(shard, &record);
+                Action::Register { shard, .. } => {
+                    let watermark = Moment::default();
+                    let record =
+                        GatewayRecord { incarnation: ME, number: 0, watermark, fenced: false, server: Incarnation::NONE };
+                    let registered = Registered { server: Incarnation::NONE, record, rooms: Vec::new(), renewed: 0, commit: 0 };
+                    core.registered(shard, &registered);
                 }
                 Action::Append { flush, .. } => {
                     let told = |room: &RoomId| RoomHead {
@@ -113,7 +116,7 @@ proptest! {
     ) {
         let mut core = Core::new(ME, 1, 1, "read", 0);
         let room = RoomId::new("pit").expect("name");
-        let mut page = VerdictPage { era: head.0, seq: head.1, batches: Vec::new() };
+        let mut page = VerdictPage { server: Incarnation::NONE, commit: 0, era: head.0, seq: head.1, batches: Vec::new() };
         for session in 0..2 {
             let since = since.map(|(era, seq)| Since { era, seq }).filter(|_| session == 1);
             let joining = Joining { room: room.clone(), player: PlayerId::new("ann").expect("name"), role: Role::Player, since };
@@ -124,14 +127,19 @@ proptest! {
         for heard in heard {
             match heard {
                 Said::Push(from, to, batch) => {
-                    core.pushed(Push::Verdicts { shard: ShardId(0), rooms: vec![RoomPush { room: room.clone(), from, to, batch }] });
+                    core.pushed(Push::Verdicts {
+                        shard: ShardId(0),
+                        server: Incarnation::NONE,
+                        commit: 1,
+                        rooms: vec![RoomPush { room: room.clone(), from, to, batch }],
+                    });
                 }
                 Said::Heads(era, seq, ns) => {
-                    core.heads(&[RoomHead { room: room.clone(), era, seq, top: Moment { timeline: 1, ns } }]);
+                    core.heads(ShardId(0), Incarnation::NONE, &[RoomHead { room: room.clone(), era, seq, top: Moment { timeline: 1, ns } }]);
                 }
                 Said::Probe(ns) => core.probed(ShardId(0), Moment { timeline: u32::MAX, ns }),
                 Said::Page(era, seq, batches) => {
-                    page = VerdictPage { era, seq, batches: batches.iter().map(verdicts::encode).collect::<Vec<Bytes>>() };
+                    page = VerdictPage { server: Incarnation::NONE, commit: 1, era, seq, batches: batches.iter().map(verdicts::encode).collect::<Vec<Bytes>>() };
                 }
                 Said::Beat => core.check_heads(),
             }

@@ -15,10 +15,10 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::core::{Action, Core, Delivery, Joining, Reading};
 use crate::clock;
-use crate::journal::{self, Appended, Flush, Journal, JournalError, Signal};
+use crate::journal::{self, Appended, Flush, Journal, JournalError, Seen, Signal};
 use crate::limits::{HEADS_INTERVAL, OUTBOX_MESSAGES_MAX, RETRY_MAX, RETRY_MIN};
 use crate::metrics as names;
-use crate::types::{Action as PlayerAction, Arrival, Incarnation, RoomId, SessionId};
+use crate::types::{Action as PlayerAction, Arrival, Incarnation, RoomId, SessionId, ShardId};
 use crate::wire::client::{ErrorCode, Refusal, close};
 use crate::wire::push;
 
@@ -302,19 +302,16 @@ impl Hub {
                         }
                         self.spawn(|hub| hub.append(flush));
                     }
-                    Action::Register(shard) => {
+                    Action::Register { shard, seen, rooms } => {
                         let incarnation = state.core.incarnation();
-                        self.spawn(move |hub| async move {
-                            let record = hub.insist("register", || hub.0.journal.register(shard, incarnation)).await;
-                            hub.with(|state| state.core.registered(shard, &record));
-                        });
+                        self.spawn(move |hub| hub.register(shard, incarnation, seen, rooms));
                     }
                     Action::Read { room, after, entries_max, reading } => {
                         self.spawn(move |hub| hub.read(room, after, entries_max, reading))
                     }
                     Action::ReadHeads(shard, rooms) => self.spawn(move |hub| async move {
                         match hub.0.journal.heads(shard, &rooms).await {
-                            Ok(heads) => hub.with(|state| state.core.heads(&heads)),
+                            Ok((server, heads)) => hub.with(|state| state.core.heads(shard, server, &heads)),
                             Err(error) => hub.trouble("read heads", &error),
                         }
                     }),
@@ -329,6 +326,22 @@ impl Hub {
         self.0.runtime.spawn(async move { stop.run_until_cancelled(work).await });
     }
 
+    async fn register(self, shard: ShardId, incarnation: Incarnation, seen: Seen, rooms: Vec<RoomId>) {
+        let answer = self.insist("register", || self.0.journal.register(shard, incarnation, seen, &rooms)).await;
+        if seen.flush > 0 {
+            tracing::info!(shard = shard.0, "the journal has another server: this gateway told it what the earlier one had");
+        }
+        if answer.renewed > 0 {
+            metrics::counter!(names::ROLLED_BACK_TOTAL).increment(answer.renewed);
+            tracing::error!(
+                shard = shard.0,
+                rooms = answer.renewed,
+                "the journal came back without verdicts that were delivered: its rooms begin a new era"
+            );
+        }
+        self.with(|state| state.core.registered(shard, &answer));
+    }
+
     async fn append(self, flush: Arc<Flush>) {
         let began = Instant::now();
         let sent = AtomicU32::new(0);
@@ -341,13 +354,16 @@ impl Hub {
         metrics::histogram!(names::APPEND_SECONDS).record(began.elapsed().as_secs_f64());
         match &answer {
             Appended::Stored(_) => metrics::counter!(names::FLUSHES_TOTAL).increment(1),
+            Appended::Moved => {}
             Appended::Refused(rooms) => {
                 let rooms = rooms.iter().map(RoomId::as_str).collect::<Vec<_>>().join(", ");
                 tracing::error!(
                     "rooms are damaged in the journal, and their sessions are sent away: {rooms}: restore their keys"
                 );
             }
-            _ => tracing::warn!(shard = flush.shard.0, ?answer, "this gateway was taken for dead: it starts again"),
+            Appended::Gap { .. } | Appended::Fenced => {
+                tracing::warn!(shard = flush.shard.0, ?answer, "this gateway was taken for dead: it starts again");
+            }
         }
         let repeated = sent.into_inner() > 1;
         self.with(|state| state.core.appended(&flush, &answer, repeated, clock::monotonic_ns()));

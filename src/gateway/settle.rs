@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use super::core::{Action, Core};
 use super::deliver::View;
-use crate::journal::{Appended, Flush, FlushEntry, GatewayRecord, RoomHead};
-use crate::types::{Arrival, Entry, Event, EventKind, Moment, RoomId, ShardId};
+use crate::journal::{Appended, Flush, FlushEntry, Registered, RoomHead, Seen};
+use crate::types::{Arrival, Entry, Event, EventKind, Incarnation, Moment, RoomId, ShardId};
 use crate::wire::entry;
 
 /// An event that its gateway has read and not yet appended.
@@ -32,6 +32,10 @@ enum Registration {
 #[derive(Debug, Default)]
 pub(super) struct ShardOut {
     registration: Registration,
+    /// The journal's server that it is registered with.
+    server: Incarnation,
+    /// The highest commit that was heard of since.
+    commit: u64,
     pub(super) fenced: bool,
     /// The last flush that was sent: its number and watermark.
     number: u64,
@@ -39,6 +43,8 @@ pub(super) struct ShardOut {
     ordinal: u64,
     pending: Vec<PendingEvent>,
     pub(super) in_flight: Option<Arc<Flush>>,
+    /// An earlier server was sent it too.
+    resent: bool,
     /// Sessions whose Open is in the flush in flight.
     pub(super) opening: Vec<u64>,
     /// Sessions that are gone, and whose damaged room was not told.
@@ -51,15 +57,17 @@ impl ShardOut {
     /// Takes an event in; true when the shard must be registered first.
     pub(super) fn pend(&mut self, event: PendingEvent) -> bool {
         self.pending.push(event);
-        self.ask_registration()
+        self.registration == Registration::Unknown
     }
 
-    fn ask_registration(&mut self) -> bool {
-        let ask = self.registration == Registration::Unknown;
-        if ask {
-            self.registration = Registration::Asked;
-        }
-        ask
+    /// Whether a registration is under way.
+    pub(super) fn is_registering(&self) -> bool {
+        self.registration == Registration::Asked && !self.fenced
+    }
+
+    /// What this gateway has of the shard for sure.
+    fn seen(&self) -> Seen {
+        Seen { flush: self.number - u64::from(self.in_flight.is_some()), commit: self.commit }
     }
 
     /// The lowest stamp that is not promised away.
@@ -157,6 +165,7 @@ impl Core {
         #[expect(clippy::cast_possible_truncation, reason = "made from a u16")]
         let flush = Arc::new(Flush {
             shard: ShardId(index as u16),
+            server: shard.server,
             incarnation,
             number: shard.number + 1,
             previous: shard.watermark,
@@ -171,13 +180,36 @@ impl Core {
 
     /// A worker waits until this gateway promises `until`.
     pub(crate) fn probed(&mut self, shard: ShardId, until: Moment) {
-        let ask = self.shards.get_mut(usize::from(shard.0)).is_some_and(|out| {
-            out.probed = out.probed.max(until);
-            out.ask_registration()
-        });
-        if ask {
-            self.act_on(Action::Register(shard));
+        let Some(out) = self.shards.get_mut(usize::from(shard.0)) else { return };
+        out.probed = out.probed.max(until);
+        if out.registration == Registration::Unknown {
+            self.register(shard);
         }
+    }
+
+    /// Makes this gateway known to the journal's server, and tells it what an earlier one had (rule G2). From here on
+    /// nothing that the earlier one said is delivered any more: what was seen is what was told.
+    pub(super) fn register(&mut self, shard: ShardId) {
+        let out = &mut self.shards[usize::from(shard.0)];
+        out.registration = Registration::Asked;
+        let seen = out.seen();
+        let rooms = self.rooms_of(shard);
+        self.act_on(Action::Register { shard, seen, rooms });
+    }
+
+    /// Whether what `server` said of a shard counts. When it is another than the one that this gateway is registered with,
+    /// it registers again: what the old one said may be lost, what the new one says may contradict it.
+    pub(super) fn hears(&mut self, shard: ShardId, server: Incarnation, commit: u64) -> bool {
+        let Some(out) = self.shards.get_mut(usize::from(shard.0)) else { return false };
+        if out.registration != Registration::Done || out.fenced {
+            return false;
+        }
+        if out.server != server {
+            self.register(shard);
+            return false;
+        }
+        out.commit = out.commit.max(commit);
+        true
     }
 
     /// Slow heartbeats: a gateway that was fenced while it had nothing to say finds out.
@@ -189,14 +221,25 @@ impl Core {
     }
 
     /// The answer to [`Action::Register`].
-    pub(crate) fn registered(&mut self, shard: ShardId, record: &GatewayRecord) {
-        if record.incarnation != self.incarnation {
+    pub(crate) fn registered(&mut self, shard: ShardId, answer: &Registered) {
+        let out = &mut self.shards[usize::from(shard.0)];
+        let record = &answer.record;
+        if record.incarnation != self.incarnation || out.registration != Registration::Asked || out.fenced {
             return;
         }
-        if record.fenced || record.number != 0 {
+        // A journal that has less than it confirmed: this incarnation's promises are void.
+        if record.fenced || !(out.seen().flush..=out.number).contains(&record.number) {
             self.fence(shard);
-        } else {
-            self.shards[usize::from(shard.0)].registration = Registration::Done;
+            return;
+        }
+        (out.registration, out.server, out.commit) = (Registration::Done, answer.server, answer.commit);
+        if let Some(flush) = out.in_flight.take() {
+            let flush = Arc::new(Flush { server: answer.server, ..Arc::unwrap_or_clone(flush) });
+            (out.in_flight, out.resent) = (Some(flush.clone()), true);
+            self.act_on(Action::Append { flush, oldest_ns: None });
+        }
+        for head in &answer.rooms {
+            self.moved(head);
         }
     }
 
@@ -204,12 +247,17 @@ impl Core {
     /// once: then it may have been resolved before this answer, whose heads lie behind what is still to be delivered.
     pub(crate) fn appended(&mut self, flush: &Flush, answer: &Appended, repeated: bool, now_ns: u64) {
         let out = &mut self.shards[usize::from(flush.shard.0)];
-        if flush.incarnation != self.incarnation || out.in_flight.as_ref().is_none_or(|f| f.number != flush.number) {
+        let expected = |f: &Arc<Flush>| (f.number, f.server) == (flush.number, flush.server);
+        if flush.incarnation != self.incarnation
+            || out.registration != Registration::Done
+            || !out.in_flight.as_ref().is_some_and(expected)
+        {
             return;
         }
         match answer {
             Appended::Stored(heads) => {
                 out.in_flight = None;
+                let repeated = std::mem::take(&mut out.resent) || repeated;
                 let opening = std::mem::take(&mut out.opening);
                 for head in heads {
                     self.learn(&head.room, head.era, if repeated { 0 } else { head.seq });
@@ -219,7 +267,7 @@ impl Core {
                 }
                 self.check_reborn();
             }
-            // A journal that has less than it confirmed: this incarnation's promises are void.
+            Appended::Moved => self.register(flush.shard),
             Appended::Gap { .. } | Appended::Fenced => self.fence(flush.shard),
             Appended::Refused(rooms) => self.refused(flush, rooms),
         }

@@ -75,11 +75,22 @@ pub async fn keep_entered(journal: &dyn Journal, timeline: u32) -> Result<Vec<u3
     journal.live_timelines(timeline, u64::try_from(HOST_TIMEOUT.as_millis()).unwrap_or(u64::MAX)).await
 }
 
+/// By how much a shard's count of eras jumps when its rooms begin new ones because commits were lost: random, as `server`
+/// is, so that no era comes twice that was given in what is lost. Small enough for many thousand times below 2^53.
+fn era_stride(server: Incarnation) -> u64 {
+    u64::try_from(server.0 & ((1 << ERA_STRIDE_BITS) - 1)).unwrap_or_default() + 1
+}
+
+/// Bits of [`era_stride`].
+const ERA_STRIDE_BITS: u32 = 36;
+
 /// One gateway's flush of one shard: exactly its events in (previous watermark, watermark], in stamp order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Flush {
     /// Where to.
     pub shard: ShardId,
+    /// The journal's server that the gateway registered with.
+    pub server: Incarnation,
     /// The gateway.
     pub incarnation: Incarnation,
     /// Exactly the stored number + 1; the first is 1.
@@ -135,6 +146,32 @@ pub enum Appended {
     Fenced,
     /// Nothing was written: what the journal holds of these rooms is damaged. The others go under the same number.
     Refused(Vec<RoomId>),
+    /// The journal is served by another server than the flush was meant for: register again, which tells what is stored.
+    Moved,
+}
+
+/// What a gateway has of a shard when it registers: nothing yet, or what an earlier server confirmed (rule G2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Seen {
+    /// Its last flush that was stored for sure.
+    pub flush: u64,
+    /// The highest commit of the shard that it has heard of.
+    pub commit: u64,
+}
+
+/// The answer to a registration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Registered {
+    /// The journal's server.
+    pub server: Incarnation,
+    /// As it is now. Fenced when the journal has lost flushes of this gateway.
+    pub record: GatewayRecord,
+    /// The rooms that were asked for, in their order.
+    pub rooms: Vec<RoomHead>,
+    /// How many rooms began a new era now, because the shard has lost what this gateway has seen (rule G3).
+    pub renewed: u64,
+    /// The shard's last commit.
+    pub commit: u64,
 }
 
 /// What the journal knows of a room.
@@ -161,6 +198,8 @@ pub struct GatewayRecord {
     pub watermark: Moment,
     /// Whether it was fenced.
     pub fenced: bool,
+    /// The journal's server with which it registered last.
+    pub server: Incarnation,
 }
 
 /// Wakes a shard's worker, and carries the flush so that it need not be read again. Bells of one shard are numbered
@@ -190,11 +229,15 @@ pub struct Lease {
     pub epoch: u64,
     /// The worker.
     pub owner: Incarnation,
+    /// The journal's server that gave it. No other one takes it: what that one has may be less (rules C1, G1).
+    pub server: Incarnation,
 }
 
 /// A shard as its new owner finds it, read in one step.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Survey {
+    /// The journal's server.
+    pub server: Incarnation,
     /// Count of the shard's appends.
     pub append: u64,
     /// Number of the last commit.
@@ -303,6 +346,10 @@ pub enum Committed {
 /// A page of a room's verdict stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VerdictPage {
+    /// The journal's server.
+    pub server: Incarnation,
+    /// The shard's last commit: nothing in the page is of a later one.
+    pub commit: u64,
     /// The room's life; 0 when the room does not exist.
     pub era: u64,
     /// The room's last committed `seq`.
@@ -367,11 +414,20 @@ pub trait Journal: Send + Sync + 'static {
 
     // Gateways.
 
-    /// Makes a gateway's incarnation known to a shard. Idempotent; a fenced one stays fenced.
+    /// Makes a gateway's incarnation known to a shard, as this server knows it; once for each server. Idempotent; a
+    /// fenced one stays fenced. One of which flushes are missing is fenced. When what it has seen shows that the shard
+    /// has lost commits, every room of the shard begins a new era, once for each server. Tells the heads of `rooms`.
+    /// When it was known to an earlier server the bell rings, without a new count: a worker that waits for it hears it.
     ///
     /// # Errors
-    /// When the journal does not work.
-    async fn register(&self, shard: ShardId, gateway: Incarnation) -> Result<GatewayRecord, JournalError>;
+    /// When the journal does not work: send it again.
+    async fn register(
+        &self,
+        shard: ShardId,
+        gateway: Incarnation,
+        seen: Seen,
+        rooms: &[RoomId],
+    ) -> Result<Registered, JournalError>;
 
     /// Appends a flush, rings the shard's bell, and pushes [`Flush::poke`] to the other gateways in the flush's rooms (as
     /// [`RoomCommit::gateways`] told) whose watermark is below [`Flush::idle_below`]. All checks come before the first write;
@@ -382,11 +438,11 @@ pub trait Journal: Send + Sync + 'static {
     /// When the outcome is unknown: send the same flush again.
     async fn append(&self, flush: &Flush) -> Result<Appended, JournalError>;
 
-    /// The heads of some rooms of a shard, in the asked order.
+    /// The heads of some rooms of a shard, in the asked order, and the server that told them.
     ///
     /// # Errors
     /// When the journal does not work.
-    async fn heads(&self, shard: ShardId, rooms: &[RoomId]) -> Result<Vec<RoomHead>, JournalError>;
+    async fn heads(&self, shard: ShardId, rooms: &[RoomId]) -> Result<(Incarnation, Vec<RoomHead>), JournalError>;
 
     /// The verdicts of a room after `seq`, at most `entries_max` batches.
     ///
@@ -468,6 +524,14 @@ pub trait Journal: Send + Sync + 'static {
     /// # Errors
     /// When the outcome is unknown: send it again.
     async fn attempt(&self, shard: ShardId, lease: Lease, room: &RoomId, name: u64) -> Result<Leased<u32>, JournalError>;
+
+    /// Every room of the shard begins a new era, its state as it is, when the shard's last commit is below `seen`: verdicts
+    /// of a commit that was final, and may have been delivered, are not there any more (rule G3). Once for each server;
+    /// counts as a commit, so that who has seen it notices when it is lost in its turn. Tells how many rooms.
+    ///
+    /// # Errors
+    /// When the outcome is unknown: send it again.
+    async fn renew(&self, shard: ShardId, seen: u64) -> Result<u64, JournalError>;
 
     /// Fences a gateway in a shard, for ever. Idempotent.
     ///

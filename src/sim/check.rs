@@ -211,11 +211,29 @@ fn unproven(world: &World) {
     }
 }
 
-/// Contiguity: a `seq` says the same to everybody and for ever, and nothing that a session may see is left out.
+/// Contiguity: a `seq` says the same to everybody and for ever, and nothing that a session may see is left out. Rolled back:
+/// who was told what the journal has lost is in another era afterwards, and knows it.
 fn content(world: &World) {
     for client in &world.clients {
-        for told in &client.told {
-            let log = world.ledger.rooms.get(&(client.room.clone(), told.era));
+        for (index, told) in client.told.iter().enumerate() {
+            let life = (client.room.clone(), told.era);
+            let went_on = client.told[index + 1..].iter().any(|later| later.era != told.era);
+            let log = world.ledger.rooms.get(&life);
+            let empty = RoomLog::default();
+            if world.ledger.shortened.contains(&life) {
+                let differs = |v: &Verdict| {
+                    let stored = usize::try_from(v.seq - 1).ok().and_then(|i| log.unwrap_or(&empty).verdicts.get(i));
+                    stored.is_none_or(|stored| expected(log.unwrap_or(&empty), stored, told) != *v)
+                };
+                if told.to > log.unwrap_or(&empty).verdicts.len() as u64 || told.verdicts.values().any(differs) {
+                    assert!(
+                        went_on,
+                        "rolled back: {} was told {} to {} of {life:?}, and not that it is void",
+                        told.session, told.after, told.to
+                    );
+                    continue;
+                }
+            }
             let log = log.unwrap_or_else(|| panic!("contiguity: {} was told of era {}", client.player, told.era));
             for verdict in told.verdicts.values() {
                 same(log, verdict, told, &client.room);
@@ -241,16 +259,21 @@ fn content(world: &World) {
     }
 }
 
-fn same(log: &RoomLog, verdict: &Verdict, told: &Told, room: &RoomId) {
-    let stored = &log.verdicts[usize::try_from(verdict.seq - 1).expect("small")];
-    let expected = match stored.outcome {
+/// What a session is to be told of a stored verdict.
+fn expected(log: &RoomLog, stored: &Verdict, told: &Told) -> Verdict {
+    match stored.outcome {
         Outcome::Repeat { of } if stored.session_id() == told.session => {
             let mut first = log.verdicts[usize::try_from(of - 1).expect("small")].clone();
             (first.seq, first.session, first.stamp.incarnation) = (stored.seq, stored.session, stored.stamp.incarnation);
             first
         }
         _ => stored.clone(),
-    };
+    }
+}
+
+fn same(log: &RoomLog, verdict: &Verdict, told: &Told, room: &RoomId) {
+    let stored = &log.verdicts[usize::try_from(verdict.seq - 1).expect("small")];
+    let expected = expected(log, stored, told);
     assert_eq!(*verdict, expected, "contiguity: room {room}: seq {} says something else to {}", verdict.seq, told.session);
 }
 
@@ -270,7 +293,7 @@ fn liveness(world: &World) {
             );
         }
     }
-    for ((room, era), log) in &world.ledger.rooms {
+    for ((room, era), log) in world.ledger.rooms.iter().filter(|(life, _)| !world.ledger.left.contains(life)) {
         let resolved: BTreeSet<_> = log.verdicts.iter().map(|v| (v.stamp.incarnation, v.stamp.ordinal)).collect();
         let open = events(log).into_iter().find(|(name, _)| !resolved.contains(name));
         assert!(open.is_none(), "liveness: room {room}.{era}: {open:?} has no verdict");
@@ -279,6 +302,9 @@ fn liveness(world: &World) {
         assert!(client.welcomed, "liveness: client {index} ({}) has no welcome", client.player);
         assert!(client.open.is_empty(), "liveness: client {index}: {:?} have no answer", client.open.keys());
         let told = client.told.last().expect("a welcome");
+        let shard = ShardId::of(&client.room, store.shards());
+        let head = store.heads(shard, std::slice::from_ref(&client.room)).expect("a head").remove(0);
+        assert_eq!(told.era, head.era, "rolled back: client {index} is in an era that is over");
         let log = &world.ledger.rooms[&(client.room.clone(), told.era)];
         let visible = log.verdicts.iter().filter(|v| client.role == Role::Server || v.audience == Audience::Room);
         let last = visible.filter(|v| !matches!(v.outcome, Outcome::Repeat { .. })).map(|v| v.seq).max().unwrap_or(0);

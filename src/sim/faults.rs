@@ -2,6 +2,9 @@
 
 use super::world::{Happening, Kind, Listening, MS, World};
 
+/// States of the journal that a restart may come back with, 3 ms apart.
+const REMEMBERED: usize = 40;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fault {
     PauseGateway,
@@ -105,6 +108,49 @@ impl World {
             let (pid, incarnation) = (self.gateway_pid(index), self.gateways[index].incarnation);
             self.listen(pid, Listening::Pushes(incarnation));
             self.ledger.count("pushes broken");
+        }
+    }
+
+    /// What the journal's disk has: a restart may come back with it.
+    pub(super) fn remember(&mut self) {
+        if !self.calm {
+            self.after(3 * MS, None, Happening::Remember);
+            self.history.push_back((self.store.clone(), self.ledger.rooms.clone()));
+            if self.history.len() > REMEMBERED {
+                self.history.pop_front();
+            }
+        }
+    }
+
+    pub(super) fn restart_in_a_while(&mut self) {
+        if !self.calm {
+            let pause = MS + self.below(self.options.restart_interval_ns);
+            self.after(pause, None, Happening::Restart);
+            let loses = self.below(3) > 0;
+            self.restart(loses);
+        }
+    }
+
+    /// The journal's server starts again, with everything that it had or with what it had a while ago.
+    fn restart(&mut self, loses: bool) {
+        if loses && !self.history.is_empty() {
+            let kept = self.below(self.history.len() as u64) as usize;
+            self.history.truncate(kept + 1);
+            let (store, rooms) = self.history[kept].clone();
+            self.store = store;
+            self.ledger.rolled_back(rooms);
+            self.ledger.count("restarts with a loss");
+        } else {
+            self.ledger.count("restarts without a loss");
+        }
+        let server = self.incarnation();
+        self.store.restart(server);
+        self.trace(|| format!("the journal's server starts again as {server:?}, losing something: {loses}"));
+        for (pid, shard) in self.bells.iter().map(|((_, shard), s)| (s.pid, *shard)).collect::<Vec<_>>() {
+            self.listen(pid, Listening::Bells(shard));
+        }
+        for (pid, incarnation) in self.pushes.iter().map(|(incarnation, s)| (s.pid, *incarnation)).collect::<Vec<_>>() {
+            self.listen(pid, Listening::Pushes(incarnation));
         }
     }
 

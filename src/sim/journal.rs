@@ -9,8 +9,8 @@ use bytes::Bytes;
 use super::world::{Channel, Happening, Kind, Listening, MS, Pid, World};
 use crate::gateway::core::Reading;
 use crate::journal::{
-    Appended, Bell, Commit, Committed, Flush, FlushEntry, GatewayRecord, JournalError, Lease, Leased, RoomHead, StoredRoom,
-    Survey, VerdictPage, WorkerRecord,
+    Appended, Bell, Commit, Committed, Flush, FlushEntry, GatewayRecord, JournalError, Lease, Leased, Registered, RoomHead, Seen,
+    StoredRoom, Survey, VerdictPage, WorkerRecord,
 };
 use crate::types::{Incarnation, RoomId, ShardId, StreamId};
 
@@ -18,7 +18,7 @@ use crate::types::{Incarnation, RoomId, ShardId, StreamId};
 pub(super) const LEASE_MS: u64 = 80;
 
 pub(super) enum Call {
-    Register(ShardId, Incarnation),
+    Register { shard: ShardId, gateway: Incarnation, seen: Seen, rooms: Vec<RoomId> },
     Append { flush: Arc<Flush>, sent: Cell<u32> },
     Verdicts { room: RoomId, after: u64, entries_max: usize, reading: Reading },
     Heads(ShardId, Vec<RoomId>),
@@ -31,6 +31,7 @@ pub(super) enum Call {
     Read { shard: ShardId, room: RoomId, after: StreamId },
     Commit(Arc<Commit>),
     Publish(Incarnation, Bytes),
+    Renew { shard: ShardId, seen: u64 },
     Fence { shard: ShardId, lease: Lease, gateway: Incarnation },
     Death { shard: ShardId, lease: Lease, gateway: Incarnation, entry: FlushEntry },
     EndRoom { shard: ShardId, lease: Lease, room: RoomId, seq: u64 },
@@ -38,10 +39,10 @@ pub(super) enum Call {
 }
 
 pub(super) enum Answer {
-    Registered(GatewayRecord),
+    Registered(Registered),
     Appended(Appended),
     Page(VerdictPage),
-    Heads(Vec<RoomHead>),
+    Heads(Incarnation, Vec<RoomHead>),
     Alive(Vec<WorkerRecord>),
     Owners(Vec<Option<Lease>>),
     Claimed(Leased<Lease>),
@@ -49,6 +50,7 @@ pub(super) enum Answer {
     Stored(StoredRoom),
     Entries(Vec<(StreamId, Bytes)>),
     Committed(Committed),
+    Renewed(u64),
     Fenced(Leased<GatewayRecord>),
     Death(Leased<()>),
     RoomEnded(Leased<bool>),
@@ -67,26 +69,34 @@ impl World {
         if let Call::Append { sent, .. } = &*call {
             sent.set(sent.get() + 1);
         }
-        let delay = self.delay();
+        let (delay, server) = (self.delay(), self.store.server());
         if self.chance(self.options.lost_per_mille) {
             let executes = self.below(3) > 0;
             let patience = 3 * MS + self.below(20 * MS);
             self.after(patience, Some(by), Happening::Unanswered(call.clone()));
             if executes {
                 let late = self.below(30 * MS);
-                self.after(late, None, Happening::Execute { by, call, answered: false });
+                self.after(late, None, Happening::Execute { by, call, server, answered: false });
             }
             self.ledger.count("answers lost");
             return;
         }
-        self.after(delay, None, Happening::Execute { by, call, answered: true });
+        self.after(delay, None, Happening::Execute { by, call, server, answered: true });
     }
 
-    pub(super) fn execute(&mut self, by: Pid, call: &Rc<Call>, answered: bool) {
+    pub(super) fn execute(&mut self, by: Pid, call: &Rc<Call>, server: Incarnation, answered: bool) {
         if self.journal_away_until > self.now {
             // It stands still; what was sent waits there, and comes in any order.
             let at = self.journal_away_until + self.below(MS);
-            self.at(at, None, Happening::Execute { by, call: call.clone(), answered });
+            self.at(at, None, Happening::Execute { by, call: call.clone(), server, answered });
+            return;
+        }
+        if server != self.store.server() {
+            // The connection broke with the server that it led to.
+            if answered {
+                let delay = self.delay();
+                self.after(delay, Some(by), Happening::Unanswered(call.clone()));
+            }
             return;
         }
         let answer = self.step(call);
@@ -107,7 +117,14 @@ impl World {
     fn step(&mut self, call: &Call) -> Result<Answer, JournalError> {
         let now_ms = self.now / MS;
         Ok(match call {
-            Call::Register(shard, incarnation) => Answer::Registered(self.store.register(*shard, *incarnation)?),
+            Call::Register { shard, gateway, seen, rooms } => {
+                let before = self.store.survey(*shard, true)?.rooms;
+                let (answer, bell) = self.store.register(*shard, *gateway, *seen, rooms)?;
+                self.trace(|| format!("register {gateway:?} in {shard:?} with {seen:?}: {answer:?}"));
+                self.note_eras(*shard, &before)?;
+                self.ring(bell);
+                Answer::Registered(answer)
+            }
             Call::Append { flush, .. } => {
                 let (answer, bell) = self.store.append(flush, now_ms)?;
                 self.trace(|| {
@@ -128,7 +145,7 @@ impl World {
                 Answer::Appended(answer)
             }
             Call::Verdicts { room, after, entries_max, .. } => Answer::Page(self.store.verdicts(room, *after, *entries_max)),
-            Call::Heads(shard, rooms) => Answer::Heads(self.store.heads(*shard, rooms)?),
+            Call::Heads(shard, rooms) => Answer::Heads(self.store.server(), self.store.heads(*shard, rooms)?),
             Call::Heartbeat(worker, owned) => Answer::Alive(self.store.heartbeat(*worker, owned, LEASE_MS, now_ms)),
             Call::Owners => Answer::Owners(self.store.owners()),
             Call::Claim { shard, from, worker } => {
@@ -154,6 +171,13 @@ impl World {
             }
             Call::Commit(commit) => Answer::Committed(self.commit(commit)?),
             Call::Publish(gateway, push) => Answer::Published(self.publish(*gateway, push)),
+            Call::Renew { shard, seen } => {
+                let before = self.store.survey(*shard, true)?.rooms;
+                let answer = self.store.renew(*shard, *seen)?;
+                self.trace(|| format!("renew {shard:?} after {seen}: {answer:?}"));
+                self.note_eras(*shard, &before)?;
+                Answer::Renewed(answer)
+            }
             Call::Fence { shard, lease, gateway } => {
                 let answer = self.store.fence(*shard, *lease, *gateway)?;
                 if matches!(answer, Leased::Done(_)) {
@@ -180,6 +204,16 @@ impl World {
                 Answer::RoomEnded(answer)
             }
         })
+    }
+
+    /// Rooms that went on in another era.
+    fn note_eras(&mut self, shard: ShardId, before: &[RoomHead]) -> Result<(), JournalError> {
+        for (old, new) in before.iter().zip(self.store.survey(shard, true)?.rooms) {
+            if old.era != new.era {
+                self.ledger.renewed(&old.room, old.era, new.era);
+            }
+        }
+        Ok(())
     }
 
     fn commit(&mut self, commit: &Commit) -> Result<Committed, JournalError> {

@@ -9,7 +9,7 @@ use crate::types::{Incarnation, PlayerId, RoomId, StreamId, Verdict};
 use crate::wire::verdicts;
 
 /// One life of a room.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(super) struct RoomLog {
     pub(super) entries: Vec<(StreamId, Bytes)>,
     pub(super) batches: Vec<Bytes>,
@@ -24,12 +24,19 @@ pub(super) struct Lost {
     pub(super) arrival_ns: u64,
 }
 
+/// Every life of a room, by its era.
+pub(super) type Rooms = BTreeMap<(RoomId, u64), RoomLog>;
+
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
-    pub(super) rooms: BTreeMap<(RoomId, u64), RoomLog>,
+    pub(super) rooms: Rooms,
     /// True arrivals of each action, once per time that it was sent.
     pub(super) arrivals: BTreeMap<(RoomId, PlayerId, String), BTreeSet<u64>>,
     pub(super) lost: Vec<Lost>,
+    /// Lives of rooms of which the journal has lost something.
+    pub(super) shortened: BTreeSet<(RoomId, u64)>,
+    /// Lives of rooms that went on in another era.
+    pub(super) left: BTreeSet<(RoomId, u64)>,
     pub(super) counts: BTreeMap<&'static str, u64>,
 }
 
@@ -42,6 +49,28 @@ impl Ledger {
         for (room, at, bytes) in &bell.entries {
             self.rooms.entry((room.clone(), era_of(room))).or_default().entries.push((*at, bytes.clone()));
         }
+    }
+
+    /// The journal has come back with what it had then.
+    pub(super) fn rolled_back(&mut self, rooms: Rooms) {
+        for (room, log) in &self.rooms {
+            if rooms.get(room).is_none_or(|then| then.verdicts.len() < log.verdicts.len()) {
+                self.shortened.insert(room.clone());
+            }
+        }
+        self.rooms = rooms;
+    }
+
+    /// A room goes on in another era, with everything that it has.
+    pub(super) fn renewed(&mut self, room: &RoomId, old: u64, new: u64) {
+        let log = self.rooms.get(&(room.clone(), old)).cloned().unwrap_or_default();
+        let earlier = self.rooms.insert((room.clone(), new), log);
+        assert!(
+            earlier.is_none() && !self.shortened.contains(&(room.clone(), new)),
+            "rolled back: era {new} of {room} comes twice"
+        );
+        self.left.insert((room.clone(), old));
+        self.count("rooms that went back");
     }
 
     /// A commit took effect.

@@ -7,7 +7,7 @@ use stateright::{Checker, Model, Property};
 
 use crate::engine::{Held, Resequencer};
 use crate::journal::memory::Store;
-use crate::journal::{Appended, Flush, FlushEntry, Lease, Leased};
+use crate::journal::{Appended, Flush, FlushEntry, Lease, Leased, Seen};
 use crate::types::{Arrival, Entry, Event, EventKind, Flags, Incarnation, Moment, PlayerId, Role, RoomId, ShardId, StreamId};
 use crate::wire::entry;
 
@@ -82,7 +82,7 @@ impl World {
         let mut store = Store::new(1);
         let Ok(Leased::Done(lease)) = store.claim(SHARD, None, Incarnation(100)) else { unreachable!("nobody else") };
         for gateway in 0..2 {
-            store.register(SHARD, incarnation(gateway)).expect("a shard");
+            store.register(SHARD, incarnation(gateway), Seen::default(), &[]).expect("a shard");
         }
         Self {
             now_ns: STEP_NS,
@@ -192,7 +192,8 @@ impl World {
         };
         let watermark = entry.top().max(Self::moment(self.now_ns));
         let number = gateway.flushes + 1;
-        let flush = Flush { shard: SHARD, incarnation: incarnation(g), number, previous: gateway.watermark, watermark, entries };
+        let (server, incarnation) = (self.store.server(), incarnation(g));
+        let flush = Flush { shard: SHARD, server, incarnation, number, previous: gateway.watermark, watermark, entries };
         let (answer, bell) = self.store.append(&flush, 1).expect("a flush that is right");
         match answer {
             Appended::Stored(heads) => {
@@ -208,7 +209,7 @@ impl World {
                 self.bells.extend(bell);
             }
             Appended::Fenced => gateway.fenced = true,
-            Appended::Gap { .. } | Appended::Refused(_) => self.wrong = Some("a gap in the flushes"),
+            Appended::Gap { .. } | Appended::Refused(_) | Appended::Moved => self.wrong = Some("a gap in the flushes"),
         }
     }
 

@@ -107,6 +107,7 @@ impl World {
             timeline: TIMELINE,
             concurrency: 2,
             gateway_timeout_ns: GATEWAY_TIMEOUT_NS,
+            rejoin_window_ns: 80 * MS,
             probe_interval_ns: 5 * MS,
             heartbeat_interval_ns: 20 * MS,
             lease_ms: LEASE_MS,
@@ -193,7 +194,9 @@ impl World {
         let pid = self.gateway_pid(index);
         let incarnation = self.gateways[index].incarnation;
         match action {
-            GatewayAction::Register(shard) => self.call(pid, Call::Register(shard, incarnation)),
+            GatewayAction::Register { shard, seen, rooms } => {
+                self.call(pid, Call::Register { shard, gateway: incarnation, seen, rooms });
+            }
             GatewayAction::Append { flush, .. } => self.call(pid, Call::Append { flush, sent: Cell::new(0) }),
             GatewayAction::Read { room, after, entries_max, reading } => {
                 self.call(pid, Call::Verdicts { room, after, entries_max, reading });
@@ -229,12 +232,12 @@ impl World {
     pub(super) fn answer_gateway(&mut self, index: usize, call: &Call, answer: Answer) {
         let me = self.gateways[index].incarnation;
         self.with_gateway(index, |core, now| match (call, answer) {
-            (Call::Register(shard, _), Answer::Registered(record)) => core.registered(*shard, &record),
+            (Call::Register { shard, .. }, Answer::Registered(answer)) => core.registered(*shard, &answer),
             (Call::Append { flush, sent }, Answer::Appended(answer)) => core.appended(flush, &answer, sent.get() > 1, now),
             (Call::Verdicts { room, after, reading, .. }, Answer::Page(page)) => {
                 core.page(room, *after, reading.clone(), &page).expect("a page");
             }
-            (Call::Heads(..), Answer::Heads(heads)) => core.heads(&heads),
+            (Call::Heads(shard, _), Answer::Heads(server, heads)) => core.heads(*shard, server, &heads),
             _ => unreachable!("an answer to another question to {me:?}"),
         });
     }
@@ -301,7 +304,8 @@ impl World {
             }
             WorkerAction::Attempt { shard, lease, room, lane } => self.call(pid, Call::Attempt { shard, lease, room, lane }),
             WorkerAction::EndRoom { shard, lease, room, seq } => self.call(pid, Call::EndRoom { shard, lease, room, seq }),
-            WorkerAction::Count(_) => {}
+            WorkerAction::Renew { shard, seen } => self.call(pid, Call::Renew { shard, seen }),
+            WorkerAction::Count(_) | WorkerAction::RolledBack(_) => {}
             WorkerAction::Complain(text) => {
                 self.trace(|| format!("worker {index}: {text}"));
                 assert!(!text.contains("replay differs"), "replay: {text}");
@@ -321,6 +325,7 @@ impl World {
             (Call::Commit(commit), Answer::Committed(answer)) => {
                 core.committed(commit.shard, commit.lease, commit.number, &answer, now);
             }
+            (Call::Renew { shard, .. }, Answer::Renewed(rooms)) => core.renewed(*shard, rooms, now),
             (Call::Fence { shard, lease, .. }, Answer::Fenced(answer)) => core.fenced(*shard, *lease, &answer, now),
             (Call::Death { shard, .. }, Answer::Death(answer)) => core.death_written(*shard, &answer),
             (Call::Attempt { shard, room, lane, .. }, Answer::Attempted(answer)) => {

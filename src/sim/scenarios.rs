@@ -12,7 +12,7 @@ use super::world::{MS, TIMELINE};
 use crate::gateway::core::{Action as GatewayAction, Core as GatewayCore, Reading};
 use crate::gateway::{Delivery, Joining};
 use crate::journal::memory::Store;
-use crate::journal::{Appended, Bell, Flush, Leased};
+use crate::journal::{Appended, Bell, Flush, Leased, Seen};
 use crate::limits::Bounds;
 use crate::rules::RulesBook;
 use crate::types::{Action, Arrival, Flags, Incarnation, Moment, PlayerId, Role, RoomId, ShardId, Since, Verdict};
@@ -54,9 +54,9 @@ fn gateway(store: &mut Store, name: u128) -> Gateway {
 
 fn gateway_on(store: &mut Store, name: u128, timeline: u32) -> Gateway {
     let mut core = GatewayCore::new(Incarnation(name), timeline, 1, "sim", 0);
-    let record = store.register(SHARD, Incarnation(name)).expect("a shard");
+    let (answer, _) = store.register(SHARD, Incarnation(name), Seen::default(), &[]).expect("a shard");
     core.probed(SHARD, Moment::default());
-    core.registered(SHARD, &record);
+    core.registered(SHARD, &answer);
     core.take_actions();
     Gateway { core, told: Vec::new(), reads: Vec::new(), flush: None }
 }
@@ -118,6 +118,7 @@ fn limits() -> WorkerLimits {
         timeline: TIMELINE,
         concurrency: 1,
         gateway_timeout_ns: 60 * MS,
+        rejoin_window_ns: 80 * MS,
         probe_interval_ns: 5 * MS,
         heartbeat_interval_ns: 20 * MS,
         lease_ms: LEASE_MS,
@@ -316,7 +317,7 @@ fn a_repeated_append_does_not_hide_the_sessions_own_open() {
     c.core.appended(&flush, &answer, true, 1_071 * MS);
     let heads = stage.store.heads(SHARD, &[room()]).expect("a head");
     assert_eq!(heads[0].seq, 3, "the Open is resolved");
-    c.core.heads(&heads);
+    c.core.heads(SHARD, stage.store.server(), &heads);
     c.collect();
     c.read(&stage.store);
     assert_eq!(c.welcomes(session), 1);

@@ -1,6 +1,6 @@
 //! The world: virtual time, what is going to happen when, and the draws.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
 use bytes::Bytes;
@@ -10,7 +10,7 @@ use rand::{Rng, SeedableRng};
 use super::client::{Client, Conn, Message};
 use super::faults::Fault;
 use super::journal::{Answer, Call};
-use super::ledger::Ledger;
+use super::ledger::{Ledger, Rooms};
 use super::process::{Gateway, Subscription, Worker};
 use crate::gateway::Delivery;
 use crate::journal::Bell;
@@ -47,6 +47,8 @@ pub(super) struct Options {
     pub(super) bounds: Bounds,
     /// Nothing takes long on its way.
     pub(super) prompt: bool,
+    /// How long it is, at most, until the journal's server starts again; 0 for never.
+    pub(super) restart_interval_ns: u64,
     pub(super) trace: bool,
 }
 
@@ -68,6 +70,8 @@ impl Options {
             room_linger_ns: if rng.random_bool(0.5) { 30 * MS } else { 60_000 * MS },
             bounds: Self::bounds(&mut rng),
             prompt: false,
+            // Not drawn, so that a seed without restarts is the history that it was before there were any.
+            restart_interval_ns: if seed % 4 == 2 { 400 * MS } else { 0 },
             trace: false,
         }
     }
@@ -125,6 +129,7 @@ pub(super) enum Happening {
     Execute {
         by: Pid,
         call: Rc<Call>,
+        server: Incarnation,
         answered: bool,
     },
     Answered {
@@ -164,6 +169,9 @@ pub(super) enum Happening {
     ClientStep(usize),
     Rally,
     Fault,
+    /// What the journal has now may be all that it has after a restart.
+    Remember,
+    Restart,
     Revive {
         kind: Kind,
         index: usize,
@@ -193,6 +201,8 @@ pub(super) struct World {
     pub(super) rooms: Vec<RoomId>,
     pub(super) ledger: Ledger,
     pub(super) journal_away_until: u64,
+    /// What the journal had, lately, and what was really there then.
+    pub(super) history: VecDeque<(Store, Rooms)>,
     /// Faults are over.
     pub(super) calm: bool,
 }
@@ -216,6 +226,7 @@ impl World {
             rooms: (0..options.rooms).map(name).collect(),
             ledger: Ledger::default(),
             journal_away_until: 0,
+            history: VecDeque::new(),
             calm: false,
             options,
         };
@@ -235,6 +246,10 @@ impl World {
         }
         if world.options.clients > 0 {
             world.after(20 * MS, None, Happening::Rally);
+        }
+        if world.options.restart_interval_ns > 0 {
+            world.after(MS, None, Happening::Remember);
+            world.after(100 * MS, None, Happening::Restart);
         }
         if !world.options.faults.is_empty() {
             world.after(30 * MS, None, Happening::Fault);
@@ -284,7 +299,7 @@ impl World {
 
     fn happen(&mut self, pid: Option<Pid>, happening: Happening) {
         match (happening, pid) {
-            (Happening::Execute { by, call, answered }, _) => self.execute(by, &call, answered),
+            (Happening::Execute { by, call, server, answered }, _) => self.execute(by, &call, server, answered),
             (Happening::Answered { call, answer }, Some(pid)) => self.answered(pid, &call, answer),
             (Happening::Unanswered(call), Some(pid)) => self.unanswered(pid, &call),
             (Happening::Connect(what), Some(pid)) => self.connected(pid, what),
@@ -302,6 +317,8 @@ impl World {
             (Happening::ClientStep(index), _) => self.client_step(index),
             (Happening::Rally, _) => self.rally(),
             (Happening::Fault, _) => self.fault(),
+            (Happening::Remember, _) => self.remember(),
+            (Happening::Restart, _) => self.restart_in_a_while(),
             (Happening::Revive { kind, index }, _) => self.revive(kind, index),
             (_, None) => unreachable!("this happens to a process"),
         }

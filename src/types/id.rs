@@ -100,7 +100,7 @@ impl fmt::Display for ShardId {
 }
 
 /// Identity of one start of a process: random, never reused.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct Incarnation(pub u128);
 
 impl Incarnation {

@@ -144,13 +144,16 @@ pub mod close {
     pub const SLOW: u16 = 4408;
     /// Nothing came for [`crate::limits::IDLE_TIMEOUT`], not even a pong.
     pub const IDLE: u16 = 4409;
+    /// The room's record came back without what this session was told, or the room began a new era without it: reconnect
+    /// with `since`, which is gone.
+    pub const ROLLED_BACK: u16 = 4410;
     /// The client goes on sending faster than it may.
     pub const TOO_FAST: u16 = 4429;
     /// The gateway had to start its sessions anew: reconnect with `since`.
     pub const RESTARTED: u16 = 4503;
 
     /// All of them, with the word that is sent as the closing reason.
-    pub const ALL: [(u16, &str); 14] = [
+    pub const ALL: [(u16, &str); 15] = [
         (NORMAL, "normal"),
         (GOING_AWAY, "going_away"),
         (PROTOCOL, "protocol"),
@@ -163,6 +166,7 @@ pub mod close {
         (TOKEN_EXPIRED, "token_expired"),
         (SLOW, "slow"),
         (IDLE, "idle"),
+        (ROLLED_BACK, "rolled_back"),
         (TOO_FAST, "too_fast"),
         (RESTARTED, "restarted"),
     ];

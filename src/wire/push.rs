@@ -4,10 +4,10 @@ use bytes::Bytes;
 
 use super::codec::{DecodeError, Reader, Writer};
 use super::verdicts;
-use crate::types::{Moment, RoomId, ShardId, VerdictBatch};
+use crate::types::{Incarnation, Moment, RoomId, ShardId, VerdictBatch};
 
-/// Version 1: `[1, kind, shard, payload]`.
-pub const VERSION: u64 = 1;
+/// Version 2: `[2, kind, shard, payload]`.
+pub const VERSION: u64 = 2;
 
 /// A message from a worker to one process.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,6 +16,10 @@ pub enum Push {
     Verdicts {
         /// Whose rooms.
         shard: ShardId,
+        /// The journal's server under whose lease they were committed.
+        server: Incarnation,
+        /// The commit's number.
+        commit: u64,
         /// Each room at most once.
         rooms: Vec<RoomPush>,
     },
@@ -35,6 +39,8 @@ pub enum Push {
     Heads {
         /// Whose rooms.
         shard: ShardId,
+        /// The journal's server that told them.
+        server: Incarnation,
         /// Room, era, seq.
         rooms: Vec<(RoomId, u64, u64)>,
     },
@@ -59,10 +65,10 @@ pub fn encode(push: &Push) -> Bytes {
     let mut w = Writer::with_capacity(256);
     w.array(4).uint(VERSION);
     match push {
-        Push::Verdicts { shard, rooms } => {
+        Push::Verdicts { shard, server, commit, rooms } => {
             let batches: Vec<Bytes> = rooms.iter().map(|room| verdicts::encode(&room.batch)).collect();
             return encode_verdicts(
-                *shard,
+                (*shard, *server, *commit),
                 rooms.iter().zip(&batches).map(|(room, batch)| (&room.room, room.from, room.to, batch)),
             );
         }
@@ -72,8 +78,8 @@ pub fn encode(push: &Push) -> Bytes {
         Push::Free { shard } => {
             w.uint(3).uint(shard.0.into()).array(0);
         }
-        Push::Heads { shard, rooms } => {
-            w.uint(2).uint(shard.0.into()).array(rooms.len());
+        Push::Heads { shard, server, rooms } => {
+            w.uint(2).uint(shard.0.into()).array(1 + rooms.len()).incarnation(*server);
             for (room, era, seq) in rooms {
                 w.array(3).text(room.as_str()).uint(*era).uint(*seq);
             }
@@ -82,11 +88,14 @@ pub fn encode(push: &Push) -> Bytes {
     w.finish()
 }
 
-/// Encodes [`Push::Verdicts`] from batches that are encoded already: room, `from`, `to`, batch.
+/// Encodes [`Push::Verdicts`] of a shard, server and commit from batches that are encoded already: room, `from`, `to`, batch.
 #[must_use]
-pub fn encode_verdicts<'a>(shard: ShardId, rooms: impl ExactSizeIterator<Item = (&'a RoomId, u64, u64, &'a Bytes)>) -> Bytes {
+pub fn encode_verdicts<'a>(
+    (shard, server, commit): (ShardId, Incarnation, u64),
+    rooms: impl ExactSizeIterator<Item = (&'a RoomId, u64, u64, &'a Bytes)>,
+) -> Bytes {
     let mut w = Writer::with_capacity(512);
-    w.array(4).uint(VERSION).uint(0).uint(shard.0.into()).array(rooms.len());
+    w.array(4).uint(VERSION).uint(0).uint(shard.0.into()).array(2 + rooms.len()).incarnation(server).uint(commit);
     for (room, from, to, batch) in rooms {
         w.array(4).text(room.as_str()).uint(from).uint(to).bytes(batch);
     }
@@ -103,23 +112,25 @@ pub fn decode(bytes: &Bytes) -> Result<Push, DecodeError> {
     let shard = ShardId(r.small()?);
     let len = r.array()?;
     let push = match kind {
-        0 => {
+        0 if len >= 2 => {
+            let (server, commit, len) = (r.incarnation()?, r.uint()?, len - 2);
             let mut rooms = Vec::with_capacity(len.min(1024));
             for _ in 0..len {
                 r.array_of(4)?;
                 let (room, from, to) = (r.room()?, r.uint()?, r.uint()?);
                 rooms.push(RoomPush { room, from, to, batch: verdicts::decode(&bytes.slice_ref(r.raw()?))? });
             }
-            Push::Verdicts { shard, rooms }
+            Push::Verdicts { shard, server, commit, rooms }
         }
         1 if len == 2 => Push::Probe { shard, until: Moment { timeline: r.small()?, ns: r.uint()? } },
-        2 => {
+        2 if len >= 1 => {
+            let (server, len) = (r.incarnation()?, len - 1);
             let mut rooms = Vec::with_capacity(len.min(1024));
             for _ in 0..len {
                 r.array_of(3)?;
                 rooms.push((r.room()?, r.uint()?, r.uint()?));
             }
-            Push::Heads { shard, rooms }
+            Push::Heads { shard, server, rooms }
         }
         3 if len == 0 => Push::Free { shard },
         other => return Err(r.damaged(format!("unknown push {other}"))),
@@ -137,20 +148,21 @@ mod tests {
     fn push() -> impl Strategy<Value = Push> {
         let room = || "[a-z]{1,9}".prop_map(|r| RoomId::new(&r).expect("name"));
         prop_oneof![
-            (any::<u16>(), proptest::collection::vec((room(), any::<u64>(), any::<u64>(), any::<u64>()), 0..4)).prop_map(
-                |(shard, rooms)| Push::Verdicts {
+            (any::<(u16, u128, u64)>(), proptest::collection::vec((room(), any::<u64>(), any::<u64>(), any::<u64>()), 0..4))
+                .prop_map(|((shard, server, commit), rooms)| Push::Verdicts {
                     shard: ShardId(shard),
+                    server: Incarnation(server),
+                    commit,
                     rooms: rooms
                         .into_iter()
                         .map(|(room, from, to, era)| RoomPush { room, from, to, batch: VerdictBatch { era, verdicts: vec![] } })
                         .collect(),
-                }
-            ),
+                }),
             any::<(u16, u32, u64)>()
                 .prop_map(|(shard, timeline, ns)| Push::Probe { shard: ShardId(shard), until: Moment { timeline, ns } }),
             any::<u16>().prop_map(|shard| Push::Free { shard: ShardId(shard) }),
-            (any::<u16>(), proptest::collection::vec((room(), any::<u64>(), any::<u64>()), 0..4))
-                .prop_map(|(shard, rooms)| Push::Heads { shard: ShardId(shard), rooms }),
+            (any::<(u16, u128)>(), proptest::collection::vec((room(), any::<u64>(), any::<u64>()), 0..4))
+                .prop_map(|((shard, server), rooms)| Push::Heads { shard: ShardId(shard), server: Incarnation(server), rooms }),
         ]
     }
 

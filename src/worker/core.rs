@@ -10,7 +10,7 @@ use bytes::Bytes;
 use super::job::{Done, Job, Tally};
 use super::lane::Lane;
 use super::ownership;
-use super::shard::Shard;
+use super::shard::{Memory, Shard};
 use crate::journal::{Bell, Commit, Committed, FlushEntry, GatewayRecord, Lease, Leased, StoredRoom, Survey, WorkerRecord};
 use crate::limits::{Bounds, REDIS_RESPONSE_TIMEOUT, RETRY_MAX};
 use crate::rules::RulesBook;
@@ -29,6 +29,9 @@ pub(crate) struct WorkerLimits {
     pub concurrency: usize,
     /// How long a gateway may owe a watermark before it is fenced.
     pub gateway_timeout_ns: u64,
+    /// How long gateways may take to say what they have seen when the journal has another server; `gateway_timeout_ns`
+    /// at least.
+    pub rejoin_window_ns: u64,
     /// How often a lagging gateway is asked again.
     pub probe_interval_ns: u64,
     /// How often the worker says that it lives.
@@ -74,6 +77,8 @@ pub(crate) enum Action {
     Commit(Arc<Commit>),
     /// Answer with [`Core::published`] when `answer` says so.
     Publish { gateway: Incarnation, push: Bytes, answer: bool },
+    /// Answer with [`Core::renewed`].
+    Renew { shard: ShardId, seen: u64 },
     /// Answer with [`Core::fenced`].
     Fence { shard: ShardId, lease: Lease, gateway: Incarnation },
     /// Answer with [`Core::forgotten`].
@@ -86,6 +91,8 @@ pub(crate) enum Action {
     EndRoom { shard: ShardId, lease: Lease, room: RoomId, seq: u64 },
     /// Verdicts became final.
     Count(Tally),
+    /// So many rooms began a new era, because verdicts were lost.
+    RolledBack(u64),
     /// Something that whoever operates this should know.
     Complain(String),
 }
@@ -151,6 +158,8 @@ pub(crate) struct Core {
     shards_total: u16,
     shards: BTreeMap<ShardId, Shard>,
     claiming: BTreeSet<ShardId>,
+    /// What is known of shards that were lost, for the next claim.
+    memories: BTreeMap<ShardId, Memory>,
     /// Steps under way by shard. A shard that was lost is not claimed again before they are answered: an answer to an
     /// earlier ownership would pass for one to this.
     unanswered: BTreeMap<ShardId, usize>,
@@ -175,6 +184,7 @@ impl Core {
             shards_total,
             shards: BTreeMap::new(),
             claiming: BTreeSet::new(),
+            memories: BTreeMap::new(),
             unanswered: BTreeMap::new(),
             wanted: Vec::new(),
             suspected: BTreeMap::new(),
@@ -216,6 +226,7 @@ impl Core {
             | Action::Read { shard, .. }
             | Action::Death { shard, .. }
             | Action::Attempt { shard, .. }
+            | Action::Renew { shard, .. }
             | Action::EndRoom { shard, .. } = action
             {
                 *self.unanswered.entry(*shard).or_default() += 1;
@@ -387,7 +398,7 @@ impl Core {
                 self.shared.act(Action::Release { shard, lease, tell });
                 return;
             }
-            self.shards.insert(shard, Shard::new(shard, lease));
+            self.shards.insert(shard, Shard::new(shard, lease, self.memories.remove(&shard)));
             self.shared.act(Action::Follow(shard));
             self.heartbeat();
         }
@@ -409,7 +420,11 @@ impl Core {
     /// The answer to [`Action::Survey`].
     pub(crate) fn surveyed(&mut self, shard: ShardId, survey: Survey, now_ns: u64) {
         self.answered(shard);
-        self.with(shard, now_ns, |shard, shared| shard.surveyed(survey, shared));
+        let mut lost = false;
+        self.with(shard, now_ns, |shard, shared| lost = !shard.surveyed(survey, shared));
+        if lost {
+            self.lose(shard);
+        }
     }
 
     /// The answer to [`Action::Load`].
@@ -444,12 +459,29 @@ impl Core {
         }
     }
 
-    /// Somebody else owns the shard now: everything about it is forgotten.
+    /// Somebody else owns the shard now, or the journal has another server: everything about it is forgotten, but for
+    /// what tells whether the journal has less than it had (rule G1).
     fn lose(&mut self, shard: ShardId) {
-        if self.shards.remove(&shard).is_some() {
+        if let Some(lost) = self.shards.remove(&shard) {
+            let memory = lost.memory();
+            self.shared.act(Action::Renew { shard, seen: memory.confirmed });
+            self.memories.insert(shard, memory);
             self.shared.act(Action::Unfollow(shard));
-            self.shared.act(Action::Complain(format!("shard {shard} was taken over by another worker")));
+            let why = "another worker has it, or the journal has another server";
+            self.shared.act(Action::Complain(format!("the lease of shard {shard} is no longer good: {why}")));
+            if !self.stopping {
+                self.heartbeat();
+            }
         }
+    }
+
+    /// The answer to [`Action::Renew`]: how many rooms began a new era.
+    pub(crate) fn renewed(&mut self, shard: ShardId, rooms: u64, now_ns: u64) {
+        self.answered(shard);
+        if rooms > 0 {
+            self.shared.act(Action::RolledBack(rooms));
+        }
+        self.with(shard, now_ns, |shard, shared| shard.renewed(shared));
     }
 
     /// The answer to [`Action::Fence`]; nothing when it failed: it is asked for again while it is needed.

@@ -81,8 +81,8 @@ proptest! {
             core.bell(Bell { shard: SHARD, append: append.wrapping_add(1), incarnation: B, number, watermark, entries, poked: vec![] }, now[1]);
         }
         for incarnation in [A, B] {
-            let record = GatewayRecord { incarnation, number: 1, watermark: Moment { timeline: 1, ns: watermark_ns }, fenced: true };
-            core.fenced(SHARD, Lease { epoch: 1, owner: Incarnation(9) }, &Leased::Done(record), now[1]);
+            let record = GatewayRecord { incarnation, number: 1, watermark: Moment { timeline: 1, ns: watermark_ns }, fenced: true, server: Incarnation::NONE };
+            core.fenced(SHARD, Lease { epoch: 1, owner: Incarnation(9), server: Incarnation::NONE }, &Leased::Done(record), now[1]);
         }
         core.tick(now[0]);
         core.tick(now[1]);

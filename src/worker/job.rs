@@ -321,6 +321,8 @@ fn bring_back(stored: StoredRoom, rules: Box<dyn Rules>, progress: &Progress) ->
     if room.seq() != stored.seq {
         return Err(format!("{recorded} verdicts lead to seq {}, the journal says {}", room.seq(), stored.seq));
     }
+    // A room that went back is in another era than its snapshot.
+    room.begin_era(stored.era);
     let snapshot = stored.snapshot.map(|s| (s.seq, s.cursor, s.bytes.len()));
     let (cursor, deaths, attempts) = (stored.cursor, stored.deaths, stored.attempts);
     Ok(Loaded { room: Some(Box::new(room)), cursor, snapshot, entries, deviations, deaths, attempts })

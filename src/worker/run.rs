@@ -20,7 +20,7 @@ use crate::journal::{
     self, Bell, Commit, Committed, GatewayRecord, Journal, JournalError, Lease, Leased, Signal, Signals, StoredRoom, Survey,
     WorkerRecord,
 };
-use crate::limits::{Bounds, DRAIN_TIMEOUT, HEADS_INTERVAL, PROBE_INTERVAL, RETRY_MAX, RETRY_MIN, STUCK_JOBS_MAX};
+use crate::limits::{Bounds, DRAIN_TIMEOUT, HEADS_INTERVAL, PROBE_INTERVAL, REJOIN_WINDOW, RETRY_MAX, RETRY_MIN, STUCK_JOBS_MAX};
 use crate::metrics as names;
 use crate::rules::RulesBook;
 use crate::types::{Incarnation, RoomId, ShardId, StreamId};
@@ -75,6 +75,7 @@ enum Input {
     Read(ShardId, RoomId, Vec<(StreamId, bytes::Bytes)>),
     Done(Done),
     Committed(Arc<Commit>, Committed),
+    Renewed(ShardId, u64),
     Fenced(ShardId, Lease, Leased<GatewayRecord>),
     Forgotten(ShardId, Lease, Vec<Incarnation>, Leased<()>),
     Death(ShardId, Leased<()>),
@@ -110,6 +111,7 @@ pub async fn run(
         timeline,
         concurrency: options.concurrency.max(1),
         gateway_timeout_ns: ns(options.gateway_timeout),
+        rejoin_window_ns: ns(REJOIN_WINDOW),
         probe_interval_ns: ns(PROBE_INTERVAL),
         heartbeat_interval_ns: ns(options.lease) / 4,
         lease_ms: ms(options.lease),
@@ -282,6 +284,7 @@ impl Worker {
                 self.core.done(done, now);
             }
             Input::Committed(commit, answer) => self.core.committed(commit.shard, commit.lease, commit.number, &answer, now),
+            Input::Renewed(shard, rooms) => self.core.renewed(shard, rooms, now),
             Input::Fenced(shard, lease, answer) => {
                 metrics::counter!(names::GATEWAY_DEATHS_TOTAL).increment(1);
                 self.core.fenced(shard, lease, &answer, now);
@@ -411,6 +414,10 @@ impl Worker {
                     let _ = inputs.send(input).await;
                 });
             }
+            Action::Renew { shard, seen } => self.insist("renew rooms", move || {
+                let journal = journal.clone();
+                async move { journal.renew(shard, seen).await.map(|rooms| Input::Renewed(shard, rooms)) }
+            }),
             // Not insisted on: a journal that refuses the fence refuses the gateway's flushes too, so its silence starts anew.
             Action::Fence { shard, lease, gateway } => self.once("fence", async move {
                 journal.fence(shard, lease, gateway).await.map(|answer| Input::Fenced(shard, lease, answer))
@@ -433,6 +440,10 @@ impl Worker {
                 let (journal, room) = (journal.clone(), room.clone());
                 async move { journal.end_room(shard, lease, &room, seq).await.map(|answer| Input::RoomEnded(shard, room, answer)) }
             }),
+            Action::RolledBack(rooms) => {
+                metrics::counter!(names::ROLLED_BACK_TOTAL).increment(rooms);
+                tracing::error!(rooms, "the journal came back without verdicts that were delivered: its rooms begin a new era");
+            }
             Action::Complain(text) => tracing::warn!("{text}"),
         }
     }

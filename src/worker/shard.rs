@@ -2,12 +2,15 @@
 //!
 //! ```text
 //!   Following --subscribed--> Surveying --survey, all active rooms read--> Live
-//!       ^                         ^                                          |
-//!       `------- claimed          `--------- gap in the bells, subscribed ---'
+//!       ^                     ^   |  ^                                       |
+//!       `------- claimed      |   |  `------ gap in the bells, subscribed ---'
+//!                             |   v
+//!         all gateways are here   Rejoining, when the journal has another server
 //! ```
 
 mod commits;
 mod gateways;
+mod rejoin;
 mod rooms;
 mod suspects;
 
@@ -15,6 +18,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use self::gateways::Gateway;
+pub(super) use self::rejoin::Memory;
+use self::rejoin::Rejoin;
 use super::core::{Action, Shared};
 use super::job::{Done, DoneOutcome, Job, Loaded, Loading, RULES_FAILED, Resolving, Tally, death_entry};
 use super::lane::{Lane, Phase};
@@ -29,7 +34,7 @@ const CHECK_NS: u64 = 1_000_000_000;
 /// Rooms in one push of heads.
 const HEADS_PER_PUSH: usize = 500;
 
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 enum State {
     Following,
     /// `missed`: more came in than the buffer holds.
@@ -37,6 +42,8 @@ enum State {
         buffer: Vec<Bell>,
         missed: bool,
     },
+    /// Gateways have not said yet what they have seen of an earlier server.
+    Rejoining(Rejoin),
     Live,
 }
 
@@ -45,6 +52,8 @@ pub(super) struct Shard {
     id: ShardId,
     pub(super) lease: Lease,
     state: State,
+    /// What this worker knows of the shard from before, until it is compared with what is stored.
+    memory: Option<Memory>,
     append: u64,
     commit: u64,
     gateways: BTreeMap<Incarnation, Gateway>,
@@ -66,11 +75,12 @@ pub(super) struct Shard {
 }
 
 impl Shard {
-    pub(super) fn new(id: ShardId, lease: Lease) -> Self {
+    pub(super) fn new(id: ShardId, lease: Lease, memory: Option<Memory>) -> Self {
         Self {
             id,
             lease,
             state: State::Following,
+            memory,
             append: 0,
             commit: 0,
             gateways: BTreeMap::new(),
@@ -102,6 +112,7 @@ impl Shard {
                 buffer.clear();
                 *missed = true;
             }
+            State::Rejoining(_) => self.rejoined(bell.incarnation, shared),
             State::Live => {
                 if bell.append == self.append.saturating_add(1) {
                     self.apply(bell, shared);
@@ -113,14 +124,24 @@ impl Shard {
         }
     }
 
-    pub(super) fn surveyed(&mut self, survey: Survey, shared: &mut Shared) {
+    /// False when another server of the journal has answered: this lease is not good there.
+    pub(super) fn surveyed(&mut self, survey: Survey, shared: &mut Shared) -> bool {
+        if survey.server != self.lease.server {
+            return false;
+        }
         let (buffer, missed) = match &mut self.state {
-            State::Following => return,
+            State::Following | State::Rejoining(_) => return true,
             State::Surveying { buffer, missed } => (std::mem::take(buffer), *missed),
             // The answer to an earlier survey came first, and saw less.
             State::Live if survey.append > self.append => (Vec::new(), false),
-            State::Live => return,
+            State::Live => return true,
         };
+        if self.must_rejoin(&survey, shared) {
+            for bell in buffer {
+                self.rejoined(bell.incarnation, shared);
+            }
+            return true;
+        }
         self.state = State::Live;
         self.append = self.append.max(survey.append);
         self.commit = survey.commit.max(self.commit);
@@ -146,7 +167,7 @@ impl Shard {
             self.adopt.extend(survey.rooms.into_iter().map(|h| h.room));
             let gateways: Vec<Incarnation> = self.gateways.iter().filter(|(_, g)| !g.fenced).map(|(i, _)| *i).collect();
             for rooms in heads.chunks(HEADS_PER_PUSH) {
-                let push = push::encode(&push::Push::Heads { shard: self.id, rooms: rooms.to_vec() });
+                let push = push::encode(&push::Push::Heads { shard: self.id, server: self.lease.server, rooms: rooms.to_vec() });
                 for gateway in &gateways {
                     shared.act(Action::Publish { gateway: *gateway, push: push.clone(), answer: false });
                 }
@@ -155,11 +176,12 @@ impl Shard {
         for bell in buffer {
             self.bell(bell, shared);
         }
-        if missed && self.state == State::Live {
+        if missed && matches!(self.state, State::Live) {
             // What was missed is in the journal; the next bell, whose gap would show it, may never come.
             self.subscribed(shared);
         }
         self.advance_waiting(shared);
+        true
     }
 
     fn apply(&mut self, bell: Bell, shared: &mut Shared) {
@@ -279,7 +301,8 @@ impl Shard {
     }
 
     pub(super) fn tick(&mut self, elapsed_ns: u64, shared: &mut Shared) {
-        if self.state != State::Live {
+        if !matches!(self.state, State::Live) {
+            self.tick_rejoin(elapsed_ns, shared);
             return;
         }
         for gateway in self.gateways.values_mut() {

@@ -19,6 +19,7 @@ pub(super) fn worker() -> Core {
         timeline: 1,
         concurrency: 4,
         gateway_timeout_ns: 1_000_000_000,
+        rejoin_window_ns: 3_000_000_000,
         probe_interval_ns: 20_000_000,
         heartbeat_interval_ns: 250_000_000,
         lease_ms: 1_000,
@@ -26,7 +27,7 @@ pub(super) fn worker() -> Core {
         retention_ms: 600_000,
     };
     let mut core = Core::new(Incarnation(9), 1, limits);
-    core.claimed(SHARD, Some(Leased::Done(Lease { epoch: 1, owner: Incarnation(9) })), 1);
+    core.claimed(SHARD, Some(Leased::Done(Lease { epoch: 1, owner: Incarnation(9), server: Incarnation::NONE })), 1);
     core.subscribed(SHARD, 1);
     core
 }
@@ -50,9 +51,17 @@ pub(super) fn survey(append: u64, room: &RoomId, watermark_ns: u64) -> Survey {
         number: append,
         watermark: Moment { timeline: 1, ns: watermark_ns },
         fenced: false,
+        server: Incarnation::NONE,
     };
     let head = RoomHead { room: room.clone(), era: 1, seq: 0, top: Moment::default() };
-    Survey { append, commit: 0, gateways: vec![record(A), record(B)], active: vec![room.clone()], rooms: vec![head] }
+    Survey {
+        server: Incarnation::NONE,
+        append,
+        commit: 0,
+        gateways: vec![record(A), record(B)],
+        active: vec![room.clone()],
+        rooms: vec![head],
+    }
 }
 
 /// Does the jobs, and answers what is asked of gateways that listen; gives the other actions.
@@ -140,7 +149,11 @@ fn a_read_that_an_outdated_survey_asked_for_is_followed_by_another() {
 fn the_second_of_two_surveys_counts() {
     let (mut core, room) = (worker(), RoomId::new("pit").expect("name"));
     core.subscribed(SHARD, 2);
-    core.surveyed(SHARD, Survey { append: 0, commit: 0, gateways: Vec::new(), active: Vec::new(), rooms: Vec::new() }, 2);
+    core.surveyed(
+        SHARD,
+        Survey { server: Incarnation::NONE, append: 0, commit: 0, gateways: Vec::new(), active: Vec::new(), rooms: Vec::new() },
+        2,
+    );
     assert!(!perform(&mut core).iter().any(|a| matches!(a, Action::Load { .. })));
     core.surveyed(SHARD, survey(1, &room, 60), 2);
     assert!(perform(&mut core).iter().any(|a| matches!(a, Action::Load { .. })), "a room that nobody rings for is left alone");
@@ -209,7 +222,7 @@ fn a_commit_tells_who_is_inside_when_that_changed() {
     };
     let (mut core, room, actions) = two_inside();
     assert_eq!(told(&actions), Some(vec![A, B]));
-    let lease = Lease { epoch: 1, owner: Incarnation(9) };
+    let lease = Lease { epoch: 1, owner: Incarnation(9), server: Incarnation::NONE };
     core.committed(SHARD, lease, 1, &Committed::Done, 2);
     core.bell(
         Bell { watermark: Moment { timeline: 1, ns: 300 }, incarnation: B, entries: vec![], ..bell(3, &room, 290, vec![]) },
@@ -237,7 +250,8 @@ fn tick_until(core: &mut Core, from_ns: u64, to_ns: u64) -> (usize, Vec<Incarnat
             match action {
                 Action::Fence { shard, lease, gateway } => {
                     let (number, watermark) = (1, Moment::default());
-                    let record = GatewayRecord { incarnation: gateway, number, watermark, fenced: true };
+                    let record =
+                        GatewayRecord { incarnation: gateway, number, watermark, fenced: true, server: Incarnation::NONE };
                     fences += 1;
                     core.fenced(shard, lease, &Leased::Done(record), now);
                 }
@@ -290,7 +304,13 @@ fn a_gateway_that_a_room_knows_is_not_forgotten() {
         for action in perform(&mut core) {
             match action {
                 Action::Fence { shard, lease, gateway } => {
-                    let record = GatewayRecord { incarnation: gateway, number: 1, watermark: Moment::default(), fenced: true };
+                    let record = GatewayRecord {
+                        incarnation: gateway,
+                        number: 1,
+                        watermark: Moment::default(),
+                        fenced: true,
+                        server: Incarnation::NONE,
+                    };
                     core.fenced(shard, lease, &Leased::Done(record), now);
                 }
                 Action::Death { shard, .. } => {

@@ -22,7 +22,7 @@ fn room(name: &str) -> RoomId {
 }
 
 fn lease() -> Lease {
-    Lease { epoch: 1, owner: Incarnation(9) }
+    Lease { epoch: 1, owner: Incarnation(9), server: Incarnation::NONE }
 }
 
 fn attempts(actions: &[Action]) -> Vec<(RoomId, u64)> {

@@ -5,7 +5,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use lasthit::journal::redis::{Durability, RedisJournal, RedisOptions};
 use lasthit::journal::{
-    Appended, Commit, Flush, FlushEntry, GatewayRecord, Journal, Lease, Leased, RoomCommit, RoomHead, Signal, Signals,
+    Appended, Commit, Flush, FlushEntry, GatewayRecord, Journal, Lease, Leased, Registered, RoomCommit, RoomHead, Seen, Signal,
+    Signals,
 };
 use lasthit::testing::RedisServer;
 use lasthit::types::{Incarnation, Moment, RoomId, ShardId, StreamId};
@@ -64,6 +65,7 @@ pub(crate) fn head(room: RoomId, era: u64, seq: u64, top: Moment) -> RoomHead {
 /// A gateway that keeps its own count.
 pub(crate) struct Gateway {
     pub(crate) incarnation: Incarnation,
+    pub(crate) server: Incarnation,
     shard: ShardId,
     pub(crate) number: u64,
     pub(crate) watermark: Moment,
@@ -76,15 +78,17 @@ impl Gateway {
 
     pub(crate) async fn register_in(journal: &impl Journal, shard: ShardId) -> Self {
         let incarnation = Incarnation::random();
-        let record = journal.register(shard, incarnation).await.expect("register");
-        assert_eq!(record, GatewayRecord { incarnation, number: 0, watermark: Moment::default(), fenced: false });
-        Self { incarnation, shard, number: 0, watermark: Moment::default() }
+        let answer = journal.register(shard, incarnation, Seen::default(), &[]).await.expect("register");
+        let Registered { server, record, rooms, renewed, .. } = answer;
+        assert_eq!(record, GatewayRecord { incarnation, number: 0, watermark: Moment::default(), fenced: false, server });
+        assert_eq!((rooms, renewed), (vec![], 0));
+        Self { incarnation, server, shard, number: 0, watermark: Moment::default() }
     }
 
     /// The next flush, not sent yet.
     pub(crate) fn flush(&self, watermark: Moment, entries: Vec<FlushEntry>) -> Flush {
-        let Self { incarnation, shard, number, watermark: previous } = *self;
-        Flush { shard, incarnation, number: number + 1, previous, watermark, entries }
+        let Self { incarnation, server, shard, number, watermark: previous } = *self;
+        Flush { shard, server, incarnation, number: number + 1, previous, watermark, entries }
     }
 
     /// Sends the next flush and expects it to be stored.

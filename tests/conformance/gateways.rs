@@ -1,6 +1,8 @@
 //! What gateways rely on: registration, appends, bells, pushes.
 
-use lasthit::journal::{Appended, Bell, Committed, GatewayRecord, Journal, JournalError, Leased, RoomCommit, enter};
+use lasthit::journal::{
+    Appended, Bell, Committed, GatewayRecord, Journal, JournalError, Lease, Leased, Registered, RoomCommit, Seen, enter,
+};
 use lasthit::limits::{FLUSH_EVENTS_MAX, POKE_IDLE};
 use lasthit::types::{Incarnation, Moment, ShardId, StreamId};
 use lasthit::wire::push::{self, Push};
@@ -28,8 +30,93 @@ pub(crate) async fn two_hosts_do_not_share_a_journal(journal: &impl Journal) {
 pub(crate) async fn registering_is_idempotent(journal: &impl Journal) {
     let mut gateway = Gateway::register(journal).await;
     gateway.append(journal, at(5), vec![]).await;
-    let record = journal.register(SHARD, gateway.incarnation).await.expect("register");
-    assert_eq!(record, GatewayRecord { incarnation: gateway.incarnation, number: 1, watermark: at(5), fenced: false });
+    let server = gateway.server;
+    let record = GatewayRecord { incarnation: gateway.incarnation, number: 1, watermark: at(5), fenced: false, server };
+    let seen = Seen { flush: 1, commit: 0 };
+    let rooms = [room(0)];
+    for _ in 0..2 {
+        let answer = journal.register(SHARD, gateway.incarnation, seen, &rooms).await.expect("register");
+        let heads = vec![head(room(0), 0, 0, Moment::default())];
+        assert_eq!(answer, Registered { server, record: record.clone(), rooms: heads, renewed: 0, commit: 0 });
+    }
+}
+
+/// What a gateway was told is stored, and is not: it may not go on, and who was told of its verdicts is in another era.
+pub(crate) async fn a_gateway_that_has_seen_more_than_is_stored_begins_new_eras(journal: &impl Journal) {
+    let mut gateway = Gateway::register(journal).await;
+    let id = gateway.write(journal, room(0), "a").await;
+    gateway.write(journal, room(1), "b").await;
+    let lease = claim(journal).await;
+    journal.commit(&commit(lease, 1, vec![part(room(0), 1, 0, 3, id)])).await.expect("commit");
+    let era = async |n| journal.heads(SHARD, &[room(n)]).await.expect("heads").1[0].era;
+
+    // Of a flush that is not there nothing was delivered: only its gateway is void.
+    let seen = Seen { flush: 3, commit: 1 };
+    let answer = journal.register(SHARD, gateway.incarnation, seen, &[]).await.expect("register");
+    assert!(answer.record.fenced && answer.record.number == 2, "{answer:?}");
+    assert_eq!((answer.renewed, answer.commit, era(0).await), (0, 1, 1));
+
+    let other = Incarnation::random();
+    let answer = journal.register(SHARD, other, Seen { flush: 0, commit: 2 }, &[room(1), room(0)]).await.expect("register");
+    assert!(!answer.record.fenced, "{answer:?}");
+    assert_eq!((answer.renewed, answer.commit), (2, 2), "it counts as a commit");
+    let eras: Vec<u64> = answer.rooms.iter().map(|head| head.era).collect();
+    assert!(eras.iter().all(|era| *era > 2) && eras[0] != eras[1], "{eras:?}");
+    assert_eq!(answer.rooms[1].seq, 3, "with what it has");
+    assert_eq!((era(1).await, era(0).await), (eras[0], eras[1]));
+    let loaded = journal.load(&room(0)).await.expect("load");
+    assert_eq!((loaded.era, loaded.seq, loaded.entries.len()), (eras[1], 3, 1));
+
+    // Once: whoever comes later finds it done. The commit of before is nobody's duplicate.
+    let unknown = Incarnation::random();
+    let answer = journal.register(SHARD, unknown, Seen { flush: 5, commit: 9 }, &[]).await.expect("register");
+    assert!(answer.record.fenced, "all its flushes are gone: {answer:?}");
+    assert_eq!(answer.renewed, 0);
+    assert_eq!(journal.renew(SHARD, u64::MAX).await.expect("renew"), 0);
+    assert_eq!((era(1).await, era(0).await), (eras[0], eras[1]));
+    let again = commit(lease, 2, vec![part(room(0), eras[1], 3, 4, id)]);
+    assert_eq!(journal.commit(&again).await.expect("commit"), Committed::Fenced);
+    let next = commit(lease, 3, vec![part(room(0), eras[1], 3, 4, id)]);
+    assert_eq!(journal.commit(&next).await.expect("commit"), Committed::Done);
+}
+
+pub(crate) async fn a_worker_that_has_seen_more_than_is_stored_begins_new_eras(journal: &impl Journal) {
+    let mut gateway = Gateway::register(journal).await;
+    let id = gateway.write(journal, room(0), "a").await;
+    let lease = claim(journal).await;
+    journal.commit(&commit(lease, 1, vec![part(room(0), 1, 0, 1, id)])).await.expect("commit");
+    for seen in [0, 1] {
+        assert_eq!(journal.renew(SHARD, seen).await.expect("renew"), 0);
+    }
+    assert_eq!(journal.renew(SHARD, 2).await.expect("renew"), 1);
+    let era = journal.heads(SHARD, &[room(0)]).await.expect("heads").1[0].era;
+    assert!(era > 1);
+    // A room that begins later has an era of its own.
+    gateway.write(journal, room(1), "b").await;
+    assert!(journal.heads(SHARD, &[room(1)]).await.expect("heads").1[0].era > era);
+}
+
+/// A step that is bound to another server than the one that would do it does nothing.
+pub(crate) async fn steps_are_bound_to_their_server(journal: &impl Journal) {
+    let mut gateway = Gateway::register(journal).await;
+    let id = gateway.write(journal, room(0), "a").await;
+    let lease = claim(journal).await;
+    assert_eq!(lease.server, gateway.server);
+    let before = journal.survey(SHARD, true).await.expect("survey");
+    let elsewhere = Lease { server: Incarnation::random(), ..lease };
+    let mut flush = gateway.flush(at(9), vec![]);
+    flush.server = elsewhere.server;
+    assert_eq!(journal.append(&flush).await.expect("append"), Appended::Moved);
+    let refused = journal.commit(&commit(elsewhere, 1, vec![part(room(0), 1, 0, 1, id)])).await;
+    assert_eq!(refused.expect("commit"), Committed::Fenced);
+    assert_eq!(journal.fence(SHARD, elsewhere, gateway.incarnation).await.expect("fence"), Leased::Lost);
+    let death = journal.death(SHARD, elsewhere, gateway.incarnation, &entry(room(0), at(2), "d")).await;
+    assert_eq!(death.expect("death"), Leased::Lost);
+    assert_eq!(journal.end_room(SHARD, elsewhere, &room(0), 0).await.expect("end"), Leased::Lost);
+    assert_eq!(journal.claim(SHARD, Some(elsewhere), Incarnation::random()).await.expect("claim"), Leased::Lost);
+    journal.release(SHARD, elsewhere).await.expect("release");
+    assert_eq!(journal.owners().await.expect("owners")[usize::from(SHARD.0)], Some(lease));
+    assert_eq!(journal.survey(SHARD, true).await.expect("survey"), before);
 }
 
 pub(crate) async fn a_flush_is_stored_once_and_in_sequence(journal: &impl Journal) {
@@ -60,7 +147,7 @@ pub(crate) async fn a_gap_is_answered_with_what_is_stored(journal: &impl Journal
     let mut beside = gateway.flush(at(20), vec![entry(room(0), at(15), "x")]);
     beside.previous = at(11);
     assert_eq!(journal.append(&beside).await.expect("append"), gap);
-    assert_eq!(journal.heads(SHARD, &[room(0)]).await.expect("heads"), [head(room(0), 0, 0, Moment::default())]);
+    assert_eq!(journal.heads(SHARD, &[room(0)]).await.expect("heads").1, [head(room(0), 0, 0, Moment::default())]);
     assert_eq!(journal.survey(SHARD, true).await.expect("survey").append, 1);
 }
 
@@ -106,12 +193,12 @@ pub(crate) async fn a_rooms_top_never_falls(journal: &impl Journal) {
     let heads = behind.append(journal, at(100), vec![entry(room(0), at(100), "b")]).await;
     assert_eq!(heads, [head(room(0), 1, 0, at(101))]);
     let rooms = [room(1), room(0)];
-    let heads = journal.heads(SHARD, &rooms).await.expect("heads");
+    let heads = journal.heads(SHARD, &rooms).await.expect("heads").1;
     assert_eq!(heads, [head(room(1), 0, 0, Moment::default()), head(room(0), 1, 0, at(101))]);
     // A later boot's clock begins again; its timeline is higher.
     let rebooted = Moment { timeline: 4, ns: 7 };
     assert_eq!(ahead.append(journal, rebooted, vec![entry(room(0), rebooted, "c")]).await[0].top, rebooted);
-    assert_eq!(journal.heads(SHARD, &[]).await.expect("heads"), []);
+    assert_eq!(journal.heads(SHARD, &[]).await.expect("heads").1, []);
 }
 
 pub(crate) async fn bells_are_numbered_and_carry_the_flush(journal: &impl Journal) {
@@ -257,7 +344,7 @@ pub(crate) async fn only_fenced_gateways_are_forgotten_and_they_stay_out(journal
     let lease = claim(journal).await;
     assert!(matches!(journal.fence(SHARD, lease, dead.incarnation).await.expect("fence"), Leased::Done(_)));
     let both = [dead.incarnation, living.incarnation];
-    let stale = lasthit::journal::Lease { epoch: lease.epoch + 1, ..lease };
+    let stale = Lease { epoch: lease.epoch + 1, ..lease };
     assert_eq!(journal.forget(SHARD, stale, &both).await.expect("forget"), Leased::Lost);
     assert_eq!(journal.survey(SHARD, false).await.expect("survey").gateways.len(), 2);
     for _ in 0..2 {

@@ -12,7 +12,8 @@ pub(crate) async fn a_commit_is_final_once(journal: &impl Journal) {
     let first = commit(lease, 1, vec![part(room(0), 1, 0, 2, id)]);
     for _ in 0..2 {
         assert_eq!(journal.commit(&first).await.expect("commit"), Committed::Done);
-        let page = VerdictPage { era: 1, seq: 2, batches: vec![bytes("verdicts to 2")] };
+        let (server, commit) = (gateway.server, 1);
+        let page = VerdictPage { server, commit, era: 1, seq: 2, batches: vec![bytes("verdicts to 2")] };
         assert_eq!(journal.verdicts(&room(0), 0, 10).await.expect("verdicts"), page);
     }
     let ahead = commit(lease, 3, vec![part(room(0), 1, 2, 3, id)]);
@@ -44,7 +45,7 @@ pub(crate) async fn a_commit_by_a_successor_continues_the_count(journal: &impl J
     assert_eq!(journal.commit(&taken).await.expect("commit"), Committed::Fenced);
     let next = commit(new, 2, vec![part(room(0), 1, 1, 2, id)]);
     assert_eq!(journal.commit(&next).await.expect("commit"), Committed::Done);
-    assert_eq!(journal.heads(SHARD, &[room(0)]).await.expect("heads"), [head(room(0), 1, 2, at(1))]);
+    assert_eq!(journal.heads(SHARD, &[room(0)]).await.expect("heads").1, [head(room(0), 1, 2, at(1))]);
 }
 
 pub(crate) async fn a_commit_that_does_not_fit_is_refused_as_a_whole(journal: &impl Journal) {
@@ -134,7 +135,8 @@ pub(crate) async fn a_room_is_loaded_from_its_snapshot_on(journal: &impl Journal
 }
 
 pub(crate) async fn verdicts_are_paged(journal: &impl Journal) {
-    let nothing = VerdictPage { era: 0, seq: 0, batches: vec![] };
+    let server = journal.survey(SHARD, false).await.expect("survey").server;
+    let nothing = VerdictPage { server, commit: 0, era: 0, seq: 0, batches: vec![] };
     assert_eq!(journal.verdicts(&room(0), 0, 10).await.expect("verdicts"), nothing);
     let mut gateway = Gateway::register(journal).await;
     let id = gateway.write(journal, room(0), "a").await;
@@ -192,7 +194,7 @@ pub(crate) async fn an_ended_room_begins_a_higher_era(journal: &impl Journal) {
         assert_eq!(journal.end_room(SHARD, lease, &room(0), 2).await.expect("end"), Leased::Done(true));
         assert_eq!(journal.load(&room(0)).await.expect("load"), StoredRoom::default());
         assert_eq!(journal.verdicts(&room(0), 0, 9).await.expect("verdicts").era, 0);
-        assert_eq!(journal.heads(SHARD, &[room(0)]).await.expect("heads"), [head(room(0), 0, 0, Moment::default())]);
+        assert_eq!(journal.heads(SHARD, &[room(0)]).await.expect("heads").1, [head(room(0), 0, 0, Moment::default())]);
         let survey = journal.survey(SHARD, true).await.expect("survey");
         assert_eq!((survey.active, survey.rooms, survey.commit), (vec![], vec![], 1));
     }

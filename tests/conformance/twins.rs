@@ -1,7 +1,7 @@
 //! Both journals side by side: the same random steps, right and wrong ones, get the same answers.
 
 use lasthit::journal::memory::MemoryJournal;
-use lasthit::journal::{Commit, Flush, Journal, Lease, RoomCommit, Survey};
+use lasthit::journal::{Commit, Flush, Journal, Lease, RoomCommit, Seen, Survey};
 use lasthit::types::{Incarnation, RoomId, ShardId, StreamId};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
@@ -32,31 +32,37 @@ async fn position(journal: &dyn Journal, room: &RoomId, count: usize) -> StreamI
     count.checked_sub(1).and_then(|index| entries.get(index)).map_or(StreamId::default(), |(id, _)| *id)
 }
 
+/// The same step, bound to this journal's server, which neither answer names.
 async fn take(journal: &dyn Journal, step: &Step) -> String {
-    match step {
-        Step::Register(gateway) => format!("{:?}", journal.register(SHARD, *gateway).await),
-        Step::Append(flush) => format!("{:?}", journal.append(flush).await),
-        Step::Claim(from, worker) => format!("{:?}", journal.claim(SHARD, *from, *worker).await),
-        Step::Release(lease) => format!("{:?}", journal.release(SHARD, *lease).await),
-        Step::Fence(lease, gateway) => format!("{:?}", journal.fence(SHARD, *lease, *gateway).await),
+    let server = journal.survey(SHARD, false).await.expect("survey").server;
+    let bound = |lease: &Lease| Lease { server, ..*lease };
+    let answer = match step {
+        Step::Register(gateway) => format!("{:?}", journal.register(SHARD, *gateway, Seen::default(), &[]).await),
+        Step::Append(flush) => format!("{:?}", journal.append(&Flush { server, ..flush.clone() }).await),
+        Step::Claim(from, worker) => format!("{:?}", journal.claim(SHARD, from.as_ref().map(bound), *worker).await),
+        Step::Release(lease) => format!("{:?}", journal.release(SHARD, bound(lease)).await),
+        Step::Fence(lease, gateway) => format!("{:?}", journal.fence(SHARD, bound(lease), *gateway).await),
         Step::Death(lease, gateway, room, ns) => {
-            format!("{:?}", journal.death(SHARD, *lease, *gateway, &entry(room.clone(), at(*ns), "death")).await)
+            format!("{:?}", journal.death(SHARD, bound(lease), *gateway, &entry(room.clone(), at(*ns), "death")).await)
         }
         Step::Commit(commit, counts) => {
-            let mut commit = commit.clone();
+            let mut commit = Commit { lease: bound(&commit.lease), ..commit.clone() };
             for (part, count) in commit.rooms.iter_mut().zip(counts) {
                 part.cursor = position(journal, &part.room, *count).await;
             }
             format!("{:?}", journal.commit(&commit).await)
         }
-        Step::End(lease, room, seq) => format!("{:?}", journal.end_room(SHARD, *lease, room, *seq).await),
+        Step::End(lease, room, seq) => format!("{:?}", journal.end_room(SHARD, bound(lease), room, *seq).await),
         Step::Verdicts(room, seq, max) => format!("{:?}", journal.verdicts(room, *seq, *max).await),
-    }
+    };
+    answer.replace(&format!("server: {server:?}"), "server")
 }
 
 /// All that a journal tells of its shard, with positions as counts.
 async fn view(journal: &dyn Journal) -> String {
-    let mut text = format!("{:?}\n{:?}\n", journal.survey(SHARD, true).await, journal.owners().await);
+    let survey = journal.survey(SHARD, true).await.expect("survey");
+    let server = format!("server: {:?}", survey.server);
+    let mut text = format!("{survey:?}\n{:?}\n", journal.owners().await).replace(&server, "server");
     for n in 0..ROOMS {
         let entries = journal.read(&room(n), StreamId::default()).await.expect("read");
         let count = |id: StreamId| entries.iter().filter(|(entry, _)| *entry <= id).count();
@@ -79,7 +85,7 @@ fn next(rng: &mut StdRng, survey: &Survey, owner: Option<Lease>, lengths: &[usiz
         1 => right + 1,
         _ => right,
     };
-    let some_lease = owner.unwrap_or(Lease { epoch: 1, owner: Incarnation(100) });
+    let some_lease = owner.unwrap_or(Lease { epoch: 1, owner: Incarnation(100), server: Incarnation::NONE });
     let lease = Lease { epoch: off(rng, some_lease.epoch), ..some_lease };
     match rng.random_range(0..20) {
         0 => Step::Register(gateway),
@@ -90,7 +96,15 @@ fn next(rng: &mut StdRng, survey: &Survey, owner: Option<Lease>, lengths: &[usiz
             let watermark = at(tick + 2);
             let entries = (0..ROOMS).filter(|_| rng.random_bool(0.4)).map(room);
             let entries = entries.map(|room| entry(room, at(tick + 1), &format!("entry {tick}"))).collect();
-            Step::Append(Flush { shard: SHARD, incarnation: gateway, number: off(rng, stored + 1), previous, watermark, entries })
+            Step::Append(Flush {
+                shard: SHARD,
+                server: Incarnation::NONE,
+                incarnation: gateway,
+                number: off(rng, stored + 1),
+                previous,
+                watermark,
+                entries,
+            })
         }
         8 => Step::Claim(if rng.random_bool(0.8) { owner } else { None }, Incarnation(rng.random_range(101..103))),
         9 if rng.random_bool(0.3) => Step::Release(lease),

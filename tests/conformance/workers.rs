@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use lasthit::journal::{Bell, Committed, GatewayRecord, Journal, JournalError, Lease, Leased, Survey, WorkerRecord};
+use lasthit::journal::{Bell, Committed, GatewayRecord, Journal, JournalError, Lease, Leased, Seen, Survey, WorkerRecord};
 use lasthit::types::{Incarnation, Moment, ShardId, StreamId};
 
 use crate::fixture::{
@@ -18,14 +18,15 @@ async fn owner(journal: &impl Journal) -> Option<Lease> {
 pub(crate) async fn a_shard_changes_hands_only_from_the_owner_that_was_seen(journal: &impl Journal) {
     let [a, b] = [Incarnation::random(), Incarnation::random()];
     assert_eq!(owner(journal).await, None);
-    let imagined = Lease { epoch: 0, owner: b };
+    let server = journal.survey(SHARD, false).await.expect("survey").server;
+    let imagined = Lease { epoch: 0, owner: b, server };
     assert_eq!(journal.claim(SHARD, Some(imagined), a).await.expect("claim"), Leased::Lost);
-    let first = Lease { epoch: 1, owner: a };
+    let first = Lease { epoch: 1, owner: a, server };
     assert_eq!(journal.claim(SHARD, None, a).await.expect("claim"), Leased::Done(first));
     assert_eq!(owner(journal).await, Some(first));
     assert_eq!(journal.claim(SHARD, Some(Lease { owner: b, ..first }), b).await.expect("claim"), Leased::Lost);
     assert_eq!(journal.claim(SHARD, None, b).await.expect("claim"), Leased::Lost);
-    let second = Lease { epoch: 2, owner: b };
+    let second = Lease { epoch: 2, owner: b, server };
     assert_eq!(journal.claim(SHARD, Some(first), b).await.expect("claim"), Leased::Done(second));
     assert_eq!(journal.claim(SHARD, Some(first), a).await.expect("claim"), Leased::Lost);
 
@@ -34,7 +35,7 @@ pub(crate) async fn a_shard_changes_hands_only_from_the_owner_that_was_seen(jour
     journal.release(SHARD, second).await.expect("release");
     assert_eq!(owner(journal).await, None);
     assert_eq!(journal.claim(SHARD, Some(second), a).await.expect("claim"), Leased::Lost);
-    assert_eq!(journal.claim(SHARD, None, a).await.expect("claim"), Leased::Done(Lease { epoch: 3, owner: a }));
+    assert_eq!(journal.claim(SHARD, None, a).await.expect("claim"), Leased::Done(Lease { epoch: 3, owner: a, server }));
     assert_eq!(journal.owners().await.expect("owners").iter().flatten().count(), 1);
 }
 
@@ -78,16 +79,17 @@ pub(crate) async fn a_fence_is_for_ever(journal: &impl Journal) {
     let mut gateway = Gateway::register(journal).await;
     gateway.append(journal, at(7), vec![]).await;
     let lease = claim(journal).await;
-    let incarnation = gateway.incarnation;
-    let record = GatewayRecord { incarnation, number: 1, watermark: at(7), fenced: true };
+    let (incarnation, server) = (gateway.incarnation, gateway.server);
+    let record = GatewayRecord { incarnation, number: 1, watermark: at(7), fenced: true, server };
     for _ in 0..2 {
         assert_eq!(journal.fence(SHARD, lease, incarnation).await.expect("fence"), Leased::Done(record.clone()));
-        assert_eq!(journal.register(SHARD, incarnation).await.expect("register"), record);
+        let again = journal.register(SHARD, incarnation, Seen::default(), &[]).await;
+        assert_eq!(again.expect("register").record, record);
     }
     let unknown = Incarnation::random();
-    let fenced = GatewayRecord { incarnation: unknown, number: 0, watermark: Moment::default(), fenced: true };
+    let fenced = GatewayRecord { incarnation: unknown, number: 0, watermark: Moment::default(), fenced: true, server };
     assert_eq!(journal.fence(SHARD, lease, unknown).await.expect("fence"), Leased::Done(fenced.clone()));
-    assert_eq!(journal.register(SHARD, unknown).await.expect("register"), fenced);
+    assert_eq!(journal.register(SHARD, unknown, Seen::default(), &[]).await.expect("register").record, fenced);
 }
 
 pub(crate) async fn a_death_needs_the_lease_and_a_fence(journal: &impl Journal) {
@@ -134,7 +136,8 @@ pub(crate) async fn heartbeats_run_out(journal: &impl Journal) {
 }
 
 pub(crate) async fn a_survey_tells_everything_at_once(journal: &impl Journal) {
-    let empty = Survey { append: 0, commit: 0, gateways: vec![], active: vec![], rooms: vec![] };
+    let server = journal.survey(SHARD, true).await.expect("survey").server;
+    let empty = Survey { server, append: 0, commit: 0, gateways: vec![], active: vec![], rooms: vec![] };
     assert_eq!(journal.survey(SHARD, true).await.expect("survey"), empty);
     let mut gateways = [Gateway::register(journal).await, Gateway::register(journal).await];
     gateways.sort_by_key(|gateway| gateway.incarnation);
@@ -145,11 +148,12 @@ pub(crate) async fn a_survey_tells_everything_at_once(journal: &impl Journal) {
     journal.fence(SHARD, lease, gateways[1].incarnation).await.expect("fence");
     journal.commit(&commit(lease, 1, vec![part(room(0), 1, 0, 1, id)])).await.expect("commit");
 
-    let record = |n: usize, fenced| GatewayRecord { incarnation: gateways[n].incarnation, number: 1, watermark: at(1), fenced };
+    let watermark = at(1);
+    let record = |n: usize, fenced| GatewayRecord { incarnation: gateways[n].incarnation, number: 1, watermark, fenced, server };
     let mut rooms = vec![head(room(0), 1, 1, at(1)), head(room(1), 2, 0, at(1))];
     rooms.sort_by(|a, b| a.room.cmp(&b.room));
     let mut expected =
-        Survey { append: 2, commit: 1, gateways: vec![record(0, false), record(1, true)], active: vec![room(1)], rooms };
+        Survey { server, append: 2, commit: 1, gateways: vec![record(0, false), record(1, true)], active: vec![room(1)], rooms };
     assert_eq!(journal.survey(SHARD, true).await.expect("survey"), expected);
     expected.rooms.clear();
     assert_eq!(journal.survey(SHARD, false).await.expect("survey"), expected);
@@ -158,9 +162,11 @@ pub(crate) async fn a_survey_tells_everything_at_once(journal: &impl Journal) {
 pub(crate) async fn steps_for_shards_and_rooms_of_others_are_refused(journal: &impl Journal) {
     let nowhere = ShardId(SHARDS);
     let (someone, foreign) = (Incarnation::random(), room_of(ShardId(1), 0));
-    let lease = Lease { epoch: 1, owner: someone };
+    let lease = Lease { epoch: 1, owner: someone, server: Incarnation::NONE };
     let errors = [
-        journal.register(nowhere, someone).await.map(|_| ()),
+        journal.register(nowhere, someone, Seen::default(), &[]).await.map(|_| ()),
+        journal.register(SHARD, someone, Seen::default(), std::slice::from_ref(&foreign)).await.map(|_| ()),
+        journal.renew(nowhere, 1).await.map(|_| ()),
         journal.bells(&[SHARD, nowhere]).await.map(|_| ()),
         journal.survey(nowhere, false).await.map(|_| ()),
         journal.claim(nowhere, None, someone).await.map(|_| ()),

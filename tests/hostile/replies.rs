@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use ::bytes::Bytes;
 use lasthit::journal::redis::{RedisJournal, RedisOptions};
-use lasthit::journal::{Commit, Flush, FlushEntry, Journal, Lease, RoomCommit};
+use lasthit::journal::{Commit, Flush, FlushEntry, Journal, Lease, RoomCommit, Seen};
 use lasthit::types::{Incarnation, Moment, RoomId, ShardId, StreamId};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
@@ -104,11 +104,20 @@ fn reply() -> impl Strategy<Value = Vec<u8>> {
 async fn every_step(journal: &RedisJournal) {
     let room = RoomId::new("pit").expect("name");
     let (shard, me) = (ShardId::of(&room, 4), Incarnation(7));
-    let lease = Lease { epoch: 1, owner: me };
+    // The server tells no run id.
+    let (server, seen) = (Incarnation::NONE, Seen::default());
+    let lease = Lease { epoch: 1, owner: me, server };
     let top = Moment { timeline: 1, ns: 5 };
     let entry = FlushEntry { room: room.clone(), top, bytes: Bytes::from_static(b"x") };
-    let flush =
-        Flush { shard, incarnation: me, number: 1, previous: Moment::default(), watermark: top, entries: vec![entry.clone()] };
+    let flush = Flush {
+        shard,
+        server,
+        incarnation: me,
+        number: 1,
+        previous: Moment::default(),
+        watermark: top,
+        entries: vec![entry.clone()],
+    };
     let part = RoomCommit {
         room: room.clone(),
         era: 1,
@@ -124,7 +133,7 @@ async fn every_step(journal: &RedisJournal) {
     let _ = journal.timeline("host").await;
     let _ = journal.live_timelines(1, 1_000).await;
     let _ = journal.ping().await;
-    let _ = journal.register(shard, me).await;
+    let _ = journal.register(shard, me, seen, std::slice::from_ref(&room)).await;
     let _ = journal.append(&flush).await;
     let _ = journal.heads(shard, std::slice::from_ref(&room)).await;
     let _ = journal.verdicts(&room, 0, 10).await;
@@ -138,6 +147,8 @@ async fn every_step(journal: &RedisJournal) {
     let _ = journal.commit(&commit).await;
     let _ = journal.fence(shard, lease, me).await;
     let _ = journal.death(shard, lease, me, &entry).await;
+    let _ = journal.forget(shard, lease, &[me]).await;
+    let _ = journal.renew(shard, 1).await;
     let _ = journal.attempt(shard, lease, &room, 1).await;
     let _ = journal.end_room(shard, lease, &room, 1).await;
     let _ = journal.publish(me, Bytes::from_static(b"push")).await;

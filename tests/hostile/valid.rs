@@ -78,10 +78,10 @@ pub(crate) fn all() -> Vec<(&'static str, Bytes)> {
     let room = RoomId::new("pit").expect("name");
     let part = RoomPush { room: room.clone(), from: 0, to: batch().verdicts.len() as u64, batch: batch() };
     let pushes = [
-        Push::Verdicts { shard: ShardId(1), rooms: vec![part] },
+        Push::Verdicts { shard: ShardId(1), server: Incarnation(7), commit: 3, rooms: vec![part] },
         Push::Probe { shard: ShardId(1), until: Moment { timeline: 1, ns: 9 } },
         Push::Free { shard: ShardId(3) },
-        Push::Heads { shard: ShardId(0), rooms: vec![(room, 1, 2)] },
+        Push::Heads { shard: ShardId(0), server: Incarnation(7), rooms: vec![(room, 1, 2)] },
     ];
     let mut all = vec![("action", act("hit", "1", &json!({"damage": 1}))), ("verdicts", verdicts::encode(&batch()))];
     all.extend(entries().iter().map(|e| ("entry", entry::encode(e))));

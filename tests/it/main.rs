@@ -12,6 +12,7 @@ mod outages;
 mod redis;
 mod resume;
 mod road;
+mod rollback;
 mod stream;
 mod support;
 mod suspects;

@@ -5,7 +5,7 @@
 
 use lasthit::clock;
 use lasthit::journal::redis::{RedisJournal, RedisOptions};
-use lasthit::journal::{Appended, Flush, FlushEntry, Journal as _};
+use lasthit::journal::{Appended, Flush, FlushEntry, Journal as _, Seen};
 use lasthit::testing::RedisServer;
 use lasthit::types::{Incarnation, Moment, RoomId, ShardId};
 use serde_json::{Value, json};
@@ -23,12 +23,12 @@ async fn append(redis: &RedisServer) {
     let timeline = journal.timeline(&clock::timeline_name()).await.expect("a timeline");
     let room: RoomId = ROOM.parse().expect("a name");
     let (shard, incarnation) = (ShardId::of(&room, 8), Incarnation::random());
-    journal.register(shard, incarnation).await.expect("registered");
+    let server = journal.register(shard, incarnation, Seen::default(), &[]).await.expect("registered").server;
     let mut previous = Moment::default();
     for (number, bytes) in (1..).zip(UNREADABLE) {
         let watermark = Moment { timeline, ns: clock::monotonic_ns() };
         let entries = vec![FlushEntry { room: room.clone(), top: watermark, bytes: bytes.into() }];
-        let answer = journal.append(&Flush { shard, incarnation, number, previous, watermark, entries }).await;
+        let answer = journal.append(&Flush { shard, server, incarnation, number, previous, watermark, entries }).await;
         assert!(matches!(answer, Ok(Appended::Stored(_))), "{answer:?}");
         previous = watermark;
     }

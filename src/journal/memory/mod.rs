@@ -14,8 +14,8 @@ use tokio::time::Instant;
 pub use store::{Pushes, Store};
 
 use super::{
-    Appended, Bell, Commit, Committed, Flush, FlushEntry, GatewayRecord, Journal, JournalError, Lease, Leased, RoomHead, Signal,
-    Signals, StoredRoom, Survey, VerdictPage, WorkerRecord, check, signals,
+    Appended, Bell, Commit, Committed, Flush, FlushEntry, GatewayRecord, Journal, JournalError, Lease, Leased, Registered,
+    RoomHead, Seen, Signal, Signals, StoredRoom, Survey, VerdictPage, WorkerRecord, check, signals,
 };
 use crate::types::{Incarnation, RoomId, ShardId, StreamId};
 
@@ -95,8 +95,17 @@ impl Journal for MemoryJournal {
         Ok(())
     }
 
-    async fn register(&self, shard: ShardId, gateway: Incarnation) -> Result<GatewayRecord, JournalError> {
-        self.inner.lock().store.register(shard, gateway)
+    async fn register(
+        &self,
+        shard: ShardId,
+        gateway: Incarnation,
+        seen: Seen,
+        rooms: &[RoomId],
+    ) -> Result<Registered, JournalError> {
+        let mut inner = self.inner.lock();
+        let (answer, bell) = inner.store.register(shard, gateway, seen, rooms)?;
+        inner.ring(bell);
+        Ok(answer)
     }
 
     async fn append(&self, flush: &Flush) -> Result<Appended, JournalError> {
@@ -113,8 +122,9 @@ impl Journal for MemoryJournal {
         Ok(answer)
     }
 
-    async fn heads(&self, shard: ShardId, rooms: &[RoomId]) -> Result<Vec<RoomHead>, JournalError> {
-        self.inner.lock().store.heads(shard, rooms)
+    async fn heads(&self, shard: ShardId, rooms: &[RoomId]) -> Result<(Incarnation, Vec<RoomHead>), JournalError> {
+        let mut inner = self.inner.lock();
+        Ok((inner.store.server(), inner.store.heads(shard, rooms)?))
     }
 
     async fn verdicts(&self, room: &RoomId, seq: u64, entries_max: usize) -> Result<VerdictPage, JournalError> {
@@ -185,6 +195,10 @@ impl Journal for MemoryJournal {
             inner.push(*gateway, push);
         }
         Ok(answer)
+    }
+
+    async fn renew(&self, shard: ShardId, seen: u64) -> Result<u64, JournalError> {
+        self.inner.lock().store.renew(shard, seen)
     }
 
     async fn fence(&self, shard: ShardId, lease: Lease, gateway: Incarnation) -> Result<Leased<GatewayRecord>, JournalError> {

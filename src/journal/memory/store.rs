@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use bytes::Bytes;
 
 use super::super::{
-    Appended, Bell, Commit, Committed, Flush, FlushEntry, GatewayRecord, JournalError, Lease, Leased, RoomCommit, RoomHead,
-    StoredRoom, StoredSnapshot, Survey, VerdictPage, WorkerRecord, check,
+    Appended, Bell, Commit, Committed, Flush, FlushEntry, GatewayRecord, JournalError, Lease, Leased, Registered, RoomCommit,
+    RoomHead, Seen, StoredRoom, StoredSnapshot, Survey, VerdictPage, WorkerRecord, check, era_stride,
 };
 use crate::types::{Incarnation, Moment, RoomId, ShardId, StreamId};
 
@@ -17,6 +17,8 @@ pub type Pushes = [(Incarnation, Bytes)];
 /// [`Journal`](crate::journal::Journal); `now_ms` is the journal's clock. Steps that publish return what to publish.
 #[derive(Debug, Clone)]
 pub struct Store {
+    /// Who serves it.
+    server: Incarnation,
     shards: Vec<Shard>,
     /// The last position handed out, over all rooms: positions rise, whatever `now_ms` does.
     last: StreamId,
@@ -35,6 +37,8 @@ struct Shard {
     epoch: u64,
     owner: Option<Incarnation>,
     eras: u64,
+    /// The server under which all rooms began a new era last.
+    renewed: Incarnation,
     gateways: BTreeMap<Incarnation, Gateway>,
     active: BTreeSet<RoomId>,
     rooms: BTreeMap<RoomId, Room>,
@@ -45,6 +49,7 @@ struct Gateway {
     number: u64,
     watermark: Moment,
     fenced: bool,
+    server: Incarnation,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -93,7 +98,7 @@ struct Worker {
 
 impl Gateway {
     fn record(self, incarnation: Incarnation) -> GatewayRecord {
-        GatewayRecord { incarnation, number: self.number, watermark: self.watermark, fenced: self.fenced }
+        GatewayRecord { incarnation, number: self.number, watermark: self.watermark, fenced: self.fenced, server: self.server }
     }
 }
 
@@ -114,8 +119,23 @@ impl Room {
 }
 
 impl Shard {
-    fn lease(&self) -> Option<Lease> {
-        self.owner.map(|owner| Lease { epoch: self.epoch, owner })
+    fn lease(&self, server: Incarnation) -> Option<Lease> {
+        self.owner.map(|owner| Lease { epoch: self.epoch, owner, server })
+    }
+
+    /// Every room begins a new era; tells how many.
+    fn renew(&mut self, server: Incarnation) -> u64 {
+        if std::mem::replace(&mut self.renewed, server) == server {
+            return 0;
+        }
+        self.commit += 1;
+        self.commit_epoch = 0;
+        self.eras += era_stride(server);
+        for room in self.rooms.values_mut() {
+            self.eras += 1;
+            room.era = self.eras;
+        }
+        self.rooms.len() as u64
     }
 
     fn head(&self, room: &RoomId) -> RoomHead {
@@ -175,12 +195,25 @@ impl Store {
     #[must_use]
     pub fn new(shards: u16) -> Self {
         Self {
+            server: Incarnation(1),
             shards: vec![Shard::default(); usize::from(shards.max(1))],
             last: StreamId::default(),
             workers: BTreeMap::new(),
             timelines: BTreeMap::new(),
             hosts: BTreeMap::new(),
         }
+    }
+
+    /// Who serves it.
+    #[must_use]
+    pub fn server(&self) -> Incarnation {
+        self.server
+    }
+
+    /// It is served by another from here on, as after a restart: no lease and no registration of before is good there.
+    #[cfg(test)]
+    pub(crate) fn restart(&mut self, server: Incarnation) {
+        self.server = server;
     }
 
     /// The number of shards.
@@ -192,6 +225,12 @@ impl Store {
     fn shard(&mut self, shard: ShardId) -> Result<&mut Shard, JournalError> {
         check::shard(shard, self.shards())?;
         Ok(&mut self.shards[usize::from(shard.0)])
+    }
+
+    /// The shard, while the lease is good.
+    fn leased(&mut self, shard: ShardId, lease: Lease) -> Result<Option<&mut Shard>, JournalError> {
+        let server = self.server;
+        Ok(Some(self.shard(shard)?).filter(|state| state.lease(server) == Some(lease)))
     }
 
     fn room(&self, room: &RoomId) -> Option<&Room> {
@@ -220,12 +259,38 @@ impl Store {
         self.hosts.keys().copied().collect()
     }
 
-    /// Makes a gateway known to a shard.
+    /// Makes a gateway known to a shard; with the bell to ring when an earlier server knew it.
     ///
     /// # Errors
-    /// [`JournalError::Refused`] for a shard that does not exist.
-    pub fn register(&mut self, shard: ShardId, gateway: Incarnation) -> Result<GatewayRecord, JournalError> {
-        Ok(self.shard(shard)?.gateways.entry(gateway).or_default().record(gateway))
+    /// [`JournalError::Refused`] for a shard that does not exist, or a room of another one.
+    pub fn register(
+        &mut self,
+        shard: ShardId,
+        gateway: Incarnation,
+        seen: Seen,
+        rooms: &[RoomId],
+    ) -> Result<(Registered, Option<Bell>), JournalError> {
+        let (server, shards) = (self.server, self.shards());
+        rooms.iter().try_for_each(|room| check::room(room, shard, shards))?;
+        let state = self.shard(shard)?;
+        let unknown = !state.gateways.contains_key(&gateway);
+        let stored = state.gateways.entry(gateway).or_default();
+        stored.fenced |= seen.flush > stored.number;
+        let again = std::mem::replace(&mut stored.server, server) != server && (!unknown || seen.flush > 0);
+        let record = stored.record(gateway);
+        let lost = (unknown && seen.flush > 0) || seen.commit > state.commit;
+        let renewed = if lost { state.renew(server) } else { 0 };
+        let bell = Bell {
+            shard,
+            append: state.append,
+            incarnation: gateway,
+            number: record.number,
+            watermark: record.watermark,
+            entries: Vec::new(),
+            poked: Vec::new(),
+        };
+        let (rooms, commit) = (rooms.iter().map(|room| state.head(room)).collect(), state.commit);
+        Ok((Registered { server, record, rooms, renewed, commit }, again.then_some(bell)))
     }
 
     /// Appends a flush; when it was new, with the bell to ring, which names the gateways to push [`Flush::poke`] to.
@@ -234,6 +299,9 @@ impl Store {
     /// [`JournalError::Refused`] for a flush that contradicts itself.
     pub fn append(&mut self, flush: &Flush, now_ms: u64) -> Result<(Appended, Option<Bell>), JournalError> {
         check::flush(flush, self.shards())?;
+        if flush.server != self.server {
+            return Ok((Appended::Moved, None));
+        }
         let shard = self.shard(flush.shard)?;
         let stored = match shard.gateways.get_mut(&flush.incarnation) {
             Some(gateway) if !gateway.fenced => gateway,
@@ -287,7 +355,10 @@ impl Store {
     /// A room's verdicts after `seq`.
     #[must_use]
     pub fn verdicts(&self, room: &RoomId, seq: u64, entries_max: usize) -> VerdictPage {
-        self.room(room).map_or(VerdictPage { era: 0, seq: 0, batches: Vec::new() }, |stored| VerdictPage {
+        let (server, commit) = (self.server, self.shards[usize::from(ShardId::of(room, self.shards()).0)].commit);
+        self.room(room).map_or(VerdictPage { server, commit, era: 0, seq: 0, batches: Vec::new() }, |stored| VerdictPage {
+            server,
+            commit,
             era: stored.era,
             seq: stored.seq,
             batches: stored.out_after(seq).take(entries_max).collect(),
@@ -304,7 +375,7 @@ impl Store {
     /// Who owns each shard.
     #[must_use]
     pub fn owners(&self) -> Vec<Option<Lease>> {
-        self.shards.iter().map(Shard::lease).collect()
+        self.shards.iter().map(|shard| shard.lease(self.server)).collect()
     }
 
     /// Takes a shard over.
@@ -312,8 +383,9 @@ impl Store {
     /// # Errors
     /// [`JournalError::Refused`] for a shard that does not exist.
     pub fn claim(&mut self, shard: ShardId, from: Option<Lease>, worker: Incarnation) -> Result<Leased<Lease>, JournalError> {
+        let server = self.server;
         let state = self.shard(shard)?;
-        if state.lease() != from {
+        if state.lease(server) != from {
             return Ok(Leased::Lost);
         }
         state.epoch += 1;
@@ -324,7 +396,7 @@ impl Store {
                 room.deaths.add(room.seq);
             }
         }
-        Ok(Leased::Done(Lease { epoch: state.epoch, owner: worker }))
+        Ok(Leased::Done(Lease { epoch: state.epoch, owner: worker, server }))
     }
 
     /// Lets a shard go.
@@ -332,8 +404,7 @@ impl Store {
     /// # Errors
     /// [`JournalError::Refused`] for a shard that does not exist.
     pub fn release(&mut self, shard: ShardId, lease: Lease) -> Result<(), JournalError> {
-        let state = self.shard(shard)?;
-        if state.lease() == Some(lease) {
+        if let Some(state) = self.leased(shard, lease)? {
             state.owner = None;
         }
         Ok(())
@@ -344,8 +415,10 @@ impl Store {
     /// # Errors
     /// [`JournalError::Refused`] for a shard that does not exist.
     pub fn survey(&mut self, shard: ShardId, rooms: bool) -> Result<Survey, JournalError> {
+        let server = self.server;
         let state = self.shard(shard)?;
         Ok(Survey {
+            server,
             append: state.append,
             commit: state.commit,
             gateways: state.gateways.iter().map(|(id, g)| g.record(*id)).collect(),
@@ -383,10 +456,7 @@ impl Store {
     /// [`JournalError::Refused`] for a commit that contradicts itself.
     pub fn commit<'a>(&mut self, commit: &'a Commit) -> Result<(Committed, &'a Pushes), JournalError> {
         check::commit(commit, self.shards())?;
-        let shard = self.shard(commit.shard)?;
-        if shard.lease() != Some(commit.lease) {
-            return Ok((Committed::Fenced, &[]));
-        }
+        let Some(shard) = self.leased(commit.shard, commit.lease)? else { return Ok((Committed::Fenced, &[])) };
         if commit.number == shard.commit && shard.commit_epoch == commit.lease.epoch {
             return Ok((Committed::Done, &[]));
         }
@@ -411,10 +481,7 @@ impl Store {
     /// [`JournalError::Refused`] for a shard that does not exist, or a room of another one.
     pub fn attempt(&mut self, shard: ShardId, lease: Lease, room: &RoomId, name: u64) -> Result<Leased<u32>, JournalError> {
         check::room(room, shard, self.shards())?;
-        let state = self.shard(shard)?;
-        if state.lease() != Some(lease) {
-            return Ok(Leased::Lost);
-        }
+        let Some(state) = self.leased(shard, lease)? else { return Ok(Leased::Lost) };
         let Some(stored) = state.rooms.get_mut(room) else { return Ok(Leased::Done(0)) };
         let attempt = (lease.epoch, name);
         let counted = stored.attempts.at(stored.seq);
@@ -425,16 +492,23 @@ impl Store {
         Ok(Leased::Done(stored.attempts.add(stored.seq)))
     }
 
+    /// Every room begins a new era when commits were lost; tells how many did.
+    ///
+    /// # Errors
+    /// [`JournalError::Refused`] for a shard that does not exist.
+    pub fn renew(&mut self, shard: ShardId, seen: u64) -> Result<u64, JournalError> {
+        let server = self.server;
+        let state = self.shard(shard)?;
+        Ok(if seen > state.commit { state.renew(server) } else { 0 })
+    }
+
     /// Fences a gateway; one that never registered is fenced too.
     ///
     /// # Errors
     /// [`JournalError::Refused`] for a shard that does not exist.
     pub fn fence(&mut self, shard: ShardId, lease: Lease, gateway: Incarnation) -> Result<Leased<GatewayRecord>, JournalError> {
-        let state = self.shard(shard)?;
-        if state.lease() != Some(lease) {
-            return Ok(Leased::Lost);
-        }
-        let stored = state.gateways.entry(gateway).or_default();
+        let Some(state) = self.leased(shard, lease)? else { return Ok(Leased::Lost) };
+        let stored = state.gateways.entry(gateway).or_insert_with(|| Gateway { server: lease.server, ..Gateway::default() });
         stored.fenced = true;
         Ok(Leased::Done(stored.record(gateway)))
     }
@@ -444,10 +518,7 @@ impl Store {
     /// # Errors
     /// [`JournalError::Refused`] for a shard that does not exist.
     pub fn forget(&mut self, shard: ShardId, lease: Lease, gateways: &[Incarnation]) -> Result<Leased<()>, JournalError> {
-        let state = self.shard(shard)?;
-        if state.lease() != Some(lease) {
-            return Ok(Leased::Lost);
-        }
+        let Some(state) = self.leased(shard, lease)? else { return Ok(Leased::Lost) };
         state.gateways.retain(|incarnation, gateway| !(gateway.fenced && gateways.contains(incarnation)));
         Ok(Leased::Done(()))
     }
@@ -465,10 +536,7 @@ impl Store {
         now_ms: u64,
     ) -> Result<(Leased<()>, Option<Bell>), JournalError> {
         check::room(&entry.room, shard, self.shards())?;
-        let state = self.shard(shard)?;
-        if state.lease() != Some(lease) {
-            return Ok((Leased::Lost, None));
-        }
+        let Some(state) = self.leased(shard, lease)? else { return Ok((Leased::Lost, None)) };
         let Some(stored) = state.gateways.get(&gateway).filter(|g| g.fenced).copied() else {
             return Err(check::not_fenced(gateway, shard));
         };
@@ -486,10 +554,7 @@ impl Store {
     /// [`JournalError::Refused`] for a shard that does not exist, or a room of another one.
     pub fn end_room(&mut self, shard: ShardId, lease: Lease, room: &RoomId, seq: u64) -> Result<Leased<bool>, JournalError> {
         check::room(room, shard, self.shards())?;
-        let state = self.shard(shard)?;
-        if state.lease() != Some(lease) {
-            return Ok(Leased::Lost);
-        }
+        let Some(state) = self.leased(shard, lease)? else { return Ok(Leased::Lost) };
         if state.rooms.get(room).is_some_and(|stored| stored.cursor != stored.last || stored.seq != seq) {
             return Ok(Leased::Done(false));
         }

@@ -2,24 +2,45 @@
 
 use std::time::Duration;
 
-use super::super::{Appended, Flush, FlushEntry, GatewayRecord, JournalError, Lease, Leased, check};
+use super::super::{
+    Appended, Flush, FlushEntry, GatewayRecord, JournalError, Lease, Leased, Registered, Seen, check, era_stride,
+};
 use super::RedisJournal;
 use super::reply::{Reply, code};
 use super::scripts::{APPEND, Call, DEATH, FENCE, FORGET, REGISTER};
 use crate::journal::Journal;
 use crate::limits::HEADS_INTERVAL;
-use crate::types::{Incarnation, ShardId};
+use crate::types::{Incarnation, RoomId, ShardId};
 
 /// Bytes that a flush or commit needs beside its payloads, per room: keys, name, stamps.
 pub(super) const ROOM_BYTES: usize = 256;
 
 impl RedisJournal {
-    pub(super) async fn register_step(&self, shard: ShardId, gateway: Incarnation) -> Result<GatewayRecord, JournalError> {
+    pub(super) async fn register_step(
+        &self,
+        shard: ShardId,
+        gateway: Incarnation,
+        seen: Seen,
+        rooms: &[RoomId],
+    ) -> Result<Registered, JournalError> {
         let keys = self.shard(shard)?;
-        let mut call = Call::new(&REGISTER, 1, 1, 64);
-        call.text(&keys.gateways).text(Hex(gateway));
-        let record = ::redis::Value::Array(vec![self.send(&call).await?]);
-        Reply::new("register", record)?.gateway(gateway)
+        rooms.iter().try_for_each(|room| check::room(room, shard, self.shards()))?;
+        let live = self.live().await?;
+        let server = live.found.server;
+        let mut call = Call::new(&REGISTER, 3 + rooms.len(), 7, (4 + rooms.len()) * ROOM_BYTES);
+        call.text(&keys.shard).text(&keys.gateways).text(&keys.rooms);
+        for room in rooms {
+            call.text(keys.state(room));
+        }
+        call.text(Hex(gateway)).text(Hex(server)).text(era_stride(server)).text(seen.flush).text(seen.commit);
+        call.text(keys.states()).text(&keys.bell);
+        let mut reply = Reply::new("register", self.send_on(live, &call).await?)?;
+        let (record, renewed, commit) = (reply.gateway(gateway)?, reply.parse()?, reply.parse()?);
+        let mut heads = reply.array()?;
+        reply.end()?;
+        let rooms = rooms.iter().map(|room| heads.head(room)).collect::<Result<_, _>>()?;
+        heads.end()?;
+        Ok(Registered { server, record, rooms, renewed, commit })
     }
 
     pub(super) async fn append_step(&self, flush: &Flush) -> Result<Appended, JournalError> {
@@ -40,12 +61,13 @@ impl RedisJournal {
 
         // A bare flush long after the one before is a heartbeat: nobody waits for it.
         let silent = Duration::from_nanos(flush.watermark.ns.saturating_sub(flush.previous.ns));
-        let answer = if rooms == 0 && silent >= HEADS_INTERVAL {
-            self.send_confirmed(flush.shard, &call).await?
+        let reply = if rooms == 0 && silent >= HEADS_INTERVAL {
+            self.send_confirmed_to(flush.server, flush.shard, &call).await?
         } else {
-            self.announce(flush.shard, call).await?
+            self.announce_to(flush.server, flush.shard, call).await?
         };
-        let mut reply = Reply::new("append", answer)?;
+        let Some(reply) = reply else { return Ok(Appended::Moved) };
+        let mut reply = Reply::new("append", reply)?;
         let appended = match reply.parse::<u8>()? {
             0 => Appended::Stored(flush.entries.iter().map(|e| reply.head(&e.room)).collect::<Result<_, _>>()?),
             1 => Appended::Gap { number: reply.parse()?, watermark: reply.parse()? },
@@ -64,9 +86,11 @@ impl RedisJournal {
         gateway: Incarnation,
     ) -> Result<Leased<GatewayRecord>, JournalError> {
         let keys = self.shard(shard)?;
-        let mut call = Call::new(&FENCE, 2, 3, ROOM_BYTES);
+        let mut call = Call::new(&FENCE, 2, 4, ROOM_BYTES);
         call.text(&keys.shard).text(&keys.gateways).text(lease.epoch).text(Hex(lease.owner)).text(Hex(gateway));
-        let mut reply = Reply::new("fence", self.send(&call).await?)?;
+        call.text(Hex(lease.server));
+        let Some(reply) = self.send_to(lease.server, &call).await? else { return Ok(Leased::Lost) };
+        let mut reply = Reply::new("fence", reply)?;
         let fenced = match reply.parse::<u8>()? {
             0 => Leased::Done(reply.gateway(gateway)?),
             1 => Leased::Lost,
@@ -88,7 +112,8 @@ impl RedisJournal {
         for gateway in gateways {
             call.text(Hex(*gateway));
         }
-        match code("forget", &self.send(&call).await?)? {
+        let Some(reply) = self.send_to(lease.server, &call).await? else { return Ok(Leased::Lost) };
+        match code("forget", &reply)? {
             0 => Ok(Leased::Done(())),
             1 => Ok(Leased::Lost),
             other => Err(JournalError::Unexpected(format!("reply to forget: code {other}"))),
@@ -109,7 +134,8 @@ impl RedisJournal {
         call.text(keys.room(&entry.room)).text(keys.state(&entry.room));
         call.text(lease.epoch).text(Hex(lease.owner)).text(Hex(gateway)).text(&keys.bell);
         call.text(&entry.room).text(entry.top).bytes(&entry.bytes);
-        match code("death", &self.send(&call).await?)? {
+        let Some(reply) = self.send_to(lease.server, &call).await? else { return Ok(Leased::Lost) };
+        match code("death", &reply)? {
             0 => Ok(Leased::Done(())),
             1 => Ok(Leased::Lost),
             2 => Err(check::not_fenced(gateway, shard)),

@@ -46,7 +46,9 @@ impl RedisJournal {
             }
         }
 
-        let mut reply = Reply::new("commit", self.announce(commit.shard, call).await?)?;
+        let answer = self.announce_to(commit.lease.server, commit.shard, call).await?;
+        let Some(answer) = answer else { return Ok(Committed::Fenced) };
+        let mut reply = Reply::new("commit", answer)?;
         match reply.parse::<u8>()? {
             0 => {
                 reply.end()?;
@@ -72,7 +74,8 @@ impl RedisJournal {
         check::room(room, shard, self.shards())?;
         let mut call = Call::new(&ATTEMPT, 2, 3, ROOM_BYTES);
         call.text(&keys.shard).text(keys.state(room)).text(lease.epoch).text(Hex(lease.owner)).text(name);
-        let mut reply = Reply::new("attempt", self.send(&call).await?)?;
+        let Some(reply) = self.send_to(lease.server, &call).await? else { return Ok(Leased::Lost) };
+        let mut reply = Reply::new("attempt", reply)?;
         let attempts = match reply.parse::<u8>()? {
             0 => Leased::Done(reply.parse()?),
             1 => Leased::Lost,
@@ -107,7 +110,8 @@ impl RedisJournal {
         call.text(&keys.shard).text(&keys.active).text(&keys.rooms);
         call.text(keys.room(room)).text(keys.out(room)).text(keys.state(room)).text(keys.snapshot(room));
         call.text(lease.epoch).text(Hex(lease.owner)).text(room).text(seq);
-        match code("end of room", &self.send(&call).await?)? {
+        let Some(reply) = self.send_to(lease.server, &call).await? else { return Ok(Leased::Lost) };
+        match code("end of room", &reply)? {
             0 => Ok(Leased::Done(true)),
             1 => Ok(Leased::Lost),
             2 => Ok(Leased::Done(false)),

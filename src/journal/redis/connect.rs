@@ -12,9 +12,10 @@ use super::keys::Keys;
 use super::reply::Reply;
 use super::scripts::{Call, DEPLOYMENT};
 use crate::limits::{REDIS_RESPONSE_TIMEOUT, SHARDS_DEFAULT, SHARDS_MAX};
+use crate::types::Incarnation;
 
 /// The version of everything that is kept in Redis.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 /// The oldest server that has what the scripts use.
 const VERSION_MIN: (u32, u32) = (7, 0);
 /// Characters of a prefix.
@@ -63,6 +64,8 @@ pub(super) struct Wanted {
 /// What a server and its deployment are.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Found {
+    /// Which server: another after a restart (run id), and after it was another one's replica (replication id).
+    pub(super) server: Incarnation,
     pub(super) shards: u16,
     pub(super) durability: Durability,
     /// How many of them have to confirm a write; 0 but for [`Durability::Replicated`].
@@ -99,7 +102,7 @@ pub(super) async fn look(connection: &mut MultiplexedConnection, wanted: &Wanted
         // Managed servers forbid this and that: then its owner must know.
         Err(error) if error.code() == Some("NOPERM") => {
             let why = journal_error(&error);
-            tracing::warn!(%why, "redis does not tell its version and eviction policy: 7.0 and noeviction are taken for granted");
+            tracing::warn!(%why, "redis does not tell its version, eviction policy and run id: 7.0 and noeviction are taken for granted, and a restart that loses data is not noticed");
             None
         }
         Err(error) => return Err(journal_error(&error)),
@@ -113,7 +116,9 @@ pub(super) async fn look(connection: &mut MultiplexedConnection, wanted: &Wanted
     let level = recorded.and_then(|level| level.parse().ok()).or(wanted.durability).unwrap_or_default();
     let replicas = keeps(connection, level, info.as_deref()).await?;
     let (shards, durability) = deployment(connection, wanted).await?;
-    Ok(Found { shards, durability, replicas })
+    let half = |name| info.as_deref().and_then(|info| u128::from_str_radix(field(info, name).get(..16)?, 16).ok());
+    let server = half("run_id").unwrap_or_default() << 64 | half("master_replid").unwrap_or_default();
+    Ok(Found { server: Incarnation(server), shards, durability, replicas })
 }
 
 /// Whether the server keeps what the level promises; how many replicas have to confirm.

@@ -20,9 +20,9 @@ pub(super) struct Keys {
 #[derive(Debug)]
 pub(super) struct ShardKeys {
     tag: String,
-    /// Hash: append, commit, `commit_epoch`, epoch, owner, eras.
+    /// Hash: append, commit, `commit_epoch`, epoch, owner, eras, renewed.
     pub(super) shard: String,
-    /// Hash: incarnation -> number|watermark|fenced.
+    /// Hash: incarnation -> number|watermark|fenced|server.
     pub(super) gateways: String,
     /// Set of rooms with entries that are not resolved.
     pub(super) active: String,

@@ -2,13 +2,13 @@
 
 use std::fmt::Write;
 
-use ::redis::Value;
+use ::redis::{RedisResult, Value};
 
-use super::super::{JournalError, Lease, Leased, WorkerRecord};
+use super::super::{JournalError, Lease, Leased, WorkerRecord, era_stride};
 use super::RedisJournal;
 use super::append::{Hex, ROOM_BYTES};
 use super::reply::{Reply, code};
-use super::scripts::{CLAIM, Call, HEARTBEAT, RELEASE, TIMELINE};
+use super::scripts::{CLAIM, Call, HEARTBEAT, RELEASE, RENEW, TIMELINE};
 use crate::types::{Incarnation, ShardId};
 
 impl RedisJournal {
@@ -63,8 +63,10 @@ impl RedisJournal {
         for shard in self.keys().shards() {
             pipeline.cmd("HMGET").arg(&shard.shard).arg("epoch").arg("owner");
         }
-        let replies: Vec<Value> = self.ask_all(&pipeline).await?;
-        replies.into_iter().map(|reply| owner(Reply::new("owners", reply)?)).collect()
+        let mut live = self.live().await?;
+        let replies: RedisResult<Vec<Value>> = pipeline.query_async(&mut live.connection).await;
+        let replies = self.0.link.judge(&live, replies)?;
+        replies.into_iter().map(|reply| owner(Reply::new("owners", reply)?, live.found.server)).collect()
     }
 
     pub(super) async fn claim_step(
@@ -76,14 +78,19 @@ impl RedisJournal {
         let keys = self.shard(shard)?;
         let mut call = Call::new(&CLAIM, 2, 4, 2 * ROOM_BYTES);
         call.text(&keys.shard).text(&keys.active);
+        let live = self.live().await?;
+        let server = live.found.server;
+        if from.is_some_and(|lease| lease.server != server) {
+            return Ok(Leased::Lost);
+        }
         match from {
             Some(lease) => call.text(lease.epoch).text(Hex(lease.owner)),
             None => call.bytes(&[]).bytes(&[]),
         };
         call.text(Hex(worker)).text(keys.states());
-        let mut reply = Reply::new("claim", self.send(&call).await?)?;
+        let mut reply = Reply::new("claim", self.send_on(live, &call).await?)?;
         let claimed = match reply.parse::<u8>()? {
-            0 => Leased::Done(Lease { epoch: reply.parse()?, owner: worker }),
+            0 => Leased::Done(Lease { epoch: reply.parse()?, owner: worker, server }),
             1 => Leased::Lost,
             other => return Err(reply.error(&format!("code {other}"))),
         };
@@ -94,17 +101,26 @@ impl RedisJournal {
     pub(super) async fn release_step(&self, shard: ShardId, lease: Lease) -> Result<(), JournalError> {
         let mut call = Call::new(&RELEASE, 1, 2, ROOM_BYTES);
         call.text(&self.shard(shard)?.shard).text(lease.epoch).text(Hex(lease.owner));
-        code("release", &self.send(&call).await?).map(|_| ())
+        self.send_to(lease.server, &call).await?.map_or(Ok(()), |reply| code("release", &reply).map(|_| ()))
+    }
+
+    pub(super) async fn renew_step(&self, shard: ShardId, seen: u64) -> Result<u64, JournalError> {
+        let keys = self.shard(shard)?;
+        let live = self.live().await?;
+        let server = live.found.server;
+        let mut call = Call::new(&RENEW, 2, 4, 2 * ROOM_BYTES);
+        call.text(&keys.shard).text(&keys.rooms).text(Hex(server)).text(era_stride(server)).text(seen).text(keys.states());
+        Reply::new("renew", Value::Array(vec![self.send_on(live, &call).await?]))?.parse()
     }
 }
 
-fn owner(mut reply: Reply) -> Result<Option<Lease>, JournalError> {
+fn owner(mut reply: Reply, server: Incarnation) -> Result<Option<Lease>, JournalError> {
     let epoch = reply.parse_or_nil::<u64>()?;
     let owner = reply.parse_or_nil::<String>()?;
     match (epoch, owner) {
         (_, None) => Ok(None),
         (Some(epoch), Some(hex)) => match Incarnation::from_hex(&hex) {
-            Some(owner) => Ok(Some(Lease { epoch, owner })),
+            Some(owner) => Ok(Some(Lease { epoch, owner, server })),
             None => Err(reply.error(&format!("{hex:?} is not an incarnation"))),
         },
         (None, Some(_)) => Err(reply.error("an owner without an epoch")),

@@ -22,15 +22,15 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::{
-    Appended, Bell, Commit, Committed, Flush, FlushEntry, GatewayRecord, Journal, JournalError, Lease, Leased, RoomHead, Signals,
-    StoredRoom, Survey, VerdictPage, WorkerRecord, check,
+    Appended, Bell, Commit, Committed, Flush, FlushEntry, GatewayRecord, Journal, JournalError, Lease, Leased, Registered,
+    RoomHead, Seen, Signals, StoredRoom, Survey, VerdictPage, WorkerRecord, check,
 };
 use crate::limits::REPLICATED_CONNECTIONS;
 use crate::types::{Incarnation, RoomId, ShardId, StreamId};
 use connect::Wanted;
 pub use durability::Durability;
 use keys::{Keys, ShardKeys};
-use link::Link;
+use link::{Link, Live};
 use scripts::{CONFIRM, Call, PING};
 
 /// How to use a Redis server.
@@ -113,22 +113,41 @@ impl RedisJournal {
         self.keys().shard(ShardId::of(room, self.shards()))
     }
 
-    async fn send(&self, call: &Call) -> Result<Value, JournalError> {
-        let link = &self.0.link;
-        let mut live = link.live().await?;
-        let answer = call.send(&mut live.connection).await;
-        link.judge(&live, answer)
+    /// The connection of the moment, which knows its server.
+    async fn live(&self) -> Result<Live, JournalError> {
+        self.0.link.live().await
     }
 
-    /// The same for a script that publishes: whoever hears it is woken first, where that is what it takes.
-    async fn announce(&self, shard: ShardId, call: Call) -> Result<Value, JournalError> {
-        if self.durability() != Durability::Redis {
-            return self.send_confirmed(shard, &call).await;
+    async fn send(&self, call: &Call) -> Result<Value, JournalError> {
+        self.send_on(self.live().await?, call).await
+    }
+
+    async fn send_on(&self, mut live: Live, call: &Call) -> Result<Value, JournalError> {
+        let answer = call.send(&mut live.connection).await;
+        self.0.link.judge(&live, answer)
+    }
+
+    /// Sends a step that is bound to a server; None when the journal has another one: then nothing was sent. A connection
+    /// leads to one server for as long as it lasts, so the server need not be asked.
+    async fn send_to(&self, server: Incarnation, call: &Call) -> Result<Option<Value>, JournalError> {
+        let live = self.live().await?;
+        if live.found.server != server {
+            return Ok(None);
         }
-        let link = &self.0.link;
-        let mut live = link.live().await?;
+        self.send_on(live, call).await.map(Some)
+    }
+
+    /// As [`Self::send_to`], for a script that publishes: whoever hears it is woken first, where that is what it takes.
+    async fn announce_to(&self, server: Incarnation, shard: ShardId, call: Call) -> Result<Option<Value>, JournalError> {
+        if self.durability() != Durability::Redis {
+            return self.send_confirmed_to(server, shard, &call).await;
+        }
+        let mut live = self.live().await?;
+        if live.found.server != server {
+            return Ok(None);
+        }
         let answer = call.announce(&mut live.connection).await;
-        link.judge(&live, answer)
+        self.0.link.judge(&live, answer).map(Some)
     }
 
     async fn ask<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, JournalError> {
@@ -147,13 +166,31 @@ impl RedisJournal {
 
     /// Sends a step after which something leaves: it comes back when what the step did, or saw, has survived what the
     /// durability says (rule C3).
-    async fn send_confirmed(&self, shard: ShardId, call: &Call) -> Result<Value, JournalError> {
-        let Some(link) = self.0.waiting.get(usize::from(shard.0) % self.0.waiting.len().max(1)) else {
-            return self.send(call).await;
-        };
-        let mut live = link.live().await?;
+    async fn send_confirmed(&self, shard: ShardId, call: &Call) -> Result<(Incarnation, Value), JournalError> {
+        let live = self.confirming(shard).live().await?;
+        Ok((live.found.server, self.confirm(shard, live, call).await?))
+    }
+
+    /// As [`Self::send_to`].
+    async fn send_confirmed_to(&self, server: Incarnation, shard: ShardId, call: &Call) -> Result<Option<Value>, JournalError> {
+        let live = self.confirming(shard).live().await?;
+        if live.found.server != server {
+            return Ok(None);
+        }
+        self.confirm(shard, live, call).await.map(Some)
+    }
+
+    fn confirming(&self, shard: ShardId) -> &Link {
+        self.0.waiting.get(usize::from(shard.0) % self.0.waiting.len().max(1)).unwrap_or(&self.0.link)
+    }
+
+    async fn confirm(&self, shard: ShardId, mut live: Live, call: &Call) -> Result<Value, JournalError> {
+        let link = self.confirming(shard);
         let answer = call.send(&mut live.connection).await;
         let answer = link.judge(&live, answer)?;
+        if self.0.waiting.is_empty() {
+            return Ok(answer);
+        }
         let mut mark = Call::new(&CONFIRM, 1, 0, 64);
         mark.text(&self.keys().shard(shard).confirm);
         link.confirm(&mut live, &mark).await.map(|()| answer)
@@ -182,15 +219,21 @@ impl Journal for RedisJournal {
         self.send(&Call::new(&PING, 0, 0, 0)).await.map(drop)
     }
 
-    async fn register(&self, shard: ShardId, gateway: Incarnation) -> Result<GatewayRecord, JournalError> {
-        self.register_step(shard, gateway).await
+    async fn register(
+        &self,
+        shard: ShardId,
+        gateway: Incarnation,
+        seen: Seen,
+        rooms: &[RoomId],
+    ) -> Result<Registered, JournalError> {
+        self.register_step(shard, gateway, seen, rooms).await
     }
 
     async fn append(&self, flush: &Flush) -> Result<Appended, JournalError> {
         self.append_step(flush).await
     }
 
-    async fn heads(&self, shard: ShardId, rooms: &[RoomId]) -> Result<Vec<RoomHead>, JournalError> {
+    async fn heads(&self, shard: ShardId, rooms: &[RoomId]) -> Result<(Incarnation, Vec<RoomHead>), JournalError> {
         self.heads_step(shard, rooms).await
     }
 
@@ -251,6 +294,10 @@ impl Journal for RedisJournal {
 
     async fn commit(&self, commit: &Commit) -> Result<Committed, JournalError> {
         self.commit_step(commit).await
+    }
+
+    async fn renew(&self, shard: ShardId, seen: u64) -> Result<u64, JournalError> {
+        self.renew_step(shard, seen).await
     }
 
     async fn fence(&self, shard: ShardId, lease: Lease, gateway: Incarnation) -> Result<Leased<GatewayRecord>, JournalError> {

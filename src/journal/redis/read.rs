@@ -9,32 +9,39 @@ use super::append::ROOM_BYTES;
 use super::reply::Reply;
 use super::scripts::{Call, HEADS, LOAD, SURVEY, VERDICTS};
 use crate::journal::Journal;
-use crate::types::{RoomId, ShardId, StreamId};
+use crate::types::{Incarnation, RoomId, ShardId, StreamId};
 
 impl RedisJournal {
-    pub(super) async fn heads_step(&self, shard: ShardId, rooms: &[RoomId]) -> Result<Vec<RoomHead>, JournalError> {
+    pub(super) async fn heads_step(
+        &self,
+        shard: ShardId,
+        rooms: &[RoomId],
+    ) -> Result<(Incarnation, Vec<RoomHead>), JournalError> {
         let keys = self.shard(shard)?;
         rooms.iter().try_for_each(|room| check::room(room, shard, self.shards()))?;
         if rooms.is_empty() {
-            return Ok(Vec::new());
+            return Ok((self.live().await?.found.server, Vec::new()));
         }
         let mut call = Call::new(&HEADS, rooms.len(), 0, rooms.len() * ROOM_BYTES);
         for room in rooms {
             call.text(keys.state(room));
         }
-        let mut reply = Reply::new("heads", self.send_confirmed(shard, &call).await?)?;
+        let (server, reply) = self.send_confirmed(shard, &call).await?;
+        let mut reply = Reply::new("heads", reply)?;
         let heads = rooms.iter().map(|room| reply.head(room)).collect::<Result<_, _>>()?;
         reply.end()?;
-        Ok(heads)
+        Ok((server, heads))
     }
 
     pub(super) async fn verdicts_step(&self, room: &RoomId, seq: u64, entries_max: usize) -> Result<VerdictPage, JournalError> {
         let keys = self.room(room);
-        let mut call = Call::new(&VERDICTS, 2, 2, 2 * ROOM_BYTES);
-        call.text(keys.out(room)).text(keys.state(room)).text(seq).text(entries_max.max(1));
+        let mut call = Call::new(&VERDICTS, 3, 2, 2 * ROOM_BYTES);
+        call.text(keys.out(room)).text(keys.state(room)).text(&keys.shard).text(seq).text(entries_max.max(1));
         let shard = ShardId::of(room, self.shards());
-        let mut reply = Reply::new("verdicts", self.send_confirmed(shard, &call).await?)?;
-        let mut page = VerdictPage { era: reply.parse()?, seq: reply.parse()?, batches: payloads(reply.stream()?) };
+        let (server, reply) = self.send_confirmed(shard, &call).await?;
+        let mut reply = Reply::new("verdicts", reply)?;
+        let (commit, era, seq) = (reply.parse()?, reply.parse()?, reply.parse()?);
+        let mut page = VerdictPage { server, commit, era, seq, batches: payloads(reply.stream()?) };
         reply.end()?;
         page.batches.truncate(entries_max);
         Ok(page)
@@ -48,11 +55,13 @@ impl RedisJournal {
             true => call.text(keys.states()),
             false => call.bytes(&[]),
         };
-        let mut reply = Reply::new("survey", self.send(&call).await?)?;
+        let live = self.live().await?;
+        let server = live.found.server;
+        let mut reply = Reply::new("survey", self.send_on(live, &call).await?)?;
         let (append, commit) = (reply.parse()?, reply.parse()?);
         let (mut records, mut names, mut states) = (reply.array()?, reply.array()?, reply.array()?);
         reply.end()?;
-        let mut survey = Survey { append, commit, gateways: Vec::new(), active: Vec::new(), rooms: Vec::new() };
+        let mut survey = Survey { server, append, commit, gateways: Vec::new(), active: Vec::new(), rooms: Vec::new() };
         while !records.is_empty() {
             let incarnation = records.incarnation()?;
             survey.gateways.push(records.gateway(incarnation)?);

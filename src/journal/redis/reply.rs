@@ -122,16 +122,17 @@ impl Reply {
     }
 }
 
-/// A gateway's packed record: `number|watermark|fenced`.
+/// A gateway's packed record: `number|watermark|fenced|server`.
 fn gateway(incarnation: Incarnation, record: &str) -> Option<GatewayRecord> {
     let mut parts = record.split('|');
     let (number, watermark, fenced) = (parts.next()?, parts.next()?, parts.next()?);
+    let server = Incarnation::from_hex(parts.next()?)?;
     let fenced = match (fenced, parts.next()) {
         ("0", None) => false,
         ("1", None) => true,
         _ => return None,
     };
-    Some(GatewayRecord { incarnation, number: number.parse().ok()?, watermark: watermark.parse().ok()?, fenced })
+    Some(GatewayRecord { incarnation, number: number.parse().ok()?, watermark: watermark.parse().ok()?, fenced, server })
 }
 
 /// A reply that is one small number.
@@ -150,10 +151,24 @@ mod tests {
     #[test]
     fn gateway_records_are_read_strictly() {
         let watermark = Moment { timeline: 1, ns: u64::MAX };
-        let read = gateway(Incarnation(1), &format!("7|{watermark}|1"));
-        assert_eq!(read, Some(GatewayRecord { incarnation: Incarnation(1), number: 7, watermark, fenced: true }));
-        for bad in ["", "7", "7|00|0", &format!("7|{watermark}|2"), &format!("7|{watermark}|0|"), &format!("x|{watermark}|0")] {
-            assert_eq!(gateway(Incarnation(1), bad), None, "{bad}");
+        let (incarnation, server) = (Incarnation(1), Incarnation(1 << 100));
+        let hex = server.to_hex();
+        let read = gateway(incarnation, &format!("7|{watermark}|1|{hex}"));
+        assert_eq!(read, Some(GatewayRecord { incarnation, number: 7, watermark, fenced: true, server }));
+        let [w, h] = [&watermark.to_string(), &hex];
+        let bad = [
+            String::new(),
+            "7".into(),
+            format!("7|00|0|{h}"),
+            format!("7|{w}|0"),
+            format!("7|{w}|2|{h}"),
+            format!("7|{w}|0|"),
+            format!("7|{w}|0|x"),
+            format!("7|{w}|0|{h}|"),
+            format!("x|{w}|0|{h}"),
+        ];
+        for bad in bad {
+            assert_eq!(gateway(incarnation, &bad), None, "{bad}");
         }
     }
 

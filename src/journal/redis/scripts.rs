@@ -30,6 +30,7 @@ scripts! {
     PING = "ping",
     REGISTER = "register",
     RELEASE = "release",
+    RENEW = "renew",
     SURVEY = "survey",
     TIMELINE = "timeline",
     VERDICTS = "verdicts",

@@ -298,7 +298,7 @@ fn a_gap_ends_an_incarnation() {
     a.collect();
     let flush = a.flush.take().expect("an action");
     let mut restored = Store::new(1);
-    restored.register(SHARD, Incarnation(1)).expect("a shard");
+    restored.register(SHARD, Incarnation(1), Seen::default(), &[]).expect("a shard");
     let (answer, _) = restored.append(&flush, 1_031).expect("a flush");
     assert!(matches!(answer, Appended::Gap { number: 0, .. }), "{answer:?}");
     a.core.appended(&flush, &answer, false, 1_032 * MS);

@@ -85,6 +85,7 @@ impl Shard {
     }
 
     pub(in crate::worker) fn fenced(&mut self, record: &GatewayRecord, shared: &mut Shared) {
+        self.rejoined(record.incarnation, shared);
         let gateway = self.gateways.entry(record.incarnation).or_default();
         gateway.fencing = false;
         // Its watermark counts when its last bells were heard (rule R2): its death comes behind them.
@@ -97,6 +98,7 @@ impl Shard {
 
     /// The journal was out of reach: no gateway's silence counts (rule R5).
     pub(in crate::worker) fn excuse_gateways(&mut self) {
+        self.excuse_absent();
         for gateway in self.gateways.values_mut() {
             gateway.silent_ns = 0;
             gateway.unanswered_since_ns = None;
@@ -140,7 +142,9 @@ impl Shard {
     /// Lets go of what is known of gateways that are fenced and in no room: nothing can come from them any more. One that is
     /// met again all the same (in a room that was not loaded) is a stranger who says nothing, and is fenced again.
     pub(in crate::worker) fn forget_gateways(&mut self, shared: &mut Shared) {
-        if self.state != State::Live || !self.gateways.values().any(|g| g.fenced) || self.forgot_at_ns + CHECK_NS > shared.now_ns
+        if !matches!(self.state, State::Live)
+            || !self.gateways.values().any(|g| g.fenced)
+            || self.forgot_at_ns + CHECK_NS > shared.now_ns
         {
             return;
         }

@@ -16,7 +16,7 @@
 -- Refusals: LASTHIT for a damaged record
 local record = redis.call('HGET', KEYS[2], ARGV[1])
 if not record then return {2} end
-local stored, watermark, fenced = string.match(record, '^(%d+)|(%x+)|([01])$')
+local stored, watermark, fenced, server = string.match(record, '^(%d+)|(%x+)|([01])|(%x+)$')
 if not stored then return redis.error_reply('LASTHIT gateway record is damaged: ' .. record) end
 if fenced == '1' then return {2} end
 
@@ -83,7 +83,7 @@ for i = 1, rooms do
   end
 end
 if rooms > 0 then redis.call('SADD', KEYS[3], unpack(names)) end
-redis.call('HSET', KEYS[2], ARGV[1], ARGV[2] .. '|' .. ARGV[4] .. '|0')
+redis.call('HSET', KEYS[2], ARGV[1], ARGV[2] .. '|' .. ARGV[4] .. '|0|' .. server)
 redis.call('PUBLISH', ARGV[5], cmsgpack.pack(bell))
 for i = 1, poked and #poked or 0 do
   redis.call('PUBLISH', poked[i], ARGV[7])

@@ -12,7 +12,7 @@ local shard = redis.call('HMGET', KEYS[1], 'epoch', 'owner')
 if shard[1] ~= ARGV[1] or shard[2] ~= ARGV[2] then return 1 end
 local record = redis.call('HGET', KEYS[2], ARGV[3])
 if not record then return 2 end
-local _, watermark, fenced = string.match(record, '^(%d+)|(%x+)|([01])$')
+local _, watermark, fenced = string.match(record, '^(%d+)|(%x+)|([01])|%x+$')
 if not fenced then return redis.error_reply('LASTHIT gateway record is damaged: ' .. record) end
 if fenced == '0' then return 2 end
 local top = redis.call('HGET', KEYS[5], 'top')

@@ -4,14 +4,14 @@
 -- Guarantee: only for the lease's owner; idempotent; its number and watermark stay.
 --
 -- KEYS  1 shard, 2 gateways
--- ARGV  1 epoch, 2 owner, 3 incarnation
--- Returns {0, record}    done: number|watermark|fenced
+-- ARGV  1 epoch, 2 owner, 3 incarnation, 4 server, for one that never registered
+-- Returns {0, record}    done: number|watermark|fenced|server
 --         {1}            the lease is lost
 -- Refusals: LASTHIT for a damaged record
 local shard = redis.call('HMGET', KEYS[1], 'epoch', 'owner')
 if shard[1] ~= ARGV[1] or shard[2] ~= ARGV[2] then return {1} end
-local record = redis.call('HGET', KEYS[2], ARGV[3]) or '0|000000000000000000000000|0'
-local open = string.match(record, '^(%d+|%x+|)[01]$')
+local record = redis.call('HGET', KEYS[2], ARGV[3]) or '0|000000000000000000000000|0|' .. ARGV[4]
+local open, server = string.match(record, '^(%d+|%x+|)[01](|%x+)$')
 if not open then return redis.error_reply('LASTHIT gateway record is damaged: ' .. record) end
-redis.call('HSET', KEYS[2], ARGV[3], open .. '1')
-return {0, open .. '1'}
+redis.call('HSET', KEYS[2], ARGV[3], open .. '1' .. server)
+return {0, open .. '1' .. server}

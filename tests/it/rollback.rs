@@ -1,0 +1,104 @@
+//! Redis comes back with less than it had, or with all of it. Nothing that a client was told is taken back without telling
+//! it, and everything goes on without a restart of any process.
+
+use lasthit::testing::RedisServer;
+use serde_json::json;
+
+use super::support::{Gateway, Session, Worker, redis, until};
+
+const ROOM: &str = "claim-1";
+
+/// Two players on two gateways, and a worker.
+struct Running {
+    redis: RedisServer,
+    gateways: [Gateway; 2],
+    worker: Worker,
+    players: [Session; 2],
+}
+
+impl Running {
+    async fn on(redis: RedisServer) -> Self {
+        let gateways = [Gateway::on(&redis, &[]), Gateway::on(&redis, &[])];
+        let worker = Worker::on(&redis, &[]);
+        let players = [gateways[0].ticket(ROOM, "ann").join().await, gateways[1].ticket(ROOM, "bob").join().await];
+        Self { redis, gateways, worker, players }
+    }
+
+    /// Ann claims, and both are told.
+    async fn claim(&mut self, contest: &str) {
+        assert_eq!(self.players[0].ask("claim", contest, contest, json!(null)).await["outcome"], "granted");
+        self.players[1].find(|v| v["id"] == contest).await;
+    }
+
+    /// Rooms that began a new era.
+    fn rolled_back(&self) -> f64 {
+        let name = "lasthit_rolled_back_total";
+        self.gateways.iter().map(|gateway| gateway.metric(name)).sum::<f64>() + self.worker.metric(name)
+    }
+
+    /// Both were told of `kept` and of `lost`, which Redis no longer has: they hear that, come back, and see what is.
+    async fn goes_on_without(mut self, kept: &str, lost: &str) {
+        let mut back = Vec::new();
+        for ((player, gateway), name) in self.players.iter_mut().zip(&self.gateways).zip(["ann", "bob"]) {
+            let (code, reason) = player.close_code().await;
+            assert!(code == 4503 || code == 4410, "{name}: {code} {reason}");
+            if code == 4503 {
+                gateway.process.line_with("starts again under a new identity");
+            }
+            let again = gateway.ticket(ROOM, name).since(player.era(), player.seq).join().await;
+            assert_eq!((again.welcome["resumed"].as_bool(), again.welcome["gone"].as_bool()), (Some(false), Some(true)));
+            assert_ne!(again.era(), player.era(), "{name}");
+            let claims = &again.welcome["state"]["claims"];
+            assert!(claims.get(kept).is_some() && claims.get(lost).is_none(), "{name}: {claims}");
+            back.push(again);
+        }
+        assert!(self.rolled_back() >= 1.0);
+        assert_eq!(back[0].era(), back[1].era());
+        // What is lost is open again, and is decided once.
+        assert_eq!(back[1].ask("claim", "again", lost, json!(null)).await["outcome"], "granted");
+        assert_eq!(back[0].ask("claim", "late", lost, json!(null)).await["reason"], "late");
+        until("all are ready", || {
+            (self.gateways.iter().all(|g| g.ready().0 == 200) && self.worker.ready().0 == 200).then_some(())
+        });
+    }
+}
+
+#[tokio::test]
+async fn with_a_truncated_log() {
+    let mut running = Running::on(redis(&["--appendonly", "yes"])).await;
+    running.claim("kept").await;
+    let log = running.redis.home().join("appendonlydir/appendonly.aof.1.incr.aof");
+    let length = || std::fs::metadata(&log).expect("a log").len();
+    let then = length();
+    running.claim("lost").await;
+    running.redis.kill().expect("killed");
+    assert!(length() > then);
+    std::fs::OpenOptions::new().write(true).open(&log).and_then(|file| file.set_len(then)).expect("truncated");
+    running.redis.restart().expect("restarted");
+    running.goes_on_without("kept", "lost").await;
+}
+
+#[tokio::test]
+async fn with_an_older_snapshot() {
+    let mut running = Running::on(redis(&[])).await;
+    running.claim("kept").await;
+    running.redis.ask::<()>(&["SAVE"]).expect("saved");
+    running.claim("lost").await;
+    running.redis.kill().expect("killed");
+    running.redis.restart().expect("restarted");
+    running.goes_on_without("kept", "lost").await;
+}
+
+/// Nothing is lost: sessions stay, the era stays, and who was away resumes.
+#[tokio::test]
+async fn with_everything() {
+    let mut running = Running::on(redis(&["--appendonly", "yes", "--appendfsync", "always"])).await;
+    running.claim("before").await;
+    running.redis.kill().expect("killed");
+    running.redis.restart().expect("restarted");
+    running.claim("after").await;
+    let [ann, _] = &running.players;
+    let again = running.gateways[1].ticket(ROOM, "ann").since(ann.era(), ann.seq).join().await;
+    assert_eq!((again.welcome["resumed"].as_bool(), again.era()), (Some(true), ann.era()));
+    assert!(running.rolled_back() < 1.0);
+}
