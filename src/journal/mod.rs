@@ -393,6 +393,11 @@ pub trait Journal: Send + Sync + 'static {
     /// Whether it survives the process, for what is said at start.
     fn durable(&self) -> bool;
 
+    /// Whether a server that comes back may be without commits that were confirmed before they were seen.
+    fn commits_may_be_lost(&self) -> bool {
+        true
+    }
+
     /// The number of this host's timeline: the same for the same name, higher than all before for a new one.
     ///
     /// # Errors

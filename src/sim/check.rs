@@ -217,7 +217,7 @@ fn content(world: &World) {
     for client in &world.clients {
         for (index, told) in client.told.iter().enumerate() {
             let life = (client.room.clone(), told.era);
-            let went_on = client.told[index + 1..].iter().any(|later| later.era != told.era);
+            let went_on = index < client.void || client.told[index + 1..].iter().any(|later| later.era != told.era);
             let log = world.ledger.rooms.get(&life);
             let empty = RoomLog::default();
             if world.ledger.shortened.contains(&life) {

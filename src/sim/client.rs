@@ -49,6 +49,8 @@ pub(super) struct Client {
     pub(super) welcomed: bool,
     asked: Option<Since>,
     pub(super) seen: Option<Since>,
+    /// How much of `told` it knows to be void, for it was ahead of what the journal has.
+    pub(super) void: usize,
     /// Sent and not answered.
     pub(super) open: BTreeMap<String, Action>,
     refused: BTreeSet<String>,
@@ -68,6 +70,7 @@ impl Client {
             welcomed: false,
             asked: None,
             seen: None,
+            void: 0,
             open: BTreeMap::new(),
             refused: BTreeSet::new(),
             answered: Vec::new(),
@@ -276,7 +279,14 @@ impl World {
             }
             Delivery::Close { code, reason } => {
                 self.trace(|| format!("client {index} is closed: {code} {reason}"));
-                assert_ne!(code, close::SINCE_AHEAD, "contiguity: client {index} is refused: {reason}");
+                if code == close::SINCE_AHEAD {
+                    let life = self.clients[index].asked.map(|asked| (self.clients[index].room.clone(), asked.era));
+                    let lost = life.is_some_and(|life| self.ledger.shortened.contains(&life));
+                    assert!(lost, "contiguity: client {index} is refused: {reason}");
+                    // Nobody was left who knew, and what it has seen is gone: it was told so.
+                    let client = &mut self.clients[index];
+                    (client.seen, client.void) = (None, client.told.len());
+                }
                 self.ledger.count("sessions closed by gateways");
                 self.part(index);
             }

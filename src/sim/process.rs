@@ -109,6 +109,7 @@ impl World {
             gateway_timeout_ns: GATEWAY_TIMEOUT_NS,
             rejoin_window_ns: 80 * MS,
             probe_interval_ns: 5 * MS,
+            commits_may_be_lost: true,
             heartbeat_interval_ns: 20 * MS,
             lease_ms: LEASE_MS,
             room_linger_ns: self.options.room_linger_ns,

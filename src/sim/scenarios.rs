@@ -120,6 +120,7 @@ fn limits() -> WorkerLimits {
         gateway_timeout_ns: 60 * MS,
         rejoin_window_ns: 80 * MS,
         probe_interval_ns: 5 * MS,
+        commits_may_be_lost: true,
         heartbeat_interval_ns: 20 * MS,
         lease_ms: LEASE_MS,
         room_linger_ns: 60_000 * MS,

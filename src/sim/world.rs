@@ -79,7 +79,7 @@ impl Options {
     /// No gateway fails, and nothing comes between it and the journal; workers pause, and the journal does.
     pub(super) fn of_living_gateways(seed: u64) -> Self {
         let faults = vec![Fault::PauseWorker, Fault::PauseJournal, Fault::KillWorker, Fault::StopWorker, Fault::BreakBells];
-        Self { faults, lost_per_mille: 0, late_per_mille: 0, prompt: true, ..Self::of_seed(seed) }
+        Self { faults, lost_per_mille: 0, late_per_mille: 0, prompt: true, restart_interval_ns: 0, ..Self::of_seed(seed) }
     }
 
     /// Small ones in half of the seeds (rule W6), and snapshots all the time in another half.

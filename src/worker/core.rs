@@ -34,6 +34,8 @@ pub(crate) struct WorkerLimits {
     pub rejoin_window_ns: u64,
     /// How often a lagging gateway is asked again.
     pub probe_interval_ns: u64,
+    /// Whether the journal may come back without commits that it confirmed.
+    pub commits_may_be_lost: bool,
     /// How often the worker says that it lives.
     pub heartbeat_interval_ns: u64,
     /// How long that is good for.

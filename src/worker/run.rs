@@ -113,6 +113,7 @@ pub async fn run(
         gateway_timeout_ns: ns(options.gateway_timeout),
         rejoin_window_ns: ns(REJOIN_WINDOW),
         probe_interval_ns: ns(PROBE_INTERVAL),
+        commits_may_be_lost: journal.commits_may_be_lost(),
         heartbeat_interval_ns: ns(options.lease) / 4,
         lease_ms: ms(options.lease),
         room_linger_ns: ns(options.room_linger),

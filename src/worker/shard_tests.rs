@@ -21,6 +21,7 @@ pub(super) fn worker() -> Core {
         gateway_timeout_ns: 1_000_000_000,
         rejoin_window_ns: 3_000_000_000,
         probe_interval_ns: 20_000_000,
+        commits_may_be_lost: true,
         heartbeat_interval_ns: 250_000_000,
         lease_ms: 1_000,
         room_linger_ns: 30_000_000_000,
@@ -75,7 +76,10 @@ pub(super) fn perform(core: &mut Core) -> Vec<Action> {
         for action in actions {
             match action {
                 Action::Run(job) => core.done(job.run(), 1),
-                Action::Publish { gateway, answer: true, .. } => core.published(gateway, 1),
+                Action::Publish { gateway, push, answer: true } => {
+                    core.published(gateway, 1);
+                    others.push(Action::Publish { gateway, push, answer: true });
+                }
                 other => others.push(other),
             }
         }

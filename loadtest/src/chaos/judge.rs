@@ -7,6 +7,8 @@
 //! * `inversions`: actions decided in another order than that of their stamps, unless they are flagged `unproven`;
 //! * `gaps`: a number that the journal or a player skipped, or a range that hid what the player should have seen;
 //! * `replay`: verdicts that come out otherwise when the room is resolved again;
+//! * `rolled_back`: a player was told that its room begins a new era. A fault where Redis loses nothing that it confirmed; at
+//!   the level `redis` nobody may be left who can tell, after a worker and a gateway died together with it;
 //! * `unproven`, `clamped`: verdicts with that flag. Counted; not a fault.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -19,7 +21,7 @@ use super::record::{Record, RoomRecord, Seen, Told, digest_of, is_data};
 /// Faults that are told one by one.
 const TOLD_MAX: usize = 20;
 
-/// What was found. Everything but `unproven` and `clamped` is to be 0.
+/// What was found. Everything but the last three is to be 0.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct Faults {
     pub(crate) lost: u64,
@@ -29,6 +31,7 @@ pub(crate) struct Faults {
     pub(crate) inversions: u64,
     pub(crate) gaps: u64,
     pub(crate) replay: u64,
+    pub(crate) rolled_back: u64,
     pub(crate) unproven: u64,
     pub(crate) clamped: u64,
 }
@@ -189,7 +192,9 @@ impl<F: Fn(&str) -> bool> Judge<F> {
             match told {
                 Told::Welcome { era: now, seq, resumed, session: name } => {
                     let seen = last.unwrap_or(*seq);
-                    if *now != index.room.era || (*resumed && seen != *seq) {
+                    let renewed = era != 0 && era < *now && *now <= index.room.era && !*resumed;
+                    self.findings.faults.rolled_back += u64::from(renewed);
+                    if *now < era || *now > index.room.era || (*resumed && (seen != *seq || *now != era)) {
                         self.found(
                             |f| &mut f.changed,
                             || {
@@ -199,7 +204,7 @@ impl<F: Fn(&str) -> bool> Judge<F> {
                                 )
                             },
                         );
-                    } else if last.is_some() && !*resumed {
+                    } else if last.is_some() && !*resumed && !renewed {
                         self.found(
                             |f| &mut f.gaps,
                             || format!("gap: room {room}: {player} was at {seen} and could not resume, but from {seq}"),
@@ -217,6 +222,10 @@ impl<F: Fn(&str) -> bool> Judge<F> {
                     last = Some(before.max(seen.seq));
                 }
             }
+        }
+        if era != 0 && era < index.room.era {
+            let kept = index.room.era;
+            self.found(|f| &mut f.changed, || format!("changed: room {room}: {player} was left in era {era}, it is {kept}"));
         }
     }
 

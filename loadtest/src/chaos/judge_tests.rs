@@ -164,6 +164,20 @@ fn a_room_that_is_behind_its_player_is_changed() {
 }
 
 #[test]
+fn a_new_era_that_a_player_was_told_of_is_counted_and_one_that_it_was_not_told_of_is_changed() {
+    let renewed = |told: bool| {
+        Run::with(|run| {
+            run.room.era = 2;
+            if told {
+                run.ann.told.push(Told::Welcome { era: 2, seq: 6, resumed: false, session: String::new() });
+            }
+        })
+    };
+    assert_eq!(renewed(true), Faults { rolled_back: 1, ..none() });
+    assert_eq!(renewed(false), Faults { changed: 1, ..none() });
+}
+
+#[test]
 fn two_claims_that_won_one_round_are_two_winners() {
     let second = |round| {
         move |run: &mut Run| {

@@ -134,6 +134,9 @@ impl ChaosReport {
     pub(crate) fn failure(&self) -> Option<String> {
         let found = self.faults.failures().into_iter().filter(|(_, count)| *count > 0);
         let mut faults: Vec<String> = found.map(|(what, count)| format!("{count} {what}")).collect();
+        if self.faults.rolled_back > 0 && self.durability != Durability::Redis {
+            faults.push(format!("{} rolled back", self.faults.rolled_back));
+        }
         if self.actions == 0 {
             faults.push("nothing was sent".to_owned());
         }
@@ -177,6 +180,10 @@ impl fmt::Display for ChaosReport {
         for (what, count) in self.faults.failures() {
             write!(f, " {what} {count} ")?;
         }
-        write!(f, " unproven {}  clamped {}", self.faults.unproven, self.faults.clamped)
+        write!(
+            f,
+            " rolled back {}  unproven {}  clamped {}",
+            self.faults.rolled_back, self.faults.unproven, self.faults.clamped
+        )
     }
 }

@@ -207,6 +207,10 @@ impl Journal for RedisJournal {
         true
     }
 
+    fn commits_may_be_lost(&self) -> bool {
+        self.durability() == Durability::Redis
+    }
+
     async fn timeline(&self, host: &str) -> Result<u32, JournalError> {
         self.timeline_step(host).await
     }

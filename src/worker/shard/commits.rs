@@ -67,7 +67,7 @@ impl Shard {
                     Some((room, result.from, result.to, batch))
                 })
                 .collect();
-            (gateway, push::encode_verdicts((self.id, self.lease.server, self.commit + 1), parts.into_iter()))
+            (gateway, push::encode_verdicts((self.id, self.lease.server, self.commit.saturating_add(1)), parts.into_iter()))
         });
         let commit = Arc::new(Commit {
             shard: self.id,

@@ -130,9 +130,9 @@ impl Shard {
         rejoin.waited_ns += elapsed_ns.min(WAIT_STEP_NS);
         let window_ns = shared.limits.rejoin_window_ns.max(shared.limits.gateway_timeout_ns);
         if rejoin.waited_ns > window_ns && rejoin.step == Step::Waiting {
-            // What they have delivered is not known. A commit whose outcome is unknown may be lost and delivered; and a
-            // worker that did not own the shard before cannot tell of any commit.
-            if self.memory.as_ref().is_none_or(|m| m.sent > rejoin.commit) {
+            // What they have delivered is not known. Where the journal may lose what it confirmed, a commit whose outcome is
+            // unknown may be lost and delivered; and a worker that did not own the shard before cannot tell of any commit.
+            if shared.limits.commits_may_be_lost && self.memory.as_ref().is_none_or(|m| m.sent > rejoin.commit) {
                 rejoin.step = Step::Renewing;
                 shared.act(Action::Renew { shard: self.id, seen: u64::MAX });
             } else {

@@ -74,7 +74,7 @@ for i = 1, rooms do
     local gateway = string.sub(gateways, at, at + 31)
     if not asked[gateway] then
       asked[gateway] = true
-      local promised = string.match(redis.call('HGET', KEYS[2], gateway) or '', '|(%x+)|0$')
+      local promised = string.match(redis.call('HGET', KEYS[2], gateway) or '', '|(%x+)|0|')
       if promised and promised < ARGV[8] then
         poked[#poked + 1] = ARGV[6] .. gateway
         bell[5] = bell[5] .. gateway
