@@ -57,7 +57,9 @@ impl World {
                 self.ledger.count("workers paused");
             }
             Fault::PauseJournal => {
-                self.journal_away_until = self.now + self.below(200 * MS);
+                // One that is away comes back no earlier: what waits there knows when.
+                let until = self.now + self.below(200 * MS);
+                self.journal_away_until = self.journal_away_until.max(until);
                 self.ledger.count("pauses of the journal");
             }
             Fault::KillGateway => self.kill_gateway(gateway),

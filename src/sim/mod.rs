@@ -77,7 +77,9 @@ fn many_seeds() {
 #[test]
 fn no_living_gateway_is_fenced() {
     for seed in 1..=100 {
-        let mut world = World::new(seed, Options::of_living_gateways(seed));
+        let mut options = Options::of_living_gateways(seed);
+        options.trace = setting("LASTHIT_SIM_SEED") == Some(seed);
+        let mut world = World::new(seed, options);
         world.run();
         check::everything(&world);
         assert_eq!(world.ledger.counts.get("fences"), None, "a needless fence: seed {seed}");
