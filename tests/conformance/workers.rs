@@ -199,6 +199,9 @@ pub(crate) async fn an_owner_that_was_lost_is_counted_where_something_was_unreso
     journal.release(SHARD, third).await.expect("release");
     let fourth = claim(journal).await;
     assert_eq!(deaths(0).await, 2, "one that let go is not lost");
+    let again = journal.claim(SHARD, Some(fourth), fourth.owner).await.expect("claim");
+    let Leased::Done(fourth) = again else { panic!("{again:?}") };
+    assert_eq!(deaths(0).await, 2, "one that claims again lives");
     gateway.write(journal, room(0), "c").await;
     journal.commit(&commit(fourth, 2, vec![part(room(0), 1, 0, 1, busy)])).await.expect("commit");
     assert_eq!(deaths(0).await, 0, "a verdict: whoever died, died of something else");

@@ -390,7 +390,7 @@ impl Store {
         }
         state.epoch += 1;
         state.owner = Some(worker);
-        if from.is_some() {
+        if from.is_some_and(|lease| lease.owner != worker) {
             let Shard { active, rooms, .. } = state;
             for (_, room) in rooms.iter_mut().filter(|(name, _)| active.contains(*name)) {
                 room.deaths.add(room.seq);

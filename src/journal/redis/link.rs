@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, RedisError, RedisResult};
+use redis::{AsyncConnectionConfig, Client, RedisResult};
 use tokio::sync::{Mutex, watch};
 
 use super::super::JournalError;
@@ -100,7 +100,8 @@ impl Link {
     pub(super) fn judge<T>(&self, live: &Live, answer: RedisResult<T>) -> Result<T, JournalError> {
         answer.map_err(|error| {
             if breaks(&error) {
-                self.drop_broken(live, &error);
+                tracing::debug!(%error, "connection to redis is given up");
+                self.give_up(live);
             }
             journal_error(&error)
         })
@@ -130,12 +131,12 @@ impl Link {
         }
     }
 
-    fn drop_broken(&self, broken: &Live, error: &RedisError) {
+    /// Whoever asks next makes a new connection.
+    pub(super) fn give_up(&self, given_up: &Live) {
         // Whoever holds the lock is connecting, or about to give this very connection to a caller that will fail as well.
         if let Ok(mut live) = self.live.try_lock()
-            && live.as_ref().is_some_and(|live| live.number == broken.number)
+            && live.as_ref().is_some_and(|live| live.number == given_up.number)
         {
-            tracing::debug!(%error, "connection to redis is given up");
             *live = None;
         }
     }

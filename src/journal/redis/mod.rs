@@ -175,6 +175,13 @@ impl RedisJournal {
     async fn send_confirmed_to(&self, server: Incarnation, shard: ShardId, call: &Call) -> Result<Option<Value>, JournalError> {
         let live = self.confirming(shard).live().await?;
         if live.found.server != server {
+            // A server changes its replication id while connections last (when its first replica comes), so that two of them
+            // know it by different names: both are made again.
+            let other = self.live().await?;
+            if other.found.server != live.found.server {
+                self.0.link.give_up(&other);
+                self.confirming(shard).give_up(&live);
+            }
             return Ok(None);
         }
         self.confirm(shard, live, call).await.map(Some)

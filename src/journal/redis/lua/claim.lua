@@ -2,8 +2,8 @@
 -- Takes a shard over.
 --
 -- Guarantee: only from the owner that the caller saw, so that of many claims one wins; the epoch rises every time. An
--- owner that did not let go may have been killed by what it resolved: that is noted in each room that had something
--- unresolved, in the same step (rule C6). The states' keys cannot be known before; they share the hash tag.
+-- owner that did not let go, and is not the one that claims, may have been killed by what it resolved: that is noted in each
+-- room that had something unresolved, in the same step (rule C6). The states' keys cannot be known before; they share the hash tag.
 --
 -- KEYS  1 shard, 2 active
 -- ARGV  1 epoch seen, 2 owner seen (both empty: nobody), 3 worker, 4 what the rooms' state keys begin with
@@ -16,7 +16,7 @@ elseif ARGV[2] ~= '' then
 end
 local epoch = redis.call('HINCRBY', KEYS[1], 'epoch', 1)
 redis.call('HSET', KEYS[1], 'owner', ARGV[3])
-if shard[2] then
+if shard[2] and shard[2] ~= ARGV[3] then
   for _, name in ipairs(redis.call('SMEMBERS', KEYS[2])) do
     local state = redis.pcall('HMGET', ARGV[4] .. name, 'seq', 'deaths_at', 'deaths')
     if state[1] then
