@@ -180,10 +180,6 @@ impl fmt::Display for ChaosReport {
         for (what, count) in self.faults.failures() {
             write!(f, " {what} {count} ")?;
         }
-        write!(
-            f,
-            " rolled back {}  unproven {}  clamped {}",
-            self.faults.rolled_back, self.faults.unproven, self.faults.clamped
-        )
+        write!(f, " rolled back {}  unproven {}  clamped {}", self.faults.rolled_back, self.faults.unproven, self.faults.clamped)
     }
 }
