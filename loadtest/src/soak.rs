@@ -17,7 +17,8 @@ use tokio_tungstenite::tungstenite::Message;
 
 use crate::chaos::Durability;
 use crate::chaos::fleet::Fleet;
-use crate::chaos::wire::{Action, Encoding, Socket, Text, connect};
+use crate::chaos::wire::{Action, Encoding, Socket, connect};
+use crate::frame::Text;
 
 /// Claims of each player of a short-lived room.
 const CLAIMS: u32 = 3;

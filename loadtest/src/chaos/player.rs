@@ -17,7 +17,8 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_tungstenite::tungstenite::Message;
 
 use super::record::{Acted, Answer, Record, Says, Seen, Told, digest};
-use super::wire::{Action, Encoding, Socket, Text, connect};
+use super::wire::{Action, Encoding, Socket, connect};
+use crate::frame::Text;
 
 /// Keys that the players of a room contend for.
 const KEYS: u32 = 6;
