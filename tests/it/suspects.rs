@@ -16,9 +16,12 @@ use serde_json::json;
 use super::support::{Gateway, Process, Session, WitnessWorker, now, redis};
 
 const LEASE: Duration = Duration::from_millis(800);
+/// Nobody waits for its end.
+const LONG_LEASE: Duration = Duration::from_secs(15);
 /// The heartbeat that notices, loading, and slow machines.
-const SLACK: Duration = Duration::from_millis(1500);
+const SLACK: Duration = Duration::from_secs(5);
 const REDIS: &str = "DEADLY_WORKERS_REDIS";
+const LEASE_MS: &str = "DEADLY_WORKERS_LEASE_MS";
 
 /// `die` ends the process, `hang` never comes back; all else is granted.
 struct Deadly {
@@ -61,20 +64,22 @@ impl Rules for Deadly {
 #[test]
 #[ignore = "started by other tests"]
 fn deadly_worker() {
-    let Ok(url) = std::env::var(REDIS) else { return };
+    let (Ok(url), Ok(lease)) = (std::env::var(REDIS), std::env::var(LEASE_MS)) else { return };
+    let lease = Duration::from_millis(lease.parse().expect("milliseconds"));
     lasthit::telemetry::init(lasthit::config::LogFormat::Text, "info").expect("log");
     lasthit::runtime::worker().expect("a runtime").block_on(async {
         let journal = RedisJournal::connect(&url, RedisOptions::default()).await.expect("a journal");
         let rules = RulesBook::new().room("slow*", || Deadly { quick: false }).room("*", || Deadly { quick: true });
-        let options = WorkerOptions { lease: LEASE, rules_timeout: Duration::from_millis(300), ..WorkerOptions::default() };
+        let options = WorkerOptions { lease, rules_timeout: Duration::from_millis(300), ..WorkerOptions::default() };
         let never = tokio_util::sync::CancellationToken::new();
         worker::run(Arc::new(journal), rules, options, never, Default::default()).await.expect("a worker");
     });
 }
 
-fn start(redis: &RedisServer) -> Process {
+fn start(redis: &RedisServer, lease: Duration) -> Process {
     let mut command = Command::new(std::env::current_exe().expect("this test"));
-    command.args(["--exact", "suspects::deadly_worker", "--ignored", "--nocapture"]).env(REDIS, redis.url());
+    command.args(["--exact", "suspects::deadly_worker", "--ignored", "--nocapture"]);
+    command.env(REDIS, redis.url()).env(LEASE_MS, lease.as_millis().to_string());
     let process = Process::of(&mut command);
     process.line_with("worker started");
     process
@@ -87,9 +92,9 @@ struct Keeper {
 }
 
 impl Keeper {
-    fn start(redis: Arc<RedisServer>) -> Self {
+    fn start(redis: Arc<RedisServer>, lease: Duration) -> Self {
         let done = Arc::new(AtomicBool::new(false));
-        let mut workers = vec![start(&redis), start(&redis)];
+        let mut workers = vec![start(&redis, lease), start(&redis, lease)];
         let stop = done.clone();
         let thread = std::thread::spawn(move || {
             let mut deaths = 0;
@@ -97,7 +102,7 @@ impl Keeper {
                 for worker in &mut workers {
                     if worker.has_ended() {
                         deaths += 1;
-                        *worker = start(&redis);
+                        *worker = start(&redis, lease);
                     }
                 }
                 std::thread::sleep(Duration::from_millis(10));
@@ -131,7 +136,8 @@ async fn play(player: &mut Session, done: &AtomicBool) -> Duration {
             break;
         }
         let began = now();
-        assert_eq!(player.ask("note", &round.to_string(), "c", json!(null)).await["outcome"], "granted");
+        let answer = player.ask("note", &round.to_string(), "c", json!(null)).await;
+        assert_eq!(answer["outcome"], "granted", "{answer}");
         longest = longest.max(began.elapsed());
     }
     longest
@@ -139,10 +145,11 @@ async fn play(player: &mut Session, done: &AtomicBool) -> Duration {
 
 /// In `room` somebody does `op` between two other things, and is answered; in six others people play. How many workers died,
 /// and how long the others waited at most.
-async fn suffer(room: &str, op: &str) -> (usize, Duration) {
+async fn suffer(room: &str, op: &str, lease: Duration) -> (usize, Duration) {
     let redis = Arc::new(redis(&[]));
-    let gateway = Gateway::on(&redis, &[]);
-    let keeper = Keeper::start(redis.clone());
+    // The others ask again at each answer.
+    let gateway = Gateway::on(&redis, &["--actions-per-second", "1000000"]);
+    let keeper = Keeper::start(redis.clone(), lease);
     let mut ann = gateway.ticket(room, "ann").join().await;
     let mut others = Vec::new();
     for other in 0..6 {
@@ -168,7 +175,7 @@ async fn suffer(room: &str, op: &str) -> (usize, Duration) {
 
 #[tokio::test]
 async fn an_event_that_kills_its_worker_is_void_after_a_few_and_others_wait_for_leases_only() {
-    let (deaths, longest) = suffer("deadly", "die").await;
+    let (deaths, longest) = suffer("deadly", "die", LEASE).await;
     // One that did not know, one that went on in batches (or two, with a verdict in between), and the counted attempts.
     let counted = RULES_ATTEMPTS_MAX as usize;
     assert!((2 + counted..=3 + counted).contains(&deaths), "{deaths}");
@@ -177,16 +184,16 @@ async fn an_event_that_kills_its_worker_is_void_after_a_few_and_others_wait_for_
 
 #[tokio::test]
 async fn a_quick_event_that_hangs_costs_one_worker() {
-    let (deaths, longest) = suffer("deadly", "hang").await;
+    let (deaths, longest) = suffer("deadly", "hang", LEASE).await;
     assert_eq!(deaths, 0, "the one that hangs is still there");
     assert!(longest < LEASE + SLACK, "{longest:?}");
 }
 
 #[tokio::test]
 async fn an_event_that_hangs_costs_threads() {
-    let (deaths, longest) = suffer("slow-deadly", "hang").await;
+    let (deaths, longest) = suffer("slow-deadly", "hang", LONG_LEASE).await;
     assert_eq!(deaths, 0);
-    assert!(longest < LEASE, "nobody lost a lease: {longest:?}");
+    assert!(longest < LONG_LEASE, "nobody lost a lease: {longest:?}");
 }
 
 #[tokio::test]

@@ -84,7 +84,7 @@ async fn a_killed_workers_rooms_go_on_within_its_lease() {
     play(&mut players, "after").await;
     let took = killed.elapsed();
     // The lease, the heartbeat that notices, and slow machines.
-    assert!(took < LEASE + Duration::from_millis(1500), "{took:?}");
+    assert!(took < LEASE + Duration::from_secs(5), "{took:?}");
     assert_eq!(two.metric("lasthit_shards_owned"), SHARDS);
     play(&mut players, "later").await;
 }
