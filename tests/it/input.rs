@@ -1,7 +1,6 @@
 //! What no honest client sends below the level of messages, and who may not come in. Each time another session on the
 //! same gateway goes on as if nothing had happened.
 
-
 use jsonwebtoken::{EncodingKey, Header, encode};
 use lasthit::clock::unix_s;
 use serde_json::{Value, json};
