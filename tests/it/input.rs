@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::support::{Gateway, PATIENCE, Session, close_code, frame, http, problem, raw_session, status, until, upgrade};
+use super::support::{Gateway, PATIENCE, Session, close_code, frame, http, now, problem, raw_session, status, until, upgrade};
 
 const JSON: &str = "lasthit.v1.json";
 const MSGPACK: &str = "lasthit.v1.msgpack";
