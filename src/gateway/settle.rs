@@ -67,7 +67,7 @@ impl ShardOut {
 
     /// What this gateway has of the shard for sure.
     fn seen(&self) -> Seen {
-        Seen { flush: self.number - u64::from(self.in_flight.is_some()), commit: self.commit }
+        Seen { server: self.server, flush: self.number - u64::from(self.in_flight.is_some()), commit: self.commit }
     }
 
     /// The lowest stamp that is not promised away.

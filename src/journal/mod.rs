@@ -153,10 +153,30 @@ pub enum Appended {
 /// What a gateway has of a shard when it registers: nothing yet, or what an earlier server confirmed (rule G2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Seen {
+    /// The server that it was registered with.
+    pub server: Incarnation,
     /// Its last flush that was stored for sure.
     pub flush: u64,
     /// The highest commit of the shard that it has heard of.
     pub commit: u64,
+}
+
+/// What a worker knows of a shard's commits under an earlier server (rule G3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Witness {
+    /// The server that its lease was good at.
+    pub server: Incarnation,
+    /// Its lease's epoch; None when it cannot speak for everything before it.
+    pub epoch: Option<u64>,
+    /// The last commit that was final.
+    pub confirmed: u64,
+    /// The last commit that was sent: its outcome may be unknown.
+    pub sent: u64,
+}
+
+impl Witness {
+    /// Nobody knows what is missing: as good as something.
+    pub const NONE: Self = Self { server: Incarnation::NONE, epoch: None, confirmed: u64::MAX, sent: u64::MAX };
 }
 
 /// The answer to a registration.
@@ -168,7 +188,7 @@ pub struct Registered {
     pub record: GatewayRecord,
     /// The rooms that were asked for, in their order.
     pub rooms: Vec<RoomHead>,
-    /// How many rooms began a new era now, because the shard has lost what this gateway has seen (rule G3).
+    /// How many rooms with verdicts began a new era now, because the shard has lost what this gateway has seen (rule G3).
     pub renewed: u64,
     /// The shard's last commit.
     pub commit: u64,
@@ -242,6 +262,9 @@ pub struct Survey {
     pub append: u64,
     /// Number of the last commit.
     pub commit: u64,
+    /// The epoch that this server found, 0 for none, while nobody has shown that no later commit is missing here
+    /// ([`Journal::testify`]).
+    pub doubt: Option<u64>,
     /// All registered gateways.
     pub gateways: Vec<GatewayRecord>,
     /// Rooms with entries that are not resolved.
@@ -530,13 +553,15 @@ pub trait Journal: Send + Sync + 'static {
     /// When the outcome is unknown: send it again.
     async fn attempt(&self, shard: ShardId, lease: Lease, room: &RoomId, name: u64) -> Result<Leased<u32>, JournalError>;
 
-    /// Every room of the shard begins a new era, its state as it is, when the shard's last commit is below `seen`: verdicts
-    /// of a commit that was final, and may have been delivered, are not there any more (rule G3). Once for each server;
-    /// counts as a commit, so that who has seen it notices when it is lost in its turn. Tells how many rooms.
+    /// Holds what a worker knows under another server against what this one found when somebody owned, or testified of, the
+    /// shard first (rule G3). When a commit that was final is missing, every room of the shard begins a new era, its state as
+    /// it is: once for each server; it counts as a commit, so that who has seen it notices when it is lost in its turn. When
+    /// the witness's is the last ownership that was found, and nothing that it sent is missing, the doubt
+    /// ([`Survey::doubt`]) is over. Tells how many rooms with verdicts began a new era.
     ///
     /// # Errors
     /// When the outcome is unknown: send it again.
-    async fn renew(&self, shard: ShardId, seen: u64) -> Result<u64, JournalError>;
+    async fn testify(&self, shard: ShardId, witness: Witness) -> Result<u64, JournalError>;
 
     /// Fences a gateway in a shard, for ever. Idempotent.
     ///

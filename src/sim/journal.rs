@@ -10,7 +10,7 @@ use super::world::{Channel, Happening, Kind, Listening, MS, Pid, World};
 use crate::gateway::core::Reading;
 use crate::journal::{
     Appended, Bell, Commit, Committed, Flush, FlushEntry, GatewayRecord, JournalError, Lease, Leased, Registered, RoomHead, Seen,
-    StoredRoom, Survey, VerdictPage, WorkerRecord,
+    StoredRoom, Survey, VerdictPage, Witness, WorkerRecord,
 };
 use crate::types::{Incarnation, RoomId, ShardId, StreamId};
 
@@ -31,7 +31,7 @@ pub(super) enum Call {
     Read { shard: ShardId, room: RoomId, after: StreamId },
     Commit(Arc<Commit>),
     Publish(Incarnation, Bytes),
-    Renew { shard: ShardId, seen: u64 },
+    Testify { shard: ShardId, witness: Witness },
     Fence { shard: ShardId, lease: Lease, gateway: Incarnation },
     Death { shard: ShardId, lease: Lease, gateway: Incarnation, entry: FlushEntry },
     EndRoom { shard: ShardId, lease: Lease, room: RoomId, seq: u64 },
@@ -50,7 +50,7 @@ pub(super) enum Answer {
     Stored(StoredRoom),
     Entries(Vec<(StreamId, Bytes)>),
     Committed(Committed),
-    Renewed(u64),
+    Testified(u64),
     Fenced(Leased<GatewayRecord>),
     Death(Leased<()>),
     RoomEnded(Leased<bool>),
@@ -171,12 +171,12 @@ impl World {
             }
             Call::Commit(commit) => Answer::Committed(self.commit(commit)?),
             Call::Publish(gateway, push) => Answer::Published(self.publish(*gateway, push)),
-            Call::Renew { shard, seen } => {
+            Call::Testify { shard, witness } => {
                 let before = self.store.survey(*shard, true)?.rooms;
-                let answer = self.store.renew(*shard, *seen)?;
-                self.trace(|| format!("renew {shard:?} after {seen}: {answer:?}"));
+                let answer = self.store.testify(*shard, *witness)?;
+                self.trace(|| format!("testify of {shard:?}: {witness:?}: {answer:?}"));
                 self.note_eras(*shard, &before)?;
-                Answer::Renewed(answer)
+                Answer::Testified(answer)
             }
             Call::Fence { shard, lease, gateway } => {
                 let answer = self.store.fence(*shard, *lease, *gateway)?;

@@ -305,7 +305,7 @@ impl World {
             }
             WorkerAction::Attempt { shard, lease, room, lane } => self.call(pid, Call::Attempt { shard, lease, room, lane }),
             WorkerAction::EndRoom { shard, lease, room, seq } => self.call(pid, Call::EndRoom { shard, lease, room, seq }),
-            WorkerAction::Renew { shard, seen } => self.call(pid, Call::Renew { shard, seen }),
+            WorkerAction::Testify { shard, witness } => self.call(pid, Call::Testify { shard, witness }),
             WorkerAction::Count(_) | WorkerAction::RolledBack(_) => {}
             WorkerAction::Complain(text) => {
                 self.trace(|| format!("worker {index}: {text}"));
@@ -326,7 +326,7 @@ impl World {
             (Call::Commit(commit), Answer::Committed(answer)) => {
                 core.committed(commit.shard, commit.lease, commit.number, &answer, now);
             }
-            (Call::Renew { shard, .. }, Answer::Renewed(rooms)) => core.renewed(*shard, rooms, now),
+            (Call::Testify { shard, .. }, Answer::Testified(rooms)) => core.testified(*shard, rooms, now),
             (Call::Fence { shard, lease, .. }, Answer::Fenced(answer)) => core.fenced(*shard, *lease, &answer, now),
             (Call::Death { shard, .. }, Answer::Death(answer)) => core.death_written(*shard, &answer),
             (Call::Attempt { shard, room, lane, .. }, Answer::Attempted(answer)) => {

@@ -11,7 +11,7 @@ use super::job::{Done, Job, Tally};
 use super::lane::Lane;
 use super::ownership;
 use super::shard::{Memory, Shard};
-use crate::journal::{Bell, Commit, Committed, FlushEntry, GatewayRecord, Lease, Leased, StoredRoom, Survey, WorkerRecord};
+use crate::journal::{Bell, Commit, Committed, FlushEntry, GatewayRecord, Lease, Leased, StoredRoom, Survey, Witness, WorkerRecord};
 use crate::limits::{Bounds, REDIS_RESPONSE_TIMEOUT, RETRY_MAX};
 use crate::rules::RulesBook;
 use crate::types::{Incarnation, RoomId, ShardId, StreamId};
@@ -29,8 +29,8 @@ pub(crate) struct WorkerLimits {
     pub concurrency: usize,
     /// How long a gateway may owe a watermark before it is fenced.
     pub gateway_timeout_ns: u64,
-    /// How long gateways may take to say what they have seen when the journal has another server; `gateway_timeout_ns`
-    /// at least.
+    /// How long gateways may take to say whether they have seen a commit whose outcome is unknown, when the journal has
+    /// another server.
     pub rejoin_window_ns: u64,
     /// How often a lagging gateway is asked again.
     pub probe_interval_ns: u64,
@@ -79,8 +79,8 @@ pub(crate) enum Action {
     Commit(Arc<Commit>),
     /// Answer with [`Core::published`] when `answer` says so.
     Publish { gateway: Incarnation, push: Bytes, answer: bool },
-    /// Answer with [`Core::renewed`].
-    Renew { shard: ShardId, seen: u64 },
+    /// Answer with [`Core::testified`].
+    Testify { shard: ShardId, witness: Witness },
     /// Answer with [`Core::fenced`].
     Fence { shard: ShardId, lease: Lease, gateway: Incarnation },
     /// Answer with [`Core::forgotten`].
@@ -228,7 +228,7 @@ impl Core {
             | Action::Read { shard, .. }
             | Action::Death { shard, .. }
             | Action::Attempt { shard, .. }
-            | Action::Renew { shard, .. }
+            | Action::Testify { shard, .. }
             | Action::EndRoom { shard, .. } = action
             {
                 *self.unanswered.entry(*shard).or_default() += 1;
@@ -465,9 +465,10 @@ impl Core {
     /// what tells whether the journal has less than it had (rule G1).
     fn lose(&mut self, shard: ShardId) {
         if let Some(lost) = self.shards.remove(&shard) {
-            let memory = lost.memory();
-            self.shared.act(Action::Renew { shard, seen: memory.confirmed });
-            self.memories.insert(shard, memory);
+            if let Some(memory) = lost.memory() {
+                self.shared.act(Action::Testify { shard, witness: memory.witness });
+                self.memories.insert(shard, memory);
+            }
             self.shared.act(Action::Unfollow(shard));
             let why = "another worker has it, or the journal has another server";
             self.shared.act(Action::Complain(format!("the lease of shard {shard} is no longer good: {why}")));
@@ -477,13 +478,13 @@ impl Core {
         }
     }
 
-    /// The answer to [`Action::Renew`]: how many rooms began a new era.
-    pub(crate) fn renewed(&mut self, shard: ShardId, rooms: u64, now_ns: u64) {
+    /// The answer to [`Action::Testify`]: how many rooms began a new era.
+    pub(crate) fn testified(&mut self, shard: ShardId, rooms: u64, now_ns: u64) {
         self.answered(shard);
         if rooms > 0 {
             self.shared.act(Action::RolledBack(rooms));
         }
-        self.with(shard, now_ns, |shard, shared| shard.renewed(shared));
+        self.with(shard, now_ns, |shard, shared| shard.testified(shared));
     }
 
     /// The answer to [`Action::Fence`]; nothing when it failed: it is asked for again while it is needed.
@@ -580,6 +581,6 @@ impl Core {
 
 /// How long after this worker a gateway may find its way back to the journal: what it waits for an answer on a connection
 /// that has gone silent, and its pause before it tries again. In nanoseconds.
-const EXCUSE_NS: u64 = (REDIS_RESPONSE_TIMEOUT.as_millis() + RETRY_MAX.as_millis()) as u64 * 1_000_000;
+pub(super) const EXCUSE_NS: u64 = (REDIS_RESPONSE_TIMEOUT.as_millis() + RETRY_MAX.as_millis()) as u64 * 1_000_000;
 /// Stored rooms that a tick brings into memory per shard when nothing else is to do.
 const ADOPT_PER_TICK: usize = 16;

@@ -75,7 +75,7 @@ enum Input {
     Read(ShardId, RoomId, Vec<(StreamId, bytes::Bytes)>),
     Done(Done),
     Committed(Arc<Commit>, Committed),
-    Renewed(ShardId, u64),
+    Testified(ShardId, u64),
     Fenced(ShardId, Lease, Leased<GatewayRecord>),
     Forgotten(ShardId, Lease, Vec<Incarnation>, Leased<()>),
     Death(ShardId, Leased<()>),
@@ -285,7 +285,7 @@ impl Worker {
                 self.core.done(done, now);
             }
             Input::Committed(commit, answer) => self.core.committed(commit.shard, commit.lease, commit.number, &answer, now),
-            Input::Renewed(shard, rooms) => self.core.renewed(shard, rooms, now),
+            Input::Testified(shard, rooms) => self.core.testified(shard, rooms, now),
             Input::Fenced(shard, lease, answer) => {
                 metrics::counter!(names::GATEWAY_DEATHS_TOTAL).increment(1);
                 self.core.fenced(shard, lease, &answer, now);
@@ -415,9 +415,9 @@ impl Worker {
                     let _ = inputs.send(input).await;
                 });
             }
-            Action::Renew { shard, seen } => self.insist("renew rooms", move || {
+            Action::Testify { shard, witness } => self.insist("testify", move || {
                 let journal = journal.clone();
-                async move { journal.renew(shard, seen).await.map(|rooms| Input::Renewed(shard, rooms)) }
+                async move { journal.testify(shard, witness).await.map(|rooms| Input::Testified(shard, rooms)) }
             }),
             // Not insisted on: a journal that refuses the fence refuses the gateway's flushes too, so its silence starts anew.
             Action::Fence { shard, lease, gateway } => self.once("fence", async move {

@@ -5,7 +5,7 @@
 //!       ^                     ^   |  ^                                       |
 //!       `------- claimed      |   |  `------ gap in the bells, subscribed ---'
 //!                             |   v
-//!         all gateways are here   Rejoining, when the journal has another server
+//!             it is known   Rejoining, while it is not known whether this server of the journal has every commit
 //! ```
 
 mod commits;
@@ -20,11 +20,11 @@ use std::sync::Arc;
 use self::gateways::Gateway;
 pub(super) use self::rejoin::Memory;
 use self::rejoin::Rejoin;
-use super::core::{Action, Shared};
+use super::core::{Action, EXCUSE_NS, Shared};
 use super::job::{Done, DoneOutcome, Job, Loaded, Loading, RULES_FAILED, Resolving, Tally, death_entry};
 use super::lane::{Lane, Phase};
 use crate::engine::Held;
-use crate::journal::{Bell, Commit, Committed, FlushEntry, GatewayRecord, Lease, RoomCommit, StoredRoom, Survey};
+use crate::journal::{Bell, Commit, Committed, FlushEntry, GatewayRecord, Lease, RoomCommit, StoredRoom, Survey, Witness};
 use crate::limits::Bounds;
 use crate::types::{EventKind, Incarnation, Moment, RoomId, ShardId, StreamId};
 use crate::wire::{entry, push};
@@ -42,7 +42,7 @@ enum State {
         buffer: Vec<Bell>,
         missed: bool,
     },
-    /// Gateways have not said yet what they have seen of an earlier server.
+    /// Whether a commit is missing is not known yet, or rooms are beginning a new era.
     Rejoining(Rejoin),
     Live,
 }
@@ -54,6 +54,8 @@ pub(super) struct Shard {
     state: State,
     /// What this worker knows of the shard from before, until it is compared with what is stored.
     memory: Option<Memory>,
+    /// It was, or there was nothing to compare: what this ownership knows is everything.
+    whole: bool,
     append: u64,
     commit: u64,
     gateways: BTreeMap<Incarnation, Gateway>,
@@ -71,6 +73,8 @@ pub(super) struct Shard {
     pub(super) quarantined: usize,
     checked_at_ns: u64,
     forgot_at_ns: u64,
+    /// Until then the silence of gateways does not count that have not found this server of the journal yet.
+    excused_until_ns: u64,
     announce: bool,
 }
 
@@ -81,6 +85,7 @@ impl Shard {
             lease,
             state: State::Following,
             memory,
+            whole: false,
             append: 0,
             commit: 0,
             gateways: BTreeMap::new(),
@@ -94,6 +99,7 @@ impl Shard {
             quarantined: 0,
             checked_at_ns: 0,
             forgot_at_ns: 0,
+            excused_until_ns: 0,
             announce: true,
         }
     }
@@ -119,6 +125,9 @@ impl Shard {
                 } else if bell.append > self.append {
                     self.subscribed(shared);
                     self.bell(bell, shared);
+                } else if self.gateways.get_mut(&bell.incarnation).is_some_and(|g| std::mem::take(&mut g.elsewhere)) {
+                    // It has registered: whether it may go on is in its record.
+                    self.subscribed(shared);
                 }
             }
         }
@@ -136,7 +145,7 @@ impl Shard {
             State::Live if survey.append > self.append => (Vec::new(), false),
             State::Live => return true,
         };
-        if self.must_rejoin(&survey, shared) {
+        if !self.is_whole(&survey, shared) {
             for bell in buffer {
                 self.rejoined(bell.incarnation, shared);
             }
@@ -149,6 +158,7 @@ impl Shard {
             let gateway = self.gateways.entry(record.incarnation).or_default();
             gateway.watermark = gateway.watermark.max(record.watermark);
             gateway.fenced |= record.fenced;
+            gateway.elsewhere = !record.fenced && record.server != self.lease.server;
             gateway.heard_at_ns = shared.now_ns;
         }
         for room in survey.active {
@@ -163,6 +173,7 @@ impl Shard {
         }
         if self.announce {
             self.announce = false;
+            self.excused_until_ns = shared.now_ns + EXCUSE_NS;
             let heads: Vec<(RoomId, u64, u64)> = survey.rooms.iter().map(|h| (h.room.clone(), h.era, h.seq)).collect();
             self.adopt.extend(survey.rooms.into_iter().map(|h| h.room));
             let gateways: Vec<Incarnation> = self.gateways.iter().filter(|(_, g)| !g.fenced).map(|(i, _)| *i).collect();

@@ -59,6 +59,7 @@ pub(super) fn survey(append: u64, room: &RoomId, watermark_ns: u64) -> Survey {
         server: Incarnation::NONE,
         append,
         commit: 0,
+        doubt: None,
         gateways: vec![record(A), record(B)],
         active: vec![room.clone()],
         rooms: vec![head],
@@ -155,7 +156,7 @@ fn the_second_of_two_surveys_counts() {
     core.subscribed(SHARD, 2);
     core.surveyed(
         SHARD,
-        Survey { server: Incarnation::NONE, append: 0, commit: 0, gateways: Vec::new(), active: Vec::new(), rooms: Vec::new() },
+        Survey { server: Incarnation::NONE, append: 0, commit: 0, doubt: None, gateways: Vec::new(), active: Vec::new(), rooms: Vec::new() },
         2,
     );
     assert!(!perform(&mut core).iter().any(|a| matches!(a, Action::Load { .. })));

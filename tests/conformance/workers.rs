@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use lasthit::journal::{Bell, Committed, GatewayRecord, Journal, JournalError, Lease, Leased, Seen, Survey, WorkerRecord};
+use lasthit::journal::{Bell, Committed, GatewayRecord, Journal, JournalError, Lease, Leased, Seen, Survey, Witness, WorkerRecord};
 use lasthit::types::{Incarnation, Moment, ShardId, StreamId};
 
 use crate::fixture::{
@@ -166,7 +166,7 @@ pub(crate) async fn steps_for_shards_and_rooms_of_others_are_refused(journal: &i
     let errors = [
         journal.register(nowhere, someone, Seen::default(), &[]).await.map(|_| ()),
         journal.register(SHARD, someone, Seen::default(), std::slice::from_ref(&foreign)).await.map(|_| ()),
-        journal.renew(nowhere, 1).await.map(|_| ()),
+        journal.testify(nowhere, Witness::NONE).await.map(|_| ()),
         journal.bells(&[SHARD, nowhere]).await.map(|_| ()),
         journal.survey(nowhere, false).await.map(|_| ()),
         journal.claim(nowhere, None, someone).await.map(|_| ()),

@@ -15,7 +15,7 @@ pub use store::{Pushes, Store};
 
 use super::{
     Appended, Bell, Commit, Committed, Flush, FlushEntry, GatewayRecord, Journal, JournalError, Lease, Leased, Registered,
-    RoomHead, Seen, Signal, Signals, StoredRoom, Survey, VerdictPage, WorkerRecord, check, signals,
+    RoomHead, Seen, Signal, Signals, StoredRoom, Survey, VerdictPage, Witness, WorkerRecord, check, signals,
 };
 use crate::types::{Incarnation, RoomId, ShardId, StreamId};
 
@@ -197,8 +197,8 @@ impl Journal for MemoryJournal {
         Ok(answer)
     }
 
-    async fn renew(&self, shard: ShardId, seen: u64) -> Result<u64, JournalError> {
-        self.inner.lock().store.renew(shard, seen)
+    async fn testify(&self, shard: ShardId, witness: Witness) -> Result<u64, JournalError> {
+        self.inner.lock().store.testify(shard, witness)
     }
 
     async fn fence(&self, shard: ShardId, lease: Lease, gateway: Incarnation) -> Result<Leased<GatewayRecord>, JournalError> {

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::super::{
     Appended, Bell, Commit, Committed, Flush, FlushEntry, GatewayRecord, JournalError, Lease, Leased, Registered, RoomCommit,
-    RoomHead, Seen, StoredRoom, StoredSnapshot, Survey, VerdictPage, WorkerRecord, check, era_stride,
+    RoomHead, Seen, StoredRoom, StoredSnapshot, Survey, VerdictPage, Witness, WorkerRecord, check, era_stride,
 };
 use crate::types::{Incarnation, Moment, RoomId, ShardId, StreamId};
 
@@ -37,6 +37,11 @@ struct Shard {
     epoch: u64,
     owner: Option<Incarnation>,
     eras: u64,
+    /// The server that was met last, the last commit that it found, and the epoch, while nobody has shown that no later
+    /// commit is missing.
+    server: Incarnation,
+    found: u64,
+    doubt: Option<u64>,
     /// The server under which all rooms began a new era last.
     renewed: Incarnation,
     gateways: BTreeMap<Incarnation, Gateway>,
@@ -123,19 +128,31 @@ impl Shard {
         self.owner.map(|owner| Lease { epoch: self.epoch, owner, server })
     }
 
-    /// Every room begins a new era; tells how many.
+    /// The last commit that was there when `server` was met.
+    fn found(&self, server: Incarnation) -> u64 {
+        if self.server == server { self.found } else { self.commit }
+    }
+
+    fn meet(&mut self, server: Incarnation) {
+        if self.server != server {
+            (self.server, self.found, self.doubt) = (server, self.commit, Some(self.epoch));
+        }
+    }
+
+    /// Every room begins a new era; tells how many of them have verdicts.
     fn renew(&mut self, server: Incarnation) -> u64 {
         if std::mem::replace(&mut self.renewed, server) == server {
             return 0;
         }
         self.commit += 1;
         self.commit_epoch = 0;
+        (self.server, self.found, self.doubt) = (server, self.commit, None);
         self.eras += era_stride(server);
         for room in self.rooms.values_mut() {
             self.eras += 1;
             room.era = self.eras;
         }
-        self.rooms.len() as u64
+        self.rooms.values().filter(|room| room.seq > 0).count() as u64
     }
 
     fn head(&self, room: &RoomId) -> RoomHead {
@@ -278,7 +295,7 @@ impl Store {
         stored.fenced |= seen.flush > stored.number;
         let again = std::mem::replace(&mut stored.server, server) != server && (!unknown || seen.flush > 0);
         let record = stored.record(gateway);
-        let lost = (unknown && seen.flush > 0) || seen.commit > state.commit;
+        let lost = (unknown && seen.flush > 0) || (seen.server != server && seen.commit > state.found(server));
         let renewed = if lost { state.renew(server) } else { 0 };
         let bell = Bell {
             shard,
@@ -388,6 +405,7 @@ impl Store {
         if state.lease(server) != from {
             return Ok(Leased::Lost);
         }
+        state.meet(server);
         state.epoch += 1;
         state.owner = Some(worker);
         if from.is_some_and(|lease| lease.owner != worker) {
@@ -421,6 +439,7 @@ impl Store {
             server,
             append: state.append,
             commit: state.commit,
+            doubt: state.doubt.filter(|_| state.server == server),
             gateways: state.gateways.iter().map(|(id, g)| g.record(*id)).collect(),
             active: state.active.iter().cloned().collect(),
             rooms: if rooms { state.rooms.iter().map(|(id, room)| room.head(id)).collect() } else { Vec::new() },
@@ -492,14 +511,24 @@ impl Store {
         Ok(Leased::Done(stored.attempts.add(stored.seq)))
     }
 
-    /// Every room begins a new era when commits were lost; tells how many did.
+    /// Holds what a worker knows against what is there; tells how many rooms with verdicts began a new era.
     ///
     /// # Errors
     /// [`JournalError::Refused`] for a shard that does not exist.
-    pub fn renew(&mut self, shard: ShardId, seen: u64) -> Result<u64, JournalError> {
+    pub fn testify(&mut self, shard: ShardId, witness: Witness) -> Result<u64, JournalError> {
         let server = self.server;
         let state = self.shard(shard)?;
-        Ok(if seen > state.commit { state.renew(server) } else { 0 })
+        if witness.server == server {
+            return Ok(0);
+        }
+        state.meet(server);
+        if witness.confirmed > state.found {
+            return Ok(state.renew(server));
+        }
+        if witness.sent <= state.found {
+            state.doubt = state.doubt.filter(|found| witness.epoch != Some(*found));
+        }
+        Ok(0)
     }
 
     /// Fences a gateway; one that never registered is fenced too.

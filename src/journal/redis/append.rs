@@ -27,13 +27,13 @@ impl RedisJournal {
         rooms.iter().try_for_each(|room| check::room(room, shard, self.shards()))?;
         let live = self.live().await?;
         let server = live.found.server;
-        let mut call = Call::new(&REGISTER, 3 + rooms.len(), 7, (4 + rooms.len()) * ROOM_BYTES);
+        let mut call = Call::new(&REGISTER, 3 + rooms.len(), 8, (4 + rooms.len()) * ROOM_BYTES);
         call.text(&keys.shard).text(&keys.gateways).text(&keys.rooms);
         for room in rooms {
             call.text(keys.state(room));
         }
         call.text(Hex(gateway)).text(Hex(server)).text(era_stride(server)).text(seen.flush).text(seen.commit);
-        call.text(keys.states()).text(&keys.bell);
+        call.text(keys.states()).text(&keys.bell).text(Hex(seen.server));
         let mut reply = Reply::new("register", self.send_on(live, &call).await?)?;
         let (record, renewed, commit) = (reply.gateway(gateway)?, reply.parse()?, reply.parse()?);
         let mut heads = reply.array()?;

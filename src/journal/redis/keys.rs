@@ -20,7 +20,7 @@ pub(super) struct Keys {
 #[derive(Debug)]
 pub(super) struct ShardKeys {
     tag: String,
-    /// Hash: append, commit, `commit_epoch`, epoch, owner, eras, renewed.
+    /// Hash: append, commit, `commit_epoch`, epoch, owner, eras, server, found, doubt, renewed.
     pub(super) shard: String,
     /// Hash: incarnation -> number|watermark|fenced|server.
     pub(super) gateways: String,

@@ -4,11 +4,11 @@ use std::fmt::Write;
 
 use ::redis::{RedisResult, Value};
 
-use super::super::{JournalError, Lease, Leased, WorkerRecord, era_stride};
+use super::super::{JournalError, Lease, Leased, Witness, WorkerRecord, era_stride};
 use super::RedisJournal;
 use super::append::{Hex, ROOM_BYTES};
 use super::reply::{Reply, code};
-use super::scripts::{CLAIM, Call, HEARTBEAT, RELEASE, RENEW, TIMELINE};
+use super::scripts::{CLAIM, Call, HEARTBEAT, RELEASE, TESTIFY, TIMELINE};
 use crate::types::{Incarnation, ShardId};
 
 impl RedisJournal {
@@ -76,7 +76,7 @@ impl RedisJournal {
         worker: Incarnation,
     ) -> Result<Leased<Lease>, JournalError> {
         let keys = self.shard(shard)?;
-        let mut call = Call::new(&CLAIM, 2, 4, 2 * ROOM_BYTES);
+        let mut call = Call::new(&CLAIM, 2, 5, 2 * ROOM_BYTES);
         call.text(&keys.shard).text(&keys.active);
         let live = self.live().await?;
         let server = live.found.server;
@@ -87,7 +87,7 @@ impl RedisJournal {
             Some(lease) => call.text(lease.epoch).text(Hex(lease.owner)),
             None => call.bytes(&[]).bytes(&[]),
         };
-        call.text(Hex(worker)).text(keys.states());
+        call.text(Hex(worker)).text(keys.states()).text(Hex(server));
         let mut reply = Reply::new("claim", self.send_on(live, &call).await?)?;
         let claimed = match reply.parse::<u8>()? {
             0 => Leased::Done(Lease { epoch: reply.parse()?, owner: worker, server }),
@@ -104,13 +104,18 @@ impl RedisJournal {
         self.send_to(lease.server, &call).await?.map_or(Ok(()), |reply| code("release", &reply).map(|_| ()))
     }
 
-    pub(super) async fn renew_step(&self, shard: ShardId, seen: u64) -> Result<u64, JournalError> {
+    pub(super) async fn testify_step(&self, shard: ShardId, witness: Witness) -> Result<u64, JournalError> {
         let keys = self.shard(shard)?;
         let live = self.live().await?;
         let server = live.found.server;
-        let mut call = Call::new(&RENEW, 2, 4, 2 * ROOM_BYTES);
-        call.text(&keys.shard).text(&keys.rooms).text(Hex(server)).text(era_stride(server)).text(seen).text(keys.states());
-        Reply::new("renew", Value::Array(vec![self.send_on(live, &call).await?]))?.parse()
+        let mut call = Call::new(&TESTIFY, 2, 7, 3 * ROOM_BYTES);
+        call.text(&keys.shard).text(&keys.rooms).text(Hex(server)).text(era_stride(server)).text(Hex(witness.server));
+        match witness.epoch {
+            Some(epoch) => call.text(epoch),
+            None => call.bytes(&[]),
+        };
+        call.text(witness.confirmed).text(witness.sent).text(keys.states());
+        Reply::new("testify", Value::Array(vec![self.send_on(live, &call).await?]))?.parse()
     }
 }
 

@@ -23,7 +23,7 @@ use bytes::Bytes;
 
 use super::{
     Appended, Bell, Commit, Committed, Flush, FlushEntry, GatewayRecord, Journal, JournalError, Lease, Leased, Registered,
-    RoomHead, Seen, Signals, StoredRoom, Survey, VerdictPage, WorkerRecord, check,
+    RoomHead, Seen, Signals, StoredRoom, Survey, VerdictPage, Witness, WorkerRecord, check,
 };
 use crate::limits::REPLICATED_CONNECTIONS;
 use crate::types::{Incarnation, RoomId, ShardId, StreamId};
@@ -307,8 +307,8 @@ impl Journal for RedisJournal {
         self.commit_step(commit).await
     }
 
-    async fn renew(&self, shard: ShardId, seen: u64) -> Result<u64, JournalError> {
-        self.renew_step(shard, seen).await
+    async fn testify(&self, shard: ShardId, witness: Witness) -> Result<u64, JournalError> {
+        self.testify_step(shard, witness).await
     }
 
     async fn fence(&self, shard: ShardId, lease: Lease, gateway: Incarnation) -> Result<Leased<GatewayRecord>, JournalError> {

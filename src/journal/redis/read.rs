@@ -5,7 +5,7 @@ use bytes::Bytes;
 
 use super::super::{JournalError, RoomHead, StoredRoom, StoredSnapshot, Survey, VerdictPage, check};
 use super::RedisJournal;
-use super::append::ROOM_BYTES;
+use super::append::{Hex, ROOM_BYTES};
 use super::reply::Reply;
 use super::scripts::{Call, HEADS, LOAD, SURVEY, VERDICTS};
 use crate::journal::Journal;
@@ -49,19 +49,20 @@ impl RedisJournal {
 
     pub(super) async fn survey_step(&self, shard: ShardId, rooms: bool) -> Result<Survey, JournalError> {
         let keys = self.shard(shard)?;
-        let mut call = Call::new(&SURVEY, 4, 1, ROOM_BYTES);
+        let mut call = Call::new(&SURVEY, 4, 2, ROOM_BYTES);
         call.text(&keys.shard).text(&keys.gateways).text(&keys.active).text(&keys.rooms);
+        let live = self.live().await?;
+        let server = live.found.server;
         match rooms {
             true => call.text(keys.states()),
             false => call.bytes(&[]),
         };
-        let live = self.live().await?;
-        let server = live.found.server;
+        call.text(Hex(server));
         let mut reply = Reply::new("survey", self.send_on(live, &call).await?)?;
-        let (append, commit) = (reply.parse()?, reply.parse()?);
+        let (append, commit, doubt) = (reply.parse()?, reply.parse()?, reply.parse_or_nil()?);
         let (mut records, mut names, mut states) = (reply.array()?, reply.array()?, reply.array()?);
         reply.end()?;
-        let mut survey = Survey { server, append, commit, gateways: Vec::new(), active: Vec::new(), rooms: Vec::new() };
+        let mut survey = Survey { server, append, commit, doubt, gateways: Vec::new(), active: Vec::new(), rooms: Vec::new() };
         while !records.is_empty() {
             let incarnation = records.incarnation()?;
             survey.gateways.push(records.gateway(incarnation)?);

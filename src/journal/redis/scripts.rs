@@ -30,7 +30,7 @@ scripts! {
     PING = "ping",
     REGISTER = "register",
     RELEASE = "release",
-    RENEW = "renew",
+    TESTIFY = "testify",
     SURVEY = "survey",
     TIMELINE = "timeline",
     VERDICTS = "verdicts",

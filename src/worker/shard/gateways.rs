@@ -3,7 +3,7 @@
 use super::*;
 
 /// Longest stretch between two ticks that counts as a gateway's silence: what is longer is this worker's own pause.
-const SILENCE_STEP_NS: u64 = 50_000_000;
+pub(super) const SILENCE_STEP_NS: u64 = 50_000_000;
 /// A part of the gateways' timeout: a gateway that nobody listens for is waited for no longer than it, and a journal that
 /// takes longer over an answer counts as out of reach.
 const HINT: u64 = 4;
@@ -38,6 +38,8 @@ pub(super) struct Gateway {
     pub(super) unanswered_since_ns: Option<u64>,
     /// Nobody listened to the last repeated question.
     pub(super) deaf: bool,
+    /// It is registered with an earlier server of the journal.
+    pub(super) elsewhere: bool,
     pub(super) heard_at_ns: u64,
     /// When it was found to be fenced and in no room.
     pub(super) gone_at_ns: Option<u64>,
@@ -85,7 +87,6 @@ impl Shard {
     }
 
     pub(in crate::worker) fn fenced(&mut self, record: &GatewayRecord, shared: &mut Shared) {
-        self.rejoined(record.incarnation, shared);
         let gateway = self.gateways.entry(record.incarnation).or_default();
         gateway.fencing = false;
         // Its watermark counts when its last bells were heard (rule R2): its death comes behind them.
@@ -98,7 +99,6 @@ impl Shard {
 
     /// The journal was out of reach: no gateway's silence counts (rule R5).
     pub(in crate::worker) fn excuse_gateways(&mut self) {
-        self.excuse_absent();
         for gateway in self.gateways.values_mut() {
             gateway.silent_ns = 0;
             gateway.unanswered_since_ns = None;
@@ -129,6 +129,9 @@ impl Shard {
             if gateway.unanswered_since_ns.is_some_and(|since| shared.now_ns.saturating_sub(since) > timeout_ns / HINT) {
                 // The journal does not answer either: the gateway may have said everything.
                 gateway.silent_ns = 0;
+                continue;
+            }
+            if gateway.elsewhere && shared.now_ns < self.excused_until_ns {
                 continue;
             }
             gateway.silent_ns += elapsed_ns.min(SILENCE_STEP_NS);

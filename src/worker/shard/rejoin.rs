@@ -1,119 +1,94 @@
-//! A shard whose journal has another server than before: it may have less than was confirmed. Nothing is loaded, released
-//! or committed until every gateway that may know better has said what it has seen, or the window is over (rule G2).
+//! A shard whose journal has another server than before: it may have less than was confirmed (rules G1-G3). Nothing is
+//! loaded, released or committed until it is shown that no commit is missing, or all rooms begin a new era.
 
 use super::*;
 
-/// Longest stretch between two ticks that counts as waiting: what is longer is this worker's own pause.
-const WAIT_STEP_NS: u64 = 50_000_000;
-
-/// What an earlier ownership of the shard leaves to the next one of the same worker.
-#[derive(Debug, Default)]
+/// What an ownership of the shard leaves to the next one of the same worker.
+#[derive(Debug)]
 pub(in crate::worker) struct Memory {
-    /// The last commit that was confirmed, or found there.
-    pub(in crate::worker) confirmed: u64,
-    /// The last commit that was sent.
-    sent: u64,
-    /// Gateways that had registered, and whether they were fenced.
-    gateways: BTreeMap<Incarnation, bool>,
+    /// What the journal is told.
+    pub(in crate::worker) witness: Witness,
+    /// Gateways that were in the shard's rooms: nobody else can have seen a commit whose outcome is unknown.
+    inside: BTreeSet<Incarnation>,
 }
 
 /// What the shard waits for.
 #[derive(Debug)]
 pub(super) struct Rejoin {
-    /// Gateways that this server has not heard of.
+    /// Gateways that this server has not heard of. Empty: the rooms are beginning a new era.
     absent: BTreeSet<Incarnation>,
-    step: Step,
     waited_ns: u64,
     probed_at_ns: u64,
-    /// The last commit that is stored.
-    commit: u64,
-}
-
-#[derive(Debug, PartialEq, Eq)]
-enum Step {
-    Waiting,
-    /// The rooms are beginning a new era.
-    Renewing,
-    /// The window is over, and whoever is absent is being fenced.
-    Fencing,
 }
 
 impl Shard {
-    /// What the next ownership should know.
-    pub(in crate::worker) fn memory(&self) -> Memory {
-        let gateways = self.gateways.iter().map(|(incarnation, gateway)| (*incarnation, gateway.fenced));
-        let sent = self.in_flight.as_ref().map_or(self.commit, |commit| commit.number);
-        let known = Memory { confirmed: self.commit, sent, gateways: gateways.collect() };
-        // One that was lost before it was surveyed knows what the one before it knew.
-        match &self.memory {
-            Some(earlier) => Memory {
-                confirmed: known.confirmed.max(earlier.confirmed),
-                sent: known.sent.max(earlier.sent),
-                gateways: earlier.gateways.iter().map(|(i, fenced)| (*i, *fenced)).chain(known.gateways).collect(),
-            },
-            None => known,
+    /// What the next ownership should know; nothing from one that did not know itself.
+    pub(in crate::worker) fn memory(mut self) -> Option<Memory> {
+        if !self.whole {
+            return self.memory.take();
         }
+        let sent = self.in_flight.as_ref().map_or(self.commit, |commit| commit.number);
+        let (server, epoch) = (self.lease.server, Some(self.lease.epoch));
+        let inside = self.lanes.values().flat_map(|lane| lane.hold.gateways()).collect();
+        Some(Memory { witness: Witness { server, epoch, confirmed: self.commit, sent }, inside })
     }
 
-    /// Whether the shard has to wait before it may go on from this survey.
-    pub(super) fn must_rejoin(&mut self, survey: &Survey, shared: &mut Shared) -> bool {
-        let memory = self.memory.as_ref();
-        let known: BTreeMap<Incarnation, bool> = survey.gateways.iter().map(|g| (g.incarnation, g.fenced)).collect();
-        let here = |g: &&GatewayRecord| g.fenced || g.server == self.lease.server;
-        let mut absent: BTreeSet<Incarnation> = survey.gateways.iter().filter(|g| !here(g)).map(|g| g.incarnation).collect();
-        let remembered = memory.into_iter().flat_map(|m| &m.gateways);
-        let mut fences = Vec::new();
-        for (incarnation, fenced) in remembered {
-            match known.get(incarnation) {
-                // Rule G1: a fence that was lost is written again.
-                Some(false) if *fenced => fences.push(*incarnation),
-                None if *fenced => fences.push(*incarnation),
-                None => _ = absent.insert(*incarnation),
-                Some(_) => {}
+    /// Whether the shard may go on from this survey: no commit is missing, or nobody can have seen one that is.
+    pub(super) fn is_whole(&mut self, survey: &Survey, shared: &mut Shared) -> bool {
+        if let Some(epoch) = survey.doubt.filter(|_| !self.whole) {
+            let here: BTreeSet<Incarnation> =
+                survey.gateways.iter().filter(|g| g.server == self.lease.server).map(|g| g.incarnation).collect();
+            let absent = match self.memory.as_ref().filter(|memory| memory.witness.epoch == Some(epoch)) {
+                _ if !shared.limits.commits_may_be_lost => Some(BTreeSet::new()),
+                Some(memory) if memory.witness.sent <= survey.commit => Some(BTreeSet::new()),
+                Some(memory) => Some(memory.inside.difference(&here).copied().collect()),
+                None => None,
+            };
+            match absent {
+                None => {
+                    self.renew(shared);
+                    return false;
+                }
+                Some(absent) if !absent.is_empty() => {
+                    self.state = State::Rejoining(Rejoin { absent, waited_ns: 0, probed_at_ns: 0 });
+                    return false;
+                }
+                Some(_) => {
+                    let witness = Witness { server: Incarnation::NONE, epoch: Some(epoch), confirmed: 0, sent: 0 };
+                    shared.act(Action::Testify { shard: self.id, witness });
+                }
             }
         }
-        absent.extend(&fences);
-        for gateway in fences {
-            shared.act(Action::Fence { shard: self.id, lease: self.lease, gateway });
-        }
-        if absent.is_empty() {
-            self.memory = None;
-            return false;
-        }
-        let rejoin = Rejoin { absent, step: Step::Waiting, waited_ns: 0, probed_at_ns: 0, commit: survey.commit };
-        self.state = State::Rejoining(rejoin);
+        (self.whole, self.memory) = (true, None);
         true
     }
 
-    /// A gateway is here, or fenced. When all are, the shard is surveyed anew.
+    fn renew(&mut self, shared: &mut Shared) {
+        self.state = State::Rejoining(Rejoin { absent: BTreeSet::new(), waited_ns: 0, probed_at_ns: 0 });
+        shared.act(Action::Testify { shard: self.id, witness: Witness::NONE });
+    }
+
+    /// A gateway is here. When all are, the shard is surveyed anew: had one seen more, the rooms are in a new era.
     pub(super) fn rejoined(&mut self, incarnation: Incarnation, shared: &mut Shared) {
         if let State::Rejoining(rejoin) = &mut self.state
             && rejoin.absent.remove(&incarnation)
             && rejoin.absent.is_empty()
-            && rejoin.step != Step::Renewing
         {
             self.subscribed(shared);
         }
     }
 
-    /// The rooms began a new era.
-    pub(in crate::worker) fn renewed(&mut self, shared: &mut Shared) {
-        match &self.state {
-            State::Rejoining(rejoin) if rejoin.absent.is_empty() => self.subscribed(shared),
-            State::Rejoining(rejoin) if rejoin.step == Step::Renewing => self.fence_absent(shared),
-            _ => {}
+    /// The rooms began a new era, if one was due.
+    pub(in crate::worker) fn testified(&mut self, shared: &mut Shared) {
+        if let State::Rejoining(rejoin) = &self.state
+            && rejoin.absent.is_empty()
+        {
+            self.subscribed(shared);
         }
     }
 
-    fn fence_absent(&mut self, shared: &mut Shared) {
-        let State::Rejoining(rejoin) = &mut self.state else { return };
-        rejoin.step = Step::Fencing;
-        for gateway in rejoin.absent.clone() {
-            shared.act(Action::Fence { shard: self.id, lease: self.lease, gateway });
-        }
-    }
-
-    /// Asks who is absent, and fences them when the window is over.
+    /// Asks who is absent. When the window is over, what they have delivered stays unknown. Time during which the journal
+    /// was out of reach is not counted (rule R5), what was waited before is.
     pub(super) fn tick_rejoin(&mut self, elapsed_ns: u64, shared: &mut Shared) {
         let State::Rejoining(rejoin) = &mut self.state else { return };
         if rejoin.absent.is_empty() {
@@ -127,27 +102,9 @@ impl Shard {
                 shared.act(Action::Publish { gateway: *gateway, push: push.clone(), answer: false });
             }
         }
-        rejoin.waited_ns += elapsed_ns.min(WAIT_STEP_NS);
-        let window_ns = shared.limits.rejoin_window_ns.max(shared.limits.gateway_timeout_ns);
-        if rejoin.waited_ns > window_ns && rejoin.step == Step::Waiting {
-            // What they have delivered is not known. Where the journal may lose what it confirmed, a commit whose outcome is
-            // unknown may be lost and delivered; and a worker that did not own the shard before cannot tell of any commit.
-            if shared.limits.commits_may_be_lost && self.memory.as_ref().is_none_or(|m| m.sent > rejoin.commit) {
-                rejoin.step = Step::Renewing;
-                shared.act(Action::Renew { shard: self.id, seen: u64::MAX });
-            } else {
-                self.fence_absent(shared);
-            }
-        }
-    }
-
-    /// The journal was out of reach: waiting begins anew (rule R5).
-    pub(super) fn excuse_absent(&mut self) {
-        if let State::Rejoining(rejoin) = &mut self.state {
-            rejoin.waited_ns = 0;
-            if rejoin.step == Step::Fencing {
-                rejoin.step = Step::Waiting;
-            }
+        rejoin.waited_ns += elapsed_ns.min(gateways::SILENCE_STEP_NS);
+        if rejoin.waited_ns > shared.limits.rejoin_window_ns {
+            self.renew(shared);
         }
     }
 }

@@ -5,9 +5,9 @@
 -- before; they share the hash tag. A room whose state is damaged is left out: its load says so.
 --
 -- KEYS  1 shard, 2 gateways, 3 active, 4 rooms
--- ARGV  1 what the rooms' state keys begin with, or empty for no heads
--- Returns {append, commit, {incarnation, record, ...}, {active room, ...}, {room, era, seq, top, ...}}
-local counts = redis.call('HMGET', KEYS[1], 'append', 'commit')
+-- ARGV  1 what the rooms' state keys begin with, or empty for no heads, 2 server
+-- Returns {append, commit, epoch in doubt or nil, {incarnation, record, ...}, {active room, ...}, {room, era, seq, top, ...}}
+local counts = redis.call('HMGET', KEYS[1], 'append', 'commit', 'server', 'doubt')
 local heads = {}
 if ARGV[1] ~= '' then
   for _, name in ipairs(redis.call('SMEMBERS', KEYS[4])) do
@@ -19,5 +19,5 @@ if ARGV[1] ~= '' then
   end
 end
 return {
-  counts[1] or '0', counts[2] or '0', redis.call('HGETALL', KEYS[2]), redis.call('SMEMBERS', KEYS[3]), heads,
+  counts[1] or '0', counts[2] or '0', counts[3] == ARGV[2] and counts[4], redis.call('HGETALL', KEYS[2]), redis.call('SMEMBERS', KEYS[3]), heads,
 }
