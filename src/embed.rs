@@ -61,7 +61,8 @@ impl Gateway {
         Ok(Seat { hub: self.0.clone(), session, outbox, left: false })
     }
 
-    /// Tells every session to go, and comes back when all are gone and everything accepted is in the journal.
+    /// Tells every session to go, and comes back when all are gone, everything accepted is in the journal, and the
+    /// gateway's registrations are taken back.
     pub async fn drain(&self) {
         self.0.drain().await;
     }

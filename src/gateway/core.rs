@@ -143,6 +143,8 @@ pub(crate) enum Action {
     ReadHeads(ShardId, Vec<RoomId>),
     /// Put it into the session's outbox. After [`Delivery::Close`] nothing more follows.
     Deliver(u64, Delivery),
+    /// [`crate::journal::Journal::leave`]. No answer needed.
+    Leave(ShardId, Incarnation),
     /// This incarnation was fenced, everything that could still be appended was: call [`Core::reborn`].
     Rebirth,
 }
@@ -440,8 +442,17 @@ impl Core {
             |room: &RoomId| shards[usize::from(ShardId::of(room, u16::try_from(shards.len()).unwrap_or(u16::MAX)).0)].fenced;
         self.sessions.retain(|_, session| !(matches!(session.view, View::Closed) && lost(&session.room)));
         if self.is_drained() {
+            for shard in self.leave() {
+                self.act_on(Action::Leave(shard, self.incarnation));
+            }
             self.act_on(Action::Rebirth);
         }
+    }
+
+    /// Says nothing more, once it is drained; tells where its registration is to be taken back.
+    pub(crate) fn leave(&mut self) -> Vec<ShardId> {
+        let known = (0..).map(ShardId).zip(&mut self.shards).filter(|(_, shard)| shard.is_registered());
+        known.map(|(id, shard)| (id, shard.fence()).0).collect()
     }
 
     /// Starts again under a new identity, after [`Action::Rebirth`].

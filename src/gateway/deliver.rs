@@ -129,7 +129,8 @@ impl Core {
             self.begin_era(room, era);
         }
         let Some(view) = self.rooms.get_mut(room) else { return };
-        if era == view.era && view.head.is_none() {
+        // A push of a later era may have come before the answer that tells this one: the room goes on from where it stood.
+        if view.head.is_none() {
             view.head = Some(seq);
             self.check_gap(room);
         }

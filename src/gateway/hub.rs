@@ -250,15 +250,26 @@ impl Hub {
         self.perform(&mut state);
     }
 
-    /// Tells every session to go, and comes back when all are gone and everything accepted is in the journal.
+    /// Tells every session to go, and comes back when all are gone, everything accepted is in the journal, and this gateway's
+    /// registrations are taken back.
     pub async fn drain(&self) {
         self.with(|state| state.core.drain(close::GOING_AWAY, "this gateway is going down: connect again with since"));
         loop {
             let changed = self.0.drained.notified();
             if self.0.state.lock().core.is_drained() {
-                return;
+                break;
             }
             changed.await;
+        }
+        let (gateway, shards) = {
+            let mut state = self.0.state.lock();
+            (state.core.incarnation(), state.core.leave())
+        };
+        for shard in shards {
+            if let Err(error) = self.0.journal.leave(shard, gateway).await {
+                tracing::warn!(%error, "registrations are not taken back; workers find out");
+                return;
+            }
         }
     }
 
@@ -313,6 +324,11 @@ impl Hub {
                         match hub.0.journal.heads(shard, &rooms).await {
                             Ok((server, heads)) => hub.with(|state| state.core.heads(shard, server, &heads)),
                             Err(error) => hub.trouble("read heads", &error),
+                        }
+                    }),
+                    Action::Leave(shard, gateway) => self.spawn(move |hub| async move {
+                        if let Err(error) = hub.0.journal.leave(shard, gateway).await {
+                            hub.trouble("take a registration back", &error);
                         }
                     }),
                     Action::Rebirth => self.rebirth(state),

@@ -65,6 +65,11 @@ impl ShardOut {
         self.registration == Registration::Asked && !self.fenced
     }
 
+    /// Whether the journal knows this gateway, and has not fenced it.
+    pub(super) fn is_registered(&self) -> bool {
+        self.registration == Registration::Done && !self.fenced
+    }
+
     /// What this gateway has of the shard for sure.
     fn seen(&self) -> Seen {
         Seen { server: self.server, flush: self.number - u64::from(self.in_flight.is_some()), commit: self.commit }

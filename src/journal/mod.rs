@@ -457,6 +457,13 @@ pub trait Journal: Send + Sync + 'static {
         rooms: &[RoomId],
     ) -> Result<Registered, JournalError>;
 
+    /// Takes a gateway's registration back: it stopped in an orderly way, and everything of its sessions is stored. It may
+    /// append no more, as if it were fenced, and nobody waits for it. Idempotent.
+    ///
+    /// # Errors
+    /// When the outcome is unknown: send it again. A gateway that said nothing is found out later.
+    async fn leave(&self, shard: ShardId, gateway: Incarnation) -> Result<(), JournalError>;
+
     /// Appends a flush, rings the shard's bell, and pushes [`Flush::poke`] to the other gateways in the flush's rooms (as
     /// [`RoomCommit::gateways`] told) whose watermark is below [`Flush::idle_below`]. All checks come before the first write;
     /// a repeated number is answered as before. A room that does not exist begins a new era, which is higher than every

@@ -19,6 +19,7 @@ pub(super) const LEASE_MS: u64 = 80;
 
 pub(super) enum Call {
     Register { shard: ShardId, gateway: Incarnation, seen: Seen, rooms: Vec<RoomId> },
+    Leave(ShardId, Incarnation),
     Append { flush: Arc<Flush>, sent: Cell<u32> },
     Verdicts { room: RoomId, after: u64, entries_max: usize, reading: Reading },
     Heads(ShardId, Vec<RoomId>),
@@ -124,6 +125,11 @@ impl World {
                 self.note_eras(*shard, &before)?;
                 self.ring(bell);
                 Answer::Registered(answer)
+            }
+            Call::Leave(shard, gateway) => {
+                self.store.leave(*shard, *gateway)?;
+                self.ledger.count("registrations taken back");
+                Answer::Nothing
             }
             Call::Append { flush, .. } => {
                 let (answer, bell) = self.store.append(flush, now_ms)?;
@@ -294,7 +300,7 @@ impl World {
             self.with_worker(pid.index, |core, _| core.journal_failed());
         }
         match &**call {
-            Call::Heads(..) | Call::Heartbeat(..) | Call::Owners | Call::Release { .. } | Call::Publish(..) => {}
+            Call::Leave(..) | Call::Heads(..) | Call::Heartbeat(..) | Call::Owners | Call::Release { .. } | Call::Publish(..) => {}
             Call::Claim { shard, .. } => {
                 let shard = *shard;
                 self.with_worker(pid.index, |core, now| core.claimed(shard, None, now));

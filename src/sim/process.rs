@@ -198,6 +198,7 @@ impl World {
             GatewayAction::Register { shard, seen, rooms } => {
                 self.call(pid, Call::Register { shard, gateway: incarnation, seen, rooms });
             }
+            GatewayAction::Leave(shard, gateway) => self.call(pid, Call::Leave(shard, gateway)),
             GatewayAction::Append { flush, .. } => self.call(pid, Call::Append { flush, sent: Cell::new(0) }),
             GatewayAction::Read { room, after, entries_max, reading } => {
                 self.call(pid, Call::Verdicts { room, after, entries_max, reading });
@@ -238,6 +239,7 @@ impl World {
             (Call::Verdicts { room, after, reading, .. }, Answer::Page(page)) => {
                 core.page(room, *after, reading.clone(), &page).expect("a page");
             }
+            (Call::Leave(..), Answer::Nothing) => {}
             (Call::Heads(shard, _), Answer::Heads(server, heads)) => core.heads(*shard, server, &heads),
             _ => unreachable!("an answer to another question to {me:?}"),
         });

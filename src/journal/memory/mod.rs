@@ -197,6 +197,10 @@ impl Journal for MemoryJournal {
         Ok(answer)
     }
 
+    async fn leave(&self, shard: ShardId, gateway: Incarnation) -> Result<(), JournalError> {
+        self.inner.lock().store.leave(shard, gateway)
+    }
+
     async fn testify(&self, shard: ShardId, witness: Witness) -> Result<u64, JournalError> {
         self.inner.lock().store.testify(shard, witness)
     }

@@ -310,6 +310,17 @@ impl Store {
         Ok((Registered { server, record, rooms, renewed, commit }, again.then_some(bell)))
     }
 
+    /// Takes a gateway's registration back.
+    ///
+    /// # Errors
+    /// [`JournalError::Refused`] for a shard that does not exist.
+    pub fn leave(&mut self, shard: ShardId, gateway: Incarnation) -> Result<(), JournalError> {
+        if let Some(stored) = self.shard(shard)?.gateways.get_mut(&gateway) {
+            stored.fenced = true;
+        }
+        Ok(())
+    }
+
     /// Appends a flush; when it was new, with the bell to ring, which names the gateways to push [`Flush::poke`] to.
     ///
     /// # Errors

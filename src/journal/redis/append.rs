@@ -7,7 +7,7 @@ use super::super::{
 };
 use super::RedisJournal;
 use super::reply::{Reply, code};
-use super::scripts::{APPEND, Call, DEATH, FENCE, FORGET, REGISTER};
+use super::scripts::{APPEND, Call, DEATH, FENCE, FORGET, LEAVE, REGISTER};
 use crate::journal::Journal;
 use crate::limits::HEADS_INTERVAL;
 use crate::types::{Incarnation, RoomId, ShardId};
@@ -41,6 +41,12 @@ impl RedisJournal {
         let rooms = rooms.iter().map(|room| heads.head(room)).collect::<Result<_, _>>()?;
         heads.end()?;
         Ok(Registered { server, record, rooms, renewed, commit })
+    }
+
+    pub(super) async fn leave_step(&self, shard: ShardId, gateway: Incarnation) -> Result<(), JournalError> {
+        let mut call = Call::new(&LEAVE, 1, 1, ROOM_BYTES);
+        call.text(&self.shard(shard)?.gateways).text(Hex(gateway));
+        code("leave", &self.send(&call).await?).map(|_| ())
     }
 
     pub(super) async fn append_step(&self, flush: &Flush) -> Result<Appended, JournalError> {

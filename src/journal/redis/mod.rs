@@ -307,6 +307,10 @@ impl Journal for RedisJournal {
         self.commit_step(commit).await
     }
 
+    async fn leave(&self, shard: ShardId, gateway: Incarnation) -> Result<(), JournalError> {
+        self.leave_step(shard, gateway).await
+    }
+
     async fn testify(&self, shard: ShardId, witness: Witness) -> Result<u64, JournalError> {
         self.testify_step(shard, witness).await
     }
