@@ -168,8 +168,8 @@ pub const POKE_IDLE: Duration = Duration::from_micros(500);
 pub const GATEWAY_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long rules may take over one event.
 pub const RULES_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long gateways may take to say what they have seen when the journal has another server, before they are fenced: they
-/// have to notice, to connect and to be answered.
+/// How long gateways may take to say whether they have seen a commit whose outcome is unknown, when the journal has another
+/// server: they have to notice, to connect and to be answered.
 pub const REJOIN_WINDOW: Duration = Duration::from_secs(3);
 /// How long a worker's heartbeat is good for.
 pub const LEASE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -191,6 +191,8 @@ pub const REPLICAS_TIMEOUT: Duration = Duration::from_secs(1);
 pub const REPLICATED_CONNECTIONS: usize = 8;
 /// How long connecting to Redis, or subscribing there, may take.
 pub const REDIS_CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a process that starts waits for a Redis that cannot be reached, before it ends with an error.
+pub const REDIS_START_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often a subscription's connection is asked whether it still lives.
 pub const SUBSCRIPTION_PING_INTERVAL: Duration = Duration::from_secs(1);
 /// How long a broken subscription waits before it connects again; doubles with every failure.

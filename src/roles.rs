@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::{Admin, AdminError, Readiness};
@@ -17,6 +18,7 @@ use crate::gateway::{Hub, Settle, page, sweep};
 use crate::journal::memory::MemoryJournal;
 use crate::journal::redis::{RedisJournal, RedisOptions};
 use crate::journal::{Journal, JournalError};
+use crate::limits::{REDIS_START_TIMEOUT, RETRY_MAX, RETRY_MIN};
 use crate::metrics::{self, MetricsError};
 use crate::runtime;
 use crate::shutdown::Shutdown;
@@ -126,7 +128,7 @@ pub async fn serve(config: Config, shutdown: Shutdown) -> Result<(), RoleError> 
 /// When it cannot start or cannot go on.
 pub async fn gateway(config: Config, shutdown: Shutdown) -> Result<(), RoleError> {
     let side = Side::start(&config).await?;
-    let journal = connect(&config).await?;
+    let Some(journal) = connect(&config, &side, &shutdown).await? else { return Ok(()) };
     run_gateway(&config, &side, journal, &shutdown).await
 }
 
@@ -136,7 +138,7 @@ pub async fn gateway(config: Config, shutdown: Shutdown) -> Result<(), RoleError
 /// When it cannot start or cannot go on.
 pub async fn worker(config: Config, shutdown: Shutdown) -> Result<(), RoleError> {
     let side = Side::start(&config).await?;
-    let journal = connect(&config).await?;
+    let Some(journal) = connect(&config, &side, &shutdown).await? else { return Ok(()) };
     let trouble = watch::Sender::new(None);
     side.watch("journal", trouble.subscribe());
     side.readiness.pass("started");
@@ -147,11 +149,28 @@ pub async fn worker(config: Config, shutdown: Shutdown) -> Result<(), RoleError>
     Ok(())
 }
 
-async fn connect(config: &Config) -> Result<Arc<dyn Journal>, RoleError> {
+/// Connects. A server that cannot be reached is waited for; one that refuses, or is not fit, is not. None: asked to stop.
+async fn connect(config: &Config, side: &Side, shutdown: &Shutdown) -> Result<Option<Arc<dyn Journal>>, RoleError> {
     let url = config.redis.as_ref().map(|url| url.reveal().to_owned()).unwrap_or_default();
     let shards = Some(config.shards);
     let options = RedisOptions { prefix: config.prefix.clone(), shards, durability: Some(config.durability) };
-    Ok(Arc::new(RedisJournal::connect(&url, options).await?))
+    let (deadline, mut pause) = (Instant::now() + REDIS_START_TIMEOUT, RETRY_MIN);
+    loop {
+        match RedisJournal::connect(&url, options.clone()).await {
+            Ok(journal) => return Ok(Some(Arc::new(journal))),
+            Err(error @ (JournalError::Unreachable(_) | JournalError::Silent(_))) if Instant::now() < deadline => {
+                if pause == RETRY_MIN {
+                    tracing::warn!(%error, "redis is waited for, {} s at most", REDIS_START_TIMEOUT.as_secs());
+                }
+                side.readiness.fail("started", error.to_string());
+            }
+            Err(error) => return Err(error.into()),
+        }
+        if shutdown.token().run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
+            return Ok(None);
+        }
+        pause = (pause * 2).min(RETRY_MAX);
+    }
 }
 
 fn worker_options(config: &Config) -> WorkerOptions {

@@ -19,9 +19,12 @@ use crate::wire::push::{self, Push};
 /// Why a step of the journal failed. Its outcome may be unknown: the same step is sent again.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum JournalError {
-    /// No answer, or a connection that broke: try again.
+    /// A connection that broke, or none: try again.
     #[error("journal is not reachable: {0}")]
     Unreachable(String),
+    /// No answer in time: try again. Others may not have noticed yet.
+    #[error("journal is not reachable: {0}")]
+    Silent(String),
     /// It answers, and will not work like this (password, version, eviction policy, read-only, memory limit).
     #[error("journal refuses: {0}")]
     Refused(String),
@@ -38,7 +41,7 @@ impl JournalError {
     #[must_use]
     pub fn kind(&self) -> &'static str {
         match self {
-            Self::Unreachable(_) => "unreachable",
+            Self::Unreachable(_) | Self::Silent(_) => "unreachable",
             Self::Refused(_) => "refused",
             Self::Unexpected(_) => "unexpected",
             Self::Damaged(_) => "damaged",

@@ -297,7 +297,7 @@ impl World {
     /// What the drivers do about an unknown outcome: most steps are done again until they are answered.
     pub(super) fn unanswered(&mut self, pid: Pid, call: &Rc<Call>) {
         if pid.kind == Kind::Worker {
-            self.with_worker(pid.index, |core, _| core.journal_failed());
+            self.with_worker(pid.index, |core, _| core.journal_failed(true));
         }
         match &**call {
             Call::Leave(..) | Call::Heads(..) | Call::Heartbeat(..) | Call::Owners | Call::Release { .. } | Call::Publish(..) => {}

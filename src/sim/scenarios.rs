@@ -12,7 +12,7 @@ use super::world::{MS, TIMELINE};
 use crate::gateway::core::{Action as GatewayAction, Core as GatewayCore, Reading};
 use crate::gateway::{Delivery, Joining};
 use crate::journal::memory::Store;
-use crate::journal::{Appended, Bell, Flush, Leased, Seen};
+use crate::journal::{Appended, Bell, Flush, Leased, Seen, Witness};
 use crate::limits::Bounds;
 use crate::rules::RulesBook;
 use crate::types::{Action, Arrival, Flags, Incarnation, Moment, PlayerId, Role, RoomId, ShardId, Since, Verdict};
@@ -149,6 +149,8 @@ impl Stage {
     /// The worker owns the shard, without having subscribed its bells.
     fn own(&mut self) {
         let lease = self.store.claim(SHARD, None, Incarnation(100)).expect("a shard");
+        let witness = Witness { server: Incarnation::NONE, epoch: Some(0), confirmed: 0, sent: 0 };
+        self.store.testify(SHARD, witness).expect("nothing was lost");
         self.worker.claimed(SHARD, Some(lease), self.now);
         self.collect();
     }

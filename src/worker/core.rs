@@ -12,7 +12,7 @@ use super::lane::Lane;
 use super::ownership;
 use super::shard::{Memory, Shard};
 use crate::journal::{Bell, Commit, Committed, FlushEntry, GatewayRecord, Lease, Leased, StoredRoom, Survey, Witness, WorkerRecord};
-use crate::limits::{Bounds, REDIS_RESPONSE_TIMEOUT, RETRY_MAX};
+use crate::limits::{Bounds, REDIS_RESPONSE_TIMEOUT, RESUBSCRIBE_DELAY_MAX, RETRY_MAX};
 use crate::rules::RulesBook;
 use crate::types::{Incarnation, RoomId, ShardId, StreamId};
 
@@ -539,9 +539,11 @@ impl Core {
     }
 
     /// The journal could not be reached: nobody's silence counts (rule R5), until the gateways have had the time to notice
-    /// that it can be reached again.
-    pub(crate) fn journal_failed(&mut self) {
-        self.excused_until_ns = self.shared.now_ns + EXCUSE_NS;
+    /// that it can be reached again. `silent`: it was waited for an answer in vain; a connection that broke was seen to
+    /// break by whoever had one.
+    pub(crate) fn journal_failed(&mut self, silent: bool) {
+        let excuse_ns = if silent { EXCUSE_NS } else { BROKEN_EXCUSE_NS };
+        self.excused_until_ns = self.excused_until_ns.max(self.shared.now_ns + excuse_ns);
         for shard in self.shards.values_mut() {
             shard.excuse_gateways();
         }
@@ -582,5 +584,7 @@ impl Core {
 /// How long after this worker a gateway may find its way back to the journal: what it waits for an answer on a connection
 /// that has gone silent, and its pause before it tries again. In nanoseconds.
 pub(super) const EXCUSE_NS: u64 = (REDIS_RESPONSE_TIMEOUT.as_millis() + RETRY_MAX.as_millis()) as u64 * 1_000_000;
+/// The same after a connection that broke: what a gateway's subscription and its next try may wait.
+const BROKEN_EXCUSE_NS: u64 = (RESUBSCRIBE_DELAY_MAX.as_millis() + RETRY_MAX.as_millis()) as u64 * 1_000_000;
 /// Stored rooms that a tick brings into memory per shard when nothing else is to do.
 const ADOPT_PER_TICK: usize = 16;

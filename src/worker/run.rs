@@ -307,7 +307,7 @@ impl Worker {
         if news {
             tracing::warn!(%error, "journal trouble: {what}; tried again until it works");
         }
-        self.core.journal_failed();
+        self.core.journal_failed(matches!(error, JournalError::Silent(_)));
     }
 
     fn perform(&mut self) {

@@ -339,6 +339,10 @@ impl Shard {
 mod tests;
 
 #[cfg(test)]
+#[path = "rejoin_tests.rs"]
+mod rejoin_tests;
+
+#[cfg(test)]
 #[path = "suspect_tests.rs"]
 mod suspect_tests;
 

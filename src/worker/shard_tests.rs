@@ -12,8 +12,8 @@ pub(super) const SHARD: ShardId = ShardId(0);
 pub(super) const A: Incarnation = Incarnation(1);
 pub(super) const B: Incarnation = Incarnation(2);
 
-pub(super) fn worker() -> Core {
-    let limits = WorkerLimits {
+pub(super) fn limits() -> WorkerLimits {
+    WorkerLimits {
         bounds: Bounds::default(),
         rules: RulesBook::new().room("*", || Claim::new(Audience::Room)),
         timeline: 1,
@@ -26,7 +26,16 @@ pub(super) fn worker() -> Core {
         lease_ms: 1_000,
         room_linger_ns: 30_000_000_000,
         retention_ms: 600_000,
-    };
+    }
+}
+
+pub(super) fn worker() -> Core {
+    worker_limited(|_| {})
+}
+
+pub(super) fn worker_limited(limit: impl FnOnce(&mut WorkerLimits)) -> Core {
+    let mut limits = limits();
+    limit(&mut limits);
     let mut core = Core::new(Incarnation(9), 1, limits);
     core.claimed(SHARD, Some(Leased::Done(Lease { epoch: 1, owner: Incarnation(9), server: Incarnation::NONE })), 1);
     core.subscribed(SHARD, 1);
@@ -343,7 +352,7 @@ fn fenced_after(core: &mut Core, from_ns: u64) -> Option<u64> {
 /// When the worker reaches the journal again, a gateway may still wait for an answer on a connection that went silent.
 #[test]
 fn a_gateway_is_excused_until_it_may_have_found_back() {
-    let start = |failed: bool| {
+    let start = |failed: Option<bool>| {
         let (mut core, room) = (worker(), RoomId::new("pit").expect("name"));
         core.surveyed(SHARD, survey(1, &room, 100), 1);
         perform(&mut core);
@@ -351,13 +360,14 @@ fn a_gateway_is_excused_until_it_may_have_found_back() {
         core.stored(SHARD, room, StoredRoom { era: 1, entries, ..StoredRoom::default() }, 2);
         core.tick(3);
         perform(&mut core);
-        if failed {
-            core.journal_failed();
+        if let Some(silent) = failed {
+            core.journal_failed(silent);
         }
         fenced_after(&mut core, 4).expect("it is fenced in the end")
     };
-    let (usual, excused) = (start(false), start(true));
+    let (usual, broken, excused) = (start(None), start(Some(false)), start(Some(true)));
     let patience = u64::try_from((REDIS_RESPONSE_TIMEOUT + RETRY_MAX).as_nanos()).expect("a bound");
     assert!(usual < 1_100_000_000, "{usual}");
     assert!((patience..patience + 1_200_000_000).contains(&excused), "{excused}");
+    assert!((2_000_000_000..2_100_000_000).contains(&broken), "{broken}: whose connection broke looks for another at once");
 }

@@ -1,7 +1,7 @@
 //! What gateways rely on: registration, appends, bells, pushes.
 
 use lasthit::journal::{
-    Appended, Bell, Committed, GatewayRecord, Journal, JournalError, Lease, Leased, Registered, RoomCommit, Seen, enter,
+    Appended, Bell, Committed, GatewayRecord, Journal, JournalError, Lease, Leased, Registered, RoomCommit, Seen, Witness, enter,
 };
 use lasthit::limits::{FLUSH_EVENTS_MAX, POKE_IDLE};
 use lasthit::types::{Incarnation, Moment, ShardId, StreamId};
@@ -32,7 +32,7 @@ pub(crate) async fn registering_is_idempotent(journal: &impl Journal) {
     gateway.append(journal, at(5), vec![]).await;
     let server = gateway.server;
     let record = GatewayRecord { incarnation: gateway.incarnation, number: 1, watermark: at(5), fenced: false, server };
-    let seen = Seen { flush: 1, commit: 0 };
+    let seen = Seen { server, flush: 1, commit: 0 };
     let rooms = [room(0)];
     for _ in 0..2 {
         let answer = journal.register(SHARD, gateway.incarnation, seen, &rooms).await.expect("register");
@@ -51,15 +51,17 @@ pub(crate) async fn a_gateway_that_has_seen_more_than_is_stored_begins_new_eras(
     let era = async |n| journal.heads(SHARD, &[room(n)]).await.expect("heads").1[0].era;
 
     // Of a flush that is not there nothing was delivered: only its gateway is void.
-    let seen = Seen { flush: 3, commit: 1 };
+    let seen = Seen { server: gateway.server, flush: 3, commit: 1 };
     let answer = journal.register(SHARD, gateway.incarnation, seen, &[]).await.expect("register");
     assert!(answer.record.fenced && answer.record.number == 2, "{answer:?}");
     assert_eq!((answer.renewed, answer.commit, era(0).await), (0, 1, 1));
 
-    let other = Incarnation::random();
-    let answer = journal.register(SHARD, other, Seen { flush: 0, commit: 2 }, &[room(1), room(0)]).await.expect("register");
+    // Its commit 1 is another one: when this server met the shard there was none.
+    let (other, server) = (Incarnation::random(), Incarnation::random());
+    let seen = Seen { server, flush: 0, commit: 1 };
+    let answer = journal.register(SHARD, other, seen, &[room(1), room(0)]).await.expect("register");
     assert!(!answer.record.fenced, "{answer:?}");
-    assert_eq!((answer.renewed, answer.commit), (2, 2), "it counts as a commit");
+    assert_eq!((answer.renewed, answer.commit), (1, 2), "one room has verdicts; it counts as a commit");
     let eras: Vec<u64> = answer.rooms.iter().map(|head| head.era).collect();
     assert!(eras.iter().all(|era| *era > 2) && eras[0] != eras[1], "{eras:?}");
     assert_eq!(answer.rooms[1].seq, 3, "with what it has");
@@ -69,10 +71,10 @@ pub(crate) async fn a_gateway_that_has_seen_more_than_is_stored_begins_new_eras(
 
     // Once: whoever comes later finds it done. The commit of before is nobody's duplicate.
     let unknown = Incarnation::random();
-    let answer = journal.register(SHARD, unknown, Seen { flush: 5, commit: 9 }, &[]).await.expect("register");
+    let answer = journal.register(SHARD, unknown, Seen { server, flush: 5, commit: 9 }, &[]).await.expect("register");
     assert!(answer.record.fenced, "all its flushes are gone: {answer:?}");
     assert_eq!(answer.renewed, 0);
-    assert_eq!(journal.renew(SHARD, u64::MAX).await.expect("renew"), 0);
+    assert_eq!(journal.testify(SHARD, Witness::NONE).await.expect("testify"), 0);
     assert_eq!((era(1).await, era(0).await), (eras[0], eras[1]));
     let again = commit(lease, 2, vec![part(room(0), eras[1], 3, 4, id)]);
     assert_eq!(journal.commit(&again).await.expect("commit"), Committed::Fenced);
@@ -85,10 +87,22 @@ pub(crate) async fn a_worker_that_has_seen_more_than_is_stored_begins_new_eras(j
     let id = gateway.write(journal, room(0), "a").await;
     let lease = claim(journal).await;
     journal.commit(&commit(lease, 1, vec![part(room(0), 1, 0, 1, id)])).await.expect("commit");
-    for seen in [0, 1] {
-        assert_eq!(journal.renew(SHARD, seen).await.expect("renew"), 0);
+    let doubt = async || journal.survey(SHARD, false).await.expect("survey").doubt;
+    assert_eq!(doubt().await, Some(0), "nobody has said that the shard is new");
+
+    let testify = async |witness| journal.testify(SHARD, witness).await.expect("testify");
+    let witness = Witness { server: Incarnation::random(), epoch: Some(0), confirmed: 0, sent: 0 };
+    for silent in [
+        Witness { server: lease.server, ..Witness::NONE },
+        Witness { epoch: Some(1), ..witness },
+        Witness { epoch: None, ..witness },
+        Witness { sent: 1, ..witness },
+    ] {
+        assert_eq!((testify(silent).await, doubt().await), (0, Some(0)), "{silent:?}");
     }
-    assert_eq!(journal.renew(SHARD, 2).await.expect("renew"), 1);
+    assert_eq!((testify(witness).await, doubt().await), (0, None));
+    assert_eq!(testify(Witness { confirmed: 1, ..witness }).await, 1, "the commit 1 that is there is a later one");
+    assert_eq!(testify(Witness::NONE).await, 0, "once");
     let era = journal.heads(SHARD, &[room(0)]).await.expect("heads").1[0].era;
     assert!(era > 1);
     // A room that begins later has an era of its own.
@@ -184,6 +198,33 @@ pub(crate) async fn only_a_registered_gateway_that_is_not_fenced_appends(journal
     assert_eq!(journal.survey(SHARD, false).await.expect("survey").append, 1);
     // A fence holds for its shard; another one has its own.
     Gateway::register_in(journal, ShardId(0)).await.append(journal, at(1), vec![]).await;
+}
+
+/// Everything of it is stored, so nobody has to wait for it.
+pub(crate) async fn a_gateway_that_left_appends_no_more(journal: &impl Journal) {
+    let (mut gone, mut living) = (Gateway::register(journal).await, Gateway::register(journal).await);
+    gone.write(journal, room(0), "g").await;
+    living.write(journal, room(0), "l").await;
+    for _ in 0..2 {
+        journal.leave(SHARD, gone.incarnation).await.expect("leave");
+        journal.leave(SHARD, Incarnation::random()).await.expect("a stranger's");
+        let known = journal.survey(SHARD, false).await.expect("survey").gateways;
+        let expected = |of: &Gateway, fenced| GatewayRecord {
+            incarnation: of.incarnation,
+            number: 1,
+            watermark: of.watermark,
+            fenced,
+            server: of.server,
+        };
+        let mut all = vec![expected(&gone, true), expected(&living, false)];
+        all.sort_by_key(|record| record.incarnation);
+        assert_eq!(known, all);
+    }
+    assert_eq!(journal.append(&gone.flush(at(99), vec![])).await.expect("append"), Appended::Fenced);
+    living.write(journal, room(0), "on").await;
+    let lease = claim(journal).await;
+    assert_eq!(journal.forget(SHARD, lease, &[gone.incarnation]).await.expect("forget"), Leased::Done(()));
+    assert_eq!(journal.survey(SHARD, false).await.expect("survey").gateways.len(), 1);
 }
 
 pub(crate) async fn a_rooms_top_never_falls(journal: &impl Journal) {

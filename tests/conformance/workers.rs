@@ -137,7 +137,7 @@ pub(crate) async fn heartbeats_run_out(journal: &impl Journal) {
 
 pub(crate) async fn a_survey_tells_everything_at_once(journal: &impl Journal) {
     let server = journal.survey(SHARD, true).await.expect("survey").server;
-    let empty = Survey { server, append: 0, commit: 0, gateways: vec![], active: vec![], rooms: vec![] };
+    let empty = Survey { server, append: 0, commit: 0, doubt: None, gateways: vec![], active: vec![], rooms: vec![] };
     assert_eq!(journal.survey(SHARD, true).await.expect("survey"), empty);
     let mut gateways = [Gateway::register(journal).await, Gateway::register(journal).await];
     gateways.sort_by_key(|gateway| gateway.incarnation);
@@ -152,8 +152,8 @@ pub(crate) async fn a_survey_tells_everything_at_once(journal: &impl Journal) {
     let record = |n: usize, fenced| GatewayRecord { incarnation: gateways[n].incarnation, number: 1, watermark, fenced, server };
     let mut rooms = vec![head(room(0), 1, 1, at(1)), head(room(1), 2, 0, at(1))];
     rooms.sort_by(|a, b| a.room.cmp(&b.room));
-    let mut expected =
-        Survey { server, append: 2, commit: 1, gateways: vec![record(0, false), record(1, true)], active: vec![room(1)], rooms };
+    let (gateways, active) = (vec![record(0, false), record(1, true)], vec![room(1)]);
+    let mut expected = Survey { server, append: 2, commit: 1, doubt: Some(0), gateways, active, rooms };
     assert_eq!(journal.survey(SHARD, true).await.expect("survey"), expected);
     expected.rooms.clear();
     assert_eq!(journal.survey(SHARD, false).await.expect("survey"), expected);
@@ -167,6 +167,7 @@ pub(crate) async fn steps_for_shards_and_rooms_of_others_are_refused(journal: &i
         journal.register(nowhere, someone, Seen::default(), &[]).await.map(|_| ()),
         journal.register(SHARD, someone, Seen::default(), std::slice::from_ref(&foreign)).await.map(|_| ()),
         journal.testify(nowhere, Witness::NONE).await.map(|_| ()),
+        journal.leave(nowhere, someone).await,
         journal.bells(&[SHARD, nowhere]).await.map(|_| ()),
         journal.survey(nowhere, false).await.map(|_| ()),
         journal.claim(nowhere, None, someone).await.map(|_| ()),

@@ -11,7 +11,7 @@ use lasthit::types::{Outcome, RoomId, VerdictKind};
 use lasthit::wire::verdicts;
 use serde_json::json;
 
-use super::support::{Gateway, Session, Worker, end_by_signal, until};
+use super::support::{Gateway, Process, Session, Worker, end_by_signal, get, until};
 
 const ROOM: &str = "claim-1";
 /// What is sent in one go while Redis does not do its work.
@@ -116,6 +116,30 @@ async fn killed_and_started_again_on_its_file() {
     running.are_not_ready("not reachable");
     redis.restart().expect("started again");
     running.recovers(&redis).await;
+}
+
+/// Processes that are started meanwhile wait for it.
+#[tokio::test]
+async fn away_when_processes_start() {
+    let mut redis = RedisServer::start_with(&DISK).expect("redis");
+    redis.kill().expect("killed");
+    let level = ["--durability", "disk"];
+    let start = |role: &str| {
+        let path = ["--redis", &redis.url(), "--admin", "127.0.0.1:0"];
+        let listen: &[&str] = if role == "gateway" { &["--listen", "127.0.0.1:0"] } else { &[] };
+        Process::start(&[&[role], &path[..], listen, &level].concat(), &[])
+    };
+    let (gateway, worker) = (start("gateway"), start("worker"));
+    for process in [&gateway, &worker] {
+        process.line_with("redis is waited for");
+        let (status, why) = get(process.address_in("health and metrics on http://"), "/readyz");
+        assert!(status == 503 && why.contains("no redis at"), "{status} {why}");
+    }
+    redis.restart().expect("started again");
+    worker.line_with("worker started");
+    let gateway = Gateway::of(gateway);
+    let mut ann = gateway.ticket(ROOM, "ann").join().await;
+    assert_eq!(ann.ask("claim", "first", "first", json!(null)).await["outcome"], "granted");
 }
 
 #[tokio::test]

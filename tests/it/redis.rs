@@ -8,10 +8,10 @@ use serde_json::json;
 use super::outages::tell;
 use super::support::{Gateway, Process, Worker, redis, until};
 
-/// Both roles end at once with one line that holds all of `words`, and without the password.
+/// Both roles end with one line that holds all of `words`, and without the password.
 fn refused(url: &str, words: &[&str]) {
-    for role in [&["gateway", "--listen", "127.0.0.1:0", "--admin", "none"][..], &["worker"][..]] {
-        let process = Process::start(&[role, &["--redis", url][..]].concat(), &[]);
+    let roles = [&["gateway", "--listen", "127.0.0.1:0", "--admin", "none"][..], &["worker"][..]];
+    for process in roles.map(|role| Process::start(&[role, &["--redis", url][..]].concat(), &[])) {
         let line = process.fails(1);
         for word in words {
             assert!(line.contains(word), "{word:?} is not in {line:?}");
@@ -20,11 +20,26 @@ fn refused(url: &str, words: &[&str]) {
     }
 }
 
+/// It may come: it is waited for before they end.
 #[test]
 fn one_that_is_missing() {
     let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("an address");
-    refused(&format!("redis://user:hush@{free}"), &["no redis at", &free.to_string(), "start one there"]);
-    refused("unix:///nowhere/redis.sock", &["no redis at unix:///nowhere/redis.sock"]);
+    std::thread::scope(|scope| {
+        scope.spawn(|| refused(&format!("redis://user:hush@{free}"), &["no redis at", &free.to_string(), "start one there"]));
+        scope.spawn(|| refused("unix:///nowhere/redis.sock", &["no redis at unix:///nowhere/redis.sock"]));
+    });
+}
+
+/// While it is waited for they say so, and end when they are asked to.
+#[test]
+fn one_that_never_comes() {
+    for role in ["gateway", "worker"] {
+        let args = [role, "--redis", "unix:///nowhere/redis.sock", "--admin", "127.0.0.1:0"];
+        let mut process = Process::start(&args, &[]);
+        process.line_with("redis is waited for");
+        process.signal("TERM");
+        assert_eq!(process.code(), Some(0));
+    }
 }
 
 #[test]

@@ -12,7 +12,10 @@ pub(super) fn journal_error(error: &RedisError) -> JournalError {
             "redis shows a certificate that is not trusted: add its authority to the system's, or name it in SSL_CERT_FILE ({text})"
         ));
     }
-    if error.is_io_error() || error.is_timeout() || error.is_connection_dropped() {
+    if error.is_timeout() {
+        return JournalError::Silent(text);
+    }
+    if error.is_io_error() || error.is_connection_dropped() {
         return JournalError::Unreachable(text);
     }
     let said = error.detail().unwrap_or_default();

@@ -83,10 +83,10 @@ impl Link {
             .set_connection_timeout(Some(REDIS_CONNECT_TIMEOUT))
             .set_response_timeout(Some(REDIS_RESPONSE_TIMEOUT));
         let connected = self.client.get_multiplexed_async_connection_with_config(&config).await;
+        let missing = |why| format!("no redis at {}: {why}: start one there, or correct the url", self.shown);
         let mut connection = connected.map_err(|error| match journal_error(&error) {
-            JournalError::Unreachable(why) => {
-                JournalError::Unreachable(format!("no redis at {}: {why}: start one there, or correct the url", self.shown))
-            }
+            JournalError::Unreachable(why) => JournalError::Unreachable(missing(why)),
+            JournalError::Silent(why) => JournalError::Silent(missing(why)),
             other => other,
         })?;
         let wanted = self.wanted.lock().clone();
@@ -125,7 +125,7 @@ impl Link {
         let answer = scripts::wait(mark, wanted, REPLICAS_TIMEOUT, &mut live.connection).await;
         match self.judge(live, answer)? {
             confirmed if confirmed >= wanted => Ok(()),
-            confirmed => Err(JournalError::Unreachable(format!(
+            confirmed => Err(JournalError::Silent(format!(
                 "{confirmed} of {wanted} replicas confirmed a step within {REPLICAS_TIMEOUT:?}: sent again until they do"
             ))),
         }

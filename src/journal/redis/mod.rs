@@ -81,7 +81,7 @@ impl RedisJournal {
     ///
     /// # Errors
     /// [`JournalError::Refused`] for what must be changed (URL, password, server, number of shards, durability),
-    /// [`JournalError::Unreachable`] for what may pass. No error shows the password.
+    /// [`JournalError::Unreachable`] or [`JournalError::Silent`] for what may pass. No error shows the password.
     pub async fn connect(url: &str, options: RedisOptions) -> Result<Self, JournalError> {
         let client = connect::client(url)?;
         let wanted = Wanted::new(&options.prefix, options.shards, options.durability)?;

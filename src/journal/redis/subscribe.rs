@@ -32,7 +32,7 @@ async fn connect(client: &Client, channels: &[String]) -> Result<Connection, Jou
     };
     match timeout(REDIS_CONNECT_TIMEOUT, open).await {
         Ok(opened) => opened.map_err(|error| journal_error(&error)),
-        Err(_) => Err(JournalError::Unreachable(format!("no subscription within {REDIS_CONNECT_TIMEOUT:?}"))),
+        Err(_) => Err(JournalError::Silent(format!("no subscription within {REDIS_CONNECT_TIMEOUT:?}"))),
     }
 }
 

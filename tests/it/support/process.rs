@@ -93,7 +93,7 @@ impl Process {
     }
 
     /// The address in the line that holds `text`.
-    fn address_in(&self, text: &str) -> SocketAddr {
+    pub(crate) fn address_in(&self, text: &str) -> SocketAddr {
         let line = self.line_with(text);
         let address = line.split("http://").nth(1).and_then(|rest| rest.split('/').next());
         address.and_then(|address| address.parse().ok()).unwrap_or_else(|| panic!("no address in {line:?}"))
@@ -143,7 +143,11 @@ impl Gateway {
     }
 
     pub(crate) fn start(args: &[&str], environment: &[(&str, &str)]) -> Self {
-        let process = Process::start(args, environment);
+        Self::of(Process::start(args, environment))
+    }
+
+    /// One that was started, once it listens.
+    pub(crate) fn of(process: Process) -> Self {
         let admin = process.address_in("health and metrics on http://");
         let address = process.address_in("open http://");
         Self { process, address, admin }

@@ -1,0 +1,157 @@
+use super::tests::*;
+use super::*;
+use crate::limits::{REDIS_RESPONSE_TIMEOUT, RETRY_MAX};
+
+const NEXT: Incarnation = Incarnation(70);
+
+fn room() -> RoomId {
+    RoomId::new("pit").expect("name")
+}
+
+/// The shard as the next server has it: A is registered with it, B is not, and nobody has shown that nothing is missing.
+fn found(commit: u64, epoch: u64) -> Survey {
+    let mut survey = survey(1, &room(), 100);
+    (survey.server, survey.commit, survey.doubt) = (NEXT, commit, Some(epoch));
+    survey.gateways[0].server = NEXT;
+    survey
+}
+
+/// A worker whose first commit is on its way, or final, when the journal has another server; it claims the shard there.
+fn moved(confirmed: bool, limits: impl FnOnce(&mut WorkerLimits)) -> (Core, Vec<Action>) {
+    let mut core = worker_limited(limits);
+    core.surveyed(SHARD, survey(1, &room(), 100), 1);
+    perform(&mut core);
+    let entries = vec![(at(1), open(A, 40)), (at(2), open(B, 50))];
+    core.stored(SHARD, room(), StoredRoom { era: 1, entries, ..StoredRoom::default() }, 1);
+    for action in perform(&mut core) {
+        if let Action::Commit(commit) = action
+            && confirmed
+        {
+            core.committed(SHARD, commit.lease, commit.number, &Committed::Done, 1);
+        }
+    }
+    core.subscribed(SHARD, 2);
+    core.surveyed(SHARD, Survey { doubt: None, ..found(1, 1) }, 2);
+    let actions = perform(&mut core);
+    core.testified(SHARD, 0, 2);
+    claim(&mut core);
+    (core, actions)
+}
+
+fn claim(core: &mut Core) {
+    core.claimed(SHARD, Some(Leased::Done(Lease { epoch: 2, owner: Incarnation(9), server: NEXT })), 3);
+    core.subscribed(SHARD, 3);
+    perform(core);
+}
+
+fn witnesses(actions: &[Action]) -> Vec<Witness> {
+    let witness = |action: &Action| if let Action::Testify { witness, .. } = action { Some(*witness) } else { None };
+    actions.iter().filter_map(witness).collect()
+}
+
+fn goes_on(actions: &[Action]) -> bool {
+    actions.iter().any(|action| matches!(action, Action::Load { .. }))
+}
+
+#[test]
+fn who_owned_a_shard_last_shows_that_nothing_is_missing() {
+    let (mut core, told) = moved(true, |_| {});
+    let witness = Witness { server: Incarnation::NONE, epoch: Some(1), confirmed: 1, sent: 1 };
+    assert_eq!(witnesses(&told), [witness], "said when the shard is lost, whoever claims it next");
+    core.surveyed(SHARD, found(1, 1), 3);
+    let actions = perform(&mut core);
+    assert!(goes_on(&actions), "{actions:?}");
+    assert_eq!(witnesses(&actions), [Witness { confirmed: 0, sent: 0, ..witness }], "the doubt is over");
+}
+
+#[test]
+fn whose_knowledge_of_a_shard_is_of_an_earlier_owner_begins_new_eras() {
+    let (mut core, _) = moved(true, |_| {});
+    core.surveyed(SHARD, found(1, 2), 3);
+    let actions = perform(&mut core);
+    assert!(!goes_on(&actions) && witnesses(&actions) == [Witness::NONE], "{actions:?}");
+}
+
+#[test]
+fn who_knows_nothing_of_a_shard_begins_new_eras_though_no_gateway_is_missing() {
+    let mut core = Core::new(Incarnation(9), 1, limits());
+    claim(&mut core);
+    let mut all = found(1, 1);
+    all.gateways[1].server = NEXT;
+    core.surveyed(SHARD, all.clone(), 3);
+    let actions = perform(&mut core);
+    assert!(!goes_on(&actions) && witnesses(&actions) == [Witness::NONE], "{actions:?}");
+    core.testified(SHARD, 1, 4);
+    let actions = perform(&mut core);
+    assert!(actions.iter().any(|a| matches!(a, Action::Survey { .. })), "{actions:?}");
+    core.surveyed(SHARD, Survey { doubt: None, ..all }, 4);
+    assert!(goes_on(&perform(&mut core)));
+}
+
+#[test]
+fn nobody_is_waited_for_where_no_commit_is_lost_that_anybody_saw() {
+    let mut core = worker_limited(|limits| limits.commits_may_be_lost = false);
+    claim(&mut core);
+    core.surveyed(SHARD, found(1, 1), 3);
+    assert!(goes_on(&perform(&mut core)));
+}
+
+/// The last commit is not there: its answer was lost, or itself. Whoever was in the rooms would have heard of it.
+#[test]
+fn a_commit_of_unknown_outcome_is_nothing_when_all_who_may_have_seen_it_are_back() {
+    let (mut core, told) = moved(false, |_| {});
+    assert_eq!(witnesses(&told), [Witness { server: Incarnation::NONE, epoch: Some(1), confirmed: 0, sent: 1 }]);
+    core.surveyed(SHARD, found(0, 1), 3);
+    let actions = perform(&mut core);
+    assert!(!goes_on(&actions) && witnesses(&actions).is_empty(), "{actions:?}");
+    core.tick(30_000_000);
+    let asked = |a: &Action| matches!(a, Action::Publish { gateway: B, .. });
+    assert!(perform(&mut core).iter().any(asked));
+
+    let watermark = Moment { timeline: 1, ns: 100 };
+    core.bell(Bell { shard: SHARD, append: 1, incarnation: B, number: 1, watermark, entries: vec![], poked: vec![] }, 40_000_000);
+    let mut all = found(0, 1);
+    all.gateways[1].server = NEXT;
+    core.surveyed(SHARD, all, 40_000_000);
+    assert!(goes_on(&perform(&mut core)));
+}
+
+/// What was waited is kept over an outage, and the outage does not count (rule R5).
+#[test]
+fn who_does_not_come_back_may_have_seen_it() {
+    let patience = |outage: bool| {
+        let (mut core, _) = moved(false, |_| {});
+        core.surveyed(SHARD, found(0, 1), 3);
+        perform(&mut core);
+        (1..1_000).map(|i| i * 20_000_000).find(|now| {
+            core.tick(*now);
+            if outage && *now == 2_000_000_000 {
+                core.journal_failed(true);
+            }
+            witnesses(&perform(&mut core)) == [Witness::NONE]
+        })
+    };
+    let (usual, longer) = (patience(false).expect("an end"), patience(true).expect("an end"));
+    assert!((3_000_000_000..3_100_000_000).contains(&usual), "{usual}");
+    let away = u64::try_from((REDIS_RESPONSE_TIMEOUT + RETRY_MAX).as_nanos()).expect("a bound");
+    assert!((usual + away - 100_000_000..=usual + away + 100_000_000).contains(&longer), "{longer}");
+}
+
+/// A gateway has the time to find the journal's next server before its silence counts.
+#[test]
+fn a_gateway_that_has_not_found_the_server_yet_is_not_silent() {
+    let fenced_at = |gateway: Incarnation| {
+        let (mut core, _) = moved(true, |_| {});
+        core.surveyed(SHARD, found(1, 1), 3);
+        perform(&mut core);
+        let entries = vec![(at(1), open(A, 40)), (at(2), open(B, 50)), (at(3), again(A, 200)), (at(4), again(B, 201))];
+        core.stored(SHARD, room(), StoredRoom { era: 1, entries, ..StoredRoom::default() }, 4);
+        (1..1_000).map(|i| i * 20_000_000).find(|now| {
+            core.tick(*now);
+            let fenced = |a: &Action| matches!(a, Action::Fence { gateway: g, .. } if *g == gateway);
+            perform(&mut core).iter().any(fenced)
+        })
+    };
+    assert!(fenced_at(A).expect("silent") < 1_200_000_000);
+    assert!(fenced_at(B).expect("silent") > 3_000_000_000);
+}
