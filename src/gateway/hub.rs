@@ -352,7 +352,7 @@ impl Hub {
             tracing::error!(
                 shard = shard.0,
                 rooms = answer.renewed,
-                "the journal came back without verdicts that were delivered: its rooms begin a new era"
+                "the journal came back, and verdicts that were delivered are missing: its rooms begin a new era"
             );
         }
         self.with(|state| state.core.registered(shard, &answer));

@@ -93,7 +93,7 @@ pub(crate) enum Action {
     EndRoom { shard: ShardId, lease: Lease, room: RoomId, seq: u64 },
     /// Verdicts became final.
     Count(Tally),
-    /// So many rooms began a new era, because verdicts were lost.
+    /// So many rooms began a new era, because verdicts are missing or may be.
     RolledBack(u64),
     /// Something that whoever operates this should know.
     Complain(String),
@@ -543,7 +543,7 @@ impl Core {
     /// break by whoever had one.
     pub(crate) fn journal_failed(&mut self, silent: bool) {
         let excuse_ns = if silent { EXCUSE_NS } else { BROKEN_EXCUSE_NS };
-        self.excused_until_ns = self.excused_until_ns.max(self.shared.now_ns + excuse_ns);
+        self.excused_until_ns = self.excused_until_ns.max(self.shared.now_ns.saturating_add(excuse_ns));
         for shard in self.shards.values_mut() {
             shard.excuse_gateways();
         }

@@ -443,7 +443,7 @@ impl Worker {
             }),
             Action::RolledBack(rooms) => {
                 metrics::counter!(names::ROLLED_BACK_TOTAL).increment(rooms);
-                tracing::error!(rooms, "the journal came back without verdicts that were delivered: its rooms begin a new era");
+                tracing::error!(rooms, "the journal came back, and verdicts that were delivered are missing or may be: its rooms begin a new era");
             }
             Action::Complain(text) => tracing::warn!("{text}"),
         }

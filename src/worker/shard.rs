@@ -173,7 +173,7 @@ impl Shard {
         }
         if self.announce {
             self.announce = false;
-            self.excused_until_ns = shared.now_ns + EXCUSE_NS;
+            self.excused_until_ns = shared.now_ns.saturating_add(EXCUSE_NS);
             let heads: Vec<(RoomId, u64, u64)> = survey.rooms.iter().map(|h| (h.room.clone(), h.era, h.seq)).collect();
             self.adopt.extend(survey.rooms.into_iter().map(|h| h.room));
             let gateways: Vec<Incarnation> = self.gateways.iter().filter(|(_, g)| !g.fenced).map(|(i, _)| *i).collect();
