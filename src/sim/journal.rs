@@ -300,7 +300,8 @@ impl World {
             self.with_worker(pid.index, |core, _| core.journal_failed(true));
         }
         match &**call {
-            Call::Leave(..) | Call::Heads(..) | Call::Heartbeat(..) | Call::Owners | Call::Release { .. } | Call::Publish(..) => {}
+            Call::Leave(..) | Call::Heads(..) | Call::Heartbeat(..) | Call::Owners | Call::Release { .. } | Call::Publish(..) => {
+            }
             Call::Claim { shard, .. } => {
                 let shard = *shard;
                 self.with_worker(pid.index, |core, now| core.claimed(shard, None, now));

@@ -11,7 +11,9 @@ use super::job::{Done, Job, Tally};
 use super::lane::Lane;
 use super::ownership;
 use super::shard::{Memory, Shard};
-use crate::journal::{Bell, Commit, Committed, FlushEntry, GatewayRecord, Lease, Leased, StoredRoom, Survey, Witness, WorkerRecord};
+use crate::journal::{
+    Bell, Commit, Committed, FlushEntry, GatewayRecord, Lease, Leased, StoredRoom, Survey, Witness, WorkerRecord,
+};
 use crate::limits::{Bounds, REDIS_RESPONSE_TIMEOUT, RESUBSCRIBE_DELAY_MAX, RETRY_MAX};
 use crate::rules::RulesBook;
 use crate::types::{Incarnation, RoomId, ShardId, StreamId};

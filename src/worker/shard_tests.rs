@@ -165,7 +165,15 @@ fn the_second_of_two_surveys_counts() {
     core.subscribed(SHARD, 2);
     core.surveyed(
         SHARD,
-        Survey { server: Incarnation::NONE, append: 0, commit: 0, doubt: None, gateways: Vec::new(), active: Vec::new(), rooms: Vec::new() },
+        Survey {
+            server: Incarnation::NONE,
+            append: 0,
+            commit: 0,
+            doubt: None,
+            gateways: Vec::new(),
+            active: Vec::new(),
+            rooms: Vec::new(),
+        },
         2,
     );
     assert!(!perform(&mut core).iter().any(|a| matches!(a, Action::Load { .. })));

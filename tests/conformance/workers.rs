@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use lasthit::journal::{Bell, Committed, GatewayRecord, Journal, JournalError, Lease, Leased, Seen, Survey, Witness, WorkerRecord};
+use lasthit::journal::{
+    Bell, Committed, GatewayRecord, Journal, JournalError, Lease, Leased, Seen, Survey, Witness, WorkerRecord,
+};
 use lasthit::types::{Incarnation, Moment, ShardId, StreamId};
 
 use crate::fixture::{
