@@ -96,6 +96,14 @@ fn nobody_is_waited_for_where_no_commit_is_lost_that_anybody_saw() {
     assert!(goes_on(&perform(&mut core)));
 }
 
+/// A user who may not ask Redis for its id.
+#[test]
+fn a_server_without_an_id_is_never_in_doubt() {
+    let mut core = worker();
+    core.surveyed(SHARD, Survey { doubt: Some(0), ..survey(1, &room(), 100) }, 1);
+    assert!(goes_on(&perform(&mut core)));
+}
+
 /// The last commit is not there: its answer was lost, or itself. Whoever was in the rooms would have heard of it.
 #[test]
 fn a_commit_of_unknown_outcome_is_nothing_when_all_who_may_have_seen_it_are_back() {

@@ -35,7 +35,8 @@ impl Shard {
 
     /// Whether the shard may go on from this survey: no commit is missing, or nobody can have seen one that is.
     pub(super) fn is_whole(&mut self, survey: &Survey, shared: &mut Shared) -> bool {
-        if let Some(epoch) = survey.doubt.filter(|_| !self.whole) {
+        // A server without an id is never known to be another one.
+        if let Some(epoch) = survey.doubt.filter(|_| !self.whole && survey.server != Incarnation::NONE) {
             let here: BTreeSet<Incarnation> =
                 survey.gateways.iter().filter(|g| g.server == self.lease.server).map(|g| g.incarnation).collect();
             let absent = match self.memory.as_ref().filter(|memory| memory.witness.epoch == Some(epoch)) {
