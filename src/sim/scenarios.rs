@@ -1,6 +1,7 @@
 //! Findings of the simulation, reduced: each plays one interleaving with the cores and the journal, step by step.
 
 mod order;
+mod owners;
 
 use std::collections::BTreeMap;
 
@@ -39,6 +40,7 @@ struct Stage {
     wanted: Vec<WorkerAction>,
     committed: Vec<Verdict>,
     pushed: BTreeMap<Incarnation, Vec<Bytes>>,
+    complaints: Vec<String>,
 }
 
 struct Gateway {
@@ -101,6 +103,17 @@ impl Gateway {
         self.collect();
     }
 
+    /// Compares its rooms with the journal.
+    fn check_heads(&mut self, store: &mut Store) {
+        self.core.check_heads();
+        for action in self.core.take_actions() {
+            if let GatewayAction::ReadHeads(shard, rooms) = action {
+                self.core.heads(shard, store.server(), &store.heads(shard, &rooms).expect("heads"));
+            }
+        }
+        self.collect();
+    }
+
     fn seqs(&self, session: u64) -> Vec<u64> {
         let verdict = |d: &Delivery| if let Delivery::Verdict { frames, .. } = d { Some(frames.verdict().seq) } else { None };
         self.told.iter().filter(|(s, _)| *s == session).filter_map(|(_, d)| verdict(d)).collect()
@@ -134,16 +147,21 @@ impl Stage {
     }
 
     fn with(limits: WorkerLimits) -> Self {
-        let mut stage = Self {
+        let mut stage = Self::unowned(limits);
+        stage.own();
+        stage
+    }
+
+    fn unowned(limits: WorkerLimits) -> Self {
+        Self {
             store: Store::new(1),
             worker: WorkerCore::new(Incarnation(100), 1, limits),
             now: 1_000 * MS,
             wanted: Vec::new(),
             committed: Vec::new(),
             pushed: BTreeMap::new(),
-        };
-        stage.own();
-        stage
+            complaints: Vec::new(),
+        }
     }
 
     /// The worker owns the shard, without having subscribed its bells.
@@ -175,7 +193,7 @@ impl Stage {
     }
 
     fn survey(&mut self) {
-        let survey = self.store.survey(SHARD, false).expect("a shard");
+        let survey = self.store.survey(SHARD, true).expect("a shard");
         self.worker.surveyed(SHARD, survey, self.now);
         self.collect();
     }
@@ -207,6 +225,8 @@ impl Stage {
                     }
                     self.worker.committed(SHARD, commit.lease, commit.number, &answer, now);
                 }
+                WorkerAction::Publish { gateway, push, .. } => self.pushed.entry(gateway).or_default().push(push),
+                WorkerAction::Complain(text) => self.complaints.push(text),
                 _ => {}
             }
             self.collect();

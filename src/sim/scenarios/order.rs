@@ -39,7 +39,7 @@ impl Stage {
     }
 
     /// Another worker takes the shard over, with nothing but what the journal has.
-    fn take_over(&mut self, name: u128, limits: WorkerLimits) {
+    pub(super) fn take_over(&mut self, name: u128, limits: WorkerLimits) {
         let from = self.store.owners()[0];
         self.wanted.clear();
         self.worker = WorkerCore::new(Incarnation(name), 1, limits);
