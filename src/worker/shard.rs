@@ -23,7 +23,6 @@ use self::rejoin::Rejoin;
 use super::core::{Action, Shared};
 use super::job::{Done, DoneOutcome, Job, Loaded, Loading, RULES_FAILED, Resolving, Tally, death_entry};
 use super::lane::{Lane, Phase};
-use crate::engine::Held;
 use crate::journal::{Bell, Commit, Committed, FlushEntry, GatewayRecord, Lease, RoomCommit, StoredRoom, Survey};
 use crate::limits::Bounds;
 use crate::types::{Incarnation, Moment, RoomId, ShardId, StreamId};
