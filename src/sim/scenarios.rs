@@ -2,6 +2,7 @@
 
 mod order;
 mod owners;
+mod restarts;
 
 use std::collections::BTreeMap;
 
@@ -48,6 +49,7 @@ struct Gateway {
     told: Vec<(u64, Delivery)>,
     reads: Vec<(RoomId, u64, Reading)>,
     flush: Option<std::sync::Arc<Flush>>,
+    registering: Option<(ShardId, Seen, Vec<RoomId>)>,
 }
 
 fn gateway(store: &mut Store, name: u128) -> Gateway {
@@ -60,7 +62,7 @@ fn gateway_on(store: &mut Store, name: u128, timeline: u32) -> Gateway {
     core.probed(SHARD, Moment::default());
     core.registered(SHARD, &answer);
     core.take_actions();
-    Gateway { core, told: Vec::new(), reads: Vec::new(), flush: None }
+    Gateway { core, told: Vec::new(), reads: Vec::new(), flush: None, registering: None }
 }
 
 impl Gateway {
@@ -70,6 +72,7 @@ impl Gateway {
                 GatewayAction::Append { flush, .. } => self.flush = Some(flush),
                 GatewayAction::Deliver(session, delivery) => self.told.push((session, delivery)),
                 GatewayAction::Read { room, after, reading, .. } => self.reads.push((room, after, reading)),
+                GatewayAction::Register { shard, seen, rooms } => self.registering = Some((shard, seen, rooms)),
                 _ => {}
             }
         }
@@ -251,6 +254,20 @@ impl Stage {
     fn ids(&self) -> Vec<&str> {
         self.committed.iter().filter_map(|v| v.id.as_deref()).collect()
     }
+}
+
+/// Ann is alone, so that her events wait for nobody.
+fn alone() -> (Stage, Gateway) {
+    let mut stage = Stage::new();
+    let mut a = gateway(&mut stage.store, 1);
+    stage.subscribe();
+    stage.take(|action| matches!(action, WorkerAction::Survey { .. }));
+    stage.survey();
+    a.join("ann", None, 1_010 * MS);
+    let bell = a.flush(&mut stage.store, 1_011 * MS, false);
+    stage.bell(bell);
+    stage.settle();
+    (stage, a)
 }
 
 /// Two gateways inside, and everything read so far. Session 1 of each.

@@ -127,7 +127,10 @@ pub(crate) async fn run(config: &ChaosConfig, stop: impl Future<Output = ()>) ->
     let level = config.durability.name();
     if let Some(kind) = config.only.iter().find(|kind| !kinds.contains(kind)) {
         let fit = Durability::value_variants().iter().find(|other| other.has(*kind)).map_or("", |other| other.name());
-        bail!("{} loses what was acknowledged at durability {level}, or has no replica there: use --durability {fit}", kind.name());
+        bail!(
+            "{} loses what was acknowledged at durability {level}, or has no replica there: use --durability {fit}",
+            kind.name()
+        );
     }
     ensure!(
         config.players >= config.rooms,

@@ -44,20 +44,6 @@ impl Stage {
     }
 }
 
-/// Ann is alone, so that her events wait for nobody.
-fn alone() -> (Stage, Gateway) {
-    let mut stage = Stage::new();
-    let mut a = gateway(&mut stage.store, 1);
-    stage.subscribe();
-    stage.take(|action| matches!(action, WorkerAction::Survey { .. }));
-    stage.survey();
-    a.join("ann", None, 1_010 * MS);
-    let bell = a.flush(&mut stage.store, 1_011 * MS, false);
-    stage.bell(bell);
-    stage.settle();
-    (stage, a)
-}
-
 fn record(worker: u128) -> WorkerRecord {
     WorkerRecord { incarnation: Incarnation(worker), shards: Vec::new() }
 }
