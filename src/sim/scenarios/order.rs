@@ -10,7 +10,7 @@ impl Stage {
     }
 
     /// Fences a gateway, and tells the worker.
-    fn fence(&mut self, gateway: Incarnation) {
+    pub(super) fn fence(&mut self, gateway: Incarnation) {
         let lease = self.lease();
         let answer = self.store.fence(SHARD, lease, gateway).expect("a shard");
         self.worker.fenced(SHARD, lease, &answer, self.now);

@@ -73,3 +73,32 @@ fn a_late_push_of_the_old_server_is_not_delivered() {
     assert_eq!(a.registration(&mut store).map(|answer| answer.renewed), Some(0));
     assert_eq!(era(&mut store), era(&mut stage.store));
 }
+
+/// G1: a gateway was fenced, and the journal has lost that. The worker that knew it writes it again, before anything else.
+#[test]
+fn a_fence_that_was_lost_is_written_again() {
+    let (mut stage, mut a, _b) = two_inside();
+    let mut store = stage.store.clone();
+    stage.fence(a.core.incarnation());
+    store.restart(Incarnation(1_002));
+    stage.store = store;
+    // Another server answers: the shard is let go, and claimed there.
+    stage.survey();
+    for action in stage.take(|action| matches!(action, WorkerAction::Renew { .. })) {
+        let WorkerAction::Renew { shard, seen } = action else { unreachable!("only renewals") };
+        let rooms = stage.store.renew(shard, seen).expect("a shard");
+        stage.worker.renewed(shard, rooms, stage.now);
+    }
+    let from = stage.store.owners()[0];
+    let lease = stage.store.claim(SHARD, from, Incarnation(100)).expect("a shard");
+    stage.worker.claimed(SHARD, Some(lease), stage.now);
+    stage.collect();
+    stage.subscribe();
+    stage.survey();
+    for action in stage.take(|action| matches!(action, WorkerAction::Fence { .. })) {
+        let WorkerAction::Fence { shard, lease, gateway } = action else { unreachable!("only fences") };
+        stage.store.fence(shard, lease, gateway).expect("a shard");
+    }
+    a.find_back(&mut stage.store);
+    assert!(a.is_closed(1), "it is fenced there too");
+}
