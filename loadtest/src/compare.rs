@@ -66,7 +66,7 @@ impl CompareConfig {
         self.only.is_none_or(|only| only == part)
     }
 
-    /// Whether nothing of it is timed, so that one round is enough.
+    /// Whether it is of lasthit's own cost alone, so that one round is enough and nobody else is needed.
     fn is_counted(&self) -> bool {
         matches!(self.only, Some(Only::RedisCommands | Only::RedisBytes | Only::Rooms | Only::Sessions))
     }
@@ -141,7 +141,7 @@ impl Comparison {
         if let Err(e) = allow_files(redis_cost::SESSIONS_MAX + 512) {
             teller.note(format!("what has very many sessions may be absent: {e:#}"));
         }
-        let rivals = Rivals::install(config.peer.as_deref(), &mut teller).await?;
+        let rivals = Rivals::install(!config.is_counted(), config.peer.as_deref(), &mut teller).await?;
         let (mut rounds, mut longest) = (Vec::new(), Duration::ZERO);
         let wanted = if config.is_counted() { 1 } else { pace.rounds };
         for number in 1..=wanted {
