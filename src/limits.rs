@@ -67,6 +67,10 @@ pub const WAITING_ACTIONS_MAX: usize = 64;
 pub const UNRESOLVED_PER_ROOM_MAX: usize = 8192;
 /// A gateway's own unresolved events over all rooms.
 pub const UNRESOLVED_MAX: usize = 100_000;
+/// Bytes of events that a gateway keeps until the journal has them; past it further Data is refused as `busy`.
+pub const KEPT_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Bytes that an event counts as there beside its action: its place in the queue, and its room's name.
+pub const KEPT_EVENT_BYTES: usize = 256;
 /// Events in one flush of one shard.
 pub const FLUSH_EVENTS_MAX: usize = 1024;
 /// Bytes of the entries in one flush of one shard.
@@ -101,6 +105,8 @@ pub(crate) struct Bounds {
     pub(crate) unresolved_per_room_max: usize,
     /// See [`UNRESOLVED_MAX`].
     pub(crate) unresolved_max: usize,
+    /// See [`KEPT_BYTES_MAX`].
+    pub(crate) kept_bytes_max: usize,
     /// See [`FLUSH_EVENTS_MAX`].
     pub(crate) flush_events_max: usize,
     /// See [`FLUSH_BYTES_MAX`].
@@ -121,6 +127,7 @@ impl Default for Bounds {
             waiting_actions_max: WAITING_ACTIONS_MAX,
             unresolved_per_room_max: UNRESOLVED_PER_ROOM_MAX,
             unresolved_max: UNRESOLVED_MAX,
+            kept_bytes_max: KEPT_BYTES_MAX,
             flush_events_max: FLUSH_EVENTS_MAX,
             flush_bytes_max: FLUSH_BYTES_MAX,
             resolve_events_max: RESOLVE_EVENTS_MAX,
@@ -258,6 +265,8 @@ const _: () = assert!(HEADS_INTERVAL.as_secs() * 2 < HOST_TIMEOUT.as_secs());
 const _: () = assert!(REDIS_RESPONSE_TIMEOUT.as_millis() + RETRY_MAX.as_millis() < REJOIN_WINDOW.as_millis());
 const _: () = assert!(FIELD_BYTES_MAX * 4 < MESSAGE_BYTES_MAX);
 const _: () = assert!(FLUSH_EVENTS_MAX <= UNRESOLVED_PER_ROOM_MAX && UNRESOLVED_PER_ROOM_MAX <= UNRESOLVED_MAX);
+const _: () = assert!(FLUSH_BYTES_MAX + FLUSH_EVENTS_MAX * KEPT_EVENT_BYTES < KEPT_BYTES_MAX);
+const _: () = assert!(UNRESOLVED_PER_ROOM_MAX * (KEPT_EVENT_BYTES + MESSAGE_BYTES_MAX) < KEPT_BYTES_MAX);
 const _: () = assert!(RESOLVE_EVENTS_MAX <= COMMIT_VERDICTS_MAX);
 const _: () = assert!(SESSION_WRITE_BYTES + BODY_BYTES_MAX * 8 < SESSION_WRITE_BYTES_MAX);
 const _: () = assert!(PING_INTERVAL.as_secs() * 2 < IDLE_TIMEOUT.as_secs());

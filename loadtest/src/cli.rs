@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 
 use crate::chaos::{Durability, Kind};
+use crate::compare::Only;
 use crate::dialect::{Audience, Dialect};
 use crate::knee::Ramp;
 use crate::load::{Load, Pace};
@@ -190,6 +191,9 @@ pub(crate) struct CompareArgs {
     /// One round of short measurements, in under three minutes
     #[arg(long)]
     pub(crate) quick: bool,
+    /// Measures only this part
+    #[arg(long, value_enum, value_name = "PART")]
+    pub(crate) only: Option<Only>,
 }
 
 /// How the rivals race.

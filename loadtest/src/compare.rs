@@ -40,6 +40,36 @@ pub(crate) struct CompareConfig {
     pub(crate) peer: Option<PathBuf>,
     /// One round of short measurements.
     pub(crate) quick: bool,
+    /// This part of it; None: all.
+    pub(crate) only: Option<Only>,
+}
+
+/// What may be measured alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Only {
+    /// Throughput and latency over sockets, with the rivals that have any
+    Sockets,
+    /// Commands that Redis is sent for each event
+    RedisCommands,
+    /// Memory that Redis takes for each event that is kept
+    RedisBytes,
+    /// CPU time for each event in few rooms and in many
+    Rooms,
+    /// Memory of idle sessions
+    Sessions,
+    /// Throughput and latency without sockets, with the rivals that have none
+    Queue,
+}
+
+impl CompareConfig {
+    fn has(&self, part: Only) -> bool {
+        self.only.is_none_or(|only| only == part)
+    }
+
+    /// Whether it is of lasthit's own cost alone, so that one round is enough and nobody else is needed.
+    fn is_counted(&self) -> bool {
+        matches!(self.only, Some(Only::RedisCommands | Only::RedisBytes | Only::Rooms | Only::Sessions))
+    }
 }
 
 /// How long each measurement takes.
@@ -111,17 +141,18 @@ impl Comparison {
         if let Err(e) = allow_files(redis_cost::SESSIONS_MAX + 512) {
             teller.note(format!("what has very many sessions may be absent: {e:#}"));
         }
-        let rivals = Rivals::install(config.peer.as_deref(), &mut teller).await?;
+        let rivals = Rivals::install(!config.is_counted(), config.peer.as_deref(), &mut teller).await?;
         let (mut rounds, mut longest) = (Vec::new(), Duration::ZERO);
-        for number in 1..=pace.rounds {
+        let wanted = if config.is_counted() { 1 } else { pace.rounds };
+        for number in 1..=wanted {
             let left = (COMPARE_TIME_MAX - Duration::from_secs(30)).saturating_sub(began.elapsed());
             if longest > left {
-                teller.note(format!("{} of {} rounds: the others did not fit {COMPARE_TIME_MAX:?}", rounds.len(), pace.rounds));
+                teller.note(format!("{} of {wanted} rounds: the others did not fit {COMPARE_TIME_MAX:?}", rounds.len()));
                 break;
             }
             let start = Instant::now();
-            teller.round = format!("round {number} of {}", pace.rounds);
-            rounds.push(round(&rivals, pace, rounds.last(), &mut teller).await?);
+            teller.round = format!("round {number} of {wanted}");
+            rounds.push(round(config, &rivals, pace, rounds.last(), &mut teller).await?);
             longest = longest.max(start.elapsed());
         }
         rivals.remove();
@@ -164,15 +195,25 @@ impl Comparison {
     }
 }
 
-/// One turn of everything.
-async fn round(rivals: &Rivals, pace: Pace, before: Option<&Figures>, teller: &mut Teller) -> Result<Figures> {
+/// One turn of everything that is wanted.
+async fn round(
+    config: &CompareConfig,
+    rivals: &Rivals,
+    pace: Pace,
+    before: Option<&Figures>,
+    teller: &mut Teller,
+) -> Result<Figures> {
     let mut figures = Figures::new();
-    sockets::measure(rivals, pace, before, &mut figures, teller).await?;
+    if config.has(Only::Sockets) {
+        sockets::measure(rivals, pace, before, &mut figures, teller).await?;
+    }
     // These are counts: once is enough.
     if before.is_none() {
-        redis_cost::measure(pace, &mut figures, teller).await?;
+        redis_cost::measure(config, pace, &mut figures, teller).await?;
     }
-    queue::measure(rivals, pace, &mut figures, teller).await?;
+    if config.has(Only::Queue) {
+        queue::measure(rivals, pace, &mut figures, teller).await?;
+    }
     Ok(figures)
 }
 

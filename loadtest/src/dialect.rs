@@ -6,7 +6,7 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::handshake::client::Request;
 use tokio_tungstenite::tungstenite::http::HeaderValue;
 
-use crate::frame::{Action, Encoding, Frame, Text};
+use crate::frame::{Action, Encoding, Frame, Text, from_json};
 
 /// A protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -122,12 +122,12 @@ impl Dialect {
             if self.is_text() { "text" } else { "binary" }
         );
         Ok(match self {
-            Self::Lasthit | Self::LasthitJson => encoding.read(payload)?,
+            Self::Lasthit | Self::LasthitJson => encoding.frame(payload)?,
             Self::Peer => {
-                let PeerVerdict { id, won } = encoding.read(payload)?;
+                let PeerVerdict { id, won } = from_json(payload)?;
                 Frame { t: "verdict".into(), id, outcome: if won { "granted" } else { "denied" }.into(), ..Frame::default() }
             }
-            Self::Echo => Frame { t: "verdict".into(), outcome: "echoed".into(), ..encoding.read(payload)? },
+            Self::Echo => Frame { t: "verdict".into(), outcome: "echoed".into(), ..encoding.frame(payload)? },
         })
     }
 }

@@ -32,6 +32,10 @@ pub(crate) const CONNECTING_MAX: usize = 64;
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 /// Wake-ups of the schedule lie at least this far apart, so that high rates are sent in batches.
 pub(crate) const PACE: Duration = Duration::from_micros(50);
+/// The same from [`FAST_RATE`] on, where waking up costs the machine more than what is due.
+pub(crate) const FAST_PACE: Duration = Duration::from_micros(200);
+/// Actions a second over all sessions.
+pub(crate) const FAST_RATE: u32 = 20_000;
 /// A wait of at least four times this spins for the last part, because waking up takes about as long; shorter ones
 /// would leave the system under test without that core.
 pub(crate) const SPIN: Duration = Duration::from_micros(100);

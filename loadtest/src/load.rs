@@ -16,7 +16,7 @@ use crate::audit::Audit;
 use crate::client::{self, Joined, Run, Session};
 use crate::dialect::{Audience, Dialect};
 use crate::health::{Meter, Saturation, Usage};
-use crate::limits::{BATCH_ACTIONS_MAX, BEHIND_MAX, CONNECTING_MAX, LEAD, OUTSTANDING_MAX, PACE, PAYLOAD_BYTES_MAX};
+use crate::limits::{BATCH_ACTIONS_MAX, BEHIND_MAX, CONNECTING_MAX, LEAD, OUTSTANDING_MAX, PAYLOAD_BYTES_MAX};
 use crate::pace::Pacer;
 use crate::plan::{CONTENDERS, Plan, Schedule};
 use crate::progress::Progress;
@@ -233,7 +233,7 @@ async fn send_all(load: &Load, run: &Run, schedule: Schedule, sessions: &[Arc<Se
             return Ok(Driven::GaveUp { behind, usage });
         }
         if next < run.plan.actions() {
-            pacer.until(due.max(now + PACE)).await?;
+            pacer.until(due.max(now + schedule.pace())).await?;
         }
     }
     Ok(Driven::Through(meter.unwrap_or_else(Meter::read).usage()))

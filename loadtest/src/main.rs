@@ -199,7 +199,7 @@ async fn curve_command(args: CurveArgs) -> Result<ExitCode> {
 
 async fn compare_command(args: CompareArgs) -> Result<ExitCode> {
     let stop = stopped()?;
-    let config = CompareConfig { peer: args.peer, quick: args.quick };
+    let config = CompareConfig { peer: args.peer, quick: args.quick, only: args.only };
     // What is under way is dropped then, and its processes are killed with it.
     let comparison = tokio::select! {
         comparison = Comparison::measure(&config) => comparison?,

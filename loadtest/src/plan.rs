@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use lasthit::limits::CONTESTS_PER_ROOM_MAX;
 
-use crate::limits::{ACTIONS_MAX, CONTENDERS_MAX, RATE_MAX, SESSIONS_MAX};
+use crate::limits::{ACTIONS_MAX, CONTENDERS_MAX, FAST_PACE, FAST_RATE, PACE, RATE_MAX, SESSIONS_MAX};
 
 /// Claims to one key, where nothing else was asked for.
 pub(crate) const CONTENDERS: u32 = 10;
@@ -54,6 +54,11 @@ impl Schedule {
     pub(crate) fn new(rate: u32) -> Result<Self> {
         ensure!((1..=RATE_MAX).contains(&rate), "rate {rate}: use 1 to {RATE_MAX} actions a second");
         Ok(Self { rate })
+    }
+
+    /// How far wake-ups for it lie apart at least.
+    pub(crate) fn pace(self) -> Duration {
+        if self.rate < FAST_RATE { PACE } else { FAST_PACE }
     }
 
     /// Actions of a run of this length.

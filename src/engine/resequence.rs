@@ -27,6 +27,17 @@ pub struct Held {
     pub read_ns: u64,
 }
 
+impl Held {
+    /// An action, an Open, or what nobody can read: what a player has in hand.
+    fn acts(&self) -> bool {
+        matches!(self.kind, None | Some(EventKind::Data(_) | EventKind::Open { .. }))
+    }
+
+    fn is_stamped_with(&self, other: &Self) -> bool {
+        (self.stamp.moment, self.stamp.incarnation) == (other.stamp.moment, other.stamp.incarnation)
+    }
+}
+
 /// What a room has read and not yet resolved.
 #[derive(Debug, Default)]
 pub struct Resequencer {
@@ -163,16 +174,30 @@ impl Resequencer {
     /// Everything that is proven, in stamp order: at most `max` events, and behind them what one gateway stamped with the
     /// same moment as the last. So a death is released whole: half of one would pass for one that came too early.
     pub fn release(&mut self, max: usize, watermark_of: impl Fn(Incarnation) -> Moment) -> Vec<Held> {
+        self.release_while(watermark_of, |released, next| {
+            released.len() < max || released.last().is_some_and(|last| last.is_stamped_with(next))
+        })
+    }
+
+    /// The first that is proven, when it acts; else with it what its gateway stamped with the same moment and does not act
+    /// either: a death is released whole.
+    pub fn release_one(&mut self, watermark_of: impl Fn(Incarnation) -> Moment) -> Vec<Held> {
+        self.release_while(watermark_of, |released, next| {
+            released.last().is_none_or(|last| !last.acts() && !next.acts() && last.is_stamped_with(next))
+        })
+    }
+
+    fn release_while(
+        &mut self,
+        watermark_of: impl Fn(Incarnation) -> Moment,
+        goes_on: impl Fn(&[Held], &Held) -> bool,
+    ) -> Vec<Held> {
         let frontier = self.frontier(&watermark_of);
         let mut released: Vec<Held> = Vec::new();
         loop {
-            let next = self.runs.iter().filter_map(|(gateway, run)| run.front().map(|held| (held.stamp, *gateway))).min();
-            let Some((stamp, gateway)) = next else { break };
-            let together = |last: &Held| (last.stamp.moment, last.stamp.incarnation) == (stamp.moment, stamp.incarnation);
-            if released.len() >= max && !released.last().is_some_and(together) {
-                break;
-            }
-            if frontier.is_some_and(|frontier| stamp.moment > frontier) {
+            let next = self.runs.iter().filter_map(|(gateway, run)| run.front().map(|held| (held, *gateway)));
+            let Some((next, gateway)) = next.min_by_key(|(held, _)| held.stamp) else { break };
+            if frontier.is_some_and(|frontier| next.stamp.moment > frontier) || !goes_on(&released, next) {
                 break;
             }
             let Some(run) = self.runs.get_mut(&gateway) else { break };
@@ -187,14 +212,6 @@ impl Resequencer {
         let passed = |until| frontier.is_none_or(|f| f >= until) && first_held.is_none_or(|first| first > until);
         self.unproven.retain(|stretch| !passed(stretch.until));
         released
-    }
-
-    /// Takes back what [`Resequencer::release`] gave last, or the end of it.
-    pub fn take_back(&mut self, released: impl DoubleEndedIterator<Item = Held>) {
-        for held in released.rev() {
-            self.runs.entry(held.stamp.incarnation).or_default().push_front(held);
-            self.held += 1;
-        }
     }
 
     /// Whether [`Resequencer::release`] would yield anything.

@@ -9,15 +9,18 @@ use super::contests::{Contest, Contests, Winner};
 use super::recent::Recent;
 use super::resequence::Unproven;
 use super::room::{Member, Room};
-use crate::limits::MARKS_PER_ROOM_MAX;
+use crate::limits::{FIELD_BYTES_MAX, MARKS_PER_ROOM_MAX};
 use crate::rules::Rules;
 use crate::types::{Incarnation, Moment, Role, SessionId, Stamp};
 use crate::wire::DecodeError;
 use crate::wire::codec::{Reader, Writer};
 
-/// Version 2: `[2, era, seq, sessions, marks, stretches of dead gateways, players' ids, contests, rules' name, rules' version,
+/// Version 3: `[3, era, seq, sessions, marks, stretches of dead gateways, players' ids, contests, rules' name, rules' version,
 /// rules' state]`.
-const VERSION: u64 = 2;
+///
+/// Ids are most of it. A player's mostly begin alike and follow each other closely: of each there is how many bytes it
+/// begins with like the one before, the rest of it, and by how much its `seq` is higher.
+const VERSION: u64 = 3;
 
 /// Why a room cannot be continued from its snapshot.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -69,9 +72,12 @@ impl Room {
         }
         w.array(self.recent.players.len());
         for (player, ids) in &self.recent.players {
-            w.array(2).text(player.as_str()).array(ids.order.len() * 2);
+            w.array(2).text(player.as_str()).array(ids.order.len() * 3);
+            let mut before = ("", 0);
             for (id, seq) in &ids.order {
-                w.text(id).uint(*seq);
+                let shared = shared_bytes(before.0, id);
+                w.uint(shared as u64).text(&id[shared..]).uint(seq.wrapping_sub(before.1));
+                before = (id, *seq);
             }
         }
         w.array(self.contests.by_name.len());
@@ -128,9 +134,16 @@ impl Room {
         for _ in 0..r.array()? {
             r.array_of(2)?;
             let player = r.player()?;
-            for _ in 0..r.array()? / 2 {
-                let id = r.text()?;
-                recent.first_or_remember(&player, id, r.uint()?);
+            let (mut id, mut seq) = (String::new(), 0_u64);
+            for _ in 0..r.array()? / 3 {
+                let shared = r.small()?;
+                if shared > FIELD_BYTES_MAX || !id.is_char_boundary(shared) {
+                    return Err(r.damaged(format!("an id that begins with {shared} bytes of {id:?}")).into());
+                }
+                id.truncate(shared);
+                id.push_str(r.text()?);
+                seq = seq.wrapping_add(r.uint()?);
+                recent.first_or_remember(&player, &id, seq);
             }
         }
         let mut contests = Contests::default();
@@ -157,5 +170,27 @@ impl Room {
         }
         rules.restore(version, state).map_err(|why| SnapshotError::Rules { rules: configured, why })?;
         Ok(Self { era, seq, sessions, marks, unproven, recent, contests, rules })
+    }
+}
+
+/// How many bytes both begin with, in whole characters; at most [`FIELD_BYTES_MAX`], so that no stored byte stands for many.
+fn shared_bytes(one: &str, other: &str) -> usize {
+    let same = one.bytes().zip(other.bytes()).take(FIELD_BYTES_MAX).take_while(|(a, b)| a == b).count();
+    (0..=same).rev().find(|at| other.is_char_boundary(*at)).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_two_ids_begin_with_ends_between_characters() {
+        for (one, other, shared) in
+            [("", "a", 0), ("ab-1", "ab-27", 3), ("ab", "ab", 2), ("\u{e4}", "\u{e5}", 0), ("a\u{e4}", "a\u{e4}b", 3)]
+        {
+            assert_eq!(shared_bytes(one, other), shared, "{one} {other}");
+        }
+        let long = "\u{e4}".repeat(40);
+        assert_eq!(shared_bytes(&long, &long), FIELD_BYTES_MAX);
     }
 }

@@ -281,6 +281,33 @@ fn more_deaths_than_stretches_forget_none() {
     assert!(hold.unproven().is_empty(), "everybody has passed them");
 }
 
+/// R7: of two events that a gateway stamped with one moment only the first may go; the second keeps its stretch.
+#[test]
+fn what_is_left_behind_keeps_its_stretch() {
+    let (dead, alive) = (incarnation(0), incarnation(1));
+    let mut hold = Resequencer::default();
+    let open = EventKind::Open { player: PlayerId::new("ann").expect("a name"), role: Role::Player };
+    let event = |ordinal, ns, kind| Event { session: 1, ordinal, arrival: Arrival::at(ns, 0), kind };
+    let mut read = |incarnation, death, events| {
+        let entry = Entry { incarnation, timeline: 1, death, events };
+        hold.read(StreamId { ms: 1, seq: 0 }, &entry, moment(5), 0);
+    };
+    read(dead, false, vec![event(1, 1, open.clone())]);
+    read(alive, false, vec![event(1, 2, open)]);
+    read(alive, false, vec![event(2, 10, EventKind::Data(Bytes::new())), event(3, 10, EventKind::Data(Bytes::new()))]);
+    let arrival = Arrival { raw_ns: Some(20), ..Arrival::at(5, 0) };
+    read(dead, true, vec![Event { session: 1, ordinal: 2, arrival, kind: EventKind::Close }]);
+    let passed = |_| moment(100);
+    assert_eq!(hold.release(2, passed).len(), 2, "the Opens");
+    assert_eq!(hold.release_one(passed).len(), 1, "the death");
+    let first = hold.release_one(passed);
+    assert_eq!(first.iter().map(|held| held.stamp.ordinal).collect::<Vec<_>>(), [2]);
+    assert_eq!(hold.unproven().len(), 1, "the other is held");
+    let second = hold.release_one(passed);
+    assert!(second.len() == 1 && second[0].arrival.flags.has(Flags::UNPROVEN), "{second:?}");
+    assert!(hold.is_empty() && hold.unproven().is_empty());
+}
+
 /// Session 0 is a game server's; every session opens with its first event in most histories, acts, and closes.
 fn held(ordinal: u64, (session, what, contest, id): (u64, usize, u64, u64)) -> Held {
     let role = if session == 0 { Role::Server } else { Role::Player };

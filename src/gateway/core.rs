@@ -17,6 +17,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::deliver::{RoomView, View};
+use super::kept::{Kept, Share, bytes_of};
 use super::settle::{PendingEvent, ShardOut};
 use crate::journal::{Flush, Seen};
 use crate::limits::{Bounds, SESSIONS_MAX, SESSIONS_PER_ROOM_MAX, WELCOME_TIMEOUT};
@@ -159,7 +160,7 @@ pub(super) struct Session {
     pub(super) opened: bool,
     pub(super) opened_at_ns: u64,
     /// What came before that.
-    pub(super) waiting: Vec<(EventKind, Arrival)>,
+    pub(super) waiting: Vec<(EventKind, Arrival, Share)>,
     pub(super) waiting_actions: usize,
     /// No stamp of it may lie below (rules S2 and S7).
     pub(super) floor_ns: u64,
@@ -189,6 +190,8 @@ pub(crate) struct Core {
     pub(super) shards: Vec<ShardOut>,
     /// The sum over `rooms`.
     pub(super) unresolved: usize,
+    /// What the journal does not have yet, in bytes.
+    pub(super) kept: Kept,
     pub(super) read_count: u64,
     next_session: u64,
     fenced: bool,
@@ -210,6 +213,7 @@ impl Core {
             rooms: HashMap::new(),
             shards: (0..shards).map(|_| ShardOut::default()).collect(),
             unresolved: 0,
+            kept: Kept::default(),
             read_count: 0,
             next_session: 0,
             fenced: false,
@@ -327,7 +331,13 @@ impl Core {
         if unresolved >= self.bounds.unresolved_per_room_max || self.unresolved >= self.bounds.unresolved_max {
             return refuse(ErrorCode::Busy, format!("{unresolved} events of the room are not resolved yet: send it again later"));
         }
-        self.enqueue(number, EventKind::Data(action::encode(action)), arrival);
+        let kind = EventKind::Data(action::encode(action));
+        let (kept, kept_max) = (self.kept.bytes(), self.bounds.kept_bytes_max);
+        if kept + bytes_of(&kind) > kept_max {
+            let message = format!("{kept} bytes wait for the journal here, the limit is {kept_max}: send it again later");
+            return refuse(ErrorCode::Busy, message);
+        }
+        self.enqueue(number, kind, arrival);
         Ok(())
     }
 
@@ -366,14 +376,15 @@ impl Core {
         if matches!(session.view, View::Closed) {
             return;
         }
+        let share = self.kept.share(&kind);
         if !session.opened && !matches!(kind, EventKind::Open { .. }) {
-            session.waiting.push((kind, arrival));
+            session.waiting.push((kind, arrival, share));
             return;
         }
-        self.pend(number, kind, arrival);
+        self.pend(number, kind, arrival, share);
     }
 
-    pub(super) fn pend(&mut self, number: u64, kind: EventKind, arrival: Arrival) {
+    pub(super) fn pend(&mut self, number: u64, kind: EventKind, arrival: Arrival, share: Share) {
         let Some(session) = self.sessions.get_mut(&number) else { return };
         let shard = ShardId::of(&session.room, u16::try_from(self.shards.len()).unwrap_or(u16::MAX));
         let out = &mut self.shards[usize::from(shard.0)];
@@ -391,6 +402,7 @@ impl Core {
             session: number,
             arrival,
             kind,
+            share,
         };
         // Where nobody follows the room any more, no verdict would take it off again.
         if let Some(view) = self.rooms.get_mut(&session.room) {

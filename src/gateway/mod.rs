@@ -9,6 +9,7 @@ pub mod front;
 #[cfg(test)]
 mod hostile_tests;
 pub mod hub;
+mod kept;
 pub mod page;
 mod refused;
 mod settle;

@@ -59,7 +59,8 @@ impl Core {
                     self.read_count += 1;
                     let order = (ns, ns, self.read_count);
                     let (room, arrival, kind) = (room.clone(), Arrival::at(ns, 0), EventKind::Close);
-                    out.pend(PendingEvent { order, room, session, arrival, kind });
+                    let share = self.kept.share(&kind);
+                    out.pend(PendingEvent { order, room, session, arrival, kind, share });
                 }
             }
         }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::core::{Action, Core};
 use super::deliver::View;
+use super::kept::Share;
 use crate::journal::{Appended, Flush, FlushEntry, Registered, RoomHead, Seen};
 use crate::types::{Arrival, Entry, Event, EventKind, Incarnation, Moment, RoomId, ShardId};
 use crate::wire::entry;
@@ -18,6 +19,7 @@ pub(super) struct PendingEvent {
     pub(super) session: u64,
     pub(super) arrival: Arrival,
     pub(super) kind: EventKind,
+    pub(super) share: Share,
 }
 
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -43,6 +45,8 @@ pub(super) struct ShardOut {
     ordinal: u64,
     pending: Vec<PendingEvent>,
     pub(super) in_flight: Option<Arc<Flush>>,
+    /// The shares of its events.
+    kept_in_flight: Vec<Share>,
     /// An earlier server was sent it too.
     resent: bool,
     /// Sessions whose Open is in the flush in flight.
@@ -89,6 +93,7 @@ impl ShardOut {
         self.owed.clear();
         self.pending.clear();
         self.in_flight = None;
+        self.kept_in_flight.clear();
     }
 
     fn ready(&self) -> bool {
@@ -159,6 +164,7 @@ impl Core {
             if matches!(event.kind, EventKind::Open { .. }) {
                 shard.opening.push(event.session);
             }
+            shard.kept_in_flight.push(event.share);
             let (session, arrival, kind) = (event.session, event.arrival, event.kind);
             rooms.entry(event.room).or_default().push(Event { session, ordinal: shard.ordinal, arrival, kind });
         }
@@ -262,6 +268,7 @@ impl Core {
         match answer {
             Appended::Stored(heads) => {
                 out.in_flight = None;
+                out.kept_in_flight.clear();
                 let repeated = std::mem::take(&mut out.resent) || repeated;
                 let opening = std::mem::take(&mut out.opening);
                 for head in heads {
@@ -286,8 +293,8 @@ impl Core {
         session.floor_ns = now_ns.max(top.saturating_add(1));
         let waiting = std::mem::take(&mut session.waiting);
         let closed = matches!(session.view, View::Closed);
-        for (kind, arrival) in waiting {
-            self.pend(number, kind, arrival);
+        for (kind, arrival, share) in waiting {
+            self.pend(number, kind, arrival, share);
         }
         if closed {
             self.sessions.remove(&number);

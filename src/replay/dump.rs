@@ -13,8 +13,8 @@ use crate::limits::RECORDING_BYTES_MAX;
 use crate::types::StreamId;
 
 const MAGIC: &[u8; 12] = b"lasthit-dump";
-/// Version 1: `{room, era, seq, snapshot: {seq, ms, n, bytes} | nil, verdicts: [bytes], entries: [[ms, n, bytes]]}`.
-pub const VERSION: u8 = 1;
+/// Version 2: `{room, era, seq, snapshot: {seq, ms, n, bytes} | nil, verdicts: [bytes], entries: [[ms, n, bytes]]}`.
+pub const VERSION: u8 = 2;
 /// Magic, version and checksum.
 const HEAD_BYTES: usize = MAGIC.len() + 1 + 4;
 
@@ -174,8 +174,8 @@ mod tests {
 
         let error = |bytes: &[u8]| parse(bytes, &path).expect_err("refused").to_string();
         let mut newer = good.clone();
-        newer[12] = 2;
-        assert!(error(&newer).contains("has version 2, this lasthit reads version 1"), "{}", error(&newer));
+        newer[12] = 3;
+        assert!(error(&newer).contains("has version 3, this lasthit reads version 2"), "{}", error(&newer));
         assert!(error(b"{\"json\": true}").contains("is no dump"));
         assert!(error(b"").contains("is no dump"));
         assert!(error(&good[..12]).contains("damaged") && error(&good[..15]).contains("within its head"));

@@ -1,6 +1,8 @@
 //! Findings of the simulation, reduced: each plays one interleaving with the cores and the journal, step by step.
 
 mod order;
+mod owners;
+mod restarts;
 
 use std::collections::BTreeMap;
 
@@ -39,6 +41,7 @@ struct Stage {
     wanted: Vec<WorkerAction>,
     committed: Vec<Verdict>,
     pushed: BTreeMap<Incarnation, Vec<Bytes>>,
+    complaints: Vec<String>,
 }
 
 struct Gateway {
@@ -46,6 +49,7 @@ struct Gateway {
     told: Vec<(u64, Delivery)>,
     reads: Vec<(RoomId, u64, Reading)>,
     flush: Option<std::sync::Arc<Flush>>,
+    registering: Option<(ShardId, Seen, Vec<RoomId>)>,
 }
 
 fn gateway(store: &mut Store, name: u128) -> Gateway {
@@ -58,7 +62,7 @@ fn gateway_on(store: &mut Store, name: u128, timeline: u32) -> Gateway {
     core.probed(SHARD, Moment::default());
     core.registered(SHARD, &answer);
     core.take_actions();
-    Gateway { core, told: Vec::new(), reads: Vec::new(), flush: None }
+    Gateway { core, told: Vec::new(), reads: Vec::new(), flush: None, registering: None }
 }
 
 impl Gateway {
@@ -68,6 +72,7 @@ impl Gateway {
                 GatewayAction::Append { flush, .. } => self.flush = Some(flush),
                 GatewayAction::Deliver(session, delivery) => self.told.push((session, delivery)),
                 GatewayAction::Read { room, after, reading, .. } => self.reads.push((room, after, reading)),
+                GatewayAction::Register { shard, seen, rooms } => self.registering = Some((shard, seen, rooms)),
                 _ => {}
             }
         }
@@ -97,6 +102,17 @@ impl Gateway {
     fn read(&mut self, store: &Store) {
         for (room, after, reading) in std::mem::take(&mut self.reads) {
             self.core.page(&room, after, reading, &store.verdicts(&room, after, 100)).expect("a page");
+        }
+        self.collect();
+    }
+
+    /// Compares its rooms with the journal.
+    fn check_heads(&mut self, store: &mut Store) {
+        self.core.check_heads();
+        for action in self.core.take_actions() {
+            if let GatewayAction::ReadHeads(shard, rooms) = action {
+                self.core.heads(shard, store.server(), &store.heads(shard, &rooms).expect("heads"));
+            }
         }
         self.collect();
     }
@@ -134,16 +150,21 @@ impl Stage {
     }
 
     fn with(limits: WorkerLimits) -> Self {
-        let mut stage = Self {
+        let mut stage = Self::unowned(limits);
+        stage.own();
+        stage
+    }
+
+    fn unowned(limits: WorkerLimits) -> Self {
+        Self {
             store: Store::new(1),
             worker: WorkerCore::new(Incarnation(100), 1, limits),
             now: 1_000 * MS,
             wanted: Vec::new(),
             committed: Vec::new(),
             pushed: BTreeMap::new(),
-        };
-        stage.own();
-        stage
+            complaints: Vec::new(),
+        }
     }
 
     /// The worker owns the shard, without having subscribed its bells.
@@ -177,7 +198,7 @@ impl Stage {
     }
 
     fn survey(&mut self) {
-        let survey = self.store.survey(SHARD, false).expect("a shard");
+        let survey = self.store.survey(SHARD, true).expect("a shard");
         self.worker.surveyed(SHARD, survey, self.now);
         self.collect();
     }
@@ -209,6 +230,8 @@ impl Stage {
                     }
                     self.worker.committed(SHARD, commit.lease, commit.number, &answer, now);
                 }
+                WorkerAction::Publish { gateway, push, .. } => self.pushed.entry(gateway).or_default().push(push),
+                WorkerAction::Complain(text) => self.complaints.push(text),
                 _ => {}
             }
             self.collect();
@@ -233,6 +256,20 @@ impl Stage {
     fn ids(&self) -> Vec<&str> {
         self.committed.iter().filter_map(|v| v.id.as_deref()).collect()
     }
+}
+
+/// Ann is alone, so that her events wait for nobody.
+fn alone() -> (Stage, Gateway) {
+    let mut stage = Stage::new();
+    let mut a = gateway(&mut stage.store, 1);
+    stage.subscribe();
+    stage.take(|action| matches!(action, WorkerAction::Survey { .. }));
+    stage.survey();
+    a.join("ann", None, 1_010 * MS);
+    let bell = a.flush(&mut stage.store, 1_011 * MS, false);
+    stage.bell(bell);
+    stage.settle();
+    (stage, a)
 }
 
 /// Two gateways inside, and everything read so far. Session 1 of each.

@@ -64,14 +64,27 @@ impl RedisServer {
     /// # Errors
     /// As [`RedisServer::start_with`], and when the replica does not catch up.
     pub fn replica(&self, options: &[&str]) -> io::Result<Self> {
-        let port = self.port.ok_or_else(|| io::Error::other("a server without a port has no replicas: use start_tcp"))?;
-        let port = port.to_string();
+        let port = self.port_for_replicas()?;
         let replica = Self::start_tcp(&[&["--replicaof", "127.0.0.1", &port], options].concat())?;
-        // The replica says that its link is up some time before its primary counts on it.
-        let online = format!("port={},state=online", replica.port.unwrap_or_default());
-        wait_until(|| Ok(self.ask::<String>(&["INFO", "replication"])?.contains(&online).then_some(())))?
-            .ok_or_else(|| io::Error::other(format!("the replica has not caught up within {START_TIMEOUT:?}")))?;
+        replica.follow(self)?;
         Ok(replica)
+    }
+
+    /// Makes it a replica of a server that has a port, as itself, and waits until it has caught up.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub fn follow(&self, primary: &Self) -> io::Result<()> {
+        self.ask::<()>(&["REPLICAOF", "127.0.0.1", &primary.port_for_replicas()?])?;
+        // The replica says that its link is up some time before its primary counts on it.
+        let online = format!("port={},state=online", self.port.unwrap_or_default());
+        wait_until(|| Ok(primary.ask::<String>(&["INFO", "replication"])?.contains(&online).then_some(())))?
+            .ok_or_else(|| io::Error::other(format!("the replica has not caught up within {START_TIMEOUT:?}")))
+    }
+
+    fn port_for_replicas(&self) -> io::Result<String> {
+        let port = self.port.ok_or_else(|| io::Error::other("a server without a port has no replicas: use start_tcp"))?;
+        Ok(port.to_string())
     }
 
     fn launch(options: &[&str], port: Option<u16>) -> io::Result<Self> {

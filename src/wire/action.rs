@@ -5,12 +5,26 @@ use bytes::Bytes;
 use super::codec::{DecodeError, Reader, Writer};
 use crate::types::Action;
 
-/// `[op, id, contest | nil, player | nil, args as bytes]`
+/// What is there beside op, id and arguments.
+const CONTEST: u8 = 1;
+const PLAYER: u8 = 2;
+
+/// Packed: what is there, op, id, then contest and player where they are, then the arguments up to the end.
 #[must_use]
 pub fn encode(action: &Action) -> Bytes {
-    let mut w = Writer::with_capacity(action.args.len() + action.op.len() + action.id.len() + 40);
-    w.array(5).text(&action.op).text(&action.id).text_or_nil(action.contest.as_deref());
-    w.text_or_nil(action.player.as_ref().map(|p| p.as_str())).bytes(&action.args);
+    let contest = action.contest.as_deref().unwrap_or_default();
+    let player = action.player.as_ref().map_or("", |p| p.as_str());
+    let texts = action.op.len() + action.id.len() + contest.len() + player.len();
+    let mut w = Writer::with_capacity(action.args.len() + texts + 5);
+    w.byte(if action.contest.is_some() { CONTEST } else { 0 } | if action.player.is_some() { PLAYER } else { 0 });
+    w.sized(action.op.as_bytes()).sized(action.id.as_bytes());
+    if action.contest.is_some() {
+        w.sized(contest.as_bytes());
+    }
+    if action.player.is_some() {
+        w.sized(player.as_bytes());
+    }
+    w.tail(&action.args);
     w.finish()
 }
 
@@ -20,14 +34,15 @@ pub fn encode(action: &Action) -> Bytes {
 /// When the bytes are no such action.
 pub fn decode(bytes: &[u8]) -> Result<Action, DecodeError> {
     let mut r = Reader::bare("action", bytes);
-    r.array_of(5)?;
-    let action = Action {
-        op: r.text()?.to_owned(),
-        id: r.text()?.to_owned(),
-        contest: r.or_nil(|r| r.text().map(str::to_owned))?,
-        player: r.or_nil(Reader::player)?,
-        args: Bytes::copy_from_slice(r.raw()?),
-    };
-    r.end()?;
-    Ok(action)
+    let there = r.byte()?;
+    if there & !(CONTEST | PLAYER) != 0 {
+        return Err(r.damaged(format!("unknown parts {there}")));
+    }
+    Ok(Action {
+        op: r.sized_text()?.to_owned(),
+        id: r.sized_text()?.to_owned(),
+        contest: if there & CONTEST == 0 { None } else { Some(r.sized_text()?.to_owned()) },
+        player: if there & PLAYER == 0 { None } else { Some(r.sized_player()?) },
+        args: Bytes::copy_from_slice(r.tail()),
+    })
 }

@@ -1,4 +1,7 @@
-//! Reading and writing MessagePack by hand: every journal form is bounded, versioned and refuses trailing bytes.
+//! Reading and writing by hand: every journal form is bounded, versioned and refuses trailing bytes.
+//!
+//! What is kept of every event (entries, actions, verdict batches) is packed: numbers of seven bits a byte, lengths before
+//! text, no marks of types. The other forms are MessagePack.
 
 use bytes::Bytes;
 
@@ -29,7 +32,7 @@ pub enum DecodeError {
     },
 }
 
-/// Appends MessagePack to a buffer. Writing to memory cannot fail.
+/// Appends to a buffer, MessagePack or packed. Writing to memory cannot fail.
 #[derive(Debug, Default)]
 pub(crate) struct Writer(pub(crate) Vec<u8>);
 
@@ -51,11 +54,6 @@ impl Writer {
         self
     }
 
-    pub(crate) fn nil(&mut self) -> &mut Self {
-        rmp::encode::write_nil(&mut self.0).expect(INFALLIBLE);
-        self
-    }
-
     pub(crate) fn text(&mut self, value: &str) -> &mut Self {
         rmp::encode::write_str(&mut self.0, value).expect(INFALLIBLE);
         self
@@ -70,31 +68,39 @@ impl Writer {
         self.bytes(&value.0.to_be_bytes())
     }
 
-    pub(crate) fn text_or_nil(&mut self, value: Option<&str>) -> &mut Self {
-        match value {
-            Some(text) => self.text(text),
-            None => self.nil(),
-        }
+    /// Packed: one byte as it is.
+    pub(crate) fn byte(&mut self, value: u8) -> &mut Self {
+        self.0.push(value);
+        self
     }
 
-    pub(crate) fn bytes_or_nil(&mut self, value: Option<&[u8]>) -> &mut Self {
-        match value {
-            Some(bytes) => self.bytes(bytes),
-            None => self.nil(),
+    /// Packed: a number, the lowest seven bits first, every byte but the last with its highest bit set.
+    pub(crate) fn varint(&mut self, mut value: u64) -> &mut Self {
+        while value >= 0x80 {
+            self.0.push(value.to_le_bytes()[0] | 0x80);
+            value >>= 7;
         }
+        self.byte(value.to_le_bytes()[0])
     }
 
-    pub(crate) fn uint_or_nil(&mut self, value: Option<u64>) -> &mut Self {
-        match value {
-            Some(value) => self.uint(value),
-            None => self.nil(),
-        }
+    /// Packed: bytes behind their length.
+    pub(crate) fn sized(&mut self, value: &[u8]) -> &mut Self {
+        self.varint(value.len() as u64).tail(value)
+    }
+
+    /// Packed: bytes whose length the reader knows.
+    pub(crate) fn tail(&mut self, value: &[u8]) -> &mut Self {
+        self.0.extend_from_slice(value);
+        self
     }
 
     pub(crate) fn finish(self) -> Bytes {
         Bytes::from(self.0)
     }
 }
+
+/// The first byte of what was an array of MessagePack before it was packed, as version 1 was.
+const ARRAYS: std::ops::RangeInclusive<u8> = 0x90..=0x9f;
 
 /// Reads what [`Writer`] wrote; every error says where.
 #[derive(Debug)]
@@ -117,6 +123,18 @@ impl<'a> Reader<'a> {
             return Err(reader.damaged(format!("{len} fields instead of {}", fields + 1)));
         }
         Ok(reader)
+    }
+
+    /// Opens packed `bytes`, whose first is the version.
+    pub(crate) fn packed(what: &'static str, bytes: &'a [u8], known: u8) -> Result<Self, DecodeError> {
+        let mut reader = Self::bare(what, bytes);
+        match reader.byte()? {
+            found if found == known => Ok(reader),
+            found => {
+                let found = if ARRAYS.contains(&found) { 1 } else { found.into() };
+                Err(DecodeError::Version { what, found, known: known.into() })
+            }
+        }
     }
 
     pub(crate) fn bare(what: &'static str, bytes: &'a [u8]) -> Self {
@@ -162,16 +180,6 @@ impl<'a> Reader<'a> {
         T::try_from(value).map_err(|_| self.damaged(format!("{value} is out of range")))
     }
 
-    fn is_nil(&mut self) -> bool {
-        match self.rest.split_first() {
-            Some((0xc0, rest)) => {
-                self.rest = rest;
-                true
-            }
-            _ => false,
-        }
-    }
-
     /// A string's or binary's bytes, whichever it is: scripts write either.
     pub(crate) fn raw(&mut self) -> Result<&'a [u8], DecodeError> {
         let marker = self.rest.first().copied().ok_or_else(|| self.damaged("ends early"))?;
@@ -203,11 +211,109 @@ impl<'a> Reader<'a> {
         RoomId::new(text).map_err(|e| self.damaged(e))
     }
 
-    pub(crate) fn or_nil<T>(&mut self, read: impl FnOnce(&mut Self) -> Result<T, DecodeError>) -> Result<Option<T>, DecodeError> {
-        if self.is_nil() { Ok(None) } else { read(self).map(Some) }
+    /// Packed.
+    pub(crate) fn byte(&mut self) -> Result<u8, DecodeError> {
+        let (byte, rest) = self.rest.split_first().ok_or_else(|| self.damaged("ends early"))?;
+        self.rest = rest;
+        Ok(*byte)
+    }
+
+    /// Packed; a number has one form, the shortest.
+    pub(crate) fn varint(&mut self) -> Result<u64, DecodeError> {
+        let mut value = 0;
+        for shift in (0..u64::BITS).step_by(7) {
+            let byte = self.byte()?;
+            let bits = u64::from(byte & 0x7f);
+            value |= bits << shift;
+            if byte < 0x80 {
+                let is_shortest = (byte > 0 || shift == 0) && bits << shift >> shift == bits;
+                return if is_shortest { Ok(value) } else { Err(self.damaged("a number that is too long")) };
+            }
+        }
+        Err(self.damaged("a number that is too long"))
+    }
+
+    /// Packed: a number that must fit.
+    pub(crate) fn narrow<T: TryFrom<u64>>(&mut self) -> Result<T, DecodeError> {
+        let value = self.varint()?;
+        T::try_from(value).map_err(|_| self.damaged(format!("{value} is out of range")))
+    }
+
+    /// Packed: how many follow, of at least so many bytes each; never more than the bytes that are left hold, so that it may
+    /// size an allocation.
+    pub(crate) fn count(&mut self, bytes_min: usize) -> Result<usize, DecodeError> {
+        let count: usize = self.narrow()?;
+        if count > self.rest.len() / bytes_min {
+            return Err(self.damaged(format!("{count} elements announced, {} bytes there", self.rest.len())));
+        }
+        Ok(count)
+    }
+
+    /// Packed.
+    pub(crate) fn sized(&mut self) -> Result<&'a [u8], DecodeError> {
+        let len = self.narrow()?;
+        self.take(len)
+    }
+
+    /// Packed.
+    pub(crate) fn sized_text(&mut self) -> Result<&'a str, DecodeError> {
+        let raw = self.sized()?;
+        std::str::from_utf8(raw).map_err(|e| self.damaged(e))
+    }
+
+    /// Packed.
+    pub(crate) fn sized_player(&mut self) -> Result<PlayerId, DecodeError> {
+        let text = self.sized_text()?;
+        PlayerId::new(text).map_err(|e| self.damaged(e))
+    }
+
+    /// Packed: 16 bytes.
+    pub(crate) fn identity(&mut self) -> Result<Incarnation, DecodeError> {
+        let (bytes, rest) = self.rest.split_first_chunk().ok_or_else(|| self.damaged("ends early"))?;
+        self.rest = rest;
+        Ok(Incarnation(u128::from_be_bytes(*bytes)))
+    }
+
+    /// Packed: all that is left.
+    pub(crate) fn tail(self) -> &'a [u8] {
+        self.rest
     }
 
     pub(crate) fn end(self) -> Result<(), DecodeError> {
         if self.rest.is_empty() { Ok(()) } else { Err(self.damaged(format!("{} trailing bytes", self.rest.len()))) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_packed_number_has_one_form(bits in 0..=64u32, any: u64, bytes in proptest::collection::vec(any::<u8>(), 0..12)) {
+            let value = any.checked_shr(64 - bits).unwrap_or(0);
+            let mut writer = Writer::default();
+            writer.varint(value);
+            prop_assert_eq!(writer.0.len(), (64 - value.leading_zeros()).div_ceil(7).max(1) as usize);
+            let mut reader = Reader::bare("number", &writer.0);
+            prop_assert_eq!(reader.varint(), Ok(value));
+            prop_assert_eq!(reader.end(), Ok(()));
+            let mut reader = Reader::bare("number", &bytes);
+            if let Ok(value) = reader.varint() {
+                let mut again = Writer::default();
+                again.varint(value).tail(reader.tail());
+                prop_assert_eq!(again.0, bytes);
+            }
+        }
+    }
+
+    #[test]
+    fn the_form_before_it_was_packed_is_version_1() {
+        let error = |bytes| Reader::packed("entry", bytes, 2).expect_err("another version");
+        assert_eq!(error(&[0x97, 1, 0]), DecodeError::Version { what: "entry", found: 1, known: 2 });
+        assert_eq!(error(&[3]), DecodeError::Version { what: "entry", found: 3, known: 2 });
+        assert!(matches!(error(&[]), DecodeError::Damaged { at: 0, .. }));
     }
 }

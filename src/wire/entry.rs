@@ -6,32 +6,50 @@ use super::codec::{DecodeError, Reader, Writer};
 use crate::limits::REASON_BYTES_MAX;
 use crate::types::{Arrival, Entry, Event, EventKind, Flags, Role};
 
-/// Version 1: `[1, incarnation, timeline, death, ordinal, ns, [event...]]`, where an event is
-/// `[session, ordinal - base, ns - base, uncertainty, flags, raw | nil, kind, payload...]`.
-pub const VERSION: u64 = 1;
+/// Version 2, packed: `2, incarnation, timeline * 2 + death, count, event...`, where an event is
+/// `head, session, ordinal, ns, uncertainty, flags, raw, what its kind has`: ordinal and ns less those of the event before,
+/// flags and raw only where the head says so.
+pub const VERSION: u8 = 2;
+
+/// Of an event's head: the kind, and what is there.
+const KIND: u8 = 7;
+const FLAGS: u8 = 8;
+const RAW: u8 = 16;
+/// The least that an event takes.
+const EVENT_BYTES_MIN: usize = 5;
 
 /// Encodes an entry.
 #[must_use]
 pub fn encode(entry: &Entry) -> Bytes {
-    let payload: usize = entry.events.iter().map(|e| if let EventKind::Data(b) = &e.kind { b.len() + 24 } else { 40 }).sum();
-    let mut w = Writer::with_capacity(payload + 48);
-    let (ordinal, ns) = entry.events.first().map_or((0, 0), |e| (e.ordinal, e.arrival.ns));
-    w.array(7).uint(VERSION).incarnation(entry.incarnation).uint(entry.timeline.into()).uint(entry.death.into());
-    w.uint(ordinal).uint(ns).array(entry.events.len());
+    let payload: usize = entry.events.iter().map(|e| if let EventKind::Data(b) = &e.kind { b.len() + 12 } else { 40 }).sum();
+    let mut w = Writer::with_capacity(payload + 40);
+    w.byte(VERSION).tail(&entry.incarnation.0.to_be_bytes());
+    w.varint(u64::from(entry.timeline) << 1 | u64::from(entry.death)).varint(entry.events.len() as u64);
+    let (mut ordinal, mut ns) = (0, 0);
     for event in &entry.events {
-        let fields = match &event.kind {
-            EventKind::Open { .. } => 9,
-            EventKind::Data(_) | EventKind::End { .. } | EventKind::Error { .. } => 8,
-            EventKind::Close => 7,
+        let Arrival { flags, raw_ns, uncertainty_ns, .. } = event.arrival;
+        let kind = match event.kind {
+            EventKind::Open { .. } => 0,
+            EventKind::Data(_) => 1,
+            EventKind::End { .. } => 2,
+            EventKind::Error { .. } => 3,
+            EventKind::Close => 4,
         };
-        w.array(fields).uint(event.session).uint(event.ordinal - ordinal).uint(event.arrival.ns - ns);
-        w.uint(event.arrival.uncertainty_ns).uint(event.arrival.flags.0.into()).uint_or_nil(event.arrival.raw_ns);
+        w.byte(kind | if flags.0 == 0 { 0 } else { FLAGS } | if raw_ns.is_none() { 0 } else { RAW });
+        w.varint(event.session).varint(event.ordinal - ordinal).varint(event.arrival.ns - ns).varint(uncertainty_ns);
+        (ordinal, ns) = (event.ordinal, event.arrival.ns);
+        if flags.0 != 0 {
+            w.byte(flags.0);
+        }
+        if let Some(raw) = raw_ns {
+            w.varint(raw);
+        }
         match &event.kind {
-            EventKind::Open { player, role } => w.uint(0).text(player.as_str()).uint(u64::from(*role == Role::Server)),
-            EventKind::Data(action) => w.uint(1).bytes(action),
-            EventKind::End { code } => w.uint(2).uint((*code).into()),
-            EventKind::Error { reason } => w.uint(3).text(reason),
-            EventKind::Close => w.uint(4),
+            EventKind::Open { player, role } => w.sized(player.as_str().as_bytes()).byte(u8::from(*role == Role::Server)),
+            EventKind::Data(action) => w.sized(action),
+            EventKind::End { code } => w.varint((*code).into()),
+            EventKind::Error { reason } => w.sized(reason.as_bytes()),
+            EventKind::Close => &mut w,
         };
     }
     w.finish()
@@ -42,21 +60,21 @@ pub fn encode(entry: &Entry) -> Bytes {
 /// # Errors
 /// [`DecodeError::Version`] for another version's entry, [`DecodeError::Damaged`] for anything else.
 pub fn decode(bytes: &Bytes) -> Result<Entry, DecodeError> {
-    let mut r = Reader::versioned("journal entry", bytes, VERSION, 6)?;
-    let (incarnation, timeline) = (r.incarnation()?, r.small()?);
-    let death = r.uint()? == 1;
-    let (base_ordinal, base_ns) = (r.uint()?, r.uint()?);
-    let len = r.array()?;
+    let mut r = Reader::packed("journal entry", bytes, VERSION)?;
+    let incarnation = r.identity()?;
+    let timeline = r.varint()?;
+    let death = timeline & 1 == 1;
+    let timeline = u32::try_from(timeline >> 1).map_err(|_| r.damaged(format!("timeline {}", timeline >> 1)))?;
+    let len = r.count(EVENT_BYTES_MIN)?;
     if len == 0 {
         return Err(r.damaged("no events"));
     }
-    let mut events: Vec<Event> = Vec::with_capacity(len.min(1024));
+    let mut events: Vec<Event> = Vec::with_capacity(len);
     for _ in 0..len {
-        let event = decode_event(&mut r, bytes, base_ordinal, base_ns)?;
-        if let Some(last) = events.last()
-            && (last.ordinal >= event.ordinal || last.arrival.ns > event.arrival.ns)
-        {
-            return Err(r.damaged("events are out of order"));
+        let before = events.last().map_or((0, 0), |last| (last.ordinal, last.arrival.ns));
+        let event = decode_event(&mut r, bytes, before)?;
+        if !events.is_empty() && event.ordinal == before.0 {
+            return Err(r.damaged("two events have one ordinal"));
         }
         events.push(event);
     }
@@ -64,28 +82,32 @@ pub fn decode(bytes: &Bytes) -> Result<Entry, DecodeError> {
     Ok(Entry { incarnation, timeline, death, events })
 }
 
-fn decode_event(r: &mut Reader<'_>, bytes: &Bytes, base_ordinal: u64, base_ns: u64) -> Result<Event, DecodeError> {
-    let fields = r.array()?;
-    let session = r.uint()?;
-    let (ordinal, ns) = (r.uint()?, r.uint()?);
-    let ordinal = base_ordinal.checked_add(ordinal).ok_or_else(|| r.damaged("ordinal overflows"))?;
-    let ns = base_ns.checked_add(ns).ok_or_else(|| r.damaged("arrival overflows"))?;
-    let arrival = Arrival { ns, uncertainty_ns: r.uint()?, flags: Flags(r.small()?), raw_ns: r.or_nil(Reader::uint)? };
-    let kind = match (r.uint()?, fields) {
-        (0, 9) => EventKind::Open { player: r.player()?, role: if r.uint()? == 1 { Role::Server } else { Role::Player } },
-        (1, 8) => EventKind::Data(bytes.slice_ref(r.raw()?)),
-        (2, 8) => EventKind::End { code: r.small()? },
-        (3, 8) => {
-            let reason = r.text()?;
+fn decode_event(r: &mut Reader<'_>, bytes: &Bytes, (ordinal, ns): (u64, u64)) -> Result<Event, DecodeError> {
+    let head = r.byte()?;
+    if head & !(KIND | FLAGS | RAW) != 0 {
+        return Err(r.damaged(format!("event head {head}")));
+    }
+    let session = r.varint()?;
+    let ordinal = ordinal.checked_add(r.varint()?).ok_or_else(|| r.damaged("ordinal overflows"))?;
+    let ns = ns.checked_add(r.varint()?).ok_or_else(|| r.damaged("arrival overflows"))?;
+    let uncertainty_ns = r.varint()?;
+    let flags = Flags(if head & FLAGS == 0 { 0 } else { r.byte()? });
+    let raw_ns = if head & RAW == 0 { None } else { Some(r.varint()?) };
+    let kind = match head & KIND {
+        0 => EventKind::Open { player: r.sized_player()?, role: if r.byte()? == 1 { Role::Server } else { Role::Player } },
+        1 => EventKind::Data(bytes.slice_ref(r.sized()?)),
+        2 => EventKind::End { code: r.narrow()? },
+        3 => {
+            let reason = r.sized_text()?;
             if reason.len() > REASON_BYTES_MAX {
                 return Err(r.damaged(format!("reason of {} bytes", reason.len())));
             }
             EventKind::Error { reason: reason.to_owned() }
         }
-        (4, 7) => EventKind::Close,
-        (kind, fields) => return Err(r.damaged(format!("event kind {kind} with {fields} fields"))),
+        4 => EventKind::Close,
+        kind => return Err(r.damaged(format!("event kind {kind}"))),
     };
-    Ok(Event { session, ordinal, arrival, kind })
+    Ok(Event { session, ordinal, arrival: Arrival { ns, uncertainty_ns, flags, raw_ns }, kind })
 }
 
 #[cfg(test)]
@@ -131,12 +153,12 @@ pub(crate) mod tests {
 
         #[test]
         fn damaged_bytes_are_an_error_or_an_entry(entry in entry(), at: prop::sample::Index, byte: u8, cut: prop::sample::Index) {
-            let mut bytes = encode(&entry).to_vec();
+            let good = encode(&entry);
+            prop_assert!(decode(&good.slice(..cut.index(good.len()))).is_err(), "what was cut off is noticed");
+            let mut bytes = good.to_vec();
             let index = at.index(bytes.len());
             bytes[index] = byte;
-            let _ = decode(&bytes.clone().into());
-            bytes.truncate(cut.index(bytes.len()));
-            prop_assert!(decode(&bytes.into()).is_err());
+            let _ = decode(&bytes.into());
         }
 
         #[test]
@@ -147,7 +169,7 @@ pub(crate) mod tests {
 
     #[test]
     fn another_version_is_named() {
-        let error = decode(&Bytes::from_static(&[0x92, 9, 0])).expect_err("version 9");
-        assert_eq!(error, DecodeError::Version { what: "journal entry", found: 9, known: 1 });
+        let error = decode(&Bytes::from_static(&[9, 0])).expect_err("version 9");
+        assert_eq!(error, DecodeError::Version { what: "journal entry", found: 9, known: 2 });
     }
 }

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 
 use super::tests::*;
 use super::*;
+use crate::engine::Held;
 use crate::journal::{RoomHead, StoredSnapshot};
 use crate::types::{Arrival, Entry, Event, EventKind, PlayerId, Role};
 

@@ -23,10 +23,9 @@ use self::rejoin::Rejoin;
 use super::core::{Action, EXCUSE_NS, Shared};
 use super::job::{Done, DoneOutcome, Job, Loaded, Loading, RULES_FAILED, Resolving, Tally, death_entry};
 use super::lane::{Lane, Phase};
-use crate::engine::Held;
 use crate::journal::{Bell, Commit, Committed, FlushEntry, GatewayRecord, Lease, RoomCommit, StoredRoom, Survey, Witness};
 use crate::limits::Bounds;
-use crate::types::{EventKind, Incarnation, Moment, RoomId, ShardId, StreamId};
+use crate::types::{Incarnation, Moment, RoomId, ShardId, StreamId};
 use crate::wire::{entry, push};
 
 /// How often rooms and gateways are looked through for what no event shows, in nanoseconds.
@@ -278,14 +277,12 @@ impl Shard {
             return None;
         }
         let gateways = &self.gateways;
-        let most = if alone { 1 } else { bounds.resolve_events_max };
-        let mut events = lane.hold.release(most, |g| gateways.get(&g).map_or(Moment::default(), |g| g.watermark));
-        if alone {
-            // What came in with it may wait; a death, which is released whole, is resolved whole.
-            let acts = |held: &Held| matches!(held.kind, None | Some(EventKind::Data(_) | EventKind::Open { .. }));
-            let first = events.iter().position(acts).unwrap_or(events.len()).max(1).min(events.len());
-            lane.hold.take_back(events.drain(first..));
-        }
+        let watermark_of = |g: Incarnation| gateways.get(&g).map_or(Moment::default(), |g| g.watermark);
+        let events = match alone {
+            // What came in with it may wait.
+            true => lane.hold.release_one(watermark_of),
+            false => lane.hold.release(bounds.resolve_events_max, watermark_of),
+        };
         if events.is_empty() {
             return None;
         }

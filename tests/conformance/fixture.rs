@@ -5,8 +5,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use lasthit::journal::redis::{Durability, RedisJournal, RedisOptions};
 use lasthit::journal::{
-    Appended, Commit, Flush, FlushEntry, GatewayRecord, Journal, Lease, Leased, Registered, RoomCommit, RoomHead, Seen, Signal,
-    Signals,
+    Appended, Commit, Flush, FlushEntry, GatewayRecord, Journal, JournalError, Lease, Leased, Registered, RoomCommit, RoomHead,
+    Seen, Signal, Signals,
 };
 use lasthit::testing::RedisServer;
 use lasthit::types::{Incarnation, Moment, RoomId, ShardId, StreamId};
@@ -93,7 +93,17 @@ impl Gateway {
 
     /// Sends the next flush and expects it to be stored.
     pub(crate) async fn append(&mut self, journal: &impl Journal, watermark: Moment, entries: Vec<FlushEntry>) -> Vec<RoomHead> {
-        let answer = journal.append(&self.flush(watermark, entries)).await.expect("append");
+        let flush = self.flush(watermark, entries);
+        // As gateways do: on a busy machine replicas may take longer than one try waits for them.
+        let insist = async {
+            loop {
+                match journal.append(&flush).await {
+                    Err(JournalError::Unreachable(_)) => {}
+                    answer => return answer.expect("append"),
+                }
+            }
+        };
+        let answer = tokio::time::timeout(PATIENCE, insist).await.expect("an answer");
         let Appended::Stored(heads) = answer else { panic!("{answer:?}") };
         self.number += 1;
         self.watermark = watermark;

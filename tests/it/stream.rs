@@ -15,7 +15,7 @@ use super::support::{Gateway, Session, Worker, redis};
 const ROOM: &str = "claim-1";
 
 /// What no gateway of this version writes: garbage, and an entry of a newer version.
-const UNREADABLE: [&[u8]; 5] = [b"garbage", b"", b"\x93\x02\xa5newer\xc0", b"\xdd\xff\xff\xff\xff", b"\x97\x01"];
+const UNREADABLE: [&[u8]; 5] = [b"garbage", b"", b"\x03newer", b"\xdd\xff\xff\xff\xff", b"\x97\x01"];
 
 /// Appends them as a gateway of another version would.
 async fn append(redis: &RedisServer) {
@@ -75,7 +75,7 @@ async fn appended_ones_are_void_at_once() {
     goes_on(&mut ann, "after", UNREADABLE.len()).await;
     append(&redis).await;
     goes_on(&mut ann, "later", 2 * UNREADABLE.len()).await;
-    assert!(ann.seen.iter().any(|v| v["reason"].as_str().is_some_and(|reason| reason.contains("version 2"))), "{:?}", ann.seen);
+    assert!(ann.seen.iter().any(|v| v["reason"].as_str().is_some_and(|reason| reason.contains("version 3"))), "{:?}", ann.seen);
 }
 
 #[tokio::test]

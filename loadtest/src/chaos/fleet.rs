@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use lasthit::testing::{Proxy, RedisServer};
+use lasthit::testing::Proxy;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use tempfile::TempDir;
@@ -16,6 +16,7 @@ use tokio::time::sleep;
 
 use super::Durability;
 use super::plan::{Fault, Kind, Target};
+use super::servers::{self, Servers};
 use crate::spawn::binary;
 use crate::spawn::process::Process;
 
@@ -31,7 +32,7 @@ struct Slot {
     number: usize,
     listen: SocketAddr,
     admin: SocketAddr,
-    proxy: Proxy,
+    proxy: Arc<Proxy>,
     /// None while a fault has it down.
     process: Option<Process>,
     lives: u32,
@@ -42,7 +43,9 @@ struct Slot {
 pub(crate) struct Fleet {
     workers: Vec<Mutex<Slot>>,
     gateways: Vec<Mutex<Slot>>,
-    redis: Arc<Mutex<RedisServer>>,
+    redis: Arc<Mutex<Servers>>,
+    /// Everybody's way to Redis, the last one for the run itself.
+    ways: Vec<Arc<Proxy>>,
     urls: Vec<String>,
     redis_url: String,
     binary: PathBuf,
@@ -64,18 +67,23 @@ impl Fleet {
         worker_args: &[&str],
     ) -> Result<Arc<Self>> {
         let binary = binary::lasthit()?;
-        let redis = tokio::task::spawn_blocking(move || RedisServer::start_with(durability.redis_options())).await?;
+        let redis = tokio::task::spawn_blocking(move || Servers::start(durability)).await?;
         let redis = redis.context("no redis-server")?;
         let dir = tempfile::Builder::new().prefix("loadtest-").tempdir().context("no directory for logs")?;
-        let slot = |role, number| -> Result<Mutex<Slot>> {
+        let mut ways = Vec::new();
+        let mut slot = |role, number| -> Result<Mutex<Slot>> {
             // Both ports are taken before either is let go, so that they differ.
             let taken = [TcpListener::bind("127.0.0.1:0")?, TcpListener::bind("127.0.0.1:0")?];
             let [admin, listen] = [taken[0].local_addr()?, taken[1].local_addr()?];
-            let proxy = Proxy::start(redis.upstream())?;
+            let proxy = Arc::new(Proxy::start(redis.upstream())?);
+            ways.push(Arc::clone(&proxy));
             Ok(Mutex::new(Slot { role, number, listen, admin, proxy, process: None, lives: 0 }))
         };
         let workers = (0..workers).map(|n| slot("worker", n)).collect::<Result<Vec<_>>>()?;
         let gateways = (0..gateways).map(|n| slot("gateway", n)).collect::<Result<Vec<_>>>()?;
+        let own = Arc::new(Proxy::start(redis.upstream())?);
+        let redis_url = own.url();
+        ways.push(own);
         let mut urls = Vec::new();
         for gateway in &gateways {
             urls.push(format!("ws://{}", gateway.lock().await.listen));
@@ -84,8 +92,9 @@ impl Fleet {
         let fleet = Arc::new(Self {
             workers,
             gateways,
-            redis_url: redis.url(),
+            redis_url,
             redis: Arc::new(Mutex::new(redis)),
+            ways,
             urls,
             binary,
             durability,
@@ -114,7 +123,7 @@ impl Fleet {
         &self.urls
     }
 
-    /// The Redis itself, past the proxies.
+    /// The Redis, on a way that nothing happens to.
     pub(crate) fn redis_url(&self) -> &str {
         &self.redis_url
     }
@@ -128,8 +137,8 @@ impl Fleet {
     /// The process ids of everything that runs now, by name.
     pub(crate) async fn pids(&self) -> Vec<(String, Pid)> {
         let mut pids = Vec::new();
-        if let Ok(pid) = i32::try_from(self.redis.lock().await.pid()) {
-            pids.push(("redis".to_owned(), Pid::from_raw(pid)));
+        if let Ok(pid) = self.redis.lock().await.pid() {
+            pids.push(("redis".to_owned(), pid));
         }
         for slot in self.slots() {
             let slot = slot.lock().await;
@@ -189,7 +198,7 @@ impl Fleet {
         match fault.target {
             Target::Worker(n) => self.inflict_process(&self.workers[n], fault).await,
             Target::Gateway(n) => self.inflict_process(&self.gateways[n], fault).await,
-            Target::Redis => self.inflict_redis(fault).await,
+            Target::Redis => servers::inflict(self.redis.clone().lock_owned().await, fault, &self.ways).await,
         }
     }
 
@@ -221,49 +230,6 @@ impl Fleet {
             }
         }
         Ok(())
-    }
-
-    async fn inflict_redis(&self, fault: Fault) -> Result<()> {
-        let mut redis = self.redis.clone().lock_owned().await;
-        let ask = |command: &[&str]| {
-            let (command, redis) = (words(command), self.redis.clone());
-            async move {
-                let redis = redis.lock_owned().await;
-                let command: Vec<String> = command;
-                let asked = move || redis.ask::<()>(&command.iter().map(String::as_str).collect::<Vec<_>>());
-                anyhow::Ok(tokio::task::spawn_blocking(asked).await??)
-            }
-        };
-        match fault.kind {
-            Kind::RedisKill | Kind::RedisRestart => {
-                let orderly = fault.kind == Kind::RedisRestart;
-                let mut redis = tokio::task::spawn_blocking(move || {
-                    if orderly {
-                        // It answers by ending.
-                        let _ = redis.ask::<()>(&["SHUTDOWN"]);
-                    }
-                    redis.kill().map(|()| redis)
-                })
-                .await??;
-                sleep(fault.lasts).await;
-                tokio::task::spawn_blocking(move || redis.restart()).await?.context("redis does not start again")
-            }
-            Kind::RedisPauseShort | Kind::RedisPauseLong => {
-                let pid = Pid::from_raw(i32::try_from(redis.pid())?);
-                nix::sys::signal::kill(pid, Signal::SIGSTOP)?;
-                sleep(fault.lasts).await;
-                Ok(nix::sys::signal::kill(pid, Signal::SIGCONT)?)
-            }
-            kind => {
-                drop(redis);
-                match kind {
-                    Kind::ClientKill => ask(&["CLIENT", "KILL", "TYPE", "normal"]).await,
-                    Kind::SubscriberKill => ask(&["CLIENT", "KILL", "TYPE", "pubsub"]).await,
-                    Kind::ClientPause => ask(&["CLIENT", "PAUSE", &fault.lasts.as_millis().to_string(), "ALL"]).await,
-                    _ => ask(&["SCRIPT", "FLUSH"]).await,
-                }
-            }
-        }
     }
 
     /// The logs of processes that ended without being told to.

@@ -1,6 +1,6 @@
 //! Breaks everything, by a plan, while contests are played; then holds every player's record against the journal's.
 //!
-//! `plan` says what is broken when, `fleet` breaks it, `player` plays on whatever happens, `record` is what was seen,
+//! `plan` says what is broken when, `fleet` and `servers` break it, `player` plays on whatever happens, `record` is what was seen,
 //! `wire` is how they speak, `judge` compares, `recovery` measures, `report` tells.
 
 pub(crate) mod fleet;
@@ -12,12 +12,14 @@ mod player;
 mod record;
 mod recovery;
 mod report;
+mod servers;
 pub(crate) mod wire;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
+use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
 use lasthit::journal::Journal;
 use lasthit::journal::redis::{RedisJournal, RedisOptions};
@@ -55,13 +57,15 @@ const LOOK: Duration = Duration::from_millis(50);
 const WORKER_ARGS: [&str; 4] = ["--retention", "2h", "--room-linger", "2h"];
 
 /// What a verdict has survived before anyone sees it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Durability {
     /// Whatever this Redis survives: here one that syncs every second, and is only ended in order.
     Redis,
     /// The death of Redis: it syncs before it answers, and is killed.
     Disk,
+    /// The loss of Redis: a replica confirms before anyone sees, and takes over.
+    Replicated,
 }
 
 impl Durability {
@@ -69,12 +73,17 @@ impl Durability {
         match self {
             Self::Redis => &["--appendonly", "yes", "--appendfsync", "everysec"],
             Self::Disk => &["--appendonly", "yes", "--appendfsync", "always"],
+            Self::Replicated => &["--appendonly", "yes", "--appendfsync", "everysec", "--min-replicas-to-write", "1"],
         }
     }
 
-    /// Whether a fault of this kind loses nothing at this level.
-    fn survives(self, kind: Kind) -> bool {
-        kind != Kind::RedisKill || self == Self::Disk
+    /// Whether a run at this level has faults of this kind: they lose nothing there, and there is what they need.
+    fn has(self, kind: Kind) -> bool {
+        match kind {
+            Kind::RedisKill => self == Self::Disk,
+            Kind::RedisFailover | Kind::RedisDemote => self == Self::Replicated,
+            _ => true,
+        }
     }
 
     /// As in the report.
@@ -82,6 +91,7 @@ impl Durability {
         match self {
             Self::Redis => "redis",
             Self::Disk => "disk",
+            Self::Replicated => "replicated",
         }
     }
 }
@@ -116,7 +126,11 @@ pub(crate) async fn run(config: &ChaosConfig, stop: impl Future<Output = ()>) ->
     let kinds = Kind::all(config.durability);
     let level = config.durability.name();
     if let Some(kind) = config.only.iter().find(|kind| !kinds.contains(kind)) {
-        bail!("{} may lose what was acknowledged at durability {level}: use --durability disk", kind.name());
+        let fit = Durability::value_variants().iter().find(|other| other.has(*kind)).map_or("", |other| other.name());
+        bail!(
+            "{} loses what was acknowledged at durability {level}, or has no replica there: use --durability {fit}",
+            kind.name()
+        );
     }
     ensure!(
         config.players >= config.rooms,

@@ -31,12 +31,16 @@ pub(crate) enum Kind {
     GatewayKill,
     /// SIGKILL, and a new server on what it left. Only where that loses nothing.
     RedisKill,
+    /// SIGKILL, its replica takes over, and it comes back as the replica of that.
+    RedisFailover,
     /// SIGTERM, and a new process once it has ended.
     WorkerStop,
     /// SIGTERM, and a new process once it has ended.
     GatewayStop,
     /// An orderly shutdown, and a new server on what it left.
     RedisRestart,
+    /// Its replica takes over while it lives: it goes on for a while, then follows.
+    RedisDemote,
     /// SIGSTOP for less than the lease.
     WorkerPauseShort,
     /// SIGSTOP for longer than the lease: its shards are taken over meanwhile.
@@ -67,12 +71,12 @@ impl Kind {
     /// Every kind that a run at this level has.
     pub(crate) fn all(durability: Durability) -> Vec<Self> {
         use clap::ValueEnum;
-        Self::value_variants().iter().copied().filter(|kind| durability.survives(*kind)).collect()
+        Self::value_variants().iter().copied().filter(|kind| durability.has(*kind)).collect()
     }
 
     /// Whether a process is killed.
     pub(crate) fn is_kill(self) -> bool {
-        matches!(self, Self::WorkerKill | Self::GatewayKill | Self::RedisKill)
+        matches!(self, Self::WorkerKill | Self::GatewayKill | Self::RedisKill | Self::RedisFailover)
     }
 
     /// As in the report and on the command line.
@@ -99,7 +103,7 @@ impl Kind {
     fn weight(self) -> usize {
         match self {
             Self::WorkerKill | Self::GatewayKill => 6,
-            Self::RedisKill => 3,
+            Self::RedisKill | Self::RedisFailover => 3,
             _ => 1,
         }
     }
@@ -108,7 +112,7 @@ impl Kind {
     fn lasts_ms(self) -> std::ops::Range<u64> {
         match self {
             Self::WorkerKill | Self::GatewayKill => 300..1500,
-            Self::RedisKill | Self::RedisRestart => 100..800,
+            Self::RedisKill | Self::RedisFailover | Self::RedisRestart | Self::RedisDemote => 100..800,
             Self::WorkerPauseShort | Self::GatewayPauseShort => 100..500,
             Self::WorkerPauseLong | Self::GatewayPauseLong => 1800..3000,
             Self::RedisPauseShort | Self::ClientPause => 100..1000,
@@ -206,6 +210,8 @@ mod tests {
 
     use super::*;
 
+    const LEVELS: [Durability; 3] = [Durability::Redis, Durability::Disk, Durability::Replicated];
+
     fn terms(seed: u64, seconds: u64, durability: Durability) -> Terms {
         let kinds = Kind::all(durability);
         Terms { seed, duration: Duration::from_secs(seconds), per_minute: 60, gateways: 3, workers: 3, kinds }
@@ -221,7 +227,7 @@ mod tests {
     #[test]
     fn twenty_seconds_have_every_kind() {
         for seed in 0..200 {
-            for durability in [Durability::Redis, Durability::Disk] {
+            for durability in LEVELS {
                 let kinds: BTreeSet<Kind> = plan(&terms(seed, 20, durability)).iter().map(|fault| fault.kind).collect();
                 assert_eq!(kinds.into_iter().collect::<Vec<_>>(), Kind::all(durability), "seed {seed}");
             }
@@ -231,11 +237,13 @@ mod tests {
     #[test]
     fn five_minutes_have_a_hundred_kills_of_every_kind() {
         for seed in 0..50 {
-            for durability in [Durability::Redis, Durability::Disk] {
+            for durability in LEVELS {
                 let faults = plan(&terms(seed, 300, durability));
                 let kills = faults.iter().filter(|fault| fault.kind.is_kill()).count();
                 assert!(kills >= 100, "seed {seed}: {kills} of {}", faults.len());
-                assert_eq!(faults.iter().any(|f| f.kind == Kind::RedisKill), durability == Durability::Disk);
+                let has = |kind| faults.iter().any(|fault| fault.kind == kind);
+                assert_eq!(has(Kind::RedisKill), durability == Durability::Disk);
+                assert_eq!(has(Kind::RedisFailover), durability == Durability::Replicated);
             }
         }
     }

@@ -34,10 +34,13 @@ pub(super) struct Rivals {
 }
 
 impl Rivals {
-    /// Copies and installs what can be; the others are noted.
-    pub(super) async fn install(peer: Option<&Path>, teller: &mut Teller) -> Result<Self> {
+    /// Copies and installs what can be, if any are wanted; the others are noted.
+    pub(super) async fn install(are_wanted: bool, peer: Option<&Path>, teller: &mut Teller) -> Result<Self> {
         let dir = tempfile::Builder::new().prefix("loadtest-rivals-").tempdir().context("no directory for the rivals")?;
         let mut rivals = Self { ws_room: None, bullmq: None, groupmq: None, bullmq_queue: None, dir };
+        if !are_wanted {
+            return Ok(rivals);
+        }
         if let Err(e) = node_is_there(rivals.dir.path()).await {
             teller.note(format!("without rivals on Node, whose rows are absent: {e:#}"));
             return Ok(rivals);

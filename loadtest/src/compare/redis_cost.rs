@@ -15,7 +15,7 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async_with_conf
 use super::commands::{self, Monitor};
 use super::generator::Target;
 use super::ratios::Figures;
-use super::{Pace, Teller, explain};
+use super::{CompareConfig, Only, Pace, Teller, explain};
 use crate::dialect::Dialect;
 use crate::frame::Encoding;
 use crate::limits::{CONNECT_TIMEOUT, CONNECTING_MAX};
@@ -48,21 +48,29 @@ const KEPT_RATE: u32 = 10_000;
 
 const _: () = assert!(ROOMS[1] as u64 <= SESSIONS_MAX && SESSIONS[1] as u64 <= SESSIONS_MAX);
 
-pub(super) async fn measure(pace: Pace, figures: &mut Figures, teller: &mut Teller) -> Result<()> {
+pub(super) async fn measure(config: &CompareConfig, pace: Pace, figures: &mut Figures, teller: &mut Teller) -> Result<()> {
     let two = Spawn::Redis { gateways: 2, workers: 1, delay: None };
     let one = Spawn::Redis { gateways: 1, workers: 1, delay: None };
     let mut keep = |name: &str, value: Option<f64>| figures.extend(value.map(|value| (name.to_owned(), value)));
-    let step = in_fleet(two, async |fleet| commands_per_event(fleet, pace).await);
-    keep("redis_commands_per_event", teller.step("Redis commands at full load", step).await?);
-    let step = in_fleet(two, async |fleet| bytes_per_event(fleet).await);
-    keep("redis_bytes_per_event", teller.step("Redis memory of what is kept", step).await?);
-    for rooms in ROOMS {
-        let step = in_fleet(one, async |fleet| cpu_us_per_event(fleet, rooms, pace.rooms).await);
-        let cpu = teller.step(&format!("CPU time with {rooms} rooms"), step).await?;
-        keep(&format!("rooms_{rooms}.cpu_us_per_event"), cpu);
+    if config.has(Only::RedisCommands) {
+        let step = in_fleet(two, async |fleet| commands_per_event(fleet, pace).await);
+        keep("redis_commands_per_event", teller.step("Redis commands at full load", step).await?);
     }
-    let step = in_fleet(one, async |fleet| session_kib(fleet).await);
-    keep("session_kib", teller.step("memory of idle sessions", step).await?);
+    if config.has(Only::RedisBytes) {
+        let step = in_fleet(two, async |fleet| bytes_per_event(fleet).await);
+        keep("redis_bytes_per_event", teller.step("Redis memory of what is kept", step).await?);
+    }
+    if config.has(Only::Rooms) {
+        for rooms in ROOMS {
+            let step = in_fleet(one, async |fleet| cpu_us_per_event(fleet, rooms, pace.rooms).await);
+            let cpu = teller.step(&format!("CPU time with {rooms} rooms"), step).await?;
+            keep(&format!("rooms_{rooms}.cpu_us_per_event"), cpu);
+        }
+    }
+    if config.has(Only::Sessions) {
+        let step = in_fleet(one, async |fleet| session_kib(fleet).await);
+        keep("session_kib", teller.step("memory of idle sessions", step).await?);
+    }
     Ok(())
 }
 

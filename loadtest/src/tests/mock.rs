@@ -133,7 +133,11 @@ async fn session(stream: TcpStream, fault: Fault, state: Arc<Mutex<State>>) {
     let welcome = json!({"t": "welcome", "session": session.name, "era": 1, "seq": told, "state": {"held": 0, "claims": {}}});
     socket.send(message(encoding, &welcome)).await.expect("send");
     while let Some(Ok(message)) = socket.next().await {
-        let Some(action) = payload(encoding, &message).and_then(|bytes| encoding.read::<Value>(bytes).ok()) else { continue };
+        let read = |bytes: &[u8]| match encoding {
+            Encoding::Json => serde_json::from_slice::<Value>(bytes).ok(),
+            Encoding::Msgpack => rmp_serde::from_slice(bytes).ok(),
+        };
+        let Some(action) = payload(encoding, &message).and_then(read) else { continue };
         let stalled_until = session.state.lock().expect("lock").stalled_until;
         if let Some(until) = stalled_until {
             sleep_until(until).await;

@@ -15,7 +15,7 @@ use crate::limits::{REDIS_RESPONSE_TIMEOUT, SHARDS_DEFAULT, SHARDS_MAX};
 use crate::types::Incarnation;
 
 /// The version of everything that is kept in Redis.
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 /// The oldest server that has what the scripts use.
 const VERSION_MIN: (u32, u32) = (7, 0);
 /// Characters of a prefix.

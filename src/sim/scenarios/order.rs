@@ -10,7 +10,7 @@ impl Stage {
     }
 
     /// Fences a gateway, and tells the worker.
-    fn fence(&mut self, gateway: Incarnation) {
+    pub(super) fn fence(&mut self, gateway: Incarnation) {
         let lease = self.lease();
         let answer = self.store.fence(SHARD, lease, gateway).expect("a shard");
         self.worker.fenced(SHARD, lease, &answer, self.now);
@@ -39,7 +39,7 @@ impl Stage {
     }
 
     /// Another worker takes the shard over, with nothing but what the journal has.
-    fn take_over(&mut self, name: u128, limits: WorkerLimits) {
+    pub(super) fn take_over(&mut self, name: u128, limits: WorkerLimits) {
         let from = self.store.owners()[0];
         self.wanted.clear();
         self.worker = WorkerCore::new(Incarnation(name), 1, limits);
@@ -188,9 +188,9 @@ fn a_successor_reads_the_rooms_that_nobody_rings_for() {
 #[test]
 fn an_event_of_any_size_leaves() {
     let mut stage = Stage::new();
-    let Gateway { core, told, reads, flush } = gateway(&mut stage.store, 1);
+    let a = gateway(&mut stage.store, 1);
     let bounds = Bounds { flush_bytes_max: 1, ..Bounds::default() };
-    let mut a = Gateway { core: core.bounded(bounds), told, reads, flush };
+    let mut a = Gateway { core: a.core.bounded(bounds), ..a };
     a.join("ann", None, 1_010 * MS);
     a.join("bob", None, 1_011 * MS);
     assert_eq!(a.flush(&mut stage.store, 1_020 * MS, false).expect("a bell").entries.len(), 1);
@@ -205,9 +205,9 @@ fn a_session_that_left_early_is_not_counted_for_ever() {
     stage.subscribe();
     stage.take(|action| matches!(action, WorkerAction::Survey { .. }));
     stage.survey();
-    let Gateway { core, told, reads, flush } = gateway(&mut stage.store, 1);
+    let a = gateway(&mut stage.store, 1);
     let bounds = Bounds { unresolved_max: 2, ..Bounds::default() };
-    let mut a = Gateway { core: core.bounded(bounds), told, reads, flush };
+    let mut a = Gateway { core: a.core.bounded(bounds), ..a };
     let ann = a.join("ann", None, 1_010 * MS);
     let bell = a.flush(&mut stage.store, 1_011 * MS, false);
     stage.bell(bell);
