@@ -46,8 +46,10 @@ impl Shard {
             lane.committing = true;
             lane.cursor = cursor;
             if let Some(result) = result {
-                count += result.tally.total();
+                let verdicts = result.tally.total();
+                count += verdicts;
                 tally.add(result.tally);
+                tally.waited_ns += shared.now_ns.saturating_sub(lane.resolved_ns) * verdicts as u64;
                 for (gateway, _) in &result.pushes {
                     pushes.entry(*gateway).or_default().push(taken.len());
                 }
