@@ -36,9 +36,10 @@ const FIRST_EVENT_TIMEOUT: Duration = Duration::from_secs(30);
 /// How often it is asked whether it came.
 const ASK_INTERVAL: Duration = Duration::from_millis(50);
 /// Before what is measured.
-const WARM_UP: Duration = Duration::from_secs(2);
-/// What is sent beyond the time that is measured, so that the load does not end before it.
-const MORE: Duration = Duration::from_secs(1);
+const WARM_UP: Duration = Duration::from_secs(1);
+/// What is sent beyond the time that is measured, so that the load does not end before it. The generator's own figures cover
+/// it, too: short beside what is measured.
+const MORE: Duration = Duration::from_millis(250);
 
 /// What is measured.
 #[derive(Debug, Clone)]
@@ -123,14 +124,13 @@ impl Rate {
             Ok((before, Seen::look(fleet).await?))
         })
         .await?;
-        let closely = (config.duration / 2).max(Duration::from_secs(1));
-        let (close, _) = under_load(config, fleet, rate, closely * 3, async || {
+        let closely = config.duration / 2;
+        let ((calls, scripts, monitored), _) = under_load(config, fleet, rate, closely * 2, async || {
             let calls = watch::system_calls(fleet, closely).await?;
-            let scripts = watch::scripts(fleet, closely / 4).await?;
-            Ok((calls, scripts, watch::monitored(fleet, closely / 4).await?))
+            let scripts = watch::scripts(fleet, closely / 2).await?;
+            Ok((calls, scripts, watch::monitored(fleet, closely / 2).await?))
         })
         .await?;
-        let (calls, scripts, monitored) = close;
         let seen = after.since(&before);
         let [p50, p99] = [report.latency_us.p50, report.latency_us.p99];
         Ok(Self {

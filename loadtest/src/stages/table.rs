@@ -59,6 +59,9 @@ impl fmt::Display for Rate {
             }
         }
         writeln!(f, "{:<60}{:>9.1}{:>7.1}%", "from send to verdict", self.breakdown.service_mean_us, 100.0)?;
+        if self.breakdown.stages.iter().any(|stage| stage.mean_us < -0.02 * self.breakdown.service_mean_us) {
+            writeln!(f, "a stage below nothing: the machine stalled while only one side was looked at; measure again")?;
+        }
         writeln!(f, "\n{:<60}{:>9}{:>8}{:>9}{:>9}", "since its arrival, when", "mean µs", "", "p50", "p99")?;
         for mark in &self.breakdown.marks {
             writeln!(f, "{:<60}{:>9.1}{:>8}{:>9.1}{:>9.1}", mark.what, mark.mean_us, "", mark.p50_us, mark.p99_us)?;

@@ -108,6 +108,10 @@ fn perf_and_redis_are_understood() {
     };
     assert_eq!(call(&entry(&["EVALSHA", "ab", "6", "k"])), Some((42, "ab".to_owned(), 6)));
     assert_eq!(call(&entry(&["PING"])), None);
+    let Value::Array(mut parts) = entry(&["EVALSHA", "ab", "6"]) else { panic!("an array") };
+    let Value::Array(words) = &mut parts[3] else { panic!("an array") };
+    words.push(Value::BulkString(vec![0xff, 0xc0]));
+    assert_eq!(call(&Value::Array(parts)), Some((42, "ab".to_owned(), 6)));
     let times = Times(vec![(90, 1), (10, 3)]);
     assert_eq!((times.mean_us(), times.quantile_us(0.5), times.quantile_us(0.99)), (Some(30.0), 10.0, 90.0));
     assert_eq!(Times::default().mean_us(), None);

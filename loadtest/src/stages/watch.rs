@@ -215,9 +215,12 @@ pub(super) async fn scripts(fleet: &Fleet, time: Duration) -> Result<Scripts> {
 
 /// Of a script's call: its time in microseconds, the script, and its keys.
 pub(super) fn call(value: &Value) -> Option<(u64, String, u64)> {
-    let (_, _, us, command, _, _): (u64, u64, u64, Vec<String>, String, String) = redis::from_redis_value_ref(value).ok()?;
+    // Arguments may be any bytes.
+    type Call = (u64, u64, u64, Vec<Vec<u8>>, Vec<u8>, Vec<u8>);
+    let (_, _, us, command, _, _): Call = redis::from_redis_value_ref(value).ok()?;
     let [name, hash, keys, ..] = command.as_slice() else { return None };
-    name.eq_ignore_ascii_case("EVALSHA").then(|| Some((us, hash.clone(), keys.parse().ok()?)))?
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).ok();
+    name.eq_ignore_ascii_case(b"EVALSHA").then(|| Some((us, text(hash)?, text(keys)?.parse().ok()?)))?
 }
 
 /// Watches for so long which commands are sent and which scripts make.
