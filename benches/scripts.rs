@@ -64,7 +64,8 @@ impl Scene {
     fn new(client: &Client, rooms: usize, how: How, script: &str) -> Self {
         let mut redis = client.get_connection().expect("redis");
         let () = cmd("FLUSHALL").query(&mut redis).expect("empty");
-        let () = cmd("HSET").arg("gateways").arg(GATEWAY).arg(format!("0|{}|0|ab", moment(0))).query(&mut redis).expect("gateway");
+        let () =
+            cmd("HSET").arg("gateways").arg(GATEWAY).arg(format!("0|{}|0|ab", moment(0))).query(&mut redis).expect("gateway");
         let () = cmd("HSET").arg("shard").arg(&["epoch", "1", "owner", "w"]).query(&mut redis).expect("lease");
         for room in 0..rooms {
             let state = ["era", "1", "seq", "0", "top", &moment(0), "last", "0-0"];
@@ -101,7 +102,14 @@ impl Scene {
             for room in 0..self.rooms {
                 call.arg(format!("room{room}")).arg(format!("state{room}"));
             }
-            call.arg(GATEWAY).arg(number).arg(moment(number - 1)).arg(&watermark).arg(BELL).arg("push").arg("poke").arg(moment(0));
+            call.arg(GATEWAY)
+                .arg(number)
+                .arg(moment(number - 1))
+                .arg(&watermark)
+                .arg(BELL)
+                .arg("push")
+                .arg("poke")
+                .arg(moment(0));
             for room in 0..self.rooms {
                 call.arg(format!("name{room}")).arg(&watermark).arg(&entry[..]);
             }

@@ -47,7 +47,8 @@ impl Cost {
 
     fn of(process: &Process) -> Result<Self> {
         let pid = pid(process)?;
-        let mut cost = Self { cpu: TICK * cpu_ticks(&proc(pid, "stat")?).context("a stat is not understood")?, ..Self::default() };
+        let mut cost =
+            Self { cpu: TICK * cpu_ticks(&proc(pid, "stat")?).context("a stat is not understood")?, ..Self::default() };
         // Only for processes of the same user, and not on every kernel.
         if let Ok(io) = proc(pid, "io") {
             cost.reads_and_writes = field(&io, "syscr:").unwrap_or(0) + field(&io, "syscw:").unwrap_or(0);

@@ -126,7 +126,8 @@ impl Measured {
         })
         .await?;
         ensure!(seen.events > 0, "no events came within {:?}", config.duration);
-        let cpu = |(kind, cost): (&String, &crate::spawn::Cost)| (kind.clone(), cost.cpu.as_secs_f64() * 1e6 / seen.events as f64);
+        let cpu =
+            |(kind, cost): (&String, &crate::spawn::Cost)| (kind.clone(), cost.cpu.as_secs_f64() * 1e6 / seen.events as f64);
         let cpu_us = seen.costs.iter().map(cpu).collect();
         Ok(Self { cpu_us, p50_us: report.latency_us.p50, p99_us: report.latency_us.p99 })
     }
@@ -139,7 +140,16 @@ impl Measured {
 impl Row {
     fn new(events_per_s: u32, value: &str) -> Self {
         let (cpu_us, rounds) = (BTreeMap::new(), Vec::new());
-        Self { events_per_s, value: value.to_owned(), cpu_us, cpu_us_total: 0.0, cpu_us_range: [0.0; 2], p50_us: 0.0, p99_us: 0.0, rounds }
+        Self {
+            events_per_s,
+            value: value.to_owned(),
+            cpu_us,
+            cpu_us_total: 0.0,
+            cpu_us_range: [0.0; 2],
+            p50_us: 0.0,
+            p99_us: 0.0,
+            rounds,
+        }
     }
 
     /// Makes the medians.
@@ -147,7 +157,7 @@ impl Row {
         let of = |value: &dyn Fn(&Measured) -> f64| median(self.rounds.iter().map(value).collect());
         self.cpu_us_total = of(&Measured::total);
         (self.p50_us, self.p99_us) = (of(&|m| m.p50_us), of(&|m| m.p99_us));
-        let kinds = self.rounds.first().map(|first| first.cpu_us.keys().cloned().collect()).unwrap_or_else(Vec::new);
+        let kinds: Vec<String> = self.rounds.first().map(|first| first.cpu_us.keys().cloned().collect()).unwrap_or_default();
         let cpu = |kind: String| {
             let value = of(&|m| m.cpu_us.get(&kind).copied().unwrap_or(0.0));
             (kind, value)

@@ -74,7 +74,8 @@ fn bar(svg: &mut String, rate: &Rate, top: f64) {
         if width >= NAMED {
             let dark = matches!(stage.place, Place::Elsewhere | Place::Way);
             let fill = if dark { "#16202c" } else { "#ffffff" };
-            let style = |size, weight| format!("font-size=\"{size}\" font-weight=\"{weight}\" fill=\"{fill}\" text-anchor=\"middle\"");
+            let style =
+                |size, weight| format!("font-size=\"{size}\" font-weight=\"{weight}\" fill=\"{fill}\" text-anchor=\"middle\"");
             text(svg, (middle, y + 19.0), &style("12.5", 600), stage.name);
             text(svg, (middle, y + 35.0), &style("11.5", 400), &time(stage.mean_us));
         } else {

@@ -105,6 +105,10 @@ impl fmt::Display for Choice {
             writeln!(f, "{:>10.2}{range:>18}{:>10.0}{:>10.0}", row.cpu_us_total, row.p50_us, row.p99_us)?;
         }
         let [before, after] = self.load_average;
-        write!(f, "CPU time an event; medians of {} rounds in turns; load average {before:.1} before, {after:.1} after", self.rounds)
+        write!(
+            f,
+            "CPU time an event; medians of {} rounds in turns; load average {before:.1} before, {after:.1} after",
+            self.rounds
+        )
     }
 }

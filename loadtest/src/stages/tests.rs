@@ -4,8 +4,8 @@ use redis::Value;
 
 use super::breakdown::Breakdown;
 use super::choice::{Vary, median};
-use super::watch::{Scripts, Seen, SystemCalls, Times, call, perf_count};
 use super::counts::Counts;
+use super::watch::{Scripts, Seen, SystemCalls, Times, call, perf_count};
 use crate::compare::commands::Watched;
 use crate::spawn::Cost;
 
@@ -13,7 +13,9 @@ use crate::spawn::Cost;
 fn shown(times: &[(&str, f64, u64)]) -> String {
     let each = times.iter().map(|(name, mean_us, count)| {
         let sum = mean_us * *count as f64 / 1e6;
-        format!("{name}_bucket{{le=\"0.01\"}} {count}\n{name}_bucket{{le=\"+Inf\"}} {count}\n{name}_sum {sum}\n{name}_count {count}\n")
+        format!(
+            "{name}_bucket{{le=\"0.01\"}} {count}\n{name}_bucket{{le=\"+Inf\"}} {count}\n{name}_sum {sum}\n{name}_count {count}\n"
+        )
     });
     each.collect()
 }
@@ -124,7 +126,11 @@ fn choices_are_parsed() {
     }
     for bad in ["shards", "shards=1", "=1,2", "shards=1,,2", "redis=unix,udp"] {
         let error = bad.parse::<Vary>().expect_err(bad);
-        assert!(error.contains("vary") && error.contains(bad.split('=').next_back().and_then(|v| v.split(',').next_back()).expect("a value")), "{error}");
+        assert!(
+            error.contains("vary")
+                && error.contains(bad.split('=').next_back().and_then(|v| v.split(',').next_back()).expect("a value")),
+            "{error}"
+        );
     }
     assert_eq!((median(vec![3.0, 1.0, 2.0]), median(vec![4.0, 1.0, 2.0, 3.0]), median(vec![])), (2.0, 2.0, 0.0));
 }

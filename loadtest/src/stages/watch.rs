@@ -79,7 +79,8 @@ impl Seen {
     /// What came since `before`.
     pub(super) fn since(self, before: &Self) -> Self {
         let none = Histogram::default();
-        let histogram = |(name, held): (&'static str, Histogram)| (name, held.since(before.histograms.get(name).unwrap_or(&none)));
+        let histogram =
+            |(name, held): (&'static str, Histogram)| (name, held.since(before.histograms.get(name).unwrap_or(&none)));
         let cost = |(kind, cost): (String, Cost)| {
             let earlier = before.costs.get(&kind).copied().unwrap_or_default();
             (kind, cost.since(earlier))

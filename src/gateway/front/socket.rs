@@ -84,7 +84,19 @@ impl Socket {
         let now = Instant::now();
         let welcome_by = Some(now + settings.welcome_timeout);
         let (waits, written) = (Waits::default(), metrics::histogram!(WRITTEN_SECONDS));
-        Self { ws, encoding, dirty: false, broken: None, blocked: None, heard: now, pinged: now, welcome_by, expires, waits, written }
+        Self {
+            ws,
+            encoding,
+            dirty: false,
+            broken: None,
+            blocked: None,
+            heard: now,
+            pinged: now,
+            welcome_by,
+            expires,
+            waits,
+            written,
+        }
     }
 
     /// The stream below, which knows when things arrived.
