@@ -12,33 +12,33 @@ use lasthit::worker::{self, WorkerOptions};
 use tokio_util::sync::CancellationToken;
 
 /// A worker on a thread of its own.
-pub struct Worker {
+pub(crate) struct Worker {
     stop: CancellationToken,
     thread: JoinHandle<()>,
 }
 
 impl Worker {
-    pub fn start(journal: &Arc<dyn Journal>) -> Self {
+    pub(crate) fn start(journal: &Arc<dyn Journal>) -> Self {
         let stop = CancellationToken::new();
         let rules = RulesBook::new().room("*", LastHit::new);
         let run = worker::run(journal.clone(), rules, WorkerOptions::default(), stop.clone(), Default::default());
         Self { stop, thread: std::thread::spawn(move || runtime::worker().expect("runtime").block_on(run).expect("worker")) }
     }
 
-    pub fn end(self) {
+    pub(crate) fn end(self) {
         self.stop.cancel();
         self.thread.join().expect("worker");
     }
 }
 
 /// A seat in a room with a monster that nobody can kill.
-pub struct Scene {
+pub(crate) struct Scene {
     seat: Seat,
     next: u64,
 }
 
 impl Scene {
-    pub async fn new(journal: Arc<dyn Journal>) -> Self {
+    pub(crate) async fn new(journal: Arc<dyn Journal>) -> Self {
         let gateway = Gateway::start(journal).await.expect("gateway");
         let name = |text: &str| text.parse().expect("name");
         let joining = Joining { room: name("pit"), player: "game".parse().expect("name"), role: Role::Server, since: None };
@@ -57,7 +57,7 @@ impl Scene {
     }
 
     /// So many times: sends hits and waits for all their verdicts.
-    pub async fn rounds(&mut self, rounds: u64, in_flight: u64) {
+    pub(crate) async fn rounds(&mut self, rounds: u64, in_flight: u64) {
         for _ in 0..rounds {
             for _ in 0..in_flight {
                 self.next += 1;

@@ -51,6 +51,11 @@ impl Watched {
         *nested += u64::from(source.ends_with(" lua"));
     }
 
+    /// Whether scripts were among what was watched.
+    pub(crate) fn saw_scripts(&self) -> bool {
+        self.0.values().any(|(_, nested)| *nested > 0)
+    }
+
     /// Commands that were sent between two counts. A command that was not watched counts as sent.
     #[expect(clippy::cast_precision_loss, reason = "counts of a run are far below 2^52")]
     pub(crate) fn sent(&self, before: &Calls, after: &Calls) -> f64 {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::process::Stdio;
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, ensure};
 use nix::unistd::Pid;
 use redis::{Script, Value, cmd};
 use tokio::process::Command;
@@ -228,5 +228,7 @@ pub(super) fn call(value: &Value) -> Option<(u64, String, u64)> {
 pub(super) async fn monitored(fleet: &Fleet, time: Duration) -> Result<Watched> {
     let monitor = Monitor::start(&fleet.redis_socket())?;
     sleep(time).await;
-    tokio::task::spawn_blocking(move || monitor.end()).await.map_err(|e| anyhow!("the watch failed: {e}"))?
+    let watched = tokio::task::spawn_blocking(move || monitor.end()).await.map_err(|e| anyhow!("the watch failed: {e}"))??;
+    ensure!(watched.saw_scripts(), "redis did nothing for {time:?}: the machine is too busy, or measure for longer");
+    Ok(watched)
 }
