@@ -171,7 +171,7 @@ impl Tally {
         self.clamped += other.clamped;
         self.unproven += other.unproven;
         self.photo_finish += other.photo_finish;
-        self.waited_ns += other.waited_ns;
+        self.waited_ns = self.waited_ns.saturating_add(other.waited_ns);
     }
 }
 
