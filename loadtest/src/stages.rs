@@ -25,7 +25,7 @@ use crate::environment::{Environment, load_average};
 use crate::load::{Load, Pace, allow_files};
 use crate::report::Report;
 use crate::spawn::{Fleet, Options, Spawn};
-use breakdown::Breakdown;
+use breakdown::{Breakdown, Typical};
 pub(crate) use choice::{Choice, Vary};
 use counts::Counts;
 pub(crate) use picture::draw;
@@ -132,10 +132,11 @@ impl Rate {
         })
         .await?;
         let seen = after.since(&before);
+        let service = Typical { mean_us: report.service_us.mean, median_us: report.service_us.p50 };
         let [p50, p99] = [report.latency_us.p50, report.latency_us.p99];
         Ok(Self {
             events_per_s: rate,
-            breakdown: Breakdown::of(&seen, &scripts, report.service_us.mean)?,
+            breakdown: Breakdown::of(&seen, &scripts, service)?,
             counts: Counts::of(&seen, &calls, &monitored)?,
             latency_us: [p50, p99],
         })

@@ -31,7 +31,7 @@ fn colour(place: Place) -> &'static str {
 pub(crate) fn draw(stages: &Stages) -> String {
     let height = TOP + ROW * stages.rates.len() as f64 + 30.0;
     let mut svg = svg::open((WIDTH, height), "Where the time of one event goes, stage by stage", None);
-    let line = format!("{}; mean of each stage from a send to its verdict, each bar on a scale of its own", stages.line());
+    let line = format!("{}; medians from a send to its verdict, each bar on a scale of its own", stages.line());
     svg::heading(&mut svg, LEFT, "Where the time goes", &line);
     let mut at = LEFT;
     for place in [Place::Gateway, Place::Way, Place::Redis, Place::Worker, Place::Elsewhere] {
@@ -53,22 +53,22 @@ pub(crate) fn draw(stages: &Stages) -> String {
 fn bar(svg: &mut String, rate: &Rate, top: f64) {
     let title = format!("{} events a second", grouped(u64::from(rate.events_per_s)));
     text(svg, (LEFT, top + 14.0), "font-size=\"15\" font-weight=\"600\" fill=\"#16202c\"", &title);
-    let whole = format!("{} from send to verdict", time(rate.breakdown.service_mean_us));
+    let whole = format!("{} from send to verdict", time(rate.breakdown.service_us.median_us));
     text(svg, (RIGHT, top + 14.0), "font-size=\"13\" fill=\"#5b6776\" text-anchor=\"end\"", &whole);
-    // A difference of two means may be a little below nothing: it is no part of the bar then.
-    let parts = || rate.breakdown.stages.iter().filter(|stage| stage.mean_us > 0.0);
-    let sum: f64 = parts().map(|stage| stage.mean_us).sum();
+    // A difference of two medians may be a little below nothing: it is no part of the bar then.
+    let parts = || rate.breakdown.stages.iter().filter(|stage| stage.time.median_us > 0.0);
+    let sum: f64 = parts().map(|stage| stage.time.median_us).sum();
     let (y, mut x) = (top + 28.0, LEFT);
     let mut narrow: Vec<(f64, &Stage)> = Vec::new();
     for stage in parts() {
-        let width = (RIGHT - LEFT) * stage.mean_us / sum.max(f64::MIN_POSITIVE);
+        let width = (RIGHT - LEFT) * stage.time.median_us / sum.max(f64::MIN_POSITIVE);
         let _ = writeln!(
             svg,
             "<rect x=\"{x:.1}\" y=\"{y:.1}\" width=\"{:.1}\" height=\"{BAR}\" fill=\"{}\"><title>{}: {}</title></rect>",
             (width - 1.0).max(0.6),
             colour(stage.place),
             svg::escaped(stage.name),
-            time(stage.mean_us)
+            time(stage.time.median_us)
         );
         let middle = x + width / 2.0;
         if width >= NAMED {
@@ -77,7 +77,7 @@ fn bar(svg: &mut String, rate: &Rate, top: f64) {
             let style =
                 |size, weight| format!("font-size=\"{size}\" font-weight=\"{weight}\" fill=\"{fill}\" text-anchor=\"middle\"");
             text(svg, (middle, y + 19.0), &style("12.5", 600), stage.name);
-            text(svg, (middle, y + 35.0), &style("11.5", 400), &time(stage.mean_us));
+            text(svg, (middle, y + 35.0), &style("11.5", 400), &time(stage.time.median_us));
         } else {
             narrow.push((middle, stage));
         }
@@ -88,7 +88,7 @@ fn bar(svg: &mut String, rate: &Rate, top: f64) {
 
 /// Names of the parts that are too narrow for them, below the bar, each with a line to its part.
 fn below(svg: &mut String, narrow: &[(f64, &Stage)], bottom: f64) {
-    let width = |stage: &Stage| 7.0 * (stage.name.chars().count() + time(stage.mean_us).chars().count() + 1) as f64 + 12.0;
+    let width = |stage: &Stage| 7.0 * (stage.name.chars().count() + time(stage.time.median_us).chars().count() + 1) as f64 + 12.0;
     // From the right: what does not fit there moves its neighbours to the left.
     let mut places = Vec::new();
     let mut end = RIGHT + 12.0;
@@ -108,7 +108,7 @@ fn below(svg: &mut String, narrow: &[(f64, &Stage)], bottom: f64) {
             bottom + 4.0,
             bottom + 18.0
         );
-        let words = format!("{} {}", stage.name, time(stage.mean_us));
+        let words = format!("{} {}", stage.name, time(stage.time.median_us));
         text(svg, (centre, bottom + 32.0), "font-size=\"12\" fill=\"#2b3643\" text-anchor=\"middle\"", &words);
     }
 }

@@ -2,9 +2,12 @@
 
 use std::fmt;
 
-use super::breakdown::Place;
+use super::breakdown::{Breakdown, Mark, Place, Stage};
 use super::choice::Choice;
 use super::{Rate, Stages};
+
+/// How far below nothing the difference of two points may be, as a share of the whole, before it says that something was wrong.
+const BELOW_MIN: f64 = -0.02;
 
 impl Place {
     pub(super) fn name(self) -> &'static str {
@@ -49,22 +52,21 @@ impl fmt::Display for Rate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [p50, p99] = self.latency_us;
         writeln!(f, "{} events/s (from intended send: p50 {p50:.0} µs, p99 {p99:.0} µs)", self.events_per_s)?;
-        writeln!(f, "{:<12}{:<12}{:<36}{:>9}{:>8}{:>9}{:>9}", "stage", "where", "", "mean µs", "share", "p50", "p99")?;
-        for stage in &self.breakdown.stages {
-            let share = 100.0 * stage.mean_us / self.breakdown.service_mean_us.max(f64::MIN_POSITIVE);
-            write!(f, "{:<12}{:<12}{:<36}{:>9.1}{share:>7.1}%", stage.name, stage.place.name(), stage.what, stage.mean_us)?;
-            match stage.quantiles_us {
-                Some([p50, p99]) => writeln!(f, "{p50:>9.1}{p99:>9.1}")?,
-                None => writeln!(f, "{:>9}{:>9}", "", "")?,
-            }
+        let Breakdown { service_us, stages, marks } = &self.breakdown;
+        writeln!(f, "{:<12}{:<12}{:<36}{:>10}{:>8}{:>10}{:>10}", "stage", "where", "", "median µs", "share", "mean", "p99")?;
+        for Stage { name, place, what, time, p99_us } in stages {
+            let share = 100.0 * time.median_us / service_us.median_us.max(f64::MIN_POSITIVE);
+            let p99 = p99_us.map_or_else(String::new, |us| format!("{us:.1}"));
+            let place = place.name();
+            writeln!(f, "{name:<12}{place:<12}{what:<36}{:>10.1}{share:>7.1}%{:>10.1}{p99:>10}", time.median_us, time.mean_us)?;
         }
-        writeln!(f, "{:<60}{:>9.1}{:>7.1}%", "from send to verdict", self.breakdown.service_mean_us, 100.0)?;
-        if self.breakdown.stages.iter().any(|stage| stage.mean_us < -0.02 * self.breakdown.service_mean_us) {
-            writeln!(f, "a stage below nothing: the machine stalled while only one side was looked at; measure again")?;
+        writeln!(f, "{:<60}{:>10.1}{:>7.1}%{:>10.1}", "from send to verdict", service_us.median_us, 100.0, service_us.mean_us)?;
+        if stages.iter().any(|stage| stage.time.median_us < BELOW_MIN * service_us.median_us) {
+            writeln!(f, "a stage below nothing: what was looked at differed between its two ends; measure again")?;
         }
-        writeln!(f, "\n{:<60}{:>9}{:>8}{:>9}{:>9}", "since its arrival, when", "mean µs", "", "p50", "p99")?;
-        for mark in &self.breakdown.marks {
-            writeln!(f, "{:<60}{:>9.1}{:>8}{:>9.1}{:>9.1}", mark.what, mark.mean_us, "", mark.p50_us, mark.p99_us)?;
+        writeln!(f, "\n{:<60}{:>10}{:>8}{:>10}{:>10}", "since its arrival, when", "median µs", "", "mean", "p99")?;
+        for Mark { what, time, p99_us } in marks {
+            writeln!(f, "{what:<60}{:>10.1}{:>8}{:>10.1}{p99_us:>10.1}", time.median_us, "", time.mean_us)?;
         }
         let counts = &self.counts;
         writeln!(f, "\n{:<12}{:>12}{:>14}{:>12}{:>14}", "an event", "CPU µs", "system calls", "sleeps", "preemptions")?;

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use redis::Value;
 
-use super::breakdown::Breakdown;
+use super::breakdown::{Breakdown, Typical};
 use super::choice::{Vary, median};
 use super::counts::Counts;
 use super::watch::{Scripts, Seen, SystemCalls, Times, call, perf_count};
@@ -47,6 +47,8 @@ fn seen(texts: &[String]) -> Seen {
     seen
 }
 
+const SERVICE: Typical = Typical { mean_us: 400.0, median_us: 9000.0 };
+
 #[test]
 fn stages_follow_each_other_and_add_up() {
     // What was recorded before counts for nothing: its times are others.
@@ -54,8 +56,8 @@ fn stages_follow_each_other_and_add_up() {
     let mut all = seen(&[gateway(30), gateway(50), worker(80)]);
     all.add(&shown(&[("lasthit_read_seconds", 9000.0, 50)])).expect("metrics");
     let scripts = Scripts { append: Times(vec![(30, 1)]), commit: Times(vec![(20, 1), (50, 2)]) };
-    let breakdown = Breakdown::of(&all.since(&before), &scripts, 400.0).expect("stages");
-    let stages: Vec<(&str, f64)> = breakdown.stages.iter().map(|stage| (stage.name, stage.mean_us.round())).collect();
+    let breakdown = Breakdown::of(&all.since(&before), &scripts, SERVICE).expect("stages");
+    let stages: Vec<(&str, f64)> = breakdown.stages.iter().map(|stage| (stage.name, stage.time.mean_us.round())).collect();
     let expected = [
         ("socket", 10.0),
         ("settle", 50.0),
@@ -70,14 +72,17 @@ fn stages_follow_each_other_and_add_up() {
         ("elsewhere", 80.0),
     ];
     assert_eq!(stages, expected);
-    let sum: f64 = breakdown.stages.iter().map(|stage| stage.mean_us).sum();
-    assert!((sum - 400.0).abs() < 1e-6, "{sum}");
+    for (of, whole) in [(|time: Typical| time.mean_us, 400.0), (|time: Typical| time.median_us, 9000.0)] as [(fn(Typical) -> f64, f64); 2] {
+        let sum: f64 = breakdown.stages.iter().map(|stage| of(stage.time)).sum();
+        assert!((sum - whole).abs() < 1e-6, "{sum}");
+    }
+    assert_eq!((breakdown.stages[0].p99_us, breakdown.stages[1].p99_us), (Some(9900.0), None));
 }
 
 #[test]
 fn a_stage_without_a_metric_is_an_error() {
     let scripts = Scripts { append: Times(vec![(30, 1)]), commit: Times(vec![(30, 1)]) };
-    let error = Breakdown::of(&seen(&[gateway(4)]), &scripts, 400.0).expect_err("no worker").to_string();
+    let error = Breakdown::of(&seen(&[gateway(4)]), &scripts, SERVICE).expect_err("no worker").to_string();
     assert!(error.contains("lasthit_read_seconds"), "{error}");
 }
 
