@@ -61,9 +61,9 @@ metrics! {
 }
 
 /// Upper bounds of the histograms' buckets, in seconds: from what a kernel stamp can tell to what a client waits for.
-const BUCKETS_SECONDS: [f64; 25] = [
-    5e-6, 1e-5, 2.5e-5, 5e-5, 7.5e-5, 1e-4, 1.5e-4, 2e-4, 2.5e-4, 3e-4, 5e-4, 1e-3, 2.5e-3, 3e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1,
-    0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
+const BUCKETS_SECONDS: [f64; 27] = [
+    5e-6, 1e-5, 2.5e-5, 5e-5, 7.5e-5, 1e-4, 1.5e-4, 2e-4, 2.5e-4, 3e-4, 4e-4, 5e-4, 7.5e-4, 1e-3, 2.5e-3, 3e-3, 5e-3, 1e-2,
+    2.5e-2, 5e-2, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
 ];
 
 /// Why the metrics could not be set up.

@@ -72,7 +72,9 @@ fn stages_follow_each_other_and_add_up() {
         ("elsewhere", 80.0),
     ];
     assert_eq!(stages, expected);
-    for (of, whole) in [(|time: Typical| time.mean_us, 400.0), (|time: Typical| time.median_us, 9000.0)] as [(fn(Typical) -> f64, f64); 2] {
+    for (of, whole) in
+        [(|time: Typical| time.mean_us, 400.0), (|time: Typical| time.median_us, 9000.0)] as [(fn(Typical) -> f64, f64); 2]
+    {
         let sum: f64 = breakdown.stages.iter().map(|stage| of(stage.time)).sum();
         assert!((sum - whole).abs() < 1e-6, "{sum}");
     }
