@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use metrics::Histogram;
 use metrics_exporter_prometheus::{BuildError, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
 /// What a metric is to Prometheus.
@@ -34,8 +35,9 @@ metrics! {
     Counter FLUSHES_TOTAL = "lasthit_flushes_total": "Flushes that the journal stored";
     Seconds APPEND_SECONDS = "lasthit_append_seconds": "How long the journal took to store a flush";
     Counter JOURNAL_RETRIES_TOTAL = "lasthit_journal_retries_total": "Steps of a gateway that were sent again because their outcome was unknown";
-    Seconds SETTLE_SECONDS = "lasthit_settle_seconds": "How long the oldest event of a flush waited on its gateway, from its arrival";
+    Seconds SETTLE_SECONDS = "lasthit_settle_seconds": "How long an event waited on its gateway, from its arrival until its flush left";
     Seconds STAMP_AGE_SECONDS = "lasthit_stamp_age_seconds": "How old an arrival stamp was when its bytes were read";
+    Seconds COMMIT_WAIT_SECONDS = "lasthit_commit_wait_seconds": "How long a verdict waited in its worker until the commit left that made it final";
     Counter COMMITS_TOTAL = "lasthit_commits_total": "Commits that became final";
     Seconds COMMIT_SECONDS = "lasthit_commit_seconds": "How long the journal took to make a commit final";
     Counter VERDICTS_TOTAL = "lasthit_verdicts_total": "Verdicts that became final, by `outcome` (granted, denied, void, repeat)";
@@ -46,10 +48,11 @@ metrics! {
     Gauge ROOMS_IN_MEMORY = "lasthit_rooms_in_memory": "Rooms that this worker holds in memory";
     Gauge ROOMS_QUARANTINED = "lasthit_rooms_quarantined": "Rooms that this worker cannot continue and leaves alone for now; its log names them";
     Counter RULES_OVERRUNS_TOTAL = "lasthit_rules_overruns_total": "Jobs of this worker that were given up because the rules had one event for too long";
-    Seconds READ_SECONDS = "lasthit_read_seconds": "How long the oldest of a room's events took from its arrival until a worker had read it";
+    Seconds READ_SECONDS = "lasthit_read_seconds": "How long an event took from its arrival until a worker had read it";
     Seconds HOLD_SECONDS = "lasthit_hold_seconds": "How long an event was held until every gateway had passed its stamp";
-    Seconds RESOLVE_SECONDS = "lasthit_resolve_seconds": "How long the rules and what is around them took for a room's batch";
+    Seconds RESOLVE_SECONDS = "lasthit_resolve_seconds": "How long an event took from its release until its room's batch was resolved";
     Seconds VERDICT_SECONDS = "lasthit_verdict_seconds": "How long an action took from its arrival until its verdict was handed to its session";
+    Seconds WRITTEN_SECONDS = "lasthit_written_seconds": "How long an action took from its arrival until its verdict was written to its session's socket";
     Counter JOURNAL_ERRORS_TOTAL = "lasthit_journal_errors_total": "Steps of the journal that failed, by `kind` (unreachable, refused, unexpected, damaged)";
     Counter GATEWAY_DEATHS_TOTAL = "lasthit_gateway_deaths_total": "Gateways that were fenced because they owed a watermark for too long";
     Counter ROLLED_BACK_TOTAL = "lasthit_rolled_back_total": "Rooms that began a new era because the journal came back and verdicts that were delivered are missing or may be";
@@ -58,9 +61,9 @@ metrics! {
 }
 
 /// Upper bounds of the histograms' buckets, in seconds: from what a kernel stamp can tell to what a client waits for.
-const BUCKETS_SECONDS: [f64; 25] = [
-    5e-6, 1e-5, 2.5e-5, 5e-5, 7.5e-5, 1e-4, 1.5e-4, 2e-4, 2.5e-4, 3e-4, 5e-4, 1e-3, 2.5e-3, 3e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1,
-    0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
+const BUCKETS_SECONDS: [f64; 27] = [
+    5e-6, 1e-5, 2.5e-5, 5e-5, 7.5e-5, 1e-4, 1.5e-4, 2e-4, 2.5e-4, 3e-4, 4e-4, 5e-4, 7.5e-4, 1e-3, 2.5e-3, 3e-3, 5e-3, 1e-2,
+    2.5e-2, 5e-2, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
 ];
 
 /// Why the metrics could not be set up.
@@ -124,6 +127,37 @@ impl Stopwatch {
     }
 }
 
+/// Moments since which events wait that will have waited together: each is recorded with the mean of them, so that sums and
+/// counts are those of the events.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Waits {
+    sum_ns: u128,
+    count: usize,
+}
+
+impl Waits {
+    /// One more event, waiting since then.
+    pub fn add(&mut self, since_ns: u64) {
+        self.sum_ns += u128::from(since_ns);
+        self.count += 1;
+    }
+
+    /// Whether nothing waits.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// All of them waited until now; nothing waits any more.
+    pub fn end(&mut self, now_ns: u64, histogram: &Histogram) {
+        let Self { sum_ns, count } = std::mem::take(self);
+        if count > 0 {
+            let since_ns = u64::try_from(sum_ns / count as u128).unwrap_or(u64::MAX);
+            histogram.record_many(Duration::from_nanos(now_ns.saturating_sub(since_ns)), count);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -139,6 +173,22 @@ mod tests {
             assert!(suffix && name.starts_with("lasthit_") && !help.is_empty(), "{name}");
             assert_eq!(ALL.iter().filter(|(_, other, _)| other == name).count(), 1, "{name}");
         }
+    }
+
+    #[test]
+    fn what_waited_together_is_recorded_by_its_mean() {
+        let recorder = recorder().expect("recorder");
+        let text = metrics::with_local_recorder(&recorder, || {
+            let (mut waits, histogram) = (Waits::default(), metrics::histogram!(SETTLE_SECONDS));
+            waits.end(99, &histogram);
+            for since_ns in [1_000_000_000, 2_000_000_000, 3_000_000_000] {
+                waits.add(since_ns);
+            }
+            waits.end(4_000_000_000, &histogram);
+            assert!(waits.is_empty());
+            recorder.handle().render()
+        });
+        assert!(text.contains("lasthit_settle_seconds_sum 6\n") && text.contains("lasthit_settle_seconds_count 3\n"), "{text}");
     }
 
     #[test]

@@ -3,8 +3,8 @@
 //! `sockets`, `redis_cost` and `queue` measure, `generator` is how they send, `install` gets the programs of others; `ratios`
 //! judges, `table` and `picture` tell. A rival that is not there leaves its rows out; a promise that lasthit breaks ends the run.
 
-mod commands;
-mod generator;
+pub(crate) mod commands;
+pub(crate) mod generator;
 mod install;
 pub(crate) mod matrix;
 mod picture;

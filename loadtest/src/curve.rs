@@ -25,7 +25,7 @@ use crate::limits::{
     CURVE_BURST, CURVE_GAPS_US, CURVE_ROUNDS, CURVE_SPLIT_US, CURVE_TIME_MAX, CURVE_TIME_MIN, GUARDS_MAX, TRIALS_MAX,
 };
 use crate::record::Times;
-use crate::spawn::{Fleet, Spawn};
+use crate::spawn::{Fleet, Options, Spawn};
 pub(crate) use picture::draw;
 
 /// What to measure.
@@ -189,7 +189,9 @@ impl Curve {
         for _ in 0..CURVE_ROUNDS {
             guards.shuffle(&mut rng);
             for &guard_us in &guards {
-                let mut fleet = Fleet::start_with(Spawn::Redis { gateways: 2, workers: 1, delay: None }, Some(guard_us)).await?;
+                let settings = vec![("sweep-guard-us".to_owned(), guard_us.to_string())];
+                let options = Options { settings, ..Options::default() };
+                let mut fleet = Fleet::start_with(Spawn::Redis { gateways: 2, workers: 1, delay: None }, &options).await?;
                 let began = *began.get_or_insert_with(Instant::now);
                 let mut failed = None;
                 for point in curve.points.iter_mut().filter(|point| point.guard_us == guard_us) {

@@ -31,7 +31,7 @@ use crate::limits::{
 use crate::record::{Quantiles, Times};
 use crate::socket::frame;
 use background::Background;
-use hold::{Buckets, Hold};
+use hold::Hold;
 pub(crate) use picture::draw;
 use rival::{Gap, Hit, Rival, Sent, race};
 use score::Answer;
@@ -135,7 +135,7 @@ pub(crate) fn measure(
         .then(|| Background::start(dialect, urls.to_vec(), tag.clone(), config.background))
         .transpose()
         .context("the background cannot start")?;
-    let before = Buckets::read(&config.metrics)?;
+    let before = hold::read(&config.metrics)?;
     // On a thread of its own: its priority is not for those that the background or the caller start.
     let (realtime, raced) = std::thread::scope(|scope| {
         let racing = std::thread::Builder::new().name("race".into()).spawn_scoped(scope, || {
@@ -148,7 +148,7 @@ pub(crate) fn measure(
     if let Err(note) = &realtime {
         eprintln!("note: {note}");
     }
-    let held = Buckets::read(&config.metrics)?.since(&before);
+    let held = hold::read(&config.metrics)?.since(&before);
     // A background that broke is why the rivals got no answer.
     let background_per_s = background.map_or(Ok(0.0), Background::end).context("the background broke")?;
     let Some((mut tallies, latency)) = raced? else { return Ok(None) };
@@ -160,7 +160,7 @@ pub(crate) fn measure(
         background_per_s: background_per_s.round(),
         gaps: tallies.iter_mut().zip(&config.gaps_us).map(|(tally, gap)| tally.score(*gap)).collect(),
         realtime: realtime.is_ok(),
-        hold_us: if config.metrics.is_empty() { Hold::at_most(&latency) } else { held.hold() },
+        hold_us: if config.metrics.is_empty() { Hold::at_most(&latency) } else { Hold::of(&held) },
         latency_us: latency.quantiles(),
         latency,
     }))

@@ -5,6 +5,7 @@
 //! `health` watches the generator; `report` and `page` tell. `spawn` starts the processes under test when asked to.
 //! `fair`: rivals, a known gap apart; `curve`: the same for several guards.
 //! `compare`: lasthit beside what it stands in for; `part`: the programs that it starts.
+//! `stages`: where the time of one event goes, and what it costs.
 //! `chaos`: everything is broken by a plan; `soak`: does memory stay flat.
 
 mod audit;
@@ -18,6 +19,7 @@ mod environment;
 mod fair;
 mod frame;
 mod health;
+mod histogram;
 mod knee;
 mod limits;
 mod load;
@@ -31,6 +33,7 @@ mod report;
 mod soak;
 mod socket;
 mod spawn;
+mod stages;
 mod svg;
 mod tally;
 #[cfg(test)]
@@ -48,7 +51,7 @@ use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
 
 use chaos::ChaosConfig;
-use cli::{ChaosArgs, Cli, Command, CompareArgs, CurveArgs, FairArgs, RunArgs, SoakArgs};
+use cli::{ChaosArgs, Cli, Command, CompareArgs, CurveArgs, FairArgs, RunArgs, SoakArgs, StagesArgs};
 use compare::{CompareConfig, Comparison};
 use curve::{Curve, CurveConfig};
 use dialect::Dialect;
@@ -56,7 +59,8 @@ use fair::{FairConfig, Fairness};
 use load::{Outcome, measure};
 use progress::Progress;
 use soak::SoakConfig;
-use spawn::Fleet;
+use spawn::{Fleet, Options};
+use stages::{Choice, Stages, StagesConfig};
 
 /// The audit failed.
 const FAILED: u8 = 1;
@@ -76,6 +80,7 @@ fn main() -> ExitCode {
                 Command::Fair(args) => fair_command(args).await,
                 Command::Curve(args) => curve_command(args).await,
                 Command::Compare(args) => compare_command(args).await,
+                Command::Stages(args) => stages_command(args).await,
                 Command::Part(part) => part::run(part).await.map(|()| ExitCode::SUCCESS),
                 Command::Chaos(args) => chaos_command(args).await,
                 Command::Soak(args) => soak_command(args).await,
@@ -214,6 +219,38 @@ async fn compare_command(args: CompareArgs) -> Result<ExitCode> {
     }
     if let Some(path) = &args.svg {
         write(path, compare::draw(&comparison))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn stages_command(args: StagesArgs) -> Result<ExitCode> {
+    let StagesArgs { spawn, rates, sessions, rooms, duration, set, tcp, .. } = args;
+    let options = Options { settings: set, tcp, binary: None };
+    let config = StagesConfig { spawn, options, rates, sessions, rooms, duration };
+    let stop = stopped()?;
+    let measured = async {
+        if let Some(vary) = &args.vary {
+            let choice = Choice::measure(&config, vary, args.rounds).await?;
+            println!("{choice}");
+            return serde_json::to_string_pretty(&choice).map_err(anyhow::Error::from);
+        }
+        let stages = Stages::measure(&config).await?;
+        println!("{stages}");
+        if let Some(path) = &args.svg {
+            write(path, stages::draw(&stages))?;
+        }
+        Ok(serde_json::to_string_pretty(&stages)?)
+    };
+    // What is under way is dropped when somebody asks for the end, and its processes are killed with it.
+    let json = tokio::select! {
+        json = measured => json?,
+        () = stop => {
+            eprintln!("interrupted: no figures");
+            return Ok(ExitCode::from(INTERRUPTED));
+        }
+    };
+    if let Some(path) = &args.json {
+        write(path, json + "\n")?;
     }
     Ok(ExitCode::SUCCESS)
 }

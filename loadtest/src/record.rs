@@ -14,6 +14,8 @@ pub(crate) struct Times(Histogram<u64>);
 /// What is told of them, in microseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub(crate) struct Quantiles {
+    /// The mean.
+    pub(crate) mean: f64,
     /// The median.
     pub(crate) p50: f64,
     /// 90 %.
@@ -62,7 +64,8 @@ impl Times {
     /// The usual ones.
     pub(crate) fn quantiles(&self) -> Quantiles {
         let at = |quantile| self.quantile_us(quantile);
-        Quantiles { p50: at(0.5), p90: at(0.9), p99: at(0.99), p999: at(0.999), max: tenths(self.0.max()) }
+        let mean = (self.0.mean() / 100.0).round() / 10.0;
+        Quantiles { mean, p50: at(0.5), p90: at(0.9), p99: at(0.99), p999: at(0.999), max: tenths(self.0.max()) }
     }
 }
 

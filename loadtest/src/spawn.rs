@@ -3,6 +3,7 @@
 
 pub(crate) mod binary;
 mod cost;
+pub(crate) use cost::{Cost, counter, data_events};
 mod parts;
 pub(crate) mod process;
 
@@ -19,6 +20,8 @@ use crate::limits::{DELAY_MS_MAX, SPAWN_MAX};
 pub(crate) use parts::run_to_end;
 use process::Process;
 
+/// A Redis with this port listens on its Unix socket only.
+const NO_PORT: u16 = 0;
 /// Jobs that the usual stack's worker has under way, where nothing else was asked for: its own default.
 const PEER_CONCURRENCY: u32 = 4;
 
@@ -81,6 +84,24 @@ impl FromStr for Spawn {
     }
 }
 
+/// How lasthit's processes are started.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Options {
+    /// Settings other than the defaults, by the names of their flags.
+    pub(crate) settings: Vec<(String, String)>,
+    /// They reach Redis over TCP instead of its Unix socket.
+    pub(crate) tcp: bool,
+    /// Another program than the one beside this one.
+    pub(crate) binary: Option<PathBuf>,
+}
+
+impl Options {
+    /// As variables of the environment: a role ignores what is none of its own.
+    fn env(&self) -> impl Iterator<Item = (String, &str)> {
+        self.settings.iter().map(|(flag, value)| (format!("LASTHIT_{}", flag.to_uppercase().replace('-', "_")), value.as_str()))
+    }
+}
+
 /// Running processes. Field order is drop order: processes before the directory that their logs and socket are in.
 #[derive(Debug)]
 pub(crate) struct Fleet {
@@ -99,14 +120,14 @@ pub(crate) struct Fleet {
 impl Fleet {
     /// Starts everything, and returns when all of it is ready; ends what it started when something is not.
     pub(crate) async fn start(spawn: Spawn) -> Result<Self> {
-        Self::start_with(spawn, None).await
+        Self::start_with(spawn, &Options::default()).await
     }
 
-    /// The same, with this guard of the gateways' sweeps instead of the default.
-    pub(crate) async fn start_with(spawn: Spawn, sweep_guard_us: Option<u64>) -> Result<Self> {
-        let binary = binary::lasthit()?;
+    /// The same, otherwise than by default.
+    pub(crate) async fn start_with(spawn: Spawn, options: &Options) -> Result<Self> {
+        let binary = options.binary.clone().map_or_else(binary::lasthit, Ok)?;
         let mut fleet = Self::empty()?;
-        match fleet.start_all(&binary, spawn, sweep_guard_us).await {
+        match fleet.start_all(&binary, spawn, options).await {
             Ok(()) => Ok(fleet),
             Err(e) => {
                 eprintln!("{}", fleet.logs());
@@ -145,15 +166,15 @@ impl Fleet {
         self.dir.path().join("redis.sock")
     }
 
-    async fn start_redis_process(&mut self) -> Result<PathBuf> {
+    async fn start_redis_process(&mut self, port: u16) -> Result<PathBuf> {
         let socket = self.redis_socket();
-        self.processes.push(Process::redis(self.dir.path(), &socket)?);
+        self.processes.push(Process::redis(self.dir.path(), &socket, port)?);
         self.ready().await?;
         Ok(socket)
     }
 
     async fn start_all_of_peer(&mut self, peer: &Path, concurrency: u32) -> Result<()> {
-        let redis = self.start_redis_process().await?.display().to_string();
+        let redis = self.start_redis_process(NO_PORT).await?.display().to_string();
         let env = [("REDIS_URL", redis.as_str()), ("CONCURRENCY", &concurrency.to_string())];
         self.processes.push(Process::peer(peer, "worker.mjs", "worker", &env, self.dir.path())?);
         for name in ["g1", "g2"] {
@@ -165,33 +186,39 @@ impl Fleet {
         self.ready().await
     }
 
-    async fn start_all(&mut self, binary: &Path, spawn: Spawn, sweep_guard_us: Option<u64>) -> Result<()> {
-        let guard = sweep_guard_us.map(|us| us.to_string());
-        let guard: Vec<&str> = guard.iter().flat_map(|us| ["--sweep-guard-us", us]).collect();
-        self.ports = free_ports(2 * spawn.roles())?;
+    async fn start_all(&mut self, binary: &Path, spawn: Spawn, options: &Options) -> Result<()> {
+        self.ports = free_ports(2 * spawn.roles() + u16::from(options.tcp))?;
         let Spawn::Redis { gateways, workers, delay } = spawn else {
-            self.start_role(binary, "serve", "serve", &guard, true)?;
+            self.start_role(binary, "serve", "serve", options, &[], true)?;
             return self.ready().await;
         };
-        let socket = self.start_redis_process().await?;
-        let redis = format!("unix://{}", socket.display());
+        let port = if options.tcp { self.ports.pop().map_or(NO_PORT, |address| address.port()) } else { NO_PORT };
+        let socket = self.start_redis_process(port).await?;
+        let redis = if options.tcp { format!("redis://127.0.0.1:{port}") } else { format!("unix://{}", socket.display()) };
         if let Some(delay) = delay {
             let proxy = Proxy::start(Upstream::Unix(socket)).context("no proxy for the delayed gateway")?;
             proxy.delay(delay, delay);
             self.proxy = Some(proxy);
         }
         for n in 1..=workers {
-            self.start_role(binary, "worker", &format!("worker-{n}"), &["--redis", &redis], false)?;
+            self.start_role(binary, "worker", &format!("worker-{n}"), options, &["--redis", &redis], false)?;
         }
         for n in 1..=gateways {
             let way = self.proxy.as_ref().filter(|_| n == 1).map_or_else(|| redis.clone(), Proxy::url);
-            let args = [&["--redis", &way], &guard[..]].concat();
-            self.start_role(binary, "gateway", &format!("gateway-{n}"), &args, true)?;
+            self.start_role(binary, "gateway", &format!("gateway-{n}"), options, &["--redis", &way], true)?;
         }
         self.ready().await
     }
 
-    fn start_role(&mut self, binary: &Path, role: &str, name: &str, args: &[&str], listens: bool) -> Result<()> {
+    fn start_role(
+        &mut self,
+        binary: &Path,
+        role: &str,
+        name: &str,
+        options: &Options,
+        args: &[&str],
+        listens: bool,
+    ) -> Result<()> {
         let (Some(admin), Some(listen)) = (self.ports.pop(), self.ports.pop()) else { bail!("{name} has no ports left") };
         let (admin_text, listen_text) = (admin.to_string(), listen.to_string());
         let mut all = vec![role, "--admin", &admin_text];
@@ -203,7 +230,7 @@ impl Fleet {
             all.extend(["--listen", &listen_text]);
             self.urls.push(url(listen));
         }
-        self.processes.push(Process::lasthit(binary, name, &all, admin, self.dir.path())?);
+        self.processes.push(Process::lasthit(binary, name, &all, options.env(), admin, self.dir.path())?);
         Ok(())
     }
 

@@ -21,6 +21,7 @@ use super::kept::{Kept, Share, bytes_of};
 use super::settle::{PendingEvent, ShardOut};
 use crate::journal::{Flush, Seen};
 use crate::limits::{Bounds, SESSIONS_MAX, SESSIONS_PER_ROOM_MAX, WELCOME_TIMEOUT};
+use crate::metrics::Waits;
 use crate::types::{
     Action as PlayerAction, Arrival, EventKind, Incarnation, PlayerId, Role, RoomId, SessionId, ShardId, Since, Verdict,
     VerdictKind,
@@ -126,8 +127,8 @@ pub(crate) enum Action {
     Append {
         /// What to append.
         flush: Arc<Flush>,
-        /// When its oldest event arrived; None for a bare watermark.
-        oldest_ns: Option<u64>,
+        /// When its events arrived; of those that it is sent again with, the first flush told.
+        waits: Waits,
     },
     /// [`crate::journal::Journal::verdicts`]; answer with [`Core::page`].
     Read {

@@ -306,10 +306,9 @@ impl Hub {
                         }
                         self.deliver(session, delivery);
                     }
-                    Action::Append { flush, oldest_ns } => {
-                        if let Some(oldest_ns) = oldest_ns {
-                            let waited = Duration::from_nanos(clock::monotonic_ns().saturating_sub(oldest_ns));
-                            metrics::histogram!(names::SETTLE_SECONDS).record(waited);
+                    Action::Append { flush, mut waits } => {
+                        if !waits.is_empty() {
+                            waits.end(clock::monotonic_ns(), &metrics::histogram!(names::SETTLE_SECONDS));
                         }
                         self.spawn(|hub| hub.append(flush));
                     }

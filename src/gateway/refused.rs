@@ -7,6 +7,7 @@ use super::core::{Action, Core, Delivery};
 use super::deliver::View;
 use super::settle::PendingEvent;
 use crate::journal::Flush;
+use crate::metrics::Waits;
 use crate::types::{Arrival, EventKind, RoomId};
 use crate::wire::client::close;
 use crate::wire::entry;
@@ -47,7 +48,7 @@ impl Core {
                 self.act_on(Action::Deliver(number, Delivery::Close { code: close::TRY_AGAIN, reason }));
             }
         }
-        self.act_on(Action::Append { flush: rest, oldest_ns: None });
+        self.act_on(Action::Append { flush: rest, waits: Waits::default() });
     }
 
     /// Tries to tell the rooms who left them.

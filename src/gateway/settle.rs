@@ -7,6 +7,7 @@ use super::core::{Action, Core};
 use super::deliver::View;
 use super::kept::Share;
 use crate::journal::{Appended, Flush, FlushEntry, Registered, RoomHead, Seen};
+use crate::metrics::Waits;
 use crate::types::{Arrival, Entry, Event, EventKind, Incarnation, Moment, RoomId, ShardId};
 use crate::wire::entry;
 
@@ -158,9 +159,10 @@ impl Core {
         }
         let mut rooms: BTreeMap<RoomId, Vec<Event>> = BTreeMap::new();
         shard.opening.clear();
-        let oldest_ns = shard.pending[..taken].first().map(|event| event.arrival.raw_ns.unwrap_or(event.arrival.ns));
+        let mut waits = Waits::default();
         for event in shard.pending.drain(..taken) {
             shard.ordinal += 1;
+            waits.add(event.arrival.raw_ns.unwrap_or(event.arrival.ns));
             if matches!(event.kind, EventKind::Open { .. }) {
                 shard.opening.push(event.session);
             }
@@ -186,7 +188,7 @@ impl Core {
         shard.number += 1;
         shard.watermark = watermark;
         shard.in_flight = Some(flush.clone());
-        self.act_on(Action::Append { flush, oldest_ns });
+        self.act_on(Action::Append { flush, waits });
     }
 
     /// A worker waits until this gateway promises `until`.
@@ -247,7 +249,7 @@ impl Core {
         if let Some(flush) = out.in_flight.take() {
             let flush = Arc::new(Flush { server: answer.server, ..Arc::unwrap_or_clone(flush) });
             (out.in_flight, out.resent) = (Some(flush.clone()), true);
-            self.act_on(Action::Append { flush, oldest_ns: None });
+            self.act_on(Action::Append { flush, waits: Waits::default() });
         }
         for head in &answer.rooms {
             self.moved(head);

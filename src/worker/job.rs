@@ -142,6 +142,8 @@ pub(crate) struct Tally {
     pub(crate) clamped: u64,
     pub(crate) unproven: u64,
     pub(crate) photo_finish: u64,
+    /// How long they waited, together, from their resolution until their commit left.
+    pub(crate) waited_ns: u64,
 }
 
 impl Tally {
@@ -157,7 +159,7 @@ impl Tally {
         self.photo_finish += u64::from(verdict.flags.has(Flags::PHOTO_FINISH));
     }
 
-    pub(super) fn total(&self) -> usize {
+    pub(crate) fn total(&self) -> usize {
         usize::try_from(self.granted + self.denied + self.void + self.repeat).unwrap_or(usize::MAX)
     }
 
@@ -169,6 +171,7 @@ impl Tally {
         self.clamped += other.clamped;
         self.unproven += other.unproven;
         self.photo_finish += other.photo_finish;
+        self.waited_ns = self.waited_ns.saturating_add(other.waited_ns);
     }
 }
 

@@ -50,6 +50,8 @@ pub(super) struct Lane {
     /// Resolved, and waiting for the next commit.
     pub(super) result: Option<Box<Resolved>>,
     pub(super) result_cursor: StreamId,
+    /// When it came.
+    pub(super) resolved_ns: u64,
     pub(super) committing: bool,
     /// In the queue for a permit.
     pub(super) queued: bool,
@@ -91,6 +93,7 @@ impl Lane {
             cursor: StreamId::default(),
             result: None,
             result_cursor: StreamId::default(),
+            resolved_ns: 0,
             committing: false,
             queued: false,
             watched: None,

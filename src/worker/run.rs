@@ -192,21 +192,19 @@ impl Stages {
     /// The events were released.
     fn waited(&self, events: &[Held]) {
         let now = clock::monotonic_ns();
-        if let Some(oldest) = events.first() {
-            self.read.record(Duration::from_nanos(oldest.read_ns.saturating_sub(oldest.arrival.ns)));
-        }
         for held in events {
+            self.read.record(Duration::from_nanos(held.read_ns.saturating_sub(held.arrival.ns)));
             self.hold.record(Duration::from_nanos(now.saturating_sub(held.read_ns)));
         }
     }
 
-    fn run(&self, job: Job, progress: &Progress) -> Done {
-        if job.events().is_empty() {
-            return job.run_watched(progress);
-        }
-        let began = Instant::now();
+    /// The job's events were released at `began`.
+    fn run(&self, job: Job, began: Instant, progress: &Progress) -> Done {
+        let events = job.events().len();
         let done = job.run_watched(progress);
-        self.resolve.record(began.elapsed());
+        if events > 0 {
+            self.resolve.record_many(began.elapsed(), events);
+        }
         done
     }
 }
@@ -320,8 +318,9 @@ impl Worker {
             if quick.is_empty() {
                 break;
             }
+            let began = Instant::now();
             for job in quick {
-                self.core.done(self.stages.run(job, &Progress::default()), clock::monotonic_ns());
+                self.core.done(self.stages.run(job, began, &Progress::default()), clock::monotonic_ns());
             }
         }
         metrics::gauge!(names::SHARDS_OWNED).set(self.core.owned().count() as f64);
@@ -389,8 +388,9 @@ impl Worker {
                     return;
                 }
                 let (inputs, stages, progress) = (self.inputs.clone(), self.stages.clone(), self.elsewhere.start(&job));
+                let began = Instant::now();
                 tokio::task::spawn_blocking(move || {
-                    let _ = inputs.blocking_send(Input::Done(stages.run(job, &progress)));
+                    let _ = inputs.blocking_send(Input::Done(stages.run(job, began, &progress)));
                 });
             }
             Action::Commit(commit) => self.insist("commit", move || {
@@ -523,7 +523,12 @@ async fn hear_of_shards(mut pushes: Signals<bytes::Bytes>, inputs: mpsc::Sender<
     }
 }
 
+#[expect(clippy::cast_precision_loss, reason = "a commit's waiting is far below 2^52 ns")]
 fn count(tally: Tally) {
+    if let verdicts @ 1.. = tally.total() {
+        let mean_s = tally.waited_ns as f64 / verdicts as f64 / 1e9;
+        metrics::histogram!(names::COMMIT_WAIT_SECONDS).record_many(mean_s, verdicts);
+    }
     for (outcome, count) in [("granted", tally.granted), ("denied", tally.denied), ("void", tally.void), ("repeat", tally.repeat)]
     {
         metrics::counter!(names::VERDICTS_TOTAL, "outcome" => outcome).increment(count);

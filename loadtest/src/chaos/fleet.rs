@@ -167,7 +167,7 @@ impl Fleet {
             args.extend(self.worker_args.iter().map(String::as_str));
         }
         let name = format!("{}-{}.{}", slot.role, slot.number + 1, slot.lives);
-        slot.process = Some(Process::lasthit(&self.binary, &name, &args, slot.admin, self.dir.path())?);
+        slot.process = Some(Process::lasthit(&self.binary, &name, &args, std::iter::empty(), slot.admin, self.dir.path())?);
         Ok(())
     }
 

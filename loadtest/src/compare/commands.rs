@@ -17,10 +17,10 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 const LINE_BYTES_MAX: usize = 1024 * 1024;
 
 /// Calls of each command.
-pub(super) type Calls = BTreeMap<String, u64>;
+pub(crate) type Calls = BTreeMap<String, u64>;
 
 /// Out of `INFO commandstats`; a subcommand counts for its command.
-pub(super) fn calls(info: &str) -> Calls {
+pub(crate) fn calls(info: &str) -> Calls {
     let mut calls = Calls::new();
     for line in info.lines() {
         let Some((name, rest)) = line.strip_prefix("cmdstat_").and_then(|line| line.split_once(":calls=")) else { continue };
@@ -32,14 +32,14 @@ pub(super) fn calls(info: &str) -> Calls {
 }
 
 /// Out of `INFO memory`, in bytes.
-pub(super) fn used_memory(info: &str) -> Result<u64> {
+pub(crate) fn used_memory(info: &str) -> Result<u64> {
     let line = info.lines().find_map(|line| line.strip_prefix("used_memory:"));
     line.and_then(|bytes| bytes.trim().parse().ok()).context("redis does not tell its used_memory")
 }
 
 /// What MONITOR told: of each command, all calls and those of scripts.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Watched(BTreeMap<String, (u64, u64)>);
+pub(crate) struct Watched(BTreeMap<String, (u64, u64)>);
 
 impl Watched {
     /// One line: `+1700000000.123456 [0 lua] "HSET" "key" ...`.
@@ -51,9 +51,14 @@ impl Watched {
         *nested += u64::from(source.ends_with(" lua"));
     }
 
+    /// Whether scripts were among what was watched.
+    pub(crate) fn saw_scripts(&self) -> bool {
+        self.0.values().any(|(_, nested)| *nested > 0)
+    }
+
     /// Commands that were sent between two counts. A command that was not watched counts as sent.
     #[expect(clippy::cast_precision_loss, reason = "counts of a run are far below 2^52")]
-    pub(super) fn sent(&self, before: &Calls, after: &Calls) -> f64 {
+    pub(crate) fn sent(&self, before: &Calls, after: &Calls) -> f64 {
         let sent = after.iter().map(|(name, calls)| {
             let calls = calls.saturating_sub(before.get(name).copied().unwrap_or(0)) as f64;
             let share = self.0.get(name).map_or(1.0, |(all, nested)| 1.0 - *nested as f64 / *all as f64);
@@ -65,13 +70,13 @@ impl Watched {
 
 /// A Redis that is watched, on a thread of its own.
 #[derive(Debug)]
-pub(super) struct Monitor {
+pub(crate) struct Monitor {
     over: Arc<AtomicBool>,
     thread: Option<JoinHandle<std::io::Result<Watched>>>,
 }
 
 impl Monitor {
-    pub(super) fn start(socket: &Path) -> Result<Self> {
+    pub(crate) fn start(socket: &Path) -> Result<Self> {
         let mut stream = UnixStream::connect(socket).context("redis does not answer")?;
         stream.set_read_timeout(Some(LOOK_INTERVAL))?;
         stream.write_all(b"MONITOR\r\n")?;
@@ -80,7 +85,7 @@ impl Monitor {
         Ok(Self { over, thread: Some(std::thread::spawn(move || watch(BufReader::new(stream), &told))) })
     }
 
-    pub(super) fn end(mut self) -> Result<Watched> {
+    pub(crate) fn end(mut self) -> Result<Watched> {
         self.over.store(true, Ordering::Relaxed);
         let thread = self.thread.take().context("the watch was ended twice")?;
         let watched = thread.join().map_err(|_| anyhow!("the watch on redis failed"))?;

@@ -24,12 +24,12 @@ const WARM_UP: Duration = Duration::from_secs(1);
 /// The same for each rate of the search for the highest.
 const STEP_WARM_UP: Duration = Duration::from_millis(300);
 /// How long answers may take after the last action until they are lost.
-const DRAIN: Duration = Duration::from_secs(30);
+pub(crate) const DRAIN: Duration = Duration::from_secs(30);
 /// The same in the search: a rate that needs longer does not hold.
 const STEP_DRAIN: Duration = Duration::from_secs(3);
 /// How late sends may leave: latency counts from the intended one, so that a late send is charged to the system, which
 /// shares the machine. Whoever keeps the figures says when they were late.
-const LATENESS_MAX: Duration = Duration::from_secs(1);
+pub(crate) const LATENESS_MAX: Duration = Duration::from_secs(1);
 /// Where the search begins and ends, in actions a second: it is over long before its end.
 const ANYWHERE: [u32; 2] = [1_000, 1_024_000];
 /// From one rate to the next.
@@ -98,7 +98,7 @@ impl Target {
 }
 
 /// A measurement in which the generator kept up and every answer was audited.
-async fn figures(load: &Load) -> Result<Report> {
+pub(crate) async fn figures(load: &Load) -> Result<Report> {
     let mut last = String::new();
     for _ in 0..TRIES {
         match measure(load, &Progress::new(true), pending()).await? {

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use futures_util::{StreamExt, TryStreamExt, stream};
-use redis::{Client, cmd};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
@@ -87,22 +86,15 @@ fn target(fleet: &Fleet) -> Target {
     Target { dialect: Dialect::Lasthit, urls: fleet.urls().to_vec() }
 }
 
-/// A section of what Redis tells of itself.
-fn info(fleet: &Fleet, section: &str) -> Result<String> {
-    let client = Client::open(format!("unix://{}", fleet.redis_socket().display()))?;
-    let mut connection = client.get_connection().context("redis does not answer")?;
-    Ok(cmd("INFO").arg(section).query(&mut connection)?)
-}
-
 /// Commands that were sent to Redis; those inside of scripts are not.
 ///
 /// Redis counts both alike (`total_commands_processed` and the calls of each command): which share of each command's calls is
 /// made by scripts, MONITOR tells, in a second run because it slows Redis down.
 async fn commands_per_event(fleet: &mut Fleet, pace: Pace) -> Result<f64> {
     let target = target(fleet);
-    let before = commands::calls(&info(fleet, "commandstats")?);
+    let before = commands::calls(&fleet.redis_info("commandstats")?);
     let report = target.flat_out(pace.full).await?;
-    let after = commands::calls(&info(fleet, "commandstats")?);
+    let after = commands::calls(&fleet.redis_info("commandstats")?);
     let monitor = Monitor::start(&fleet.redis_socket())?;
     target.flat_out(pace.full / 2).await?;
     let sent = monitor.end()?.sent(&before, &after);
@@ -112,7 +104,7 @@ async fn commands_per_event(fleet: &mut Fleet, pace: Pace) -> Result<f64> {
 
 /// Growth of Redis' memory from before the rooms to after their events, all of them kept.
 async fn bytes_per_event(fleet: &mut Fleet) -> Result<f64> {
-    let used = |fleet: &Fleet| commands::used_memory(&info(fleet, "memory")?);
+    let used = |fleet: &Fleet| commands::used_memory(&fleet.redis_info("memory")?);
     let before = used(fleet)?;
     let (rooms, each) = KEPT;
     let events = rooms * each;

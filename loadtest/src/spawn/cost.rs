@@ -1,30 +1,106 @@
-//! What running processes have cost so far, as the kernel counts it.
+//! What running processes have cost so far, as the kernel, their own metrics and Redis count it.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
+use nix::unistd::Pid;
+use redis::{Client, Cmd, FromRedisValue, cmd};
 
 use super::Fleet;
+use super::process::Process;
 
 /// A tick of the times in `/proc`: 100 a second to every program, whatever the kernel counts in.
 const TICK: Duration = Duration::from_millis(10);
 
+/// What processes have cost since their start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Cost {
+    /// CPU time, user and system.
+    pub(crate) cpu: Duration,
+    /// How often they gave their core up because they had nothing to do.
+    pub(crate) slept: u64,
+    /// How often it was taken from them.
+    pub(crate) preempted: u64,
+    /// Calls of read and write and their like, as `/proc` counts them: what goes through sockets' own calls is not among them.
+    pub(crate) reads_and_writes: u64,
+}
+
+impl Cost {
+    /// Both together.
+    pub(crate) fn add(&mut self, other: Self) {
+        self.cpu += other.cpu;
+        self.slept += other.slept;
+        self.preempted += other.preempted;
+        self.reads_and_writes += other.reads_and_writes;
+    }
+
+    /// What came since `before`.
+    pub(crate) fn since(self, before: Self) -> Self {
+        Self {
+            cpu: self.cpu.saturating_sub(before.cpu),
+            slept: self.slept.saturating_sub(before.slept),
+            preempted: self.preempted.saturating_sub(before.preempted),
+            reads_and_writes: self.reads_and_writes.saturating_sub(before.reads_and_writes),
+        }
+    }
+
+    fn of(process: &Process) -> Result<Self> {
+        let pid = pid(process)?;
+        let mut cost =
+            Self { cpu: TICK * cpu_ticks(&proc(pid, "stat")?).context("a stat is not understood")?, ..Self::default() };
+        // Only for processes of the same user, and not on every kernel.
+        if let Ok(io) = proc(pid, "io") {
+            cost.reads_and_writes = field(&io, "syscr:").unwrap_or(0) + field(&io, "syscw:").unwrap_or(0);
+        }
+        // The process' own file is its first thread's.
+        for task in std::fs::read_dir(format!("/proc/{pid}/task")).context("/proc tells no threads here")? {
+            // A thread that ends meanwhile takes its counts along.
+            let Ok(status) = std::fs::read_to_string(task?.path().join("status")) else { continue };
+            cost.slept += field(&status, "voluntary_ctxt_switches:").unwrap_or(0);
+            cost.preempted += field(&status, "nonvoluntary_ctxt_switches:").unwrap_or(0);
+        }
+        Ok(cost)
+    }
+}
+
 impl Fleet {
+    /// What its processes have cost, by kind: `gateway`, `worker`, `serve`, `redis`.
+    pub(crate) fn costs(&self) -> Result<BTreeMap<String, Cost>> {
+        let mut costs: BTreeMap<String, Cost> = BTreeMap::new();
+        for process in &self.processes {
+            costs.entry(kind(process).to_owned()).or_default().add(Cost::of(process)?);
+        }
+        Ok(costs)
+    }
+
+    /// The ids of its processes, by kind.
+    pub(crate) fn pids(&self) -> Result<BTreeMap<String, Vec<Pid>>> {
+        let mut pids: BTreeMap<String, Vec<Pid>> = BTreeMap::new();
+        for process in &self.processes {
+            pids.entry(kind(process).to_owned()).or_default().push(pid(process)?);
+        }
+        Ok(pids)
+    }
+
     /// CPU time of all its processes, user and system, since their start.
     pub(crate) fn cpu(&self) -> Result<Duration> {
-        let mut ticks = 0;
-        for process in &self.processes {
-            let pid = process.pid().with_context(|| format!("{} has ended", process.name()))?;
-            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).context("/proc tells no CPU times here")?;
-            ticks += cpu_ticks(&stat).with_context(|| format!("/proc/{pid}/stat is not understood"))?;
+        Ok(self.costs()?.values().map(|cost| cost.cpu).sum())
+    }
+
+    /// What lasthit's processes show as metrics.
+    pub(crate) async fn shown(&self) -> Result<Vec<String>> {
+        let mut shown = Vec::new();
+        for process in self.processes.iter().filter(|process| !process.is_redis()) {
+            shown.push(process.metrics().await?);
         }
-        Ok(TICK * ticks)
+        Ok(shown)
     }
 
     /// Actions that its gateways have taken in.
     pub(crate) async fn data_events(&self) -> Result<u64> {
         let mut events = 0;
-        for process in self.processes.iter().filter(|p| p.name().starts_with("gateway")) {
+        for process in self.processes.iter().filter(|process| matches!(kind(process), "gateway" | "serve")) {
             events += data_events(&process.metrics().await?);
         }
         Ok(events)
@@ -33,13 +109,37 @@ impl Fleet {
     /// Resident size of all gateways, in KiB.
     pub(crate) fn gateways_resident_kib(&self) -> Result<u64> {
         let mut kib = 0;
-        for process in self.processes.iter().filter(|p| p.name().starts_with("gateway")) {
-            let pid = process.pid().with_context(|| format!("{} has ended", process.name()))?;
-            let status = std::fs::read_to_string(format!("/proc/{pid}/status")).context("/proc tells no sizes here")?;
-            kib += resident_kib(&status).with_context(|| format!("/proc/{pid}/status is not understood"))?;
+        for process in self.processes.iter().filter(|process| kind(process) == "gateway") {
+            kib += field(&proc(pid(process)?, "status")?, "VmRSS:").context("a status is not understood")?;
         }
         Ok(kib)
     }
+
+    /// Asks its Redis.
+    pub(crate) fn ask_redis<T: FromRedisValue>(&self, question: &Cmd) -> Result<T> {
+        ensure!(self.processes.iter().any(Process::is_redis), "there is no redis");
+        let client = Client::open(format!("unix://{}", self.redis_socket().display()))?;
+        let mut connection = client.get_connection().context("redis does not answer")?;
+        Ok(question.query(&mut connection)?)
+    }
+
+    /// A section of what its Redis tells of itself.
+    pub(crate) fn redis_info(&self, section: &str) -> Result<String> {
+        self.ask_redis(cmd("INFO").arg(section))
+    }
+}
+
+/// What it is: its name without a number.
+fn kind(process: &Process) -> &str {
+    process.name().split('-').next().unwrap_or_default()
+}
+
+fn pid(process: &Process) -> Result<Pid> {
+    process.pid().with_context(|| format!("{} has ended", process.name()))
+}
+
+fn proc(pid: Pid, file: &str) -> Result<String> {
+    std::fs::read_to_string(format!("/proc/{pid}/{file}")).with_context(|| format!("/proc/{pid}/{file} cannot be read"))
 }
 
 /// User and system time out of `/proc/PID/stat`; the name in it may hold anything, so it is counted from its end.
@@ -49,14 +149,19 @@ fn cpu_ticks(stat: &str) -> Option<u32> {
     Some(next()? + next()?)
 }
 
-/// Out of a gateway's metrics; none before the first.
-fn data_events(metrics: &str) -> u64 {
-    let line = metrics.lines().find_map(|line| line.strip_prefix("lasthit_events_total{kind=\"data\"} "));
-    line.and_then(|count| count.trim().parse().ok()).unwrap_or(0)
+/// Actions taken in, out of a process's metrics; none before the first.
+pub(crate) fn data_events(metrics: &str) -> u64 {
+    counter(metrics, "lasthit_events_total{kind=\"data\"}")
 }
 
-fn resident_kib(status: &str) -> Option<u64> {
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+/// A counter, named with its labels, out of a process's metrics; 0 before it was first counted.
+pub(crate) fn counter(metrics: &str, name: &str) -> u64 {
+    metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok()).unwrap_or(0)
+}
+
+/// The number behind a name at the beginning of a line.
+fn field(text: &str, name: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
     line.split_whitespace().next()?.parse().ok()
 }
 
@@ -69,9 +174,21 @@ mod tests {
         let stat = "71 (a) b (c) S 1 71 71 0 -1 4194560 900 10 0 0 123 45 6 7 20 0 1 0 100 9000 300 18446744073709551615";
         assert_eq!(cpu_ticks(stat), Some(168));
         assert_eq!(cpu_ticks("71 (a) S 1 2"), None);
-        assert_eq!(resident_kib("VmPeak:\t 9 kB\nVmRSS:\t    5120 kB\nThreads: 1\n"), Some(5120));
-        assert_eq!(resident_kib("VmPeak:\t 9 kB\n"), None);
-        let metrics = "lasthit_events_total{kind=\"open\"} 7\nlasthit_events_total{kind=\"data\"} 42\n";
+        let status = "VmPeak:\t 9 kB\nVmRSS:\t    5120 kB\nvoluntary_ctxt_switches:\t7\nnonvoluntary_ctxt_switches:\t3\n";
+        assert_eq!(field(status, "VmRSS:"), Some(5120));
+        assert_eq!(field(status, "voluntary_ctxt_switches:"), Some(7));
+        assert_eq!(field("VmPeak:\t 9 kB\n", "VmRSS:"), None);
+        let metrics = "lasthit_events_total{kind=\"open\"} 7\nlasthit_events_total{kind=\"data\"} 42\nlasthit_flushes_total 5\n";
         assert_eq!((data_events(metrics), data_events("")), (42, 0));
+        assert_eq!((counter(metrics, "lasthit_flushes_total"), counter(metrics, "lasthit_flushes")), (5, 0));
+    }
+
+    #[test]
+    fn costs_are_counted_from_the_start() {
+        let cost = |ms, n| Cost { cpu: Duration::from_millis(ms), slept: n, preempted: n, reads_and_writes: n };
+        let mut both = cost(10, 1);
+        both.add(cost(20, 2));
+        assert_eq!(both, cost(30, 3));
+        assert_eq!(both.since(cost(10, 1)), cost(20, 2));
     }
 }

@@ -15,7 +15,7 @@ impl Fleet {
     /// Only a Redis without persistence.
     pub(crate) async fn start_redis() -> Result<Self> {
         let mut fleet = Self::empty()?;
-        fleet.start_redis_process().await?;
+        fleet.start_redis_process(super::NO_PORT).await?;
         Ok(fleet)
     }
 

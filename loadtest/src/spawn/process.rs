@@ -44,18 +44,26 @@ enum Asked {
 }
 
 impl Process {
-    /// A Redis without persistence that only `socket` leads to.
-    pub(super) fn redis(dir: &Path, socket: &Path) -> Result<Self> {
+    /// A Redis without persistence that `socket` leads to, and `port` of this host if it is not 0.
+    pub(super) fn redis(dir: &Path, socket: &Path, port: u16) -> Result<Self> {
         let mut command = Command::new(redis_server());
-        command.args(["--port", "0", "--save", "", "--appendonly", "no", "--unixsocket"]).arg(socket).arg("--dir").arg(dir);
+        command.args(["--bind", "127.0.0.1", "--port", &port.to_string(), "--save", "", "--appendonly", "no"]);
+        command.arg("--unixsocket").arg(socket).arg("--dir").arg(dir);
         let started = Self::start("redis", command, dir, Asked::Redis(socket.to_owned()));
         started.context("install redis-server (apt install redis-server), or use --spawn serve, which needs none")
     }
 
-    /// A role of lasthit's.
-    pub(crate) fn lasthit(binary: &Path, name: &str, args: &[&str], admin: SocketAddr, dir: &Path) -> Result<Self> {
+    /// A role of lasthit's, with these settings in its environment.
+    pub(crate) fn lasthit<'a>(
+        binary: &Path,
+        name: &str,
+        args: &[&str],
+        env: impl Iterator<Item = (String, &'a str)>,
+        admin: SocketAddr,
+        dir: &Path,
+    ) -> Result<Self> {
         let mut command = Command::new(binary);
-        command.args(args);
+        command.args(args).envs(env);
         // The load is spread over few sessions: their usual limit would measure the limit.
         if std::env::var_os("LASTHIT_ACTIONS_PER_SECOND").is_none() {
             command.env("LASTHIT_ACTIONS_PER_SECOND", "1000000");
@@ -284,7 +292,7 @@ mod tests {
     async fn a_private_redis_is_ready_and_ends() {
         let dir = tempfile::tempdir().expect("dir");
         let socket = dir.path().join("redis.sock");
-        let Ok(mut redis) = Process::redis(dir.path(), &socket) else {
+        let Ok(mut redis) = Process::redis(dir.path(), &socket, 0) else {
             eprintln!("skipped: redis-server is not installed");
             return;
         };

@@ -246,6 +246,9 @@ impl<'a> Session<'a> {
     }
 
     fn deliver(&self, socket: &mut Socket, delivery: Delivery) -> Result<(), Ending> {
+        if let Some(arrived_ns) = delivery.decides_since(self.id) {
+            socket.decides_since(arrived_ns);
+        }
         let encoded = match delivery {
             Delivery::Welcome(welcome) => {
                 socket.welcomed();

@@ -9,6 +9,7 @@ use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use futures_util::{Sink, SinkExt, Stream, StreamExt};
+use metrics::Histogram;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, Sleep, timeout};
 use tokio_tungstenite::WebSocketStream;
@@ -18,8 +19,10 @@ use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role as Side, WebSock
 use tokio_tungstenite::tungstenite::{Error, Message};
 
 use super::Settings;
+use crate::clock::monotonic_ns;
 use crate::gateway::arrival::StampedStream;
 use crate::limits::{LINGER_BYTES_MAX, MESSAGE_BYTES_MAX, SESSION_READ_BYTES, SESSION_WRITE_BYTES, SESSION_WRITE_BYTES_MAX};
+use crate::metrics::{WRITTEN_SECONDS, Waits};
 use crate::wire::client::{Encoding, close};
 
 /// Bytes of a close frame's reason (RFC 6455, section 5.5: 125 with the code).
@@ -56,6 +59,9 @@ pub(super) struct Socket {
     welcome_by: Option<Instant>,
     /// When its token ends.
     expires: Option<Instant>,
+    /// Since when the session waits for the verdicts that are not written yet.
+    waits: Waits,
+    written: Histogram,
 }
 
 impl Socket {
@@ -77,7 +83,20 @@ impl Socket {
         let ws = WebSocketStream::from_partially_read(stream, rest.to_vec(), Side::Server, Some(config)).await;
         let now = Instant::now();
         let welcome_by = Some(now + settings.welcome_timeout);
-        Self { ws, encoding, dirty: false, broken: None, blocked: None, heard: now, pinged: now, welcome_by, expires }
+        let (waits, written) = (Waits::default(), metrics::histogram!(WRITTEN_SECONDS));
+        Self {
+            ws,
+            encoding,
+            dirty: false,
+            broken: None,
+            blocked: None,
+            heard: now,
+            pinged: now,
+            welcome_by,
+            expires,
+            waits,
+            written,
+        }
     }
 
     /// The stream below, which knows when things arrived.
@@ -93,6 +112,11 @@ impl Socket {
     /// Takes note that the welcome is there.
     pub(super) fn welcomed(&mut self) {
         self.welcome_by = None;
+    }
+
+    /// Takes note that what is sent next is the verdict on an action that arrived then.
+    pub(super) fn decides_since(&mut self, arrived_ns: u64) {
+        self.waits.add(arrived_ns);
     }
 
     /// Queues a message; it leaves with the next step.
@@ -132,6 +156,9 @@ impl Socket {
             match Pin::new(&mut self.ws).poll_flush(cx) {
                 Poll::Ready(Ok(())) => {
                     self.dirty = false;
+                    if !self.waits.is_empty() {
+                        self.waits.end(monotonic_ns(), &self.written);
+                    }
                     if self.blocked.take().is_some() {
                         return Poll::Ready(Step::Writable);
                     }

@@ -46,8 +46,11 @@ impl Shard {
             lane.committing = true;
             lane.cursor = cursor;
             if let Some(result) = result {
-                count += result.tally.total();
+                let verdicts = result.tally.total();
+                count += verdicts;
                 tally.add(result.tally);
+                let waited_ns = shared.now_ns.saturating_sub(lane.resolved_ns).saturating_mul(verdicts as u64);
+                tally.waited_ns = tally.waited_ns.saturating_add(waited_ns);
                 for (gateway, _) in &result.pushes {
                     pushes.entry(*gateway).or_default().push(taken.len());
                 }

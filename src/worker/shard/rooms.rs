@@ -84,6 +84,7 @@ impl Shard {
                 lane.phase = Phase::Idle;
                 lane.result_cursor = lane.hold.cursor(lane.position);
                 lane.result = Some(resolved);
+                lane.resolved_ns = shared.now_ns;
                 self.queue_commit(&room);
             }
             DoneOutcome::Panicked { stamp, message } => {
