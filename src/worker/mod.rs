@@ -5,9 +5,11 @@ pub(crate) mod core;
 mod elsewhere;
 pub(crate) mod job;
 mod lane;
+mod listen;
 mod ownership;
 mod run;
 mod shard;
+mod stages;
 
 pub(crate) use job::replay;
 pub use run::{WorkerError, WorkerOptions, run};

@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use metrics::Histogram;
 use quanta::Instant;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
@@ -13,14 +12,14 @@ use tokio_util::task::TaskTracker;
 
 use super::core::{Action, Core, WorkerLimits};
 use super::elsewhere::Elsewhere;
-use super::job::{Done, Job, Progress, Tally};
+use super::job::{Done, Job, Progress};
+use super::listen::{follow, hear_of_shards, stay_entered};
+use super::stages::{Stages, count};
 use crate::clock;
-use crate::engine::Held;
 use crate::journal::{
-    self, Bell, Commit, Committed, GatewayRecord, Journal, JournalError, Lease, Leased, Signal, Signals, StoredRoom, Survey,
-    WorkerRecord,
+    self, Bell, Commit, Committed, GatewayRecord, Journal, JournalError, Lease, Leased, StoredRoom, Survey, WorkerRecord,
 };
-use crate::limits::{Bounds, DRAIN_TIMEOUT, HEADS_INTERVAL, PROBE_INTERVAL, REJOIN_WINDOW, RETRY_MAX, RETRY_MIN, STUCK_JOBS_MAX};
+use crate::limits::{Bounds, DRAIN_TIMEOUT, PROBE_INTERVAL, REJOIN_WINDOW, RETRY_MAX, RETRY_MIN, STUCK_JOBS_MAX};
 use crate::metrics as names;
 use crate::rules::RulesBook;
 use crate::types::{Incarnation, RoomId, ShardId, StreamId};
@@ -63,7 +62,7 @@ impl Default for WorkerOptions {
     }
 }
 
-enum Input {
+pub(super) enum Input {
     /// Who lives, and why the journal does not take steps, if it does not.
     Alive(Vec<WorkerRecord>, Option<JournalError>),
     Owners(Vec<Option<Lease>>),
@@ -170,43 +169,6 @@ struct Worker {
     releases: TaskTracker,
     stages: Stages,
     health: tokio::sync::watch::Sender<Option<String>>,
-}
-
-/// How long events take in a worker. Looked up once: there is a record an event.
-#[derive(Clone)]
-struct Stages {
-    read: Histogram,
-    hold: Histogram,
-    resolve: Histogram,
-}
-
-impl Stages {
-    fn new() -> Self {
-        Self {
-            read: metrics::histogram!(names::READ_SECONDS),
-            hold: metrics::histogram!(names::HOLD_SECONDS),
-            resolve: metrics::histogram!(names::RESOLVE_SECONDS),
-        }
-    }
-
-    /// The events were released.
-    fn waited(&self, events: &[Held]) {
-        let now = clock::monotonic_ns();
-        for held in events {
-            self.read.record(Duration::from_nanos(held.read_ns.saturating_sub(held.arrival.ns)));
-            self.hold.record(Duration::from_nanos(now.saturating_sub(held.read_ns)));
-        }
-    }
-
-    /// The job's events were released at `began`.
-    fn run(&self, job: Job, began: Instant, progress: &Progress) -> Done {
-        let events = job.events().len();
-        let done = job.run_watched(progress);
-        if events > 0 {
-            self.resolve.record_many(began.elapsed(), events);
-        }
-        done
-    }
 }
 
 impl Worker {
@@ -496,71 +458,5 @@ impl Worker {
                 pause = (pause * 2).min(RETRY_MAX);
             }
         });
-    }
-}
-
-/// Says now and then that this host lives.
-async fn stay_entered(journal: Arc<dyn Journal>, timeline: u32, inputs: mpsc::Sender<Input>) {
-    let mut interval = tokio::time::interval(HEADS_INTERVAL);
-    loop {
-        interval.tick().await;
-        if let Err(error) = journal::keep_entered(&*journal, timeline).await {
-            let _ = inputs.send(Input::Trouble("keep the host's timeline", error)).await;
-        }
-    }
-}
-
-/// Hands the other workers' news to the loop.
-async fn hear_of_shards(mut pushes: Signals<bytes::Bytes>, inputs: mpsc::Sender<Input>) {
-    while let Some(signal) = pushes.recv().await {
-        let free = match &signal {
-            Signal::Subscribed => true,
-            Signal::Message(bytes) => matches!(push::decode(bytes), Ok(Push::Free { .. })),
-        };
-        if free && inputs.send(Input::ShardIsFree).await.is_err() {
-            return;
-        }
-    }
-}
-
-#[expect(clippy::cast_precision_loss, reason = "a commit's waiting is far below 2^52 ns")]
-fn count(tally: Tally) {
-    if let verdicts @ 1.. = tally.total() {
-        let mean_s = tally.waited_ns as f64 / verdicts as f64 / 1e9;
-        metrics::histogram!(names::COMMIT_WAIT_SECONDS).record_many(mean_s, verdicts);
-    }
-    for (outcome, count) in [("granted", tally.granted), ("denied", tally.denied), ("void", tally.void), ("repeat", tally.repeat)]
-    {
-        metrics::counter!(names::VERDICTS_TOTAL, "outcome" => outcome).increment(count);
-    }
-    metrics::counter!(names::CLAMPED_TOTAL).increment(tally.clamped);
-    metrics::counter!(names::UNPROVEN_TOTAL).increment(tally.unproven);
-    metrics::counter!(names::PHOTO_FINISH_TOTAL).increment(tally.photo_finish);
-}
-
-/// Hands a shard's bells to the loop, in order.
-async fn follow(journal: Arc<dyn Journal>, shard: ShardId, inputs: mpsc::Sender<Input>) {
-    let mut pause = RETRY_MIN;
-    loop {
-        match journal.bells(&[shard]).await {
-            Ok(mut bells) => {
-                while let Some(signal) = bells.recv().await {
-                    let input = match signal {
-                        Signal::Subscribed => Input::Subscribed(shard),
-                        Signal::Message(bell) => Input::Bell(bell),
-                    };
-                    if inputs.send(input).await.is_err() {
-                        return;
-                    }
-                }
-            }
-            Err(error) => {
-                if inputs.send(Input::Trouble("follow bells", error)).await.is_err() {
-                    return;
-                }
-            }
-        }
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(RETRY_MAX);
     }
 }

@@ -1,0 +1,62 @@
+//! What a worker hears: bells, other workers' news, and that its host still counts.
+
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+
+use super::run::Input;
+use crate::journal::{self, Journal, Signal, Signals};
+use crate::limits::{HEADS_INTERVAL, RETRY_MAX, RETRY_MIN};
+use crate::types::ShardId;
+use crate::wire::push::{self, Push};
+
+/// Says now and then that this host lives.
+pub(super) async fn stay_entered(journal: Arc<dyn Journal>, timeline: u32, inputs: mpsc::Sender<Input>) {
+    let mut interval = tokio::time::interval(HEADS_INTERVAL);
+    loop {
+        interval.tick().await;
+        if let Err(error) = journal::keep_entered(&*journal, timeline).await {
+            let _ = inputs.send(Input::Trouble("keep the host's timeline", error)).await;
+        }
+    }
+}
+
+/// Hands the other workers' news to the loop.
+pub(super) async fn hear_of_shards(mut pushes: Signals<bytes::Bytes>, inputs: mpsc::Sender<Input>) {
+    while let Some(signal) = pushes.recv().await {
+        let free = match &signal {
+            Signal::Subscribed => true,
+            Signal::Message(bytes) => matches!(push::decode(bytes), Ok(Push::Free { .. })),
+        };
+        if free && inputs.send(Input::ShardIsFree).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Hands a shard's bells to the loop, in order.
+pub(super) async fn follow(journal: Arc<dyn Journal>, shard: ShardId, inputs: mpsc::Sender<Input>) {
+    let mut pause = RETRY_MIN;
+    loop {
+        match journal.bells(&[shard]).await {
+            Ok(mut bells) => {
+                while let Some(signal) = bells.recv().await {
+                    let input = match signal {
+                        Signal::Subscribed => Input::Subscribed(shard),
+                        Signal::Message(bell) => Input::Bell(bell),
+                    };
+                    if inputs.send(input).await.is_err() {
+                        return;
+                    }
+                }
+            }
+            Err(error) => {
+                if inputs.send(Input::Trouble("follow bells", error)).await.is_err() {
+                    return;
+                }
+            }
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(RETRY_MAX);
+    }
+}

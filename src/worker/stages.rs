@@ -1,0 +1,63 @@
+//! What a worker tells of its time and its verdicts.
+
+use std::time::Duration;
+
+use metrics::Histogram;
+use quanta::Instant;
+
+use super::job::{Done, Job, Progress, Tally};
+use crate::clock;
+use crate::engine::Held;
+use crate::metrics as names;
+
+/// How long events take in a worker. Looked up once: there is a record an event.
+#[derive(Clone)]
+pub(super) struct Stages {
+    read: Histogram,
+    hold: Histogram,
+    resolve: Histogram,
+}
+
+impl Stages {
+    pub(super) fn new() -> Self {
+        Self {
+            read: metrics::histogram!(names::READ_SECONDS),
+            hold: metrics::histogram!(names::HOLD_SECONDS),
+            resolve: metrics::histogram!(names::RESOLVE_SECONDS),
+        }
+    }
+
+    /// The events were released.
+    pub(super) fn waited(&self, events: &[Held]) {
+        let now = clock::monotonic_ns();
+        for held in events {
+            self.read.record(Duration::from_nanos(held.read_ns.saturating_sub(held.arrival.ns)));
+            self.hold.record(Duration::from_nanos(now.saturating_sub(held.read_ns)));
+        }
+    }
+
+    /// The job's events were released at `began`.
+    pub(super) fn run(&self, job: Job, began: Instant, progress: &Progress) -> Done {
+        let events = job.events().len();
+        let done = job.run_watched(progress);
+        if events > 0 {
+            self.resolve.record_many(began.elapsed(), events);
+        }
+        done
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a commit's waiting is far below 2^52 ns")]
+pub(super) fn count(tally: Tally) {
+    if let verdicts @ 1.. = tally.total() {
+        let mean_s = tally.waited_ns as f64 / verdicts as f64 / 1e9;
+        metrics::histogram!(names::COMMIT_WAIT_SECONDS).record_many(mean_s, verdicts);
+    }
+    for (outcome, count) in [("granted", tally.granted), ("denied", tally.denied), ("void", tally.void), ("repeat", tally.repeat)]
+    {
+        metrics::counter!(names::VERDICTS_TOTAL, "outcome" => outcome).increment(count);
+    }
+    metrics::counter!(names::CLAMPED_TOTAL).increment(tally.clamped);
+    metrics::counter!(names::UNPROVEN_TOTAL).increment(tally.unproven);
+    metrics::counter!(names::PHOTO_FINISH_TOTAL).increment(tally.photo_finish);
+}
