@@ -185,7 +185,7 @@ pub struct Survey {
     /// Number of the last commit.
     pub commit: u64,
     /// The epoch that this server found, 0 for none, while nobody has shown that no later commit is missing here
-    /// ([`Journal::testify`]).
+    /// ([`testify`](super::Journal::testify)).
     pub doubt: Option<u64>,
     /// All registered gateways.
     pub gateways: Vec<GatewayRecord>,
