@@ -1,6 +1,8 @@
 //! Drives a gateway's `Core`: one lock around it, a task per journal step, an outbox per session. This is the gateway
 //! without the WebSocket; `front` puts sockets before it, and a server that has sockets of its own uses it directly.
 
+mod house;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -12,6 +14,8 @@ use quanta::Instant;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
+
+use house::{keep_asking, keep_house};
 
 use super::core::{Action, Core, Delivery, Joining, Reading};
 use crate::clock;
@@ -479,40 +483,5 @@ impl Hub {
         self.spawn(move |hub| async move {
             hub.insist("subscribe", || hub.subscribe(incarnation)).await;
         });
-    }
-}
-
-/// Finds out whether the journal works while nobody needs it.
-async fn keep_asking(hub: std::sync::Weak<Inner>, stop: CancellationToken) {
-    let mut tick = tokio::time::interval(TICK);
-    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    while stop.run_until_cancelled(tick.tick()).await.is_some() {
-        let Some(journal) = hub.upgrade().map(|hub| hub.journal.clone()) else { return };
-        let Some(answer) = stop.run_until_cancelled(journal.ping()).await else { return };
-        let Some(hub) = hub.upgrade().map(Hub) else { return };
-        match answer {
-            Ok(()) => hub.works(),
-            Err(error) => hub.trouble("ping", &error),
-        }
-    }
-}
-
-async fn keep_house(hub: std::sync::Weak<Inner>, timeline: u32, stop: CancellationToken) {
-    let (mut tick, mut heads) = (tokio::time::interval(TICK), tokio::time::interval(HEADS_INTERVAL));
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            _ = tick.tick() => {
-                let Some(hub) = hub.upgrade().map(Hub) else { return };
-                hub.with(|state| state.core.tick(clock::monotonic_ns()));
-            }
-            _ = heads.tick() => {
-                let Some(hub) = hub.upgrade().map(Hub) else { return };
-                if let Err(error) = journal::keep_entered(&*hub.0.journal, timeline).await {
-                    hub.trouble("keep the host's timeline", &error);
-                }
-                hub.with(|state| state.core.check_heads());
-            }
-        }
     }
 }

@@ -253,6 +253,17 @@ impl Stage {
         }
     }
 
+    /// The worker follows its shard, and Ann joins by this gateway.
+    fn begin(&mut self, gateway: &mut Gateway) {
+        self.subscribe();
+        self.take(|action| matches!(action, WorkerAction::Survey { .. }));
+        self.survey();
+        gateway.join("ann", None, 1_010 * MS);
+        let bell = gateway.flush(&mut self.store, 1_011 * MS, false);
+        self.bell(bell);
+        self.settle();
+    }
+
     fn ids(&self) -> Vec<&str> {
         self.committed.iter().filter_map(|v| v.id.as_deref()).collect()
     }
@@ -262,13 +273,7 @@ impl Stage {
 fn alone() -> (Stage, Gateway) {
     let mut stage = Stage::new();
     let mut a = gateway(&mut stage.store, 1);
-    stage.subscribe();
-    stage.take(|action| matches!(action, WorkerAction::Survey { .. }));
-    stage.survey();
-    a.join("ann", None, 1_010 * MS);
-    let bell = a.flush(&mut stage.store, 1_011 * MS, false);
-    stage.bell(bell);
-    stage.settle();
+    stage.begin(&mut a);
     (stage, a)
 }
 
@@ -279,13 +284,7 @@ fn two_inside() -> (Stage, Gateway, Gateway) {
 
 fn two_inside_on(mut stage: Stage) -> (Stage, Gateway, Gateway) {
     let (mut a, mut b) = (gateway(&mut stage.store, 1), gateway(&mut stage.store, 2));
-    stage.subscribe();
-    stage.take(|action| matches!(action, WorkerAction::Survey { .. }));
-    stage.survey();
-    a.join("ann", None, 1_010 * MS);
-    let bell = a.flush(&mut stage.store, 1_011 * MS, false);
-    stage.bell(bell);
-    stage.settle();
+    stage.begin(&mut a);
     b.join("bob", None, 1_020 * MS);
     let bell = b.flush(&mut stage.store, 1_021 * MS, false);
     stage.bell(bell);

@@ -1,0 +1,92 @@
+use super::*;
+
+fn parse(line: &str) -> Result<RunArgs, String> {
+    let cli = Cli::try_parse_from(line.split_whitespace()).map_err(|e| e.to_string())?;
+    match cli.command {
+        Command::Run(args) => Ok(args),
+        other => Err(format!("{other:?}")),
+    }
+}
+
+#[test]
+fn a_whole_line() {
+    let args = parse("loadtest run --url ws://a:1,ws://b:2/ --sessions 5 --rooms 2 --rate 9 --duration 500ms").expect("args");
+    assert_eq!(args.target.url, ["ws://a:1", "ws://b:2"]);
+    assert_eq!((args.sessions, args.rooms, args.rate, args.duration), (5, 2, 9, Some(Duration::from_millis(500))));
+    assert_eq!(args.dialect, Dialect::Lasthit);
+    assert!(parse("loadtest run --spawn gateways=2,workers=1").is_ok());
+}
+
+#[test]
+fn a_fair_line() {
+    let line = "loadtest fair --url ws://a:1,ws://b:2 --gaps-us 0,20 --trials 5 --background 0 --burst 3 --same --seed 7";
+    let cli = Cli::try_parse_from(line.split_whitespace()).expect("args");
+    let Command::Fair(args) = cli.command else { panic!("{cli:?}") };
+    assert_eq!((args.gaps_us, args.trials, args.background, args.burst), (vec![0, 20], 5, 0, 3));
+    assert!(args.same && args.seed == Some(7) && args.dialect == Dialect::Lasthit && args.url.len() == 2);
+    assert!(Cli::try_parse_from("loadtest fair --url ws://a --spawn serve".split_whitespace()).is_err());
+}
+
+#[test]
+fn a_curve_line() {
+    let cli = Cli::try_parse_from("loadtest curve".split_whitespace()).expect("args");
+    let Command::Curve(args) = cli.command else { panic!("{cli:?}") };
+    assert_eq!(args.guards_us, [0, 5, 10, 20, 50, 100, 200]);
+    assert!(args.time < Duration::from_secs(300), "it is bounded by less than five minutes");
+    let cli = Cli::try_parse_from("loadtest curve --guards-us 3,7 --trials 5 --time 30s --seed 1".split_whitespace());
+    let Command::Curve(args) = cli.expect("args").command else { panic!("another command") };
+    assert_eq!((args.guards_us, args.trials, args.time, args.seed), (vec![3, 7], 5, Duration::from_secs(30), Some(1)));
+    for bad in ["--guards-us x", "--guards-us -1", "--trials many", "--time 5"] {
+        assert!(Cli::try_parse_from(format!("loadtest curve {bad}").split_whitespace()).is_err(), "{bad}");
+    }
+}
+
+#[test]
+fn a_chaos_line_and_a_soak_line() {
+    let line = "loadtest chaos --duration 20s --seed 7 --durability disk --only worker-kill,cut --faults-per-minute 30";
+    let Command::Chaos(args) = Cli::try_parse_from(line.split_whitespace()).expect("args").command else { panic!("{line}") };
+    assert_eq!((args.duration, args.seed, args.durability), (Duration::from_secs(20), Some(7), Durability::Disk));
+    assert_eq!((args.only, args.faults_per_minute), (vec![Kind::WorkerKill, Kind::Cut], 30));
+    for bad in ["--only murder", "--durability ram", "--faults-per-minute 0", "--rooms 0", "--gateways 65"] {
+        let error = Cli::try_parse_from(format!("loadtest chaos {bad}").split_whitespace()).expect_err(bad).to_string();
+        assert!(error.contains(bad.split_once(' ').expect("a value").1), "{error}");
+    }
+    let cli = Cli::try_parse_from("loadtest soak".split_whitespace()).expect("args");
+    let Command::Soak(args) = cli.command else { panic!("another command") };
+    assert_eq!((args.rooms, args.duration), (100_000, Duration::from_secs(600)));
+}
+
+#[test]
+fn a_stages_line() {
+    let line = "loadtest stages --rates 10,20 --set shards=4 --set retention=1s --vary redis=unix,tcp --rounds 2";
+    let Command::Stages(args) = Cli::try_parse_from(line.split_whitespace()).expect("args").command else { panic!("{line}") };
+    let settings = [("shards", "4"), ("retention", "1s")].map(|(name, value)| (name.to_owned(), value.to_owned()));
+    assert_eq!((args.rates, args.set, args.rounds), (vec![10, 20], settings.to_vec(), 2));
+    assert!(args.vary.is_some() && !args.tcp);
+    for bad in ["--set shards", "--vary shards=1", "--rounds 2", "--rates many", "--vary a=1,2 --svg f"] {
+        assert!(Cli::try_parse_from(format!("loadtest stages {bad}").split_whitespace()).is_err(), "{bad}");
+    }
+}
+
+#[test]
+fn a_target_is_one_of_two() {
+    assert!(parse("loadtest run").is_err());
+    assert!(parse("loadtest run --url ws://a:1 --spawn serve").is_err());
+}
+
+#[test]
+fn mistakes_name_the_value() {
+    for (line, named) in [
+        ("--url http://a", "http://a"),
+        ("--url wss://a", "wss://a"),
+        ("--url ws://a:1/room", "ws://a:1/room"),
+        ("--url ws://a --duration 10", "\"10\""),
+        ("--url ws://a --duration 9999999999999999999m", "9999999999999999999m"),
+        ("--url ws://a --duration 25h", "25h"),
+        ("--spawn gateways=0,workers=1", "gateways"),
+        ("--spawn redis", "redis"),
+    ] {
+        let error = parse(&format!("loadtest run {line}")).expect_err(line);
+        assert!(error.contains(named), "{error}");
+    }
+}

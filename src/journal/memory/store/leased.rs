@@ -1,0 +1,215 @@
+//! The steps of workers: who lives, who owns what, and what owners do.
+
+use super::*;
+
+impl Store {
+    /// Takes a worker's heartbeat, and tells who lives.
+    pub fn heartbeat(&mut self, worker: Incarnation, owned: &[ShardId], good_for_ms: u64, now_ms: u64) -> Vec<WorkerRecord> {
+        self.workers.insert(worker, Worker { shards: owned.to_vec(), expires_ms: now_ms.saturating_add(good_for_ms) });
+        self.workers.retain(|_, w| w.expires_ms > now_ms);
+        self.workers.iter().map(|(id, w)| WorkerRecord { incarnation: *id, shards: w.shards.clone() }).collect()
+    }
+
+    /// Who owns each shard.
+    #[must_use]
+    pub fn owners(&self) -> Vec<Option<Lease>> {
+        self.shards.iter().map(|shard| shard.lease(self.server)).collect()
+    }
+
+    /// Takes a shard over.
+    ///
+    /// # Errors
+    /// [`JournalError::Refused`] for a shard that does not exist.
+    pub fn claim(&mut self, shard: ShardId, from: Option<Lease>, worker: Incarnation) -> Result<Leased<Lease>, JournalError> {
+        let server = self.server;
+        let state = self.shard(shard)?;
+        if state.lease(server) != from {
+            return Ok(Leased::Lost);
+        }
+        state.meet(server);
+        state.epoch += 1;
+        state.owner = Some(worker);
+        if from.is_some_and(|lease| lease.owner != worker) {
+            let Shard { active, rooms, .. } = state;
+            for (_, room) in rooms.iter_mut().filter(|(name, _)| active.contains(*name)) {
+                room.deaths.add(room.seq);
+            }
+        }
+        Ok(Leased::Done(Lease { epoch: state.epoch, owner: worker, server }))
+    }
+
+    /// Lets a shard go.
+    ///
+    /// # Errors
+    /// [`JournalError::Refused`] for a shard that does not exist.
+    pub fn release(&mut self, shard: ShardId, lease: Lease) -> Result<(), JournalError> {
+        if let Some(state) = self.leased(shard, lease)? {
+            state.owner = None;
+        }
+        Ok(())
+    }
+
+    /// A shard as its new owner finds it.
+    ///
+    /// # Errors
+    /// [`JournalError::Refused`] for a shard that does not exist.
+    pub fn survey(&mut self, shard: ShardId, rooms: bool) -> Result<Survey, JournalError> {
+        let server = self.server;
+        let state = self.shard(shard)?;
+        Ok(Survey {
+            server,
+            append: state.append,
+            commit: state.commit,
+            doubt: state.doubt.filter(|_| state.server == server),
+            gateways: state.gateways.iter().map(|(id, g)| g.record(*id)).collect(),
+            active: state.active.iter().cloned().collect(),
+            rooms: if rooms { state.rooms.iter().map(|(id, room)| room.head(id)).collect() } else { Vec::new() },
+        })
+    }
+
+    /// Everything needed to continue a room.
+    #[must_use]
+    pub fn load(&self, room: &RoomId) -> StoredRoom {
+        let Some(stored) = self.room(room) else { return StoredRoom::default() };
+        let (seq, cursor) = stored.snapshot.as_ref().map_or_else(Default::default, |s| (s.seq, s.cursor));
+        StoredRoom {
+            era: stored.era,
+            seq: stored.seq,
+            cursor: stored.cursor,
+            snapshot: stored.snapshot.clone(),
+            verdicts: stored.out_after(seq).collect(),
+            entries: stored.after(cursor),
+            deaths: stored.deaths.at(stored.seq),
+            attempts: stored.attempts.at(stored.seq),
+        }
+    }
+
+    /// A room's entries after a position.
+    #[must_use]
+    pub fn read(&self, room: &RoomId, after: StreamId) -> Vec<(StreamId, Bytes)> {
+        self.room(room).map_or_else(Vec::new, |stored| stored.after(after))
+    }
+
+    /// Makes verdicts final; with the pushes to publish when they were not final before.
+    ///
+    /// # Errors
+    /// [`JournalError::Refused`] for a commit that contradicts itself.
+    pub fn commit<'a>(&mut self, commit: &'a Commit) -> Result<(Committed, &'a Pushes), JournalError> {
+        check::commit(commit, self.shards())?;
+        let Some(shard) = self.leased(commit.shard, commit.lease)? else { return Ok((Committed::Fenced, &[])) };
+        if commit.number == shard.commit && shard.commit_epoch == commit.lease.epoch {
+            return Ok((Committed::Done, &[]));
+        }
+        if commit.number != shard.commit + 1 {
+            return Ok((Committed::Fenced, &[]));
+        }
+        let fits =
+            |part: &&RoomCommit| shard.rooms.get(&part.room).is_some_and(|room| room.era == part.era && room.seq == part.from);
+        let refused: Vec<RoomId> = commit.rooms.iter().filter(|part| !fits(part)).map(|part| part.room.clone()).collect();
+        if !refused.is_empty() {
+            return Ok((Committed::Refused(refused), &[]));
+        }
+        commit.rooms.iter().for_each(|part| shard.apply(part));
+        shard.commit = commit.number;
+        shard.commit_epoch = commit.lease.epoch;
+        Ok((Committed::Done, &commit.pushes))
+    }
+
+    /// Counts an attempt at a room's next event.
+    ///
+    /// # Errors
+    /// [`JournalError::Refused`] for a shard that does not exist, or a room of another one.
+    pub fn attempt(&mut self, shard: ShardId, lease: Lease, room: &RoomId, name: u64) -> Result<Leased<u32>, JournalError> {
+        check::room(room, shard, self.shards())?;
+        let Some(state) = self.leased(shard, lease)? else { return Ok(Leased::Lost) };
+        let Some(stored) = state.rooms.get_mut(room) else { return Ok(Leased::Done(0)) };
+        let attempt = (lease.epoch, name);
+        let counted = stored.attempts.at(stored.seq);
+        if counted > 0 && stored.attempt == attempt {
+            return Ok(Leased::Done(counted));
+        }
+        stored.attempt = attempt;
+        Ok(Leased::Done(stored.attempts.add(stored.seq)))
+    }
+
+    /// Holds what a worker knows against what is there; tells how many rooms with verdicts began a new era.
+    ///
+    /// # Errors
+    /// [`JournalError::Refused`] for a shard that does not exist.
+    pub fn testify(&mut self, shard: ShardId, witness: Witness) -> Result<u64, JournalError> {
+        let server = self.server;
+        let state = self.shard(shard)?;
+        if witness.server == server {
+            return Ok(0);
+        }
+        state.meet(server);
+        if witness.confirmed > state.found {
+            return Ok(state.renew(server));
+        }
+        if witness.sent <= state.found {
+            state.doubt = state.doubt.filter(|found| witness.epoch != Some(*found));
+        }
+        Ok(0)
+    }
+
+    /// Fences a gateway; one that never registered is fenced too.
+    ///
+    /// # Errors
+    /// [`JournalError::Refused`] for a shard that does not exist.
+    pub fn fence(&mut self, shard: ShardId, lease: Lease, gateway: Incarnation) -> Result<Leased<GatewayRecord>, JournalError> {
+        let Some(state) = self.leased(shard, lease)? else { return Ok(Leased::Lost) };
+        let stored = state.gateways.entry(gateway).or_insert_with(|| Gateway { server: lease.server, ..Gateway::default() });
+        stored.fenced = true;
+        Ok(Leased::Done(stored.record(gateway)))
+    }
+
+    /// Removes fenced gateways.
+    ///
+    /// # Errors
+    /// [`JournalError::Refused`] for a shard that does not exist.
+    pub fn forget(&mut self, shard: ShardId, lease: Lease, gateways: &[Incarnation]) -> Result<Leased<()>, JournalError> {
+        let Some(state) = self.leased(shard, lease)? else { return Ok(Leased::Lost) };
+        state.gateways.retain(|incarnation, gateway| !(gateway.fenced && gateways.contains(incarnation)));
+        Ok(Leased::Done(()))
+    }
+
+    /// Appends a dead gateway's last entry to a room; with the bell to ring.
+    ///
+    /// # Errors
+    /// [`JournalError::Refused`] when the gateway is not fenced, or the room is not there.
+    pub fn death(
+        &mut self,
+        shard: ShardId,
+        lease: Lease,
+        gateway: Incarnation,
+        entry: &FlushEntry,
+        now_ms: u64,
+    ) -> Result<(Leased<()>, Option<Bell>), JournalError> {
+        check::room(&entry.room, shard, self.shards())?;
+        let Some(state) = self.leased(shard, lease)? else { return Ok((Leased::Lost, None)) };
+        let Some(stored) = state.gateways.get(&gateway).filter(|g| g.fenced).copied() else {
+            return Err(check::not_fenced(gateway, shard));
+        };
+        if !state.rooms.contains_key(&entry.room) {
+            // It has ended.
+            return Ok((Leased::Done(()), None));
+        }
+        let bell = self.write(shard, (gateway, 0, stored.watermark), std::slice::from_ref(entry), now_ms);
+        Ok((Leased::Done(()), Some(bell)))
+    }
+
+    /// Ends a room. One that is not there has ended.
+    ///
+    /// # Errors
+    /// [`JournalError::Refused`] for a shard that does not exist, or a room of another one.
+    pub fn end_room(&mut self, shard: ShardId, lease: Lease, room: &RoomId, seq: u64) -> Result<Leased<bool>, JournalError> {
+        check::room(room, shard, self.shards())?;
+        let Some(state) = self.leased(shard, lease)? else { return Ok(Leased::Lost) };
+        if state.rooms.get(room).is_some_and(|stored| stored.cursor != stored.last || stored.seq != seq) {
+            return Ok(Leased::Done(false));
+        }
+        state.rooms.remove(room);
+        state.active.remove(room);
+        Ok(Leased::Done(true))
+    }
+}

@@ -1,0 +1,148 @@
+//! What the journal, its bells and finished jobs tell a worker.
+
+use super::*;
+
+impl Core {
+    /// The shard's bells are subscribed (again).
+    pub(crate) fn subscribed(&mut self, shard: ShardId, now_ns: u64) {
+        self.with(shard, now_ns, |shard, shared| {
+            shard.excuse_gateways();
+            shard.subscribed(shared);
+        });
+    }
+
+    /// A bell rang.
+    pub(crate) fn bell(&mut self, bell: Bell, now_ns: u64) {
+        self.with(bell.shard, now_ns, |shard, shared| shard.bell(bell, shared));
+    }
+
+    /// The answer to [`Action::Survey`].
+    pub(crate) fn surveyed(&mut self, shard: ShardId, survey: Survey, now_ns: u64) {
+        self.answered(shard);
+        let mut lost = false;
+        self.with(shard, now_ns, |shard, shared| lost = !shard.surveyed(survey, shared));
+        if lost {
+            self.lose(shard);
+        }
+    }
+
+    /// The answer to [`Action::Load`].
+    pub(crate) fn stored(&mut self, shard: ShardId, room: RoomId, stored: StoredRoom, now_ns: u64) {
+        self.answered(shard);
+        self.with(shard, now_ns, |shard, shared| shard.stored(room, stored, shared));
+    }
+
+    /// The answer to [`Action::Read`].
+    pub(crate) fn read(&mut self, shard: ShardId, room: &RoomId, entries: &[(StreamId, Bytes)], now_ns: u64) {
+        self.answered(shard);
+        self.with(shard, now_ns, |shard, shared| shard.read(room, entries, shared));
+    }
+
+    /// A job is done.
+    pub(crate) fn done(&mut self, done: Done, now_ns: u64) {
+        if !self.shared.stuck.remove(&done.lane) {
+            self.shared.running = self.shared.running.saturating_sub(1);
+        }
+        // A job of an earlier ownership of the shard belongs to nobody.
+        if self.shards.get(&done.shard).is_some_and(|s| s.lease.epoch == done.epoch) {
+            self.with(done.shard, now_ns, |shard, shared| shard.done(done, shared));
+        }
+    }
+
+    /// The answer to [`Action::Commit`].
+    pub(crate) fn committed(&mut self, shard: ShardId, lease: Lease, number: u64, answer: &Committed, now_ns: u64) {
+        let mut lost = false;
+        self.with(shard, now_ns, |shard, shared| lost = shard.lease == lease && !shard.committed(number, answer, shared));
+        if lost {
+            self.lose(shard);
+        }
+    }
+
+    /// Somebody else owns the shard now, or the journal has another server: everything about it is forgotten, but for
+    /// what tells whether the journal has less than it had (rule G1).
+    pub(super) fn lose(&mut self, shard: ShardId) {
+        if let Some(lost) = self.shards.remove(&shard) {
+            if let Some(memory) = lost.memory() {
+                self.shared.act(Action::Testify { shard, witness: memory.witness });
+                self.memories.insert(shard, memory);
+            }
+            self.shared.act(Action::Unfollow(shard));
+            let why = "another worker has it, or the journal has another server";
+            self.shared.act(Action::Complain(format!("the lease of shard {shard} is no longer good: {why}")));
+            if !self.stopping {
+                self.heartbeat();
+            }
+        }
+    }
+
+    /// The answer to [`Action::Testify`]: how many rooms began a new era.
+    pub(crate) fn testified(&mut self, shard: ShardId, rooms: u64, now_ns: u64) {
+        self.answered(shard);
+        if rooms > 0 {
+            self.shared.act(Action::RolledBack(rooms));
+        }
+        self.with(shard, now_ns, |shard, shared| shard.testified(shared));
+    }
+
+    /// The answer to [`Action::Fence`]; nothing when it failed: it is asked for again while it is needed.
+    pub(crate) fn fenced(&mut self, shard: ShardId, lease: Lease, answer: &Leased<GatewayRecord>, now_ns: u64) {
+        if self.shards.get(&shard).is_none_or(|s| s.lease != lease) {
+            return;
+        }
+        match answer {
+            Leased::Done(record) => self.with(shard, now_ns, |shard, shared| {
+                shared.act(Action::Complain(format!("gateway {} is fenced: it answered no more", record.incarnation)));
+                shard.fenced(record, shared);
+            }),
+            Leased::Lost => self.lose(shard),
+        }
+    }
+
+    /// The answer to [`Action::Forget`]; nothing when it failed: it is asked for again.
+    pub(crate) fn forgotten(&mut self, shard: ShardId, lease: Lease, gateways: &[Incarnation], answer: &Leased<()>) {
+        match answer {
+            Leased::Done(()) => {
+                if let Some(shard) = self.shards.get_mut(&shard).filter(|s| s.lease == lease) {
+                    shard.forgotten(gateways);
+                }
+            }
+            Leased::Lost if self.shards.get(&shard).is_some_and(|s| s.lease == lease) => self.lose(shard),
+            Leased::Lost => {}
+        }
+    }
+
+    /// The answer to [`Action::Death`]; its bell brings what was written.
+    pub(crate) fn death_written(&mut self, shard: ShardId, answer: &Leased<()>) {
+        self.answered(shard);
+        if *answer == Leased::Lost {
+            self.lose(shard);
+        }
+    }
+
+    /// The answer to [`Action::EndRoom`].
+    pub(crate) fn room_ended(&mut self, shard: ShardId, room: &RoomId, answer: &Leased<bool>, now_ns: u64) {
+        self.answered(shard);
+        match answer {
+            Leased::Done(ended) => self.with(shard, now_ns, |shard, shared| shard.room_ended(room, *ended, shared)),
+            Leased::Lost => self.lose(shard),
+        }
+    }
+
+    /// The answer to [`Action::Publish`]: how many listened.
+    pub(crate) fn published(&mut self, gateway: Incarnation, listeners: u64) {
+        for shard in self.shards.values_mut() {
+            shard.published(gateway, listeners);
+        }
+    }
+
+    /// The journal could not be reached: nobody's silence counts (rule R5), until the gateways have had the time to notice
+    /// that it can be reached again. `silent`: it was waited for an answer in vain; a connection that broke was seen to
+    /// break by whoever had one.
+    pub(crate) fn journal_failed(&mut self, silent: bool) {
+        let excuse_ns = if silent { EXCUSE_NS } else { BROKEN_EXCUSE_NS };
+        self.excused_until_ns = self.excused_until_ns.max(self.shared.now_ns.saturating_add(excuse_ns));
+        for shard in self.shards.values_mut() {
+            shard.excuse_gateways();
+        }
+    }
+}
