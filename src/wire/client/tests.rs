@@ -255,17 +255,18 @@ fn read_msgpack(bytes: &[u8]) -> Json {
     let mut rest = bytes;
     let value = rmpv::decode::read_value(&mut rest).expect("msgpack");
     assert!(rest.is_empty(), "{} trailing bytes", rest.len());
+    let fields = value.as_map().expect("a message");
+    let names: std::collections::BTreeSet<_> = fields.iter().map(|(name, _)| name.as_str().expect("a name")).collect();
+    assert_eq!(names.len(), fields.len(), "a field twice");
     json_of(value)
 }
 
+/// A body may have keys of any kind, and have them twice.
 fn json_of(value: Mp) -> Json {
     match value {
         Mp::Map(entries) => {
-            let len = entries.len();
-            let map: serde_json::Map<_, _> =
-                entries.into_iter().map(|(k, v)| (k.as_str().expect("string key").to_owned(), json_of(v))).collect();
-            assert_eq!(map.len(), len, "a key twice");
-            Json::Object(map)
+            let key = |key: &Mp| key.as_str().map_or_else(|| key.to_string(), str::to_owned);
+            entries.into_iter().map(|(k, v)| (key(&k), json_of(v))).collect()
         }
         Mp::Array(items) => items.into_iter().map(json_of).collect(),
         other => serde_json::to_value(other).unwrap_or(Json::Null),
