@@ -5,8 +5,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use lasthit::journal::redis::{Durability, RedisJournal, RedisOptions};
 use lasthit::journal::{
-    Appended, Commit, Flush, FlushEntry, GatewayRecord, Journal, JournalError, Lease, Leased, Registered, RoomCommit, RoomHead,
-    Seen, Signal, Signals,
+    Appended, Bell, Commit, Flush, FlushEntry, GatewayRecord, Journal, JournalError, Lease, Leased, Registered, RoomCommit,
+    RoomHead, Seen, Signal, Signals,
 };
 use lasthit::testing::RedisServer;
 use lasthit::types::{Incarnation, Moment, RoomId, ShardId, StreamId};
@@ -138,6 +138,25 @@ pub(crate) fn part(room: RoomId, era: u64, from: u64, to: u64, cursor: StreamId)
 
 pub(crate) fn commit(lease: Lease, number: u64, rooms: Vec<RoomCommit>) -> Commit {
     Commit { shard: SHARD, lease, number, rooms, pushes: Vec::new() }
+}
+
+/// Hears every bell of every shard while a scenario is played.
+pub(crate) struct Listener(Signals<Bell>);
+
+impl Listener {
+    pub(crate) async fn to(journal: &impl Journal) -> Self {
+        let shards: Vec<ShardId> = (0..journal.shards()).map(ShardId).collect();
+        let mut bells = journal.bells(&shards).await.expect("bells");
+        subscribed(&mut bells).await;
+        Self(bells)
+    }
+
+    /// Fails when one could not be read: a subscription announces that it missed something then.
+    pub(crate) async fn read_all(mut self, journal: &impl Journal) {
+        let mut last = Gateway::register(journal).await;
+        last.append(journal, at(1), vec![]).await;
+        while message(&mut self.0).await.incarnation != last.incarnation {}
+    }
 }
 
 /// The next signal; the scenario fails when none comes.

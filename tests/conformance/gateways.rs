@@ -309,6 +309,47 @@ pub(crate) async fn an_append_asks_the_idle_gateways_inside(journal: &impl Journ
     assert_eq!(message(&mut bells).await.poked, [outside.incarnation]);
 }
 
+/// Whatever a step publishes is read by those whom it is for: a message that cannot be read costs a survey.
+pub(crate) async fn every_message_of_a_step_is_read(journal: &impl Journal) {
+    let mut bells = journal.bells(&[SHARD]).await.expect("bells");
+    subscribed(&mut bells).await;
+    let (mut asking, inside) = (Gateway::register(journal).await, Gateway::register(journal).await);
+    let mut heard = journal.pushes(inside.incarnation).await.expect("pushes");
+    subscribed(&mut heard).await;
+    let lease = claim(journal).await;
+
+    // An append with and without entries, of which the second asks who is inside; a commit; a probe; a death.
+    let id = asking.write(journal, room(0), "a").await;
+    let mut first = commit(lease, 1, vec![RoomCommit { gateways: Some(vec![inside.incarnation]), ..part(room(0), 1, 0, 1, id) }]);
+    let probe = |ns| Push::Probe { shard: SHARD, until: at(ns) };
+    first.pushes = vec![(inside.incarnation, push::encode(&probe(7)))];
+    journal.commit(&first).await.expect("commit");
+    asking.write(journal, room(0), "b").await;
+    asking.append(journal, at(9), vec![]).await;
+    journal.publish(inside.incarnation, push::encode(&probe(8))).await.expect("publish");
+    journal.fence(SHARD, lease, inside.incarnation).await.expect("fence");
+    journal.death(SHARD, lease, inside.incarnation, &entry(room(0), at(10), "d")).await.expect("death");
+
+    let ring = async |bells: &mut _, append, incarnation, number, watermark, poked: &[Incarnation]| {
+        let bell: Bell = message(bells).await;
+        let Bell { entries, .. } = bell.clone();
+        assert_eq!(bell, Bell { shard: SHARD, append, incarnation, number, watermark, entries, poked: poked.to_vec() });
+    };
+    ring(&mut bells, 1, asking.incarnation, 1, at(1), &[]).await;
+    ring(&mut bells, 2, asking.incarnation, 2, at(2), &[inside.incarnation]).await;
+    ring(&mut bells, 3, asking.incarnation, 3, at(9), &[]).await;
+    ring(&mut bells, 4, inside.incarnation, 0, Moment::default(), &[]).await;
+    for expected in [probe(7), probe(2), probe(8)] {
+        assert_eq!(push::decode(&message(&mut heard).await), Ok(expected));
+    }
+
+    // A gateway that an earlier server knew: the bell rings with the count as it stands.
+    let known = Incarnation::random();
+    let seen = Seen { server: Incarnation::random(), flush: 1, commit: 0 };
+    journal.register(SHARD, known, seen, &[]).await.expect("register");
+    ring(&mut bells, 4, known, 0, Moment::default(), &[]).await;
+}
+
 pub(crate) async fn every_listener_hears_the_bells_of_its_shards(journal: &impl Journal) {
     let other = ShardId(1);
     let mut both = journal.bells(&[SHARD, other]).await.expect("bells");

@@ -8,27 +8,34 @@ mod rooms;
 mod twins;
 mod workers;
 
-/// Runs every scenario on a fresh journal of each kind.
+/// Runs every scenario on a fresh journal of each kind, and reads every bell that rings meanwhile.
 macro_rules! conformance {
     ($($module:ident :: $scenario:ident),* $(,)?) => {
         mod on_memory {
             $(#[tokio::test]
             async fn $scenario() {
-                crate::$module::$scenario(&lasthit::journal::memory::MemoryJournal::new(crate::fixture::SHARDS)).await;
+                let journal = lasthit::journal::memory::MemoryJournal::new(crate::fixture::SHARDS);
+                let listener = crate::fixture::Listener::to(&journal).await;
+                crate::$module::$scenario(&journal).await;
+                listener.read_all(&journal).await;
             })*
         }
         mod on_redis {
             $(#[tokio::test]
             async fn $scenario() {
                 let (_server, journal) = crate::fixture::redis().await;
+                let listener = crate::fixture::Listener::to(&journal).await;
                 crate::$module::$scenario(&journal).await;
+                listener.read_all(&journal).await;
             })*
         }
         mod on_replicas {
             $(#[tokio::test]
             async fn $scenario() {
                 let (_server, _replica, journal) = crate::fixture::replicated().await;
+                let listener = crate::fixture::Listener::to(&journal).await;
                 crate::$module::$scenario(&journal).await;
+                listener.read_all(&journal).await;
             })*
         }
     };
@@ -50,6 +57,7 @@ conformance! {
     gateways::a_rooms_top_never_falls,
     gateways::bells_are_numbered_and_carry_the_flush,
     gateways::an_append_asks_the_idle_gateways_inside,
+    gateways::every_message_of_a_step_is_read,
     gateways::every_listener_hears_the_bells_of_its_shards,
     gateways::pushes_arrive_in_the_order_of_their_steps,
     gateways::a_large_flush_is_one_step,

@@ -118,7 +118,7 @@ async fn reconnect(client: &Client, channels: &[String]) -> Connection {
     }
 }
 
-/// Reads a bell as the append and death scripts pack it:
+/// Reads a bell as the append, death and register scripts pack it:
 /// `[append, incarnation hex, number, watermark, poked hex, room, id, entry, ...]`.
 pub(super) fn bell(shard: ShardId, bytes: &Bytes) -> Result<Bell, DecodeError> {
     const FIELDS: usize = 5;

@@ -37,7 +37,7 @@ if lost and shard[3] ~= ARGV[2] then
   end
 end
 if server ~= ARGV[2] and (record or flush > 0) then
-  redis.call('PUBLISH', ARGV[7], cmsgpack.pack({tonumber(shard[1] or '0'), ARGV[1], tonumber(number), watermark}))
+  redis.call('PUBLISH', ARGV[7], cmsgpack.pack({tonumber(shard[1] or '0'), ARGV[1], tonumber(number), watermark, ''}))
 end
 
 local heads = {}
