@@ -166,6 +166,9 @@ pub const RETRY_MAX: Duration = Duration::from_millis(500);
 pub const SWEEP_GUARD: Duration = Duration::from_micros(20);
 /// Longest guard that may be configured: it delays every event.
 pub const SWEEP_GUARD_MAX: Duration = Duration::from_millis(10);
+/// How far a stamp may lie behind its read before the kernel is asked whether a segment overtook an earlier one: a message whose
+/// first byte was held back for less keeps the stamp of its end. Most reads of a gateway that keeps up come sooner.
+pub const OVERTAKING_MAX: Duration = Duration::from_micros(100);
 /// How often a lagging gateway is asked again for its watermark.
 pub const PROBE_INTERVAL: Duration = Duration::from_millis(20);
 /// How far a gateway's watermark may lie behind another's append and no question be asked with that append: it appends so
@@ -254,6 +257,7 @@ pub const RECORDING_BYTES_MAX: usize = 1 << 30;
 /// Contenders that a contest's picture shows.
 pub const PICTURE_CONTENDERS_MAX: usize = 40;
 
+const _: () = assert!(SWEEP_GUARD.as_nanos() < OVERTAKING_MAX.as_nanos() && OVERTAKING_MAX.as_nanos() < STAMP_AGE_MAX.as_nanos());
 const _: () = assert!(PROBE_INTERVAL.as_millis() * 10 < GATEWAY_TIMEOUT_MS_MIN as u128);
 const _: () = assert!(HEARTBEAT_INTERVAL.as_millis() * 3 < LEASE_MS_MIN as u128);
 const _: () = assert!(PROBE_INTERVAL.as_millis() * 5 <= RULES_TIMEOUT_MS_MIN as u128);

@@ -187,7 +187,7 @@ fn worker_options(config: &Config) -> WorkerOptions {
 async fn run_gateway(config: &Config, side: &Side, journal: Arc<dyn Journal>, shutdown: &Shutdown) -> Result<(), RoleError> {
     let listener = arrival::listen(config.listen).map_err(|source| RoleError::Listen { address: config.listen, source })?;
     let address = listener.local_addr().map_err(|source| RoleError::Listen { address: config.listen, source })?;
-    let (clock, drains) = (Clock::new(), Drains::default());
+    let (clock, drains) = (Clock::new(), Drains::new(config.sweep_guard));
     let source = if KERNEL_STAMPS { "kernel" } else { "read" };
     if !KERNEL_STAMPS {
         tracing::warn!("this system does not stamp what arrives: the time of reading decides, which is less exact");
@@ -195,7 +195,7 @@ async fn run_gateway(config: &Config, side: &Side, journal: Arc<dyn Journal>, sh
     let hub = Hub::start(journal, Settle::Sweep, source, clock.uncertainty_ns()).await?;
     side.watch("journal", hub.health());
     let sweeping = CancellationToken::new();
-    tokio::spawn(sweep::sweep(hub.clone(), drains.clone(), config.sweep_guard, sweeping.clone()));
+    tokio::spawn(sweep::sweep(hub.clone(), drains.clone(), sweeping.clone()));
     let settings =
         Settings { sessions_max: config.sessions_max, actions_per_second: config.actions_per_second, ..Settings::default() };
     let gatekeeper = Gatekeeper::new(config.jwt_key.as_ref(), config.allowed_origins.clone(), config.allow_remote);

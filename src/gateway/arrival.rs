@@ -5,8 +5,12 @@
 //! back to when the socket was last seen empty. A read whose stamp cannot be used (none came, not to be believed, the wall
 //! clock was stepped since the socket was last drained) is stamped with the time of reading, and flagged.
 //!
-//! A segment that overtook an earlier one is stamped when it came, and readable only when the earlier one is there: no stamp
-//! lies below the gateway's last sweep ([`Drains::swept`]) or the session's previous arrival.
+//! A segment that overtook an earlier one is stamped when it came, and readable only when the earlier one is there. No stamp
+//! lies below the gateway's last sweep ([`Drains::swept`]), the moment at which the socket was last empty, or the session's
+//! previous arrival; and one that lies further back than [`OVERTAKING_MAX`] is believed only if the kernel counted no such
+//! segment since nothing was held back. Urgent data, behind which bytes can be hidden, ends the session.
+
+mod kernel;
 
 use std::io;
 use std::net::SocketAddr;
@@ -20,26 +24,51 @@ use metrics::Histogram;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
+use self::kernel::Received;
 use super::frames::Frames;
 use crate::clock::{Clock, Reading, monotonic_ns};
-use crate::limits::ACCEPT_BACKLOG;
+use crate::limits::{ACCEPT_BACKLOG, OVERTAKING_MAX, SWEEP_GUARD};
 use crate::metrics::STAMP_AGE_SECONDS;
 use crate::types::{Arrival, Flags};
 
 /// Whether this system stamps what its sockets receive; where it does not, the time of reading serves.
 pub const KERNEL_STAMPS: bool = cfg!(target_os = "linux");
 
+/// Why a session that sends urgent data is closed.
+const URGENT: &str = "tcp urgent data hides what follows it: send none";
+
 /// What a gateway's sessions and its sweep know of each other. Clones share it.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Drains(Arc<Shared>);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Shared {
     undrained: AtomicUsize,
     floor_ns: AtomicU64,
+    guard_ns: u64,
+}
+
+impl Default for Drains {
+    fn default() -> Self {
+        Self::new(SWEEP_GUARD)
+    }
 }
 
 impl Drains {
+    /// Of a gateway without sessions. `guard` is how long bytes may be on their way through the kernel: stamped, and not yet
+    /// readable.
+    #[must_use]
+    pub fn new(guard: Duration) -> Self {
+        let guard_ns = u64::try_from(guard.as_nanos()).unwrap_or(u64::MAX);
+        Self(Arc::new(Shared { undrained: AtomicUsize::new(0), floor_ns: AtomicU64::new(0), guard_ns }))
+    }
+
+    /// Below what no stamp is when everything that was readable at `ns` has been read.
+    #[must_use]
+    pub fn floor_of(&self, ns: u64) -> u64 {
+        ns.saturating_sub(self.0.guard_ns)
+    }
+
     /// Sessions that were read, but not to "would block". While it is not 0, a sweep does not cover all sessions.
     #[must_use]
     pub fn undrained(&self) -> usize {
@@ -75,8 +104,7 @@ impl Drains {
 pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     socket.set_reuseaddr(true)?;
-    #[cfg(target_os = "linux")]
-    nix::sys::socket::setsockopt(&socket, nix::sys::socket::sockopt::ReceiveTimestampns, &true)?;
+    kernel::prepare(&socket)?;
     socket.bind(address)?;
     socket.listen(ACCEPT_BACKLOG)
 }
@@ -89,7 +117,7 @@ struct Last {
     flags: Flags,
     /// When the socket was last known to be empty before this read.
     empty_ns: u64,
-    /// The gateway's floor at this read: an earlier stamp is that of a segment that waited for one before it.
+    /// An earlier stamp is that of a segment that waited for one before it.
     floor_ns: u64,
     /// Whether this read took all that there was.
     emptied: bool,
@@ -105,8 +133,12 @@ pub struct StampedStream {
     last: Last,
     /// The session's previous arrival: stamps of one session never go back.
     previous_ns: u64,
-    /// A moment at which everything received before it had been read.
+    /// A moment at which everything received before it had been read; at first, that of its acceptance.
     empty_ns: u64,
+    /// No stamp of what is read next lies below; at first nothing is known.
+    floor_ns: u64,
+    /// Segments that had overtaken others, by the kernel's count, when the socket was last known to hold nothing.
+    overtaking: u32,
     /// Steps of the wall clock that were known when the socket was last drained.
     steps: u32,
     /// When the last read began and the steps known then, if it took all that there was. Whoever reads again has seen what
@@ -131,8 +163,22 @@ impl StampedStream {
         let steps = clock.steps();
         let frames = Frames::default();
         let age = metrics::histogram!(STAMP_AGE_SECONDS);
-        let (drained, counted, exhausted) = (true, false, None);
-        Ok(Self { tcp, clock, drains, frames, last, previous_ns: 0, empty_ns: now, steps, exhausted, drained, counted, age })
+        Ok(Self {
+            tcp,
+            clock,
+            drains,
+            frames,
+            last,
+            previous_ns: 0,
+            empty_ns: now,
+            floor_ns: 0,
+            overtaking: 0,
+            steps,
+            exhausted: None,
+            drained: true,
+            counted: false,
+            age,
+        })
     }
 
     /// Makes a session of the connection, once its upgrade was read. `rest` is what was read behind the request. From here
@@ -208,24 +254,45 @@ impl StampedStream {
         self.drained = drained;
     }
 
-    /// Remembers a read that began at `before_ns` and got `bytes`.
-    fn note(&mut self, bytes: &[u8], before_ns: u64, emptied: bool, reading: Reading) {
-        let floor_ns = self.drains.floor_ns();
-        let empty_ns = self.empty_ns.max(floor_ns);
+    /// Whether bytes that bear a stamp of `ns`, and were read at `read_ns`, may have waited unreadable for an earlier one. The
+    /// kernel is asked only where that would matter; `emptied` says that the read left nothing.
+    fn may_have_waited(&mut self, ns: u64, read_ns: u64, emptied: bool) -> bool {
+        if u128::from(read_ns.saturating_sub(ns)) <= OVERTAKING_MAX.as_nanos() {
+            return false;
+        }
+        let Some(count) = kernel::overtaking(&self.tcp).filter(|count| *count != self.overtaking) else { return false };
+        // What overtook may still wait. (Counted before this look: what overtakes in between is distrusted.)
+        if emptied && kernel::holds_nothing(&self.tcp) {
+            self.overtaking = count;
+        }
+        true
+    }
+
+    /// Remembers a read that began at `before_ns` and got `bytes`. `took_all` says that it took all that there was.
+    fn note(&mut self, bytes: &[u8], before_ns: u64, received: &Received, took_all: bool, reading: Reading) {
+        let emptied = received.unread == Some(0);
+        let floor_ns = self.floor_ns.max(self.drains.floor_ns());
+        let empty_ns = self.empty_ns.max(self.drains.floor_ns());
         // A stamp from before a step cannot be told from one behind it until the socket was drained in between.
-        let (ns, uncertainty_ns, flags) = match reading.kernel_ns.filter(|_| reading.steps == self.steps) {
+        let kernel_ns = reading.kernel_ns.filter(|_| reading.steps == self.steps);
+        let believed = kernel_ns.filter(|ns| !self.may_have_waited(floor_ns.max(*ns), reading.read_ns, emptied));
+        let (ns, uncertainty_ns, flags) = match believed {
             Some(ns) => (ns, reading.uncertainty_ns, Flags::default()),
             None => (reading.read_ns, reading.read_ns.saturating_sub(empty_ns), Flags::READ_TIME),
         };
-        self.last = Last { ns, uncertainty_ns, flags, empty_ns, floor_ns, emptied };
+        self.last = Last { ns, uncertainty_ns, flags, empty_ns, floor_ns, emptied: took_all };
         if emptied {
-            self.empty_ns = before_ns;
+            self.emptied_at(before_ns);
         }
         if self.counted {
             self.frames.follow(bytes);
             self.age.record(Duration::from_nanos(reading.read_ns.saturating_sub(self.last.ns)));
         }
         self.set_drained(false);
+    }
+
+    fn emptied_at(&mut self, ns: u64) {
+        (self.empty_ns, self.floor_ns) = (ns, self.drains.floor_of(ns));
     }
 }
 
@@ -242,43 +309,48 @@ impl AsyncRead for StampedStream {
             return Poll::Ready(Ok(()));
         }
         if let Some((empty_ns, steps)) = this.exhausted.take() {
-            (this.empty_ns, this.steps) = (empty_ns, steps);
+            this.emptied_at(empty_ns);
+            this.steps = steps;
             this.set_drained(true);
         }
         loop {
             ready!(this.tcp.poll_read_ready(cx))?;
             let (before_ns, steps) = (monotonic_ns(), this.clock.steps());
             let space = buf.initialize_unfilled();
-            let mut short = None;
+            let mut emptying = None;
             let read = this.tcp.try_io(Interest::READABLE, || {
-                let (count, stamp) = kernel::receive(&this.tcp, space)?;
-                if count == 0 || count == space.len() {
-                    return Ok((count, stamp));
+                let received = kernel::receive(&this.tcp, space)?;
+                if received.bytes == 0 || received.unread != Some(0) {
+                    return Ok(received);
                 }
-                // It took all that there was, and what comes next makes the socket ready again (epoll(7), question 9): said
-                // here, that spares the read that would find nothing.
-                short = Some((count, stamp));
+                // Nothing is left, and what comes next makes the socket ready again (epoll(7), question 9): said here, that
+                // spares the read that would find nothing.
+                emptying = Some(received);
                 Err(io::ErrorKind::WouldBlock.into())
             });
-            match short.map_or(read, Ok) {
-                Ok((0, _)) => {
+            match emptying.map_or(read, Ok) {
+                Ok(Received { bytes: 0, .. }) => {
                     this.set_drained(true);
                     return Poll::Ready(Ok(()));
                 }
-                Ok((count, stamp)) => {
-                    let reading = this.clock.read(stamp);
-                    // A read that filled its buffer may have taken all there was, too.
-                    let emptied = count < space.len() || kernel::is_empty(&this.tcp);
-                    this.exhausted = short.map(|_| (before_ns, steps));
-                    this.note(&space[..count], before_ns, emptied, reading);
-                    buf.advance(count);
+                Ok(received) => {
+                    let reading = this.clock.read(received.stamp);
+                    let short = received.bytes < space.len();
+                    // A read ends early where urgent data is, whatever lies behind that; else where nothing more was there.
+                    if short && received.unread.is_some_and(|unread| unread > 0) && kernel::take_urgent(&this.tcp) {
+                        return Poll::Ready(Err(io::Error::new(io::ErrorKind::Unsupported, URGENT)));
+                    }
+                    this.exhausted = emptying.map(|_| (before_ns, steps));
+                    this.note(&space[..received.bytes], before_ns, &received, short || emptying.is_some(), reading);
+                    buf.advance(received.bytes);
                     if this.frames.too_fragmented() {
                         return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, "message in too many fragments")));
                     }
                     return Poll::Ready(Ok(()));
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    (this.empty_ns, this.steps) = (before_ns, steps);
+                    this.emptied_at(before_ns);
+                    this.steps = steps;
                     this.set_drained(true);
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -310,48 +382,5 @@ impl AsyncWrite for StampedStream {
     }
 }
 
-mod kernel {
-    use std::io;
-    use std::os::fd::AsRawFd;
-
-    use nix::errno::Errno;
-    use nix::sys::socket::{MsgFlags, recv};
-    use tokio::net::TcpStream;
-
-    /// Reads, and says what the wall clock was when the last of it was received.
-    #[cfg(target_os = "linux")]
-    pub(super) fn receive(tcp: &TcpStream, space: &mut [u8]) -> io::Result<(usize, Option<i128>)> {
-        use nix::sys::socket::{ControlMessageOwned, cmsg_space, recvmsg};
-        use nix::sys::time::TimeSpec;
-
-        let mut control = [0u8; const { cmsg_space::<TimeSpec>() }];
-        let mut slices = [io::IoSliceMut::new(space)];
-        let message = recvmsg::<()>(tcp.as_raw_fd(), &mut slices, Some(&mut control), MsgFlags::MSG_DONTWAIT)?;
-        // A cut control message is an error of nix's, and then there is no stamp.
-        let stamp = message.cmsgs().ok().and_then(|mut all| {
-            all.find_map(|one| match one {
-                ControlMessageOwned::ScmTimestampns(at) => {
-                    Some(i128::from(at.tv_sec()) * 1_000_000_000 + i128::from(at.tv_nsec()))
-                }
-                _ => None,
-            })
-        });
-        Ok((message.bytes, stamp))
-    }
-
-    /// Reads; there are no stamps here.
-    #[cfg(not(target_os = "linux"))]
-    pub(super) fn receive(tcp: &TcpStream, space: &mut [u8]) -> io::Result<(usize, Option<i128>)> {
-        Ok((recv(tcp.as_raw_fd(), space, MsgFlags::MSG_DONTWAIT)?, None))
-    }
-
-    /// Whether there is nothing to read right now.
-    pub(super) fn is_empty(tcp: &TcpStream) -> bool {
-        let peeked = recv(tcp.as_raw_fd(), &mut [0u8; 1], MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_PEEK);
-        matches!(peeked, Err(Errno::EAGAIN) | Ok(0))
-    }
-}
-
 #[cfg(test)]
-#[path = "arrival_tests.rs"]
 mod tests;

@@ -4,8 +4,6 @@
 //! one sweep, in which everything that had reached a socket before the sweep began was read (rule S2). What a gateway may
 //! promise is the start of its last sweep, less a guard for bytes that were stamped and still on their way through the kernel.
 
-use std::time::Duration;
-
 use tokio_util::sync::CancellationToken;
 
 use super::arrival::Drains;
@@ -13,8 +11,7 @@ use super::hub::Hub;
 use crate::clock::monotonic_ns;
 
 /// Sweeps whenever the hub has something to settle. Must run on the runtime, and the thread, that reads the sockets.
-pub async fn sweep(hub: Hub, drains: Drains, guard: Duration, stop: CancellationToken) {
-    let guard_ns = u64::try_from(guard.as_nanos()).unwrap_or(u64::MAX);
+pub async fn sweep(hub: Hub, drains: Drains, stop: CancellationToken) {
     let sweeping = async {
         loop {
             hub.sweep_wanted().await;
@@ -23,7 +20,7 @@ pub async fn sweep(hub: Hub, drains: Drains, guard: Duration, stop: Cancellation
                 tokio::task::yield_now().await;
                 // A session that was not read to its end is not covered by the sweep (rule S5).
                 if drains.undrained() == 0 {
-                    let until_ns = began.saturating_sub(guard_ns);
+                    let until_ns = drains.floor_of(began);
                     drains.swept(until_ns);
                     hub.settled(until_ns);
                 }

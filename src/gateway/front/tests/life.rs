@@ -90,6 +90,29 @@ async fn one_that_goes_on_sending_after_its_close_meets_no_reset() {
     }
 }
 
+/// What is hidden behind urgent data is an action that its sender can let loose when it likes.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn one_that_sends_urgent_data_is_told_so_and_closed() {
+    use std::os::fd::AsRawFd;
+
+    let gateway = gateway(|_| {}).await;
+    let mut mallory = gateway.join("mallory").await;
+    gateway.events_at_least("mallory", 1).await;
+    // All of it at once, so that the gateway's one read meets the mark.
+    mallory.write_all(&act("plain")).await.unwrap();
+    let flags = nix::sys::socket::MsgFlags::MSG_OOB;
+    assert_eq!(nix::sys::socket::send(mallory.as_raw_fd(), b"!", flags).unwrap(), 1);
+    mallory.write_all(&act("hidden")).await.unwrap();
+    let life = gateway.life("mallory").await;
+    let told = "error io error: tcp urgent data hides what follows it: send none";
+    assert_eq!(life, ["open", told, "close"]);
+    mallory.shutdown().await.unwrap();
+    let (received, code) = rest(&mut mallory).await;
+    assert_eq!(code, 1002);
+    assert!(received.windows(15).any(|part| part == b"tcp urgent data"), "{received:?}");
+}
+
 #[test]
 fn a_session_whose_task_is_dropped_is_closed_all_the_same() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

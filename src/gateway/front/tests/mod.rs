@@ -24,7 +24,6 @@ use crate::gateway::hub::{Hub, Settle};
 use crate::gateway::sweep::sweep;
 use crate::journal::Journal;
 use crate::journal::memory::MemoryJournal;
-use crate::limits::SWEEP_GUARD;
 use crate::rules::{LastHit, RulesBook};
 use crate::types::{Event, EventKind, RoomId, StreamId};
 use crate::wire::{action, entry};
@@ -60,7 +59,7 @@ async fn gateway_without_worker(change: impl FnOnce(&mut Settings)) -> Gateway {
     let address = listener.local_addr().unwrap();
     let journal: Arc<dyn Journal> = Arc::new(MemoryJournal::new(1));
     let hub = Hub::start(journal.clone(), Settle::Sweep, "read", 0).await.unwrap();
-    tokio::spawn(sweep(hub.clone(), drains.clone(), SWEEP_GUARD, stop.clone()));
+    tokio::spawn(sweep(hub.clone(), drains.clone(), stop.clone()));
     let gatekeeper = Gatekeeper::new(None, Vec::new(), false);
     let front = Front::new(hub.clone(), gatekeeper, |_| None, Clock::new(), drains.clone(), settings, stop.child_token());
     tokio::spawn(Arc::new(front).serve(listener, stop.clone()));

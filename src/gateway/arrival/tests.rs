@@ -6,6 +6,8 @@ use tokio::io::AsyncReadExt;
 
 use super::*;
 
+mod held_back;
+
 /// An empty text message of a client: masked, no payload.
 const MESSAGE: [u8; 6] = [0x81, 0x80, 0, 0, 0, 0];
 
@@ -307,7 +309,7 @@ async fn no_sweep_settles_while_a_session_is_unread() {
     let hub = Hub::start(journal.clone(), Settle::Sweep, "kernel", 0).await.unwrap();
     let mut pair = pair_on(&Clock::new()).await;
     let stop = tokio_util::sync::CancellationToken::new();
-    let sweeping = tokio::spawn(sweep(hub.clone(), pair.drains.clone(), Duration::ZERO, stop.clone()));
+    let sweeping = tokio::spawn(sweep(hub.clone(), pair.drains.clone(), stop.clone()));
     pair.send(&[MESSAGE, MESSAGE].concat());
     pair.read(6).await;
     let room = RoomId::new("pit").unwrap();

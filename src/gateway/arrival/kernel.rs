@@ -1,0 +1,156 @@
+//! What the kernel tells of a socket: its stamp, what is unread, what is held back.
+
+use std::io;
+use std::os::fd::AsRawFd;
+
+use nix::sys::socket::MsgFlags;
+use tokio::net::{TcpSocket, TcpStream};
+
+#[cfg(target_os = "linux")]
+mod option {
+
+    use nix::{getsockopt_impl, libc, setsockopt_impl, sockopt_impl};
+
+    sockopt_impl!(Unread, SetOnly, libc::IPPROTO_TCP, libc::TCP_INQ, bool);
+    sockopt_impl!(Memory, GetOnly, libc::SOL_SOCKET, libc::SO_MEMINFO, [u32; 9]);
+    sockopt_impl!(Info, GetOnly, libc::IPPROTO_TCP, libc::TCP_INFO, [u32; super::INFO_WORDS]);
+
+    pub(super) const MEMORY_RECEIVED: usize = libc::SK_MEMINFO_RMEM_ALLOC as usize;
+}
+
+/// Words of the kernel's `tcp_info` up to and with `tcpi_snd_wnd` (Linux 5.4).
+#[cfg(target_os = "linux")]
+const INFO_WORDS: usize = 58;
+/// The word `tcpi_rcv_ooopack`.
+#[cfg(target_os = "linux")]
+const INFO_OVERTAKING: usize = 56;
+
+/// What a read got.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Received {
+    pub(super) bytes: usize,
+    /// What the wall clock was when the last of it was received.
+    pub(super) stamp: Option<i128>,
+    /// Bytes that were there and not read when it returned, those behind an urgent mark included; at the connection's end 1.
+    /// None where the kernel does not say.
+    pub(super) unread: Option<u32>,
+}
+
+/// Makes the sockets that `listener` will accept say when bytes came, and how many are unread.
+#[cfg(target_os = "linux")]
+pub(super) fn prepare(listener: &TcpSocket) -> io::Result<()> {
+    use nix::sys::socket::{setsockopt, sockopt};
+
+    setsockopt(listener, sockopt::ReceiveTimestampns, &true)?;
+    // Before Linux 4.18 there is no such option: sockets are read until they would block.
+    let _ = setsockopt(listener, option::Unread, &true);
+    Ok(())
+}
+
+/// Nothing to prepare here.
+#[cfg(not(target_os = "linux"))]
+pub(super) fn prepare(_: &TcpSocket) -> io::Result<()> {
+    Ok(())
+}
+
+/// Reads.
+#[cfg(target_os = "linux")]
+pub(super) fn receive(tcp: &TcpStream, space: &mut [u8]) -> io::Result<Received> {
+    use nix::libc::{IPPROTO_TCP, TCP_CM_INQ, c_int};
+    use nix::sys::socket::{ControlMessageOwned, cmsg_space, recvmsg};
+    use nix::sys::time::TimeSpec;
+
+    let mut control = [0u8; const { cmsg_space::<TimeSpec>() + cmsg_space::<c_int>() }];
+    let mut slices = [io::IoSliceMut::new(space)];
+    let message = recvmsg::<()>(tcp.as_raw_fd(), &mut slices, Some(&mut control), MsgFlags::MSG_DONTWAIT)?;
+    let mut received = Received { bytes: message.bytes, stamp: None, unread: None };
+    // Cut control messages are an error of nix's, and then nothing is known.
+    for one in message.cmsgs().into_iter().flatten() {
+        match one {
+            ControlMessageOwned::ScmTimestampns(at) => {
+                received.stamp = Some(i128::from(at.tv_sec()) * 1_000_000_000 + i128::from(at.tv_nsec()));
+            }
+            ControlMessageOwned::Unknown(other)
+                if (other.cmsg_header.cmsg_level, other.cmsg_header.cmsg_type) == (IPPROTO_TCP, TCP_CM_INQ) =>
+            {
+                received.unread = other.data_bytes.first_chunk().and_then(|bytes| c_int::from_ne_bytes(*bytes).try_into().ok());
+            }
+            _ => {}
+        }
+    }
+    Ok(received)
+}
+
+/// Reads; there are no stamps here.
+#[cfg(not(target_os = "linux"))]
+pub(super) fn receive(tcp: &TcpStream, space: &mut [u8]) -> io::Result<Received> {
+    let bytes = nix::sys::socket::recv(tcp.as_raw_fd(), space, MsgFlags::MSG_DONTWAIT)?;
+    Ok(Received { bytes, stamp: None, unread: None })
+}
+
+/// Whether what follows is urgent data. Takes it out.
+pub(super) fn take_urgent(tcp: &TcpStream) -> bool {
+    use nix::errno::Errno;
+
+    let taken = nix::sys::socket::recv(tcp.as_raw_fd(), &mut [0u8; 1], MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_OOB);
+    // It was announced, and is not there yet.
+    matches!(taken, Ok(1..) | Err(Errno::EAGAIN))
+}
+
+/// How many segments overtook an earlier one on this connection so far. None where the kernel does not count them.
+#[cfg(target_os = "linux")]
+pub(super) fn overtaking(tcp: &TcpStream) -> Option<u32> {
+    /// Older kernels answer with fewer words, which nix takes for a fault.
+    static COUNTED: std::sync::LazyLock<bool> = std::sync::LazyLock::new(|| {
+        std::fs::read_to_string("/proc/sys/kernel/osrelease").is_ok_and(|release| is_at_least(&release, (5, 4)))
+    });
+    let info = COUNTED.then(|| nix::sys::socket::getsockopt(tcp, option::Info).ok()).flatten()?;
+    Some(info[INFO_OVERTAKING])
+}
+
+/// Not counted here.
+#[cfg(not(target_os = "linux"))]
+pub(super) fn overtaking(_: &TcpStream) -> Option<u32> {
+    None
+}
+
+/// Whether the socket holds no received bytes at all: none to read, and none that wait for an earlier one.
+#[cfg(target_os = "linux")]
+pub(super) fn holds_nothing(tcp: &TcpStream) -> bool {
+    nix::sys::socket::getsockopt(tcp, option::Memory).is_ok_and(|memory| memory[option::MEMORY_RECEIVED] == 0)
+}
+
+/// Not known here.
+#[cfg(not(target_os = "linux"))]
+pub(super) fn holds_nothing(_: &TcpStream) -> bool {
+    false
+}
+
+/// Whether a kernel's release, such as `6.1.0-9-amd64`, is `least` or newer.
+#[cfg(target_os = "linux")]
+fn is_at_least(release: &str, least: (u32, u32)) -> bool {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|part| part.parse::<u32>().ok());
+    let (Some(Some(major)), Some(Some(minor))) = (numbers.next(), numbers.next()) else { return false };
+    (major, minor) >= least
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::is_at_least;
+
+    #[test]
+    fn releases_are_compared_by_number() {
+        for (release, fits) in [
+            ("5.4.0-150-generic\n", true),
+            ("6.18.44", true),
+            ("10.0", true),
+            ("5.3.18", false),
+            ("4.19.0", false),
+            ("", false),
+            ("next", false),
+            ("5", false),
+        ] {
+            assert_eq!(is_at_least(release, (5, 4)), fits, "{release:?}");
+        }
+    }
+}
