@@ -79,7 +79,8 @@ fn verdict(v: &Value) -> Verdict {
         behind_ns: nanos(v, "behind_ns"),
         flags: set("photo_finish", Flags::PHOTO_FINISH)
             .with(set("clamped", Flags::CLAMPED))
-            .with(set("unproven", Flags::UNPROVEN)),
+            .with(set("unproven", Flags::UNPROVEN))
+            .with(set("read_time", Flags::READ_TIME)),
         raw_ns: None,
         audience: Audience::Room,
         body: msgpack(v, "body"),

@@ -45,6 +45,7 @@
  * @property {true} [photo_finish]
  * @property {true} [clamped]
  * @property {true} [unproven]
+ * @property {true} [read_time] stamped when it was read; `uncertainty_ns` says how much earlier it may have arrived
  * @property {number} [repeat_of]
  * @property {any} [body]
  */

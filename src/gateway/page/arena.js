@@ -116,7 +116,8 @@ function late(verdict, mark) {
 }
 
 function tags(mark) {
-  return [mark.photo && 'photo finish', mark.clamped && 'clamped', mark.unproven && 'unproven'].filter(Boolean).map((word) => {
+  const words = [mark.photo && 'photo finish', mark.clamped && 'clamped', mark.unproven && 'unproven', mark.readTime && 'read time'];
+  return words.filter(Boolean).map((word) => {
     const tag = document.createElement('span');
     tag.className = `tag ${word.replace(' ', '-')}`;
     tag.textContent = word;

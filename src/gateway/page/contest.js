@@ -5,7 +5,7 @@ const MARKS_MAX = 240;
 
 /**
  * @typedef {{ player: string, at: bigint, uncertainty: number, kind: 'hit' | 'win' | 'late', damage: number,
- *   behind: number | null, photo: boolean, clamped: boolean, unproven: boolean }} Mark
+ *   behind: number | null, photo: boolean, clamped: boolean, unproven: boolean, readTime: boolean }} Mark
  * @typedef {{ round: number, marks: Mark[], winner: Mark | null, losers: Mark[] }} Round
  */
 
@@ -116,5 +116,6 @@ function markOf(v, kind) {
     photo: v.photo_finish === true,
     clamped: v.clamped === true,
     unproven: v.unproven === true,
+    readTime: v.read_time === true,
   };
 }

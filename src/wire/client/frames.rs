@@ -125,7 +125,7 @@ impl VerdictFrames {
             f.nanos("behind_ns", behind_ns);
         }
         f.flag("photo_finish", v.flags.has(Flags::PHOTO_FINISH)).flag("clamped", v.flags.has(Flags::CLAMPED));
-        f.flag("unproven", v.flags.has(Flags::UNPROVEN));
+        f.flag("unproven", v.flags.has(Flags::UNPROVEN)).flag("read_time", v.flags.has(Flags::READ_TIME));
         if let Some(first) = self.repeat_of.or(of) {
             f.number("repeat_of", first);
         }

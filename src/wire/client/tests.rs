@@ -244,7 +244,7 @@ fn verdict() -> Verdict {
         outcome: Outcome::Denied("late".into()),
         uncertainty_ns: 1200,
         behind_ns: Some(8300),
-        flags: Flags::CLAMPED.with(Flags::UNPROVEN).with(Flags::PHOTO_FINISH),
+        flags: Flags::CLAMPED.with(Flags::UNPROVEN).with(Flags::PHOTO_FINISH).with(Flags::READ_TIME),
         raw_ns: None,
         audience: Audience::Room,
         body: Some(pack(&Mp::Map(vec![(Mp::from("hp"), Mp::from(0))])).into()),
@@ -293,7 +293,7 @@ fn a_verdict_has_its_fields_in_both_encodings() {
     let expected = json!({
         "t": "verdict", "seq": 17, "event": "data", "session": session, "player": "ann", "id": "a1", "contest": "baron",
         "round": 1, "outcome": "denied", "reason": "late", "arrival_ns": "18446744073709551615", "uncertainty_ns": "1200",
-        "behind_ns": "8300", "photo_finish": true, "clamped": true, "unproven": true, "repeat_of": 9, "body": {"hp": 0},
+        "behind_ns": "8300", "photo_finish": true, "clamped": true, "unproven": true, "read_time": true, "repeat_of": 9, "body": {"hp": 0},
     });
     let frames = VerdictFrames::new(verdict(), Some(9));
     let [json, msgpack] = both(|encoding| frames.encode(encoding, None));
