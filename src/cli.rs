@@ -199,6 +199,10 @@ struct GatewayArgs {
     /// How far a watermark stays behind the sweep that proves it [default: 20]; docs/arrival.md has the curve
     #[arg(long, value_name = "US")]
     sweep_guard_us: Option<String>,
+    /// How much earlier than its stamp a message from another host may have reached this one [default: 0]; the network card's
+    /// interrupt coalescing, docs/arrival.md
+    #[arg(long, value_name = "US")]
+    uncertainty_us: Option<String>,
 }
 
 #[derive(Debug, Args, Serialize)]

@@ -7,6 +7,7 @@
 //! others proves a step. A bracket is read after each socket read, so a step is known before a stamp from behind it is used.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use nix::time::{ClockId, clock_gettime};
 use parking_lot::Mutex;
@@ -145,6 +146,7 @@ pub struct Reading {
 #[derive(Debug, Clone)]
 pub struct Clock {
     offset: Arc<Mutex<Offset>>,
+    network_ns: u64,
 }
 
 impl Default for Clock {
@@ -161,7 +163,19 @@ impl Clock {
         for _ in 1..FIRST_BRACKETS {
             offset.observe(Bracket::take());
         }
-        Self { offset: Arc::new(Mutex::new(offset)) }
+        Self { offset: Arc::new(Mutex::new(offset)), network_ns: 0 }
+    }
+
+    /// The same on a host whose network card may have had what another host sent for as long as `bound` before its stamp.
+    #[must_use]
+    pub fn behind_a_card(self, bound: Duration) -> Self {
+        Self { network_ns: u64::try_from(bound.as_nanos()).unwrap_or(u64::MAX), ..self }
+    }
+
+    /// How much longer than its stamp says what another host sent may have been here, in nanoseconds.
+    #[must_use]
+    pub fn network_ns(&self) -> u64 {
+        self.network_ns
     }
 
     /// Converts the stamp of bytes that were read just now. The bracket is read behind the stamp, so a step that moved the

@@ -105,6 +105,9 @@ pub struct Config {
     pub actions_per_second: u32,
     /// How far a gateway's watermark stays behind the start of the sweep that proves it.
     pub sweep_guard: Duration,
+    /// How much earlier than its stamp a message from another host may have reached this one: at most
+    /// [`limits::UNCERTAINTY_MAX`].
+    pub uncertainty: Duration,
     /// How log lines look.
     pub log_format: LogFormat,
     /// Which of them are written: directives of `tracing_subscriber::EnvFilter`, valid.
@@ -147,6 +150,7 @@ impl Config {
             sessions_max: limits::SESSIONS_MAX,
             actions_per_second: limits::ACTIONS_PER_SECOND,
             sweep_guard: limits::SWEEP_GUARD,
+            uncertainty: Duration::ZERO,
             log_format: LogFormat::Text,
             log: "info".to_owned(),
             rooms: rooms::defaults(),
@@ -198,6 +202,9 @@ impl Config {
                 .get("actions_per_second", d.actions_per_second, |v| values::whole(v, 1, limits::ACTIONS_PER_SECOND_MAX)),
             sweep_guard: Duration::from_micros(
                 from.get("sweep_guard_us", micros(d.sweep_guard), |v| values::whole(v, 0, micros(limits::SWEEP_GUARD_MAX))),
+            ),
+            uncertainty: Duration::from_micros(
+                from.get("uncertainty_us", micros(d.uncertainty), |v| values::whole(v, 0, micros(limits::UNCERTAINTY_MAX))),
             ),
             log_format: from
                 .get("log_format", d.log_format, |v| values::word(v, &[("text", LogFormat::Text), ("json", LogFormat::Json)])),

@@ -169,6 +169,8 @@ pub const SWEEP_GUARD_MAX: Duration = Duration::from_millis(10);
 /// How far a stamp may lie behind its read before the kernel is asked whether a segment overtook an earlier one: a message whose
 /// first byte was held back for less keeps the stamp of its end. Most reads of a gateway that keeps up come sooner.
 pub const OVERTAKING_MAX: Duration = Duration::from_micros(100);
+/// Largest bound that may be configured for what a network card does before the stamp: it makes photo finishes.
+pub const UNCERTAINTY_MAX: Duration = Duration::from_millis(100);
 /// How often a lagging gateway is asked again for its watermark.
 pub const PROBE_INTERVAL: Duration = Duration::from_millis(20);
 /// How far a gateway's watermark may lie behind another's append and no question be asked with that append: it appends so

@@ -187,7 +187,7 @@ fn worker_options(config: &Config) -> WorkerOptions {
 async fn run_gateway(config: &Config, side: &Side, journal: Arc<dyn Journal>, shutdown: &Shutdown) -> Result<(), RoleError> {
     let listener = arrival::listen(config.listen).map_err(|source| RoleError::Listen { address: config.listen, source })?;
     let address = listener.local_addr().map_err(|source| RoleError::Listen { address: config.listen, source })?;
-    let (clock, drains) = (Clock::new(), Drains::new(config.sweep_guard));
+    let (clock, drains) = (Clock::new().behind_a_card(config.uncertainty), Drains::new(config.sweep_guard));
     let source = if KERNEL_STAMPS { "kernel" } else { "read" };
     if !KERNEL_STAMPS {
         tracing::warn!("this system does not stamp what arrives: the time of reading decides, which is less exact");

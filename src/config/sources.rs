@@ -5,7 +5,7 @@ use std::path::Path;
 use super::{Config, ConfigError};
 
 /// Settings that the file may hold. Each but `rooms` may also be a flag or an environment variable.
-const KEYS: [&str; 22] = [
+const KEYS: [&str; 23] = [
     "redis",
     "prefix",
     "shards",
@@ -24,6 +24,7 @@ const KEYS: [&str; 22] = [
     "sessions_max",
     "actions_per_second",
     "sweep_guard_us",
+    "uncertainty_us",
     "log_format",
     "log",
     "rooms",

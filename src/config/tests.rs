@@ -109,6 +109,7 @@ fn every_setting_refuses_what_it_cannot_be() {
         ("sessions_max", "-1"),
         ("actions_per_second", "1.5"),
         ("sweep_guard_us", "10001"),
+        ("uncertainty_us", "100001"),
         ("log_format", "xml"),
         ("log", ""),
         ("jwt_key_file", "/nowhere/key"),

@@ -13,7 +13,7 @@
 mod kernel;
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -109,6 +109,11 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(ACCEPT_BACKLOG)
 }
 
+/// Whether a connection stays on this host: what is sent passes no network card.
+fn is_local(peer: IpAddr, own: IpAddr) -> bool {
+    peer.to_canonical().is_loopback() || peer == own
+}
+
 /// What is known about the last read.
 #[derive(Debug, Clone, Copy)]
 struct Last {
@@ -145,6 +150,8 @@ pub struct StampedStream {
     /// it brought: only then is the socket drained.
     exhausted: Option<(u64, u32)>,
     drained: bool,
+    /// How much earlier than any stamp a message may have reached this host, in nanoseconds.
+    path_ns: u64,
     /// Whether this is a session, whose unread bytes hold up the sweep.
     counted: bool,
     age: Histogram,
@@ -158,6 +165,7 @@ impl StampedStream {
     /// When the socket is already broken.
     pub fn new(tcp: TcpStream, clock: Clock, drains: Drains) -> io::Result<Self> {
         tcp.set_nodelay(true)?;
+        let path_ns = if is_local(tcp.peer_addr()?.ip(), tcp.local_addr()?.ip()) { 0 } else { clock.network_ns() };
         let now = monotonic_ns();
         let last = Last { ns: now, uncertainty_ns: 0, flags: Flags::READ_TIME, empty_ns: now, floor_ns: 0, emptied: true };
         let steps = clock.steps();
@@ -176,6 +184,7 @@ impl StampedStream {
             steps,
             exhausted: None,
             drained: true,
+            path_ns,
             counted: false,
             age,
         })
@@ -208,7 +217,8 @@ impl StampedStream {
         if !(exact || last.flags.has(Flags::READ_TIME)) {
             arrival.uncertainty_ns = arrival.uncertainty_ns.saturating_add(last.ns.saturating_sub(last.empty_ns));
         }
-        self.after_previous(arrival.clamped_to(last.floor_ns))
+        let arrival = arrival.clamped_to(last.floor_ns);
+        self.after_its_path(arrival)
     }
 
     /// When the connection's end was noticed: the kernel does not stamp it, so it is only known to have come after the
@@ -217,7 +227,18 @@ impl StampedStream {
         let now = monotonic_ns();
         let empty_ns = self.empty_ns.max(self.drains.floor_ns());
         let arrival = Arrival::at(now, now.saturating_sub(empty_ns));
-        self.after_previous(Arrival { flags: Flags::READ_TIME, ..arrival })
+        self.after_its_path(Arrival { flags: Flags::READ_TIME, ..arrival })
+    }
+
+    /// How much earlier than any stamp a message may have reached this host, in nanoseconds: 0 for one that was sent on it.
+    #[must_use]
+    pub fn path_ns(&self) -> u64 {
+        self.path_ns
+    }
+
+    fn after_its_path(&mut self, arrival: Arrival) -> Arrival {
+        let arrival = self.after_previous(arrival);
+        Arrival { uncertainty_ns: arrival.uncertainty_ns.saturating_add(self.path_ns), ..arrival }
     }
 
     /// The moment of something that the gateway itself does to this session.

@@ -327,3 +327,37 @@ async fn no_sweep_settles_while_a_session_is_unread() {
     stop.cancel();
     sweeping.await.unwrap();
 }
+
+#[test]
+fn what_stays_on_the_host_passes_no_network_card() {
+    for (peer, own, expected) in [
+        ("127.0.0.1", "127.0.0.1", true),
+        ("127.9.0.1", "127.0.0.1", true),
+        ("::1", "::1", true),
+        ("::ffff:127.0.0.1", "::ffff:127.0.0.1", true),
+        ("192.168.1.7", "192.168.1.7", true),
+        ("192.168.1.8", "192.168.1.7", false),
+        ("2001:db8::1", "2001:db8::2", false),
+    ] {
+        assert_eq!(is_local(peer.parse().unwrap(), own.parse().unwrap()), expected, "{peer} to {own}");
+    }
+}
+
+/// Interrupt coalescing comes before the stamp: the operator's bound for it is part of what every stamp says of itself.
+#[tokio::test]
+async fn what_a_network_card_may_add_is_part_of_every_uncertainty() {
+    const BOUND: Duration = Duration::from_micros(70_000);
+    let clock = Clock::new().behind_a_card(BOUND);
+    let mut pair = pair_on(&clock).await;
+    assert_eq!(pair.stream.path_ns(), 0, "loopback has no card");
+    // As if the client were on another host.
+    pair.stream.path_ns = clock.network_ns();
+    pair.send(&[MESSAGE, MESSAGE].concat());
+    pair.read(64).await;
+    let arrivals = [pair.stream.arrival(), pair.stream.arrival(), pair.stream.lost()];
+    for (before, arrival) in arrivals.iter().enumerate() {
+        assert!(arrival.uncertainty_ns >= 70_000_000, "{before}: {arrival:?}");
+        assert!(!arrival.flags.has(Flags::CLAMPED), "{before}: {arrival:?}");
+    }
+    assert!(pair.stream.now().uncertainty_ns < 70_000_000, "what the gateway does itself came over no network");
+}

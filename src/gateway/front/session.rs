@@ -250,8 +250,9 @@ impl<'a> Session<'a> {
             socket.decides_since(arrived_ns);
         }
         let encoded = match delivery {
-            Delivery::Welcome(welcome) => {
+            Delivery::Welcome(mut welcome) => {
                 socket.welcomed();
+                welcome.uncertainty_ns = welcome.uncertainty_ns.saturating_add(socket.stream().path_ns());
                 encode_welcome(self.encoding, &welcome)
             }
             Delivery::Verdict { from, frames } => frames.encode(self.encoding, from),
