@@ -178,6 +178,8 @@ pub const PROBE_INTERVAL: Duration = Duration::from_millis(20);
 pub const POKE_IDLE: Duration = Duration::from_micros(500);
 /// How long a gateway may owe a watermark before it is fenced.
 pub const GATEWAY_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long a gateway that nobody listens for may owe a watermark at least: it may be subscribing again.
+pub const DEAF_TIMEOUT_MIN: Duration = Duration::from_millis(200);
 /// How long rules may take over one event.
 pub const RULES_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long gateways may take to say whether they have seen a commit whose outcome is unknown, when the journal has another
@@ -210,7 +212,7 @@ pub const SUBSCRIPTION_PING_INTERVAL: Duration = Duration::from_secs(1);
 /// How long a broken subscription waits before it connects again; doubles with every failure.
 pub const RESUBSCRIBE_DELAY_MIN: Duration = Duration::from_millis(20);
 /// How long it waits at most.
-pub const RESUBSCRIBE_DELAY_MAX: Duration = Duration::from_millis(500);
+pub const RESUBSCRIBE_DELAY_MAX: Duration = Duration::from_millis(100);
 
 /// Rooms that a worker may resolve at once.
 pub const CONCURRENCY_MAX: usize = 1024;
@@ -261,6 +263,8 @@ pub const PICTURE_CONTENDERS_MAX: usize = 40;
 
 const _: () = assert!(SWEEP_GUARD.as_nanos() < OVERTAKING_MAX.as_nanos() && OVERTAKING_MAX.as_nanos() < STAMP_AGE_MAX.as_nanos());
 const _: () = assert!(PROBE_INTERVAL.as_millis() * 10 < GATEWAY_TIMEOUT_MS_MIN as u128);
+const _: () = assert!(RESUBSCRIBE_DELAY_MAX.as_millis() * 2 <= DEAF_TIMEOUT_MIN.as_millis());
+const _: () = assert!(DEAF_TIMEOUT_MIN.as_millis() < GATEWAY_TIMEOUT_MS_MIN as u128);
 const _: () = assert!(HEARTBEAT_INTERVAL.as_millis() * 3 < LEASE_MS_MIN as u128);
 const _: () = assert!(PROBE_INTERVAL.as_millis() * 5 <= RULES_TIMEOUT_MS_MIN as u128);
 const _: () = assert!(STUCK_JOBS_MAX > RULES_ATTEMPTS_MAX as usize);

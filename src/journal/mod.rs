@@ -80,7 +80,7 @@ pub async fn keep_entered(journal: &dyn Journal, timeline: u32) -> Result<Vec<u3
     journal.live_timelines(timeline, u64::try_from(HOST_TIMEOUT.as_millis()).unwrap_or(u64::MAX)).await
 }
 
-/// By how much a shard's count of eras jumps when its rooms begin new ones because commits were lost: random, as `server`
+/// By how much a shard's eras jump when its rooms begin new ones because commits were lost: random, as `server`
 /// is, so that no era comes twice that was given in what is lost. Small enough for many thousand times below 2^53.
 fn era_stride(server: Incarnation) -> u64 {
     u64::try_from(server.0 & ((1 << ERA_STRIDE_BITS) - 1)).unwrap_or_default() + 1
@@ -141,8 +141,8 @@ pub trait Journal: Send + Sync + 'static {
     // Gateways.
 
     /// Makes a gateway's incarnation known to a shard, as this server knows it; once for each server. Idempotent; a
-    /// fenced one stays fenced. One of which flushes are missing is fenced. When what it has seen shows that the shard
-    /// has lost commits, every room of the shard begins a new era, once for each server. Tells the heads of `rooms`.
+    /// fenced one stays fenced. One of which flushes are missing is fenced: they are lost, or it was forgotten, and nothing
+    /// was delivered of them. When a commit is missing that it has heard of, every room of the shard begins a new era, once for each server. Tells the heads of `rooms`.
     /// When it was known to an earlier server the bell rings, without a new count: a worker that waits for it hears it.
     ///
     /// # Errors

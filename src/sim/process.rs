@@ -107,6 +107,7 @@ impl World {
             timeline: TIMELINE,
             concurrency: 2,
             gateway_timeout_ns: GATEWAY_TIMEOUT_NS,
+            deaf_timeout_ns: GATEWAY_TIMEOUT_NS / 4,
             rejoin_window_ns: 80 * MS,
             probe_interval_ns: 5 * MS,
             commits_may_be_lost: true,

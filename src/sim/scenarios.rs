@@ -134,6 +134,7 @@ fn limits() -> WorkerLimits {
         timeline: TIMELINE,
         concurrency: 1,
         gateway_timeout_ns: 60 * MS,
+        deaf_timeout_ns: 15 * MS,
         rejoin_window_ns: 80 * MS,
         probe_interval_ns: 5 * MS,
         commits_may_be_lost: true,

@@ -32,6 +32,8 @@ pub(crate) struct WorkerLimits {
     pub concurrency: usize,
     /// How long a gateway may owe a watermark before it is fenced.
     pub gateway_timeout_ns: u64,
+    /// How long at most when nobody listens for it.
+    pub deaf_timeout_ns: u64,
     /// How long gateways may take to say whether they have seen a commit whose outcome is unknown, when the journal has
     /// another server.
     pub rejoin_window_ns: u64,

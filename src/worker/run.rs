@@ -19,7 +19,9 @@ use crate::clock;
 use crate::journal::{
     self, Bell, Commit, Committed, GatewayRecord, Journal, JournalError, Lease, Leased, StoredRoom, Survey, WorkerRecord,
 };
-use crate::limits::{Bounds, DRAIN_TIMEOUT, PROBE_INTERVAL, REJOIN_WINDOW, RETRY_MAX, RETRY_MIN, STUCK_JOBS_MAX};
+use crate::limits::{
+    Bounds, DEAF_TIMEOUT_MIN, DRAIN_TIMEOUT, PROBE_INTERVAL, REJOIN_WINDOW, RETRY_MAX, RETRY_MIN, STUCK_JOBS_MAX,
+};
 use crate::metrics as names;
 use crate::rules::RulesBook;
 use crate::types::{Incarnation, RoomId, ShardId, StreamId};
@@ -110,6 +112,7 @@ pub async fn run(
         timeline,
         concurrency: options.concurrency.max(1),
         gateway_timeout_ns: ns(options.gateway_timeout),
+        deaf_timeout_ns: ns((options.gateway_timeout / 4).max(DEAF_TIMEOUT_MIN)),
         rejoin_window_ns: ns(REJOIN_WINDOW),
         probe_interval_ns: ns(PROBE_INTERVAL),
         commits_may_be_lost: journal.commits_may_be_lost(),

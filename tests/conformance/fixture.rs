@@ -98,7 +98,7 @@ impl Gateway {
         let insist = async {
             loop {
                 match journal.append(&flush).await {
-                    Err(JournalError::Unreachable(_)) => {}
+                    Err(JournalError::Unreachable(_) | JournalError::Silent(_)) => {}
                     answer => return answer.expect("append"),
                 }
             }

@@ -438,3 +438,23 @@ pub(crate) async fn only_fenced_gateways_are_forgotten_and_they_stay_out(journal
     assert_eq!(journal.append(&late).await.expect("append"), Appended::Fenced);
     living.write(journal, room(0), "on").await;
 }
+
+/// A gateway is stopped, fenced and forgotten, and wakes up at another server that has everything: nothing that it delivered
+/// is missing, so no room begins a new era. It says what it has heard of: a commit that is missing shows all the same.
+pub(crate) async fn who_was_forgotten_is_no_sign_of_a_loss(journal: &impl Journal) {
+    let mut gone = Gateway::register(journal).await;
+    let id = gone.write(journal, room(0), "g").await;
+    let lease = claim(journal).await;
+    assert!(matches!(journal.fence(SHARD, lease, gone.incarnation).await.expect("fence"), Leased::Done(_)));
+    assert_eq!(journal.forget(SHARD, lease, &[gone.incarnation]).await.expect("forget"), Leased::Done(()));
+    journal.commit(&commit(lease, 1, vec![part(room(0), 1, 0, 1, id)])).await.expect("commit");
+
+    let seen = Seen { server: Incarnation::random(), flush: 1, commit: 0 };
+    let answer = journal.register(SHARD, gone.incarnation, seen, &[room(0)]).await.expect("register");
+    assert!(answer.record.fenced, "its flushes may be lost: {answer:?}");
+    assert_eq!((answer.renewed, answer.rooms[0].era, answer.commit), (0, 1, 1), "no room begins a new era");
+
+    let seen = Seen { commit: 1, ..seen };
+    let answer = journal.register(SHARD, Incarnation::random(), seen, &[room(0)]).await.expect("register");
+    assert_eq!((answer.renewed, answer.commit), (1, 2), "its commit 1 is another one");
+}

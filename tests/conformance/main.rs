@@ -5,6 +5,7 @@ mod fixture;
 mod gateways;
 mod redis;
 mod rooms;
+mod spoiled;
 mod twins;
 mod workers;
 
@@ -53,6 +54,7 @@ conformance! {
     gateways::a_flush_that_contradicts_itself_is_refused,
     gateways::only_a_registered_gateway_that_is_not_fenced_appends,
     gateways::only_fenced_gateways_are_forgotten_and_they_stay_out,
+    gateways::who_was_forgotten_is_no_sign_of_a_loss,
     gateways::a_gateway_that_left_appends_no_more,
     gateways::a_rooms_top_never_falls,
     gateways::bells_are_numbered_and_carry_the_flush,

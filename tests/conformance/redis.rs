@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use lasthit::journal::redis::{RedisJournal, RedisOptions};
-use lasthit::journal::{Appended, Committed, Flush, Journal, JournalError, Seen, Witness};
+use lasthit::journal::{Appended, Committed, Flush, Journal, JournalError, Leased, Seen, Witness};
 use lasthit::limits::SHARDS_DEFAULT;
 use lasthit::testing::RedisServer;
-use lasthit::types::{Incarnation, StreamId};
+use lasthit::types::{Incarnation, ShardId, StreamId};
 use redis::Commands;
 
 use crate::fixture::{self, Gateway, SHARD, at, bytes, claim, commit, entry, message, part, room, subscribed};
@@ -62,7 +62,7 @@ async fn users_and_passwords() {
 /// A room of the default number of shards.
 fn fixture_room() -> lasthit::types::RoomId {
     let rooms = (0..).map(|n| format!("room-{n}").parse().expect("name"));
-    rooms.into_iter().find(|room| lasthit::types::ShardId::of(room, SHARDS_DEFAULT) == SHARD).expect("endless")
+    rooms.into_iter().find(|room| ShardId::of(room, SHARDS_DEFAULT) == SHARD).expect("endless")
 }
 
 #[tokio::test]
@@ -319,4 +319,52 @@ async fn a_damaged_room_is_refused_by_name() {
         // Whoever takes over is not stopped by it either.
         claim(&journal).await;
     }
+}
+
+/// A restart that keeps everything: a gateway that was forgotten meanwhile is fenced, and the rooms stay as they are.
+#[tokio::test]
+async fn a_forgotten_gateway_comes_back_after_a_restart() {
+    let mut server = RedisServer::start_with(&["--appendonly", "yes", "--appendfsync", "always"]).expect("server");
+    let options = RedisOptions { shards: Some(fixture::SHARDS), ..RedisOptions::default() };
+    let journal = RedisJournal::connect(&server.url(), options.clone()).await.expect("journal");
+    let mut gone = Gateway::register(&journal).await;
+    let id = gone.write(&journal, room(0), "g").await;
+    let lease = claim(&journal).await;
+    journal.commit(&commit(lease, 1, vec![part(room(0), 1, 0, 1, id)])).await.expect("commit");
+    journal.fence(SHARD, lease, gone.incarnation).await.expect("fence");
+    journal.forget(SHARD, lease, &[gone.incarnation]).await.expect("forget");
+    server.kill().expect("killed");
+    server.restart().expect("restarted");
+    let journal = RedisJournal::connect(&server.url(), options).await.expect("journal");
+    let seen = Seen { server: gone.server, flush: 1, commit: 1 };
+    let answer = journal.register(SHARD, gone.incarnation, seen, &[room(0)]).await.expect("register");
+    assert!(answer.record.fenced && answer.server != gone.server, "{answer:?}");
+    assert_eq!((answer.renewed, answer.rooms[0].era, answer.rooms[0].seq), (0, 1, 1));
+}
+
+/// More than a call inside a script takes at once.
+#[tokio::test]
+async fn lists_of_any_length_are_taken() {
+    const MANY: usize = 9_000;
+    let (server, journal) = fixture::redis().await;
+    let mut gateway = Gateway::register(&journal).await;
+    let names = (0..).map(|n| format!("room-{n}").parse().expect("name"));
+    let rooms = names.filter(|room| ShardId::of(room, fixture::SHARDS) == SHARD).take(MANY);
+    let heads = gateway.append(&journal, at(1), rooms.map(|room| entry(room, at(1), "a")).collect()).await;
+    assert_eq!(heads.len(), MANY);
+    let survey = journal.survey(SHARD, true).await.expect("survey");
+    assert_eq!((survey.active.len(), survey.rooms.len()), (MANY, MANY));
+
+    let lease = claim(&journal).await;
+    let gone: Vec<Incarnation> = (1..=MANY as u128).map(Incarnation).collect();
+    let record = format!("1|{}|1|{}", at(1), lease.server.to_hex());
+    let mut records = redis::cmd("HSET");
+    records.arg(format!("lasthit:{{s{}}}:gateways", SHARD.0));
+    for gateway in &gone {
+        records.arg(gateway.to_hex()).arg(&record);
+    }
+    records.exec(&mut admin(&server)).expect("records");
+    assert_eq!(journal.survey(SHARD, false).await.expect("survey").gateways.len(), MANY + 1);
+    assert_eq!(journal.forget(SHARD, lease, &gone).await.expect("forget"), Leased::Done(()));
+    assert_eq!(journal.survey(SHARD, false).await.expect("survey").gateways.len(), 1);
 }

@@ -39,6 +39,8 @@ struct Shard {
     epoch: u64,
     owner: Option<Incarnation>,
     eras: u64,
+    /// What goes on top of every room's stored era: it jumps when all rooms begin new ones.
+    shift: u64,
     /// The server that was met last, the last commit that it found, and the epoch, while nobody has shown that no later
     /// commit is missing.
     server: Incarnation,
@@ -61,6 +63,7 @@ struct Gateway {
 
 #[derive(Debug, Clone, Default)]
 struct Room {
+    /// Without the shard's shift.
     era: u64,
     seq: u64,
     cursor: StreamId,
@@ -110,8 +113,8 @@ impl Gateway {
 }
 
 impl Room {
-    fn head(&self, room: &RoomId) -> RoomHead {
-        RoomHead { room: room.clone(), era: self.era, seq: self.seq, top: self.top }
+    fn head(&self, room: &RoomId, shift: u64) -> RoomHead {
+        RoomHead { room: room.clone(), era: self.era + shift, seq: self.seq, top: self.top }
     }
 
     fn after(&self, position: StreamId) -> Vec<(StreamId, Bytes)> {
@@ -149,18 +152,13 @@ impl Shard {
         self.commit += 1;
         self.commit_epoch = 0;
         (self.server, self.found, self.doubt) = (server, self.commit, None);
-        self.eras += era_stride(server);
-        for room in self.rooms.values_mut() {
-            self.eras += 1;
-            room.era = self.eras;
-        }
+        self.shift += era_stride(server);
         self.rooms.values().filter(|room| room.seq > 0).count() as u64
     }
 
     fn head(&self, room: &RoomId) -> RoomHead {
-        self.rooms
-            .get(room)
-            .map_or_else(|| RoomHead { room: room.clone(), era: 0, seq: 0, top: Moment::default() }, |stored| stored.head(room))
+        let none = || RoomHead { room: room.clone(), era: 0, seq: 0, top: Moment::default() };
+        self.rooms.get(room).map_or_else(none, |stored| stored.head(room, self.shift))
     }
 
     /// The other gateways in a flush's rooms that do not append so often that they need no question.
@@ -297,7 +295,7 @@ impl Store {
         stored.fenced |= seen.flush > stored.number;
         let again = std::mem::replace(&mut stored.server, server) != server && (!unknown || seen.flush > 0);
         let record = stored.record(gateway);
-        let lost = (unknown && seen.flush > 0) || (seen.server != server && seen.commit > state.found(server));
+        let lost = seen.server != server && seen.commit > state.found(server);
         let renewed = if lost { state.renew(server) } else { 0 };
         let bell = Bell {
             shard,
@@ -385,11 +383,12 @@ impl Store {
     /// A room's verdicts after `seq`.
     #[must_use]
     pub fn verdicts(&self, room: &RoomId, seq: u64, entries_max: usize) -> VerdictPage {
-        let (server, commit) = (self.server, self.shards[usize::from(ShardId::of(room, self.shards()).0)].commit);
+        let shard = &self.shards[usize::from(ShardId::of(room, self.shards()).0)];
+        let (server, commit) = (self.server, shard.commit);
         self.room(room).map_or(VerdictPage { server, commit, era: 0, seq: 0, batches: Vec::new() }, |stored| VerdictPage {
             server,
             commit,
-            era: stored.era,
+            era: stored.era + shard.shift,
             seq: stored.seq,
             batches: stored.out_after(seq).take(entries_max).collect(),
         })

@@ -34,7 +34,8 @@ pub(super) fn journal_error(error: &RedisError) -> JournalError {
         "MISCONF" => refused("redis cannot save to disk and takes no writes: free its disk, or see its log"),
         "MASTERDOWN" => refused("redis is a replica that lost its primary: give the url of the primary"),
         "NOREPLICAS" => refused("redis has fewer replicas than min-replicas-to-write: bring them up"),
-        // Only a room's own keys are read or written without a look at their type first.
+        "DAMAGED" => JournalError::Damaged(said.to_owned()),
+        // Only a room's own keys are read without a look at their type first.
         "WRONGTYPE" => JournalError::Damaged("one of its keys is of a type that lasthit does not write there".into()),
         "LASTHIT" => JournalError::Unexpected(said.to_owned()),
         _ => JournalError::Unexpected(text),
@@ -79,6 +80,8 @@ mod tests {
         for code in ["LASTHIT", "ERR", "CROSSSLOT"] {
             assert!(matches!(sorted(code), JournalError::Unexpected(_)), "{code}");
         }
-        assert!(matches!(sorted("WRONGTYPE"), JournalError::Damaged(_)));
+        for code in ["WRONGTYPE", "DAMAGED"] {
+            assert!(matches!(sorted(code), JournalError::Damaged(_)), "{code}");
+        }
     }
 }

@@ -20,7 +20,7 @@ pub(super) struct Keys {
 #[derive(Debug)]
 pub(super) struct ShardKeys {
     tag: String,
-    /// Hash: append, commit, `commit_epoch`, epoch, owner, eras, server, found, doubt, renewed.
+    /// Hash: append, commit, `commit_epoch`, epoch, owner, eras, shift, server, found, doubt, renewed.
     pub(super) shard: String,
     /// Hash: incarnation -> number|watermark|fenced|server.
     pub(super) gateways: String,
@@ -81,7 +81,7 @@ impl ShardKeys {
         RoomKey(&self.tag, "out:", room.as_str())
     }
 
-    /// Hash: era, seq, cursor, top, last, `snapshot_seq`, `snapshot_cursor`, gateways; after trouble deaths and attempts,
+    /// Hash: era (the shard's shift goes on top), seq, cursor, top, last, `snapshot_seq`, `snapshot_cursor`, gateways; after trouble deaths and attempts,
     /// each with the seq that it is about (`deaths_at`, `attempts_at`), and the last attempt.
     pub(super) fn state<'a>(&'a self, room: &'a RoomId) -> RoomKey<'a> {
         RoomKey(&self.tag, "state:", room.as_str())

@@ -25,7 +25,8 @@ impl RedisJournal {
         let mut reply = Reply::new("live timelines", self.send(&call).await?)?;
         let mut live = Vec::new();
         while !reply.is_empty() {
-            live.push(reply.parse()?);
+            let name: String = reply.parse()?;
+            live.extend(name.parse::<u32>());
             reply.bytes()?;
         }
         Ok(live)
@@ -49,8 +50,8 @@ impl RedisJournal {
         while !reply.is_empty() {
             let incarnation = reply.incarnation()?;
             let owned: String = reply.parse()?;
-            let shards = owned.split(',').filter(|s| !s.is_empty()).map(|s| s.parse().map(ShardId));
-            let shards = shards.collect::<Result<_, _>>().map_err(|_| reply.error(&format!("shards {owned:?}")))?;
+            // The script lets digits and commas through: what is no shard is nobody's.
+            let shards = owned.split(',').filter_map(|shard| shard.parse().ok()).map(ShardId).collect();
             living.push(WorkerRecord { incarnation, shards });
         }
         living.sort_unstable_by_key(|record| record.incarnation);

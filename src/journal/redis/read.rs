@@ -22,7 +22,8 @@ impl RedisJournal {
         if rooms.is_empty() {
             return Ok((self.live().await?.found.server, Vec::new()));
         }
-        let mut call = Call::new(&HEADS, rooms.len(), 0, rooms.len() * ROOM_BYTES);
+        let mut call = Call::new(&HEADS, 1 + rooms.len(), 0, (1 + rooms.len()) * ROOM_BYTES);
+        call.text(&keys.shard);
         for room in rooms {
             call.text(keys.state(room));
         }
@@ -83,8 +84,8 @@ impl RedisJournal {
     /// What cannot be read is the room's own damage.
     pub(super) async fn load_step(&self, room: &RoomId) -> Result<StoredRoom, JournalError> {
         let keys = self.room(room);
-        let mut call = Call::new(&LOAD, 4, 0, 4 * ROOM_BYTES);
-        call.text(keys.room(room)).text(keys.out(room)).text(keys.state(room)).text(keys.snapshot(room));
+        let mut call = Call::new(&LOAD, 5, 0, 5 * ROOM_BYTES);
+        call.text(keys.room(room)).text(keys.out(room)).text(keys.state(room)).text(keys.snapshot(room)).text(&keys.shard);
         stored(self.send(&call).await?).map_err(|error| JournalError::Damaged(error.to_string()))
     }
 

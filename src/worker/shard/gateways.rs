@@ -4,8 +4,7 @@ use super::*;
 
 /// Longest stretch between two ticks that counts as a gateway's silence: what is longer is this worker's own pause.
 pub(super) const SILENCE_STEP_NS: u64 = 50_000_000;
-/// A part of the gateways' timeout: a gateway that nobody listens for is waited for no longer than it, and a journal that
-/// takes longer over an answer counts as out of reach.
+/// A part of the gateways' timeout: a journal that takes longer over an answer counts as out of reach.
 const HINT: u64 = 4;
 /// How long a gateway with sessions may be unheard of before it is asked although nothing waits, in nanoseconds.
 const HEARTBEAT_NS: u64 = 5_000_000_000;
@@ -135,7 +134,7 @@ impl Shard {
                 continue;
             }
             gateway.silent_ns += elapsed_ns.min(SILENCE_STEP_NS);
-            if gateway.silent_ns > if gateway.deaf { timeout_ns / HINT } else { timeout_ns } {
+            if gateway.silent_ns > if gateway.deaf { shared.limits.deaf_timeout_ns } else { timeout_ns } {
                 gateway.fencing = true;
                 shared.act(Action::Fence { shard: self.id, lease: self.lease, gateway: *incarnation });
             }

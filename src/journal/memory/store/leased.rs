@@ -63,7 +63,7 @@ impl Store {
             doubt: state.doubt.filter(|_| state.server == server),
             gateways: state.gateways.iter().map(|(id, g)| g.record(*id)).collect(),
             active: state.active.iter().cloned().collect(),
-            rooms: if rooms { state.rooms.iter().map(|(id, room)| room.head(id)).collect() } else { Vec::new() },
+            rooms: if rooms { state.rooms.iter().map(|(id, room)| room.head(id, state.shift)).collect() } else { Vec::new() },
         })
     }
 
@@ -73,7 +73,7 @@ impl Store {
         let Some(stored) = self.room(room) else { return StoredRoom::default() };
         let (seq, cursor) = stored.snapshot.as_ref().map_or_else(Default::default, |s| (s.seq, s.cursor));
         StoredRoom {
-            era: stored.era,
+            era: stored.era + self.shards[usize::from(ShardId::of(room, self.shards()).0)].shift,
             seq: stored.seq,
             cursor: stored.cursor,
             snapshot: stored.snapshot.clone(),
@@ -103,8 +103,10 @@ impl Store {
         if commit.number != shard.commit + 1 {
             return Ok((Committed::Fenced, &[]));
         }
-        let fits =
-            |part: &&RoomCommit| shard.rooms.get(&part.room).is_some_and(|room| room.era == part.era && room.seq == part.from);
+        let fits = |part: &&RoomCommit| {
+            let found = shard.rooms.get(&part.room);
+            found.is_some_and(|room| room.era + shard.shift == part.era && room.seq == part.from)
+        };
         let refused: Vec<RoomId> = commit.rooms.iter().filter(|part| !fits(part)).map(|part| part.room.clone()).collect();
         if !refused.is_empty() {
             return Ok((Committed::Refused(refused), &[]));

@@ -10,26 +10,36 @@
 --       then per room: name, era, from, to, cursor, verdicts, what (bit 1 a snapshot, bit 2 a trim), snapshot,
 --                      trim position, trim verdict ID, gateways or '-' for those of before,
 --       then per push: channel, message
+-- A room's era is the stored one and the shard's shift.
 -- Returns {0}            done
 --         {1}            fenced: another lease, or another number
 --         {2, i, ...}    refused: the rooms, counted from 1, whose era or seq is another, or one of whose keys is damaged
-local shard = redis.call('HMGET', KEYS[1], 'epoch', 'owner', 'commit', 'commit_epoch')
+-- Refusals: LASTHIT for a damaged record of the shard
+local function damaged(key, why) return redis.error_reply('LASTHIT ' .. key .. ' is damaged: ' .. why) end
+
+local shard = redis.pcall('HMGET', KEYS[1], 'epoch', 'owner', 'commit', 'commit_epoch', 'shift')
+if shard.err then return damaged(KEYS[1], 'it is no hash') end
 if shard[1] ~= ARGV[1] or shard[2] ~= ARGV[2] then return {1} end
 if shard[3] == ARGV[3] and shard[4] == ARGV[1] then return {0} end
-if tonumber(ARGV[3]) ~= tonumber(shard[3] or '0') + 1 then return {1} end
-
--- An error behind the first write would leave half of the commit.
-local function damaged(stream)
-  local type = redis.call('TYPE', stream).ok
-  return type ~= 'stream' and type ~= 'none'
+local stored, shift = tonumber(shard[3] or 0), tonumber(shard[5] or 0)
+if not stored or not shift or stored < 0 or shift < 0 or stored + shift > 1e15 then
+  return damaged(KEYS[1], 'commit or shift is no number')
 end
+if tonumber(ARGV[3]) ~= stored + 1 then return {1} end
+local type = redis.call('TYPE', KEYS[2]).ok
+if type ~= 'set' and type ~= 'none' then return damaged(KEYS[2], 'it is no set') end
 
 local rooms = tonumber(ARGV[4])
 local reply = {2}
 local last = {}
 for i = 1, rooms do
   local state = redis.pcall('HMGET', KEYS[4 * i + 1], 'era', 'seq', 'last')
-  if state[1] ~= ARGV[11 * i - 5] or state[2] ~= ARGV[11 * i - 4] or damaged(KEYS[4 * i - 1]) or damaged(KEYS[4 * i]) then
+  local era, seq = state[1], ARGV[11 * i - 4]
+  if era and shift > 0 then era = string.format('%.0f', (tonumber(era) or 0) + shift) end
+  local type = redis.call('TYPE', KEYS[4 * i - 1]).ok
+  -- Verdicts behind the room's seq, or a key of another type, would refuse the next ones.
+  local beyond = redis.pcall('XREAD', 'COUNT', 1, 'STREAMS', KEYS[4 * i], seq .. '-0')
+  if era ~= ARGV[11 * i - 5] or state[2] ~= seq or (type ~= 'stream' and type ~= 'none') or beyond then
     reply[#reply + 1] = i
   end
   last[i] = state[3]

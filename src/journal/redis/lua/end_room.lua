@@ -2,14 +2,23 @@
 -- Ends a room: deletes all its keys. What stays is the shard's count of eras, so that no era comes twice.
 --
 -- Guarantee: one atomic step; only for the lease's owner, with the cursor at the stream's tail and the seq as told. A
--- room that is not there has ended.
+-- room that is not there has ended. All checks come before the first write.
 --
 -- KEYS  1 shard, 2 active, 3 rooms, 4 room, 5 out, 6 state, 7 snapshot
 -- ARGV  1 epoch, 2 owner, 3 name, 4 seq
 -- Returns 0 ended, 1 the lease is lost, 2 not at the tail or another seq
-local shard = redis.call('HMGET', KEYS[1], 'epoch', 'owner')
+-- Refusals: LASTHIT for a damaged record of the shard, DAMAGED for one of the room
+local shard = redis.pcall('HMGET', KEYS[1], 'epoch', 'owner')
+if shard.err then return redis.error_reply('LASTHIT ' .. KEYS[1] .. ' is damaged: it is no hash') end
 if shard[1] ~= ARGV[1] or shard[2] ~= ARGV[2] then return 1 end
-local state = redis.call('HMGET', KEYS[6], 'seq', 'cursor', 'last')
+for i = 2, 3 do
+  local type = redis.call('TYPE', KEYS[i]).ok
+  if type ~= 'set' and type ~= 'none' then
+    return redis.error_reply('LASTHIT ' .. KEYS[i] .. ' is damaged: it is no set')
+  end
+end
+local state = redis.pcall('HMGET', KEYS[6], 'seq', 'cursor', 'last')
+if state.err then return redis.error_reply('DAMAGED ' .. KEYS[6] .. ' is no hash') end
 if state[1] and (state[1] ~= ARGV[4] or state[2] ~= state[3]) then return 2 end
 redis.call('DEL', KEYS[4], KEYS[5], KEYS[6], KEYS[7])
 redis.call('SREM', KEYS[2], ARGV[3])

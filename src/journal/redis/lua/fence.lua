@@ -8,7 +8,8 @@
 -- Returns {0, record}    done: number|watermark|fenced|server
 --         {1}            the lease is lost
 -- Refusals: LASTHIT for a damaged record
-local shard = redis.call('HMGET', KEYS[1], 'epoch', 'owner')
+local shard = redis.pcall('HMGET', KEYS[1], 'epoch', 'owner')
+if shard.err then return redis.error_reply('LASTHIT ' .. KEYS[1] .. ' is damaged: it is no hash') end
 if shard[1] ~= ARGV[1] or shard[2] ~= ARGV[2] then return {1} end
 local record = redis.call('HGET', KEYS[2], ARGV[3]) or '0|000000000000000000000000|0|' .. ARGV[4]
 local open, server = string.match(record, '^(%d+|%x+|)[01](|%x+)$')

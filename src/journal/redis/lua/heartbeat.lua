@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- Takes a worker's (or a host's) heartbeat, forgets those whose heartbeats ran out, and tells who lives.
 --
--- Guarantee: by this server's clock alone.
+-- Guarantee: by this server's clock alone. A record that cannot be read is as good as none: who lives writes it anew.
 --
 -- KEYS  1 workers, or hosts
 -- ARGV  1 worker, or timeline, 2 milliseconds that it is good for, 3 the shards that it owns, with commas between
@@ -12,8 +12,10 @@ redis.call('HSET', KEYS[1], ARGV[1], string.format('%.0f|%s', now + tonumber(ARG
 local all = redis.call('HGETALL', KEYS[1])
 local reply = {}
 for i = 1, #all, 2 do
-  local expires, shards = string.match(all[i + 1], '^(%d+)|(.*)$')
-  if expires and tonumber(expires) > now then
+  local expires, shards = string.match(all[i + 1], '^(%d+)|([%d,]*)$')
+  local name = all[i]
+  local readable = expires and #expires < 16 and string.find(name, '^%x+$') and (#name == 32) == (#ARGV[1] == 32)
+  if readable and tonumber(expires) > now then
     reply[#reply + 1] = all[i]
     reply[#reply + 1] = shards
   else

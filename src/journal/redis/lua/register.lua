@@ -1,50 +1,69 @@
 #!lua
 -- Makes a gateway's incarnation known to a shard, as this server knows it.
 --
--- Guarantee: one atomic step, idempotent; a fenced one stays fenced, and one of which flushes are missing is fenced. When
--- commits are missing that it has heard of, or all that was known of it, every room of the shard begins a new era, once
--- for each server. The bell rings when an earlier server knew it, without a new count of appends.
+-- Guarantee: one atomic step, idempotent; a fenced one stays fenced, and one of which flushes are missing is fenced: they
+-- are lost, or it was forgotten. When commits are missing that it has heard of, every room of the shard begins a new era,
+-- once for each server: the shift of its eras jumps, so that rooms whose state is damaged have a new one too when they are
+-- mended. The bell rings when an earlier server knew the gateway, without a new count of appends. All checks come before
+-- the first write.
 --
 -- KEYS  1 shard, 2 gateways, 3 rooms, then the asked rooms' states
--- ARGV  1 incarnation, 2 server, 3 by how much the count of eras jumps, 4 its last flush, 5 the last commit it has heard of,
+-- ARGV  1 incarnation, 2 server, 3 by how much the shift of eras jumps, 4 its last flush, 5 the last commit it has heard of,
 --       6 what the rooms' state keys begin with, 7 bell channel, 8 the server that it was registered with
--- Returns {record, rooms that began a new era, last commit, {era, seq, top, ...}}; the record is number|watermark|fenced|server
--- Refusals: LASTHIT for a damaged record
-local record = redis.call('HGET', KEYS[2], ARGV[1])
-local shard = redis.call('HMGET', KEYS[1], 'append', 'commit', 'renewed', 'server', 'found')
+-- Returns {record, rooms that began a new era, last commit, {era, seq, top, ...}}; the record is number|watermark|fenced|server,
+--         and era 0 means a room that is not there, or whose state is damaged
+-- Refusals: LASTHIT for a damaged record of the shard
+local function damaged(key, why) return redis.error_reply('LASTHIT ' .. key .. ' is damaged: ' .. why) end
+local function count(text) return #text < 16 and string.find(text, '^%d+$') and tonumber(text) end
+
+local record = redis.pcall('HGET', KEYS[2], ARGV[1])
+if record and record.err then return damaged(KEYS[2], 'it is no hash') end
 local number, watermark, fenced, server = '0', '000000000000000000000000', '0', ''
 if record then
   number, watermark, fenced, server = string.match(record, '^(%d+)|(%x+)|([01])|(%x+)$')
-  if not number then return redis.error_reply('LASTHIT gateway record is damaged: ' .. record) end
+  if not number or #watermark ~= 24 then return damaged(KEYS[2], 'gateway record ' .. record) end
 end
+local shard = redis.pcall('HMGET', KEYS[1], 'append', 'commit', 'renewed', 'server', 'found', 'shift')
+if shard.err then return damaged(KEYS[1], 'it is no hash') end
+local append, commit, shift = count(shard[1] or '0'), count(shard[2] or '0'), count(shard[6] or '0')
+local found = commit
+if shard[4] == ARGV[2] then found = count(shard[5] or '') end
+if not append or not commit or not found or not shift then
+  return damaged(KEYS[1], 'append, commit, found or shift is no number')
+end
+local rooms = {}
+local lost = ARGV[8] ~= ARGV[2] and tonumber(ARGV[5]) > found and shard[3] ~= ARGV[2]
+if lost then
+  rooms = redis.pcall('SMEMBERS', KEYS[3])
+  if rooms.err then return damaged(KEYS[3], 'it is no set') end
+end
+
 local flush = tonumber(ARGV[4])
 if flush > tonumber(number) then fenced = '1' end
 local now = number .. '|' .. watermark .. '|' .. fenced .. '|' .. ARGV[2]
 if now ~= record then redis.call('HSET', KEYS[2], ARGV[1], now) end
-
 local renewed = 0
-local found = tonumber(shard[4] == ARGV[2] and shard[5] or shard[2] or '0')
-local lost = (not record and flush > 0) or (ARGV[8] ~= ARGV[2] and tonumber(ARGV[5]) > found)
-if lost and shard[3] ~= ARGV[2] then
-  shard[2] = redis.call('HINCRBY', KEYS[1], 'commit', 1)
-  redis.call('HSET', KEYS[1], 'renewed', ARGV[2], 'commit_epoch', '0', 'server', ARGV[2], 'found', shard[2])
+if lost then
+  commit, shift = commit + 1, shift + tonumber(ARGV[3])
+  redis.call('HSET', KEYS[1], 'commit', commit, 'renewed', ARGV[2], 'commit_epoch', '0', 'server', ARGV[2], 'found', commit,
+    'shift', string.format('%.0f', shift))
   redis.call('HDEL', KEYS[1], 'doubt')
-  redis.call('HINCRBY', KEYS[1], 'eras', ARGV[3])
-  for _, name in ipairs(redis.call('SMEMBERS', KEYS[3])) do
-    local state = ARGV[6] .. name
-    if redis.call('HGET', state, 'seq') ~= '0' then renewed = renewed + 1 end
-    redis.call('HSET', state, 'era', redis.call('HINCRBY', KEYS[1], 'eras', 1))
+  for _, name in ipairs(rooms) do
+    local seq = redis.pcall('HGET', ARGV[6] .. name, 'seq')
+    if seq and not seq.err and seq ~= '0' then renewed = renewed + 1 end
   end
 end
 if server ~= ARGV[2] and (record or flush > 0) then
-  redis.call('PUBLISH', ARGV[7], cmsgpack.pack({tonumber(shard[1] or '0'), ARGV[1], tonumber(number), watermark, ''}))
+  redis.call('PUBLISH', ARGV[7], cmsgpack.pack({append, ARGV[1], tonumber(number), watermark, ''}))
 end
 
 local heads = {}
 for i = 4, #KEYS do
-  local state = redis.call('HMGET', KEYS[i], 'era', 'seq', 'top')
-  heads[3 * i - 11] = state[1] or '0'
-  heads[3 * i - 10] = state[2] or '0'
-  heads[3 * i - 9] = state[3] or '000000000000000000000000'
+  local state = redis.pcall('HMGET', KEYS[i], 'era', 'seq', 'top')
+  local era, seq, top = count(state[1] or ''), state[2] or '', state[3] or ''
+  local sound = era and count(seq) and #top == 24 and string.find(top, '^%x+$')
+  heads[3 * i - 11] = sound and string.format('%.0f', era + shift) or '0'
+  heads[3 * i - 10] = sound and seq or '0'
+  heads[3 * i - 9] = sound and top or '000000000000000000000000'
 end
-return {now, renewed, shard[2] or '0', heads}
+return {now, renewed, commit, heads}

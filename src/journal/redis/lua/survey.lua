@@ -7,14 +7,17 @@
 -- KEYS  1 shard, 2 gateways, 3 active, 4 rooms
 -- ARGV  1 what the rooms' state keys begin with, or empty for no heads, 2 server
 -- Returns {append, commit, epoch in doubt or nil, {incarnation, record, ...}, {active room, ...}, {room, era, seq, top, ...}}
-local counts = redis.call('HMGET', KEYS[1], 'append', 'commit', 'server', 'doubt')
+local counts = redis.call('HMGET', KEYS[1], 'append', 'commit', 'server', 'doubt', 'shift')
+local function count(text) return #text < 16 and string.find(text, '^%d+$') and tonumber(text) end
+local shift = tonumber(counts[5] or '0')
 local heads = {}
 if ARGV[1] ~= '' then
   for _, name in ipairs(redis.call('SMEMBERS', KEYS[4])) do
     local state = redis.pcall('HMGET', ARGV[1] .. name, 'era', 'seq', 'top')
-    if state[1] then
+    local era, seq, top = count(state[1] or ''), state[2] or '', state[3] or ''
+    if era and count(seq) and #top == 24 and string.find(top, '^%x+$') then
       local n = #heads
-      heads[n + 1], heads[n + 2], heads[n + 3], heads[n + 4] = name, state[1], state[2], state[3]
+      heads[n + 1], heads[n + 2], heads[n + 3], heads[n + 4] = name, string.format('%.0f', era + shift), seq, top
     end
   end
 end

@@ -1,0 +1,321 @@
+//! Every key that a script touches, spoiled in turn: the step refuses and nothing has changed, or it names the damaged room
+//! and does the rest, or it does what it would have done anyway.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use lasthit::journal::redis::{RedisJournal, RedisOptions};
+use lasthit::journal::{Appended, Commit, Committed, Flush, Journal, JournalError, Lease, RoomCommit, Seen, Witness};
+use lasthit::testing::RedisServer;
+use lasthit::types::{Incarnation, Moment, RoomId, StreamId};
+
+use crate::fixture::{self, Gateway, SHARD, SHARDS, at, bytes, claim, commit, entry, part, room};
+
+/// What is not a number, not a moment, not a record; and numbers that are out of bounds.
+const GARBAGE: [&str; 4] = ["garbage", "", "-1", "99999999999999999999"];
+
+/// A shard with something in every key, and what the steps need to know of it.
+struct Scene {
+    server: RedisServer,
+    journal: RedisJournal,
+    admin: redis::Connection,
+    /// Every key as `DUMP` gives it.
+    keys: BTreeMap<String, Vec<u8>>,
+    lease: Lease,
+    living: Gateway,
+    dead: Gateway,
+    ids: Vec<StreamId>,
+}
+
+/// A key as it is compared: streams by their entries without positions, what says a time without it.
+#[derive(Debug, PartialEq, Eq)]
+enum Content {
+    Bytes(Vec<u8>),
+    Entries(Vec<Vec<u8>>),
+    Fields(BTreeMap<String, String>),
+}
+
+impl Scene {
+    async fn new() -> Self {
+        let (server, journal) = fixture::redis().await;
+        let mut admin = redis::Client::open(server.url()).expect("client").get_connection().expect("connection");
+        let (mut living, mut dead) = (Gateway::register(&journal).await, Gateway::register(&journal).await);
+        for n in [0, 1, 3] {
+            living.write(&journal, room(n), "a").await;
+            dead.write(&journal, room(n), "b").await;
+        }
+        let lost = claim(&journal).await;
+        journal.attempt(SHARD, lost, &room(0), 7).await.expect("attempt");
+        let lease = claim(&journal).await;
+        journal.fence(SHARD, lease, dead.incarnation).await.expect("fence");
+        let mut ids = Vec::new();
+        for n in [0, 1, 3] {
+            ids.push(fixture::last(&journal, &room(n)).await);
+        }
+        let committed = |n: usize, era| RoomCommit {
+            snapshot: Some(bytes("state")),
+            gateways: Some(vec![living.incarnation, dead.incarnation]),
+            ..part(room(n), era, 0, 2, ids[n.min(2)])
+        };
+        let first = commit(lease, 1, vec![committed(0, 1), committed(1, 2), committed(3, 3)]);
+        assert_eq!(journal.commit(&first).await.expect("commit"), Committed::Done);
+        for n in [0, 1] {
+            living.write(&journal, room(n), "c").await;
+        }
+        for n in [0, 1] {
+            journal.attempt(SHARD, lease, &room(n), 8).await.expect("attempt");
+        }
+        let lease = claim(&journal).await;
+        journal.heartbeat(Incarnation(5), &[SHARD], 1_000_000).await.expect("heartbeat");
+        journal.timeline("boot-1").await.expect("timeline");
+        journal.live_timelines(1, 1_000_000).await.expect("timelines");
+        // A shard whose rooms have begun new eras before.
+        let shard = format!("lasthit:{{s{}}}:shard", SHARD.0);
+        redis::cmd("HSET").arg(&[&shard, "renewed", &Incarnation(7).to_hex(), "shift", "5"]).exec(&mut admin).expect("hset");
+        let mut scene = Self { server, journal, admin, keys: BTreeMap::new(), lease, living, dead, ids };
+        scene.keys = scene.dump();
+        scene
+    }
+
+    fn names(&mut self) -> Vec<String> {
+        let mut names: Vec<String> = redis::cmd("KEYS").arg("*").query(&mut self.admin).expect("keys");
+        names.sort_unstable();
+        names
+    }
+
+    fn dump(&mut self) -> BTreeMap<String, Vec<u8>> {
+        let names = self.names();
+        let dump = |name: &String| redis::cmd("DUMP").arg(name).query(&mut self.admin).expect("dump");
+        let dumps: Vec<Vec<u8>> = names.iter().map(dump).collect();
+        names.into_iter().zip(dumps).collect()
+    }
+
+    /// Everything as it was.
+    fn reset(&mut self) {
+        let mut pipeline = redis::pipe();
+        pipeline.cmd("FLUSHALL").ignore();
+        for (name, bytes) in &self.keys {
+            pipeline.cmd("RESTORE").arg(name).arg(0).arg(bytes).ignore();
+        }
+        pipeline.exec(&mut self.admin).expect("restored");
+    }
+
+    fn tell(&mut self, command: &[&str]) {
+        redis::cmd(command[0]).arg(&command[1..]).exec(&mut self.admin).expect("command");
+    }
+
+    fn ask<T: redis::FromRedisValue>(&mut self, command: &[&str]) -> T {
+        redis::cmd(command[0]).arg(&command[1..]).query(&mut self.admin).expect("answer")
+    }
+
+    fn contents(&mut self) -> BTreeMap<String, Content> {
+        let names = self.names();
+        let content = |name: String| {
+            let kind: String = self.ask(&["TYPE", &name]);
+            let content = match kind.as_str() {
+                "hash" => {
+                    let mut fields: BTreeMap<String, String> = self.ask(&["HGETALL", &name]);
+                    if name.ends_with(":workers") || name.ends_with(":hosts") {
+                        fields.values_mut().for_each(String::clear);
+                    }
+                    fields.remove("last").is_some().then(|| fields.insert("last".into(), String::new()));
+                    Content::Fields(fields)
+                }
+                "stream" => {
+                    let entries: Vec<(String, Vec<Vec<u8>>)> = self.ask(&["XRANGE", &name, "-", "+"]);
+                    Content::Entries(entries.into_iter().map(|(_, fields)| fields.concat()).collect())
+                }
+                "set" => {
+                    let members: BTreeSet<String> = self.ask(&["SMEMBERS", &name]);
+                    Content::Fields(members.into_iter().map(|member| (member, String::new())).collect())
+                }
+                _ => Content::Bytes(redis::cmd("DUMP").arg(&name).query(&mut self.admin).expect("dump")),
+            };
+            (name, content)
+        };
+        names.into_iter().map(content).collect()
+    }
+
+    /// What can be done to a key, as commands.
+    fn spoils(&mut self, key: &str) -> Vec<Vec<Vec<String>>> {
+        let words = |command: &[&str]| command.iter().map(|word| (*word).to_owned()).collect::<Vec<String>>();
+        let mut all = vec![vec![words(&["DEL", key]), words(&["RPUSH", key, "not ours"])]];
+        let kind: String = self.ask(&["TYPE", key]);
+        match kind.as_str() {
+            "hash" => {
+                let fields: Vec<String> = self.ask(&["HKEYS", key]);
+                for field in fields {
+                    all.extend(GARBAGE.map(|garbage| vec![words(&["HSET", key, &field, garbage])]));
+                }
+            }
+            "set" => all.push(vec![words(&["SADD", key, "not a room"])]),
+            "stream" => all.push(vec![words(&["XADD", key, &format!("{0}-{0}", u64::MAX), "e", "not ours"])]),
+            _ => {}
+        }
+        all
+    }
+
+    fn flush(&self, rooms: &[usize]) -> Flush {
+        let top = self.living.watermark.plus(1);
+        self.living.flush(top, rooms.iter().map(|n| entry(room(*n), top, "d")).collect())
+    }
+
+    fn next_commit(&self, rooms: &[usize]) -> Commit {
+        let part = |n: &usize| RoomCommit {
+            snapshot: Some(bytes("newer")),
+            gateways: Some(vec![]),
+            trim: Some((StreamId::default(), 0)),
+            ..part(room(*n), SHIFT + 1 + *n as u64, 2, 3, self.ids[*n])
+        };
+        commit(self.lease, 2, rooms.iter().map(part).collect())
+    }
+
+    /// One step of each script: what it answers, and which rooms it refuses by name.
+    async fn take(&self, step: &str) -> Result<(String, Vec<RoomId>), JournalError> {
+        let (journal, lease) = (&self.journal, self.lease);
+        let lost = Seen { server: Incarnation(9), flush: 0, commit: 99 };
+        let witness = Witness { server: Incarnation(9), epoch: None, confirmed: 99, sent: 99 };
+        let last_words = entry(room(0), at(99), "death");
+        let answer = match step {
+            "append" => match journal.append(&self.flush(&[0, 1, 2])).await? {
+                Appended::Refused(rooms) => return Ok((String::new(), rooms)),
+                other => format!("{other:?}"),
+            },
+            "append again" => {
+                let mut again = self.flush(&[0, 1]);
+                (again.number, again.previous) = (1, Moment::default());
+                format!("{:?}", journal.append(&again).await?)
+            }
+            "attempt" => format!("{:?}", journal.attempt(SHARD, lease, &room(0), 9).await?),
+            "claim" => format!("{:?}", journal.claim(SHARD, Some(lease), Incarnation(3)).await?),
+            "commit" => match journal.commit(&self.next_commit(&[0, 1])).await? {
+                Committed::Refused(rooms) => return Ok((String::new(), rooms)),
+                other => format!("{other:?}"),
+            },
+            "death" => format!("{:?}", journal.death(SHARD, lease, self.dead.incarnation, &last_words).await?),
+            "deployment" => {
+                let options = RedisOptions { shards: Some(SHARDS), ..RedisOptions::default() };
+                format!("{:?}", RedisJournal::connect(&self.server.url(), options).await?.shards())
+            }
+            "end room" => format!("{:?}", journal.end_room(SHARD, lease, &room(3), 2).await?),
+            "fence" => format!("{:?}", journal.fence(SHARD, lease, self.living.incarnation).await?),
+            "forget" => format!("{:?}", journal.forget(SHARD, lease, &[self.dead.incarnation]).await?),
+            "heads" => format!("{:?}", journal.heads(SHARD, &[room(0), room(1)]).await?),
+            "heartbeat" => format!("{:?}", journal.heartbeat(Incarnation(6), &[SHARD], 1_000_000).await?),
+            "host" => format!("{:?}", journal.live_timelines(2, 1_000_000).await?),
+            "leave" => format!("{:?}", journal.leave(SHARD, self.living.incarnation).await?),
+            "load" => format!("{:?}", journal.load(&room(0)).await?),
+            "register" => format!("{:?}", journal.register(SHARD, Incarnation(4), lost, &[room(0), room(1)]).await?),
+            "register again" => {
+                let seen = Seen { server: self.living.server, flush: 1, commit: 1 };
+                format!("{:?}", journal.register(SHARD, self.living.incarnation, seen, &[room(0), room(1)]).await?)
+            }
+            "release" => format!("{:?}", journal.release(SHARD, lease).await?),
+            "survey" => format!("{:?}", journal.survey(SHARD, true).await?),
+            "testify" => format!("{:?}", journal.testify(SHARD, witness).await?),
+            "timeline" => format!("{:?}", journal.timeline("boot-2").await?),
+            "verdicts" => format!("{:?}", journal.verdicts(&room(0), 0, 9).await?),
+            other => panic!("no step {other}"),
+        };
+        Ok((answer, Vec::new()))
+    }
+}
+
+/// How far the scene's rooms are from the eras that are stored with them.
+const SHIFT: u64 = 5;
+
+const STEPS: [&str; 22] = [
+    "append",
+    "append again",
+    "attempt",
+    "claim",
+    "commit",
+    "death",
+    "deployment",
+    "end room",
+    "fence",
+    "forget",
+    "heads",
+    "heartbeat",
+    "host",
+    "leave",
+    "load",
+    "register",
+    "register again",
+    "release",
+    "survey",
+    "testify",
+    "timeline",
+    "verdicts",
+];
+
+#[tokio::test]
+async fn of_a_spoiled_key_nothing_is_half_written() {
+    let mut scene = Scene::new().await;
+    let keys: Vec<String> = scene.keys.keys().cloned().collect();
+    let (mut refused, mut named, mut done) = (0, 0, 0);
+    for step in STEPS {
+        scene.reset();
+        scene.take(step).await.expect(step);
+        let control = scene.contents();
+        for key in &keys {
+            scene.reset();
+            for spoil in scene.spoils(key) {
+                scene.reset();
+                for command in &spoil {
+                    scene.tell(&command.iter().map(String::as_str).collect::<Vec<_>>());
+                }
+                let before = scene.contents();
+                let answer = scene.take(step).await;
+                let after = scene.contents();
+                let context = format!("{step}: {spoil:?}: {answer:?}");
+                match &answer {
+                    Err(_) => {
+                        assert_eq!(before, after, "{context}");
+                        refused += 1;
+                    }
+                    Ok((_, rooms)) if !rooms.is_empty() => {
+                        assert_eq!(before, after, "{context}");
+                        let damaged: Vec<usize> = [0, 1].into_iter().filter(|n| key.ends_with(room(*n).as_str())).collect();
+                        assert_eq!(*rooms, damaged.iter().map(|n| room(*n)).collect::<Vec<_>>(), "{context}");
+                        let rest: Vec<usize> = [0, 1].into_iter().filter(|n| !damaged.contains(n)).collect();
+                        let rest_is_done = match step {
+                            "append" => matches!(scene.journal.append(&scene.flush(&rest)).await, Ok(Appended::Stored(_))),
+                            _ => matches!(scene.journal.commit(&scene.next_commit(&rest)).await, Ok(Committed::Done)),
+                        };
+                        assert!(rest_is_done, "{context}");
+                        named += 1;
+                    }
+                    Ok(_) => {
+                        let differs = |name: &&String| *name != key && control.get(*name) != after.get(*name);
+                        let odd: Vec<&String> = control.keys().chain(after.keys()).filter(differs).collect();
+                        assert!(odd.is_empty() || before == after, "{context}: half written, see {odd:?}");
+                        done += 1;
+                    }
+                }
+            }
+        }
+    }
+    assert!(refused > 100 && named > 20 && done > 100, "{refused} refused, {named} named, {done} done");
+}
+
+/// Commits are lost while a room's state is damaged: mended, it is in a new era as all others are, and nobody who was told
+/// of the lost ones goes on in it unawares.
+#[tokio::test]
+async fn a_damaged_room_begins_a_new_era_too() {
+    for witness in ["gateway", "worker"] {
+        let mut scene = Scene::new().await;
+        let state = format!("lasthit:{{s{}}}:state:{}", SHARD.0, room(0));
+        scene.tell(&["RENAME", &state, "lasthit:aside"]);
+        scene.tell(&["RPUSH", &state, "not ours"]);
+        scene.take(if witness == "gateway" { "register" } else { "testify" }).await.expect("taken");
+        let other = scene.journal.load(&room(1)).await.expect("load").era;
+        assert!(other > SHIFT + 2, "{witness}: {other}");
+        scene.tell(&["RENAME", "lasthit:aside", &state]);
+        let mended = scene.journal.load(&room(0)).await.expect("load");
+        assert_eq!((mended.era, mended.seq), (other - 1, 2), "{witness}");
+        let heads = scene.journal.heads(SHARD, &[room(0)]).await.expect("heads").1;
+        assert_eq!(heads[0].era, mended.era);
+        let old = scene.next_commit(&[0]);
+        assert_eq!(scene.journal.commit(&Commit { number: 3, ..old }).await.expect("commit"), Committed::Refused(vec![room(0)]));
+    }
+}
