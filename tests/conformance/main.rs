@@ -3,6 +3,7 @@
 mod durability;
 mod fixture;
 mod gateways;
+mod identity;
 mod redis;
 mod rooms;
 mod spoiled;

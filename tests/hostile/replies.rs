@@ -41,7 +41,7 @@ fn serve(connection: TcpStream, said: &Said) -> Option<()> {
         let hostile = said.lock().ok()?.clone();
         let answer = match (words.first()?.to_ascii_uppercase().as_slice(), hostile) {
             (b"INFO", _) => format!("${}\r\n{INFO}\r\n", INFO.len()).into_bytes(),
-            (b"EVALSHA", None) => b"*3\r\n$1\r\n3\r\n$1\r\n4\r\n$5\r\nredis\r\n".to_vec(),
+            (b"EVALSHA", None) => b"*4\r\n$1\r\n3\r\n$1\r\n4\r\n$5\r\nredis\r\n$0\r\n\r\n".to_vec(),
             (b"EVALSHA" | b"XRANGE" | b"HMGET" | b"PUBLISH" | b"PING", Some(hostile)) => hostile,
             _ => b"+OK\r\n".to_vec(),
         };

@@ -14,6 +14,7 @@ struct Running {
     gateways: [Gateway; 2],
     worker: Worker,
     players: [Session; 2],
+    late: Vec<(Gateway, Worker, Session)>,
 }
 
 impl Running {
@@ -21,7 +22,7 @@ impl Running {
         let gateways = [Gateway::on(&redis, &[]), Gateway::on(&redis, &[])];
         let worker = Worker::on(&redis, &[]);
         let players = [gateways[0].ticket(ROOM, "ann").join().await, gateways[1].ticket(ROOM, "bob").join().await];
-        Self { redis, gateways, worker, players }
+        Self { redis, gateways, worker, players, late: Vec::new() }
     }
 
     /// Ann claims, and both are told.
@@ -30,10 +31,31 @@ impl Running {
         self.players[1].find(|v| v["id"] == contest).await;
     }
 
+    /// Whoever comes now and whoever came before play in one room, and nothing has happened to it.
+    async fn goes_on_as_it_was(&mut self, round: &str) {
+        let worker = Worker::on(&self.redis, &[]);
+        let gateway = Gateway::on(&self.redis, &[]);
+        let mut carl = gateway.ticket(ROOM, "carl").join().await;
+        for n in 0..50 {
+            self.claim(&format!("{round} {n}")).await;
+        }
+        let contest = format!("{round} carl");
+        assert_eq!(carl.ask("claim", &contest, &contest, json!(null)).await["outcome"], "granted");
+        self.players[0].find(|v| v["id"] == contest.as_str()).await;
+        assert_eq!(carl.era(), self.players[0].era(), "{round}");
+        self.late.push((gateway, worker, carl));
+        assert!(self.rolled_back() < 1.0, "{round}");
+        let workers = self.late.iter().map(|(_, worker, _)| worker).chain([&self.worker]);
+        let deaths = workers.map(|worker| worker.metric("lasthit_gateway_deaths_total")).sum::<f64>();
+        assert!(deaths < 1.0, "{round}: nobody was fenced");
+    }
+
     /// Rooms that began a new era.
     fn rolled_back(&self) -> f64 {
         let name = "lasthit_rolled_back_total";
-        self.gateways.iter().map(|gateway| gateway.metric(name)).sum::<f64>() + self.worker.metric(name)
+        let gateways = self.gateways.iter().chain(self.late.iter().map(|(gateway, ..)| gateway));
+        let workers = self.late.iter().map(|(_, worker, _)| worker).chain([&self.worker]);
+        gateways.map(|gateway| gateway.metric(name)).sum::<f64>() + workers.map(|worker| worker.metric(name)).sum::<f64>()
     }
 
     /// Both were told of `kept` and of `lost`, which Redis no longer has: they hear that, come back, and see what is.
@@ -87,6 +109,27 @@ async fn with_an_older_snapshot() {
     running.redis.kill().expect("killed");
     running.redis.restart().expect("restarted");
     running.goes_on_without("kept", "lost").await;
+}
+
+/// Replicas come and go while everybody plays, and processes start in between: nothing is lost, so no session is closed and
+/// no room begins a new era.
+#[tokio::test]
+async fn with_replicas_that_come_and_go() {
+    let server = RedisServer::start_tcp(&["--repl-backlog-ttl", "1"]).expect("redis");
+    let mut running = Running::on(server).await;
+    running.claim("alone").await;
+    let replica = running.redis.replica(&[]).expect("a replica");
+    running.goes_on_as_it_was("attached").await;
+    drop(replica);
+    until("the backlog is dropped", || {
+        let info = running.redis.ask::<String>(&["INFO", "replication"]).expect("info");
+        info.contains("repl_backlog_active:0").then_some(())
+    });
+    running.goes_on_as_it_was("dropped").await;
+    let _replica = running.redis.replica(&[]).expect("a replica");
+    running.goes_on_as_it_was("attached again").await;
+    let [ann, bob] = &running.players;
+    assert_eq!(ann.era(), bob.era());
 }
 
 /// Nothing is lost: sessions stay, the era stays, and who was away resumes.

@@ -25,7 +25,7 @@ impl RedisJournal {
     ) -> Result<Registered, JournalError> {
         let keys = self.shard(shard)?;
         rooms.iter().try_for_each(|room| check::room(room, shard, self.shards()))?;
-        let live = self.live().await?;
+        let live = self.met().await?;
         let server = live.found.server;
         let mut call = Call::new(&REGISTER, 3 + rooms.len(), 8, (4 + rooms.len()) * ROOM_BYTES);
         call.text(&keys.shard).text(&keys.gateways).text(&keys.rooms);

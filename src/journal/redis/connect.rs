@@ -6,6 +6,7 @@ use redis::aio::MultiplexedConnection;
 use redis::{Client, IntoConnectionInfo, ProtocolVersion};
 
 use super::super::JournalError;
+use super::append::Hex;
 use super::durability::Durability;
 use super::error::journal_error;
 use super::keys::Keys;
@@ -64,7 +65,7 @@ pub(super) struct Wanted {
 /// What a server and its deployment are.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Found {
-    /// Which server: another after a restart (run id), and after it was another one's replica (replication id).
+    /// Which server: another exactly when something may be lost (`deployment.lua`); none when it does not tell.
     pub(super) server: Incarnation,
     pub(super) shards: u16,
     pub(super) durability: Durability,
@@ -111,14 +112,12 @@ pub(super) async fn look(connection: &mut MultiplexedConnection, wanted: &Wanted
         fit(info)?;
     }
     // Before anything is recorded that this server cannot keep.
-    let recorded = redis::cmd("HGET").arg(Keys::deployment(&wanted.prefix)).arg("durability").query_async(connection).await;
+    let recorded = redis::cmd("HGET").arg(Keys::record(&wanted.prefix)).arg("durability").query_async(connection).await;
     let recorded: Option<String> = recorded.map_err(|error| journal_error(&error))?;
     let level = recorded.and_then(|level| level.parse().ok()).or(wanted.durability).unwrap_or_default();
     let replicas = keeps(connection, level, info.as_deref()).await?;
-    let (shards, durability) = deployment(connection, wanted).await?;
-    let half = |name| info.as_deref().and_then(|info| u128::from_str_radix(field(info, name).get(..16)?, 16).ok());
-    let server = half("run_id").unwrap_or_default() << 64 | half("master_replid").unwrap_or_default();
-    Ok(Found { server: Incarnation(server), shards, durability, replicas })
+    let (shards, durability, server) = deployment(connection, wanted).await?;
+    Ok(Found { server, shards, durability, replicas })
 }
 
 /// Whether the server keeps what the level promises; how many replicas have to confirm.
@@ -172,13 +171,16 @@ fn fit(info: &str) -> Result<(), JournalError> {
     Ok(())
 }
 
-/// The deployment's shards and durability: as recorded, or recorded now.
-async fn deployment(connection: &mut MultiplexedConnection, wanted: &Wanted) -> Result<(u16, Durability), JournalError> {
+/// The deployment's shards and durability, and the server's name: as recorded, or recorded now.
+async fn deployment(
+    connection: &mut MultiplexedConnection,
+    wanted: &Wanted,
+) -> Result<(u16, Durability, Incarnation), JournalError> {
     let refused = |why: String| Err(JournalError::Refused(why));
     let prefix = &wanted.prefix;
-    let mut call = Call::new(&DEPLOYMENT, 1, 3, 64);
-    call.text(Keys::deployment(prefix)).text(FORMAT).text(wanted.shards.unwrap_or(SHARDS_DEFAULT));
-    call.text(wanted.durability.unwrap_or_default());
+    let mut call = Call::new(&DEPLOYMENT, 1, 4, 128);
+    call.text(Keys::record(prefix)).text(FORMAT).text(wanted.shards.unwrap_or(SHARDS_DEFAULT));
+    call.text(wanted.durability.unwrap_or_default()).text(Hex(Incarnation::random()));
     let mut reply = Reply::new("deployment", call.send(connection).await.map_err(|error| journal_error(&error))?)?;
     let format: u32 = reply.parse()?;
     if format != FORMAT {
@@ -188,6 +190,7 @@ async fn deployment(connection: &mut MultiplexedConnection, wanted: &Wanted) -> 
         ));
     }
     let (shards, durability): (u16, Durability) = (reply.parse()?, reply.parse()?);
+    let server = reply.incarnation_or_empty()?;
     reply.end()?;
     if !(1..=SHARDS_MAX).contains(&shards) {
         return Err(JournalError::Unexpected(format!("deployment of {shards} shards")));
@@ -202,10 +205,10 @@ async fn deployment(connection: &mut MultiplexedConnection, wanted: &Wanted) -> 
         return refused(format!(
             "deployment {prefix:?} has durability {durability}, and {other} is configured: all processes need the same, use \
              --durability {durability}, or stop them all and HSET {} durability {other}",
-            Keys::deployment(prefix)
+            Keys::record(prefix)
         ));
     }
-    Ok((shards, durability))
+    Ok((shards, durability, server))
 }
 
 #[cfg(test)]

@@ -8,6 +8,8 @@ use crate::types::{Incarnation, RoomId, ShardId};
 #[derive(Debug)]
 pub(super) struct Keys {
     pushes: String,
+    /// As [`Keys::record`] tells.
+    pub(super) deployment: String,
     /// Hash: worker -> heartbeat.
     pub(super) workers: String,
     /// Hash: host -> number.
@@ -102,6 +104,7 @@ impl Keys {
     pub(super) fn new(prefix: &str, shards: u16) -> Self {
         Self {
             pushes: format!("{prefix}:push:"),
+            deployment: Self::record(prefix),
             workers: format!("{prefix}:workers"),
             timelines: format!("{prefix}:timelines"),
             hosts: format!("{prefix}:hosts"),
@@ -109,8 +112,9 @@ impl Keys {
         }
     }
 
-    /// Hash: format, shards, durability. Read before the number of shards is known.
-    pub(super) fn deployment(prefix: &str) -> String {
+    /// Hash: format, shards, durability; the server's name, with the run id and the replication id that it has it by. Read
+    /// before the number of shards is known.
+    pub(super) fn record(prefix: &str) -> String {
         format!("{prefix}:deployment")
     }
 

@@ -79,7 +79,7 @@ impl RedisJournal {
         let keys = self.shard(shard)?;
         let mut call = Call::new(&CLAIM, 2, 5, 2 * ROOM_BYTES);
         call.text(&keys.shard).text(&keys.active);
-        let live = self.live().await?;
+        let live = self.met().await?;
         let server = live.found.server;
         if from.is_some_and(|lease| lease.server != server) {
             return Ok(Leased::Lost);
@@ -107,7 +107,7 @@ impl RedisJournal {
 
     pub(super) async fn testify_step(&self, shard: ShardId, witness: Witness) -> Result<u64, JournalError> {
         let keys = self.shard(shard)?;
-        let live = self.live().await?;
+        let live = self.met().await?;
         let server = live.found.server;
         let mut call = Call::new(&TESTIFY, 2, 7, 3 * ROOM_BYTES);
         call.text(&keys.shard).text(&keys.rooms).text(Hex(server)).text(era_stride(server)).text(Hex(witness.server));

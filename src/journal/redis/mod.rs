@@ -27,10 +27,12 @@ use super::{
 };
 use crate::limits::REPLICATED_CONNECTIONS;
 use crate::types::{Incarnation, RoomId, ShardId, StreamId};
+use append::Hex;
 use connect::Wanted;
 pub use durability::Durability;
 use keys::{Keys, ShardKeys};
 use link::{Link, Live};
+use reply::code;
 use scripts::{CONFIRM, Call, PING};
 
 /// How to use a Redis server.
@@ -127,8 +129,39 @@ impl RedisJournal {
         self.0.link.judge(&live, answer)
     }
 
+    /// The same for whoever binds itself to its server (registrations, claims, testimonies), and for `/readyz`: looks first
+    /// whether the server takes steps and is still what it was when the connection was made. One that lost its data while the
+    /// connection lasted (it was flushed, or was another one's replica for a moment) is another server.
+    async fn met(&self) -> Result<Live, JournalError> {
+        let live = self.live().await?;
+        if self.is_still(&live).await? {
+            return Ok(live);
+        }
+        self.0.link.give_up(&live);
+        let live = self.live().await?;
+        match self.is_still(&live).await? {
+            true => Ok(live),
+            false => Err(JournalError::Unreachable("redis lost its data again and again: asked again".into())),
+        }
+    }
+
+    async fn is_still(&self, live: &Live) -> Result<bool, JournalError> {
+        let mut call = Call::new(&PING, 1, 1, 96);
+        call.text(&self.keys().deployment);
+        match live.found.server {
+            Incarnation::NONE => call.bytes(&[]),
+            server => call.text(Hex(server)),
+        };
+        match code("ping", &self.send_on(live.clone(), &call).await?)? {
+            0 => Ok(true),
+            1 => Ok(false),
+            other => Err(JournalError::Unexpected(format!("reply to ping: code {other}"))),
+        }
+    }
+
     /// Sends a step that is bound to a server; None when the journal has another one: then nothing was sent. A connection
-    /// leads to one server for as long as it lasts, so the server need not be asked.
+    /// is to one server for as long as it lasts, so the server need not be asked: what was lost while it lasted is missed
+    /// by the step itself (no lease, no registration, another number), or by the next ping.
     async fn send_to(&self, server: Incarnation, call: &Call) -> Result<Option<Value>, JournalError> {
         let live = self.live().await?;
         if live.found.server != server {
@@ -167,24 +200,34 @@ impl RedisJournal {
     /// Sends a step after which something leaves: it comes back when what the step did, or saw, has survived what the
     /// durability says (rule C3).
     async fn send_confirmed(&self, shard: ShardId, call: &Call) -> Result<(Incarnation, Value), JournalError> {
-        let live = self.confirming(shard).live().await?;
+        let live = self.live_confirming(shard).await?;
         Ok((live.found.server, self.confirm(shard, live, call).await?))
     }
 
     /// As [`Self::send_to`].
     async fn send_confirmed_to(&self, server: Incarnation, shard: ShardId, call: &Call) -> Result<Option<Value>, JournalError> {
-        let live = self.confirming(shard).live().await?;
+        let live = self.live_confirming(shard).await?;
         if live.found.server != server {
-            // A server changes its replication id while connections last (when its first replica comes), so that two of them
-            // know it by different names: both are made again.
-            let other = self.live().await?;
-            if other.found.server != live.found.server {
-                self.0.link.give_up(&other);
-                self.confirming(shard).give_up(&live);
-            }
             return Ok(None);
         }
         self.confirm(shard, live, call).await.map(Some)
+    }
+
+    /// The connection on which replicas are waited for. When it and the one for the other steps know their server by
+    /// different names, one of them was made before something was lost: both are made again.
+    async fn live_confirming(&self, shard: ShardId) -> Result<Live, JournalError> {
+        let link = self.confirming(shard);
+        let live = link.live().await?;
+        if self.0.waiting.is_empty() {
+            return Ok(live);
+        }
+        let other = self.live().await?;
+        if other.found.server == live.found.server {
+            return Ok(live);
+        }
+        self.0.link.give_up(&other);
+        link.give_up(&live);
+        link.live().await
     }
 
     fn confirming(&self, shard: ShardId) -> &Link {
@@ -227,7 +270,7 @@ impl Journal for RedisJournal {
     }
 
     async fn ping(&self) -> Result<(), JournalError> {
-        self.send(&Call::new(&PING, 0, 0, 0)).await.map(drop)
+        self.met().await.map(drop)
     }
 
     async fn register(

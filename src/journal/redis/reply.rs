@@ -78,6 +78,13 @@ impl Reply {
         Incarnation::from_hex(&hex).ok_or_else(|| self.error(&format!("{hex:?} is not an incarnation")))
     }
 
+    /// [`Incarnation::NONE`] for an empty text.
+    pub(super) fn incarnation_or_empty(&mut self) -> Result<Incarnation, JournalError> {
+        let hex: String = self.parse()?;
+        let read = if hex.is_empty() { Some(Incarnation::NONE) } else { Incarnation::from_hex(&hex) };
+        read.ok_or_else(|| self.error(&format!("{hex:?} is not an incarnation")))
+    }
+
     pub(super) fn head(&mut self, room: &RoomId) -> Result<RoomHead, JournalError> {
         Ok(RoomHead { room: room.clone(), era: self.parse()?, seq: self.parse()?, top: self.parse()? })
     }
