@@ -20,7 +20,8 @@ pub const BODY_BYTES_MAX: usize = 16 * 1024;
 pub const RECENT_IDS_PER_PLAYER_MAX: usize = 1024;
 /// Players per room whose ids are remembered; past it the player that acted longest ago is forgotten.
 pub const RECENT_PLAYERS_PER_ROOM_MAX: usize = 4096;
-/// Contests per room that are open or decided in their current round.
+/// Contests per room whose round is remembered; past it those are forgotten that were closed longest ago, then those that were
+/// won longest ago. Rules that hold no more than this of them have none forgotten that they hold.
 pub const CONTESTS_PER_ROOM_MAX: usize = 100_000;
 /// Gateways per room whose last stamp is remembered.
 pub const MARKS_PER_ROOM_MAX: usize = 256;
@@ -282,6 +283,7 @@ const _: () = assert!(SESSION_WRITE_BYTES + BODY_BYTES_MAX * 8 < SESSION_WRITE_B
 const _: () = assert!(PING_INTERVAL.as_secs() * 2 < IDLE_TIMEOUT.as_secs());
 const _: () = assert!(TARGETS_PER_ROOM_MAX * (FIELD_BYTES_MAX + NAME_BYTES_MAX + 64) <= BODY_BYTES_MAX);
 const _: () = assert!(TARGETS_PER_ROOM_MAX <= TARGET_NAMES_PER_ROOM_MAX && TARGET_NAMES_PER_ROOM_MAX <= CONTESTS_PER_ROOM_MAX);
+const _: () = assert!(CLAIMS_PER_ROOM_MAX <= CONTESTS_PER_ROOM_MAX);
 const _: () = assert!(CLAIMS_LISTED_MAX * (FIELD_BYTES_MAX + NAME_BYTES_MAX + 8) <= BODY_BYTES_MAX);
 const _: () = assert!(REPLICAS_TIMEOUT.as_millis() < REDIS_RESPONSE_TIMEOUT.as_millis());
 const _: () = assert!(RESUBSCRIBE_DELAY_MIN.as_millis() < RESUBSCRIBE_DELAY_MAX.as_millis());

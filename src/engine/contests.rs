@@ -1,6 +1,6 @@
 //! Rival claims to one key: one winner a round, and by how much the others were beaten.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::limits::CONTESTS_PER_ROOM_MAX;
@@ -17,12 +17,32 @@ pub(super) struct Winner {
 pub(super) struct Contest {
     pub(super) round: u64,
     pub(super) winner: Option<Winner>,
+    /// The verdict that began the round, or won it.
+    pub(super) changed: u64,
 }
 
-/// A room's contests. A contest that was never mentioned is in round 1, without a winner.
-#[derive(Debug, Default, PartialEq, Eq)]
+impl Contest {
+    /// The first round that could be won again if nothing more were known of it.
+    fn next_open_round(&self) -> u64 {
+        self.round.saturating_add(u64::from(self.winner.is_some()))
+    }
+}
+
+/// A room's contests, [`CONTESTS_PER_ROOM_MAX`] at most. Past it one is forgotten: of those that nobody has won in their
+/// current round the one that was closed longest ago, and only when all are won the one that was won longest ago. A contest
+/// that is not kept begins at a round that no forgotten one was won in: no round is won twice.
+#[derive(Debug, PartialEq, Eq)]
 pub(super) struct Contests {
-    pub(super) by_name: BTreeMap<Arc<str>, Contest>,
+    by_name: BTreeMap<Arc<str>, Contest>,
+    /// Won or not, the verdict that changed it, its name: the first is forgotten first.
+    by_age: BTreeSet<(bool, u64, Arc<str>)>,
+    first_round: u64,
+}
+
+impl Default for Contests {
+    fn default() -> Self {
+        Self { by_name: BTreeMap::new(), by_age: BTreeSet::new(), first_round: 1 }
+    }
 }
 
 /// By how much a contender was beaten; None across timelines, where no clock can tell.
@@ -33,42 +53,72 @@ pub(super) struct Margin {
 }
 
 impl Contests {
-    /// Whether one more name fits.
-    pub(super) fn has_room_for(&self, name: &str) -> bool {
-        self.by_name.len() < CONTESTS_PER_ROOM_MAX || self.by_name.contains_key(name)
+    /// None, each of which begins at `first_round`.
+    pub(super) fn from_round(first_round: u64) -> Self {
+        Self { first_round: first_round.max(1), ..Self::default() }
+    }
+
+    /// The round of a contest that is not kept.
+    pub(super) fn first_round(&self) -> u64 {
+        self.first_round
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.by_name.len()
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &Contest)> {
+        self.by_name.iter().map(|(name, contest)| (&**name, contest))
     }
 
     pub(super) fn round(&self, name: &str) -> u64 {
-        self.by_name.get(name).map_or(1, |c| c.round)
+        self.by_name.get(name).map_or(self.first_round, |c| c.round)
     }
 
-    fn entry(&mut self, name: &str) -> &mut Contest {
-        self.by_name.entry(Arc::from(name)).or_insert(Contest { round: 1, winner: None })
+    /// The winner of the current round.
+    pub(super) fn winner(&self, name: &str) -> Option<Winner> {
+        self.by_name.get(name)?.winner
     }
 
-    /// Begins a new round, unless the contest was never mentioned: then round 1 begins.
-    pub(super) fn next_round(&mut self, name: &str) {
-        match self.by_name.get_mut(name) {
-            Some(contest) => *contest = Contest { round: contest.round + 1, winner: None },
-            None => {
-                self.entry(name);
+    /// Keeps a contest as it is now, and forgets what is over the bound.
+    pub(super) fn put(&mut self, name: &str, contest: Contest) {
+        let name = match self.by_name.get_key_value(name) {
+            Some((name, before)) => {
+                let name = name.clone();
+                self.by_age.remove(&(before.winner.is_some(), before.changed, name.clone()));
+                name
             }
+            None => Arc::from(name),
+        };
+        self.by_age.insert((contest.winner.is_some(), contest.changed, name.clone()));
+        self.by_name.insert(name, contest);
+        while self.by_name.len() > CONTESTS_PER_ROOM_MAX
+            && let Some((_, _, oldest)) = self.by_age.pop_first()
+            && let Some(forgotten) = self.by_name.remove(&oldest)
+        {
+            self.first_round = self.first_round.max(forgotten.next_open_round());
         }
     }
 
-    /// Makes `stamp` the winner of the current round; false when there is one already.
-    pub(super) fn win(&mut self, name: &str, stamp: Stamp, arrival: &Arrival) -> bool {
-        let contest = self.entry(name);
-        if contest.winner.is_some() {
+    /// Verdict `seq` begins a new round, unless the contest is not kept: then its first one begins.
+    pub(super) fn next_round(&mut self, name: &str, seq: u64) {
+        let round = self.by_name.get(name).map_or(self.first_round, |contest| contest.round.saturating_add(1));
+        self.put(name, Contest { round, winner: None, changed: seq });
+    }
+
+    /// Makes `stamp` the winner of the current round, by verdict `seq`; false when there is one already.
+    pub(super) fn win(&mut self, name: &str, seq: u64, stamp: Stamp, arrival: &Arrival) -> bool {
+        if self.winner(name).is_some() {
             return false;
         }
-        contest.winner = Some(Winner { stamp, uncertainty_ns: arrival.uncertainty_ns });
+        let winner = Some(Winner { stamp, uncertainty_ns: arrival.uncertainty_ns });
+        self.put(name, Contest { round: self.round(name), winner, changed: seq });
         true
     }
 
     /// By how much `stamp` came after the winner of the current round; None when nobody won it.
     pub(super) fn margin(&self, name: &str, stamp: Stamp, arrival: &Arrival) -> Option<Margin> {
-        let winner = self.by_name.get(name)?.winner?;
+        let winner = self.winner(name)?;
         if winner.stamp.moment.timeline != stamp.moment.timeline {
             return Some(Margin { behind_ns: None, flags: Flags::default() });
         }
@@ -77,5 +127,55 @@ impl Contests {
         // deterministic order and are never a clean win.
         let close = behind_ns == 0 || behind_ns < arrival.uncertainty_ns.max(winner.uncertainty_ns);
         Some(Margin { behind_ns: Some(behind_ns), flags: if close { Flags::PHOTO_FINISH } else { Flags::default() } })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::{Incarnation, Moment};
+
+    fn stamp(ns: u64) -> Stamp {
+        Stamp { moment: Moment { timeline: 1, ns }, incarnation: Incarnation(1), ordinal: ns }
+    }
+
+    /// Key `k{n}` is won by verdict `seq`.
+    fn won(contests: &mut Contests, n: usize, seq: u64) -> bool {
+        contests.win(&format!("k{n}"), seq, stamp(seq), &Arrival::at(seq, 0))
+    }
+
+    #[test]
+    fn what_is_closed_is_forgotten_before_what_is_won() {
+        let mut contests = Contests::default();
+        let mut seq = 0;
+        for n in 0..CONTESTS_PER_ROOM_MAX {
+            seq += 1;
+            assert!(won(&mut contests, n, seq));
+        }
+        // k7 is closed in its third round, k3 later in its second.
+        for n in [7, 7, 3] {
+            seq += 2;
+            contests.next_round(&format!("k{n}"), seq - 1);
+            assert!(n == 3 || contests.round("k7") == 3 || won(&mut contests, n, seq));
+        }
+        seq += 1;
+        assert!(won(&mut contests, 1_000_000, seq), "one more key finds a place");
+        assert_eq!((contests.len(), contests.first_round()), (CONTESTS_PER_ROOM_MAX, 3), "k7 had its place");
+        assert_eq!((contests.round("k7"), contests.round("k3"), contests.round("k1000000")), (3, 2, 1));
+        assert!(won(&mut contests, 7, seq + 1), "in the round that it was in");
+        assert_eq!((contests.round("k7"), contests.round("k3")), (3, 3), "k3 made place: it goes on at no lower round");
+    }
+
+    #[test]
+    fn a_round_of_a_forgotten_contest_is_not_won_again() {
+        let mut contests = Contests::default();
+        for n in 0..=CONTESTS_PER_ROOM_MAX {
+            assert!(won(&mut contests, n, n as u64 + 1));
+        }
+        assert_eq!(contests.winner("k0"), None, "won longest ago, when all are won");
+        let seq = CONTESTS_PER_ROOM_MAX as u64 + 2;
+        assert!(won(&mut contests, 0, seq));
+        assert_eq!(contests.round("k0"), 2);
+        assert!(!won(&mut contests, 0, seq + 1));
     }
 }

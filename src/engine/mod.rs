@@ -1,5 +1,7 @@
 //! Deterministic decisions: no tokio, no Redis, no clock, no randomness. Time comes in as an argument.
 
+#[cfg(test)]
+mod bounds_tests;
 mod contests;
 mod recent;
 mod resequence;
@@ -9,5 +11,5 @@ mod snapshot;
 mod tests;
 
 pub use resequence::{Held, Resequencer, Unproven};
-pub use room::{Member, Room};
+pub use room::{Known, Member, Room};
 pub use snapshot::SnapshotError;

@@ -21,6 +21,18 @@ pub struct Member {
     pub role: Role,
 }
 
+/// What is known of a verdict before its event is resolved.
+#[derive(Debug, Clone, Copy)]
+pub enum Known<'a> {
+    /// The rules failed on the event: it is void, for this reason.
+    Void(&'a str),
+    /// The version before this one recorded it. Which ids and contests that one remembered is taken from the record.
+    Earlier(&'a Verdict),
+}
+
+/// What the version before this one denied a new contest with, in a room that had seen enough of them.
+const TOO_MANY_CONTESTS: &str = "too_many_contests";
+
 /// Everything that decides a room's next verdict. The same events in the same order give the same verdicts.
 pub struct Room {
     pub(super) era: u64,
@@ -87,7 +99,7 @@ impl Room {
     /// Whether `stamp` won the current round of a contest.
     #[must_use]
     pub(crate) fn is_winner(&self, contest: &str, stamp: Stamp) -> bool {
-        self.contests.by_name.get(contest).and_then(|c| c.winner).is_some_and(|winner| winner.stamp == stamp)
+        self.contests.winner(contest).is_some_and(|winner| winner.stamp == stamp)
     }
 
     /// Who is inside.
@@ -111,11 +123,11 @@ impl Room {
         self.unproven = unproven.to_vec();
     }
 
-    /// Decides one event. `void` forces the outcome for an event on which the rules failed before.
+    /// Decides one event; `known` is None for one that was not resolved before.
     ///
     /// # Panics
     /// When the rules panic; the room is then in no defined state and is loaded again.
-    pub fn resolve(&mut self, held: &Held, void: Option<&str>) -> Verdict {
+    pub fn resolve(&mut self, held: &Held, known: Option<Known<'_>>) -> Verdict {
         self.seq = self.seq.saturating_add(1);
         self.marks.insert(held.stamp.incarnation, (held.stamp.ordinal, held.stamp.moment));
         let mut verdict = self.blank(held);
@@ -132,7 +144,7 @@ impl Room {
         };
         verdict.player = Some(member.player.clone());
         if let EventKind::Data(bytes) = kind {
-            self.resolve_action(held, bytes, &member, void, &mut verdict);
+            self.resolve_action(held, bytes, &member, known, &mut verdict);
         } else {
             let what = match kind {
                 EventKind::Open { .. } => What::Open,
@@ -140,7 +152,7 @@ impl Room {
                 EventKind::Error { reason } => What::Error { reason },
                 _ => What::Close,
             };
-            if let Some(reason) = void {
+            if let Some(Known::Void(reason)) = known {
                 verdict.outcome = Outcome::Void(reason.to_owned());
             } else {
                 let decision =
@@ -154,7 +166,7 @@ impl Room {
         verdict
     }
 
-    fn resolve_action(&mut self, held: &Held, bytes: &[u8], member: &Member, void: Option<&str>, verdict: &mut Verdict) {
+    fn resolve_action(&mut self, held: &Held, bytes: &[u8], member: &Member, known: Option<Known<'_>>, verdict: &mut Verdict) {
         verdict.audience = Audience::Session;
         let action = match action::decode(bytes) {
             Ok(action) => action,
@@ -165,22 +177,29 @@ impl Room {
         };
         let player = action.player.as_ref().filter(|_| member.role == Role::Server).unwrap_or(&member.player);
         verdict.player = Some(player.clone());
-        let first = self.recent.first_or_remember(player, &action.id, self.seq);
+        let mut first = self.recent.first_or_remember(player, &action.id, self.seq);
+        if let Some(Known::Earlier(recorded)) = known {
+            first = if let Outcome::Repeat { of } = recorded.outcome { Some(of) } else { None };
+        }
         verdict.id = Some(action.id);
         if let Some(of) = first {
             verdict.outcome = Outcome::Repeat { of };
             return;
         }
-        if let Some(reason) = void {
-            verdict.outcome = Outcome::Void(reason.to_owned());
-            return;
-        }
-        if let Some(contest) = &action.contest
-            && !self.contests.has_room_for(contest)
-        {
-            verdict.contest = Some(contest.clone());
-            verdict.outcome = Outcome::Denied("too_many_contests".to_owned());
-            return;
+        match known {
+            Some(Known::Void(reason)) => {
+                verdict.outcome = Outcome::Void(reason.to_owned());
+                return;
+            }
+            // The rules were not asked; what they deny themselves has a round, or no contest.
+            Some(Known::Earlier(Verdict { outcome: Outcome::Denied(reason), contest: Some(contest), round: 0, .. }))
+                if reason == TOO_MANY_CONTESTS =>
+            {
+                verdict.contest = Some(contest.clone());
+                verdict.outcome = Outcome::Denied(reason.clone());
+                return;
+            }
+            _ => {}
         }
         let act = Act::new(&action.op, action.contest.as_deref(), &action.args);
         let decision = self.rules.resolve(&Happening { session: held.session, player, role: member.role, what: What::Data(act) });
@@ -198,7 +217,7 @@ impl Room {
         verdict.body = decision.body;
         if let Some(contest) = &decision.contest {
             if decision.next_round {
-                self.contests.next_round(contest);
+                self.contests.next_round(contest, self.seq);
             }
             verdict.round = self.contests.round(contest);
         }
@@ -206,7 +225,7 @@ impl Room {
         verdict.outcome = match (decision.ruling, contest) {
             (Ruling::Granted, _) => Outcome::Granted,
             (Ruling::Denied(reason), _) => Outcome::Denied(reason),
-            (Ruling::Won, Some(contest)) if self.contests.win(contest, held.stamp, &held.arrival) => Outcome::Granted,
+            (Ruling::Won, Some(contest)) if self.contests.win(contest, self.seq, held.stamp, &held.arrival) => Outcome::Granted,
             (Ruling::Won, _) => Outcome::Void("second_winner".to_owned()),
             (Ruling::Late, contest) => match contest.and_then(|c| self.contests.margin(c, held.stamp, &held.arrival)) {
                 Some(margin) => {

@@ -1,7 +1,6 @@
 //! A room's state as bytes: written with a commit when enough has happened since the last one.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
@@ -15,12 +14,17 @@ use crate::types::{Incarnation, Moment, Role, SessionId, Stamp};
 use crate::wire::DecodeError;
 use crate::wire::codec::{Reader, Writer};
 
-/// Version 3: `[3, era, seq, sessions, marks, stretches of dead gateways, players' ids, contests, rules' name, rules' version,
-/// rules' state]`.
+mod earlier;
+
+/// Version 4, packed: `4, era, seq, incarnations, sessions, marks, stretches of dead gateways, players' ids, first round,
+/// contests, rules' name, rules' version, rules' state`, each list behind its count. Incarnations are named by their index.
 ///
-/// Ids are most of it. A player's mostly begin alike and follow each other closely: of each there is how many bytes it
-/// begins with like the one before, the rest of it, and by how much its `seq` is higher.
-const VERSION: u64 = 3;
+/// A player's ids mostly begin alike and follow each other closely: of each there is how many bytes it begins with like the one
+/// before, the rest of it, and by how much its `seq` is higher. Of a contest there is its name, its round, the verdict that
+/// changed it, whether it is won, and by whom.
+const VERSION: u8 = 4;
+/// Bytes of an incarnation.
+const INCARNATION_BYTES: usize = 16;
 
 /// Why a room cannot be continued from its snapshot.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -54,43 +58,58 @@ impl Room {
     #[must_use]
     pub fn snapshot(&self) -> Bytes {
         let mut w = Writer::with_capacity(512);
-        w.array(11).uint(VERSION).uint(self.era).uint(self.seq);
-        w.array(self.sessions.len());
-        for (session, member) in &self.sessions {
-            w.array(4).incarnation(session.gateway).uint(session.number).text(member.player.as_str());
-            w.uint(u64::from(member.role == Role::Server));
-        }
         let marks = self.kept_marks();
-        w.array(marks.len());
-        for (incarnation, (ordinal, moment)) in marks {
-            w.array(4).incarnation(incarnation).uint(ordinal).uint(moment.timeline.into()).uint(moment.ns);
+        w.byte(VERSION).varint(self.era).varint(self.seq);
+        let incarnations = self.incarnations(&marks);
+        w.varint(incarnations.len() as u64);
+        for incarnation in &incarnations {
+            w.tail(&incarnation.0.to_be_bytes());
         }
-        w.array(self.unproven.len());
+        let index = |incarnation: Incarnation| incarnations.binary_search(&incarnation).unwrap_or_default() as u64;
+        w.varint(self.sessions.len() as u64);
+        for (session, member) in &self.sessions {
+            w.varint(index(session.gateway)).varint(session.number).sized(member.player.as_str().as_bytes());
+            w.byte(u8::from(member.role == Role::Server));
+        }
+        w.varint(marks.len() as u64);
+        for (incarnation, (ordinal, moment)) in &marks {
+            w.varint(index(*incarnation)).varint(*ordinal);
+            write_moment(&mut w, *moment);
+        }
+        w.varint(self.unproven.len() as u64);
         for Unproven { dead, above, until } in &self.unproven {
-            w.array(5).incarnation(*dead);
-            w.uint(above.timeline.into()).uint(above.ns).uint(until.timeline.into()).uint(until.ns);
+            w.varint(index(*dead));
+            write_moment(&mut w, *above);
+            write_moment(&mut w, *until);
         }
-        w.array(self.recent.players.len());
+        w.varint(self.recent.players.len() as u64);
         for (player, ids) in &self.recent.players {
-            w.array(2).text(player.as_str()).array(ids.order.len() * 3);
+            w.sized(player.as_str().as_bytes()).varint(ids.order.len() as u64);
             let mut before = ("", 0);
             for (id, seq) in &ids.order {
                 let shared = shared_bytes(before.0, id);
-                w.uint(shared as u64).text(&id[shared..]).uint(seq.wrapping_sub(before.1));
+                w.varint(shared as u64).sized(&id.as_bytes()[shared..]).varint(seq.wrapping_sub(before.1));
                 before = (id, *seq);
             }
         }
-        w.array(self.contests.by_name.len());
-        for (name, contest) in &self.contests.by_name {
-            let fields = if contest.winner.is_some() { 7 } else { 2 };
-            w.array(fields).text(name).uint(contest.round);
-            if let Some(Winner { stamp, uncertainty_ns }) = contest.winner {
-                w.uint(stamp.moment.timeline.into()).uint(stamp.moment.ns).incarnation(stamp.incarnation).uint(stamp.ordinal);
-                w.uint(uncertainty_ns);
+        w.varint(self.contests.first_round()).varint(self.contests.len() as u64);
+        for (name, Contest { round, winner, changed }) in self.contests.iter() {
+            w.sized(name.as_bytes()).varint(*round).varint(*changed).byte(u8::from(winner.is_some()));
+            if let Some(Winner { stamp, uncertainty_ns }) = winner {
+                write_moment(&mut w, stamp.moment);
+                w.varint(index(stamp.incarnation)).varint(stamp.ordinal).varint(*uncertainty_ns);
             }
         }
-        w.text(self.rules.name()).uint(self.rules.version().into()).bytes(&self.rules.snapshot());
+        w.sized(self.rules.name().as_bytes()).varint(self.rules.version().into()).sized(&self.rules.snapshot());
         w.finish()
+    }
+
+    /// All that the snapshot names, in order.
+    fn incarnations(&self, marks: &[(Incarnation, (u64, Moment))]) -> Vec<Incarnation> {
+        let sessions = self.sessions.keys().map(|session| session.gateway);
+        let winners = self.contests.iter().filter_map(|(_, contest)| Some(contest.winner?.stamp.incarnation));
+        let all = sessions.chain(winners).chain(marks.iter().map(|(incarnation, _)| *incarnation));
+        all.chain(self.unproven.iter().map(|stretch| stretch.dead)).collect::<BTreeSet<_>>().into_iter().collect()
     }
 
     fn kept_marks(&self) -> Vec<(Incarnation, (u64, Moment))> {
@@ -104,66 +123,13 @@ impl Room {
         marks
     }
 
-    /// The room as [`Room::snapshot`] saw it, continued by fresh `rules` of the same name.
+    /// The room as [`Room::snapshot`] saw it, or that of the version before, continued by fresh `rules` of the same name.
     ///
     /// # Errors
     /// [`SnapshotError`]: damaged bytes, another version, other rules.
     pub fn restore(bytes: &[u8], mut rules: Box<dyn Rules>) -> Result<Self, SnapshotError> {
-        let mut r = Reader::versioned("snapshot", bytes, VERSION, 10)?;
-        let (era, seq) = (r.uint()?, r.uint()?);
-        let mut sessions = BTreeMap::new();
-        for _ in 0..r.array()? {
-            r.array_of(4)?;
-            let session = SessionId { gateway: r.incarnation()?, number: r.uint()? };
-            let player = r.player()?;
-            sessions.insert(session, Member { player, role: if r.uint()? == 1 { Role::Server } else { Role::Player } });
-        }
-        let mut marks = BTreeMap::new();
-        for _ in 0..r.array()? {
-            r.array_of(4)?;
-            marks.insert(r.incarnation()?, (r.uint()?, Moment { timeline: r.small()?, ns: r.uint()? }));
-        }
-        let mut unproven = Vec::new();
-        for _ in 0..r.array()? {
-            r.array_of(5)?;
-            let dead = r.incarnation()?;
-            let above = Moment { timeline: r.small()?, ns: r.uint()? };
-            unproven.push(Unproven { dead, above, until: Moment { timeline: r.small()?, ns: r.uint()? } });
-        }
-        let mut recent = Recent::default();
-        for _ in 0..r.array()? {
-            r.array_of(2)?;
-            let player = r.player()?;
-            let (mut id, mut seq) = (String::new(), 0_u64);
-            for _ in 0..r.array()? / 3 {
-                let shared = r.small()?;
-                if shared > FIELD_BYTES_MAX || !id.is_char_boundary(shared) {
-                    return Err(r.damaged(format!("an id that begins with {shared} bytes of {id:?}")).into());
-                }
-                id.truncate(shared);
-                id.push_str(r.text()?);
-                seq = seq.wrapping_add(r.uint()?);
-                recent.first_or_remember(&player, &id, seq);
-            }
-        }
-        let mut contests = Contests::default();
-        for _ in 0..r.array()? {
-            let fields = r.array()?;
-            let (name, round) = (Arc::from(r.text()?), r.uint()?);
-            let winner = match fields {
-                2 => None,
-                7 => {
-                    let moment = Moment { timeline: r.small()?, ns: r.uint()? };
-                    let stamp = Stamp { moment, incarnation: r.incarnation()?, ordinal: r.uint()? };
-                    Some(Winner { stamp, uncertainty_ns: r.uint()? })
-                }
-                other => return Err(r.damaged(format!("contest with {other} fields")).into()),
-            };
-            contests.by_name.insert(name, Contest { round, winner });
-        }
-        let (found, version) = (r.text()?.to_owned(), r.small()?);
-        let state = r.raw()?;
-        r.end()?;
+        let read = if bytes.first() == Some(&earlier::FIRST_BYTE) { earlier::read(bytes)? } else { read(bytes)? };
+        let Read { era, seq, sessions, marks, unproven, recent, contests, rules: (found, version, state) } = read;
         let configured = rules.name();
         if found != configured {
             return Err(SnapshotError::OtherRules { found, configured });
@@ -171,6 +137,87 @@ impl Room {
         rules.restore(version, state).map_err(|why| SnapshotError::Rules { rules: configured, why })?;
         Ok(Self { era, seq, sessions, marks, unproven, recent, contests, rules })
     }
+}
+
+/// What a snapshot says; of the rules their name, their version and their state.
+#[derive(Default)]
+struct Read<'a> {
+    era: u64,
+    seq: u64,
+    sessions: BTreeMap<SessionId, Member>,
+    marks: BTreeMap<Incarnation, (u64, Moment)>,
+    unproven: Vec<Unproven>,
+    recent: Recent,
+    contests: Contests,
+    rules: (String, u32, &'a [u8]),
+}
+
+fn read(bytes: &[u8]) -> Result<Read<'_>, SnapshotError> {
+    let mut r = Reader::packed("snapshot", bytes, VERSION)?;
+    let mut read = Read { era: r.varint()?, seq: r.varint()?, ..Read::default() };
+    let mut incarnations = Vec::with_capacity(r.count(INCARNATION_BYTES)?);
+    for _ in 0..incarnations.capacity() {
+        incarnations.push(r.identity()?);
+    }
+    for _ in 0..r.count(4)? {
+        let session = SessionId { gateway: named(&mut r, &incarnations)?, number: r.varint()? };
+        let player = r.sized_player()?;
+        read.sessions.insert(session, Member { player, role: if r.byte()? == 1 { Role::Server } else { Role::Player } });
+    }
+    for _ in 0..r.count(4)? {
+        read.marks.insert(named(&mut r, &incarnations)?, (r.varint()?, read_moment(&mut r)?));
+    }
+    for _ in 0..r.count(5)? {
+        let dead = named(&mut r, &incarnations)?;
+        read.unproven.push(Unproven { dead, above: read_moment(&mut r)?, until: read_moment(&mut r)? });
+    }
+    read.recent = ids(&mut r)?;
+    read.contests = Contests::from_round(r.varint()?);
+    for _ in 0..r.count(4)? {
+        let (name, round, changed) = (r.sized_text()?, r.varint()?, r.varint()?);
+        let mut winner = None;
+        if r.byte()? == 1 {
+            let moment = read_moment(&mut r)?;
+            let stamp = Stamp { moment, incarnation: named(&mut r, &incarnations)?, ordinal: r.varint()? };
+            winner = Some(Winner { stamp, uncertainty_ns: r.varint()? });
+        }
+        read.contests.put(name, Contest { round, winner, changed });
+    }
+    read.rules = (r.sized_text()?.to_owned(), r.narrow()?, r.sized()?);
+    r.end()?;
+    Ok(read)
+}
+
+fn ids(r: &mut Reader<'_>) -> Result<Recent, SnapshotError> {
+    let mut recent = Recent::default();
+    for _ in 0..r.count(2)? {
+        let player = r.sized_player()?;
+        let (mut id, mut seq) = (String::new(), 0_u64);
+        for _ in 0..r.count(3)? {
+            let shared = r.narrow()?;
+            if shared > FIELD_BYTES_MAX || !id.is_char_boundary(shared) {
+                return Err(r.damaged(format!("an id that begins with {shared} bytes of {id:?}")).into());
+            }
+            id.truncate(shared);
+            id.push_str(r.sized_text()?);
+            seq = seq.wrapping_add(r.varint()?);
+            recent.first_or_remember(&player, &id, seq);
+        }
+    }
+    Ok(recent)
+}
+
+fn named(r: &mut Reader<'_>, incarnations: &[Incarnation]) -> Result<Incarnation, DecodeError> {
+    let index: usize = r.narrow()?;
+    incarnations.get(index).copied().ok_or_else(|| r.damaged(format!("incarnation {index} is not listed")))
+}
+
+fn write_moment(w: &mut Writer, moment: Moment) {
+    w.varint(moment.timeline.into()).varint(moment.ns);
+}
+
+fn read_moment(r: &mut Reader<'_>) -> Result<Moment, DecodeError> {
+    Ok(Moment { timeline: r.narrow()?, ns: r.varint()? })
 }
 
 /// How many bytes both begin with, in whole characters; at most [`FIELD_BYTES_MAX`], so that no stored byte stands for many.

@@ -7,6 +7,8 @@ pub mod command;
 pub mod dump;
 mod picture;
 #[cfg(test)]
+mod recorded_tests;
+#[cfg(test)]
 mod tests;
 pub mod timeline;
 

@@ -133,7 +133,9 @@ impl Decision {
         self
     }
 
-    /// Starts a new round of the named contest with this event (a respawn, a release).
+    /// Starts a new round of the named contest with this event (a respawn, a release). Until the round is won the contest counts
+    /// as closed: past [`crate::limits::CONTESTS_PER_ROOM_MAX`] the core forgets closed ones first, and won ones only when all
+    /// are won. One that was forgotten goes on with a later round.
     #[must_use]
     pub fn next_round(mut self) -> Self {
         self.next_round = true;

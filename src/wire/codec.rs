@@ -127,12 +127,21 @@ impl<'a> Reader<'a> {
 
     /// Opens packed `bytes`, whose first is the version.
     pub(crate) fn packed(what: &'static str, bytes: &'a [u8], known: u8) -> Result<Self, DecodeError> {
+        Ok(Self::packed_of(what, bytes, known..=known)?.0)
+    }
+
+    /// Opens packed `bytes` of one of several versions, and tells which.
+    pub(crate) fn packed_of(
+        what: &'static str,
+        bytes: &'a [u8],
+        known: std::ops::RangeInclusive<u8>,
+    ) -> Result<(Self, u8), DecodeError> {
         let mut reader = Self::bare(what, bytes);
         match reader.byte()? {
-            found if found == known => Ok(reader),
+            found if known.contains(&found) => Ok((reader, found)),
             found => {
                 let found = if ARRAYS.contains(&found) { 1 } else { found.into() };
-                Err(DecodeError::Version { what, found, known: known.into() })
+                Err(DecodeError::Version { what, found, known: (*known.end()).into() })
             }
         }
     }
@@ -253,6 +262,14 @@ impl<'a> Reader<'a> {
     pub(crate) fn sized(&mut self) -> Result<&'a [u8], DecodeError> {
         let len = self.narrow()?;
         self.take(len)
+    }
+
+    /// Packed: bytes behind one more than their length; None for 0, which stands for bytes that were read before.
+    pub(crate) fn sized_or_before(&mut self) -> Result<Option<&'a [u8]>, DecodeError> {
+        match self.narrow::<usize>()?.checked_sub(1) {
+            Some(len) => self.take(len).map(Some),
+            None => Ok(None),
+        }
     }
 
     /// Packed.

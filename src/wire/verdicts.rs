@@ -5,10 +5,16 @@ use bytes::Bytes;
 use super::codec::{DecodeError, Reader, Writer};
 use crate::types::{Audience, Flags, Incarnation, Moment, Outcome, Stamp, Verdict, VerdictBatch, VerdictKind};
 
-/// Version 2, packed: `2, era, timeline, count of incarnations, incarnation..., count, verdict...`, where a verdict is
+/// Version 3, packed: `3, era, timeline, count of incarnations, incarnation..., count, verdict...`, where a verdict is
 /// `head, seq, ns (zigzag), ordinal, session, round, uncertainty`, then what the head says is there: `incarnation's index,
-/// player, id, contest, reason or first seq, behind, flags, raw, body`. Seq and ns are less those of the verdict before.
-pub const VERSION: u8 = 2;
+/// player, id, contest, reason or first seq, behind, flags, raw, body`. Seq and ns are less those of the verdict before. What a
+/// body takes stands before it; for an Open that is one more, and 0 where the body is that of the Open before it: many join at
+/// once, and find the room in one state.
+///
+/// Version 2, which is read too, knows no such 0.
+pub const VERSION: u8 = 3;
+/// The oldest version that is read.
+const VERSION_MIN: u8 = 2;
 
 /// Of a verdict's head, two bytes, the lower first: kind, outcome, audience, and what is there.
 const KIND: u16 = 7;
@@ -46,7 +52,7 @@ pub fn encode(batch: &VerdictBatch) -> Bytes {
         w.tail(&incarnation.0.to_be_bytes());
     }
     w.varint(batch.verdicts.len() as u64);
-    let (mut seq, mut ns) = (0, 0);
+    let (mut seq, mut ns, mut state) = (0, 0, None);
     for v in &batch.verdicts {
         let index = incarnations.iter().position(|i| *i == v.stamp.incarnation).unwrap_or_default();
         w.tail(&head(v, index).to_le_bytes())
@@ -75,8 +81,14 @@ pub fn encode(batch: &VerdictBatch) -> Bytes {
         if let Some(raw) = v.raw_ns {
             w.varint(raw);
         }
-        if let Some(body) = &v.body {
-            w.sized(body);
+        match &v.body {
+            Some(body) if v.kind != VerdictKind::Open => drop(w.sized(body)),
+            Some(body) if state == Some(body) => drop(w.varint(0)),
+            Some(body) => {
+                w.varint(body.len() as u64 + 1).tail(body);
+                state = Some(body);
+            }
+            None => {}
         }
     }
     w.finish()
@@ -109,12 +121,17 @@ fn head(v: &Verdict, index: usize) -> u16 {
     there | kind_code(v.kind) | outcome << OUTCOME_SHIFT | audience << AUDIENCE_SHIFT
 }
 
-/// Reads what [`encode`] wrote.
+/// Whether a batch was written by the version before this one, whose rooms remembered other ids and contests.
+pub(crate) fn is_earlier(bytes: &[u8]) -> bool {
+    bytes.first().is_some_and(|version| *version < VERSION)
+}
+
+/// Reads what [`encode`] wrote, and what the version before did.
 ///
 /// # Errors
 /// [`DecodeError::Version`] for another version's batch, [`DecodeError::Damaged`] for anything else.
 pub fn decode(bytes: &Bytes) -> Result<VerdictBatch, DecodeError> {
-    let mut r = Reader::packed("verdict batch", bytes, VERSION)?;
+    let (mut r, version) = Reader::packed_of("verdict batch", bytes, VERSION_MIN..=VERSION)?;
     let (era, timeline) = (r.varint()?, r.narrow()?);
     let len = r.count(INCARNATION_BYTES)?;
     let mut incarnations = Vec::with_capacity(len);
@@ -123,6 +140,7 @@ pub fn decode(bytes: &Bytes) -> Result<VerdictBatch, DecodeError> {
     }
     let len = r.count(VERDICT_BYTES_MIN)?;
     let mut verdicts: Vec<Verdict> = Vec::with_capacity(len);
+    let mut state = None;
     for _ in 0..len {
         let (seq, ns) = verdicts.last().map_or((0, 0), |last| (last.seq, last.stamp.moment.ns));
         let head = u16::from_le_bytes([r.byte()?, r.byte()?]);
@@ -163,7 +181,16 @@ pub fn decode(bytes: &Bytes) -> Result<VerdictBatch, DecodeError> {
                 2 => Audience::Server,
                 other => return Err(r.damaged(format!("unknown audience {other}"))),
             },
-            body: if has(BODY) { Some(bytes.slice_ref(r.sized()?)) } else { None },
+            body: match has(BODY) {
+                true if version == VERSION && head & KIND == kind_code(VerdictKind::Open) => {
+                    if let Some(body) = r.sized_or_before()? {
+                        state = Some(bytes.slice_ref(body));
+                    }
+                    Some(state.clone().ok_or_else(|| r.damaged("the body of an Open before the first"))?)
+                }
+                true => Some(bytes.slice_ref(r.sized()?)),
+                false => None,
+            },
         });
     }
     r.end()?;

@@ -7,7 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use crate::engine::{Held, Resequencer, Room};
+use crate::engine::{Held, Known, Resequencer, Room};
 use crate::journal::StoredRoom;
 use crate::rules::Rules;
 use crate::types::{
@@ -245,10 +245,10 @@ impl Resolving {
         let mut watching = room.watching();
         let mut batch = VerdictBatch { era: room.era(), verdicts: Vec::with_capacity(events.len()) };
         for held in &events {
-            let void = poisoned.contains(&held.stamp).then_some(RULES_FAILED);
+            let known = poisoned.contains(&held.stamp).then_some(Known::Void(RULES_FAILED));
             progress.is(At::Event(held.stamp));
             // The room is thrown away when the rules panic, so nobody sees it half changed.
-            match catch_unwind(AssertUnwindSafe(|| room.resolve(held, void))) {
+            match catch_unwind(AssertUnwindSafe(|| room.resolve(held, known))) {
                 Ok(verdict) => batch.verdicts.push(verdict),
                 Err(panic) => {
                     let message = panic.downcast_ref::<String>().cloned();
@@ -356,6 +356,7 @@ pub(crate) fn replay(
         all.into_iter().map(|held| ((held.stamp.incarnation, held.stamp.ordinal), held)).collect();
     let (mut count, mut deviations) = (0, Vec::new());
     for bytes in batches {
+        let earlier = verdicts::is_earlier(bytes);
         for recorded in verdicts::decode(bytes).map_err(|e| e.to_string())?.verdicts {
             if recorded.seq <= room.seq() {
                 continue;
@@ -365,7 +366,7 @@ pub(crate) fn replay(
                 events.remove(&key).ok_or_else(|| format!("the event of verdict {} is not in the stream", recorded.seq))?;
             // What the resequencer had flagged is part of the record.
             held.arrival.flags = Flags(recorded.flags.0 & !Flags::PHOTO_FINISH.0);
-            let again = room.resolve(&held, forced(&recorded));
+            let again = room.resolve(&held, known(&recorded, earlier));
             if again != recorded {
                 deviations.push(format!("verdict {}: {}", recorded.seq, difference(&recorded, &again)));
             }
@@ -397,10 +398,11 @@ fn difference(recorded: &Verdict, again: &Verdict) -> String {
     lines.join("; ")
 }
 
-fn forced(recorded: &Verdict) -> Option<&str> {
+/// What of a recorded verdict is taken as it is.
+fn known(recorded: &Verdict, earlier: bool) -> Option<Known<'_>> {
     match &recorded.outcome {
-        Outcome::Void(reason) if reason == RULES_FAILED => Some(RULES_FAILED),
-        _ => None,
+        Outcome::Void(reason) if reason == RULES_FAILED => Some(Known::Void(RULES_FAILED)),
+        _ => earlier.then_some(Known::Earlier(recorded)),
     }
 }
 

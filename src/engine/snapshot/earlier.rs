@@ -1,0 +1,83 @@
+//! Snapshots of version 3: `[3, era, seq, sessions, marks, stretches of dead gateways, players' ids, contests, rules' name,
+//! rules' version, rules' state]`, as MessagePack. Of each of a player's ids there is how many bytes it begins with like the one
+//! before, the rest of it, and by how much its `seq` is higher.
+
+use super::{Contest, Contests, Read, SnapshotError, Winner};
+use crate::engine::recent::Recent;
+use crate::engine::resequence::Unproven;
+use crate::engine::room::Member;
+use crate::limits::FIELD_BYTES_MAX;
+use crate::types::{Moment, Role, SessionId, Stamp};
+use crate::wire::codec::Reader;
+
+/// What [`read`] reads.
+const VERSION: u64 = 3;
+
+/// The first byte of a snapshot of this version: an array of eleven.
+pub(super) const FIRST_BYTE: u8 = 0x9b;
+
+pub(super) fn read(bytes: &[u8]) -> Result<Read<'_>, SnapshotError> {
+    let mut r = Reader::versioned("snapshot", bytes, VERSION, 10)?;
+    let mut read = Read { era: r.uint()?, seq: r.uint()?, ..Read::default() };
+    for _ in 0..r.array()? {
+        r.array_of(4)?;
+        let session = SessionId { gateway: r.incarnation()?, number: r.uint()? };
+        let player = r.player()?;
+        read.sessions.insert(session, Member { player, role: if r.uint()? == 1 { Role::Server } else { Role::Player } });
+    }
+    for _ in 0..r.array()? {
+        r.array_of(4)?;
+        read.marks.insert(r.incarnation()?, (r.uint()?, Moment { timeline: r.small()?, ns: r.uint()? }));
+    }
+    for _ in 0..r.array()? {
+        r.array_of(5)?;
+        let dead = r.incarnation()?;
+        let above = Moment { timeline: r.small()?, ns: r.uint()? };
+        read.unproven.push(Unproven { dead, above, until: Moment { timeline: r.small()?, ns: r.uint()? } });
+    }
+    read.recent = ids(&mut r)?;
+    read.contests = contests(&mut r)?;
+    read.rules = (r.text()?.to_owned(), r.small()?, r.raw()?);
+    r.end()?;
+    Ok(read)
+}
+
+fn ids(r: &mut Reader<'_>) -> Result<Recent, SnapshotError> {
+    let mut recent = Recent::default();
+    for _ in 0..r.array()? {
+        r.array_of(2)?;
+        let player = r.player()?;
+        let (mut id, mut seq) = (String::new(), 0_u64);
+        for _ in 0..r.array()? / 3 {
+            let shared = r.small()?;
+            if shared > FIELD_BYTES_MAX || !id.is_char_boundary(shared) {
+                return Err(r.damaged(format!("an id that begins with {shared} bytes of {id:?}")).into());
+            }
+            id.truncate(shared);
+            id.push_str(r.text()?);
+            seq = seq.wrapping_add(r.uint()?);
+            recent.first_or_remember(&player, &id, seq);
+        }
+    }
+    Ok(recent)
+}
+
+/// When they changed is not known.
+fn contests(r: &mut Reader<'_>) -> Result<Contests, SnapshotError> {
+    let mut contests = Contests::default();
+    for _ in 0..r.array()? {
+        let fields = r.array()?;
+        let (name, round) = (r.text()?, r.uint()?);
+        let winner = match fields {
+            2 => None,
+            7 => {
+                let moment = Moment { timeline: r.small()?, ns: r.uint()? };
+                let stamp = Stamp { moment, incarnation: r.incarnation()?, ordinal: r.uint()? };
+                Some(Winner { stamp, uncertainty_ns: r.uint()? })
+            }
+            other => return Err(r.damaged(format!("contest with {other} fields")).into()),
+        };
+        contests.put(name, Contest { round, winner, changed: 0 });
+    }
+    Ok(contests)
+}
