@@ -68,7 +68,8 @@ impl Gateway {
     }
 }
 
-/// One session of one player in one room. Dropping it closes the session (End 1006: nobody said goodbye).
+/// One session of one player in one room. Dropping it closes the session (End 1006: nobody said goodbye). One that is kept
+/// behind [`Delivery::Close`] is closed 2 to 4 s later: nothing waits for it.
 #[derive(Debug)]
 pub struct Seat {
     hub: Hub,

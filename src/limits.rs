@@ -66,9 +66,16 @@ pub const OUTBOX_MESSAGES_MAX: usize = 4096;
 pub const WAITING_ACTIONS_MAX: usize = 64;
 /// A gateway's own unresolved events in one room; past it further Data is refused as `busy`.
 pub const UNRESOLVED_PER_ROOM_MAX: usize = 8192;
-/// A gateway's own unresolved events over all rooms.
+/// A gateway's own unresolved events over all rooms, beside each room's reserve.
 pub const UNRESOLVED_MAX: usize = 100_000;
-/// Bytes of events that a gateway keeps until the journal has them; past it further Data is refused as `busy`.
+/// Of what is left of a bound over all rooms, one room may hold one part in so many: who comes later finds room.
+pub const ROOM_PART_OF_FREE: usize = 4;
+/// Unresolved events that a room may have whatever the others have.
+pub const ROOM_RESERVE_EVENTS: usize = 16;
+/// Bytes of events that a room may have waiting for the journal whatever the others have.
+pub const ROOM_RESERVE_BYTES: usize = 16 * 1024;
+/// Bytes of events that a gateway keeps until the journal has them, beside each room's reserve; past it further Data is
+/// refused as `busy`.
 pub const KEPT_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Bytes that an event counts as there beside its action: its place in the queue, and its room's name.
 pub const KEPT_EVENT_BYTES: usize = 256;
@@ -108,6 +115,10 @@ pub(crate) struct Bounds {
     pub(crate) unresolved_max: usize,
     /// See [`KEPT_BYTES_MAX`].
     pub(crate) kept_bytes_max: usize,
+    /// See [`ROOM_RESERVE_EVENTS`].
+    pub(crate) room_reserve_events: usize,
+    /// See [`ROOM_RESERVE_BYTES`].
+    pub(crate) room_reserve_bytes: usize,
     /// See [`FLUSH_EVENTS_MAX`].
     pub(crate) flush_events_max: usize,
     /// See [`FLUSH_BYTES_MAX`].
@@ -129,6 +140,8 @@ impl Default for Bounds {
             unresolved_per_room_max: UNRESOLVED_PER_ROOM_MAX,
             unresolved_max: UNRESOLVED_MAX,
             kept_bytes_max: KEPT_BYTES_MAX,
+            room_reserve_events: ROOM_RESERVE_EVENTS,
+            room_reserve_bytes: ROOM_RESERVE_BYTES,
             flush_events_max: FLUSH_EVENTS_MAX,
             flush_bytes_max: FLUSH_BYTES_MAX,
             resolve_events_max: RESOLVE_EVENTS_MAX,
@@ -276,8 +289,10 @@ const _: () = assert!(HEADS_INTERVAL.as_secs() * 2 < HOST_TIMEOUT.as_secs());
 const _: () = assert!(REDIS_RESPONSE_TIMEOUT.as_millis() + RETRY_MAX.as_millis() < REJOIN_WINDOW.as_millis());
 const _: () = assert!(FIELD_BYTES_MAX * 4 < MESSAGE_BYTES_MAX);
 const _: () = assert!(FLUSH_EVENTS_MAX <= UNRESOLVED_PER_ROOM_MAX && UNRESOLVED_PER_ROOM_MAX <= UNRESOLVED_MAX);
-const _: () = assert!(FLUSH_BYTES_MAX + FLUSH_EVENTS_MAX * KEPT_EVENT_BYTES < KEPT_BYTES_MAX);
-const _: () = assert!(UNRESOLVED_PER_ROOM_MAX * (KEPT_EVENT_BYTES + MESSAGE_BYTES_MAX) < KEPT_BYTES_MAX);
+// A room alone gets one part more than the divisor says, and fills a flush with that.
+const _: () = assert!(FLUSH_BYTES_MAX + FLUSH_EVENTS_MAX * KEPT_EVENT_BYTES < KEPT_BYTES_MAX / (ROOM_PART_OF_FREE + 1));
+const _: () = assert!(ROOM_RESERVE_BYTES > KEPT_EVENT_BYTES + MESSAGE_BYTES_MAX);
+const _: () = assert!(ROOM_RESERVE_EVENTS <= UNRESOLVED_PER_ROOM_MAX);
 const _: () = assert!(RESOLVE_EVENTS_MAX <= COMMIT_VERDICTS_MAX);
 const _: () = assert!(SESSION_WRITE_BYTES + BODY_BYTES_MAX * 8 < SESSION_WRITE_BYTES_MAX);
 const _: () = assert!(PING_INTERVAL.as_secs() * 2 < IDLE_TIMEOUT.as_secs());

@@ -9,7 +9,7 @@
 //!   journal ------------------------> room view (head) ---> session (covered) ------> outbox
 //! ```
 //!
-//! [`super::settle`] has the way in, [`super::deliver`] the way out.
+//! [`super::settle`] has the way in, [`super::deliver`] the way out, [`super::leaving`] how it ends.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -17,17 +17,18 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::deliver::{RoomView, View};
-use super::kept::{Kept, Share, bytes_of};
+use super::kept::{Kept, Share};
+use super::leaving::Leaving;
 use super::settle::{PendingEvent, ShardOut};
 use crate::journal::{Flush, Seen};
-use crate::limits::{Bounds, SESSIONS_MAX, SESSIONS_PER_ROOM_MAX, WELCOME_TIMEOUT};
+use crate::limits::{Bounds, SESSIONS_MAX, SESSIONS_PER_ROOM_MAX};
 use crate::metrics::Waits;
 use crate::types::{
     Action as PlayerAction, Arrival, EventKind, Incarnation, PlayerId, Role, RoomId, SessionId, ShardId, Since, Verdict,
     VerdictKind,
 };
 use crate::wire::action;
-use crate::wire::client::{ErrorCode, Refusal, VerdictFrames, Welcome, close};
+use crate::wire::client::{ErrorCode, Refusal, VerdictFrames, Welcome};
 
 /// Who wants in.
 #[derive(Debug, Clone)]
@@ -176,6 +177,8 @@ pub(super) struct Session {
     pub(super) era: u64,
     /// The `seq` of its own Open, and the rules' answer to it.
     pub(super) open: Option<(u64, Option<Bytes>)>,
+    /// Why it was told to go, and when it counts as gone whether it went or not.
+    pub(super) leaving: Option<Leaving>,
 }
 
 /// One gateway.
@@ -194,10 +197,10 @@ pub(crate) struct Core {
     /// What the journal does not have yet, in bytes.
     pub(super) kept: Kept,
     pub(super) read_count: u64,
-    next_session: u64,
-    fenced: bool,
-    draining: bool,
-    actions: Vec<Action>,
+    pub(super) next_session: u64,
+    pub(super) fenced: bool,
+    pub(super) draining: bool,
+    pub(super) actions: Vec<Action>,
 }
 
 impl Core {
@@ -274,7 +277,8 @@ impl Core {
             return refuse(ErrorCode::Busy, format!("this gateway has {SESSIONS_MAX} sessions, its limit"));
         }
         let shard = self.shard_of(&joining.room);
-        let view = self.rooms.entry(joining.room.clone()).or_insert_with(|| RoomView::new(shard));
+        let kept = &self.kept;
+        let view = self.rooms.entry(joining.room.clone()).or_insert_with(|| RoomView::new(shard, kept.within()));
         if view.sessions.len() >= SESSIONS_PER_ROOM_MAX {
             return refuse(
                 ErrorCode::Busy,
@@ -301,6 +305,7 @@ impl Core {
             seen: 0,
             era: 0,
             open: None,
+            leaving: None,
         };
         self.sessions.insert(number, session);
         self.enqueue(number, open, arrival);
@@ -326,17 +331,13 @@ impl Core {
                 let waiting = session.waiting_actions;
                 return refuse(ErrorCode::Busy, format!("{waiting} actions wait for the welcome already"));
             }
-            session.waiting_actions += 1;
-        }
-        let unresolved = self.rooms.get(&session.room).map_or(0, |view| view.unresolved);
-        if unresolved >= self.bounds.unresolved_per_room_max || self.unresolved >= self.bounds.unresolved_max {
-            return refuse(ErrorCode::Busy, format!("{unresolved} events of the room are not resolved yet: send it again later"));
         }
         let kind = EventKind::Data(action::encode(action));
-        let (kept, kept_max) = (self.kept.bytes(), self.bounds.kept_bytes_max);
-        if kept + bytes_of(&kind) > kept_max {
-            let message = format!("{kept} bytes wait for the journal here, the limit is {kept_max}: send it again later");
-            return refuse(ErrorCode::Busy, message);
+        if let Err(message) = self.admit(number, &kind) {
+            return refuse(ErrorCode::Busy, format!("{message}: send it again later"));
+        }
+        if let Some(session) = self.sessions.get_mut(&number).filter(|session| !session.opened) {
+            session.waiting_actions += 1;
         }
         self.enqueue(number, kind, arrival);
         Ok(())
@@ -377,7 +378,7 @@ impl Core {
         if matches!(session.view, View::Closed) {
             return;
         }
-        let share = self.kept.share(&kind);
+        let share = self.rooms.get(&session.room).map_or(&self.kept, |view| &view.kept).share(&kind);
         if !session.opened && !matches!(kind, EventKind::Open { .. }) {
             session.waiting.push((kind, arrival, share));
             return;
@@ -412,81 +413,6 @@ impl Core {
         }
         if out.pend(event) {
             self.register(shard);
-        }
-    }
-
-    /// Stops taking in sessions and tells those inside to go.
-    pub(crate) fn drain(&mut self, code: u16, reason: &str) {
-        self.draining = true;
-        self.close_all(code, reason);
-    }
-
-    fn close_all(&mut self, code: u16, reason: &str) {
-        let open: Vec<u64> = self.sessions.iter().filter(|(_, s)| !matches!(s.view, View::Closed)).map(|(n, _)| *n).collect();
-        for number in open {
-            self.act_on(Action::Deliver(number, Delivery::Close { code, reason: reason.to_owned() }));
-        }
-    }
-
-    /// Whether every session is gone and everything that was accepted is in the journal.
-    #[must_use]
-    pub(crate) fn is_drained(&self) -> bool {
-        self.sessions.is_empty() && self.shards.iter().all(|shard| shard.fenced || shard.is_empty())
-    }
-
-    /// This incarnation may append no more in `shard`: its sessions go, and once the other shards have everything the
-    /// gateway starts again under a new identity.
-    pub(super) fn fence(&mut self, shard: ShardId) {
-        self.shards[usize::from(shard.0)].fence();
-        if !self.fenced {
-            self.fenced = true;
-            self.close_all(close::RESTARTED, "this gateway was taken for dead and starts again: connect again with since");
-        }
-        // Sessions whose Open never got in, or whose shard is gone, have nothing left to wait for.
-        self.check_reborn();
-    }
-
-    pub(super) fn check_reborn(&mut self) {
-        if !self.fenced {
-            return;
-        }
-        let shards = &self.shards;
-        let lost =
-            |room: &RoomId| shards[usize::from(ShardId::of(room, u16::try_from(shards.len()).unwrap_or(u16::MAX)).0)].fenced;
-        self.sessions.retain(|_, session| !(matches!(session.view, View::Closed) && lost(&session.room)));
-        if self.is_drained() {
-            for shard in self.leave() {
-                self.act_on(Action::Leave(shard, self.incarnation));
-            }
-            self.act_on(Action::Rebirth);
-        }
-    }
-
-    /// Says nothing more, once it is drained; tells where its registration is to be taken back.
-    pub(crate) fn leave(&mut self) -> Vec<ShardId> {
-        let known = (0..).map(ShardId).zip(&mut self.shards).filter(|(_, shard)| shard.is_registered());
-        known.map(|(id, shard)| (id, shard.fence()).0).collect()
-    }
-
-    /// Starts again under a new identity, after [`Action::Rebirth`].
-    pub(crate) fn reborn(&mut self, incarnation: Incarnation) {
-        let actions = std::mem::take(&mut self.actions);
-        #[expect(clippy::cast_possible_truncation, reason = "made from a u16")]
-        let shards = self.shards.len() as u16;
-        let (next_session, bounds) = (self.next_session, self.bounds);
-        *self = Self::new(incarnation, self.timeline, shards, self.clock, self.precision_ns);
-        (self.next_session, self.bounds) = (next_session, bounds);
-        self.actions = actions;
-    }
-
-    /// Closes sessions that got no welcome in time: nobody resolves their room. Call about once a second.
-    pub(crate) fn tick(&mut self, now_ns: u64) {
-        let limit = u64::try_from(WELCOME_TIMEOUT.as_nanos()).unwrap_or(u64::MAX);
-        let late = |s: &Session| matches!(s.view, View::Joining) && now_ns.saturating_sub(s.opened_at_ns) > limit;
-        let late: Vec<u64> = self.sessions.iter().filter(|(_, s)| late(s)).map(|(n, _)| *n).collect();
-        for number in late {
-            let reason = "nobody resolves this room right now: try again".to_owned();
-            self.act_on(Action::Deliver(number, Delivery::Close { code: close::TRY_AGAIN, reason }));
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::core::{Action, Core, Delivery, Reading, Session};
+use super::kept::Kept;
 use crate::journal::{RoomHead, VerdictPage};
 use crate::limits::READ_ENTRIES_MAX;
 use crate::types::{Audience, Incarnation, Outcome, Role, RoomId, SessionId, ShardId, Verdict, VerdictBatch, VerdictKind};
@@ -19,7 +20,9 @@ pub(super) enum View {
     CatchingUp { read_to: u64 },
     /// Gets what the room gets.
     Live,
-    /// Gets nothing any more.
+    /// Was told to go, and is sent nothing any more.
+    Leaving,
+    /// Is over.
     Closed,
 }
 
@@ -37,11 +40,14 @@ pub(super) struct RoomView {
     servers: Vec<u64>,
     /// Own events without a verdict.
     pub(super) unresolved: usize,
+    /// What the journal does not have of it yet.
+    pub(super) kept: Kept,
 }
 
 impl RoomView {
-    pub(super) fn new(shard: ShardId) -> Self {
-        Self { shard, era: 0, head: None, heard: 0, filling: false, sessions: Vec::new(), servers: Vec::new(), unresolved: 0 }
+    pub(super) fn new(shard: ShardId, kept: Kept) -> Self {
+        let (sessions, servers) = (Vec::new(), Vec::new());
+        Self { shard, era: 0, head: None, heard: 0, filling: false, sessions, servers, unresolved: 0, kept }
     }
 
     pub(super) fn join(&mut self, session: u64, role: Role) {
@@ -156,8 +162,7 @@ impl Core {
 
     /// Rule G3: whoever was told what is not there any more hears of it.
     fn close_stale(&mut self, number: u64) {
-        let reason = "the room went back, or began anew: connect again with since".to_owned();
-        self.act_on(Action::Deliver(number, Delivery::Close { code: close::ROLLED_BACK, reason }));
+        self.dismiss(number, close::ROLLED_BACK, "the room went back, or began anew: connect again with since");
     }
 
     /// A room as the journal's new server has it. In the same era nothing is lost that was delivered; in another one
@@ -258,7 +263,7 @@ impl Core {
         match session.since {
             Some(since) if since.era == era && since.seq >= verdict.seq => {
                 let reason = format!("since {since} is ahead of the room, which is at {era}.{}", verdict.seq.saturating_sub(1));
-                self.act_on(Action::Deliver(number, Delivery::Close { code: close::SINCE_AHEAD, reason }));
+                self.dismiss(number, close::SINCE_AHEAD, reason);
             }
             Some(since) if since.era == era && since.seq.checked_add(1) == Some(verdict.seq) => {
                 session.covered = since.seq;
@@ -379,7 +384,7 @@ impl Core {
                 self.continue_catching_up(room, number, open_seq, head);
             } else {
                 let reason = format!("verdicts after seq {after} are no longer kept: connect again with since");
-                self.act_on(Action::Deliver(number, Delivery::Close { code: close::SLOW, reason }));
+                self.dismiss(number, close::SLOW, reason);
             }
             return;
         }

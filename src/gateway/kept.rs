@@ -3,37 +3,86 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::limits::KEPT_EVENT_BYTES;
+use super::core::Core;
+use crate::limits::{KEPT_EVENT_BYTES, ROOM_PART_OF_FREE};
 use crate::types::EventKind;
 
-/// The sum of all shares.
+/// The sum of all shares: of a room, and of all rooms above it.
 #[derive(Debug, Default)]
-pub(super) struct Kept(Arc<AtomicUsize>);
+pub(super) struct Kept(Arc<Sum>);
+
+#[derive(Debug, Default)]
+struct Sum {
+    bytes: AtomicUsize,
+    above: Option<Arc<Sum>>,
+}
 
 /// An event's part of it.
 #[derive(Debug)]
 pub(super) struct Share {
     bytes: usize,
-    of: Arc<AtomicUsize>,
+    of: Arc<Sum>,
 }
 
 impl Kept {
+    /// A sum that counts in this one as well.
+    pub(super) fn within(&self) -> Self {
+        Self(Arc::new(Sum { bytes: AtomicUsize::new(0), above: Some(Arc::clone(&self.0)) }))
+    }
+
     /// Bytes that are kept now.
     pub(super) fn bytes(&self) -> usize {
-        self.0.load(Ordering::Relaxed)
+        self.0.bytes.load(Ordering::Relaxed)
     }
 
     /// Takes an event's share, whatever is kept already.
     pub(super) fn share(&self, kind: &EventKind) -> Share {
         let bytes = bytes_of(kind);
-        self.0.fetch_add(bytes, Ordering::Relaxed);
+        self.0.with_those_above(|sum| sum.fetch_add(bytes, Ordering::Relaxed));
         Share { bytes, of: Arc::clone(&self.0) }
+    }
+}
+
+impl Sum {
+    fn with_those_above(&self, f: impl Fn(&AtomicUsize) -> usize) {
+        f(&self.bytes);
+        if let Some(above) = &self.above {
+            f(&above.bytes);
+        }
     }
 }
 
 impl Drop for Share {
     fn drop(&mut self) {
-        self.of.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.of.with_those_above(|sum| sum.fetch_sub(self.bytes, Ordering::Relaxed));
+    }
+}
+
+impl Core {
+    /// Whether a session's action may be taken in: else why not. A room may hold a part of what is left for all, and its
+    /// reserve whatever is left: however many rooms are flooded, the next one is served.
+    pub(super) fn admit(&self, number: u64, kind: &EventKind) -> Result<(), String> {
+        let Some((room, view)) = self.sessions.get(&number).and_then(|s| self.rooms.get_key_value(&s.room)) else {
+            return Ok(());
+        };
+        let (bounds, count, all) = (&self.bounds, view.unresolved, self.unresolved);
+        let (limit, limit_all) = (bounds.unresolved_per_room_max, bounds.unresolved_max);
+        if count >= limit {
+            return Err(format!("room {room} has {count} events here that are not resolved yet, its limit"));
+        }
+        let share = |all: usize, limit: usize, reserve: usize| (limit.saturating_sub(all) / ROOM_PART_OF_FREE).max(reserve);
+        if count >= share(all, limit_all, bounds.room_reserve_events) {
+            return Err(format!(
+                "room {room} has {count} events here that are not resolved yet, and all rooms have {all} of at most {limit_all}"
+            ));
+        }
+        let (bytes, all, limit_all) = (view.kept.bytes(), self.kept.bytes(), bounds.kept_bytes_max);
+        if bytes + bytes_of(kind) > share(all, limit_all, bounds.room_reserve_bytes) {
+            return Err(format!(
+                "room {room} has {bytes} bytes here that wait for the journal, and all rooms have {all} of at most {limit_all}"
+            ));
+        }
+        Ok(())
     }
 }
 
@@ -56,7 +105,7 @@ mod tests {
 
     const SHARD: ShardId = ShardId(0);
 
-    /// A gateway that may keep about ten large actions, and its journal.
+    /// A gateway that may keep about ten large actions of a room, and its journal.
     struct Away {
         core: Core,
         store: Store,
@@ -65,7 +114,10 @@ mod tests {
 
     impl Away {
         fn new() -> Self {
-            let bounds = Bounds { kept_bytes_max: 10 * (4000 + KEPT_EVENT_BYTES), ..Bounds::default() };
+            Self::bounded(Bounds { kept_bytes_max: 46 * (4000 + KEPT_EVENT_BYTES), ..Bounds::default() })
+        }
+
+        fn bounded(bounds: Bounds) -> Self {
             let (mut core, mut store) = (Core::new(Incarnation(1), 1, 1, "test", 0).bounded(bounds), Store::new(1));
             core.probed(SHARD, crate::types::Moment::default());
             let (answer, _) = store.register(SHARD, Incarnation(1), Seen::default(), &[]).expect("a shard");
@@ -80,7 +132,11 @@ mod tests {
         }
 
         fn join(&mut self, player: &str) -> u64 {
-            let joining = Joining::new(RoomId::new("pit").expect("a name"), PlayerId::new(player).expect("a name"));
+            self.join_room("pit", player)
+        }
+
+        fn join_room(&mut self, room: &str, player: &str) -> u64 {
+            let joining = Joining::new(RoomId::new(room).expect("a name"), PlayerId::new(player).expect("a name"));
             let at = self.tick();
             self.core.open(joining, at).expect("a session").number
         }
@@ -129,7 +185,7 @@ mod tests {
         let bob = away.join("bob");
         let at = away.tick();
         away.core.close(bob, at);
-        assert!(away.core.kept.bytes() > away.core.bounds.kept_bytes_max - 4000);
+        assert!(away.core.kept.bytes() > 8 * 4000);
         away.append(&flush);
         let flush = away.flush();
         away.append(&flush);
@@ -156,5 +212,37 @@ mod tests {
             away.core.close(session, at);
         }
         assert_eq!(away.core.kept.bytes(), 0);
+    }
+
+    /// Floods rooms one after the other; how many actions each took, and the last room's refusal.
+    fn flood(away: &mut Away, rooms: usize) -> (Vec<usize>, String) {
+        let sessions: Vec<u64> = (0..rooms).map(|n| away.join_room(&format!("pit{n}"), "ann")).collect();
+        let open = away.flush();
+        away.append(&open);
+        let told: Vec<(usize, String)> = sessions.into_iter().map(|session| away.act(session)).collect();
+        let last = told.last().map(|(_, message)| message.clone()).unwrap_or_default();
+        (told.into_iter().map(|(taken, _)| taken).collect(), last)
+    }
+
+    #[test]
+    fn however_many_rooms_are_flooded_the_next_one_is_served() {
+        let rooms = 20;
+        let counts = Bounds { unresolved_per_room_max: 32, unresolved_max: 400, ..Bounds::default() };
+        let bytes = Bounds { kept_bytes_max: 400 * (4000 + KEPT_EVENT_BYTES), ..counts };
+        let bytes = Bounds { unresolved_per_room_max: 99, unresolved_max: 10_000, ..bytes };
+        for (bounds, word, limit) in [(counts, "events", counts.unresolved_max), (bytes, "bytes", bytes.kept_bytes_max)] {
+            let (taken, message) = flood(&mut Away::bounded(bounds), rooms);
+            assert!(taken.iter().all(|taken| *taken > 0), "{word}: {taken:?}");
+            assert!(message.contains(word) && message.contains(&limit.to_string()), "the limit that it met: {message}");
+            assert!(message.contains("pit19"), "{message}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_names_the_limit_that_was_met() {
+        let bounds = Bounds { unresolved_per_room_max: 9, unresolved_max: 100, ..Bounds::default() };
+        let (taken, message) = flood(&mut Away::bounded(bounds), 1);
+        assert_eq!(taken, [8], "the Open counts as well");
+        assert!(message.starts_with("room pit0 has 9 events here that are not resolved yet, its limit"), "{message}");
     }
 }

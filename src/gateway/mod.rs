@@ -10,6 +10,7 @@ pub mod front;
 mod hostile_tests;
 pub mod hub;
 mod kept;
+mod leaving;
 pub mod page;
 mod refused;
 mod settle;

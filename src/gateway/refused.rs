@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::core::{Action, Core, Delivery};
+use super::core::{Action, Core};
 use super::deliver::View;
 use super::settle::PendingEvent;
 use crate::journal::Flush;
@@ -44,8 +44,7 @@ impl Core {
             let Some(view) = self.rooms.get_mut(room) else { continue };
             self.unresolved = self.unresolved.saturating_sub(std::mem::take(&mut view.unresolved));
             for number in view.sessions.clone() {
-                let reason = "what is stored of this room is damaged: try again later".to_owned();
-                self.act_on(Action::Deliver(number, Delivery::Close { code: close::TRY_AGAIN, reason }));
+                self.dismiss(number, close::TRY_AGAIN, "what is stored of this room is damaged: try again later");
             }
         }
         self.act_on(Action::Append { flush: rest, waits: Waits::default() });

@@ -88,7 +88,8 @@ impl Options {
         if rng.random_bool(0.5) {
             bounds.waiting_actions_max = rng.random_range(1..=3);
             bounds.unresolved_per_room_max = rng.random_range(1..=4);
-            bounds.unresolved_max = rng.random_range(2..=8);
+            bounds.unresolved_max = 4 * rng.random_range(2..=8);
+            bounds.room_reserve_events = 1;
             bounds.flush_events_max = rng.random_range(1..=3);
             bounds.flush_bytes_max = rng.random_range(100..=400);
             bounds.resolve_events_max = rng.random_range(1..=3);
