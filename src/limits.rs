@@ -77,11 +77,11 @@ pub const ROOM_RESERVE_BYTES: usize = 16 * 1024;
 /// Bytes of events that a gateway keeps until the journal has them, beside each room's reserve; past it further Data is
 /// refused as `busy`.
 pub const KEPT_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// Bytes that an event counts as there beside its action: its place in the queue, and its room's name.
+/// Bytes that an event counts as there beside its action: its place in the queue, its stamp, its room's and player's names.
 pub const KEPT_EVENT_BYTES: usize = 256;
 /// Events in one flush of one shard.
 pub const FLUSH_EVENTS_MAX: usize = 1024;
-/// Bytes of the entries in one flush of one shard.
+/// Bytes of the entries in one flush of one shard, and of the bell that carries them; counted as [`KEPT_BYTES_MAX`] is.
 pub const FLUSH_BYTES_MAX: usize = 512 * 1024;
 /// Verdicts that one read of a room's verdict stream fetches, in journal entries.
 pub const READ_ENTRIES_MAX: usize = 512;
@@ -291,6 +291,8 @@ const _: () = assert!(FIELD_BYTES_MAX * 4 < MESSAGE_BYTES_MAX);
 const _: () = assert!(FLUSH_EVENTS_MAX <= UNRESOLVED_PER_ROOM_MAX && UNRESOLVED_PER_ROOM_MAX <= UNRESOLVED_MAX);
 // A room alone gets one part more than the divisor says, and fills a flush with that.
 const _: () = assert!(FLUSH_BYTES_MAX + FLUSH_EVENTS_MAX * KEPT_EVENT_BYTES < KEPT_BYTES_MAX / (ROOM_PART_OF_FREE + 1));
+const _: () = assert!(NAME_BYTES_MAX * 2 + 128 <= KEPT_EVENT_BYTES);
+const _: () = assert!(KEPT_EVENT_BYTES + MESSAGE_BYTES_MAX < FLUSH_BYTES_MAX);
 const _: () = assert!(ROOM_RESERVE_BYTES > KEPT_EVENT_BYTES + MESSAGE_BYTES_MAX);
 const _: () = assert!(ROOM_RESERVE_EVENTS <= UNRESOLVED_PER_ROOM_MAX);
 const _: () = assert!(RESOLVE_EVENTS_MAX <= COMMIT_VERDICTS_MAX);

@@ -326,11 +326,9 @@ impl Core {
         {
             return refuse(ErrorCode::Forbidden, format!("\"as\": {player:?} needs a session with the server role"));
         }
-        if !session.opened {
-            if session.waiting_actions >= self.bounds.waiting_actions_max {
-                let waiting = session.waiting_actions;
-                return refuse(ErrorCode::Busy, format!("{waiting} actions wait for the welcome already"));
-            }
+        if !session.opened && session.waiting_actions >= self.bounds.waiting_actions_max {
+            let waiting = session.waiting_actions;
+            return refuse(ErrorCode::Busy, format!("{waiting} actions wait for the welcome already"));
         }
         let kind = EventKind::Data(action::encode(action));
         if let Err(message) = self.admit(number, &kind) {
@@ -395,7 +393,9 @@ impl Core {
         }
         // Rule W2: nothing at or below a published watermark. Rules S2, S7: nothing below the session's floor.
         let arrival = arrival.clamped_to(session.floor_ns.max(session.last_order.0).max(out.first_free_ns()));
-        let order = arrival.order().max(session.last_order);
+        // What it sent before may have been moved to the first stamp that is free, and stays before this.
+        let last = (session.last_order.0.max(out.first_free_ns()), session.last_order.1);
+        let order = arrival.order().max(last);
         session.last_order = order;
         self.read_count += 1;
         let event = PendingEvent {

@@ -43,6 +43,13 @@ impl Kept {
     }
 }
 
+impl Share {
+    /// What its event counts as: no less than its part of a bell.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
 impl Sum {
     fn with_those_above(&self, f: impl Fn(&AtomicUsize) -> usize) {
         f(&self.bytes);
@@ -88,7 +95,12 @@ impl Core {
 
 /// What an event counts as.
 pub(super) fn bytes_of(kind: &EventKind) -> usize {
-    KEPT_EVENT_BYTES + if let EventKind::Data(action) = kind { action.len() } else { 0 }
+    let own = match kind {
+        EventKind::Data(action) => action.len(),
+        EventKind::Error { reason } => reason.len(),
+        EventKind::Open { .. } | EventKind::End { .. } | EventKind::Close => 0,
+    };
+    KEPT_EVENT_BYTES + own
 }
 
 #[cfg(test)]

@@ -14,6 +14,8 @@ mod leaving;
 pub mod page;
 mod refused;
 mod settle;
+#[cfg(test)]
+mod settle_tests;
 pub mod sweep;
 
 pub use core::{Delivery, Joining};

@@ -129,28 +129,22 @@ impl Core {
         let shard = &mut self.shards[index];
         shard.pending.sort_unstable_by_key(|event| event.order);
         let settled = shard.pending.partition_point(|event| event.arrival.ns <= until.ns);
-        let mut taken = settled.min(self.bounds.flush_events_max);
         let (mut bytes, bytes_max) = (0, self.bounds.flush_bytes_max);
-        let fits = |event: &PendingEvent| {
-            bytes += if let EventKind::Data(action) = &event.kind { action.len() + 32 } else { 128 };
+        let mut fits = |event: &PendingEvent| {
+            bytes += event.share.bytes();
             bytes <= bytes_max
         };
-        taken = shard.pending[..taken]
-            .iter()
-            .position({
-                let mut fits = fits;
-                move |event| !fits(event)
-            })
-            .unwrap_or(taken)
-            .max(settled.min(1));
-        // A watermark must not cut through events of one stamp.
-        while taken > 0 && taken < settled && shard.pending[taken].arrival.ns == shard.pending[taken - 1].arrival.ns {
-            taken += 1;
-        }
-        let watermark = match shard.pending.get(taken.wrapping_sub(1)) {
+        let fitting = shard.pending[..settled.min(self.bounds.flush_events_max)].iter().take_while(|event| fits(event)).count();
+        let taken = fitting.max(settled.min(1));
+        let watermark = match shard.pending[..taken].last() {
             Some(last) if taken < settled => Moment { ns: last.arrival.ns, ..until },
             _ => until,
         };
+        // What bears the stamp that the flush ends with and found no place in it is stamped just above (rule W2).
+        for event in shard.pending[taken..].iter_mut().take_while(|event| event.arrival.ns <= watermark.ns) {
+            event.arrival = event.arrival.clamped_to(watermark.ns.saturating_add(1));
+            event.order.0 = event.arrival.ns;
+        }
         if taken == 0 && shard.probed > watermark {
             return;
         }

@@ -91,7 +91,7 @@ impl Options {
             bounds.unresolved_max = 4 * rng.random_range(2..=8);
             bounds.room_reserve_events = 1;
             bounds.flush_events_max = rng.random_range(1..=3);
-            bounds.flush_bytes_max = rng.random_range(100..=400);
+            bounds.flush_bytes_max = 3 * rng.random_range(100..=400);
             bounds.resolve_events_max = rng.random_range(1..=3);
             bounds.commit_verdicts_max = rng.random_range(1..=3);
             bounds.shard_bells_max = rng.random_range(1..=4);

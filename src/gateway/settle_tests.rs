@@ -1,0 +1,100 @@
+//! Flushes of sessions that have sent much behind their upgrade.
+
+use bytes::Bytes;
+
+use super::core::{Action, Core, Joining};
+use crate::journal::memory::Store;
+use crate::journal::{Appended, Flush, Seen};
+use crate::limits::{FLUSH_BYTES_MAX, FLUSH_EVENTS_MAX, WAITING_ACTIONS_MAX};
+use crate::types::{Action as PlayerAction, Arrival, Event, EventKind, Flags, Incarnation, Moment, PlayerId, RoomId, ShardId};
+use crate::wire::entry;
+
+const SHARD: ShardId = ShardId(0);
+const SESSIONS: usize = 32;
+
+fn action(id: usize, bytes: usize) -> PlayerAction {
+    let length = u16::try_from(bytes).expect("short");
+    let args = [&[0xc5][..], &length.to_be_bytes(), &vec![0; bytes]].concat();
+    PlayerAction { op: "hit".to_owned(), id: id.to_string(), contest: None, player: None, args: Bytes::from(args) }
+}
+
+fn events(flush: &Flush) -> Vec<Event> {
+    let mut events: Vec<Event> = flush.entries.iter().flat_map(|e| entry::decode(&e.bytes).expect("an entry").events).collect();
+    events.sort_by_key(|event| event.ordinal);
+    events
+}
+
+/// Sessions join and send at once, in turns; the flushes that leave from then on, until nothing is left.
+fn pipelined(action_bytes: usize) -> Vec<Flush> {
+    let (mut core, mut store) = (Core::new(Incarnation(1), 1, 1, "test", 0), Store::new(1));
+    core.probed(SHARD, Moment::default());
+    core.registered(SHARD, &store.register(SHARD, Incarnation(1), Seen::default(), &[]).expect("a shard").0);
+    core.take_actions();
+    let mut now = 1_000;
+    let mut tick = || {
+        now += 10;
+        now
+    };
+    let sessions: Vec<u64> = (0..SESSIONS)
+        .map(|n| {
+            let room = RoomId::new(if n % 2 == 0 { "pit" } else { "den" }).expect("a name");
+            let joining = Joining::new(room, PlayerId::new(&format!("p{n}")).expect("a name"));
+            core.open(joining, Arrival::at(tick(), 0)).expect("a session").number
+        })
+        .collect();
+    for id in 0..WAITING_ACTIONS_MAX {
+        for session in &sessions {
+            core.act(*session, &action(id, action_bytes), Arrival::at(tick(), 0)).expect("taken in");
+        }
+    }
+    let mut flushes = Vec::new();
+    loop {
+        let until = tick();
+        core.settled(until);
+        let append = |action| if let Action::Append { flush, .. } = action { Some(flush) } else { None };
+        let Some(flush) = core.take_actions().into_iter().find_map(append) else { return flushes };
+        let answer = store.append(&flush, 1).expect("a flush").0;
+        assert!(matches!(answer, Appended::Stored(_)), "{answer:?}");
+        flushes.push((*flush).clone());
+        // All sessions have one floor.
+        core.appended(&flush, &answer, false, until + 5);
+    }
+}
+
+#[test]
+fn what_waited_for_the_welcome_leaves_in_flushes_of_the_usual_size() {
+    for action_bytes in [10, 3_900] {
+        let flushes = pipelined(action_bytes);
+        let of_actions = &flushes[1..];
+        assert!(of_actions.len() > 1, "{} flushes", flushes.len());
+        for flush in &flushes {
+            let bytes: usize = flush.entries.iter().map(|entry| entry.bytes.len() + entry.room.as_str().len()).sum();
+            assert!(bytes <= FLUSH_BYTES_MAX, "{bytes} bytes in a flush");
+            assert!(events(flush).len() <= FLUSH_EVENTS_MAX, "{} events in a flush", events(flush).len());
+        }
+        let all: Vec<Event> = of_actions.iter().flat_map(events).collect();
+        assert_eq!(all.len(), SESSIONS * WAITING_ACTIONS_MAX);
+        // They have the order in which they arrived, over all flushes and sessions; what was moved says so.
+        for pair in all.windows(2) {
+            assert!(pair[0].arrival.raw_ns < pair[1].arrival.raw_ns && pair[0].arrival.ns <= pair[1].arrival.ns, "{pair:?}");
+        }
+        for event in &all {
+            let raw = event.arrival.raw_ns.expect("moved");
+            assert!(event.arrival.flags.has(Flags::CLAMPED) && matches!(event.kind, EventKind::Data(_)));
+            assert_eq!(event.arrival.uncertainty_ns, event.arrival.ns - raw, "by how far it was moved");
+        }
+    }
+}
+
+/// Rule W2, that the journal cannot check: it does not read entries.
+#[test]
+fn a_flush_carries_what_lies_between_its_watermarks() {
+    let flushes = pipelined(3_900);
+    for (flush, next) in flushes.iter().zip(&flushes[1..]) {
+        assert_eq!(flush.watermark, next.previous);
+    }
+    for flush in &flushes {
+        let within = |event: &Event| event.arrival.ns > flush.previous.ns && event.arrival.ns <= flush.watermark.ns;
+        assert!(events(flush).iter().all(within), "({:?}, {:?}]: {:?}", flush.previous, flush.watermark, events(flush));
+    }
+}
