@@ -187,12 +187,16 @@ pub struct Survey {
     /// The epoch that this server found, 0 for none, while nobody has shown that no later commit is missing here
     /// ([`testify`](super::Journal::testify)).
     pub doubt: Option<u64>,
-    /// All registered gateways.
+    /// All registered gateways but for the damaged ones.
     pub gateways: Vec<GatewayRecord>,
+    /// Gateways whose record nobody can read. They can append nothing: fence them, which makes their record a good one.
+    pub damaged_gateways: Vec<Incarnation>,
     /// Rooms with entries that are not resolved.
     pub active: Vec<RoomId>,
-    /// Every room that exists, with its head. Empty unless asked for.
+    /// Every room that exists, with its head, but for the damaged ones. Empty unless asked for.
     pub rooms: Vec<RoomHead>,
+    /// Rooms whose state nobody can read; what is wrong with one, its load says. Empty unless rooms are asked for.
+    pub damaged_rooms: Vec<RoomId>,
 }
 
 /// The answer to a step that needs the lease.

@@ -13,6 +13,7 @@ use crate::journal::{
     StoredRoom, Survey, VerdictPage, Witness, WorkerRecord,
 };
 use crate::types::{Incarnation, RoomId, ShardId, StreamId};
+use crate::worker::core::Step;
 
 /// How long a worker's heartbeat is good for.
 pub(super) const LEASE_MS: u64 = 80;
@@ -297,7 +298,9 @@ impl World {
     /// What the drivers do about an unknown outcome: most steps are done again until they are answered.
     pub(super) fn unanswered(&mut self, pid: Pid, call: &Rc<Call>) {
         if pid.kind == Kind::Worker {
-            self.with_worker(pid.index, |core, _| core.journal_failed(true));
+            self.with_worker(pid.index, |core, _| {
+                core.journal_failed(Step::Ping, &JournalError::Silent("lost".into()));
+            });
         }
         match &**call {
             Call::Leave(..) | Call::Heads(..) | Call::Heartbeat(..) | Call::Owners | Call::Release { .. } | Call::Publish(..) => {

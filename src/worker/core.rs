@@ -13,7 +13,7 @@ use super::lane::Lane;
 use super::ownership;
 use super::shard::{Memory, Shard};
 use crate::journal::{
-    Bell, Commit, Committed, FlushEntry, GatewayRecord, Lease, Leased, StoredRoom, Survey, Witness, WorkerRecord,
+    Bell, Commit, Committed, FlushEntry, GatewayRecord, JournalError, Lease, Leased, StoredRoom, Survey, Witness, WorkerRecord,
 };
 use crate::limits::{Bounds, REDIS_RESPONSE_TIMEOUT, RESUBSCRIBE_DELAY_MAX, RETRY_MAX};
 use crate::rules::RulesBook;
@@ -102,6 +102,17 @@ pub(crate) enum Action {
     RolledBack(u64),
     /// Something that whoever operates this should know.
     Complain(String),
+}
+
+/// What a step is about, for what its failure says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// Nothing but whether the journal takes steps.
+    Ping,
+    /// A shard, a gateway's record, the workers.
+    Shared,
+    /// One room.
+    Room,
 }
 
 /// What the shards of a worker share: bounds, time, the queue for permits, and the list of actions.

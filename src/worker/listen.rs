@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
+use super::core::Step;
 use super::run::Input;
 use crate::journal::{self, Journal, Signal, Signals};
 use crate::limits::{HEADS_INTERVAL, RETRY_MAX, RETRY_MIN};
@@ -16,7 +17,7 @@ pub(super) async fn stay_entered(journal: Arc<dyn Journal>, timeline: u32, input
     loop {
         interval.tick().await;
         if let Err(error) = journal::keep_entered(&*journal, timeline).await {
-            let _ = inputs.send(Input::Trouble("keep the host's timeline", error)).await;
+            let _ = inputs.send(Input::Trouble("keep the host's timeline", Step::Shared, error)).await;
         }
     }
 }
@@ -51,7 +52,7 @@ pub(super) async fn follow(journal: Arc<dyn Journal>, shard: ShardId, inputs: mp
                 }
             }
             Err(error) => {
-                if inputs.send(Input::Trouble("follow bells", error)).await.is_err() {
+                if inputs.send(Input::Trouble("follow bells", Step::Shared, error)).await.is_err() {
                     return;
                 }
             }

@@ -134,7 +134,7 @@ fn who_does_not_come_back_may_have_seen_it() {
         (1..1_000).map(|i| i * 20_000_000).find(|now| {
             core.tick(*now);
             if outage && *now == 2_000_000_000 {
-                core.journal_failed(true);
+                core.journal_failed(Step::Ping, &JournalError::Silent("away".into()));
             }
             witnesses(&perform(&mut core)) == [Witness::NONE]
         })

@@ -10,7 +10,7 @@ use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::core::{Action, Core, WorkerLimits};
+use super::core::{Action, Core, Step, WorkerLimits};
 use super::elsewhere::Elsewhere;
 use super::job::{Done, Job, Progress};
 use super::listen::{follow, hear_of_shards, stay_entered};
@@ -78,6 +78,7 @@ pub(super) enum Input {
     Committed(Arc<Commit>, Committed),
     Testified(ShardId, u64),
     Fenced(ShardId, Lease, Leased<GatewayRecord>),
+    NotFenced(ShardId, Incarnation, JournalError),
     Forgotten(ShardId, Lease, Vec<Incarnation>, Leased<()>),
     Death(ShardId, Leased<()>),
     RoomEnded(ShardId, RoomId, Leased<bool>),
@@ -87,7 +88,7 @@ pub(super) enum Input {
     Damaged(ShardId, RoomId, String),
     /// Another worker let a shard go, or such news may have been missed.
     ShardIsFree,
-    Trouble(&'static str, JournalError),
+    Trouble(&'static str, Step, JournalError),
 }
 
 /// Resolves rooms until `stop`, then hands its shards over and comes back. What keeps it from working is told through
@@ -232,7 +233,7 @@ impl Worker {
                     None => {
                         self.health.send_if_modified(|trouble| trouble.take().is_some());
                     }
-                    Some(error) => self.trouble("ping", &error),
+                    Some(error) => self.trouble("ping", Step::Ping, &error),
                 }
                 self.core.alive(living, now);
             }
@@ -253,6 +254,10 @@ impl Worker {
                 metrics::counter!(names::GATEWAY_DEATHS_TOTAL).increment(1);
                 self.core.fenced(shard, lease, &answer, now);
             }
+            Input::NotFenced(shard, gateway, error) => {
+                self.trouble("fence", Step::Shared, &error);
+                self.core.fence_failed(shard, gateway);
+            }
             Input::Forgotten(shard, lease, gateways, answer) => self.core.forgotten(shard, lease, &gateways, &answer),
             Input::Death(shard, answer) => self.core.death_written(shard, &answer),
             Input::RoomEnded(shard, room, answer) => self.core.room_ended(shard, &room, &answer, now),
@@ -260,17 +265,17 @@ impl Worker {
             Input::Attempted(shard, room, lane, answer) => self.core.attempted(shard, &room, lane, &answer, now),
             Input::Damaged(shard, room, why) => self.core.damaged(shard, &room, &why, now),
             Input::ShardIsFree => self.core.shard_is_free(now),
-            Input::Trouble(what, error) => self.trouble(what, &error),
+            Input::Trouble(what, step, error) => self.trouble(what, step, &error),
         }
     }
 
-    fn trouble(&mut self, what: &str, error: &JournalError) {
+    fn trouble(&mut self, what: &str, step: Step, error: &JournalError) {
         metrics::counter!(names::JOURNAL_ERRORS_TOTAL, "kind" => error.kind()).increment(1);
-        let news = self.health.send_if_modified(|trouble| trouble.replace(error.to_string()).is_none());
-        if news {
+        if !self.core.journal_failed(step, error) {
+            tracing::warn!(%error, "trouble with a part of the journal: {what}; tried again until it works");
+        } else if self.health.send_if_modified(|trouble| trouble.replace(error.to_string()).is_none()) {
             tracing::warn!(%error, "journal trouble: {what}; tried again until it works");
         }
-        self.core.journal_failed(matches!(error, JournalError::Silent(_)));
     }
 
     fn perform(&mut self) {
@@ -375,7 +380,7 @@ impl Worker {
                     let input = match journal.publish(gateway, push).await {
                         Ok(listeners) if answer => Input::Published(gateway, listeners),
                         Ok(_) => return,
-                        Err(error) => Input::Trouble("publish", error),
+                        Err(error) => Input::Trouble("publish", Step::Shared, error),
                     };
                     let _ = inputs.send(input).await;
                 });
@@ -386,7 +391,11 @@ impl Worker {
             }),
             // Not insisted on: a journal that refuses the fence refuses the gateway's flushes too, so its silence starts anew.
             Action::Fence { shard, lease, gateway } => self.once("fence", async move {
-                journal.fence(shard, lease, gateway).await.map(|answer| Input::Fenced(shard, lease, answer))
+                let answer = journal.fence(shard, lease, gateway).await;
+                Ok(answer.map_or_else(
+                    |error| Input::NotFenced(shard, gateway, error),
+                    |answer| Input::Fenced(shard, lease, answer),
+                ))
             }),
             Action::Forget { shard, lease, gateways } => self.once("forget gateways", async move {
                 journal.forget(shard, lease, &gateways).await.map(|answer| Input::Forgotten(shard, lease, gateways, answer))
@@ -418,7 +427,7 @@ impl Worker {
     fn once(&self, what: &'static str, step: impl Future<Output = Result<Input, JournalError>> + Send + 'static) {
         let inputs = self.inputs.clone();
         tokio::spawn(async move {
-            let input = step.await.unwrap_or_else(|error| Input::Trouble(what, error));
+            let input = step.await.unwrap_or_else(|error| Input::Trouble(what, Step::Shared, error));
             let _ = inputs.send(input).await;
         });
     }
@@ -428,7 +437,7 @@ impl Worker {
     where
         F: Future<Output = Result<Input, JournalError>> + Send,
     {
-        self.insist(what, move || {
+        self.insist_as(Step::Room, what, move || {
             let (step, room) = (step(), room.clone());
             async move {
                 match step.await {
@@ -444,6 +453,13 @@ impl Worker {
     where
         F: Future<Output = Result<Input, JournalError>> + Send,
     {
+        self.insist_as(Step::Shared, what, step);
+    }
+
+    fn insist_as<F>(&self, of: Step, what: &'static str, step: impl Fn() -> F + Send + 'static)
+    where
+        F: Future<Output = Result<Input, JournalError>> + Send,
+    {
         let inputs = self.inputs.clone();
         tokio::spawn(async move {
             let mut pause = RETRY_MIN;
@@ -454,7 +470,7 @@ impl Worker {
                         return;
                     }
                     Err(error) => {
-                        let _ = inputs.send(Input::Trouble(what, error)).await;
+                        let _ = inputs.send(Input::Trouble(what, of, error)).await;
                     }
                 }
                 tokio::time::sleep(pause).await;

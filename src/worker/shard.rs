@@ -160,6 +160,9 @@ impl Shard {
             gateway.elsewhere = !record.fenced && record.server != self.lease.server;
             gateway.heard_at_ns = shared.now_ns;
         }
+        for incarnation in survey.damaged_gateways {
+            self.fence_damaged(incarnation, shared);
+        }
         for room in survey.active {
             match self.lanes.get_mut(&room) {
                 None => self.load(&room, shared),
@@ -174,7 +177,7 @@ impl Shard {
             self.announce = false;
             self.excused_until_ns = shared.now_ns.saturating_add(EXCUSE_NS);
             let heads: Vec<(RoomId, u64, u64)> = survey.rooms.iter().map(|h| (h.room.clone(), h.era, h.seq)).collect();
-            self.adopt.extend(survey.rooms.into_iter().map(|h| h.room));
+            self.adopt.extend(survey.rooms.into_iter().map(|h| h.room).chain(survey.damaged_rooms));
             let gateways: Vec<Incarnation> = self.gateways.iter().filter(|(_, g)| !g.fenced).map(|(i, _)| *i).collect();
             for rooms in heads.chunks(HEADS_PER_PUSH) {
                 let push = push::encode(&push::Push::Heads { shard: self.id, server: self.lease.server, rooms: rooms.to_vec() });

@@ -1,9 +1,9 @@
 use bytes::Bytes;
 
-pub(super) use super::super::core::{Action, Core, WorkerLimits};
+pub(super) use super::super::core::{Action, Core, Step, WorkerLimits};
 use super::*;
-pub(super) use crate::journal::Leased;
 use crate::journal::RoomHead;
+pub(super) use crate::journal::{JournalError, Leased};
 use crate::limits::{GATEWAY_TIMEOUT, REDIS_RESPONSE_TIMEOUT, RESUBSCRIBE_DELAY_MAX, RETRY_MAX};
 use crate::rules::{RulesBook, claim::Claim};
 use crate::types::{Arrival, Audience, Entry, Event, EventKind, PlayerId, Role};
@@ -71,6 +71,8 @@ pub(super) fn survey(append: u64, room: &RoomId, watermark_ns: u64) -> Survey {
         commit: 0,
         doubt: None,
         gateways: vec![record(A), record(B)],
+        damaged_gateways: Vec::new(),
+        damaged_rooms: Vec::new(),
         active: vec![room.clone()],
         rooms: vec![head],
     }
@@ -174,6 +176,8 @@ fn the_second_of_two_surveys_counts() {
             gateways: Vec::new(),
             active: Vec::new(),
             rooms: Vec::new(),
+            damaged_gateways: Vec::new(),
+            damaged_rooms: Vec::new(),
         },
         2,
     );
@@ -370,7 +374,8 @@ fn a_gateway_is_excused_until_it_may_have_found_back() {
         core.tick(3);
         perform(&mut core);
         if let Some(silent) = failed {
-            core.journal_failed(silent);
+            let error = if silent { JournalError::Silent } else { JournalError::Unreachable };
+            core.journal_failed(Step::Ping, &error("away".to_owned()));
         }
         fenced_after(&mut core, 4).expect("it is fenced in the end")
     };
@@ -380,4 +385,76 @@ fn a_gateway_is_excused_until_it_may_have_found_back() {
     assert!((patience..patience + 1_200_000_000).contains(&excused), "{excused}");
     let patience = u64::try_from((RESUBSCRIBE_DELAY_MAX + RETRY_MAX + GATEWAY_TIMEOUT).as_nanos()).expect("a bound");
     assert!((patience..patience + 100_000_000).contains(&broken), "{broken}: whose connection broke looks for another at once");
+}
+
+/// A step that fails for one room's or one record's sake, again and again, keeps no dead gateway alive.
+#[test]
+fn trouble_of_one_room_or_record_excuses_no_gateway() {
+    let fenced_beside = |step: Step, error: fn(String) -> JournalError| {
+        let (mut core, room) = (worker(), RoomId::new("pit").expect("name"));
+        core.surveyed(SHARD, survey(1, &room, 100), 1);
+        perform(&mut core);
+        let entries = vec![(at(1), open(A, 40)), (at(2), open(B, 200))];
+        core.stored(SHARD, room, StoredRoom { era: 1, entries, ..StoredRoom::default() }, 2);
+        (3..10_000_000_000).step_by(20_000_000).find(|now_ns| {
+            core.tick(*now_ns);
+            core.journal_failed(step, &error("again".to_owned()));
+            perform(&mut core).iter().any(|a| matches!(a, Action::Fence { gateway: A, .. }))
+        })
+    };
+    for (step, error) in [
+        (Step::Room, JournalError::Silent as fn(String) -> JournalError),
+        (Step::Room, JournalError::Unexpected),
+        (Step::Room, JournalError::Refused),
+        (Step::Shared, JournalError::Unexpected),
+        (Step::Shared, JournalError::Damaged),
+    ] {
+        let after = fenced_beside(step, error);
+        assert!(after.is_some_and(|ns| ns < 1_100_000_000), "{step:?} {}: {after:?}", error(String::new()));
+    }
+    for (step, error) in [
+        (Step::Ping, JournalError::Unexpected as fn(String) -> JournalError),
+        (Step::Shared, JournalError::Silent),
+        (Step::Shared, JournalError::Refused),
+        (Step::Room, JournalError::Unreachable),
+    ] {
+        assert_eq!(fenced_beside(step, error), None, "{step:?} {}", error(String::new()));
+    }
+}
+
+/// A gateway whose record nobody can read is fenced at once; a fence that fails is asked for again.
+#[test]
+fn a_gateway_with_a_damaged_record_is_fenced() {
+    let (mut core, room) = (worker(), RoomId::new("pit").expect("name"));
+    let damaged = |gateway| Survey { damaged_gateways: vec![gateway], ..survey(1, &room, 100) };
+    let dead = Incarnation(3);
+    core.surveyed(SHARD, damaged(dead), 1);
+    let fences = |actions: Vec<Action>| {
+        actions.into_iter().filter(|a| matches!(a, Action::Fence { gateway, .. } if *gateway == dead)).count()
+    };
+    assert_eq!(fences(perform(&mut core)), 1);
+    core.subscribed(SHARD, 2);
+    core.surveyed(SHARD, damaged(dead), 2);
+    assert_eq!(fences(perform(&mut core)), 1, "its answer may have been lost with the bells");
+    let lease = Lease { epoch: 1, owner: Incarnation(9), server: Incarnation::NONE };
+    let (watermark, server) = (Moment::default(), Incarnation::NONE);
+    let record = GatewayRecord { incarnation: dead, number: 0, watermark, fenced: true, server };
+    core.fenced(SHARD, lease, &Leased::Done(record), 2);
+    core.subscribed(SHARD, 3);
+    core.surveyed(SHARD, damaged(dead), 3);
+    assert_eq!(fences(perform(&mut core)), 0);
+}
+
+/// A fence that could not be written is asked for again, and only when the gateway was silent for as long again.
+#[test]
+fn a_fence_that_failed_is_asked_for_again() {
+    let (mut core, room) = (worker(), RoomId::new("pit").expect("name"));
+    core.surveyed(SHARD, survey(1, &room, 100), 1);
+    perform(&mut core);
+    let entries = vec![(at(1), open(A, 40)), (at(2), open(B, 200))];
+    core.stored(SHARD, room, StoredRoom { era: 1, entries, ..StoredRoom::default() }, 2);
+    let first = fenced_after(&mut core, 3).expect("it is fenced");
+    core.fence_failed(SHARD, A);
+    let again = fenced_after(&mut core, 4 + first).expect("it is asked for again");
+    assert!((1_000_000_000..1_100_000_000).contains(&again), "{again}");
 }

@@ -368,3 +368,40 @@ async fn lists_of_any_length_are_taken() {
     assert_eq!(journal.forget(SHARD, lease, &gone).await.expect("forget"), Leased::Done(()));
     assert_eq!(journal.survey(SHARD, false).await.expect("survey").gateways.len(), 1);
 }
+
+/// Records that nobody can read are named by the survey, which tells the rest; the gateway is fenced, and its death is written.
+#[tokio::test]
+async fn what_is_damaged_is_named_by_the_survey() {
+    let (server, journal) = fixture::redis().await;
+    let mut gateways = [Gateway::register(&journal).await, Gateway::register(&journal).await];
+    let (good, bad) = (room(0), room(1));
+    gateways[0].write(&journal, good.clone(), "a").await;
+    gateways[1].write(&journal, bad.clone(), "b").await;
+    let lease = claim(&journal).await;
+    let [kept, spoiled] = [gateways[0].incarnation, gateways[1].incarnation];
+    let key = |name: &str| format!("lasthit:{{s{}}}:{name}", SHARD.0);
+    tell(&server, &["HDEL", &key(&format!("state:{bad}")), "seq"]);
+    tell(&server, &["SADD", &key("active"), "no room of ours"]);
+    tell(&server, &["SADD", &key("rooms"), "no room of ours"]);
+    tell(&server, &["HSET", &key("gateways"), "nobody", "0|0|0|0"]);
+    for record in ["garbage", "", "7|00|0|00", "99999999999999999999|000000000000000000000000|0|00000000000000000000000000000001"]
+    {
+        tell(&server, &["HSET", &key("gateways"), &spoiled.to_hex(), record]);
+        let survey = journal.survey(SHARD, true).await.expect("survey");
+        let names: Vec<_> = survey.rooms.iter().map(|head| head.room.clone()).collect();
+        let known: Vec<_> = survey.gateways.iter().map(|record| record.incarnation).collect();
+        assert_eq!((names, survey.damaged_rooms), (vec![good.clone()], vec![bad.clone()]), "{record}");
+        assert_eq!((known, survey.damaged_gateways), (vec![kept], vec![spoiled]), "{record}");
+        assert_eq!(survey.active, [good.clone(), bad.clone()]);
+
+        journal.forget(SHARD, lease, &[spoiled]).await.expect("only what is fenced is forgotten");
+        let death = entry(good.clone(), at(9), "death");
+        assert_eq!(journal.death(SHARD, lease, spoiled, &death).await.expect("it appends no more"), Leased::Done(()));
+        let Ok(Leased::Done(fenced)) = journal.fence(SHARD, lease, spoiled).await else { panic!("{record}") };
+        assert!(fenced.fenced && fenced.incarnation == spoiled, "{fenced:?}");
+        assert_eq!(journal.append(&gateways[1].flush(at(9), vec![])).await.expect("append"), Appended::Fenced);
+        assert!(journal.survey(SHARD, false).await.expect("survey").gateways.contains(&fenced));
+    }
+    let load = journal.load(&bad).await;
+    assert!(matches!(load, Err(JournalError::Damaged(_))), "{load:?}");
+}

@@ -139,7 +139,17 @@ pub(crate) async fn heartbeats_run_out(journal: &impl Journal) {
 
 pub(crate) async fn a_survey_tells_everything_at_once(journal: &impl Journal) {
     let server = journal.survey(SHARD, true).await.expect("survey").server;
-    let empty = Survey { server, append: 0, commit: 0, doubt: None, gateways: vec![], active: vec![], rooms: vec![] };
+    let empty = Survey {
+        server,
+        append: 0,
+        commit: 0,
+        doubt: None,
+        gateways: vec![],
+        damaged_gateways: vec![],
+        active: vec![],
+        rooms: vec![],
+        damaged_rooms: vec![],
+    };
     assert_eq!(journal.survey(SHARD, true).await.expect("survey"), empty);
     let mut gateways = [Gateway::register(journal).await, Gateway::register(journal).await];
     gateways.sort_by_key(|gateway| gateway.incarnation);
@@ -155,7 +165,17 @@ pub(crate) async fn a_survey_tells_everything_at_once(journal: &impl Journal) {
     let mut rooms = vec![head(room(0), 1, 1, at(1)), head(room(1), 2, 0, at(1))];
     rooms.sort_by(|a, b| a.room.cmp(&b.room));
     let (gateways, active) = (vec![record(0, false), record(1, true)], vec![room(1)]);
-    let mut expected = Survey { server, append: 2, commit: 1, doubt: Some(0), gateways, active, rooms };
+    let mut expected = Survey {
+        server,
+        append: 2,
+        commit: 1,
+        doubt: Some(0),
+        gateways,
+        damaged_gateways: vec![],
+        active,
+        rooms,
+        damaged_rooms: vec![],
+    };
     assert_eq!(journal.survey(SHARD, true).await.expect("survey"), expected);
     expected.rooms.clear();
     assert_eq!(journal.survey(SHARD, false).await.expect("survey"), expected);

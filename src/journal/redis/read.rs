@@ -6,7 +6,7 @@ use bytes::Bytes;
 use super::super::{JournalError, RoomHead, StoredRoom, StoredSnapshot, Survey, VerdictPage, check};
 use super::RedisJournal;
 use super::append::{Hex, ROOM_BYTES};
-use super::reply::Reply;
+use super::reply::{Reply, gateway};
 use super::scripts::{Call, HEADS, LOAD, SURVEY, VERDICTS};
 use crate::journal::Journal;
 use crate::types::{Incarnation, RoomId, ShardId, StreamId};
@@ -63,17 +63,39 @@ impl RedisJournal {
         let (append, commit, doubt) = (reply.parse()?, reply.parse()?, reply.parse_or_nil()?);
         let (mut records, mut names, mut states) = (reply.array()?, reply.array()?, reply.array()?);
         reply.end()?;
-        let mut survey = Survey { server, append, commit, doubt, gateways: Vec::new(), active: Vec::new(), rooms: Vec::new() };
+        let mut survey = Survey {
+            server,
+            append,
+            commit,
+            doubt,
+            gateways: Vec::new(),
+            damaged_gateways: Vec::new(),
+            active: Vec::new(),
+            rooms: Vec::new(),
+            damaged_rooms: Vec::new(),
+        };
+        // What cannot be read is one gateway's or one room's trouble. A name that is none is nobody's.
+        let nobody = |error: JournalError| tracing::warn!(%shard, %error, "survey: passed over");
         while !records.is_empty() {
-            let incarnation = records.incarnation()?;
-            survey.gateways.push(records.gateway(incarnation)?);
+            match (records.incarnation(), records.next()?) {
+                (Ok(incarnation), record) => match gateway(incarnation, &record) {
+                    Some(record) => survey.gateways.push(record),
+                    None => survey.damaged_gateways.push(incarnation),
+                },
+                (Err(error), _) => nobody(error),
+            }
         }
         while !names.is_empty() {
-            survey.active.push(names.parse()?);
+            names.parse().map_or_else(nobody, |room| survey.active.push(room));
         }
         while !states.is_empty() {
-            let room = states.parse()?;
-            survey.rooms.push(states.head(&room)?);
+            match (states.parse::<RoomId>(), states.take(3)?) {
+                (Ok(room), mut state) => match state.head(&room) {
+                    Ok(head) => survey.rooms.push(head),
+                    Err(_) => survey.damaged_rooms.push(room),
+                },
+                (Err(error), _) => nobody(error),
+            }
         }
         survey.gateways.sort_unstable_by_key(|record| record.incarnation);
         survey.active.sort_unstable();

@@ -35,12 +35,18 @@ impl Reply {
         self.values.len() == 0
     }
 
-    fn next(&mut self) -> Result<Value, JournalError> {
+    pub(super) fn next(&mut self) -> Result<Value, JournalError> {
         self.values.next().ok_or_else(|| unexpected(self.step, "it ends early"))
     }
 
     pub(super) fn array(&mut self) -> Result<Self, JournalError> {
         Self::new(self.step, self.next()?)
+    }
+
+    /// The next `count` values, whatever they are.
+    pub(super) fn take(&mut self, count: usize) -> Result<Self, JournalError> {
+        let values = (0..count).map(|_| self.next()).collect::<Result<Vec<_>, _>>()?;
+        Ok(Self { step: self.step, values: values.into_iter() })
     }
 
     pub(super) fn bytes_or_nil(&mut self) -> Result<Option<Bytes>, JournalError> {
@@ -90,7 +96,7 @@ impl Reply {
     }
 
     pub(super) fn gateway(&mut self, incarnation: Incarnation) -> Result<GatewayRecord, JournalError> {
-        let record: String = self.parse()?;
+        let record = self.next()?;
         gateway(incarnation, &record).ok_or_else(|| self.error(&format!("gateway record {record:?}")))
     }
 
@@ -129,9 +135,10 @@ impl Reply {
     }
 }
 
-/// A gateway's packed record: `number|watermark|fenced|server`.
-fn gateway(incarnation: Incarnation, record: &str) -> Option<GatewayRecord> {
-    let mut parts = record.split('|');
+/// A gateway's packed record: `number|watermark|fenced|server`; None for a damaged one.
+pub(super) fn gateway(incarnation: Incarnation, record: &Value) -> Option<GatewayRecord> {
+    let Value::BulkString(record) = record else { return None };
+    let mut parts = std::str::from_utf8(record).ok()?.split('|');
     let (number, watermark, fenced) = (parts.next()?, parts.next()?, parts.next()?);
     let server = Incarnation::from_hex(parts.next()?)?;
     let fenced = match (fenced, parts.next()) {
@@ -160,6 +167,7 @@ mod tests {
         let watermark = Moment { timeline: 1, ns: u64::MAX };
         let (incarnation, server) = (Incarnation(1), Incarnation(1 << 100));
         let hex = server.to_hex();
+        let gateway = |incarnation, record: &str| gateway(incarnation, &Value::BulkString(record.into()));
         let read = gateway(incarnation, &format!("7|{watermark}|1|{hex}"));
         assert_eq!(read, Some(GatewayRecord { incarnation, number: 7, watermark, fenced: true, server }));
         let [w, h] = [&watermark.to_string(), &hex];

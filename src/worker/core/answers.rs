@@ -135,14 +135,29 @@ impl Core {
         }
     }
 
-    /// The journal could not be reached: nobody's silence counts (rule R5), until the gateways have had the time to notice
-    /// that it can be reached again. `silent`: it was waited for an answer in vain; a connection that broke was seen to
-    /// break by whoever had one.
-    pub(crate) fn journal_failed(&mut self, silent: bool) {
-        let excuse_ns = if silent { EXCUSE_NS } else { BROKEN_EXCUSE_NS };
+    /// A step failed. True when the journal as such could not be reached, or takes no steps: then nobody's silence counts
+    /// (rule R5), until the gateways have had the time to notice that it can be reached again. What one room or record does to
+    /// its own steps excuses nobody: else it would keep every dead gateway of this worker alive for as long as it lasts.
+    pub(crate) fn journal_failed(&mut self, step: Step, error: &JournalError) -> bool {
+        let excuse_ns = match (step, error) {
+            // A room may be too much for one answer, or its step refused; what the journal as such does, the ping says as well.
+            (Step::Room, JournalError::Silent(_) | JournalError::Refused(_)) => return false,
+            // It was waited for an answer in vain; a connection that broke was seen to break by whoever had one.
+            (_, JournalError::Silent(_)) => EXCUSE_NS,
+            (Step::Ping, _) | (_, JournalError::Unreachable(_) | JournalError::Refused(_)) => BROKEN_EXCUSE_NS,
+            (_, JournalError::Unexpected(_) | JournalError::Damaged(_)) => return false,
+        };
         self.excused_until_ns = self.excused_until_ns.max(self.shared.now_ns.saturating_add(excuse_ns));
         for shard in self.shards.values_mut() {
             shard.excuse_gateways();
+        }
+        true
+    }
+
+    /// A fence could not be written: it is asked for again when the gateway has been silent for as long again.
+    pub(crate) fn fence_failed(&mut self, shard: ShardId, gateway: Incarnation) {
+        if let Some(shard) = self.shards.get_mut(&shard) {
+            shard.fence_failed(gateway);
         }
     }
 }

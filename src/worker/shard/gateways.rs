@@ -96,6 +96,24 @@ impl Shard {
         }
     }
 
+    /// What it has promised is not known any more, and it can append nothing: it is fenced without being waited for.
+    pub(super) fn fence_damaged(&mut self, incarnation: Incarnation, shared: &mut Shared) {
+        let gateway = self.gateways.entry(incarnation).or_default();
+        if !gateway.fenced && !std::mem::replace(&mut gateway.fencing, true) {
+            shared.act(Action::Complain(format!(
+                "gateway {incarnation}: its record in shard {} is damaged; it is fenced",
+                self.id
+            )));
+            shared.act(Action::Fence { shard: self.id, lease: self.lease, gateway: incarnation });
+        }
+    }
+
+    pub(in crate::worker) fn fence_failed(&mut self, incarnation: Incarnation) {
+        if let Some(gateway) = self.gateways.get_mut(&incarnation) {
+            (gateway.fencing, gateway.silent_ns) = (false, 0);
+        }
+    }
+
     /// The journal was out of reach: no gateway's silence counts (rule R5).
     pub(in crate::worker) fn excuse_gateways(&mut self) {
         for gateway in self.gateways.values_mut() {

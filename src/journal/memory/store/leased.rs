@@ -62,6 +62,8 @@ impl Store {
             commit: state.commit,
             doubt: state.doubt.filter(|_| state.server == server),
             gateways: state.gateways.iter().map(|(id, g)| g.record(*id)).collect(),
+            damaged_gateways: Vec::new(),
+            damaged_rooms: Vec::new(),
             active: state.active.iter().cloned().collect(),
             rooms: if rooms { state.rooms.iter().map(|(id, room)| room.head(id, state.shift)).collect() } else { Vec::new() },
         })

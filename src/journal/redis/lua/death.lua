@@ -2,7 +2,8 @@
 -- Appends a dead gateway's last entry to a room, and rings the shard's bell with number 0.
 --
 -- Guarantee: one atomic step; only for the lease's owner and a fenced gateway. A room that is not there has ended: its
--- sessions are gone, and nothing is written. Not idempotent. All checks come before the first write.
+-- sessions are gone, and nothing is written. A gateway with a damaged record appends no more than a fenced one. Not idempotent.
+-- All checks come before the first write.
 --
 -- KEYS  1 shard, 2 gateways, 3 active, 4 room, 5 state
 -- ARGV  1 epoch, 2 owner, 3 incarnation, 4 bell channel, 5 name, 6 top, 7 entry
@@ -22,8 +23,7 @@ if #append > 15 or not string.find(append, '^%d+$') then return damaged(KEYS[1],
 local record = redis.pcall('HGET', KEYS[2], ARGV[3])
 if not record then return 2 end
 if record.err then return damaged(KEYS[2], 'it is no hash') end
-local _, watermark, fenced = string.match(record, '^(%d+)|(%x+)|([01])|%x+$')
-if not fenced then return damaged(KEYS[2], 'gateway record ' .. record) end
+local watermark, fenced = string.match(record, '^%d+|(%x+)|([01])|%x+$')
 if fenced == '0' then return 2 end
 if not is(KEYS[3], 'set') then return damaged(KEYS[3], 'it is no set') end
 local state = redis.pcall('HMGET', KEYS[5], 'era', 'top')
@@ -43,5 +43,5 @@ redis.call('HSET', KEYS[5], 'top', top, 'last', id)
 redis.call('SADD', KEYS[3], ARGV[5])
 append = tonumber(append) + 1
 redis.call('HSET', KEYS[1], 'append', append)
-redis.call('PUBLISH', ARGV[4], cmsgpack.pack({append, ARGV[3], 0, watermark, '', ARGV[5], id, ARGV[7]}))
+redis.call('PUBLISH', ARGV[4], cmsgpack.pack({append, ARGV[3], 0, watermark or '000000000000000000000000', '', ARGV[5], id, ARGV[7]}))
 return 0

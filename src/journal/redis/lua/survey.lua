@@ -2,7 +2,7 @@
 -- A shard as its new owner finds it.
 --
 -- Guarantee: one moment's view. With heads it also reads the states of the rooms in KEYS 4, whose keys cannot be known
--- before; they share the hash tag. A room whose state is damaged is left out: its load says so.
+-- before; they share the hash tag. What is damaged is told as it is: of a room's state what there is of it, else nil.
 --
 -- KEYS  1 shard, 2 gateways, 3 active, 4 rooms
 -- ARGV  1 what the rooms' state keys begin with, or empty for no heads, 2 server
@@ -15,9 +15,10 @@ if ARGV[1] ~= '' then
   for _, name in ipairs(redis.call('SMEMBERS', KEYS[4])) do
     local state = redis.pcall('HMGET', ARGV[1] .. name, 'era', 'seq', 'top')
     local era, seq, top = count(state[1] or ''), state[2] or '', state[3] or ''
+    local n = #heads
+    heads[n + 1], heads[n + 2], heads[n + 3], heads[n + 4] = name, false, false, false
     if era and count(seq) and #top == 24 and string.find(top, '^%x+$') then
-      local n = #heads
-      heads[n + 1], heads[n + 2], heads[n + 3], heads[n + 4] = name, string.format('%.0f', era + shift), seq, top
+      heads[n + 2], heads[n + 3], heads[n + 4] = string.format('%.0f', era + shift), seq, top
     end
   end
 end
