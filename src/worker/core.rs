@@ -305,6 +305,11 @@ impl Core {
         self.shards.values().map(|s| s.lanes.len()).sum()
     }
 
+    #[cfg(test)]
+    pub(super) fn shard_mut(&mut self, shard: ShardId) -> &mut Shard {
+        self.shards.get_mut(&shard).expect("an owned shard")
+    }
+
     fn with(&mut self, shard: ShardId, now_ns: u64, f: impl FnOnce(&mut Shard, &mut Shared)) {
         self.shared.now_ns = now_ns;
         if let Some(shard) = self.shards.get_mut(&shard) {

@@ -136,6 +136,11 @@ impl Lane {
         }
     }
 
+    /// Whether what is held, and what it waits for, says anything: not while the room, or something in it, is yet to be read.
+    pub(super) fn may_advance(&self) -> bool {
+        matches!(self.phase, Phase::Idle | Phase::Busy) && !self.reading
+    }
+
     /// Whether a job may start on what is held.
     pub(super) fn can_resolve(&self) -> bool {
         self.phase == Phase::Idle && !self.reading && self.result.is_none() && !self.queued && !self.attempting

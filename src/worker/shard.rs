@@ -59,8 +59,6 @@ pub(super) struct Shard {
     commit: u64,
     gateways: BTreeMap<Incarnation, Gateway>,
     pub(super) lanes: BTreeMap<RoomId, Lane>,
-    /// Rooms that hold something.
-    waiting: BTreeSet<RoomId>,
     /// Rooms with a result for the next commit, or a cursor to move.
     resolved: VecDeque<RoomId>,
     in_flight: Option<Arc<Commit>>,
@@ -75,6 +73,9 @@ pub(super) struct Shard {
     /// Until then the silence of gateways does not count that have not found this server of the journal yet.
     excused_until_ns: u64,
     announce: bool,
+    /// Rooms that were looked at.
+    #[cfg(test)]
+    advanced: usize,
 }
 
 impl Shard {
@@ -89,7 +90,6 @@ impl Shard {
             commit: 0,
             gateways: BTreeMap::new(),
             lanes: BTreeMap::new(),
-            waiting: BTreeSet::new(),
             resolved: VecDeque::new(),
             in_flight: None,
             tally: Tally::default(),
@@ -100,6 +100,8 @@ impl Shard {
             forgot_at_ns: 0,
             excused_until_ns: 0,
             announce: true,
+            #[cfg(test)]
+            advanced: 0,
         }
     }
 
@@ -193,17 +195,20 @@ impl Shard {
             // What was missed is in the journal; the next bell, whose gap would show it, may never come.
             self.subscribed(shared);
         }
-        self.advance_waiting(shared);
+        self.advance_all(shared);
         true
     }
 
+    /// What a bell changes: the rooms that it names, and those that wait for its gateway.
     fn apply(&mut self, bell: Bell, shared: &mut Shared) {
         self.append = bell.append;
         let gateway = self.gateways.entry(bell.incarnation).or_default();
+        let mut changed = BTreeSet::new();
         if bell.watermark > gateway.watermark {
             gateway.watermark = bell.watermark;
             gateway.silent_ns = 0;
             gateway.deaf = false;
+            changed = std::mem::take(&mut gateway.waiters);
         }
         gateway.heard_at_ns = shared.now_ns;
         for poked in bell.poked {
@@ -216,25 +221,29 @@ impl Shard {
             if let Some(lane) = self.lanes.get_mut(&room) {
                 let gateways = &self.gateways;
                 lane.read(at, &bytes, shared.now_ns, |g| gateways.get(&g).map_or(Moment::default(), |g| g.watermark));
-                self.waiting.insert(room);
+                changed.insert(room);
             }
         }
-        self.advance_waiting(shared);
-    }
-
-    fn advance_waiting(&mut self, shared: &mut Shared) {
-        for room in self.waiting.iter().cloned().collect::<Vec<_>>() {
+        for room in changed {
             self.advance(&room, shared);
         }
     }
 
-    /// Starts a lane on what is proven; asks for what is not.
+    fn advance_all(&mut self, shared: &mut Shared) {
+        for room in self.lanes.keys().cloned().collect::<Vec<_>>() {
+            self.advance(&room, shared);
+        }
+    }
+
+    /// Starts a lane on what is proven; asks for what is not. Whatever changes what a lane holds, what it may start on, or a
+    /// watermark that it waits for, calls this: nothing else looks at the room.
     fn advance(&mut self, room: &RoomId, shared: &mut Shared) {
-        let Some(lane) = self.lanes.get_mut(room) else {
-            self.waiting.remove(room);
-            return;
-        };
-        if matches!(lane.phase, Phase::Loading | Phase::Failed | Phase::Quarantined { .. } | Phase::Ending) || lane.reading {
+        #[cfg(test)]
+        {
+            self.advanced += 1;
+        }
+        let Some(lane) = self.lanes.get_mut(room) else { return };
+        if !lane.may_advance() {
             return;
         }
         let dead: Vec<Incarnation> = lane.hold.gateways().filter(|g| self.gateways.get(g).is_some_and(|g| g.fenced)).collect();
@@ -255,15 +264,18 @@ impl Shard {
             shared.enqueue_lane(self.id, room, lane);
         }
         let waits = lane.hold.waits_for(watermark_of);
-        if lane.hold.is_empty() {
-            self.waiting.remove(room);
-            if lane.phase == Phase::Idle && lane.result.is_none() && !lane.committing && lane.cursor < lane.position {
-                // Only duplicates were read: the cursor moves without a verdict.
-                self.queue_commit(room);
-            }
+        let moved = lane.phase == Phase::Idle && lane.result.is_none() && !lane.committing && lane.cursor < lane.position;
+        if lane.hold.is_empty() && moved {
+            // Only duplicates were read: the cursor moves without a verdict.
+            self.queue_commit(room);
         }
         for (gateway, until) in waits {
             self.want(gateway, until, shared);
+            if let Some(gateway) = self.gateways.get_mut(&gateway)
+                && !gateway.waiters.contains(room)
+            {
+                gateway.waiters.insert(room.clone());
+            }
         }
     }
 
@@ -319,7 +331,7 @@ impl Shard {
         for gateway in self.gateways.values_mut() {
             gateway.renewed = false;
         }
-        self.advance_waiting(shared);
+        self.want_again(shared);
         if shared.now_ns.saturating_sub(self.checked_at_ns) >= CHECK_NS {
             self.checked_at_ns = shared.now_ns;
             self.check_gateways(shared);

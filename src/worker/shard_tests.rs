@@ -458,3 +458,49 @@ fn a_fence_that_failed_is_asked_for_again() {
     let again = fenced_after(&mut core, 4 + first).expect("it is asked for again");
     assert!((1_000_000_000..1_100_000_000).contains(&again), "{again}");
 }
+
+fn bell(append: u64, incarnation: Incarnation, watermark_ns: u64, entries: Vec<(RoomId, StreamId, Bytes)>) -> Bell {
+    let watermark = Moment { timeline: 1, ns: watermark_ns };
+    Bell { shard: SHARD, append, incarnation, number: append, watermark, entries, poked: vec![] }
+}
+
+/// A bell looks at the rooms that it names and at those that wait for its gateway, and a tick at none: what they do is told by
+/// the questions that they ask, and by what is committed.
+#[test]
+fn a_bell_advances_what_it_changes_and_nothing_else() {
+    let mut core = worker();
+    let rooms: Vec<RoomId> = (0..20).map(|i| RoomId::new(&format!("room-{i}")).expect("name")).collect();
+    let mut found = survey(1, &rooms[0], 0);
+    found.active = rooms.clone();
+    core.surveyed(SHARD, found, 1);
+    // Half of the rooms wait for A, the others for B; each holds the other's event.
+    for (i, room) in rooms.iter().enumerate() {
+        let (first, held) = if i % 2 == 0 { (A, B) } else { (B, A) };
+        let entries = vec![(at(1), open(first, 40)), (at(2), open(held, 50))];
+        core.stored(SHARD, room.clone(), StoredRoom { era: 1, entries, ..StoredRoom::default() }, 1);
+    }
+    perform(&mut core);
+    let advanced = |core: &mut Core| std::mem::take(&mut core.shard_mut(SHARD).advanced);
+    advanced(&mut core);
+
+    core.tick(1);
+    core.tick(20_000_001);
+    assert_eq!(advanced(&mut core), 0, "a tick changes no room");
+    let third = Incarnation(3);
+    let named = RoomId::new("named").expect("name");
+    core.bell(bell(2, third, 60, vec![(named.clone(), at(3), open(third, 55))]), 2);
+    core.stored(SHARD, named.clone(), StoredRoom { era: 1, entries: vec![(at(3), open(third, 55))], ..StoredRoom::default() }, 2);
+    let actions = perform(&mut core);
+    assert_eq!(committed(&actions), Some(vec![third]));
+    assert!(advanced(&mut core) < 6, "the room that the bell named");
+
+    // All rooms wait for both until both have passed 50.
+    core.bell(bell(3, A, 45, vec![]), 3);
+    assert_eq!(advanced(&mut core), rooms.len(), "they waited for A");
+    core.bell(bell(4, A, 50, vec![]), 4);
+    assert_eq!(advanced(&mut core), rooms.len(), "they still did");
+    core.bell(bell(5, A, 90, vec![]), 4);
+    assert_eq!(advanced(&mut core), 0, "they do no more");
+    core.bell(bell(6, B, 50, vec![]), 5);
+    assert_eq!(advanced(&mut core), rooms.len());
+}

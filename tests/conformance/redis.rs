@@ -395,13 +395,14 @@ async fn what_is_damaged_is_named_by_the_survey() {
         assert_eq!(survey.active, [good.clone(), bad.clone()]);
 
         journal.forget(SHARD, lease, &[spoiled]).await.expect("only what is fenced is forgotten");
-        let death = entry(good.clone(), at(9), "death");
-        assert_eq!(journal.death(SHARD, lease, spoiled, &death).await.expect("it appends no more"), Leased::Done(()));
         let Ok(Leased::Done(fenced)) = journal.fence(SHARD, lease, spoiled).await else { panic!("{record}") };
         assert!(fenced.fenced && fenced.incarnation == spoiled, "{fenced:?}");
         assert_eq!(journal.append(&gateways[1].flush(at(9), vec![])).await.expect("append"), Appended::Fenced);
         assert!(journal.survey(SHARD, false).await.expect("survey").gateways.contains(&fenced));
     }
+    tell(&server, &["HSET", &key("gateways"), &spoiled.to_hex(), "garbage"]);
+    let death = entry(good.clone(), at(9), "death");
+    assert_eq!(journal.death(SHARD, lease, spoiled, &death).await.expect("it appends no more"), Leased::Done(()));
     let load = journal.load(&bad).await;
     assert!(matches!(load, Err(JournalError::Damaged(_))), "{load:?}");
 }

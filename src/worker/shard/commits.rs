@@ -117,7 +117,6 @@ impl Shard {
                         if lane.result.is_some() {
                             self.queue_commit(&room.room);
                         }
-                        self.waiting.insert(room.room.clone());
                     }
                 }
             }

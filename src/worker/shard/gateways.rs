@@ -25,6 +25,8 @@ pub(super) struct Gateway {
     pub(super) fencing: bool,
     /// The highest watermark that a room waits for.
     pub(super) wanted: Moment,
+    /// The rooms that waited for it when they were looked at last.
+    pub(super) waiters: BTreeSet<RoomId>,
     /// A room still did at the last tick.
     pub(super) renewed: bool,
     /// It was not heard of for long, and is asked for this although no room waits.
@@ -74,6 +76,26 @@ impl Shard {
                 gateway.unanswered_since_ns.get_or_insert(shared.now_ns);
             }
             shared.act(Action::Publish { gateway: incarnation, push, answer: !answered });
+        }
+    }
+
+    /// Asks the gateways that rooms still wait for. A room that does no more, for another reason than a watermark, is let go.
+    pub(super) fn want_again(&mut self, shared: &mut Shared) {
+        let mut wanted = Vec::new();
+        for (incarnation, gateway) in &mut self.gateways {
+            let until =
+                |g: Incarnation| if g == *incarnation { gateway.watermark } else { Moment { timeline: u32::MAX, ns: u64::MAX } };
+            let lanes = &self.lanes;
+            let waits = |room| lanes.get(room).is_some_and(|lane| lane.may_advance() && !lane.hold.waits_for(until).is_empty());
+            while gateway.waiters.first().is_some_and(|room| !waits(room)) {
+                gateway.waiters.pop_first();
+            }
+            if !gateway.waiters.is_empty() {
+                wanted.push((*incarnation, gateway.wanted));
+            }
+        }
+        for (incarnation, until) in wanted {
+            self.want(incarnation, until, shared);
         }
     }
 

@@ -55,7 +55,6 @@ impl Shard {
             let gateways = &self.gateways;
             lane.take_in(*at, bytes, shared.now_ns, |g| gateways.get(&g).map_or(Moment::default(), |g| g.watermark));
         }
-        self.waiting.insert(room.clone());
         self.read_again(room, shared);
         self.advance(room, shared);
     }
@@ -122,7 +121,6 @@ impl Shard {
             // It ended meanwhile. What came in by bell belongs to a life that began after it was read.
             if lane.buffer.is_empty() && !std::mem::take(&mut lane.stale) {
                 self.lanes.remove(room);
-                self.waiting.remove(room);
             } else {
                 shared.act(Action::Load { shard: self.id, room: room.clone() });
             }
@@ -161,7 +159,6 @@ impl Shard {
         let alone = lane.alone.is_some() || loaded.deaths >= DEATHS_SUSPICIOUS || loaded.attempts > 0;
         lane.watched = until.filter(|_| loaded.deaths > 0);
         lane.alone = until.filter(|_| alone);
-        self.waiting.insert(room.clone());
         self.read_again(room, shared);
     }
 
@@ -174,7 +171,6 @@ impl Shard {
         let stale = lane.stale;
         if ended {
             self.lanes.remove(room);
-            self.waiting.remove(room);
             if !buffer.is_empty() || stale {
                 self.load(room, shared);
                 if let Some(lane) = self.lanes.get_mut(room) {
@@ -192,7 +188,6 @@ impl Shard {
                     lane.take_in(at, &bytes, shared.now_ns, |g| gateways.get(&g).map_or(Moment::default(), |g| g.watermark));
                 }
             }
-            self.waiting.insert(room.clone());
             self.read_again(room, shared);
             self.advance(room, shared);
         }

@@ -27,7 +27,10 @@ impl Shard {
     pub(in crate::worker) fn attempted(&mut self, room: &RoomId, token: u64, attempts: u32, shared: &mut Shared) {
         let Some(lane) = self.lanes.get_mut(room).filter(|lane| lane.token == token) else { return };
         lane.attempting = false;
-        let Some(Job::Resolve(mut job)) = self.take(room, true, &shared.limits.bounds) else { return };
+        let Some(Job::Resolve(mut job)) = self.take(room, true, &shared.limits.bounds) else {
+            self.advance(room, shared);
+            return;
+        };
         if attempts > RULES_ATTEMPTS_MAX {
             for held in &job.events {
                 shared.act(Action::Complain(format!(
