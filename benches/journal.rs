@@ -111,6 +111,7 @@ impl Scene {
             cursor: StreamId { ms: seq, seq: 0 },
             snapshot: None,
             trim: None,
+            trims: None,
             gateways: None,
         };
         let pushed = self.rooms.iter().zip(&batches).map(|(room, batch)| (room, seq - 1, seq, batch));

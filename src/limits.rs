@@ -95,6 +95,8 @@ pub const COMMIT_VERDICTS_MAX: usize = 4096;
 pub const ROOM_POKES_MAX: usize = 5;
 /// Events after which a room's snapshot is written at the latest when it is small.
 pub const SNAPSHOT_EVENTS: u64 = 256;
+/// Places per room behind which its history may be trimmed once it is old enough; they lie this part of the retention apart.
+pub const TRIM_POINTS_MAX: usize = 16;
 /// Attempts at one event that its worker or its rules do not come back from; after them its verdict is void.
 pub const RULES_ATTEMPTS_MAX: u32 = 3;
 /// Jobs of one worker whose rules never came back, each with a thread; at so many the worker hands its shards over and ends.

@@ -228,6 +228,8 @@ pub struct StoredRoom {
     pub deaths: u32,
     /// How many attempts at the next event were counted.
     pub attempts: u32,
+    /// [`RoomCommit::trims`], as the last commit that changed them told.
+    pub trims: Vec<(StreamId, u64)>,
 }
 
 /// A stored snapshot.
@@ -275,6 +277,9 @@ pub struct RoomCommit {
     pub snapshot: Option<Bytes>,
     /// Entries below this position and verdicts at or below this `seq` may be trimmed (approximately).
     pub trim: Option<(StreamId, u64)>,
+    /// Where history may be trimmed once it is old enough, oldest first: so much of it as a snapshot was taken behind. None: as
+    /// before. At most [`TRIM_POINTS_MAX`](crate::limits::TRIM_POINTS_MAX). For the room's next owner.
+    pub trims: Option<Vec<(StreamId, u64)>>,
     /// The gateways that now have sessions in the room, as far as appends to it shall ask them; None: as before. At most
     /// [`ROOM_POKES_MAX`](crate::limits::ROOM_POKES_MAX). A hint: a worker asks whomever it waits for.
     pub gateways: Option<Vec<Incarnation>>,

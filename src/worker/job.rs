@@ -198,6 +198,7 @@ pub(super) struct Loaded {
     pub(super) deviations: Vec<String>,
     pub(super) deaths: u32,
     pub(super) attempts: u32,
+    pub(super) trims: Vec<(StreamId, u64)>,
 }
 
 impl Job {
@@ -312,7 +313,16 @@ fn bring_back(stored: StoredRoom, rules: Box<dyn Rules>, progress: &Progress) ->
         stored.entries.iter().map(|(at, bytes)| (*at, entry::decode(bytes))).collect();
     if stored.era == 0 {
         let cursor = StreamId::default();
-        return Ok(Loaded { room: None, cursor, snapshot: None, entries, deviations: Vec::new(), deaths: 0, attempts: 0 });
+        return Ok(Loaded {
+            room: None,
+            cursor,
+            snapshot: None,
+            entries,
+            deviations: Vec::new(),
+            deaths: 0,
+            attempts: 0,
+            trims: Vec::new(),
+        });
     }
     let mut room = match &stored.snapshot {
         Some(snapshot) => Room::restore(&snapshot.bytes, rules).map_err(|e| e.to_string())?,
@@ -327,8 +337,8 @@ fn bring_back(stored: StoredRoom, rules: Box<dyn Rules>, progress: &Progress) ->
     // A room that went back is in another era than its snapshot.
     room.begin_era(stored.era);
     let snapshot = stored.snapshot.map(|s| (s.seq, s.cursor, s.bytes.len()));
-    let (cursor, deaths, attempts) = (stored.cursor, stored.deaths, stored.attempts);
-    Ok(Loaded { room: Some(Box::new(room)), cursor, snapshot, entries, deviations, deaths, attempts })
+    let (cursor, deaths, attempts, trims) = (stored.cursor, stored.deaths, stored.attempts, stored.trims);
+    Ok(Loaded { room: Some(Box::new(room)), cursor, snapshot, entries, deviations, deaths, attempts, trims })
 }
 
 /// Resolves recorded events again, in the recorded order; tells how many, and which came out otherwise. `seen` is shown

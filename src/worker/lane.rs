@@ -6,13 +6,16 @@ use bytes::Bytes;
 
 use super::job::Resolved;
 use crate::engine::{Resequencer, Room};
-use crate::limits::ROOM_POKES_MAX;
+use crate::limits::{ROOM_POKES_MAX, TRIM_POINTS_MAX};
 use crate::types::{Incarnation, Moment, Stamp, StreamId};
 use crate::wire::entry;
 
 /// Bytes of a snapshot that one event pays for. An id that a snapshot keeps takes about 14, so that of a room that is full of
 /// them each event writes four or five again.
 const EVENT_BYTES: u64 = 64;
+
+/// A position of the room's stream, and the `seq` there.
+type TrimPoint = (StreamId, u64);
 
 /// What a lane is doing.
 #[derive(Debug, PartialEq, Eq)]
@@ -75,8 +78,8 @@ pub(super) struct Lane {
     told: Option<Vec<Incarnation>>,
     snapshot_seq: u64,
     snapshot_bytes: u64,
-    /// Snapshots that are older than the last: what lies before one of them may be trimmed after the retention.
-    snapshots: VecDeque<(StreamId, u64)>,
+    /// Where snapshots were taken, oldest first: what lies before one of them may be trimmed after the retention.
+    trims: VecDeque<TrimPoint>,
 }
 
 impl Lane {
@@ -107,7 +110,7 @@ impl Lane {
             told: None,
             snapshot_seq: 0,
             snapshot_bytes: 0,
-            snapshots: VecDeque::new(),
+            trims: VecDeque::new(),
         }
     }
 
@@ -158,10 +161,32 @@ impl Lane {
         events >= events_min && events * EVENT_BYTES >= self.snapshot_bytes
     }
 
-    pub(super) fn remember_snapshot(&mut self, seq: u64, cursor: StreamId, bytes: usize) {
+    pub(super) fn remember_snapshot(&mut self, seq: u64, bytes: usize) {
         self.snapshot_seq = seq;
         self.snapshot_bytes = bytes as u64;
-        self.snapshots.push_back((cursor, seq));
+    }
+
+    /// What an earlier owner knew.
+    pub(super) fn resume_trims(&mut self, trims: Vec<TrimPoint>) {
+        self.trims = trims.into();
+    }
+
+    /// A snapshot leaves with the next commit: what may be trimmed with it, as the stream's own clock tells, namely what lies
+    /// before the last place that is older than the retention; and all places that are left, if they have changed.
+    pub(super) fn trim(&mut self, seq: u64, cursor: StreamId, retention_ms: u64) -> (Option<TrimPoint>, Option<Vec<TrimPoint>>) {
+        let limit = self.position.ms.saturating_sub(retention_ms);
+        let mut last = None;
+        while self.trims.front().is_some_and(|(cursor, _)| cursor.ms <= limit) {
+            last = self.trims.pop_front();
+        }
+        let apart = retention_ms / TRIM_POINTS_MAX as u64;
+        let due = self.trims.back().is_none_or(|(last, _)| cursor.ms.saturating_sub(last.ms) > apart);
+        if due && self.trims.len() < TRIM_POINTS_MAX {
+            self.trims.push_back((cursor, seq));
+        } else if last.is_none() {
+            return (None, None);
+        }
+        (last, Some(self.trims.iter().copied().collect()))
     }
 
     /// What the next commit tells the journal about who is inside: nothing while it is as before. A gateway alone asks
@@ -173,17 +198,6 @@ impl Lane {
         }
         self.told = Some(inside.to_vec());
         self.told.clone()
-    }
-
-    /// What may be trimmed: everything before the last snapshot that is older than the retention, as the stream's own
-    /// clock tells. The latest snapshot always keeps its history.
-    pub(super) fn trim(&mut self, retention_ms: u64) -> Option<(StreamId, u64)> {
-        let limit = self.position.ms.saturating_sub(retention_ms);
-        let mut last = None;
-        while self.snapshots.len() > 1 && self.snapshots.front().is_some_and(|(cursor, _)| cursor.ms <= limit) {
-            last = self.snapshots.pop_front();
-        }
-        last
     }
 
     /// Nobody inside, nothing unresolved, nothing uncommitted.

@@ -351,6 +351,14 @@ impl Shard {
 mod tests;
 
 #[cfg(test)]
+#[path = "history_tests.rs"]
+mod history_tests;
+
+#[cfg(test)]
+#[path = "silence_tests.rs"]
+mod silence_tests;
+
+#[cfg(test)]
 #[path = "rejoin_tests.rs"]
 mod rejoin_tests;
 

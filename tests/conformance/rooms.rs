@@ -109,11 +109,14 @@ pub(crate) async fn a_room_is_loaded_from_its_snapshot_on(journal: &impl Journal
         entries: all.clone(),
         deaths: 0,
         attempts: 0,
+        trims: vec![],
     };
     assert_eq!(journal.load(&room(0)).await.expect("load"), expected);
 
     let mut with_snapshot = part(room(0), 1, 1, 3, ids[1]);
     with_snapshot.snapshot = Some(bytes("state at 3"));
+    expected.trims = vec![(ids[0], 1), (StreamId { ms: u64::MAX, seq: 7 }, 3)];
+    with_snapshot.trims = Some(expected.trims.clone());
     journal.commit(&commit(lease, 2, vec![with_snapshot])).await.expect("commit");
     journal.commit(&commit(lease, 3, vec![part(room(0), 1, 3, 4, ids[2])])).await.expect("commit");
     expected.seq = 4;
@@ -123,13 +126,22 @@ pub(crate) async fn a_room_is_loaded_from_its_snapshot_on(journal: &impl Journal
     expected.entries = all[2..].to_vec();
     assert_eq!(journal.load(&room(0)).await.expect("load"), expected);
 
+    // The next owner finds the same, and may say that no place to trim at is left.
+    let lease = claim(journal).await;
+    assert_eq!(journal.load(&room(0)).await.expect("load"), expected);
+    let mut none_left = part(room(0), 1, 4, 4, ids[2]);
+    none_left.trims = Some(vec![]);
+    journal.commit(&commit(lease, 4, vec![none_left])).await.expect("commit");
+    expected.trims = vec![];
+    assert_eq!(journal.load(&room(0)).await.expect("load"), expected);
+
     assert_eq!(journal.read(&room(0), ids[0]).await.expect("read"), all[1..]);
     assert_eq!(journal.read(&room(0), ids[1].before()).await.expect("read"), all[1..]);
     assert_eq!(journal.read(&room(0), ids[2]).await.expect("read"), []);
 
     let mut empty = part(room(0), 1, 4, 4, ids[2]);
     empty.snapshot = Some(bytes(""));
-    journal.commit(&commit(lease, 4, vec![empty])).await.expect("commit");
+    journal.commit(&commit(lease, 5, vec![empty])).await.expect("commit");
     let stored = journal.load(&room(0)).await.expect("load").snapshot;
     assert_eq!(stored, Some(StoredSnapshot { seq: 4, cursor: ids[2], bytes: bytes("") }), "empty is not none");
 }

@@ -127,6 +127,7 @@ async fn every_step(journal: &RedisJournal) {
         cursor: StreamId::default(),
         snapshot: None,
         trim: None,
+        trims: None,
         gateways: None,
     };
     let commit = Commit { shard, lease, number: 1, rooms: vec![part], pushes: Vec::new() };

@@ -76,6 +76,7 @@ struct Room {
     out: VecDeque<(u64, Bytes)>,
     /// Who is asked for a watermark with every append.
     gateways: Vec<Incarnation>,
+    trims: Vec<(StreamId, u64)>,
     deaths: Trouble,
     attempts: Trouble,
     /// The last attempt: its epoch and name.
@@ -197,6 +198,9 @@ impl Shard {
         if let Some((position, seq)) = part.trim {
             room.entries.drain(..room.entries.partition_point(|(id, _)| *id < position));
             room.out.drain(..room.out.partition_point(|(to, _)| *to <= seq));
+        }
+        if let Some(trims) = &part.trims {
+            room.trims.clone_from(trims);
         }
         if let Some(gateways) = &part.gateways {
             room.gateways.clone_from(gateways);

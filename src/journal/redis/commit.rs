@@ -18,7 +18,7 @@ impl RedisJournal {
         let payload = |r: &super::super::RoomCommit| r.verdicts.len() + r.snapshot.as_ref().map_or(0, Bytes::len);
         let bytes = commit.rooms.iter().map(|r| payload(r) + 2 * ROOM_BYTES).sum::<usize>()
             + commit.pushes.iter().map(|(_, push)| push.len() + ROOM_BYTES).sum::<usize>();
-        let mut call = Call::new(&COMMIT, 2 + 4 * rooms, 4 + 11 * rooms + 2 * commit.pushes.len(), bytes + ROOM_BYTES);
+        let mut call = Call::new(&COMMIT, 2 + 4 * rooms, 4 + 12 * rooms + 2 * commit.pushes.len(), bytes + ROOM_BYTES);
         call.text(&keys.shard).text(&keys.active);
         for room in commit.rooms.iter().map(|r| &r.room) {
             call.text(keys.room(room)).text(keys.out(room)).text(keys.state(room)).text(keys.snapshot(room));
@@ -34,6 +34,10 @@ impl RedisJournal {
             };
             match &part.gateways {
                 Some(gateways) => call.text(gateways.iter().map(|g| Hex(*g).to_string()).collect::<String>()),
+                None => call.text("-"),
+            };
+            match &part.trims {
+                Some(trims) => call.text(trims.iter().map(|(at, seq)| format!("{at}.{seq}")).collect::<Vec<_>>().join(",")),
                 None => call.text("-"),
             };
         }

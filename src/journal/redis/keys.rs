@@ -83,7 +83,7 @@ impl ShardKeys {
         RoomKey(&self.tag, "out:", room.as_str())
     }
 
-    /// Hash: era (the shard's shift goes on top), seq, cursor, top, last, `snapshot_seq`, `snapshot_cursor`, gateways; after trouble deaths and attempts,
+    /// Hash: era (the shard's shift goes on top), seq, cursor, top, last, `snapshot_seq`, `snapshot_cursor`, gateways, trims; after trouble deaths and attempts,
     /// each with the seq that it is about (`deaths_at`, `attempts_at`), and the last attempt.
     pub(super) fn state<'a>(&'a self, room: &'a RoomId) -> RoomKey<'a> {
         RoomKey(&self.tag, "state:", room.as_str())

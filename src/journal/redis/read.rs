@@ -132,9 +132,15 @@ fn stored(reply: Value) -> Result<StoredRoom, JournalError> {
         (Some(seq), Some(cursor), Some(bytes)) => Some(StoredSnapshot { seq, cursor, bytes }),
         _ => return Err(reply.error("a part of the snapshot is missing")),
     };
+    let trims: String = reply.parse()?;
+    let trims = trims.split(',').filter(|point| !point.is_empty()).map(|point| {
+        let (at, seq) = point.rsplit_once('.')?;
+        Some((at.parse().ok()?, seq.parse().ok()?))
+    });
+    let trims = trims.collect::<Option<_>>().ok_or_else(|| reply.error("trim points"))?;
     let (verdicts, entries) = (payloads(reply.stream()?), reply.stream()?);
     reply.end()?;
-    Ok(StoredRoom { era, seq, cursor, snapshot, verdicts, entries, deaths, attempts })
+    Ok(StoredRoom { era, seq, cursor, snapshot, verdicts, entries, deaths, attempts, trims })
 }
 
 fn payloads(entries: Vec<(StreamId, Bytes)>) -> Vec<Bytes> {

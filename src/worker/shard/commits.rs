@@ -38,9 +38,9 @@ impl Shard {
             if result.is_none() && cursor <= lane.cursor {
                 continue;
             }
-            let trim = snapshot.as_ref().and_then(|bytes| {
-                lane.remember_snapshot(to, cursor, bytes.len());
-                lane.trim(shared.limits.retention_ms)
+            let (trim, trims) = snapshot.as_ref().map_or((None, None), |bytes| {
+                lane.remember_snapshot(to, bytes.len());
+                lane.trim(to, cursor, shared.limits.retention_ms)
             });
             let gateways = result.as_ref().and_then(|r| lane.tell(&r.inside));
             lane.committing = true;
@@ -56,7 +56,7 @@ impl Shard {
                 }
                 taken.push((room.clone(), result));
             }
-            rooms.push(RoomCommit { room, era, from, to, verdicts, cursor, snapshot, trim, gateways });
+            rooms.push(RoomCommit { room, era, from, to, verdicts, cursor, snapshot, trim, trims, gateways });
         }
         if rooms.is_empty() {
             return;

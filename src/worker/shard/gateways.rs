@@ -83,10 +83,11 @@ impl Shard {
     pub(super) fn want_again(&mut self, shared: &mut Shared) {
         let mut wanted = Vec::new();
         for (incarnation, gateway) in &mut self.gateways {
-            let until =
-                |g: Incarnation| if g == *incarnation { gateway.watermark } else { Moment { timeline: u32::MAX, ns: u64::MAX } };
-            let lanes = &self.lanes;
-            let waits = |room| lanes.get(room).is_some_and(|lane| lane.may_advance() && !lane.hold.waits_for(until).is_empty());
+            let (lanes, passed) = (&self.lanes, gateway.watermark);
+            let far = Moment { timeline: u32::MAX, ns: u64::MAX };
+            let reached = |g: Incarnation| if g == *incarnation { passed } else { far };
+            let waits =
+                |room: &RoomId| lanes.get(room).is_some_and(|l: &Lane| l.may_advance() && !l.hold.waits_for(reached).is_empty());
             while gateway.waiters.first().is_some_and(|room| !waits(room)) {
                 gateway.waiters.pop_first();
             }

@@ -130,9 +130,10 @@ impl Shard {
         lane.room = Some(state);
         lane.phase = Phase::Idle;
         lane.cursor = loaded.cursor;
+        lane.resume_trims(loaded.trims);
         lane.position = loaded.cursor;
         if let Some((seq, cursor, bytes)) = loaded.snapshot {
-            lane.remember_snapshot(seq, cursor, bytes);
+            lane.remember_snapshot(seq, bytes);
             lane.position = cursor;
         } else {
             lane.position = StreamId::default();

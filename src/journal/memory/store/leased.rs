@@ -83,6 +83,7 @@ impl Store {
             entries: stored.after(cursor),
             deaths: stored.deaths.at(stored.seq),
             attempts: stored.attempts.at(stored.seq),
+            trims: stored.trims.clone(),
         }
     }
 

@@ -8,7 +8,7 @@
 -- KEYS  1 shard, 2 active, then per room: room, out, state, snapshot
 -- ARGV  1 epoch, 2 owner, 3 number, 4 count of rooms,
 --       then per room: name, era, from, to, cursor, verdicts, what (bit 1 a snapshot, bit 2 a trim), snapshot,
---                      trim position, trim verdict ID, gateways or '-' for those of before,
+--                      trim position, trim verdict ID, gateways and trim points, each or '-' for those of before,
 --       then per push: channel, message
 -- A room's era is the stored one and the shard's shift.
 -- Returns {0}            done
@@ -34,12 +34,12 @@ local reply = {2}
 local last = {}
 for i = 1, rooms do
   local state = redis.pcall('HMGET', KEYS[4 * i + 1], 'era', 'seq', 'last')
-  local era, seq = state[1], ARGV[11 * i - 4]
+  local era, seq = state[1], ARGV[12 * i - 5]
   if era and shift > 0 then era = string.format('%.0f', (tonumber(era) or 0) + shift) end
   local type = redis.call('TYPE', KEYS[4 * i - 1]).ok
   -- Verdicts behind the room's seq, or a key of another type, would refuse the next ones.
   local beyond = redis.pcall('XREAD', 'COUNT', 1, 'STREAMS', KEYS[4 * i], seq .. '-0')
-  if era ~= ARGV[11 * i - 5] or state[2] ~= seq or (type ~= 'stream' and type ~= 'none') or beyond then
+  if era ~= ARGV[12 * i - 6] or state[2] ~= seq or (type ~= 'stream' and type ~= 'none') or beyond then
     reply[#reply + 1] = i
   end
   last[i] = state[3]
@@ -47,7 +47,7 @@ end
 if #reply > 1 then return reply end
 
 for i = 1, rooms do
-  local key, arg = 4 * i - 2, 11 * i - 7
+  local key, arg = 4 * i - 2, 12 * i - 8
   local from, to, cursor, what = ARGV[arg + 3], ARGV[arg + 4], ARGV[arg + 5], ARGV[arg + 7]
   if to ~= from then redis.call('XADD', KEYS[key + 2], to .. '-0', 'v', ARGV[arg + 6]) end
   if what == '1' or what == '3' then
@@ -61,10 +61,11 @@ for i = 1, rooms do
     redis.call('XTRIM', KEYS[key + 2], 'MINID', '~', ARGV[arg + 10])
   end
   if ARGV[arg + 11] ~= '-' then redis.call('HSET', KEYS[key + 3], 'gateways', ARGV[arg + 11]) end
+  if ARGV[arg + 12] ~= '-' then redis.call('HSET', KEYS[key + 3], 'trims', ARGV[arg + 12]) end
   if cursor == last[i] then redis.call('SREM', KEYS[2], ARGV[arg + 1]) end
 end
 redis.call('HSET', KEYS[1], 'commit', ARGV[3], 'commit_epoch', ARGV[1])
-for i = 11 * rooms + 5, #ARGV, 2 do
+for i = 12 * rooms + 5, #ARGV, 2 do
   redis.call('PUBLISH', ARGV[i], ARGV[i + 1])
 end
 return {0}

@@ -1,0 +1,67 @@
+//! What is kept of a room's history, over owners that come and go.
+
+use super::tests::*;
+use super::*;
+use crate::journal::memory::Store;
+use crate::journal::{Flush, Seen};
+use crate::types::{Arrival, Entry, Event, EventKind, PlayerId, Role};
+
+/// An owner for the time of one flush, at `now_ms`: it takes over, resolves what came in, and lets go.
+fn own(store: &mut Store, turn: u64, room: &RoomId, now_ms: u64, retention_ms: u64) {
+    let owner = Incarnation(100 + u128::from(turn));
+    let Ok(Leased::Done(lease)) = store.claim(SHARD, None, owner) else { panic!("the shard is free") };
+    let mut limits = WorkerLimits { retention_ms, commits_may_be_lost: false, ..limits() };
+    limits.bounds.snapshot_events = 1;
+    let mut core = Core::new(owner, 1, limits);
+    core.claimed(SHARD, Some(Leased::Done(lease)), 1);
+
+    let kind = match turn {
+        1 => EventKind::Open { player: PlayerId::new("ann").expect("name"), role: Role::Player },
+        _ => EventKind::Data(bytes::Bytes::new()),
+    };
+    let event = Event { session: 1, ordinal: turn, arrival: Arrival::at(turn, 0), kind };
+    let entry = Entry { incarnation: A, timeline: 1, death: false, events: vec![event] };
+    let moment = |ns| if ns == 0 { Moment::default() } else { Moment { timeline: 1, ns } };
+    let entries = vec![FlushEntry { room: room.clone(), top: moment(turn), bytes: entry::encode(&entry) }];
+    let (previous, watermark, server) = (moment(turn - 1), moment(turn), store.server());
+    let flush = Flush { shard: SHARD, server, incarnation: A, number: turn, previous, watermark, entries };
+    assert!(store.append(&flush, now_ms).expect("append").1.is_some());
+
+    core.subscribed(SHARD, 1);
+    loop {
+        let actions = perform(&mut core);
+        if actions.is_empty() {
+            break;
+        }
+        for action in actions {
+            match action {
+                Action::Survey { rooms, .. } => core.surveyed(SHARD, store.survey(SHARD, rooms).expect("survey"), 1),
+                Action::Testify { witness, .. } => core.testified(SHARD, store.testify(SHARD, witness).expect("testify"), 1),
+                Action::Load { room, .. } => core.stored(SHARD, room.clone(), store.load(&room), 1),
+                Action::Commit(commit) => {
+                    let answer = store.commit(&commit).expect("commit").0;
+                    assert_eq!(answer, Committed::Done);
+                    core.committed(SHARD, lease, commit.number, &answer, 1);
+                }
+                _ => {}
+            }
+        }
+    }
+    store.release(SHARD, lease).expect("release");
+}
+
+#[test]
+fn history_is_trimmed_though_no_owner_lasts_as_long_as_the_retention() {
+    let (mut store, room) = (Store::new(1), RoomId::new("pit").expect("name"));
+    store.register(SHARD, A, Seen::default(), &[]).expect("register");
+    let mut kept = Vec::new();
+    for turn in 1..=30 {
+        own(&mut store, turn, &room, turn * 300, 1_000);
+        let stored = store.load(&room);
+        assert_eq!(stored.seq, turn);
+        assert!(stored.trims.len() <= crate::limits::TRIM_POINTS_MAX);
+        kept.push((store.read(&room, StreamId::default()).len(), store.verdicts(&room, 0, usize::MAX).batches.len()));
+    }
+    // What came in within a second, and what the places behind which may be trimmed are apart.
+    assert!(kept[10..].iter().all(|(entries, verdicts)| (4..=6).contains(entries) && (3..=6).contains(verdicts)), "{kept:?}");
+}

@@ -1,0 +1,158 @@
+//! Whose silence counts, who is fenced for it, and which rooms a bell looks at.
+
+use bytes::Bytes;
+
+use super::tests::*;
+use super::*;
+use crate::limits::{GATEWAY_TIMEOUT, REDIS_RESPONSE_TIMEOUT, RESUBSCRIBE_DELAY_MAX, RETRY_MAX};
+
+/// Ticks on until a gateway is to be fenced; how long that took.
+fn fenced_after(core: &mut Core, from_ns: u64) -> Option<u64> {
+    (from_ns..from_ns + 10_000_000_000).step_by(20_000_000).find_map(|now_ns| {
+        core.tick(now_ns);
+        perform(core).iter().any(|a| matches!(a, Action::Fence { gateway: A, .. })).then_some(now_ns - from_ns)
+    })
+}
+
+/// When the worker reaches the journal again, a gateway may still wait for an answer on a connection that went silent.
+#[test]
+fn a_gateway_is_excused_until_it_may_have_found_back() {
+    let start = |failed: Option<bool>| {
+        let (mut core, room) = (worker(), RoomId::new("pit").expect("name"));
+        core.surveyed(SHARD, survey(1, &room, 100), 1);
+        perform(&mut core);
+        let entries = vec![(at(1), open(A, 40)), (at(2), open(B, 200))];
+        core.stored(SHARD, room, StoredRoom { era: 1, entries, ..StoredRoom::default() }, 2);
+        core.tick(3);
+        perform(&mut core);
+        if let Some(silent) = failed {
+            let error = if silent { JournalError::Silent } else { JournalError::Unreachable };
+            core.journal_failed(Step::Ping, &error("away".to_owned()));
+        }
+        fenced_after(&mut core, 4).expect("it is fenced in the end")
+    };
+    let (usual, broken, excused) = (start(None), start(Some(false)), start(Some(true)));
+    let patience = u64::try_from((REDIS_RESPONSE_TIMEOUT + RETRY_MAX).as_nanos()).expect("a bound");
+    assert!(usual < 1_100_000_000, "{usual}");
+    assert!((patience..patience + 1_200_000_000).contains(&excused), "{excused}");
+    let patience = u64::try_from((RESUBSCRIBE_DELAY_MAX + RETRY_MAX + GATEWAY_TIMEOUT).as_nanos()).expect("a bound");
+    assert!((patience..patience + 100_000_000).contains(&broken), "{broken}: whose connection broke looks for another at once");
+}
+
+/// A step that fails for one room's or one record's sake, again and again, keeps no dead gateway alive.
+#[test]
+fn trouble_of_one_room_or_record_excuses_no_gateway() {
+    let fenced_beside = |step: Step, error: fn(String) -> JournalError| {
+        let (mut core, room) = (worker(), RoomId::new("pit").expect("name"));
+        core.surveyed(SHARD, survey(1, &room, 100), 1);
+        perform(&mut core);
+        let entries = vec![(at(1), open(A, 40)), (at(2), open(B, 200))];
+        core.stored(SHARD, room, StoredRoom { era: 1, entries, ..StoredRoom::default() }, 2);
+        (3..10_000_000_000).step_by(20_000_000).find(|now_ns| {
+            core.tick(*now_ns);
+            core.journal_failed(step, &error("again".to_owned()));
+            perform(&mut core).iter().any(|a| matches!(a, Action::Fence { gateway: A, .. }))
+        })
+    };
+    for (step, error) in [
+        (Step::Room, JournalError::Silent as fn(String) -> JournalError),
+        (Step::Room, JournalError::Unexpected),
+        (Step::Room, JournalError::Refused),
+        (Step::Shared, JournalError::Unexpected),
+        (Step::Shared, JournalError::Damaged),
+    ] {
+        let after = fenced_beside(step, error);
+        assert!(after.is_some_and(|ns| ns < 1_100_000_000), "{step:?} {}: {after:?}", error(String::new()));
+    }
+    for (step, error) in [
+        (Step::Ping, JournalError::Unexpected as fn(String) -> JournalError),
+        (Step::Shared, JournalError::Silent),
+        (Step::Shared, JournalError::Refused),
+        (Step::Room, JournalError::Unreachable),
+    ] {
+        assert_eq!(fenced_beside(step, error), None, "{step:?} {}", error(String::new()));
+    }
+}
+
+/// A gateway whose record nobody can read is fenced at once; a fence that fails is asked for again.
+#[test]
+fn a_gateway_with_a_damaged_record_is_fenced() {
+    let (mut core, room) = (worker(), RoomId::new("pit").expect("name"));
+    let damaged = |gateway| Survey { damaged_gateways: vec![gateway], ..survey(1, &room, 100) };
+    let dead = Incarnation(3);
+    core.surveyed(SHARD, damaged(dead), 1);
+    let fences = |actions: Vec<Action>| {
+        actions.into_iter().filter(|a| matches!(a, Action::Fence { gateway, .. } if *gateway == dead)).count()
+    };
+    assert_eq!(fences(perform(&mut core)), 1);
+    core.subscribed(SHARD, 2);
+    core.surveyed(SHARD, damaged(dead), 2);
+    assert_eq!(fences(perform(&mut core)), 1, "its answer may have been lost with the bells");
+    let lease = Lease { epoch: 1, owner: Incarnation(9), server: Incarnation::NONE };
+    let (watermark, server) = (Moment::default(), Incarnation::NONE);
+    let record = GatewayRecord { incarnation: dead, number: 0, watermark, fenced: true, server };
+    core.fenced(SHARD, lease, &Leased::Done(record), 2);
+    core.subscribed(SHARD, 3);
+    core.surveyed(SHARD, damaged(dead), 3);
+    assert_eq!(fences(perform(&mut core)), 0);
+}
+
+/// A fence that could not be written is asked for again, and only when the gateway was silent for as long again.
+#[test]
+fn a_fence_that_failed_is_asked_for_again() {
+    let (mut core, room) = (worker(), RoomId::new("pit").expect("name"));
+    core.surveyed(SHARD, survey(1, &room, 100), 1);
+    perform(&mut core);
+    let entries = vec![(at(1), open(A, 40)), (at(2), open(B, 200))];
+    core.stored(SHARD, room, StoredRoom { era: 1, entries, ..StoredRoom::default() }, 2);
+    let first = fenced_after(&mut core, 3).expect("it is fenced");
+    core.fence_failed(SHARD, A);
+    let again = fenced_after(&mut core, 4 + first).expect("it is asked for again");
+    assert!((1_000_000_000..1_100_000_000).contains(&again), "{again}");
+}
+
+fn passed(append: u64, incarnation: Incarnation, watermark_ns: u64, entries: Vec<(RoomId, StreamId, Bytes)>) -> Bell {
+    let watermark = Moment { timeline: 1, ns: watermark_ns };
+    Bell { shard: SHARD, append, incarnation, number: append, watermark, entries, poked: vec![] }
+}
+
+/// A bell looks at the rooms that it names and at those that wait for its gateway, and a tick at none: what they do is told by
+/// the questions that they ask, and by what is committed.
+#[test]
+fn a_bell_advances_what_it_changes_and_nothing_else() {
+    let mut core = worker();
+    let rooms: Vec<RoomId> = (0..20).map(|i| RoomId::new(&format!("room-{i}")).expect("name")).collect();
+    let mut found = survey(1, &rooms[0], 0);
+    found.active = rooms.clone();
+    core.surveyed(SHARD, found, 1);
+    // Half of the rooms wait for A, the others for B; each holds the other's event.
+    for (i, room) in rooms.iter().enumerate() {
+        let (first, held) = if i % 2 == 0 { (A, B) } else { (B, A) };
+        let entries = vec![(at(1), open(first, 40)), (at(2), open(held, 50))];
+        core.stored(SHARD, room.clone(), StoredRoom { era: 1, entries, ..StoredRoom::default() }, 1);
+    }
+    perform(&mut core);
+    let advanced = |core: &mut Core| std::mem::take(&mut core.shard_mut(SHARD).advanced);
+    advanced(&mut core);
+
+    core.tick(1);
+    core.tick(20_000_001);
+    assert_eq!(advanced(&mut core), 0, "a tick changes no room");
+    let third = Incarnation(3);
+    let named = RoomId::new("named").expect("name");
+    core.bell(passed(2, third, 60, vec![(named.clone(), at(3), open(third, 55))]), 2);
+    core.stored(SHARD, named.clone(), StoredRoom { era: 1, entries: vec![(at(3), open(third, 55))], ..StoredRoom::default() }, 2);
+    let actions = perform(&mut core);
+    assert_eq!(committed(&actions), Some(vec![third]));
+    assert!(advanced(&mut core) < 6, "the room that the bell named");
+
+    // All rooms wait for both until both have passed 50.
+    core.bell(passed(3, A, 45, vec![]), 3);
+    assert_eq!(advanced(&mut core), rooms.len(), "they waited for A");
+    core.bell(passed(4, A, 50, vec![]), 4);
+    assert_eq!(advanced(&mut core), rooms.len(), "they still did");
+    core.bell(passed(5, A, 90, vec![]), 4);
+    assert_eq!(advanced(&mut core), 0, "they do no more");
+    core.bell(passed(6, B, 50, vec![]), 5);
+    assert_eq!(advanced(&mut core), rooms.len());
+}
