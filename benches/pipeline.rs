@@ -5,13 +5,32 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput};
-use lasthit::journal::Journal;
 use lasthit::journal::memory::MemoryJournal;
+use lasthit::journal::{Appended, Flush, FlushEntry, Journal, Seen};
 use lasthit::runtime;
+use lasthit::types::{Arrival, Entry, Event, EventKind, Incarnation, Moment, PlayerId, Role, ShardId};
+use lasthit::wire::entry;
 use quanta::Instant;
 
 #[path = "pipeline/scene.rs"]
 mod scene;
+
+/// So many rooms in which an event waits for a gateway that says nothing more.
+async fn waiting_rooms(journal: &dyn Journal, count: usize) {
+    let shard = ShardId(0);
+    let timeline = journal.timeline("bench").await.expect("timeline");
+    let moment = |ns| Moment { timeline, ns };
+    for (gateway, ns) in [(Incarnation(1), 1_000), (Incarnation(2), 2_000)] {
+        let server = journal.register(shard, gateway, Seen::default(), &[]).await.expect("registered").server;
+        let kind = EventKind::Open { player: PlayerId::new("ann").expect("name"), role: Role::Player };
+        let event = Event { session: 1, ordinal: 1, arrival: Arrival::at(ns, 0), kind };
+        let bytes = entry::encode(&Entry { incarnation: gateway, timeline, death: false, events: vec![event] });
+        let entry = |i| FlushEntry { room: format!("waiting-{i}").parse().expect("name"), top: moment(ns), bytes: bytes.clone() };
+        let (previous, watermark, entries) = (Moment::default(), moment(ns), (0..count).map(entry).collect());
+        let flush = Flush { shard, server, incarnation: gateway, number: 1, previous, watermark, entries };
+        assert!(matches!(journal.append(&flush).await.expect("appended"), Appended::Stored(_)));
+    }
+}
 
 fn main() {
     let mut c = Criterion::default().warm_up_time(Duration::from_secs(1)).measurement_time(Duration::from_secs(4));
@@ -36,5 +55,26 @@ fn main() {
     group.finish();
     drop(scene);
     worker.end();
+
+    // What a bell costs that concerns none of the rooms of its shard that wait for somebody.
+    let mut group = c.benchmark_group("pipeline/beside rooms that wait");
+    for waiting in [0, 1_000, 10_000] {
+        let journal: Arc<dyn Journal> = Arc::new(MemoryJournal::new(1));
+        gateway_runtime.block_on(waiting_rooms(&*journal, waiting));
+        let worker = scene::Worker::start(&journal);
+        let mut scene = gateway_runtime.block_on(scene::Scene::new(journal));
+        group.bench_function(BenchmarkId::new("action to verdict", waiting), |b| {
+            b.iter_custom(|count| {
+                gateway_runtime.block_on(async {
+                    let began = Instant::now();
+                    scene.rounds(count, 1).await;
+                    began.elapsed()
+                })
+            });
+        });
+        drop(scene);
+        worker.end();
+    }
+    group.finish();
     c.final_summary();
 }

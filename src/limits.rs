@@ -91,6 +91,9 @@ pub const RESOLVE_EVENTS_MAX: usize = 512;
 pub const SHARD_BELLS_MAX: usize = 16 * 1024;
 /// Verdicts in one commit.
 pub const COMMIT_VERDICTS_MAX: usize = 4096;
+/// Bytes of verdicts, snapshots and pushes in one commit, past which no other room goes with it; and of one room's verdicts and
+/// pushes in it. What lies beyond goes with the next commit; one verdict always goes, and a gateway's death as a whole.
+pub const COMMIT_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Gateways in a room that each other's appends ask for their watermarks; those beyond are asked by the worker.
 pub const ROOM_POKES_MAX: usize = 5;
 /// Events after which a room's snapshot is written at the latest when it is small.
@@ -131,6 +134,8 @@ pub(crate) struct Bounds {
     pub(crate) shard_bells_max: usize,
     /// See [`COMMIT_VERDICTS_MAX`].
     pub(crate) commit_verdicts_max: usize,
+    /// See [`COMMIT_BYTES_MAX`].
+    pub(crate) commit_bytes_max: usize,
     /// See [`SNAPSHOT_EVENTS`].
     pub(crate) snapshot_events: u64,
 }
@@ -149,6 +154,7 @@ impl Default for Bounds {
             resolve_events_max: RESOLVE_EVENTS_MAX,
             shard_bells_max: SHARD_BELLS_MAX,
             commit_verdicts_max: COMMIT_VERDICTS_MAX,
+            commit_bytes_max: COMMIT_BYTES_MAX,
             snapshot_events: SNAPSHOT_EVENTS,
         }
     }
@@ -298,6 +304,10 @@ const _: () = assert!(KEPT_EVENT_BYTES + MESSAGE_BYTES_MAX < FLUSH_BYTES_MAX);
 const _: () = assert!(ROOM_RESERVE_BYTES > KEPT_EVENT_BYTES + MESSAGE_BYTES_MAX);
 const _: () = assert!(ROOM_RESERVE_EVENTS <= UNRESOLVED_PER_ROOM_MAX);
 const _: () = assert!(RESOLVE_EVENTS_MAX <= COMMIT_VERDICTS_MAX);
+/// Redis cuts off subscribers that are so far behind for a minute, unless told otherwise: one push is far below.
+const REDIS_PUBSUB_BYTES: usize = 8 * 1024 * 1024;
+const _: () = assert!(COMMIT_BYTES_MAX * 2 <= REDIS_PUBSUB_BYTES);
+const _: () = assert!(MARKS_PER_ROOM_MAX * (BODY_BYTES_MAX + 1024) <= COMMIT_BYTES_MAX + 1024 * 1024);
 const _: () = assert!(SESSION_WRITE_BYTES + BODY_BYTES_MAX * 8 < SESSION_WRITE_BYTES_MAX);
 const _: () = assert!(PING_INTERVAL.as_secs() * 2 < IDLE_TIMEOUT.as_secs());
 const _: () = assert!(TARGETS_PER_ROOM_MAX * (FIELD_BYTES_MAX + NAME_BYTES_MAX + 64) <= BODY_BYTES_MAX);

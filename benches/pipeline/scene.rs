@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use lasthit::embed::{Delivery, Gateway, Joining, Seat, act};
 use lasthit::journal::Journal;
@@ -21,7 +22,9 @@ impl Worker {
     pub(crate) fn start(journal: &Arc<dyn Journal>) -> Self {
         let stop = CancellationToken::new();
         let rules = RulesBook::new().room("*", LastHit::new);
-        let run = worker::run(journal.clone(), rules, WorkerOptions::default(), stop.clone(), Default::default());
+        // Who is silent is waited for until the end.
+        let options = WorkerOptions { gateway_timeout: Duration::from_secs(3600), ..WorkerOptions::default() };
+        let run = worker::run(journal.clone(), rules, options, stop.clone(), Default::default());
         Self { stop, thread: std::thread::spawn(move || runtime::worker().expect("runtime").block_on(run).expect("worker")) }
     }
 

@@ -94,6 +94,7 @@ impl Options {
             bounds.flush_bytes_max = 3 * rng.random_range(100..=400);
             bounds.resolve_events_max = rng.random_range(1..=3);
             bounds.commit_verdicts_max = rng.random_range(1..=3);
+            bounds.commit_bytes_max = rng.random_range(100..=1_000);
             bounds.shard_bells_max = rng.random_range(1..=4);
         }
         if rng.random_bool(0.5) {

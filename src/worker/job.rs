@@ -1,7 +1,7 @@
 //! The work that a lane does outside the worker's loop: resolving a batch, or bringing a stored room back.
 //! Pure functions of what they are given; they may run on any thread.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use bytes::Bytes;
@@ -12,11 +12,15 @@ use crate::journal::StoredRoom;
 use crate::rules::Rules;
 use crate::types::{
     Arrival, Audience, Entry, Flags, Incarnation, Moment, Outcome, RoomId, ShardId, Stamp, StreamId, Verdict, VerdictBatch,
+    VerdictKind,
 };
 use crate::wire::{DecodeError, entry, verdicts};
 
 /// Reason of a verdict on an event that the rules failed on.
 pub(crate) const RULES_FAILED: &str = "rules_failed";
+
+/// Bytes that a verdict counts as beside its body: its names, numbers and stamp.
+const VERDICT_BYTES: usize = 256;
 
 /// How far a job has come, for whoever watches it from another thread.
 #[derive(Debug, Default)]
@@ -75,6 +79,8 @@ pub(crate) struct Resolving {
     /// Events that the rules failed on before: they get a void verdict.
     pub(super) poisoned: BTreeSet<Stamp>,
     pub(super) snapshot: bool,
+    /// Bytes of verdicts and pushes in one part of what comes of it.
+    pub(super) bytes_max: usize,
     /// It may not come back: never in the worker's own thread, however quick its rules.
     pub(super) watched: bool,
 }
@@ -121,7 +127,8 @@ pub(crate) struct Done {
 
 #[derive(Debug)]
 pub(super) enum DoneOutcome {
-    Resolved(Box<Room>, Box<Resolved>),
+    /// What was resolved, in parts that a commit can carry; at least one.
+    Resolved(Box<Room>, VecDeque<Resolved>),
     /// The rules panicked on this event; the room's state is lost and is loaded again.
     Panicked {
         stamp: Stamp,
@@ -175,6 +182,7 @@ impl Tally {
     }
 }
 
+/// Verdicts of one room that are committed together.
 #[derive(Debug)]
 pub(super) struct Resolved {
     pub(super) from: u64,
@@ -183,9 +191,17 @@ pub(super) struct Resolved {
     pub(super) tally: Tally,
     /// Per gateway with sessions inside: the verdicts that it has an audience for.
     pub(super) pushes: Vec<(Incarnation, Bytes)>,
-    /// Gateways with sessions inside after it.
-    pub(super) inside: Vec<Incarnation>,
+    /// Gateways with sessions inside after it; None where another part follows.
+    pub(super) inside: Option<Vec<Incarnation>>,
     pub(super) snapshot: Option<Bytes>,
+}
+
+impl Resolved {
+    /// Bytes that a commit carries for it.
+    pub(super) fn bytes(&self) -> usize {
+        let pushes: usize = self.pushes.iter().map(|(_, push)| push.len()).sum();
+        self.verdicts.len() + pushes + self.snapshot.as_ref().map_or(0, Bytes::len)
+    }
 }
 
 #[derive(Debug)]
@@ -240,7 +256,7 @@ impl Job {
 
 impl Resolving {
     fn run(self, progress: &Progress) -> Done {
-        let Self { shard, epoch, lane, id, mut room, events, poisoned, snapshot, watched: _ } = self;
+        let Self { shard, epoch, lane, id, mut room, events, poisoned, snapshot, bytes_max, watched: _ } = self;
         let from = room.seq();
         let before: Vec<Incarnation> = gateways(&room);
         let mut watching = room.watching();
@@ -265,15 +281,52 @@ impl Resolving {
         concerned.dedup();
         // A game server that leaves with this batch may see what came before that.
         watching.extend(room.watching());
-        let bytes = verdicts::encode(&batch);
-        let push = |gateway| (gateway, push_for(gateway, watching.contains(&gateway), &batch, &bytes));
-        let pushes = concerned.into_iter().map(push).collect();
-        let snapshot = snapshot.then(|| room.snapshot());
-        let (to, mut tally) = (room.seq(), Tally::default());
-        batch.verdicts.iter().for_each(|verdict| tally.count(verdict));
-        let resolved = Resolved { from, to, verdicts: bytes, tally, pushes, inside, snapshot };
-        Done { shard, epoch, lane, id, outcome: DoneOutcome::Resolved(room, Box::new(resolved)) }
+        let mut parts: VecDeque<Resolved> = split(batch, bytes_max / (1 + concerned.len()), from)
+            .map(|(from, to, batch)| {
+                let mut tally = Tally::default();
+                batch.verdicts.iter().for_each(|verdict| tally.count(verdict));
+                let verdicts = verdicts::encode(&batch);
+                let push = |gateway: &Incarnation| (*gateway, push_for(*gateway, watching.contains(gateway), &batch, &verdicts));
+                let pushes = concerned.iter().map(push).collect();
+                Resolved { from, to, verdicts, tally, pushes, inside: None, snapshot: None }
+            })
+            .collect();
+        if let Some(last) = parts.back_mut() {
+            last.inside = Some(inside);
+            last.snapshot = snapshot.then(|| room.snapshot());
+        }
+        Done { shard, epoch, lane, id, outcome: DoneOutcome::Resolved(room, parts) }
     }
+}
+
+/// A batch in parts of so many bytes at most, or of one verdict; each with the `seq` before and after it. What the resequencer
+/// releases together stays together: of a death that is decided in part, whoever takes over takes the rest for stale.
+fn split(batch: VerdictBatch, bytes_max: usize, from: u64) -> impl Iterator<Item = (u64, u64, VerdictBatch)> {
+    let era = batch.era;
+    let (mut rest, mut seq) = (VecDeque::from(batch.verdicts), from);
+    std::iter::from_fn(move || {
+        let mut bytes = 0;
+        let fits = |verdict: &&Verdict| {
+            bytes += VERDICT_BYTES + verdict.body.as_ref().map_or(0, Bytes::len);
+            bytes <= bytes_max
+        };
+        let mut count = rest.iter().take_while(fits).count().max(1).min(rest.len());
+        while let (Some(last), Some(next)) = (rest.get(count.wrapping_sub(1)), rest.get(count))
+            && belong_together(last, next)
+        {
+            count += 1;
+        }
+        let verdicts: Vec<Verdict> = rest.drain(..count).collect();
+        let before = std::mem::replace(&mut seq, verdicts.last()?.seq);
+        Some((before, seq, VerdictBatch { era, verdicts }))
+    })
+}
+
+/// As [`Resequencer::release`] has it: a death's events bear one stamp, and none of them acts.
+fn belong_together(one: &Verdict, other: &Verdict) -> bool {
+    let leaves = |v: &Verdict| matches!(v.kind, VerdictKind::End | VerdictKind::Error | VerdictKind::Close);
+    let stamp = |v: &Verdict| (v.stamp.moment, v.stamp.incarnation);
+    leaves(one) && leaves(other) && stamp(one) == stamp(other)
 }
 
 fn gateways(room: &Room) -> Vec<Incarnation> {

@@ -51,8 +51,8 @@ pub(super) struct Lane {
     pub(super) position: StreamId,
     /// How far it was committed.
     pub(super) cursor: StreamId,
-    /// Resolved, and waiting for the next commit.
-    pub(super) result: Option<Box<Resolved>>,
+    /// Resolved, and waiting for the next commits: one takes the first part.
+    pub(super) results: VecDeque<Resolved>,
     pub(super) result_cursor: StreamId,
     /// When it came.
     pub(super) resolved_ns: u64,
@@ -95,7 +95,7 @@ impl Lane {
             hold: Resequencer::default(),
             position: StreamId::default(),
             cursor: StreamId::default(),
-            result: None,
+            results: VecDeque::new(),
             result_cursor: StreamId::default(),
             resolved_ns: 0,
             committing: false,
@@ -146,7 +146,7 @@ impl Lane {
 
     /// Whether a job may start on what is held.
     pub(super) fn can_resolve(&self) -> bool {
-        self.phase == Phase::Idle && !self.reading && self.result.is_none() && !self.queued && !self.attempting
+        self.phase == Phase::Idle && !self.reading && self.results.is_empty() && !self.queued && !self.attempting
     }
 
     /// A lane of the same room in place of this one: what is not in the journal, or is about it, is kept.
@@ -205,7 +205,7 @@ impl Lane {
         self.phase == Phase::Idle
             && self.hold.is_empty()
             && self.hold.gateways().next().is_none()
-            && self.result.is_none()
+            && self.results.is_empty()
             && !self.committing
             && !self.reading
             && !self.queued

@@ -264,7 +264,7 @@ impl Shard {
             shared.enqueue_lane(self.id, room, lane);
         }
         let waits = lane.hold.waits_for(watermark_of);
-        let moved = lane.phase == Phase::Idle && lane.result.is_none() && !lane.committing && lane.cursor < lane.position;
+        let moved = lane.phase == Phase::Idle && lane.results.is_empty() && !lane.committing && lane.cursor < lane.position;
         if lane.hold.is_empty() && moved {
             // Only duplicates were read: the cursor moves without a verdict.
             self.queue_commit(room);
@@ -319,6 +319,7 @@ impl Shard {
             events,
             poisoned,
             snapshot,
+            bytes_max: bounds.commit_bytes_max,
             watched: alone || lane.watched.is_some(),
         }))
     }
@@ -349,6 +350,10 @@ impl Shard {
 #[cfg(test)]
 #[path = "shard_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "commit_tests.rs"]
+mod commit_tests;
 
 #[cfg(test)]
 #[path = "history_tests.rs"]

@@ -17,9 +17,11 @@ impl Shard {
         if self.in_flight.is_some() || self.resolved.is_empty() {
             return;
         }
-        let (mut rooms, mut taken, mut count, mut tally) = (Vec::new(), Vec::new(), 0, Tally::default());
+        let (mut rooms, mut taken, mut tally) = (Vec::new(), Vec::new(), Tally::default());
+        let (mut count, mut bytes) = (0, 0);
         let mut pushes: BTreeMap<Incarnation, Vec<usize>> = BTreeMap::new();
         while count < shared.limits.bounds.commit_verdicts_max
+            && bytes < shared.limits.bounds.commit_bytes_max
             && let Some(room) = self.resolved.pop_front()
         {
             let Some(lane) = self.lanes.get_mut(&room) else { continue };
@@ -30,8 +32,10 @@ impl Shard {
             lane.to_commit = false;
             // A lane whose job is out has no result: it comes again when the job is done.
             let Some((era, seq)) = lane.room.as_ref().map(|r| (r.era(), r.seq())) else { continue };
-            let result = lane.result.take();
+            let result = lane.results.pop_front();
             let (from, to, verdicts, snapshot, cursor) = match &result {
+                // What the other parts decide lies behind the cursor until they are final.
+                Some(r) if !lane.results.is_empty() => (r.from, r.to, r.verdicts.clone(), None, lane.cursor),
                 Some(r) => (r.from, r.to, r.verdicts.clone(), r.snapshot.clone(), lane.result_cursor),
                 None => (seq, seq, bytes::Bytes::new(), None, lane.hold.cursor(lane.position)),
             };
@@ -42,12 +46,13 @@ impl Shard {
                 lane.remember_snapshot(to, bytes.len());
                 lane.trim(to, cursor, shared.limits.retention_ms)
             });
-            let gateways = result.as_ref().and_then(|r| lane.tell(&r.inside));
+            let gateways = result.as_ref().and_then(|r| lane.tell(r.inside.as_deref()?));
             lane.committing = true;
             lane.cursor = cursor;
             if let Some(result) = result {
                 let verdicts = result.tally.total();
                 count += verdicts;
+                bytes += result.bytes();
                 tally.add(result.tally);
                 let waited_ns = shared.now_ns.saturating_sub(lane.resolved_ns).saturating_mul(verdicts as u64);
                 tally.waited_ns = tally.waited_ns.saturating_add(waited_ns);
@@ -114,7 +119,7 @@ impl Shard {
                         if lane.phase != Phase::Failed {
                             lane.poisoned.clear();
                         }
-                        if lane.result.is_some() {
+                        if !lane.results.is_empty() {
                             self.queue_commit(&room.room);
                         }
                     }

@@ -82,7 +82,7 @@ impl Shard {
                 lane.room = Some(state);
                 lane.phase = Phase::Idle;
                 lane.result_cursor = lane.hold.cursor(lane.position);
-                lane.result = Some(resolved);
+                lane.results = resolved;
                 lane.resolved_ns = shared.now_ns;
                 self.queue_commit(&room);
             }

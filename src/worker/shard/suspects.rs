@@ -11,7 +11,7 @@ use crate::limits::RULES_ATTEMPTS_MAX;
 impl Shard {
     /// Whether the lane's event is still under way, its commit included: until that is final, a death would be laid to it.
     pub(in crate::worker) fn is_on_trial(&self, room: &RoomId, lane: u64) -> bool {
-        let under_way = |l: &Lane| l.attempting || l.phase == Phase::Busy || l.result.is_some() || l.committing;
+        let under_way = |l: &Lane| l.attempting || l.phase == Phase::Busy || !l.results.is_empty() || l.committing;
         self.lanes.get(room).is_some_and(|l| l.token == lane && under_way(l))
     }
 

@@ -1,0 +1,99 @@
+//! What one commit carries.
+
+use bytes::Bytes;
+
+use super::tests::*;
+use super::*;
+use crate::limits::{BODY_BYTES_MAX, COMMIT_BYTES_MAX};
+use crate::rules::{Decision, Happening, Rules, RulesBook};
+use crate::types::{Action as Act, Arrival, Entry, Event, EventKind, PlayerId, Role};
+use crate::wire::{action, push, verdicts};
+
+/// Rules that have as much to say as they may.
+struct Talker;
+
+impl Rules for Talker {
+    fn name(&self) -> &'static str {
+        "talker"
+    }
+
+    fn version(&self) -> u32 {
+        1
+    }
+
+    fn resolve(&mut self, _event: &Happening<'_>) -> Decision {
+        Decision::granted().body(&"x".repeat(BODY_BYTES_MAX - 16))
+    }
+
+    fn snapshot(&self) -> Vec<u8> {
+        Vec::new()
+    }
+
+    fn restore(&mut self, _version: u32, _bytes: &[u8]) -> Result<(), String> {
+        Ok(())
+    }
+}
+
+/// A room that two gateways are in, with so many events of each.
+fn busy_room(events: u64) -> StoredRoom {
+    let of = |gateway: Incarnation| {
+        let kind = |ordinal| match ordinal {
+            1 => EventKind::Open { player: PlayerId::new("ann").expect("name"), role: Role::Player },
+            _ => EventKind::Data(action::encode(&Act {
+                op: "say".to_owned(),
+                id: format!("i{ordinal}"),
+                contest: None,
+                player: None,
+                args: Bytes::from_static(&[0xc0]),
+            })),
+        };
+        let event = |n| Event { session: 1, ordinal: n, arrival: Arrival::at(n, 0), kind: kind(n) };
+        entry::encode(&Entry { incarnation: gateway, timeline: 1, death: false, events: (1..=events).map(event).collect() })
+    };
+    StoredRoom { era: 1, entries: vec![(at(1), of(A)), (at(2), of(B))], ..StoredRoom::default() }
+}
+
+/// Some rooms with much to say, taken over at once: their verdicts leave in parts, each room's in order, and are all pushed.
+#[test]
+fn commits_and_pushes_are_bounded_in_bytes() {
+    let mut core = worker_limited(|limits| limits.rules = RulesBook::new().room("*", || Talker));
+    let rooms: Vec<RoomId> = (0..4).map(|i| RoomId::new(&format!("room-{i}")).expect("name")).collect();
+    core.surveyed(SHARD, Survey { active: rooms.clone(), ..survey(1, &rooms[0], 1_000) }, 1);
+    for room in &rooms {
+        core.stored(SHARD, room.clone(), busy_room(300), 1);
+    }
+    let mut committed: BTreeMap<RoomId, Vec<u64>> = BTreeMap::new();
+    let mut pushed: BTreeMap<(Incarnation, RoomId), u64> = BTreeMap::new();
+    let mut largest = 0;
+    loop {
+        let actions = perform(&mut core);
+        let commits: Vec<_> =
+            actions.iter().filter_map(|a| if let Action::Commit(commit) = a { Some(commit) } else { None }).collect();
+        if commits.is_empty() {
+            break;
+        }
+        for commit in commits {
+            let parts: usize = commit.rooms.iter().map(|r| r.verdicts.len() + r.snapshot.as_ref().map_or(0, Bytes::len)).sum();
+            let pushes: usize = commit.pushes.iter().map(|(_, push)| push.len()).sum();
+            largest = largest.max(parts + pushes);
+            for part in &commit.rooms {
+                let seqs = committed.entry(part.room.clone()).or_default();
+                assert_eq!(part.from, seqs.last().copied().unwrap_or(0), "in order");
+                seqs.extend(verdicts::decode(&part.verdicts).expect("batch").verdicts.iter().map(|v| v.seq));
+                assert_eq!(part.to, *seqs.last().expect("verdicts"));
+                assert_eq!(part.cursor == at(2), part.to == 600, "what is not final yet is read again by the next owner");
+            }
+            for (gateway, bytes) in &commit.pushes {
+                let Ok(push::Push::Verdicts { rooms, .. }) = push::decode(bytes) else { panic!("not verdicts") };
+                for part in rooms {
+                    let seen = pushed.insert((*gateway, part.room), part.to).unwrap_or(0);
+                    assert_eq!(part.from, seen, "nothing between two pushes");
+                }
+            }
+            core.committed(SHARD, commit.lease, commit.number, &Committed::Done, 1);
+        }
+    }
+    assert!(committed.values().all(|seqs| seqs.iter().copied().eq(1..=600)) && committed.len() == rooms.len());
+    assert!(pushed.values().all(|to| *to == 600) && pushed.len() == 2 * rooms.len());
+    assert!((COMMIT_BYTES_MAX..2 * COMMIT_BYTES_MAX).contains(&largest), "{largest}");
+}
