@@ -87,6 +87,10 @@ pub const FLUSH_BYTES_MAX: usize = 512 * 1024;
 pub const READ_ENTRIES_MAX: usize = 512;
 /// Events that a lane resolves before it hands its results over.
 pub const RESOLVE_EVENTS_MAX: usize = 512;
+/// Entries of one room that a worker keeps while it reads the room; past it they are dropped, and read from the journal.
+pub const LANE_BUFFER_ENTRIES_MAX: usize = 1024;
+/// Bytes of them.
+pub const LANE_BUFFER_BYTES_MAX: usize = 1024 * 1024;
 /// Bells that wait while a shard is surveyed; past it the shard is surveyed again.
 pub const SHARD_BELLS_MAX: usize = 16 * 1024;
 /// Verdicts in one commit.
@@ -209,6 +213,10 @@ pub const RULES_TIMEOUT: Duration = Duration::from_secs(2);
 pub const REJOIN_WINDOW: Duration = Duration::from_secs(3);
 /// How long a worker's heartbeat is good for.
 pub const LEASE_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long a room that cannot be continued rests before it is tried again, at first; doubles with every failure.
+pub const QUARANTINE_MIN: Duration = Duration::from_secs(5);
+/// How long at most.
+pub const QUARANTINE_MAX: Duration = Duration::from_secs(300);
 /// How often a worker sends it.
 pub const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(250);
 /// How long a host counts as living after the last word of its processes; each speaks up every [`HEADS_INTERVAL`].
@@ -304,6 +312,8 @@ const _: () = assert!(KEPT_EVENT_BYTES + MESSAGE_BYTES_MAX < FLUSH_BYTES_MAX);
 const _: () = assert!(ROOM_RESERVE_BYTES > KEPT_EVENT_BYTES + MESSAGE_BYTES_MAX);
 const _: () = assert!(ROOM_RESERVE_EVENTS <= UNRESOLVED_PER_ROOM_MAX);
 const _: () = assert!(RESOLVE_EVENTS_MAX <= COMMIT_VERDICTS_MAX);
+const _: () = assert!(LANE_BUFFER_BYTES_MAX >= FLUSH_BYTES_MAX);
+const _: () = assert!(QUARANTINE_MIN.as_secs() < QUARANTINE_MAX.as_secs());
 /// Redis cuts off subscribers that are so far behind for a minute, unless told otherwise: one push is far below.
 const REDIS_PUBSUB_BYTES: usize = 8 * 1024 * 1024;
 const _: () = assert!(COMMIT_BYTES_MAX * 2 <= REDIS_PUBSUB_BYTES);

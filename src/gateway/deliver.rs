@@ -93,6 +93,7 @@ impl Core {
             }
             Push::Probe { shard, until } => self.probed(shard, until),
             Push::Free { .. } => {}
+            Push::Halted { room, known, .. } => self.halted(&room, known),
             Push::Heads { shard, server, rooms } => {
                 if !self.hears(shard, server, 0) {
                     return;

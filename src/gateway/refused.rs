@@ -50,6 +50,18 @@ impl Core {
         self.act_on(Action::Append { flush: rest, waits: Waits::default() });
     }
 
+    /// Nobody resolves the room for now: its sessions are sent away. What was accepted of them waits for whoever does.
+    pub(super) fn halted(&mut self, room: &RoomId, known: bool) {
+        let reason = match known {
+            true => "this room cannot be continued right now: try again later",
+            false => "nobody has rules for this room: try another, or later",
+        };
+        let sessions = self.rooms.get(room).map(|view| view.sessions.clone()).unwrap_or_default();
+        for number in sessions {
+            self.act_on(Action::Deliver(number, Delivery::Close { code: close::TRY_AGAIN, reason: reason.to_owned() }));
+        }
+    }
+
     /// Tries to tell the rooms who left them.
     pub(super) fn tell_owed(&mut self) {
         for out in &mut self.shards {

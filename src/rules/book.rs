@@ -30,6 +30,12 @@ impl RulesBook {
         self
     }
 
+    /// Whether a pattern matches.
+    #[must_use]
+    pub fn knows(&self, room: &RoomId) -> bool {
+        self.pages.iter().any(|(pattern, _)| pattern.matches(room.as_str()))
+    }
+
     /// New rules for a room; None when no pattern matches.
     #[must_use]
     pub fn rules_for(&self, room: &RoomId) -> Option<Box<dyn Rules>> {

@@ -44,6 +44,15 @@ pub enum Push {
         /// Room, era, seq.
         rooms: Vec<(RoomId, u64, u64)>,
     },
+    /// Nobody resolves a room for now: whoever is inside waits for nothing.
+    Halted {
+        /// Where it is.
+        shard: ShardId,
+        /// Which.
+        room: RoomId,
+        /// Whether there are rules for it: what is stored of it is damaged then, or cannot be brought back.
+        known: bool,
+    },
 }
 
 /// A room's part of a push: it covers `from + 1 ..= to`, and leaves out verdicts for which the gateway has no audience.
@@ -77,6 +86,9 @@ pub fn encode(push: &Push) -> Bytes {
         }
         Push::Free { shard } => {
             w.uint(3).uint(shard.0.into()).array(0);
+        }
+        Push::Halted { shard, room, known } => {
+            w.uint(4).uint(shard.0.into()).array(2).text(room.as_str()).uint((*known).into());
         }
         Push::Heads { shard, server, rooms } => {
             w.uint(2).uint(shard.0.into()).array(1 + rooms.len()).incarnation(*server);
@@ -133,6 +145,7 @@ pub fn decode(bytes: &Bytes) -> Result<Push, DecodeError> {
             Push::Heads { shard, server, rooms }
         }
         3 if len == 0 => Push::Free { shard },
+        4 if len == 2 => Push::Halted { shard, room: r.room()?, known: r.uint()? != 0 },
         other => return Err(r.damaged(format!("unknown push {other}"))),
     };
     r.end()?;
@@ -161,6 +174,7 @@ mod tests {
             any::<(u16, u32, u64)>()
                 .prop_map(|(shard, timeline, ns)| Push::Probe { shard: ShardId(shard), until: Moment { timeline, ns } }),
             any::<u16>().prop_map(|shard| Push::Free { shard: ShardId(shard) }),
+            (any::<(u16, bool)>(), room()).prop_map(|((shard, known), room)| Push::Halted { shard: ShardId(shard), room, known }),
             (any::<(u16, u128)>(), proptest::collection::vec((room(), any::<u64>(), any::<u64>()), 0..4))
                 .prop_map(|((shard, server), rooms)| Push::Heads { shard: ShardId(shard), server: Incarnation(server), rooms }),
         ]

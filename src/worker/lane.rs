@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::job::Resolved;
 use crate::engine::{Resequencer, Room};
-use crate::limits::{ROOM_POKES_MAX, TRIM_POINTS_MAX};
+use crate::limits::{LANE_BUFFER_BYTES_MAX, LANE_BUFFER_ENTRIES_MAX, ROOM_POKES_MAX, TRIM_POINTS_MAX};
 use crate::types::{Incarnation, Moment, Stamp, StreamId};
 use crate::wire::entry;
 
@@ -16,6 +16,35 @@ const EVENT_BYTES: u64 = 64;
 
 /// A position of the room's stream, and the `seq` there.
 type TrimPoint = (StreamId, u64);
+
+/// Entries that wait for what comes before them. Bounded: what is dropped is in the journal.
+#[derive(Debug, Default)]
+pub(super) struct Buffer {
+    entries: Vec<(StreamId, Bytes)>,
+    bytes: usize,
+}
+
+impl Buffer {
+    /// False when all that came before was dropped for it.
+    fn keep(&mut self, at: StreamId, bytes: &Bytes) -> bool {
+        let fits = self.entries.len() < LANE_BUFFER_ENTRIES_MAX && self.bytes + bytes.len() <= LANE_BUFFER_BYTES_MAX;
+        if !fits {
+            *self = Self::default();
+        }
+        self.bytes += bytes.len();
+        self.entries.push((at, bytes.clone()));
+        fits
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// What it kept; it is empty then.
+    pub(super) fn take(&mut self) -> Vec<(StreamId, Bytes)> {
+        std::mem::take(self).entries
+    }
+}
 
 /// What a lane is doing.
 #[derive(Debug, PartialEq, Eq)]
@@ -30,7 +59,7 @@ pub(super) enum Phase {
     Failed,
     /// The room is empty and being ended.
     Ending,
-    /// The stored room cannot be continued; tried again after a while.
+    /// The stored room cannot be continued; tried again after a while, or never where this worker has no rules for it.
     Quarantined { until_ns: u64 },
 }
 
@@ -45,7 +74,9 @@ pub(super) struct Lane {
     /// What is being read or loaded was asked for before the last survey: it is read again, to the tail that counts (rule R2).
     pub(super) stale: bool,
     /// Entries that came by bell meanwhile.
-    pub(super) buffer: Vec<(StreamId, Bytes)>,
+    pub(super) buffer: Buffer,
+    /// How often in a row the room could not be continued.
+    pub(super) failures: u32,
     pub(super) hold: Resequencer,
     /// How far the stream was read.
     pub(super) position: StreamId,
@@ -91,7 +122,8 @@ impl Lane {
             room: None,
             reading: false,
             stale: false,
-            buffer: Vec::new(),
+            buffer: Buffer::default(),
+            failures: 0,
             hold: Resequencer::default(),
             position: StreamId::default(),
             cursor: StreamId::default(),
@@ -116,15 +148,12 @@ impl Lane {
 
     /// Takes in an entry, unless it was read before or has to wait for the journal's.
     pub(super) fn read(&mut self, at: StreamId, bytes: &Bytes, now_ns: u64, last_watermark: impl Fn(Incarnation) -> Moment) {
-        if self.phase == Phase::Loading
-            || self.phase == Phase::Ending
-            || self.reading
-            || matches!(self.phase, Phase::Failed | Phase::Quarantined { .. })
-        {
-            self.buffer.push((at, bytes.clone()));
-            return;
+        match self.phase {
+            // It is loaded later, with all that is in the journal then.
+            Phase::Failed | Phase::Quarantined { .. } => {}
+            Phase::Idle | Phase::Busy if !self.reading => self.take_in(at, bytes, now_ns, last_watermark),
+            _ => self.stale |= !self.buffer.keep(at, bytes),
         }
-        self.take_in(at, bytes, now_ns, last_watermark);
     }
 
     pub(super) fn take_in(&mut self, at: StreamId, bytes: &Bytes, now_ns: u64, last_watermark: impl Fn(Incarnation) -> Moment) {
@@ -149,10 +178,10 @@ impl Lane {
         self.phase == Phase::Idle && !self.reading && self.results.is_empty() && !self.queued && !self.attempting
     }
 
-    /// A lane of the same room in place of this one: what is not in the journal, or is about it, is kept.
+    /// A lane of the same room in place of this one, which is loaded anew: what is not in the journal, or is about it, is kept.
     pub(super) fn replace(&mut self, token: u64) {
-        let (alone, poisoned, buffer) = (self.alone, std::mem::take(&mut self.poisoned), std::mem::take(&mut self.buffer));
-        *self = Self { alone, poisoned, buffer, ..Self::new(token) };
+        let (alone, failures, poisoned) = (self.alone, self.failures, std::mem::take(&mut self.poisoned));
+        *self = Self { alone, failures, poisoned, ..Self::new(token) };
     }
 
     /// Whether the next commit should carry a snapshot: enough happened, and no less than the snapshot weighs.

@@ -221,6 +221,10 @@ impl Shard {
             if let Some(lane) = self.lanes.get_mut(&room) {
                 let gateways = &self.gateways;
                 lane.read(at, &bytes, shared.now_ns, |g| gateways.get(&g).map_or(Moment::default(), |g| g.watermark));
+                if matches!(lane.phase, Phase::Quarantined { .. }) {
+                    self.halt(&room, Some(bell.incarnation), shared);
+                    continue;
+                }
                 changed.insert(room);
             }
         }
@@ -358,6 +362,10 @@ mod commit_tests;
 #[cfg(test)]
 #[path = "history_tests.rs"]
 mod history_tests;
+
+#[cfg(test)]
+#[path = "resting_tests.rs"]
+mod resting_tests;
 
 #[cfg(test)]
 #[path = "silence_tests.rs"]

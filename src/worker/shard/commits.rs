@@ -114,6 +114,7 @@ impl Shard {
                 for room in &commit.rooms {
                     if let Some(lane) = self.lanes.get_mut(&room.room) {
                         lane.committing = false;
+                        lane.failures = 0;
                         lane.watched = lane.watched.filter(|until| lane.cursor < *until);
                         lane.alone = lane.alone.filter(|until| lane.cursor < *until);
                         if lane.phase != Phase::Failed {

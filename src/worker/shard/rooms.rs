@@ -2,16 +2,25 @@
 
 use super::*;
 
-/// How long a room that cannot be continued rests before it is tried again, in nanoseconds.
-pub(super) const QUARANTINE_NS: u64 = 5_000_000_000;
 /// Owners lost in a row without a verdict in between, from which on a room's events are resolved alone. One is what every
 /// crash leaves in the rooms that were busy: they go on in batches.
 const DEATHS_SUSPICIOUS: u32 = 2;
 
 impl Shard {
     pub(super) fn load(&mut self, room: &RoomId, shared: &mut Shared) {
-        self.lanes.insert(room.clone(), Lane::new(shared.token()));
-        shared.act(Action::Load { shard: self.id, room: room.clone() });
+        let mut lane = Lane::new(shared.token());
+        let known = shared.limits.rules.knows(room);
+        if !known {
+            // Another worker may have some; this one will not get any.
+            lane.phase = Phase::Quarantined { until_ns: u64::MAX };
+        }
+        self.lanes.insert(room.clone(), lane);
+        if known {
+            shared.act(Action::Load { shard: self.id, room: room.clone() });
+        } else {
+            shared.act(Action::Complain(format!("room {room} matches no pattern of the configuration: it is left alone")));
+            self.halt(room, None, shared);
+        }
     }
 
     /// Loads one stored room that nobody asked for yet; false when there is none.
@@ -31,16 +40,9 @@ impl Shard {
         if lane.phase != Phase::Loading {
             return;
         }
-        match shared.limits.rules.rules_for(&room) {
-            Some(rules) => {
-                let loading = Loading { shard: self.id, epoch: self.lease.epoch, lane: lane.token, id: room, stored, rules };
-                shared.enqueue(Job::Load(Box::new(loading)));
-            }
-            None => {
-                lane.phase = Phase::Quarantined { until_ns: shared.now_ns + QUARANTINE_NS };
-                shared.act(Action::Complain(format!("room {room} matches no pattern of the configuration: it is left alone")));
-            }
-        }
+        let Some(rules) = shared.limits.rules.rules_for(&room) else { return };
+        let loading = Loading { shard: self.id, epoch: self.lease.epoch, lane: lane.token, id: room, stored, rules };
+        shared.enqueue(Job::Load(Box::new(loading)));
     }
 
     /// Entries after the lane's position were read, to the tail.
@@ -50,7 +52,7 @@ impl Shard {
             return;
         }
         lane.reading = false;
-        let buffer = if lane.stale { Vec::new() } else { std::mem::take(&mut lane.buffer) };
+        let buffer = if lane.stale { Vec::new() } else { lane.buffer.take() };
         for (at, bytes) in entries.iter().chain(&buffer) {
             let gateways = &self.gateways;
             lane.take_in(*at, bytes, shared.now_ns, |g| gateways.get(&g).map_or(Moment::default(), |g| g.watermark));
@@ -151,7 +153,7 @@ impl Shard {
             }
         }
         // Between a stale read and the bells that came after it something may be missing.
-        let buffer = if lane.stale { Vec::new() } else { std::mem::take(&mut lane.buffer) };
+        let buffer = if lane.stale { Vec::new() } else { lane.buffer.take() };
         for (at, bytes) in buffer {
             lane.take_in(at, &bytes, shared.now_ns, watermark_of);
         }
@@ -168,7 +170,7 @@ impl Shard {
         if lane.phase != Phase::Ending {
             return;
         }
-        let buffer = std::mem::take(&mut lane.buffer);
+        let mut buffer = std::mem::take(&mut lane.buffer);
         let stale = lane.stale;
         if ended {
             self.lanes.remove(room);
@@ -185,7 +187,7 @@ impl Shard {
                 lane.buffer = buffer;
             } else {
                 let gateways = &self.gateways;
-                for (at, bytes) in buffer {
+                for (at, bytes) in buffer.take() {
                     lane.take_in(at, &bytes, shared.now_ns, |g| gateways.get(&g).map_or(Moment::default(), |g| g.watermark));
                 }
             }

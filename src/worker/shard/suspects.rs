@@ -4,9 +4,8 @@
 //! long. Of all suspects of a worker one event is resolved at a time, on a thread of its own, and the attempt is counted in
 //! the journal before: whoever does not come back from it leaves the count behind for the next owner (rule C6).
 
-use super::rooms::QUARANTINE_NS;
 use super::*;
-use crate::limits::RULES_ATTEMPTS_MAX;
+use crate::limits::{QUARANTINE_MAX, QUARANTINE_MIN, RULES_ATTEMPTS_MAX};
 
 impl Shard {
     /// Whether the lane's event is still under way, its commit included: until that is final, a death would be laid to it.
@@ -61,8 +60,21 @@ impl Shard {
     pub(in crate::worker) fn quarantine(&mut self, room: &RoomId, why: &str, shared: &mut Shared) {
         let Some(lane) = self.lanes.get_mut(room) else { return };
         lane.replace(shared.token());
-        lane.phase = Phase::Quarantined { until_ns: shared.now_ns + QUARANTINE_NS };
-        let again_s = QUARANTINE_NS / 1_000_000_000;
-        shared.act(Action::Complain(format!("room {room} cannot be continued: {why}; tried again in {again_s} s")));
+        let (least, most) = (QUARANTINE_MIN.as_secs(), QUARANTINE_MAX.as_secs());
+        let rest_s = least.saturating_mul(1 << lane.failures.min(16)).min(most);
+        lane.failures = lane.failures.saturating_add(1);
+        lane.phase = Phase::Quarantined { until_ns: shared.now_ns.saturating_add(rest_s * 1_000_000_000) };
+        shared.act(Action::Complain(format!("room {room} cannot be continued: {why}; tried again in {rest_s} s")));
+        self.halt(room, None, shared);
+    }
+
+    /// Tells a gateway, or all, that the room rests: its sessions there wait for nothing.
+    pub(super) fn halt(&self, room: &RoomId, gateway: Option<Incarnation>, shared: &mut Shared) {
+        let known = shared.limits.rules.knows(room);
+        let push = push::encode(&push::Push::Halted { shard: self.id, room: room.clone(), known });
+        let told = self.gateways.iter().filter(|(told, g)| !g.fenced && gateway.is_none_or(|gateway| gateway == **told));
+        for (gateway, _) in told {
+            shared.act(Action::Publish { gateway: *gateway, push: push.clone(), answer: false });
+        }
     }
 }

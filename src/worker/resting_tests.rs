@@ -1,0 +1,125 @@
+//! Rooms that cannot be continued, or are long in coming: what they cost.
+
+use bytes::Bytes;
+
+use super::tests::*;
+use super::*;
+use crate::limits::{LANE_BUFFER_ENTRIES_MAX, QUARANTINE_MAX};
+use crate::rules::{RulesBook, claim::Claim};
+use crate::types::{Arrival, Audience, Entry, Event, EventKind};
+
+const HOUR_NS: u64 = 3_600_000_000_000;
+
+fn pit() -> RoomId {
+    RoomId::new("pit").expect("name")
+}
+
+/// The `n`th bell: an event of A's, in the room.
+fn bell(n: u64) -> Bell {
+    let event = Event { session: 1, ordinal: n, arrival: Arrival::at(n, 0), kind: EventKind::Data(Bytes::new()) };
+    let bytes = entry::encode(&Entry { incarnation: A, timeline: 1, death: false, events: vec![event] });
+    let (watermark, entries) = (Moment { timeline: 1, ns: n }, vec![(pit(), at(n), bytes)]);
+    Bell { shard: SHARD, append: n, incarnation: A, number: n, watermark, entries, poked: vec![] }
+}
+
+fn loads(actions: &[Action]) -> usize {
+    actions.iter().filter(|a| matches!(a, Action::Load { .. })).count()
+}
+
+/// Whom the actions tell that the room rests, and whether there are rules for it.
+fn told(actions: &[Action]) -> Vec<(Incarnation, bool)> {
+    let told = actions.iter().filter_map(|action| match action {
+        Action::Publish { gateway, push, .. } => match push::decode(push) {
+            Ok(push::Push::Halted { room, known, .. }) if room == pit() => Some((*gateway, known)),
+            _ => None,
+        },
+        _ => None,
+    });
+    told.collect()
+}
+
+#[test]
+fn a_room_that_cannot_be_continued_is_tried_less_and_less_often_and_keeps_nothing() {
+    let mut core = worker();
+    core.surveyed(SHARD, survey(0, &pit(), 0), 1);
+    assert_eq!(loads(&perform(&mut core)), 1);
+    core.damaged(SHARD, &pit(), "damaged", 1);
+    assert_eq!(told(&perform(&mut core)), [(A, true), (B, true)], "all gateways: nobody knows who is inside");
+
+    let (mut tries, mut last_ns, mut longest_ns) = (0, 1, 0);
+    for (n, now_ns) in (1..).zip((1..HOUR_NS).step_by(200_000_000)) {
+        core.tick(now_ns);
+        let actions = perform(&mut core);
+        if loads(&actions) > 0 {
+            (tries, longest_ns, last_ns) = (tries + 1, longest_ns.max(now_ns - last_ns), now_ns);
+            core.damaged(SHARD, &pit(), "damaged", now_ns);
+            perform(&mut core);
+        }
+        core.bell(bell(n), now_ns);
+        assert_eq!(told(&perform(&mut core)), [(A, true)], "whoever brings something");
+        assert!(core.shard_mut(SHARD).lanes[&pit()].buffer.is_empty());
+    }
+    let most_ns = u64::try_from(QUARANTINE_MAX.as_nanos()).expect("a bound");
+    assert!((10..25).contains(&tries), "{tries} tries in an hour");
+    assert!((most_ns..most_ns + 2_000_000_000).contains(&longest_ns), "{longest_ns}");
+}
+
+/// Whoever has no rules for a room never asks the journal for it.
+#[test]
+fn a_room_without_rules_costs_no_step_and_its_gateways_are_told() {
+    let mut core = worker_limited(|limits| limits.rules = RulesBook::new().room("claim-*", || Claim::new(Audience::Room)));
+    core.surveyed(SHARD, survey(0, &pit(), 0), 1);
+    let actions = perform(&mut core);
+    assert_eq!((loads(&actions), told(&actions)), (0, vec![(A, false), (B, false)]));
+    core.bell(bell(1), 2);
+    assert_eq!(told(&perform(&mut core)), [(A, false)]);
+    for now_ns in (1..HOUR_NS).step_by(10_000_000_000) {
+        core.tick(now_ns);
+        assert_eq!(loads(&perform(&mut core)), 0);
+    }
+    assert_eq!(core.quarantined_count(), 1);
+}
+
+/// More comes in while a room is loaded than is kept: it is read from the journal, in order, and nothing twice.
+#[test]
+fn what_a_room_in_loading_cannot_keep_is_read_from_the_journal() {
+    let mut core = worker();
+    core.surveyed(SHARD, survey(0, &pit(), 0), 1);
+    perform(&mut core);
+    let count = 2 * LANE_BUFFER_ENTRIES_MAX as u64 + 10;
+    let (mut all, mut bells) = (Vec::new(), (1..=count).map(bell));
+    for bell in bells.by_ref().take(LANE_BUFFER_ENTRIES_MAX + 5) {
+        all.push((bell.entries[0].1, bell.entries[0].2.clone()));
+        core.bell(bell, 2);
+    }
+    core.stored(SHARD, pit(), StoredRoom { era: 1, ..StoredRoom::default() }, 2);
+    let actions = perform(&mut core);
+    let read = actions.iter().find_map(|a| if let Action::Read { after, .. } = a { Some(*after) } else { None });
+    assert_eq!(read, Some(StreamId::default()), "what was dropped is asked for: {actions:?}");
+    for bell in bells {
+        all.push((bell.entries[0].1, bell.entries[0].2.clone()));
+        core.bell(bell, 3);
+    }
+    let (mut committed, mut from) = (0, LANE_BUFFER_ENTRIES_MAX);
+    core.read(SHARD, &pit(), &all[..from], 4);
+    loop {
+        let actions = perform(&mut core);
+        if actions.is_empty() {
+            break;
+        }
+        for action in actions {
+            match action {
+                Action::Read { .. } => {
+                    from = all.len();
+                    core.read(SHARD, &pit(), &all[..from], 5);
+                }
+                Action::Commit(commit) => {
+                    committed = commit.rooms[0].to;
+                    core.committed(SHARD, commit.lease, commit.number, &Committed::Done, 5);
+                }
+                _ => {}
+            }
+        }
+    }
+    assert_eq!(committed, count);
+}
