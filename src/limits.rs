@@ -108,6 +108,8 @@ pub const TRIM_POINTS_MAX: usize = 16;
 pub const RULES_ATTEMPTS_MAX: u32 = 3;
 /// Jobs of one worker whose rules never came back, each with a thread; at so many the worker hands its shards over and ends.
 pub const STUCK_JOBS_MAX: usize = 64;
+/// Bytes of room patterns that a worker tells the gateways; one with more tells them that it has rules for all rooms.
+pub const PATTERNS_BYTES_MAX: usize = 64 * 1024;
 /// Shards of a deployment unless it says otherwise.
 pub const SHARDS_DEFAULT: u16 = 8;
 /// Shards of a deployment at most.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dashmap::DashMap;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use quanta::Instant;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
@@ -22,6 +22,7 @@ use crate::clock;
 use crate::journal::{self, Appended, Flush, Journal, JournalError, Seen, Signal};
 use crate::limits::{HEADS_INTERVAL, OUTBOX_MESSAGES_MAX, RETRY_MAX, RETRY_MIN};
 use crate::metrics as names;
+use crate::rules::Pattern;
 use crate::types::{Action as PlayerAction, Arrival, Incarnation, RoomId, SessionId, ShardId};
 use crate::wire::client::{ErrorCode, Refusal, close};
 use crate::wire::push;
@@ -66,6 +67,8 @@ struct Inner {
     outboxes: DashMap<u64, mpsc::Sender<Delivery>>,
     /// Something waits for a sweep.
     sweep: Notify,
+    /// For which rooms the workers have rules; None while that is not known.
+    known: RwLock<Option<Vec<Pattern>>>,
     /// Why the journal did not do what it was last asked.
     trouble: tokio::sync::watch::Sender<Option<String>>,
     /// From an action's arrival to its verdict; looked up once.
@@ -112,6 +115,7 @@ impl Hub {
             state: Mutex::new(State { core, subscription: None }),
             outboxes: DashMap::new(),
             sweep: Notify::new(),
+            known: RwLock::new(None),
             trouble: tokio::sync::watch::Sender::new(None),
             verdict_seconds: metrics::histogram!(names::VERDICT_SECONDS),
             runtime: tokio::runtime::Handle::current(),
@@ -148,6 +152,10 @@ impl Hub {
 
     /// `arrival` is called under the lock that guards the watermark.
     fn open_at(&self, joining: Joining, arrival: impl FnOnce() -> Arrival) -> Result<(SessionId, Outbox), Refusal> {
+        if self.0.known.read().as_ref().is_some_and(|known| !known.iter().any(|pattern| pattern.matches(&joining.room))) {
+            let message = format!("no worker has rules for a room of the name {}: add a pattern that matches it", joining.room);
+            return Err(Refusal { code: ErrorCode::UnknownRoom, id: None, message });
+        }
         let (sender, receiver) = mpsc::channel(OUTBOX_MESSAGES_MAX);
         let session = self.with(|state| {
             let session = state.core.open(joining, arrival());

@@ -15,7 +15,7 @@ use bytes::Bytes;
 
 pub use steps::*;
 
-use crate::limits::HOST_TIMEOUT;
+use crate::limits::{HOST_TIMEOUT, PATTERNS_BYTES_MAX};
 use crate::types::{Incarnation, RoomId, ShardId, StreamId};
 
 /// Why a step of the journal failed. Its outcome may be unknown: the same step is sent again.
@@ -78,6 +78,31 @@ pub async fn enter(journal: &dyn Journal, host: &str) -> Result<u32, JournalErro
 /// When the journal does not work.
 pub async fn keep_entered(journal: &dyn Journal, timeline: u32) -> Result<Vec<u32>, JournalError> {
     journal.live_timelines(timeline, u64::try_from(HOST_TIMEOUT.as_millis()).unwrap_or(u64::MAX)).await
+}
+
+/// For which rooms the living workers have rules, by pattern; None when that is not known: none lives, or one has not said.
+/// `asker` is anybody but a worker.
+///
+/// # Errors
+/// When the journal does not work.
+pub async fn known_rooms(journal: &dyn Journal, asker: Incarnation) -> Result<Option<Vec<String>>, JournalError> {
+    let living = journal.heartbeat(asker, &[], 0).await?;
+    let said = journal.patterns(asker, &[], 0).await?;
+    let everybody = living.iter().all(|worker| said.iter().any(|(who, _)| *who == worker.incarnation));
+    Ok((everybody && !living.is_empty()).then(|| said.into_iter().flat_map(|(_, patterns)| patterns).collect()))
+}
+
+/// Says for which rooms a worker has rules; call every [`crate::limits::HEADS_INTERVAL`].
+///
+/// # Errors
+/// When the journal does not work.
+pub async fn keep_known(journal: &dyn Journal, worker: Incarnation, patterns: &[String]) -> Result<(), JournalError> {
+    let bytes: usize = patterns.iter().map(String::len).sum();
+    // What is too much to say lets everybody in.
+    let everything = ["*".to_owned()];
+    let patterns = if bytes <= PATTERNS_BYTES_MAX { patterns } else { &everything };
+    let good_for_ms = u64::try_from(HOST_TIMEOUT.as_millis()).unwrap_or(u64::MAX);
+    journal.patterns(worker, patterns, good_for_ms).await.map(drop)
 }
 
 /// By how much a shard's eras jump when its rooms begin new ones because commits were lost: random, as `server`
@@ -201,6 +226,18 @@ pub trait Journal: Send + Sync + 'static {
         owned: &[ShardId],
         good_for_ms: u64,
     ) -> Result<Vec<WorkerRecord>, JournalError>;
+
+    /// Says for which rooms a worker has rules, by pattern, for `good_for_ms` (0 says nothing, and takes back what was said).
+    /// Tells what all workers said for whom that holds.
+    ///
+    /// # Errors
+    /// When the journal does not work.
+    async fn patterns(
+        &self,
+        worker: Incarnation,
+        patterns: &[String],
+        good_for_ms: u64,
+    ) -> Result<Vec<(Incarnation, Vec<String>)>, JournalError>;
 
     /// Who owns each shard as stored; None for a shard that nobody ever owned or whose owner let go.
     ///

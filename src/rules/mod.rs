@@ -7,6 +7,7 @@ pub mod last_hit;
 mod referee;
 mod saved;
 
+pub(crate) use book::Pattern;
 pub use book::{RulesBook, RulesFactory};
 pub use claim::Claim;
 pub use last_hit::LastHit;

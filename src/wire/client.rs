@@ -71,11 +71,13 @@ pub enum ErrorCode {
     ShuttingDown,
     /// The session's token has expired.
     Expired,
+    /// No worker has rules for the room.
+    UnknownRoom,
 }
 
 impl ErrorCode {
     /// All of them, in the order of the protocol's description.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::BadJson,
         Self::BadMsgpack,
         Self::BadAction,
@@ -85,6 +87,7 @@ impl ErrorCode {
         Self::RateLimited,
         Self::ShuttingDown,
         Self::Expired,
+        Self::UnknownRoom,
     ];
 
     /// The word on the wire.
@@ -100,6 +103,7 @@ impl ErrorCode {
             Self::RateLimited => "rate_limited",
             Self::ShuttingDown => "shutting_down",
             Self::Expired => "expired",
+            Self::UnknownRoom => "unknown_room",
         }
     }
 }

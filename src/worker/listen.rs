@@ -8,16 +8,24 @@ use super::core::Step;
 use super::run::Input;
 use crate::journal::{self, Journal, Signal, Signals};
 use crate::limits::{HEADS_INTERVAL, RETRY_MAX, RETRY_MIN};
-use crate::types::ShardId;
+use crate::types::{Incarnation, ShardId};
 use crate::wire::push::{self, Push};
 
-/// Says now and then that this host lives.
-pub(super) async fn stay_entered(journal: Arc<dyn Journal>, timeline: u32, inputs: mpsc::Sender<Input>) {
+/// Says now and then that this host lives, and for which rooms this worker has rules.
+pub(super) async fn stay_entered(
+    journal: Arc<dyn Journal>,
+    timeline: u32,
+    (me, patterns): (Incarnation, Vec<String>),
+    inputs: mpsc::Sender<Input>,
+) {
     let mut interval = tokio::time::interval(HEADS_INTERVAL);
     loop {
         interval.tick().await;
         if let Err(error) = journal::keep_entered(&*journal, timeline).await {
             let _ = inputs.send(Input::Trouble("keep the host's timeline", Step::Shared, error)).await;
+        }
+        if let Err(error) = journal::keep_known(&*journal, me, &patterns).await {
+            let _ = inputs.send(Input::Trouble("say for which rooms there are rules", Step::Shared, error)).await;
         }
     }
 }

@@ -123,11 +123,12 @@ pub async fn run(
         retention_ms: ms(options.retention),
     };
     let lease_ms = limits.lease_ms;
+    let patterns = limits.rules.patterns();
     let core = Core::new(me, journal.shards(), limits);
     tracing::info!(worker.id = %me, "worker started");
     let (inputs, receiver) = mpsc::channel(INPUTS_MAX);
     let news = tokio::spawn(hear_of_shards(journal.pushes(me).await?, inputs.clone()));
-    let entered = tokio::spawn(stay_entered(journal.clone(), timeline, inputs.clone()));
+    let entered = tokio::spawn(stay_entered(journal.clone(), timeline, (me, patterns), inputs.clone()));
     let worker = Worker {
         core,
         journal,

@@ -6,7 +6,7 @@ use lasthit::testing::RedisServer;
 use lasthit::worker::WorkerOptions;
 use serde_json::json;
 
-use super::support::{Gateway, Session, WitnessWorker, Worker, now, redis, until};
+use super::support::{Gateway, Heard, PATIENCE, Session, WitnessWorker, Worker, now, redis, until};
 
 const ROOMS: usize = 16;
 const LEASE: Duration = Duration::from_secs(1);
@@ -162,5 +162,45 @@ async fn rules_that_panic_make_one_verdict_void_and_the_room_goes_on() {
     assert_eq!(players[0].answer("after").await["outcome"], "granted");
     for player in &mut players[1..] {
         assert_eq!(player.ask("hit", "1", "c", json!(null)).await["outcome"], "granted");
+    }
+}
+
+/// Rooms that no living worker has rules for are refused at the gateway, before anything of them is written; as soon as a worker
+/// has some, they are not.
+#[tokio::test]
+async fn rooms_without_rules_are_refused_until_a_worker_has_some() {
+    let redis = redis(&[]);
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(file.path(), "[[rooms]]\npattern = \"quiz-*\"\nrules = \"claim\"\n").expect("written");
+    let path = file.path().to_str().expect("a path");
+    let _quiz = Worker::on(&redis, &["--config", path]);
+    let gateway = Gateway::on(&redis, &[]);
+    // What it hears first; before the gateway knows, the worker has it sent away.
+    let joined = async |room: &str| {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        match gateway.ticket(room, "ann").open().await.next().await {
+            Heard::Message(message) => message,
+            Heard::Close(code, reason) => {
+                assert!(code == 1013 && reason.contains("nobody has rules"), "{code} {reason}");
+                json!({ "t": "close" })
+            }
+            Heard::Lost(error) => panic!("{error}"),
+        }
+    };
+    let refused = |first: &serde_json::Value| first["code"] == "unknown_room";
+    // What the workers say is looked up every few seconds.
+    let started = now();
+    loop {
+        let first = joined("pit").await;
+        if refused(&first) {
+            assert!(first["message"].as_str().is_some_and(|m| m.contains("no worker has rules") && m.contains("pit")), "{first}");
+            break;
+        }
+        assert!(started.elapsed() < PATIENCE, "{first}");
+    }
+    assert_eq!(joined("quiz-1").await["t"], "welcome");
+    let _others = Worker::on(&redis, &[]);
+    while refused(&joined("pit").await) {
+        assert!(started.elapsed() < 2 * PATIENCE);
     }
 }

@@ -153,6 +153,16 @@ impl Journal for MemoryJournal {
         Ok(self.inner.lock().store.heartbeat(worker, owned, good_for_ms, now_ms))
     }
 
+    async fn patterns(
+        &self,
+        worker: Incarnation,
+        patterns: &[String],
+        good_for_ms: u64,
+    ) -> Result<Vec<(Incarnation, Vec<String>)>, JournalError> {
+        let now_ms = self.now_ms();
+        Ok(self.inner.lock().store.patterns(worker, patterns, good_for_ms, now_ms))
+    }
+
     async fn owners(&self) -> Result<Vec<Option<Lease>>, JournalError> {
         Ok(self.inner.lock().store.owners())
     }

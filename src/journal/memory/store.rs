@@ -28,6 +28,8 @@ pub struct Store {
     timelines: BTreeMap<String, u32>,
     /// Until when, in milliseconds, each timeline's processes live.
     hosts: BTreeMap<u32, u64>,
+    /// What each worker said of its rooms, and until when that holds.
+    patterns: BTreeMap<Incarnation, (u64, Vec<String>)>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -222,6 +224,7 @@ impl Store {
             workers: BTreeMap::new(),
             timelines: BTreeMap::new(),
             hosts: BTreeMap::new(),
+            patterns: BTreeMap::new(),
         }
     }
 

@@ -15,6 +15,8 @@ pub(super) struct Keys {
     /// Hash: host -> number.
     pub(super) timelines: String,
     pub(super) hosts: String,
+    /// Hash: worker -> until when, and the patterns of its rooms.
+    pub(super) patterns: String,
     shards: Vec<ShardKeys>,
 }
 
@@ -108,6 +110,7 @@ impl Keys {
             workers: format!("{prefix}:workers"),
             timelines: format!("{prefix}:timelines"),
             hosts: format!("{prefix}:hosts"),
+            patterns: format!("{prefix}:patterns"),
             shards: (0..shards).map(|shard| ShardKeys::new(prefix, shard)).collect(),
         }
     }

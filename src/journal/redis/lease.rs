@@ -58,6 +58,25 @@ impl RedisJournal {
         Ok(living)
     }
 
+    pub(super) async fn patterns_step(
+        &self,
+        worker: Incarnation,
+        patterns: &[String],
+        good_for_ms: u64,
+    ) -> Result<Vec<(Incarnation, Vec<String>)>, JournalError> {
+        let text = patterns.join("\n");
+        let mut call = Call::new(&HEARTBEAT, 1, 3, ROOM_BYTES + text.len());
+        call.text(&self.keys().patterns).text(Hex(worker)).text(good_for_ms).text(&text);
+        let mut reply = Reply::new("patterns", self.send(&call).await?)?;
+        let mut said = Vec::new();
+        while !reply.is_empty() {
+            let (worker, patterns): (_, String) = (reply.incarnation()?, reply.parse()?);
+            said.push((worker, patterns.lines().map(str::to_owned).collect()));
+        }
+        said.sort_unstable();
+        Ok(said)
+    }
+
     /// The truth is each shard's own hash: one pipeline reads them all.
     pub(super) async fn owners_step(&self) -> Result<Vec<Option<Lease>>, JournalError> {
         let mut pipeline = ::redis::pipe();

@@ -309,6 +309,15 @@ impl Journal for RedisJournal {
         self.heartbeat_step(worker, owned, good_for_ms).await
     }
 
+    async fn patterns(
+        &self,
+        worker: Incarnation,
+        patterns: &[String],
+        good_for_ms: u64,
+    ) -> Result<Vec<(Incarnation, Vec<String>)>, JournalError> {
+        self.patterns_step(worker, patterns, good_for_ms).await
+    }
+
     async fn owners(&self) -> Result<Vec<Option<Lease>>, JournalError> {
         self.owners_step().await
     }

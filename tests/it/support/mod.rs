@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 pub(crate) use http::{get, http, problem, status};
 pub(crate) use process::{Gateway, Process, Worker, end_by_signal, redis};
 pub(crate) use raw::{frame, raw_session, upgrade};
-pub(crate) use session::{Session, Ticket};
+pub(crate) use session::{Heard, Session, Ticket};
 pub(crate) use witness::WitnessWorker;
 
 /// Longer than anything takes on a busy machine; nothing waits for it when all is well.

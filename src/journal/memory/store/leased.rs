@@ -10,6 +10,19 @@ impl Store {
         self.workers.iter().map(|(id, w)| WorkerRecord { incarnation: *id, shards: w.shards.clone() }).collect()
     }
 
+    /// Takes what a worker says of its rooms, and tells what all said for whom that still holds.
+    pub fn patterns(
+        &mut self,
+        worker: Incarnation,
+        patterns: &[String],
+        good_for_ms: u64,
+        now_ms: u64,
+    ) -> Vec<(Incarnation, Vec<String>)> {
+        self.patterns.insert(worker, (now_ms.saturating_add(good_for_ms), patterns.to_vec()));
+        self.patterns.retain(|_, (until, _)| *until > now_ms);
+        self.patterns.iter().map(|(id, (_, patterns))| (*id, patterns.clone())).collect()
+    }
+
     /// Who owns each shard.
     #[must_use]
     pub fn owners(&self) -> Vec<Option<Lease>> {
