@@ -58,7 +58,7 @@ impl Core {
         };
         let sessions = self.rooms.get(room).map(|view| view.sessions.clone()).unwrap_or_default();
         for number in sessions {
-            self.act_on(Action::Deliver(number, Delivery::Close { code: close::TRY_AGAIN, reason: reason.to_owned() }));
+            self.dismiss(number, close::TRY_AGAIN, reason);
         }
     }
 
