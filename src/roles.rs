@@ -139,32 +139,43 @@ pub async fn gateway(config: Config, shutdown: Shutdown) -> Result<(), RoleError
 pub async fn worker(config: Config, shutdown: Shutdown) -> Result<(), RoleError> {
     let side = Side::start(&config).await?;
     let Some(journal) = connect(&config, &side, &shutdown).await? else { return Ok(()) };
+    let Some(joined) = insist(&side, &shutdown, || worker::join(journal.clone())).await? else { return Ok(()) };
     let trouble = watch::Sender::new(None);
     side.watch("journal", trouble.subscribe());
     side.readiness.pass("started");
     let stop = shutdown.token().clone();
     // As a task: waking what `block_on` runs goes round by the driver.
-    let working = tokio::spawn(worker::run(journal, config.rules_book(), worker_options(&config), stop, trouble));
+    let working = tokio::spawn(worker::run_joined(joined, config.rules_book(), worker_options(&config), stop, trouble));
     working.await.map_err(|error| RoleError::Thread(io::Error::other(error)))??;
     Ok(())
 }
 
-/// Connects. A server that cannot be reached is waited for; one that refuses, or is not fit, is not. None: asked to stop.
 async fn connect(config: &Config, side: &Side, shutdown: &Shutdown) -> Result<Option<Arc<dyn Journal>>, RoleError> {
     let url = config.redis.as_ref().map(|url| url.reveal().to_owned()).unwrap_or_default();
     let shards = Some(config.shards);
     let options = RedisOptions { prefix: config.prefix.clone(), shards, durability: Some(config.durability) };
+    let journal = insist(side, shutdown, || RedisJournal::connect(&url, options.clone())).await?;
+    Ok(journal.map(|journal| Arc::new(journal) as Arc<dyn Journal>))
+}
+
+/// Takes a step of the start. A journal that cannot be reached is waited for, however often it comes and goes meanwhile; one
+/// that refuses, or is not fit, is not. None: asked to stop.
+async fn insist<T, F: Future<Output = Result<T, JournalError>>>(
+    side: &Side,
+    shutdown: &Shutdown,
+    step: impl Fn() -> F,
+) -> Result<Option<T>, JournalError> {
     let (deadline, mut pause) = (Instant::now() + REDIS_START_TIMEOUT, RETRY_MIN);
     loop {
-        match RedisJournal::connect(&url, options.clone()).await {
-            Ok(journal) => return Ok(Some(Arc::new(journal))),
+        match step().await {
+            Ok(value) => return Ok(Some(value)),
             Err(error @ (JournalError::Unreachable(_) | JournalError::Silent(_))) if Instant::now() < deadline => {
                 if pause == RETRY_MIN {
                     tracing::warn!(%error, "redis is waited for, {} s at most", REDIS_START_TIMEOUT.as_secs());
                 }
                 side.readiness.fail("started", error.to_string());
             }
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(error),
         }
         if shutdown.token().run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
             return Ok(None);
@@ -192,7 +203,8 @@ async fn run_gateway(config: &Config, side: &Side, journal: Arc<dyn Journal>, sh
     if !KERNEL_STAMPS {
         tracing::warn!("this system does not stamp what arrives: the time of reading decides, which is less exact");
     }
-    let hub = Hub::start(journal, Settle::Sweep, source, clock.uncertainty_ns()).await?;
+    let start = || Hub::start(journal.clone(), Settle::Sweep, source, clock.uncertainty_ns());
+    let Some(hub) = insist(side, shutdown, start).await? else { return Ok(()) };
     side.watch("journal", hub.health());
     let sweeping = CancellationToken::new();
     tokio::spawn(sweep::sweep(hub.clone(), drains.clone(), sweeping.clone()));

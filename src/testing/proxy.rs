@@ -44,13 +44,19 @@ struct Path {
     refuses: bool,
     /// Every connection ends when this rises.
     cuts: u64,
+    /// Which chunks to the upstream end their connections instead.
+    lost: std::ops::Range<u64>,
+    /// Chunks to the upstream so far.
+    sent: Arc<AtomicU64>,
     swallowed: Arc<AtomicU64>,
 }
 
 impl Path {
     fn to(upstream: Upstream) -> Self {
         let (to_upstream, to_client) = (Duration::ZERO, Duration::ZERO);
-        Self { upstream, to_upstream, to_client, swallows: false, refuses: false, cuts: 0, swallowed: Arc::default() }
+        let (swallows, refuses, cuts, lost) = (false, false, 0, 0..0);
+        let (sent, swallowed) = (Arc::default(), Arc::default());
+        Self { upstream, to_upstream, to_client, swallows, refuses, cuts, lost, sent, swallowed }
     }
 }
 
@@ -125,6 +131,17 @@ impl Proxy {
     /// Ends all connections that are there, on both sides.
     pub fn cut(&self) {
         self.change(|path| path.cuts += 1);
+    }
+
+    /// Chunks that came for the upstream since it started. One is what a client wrote at once, mostly.
+    #[must_use]
+    pub fn sent(&self) -> u64 {
+        self.path.as_ref().map_or(0, |path| path.borrow().sent.load(Ordering::Relaxed))
+    }
+
+    /// The chunks of these numbers (the first is 0) do not arrive at the upstream: they end their connection.
+    pub fn lose(&self, chunks: std::ops::Range<u64>) {
+        self.change(|path| path.lost = chunks);
     }
 
     fn change(&self, change: impl FnOnce(&mut Path)) {
@@ -204,14 +221,20 @@ impl Hole {
         }
         taken
     }
+
+    /// Counts a chunk to the upstream.
+    fn loses_next(&self) -> bool {
+        let path = self.path.borrow();
+        path.lost.contains(&path.sent.fetch_add(1, Ordering::Relaxed))
+    }
 }
 
 async fn forward(client: TcpStream, upstream: impl AsyncRead + AsyncWrite, hole: &Hole) -> io::Result<()> {
     client.set_nodelay(true)?;
     let (from_client, to_client) = client.into_split();
     let (from_upstream, to_upstream) = tokio::io::split(upstream);
-    let up = one_way(from_client, to_upstream, hole, |path| path.to_upstream);
-    let down = one_way(from_upstream, to_client, hole, |path| path.to_client);
+    let up = one_way(from_client, to_upstream, hole, |path| path.to_upstream, || hole.loses_next());
+    let down = one_way(from_upstream, to_client, hole, |path| path.to_client, || false);
     tokio::try_join!(up, down).map(drop)
 }
 
@@ -220,6 +243,7 @@ async fn one_way(
     mut to: impl AsyncWrite + Unpin,
     hole: &Hole,
     delay: impl Fn(&Path) -> Duration,
+    loses_next: impl Fn() -> bool,
 ) -> io::Result<()> {
     let (queue, mut waiting) = mpsc::channel::<(Instant, Bytes)>(CHUNKS_MAX);
     let read = async move {
@@ -227,6 +251,9 @@ async fn one_way(
             let mut chunk = BytesMut::with_capacity(CHUNK_BYTES);
             if from.read_buf(&mut chunk).await? == 0 {
                 return Ok(());
+            }
+            if loses_next() {
+                return Err(io::ErrorKind::ConnectionReset.into());
             }
             let due = Instant::now() + delay(&hole.path.borrow());
             if !hole.takes(chunk.len()) && queue.send((due, chunk.freeze())).await.is_err() {
@@ -319,6 +346,23 @@ mod tests {
     }
 
     #[test]
+    fn what_is_lost_ends_its_connection_only() {
+        let proxy = Proxy::start(echo(b'a')).expect("a proxy");
+        let (mut stays, mut ends) = (connect(&proxy), connect(&proxy));
+        for stream in [&mut stays, &mut ends] {
+            assert_eq!(next(stream).expect("a byte"), b'a');
+        }
+        proxy.lose(1..2);
+        stays.write_all(b"x").expect("written");
+        assert_eq!(next(&mut stays).expect("the first arrives"), b'x');
+        ends.write_all(b"y").expect("written");
+        assert!(next(&mut ends).is_err(), "the second ends its connection");
+        stays.write_all(b"z").expect("written");
+        assert_eq!(next(&mut stays).expect("the third arrives"), b'z');
+        assert_eq!(proxy.sent(), 3);
+    }
+
+    #[test]
     fn a_refused_connection_is_reset_and_others_stay() {
         let proxy = Proxy::start(echo(b'a')).expect("a proxy");
         let mut stream = connect(&proxy);
@@ -368,7 +412,7 @@ mod tests {
         };
         let mut first = [0];
         tokio::select! {
-            _ = one_way(tokio::io::split(from).0, tokio::io::split(to).1, &hole, |path| path.to_upstream) => panic!("ended"),
+            _ = one_way(tokio::io::split(from).0, tokio::io::split(to).1, &hole, |path| path.to_upstream, || false) => panic!("ended"),
             _ = far.read(&mut first) => panic!("an hour early"),
             // Were each chunk delayed by itself, the second would wait for the first.
             () = sent => {}

@@ -4,6 +4,7 @@
 pub(crate) mod core;
 mod elsewhere;
 pub(crate) mod job;
+mod join;
 mod lane;
 mod listen;
 mod ownership;
@@ -12,4 +13,5 @@ mod shard;
 mod stages;
 
 pub(crate) use job::replay;
-pub use run::{WorkerError, WorkerOptions, run};
+pub use join::{Joined, join};
+pub use run::{WorkerError, WorkerOptions, run, run_joined};

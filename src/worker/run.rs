@@ -13,11 +13,12 @@ use tokio_util::task::TaskTracker;
 use super::core::{Action, Core, Step, WorkerLimits};
 use super::elsewhere::Elsewhere;
 use super::job::{Done, Job, Progress};
+use super::join::{Joined, join};
 use super::listen::{follow, hear_of_shards, stay_entered};
 use super::stages::{Stages, count};
 use crate::clock;
 use crate::journal::{
-    self, Bell, Commit, Committed, GatewayRecord, Journal, JournalError, Lease, Leased, StoredRoom, Survey, WorkerRecord,
+    Bell, Commit, Committed, GatewayRecord, Journal, JournalError, Lease, Leased, StoredRoom, Survey, WorkerRecord,
 };
 use crate::limits::{
     Bounds, DEAF_TIMEOUT_MIN, DRAIN_TIMEOUT, PROBE_INTERVAL, REJOIN_WINDOW, RETRY_MAX, RETRY_MIN, STUCK_JOBS_MAX,
@@ -103,8 +104,21 @@ pub async fn run(
     stop: CancellationToken,
     health: tokio::sync::watch::Sender<Option<String>>,
 ) -> Result<(), WorkerError> {
-    let timeline = journal::enter(&*journal, &clock::timeline_name()).await?;
-    let me = Incarnation::random();
+    run_joined(join(journal).await?, rules, options, stop, health).await
+}
+
+/// As [`run`], after its first steps: from here on a journal that does not work is waited for.
+///
+/// # Errors
+/// When the rules never came back too often.
+pub async fn run_joined(
+    joined: Joined,
+    rules: RulesBook,
+    options: WorkerOptions,
+    stop: CancellationToken,
+    health: tokio::sync::watch::Sender<Option<String>>,
+) -> Result<(), WorkerError> {
+    let Joined { journal, timeline, me, pushes } = joined;
     let ns = |d: Duration| u64::try_from(d.as_nanos()).unwrap_or(u64::MAX);
     let ms = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
     let limits = WorkerLimits {
@@ -127,7 +141,7 @@ pub async fn run(
     let core = Core::new(me, journal.shards(), limits);
     tracing::info!(worker.id = %me, "worker started");
     let (inputs, receiver) = mpsc::channel(INPUTS_MAX);
-    let news = tokio::spawn(hear_of_shards(journal.pushes(me).await?, inputs.clone()));
+    let news = tokio::spawn(hear_of_shards(pushes, inputs.clone()));
     let entered = tokio::spawn(stay_entered(journal.clone(), timeline, (me, patterns), inputs.clone()));
     let worker = Worker {
         core,

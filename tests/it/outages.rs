@@ -142,6 +142,34 @@ async fn away_when_processes_start() {
     assert_eq!(ann.ask("claim", "first", "first", json!(null)).await["outcome"], "granted");
 }
 
+/// A process that has reached it loses it again, at each of its first steps in turn, and for some tries in a row. It starts.
+#[test]
+fn lost_while_processes_start() {
+    /// Tries in a row that lose it.
+    const LOST: u64 = 3;
+    let redis = RedisServer::start_with(&DISK).expect("redis");
+    for role in ["gateway", "worker"] {
+        let started = |lost: std::ops::Range<u64>| {
+            let proxy = Proxy::start(redis.upstream()).expect("a proxy");
+            proxy.lose(lost);
+            let path = ["--redis", &proxy.url(), "--durability", "disk", "--admin", "127.0.0.1:0"];
+            let listen: &[&str] = if role == "gateway" { &["--listen", "127.0.0.1:0"] } else { &[] };
+            let mut process = Process::start(&[&[role], &path[..], listen].concat(), &[]);
+            let admin = process.address_in("health and metrics on http://");
+            until("it is ready", || {
+                assert!(!process.has_ended(), "{role} ended: {:?}", process.lines().last());
+                (get(admin, "/readyz").0 == 200).then_some(())
+            });
+            proxy.sent()
+        };
+        let steps = started(0..0);
+        assert!(steps > 5, "{role}: {steps}");
+        for step in 0..steps {
+            started(step..step + LOST);
+        }
+    }
+}
+
 #[tokio::test]
 async fn lost_to_a_replica() {
     const FLAGS: [&str; 2] = ["--min-replicas-to-write", "2"];

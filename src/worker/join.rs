@@ -1,0 +1,34 @@
+//! A worker's first steps.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::clock;
+use crate::journal::{self, Journal, JournalError, Signals};
+use crate::types::Incarnation;
+
+/// A worker that has entered its host and hears what is sent to it, and owns nothing yet.
+pub struct Joined {
+    pub(super) journal: Arc<dyn Journal>,
+    pub(super) timeline: u32,
+    pub(super) me: Incarnation,
+    pub(super) pushes: Signals<Bytes>,
+}
+
+impl std::fmt::Debug for Joined {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Joined").field("timeline", &self.timeline).field("me", &self.me).finish_non_exhaustive()
+    }
+}
+
+/// Joins under a new identity.
+///
+/// # Errors
+/// When the journal does not work: nothing is left of the try, and another may follow.
+pub async fn join(journal: Arc<dyn Journal>) -> Result<Joined, JournalError> {
+    let timeline = journal::enter(&*journal, &clock::timeline_name()).await?;
+    let me = Incarnation::random();
+    let pushes = journal.pushes(me).await?;
+    Ok(Joined { journal, timeline, me, pushes })
+}
