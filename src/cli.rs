@@ -190,6 +190,13 @@ struct GatewayArgs {
     /// Web pages that may connect, as https://a,https://b or * [default: loopback pages and the gateway's own]
     #[arg(long, value_name = "LIST")]
     allowed_origins: Option<String>,
+    /// Let other hosts reach --listen without a key: anyone there may act as anyone
+    #[arg(long)]
+    allow_keyless: bool,
+    /// Without a key, take any page for the gateway's own whose origin is the name it connects to: only where a name that
+    /// somebody points at this host does no harm
+    #[arg(long)]
+    allow_host_names: bool,
     /// Sessions at once [default: 20000]
     #[arg(long, value_name = "N")]
     sessions_max: Option<String>,
@@ -242,9 +249,9 @@ struct CommonArgs {
     /// Where health and metrics are served, or none [default: 127.0.0.1:7778; worker: none]
     #[arg(long, value_name = "IP:PORT")]
     admin: Option<String>,
-    /// Let other hosts reach --listen without a key, and --admin; anyone who does could act as anyone
+    /// Let other hosts reach --admin, which has no password
     #[arg(long)]
-    allow_remote: bool,
+    allow_remote_admin: bool,
     /// text or json, on stderr [default: text]
     #[arg(long, value_name = "FORMAT")]
     log_format: Option<String>,
@@ -360,9 +367,9 @@ mod tests {
     #[test]
     fn flags_reach_the_configuration() {
         let args =
-            ["lasthit", "gateway", "--redis", "redis://h", "--listen", "0.0.0.0:1", "--allow-remote", "--sessions-max", "7"];
+            ["lasthit", "gateway", "--redis", "redis://h", "--listen", "0.0.0.0:1", "--allow-keyless", "--sessions-max", "7"];
         let Parsed::Run(config) = parse(args.map(Into::into), &|_| None) else { panic!("runs") };
-        assert_eq!((config.role, config.sessions_max, config.allow_remote), (ProcessRole::Gateway, 7, true));
+        assert_eq!((config.role, config.sessions_max, config.allow_keyless), (ProcessRole::Gateway, 7, true));
         assert_eq!(config.listen.to_string(), "0.0.0.0:1");
     }
 

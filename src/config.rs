@@ -79,8 +79,12 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Where health and metrics are served, if anywhere.
     pub admin: Option<SocketAddr>,
-    /// Whether listening beyond loopback without protection was asked for.
-    pub allow_remote: bool,
+    /// Whether players may reach it from other hosts although there is no key.
+    pub allow_keyless: bool,
+    /// Whether health and metrics may be reached from other hosts.
+    pub allow_remote_admin: bool,
+    /// Whether, without a key, a `Host` that is a name makes a page of that name the gateway's own.
+    pub allow_host_names: bool,
     /// The key of the players' tokens. None: `role=server` in the URL is believed.
     pub jwt_key: Option<JwtKey>,
     /// Pages of which origins may connect. Empty: loopback pages and the gateway's own.
@@ -137,7 +141,9 @@ impl Config {
             listen: SocketAddr::from(([127, 0, 0, 1], 7777)),
             // Workers have no port of their own, so that several start side by side without being told.
             admin: role.listens().then(|| SocketAddr::from(([127, 0, 0, 1], 7778))),
-            allow_remote: false,
+            allow_keyless: false,
+            allow_remote_admin: false,
+            allow_host_names: false,
             jwt_key: None,
             allowed_origins: Vec::new(),
             concurrency: cores.min(limits::CONCURRENCY_MAX),
@@ -180,7 +186,9 @@ impl Config {
             shards: from.get("shards", d.shards, |v| values::whole(v, 1, limits::SHARDS_MAX)),
             listen: from.get("listen", d.listen, values::address),
             admin: from.get("admin", d.admin, values::address_or_none),
-            allow_remote: from.get("allow_remote", false, values::yes_or_no),
+            allow_keyless: from.get("allow_keyless", false, values::yes_or_no),
+            allow_remote_admin: from.get("allow_remote_admin", false, values::yes_or_no),
+            allow_host_names: from.get("allow_host_names", false, values::yes_or_no),
             jwt_key: jwt_key(from),
             allowed_origins: from.get("allowed_origins", Vec::new(), values::origins),
             concurrency: from.get("concurrency", d.concurrency, |v| values::whole(v, 1, limits::CONCURRENCY_MAX)),
@@ -251,23 +259,23 @@ impl Config {
             }
             ProcessRole::Gateway | ProcessRole::Worker => {}
         }
-        if self.role.listens() && !self.listen.ip().is_loopback() && self.jwt_key.is_none() && !self.allow_remote {
+        if self.role.listens() && !self.listen.ip().is_loopback() && self.jwt_key.is_none() && !self.allow_keyless {
             // A key that is wrong was reported already, and is not missing.
             if !from.knows("jwt_key_file") && !from.has_env("jwt_key") {
                 let place = from.place("listen").unwrap_or_default();
                 from.mistake(format!(
                     "{place}: {:?} is reachable from other hosts and there is no key, so anyone could act as anyone: \
-                     set --jwt-key-file or LASTHIT_JWT_KEY, or accept that with --allow-remote",
+                     set --jwt-key-file or LASTHIT_JWT_KEY, or accept that with --allow-keyless",
                     self.listen.to_string()
                 ));
             }
         }
         let Some(admin) = self.admin else { return };
-        if !admin.ip().is_loopback() && !self.allow_remote {
+        if !admin.ip().is_loopback() && !self.allow_remote_admin {
             let place = from.place("admin").unwrap_or_default();
             from.mistake(format!(
                 "{place}: {:?} is reachable from other hosts and health and metrics have no password: \
-                 use a loopback address, or accept that with --allow-remote",
+                 use a loopback address, or accept that with --allow-remote-admin",
                 admin.to_string()
             ));
         }
@@ -293,11 +301,17 @@ impl Config {
             notices.push(format!(
                 "no jwt key: players are believed by name, and role=server in the url makes anyone a server; {}",
                 if self.listen.ip().is_loopback() {
-                    "only this host can connect (beyond loopback is refused without a key or --allow-remote)"
+                    "only this host can connect (beyond loopback is refused without a key or --allow-keyless)"
                 } else {
-                    "other hosts can connect, as --allow-remote asked"
+                    "other hosts can connect, as --allow-keyless asked"
                 }
             ));
+            if self.allow_host_names {
+                notices.push(
+                    "--allow-host-names: a page of any name that leads here may connect, as if it were the gateway's own"
+                        .to_owned(),
+                );
+            }
         }
         notices
     }

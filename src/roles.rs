@@ -210,7 +210,7 @@ async fn run_gateway(config: &Config, side: &Side, journal: Arc<dyn Journal>, sh
     tokio::spawn(sweep::sweep(hub.clone(), drains.clone(), sweeping.clone()));
     let settings =
         Settings { sessions_max: config.sessions_max, actions_per_second: config.actions_per_second, ..Settings::default() };
-    let gatekeeper = Gatekeeper::new(config.jwt_key.as_ref(), config.allowed_origins.clone(), config.allow_remote);
+    let gatekeeper = Gatekeeper::new(config.jwt_key.as_ref(), config.allowed_origins.clone(), config.allow_host_names);
     let leaving = CancellationToken::new();
     let front = Front::new(hub.clone(), gatekeeper, page::asset, clock, drains, settings, leaving.clone());
     let serving = Arc::new(front).serve(listener, shutdown.token().clone());

@@ -186,7 +186,7 @@ fn flags_win_over_environment_over_file() {
 fn listening_beyond_loopback_is_refused_without_a_key() {
     for address in ["0.0.0.0:0", "[::]:0", "192.0.2.1:0"] {
         let lines = mistakes(&mut lasthit(&["serve", "--listen", address]));
-        assert!(lines.len() == 1 && lines[0].contains("--allow-remote") && lines[0].contains(address), "{lines:?}");
+        assert!(lines.len() == 1 && lines[0].contains("--allow-keyless") && lines[0].contains(address), "{lines:?}");
     }
 }
 

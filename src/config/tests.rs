@@ -96,7 +96,9 @@ fn every_setting_refuses_what_it_cannot_be() {
         ("prefix", "a{b}"),
         ("shards", "1025"),
         ("admin", "7778"),
-        ("allow_remote", "maybe"),
+        ("allow_keyless", "maybe"),
+        ("allow_remote_admin", "maybe"),
+        ("allow_host_names", "maybe"),
         ("allowed_origins", "https://a/path"),
         ("allowed_origins", "a.example"),
         ("concurrency", "0"),
@@ -157,14 +159,38 @@ fn keys_come_from_a_file_or_the_environment_and_must_be_long() {
 fn beyond_loopback_needs_a_key_or_the_word() {
     let open = ("listen", "0.0.0.0:7777");
     let line = mistake(ProcessRole::Serve, &[open], &[], "");
-    assert!(line.contains("0.0.0.0:7777") && line.contains("--allow-remote"), "{line}");
-    assert!(load(ProcessRole::Serve, &[open, ("allow_remote", "true")], &[], "").is_ok());
+    assert!(line.contains("0.0.0.0:7777") && line.ends_with("--allow-keyless"), "{line}");
+    assert!(load(ProcessRole::Serve, &[open, ("allow_keyless", "true")], &[], "").is_ok());
     assert!(load(ProcessRole::Serve, &[open], &[("LASTHIT_JWT_KEY", KEY)], "").is_ok());
     let short = mistake(ProcessRole::Serve, &[open], &[("LASTHIT_JWT_KEY", "short")], "");
     assert!(short.contains("the key has 5 bytes"), "only the real mistake: {short}");
     let admin = mistake(ProcessRole::Worker, &[REDIS, ("admin", "[::]:7778")], &[], "");
-    assert!(admin.contains("no password"), "{admin}");
+    assert!(admin.contains("no password") && admin.ends_with("--allow-remote-admin"), "{admin}");
     assert!(load(ProcessRole::Worker, &[REDIS, open], &[], "").is_ok(), "workers do not listen");
+}
+
+/// Each word opens what it names, and nothing else, from wherever it comes.
+#[test]
+fn three_words_open_three_things() {
+    let (open, admin) = (("listen", "0.0.0.0:7777"), ("admin", "0.0.0.0:7778"));
+    let words = ["allow_keyless", "allow_remote_admin", "allow_host_names"];
+    for word in words {
+        let upper = format!("LASTHIT_{}", word.to_uppercase());
+        let line = format!("{word} = true");
+        for way in ["flag", "environment", "file"] {
+            let flags = if way == "flag" { vec![(word, "true")] } else { Vec::new() };
+            let env = if way == "environment" { vec![(upper.as_str(), "true")] } else { Vec::new() };
+            let file = if way == "file" { line.as_str() } else { "" };
+            let all = [&[open, admin], &flags[..]].concat();
+            let mistakes = load(ProcessRole::Serve, &all, &env, file).err().unwrap_or_default();
+            let refused = |flag: &str| mistakes.iter().any(|line| line.starts_with(flag));
+            assert_eq!(refused("--listen"), word != "allow_keyless", "{word}: {mistakes:?}");
+            assert_eq!(refused("--admin"), word != "allow_remote_admin", "{word}: {mistakes:?}");
+            let config = load(ProcessRole::Serve, &flags, &env, file).expect("loopback needs no word");
+            let set = [config.allow_keyless, config.allow_remote_admin, config.allow_host_names];
+            assert_eq!(set, words.map(|other| other == word), "{word}");
+        }
+    }
 }
 
 #[test]

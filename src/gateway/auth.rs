@@ -18,7 +18,7 @@
 //!
 //! **Pages.** Browsers tell a page's origin, and let any page on the web connect anywhere, localhost included. Programs
 //! send no `Origin` and pass. A page passes when the list names its origin. Without a list, loopback pages pass, and
-//! the gateway's own page, which has the origin that `Host` names. When neither a key nor `--allow-remote` is
+//! the gateway's own page, which has the origin that `Host` names. When neither a key nor `--allow-host-names` is
 //! given, a `Host` that is a name other than localhost does not count: any page could point a name of its own at
 //! 127.0.0.1 and would then pass for the gateway's.
 
@@ -93,15 +93,15 @@ pub struct Gatekeeper {
 }
 
 impl Gatekeeper {
-    /// `remote` says that other hosts were allowed without a key (`--allow-remote`).
+    /// `host_names` says that names in `Host` count without a key, too (`--allow-host-names`).
     #[must_use]
-    pub fn new(key: Option<&JwtKey>, origins: Vec<Origin>, remote: bool) -> Self {
+    pub fn new(key: Option<&JwtKey>, origins: Vec<Origin>, host_names: bool) -> Self {
         let mut validation = Validation::new(Algorithm::HS256);
         // Times are judged against the caller's clock, below.
         validation.validate_exp = false;
         validation.required_spec_claims.clear();
         Self {
-            trusts_host_names: key.is_some() || remote,
+            trusts_host_names: key.is_some() || host_names,
             key: key.map(|key| DecodingKey::from_secret(key.reveal())),
             origins,
             validation,

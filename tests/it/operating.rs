@@ -112,10 +112,16 @@ async fn a_draining_gateway_is_not_ready() {
 fn listening_beyond_loopback_is_refused_without_a_key_and_said_when_allowed() {
     let refused = Process::start(&["serve", "--listen", "0.0.0.0:0", "--admin", "none"], &[]);
     let line = refused.fails(2);
-    assert!(line.contains("0.0.0.0:0") && line.contains("--allow-remote") && line.contains("key"), "{line}");
+    assert!(line.contains("0.0.0.0:0") && line.ends_with("--allow-keyless") && line.contains("key"), "{line}");
     let admin = Process::start(&["serve", "--listen", "127.0.0.1:0", "--admin", "0.0.0.0:0"], &[]);
-    assert!(admin.fails(2).contains("--admin"));
-    let allowed = Process::start(&["serve", "--listen", "0.0.0.0:0", "--admin", "none", "--allow-remote"], &[]);
+    assert!(admin.fails(2).ends_with("--allow-remote-admin"));
+    // One word does not open the other.
+    let open = ["serve", "--listen", "0.0.0.0:0", "--admin", "0.0.0.0:0"];
+    for (word, missing) in [("--allow-keyless", "--allow-remote-admin"), ("--allow-remote-admin", "--allow-keyless")] {
+        let line = Process::start(&[&open, &[word][..]].concat(), &[]).fails(2);
+        assert!(line.ends_with(missing), "{word}: {line}");
+    }
+    let allowed = Process::start(&[&open, &["--allow-keyless", "--allow-remote-admin"][..]].concat(), &[]);
     allowed.line_with("other hosts can connect");
     let key = [("LASTHIT_JWT_KEY", "0123456789abcdef0123456789abcdef")];
     let with_key = Process::start(&["serve", "--listen", "0.0.0.0:0", "--admin", "none"], &key);
