@@ -197,7 +197,7 @@ struct GatewayArgs {
     /// somebody points at this host does no harm
     #[arg(long)]
     allow_host_names: bool,
-    /// Sessions at once [default: 20000]
+    /// Sessions at once [default: 20000, or fewer where the limit of open files holds no more]
     #[arg(long, value_name = "N")]
     sessions_max: Option<String>,
     /// Actions of one session in a second [default: 1000]
@@ -369,7 +369,7 @@ mod tests {
         let args =
             ["lasthit", "gateway", "--redis", "redis://h", "--listen", "0.0.0.0:1", "--allow-keyless", "--sessions-max", "7"];
         let Parsed::Run(config) = parse(args.map(Into::into), &|_| None) else { panic!("runs") };
-        assert_eq!((config.role, config.sessions_max, config.allow_keyless), (ProcessRole::Gateway, 7, true));
+        assert_eq!((config.role, config.sessions_max, config.allow_keyless), (ProcessRole::Gateway, Some(7), true));
         assert_eq!(config.listen.to_string(), "0.0.0.0:1");
     }
 

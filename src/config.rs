@@ -103,8 +103,8 @@ pub struct Config {
     pub durability: Durability,
     /// How long a room may be empty before it ends.
     pub room_linger: Duration,
-    /// Sessions of one gateway.
-    pub sessions_max: usize,
+    /// Sessions of one gateway. None: [`limits::SESSIONS_MAX`], or as many as the process may open files for.
+    pub sessions_max: Option<usize>,
     /// Actions that one session may send in a second.
     pub actions_per_second: u32,
     /// How far a gateway's watermark stays behind the start of the sweep that proves it.
@@ -153,7 +153,7 @@ impl Config {
             retention: limits::RETENTION,
             durability: Durability::Redis,
             room_linger: limits::ROOM_LINGER,
-            sessions_max: limits::SESSIONS_MAX,
+            sessions_max: None,
             actions_per_second: limits::ACTIONS_PER_SECOND,
             sweep_guard: limits::SWEEP_GUARD,
             uncertainty: Duration::ZERO,
@@ -205,7 +205,7 @@ impl Config {
             durability: from.get("durability", d.durability, |v| values::word(v, &Durability::NAMES)),
             room_linger: from
                 .get("room_linger", d.room_linger, |v| values::duration(v, limits::ROOM_LINGER_MIN, limits::ROOM_LINGER_MAX)),
-            sessions_max: from.get("sessions_max", d.sessions_max, |v| values::whole(v, 1, limits::SESSIONS_SETTING_MAX)),
+            sessions_max: from.get("sessions_max", None, |v| values::whole(v, 1, limits::SESSIONS_SETTING_MAX).map(Some)),
             actions_per_second: from
                 .get("actions_per_second", d.actions_per_second, |v| values::whole(v, 1, limits::ACTIONS_PER_SECOND_MAX)),
             sweep_guard: Duration::from_micros(

@@ -36,6 +36,7 @@ use serde::{Serialize, Serializer};
 pub use crate::gateway::{Delivery, Joining};
 use crate::gateway::{Hub, Outbox, Settle};
 use crate::journal::{Journal, JournalError};
+use crate::limits::SESSIONS_MAX;
 use crate::types::{Action, Arrival, PlayerId, SessionId};
 use crate::wire::client::{Encoding, ErrorCode, Refusal, close, parse_action};
 
@@ -49,7 +50,7 @@ impl Gateway {
     /// # Errors
     /// When the journal does not work.
     pub async fn start(journal: Arc<dyn Journal>) -> Result<Self, JournalError> {
-        Ok(Self(Hub::start(journal, Settle::Lock, "read", 0).await?))
+        Ok(Self(Hub::start(journal, Settle::Lock, SESSIONS_MAX, "read", 0).await?))
     }
 
     /// A session joins its room. The first delivery is its welcome.

@@ -40,7 +40,7 @@ pub const CLAIMS_PER_ROOM_MAX: usize = CONTESTS_PER_ROOM_MAX;
 /// Held keys that a newcomer to a `claim` room is told one by one.
 pub const CLAIMS_LISTED_MAX: usize = 100;
 
-/// Sessions per gateway.
+/// Sessions per gateway unless configured otherwise.
 pub const SESSIONS_MAX: usize = 20_000;
 /// Connections whose HTTP exchange is under way; further ones wait in the kernel.
 pub const HANDSHAKES_MAX: usize = 1024;
@@ -118,6 +118,8 @@ pub const SHARDS_MAX: u16 = 1024;
 /// Bounds that the cores of gateways and workers keep. The simulation plays with smaller ones, so that they are reached.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Bounds {
+    /// See [`SESSIONS_MAX`].
+    pub(crate) sessions_max: usize,
     /// See [`WAITING_ACTIONS_MAX`].
     pub(crate) waiting_actions_max: usize,
     /// See [`UNRESOLVED_PER_ROOM_MAX`].
@@ -149,6 +151,7 @@ pub(crate) struct Bounds {
 impl Default for Bounds {
     fn default() -> Self {
         Self {
+            sessions_max: SESSIONS_MAX,
             waiting_actions_max: WAITING_ACTIONS_MAX,
             unresolved_per_room_max: UNRESOLVED_PER_ROOM_MAX,
             unresolved_max: UNRESOLVED_MAX,
@@ -284,6 +287,8 @@ pub const JWT_KEY_BYTES_MAX: usize = 4096;
 pub const TOKEN_BYTES_MAX: usize = 4096;
 /// Connections to the admin address at once.
 pub const ADMIN_CONNECTIONS_MAX: usize = 64;
+/// What a gateway process may have open beside all of these: its listeners, its journal's connections, signals, files.
+pub const OTHER_SOURCES_MAX: usize = 256;
 /// How long one connection to the admin address may live.
 pub const ADMIN_CONNECTION_TIMEOUT: Duration = Duration::from_secs(60);
 /// How often the samples behind the histograms are folded into their buckets.
@@ -292,6 +297,13 @@ pub const METRICS_UPKEEP_INTERVAL: Duration = Duration::from_secs(1);
 pub const RECORDING_BYTES_MAX: usize = 1 << 30;
 /// Contenders that a contest's picture shows.
 pub const PICTURE_CONTENDERS_MAX: usize = 40;
+
+/// Sources of I/O that a gateway of so many sessions may have at once: what one poll of its driver takes in (rule S5), and
+/// what its limit of open files must hold.
+#[must_use]
+pub const fn sources_max(sessions_max: usize) -> usize {
+    sessions_max + HANDSHAKES_MAX + ADMIN_CONNECTIONS_MAX + OTHER_SOURCES_MAX
+}
 
 const _: () = assert!(SWEEP_GUARD.as_nanos() < OVERTAKING_MAX.as_nanos() && OVERTAKING_MAX.as_nanos() < STAMP_AGE_MAX.as_nanos());
 const _: () = assert!(PROBE_INTERVAL.as_millis() * 10 < GATEWAY_TIMEOUT_MS_MIN as u128);
@@ -328,3 +340,5 @@ const _: () = assert!(CLAIMS_PER_ROOM_MAX <= CONTESTS_PER_ROOM_MAX);
 const _: () = assert!(CLAIMS_LISTED_MAX * (FIELD_BYTES_MAX + NAME_BYTES_MAX + 8) <= BODY_BYTES_MAX);
 const _: () = assert!(REPLICAS_TIMEOUT.as_millis() < REDIS_RESPONSE_TIMEOUT.as_millis());
 const _: () = assert!(RESUBSCRIBE_DELAY_MIN.as_millis() < RESUBSCRIBE_DELAY_MAX.as_millis());
+const _: () = assert!(REPLICATED_CONNECTIONS + 64 < OTHER_SOURCES_MAX);
+const _: () = assert!(SESSIONS_MAX <= SESSIONS_SETTING_MAX);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use lasthit::cli::{self, Parsed};
 use lasthit::config::{Config, ProcessRole};
-use lasthit::limits::DRAIN_TIMEOUT;
+use lasthit::limits::{DRAIN_TIMEOUT, SESSIONS_MAX};
 use lasthit::replay::command::{self, Reading, Told};
 use lasthit::shutdown::Shutdown;
 use lasthit::{roles, runtime, telemetry};
@@ -59,14 +59,21 @@ fn read(reading: &Reading, config: &Config) -> anyhow::Result<Told> {
     Ok(runtime.block_on(command::run(reading, config))?)
 }
 
-fn run(config: Config) -> anyhow::Result<()> {
+fn run(mut config: Config) -> anyhow::Result<()> {
     telemetry::init(config.log_format, &config.log)?;
     for notice in config.notices() {
         tracing::warn!("{notice}");
     }
-    let runtime = match config.role {
-        ProcessRole::Serve | ProcessRole::Gateway => runtime::gateway(config.sessions_max),
-        ProcessRole::Worker => runtime::worker(),
+    let open_files = runtime::raise_open_files().context("the limit of open files cannot be read")?;
+    let runtime = if config.role.listens() {
+        let held = runtime::sessions_held(config.sessions_max, open_files).map_err(anyhow::Error::msg)?;
+        if config.sessions_max.is_none() && held < SESSIONS_MAX {
+            tracing::warn!("{held} sessions at most, as this process may open {open_files} files: raise that limit for more");
+        }
+        config.sessions_max = Some(held);
+        runtime::gateway(held)
+    } else {
+        runtime::worker()
     }
     .context("the runtime cannot start")?;
     let ended = runtime.block_on(drive(config));

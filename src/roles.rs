@@ -18,7 +18,7 @@ use crate::gateway::{Hub, Settle, page, sweep};
 use crate::journal::memory::MemoryJournal;
 use crate::journal::redis::{RedisJournal, RedisOptions};
 use crate::journal::{Journal, JournalError};
-use crate::limits::{REDIS_START_TIMEOUT, RETRY_MAX, RETRY_MIN};
+use crate::limits::{REDIS_START_TIMEOUT, RETRY_MAX, RETRY_MIN, SESSIONS_MAX};
 use crate::metrics::{self, MetricsError};
 use crate::runtime;
 use crate::shutdown::Shutdown;
@@ -203,13 +203,13 @@ async fn run_gateway(config: &Config, side: &Side, journal: Arc<dyn Journal>, sh
     if !KERNEL_STAMPS {
         tracing::warn!("this system does not stamp what arrives: the time of reading decides, which is less exact");
     }
-    let start = || Hub::start(journal.clone(), Settle::Sweep, source, clock.uncertainty_ns());
+    let sessions_max = config.sessions_max.unwrap_or(SESSIONS_MAX);
+    let start = || Hub::start(journal.clone(), Settle::Sweep, sessions_max, source, clock.uncertainty_ns());
     let Some(hub) = insist(side, shutdown, start).await? else { return Ok(()) };
     side.watch("journal", hub.health());
     let sweeping = CancellationToken::new();
     tokio::spawn(sweep::sweep(hub.clone(), drains.clone(), sweeping.clone()));
-    let settings =
-        Settings { sessions_max: config.sessions_max, actions_per_second: config.actions_per_second, ..Settings::default() };
+    let settings = Settings { sessions_max, actions_per_second: config.actions_per_second, ..Settings::default() };
     let gatekeeper = Gatekeeper::new(config.jwt_key.as_ref(), config.allowed_origins.clone(), config.allow_host_names);
     let leaving = CancellationToken::new();
     let front = Front::new(hub.clone(), gatekeeper, page::asset, clock, drains, settings, leaving.clone());

@@ -1,20 +1,20 @@
-//! The tokio runtimes that the roles run on.
+//! The tokio runtimes that the roles run on, and the files that they may open.
 
 use std::io;
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::runtime::{Builder, Runtime};
 
-/// Sources of I/O beside the sessions: listeners, the journal's connections, signals, admin.
-const OTHER_SOURCES: usize = 256;
+use crate::limits::{SESSIONS_MAX, sources_max};
 
 /// A gateway's: one thread, so that `yield_now` comes back after exactly one sweep, and one poll of the driver that
-/// takes in every ready session at once. (A smaller batch would leave ready sockets unread under a sweep that
-/// promises to have read them.)
+/// takes in every ready source at once. (A smaller batch would leave ready sockets unread under a sweep that promises to
+/// have read them.)
 ///
 /// # Errors
 /// When the operating system refuses it.
 pub fn gateway(sessions_max: usize) -> io::Result<Runtime> {
-    Builder::new_current_thread().enable_all().max_io_events_per_tick(sessions_max + OTHER_SOURCES).build()
+    Builder::new_current_thread().enable_all().max_io_events_per_tick(sources_max(sessions_max)).build()
 }
 
 /// A worker's: one thread for its loop, the journal and quick rules; slow rules have threads of their own.
@@ -23,4 +23,101 @@ pub fn gateway(sessions_max: usize) -> io::Result<Runtime> {
 /// When the operating system refuses it.
 pub fn worker() -> io::Result<Runtime> {
     Builder::new_current_thread().enable_all().build()
+}
+
+/// Raises the process's limit of open files as far as it may be raised. Returns what it is now.
+///
+/// # Errors
+/// When the operating system does not tell.
+pub fn raise_open_files() -> io::Result<u64> {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    // Some systems name a hard limit that they do not grant: then it stays as it was.
+    Ok(if setrlimit(Resource::RLIMIT_NOFILE, hard, hard).is_ok() { hard } else { soft })
+}
+
+/// How many sessions a gateway takes that may open so many files: as many as were asked for; else [`SESSIONS_MAX`], or fewer
+/// where the files do not suffice.
+///
+/// # Errors
+/// One line that says what to change, when the files do not hold what was asked for, or no session at all.
+pub fn sessions_held(asked: Option<usize>, open_files: u64) -> Result<usize, String> {
+    let others = sources_max(0);
+    let held = usize::try_from(open_files).unwrap_or(usize::MAX).saturating_sub(others);
+    let raise = "raise its hard limit (ulimit -Hn, LimitNOFILE in systemd, --ulimit nofile in docker)";
+    match asked {
+        Some(asked) if asked > held && held > 0 => {
+            let needed = sources_max(asked);
+            Err(format!(
+                "--sessions-max {asked} needs {needed} open files, and this process may open {open_files}: {raise}, or use {held} at most"
+            ))
+        }
+        _ if held == 0 => {
+            Err(format!("a gateway needs more than {others} open files, and this process may open {open_files}: {raise}"))
+        }
+        asked => Ok(asked.unwrap_or_else(|| SESSIONS_MAX.min(held))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+    use std::os::unix::net::UnixStream as Pair;
+
+    use tokio::net::UnixStream;
+
+    use super::*;
+    use crate::limits::OTHER_SOURCES_MAX;
+
+    const SESSIONS: usize = 10;
+
+    /// Of as many sources as a gateway may have, all of which become readable at once: those that one sweep takes in.
+    fn taken_in(runtime: &Runtime) -> usize {
+        raise_open_files().expect("raised");
+        runtime.block_on(async {
+            let mut pairs = Vec::new();
+            for _ in 0..sources_max(SESSIONS) {
+                let (near, far) = Pair::pair().expect("a pair");
+                far.set_nonblocking(true).expect("nonblocking");
+                pairs.push((near, UnixStream::from_std(far).expect("registered")));
+            }
+            // Registering made them writable: that is old news before the sweep in question.
+            for _ in 0..100 {
+                tokio::task::yield_now().await;
+            }
+            for (near, _) in &mut pairs {
+                near.write_all(b"x").expect("written");
+            }
+            tokio::task::yield_now().await;
+            // Reads only what the driver has said to be ready.
+            pairs.iter().filter(|(_, far)| far.try_read(&mut [0]).is_ok()).count()
+        })
+    }
+
+    /// Rule S5.
+    #[test]
+    fn one_sweep_takes_in_every_source_that_a_gateway_may_have() {
+        assert_eq!(taken_in(&gateway(SESSIONS).expect("runtime")), sources_max(SESSIONS));
+        // It is the batch that does it: without room for handshakes and admin connections a sweep leaves sources unread.
+        let small = SESSIONS + OTHER_SOURCES_MAX;
+        let smaller = Builder::new_current_thread().enable_all().max_io_events_per_tick(small).build().expect("runtime");
+        assert!(taken_in(&smaller) <= small);
+    }
+
+    #[test]
+    fn open_files_bound_the_sessions() {
+        let others = sources_max(0) as u64;
+        assert_eq!(sessions_held(None, 1 << 20), Ok(SESSIONS_MAX));
+        assert_eq!(sessions_held(None, others + 100), Ok(100), "fewer, and no failure");
+        assert_eq!(sessions_held(Some(100), others + 100), Ok(100));
+        assert_eq!(sessions_held(Some(50_000), 1 << 20), Ok(50_000));
+        let refused = sessions_held(Some(101), others + 100).expect_err("one too many");
+        for word in ["--sessions-max 101", &(others + 101).to_string(), &(others + 100).to_string(), "use 100 at most"] {
+            assert!(refused.contains(word), "{word:?} is not in {refused:?}");
+        }
+        for asked in [None, Some(1)] {
+            let refused = sessions_held(asked, others).expect_err("none");
+            assert!(refused.contains("ulimit") && !refused.contains("use 0"), "{refused}");
+        }
+        assert_eq!(sessions_held(None, u64::MAX), Ok(SESSIONS_MAX), "unlimited");
+    }
 }

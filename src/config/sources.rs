@@ -5,7 +5,7 @@ use std::path::Path;
 use super::{Config, ConfigError};
 
 /// Settings that the file may hold. Each but `rooms` may also be a flag or an environment variable.
-const KEYS: [&str; 23] = [
+const KEYS: [&str; 25] = [
     "redis",
     "prefix",
     "shards",

@@ -21,7 +21,7 @@ use super::kept::{Kept, Share};
 use super::leaving::Leaving;
 use super::settle::{PendingEvent, ShardOut};
 use crate::journal::{Flush, Seen};
-use crate::limits::{Bounds, SESSIONS_MAX, SESSIONS_PER_ROOM_MAX};
+use crate::limits::{Bounds, SESSIONS_PER_ROOM_MAX};
 use crate::metrics::Waits;
 use crate::types::{
     Action as PlayerAction, Arrival, EventKind, Incarnation, PlayerId, Role, RoomId, SessionId, ShardId, Since, Verdict,
@@ -226,8 +226,7 @@ impl Core {
         }
     }
 
-    /// The same with smaller bounds than the usual ones.
-    #[cfg(test)]
+    /// The same with other bounds than the usual ones.
     pub(crate) fn bounded(self, bounds: Bounds) -> Self {
         Self { bounds, ..self }
     }
@@ -273,8 +272,9 @@ impl Core {
         if self.fenced || self.draining {
             return refuse(ErrorCode::ShuttingDown, "this gateway is going down: connect again".to_owned());
         }
-        if self.sessions.len() >= SESSIONS_MAX {
-            return refuse(ErrorCode::Busy, format!("this gateway has {SESSIONS_MAX} sessions, its limit"));
+        let sessions_max = self.bounds.sessions_max;
+        if self.sessions.len() >= sessions_max {
+            return refuse(ErrorCode::Busy, format!("this gateway has {sessions_max} sessions, its limit"));
         }
         let shard = self.shard_of(&joining.room);
         let kept = &self.kept;

@@ -20,7 +20,7 @@ use house::{keep_asking, keep_house};
 use super::core::{Action, Core, Delivery, Joining, Reading};
 use crate::clock;
 use crate::journal::{self, Appended, Flush, Journal, JournalError, Seen, Signal};
-use crate::limits::{HEADS_INTERVAL, OUTBOX_MESSAGES_MAX, RETRY_MAX, RETRY_MIN};
+use crate::limits::{Bounds, HEADS_INTERVAL, OUTBOX_MESSAGES_MAX, RETRY_MAX, RETRY_MIN};
 use crate::metrics as names;
 use crate::rules::Pattern;
 use crate::types::{Action as PlayerAction, Arrival, Incarnation, RoomId, SessionId, ShardId};
@@ -91,8 +91,8 @@ impl std::fmt::Debug for Hub {
 }
 
 impl Hub {
-    /// Starts a gateway on `journal`, under a new identity. `clock` and `precision_ns` are what `welcome` says about
-    /// its stamps.
+    /// Starts a gateway of at most `sessions_max` sessions on `journal`, under a new identity. `clock` and `precision_ns` are
+    /// what `welcome` says about its stamps.
     ///
     /// # Errors
     /// When the journal does not work.
@@ -102,12 +102,14 @@ impl Hub {
     pub async fn start(
         journal: Arc<dyn Journal>,
         settle: Settle,
+        sessions_max: usize,
         clock: &'static str,
         precision_ns: u64,
     ) -> Result<Self, JournalError> {
         let timeline = journal::enter(&*journal, &clock::timeline_name()).await?;
         let incarnation = Incarnation::random();
-        let core = Core::new(incarnation, timeline, journal.shards(), clock, precision_ns);
+        let bounds = Bounds { sessions_max, ..Bounds::default() };
+        let core = Core::new(incarnation, timeline, journal.shards(), clock, precision_ns).bounded(bounds);
         let stop = CancellationToken::new();
         let hub = Self(Arc::new(Inner {
             journal,

@@ -1,6 +1,7 @@
 //! Health, metrics, logs, draining, and who may listen where.
 
 use std::net::TcpStream;
+use std::process::Command;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -140,4 +141,26 @@ async fn a_full_gateway_says_so_and_has_room_again() {
     ann.leave(1000).await;
     until("ann's place", || (serve.metric("lasthit_sessions_open") == 0.0).then_some(()));
     serve.ticket("pit", "bob").join().await.leave(1000).await;
+}
+
+/// It raises its limit of open files itself, takes as many sessions as that holds, and refuses to promise more.
+#[test]
+fn open_files_bound_what_a_gateway_promises() {
+    let limited = |flags: &[&str]| {
+        let program = env!("CARGO_BIN_EXE_lasthit");
+        let free = ["serve", "--listen", "127.0.0.1:0", "--admin", "none"];
+        let mut command = Command::new("sh");
+        command.args(["-c", "ulimit -Sn 256; ulimit -Hn 4096; exec \"$@\"", "sh", program]).args(free).args(flags);
+        Process::of(&mut command)
+    };
+    let line = limited(&["--sessions-max", "5000"]).fails(1);
+    assert!(line.starts_with("--sessions-max 5000 needs ") && line.contains("may open 4096: raise"), "{line}");
+    for flags in [&[][..], &["--sessions-max", "500"]] {
+        let running = limited(flags);
+        running.line_with("open http://");
+        let limits = std::fs::read_to_string(format!("/proc/{}/limits", running.id())).expect("its limits");
+        assert!(limits.lines().any(|l| l.starts_with("Max open files") && l.matches("4096").count() == 2), "{limits}");
+        let fewer = running.lines().iter().any(|line| line.contains("sessions at most, as this process may open 4096 files"));
+        assert_eq!(fewer, flags.is_empty());
+    }
 }

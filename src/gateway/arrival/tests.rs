@@ -306,7 +306,7 @@ async fn no_sweep_settles_while_a_session_is_unread() {
     use crate::types::{PlayerId, RoomId, ShardId};
 
     let journal = Arc::new(MemoryJournal::new(1));
-    let hub = Hub::start(journal.clone(), Settle::Sweep, "kernel", 0).await.unwrap();
+    let hub = Hub::start(journal.clone(), Settle::Sweep, 100, "kernel", 0).await.unwrap();
     let mut pair = pair_on(&Clock::new()).await;
     let stop = tokio_util::sync::CancellationToken::new();
     let sweeping = tokio::spawn(sweep(hub.clone(), pair.drains.clone(), stop.clone()));

@@ -66,6 +66,10 @@ impl Process {
         self.log.lines.lock().expect("log").clone()
     }
 
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     pub(crate) fn signal(&self, name: &str) {
         end_by_signal(self.child.id(), name);
     }

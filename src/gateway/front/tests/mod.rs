@@ -1,6 +1,7 @@
 //! A front with real sockets, before a hub whose journal shows what reached it. What a process shows with its ordinary
 //! settings is tested in `tests/it`; here are the deadlines that would take a minute there, and what lies below messages.
 
+mod bounds;
 mod life;
 /// The same client that speaks to real processes.
 #[path = "../../../../tests/it/support/raw.rs"]
@@ -58,7 +59,7 @@ async fn gateway_without_worker(change: impl FnOnce(&mut Settings)) -> Gateway {
     let listener = listen("127.0.0.1:0".parse().unwrap()).unwrap();
     let address = listener.local_addr().unwrap();
     let journal: Arc<dyn Journal> = Arc::new(MemoryJournal::new(1));
-    let hub = Hub::start(journal.clone(), Settle::Sweep, "read", 0).await.unwrap();
+    let hub = Hub::start(journal.clone(), Settle::Sweep, settings.sessions_max, "read", 0).await.unwrap();
     tokio::spawn(sweep(hub.clone(), drains.clone(), stop.clone()));
     let gatekeeper = Gatekeeper::new(None, Vec::new(), false);
     let front = Front::new(hub.clone(), gatekeeper, |_| None, Clock::new(), drains.clone(), settings, stop.child_token());
