@@ -2,7 +2,9 @@
 
 use std::convert::Infallible;
 use std::future::poll_fn;
+use std::io;
 use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -89,8 +91,9 @@ impl From<AuthError> for Problem {
 
 /// Answers the connection's request. Returns it when that was an upgrade; otherwise it is closed.
 pub(super) async fn exchange(front: &Front, stream: StampedStream) -> Option<Box<Upgraded>> {
-    let granted = Mutex::new(None);
+    let (granted, answered) = (Mutex::new(None), AtomicBool::new(false));
     let service = service_fn(|request: Request<Incoming>| {
+        answered.store(true, Ordering::Relaxed);
         let response = answer(front, &request).map_or_else(Problem::response, |(response, ticket)| {
             *granted.lock() = ticket;
             response
@@ -107,13 +110,21 @@ pub(super) async fn exchange(front: &Front, stream: StampedStream) -> Option<Box
     let mut stream = parts.io.into_inner();
     let ticket = granted.lock().take();
     match (served, ticket) {
-        (Ok(Ok(())), Some(ticket)) => return Some(Box::new(Upgraded { stream, rest: parts.read_buf, ticket })),
-        // Only to one that is still sending its request: a response that nobody reads is cut off.
-        (Err(_), None) => drop(stream.write_all(TIMED_OUT).await),
-        _ => {}
+        (Ok(Ok(())), Some(ticket)) => Some(Box::new(Upgraded { stream, rest: parts.read_buf, ticket })),
+        // A response that nobody reads is cut off: what follows it would wait as long.
+        (Err(_), _) if answered.load(Ordering::Relaxed) => None,
+        (served, _) => {
+            let goodbye = async {
+                if served.is_err() {
+                    stream.write_all(TIMED_OUT).await?;
+                }
+                linger(&mut stream).await;
+                io::Result::Ok(())
+            };
+            let _ = tokio::time::timeout(front.settings.close_timeout, pin!(goodbye)).await;
+            None
+        }
     }
-    let _ = tokio::time::timeout(front.settings.close_timeout, pin!(linger(&mut stream))).await;
-    None
 }
 
 fn respond(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
