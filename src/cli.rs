@@ -200,6 +200,15 @@ struct GatewayArgs {
     /// Sessions at once [default: 20000, or fewer where the limit of open files holds no more]
     #[arg(long, value_name = "N")]
     sessions_max: Option<String>,
+    /// Sessions of one address; loopback, where proxies are, has no such bounds [default: 1000]
+    #[arg(long, value_name = "N")]
+    sessions_per_address: Option<String>,
+    /// Connections that one address opens in a second [default: 200]
+    #[arg(long, value_name = "N")]
+    connections_per_second: Option<String>,
+    /// Sessions of one player, servers excepted [default: 32]
+    #[arg(long, value_name = "N")]
+    sessions_per_player: Option<String>,
     /// Actions of one session in a second [default: 1000]
     #[arg(long, value_name = "N")]
     actions_per_second: Option<String>,

@@ -105,6 +105,12 @@ pub struct Config {
     pub room_linger: Duration,
     /// Sessions of one gateway. None: [`limits::SESSIONS_MAX`], or as many as the process may open files for.
     pub sessions_max: Option<usize>,
+    /// Sessions of one address on one gateway.
+    pub sessions_per_address: usize,
+    /// Connections that one address may open to one gateway in a second.
+    pub connections_per_second: u32,
+    /// Sessions of one player on one gateway.
+    pub sessions_per_player: usize,
     /// Actions that one session may send in a second.
     pub actions_per_second: u32,
     /// How far a gateway's watermark stays behind the start of the sweep that proves it.
@@ -154,6 +160,9 @@ impl Config {
             durability: Durability::Redis,
             room_linger: limits::ROOM_LINGER,
             sessions_max: None,
+            sessions_per_address: limits::SESSIONS_PER_ADDRESS,
+            connections_per_second: limits::CONNECTIONS_PER_SECOND,
+            sessions_per_player: limits::SESSIONS_PER_PLAYER,
             actions_per_second: limits::ACTIONS_PER_SECOND,
             sweep_guard: limits::SWEEP_GUARD,
             uncertainty: Duration::ZERO,
@@ -206,6 +215,14 @@ impl Config {
             room_linger: from
                 .get("room_linger", d.room_linger, |v| values::duration(v, limits::ROOM_LINGER_MIN, limits::ROOM_LINGER_MAX)),
             sessions_max: from.get("sessions_max", None, |v| values::whole(v, 1, limits::SESSIONS_SETTING_MAX).map(Some)),
+            sessions_per_address: from
+                .get("sessions_per_address", d.sessions_per_address, |v| values::whole(v, 1, limits::SESSIONS_SETTING_MAX)),
+            connections_per_second: from.get("connections_per_second", d.connections_per_second, |v| {
+                values::whole(v, 1, limits::CONNECTIONS_PER_SECOND_MAX)
+            }),
+            sessions_per_player: from.get("sessions_per_player", d.sessions_per_player, |v| {
+                values::whole(v, limits::SESSIONS_PER_PLAYER_MIN, limits::SESSIONS_SETTING_MAX)
+            }),
             actions_per_second: from
                 .get("actions_per_second", d.actions_per_second, |v| values::whole(v, 1, limits::ACTIONS_PER_SECOND_MAX)),
             sweep_guard: Duration::from_micros(

@@ -42,6 +42,18 @@ pub const CLAIMS_LISTED_MAX: usize = 100;
 
 /// Sessions per gateway unless configured otherwise.
 pub const SESSIONS_MAX: usize = 20_000;
+/// Sessions that one address may have unless configured otherwise: a school, or a carrier's network, is behind one.
+pub const SESSIONS_PER_ADDRESS: usize = 1_000;
+/// Connections that one address may open in a second, and at once, unless configured otherwise.
+pub const CONNECTIONS_PER_SECOND: u32 = 200;
+/// Requests that one address may have unfinished.
+pub const HANDSHAKES_PER_ADDRESS: usize = 128;
+/// Sessions that one player may have on a gateway unless configured otherwise.
+pub const SESSIONS_PER_PLAYER: usize = 32;
+/// Fewest sessions per player that may be configured: who moves to another connection has two for a while.
+pub const SESSIONS_PER_PLAYER_MIN: usize = 2;
+/// Connections over their address' bounds that are told so at one time; further ones are just closed.
+pub const TURNED_AWAY_MAX: usize = 64;
 /// Connections whose HTTP exchange is under way; further ones wait in the kernel.
 pub const HANDSHAKES_MAX: usize = 1024;
 /// Bytes of an HTTP request's head.
@@ -255,6 +267,8 @@ pub const CONCURRENCY_MAX: usize = 1024;
 pub const SESSIONS_SETTING_MAX: usize = 200_000;
 /// Actions that one session may send in a second unless configured otherwise.
 pub const ACTIONS_PER_SECOND: u32 = 1_000;
+/// Connections of one address in a second that may be configured.
+pub const CONNECTIONS_PER_SECOND_MAX: u32 = 1_000_000;
 /// Actions per second that may be configured.
 pub const ACTIONS_PER_SECOND_MAX: u32 = 1_000_000;
 /// Shortest configurable silence after which a gateway is fenced, in milliseconds.
@@ -302,7 +316,7 @@ pub const PICTURE_CONTENDERS_MAX: usize = 40;
 /// what its limit of open files must hold.
 #[must_use]
 pub const fn sources_max(sessions_max: usize) -> usize {
-    sessions_max + HANDSHAKES_MAX + ADMIN_CONNECTIONS_MAX + OTHER_SOURCES_MAX
+    sessions_max + HANDSHAKES_MAX + TURNED_AWAY_MAX + ADMIN_CONNECTIONS_MAX + OTHER_SOURCES_MAX
 }
 
 const _: () = assert!(SWEEP_GUARD.as_nanos() < OVERTAKING_MAX.as_nanos() && OVERTAKING_MAX.as_nanos() < STAMP_AGE_MAX.as_nanos());
@@ -313,6 +327,8 @@ const _: () = assert!(HEARTBEAT_INTERVAL.as_millis() * 3 < LEASE_MS_MIN as u128)
 const _: () = assert!(PROBE_INTERVAL.as_millis() * 5 <= RULES_TIMEOUT_MS_MIN as u128);
 const _: () = assert!(STUCK_JOBS_MAX > RULES_ATTEMPTS_MAX as usize);
 const _: () = assert!(SESSIONS_MAX <= SESSIONS_SETTING_MAX);
+const _: () = assert!(HANDSHAKES_PER_ADDRESS * 4 <= HANDSHAKES_MAX && SESSIONS_PER_ADDRESS * 4 <= SESSIONS_MAX);
+const _: () = assert!(SESSIONS_PER_PLAYER_MIN <= SESSIONS_PER_PLAYER);
 const _: () = assert!(HEARTBEAT_INTERVAL.as_millis() * 3 < LEASE_TIMEOUT.as_millis());
 const _: () = assert!(PROBE_INTERVAL.as_millis() * 10 < GATEWAY_TIMEOUT.as_millis());
 const _: () = assert!(HEADS_INTERVAL.as_secs() * 2 < HOST_TIMEOUT.as_secs());

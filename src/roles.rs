@@ -209,7 +209,14 @@ async fn run_gateway(config: &Config, side: &Side, journal: Arc<dyn Journal>, sh
     side.watch("journal", hub.health());
     let sweeping = CancellationToken::new();
     tokio::spawn(sweep::sweep(hub.clone(), drains.clone(), sweeping.clone()));
-    let settings = Settings { sessions_max, actions_per_second: config.actions_per_second, ..Settings::default() };
+    let settings = Settings {
+        sessions_max,
+        sessions_per_address: config.sessions_per_address,
+        connections_per_second: config.connections_per_second,
+        sessions_per_player: config.sessions_per_player,
+        actions_per_second: config.actions_per_second,
+        ..Settings::default()
+    };
     let gatekeeper = Gatekeeper::new(config.jwt_key.as_ref(), config.allowed_origins.clone(), config.allow_host_names);
     let leaving = CancellationToken::new();
     let front = Front::new(hub.clone(), gatekeeper, page::asset, clock, drains, settings, leaving.clone());

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::{Config, ConfigError};
 
 /// Settings that the file may hold. Each but `rooms` may also be a flag or an environment variable.
-const KEYS: [&str; 25] = [
+const KEYS: [&str; 28] = [
     "redis",
     "prefix",
     "shards",
@@ -24,6 +24,9 @@ const KEYS: [&str; 25] = [
     "durability",
     "room_linger",
     "sessions_max",
+    "sessions_per_address",
+    "connections_per_second",
+    "sessions_per_player",
     "actions_per_second",
     "sweep_guard_us",
     "uncertainty_us",

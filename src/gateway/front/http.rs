@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::io;
+use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -18,10 +19,12 @@ use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use percent_encoding::percent_decode_str;
 use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::Front;
+use super::places::Place;
 use super::socket::linger;
 use crate::clock::unix_s;
 use crate::gateway::Joining;
@@ -36,12 +39,15 @@ const ROOM_PATH: &str = "/v1/room/";
 const SUBPROTOCOLS: &str = "lasthit.v1.json or lasthit.v1.msgpack";
 const TIMED_OUT: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
 
+/// Why a connection is turned away before it has asked for anything.
+pub(super) const TOO_MANY_CONNECTIONS: &str = "too_many_connections";
+
 /// A granted upgrade.
 pub(super) struct Ticket {
     pub(super) joining: Joining,
     pub(super) encoding: Encoding,
     pub(super) valid_for: Option<Duration>,
-    pub(super) permit: OwnedSemaphorePermit,
+    pub(super) place: Place,
 }
 
 /// A connection that has become a session's.
@@ -90,11 +96,11 @@ impl From<AuthError> for Problem {
 }
 
 /// Answers the connection's request. Returns it when that was an upgrade; otherwise it is closed.
-pub(super) async fn exchange(front: &Front, stream: StampedStream) -> Option<Box<Upgraded>> {
+pub(super) async fn exchange(front: &Front, peer: IpAddr, stream: StampedStream) -> Option<Box<Upgraded>> {
     let (granted, answered) = (Mutex::new(None), AtomicBool::new(false));
     let service = service_fn(|request: Request<Incoming>| {
         answered.store(true, Ordering::Relaxed);
-        let response = answer(front, &request).map_or_else(Problem::response, |(response, ticket)| {
+        let response = answer(front, peer, &request).map_or_else(Problem::response, |(response, ticket)| {
             *granted.lock() = ticket;
             response
         });
@@ -127,6 +133,16 @@ pub(super) async fn exchange(front: &Front, stream: StampedStream) -> Option<Box
     }
 }
 
+/// Says why a connection is not served, whatever it wants.
+pub(super) async fn turn_away(mut tcp: TcpStream, problem: String, _told: OwnedSemaphorePermit) {
+    let body = serde_json::json!({ "code": TOO_MANY_CONNECTIONS, "message": problem }).to_string();
+    let head = "HTTP/1.1 429 Too Many Requests\r\nconnection: close\r\ncontent-type: application/json\r\nretry-after: 1";
+    let answer = format!("{head}\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+    if tcp.write_all(answer.as_bytes()).await.is_ok() {
+        linger(&mut tcp).await;
+    }
+}
+
 fn respond(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(body.into()));
     *response.status_mut() = status;
@@ -141,7 +157,7 @@ fn respond(status: StatusCode, content_type: &'static str, body: impl Into<Bytes
 
 type Answer = (Response<Full<Bytes>>, Option<Ticket>);
 
-fn answer<B>(front: &Front, request: &Request<B>) -> Result<Answer, Problem> {
+fn answer<B>(front: &Front, peer: IpAddr, request: &Request<B>) -> Result<Answer, Problem> {
     let path = request.uri().path();
     if request.method() != Method::GET {
         let message = format!("method {} is not served: use GET", request.method());
@@ -175,9 +191,11 @@ fn answer<B>(front: &Front, request: &Request<B>) -> Result<Answer, Problem> {
     let permit = front.sessions.clone().try_acquire_owned().map_err(|_| {
         unavailable("full", &format!("this gateway has its {} sessions: try another or later", front.settings.sessions_max))
     })?;
+    let place = front.places.enter(&front.settings, permit, peer, &player, role);
+    let place = place.map_err(|problem| Problem::new(StatusCode::TOO_MANY_REQUESTS, "too_many_sessions", problem))?;
     let valid_for = expires_unix_s.map(|end| Duration::from_secs(end.saturating_sub(now_unix_s)));
     let joining = Joining { room: target.room, player, role, since: target.since };
-    Ok((switching(&derive_accept_key(key), encoding), Some(Ticket { joining, encoding, valid_for, permit })))
+    Ok((switching(&derive_accept_key(key), encoding), Some(Ticket { joining, encoding, valid_for, place })))
 }
 
 fn switching(accept: &str, encoding: Encoding) -> Response<Full<Bytes>> {

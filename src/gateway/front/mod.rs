@@ -4,10 +4,12 @@
 //! handshake's place, then a session's) travels with it as a permit.
 
 mod http;
+mod places;
 mod session;
 mod socket;
 
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,11 +18,13 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use self::places::{Knock, Places};
 use super::arrival::{Drains, StampedStream};
 use super::auth::Gatekeeper;
 use super::hub::Hub;
 use crate::clock::Clock;
 use crate::limits;
+use crate::metrics::REFUSALS_TOTAL;
 
 /// Finds a page's file by its path: content type and body.
 pub type Assets = fn(&str) -> Option<(&'static str, &'static str)>;
@@ -30,6 +34,16 @@ pub type Assets = fn(&str) -> Option<(&'static str, &'static str)>;
 pub struct Settings {
     /// Sessions at most.
     pub sessions_max: usize,
+    /// Sessions of one address at most.
+    pub sessions_per_address: usize,
+    /// Unfinished requests of one address at most.
+    pub handshakes_per_address: usize,
+    /// Connections that one address may open in a second, and at once.
+    pub connections_per_second: u32,
+    /// Whether loopback addresses are free of these bounds.
+    pub spares_loopback: bool,
+    /// Sessions of one player at most.
+    pub sessions_per_player: usize,
     /// Actions that a session may send in a second, and at once.
     pub actions_per_second: u32,
     /// For a whole HTTP exchange.
@@ -50,6 +64,11 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             sessions_max: limits::SESSIONS_MAX,
+            sessions_per_address: limits::SESSIONS_PER_ADDRESS,
+            handshakes_per_address: limits::HANDSHAKES_PER_ADDRESS,
+            connections_per_second: limits::CONNECTIONS_PER_SECOND,
+            spares_loopback: true,
+            sessions_per_player: limits::SESSIONS_PER_PLAYER,
             actions_per_second: limits::ACTIONS_PER_SECOND,
             handshake_timeout: limits::HANDSHAKE_TIMEOUT,
             welcome_timeout: limits::WELCOME_TIMEOUT,
@@ -70,6 +89,7 @@ pub struct Front {
     drains: Drains,
     settings: Settings,
     sessions: Arc<Semaphore>,
+    places: Places,
     /// Cancelled when sessions are to be closed as going away.
     leaving: CancellationToken,
 }
@@ -87,7 +107,8 @@ impl Front {
         leaving: CancellationToken,
     ) -> Self {
         let sessions = Arc::new(Semaphore::new(settings.sessions_max.min(Semaphore::MAX_PERMITS)));
-        Self { hub, gatekeeper, assets, clock, drains, settings, sessions, leaving }
+        let places = Places::new(&settings);
+        Self { hub, gatekeeper, assets, clock, drains, settings, sessions, places, leaving }
     }
 
     /// Accepts until `stop` is cancelled, then waits until the last connection has ended, at most
@@ -95,6 +116,7 @@ impl Front {
     pub async fn serve(self: Arc<Self>, listener: TcpListener, stop: CancellationToken) {
         let connections = TaskTracker::new();
         let handshakes = Arc::new(Semaphore::new(limits::HANDSHAKES_MAX));
+        let turned_away = Arc::new(Semaphore::new(limits::TURNED_AWAY_MAX));
         loop {
             let next = async {
                 // The semaphore is never closed: without a permit there is nothing to accept for.
@@ -107,7 +129,16 @@ impl Front {
                 Some(next) = next => next,
             };
             match accepted {
-                Ok((tcp, _)) => drop(connections.spawn(Arc::clone(&self).connection(tcp, permit))),
+                Ok((tcp, peer)) => match self.places.knock(&self.settings, peer.ip()) {
+                    Ok(knock) => drop(connections.spawn(Arc::clone(&self).connection(tcp, peer.ip(), (permit, knock)))),
+                    Err(problem) => {
+                        metrics::counter!(REFUSALS_TOTAL, "code" => http::TOO_MANY_CONNECTIONS).increment(1);
+                        if let Ok(told) = turned_away.clone().try_acquire_owned() {
+                            let timeout = self.settings.close_timeout;
+                            connections.spawn(tokio::time::timeout(timeout, http::turn_away(tcp, problem, told)));
+                        }
+                    }
+                },
                 Err(error) if is_of_the_connection(&error) => {}
                 Err(error) => {
                     // Out of descriptors, most likely: others must end first.
@@ -123,10 +154,10 @@ impl Front {
         }
     }
 
-    async fn connection(self: Arc<Self>, tcp: TcpStream, handshake: OwnedSemaphorePermit) {
+    async fn connection(self: Arc<Self>, tcp: TcpStream, peer: IpAddr, handshake: (OwnedSemaphorePermit, Knock)) {
         let Ok(stream) = StampedStream::new(tcp, self.clock.clone(), self.drains.clone()) else { return };
         // Boxed, so that an open session does not keep the room that its handshake took.
-        let upgraded = Box::pin(http::exchange(&self, stream)).await;
+        let upgraded = Box::pin(http::exchange(&self, peer, stream)).await;
         drop(handshake);
         if let Some(upgraded) = upgraded {
             session::run(&self, upgraded).await;

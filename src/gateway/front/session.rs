@@ -96,7 +96,7 @@ impl Drop for Opened<'_> {
 /// Runs a session to its end.
 pub(super) async fn run(front: &Front, upgraded: Box<Upgraded>) {
     let Upgraded { mut stream, rest, ticket } = *upgraded;
-    let Ticket { joining, encoding, valid_for, permit } = ticket;
+    let Ticket { joining, encoding, valid_for, place } = ticket;
     let arrival = stream.begin_session(&rest);
     let now = Instant::now();
     let expires = valid_for.and_then(|valid| now.checked_add(valid));
@@ -119,7 +119,7 @@ pub(super) async fn run(front: &Front, upgraded: Box<Upgraded>) {
     };
     socket.stream().end_session();
     Box::pin(socket.close(goodbye, &front.settings)).await;
-    drop(permit);
+    drop(place);
 }
 
 struct Session<'a> {

@@ -1,5 +1,8 @@
 //! How many may come in.
 
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpSocket;
+
 use super::*;
 use crate::gateway::Joining;
 use crate::gateway::arrival::StampedStream;
@@ -40,8 +43,129 @@ async fn one_that_does_not_read_its_answer_is_let_go() {
     for request in ["GET / HTTP/1.1\r\nhost: x\r\n\r\n", "GET /"] {
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         client.write_all(request.as_bytes()).await.unwrap();
-        let stream = StampedStream::new(listener.accept().await.unwrap().0, clock.clone(), drains.clone()).unwrap();
-        let exchange = super::super::http::exchange(&front, stream);
+        let (tcp, peer) = listener.accept().await.unwrap();
+        let stream = StampedStream::new(tcp, clock.clone(), drains.clone()).unwrap();
+        let exchange = super::super::http::exchange(&front, peer.ip(), stream);
         assert!(timeout(PATIENCE, exchange).await.expect("its place is free again").is_none());
+    }
+}
+
+/// Connects from one of this host's own addresses, all of which are loopback's.
+async fn from(address: &str, gateway: &Gateway) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(format!("{address}:0").parse().unwrap()).unwrap();
+    socket.connect(gateway.address).await.unwrap()
+}
+
+/// Asks for a session; the answer's status line, and all that follows when it is no session.
+async fn join(tcp: &mut TcpStream, player: &str) -> String {
+    tcp.write_all(upgrade(&target(player), JSON).as_bytes()).await.unwrap();
+    let mut said = Vec::new();
+    let reading = async {
+        while !said.ends_with(b"\r\n\r\n") && tcp.read_buf(&mut said).await.unwrap() > 0 {}
+        if !said.starts_with(b"HTTP/1.1 101") {
+            tcp.read_to_end(&mut said).await.unwrap();
+        }
+    };
+    timeout(PATIENCE, reading).await.expect("an answer");
+    String::from_utf8(said).unwrap()
+}
+
+fn is_in(answer: &str) -> bool {
+    answer.starts_with("HTTP/1.1 101 ")
+}
+
+#[track_caller]
+fn is_refused(answer: &str, code: &str, words: &[&str]) {
+    assert!(answer.starts_with("HTTP/1.1 429 Too Many Requests\r\n"), "{answer}");
+    for word in words.iter().chain([&code]) {
+        assert!(answer.contains(word), "{word:?} is not in {answer}");
+    }
+}
+
+/// Until a place that was left is free: the session is over when its gateway has said goodbye, too.
+async fn join_when_free(address: &str, gateway: &Gateway, player: &str) -> TcpStream {
+    let joining = async {
+        loop {
+            let mut tcp = from(address, gateway).await;
+            if is_in(&join(&mut tcp, player).await) {
+                return tcp;
+            }
+        }
+    };
+    timeout(PATIENCE, joining).await.expect("a place")
+}
+
+#[tokio::test]
+async fn an_address_has_its_share_of_the_sessions() {
+    let gateway = gateway_without_worker(|s| (s.spares_loopback, s.sessions_per_address) = (false, 2)).await;
+    let (mut first, mut second) = (from("127.0.0.2", &gateway).await, from("127.0.0.2", &gateway).await);
+    assert!(is_in(&join(&mut first, "a").await) && is_in(&join(&mut second, "b").await));
+    let third = join(&mut from("127.0.0.2", &gateway).await, "c").await;
+    is_refused(&third, "too_many_sessions", &["127.0.0.2", "2 sessions"]);
+    let mut other = from("127.0.0.3", &gateway).await;
+    assert!(is_in(&join(&mut other, "d").await), "another address has its own");
+    drop(first);
+    join_when_free("127.0.0.2", &gateway, "e").await;
+}
+
+#[tokio::test]
+async fn a_player_has_its_share_of_the_sessions() {
+    let gateway = gateway_without_worker(|s| s.sessions_per_player = 2).await;
+    let (first, _second) = (gateway.join("ann").await, gateway.join("ann").await);
+    let third = join(&mut from("127.0.0.1", &gateway).await, "ann").await;
+    is_refused(&third, "too_many_sessions", &["\\\"ann\\\"", "2 sessions"]);
+    let mut servers = Vec::new();
+    for _ in 0..4 {
+        let mut tcp = from("127.0.0.1", &gateway).await;
+        assert!(is_in(&join(&mut tcp, "ann&role=server").await), "a server may be everywhere");
+        servers.push(tcp);
+    }
+    let _other = gateway.join("bob").await;
+    drop(first);
+    join_when_free("127.0.0.1", &gateway, "ann").await;
+}
+
+#[tokio::test]
+async fn an_address_has_its_share_of_the_handshakes() {
+    let change = |s: &mut Settings| (s.spares_loopback, s.handshakes_per_address) = (false, 2);
+    let gateway = gateway_without_worker(change).await;
+    let (first, _second) = (from("127.0.0.2", &gateway).await, from("127.0.0.2", &gateway).await);
+    let third = join(&mut from("127.0.0.2", &gateway).await, "c").await;
+    is_refused(&third, "too_many_connections", &["127.0.0.2", "2 unfinished"]);
+    let mut other = from("127.0.0.3", &gateway).await;
+    assert!(is_in(&join(&mut other, "d").await), "another address has its own");
+    drop(first);
+    let _session = join_when_free("127.0.0.2", &gateway, "e").await;
+    // An open session is no handshake any more.
+    join_when_free("127.0.0.2", &gateway, "f").await;
+}
+
+#[tokio::test]
+async fn an_address_connects_only_so_often() {
+    let gateway = gateway_without_worker(|s| (s.spares_loopback, s.connections_per_second) = (false, 1)).await;
+    let refused = async {
+        loop {
+            let answer = join(&mut from("127.0.0.2", &gateway).await, "a").await;
+            if !is_in(&answer) {
+                return answer;
+            }
+        }
+    };
+    let answer = timeout(PATIENCE, refused).await.expect("too often");
+    is_refused(&answer, "too_many_connections", &["127.0.0.2", "1 connections a second", "retry-after: 1"]);
+    assert!(is_in(&join(&mut from("127.0.0.3", &gateway).await, "b").await), "another address has its own");
+}
+
+/// A proxy before the gateway, and whoever tries it out under load, come from loopback.
+#[tokio::test]
+async fn loopback_has_no_share_unless_it_is_given_one() {
+    let change = |s: &mut Settings| {
+        (s.sessions_per_address, s.handshakes_per_address, s.connections_per_second) = (1, 1, 1);
+    };
+    let gateway = gateway_without_worker(change).await;
+    let mut inside = Vec::new();
+    for n in 0..20 {
+        inside.push((from("127.0.0.1", &gateway).await, gateway.join(&format!("p{n}")).await));
     }
 }

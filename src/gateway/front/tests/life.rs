@@ -144,7 +144,9 @@ async fn a_sessions_task_is_small() {
         CancellationToken::new(),
     );
     let permit = Arc::new(tokio::sync::Semaphore::new(1)).acquire_owned().await.unwrap();
-    let task = Arc::new(front).connection(listener.accept().await.unwrap().0, permit);
+    let (tcp, peer) = listener.accept().await.unwrap();
+    let knock = front.places.knock(&front.settings, peer.ip()).unwrap();
+    let task = Arc::new(front).connection(tcp, peer.ip(), (permit, knock));
     let bytes = size_of_val(&task);
     assert!(bytes < 2048, "{bytes}");
 }

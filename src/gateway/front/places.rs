@@ -1,0 +1,229 @@
+//! How much of a gateway one address, or one player, may take, so that nobody takes it all.
+//!
+//! Loopback is no address: what comes from there is a proxy, which stands for everybody, or somebody on this host, who could
+//! do worse. Of IPv6 addresses the first 64 bits count: the rest is for whoever has them to choose.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::net::{IpAddr, Ipv6Addr};
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
+use parking_lot::Mutex;
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::Settings;
+use crate::types::{PlayerId, Role};
+
+/// Addresses whose rate is remembered before those that have rested are forgotten.
+const RATES_KEPT: usize = 1024;
+
+/// What is taken of each key; what nothing is taken of is not there.
+#[derive(Debug)]
+struct Counts<K: Eq + Hash>(Mutex<HashMap<K, usize>>);
+
+impl<K: Eq + Hash + Clone> Counts<K> {
+    fn new() -> Arc<Self> {
+        Arc::new(Self(Mutex::new(HashMap::new())))
+    }
+
+    /// One more, unless there are `most`.
+    fn take(self: &Arc<Self>, key: &K, most: usize) -> Option<Held<K>> {
+        let mut counts = self.0.lock();
+        let count = counts.get(key).copied().unwrap_or(0);
+        if count >= most {
+            return None;
+        }
+        counts.insert(key.clone(), count + 1);
+        Some(Held { counts: self.clone(), key: key.clone() })
+    }
+}
+
+/// One of a key's places, until it is dropped.
+#[derive(Debug)]
+struct Held<K: Eq + Hash> {
+    counts: Arc<Counts<K>>,
+    key: K,
+}
+
+impl<K: Eq + Hash> Drop for Held<K> {
+    fn drop(&mut self) {
+        let mut counts = self.counts.0.lock();
+        if let Some(count) = counts.get_mut(&self.key) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&self.key);
+            }
+        }
+    }
+}
+
+/// An address' place among the handshakes.
+#[derive(Debug)]
+pub(super) struct Knock {
+    _address: Option<Held<IpAddr>>,
+}
+
+/// A session's places.
+#[derive(Debug)]
+pub(super) struct Place {
+    _gateway: OwnedSemaphorePermit,
+    _address: Option<Held<IpAddr>>,
+    _player: Option<Held<PlayerId>>,
+}
+
+/// Who has which places.
+pub(super) struct Places {
+    sessions: Arc<Counts<IpAddr>>,
+    handshakes: Arc<Counts<IpAddr>>,
+    players: Arc<Counts<PlayerId>>,
+    rate: DefaultKeyedRateLimiter<IpAddr>,
+    /// As many rates are kept before the next clearing.
+    rates_max: AtomicUsize,
+}
+
+impl Places {
+    pub(super) fn new(settings: &Settings) -> Self {
+        let rate = NonZeroU32::new(settings.connections_per_second).unwrap_or(NonZeroU32::MIN);
+        let (sessions, handshakes, players) = (Counts::new(), Counts::new(), Counts::new());
+        let (rate, rates_max) = (RateLimiter::keyed(Quota::per_second(rate)), AtomicUsize::new(RATES_KEPT));
+        Self { sessions, handshakes, players, rate, rates_max }
+    }
+
+    /// Somebody connects.
+    ///
+    /// # Errors
+    /// One line, when the address has all of its places, or connects too often.
+    pub(super) fn knock(&self, settings: &Settings, peer: IpAddr) -> Result<Knock, String> {
+        let Some(address) = counted(settings, peer) else { return Ok(Knock { _address: None }) };
+        if self.rate.len() >= self.rates_max.load(Ordering::Relaxed) {
+            self.rate.retain_recent();
+            self.rates_max.store((self.rate.len() * 2).max(RATES_KEPT), Ordering::Relaxed);
+        }
+        if self.rate.check_key(&address).is_err() {
+            let rate = settings.connections_per_second;
+            return Err(format!("more than {rate} connections a second from {}: connect again later", Shown(address)));
+        }
+        let most = settings.handshakes_per_address;
+        let held = self.handshakes.take(&address, most);
+        held.map(|held| Knock { _address: Some(held) }).ok_or_else(|| {
+            format!("{} has {most} unfinished requests here: finish them first, or connect again later", Shown(address))
+        })
+    }
+
+    /// A player comes in. Server sessions are not counted by player: one may be in every room.
+    ///
+    /// # Errors
+    /// One line, when the address or the player has all of its sessions.
+    pub(super) fn enter(
+        &self,
+        settings: &Settings,
+        gateway: OwnedSemaphorePermit,
+        peer: IpAddr,
+        player: &PlayerId,
+        role: Role,
+    ) -> Result<Place, String> {
+        let most = settings.sessions_per_player;
+        let of_player = match role {
+            Role::Server => None,
+            Role::Player => Some(self.players.take(player, most).ok_or_else(|| {
+                format!("player {player:?} has {most} sessions on this gateway, the limit: close one, or connect again later")
+            })?),
+        };
+        let most = settings.sessions_per_address;
+        let of_address = match counted(settings, peer) {
+            None => None,
+            Some(address) => Some(self.sessions.take(&address, most).ok_or_else(|| {
+                format!("{} has {most} sessions on this gateway, the limit: connect again later", Shown(address))
+            })?),
+        };
+        Ok(Place { _gateway: gateway, _address: of_address, _player: of_player })
+    }
+}
+
+/// What of a peer's address counts, if anything.
+fn counted(settings: &Settings, peer: IpAddr) -> Option<IpAddr> {
+    match peer.to_canonical() {
+        loopback if settings.spares_loopback && loopback.is_loopback() => None,
+        IpAddr::V6(v6) => {
+            let [a, b, c, d, ..] = v6.segments();
+            Some(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into())
+        }
+        v4 @ IpAddr::V4(_) => Some(v4),
+    }
+}
+
+struct Shown(IpAddr);
+
+impl std::fmt::Display for Shown {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0 {
+            IpAddr::V4(v4) => write!(f, "address {v4}"),
+            IpAddr::V6(v6) => write!(f, "network {v6}/64"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::Semaphore;
+
+    use super::*;
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().expect("an address")
+    }
+
+    #[test]
+    fn what_of_an_address_counts() {
+        let settings = Settings::default();
+        for (peer, counts) in [
+            ("192.0.2.7", Some("192.0.2.7")),
+            ("::ffff:192.0.2.7", Some("192.0.2.7")),
+            ("2001:db8:1:2:3:4:5:6", Some("2001:db8:1:2::")),
+            ("127.0.0.1", None),
+            ("127.9.9.9", None),
+            ("::1", None),
+            ("::ffff:127.0.0.1", None),
+        ] {
+            assert_eq!(counted(&settings, ip(peer)), counts.map(ip), "{peer}");
+        }
+    }
+
+    #[test]
+    fn places_come_back_and_nothing_is_kept_of_them() {
+        let settings = Settings { sessions_per_address: 2, sessions_per_player: 2, ..Settings::default() };
+        let (places, gateway) = (Places::new(&settings), Arc::new(Semaphore::new(100)));
+        let enter = |peer: &str, player: &str, role| {
+            let permit = gateway.clone().try_acquire_owned().expect("a permit");
+            places.enter(&settings, permit, ip(peer), &PlayerId::new(player).expect("name"), role)
+        };
+        let mut inside = vec![enter("192.0.2.1", "ann", Role::Player).expect("the first")];
+        inside.push(enter("127.0.0.1", "ann", Role::Player).expect("the second"));
+        let refused = enter("192.0.2.2", "ann", Role::Player).expect_err("the third of a player");
+        assert!(refused.contains("\"ann\"") && refused.contains("2 sessions"), "{refused}");
+        inside.push(enter("192.0.2.1", "bob", Role::Player).expect("the second of an address"));
+        let refused = enter("192.0.2.1", "cid", Role::Player).expect_err("the third of an address");
+        assert!(refused.contains("192.0.2.1") && refused.contains("2 sessions"), "{refused}");
+        for _ in 0..10 {
+            inside.push(enter("127.0.0.1", "ann", Role::Server).expect("servers and loopback are not counted"));
+        }
+        drop(inside);
+        assert!(places.players.0.lock().is_empty() && places.sessions.0.lock().is_empty());
+        assert_eq!(gateway.available_permits(), 100);
+    }
+
+    /// Each address is forgotten when it has rested; they are not kept for ever.
+    #[test]
+    fn addresses_that_rest_are_forgotten() {
+        let settings = Settings { connections_per_second: 1_000_000, ..Settings::default() };
+        let places = Places::new(&settings);
+        for n in 0..4 * u32::try_from(RATES_KEPT).expect("small") {
+            places.knock(&settings, IpAddr::V4((0x0a00_0000 + n).into())).expect("within the rate");
+        }
+        assert!(places.rate.len() <= 2 * RATES_KEPT, "{}", places.rate.len());
+        assert!(places.handshakes.0.lock().is_empty());
+    }
+}
