@@ -41,88 +41,78 @@ local rooms = (#KEYS - 4) / 2
 local reply = {0}
 local heads = {}
 local refused = {3}
-local tops, begun = {}, {}
-local is_new = false
 for i = 1, rooms do
   local state = redis.pcall('HMGET', KEYS[4 + 2 * i], 'era', 'seq', 'top', 'gateways')
-  local type = redis.call('TYPE', KEYS[3 + 2 * i]).ok
+  local kind = redis.call('TYPE', KEYS[3 + 2 * i]).ok
   local era, seq, top = state[1], state[2], state[3]
+  local appended = ARGV[3 * i + 7]
   local sound
   if era then
-    local appended = ARGV[3 * i + 7]
     sound = seq and top and era ~= '' and seq ~= '' and #era < 16 and #seq < 16 and #top == 24 and string.find(era .. seq, '^%d+$')
-    if not sound or top <= appended then
-      tops[i] = appended
-    else
-      tops[i], sound = top, string.find(top, '^%x+$')
+    if sound and top > appended then
+      appended, sound = top, string.find(top, '^%x+$')
     end
+    if sound and shift > 0 then era = string.format('%.0f', era + shift) end
   else
     sound = not state.err and not seq and not top
+    eras = eras + 1
+    era, seq, top = string.format('%.0f', eras + shift), '0', '000000000000000000000000'
   end
-  heads[i] = sound and state or {}
-  begun[i] = type == 'none'
-  is_new = is_new or not era
-  if not sound or (type ~= 'stream' and type ~= 'none') then refused[#refused + 1] = i end
-end
-if repeated then
-  for i = 1, rooms do
-    local era = heads[i][1]
-    reply[3 * i - 1] = era and shift > 0 and string.format('%.0f', era + shift) or era or '0'
-    reply[3 * i] = heads[i][2] or '0'
-    reply[3 * i + 1] = heads[i][3] or '000000000000000000000000'
+  if repeated then
+    if not sound or not state[1] then era, seq, top = '0', '0', '000000000000000000000000' end
+    appended = top
+  elseif not sound or (kind ~= 'stream' and kind ~= 'none') then
+    refused[#refused + 1] = i
   end
-  return reply
+  heads[i] = state
+  reply[3 * i - 1], reply[3 * i], reply[3 * i + 1] = era, seq, appended
 end
+if repeated then return reply end
 
 if #refused > 1 then return refused end
-if is_new then
-  local type = redis.call('TYPE', KEYS[4]).ok
-  if type ~= 'set' and type ~= 'none' then return damaged(KEYS[4], 'it is no set') end
+if eras > before then
+  local kind = redis.call('TYPE', KEYS[4]).ok
+  if kind ~= 'set' and kind ~= 'none' then return damaged(KEYS[4], 'it is no set') end
 end
--- The first writes are the only ones that can fail behind these looks: then they are taken back.
-local ids, names = {}, {}
-local function take_back()
-  for i = 1, #ids do
-    if begun[i] then redis.call('DEL', KEYS[3 + 2 * i]) else redis.call('XDEL', KEYS[3 + 2 * i], ids[i]) end
-  end
-end
+-- The first writes are the only ones that can fail behind these looks: then they are taken back. A call takes some 8,000
+-- arguments.
+local bell = {append + 1, ARGV[1], number, ARGV[4], ''}
+local names, written, failed = {}, 0, nil
 for i = 1, rooms do
-  local id = redis.pcall('XADD', KEYS[3 + 2 * i], '*', 'e', ARGV[3 * i + 8])
+  local name, entry = ARGV[3 * i + 6], ARGV[3 * i + 8]
+  local id = redis.pcall('XADD', KEYS[3 + 2 * i], '*', 'e', entry)
   if id.err then
-    take_back()
-    return {3, i}
+    failed = {3, i}
+    break
   end
-  ids[i] = id
-  names[i] = ARGV[3 * i + 6]
+  names[i], written = name, i
+  bell[3 * i + 3], bell[3 * i + 4], bell[3 * i + 5] = name, id, entry
 end
--- A call takes some 8,000 arguments.
-for at = 1, rooms, 1000 do
-  local added = redis.pcall('SADD', KEYS[3], unpack(names, at, math.min(at + 999, rooms)))
-  if type(added) == 'table' then
-    take_back()
-    return damaged(KEYS[3], 'it is no set')
+for at = 1, failed and 0 or rooms, 1000 do
+  if type(redis.pcall('SADD', KEYS[3], unpack(names, at, math.min(at + 999, rooms)))) == 'table' then
+    failed = damaged(KEYS[3], 'it is no set')
   end
+end
+if failed then
+  for i = 1, written do
+    local key = KEYS[3 + 2 * i]
+    redis.call('XDEL', key, bell[3 * i + 4])
+    if not heads[i][1] and redis.call('XLEN', key) == 0 then redis.call('DEL', key) end
+  end
+  return failed
 end
 
-local bell = {append + 1, ARGV[1], number, ARGV[4], ''}
 local asked, poked
+eras = before
 for i = 1, rooms do
-  local name, top, id = names[i], tops[i] or ARGV[3 * i + 7], ids[i]
-  local era, seq = heads[i][1], heads[i][2]
-  if not era then
-    eras = eras + 1
-    era, seq = eras, '0'
-    redis.call('HSET', KEYS[4 + 2 * i], 'era', era, 'seq', '0', 'cursor', '0-0', 'top', top, 'last', id)
-    redis.call('SADD', KEYS[4], name)
-  else
+  local top, id = reply[3 * i + 1], bell[3 * i + 4]
+  if heads[i][1] then
     redis.call('HSET', KEYS[4 + 2 * i], 'top', top, 'last', id)
+  else
+    eras = eras + 1
+    redis.call('HSET', KEYS[4 + 2 * i], 'era', eras, 'seq', '0', 'cursor', '0-0', 'top', top, 'last', id)
+    redis.call('SADD', KEYS[4], names[i])
   end
-  bell[3 * i + 3] = name
-  bell[3 * i + 4] = id
-  bell[3 * i + 5] = ARGV[3 * i + 8]
-  reply[3 * i - 1] = shift > 0 and string.format('%.0f', era + shift) or era
-  reply[3 * i] = seq
-  reply[3 * i + 1] = top
   local gateways = heads[i][4] or ''
   if gateways ~= '' and not asked then asked, poked = {[ARGV[1]] = true}, {} end
   for at = 1, #gateways, 32 do
@@ -137,11 +127,8 @@ for i = 1, rooms do
     end
   end
 end
-if eras == before then
-  redis.call('HSET', KEYS[1], 'append', append + 1)
-else
-  redis.call('HSET', KEYS[1], 'append', append + 1, 'eras', eras)
-end
+redis.call('HINCRBY', KEYS[1], 'append', '1')
+if eras > before then redis.call('HSET', KEYS[1], 'eras', eras) end
 redis.call('HSET', KEYS[2], ARGV[1], ARGV[2] .. '|' .. ARGV[4] .. '|0|' .. server)
 redis.call('PUBLISH', ARGV[5], cmsgpack.pack(bell))
 for i = 1, poked and #poked or 0 do
