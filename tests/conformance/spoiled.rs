@@ -66,6 +66,7 @@ impl Scene {
         }
         let lease = claim(&journal).await;
         journal.heartbeat(Incarnation(5), &[SHARD], 1_000_000).await.expect("heartbeat");
+        journal.patterns(Incarnation(5), &["a*".to_owned()], 1_000_000).await.expect("patterns");
         journal.timeline("boot-1").await.expect("timeline");
         journal.live_timelines(1, 1_000_000).await.expect("timelines");
         // A shard whose rooms have begun new eras before.
@@ -114,7 +115,7 @@ impl Scene {
             let content = match kind.as_str() {
                 "hash" => {
                     let mut fields: BTreeMap<String, String> = self.ask(&["HGETALL", &name]);
-                    if name.ends_with(":workers") || name.ends_with(":hosts") {
+                    if [":workers", ":hosts", ":patterns"].iter().any(|end| name.ends_with(end)) {
                         fields.values_mut().for_each(String::clear);
                     }
                     fields.remove("last").is_some().then(|| fields.insert("last".into(), String::new()));
@@ -204,6 +205,7 @@ impl Scene {
             "host" => format!("{:?}", journal.live_timelines(2, 1_000_000).await?),
             "leave" => format!("{:?}", journal.leave(SHARD, self.living.incarnation).await?),
             "load" => format!("{:?}", journal.load(&room(0)).await?),
+            "patterns" => format!("{:?}", journal.patterns(Incarnation(6), &["b*".to_owned()], 1_000_000).await?),
             "register" => format!("{:?}", journal.register(SHARD, Incarnation(4), lost, &[room(0), room(1)]).await?),
             "register again" => {
                 let seen = Seen { server: self.living.server, flush: 1, commit: 1 };
@@ -223,7 +225,7 @@ impl Scene {
 /// How far the scene's rooms are from the eras that are stored with them.
 const SHIFT: u64 = 5;
 
-const STEPS: [&str; 22] = [
+const STEPS: [&str; 23] = [
     "append",
     "append again",
     "attempt",
@@ -239,6 +241,7 @@ const STEPS: [&str; 22] = [
     "host",
     "leave",
     "load",
+    "patterns",
     "register",
     "register again",
     "release",

@@ -50,7 +50,7 @@ impl RedisJournal {
         while !reply.is_empty() {
             let incarnation = reply.incarnation()?;
             let owned: String = reply.parse()?;
-            // The script lets digits and commas through: what is no shard is nobody's.
+            // What is no shard is nobody's: its owner writes it anew.
             let shards = owned.split(',').filter_map(|shard| shard.parse().ok()).map(ShardId).collect();
             living.push(WorkerRecord { incarnation, shards });
         }

@@ -1,5 +1,6 @@
 #!lua flags=allow-oom
--- Takes a worker's (or a host's) heartbeat, or what a worker says of its rooms, forgets those whose heartbeats ran out, and tells who lives.
+-- Takes a worker's (or a host's) heartbeat, or what a worker says of its rooms, forgets those whose heartbeats ran out, and
+-- tells who lives.
 --
 -- Guarantee: by this server's clock alone. A record that cannot be read is as good as none: who lives writes it anew.
 --
@@ -13,12 +14,12 @@ redis.call('HSET', KEYS[1], ARGV[1], string.format('%.0f|%s', now + tonumber(ARG
 local all = redis.call('HGETALL', KEYS[1])
 local reply = {}
 for i = 1, #all, 2 do
-  local expires, shards = string.match(all[i + 1], '^(%d+)|([%d,]*)$')
+  local expires, said = string.match(all[i + 1], '^(%d+)|(.*)$')
   local name = all[i]
   local readable = expires and #expires < 16 and string.find(name, '^%x+$') and (#name == 32) == (#ARGV[1] == 32)
   if readable and tonumber(expires) > now then
     reply[#reply + 1] = all[i]
-    reply[#reply + 1] = shards
+    reply[#reply + 1] = said
   else
     redis.call('HDEL', KEYS[1], all[i])
   end
