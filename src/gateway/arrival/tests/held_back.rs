@@ -46,6 +46,21 @@ async fn urgent_data_hides_nothing_and_ends_the_session() {
     }
 }
 
+/// A read that begins at the mark passes over it. What follows is not hidden, so nobody need be closed for it.
+#[tokio::test]
+async fn urgent_data_before_all_else_hides_nothing() {
+    let mut pair = pair_on(&Clock::new()).await;
+    send_urgent(&pair);
+    for _ in 0..15 {
+        pair.send(&MESSAGE);
+    }
+    let mut read = 0;
+    while read < 15 * MESSAGE.len() {
+        read += timeout(PATIENCE, pair.read(64)).await.expect("what is hidden is never read");
+    }
+    assert_eq!(read, 15 * MESSAGE.len());
+}
+
 /// Drops what a client sends in segments of one byte, until it is let through: what is sent behind it overtakes it.
 #[cfg(target_os = "linux")]
 fn withhold_single_bytes(stream: &StampedStream) {
