@@ -42,7 +42,14 @@ fn opens() -> impl Iterator<Item = (u64, EventKind)> {
 
 fn data(op: &str, id: String, contest: &str, args: &serde_json::Value) -> EventKind {
     let args = Bytes::from(rmp_serde::to_vec_named(args).expect("args"));
-    EventKind::Data(action::encode(&Action { op: op.to_owned(), id, contest: Some(contest.to_owned()), player: None, args }))
+    EventKind::Data(action::encode(&Action {
+        op: op.to_owned(),
+        id,
+        contest: Some(contest.to_owned()),
+        player: None,
+        seen: None,
+        args,
+    }))
 }
 
 fn everything(_: Incarnation) -> Moment {

@@ -22,7 +22,7 @@ fn packed(value: &serde_json::Value) -> Bytes {
 
 fn hit() -> Action {
     let args = packed(&serde_json::json!({ "damage": 300 }));
-    Action { op: "hit".to_owned(), id: "k3v9-1".to_owned(), contest: Some("baron".to_owned()), player: None, args }
+    Action { op: "hit".to_owned(), id: "k3v9-1".to_owned(), contest: Some("baron".to_owned()), player: None, seen: None, args }
 }
 
 fn entry_of(events: u64) -> Entry {

@@ -37,7 +37,7 @@ pub use crate::gateway::{Delivery, Joining};
 use crate::gateway::{Hub, Outbox, Settle};
 use crate::journal::{Journal, JournalError};
 use crate::limits::SESSIONS_MAX;
-use crate::types::{Action, Arrival, PlayerId, SessionId};
+use crate::types::{Action, Arrival, PlayerId, SessionId, Since};
 use crate::wire::client::{Encoding, ErrorCode, Refusal, close, parse_action};
 
 /// A gateway without sockets. Cheap to clone; belongs to the runtime it was started on.
@@ -132,7 +132,7 @@ impl Drop for Seat {
 /// Begins an action: what to do, and the client's id for it.
 #[must_use]
 pub fn act(op: &str, id: &str) -> ActionBuilder {
-    ActionBuilder { op: op.to_owned(), id: id.to_owned(), contest: None, player: None, args: Ok(rmpv::Value::Nil) }
+    ActionBuilder { op: op.to_owned(), id: id.to_owned(), contest: None, player: None, seen: None, args: Ok(rmpv::Value::Nil) }
 }
 
 /// An action in the making. It is held to the same bounds as a client's.
@@ -144,6 +144,8 @@ pub struct ActionBuilder {
     contest: Option<String>,
     #[serde(rename = "as", skip_serializing_if = "Option::is_none")]
     player: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seen: Option<String>,
     #[serde(serialize_with = "value")]
     args: Result<rmpv::Value, String>,
 }
@@ -164,6 +166,14 @@ impl ActionBuilder {
     #[must_use]
     pub fn as_player(mut self, player: &PlayerId) -> Self {
         self.player = Some(player.as_str().to_owned());
+        self
+    }
+
+    /// It is sent again: `since` is how far its sender had seen the room when it sent it first. If the room may have forgotten
+    /// its id by now, it is void (`forgotten`) instead of done twice.
+    #[must_use]
+    pub fn again(mut self, since: Since) -> Self {
+        self.seen = Some(since.to_string());
         self
     }
 

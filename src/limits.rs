@@ -18,11 +18,22 @@ pub const REASON_BYTES_MAX: usize = 200;
 pub const BODY_BYTES_MAX: usize = 16 * 1024;
 /// Ids per player that are remembered in a room, so that a repeat acts once.
 pub const RECENT_IDS_PER_PLAYER_MAX: usize = 1024;
-/// Players per room whose ids are remembered; past it the player that acted longest ago is forgotten.
-pub const RECENT_PLAYERS_PER_ROOM_MAX: usize = 4096;
+/// Ids per room that are remembered, where each player counts as [`RECENT_PLAYER_IDS`] more: all of 500 players, 100 each of 4,900.
+pub const RECENT_IDS_PER_ROOM_MAX: usize = 512 * 1024;
+/// Ids that a player counts as beside its own: its name takes as much as they do.
+pub const RECENT_PLAYER_IDS: usize = 6;
+/// Sessions per room, whatever gateways they are on; past it nobody may join.
+pub const ROOM_SESSIONS_MAX: usize = 16 * 1024;
 /// Contests per room whose round is remembered; past it those are forgotten that were closed longest ago, then those that were
 /// won longest ago. Rules that hold no more than this of them have none forgotten that they hold.
 pub const CONTESTS_PER_ROOM_MAX: usize = 100_000;
+/// Bytes of a built-in room's snapshot when everything in it is there as often, and each name is as long, as it may be. With names
+/// of 20 bytes and a thousand holders it is less than 14 MiB. A session, mark or stretch takes at most 64 bytes and its names; an
+/// id 16; a player's ids 16 and the name; a contest 80 and the name; a key that is held 8, its name and its holder's.
+pub const SNAPSHOT_BYTES_MAX: usize = (ROOM_SESSIONS_MAX + MARKS_PER_ROOM_MAX + UNPROVEN_PER_ROOM_MAX) * (64 + NAME_BYTES_MAX)
+    + RECENT_IDS_PER_ROOM_MAX * 16
+    + CONTESTS_PER_ROOM_MAX * (80 + FIELD_BYTES_MAX)
+    + CLAIMS_PER_ROOM_MAX * (8 + FIELD_BYTES_MAX + NAME_BYTES_MAX);
 /// Gateways per room whose last stamp is remembered.
 pub const MARKS_PER_ROOM_MAX: usize = 256;
 /// Dead gateways per room whose last stretch is kept apart; past it the oldest stretches become one.
@@ -333,6 +344,9 @@ const _: () = assert!(HEARTBEAT_INTERVAL.as_millis() * 3 < LEASE_TIMEOUT.as_mill
 const _: () = assert!(PROBE_INTERVAL.as_millis() * 10 < GATEWAY_TIMEOUT.as_millis());
 const _: () = assert!(HEADS_INTERVAL.as_secs() * 2 < HOST_TIMEOUT.as_secs());
 const _: () = assert!(REDIS_RESPONSE_TIMEOUT.as_millis() + RETRY_MAX.as_millis() < REJOIN_WINDOW.as_millis());
+const _: () = assert!((RECENT_IDS_PER_PLAYER_MAX + RECENT_PLAYER_IDS) * 500 <= RECENT_IDS_PER_ROOM_MAX);
+const _: () = assert!(SESSIONS_PER_ROOM_MAX <= ROOM_SESSIONS_MAX);
+const _: () = assert!(SNAPSHOT_BYTES_MAX <= 40 << 20);
 const _: () = assert!(FIELD_BYTES_MAX * 4 < MESSAGE_BYTES_MAX);
 const _: () = assert!(FLUSH_EVENTS_MAX <= UNRESOLVED_PER_ROOM_MAX && UNRESOLVED_PER_ROOM_MAX <= UNRESOLVED_MAX);
 // A room alone gets one part more than the divisor says, and fills a flush with that.

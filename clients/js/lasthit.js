@@ -125,7 +125,7 @@ export class Room {
     this._options = options;
     this._WebSocket = options.WebSocket ?? globalThis.WebSocket;
     if (!this._WebSocket) throw new LasthitError('no_websocket', 'no global WebSocket: pass one as options.WebSocket');
-    /** @type {Map<string, { frame: string, sends: number, resolve: Function, reject: Function, as?: string, timer: any }>} */
+    /** @type {Map<string, { action: object, seen?: string, sends: number, resolve: Function, reject: Function, as?: string, timer: any }>} */
     this._pending = new Map();
     /** @type {Map<string, Set<Function>>} */
     this._handlers = new Map();
@@ -162,8 +162,7 @@ export class Room {
       return Promise.reject(new LasthitError('too_many', `${PENDING_MAX} actions are unanswered`, id));
     }
     return new Promise((resolve, reject) => {
-      const frame = JSON.stringify({ op, id, contest, as, args });
-      this._pending.set(id, { frame, sends: 0, resolve, reject, as, timer: null });
+      this._pending.set(id, { action: { op, id, contest, as, args }, seen: undefined, sends: 0, resolve, reject, as, timer: null });
       if (this.status === 'open') this._send(id);
     });
   }
@@ -277,7 +276,10 @@ export class Room {
     }
     pending.sends += 1;
     pending.timer = setTimeout(() => this._drop(0, `action ${id} is unanswered`), this._options.answerMs ?? 10_000);
-    this._socket.send(pending.frame);
+    // A gateway that knows `seen` says so: others refuse what they do not know.
+    const again = pending.sends > 1 && this.welcome?.limits?.room_ids !== undefined;
+    pending.seen ??= `${this.since?.era}.${this.since?.seq}`;
+    this._socket.send(JSON.stringify(again ? { ...pending.action, seen: pending.seen } : pending.action));
   }
 
   /** Takes an action off the list of the unanswered. */

@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::contests::Contests;
-use super::recent::Recent;
+use super::recent::{self, Memory, Recent};
 use super::resequence::{Held, Unproven};
-use crate::limits::BODY_BYTES_MAX;
+use crate::limits::{BODY_BYTES_MAX, ROOM_SESSIONS_MAX};
 use crate::rules::{Act, Decision, Happening, Rules, Ruling, What};
 use crate::types::{
-    Audience, EventKind, Flags, Incarnation, Moment, Outcome, PlayerId, Role, SessionId, Stamp, Verdict, VerdictKind,
+    Audience, EventKind, Flags, Incarnation, Moment, Outcome, PlayerId, ROOM_FULL, Role, SessionId, Stamp, Verdict, VerdictKind,
 };
 use crate::wire::action;
 
@@ -29,6 +29,9 @@ pub enum Known<'a> {
     /// The version before this one recorded it. Which ids and contests that one remembered is taken from the record.
     Earlier(&'a Verdict),
 }
+
+/// Why an action is void that was sent again so late that the room may have forgotten its id.
+const FORGOTTEN: &str = "forgotten";
 
 /// What the version before this one denied a new contest with, in a room that had seen enough of them.
 const TOO_MANY_CONTESTS: &str = "too_many_contests";
@@ -136,6 +139,11 @@ impl Room {
             return verdict;
         };
         if let EventKind::Open { player, role } = kind {
+            if self.sessions.len() >= ROOM_SESSIONS_MAX {
+                verdict.player = Some(player.clone());
+                (verdict.outcome, verdict.audience) = (Outcome::Denied(ROOM_FULL.to_owned()), Audience::Session);
+                return verdict;
+            }
             self.sessions.insert(held.session, Member { player: player.clone(), role: *role });
         }
         let Some(member) = self.sessions.get(&held.session).cloned() else {
@@ -177,14 +185,23 @@ impl Room {
         };
         let player = action.player.as_ref().filter(|_| member.role == Role::Server).unwrap_or(&member.player);
         verdict.player = Some(player.clone());
-        let mut first = self.recent.first_or_remember(player, &action.id, self.seq);
+        // What was seen in another era says nothing about this one's verdicts.
+        let seen = action.seen.map(|seen| if seen.era == self.era { seen.seq } else { 0 });
+        let mut memory = self.recent.recall(player, recent::hash(&action.id), seen, self.seq);
         if let Some(Known::Earlier(recorded)) = known {
-            first = if let Outcome::Repeat { of } = recorded.outcome { Some(of) } else { None };
+            memory = if let Outcome::Repeat { of } = recorded.outcome { Memory::Repeat(of) } else { Memory::New };
         }
         verdict.id = Some(action.id);
-        if let Some(of) = first {
-            verdict.outcome = Outcome::Repeat { of };
-            return;
+        match memory {
+            Memory::New => {}
+            Memory::Repeat(of) => {
+                verdict.outcome = Outcome::Repeat { of };
+                return;
+            }
+            Memory::Forgotten => {
+                verdict.outcome = Outcome::Void(FORGOTTEN.to_owned());
+                return;
+            }
         }
         match known {
             Some(Known::Void(reason)) => {

@@ -8,7 +8,7 @@ use super::contests::{Contest, Contests, Winner};
 use super::recent::Recent;
 use super::resequence::Unproven;
 use super::room::{Member, Room};
-use crate::limits::{FIELD_BYTES_MAX, MARKS_PER_ROOM_MAX};
+use crate::limits::MARKS_PER_ROOM_MAX;
 use crate::rules::Rules;
 use crate::types::{Incarnation, Moment, Role, SessionId, Stamp};
 use crate::wire::DecodeError;
@@ -16,15 +16,17 @@ use crate::wire::codec::{Reader, Writer};
 
 mod earlier;
 
-/// Version 4, packed: `4, era, seq, incarnations, sessions, marks, stretches of dead gateways, players' ids, first round,
-/// contests, rules' name, rules' version, rules' state`, each list behind its count. Incarnations are named by their index.
+/// Version 4, packed: `4, era, seq, incarnations, sessions, marks, stretches of dead gateways, last forgotten id's verdict,
+/// players' ids, first round, contests, rules' name, rules' version, rules' state`, each list behind its count. Incarnations are named by their index.
 ///
-/// A player's ids mostly begin alike and follow each other closely: of each there is how many bytes it begins with like the one
-/// before, the rest of it, and by how much its `seq` is higher. Of a contest there is its name, its round, the verdict that
+/// Of a player there is its name, the verdict on the last id that it pushed out, and of each id by how much its verdict is
+/// higher, and its hash. Of a contest there is its name, its round, the verdict that
 /// changed it, whether it is won, and by whom.
 const VERSION: u8 = 4;
 /// Bytes of an incarnation.
 const INCARNATION_BYTES: usize = 16;
+/// The least that an id takes.
+const ID_BYTES_MIN: usize = 9;
 
 /// Why a room cannot be continued from its snapshot.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -82,14 +84,14 @@ impl Room {
             write_moment(&mut w, *above);
             write_moment(&mut w, *until);
         }
-        w.varint(self.recent.players.len() as u64);
-        for (player, ids) in &self.recent.players {
-            w.sized(player.as_str().as_bytes()).varint(ids.order.len() as u64);
-            let mut before = ("", 0);
-            for (id, seq) in &ids.order {
-                let shared = shared_bytes(before.0, id);
-                w.varint(shared as u64).sized(&id.as_bytes()[shared..]).varint(seq.wrapping_sub(before.1));
-                before = (id, *seq);
+        let players = self.recent.players();
+        w.varint(self.recent.forgotten()).varint(players.len() as u64);
+        for (player, forgotten, ids) in players {
+            w.sized(player.as_str().as_bytes()).varint(forgotten).varint(ids.len() as u64);
+            let mut before = 0;
+            for (seq, id) in ids {
+                w.varint(seq.wrapping_sub(before)).tail(&id.to_be_bytes());
+                before = seq;
             }
         }
         w.varint(self.contests.first_round()).varint(self.contests.len() as u64);
@@ -189,22 +191,18 @@ fn read(bytes: &[u8]) -> Result<Read<'_>, SnapshotError> {
 }
 
 fn ids(r: &mut Reader<'_>) -> Result<Recent, SnapshotError> {
-    let mut recent = Recent::default();
-    for _ in 0..r.count(2)? {
-        let player = r.sized_player()?;
-        let (mut id, mut seq) = (String::new(), 0_u64);
-        for _ in 0..r.count(3)? {
-            let shared = r.narrow()?;
-            if shared > FIELD_BYTES_MAX || !id.is_char_boundary(shared) {
-                return Err(r.damaged(format!("an id that begins with {shared} bytes of {id:?}")).into());
-            }
-            id.truncate(shared);
-            id.push_str(r.sized_text()?);
+    let forgotten = r.varint()?;
+    let mut players = Vec::with_capacity(r.count(3)?);
+    for _ in 0..players.capacity() {
+        let (player, pushed_out) = (r.sized_player()?, r.varint()?);
+        let (mut ids, mut seq) = (Vec::with_capacity(r.count(ID_BYTES_MIN)?), 0_u64);
+        for _ in 0..ids.capacity() {
             seq = seq.wrapping_add(r.varint()?);
-            recent.first_or_remember(&player, &id, seq);
+            ids.push((seq, r.hash()?));
         }
+        players.push((player, pushed_out, ids));
     }
-    Ok(recent)
+    Ok(Recent::restore(forgotten, players))
 }
 
 fn named(r: &mut Reader<'_>, incarnations: &[Incarnation]) -> Result<Incarnation, DecodeError> {
@@ -218,26 +216,4 @@ fn write_moment(w: &mut Writer, moment: Moment) {
 
 fn read_moment(r: &mut Reader<'_>) -> Result<Moment, DecodeError> {
     Ok(Moment { timeline: r.narrow()?, ns: r.varint()? })
-}
-
-/// How many bytes both begin with, in whole characters; at most [`FIELD_BYTES_MAX`], so that no stored byte stands for many.
-fn shared_bytes(one: &str, other: &str) -> usize {
-    let same = one.bytes().zip(other.bytes()).take(FIELD_BYTES_MAX).take_while(|(a, b)| a == b).count();
-    (0..=same).rev().find(|at| other.is_char_boundary(*at)).unwrap_or(0)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_two_ids_begin_with_ends_between_characters() {
-        for (one, other, shared) in
-            [("", "a", 0), ("ab-1", "ab-27", 3), ("ab", "ab", 2), ("\u{e4}", "\u{e5}", 0), ("a\u{e4}", "a\u{e4}b", 3)]
-        {
-            assert_eq!(shared_bytes(one, other), shared, "{one} {other}");
-        }
-        let long = "\u{e4}".repeat(40);
-        assert_eq!(shared_bytes(&long, &long), FIELD_BYTES_MAX);
-    }
 }

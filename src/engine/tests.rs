@@ -314,7 +314,7 @@ fn held(ordinal: u64, (session, what, contest, id): (u64, usize, u64, u64)) -> H
     let args = |key: &str| Bytes::from(rmp_serde::to_vec_named(&BTreeMap::from([(key, 2u64)])).expect("encodes"));
     let action = |op: &str, args| {
         let (id, contest) = (id.to_string(), Some(format!("t{contest}")));
-        EventKind::Data(crate::wire::action::encode(&Action { op: op.to_owned(), id, contest, player: None, args }))
+        EventKind::Data(crate::wire::action::encode(&Action { op: op.to_owned(), id, contest, player: None, seen: None, args }))
     };
     let kind = match what {
         0 => EventKind::Open { player: PlayerId::new(&format!("p{session}")).expect("a name"), role },

@@ -5,8 +5,10 @@ use std::sync::Arc;
 use super::core::{Action, Core, Delivery, Reading, Session};
 use super::kept::Kept;
 use crate::journal::{RoomHead, VerdictPage};
-use crate::limits::READ_ENTRIES_MAX;
-use crate::types::{Audience, Incarnation, Outcome, Role, RoomId, SessionId, ShardId, Verdict, VerdictBatch, VerdictKind};
+use crate::limits::{READ_ENTRIES_MAX, ROOM_SESSIONS_MAX};
+use crate::types::{
+    Audience, Incarnation, Outcome, ROOM_FULL, Role, RoomId, SessionId, ShardId, Verdict, VerdictBatch, VerdictKind,
+};
 use crate::wire::client::{VerdictFrames, Welcome, close};
 use crate::wire::push::{Push, RoomPush};
 use crate::wire::{DecodeError, verdicts};
@@ -257,6 +259,11 @@ impl Core {
         let number = verdict.session;
         let Some(session) = self.sessions.get_mut(&number) else { return };
         if session.view != View::Joining {
+            return;
+        }
+        if matches!(&verdict.outcome, Outcome::Denied(reason) if reason == ROOM_FULL) {
+            let reason = format!("room {room} is full: it holds {ROOM_SESSIONS_MAX} sessions; connect again later");
+            self.act_on(Action::Deliver(number, Delivery::Close { code: close::TRY_AGAIN, reason }));
             return;
         }
         session.open = Some((verdict.seq, verdict.body.clone()));

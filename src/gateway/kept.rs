@@ -157,7 +157,8 @@ mod tests {
         fn act(&mut self, session: u64) -> (usize, String) {
             for taken in 0..100 {
                 let args = Bytes::from([&[0xc5, 0x0f, 0x80][..], &[0; 3968]].concat());
-                let action = PlayerAction { op: "hit".to_owned(), id: format!("{taken}"), contest: None, player: None, args };
+                let action =
+                    PlayerAction { op: "hit".to_owned(), id: format!("{taken}"), contest: None, player: None, seen: None, args };
                 let at = self.tick();
                 if let Err(refusal) = self.core.act(session, &action, at) {
                     assert_eq!((refusal.code, refusal.id), (ErrorCode::Busy, Some(action.id)));

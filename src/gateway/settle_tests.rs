@@ -15,7 +15,7 @@ const SESSIONS: usize = 32;
 fn action(id: usize, bytes: usize) -> PlayerAction {
     let length = u16::try_from(bytes).expect("short");
     let args = [&[0xc5][..], &length.to_be_bytes(), &vec![0; bytes]].concat();
-    PlayerAction { op: "hit".to_owned(), id: id.to_string(), contest: None, player: None, args: Bytes::from(args) }
+    PlayerAction { op: "hit".to_owned(), id: id.to_string(), contest: None, player: None, seen: None, args: Bytes::from(args) }
 }
 
 fn events(flush: &Flush) -> Vec<Event> {

@@ -61,8 +61,14 @@ fn rooms_of_earlier_versions_are_continued() {
         };
         room.resolve(&held(1, EventKind::Open { player, role: Role::Player }), None);
         let mut again = Room::restore(&room.snapshot(), rules()).expect("restored");
-        let action =
-            crate::types::Action { op: "any".to_owned(), id, contest: None, player: None, args: Bytes::from_static(&[0xc0]) };
+        let action = crate::types::Action {
+            op: "any".to_owned(),
+            id,
+            contest: None,
+            player: None,
+            seen: None,
+            args: Bytes::from_static(&[0xc0]),
+        };
         let repeat = held(2, EventKind::Data(crate::wire::action::encode(&action)));
         let verdict = room.resolve(&repeat, None);
         assert_eq!(verdict.outcome, Outcome::Repeat { of: last.seq }, "{path:?}");

@@ -167,8 +167,9 @@ impl World {
         client.next += 1;
         let id = format!("{index}-{}", client.next);
         let (op, contest) = (op.to_owned(), Some(contest.to_owned()));
-        let action = Action { op, id: id.clone(), contest, player: None, args: Bytes::from_static(&[0xc0]) };
-        client.open.insert(id, action.clone());
+        let action = Action { op, id: id.clone(), contest, player: None, seen: None, args: Bytes::from_static(&[0xc0]) };
+        // It says so only when it sends it again.
+        client.open.insert(id, Action { seen: client.seen, ..action.clone() });
         self.say(conn, at, Message::Act(action));
     }
 

@@ -29,7 +29,7 @@ fn room() -> RoomId {
 
 fn hit(id: &str) -> Action {
     let (op, contest) = ("hit".to_owned(), Some("baron".to_owned()));
-    Action { op, id: id.to_owned(), contest, player: None, args: Bytes::from_static(&[0xc0]) }
+    Action { op, id: id.to_owned(), contest, player: None, seen: None, args: Bytes::from_static(&[0xc0]) }
 }
 
 /// One shard's journal, a worker that is asked for its actions one by one, and gateways.

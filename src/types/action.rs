@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::PlayerId;
+use super::{PlayerId, Since};
 
 /// A client's action. `args` is canonical MessagePack: maps have string keys in sorted order, no binary, no extension.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,6 +15,8 @@ pub struct Action {
     pub contest: Option<String>,
     /// The player that a server session acts for.
     pub player: Option<PlayerId>,
+    /// Of an action that is sent again: how far the client had seen the room when it sent it first.
+    pub seen: Option<Since>,
     /// Arguments for the rules; one MessagePack value (nil when there are none).
     pub args: Bytes,
 }

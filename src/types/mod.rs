@@ -10,4 +10,5 @@ pub use action::Action;
 pub use event::{Entry, Event, EventKind, Role};
 pub use id::{IdError, Incarnation, PlayerId, RoomId, SessionId, ShardId};
 pub use stamp::{Arrival, Flags, Moment, ParseMomentError, Stamp, StreamId};
+pub(crate) use verdict::ROOM_FULL;
 pub use verdict::{Audience, Outcome, Since, Verdict, VerdictBatch, VerdictKind};

@@ -23,6 +23,9 @@ pub enum Outcome {
     },
 }
 
+/// Why an Open is denied: as many sessions are inside as may be. The session does not join, and its gateway closes it.
+pub(crate) const ROOM_FULL: &str = "room_full";
+
 /// Who may see a verdict. Sessions with the server role see all of their room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Audience {
@@ -137,8 +140,8 @@ impl FromStr for Since {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        text.split_once('.').and_then(|(era, seq)| Some(Self { era: era.parse().ok()?, seq: seq.parse().ok()? })).ok_or_else(
-            || format!("since {:?} is not of the form era.seq, as in 3.120", text.chars().take(80).collect::<String>()),
-        )
+        text.split_once('.')
+            .and_then(|(era, seq)| Some(Self { era: era.parse().ok()?, seq: seq.parse().ok()? }))
+            .ok_or_else(|| format!("{:?} is not of the form era.seq, as in 3.120", text.chars().take(80).collect::<String>()))
     }
 }

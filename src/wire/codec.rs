@@ -291,6 +291,13 @@ impl<'a> Reader<'a> {
         Ok(Incarnation(u128::from_be_bytes(*bytes)))
     }
 
+    /// Packed: 8 bytes.
+    pub(crate) fn hash(&mut self) -> Result<u64, DecodeError> {
+        let (bytes, rest) = self.rest.split_first_chunk().ok_or_else(|| self.damaged("ends early"))?;
+        self.rest = rest;
+        Ok(u64::from_be_bytes(*bytes))
+    }
+
     /// Packed: all that is left.
     pub(crate) fn tail(self) -> &'a [u8] {
         self.rest

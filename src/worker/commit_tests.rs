@@ -44,6 +44,7 @@ fn busy_room(events: u64) -> StoredRoom {
                 id: format!("i{ordinal}"),
                 contest: None,
                 player: None,
+                seen: None,
                 args: Bytes::from_static(&[0xc0]),
             })),
         };

@@ -277,6 +277,8 @@ impl Resolving {
         let inside = gateways(&room);
         let mut concerned = inside.clone();
         concerned.extend(before);
+        // Also those whose only session may not join.
+        concerned.extend(batch.verdicts.iter().filter(|v| v.kind == VerdictKind::Open).map(|v| v.stamp.incarnation));
         concerned.sort_unstable();
         concerned.dedup();
         // A game server that leaves with this batch may see what came before that.

@@ -18,7 +18,7 @@ pub(crate) fn rules(last_hit: bool) -> Box<dyn Rules> {
 pub(crate) fn act(op: &str, id: &str, args: &serde_json::Value) -> Bytes {
     let args = Bytes::from(rmp_serde::to_vec_named(args).expect("args"));
     let player = Some(PlayerId::new("bob").expect("name"));
-    action::encode(&Action { op: op.to_owned(), id: id.to_owned(), contest: Some("baron".to_owned()), player, args })
+    action::encode(&Action { op: op.to_owned(), id: id.to_owned(), contest: Some("baron".to_owned()), player, seen: None, args })
 }
 
 pub(crate) fn entries() -> Vec<Entry> {

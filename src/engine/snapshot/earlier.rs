@@ -3,15 +3,18 @@
 //! before, the rest of it, and by how much its `seq` is higher.
 
 use super::{Contest, Contests, Read, SnapshotError, Winner};
-use crate::engine::recent::Recent;
+use crate::engine::recent::{self, Recent};
 use crate::engine::resequence::Unproven;
 use crate::engine::room::Member;
-use crate::limits::FIELD_BYTES_MAX;
+use crate::limits::{FIELD_BYTES_MAX, RECENT_IDS_PER_PLAYER_MAX};
 use crate::types::{Moment, Role, SessionId, Stamp};
 use crate::wire::codec::Reader;
 
 /// What [`read`] reads.
 const VERSION: u64 = 3;
+
+/// Players whose ids that version remembered.
+const PLAYERS_MAX: usize = 4096;
 
 /// The first byte of a snapshot of this version: an array of eleven.
 pub(super) const FIRST_BYTE: u8 = 0x9b;
@@ -43,11 +46,11 @@ pub(super) fn read(bytes: &[u8]) -> Result<Read<'_>, SnapshotError> {
 }
 
 fn ids(r: &mut Reader<'_>) -> Result<Recent, SnapshotError> {
-    let mut recent = Recent::default();
+    let mut players = Vec::new();
     for _ in 0..r.array()? {
         r.array_of(2)?;
         let player = r.player()?;
-        let (mut id, mut seq) = (String::new(), 0_u64);
+        let (mut id, mut seq, mut ids) = (String::new(), 0_u64, Vec::new());
         for _ in 0..r.array()? / 3 {
             let shared = r.small()?;
             if shared > FIELD_BYTES_MAX || !id.is_char_boundary(shared) {
@@ -56,10 +59,16 @@ fn ids(r: &mut Reader<'_>) -> Result<Recent, SnapshotError> {
             id.truncate(shared);
             id.push_str(r.text()?);
             seq = seq.wrapping_add(r.uint()?);
-            recent.first_or_remember(&player, &id, seq);
+            ids.push((seq, recent::hash(&id)));
         }
+        // That version pushed a player's ids out without a note of it: from the first one on they are all there.
+        let pushed_out =
+            ids.first().filter(|_| ids.len() >= RECENT_IDS_PER_PLAYER_MAX).map_or(0, |(seq, _)| seq.saturating_sub(1));
+        players.push((player, pushed_out, ids));
     }
-    Ok(recent)
+    // Nor did it note which players it forgot: those that had acted before any that it kept.
+    let forgotten = players.iter().filter_map(|(.., ids)| ids.last()).map(|(seq, _)| seq.saturating_sub(1)).min();
+    Ok(Recent::restore(forgotten.filter(|_| players.len() >= PLAYERS_MAX).unwrap_or(0), players))
 }
 
 /// When they changed is not known.

@@ -22,6 +22,7 @@ pub fn encode_welcome(encoding: Encoding, welcome: &Welcome) -> Bytes {
     f.map("limits", |f| {
         f.number("message_bytes", limits::MESSAGE_BYTES_MAX as u64).number("field_bytes", limits::FIELD_BYTES_MAX as u64);
         f.number("args_depth", limits::ARGS_DEPTH_MAX as u64).number("recent_ids", limits::RECENT_IDS_PER_PLAYER_MAX as u64);
+        f.number("room_ids", limits::RECENT_IDS_PER_ROOM_MAX as u64);
         f.number("ping_s", limits::PING_INTERVAL.as_secs()).number("idle_s", limits::IDLE_TIMEOUT.as_secs());
     });
     whole(encoding, f)

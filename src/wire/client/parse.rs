@@ -7,7 +7,7 @@ use serde::de::DeserializeSeed;
 use super::args::{Value, ValueSeed, canonical};
 use super::{Encoding, ErrorCode, Refusal};
 use crate::limits::{ARGS_DEPTH_MAX, FIELD_BYTES_MAX};
-use crate::types::{Action, PlayerId};
+use crate::types::{Action, PlayerId, Since};
 
 /// Levels that the MessagePack reader follows before it gives up, as many as the JSON reader does. What lies deeper than
 /// [`ARGS_DEPTH_MAX`] is skipped, so that the refusal can name the action's id.
@@ -66,16 +66,17 @@ type Fault = (ErrorCode, String);
 
 fn action(fields: Vec<(Cow<'_, str>, Value<'_>)>) -> Result<Action, Fault> {
     let fault = |message: String| (ErrorCode::BadAction, message);
-    let (mut op, mut id, mut contest, mut player, mut args) = (None, None, None, None, None);
+    let (mut op, mut id, mut contest, mut player, mut seen, mut args) = (None, None, None, None, None, None);
     for (key, value) in fields {
         let slot = match &*key {
             "op" => &mut op,
             "id" => &mut id,
             "contest" => &mut contest,
             "as" => &mut player,
+            "seen" => &mut seen,
             "args" => &mut args,
             other => {
-                let message = format!("field {:?} is unknown: an action has op, id, contest, as and args", shown(other));
+                let message = format!("field {:?} is unknown: an action has op, id, contest, as, seen and args", shown(other));
                 return Err((ErrorCode::UnknownField, message));
             }
         };
@@ -90,8 +91,12 @@ fn action(fields: Vec<(Cow<'_, str>, Value<'_>)>) -> Result<Action, Fault> {
         Some(name) => Some(PlayerId::new(&name).map_err(|e| fault(format!("field \"as\": {e}")))?),
         None => None,
     };
+    let seen = match text("seen", seen)? {
+        Some(text) => Some(text.parse::<Since>().map_err(|e| fault(format!("field \"seen\": {e}")))?),
+        None => None,
+    };
     let args = canonical(args.unwrap_or(Value::Nil)).map_err(fault)?;
-    Ok(Action { op, id, contest, player, args })
+    Ok(Action { op, id, contest, player, seen, args })
 }
 
 /// A field of 1 to 64 bytes of text; None when it is absent or nil.

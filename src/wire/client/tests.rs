@@ -383,7 +383,7 @@ fn a_welcome_has_its_fields_in_both_encodings() {
     let mut expected = json!({
         "t": "welcome", "session": verdict().session_id().to_string(), "player": "ann", "role": "server", "era": 3, "seq": 120,
         "resumed": false, "gone": true, "state": {"targets": [1.5]}, "clock": {"source": "kernel", "uncertainty_ns": "2000"},
-        "limits": {"message_bytes": 4096, "field_bytes": 64, "args_depth": 16, "recent_ids": 1024, "ping_s": 20, "idle_s": 60},
+        "limits": {"message_bytes": 4096, "field_bytes": 64, "args_depth": 16, "recent_ids": 1024, "room_ids": 524288, "ping_s": 20, "idle_s": 60},
     });
     let [json, msgpack] = both(|encoding| encode_welcome(encoding, &welcome));
     assert_eq!(json, expected);
