@@ -32,7 +32,7 @@ pub struct Happening<'a> {
 /// The five socket events, as rules see them.
 #[derive(Debug, Clone, Copy)]
 pub enum What<'a> {
-    /// The session joined. The decision's body becomes the `state` in its `welcome`.
+    /// The session joined. The decision's body becomes the `state` in its `welcome`; nobody else is sent it.
     Open,
     /// An action.
     Data(Act<'a>),

@@ -267,6 +267,8 @@ fn expected(log: &RoomLog, stored: &Verdict, told: &Told) -> Verdict {
             (first.seq, first.session, first.stamp.incarnation) = (stored.seq, stored.session, stored.stamp.incarnation);
             first
         }
+        // What the rules say to one who joins is in its welcome.
+        _ if stored.kind == VerdictKind::Open => Verdict { body: None, ..stored.clone() },
         _ => stored.clone(),
     }
 }

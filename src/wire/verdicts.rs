@@ -275,6 +275,49 @@ mod tests {
         })
     }
 
+    /// Each of `bodies` said to one who joins.
+    fn joining(bodies: impl Iterator<Item = Bytes>) -> VerdictBatch {
+        let verdict = |(seq, body)| Verdict {
+            seq,
+            stamp: Stamp { moment: Moment { timeline: 1, ns: seq }, incarnation: Incarnation(1), ordinal: seq },
+            kind: VerdictKind::Open,
+            session: seq,
+            player: Some(PlayerId::new("ann").expect("name")),
+            id: None,
+            contest: None,
+            round: 0,
+            outcome: Outcome::Granted,
+            uncertainty_ns: 0,
+            behind_ns: None,
+            flags: Flags::default(),
+            raw_ns: None,
+            audience: Audience::Room,
+            body: Some(body),
+        };
+        VerdictBatch { era: 1, verdicts: (1..).zip(bodies).map(verdict).collect() }
+    }
+
+    #[test]
+    fn a_state_that_many_find_who_join_at_once_is_written_once() {
+        let state = Bytes::from(vec![7; crate::limits::BODY_BYTES_MAX]);
+        let batch = joining(std::iter::repeat_n(state.clone(), 500));
+        let bytes = encode(&batch);
+        assert!(bytes.len() < state.len() + 500 * 32, "{} bytes", bytes.len());
+        assert_eq!(decode(&bytes), Ok(batch));
+        let bodies = [&b"a"[..], b"a", b"", b"", b"b", b"a"];
+        let batch = joining(bodies.into_iter().map(Bytes::from_static));
+        assert_eq!(decode(&encode(&batch)), Ok(batch));
+    }
+
+    #[test]
+    fn an_open_without_one_before_it_cannot_have_its_state() {
+        let batch = joining([Bytes::from_static(b"x")].into_iter());
+        let mut bytes = encode(&batch).to_vec();
+        bytes.truncate(bytes.len() - 2);
+        bytes.push(0);
+        assert!(matches!(decode(&bytes.into()), Err(DecodeError::Damaged { .. })));
+    }
+
     proptest! {
         #[test]
         fn batches_survive_the_wire(batch in batch()) {

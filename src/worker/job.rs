@@ -307,9 +307,12 @@ fn split(batch: VerdictBatch, bytes_max: usize, from: u64) -> impl Iterator<Item
     let era = batch.era;
     let (mut rest, mut seq) = (VecDeque::from(batch.verdicts), from);
     std::iter::from_fn(move || {
-        let mut bytes = 0;
+        let (mut bytes, mut state) = (0, None);
         let fits = |verdict: &&Verdict| {
-            bytes += VERDICT_BYTES + verdict.body.as_ref().map_or(0, Bytes::len);
+            // A state that the Open before it found is not written again.
+            let joins = verdict.kind == VerdictKind::Open && verdict.body.is_some();
+            let again = joins && std::mem::replace(&mut state, verdict.body.clone()) == verdict.body;
+            bytes += VERDICT_BYTES + verdict.body.as_ref().filter(|_| !again).map_or(0, Bytes::len);
             bytes <= bytes_max
         };
         let mut count = rest.iter().take_while(fits).count().max(1).min(rest.len());
@@ -337,15 +340,19 @@ fn gateways(room: &Room) -> Vec<Incarnation> {
     gateways
 }
 
-/// The part of a batch that concerns a gateway; the whole batch's bytes where that is everything.
+/// The part of a batch that concerns a gateway; the whole batch's bytes where that is everything. What an Open says goes to the
+/// gateway whose session joins.
 fn push_for(gateway: Incarnation, watches: bool, batch: &VerdictBatch, whole: &Bytes) -> Bytes {
     let concerns = |v: &Verdict| watches || v.audience == Audience::Room || v.stamp.incarnation == gateway;
-    let concerned: Vec<bool> = batch.verdicts.iter().map(concerns).collect();
-    if concerned.iter().all(|c| *c) {
+    let tells_others = |v: &Verdict| v.kind == VerdictKind::Open && v.body.is_some() && v.stamp.incarnation != gateway;
+    if batch.verdicts.iter().all(|v| concerns(v) && !tells_others(v)) {
         return whole.clone();
     }
-    let verdicts = batch.verdicts.iter().zip(concerned).filter(|(_, c)| *c).map(|(v, _)| v.clone()).collect();
-    verdicts::encode(&VerdictBatch { era: batch.era, verdicts })
+    let verdicts = batch.verdicts.iter().filter(|v| concerns(v)).map(|v| {
+        let body = v.body.clone().filter(|_| !tells_others(v));
+        Verdict { body, ..v.clone() }
+    });
+    verdicts::encode(&VerdictBatch { era: batch.era, verdicts: verdicts.collect() })
 }
 
 impl Loading {
@@ -487,3 +494,7 @@ pub(crate) fn death_entry(hold: &Resequencer, gateway: Incarnation, now: Moment)
     }
     (!events.is_empty()).then_some(Entry { incarnation: gateway, timeline: last.timeline, death: true, events })
 }
+
+#[cfg(test)]
+#[path = "job_tests.rs"]
+mod tests;

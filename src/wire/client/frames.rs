@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::fields::{Fields, INFALLIBLE, map_header};
 use super::{Encoding, Refusal, Welcome};
 use crate::limits;
-use crate::types::{Flags, Incarnation, Outcome, Verdict};
+use crate::types::{Flags, Incarnation, Outcome, Verdict, VerdictKind};
 
 /// Encodes the first message of a session.
 #[must_use]
@@ -73,9 +73,13 @@ struct Encoded {
 impl VerdictFrames {
     /// Takes a verdict as it is to be sent. For a repeat that is the first verdict's content under the repeat's own
     /// `seq`, with `repeat_of` the first one's. An [`Outcome::Repeat`] itself (the first verdict is no longer there)
-    /// is sent as void with the reason `repeat`.
+    /// is sent as void with the reason `repeat`. What the rules say to one who joins is for that one only, in its welcome:
+    /// an Open is sent without its body.
     #[must_use]
-    pub fn new(verdict: Verdict, repeat_of: Option<u64>) -> Self {
+    pub fn new(mut verdict: Verdict, repeat_of: Option<u64>) -> Self {
+        if verdict.kind == VerdictKind::Open {
+            verdict.body = None;
+        }
         Self { verdict, repeat_of, json: OnceLock::new(), msgpack: OnceLock::new() }
     }
 

@@ -367,6 +367,17 @@ fn outcomes_that_are_no_decision_have_their_words() {
 }
 
 #[test]
+fn what_the_rules_say_to_one_who_joins_is_sent_to_nobody_else() {
+    for (kind, sent) in [(VerdictKind::Open, false), (VerdictKind::Data, true), (VerdictKind::Close, true)] {
+        let said = Verdict { kind, body: Some(pack(&Mp::from("state")).into()), ..verdict() };
+        for encoding in [Encoding::Json, Encoding::Msgpack] {
+            let frame = VerdictFrames::new(said.clone(), None).encode(encoding, None);
+            assert_eq!(frame.windows(5).any(|bytes| bytes == b"state"), sent, "{kind:?} {encoding:?}");
+        }
+    }
+}
+
+#[test]
 fn a_welcome_has_its_fields_in_both_encodings() {
     let welcome = Welcome {
         session: verdict().session_id(),
