@@ -127,9 +127,9 @@ impl Scene {
         let number = self.number;
         let verdicts = [0x55_u8; 110];
         let mut call = cmd("EVALSHA");
-        call.arg(self.script.get_hash()).arg(2 + 4 * self.rooms).arg(&["shard", "active"]);
+        call.arg(self.script.get_hash()).arg(2 + 3 * self.rooms).arg(&["shard", "active"]);
         for room in 0..self.rooms {
-            for key in ["room", "out", "state", "snapshot"] {
+            for key in ["room", "out", "state"] {
                 call.arg(format!("{key}{room}"));
             }
         }

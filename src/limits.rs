@@ -127,6 +127,22 @@ pub const ROOM_POKES_MAX: usize = 5;
 pub const SNAPSHOT_EVENTS: u64 = 256;
 /// Places per room behind which its history may be trimmed once it is old enough; they lie this part of the retention apart.
 pub const TRIM_POINTS_MAX: usize = 16;
+/// Events after which a room's snapshot is written at the latest however large it is: so many are resolved again when the
+/// room is taken over. The largest room has a snapshot of [`SNAPSHOT_BYTES_MAX`], and these behind it.
+pub const SNAPSHOT_EVENTS_MAX: u64 = 65_536;
+/// Bytes of a snapshot that goes with its commit; a larger one is written ahead, in parts of so many bytes.
+pub const SNAPSHOT_PART_BYTES: usize = 256 * 1024;
+/// Bytes of a room's last snapshot above which the next one is not taken in the worker's loop, where others wait for it.
+pub const SNAPSHOT_QUICK_BYTES_MAX: u64 = 64 * 1024;
+/// Bytes of a room that one step reads, and one entry, batch or part more.
+pub const PAGE_BYTES: usize = 1024 * 1024;
+/// Entries, batches and parts of a room that one step reads.
+pub const PAGE_ENTRIES_MAX: usize = 2048;
+/// Pages that a worker reads at once.
+pub const PAGES_MAX: usize = 8;
+/// Rooms that a worker brings back at once, beside those that it resolves; as many large ones, so that they hold up no
+/// small ones.
+pub const LOADS_MAX: usize = 4;
 /// Attempts at one event that its worker or its rules do not come back from; after them its verdict is void.
 pub const RULES_ATTEMPTS_MAX: u32 = 3;
 /// Jobs of one worker whose rules never came back, each with a thread; at so many the worker hands its shards over and ends.
@@ -169,6 +185,14 @@ pub(crate) struct Bounds {
     pub(crate) commit_bytes_max: usize,
     /// See [`SNAPSHOT_EVENTS`].
     pub(crate) snapshot_events: u64,
+    /// See [`SNAPSHOT_EVENTS_MAX`].
+    pub(crate) snapshot_events_max: u64,
+    /// See [`SNAPSHOT_PART_BYTES`].
+    pub(crate) snapshot_part_bytes: usize,
+    /// See [`PAGE_BYTES`].
+    pub(crate) page_bytes: usize,
+    /// See [`PAGE_ENTRIES_MAX`].
+    pub(crate) page_entries_max: usize,
 }
 
 impl Default for Bounds {
@@ -188,6 +212,10 @@ impl Default for Bounds {
             commit_verdicts_max: COMMIT_VERDICTS_MAX,
             commit_bytes_max: COMMIT_BYTES_MAX,
             snapshot_events: SNAPSHOT_EVENTS,
+            snapshot_events_max: SNAPSHOT_EVENTS_MAX,
+            snapshot_part_bytes: SNAPSHOT_PART_BYTES,
+            page_bytes: PAGE_BYTES,
+            page_entries_max: PAGE_ENTRIES_MAX,
         }
     }
 }
@@ -362,6 +390,8 @@ const _: () = assert!(QUARANTINE_MIN.as_secs() < QUARANTINE_MAX.as_secs());
 const REDIS_PUBSUB_BYTES: usize = 8 * 1024 * 1024;
 const _: () = assert!(COMMIT_BYTES_MAX * 2 <= REDIS_PUBSUB_BYTES);
 const _: () = assert!(MARKS_PER_ROOM_MAX * (BODY_BYTES_MAX + 1024) <= COMMIT_BYTES_MAX + 1024 * 1024);
+const _: () = assert!(SNAPSHOT_EVENTS <= SNAPSHOT_EVENTS_MAX && SNAPSHOT_PART_BYTES <= PAGE_BYTES);
+const _: () = assert!(SNAPSHOT_QUICK_BYTES_MAX as usize <= SNAPSHOT_PART_BYTES && SNAPSHOT_BYTES_MAX < RECORDING_BYTES_MAX);
 const _: () = assert!(SESSION_WRITE_BYTES + BODY_BYTES_MAX * 8 < SESSION_WRITE_BYTES_MAX);
 const _: () = assert!(PING_INTERVAL.as_secs() * 2 < IDLE_TIMEOUT.as_secs());
 const _: () = assert!(TARGETS_PER_ROOM_MAX * (FIELD_BYTES_MAX + NAME_BYTES_MAX + 64) <= BODY_BYTES_MAX);

@@ -6,6 +6,7 @@
 
 mod check;
 pub mod memory;
+pub mod pages;
 pub mod redis;
 mod signals;
 mod steps;
@@ -13,10 +14,11 @@ mod steps;
 use async_trait::async_trait;
 use bytes::Bytes;
 
+pub use pages::{Gathering, PageSize, Place, StoredHead, StoredPage};
 pub use steps::*;
 
 use crate::limits::{HOST_TIMEOUT, PATTERNS_BYTES_MAX};
-use crate::types::{Incarnation, RoomId, ShardId, StreamId};
+use crate::types::{Incarnation, RoomId, ShardId};
 
 /// Why a step of the journal failed. Its outcome may be unknown: the same step is sent again.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -270,17 +272,26 @@ pub trait Journal: Send + Sync + 'static {
     /// When the journal does not work.
     async fn survey(&self, shard: ShardId, rooms: bool) -> Result<Survey, JournalError>;
 
-    /// Everything needed to continue a room.
+    /// A page of what is needed to continue a room: its snapshot, the verdicts behind that, the entries behind its cursor, to
+    /// the stream's tail ([`pages::load`] reads all). A [`Place`] may lie before the snapshot's.
     ///
     /// # Errors
-    /// When the journal does not work.
-    async fn load(&self, room: &RoomId) -> Result<StoredRoom, JournalError>;
+    /// When the journal does not work; [`JournalError::Damaged`] when what it holds of the room is.
+    async fn load(&self, room: &RoomId, place: Place, size: PageSize) -> Result<StoredPage, JournalError>;
 
-    /// A room's entries after a position, to the tail.
+    /// Writes a part of a snapshot that is too large for one step, for a later [`Commit`] to put to use. Until then the one
+    /// before is good. The first part clears away what others wrote ahead. Nothing is written when the room is of another era
+    /// or has a snapshot of the same `seq` or a later one. Idempotent.
     ///
     /// # Errors
-    /// When the journal does not work.
-    async fn read(&self, room: &RoomId, after: StreamId) -> Result<Vec<(StreamId, Bytes)>, JournalError>;
+    /// When the outcome is unknown: send it again.
+    async fn write_ahead(
+        &self,
+        shard: ShardId,
+        lease: Lease,
+        room: &RoomId,
+        part: &AheadPart,
+    ) -> Result<Leased<()>, JournalError>;
 
     /// Makes verdicts final, then publishes the pushes. A repeat publishes nothing, or the same once more.
     ///

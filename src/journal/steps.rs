@@ -273,8 +273,8 @@ pub struct RoomCommit {
     pub verdicts: Bytes,
     /// Every entry at or before this is resolved. The room leaves `active` when this is its stream's tail.
     pub cursor: StreamId,
-    /// Encoded snapshot of the state at `to` and `cursor`, when one is due.
-    pub snapshot: Option<Bytes>,
+    /// The snapshot that is good from here on, when one is due.
+    pub snapshot: Option<CommitSnapshot>,
     /// Entries below this position and verdicts at or below this `seq` may be trimmed (approximately).
     pub trim: Option<(StreamId, u64)>,
     /// Where history may be trimmed once it is old enough, oldest first: so much of it as a snapshot was taken behind. None: as
@@ -283,6 +283,46 @@ pub struct RoomCommit {
     /// The gateways that now have sessions in the room, as far as appends to it shall ask them; None: as before. At most
     /// [`ROOM_POKES_MAX`](crate::limits::ROOM_POKES_MAX). A hint: a worker asks whomever it waits for.
     pub gateways: Option<Vec<Incarnation>>,
+}
+
+/// A snapshot as a commit brings it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CommitSnapshot {
+    /// The encoded state at the commit's `to` and `cursor`.
+    Whole(Bytes),
+    /// One that was written ahead ([`write_ahead`](super::Journal::write_ahead)), of a state that is final already or with
+    /// this commit.
+    Parts {
+        /// Under which name.
+        name: AheadName,
+        /// The cursor that it was taken at.
+        cursor: StreamId,
+        /// How many parts.
+        count: u32,
+    },
+}
+
+/// Names a snapshot that is written ahead, together with its owner's epoch: no other has the same, so that a part that comes
+/// late is never one of another snapshot's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct AheadName {
+    /// What resolved it: a number that the owner of the lease gave once.
+    pub lane: u64,
+    /// The `seq` that it was taken at.
+    pub seq: u64,
+}
+
+/// A part of a snapshot that is too large for one step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AheadPart {
+    /// Whose part.
+    pub name: AheadName,
+    /// The room's era, as stored.
+    pub era: u64,
+    /// Its place, from 0.
+    pub index: u32,
+    /// Its bytes.
+    pub bytes: Bytes,
 }
 
 /// The answer to a commit.

@@ -18,7 +18,7 @@ use bytes::Bytes;
 use serde::Serialize;
 
 use crate::engine::Room;
-use crate::journal::{Journal, JournalError, StoredSnapshot};
+use crate::journal::{Journal, JournalError, PageSize, Place, StoredHead, StoredSnapshot, pages};
 use crate::limits::{READ_ENTRIES_MAX, RECORDING_BYTES_MAX};
 use crate::rules::RulesBook;
 use crate::types::{Flags, RoomId, Stamp, StreamId, Verdict, VerdictKind};
@@ -37,6 +37,9 @@ pub enum ReplayError {
     /// The room began a new era while it was read.
     #[error("room {0} ended and began anew while it was read: try again")]
     Changed(RoomId),
+    /// What was read is gone.
+    #[error("room {0} was trimmed faster than it was read: try again, or give its workers a longer retention")]
+    Overtaken(RoomId),
     /// More than is held in memory.
     #[error("the recording of room {0} has more than {mib} MiB: a shorter retention keeps less", mib = RECORDING_BYTES_MAX >> 20)]
     TooLarge(RoomId),
@@ -70,6 +73,9 @@ pub enum ReplayError {
     #[error(transparent)]
     Dump(#[from] dump::DumpError),
 }
+
+/// How often a snapshot may be replaced while it is read.
+const SNAPSHOT_TRIES: usize = 8;
 
 /// What a journal kept of one life of a room.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -109,24 +115,34 @@ pub struct Replayed {
 }
 
 impl Recording {
-    /// Reads a room, which may go on playing meanwhile.
+    /// Reads a room page by page; it may go on playing meanwhile.
     ///
     /// # Errors
-    /// When the journal does not work, the room is not there or too large.
+    /// When the journal does not work, the room is not there or too large; [`ReplayError::Changed`] or
+    /// [`ReplayError::Overtaken`] when what is read is not one recording any more.
     pub async fn read(journal: &dyn Journal, room: &RoomId) -> Result<Self, ReplayError> {
-        let stored = journal.load(room).await?;
-        if stored.era == 0 {
-            return Err(ReplayError::NoRoom(room.clone()));
-        }
-        let mut bytes = stored.snapshot.as_ref().map_or(0, |s| s.bytes.len());
+        Self::read_paged(journal, room, PageSize::default(), || {}).await
+    }
+
+    /// [`Recording::read`], in pages of this size; `turn` is called before each but the first.
+    async fn read_paged(
+        journal: &dyn Journal,
+        room: &RoomId,
+        size: PageSize,
+        mut turn: impl FnMut(),
+    ) -> Result<Self, ReplayError> {
+        let mut bytes = 0;
         let mut check = |more: usize| {
             bytes += more;
             if bytes > RECORDING_BYTES_MAX { Err(ReplayError::TooLarge(room.clone())) } else { Ok(()) }
         };
+        let (head, snapshot) = Self::read_snapshot(journal, room, size, &mut turn).await?;
+        check(snapshot.as_ref().map_or(0, |s| s.bytes.len()))?;
         let (mut batches, mut seq) = (Vec::new(), 0);
         loop {
-            let page = journal.verdicts(room, seq, READ_ENTRIES_MAX).await?;
-            if page.era != stored.era {
+            turn();
+            let page = journal.verdicts(room, seq, READ_ENTRIES_MAX.min(size.entries)).await?;
+            if page.era != head.era {
                 return Err(ReplayError::Changed(room.clone()));
             }
             let Some(last) = page.batches.last() else { break };
@@ -138,10 +154,63 @@ impl Recording {
             }
         }
         // Behind the verdicts, so that every event of theirs is in it.
-        let entries = journal.read(room, StreamId::default()).await?;
-        check(entries.iter().map(|(_, bytes)| bytes.len()).sum())?;
-        let seq = seq.max(stored.seq);
-        Ok(Self { room: room.clone(), era: stored.era, seq, snapshot: stored.snapshot, verdicts: batches, entries })
+        let (mut entries, mut place): (Vec<(StreamId, Bytes)>, _) = (Vec::new(), Some(Place::Entries(StreamId::default())));
+        while let Some(from) = place {
+            turn();
+            let page = journal.load(room, from, size).await?;
+            if page.head.era != head.era {
+                return Err(ReplayError::Changed(room.clone()));
+            }
+            check(page.entries.iter().map(|(_, bytes)| bytes.len()).sum())?;
+            entries.extend(page.entries);
+            place = page.next;
+        }
+        // Entries have no numbers that would show a hole: none was trimmed while the first is still there.
+        if let Some((first, _)) = entries.first().filter(|_| entries.len() > 1) {
+            turn();
+            let one = PageSize { bytes: 1, entries: 1 };
+            let page = journal.load(room, Place::Entries(StreamId::default()), one).await?;
+            if page.head.era != head.era {
+                return Err(ReplayError::Changed(room.clone()));
+            }
+            if page.entries.first().is_none_or(|(still, _)| still != first) {
+                return Err(ReplayError::Overtaken(room.clone()));
+            }
+        }
+        let seq = seq.max(head.seq);
+        Ok(Self { room: room.clone(), era: head.era, seq, snapshot, verdicts: batches, entries })
+    }
+
+    /// The room's head, and its snapshot. A worker may put the next one into its place meanwhile: then that one is read.
+    async fn read_snapshot(
+        journal: &dyn Journal,
+        room: &RoomId,
+        size: PageSize,
+        turn: &mut impl FnMut(),
+    ) -> Result<(StoredHead, Option<StoredSnapshot>), ReplayError> {
+        'again: for _ in 0..SNAPSHOT_TRIES {
+            let mut page = journal.load(room, Place::default(), size).await?;
+            let head = page.head.clone();
+            if head.era == 0 {
+                return Err(ReplayError::NoRoom(room.clone()));
+            }
+            let mut pieces = std::mem::take(&mut page.snapshot);
+            while let Some(place @ Place::Snapshot(_)) = page.next {
+                turn();
+                page = journal.load(room, place, size).await?;
+                if page.head.era != head.era {
+                    return Err(ReplayError::Changed(room.clone()));
+                }
+                if page.head.snapshot != head.snapshot {
+                    continue 'again;
+                }
+                pieces.append(&mut page.snapshot);
+            }
+            let bytes = pages::joined(pieces);
+            let snapshot = head.snapshot.map(|(seq, cursor)| StoredSnapshot { seq, cursor, bytes });
+            return Ok((head, snapshot));
+        }
+        Err(ReplayError::Overtaken(room.clone()))
     }
 
     /// The recorded verdicts, in order.

@@ -211,3 +211,36 @@ fn times_are_shown_no_finer_than_the_clock_can_tell() {
         assert_eq!(shown(ns, uncertainty), expected, "{ns} ± {uncertainty}");
     }
 }
+
+/// A worker trims, ends and renews rooms while they are read: that is told, and no recording of two moments comes of it.
+#[tokio::test]
+async fn a_recording_that_is_overtaken_while_it_is_read_says_so() {
+    let played = played(10).await;
+    let room: RoomId = "claim-1".parse().expect("room");
+    let shard = crate::types::ShardId::of(&room, 2);
+    let key = |name: &str| format!("lasthit:{{s{shard}}}:{name}:{room}");
+    let whole = recorded(&played).await;
+    let size = PageSize { bytes: 1, entries: 1 };
+    let mut pages = 0;
+    let paged = Recording::read_paged(&*played.journal, &room, size, || pages += 1).await.expect("read");
+    assert_eq!(paged, whole);
+    assert!(pages > 5, "{pages} pages");
+
+    let at_page = async |at: usize, command: &[&str]| {
+        let mut page = 0;
+        let turn = || {
+            page += 1;
+            if page == at {
+                let _: ::redis::Value = played.redis.ask(command).expect("done");
+            }
+        };
+        let read = Recording::read_paged(&*played.journal, &room, size, turn).await;
+        read.err().map(|error| error.to_string()).unwrap_or_default()
+    };
+    for at in [1, pages / 2, pages - 1] {
+        let renewed = at_page(at, &["HINCRBY", &key("state"), "era", "1"]).await;
+        assert!(renewed.contains("ended and began anew"), "{at}: {renewed:?}");
+    }
+    let trimmed = at_page(pages - 1, &["XTRIM", &key("room"), "MAXLEN", "2"]).await;
+    assert!(trimmed.contains("trimmed faster than it was read"), "{trimmed:?}");
+}

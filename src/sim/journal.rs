@@ -9,8 +9,8 @@ use bytes::Bytes;
 use super::world::{Channel, Happening, Kind, Listening, MS, Pid, World};
 use crate::gateway::core::Reading;
 use crate::journal::{
-    Appended, Bell, Commit, Committed, Flush, FlushEntry, GatewayRecord, JournalError, Lease, Leased, Registered, RoomHead, Seen,
-    StoredRoom, Survey, VerdictPage, Witness, WorkerRecord,
+    AheadPart, Appended, Bell, Commit, Committed, Flush, FlushEntry, GatewayRecord, JournalError, Lease, Leased, PageSize, Place,
+    Registered, RoomHead, Seen, StoredPage, Survey, VerdictPage, Witness, WorkerRecord,
 };
 use crate::types::{Incarnation, RoomId, ShardId, StreamId};
 use crate::worker::core::Step;
@@ -29,8 +29,9 @@ pub(super) enum Call {
     Claim { shard: ShardId, from: Option<Lease>, worker: Incarnation },
     Release { shard: ShardId, lease: Lease },
     Survey { shard: ShardId, rooms: bool },
-    Load { shard: ShardId, room: RoomId },
+    Load { shard: ShardId, room: RoomId, place: Place },
     Read { shard: ShardId, room: RoomId, after: StreamId },
+    WriteAhead { shard: ShardId, lease: Lease, room: RoomId, part: AheadPart },
     Commit(Arc<Commit>),
     Publish(Incarnation, Bytes),
     Testify { shard: ShardId, witness: Witness },
@@ -49,8 +50,8 @@ pub(super) enum Answer {
     Owners(Vec<Option<Lease>>),
     Claimed(Leased<Lease>),
     Survey(Survey),
-    Stored(StoredRoom),
-    Entries(Vec<(StreamId, Bytes)>),
+    Stored(StoredPage),
+    WrittenAhead(Leased<()>),
     Committed(Committed),
     Testified(u64),
     Fenced(Leased<GatewayRecord>),
@@ -168,13 +169,13 @@ impl World {
                 self.trace(|| format!("survey of {shard:?}"));
                 Answer::Survey(self.store.survey(*shard, *rooms)?)
             }
-            Call::Load { room, .. } => {
-                self.trace(|| format!("load {room}"));
-                Answer::Stored(self.store.load(room))
-            }
-            Call::Read { room, after, .. } => {
-                self.trace(|| format!("read {room} after {after:?}"));
-                Answer::Entries(self.store.read(room, *after))
+            Call::Load { room, place, .. } => Answer::Stored(self.page(room, *place)),
+            Call::Read { room, after, .. } => Answer::Stored(self.page(room, Place::Entries(*after))),
+            Call::WriteAhead { shard, lease, room, part } => {
+                let answer = self.store.write_ahead(*shard, *lease, room, part)?;
+                self.trace(|| format!("write ahead {room}, {:?} part {}: {answer:?}", part.name, part.index));
+                self.ledger.count("parts of snapshots");
+                Answer::WrittenAhead(answer)
             }
             Call::Commit(commit) => Answer::Committed(self.commit(commit)?),
             Call::Publish(gateway, push) => Answer::Published(self.publish(*gateway, push)),
@@ -211,6 +212,15 @@ impl World {
                 Answer::RoomEnded(answer)
             }
         })
+    }
+
+    fn page(&mut self, room: &RoomId, place: Place) -> StoredPage {
+        let page = self.store.load(room, place, PageSize::of(&self.options.bounds));
+        self.trace(|| format!("load {room} from {place:?} to {:?}", page.next));
+        if page.next.is_some() {
+            self.ledger.count("rooms in pages");
+        }
+        page
     }
 
     /// Rooms that went on in another era.

@@ -86,6 +86,20 @@ fn no_living_gateway_is_fenced() {
     }
 }
 
+/// Rooms are read in many pages, and their snapshots written ahead, in every third seed.
+#[test]
+fn seeds_play_large_rooms() {
+    let (mut pages, mut parts) = (0, 0);
+    for seed in (1..=60).step_by(3) {
+        let mut world = World::new(seed, Options::of_seed(seed));
+        world.run();
+        check::everything(&world);
+        pages += world.ledger.counts.get("rooms in pages").copied().unwrap_or_default();
+        parts += world.ledger.counts.get("parts of snapshots").copied().unwrap_or_default();
+    }
+    assert!(pages > 100 && parts > 100, "{pages} pages, {parts} parts");
+}
+
 /// Two runs of a seed are one history.
 #[test]
 fn a_seed_is_a_whole_history() {

@@ -292,7 +292,10 @@ impl World {
                 self.bells.remove(&(index, shard));
             }
             WorkerAction::Survey { shard, rooms } => self.call(pid, Call::Survey { shard, rooms }),
-            WorkerAction::Load { shard, room } => self.call(pid, Call::Load { shard, room }),
+            WorkerAction::Load { shard, room, place } => self.call(pid, Call::Load { shard, room, place }),
+            WorkerAction::WriteAhead { shard, lease, room, part } => {
+                self.call(pid, Call::WriteAhead { shard, lease, room, part })
+            }
             WorkerAction::Read { shard, room, after } => self.call(pid, Call::Read { shard, room, after }),
             WorkerAction::Run(job) => {
                 let delay = self.delay();
@@ -324,8 +327,11 @@ impl World {
             (Call::Owners, Answer::Owners(owners)) => core.owners(&owners),
             (Call::Claim { shard, .. }, Answer::Claimed(answer)) => core.claimed(*shard, Some(answer), now),
             (Call::Survey { shard, .. }, Answer::Survey(survey)) => core.surveyed(*shard, survey, now),
-            (Call::Load { shard, room }, Answer::Stored(stored)) => core.stored(*shard, room.clone(), stored, now),
-            (Call::Read { shard, room, .. }, Answer::Entries(entries)) => core.read(*shard, room, &entries, now),
+            (Call::Load { shard, room, place }, Answer::Stored(page)) => core.stored(*shard, room, *place, page, now),
+            (Call::Read { shard, room, .. }, Answer::Stored(page)) => core.read(*shard, room, &page, now),
+            (Call::WriteAhead { shard, room, part, .. }, Answer::WrittenAhead(answer)) => {
+                core.written_ahead(*shard, room, part, &answer, now);
+            }
             (Call::Commit(commit), Answer::Committed(answer)) => {
                 core.committed(commit.shard, commit.lease, commit.number, &answer, now);
             }

@@ -14,7 +14,7 @@ use super::world::{MS, TIMELINE};
 use crate::gateway::core::{Action as GatewayAction, Core as GatewayCore, Reading};
 use crate::gateway::{Delivery, Joining};
 use crate::journal::memory::Store;
-use crate::journal::{Appended, Bell, Flush, Leased, Seen, Witness};
+use crate::journal::{Appended, Bell, Flush, Leased, PageSize, Place, Seen, Witness};
 use crate::limits::Bounds;
 use crate::rules::RulesBook;
 use crate::types::{Action, Arrival, Flags, Incarnation, Moment, PlayerId, Role, RoomId, ShardId, Since, Verdict};
@@ -36,6 +36,8 @@ fn hit(id: &str) -> Action {
 struct Stage {
     store: Store,
     worker: WorkerCore,
+    /// Of what the worker reads.
+    size: PageSize,
     now: u64,
     /// What the worker wants done, until the scenario does it.
     wanted: Vec<WorkerAction>,
@@ -159,6 +161,7 @@ impl Stage {
     fn unowned(limits: WorkerLimits) -> Self {
         Self {
             store: Store::new(1),
+            size: PageSize::of(&limits.bounds),
             worker: WorkerCore::new(Incarnation(100), 1, limits),
             now: 1_000 * MS,
             wanted: Vec::new(),
@@ -216,9 +219,15 @@ impl Stage {
         for action in std::mem::take(&mut self.wanted) {
             let now = self.now;
             match action {
-                WorkerAction::Load { shard, room } => self.worker.stored(shard, room.clone(), self.store.load(&room), now),
+                WorkerAction::Load { shard, room, place } => {
+                    self.worker.stored(shard, &room, place, self.store.load(&room, place, self.size), now);
+                }
                 WorkerAction::Read { shard, room, after } => {
-                    self.worker.read(shard, &room, &self.store.read(&room, after), now);
+                    self.worker.read(shard, &room, &self.store.load(&room, Place::Entries(after), self.size), now);
+                }
+                WorkerAction::WriteAhead { shard, lease, room, part } => {
+                    let answer = self.store.write_ahead(shard, lease, &room, &part).expect("a part");
+                    self.worker.written_ahead(shard, &room, &part, &answer, now);
                 }
                 WorkerAction::Run(job) => self.worker.done(job.run(), now),
                 WorkerAction::Commit(commit) => {
@@ -331,7 +340,7 @@ fn a_watermark_does_not_count_for_a_room_that_was_read_before_it() {
     a.flush(&mut stage.store, 1_050 * MS, false);
     stage.subscribe();
     stage.survey();
-    stage.worker.read(SHARD, room, &early, stage.now);
+    stage.worker.read_entries(SHARD, room, &early, stage.now);
     stage.collect();
     stage.settle();
     assert_eq!(stage.ids(), ["a", "b"]);

@@ -68,7 +68,7 @@ impl Options {
             lost_per_mille: if rng.random_bool(0.5) { rng.random_range(1..=60) } else { 0 },
             late_per_mille: if rng.random_bool(0.5) { rng.random_range(1..=100) } else { 0 },
             room_linger_ns: if rng.random_bool(0.5) { 30 * MS } else { 60_000 * MS },
-            bounds: Self::bounds(&mut rng),
+            bounds: Self::bounds(&mut rng, seed),
             prompt: false,
             // Not drawn, so that a seed without restarts is the history that it was before there were any.
             restart_interval_ns: if seed % 4 == 2 { 400 * MS } else { 0 },
@@ -83,7 +83,7 @@ impl Options {
     }
 
     /// Small ones in half of the seeds (rule W6), and snapshots all the time in another half.
-    fn bounds(rng: &mut StdRng) -> Bounds {
+    fn bounds(rng: &mut StdRng, seed: u64) -> Bounds {
         let mut bounds = Bounds::default();
         if rng.random_bool(0.5) {
             bounds.waiting_actions_max = rng.random_range(1..=3);
@@ -99,6 +99,13 @@ impl Options {
         }
         if rng.random_bool(0.5) {
             bounds.snapshot_events = rng.random_range(1..=40);
+        }
+        // Rooms of many pages, whose snapshots are written ahead; no draw of the seed's.
+        if seed % 3 == 1 {
+            bounds.snapshot_part_bytes = 40 + seed as usize % 200;
+            bounds.page_bytes = 60 + seed as usize % 500;
+            bounds.page_entries_max = 1 + seed as usize % 5;
+            bounds.commit_bytes_max = 300;
         }
         bounds
     }

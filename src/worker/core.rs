@@ -8,14 +8,15 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::job::{Done, Job, Tally};
+use super::job::{Done, Job, Loading, Tally};
 use super::lane::Lane;
 use super::ownership;
 use super::shard::{Memory, Shard};
 use crate::journal::{
-    Bell, Commit, Committed, FlushEntry, GatewayRecord, JournalError, Lease, Leased, StoredRoom, Survey, Witness, WorkerRecord,
+    AheadPart, Bell, Commit, Committed, FlushEntry, GatewayRecord, JournalError, Lease, Leased, Place, StoredPage, Survey,
+    Witness, WorkerRecord,
 };
-use crate::limits::{Bounds, REDIS_RESPONSE_TIMEOUT, RESUBSCRIBE_DELAY_MAX, RETRY_MAX};
+use crate::limits::{Bounds, LOADS_MAX, REDIS_RESPONSE_TIMEOUT, RESUBSCRIBE_DELAY_MAX, RETRY_MAX};
 use crate::rules::RulesBook;
 use crate::types::{Incarnation, RoomId, ShardId, StreamId};
 
@@ -74,10 +75,12 @@ pub(crate) enum Action {
     Unfollow(ShardId),
     /// Answer with [`Core::surveyed`].
     Survey { shard: ShardId, rooms: bool },
-    /// Answer with [`Core::stored`].
-    Load { shard: ShardId, room: RoomId },
-    /// Answer with [`Core::read`].
+    /// A page from this place on; answer with [`Core::stored`].
+    Load { shard: ShardId, room: RoomId, place: Place },
+    /// A page of entries; answer with [`Core::read`].
     Read { shard: ShardId, room: RoomId, after: StreamId },
+    /// Answer with [`Core::written_ahead`].
+    WriteAhead { shard: ShardId, lease: Lease, room: RoomId, part: AheadPart },
     /// Run it; answer with [`Core::done`].
     Run(Job),
     /// Again until it is answered; answer with [`Core::committed`].
@@ -121,8 +124,10 @@ pub(super) struct Shared {
     pub(super) limits: WorkerLimits,
     pub(super) now_ns: u64,
     actions: Vec<Action>,
-    queue: VecDeque<Queued>,
+    queue: VecDeque<(ShardId, RoomId)>,
     running: usize,
+    /// Stored rooms that are to be brought back: small ones, large ones.
+    loads: [Loads; 2],
     /// Rooms whose next event is to be resolved alone.
     suspects: VecDeque<(ShardId, RoomId)>,
     /// The lane whose event is. One at a time: whoever dies of it leaves a mark on the right room (rule C6).
@@ -132,10 +137,11 @@ pub(super) struct Shared {
     tokens: u64,
 }
 
-#[derive(Debug)]
-enum Queued {
-    Job(Box<Job>),
-    Lane(ShardId, RoomId),
+#[derive(Debug, Default)]
+struct Loads {
+    queue: VecDeque<Box<Loading>>,
+    /// Lanes whose room is being brought back.
+    running: BTreeSet<u64>,
 }
 
 impl Shared {
@@ -149,16 +155,24 @@ impl Shared {
         self.tokens
     }
 
-    pub(super) fn enqueue(&mut self, job: Job) {
-        self.queue.push_back(Queued::Job(Box::new(job)));
+    pub(super) fn enqueue_load(&mut self, job: Box<Loading>) {
+        self.loads[usize::from(job.is_large())].queue.push_back(job);
     }
 
     /// The lane has something to resolve.
     pub(super) fn enqueue_lane(&mut self, shard: ShardId, room: &RoomId, lane: &mut Lane) {
         lane.queued = true;
         match lane.alone {
-            None => self.queue.push_back(Queued::Lane(shard, room.clone())),
+            None => self.queue.push_back((shard, room.clone())),
             Some(_) => self.suspects.push_back((shard, room.clone())),
+        }
+    }
+
+    /// The lane's job is over, or given up. One that was given up has none any more.
+    fn free_permit(&mut self, lane: u64) {
+        let loading = self.loads.iter_mut().any(|loads| loads.running.remove(&lane));
+        if !loading && !self.stuck.remove(&lane) {
+            self.running = self.running.saturating_sub(1);
         }
     }
 
@@ -213,6 +227,7 @@ impl Core {
                 actions: Vec::new(),
                 queue: VecDeque::new(),
                 running: 0,
+                loads: Default::default(),
                 suspects: VecDeque::new(),
                 trial: None,
                 stuck: BTreeSet::new(),
@@ -242,6 +257,7 @@ impl Core {
             if let Action::Survey { shard, .. }
             | Action::Load { shard, .. }
             | Action::Read { shard, .. }
+            | Action::WriteAhead { shard, .. }
             | Action::Death { shard, .. }
             | Action::Attempt { shard, .. }
             | Action::Testify { shard, .. }
@@ -264,16 +280,19 @@ impl Core {
 
     /// Whether a quick one is among them.
     fn start_jobs(&mut self) -> bool {
+        for loads in &mut self.shared.loads {
+            while loads.running.len() < LOADS_MAX
+                && let Some(job) = loads.queue.pop_front()
+            {
+                loads.running.insert(job.lane);
+                self.shared.actions.push(Action::Run(Job::Load(job)));
+            }
+        }
         let mut quick = false;
-        while self.shared.running < self.shared.limits.concurrency {
-            let job = match self.shared.queue.pop_front() {
-                Some(Queued::Job(job)) => Some(*job),
-                Some(Queued::Lane(shard, room)) => {
-                    self.shards.get_mut(&shard).and_then(|s| s.start(&room, &self.shared.limits.bounds))
-                }
-                None => break,
-            };
-            if let Some(job) = job {
+        while self.shared.running < self.shared.limits.concurrency
+            && let Some((shard, room)) = self.shared.queue.pop_front()
+        {
+            if let Some(job) = self.shards.get_mut(&shard).and_then(|s| s.start(&room, &self.shared.limits.bounds)) {
                 self.shared.running += 1;
                 quick |= job.is_quick();
                 self.shared.actions.push(Action::Run(job));
@@ -335,7 +354,8 @@ impl Core {
                 shard.forget_gateways(&mut self.shared);
             }
             // Rooms that nobody asked for yet come in while nothing else waits for a permit.
-            if self.shared.queue.is_empty() && !shard.releasing {
+            let waiting = !self.shared.queue.is_empty() || self.shared.loads.iter().any(|loads| !loads.queue.is_empty());
+            if !waiting && !shard.releasing {
                 for _ in 0..ADOPT_PER_TICK {
                     if !shard.adopt_one(&mut self.shared) {
                         break;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::job::{At, Done, Job, Progress, Ticket};
-use crate::limits::PROBE_INTERVAL;
+use crate::limits::{PROBE_INTERVAL, RULES_TIMEOUT};
 
 /// Bounded by the permits: a job that is given up is forgotten here.
 pub(super) struct Elsewhere {
@@ -51,6 +51,8 @@ impl Elsewhere {
                 job.standing += PROBE_INTERVAL;
             }
         }
-        self.jobs.extract_if(|_, job| job.standing > self.rules_timeout).map(|(_, job)| job.ticket).collect()
+        // A state is no event: a large one takes longer.
+        let patience = |at| if at == At::Snapshot { self.rules_timeout.max(RULES_TIMEOUT) } else { self.rules_timeout };
+        self.jobs.extract_if(|_, job| job.standing > patience(job.seen)).map(|(_, job)| job.ticket).collect()
     }
 }

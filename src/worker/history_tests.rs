@@ -3,7 +3,7 @@
 use super::tests::*;
 use super::*;
 use crate::journal::memory::Store;
-use crate::journal::{Flush, Seen};
+use crate::journal::{Flush, PageSize, Seen};
 use crate::types::{Arrival, Entry, Event, EventKind, PlayerId, Role};
 
 /// An owner for the time of one flush, at `now_ms`: it takes over, resolves what came in, and lets go.
@@ -37,7 +37,9 @@ fn own(store: &mut Store, turn: u64, room: &RoomId, now_ms: u64, retention_ms: u
             match action {
                 Action::Survey { rooms, .. } => core.surveyed(SHARD, store.survey(SHARD, rooms).expect("survey"), 1),
                 Action::Testify { witness, .. } => core.testified(SHARD, store.testify(SHARD, witness).expect("testify"), 1),
-                Action::Load { room, .. } => core.stored(SHARD, room.clone(), store.load(&room), 1),
+                Action::Load { room, place, .. } => {
+                    core.stored(SHARD, &room, place, store.load(&room, place, PageSize::default()), 1);
+                }
                 Action::Commit(commit) => {
                     let answer = store.commit(&commit).expect("commit").0;
                     assert_eq!(answer, Committed::Done);
@@ -57,7 +59,7 @@ fn history_is_trimmed_though_no_owner_lasts_as_long_as_the_retention() {
     let mut kept = Vec::new();
     for turn in 1..=30 {
         own(&mut store, turn, &room, turn * 300, 1_000);
-        let stored = store.load(&room);
+        let stored = store.load(&room, Place::default(), PageSize::default()).head;
         assert_eq!(stored.seq, turn);
         assert!(stored.trims.len() <= crate::limits::TRIM_POINTS_MAX);
         kept.push((store.read(&room, StreamId::default()).len(), store.verdicts(&room, 0, usize::MAX).batches.len()));

@@ -74,7 +74,7 @@ proptest! {
         }, None);
         let snapshot = with_snapshot.then(|| StoredSnapshot { seq: 1, cursor, bytes: state.snapshot() });
         let seq = if with_snapshot { 1 } else { 0 };
-        core.stored(SHARD, room.clone(), StoredRoom { era, seq, cursor, snapshot, entries: stored, ..StoredRoom::default() }, now[0]);
+        core.stored_room(SHARD, room.clone(), StoredRoom { era, seq, cursor, snapshot, entries: stored, ..StoredRoom::default() }, now[0]);
         let mut said = perform(&mut core);
         for (at, bytes, number) in rung {
             let watermark = Moment { timeline: 1, ns: number };

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use crate::engine::{Held, Known, Resequencer, Room};
-use crate::journal::StoredRoom;
+use crate::journal::{Gathering, StoredRoom};
 use crate::rules::Rules;
 use crate::types::{
     Arrival, Audience, Entry, Flags, Incarnation, Moment, Outcome, RoomId, ShardId, Stamp, StreamId, Verdict, VerdictBatch,
@@ -36,6 +36,8 @@ pub(crate) enum At {
     BringingBack(u64),
     /// The rules have this event.
     Event(Stamp),
+    /// The room's state is written down.
+    Snapshot,
 }
 
 impl Progress {
@@ -91,8 +93,15 @@ pub(crate) struct Loading {
     pub(super) epoch: u64,
     pub(super) lane: u64,
     pub(super) id: RoomId,
-    pub(super) stored: StoredRoom,
+    pub(super) stored: Gathering,
     pub(super) rules: Box<dyn Rules>,
+}
+
+impl Loading {
+    /// Whether it takes long enough to hold up others.
+    pub(super) fn is_large(&self) -> bool {
+        self.stored.is_large()
+    }
 }
 
 impl std::fmt::Debug for Loading {
@@ -295,7 +304,10 @@ impl Resolving {
             .collect();
         if let Some(last) = parts.back_mut() {
             last.inside = Some(inside);
-            last.snapshot = snapshot.then(|| room.snapshot());
+            last.snapshot = snapshot.then(|| {
+                progress.is(At::Snapshot);
+                room.snapshot()
+            });
         }
         Done { shard, epoch, lane, id, outcome: DoneOutcome::Resolved(room, parts) }
     }
@@ -359,7 +371,7 @@ impl Loading {
     fn run(self, progress: &Progress) -> Done {
         let Self { shard, epoch, lane, id, stored, rules } = self;
         progress.is(At::BringingBack(0));
-        let outcome = match catch_unwind(AssertUnwindSafe(|| bring_back(stored, rules, progress))) {
+        let outcome = match catch_unwind(AssertUnwindSafe(|| bring_back(stored.room(), rules, progress))) {
             Ok(Ok(loaded)) => DoneOutcome::Loaded(Box::new(loaded)),
             Ok(Err(why)) => DoneOutcome::Unloadable(why),
             Err(_) => DoneOutcome::Unloadable("the rules panicked while the room was brought back".to_owned()),
@@ -371,7 +383,7 @@ impl Loading {
 /// Snapshot, then the recorded verdicts after it, in their recorded order: recovery follows what was decided and
 /// audits it (rule C4).
 fn bring_back(stored: StoredRoom, rules: Box<dyn Rules>, progress: &Progress) -> Result<Loaded, String> {
-    let entries: Vec<(StreamId, Result<Entry, DecodeError>)> =
+    let mut entries: Vec<(StreamId, Result<Entry, DecodeError>)> =
         stored.entries.iter().map(|(at, bytes)| (*at, entry::decode(bytes))).collect();
     if stored.era == 0 {
         let cursor = StreamId::default();
@@ -400,6 +412,8 @@ fn bring_back(stored: StoredRoom, rules: Box<dyn Rules>, progress: &Progress) ->
     room.begin_era(stored.era);
     let snapshot = stored.snapshot.map(|s| (s.seq, s.cursor, s.bytes.len()));
     let (cursor, deaths, attempts, trims) = (stored.cursor, stored.deaths, stored.attempts, stored.trims);
+    // What is resolved is in the room; of deaths their stretch is still to be known (rule R7).
+    entries.retain(|(at, entry)| *at > cursor || entry.as_ref().is_ok_and(|entry| entry.death));
     Ok(Loaded { room: Some(Box::new(room)), cursor, snapshot, entries, deviations, deaths, attempts, trims })
 }
 

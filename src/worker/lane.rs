@@ -6,7 +6,10 @@ use bytes::Bytes;
 
 use super::job::Resolved;
 use crate::engine::{Resequencer, Room};
-use crate::limits::{LANE_BUFFER_BYTES_MAX, LANE_BUFFER_ENTRIES_MAX, ROOM_POKES_MAX, TRIM_POINTS_MAX};
+use crate::journal::{AheadName, AheadPart, Gathering};
+use crate::limits::{
+    Bounds, LANE_BUFFER_BYTES_MAX, LANE_BUFFER_ENTRIES_MAX, ROOM_POKES_MAX, SNAPSHOT_QUICK_BYTES_MAX, TRIM_POINTS_MAX,
+};
 use crate::types::{Incarnation, Moment, Stamp, StreamId};
 use crate::wire::entry;
 
@@ -63,12 +66,41 @@ pub(super) enum Phase {
     Quarantined { until_ns: u64 },
 }
 
+/// A snapshot that is written ahead, part by part, while the room goes on.
+#[derive(Debug)]
+struct Ahead {
+    name: AheadName,
+    era: u64,
+    cursor: StreamId,
+    bytes: Bytes,
+    part_bytes: usize,
+    /// Parts.
+    written: u32,
+}
+
+impl Ahead {
+    fn begins(&self) -> usize {
+        usize::try_from(self.written).unwrap_or(usize::MAX).saturating_mul(self.part_bytes).min(self.bytes.len())
+    }
+
+    fn is_written(&self) -> bool {
+        self.begins() == self.bytes.len()
+    }
+
+    fn next(&self) -> AheadPart {
+        let (from, to) = (self.begins(), self.begins().saturating_add(self.part_bytes).min(self.bytes.len()));
+        AheadPart { name: self.name, era: self.era, index: self.written, bytes: self.bytes.slice(from..to) }
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Lane {
     /// Names this lane: what a job of an earlier lane of the room brings is nobody's.
     pub(super) token: u64,
     pub(super) phase: Phase,
     pub(super) room: Option<Box<Room>>,
+    /// What was read of the stored room while it is loading.
+    pub(super) gathering: Gathering,
     /// Entries lie unread in the journal: nothing is released before they are read.
     pub(super) reading: bool,
     /// What is being read or loaded was asked for before the last survey: it is read again, to the tail that counts (rule R2).
@@ -105,6 +137,8 @@ pub(super) struct Lane {
     /// death came too early and counts as a duplicate.
     pub(super) deaths: BTreeMap<Incarnation, u64>,
     pub(super) empty_since_ns: Option<u64>,
+    /// A snapshot that is being written ahead.
+    ahead: Option<Ahead>,
     /// What the journal was last told about who is inside; None: unknown.
     told: Option<Vec<Incarnation>>,
     snapshot_seq: u64,
@@ -120,6 +154,7 @@ impl Lane {
             token,
             phase: Phase::Loading,
             room: None,
+            gathering: Gathering::default(),
             reading: false,
             stale: false,
             buffer: Buffer::default(),
@@ -139,6 +174,7 @@ impl Lane {
             to_commit: false,
             deaths: BTreeMap::new(),
             empty_since_ns: None,
+            ahead: None,
             told: None,
             snapshot_seq: 0,
             snapshot_bytes: 0,
@@ -184,10 +220,43 @@ impl Lane {
         *self = Self { alone, failures, poisoned, ..Self::new(token) };
     }
 
-    /// Whether the next commit should carry a snapshot: enough happened, and no less than the snapshot weighs.
-    pub(super) fn snapshot_due(&self, seq: u64, events_min: u64) -> bool {
+    /// Whether the next commit should carry a snapshot: enough happened, and no less than the snapshot weighs, or more than
+    /// is to be resolved again.
+    pub(super) fn snapshot_due(&self, seq: u64, bounds: &Bounds) -> bool {
         let events = seq.saturating_sub(self.snapshot_seq);
-        events >= events_min && events * EVENT_BYTES >= self.snapshot_bytes
+        let paid = events >= bounds.snapshot_events && events.saturating_mul(EVENT_BYTES) >= self.snapshot_bytes;
+        self.ahead.is_none() && (paid || events >= bounds.snapshot_events_max)
+    }
+
+    /// Whether taking one would hold others up.
+    pub(super) fn is_snapshot_slow(&self) -> bool {
+        self.snapshot_bytes > SNAPSHOT_QUICK_BYTES_MAX
+    }
+
+    /// Begins to write a snapshot ahead.
+    pub(super) fn begin_ahead(&mut self, era: u64, seq: u64, cursor: StreamId, bytes: Bytes, bounds: &Bounds) -> AheadPart {
+        let (name, part_bytes) = (AheadName { lane: self.token, seq }, bounds.snapshot_part_bytes);
+        let ahead = Ahead { name, era, cursor, bytes, part_bytes, written: 0 };
+        self.ahead.insert(ahead).next()
+    }
+
+    /// A part of it is written: the next one, if there is one.
+    pub(super) fn written_ahead(&mut self, part: &AheadPart) -> Option<AheadPart> {
+        let ahead = self.ahead.as_mut().filter(|ahead| ahead.name == part.name && ahead.written == part.index)?;
+        ahead.written += 1;
+        (!ahead.is_written()).then(|| ahead.next())
+    }
+
+    /// Whether the next commit can put to use what was written ahead.
+    pub(super) fn is_ahead_written(&self) -> bool {
+        self.ahead.as_ref().is_some_and(Ahead::is_written)
+    }
+
+    /// What was written ahead, for the next commit: its name, cursor, count of parts.
+    pub(super) fn take_ahead(&mut self) -> Option<(AheadName, StreamId, u32)> {
+        let ahead = self.ahead.take_if(|ahead| ahead.is_written())?;
+        self.remember_snapshot(ahead.name.seq, ahead.bytes.len());
+        Some((ahead.name, ahead.cursor, ahead.written))
     }
 
     pub(super) fn remember_snapshot(&mut self, seq: u64, bytes: usize) {

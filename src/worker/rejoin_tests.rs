@@ -22,7 +22,7 @@ fn moved(confirmed: bool, limits: impl FnOnce(&mut WorkerLimits)) -> (Core, Vec<
     core.surveyed(SHARD, survey(1, &room(), 100), 1);
     perform(&mut core);
     let entries = vec![(at(1), open(A, 40)), (at(2), open(B, 50))];
-    core.stored(SHARD, room(), StoredRoom { era: 1, entries, ..StoredRoom::default() }, 1);
+    core.stored_room(SHARD, room(), StoredRoom { era: 1, entries, ..StoredRoom::default() }, 1);
     for action in perform(&mut core) {
         if let Action::Commit(commit) = action
             && confirmed
@@ -153,7 +153,7 @@ fn a_gateway_that_has_not_found_the_server_yet_is_not_silent() {
         core.surveyed(SHARD, found(1, 1), 3);
         perform(&mut core);
         let entries = vec![(at(1), open(A, 40)), (at(2), open(B, 50)), (at(3), again(A, 200)), (at(4), again(B, 201))];
-        core.stored(SHARD, room(), StoredRoom { era: 1, entries, ..StoredRoom::default() }, 4);
+        core.stored_room(SHARD, room(), StoredRoom { era: 1, entries, ..StoredRoom::default() }, 4);
         (1..1_000).map(|i| i * 20_000_000).find(|now| {
             core.tick(*now);
             let fenced = |a: &Action| matches!(a, Action::Fence { gateway: g, .. } if *g == gateway);

@@ -92,7 +92,7 @@ fn what_a_room_in_loading_cannot_keep_is_read_from_the_journal() {
         all.push((bell.entries[0].1, bell.entries[0].2.clone()));
         core.bell(bell, 2);
     }
-    core.stored(SHARD, pit(), StoredRoom { era: 1, ..StoredRoom::default() }, 2);
+    core.stored_room(SHARD, pit(), StoredRoom { era: 1, ..StoredRoom::default() }, 2);
     let actions = perform(&mut core);
     let read = actions.iter().find_map(|a| if let Action::Read { after, .. } = a { Some(*after) } else { None });
     assert_eq!(read, Some(StreamId::default()), "what was dropped is asked for: {actions:?}");
@@ -101,7 +101,7 @@ fn what_a_room_in_loading_cannot_keep_is_read_from_the_journal() {
         core.bell(bell, 3);
     }
     let (mut committed, mut from) = (0, LANE_BUFFER_ENTRIES_MAX);
-    core.read(SHARD, &pit(), &all[..from], 4);
+    core.read_entries(SHARD, &pit(), &all[..from], 4);
     loop {
         let actions = perform(&mut core);
         if actions.is_empty() {
@@ -111,7 +111,7 @@ fn what_a_room_in_loading_cannot_keep_is_read_from_the_journal() {
             match action {
                 Action::Read { .. } => {
                     from = all.len();
-                    core.read(SHARD, &pit(), &all[..from], 5);
+                    core.read_entries(SHARD, &pit(), &all[..from], 5);
                 }
                 Action::Commit(commit) => {
                     committed = commit.rooms[0].to;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quanta::Instant;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -18,14 +18,15 @@ use super::listen::{follow, hear_of_shards, stay_entered};
 use super::stages::{Stages, count};
 use crate::clock;
 use crate::journal::{
-    Bell, Commit, Committed, GatewayRecord, Journal, JournalError, Lease, Leased, StoredRoom, Survey, WorkerRecord,
+    AheadPart, Bell, Commit, Committed, GatewayRecord, Journal, JournalError, Lease, Leased, PageSize, Place, StoredPage, Survey,
+    WorkerRecord,
 };
 use crate::limits::{
-    Bounds, DEAF_TIMEOUT_MIN, DRAIN_TIMEOUT, PROBE_INTERVAL, REJOIN_WINDOW, RETRY_MAX, RETRY_MIN, STUCK_JOBS_MAX,
+    Bounds, DEAF_TIMEOUT_MIN, DRAIN_TIMEOUT, PAGES_MAX, PROBE_INTERVAL, REJOIN_WINDOW, RETRY_MAX, RETRY_MIN, STUCK_JOBS_MAX,
 };
 use crate::metrics as names;
 use crate::rules::RulesBook;
-use crate::types::{Incarnation, RoomId, ShardId, StreamId};
+use crate::types::{Incarnation, RoomId, ShardId};
 use crate::wire::push::{self, Push};
 
 /// Inputs that wait for the loop. Journal answers and jobs are bounded by what the core has under way; bells wait in
@@ -73,8 +74,9 @@ pub(super) enum Input {
     Subscribed(ShardId),
     Bell(Bell),
     Surveyed(ShardId, Survey),
-    Stored(ShardId, RoomId, StoredRoom),
-    Read(ShardId, RoomId, Vec<(StreamId, bytes::Bytes)>),
+    Stored(ShardId, RoomId, Place, StoredPage),
+    Read(ShardId, RoomId, StoredPage),
+    WrittenAhead(ShardId, RoomId, AheadPart, Leased<()>),
     Done(Done),
     Committed(Arc<Commit>, Committed),
     Testified(ShardId, u64),
@@ -136,7 +138,7 @@ pub async fn run_joined(
         room_linger_ns: ns(options.room_linger),
         retention_ms: ms(options.retention),
     };
-    let lease_ms = limits.lease_ms;
+    let (lease_ms, size) = (limits.lease_ms, PageSize::of(&limits.bounds));
     let patterns = limits.rules.patterns();
     let core = Core::new(me, journal.shards(), limits);
     tracing::info!(worker.id = %me, "worker started");
@@ -150,6 +152,8 @@ pub async fn run_joined(
         lease_ms,
         inputs,
         following: HashMap::new(),
+        pages: Arc::new(Semaphore::new(PAGES_MAX)),
+        size,
         quick: Vec::new(),
         elsewhere: Elsewhere::new(options.rules_timeout),
         releases: TaskTracker::new(),
@@ -180,6 +184,9 @@ struct Worker {
     lease_ms: u64,
     inputs: mpsc::Sender<Input>,
     following: HashMap<ShardId, AbortHandle>,
+    /// Turns to read a page of a room: other steps do not queue behind the pages of many rooms.
+    pages: Arc<Semaphore>,
+    size: PageSize,
     /// Quick jobs that are to run in this turn.
     quick: Vec<Job>,
     /// Jobs that run elsewhere.
@@ -257,8 +264,9 @@ impl Worker {
             Input::Subscribed(shard) => self.core.subscribed(shard, now),
             Input::Bell(bell) => self.core.bell(bell, now),
             Input::Surveyed(shard, survey) => self.core.surveyed(shard, survey, now),
-            Input::Stored(shard, room, stored) => self.core.stored(shard, room, stored, now),
-            Input::Read(shard, room, entries) => self.core.read(shard, &room, &entries, now),
+            Input::Stored(shard, room, place, page) => self.core.stored(shard, &room, place, page, now),
+            Input::Read(shard, room, page) => self.core.read(shard, &room, &page, now),
+            Input::WrittenAhead(shard, room, part, answer) => self.core.written_ahead(shard, &room, &part, &answer, now),
             Input::Done(done) => {
                 self.elsewhere.done(&done);
                 self.core.done(done, now);
@@ -358,14 +366,37 @@ impl Worker {
                 let journal = journal.clone();
                 async move { journal.survey(shard, rooms).await.map(|survey| Input::Surveyed(shard, survey)) }
             }),
-            Action::Load { shard, room } => self.insist_on_room("load room", shard, room.clone(), move || {
-                let (journal, room) = (journal.clone(), room.clone());
-                async move { journal.load(&room).await.map(|stored| Input::Stored(shard, room, stored)) }
-            }),
-            Action::Read { shard, room, after } => self.insist_on_room("read room", shard, room.clone(), move || {
-                let (journal, room) = (journal.clone(), room.clone());
-                async move { journal.read(&room, after).await.map(|entries| Input::Read(shard, room, entries)) }
-            }),
+            Action::Load { shard, room, place } => {
+                let (pages, size) = (self.pages.clone(), self.size);
+                self.insist_on_room("load room", shard, room.clone(), move || {
+                    let (journal, room, pages) = (journal.clone(), room.clone(), pages.clone());
+                    async move {
+                        let _turn = pages.acquire().await;
+                        let page = journal.load(&room, place, size).await?;
+                        Ok(Input::Stored(shard, room, place, page))
+                    }
+                });
+            }
+            Action::Read { shard, room, after } => {
+                let (pages, size) = (self.pages.clone(), self.size);
+                self.insist_on_room("read room", shard, room.clone(), move || {
+                    let (journal, room, pages) = (journal.clone(), room.clone(), pages.clone());
+                    async move {
+                        let _turn = pages.acquire().await;
+                        let page = journal.load(&room, Place::Entries(after), size).await?;
+                        Ok(Input::Read(shard, room, page))
+                    }
+                });
+            }
+            Action::WriteAhead { shard, lease, room, part } => {
+                self.insist_on_room("write snapshot ahead", shard, room.clone(), move || {
+                    let (journal, room, part) = (journal.clone(), room.clone(), part.clone());
+                    async move {
+                        let answer = journal.write_ahead(shard, lease, &room, &part).await?;
+                        Ok(Input::WrittenAhead(shard, room, part, answer))
+                    }
+                });
+            }
             Action::Run(job) => {
                 self.stages.waited(job.events());
                 if job.is_quick() {

@@ -23,7 +23,12 @@ use self::rejoin::Rejoin;
 use super::core::{Action, EXCUSE_NS, Shared};
 use super::job::{Done, DoneOutcome, Job, Loaded, Loading, RULES_FAILED, Resolving, Tally, death_entry};
 use super::lane::{Lane, Phase};
-use crate::journal::{Bell, Commit, Committed, FlushEntry, GatewayRecord, Lease, RoomCommit, StoredRoom, Survey, Witness};
+#[cfg(test)]
+use crate::journal::StoredRoom;
+use crate::journal::{
+    AheadPart, Bell, Commit, CommitSnapshot, Committed, FlushEntry, GatewayRecord, Lease, Place, RoomCommit, StoredPage, Survey,
+    Witness,
+};
 use crate::limits::Bounds;
 use crate::types::{Incarnation, Moment, RoomId, ShardId, StreamId};
 use crate::wire::{entry, push};
@@ -308,7 +313,7 @@ impl Shard {
         let mut room_state = lane.room.take()?;
         lane.phase = Phase::Busy;
         // A suspect is asked for no more than its decision.
-        let snapshot = !alone && lane.snapshot_due(room_state.seq() + events.len() as u64, bounds.snapshot_events);
+        let snapshot = !alone && lane.snapshot_due(room_state.seq() + events.len() as u64, bounds);
         if snapshot {
             // Deaths that are read from here on lie behind this snapshot's cursor.
             room_state.note_unproven(lane.hold.unproven());
@@ -324,7 +329,7 @@ impl Shard {
             poisoned,
             snapshot,
             bytes_max: bounds.commit_bytes_max,
-            watched: alone || lane.watched.is_some(),
+            watched: alone || lane.watched.is_some() || snapshot && lane.is_snapshot_slow(),
         }))
     }
 

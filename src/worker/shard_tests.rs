@@ -122,12 +122,12 @@ fn what_was_asked_for_before_a_survey_is_read_again() {
     core.subscribed(SHARD, 2);
     core.surveyed(SHARD, survey(2, &room, 100), 2);
     let stored = StoredRoom { era: 1, entries: vec![(at(1), open(B, 50))], ..StoredRoom::default() };
-    core.stored(SHARD, room.clone(), stored, 2);
+    core.stored_room(SHARD, room.clone(), stored, 2);
     let actions = perform(&mut core);
     assert_eq!(committed(&actions), None, "released without having read what the watermark vouches for");
     assert!(actions.iter().any(|a| matches!(a, Action::Read { after, .. } if *after == at(1))), "{actions:?}");
 
-    core.read(SHARD, &room, &[(at(2), open(A, 40))], 3);
+    core.read_entries(SHARD, &room, &[(at(2), open(A, 40))], 3);
     assert_eq!(committed(&perform(&mut core)), Some(vec![A, B]));
 }
 
@@ -138,7 +138,7 @@ fn a_read_that_an_outdated_survey_asked_for_is_followed_by_another() {
     core.surveyed(SHARD, Survey { active: Vec::new(), ..survey(0, &room, 0) }, 1);
     core.tick(1);
     assert!(perform(&mut core).iter().any(|a| matches!(a, Action::Load { .. })));
-    core.stored(SHARD, room.clone(), StoredRoom { era: 1, ..StoredRoom::default() }, 1);
+    core.stored_room(SHARD, room.clone(), StoredRoom { era: 1, ..StoredRoom::default() }, 1);
     perform(&mut core);
 
     core.subscribed(SHARD, 2);
@@ -151,11 +151,11 @@ fn a_read_that_an_outdated_survey_asked_for_is_followed_by_another() {
     core.bell(Bell { shard: SHARD, append: 3, incarnation: third, number: 1, watermark, entries, poked: vec![] }, 3);
     perform(&mut core);
 
-    core.read(SHARD, &room, &[(at(1), open(B, 50))], 4);
+    core.read_entries(SHARD, &room, &[(at(1), open(B, 50))], 4);
     let actions = perform(&mut core);
     assert_eq!(committed(&actions), None);
     assert!(actions.iter().any(|a| matches!(a, Action::Read { after, .. } if *after == at(1))), "{actions:?}");
-    core.read(SHARD, &room, &[(at(2), open(A, 40)), (at(3), open(third, 55))], 5);
+    core.read_entries(SHARD, &room, &[(at(2), open(A, 40)), (at(3), open(third, 55))], 5);
     assert_eq!(committed(&perform(&mut core)), Some(vec![A, B, third]));
 }
 
@@ -191,7 +191,7 @@ fn two_inside() -> (Core, RoomId, Vec<Action>) {
     core.surveyed(SHARD, survey(2, &room, 100), 1);
     perform(&mut core);
     let entries = vec![(at(1), open(A, 40)), (at(2), open(B, 50))];
-    core.stored(SHARD, room.clone(), StoredRoom { era: 1, entries, ..StoredRoom::default() }, 1);
+    core.stored_room(SHARD, room.clone(), StoredRoom { era: 1, entries, ..StoredRoom::default() }, 1);
     let actions = perform(&mut core);
     (core, room, actions)
 }
@@ -322,7 +322,7 @@ fn a_gateway_that_a_room_knows_is_not_forgotten() {
     core.surveyed(SHARD, survey(1, &room, 100), 1);
     perform(&mut core);
     let stored = StoredRoom { era: 1, entries: vec![(at(1), open(A, 50))], ..StoredRoom::default() };
-    core.stored(SHARD, room.clone(), stored, 1);
+    core.stored_room(SHARD, room.clone(), stored, 1);
     // The death that the worker writes for it is never heard of, but answered.
     let (mut forgotten, mut deaths) = (Vec::new(), 0);
     for now in (1..5 * MINUTE_NS).step_by(20_000_000) {

@@ -22,7 +22,7 @@ fn a_gateway_is_excused_until_it_may_have_found_back() {
         core.surveyed(SHARD, survey(1, &room, 100), 1);
         perform(&mut core);
         let entries = vec![(at(1), open(A, 40)), (at(2), open(B, 200))];
-        core.stored(SHARD, room, StoredRoom { era: 1, entries, ..StoredRoom::default() }, 2);
+        core.stored_room(SHARD, room, StoredRoom { era: 1, entries, ..StoredRoom::default() }, 2);
         core.tick(3);
         perform(&mut core);
         if let Some(silent) = failed {
@@ -47,7 +47,7 @@ fn trouble_of_one_room_or_record_excuses_no_gateway() {
         core.surveyed(SHARD, survey(1, &room, 100), 1);
         perform(&mut core);
         let entries = vec![(at(1), open(A, 40)), (at(2), open(B, 200))];
-        core.stored(SHARD, room, StoredRoom { era: 1, entries, ..StoredRoom::default() }, 2);
+        core.stored_room(SHARD, room, StoredRoom { era: 1, entries, ..StoredRoom::default() }, 2);
         (3..10_000_000_000).step_by(20_000_000).find(|now_ns| {
             core.tick(*now_ns);
             core.journal_failed(step, &error("again".to_owned()));
@@ -104,7 +104,7 @@ fn a_fence_that_failed_is_asked_for_again() {
     core.surveyed(SHARD, survey(1, &room, 100), 1);
     perform(&mut core);
     let entries = vec![(at(1), open(A, 40)), (at(2), open(B, 200))];
-    core.stored(SHARD, room, StoredRoom { era: 1, entries, ..StoredRoom::default() }, 2);
+    core.stored_room(SHARD, room, StoredRoom { era: 1, entries, ..StoredRoom::default() }, 2);
     let first = fenced_after(&mut core, 3).expect("it is fenced");
     core.fence_failed(SHARD, A);
     let again = fenced_after(&mut core, 4 + first).expect("it is asked for again");
@@ -129,7 +129,7 @@ fn a_bell_advances_what_it_changes_and_nothing_else() {
     for (i, room) in rooms.iter().enumerate() {
         let (first, held) = if i % 2 == 0 { (A, B) } else { (B, A) };
         let entries = vec![(at(1), open(first, 40)), (at(2), open(held, 50))];
-        core.stored(SHARD, room.clone(), StoredRoom { era: 1, entries, ..StoredRoom::default() }, 1);
+        core.stored_room(SHARD, room.clone(), StoredRoom { era: 1, entries, ..StoredRoom::default() }, 1);
     }
     perform(&mut core);
     let advanced = |core: &mut Core| std::mem::take(&mut core.shard_mut(SHARD).advanced);
@@ -141,7 +141,12 @@ fn a_bell_advances_what_it_changes_and_nothing_else() {
     let third = Incarnation(3);
     let named = RoomId::new("named").expect("name");
     core.bell(passed(2, third, 60, vec![(named.clone(), at(3), open(third, 55))]), 2);
-    core.stored(SHARD, named.clone(), StoredRoom { era: 1, entries: vec![(at(3), open(third, 55))], ..StoredRoom::default() }, 2);
+    core.stored_room(
+        SHARD,
+        named.clone(),
+        StoredRoom { era: 1, entries: vec![(at(3), open(third, 55))], ..StoredRoom::default() },
+        2,
+    );
     let actions = perform(&mut core);
     assert_eq!(committed(&actions), Some(vec![third]));
     assert!(advanced(&mut core) < 6, "the room that the bell named");

@@ -12,7 +12,7 @@ fn worker_with(rooms: &[RoomId], deaths: u32) -> Core {
     core.surveyed(SHARD, found, 1);
     for room in rooms {
         let entries = vec![(at(1), open(A, 40)), (at(2), open(B, 50))];
-        core.stored(SHARD, room.clone(), StoredRoom { era: 1, entries, deaths, ..StoredRoom::default() }, 1);
+        core.stored_room(SHARD, room.clone(), StoredRoom { era: 1, entries, deaths, ..StoredRoom::default() }, 1);
     }
     core
 }
@@ -126,7 +126,7 @@ fn rules_that_do_not_come_back_free_their_permit_and_make_their_room_a_suspect()
     let actions = perform(&mut core);
     assert!(actions.iter().any(|a| matches!(a, Action::Load { .. })), "{actions:?}");
     let entries = vec![(at(1), open(A, 40)), (at(2), open(B, 50))];
-    core.stored(SHARD, room.clone(), StoredRoom { era: 1, entries, ..StoredRoom::default() }, 1);
+    core.stored_room(SHARD, room.clone(), StoredRoom { era: 1, entries, ..StoredRoom::default() }, 1);
     // They come back after all: nobody waits for them.
     core.done(stuck.run(), 1);
     let actions = perform(&mut core);
@@ -166,7 +166,7 @@ fn a_damaged_room_rests_is_tried_again_and_holds_up_no_other() {
     core.surveyed(SHARD, found, 1);
     perform(&mut core);
     let entries = vec![(at(1), open(A, 40)), (at(2), open(B, 50))];
-    core.stored(SHARD, rooms[0].clone(), StoredRoom { era: 1, entries, ..StoredRoom::default() }, 1);
+    core.stored_room(SHARD, rooms[0].clone(), StoredRoom { era: 1, entries, ..StoredRoom::default() }, 1);
     core.damaged(SHARD, &rooms[1], "a key of another type", 1);
     let actions = perform(&mut core);
     assert_eq!(committed(&actions), Some(vec![A, B]));

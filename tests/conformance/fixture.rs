@@ -5,8 +5,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use lasthit::journal::redis::{Durability, RedisJournal, RedisOptions};
 use lasthit::journal::{
-    Appended, Bell, Commit, Flush, FlushEntry, GatewayRecord, Journal, JournalError, Lease, Leased, Registered, RoomCommit,
-    RoomHead, Seen, Signal, Signals,
+    Appended, Bell, Commit, Flush, FlushEntry, GatewayRecord, Journal, JournalError, Lease, Leased, PageSize, Registered,
+    RoomCommit, RoomHead, Seen, Signal, Signals, StoredRoom, pages,
 };
 use lasthit::testing::RedisServer;
 use lasthit::types::{Incarnation, Moment, RoomId, ShardId, StreamId};
@@ -120,7 +120,22 @@ impl Gateway {
 
 /// The position of a room's last entry.
 pub(crate) async fn last(journal: &impl Journal, room: &RoomId) -> StreamId {
-    journal.read(room, StreamId::default()).await.expect("read").last().expect("an entry").0
+    read(journal, room, StreamId::default()).await.expect("read").last().expect("an entry").0
+}
+
+/// Everything of a room: in one page, and the same in many.
+pub(crate) async fn load(journal: &dyn Journal, room: &RoomId) -> Result<StoredRoom, JournalError> {
+    let stored = pages::load(journal, room, PageSize::default()).await?;
+    for (bytes, entries) in [(1, 1), (20, 3), (1 << 20, 2)] {
+        let paged = pages::load(journal, room, PageSize { bytes, entries }).await?;
+        assert_eq!(paged, stored, "{room} in pages of {bytes} bytes and {entries} entries");
+    }
+    Ok(stored)
+}
+
+/// A room's entries behind a position.
+pub(crate) async fn read(journal: &dyn Journal, room: &RoomId, after: StreamId) -> Result<Vec<(StreamId, Bytes)>, JournalError> {
+    pages::entries(journal, room, after, PageSize { entries: 100, ..PageSize::default() }).await
 }
 
 pub(crate) async fn claim(journal: &impl Journal) -> Lease {

@@ -7,7 +7,9 @@ use lasthit::limits::{FLUSH_EVENTS_MAX, POKE_IDLE};
 use lasthit::types::{Incarnation, Moment, ShardId, StreamId};
 use lasthit::wire::push::{self, Push};
 
-use crate::fixture::{Gateway, SHARD, at, bytes, claim, commit, entry, head, last, message, part, room, room_of, subscribed};
+use crate::fixture::{
+    Gateway, SHARD, at, bytes, claim, commit, entry, head, last, load, message, part, read, room, room_of, subscribed,
+};
 
 pub(crate) async fn timelines_are_numbered_by_name(journal: &impl Journal) {
     let first = journal.timeline("boot-1").await.expect("timeline");
@@ -66,7 +68,7 @@ pub(crate) async fn a_gateway_that_has_seen_more_than_is_stored_begins_new_eras(
     assert!(eras.iter().all(|era| *era > 2) && eras[0] != eras[1], "{eras:?}");
     assert_eq!(answer.rooms[1].seq, 3, "with what it has");
     assert_eq!((era(1).await, era(0).await), (eras[0], eras[1]));
-    let loaded = journal.load(&room(0)).await.expect("load");
+    let loaded = load(journal, &room(0)).await.expect("load");
     assert_eq!((loaded.era, loaded.seq, loaded.entries.len()), (eras[1], 3, 1));
 
     // Once: whoever comes later finds it done. The commit of before is nobody's duplicate.
@@ -146,7 +148,7 @@ pub(crate) async fn a_flush_is_stored_once_and_in_sequence(journal: &impl Journa
     assert_eq!(again, Appended::Stored(vec![head(room(0), 1, 0, at(20)), head(room(1), 2, 0, at(10))]));
     let survey = journal.survey(SHARD, false).await.expect("survey");
     assert_eq!((survey.append, survey.gateways[0].number, survey.gateways[0].watermark), (2, 2, at(20)));
-    let stored: Vec<_> = journal.read(&room(0), StreamId::default()).await.expect("read").into_iter().map(|(_, b)| b).collect();
+    let stored: Vec<_> = read(journal, &room(0), StreamId::default()).await.expect("read").into_iter().map(|(_, b)| b).collect();
     assert_eq!(stored, [bytes("a"), bytes("c")]);
 }
 

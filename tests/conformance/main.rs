@@ -4,6 +4,7 @@ mod durability;
 mod fixture;
 mod gateways;
 mod identity;
+mod pages;
 mod redis;
 mod rooms;
 mod spoiled;
@@ -81,6 +82,10 @@ conformance! {
     rooms::a_room_is_active_until_its_cursor_is_at_the_tail,
     rooms::a_room_is_loaded_from_its_snapshot_on,
     rooms::verdicts_are_paged,
+    pages::no_page_is_larger_than_asked,
+    pages::a_snapshot_is_written_ahead_and_put_to_use_by_a_commit,
+    pages::what_was_written_ahead_by_others_is_never_put_to_use,
+    pages::an_ended_room_leaves_nothing_of_its_parts,
     rooms::trimming_keeps_what_was_not_named,
     rooms::an_ended_room_begins_a_higher_era,
     rooms::a_room_does_not_end_before_its_tail,

@@ -9,7 +9,7 @@ use lasthit::testing::RedisServer;
 use lasthit::types::{Incarnation, ShardId, StreamId};
 use redis::Commands;
 
-use crate::fixture::{self, Gateway, SHARD, at, bytes, claim, commit, entry, message, part, room, subscribed};
+use crate::fixture::{self, Gateway, SHARD, at, bytes, claim, commit, entry, load, message, part, read, room, subscribed};
 
 fn admin(server: &RedisServer) -> redis::Connection {
     redis::Client::open(server.url()).expect("client").get_connection().expect("connection")
@@ -220,7 +220,7 @@ async fn scripts_are_loaded_again() {
         tell(&server, &["SCRIPT", "FLUSH"]);
         gateway.write(&journal, room(0), &format!("{round}")).await;
     }
-    assert_eq!(journal.read(&room(0), StreamId::default()).await.expect("read").len(), 3);
+    assert_eq!(read(&journal, &room(0), StreamId::default()).await.expect("read").len(), 3);
 }
 
 #[tokio::test]
@@ -237,7 +237,7 @@ async fn connections_come_back() {
         assert!(failures < 20, "{error}");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    assert_eq!(journal.read(&room(0), StreamId::default()).await.expect("read").len(), 1);
+    assert_eq!(read(&journal, &room(0), StreamId::default()).await.expect("read").len(), 1);
 }
 
 #[tokio::test]
@@ -297,13 +297,13 @@ async fn a_damaged_room_is_refused_by_name() {
         assert_eq!((heads.1[0].era, heads.1[1].era), (1, if key == "state" { 0 } else { 2 }));
         assert!(journal.survey(SHARD, true).await.expect("survey").rooms.iter().any(|head| head.room == good));
         if key != "snapshot" {
-            let damaged = journal.load(&bad).await;
+            let damaged = load(&journal, &bad).await;
             assert!(matches!(&damaged, Err(JournalError::Damaged(why)) if why.contains("type")), "{key}: {damaged:?}");
         }
         let whole = commit(lease, 1, vec![part(good.clone(), 1, 0, 1, ids[0]), part(bad.clone(), 2, 0, 1, ids[1])]);
         if key == "state" || key == "out" || key == "room" {
             assert_eq!(journal.commit(&whole).await.expect("commit"), Committed::Refused(vec![bad.clone()]), "{key}");
-            assert_eq!(journal.load(&good).await.expect("load").seq, 0, "{key}: nothing was written");
+            assert_eq!(load(&journal, &good).await.expect("load").seq, 0, "{key}: nothing was written");
             let rest = commit(lease, 1, vec![whole.rooms[0].clone()]);
             assert_eq!(journal.commit(&rest).await.expect("commit"), Committed::Done);
         }
@@ -312,7 +312,7 @@ async fn a_damaged_room_is_refused_by_name() {
             let flush = gateway.flush(now, vec![entry(good.clone(), now, "c"), entry(bad.clone(), now, "d")]);
             assert_eq!(journal.append(&flush).await.expect("append"), Appended::Refused(vec![bad.clone()]), "{key}");
             let before = journal.survey(SHARD, false).await.expect("survey").append;
-            assert_eq!(journal.read(&good, ids[0]).await.expect("read"), [], "{key}: nothing was written");
+            assert_eq!(read(&journal, &good, ids[0]).await.expect("read"), [], "{key}: nothing was written");
             gateway.append(&journal, now, vec![entry(good.clone(), now, "c")]).await;
             assert_eq!(journal.survey(SHARD, false).await.expect("survey").append, before + 1);
         }
@@ -403,6 +403,6 @@ async fn what_is_damaged_is_named_by_the_survey() {
     tell(&server, &["HSET", &key("gateways"), &spoiled.to_hex(), "garbage"]);
     let death = entry(good.clone(), at(9), "death");
     assert_eq!(journal.death(SHARD, lease, spoiled, &death).await.expect("it appends no more"), Leased::Done(()));
-    let load = journal.load(&bad).await;
+    let load = load(&journal, &bad).await;
     assert!(matches!(load, Err(JournalError::Damaged(_))), "{load:?}");
 }

@@ -1,9 +1,9 @@
 //! What lanes rely on: commits, loading, reading, trimming, eras.
 
-use lasthit::journal::{Committed, Journal, JournalError, Leased, StoredRoom, StoredSnapshot, VerdictPage};
+use lasthit::journal::{CommitSnapshot, Committed, Journal, JournalError, Leased, StoredRoom, StoredSnapshot, VerdictPage};
 use lasthit::types::{Moment, StreamId};
 
-use crate::fixture::{Gateway, SHARD, at, bytes, claim, commit, entry, head, part, room};
+use crate::fixture::{Gateway, SHARD, at, bytes, claim, commit, entry, head, load, part, read, room};
 
 pub(crate) async fn a_commit_is_final_once(journal: &impl Journal) {
     let mut gateway = Gateway::register(journal).await;
@@ -65,7 +65,7 @@ pub(crate) async fn a_commit_that_does_not_fit_is_refused_as_a_whole(journal: &i
     let refused = journal.commit(&commit(lease, 1, parts)).await.expect("commit");
     assert_eq!(refused, Committed::Refused(vec![room(1), room(2), room(3)]));
     assert_eq!(journal.survey(SHARD, true).await.expect("survey"), before);
-    assert_eq!(journal.load(&room(0)).await.expect("load").verdicts.len(), 0);
+    assert_eq!(load(journal, &room(0)).await.expect("load").verdicts.len(), 0);
     // The same number without them goes through.
     let rest = commit(lease, 1, vec![part(room(0), 1, 0, 1, ids[0])]);
     assert_eq!(journal.commit(&rest).await.expect("commit"), Committed::Done);
@@ -90,8 +90,8 @@ pub(crate) async fn a_room_is_active_until_its_cursor_is_at_the_tail(journal: &i
 }
 
 pub(crate) async fn a_room_is_loaded_from_its_snapshot_on(journal: &impl Journal) {
-    assert_eq!(journal.load(&room(0)).await.expect("load"), StoredRoom::default());
-    assert_eq!(journal.read(&room(0), StreamId::default()).await.expect("read"), []);
+    assert_eq!(load(journal, &room(0)).await.expect("load"), StoredRoom::default());
+    assert_eq!(read(journal, &room(0), StreamId::default()).await.expect("read"), []);
     let mut gateway = Gateway::register(journal).await;
     let mut ids = Vec::new();
     for text in ["a", "b", "c"] {
@@ -111,10 +111,10 @@ pub(crate) async fn a_room_is_loaded_from_its_snapshot_on(journal: &impl Journal
         attempts: 0,
         trims: vec![],
     };
-    assert_eq!(journal.load(&room(0)).await.expect("load"), expected);
+    assert_eq!(load(journal, &room(0)).await.expect("load"), expected);
 
     let mut with_snapshot = part(room(0), 1, 1, 3, ids[1]);
-    with_snapshot.snapshot = Some(bytes("state at 3"));
+    with_snapshot.snapshot = Some(CommitSnapshot::Whole(bytes("state at 3")));
     expected.trims = vec![(ids[0], 1), (StreamId { ms: u64::MAX, seq: 7 }, 3)];
     with_snapshot.trims = Some(expected.trims.clone());
     journal.commit(&commit(lease, 2, vec![with_snapshot])).await.expect("commit");
@@ -124,25 +124,25 @@ pub(crate) async fn a_room_is_loaded_from_its_snapshot_on(journal: &impl Journal
     expected.snapshot = Some(StoredSnapshot { seq: 3, cursor: ids[1], bytes: bytes("state at 3") });
     expected.verdicts = vec![bytes("verdicts to 4")];
     expected.entries = all[2..].to_vec();
-    assert_eq!(journal.load(&room(0)).await.expect("load"), expected);
+    assert_eq!(load(journal, &room(0)).await.expect("load"), expected);
 
     // The next owner finds the same, and may say that no place to trim at is left.
     let lease = claim(journal).await;
-    assert_eq!(journal.load(&room(0)).await.expect("load"), expected);
+    assert_eq!(load(journal, &room(0)).await.expect("load"), expected);
     let mut none_left = part(room(0), 1, 4, 4, ids[2]);
     none_left.trims = Some(vec![]);
     journal.commit(&commit(lease, 4, vec![none_left])).await.expect("commit");
     expected.trims = vec![];
-    assert_eq!(journal.load(&room(0)).await.expect("load"), expected);
+    assert_eq!(load(journal, &room(0)).await.expect("load"), expected);
 
-    assert_eq!(journal.read(&room(0), ids[0]).await.expect("read"), all[1..]);
-    assert_eq!(journal.read(&room(0), ids[1].before()).await.expect("read"), all[1..]);
-    assert_eq!(journal.read(&room(0), ids[2]).await.expect("read"), []);
+    assert_eq!(read(journal, &room(0), ids[0]).await.expect("read"), all[1..]);
+    assert_eq!(read(journal, &room(0), ids[1].before()).await.expect("read"), all[1..]);
+    assert_eq!(read(journal, &room(0), ids[2]).await.expect("read"), []);
 
     let mut empty = part(room(0), 1, 4, 4, ids[2]);
-    empty.snapshot = Some(bytes(""));
+    empty.snapshot = Some(CommitSnapshot::Whole(bytes("")));
     journal.commit(&commit(lease, 5, vec![empty])).await.expect("commit");
-    let stored = journal.load(&room(0)).await.expect("load").snapshot;
+    let stored = load(journal, &room(0)).await.expect("load").snapshot;
     assert_eq!(stored, Some(StoredSnapshot { seq: 4, cursor: ids[2], bytes: bytes("") }), "empty is not none");
 }
 
@@ -178,10 +178,10 @@ pub(crate) async fn trimming_keeps_what_was_not_named(journal: &impl Journal) {
         journal.commit(&commit(lease, number, vec![part(room(0), 1, number - 1, number, id)])).await.expect("commit");
     }
     let mut trim = part(room(0), 1, 300, 300, ids[299]);
-    trim.snapshot = Some(bytes("state"));
+    trim.snapshot = Some(CommitSnapshot::Whole(bytes("state")));
     trim.trim = Some((ids[249], 260));
     journal.commit(&commit(lease, 301, vec![trim])).await.expect("commit");
-    let entries = journal.read(&room(0), StreamId::default()).await.expect("read");
+    let entries = read(journal, &room(0), StreamId::default()).await.expect("read");
     assert!(entries.len() < 300 && entries.len() >= 51, "{} entries", entries.len());
     assert_eq!(entries[entries.len() - 51].0, ids[249], "the named position stays");
     let batches = journal.verdicts(&room(0), 0, 1000).await.expect("verdicts").batches;
@@ -200,11 +200,11 @@ pub(crate) async fn an_ended_room_begins_a_higher_era(journal: &impl Journal) {
     let id = gateway.write(journal, room(0), "a").await;
     let lease = claim(journal).await;
     let mut last = part(room(0), 1, 0, 2, id);
-    last.snapshot = Some(bytes("state"));
+    last.snapshot = Some(CommitSnapshot::Whole(bytes("state")));
     journal.commit(&commit(lease, 1, vec![last])).await.expect("commit");
     for _ in 0..2 {
         assert_eq!(journal.end_room(SHARD, lease, &room(0), 2).await.expect("end"), Leased::Done(true));
-        assert_eq!(journal.load(&room(0)).await.expect("load"), StoredRoom::default());
+        assert_eq!(load(journal, &room(0)).await.expect("load"), StoredRoom::default());
         assert_eq!(journal.verdicts(&room(0), 0, 9).await.expect("verdicts").era, 0);
         assert_eq!(journal.heads(SHARD, &[room(0)]).await.expect("heads").1, [head(room(0), 0, 0, Moment::default())]);
         let survey = journal.survey(SHARD, true).await.expect("survey");
@@ -214,7 +214,7 @@ pub(crate) async fn an_ended_room_begins_a_higher_era(journal: &impl Journal) {
     let top = gateway.watermark.plus(1);
     let heads = gateway.append(journal, top, vec![entry(room(1), top, "b"), entry(room(0), top, "c")]).await;
     assert_eq!(heads, [head(room(1), 2, 0, top), head(room(0), 3, 0, top)]);
-    let stored = journal.load(&room(0)).await.expect("load");
+    let stored = load(journal, &room(0)).await.expect("load");
     assert_eq!((stored.era, stored.seq, stored.entries.len(), stored.snapshot), (3, 0, 1, None));
     let late = commit(lease, 2, vec![part(room(0), 1, 2, 3, id)]);
     assert_eq!(journal.commit(&late).await.expect("commit"), Committed::Refused(vec![room(0)]), "of the old era");
@@ -231,9 +231,9 @@ pub(crate) async fn a_room_does_not_end_before_its_tail(journal: &impl Journal) 
     journal.commit(&commit(lease, 1, vec![part(room(0), 1, 0, 1, first)])).await.expect("commit");
     gateway.write(journal, room(0), "b").await;
     assert_eq!(end(1).await, Leased::Done(false), "something came in");
-    let second = journal.read(&room(0), first).await.expect("read")[0].0;
+    let second = read(journal, &room(0), first).await.expect("read")[0].0;
     journal.commit(&commit(lease, 2, vec![part(room(0), 1, 1, 2, second)])).await.expect("commit");
     assert_eq!(end(1).await, Leased::Done(false), "another seq");
-    assert_eq!(journal.load(&room(0)).await.expect("load").entries.len(), 2);
+    assert_eq!(load(journal, &room(0)).await.expect("load").entries.len(), 2);
     assert_eq!(end(2).await, Leased::Done(true));
 }

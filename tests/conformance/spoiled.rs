@@ -4,7 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use lasthit::journal::redis::{RedisJournal, RedisOptions};
-use lasthit::journal::{Appended, Commit, Committed, Flush, Journal, JournalError, Lease, RoomCommit, Seen, Witness};
+use lasthit::journal::{
+    AheadName, AheadPart, Appended, Commit, CommitSnapshot, Committed, Flush, Journal, JournalError, Lease, RoomCommit, Seen,
+    Witness,
+};
 use lasthit::testing::RedisServer;
 use lasthit::types::{Incarnation, Moment, RoomId, StreamId};
 
@@ -52,7 +55,7 @@ impl Scene {
             ids.push(fixture::last(&journal, &room(n)).await);
         }
         let committed = |n: usize, era| RoomCommit {
-            snapshot: Some(bytes("state")),
+            snapshot: Some(CommitSnapshot::Whole(bytes("state"))),
             gateways: Some(vec![living.incarnation, dead.incarnation]),
             ..part(room(n), era, 0, 2, ids[n.min(2)])
         };
@@ -64,6 +67,7 @@ impl Scene {
         for n in [0, 1] {
             journal.attempt(SHARD, lease, &room(n), 8).await.expect("attempt");
         }
+        journal.write_ahead(SHARD, lease, &room(0), &ahead(1, 9)).await.expect("written ahead");
         let lease = claim(&journal).await;
         journal.heartbeat(Incarnation(5), &[SHARD], 1_000_000).await.expect("heartbeat");
         journal.patterns(Incarnation(5), &["a*".to_owned()], 1_000_000).await.expect("patterns");
@@ -162,7 +166,7 @@ impl Scene {
 
     fn next_commit(&self, rooms: &[usize]) -> Commit {
         let part = |n: &usize| RoomCommit {
-            snapshot: Some(bytes("newer")),
+            snapshot: Some(CommitSnapshot::Whole(bytes("newer"))),
             gateways: Some(vec![]),
             trim: Some((StreamId::default(), 0)),
             ..part(room(*n), SHIFT + 1 + *n as u64, 2, 3, self.ids[*n])
@@ -204,7 +208,7 @@ impl Scene {
             "heartbeat" => format!("{:?}", journal.heartbeat(Incarnation(6), &[SHARD], 1_000_000).await?),
             "host" => format!("{:?}", journal.live_timelines(2, 1_000_000).await?),
             "leave" => format!("{:?}", journal.leave(SHARD, self.living.incarnation).await?),
-            "load" => format!("{:?}", journal.load(&room(0)).await?),
+            "load" => format!("{:?}", fixture::load(journal, &room(0)).await?),
             "patterns" => format!("{:?}", journal.patterns(Incarnation(6), &["b*".to_owned()], 1_000_000).await?),
             "register" => format!("{:?}", journal.register(SHARD, Incarnation(4), lost, &[room(0), room(1)]).await?),
             "register again" => {
@@ -215,6 +219,7 @@ impl Scene {
             "survey" => format!("{:?}", journal.survey(SHARD, true).await?),
             "testify" => format!("{:?}", journal.testify(SHARD, witness).await?),
             "timeline" => format!("{:?}", journal.timeline("boot-2").await?),
+            "write ahead" => format!("{:?}", journal.write_ahead(SHARD, lease, &room(0), &ahead(SHIFT + 1, 3)).await?),
             "verdicts" => format!("{:?}", journal.verdicts(&room(0), 0, 9).await?),
             other => panic!("no step {other}"),
         };
@@ -222,10 +227,15 @@ impl Scene {
     }
 }
 
+/// The first part of a snapshot.
+fn ahead(era: u64, seq: u64) -> AheadPart {
+    AheadPart { name: AheadName { lane: 4, seq }, era, index: 0, bytes: bytes("part") }
+}
+
 /// How far the scene's rooms are from the eras that are stored with them.
 const SHIFT: u64 = 5;
 
-const STEPS: [&str; 23] = [
+const STEPS: [&str; 24] = [
     "append",
     "append again",
     "attempt",
@@ -249,6 +259,7 @@ const STEPS: [&str; 23] = [
     "testify",
     "timeline",
     "verdicts",
+    "write ahead",
 ];
 
 #[tokio::test]
@@ -311,10 +322,10 @@ async fn a_damaged_room_begins_a_new_era_too() {
         scene.tell(&["RENAME", &state, "lasthit:aside"]);
         scene.tell(&["RPUSH", &state, "not ours"]);
         scene.take(if witness == "gateway" { "register" } else { "testify" }).await.expect("taken");
-        let other = scene.journal.load(&room(1)).await.expect("load").era;
+        let other = fixture::load(&scene.journal, &room(1)).await.expect("load").era;
         assert!(other > SHIFT + 2, "{witness}: {other}");
         scene.tell(&["RENAME", "lasthit:aside", &state]);
-        let mended = scene.journal.load(&room(0)).await.expect("load");
+        let mended = fixture::load(&scene.journal, &room(0)).await.expect("load");
         assert_eq!((mended.era, mended.seq), (other - 1, 2), "{witness}");
         let heads = scene.journal.heads(SHARD, &[room(0)]).await.expect("heads").1;
         assert_eq!(heads[0].era, mended.era);

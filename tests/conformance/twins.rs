@@ -1,13 +1,13 @@
 //! Both journals side by side: the same random steps, right and wrong ones, get the same answers.
 
 use lasthit::journal::memory::MemoryJournal;
-use lasthit::journal::{Commit, Flush, Journal, Lease, RoomCommit, Seen, Survey};
+use lasthit::journal::{Commit, CommitSnapshot, Flush, Journal, Lease, RoomCommit, Seen, Survey};
 use lasthit::types::{Incarnation, RoomId, ShardId, StreamId};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 
-use crate::fixture::{self, SHARD, SHARDS, at, bytes, entry, message, part, room, subscribed};
+use crate::fixture::{self, SHARD, SHARDS, at, bytes, entry, load, message, part, read, room, subscribed};
 
 const GATEWAYS: u128 = 8;
 const ROOMS: usize = 4;
@@ -28,7 +28,7 @@ enum Step {
 }
 
 async fn position(journal: &dyn Journal, room: &RoomId, count: usize) -> StreamId {
-    let entries = journal.read(room, StreamId::default()).await.expect("read");
+    let entries = read(journal, room, StreamId::default()).await.expect("read");
     count.checked_sub(1).and_then(|index| entries.get(index)).map_or(StreamId::default(), |(id, _)| *id)
 }
 
@@ -64,9 +64,9 @@ async fn view(journal: &dyn Journal) -> String {
     let server = format!("server: {:?}", survey.server);
     let mut text = format!("{survey:?}\n{:?}\n", journal.owners().await).replace(&server, "server");
     for n in 0..ROOMS {
-        let entries = journal.read(&room(n), StreamId::default()).await.expect("read");
+        let entries = read(journal, &room(n), StreamId::default()).await.expect("read");
         let count = |id: StreamId| entries.iter().filter(|(entry, _)| *entry <= id).count();
-        let stored = journal.load(&room(n)).await.expect("load");
+        let stored = load(journal, &room(n)).await.expect("load");
         let after: Vec<_> = stored.entries.iter().map(|(id, bytes)| (count(*id), bytes)).collect();
         let snapshot = stored.snapshot.map(|s| (s.seq, count(s.cursor), s.bytes));
         let head = (stored.era, stored.seq, count(stored.cursor));
@@ -121,7 +121,7 @@ fn next(rng: &mut StdRng, survey: &Survey, owner: Option<Lease>, lengths: &[usiz
                 let from = if rng.random_bool(0.97) { seq } else { seq + 1 };
                 counts.push(*[lengths[*n], rng.random_range(0..=lengths[*n])].choose(rng).expect("two"));
                 let to = from + rng.random_range(0..3);
-                let snapshot = rng.random_bool(0.3).then(|| bytes(&format!("state {tick}")));
+                let snapshot = rng.random_bool(0.3).then(|| CommitSnapshot::Whole(bytes(&format!("state {tick}"))));
                 RoomCommit { snapshot, ..part(room(*n), era, from, to, StreamId::default()) }
             });
             let parts = parts.collect();
@@ -148,7 +148,7 @@ async fn play(seed: u64) {
         let owner = memory.owners().await.expect("owners")[usize::from(SHARD.0)];
         let mut lengths = Vec::new();
         for n in 0..ROOMS {
-            lengths.push(memory.read(&room(n), StreamId::default()).await.expect("read").len());
+            lengths.push(read(&memory, &room(n), StreamId::default()).await.expect("read").len());
         }
         let step = next(&mut rng, &survey, owner, &lengths, tick);
         let answers = [take(twins[0], &step).await, take(twins[1], &step).await];

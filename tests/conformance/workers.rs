@@ -8,7 +8,7 @@ use lasthit::journal::{
 use lasthit::types::{Incarnation, Moment, ShardId, StreamId};
 
 use crate::fixture::{
-    Gateway, SHARD, SHARDS, at, bytes, claim, commit, entry, head, last, message, part, room, room_of, subscribed,
+    Gateway, SHARD, SHARDS, at, bytes, claim, commit, entry, head, last, load, message, part, read, room, room_of, subscribed,
 };
 
 async fn owner(journal: &impl Journal) -> Option<Lease> {
@@ -105,7 +105,7 @@ pub(crate) async fn a_death_needs_the_lease_and_a_fence(journal: &impl Journal) 
     journal.fence(SHARD, lease, incarnation).await.expect("fence");
     let nowhere = journal.death(SHARD, lease, incarnation, &entry(room(1), at(2), "death")).await;
     assert_eq!(nowhere.expect("a room that has ended needs no death"), Leased::Done(()));
-    assert!(journal.read(&room(1), StreamId::default()).await.expect("read").is_empty());
+    assert!(read(journal, &room(1), StreamId::default()).await.expect("read").is_empty());
     journal.commit(&commit(lease, 1, vec![part(room(0), 1, 0, 1, id)])).await.expect("commit");
     let before = journal.survey(SHARD, true).await.expect("survey");
     assert_eq!((before.append, before.active), (1, vec![]));
@@ -230,7 +230,7 @@ pub(crate) async fn steps_for_shards_and_rooms_of_others_are_refused(journal: &i
 pub(crate) async fn an_owner_that_was_lost_is_counted_where_something_was_unresolved(journal: &impl Journal) {
     let mut gateway = Gateway::register(journal).await;
     let (busy, done) = (gateway.write(journal, room(0), "a").await, gateway.write(journal, room(1), "b").await);
-    let deaths = async |n| journal.load(&room(n)).await.expect("load").deaths;
+    let deaths = async |n| load(journal, &room(n)).await.expect("load").deaths;
     let first = claim(journal).await;
     assert_eq!(deaths(0).await, 0, "nobody had it");
     journal.commit(&commit(first, 1, vec![part(room(1), 1 + 1, 0, 1, done)])).await.expect("commit");
@@ -261,12 +261,12 @@ pub(crate) async fn attempts_are_counted_by_name_until_the_seq_rises(journal: &i
     assert_eq!(attempt(lease, 7).await, Leased::Done(1));
     assert_eq!(attempt(lease, 7).await, Leased::Done(1), "the same one, asked again");
     assert_eq!(attempt(lease, 8).await, Leased::Done(2));
-    assert_eq!(journal.load(&room(0)).await.expect("load").attempts, 2);
+    assert_eq!(load(journal, &room(0)).await.expect("load").attempts, 2);
     let next = claim(journal).await;
     assert_eq!(attempt(lease, 9).await, Leased::Lost);
     assert_eq!(attempt(next, 8).await, Leased::Done(3), "another owner's is another");
     assert_eq!(journal.attempt(SHARD, next, &room(5), 1).await.expect("attempt"), Leased::Done(0), "no such room");
     journal.commit(&commit(next, 1, vec![part(room(0), 1, 0, 1, id)])).await.expect("commit");
-    assert_eq!(journal.load(&room(0)).await.expect("load").attempts, 0);
+    assert_eq!(load(journal, &room(0)).await.expect("load").attempts, 0);
     assert_eq!(attempt(next, 8).await, Leased::Done(1), "of the next event");
 }

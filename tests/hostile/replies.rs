@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex};
 
 use ::bytes::Bytes;
 use lasthit::journal::redis::{RedisJournal, RedisOptions};
-use lasthit::journal::{Commit, Flush, FlushEntry, Journal, Lease, RoomCommit, Seen, Witness};
+use lasthit::journal::{
+    AheadName, AheadPart, Commit, Flush, FlushEntry, Journal, Lease, PageSize, Place, RoomCommit, Seen, Witness,
+};
 use lasthit::types::{Incarnation, Moment, RoomId, ShardId, StreamId};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
@@ -143,8 +145,12 @@ async fn every_step(journal: &RedisJournal) {
     let _ = journal.claim(shard, Some(lease), me).await;
     let _ = journal.release(shard, lease).await;
     let _ = journal.survey(shard, true).await;
-    let _ = journal.load(&room).await;
-    let _ = journal.read(&room, StreamId::default()).await;
+    let name = AheadName { lane: 1, seq: 1 };
+    let ahead = AheadPart { name, era: 1, index: 0, bytes: Bytes::from_static(b"part") };
+    for place in [Place::default(), Place::Verdicts(1), Place::Entries(StreamId::default())] {
+        let _ = journal.load(&room, place, PageSize::default()).await;
+    }
+    let _ = journal.write_ahead(shard, lease, &room, &ahead).await;
     let _ = journal.commit(&commit).await;
     let _ = journal.fence(shard, lease, me).await;
     let _ = journal.death(shard, lease, me, &entry).await;

@@ -14,10 +14,11 @@ use tokio::time::Instant;
 pub use store::{Pushes, Store};
 
 use super::{
-    Appended, Bell, Commit, Committed, Flush, FlushEntry, GatewayRecord, Journal, JournalError, Lease, Leased, Registered,
-    RoomHead, Seen, Signal, Signals, StoredRoom, Survey, VerdictPage, Witness, WorkerRecord, check, signals,
+    AheadPart, Appended, Bell, Commit, Committed, Flush, FlushEntry, GatewayRecord, Journal, JournalError, Lease, Leased,
+    PageSize, Place, Registered, RoomHead, Seen, Signal, Signals, StoredPage, Survey, VerdictPage, Witness, WorkerRecord, check,
+    signals,
 };
-use crate::types::{Incarnation, RoomId, ShardId, StreamId};
+use crate::types::{Incarnation, RoomId, ShardId};
 
 type Sender<T> = mpsc::Sender<Signal<T>>;
 
@@ -190,12 +191,18 @@ impl Journal for MemoryJournal {
         self.inner.lock().store.survey(shard, rooms)
     }
 
-    async fn load(&self, room: &RoomId) -> Result<StoredRoom, JournalError> {
-        Ok(self.inner.lock().store.load(room))
+    async fn load(&self, room: &RoomId, place: Place, size: PageSize) -> Result<StoredPage, JournalError> {
+        Ok(self.inner.lock().store.load(room, place, size))
     }
 
-    async fn read(&self, room: &RoomId, after: StreamId) -> Result<Vec<(StreamId, Bytes)>, JournalError> {
-        Ok(self.inner.lock().store.read(room, after))
+    async fn write_ahead(
+        &self,
+        shard: ShardId,
+        lease: Lease,
+        room: &RoomId,
+        part: &AheadPart,
+    ) -> Result<Leased<()>, JournalError> {
+        self.inner.lock().store.write_ahead(shard, lease, room, part)
     }
 
     async fn commit(&self, commit: &Commit) -> Result<Committed, JournalError> {

@@ -1,14 +1,16 @@
 //! The memory journal's state, step by step: no clock, no randomness, no task. The simulation drives it directly.
 
 mod leased;
+mod stored;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 
 use super::super::{
-    Appended, Bell, Commit, Committed, Flush, FlushEntry, GatewayRecord, JournalError, Lease, Leased, Registered, RoomCommit,
-    RoomHead, Seen, StoredRoom, StoredSnapshot, Survey, VerdictPage, Witness, WorkerRecord, check, era_stride,
+    AheadName, AheadPart, Appended, Bell, Commit, CommitSnapshot, Committed, Flush, FlushEntry, GatewayRecord, JournalError,
+    Lease, Leased, PageSize, Place, Registered, RoomCommit, RoomHead, Seen, StoredHead, StoredPage, Survey, VerdictPage, Witness,
+    WorkerRecord, check, era_stride,
 };
 use crate::types::{Incarnation, Moment, RoomId, ShardId, StreamId};
 
@@ -72,7 +74,9 @@ struct Room {
     top: Moment,
     /// Position of the last entry, also when it was trimmed.
     last: StreamId,
-    snapshot: Option<StoredSnapshot>,
+    snapshot: Option<Snapshot>,
+    /// What was written ahead, by the owner's epoch and name.
+    ahead: BTreeMap<(u64, AheadName), BTreeMap<u32, Bytes>>,
     entries: VecDeque<(StreamId, Bytes)>,
     /// Verdict batches by their last `seq`.
     out: VecDeque<(u64, Bytes)>,
@@ -83,6 +87,14 @@ struct Room {
     attempts: Trouble,
     /// The last attempt: its epoch and name.
     attempt: (u64, u64),
+}
+
+#[derive(Debug, Clone)]
+struct Snapshot {
+    seq: u64,
+    cursor: StreamId,
+    /// At least one.
+    pieces: Vec<Bytes>,
 }
 
 /// A count that is about one `seq`.
@@ -120,14 +132,14 @@ impl Room {
         RoomHead { room: room.clone(), era: self.era + shift, seq: self.seq, top: self.top }
     }
 
-    fn after(&self, position: StreamId) -> Vec<(StreamId, Bytes)> {
+    fn after(&self, position: StreamId) -> impl Iterator<Item = (StreamId, Bytes)> {
         let from = self.entries.partition_point(|(id, _)| *id <= position);
-        self.entries.range(from..).cloned().collect()
+        self.entries.range(from..).cloned()
     }
 
-    fn out_after(&self, seq: u64) -> impl Iterator<Item = Bytes> {
+    fn out_after(&self, seq: u64) -> impl Iterator<Item = (u64, Bytes)> {
         let from = self.out.partition_point(|(to, _)| *to <= seq);
-        self.out.range(from..).map(|(_, batch)| batch.clone())
+        self.out.range(from..).cloned()
     }
 }
 
@@ -187,16 +199,14 @@ impl Shard {
         }
     }
 
-    fn apply(&mut self, part: &RoomCommit) {
+    fn apply(&mut self, part: &RoomCommit, epoch: u64) {
         let Some(room) = self.rooms.get_mut(&part.room) else { return };
         if part.to > part.from {
             room.out.push_back((part.to, part.verdicts.clone()));
         }
         room.seq = part.to;
         room.cursor = part.cursor;
-        if let Some(bytes) = &part.snapshot {
-            room.snapshot = Some(StoredSnapshot { seq: part.to, cursor: part.cursor, bytes: bytes.clone() });
-        }
+        room.put(part, epoch);
         if let Some((position, seq)) = part.trim {
             room.entries.drain(..room.entries.partition_point(|(id, _)| *id < position));
             room.out.drain(..room.out.partition_point(|(to, _)| *to <= seq));
@@ -397,7 +407,7 @@ impl Store {
             commit,
             era: stored.era + shard.shift,
             seq: stored.seq,
-            batches: stored.out_after(seq).take(entries_max).collect(),
+            batches: stored.batches_after(seq, entries_max),
         })
     }
 }

@@ -2,32 +2,54 @@
 
 use bytes::Bytes;
 
-use super::super::{Commit, Committed, JournalError, Lease, Leased, check};
+use super::super::{AheadName, AheadPart, Commit, CommitSnapshot, Committed, JournalError, Lease, Leased, check};
 use super::append::{Hex, ROOM_BYTES};
 use super::reply::{Reply, code};
-use super::scripts::{ATTEMPT, COMMIT, Call, END_ROOM};
+use super::scripts::{AHEAD, ATTEMPT, COMMIT, Call, END_ROOM};
 use super::{Durability, RedisJournal};
 use crate::journal::Journal;
 use crate::types::{Incarnation, RoomId, ShardId};
+
+/// The name of what a lease's owner wrote ahead.
+struct Ahead(Lease, AheadName);
+
+impl std::fmt::Display for Ahead {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}.{}.{}", self.0.epoch, self.1.lane, self.1.seq)
+    }
+}
 
 impl RedisJournal {
     pub(super) async fn commit_step(&self, commit: &Commit) -> Result<Committed, JournalError> {
         check::commit(commit, self.shards())?;
         let keys = self.keys().shard(commit.shard);
-        let rooms = commit.rooms.len();
-        let payload = |r: &super::super::RoomCommit| r.verdicts.len() + r.snapshot.as_ref().map_or(0, Bytes::len);
+        let (rooms, snapshots) = (commit.rooms.len(), commit.rooms.iter().filter(|r| r.snapshot.is_some()).count());
+        let snapshot =
+            |r: &super::super::RoomCommit| if let Some(CommitSnapshot::Whole(bytes)) = &r.snapshot { bytes.len() } else { 0 };
+        let payload = |r: &super::super::RoomCommit| r.verdicts.len() + snapshot(r);
         let bytes = commit.rooms.iter().map(|r| payload(r) + 2 * ROOM_BYTES).sum::<usize>()
             + commit.pushes.iter().map(|(_, push)| push.len() + ROOM_BYTES).sum::<usize>();
-        let mut call = Call::new(&COMMIT, 2 + 4 * rooms, 4 + 12 * rooms + 2 * commit.pushes.len(), bytes + ROOM_BYTES);
+        let mut call =
+            Call::new(&COMMIT, 2 + 3 * rooms + 2 * snapshots, 4 + 12 * rooms + 2 * commit.pushes.len(), bytes + ROOM_BYTES);
         call.text(&keys.shard).text(&keys.active);
         for room in commit.rooms.iter().map(|r| &r.room) {
-            call.text(keys.room(room)).text(keys.out(room)).text(keys.state(room)).text(keys.snapshot(room));
+            call.text(keys.room(room)).text(keys.out(room)).text(keys.state(room));
+        }
+        for room in commit.rooms.iter().filter(|r| r.snapshot.is_some()).map(|r| &r.room) {
+            call.text(keys.snapshot(room)).text(keys.parts(room));
         }
         call.text(commit.lease.epoch).text(Hex(commit.lease.owner)).text(commit.number).text(rooms);
         for part in &commit.rooms {
             call.text(&part.room).text(part.era).text(part.from).text(part.to).text(part.cursor).bytes(&part.verdicts);
-            call.text(u8::from(part.snapshot.is_some()) + 2 * u8::from(part.trim.is_some()));
-            call.bytes(part.snapshot.as_deref().unwrap_or_default());
+            let trims = 2 * u8::from(part.trim.is_some());
+            match &part.snapshot {
+                None => call.text(trims).bytes(&[]),
+                Some(CommitSnapshot::Whole(bytes)) => call.text(1 + trims).bytes(bytes),
+                Some(CommitSnapshot::Parts { name, cursor, count }) => {
+                    let ahead = Ahead(commit.lease, *name);
+                    call.text(4 + trims).text(format_args!("{ahead}/{count}|{}|{cursor}", name.seq))
+                }
+            };
             match part.trim {
                 Some((position, seq)) => call.text(position).text(format_args!("{}-0", seq.saturating_add(1))),
                 None => call.bytes(&[]).bytes(&[]),
@@ -89,6 +111,26 @@ impl RedisJournal {
         Ok(attempts)
     }
 
+    pub(super) async fn write_ahead_step(
+        &self,
+        shard: ShardId,
+        lease: Lease,
+        room: &RoomId,
+        part: &AheadPart,
+    ) -> Result<Leased<()>, JournalError> {
+        let keys = self.shard(shard)?;
+        check::room(room, shard, self.shards())?;
+        let mut call = Call::new(&AHEAD, 3, 7, 3 * ROOM_BYTES + part.bytes.len());
+        call.text(&keys.shard).text(keys.state(room)).text(keys.parts(room)).text(lease.epoch).text(Hex(lease.owner));
+        call.text(part.era).text(part.name.seq).text(Ahead(lease, part.name)).text(part.index).bytes(&part.bytes);
+        let Some(reply) = self.send_to(lease.server, &call).await? else { return Ok(Leased::Lost) };
+        match code("write ahead", &reply)? {
+            0 => Ok(Leased::Done(())),
+            1 => Ok(Leased::Lost),
+            other => Err(JournalError::Unexpected(format!("reply to write ahead: code {other}"))),
+        }
+    }
+
     /// In one round trip, in order. A commit whose pushes were not all published is sent again, and with it all of them.
     async fn publish_all(&self, pushes: &[(Incarnation, Bytes)]) -> Result<(), JournalError> {
         if pushes.is_empty() {
@@ -110,9 +152,9 @@ impl RedisJournal {
     ) -> Result<Leased<bool>, JournalError> {
         let keys = self.shard(shard)?;
         check::room(room, shard, self.shards())?;
-        let mut call = Call::new(&END_ROOM, 7, 4, 3 * ROOM_BYTES);
+        let mut call = Call::new(&END_ROOM, 8, 4, 3 * ROOM_BYTES);
         call.text(&keys.shard).text(&keys.active).text(&keys.rooms);
-        call.text(keys.room(room)).text(keys.out(room)).text(keys.state(room)).text(keys.snapshot(room));
+        call.text(keys.room(room)).text(keys.out(room)).text(keys.state(room)).text(keys.snapshot(room)).text(keys.parts(room));
         call.text(lease.epoch).text(Hex(lease.owner)).text(room).text(seq);
         let Some(reply) = self.send_to(lease.server, &call).await? else { return Ok(Leased::Lost) };
         match code("end of room", &reply)? {

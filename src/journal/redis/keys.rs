@@ -85,7 +85,8 @@ impl ShardKeys {
         RoomKey(&self.tag, "out:", room.as_str())
     }
 
-    /// Hash: era (the shard's shift goes on top), seq, cursor, top, last, `snapshot_seq`, `snapshot_cursor`, gateways, trims; after trouble deaths and attempts,
+    /// Hash: era (the shard's shift goes on top), seq, cursor, top, last, `snapshot_seq`, `snapshot_cursor`,
+    /// `snapshot_parts` (name/count), gateways, trims; after trouble deaths and attempts,
     /// each with the seq that it is about (`deaths_at`, `attempts_at`), and the last attempt.
     pub(super) fn state<'a>(&'a self, room: &'a RoomId) -> RoomKey<'a> {
         RoomKey(&self.tag, "state:", room.as_str())
@@ -96,9 +97,14 @@ impl ShardKeys {
         RoomKey(&self.tag, "state:", "")
     }
 
-    /// String.
+    /// String: a snapshot of one part.
     pub(super) fn snapshot<'a>(&'a self, room: &'a RoomId) -> RoomKey<'a> {
         RoomKey(&self.tag, "snapshot:", room.as_str())
+    }
+
+    /// Hash: name/index -> part of a snapshot. The state tells which name is good; others are written ahead, or left over.
+    pub(super) fn parts<'a>(&'a self, room: &'a RoomId) -> RoomKey<'a> {
+        RoomKey(&self.tag, "parts:", room.as_str())
     }
 }
 

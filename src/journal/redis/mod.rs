@@ -22,11 +22,11 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::{
-    Appended, Bell, Commit, Committed, Flush, FlushEntry, GatewayRecord, Journal, JournalError, Lease, Leased, Registered,
-    RoomHead, Seen, Signals, StoredRoom, Survey, VerdictPage, Witness, WorkerRecord, check,
+    AheadPart, Appended, Bell, Commit, Committed, Flush, FlushEntry, GatewayRecord, Journal, JournalError, Lease, Leased,
+    PageSize, Place, Registered, RoomHead, Seen, Signals, StoredPage, Survey, VerdictPage, Witness, WorkerRecord, check,
 };
 use crate::limits::REPLICATED_CONNECTIONS;
-use crate::types::{Incarnation, RoomId, ShardId, StreamId};
+use crate::types::{Incarnation, RoomId, ShardId};
 use append::Hex;
 use connect::Wanted;
 pub use durability::Durability;
@@ -347,12 +347,18 @@ impl Journal for RedisJournal {
         self.survey_step(shard, rooms).await
     }
 
-    async fn load(&self, room: &RoomId) -> Result<StoredRoom, JournalError> {
-        self.load_step(room).await
+    async fn load(&self, room: &RoomId, place: Place, size: PageSize) -> Result<StoredPage, JournalError> {
+        self.load_step(room, place, size).await
     }
 
-    async fn read(&self, room: &RoomId, after: StreamId) -> Result<Vec<(StreamId, Bytes)>, JournalError> {
-        self.read_step(room, after).await
+    async fn write_ahead(
+        &self,
+        shard: ShardId,
+        lease: Lease,
+        room: &RoomId,
+        part: &AheadPart,
+    ) -> Result<Leased<()>, JournalError> {
+        self.write_ahead_step(shard, lease, room, part).await
     }
 
     async fn commit(&self, commit: &Commit) -> Result<Committed, JournalError> {

@@ -1,15 +1,15 @@
 //! What is read: heads, verdicts, shards, rooms.
 
 use ::redis::Value;
-use bytes::Bytes;
 
-use super::super::{JournalError, RoomHead, StoredRoom, StoredSnapshot, Survey, VerdictPage, check};
+use super::super::{JournalError, PageSize, Place, RoomHead, StoredHead, StoredPage, Survey, VerdictPage, check};
 use super::RedisJournal;
 use super::append::{Hex, ROOM_BYTES};
 use super::reply::{Reply, gateway};
 use super::scripts::{Call, HEADS, LOAD, SURVEY, VERDICTS};
 use crate::journal::Journal;
-use crate::types::{Incarnation, RoomId, ShardId, StreamId};
+use crate::limits::PAGE_BYTES;
+use crate::types::{Incarnation, RoomId, ShardId};
 
 impl RedisJournal {
     pub(super) async fn heads_step(
@@ -36,13 +36,14 @@ impl RedisJournal {
 
     pub(super) async fn verdicts_step(&self, room: &RoomId, seq: u64, entries_max: usize) -> Result<VerdictPage, JournalError> {
         let keys = self.room(room);
-        let mut call = Call::new(&VERDICTS, 3, 2, 2 * ROOM_BYTES);
-        call.text(keys.out(room)).text(keys.state(room)).text(&keys.shard).text(seq).text(entries_max.max(1));
+        let mut call = Call::new(&VERDICTS, 3, 3, 2 * ROOM_BYTES);
+        call.text(keys.out(room)).text(keys.state(room)).text(&keys.shard);
+        call.text(seq).text(entries_max.max(1)).text(PAGE_BYTES);
         let shard = ShardId::of(room, self.shards());
         let (server, reply) = self.send_confirmed(shard, &call).await?;
         let mut reply = Reply::new("verdicts", reply)?;
         let (commit, era, seq) = (reply.parse()?, reply.parse()?, reply.parse()?);
-        let mut page = VerdictPage { server, commit, era, seq, batches: payloads(reply.stream()?) };
+        let mut page = VerdictPage { server, commit, era, seq, batches: reply.payloads()? };
         reply.end()?;
         page.batches.truncate(entries_max);
         Ok(page)
@@ -104,32 +105,32 @@ impl RedisJournal {
     }
 
     /// What cannot be read is the room's own damage.
-    pub(super) async fn load_step(&self, room: &RoomId) -> Result<StoredRoom, JournalError> {
+    pub(super) async fn load_step(&self, room: &RoomId, place: Place, size: PageSize) -> Result<StoredPage, JournalError> {
         let keys = self.room(room);
-        let mut call = Call::new(&LOAD, 5, 0, 5 * ROOM_BYTES);
-        call.text(keys.room(room)).text(keys.out(room)).text(keys.state(room)).text(keys.snapshot(room)).text(&keys.shard);
-        stored(self.send(&call).await?).map_err(|error| JournalError::Damaged(error.to_string()))
-    }
-
-    pub(super) async fn read_step(&self, room: &RoomId, after: StreamId) -> Result<Vec<(StreamId, Bytes)>, JournalError> {
-        let mut command = ::redis::cmd("XRANGE");
-        command.arg(self.room(room).room(room).to_string()).arg(format!("({after}")).arg("+");
-        let reply: Value = self.ask(&command).await?;
-        Reply::new("read", Value::Array(vec![reply]))?.stream().map_err(|error| JournalError::Damaged(error.to_string()))
+        let mut call = Call::new(&LOAD, 6, 4, 6 * ROOM_BYTES);
+        call.text(keys.room(room)).text(keys.out(room)).text(keys.state(room)).text(keys.snapshot(room)).text(keys.parts(room));
+        call.text(&keys.shard);
+        match place {
+            Place::Snapshot(pieces) => call.text(0).text(pieces),
+            Place::Verdicts(seq) => call.text(1).text(seq),
+            Place::Entries(position) => call.text(2).text(position),
+        };
+        call.text(size.bytes.max(1)).text(size.entries.max(1));
+        stored(place, self.send(&call).await?).map_err(|error| JournalError::Damaged(error.to_string()))
     }
 }
 
-/// A room as `load.lua` tells it.
-fn stored(reply: Value) -> Result<StoredRoom, JournalError> {
+/// A page as `load.lua` tells it.
+fn stored(place: Place, reply: Value) -> Result<StoredPage, JournalError> {
     let mut reply = Reply::new("load", reply)?;
     if reply.is_empty() {
-        return Ok(StoredRoom::default());
+        return Ok(StoredPage::default());
     }
     let (era, seq, cursor) = (reply.parse()?, reply.parse()?, reply.parse()?);
     let (deaths, attempts) = (reply.parse()?, reply.parse()?);
-    let snapshot = match (reply.parse_or_nil()?, reply.parse_or_nil()?, reply.bytes_or_nil()?) {
-        (None, None, None) => None,
-        (Some(seq), Some(cursor), Some(bytes)) => Some(StoredSnapshot { seq, cursor, bytes }),
+    let snapshot = match (reply.parse_or_nil()?, reply.parse_or_nil()?) {
+        (None, None) => None,
+        (Some(seq), Some(cursor)) => Some((seq, cursor)),
         _ => return Err(reply.error("a part of the snapshot is missing")),
     };
     let trims: String = reply.parse()?;
@@ -138,11 +139,19 @@ fn stored(reply: Value) -> Result<StoredRoom, JournalError> {
         Some((at.parse().ok()?, seq.parse().ok()?))
     });
     let trims = trims.collect::<Option<_>>().ok_or_else(|| reply.error("trim points"))?;
-    let (verdicts, entries) = (payloads(reply.stream()?), reply.stream()?);
+    let head = StoredHead { era, seq, cursor, snapshot, deaths, attempts, trims };
+    let pieces = reply.payloads_or_nil()?.ok_or_else(|| reply.error("a part of the snapshot is missing"))?;
+    let (verdicts, entries) = (reply.payloads()?, reply.stream()?);
+    let next = match reply.parse::<u8>()? {
+        0 => Some(Place::Snapshot(reply.parse()?)),
+        1 => Some(Place::Verdicts(reply.parse()?)),
+        2 => Some(Place::Entries(reply.parse()?)),
+        3 => reply.bytes().map(|_| None)?,
+        other => return Err(reply.error(&format!("a page that begins in {other}"))),
+    };
+    if next.is_some_and(|next| next <= place) {
+        return Err(reply.error("a page that leads back to where it began: an ID that is not a seq"));
+    }
     reply.end()?;
-    Ok(StoredRoom { era, seq, cursor, snapshot, verdicts, entries, deaths, attempts, trims })
-}
-
-fn payloads(entries: Vec<(StreamId, Bytes)>) -> Vec<Bytes> {
-    entries.into_iter().map(|(_, bytes)| bytes).collect()
+    Ok(StoredPage { head, snapshot: pieces, verdicts, entries, next })
 }

@@ -100,19 +100,28 @@ impl Reply {
         gateway(incarnation, &record).ok_or_else(|| self.error(&format!("gateway record {record:?}")))
     }
 
-    /// `XRANGE`'s form, of entries with one field.
+    /// Positions, each with an entry.
     pub(super) fn stream(&mut self) -> Result<Vec<(StreamId, Bytes)>, JournalError> {
         let mut entries = self.array()?;
-        let mut all = Vec::with_capacity(entries.values.len());
+        let mut all = Vec::with_capacity(entries.values.len() / 2);
         while !entries.is_empty() {
-            let mut entry = entries.array()?;
-            let id = entry.parse()?;
-            let mut fields = entry.array()?;
-            let _name = fields.bytes()?;
-            all.push((id, fields.bytes()?));
-            fields.end()?;
+            all.push((entries.parse()?, entries.bytes()?));
         }
         Ok(all)
+    }
+
+    pub(super) fn payloads(&mut self) -> Result<Vec<Bytes>, JournalError> {
+        self.payloads_or_nil()?.ok_or_else(|| self.error("nothing instead of bytes"))
+    }
+
+    /// None when one of them is not there.
+    pub(super) fn payloads_or_nil(&mut self) -> Result<Option<Vec<Bytes>>, JournalError> {
+        let mut payloads = self.array()?;
+        let mut all = Vec::with_capacity(payloads.values.len());
+        while !payloads.is_empty() {
+            all.push(payloads.bytes_or_nil()?);
+        }
+        Ok(all.into_iter().collect())
     }
 
     /// The rest: which of the rooms that were sent, counted from 1; at least one.

@@ -14,6 +14,7 @@ macro_rules! scripts {
 }
 
 scripts! {
+    AHEAD = "ahead",
     APPEND = "append",
     ATTEMPT = "attempt",
     CLAIM = "claim",

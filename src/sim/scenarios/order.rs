@@ -75,7 +75,11 @@ fn a_takeover_knows_what_a_dead_gateway_may_have_taken_along() {
     stage.now = 1_100 * MS;
     stage.die(a.core.incarnation());
     stage.settle();
-    assert_eq!(stage.store.load(&room()).entries, [], "the snapshot lies behind the death");
+    assert_eq!(
+        stage.store.load(&room(), Place::default(), PageSize::default()).entries,
+        [],
+        "the snapshot lies behind the death"
+    );
     stage.take_over(101, limits);
     let bell = b.flush(&mut stage.store, 1_110 * MS, false);
     stage.bell(bell);
@@ -357,4 +361,46 @@ fn silence_counts_while_the_journal_answers() {
     let (silent, gone) = (silence_until_fenced(Some(1)).expect("fenced"), silence_until_fenced(Some(0)).expect("fenced"));
     assert!(gone * 2 < silent, "{gone} ticks for one that is gone, {silent} for one that is silent");
     assert_eq!(silence_until_fenced(None), None);
+}
+
+fn snapshot_seq(stage: &Stage) -> u64 {
+    stage.store.load(&room(), Place::default(), stage.size).head.snapshot.map_or(0, |(seq, _)| seq)
+}
+
+/// C2: a snapshot of many parts. Verdicts go on meanwhile, the one before stays good until the last part is there, and a
+/// successor that comes between two parts continues from that.
+#[test]
+fn a_snapshot_that_is_written_ahead_holds_up_no_verdict() {
+    let limits = bounded(Bounds { snapshot_events: 1, snapshot_part_bytes: 16, page_bytes: 20, ..Bounds::default() });
+    let mut stage = Stage::with(limits.clone());
+    let mut a = gateway(&mut stage.store, 1);
+    stage.begin(&mut a);
+    assert_eq!(snapshot_seq(&stage), 1, "of the Open");
+    let mut parts = Vec::new();
+    for (id, at) in [("x", 1_030), ("y", 1_040)] {
+        a.act(1, id, at * MS);
+        let bell = a.flush(&mut stage.store, (at + 1) * MS, false);
+        stage.bell(bell);
+        loop {
+            parts.extend(stage.take(|action| matches!(action, WorkerAction::WriteAhead { .. })));
+            if stage.wanted.is_empty() {
+                break;
+            }
+            stage.turn();
+        }
+    }
+    assert_eq!(stage.ids(), ["x", "y"], "final without it");
+    assert_eq!((parts.len(), snapshot_seq(&stage)), (1, 1), "one part at a time, and one snapshot");
+
+    // The first part is written, and its writer is lost: nobody puts that to use.
+    stage.wanted.append(&mut parts);
+    stage.turn();
+    stage.take(|action| matches!(action, WorkerAction::WriteAhead { .. }));
+    stage.take_over(101, limits);
+    assert_eq!((snapshot_seq(&stage), &*stage.complaints), (1, &[][..]), "loaded in pages of 20 bytes");
+    a.act(1, "z", 1_050 * MS);
+    let bell = a.flush(&mut stage.store, 1_051 * MS, false);
+    stage.bell(bell);
+    stage.settle();
+    assert_eq!((stage.ids().last(), snapshot_seq(&stage)), (Some(&"z"), 4), "its own");
 }

@@ -27,22 +27,41 @@ impl Core {
     }
 
     /// The answer to [`Action::Load`].
-    pub(crate) fn stored(&mut self, shard: ShardId, room: RoomId, stored: StoredRoom, now_ns: u64) {
+    pub(crate) fn stored(&mut self, shard: ShardId, room: &RoomId, place: Place, page: StoredPage, now_ns: u64) {
         self.answered(shard);
-        self.with(shard, now_ns, |shard, shared| shard.stored(room, stored, shared));
+        self.with(shard, now_ns, |shard, shared| shard.stored(room, place, page, shared));
     }
 
     /// The answer to [`Action::Read`].
-    pub(crate) fn read(&mut self, shard: ShardId, room: &RoomId, entries: &[(StreamId, Bytes)], now_ns: u64) {
+    pub(crate) fn read(&mut self, shard: ShardId, room: &RoomId, page: &StoredPage, now_ns: u64) {
         self.answered(shard);
-        self.with(shard, now_ns, |shard, shared| shard.read(room, entries, shared));
+        self.with(shard, now_ns, |shard, shared| shard.read(room, page, shared));
+    }
+
+    /// A room that fits into one page.
+    #[cfg(test)]
+    pub(crate) fn stored_room(&mut self, shard: ShardId, room: RoomId, stored: crate::journal::StoredRoom, now_ns: u64) {
+        self.stored(shard, &room, Place::default(), stored.into(), now_ns);
+    }
+
+    /// Entries that fit into one page.
+    #[cfg(test)]
+    pub(crate) fn read_entries(&mut self, shard: ShardId, room: &RoomId, entries: &[(StreamId, Bytes)], now_ns: u64) {
+        self.read(shard, room, &StoredPage { entries: entries.to_vec(), ..StoredPage::default() }, now_ns);
+    }
+
+    /// The answer to [`Action::WriteAhead`].
+    pub(crate) fn written_ahead(&mut self, shard: ShardId, room: &RoomId, part: &AheadPart, answer: &Leased<()>, now_ns: u64) {
+        self.answered(shard);
+        match answer {
+            Leased::Done(()) => self.with(shard, now_ns, |shard, shared| shard.written_ahead(room, part, shared)),
+            Leased::Lost => self.lose(shard),
+        }
     }
 
     /// A job is done.
     pub(crate) fn done(&mut self, done: Done, now_ns: u64) {
-        if !self.shared.stuck.remove(&done.lane) {
-            self.shared.running = self.shared.running.saturating_sub(1);
-        }
+        self.shared.free_permit(done.lane);
         // A job of an earlier ownership of the shard belongs to nobody.
         if self.shards.get(&done.shard).is_some_and(|s| s.lease.epoch == done.epoch) {
             self.with(done.shard, now_ns, |shard, shared| shard.done(done, shared));

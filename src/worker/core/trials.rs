@@ -38,10 +38,11 @@ impl Core {
 
     /// The rules have had one event for too long, and still have: nobody waits for them any more.
     pub(crate) fn overrun(&mut self, job: &Ticket, now_ns: u64) {
-        if !self.shared.stuck.insert(job.lane) {
+        if self.shared.stuck.contains(&job.lane) {
             return;
         }
-        self.shared.running = self.shared.running.saturating_sub(1);
+        self.shared.free_permit(job.lane);
+        self.shared.stuck.insert(job.lane);
         if self.shards.get(&job.shard).is_some_and(|s| s.lease.epoch == job.epoch) {
             self.with(job.shard, now_ns, |shard, shared| shard.overrun(&job.room, job.lane, shared));
         }

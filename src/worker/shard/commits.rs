@@ -1,6 +1,7 @@
 //! A shard's commits: one on its way at a time, with everything that was resolved since the last.
 
 use super::*;
+use crate::limits::SNAPSHOT_BYTES_MAX;
 
 impl Shard {
     pub(super) fn queue_commit(&mut self, room: &RoomId) {
@@ -12,6 +13,16 @@ impl Shard {
         }
     }
 
+    /// A part of a snapshot is written ahead: the next one follows, or a commit puts all of it to use.
+    pub(in crate::worker) fn written_ahead(&mut self, room: &RoomId, part: &AheadPart, shared: &mut Shared) {
+        let Some(lane) = self.lanes.get_mut(room) else { return };
+        match lane.written_ahead(part) {
+            Some(part) => shared.act(Action::WriteAhead { shard: self.id, lease: self.lease, room: room.clone(), part }),
+            None if lane.is_ahead_written() => self.queue_commit(room),
+            None => {}
+        }
+    }
+
     /// Sends the next commit, if none is on its way.
     pub(in crate::worker) fn try_commit(&mut self, shared: &mut Shared) {
         if self.in_flight.is_some() || self.resolved.is_empty() {
@@ -20,8 +31,9 @@ impl Shard {
         let (mut rooms, mut taken, mut tally) = (Vec::new(), Vec::new(), Tally::default());
         let (mut count, mut bytes) = (0, 0);
         let mut pushes: BTreeMap<Incarnation, Vec<usize>> = BTreeMap::new();
-        while count < shared.limits.bounds.commit_verdicts_max
-            && bytes < shared.limits.bounds.commit_bytes_max
+        let bounds = shared.limits.bounds;
+        while count < bounds.commit_verdicts_max
+            && bytes < bounds.commit_bytes_max
             && let Some(room) = self.resolved.pop_front()
         {
             let Some(lane) = self.lanes.get_mut(&room) else { continue };
@@ -32,20 +44,43 @@ impl Shard {
             lane.to_commit = false;
             // A lane whose job is out has no result: it comes again when the job is done.
             let Some((era, seq)) = lane.room.as_ref().map(|r| (r.era(), r.seq())) else { continue };
-            let result = lane.results.pop_front();
-            let (from, to, verdicts, snapshot, cursor) = match &result {
+            let mut result = lane.results.pop_front();
+            let taken_now = result.as_mut().and_then(|r| r.snapshot.take());
+            let (from, to, verdicts, cursor) = match &result {
                 // What the other parts decide lies behind the cursor until they are final.
-                Some(r) if !lane.results.is_empty() => (r.from, r.to, r.verdicts.clone(), None, lane.cursor),
-                Some(r) => (r.from, r.to, r.verdicts.clone(), r.snapshot.clone(), lane.result_cursor),
-                None => (seq, seq, bytes::Bytes::new(), None, lane.hold.cursor(lane.position)),
+                Some(r) if !lane.results.is_empty() => (r.from, r.to, r.verdicts.clone(), lane.cursor),
+                Some(r) => (r.from, r.to, r.verdicts.clone(), lane.result_cursor),
+                None => (seq, seq, bytes::Bytes::new(), lane.hold.cursor(lane.position).max(lane.cursor)),
             };
-            if result.is_none() && cursor <= lane.cursor {
+            if result.is_none() && cursor <= lane.cursor && !lane.is_ahead_written() {
                 continue;
             }
-            let (trim, trims) = snapshot.as_ref().map_or((None, None), |bytes| {
-                lane.remember_snapshot(to, bytes.len());
-                lane.trim(to, cursor, shared.limits.retention_ms)
-            });
+            let (snapshot, at) = match taken_now {
+                Some(whole) if whole.len() <= bounds.snapshot_part_bytes => {
+                    lane.remember_snapshot(to, whole.len());
+                    bytes += whole.len();
+                    (Some(CommitSnapshot::Whole(whole)), (to, cursor))
+                }
+                // The room's verdicts do not wait for it.
+                Some(large) => {
+                    if large.len() > SNAPSHOT_BYTES_MAX {
+                        let (mib, max) = (large.len() >> 20, SNAPSHOT_BYTES_MAX >> 20);
+                        let why = "taking it over may take seconds: its rules keep too much";
+                        shared.act(Action::Complain(format!("room {room} has a snapshot of {mib} MiB, more than {max}: {why}")));
+                    }
+                    let part = lane.begin_ahead(era, to, cursor, large, &bounds);
+                    shared.act(Action::WriteAhead { shard: self.id, lease: self.lease, room: room.clone(), part });
+                    (None, (to, cursor))
+                }
+                None => match lane.take_ahead() {
+                    Some((name, at, count)) => (Some(CommitSnapshot::Parts { name, cursor: at, count }), (name.seq, at)),
+                    None => (None, (to, cursor)),
+                },
+            };
+            let (trim, trims) = match snapshot {
+                Some(_) => lane.trim(at.0, at.1, shared.limits.retention_ms),
+                None => (None, None),
+            };
             let gateways = result.as_ref().and_then(|r| lane.tell(r.inside.as_deref()?));
             lane.committing = true;
             lane.cursor = cursor;
@@ -120,7 +155,7 @@ impl Shard {
                         if lane.phase != Phase::Failed {
                             lane.poisoned.clear();
                         }
-                        if !lane.results.is_empty() {
+                        if !lane.results.is_empty() || lane.is_ahead_written() {
                             self.queue_commit(&room.room);
                         }
                     }

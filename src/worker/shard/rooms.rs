@@ -16,11 +16,15 @@ impl Shard {
         }
         self.lanes.insert(room.clone(), lane);
         if known {
-            shared.act(Action::Load { shard: self.id, room: room.clone() });
+            self.load_from(room, Place::default(), shared);
         } else {
             shared.act(Action::Complain(format!("room {room} matches no pattern of the configuration: it is left alone")));
             self.halt(room, None, shared);
         }
+    }
+
+    pub(super) fn load_from(&self, room: &RoomId, place: Place, shared: &mut Shared) {
+        shared.act(Action::Load { shard: self.id, room: room.clone(), place });
     }
 
     /// Loads one stored room that nobody asked for yet; false when there is none.
@@ -34,28 +38,38 @@ impl Shard {
         false
     }
 
-    /// The stored form of a room was read: a job brings it back.
-    pub(in crate::worker) fn stored(&mut self, room: RoomId, stored: StoredRoom, shared: &mut Shared) {
-        let Some(lane) = self.lanes.get_mut(&room) else { return };
-        if lane.phase != Phase::Loading {
+    /// A page of a stored room was read: the next one is, or a job brings the room back.
+    pub(in crate::worker) fn stored(&mut self, room: &RoomId, place: Place, page: StoredPage, shared: &mut Shared) {
+        let Some(lane) = self.lanes.get_mut(room) else { return };
+        if lane.phase != Phase::Loading || lane.gathering.place() != place {
             return;
         }
-        let Some(rules) = shared.limits.rules.rules_for(&room) else { return };
-        let loading = Loading { shard: self.id, epoch: self.lease.epoch, lane: lane.token, id: room, stored, rules };
-        shared.enqueue(Job::Load(Box::new(loading)));
+        if !lane.gathering.add(page) {
+            let place = lane.gathering.place();
+            self.load_from(room, place, shared);
+            return;
+        }
+        let stored = std::mem::take(&mut lane.gathering);
+        let Some(rules) = shared.limits.rules.rules_for(room) else { return };
+        let (shard, epoch, lane, id) = (self.id, self.lease.epoch, lane.token, room.clone());
+        shared.enqueue_load(Box::new(Loading { shard, epoch, lane, id, stored, rules }));
     }
 
-    /// Entries after the lane's position were read, to the tail.
-    pub(in crate::worker) fn read(&mut self, room: &RoomId, entries: &[(StreamId, bytes::Bytes)], shared: &mut Shared) {
+    /// A page of entries after the lane's position was read. Nothing is released before the last one, which ends at the tail.
+    pub(in crate::worker) fn read(&mut self, room: &RoomId, page: &StoredPage, shared: &mut Shared) {
         let Some(lane) = self.lanes.get_mut(room) else { return };
         if !lane.reading {
             return;
         }
-        lane.reading = false;
-        let buffer = if lane.stale { Vec::new() } else { lane.buffer.take() };
-        for (at, bytes) in entries.iter().chain(&buffer) {
+        lane.reading = page.next.is_some();
+        let buffer = if lane.stale || lane.reading { Vec::new() } else { lane.buffer.take() };
+        for (at, bytes) in page.entries.iter().chain(&buffer) {
             let gateways = &self.gateways;
             lane.take_in(*at, bytes, shared.now_ns, |g| gateways.get(&g).map_or(Moment::default(), |g| g.watermark));
+        }
+        if let Some(Place::Entries(after)) = page.next {
+            shared.act(Action::Read { shard: self.id, room: room.clone(), after });
+            return;
         }
         self.read_again(room, shared);
         self.advance(room, shared);
@@ -110,7 +124,7 @@ impl Shard {
             && !lane.committing
         {
             lane.replace(shared.token());
-            shared.act(Action::Load { shard: self.id, room: room.clone() });
+            self.load_from(room, Place::default(), shared);
         }
     }
 
@@ -124,7 +138,7 @@ impl Shard {
             if lane.buffer.is_empty() && !std::mem::take(&mut lane.stale) {
                 self.lanes.remove(room);
             } else {
-                shared.act(Action::Load { shard: self.id, room: room.clone() });
+                self.load_from(room, Place::default(), shared);
             }
             return;
         };
@@ -216,7 +230,7 @@ impl Shard {
         for room in reload {
             if let Some(lane) = self.lanes.get_mut(&room) {
                 lane.replace(shared.token());
-                shared.act(Action::Load { shard: self.id, room });
+                self.load_from(&room, Place::default(), shared);
             }
         }
     }

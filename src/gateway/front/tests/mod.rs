@@ -76,7 +76,8 @@ impl Gateway {
     /// What reached the journal of a player's session.
     async fn events(&self, player: &str) -> Vec<Event> {
         let room: RoomId = "pit".parse().unwrap();
-        let entries = self.journal.read(&room, StreamId::default()).await.unwrap();
+        let entries =
+            crate::journal::pages::entries(&*self.journal, &room, StreamId::default(), Default::default()).await.unwrap();
         let events: Vec<Event> = entries.iter().flat_map(|(_, bytes)| entry::decode(bytes).unwrap().events).collect();
         let opens = |event: &&Event| matches!(&event.kind, EventKind::Open { player: name, .. } if name.as_str() == player);
         let session = events.iter().find(opens).map(|event| event.session);

@@ -82,30 +82,6 @@ impl Store {
         })
     }
 
-    /// Everything needed to continue a room.
-    #[must_use]
-    pub fn load(&self, room: &RoomId) -> StoredRoom {
-        let Some(stored) = self.room(room) else { return StoredRoom::default() };
-        let (seq, cursor) = stored.snapshot.as_ref().map_or_else(Default::default, |s| (s.seq, s.cursor));
-        StoredRoom {
-            era: stored.era + self.shards[usize::from(ShardId::of(room, self.shards()).0)].shift,
-            seq: stored.seq,
-            cursor: stored.cursor,
-            snapshot: stored.snapshot.clone(),
-            verdicts: stored.out_after(seq).collect(),
-            entries: stored.after(cursor),
-            deaths: stored.deaths.at(stored.seq),
-            attempts: stored.attempts.at(stored.seq),
-            trims: stored.trims.clone(),
-        }
-    }
-
-    /// A room's entries after a position.
-    #[must_use]
-    pub fn read(&self, room: &RoomId, after: StreamId) -> Vec<(StreamId, Bytes)> {
-        self.room(room).map_or_else(Vec::new, |stored| stored.after(after))
-    }
-
     /// Makes verdicts final; with the pushes to publish when they were not final before.
     ///
     /// # Errors
@@ -119,15 +95,18 @@ impl Store {
         if commit.number != shard.commit + 1 {
             return Ok((Committed::Fenced, &[]));
         }
+        let epoch = commit.lease.epoch;
         let fits = |part: &&RoomCommit| {
             let found = shard.rooms.get(&part.room);
-            found.is_some_and(|room| room.era + shard.shift == part.era && room.seq == part.from)
+            found.is_some_and(|room| {
+                room.era + shard.shift == part.era && room.seq == part.from && room.has(part.snapshot.as_ref(), epoch)
+            })
         };
         let refused: Vec<RoomId> = commit.rooms.iter().filter(|part| !fits(part)).map(|part| part.room.clone()).collect();
         if !refused.is_empty() {
             return Ok((Committed::Refused(refused), &[]));
         }
-        commit.rooms.iter().for_each(|part| shard.apply(part));
+        commit.rooms.iter().for_each(|part| shard.apply(part, epoch));
         shard.commit = commit.number;
         shard.commit_epoch = commit.lease.epoch;
         Ok((Committed::Done, &commit.pushes))

@@ -4,7 +4,7 @@
 -- Guarantee: one atomic step; only for the lease's owner, with the cursor at the stream's tail and the seq as told. A
 -- room that is not there has ended. All checks come before the first write.
 --
--- KEYS  1 shard, 2 active, 3 rooms, 4 room, 5 out, 6 state, 7 snapshot
+-- KEYS  1 shard, 2 active, 3 rooms, 4 room, 5 out, 6 state, 7 snapshot, 8 parts
 -- ARGV  1 epoch, 2 owner, 3 name, 4 seq
 -- Returns 0 ended, 1 the lease is lost, 2 not at the tail or another seq
 -- Refusals: LASTHIT for a damaged record of the shard, DAMAGED for one of the room
@@ -20,7 +20,7 @@ end
 local state = redis.pcall('HMGET', KEYS[6], 'seq', 'cursor', 'last')
 if state.err then return redis.error_reply('DAMAGED ' .. KEYS[6] .. ' is no hash') end
 if state[1] and (state[1] ~= ARGV[4] or state[2] ~= state[3]) then return 2 end
-redis.call('DEL', KEYS[4], KEYS[5], KEYS[6], KEYS[7])
+redis.call('UNLINK', KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8])
 redis.call('SREM', KEYS[2], ARGV[3])
 redis.call('SREM', KEYS[3], ARGV[3])
 return 0

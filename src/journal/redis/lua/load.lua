@@ -1,20 +1,91 @@
 #!lua flags=no-writes
--- Everything needed to continue a room: its snapshot, the verdicts and the entries after it.
+-- A page of what is needed to continue a room: its snapshot, the verdicts behind it, the entries behind its cursor.
 --
--- Guarantee: one moment's view.
+-- Guarantee: one moment's view, of one page: what is read is bounded, however large the room is. A snapshot is in parts of
+-- its own, or in one string that is read in pieces.
 --
--- KEYS  1 room, 2 out, 3 state, 4 snapshot, 5 shard
+-- KEYS  1 room, 2 out, 3 state, 4 snapshot, 5 parts, 6 shard
+-- ARGV  1 begins in: 0 snapshot, 1 verdicts, 2 entries; 2 behind: a count of pieces, a seq, a position; 3 bytes, 4 pieces at most
 -- Returns {} for a room that is not there, or
---         {era, seq, cursor, deaths, attempts, snapshot seq | nil, snapshot cursor | nil, snapshot | nil,
---          trim points, {{ID, {'v', batch}}, ...}, {{ID, {'e', entry}}, ...}}
-local state = redis.call('HMGET', KEYS[3], 'era', 'seq', 'cursor', 'snapshot_seq', 'snapshot_cursor', 'deaths_at', 'deaths',
-  'attempts_at', 'attempts', 'trims')
+--         {era, seq, cursor, deaths, attempts, snapshot seq | nil, snapshot cursor | nil, trim points,
+--          {piece of the snapshot | nil, ...}, {batch, ...}, {ID, entry, ...}, the next page begins in (3: this was the last), behind}
+local state = redis.call('HMGET', KEYS[3], 'era', 'seq', 'cursor', 'snapshot_seq', 'snapshot_cursor', 'snapshot_parts',
+  'deaths_at', 'deaths', 'attempts_at', 'attempts', 'trims')
 if not state[1] then return {} end
-local era, shift = tonumber(state[1]), redis.pcall('HGET', KEYS[5], 'shift') or '0'
-if shift.err then return redis.error_reply('LASTHIT ' .. KEYS[5] .. ' is damaged: it is no hash') end
+local function count(text) return #text < 16 and string.find(text, '^%d+$') and tonumber(text) end
+local shift = redis.pcall('HGET', KEYS[6], 'shift') or '0'
+if shift.err then return redis.error_reply('LASTHIT ' .. KEYS[6] .. ' is damaged: it is no hash') end
+local era = count(state[1])
+if not era or state[4] and not count(state[4]) then
+  return redis.error_reply('DAMAGED ' .. KEYS[3] .. ' has an era or a snapshot that is no number')
+end
+local begins, behind = tonumber(ARGV[1]), ARGV[2]
+local size, bytes, pieces = tonumber(ARGV[3]), tonumber(ARGV[3]), tonumber(ARGV[4])
+
+local function spend(length)
+  bytes = bytes - length
+  pieces = pieces - 1
+end
+
+local function full()
+  return bytes <= 0 or pieces <= 0
+end
+
+-- Reads a stream on, until its tail or until the page is full, few at a time: they may be large.
+local function take(stream, value)
+  local largest = size / 4
+  repeat
+    local count = math.max(1, math.min(128, pieces, math.floor(bytes / largest)))
+    largest = 64
+    local entries = redis.call('XRANGE', stream, '(' .. behind, '+', 'COUNT', count)
+    for i = 1, #entries do
+      local payload = entries[i][2][2]
+      behind = entries[i][1]
+      value(behind, payload)
+      spend(#payload)
+      if full() then return end
+      if #payload > largest then largest = #payload end
+    end
+  until #entries < count
+end
+
+local snapshot, batches, entries = {}, {}, {}
+if begins == 0 and state[4] then
+  local name, total = string.match(state[6] or '', '^(.+)/(%d+)$')
+  if not name then total = math.max(1, math.ceil(redis.call('STRLEN', KEYS[4]) / size)) end
+  local read = tonumber(behind)
+  while read < tonumber(total) and not full() do
+    local piece
+    if name then
+      piece = redis.call('HGET', KEYS[5], name .. '/' .. read)
+    elseif total == 1 then
+      piece = redis.call('GET', KEYS[4])
+    else
+      piece = redis.call('GETRANGE', KEYS[4], read * size, (read + 1) * size - 1)
+    end
+    read = read + 1
+    snapshot[#snapshot + 1] = piece
+    spend(piece and #piece or 0)
+    if not piece then break end
+  end
+  behind = read
+  if read >= tonumber(total) then begins, behind = 1, state[4] end
+elseif begins == 0 then
+  begins, behind = 1, '0'
+end
+if begins == 1 and not full() then
+  behind = behind .. '-0'
+  take(KEYS[2], function(_, batch) batches[#batches + 1] = batch end)
+  if full() then behind = string.match(behind, '^%d+') else begins, behind = 2, state[5] or '0-0' end
+end
+if begins == 2 and not full() then
+  take(KEYS[1], function(id, entry)
+    local n = #entries
+    entries[n + 1], entries[n + 2] = id, entry
+  end)
+  if not full() then begins = 3 end
+end
 return {
-  era and string.format('%.0f', era + shift) or state[1], state[2], state[3], state[6] == state[2] and state[7] or '0', state[8] == state[2] and state[9] or '0',
-  state[4], state[5], state[4] and redis.call('GET', KEYS[4]), state[10] or '',
-  redis.call('XRANGE', KEYS[2], '(' .. (state[4] or '0') .. '-0', '+'),
-  redis.call('XRANGE', KEYS[1], '(' .. (state[5] or '0-0'), '+'),
+  string.format('%.0f', era + tonumber(shift)), state[2], state[3], state[7] == state[2] and state[8] or '0', state[9] == state[2] and state[10] or '0',
+  state[4], state[5], state[11] or '', snapshot, batches, entries, begins, behind,
 }

@@ -1,0 +1,203 @@
+//! A stored room, page by page: no step reads more than one page of it, however large it is.
+
+use bytes::Bytes;
+
+use super::{Journal, JournalError, StoredRoom, StoredSnapshot};
+use crate::limits::{Bounds, PAGE_BYTES, PAGE_ENTRIES_MAX};
+use crate::types::{RoomId, StreamId};
+
+/// How much one page holds at most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PageSize {
+    /// Bytes of what is stored, and one piece more: a page holds at least one. At least 1.
+    pub bytes: usize,
+    /// Entries and verdict batches. At least 1.
+    pub entries: usize,
+}
+
+impl Default for PageSize {
+    fn default() -> Self {
+        Self { bytes: PAGE_BYTES, entries: PAGE_ENTRIES_MAX }
+    }
+}
+
+impl PageSize {
+    pub(crate) fn of(bounds: &Bounds) -> Self {
+        Self { bytes: bounds.page_bytes, entries: bounds.page_entries_max }
+    }
+
+    /// What it still holds beside pieces of so many bytes; None when it is full.
+    pub(super) fn less(self, bytes: usize) -> Option<Self> {
+        let (bytes, entries) = (self.bytes.checked_sub(bytes)?, self.entries.checked_sub(1)?);
+        (bytes > 0 && entries > 0).then_some(Self { bytes, entries })
+    }
+}
+
+/// Where a page begins. A room is read in this order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Place {
+    /// Behind so many pieces of its snapshot.
+    Snapshot(u32),
+    /// Behind this `seq`.
+    Verdicts(u64),
+    /// Behind this position.
+    Entries(StreamId),
+}
+
+impl Default for Place {
+    fn default() -> Self {
+        Self::Snapshot(0)
+    }
+}
+
+/// What each page of a room tells of all of it. Pages with another head are of another moment.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct StoredHead {
+    /// Its life; 0 when the room does not exist.
+    pub era: u64,
+    /// Last committed `seq`.
+    pub seq: u64,
+    /// Every entry at or before this is resolved.
+    pub cursor: StreamId,
+    /// The `seq` and cursor that its snapshot was taken at.
+    pub snapshot: Option<(u64, StreamId)>,
+    /// See [`StoredRoom::deaths`].
+    pub deaths: u32,
+    /// See [`StoredRoom::attempts`].
+    pub attempts: u32,
+    /// See [`StoredRoom::trims`].
+    pub trims: Vec<(StreamId, u64)>,
+}
+
+/// A page of a stored room, as it is at one moment.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct StoredPage {
+    /// The room.
+    pub head: StoredHead,
+    /// Pieces of the snapshot, in order.
+    pub snapshot: Vec<Bytes>,
+    /// Encoded verdict batches.
+    pub verdicts: Vec<Bytes>,
+    /// Encoded entries.
+    pub entries: Vec<(StreamId, Bytes)>,
+    /// Where the next page begins; None behind the stream's tail.
+    pub next: Option<Place>,
+}
+
+#[cfg(test)]
+impl From<StoredRoom> for StoredPage {
+    fn from(room: StoredRoom) -> Self {
+        let StoredRoom { era, seq, cursor, snapshot, verdicts, entries, deaths, attempts, trims } = room;
+        let head =
+            StoredHead { era, seq, cursor, snapshot: snapshot.as_ref().map(|s| (s.seq, s.cursor)), deaths, attempts, trims };
+        Self { head, snapshot: snapshot.into_iter().map(|s| s.bytes).collect(), verdicts, entries, next: None }
+    }
+}
+
+/// What was read of a room so far. Whoever reads owns the room's shard: nobody commits meanwhile, and what is appended comes
+/// behind the tail. A room that changes all the same (it begins a new era) is read again from its beginning.
+#[derive(Debug, Default)]
+pub struct Gathering {
+    head: Option<StoredHead>,
+    place: Place,
+    snapshot: Vec<Bytes>,
+    verdicts: Vec<Bytes>,
+    entries: Vec<(StreamId, Bytes)>,
+}
+
+impl Gathering {
+    /// Where the next page has to begin.
+    #[must_use]
+    pub fn place(&self) -> Place {
+        self.place
+    }
+
+    /// Whether one page was not enough.
+    #[must_use]
+    pub fn is_large(&self) -> bool {
+        self.snapshot.len() > 1 || self.verdicts.len().max(self.entries.len()) > PAGE_ENTRIES_MAX / 2
+    }
+
+    /// Takes in the page that begins at [`Gathering::place`]; true when it was the last one.
+    pub fn add(&mut self, page: StoredPage) -> bool {
+        if self.head.as_ref().is_some_and(|head| *head != page.head) {
+            *self = Self::default();
+            return false;
+        }
+        self.head = Some(page.head);
+        self.snapshot.extend(page.snapshot);
+        self.verdicts.extend(page.verdicts);
+        self.entries.extend(page.entries);
+        self.place = page.next.unwrap_or_default();
+        page.next.is_none()
+    }
+
+    /// The room, when all of it was read. Copies a snapshot of several pieces: not for a thread that others wait for.
+    #[must_use]
+    pub fn room(self) -> StoredRoom {
+        let StoredHead { era, seq, cursor, snapshot, deaths, attempts, trims } = self.head.unwrap_or_default();
+        let bytes = joined(self.snapshot);
+        let snapshot = snapshot.map(|(seq, cursor)| StoredSnapshot { seq, cursor, bytes });
+        StoredRoom { era, seq, cursor, snapshot, verdicts: self.verdicts, entries: self.entries, deaths, attempts, trims }
+    }
+}
+
+/// Pieces in one.
+pub(crate) fn joined(mut pieces: Vec<Bytes>) -> Bytes {
+    if pieces.len() < 2 { pieces.pop().unwrap_or_default() } else { pieces.concat().into() }
+}
+
+/// All of a room, page by page. For its owner: where somebody else commits meanwhile it may begin again and again.
+///
+/// # Errors
+/// When the journal does not work, or what it holds of the room is damaged.
+pub async fn load(journal: &dyn Journal, room: &RoomId, size: PageSize) -> Result<StoredRoom, JournalError> {
+    let mut gathering = Gathering::default();
+    while !gathering.add(journal.load(room, gathering.place(), size).await?) {}
+    Ok(gathering.room())
+}
+
+/// A room's entries behind a position, to the tail, page by page.
+///
+/// # Errors
+/// When the journal does not work, or what it holds of the room is damaged.
+pub async fn entries(
+    journal: &dyn Journal,
+    room: &RoomId,
+    after: StreamId,
+    size: PageSize,
+) -> Result<Vec<(StreamId, Bytes)>, JournalError> {
+    let (mut all, mut next) = (Vec::new(), Some(Place::Entries(after)));
+    while let Some(place) = next {
+        let page = journal.load(room, place, size).await?;
+        all.extend(page.entries);
+        next = page.next;
+    }
+    Ok(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn page(era: u64, seq: u64, entry: &'static str, next: Option<Place>) -> StoredPage {
+        let head = StoredHead { era, seq, ..StoredHead::default() };
+        let entries = vec![(StreamId { ms: 1, seq }, Bytes::from_static(entry.as_bytes()))];
+        StoredPage { head, entries, next, ..StoredPage::default() }
+    }
+
+    #[test]
+    fn pages_of_two_moments_are_never_put_together() {
+        let behind = Some(Place::Entries(StreamId { ms: 1, seq: 0 }));
+        for (era, seq) in [(2, 5), (1, 6), (0, 0)] {
+            let mut gathering = Gathering::default();
+            assert!(!gathering.add(page(1, 5, "old", behind)));
+            assert_eq!(Some(gathering.place()), behind);
+            assert!(!gathering.add(page(era, seq, "new", None)), "era {era}, seq {seq}");
+            assert_eq!(gathering.place(), Place::default(), "it begins again");
+            assert!(gathering.add(page(era, seq, "new", None)));
+            let room = gathering.room();
+            assert_eq!((room.era, room.seq, room.entries.len()), (era, seq, 1));
+        }
+    }
+}
