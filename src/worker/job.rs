@@ -322,8 +322,7 @@ fn split(batch: VerdictBatch, bytes_max: usize, from: u64) -> impl Iterator<Item
         let (mut bytes, mut state) = (0, None);
         let fits = |verdict: &&Verdict| {
             // A state that the Open before it found is not written again.
-            let joins = verdict.kind == VerdictKind::Open && verdict.body.is_some();
-            let again = joins && std::mem::replace(&mut state, verdict.body.clone()) == verdict.body;
+            let again = verdict.kind == VerdictKind::Open && std::mem::replace(&mut state, verdict.body.clone()) == verdict.body;
             bytes += VERDICT_BYTES + verdict.body.as_ref().filter(|_| !again).map_or(0, Bytes::len);
             bytes <= bytes_max
         };
@@ -442,17 +441,18 @@ pub(crate) fn replay(
         all.into_iter().map(|held| ((held.stamp.incarnation, held.stamp.ordinal), held)).collect();
     let (mut count, mut deviations) = (0, Vec::new());
     for bytes in batches {
-        let earlier = verdicts::is_earlier(bytes);
-        for recorded in verdicts::decode(bytes).map_err(|e| e.to_string())?.verdicts {
+        let batch = verdicts::decode(bytes).map_err(|e| e.to_string())?;
+        for recorded in batch.verdicts {
             if recorded.seq <= room.seq() {
                 continue;
             }
+            room.begin_era(batch.era);
             let key = (recorded.stamp.incarnation, recorded.stamp.ordinal);
-            let mut held =
-                events.remove(&key).ok_or_else(|| format!("the event of verdict {} is not in the stream", recorded.seq))?;
+            let held = events.remove(&key);
+            let mut held = held.ok_or_else(|| format!("the event of verdict {} is not in the stream", recorded.seq))?;
             // What the resequencer had flagged is part of the record.
             held.arrival.flags = Flags(recorded.flags.0 & !Flags::PHOTO_FINISH.0);
-            let again = room.resolve(&held, known(&recorded, earlier));
+            let again = room.resolve(&held, known(&recorded, verdicts::is_earlier(bytes)));
             if again != recorded {
                 deviations.push(format!("verdict {}: {}", recorded.seq, difference(&recorded, &again)));
             }

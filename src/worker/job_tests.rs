@@ -1,6 +1,8 @@
 use super::*;
+use crate::limits::RECENT_IDS_PER_PLAYER_MAX;
 use crate::rules::LastHit;
-use crate::types::{EventKind, PlayerId, Role, SessionId};
+use crate::types::{Action, Event, EventKind, PlayerId, Role, SessionId, Since};
+use crate::wire::action;
 
 /// Sessions join through two gateways: each gateway is told what its own sessions find, and that the others joined.
 #[test]
@@ -33,4 +35,37 @@ fn what_a_room_says_to_one_who_joins_goes_to_its_gateway() {
     assert_eq!(bodies(&resolved.verdicts), [true; 3], "the record has them all");
     let pushed: Vec<_> = resolved.pushes.iter().map(|(gateway, bytes)| (*gateway, bodies(bytes))).collect();
     assert_eq!(pushed, [(one, vec![true, false, true]), (other, vec![false, true, false])]);
+}
+
+/// A room went back, and goes on in a new era; its snapshot is of the old one. What a client had seen in the new era counts when
+/// the record is resolved again, as it did at first.
+#[test]
+fn a_record_is_resolved_again_in_the_era_that_it_is_of() {
+    let gateway = Incarnation(1);
+    let act = |n: u64, seen| {
+        let (op, id) = ("hit".to_owned(), format!("i{n}"));
+        let action = Action { op, id, contest: None, player: None, seen, args: Bytes::from_static(&[0xc0]) };
+        EventKind::Data(action::encode(&action))
+    };
+    let last = RECENT_IDS_PER_PLAYER_MAX as u64 + 10;
+    let event = |n: u64| {
+        let kind = match n {
+            1 => EventKind::Open { player: PlayerId::new("ann").expect("name"), role: Role::Player },
+            // Sent again, and its first sending never arrived: nothing above what was seen is forgotten.
+            n if n == last => act(n, Some(Since { era: 2, seq: n - 1 })),
+            n => act(n, None),
+        };
+        Event { session: 1, ordinal: n, arrival: Arrival::at(n, 0), kind }
+    };
+    let entry = Entry { incarnation: gateway, timeline: 1, death: false, events: (1..=last).map(event).collect() };
+    let mut hold = Resequencer::default();
+    hold.read(StreamId { ms: 1, seq: 0 }, &entry, Moment::default(), 0);
+    let mut room = Room::new(2, Box::new(LastHit::new()));
+    let verdicts: Vec<Verdict> =
+        hold.release(usize::MAX, |_| Moment { timeline: 1, ns: u64::MAX }).iter().map(|held| room.resolve(held, None)).collect();
+    assert_eq!(verdicts.last().map(|v| &v.outcome), Some(&Outcome::Denied("no_contest".to_owned())), "the rules were asked");
+    let batch = verdicts::encode(&VerdictBatch { era: 2, verdicts });
+    let mut again = Room::new(1, Box::new(LastHit::new()));
+    let (_, deviations) = replay(&mut again, &[(StreamId { ms: 1, seq: 0 }, Ok(entry))], &[batch], |_, _| {}).expect("resolved");
+    assert_eq!((deviations, again.snapshot()), (Vec::new(), room.snapshot()));
 }
