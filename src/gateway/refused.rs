@@ -4,7 +4,6 @@
 use std::sync::Arc;
 
 use super::core::{Action, Core};
-use super::deliver::View;
 use super::settle::PendingEvent;
 use crate::journal::Flush;
 use crate::metrics::Waits;
@@ -18,26 +17,21 @@ impl Core {
         let out = &mut self.shards[usize::from(flush.shard.0)];
         let mut rest = flush.clone();
         for entry in rest.entries.extract_if(.., |entry| rooms.contains(&entry.room)) {
-            // Its own bytes: they decode.
-            for event in entry::decode(&entry.bytes).map(|entry| entry.events).unwrap_or_default() {
-                if matches!(event.kind, EventKind::Close) {
+            // Its own bytes: they decode. Who never got in owes no goodbye.
+            let events = entry::decode(&entry.bytes).map(|entry| entry.events).unwrap_or_default();
+            for event in events.iter().filter(|event| matches!(event.kind, EventKind::Close)) {
+                if !out.opening.contains(&event.session) {
                     out.owed.entry(entry.room.clone()).or_default().insert(event.session);
                 }
             }
         }
         let rest = Arc::new(rest);
         out.in_flight = Some(rest.clone());
+        let mut never_in = Vec::new();
         for number in std::mem::take(&mut out.opening) {
-            match self.sessions.get_mut(&number) {
-                // It never gets in, so that nothing of it has to wait.
-                Some(session) if rooms.contains(&session.room) => {
-                    session.opened = true;
-                    session.waiting.clear();
-                    if matches!(session.view, View::Closed) {
-                        self.sessions.remove(&number);
-                    }
-                }
-                _ => self.shards[usize::from(flush.shard.0)].opening.push(number),
+            match self.sessions.get(&number) {
+                Some(session) if rooms.contains(&session.room) => never_in.push(number),
+                _ => out.opening.push(number),
             }
         }
         for room in rooms {
@@ -45,6 +39,14 @@ impl Core {
             self.unresolved = self.unresolved.saturating_sub(std::mem::take(&mut view.unresolved));
             for number in view.sessions.clone() {
                 self.dismiss(number, close::TRY_AGAIN, "what is stored of this room is damaged: try again later");
+            }
+        }
+        // Told to go, and over: nothing of them is the room's to know.
+        for number in never_in {
+            if let Some(session) = self.sessions.remove(&number)
+                && let Some(view) = self.rooms.get_mut(&session.room)
+            {
+                view.leave(number);
             }
         }
         self.act_on(Action::Append { flush: rest, waits: Waits::default() });

@@ -1,5 +1,6 @@
 //! Findings of the simulation, reduced: each plays one interleaving with the cores and the journal, step by step.
 
+mod damaged;
 mod order;
 mod owners;
 mod restarts;
