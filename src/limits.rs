@@ -193,6 +193,10 @@ pub(crate) struct Bounds {
     pub(crate) page_bytes: usize,
     /// See [`PAGE_ENTRIES_MAX`].
     pub(crate) page_entries_max: usize,
+    /// See [`SHARD_CHECK_INTERVAL`]; in nanoseconds.
+    pub(crate) check_interval_ns: u64,
+    /// See [`FORGET_AFTER`]; in nanoseconds.
+    pub(crate) forget_ns: u64,
 }
 
 impl Default for Bounds {
@@ -216,6 +220,8 @@ impl Default for Bounds {
             snapshot_part_bytes: SNAPSHOT_PART_BYTES,
             page_bytes: PAGE_BYTES,
             page_entries_max: PAGE_ENTRIES_MAX,
+            check_interval_ns: SHARD_CHECK_INTERVAL.as_nanos() as u64,
+            forget_ns: FORGET_AFTER.as_nanos() as u64,
         }
     }
 }
@@ -277,6 +283,10 @@ pub const QUARANTINE_MAX: Duration = Duration::from_secs(300);
 pub const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(250);
 /// How long a host counts as living after the last word of its processes; each speaks up every [`HEADS_INTERVAL`].
 pub const HOST_TIMEOUT: Duration = Duration::from_secs(15);
+/// How often the owner of a shard looks through its rooms and gateways for what no event shows.
+pub const SHARD_CHECK_INTERVAL: Duration = Duration::from_secs(1);
+/// How long a fenced gateway is remembered when no room knows it any more: one that did not notice has found out by then.
+pub const FORGET_AFTER: Duration = Duration::from_secs(120);
 /// How often a gateway compares its rooms' heads with the journal's.
 pub const HEADS_INTERVAL: Duration = Duration::from_secs(5);
 /// How long a room may be empty before it ends.

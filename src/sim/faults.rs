@@ -1,6 +1,7 @@
 //! What goes wrong.
 
 use super::world::{Happening, Kind, Listening, MS, World};
+use crate::types::RoomId;
 
 /// States of the journal that a restart may come back with, 3 ms apart.
 const REMEMBERED: usize = 40;
@@ -15,10 +16,17 @@ pub(super) enum Fault {
     StopWorker,
     BreakBells,
     BreakPushes,
+    /// For longer than it takes until nobody knows it any more.
+    PauseGatewayLong,
+    /// Another server serves the journal, and the connections stay.
+    ChangeServer,
+    /// A key of a room is not what was written there, until it is mended.
+    SpoilRoom,
 }
 
 impl Fault {
-    pub(super) const ALL: [Self; 8] = [
+    /// Those that every seed may have.
+    pub(super) const USUAL: [Self; 8] = [
         Self::PauseGateway,
         Self::PauseWorker,
         Self::PauseJournal,
@@ -50,6 +58,26 @@ impl World {
                 let until = self.now + self.below(200 * MS);
                 self.gateways[gateway].paused_until = until;
                 self.ledger.count("gateways paused");
+            }
+            Fault::PauseGatewayLong => {
+                let until = self.now + 100 * MS + self.below(500 * MS);
+                self.gateways[gateway].paused_until = until;
+                self.ledger.count("gateways paused for long");
+            }
+            Fault::ChangeServer => {
+                let loses = self.options.restart_interval_ns > 0 && self.below(2) > 0;
+                self.change_server(loses);
+            }
+            Fault::SpoilRoom => {
+                let any = self.below(self.rooms.len() as u64) as usize;
+                let room = self.rooms[any].clone();
+                self.trace(|| format!("{room} is spoiled"));
+                // One stays so when the faults are over.
+                if !self.spoiled.insert(room.clone()) || self.below(4) > 0 {
+                    let mended = 20 * MS + self.below(300 * MS);
+                    self.after(mended, None, Happening::Mend(room));
+                }
+                self.ledger.count("rooms spoiled");
             }
             Fault::PauseWorker => {
                 let until = self.now + self.below(200 * MS);
@@ -113,6 +141,11 @@ impl World {
         }
     }
 
+    pub(super) fn mend(&mut self, room: &RoomId) {
+        self.trace(|| format!("{room} is mended"));
+        self.spoiled.remove(room);
+    }
+
     /// What the journal's disk has: a restart may come back with it.
     pub(super) fn remember(&mut self) {
         if !self.calm {
@@ -133,21 +166,27 @@ impl World {
         }
     }
 
-    /// The journal's server starts again, with everything that it had or with what it had a while ago.
-    fn restart(&mut self, loses: bool) {
+    /// Another server serves the journal, with everything that the last one had or with what it had a while ago.
+    fn change_server(&mut self, loses: bool) {
         if loses && !self.history.is_empty() {
             let kept = self.below(self.history.len() as u64) as usize;
             self.history.truncate(kept + 1);
             let (store, rooms) = self.history[kept].clone();
             self.store = store;
             self.ledger.rolled_back(rooms);
-            self.ledger.count("restarts with a loss");
+            self.ledger.count("servers with a loss");
         } else {
-            self.ledger.count("restarts without a loss");
+            self.ledger.count("servers without a loss");
         }
         let server = self.incarnation();
         self.store.restart(server);
-        self.trace(|| format!("the journal's server starts again as {server:?}, losing something: {loses}"));
+        self.trace(|| format!("the journal's server is {server:?}, losing something: {loses}"));
+    }
+
+    /// The journal's server starts again: every connection breaks.
+    fn restart(&mut self, loses: bool) {
+        self.change_server(loses);
+        self.connection += 1;
         for (pid, shard) in self.bells.iter().map(|((_, shard), s)| (s.pid, *shard)).collect::<Vec<_>>() {
             self.listen(pid, Listening::Bells(shard));
         }

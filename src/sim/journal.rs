@@ -10,9 +10,11 @@ use super::world::{Channel, Happening, Kind, Listening, MS, Pid, World};
 use crate::gateway::core::Reading;
 use crate::journal::{
     AheadPart, Appended, Bell, Commit, Committed, Flush, FlushEntry, GatewayRecord, JournalError, Lease, Leased, PageSize, Place,
-    Registered, RoomHead, Seen, StoredPage, Survey, VerdictPage, Witness, WorkerRecord,
+    Registered, RoomCommit, RoomHead, Seen, StoredPage, Survey, VerdictPage, Witness, WorkerRecord,
 };
+use crate::limits::HEADS_INTERVAL;
 use crate::types::{Incarnation, RoomId, ShardId, StreamId};
+use crate::wire::verdicts;
 use crate::worker::core::Step;
 
 /// How long a worker's heartbeat is good for.
@@ -38,6 +40,7 @@ pub(super) enum Call {
     Fence { shard: ShardId, lease: Lease, gateway: Incarnation },
     Death { shard: ShardId, lease: Lease, gateway: Incarnation, entry: FlushEntry },
     EndRoom { shard: ShardId, lease: Lease, room: RoomId, seq: u64 },
+    Forget { shard: ShardId, lease: Lease, gateways: Vec<Incarnation> },
     Attempt { shard: ShardId, lease: Lease, room: RoomId, lane: u64 },
 }
 
@@ -57,9 +60,24 @@ pub(super) enum Answer {
     Fenced(Leased<GatewayRecord>),
     Death(Leased<()>),
     RoomEnded(Leased<bool>),
+    Forgotten(Leased<()>),
     Published(u64),
     Attempted(Leased<u32>),
+    /// Only this room's keys are not what was written there.
+    Damaged(RoomId, String),
     Nothing,
+}
+
+impl Call {
+    /// The one room that it is about.
+    fn room(&self) -> Option<&RoomId> {
+        match self {
+            Self::Verdicts { room, .. } | Self::Load { room, .. } | Self::Read { room, .. } => Some(room),
+            Self::Attempt { room, .. } | Self::EndRoom { room, .. } | Self::WriteAhead { room, .. } => Some(room),
+            Self::Death { entry, .. } => Some(&entry.room),
+            _ => None,
+        }
+    }
 }
 
 impl World {
@@ -72,37 +90,37 @@ impl World {
         if let Call::Append { sent, .. } = &*call {
             sent.set(sent.get() + 1);
         }
-        let (delay, server) = (self.delay(), self.store.server());
+        let (delay, connection) = (self.delay(), self.connection);
         if self.chance(self.options.lost_per_mille) {
             let executes = self.below(3) > 0;
             let patience = 3 * MS + self.below(20 * MS);
             self.after(patience, Some(by), Happening::Unanswered(call.clone()));
             if executes {
                 let late = self.below(30 * MS);
-                self.after(late, None, Happening::Execute { by, call, server, answered: false });
+                self.after(late, None, Happening::Execute { by, call, connection, answered: false });
             }
             self.ledger.count("answers lost");
             return;
         }
-        self.after(delay, None, Happening::Execute { by, call, server, answered: true });
+        self.after(delay, None, Happening::Execute { by, call, connection, answered: true });
     }
 
-    pub(super) fn execute(&mut self, by: Pid, call: &Rc<Call>, server: Incarnation, answered: bool) {
+    pub(super) fn execute(&mut self, by: Pid, call: &Rc<Call>, connection: u64, answered: bool) {
         if self.journal_away_until > self.now {
             // It stands still; what was sent waits there, and comes in any order.
             let at = self.journal_away_until + self.below(MS);
-            self.at(at, None, Happening::Execute { by, call: call.clone(), server, answered });
+            self.at(at, None, Happening::Execute { by, call: call.clone(), connection, answered });
             return;
         }
-        if server != self.store.server() {
-            // The connection broke with the server that it led to.
+        if connection != self.connection {
+            // It broke with the server that it led to.
             if answered {
                 let delay = self.delay();
                 self.after(delay, Some(by), Happening::Unanswered(call.clone()));
             }
             return;
         }
-        let answer = self.step(call);
+        let answer = self.damage(call).map_or_else(|| self.step(call), Ok);
         if !answered {
             return;
         }
@@ -117,6 +135,36 @@ impl World {
         }
     }
 
+    /// What a step answers because rooms are spoiled, as Redis does where a key has another type; None when it goes on.
+    fn damage(&mut self, call: &Call) -> Option<Answer> {
+        if self.spoiled.is_empty() {
+            return None;
+        }
+        if let Some(room) = call.room().filter(|room| self.spoiled.contains(*room)) {
+            self.ledger.count("steps on spoiled rooms");
+            return Some(Answer::Damaged(room.clone(), JournalError::Damaged(format!("room {room}")).to_string()));
+        }
+        // What would be written first shows whether it is written at all.
+        match call {
+            Call::Append { flush, .. } => {
+                let bad = |entry: &FlushEntry| self.spoiled.contains(&entry.room).then(|| entry.room.clone());
+                let bad: Vec<RoomId> = flush.entries.iter().filter_map(bad).collect();
+                let new =
+                    !bad.is_empty() && self.store.clone().append(flush, self.now / MS).is_ok_and(|(_, bell)| bell.is_some());
+                new.then(|| Answer::Appended(Appended::Refused(bad)))
+            }
+            Call::Commit(commit) => {
+                let bad = |part: &RoomCommit| self.spoiled.contains(&part.room).then(|| part.room.clone());
+                let bad: Vec<RoomId> = commit.rooms.iter().filter_map(bad).collect();
+                let before = self.store.survey(commit.shard, false).expect("a shard").commit;
+                let good = |answer: &Committed| *answer != Committed::Fenced && commit.number > before;
+                let new = !bad.is_empty() && self.store.clone().commit(commit).is_ok_and(|(answer, _)| good(&answer));
+                new.then(|| Answer::Committed(Committed::Refused(bad)))
+            }
+            _ => None,
+        }
+    }
+
     fn step(&mut self, call: &Call) -> Result<Answer, JournalError> {
         let now_ms = self.now / MS;
         Ok(match call {
@@ -124,7 +172,7 @@ impl World {
                 let before = self.store.survey(*shard, true)?.rooms;
                 let (answer, bell) = self.store.register(*shard, *gateway, *seen, rooms)?;
                 self.trace(|| format!("register {gateway:?} in {shard:?} with {seen:?}: {answer:?}"));
-                self.note_eras(*shard, &before)?;
+                self.note_eras(*shard, &before, true)?;
                 self.ring(bell);
                 Answer::Registered(answer)
             }
@@ -145,6 +193,9 @@ impl World {
                         if bell.is_some() { "new" } else { "not new" }
                     )
                 });
+                if bell.is_some() {
+                    self.flushed(flush);
+                }
                 for gateway in bell.iter().flat_map(|bell| &bell.poked) {
                     self.ledger.count("pokes");
                     self.publish(*gateway, &flush.poke());
@@ -152,7 +203,13 @@ impl World {
                 self.ring(bell);
                 Answer::Appended(answer)
             }
-            Call::Verdicts { room, after, entries_max, .. } => Answer::Page(self.store.verdicts(room, *after, *entries_max)),
+            Call::Verdicts { room, after, entries_max, reading } => {
+                let page = self.store.verdicts(room, *after, *entries_max);
+                self.trace(|| {
+                    format!("page of {room}.{} after {after}, {} batches, for {reading:?}", page.era, page.batches.len())
+                });
+                Answer::Page(page)
+            }
             Call::Heads(shard, rooms) => Answer::Heads(self.store.server(), self.store.heads(*shard, rooms)?),
             Call::Heartbeat(worker, owned) => Answer::Alive(self.store.heartbeat(*worker, owned, LEASE_MS, now_ms)),
             Call::Owners => Answer::Owners(self.store.owners()),
@@ -174,6 +231,7 @@ impl World {
             Call::WriteAhead { shard, lease, room, part } => {
                 let answer = self.store.write_ahead(*shard, *lease, room, part)?;
                 self.trace(|| format!("write ahead {room}, {:?} part {}: {answer:?}", part.name, part.index));
+                self.ledger.reached.insert("snapshot_part_bytes");
                 self.ledger.count("parts of snapshots");
                 Answer::WrittenAhead(answer)
             }
@@ -183,7 +241,7 @@ impl World {
                 let before = self.store.survey(*shard, true)?.rooms;
                 let answer = self.store.testify(*shard, *witness)?;
                 self.trace(|| format!("testify of {shard:?}: {witness:?}: {answer:?}"));
-                self.note_eras(*shard, &before)?;
+                self.note_eras(*shard, &before, *witness != Witness::NONE)?;
                 Answer::Testified(answer)
             }
             Call::Fence { shard, lease, gateway } => {
@@ -206,6 +264,21 @@ impl World {
                 self.ledger.count("resolved alone");
                 Answer::Attempted(answer)
             }
+            Call::Forget { shard, lease, gateways } => {
+                let known = self.store.survey(*shard, false)?.gateways;
+                let answer = self.store.forget(*shard, *lease, gateways)?;
+                self.trace(|| format!("forget {gateways:?} in {shard:?}: {answer:?}"));
+                if matches!(answer, Leased::Done(())) {
+                    for gateway in known.into_iter().filter(|known| known.fenced && gateways.contains(&known.incarnation)) {
+                        self.ledger.reached.insert("forget_ns");
+                        self.ledger.reached.insert("check_interval_ns");
+                        self.ledger.count("gateways forgotten");
+                        let known = self.ledger.forgotten.entry((*shard, gateway.incarnation)).or_default();
+                        *known = gateway.watermark.ns.max(*known);
+                    }
+                }
+                Answer::Forgotten(answer)
+            }
             Call::EndRoom { shard, lease, room, seq } => {
                 let answer = self.store.end_room(*shard, *lease, room, *seq)?;
                 self.trace(|| format!("end room {room} at {seq}: {answer:?}"));
@@ -218,15 +291,24 @@ impl World {
         let page = self.store.load(room, place, PageSize::of(&self.options.bounds));
         self.trace(|| format!("load {room} from {place:?} to {:?}", page.next));
         if page.next.is_some() {
+            let parts = page.snapshot.len() + page.verdicts.len() + page.entries.len();
+            let full = parts >= self.options.bounds.page_entries_max;
+            self.ledger.reached.insert(if full { "page_entries_max" } else { "page_bytes" });
             self.ledger.count("rooms in pages");
         }
         page
     }
 
-    /// Rooms that went on in another era.
-    fn note_eras(&mut self, shard: ShardId, before: &[RoomHead]) -> Result<(), JournalError> {
+    /// Rooms that went on in another era. `shown`: because somebody has shown that something is missing.
+    fn note_eras(&mut self, shard: ShardId, before: &[RoomHead], shown: bool) -> Result<(), JournalError> {
         for (old, new) in before.iter().zip(self.store.survey(shard, true)?.rooms) {
             if old.era != new.era {
+                assert!(
+                    !shown || self.ledger.losses > 0,
+                    "needless era: {} goes on in {} and nothing was lost",
+                    old.room,
+                    new.era
+                );
                 self.ledger.renewed(&old.room, old.era, new.era);
             }
         }
@@ -239,7 +321,9 @@ impl World {
         let pushes = pushes.to_vec();
         if answer == Committed::Done && self.store.survey(commit.shard, false)?.commit > before {
             self.ledger.committed(commit);
+            self.resolved(commit);
             for part in &commit.rooms {
+                self.note_history(part);
                 self.trace(|| format!("commit {} of {}.{}: {} to {}", commit.number, part.room, part.era, part.from, part.to));
             }
         } else if answer != Committed::Done {
@@ -250,6 +334,13 @@ impl World {
             self.publish(*gateway, push);
         }
         Ok(answer)
+    }
+
+    /// What the journal still keeps of a room's history, after a commit.
+    fn note_history(&mut self, part: &RoomCommit) {
+        let kept = self.store.verdicts(&part.room, 0, 1).batches;
+        let first = kept.first().map(|batch| verdicts::decode(batch).expect("a stored batch").verdicts[0].seq);
+        self.ledger.kept(part, first.map_or(0, |seq| seq - 1), self.options.retention_ms);
     }
 
     fn ring(&mut self, bell: Option<Bell>) {
@@ -298,8 +389,12 @@ impl World {
         }
     }
 
-    pub(super) fn answered(&mut self, pid: Pid, call: &Call, answer: Answer) {
+    pub(super) fn answered(&mut self, pid: Pid, call: &Rc<Call>, answer: Answer) {
         match pid.kind {
+            // Whoever mends it takes longer than an outage.
+            Kind::Gateway if matches!(answer, Answer::Damaged(..)) => {
+                self.after(HEADS_INTERVAL.as_nanos() as u64, Some(pid), Happening::Again(call.clone()));
+            }
             Kind::Gateway => self.answer_gateway(pid.index, call, answer),
             Kind::Worker => self.answer_worker(pid.index, call, answer),
         }
@@ -315,6 +410,8 @@ impl World {
         match &**call {
             Call::Leave(..) | Call::Heads(..) | Call::Heartbeat(..) | Call::Owners | Call::Release { .. } | Call::Publish(..) => {
             }
+            // Asked for again while they are needed.
+            Call::Fence { .. } | Call::Forget { .. } => {}
             Call::Claim { shard, .. } => {
                 let shard = *shard;
                 self.with_worker(pid.index, |core, now| core.claimed(shard, None, now));

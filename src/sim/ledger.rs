@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
-use crate::journal::{Bell, Commit};
-use crate::types::{Incarnation, PlayerId, RoomId, StreamId, Verdict};
+use crate::journal::{Bell, Commit, RoomCommit};
+use crate::types::{Incarnation, PlayerId, RoomId, ShardId, StreamId, Verdict};
 use crate::wire::verdicts;
 
 /// One life of a room.
@@ -14,6 +14,10 @@ pub(super) struct RoomLog {
     pub(super) entries: Vec<(StreamId, Bytes)>,
     pub(super) batches: Vec<Bytes>,
     pub(super) verdicts: Vec<Verdict>,
+    /// Cursors and numbers of its snapshots.
+    snapshots: Vec<(StreamId, u64)>,
+    /// Verdicts up to here were no longer in the journal at some time.
+    pub(super) trimmed: u64,
 }
 
 /// A message that a gateway took with it: whose, where, when it arrived.
@@ -37,6 +41,12 @@ pub(super) struct Ledger {
     pub(super) shortened: BTreeSet<(RoomId, u64)>,
     /// Lives of rooms that went on in another era.
     pub(super) left: BTreeSet<(RoomId, u64)>,
+    /// Watermarks of gateways that the journal has forgotten.
+    pub(super) forgotten: BTreeMap<(ShardId, Incarnation), u64>,
+    /// Times that the journal came back with less than it had.
+    pub(super) losses: u64,
+    /// Bounds that somebody came up against.
+    pub(super) reached: BTreeSet<&'static str>,
     pub(super) counts: BTreeMap<&'static str, u64>,
 }
 
@@ -52,13 +62,18 @@ impl Ledger {
     }
 
     /// The journal has come back with what it had then.
-    pub(super) fn rolled_back(&mut self, rooms: Rooms) {
+    pub(super) fn rolled_back(&mut self, mut rooms: Rooms) {
         for (room, log) in &self.rooms {
             if rooms.get(room).is_none_or(|then| then.verdicts.len() < log.verdicts.len()) {
                 self.shortened.insert(room.clone());
             }
         }
-        self.rooms = rooms;
+        for (life, log) in &self.rooms {
+            if let Some(then) = rooms.get_mut(life) {
+                then.trimmed = then.trimmed.max(log.trimmed);
+            }
+        }
+        (self.rooms, self.losses) = (rooms, self.losses + 1);
     }
 
     /// A room goes on in another era, with everything that it has.
@@ -71,6 +86,29 @@ impl Ledger {
         );
         self.left.insert((room.clone(), old));
         self.count("rooms that went back");
+    }
+
+    /// A commit took effect, and of the room's verdicts the journal has those after `trimmed`. Retention: at a snapshot, what
+    /// lies before one that is older than twice the retention is gone, whoever owned the shard meanwhile.
+    pub(super) fn kept(&mut self, part: &RoomCommit, trimmed: u64, retention_ms: u64) {
+        let log = self.rooms.entry((part.room.clone(), part.era)).or_default();
+        log.trimmed = log.trimmed.max(trimmed);
+        if part.snapshot.is_none() {
+            return;
+        }
+        let older = |than: StreamId| log.snapshots.iter().rev().find(|(at, _)| at.ms + retention_ms <= than.ms).copied();
+        if let Some((_, seq)) = older(part.cursor).and_then(|(middle, _)| older(middle)) {
+            let (room, era) = (&part.room, part.era);
+            assert!(
+                trimmed >= seq,
+                "retention: room {room}.{era} has its verdicts after {trimmed}, those up to {seq} are too old"
+            );
+        }
+        log.snapshots.push((part.cursor, part.to));
+        if trimmed > 0 {
+            self.reached.insert("retention");
+            self.count("trimmed histories");
+        }
     }
 
     /// A commit took effect.

@@ -3,6 +3,7 @@
 //!
 //! Every draw comes from the seed, so that a seed is a whole history. A failure prints it with the command that plays it again.
 
+mod bounds;
 mod check;
 mod client;
 mod faults;
@@ -14,6 +15,7 @@ mod rules;
 mod scenarios;
 mod world;
 
+use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -26,11 +28,12 @@ fn setting(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name}={text} is not a number")))
 }
 
-/// Plays one seed to its end and checks it.
-fn play(seed: u64) {
+/// Plays one seed to its end and checks it; tells which bounds it has reached.
+fn play(seed: u64) -> BTreeSet<&'static str> {
     let mut world = World::new(seed, Options::of_seed(seed));
     world.run();
     check::everything(&world);
+    world.ledger.reached
 }
 
 /// `LASTHIT_SIM_SEED=… cargo test --lib sim::one_seed -- --nocapture` plays one seed and tells what happens.
@@ -41,7 +44,7 @@ fn one_seed() {
     options.trace = setting("LASTHIT_SIM_SEED").is_some();
     let mut world = World::new(seed, options);
     world.run();
-    println!("seed {seed}: {}", world.summary());
+    println!("seed {seed}: {}; {:?}", world.summary(), world.options);
     check::everything(&world);
 }
 
@@ -50,27 +53,34 @@ fn one_seed() {
 fn many_seeds() {
     let (from, count) = (setting("LASTHIT_SIM_FROM").unwrap_or(1), setting("LASTHIT_SIM_SEEDS").unwrap_or(SEEDS));
     let next = AtomicU64::new(from);
-    let failed: Vec<u64> = std::thread::scope(|scope| {
+    let played: Vec<(Vec<u64>, BTreeSet<&str>)> = std::thread::scope(|scope| {
         let players: Vec<_> = (0..std::thread::available_parallelism().map_or(1, usize::from))
             .map(|_| {
                 scope.spawn(|| {
-                    let mut failed = Vec::new();
+                    let (mut failed, mut reached) = (Vec::new(), BTreeSet::new());
                     loop {
                         let seed = next.fetch_add(1, Ordering::Relaxed);
                         if seed >= from + count || failed.len() >= 8 {
-                            return failed;
+                            return (failed, reached);
                         }
-                        if catch_unwind(AssertUnwindSafe(|| play(seed))).is_err() {
-                            eprintln!("LASTHIT_SIM_SEED={seed} cargo test --lib sim::one_seed -- --nocapture");
-                            failed.push(seed);
+                        match catch_unwind(AssertUnwindSafe(|| play(seed))) {
+                            Ok(bounds) => reached.extend(bounds),
+                            Err(_) => {
+                                eprintln!("LASTHIT_SIM_SEED={seed} cargo test --lib sim::one_seed -- --nocapture");
+                                failed.push(seed);
+                            }
                         }
                     }
                 })
             })
             .collect();
-        players.into_iter().flat_map(|player| player.join().expect("a player")).collect()
+        players.into_iter().map(|player| player.join().expect("a player")).collect()
     });
+    let failed: Vec<u64> = played.iter().flat_map(|(failed, _)| failed).copied().collect();
     assert!(failed.is_empty(), "seeds {failed:?} fail");
+    if count >= SEEDS {
+        bounds::all_reached(&played.into_iter().flat_map(|(_, reached)| reached).collect());
+    }
 }
 
 /// R5: neither a worker's pauses nor the journal's make a living gateway look dead.

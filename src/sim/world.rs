@@ -1,12 +1,13 @@
 //! The world: virtual time, what is going to happen when, and the draws.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 
 use bytes::Bytes;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
+use super::check;
 use super::client::{Client, Conn, Message};
 use super::faults::Fault;
 use super::journal::{Answer, Call};
@@ -44,7 +45,10 @@ pub(super) struct Options {
     /// Sweeps in a thousand that miss what one session has sent.
     pub(super) late_per_mille: u32,
     pub(super) room_linger_ns: u64,
+    pub(super) retention_ms: u64,
     pub(super) bounds: Bounds,
+    /// The second client repeats, leaves and comes back all the time.
+    pub(super) rude: bool,
     /// Nothing takes long on its way.
     pub(super) prompt: bool,
     /// How long it is, at most, until the journal's server starts again; 0 for never.
@@ -56,8 +60,8 @@ impl Options {
     /// Every seed has its own size and its own mixture of faults.
     pub(super) fn of_seed(seed: u64) -> Self {
         let mut rng = StdRng::seed_from_u64(seed ^ 0x0075_7470);
-        let faults = Fault::ALL.into_iter().filter(|_| rng.random_bool(0.6)).collect();
-        Self {
+        let faults = Fault::USUAL.into_iter().filter(|_| rng.random_bool(0.6)).collect();
+        let usual = Self {
             rooms: rng.random_range(1..=3),
             gateways: rng.random_range(1..=3),
             workers: rng.random_range(1..=3),
@@ -68,12 +72,50 @@ impl Options {
             lost_per_mille: if rng.random_bool(0.5) { rng.random_range(1..=60) } else { 0 },
             late_per_mille: if rng.random_bool(0.5) { rng.random_range(1..=100) } else { 0 },
             room_linger_ns: if rng.random_bool(0.5) { 30 * MS } else { 60_000 * MS },
+            retention_ms: 3_600_000,
             bounds: Self::bounds(&mut rng, seed),
+            rude: false,
             prompt: false,
             // Not drawn, so that a seed without restarts is the history that it was before there were any.
             restart_interval_ns: if seed % 4 == 2 { 400 * MS } else { 0 },
             trace: false,
+        };
+        if seed % 8 < 4 { usual } else { usual.widened(seed) }
+    }
+
+    /// Half of the seeds have, beside what the others have, some of what takes a deployment days or thousands of players.
+    fn widened(mut self, seed: u64) -> Self {
+        let mut rng = StdRng::seed_from_u64(seed ^ 0x7769_6465);
+        if rng.random_bool(0.5) {
+            self.faults.push(Fault::ChangeServer);
         }
+        if rng.random_bool(0.5) {
+            // Gateways that look dead, are forgotten, and wake up after that.
+            self.bounds.forget_ns = rng.random_range(1..=80) * MS;
+            self.faults.push(Fault::PauseGatewayLong);
+        }
+        if rng.random_bool(0.5) {
+            self.rooms += 1;
+            self.faults.push(Fault::SpoilRoom);
+        }
+        if rng.random_bool(0.25) {
+            // So many that each of them does little.
+            self.clients = rng.random_range(100..=300);
+            self.active_ns /= 4;
+            self.bounds.unresolved_per_room_max *= self.clients;
+            self.bounds.unresolved_max *= self.clients;
+        }
+        if rng.random_bool(0.25) {
+            self.bounds.kept_bytes_max = 4 * rng.random_range(500..=2_000);
+            self.bounds.room_reserve_bytes = 600;
+        }
+        if rng.random_bool(0.25) {
+            // Enough for everybody, once those that left are gone.
+            self.bounds.sessions_max = self.clients;
+        }
+        self.rude = rng.random_bool(0.5);
+        self.bounds.check_interval_ns = rng.random_range(5..=50) * MS;
+        self
     }
 
     /// No gateway fails, and nothing comes between it and the journal; workers pause, and the journal does.
@@ -138,7 +180,7 @@ pub(super) enum Happening {
     Execute {
         by: Pid,
         call: Rc<Call>,
-        server: Incarnation,
+        connection: u64,
         answered: bool,
     },
     Answered {
@@ -147,6 +189,8 @@ pub(super) enum Happening {
     },
     /// No answer came: the outcome is unknown.
     Unanswered(Rc<Call>),
+    /// It is asked again.
+    Again(Rc<Call>),
     /// Something that a worker listens to.
     Connect(Listening),
     Bell {
@@ -180,6 +224,8 @@ pub(super) enum Happening {
     Fault,
     /// What the journal has now may be all that it has after a restart.
     Remember,
+    /// A room's keys are what was written there again.
+    Mend(RoomId),
     Restart,
     Revive {
         kind: Kind,
@@ -201,6 +247,8 @@ pub(super) struct World {
     drawn: u64,
     channels: BTreeMap<Channel, u64>,
     pub(super) store: Store,
+    /// Counts the times that all connections to the journal broke.
+    pub(super) connection: u64,
     pub(super) gateways: Vec<Gateway>,
     pub(super) workers: Vec<Worker>,
     pub(super) clients: Vec<Client>,
@@ -208,6 +256,8 @@ pub(super) struct World {
     pub(super) bells: BTreeMap<(usize, ShardId), Subscription>,
     pub(super) pushes: BTreeMap<Incarnation, Subscription>,
     pub(super) rooms: Vec<RoomId>,
+    /// Rooms of which a key was spoiled.
+    pub(super) spoiled: BTreeSet<RoomId>,
     pub(super) ledger: Ledger,
     pub(super) journal_away_until: u64,
     /// What the journal had, lately, and what was really there then.
@@ -226,6 +276,7 @@ impl World {
             drawn: 0,
             channels: BTreeMap::new(),
             store: Store::new(SHARDS),
+            connection: 0,
             gateways: Vec::new(),
             workers: Vec::new(),
             clients: Vec::new(),
@@ -233,6 +284,7 @@ impl World {
             bells: BTreeMap::new(),
             pushes: BTreeMap::new(),
             rooms: (0..options.rooms).map(name).collect(),
+            spoiled: BTreeSet::new(),
             ledger: Ledger::default(),
             journal_away_until: 0,
             history: VecDeque::new(),
@@ -256,8 +308,10 @@ impl World {
         if world.options.clients > 0 {
             world.after(20 * MS, None, Happening::Rally);
         }
-        if world.options.restart_interval_ns > 0 {
+        if world.options.restart_interval_ns > 0 || world.options.faults.contains(&Fault::ChangeServer) {
             world.after(MS, None, Happening::Remember);
+        }
+        if world.options.restart_interval_ns > 0 {
             world.after(100 * MS, None, Happening::Restart);
         }
         if !world.options.faults.is_empty() {
@@ -271,7 +325,14 @@ impl World {
         let calm_at = self.now + self.options.active_ns;
         self.run_until(calm_at);
         self.calm_down();
-        self.run_until(calm_at + CALM_NS);
+        let mut mended_at = calm_at;
+        if !self.spoiled.is_empty() {
+            mended_at += CALM_NS;
+            self.run_until(mended_at);
+            check::beside(self);
+            std::mem::take(&mut self.spoiled);
+        }
+        self.run_until(mended_at + CALM_NS);
     }
 
     pub(super) fn run_until(&mut self, end: u64) {
@@ -308,9 +369,10 @@ impl World {
 
     fn happen(&mut self, pid: Option<Pid>, happening: Happening) {
         match (happening, pid) {
-            (Happening::Execute { by, call, server, answered }, _) => self.execute(by, &call, server, answered),
+            (Happening::Execute { by, call, connection, answered }, _) => self.execute(by, &call, connection, answered),
             (Happening::Answered { call, answer }, Some(pid)) => self.answered(pid, &call, answer),
             (Happening::Unanswered(call), Some(pid)) => self.unanswered(pid, &call),
+            (Happening::Again(call), Some(pid)) => self.send(pid, call),
             (Happening::Connect(what), Some(pid)) => self.connected(pid, what),
             (Happening::Bell { shard, generation, bell }, Some(pid)) => self.bell(pid, shard, generation, bell),
             (Happening::Push { incarnation, generation, push }, Some(pid)) => self.push(pid, incarnation, generation, push),
@@ -327,6 +389,7 @@ impl World {
             (Happening::Rally, _) => self.rally(),
             (Happening::Fault, _) => self.fault(),
             (Happening::Remember, _) => self.remember(),
+            (Happening::Mend(room), _) => self.mend(&room),
             (Happening::Restart, _) => self.restart_in_a_while(),
             (Happening::Revive { kind, index }, _) => self.revive(kind, index),
             (_, None) => unreachable!("this happens to a process"),

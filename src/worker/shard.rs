@@ -33,8 +33,6 @@ use crate::limits::Bounds;
 use crate::types::{Incarnation, Moment, RoomId, ShardId, StreamId};
 use crate::wire::{entry, push};
 
-/// How often rooms and gateways are looked through for what no event shows, in nanoseconds.
-const CHECK_NS: u64 = 1_000_000_000;
 /// Rooms in one push of heads.
 const HEADS_PER_PUSH: usize = 500;
 
@@ -342,7 +340,7 @@ impl Shard {
             gateway.renewed = false;
         }
         self.want_again(shared);
-        if shared.now_ns.saturating_sub(self.checked_at_ns) >= CHECK_NS {
+        if shared.now_ns.saturating_sub(self.checked_at_ns) >= shared.limits.bounds.check_interval_ns {
             self.checked_at_ns = shared.now_ns;
             self.check_gateways(shared);
             self.tick_rooms(shared);

@@ -11,9 +11,6 @@ const HEARTBEAT_NS: u64 = 5_000_000_000;
 
 /// How long a gateway without sessions may be unheard of before it is asked, in nanoseconds: one that is gone is found.
 const IDLE_NS: u64 = 60_000_000_000;
-/// How long a fenced gateway is remembered when no room knows it any more, in nanoseconds: one that did not notice has
-/// found out by then, and its records go.
-const FORGET_NS: u64 = 120_000_000_000;
 /// Gateways that are forgotten in one step.
 const FORGET_MAX: usize = 256;
 
@@ -187,7 +184,7 @@ impl Shard {
     pub(in crate::worker) fn forget_gateways(&mut self, shared: &mut Shared) {
         if !matches!(self.state, State::Live)
             || !self.gateways.values().any(|g| g.fenced)
-            || self.forgot_at_ns + CHECK_NS > shared.now_ns
+            || self.forgot_at_ns + shared.limits.bounds.check_interval_ns > shared.now_ns
         {
             return;
         }
@@ -204,7 +201,7 @@ impl Shard {
                 continue;
             }
             let since = *gateway.gone_at_ns.get_or_insert(shared.now_ns);
-            if shared.now_ns.saturating_sub(since) >= FORGET_NS && gone.len() < FORGET_MAX {
+            if shared.now_ns.saturating_sub(since) >= shared.limits.bounds.forget_ns && gone.len() < FORGET_MAX {
                 gone.push(*incarnation);
             }
         }

@@ -1,0 +1,125 @@
+//! Which bounds a history has reached: what was not reached was not played.
+
+use std::collections::BTreeSet;
+
+use super::world::World;
+use crate::journal::{Commit, Flush};
+use crate::limits::{Bounds, ROOM_PART_OF_FREE};
+use crate::wire::entry;
+
+/// Bounds that no seed shows from outside, and the scenario that reaches each.
+const ELSEWHERE: [(&str, &str, &str); 1] =
+    [("shard_bells_max", "bells_that_were_not_kept_are_looked_up", include_str!("scenarios/order.rs"))];
+
+/// Panics unless every bound that the cores keep was reached, here or elsewhere.
+pub(super) fn all_reached(reached: &BTreeSet<&'static str>) {
+    // Whoever adds a bound says here that it is to be reached: without that this does not compile.
+    let Bounds {
+        sessions_max: _,
+        waiting_actions_max: _,
+        unresolved_per_room_max: _,
+        unresolved_max: _,
+        kept_bytes_max: _,
+        room_reserve_events: _,
+        room_reserve_bytes: _,
+        flush_events_max: _,
+        flush_bytes_max: _,
+        resolve_events_max: _,
+        shard_bells_max: _,
+        commit_verdicts_max: _,
+        commit_bytes_max: _,
+        snapshot_events: _,
+        // Not seen from outside: a snapshot is due for either reason.
+        snapshot_events_max: _,
+        snapshot_part_bytes: _,
+        page_bytes: _,
+        page_entries_max: _,
+        check_interval_ns: _,
+        forget_ns: _,
+    } = Bounds::default();
+    let wanted = [
+        "sessions_max",
+        "waiting_actions_max",
+        "unresolved_per_room_max",
+        "unresolved_max",
+        "kept_bytes_max",
+        "room_reserve_events",
+        "room_reserve_bytes",
+        "flush_events_max",
+        "flush_bytes_max",
+        "resolve_events_max",
+        "shard_bells_max",
+        "commit_verdicts_max",
+        "commit_bytes_max",
+        "snapshot_events",
+        "snapshot_part_bytes",
+        "page_bytes",
+        "page_entries_max",
+        "check_interval_ns",
+        "forget_ns",
+    ];
+    for bound in wanted {
+        let elsewhere = ELSEWHERE.iter().any(|(of, test, file)| *of == bound && file.contains(&format!("fn {test}()")));
+        assert!(reached.contains(bound) || elsewhere, "no seed has reached {bound}: it is not played");
+    }
+}
+
+impl World {
+    /// An action was refused with these words.
+    pub(super) fn refused_for(&mut self, message: &str) {
+        let numbers = message.split(|c: char| !c.is_ascii_digit()).filter_map(|number| number.parse::<usize>().ok());
+        let numbers: Vec<usize> = numbers.collect();
+        // A room has its reserve where a fair part of what is left is less.
+        let free = if let [.., all, limit] = numbers[..] { limit.saturating_sub(all) } else { 0 };
+        let bounds = self.options.bounds;
+        let mut reached = |bound| self.ledger.reached.insert(bound);
+        if message.contains("sessions, its limit") {
+            reached("sessions_max");
+        } else if message.contains("wait for the welcome") {
+            reached("waiting_actions_max");
+        } else if message.contains("not resolved yet, its limit") {
+            reached("unresolved_per_room_max");
+        } else if message.contains("not resolved yet, and all rooms") {
+            reached("unresolved_max");
+            if free / ROOM_PART_OF_FREE <= bounds.room_reserve_events {
+                reached("room_reserve_events");
+            }
+        } else if message.contains("bytes here that wait for the journal") {
+            reached("kept_bytes_max");
+            if free / ROOM_PART_OF_FREE <= bounds.room_reserve_bytes {
+                reached("room_reserve_bytes");
+            }
+        }
+    }
+
+    /// A flush was stored.
+    pub(super) fn flushed(&mut self, flush: &Flush) {
+        let bounds = self.options.bounds;
+        let bytes: usize = flush.entries.iter().map(|entry| entry.bytes.len()).sum();
+        let events = flush.entries.iter().map(|e| entry::decode(&e.bytes).map_or(0, |entry| entry.events.len())).sum::<usize>();
+        if events >= bounds.flush_events_max {
+            self.ledger.reached.insert("flush_events_max");
+        }
+        if bytes >= bounds.flush_bytes_max {
+            self.ledger.reached.insert("flush_bytes_max");
+        }
+    }
+
+    /// A commit was stored.
+    pub(super) fn resolved(&mut self, commit: &Commit) {
+        let bounds = self.options.bounds;
+        let each = || commit.rooms.iter().map(|part| usize::try_from(part.to - part.from).unwrap_or(usize::MAX));
+        if each().any(|verdicts| verdicts >= bounds.resolve_events_max) {
+            self.ledger.reached.insert("resolve_events_max");
+        }
+        if each().sum::<usize>() >= bounds.commit_verdicts_max {
+            self.ledger.reached.insert("commit_verdicts_max");
+        }
+        if commit.rooms.iter().map(|part| part.verdicts.len()).sum::<usize>() >= bounds.commit_bytes_max {
+            self.ledger.reached.insert("commit_bytes_max");
+        }
+        if commit.rooms.iter().any(|part| part.snapshot.is_some()) {
+            self.ledger.reached.insert("snapshot_events");
+        }
+    }
+}
