@@ -137,7 +137,7 @@ pub const SNAPSHOT_QUICK_BYTES_MAX: u64 = 64 * 1024;
 /// Bytes of a room that one step reads, and one entry, batch or part more.
 pub const PAGE_BYTES: usize = 1024 * 1024;
 /// Entries, batches and parts of a room that one step reads.
-pub const PAGE_ENTRIES_MAX: usize = 2048;
+pub const PAGE_ENTRIES_MAX: usize = 512;
 /// Pages that a worker reads at once.
 pub const PAGES_MAX: usize = 8;
 /// Rooms that a worker brings back at once, beside those that it resolves; as many large ones, so that they hold up no

@@ -112,10 +112,10 @@ impl Gathering {
         self.place
     }
 
-    /// Whether one page was not enough.
+    /// Whether it takes long to bring back.
     #[must_use]
     pub fn is_large(&self) -> bool {
-        self.snapshot.len() > 1 || self.verdicts.len().max(self.entries.len()) > PAGE_ENTRIES_MAX / 2
+        self.snapshot.len() > 1 || self.verdicts.len() + self.entries.len() > 4 * PAGE_ENTRIES_MAX
     }
 
     /// Takes in the page that begins at [`Gathering::place`]; true when it was the last one.
