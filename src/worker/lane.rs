@@ -43,6 +43,11 @@ impl Buffer {
         self.entries.is_empty()
     }
 
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
     /// What it kept; it is empty then.
     pub(super) fn take(&mut self) -> Vec<(StreamId, Bytes)> {
         std::mem::take(self).entries

@@ -91,6 +91,7 @@ fn what_a_room_in_loading_cannot_keep_is_read_from_the_journal() {
     for bell in bells.by_ref().take(LANE_BUFFER_ENTRIES_MAX + 5) {
         all.push((bell.entries[0].1, bell.entries[0].2.clone()));
         core.bell(bell, 2);
+        assert!(core.shard_mut(SHARD).lanes[&pit()].buffer.len() <= LANE_BUFFER_ENTRIES_MAX);
     }
     core.stored_room(SHARD, pit(), StoredRoom { era: 1, ..StoredRoom::default() }, 2);
     let actions = perform(&mut core);
