@@ -120,7 +120,7 @@ pub struct Config {
     pub uncertainty: Duration,
     /// How log lines look.
     pub log_format: LogFormat,
-    /// Which of them are written: directives of `tracing_subscriber::EnvFilter`, valid.
+    /// Which of them are written: a level, or `target=level,...`; valid.
     pub log: String,
     /// Rules by room name pattern; the first that matches counts.
     pub rooms: Vec<RoomRules>,

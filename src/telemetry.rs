@@ -2,7 +2,10 @@
 
 use std::io::IsTerminal as _;
 
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{fmt, registry};
 
 use crate::config::LogFormat;
 
@@ -17,17 +20,28 @@ pub enum TelemetryError {
     Twice,
 }
 
-/// Starts logging, for the whole process. `filter` holds `EnvFilter` directives.
+/// Reads a level, or `target=level,...`.
+///
+/// # Errors
+/// When it is neither.
+pub(crate) fn filter(text: &str) -> Result<Targets, TelemetryError> {
+    let refused = || TelemetryError::Filter(text.to_owned());
+    if text.is_empty() { Err(refused()) } else { text.parse().map_err(|_| refused()) }
+}
+
+/// Starts logging, for the whole process. `text` is a level, or `target=level,...`.
 ///
 /// # Errors
 /// When the filter is invalid, or when the process has a subscriber.
-pub fn init(format: LogFormat, filter: &str) -> Result<(), TelemetryError> {
-    let filter = EnvFilter::try_new(filter).map_err(|_| TelemetryError::Filter(filter.to_owned()))?;
+pub fn init(format: LogFormat, text: &str) -> Result<(), TelemetryError> {
+    let subscriber = registry().with(filter(text)?);
     // A line that cannot be written is lost and nothing else: complaining about it on the same stderr would panic.
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).log_internal_errors(false);
+    let lines = fmt::layer().with_writer(std::io::stderr).log_internal_errors(false);
     match format {
-        LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).try_init(),
-        LogFormat::Json => lines.json().flatten_event(true).with_current_span(true).with_span_list(false).try_init(),
+        LogFormat::Text => subscriber.with(lines.with_ansi(std::io::stderr().is_terminal())).try_init(),
+        LogFormat::Json => {
+            subscriber.with(lines.json().flatten_event(true).with_current_span(true).with_span_list(false)).try_init()
+        }
     }
     .map_err(|_| TelemetryError::Twice)
 }

@@ -8,18 +8,18 @@
 
 mod readiness;
 
+use std::convert::Infallible;
+use std::future::ready;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
-use axum::extract::State;
-use axum::http::StatusCode;
-use axum::http::header::CONTENT_TYPE;
-use axum::response::IntoResponse;
-use axum::routing::get;
+use http_body_util::Full;
+use hyper::body::{Bytes, Incoming};
+use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -74,7 +74,7 @@ impl Admin {
 
     /// Answers until `stop`, and keeps the metrics small. While a process drains it goes on: stop it last.
     pub async fn run(self, readiness: Readiness, metrics: PrometheusHandle, stop: CancellationToken) {
-        let router = router(readiness, metrics.clone());
+        let shown = Shown { readiness, metrics: metrics.clone() };
         let permits = Arc::new(Semaphore::new(ADMIN_CONNECTIONS_MAX));
         let mut upkeep = tokio::time::interval(METRICS_UPKEEP_INTERVAL);
         loop {
@@ -83,7 +83,7 @@ impl Admin {
                 _ = upkeep.tick() => metrics.run_upkeep(),
                 (permit, accepted) = accept(&self.listener, &permits) => match (permit, accepted) {
                     (Some(permit), Ok(stream)) => {
-                        tokio::spawn(stop.clone().run_until_cancelled_owned(answer(stream, router.clone(), permit)));
+                        tokio::spawn(stop.clone().run_until_cancelled_owned(answer(stream, shown.clone(), permit)));
                     }
                     (_, Err(error)) => {
                         tracing::warn!(%error, "admin cannot accept a connection");
@@ -102,32 +102,50 @@ async fn accept(listener: &TcpListener, permits: &Arc<Semaphore>) -> (Option<Own
     (permit, listener.accept().await.map(|(stream, _)| stream))
 }
 
-async fn answer(stream: TcpStream, router: Router, _permit: OwnedSemaphorePermit) {
+async fn answer(stream: TcpStream, shown: Shown, _permit: OwnedSemaphorePermit) {
     let mut http = hyper::server::conn::http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HANDSHAKE_TIMEOUT);
-    let connection = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    let service = service_fn(|request: Request<Incoming>| ready(Ok::<_, Infallible>(shown.at(&request))));
+    let connection = http.serve_connection(TokioIo::new(stream), service);
     // Whatever a client does to its own connection is no news.
     let _ = tokio::time::timeout(ADMIN_CONNECTION_TIMEOUT, connection).await;
 }
 
-fn router(readiness: Readiness, metrics: PrometheusHandle) -> Router {
-    Router::new()
-        .route("/", get(|| async { INDEX }))
-        .route("/healthz", get(|| async { "ok\n" }))
-        .route("/readyz", get(readyz).with_state(readiness))
-        .route("/metrics", get(prometheus).with_state(metrics))
-        .fallback(|| async { (StatusCode::NOT_FOUND, "not found: use /healthz, /readyz or /metrics\n") })
+/// What there is to see.
+#[derive(Clone)]
+struct Shown {
+    readiness: Readiness,
+    metrics: PrometheusHandle,
 }
 
-async fn readyz(State(readiness): State<Readiness>) -> impl IntoResponse {
-    match readiness.failing() {
-        failing if failing.is_empty() => (StatusCode::OK, "ready\n".to_owned()),
-        failing => (StatusCode::SERVICE_UNAVAILABLE, failing.join("\n") + "\n"),
+impl Shown {
+    fn at<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
+        let ok = |text: &str| (StatusCode::OK, text.to_owned());
+        let (status, text) = match request.uri().path() {
+            "/" => ok(INDEX),
+            "/healthz" => ok("ok\n"),
+            "/readyz" => match self.readiness.failing() {
+                failing if failing.is_empty() => ok("ready\n"),
+                failing => (StatusCode::SERVICE_UNAVAILABLE, failing.join("\n") + "\n"),
+            },
+            "/metrics" => (StatusCode::OK, self.metrics.render()),
+            _ => (StatusCode::NOT_FOUND, "not found: use /healthz, /readyz or /metrics\n".to_owned()),
+        };
+        let readable = [Method::GET, Method::HEAD].contains(request.method()) || status == StatusCode::NOT_FOUND;
+        let (status, text) =
+            if readable { (status, text) } else { (StatusCode::METHOD_NOT_ALLOWED, "use GET or HEAD\n".to_owned()) };
+        let mut response = Response::new(Full::new(Bytes::from(text)));
+        *response.status_mut() = status;
+        let headers = response.headers_mut();
+        // Of its version 0.0.4, when it is Prometheus' text.
+        let metrics = request.uri().path() == "/metrics";
+        let kind = if metrics { "text/plain; version=0.0.4; charset=utf-8" } else { "text/plain; charset=utf-8" };
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+        if status == StatusCode::METHOD_NOT_ALLOWED {
+            headers.insert(ALLOW, HeaderValue::from_static("GET,HEAD"));
+        }
+        response
     }
-}
-
-async fn prometheus(State(metrics): State<PrometheusHandle>) -> impl IntoResponse {
-    ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], metrics.render())
 }
 
 #[cfg(test)]

@@ -45,6 +45,26 @@ async fn index_metrics_and_unknown_paths() {
 }
 
 #[tokio::test]
+async fn only_reading_is_answered() {
+    let (address, ..) = started().await;
+    let ask = async |request: &str| {
+        let mut stream = TcpStream::connect(address).await.expect("connected");
+        stream.write_all(format!("{request} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").as_bytes()).await.expect("sent");
+        let mut text = String::new();
+        stream.read_to_string(&mut text).await.expect("answered");
+        text.to_lowercase()
+    };
+    let head = ask("HEAD /healthz").await;
+    assert!(head.starts_with("http/1.1 200") && head.ends_with("\r\n\r\n"), "{head}");
+    for method in ["POST", "DELETE", "PUT"] {
+        let refused = ask(&format!("{method} /metrics")).await;
+        assert!(refused.starts_with("http/1.1 405") && refused.contains("allow: get,head"), "{refused}");
+    }
+    let metrics = ask("GET /metrics").await;
+    assert!(metrics.contains("content-type: text/plain; version=0.0.4; charset=utf-8"), "{metrics}");
+}
+
+#[tokio::test]
 async fn it_stops_and_names_a_taken_address() {
     let (address, _, stop) = started().await;
     let error = Admin::bind(address).await.expect_err("taken").to_string();

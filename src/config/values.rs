@@ -188,9 +188,9 @@ pub(super) fn word<T: Copy>(text: &str, words: &[(&str, T)]) -> Result<T, String
 }
 
 pub(super) fn log_filter(text: &str) -> Result<String, String> {
-    match tracing_subscriber::EnvFilter::try_new(text) {
-        Ok(_) if !text.is_empty() => Ok(text.to_owned()),
-        _ => Err("is not a log filter: use a level (error, warn, info, debug, trace) or target=level,...".to_owned()),
+    match crate::telemetry::filter(text) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(_) => Err("is not a log filter: use a level (error, warn, info, debug, trace) or target=level,...".to_owned()),
     }
 }
 

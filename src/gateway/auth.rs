@@ -24,12 +24,10 @@
 
 use std::net::IpAddr;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use jsonwebtoken::{Algorithm, DecodingKey, Validation, errors::ErrorKind};
 use serde_json::{Map, Value};
 use wildmatch::WildMatch;
 
+use super::token::TokenKey;
 use crate::config::{JwtKey, Origin};
 use crate::limits::TOKEN_BYTES_MAX;
 use crate::types::{PlayerId, Role, RoomId};
@@ -80,32 +78,23 @@ fn refuse<T>(status: u16, code: &'static str, message: impl Into<String>) -> Res
 }
 
 /// A stranger's text, short enough for a message.
-fn cut(text: &str) -> String {
+pub(super) fn cut(text: &str) -> String {
     text.chars().take(80).collect()
 }
 
 /// Decides who enters.
 pub struct Gatekeeper {
-    key: Option<DecodingKey>,
+    key: Option<TokenKey>,
     origins: Vec<Origin>,
     trusts_host_names: bool,
-    validation: Validation,
 }
 
 impl Gatekeeper {
     /// `host_names` says that names in `Host` count without a key, too (`--allow-host-names`).
     #[must_use]
     pub fn new(key: Option<&JwtKey>, origins: Vec<Origin>, host_names: bool) -> Self {
-        let mut validation = Validation::new(Algorithm::HS256);
-        // Times are judged against the caller's clock, below.
-        validation.validate_exp = false;
-        validation.required_spec_claims.clear();
-        Self {
-            trusts_host_names: key.is_some() || host_names,
-            key: key.map(|key| DecodingKey::from_secret(key.reveal())),
-            origins,
-            validation,
-        }
+        let trusts_host_names = key.is_some() || host_names;
+        Self { trusts_host_names, key: key.map(|key| TokenKey::new(key.reveal())), origins }
     }
 
     /// Admits or refuses; `now_unix_s` is the wall clock in seconds since 1970.
@@ -130,7 +119,7 @@ impl Gatekeeper {
             };
             return Ok(Admission { player, role: role.unwrap_or(Role::Player), expires_unix_s: None });
         };
-        let granted = self.read(key, asking, now_unix_s)?;
+        let granted = read(key, asking, now_unix_s)?;
         match (player, role) {
             (Some(player), _) if player != granted.player => refuse(
                 403,
@@ -150,58 +139,6 @@ impl Gatekeeper {
         }
     }
 
-    fn read(&self, key: &DecodingKey, asking: &Asking<'_>, now_unix_s: u64) -> Result<Admission, AuthError> {
-        let Some(token) = asking.token.filter(|token| !token.is_empty()) else {
-            return refuse(401, "token_missing", "token is missing: add &token=JWT to the url");
-        };
-        if token.len() > TOKEN_BYTES_MAX {
-            let bytes = token.len();
-            return refuse(401, "token_invalid", format!("token has {bytes} bytes: use at most {TOKEN_BYTES_MAX}"));
-        }
-        let claims = match jsonwebtoken::decode::<Map<String, Value>>(token, key, &self.validation) {
-            Ok(decoded) => decoded.claims,
-            Err(error) => return refuse(401, "token_invalid", problem(error.kind(), token)),
-        };
-        let expires = seconds(&claims, "exp")?;
-        let Some(expires_unix_s) = expires else {
-            return refuse(401, "token_invalid", "token has no exp: give it the second since 1970 at which it ends");
-        };
-        if expires_unix_s <= now_unix_s {
-            let ago = now_unix_s - expires_unix_s;
-            return refuse(401, "token_expired", format!("token expired {ago} s ago (exp {expires_unix_s}): get a new one"));
-        }
-        if let Some(begins) = seconds(&claims, "nbf")?.filter(|begins| *begins > now_unix_s) {
-            let wait = begins - now_unix_s;
-            return refuse(401, "token_invalid", format!("token is not valid for another {wait} s (nbf {begins})"));
-        }
-        let player = match claims.get("sub").map(|sub| sub.as_str().map(PlayerId::new)) {
-            Some(Some(Ok(player))) => player,
-            Some(Some(Err(error))) => return refuse(401, "token_invalid", format!("token's sub: {error}")),
-            Some(None) => return refuse(401, "token_invalid", "token's sub is not a string: use the player's name"),
-            None => return refuse(401, "token_invalid", "token has no sub: use the player's name"),
-        };
-        let role = match claims.get("role").map(Value::as_str) {
-            None | Some(Some("player")) => Role::Player,
-            Some(Some("server")) => Role::Server,
-            Some(other) => {
-                let role = cut(other.unwrap_or("of another type"));
-                return refuse(401, "token_invalid", format!("token's role {role:?} is not known: use player or server"));
-            }
-        };
-        let Some(rooms) = claims.get("rooms").and_then(Value::as_array) else {
-            return refuse(
-                401,
-                "token_invalid",
-                "token has no list of rooms: use names or patterns, as in [\"baron\", \"quiz-*\"]",
-            );
-        };
-        let room = asking.room.as_str();
-        if !rooms.iter().filter_map(Value::as_str).any(|pattern| WildMatch::new(pattern).matches(room)) {
-            return refuse(403, "room_forbidden", format!("room {room:?} is not among the rooms of the token"));
-        }
-        Ok(Admission { player, role, expires_unix_s: Some(expires_unix_s) })
-    }
-
     fn check_origin(&self, origin: &str, host: Option<&str>) -> Result<(), AuthError> {
         let page = origin.split_once("://").map_or("", |(_, page)| page);
         let passes = if self.origins.is_empty() {
@@ -216,6 +153,55 @@ impl Gatekeeper {
         let shown = cut(origin);
         refuse(403, "origin_forbidden", format!("pages of origin {shown:?} may not connect: allow them with --allowed-origins"))
     }
+}
+
+/// What a request's token grants, at that time of the wall clock.
+fn read(key: &TokenKey, asking: &Asking<'_>, now_unix_s: u64) -> Result<Admission, AuthError> {
+    let Some(token) = asking.token.filter(|token| !token.is_empty()) else {
+        return refuse(401, "token_missing", "token is missing: add &token=JWT to the url");
+    };
+    if token.len() > TOKEN_BYTES_MAX {
+        let bytes = token.len();
+        return refuse(401, "token_invalid", format!("token has {bytes} bytes: use at most {TOKEN_BYTES_MAX}"));
+    }
+    let claims = key.claims(token).or_else(|problem| refuse(401, "token_invalid", problem))?;
+    if claims.get("aud").is_some_and(|audience| *audience != Value::Null && *audience != Value::Array(Vec::new())) {
+        return refuse(401, "token_invalid", "token has an audience (aud), and none is known here: leave it out");
+    }
+    let expires = seconds(&claims, "exp")?;
+    let Some(expires_unix_s) = expires else {
+        return refuse(401, "token_invalid", "token has no exp: give it the second since 1970 at which it ends");
+    };
+    if expires_unix_s <= now_unix_s {
+        let ago = now_unix_s - expires_unix_s;
+        return refuse(401, "token_expired", format!("token expired {ago} s ago (exp {expires_unix_s}): get a new one"));
+    }
+    if let Some(begins) = seconds(&claims, "nbf")?.filter(|begins| *begins > now_unix_s) {
+        let wait = begins - now_unix_s;
+        return refuse(401, "token_invalid", format!("token is not valid for another {wait} s (nbf {begins})"));
+    }
+    let player = match claims.get("sub").map(|sub| sub.as_str().map(PlayerId::new)) {
+        Some(Some(Ok(player))) => player,
+        Some(Some(Err(error))) => return refuse(401, "token_invalid", format!("token's sub: {error}")),
+        Some(None) => return refuse(401, "token_invalid", "token's sub is not a string: use the player's name"),
+        None => return refuse(401, "token_invalid", "token has no sub: use the player's name"),
+    };
+    let role = match claims.get("role").map(Value::as_str) {
+        None | Some(Some("player")) => Role::Player,
+        Some(Some("server")) => Role::Server,
+        Some(other) => {
+            let role = cut(other.unwrap_or("of another type"));
+            return refuse(401, "token_invalid", format!("token's role {role:?} is not known: use player or server"));
+        }
+    };
+    let Some(rooms) = claims.get("rooms").and_then(Value::as_array) else {
+        return refuse(401, "token_invalid", "token has no list of rooms: use names or patterns, as in [\"baron\", \"quiz-*\"]");
+    };
+    let room = asking.room.as_str();
+    if !rooms.iter().filter_map(Value::as_str).any(|pattern| WildMatch::new(pattern).matches(room)) {
+        return refuse(403, "room_forbidden", format!("room {room:?} is not among the rooms of the token"));
+    }
+    Ok(Admission { player, role, expires_unix_s: Some(expires_unix_s) })
 }
 
 impl std::fmt::Debug for Gatekeeper {
@@ -249,24 +235,6 @@ fn seconds(claims: &Map<String, Value>, claim: &'static str) -> Result<Option<u6
         Some(seconds) => Ok(Some(seconds)),
         None => refuse(401, "token_invalid", format!("token's {claim} is not a number of seconds since 1970")),
     }
-}
-
-fn problem(kind: &ErrorKind, token: &str) -> String {
-    match kind {
-        ErrorKind::InvalidSignature => "token's signature is not of this server's key".to_owned(),
-        ErrorKind::InvalidAudience => "token has an audience (aud), and none is known here: leave it out".to_owned(),
-        _ => match algorithm(token) {
-            Some(other) if other != "HS256" => format!("token's alg {:?} is not accepted: use HS256", cut(&other)),
-            Some(_) => "token's claims are not readable: use a JSON object in base64url".to_owned(),
-            None => "token is not a JSON Web Token: use header.claims.signature in base64url".to_owned(),
-        },
-    }
-}
-
-/// What the token's header says, for the message only.
-fn algorithm(token: &str) -> Option<String> {
-    let header = URL_SAFE_NO_PAD.decode(token.split('.').next()?).ok()?;
-    serde_json::from_slice::<Value>(&header).ok()?.get("alg")?.as_str().map(str::to_owned)
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ mod settle;
 #[cfg(test)]
 mod settle_tests;
 pub mod sweep;
+mod token;
 
 pub use core::{Delivery, Joining};
 pub use hub::{Hub, Outbox, Settle};

@@ -1,8 +1,8 @@
 //! What no honest client sends below the level of messages, and who may not come in. Each time another session on the
 //! same gateway goes on as if nothing had happened.
 
-use jsonwebtoken::{EncodingKey, Header, encode};
 use lasthit::clock::unix_s;
+use lasthit::testing;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -129,7 +129,7 @@ async fn requests_that_are_no_way_in_are_told_what_to_change() {
 const KEY: &str = "0123456789abcdef0123456789abcdef";
 
 fn token(key: &str, claims: &Value) -> String {
-    encode(&Header::default(), claims, &EncodingKey::from_secret(key.as_bytes())).expect("a token")
+    testing::token(key.as_bytes(), &json!({"alg": "HS256", "typ": "JWT"}), claims)
 }
 
 #[tokio::test]

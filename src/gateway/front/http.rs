@@ -8,6 +8,8 @@ use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -18,10 +20,10 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use percent_encoding::percent_decode_str;
+use ring::digest;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
-use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::Front;
 use super::places::Place;
@@ -195,7 +197,15 @@ fn answer<B>(front: &Front, peer: IpAddr, request: &Request<B>) -> Result<Answer
     let place = place.map_err(|problem| Problem::new(StatusCode::TOO_MANY_REQUESTS, "too_many_sessions", problem))?;
     let valid_for = expires_unix_s.map(|end| Duration::from_secs(end.saturating_sub(now_unix_s)));
     let joining = Joining { room: target.room, player, role, since: target.since };
-    Ok((switching(&derive_accept_key(key), encoding), Some(Ticket { joining, encoding, valid_for, place })))
+    Ok((switching(&accept_key(key), encoding), Some(Ticket { joining, encoding, valid_for, place })))
+}
+
+/// What shows a client that its upgrade was understood (RFC 6455, section 4.2.2).
+fn accept_key(key: &[u8]) -> String {
+    let mut hash = digest::Context::new(&digest::SHA1_FOR_LEGACY_USE_ONLY);
+    hash.update(key);
+    hash.update(b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11");
+    STANDARD.encode(hash.finish())
 }
 
 fn switching(accept: &str, encoding: Encoding) -> Response<Full<Bytes>> {
@@ -309,6 +319,12 @@ mod tests {
             }
             (got, _) => panic!("{room} {query}: {got:?}"),
         }
+    }
+
+    /// The example of RFC 6455, section 1.3.
+    #[test]
+    fn an_upgrade_is_answered_as_the_rfc_shows() {
+        assert_eq!(accept_key(b"dGhlIHNhbXBsZSBub25jZQ=="), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
     }
 
     #[test]
