@@ -160,6 +160,9 @@ pub(crate) struct ChaosArgs {
     /// Actions a second over all players
     #[arg(long, default_value_t = 200, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=20_000))]
     pub(crate) rate: u32,
+    /// One more session floods, repeats, does not read and rejoins all the time; what it does to the others is measured
+    #[arg(long, action = clap::ArgAction::Set, default_value_t = true, value_name = "BOOL")]
+    pub(crate) rude: bool,
     /// Writes the report here as JSON
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,

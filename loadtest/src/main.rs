@@ -267,6 +267,7 @@ async fn chaos_command(args: ChaosArgs) -> Result<ExitCode> {
         players: args.players.into(),
         rooms: args.rooms.into(),
         rate: args.rate,
+        rude: args.rude,
     };
     let Some(report) = chaos::run(&config, stopped()?).await? else {
         eprintln!("interrupted: no report");

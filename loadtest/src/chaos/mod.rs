@@ -1,7 +1,8 @@
 //! Breaks everything, by a plan, while contests are played; then holds every player's record against the journal's.
 //!
 //! `plan` says what is broken when, `fleet` and `servers` break it, `player` plays on whatever happens, `record` is what was seen,
-//! `wire` is how they speak, `judge` compares, `recovery` measures, `report` tells.
+//! `wire` is how they speak, `judge` compares, `recovery` measures, `rude` is what the others have to bear,
+//! `report` tells.
 
 pub(crate) mod fleet;
 mod judge;
@@ -12,6 +13,7 @@ mod player;
 mod record;
 mod recovery;
 mod report;
+mod rude;
 mod servers;
 pub(crate) mod wire;
 
@@ -51,6 +53,10 @@ const QUIET: Duration = Duration::from_secs(20);
 const LEAVE: Duration = Duration::from_secs(10);
 /// How long Redis may take to say who owns what just before a kill.
 const OWNERS: Duration = Duration::from_millis(150);
+/// The shortest stretch that is measured without faults.
+const STRETCH_MIN: Duration = Duration::from_secs(3);
+/// The longest.
+const STRETCH_MAX: Duration = Duration::from_secs(15);
 /// Between looks at whether something has come about.
 const LOOK: Duration = Duration::from_millis(50);
 /// Rooms outlast the run: their streams are what it is judged by.
@@ -71,9 +77,11 @@ pub(crate) enum Durability {
 impl Durability {
     fn redis_options(self) -> &'static [&'static str] {
         match self {
-            Self::Redis => &["--appendonly", "yes", "--appendfsync", "everysec"],
-            Self::Disk => &["--appendonly", "yes", "--appendfsync", "always"],
-            Self::Replicated => &["--appendonly", "yes", "--appendfsync", "everysec", "--min-replicas-to-write", "1"],
+            Self::Redis => &["--appendonly", "yes", "--appendfsync", "everysec", "--repl-backlog-ttl", "1"],
+            Self::Disk => &["--appendonly", "yes", "--appendfsync", "always", "--repl-backlog-ttl", "1"],
+            Self::Replicated => {
+                &["--appendonly", "yes", "--appendfsync", "everysec", "--min-replicas-to-write", "1", "--repl-backlog-ttl", "1"]
+            }
         }
     }
 
@@ -119,6 +127,16 @@ pub(crate) struct ChaosConfig {
     pub(crate) rooms: usize,
     /// Actions a second over all players.
     pub(crate) rate: u32,
+    /// One more session is rude.
+    pub(crate) rude: bool,
+}
+
+impl ChaosConfig {
+    /// How long each of two stretches before the first fault is, without the rude session and with it: long enough for some
+    /// thousand answers, and a small part of the run.
+    fn stretch(&self) -> Duration {
+        if self.rude { (self.duration / 10).clamp(STRETCH_MIN, STRETCH_MAX) } else { Duration::ZERO }
+    }
 }
 
 /// Breaks, drains, judges. None when `stop` was ready first.
@@ -184,11 +202,19 @@ async fn play(config: &ChaosConfig, faults: &[Fault], fleet: &Arc<Fleet>) -> Res
         async move { fleet.supervise().await }
     });
     let killed = Arc::new(Mutex::new(Vec::new()));
-    let progress = tokio::spawn(show_progress(Arc::clone(&world), Arc::clone(&killed), config.duration));
+    let progress = tokio::spawn(show_progress(Arc::clone(&world), Arc::clone(&killed), config.stretch() * 2 + config.duration));
+
+    let stretch = config.stretch();
+    let over = stretch * 2 + config.duration;
+    sleep_until(world.start + stretch).await;
+    let rude = config.rude.then(|| {
+        let (room, world) = (rooms[0].to_string(), Arc::clone(&world));
+        tokio::spawn(rude::be_rude(room, config.seed, world, phase.subscribe()))
+    });
 
     let mut breaking = JoinSet::new();
     for fault in faults.iter().copied() {
-        sleep_until(world.start + fault.at).await;
+        sleep_until(world.start + stretch * 2 + fault.at).await;
         let (fleet, world, journal) = (Arc::clone(fleet), Arc::clone(&world), Arc::clone(&journal));
         let (killed, rooms) = (Arc::clone(&killed), rooms.clone());
         breaking.spawn(async move {
@@ -200,13 +226,16 @@ async fn play(config: &ChaosConfig, faults: &[Fault], fleet: &Arc<Fleet>) -> Res
             fleet.inflict(fault).await.with_context(|| format!("{} of {:?} failed", fault.kind.name(), fault.target))
         });
     }
-    sleep_until(world.start + config.duration).await;
+    sleep_until(world.start + over).await;
     while let Some(done) = breaking.join_next().await {
         done??;
     }
 
     // Everything works again: what is not answered now is lost.
     phase.send_replace(Phase::Drain);
+    if let Some(rude) = rude {
+        rude.await?;
+    }
     let mut records: Vec<Record> = vec![Record::default(); config.players];
     let deadline = Instant::now() + DRAIN;
     let mut collect = async |until: Instant| -> Result<bool> {
@@ -221,7 +250,7 @@ async fn play(config: &ChaosConfig, faults: &[Fault], fleet: &Arc<Fleet>) -> Res
         phase.send_replace(Phase::Over);
         ensure!(collect(Instant::now() + LEAVE).await?, "a player does not end");
     }
-    let drained = world.now().saturating_sub(config.duration);
+    let drained = world.now().saturating_sub(over);
     progress.abort();
     until_quiet(&*journal).await?;
     let mut kept = Vec::with_capacity(rooms.len());
@@ -244,9 +273,19 @@ async fn play(config: &ChaosConfig, faults: &[Fault], fleet: &Arc<Fleet>) -> Res
             drained,
             reconnects: world.reconnects.load(std::sync::atomic::Ordering::Relaxed),
             own_ends: fleet.own_ends().len() as u64,
+            rude: config.rude.then(|| report::Rude {
+                joins: world.rude_joins.load(std::sync::atomic::Ordering::Relaxed),
+                actions: world.rude_actions.load(std::sync::atomic::Ordering::Relaxed),
+                others_p99_ms_without: rude::p99(&records, Duration::ZERO..stretch).map(in_ms),
+                others_p99_ms_with: rude::p99(&records, stretch..stretch * 2).map(in_ms),
+            }),
             redis_version,
         },
     ))
+}
+
+fn in_ms(duration: Duration) -> f64 {
+    duration.as_micros() as f64 / 1000.0
 }
 
 /// Who is touched by a kill that is about to be.

@@ -41,6 +41,10 @@ pub(crate) enum Kind {
     RedisRestart,
     /// Its replica takes over while it lives: it goes on for a while, then follows.
     RedisDemote,
+    /// A further replica follows it, and stays.
+    ReplicaAttach,
+    /// That replica goes: when nobody else follows, what is kept for replicas is dropped a little later.
+    ReplicaDetach,
     /// SIGSTOP for less than the lease.
     WorkerPauseShort,
     /// SIGSTOP for longer than the lease: its shards are taken over meanwhile.
@@ -118,7 +122,12 @@ impl Kind {
             Self::RedisPauseShort | Self::ClientPause => 100..1000,
             Self::RedisPauseLong | Self::Swallow => 2300..3000,
             Self::WorkerStop | Self::GatewayStop => 50..500,
-            Self::ClientKill | Self::SubscriberKill | Self::ScriptFlush | Self::Cut => 1..2,
+            Self::ClientKill
+            | Self::SubscriberKill
+            | Self::ScriptFlush
+            | Self::Cut
+            | Self::ReplicaAttach
+            | Self::ReplicaDetach => 1..2,
         }
     }
 }

@@ -65,6 +65,10 @@ pub(crate) struct World {
     pub(crate) answered: AtomicU64,
     /// Connections that were made again.
     pub(crate) reconnects: AtomicU64,
+    /// Times that the rude session joined.
+    pub(crate) rude_joins: AtomicU64,
+    /// What it sent.
+    pub(crate) rude_actions: AtomicU64,
 }
 
 impl World {
@@ -77,6 +81,8 @@ impl World {
             seats: (0..players).map(|_| AtomicUsize::new(NOWHERE)).collect(),
             answered: AtomicU64::new(0),
             reconnects: AtomicU64::new(0),
+            rude_joins: AtomicU64::new(0),
+            rude_actions: AtomicU64::new(0),
         }
     }
 

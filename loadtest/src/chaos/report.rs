@@ -17,7 +17,18 @@ pub(super) struct Run {
     pub(super) drained: Duration,
     pub(super) reconnects: u64,
     pub(super) own_ends: u64,
+    pub(super) rude: Option<Rude>,
     pub(super) redis_version: String,
+}
+
+/// The session that took no heed of anybody, and what the others had of it: their 99th percentile over a stretch before the
+/// first fault without it, and over one with it. None where too little was answered to tell.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct Rude {
+    pub(super) joins: u64,
+    pub(super) actions: u64,
+    pub(super) others_p99_ms_without: Option<f64>,
+    pub(super) others_p99_ms_with: Option<f64>,
 }
 
 /// On what it was run.
@@ -66,6 +77,8 @@ pub(crate) struct ChaosReport {
     reconnects: u64,
     /// Processes that ended without being told to, and were started again.
     own_ends: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rude: Option<Rude>,
     /// From the end of the faults until the last player had its last answer.
     drain_ms: u64,
     environment: Environment,
@@ -110,6 +123,7 @@ impl ChaosReport {
             killed: recovered(killed, records),
             reconnects: run.reconnects,
             own_ends: run.own_ends,
+            rude: run.rude,
             drain_ms: u64::try_from(run.drained.as_millis()).unwrap_or(u64::MAX),
             environment: Environment {
                 lasthit: env!("CARGO_PKG_VERSION"),
@@ -166,6 +180,13 @@ impl fmt::Display for ChaosReport {
         )?;
         if self.own_ends > 0 {
             writeln!(f, "ended     {} processes by themselves; they were started again", self.own_ends)?;
+        }
+        if let Some(rude) = &self.rude {
+            write!(f, "rude      joined {} times, sent {}", rude.joins, rude.actions)?;
+            if let (Some(without), Some(with)) = (rude.others_p99_ms_without, rude.others_p99_ms_with) {
+                write!(f, "; p99 of the others {without:.1} ms without it, {with:.1} ms with it, {:.2}x", with / without)?;
+            }
+            writeln!(f)?;
         }
         let line = |f: &mut fmt::Formatter<'_>, what: &str, r: &Recovery| {
             writeln!(f, "recovery  {what}: p50 {} ms  max {} ms  of {} kills", r.p50, r.max, r.kills)

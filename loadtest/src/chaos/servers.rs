@@ -18,6 +18,10 @@ use super::plan::{Fault, Kind};
 pub(super) struct Servers {
     primary: RedisServer,
     replica: Option<RedisServer>,
+    /// One that comes and goes, and that nothing depends on.
+    guest: Option<RedisServer>,
+    /// It is here.
+    attached: bool,
 }
 
 impl Servers {
@@ -25,11 +29,11 @@ impl Servers {
     pub(super) fn start(durability: Durability) -> io::Result<Self> {
         let options = durability.redis_options();
         if durability != Durability::Replicated {
-            return Ok(Self { primary: RedisServer::start_with(options)?, replica: None });
+            return Ok(Self { primary: RedisServer::start_tcp(options)?, replica: None, guest: None, attached: false });
         }
         let (primary, replica) = (RedisServer::start_tcp(options)?, RedisServer::start_tcp(options)?);
         replica.follow(&primary)?;
-        Ok(Self { primary, replica: Some(replica) })
+        Ok(Self { primary, replica: Some(replica), guest: None, attached: false })
     }
 
     /// Where the ways to Redis lead.
@@ -59,6 +63,22 @@ impl Servers {
     fn start_again(&mut self) -> io::Result<()> {
         self.primary.restart()?;
         self.replica.as_ref().map_or(Ok(()), |replica| replica.follow(&self.primary))
+    }
+
+    /// The guest has caught up.
+    fn attach(&mut self) -> io::Result<()> {
+        let guest = match self.guest.take() {
+            Some(guest) => guest,
+            None => RedisServer::start_tcp(&[])?,
+        };
+        self.attached = true;
+        self.guest.insert(guest).follow(&self.primary)
+    }
+
+    /// The guest follows nobody.
+    fn detach(&mut self) -> io::Result<()> {
+        self.attached = false;
+        self.guest.as_ref().map_or(Ok(()), |guest| guest.ask(&["REPLICAOF", "NO", "ONE"]))
     }
 
     /// The replica is the primary from here on, and the primary, which may be dead, is to be its replica.
@@ -100,6 +120,19 @@ pub(super) async fn inflict(servers: OwnedMutexGuard<Servers>, fault: Fault, way
             ways.iter().for_each(|way| way.lead_to(servers.upstream()));
             sleep(fault.lasts).await;
             off(servers, |servers| servers.demote(false)).await.context("the old primary does not follow")?;
+        }
+        Kind::ReplicaAttach => {
+            let servers = off(servers, Servers::detach).await?;
+            let servers = off(servers, Servers::attach).await.context("no further replica")?;
+            if servers.replica.is_some() {
+                // Whoever never takes over must not be the one that confirms.
+                off(servers, Servers::detach).await?;
+            }
+        }
+        Kind::ReplicaDetach => {
+            let attached = servers.attached;
+            let servers = if attached { servers } else { off(servers, Servers::attach).await.context("no further replica")? };
+            off(servers, Servers::detach).await?;
         }
         Kind::RedisPauseShort | Kind::RedisPauseLong => {
             kill(servers.pid()?, Signal::SIGSTOP)?;
