@@ -83,8 +83,22 @@ pub const LINGER_BYTES_MAX: usize = 256 * 1024;
 pub const ACCEPT_BACKLOG: u32 = 1024;
 /// Sessions per room and gateway.
 pub const SESSIONS_PER_ROOM_MAX: usize = 2_000;
-/// Messages queued to one session before it is closed as slow.
+/// Messages queued to one session; past it the session reads on from the journal, at its own pace.
 pub const OUTBOX_MESSAGES_MAX: usize = 4096;
+/// Messages queued to one session that reads from the journal.
+pub const CATCH_UP_MESSAGES_MAX: usize = 512;
+/// Deliveries of one turn to sessions that read from the journal, all together.
+pub const CATCH_UP_TURN_MAX: usize = 128;
+/// How long such sessions wait for the next turn, so that they leave everybody else the gateway's time.
+pub const CATCH_UP_REST: Duration = Duration::from_millis(1);
+/// Pages of verdict streams that a gateway reads or holds for such sessions.
+pub const CATCH_UP_PAGES_MAX: usize = 8;
+/// Rooms whose gaps a gateway reads at one time.
+pub const GAP_READS_MAX: usize = 8;
+/// Repeated actions whose first verdicts a gateway reads at one time.
+pub const FIRST_READS_MAX: usize = 8;
+/// First verdicts of repeated actions that a gateway remembers.
+pub const FIRSTS_MAX: usize = 1024;
 /// A session's actions that wait for its Open to be acknowledged.
 pub const WAITING_ACTIONS_MAX: usize = 64;
 /// A gateway's own unresolved events in one room; past it further Data is refused as `busy`.
@@ -108,6 +122,8 @@ pub const FLUSH_EVENTS_MAX: usize = 1024;
 pub const FLUSH_BYTES_MAX: usize = 512 * 1024;
 /// Verdicts that one read of a room's verdict stream fetches, in journal entries.
 pub const READ_ENTRIES_MAX: usize = 512;
+/// The same for a gateway, which leaves others its time in between.
+pub const CATCH_UP_ENTRIES_MAX: usize = 64;
 /// Events that a lane resolves before it hands its results over.
 pub const RESOLVE_EVENTS_MAX: usize = 512;
 /// Entries of one room that a worker keeps while it reads the room; past it they are dropped, and read from the journal.
@@ -175,6 +191,14 @@ pub(crate) struct Bounds {
     pub(crate) flush_events_max: usize,
     /// See [`FLUSH_BYTES_MAX`].
     pub(crate) flush_bytes_max: usize,
+    /// See [`OUTBOX_MESSAGES_MAX`].
+    pub(crate) outbox_messages_max: usize,
+    /// See [`CATCH_UP_MESSAGES_MAX`].
+    pub(crate) catch_up_messages_max: usize,
+    /// See [`CATCH_UP_TURN_MAX`].
+    pub(crate) catch_up_turn_max: usize,
+    /// See [`CATCH_UP_PAGES_MAX`].
+    pub(crate) catch_up_pages_max: usize,
     /// See [`RESOLVE_EVENTS_MAX`].
     pub(crate) resolve_events_max: usize,
     /// See [`SHARD_BELLS_MAX`].
@@ -211,6 +235,10 @@ impl Default for Bounds {
             room_reserve_bytes: ROOM_RESERVE_BYTES,
             flush_events_max: FLUSH_EVENTS_MAX,
             flush_bytes_max: FLUSH_BYTES_MAX,
+            outbox_messages_max: OUTBOX_MESSAGES_MAX,
+            catch_up_messages_max: CATCH_UP_MESSAGES_MAX,
+            catch_up_turn_max: CATCH_UP_TURN_MAX,
+            catch_up_pages_max: CATCH_UP_PAGES_MAX,
             resolve_events_max: RESOLVE_EVENTS_MAX,
             shard_bells_max: SHARD_BELLS_MAX,
             commit_verdicts_max: COMMIT_VERDICTS_MAX,
@@ -402,6 +430,10 @@ const _: () = assert!(COMMIT_BYTES_MAX * 2 <= REDIS_PUBSUB_BYTES);
 const _: () = assert!(MARKS_PER_ROOM_MAX * (BODY_BYTES_MAX + 1024) <= COMMIT_BYTES_MAX + 1024 * 1024);
 const _: () = assert!(SNAPSHOT_EVENTS <= SNAPSHOT_EVENTS_MAX && SNAPSHOT_PART_BYTES <= PAGE_BYTES);
 const _: () = assert!(SNAPSHOT_QUICK_BYTES_MAX as usize <= SNAPSHOT_PART_BYTES && SNAPSHOT_BYTES_MAX < RECORDING_BYTES_MAX);
+// A session asks at half of its outbox: one room's push fits into the rest.
+const _: () = assert!(RESOLVE_EVENTS_MAX < OUTBOX_MESSAGES_MAX / 2);
+const _: () = assert!(CATCH_UP_MESSAGES_MAX < OUTBOX_MESSAGES_MAX / 2 && DELIVERIES_PER_TURN_MAX <= CATCH_UP_TURN_MAX);
+const _: () = assert!(FIRSTS_MAX >= RECENT_IDS_PER_PLAYER_MAX);
 const _: () = assert!(SESSION_WRITE_BYTES + BODY_BYTES_MAX * 8 < SESSION_WRITE_BYTES_MAX);
 const _: () = assert!(PING_INTERVAL.as_secs() * 2 < IDLE_TIMEOUT.as_secs());
 const _: () = assert!(TARGETS_PER_ROOM_MAX * (FIELD_BYTES_MAX + NAME_BYTES_MAX + 64) <= BODY_BYTES_MAX);

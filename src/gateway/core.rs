@@ -9,13 +9,15 @@
 //!   journal ------------------------> room view (head) ---> session (covered) ------> outbox
 //! ```
 //!
-//! [`super::settle`] has the way in, [`super::deliver`] the way out, [`super::leaving`] how it ends.
+//! [`super::settle`] has the way in, [`super::deliver`] and [`super::catch_up`] the way out, [`super::leaving`] the end.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use bytes::Bytes;
 
+pub(crate) use super::catch_up::Reading;
+use super::catch_up::{Reads, Wait};
 use super::deliver::{RoomView, View};
 use super::kept::{Kept, Share};
 use super::leaving::Leaving;
@@ -91,27 +93,6 @@ impl Delivery {
     }
 }
 
-/// Why a page of verdicts is read.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Reading {
-    /// The room's pushes have a gap.
-    Gap,
-    /// A session catches up.
-    CatchUp {
-        /// Which.
-        session: u64,
-    },
-    /// A repeated action gets its first verdict again.
-    Repeat {
-        /// Whose.
-        session: u64,
-        /// The first verdict's `seq`.
-        of: u64,
-        /// The repeat's own verdict: what is sent when the first is no longer kept.
-        repeat: Box<Verdict>,
-    },
-}
-
 /// What the driver is to do.
 #[derive(Debug)]
 pub(crate) enum Action {
@@ -131,7 +112,8 @@ pub(crate) enum Action {
         /// When its events arrived; of those that it is sent again with, the first flush told.
         waits: Waits,
     },
-    /// [`crate::journal::Journal::verdicts`]; answer with [`Core::page`].
+    /// [`crate::journal::Journal::verdicts`], again until it is answered; answer with [`Core::page`], or with
+    /// [`Core::unreadable`] when it is damaged.
     Read {
         /// The room.
         room: RoomId,
@@ -139,9 +121,18 @@ pub(crate) enum Action {
         after: u64,
         /// Batches at most.
         entries_max: usize,
-        /// What for.
+        /// Comes back with the answer.
         reading: Reading,
     },
+    /// Answer with [`Core::drained`] as soon as at most `level` deliveries wait in the session's outbox.
+    AskOutbox {
+        /// Whose.
+        session: u64,
+        /// Deliveries.
+        level: usize,
+    },
+    /// Answer with [`Core::rested`] after [`crate::limits::CATCH_UP_REST`].
+    Rest,
     /// [`crate::journal::Journal::heads`]; answer with [`Core::heads`].
     ReadHeads(ShardId, Vec<RoomId>),
     /// Put it into the session's outbox. After [`Delivery::Close`] nothing more follows.
@@ -169,6 +160,12 @@ pub(super) struct Session {
     /// The order of its last event; the next may equal it, never precede it.
     pub(super) last_order: (u64, u64),
     pub(super) view: View,
+    pub(super) wait: Wait,
+    /// Deliveries that went into its outbox, and how many of them it is known to have taken out.
+    pub(super) sent: u64,
+    pub(super) taken: u64,
+    /// Whether the outbox was asked for that.
+    pub(super) asked: bool,
     /// The last `seq` that it was sent, ranges included.
     pub(super) covered: u64,
     /// Every verdict up to here was looked at for it, whether it may see it or not.
@@ -197,6 +194,7 @@ pub(crate) struct Core {
     /// What the journal does not have yet, in bytes.
     pub(super) kept: Kept,
     pub(super) read_count: u64,
+    pub(super) reads: Reads,
     pub(super) next_session: u64,
     pub(super) fenced: bool,
     pub(super) draining: bool,
@@ -219,6 +217,7 @@ impl Core {
             unresolved: 0,
             kept: Kept::default(),
             read_count: 0,
+            reads: Reads::default(),
             next_session: 0,
             fenced: false,
             draining: false,
@@ -277,8 +276,11 @@ impl Core {
             return refuse(ErrorCode::Busy, format!("this gateway has {sessions_max} sessions, its limit"));
         }
         let shard = self.shard_of(&joining.room);
-        let kept = &self.kept;
-        let view = self.rooms.entry(joining.room.clone()).or_insert_with(|| RoomView::new(shard, kept.within()));
+        let (kept, out) = (&self.kept, &mut self.shards[usize::from(shard.0)]);
+        let view = self.rooms.entry(joining.room.clone()).or_insert_with(|| {
+            out.followed.insert(joining.room.clone());
+            RoomView::new(shard, kept.within())
+        });
         if view.sessions.len() >= SESSIONS_PER_ROOM_MAX {
             return refuse(
                 ErrorCode::Busy,
@@ -301,6 +303,10 @@ impl Core {
             floor_ns: 0,
             last_order: (0, 0),
             view: View::Joining,
+            wait: Wait::Nothing,
+            sent: 0,
+            taken: 0,
+            asked: false,
             covered: 0,
             seen: 0,
             era: 0,
@@ -367,6 +373,7 @@ impl Core {
                 self.sessions.remove(&number);
             }
         }
+        self.forget_reads(number);
         self.check_reborn();
     }
 

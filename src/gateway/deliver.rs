@@ -2,23 +2,22 @@
 
 use std::sync::Arc;
 
-use super::core::{Action, Core, Delivery, Reading, Session};
+use super::core::{Action, Core, Delivery, Session};
 use super::kept::Kept;
 use crate::journal::{RoomHead, VerdictPage};
-use crate::limits::{READ_ENTRIES_MAX, ROOM_SESSIONS_MAX};
+use crate::limits::ROOM_SESSIONS_MAX;
 use crate::types::{
     Audience, Incarnation, Outcome, ROOM_FULL, Role, RoomId, SessionId, ShardId, Verdict, VerdictBatch, VerdictKind,
 };
 use crate::wire::client::{VerdictFrames, Welcome, close};
 use crate::wire::push::{Push, RoomPush};
-use crate::wire::{DecodeError, verdicts};
 
 /// How a session follows its room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum View {
     /// Its Open is not resolved yet.
     Joining,
-    /// Reads the verdict stream, from the `seq` given, because it resumes or repeats.
+    /// Reads the verdict stream, from the `seq` given: it resumes, repeats, or its outbox was full.
     CatchingUp { read_to: u64 },
     /// Gets what the room gets.
     Live,
@@ -34,10 +33,10 @@ pub(super) struct RoomView {
     shard: ShardId,
     era: u64,
     /// The last `seq` that was delivered; None before anything is known.
-    head: Option<u64>,
+    pub(super) head: Option<u64>,
     /// The highest `seq` heard of.
     heard: u64,
-    filling: bool,
+    pub(super) filling: bool,
     pub(super) sessions: Vec<u64>,
     servers: Vec<u64>,
     /// Own events without a verdict.
@@ -66,19 +65,15 @@ impl RoomView {
 }
 
 impl Session {
+    /// Deliveries that wait in its outbox, at most.
+    pub(super) fn queued(&self) -> usize {
+        usize::try_from(self.sent - self.taken).unwrap_or(usize::MAX)
+    }
+
     /// Whether it gets the room's verdict `seq` as it comes.
     fn follows(&self, seq: u64) -> bool {
         self.view == View::Live && self.seen < seq && self.covered < seq
     }
-}
-
-fn visible(verdict: &Verdict, session: SessionId, role: Role) -> bool {
-    role == Role::Server
-        || match verdict.audience {
-            Audience::Room => true,
-            Audience::Session => verdict.session_id() == session,
-            Audience::Server => false,
-        }
 }
 
 impl Core {
@@ -125,7 +120,7 @@ impl Core {
         }
         if from > head {
             view.filling = true;
-            self.read(room, head, Reading::Gap);
+            self.read_gap(room);
         } else {
             self.deliver(&room, batch.verdicts, to);
         }
@@ -164,7 +159,7 @@ impl Core {
     }
 
     /// Rule G3: whoever was told what is not there any more hears of it.
-    fn close_stale(&mut self, number: u64) {
+    pub(super) fn close_stale(&mut self, number: u64) {
         self.dismiss(number, close::ROLLED_BACK, "the room went back, or began anew: connect again with since");
     }
 
@@ -188,14 +183,16 @@ impl Core {
 
     /// The rooms of a shard that this gateway follows.
     pub(super) fn rooms_of(&self, shard: ShardId) -> Vec<RoomId> {
-        let mut rooms: Vec<RoomId> = self.rooms.iter().filter(|(_, view)| view.shard == shard).map(|(r, _)| r.clone()).collect();
-        rooms.sort_unstable();
-        rooms
+        self.shards.get(usize::from(shard.0)).map_or(Vec::new(), |out| out.followed.iter().cloned().collect())
     }
 
-    fn read(&mut self, room: RoomId, after: u64, reading: Reading) {
-        let entries_max = if matches!(reading, Reading::Repeat { .. }) { 1 } else { READ_ENTRIES_MAX };
-        self.act_on(Action::Read { room, after, entries_max, reading });
+    /// Nobody of this gateway is in the room any more.
+    fn unfollow(&mut self, room: &RoomId) {
+        let Some(view) = self.rooms.remove(room) else { return };
+        self.unresolved = self.unresolved.saturating_sub(view.unresolved);
+        if let Some(out) = self.shards.get_mut(usize::from(view.shard.0)) {
+            out.followed.remove(room);
+        }
     }
 
     /// Hands a room's next verdicts to its sessions, and moves its head to `to`.
@@ -221,7 +218,7 @@ impl Core {
             self.fan_out(room, verdict, own);
         }
         if self.rooms.get(room).is_some_and(|view| view.sessions.is_empty() && view.unresolved == 0) {
-            self.rooms.remove(room);
+            self.unfollow(room);
         }
     }
 
@@ -234,23 +231,43 @@ impl Core {
         if own && let Outcome::Repeat { of } = verdict.outcome {
             // Who repeated gets the first verdict; server sessions see the repeat itself.
             targets.retain(|number| *number != verdict.session);
-            self.repeat(room.clone(), of, verdict.clone());
+            self.repeat_live(of, &verdict);
         } else if verdict.audience == Audience::Session && own && !targets.contains(&verdict.session) {
             targets.push(verdict.session);
         }
         let (seq, frames) = (verdict.seq, Arc::new(VerdictFrames::new(verdict, None)));
         for number in targets {
-            if self.sessions.get(&number).is_some_and(|s| s.follows(seq)) {
-                self.send(number, seq, frames.clone());
+            match self.sessions.get(&number) {
+                Some(session) if !session.follows(seq) => {}
+                Some(session) if session.queued() < self.bounds.outbox_messages_max => self.send(number, seq, frames.clone()),
+                Some(_) => self.fall_behind(number, seq.saturating_sub(1)),
+                None => {}
             }
         }
     }
 
-    fn send(&mut self, number: u64, seq: u64, frames: Arc<VerdictFrames>) {
+    /// A session that follows the room repeated an action.
+    fn repeat_live(&mut self, of: u64, repeat: &Verdict) {
+        let number = repeat.session;
+        match self.sessions.get(&number).filter(|session| session.follows(repeat.seq)) {
+            Some(session) if session.queued() < self.bounds.outbox_messages_max => self.repeat(number, of, repeat.clone(), None),
+            // It comes to it where it reads.
+            Some(_) => self.fall_behind(number, repeat.seq.saturating_sub(1)),
+            None => {}
+        }
+    }
+
+    pub(super) fn send(&mut self, number: u64, seq: u64, frames: Arc<VerdictFrames>) {
         let Some(session) = self.sessions.get_mut(&number) else { return };
         let from = Some(session.covered.saturating_add(1)).filter(|first| *first < seq);
         session.covered = seq;
+        session.sent += 1;
+        let half = self.bounds.outbox_messages_max / 2;
+        let ask = session.queued() >= half && !session.asked;
         self.act_on(Action::Deliver(number, Delivery::Verdict { from, frames }));
+        if ask {
+            self.ask_outbox(number, half);
+        }
     }
 
     /// A session's own Open was resolved: from here it follows the room.
@@ -263,7 +280,7 @@ impl Core {
         }
         if matches!(&verdict.outcome, Outcome::Denied(reason) if reason == ROOM_FULL) {
             let reason = format!("room {room} is full: it holds {ROOM_SESSIONS_MAX} sessions; connect again later");
-            self.act_on(Action::Deliver(number, Delivery::Close { code: close::TRY_AGAIN, reason }));
+            self.dismiss(number, close::TRY_AGAIN, reason);
             return;
         }
         session.open = Some((verdict.seq, verdict.body.clone()));
@@ -279,8 +296,7 @@ impl Core {
             }
             Some(since) if since.era == era => {
                 session.covered = since.seq;
-                session.view = View::CatchingUp { read_to: since.seq };
-                self.read(room.clone(), since.seq, Reading::CatchUp { session: number });
+                self.fall_behind(number, since.seq);
             }
             since => {
                 session.covered = verdict.seq;
@@ -290,10 +306,11 @@ impl Core {
     }
 
     /// Sends the welcome and lets the session live.
-    fn welcome(&mut self, number: u64, era: u64, resumed: bool, gone: bool) {
+    pub(super) fn welcome(&mut self, number: u64, era: u64, resumed: bool, gone: bool) {
         let Some(session) = self.sessions.get_mut(&number) else { return };
         session.view = View::Live;
         session.since = None;
+        session.sent += 1;
         let state = session.open.as_ref().filter(|_| !resumed).and_then(|(_, body)| body.clone());
         let welcome = Welcome {
             session: SessionId { gateway: self.incarnation, number },
@@ -310,41 +327,8 @@ impl Core {
         self.act_on(Action::Deliver(number, Delivery::Welcome(Box::new(welcome))));
     }
 
-    /// A repeated action gets its first verdict again: the session leaves the live way until that is read, so that
-    /// its frames stay in order. One that is not on the live way finds the repeat where it reads.
-    fn repeat(&mut self, room: RoomId, of: u64, repeat: Verdict) {
-        let number = repeat.session;
-        let Some(session) = self.sessions.get_mut(&number).filter(|s| s.follows(repeat.seq)) else { return };
-        session.view = View::CatchingUp { read_to: repeat.seq };
-        self.read(room, of.saturating_sub(1), Reading::Repeat { session: number, of, repeat: Box::new(repeat) });
-    }
-
-    /// The answer to [`Action::Read`].
-    ///
-    /// # Errors
-    /// When the page holds something unreadable: its room stays where it is.
-    pub(crate) fn page(&mut self, room: &RoomId, after: u64, reading: Reading, page: &VerdictPage) -> Result<(), DecodeError> {
-        let batches = page.batches.iter().map(verdicts::decode).collect::<Result<Vec<VerdictBatch>, _>>()?;
-        let shard = self.shard_of(room);
-        if !self.hears(shard, page.server, page.commit) {
-            // Asked for again while the gateway is on its way to another server; of an earlier identity it is nobody's.
-            if self.shards[usize::from(shard.0)].is_registering() {
-                self.read(room.clone(), after, reading);
-            }
-            return Ok(());
-        }
-        match reading {
-            Reading::Gap => self.fill(room, page, batches),
-            Reading::CatchUp { session } => self.catch_up(room, session, after, page, batches),
-            Reading::Repeat { session, of, repeat } => {
-                let first = batches.into_iter().flat_map(|b| b.verdicts).find(|v| v.seq == of);
-                self.repeated(room, session, of, *repeat, first);
-            }
-        }
-        Ok(())
-    }
-
-    fn fill(&mut self, room: &RoomId, page: &VerdictPage, batches: Vec<VerdictBatch>) {
+    /// A room's gap was read.
+    pub(super) fn fill(&mut self, room: &RoomId, page: &VerdictPage, batches: Vec<VerdictBatch>) {
         let Some(view) = self.rooms.get_mut(room) else { return };
         view.filling = false;
         if page.era != view.era {
@@ -367,95 +351,14 @@ impl Core {
             && !view.filling
         {
             view.filling = true;
-            self.read(room.clone(), head, Reading::Gap);
+            self.read_gap(room.clone());
         }
-    }
-
-    fn catch_up(&mut self, room: &RoomId, number: u64, after: u64, page: &VerdictPage, batches: Vec<VerdictBatch>) {
-        let head = self.rooms.get(room).and_then(|view| view.head).unwrap_or(0);
-        let Some(session) = self.sessions.get_mut(&number) else { return };
-        if session.view != (View::CatchingUp { read_to: after }) {
-            return;
-        }
-        let Some((open_seq, _)) = session.open else { return };
-        let first_kept = batches.iter().flat_map(|b| &b.verdicts).map(|v| v.seq).find(|seq| *seq > after);
-        let resuming = session.since.is_some();
-        if page.era != session.era {
-            self.close_stale(number);
-            return;
-        }
-        if first_kept.is_none_or(|first| first > after.saturating_add(1)) {
-            if resuming {
-                // What it missed is gone: it starts from its own Open, like a new session.
-                session.covered = open_seq;
-                self.welcome(number, page.era, false, true);
-                self.continue_catching_up(room, number, open_seq, head);
-            } else {
-                let reason = format!("verdicts after seq {after} are no longer kept: connect again with since");
-                self.dismiss(number, close::SLOW, reason);
-            }
-            return;
-        }
-        if resuming {
-            self.welcome(number, page.era, true, false);
-        }
-        let mut read_to = after;
-        for verdict in batches.into_iter().flat_map(|b| b.verdicts).filter(|v| v.seq > after) {
-            let Some(session) = self.sessions.get_mut(&number) else { return };
-            read_to = verdict.seq;
-            let id = SessionId { gateway: self.incarnation, number };
-            if let Outcome::Repeat { of } = verdict.outcome
-                && verdict.session_id() == id
-            {
-                session.view = View::CatchingUp { read_to };
-                self.read(room.clone(), of.saturating_sub(1), Reading::Repeat { session: number, of, repeat: Box::new(verdict) });
-                return;
-            }
-            if visible(&verdict, id, session.role) {
-                self.send(number, read_to, Arc::new(VerdictFrames::new(verdict, None)));
-            }
-        }
-        self.continue_catching_up(room, number, read_to, head);
-    }
-
-    fn continue_catching_up(&mut self, room: &RoomId, number: u64, read_to: u64, head: u64) {
-        let Some(session) = self.sessions.get_mut(&number) else { return };
-        session.seen = session.seen.max(read_to);
-        if read_to >= head {
-            session.view = View::Live;
-        } else {
-            session.view = View::CatchingUp { read_to };
-            self.read(room.clone(), read_to, Reading::CatchUp { session: number });
-        }
-    }
-
-    fn repeated(&mut self, room: &RoomId, number: u64, of: u64, repeat: Verdict, first: Option<Verdict>) {
-        let head = self.rooms.get(room).and_then(|view| view.head).unwrap_or(0);
-        let Some(session) = self.sessions.get(&number) else { return };
-        let seq = repeat.seq;
-        if session.view != (View::CatchingUp { read_to: seq }) {
-            return;
-        }
-        let frames = match first {
-            Some(mut first) => {
-                // Under the repeating session's name, so that it knows its own action again.
-                first.seq = seq;
-                first.session = number;
-                first.stamp.incarnation = self.incarnation;
-                VerdictFrames::new(first, Some(of))
-            }
-            // No longer kept: the repeat itself is the answer.
-            None => VerdictFrames::new(repeat, None),
-        };
-        self.send(number, seq, Arc::new(frames));
-        self.continue_catching_up(room, number, seq, head);
     }
 
     fn heard(&mut self, room: &RoomId, era: u64, seq: u64) {
         let Some(view) = self.rooms.get_mut(room) else { return };
         if view.sessions.is_empty() && era != view.era {
-            self.unresolved = self.unresolved.saturating_sub(view.unresolved);
-            self.rooms.remove(room);
+            self.unfollow(room);
             return;
         }
         if era > view.era {
@@ -481,10 +384,12 @@ impl Core {
     /// Compares all rooms with the journal: after the pushes were subscribed again, and slowly always (rule C5).
     pub(crate) fn check_heads(&mut self) {
         self.beat();
-        let shards: std::collections::BTreeSet<ShardId> = self.rooms.values().map(|view| view.shard).collect();
-        for shard in shards {
+        self.try_gaps_again();
+        for shard in (0..).map(ShardId).take(self.shards.len()) {
             let rooms = self.rooms_of(shard);
-            self.act_on(Action::ReadHeads(shard, rooms));
+            if !rooms.is_empty() {
+                self.act_on(Action::ReadHeads(shard, rooms));
+            }
         }
     }
 }

@@ -96,6 +96,8 @@ fn perform(core: &mut Core, head: (u64, u64, u64), page: &VerdictPage) {
                 Action::Read { room, after, reading, .. } => {
                     let _ = core.page(&room, after, reading, page);
                 }
+                Action::AskOutbox { session, .. } => core.drained(session, u64::MAX),
+                Action::Rest => core.rested(),
                 _ => {}
             }
         }

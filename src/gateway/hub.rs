@@ -2,6 +2,7 @@
 //! without the WebSocket; `front` puts sockets before it, and a server that has sockets of its own uses it directly.
 
 mod house;
+mod outbox;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -11,16 +12,18 @@ use bytes::Bytes;
 use dashmap::DashMap;
 use parking_lot::{Mutex, RwLock};
 use quanta::Instant;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use house::{keep_asking, keep_house};
+use outbox::Inlet;
+pub use outbox::Outbox;
 
-use super::core::{Action, Core, Delivery, Joining, Reading};
+use super::core::{Action, Core, Joining, Reading};
 use crate::clock;
 use crate::journal::{self, Appended, Flush, Journal, JournalError, Seen, Signal};
-use crate::limits::{Bounds, HEADS_INTERVAL, OUTBOX_MESSAGES_MAX, RETRY_MAX, RETRY_MIN};
+use crate::limits::{Bounds, CATCH_UP_REST, HEADS_INTERVAL, RETRY_MAX, RETRY_MIN};
 use crate::metrics as names;
 use crate::rules::Pattern;
 use crate::types::{Action as PlayerAction, Arrival, Incarnation, RoomId, SessionId, ShardId};
@@ -39,22 +42,6 @@ pub enum Settle {
     Sweep,
 }
 
-/// Where a session's deliveries come out, in order. Bounded: a session that does not keep up is closed as slow.
-#[derive(Debug)]
-pub struct Outbox(mpsc::Receiver<Delivery>);
-
-impl Outbox {
-    /// The next delivery; None after [`Delivery::Close`], or when the session was closed.
-    pub async fn recv(&mut self) -> Option<Delivery> {
-        self.0.recv().await
-    }
-
-    /// The next delivery, if there is one already.
-    pub fn try_recv(&mut self) -> Option<Delivery> {
-        self.0.try_recv().ok()
-    }
-}
-
 /// A gateway without sockets. Cheap to clone; all methods may be called from any task of the runtime it was started on.
 #[derive(Clone)]
 pub struct Hub(Arc<Inner>);
@@ -64,7 +51,7 @@ struct Inner {
     settle: Settle,
     state: Mutex<State>,
     /// By session number. Filled under the lock, so that deliveries are in order; emptied by whoever ends a session.
-    outboxes: DashMap<u64, mpsc::Sender<Delivery>>,
+    outboxes: DashMap<u64, Inlet>,
     /// Something waits for a sweep.
     sweep: Notify,
     /// For which rooms the workers have rules; None while that is not known.
@@ -158,18 +145,16 @@ impl Hub {
             let message = format!("no worker has rules for a room of the name {}: add a pattern that matches it", joining.room);
             return Err(Refusal { code: ErrorCode::UnknownRoom, id: None, message });
         }
-        let (sender, receiver) = mpsc::channel(OUTBOX_MESSAGES_MAX);
-        let session = self.with(|state| {
-            let session = state.core.open(joining, arrival());
-            if let Ok(session) = &session {
-                self.0.outboxes.insert(session.number, sender);
-            }
-            session
+        let opened = self.with(|state| {
+            let session = state.core.open(joining, arrival())?;
+            let (inlet, outbox) = outbox::new(Arc::downgrade(&self.0), session);
+            self.0.outboxes.insert(session.number, inlet);
+            Ok((session, outbox))
         });
-        if session.is_ok() {
+        if opened.is_ok() {
             metrics::counter!(names::EVENTS_TOTAL, "kind" => "open").increment(1);
         }
-        session.map(|session| (session, Outbox(receiver)))
+        opened
     }
 
     /// A session acts; `arrival` is when the bytes reached the machine.
@@ -333,6 +318,16 @@ impl Hub {
                     Action::Read { room, after, entries_max, reading } => {
                         self.spawn(move |hub| hub.read(room, after, entries_max, reading))
                     }
+                    Action::AskOutbox { session, level } => {
+                        let taken = self.0.outboxes.get(&session).and_then(|inlet| inlet.ask(level));
+                        if let Some(taken) = taken {
+                            state.core.drained(session, taken);
+                        }
+                    }
+                    Action::Rest => self.spawn(|hub| async move {
+                        tokio::time::sleep(CATCH_UP_REST).await;
+                        hub.with(|state| state.core.rested());
+                    }),
                     Action::ReadHeads(shard, rooms) => self.spawn(move |hub| async move {
                         match hub.0.journal.heads(shard, &rooms).await {
                             Ok((server, heads)) => hub.with(|state| state.core.heads(shard, server, &heads)),
@@ -399,13 +394,25 @@ impl Hub {
     }
 
     async fn read(self, room: RoomId, after: u64, entries_max: usize, reading: Reading) {
-        if reading == Reading::Gap {
+        if reading.gap {
             metrics::counter!(names::GAPS_FILLED_TOTAL).increment(1);
         }
-        let page = self.insist("read verdicts", || self.0.journal.verdicts(&room, after, entries_max)).await;
-        let result = self.with(|state| state.core.page(&room, after, reading, &page));
-        if let Err(error) = result {
-            tracing::error!(room.id = %room, %error, "verdicts cannot be read");
+        let step = || async {
+            match self.0.journal.verdicts(&room, after, entries_max).await {
+                // One room's trouble takes no place from another's read.
+                Err(error @ JournalError::Damaged(_)) => Ok(Err(error)),
+                answer => answer.map(Ok),
+            }
+        };
+        let told = match self.insist("read verdicts", step).await {
+            Ok(page) => self.with(|state| state.core.page(&room, after, reading, &page)).map_err(|error| error.to_string()),
+            Err(error) => {
+                self.with(|state| state.core.unreadable(&reading));
+                Err(error.to_string())
+            }
+        };
+        if let Err(error) = told {
+            tracing::error!(room.id = %room, error, "verdicts cannot be read");
         }
     }
 
@@ -471,16 +478,6 @@ impl Hub {
                 Ok(push) => self.with(|state| state.core.pushed(push)),
                 Err(error) => tracing::error!(%error, "a push cannot be read"),
             },
-        }
-    }
-
-    /// Puts a delivery into its session's outbox; a full one is a session that does not keep up.
-    fn deliver(&self, session: u64, delivery: Delivery) {
-        let last = matches!(delivery, Delivery::Close { .. });
-        let sent = self.0.outboxes.get(&session).map(|outbox| outbox.try_send(delivery).is_ok());
-        if last || sent == Some(false) {
-            // Without its sender the outbox ends after what is in it: the session's own task closes as slow.
-            self.0.outboxes.remove(&session);
         }
     }
 

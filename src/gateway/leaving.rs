@@ -31,6 +31,7 @@ impl Core {
         session.view = View::Leaving;
         session.leaving = Some(Leaving { code, by_ns: None });
         self.act_on(Action::Deliver(number, Delivery::Close { code, reason: reason.into() }));
+        self.forget_reads(number);
     }
 
     /// Stops taking in sessions and tells those inside to go.
@@ -92,7 +93,8 @@ impl Core {
         let shards = self.shards.len() as u16;
         let born = Self::new(incarnation, self.timeline, shards, self.clock, self.precision_ns);
         let old = std::mem::replace(self, born);
-        (self.next_session, self.bounds, self.draining, self.actions) = (old.next_session, old.bounds, old.draining, old.actions);
+        (self.next_session, self.reads.next) = (old.next_session, old.reads.next);
+        (self.bounds, self.draining, self.actions) = (old.bounds, old.draining, old.actions);
     }
 
     /// Sends sessions away that got no welcome in time, for nobody resolves their room, and closes those that were sent

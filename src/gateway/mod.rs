@@ -2,6 +2,9 @@
 
 pub mod arrival;
 pub mod auth;
+mod catch_up;
+#[cfg(test)]
+mod catch_up_tests;
 pub(crate) mod core;
 mod deliver;
 mod frames;

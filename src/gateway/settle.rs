@@ -40,6 +40,8 @@ pub(super) struct ShardOut {
     /// The highest commit that was heard of since.
     commit: u64,
     pub(super) fenced: bool,
+    /// Its rooms that the gateway follows.
+    pub(super) followed: BTreeSet<RoomId>,
     /// The last flush that was sent: its number and watermark.
     number: u64,
     watermark: Moment,

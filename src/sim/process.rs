@@ -204,6 +204,13 @@ impl World {
             GatewayAction::Read { room, after, entries_max, reading } => {
                 self.call(pid, Call::Verdicts { room, after, entries_max, reading });
             }
+            GatewayAction::AskOutbox { session, .. } => {
+                // Its client reads slowly, or does not.
+                let slowly = self.chance(500);
+                let delay = if slowly { self.below(60 * MS) } else { self.delay() };
+                self.after(delay, Some(pid), Happening::Drained(session));
+            }
+            GatewayAction::Rest => self.after(MS, Some(pid), Happening::Rested),
             GatewayAction::ReadHeads(shard, rooms) => self.call(pid, Call::Heads(shard, rooms)),
             GatewayAction::Deliver(session, delivery) => {
                 let Some(conn) = self.gateways[index].sessions.get(&session).copied() else { return };

@@ -70,8 +70,16 @@ fn gateway_on(store: &mut Store, name: u128, timeline: u32) -> Gateway {
 
 impl Gateway {
     fn collect(&mut self) {
+        while self.core.has_actions() {
+            self.collect_once();
+        }
+    }
+
+    fn collect_once(&mut self) {
         for action in self.core.take_actions() {
             match action {
+                GatewayAction::AskOutbox { session, .. } => self.core.drained(session, u64::MAX),
+                GatewayAction::Rest => self.core.rested(),
                 GatewayAction::Append { flush, .. } => self.flush = Some(flush),
                 GatewayAction::Deliver(session, delivery) => self.told.push((session, delivery)),
                 GatewayAction::Read { room, after, reading, .. } => self.reads.push((room, after, reading)),

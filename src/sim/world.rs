@@ -138,6 +138,11 @@ impl Options {
             bounds.commit_verdicts_max = rng.random_range(1..=3);
             bounds.commit_bytes_max = rng.random_range(100..=1_000);
             bounds.shard_bells_max = rng.random_range(1..=4);
+            // Not drawn, so that a seed stays the history that it was as far as it can.
+            bounds.outbox_messages_max = 2 * bounds.resolve_events_max;
+            bounds.catch_up_messages_max = bounds.resolve_events_max;
+            bounds.catch_up_turn_max = bounds.commit_verdicts_max;
+            bounds.catch_up_pages_max = bounds.resolve_events_max;
         }
         if rng.random_bool(0.5) {
             bounds.snapshot_events = rng.random_range(1..=40);
@@ -208,6 +213,9 @@ pub(super) enum Happening {
     Tick,
     Turn,
     CheckHeads,
+    /// A session's outbox is empty.
+    Drained(u64),
+    Rested,
     /// Bytes reach the machine: the true arrival.
     Arrive {
         conn: u64,
@@ -380,6 +388,12 @@ impl World {
             (Happening::Job(job), Some(pid)) => self.with_worker(pid.index, |core, now| core.done(job.run(), now)),
             (Happening::Tick, Some(pid)) => self.tick(pid),
             (Happening::Turn, Some(pid)) => self.turn(pid),
+            (Happening::Drained(session), Some(pid)) => {
+                self.with_gateway(pid.index, |core, _| core.drained(session, u64::MAX));
+            }
+            (Happening::Rested, Some(pid)) => {
+                self.with_gateway(pid.index, |core, _| core.rested());
+            }
             (Happening::CheckHeads, Some(pid)) => self.check_heads(pid),
             (Happening::Arrive { conn, message }, _) => self.arrive(conn, message),
             (Happening::Deliver { conn, delivery }, _) => self.delivered(conn, delivery),

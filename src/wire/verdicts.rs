@@ -131,6 +131,19 @@ pub(crate) fn is_earlier(bytes: &[u8]) -> bool {
 /// # Errors
 /// [`DecodeError::Version`] for another version's batch, [`DecodeError::Damaged`] for anything else.
 pub fn decode(bytes: &Bytes) -> Result<VerdictBatch, DecodeError> {
+    decode_to(bytes, None)
+}
+
+/// The verdict `seq` of a batch, if it is there. What lies behind it is not read.
+///
+/// # Errors
+/// As [`decode`], for what lies before it.
+pub fn find(bytes: &Bytes, seq: u64) -> Result<Option<Verdict>, DecodeError> {
+    Ok(decode_to(bytes, Some(seq))?.verdicts.pop().filter(|verdict| verdict.seq == seq))
+}
+
+/// Reads all of a batch, or no further than `last`.
+fn decode_to(bytes: &Bytes, last: Option<u64>) -> Result<VerdictBatch, DecodeError> {
     let (mut r, version) = Reader::packed_of("verdict batch", bytes, VERSION_MIN..=VERSION)?;
     let (era, timeline) = (r.varint()?, r.narrow()?);
     let len = r.count(INCARNATION_BYTES)?;
@@ -192,6 +205,9 @@ pub fn decode(bytes: &Bytes) -> Result<VerdictBatch, DecodeError> {
                 false => None,
             },
         });
+        if last.is_some_and(|last| last <= seq) {
+            return Ok(VerdictBatch { era, verdicts });
+        }
     }
     r.end()?;
     Ok(VerdictBatch { era, verdicts })
@@ -322,6 +338,16 @@ mod tests {
         #[test]
         fn batches_survive_the_wire(batch in batch()) {
             prop_assert_eq!(decode(&encode(&batch)), Ok(batch));
+        }
+
+        #[test]
+        fn each_verdict_is_found_in_its_batch(batch in batch()) {
+            let bytes = encode(&batch);
+            for verdict in &batch.verdicts {
+                prop_assert_eq!(find(&bytes, verdict.seq), Ok(Some(verdict.clone())));
+            }
+            let other = batch.verdicts.last().map_or(0, |last| last.seq + 1);
+            prop_assert_eq!(find(&bytes, other), Ok(None));
         }
 
         #[test]

@@ -1,8 +1,11 @@
 //! Coming back with `since`.
 
+use std::time::Duration;
+
+use lasthit::testing::{Proxy, Upstream};
 use serde_json::json;
 
-use super::support::{Gateway, Worker, redis, until};
+use super::support::{Gateway, Ticket, Worker, now, redis, until};
 
 #[tokio::test]
 async fn what_was_missed_comes_without_gap_or_repeat_on_either_gateway() {
@@ -32,6 +35,58 @@ async fn what_was_missed_comes_without_gap_or_repeat_on_either_gateway() {
         seen = bob.seq;
         ann.answer(&format!("r{round}n39")).await;
     }
+}
+
+/// A client that missed more than an outbox holds reads it behind a long path, while more comes in all the time.
+/// `LASTHIT_MISSED=90000 cargo test --release --test it resume::who_missed -- --nocapture` tells how long it took.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_missed_more_than_an_outbox_holds_catches_up_behind_a_long_path() {
+    const AT_A_TIME: usize = 1_000;
+    let missed: usize = std::env::var("LASTHIT_MISSED").map_or(12_000, |text| text.parse().expect("a number"));
+    let serve = Gateway::serve(&["--actions-per-second", "1000000"]);
+    let bob = serve.ticket("claim-1", "bob").join().await;
+    let (era, seen) = (bob.era(), bob.seq);
+    bob.leave(1000).await;
+    let mut ann = serve.ticket("claim-1", "ann").join().await;
+    for round in 0..missed / AT_A_TIME {
+        for n in 0..AT_A_TIME {
+            ann.act("claim", &format!("r{round}n{n}"), &format!("r{round}n{n}"), json!(null)).await;
+        }
+        ann.answer(&format!("r{round}n{}", AT_A_TIME - 1)).await;
+        ann.seen.clear();
+    }
+    let path = Proxy::start(Upstream::Tcp(serve.address)).expect("a proxy");
+    path.delay(Duration::from_millis(50), Duration::from_millis(50));
+    let start = now();
+    // 2,000 new ones a second.
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let others = tokio::spawn(async move {
+        let (mut tick, mut stopped, mut count) = (tokio::time::interval(Duration::from_millis(10)), stopped, 0);
+        loop {
+            tokio::select! {
+                _ = &mut stopped => break,
+                _ = tick.tick() => {}
+            }
+            for _ in 0..20 {
+                count += 1;
+                ann.act("claim", &format!("new{count}"), &format!("new{count}"), json!(null)).await;
+            }
+            ann.answer(&format!("new{count}")).await;
+            ann.seen.clear();
+        }
+        ann.ask("claim", "last", "last", json!(null)).await;
+    });
+    let mut bob = Ticket::new(path.address(), "claim-1", "bob").since(era, seen).join().await;
+    assert_eq!(bob.welcome["resumed"], true);
+    while bob.seq < seen + missed as u64 {
+        bob.recv().await;
+        bob.seen.clear();
+    }
+    let took = start.elapsed();
+    stop.send(()).expect("others are there");
+    others.await.expect("others are done");
+    bob.find(|verdict| verdict["id"] == "last").await;
+    println!("{missed} missed verdicts, 2,000 new ones a second, 100 ms of delay: caught up after {took:?}");
 }
 
 #[tokio::test]
@@ -98,22 +153,26 @@ async fn a_server_session_that_resumes_sees_the_repeats_of_others() {
 async fn a_repeat_whose_first_verdict_is_no_longer_kept_is_void() {
     let serve = Gateway::serve(&["--retention", "1s"]);
     let mut ann = serve.ticket("claim-1", "ann").join().await;
-    let first = ann.ask("claim", "x", "seat", json!(null)).await;
+    // Another one is repeated each time: a first verdict that was read is remembered.
+    let mut firsts = Vec::new();
+    for n in 0..200 {
+        firsts.push(ann.ask("claim", &format!("x{n}"), &format!("seat{n}"), json!(null)).await);
+    }
     let mut bob = serve.ticket("claim-1", "bob").join().await;
-    for round in 0.. {
-        assert!(round < 200, "the first verdict is never trimmed");
+    for (round, first) in firsts.iter().enumerate() {
+        assert!(round < 199, "the first verdict is never trimmed");
         for n in 0..100 {
-            bob.act("claim", &format!("r{round}n{n}"), "seat", json!(null)).await;
+            bob.act("claim", &format!("r{round}n{n}"), "seat0", json!(null)).await;
         }
         bob.answer(&format!("r{round}n99")).await;
-        let again = ann.ask("claim", "x", "seat", json!(null)).await;
+        let again = ann.ask("claim", &format!("x{round}"), &format!("seat{round}"), json!(null)).await;
         assert_eq!((&again["t"], &again["repeat_of"]), (&json!("verdict"), &first["seq"]), "{again}");
         if again["outcome"] == "void" {
             assert_eq!((&again["reason"], &again["player"], &again["event"]), (&json!("repeat"), &json!("ann"), &json!("data")));
             break;
         }
         assert_eq!(again["outcome"], "granted");
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    assert_eq!(ann.ask("claim", "y", "seat", json!(null)).await["reason"], "already_yours", "the session goes on");
+    assert_eq!(ann.ask("claim", "y", "seat0", json!(null)).await["reason"], "already_yours", "the session goes on");
 }

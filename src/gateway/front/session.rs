@@ -168,7 +168,7 @@ impl<'a> Session<'a> {
                 () = tokio::task::yield_now(), if told_to_leave => Err(Ending::ours(close::GOING_AWAY)),
                 delivery = outbox.recv(), if writable => match delivery {
                     Some(delivery) => self.deliver_all(socket, delivery, &mut outbox),
-                    // The hub let go of an outbox that was full: what is in it was handed over, the rest is for `since`.
+                    // The gateway was born again: what is in the outbox was handed over, the rest is for `since`.
                     None => Err(Ending::ours(close::SLOW)),
                 },
             };
