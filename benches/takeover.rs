@@ -114,7 +114,10 @@ impl Scene {
         let (id, contest) =
             (format!("a-{:08}", self.count), Some(format!("contest-{}", self.count % CONTESTS_PER_ROOM_MAX as u64)));
         let args = Bytes::from_static(&[0xc0]);
-        (session, EventKind::Data(action::encode(&Action { op: "claim".to_owned(), id, contest, player: None, args })))
+        (
+            session,
+            EventKind::Data(action::encode(&Action { op: "claim".to_owned(), id, contest, player: None, seen: None, args })),
+        )
     }
 
     /// Fills the room's memory: its snapshot's bytes.
