@@ -34,6 +34,11 @@ pub(super) fn all_reached(reached: &BTreeSet<&'static str>) {
         snapshot_part_bytes: _,
         page_bytes: _,
         page_entries_max: _,
+        // Not looked for yet: what catching up takes in one turn.
+        outbox_messages_max: _,
+        catch_up_messages_max: _,
+        catch_up_turn_max: _,
+        catch_up_pages_max: _,
         check_interval_ns: _,
         forget_ns: _,
     } = Bounds::default();
