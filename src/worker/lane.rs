@@ -275,21 +275,23 @@ impl Lane {
     }
 
     /// A snapshot leaves with the next commit: what may be trimmed with it, as the stream's own clock tells, namely what lies
-    /// before the last place that is older than the retention; and all places that are left, if they have changed.
+    /// before the last place that is older than the retention; and all places from there on, if they have changed. That place
+    /// stays until the next one is as old: one trim may remove no more than a part, and the next snapshots name it again.
     pub(super) fn trim(&mut self, seq: u64, cursor: StreamId, retention_ms: u64) -> (Option<TrimPoint>, Option<Vec<TrimPoint>>) {
         let limit = self.position.ms.saturating_sub(retention_ms);
-        let mut last = None;
-        while self.trims.front().is_some_and(|(cursor, _)| cursor.ms <= limit) {
-            last = self.trims.pop_front();
+        let count = self.trims.len();
+        while self.trims.get(1).is_some_and(|(cursor, _)| cursor.ms <= limit) {
+            self.trims.pop_front();
         }
+        let last = self.trims.front().copied().filter(|(cursor, _)| cursor.ms <= limit);
+        let mut changed = self.trims.len() < count;
         let apart = retention_ms / TRIM_POINTS_MAX as u64;
         let due = self.trims.back().is_none_or(|(last, _)| cursor.ms.saturating_sub(last.ms) > apart);
         if due && self.trims.len() < TRIM_POINTS_MAX {
             self.trims.push_back((cursor, seq));
-        } else if last.is_none() {
-            return (None, None);
+            changed = true;
         }
-        (last, Some(self.trims.iter().copied().collect()))
+        (last, changed.then(|| self.trims.iter().copied().collect()))
     }
 
     /// What the next commit tells the journal about who is inside: nothing while it is as before. A gateway alone asks

@@ -406,3 +406,28 @@ async fn what_is_damaged_is_named_by_the_survey() {
     let load = load(&journal, &bad).await;
     assert!(matches!(load, Err(JournalError::Damaged(_))), "{load:?}");
 }
+
+/// Of what lies below one place to trim at, one call of the server's removes so much: the next commits remove the rest.
+#[tokio::test]
+async fn a_long_history_is_trimmed_within_a_few_commits() {
+    const MANY: u64 = 130_000;
+    let (server, journal) = fixture::redis().await;
+    let mut gateway = Gateway::register(&journal).await;
+    let first = gateway.write(&journal, room(0), "a").await;
+    let lease = claim(&journal).await;
+    let key = |name: &str| format!("lasthit:{{s{}}}:{name}:{}", SHARD.0, room(0));
+    let fill = "for i = 1, tonumber(ARGV[2]) do redis.call('XADD', KEYS[1], ARGV[1] + i .. '-0', ARGV[3], 'x') end";
+    for (stream, behind, field) in [(key("room"), first.ms, "e"), (key("out"), 0, "v")] {
+        redis::cmd("EVAL").arg((fill, 1, stream, behind, MANY, field)).exec(&mut admin(&server)).expect("filled");
+    }
+    tell(&server, &["HSET", &key("state"), "seq", &MANY.to_string()]);
+    let tail = StreamId { ms: first.ms + MANY, seq: 0 };
+    for number in 1..=2 {
+        let mut trim = part(room(0), 1, MANY, MANY, tail);
+        trim.trim = Some((tail, MANY));
+        assert_eq!(journal.commit(&commit(lease, number, vec![trim])).await.expect("commit"), Committed::Done);
+    }
+    let left = |name| admin(&server).xlen::<_, u64>(key(name)).expect("length");
+    // Whole nodes of a stream are removed.
+    assert!(left("room") <= 200 && left("out") <= 200, "{} entries, {} batches", left("room"), left("out"));
+}
