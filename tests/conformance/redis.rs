@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use lasthit::journal::redis::{RedisJournal, RedisOptions};
-use lasthit::journal::{Appended, Committed, Flush, Journal, JournalError, Leased, Seen, Witness};
+use lasthit::journal::{Appended, Committed, Flush, Journal, JournalError, Leased, PageSize, Place, Seen, Witness};
 use lasthit::limits::SHARDS_DEFAULT;
 use lasthit::testing::RedisServer;
 use lasthit::types::{Incarnation, ShardId, StreamId};
@@ -430,4 +430,33 @@ async fn a_long_history_is_trimmed_within_a_few_commits() {
     let left = |name| admin(&server).xlen::<_, u64>(key(name)).expect("length");
     // Whole nodes of a stream are removed.
     assert!(left("room") <= 200 && left("out") <= 200, "{} entries, {} batches", left("room"), left("out"));
+}
+
+/// The server reads no more for a page than the page holds, and a few pieces more: small ones do not vouch for the next.
+#[tokio::test]
+async fn small_pieces_before_large_ones_make_no_large_read() {
+    const MIB: u64 = 1024 * 1024;
+    let (server, journal) = fixture::redis().await;
+    let mut gateway = Gateway::register(&journal).await;
+    let first = gateway.write(&journal, room(0), "a").await;
+    let key = |name: &str| format!("lasthit:{{s{}}}:{name}:{}", SHARD.0, room(0));
+    let fill = "for i = 1, 136 do
+        redis.call('XADD', KEYS[1], ARGV[1] + i .. '-0', ARGV[2], string.rep('x', i > 8 and 262144 or 8))
+    end";
+    for (stream, behind, field) in [(key("room"), first.ms, "e"), (key("out"), 0, "v")] {
+        redis::cmd("EVAL").arg((fill, 1, stream, behind, field)).exec(&mut admin(&server)).expect("filled");
+    }
+    tell(&server, &["HSET", &key("state"), "seq", "136"]);
+    let peak = || {
+        let info: redis::InfoDict = redis::cmd("INFO").arg("memory").query(&mut admin(&server)).expect("info");
+        info.get::<u64>("used_memory_peak").expect("bytes")
+    };
+    let before = peak();
+    for place in [Place::Entries(first), Place::Verdicts(0)] {
+        let page = journal.load(&room(0), place, PageSize::default()).await.expect("page");
+        assert!(page.entries.len() + page.verdicts.len() > 8, "{place:?}");
+        assert!(peak() - before < 8 * MIB, "{place:?}: {} bytes", peak() - before);
+    }
+    assert!(journal.verdicts(&room(0), 0, 512).await.expect("page").batches.len() > 8);
+    assert!(peak() - before < 8 * MIB, "verdicts: {} bytes", peak() - before);
 }

@@ -31,11 +31,11 @@ local function full()
   return bytes <= 0 or pieces <= 0
 end
 
--- Reads a stream on, until its tail or until the page is full, few at a time: they may be large.
-local function take(stream, value)
+-- Reads a stream on, until its tail or until the page is full, few at a time: the next may be large, whatever the last were.
+local function take(stream, few, value)
   local largest = size / 4
   repeat
-    local count = math.max(1, math.min(128, pieces, math.floor(bytes / largest)))
+    local count = math.max(1, math.min(few, pieces, math.floor(bytes / largest)))
     largest = 64
     local entries = redis.call('XRANGE', stream, '(' .. behind, '+', 'COUNT', count)
     for i = 1, #entries do
@@ -75,11 +75,11 @@ elseif begins == 0 then
 end
 if begins == 1 and not full() then
   behind = behind .. '-0'
-  take(KEYS[2], function(_, batch) batches[#batches + 1] = batch end)
+  take(KEYS[2], 2, function(_, batch) batches[#batches + 1] = batch end)
   if full() then behind = string.match(behind, '^%d+') else begins, behind = 2, state[5] or '0-0' end
 end
 if begins == 2 and not full() then
-  take(KEYS[1], function(id, entry)
+  take(KEYS[1], 8, function(id, entry)
     local n = #entries
     entries[n + 1], entries[n + 2] = id, entry
   end)

@@ -15,8 +15,8 @@ local era = tonumber(state[1])
 if not era or not tonumber(state[2]) then return redis.error_reply('DAMAGED ' .. KEYS[2] .. ' has no era or seq') end
 local batches, behind, left, bytes, largest = {}, ARGV[1] .. '-0', tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[3]) / 4
 repeat
-  -- Few at a time: they may be large.
-  local count = math.max(1, math.min(128, left, math.floor(bytes / largest)))
+  -- Two at a time: the next may be large, whatever the last were.
+  local count = math.max(1, math.min(2, left, math.floor(bytes / largest)))
   local read = redis.call('XRANGE', KEYS[1], '(' .. behind, '+', 'COUNT', count)
   largest = 64
   for i = 1, #read do
