@@ -298,6 +298,8 @@ pub const GATEWAY_TIMEOUT: Duration = Duration::from_secs(1);
 pub const DEAF_TIMEOUT_MIN: Duration = Duration::from_millis(200);
 /// How long rules may take over one event.
 pub const RULES_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a room's state may take as a whole, written down or brought back, at least: it is no event, and may be large.
+pub const STATE_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long gateways may take to say whether they have seen a commit whose outcome is unknown, when the journal has another
 /// server: they have to notice, to connect and to be answered.
 pub const REJOIN_WINDOW: Duration = Duration::from_secs(3);
@@ -402,6 +404,7 @@ const _: () = assert!(RESUBSCRIBE_DELAY_MAX.as_millis() * 2 <= DEAF_TIMEOUT_MIN.
 const _: () = assert!(DEAF_TIMEOUT_MIN.as_millis() < GATEWAY_TIMEOUT_MS_MIN as u128);
 const _: () = assert!(HEARTBEAT_INTERVAL.as_millis() * 3 < LEASE_MS_MIN as u128);
 const _: () = assert!(PROBE_INTERVAL.as_millis() * 5 <= RULES_TIMEOUT_MS_MIN as u128);
+const _: () = assert!(STATE_TIMEOUT.as_millis() >= RULES_TIMEOUT.as_millis() * 5);
 const _: () = assert!(STUCK_JOBS_MAX > RULES_ATTEMPTS_MAX as usize);
 const _: () = assert!(SESSIONS_MAX <= SESSIONS_SETTING_MAX);
 const _: () = assert!(HANDSHAKES_PER_ADDRESS * 4 <= HANDSHAKES_MAX && SESSIONS_PER_ADDRESS * 4 <= SESSIONS_MAX);

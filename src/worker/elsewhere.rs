@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::job::{At, Done, Job, Progress, Ticket};
-use crate::limits::{PROBE_INTERVAL, RULES_TIMEOUT};
+use crate::limits::{PROBE_INTERVAL, STATE_TIMEOUT};
 
 /// Bounded by the permits: a job that is given up is forgotten here.
 pub(super) struct Elsewhere {
@@ -23,7 +23,7 @@ struct Watched {
 }
 
 impl Elsewhere {
-    /// No job may keep one event for longer.
+    /// No job may keep one event for longer; a state as a whole has [`STATE_TIMEOUT`] at least.
     pub(super) fn new(rules_timeout: Duration) -> Self {
         Self { jobs: HashMap::new(), rules_timeout }
     }
@@ -51,8 +51,41 @@ impl Elsewhere {
                 job.standing += PROBE_INTERVAL;
             }
         }
-        // A state is no event: a large one takes longer.
-        let patience = |at| if at == At::Snapshot { self.rules_timeout.max(RULES_TIMEOUT) } else { self.rules_timeout };
+        let patience = |at| match at {
+            At::Snapshot | At::BringingBack(0) => self.rules_timeout.max(STATE_TIMEOUT),
+            _ => self.rules_timeout,
+        };
         self.jobs.extract_if(|_, job| job.standing > patience(job.seen)).map(|(_, job)| job.ticket).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::job::Loading;
+    use super::*;
+    use crate::journal::Gathering;
+    use crate::rules::Claim;
+    use crate::types::{Audience, Incarnation, Moment, RoomId, ShardId, Stamp};
+
+    /// Also when the time for an event is the least that may be configured.
+    #[test]
+    fn a_large_state_is_not_taken_for_rules_that_are_stuck() {
+        let timeout = Duration::from_millis(crate::limits::RULES_TIMEOUT_MS_MIN);
+        let event = At::Event(Stamp { moment: Moment::default(), incarnation: Incarnation(1), ordinal: 1 });
+        let cases = [
+            (event, timeout),
+            (At::BringingBack(7), timeout),
+            (At::BringingBack(0), STATE_TIMEOUT),
+            (At::Snapshot, STATE_TIMEOUT),
+        ];
+        for (at, patience) in cases {
+            let mut elsewhere = Elsewhere::new(timeout);
+            let (id, rules) = (RoomId::new("pit").expect("name"), Box::new(Claim::new(Audience::Room)));
+            let job = Loading { shard: ShardId(0), epoch: 1, lane: 1, id, stored: Gathering::default(), rules };
+            elsewhere.start(&Job::Load(Box::new(job))).is(at);
+            assert!(elsewhere.overdue().is_empty(), "it has come there");
+            let stood = (1..10_000_u32).find(|_| !elsewhere.overdue().is_empty()).map(|probes| PROBE_INTERVAL * probes);
+            assert_eq!(stood, Some(patience + PROBE_INTERVAL), "{at:?}");
+        }
     }
 }

@@ -45,7 +45,7 @@ impl Progress {
         *self.0.lock()
     }
 
-    fn is(&self, at: At) {
+    pub(super) fn is(&self, at: At) {
         *self.0.lock() = at;
     }
 }
