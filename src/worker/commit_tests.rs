@@ -98,3 +98,33 @@ fn commits_and_pushes_are_bounded_in_bytes() {
     assert!(pushed.values().all(|to| *to == 600) && pushed.len() == 2 * rooms.len());
     assert!((COMMIT_BYTES_MAX..2 * COMMIT_BYTES_MAX).contains(&largest), "{largest}");
 }
+
+/// One room of a commit is refused: the verdicts of the others are pushed with it all the same, and none of that room's.
+#[test]
+fn a_refused_room_takes_no_others_pushes_with_it() {
+    let rooms: Vec<RoomId> = ["bad", "good"].iter().map(|name| RoomId::new(name).expect("name")).collect();
+    let mut core = worker();
+    core.surveyed(SHARD, Survey { active: rooms.clone(), ..survey(1, &rooms[0], 1_000) }, 1);
+    for room in &rooms {
+        core.stored_room(SHARD, room.clone(), busy_room(2), 1);
+    }
+    let commit = |actions: Vec<Action>| {
+        let mut commits = actions.into_iter().filter_map(|a| if let Action::Commit(commit) = a { Some(commit) } else { None });
+        commits.next().expect("a commit")
+    };
+    let pushed = |commit: &Commit| -> BTreeMap<Incarnation, Vec<push::RoomPush>> {
+        let parts = commit.pushes.iter().map(|(gateway, bytes)| match push::decode(bytes) {
+            Ok(push::Push::Verdicts { rooms, commit: number, .. }) if number == commit.number => (*gateway, rooms),
+            other => panic!("{other:?}"),
+        });
+        parts.collect()
+    };
+    let whole = commit(perform(&mut core));
+    let mut expected = pushed(&whole);
+    assert!(expected.len() == 2 && expected.values().all(|parts| parts.len() == 2), "{expected:?}");
+    core.committed(SHARD, whole.lease, whole.number, &Committed::Refused(vec![rooms[0].clone()]), 1);
+    let rest = commit(core.take_actions());
+    assert_eq!((rest.number, rest.rooms.len()), (whole.number, 1));
+    expected.values_mut().for_each(|parts| parts.retain(|part| part.room == rooms[1]));
+    assert_eq!(pushed(&rest), expected);
+}

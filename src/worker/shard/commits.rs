@@ -172,8 +172,7 @@ impl Shard {
                 }
                 let mut rest = Arc::unwrap_or_clone(commit);
                 rest.rooms.retain(|r| !refused.contains(&r.room));
-                // The pushes cover the refused rooms too; the gateways read the rest of the rooms by their heads.
-                rest.pushes.clear();
+                rest.pushes = rest.pushes.iter().filter_map(|(to, push)| Some((*to, without(push, refused)?))).collect();
                 if !rest.rooms.is_empty() {
                     let rest = Arc::new(rest);
                     self.in_flight = Some(rest.clone());
@@ -188,4 +187,12 @@ impl Shard {
         }
         true
     }
+}
+
+/// A push of verdicts that leaves out some rooms; None when nothing is left.
+fn without(push: &bytes::Bytes, refused: &[RoomId]) -> Option<bytes::Bytes> {
+    // It is this worker's own. Where it could not be read, its gateway would find by the heads what it lacks.
+    let Ok(push::Push::Verdicts { shard, server, commit, mut rooms }) = push::decode(push) else { return None };
+    rooms.retain(|part| !refused.contains(&part.room));
+    (!rooms.is_empty()).then(|| push::encode(&push::Push::Verdicts { shard, server, commit, rooms }))
 }
