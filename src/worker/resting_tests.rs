@@ -124,3 +124,22 @@ fn what_a_room_in_loading_cannot_keep_is_read_from_the_journal() {
     }
     assert_eq!(committed, count);
 }
+
+/// Its keys were removed under a bell: it is looked for behind that bell, and then no more until somebody brings something.
+#[test]
+fn a_room_that_is_not_there_is_looked_for_once_for_what_came_by_bell() {
+    let mut core = worker();
+    core.surveyed(SHARD, survey(0, &pit(), 0), 1);
+    assert_eq!(loads(&perform(&mut core)), 1);
+    for n in [1, 2] {
+        core.bell(bell(n), 1);
+        perform(&mut core);
+        core.stored_room(SHARD, pit(), StoredRoom::default(), 1);
+        assert_eq!(loads(&perform(&mut core)), 1, "it may have begun behind the last look");
+    }
+    core.stored_room(SHARD, pit(), StoredRoom::default(), 1);
+    assert_eq!(loads(&perform(&mut core)), 0, "what the bells brought would be in the journal");
+    assert!(!core.shard_mut(SHARD).lanes.contains_key(&pit()));
+    core.bell(bell(3), 1);
+    assert_eq!(loads(&perform(&mut core)), 1);
+}

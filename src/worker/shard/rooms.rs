@@ -134,15 +134,17 @@ impl Shard {
             shared.act(Action::Complain(format!("room {room}: replay differs from the record, which stands: {deviation}")));
         }
         let Some(state) = loaded.room else {
-            // It ended meanwhile. What came in by bell belongs to a life that began after it was read.
-            if lane.buffer.is_empty() && !std::mem::take(&mut lane.stale) {
-                self.lanes.remove(room);
-            } else {
+            // It ended meanwhile. What came in by bell belongs to a life that began after it was read, and what is asked for
+            // now has it: if not, the room is not there, and only what comes after this is a reason to look again.
+            let came = !lane.buffer.take().is_empty();
+            if came | std::mem::take(&mut lane.stale) {
                 self.load_from(room, Place::default(), shared);
             }
             return;
         };
         lane.hold = crate::engine::Resequencer::resume(state.sessions().map(|(s, _)| s), state.marks(), state.unproven());
+            } else {
+                self.lanes.remove(room);
         lane.room = Some(state);
         lane.phase = Phase::Idle;
         lane.cursor = loaded.cursor;
