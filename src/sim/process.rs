@@ -299,11 +299,11 @@ impl World {
                 self.bells.remove(&(index, shard));
             }
             WorkerAction::Survey { shard, rooms } => self.call(pid, Call::Survey { shard, rooms }),
-            WorkerAction::Load { shard, room, place } => self.call(pid, Call::Load { shard, room, place }),
+            WorkerAction::Load { shard, room, lane, place } => self.call(pid, Call::Load { shard, room, lane, place }),
             WorkerAction::WriteAhead { shard, lease, room, part } => {
                 self.call(pid, Call::WriteAhead { shard, lease, room, part })
             }
-            WorkerAction::Read { shard, room, after } => self.call(pid, Call::Read { shard, room, after }),
+            WorkerAction::Read { shard, room, lane, after } => self.call(pid, Call::Read { shard, room, lane, after }),
             WorkerAction::Run(job) => {
                 let delay = self.delay();
                 self.after(delay, Some(pid), Happening::Job(job));
@@ -333,8 +333,10 @@ impl World {
             (Call::Owners, Answer::Owners(owners)) => core.owners(&owners),
             (Call::Claim { shard, .. }, Answer::Claimed(answer)) => core.claimed(*shard, Some(answer), now),
             (Call::Survey { shard, .. }, Answer::Survey(survey)) => core.surveyed(*shard, survey, now),
-            (Call::Load { shard, room, place }, Answer::Stored(page)) => core.stored(*shard, room, *place, page, now),
-            (Call::Read { shard, room, .. }, Answer::Stored(page)) => core.read(*shard, room, &page, now),
+            (Call::Load { shard, room, lane, place }, Answer::Stored(page)) => {
+                core.stored(*shard, room, *lane, *place, page, now)
+            }
+            (Call::Read { shard, room, lane, .. }, Answer::Stored(page)) => core.read(*shard, room, *lane, &page, now),
             (Call::WriteAhead { shard, room, part, .. }, Answer::WrittenAhead(answer)) => {
                 core.written_ahead(*shard, room, part, &answer, now);
             }

@@ -228,11 +228,11 @@ impl Stage {
         for action in std::mem::take(&mut self.wanted) {
             let now = self.now;
             match action {
-                WorkerAction::Load { shard, room, place } => {
-                    self.worker.stored(shard, &room, place, self.store.load(&room, place, self.size), now);
+                WorkerAction::Load { shard, room, lane, place } => {
+                    self.worker.stored(shard, &room, lane, place, self.store.load(&room, place, self.size), now);
                 }
-                WorkerAction::Read { shard, room, after } => {
-                    self.worker.read(shard, &room, &self.store.load(&room, Place::Entries(after), self.size), now);
+                WorkerAction::Read { shard, room, lane, after } => {
+                    self.worker.read(shard, &room, lane, &self.store.load(&room, Place::Entries(after), self.size), now);
                 }
                 WorkerAction::WriteAhead { shard, lease, room, part } => {
                     let answer = self.store.write_ahead(shard, lease, &room, &part).expect("a part");

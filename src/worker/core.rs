@@ -76,9 +76,9 @@ pub(crate) enum Action {
     /// Answer with [`Core::surveyed`].
     Survey { shard: ShardId, rooms: bool },
     /// A page from this place on; answer with [`Core::stored`].
-    Load { shard: ShardId, room: RoomId, place: Place },
+    Load { shard: ShardId, room: RoomId, lane: u64, place: Place },
     /// A page of entries; answer with [`Core::read`].
-    Read { shard: ShardId, room: RoomId, after: StreamId },
+    Read { shard: ShardId, room: RoomId, lane: u64, after: StreamId },
     /// Answer with [`Core::written_ahead`].
     WriteAhead { shard: ShardId, lease: Lease, room: RoomId, part: AheadPart },
     /// Run it; answer with [`Core::done`].

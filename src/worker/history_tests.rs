@@ -37,8 +37,8 @@ fn own(store: &mut Store, turn: u64, room: &RoomId, now_ms: u64, retention_ms: u
             match action {
                 Action::Survey { rooms, .. } => core.surveyed(SHARD, store.survey(SHARD, rooms).expect("survey"), 1),
                 Action::Testify { witness, .. } => core.testified(SHARD, store.testify(SHARD, witness).expect("testify"), 1),
-                Action::Load { room, place, .. } => {
-                    core.stored(SHARD, &room, place, store.load(&room, place, PageSize::default()), 1);
+                Action::Load { room, lane, place, .. } => {
+                    core.stored(SHARD, &room, lane, place, store.load(&room, place, PageSize::default()), 1);
                 }
                 Action::Commit(commit) => {
                     let answer = store.commit(&commit).expect("commit").0;

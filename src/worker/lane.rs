@@ -305,7 +305,7 @@ impl Lane {
         self.told.clone()
     }
 
-    /// Nobody inside, nothing unresolved, nothing uncommitted.
+    /// Nobody inside, nothing unresolved, nothing uncommitted, no snapshot half written.
     pub(super) fn is_deserted(&self) -> bool {
         self.phase == Phase::Idle
             && self.hold.is_empty()
@@ -315,5 +315,6 @@ impl Lane {
             && !self.reading
             && !self.queued
             && !self.attempting
+            && self.ahead.is_none()
     }
 }

@@ -143,3 +143,78 @@ fn a_room_that_is_not_there_is_looked_for_once_for_what_came_by_bell() {
     core.bell(bell(3), 1);
     assert_eq!(loads(&perform(&mut core)), 1);
 }
+
+/// A room is loaded anew while a page for the lane before is under way: that page is nobody's, and the lane's own counts.
+#[test]
+fn a_page_that_an_earlier_lane_asked_for_is_nobodys() {
+    let (mut core, now_ns) = (worker(), 60_000_000_000);
+    let asked = |actions: &[Action]| {
+        let mut lanes = actions.iter().filter_map(|a| if let Action::Load { lane, .. } = a { Some(*lane) } else { None });
+        lanes.next().expect("a load")
+    };
+    core.surveyed(SHARD, survey(0, &pit(), 0), 1);
+    let early = asked(&perform(&mut core));
+    core.damaged(SHARD, &pit(), "damaged", 1);
+    core.tick(now_ns);
+    let own = asked(&perform(&mut core));
+    assert_ne!(early, own);
+    let page = |seq: u64| StoredPage::from(StoredRoom { era: seq, ..StoredRoom::default() });
+    core.stored(SHARD, &pit(), early, Place::default(), page(1), now_ns);
+    assert_eq!(core.take_actions().iter().filter(|a| matches!(a, Action::Run(_))).count(), 0, "of an earlier moment");
+    core.stored(SHARD, &pit(), own, Place::default(), page(2), now_ns);
+    perform(&mut core);
+    assert_eq!(core.shard_mut(SHARD).lanes[&pit()].room.as_ref().map(|room| room.era()), Some(2));
+
+    // So are the entries behind a position.
+    core.subscribed(SHARD, now_ns);
+    core.surveyed(SHARD, survey(1, &pit(), 0), now_ns);
+    assert!(perform(&mut core).iter().any(|a| matches!(a, Action::Read { lane, .. } if *lane == own)));
+    core.read(SHARD, &pit(), early, &StoredPage::default(), now_ns);
+    assert!(core.shard_mut(SHARD).lanes[&pit()].reading);
+    core.read(SHARD, &pit(), own, &StoredPage::default(), now_ns);
+    assert!(!core.shard_mut(SHARD).lanes[&pit()].reading);
+}
+
+/// Brought back twice, as after a load that was given up and came back: the second is nobody's.
+#[test]
+fn a_room_in_memory_is_not_brought_back_over_itself() {
+    let mut core = worker();
+    core.surveyed(SHARD, survey(1, &pit(), 100), 1);
+    perform(&mut core);
+    let job = |core: &mut Core, stored: StoredRoom| {
+        core.stored_room(SHARD, pit(), stored, 1);
+        let mut runs = core.take_actions().into_iter().filter_map(|a| if let Action::Run(job) = a { Some(job) } else { None });
+        runs.next().expect("a job")
+    };
+    let entries = vec![(at(1), open(A, 40)), (at(2), open(B, 50))];
+    let first = job(&mut core, StoredRoom { era: 1, entries, ..StoredRoom::default() });
+    let second = core.shard_mut(SHARD).lanes[&pit()].token;
+    let again = Loading {
+        shard: SHARD,
+        epoch: 1,
+        lane: second,
+        id: pit(),
+        stored: crate::journal::Gathering::default(),
+        rules: Box::new(Claim::new(Audience::Room)),
+    };
+    core.done(first.run(), 1);
+    perform(&mut core);
+    let position = core.shard_mut(SHARD).lanes[&pit()].position;
+    core.done(Job::Load(Box::new(again)).run(), 1);
+    assert_eq!(
+        core.shard_mut(SHARD).lanes.get(&pit()).map(|lane| lane.position),
+        Some(position),
+        "it is not there, says the second"
+    );
+}
+
+#[test]
+fn a_room_does_not_end_while_its_snapshot_is_written() {
+    let mut lane = Lane::new(1);
+    lane.phase = Phase::Idle;
+    assert!(lane.is_deserted());
+    let part = lane.begin_ahead(1, 1, at(1), Bytes::from_static(b"state"), &Bounds::default());
+    assert!(!lane.is_deserted());
+    assert_eq!((lane.written_ahead(&part), lane.take_ahead().is_some()), (None, true));
+    assert!(lane.is_deserted());
+}

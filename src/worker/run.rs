@@ -74,8 +74,8 @@ pub(super) enum Input {
     Subscribed(ShardId),
     Bell(Bell),
     Surveyed(ShardId, Survey),
-    Stored(ShardId, RoomId, Place, StoredPage),
-    Read(ShardId, RoomId, StoredPage),
+    Stored(ShardId, RoomId, u64, Place, StoredPage),
+    Read(ShardId, RoomId, u64, StoredPage),
     WrittenAhead(ShardId, RoomId, AheadPart, Leased<()>),
     Done(Done),
     Committed(Arc<Commit>, Committed),
@@ -264,8 +264,8 @@ impl Worker {
             Input::Subscribed(shard) => self.core.subscribed(shard, now),
             Input::Bell(bell) => self.core.bell(bell, now),
             Input::Surveyed(shard, survey) => self.core.surveyed(shard, survey, now),
-            Input::Stored(shard, room, place, page) => self.core.stored(shard, &room, place, page, now),
-            Input::Read(shard, room, page) => self.core.read(shard, &room, &page, now),
+            Input::Stored(shard, room, lane, place, page) => self.core.stored(shard, &room, lane, place, page, now),
+            Input::Read(shard, room, lane, page) => self.core.read(shard, &room, lane, &page, now),
             Input::WrittenAhead(shard, room, part, answer) => self.core.written_ahead(shard, &room, &part, &answer, now),
             Input::Done(done) => {
                 self.elsewhere.done(&done);
@@ -366,25 +366,25 @@ impl Worker {
                 let journal = journal.clone();
                 async move { journal.survey(shard, rooms).await.map(|survey| Input::Surveyed(shard, survey)) }
             }),
-            Action::Load { shard, room, place } => {
+            Action::Load { shard, room, lane, place } => {
                 let (pages, size) = (self.pages.clone(), self.size);
                 self.insist_on_room("load room", shard, room.clone(), move || {
                     let (journal, room, pages) = (journal.clone(), room.clone(), pages.clone());
                     async move {
                         let _turn = pages.acquire().await;
                         let page = journal.load(&room, place, size).await?;
-                        Ok(Input::Stored(shard, room, place, page))
+                        Ok(Input::Stored(shard, room, lane, place, page))
                     }
                 });
             }
-            Action::Read { shard, room, after } => {
+            Action::Read { shard, room, lane, after } => {
                 let (pages, size) = (self.pages.clone(), self.size);
                 self.insist_on_room("read room", shard, room.clone(), move || {
                     let (journal, room, pages) = (journal.clone(), room.clone(), pages.clone());
                     async move {
                         let _turn = pages.acquire().await;
                         let page = journal.load(&room, Place::Entries(after), size).await?;
-                        Ok(Input::Read(shard, room, page))
+                        Ok(Input::Read(shard, room, lane, page))
                     }
                 });
             }

@@ -173,7 +173,7 @@ impl Shard {
                 None => self.load(&room, shared),
                 Some(lane) if matches!(lane.phase, Phase::Idle | Phase::Busy) && !lane.reading => {
                     lane.reading = true;
-                    shared.act(Action::Read { shard: self.id, room, after: lane.position });
+                    shared.act(Action::Read { shard: self.id, room, lane: lane.token, after: lane.position });
                 }
                 Some(lane) => lane.stale = true,
             }

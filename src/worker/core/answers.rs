@@ -27,27 +27,34 @@ impl Core {
     }
 
     /// The answer to [`Action::Load`].
-    pub(crate) fn stored(&mut self, shard: ShardId, room: &RoomId, place: Place, page: StoredPage, now_ns: u64) {
+    pub(crate) fn stored(&mut self, shard: ShardId, room: &RoomId, lane: u64, place: Place, page: StoredPage, now_ns: u64) {
         self.answered(shard);
-        self.with(shard, now_ns, |shard, shared| shard.stored(room, place, page, shared));
+        self.with(shard, now_ns, |shard, shared| shard.stored(room, lane, place, page, shared));
     }
 
     /// The answer to [`Action::Read`].
-    pub(crate) fn read(&mut self, shard: ShardId, room: &RoomId, page: &StoredPage, now_ns: u64) {
+    pub(crate) fn read(&mut self, shard: ShardId, room: &RoomId, lane: u64, page: &StoredPage, now_ns: u64) {
         self.answered(shard);
-        self.with(shard, now_ns, |shard, shared| shard.read(room, page, shared));
+        self.with(shard, now_ns, |shard, shared| shard.read(room, lane, page, shared));
+    }
+
+    /// The room's lane as it is now.
+    #[cfg(test)]
+    fn lane(&self, shard: ShardId, room: &RoomId) -> u64 {
+        self.shards.get(&shard).and_then(|shard| shard.lanes.get(room)).map_or(0, |lane| lane.token)
     }
 
     /// A room that fits into one page.
     #[cfg(test)]
     pub(crate) fn stored_room(&mut self, shard: ShardId, room: RoomId, stored: crate::journal::StoredRoom, now_ns: u64) {
-        self.stored(shard, &room, Place::default(), stored.into(), now_ns);
+        self.stored(shard, &room, self.lane(shard, &room), Place::default(), stored.into(), now_ns);
     }
 
     /// Entries that fit into one page.
     #[cfg(test)]
     pub(crate) fn read_entries(&mut self, shard: ShardId, room: &RoomId, entries: &[(StreamId, Bytes)], now_ns: u64) {
-        self.read(shard, room, &StoredPage { entries: entries.to_vec(), ..StoredPage::default() }, now_ns);
+        let page = StoredPage { entries: entries.to_vec(), ..StoredPage::default() };
+        self.read(shard, room, self.lane(shard, room), &page, now_ns);
     }
 
     /// The answer to [`Action::WriteAhead`].

@@ -24,7 +24,8 @@ impl Shard {
     }
 
     pub(super) fn load_from(&self, room: &RoomId, place: Place, shared: &mut Shared) {
-        shared.act(Action::Load { shard: self.id, room: room.clone(), place });
+        let Some(lane) = self.lanes.get(room).map(|lane| lane.token) else { return };
+        shared.act(Action::Load { shard: self.id, room: room.clone(), lane, place });
     }
 
     /// Loads one stored room that nobody asked for yet; false when there is none.
@@ -38,9 +39,10 @@ impl Shard {
         false
     }
 
-    /// A page of a stored room was read: the next one is, or a job brings the room back.
-    pub(in crate::worker) fn stored(&mut self, room: &RoomId, place: Place, page: StoredPage, shared: &mut Shared) {
-        let Some(lane) = self.lanes.get_mut(room) else { return };
+    /// A page of a stored room was read: the next one is, or a job brings the room back. What an earlier lane of the room asked
+    /// for may be of an earlier moment than what this one stands on.
+    pub(in crate::worker) fn stored(&mut self, room: &RoomId, token: u64, place: Place, page: StoredPage, shared: &mut Shared) {
+        let Some(lane) = self.lanes.get_mut(room).filter(|lane| lane.token == token) else { return };
         if lane.phase != Phase::Loading || lane.gathering.place() != place {
             return;
         }
@@ -56,8 +58,8 @@ impl Shard {
     }
 
     /// A page of entries after the lane's position was read. Nothing is released before the last one, which ends at the tail.
-    pub(in crate::worker) fn read(&mut self, room: &RoomId, page: &StoredPage, shared: &mut Shared) {
-        let Some(lane) = self.lanes.get_mut(room) else { return };
+    pub(in crate::worker) fn read(&mut self, room: &RoomId, token: u64, page: &StoredPage, shared: &mut Shared) {
+        let Some(lane) = self.lanes.get_mut(room).filter(|lane| lane.token == token) else { return };
         if !lane.reading {
             return;
         }
@@ -68,7 +70,7 @@ impl Shard {
             lane.take_in(*at, bytes, shared.now_ns, |g| gateways.get(&g).map_or(Moment::default(), |g| g.watermark));
         }
         if let Some(Place::Entries(after)) = page.next {
-            shared.act(Action::Read { shard: self.id, room: room.clone(), after });
+            shared.act(Action::Read { shard: self.id, room: room.clone(), lane: token, after });
             return;
         }
         self.read_again(room, shared);
@@ -82,7 +84,7 @@ impl Shard {
             && std::mem::take(&mut lane.stale)
         {
             lane.reading = true;
-            shared.act(Action::Read { shard: self.id, room: room.clone(), after: lane.position });
+            shared.act(Action::Read { shard: self.id, room: room.clone(), lane: lane.token, after: lane.position });
         }
     }
 
@@ -110,6 +112,8 @@ impl Shard {
                 lane.poisoned.insert(stamp);
                 self.reload_failed(&room, shared);
             }
+            // Of a room that is in memory, or rests, nothing else is brought back.
+            DoneOutcome::Loaded(_) | DoneOutcome::Unloadable(_) if lane.phase != Phase::Loading => return,
             DoneOutcome::Loaded(loaded) => self.loaded(&room, *loaded, shared),
             DoneOutcome::Unloadable(why) => {
                 self.quarantine(&room, &why, shared);
@@ -139,12 +143,12 @@ impl Shard {
             let came = !lane.buffer.take().is_empty();
             if came | std::mem::take(&mut lane.stale) {
                 self.load_from(room, Place::default(), shared);
+            } else {
+                self.lanes.remove(room);
             }
             return;
         };
         lane.hold = crate::engine::Resequencer::resume(state.sessions().map(|(s, _)| s), state.marks(), state.unproven());
-            } else {
-                self.lanes.remove(room);
         lane.room = Some(state);
         lane.phase = Phase::Idle;
         lane.cursor = loaded.cursor;
