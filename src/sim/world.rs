@@ -139,9 +139,10 @@ impl Options {
             bounds.commit_bytes_max = rng.random_range(100..=1_000);
             bounds.shard_bells_max = rng.random_range(1..=4);
             // Not drawn, so that a seed stays the history that it was as far as it can.
-            bounds.outbox_messages_max = 2 * bounds.resolve_events_max;
-            bounds.catch_up_messages_max = bounds.resolve_events_max;
-            bounds.catch_up_turn_max = bounds.commit_verdicts_max;
+            bounds.outbox_messages_max = 32 * bounds.resolve_events_max;
+            bounds.catch_up_messages_max = 8 * bounds.resolve_events_max;
+            // A turn is a millisecond, and hundreds may be behind: much less, and nobody ever catches up.
+            bounds.catch_up_turn_max = 64 * bounds.commit_verdicts_max;
             bounds.catch_up_pages_max = bounds.resolve_events_max;
         }
         if rng.random_bool(0.5) {
