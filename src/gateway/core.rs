@@ -366,12 +366,14 @@ impl Core {
         self.enqueue(number, EventKind::Close, arrival);
         if let Some(session) = self.sessions.get_mut(&number) {
             session.view = View::Closed;
-            if let Some(view) = self.rooms.get_mut(&session.room) {
-                view.leave(number);
-            }
+            let room = session.room.clone();
             if session.opened {
                 self.sessions.remove(&number);
             }
+            if let Some(view) = self.rooms.get_mut(&room) {
+                view.leave(number);
+            }
+            self.let_go(&room);
         }
         self.forget_reads(number);
         self.check_reborn();

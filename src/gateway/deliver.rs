@@ -39,6 +39,8 @@ pub(super) struct RoomView {
     pub(super) filling: bool,
     pub(super) sessions: Vec<u64>,
     servers: Vec<u64>,
+    /// Its sessions were sent away, and no verdict has come since.
+    pub(super) at_rest: bool,
     /// Own events without a verdict.
     pub(super) unresolved: usize,
     /// What the journal does not have of it yet.
@@ -48,7 +50,7 @@ pub(super) struct RoomView {
 impl RoomView {
     pub(super) fn new(shard: ShardId, kept: Kept) -> Self {
         let (sessions, servers) = (Vec::new(), Vec::new());
-        Self { shard, era: 0, head: None, heard: 0, filling: false, sessions, servers, unresolved: 0, kept }
+        Self { shard, era: 0, head: None, heard: 0, filling: false, sessions, servers, at_rest: false, unresolved: 0, kept }
     }
 
     pub(super) fn join(&mut self, session: u64, role: Role) {
@@ -187,7 +189,7 @@ impl Core {
     }
 
     /// Nobody of this gateway is in the room any more.
-    fn unfollow(&mut self, room: &RoomId) {
+    pub(super) fn unfollow(&mut self, room: &RoomId) {
         let Some(view) = self.rooms.remove(room) else { return };
         self.unresolved = self.unresolved.saturating_sub(view.unresolved);
         if let Some(out) = self.shards.get_mut(usize::from(view.shard.0)) {
@@ -199,7 +201,7 @@ impl Core {
     fn deliver(&mut self, room: &RoomId, batch: Vec<Verdict>, to: u64) {
         let Some(view) = self.rooms.get_mut(room) else { return };
         let head = view.head.unwrap_or(0);
-        view.head = Some(to);
+        (view.head, view.at_rest) = (Some(to), false);
         for verdict in batch {
             if verdict.seq <= head {
                 continue;

@@ -114,6 +114,7 @@ mod tests {
     use crate::limits::Bounds;
     use crate::types::{Action as PlayerAction, Arrival, Incarnation, PlayerId, RoomId, ShardId};
     use crate::wire::client::ErrorCode;
+    use crate::wire::push::Push;
 
     const SHARD: ShardId = ShardId(0);
 
@@ -248,6 +249,36 @@ mod tests {
             assert!(taken.iter().all(|taken| *taken > 0), "{word}: {taken:?}");
             assert!(message.contains(word) && message.contains(&limit.to_string()), "the limit that it met: {message}");
             assert!(message.contains("pit19"), "{message}");
+        }
+    }
+
+    /// Rooms whose sessions are sent away, each time someone joins: nothing of them is left that others could miss.
+    #[test]
+    fn who_is_sent_away_from_a_room_takes_no_place_from_others() {
+        for damaged in [false, true] {
+            let mut away = Away::new();
+            let room = RoomId::new("pit").expect("a name");
+            for _ in 0..3 {
+                let ann = away.join("ann");
+                let flush = away.flush();
+                if damaged {
+                    away.core.appended(&flush, &Appended::Refused(vec![room.clone()]), false, away.now);
+                    let flush = away.flush();
+                    away.append(&flush);
+                } else {
+                    away.append(&flush);
+                    let halted = Push::Halted { shard: SHARD, room: room.clone(), known: true };
+                    away.core.pushed(halted);
+                }
+                let at = away.tick();
+                away.core.end(ann, 1013, at);
+                away.core.close(ann, at);
+                if !damaged {
+                    let bye = away.flush();
+                    away.append(&bye);
+                }
+                assert_eq!((away.core.unresolved, away.core.rooms.len()), (0, 0), "damaged: {damaged}");
+            }
         }
     }
 

@@ -36,6 +36,7 @@ impl Core {
         }
         for room in rooms {
             let Some(view) = self.rooms.get_mut(room) else { continue };
+            view.at_rest = true;
             self.unresolved = self.unresolved.saturating_sub(std::mem::take(&mut view.unresolved));
             for number in view.sessions.clone() {
                 self.dismiss(number, close::TRY_AGAIN, "what is stored of this room is damaged: try again later");
@@ -49,6 +50,7 @@ impl Core {
                 view.leave(number);
             }
         }
+        rooms.iter().for_each(|room| self.let_go(room));
         self.act_on(Action::Append { flush: rest, waits: Waits::default() });
     }
 
@@ -58,9 +60,20 @@ impl Core {
             true => "this room cannot be continued right now: try again later",
             false => "nobody has rules for this room: try another, or later",
         };
-        let sessions = self.rooms.get(room).map(|view| view.sessions.clone()).unwrap_or_default();
-        for number in sessions {
+        let Some(view) = self.rooms.get_mut(room) else { return };
+        view.at_rest = true;
+        // Nobody knows when they are resolved: till then they take no place from other rooms' events.
+        self.unresolved = self.unresolved.saturating_sub(std::mem::take(&mut view.unresolved));
+        for number in view.sessions.clone() {
             self.dismiss(number, close::TRY_AGAIN, reason);
+        }
+        self.let_go(room);
+    }
+
+    /// A room that rests is followed no longer than someone is in it: no verdict may ever come that says that it is over.
+    pub(super) fn let_go(&mut self, room: &RoomId) {
+        if self.rooms.get(room).is_some_and(|view| view.at_rest && view.sessions.is_empty()) {
+            self.unfollow(room);
         }
     }
 
