@@ -157,7 +157,7 @@ pub(super) struct Session {
     pub(super) waiting_actions: usize,
     /// No stamp of it may lie below (rules S2 and S7).
     pub(super) floor_ns: u64,
-    /// The order of its last event; the next may equal it, never precede it.
+    /// The order of its last event; the next precedes it in neither.
     pub(super) last_order: (u64, u64),
     pub(super) view: View,
     pub(super) wait: Wait,
@@ -402,9 +402,9 @@ impl Core {
         }
         // Rule W2: nothing at or below a published watermark. Rules S2, S7: nothing below the session's floor.
         let arrival = arrival.clamped_to(session.floor_ns.max(session.last_order.0).max(out.first_free_ns()));
-        // What it sent before may have been moved to the first stamp that is free, and stays before this.
-        let last = (session.last_order.0.max(out.first_free_ns()), session.last_order.1);
-        let order = arrival.order().max(last);
+        // What it sent before may be moved to the first stamp that is free then, which may be this one's: it stays before it.
+        let order = arrival.order();
+        let order = (order.0, order.1.max(session.last_order.1));
         session.last_order = order;
         self.read_count += 1;
         let event = PendingEvent {

@@ -86,6 +86,38 @@ fn what_waited_for_the_welcome_leaves_in_flushes_of_the_usual_size() {
     }
 }
 
+/// A flush that is full moves what has its last stamp to the next one, where what the session sent after it may be already:
+/// with a kernel stamp below that of the first.
+#[test]
+fn what_a_full_flush_moves_stays_before_what_its_session_sent_later() {
+    let (mut core, mut store) = (Core::new(Incarnation(1), 1, 1, "test", 0), Store::new(1));
+    core.probed(SHARD, Moment::default());
+    core.registered(SHARD, &store.register(SHARD, Incarnation(1), Seen::default(), &[]).expect("a shard").0);
+    core.take_actions();
+    let joining = || Joining::new(RoomId::new("pit").expect("a name"), PlayerId::new("ann").expect("a name"));
+    let sessions = [1, 2].map(|ns| core.open(joining(), Arrival::at(ns, 0)).expect("a session").number);
+    let mut flush = |core: &mut Core, until: u64| {
+        core.settled(until);
+        let append = |action| if let Action::Append { flush, .. } = action { Some(flush) } else { None };
+        let flush = core.take_actions().into_iter().find_map(append).expect("a flush");
+        let answer = store.append(&flush, 1).expect("a flush").0;
+        core.appended(&flush, &answer, false, until);
+        events(&flush)
+    };
+    flush(&mut core, 10);
+    core.bounds.flush_events_max = 1;
+    let at = 1_000;
+    core.act(sessions[0], &action(0, 1), Arrival::at(at, 0)).expect("taken in");
+    core.act(sessions[1], &action(1, 1), Arrival::at(at, 0)).expect("taken in");
+    let moved = Arrival { raw_ns: Some(at - 5), ..Arrival::at(at + 1, 0) };
+    core.act(sessions[1], &action(2, 1), moved).expect("taken in");
+    let data = |n: usize| EventKind::Data(crate::wire::action::encode(&action(n, 1)));
+    for n in 0..3 {
+        let left = flush(&mut core, at + 1 + n as u64);
+        assert_eq!(left.iter().map(|event| &event.kind).collect::<Vec<_>>(), [&data(n)]);
+    }
+}
+
 /// Rule W2, that the journal cannot check: it does not read entries.
 #[test]
 fn a_flush_carries_what_lies_between_its_watermarks() {
