@@ -10,6 +10,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, Weak};
 
+use bytes::Bytes;
+
 use super::core::{Action, Core};
 use super::deliver::View;
 use crate::journal::VerdictPage;
@@ -455,7 +457,9 @@ impl Core {
         let of = repeating.of;
         let first = page.batches.first().map(|batch| verdicts::find(batch, of)).transpose()?.flatten();
         if let Some(first) = &first {
-            self.reads.known.keep((room.clone(), era, of), first.clone());
+            // A part of the batch would hold all of it.
+            let body = first.body.as_deref().map(Bytes::copy_from_slice);
+            self.reads.known.keep((room.clone(), era, of), Verdict { body, ..first.clone() });
         }
         let Some(session) = self.sessions.get_mut(&number) else { return Ok(()) };
         let Wait::First(repeating) = std::mem::take(&mut session.wait) else { return Ok(()) };

@@ -18,7 +18,6 @@ use crate::wire::verdicts;
 
 const ME: Incarnation = Incarnation(7);
 const SOMEBODY: Incarnation = Incarnation(8);
-const ERA: u64 = 1;
 
 /// A gateway, one room as the journal has it, and what its sessions have not taken out yet.
 struct Scene {
@@ -26,6 +25,7 @@ struct Scene {
     room: RoomId,
     batches: Vec<(u64, Bytes)>,
     seq: u64,
+    era: u64,
     outboxes: BTreeMap<u64, VecDeque<Delivery>>,
     asked: BTreeMap<u64, usize>,
     /// Deliveries that each session took out.
@@ -49,6 +49,7 @@ impl Scene {
             room: RoomId::new("pit").expect("a name"),
             batches: Vec::new(),
             seq: 0,
+            era: 1,
             outboxes: BTreeMap::new(),
             asked: BTreeMap::new(),
             taken: BTreeMap::new(),
@@ -87,7 +88,7 @@ impl Scene {
     /// Stores a commit; whether it is pushed as well.
     fn commit(&mut self, verdicts: Vec<Verdict>, pushed: bool) {
         let (from, to) = (verdicts[0].seq - 1, self.seq);
-        let batch = VerdictBatch { era: ERA, verdicts };
+        let batch = VerdictBatch { era: self.era, verdicts };
         self.batches.push((to, verdicts::encode(&batch)));
         if pushed {
             let rooms = vec![RoomPush { room: self.room.clone(), from, to, batch }];
@@ -102,17 +103,27 @@ impl Scene {
     }
 
     fn join(&mut self, since: Option<u64>) -> u64 {
+        let number = self.knock(since);
+        self.open(number, Outcome::Granted, None);
+        number
+    }
+
+    /// Its Open is in the journal, and not resolved.
+    fn knock(&mut self, since: Option<u64>) -> u64 {
         self.now += 10;
-        let since = since.map(|seq| Since { era: ERA, seq });
+        let since = since.map(|seq| Since { era: self.era, seq });
         let joining = Joining { since, ..Joining::new(self.room.clone(), PlayerId::new("ann").expect("a name")) };
         let number = self.core.open(joining, Arrival::at(self.now, 0)).expect("a session").number;
         self.perform();
         self.now += 10;
         self.core.settled(self.now);
         self.perform();
-        let open = self.verdict(VerdictKind::Open, ME, number, Outcome::Granted);
-        self.commit(vec![open], true);
         number
+    }
+
+    fn open(&mut self, number: u64, outcome: Outcome, body: Option<Bytes>) {
+        let open = Verdict { body, ..self.verdict(VerdictKind::Open, ME, number, outcome) };
+        self.commit(vec![open], true);
     }
 
     fn perform(&mut self) {
@@ -138,7 +149,7 @@ impl Scene {
             }
             Action::Append { flush, .. } => {
                 let (room, seq) = (self.room.clone(), self.seq);
-                let heads = vec![RoomHead { room, era: ERA, seq, top: Moment::default() }];
+                let heads = vec![RoomHead { room, era: self.era, seq, top: Moment::default() }];
                 self.core.appended(&flush, &Appended::Stored(heads), false, self.now);
             }
             Action::Read { after, entries_max, reading, .. } => {
@@ -204,7 +215,7 @@ impl Scene {
         };
         let batches = self.batches[first..].iter().map(|(_, batch)| batch.clone()).take(entries_max).take_while(fits);
         let page =
-            VerdictPage { server: Incarnation::NONE, commit: self.seq, era: ERA, seq: self.seq, batches: batches.collect() };
+            VerdictPage { server: Incarnation::NONE, commit: self.seq, era: self.era, seq: self.seq, batches: batches.collect() };
         let room = self.room.clone();
         self.core.page(&room, after, reading, &page).expect("a page");
         self.perform();
@@ -395,4 +406,31 @@ fn a_damaged_page_is_the_trouble_of_who_reads_it() {
     let again = scene.join(Some(1));
     scene.settle(100);
     assert_eq!(scene.told[&again], scene.seq);
+}
+
+#[test]
+fn a_first_verdict_that_is_remembered_holds_no_batch() {
+    let (mut scene, ann) = with_a_past(50);
+    let body = Some(Bytes::from_static(&[0xc0]));
+    let first = Verdict { body, ..scene.verdict(VerdictKind::Data, SOMEBODY, 1, Outcome::Granted) };
+    let of = first.seq;
+    scene.commit(vec![first], true);
+    let repeat = scene.verdict(VerdictKind::Data, ME, ann, Outcome::Repeat { of });
+    scene.commit(vec![repeat], true);
+    scene.settle(100);
+    assert_eq!((&scene.repeats[..], scene.told[&ann]), (&[of][..], scene.seq));
+    assert!(scene.batches.iter().all(|(_, batch)| batch.is_unique()));
+}
+
+#[test]
+fn what_a_session_found_when_it_joined_is_not_kept_behind_its_welcome() {
+    for since in [None, Some(1)] {
+        let (mut scene, _) = with_a_past(50);
+        let state = Bytes::from(vec![0xc0; 100]);
+        let ann = scene.knock(since);
+        scene.open(ann, Outcome::Granted, Some(state.clone()));
+        scene.settle(100);
+        assert_eq!(scene.told[&ann], scene.seq);
+        assert!(state.is_unique(), "since {since:?}");
+    }
 }

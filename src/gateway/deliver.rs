@@ -313,7 +313,8 @@ impl Core {
         session.view = View::Live;
         session.since = None;
         session.sent += 1;
-        let state = session.open.as_ref().filter(|_| !resumed).and_then(|(_, body)| body.clone());
+        // Not kept: it is a part of its batch, and holds all of it.
+        let state = session.open.as_mut().and_then(|(_, body)| body.take()).filter(|_| !resumed);
         let welcome = Welcome {
             session: SessionId { gateway: self.incarnation, number },
             player: session.player.clone(),
