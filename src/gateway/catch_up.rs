@@ -425,6 +425,8 @@ impl Core {
             Purpose::First(session) => self.first(room, session, page).map(|()| {
                 self.reads.under_way.remove(&reading.number);
                 self.read_firsts();
+                // It may have held a page, which is another's place now.
+                self.read_pages();
             }),
         };
         if read.is_err() {

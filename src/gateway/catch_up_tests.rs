@@ -409,6 +409,27 @@ fn a_damaged_page_is_the_trouble_of_who_reads_it() {
 }
 
 #[test]
+fn who_waits_for_a_page_gets_its_place_when_a_first_verdict_gives_it_up() {
+    let (mut scene, ann) = with_a_past(50);
+    scene.core.bounds.catch_up_pages_max = 1;
+    while scene.outboxes[&ann].len() < OUTBOX_MESSAGES_MAX {
+        scene.others_act(64, true);
+    }
+    let repeat = scene.verdict(VerdictKind::Data, ME, ann, Outcome::Repeat { of: 1 });
+    scene.commit(vec![repeat], true);
+    scene.take(ann, 2 * OUTBOX_MESSAGES_MAX);
+    while scene.reads.front().is_none_or(|(_, entries_max, _)| *entries_max > 1) {
+        scene.answer();
+        scene.take(ann, OUTBOX_MESSAGES_MAX);
+        scene.rest();
+    }
+    let late = scene.join(Some(1));
+    assert_eq!(scene.reads.len(), 1, "the only page is held until the first verdict is read");
+    scene.settle(100);
+    assert_eq!((scene.told.get(&ann), scene.told.get(&late)), (Some(&scene.seq), Some(&scene.seq)));
+}
+
+#[test]
 fn a_first_verdict_that_is_remembered_holds_no_batch() {
     let (mut scene, ann) = with_a_past(50);
     let body = Some(Bytes::from_static(&[0xc0]));
