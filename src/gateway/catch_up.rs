@@ -411,7 +411,7 @@ impl Core {
         let read = match purpose {
             Purpose::Gap => batches.map(verdicts::decode).collect::<Result<Vec<_>, _>>().map(|batches| {
                 self.reads.under_way.remove(&reading.number);
-                self.fill(room, page, batches);
+                self.fill(room, after, page, batches);
                 self.read_gaps();
             }),
             Purpose::Page => batches.map(verdicts::decode).collect::<Result<Vec<_>, _>>().map(|batches| {

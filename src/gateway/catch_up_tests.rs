@@ -455,3 +455,22 @@ fn what_a_session_found_when_it_joined_is_not_kept_behind_its_welcome() {
         assert!(state.is_unique(), "since {since:?}");
     }
 }
+
+#[test]
+fn a_gap_that_was_asked_for_in_an_earlier_era_leaves_nothing_out_of_the_next() {
+    let (mut scene, _) = with_a_past(50);
+    scene.others_act(5, false);
+    scene.others_act(5, true);
+    let (after, bob) = (scene.reads[0].0, scene.knock(None));
+    (scene.era, scene.seq) = (2, 0);
+    scene.batches.clear();
+    scene.open(bob, Outcome::Granted, None);
+    while scene.seq < 2 * after {
+        scene.others_act(5, false);
+    }
+    assert!(scene.answer());
+    scene.others_act(5, true);
+    while scene.answer() {}
+    let sent = scene.outboxes[&bob].iter().filter_map(Delivery::verdict).map(|verdict| verdict.seq);
+    assert_eq!(sent.collect::<Vec<_>>(), (2..=scene.seq).collect::<Vec<_>>());
+}

@@ -330,8 +330,8 @@ impl Core {
         self.act_on(Action::Deliver(number, Delivery::Welcome(Box::new(welcome))));
     }
 
-    /// A room's gap was read.
-    pub(super) fn fill(&mut self, room: &RoomId, page: &VerdictPage, batches: Vec<VerdictBatch>) {
+    /// A room's gap was read, from `after` on.
+    pub(super) fn fill(&mut self, room: &RoomId, after: u64, page: &VerdictPage, batches: Vec<VerdictBatch>) {
         let Some(view) = self.rooms.get_mut(room) else { return };
         view.filling = false;
         if page.era != view.era {
@@ -339,6 +339,8 @@ impl Core {
             self.heard(room, page.era, page.seq);
             return;
         }
+        // Asked for before the room went back, or began anew: what lies between is not in it.
+        let batches = if after > view.head.unwrap_or(0) { Vec::new() } else { batches };
         for batch in batches {
             if let Some(to) = batch.verdicts.last().map(|v| v.seq) {
                 self.deliver(room, batch.verdicts, to);
