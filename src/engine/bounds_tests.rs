@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::{Held, Room};
+use super::{Held, Known, Room};
 use crate::limits::{
     CLAIMS_PER_ROOM_MAX, CONTESTS_PER_ROOM_MAX, RECENT_IDS_PER_PLAYER_MAX, RECENT_IDS_PER_ROOM_MAX, RECENT_PLAYER_IDS,
     ROOM_SESSIONS_MAX, SNAPSHOT_BYTES_MAX,
@@ -31,13 +31,18 @@ impl Game {
     }
 
     fn on(&mut self, session: u64, kind: EventKind) -> Verdict {
+        self.again(session, kind, None)
+    }
+
+    /// What a record says of it is `known`.
+    fn again(&mut self, session: u64, kind: EventKind, known: Option<Known<'_>>) -> Verdict {
         self.events += 1;
         let (incarnation, ordinal) = (Incarnation(7), self.events);
         let arrival = Arrival::at(ordinal * 10, 1);
         let stamp = Stamp { moment: Moment { timeline: 1, ns: arrival.ns }, incarnation, ordinal };
         let session = SessionId { gateway: incarnation, number: session };
         let at = StreamId { ms: 1, seq: ordinal };
-        self.room.resolve(&Held { at, stamp, arrival, session, kind: Some(kind), unreadable: None, read_ns: 0 }, None)
+        self.room.resolve(&Held { at, stamp, arrival, session, kind: Some(kind), unreadable: None, read_ns: 0 }, known)
     }
 
     fn act(&mut self, player: &str, op: &str, key: &str, id: &str) -> Verdict {
@@ -124,6 +129,19 @@ fn a_full_room_denies_the_next_session_and_takes_it_when_one_has_left() {
     assert_eq!(game.on(1_000_000, EventKind::Close).outcome, Outcome::Void("no_session".to_owned()), "it never joined");
     game.on(2, EventKind::Close);
     assert_eq!(game.on(1_000_001, open(0)).outcome, Outcome::Granted);
+}
+
+#[test]
+fn a_record_of_the_version_before_holds_as_many_sessions_as_it_did() {
+    let mut game = Game::new();
+    let open = |n: u64| EventKind::Open { player: PlayerId::new(&format!("p{n}")).expect("name"), role: Role::Player };
+    for n in 2..=ROOM_SESSIONS_MAX as u64 {
+        game.on(n, open(n));
+    }
+    let recorded = Verdict { outcome: Outcome::Granted, ..game.on(1, EventKind::End { code: 1000 }) };
+    let more = game.again(1_000_000, open(0), Some(Known::Earlier(&recorded)));
+    assert_eq!(more.outcome, Outcome::Granted, "that version had no such bound");
+    assert_ne!(game.on(1_000_001, open(1)).outcome, Outcome::Granted);
 }
 
 #[test]

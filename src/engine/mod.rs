@@ -11,5 +11,6 @@ mod snapshot;
 mod tests;
 
 pub use resequence::{Held, Resequencer, Unproven};
+pub(crate) use room::RULES_FAILED;
 pub use room::{Known, Member, Room};
 pub use snapshot::SnapshotError;

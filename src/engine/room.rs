@@ -30,6 +30,20 @@ pub enum Known<'a> {
     Earlier(&'a Verdict),
 }
 
+/// Why an event is void that the rules failed on.
+pub(crate) const RULES_FAILED: &str = "rules_failed";
+
+impl<'a> Known<'a> {
+    /// Why the event is void though nobody asks the rules.
+    fn void(self) -> Option<&'a str> {
+        match self {
+            Self::Void(reason) => Some(reason),
+            Self::Earlier(Verdict { outcome: Outcome::Void(reason), .. }) if reason == RULES_FAILED => Some(reason),
+            Self::Earlier(_) => None,
+        }
+    }
+}
+
 /// Why an action is void that was sent again so late that the room may have forgotten its id.
 const FORGOTTEN: &str = "forgotten";
 
@@ -139,7 +153,8 @@ impl Room {
             return verdict;
         };
         if let EventKind::Open { player, role } = kind {
-            if self.sessions.len() >= ROOM_SESSIONS_MAX {
+            // The version before this one had no such bound.
+            if self.sessions.len() >= ROOM_SESSIONS_MAX && !matches!(known, Some(Known::Earlier(_))) {
                 verdict.player = Some(player.clone());
                 (verdict.outcome, verdict.audience) = (Outcome::Denied(ROOM_FULL.to_owned()), Audience::Session);
                 return verdict;
@@ -160,7 +175,7 @@ impl Room {
                 EventKind::Error { reason } => What::Error { reason },
                 _ => What::Close,
             };
-            if let Some(Known::Void(reason)) = known {
+            if let Some(reason) = known.and_then(Known::void) {
                 verdict.outcome = Outcome::Void(reason.to_owned());
             } else {
                 let decision =
@@ -203,20 +218,17 @@ impl Room {
                 return;
             }
         }
-        match known {
-            Some(Known::Void(reason)) => {
-                verdict.outcome = Outcome::Void(reason.to_owned());
-                return;
-            }
-            // The rules were not asked; what they deny themselves has a round, or no contest.
-            Some(Known::Earlier(Verdict { outcome: Outcome::Denied(reason), contest: Some(contest), round: 0, .. }))
-                if reason == TOO_MANY_CONTESTS =>
-            {
-                verdict.contest = Some(contest.clone());
-                verdict.outcome = Outcome::Denied(reason.clone());
-                return;
-            }
-            _ => {}
+        if let Some(reason) = known.and_then(Known::void) {
+            verdict.outcome = Outcome::Void(reason.to_owned());
+            return;
+        }
+        // The rules were not asked; what they deny themselves has a round, or no contest.
+        if let Some(Known::Earlier(Verdict { outcome: Outcome::Denied(reason), contest: Some(contest), round: 0, .. })) = known
+            && reason == TOO_MANY_CONTESTS
+        {
+            verdict.contest = Some(contest.clone());
+            verdict.outcome = Outcome::Denied(reason.clone());
+            return;
         }
         let act = Act::new(&action.op, action.contest.as_deref(), &action.args);
         let decision = self.rules.resolve(&Happening { session: held.session, player, role: member.role, what: What::Data(act) });

@@ -7,6 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use bytes::Bytes;
 use parking_lot::Mutex;
 
+pub(crate) use crate::engine::RULES_FAILED;
 use crate::engine::{Held, Known, Resequencer, Room};
 use crate::journal::{Gathering, StoredRoom};
 use crate::rules::Rules;
@@ -15,9 +16,6 @@ use crate::types::{
     VerdictKind,
 };
 use crate::wire::{DecodeError, entry, verdicts};
-
-/// Reason of a verdict on an event that the rules failed on.
-pub(crate) const RULES_FAILED: &str = "rules_failed";
 
 /// Bytes that a verdict counts as beside its body: its names, numbers and stamp.
 const VERDICT_BYTES: usize = 256;
@@ -487,8 +485,9 @@ fn difference(recorded: &Verdict, again: &Verdict) -> String {
 /// What of a recorded verdict is taken as it is.
 fn known(recorded: &Verdict, earlier: bool) -> Option<Known<'_>> {
     match &recorded.outcome {
+        _ if earlier => Some(Known::Earlier(recorded)),
         Outcome::Void(reason) if reason == RULES_FAILED => Some(Known::Void(RULES_FAILED)),
-        _ => earlier.then_some(Known::Earlier(recorded)),
+        _ => None,
     }
 }
 

@@ -69,3 +69,42 @@ fn a_record_is_resolved_again_in_the_era_that_it_is_of() {
     let (_, deviations) = replay(&mut again, &[(StreamId { ms: 1, seq: 0 }, Ok(entry))], &[batch], |_, _| {}).expect("resolved");
     assert_eq!((deviations, again.snapshot()), (Vec::new(), room.snapshot()));
 }
+
+/// The version before had forgotten an id that this one remembers, and its rules failed on what came under it again.
+#[test]
+fn what_the_rules_failed_on_in_the_version_before_is_void_again() {
+    let action = Action {
+        op: "hit".to_owned(),
+        id: "same".to_owned(),
+        contest: None,
+        player: None,
+        seen: None,
+        args: Bytes::from_static(&[0xc0]),
+    };
+    let event = |n: u64| {
+        let kind = match n {
+            1 => EventKind::Open { player: PlayerId::new("ann").expect("name"), role: Role::Player },
+            _ => EventKind::Data(action::encode(&action)),
+        };
+        Event { session: 1, ordinal: n, arrival: Arrival::at(n, 0), kind }
+    };
+    let entry = Entry { incarnation: Incarnation(1), timeline: 1, death: false, events: (1..=3).map(event).collect() };
+    let mut hold = Resequencer::default();
+    hold.read(StreamId { ms: 1, seq: 0 }, &entry, Moment::default(), 0);
+    let rules = || Box::new(LastHit::new());
+    let mut room = Room::new(1, rules());
+    let mut all: Vec<Verdict> =
+        hold.release(usize::MAX, |_| Moment { timeline: 1, ns: u64::MAX }).iter().map(|held| room.resolve(held, None)).collect();
+    let again = all.pop().expect("three verdicts");
+    assert_eq!(again.outcome, Outcome::Repeat { of: 2 });
+    let failed = Verdict { outcome: Outcome::Void(RULES_FAILED.to_owned()), ..again };
+    let before = verdicts::encode(&VerdictBatch { era: 1, verdicts: all });
+    // Without an Open both versions write the same, but for the version itself.
+    let mut earlier = verdicts::encode(&VerdictBatch { era: 1, verdicts: vec![failed] }).to_vec();
+    earlier[0] = verdicts::VERSION - 1;
+    assert!(verdicts::is_earlier(&earlier));
+    let batches = [before, Bytes::from(earlier)];
+    let (count, deviations) =
+        replay(&mut Room::new(1, rules()), &[(StreamId { ms: 1, seq: 0 }, Ok(entry))], &batches, |_, _| {}).expect("resolved");
+    assert_eq!((count, deviations), (3, Vec::new()));
+}
