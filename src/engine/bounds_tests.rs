@@ -125,7 +125,7 @@ fn a_full_room_denies_the_next_session_and_takes_it_when_one_has_left() {
         assert_eq!(game.on(n, open(n)).outcome, Outcome::Granted);
     }
     let denied = game.on(1_000_000, open(0));
-    assert_eq!((denied.outcome, denied.audience), (Outcome::Denied("room_full".to_owned()), Audience::Session));
+    assert_eq!((denied.outcome, denied.audience), (Outcome::Void("room_full".to_owned()), Audience::Session));
     assert_eq!(game.on(1_000_000, EventKind::Close).outcome, Outcome::Void("no_session".to_owned()), "it never joined");
     game.on(2, EventKind::Close);
     assert_eq!(game.on(1_000_001, open(0)).outcome, Outcome::Granted);

@@ -156,7 +156,7 @@ impl Room {
             // The version before this one had no such bound.
             if self.sessions.len() >= ROOM_SESSIONS_MAX && !matches!(known, Some(Known::Earlier(_))) {
                 verdict.player = Some(player.clone());
-                (verdict.outcome, verdict.audience) = (Outcome::Denied(ROOM_FULL.to_owned()), Audience::Session);
+                (verdict.outcome, verdict.audience) = (Outcome::Void(ROOM_FULL.to_owned()), Audience::Session);
                 return verdict;
             }
             self.sessions.insert(held.session, Member { player: player.clone(), role: *role });

@@ -474,3 +474,14 @@ fn a_gap_that_was_asked_for_in_an_earlier_era_leaves_nothing_out_of_the_next() {
     let sent = scene.outboxes[&bob].iter().filter_map(Delivery::verdict).map(|verdict| verdict.seq);
     assert_eq!(sent.collect::<Vec<_>>(), (2..=scene.seq).collect::<Vec<_>>());
 }
+
+#[test]
+fn rules_may_deny_by_the_name_that_the_rooms_bound_has() {
+    for (outcome, closed) in [(Outcome::Denied as fn(_) -> _, false), (Outcome::Void, true)] {
+        let (mut scene, _) = with_a_past(50);
+        let ann = scene.knock(None);
+        scene.open(ann, outcome("room_full".to_owned()), None);
+        scene.settle(100);
+        assert_eq!((scene.told.contains_key(&ann), scene.closed.is_empty()), (!closed, !closed));
+    }
+}

@@ -280,7 +280,8 @@ impl Core {
         if session.view != View::Joining {
             return;
         }
-        if matches!(&verdict.outcome, Outcome::Denied(reason) if reason == ROOM_FULL) {
+        // The room's bound: rules that deny by this name let the session in.
+        if matches!(&verdict.outcome, Outcome::Void(reason) if reason == ROOM_FULL) {
             let reason = format!("room {room} is full: it holds {ROOM_SESSIONS_MAX} sessions; connect again later");
             self.dismiss(number, close::TRY_AGAIN, reason);
             return;

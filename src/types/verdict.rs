@@ -23,7 +23,8 @@ pub enum Outcome {
     },
 }
 
-/// Why an Open is denied: as many sessions are inside as may be. The session does not join, and its gateway closes it.
+/// Why an Open is void: as many sessions are inside as may be. The session does not join, and its gateway closes it. Rules only
+/// deny, by whatever word: that session joins.
 pub(crate) const ROOM_FULL: &str = "room_full";
 
 /// Who may see a verdict. Sessions with the server role see all of their room.
