@@ -284,10 +284,14 @@ impl Resolving {
         let inside = gateways(&room);
         let mut concerned = inside.clone();
         concerned.extend(before);
-        // Also those whose only session may not join.
-        concerned.extend(batch.verdicts.iter().filter(|v| v.kind == VerdictKind::Open).map(|v| v.stamp.incarnation));
         concerned.sort_unstable();
         concerned.dedup();
+        // Also those whose only session may not join: they wait for what becomes of its events.
+        for verdict in &batch.verdicts {
+            if let Err(place) = concerned.binary_search(&verdict.stamp.incarnation) {
+                concerned.insert(place, verdict.stamp.incarnation);
+            }
+        }
         // A game server that leaves with this batch may see what came before that.
         watching.extend(room.watching());
         let mut parts: VecDeque<Resolved> = split(batch, bytes_max / (1 + concerned.len()), from)

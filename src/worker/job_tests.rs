@@ -37,6 +37,35 @@ fn what_a_room_says_to_one_who_joins_goes_to_its_gateway() {
     assert_eq!(pushed, [(one, vec![true, false, true]), (other, vec![false, true, false])]);
 }
 
+/// A session that may not join ends: its gateway, which has no other, is told so.
+#[test]
+fn what_became_of_an_event_goes_to_its_gateway_whoever_is_inside() {
+    let (one, other) = (Incarnation(1), Incarnation(2));
+    let event = |n: u64, gateway, kind| {
+        let arrival = Arrival::at(n, 0);
+        let stamp = Stamp { moment: Moment { timeline: 1, ns: n }, incarnation: gateway, ordinal: n };
+        let session = SessionId { gateway, number: 1 };
+        Held { at: StreamId { ms: 1, seq: n }, stamp, arrival, session, kind: Some(kind), unreadable: None, read_ns: 0 }
+    };
+    let open = EventKind::Open { player: PlayerId::new("ann").expect("name"), role: Role::Player };
+    let job = Resolving {
+        shard: ShardId(0),
+        epoch: 1,
+        lane: 1,
+        id: RoomId::new("pit").expect("name"),
+        room: Box::new(Room::new(1, Box::new(LastHit::new()))),
+        events: vec![event(1, one, open), event(2, other, EventKind::End { code: 1013 }), event(3, other, EventKind::Close)],
+        poisoned: BTreeSet::new(),
+        snapshot: false,
+        watched: false,
+        bytes_max: 1 << 20,
+    };
+    let DoneOutcome::Resolved(_, parts) = Job::Resolve(job).run().outcome else { panic!("resolved") };
+    let pushed: Vec<_> = parts.iter().flat_map(|part| part.pushes.iter().map(|(gateway, _)| *gateway)).collect();
+    assert_eq!(pushed, [one, other]);
+    assert_eq!(parts.back().and_then(|part| part.inside.clone()), Some(vec![one]), "and is not inside");
+}
+
 /// A room went back, and goes on in a new era; its snapshot is of the old one. What a client had seen in the new era counts when
 /// the record is resolved again, as it did at first.
 #[test]
