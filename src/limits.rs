@@ -87,8 +87,9 @@ pub const SESSIONS_PER_ROOM_MAX: usize = 2_000;
 pub const OUTBOX_MESSAGES_MAX: usize = 4096;
 /// Messages queued to one session that reads from the journal.
 pub const CATCH_UP_MESSAGES_MAX: usize = 512;
-/// Deliveries of one turn to sessions that read from the journal, all together.
-pub const CATCH_UP_TURN_MAX: usize = 128;
+/// Deliveries of one turn to sessions that read from the journal, all together. A turn in about 2 ms makes some 500,000 a second: who
+/// is behind a busy gateway's rooms has to reach those who follow them.
+pub const CATCH_UP_TURN_MAX: usize = 1024;
 /// How long such sessions wait for the next turn, so that they leave everybody else the gateway's time.
 pub const CATCH_UP_REST: Duration = Duration::from_millis(1);
 /// Pages of verdict streams that a gateway reads or holds for such sessions.
