@@ -2,7 +2,7 @@
 //! it may, so that what it says to each who joins is as much as a `last_hit` room ever says.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion};
 use lasthit::embed::{Delivery, Gateway, Joining, Seat, act};
@@ -11,6 +11,7 @@ use lasthit::journal::memory::MemoryJournal;
 use lasthit::limits::{SESSIONS_PER_ROOM_MAX, TARGETS_PER_ROOM_MAX};
 use lasthit::runtime;
 use lasthit::types::{Role, RoomId, Since};
+use quanta::Instant;
 
 #[path = "pipeline/scene.rs"]
 #[expect(dead_code, reason = "only its worker is used here")]

@@ -46,6 +46,9 @@ pub(super) struct Recent {
     forgotten: u64,
 }
 
+/// A player, the latest verdict whose id it pushed out, and its ids with their verdicts, oldest first.
+type Remembered = (PlayerId, u64, Vec<(u64, u64)>);
+
 impl Recent {
     /// What is known of `id`, which verdict `seq` is on; remembers it when it is not a repeat. `seen` is how far the client had
     /// seen the room when it sent the action first, if it says that it sent it before: the first verdict on it has a higher `seq`.
@@ -112,7 +115,7 @@ impl Recent {
     }
 
     /// As [`Recent::forgotten`] and [`Recent::players`] tell.
-    pub(super) fn restore(forgotten: u64, players: Vec<(PlayerId, u64, Vec<(u64, u64)>)>) -> Self {
+    pub(super) fn restore(forgotten: u64, players: Vec<Remembered>) -> Self {
         let mut all = Vec::with_capacity(players.iter().map(|(.., ids)| ids.len()).sum());
         let mut recent = Self { forgotten, ..Self::default() };
         for (player, forgotten, ids) in players {
