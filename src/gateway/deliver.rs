@@ -340,14 +340,40 @@ impl Core {
             self.heard(room, page.era, page.seq);
             return;
         }
-        // Asked for before the room went back, or began anew: what lies between is not in it.
-        let batches = if after > view.head.unwrap_or(0) { Vec::new() } else { batches };
+        let head = view.head.unwrap_or(0);
+        if after > head {
+            // Asked for before the room went back, or began anew: what lies between is not in it.
+            self.check_gap(room);
+            return;
+        }
+        let first = batches.iter().find_map(|batch| batch.verdicts.first());
+        let trimmed_to = first.map_or(page.seq, |verdict| verdict.seq.saturating_sub(1));
+        if trimmed_to > head {
+            self.skip_trimmed(room, head, trimmed_to);
+        }
         for batch in batches {
             if let Some(to) = batch.verdicts.last().map(|v| v.seq) {
                 self.deliver(room, batch.verdicts, to);
             }
         }
         self.check_gap(room);
+    }
+
+    /// Verdicts of a room are no longer kept that this gateway has not seen. Who was to get them is sent away, so that it is
+    /// shown no range that hides them; what they decided is not told apart from what is still to be decided, and none of it
+    /// counts as unresolved any more.
+    fn skip_trimmed(&mut self, room: &RoomId, head: u64, to: u64) {
+        let Some(view) = self.rooms.get_mut(room) else { return };
+        self.unresolved = self.unresolved.saturating_sub(std::mem::take(&mut view.unresolved));
+        for number in view.sessions.clone() {
+            // One that is behind comes to the gap where it reads; the Open of one that joins may lie in it.
+            let misses = |s: &Session| s.view == View::Joining || s.follows(to);
+            if self.sessions.get(&number).is_some_and(misses) {
+                let reason = format!("verdicts after seq {head} are no longer kept: connect again with since");
+                self.dismiss(number, close::SLOW, reason);
+            }
+        }
+        self.deliver(room, Vec::new(), to);
     }
 
     fn check_gap(&mut self, room: &RoomId) {

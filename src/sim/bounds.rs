@@ -62,6 +62,7 @@ pub(super) fn all_reached(reached: &BTreeSet<&'static str>) {
         "page_entries_max",
         "check_interval_ns",
         "forget_ns",
+        "retention",
     ];
     for bound in wanted {
         let elsewhere = ELSEWHERE.iter().any(|(of, test, file)| *of == bound && file.contains(&format!("fn {test}()")));

@@ -392,7 +392,7 @@ impl World {
     pub(super) fn answered(&mut self, pid: Pid, call: &Rc<Call>, answer: Answer) {
         match pid.kind {
             // Whoever mends it takes longer than an outage.
-            Kind::Gateway if matches!(answer, Answer::Damaged(..)) => {
+            Kind::Gateway if matches!(answer, Answer::Damaged(..)) && !matches!(**call, Call::Verdicts { .. }) => {
                 self.after(HEADS_INTERVAL.as_nanos() as u64, Some(pid), Happening::Again(call.clone()));
             }
             Kind::Gateway => self.answer_gateway(pid.index, call, answer),

@@ -210,7 +210,10 @@ impl World {
                 let delay = if slowly { self.below(60 * MS) } else { self.delay() };
                 self.after(delay, Some(pid), Happening::Drained(session));
             }
-            GatewayAction::Rest => self.after(MS, Some(pid), Happening::Rested),
+            GatewayAction::Rest => {
+                let delay = self.delay();
+                self.after(delay, Some(pid), Happening::Rested);
+            }
             GatewayAction::ReadHeads(shard, rooms) => self.call(pid, Call::Heads(shard, rooms)),
             GatewayAction::Deliver(session, delivery) => {
                 let Some(conn) = self.gateways[index].sessions.get(&session).copied() else { return };
@@ -247,6 +250,7 @@ impl World {
             (Call::Verdicts { room, after, reading, .. }, Answer::Page(page)) => {
                 core.page(room, *after, reading.clone(), &page).expect("a page");
             }
+            (Call::Verdicts { reading, .. }, Answer::Damaged(..)) => core.unreadable(reading),
             (Call::Leave(..), Answer::Nothing) => {}
             (Call::Heads(shard, _), Answer::Heads(server, heads)) => core.heads(*shard, server, &heads),
             _ => unreachable!("an answer to another question to {me:?}"),

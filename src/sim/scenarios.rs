@@ -1,6 +1,7 @@
 //! Findings of the simulation, reduced: each plays one interleaving with the cores and the journal, step by step.
 
 mod damaged;
+mod history;
 mod order;
 mod owners;
 mod restarts;

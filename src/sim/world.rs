@@ -104,6 +104,8 @@ impl Options {
             self.active_ns /= 4;
             self.bounds.unresolved_per_room_max *= self.clients;
             self.bounds.unresolved_max *= self.clients;
+            // A turn for each delivery would take a crowd too long.
+            self.bounds.catch_up_turn_max *= self.clients;
         }
         if rng.random_bool(0.25) {
             self.bounds.kept_bytes_max = 4 * rng.random_range(500..=2_000);
@@ -112,6 +114,10 @@ impl Options {
         if rng.random_bool(0.25) {
             // Enough for everybody, once those that left are gone.
             self.bounds.sessions_max = self.clients;
+        }
+        if rng.random_bool(0.5) {
+            self.retention_ms = rng.random_range(1..=150);
+            self.bounds.snapshot_events = rng.random_range(1..=10);
         }
         self.rude = rng.random_bool(0.5);
         self.bounds.check_interval_ns = rng.random_range(5..=50) * MS;
@@ -139,10 +145,9 @@ impl Options {
             bounds.commit_bytes_max = rng.random_range(100..=1_000);
             bounds.shard_bells_max = rng.random_range(1..=4);
             // Not drawn, so that a seed stays the history that it was as far as it can.
-            bounds.outbox_messages_max = 32 * bounds.resolve_events_max;
-            bounds.catch_up_messages_max = 8 * bounds.resolve_events_max;
-            // A turn is a millisecond, and hundreds may be behind: much less, and nobody ever catches up.
-            bounds.catch_up_turn_max = 64 * bounds.commit_verdicts_max;
+            bounds.outbox_messages_max = 2 * bounds.resolve_events_max;
+            bounds.catch_up_messages_max = bounds.resolve_events_max;
+            bounds.catch_up_turn_max = bounds.commit_verdicts_max;
             bounds.catch_up_pages_max = bounds.resolve_events_max;
         }
         if rng.random_bool(0.5) {
