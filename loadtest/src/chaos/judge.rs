@@ -1,7 +1,8 @@
 //! The checker: every player's record against what the journal has. Pure; it never asks the system under test.
 //!
 //! * `lost`: an action that was sent and never answered, or that is in a room's stream and has no verdict;
-//! * `doubled`: an id that was acted on twice, or an event with two verdicts;
+//! * `doubled`: an id that was acted on twice, or an event with two verdicts. A room remembers the last 1,024 ids of a player: one
+//!   that comes again behind more of them, without a word of its age, is a new one;
 //! * `changed`: a player saw a verdict that the journal has otherwise or not at all, or was told that the room is behind it;
 //! * `two_winners`: a round of a contest that two claims won, in the journal or in what players saw;
 //! * `inversions`: actions decided in another order than that of their stamps, unless they are flagged `unproven`;
@@ -13,6 +14,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use lasthit::limits::RECENT_IDS_PER_PLAYER_MAX;
 use lasthit::types::{Audience, Flags, Outcome, Stamp, Verdict};
 use serde::Serialize;
 
@@ -119,13 +121,22 @@ impl<F: Fn(&str) -> bool> Judge<F> {
             self.found(|f| &mut f.doubled, || format!("doubled: room {name}: {stamp:?} has {times} verdicts"));
         }
 
-        let mut first: HashMap<(&str, &str), u64> = HashMap::new();
+        // By player and id: the verdict that decided it, and how many of the player's ids were decided before.
+        let mut first: HashMap<(&str, &str), (u64, usize)> = HashMap::new();
+        let mut acted: HashMap<&str, usize> = HashMap::new();
         let mut winners: BTreeMap<(&str, u64), u64> = BTreeMap::new();
         let mut before: Option<&Verdict> = None;
         for verdict in actions() {
             let seq = verdict.seq;
             if let (Some(player), Some(id)) = (verdict.player.as_ref().map(|p| p.as_str()), verdict.id.as_deref()) {
-                let known = *first.entry((player, id)).or_insert(seq);
+                let used = acted.entry(player).or_default();
+                let entry = first.entry((player, id)).or_insert((seq, *used));
+                let is_repeat = matches!(verdict.outcome, Outcome::Repeat { .. });
+                if !is_repeat && *used - entry.1 > RECENT_IDS_PER_PLAYER_MAX {
+                    *entry = (seq, *used);
+                }
+                let known = entry.0;
+                *used += usize::from(!is_repeat);
                 match verdict.outcome {
                     Outcome::Repeat { of } if of == known && of < seq => {}
                     Outcome::Repeat { of } => self.found(

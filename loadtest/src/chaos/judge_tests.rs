@@ -113,6 +113,20 @@ fn an_id_that_acted_twice_is_doubled() {
 }
 
 #[test]
+fn an_id_that_comes_again_is_new_only_behind_as_many_as_a_room_remembers() {
+    let again_behind = |others: u64| {
+        Run::with(|run| {
+            let other = |n: u64| verdict(6 + n, "ann", &format!("c{}", 100 + n), Outcome::Denied("late".to_owned()));
+            run.room.verdicts.extend((1..=others).map(other));
+            run.room.verdicts.push(verdict(7 + others, "ann", "c1", Outcome::Denied("late".to_owned())));
+            run.room.seq = 7 + others;
+        })
+    };
+    assert_eq!(again_behind(1_023), Faults { doubled: 1, ..none() });
+    assert_eq!(again_behind(1_024), none());
+}
+
+#[test]
 fn an_event_with_two_verdicts_is_doubled() {
     let twice = Run::with(|run| {
         let again = Verdict { stamp: stamp(60), ..verdict(7, "ann", "c7", Outcome::Denied("late".to_owned())) };
