@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::world::World;
 use crate::journal::{Commit, Flush};
-use crate::limits::{Bounds, ROOM_PART_OF_FREE};
+use crate::limits::{Bounds, KEPT_EVENT_BYTES, ROOM_PART_OF_FREE};
 use crate::wire::entry;
 
 /// Bounds that no seed shows from outside, and the scenario that reaches each.
@@ -101,12 +101,16 @@ impl World {
     /// A flush was stored.
     pub(super) fn flushed(&mut self, flush: &Flush) {
         let bounds = self.options.bounds;
-        let bytes: usize = flush.entries.iter().map(|entry| entry.bytes.len()).sum();
-        let events = flush.entries.iter().map(|e| entry::decode(&e.bytes).map_or(0, |entry| entry.events.len())).sum::<usize>();
+        let entries: Vec<_> = flush.entries.iter().filter_map(|entry| entry::decode(&entry.bytes).ok()).collect();
+        let events: usize = entries.iter().map(|entry| entry.events.len()).sum();
+        let last_ns = entries.iter().flat_map(|entry| &entry.events).map(|event| event.arrival.ns).max();
         if events >= bounds.flush_events_max {
             self.ledger.reached.insert("flush_events_max");
         }
-        if bytes >= bounds.flush_bytes_max {
+        // One that leaves something behind promises no more than its last event; not for their number, and another would not fit.
+        let bytes: usize = flush.entries.iter().map(|entry| entry.bytes.len()).sum();
+        let full = bytes + (events + 1) * KEPT_EVENT_BYTES > bounds.flush_bytes_max;
+        if full && events < bounds.flush_events_max && last_ns == Some(flush.watermark.ns) {
             self.ledger.reached.insert("flush_bytes_max");
         }
     }
