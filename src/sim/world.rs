@@ -345,6 +345,8 @@ impl World {
             self.run_until(mended_at);
             check::beside(self);
             std::mem::take(&mut self.spoiled);
+            // A worker that could not continue a room waits up to as long as it has waited, and then resolves all of it.
+            mended_at += CALM_NS;
         }
         self.run_until(mended_at + CALM_NS);
     }
