@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
-use crate::journal::{Bell, Commit, RoomCommit};
+use crate::journal::{Bell, Commit, CommitSnapshot, RoomCommit};
 use crate::types::{Incarnation, PlayerId, RoomId, ShardId, StreamId, Verdict};
 use crate::wire::verdicts;
 
@@ -93,18 +93,21 @@ impl Ledger {
     pub(super) fn kept(&mut self, part: &RoomCommit, trimmed: u64, retention_ms: u64) {
         let log = self.rooms.entry((part.room.clone(), part.era)).or_default();
         log.trimmed = log.trimmed.max(trimmed);
-        if part.snapshot.is_none() {
-            return;
-        }
+        let (cursor, to) = match &part.snapshot {
+            None => return,
+            Some(CommitSnapshot::Whole(_)) => (part.cursor, part.to),
+            // It was taken before, and is put to use now.
+            Some(CommitSnapshot::Parts { name, cursor, .. }) => (*cursor, name.seq),
+        };
         let older = |than: StreamId| log.snapshots.iter().rev().find(|(at, _)| at.ms + retention_ms <= than.ms).copied();
-        if let Some((_, seq)) = older(part.cursor).and_then(|(middle, _)| older(middle)) {
+        if let Some((_, seq)) = older(cursor).and_then(|(middle, _)| older(middle)) {
             let (room, era) = (&part.room, part.era);
             assert!(
                 trimmed >= seq,
                 "retention: room {room}.{era} has its verdicts after {trimmed}, those up to {seq} are too old"
             );
         }
-        log.snapshots.push((part.cursor, part.to));
+        log.snapshots.push((cursor, to));
         if trimmed > 0 {
             self.reached.insert("retention");
             self.count("trimmed histories");
