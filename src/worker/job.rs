@@ -413,8 +413,9 @@ fn bring_back(stored: StoredRoom, rules: Box<dyn Rules>, progress: &Progress) ->
     room.begin_era(stored.era);
     let snapshot = stored.snapshot.map(|s| (s.seq, s.cursor, s.bytes.len()));
     let (cursor, deaths, attempts, trims) = (stored.cursor, stored.deaths, stored.attempts, stored.trims);
-    // What is resolved is in the room; of deaths their stretch is still to be known (rule R7).
-    entries.retain(|(at, entry)| *at > cursor || entry.as_ref().is_ok_and(|entry| entry.death));
+    // What is resolved is in the room; of deaths their stretch is still to be known (rule R7), and what nobody can read may have come
+    // without a bell.
+    entries.retain(|(at, entry)| *at > cursor || !matches!(entry, Ok(entry) if !entry.death));
     Ok(Loaded { room: Some(Box::new(room)), cursor, snapshot, entries, deviations, deaths, attempts, trims })
 }
 

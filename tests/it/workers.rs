@@ -67,8 +67,12 @@ async fn workers_share_the_shards_and_each_room_has_one() {
     assert_eq!(owners(&redis), before, "settled shards stay where they are");
     // Every verdict was committed once: by one worker or the other.
     let verdicts: usize = players.iter().map(|player| player.seen.len() + 1).sum();
-    let counted = one.metric("lasthit_verdicts_total") + two.metric("lasthit_verdicts_total");
-    assert_eq!(counted, verdicts as f64);
+    // A player may hear of a verdict before its worker has heard that the commit is through.
+    until("all verdicts are counted", || {
+        let counted = one.metric("lasthit_verdicts_total") + two.metric("lasthit_verdicts_total");
+        assert!(counted <= verdicts as f64, "{counted} of {verdicts}");
+        (counted == verdicts as f64).then_some(())
+    });
 }
 
 #[tokio::test]
