@@ -5,7 +5,7 @@ use redis::Value;
 use super::breakdown::{Breakdown, Typical};
 use super::choice::{Vary, median};
 use super::counts::Counts;
-use super::watch::{Scripts, Seen, SystemCalls, Times, call, perf_count};
+use super::watch::{ScriptKind, Scripts, Seen, SystemCalls, Times, call, perf_count};
 use crate::compare::commands::Watched;
 use crate::spawn::Cost;
 
@@ -115,12 +115,30 @@ fn perf_and_redis_are_understood() {
         let command = Value::Array(words.iter().map(|word| text(word)).collect());
         Value::Array(vec![Value::Int(7), Value::Int(1_700_000_000), Value::Int(42), command, text("path:0"), text("")])
     };
-    assert_eq!(call(&entry(&["EVALSHA", "ab", "6", "k"])), Some((42, "ab".to_owned(), 6)));
+    let tag = "lasthit:{s1}:";
+    let script = |count: &str, keys: &[&str]| {
+        let keys: Vec<String> = keys.iter().map(|key| format!("{tag}{key}")).collect();
+        let words: Vec<&str> = ["EVALSHA", "ab", count].into_iter().chain(keys.iter().map(String::as_str)).collect();
+        call(&entry(&words))
+    };
+    let append = ["shard", "gateways", "active", "rooms", "room:a", "state:a", "room:b"];
+    assert_eq!(script("4", &append[..4]), None, "a watermark");
+    assert_eq!(script("6", &append[..6]), Some((42, ScriptKind::Append, 1)));
+    assert_eq!(script("80", &append), Some((42, ScriptKind::Append, 38)), "the list is cut");
+    let commit = ["shard", "active", "room:a", "out:a", "state:a", "room:b", "out:b", "state:b"];
+    assert_eq!(script("2", &commit[..2]), None, "a claim");
+    assert_eq!(script("5", &commit[..5]), Some((42, ScriptKind::Commit, 1)));
+    assert_eq!(script("8", &commit), Some((42, ScriptKind::Commit, 2)));
+    assert_eq!(script("5", &["shard", "gateways", "active", "room:a", "state:a"]), None, "a death");
     assert_eq!(call(&entry(&["PING"])), None);
-    let Value::Array(mut parts) = entry(&["EVALSHA", "ab", "6"]) else { panic!("an array") };
+    let keys = append.map(|key| format!("{tag}{key}"));
+    let Value::Array(mut parts) = entry(&["EVALSHA", "ab", "6", &keys[0], &keys[1], &keys[2], &keys[3], &keys[4], &keys[5]])
+    else {
+        panic!("an array")
+    };
     let Value::Array(words) = &mut parts[3] else { panic!("an array") };
     words.push(Value::BulkString(vec![0xff, 0xc0]));
-    assert_eq!(call(&Value::Array(parts)), Some((42, "ab".to_owned(), 6)));
+    assert_eq!(call(&Value::Array(parts)), Some((42, ScriptKind::Append, 1)));
     let times = Times(vec![(90, 1), (10, 3)]);
     assert_eq!((times.mean_us(), times.quantile_us(0.5), times.quantile_us(0.99)), (Some(30.0), 10.0, 90.0));
     assert_eq!(Times::default().mean_us(), None);

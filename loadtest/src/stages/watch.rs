@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
 use nix::unistd::Pid;
-use redis::{Script, Value, cmd};
+use redis::{Value, cmd};
 use tokio::process::Command;
 use tokio::time::{Instant, sleep};
 
@@ -199,29 +199,44 @@ pub(super) async fn scripts(fleet: &Fleet, time: Duration) -> Result<Scripts> {
     sleep(time).await;
     config("slowlog-log-slower-than", -1)?;
     let calls: Vec<Value> = fleet.ask_redis(cmd("SLOWLOG").arg("GET").arg(SLOWLOG_CALLS_MAX))?;
-    // As lasthit loads them.
-    let append = Script::new(include_str!("../../../src/journal/redis/lua/append.lua"));
-    let commit = Script::new(include_str!("../../../src/journal/redis/lua/commit.lua"));
     let mut scripts = Scripts::default();
-    for (us, hash, keys) in calls.iter().filter_map(call) {
-        // Keys of the shard, then those of each room; without rooms it is a watermark that no event waits for.
-        if hash == append.get_hash() && keys >= 6 {
-            scripts.append.0.push((us, (keys - 4) / 2));
-        } else if hash == commit.get_hash() && keys >= 6 {
-            scripts.commit.0.push((us, (keys - 2) / 4));
+    for (us, script, rooms) in calls.iter().filter_map(call) {
+        match script {
+            ScriptKind::Append => scripts.append.0.push((us, rooms)),
+            ScriptKind::Commit => scripts.commit.0.push((us, rooms)),
         }
     }
     Ok(scripts)
 }
 
-/// Of a script's call: its time in microseconds, the script, and its keys.
-pub(super) fn call(value: &Value) -> Option<(u64, String, u64)> {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ScriptKind {
+    Append,
+    Commit,
+}
+
+/// Of a script's call that events wait for: its time in microseconds, which it is, and of how many rooms. Known by its keys, as
+/// another version of lasthit has other scripts: those of the shard first, then as many for each room, the room's stream first.
+pub(super) fn call(value: &Value) -> Option<(u64, ScriptKind, u64)> {
     // Arguments may be any bytes.
     type Call = (u64, u64, u64, Vec<Vec<u8>>, Vec<u8>, Vec<u8>);
     let (_, _, us, command, _, _): Call = redis::from_redis_value_ref(value).ok()?;
-    let [name, hash, keys, ..] = command.as_slice() else { return None };
-    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).ok();
-    name.eq_ignore_ascii_case(b"EVALSHA").then(|| Some((us, text(hash)?, text(keys)?.parse().ok()?)))?
+    let [name, _, count, keys @ ..] = command.as_slice() else { return None };
+    let count: u64 = std::str::from_utf8(count).ok()?.parse().ok()?;
+    let tag = keys.first()?.strip_suffix(b"shard")?;
+    let is = |at: usize, name: &str| keys.get(at).and_then(|key| key.strip_prefix(tag)) == Some(name.as_bytes());
+    let streams = |key: &Vec<u8>| key.strip_prefix(tag).is_some_and(|name| name.starts_with(b"room:"));
+    let (script, first) = match () {
+        () if is(1, "active") => (ScriptKind::Commit, 2),
+        () if is(2, "active") && is(3, "rooms") => (ScriptKind::Append, 4),
+        () => return None,
+    };
+    // Without a room it is a watermark that no event waits for. The list of a long call is cut, its number of keys is not.
+    let (_, others) =
+        keys.get(first..)?.split_first().filter(|(key, _)| name.eq_ignore_ascii_case(b"EVALSHA") && streams(key))?;
+    let beyond = count.checked_sub(first as u64)?;
+    let each = others.iter().position(streams).map_or(beyond, |at| at as u64 + 1).max(1);
+    Some((us, script, (beyond / each).max(1)))
 }
 
 /// Watches for so long which commands are sent and which scripts make.
