@@ -12,19 +12,26 @@ const SEED: &str = "20";
 /// Two storms at a time would be each other's faults.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
-/// `kinds` of faults, and which of them kill.
-fn twenty_seconds_lose_nothing(durability: &str, kinds: usize, kills: [&str; 3]) {
+/// A run that passed: its report, and what it said.
+fn chaos(arguments: &[&str]) -> (Value, String) {
     let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let dir = tempfile::tempdir().expect("a directory");
     let json = dir.path().join("chaos.json");
     let run = Command::new(env!("CARGO_BIN_EXE_loadtest"))
-        .args(["chaos", "--duration", "20s", "--seed", SEED, "--durability", durability, "--json"])
+        .args(["chaos", "--seed", SEED])
+        .args(arguments)
+        .arg("--json")
         .arg(&json)
         .output()
         .expect("the program");
     let said = format!("{}\n{}", String::from_utf8_lossy(&run.stdout), String::from_utf8_lossy(&run.stderr));
     assert!(run.status.success(), "{said}");
-    let report: Value = serde_json::from_slice(&std::fs::read(&json).expect("a report")).expect("JSON");
+    (serde_json::from_slice(&std::fs::read(&json).expect("a report")).expect("JSON"), said)
+}
+
+/// `kinds` of faults, and which of them kill.
+fn twenty_seconds_lose_nothing(durability: &str, kinds: usize, kills: [&str; 3]) {
+    let (report, said) = chaos(&["--duration", "20s", "--durability", durability]);
     for key in ["lost", "doubled", "changed", "two_winners", "inversions", "gaps", "replay", "rolled_back"] {
         assert_eq!(report[key], 0, "{key}: {said}");
     }
@@ -56,17 +63,7 @@ fn with_a_replica() {
 /// nobody is left who could tell, go on in their era.
 #[test]
 fn replicas_that_come_and_go_are_no_loss() {
-    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
-    let dir = tempfile::tempdir().expect("a directory");
-    let json = dir.path().join("chaos.json");
-    let run = Command::new(env!("CARGO_BIN_EXE_loadtest"))
-        .args(["chaos", "--duration", "15s", "--seed", SEED, "--rude", "false"])
-        .args(["--only", "replica-attach,replica-detach,worker-kill", "--json"])
-        .arg(&json)
-        .output()
-        .expect("the program");
-    let said = format!("{}\n{}", String::from_utf8_lossy(&run.stdout), String::from_utf8_lossy(&run.stderr));
-    assert!(run.status.success(), "{said}");
-    let report: Value = serde_json::from_slice(&std::fs::read(&json).expect("a report")).expect("JSON");
+    let only = "replica-attach,replica-detach,worker-kill";
+    let (report, said) = chaos(&["--duration", "15s", "--rude", "false", "--only", only]);
     assert_eq!((&report["rolled_back"], &report["own_ends"]), (&0.into(), &0.into()), "{said}");
 }
