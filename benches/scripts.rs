@@ -1,5 +1,5 @@
-//! What an append and a commit cost Redis itself, as the scripts that they are, and otherwise: without a check, without the
-//! ping before them, as plain commands. On a private Redis (skipped, and said so, where there is none), with a subscriber.
+//! What an append and a commit cost Redis itself, as the scripts that they are, and otherwise: without the ping before them, as
+//! plain commands. On a private Redis (skipped, and said so, where there is none), with a subscriber.
 //!
 //! Prints, for steps of 1, 16 and 64 rooms, the CPU time of Redis and the round trip: medians of rounds in turns.
 
@@ -23,23 +23,18 @@ const BELL: &str = "bell";
 enum How {
     Script,
     BehindPing,
-    WithoutTypes,
     Transaction,
     Pipeline,
 }
 
-const APPENDS: [(How, &str); 5] = [
+const APPENDS: [(How, &str); 4] = [
     (How::BehindPing, "append: script behind a ping, as it is sent"),
     (How::Script, "append: script without the ping"),
-    (How::WithoutTypes, "append: script behind a ping, without its TYPE checks"),
     (How::Transaction, "append: the same writes as plain commands in MULTI"),
     (How::Pipeline, "append: the same writes as plain commands, not atomic"),
 ];
-const COMMITS: [(How, &str); 3] = [
-    (How::BehindPing, "commit: script behind a ping, as it is sent"),
-    (How::Script, "commit: script without the ping"),
-    (How::WithoutTypes, "commit: script behind a ping, without its TYPE checks"),
-];
+const COMMITS: [(How, &str); 2] =
+    [(How::BehindPing, "commit: script behind a ping, as it is sent"), (How::Script, "commit: script without the ping")];
 
 /// A shard with so many rooms, written to in one way.
 struct Scene {
@@ -52,12 +47,6 @@ struct Scene {
 
 fn moment(number: u64) -> String {
     format!("{number:024}")
-}
-
-fn without_types(script: &str, check: &str) -> String {
-    let without = script.replace(check, "'none'");
-    assert_ne!(without, script, "the script has no {check}");
-    without
 }
 
 impl Scene {
@@ -127,16 +116,16 @@ impl Scene {
         let number = self.number;
         let verdicts = [0x55_u8; 110];
         let mut call = cmd("EVALSHA");
-        call.arg(self.script.get_hash()).arg(2 + 3 * self.rooms).arg(&["shard", "active"]);
+        call.arg(self.script.get_hash()).arg(2 + 2 * self.rooms).arg(&["shard", "active"]);
         for room in 0..self.rooms {
-            for key in ["room", "out", "state"] {
+            for key in ["out", "state"] {
                 call.arg(format!("{key}{room}"));
             }
         }
         call.arg(1).arg("w").arg(number).arg(self.rooms);
         for room in 0..self.rooms {
             call.arg(format!("name{room}")).arg(1).arg(number - 1).arg(number).arg(format!("{number}-0")).arg(&verdicts[..]);
-            call.arg(&["0", "", "", "", "-"]);
+            call.arg("");
         }
         call.arg(BELL).arg(vec![0x55_u8; self.rooms * 150 + 80]);
         let mut pipeline = Pipeline::new();
@@ -176,14 +165,12 @@ fn median(mut values: Vec<f64>) -> f64 {
     values[values.len() / 2]
 }
 
-fn measure(client: &Client, variants: &[(How, &str)], script: &str, check: &str, step: fn(&mut Scene)) {
-    let bare = without_types(script, check);
+fn measure(client: &Client, variants: &[(How, &str)], script: &str, step: fn(&mut Scene)) {
     let mut taken = vec![[const { Vec::new() }; ROOMS.len()]; variants.len()];
     for _ in 0..ROUNDS {
         for (size, rooms) in ROOMS.into_iter().enumerate() {
             for (variant, (how, _)) in variants.iter().enumerate() {
-                let text = if *how == How::WithoutTypes { &bare } else { script };
-                taken[variant][size].push(Scene::new(client, rooms, *how, text).turn(step));
+                taken[variant][size].push(Scene::new(client, rooms, *how, script).turn(step));
             }
         }
     }
@@ -213,6 +200,6 @@ fn main() {
     print!("{:<58}", "µs of Redis' CPU, µs of the round trip");
     ROOMS.iter().for_each(|rooms| print!("{:>20}", format!("{rooms} rooms")));
     println!();
-    measure(&client, &APPENDS, APPEND, "redis.call('TYPE', KEYS[3 + 2 * i]).ok", Scene::append);
-    measure(&client, &COMMITS, COMMIT, "redis.call('TYPE', stream).ok", Scene::commit);
+    measure(&client, &APPENDS, APPEND, Scene::append);
+    measure(&client, &COMMITS, COMMIT, Scene::commit);
 }

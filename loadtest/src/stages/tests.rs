@@ -121,14 +121,17 @@ fn perf_and_redis_are_understood() {
         let words: Vec<&str> = ["EVALSHA", "ab", count].into_iter().chain(keys.iter().map(String::as_str)).collect();
         call(&entry(&words))
     };
-    let append = ["shard", "gateways", "active", "rooms", "room:a", "state:a", "room:b"];
+    let append = ["shard", "gateways", "active", "rooms", "room:a", "state:a", "room:b", "state:b"];
     assert_eq!(script("4", &append[..4]), None, "a watermark");
     assert_eq!(script("6", &append[..6]), Some((42, ScriptKind::Append, 1)));
     assert_eq!(script("80", &append), Some((42, ScriptKind::Append, 38)), "the list is cut");
-    let commit = ["shard", "active", "room:a", "out:a", "state:a", "room:b", "out:b", "state:b"];
+    let commit = ["shard", "active", "out:a", "state:a", "out:b", "state:b"];
     assert_eq!(script("2", &commit[..2]), None, "a claim");
-    assert_eq!(script("5", &commit[..5]), Some((42, ScriptKind::Commit, 1)));
-    assert_eq!(script("8", &commit), Some((42, ScriptKind::Commit, 2)));
+    assert_eq!(script("4", &commit[..4]), Some((42, ScriptKind::Commit, 1)));
+    assert_eq!(script("6", &commit), Some((42, ScriptKind::Commit, 2)));
+    let earlier = ["shard", "active", "room:a", "out:a", "state:a", "snapshot:a", "room:b", "out:b", "state:b", "snapshot:b"];
+    assert_eq!(script("10", &earlier), Some((42, ScriptKind::Commit, 2)));
+    assert_eq!(script("8", &["shard", "active", "rooms", "room:a", "out:a", "state:a"]), None, "an end");
     assert_eq!(script("5", &["shard", "gateways", "active", "room:a", "state:a"]), None, "a death");
     assert_eq!(call(&entry(&["PING"])), None);
     let keys = append.map(|key| format!("{tag}{key}"));

@@ -216,7 +216,7 @@ pub(super) enum ScriptKind {
 }
 
 /// Of a script's call that events wait for: its time in microseconds, which it is, and of how many rooms. Known by its keys, as
-/// another version of lasthit has other scripts: those of the shard first, then as many for each room, the room's stream first.
+/// another version of lasthit has other scripts: those of the shard first, then as many for each room, with its state.
 pub(super) fn call(value: &Value) -> Option<(u64, ScriptKind, u64)> {
     // Arguments may be any bytes.
     type Call = (u64, u64, u64, Vec<Vec<u8>>, Vec<u8>, Vec<u8>);
@@ -224,19 +224,20 @@ pub(super) fn call(value: &Value) -> Option<(u64, ScriptKind, u64)> {
     let [name, _, count, keys @ ..] = command.as_slice() else { return None };
     let count: u64 = std::str::from_utf8(count).ok()?.parse().ok()?;
     let tag = keys.first()?.strip_suffix(b"shard")?;
-    let is = |at: usize, name: &str| keys.get(at).and_then(|key| key.strip_prefix(tag)) == Some(name.as_bytes());
-    let streams = |key: &Vec<u8>| key.strip_prefix(tag).is_some_and(|name| name.starts_with(b"room:"));
-    let (script, first) = match () {
-        () if is(1, "active") => (ScriptKind::Commit, 2),
-        () if is(2, "active") && is(3, "rooms") => (ScriptKind::Append, 4),
+    let begins = |at: usize, name: &str| {
+        keys.get(at).and_then(|key| key.strip_prefix(tag)).is_some_and(|key| key.starts_with(name.as_bytes()))
+    };
+    let (script, shards) = match () {
+        () if !name.eq_ignore_ascii_case(b"EVALSHA") => return None,
+        () if begins(1, "active") && (begins(2, "out:") || begins(2, "room:")) => (ScriptKind::Commit, 2),
+        () if begins(2, "active") && begins(3, "rooms") => (ScriptKind::Append, 4),
         () => return None,
     };
     // Without a room it is a watermark that no event waits for. The list of a long call is cut, its number of keys is not.
-    let (_, others) =
-        keys.get(first..)?.split_first().filter(|(key, _)| name.eq_ignore_ascii_case(b"EVALSHA") && streams(key))?;
-    let beyond = count.checked_sub(first as u64)?;
-    let each = others.iter().position(streams).map_or(beyond, |at| at as u64 + 1).max(1);
-    Some((us, script, (beyond / each).max(1)))
+    let mut states = (0..keys.len()).filter(|at| begins(*at, "state:"));
+    let (first, beyond) = (states.next()?, count.checked_sub(shards)?);
+    let each = states.next().map_or(beyond, |second| (second - first) as u64);
+    Some((us, script, (beyond / each.max(1)).max(1)))
 }
 
 /// Watches for so long which commands are sent and which scripts make.

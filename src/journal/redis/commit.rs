@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::super::{AheadName, AheadPart, Commit, CommitSnapshot, Committed, JournalError, Lease, Leased, check};
+use super::super::{AheadName, AheadPart, Commit, CommitSnapshot, Committed, JournalError, Lease, Leased, RoomCommit, check};
 use super::append::{Hex, ROOM_BYTES};
 use super::reply::{Reply, code};
 use super::scripts::{AHEAD, ATTEMPT, COMMIT, Call, END_ROOM};
@@ -19,49 +19,69 @@ impl std::fmt::Display for Ahead {
     }
 }
 
+/// The letters of what a room's commit has beside its verdicts, in the order of their arguments.
+struct Options<'a>(&'a RoomCommit);
+
+impl std::fmt::Display for Options<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self(part) = self;
+        f.write_str(match part.snapshot {
+            None => "",
+            Some(CommitSnapshot::Whole(_)) => "s",
+            Some(CommitSnapshot::Parts { .. }) => "a",
+        })?;
+        f.write_str(if part.trim.is_some() { "t" } else { "" })?;
+        f.write_str(if part.gateways.is_some() { "g" } else { "" })?;
+        f.write_str(if part.trims.is_some() { "p" } else { "" })
+    }
+}
+
 impl RedisJournal {
     pub(super) async fn commit_step(&self, commit: &Commit) -> Result<Committed, JournalError> {
         check::commit(commit, self.shards())?;
         let keys = self.keys().shard(commit.shard);
-        let (rooms, snapshots) = (commit.rooms.len(), commit.rooms.iter().filter(|r| r.snapshot.is_some()).count());
-        let snapshot =
-            |r: &super::super::RoomCommit| if let Some(CommitSnapshot::Whole(bytes)) = &r.snapshot { bytes.len() } else { 0 };
-        let payload = |r: &super::super::RoomCommit| r.verdicts.len() + snapshot(r);
-        let bytes = commit.rooms.iter().map(|r| payload(r) + 2 * ROOM_BYTES).sum::<usize>()
+        let rooms = commit.rooms.len();
+        let snapshot = |r: &RoomCommit| if let Some(CommitSnapshot::Whole(bytes)) = &r.snapshot { bytes.len() } else { 0 };
+        let bytes = commit.rooms.iter().map(|r| r.verdicts.len() + snapshot(r) + 2 * ROOM_BYTES).sum::<usize>()
             + commit.pushes.iter().map(|(_, push)| push.len() + ROOM_BYTES).sum::<usize>();
-        let mut call =
-            Call::new(&COMMIT, 2 + 3 * rooms + 2 * snapshots, 4 + 12 * rooms + 2 * commit.pushes.len(), bytes + ROOM_BYTES);
+        let option_keys = |r: &RoomCommit| 2 * usize::from(r.snapshot.is_some()) + usize::from(r.trim.is_some());
+        let keys_sent = 2 + 2 * rooms + commit.rooms.iter().map(option_keys).sum::<usize>();
+        let mut call = Call::new(&COMMIT, keys_sent, 4 + 7 * rooms + 2 * commit.pushes.len(), bytes + ROOM_BYTES);
         call.text(&keys.shard).text(&keys.active);
         for room in commit.rooms.iter().map(|r| &r.room) {
-            call.text(keys.room(room)).text(keys.out(room)).text(keys.state(room));
+            call.text(keys.out(room)).text(keys.state(room));
         }
-        for room in commit.rooms.iter().filter(|r| r.snapshot.is_some()).map(|r| &r.room) {
-            call.text(keys.snapshot(room)).text(keys.parts(room));
+        for part in &commit.rooms {
+            if part.snapshot.is_some() {
+                call.text(keys.snapshot(&part.room)).text(keys.parts(&part.room));
+            }
+            if part.trim.is_some() {
+                call.text(keys.room(&part.room));
+            }
         }
         call.text(commit.lease.epoch).text(Hex(commit.lease.owner)).text(commit.number).text(rooms);
         for part in &commit.rooms {
             call.text(&part.room).text(part.era).text(part.from).text(part.to).text(part.cursor).bytes(&part.verdicts);
-            let trims = 2 * u8::from(part.trim.is_some());
+            call.text(Options(part));
             match &part.snapshot {
-                None => call.text(trims).bytes(&[]),
-                Some(CommitSnapshot::Whole(bytes)) => call.text(1 + trims).bytes(bytes),
+                None => {}
+                Some(CommitSnapshot::Whole(bytes)) => {
+                    call.bytes(bytes);
+                }
                 Some(CommitSnapshot::Parts { name, cursor, count }) => {
                     let ahead = Ahead(commit.lease, *name);
-                    call.text(4 + trims).text(format_args!("{ahead}/{count}|{}|{cursor}", name.seq))
+                    call.text(format_args!("{ahead}/{count}|{}|{cursor}", name.seq));
                 }
-            };
-            match part.trim {
-                Some((position, seq)) => call.text(position).text(format_args!("{}-0", seq.saturating_add(1))),
-                None => call.bytes(&[]).bytes(&[]),
-            };
-            match &part.gateways {
-                Some(gateways) => call.text(gateways.iter().map(|g| Hex(*g).to_string()).collect::<String>()),
-                None => call.text("-"),
-            };
-            match &part.trims {
-                Some(trims) => call.text(trims.iter().map(|(at, seq)| format!("{at}.{seq}")).collect::<Vec<_>>().join(",")),
-                None => call.text("-"),
-            };
+            }
+            if let Some((position, seq)) = part.trim {
+                call.text(position).text(format_args!("{}-0", seq.saturating_add(1)));
+            }
+            if let Some(gateways) = &part.gateways {
+                call.text(gateways.iter().map(|g| Hex(*g).to_string()).collect::<String>());
+            }
+            if let Some(trims) = &part.trims {
+                call.text(trims.iter().map(|(at, seq)| format!("{at}.{seq}")).collect::<Vec<_>>().join(","));
+            }
         }
         // A push that the script publishes may leave before the server has written it to its disk (to a subscriber whose
         // socket was full, in the same turn), and before its replicas have it.

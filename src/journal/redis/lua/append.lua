@@ -2,8 +2,8 @@
 -- Appends one gateway's flush to its rooms' streams, and rings the shard's bell with it.
 --
 -- Guarantee: one atomic step; exactly stored number + 1 with the stored watermark as `previous` is written, a number
--- at or below the stored one is answered with the current heads and writes nothing. All checks come before the first
--- write. The other gateways in these rooms whose watermark is below `idle below` are sent the poke; the bell says who.
+-- at or below the stored one is answered with the current heads and writes nothing. Checks come before the first write, but
+-- for the types of streams and sets: writing looks at them, and is taken back. The other gateways in these rooms whose watermark is below `idle below` are sent the poke; the bell says who.
 -- Moments are compared as text of 24 digits: numbers here are exact to 2^53 only. A room's era is the stored one and the
 -- shard's shift.
 --
@@ -13,7 +13,7 @@
 -- Returns {0, era, seq, top, ...}   stored: each room's head
 --         {1, number, watermark}    gap: what is stored
 --         {2}                       not registered, or fenced
---         {3, i, ...}               refused: the rooms, counted from 1, one of whose keys is damaged
+--         {3, i, ...}               refused: rooms, counted from 1, one of whose keys is damaged; maybe not yet all of them
 -- Refusals: LASTHIT for a damaged record of the shard
 local function damaged(key, why) return redis.error_reply('LASTHIT ' .. key .. ' is damaged: ' .. why) end
 
@@ -43,7 +43,6 @@ local heads = {}
 local refused = {3}
 for i = 1, rooms do
   local state = redis.pcall('HMGET', KEYS[4 + 2 * i], 'era', 'seq', 'top', 'gateways')
-  local kind = redis.call('TYPE', KEYS[3 + 2 * i]).ok
   local era, seq, top = state[1], state[2], state[3]
   local appended = ARGV[3 * i + 7]
   local sound
@@ -61,7 +60,7 @@ for i = 1, rooms do
   if repeated then
     if not sound or not state[1] then era, seq, top = '0', '0', '000000000000000000000000' end
     appended = top
-  elseif not sound or (kind ~= 'stream' and kind ~= 'none') then
+  elseif not sound then
     refused[#refused + 1] = i
   end
   heads[i] = state

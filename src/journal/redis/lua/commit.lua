@@ -3,14 +3,19 @@
 -- survived more than this server before anyone sees it.
 --
 -- Guarantee: one atomic step, all of it or nothing; only for the lease's owner, and only for the stored number + 1. The
--- same number by the same lease is done already and writes nothing. All checks come before the first write.
+-- same number by the same lease is done already and writes nothing. Checks come before the first write, but for the types
+-- of the set and of the first room's stream: writing looks at them, and is taken back.
 --
--- KEYS  1 shard, 2 active, then per room: room, out, state; then per room with a snapshot: snapshot, parts
+-- KEYS  1 shard, 2 active, then per room: out, state; then the keys of the rooms' options
 -- ARGV  1 epoch, 2 owner, 3 number, 4 count of rooms,
---       then per room: name, era, from, to, cursor, verdicts, what (bit 1 a snapshot, bit 2 a trim, bit 3 a snapshot that
---                      was written ahead), snapshot or name/count|seq|cursor, trim position, trim verdict ID, gateways and
---                      trim points, each or '-' for those of before,
+--       then per room: name, era, from, to, cursor, verdicts, options, then the arguments of its options,
 --       then per push: channel, message
+-- Options of a room, a letter each, with their arguments and keys:
+--       s  a snapshot: its bytes; keys: snapshot, parts
+--       a  a snapshot that was written ahead: name/count|seq|cursor; keys: snapshot, parts
+--       t  a trim: position, verdict ID; key: room
+--       g  the room's gateways
+--       p  its trim points
 -- A room's era is the stored one and the shard's shift.
 -- Returns {0}            done
 --         {1}            fenced: another lease, or another number
@@ -38,66 +43,94 @@ local function incomplete(parts, what)
   return false
 end
 
-local rooms = tonumber(ARGV[4])
-local reply = {2}
-local resolved = {}
-local snapshots = 3 * rooms + 1
-for i = 1, rooms do
-  local key, arg = 3 * i - 1, 12 * i - 8
-  local state, what = redis.pcall('HMGET', KEYS[key + 3], 'era', 'seq', 'last'), tonumber(ARGV[arg + 7])
-  if what % 2 == 1 or what >= 4 then snapshots = snapshots + 2 end
-  local era, seq = state[1], ARGV[arg + 3]
-  if era and shift > 0 then era = string.format('%.0f', (tonumber(era) or 0) + shift) end
-  local type = redis.call('TYPE', KEYS[key + 1]).ok
-  -- Verdicts behind the room's seq, or a key of another type, would refuse the next ones.
-  local beyond = redis.pcall('XREAD', 'STREAMS', KEYS[key + 2], seq .. '-0')
-  if era ~= ARGV[arg + 2] or state[2] ~= seq or (type ~= 'stream' and type ~= 'none') or beyond
-    or what >= 4 and incomplete(KEYS[snapshots + 1], ARGV[arg + 8]) then
-    reply[#reply + 1] = i
+-- Calls `act` with each option of a room, its first argument and its first key. Returns where the next room's are.
+local function options(letters, arg, key, act)
+  local more = {s = {1, 2}, a = {1, 2}, t = {2, 1}, g = {1, 0}, p = {1, 0}}
+  for letter in string.gmatch(letters, '.') do
+    act(letter, arg, key)
+    arg, key = arg + more[letter][1], key + more[letter][2]
   end
-  if ARGV[arg + 5] == state[3] then resolved[#resolved + 1] = ARGV[arg + 1] end
+  return arg, key
+end
+
+local function stream(key)
+  local type = redis.call('TYPE', key).ok
+  return type == 'stream' or type == 'none'
+end
+
+local rooms = tonumber(ARGV[4])
+local reply, resolved = {2}, {}
+local arg, option = 5, 2 * rooms + 3
+for i = 1, rooms do
+  local out, from = KEYS[2 * i + 1], ARGV[arg + 2]
+  local state = redis.pcall('HMGET', KEYS[2 * i + 2], 'era', 'seq', 'last')
+  local era, sound = state[1], true
+  if era and shift > 0 then era = string.format('%.0f', (tonumber(era) or 0) + shift) end
+  -- Verdicts behind the room's seq, or a key of another type, would refuse the next ones.
+  if i > 1 and from ~= ARGV[arg + 3] and redis.pcall('XREAD', 'STREAMS', out, from .. '-0') then sound = false end
+  if ARGV[arg + 4] == state[3] then resolved[#resolved + 1] = ARGV[arg] end
+  if era ~= ARGV[arg + 1] or state[2] ~= from then sound = false end
+  local letters = ARGV[arg + 6]
+  arg = arg + 7
+  if letters ~= '' then
+    arg, option = options(letters, arg, option, function(letter, at, key)
+      if letter == 'a' and incomplete(KEYS[key + 1], ARGV[at]) then sound = false end
+      if letter == 't' and not (stream(KEYS[key]) and stream(out)) then sound = false end
+    end)
+  end
+  if not sound then reply[#reply + 1] = i end
 end
 if #reply > 1 then return reply end
--- The first write is the only one that can fail behind these looks. A call takes some 8,000 arguments.
+-- A call takes some 8,000 arguments.
 for at = 1, #resolved, 1000 do
   local removed = redis.pcall('SREM', KEYS[2], unpack(resolved, at, math.min(at + 999, #resolved)))
   if type(removed) == 'table' then return damaged(KEYS[2], 'it is no set') end
 end
 
-snapshots = 3 * rooms + 1
+arg, option = 5, 2 * rooms + 3
 for i = 1, rooms do
-  local key, arg = 3 * i - 1, 12 * i - 8
-  local from, to, cursor, what = ARGV[arg + 3], ARGV[arg + 4], ARGV[arg + 5], tonumber(ARGV[arg + 7])
-  if to ~= from then redis.call('XADD', KEYS[key + 2], to .. '-0', 'v', ARGV[arg + 6]) end
-  if what % 2 == 1 then
-    snapshots = snapshots + 2
-    redis.call('SET', KEYS[snapshots], ARGV[arg + 8])
-    redis.call('HSET', KEYS[key + 3], 'seq', to, 'cursor', cursor, 'snapshot_seq', to, 'snapshot_cursor', cursor)
-    redis.call('HDEL', KEYS[key + 3], 'snapshot_parts')
-    redis.call('UNLINK', KEYS[snapshots + 1])
-  elseif what >= 4 then
-    snapshots = snapshots + 2
-    local parts, seq, taken = string.match(ARGV[arg + 8], '^([^|]+)|([^|]+)|([^|]+)$')
-    redis.call('HSET', KEYS[key + 3], 'seq', to, 'cursor', cursor, 'snapshot_seq', seq, 'snapshot_cursor', taken,
-      'snapshot_parts', parts)
-    local good = string.match(parts, '^[^/]+')
-    for _, field in ipairs(redis.call('HKEYS', KEYS[snapshots + 1])) do
-      if string.match(field, '^[^/]+') ~= good then redis.call('HDEL', KEYS[snapshots + 1], field) end
+  local out, state = KEYS[2 * i + 1], KEYS[2 * i + 2]
+  local to, cursor, letters = ARGV[arg + 3], ARGV[arg + 4], ARGV[arg + 6]
+  if to ~= ARGV[arg + 2] then
+    local id = (i > 1 and redis.call or redis.pcall)('XADD', out, to .. '-0', 'v', ARGV[arg + 5])
+    if id.err then
+      for at = 1, #resolved, 1000 do
+        redis.call('SADD', KEYS[2], unpack(resolved, at, math.min(at + 999, #resolved)))
+      end
+      return {2, 1}
     end
-    redis.call('UNLINK', KEYS[snapshots])
-  else
-    redis.call('HSET', KEYS[key + 3], 'seq', to, 'cursor', cursor)
   end
-  if what % 4 >= 2 then
-    -- No more in one step; the next snapshots name the same place. The server's own bound is a tenth.
-    redis.call('XTRIM', KEYS[key + 1], 'MINID', '~', ARGV[arg + 9], 'LIMIT', 100000)
-    redis.call('XTRIM', KEYS[key + 2], 'MINID', '~', ARGV[arg + 10], 'LIMIT', 100000)
+  redis.call('HSET', state, 'seq', to, 'cursor', cursor)
+  arg = arg + 7
+  if letters ~= '' then
+    arg, option = options(letters, arg, option, function(letter, at, key)
+      if letter == 's' then
+        redis.call('SET', KEYS[key], ARGV[at])
+        redis.call('HSET', state, 'snapshot_seq', to, 'snapshot_cursor', cursor)
+        redis.call('HDEL', state, 'snapshot_parts')
+        redis.call('UNLINK', KEYS[key + 1])
+      elseif letter == 'a' then
+        local parts, seq, taken = string.match(ARGV[at], '^([^|]+)|([^|]+)|([^|]+)$')
+        redis.call('HSET', state, 'snapshot_seq', seq, 'snapshot_cursor', taken, 'snapshot_parts', parts)
+        local good = string.match(parts, '^[^/]+')
+        for _, field in ipairs(redis.call('HKEYS', KEYS[key + 1])) do
+          if string.match(field, '^[^/]+') ~= good then redis.call('HDEL', KEYS[key + 1], field) end
+        end
+        redis.call('UNLINK', KEYS[key])
+      elseif letter == 't' then
+        -- No more in one step; the next snapshots name the same place. The server's own bound is a tenth.
+        redis.call('XTRIM', KEYS[key], 'MINID', '~', ARGV[at], 'LIMIT', 100000)
+        redis.call('XTRIM', out, 'MINID', '~', ARGV[at + 1], 'LIMIT', 100000)
+      elseif letter == 'g' then
+        redis.call('HSET', state, 'gateways', ARGV[at])
+      else
+        redis.call('HSET', state, 'trims', ARGV[at])
+      end
+    end)
   end
-  if ARGV[arg + 11] ~= '-' then redis.call('HSET', KEYS[key + 3], 'gateways', ARGV[arg + 11]) end
-  if ARGV[arg + 12] ~= '-' then redis.call('HSET', KEYS[key + 3], 'trims', ARGV[arg + 12]) end
 end
 redis.call('HSET', KEYS[1], 'commit', ARGV[3], 'commit_epoch', ARGV[1])
-for i = 12 * rooms + 5, #ARGV, 2 do
+for i = arg, #ARGV, 2 do
   redis.call('PUBLISH', ARGV[i], ARGV[i + 1])
 end
 return {0}
