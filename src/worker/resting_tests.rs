@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::tests::*;
 use super::*;
-use crate::limits::{LANE_BUFFER_ENTRIES_MAX, QUARANTINE_MAX};
+use crate::limits::{LANE_BUFFER_ENTRIES_MAX, QUARANTINE_MAX, QUARANTINE_MIN};
 use crate::rules::{RulesBook, claim::Claim};
 use crate::types::{Arrival, Audience, Entry, Event, EventKind};
 
@@ -62,6 +62,22 @@ fn a_room_that_cannot_be_continued_is_tried_less_and_less_often_and_keeps_nothin
     let most_ns = u64::try_from(QUARANTINE_MAX.as_nanos()).expect("a bound");
     assert!((10..25).contains(&tries), "{tries} tries in an hour");
     assert!((most_ns..most_ns + 2_000_000_000).contains(&longest_ns), "{longest_ns}");
+}
+
+/// Several steps for a room may be on their way when its keys are spoiled: their answers are one failure, not several.
+#[test]
+fn one_failure_that_several_steps_tell_of_is_one() {
+    let mut core = worker();
+    core.surveyed(SHARD, survey(0, &pit(), 0), 1);
+    perform(&mut core);
+    for now_ns in 1..=4 {
+        core.damaged(SHARD, &pit(), "damaged", now_ns);
+    }
+    let until_ns = 1 + u64::try_from(QUARANTINE_MIN.as_nanos()).expect("a bound");
+    core.tick(until_ns - 2_000_000_000);
+    assert_eq!(loads(&perform(&mut core)), 0);
+    core.tick(until_ns + 1);
+    assert_eq!(loads(&perform(&mut core)), 1);
 }
 
 /// Whoever has no rules for a room never asks the journal for it.

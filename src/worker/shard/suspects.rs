@@ -59,6 +59,10 @@ impl Shard {
     /// again then.
     pub(in crate::worker) fn quarantine(&mut self, room: &RoomId, why: &str, shared: &mut Shared) {
         let Some(lane) = self.lanes.get_mut(room) else { return };
+        // Another step of before it rested says the same.
+        if matches!(lane.phase, Phase::Quarantined { .. }) {
+            return;
+        }
         lane.replace(shared.token());
         let (least, most) = (QUARANTINE_MIN.as_secs(), QUARANTINE_MAX.as_secs());
         let rest_s = least.saturating_mul(1 << lane.failures.min(16)).min(most);
