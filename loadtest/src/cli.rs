@@ -40,6 +40,10 @@ pub(crate) enum Command {
     ///
     ///     loadtest run --spawn gateways=2,workers=1 --ramp 2000..100000 --p99 20ms
     ///
+    /// What others notice of a thousand sessions that come again and have missed everything:
+    ///
+    ///     loadtest run --spawn gateways=1,workers=1 --audience room --rejoin 1000
+    ///
     /// What a system carries when every session waits for its answers, and what another system's gateways do:
     ///
     ///     loadtest run --url ws://127.0.0.1:7777 --closed --outstanding 4
@@ -348,6 +352,10 @@ pub(crate) struct RunArgs {
     /// How late one of a hundred sends may leave: beyond that the generator was saturated, and there is no report
     #[arg(long, default_value = "5ms", value_parser = duration, value_name = "TIME")]
     pub(crate) lateness_max: Duration,
+    /// Measures twice; the second time so many sessions join the rooms of the first again, all at once, with an old since. Tells
+    /// what the others notice
+    #[arg(long, value_name = "N", conflicts_with_all = ["closed", "ramp", "html"], value_parser = clap::value_parser!(u32).range(1..=20_000))]
+    pub(crate) rejoin: Option<u32>,
     /// Shows no progress
     #[arg(long, short)]
     pub(crate) quiet: bool,

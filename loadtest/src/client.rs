@@ -99,6 +99,21 @@ pub(crate) async fn join(dialect: Dialect, url: &str, room: &str, player: &str) 
 }
 
 impl Joined {
+    /// Era and seq of its welcome.
+    pub(crate) fn place(&self) -> (u64, u64) {
+        (self.era, self.seq)
+    }
+
+    /// What came right behind the welcome: whether it is text, and its bytes.
+    pub(crate) fn take_early(&mut self) -> Vec<(bool, Vec<u8>)> {
+        std::mem::take(&mut self.early)
+    }
+
+    /// What comes after that.
+    pub(crate) fn socket(&mut self) -> &mut Socket {
+        &mut self.socket
+    }
+
     async fn welcome(&mut self, dialect: Dialect) -> Result<()> {
         let Self { socket, id, era, seq, early } = self;
         let welcomed = AtomicBool::new(false);

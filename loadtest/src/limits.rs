@@ -26,6 +26,8 @@ pub(crate) const MESSAGE_BYTES_MAX: usize = 16 * 1024 * 1024;
 pub(crate) const HANDSHAKE_BYTES_MAX: usize = 16 * 1024;
 /// Bytes that a session may owe its socket; an action that is due then is counted as not sent.
 pub(crate) const WRITE_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// How long sessions that come again may take to catch up.
+pub(crate) const REJOIN_TIMEOUT: Duration = Duration::from_secs(120);
 /// Sessions that are connecting at a time.
 pub(crate) const CONNECTING_MAX: usize = 64;
 /// How long one session may take to connect and be welcomed.

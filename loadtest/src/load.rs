@@ -30,6 +30,8 @@ pub(crate) struct Load {
     pub(crate) urls: Vec<String>,
     /// What they are spoken to in.
     pub(crate) dialect: Dialect,
+    /// Tells its rooms, ids and contests from others'; a new one when it is not given.
+    pub(crate) tag: Option<String>,
     /// Sessions over all gateways.
     pub(crate) sessions: u32,
     /// Rooms that they play in: new ones each time, where the dialect can.
@@ -76,6 +78,7 @@ impl Load {
         Self {
             urls,
             dialect,
+            tag: None,
             sessions: 100,
             rooms: 20,
             pace,
@@ -124,7 +127,7 @@ pub(crate) async fn measure(load: &Load, progress: &Progress, stop: impl Future<
     ensure!(!is_bounded || (1..=OUTSTANDING_MAX).contains(&outstanding), "outstanding {outstanding}: use 1 to {OUTSTANDING_MAX}");
     allow_files(u64::from(load.sessions) + 256)?;
     let mut stop = pin!(stop);
-    let tag = Incarnation::random().to_string();
+    let tag = load.tag.clone().unwrap_or_else(|| Incarnation::random().to_string());
     let joined = tokio::select! {
         joined = join_all(load, &plan, &tag) => joined?,
         () = &mut stop => return Ok(Outcome::Interrupted(0)),

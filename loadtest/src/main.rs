@@ -29,6 +29,7 @@ mod part;
 mod plan;
 mod progress;
 mod record;
+mod rejoin;
 mod report;
 mod soak;
 mod socket;
@@ -45,7 +46,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use clap::Parser;
 use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
@@ -56,8 +57,11 @@ use compare::{CompareConfig, Comparison};
 use curve::{Curve, CurveConfig};
 use dialect::Dialect;
 use fair::{FairConfig, Fairness};
-use load::{Outcome, measure};
+use lasthit::types::Incarnation;
+use load::{Load, Outcome, measure};
 use progress::Progress;
+use rejoin::{Crowd, Rejoined};
+use report::Report;
 use soak::SoakConfig;
 use spawn::{Fleet, Options};
 use stages::{Choice, Stages, StagesConfig};
@@ -131,13 +135,13 @@ async fn run_against(args: &RunArgs, urls: Vec<String>, stop: impl Future<Output
         }
         return Ok(if knee.knee_rate.is_some() { ExitCode::SUCCESS } else { ExitCode::from(NO_RUN) });
     }
-    let report = match measure(&load, &progress, stop).await? {
-        Outcome::Done(report) => report,
-        Outcome::Saturated(saturation) => {
-            eprintln!("error: {saturation}");
-            return Ok(ExitCode::from(NO_RUN));
-        }
-        Outcome::Interrupted(sent) => return Ok(interrupted(sent)),
+    let mut stop = std::pin::pin!(stop);
+    if let Some(sessions) = args.rejoin {
+        return rejoin_against(args, load, sessions, &progress, stop).await;
+    }
+    let report = match report_of(measure(&load, &progress, &mut stop).await?) {
+        Ok(report) => report,
+        Err(code) => return Ok(code),
     };
     println!("{report}");
     if let Some(path) = &args.json {
@@ -153,6 +157,51 @@ async fn run_against(args: &RunArgs, urls: Vec<String>, stop: impl Future<Output
             ExitCode::from(FAILED)
         }
     })
+}
+
+/// The report, or with what the program ends without one.
+fn report_of(outcome: Outcome) -> Result<Box<Report>, ExitCode> {
+    match outcome {
+        Outcome::Done(report) => Ok(report),
+        Outcome::Saturated(saturation) => {
+            eprintln!("error: {saturation}");
+            Err(ExitCode::from(NO_RUN))
+        }
+        Outcome::Interrupted(sent) => Err(interrupted(sent)),
+    }
+}
+
+/// The same load twice: alone, and beside sessions that come again.
+async fn rejoin_against(
+    args: &RunArgs,
+    mut load: Load,
+    sessions: u32,
+    progress: &Progress,
+    mut stop: impl Future<Output = ()> + Unpin,
+) -> Result<ExitCode> {
+    let tag = Incarnation::random().to_string();
+    let crowd = Crowd::of(&load, &tag, sessions)?;
+    load.tag = Some(tag);
+    let before = match report_of(measure(&load, progress, &mut stop).await?) {
+        Ok(report) => report,
+        Err(code) => return Ok(code),
+    };
+    load.tag = None;
+    let crowd = crowd.start();
+    let beside = match report_of(measure(&load, progress, &mut stop).await?) {
+        Ok(report) => report,
+        Err(code) => return Ok(code),
+    };
+    let crowd = crowd.join().map_err(|_| anyhow!("the crowd failed"))??;
+    let rejoined = Rejoined::of(*before, *beside, crowd);
+    println!("{rejoined}");
+    if let Some(path) = &args.json {
+        write(path, serde_json::to_string_pretty(&rejoined)? + "\n")?;
+    }
+    Ok(rejoined.failure().map_or(ExitCode::SUCCESS, |failure| {
+        eprintln!("{failure}");
+        ExitCode::from(FAILED)
+    }))
 }
 
 /// Ready when somebody asks the process to end.
