@@ -13,7 +13,7 @@ use lasthit::engine::{Resequencer, Room};
 use lasthit::journal::redis::{RedisJournal, RedisOptions};
 use lasthit::journal::{
     AheadName, AheadPart, Appended, Commit, CommitSnapshot, Committed, Flush, FlushEntry, Journal, Lease, Leased, PageSize,
-    RoomCommit, Seen, pages,
+    RoomCommit, Seen, Witness, pages,
 };
 use lasthit::limits::{CONTESTS_PER_ROOM_MAX, SNAPSHOT_EVENTS_MAX, SNAPSHOT_PART_BYTES};
 use lasthit::replay::Recording;
@@ -67,7 +67,12 @@ impl Scene {
         let Leased::Done(lease) = journal.claim(SHARD, from, Incarnation::random()).await.expect("claimed") else {
             panic!("lost")
         };
-        let commits = journal.survey(SHARD, false).await.expect("survey").commit;
+        // Nobody owned the shard before: no commit is missing.
+        let witness = Witness { server: Incarnation::NONE, epoch: Some(0), confirmed: 0, sent: 0 };
+        journal.testify(SHARD, witness).await.expect("testified");
+        let survey = journal.survey(SHARD, false).await.expect("survey");
+        assert_eq!(survey.doubt, None);
+        let commits = survey.commit;
         // The shard's first room.
         let room = Room::new(1, Box::new(Claim::new(Audience::Session)));
         let (hold, watermark) = (Resequencer::default(), Moment::default());
