@@ -90,6 +90,8 @@ pub const CATCH_UP_MESSAGES_MAX: usize = 512;
 /// Deliveries of one turn to sessions that read from the journal, all together. A turn in about 2 ms makes some 500,000 a second: who
 /// is behind a busy gateway's rooms has to reach those who follow them.
 pub const CATCH_UP_TURN_MAX: usize = 1024;
+/// How long everybody else at the gateway may wait for a turn: after one that took longer the next ones are smaller.
+pub const CATCH_UP_WAIT_MAX: Duration = Duration::from_micros(500);
 /// How long such sessions wait for the next turn, so that they leave everybody else the gateway's time.
 pub const CATCH_UP_REST: Duration = Duration::from_millis(1);
 /// Pages of verdict streams that a gateway reads or holds for such sessions.

@@ -9,13 +9,16 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use bytes::Bytes;
 
 use super::core::{Action, Core};
 use super::deliver::View;
 use crate::journal::VerdictPage;
-use crate::limits::{CATCH_UP_ENTRIES_MAX, DELIVERIES_PER_TURN_MAX, FIRST_READS_MAX, FIRSTS_MAX, GAP_READS_MAX};
+use crate::limits::{
+    CATCH_UP_ENTRIES_MAX, CATCH_UP_WAIT_MAX, DELIVERIES_PER_TURN_MAX, FIRST_READS_MAX, FIRSTS_MAX, GAP_READS_MAX,
+};
 use crate::types::{Audience, Outcome, Role, RoomId, SessionId, Verdict};
 use crate::wire::client::{VerdictFrames, close};
 use crate::wire::{DecodeError, verdicts};
@@ -102,6 +105,8 @@ pub(super) struct Reads {
     known: Firsts,
     /// Between two turns.
     resting: bool,
+    /// Deliveries of the next turn; 0 before the first.
+    turn: usize,
 }
 
 impl Reads {
@@ -203,9 +208,13 @@ impl Core {
         self.turn();
     }
 
-    /// The rest after a turn is over, as [`Action::Rest`] asked.
-    pub(crate) fn rested(&mut self) {
+    /// The rest after a turn is over, as [`Action::Rest`] asked. `waited` is how long whoever was ready to run then had to wait
+    /// for the gateway: turns grow while nobody waits for long, and shrink when somebody does.
+    pub(crate) fn rested(&mut self, waited: Duration) {
         self.reads.resting = false;
+        let (least, most) = (DELIVERIES_PER_TURN_MAX.min(self.bounds.catch_up_turn_max), self.bounds.catch_up_turn_max);
+        let turn = self.reads.turn.max(least);
+        self.reads.turn = if waited > CATCH_UP_WAIT_MAX { turn / 2 } else { turn.saturating_mul(2) }.clamp(least, most);
         self.turn();
         self.read_pages();
     }
@@ -215,7 +224,8 @@ impl Core {
         if std::mem::replace(&mut self.reads.resting, true) {
             return;
         }
-        let (mut left, mut served) = (self.bounds.catch_up_turn_max, false);
+        let least = DELIVERIES_PER_TURN_MAX.min(self.bounds.catch_up_turn_max);
+        let (mut left, mut served) = (self.reads.turn.max(least), false);
         while left > 0
             && let Some(number) = self.reads.turns.pop_front()
         {

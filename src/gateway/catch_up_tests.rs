@@ -1,13 +1,15 @@
 //! Sessions that missed much, read slowly, or repeat themselves: what is read for them, and what they are sent.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
 
 use bytes::Bytes;
 
 use super::core::{Action, Core, Delivery, Joining, Reading};
 use crate::journal::{Appended, GatewayRecord, Registered, RoomHead, VerdictPage};
 use crate::limits::{
-    CATCH_UP_MESSAGES_MAX, CATCH_UP_PAGES_MAX, CATCH_UP_TURN_MAX, FIRST_READS_MAX, OUTBOX_MESSAGES_MAX, PAGE_BYTES,
+    CATCH_UP_MESSAGES_MAX, CATCH_UP_PAGES_MAX, CATCH_UP_TURN_MAX, DELIVERIES_PER_TURN_MAX, FIRST_READS_MAX, OUTBOX_MESSAGES_MAX,
+    PAGE_BYTES,
 };
 use crate::types::{
     Arrival, Audience, Flags, Incarnation, Moment, Outcome, PlayerId, RoomId, ShardId, Since, Stamp, Verdict, VerdictBatch,
@@ -39,6 +41,8 @@ struct Scene {
     read_count: usize,
     rests: bool,
     sent_since_rest: usize,
+    /// How long others wait for a turn.
+    waited: Duration,
     now: u64,
 }
 
@@ -60,6 +64,7 @@ impl Scene {
             read_count: 0,
             rests: false,
             sent_since_rest: 0,
+            waited: Duration::ZERO,
             now: 1_000,
         }
     }
@@ -225,7 +230,7 @@ impl Scene {
     fn rest(&mut self) {
         self.sent_since_rest = 0;
         if std::mem::take(&mut self.rests) {
-            self.core.rested();
+            self.core.rested(self.waited);
             self.perform();
         }
     }
@@ -347,15 +352,21 @@ fn a_turn_is_bounded_however_many_wait() {
     for session in scene.outboxes.keys().copied().collect::<Vec<_>>() {
         scene.take(session, 1_000);
     }
-    for _ in 0..500 {
+    let mut longest = 0;
+    for turn in 0..500 {
+        // Others begin to wait for long: turns shrink to the least.
+        scene.waited = if turn < 100 { Duration::ZERO } else { Duration::from_millis(1) };
         scene.rest();
         scene.answer();
         // A welcome comes with the first of a session's verdicts.
-        assert!(scene.sent_since_rest <= 2 * CATCH_UP_TURN_MAX, "{} deliveries in a turn", scene.sent_since_rest);
+        let most = if turn < 110 { CATCH_UP_TURN_MAX } else { DELIVERIES_PER_TURN_MAX };
+        assert!(scene.sent_since_rest <= 2 * most, "{} deliveries in turn {turn}", scene.sent_since_rest);
+        longest = longest.max(scene.sent_since_rest);
         for session in scene.outboxes.keys().copied().collect::<Vec<_>>() {
             scene.take(session, 1_000);
         }
     }
+    assert!(longest > CATCH_UP_TURN_MAX / 2, "{longest}: turns grow while nobody waits");
 }
 
 #[test]

@@ -97,7 +97,7 @@ fn perform(core: &mut Core, head: (u64, u64, u64), page: &VerdictPage) {
                     let _ = core.page(&room, after, reading, page);
                 }
                 Action::AskOutbox { session, .. } => core.drained(session, u64::MAX),
-                Action::Rest => core.rested(),
+                Action::Rest => core.rested(std::time::Duration::ZERO),
                 _ => {}
             }
         }

@@ -326,7 +326,10 @@ impl Hub {
                     }
                     Action::Rest => self.spawn(|hub| async move {
                         tokio::time::sleep(CATCH_UP_REST).await;
-                        hub.with(|state| state.core.rested());
+                        // Once around everybody who is ready to run.
+                        let began = Instant::now();
+                        tokio::task::yield_now().await;
+                        hub.with(|state| state.core.rested(began.elapsed()));
                     }),
                     Action::ReadHeads(shard, rooms) => self.spawn(move |hub| async move {
                         match hub.0.journal.heads(shard, &rooms).await {

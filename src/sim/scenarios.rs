@@ -80,7 +80,7 @@ impl Gateway {
         for action in self.core.take_actions() {
             match action {
                 GatewayAction::AskOutbox { session, .. } => self.core.drained(session, u64::MAX),
-                GatewayAction::Rest => self.core.rested(),
+                GatewayAction::Rest => self.core.rested(std::time::Duration::ZERO),
                 GatewayAction::Append { flush, .. } => self.flush = Some(flush),
                 GatewayAction::Deliver(session, delivery) => self.told.push((session, delivery)),
                 GatewayAction::Read { room, after, reading, .. } => self.reads.push((room, after, reading)),

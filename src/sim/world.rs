@@ -400,7 +400,8 @@ impl World {
                 self.with_gateway(pid.index, |core, _| core.drained(session, u64::MAX));
             }
             (Happening::Rested, Some(pid)) => {
-                self.with_gateway(pid.index, |core, _| core.rested());
+                let waited = std::time::Duration::from_micros(self.below(1_000));
+                self.with_gateway(pid.index, |core, _| core.rested(waited));
             }
             (Happening::CheckHeads, Some(pid)) => self.check_heads(pid),
             (Happening::Arrive { conn, message }, _) => self.arrive(conn, message),
