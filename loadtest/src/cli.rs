@@ -7,12 +7,12 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::chaos::{Durability, Kind};
 use crate::compare::Only;
-use crate::dialect::{Audience, Dialect};
-use crate::knee::Ramp;
+use crate::load::knee::Ramp;
+use crate::load::plan::CONTENDERS;
 use crate::load::{Load, Pace};
 use crate::part::Part;
-use crate::plan::CONTENDERS;
 use crate::spawn::Spawn;
+use crate::speak::dialect::{Audience, Dialect};
 use crate::stages::Vary;
 
 /// Load, latency and audit runs against lasthit.

@@ -19,13 +19,13 @@ use rand::{Rng, SeedableRng};
 use serde::Serialize;
 use tokio::time::Instant;
 
-use crate::dialect::Dialect;
 use crate::fair::{self, FairConfig, Fairness, GapScore};
 use crate::limits::{
     CURVE_BURST, CURVE_GAPS_US, CURVE_ROUNDS, CURVE_SPLIT_US, CURVE_TIME_MAX, CURVE_TIME_MIN, GUARDS_MAX, TRIALS_MAX,
 };
-use crate::record::Times;
+use crate::load::record::Times;
 use crate::spawn::{Fleet, Options, Spawn};
+use crate::speak::dialect::Dialect;
 pub(crate) use picture::draw;
 
 /// What to measure.

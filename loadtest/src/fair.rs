@@ -23,13 +23,13 @@ use rand::{Rng, SeedableRng};
 use serde::Serialize;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 
-use crate::dialect::{Audience, Dialect};
 use crate::environment::load_average;
 use crate::limits::{
     BURST_MAX, GAP_US_MAX, GAPS_MAX, RATE_MAX, REPEATED_PER_TRIAL_MAX, SPLIT_US_MAX, TRIALS_MAX, UNANSWERED_MAX,
 };
-use crate::record::{Quantiles, Times};
-use crate::socket::frame;
+use crate::load::record::{Quantiles, Times};
+use crate::speak::dialect::{Audience, Dialect};
+use crate::speak::socket::frame;
 use background::Background;
 use hold::Hold;
 pub(crate) use picture::draw;

@@ -1,42 +1,35 @@
 //! Load, latency and audit runs against lasthit.
 //!
-//! `run` is [`load::measure`], or with a ramp [`knee::knee`]: `plan` says who sends what, `pace` waits until it is due,
-//! `client` sends and reads through `socket` what `dialect` says, `tally` counts, `audit` judges, `record` keeps the times,
-//! `health` watches the generator; `report` and `page` tell. `spawn` starts the processes under test when asked to.
+//! Three wings serve the commands: [`load`] is one measurement, from its plan to its audit; [`speak`] is what the generator and
+//! a system under test say to each other; [`draw`] makes pages and pictures of figures. `spawn` starts the processes under test.
+//! The commands: `run` is [`load::measure`], or with a ramp [`load::knee::knee`], or with `rejoin` twice, the second time beside a crowd.
 //! `fair`: rivals, a known gap apart; `curve`: the same for several guards.
 //! `compare`: lasthit beside what it stands in for; `part`: the programs that it starts.
 //! `stages`: where the time of one event goes, and what it costs.
 //! `chaos`: everything is broken by a plan; `soak`: does memory stay flat.
 
-mod audit;
+// The wings.
+mod draw;
+mod load;
+mod speak;
+
+// What they share.
+mod environment;
+mod histogram;
+mod limits;
+mod spawn;
+
+// The commands.
 mod chaos;
 mod cli;
-mod client;
 mod compare;
 mod curve;
-mod dialect;
-mod environment;
 mod fair;
-mod frame;
-mod health;
-mod histogram;
-mod knee;
-mod limits;
-mod load;
-mod pace;
-mod page;
 mod part;
-mod plan;
-mod progress;
-mod record;
 mod rejoin;
-mod report;
 mod soak;
-mod socket;
-mod spawn;
 mod stages;
-mod svg;
-mod tally;
+
 #[cfg(test)]
 mod tests;
 
@@ -55,15 +48,16 @@ use chaos::ChaosConfig;
 use cli::{ChaosArgs, Cli, Command, CompareArgs, CurveArgs, FairArgs, RunArgs, SoakArgs, StagesArgs};
 use compare::{CompareConfig, Comparison};
 use curve::{Curve, CurveConfig};
-use dialect::Dialect;
 use fair::{FairConfig, Fairness};
 use lasthit::types::Incarnation;
+use load::knee::{self, Tried};
+use load::progress::Progress;
+use load::report::Report;
 use load::{Load, Outcome, measure};
-use progress::Progress;
 use rejoin::{Crowd, Rejoined};
-use report::Report;
 use soak::SoakConfig;
 use spawn::{Fleet, Options};
+use speak::dialect::Dialect;
 use stages::{Choice, Stages, StagesConfig};
 
 /// The audit failed.
@@ -121,7 +115,7 @@ async fn run_command(args: RunArgs) -> Result<ExitCode> {
 async fn run_against(args: &RunArgs, urls: Vec<String>, stop: impl Future<Output = ()>) -> Result<ExitCode> {
     let (load, progress) = (args.load(urls), Progress::new(args.quiet));
     if let Some(ramp) = &args.ramp {
-        let told = |tried: &knee::Tried| println!("{tried}");
+        let told = |tried: &Tried| println!("{tried}");
         let Some(knee) = knee::knee(&load, ramp, args.p99, &progress, stop, told).await? else {
             eprintln!("interrupted: no knee");
             return Ok(ExitCode::from(INTERRUPTED));
@@ -131,7 +125,7 @@ async fn run_against(args: &RunArgs, urls: Vec<String>, stop: impl Future<Output
             write(path, serde_json::to_string_pretty(&knee)? + "\n")?;
         }
         if let Some(path) = &args.html {
-            write(path, page::of_knee(&knee))?;
+            write(path, draw::page::of_knee(&knee))?;
         }
         return Ok(if knee.knee_rate.is_some() { ExitCode::SUCCESS } else { ExitCode::from(NO_RUN) });
     }
@@ -148,7 +142,7 @@ async fn run_against(args: &RunArgs, urls: Vec<String>, stop: impl Future<Output
         write(path, serde_json::to_string_pretty(&report)? + "\n")?;
     }
     if let Some(path) = &args.html {
-        write(path, page::of_run(&report))?;
+        write(path, draw::page::of_run(&report))?;
     }
     Ok(match report.failure() {
         None => ExitCode::SUCCESS,

@@ -13,11 +13,11 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use serde::Serialize;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::client::{self, Joined};
-use crate::dialect::Dialect;
 use crate::limits::{READ_BYTES, REJOIN_TIMEOUT};
+use crate::load::client::{self, Joined};
+use crate::load::report::Report;
 use crate::load::{Load, allow_files};
-use crate::report::Report;
+use crate::speak::dialect::Dialect;
 
 /// Who comes again, and where.
 #[derive(Debug, Clone)]

@@ -18,7 +18,7 @@ use tokio_tungstenite::tungstenite::Message;
 use crate::chaos::Durability;
 use crate::chaos::fleet::Fleet;
 use crate::chaos::wire::{Action, Encoding, Socket, connect};
-use crate::frame::Text;
+use crate::speak::frame::Text;
 
 /// Claims of each player of a short-lived room.
 const CLAIMS: u32 = 3;

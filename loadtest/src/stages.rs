@@ -20,11 +20,11 @@ use serde::Serialize;
 use tokio::time::{Instant, sleep};
 
 use crate::compare::generator::{DRAIN, LATENESS_MAX, figures};
-use crate::dialect::Dialect;
 use crate::environment::{Environment, load_average};
+use crate::load::report::Report;
 use crate::load::{Load, Pace, allow_files};
-use crate::report::Report;
 use crate::spawn::{Fleet, Options, Spawn};
+use crate::speak::dialect::Dialect;
 use breakdown::{Breakdown, Typical};
 pub(crate) use choice::{Choice, Vary};
 use counts::Counts;

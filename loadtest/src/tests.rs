@@ -11,9 +11,9 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::dialect::Dialect;
+use crate::load::progress::Progress;
 use crate::load::{Load, Outcome, Pace, measure};
-use crate::progress::Progress;
+use crate::speak::dialect::Dialect;
 use mock::{Fault, Mock};
 
 /// 300 actions.

@@ -18,7 +18,7 @@ use tokio_tungstenite::tungstenite::Message;
 
 use super::record::{Acted, Answer, Record, Says, Seen, Told, digest};
 use super::wire::{Action, Encoding, Socket, connect};
-use crate::frame::Text;
+use crate::speak::frame::Text;
 
 /// Keys that the players of a room contend for.
 const KEYS: u32 = 6;

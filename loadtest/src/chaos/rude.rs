@@ -17,7 +17,7 @@ use tokio::time::{sleep, timeout};
 use super::player::{Phase, World};
 use super::record::Record;
 use super::wire::{Action, Encoding, Socket, connect};
-use crate::frame::Text;
+use crate::speak::frame::Text;
 
 /// Its name.
 const NAME: &str = "rude";

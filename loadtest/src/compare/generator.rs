@@ -6,12 +6,12 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use super::Broken;
-use crate::audit::Faults;
-use crate::dialect::Dialect;
-use crate::knee::{Knee, Limit, Ramp, knee};
+use crate::load::audit::Faults;
+use crate::load::knee::{Knee, Limit, Ramp, knee};
+use crate::load::progress::Progress;
+use crate::load::report::Report;
 use crate::load::{Load, Outcome, Pace, measure};
-use crate::progress::Progress;
-use crate::report::Report;
+use crate::speak::dialect::Dialect;
 
 /// The p99 within which a rate counts as held.
 pub(super) const P99_MAX: Duration = Duration::from_millis(50);

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use super::Comparison;
 use super::ratios::{Figures, GROUPMQ_CONCURRENCIES, PEER_CONCURRENCIES};
 use super::table::{time, whole};
-use crate::svg::{self, text};
+use crate::draw::svg::{self, text};
 
 const WIDTH: f64 = 960.0;
 const LEFT: f64 = 288.0;

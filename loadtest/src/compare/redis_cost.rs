@@ -15,10 +15,10 @@ use super::commands::{self, Monitor};
 use super::generator::Target;
 use super::ratios::Figures;
 use super::{CompareConfig, Only, Pace, Teller, explain};
-use crate::dialect::Dialect;
-use crate::frame::Encoding;
 use crate::limits::{CONNECT_TIMEOUT, CONNECTING_MAX};
 use crate::spawn::{Fleet, Spawn};
+use crate::speak::dialect::Dialect;
+use crate::speak::frame::Encoding;
 
 /// Sessions of one measurement.
 pub(super) const SESSIONS_MAX: u64 = 10_000;

@@ -9,9 +9,9 @@ use super::generator::{Highest, Target};
 use super::install::Rivals;
 use super::ratios::{Figures, PEER_CONCURRENCIES};
 use super::{Pace, Teller, explain};
-use crate::dialect::Dialect;
 use crate::part::FloorFigures;
 use crate::spawn::{Fleet, Spawn};
+use crate::speak::dialect::Dialect;
 
 /// Events a second when latency is measured.
 pub(super) const RATE: u32 = 1000;

@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::Comparison;
 use super::ratios::{BARS, Bar, Figures, Reached};
-use crate::svg::grouped;
+use crate::draw::svg::grouped;
 
 /// What is listed, in this order: the name in the figures, and in words.
 pub(super) const SYSTEMS: [(&str, &str); 9] = [

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::{Curve, Point, SCENARIOS};
-use crate::svg::{self, Scale, grouped, text};
+use crate::draw::svg::{self, Scale, grouped, text};
 
 const WIDTH: f64 = 1000.0;
 const LEFT: f64 = 84.0;

@@ -60,7 +60,7 @@ fn what_cannot_be_measured_is_named() {
 
 #[test]
 fn axes_hold_their_values() {
-    use crate::svg::Scale;
+    use crate::draw::svg::Scale;
     assert_eq!(Scale::linear(0.0).ticks, [0.0, 0.25, 0.5]);
     assert_eq!(Scale::linear(1.7).ticks, [0.0, 1.0, 2.0]);
     assert_eq!(Scale::logarithmic(130.0, 1900.0).ticks, [100.0, 200.0, 500.0, 1000.0, 2000.0]);

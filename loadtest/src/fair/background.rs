@@ -14,10 +14,10 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 
 use super::ARGS;
-use crate::dialect::{Audience, Dialect};
 use crate::limits::{BACKGROUND_ROOMS, BACKGROUND_SESSIONS, CONNECT_TIMEOUT, PACE, READ_BYTES};
-use crate::pace::Pacer;
-use crate::plan::CONTENDERS;
+use crate::load::pace::Pacer;
+use crate::load::plan::CONTENDERS;
+use crate::speak::dialect::{Audience, Dialect};
 
 /// Claims that are being sent at a steady rate until this is ended.
 pub(super) struct Background {

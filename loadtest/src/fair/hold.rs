@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::histogram::Histogram;
 use crate::limits::PROBE_TIMEOUT;
-use crate::record::Times;
+use crate::load::record::Times;
 
 /// What is told of it, in microseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::Fairness;
 use super::score::GapScore;
-use crate::svg::{self, grouped, text};
+use crate::draw::svg::{self, grouped, text};
 
 const WIDTH: f64 = 960.0;
 const HEIGHT: f64 = 520.0;

@@ -9,8 +9,8 @@ use lasthit::clock::monotonic_ns;
 use tokio_tungstenite::tungstenite::{self, HandshakeError, Message, WebSocket};
 
 use super::score::Answer;
-use crate::dialect::Dialect;
 use crate::limits::{BURST_SEND, CONNECT_TIMEOUT, GAP_SPIN, VERDICT_TIMEOUT};
+use crate::speak::dialect::Dialect;
 
 /// One of them.
 pub(super) struct Rival {

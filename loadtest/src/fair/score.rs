@@ -6,7 +6,7 @@ use anyhow::Result;
 use serde::Serialize;
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::dialect::Dialect;
+use crate::speak::dialect::Dialect;
 
 /// What came back for one claim.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

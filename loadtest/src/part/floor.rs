@@ -11,7 +11,7 @@ use redis::{Client, Connection, Script, Value, cmd};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use crate::record::Times;
+use crate::load::record::Times;
 
 /// What is appended, in bytes.
 const ENTRY_BYTES: usize = 64;

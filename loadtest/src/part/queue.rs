@@ -21,7 +21,7 @@ use tokio::task::coop::unconstrained;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 use crate::compare::matrix::QueueFigures;
-use crate::record::Times;
+use crate::load::record::Times;
 
 /// Bytes of an event's arguments.
 const ARGS_BYTES: usize = 64;

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::breakdown::{Place, Stage};
 use super::{Rate, Stages};
-use crate::svg::{self, grouped, text};
+use crate::draw::svg::{self, grouped, text};
 
 const WIDTH: f64 = 1000.0;
 const LEFT: f64 = 36.0;

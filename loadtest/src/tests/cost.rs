@@ -10,10 +10,10 @@ use tokio_tungstenite::accept_hdr_async;
 use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request, Response};
 
 use super::mock::{message, payload};
-use crate::dialect::Dialect;
-use crate::frame::Encoding;
+use crate::load::progress::Progress;
 use crate::load::{Load, Outcome, Pace, measure};
-use crate::progress::Progress;
+use crate::speak::dialect::Dialect;
+use crate::speak::frame::Encoding;
 
 #[derive(Deserialize)]
 struct Asked<'a> {

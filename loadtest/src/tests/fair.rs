@@ -5,8 +5,8 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use super::mock::{Fault, Mock};
-use crate::dialect::Dialect;
 use crate::fair::{FairConfig, Fairness, json, measure, progress};
+use crate::speak::dialect::Dialect;
 
 async fn fairness(fault: Fault, config: FairConfig) -> anyhow::Result<Option<Fairness>> {
     let mock = Mock::start(fault).await;

@@ -14,7 +14,7 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request, Response};
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 
-use crate::frame::Encoding;
+use crate::speak::frame::Encoding;
 
 /// One message of a server's.
 pub(super) fn message(encoding: Encoding, value: &impl serde::Serialize) -> Message {

@@ -11,9 +11,9 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request, Response};
 
 use super::{load, run};
-use crate::dialect::{Audience, Dialect};
+use crate::load::report::Report;
 use crate::load::{Load, Outcome};
-use crate::report::Report;
+use crate::speak::dialect::{Audience, Dialect};
 
 /// By room and contest, the session that was first.
 type Winners = Arc<Mutex<HashMap<(String, String), u64>>>;

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use super::mock::{Fault, Mock};
 use super::{load, run};
-use crate::dialect::Dialect;
-use crate::knee::{Knee, Limit, knee};
+use crate::load::knee::{Knee, Limit, knee};
+use crate::load::progress::Progress;
+use crate::load::report::Report;
 use crate::load::{Load, Outcome, Pace};
-use crate::progress::Progress;
-use crate::report::Report;
+use crate::speak::dialect::Dialect;
 
 async fn done(load: &Load) -> Report {
     let outcome = run(load).await.expect("run");

@@ -12,13 +12,13 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail, ensure};
 use tokio::time::{Instant, sleep_until, timeout};
 
-use crate::audit::{Contiguity, Place, Round};
-use crate::dialect::Dialect;
-use crate::frame::{Frame, number};
+use super::audit::{Contiguity, Place, Round};
+use super::plan::{Plan, Schedule};
+use super::tally::{Counts, Tally};
 use crate::limits::{CLOSE_TIMEOUT, CONNECT_TIMEOUT, DUE_ACTIONS_MAX, READ_BYTES};
-use crate::plan::{Plan, Schedule};
-use crate::socket::{Message, Socket};
-use crate::tally::{Counts, Tally};
+use crate::speak::dialect::Dialect;
+use crate::speak::frame::{Frame, number};
+use crate::speak::socket::{Message, Socket};
 
 /// What all sessions of a run share.
 pub(crate) struct Run {

@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::record::nanos;
 use crate::limits::WINNERS_EXPECTED_MAX;
-use crate::record::nanos;
 
 /// Where a verdict stands: the room's life and its count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

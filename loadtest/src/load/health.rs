@@ -7,8 +7,8 @@ use nix::time::{ClockId, clock_gettime};
 use serde::Serialize;
 use tokio::time::Instant;
 
+use super::record::Record;
 use crate::limits::CPU_SHARE_MAX;
-use crate::record::Record;
 
 /// What the generator's thread had used at a moment.
 #[derive(Debug, Clone, Copy)]

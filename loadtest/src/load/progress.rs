@@ -6,7 +6,7 @@ use std::io::{IsTerminal, Write as _, stderr};
 
 use tokio::time::sleep;
 
-use crate::client::Run;
+use super::client::Run;
 use crate::limits::{PROGRESS_INTERVAL, PROGRESS_LINE_INTERVAL};
 
 /// How it is shown.

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::audit::Audit;
-use crate::record::Record;
+use super::audit::Audit;
+use super::record::Record;
 
 /// The counts of a run, shared by its sessions.
 #[derive(Debug)]
@@ -159,7 +159,7 @@ mod tests {
         counts.late(100 * MS, 105 * MS);
         counts.sent(0, Some(100 * MS), 130 * MS);
         counts.verdict(0, ("denied", "late"), Some(100 * MS), 140 * MS);
-        let longest = |times: &crate::record::Times| (times.quantile_us(1.0) / 1000.0).round();
+        let longest = |times: &crate::load::record::Times| (times.quantile_us(1.0) / 1000.0).round();
         let record = &counts.record;
         assert_eq!((longest(&record.latency), longest(&record.service), longest(&record.lateness)), (40.0, 10.0, 5.0));
         assert_eq!((counts.outcomes["denied"], counts.reasons["late"], counts.sent, counts.came), (1, 1, 1, 1));

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::svg::{Scale, escaped, grouped, path};
+use super::svg::{Scale, escaped, grouped, path};
 
 const WIDTH: f64 = 540.0;
 const HEIGHT: f64 = 290.0;

@@ -3,7 +3,7 @@
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::{Frame, Nanos, Text};
+use super::frame::{Frame, Nanos, Text};
 
 impl<'a> Frame<'a> {
     /// Reads a map of fields, each at most once; those that a frame does not have are skipped.
@@ -181,7 +181,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::frame::Encoding;
+    use crate::speak::frame::Encoding;
 
     fn packed(value: &serde_json::Value) -> Vec<u8> {
         rmp_serde::to_vec_named(value).expect("memory")

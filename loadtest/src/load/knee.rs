@@ -9,10 +9,10 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use serde::Serialize;
 
+use super::progress::Progress;
+use super::report::Report;
+use super::{Load, Outcome, Pace, measure};
 use crate::limits::{RAMP_PRECISION, RAMP_STEPS_MAX, RAMP_TRIES, RATE_MAX};
-use crate::load::{Load, Outcome, Pace, measure};
-use crate::progress::Progress;
-use crate::report::Report;
 
 /// The rates to try.
 #[derive(Debug, Clone, Copy, PartialEq)]

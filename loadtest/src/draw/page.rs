@@ -1,15 +1,13 @@
 //! A report as one page that needs nothing else: no network, no script, light or dark as its reader likes it.
 
-mod chart;
-
 use std::fmt::Write;
 
-use crate::audit::Faults;
-use crate::knee::{Figures, Knee};
-use crate::record::{Distribution, Quantiles, Second};
-use crate::report::Report;
-use crate::svg::{Scale, escaped, grouped};
-use chart::{Chart, Line, Unit, time};
+use super::chart::{Chart, Line, Unit, time};
+use super::svg::{Scale, escaped, grouped};
+use crate::load::audit::Faults;
+use crate::load::knee::{Figures, Knee};
+use crate::load::record::{Distribution, Quantiles, Second};
+use crate::load::report::Report;
 
 const STYLE: &str = include_str!("page/style.css");
 /// Points of one line: a day has more seconds than a screen has columns.

@@ -1,12 +1,12 @@
 use std::time::Duration;
 
 use super::*;
-use crate::audit::Audit;
-use crate::dialect::Dialect;
-use crate::health::Usage;
-use crate::knee::{Limit, Tried};
+use crate::load::audit::Audit;
+use crate::load::health::Usage;
+use crate::load::knee::{Limit, Tried};
+use crate::load::tally::{Tally, Window};
 use crate::load::{Load, Pace};
-use crate::tally::{Tally, Window};
+use crate::speak::dialect::Dialect;
 
 fn report(pace: Pace, actions: u64) -> Report {
     let s = Duration::from_secs;

@@ -1,7 +1,5 @@
 //! The messages of the public protocol, as a client needs them: written whole, read only as far as the audit looks.
 
-mod msgpack;
-
 use std::borrow::Cow;
 use std::fmt;
 

@@ -5,13 +5,13 @@ use std::fmt;
 
 use serde::Serialize;
 
-use crate::audit::Faults;
-use crate::dialect::Audience;
+use super::audit::Faults;
+use super::health::Usage;
+use super::record::{Distribution, Quantiles, Second};
+use super::tally::Counts;
+use super::terms::{Load, Pace};
 use crate::environment::Environment;
-use crate::health::Usage;
-use crate::load::{Load, Pace};
-use crate::record::{Distribution, Quantiles, Second};
-use crate::tally::Counts;
+use crate::speak::dialect::Audience;
 
 /// What was run.
 #[derive(Debug, Clone, Serialize)]
