@@ -55,9 +55,9 @@ pub(crate) enum Command {
     /// Exit code 0 when everybody got what was theirs or was told that it was too close, 1 when not, 2 when there was no
     /// measurement, 130 when it was interrupted. With a peer only lasthit is judged.
     ///
-    /// One run that compares both (the peer's directory is a copy of it in which `npm install` was run):
+    /// One run that compares both:
     ///
-    ///     loadtest fair --spawn gateways=2,workers=1 --background 1000 --peer /tmp/peer --svg fair.svg
+    ///     loadtest fair --spawn gateways=2,workers=1 --background 1000 --peer --svg fair.svg
     #[command(verbatim_doc_comment)]
     Fair(FairArgs),
     /// Measures what the guard of a gateway's sweep costs and buys: for each guard the decisions that were wrong or clamped,
@@ -70,10 +70,10 @@ pub(crate) enum Command {
     /// Measures lasthit beside what it stands in for, in turns, and holds the ratios against what they should be.
     ///
     /// Starts all it needs: a private redis-server for each, lasthit with and without Redis, a bare echo, and, with Node 20 or
-    /// newer, one plain ws process and the rivals in --peer, out of copies whose packages npm installs. Exit code 0 when there
-    /// are figures, 2 when there are none, 130 when it was interrupted.
+    /// newer, the rivals in loadtest/peers, out of copies whose packages npm installs. Exit code 0 when there are figures, 2 when
+    /// there are none, 130 when it was interrupted.
     ///
-    ///     loadtest compare --peer DIR --json compare.json --svg compare.svg
+    ///     loadtest compare --json compare.json --svg compare.svg
     #[command(verbatim_doc_comment)]
     Compare(CompareArgs),
     /// Measures where the time of one event goes, stage by stage from the socket to the delivered verdict, and what an event
@@ -198,7 +198,8 @@ pub(crate) struct CurveArgs {
 /// What is compared.
 #[derive(Debug, Args)]
 pub(crate) struct CompareArgs {
-    /// The folder with the usual stack (bullmq), groupmq, bullmq-queue and queue-matrix; it is not written to
+    /// A folder with other programs for rivals, by their folders' names (bullmq, ws-room, groupmq, bullmq-queue); it is not
+    /// written to. Those that it lacks come from loadtest/peers
     #[arg(long, value_name = "DIR")]
     pub(crate) peer: Option<PathBuf>,
     /// Writes ratios and figures here as JSON
@@ -269,9 +270,10 @@ pub(crate) struct FairArgs {
     /// What the gateways at --url speak
     #[arg(long, value_enum, default_value_t = Dialect::Lasthit)]
     pub(crate) dialect: Dialect,
-    /// Measures the usual stack out of this directory, too: starts its Redis, two gateways and worker, and ends them
+    /// Measures the usual stack, too: starts a Redis, two gateways and a worker, and ends them. Without DIR it is a copy of
+    /// loadtest/peers/bullmq whose packages npm installs; with DIR it is what lies there, packages and all
     #[arg(long, value_name = "DIR")]
-    pub(crate) peer: Option<PathBuf>,
+    pub(crate) peer: Option<Option<PathBuf>>,
     /// Gaps between the rivals' sends, in microseconds
     #[arg(long, value_delimiter = ',', value_name = "US", default_value = "0,2,5,10,20,50,100,500,2000")]
     pub(crate) gaps_us: Vec<u64>,

@@ -1,6 +1,6 @@
 //! lasthit beside what it stands in for: in one run, in turns, on one machine, with one generator.
 //!
-//! `sockets`, `redis_cost` and `queue` measure, `generator` is how they send, `install` gets the programs of others; `ratios`
+//! `sockets`, `redis_cost` and `queue` measure, `generator` is how they send, `install` says which rivals there are; `ratios`
 //! judges, `table` and `picture` tell. A rival that is not there leaves its rows out; a promise that lasthit breaks ends the run.
 
 pub(crate) mod commands;
@@ -36,7 +36,7 @@ use ratios::{BARS, Figures};
 /// What to compare, and how thoroughly.
 #[derive(Debug, Clone)]
 pub(crate) struct CompareConfig {
-    /// The folder of the rivals that run on Node.
+    /// A folder of rivals on Node, before the repository's own.
     pub(crate) peer: Option<PathBuf>,
     /// One round of short measurements.
     pub(crate) quick: bool,

@@ -56,7 +56,7 @@ use load::report::Report;
 use load::{Load, Outcome, measure};
 use rejoin::{Crowd, Rejoined};
 use soak::SoakConfig;
-use spawn::{Fleet, Options};
+use spawn::{Fleet, Options, Peers};
 use speak::dialect::Dialect;
 use stages::{Choice, Stages, StagesConfig};
 
@@ -367,19 +367,31 @@ async fn fair_command(args: FairArgs) -> Result<ExitCode> {
         time_max: None,
         metrics: args.metrics,
     };
+    let (peers, stack) = match args.peer {
+        None => (None, None),
+        Some(Some(dir)) => (None, Some(dir)),
+        Some(None) => {
+            let peers = Peers::open(None).await.context("the usual stack runs on Node")?;
+            let stack = peers.install("bullmq").await?;
+            (Some(peers), Some(stack))
+        }
+    };
     // One after the other, so that neither is measured beside the other.
     let mut measured = Vec::new();
     if let Some(spawn) = args.spawn {
         measured.push(measure_fleet(Dialect::Lasthit, Fleet::start(spawn).await?, &config, &stop).await?);
     } else if !args.url.is_empty() {
         measured.push(measure_fair(args.dialect, args.url, &config, &stop).await?);
-    } else if args.peer.is_none() {
+    } else if stack.is_none() {
         bail!("nothing to measure: give --url, --spawn or --peer");
     }
-    if let Some(dir) = &args.peer
+    if let Some(dir) = &stack
         && !stop.load(Ordering::Relaxed)
     {
         measured.push(measure_fleet(Dialect::Peer, Fleet::start_peer(dir).await?, &config, &stop).await?);
+    }
+    if let Some(peers) = peers {
+        peers.remove();
     }
     let Some(measured) = measured.into_iter().collect::<Option<Vec<Fairness>>>() else {
         eprintln!("interrupted: no figures");

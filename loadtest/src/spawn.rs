@@ -5,6 +5,7 @@ pub(crate) mod binary;
 mod cost;
 pub(crate) use cost::{Cost, counter, data_events};
 mod parts;
+mod peers;
 pub(crate) mod process;
 
 use std::net::{SocketAddr, TcpListener};
@@ -17,7 +18,8 @@ use lasthit::testing::{Proxy, Upstream};
 use tempfile::TempDir;
 
 use crate::limits::{DELAY_MS_MAX, SPAWN_MAX};
-pub(crate) use parts::run_to_end;
+use parts::run_to_end;
+pub(crate) use peers::Peers;
 use process::Process;
 
 /// A Redis with this port listens on its Unix socket only.

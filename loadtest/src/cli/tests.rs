@@ -23,8 +23,13 @@ fn a_fair_line() {
     let cli = Cli::try_parse_from(line.split_whitespace()).expect("args");
     let Command::Fair(args) = cli.command else { panic!("{cli:?}") };
     assert_eq!((args.gaps_us, args.trials, args.background, args.burst), (vec![0, 20], 5, 0, 3));
-    assert!(args.same && args.seed == Some(7) && args.dialect == Dialect::Lasthit && args.url.len() == 2);
+    assert!(args.peer.is_none() && args.same && args.seed == Some(7) && args.dialect == Dialect::Lasthit && args.url.len() == 2);
     assert!(Cli::try_parse_from("loadtest fair --url ws://a --spawn serve".split_whitespace()).is_err());
+    for (line, peer) in [("--peer --seed 7", Some(None)), ("--peer here --seed 7", Some(Some(PathBuf::from("here"))))] {
+        let cli = Cli::try_parse_from(format!("loadtest fair {line}").split_whitespace()).expect("args");
+        let Command::Fair(args) = cli.command else { panic!("{cli:?}") };
+        assert_eq!((args.peer, args.seed), (peer, Some(7)), "{line}");
+    }
 }
 
 #[test]

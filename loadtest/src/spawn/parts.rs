@@ -77,7 +77,7 @@ impl Fleet {
 }
 
 /// Runs a program that ends by itself, in `dir`; its end and how it was are in its log there.
-pub(crate) async fn run_to_end(program: &str, args: &[&str], dir: &Path, time_max: Duration) -> Result<String> {
+pub(super) async fn run_to_end(program: &str, args: &[&str], dir: &Path, time_max: Duration) -> Result<String> {
     let mut command = Command::new(program);
     command.args(args).current_dir(dir);
     Process::program(program, command, "", dir)?.output(time_max).await
