@@ -10,7 +10,6 @@ use lasthit::journal::Journal;
 use lasthit::journal::memory::MemoryJournal;
 use lasthit::runtime;
 
-#[path = "pipeline/scene.rs"]
 mod scene;
 
 struct Counting;

@@ -13,7 +13,6 @@ use lasthit::runtime;
 use lasthit::types::{Role, RoomId, Since};
 use quanta::Instant;
 
-#[path = "pipeline/scene.rs"]
 #[expect(dead_code, reason = "only its worker is used here")]
 mod scene;
 

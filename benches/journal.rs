@@ -14,13 +14,13 @@ use lasthit::journal::redis::{Durability, RedisJournal, RedisOptions};
 use lasthit::journal::{
     Appended, Commit, Committed, Flush, FlushEntry, Journal, Lease, Leased, PageSize, RoomCommit, Seen, pages,
 };
-use lasthit::testing::RedisServer;
 use lasthit::types::{
     Arrival, Audience, Entry, Event, EventKind, Flags, Incarnation, Moment, Outcome, PlayerId, RoomId, ShardId, Stamp, StreamId,
     Verdict, VerdictBatch, VerdictKind,
 };
 use lasthit::wire::{entry, push, verdicts};
 use quanta::Instant;
+use servers::RedisServer;
 use tokio::runtime::Runtime;
 
 const SHARD: ShardId = ShardId(0);

@@ -12,7 +12,6 @@ use lasthit::types::{Arrival, Entry, Event, EventKind, Incarnation, Moment, Play
 use lasthit::wire::entry;
 use quanta::Instant;
 
-#[path = "pipeline/scene.rs"]
 mod scene;
 
 /// So many rooms in which an event waits for a gateway that says nothing more.

@@ -5,9 +5,9 @@
 
 use std::time::Duration;
 
-use lasthit::testing::RedisServer;
 use quanta::Instant;
 use redis::{Client, Connection, Pipeline, Script, Value, cmd};
+use servers::RedisServer;
 
 const APPEND: &str = include_str!("../src/journal/redis/lua/append.lua");
 const COMMIT: &str = include_str!("../src/journal/redis/lua/commit.lua");

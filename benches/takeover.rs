@@ -18,13 +18,13 @@ use lasthit::journal::{
 use lasthit::limits::{CONTESTS_PER_ROOM_MAX, SNAPSHOT_EVENTS_MAX, SNAPSHOT_PART_BYTES};
 use lasthit::replay::Recording;
 use lasthit::rules::{Claim, RulesBook};
-use lasthit::testing::RedisServer;
 use lasthit::types::{
     Action, Arrival, Audience, Entry, Event, EventKind, Incarnation, Moment, Role, RoomId, ShardId, StreamId, VerdictBatch,
 };
 use lasthit::wire::{action, entry, verdicts};
 use lasthit::worker::{self, WorkerOptions};
 use quanta::Instant;
+use servers::RedisServer;
 use tokio_util::sync::CancellationToken;
 
 const SHARD: ShardId = ShardId(0);

@@ -80,7 +80,5 @@ pub mod metrics;
 pub mod replay;
 pub mod telemetry;
 
-pub mod testing;
-
 #[cfg(test)]
 mod sim;

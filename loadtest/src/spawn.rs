@@ -14,7 +14,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use lasthit::testing::{Proxy, Upstream};
+use servers::{Proxy, Upstream};
 use tempfile::TempDir;
 
 use crate::limits::{DELAY_MS_MAX, SPAWN_MAX};

@@ -5,8 +5,8 @@ use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 
 use futures_util::{SinkExt, StreamExt};
-use lasthit::testing::RedisServer;
 use serde_json::Value;
+use servers::RedisServer;
 use tokio_tungstenite::tungstenite::Message;
 
 /// Ends with its handle.

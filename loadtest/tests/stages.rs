@@ -6,7 +6,7 @@ use serde_json::Value;
 
 #[test]
 fn every_stage_of_an_event_is_measured() {
-    if let Err(error) = lasthit::testing::RedisServer::start() {
+    if let Err(error) = servers::RedisServer::start() {
         eprintln!("skipped: {error}");
         return;
     }

@@ -1,7 +1,5 @@
 //! Deterministic decisions: no tokio, no Redis, no clock, no randomness. Time comes in as an argument.
 
-#[cfg(test)]
-mod bounds_tests;
 mod contests;
 mod recent;
 mod resequence;

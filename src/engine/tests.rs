@@ -1,5 +1,7 @@
 //! Properties of the resequencer and of a room's snapshot, over any history.
 
+mod bounds;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;

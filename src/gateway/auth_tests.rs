@@ -3,7 +3,6 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::json;
 
 use super::*;
-use crate::testing;
 
 const KEY: &[u8] = b"0123456789abcdef0123456789abcdef";
 const NOW: u64 = 1_000_000;
@@ -17,7 +16,7 @@ fn open() -> Gatekeeper {
 }
 
 fn token(claims: Value) -> String {
-    testing::token(KEY, &json!({"alg": "HS256", "typ": "JWT"}), &claims)
+    servers::token(KEY, &json!({"alg": "HS256", "typ": "JWT"}), &claims)
 }
 
 /// A request to `baron`, given as a query string without escapes.
@@ -131,9 +130,9 @@ fn forged_tokens_are_refused() {
         let (status, code, message) = refused(&locked(), &format!("token={}{signature}", forged(alg)));
         assert!((status, code) == (401, "token_invalid") && message.contains(alg), "{alg}: {message}");
     }
-    let longer = testing::token(KEY, &json!({"alg": "HS384", "typ": "JWT"}), &claims);
+    let longer = servers::token(KEY, &json!({"alg": "HS384", "typ": "JWT"}), &claims);
     assert!(refused(&locked(), &format!("token={longer}")).2.contains("HS384"), "the right key, another algorithm");
-    let other = testing::token(&[7; 32], &json!({"alg": "HS256", "typ": "JWT"}), &claims);
+    let other = servers::token(&[7; 32], &json!({"alg": "HS256", "typ": "JWT"}), &claims);
     assert!(refused(&locked(), &format!("token={other}")).2.contains("signature"));
     let good = token(claims.clone());
     let [header, _, signature] = good.split('.').collect::<Vec<_>>()[..] else { panic!("three parts") };

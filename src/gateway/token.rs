@@ -60,9 +60,9 @@ fn object(part: &str) -> Option<Map<String, Value>> {
 #[cfg(test)]
 mod tests {
     use serde_json::json;
+    use servers::token;
 
     use super::*;
-    use crate::testing::token;
 
     const KEY: &[u8] = b"0123456789abcdef0123456789abcdef";
 

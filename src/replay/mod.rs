@@ -7,8 +7,6 @@ pub mod command;
 pub mod dump;
 mod picture;
 #[cfg(test)]
-mod recorded_tests;
-#[cfg(test)]
 mod tests;
 pub mod timeline;
 

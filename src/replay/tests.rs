@@ -1,8 +1,11 @@
 //! Rooms that were really played, on a private Redis.
 
+mod recorded;
+
 use std::sync::Arc;
 use std::time::Duration;
 
+use servers::RedisServer;
 use tokio_util::sync::CancellationToken;
 
 use super::command::{Reading, Source, Task, run};
@@ -12,7 +15,6 @@ use crate::config::{Config, Flags as Settings};
 use crate::embed::{Delivery, Gateway, Joining, Seat, act};
 use crate::journal::redis::{RedisJournal, RedisOptions};
 use crate::rules::{claim::Claim, last_hit::LastHit};
-use crate::testing::RedisServer;
 use crate::types::{Audience, Outcome, Role, VerdictBatch};
 use crate::worker::WorkerOptions;
 

@@ -151,5 +151,4 @@ impl Rules for Claim {
 }
 
 #[cfg(test)]
-#[path = "claim_tests.rs"]
 mod tests;

@@ -235,5 +235,4 @@ impl Rules for LastHit {
 }
 
 #[cfg(test)]
-#[path = "last_hit_tests.rs"]
 mod tests;

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use lasthit::journal::redis::{Durability, RedisJournal, RedisOptions};
 use lasthit::journal::{Appended, Committed, Journal, JournalError, Signal};
-use lasthit::testing::{Proxy, RedisServer};
 use lasthit::types::Incarnation;
+use servers::{Proxy, RedisServer};
 
 use crate::fixture::{
     Gateway, REPLICATED, SHARD, SHARDS, at, bytes, claim, commit, entry, message, part, replicated, room, subscribed,

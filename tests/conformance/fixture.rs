@@ -8,8 +8,8 @@ use lasthit::journal::{
     Appended, Bell, Commit, Flush, FlushEntry, GatewayRecord, Journal, JournalError, Lease, Leased, PageSize, Registered,
     RoomCommit, RoomHead, Seen, Signal, Signals, StoredRoom, pages,
 };
-use lasthit::testing::RedisServer;
 use lasthit::types::{Incarnation, Moment, RoomId, ShardId, StreamId};
+use servers::RedisServer;
 
 pub(crate) const SHARDS: u16 = 4;
 /// Where most scenarios play.

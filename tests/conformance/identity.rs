@@ -2,8 +2,8 @@
 
 use lasthit::journal::redis::{Durability, RedisJournal, RedisOptions};
 use lasthit::journal::{Appended, Journal, Leased, Seen, Witness};
-use lasthit::testing::RedisServer;
 use lasthit::types::Incarnation;
+use servers::RedisServer;
 
 use crate::fixture::{self, Gateway, SHARD, SHARDS, at, claim, commit, entry, part, room};
 

@@ -5,9 +5,9 @@ use std::time::Duration;
 use lasthit::journal::redis::{RedisJournal, RedisOptions};
 use lasthit::journal::{Appended, Committed, Flush, Journal, JournalError, Leased, PageSize, Place, Seen, Witness};
 use lasthit::limits::SHARDS_DEFAULT;
-use lasthit::testing::RedisServer;
 use lasthit::types::{Incarnation, ShardId, StreamId};
 use redis::Commands;
+use servers::RedisServer;
 
 use crate::fixture::{self, Gateway, SHARD, at, bytes, claim, commit, entry, load, message, part, read, room, subscribed};
 

@@ -8,8 +8,8 @@ use lasthit::journal::{
     AheadName, AheadPart, Appended, Commit, CommitSnapshot, Committed, Flush, Journal, JournalError, Lease, RoomCommit, Seen,
     Witness,
 };
-use lasthit::testing::RedisServer;
 use lasthit::types::{Incarnation, Moment, RoomId, StreamId};
+use servers::RedisServer;
 
 use crate::fixture::{self, Gateway, SHARD, SHARDS, at, bytes, claim, commit, entry, part, room};
 

@@ -167,7 +167,7 @@ proptest! {
         let key = [b'k'; 32];
         let keeper = Gatekeeper::new(Some(&JwtKey::new(&key).expect("a key")), Vec::new(), false);
         let claims = serde_json::json!({"sub": "ann", "exp": 99_999, "rooms": ["pit*"], "role": "player", "x": claims});
-        let signed = lasthit::testing::token(&key, &serde_json::json!({"alg": "HS256", "typ": "JWT"}), &claims);
+        let signed = servers::token(&key, &serde_json::json!({"alg": "HS256", "typ": "JWT"}), &claims);
         let room = RoomId::new("pit").expect("name");
         for token in [spoiled(signed.into_bytes(), &by), arbitrary] {
             let text = String::from_utf8_lossy(&token[..token.len().min(TOKEN_BYTES_MAX)]);

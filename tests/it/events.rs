@@ -3,9 +3,9 @@
 use std::process::Command;
 use std::time::Duration;
 
-use lasthit::testing::RedisServer;
 use lasthit::worker::WorkerOptions;
 use serde_json::json;
+use servers::RedisServer;
 use tokio::io::AsyncWriteExt as _;
 
 use super::support::{Gateway, Process, Session, WitnessWorker, frame, raw_session, redis};

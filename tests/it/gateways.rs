@@ -5,8 +5,8 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use lasthit::limits::{HEADS_INTERVAL, HEARTBEAT_INTERVAL, SUBSCRIPTION_PING_INTERVAL};
-use lasthit::testing::RedisServer;
 use serde_json::json;
+use servers::RedisServer;
 
 use super::support::{Gateway, Worker, redis};
 

@@ -2,7 +2,6 @@
 //! same gateway goes on as if nothing had happened.
 
 use lasthit::clock::unix_s;
-use lasthit::testing;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -129,7 +128,7 @@ async fn requests_that_are_no_way_in_are_told_what_to_change() {
 const KEY: &str = "0123456789abcdef0123456789abcdef";
 
 fn token(key: &str, claims: &Value) -> String {
-    testing::token(key.as_bytes(), &json!({"alg": "HS256", "typ": "JWT"}), claims)
+    servers::token(key.as_bytes(), &json!({"alg": "HS256", "typ": "JWT"}), claims)
 }
 
 #[tokio::test]

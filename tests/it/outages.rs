@@ -6,10 +6,10 @@ use std::collections::BTreeMap;
 use lasthit::journal::Journal as _;
 use lasthit::journal::redis::{RedisJournal, RedisOptions};
 use lasthit::limits::UNRESOLVED_PER_ROOM_MAX;
-use lasthit::testing::{Proxy, RedisServer};
 use lasthit::types::{Outcome, RoomId, VerdictKind};
 use lasthit::wire::verdicts;
 use serde_json::json;
+use servers::{Proxy, RedisServer};
 
 use super::support::{Gateway, Process, Session, Worker, end_by_signal, get, until};
 

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use lasthit::testing::{Proxy, Upstream};
 use serde_json::json;
+use servers::{Proxy, Upstream};
 
 use super::support::{Gateway, Ticket, Worker, now, redis, until};
 

@@ -1,8 +1,8 @@
 //! Redis comes back with less than it had, or with all of it. Nothing that a client was told is taken back without telling
 //! it, and everything goes on without a restart of any process.
 
-use lasthit::testing::RedisServer;
 use serde_json::json;
+use servers::RedisServer;
 
 use super::support::{Gateway, Session, Worker, redis, until};
 

@@ -6,9 +6,9 @@
 use lasthit::clock;
 use lasthit::journal::redis::{RedisJournal, RedisOptions};
 use lasthit::journal::{Appended, Flush, FlushEntry, Journal as _, Seen};
-use lasthit::testing::RedisServer;
 use lasthit::types::{Incarnation, Moment, RoomId, ShardId};
 use serde_json::{Value, json};
+use servers::RedisServer;
 
 use super::support::{Gateway, Session, Worker, redis};
 

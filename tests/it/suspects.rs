@@ -9,9 +9,9 @@ use std::time::Duration;
 use lasthit::journal::redis::{RedisJournal, RedisOptions};
 use lasthit::limits::RULES_ATTEMPTS_MAX;
 use lasthit::rules::{Act, Decision, Happening, Rules, RulesBook, What};
-use lasthit::testing::RedisServer;
 use lasthit::worker::{self, WorkerOptions};
 use serde_json::json;
+use servers::RedisServer;
 
 use super::support::{Gateway, Process, Session, WitnessWorker, now, redis};
 

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use lasthit::testing::RedisServer;
 use lasthit::worker::WorkerOptions;
 use serde_json::json;
+use servers::RedisServer;
 
 use super::support::{Gateway, Heard, PATIENCE, Session, WitnessWorker, Worker, now, redis, until};
 

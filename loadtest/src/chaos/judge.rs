@@ -272,3 +272,6 @@ impl<F: Fn(&str) -> bool> Judge<F> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

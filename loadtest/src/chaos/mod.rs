@@ -6,8 +6,6 @@
 
 pub(crate) mod fleet;
 mod judge;
-#[cfg(test)]
-mod judge_tests;
 mod plan;
 mod player;
 mod record;

@@ -4,9 +4,9 @@ use std::io;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use lasthit::testing::{Proxy, RedisServer, Upstream};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use servers::{Proxy, RedisServer, Upstream};
 use tokio::sync::OwnedMutexGuard;
 use tokio::time::sleep;
 

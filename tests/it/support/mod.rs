@@ -2,15 +2,14 @@
 
 mod http;
 mod process;
-mod raw;
 mod session;
 mod witness;
 
 use std::time::{Duration, Instant};
 
 pub(crate) use http::{get, http, problem, status};
-pub(crate) use process::{Gateway, Process, Worker, end_by_signal, redis};
-pub(crate) use raw::{frame, raw_session, upgrade};
+pub(crate) use process::{Gateway, Process, Worker, end_by_signal, program, redis};
+pub(crate) use servers::raw::{frame, raw_session, upgrade};
 pub(crate) use session::{Heard, Session, Ticket};
 pub(crate) use witness::WitnessWorker;
 
@@ -38,5 +37,5 @@ pub(crate) fn now() -> Instant {
 
 /// Reads a session to its end: the code of the close frame, which must be the last.
 pub(crate) async fn close_code(tcp: &mut tokio::net::TcpStream) -> u16 {
-    raw::rest(tcp).await.1
+    servers::raw::rest(tcp).await.1
 }

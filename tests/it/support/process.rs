@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
 
-use lasthit::testing::RedisServer;
+use servers::RedisServer;
 
 use super::{PATIENCE, Ticket, get, until};
 
@@ -20,6 +20,16 @@ struct Log {
     more: Condvar,
 }
 
+/// The program, with nothing of the tester's own environment that would configure it.
+pub(crate) fn program(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_lasthit"));
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("LASTHIT_")) {
+        command.env_remove(name);
+    }
+    command.args(args);
+    command
+}
+
 /// A running `lasthit`.
 pub(crate) struct Process {
     child: Child,
@@ -27,14 +37,9 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// Starts one, with nothing of the tester's own environment that would configure it.
+    /// Starts one.
     pub(crate) fn start(args: &[&str], environment: &[(&str, &str)]) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_lasthit"));
-        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("LASTHIT_")) {
-            command.env_remove(name);
-        }
-        command.args(args).envs(environment.iter().copied());
-        Self::of(&mut command)
+        Self::of(program(args).envs(environment.iter().copied()))
     }
 
     /// Starts any command whose stderr is to be followed.

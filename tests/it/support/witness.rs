@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use lasthit::journal::redis::{RedisJournal, RedisOptions};
 use lasthit::rules::{Act, Decision, Happening, Rules, RulesBook, What};
-use lasthit::testing::RedisServer;
 use lasthit::worker::{self, WorkerOptions};
 use serde_json::json;
+use servers::RedisServer;
 use tokio_util::sync::CancellationToken;
 
 /// How many rooms are being resolved, and how many were at the most.

@@ -3,20 +3,17 @@
 
 mod bounds;
 mod life;
-/// The same client that speaks to real processes.
-#[path = "../../../../tests/it/support/raw.rs"]
-mod raw;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use servers::raw::{frame, raw_session, rest, upgrade};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use self::raw::{frame, raw_session, rest, upgrade};
 use super::{Front, Settings};
 use crate::clock::Clock;
 use crate::gateway::arrival::{Drains, listen};

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use lasthit::types::{Audience, Flags, Incarnation, Moment, Outcome, PlayerId, Stamp, Verdict, VerdictKind};
 
-use super::judge::{Faults, judge};
-use super::record::{Acted, Answer, Record, RoomRecord, Seen, Told, digest_of};
+use super::{Faults, judge};
+use crate::chaos::record::{Acted, Answer, Record, RoomRecord, Seen, Told, digest_of};
 
 const GATEWAY: Incarnation = Incarnation(7 << 96);
 

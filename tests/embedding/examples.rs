@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use lasthit::embed::{Gateway, Joining, Seat, act};
 use lasthit::journal::redis::{RedisJournal, RedisOptions};
-use lasthit::testing::RedisServer;
 use lasthit::types::{Outcome, Verdict};
+use servers::RedisServer;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -20,7 +20,7 @@ fn example(name: &str) -> PathBuf {
     let me = std::env::current_exe().expect("this test");
     let profile = me.ancestors().nth(2).expect("target/<profile>/deps/<test>");
     let path = profile.join("examples").join(name);
-    assert!(path.is_file(), "{} is missing: `cargo test` builds it, `cargo test --test examples` does not", path.display());
+    assert!(path.is_file(), "{} is missing: `cargo test` builds it, `cargo test --test embedding` does not", path.display());
     path
 }
 
@@ -115,7 +115,7 @@ fn embed_gateway_serves_lines() {
 
 #[test]
 fn embed_worker_is_short_and_plays_by_its_own_rules() {
-    let source = include_str!("../examples/embed_worker.rs");
+    let source = include_str!("../../examples/embed_worker.rs");
     assert!(source.lines().count() < 40, "{} lines", source.lines().count());
     let redis = RedisServer::start().expect("redis");
     let mut worker = Running::start(&example("embed_worker"), &[&redis.url()], true);

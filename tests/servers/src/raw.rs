@@ -1,15 +1,17 @@
 //! WebSockets by hand, for what no client library would send.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::PATIENCE;
+/// Longer than any answer takes on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A handshake.
-pub(crate) fn upgrade(target: &str, subprotocol: &str) -> String {
+pub fn upgrade(target: &str, subprotocol: &str) -> String {
     format!(
         "GET {target} HTTP/1.1\r\nhost: localhost\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\
          sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\nsec-websocket-protocol: {subprotocol}\r\n\r\n"
@@ -17,7 +19,7 @@ pub(crate) fn upgrade(target: &str, subprotocol: &str) -> String {
 }
 
 /// Upgrades, and reads no further than the answer's head.
-pub(crate) async fn raw_session(address: SocketAddr, target: &str, subprotocol: &str) -> TcpStream {
+pub async fn raw_session(address: SocketAddr, target: &str, subprotocol: &str) -> TcpStream {
     let mut tcp = TcpStream::connect(address).await.expect("connected");
     tcp.set_nodelay(true).expect("set");
     tcp.write_all(upgrade(target, subprotocol).as_bytes()).await.expect("sent");
@@ -30,7 +32,7 @@ pub(crate) async fn raw_session(address: SocketAddr, target: &str, subprotocol: 
 }
 
 /// A client's frame, masked with zeros.
-pub(crate) fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+pub fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     let mut bytes = vec![first];
     match u8::try_from(payload.len()) {
         Ok(length) if length < 126 => bytes.push(0x80 | length),
@@ -45,7 +47,7 @@ pub(crate) fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
 }
 
 /// Reads a session to its end: all of it, and the code of the close frame, which must be the last.
-pub(crate) async fn rest(tcp: &mut TcpStream) -> (Vec<u8>, u16) {
+pub async fn rest(tcp: &mut TcpStream) -> (Vec<u8>, u16) {
     let mut received = Vec::new();
     timeout(PATIENCE, tcp.read_to_end(&mut received)).await.expect("an end").expect("no reset before the close frame");
     let mut rest = &received[..];

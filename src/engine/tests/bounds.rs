@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::{Held, Known, Room};
+use crate::engine::{Held, Known, Room};
 use crate::limits::{
     CLAIMS_PER_ROOM_MAX, CONTESTS_PER_ROOM_MAX, RECENT_IDS_PER_PLAYER_MAX, RECENT_IDS_PER_ROOM_MAX, RECENT_PLAYER_IDS,
     ROOM_SESSIONS_MAX, SNAPSHOT_BYTES_MAX,

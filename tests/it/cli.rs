@@ -1,38 +1,23 @@
 //! The program as a process: help, mistakes, precedence, exit codes, signals.
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::Write as _;
 use std::net::TcpStream;
-use std::process::{Child, Command, Output, Stdio};
-use std::sync::mpsc::Receiver;
-use std::time::Duration;
+use std::process::{Command, Output, Stdio};
 
-/// The program, with nothing of the tester's own environment that would configure it.
-fn lasthit(args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_lasthit"));
-    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("LASTHIT_")) {
-        command.env_remove(name);
-    }
-    command.args(args).stdin(Stdio::null());
-    command
-}
+use super::support::{Gateway, PATIENCE, Process, end_by_signal, get, program};
 
 /// Runs a command that ends by itself: exit code, stdout, stderr.
 fn ended(command: &mut Command) -> (Option<i32>, String, String) {
-    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("started");
+    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("started");
     let id = child.id();
     let (sender, output) = std::sync::mpsc::channel();
     std::thread::spawn(move || sender.send(child.wait_with_output()));
-    let Ok(output) = output.recv_timeout(Duration::from_secs(10)) else {
-        kill(id, "KILL");
+    let Ok(output) = output.recv_timeout(PATIENCE) else {
+        end_by_signal(id, "KILL");
         panic!("still running: {command:?}");
     };
     let Output { status, stdout, stderr } = output.expect("waited");
     (status.code(), String::from_utf8(stdout).expect("text"), String::from_utf8(stderr).expect("text"))
-}
-
-fn kill(id: u32, signal: &str) {
-    let kill = Command::new("sh").args(["-c", &format!("kill -{signal} {id}")]).status().expect("sh");
-    assert!(kill.success(), "kill -{signal}");
 }
 
 /// The lines on stderr of a command that must end with exit code 2.
@@ -48,74 +33,6 @@ fn file(text: &str) -> tempfile::NamedTempFile {
     file
 }
 
-/// A running process; killed when the test ends before it does.
-struct Running {
-    child: Child,
-    stderr: Receiver<String>,
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-impl Running {
-    fn start(command: &mut Command) -> Self {
-        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("started");
-        let lines = BufReader::new(child.stderr.take().expect("stderr")).lines();
-        let (sender, stderr) = std::sync::mpsc::channel();
-        std::thread::spawn(move || lines.map_while(Result::ok).try_for_each(|line| sender.send(line)));
-        Self { child, stderr }
-    }
-
-    /// Waits for the line on stderr that holds `text`, and gives it.
-    fn line_with(&mut self, text: &str) -> String {
-        let mut seen = Vec::new();
-        while let Ok(line) = self.stderr.recv_timeout(Duration::from_secs(10)) {
-            if line.contains(text) {
-                return line;
-            }
-            seen.push(line);
-        }
-        panic!("no {text:?} in {seen:#?}");
-    }
-
-    fn signal(&self, name: &str) {
-        kill(self.child.id(), name);
-    }
-
-    /// The exit code, within `seconds`.
-    fn code_within(&mut self, seconds: u64) -> Option<i32> {
-        for _ in 0..seconds * 50 {
-            if let Some(status) = self.child.try_wait().expect("a child") {
-                return status.code();
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        panic!("still running after {seconds} s");
-    }
-}
-
-/// `lasthit serve` on free ports; gives it back with its admin address.
-fn served(extra: &[&str]) -> (Running, String) {
-    let mut command = lasthit(&["serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
-    let mut running = Running::start(command.args(extra));
-    let line = running.line_with("health and metrics on http://");
-    let address = line.split("http://").nth(1).and_then(|rest| rest.split('/').next()).expect("an address").to_owned();
-    (running, address)
-}
-
-fn get(address: &str, path: &str) -> String {
-    let mut stream = TcpStream::connect(address).expect("connected");
-    stream.set_read_timeout(Some(Duration::from_secs(5))).expect("set");
-    write!(stream, "GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n").expect("sent");
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).expect("answered");
-    answer
-}
-
 #[test]
 fn every_command_explains_itself_with_examples() {
     for (args, expected) in [
@@ -124,12 +41,12 @@ fn every_command_explains_itself_with_examples() {
         (vec!["gateway", "--help"], "lasthit gateway --redis redis://"),
         (vec!["worker", "--help"], "lasthit worker --redis redis://"),
     ] {
-        let (code, stdout, stderr) = ended(&mut lasthit(&args));
+        let (code, stdout, stderr) = ended(&mut program(&args));
         assert_eq!((code, stderr.as_str()), (Some(0), ""));
         assert!(stdout.contains(expected), "{stdout}");
         assert!(args.len() == 1 || stdout.contains("Examples:"), "{stdout}");
     }
-    let (code, stdout, _) = ended(&mut lasthit(&["--version"]));
+    let (code, stdout, _) = ended(&mut program(&["--version"]));
     assert_eq!((code, stdout.trim()), (Some(0), concat!("lasthit ", env!("CARGO_PKG_VERSION"))));
 }
 
@@ -141,7 +58,7 @@ fn usage_mistakes_are_one_line() {
         (vec!["worker", "--listen", "127.0.0.1:1"], "'--listen'"),
         (vec!["gateway", "--redis"], "'--redis <URL>'"),
     ] {
-        let lines = mistakes(&mut lasthit(&args));
+        let lines = mistakes(&mut program(&args));
         assert!(lines.len() == 1 && lines[0].contains(expected), "{lines:?}");
     }
 }
@@ -151,7 +68,7 @@ fn configuration_mistakes_come_all_at_once() {
     let toml = file("shards = 9999\ncolour = 'red'\n[[rooms]]\npattern = '*'\nrules = 'chess'\n");
     let path = toml.path().to_str().expect("path");
     let lines = mistakes(
-        lasthit(&["gateway", "--config", path, "--listen", "0.0.0.0:7777"])
+        program(&["gateway", "--config", path, "--listen", "0.0.0.0:7777"])
             .env("LASTHIT_RETENTION", "long")
             .env("LASTHIT_REDIS", "http://user:hush@host"),
     );
@@ -173,48 +90,46 @@ fn configuration_mistakes_come_all_at_once() {
 fn flags_win_over_environment_over_file() {
     let toml = file("lease_ms = 'from file'");
     let path = toml.path().to_str().expect("path");
-    let from_file = mistakes(lasthit(&["serve"]).env("LASTHIT_CONFIG", path));
+    let from_file = mistakes(program(&["serve"]).env("LASTHIT_CONFIG", path));
     assert!(from_file[0].contains("\"from file\""), "{from_file:?}");
-    let from_env = mistakes(lasthit(&["serve", "--config", path]).env("LASTHIT_LEASE_MS", "from env"));
+    let from_env = mistakes(program(&["serve", "--config", path]).env("LASTHIT_LEASE_MS", "from env"));
     assert!(from_env[0].starts_with("LASTHIT_LEASE_MS: \"from env\""), "{from_env:?}");
     let from_flag =
-        mistakes(lasthit(&["serve", "--config", path, "--lease-ms", "from flag"]).env("LASTHIT_LEASE_MS", "from env"));
+        mistakes(program(&["serve", "--config", path, "--lease-ms", "from flag"]).env("LASTHIT_LEASE_MS", "from env"));
     assert!(from_flag.len() == 1 && from_flag[0].starts_with("--lease-ms: \"from flag\""), "{from_flag:?}");
 }
 
 #[test]
 fn listening_beyond_loopback_is_refused_without_a_key() {
     for address in ["0.0.0.0:0", "[::]:0", "192.0.2.1:0"] {
-        let lines = mistakes(&mut lasthit(&["serve", "--listen", address]));
+        let lines = mistakes(&mut program(&["serve", "--listen", address]));
         assert!(lines.len() == 1 && lines[0].contains("--allow-keyless") && lines[0].contains(address), "{lines:?}");
     }
 }
 
 #[test]
 fn it_says_what_is_open_answers_health_and_ends_on_sigterm() {
-    let (mut running, admin) = served(&["--log-format", "json"]);
-    assert!(get(&admin, "/healthz").starts_with("HTTP/1.1 200"));
-    assert!(get(&admin, "/metrics").starts_with("HTTP/1.1 200"));
-    running.signal("TERM");
-    assert_eq!(running.code_within(10), Some(0));
-    assert!(TcpStream::connect(&admin).is_err(), "nothing listens any more");
+    let mut serve = Gateway::serve(&["--log-format", "json"]);
+    assert_eq!(get(serve.admin, "/healthz").0, 200);
+    assert_eq!(get(serve.admin, "/metrics").0, 200);
+    serve.process.signal("TERM");
+    assert_eq!(serve.process.code(), Some(0));
+    assert!(TcpStream::connect(serve.admin).is_err(), "nothing listens any more");
 }
 
 #[test]
 fn it_says_at_start_that_roles_are_believed_and_ends_on_sigint() {
-    let mut command = lasthit(&["serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
-    let mut running = Running::start(&mut command);
-    assert!(running.line_with("no jwt key").contains("role=server"));
-    running.line_with("health and metrics on");
-    running.signal("INT");
-    assert_eq!(running.code_within(10), Some(0));
+    let mut serve = Gateway::serve(&[]);
+    assert!(serve.process.line_with("no jwt key").contains("role=server"));
+    serve.process.signal("INT");
+    assert_eq!(serve.process.code(), Some(0));
 }
 
 #[test]
 fn a_taken_address_is_a_failure_while_running() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("bound");
     let address = taken.local_addr().expect("address").to_string();
-    let (code, _, stderr) = ended(&mut lasthit(&["serve", "--listen", "127.0.0.1:0", "--admin", &address]));
+    let (code, _, stderr) = ended(&mut program(&["serve", "--listen", "127.0.0.1:0", "--admin", &address]));
     let last = stderr.lines().last().unwrap_or_default();
     assert_eq!(code, Some(1), "{stderr}");
     assert!(last.starts_with(&format!("lasthit: admin cannot listen on {address}")) && last.contains("--admin"), "{last}");
@@ -237,10 +152,10 @@ fn child_that_never_drains() {
 #[test]
 fn a_second_signal_ends_the_process_at_once() {
     let this = std::env::current_exe().expect("this test");
-    let mut child = Running::start(Command::new(this).args(["--exact", "child_that_never_drains", "--ignored", "--nocapture"]));
+    let mut child = Process::of(Command::new(this).args(["--exact", "cli::child_that_never_drains", "--ignored", "--nocapture"]));
     child.line_with("watching");
     child.signal("TERM");
     child.line_with("draining");
     child.signal("TERM");
-    assert_eq!(child.code_within(5), Some(1));
+    assert_eq!(child.code(), Some(1));
 }

@@ -7,8 +7,8 @@
 
 use std::path::{Path, PathBuf};
 
-use super::*;
 use crate::engine::Held;
+use crate::replay::*;
 use crate::rules::{Claim, LastHit};
 use crate::types::{Arrival, Audience, EventKind, Incarnation, Moment, Outcome, Role, SessionId, Stamp};
 

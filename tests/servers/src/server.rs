@@ -144,10 +144,10 @@ impl RedisServer {
     ///
     /// # Errors
     /// When it does not answer, or not with a `T`.
-    pub fn ask<T: ::redis::FromRedisValue>(&self, command: &[&str]) -> io::Result<T> {
-        let client = ::redis::Client::open(self.url()).map_err(io::Error::other)?;
+    pub fn ask<T: redis::FromRedisValue>(&self, command: &[&str]) -> io::Result<T> {
+        let client = redis::Client::open(self.url()).map_err(io::Error::other)?;
         let mut connection = client.get_connection_with_timeout(START_TIMEOUT).map_err(io::Error::other)?;
-        let mut cmd = ::redis::Cmd::new();
+        let mut cmd = redis::Cmd::new();
         for word in command {
             cmd.arg(word);
         }
@@ -243,7 +243,7 @@ fn program() -> io::Result<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let on_path = std::env::split_paths(&path).map(|directory| directory.join("redis-server"));
     // Where scripts/redis-server.sh unpacks one; tests run in their package's directory, benches of members too.
-    let unpacked = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/redis/redis-server");
+    let unpacked = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/redis/redis-server");
     on_path.chain([unpacked]).find(|candidate| candidate.is_file()).ok_or_else(|| {
         io::Error::other(
             "no redis-server on PATH, in $REDIS_SERVER or under target/redis: run scripts/redis-server.sh to get one",

@@ -1,0 +1,11 @@
+//! For tests, benches and the load generator: a private Redis server that ends with its handle, a proxy whose path to it can
+//! fail, players' tokens, and WebSockets by hand. It knows nothing of lasthit, so that lasthit's own unit tests can use it.
+
+mod proxy;
+pub mod raw;
+mod server;
+mod token;
+
+pub use proxy::{Proxy, Upstream};
+pub use server::RedisServer;
+pub use token::token;
