@@ -1,5 +1,5 @@
 //! lasthit inside a server that has sockets of its own: the gateway without the WebSocket. The worker is
-//! [`crate::worker::run`]; both meet in a [`Journal`].
+//! [`crate::worker::run`]; both meet in a [`Journal`](crate::journal::Journal).
 //!
 //! ```
 //! use std::sync::Arc;
@@ -35,7 +35,7 @@ use serde::{Serialize, Serializer};
 
 pub use crate::gateway::{Delivery, Joining};
 use crate::gateway::{Hub, Outbox, Settle};
-use crate::journal::{Journal, JournalError};
+use crate::journal::{GatewayJournal, JournalError};
 use crate::limits::SESSIONS_MAX;
 use crate::types::{Action, Arrival, PlayerId, SessionId, Since};
 use crate::wire::client::{Encoding, ErrorCode, Refusal, close, parse_action};
@@ -49,7 +49,7 @@ impl Gateway {
     ///
     /// # Errors
     /// When the journal does not work.
-    pub async fn start(journal: Arc<dyn Journal>) -> Result<Self, JournalError> {
+    pub async fn start(journal: Arc<dyn GatewayJournal>) -> Result<Self, JournalError> {
         Ok(Self(Hub::start(journal, Settle::Lock, SESSIONS_MAX, "read", 0).await?))
     }
 

@@ -24,11 +24,11 @@
 //! | arrival | [`clock`], [`gateway::arrival`] | a socket that keeps the kernel's stamp of its last read |
 //! | session | [`gateway::front`], [`wire::client`] | from an HTTP upgrade to actions, and verdicts back |
 //! | settle | [`gateway::sweep`] | when everything up to a moment has been read |
-//! | append | [`gateway::Hub`], [`Journal::append`](journal::Journal::append) | a flush: a gateway's events up to a watermark, and the watermark |
-//! | record | [`journal`] | one trait, in [`memory`](journal::memory) and in [`redis`](journal::redis); [`wire`] has its forms |
+//! | append | [`gateway::Hub`], [`GatewayJournal::append`](journal::GatewayJournal::append) | a flush: a gateway's events up to a watermark, and the watermark |
+//! | record | [`journal`] | a face for gateways and one for workers, in [`memory`](journal::memory) and in [`redis`](journal::redis); [`wire`] has its forms |
 //! | resequence | [`engine::Resequencer`] | one room's events back in stamp order |
 //! | resolve | [`engine::Room`], [`rules`] | events become verdicts; the game's part of it is [`rules::Rules`] |
-//! | commit | [`worker`], [`Journal::commit`](journal::Journal::commit) | verdicts become final, then are pushed |
+//! | commit | [`worker`], [`WorkerJournal::commit`](journal::WorkerJournal::commit) | verdicts become final, then are pushed |
 //! | deliver | [`gateway::Hub`], [`gateway::Outbox`] | verdicts reach the sessions that may see them, in `seq` order |
 //!
 //! [`replay`] resolves a recorded room again. To use it inside a server: [`embed`] and [`worker::run`]. The program is put together in [`roles`], from [`config`]
@@ -40,8 +40,8 @@
 //!
 //! - The engine, the rules and the wire read no clock, do no I/O and use no randomness: what they are given decides.
 //! - No clock is read for an order anywhere but in [`clock`].
-//! - Gateways never decide, and never import a worker; workers never see a socket, and never import a gateway. They meet in
-//!   the journal alone.
+//! - Gateways never decide: what they hold of the journal ([`GatewayJournal`](journal::GatewayJournal)) has no step for it.
+//!   They never import a worker; workers never see a socket, and never import a gateway. They meet in the journal alone.
 //! - Nothing outside [`journal::redis`] knows Redis.
 //! - The cores of gateway and worker await nothing: input and time go in, actions come out.
 //! - No verdict leaves a worker but by a commit, and no commit is written without the shard's lease.

@@ -17,7 +17,7 @@ use crate::gateway::front::{Front, Settings};
 use crate::gateway::{Hub, Settle, page, sweep};
 use crate::journal::memory::MemoryJournal;
 use crate::journal::redis::{RedisJournal, RedisOptions};
-use crate::journal::{Journal, JournalError};
+use crate::journal::{GatewayJournal, JournalError};
 use crate::limits::{REDIS_START_TIMEOUT, RETRY_MAX, RETRY_MIN, SESSIONS_MAX};
 use crate::metrics::{self, MetricsError};
 use crate::runtime;
@@ -97,7 +97,7 @@ impl Drop for Side {
 /// # Errors
 /// When it cannot start or cannot go on.
 pub async fn serve(config: Config, shutdown: Shutdown) -> Result<(), RoleError> {
-    let journal: Arc<dyn Journal> = Arc::new(MemoryJournal::new(config.shards));
+    let journal = Arc::new(MemoryJournal::new(config.shards));
     let side = Side::start(&config).await?;
     let (trouble, health) = (watch::Sender::new(None), CancellationToken::new());
     side.watch("worker", trouble.subscribe());
@@ -150,12 +150,12 @@ pub async fn worker(config: Config, shutdown: Shutdown) -> Result<(), RoleError>
     Ok(())
 }
 
-async fn connect(config: &Config, side: &Side, shutdown: &Shutdown) -> Result<Option<Arc<dyn Journal>>, RoleError> {
+async fn connect(config: &Config, side: &Side, shutdown: &Shutdown) -> Result<Option<Arc<RedisJournal>>, RoleError> {
     let url = config.redis.as_ref().map(|url| url.reveal().to_owned()).unwrap_or_default();
     let shards = Some(config.shards);
     let options = RedisOptions { prefix: config.prefix.clone(), shards, durability: Some(config.durability) };
     let journal = insist(side, shutdown, || RedisJournal::connect(&url, options.clone())).await?;
-    Ok(journal.map(|journal| Arc::new(journal) as Arc<dyn Journal>))
+    Ok(journal.map(Arc::new))
 }
 
 /// Takes a step of the start. A journal that cannot be reached is waited for, however often it comes and goes meanwhile; one
@@ -195,7 +195,12 @@ fn worker_options(config: &Config) -> WorkerOptions {
     }
 }
 
-async fn run_gateway(config: &Config, side: &Side, journal: Arc<dyn Journal>, shutdown: &Shutdown) -> Result<(), RoleError> {
+async fn run_gateway(
+    config: &Config,
+    side: &Side,
+    journal: Arc<dyn GatewayJournal>,
+    shutdown: &Shutdown,
+) -> Result<(), RoleError> {
     let listener = arrival::listen(config.listen).map_err(|source| RoleError::Listen { address: config.listen, source })?;
     let address = listener.local_addr().map_err(|source| RoleError::Listen { address: config.listen, source })?;
     let (clock, drains) = (Clock::new().behind_a_card(config.uncertainty), Drains::new(config.sweep_guard));

@@ -96,7 +96,7 @@ impl Delivery {
 /// What the driver is to do.
 #[derive(Debug)]
 pub(crate) enum Action {
-    /// [`crate::journal::Journal::register`], again until it is answered; answer with [`Core::registered`].
+    /// [`crate::journal::GatewayJournal::register`], again until it is answered; answer with [`Core::registered`].
     Register {
         /// Where.
         shard: ShardId,
@@ -105,14 +105,14 @@ pub(crate) enum Action {
         /// The rooms whose heads are asked for.
         rooms: Vec<RoomId>,
     },
-    /// [`crate::journal::Journal::append`], again until it is answered; answer with [`Core::appended`].
+    /// [`crate::journal::GatewayJournal::append`], again until it is answered; answer with [`Core::appended`].
     Append {
         /// What to append.
         flush: Arc<Flush>,
         /// When its events arrived; of those that it is sent again with, the first flush told.
         waits: Waits,
     },
-    /// [`crate::journal::Journal::verdicts`], again until it is answered; answer with [`Core::page`], or with
+    /// [`crate::journal::GatewayJournal::verdicts`], again until it is answered; answer with [`Core::page`], or with
     /// [`Core::unreadable`] when it is damaged.
     Read {
         /// The room.
@@ -133,11 +133,11 @@ pub(crate) enum Action {
     },
     /// Answer with [`Core::rested`] after [`crate::limits::CATCH_UP_REST`].
     Rest,
-    /// [`crate::journal::Journal::heads`]; answer with [`Core::heads`].
+    /// [`crate::journal::GatewayJournal::heads`]; answer with [`Core::heads`].
     ReadHeads(ShardId, Vec<RoomId>),
     /// Put it into the session's outbox. After [`Delivery::Close`] nothing more follows.
     Deliver(u64, Delivery),
-    /// [`crate::journal::Journal::leave`]. No answer needed.
+    /// [`crate::journal::GatewayJournal::leave`]. No answer needed.
     Leave(ShardId, Incarnation),
     /// This incarnation was fenced, everything that could still be appended was: call [`Core::reborn`].
     Rebirth,

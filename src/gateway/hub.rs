@@ -22,7 +22,7 @@ pub use outbox::Outbox;
 
 use super::core::{Action, Core, Joining, Reading};
 use crate::clock;
-use crate::journal::{self, Appended, Flush, Journal, JournalError, Seen, Signal};
+use crate::journal::{self, Appended, Flush, GatewayJournal, JournalError, Seen, Signal};
 use crate::limits::{Bounds, CATCH_UP_REST, HEADS_INTERVAL, RETRY_MAX, RETRY_MIN};
 use crate::metrics as names;
 use crate::rules::Pattern;
@@ -47,7 +47,7 @@ pub enum Settle {
 pub struct Hub(Arc<Inner>);
 
 struct Inner {
-    journal: Arc<dyn Journal>,
+    journal: Arc<dyn GatewayJournal>,
     settle: Settle,
     state: Mutex<State>,
     /// By session number. Filled under the lock, so that deliveries are in order; emptied by whoever ends a session.
@@ -87,7 +87,7 @@ impl Hub {
     /// # Panics
     /// Outside of a tokio runtime.
     pub async fn start(
-        journal: Arc<dyn Journal>,
+        journal: Arc<dyn GatewayJournal>,
         settle: Settle,
         sessions_max: usize,
         clock: &'static str,

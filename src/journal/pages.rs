@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::{Journal, JournalError, StoredRoom, StoredSnapshot};
+use super::{JournalError, StoredRoom, StoredSnapshot, WorkerJournal};
 use crate::limits::{Bounds, PAGE_BYTES, PAGE_ENTRIES_MAX};
 use crate::types::{RoomId, StreamId};
 
@@ -151,7 +151,7 @@ pub(crate) fn joined(mut pieces: Vec<Bytes>) -> Bytes {
 ///
 /// # Errors
 /// When the journal does not work, or what it holds of the room is damaged.
-pub async fn load(journal: &dyn Journal, room: &RoomId, size: PageSize) -> Result<StoredRoom, JournalError> {
+pub async fn load(journal: &dyn WorkerJournal, room: &RoomId, size: PageSize) -> Result<StoredRoom, JournalError> {
     let mut gathering = Gathering::default();
     while !gathering.add(journal.load(room, gathering.place(), size).await?) {}
     Ok(gathering.room())
@@ -162,7 +162,7 @@ pub async fn load(journal: &dyn Journal, room: &RoomId, size: PageSize) -> Resul
 /// # Errors
 /// When the journal does not work, or what it holds of the room is damaged.
 pub async fn entries(
-    journal: &dyn Journal,
+    journal: &dyn WorkerJournal,
     room: &RoomId,
     after: StreamId,
     size: PageSize,

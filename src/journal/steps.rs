@@ -185,7 +185,7 @@ pub struct Survey {
     /// Number of the last commit.
     pub commit: u64,
     /// The epoch that this server found, 0 for none, while nobody has shown that no later commit is missing here
-    /// ([`testify`](super::Journal::testify)).
+    /// ([`testify`](super::WorkerJournal::testify)).
     pub doubt: Option<u64>,
     /// All registered gateways but for the damaged ones.
     pub gateways: Vec<GatewayRecord>,
@@ -290,7 +290,7 @@ pub struct RoomCommit {
 pub enum CommitSnapshot {
     /// The encoded state at the commit's `to` and `cursor`.
     Whole(Bytes),
-    /// One that was written ahead ([`write_ahead`](super::Journal::write_ahead)), of a state that is final already or with
+    /// One that was written ahead ([`write_ahead`](super::WorkerJournal::write_ahead)), of a state that is final already or with
     /// this commit.
     Parts {
         /// Under which name.

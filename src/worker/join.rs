@@ -5,12 +5,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::clock;
-use crate::journal::{self, Journal, JournalError, Signals};
+use crate::journal::{self, JournalError, Signals, WorkerJournal};
 use crate::types::Incarnation;
 
 /// A worker that has entered its host and hears what is sent to it, and owns nothing yet.
 pub struct Joined {
-    pub(super) journal: Arc<dyn Journal>,
+    pub(super) journal: Arc<dyn WorkerJournal>,
     pub(super) timeline: u32,
     pub(super) me: Incarnation,
     pub(super) pushes: Signals<Bytes>,
@@ -26,7 +26,7 @@ impl std::fmt::Debug for Joined {
 ///
 /// # Errors
 /// When the journal does not work: nothing is left of the try, and another may follow.
-pub async fn join(journal: Arc<dyn Journal>) -> Result<Joined, JournalError> {
+pub async fn join(journal: Arc<dyn WorkerJournal>) -> Result<Joined, JournalError> {
     let timeline = journal::enter(&*journal, &clock::timeline_name()).await?;
     let me = Incarnation::random();
     let pushes = journal.pushes(me).await?;

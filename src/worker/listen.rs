@@ -6,14 +6,14 @@ use tokio::sync::mpsc;
 
 use super::core::Step;
 use super::run::Input;
-use crate::journal::{self, Journal, Signal, Signals};
+use crate::journal::{self, Signal, Signals, WorkerJournal};
 use crate::limits::{HEADS_INTERVAL, RETRY_MAX, RETRY_MIN};
 use crate::types::{Incarnation, ShardId};
 use crate::wire::push::{self, Push};
 
 /// Says now and then that this host lives, and for which rooms this worker has rules.
 pub(super) async fn stay_entered(
-    journal: Arc<dyn Journal>,
+    journal: Arc<dyn WorkerJournal>,
     timeline: u32,
     (me, patterns): (Incarnation, Vec<String>),
     inputs: mpsc::Sender<Input>,
@@ -44,7 +44,7 @@ pub(super) async fn hear_of_shards(mut pushes: Signals<bytes::Bytes>, inputs: mp
 }
 
 /// Hands a shard's bells to the loop, in order.
-pub(super) async fn follow(journal: Arc<dyn Journal>, shard: ShardId, inputs: mpsc::Sender<Input>) {
+pub(super) async fn follow(journal: Arc<dyn WorkerJournal>, shard: ShardId, inputs: mpsc::Sender<Input>) {
     let mut pause = RETRY_MIN;
     loop {
         match journal.bells(&[shard]).await {

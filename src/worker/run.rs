@@ -18,8 +18,8 @@ use super::listen::{follow, hear_of_shards, stay_entered};
 use super::stages::{Stages, count};
 use crate::clock;
 use crate::journal::{
-    AheadPart, Bell, Commit, Committed, GatewayRecord, Journal, JournalError, Lease, Leased, PageSize, Place, StoredPage, Survey,
-    WorkerRecord,
+    AheadPart, Bell, Commit, Committed, GatewayRecord, JournalError, Lease, Leased, PageSize, Place, StoredPage, Survey,
+    WorkerJournal, WorkerRecord,
 };
 use crate::limits::{
     Bounds, DEAF_TIMEOUT_MIN, DRAIN_TIMEOUT, PAGES_MAX, PROBE_INTERVAL, REJOIN_WINDOW, RETRY_MAX, RETRY_MIN, STUCK_JOBS_MAX,
@@ -100,7 +100,7 @@ pub(super) enum Input {
 /// # Errors
 /// When the journal does not work at the start (later it is waited for), or when the rules never came back too often.
 pub async fn run(
-    journal: Arc<dyn Journal>,
+    journal: Arc<dyn WorkerJournal>,
     rules: RulesBook,
     options: WorkerOptions,
     stop: CancellationToken,
@@ -179,7 +179,7 @@ pub enum WorkerError {
 
 struct Worker {
     core: Core,
-    journal: Arc<dyn Journal>,
+    journal: Arc<dyn WorkerJournal>,
     me: Incarnation,
     lease_ms: u64,
     inputs: mpsc::Sender<Input>,

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use lasthit::journal::redis::{Durability, RedisJournal, RedisOptions};
-use lasthit::journal::{Appended, Committed, Journal, JournalError, Signal};
+use lasthit::journal::{Appended, Committed, CommonJournal as _, GatewayJournal as _, JournalError, Signal, WorkerJournal as _};
 use lasthit::types::Incarnation;
 use servers::{Proxy, RedisServer};
 

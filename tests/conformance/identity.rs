@@ -1,7 +1,7 @@
 //! Which server a journal has: the same while nothing can be lost, another one whenever something may be.
 
 use lasthit::journal::redis::{Durability, RedisJournal, RedisOptions};
-use lasthit::journal::{Appended, Journal, Leased, Seen, Witness};
+use lasthit::journal::{Appended, CommonJournal as _, GatewayJournal as _, Leased, Seen, Witness, WorkerJournal as _};
 use lasthit::types::Incarnation;
 use servers::RedisServer;
 

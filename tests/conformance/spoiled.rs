@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use lasthit::journal::redis::{RedisJournal, RedisOptions};
 use lasthit::journal::{
-    AheadName, AheadPart, Appended, Commit, CommitSnapshot, Committed, Flush, Journal, JournalError, Lease, RoomCommit, Seen,
-    Witness,
+    AheadName, AheadPart, Appended, Commit, CommitSnapshot, Committed, CommonJournal as _, Flush, GatewayJournal as _,
+    JournalError, Lease, RoomCommit, Seen, Witness, WorkerJournal as _,
 };
 use lasthit::types::{Incarnation, Moment, RoomId, StreamId};
 use servers::RedisServer;
@@ -70,7 +70,7 @@ impl Scene {
         journal.write_ahead(SHARD, lease, &room(0), &ahead(1, 9)).await.expect("written ahead");
         let lease = claim(&journal).await;
         journal.heartbeat(Incarnation(5), &[SHARD], 1_000_000).await.expect("heartbeat");
-        journal.patterns(Incarnation(5), &["a*".to_owned()], 1_000_000).await.expect("patterns");
+        journal.announce_patterns(Incarnation(5), &["a*".to_owned()], 1_000_000).await.expect("patterns");
         journal.timeline("boot-1").await.expect("timeline");
         journal.live_timelines(1, 1_000_000).await.expect("timelines");
         // A shard whose rooms have begun new eras before.
@@ -209,7 +209,10 @@ impl Scene {
             "host" => format!("{:?}", journal.live_timelines(2, 1_000_000).await?),
             "leave" => format!("{:?}", journal.leave(SHARD, self.living.incarnation).await?),
             "load" => format!("{:?}", fixture::load(journal, &room(0)).await?),
-            "patterns" => format!("{:?}", journal.patterns(Incarnation(6), &["b*".to_owned()], 1_000_000).await?),
+            "patterns" => {
+                journal.announce_patterns(Incarnation(6), &["b*".to_owned()], 1_000_000).await?;
+                format!("{:?}", journal.announced_patterns().await?)
+            }
             "register" => format!("{:?}", journal.register(SHARD, Incarnation(4), lost, &[room(0), room(1)]).await?),
             "register again" => {
                 let seen = Seen { server: self.living.server, flush: 1, commit: 1 };

@@ -1,7 +1,9 @@
 //! Both journals side by side: the same random steps, right and wrong ones, get the same answers.
 
 use lasthit::journal::memory::MemoryJournal;
-use lasthit::journal::{Commit, CommitSnapshot, Flush, Journal, Lease, RoomCommit, Seen, Survey};
+use lasthit::journal::{
+    Commit, CommitSnapshot, CommonJournal as _, Flush, Journal, Lease, RoomCommit, Seen, Survey, WorkerJournal as _,
+};
 use lasthit::types::{Incarnation, RoomId, ShardId, StreamId};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;

@@ -138,23 +138,23 @@ pub(crate) async fn heartbeats_run_out(journal: &impl Journal) {
 }
 
 pub(crate) async fn what_workers_say_of_their_rooms_is_known_while_it_holds(journal: &impl Journal) {
-    let [one, two, gateway] = [Incarnation(1 << 100), Incarnation(2 << 100), Incarnation(3 << 100)];
+    let [one, two] = [Incarnation(1 << 100), Incarnation(2 << 100)];
     let patterns = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<String>>();
-    let known = async || lasthit::journal::known_rooms(journal, gateway).await.expect("known");
+    let known = async || lasthit::journal::known_rooms(journal).await.expect("known");
     assert_eq!(known().await, None, "nobody lives");
     journal.heartbeat(one, &[], 60_000).await.expect("heartbeat");
     assert_eq!(known().await, None, "it has not said");
-    let said = journal.patterns(one, &patterns(&["quiz-*", "a?"]), 60_000).await.expect("said");
-    assert_eq!(said, [(one, patterns(&["quiz-*", "a?"]))]);
+    journal.announce_patterns(one, &patterns(&["quiz-*", "a?"]), 60_000).await.expect("said");
+    assert_eq!(journal.announced_patterns().await.expect("patterns"), [(one, patterns(&["quiz-*", "a?"]))]);
     assert_eq!(known().await, Some(patterns(&["quiz-*", "a?"])));
     journal.heartbeat(two, &[], 60_000).await.expect("heartbeat");
     assert_eq!(known().await, None, "one has not said: a version that does not, or one that is about to");
-    journal.patterns(two, &[], 150).await.expect("said");
+    journal.announce_patterns(two, &[], 150).await.expect("said");
     assert_eq!(known().await, Some(patterns(&["quiz-*", "a?"])), "it has rules for none");
-    journal.patterns(two, &patterns(&["*"]), 60_000).await.expect("said");
+    journal.announce_patterns(two, &patterns(&["*"]), 60_000).await.expect("said");
     assert_eq!(known().await, Some(patterns(&["quiz-*", "a?", "*"])));
     journal.heartbeat(two, &[], 0).await.expect("heartbeat");
-    journal.patterns(two, &[], 0).await.expect("taken back");
+    journal.announce_patterns(two, &[], 0).await.expect("taken back");
     assert_eq!(known().await, Some(patterns(&["quiz-*", "a?"])));
 }
 

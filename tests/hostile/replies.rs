@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex};
 use ::bytes::Bytes;
 use lasthit::journal::redis::{RedisJournal, RedisOptions};
 use lasthit::journal::{
-    AheadName, AheadPart, Commit, Flush, FlushEntry, Journal, Lease, PageSize, Place, RoomCommit, Seen, Witness,
+    AheadName, AheadPart, Commit, CommonJournal as _, Flush, FlushEntry, GatewayJournal as _, Lease, PageSize, Place, RoomCommit,
+    Seen, Witness, WorkerJournal as _,
 };
 use lasthit::types::{Incarnation, Moment, RoomId, ShardId, StreamId};
 use proptest::prelude::*;
@@ -141,6 +142,8 @@ async fn every_step(journal: &RedisJournal) {
     let _ = journal.heads(shard, std::slice::from_ref(&room)).await;
     let _ = journal.verdicts(&room, 0, 10).await;
     let _ = journal.heartbeat(me, &[shard], 1_000).await;
+    let _ = journal.living_workers().await;
+    let _ = journal.announced_patterns().await;
     let _ = journal.owners().await;
     let _ = journal.claim(shard, Some(lease), me).await;
     let _ = journal.release(shard, lease).await;

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use lasthit::journal::Journal as _;
+use lasthit::journal::GatewayJournal as _;
 use lasthit::journal::redis::{RedisJournal, RedisOptions};
 use lasthit::limits::UNRESOLVED_PER_ROOM_MAX;
 use lasthit::types::{Outcome, RoomId, VerdictKind};

@@ -5,7 +5,7 @@
 
 use lasthit::clock;
 use lasthit::journal::redis::{RedisJournal, RedisOptions};
-use lasthit::journal::{Appended, Flush, FlushEntry, Journal as _, Seen};
+use lasthit::journal::{Appended, CommonJournal as _, Flush, FlushEntry, GatewayJournal as _, Seen};
 use lasthit::types::{Incarnation, Moment, RoomId, ShardId};
 use serde_json::{Value, json};
 use servers::RedisServer;

@@ -302,7 +302,7 @@ async fn every_message_was_sent_within_the_uncertainty_of_its_stamp() {
 async fn no_sweep_settles_while_a_session_is_unread() {
     use crate::gateway::sweep::sweep;
     use crate::gateway::{Hub, Joining, Settle};
-    use crate::journal::{Journal, memory::MemoryJournal};
+    use crate::journal::{GatewayJournal, memory::MemoryJournal};
     use crate::types::{PlayerId, RoomId, ShardId};
 
     let journal = Arc::new(MemoryJournal::new(1));

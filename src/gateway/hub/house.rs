@@ -31,8 +31,7 @@ pub(super) async fn keep_house(hub: std::sync::Weak<Inner>, timeline: u32, stop:
                 if let Err(error) = journal::keep_entered(&*hub.0.journal, timeline).await {
                     hub.trouble("keep the host's timeline", &error);
                 }
-                let me = hub.0.state.lock().core.incarnation();
-                match journal::known_rooms(&*hub.0.journal, me).await {
+                match journal::known_rooms(&*hub.0.journal).await {
                     Ok(known) => *hub.0.known.write() = known.map(|all| all.iter().map(|one| Pattern::new(one)).collect()),
                     Err(error) => hub.trouble("ask for which rooms there are rules", &error),
                 }

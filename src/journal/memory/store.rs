@@ -1,26 +1,22 @@
 //! The memory journal's state, step by step: no clock, no randomness, no task. The simulation drives it directly.
 
-mod leased;
+mod gateways;
 mod stored;
+mod workers;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 
-use super::super::{
-    AheadName, AheadPart, Appended, Bell, Commit, CommitSnapshot, Committed, Flush, FlushEntry, GatewayRecord, JournalError,
-    Lease, Leased, PageSize, Place, Registered, RoomCommit, RoomHead, Seen, StoredHead, StoredPage, Survey, VerdictPage, Witness,
-    WorkerRecord, check, era_stride,
+use crate::journal::{
+    AheadName, Bell, Flush, FlushEntry, GatewayRecord, JournalError, Lease, RoomCommit, RoomHead, check, era_stride,
 };
 use crate::types::{Incarnation, Moment, RoomId, ShardId, StreamId};
 
-/// What a commit publishes: gateway, and encoded push.
-pub type Pushes = [(Incarnation, Bytes)];
-
-/// Everything a journal keeps. Each method is one atomic step with the meaning of its namesake in
-/// [`Journal`](crate::journal::Journal); `now_ms` is the journal's clock. Steps that publish return what to publish.
+/// Everything a journal keeps. Each method is one atomic step with the meaning of its namesake in the journal's traits;
+/// `now_ms` is the journal's clock. Steps that publish return what to publish.
 #[derive(Debug, Clone)]
-pub struct Store {
+pub(crate) struct Store {
     /// Who serves it.
     server: Incarnation,
     shards: Vec<Shard>,
@@ -226,7 +222,7 @@ impl Shard {
 impl Store {
     /// An empty journal of `shards` shards, at least 1.
     #[must_use]
-    pub fn new(shards: u16) -> Self {
+    pub(crate) fn new(shards: u16) -> Self {
         Self {
             server: Incarnation(1),
             shards: vec![Shard::default(); usize::from(shards.max(1))],
@@ -240,7 +236,7 @@ impl Store {
 
     /// Who serves it.
     #[must_use]
-    pub fn server(&self) -> Incarnation {
+    pub(crate) fn server(&self) -> Incarnation {
         self.server
     }
 
@@ -252,7 +248,7 @@ impl Store {
 
     /// The number of shards.
     #[must_use]
-    pub fn shards(&self) -> u16 {
+    pub(crate) fn shards(&self) -> u16 {
         u16::try_from(self.shards.len()).unwrap_or(u16::MAX)
     }
 
@@ -281,92 +277,16 @@ impl Store {
     }
 
     /// The number of a host's timeline.
-    pub fn timeline(&mut self, host: &str) -> u32 {
+    pub(crate) fn timeline(&mut self, host: &str) -> u32 {
         let next = u32::try_from(self.timelines.len()).unwrap_or(u32::MAX).saturating_add(1);
         *self.timelines.entry(host.to_owned()).or_insert(next)
     }
 
     /// Says that processes on a timeline live; tells which do.
-    pub fn live_timelines(&mut self, timeline: u32, good_for_ms: u64, now_ms: u64) -> Vec<u32> {
+    pub(crate) fn live_timelines(&mut self, timeline: u32, good_for_ms: u64, now_ms: u64) -> Vec<u32> {
         self.hosts.insert(timeline, now_ms.saturating_add(good_for_ms));
         self.hosts.retain(|_, until| *until > now_ms);
         self.hosts.keys().copied().collect()
-    }
-
-    /// Makes a gateway known to a shard; with the bell to ring when an earlier server knew it.
-    ///
-    /// # Errors
-    /// [`JournalError::Refused`] for a shard that does not exist, or a room of another one.
-    pub fn register(
-        &mut self,
-        shard: ShardId,
-        gateway: Incarnation,
-        seen: Seen,
-        rooms: &[RoomId],
-    ) -> Result<(Registered, Option<Bell>), JournalError> {
-        let (server, shards) = (self.server, self.shards());
-        rooms.iter().try_for_each(|room| check::room(room, shard, shards))?;
-        let state = self.shard(shard)?;
-        let unknown = !state.gateways.contains_key(&gateway);
-        let stored = state.gateways.entry(gateway).or_default();
-        stored.fenced |= seen.flush > stored.number;
-        let again = std::mem::replace(&mut stored.server, server) != server && (!unknown || seen.flush > 0);
-        let record = stored.record(gateway);
-        let lost = seen.server != server && seen.commit > state.found(server);
-        let renewed = if lost { state.renew(server) } else { 0 };
-        let bell = Bell {
-            shard,
-            append: state.append,
-            incarnation: gateway,
-            number: record.number,
-            watermark: record.watermark,
-            entries: Vec::new(),
-            poked: Vec::new(),
-        };
-        let (rooms, commit) = (rooms.iter().map(|room| state.head(room)).collect(), state.commit);
-        Ok((Registered { server, record, rooms, renewed, commit }, again.then_some(bell)))
-    }
-
-    /// Takes a gateway's registration back.
-    ///
-    /// # Errors
-    /// [`JournalError::Refused`] for a shard that does not exist.
-    pub fn leave(&mut self, shard: ShardId, gateway: Incarnation) -> Result<(), JournalError> {
-        if let Some(stored) = self.shard(shard)?.gateways.get_mut(&gateway) {
-            stored.fenced = true;
-        }
-        Ok(())
-    }
-
-    /// Appends a flush; when it was new, with the bell to ring, which names the gateways to push [`Flush::poke`] to.
-    ///
-    /// # Errors
-    /// [`JournalError::Refused`] for a flush that contradicts itself.
-    pub fn append(&mut self, flush: &Flush, now_ms: u64) -> Result<(Appended, Option<Bell>), JournalError> {
-        check::flush(flush, self.shards())?;
-        if flush.server != self.server {
-            return Ok((Appended::Moved, None));
-        }
-        let shard = self.shard(flush.shard)?;
-        let stored = match shard.gateways.get_mut(&flush.incarnation) {
-            Some(gateway) if !gateway.fenced => gateway,
-            _ => return Ok((Appended::Fenced, None)),
-        };
-        if flush.number > stored.number {
-            if flush.number != stored.number + 1 || flush.previous != stored.watermark {
-                return Ok((Appended::Gap { number: stored.number, watermark: stored.watermark }, None));
-            }
-            stored.number = flush.number;
-            stored.watermark = flush.watermark;
-        } else {
-            return Ok((Appended::Stored(flush.entries.iter().map(|e| shard.head(&e.room)).collect()), None));
-        }
-        let poked = shard.idle(flush);
-        let bell = self.write(flush.shard, (flush.incarnation, flush.number, flush.watermark), &flush.entries, now_ms);
-        let bell = Bell { poked, ..bell };
-        let shard = self.shard(flush.shard)?;
-        let heads = flush.entries.iter().map(|e| shard.head(&e.room)).collect();
-        Ok((Appended::Stored(heads), Some(bell)))
     }
 
     fn write(
@@ -385,29 +305,5 @@ impl Store {
         let state = &mut self.shards[usize::from(shard.0)];
         state.append += 1;
         Bell { shard, append: state.append, incarnation, number, watermark, entries: rung, poked: Vec::new() }
-    }
-
-    /// The heads of some rooms.
-    ///
-    /// # Errors
-    /// [`JournalError::Refused`] for a shard that does not exist, or a room of another one.
-    pub fn heads(&mut self, shard: ShardId, rooms: &[RoomId]) -> Result<Vec<RoomHead>, JournalError> {
-        let shards = self.shards();
-        let state = self.shard(shard)?;
-        rooms.iter().map(|room| check::room(room, shard, shards).map(|()| state.head(room))).collect()
-    }
-
-    /// A room's verdicts after `seq`.
-    #[must_use]
-    pub fn verdicts(&self, room: &RoomId, seq: u64, entries_max: usize) -> VerdictPage {
-        let shard = &self.shards[usize::from(ShardId::of(room, self.shards()).0)];
-        let (server, commit) = (self.server, shard.commit);
-        self.room(room).map_or(VerdictPage { server, commit, era: 0, seq: 0, batches: Vec::new() }, |stored| VerdictPage {
-            server,
-            commit,
-            era: stored.era + shard.shift,
-            seq: stored.seq,
-            batches: stored.batches_after(seq, entries_max),
-        })
     }
 }

@@ -6,10 +6,9 @@ use redis::aio::MultiplexedConnection;
 use redis::{Client, IntoConnectionInfo, ProtocolVersion};
 
 use super::super::JournalError;
-use super::append::Hex;
 use super::durability::Durability;
 use super::error::journal_error;
-use super::keys::Keys;
+use super::keys::{Hex, Keys};
 use super::reply::Reply;
 use super::scripts::{Call, DEPLOYMENT};
 use crate::limits::{REDIS_RESPONSE_TIMEOUT, SHARDS_DEFAULT, SHARDS_MAX};

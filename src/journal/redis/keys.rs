@@ -50,6 +50,15 @@ impl fmt::Display for RoomKey<'_> {
     }
 }
 
+/// An incarnation in hex, without a `String`.
+pub(super) struct Hex(pub(super) Incarnation);
+
+impl fmt::Display for Hex {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0.0)
+    }
+}
+
 /// A gateway's channel.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct PushChannel<'a>(&'a str, Incarnation);

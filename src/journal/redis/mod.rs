@@ -1,39 +1,32 @@
 //! The journal in Redis: every step is one script call. The only place that knows Redis.
 
-mod append;
-mod commit;
 mod connect;
 mod durability;
 mod error;
+mod gateways;
 mod keys;
-mod lease;
 mod link;
-mod read;
 mod reply;
 mod scripts;
 mod subscribe;
+mod workers;
 
-use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
-use ::redis::{Client, Cmd, FromRedisValue, Pipeline, Value};
+use ::redis::{Client, Value};
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::{
-    AheadPart, Appended, Bell, Commit, Committed, Flush, FlushEntry, GatewayRecord, Journal, JournalError, Lease, Leased,
-    PageSize, Place, Registered, RoomHead, Seen, Signals, StoredPage, Survey, VerdictPage, Witness, WorkerRecord, check,
-};
+use super::{CommonJournal, JournalError, Signals, check};
 use crate::limits::REPLICATED_CONNECTIONS;
 use crate::types::{Incarnation, RoomId, ShardId};
-use append::Hex;
 use connect::Wanted;
 pub use durability::Durability;
-use keys::{Keys, ShardKeys};
+use keys::{Hex, Keys, ShardKeys};
 use link::{Link, Live};
-use reply::code;
-use scripts::{CONFIRM, Call, PING};
+use reply::{Reply, code};
+use scripts::{CONFIRM, Call, HEARTBEAT, PING, ROOM_BYTES, TIMELINE};
 
 /// How to use a Redis server.
 #[derive(Debug, Clone)]
@@ -54,7 +47,7 @@ impl Default for RedisOptions {
     }
 }
 
-/// A [`Journal`] in Redis 7.0 or newer. Clones share their connections; each subscription has its own.
+/// A [`Journal`](super::Journal) in Redis 7.0 or newer. Clones share their connections; each subscription has its own.
 #[derive(Clone)]
 pub struct RedisJournal(Arc<Inner>);
 
@@ -102,26 +95,17 @@ impl RedisJournal {
         self.0.durability
     }
 
-    fn keys(&self) -> &Keys {
-        &self.0.keys
-    }
-
     fn shard(&self, shard: ShardId) -> Result<&ShardKeys, JournalError> {
         check::shard(shard, self.shards())?;
-        Ok(self.keys().shard(shard))
+        Ok(self.0.keys.shard(shard))
     }
 
     fn room(&self, room: &RoomId) -> &ShardKeys {
-        self.keys().shard(ShardId::of(room, self.shards()))
-    }
-
-    /// The connection of the moment, which knows its server.
-    async fn live(&self) -> Result<Live, JournalError> {
-        self.0.link.live().await
+        self.0.keys.shard(ShardId::of(room, self.shards()))
     }
 
     async fn send(&self, call: &Call) -> Result<Value, JournalError> {
-        self.send_on(self.live().await?, call).await
+        self.send_on(self.0.link.live().await?, call).await
     }
 
     async fn send_on(&self, mut live: Live, call: &Call) -> Result<Value, JournalError> {
@@ -129,16 +113,16 @@ impl RedisJournal {
         self.0.link.judge(&live, answer)
     }
 
-    /// The same for whoever binds itself to its server (registrations, claims, testimonies), and for `/readyz`: looks first
-    /// whether the server takes steps and is still what it was when the connection was made. One that lost its data while the
-    /// connection lasted (it was flushed, or was another one's replica for a moment) is another server.
+    /// A connection for steps that bind their caller to its server (registrations, claims, testimonies), and for `/readyz`: the
+    /// server takes steps, and is still what it was when the connection was made. One that lost its data while the connection
+    /// lasted (it was flushed, or was another one's replica for a moment) is another server.
     async fn met(&self) -> Result<Live, JournalError> {
-        let live = self.live().await?;
+        let live = self.0.link.live().await?;
         if self.is_still(&live).await? {
             return Ok(live);
         }
         self.0.link.give_up(&live);
-        let live = self.live().await?;
+        let live = self.0.link.live().await?;
         match self.is_still(&live).await? {
             true => Ok(live),
             false => Err(JournalError::Unreachable("redis lost its data again and again: asked again".into())),
@@ -147,7 +131,7 @@ impl RedisJournal {
 
     async fn is_still(&self, live: &Live) -> Result<bool, JournalError> {
         let mut call = Call::new(&PING, 1, 1, 96);
-        call.text(&self.keys().deployment);
+        call.text(&self.0.keys.deployment);
         match live.found.server {
             Incarnation::NONE => call.bytes(&[]),
             server => call.text(Hex(server)),
@@ -163,7 +147,7 @@ impl RedisJournal {
     /// is to one server for as long as it lasts, so the server need not be asked: what was lost while it lasted is missed
     /// by the step itself (no lease, no registration, another number), or by the next ping.
     async fn send_to(&self, server: Incarnation, call: &Call) -> Result<Option<Value>, JournalError> {
-        let live = self.live().await?;
+        let live = self.0.link.live().await?;
         if live.found.server != server {
             return Ok(None);
         }
@@ -175,26 +159,12 @@ impl RedisJournal {
         if self.durability() != Durability::Redis {
             return self.send_confirmed_to(server, shard, &call).await;
         }
-        let mut live = self.live().await?;
+        let mut live = self.0.link.live().await?;
         if live.found.server != server {
             return Ok(None);
         }
         let answer = call.announce(&mut live.connection).await;
         self.0.link.judge(&live, answer).map(Some)
-    }
-
-    async fn ask<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, JournalError> {
-        let link = &self.0.link;
-        let mut live = link.live().await?;
-        let answer = command.query_async(&mut live.connection).await;
-        link.judge(&live, answer)
-    }
-
-    async fn ask_all<T: FromRedisValue>(&self, pipeline: &Pipeline) -> Result<T, JournalError> {
-        let link = &self.0.link;
-        let mut live = link.live().await?;
-        let answers = pipeline.query_async(&mut live.connection).await;
-        link.judge(&live, answers)
     }
 
     /// Sends a step after which something leaves: it comes back when what the step did, or saw, has survived what the
@@ -221,7 +191,7 @@ impl RedisJournal {
         if self.0.waiting.is_empty() {
             return Ok(live);
         }
-        let other = self.live().await?;
+        let other = self.0.link.live().await?;
         if other.found.server == live.found.server {
             return Ok(live);
         }
@@ -242,166 +212,55 @@ impl RedisJournal {
             return Ok(answer);
         }
         let mut mark = Call::new(&CONFIRM, 1, 0, 64);
-        mark.text(&self.keys().shard(shard).confirm);
+        mark.text(&self.0.keys.shard(shard).confirm);
         link.confirm(&mut live, &mark).await.map(|()| answer)
+    }
+
+    /// Says for a while that a host or a worker lives, or what a worker says of its rooms (`good_for_ms` 0 takes it back). The
+    /// reply has everybody for whom that holds, by this server's clock.
+    async fn beat(
+        &self,
+        step: &'static str,
+        key: &str,
+        who: impl fmt::Display,
+        good_for_ms: u64,
+        said: &str,
+    ) -> Result<Reply, JournalError> {
+        let mut call = Call::new(&HEARTBEAT, 1, 3, ROOM_BYTES + said.len());
+        call.text(key).text(who).text(good_for_ms).text(said);
+        Reply::new(step, self.send(&call).await?)
     }
 }
 
 #[async_trait]
-impl Journal for RedisJournal {
+impl CommonJournal for RedisJournal {
     fn shards(&self) -> u16 {
-        self.keys().shards_count()
-    }
-
-    fn durable(&self) -> bool {
-        true
-    }
-
-    fn commits_may_be_lost(&self) -> bool {
-        self.durability() == Durability::Redis
+        self.0.keys.shards_count()
     }
 
     async fn timeline(&self, host: &str) -> Result<u32, JournalError> {
-        self.timeline_step(host).await
+        let mut call = Call::new(&TIMELINE, 1, 1, ROOM_BYTES);
+        call.text(&self.0.keys.timelines).text(host);
+        Reply::new("timeline", Value::Array(vec![self.send(&call).await?]))?.parse()
     }
 
     async fn live_timelines(&self, timeline: u32, good_for_ms: u64) -> Result<Vec<u32>, JournalError> {
-        self.live_timelines_step(timeline, good_for_ms).await
+        let mut reply = self.beat("live timelines", &self.0.keys.hosts, timeline, good_for_ms, "").await?;
+        let mut live = Vec::new();
+        while !reply.is_empty() {
+            let name: String = reply.parse()?;
+            live.extend(name.parse::<u32>());
+            reply.bytes()?;
+        }
+        Ok(live)
     }
 
     async fn ping(&self) -> Result<(), JournalError> {
         self.met().await.map(drop)
     }
 
-    async fn register(
-        &self,
-        shard: ShardId,
-        gateway: Incarnation,
-        seen: Seen,
-        rooms: &[RoomId],
-    ) -> Result<Registered, JournalError> {
-        self.register_step(shard, gateway, seen, rooms).await
-    }
-
-    async fn append(&self, flush: &Flush) -> Result<Appended, JournalError> {
-        self.append_step(flush).await
-    }
-
-    async fn heads(&self, shard: ShardId, rooms: &[RoomId]) -> Result<(Incarnation, Vec<RoomHead>), JournalError> {
-        self.heads_step(shard, rooms).await
-    }
-
-    async fn verdicts(&self, room: &RoomId, seq: u64, entries_max: usize) -> Result<VerdictPage, JournalError> {
-        self.verdicts_step(room, seq, entries_max).await
-    }
-
-    async fn pushes(&self, gateway: Incarnation) -> Result<Signals<Bytes>, JournalError> {
-        let channel = self.keys().push(gateway).to_string();
+    async fn pushes(&self, to: Incarnation) -> Result<Signals<Bytes>, JournalError> {
+        let channel = self.0.keys.push(to).to_string();
         subscribe::subscribe(self.0.client.clone(), vec![channel], self.0.link.made(), |_, push| Ok(push)).await
-    }
-
-    async fn heartbeat(
-        &self,
-        worker: Incarnation,
-        owned: &[ShardId],
-        good_for_ms: u64,
-    ) -> Result<Vec<WorkerRecord>, JournalError> {
-        self.heartbeat_step(worker, owned, good_for_ms).await
-    }
-
-    async fn patterns(
-        &self,
-        worker: Incarnation,
-        patterns: &[String],
-        good_for_ms: u64,
-    ) -> Result<Vec<(Incarnation, Vec<String>)>, JournalError> {
-        self.patterns_step(worker, patterns, good_for_ms).await
-    }
-
-    async fn owners(&self) -> Result<Vec<Option<Lease>>, JournalError> {
-        self.owners_step().await
-    }
-
-    async fn claim(&self, shard: ShardId, from: Option<Lease>, worker: Incarnation) -> Result<Leased<Lease>, JournalError> {
-        self.claim_step(shard, from, worker).await
-    }
-
-    async fn release(&self, shard: ShardId, lease: Lease) -> Result<(), JournalError> {
-        self.release_step(shard, lease).await
-    }
-
-    async fn bells(&self, shards: &[ShardId]) -> Result<Signals<Bell>, JournalError> {
-        let mut by_channel = HashMap::with_capacity(shards.len());
-        for shard in shards {
-            by_channel.insert(self.shard(*shard)?.bell.clone(), *shard);
-        }
-        let channels = by_channel.keys().cloned().collect();
-        let unknown = ShardId(u16::MAX);
-        subscribe::subscribe(self.0.client.clone(), channels, self.0.link.made(), move |channel, bytes| {
-            subscribe::bell(by_channel.get(channel).copied().unwrap_or(unknown), &bytes)
-        })
-        .await
-    }
-
-    async fn survey(&self, shard: ShardId, rooms: bool) -> Result<Survey, JournalError> {
-        self.survey_step(shard, rooms).await
-    }
-
-    async fn load(&self, room: &RoomId, place: Place, size: PageSize) -> Result<StoredPage, JournalError> {
-        self.load_step(room, place, size).await
-    }
-
-    async fn write_ahead(
-        &self,
-        shard: ShardId,
-        lease: Lease,
-        room: &RoomId,
-        part: &AheadPart,
-    ) -> Result<Leased<()>, JournalError> {
-        self.write_ahead_step(shard, lease, room, part).await
-    }
-
-    async fn commit(&self, commit: &Commit) -> Result<Committed, JournalError> {
-        self.commit_step(commit).await
-    }
-
-    async fn leave(&self, shard: ShardId, gateway: Incarnation) -> Result<(), JournalError> {
-        self.leave_step(shard, gateway).await
-    }
-
-    async fn testify(&self, shard: ShardId, witness: Witness) -> Result<u64, JournalError> {
-        self.testify_step(shard, witness).await
-    }
-
-    async fn fence(&self, shard: ShardId, lease: Lease, gateway: Incarnation) -> Result<Leased<GatewayRecord>, JournalError> {
-        self.fence_step(shard, lease, gateway).await
-    }
-
-    async fn forget(&self, shard: ShardId, lease: Lease, gateways: &[Incarnation]) -> Result<Leased<()>, JournalError> {
-        self.forget_step(shard, lease, gateways).await
-    }
-
-    async fn death(
-        &self,
-        shard: ShardId,
-        lease: Lease,
-        gateway: Incarnation,
-        entry: &FlushEntry,
-    ) -> Result<Leased<()>, JournalError> {
-        self.death_step(shard, lease, gateway, entry).await
-    }
-
-    async fn attempt(&self, shard: ShardId, lease: Lease, room: &RoomId, name: u64) -> Result<Leased<u32>, JournalError> {
-        self.attempt_step(shard, lease, room, name).await
-    }
-
-    async fn end_room(&self, shard: ShardId, lease: Lease, room: &RoomId, seq: u64) -> Result<Leased<bool>, JournalError> {
-        self.end_room_step(shard, lease, room, seq).await
-    }
-
-    async fn publish(&self, gateway: Incarnation, push: Bytes) -> Result<u64, JournalError> {
-        let mut command = ::redis::cmd("PUBLISH");
-        command.arg(self.keys().push(gateway).to_string()).arg(&push[..]);
-        self.ask(&command).await
     }
 }

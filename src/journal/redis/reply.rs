@@ -5,8 +5,8 @@ use std::str::FromStr;
 use bytes::Bytes;
 use redis::Value;
 
-use super::super::{GatewayRecord, JournalError, RoomHead};
-use crate::types::{Incarnation, RoomId, StreamId};
+use super::super::{GatewayRecord, JournalError, Lease, Place, RoomHead, StoredHead, StoredPage, WorkerRecord};
+use crate::types::{Incarnation, RoomId, ShardId, StreamId};
 
 /// One step's reply, taken apart from the front.
 pub(super) struct Reply {
@@ -137,6 +137,69 @@ impl Reply {
         let index = self.parse::<usize>()?;
         let room = index.checked_sub(1).and_then(|index| sent.nth(index));
         room.cloned().ok_or_else(|| self.error(&format!("room {index} was not sent")))
+    }
+
+    /// A shard's epoch and owner.
+    pub(super) fn owner(&mut self, server: Incarnation) -> Result<Option<Lease>, JournalError> {
+        let epoch = self.parse_or_nil::<u64>()?;
+        let owner = self.parse_or_nil::<String>()?;
+        match (epoch, owner) {
+            (_, None) => Ok(None),
+            (Some(epoch), Some(hex)) => match Incarnation::from_hex(&hex) {
+                Some(owner) => Ok(Some(Lease { epoch, owner, server })),
+                None => Err(self.error(&format!("{hex:?} is not an incarnation"))),
+            },
+            (None, Some(_)) => Err(self.error("an owner without an epoch")),
+        }
+    }
+
+    /// The rest: living workers.
+    pub(super) fn workers(mut self) -> Result<Vec<WorkerRecord>, JournalError> {
+        let mut living = Vec::new();
+        while !self.is_empty() {
+            let incarnation = self.incarnation()?;
+            let owned: String = self.parse()?;
+            // What is no shard is nobody's: its owner writes it anew.
+            let shards = owned.split(',').filter_map(|shard| shard.parse().ok()).map(ShardId).collect();
+            living.push(WorkerRecord { incarnation, shards });
+        }
+        living.sort_unstable_by_key(|record| record.incarnation);
+        Ok(living)
+    }
+
+    /// A page of a room, as `load.lua` tells it: the rest of the reply.
+    pub(super) fn page(mut self, place: Place) -> Result<StoredPage, JournalError> {
+        if self.is_empty() {
+            return Ok(StoredPage::default());
+        }
+        let (era, seq, cursor) = (self.parse()?, self.parse()?, self.parse()?);
+        let (deaths, attempts) = (self.parse()?, self.parse()?);
+        let snapshot = match (self.parse_or_nil()?, self.parse_or_nil()?) {
+            (None, None) => None,
+            (Some(seq), Some(cursor)) => Some((seq, cursor)),
+            _ => return Err(self.error("a part of the snapshot is missing")),
+        };
+        let trims: String = self.parse()?;
+        let trims = trims.split(',').filter(|point| !point.is_empty()).map(|point| {
+            let (at, seq) = point.rsplit_once('.')?;
+            Some((at.parse().ok()?, seq.parse().ok()?))
+        });
+        let trims = trims.collect::<Option<_>>().ok_or_else(|| self.error("trim points"))?;
+        let head = StoredHead { era, seq, cursor, snapshot, deaths, attempts, trims };
+        let pieces = self.payloads_or_nil()?.ok_or_else(|| self.error("a part of the snapshot is missing"))?;
+        let (verdicts, entries) = (self.payloads()?, self.stream()?);
+        let next = match self.parse::<u8>()? {
+            0 => Some(Place::Snapshot(self.parse()?)),
+            1 => Some(Place::Verdicts(self.parse()?)),
+            2 => Some(Place::Entries(self.parse()?)),
+            3 => self.bytes().map(|_| None)?,
+            other => return Err(self.error(&format!("a page that begins in {other}"))),
+        };
+        if next.is_some_and(|next| next <= place) {
+            return Err(self.error("a page that leads back to where it began: an ID that is not a seq"));
+        }
+        self.end()?;
+        Ok(StoredPage { head, snapshot: pieces, verdicts, entries, next })
     }
 
     pub(super) fn end(self) -> Result<(), JournalError> {

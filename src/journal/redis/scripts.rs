@@ -38,6 +38,9 @@ scripts! {
     VERDICTS = "verdicts",
 }
 
+/// Bytes that a call needs beside its payloads, per room: keys, name, stamps. A hint.
+pub(super) const ROOM_BYTES: usize = 256;
+
 /// One call: first all keys, then all arguments. Unlike `redis::ScriptInvocation` it does not collect them one by one.
 pub(super) struct Call {
     script: &'static Script,

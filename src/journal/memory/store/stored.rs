@@ -1,6 +1,14 @@
 //! What is stored of a room: read page by page, its snapshot written ahead when it is large.
 
-use super::*;
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+
+use super::{Room, Snapshot, Store};
+use crate::journal::{
+    AheadPart, CommitSnapshot, JournalError, Lease, Leased, PageSize, Place, RoomCommit, StoredHead, StoredPage, check,
+};
+use crate::types::{RoomId, ShardId};
 
 impl Room {
     fn stored_head(&self, shift: u64) -> StoredHead {
@@ -58,7 +66,7 @@ fn fill<T>(left: &mut PageSize, items: impl Iterator<Item = T>, bytes: impl Fn(&
 impl Store {
     /// A page of what is needed to continue a room.
     #[must_use]
-    pub fn load(&self, room: &RoomId, mut place: Place, size: PageSize) -> StoredPage {
+    pub(crate) fn load(&self, room: &RoomId, mut place: Place, size: PageSize) -> StoredPage {
         let Some(stored) = self.room(room) else { return StoredPage::default() };
         let mut page = StoredPage {
             head: stored.stored_head(self.shards[usize::from(ShardId::of(room, self.shards()).0)].shift),
@@ -103,7 +111,7 @@ impl Store {
 
     /// A room's entries behind a position.
     #[cfg(test)]
-    pub(crate) fn read(&self, room: &RoomId, after: StreamId) -> Vec<(StreamId, Bytes)> {
+    pub(crate) fn read(&self, room: &RoomId, after: crate::types::StreamId) -> Vec<(crate::types::StreamId, Bytes)> {
         self.room(room).map_or_else(Vec::new, |stored| stored.after(after).collect())
     }
 
@@ -111,7 +119,7 @@ impl Store {
     ///
     /// # Errors
     /// [`JournalError::Refused`] for a shard that does not exist, or a room of another one.
-    pub fn write_ahead(
+    pub(crate) fn write_ahead(
         &mut self,
         shard: ShardId,
         lease: Lease,

@@ -1,31 +1,41 @@
-//! The steps of workers: who lives, who owns what, and what owners do.
+//! The steps of workers: who lives, who owns what, and what owners do. The journal takes each under its lock, and publishes
+//! what follows from it.
 
-use super::*;
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use super::{Gateway, Shard, Store, Worker};
+use crate::journal::memory::MemoryJournal;
+use crate::journal::{
+    AheadPart, Bell, Commit, Committed, FlushEntry, GatewayRecord, JournalError, Lease, Leased, PageSize, Place, RoomCommit,
+    Signals, StoredPage, Survey, Witness, WorkerJournal, WorkerRecord, check, signals,
+};
+use crate::types::{Incarnation, RoomId, ShardId};
+
+/// What a commit publishes: gateway, and encoded push.
+type Pushes = [(Incarnation, Bytes)];
 
 impl Store {
     /// Takes a worker's heartbeat, and tells who lives.
-    pub fn heartbeat(&mut self, worker: Incarnation, owned: &[ShardId], good_for_ms: u64, now_ms: u64) -> Vec<WorkerRecord> {
-        self.workers.insert(worker, Worker { shards: owned.to_vec(), expires_ms: now_ms.saturating_add(good_for_ms) });
-        self.workers.retain(|_, w| w.expires_ms > now_ms);
-        self.workers.iter().map(|(id, w)| WorkerRecord { incarnation: *id, shards: w.shards.clone() }).collect()
-    }
-
-    /// Takes what a worker says of its rooms, and tells what all said for whom that still holds.
-    pub fn patterns(
+    pub(crate) fn heartbeat(
         &mut self,
         worker: Incarnation,
-        patterns: &[String],
+        owned: &[ShardId],
         good_for_ms: u64,
         now_ms: u64,
-    ) -> Vec<(Incarnation, Vec<String>)> {
+    ) -> Vec<WorkerRecord> {
+        self.workers.insert(worker, Worker { shards: owned.to_vec(), expires_ms: now_ms.saturating_add(good_for_ms) });
+        self.living_workers(now_ms)
+    }
+
+    /// Takes what a worker says of its rooms.
+    pub(crate) fn announce_patterns(&mut self, worker: Incarnation, patterns: &[String], good_for_ms: u64, now_ms: u64) {
         self.patterns.insert(worker, (now_ms.saturating_add(good_for_ms), patterns.to_vec()));
-        self.patterns.retain(|_, (until, _)| *until > now_ms);
-        self.patterns.iter().map(|(id, (_, patterns))| (*id, patterns.clone())).collect()
     }
 
     /// Who owns each shard.
     #[must_use]
-    pub fn owners(&self) -> Vec<Option<Lease>> {
+    pub(crate) fn owners(&self) -> Vec<Option<Lease>> {
         self.shards.iter().map(|shard| shard.lease(self.server)).collect()
     }
 
@@ -33,7 +43,12 @@ impl Store {
     ///
     /// # Errors
     /// [`JournalError::Refused`] for a shard that does not exist.
-    pub fn claim(&mut self, shard: ShardId, from: Option<Lease>, worker: Incarnation) -> Result<Leased<Lease>, JournalError> {
+    pub(crate) fn claim(
+        &mut self,
+        shard: ShardId,
+        from: Option<Lease>,
+        worker: Incarnation,
+    ) -> Result<Leased<Lease>, JournalError> {
         let server = self.server;
         let state = self.shard(shard)?;
         if state.lease(server) != from {
@@ -55,7 +70,7 @@ impl Store {
     ///
     /// # Errors
     /// [`JournalError::Refused`] for a shard that does not exist.
-    pub fn release(&mut self, shard: ShardId, lease: Lease) -> Result<(), JournalError> {
+    pub(crate) fn release(&mut self, shard: ShardId, lease: Lease) -> Result<(), JournalError> {
         if let Some(state) = self.leased(shard, lease)? {
             state.owner = None;
         }
@@ -66,7 +81,7 @@ impl Store {
     ///
     /// # Errors
     /// [`JournalError::Refused`] for a shard that does not exist.
-    pub fn survey(&mut self, shard: ShardId, rooms: bool) -> Result<Survey, JournalError> {
+    pub(crate) fn survey(&mut self, shard: ShardId, rooms: bool) -> Result<Survey, JournalError> {
         let server = self.server;
         let state = self.shard(shard)?;
         Ok(Survey {
@@ -86,7 +101,7 @@ impl Store {
     ///
     /// # Errors
     /// [`JournalError::Refused`] for a commit that contradicts itself.
-    pub fn commit<'a>(&mut self, commit: &'a Commit) -> Result<(Committed, &'a Pushes), JournalError> {
+    pub(crate) fn commit<'a>(&mut self, commit: &'a Commit) -> Result<(Committed, &'a Pushes), JournalError> {
         check::commit(commit, self.shards())?;
         let Some(shard) = self.leased(commit.shard, commit.lease)? else { return Ok((Committed::Fenced, &[])) };
         if commit.number == shard.commit && shard.commit_epoch == commit.lease.epoch {
@@ -116,7 +131,13 @@ impl Store {
     ///
     /// # Errors
     /// [`JournalError::Refused`] for a shard that does not exist, or a room of another one.
-    pub fn attempt(&mut self, shard: ShardId, lease: Lease, room: &RoomId, name: u64) -> Result<Leased<u32>, JournalError> {
+    pub(crate) fn attempt(
+        &mut self,
+        shard: ShardId,
+        lease: Lease,
+        room: &RoomId,
+        name: u64,
+    ) -> Result<Leased<u32>, JournalError> {
         check::room(room, shard, self.shards())?;
         let Some(state) = self.leased(shard, lease)? else { return Ok(Leased::Lost) };
         let Some(stored) = state.rooms.get_mut(room) else { return Ok(Leased::Done(0)) };
@@ -133,7 +154,7 @@ impl Store {
     ///
     /// # Errors
     /// [`JournalError::Refused`] for a shard that does not exist.
-    pub fn testify(&mut self, shard: ShardId, witness: Witness) -> Result<u64, JournalError> {
+    pub(crate) fn testify(&mut self, shard: ShardId, witness: Witness) -> Result<u64, JournalError> {
         let server = self.server;
         let state = self.shard(shard)?;
         if witness.server == server {
@@ -153,7 +174,12 @@ impl Store {
     ///
     /// # Errors
     /// [`JournalError::Refused`] for a shard that does not exist.
-    pub fn fence(&mut self, shard: ShardId, lease: Lease, gateway: Incarnation) -> Result<Leased<GatewayRecord>, JournalError> {
+    pub(crate) fn fence(
+        &mut self,
+        shard: ShardId,
+        lease: Lease,
+        gateway: Incarnation,
+    ) -> Result<Leased<GatewayRecord>, JournalError> {
         let Some(state) = self.leased(shard, lease)? else { return Ok(Leased::Lost) };
         let stored = state.gateways.entry(gateway).or_insert_with(|| Gateway { server: lease.server, ..Gateway::default() });
         stored.fenced = true;
@@ -164,7 +190,7 @@ impl Store {
     ///
     /// # Errors
     /// [`JournalError::Refused`] for a shard that does not exist.
-    pub fn forget(&mut self, shard: ShardId, lease: Lease, gateways: &[Incarnation]) -> Result<Leased<()>, JournalError> {
+    pub(crate) fn forget(&mut self, shard: ShardId, lease: Lease, gateways: &[Incarnation]) -> Result<Leased<()>, JournalError> {
         let Some(state) = self.leased(shard, lease)? else { return Ok(Leased::Lost) };
         state.gateways.retain(|incarnation, gateway| !(gateway.fenced && gateways.contains(incarnation)));
         Ok(Leased::Done(()))
@@ -174,7 +200,7 @@ impl Store {
     ///
     /// # Errors
     /// [`JournalError::Refused`] when the gateway is not fenced, or the room is not there.
-    pub fn death(
+    pub(crate) fn death(
         &mut self,
         shard: ShardId,
         lease: Lease,
@@ -199,7 +225,13 @@ impl Store {
     ///
     /// # Errors
     /// [`JournalError::Refused`] for a shard that does not exist, or a room of another one.
-    pub fn end_room(&mut self, shard: ShardId, lease: Lease, room: &RoomId, seq: u64) -> Result<Leased<bool>, JournalError> {
+    pub(crate) fn end_room(
+        &mut self,
+        shard: ShardId,
+        lease: Lease,
+        room: &RoomId,
+        seq: u64,
+    ) -> Result<Leased<bool>, JournalError> {
         check::room(room, shard, self.shards())?;
         let Some(state) = self.leased(shard, lease)? else { return Ok(Leased::Lost) };
         if state.rooms.get(room).is_some_and(|stored| stored.cursor != stored.last || stored.seq != seq) {
@@ -208,5 +240,112 @@ impl Store {
         state.rooms.remove(room);
         state.active.remove(room);
         Ok(Leased::Done(true))
+    }
+}
+
+#[async_trait]
+impl WorkerJournal for MemoryJournal {
+    async fn heartbeat(
+        &self,
+        worker: Incarnation,
+        owned: &[ShardId],
+        good_for_ms: u64,
+    ) -> Result<Vec<WorkerRecord>, JournalError> {
+        let now_ms = self.now_ms();
+        Ok(self.inner.lock().store.heartbeat(worker, owned, good_for_ms, now_ms))
+    }
+
+    async fn announce_patterns(&self, worker: Incarnation, patterns: &[String], good_for_ms: u64) -> Result<(), JournalError> {
+        let now_ms = self.now_ms();
+        self.inner.lock().store.announce_patterns(worker, patterns, good_for_ms, now_ms);
+        Ok(())
+    }
+
+    async fn owners(&self) -> Result<Vec<Option<Lease>>, JournalError> {
+        Ok(self.inner.lock().store.owners())
+    }
+
+    async fn claim(&self, shard: ShardId, from: Option<Lease>, worker: Incarnation) -> Result<Leased<Lease>, JournalError> {
+        self.inner.lock().store.claim(shard, from, worker)
+    }
+
+    async fn release(&self, shard: ShardId, lease: Lease) -> Result<(), JournalError> {
+        self.inner.lock().store.release(shard, lease)
+    }
+
+    async fn bells(&self, shards: &[ShardId]) -> Result<Signals<Bell>, JournalError> {
+        shards.iter().try_for_each(|shard| check::shard(*shard, self.shards))?;
+        let (to, from) = signals::channel();
+        signals::subscribed(&to);
+        let mut inner = self.inner.lock();
+        for shard in shards {
+            inner.bells[usize::from(shard.0)].push(to.clone());
+        }
+        Ok(from)
+    }
+
+    async fn survey(&self, shard: ShardId, rooms: bool) -> Result<Survey, JournalError> {
+        self.inner.lock().store.survey(shard, rooms)
+    }
+
+    async fn load(&self, room: &RoomId, place: Place, size: PageSize) -> Result<StoredPage, JournalError> {
+        Ok(self.inner.lock().store.load(room, place, size))
+    }
+
+    async fn write_ahead(
+        &self,
+        shard: ShardId,
+        lease: Lease,
+        room: &RoomId,
+        part: &AheadPart,
+    ) -> Result<Leased<()>, JournalError> {
+        self.inner.lock().store.write_ahead(shard, lease, room, part)
+    }
+
+    async fn commit(&self, commit: &Commit) -> Result<Committed, JournalError> {
+        let mut inner = self.inner.lock();
+        let (answer, pushes) = inner.store.commit(commit)?;
+        for (gateway, push) in pushes {
+            inner.push(*gateway, push);
+        }
+        Ok(answer)
+    }
+
+    async fn attempt(&self, shard: ShardId, lease: Lease, room: &RoomId, name: u64) -> Result<Leased<u32>, JournalError> {
+        self.inner.lock().store.attempt(shard, lease, room, name)
+    }
+
+    async fn testify(&self, shard: ShardId, witness: Witness) -> Result<u64, JournalError> {
+        self.inner.lock().store.testify(shard, witness)
+    }
+
+    async fn fence(&self, shard: ShardId, lease: Lease, gateway: Incarnation) -> Result<Leased<GatewayRecord>, JournalError> {
+        self.inner.lock().store.fence(shard, lease, gateway)
+    }
+
+    async fn forget(&self, shard: ShardId, lease: Lease, gateways: &[Incarnation]) -> Result<Leased<()>, JournalError> {
+        self.inner.lock().store.forget(shard, lease, gateways)
+    }
+
+    async fn death(
+        &self,
+        shard: ShardId,
+        lease: Lease,
+        gateway: Incarnation,
+        entry: &FlushEntry,
+    ) -> Result<Leased<()>, JournalError> {
+        let now_ms = self.now_ms();
+        let mut inner = self.inner.lock();
+        let (answer, bell) = inner.store.death(shard, lease, gateway, entry, now_ms)?;
+        inner.ring(bell);
+        Ok(answer)
+    }
+
+    async fn end_room(&self, shard: ShardId, lease: Lease, room: &RoomId, seq: u64) -> Result<Leased<bool>, JournalError> {
+        self.inner.lock().store.end_room(shard, lease, room, seq)
+    }
+
+    async fn publish(&self, gateway: Incarnation, push: Bytes) -> Result<u64, JournalError> {
+        Ok(self.inner.lock().push(gateway, &push))
     }
 }

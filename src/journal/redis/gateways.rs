@@ -1,0 +1,136 @@
+//! The steps of gateways: registration, flushes, and what they read.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use super::super::{
+    Appended, CommonJournal, Flush, GatewayJournal, JournalError, Registered, RoomHead, Seen, VerdictPage, WorkerRecord, check,
+    era_stride,
+};
+use super::RedisJournal;
+use super::keys::Hex;
+use super::reply::{Reply, code};
+use super::scripts::{APPEND, Call, HEADS, LEAVE, REGISTER, ROOM_BYTES, VERDICTS};
+use crate::limits::{HEADS_INTERVAL, PAGE_BYTES};
+use crate::types::{Incarnation, RoomId, ShardId};
+
+#[async_trait]
+impl GatewayJournal for RedisJournal {
+    async fn register(
+        &self,
+        shard: ShardId,
+        gateway: Incarnation,
+        seen: Seen,
+        rooms: &[RoomId],
+    ) -> Result<Registered, JournalError> {
+        let keys = self.shard(shard)?;
+        rooms.iter().try_for_each(|room| check::room(room, shard, self.shards()))?;
+        let live = self.met().await?;
+        let server = live.found.server;
+        let mut call = Call::new(&REGISTER, 3 + rooms.len(), 8, (4 + rooms.len()) * ROOM_BYTES);
+        call.text(&keys.shard).text(&keys.gateways).text(&keys.rooms);
+        for room in rooms {
+            call.text(keys.state(room));
+        }
+        call.text(Hex(gateway)).text(Hex(server)).text(era_stride(server)).text(seen.flush).text(seen.commit);
+        call.text(keys.states()).text(&keys.bell).text(Hex(seen.server));
+        let mut reply = Reply::new("register", self.send_on(live, &call).await?)?;
+        let (record, renewed, commit) = (reply.gateway(gateway)?, reply.parse()?, reply.parse()?);
+        let mut heads = reply.array()?;
+        reply.end()?;
+        let rooms = rooms.iter().map(|room| heads.head(room)).collect::<Result<_, _>>()?;
+        heads.end()?;
+        Ok(Registered { server, record, rooms, renewed, commit })
+    }
+
+    async fn leave(&self, shard: ShardId, gateway: Incarnation) -> Result<(), JournalError> {
+        let mut call = Call::new(&LEAVE, 1, 1, ROOM_BYTES);
+        call.text(&self.shard(shard)?.gateways).text(Hex(gateway));
+        code("leave", &self.send(&call).await?).map(|_| ())
+    }
+
+    async fn append(&self, flush: &Flush) -> Result<Appended, JournalError> {
+        check::flush(flush, self.shards())?;
+        let keys = self.0.keys.shard(flush.shard);
+        let rooms = flush.entries.len();
+        let bytes = flush.entries.iter().map(|e| e.bytes.len() + ROOM_BYTES).sum::<usize>() + 4 * ROOM_BYTES;
+        let mut call = Call::new(&APPEND, 4 + 2 * rooms, 8 + 3 * rooms, bytes);
+        call.text(&keys.shard).text(&keys.gateways).text(&keys.active).text(&keys.rooms);
+        for entry in &flush.entries {
+            call.text(keys.room(&entry.room)).text(keys.state(&entry.room));
+        }
+        call.text(Hex(flush.incarnation)).text(flush.number).text(flush.previous).text(flush.watermark).text(&keys.bell);
+        call.text(self.0.keys.pushes()).bytes(&flush.poke()).text(flush.idle_below());
+        for entry in &flush.entries {
+            call.text(&entry.room).text(entry.top).bytes(&entry.bytes);
+        }
+
+        // A bare flush long after the one before is a heartbeat: nobody waits for it.
+        let silent = Duration::from_nanos(flush.watermark.ns.saturating_sub(flush.previous.ns));
+        let reply = if rooms == 0 && silent >= HEADS_INTERVAL {
+            self.send_confirmed_to(flush.server, flush.shard, &call).await?
+        } else {
+            self.announce_to(flush.server, flush.shard, call).await?
+        };
+        let Some(reply) = reply else { return Ok(Appended::Moved) };
+        let mut reply = Reply::new("append", reply)?;
+        let appended = match reply.parse::<u8>()? {
+            0 => Appended::Stored(flush.entries.iter().map(|e| reply.head(&e.room)).collect::<Result<_, _>>()?),
+            1 => Appended::Gap { number: reply.parse()?, watermark: reply.parse()? },
+            2 => Appended::Fenced,
+            3 => Appended::Refused(reply.indexed(flush.entries.iter().map(|e| &e.room))?),
+            other => return Err(reply.error(&format!("code {other}"))),
+        };
+        reply.end()?;
+        Ok(appended)
+    }
+
+    async fn heads(&self, shard: ShardId, rooms: &[RoomId]) -> Result<(Incarnation, Vec<RoomHead>), JournalError> {
+        let keys = self.shard(shard)?;
+        rooms.iter().try_for_each(|room| check::room(room, shard, self.shards()))?;
+        if rooms.is_empty() {
+            return Ok((self.0.link.live().await?.found.server, Vec::new()));
+        }
+        let mut call = Call::new(&HEADS, 1 + rooms.len(), 0, (1 + rooms.len()) * ROOM_BYTES);
+        call.text(&keys.shard);
+        for room in rooms {
+            call.text(keys.state(room));
+        }
+        let (server, reply) = self.send_confirmed(shard, &call).await?;
+        let mut reply = Reply::new("heads", reply)?;
+        let heads = rooms.iter().map(|room| reply.head(room)).collect::<Result<_, _>>()?;
+        reply.end()?;
+        Ok((server, heads))
+    }
+
+    async fn verdicts(&self, room: &RoomId, seq: u64, entries_max: usize) -> Result<VerdictPage, JournalError> {
+        let keys = self.room(room);
+        let mut call = Call::new(&VERDICTS, 3, 3, 2 * ROOM_BYTES);
+        call.text(keys.out(room)).text(keys.state(room)).text(&keys.shard);
+        call.text(seq).text(entries_max.max(1)).text(PAGE_BYTES);
+        let shard = ShardId::of(room, self.shards());
+        let (server, reply) = self.send_confirmed(shard, &call).await?;
+        let mut reply = Reply::new("verdicts", reply)?;
+        let (commit, era, seq) = (reply.parse()?, reply.parse()?, reply.parse()?);
+        let mut page = VerdictPage { server, commit, era, seq, batches: reply.payloads()? };
+        reply.end()?;
+        page.batches.truncate(entries_max);
+        Ok(page)
+    }
+
+    async fn living_workers(&self) -> Result<Vec<WorkerRecord>, JournalError> {
+        self.beat("living workers", &self.0.keys.workers, Hex(Incarnation::NONE), 0, "").await?.workers()
+    }
+
+    async fn announced_patterns(&self) -> Result<Vec<(Incarnation, Vec<String>)>, JournalError> {
+        let mut reply = self.beat("patterns", &self.0.keys.patterns, Hex(Incarnation::NONE), 0, "").await?;
+        let mut said = Vec::new();
+        while !reply.is_empty() {
+            let (worker, patterns): (_, String) = (reply.incarnation()?, reply.parse()?);
+            said.push((worker, patterns.lines().map(str::to_owned).collect()));
+        }
+        said.sort_unstable();
+        Ok(said)
+    }
+}

@@ -1,0 +1,409 @@
+//! The steps of workers: who lives, who owns what, what owners read and make final.
+
+use std::collections::HashMap;
+use std::fmt;
+
+use ::redis::{RedisResult, Value};
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use super::super::{
+    AheadName, AheadPart, Bell, Commit, CommitSnapshot, Committed, CommonJournal, FlushEntry, GatewayRecord, JournalError, Lease,
+    Leased, PageSize, Place, RoomCommit, Signals, StoredPage, Survey, Witness, WorkerJournal, WorkerRecord, check, era_stride,
+};
+use super::keys::Hex;
+use super::reply::{Reply, code, gateway};
+use super::scripts::{
+    AHEAD, ATTEMPT, CLAIM, COMMIT, Call, DEATH, END_ROOM, FENCE, FORGET, LOAD, RELEASE, ROOM_BYTES, SURVEY, TESTIFY,
+};
+use super::{Durability, RedisJournal, subscribe};
+use crate::types::{Incarnation, RoomId, ShardId};
+
+#[async_trait]
+impl WorkerJournal for RedisJournal {
+    fn commits_may_be_lost(&self) -> bool {
+        self.durability() == Durability::Redis
+    }
+
+    async fn heartbeat(
+        &self,
+        worker: Incarnation,
+        owned: &[ShardId],
+        good_for_ms: u64,
+    ) -> Result<Vec<WorkerRecord>, JournalError> {
+        let shards = owned.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+        self.beat("heartbeat", &self.0.keys.workers, Hex(worker), good_for_ms, &shards).await?.workers()
+    }
+
+    async fn announce_patterns(&self, worker: Incarnation, patterns: &[String], good_for_ms: u64) -> Result<(), JournalError> {
+        self.beat("patterns", &self.0.keys.patterns, Hex(worker), good_for_ms, &patterns.join("\n")).await.map(drop)
+    }
+
+    /// The truth is each shard's own hash: one pipeline reads them all.
+    async fn owners(&self) -> Result<Vec<Option<Lease>>, JournalError> {
+        let mut pipeline = ::redis::pipe();
+        for shard in self.0.keys.shards() {
+            pipeline.cmd("HMGET").arg(&shard.shard).arg("epoch").arg("owner");
+        }
+        let mut live = self.0.link.live().await?;
+        let replies: RedisResult<Vec<Value>> = pipeline.query_async(&mut live.connection).await;
+        let replies = self.0.link.judge(&live, replies)?;
+        replies.into_iter().map(|reply| Reply::new("owners", reply)?.owner(live.found.server)).collect()
+    }
+
+    async fn claim(&self, shard: ShardId, from: Option<Lease>, worker: Incarnation) -> Result<Leased<Lease>, JournalError> {
+        let keys = self.shard(shard)?;
+        let mut call = Call::new(&CLAIM, 2, 5, 2 * ROOM_BYTES);
+        call.text(&keys.shard).text(&keys.active);
+        let live = self.met().await?;
+        let server = live.found.server;
+        if from.is_some_and(|lease| lease.server != server) {
+            return Ok(Leased::Lost);
+        }
+        match from {
+            Some(lease) => call.text(lease.epoch).text(Hex(lease.owner)),
+            None => call.bytes(&[]).bytes(&[]),
+        };
+        call.text(Hex(worker)).text(keys.states()).text(Hex(server));
+        let mut reply = Reply::new("claim", self.send_on(live, &call).await?)?;
+        let claimed = match reply.parse::<u8>()? {
+            0 => Leased::Done(Lease { epoch: reply.parse()?, owner: worker, server }),
+            1 => Leased::Lost,
+            other => return Err(reply.error(&format!("code {other}"))),
+        };
+        reply.end()?;
+        Ok(claimed)
+    }
+
+    async fn release(&self, shard: ShardId, lease: Lease) -> Result<(), JournalError> {
+        let mut call = Call::new(&RELEASE, 1, 2, ROOM_BYTES);
+        call.text(&self.shard(shard)?.shard).text(lease.epoch).text(Hex(lease.owner));
+        self.send_to(lease.server, &call).await?.map_or(Ok(()), |reply| code("release", &reply).map(|_| ()))
+    }
+
+    async fn bells(&self, shards: &[ShardId]) -> Result<Signals<Bell>, JournalError> {
+        let mut by_channel = HashMap::with_capacity(shards.len());
+        for shard in shards {
+            by_channel.insert(self.shard(*shard)?.bell.clone(), *shard);
+        }
+        let channels = by_channel.keys().cloned().collect();
+        let unknown = ShardId(u16::MAX);
+        subscribe::subscribe(self.0.client.clone(), channels, self.0.link.made(), move |channel, bytes| {
+            subscribe::bell(by_channel.get(channel).copied().unwrap_or(unknown), &bytes)
+        })
+        .await
+    }
+
+    async fn survey(&self, shard: ShardId, rooms: bool) -> Result<Survey, JournalError> {
+        let keys = self.shard(shard)?;
+        let mut call = Call::new(&SURVEY, 4, 2, ROOM_BYTES);
+        call.text(&keys.shard).text(&keys.gateways).text(&keys.active).text(&keys.rooms);
+        let live = self.0.link.live().await?;
+        let server = live.found.server;
+        match rooms {
+            true => call.text(keys.states()),
+            false => call.bytes(&[]),
+        };
+        call.text(Hex(server));
+        let mut reply = Reply::new("survey", self.send_on(live, &call).await?)?;
+        let (append, commit, doubt) = (reply.parse()?, reply.parse()?, reply.parse_or_nil()?);
+        let (mut records, mut names, mut states) = (reply.array()?, reply.array()?, reply.array()?);
+        reply.end()?;
+        let mut survey = Survey {
+            server,
+            append,
+            commit,
+            doubt,
+            gateways: Vec::new(),
+            damaged_gateways: Vec::new(),
+            active: Vec::new(),
+            rooms: Vec::new(),
+            damaged_rooms: Vec::new(),
+        };
+        // What cannot be read is one gateway's or one room's trouble. A name that is none is nobody's.
+        let nobody = |error: JournalError| tracing::warn!(%shard, %error, "survey: passed over");
+        while !records.is_empty() {
+            match (records.incarnation(), records.next()?) {
+                (Ok(incarnation), record) => match gateway(incarnation, &record) {
+                    Some(record) => survey.gateways.push(record),
+                    None => survey.damaged_gateways.push(incarnation),
+                },
+                (Err(error), _) => nobody(error),
+            }
+        }
+        while !names.is_empty() {
+            names.parse().map_or_else(nobody, |room| survey.active.push(room));
+        }
+        while !states.is_empty() {
+            match (states.parse::<RoomId>(), states.take(3)?) {
+                (Ok(room), mut state) => match state.head(&room) {
+                    Ok(head) => survey.rooms.push(head),
+                    Err(_) => survey.damaged_rooms.push(room),
+                },
+                (Err(error), _) => nobody(error),
+            }
+        }
+        survey.gateways.sort_unstable_by_key(|record| record.incarnation);
+        survey.active.sort_unstable();
+        survey.rooms.sort_unstable_by(|a, b| a.room.cmp(&b.room));
+        Ok(survey)
+    }
+
+    /// What cannot be read is the room's own damage.
+    async fn load(&self, room: &RoomId, place: Place, size: PageSize) -> Result<StoredPage, JournalError> {
+        let keys = self.room(room);
+        let mut call = Call::new(&LOAD, 6, 4, 6 * ROOM_BYTES);
+        call.text(keys.room(room)).text(keys.out(room)).text(keys.state(room)).text(keys.snapshot(room)).text(keys.parts(room));
+        call.text(&keys.shard);
+        match place {
+            Place::Snapshot(pieces) => call.text(0).text(pieces),
+            Place::Verdicts(seq) => call.text(1).text(seq),
+            Place::Entries(position) => call.text(2).text(position),
+        };
+        call.text(size.bytes.max(1)).text(size.entries.max(1));
+        let page = Reply::new("load", self.send(&call).await?).and_then(|reply| reply.page(place));
+        page.map_err(|error| JournalError::Damaged(error.to_string()))
+    }
+
+    async fn write_ahead(
+        &self,
+        shard: ShardId,
+        lease: Lease,
+        room: &RoomId,
+        part: &AheadPart,
+    ) -> Result<Leased<()>, JournalError> {
+        let keys = self.shard(shard)?;
+        check::room(room, shard, self.shards())?;
+        let mut call = Call::new(&AHEAD, 3, 7, 3 * ROOM_BYTES + part.bytes.len());
+        call.text(&keys.shard).text(keys.state(room)).text(keys.parts(room)).text(lease.epoch).text(Hex(lease.owner));
+        call.text(part.era).text(part.name.seq).text(Ahead(lease, part.name)).text(part.index).bytes(&part.bytes);
+        let Some(reply) = self.send_to(lease.server, &call).await? else { return Ok(Leased::Lost) };
+        match code("write ahead", &reply)? {
+            0 => Ok(Leased::Done(())),
+            1 => Ok(Leased::Lost),
+            other => Err(JournalError::Unexpected(format!("reply to write ahead: code {other}"))),
+        }
+    }
+
+    async fn commit(&self, commit: &Commit) -> Result<Committed, JournalError> {
+        check::commit(commit, self.shards())?;
+        let keys = self.0.keys.shard(commit.shard);
+        let rooms = commit.rooms.len();
+        let snapshot = |r: &RoomCommit| if let Some(CommitSnapshot::Whole(bytes)) = &r.snapshot { bytes.len() } else { 0 };
+        let bytes = commit.rooms.iter().map(|r| r.verdicts.len() + snapshot(r) + 2 * ROOM_BYTES).sum::<usize>()
+            + commit.pushes.iter().map(|(_, push)| push.len() + ROOM_BYTES).sum::<usize>();
+        let option_keys = |r: &RoomCommit| 2 * usize::from(r.snapshot.is_some()) + usize::from(r.trim.is_some());
+        let keys_sent = 2 + 2 * rooms + commit.rooms.iter().map(option_keys).sum::<usize>();
+        let mut call = Call::new(&COMMIT, keys_sent, 4 + 7 * rooms + 2 * commit.pushes.len(), bytes + ROOM_BYTES);
+        call.text(&keys.shard).text(&keys.active);
+        for room in commit.rooms.iter().map(|r| &r.room) {
+            call.text(keys.out(room)).text(keys.state(room));
+        }
+        for part in &commit.rooms {
+            if part.snapshot.is_some() {
+                call.text(keys.snapshot(&part.room)).text(keys.parts(&part.room));
+            }
+            if part.trim.is_some() {
+                call.text(keys.room(&part.room));
+            }
+        }
+        call.text(commit.lease.epoch).text(Hex(commit.lease.owner)).text(commit.number).text(rooms);
+        for part in &commit.rooms {
+            call.text(&part.room).text(part.era).text(part.from).text(part.to).text(part.cursor).bytes(&part.verdicts);
+            call.text(Options(part));
+            match &part.snapshot {
+                None => {}
+                Some(CommitSnapshot::Whole(bytes)) => {
+                    call.bytes(bytes);
+                }
+                Some(CommitSnapshot::Parts { name, cursor, count }) => {
+                    let ahead = Ahead(commit.lease, *name);
+                    call.text(format_args!("{ahead}/{count}|{}|{cursor}", name.seq));
+                }
+            }
+            if let Some((position, seq)) = part.trim {
+                call.text(position).text(format_args!("{}-0", seq.saturating_add(1)));
+            }
+            if let Some(gateways) = &part.gateways {
+                call.text(gateways.iter().map(|g| Hex(*g).to_string()).collect::<String>());
+            }
+            if let Some(trims) = &part.trims {
+                call.text(trims.iter().map(|(at, seq)| format!("{at}.{seq}")).collect::<Vec<_>>().join(","));
+            }
+        }
+        // A push that the script publishes may leave before the server has written it to its disk (to a subscriber whose
+        // socket was full, in the same turn), and before its replicas have it.
+        let later = self.durability() != Durability::Redis;
+        if !later {
+            for (gateway, push) in &commit.pushes {
+                call.text(self.0.keys.push(*gateway)).bytes(push);
+            }
+        }
+
+        let answer = self.announce_to(commit.lease.server, commit.shard, call).await?;
+        let Some(answer) = answer else { return Ok(Committed::Fenced) };
+        let mut reply = Reply::new("commit", answer)?;
+        match reply.parse::<u8>()? {
+            0 => {
+                reply.end()?;
+                if later {
+                    self.publish_all(&commit.pushes).await?;
+                }
+                Ok(Committed::Done)
+            }
+            1 => reply.end().map(|()| Committed::Fenced),
+            2 => Ok(Committed::Refused(reply.indexed(commit.rooms.iter().map(|r| &r.room))?)),
+            other => Err(reply.error(&format!("code {other}"))),
+        }
+    }
+
+    async fn attempt(&self, shard: ShardId, lease: Lease, room: &RoomId, name: u64) -> Result<Leased<u32>, JournalError> {
+        let keys = self.shard(shard)?;
+        check::room(room, shard, self.shards())?;
+        let mut call = Call::new(&ATTEMPT, 2, 3, ROOM_BYTES);
+        call.text(&keys.shard).text(keys.state(room)).text(lease.epoch).text(Hex(lease.owner)).text(name);
+        let Some(reply) = self.send_to(lease.server, &call).await? else { return Ok(Leased::Lost) };
+        let mut reply = Reply::new("attempt", reply)?;
+        let attempts = match reply.parse::<u8>()? {
+            0 => Leased::Done(reply.parse()?),
+            1 => Leased::Lost,
+            other => return Err(reply.error(&format!("code {other}"))),
+        };
+        reply.end()?;
+        Ok(attempts)
+    }
+
+    async fn testify(&self, shard: ShardId, witness: Witness) -> Result<u64, JournalError> {
+        let keys = self.shard(shard)?;
+        let live = self.met().await?;
+        let server = live.found.server;
+        let mut call = Call::new(&TESTIFY, 2, 7, 3 * ROOM_BYTES);
+        call.text(&keys.shard).text(&keys.rooms).text(Hex(server)).text(era_stride(server)).text(Hex(witness.server));
+        match witness.epoch {
+            Some(epoch) => call.text(epoch),
+            None => call.bytes(&[]),
+        };
+        call.text(witness.confirmed).text(witness.sent).text(keys.states());
+        Reply::new("testify", Value::Array(vec![self.send_on(live, &call).await?]))?.parse()
+    }
+
+    async fn fence(&self, shard: ShardId, lease: Lease, gateway: Incarnation) -> Result<Leased<GatewayRecord>, JournalError> {
+        let keys = self.shard(shard)?;
+        let mut call = Call::new(&FENCE, 2, 4, ROOM_BYTES);
+        call.text(&keys.shard).text(&keys.gateways).text(lease.epoch).text(Hex(lease.owner)).text(Hex(gateway));
+        call.text(Hex(lease.server));
+        let Some(reply) = self.send_to(lease.server, &call).await? else { return Ok(Leased::Lost) };
+        let mut reply = Reply::new("fence", reply)?;
+        let fenced = match reply.parse::<u8>()? {
+            0 => Leased::Done(reply.gateway(gateway)?),
+            1 => Leased::Lost,
+            other => return Err(reply.error(&format!("code {other}"))),
+        };
+        reply.end()?;
+        Ok(fenced)
+    }
+
+    async fn forget(&self, shard: ShardId, lease: Lease, gateways: &[Incarnation]) -> Result<Leased<()>, JournalError> {
+        let keys = self.shard(shard)?;
+        let mut call = Call::new(&FORGET, 2, 2 + gateways.len(), ROOM_BYTES + 64 * gateways.len());
+        call.text(&keys.shard).text(&keys.gateways).text(lease.epoch).text(Hex(lease.owner));
+        for gateway in gateways {
+            call.text(Hex(*gateway));
+        }
+        let Some(reply) = self.send_to(lease.server, &call).await? else { return Ok(Leased::Lost) };
+        match code("forget", &reply)? {
+            0 => Ok(Leased::Done(())),
+            1 => Ok(Leased::Lost),
+            other => Err(JournalError::Unexpected(format!("reply to forget: code {other}"))),
+        }
+    }
+
+    async fn death(
+        &self,
+        shard: ShardId,
+        lease: Lease,
+        gateway: Incarnation,
+        entry: &FlushEntry,
+    ) -> Result<Leased<()>, JournalError> {
+        let keys = self.shard(shard)?;
+        check::room(&entry.room, shard, self.shards())?;
+        let mut call = Call::new(&DEATH, 5, 7, 2 * ROOM_BYTES + entry.bytes.len());
+        call.text(&keys.shard).text(&keys.gateways).text(&keys.active);
+        call.text(keys.room(&entry.room)).text(keys.state(&entry.room));
+        call.text(lease.epoch).text(Hex(lease.owner)).text(Hex(gateway)).text(&keys.bell);
+        call.text(&entry.room).text(entry.top).bytes(&entry.bytes);
+        let Some(reply) = self.send_to(lease.server, &call).await? else { return Ok(Leased::Lost) };
+        match code("death", &reply)? {
+            0 => Ok(Leased::Done(())),
+            1 => Ok(Leased::Lost),
+            2 => Err(check::not_fenced(gateway, shard)),
+            other => Err(JournalError::Unexpected(format!("reply to death: code {other}"))),
+        }
+    }
+
+    async fn end_room(&self, shard: ShardId, lease: Lease, room: &RoomId, seq: u64) -> Result<Leased<bool>, JournalError> {
+        let keys = self.shard(shard)?;
+        check::room(room, shard, self.shards())?;
+        let mut call = Call::new(&END_ROOM, 8, 4, 3 * ROOM_BYTES);
+        call.text(&keys.shard).text(&keys.active).text(&keys.rooms);
+        call.text(keys.room(room)).text(keys.out(room)).text(keys.state(room)).text(keys.snapshot(room)).text(keys.parts(room));
+        call.text(lease.epoch).text(Hex(lease.owner)).text(room).text(seq);
+        let Some(reply) = self.send_to(lease.server, &call).await? else { return Ok(Leased::Lost) };
+        match code("end of room", &reply)? {
+            0 => Ok(Leased::Done(true)),
+            1 => Ok(Leased::Lost),
+            2 => Ok(Leased::Done(false)),
+            other => Err(JournalError::Unexpected(format!("reply to end of room: code {other}"))),
+        }
+    }
+
+    async fn publish(&self, gateway: Incarnation, push: Bytes) -> Result<u64, JournalError> {
+        let mut live = self.0.link.live().await?;
+        let mut command = ::redis::cmd("PUBLISH");
+        command.arg(self.0.keys.push(gateway).to_string()).arg(&push[..]);
+        let listeners = command.query_async(&mut live.connection).await;
+        self.0.link.judge(&live, listeners)
+    }
+}
+
+impl RedisJournal {
+    /// In one round trip, in order. A commit whose pushes were not all published is sent again, and with it all of them.
+    async fn publish_all(&self, pushes: &[(Incarnation, Bytes)]) -> Result<(), JournalError> {
+        if pushes.is_empty() {
+            return Ok(());
+        }
+        let mut pipeline = ::redis::pipe();
+        for (gateway, push) in pushes {
+            pipeline.cmd("PUBLISH").arg(self.0.keys.push(*gateway).to_string()).arg(&push[..]).ignore();
+        }
+        let mut live = self.0.link.live().await?;
+        let published = pipeline.query_async(&mut live.connection).await;
+        self.0.link.judge(&live, published)
+    }
+}
+
+/// The name of what a lease's owner wrote ahead.
+struct Ahead(Lease, AheadName);
+
+impl fmt::Display for Ahead {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}.{}", self.0.epoch, self.1.lane, self.1.seq)
+    }
+}
+
+/// The letters of what a room's commit has beside its verdicts, in the order of their arguments.
+struct Options<'a>(&'a RoomCommit);
+
+impl fmt::Display for Options<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(part) = self;
+        f.write_str(match part.snapshot {
+            None => "",
+            Some(CommitSnapshot::Whole(_)) => "s",
+            Some(CommitSnapshot::Parts { .. }) => "a",
+        })?;
+        f.write_str(if part.trim.is_some() { "t" } else { "" })?;
+        f.write_str(if part.gateways.is_some() { "g" } else { "" })?;
+        f.write_str(if part.trims.is_some() { "p" } else { "" })
+    }
+}
