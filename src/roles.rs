@@ -17,8 +17,8 @@ use crate::gateway::front::{Front, Settings};
 use crate::gateway::{Hub, Settle, page, sweep};
 use crate::journal::memory::MemoryJournal;
 use crate::journal::redis::{RedisJournal, RedisOptions};
-use crate::journal::{GatewayJournal, JournalError};
-use crate::limits::{REDIS_START_TIMEOUT, RETRY_MAX, RETRY_MIN, SESSIONS_MAX};
+use crate::journal::{self, GatewayJournal, JournalError};
+use crate::limits::{REDIS_START_TIMEOUT, SESSIONS_MAX};
 use crate::metrics::{self, MetricsError};
 use crate::runtime;
 use crate::shutdown::Shutdown;
@@ -165,23 +165,18 @@ async fn insist<T, F: Future<Output = Result<T, JournalError>>>(
     shutdown: &Shutdown,
     step: impl Fn() -> F,
 ) -> Result<Option<T>, JournalError> {
-    let (deadline, mut pause) = (Instant::now() + REDIS_START_TIMEOUT, RETRY_MIN);
-    loop {
-        match step().await {
-            Ok(value) => return Ok(Some(value)),
-            Err(error @ (JournalError::Unreachable(_) | JournalError::Silent(_))) if Instant::now() < deadline => {
-                if pause == RETRY_MIN {
-                    tracing::warn!(%error, "redis is waited for, {} s at most", REDIS_START_TIMEOUT.as_secs());
-                }
-                side.readiness.fail("started", error.to_string());
+    let (deadline, mut told) = (Instant::now() + REDIS_START_TIMEOUT, false);
+    let failed = |error| {
+        let passes = matches!(error, JournalError::Unreachable(_) | JournalError::Silent(_)) && Instant::now() < deadline;
+        if passes {
+            if !std::mem::replace(&mut told, true) {
+                tracing::warn!(%error, "redis is waited for, {} s at most", REDIS_START_TIMEOUT.as_secs());
             }
-            Err(error) => return Err(error),
+            side.readiness.fail("started", error.to_string());
         }
-        if shutdown.token().run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
-            return Ok(None);
-        }
-        pause = (pause * 2).min(RETRY_MAX);
-    }
+        std::future::ready(if passes { Ok(()) } else { Err(error) })
+    };
+    shutdown.token().run_until_cancelled(journal::insist(step, failed)).await.transpose()
 }
 
 fn worker_options(config: &Config) -> WorkerOptions {

@@ -4,6 +4,7 @@
 mod house;
 mod outbox;
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -23,7 +24,7 @@ pub use outbox::Outbox;
 use super::core::{Action, Core, Joining, Reading};
 use crate::clock;
 use crate::journal::{self, Appended, Flush, GatewayJournal, JournalError, Seen, Signal};
-use crate::limits::{Bounds, CATCH_UP_REST, HEADS_INTERVAL, RETRY_MAX, RETRY_MIN};
+use crate::limits::{Bounds, CATCH_UP_REST, HEADS_INTERVAL};
 use crate::metrics as names;
 use crate::rules::Pattern;
 use crate::types::{Action as PlayerAction, Arrival, Incarnation, RoomId, SessionId, ShardId};
@@ -421,24 +422,21 @@ impl Hub {
 
     /// Does a step of the journal until its outcome is known (rule W5).
     async fn insist<T, F: Future<Output = Result<T, JournalError>>>(&self, what: &str, step: impl Fn() -> F) -> T {
-        let mut pause = RETRY_MIN;
-        loop {
-            match step().await {
-                Ok(value) => {
-                    self.works();
-                    return value;
-                }
-                // One room's trouble is none of the gateway's; whoever mends it takes longer than an outage.
-                Err(error @ JournalError::Damaged(_)) => {
-                    tracing::warn!(%error, "{what} of a room");
-                    pause = HEADS_INTERVAL;
-                }
-                Err(error) => self.trouble(what, &error),
-            }
+        let failed = |error| async move {
             metrics::counter!(names::JOURNAL_RETRIES_TOTAL).increment(1);
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(RETRY_MAX);
-        }
+            match error {
+                // One room's trouble is none of the gateway's; whoever mends it takes longer than an outage.
+                JournalError::Damaged(_) => {
+                    tracing::warn!(%error, "{what} of a room");
+                    tokio::time::sleep(HEADS_INTERVAL).await;
+                }
+                error => self.trouble(what, &error),
+            }
+            Ok::<(), Infallible>(())
+        };
+        let Ok(value) = journal::insist(step, failed).await;
+        self.works();
+        value
     }
 
     fn works(&self) {

@@ -6,6 +6,7 @@
 
 mod check;
 mod gateways;
+mod insist;
 pub mod memory;
 pub mod pages;
 pub mod redis;
@@ -17,6 +18,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 pub use gateways::{GatewayJournal, known_rooms};
+pub(crate) use insist::{Backoff, insist};
 pub use pages::{Gathering, PageSize, Place, StoredHead, StoredPage};
 pub use steps::*;
 pub use workers::{WorkerJournal, keep_known};

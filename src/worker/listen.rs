@@ -6,8 +6,8 @@ use tokio::sync::mpsc;
 
 use super::core::Step;
 use super::run::Input;
-use crate::journal::{self, Signal, Signals, WorkerJournal};
-use crate::limits::{HEADS_INTERVAL, RETRY_MAX, RETRY_MIN};
+use crate::journal::{self, Backoff, Signal, Signals, WorkerJournal};
+use crate::limits::HEADS_INTERVAL;
 use crate::types::{Incarnation, ShardId};
 use crate::wire::push::{self, Push};
 
@@ -45,7 +45,7 @@ pub(super) async fn hear_of_shards(mut pushes: Signals<bytes::Bytes>, inputs: mp
 
 /// Hands a shard's bells to the loop, in order.
 pub(super) async fn follow(journal: Arc<dyn WorkerJournal>, shard: ShardId, inputs: mpsc::Sender<Input>) {
-    let mut pause = RETRY_MIN;
+    let mut backoff = Backoff::default();
     loop {
         match journal.bells(&[shard]).await {
             Ok(mut bells) => {
@@ -65,7 +65,6 @@ pub(super) async fn follow(journal: Arc<dyn WorkerJournal>, shard: ShardId, inpu
                 }
             }
         }
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(RETRY_MAX);
+        backoff.rest().await;
     }
 }

@@ -18,11 +18,11 @@ use super::listen::{follow, hear_of_shards, stay_entered};
 use super::stages::{Stages, count};
 use crate::clock;
 use crate::journal::{
-    AheadPart, Bell, Commit, Committed, GatewayRecord, JournalError, Lease, Leased, PageSize, Place, StoredPage, Survey,
+    self, AheadPart, Bell, Commit, Committed, GatewayRecord, JournalError, Lease, Leased, PageSize, Place, StoredPage, Survey,
     WorkerJournal, WorkerRecord,
 };
 use crate::limits::{
-    Bounds, DEAF_TIMEOUT_MIN, DRAIN_TIMEOUT, PAGES_MAX, PROBE_INTERVAL, REJOIN_WINDOW, RETRY_MAX, RETRY_MIN, STUCK_JOBS_MAX,
+    Bounds, DEAF_TIMEOUT_MIN, DRAIN_TIMEOUT, PAGES_MAX, PROBE_INTERVAL, REJOIN_WINDOW, RETRY_MAX, STUCK_JOBS_MAX,
 };
 use crate::metrics as names;
 use crate::rules::RulesBook;
@@ -362,7 +362,7 @@ impl Worker {
                     task.abort();
                 }
             }
-            Action::Survey { shard, rooms } => self.insist("survey", move || {
+            Action::Survey { shard, rooms } => self.insist(Step::Shared, "survey", move || {
                 let journal = journal.clone();
                 async move { journal.survey(shard, rooms).await.map(|survey| Input::Surveyed(shard, survey)) }
             }),
@@ -409,7 +409,7 @@ impl Worker {
                     let _ = inputs.blocking_send(Input::Done(stages.run(job, began, &progress)));
                 });
             }
-            Action::Commit(commit) => self.insist("commit", move || {
+            Action::Commit(commit) => self.insist(Step::Shared, "commit", move || {
                 let (journal, commit) = (journal.clone(), commit.clone());
                 async move {
                     let began = Instant::now();
@@ -431,7 +431,7 @@ impl Worker {
                     let _ = inputs.send(input).await;
                 });
             }
-            Action::Testify { shard, witness } => self.insist("testify", move || {
+            Action::Testify { shard, witness } => self.insist(Step::Shared, "testify", move || {
                 let journal = journal.clone();
                 async move { journal.testify(shard, witness).await.map(|rooms| Input::Testified(shard, rooms)) }
             }),
@@ -483,7 +483,7 @@ impl Worker {
     where
         F: Future<Output = Result<Input, JournalError>> + Send,
     {
-        self.insist_as(Step::Room, what, move || {
+        self.insist(Step::Room, what, move || {
             let (step, room) = (step(), room.clone());
             async move {
                 match step.await {
@@ -495,32 +495,15 @@ impl Worker {
     }
 
     /// A step that is done until its outcome is known. Ends with the worker.
-    fn insist<F>(&self, what: &'static str, step: impl Fn() -> F + Send + 'static)
-    where
-        F: Future<Output = Result<Input, JournalError>> + Send,
-    {
-        self.insist_as(Step::Shared, what, step);
-    }
-
-    fn insist_as<F>(&self, of: Step, what: &'static str, step: impl Fn() -> F + Send + 'static)
+    fn insist<F>(&self, of: Step, what: &'static str, step: impl Fn() -> F + Send + 'static)
     where
         F: Future<Output = Result<Input, JournalError>> + Send,
     {
         let inputs = self.inputs.clone();
         tokio::spawn(async move {
-            let mut pause = RETRY_MIN;
-            while !inputs.is_closed() {
-                match step().await {
-                    Ok(input) => {
-                        let _ = inputs.send(input).await;
-                        return;
-                    }
-                    Err(error) => {
-                        let _ = inputs.send(Input::Trouble(what, of, error)).await;
-                    }
-                }
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(RETRY_MAX);
+            let failed = |error| inputs.send(Input::Trouble(what, of, error));
+            if let Ok(input) = journal::insist(step, failed).await {
+                let _ = inputs.send(input).await;
             }
         });
     }

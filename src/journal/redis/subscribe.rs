@@ -5,9 +5,9 @@ use futures_util::StreamExt;
 use redis::Client;
 use redis::aio::{PubSubSink, PubSubStream};
 use tokio::sync::{mpsc, watch};
-use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::{MissedTickBehavior, interval, timeout};
 
-use super::super::{Bell, JournalError, Signal, Signals, signals};
+use super::super::{Backoff, Bell, JournalError, Signal, Signals, signals};
 use super::error::journal_error;
 use crate::limits::{
     REDIS_CONNECT_TIMEOUT, REDIS_RESPONSE_TIMEOUT, RESUBSCRIBE_DELAY_MAX, RESUBSCRIBE_DELAY_MIN, SUBSCRIPTION_PING_INTERVAL,
@@ -107,14 +107,13 @@ async fn changed(made: &mut watch::Receiver<u64>) {
 }
 
 async fn reconnect(client: &Client, channels: &[String]) -> Connection {
-    let mut delay = RESUBSCRIBE_DELAY_MIN;
+    let mut backoff = Backoff::new(RESUBSCRIBE_DELAY_MIN, RESUBSCRIBE_DELAY_MAX);
     loop {
-        sleep(delay).await;
+        backoff.rest().await;
         match connect(client, channels).await {
             Ok(connection) => return connection,
-            Err(error) => tracing::debug!(%error, ?delay, "no subscription yet"),
+            Err(error) => tracing::debug!(%error, ?backoff, "no subscription yet"),
         }
-        delay = (delay * 2).min(RESUBSCRIBE_DELAY_MAX);
     }
 }
 
