@@ -143,7 +143,7 @@ impl RedisServer {
     /// Asks it something, on a connection of its own.
     ///
     /// # Errors
-    /// When it does not answer, or not with a `T`.
+    /// When it does not answer, or not with a `T`. One that is loading its data has 10 seconds for that.
     pub fn ask<T: redis::FromRedisValue>(&self, command: &[&str]) -> io::Result<T> {
         let client = redis::Client::open(self.url()).map_err(io::Error::other)?;
         let mut connection = client.get_connection_with_timeout(START_TIMEOUT).map_err(io::Error::other)?;
@@ -151,7 +151,19 @@ impl RedisServer {
         for word in command {
             cmd.arg(word);
         }
-        cmd.query(&mut connection).map_err(io::Error::other)
+        // A replica that has just been sent everything is loading it.
+        let is_loading = |answer: &redis::RedisResult<T>| {
+            answer.as_ref().is_err_and(|error| error.kind() == redis::ErrorKind::Server(redis::ServerErrorKind::BusyLoading))
+        };
+        let mut answer = cmd.query(&mut connection);
+        for _ in 0..START_TIMEOUT.as_millis() / START_POLL.as_millis() {
+            if !is_loading(&answer) {
+                break;
+            }
+            std::thread::sleep(START_POLL);
+            answer = cmd.query(&mut connection);
+        }
+        answer.map_err(io::Error::other)
     }
 
     /// SIGKILL, and it is gone. Its data stays.
