@@ -11,18 +11,19 @@ mod sources;
 mod values;
 
 use std::net::SocketAddr;
-use std::path::Path;
 use std::time::Duration;
 
 pub use rooms::{RoomRules, RulesChoice};
 pub use sources::Flags;
 #[cfg(test)]
 pub(crate) use sources::is_setting;
-pub use values::{JwtKey, Origin, RedisUrl};
+pub use values::RedisUrl;
 
+use crate::gateway::auth::{JwtKey, Origin};
 use crate::journal::redis::Durability;
 use crate::limits;
 use crate::rules::RulesBook;
+use crate::telemetry::LogFormat;
 use sources::Sources;
 
 /// What a process does.
@@ -52,16 +53,6 @@ impl ProcessRole {
     pub fn listens(self) -> bool {
         self != Self::Worker
     }
-}
-
-/// How log lines look.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum LogFormat {
-    /// For people.
-    #[default]
-    Text,
-    /// One JSON object a line.
-    Json,
 }
 
 /// A checked configuration.
@@ -335,7 +326,7 @@ impl Config {
 }
 
 fn jwt_key(from: &mut Sources<'_>) -> Option<JwtKey> {
-    let file = from.get("jwt_key_file", None, |v| JwtKey::read(Path::new(v)).map(Some));
+    let file = from.get("jwt_key_file", None, |v| values::jwt_key_file(v).map(Some));
     let Some(key) = from.env("jwt_key") else { return file };
     if let Some(place) = from.place("jwt_key_file") {
         from.mistake(format!("LASTHIT_JWT_KEY and {place} are both given: keep one"));

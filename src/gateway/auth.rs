@@ -22,15 +22,81 @@
 //! given, a `Host` that is a name other than localhost does not count: any page could point a name of its own at
 //! 127.0.0.1 and would then pass for the gateway's.
 
+use std::fmt;
 use std::net::IpAddr;
 
 use serde_json::{Map, Value};
 use wildmatch::WildMatch;
 
 use super::token::TokenKey;
-use crate::config::{JwtKey, Origin};
-use crate::limits::TOKEN_BYTES_MAX;
+use crate::limits::{JWT_KEY_BYTES_MAX, JWT_KEY_BYTES_MIN, TOKEN_BYTES_MAX};
 use crate::types::{PlayerId, Role, RoomId};
+
+/// The shared key of the players' tokens (HS256). It is never shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct JwtKey(Vec<u8>);
+
+impl JwtKey {
+    /// Takes a key of at least [`JWT_KEY_BYTES_MIN`] bytes (RFC 7518, section 3.2); line ends behind it do not count.
+    ///
+    /// # Errors
+    /// When it is too short or too long.
+    pub fn new(bytes: &[u8]) -> Result<Self, String> {
+        let end = bytes.iter().rposition(|b| !matches!(b, b'\n' | b'\r')).map_or(0, |last| last + 1);
+        if (JWT_KEY_BYTES_MIN..=JWT_KEY_BYTES_MAX).contains(&end) {
+            Ok(Self(bytes[..end].to_vec()))
+        } else {
+            Err(format!(
+                "the key has {end} bytes: use {JWT_KEY_BYTES_MIN} to {JWT_KEY_BYTES_MAX}, as `openssl rand -hex 32` makes"
+            ))
+        }
+    }
+
+    /// The key, for checking signatures only.
+    #[must_use]
+    pub fn reveal(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for JwtKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JwtKey(***)")
+    }
+}
+
+/// The origin of web pages, `scheme://host` or `scheme://host:port` in lower case, or `*` for any.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin(String);
+
+impl Origin {
+    /// Checks and lowers it.
+    ///
+    /// # Errors
+    /// What is wrong and how to write it.
+    pub fn new(origin: &str) -> Result<Self, String> {
+        let lower = origin.to_ascii_lowercase();
+        let host = lower.split_once("://").map(|(_, host)| host);
+        let fits = host.is_some_and(|h| !h.is_empty() && !h.contains(['/', '@', '?', '#', ' ', '*', ',']));
+        if lower == "*" || (fits && (lower.starts_with("http://") || lower.starts_with("https://"))) {
+            Ok(Self(lower))
+        } else {
+            Err(format!("holds {origin:?}, which is not an origin: use https://HOST or https://HOST:PORT without a path, or *"))
+        }
+    }
+
+    /// Whether a request's `Origin` header names it.
+    #[must_use]
+    pub fn allows(&self, header: &str) -> bool {
+        self.0 == "*" || self.0.eq_ignore_ascii_case(header)
+    }
+
+    /// Its text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
 
 /// What a client's request says about itself.
 #[derive(Debug, Clone, Copy)]
@@ -204,8 +270,8 @@ fn read(key: &TokenKey, asking: &Asking<'_>, now_unix_s: u64) -> Result<Admissio
     Ok(Admission { player, role, expires_unix_s: Some(expires_unix_s) })
 }
 
-impl std::fmt::Debug for Gatekeeper {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Gatekeeper {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Gatekeeper").field("key", &self.key.is_some()).field("origins", &self.origins).finish_non_exhaustive()
     }
 }

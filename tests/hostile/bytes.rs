@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use ::bytes::Bytes;
-use lasthit::config::{Config, Flags, JwtKey, ProcessRole};
+use lasthit::config::{Config, Flags, ProcessRole};
 use lasthit::engine::Room;
-use lasthit::gateway::auth::{Asking, Gatekeeper};
+use lasthit::gateway::auth::{Asking, Gatekeeper, JwtKey};
 use lasthit::journal::StoredSnapshot;
 use lasthit::limits::{MESSAGE_BYTES_MAX, TOKEN_BYTES_MAX};
 use lasthit::replay::{Recording, dump};

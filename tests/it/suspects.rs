@@ -66,7 +66,7 @@ impl Rules for Deadly {
 fn deadly_worker() {
     let (Ok(url), Ok(lease)) = (std::env::var(REDIS), std::env::var(LEASE_MS)) else { return };
     let lease = Duration::from_millis(lease.parse().expect("milliseconds"));
-    lasthit::telemetry::init(lasthit::config::LogFormat::Text, "info").expect("log");
+    lasthit::telemetry::init(lasthit::telemetry::LogFormat::Text, "info").expect("log");
     lasthit::runtime::worker().expect("a runtime").block_on(async {
         let journal = RedisJournal::connect(&url, RedisOptions::default()).await.expect("a journal");
         let rules = RulesBook::new().room("slow*", || Deadly { quick: false }).room("*", || Deadly { quick: true });
