@@ -1,7 +1,8 @@
 //! Puts one room's events back into stamp order.
 //!
 //! Each gateway's run is sorted by construction (a flush holds exactly the events between two watermarks), so an event
-//! may leave as soon as every gateway with sessions in the room has passed its stamp: nothing can come in below it.
+//! may leave as soon as every gateway with sessions in the room has passed its stamp: nothing can come in below it (rule R2).
+//! Nothing else lets it leave, no time-out either (rule R8).
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 

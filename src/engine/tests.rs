@@ -251,7 +251,7 @@ proptest! {
     }
 }
 
-/// R7: more gateways die than stretches are kept apart. The oldest become one, and nothing in them is forgotten.
+/// Rule R7: more gateways die than stretches are kept apart. The oldest become one, and nothing in them is forgotten.
 #[test]
 fn more_deaths_than_stretches_forget_none() {
     const DEATHS: u64 = 20;
@@ -283,7 +283,7 @@ fn more_deaths_than_stretches_forget_none() {
     assert!(hold.unproven().is_empty(), "everybody has passed them");
 }
 
-/// R7: of two events that a gateway stamped with one moment only the first may go; the second keeps its stretch.
+/// Rule R7: of two events that a gateway stamped with one moment only the first may go; the second keeps its stretch.
 #[test]
 fn what_is_left_behind_keeps_its_stretch() {
     let (dead, alive) = (incarnation(0), incarnation(1));

@@ -2,7 +2,7 @@
 //!
 //! A message is stamped by the read that delivered its last byte. The kernel keeps one stamp for bytes that it has merged, so
 //! the stamp is exact only if the message ended where the socket's readable bytes ended; otherwise its uncertainty reaches
-//! back to when the socket was last seen empty. A read whose stamp cannot be used (none came, not to be believed, the wall
+//! back to when the socket was last seen empty (rule S3). A read whose stamp cannot be used (none came, not to be believed, the wall
 //! clock was stepped since the socket was last drained) is stamped with the time of reading, and flagged.
 //!
 //! A segment that overtook an earlier one is stamped when it came, and readable only when the earlier one is there. No stamp
@@ -294,7 +294,7 @@ impl StampedStream {
         let emptied = received.unread == Some(0);
         let floor_ns = self.floor_ns.max(self.drains.floor_ns());
         let empty_ns = self.empty_ns.max(self.drains.floor_ns());
-        // A stamp from before a step cannot be told from one behind it until the socket was drained in between.
+        // A stamp from before a step cannot be told from one behind it until the socket was drained in between (rule S6).
         let kernel_ns = reading.kernel_ns.filter(|_| reading.steps == self.steps);
         let believed = kernel_ns.filter(|ns| !self.may_have_waited(floor_ns.max(*ns), reading.read_ns, emptied));
         let (ns, uncertainty_ns, flags) = match believed {

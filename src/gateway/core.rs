@@ -155,7 +155,7 @@ pub(super) struct Session {
     /// What came before that.
     pub(super) waiting: Vec<(EventKind, Arrival, Share)>,
     pub(super) waiting_actions: usize,
-    /// No stamp of it may lie below (rules S2 and S7).
+    /// No stamp of it may lie below (rule S2 and rule S7).
     pub(super) floor_ns: u64,
     /// The order of its last event; the next precedes it in neither.
     pub(super) last_order: (u64, u64),
@@ -400,7 +400,7 @@ impl Core {
         if out.fenced {
             return;
         }
-        // Rule W2: nothing at or below a published watermark. Rules S2, S7: nothing below the session's floor.
+        // Rule W2: nothing at or below a published watermark. Rule S2, rule S7: nothing below the session's floor.
         let arrival = arrival.clamped_to(session.floor_ns.max(session.last_order.0).max(out.first_free_ns()));
         // What it sent before may be moved to the first stamp that is free then, which may be this one's: it stays before it.
         let order = arrival.order();

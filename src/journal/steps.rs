@@ -171,7 +171,7 @@ pub struct Lease {
     pub epoch: u64,
     /// The worker.
     pub owner: Incarnation,
-    /// The journal's server that gave it. No other one takes it: what that one has may be less (rules C1, G1).
+    /// The journal's server that gave it. No other one takes it: what that one has may be less (rule C1, rule G1).
     pub server: Incarnation,
 }
 

@@ -83,7 +83,7 @@ fn many_seeds() {
     }
 }
 
-/// R5: neither a worker's pauses nor the journal's make a living gateway look dead.
+/// Rule R5: neither a worker's pauses nor the journal's make a living gateway look dead.
 #[test]
 fn no_living_gateway_is_fenced() {
     for seed in 1..=100 {

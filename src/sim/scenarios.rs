@@ -312,7 +312,7 @@ fn two_inside_on(mut stage: Stage) -> (Stage, Gateway, Gateway) {
     (stage, a, b)
 }
 
-/// R2: a gateway is fenced while its last bell is on its way. What it had said before its end still comes first.
+/// Rule R2: a gateway is fenced while its last bell is on its way. What it had said before its end still comes first.
 #[test]
 fn a_fence_does_not_overtake_the_dead_gateways_last_bell() {
     let (mut stage, mut a, mut b) = two_inside();
@@ -333,7 +333,7 @@ fn a_fence_does_not_overtake_the_dead_gateways_last_bell() {
     assert_eq!(stage.ids(), ["a", "b"]);
 }
 
-/// R2: a room was asked for before a survey, and its answer comes after it: the survey's watermarks do not count for it yet.
+/// Rule R2: a room was asked for before a survey, and its answer comes after it: the survey's watermarks do not count for it yet.
 #[test]
 fn a_watermark_does_not_count_for_a_room_that_was_read_before_it() {
     let (mut stage, mut a, mut b) = two_inside();
@@ -356,7 +356,7 @@ fn a_watermark_does_not_count_for_a_room_that_was_read_before_it() {
     assert_eq!(stage.ids(), ["a", "b"]);
 }
 
-/// W5, C5: the append took effect, its answer was lost, the Open was resolved and its push was lost: the second answer knows
+/// Rule W5, rule C5: the append took effect, its answer was lost, the Open was resolved and its push was lost: the second answer knows
 /// a `seq` behind the Open, and the session is welcomed all the same.
 #[test]
 fn a_repeated_append_does_not_hide_the_sessions_own_open() {
@@ -409,7 +409,7 @@ fn a_repeat_while_catching_up_skips_nothing() {
     assert_eq!((a.welcomes(session), a.seqs(session)), (1, vec![1, 2, 3, 4, 5]));
 }
 
-/// R7: what another gateway stamped before the death, and had read after it, is flagged as well.
+/// Rule R7: what another gateway stamped before the death, and had read after it, is flagged as well.
 #[test]
 fn what_is_read_after_a_death_may_be_unproven() {
     let (mut stage, a, mut b) = two_inside();
@@ -430,7 +430,7 @@ fn what_is_read_after_a_death_may_be_unproven() {
     assert!(verdict.flags.has(Flags::UNPROVEN), "{verdict:?}");
 }
 
-/// R6: a gateway that was fenced while it had nothing to say finds out by its own slow heartbeat.
+/// Rule R6: a gateway that was fenced while it had nothing to say finds out by its own slow heartbeat.
 #[test]
 fn a_fenced_gateway_that_is_idle_finds_out() {
     let (mut stage, mut a, _b) = two_inside();

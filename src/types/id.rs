@@ -99,7 +99,7 @@ impl fmt::Display for ShardId {
     }
 }
 
-/// Identity of one start of a process: random, never reused.
+/// Identity of one start of a process: random, never reused (rule W1).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct Incarnation(pub u128);
 

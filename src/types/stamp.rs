@@ -118,7 +118,7 @@ impl Arrival {
         (self.ns, self.raw_ns.unwrap_or(self.ns))
     }
 
-    /// The same arrival, moved up to `ns` and flagged, if it lies below.
+    /// The same arrival, moved up to `ns` and flagged, if it lies below (rule S4).
     #[must_use]
     pub fn clamped_to(self, ns: u64) -> Self {
         if self.ns >= ns {

@@ -297,7 +297,7 @@ async fn every_message_was_sent_within_the_uncertainty_of_its_stamp() {
     assert!(late * 20 < exact, "seed {seed}: {late} of {exact} exact stamps are later than their message");
 }
 
-/// S5: while a session is not read to its end, its gateway promises nothing, however often it sweeps.
+/// Rule S5: while a session is not read to its end, its gateway promises nothing, however often it sweeps.
 #[tokio::test]
 async fn no_sweep_settles_while_a_session_is_unread() {
     use crate::gateway::sweep::sweep;

@@ -9,7 +9,7 @@ fn short() -> WorkerLimits {
     WorkerLimits { bounds, retention_ms: 0, ..limits() }
 }
 
-/// C5: a gateway misses pushes for longer than verdicts are kept. Its sessions are told to go on with `since`, instead of being
+/// Rule C5: a gateway misses pushes for longer than verdicts are kept. Its sessions are told to go on with `since`, instead of being
 /// shown a range that hides what they should have seen; and what is decided without its knowledge is not unresolved for ever.
 #[test]
 fn a_gap_that_is_no_longer_kept_closes_sessions_and_is_over() {

@@ -66,7 +66,7 @@ fn bounded(bounds: Bounds) -> WorkerLimits {
     WorkerLimits { bounds, ..limits() }
 }
 
-/// R7: the snapshot lies behind the death, and what another gateway stamped before it is read after a takeover.
+/// Rule R7: the snapshot lies behind the death, and what another gateway stamped before it is read after a takeover.
 #[test]
 fn a_takeover_knows_what_a_dead_gateway_may_have_taken_along() {
     let limits = bounded(Bounds { snapshot_events: 1, ..Bounds::default() });
@@ -87,7 +87,7 @@ fn a_takeover_knows_what_a_dead_gateway_may_have_taken_along() {
     assert!(stage.verdict("b").flags.has(Flags::UNPROVEN), "{:?}", stage.verdict("b"));
 }
 
-/// R7: the batch ends between two events of the stretch, everybody has passed it, and the snapshot is taken there.
+/// Rule R7: the batch ends between two events of the stretch, everybody has passed it, and the snapshot is taken there.
 #[test]
 fn what_is_still_held_keeps_its_stretch() {
     let limits = bounded(Bounds { snapshot_events: 1, resolve_events_max: 1, ..Bounds::default() });
@@ -108,7 +108,7 @@ fn what_is_still_held_keeps_its_stretch() {
     assert!(stage.verdict("y").flags.has(Flags::UNPROVEN), "{:?}", stage.verdict("y"));
 }
 
-/// R6, R3: a death of several sessions is larger than a batch, and a takeover follows the snapshot of that batch.
+/// Rule R6, rule R3: a death of several sessions is larger than a batch, and a takeover follows the snapshot of that batch.
 #[test]
 fn a_death_is_resolved_whole() {
     let limits = bounded(Bounds { snapshot_events: 1, resolve_events_max: 1, ..Bounds::default() });
@@ -130,7 +130,7 @@ fn a_death_is_resolved_whole() {
     assert_eq!(stage.ids(), ["b"], "nobody waits for the dead");
 }
 
-/// R6: an Open of the dead gateway lies in the room, unread, when its death is written: another death follows.
+/// Rule R6: an Open of the dead gateway lies in the room, unread, when its death is written: another death follows.
 #[test]
 fn a_death_that_came_too_early_is_written_again() {
     let (mut stage, mut a, mut b) = two_inside();
@@ -153,7 +153,7 @@ fn a_death_that_came_too_early_is_written_again() {
     assert_eq!(stage.closes(1), 2, "{:?}", stage.committed);
 }
 
-/// W4: more bells ring during a survey than are kept, and none after it.
+/// Rule W4: more bells ring during a survey than are kept, and none after it.
 #[test]
 fn bells_that_were_not_kept_are_looked_up() {
     let (mut stage, mut a, mut b) = two_inside_on(Stage::with(bounded(Bounds { shard_bells_max: 1, ..Bounds::default() })));
@@ -174,7 +174,7 @@ fn bells_that_were_not_kept_are_looked_up() {
     assert_eq!(stage.ids(), ["a", "b"]);
 }
 
-/// W4: a successor hears no bell of a room whose event is held: the shard's `active` set names it.
+/// Rule W4: a successor hears no bell of a room whose event is held: the shard's `active` set names it.
 #[test]
 fn a_successor_reads_the_rooms_that_nobody_rings_for() {
     let (mut stage, mut a, mut b) = two_inside();
@@ -188,7 +188,7 @@ fn a_successor_reads_the_rooms_that_nobody_rings_for() {
     assert_eq!(stage.ids(), ["b"]);
 }
 
-/// W6: an event that is larger than a flush leaves in one of its own.
+/// Rule W6: an event that is larger than a flush leaves in one of its own.
 #[test]
 fn an_event_of_any_size_leaves() {
     let mut stage = Stage::new();
@@ -201,7 +201,7 @@ fn an_event_of_any_size_leaves() {
     assert_eq!(a.flush(&mut stage.store, 1_020 * MS, false).expect("a bell").entries.len(), 1);
 }
 
-/// W6: a session that leaves before its Open is acknowledged, when everything else of the room is over here, does not count
+/// Rule W6: a session that leaves before its Open is acknowledged, when everything else of the room is over here, does not count
 /// as unresolved for ever.
 #[test]
 fn a_session_that_left_early_is_not_counted_for_ever() {
@@ -243,7 +243,7 @@ fn a_session_that_left_early_is_not_counted_for_ever() {
     a.act(cid, "c", 1_060 * MS);
 }
 
-/// S1: the host was started anew. Its clock begins at 0 on a higher timeline; the room goes on, above its old stamps.
+/// Rule S1: the host was started anew. Its clock begins at 0 on a higher timeline; the room goes on, above its old stamps.
 #[test]
 fn a_room_outlives_a_reboot() {
     let (mut stage, _a, mut b) = two_inside();
@@ -272,7 +272,7 @@ fn a_room_outlives_a_reboot() {
     assert_eq!(stage.verdict("c").flags.0 & (Flags::CLAMPED.0 | Flags::UNPROVEN.0), 0, "{:?}", stage.verdict("c"));
 }
 
-/// S4: what comes in under a published watermark is moved above it, flagged, and keeps the order of its raw stamps.
+/// Rule S4: what comes in under a published watermark is moved above it, flagged, and keeps the order of its raw stamps.
 #[test]
 fn clamped_events_keep_the_order_of_their_raw_stamps() {
     let (mut stage, mut a, mut b) = two_inside();
@@ -293,7 +293,7 @@ fn clamped_events_keep_the_order_of_their_raw_stamps() {
     }
 }
 
-/// W3: the journal misses a flush that this gateway holds for stored: what it had promised is void, it gives up.
+/// Rule W3: the journal misses a flush that this gateway holds for stored: what it had promised is void, it gives up.
 #[test]
 fn a_gap_ends_an_incarnation() {
     let (mut stage, mut a, _b) = two_inside();
@@ -311,7 +311,7 @@ fn a_gap_ends_an_incarnation() {
     assert!(stage.take(|action| matches!(action, WorkerAction::Commit(_))).is_empty());
 }
 
-/// R4: what a gateway was asked is lost, and it has nothing to say by itself: it is asked again.
+/// Rule R4: what a gateway was asked is lost, and it has nothing to say by itself: it is asked again.
 #[test]
 fn a_lost_question_is_asked_again() {
     let (mut stage, mut a, mut b) = two_inside();
@@ -354,7 +354,7 @@ fn silence_until_fenced(listeners: Option<u64>) -> Option<u64> {
     })
 }
 
-/// R5: a gateway that nobody listens for is waited for less than a silent one; while the journal does not answer, neither
+/// Rule R5: a gateway that nobody listens for is waited for less than a silent one; while the journal does not answer, neither
 /// counts as silent.
 #[test]
 fn silence_counts_while_the_journal_answers() {
@@ -367,7 +367,7 @@ fn snapshot_seq(stage: &Stage) -> u64 {
     stage.store.load(&room(), Place::default(), stage.size).head.snapshot.map_or(0, |(seq, _)| seq)
 }
 
-/// C2: a snapshot of many parts. Verdicts go on meanwhile, the one before stays good until the last part is there, and a
+/// Rule C2: a snapshot of many parts. Verdicts go on meanwhile, the one before stays good until the last part is there, and a
 /// successor that comes between two parts continues from that.
 #[test]
 fn a_snapshot_that_is_written_ahead_holds_up_no_verdict() {

@@ -48,7 +48,7 @@ fn record(worker: u128) -> WorkerRecord {
     WorkerRecord { incarnation: Incarnation(worker), shards: Vec::new() }
 }
 
-/// C1: an owner was paused with a commit on its way, and that arrives when a successor has loaded the room, before the
+/// Rule C1: an owner was paused with a commit on its way, and that arrives when a successor has loaded the room, before the
 /// successor's own first commit: number and `seq` fit, only the lease does not.
 #[test]
 fn a_paused_owners_commit_comes_after_a_takeover() {
@@ -84,7 +84,7 @@ fn a_paused_owners_commit_comes_after_a_takeover() {
     assert_eq!(stage.stored_ids(), ["a"]);
 }
 
-/// C1: a commit took effect and its answer was lost. Sent again it is done already: nothing is decided twice, nothing is
+/// Rule C1: a commit took effect and its answer was lost. Sent again it is done already: nothing is decided twice, nothing is
 /// loaded again, and the next commit follows.
 #[test]
 fn a_commit_whose_answer_was_lost_is_done() {
@@ -105,7 +105,7 @@ fn a_commit_whose_answer_was_lost_is_done() {
     assert_eq!((stage.stored_ids(), stage.complaints), (vec!["a".to_owned(), "b".to_owned()], Vec::new()));
 }
 
-/// C1: a claim took effect and its answer was lost. The worker that made it claims the shard from itself.
+/// Rule C1: a claim took effect and its answer was lost. The worker that made it claims the shard from itself.
 #[test]
 fn a_claim_whose_answer_was_lost_is_made_again() {
     let mut stage = Stage::unowned(limits());
@@ -116,7 +116,7 @@ fn a_claim_whose_answer_was_lost_is_made_again() {
     assert!(stage.owns());
 }
 
-/// C1: the same, but it was another worker's claim, which lives, and has meanwhile what it needs. It is suspected when it
+/// Rule C1: the same, but it was another worker's claim, which lives, and has meanwhile what it needs. It is suspected when it
 /// does not list the shard twice in a row: once may be the time between the claim and its next heartbeat.
 #[test]
 fn a_living_owner_that_does_not_know_of_its_shard_is_claimed_from() {
@@ -129,7 +129,7 @@ fn a_living_owner_that_does_not_know_of_its_shard_is_claimed_from() {
     assert!(stage.owns());
 }
 
-/// C4: an Open comes in below what was released. A successor brings the room back in the recorded order, which is not that
+/// Rule C4: an Open comes in below what was released. A successor brings the room back in the recorded order, which is not that
 /// of the stamps.
 #[test]
 fn a_room_is_brought_back_in_its_recorded_order() {
@@ -166,7 +166,7 @@ fn a_lost_last_push() -> (Stage, Gateway) {
     (stage, a)
 }
 
-/// C5: the gateway finds it when it compares its rooms with the journal, after it subscribed again and slowly always.
+/// Rule C5: the gateway finds it when it compares its rooms with the journal, after it subscribed again and slowly always.
 #[test]
 fn a_lost_last_push_is_found_in_the_heads() {
     let (mut stage, mut a) = a_lost_last_push();
@@ -175,7 +175,7 @@ fn a_lost_last_push_is_found_in_the_heads() {
     assert_eq!(a.seqs(1), [2]);
 }
 
-/// C5: the owner died with its commit, before it published. Its successor tells every room's head at once.
+/// Rule C5: the owner died with its commit, before it published. Its successor tells every room's head at once.
 #[test]
 fn a_successor_tells_the_heads() {
     let (mut stage, mut a) = a_lost_last_push();

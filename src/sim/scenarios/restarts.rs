@@ -40,7 +40,7 @@ fn with_something_to_lose() -> (Stage, Gateway, Store) {
     (stage, a, before)
 }
 
-/// G3: a verdict was delivered and is lost, the rooms begin a new era, and the next restart loses that. It shows: the earlier
+/// Rule G3: a verdict was delivered and is lost, the rooms begin a new era, and the next restart loses that. It shows: the earlier
 /// era, in which the verdict was delivered, does not go on.
 #[test]
 fn a_new_era_that_is_lost_itself_is_followed_by_another() {
@@ -59,7 +59,7 @@ fn a_new_era_that_is_lost_itself_is_followed_by_another() {
     assert!(![delivered_in, second].contains(&era(&mut store)), "no era comes twice");
 }
 
-/// G3: a push of the old server is still under way when the gateway has registered with the new one, which has lost what it
+/// Rule G3: a push of the old server is still under way when the gateway has registered with the new one, which has lost what it
 /// tells. It is not delivered.
 #[test]
 fn a_late_push_of_the_old_server_is_not_delivered() {

@@ -1,5 +1,5 @@
-//! A shard whose journal has another server than before: it may have less than was confirmed (rules G1-G3). Nothing is
-//! loaded, released or committed until it is shown that no commit is missing, or all rooms begin a new era.
+//! A shard whose journal has another server than before: it may have less than was confirmed (rule G1, rule G2, rule G3).
+//! Nothing is loaded, released or committed until it is shown that no commit is missing, or all rooms begin a new era.
 
 use super::*;
 

@@ -1,7 +1,7 @@
 #!lua
 -- Appends one gateway's flush to its rooms' streams, and rings the shard's bell with it.
 --
--- Guarantee: one atomic step; exactly stored number + 1 with the stored watermark as `previous` is written, a number
+-- Guarantee: one atomic step (rule W4); exactly stored number + 1 with the stored watermark as `previous` is written, a number
 -- at or below the stored one is answered with the current heads and writes nothing. Checks come before the first write, but
 -- for the types of streams and sets: writing looks at them, and is taken back. The other gateways in these rooms whose watermark is below `idle below` are sent the poke; the bell says who.
 -- Moments are compared as text of 24 digits: numbers here are exact to 2^53 only. A room's era is the stored one and the
@@ -11,8 +11,8 @@
 -- ARGV  1 incarnation, 2 number, 3 previous, 4 watermark, 5 bell channel, 6 what push channels begin with, 7 poke,
 --       8 idle below, then per room: name, top, entry
 -- Returns {0, era, seq, top, ...}   stored: each room's head
---         {1, number, watermark}    gap: what is stored
---         {2}                       not registered, or fenced
+--         {1, number, watermark}    gap: what is stored (rule W3)
+--         {2}                       not registered, or fenced (rule W1)
 --         {3, i, ...}               refused: rooms, counted from 1, one of whose keys is damaged; maybe not yet all of them
 -- Refusals: LASTHIT for a damaged record of the shard
 local function damaged(key, why) return redis.error_reply('LASTHIT ' .. key .. ' is damaged: ' .. why) end

@@ -2,9 +2,9 @@
 -- Makes a batch of a shard's verdicts final, then publishes the pushes that came with it: none where a verdict must have
 -- survived more than this server before anyone sees it.
 --
--- Guarantee: one atomic step, all of it or nothing; only for the lease's owner, and only for the stored number + 1. The
--- same number by the same lease is done already and writes nothing. Checks come before the first write, but for the types
--- of the set and of the first room's stream: writing looks at them, and is taken back.
+-- Guarantee: one atomic step, all of it or nothing (rule C2); only for the lease's owner, and only for the stored number + 1
+-- (rule C1). The same number by the same lease is done already and writes nothing. Checks come before the first write, but for
+-- the types of the set and of the first room's stream: writing looks at them, and is taken back.
 --
 -- KEYS  1 shard, 2 active, then per room: out, state; then the keys of the rooms' options
 -- ARGV  1 epoch, 2 owner, 3 number, 4 count of rooms,

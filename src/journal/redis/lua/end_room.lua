@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- Ends a room: deletes all its keys. What stays is the shard's count of eras, so that no era comes twice.
+-- Ends a room (rule C7): deletes all its keys. What stays is the shard's count of eras, so that no era comes twice.
 --
 -- Guarantee: one atomic step; only for the lease's owner, with the cursor at the stream's tail and the seq as told. A
 -- room that is not there has ended. All checks come before the first write.

@@ -1,5 +1,5 @@
 #!lua
--- The number of a host's timeline.
+-- The number of a host's timeline (rule S1).
 --
 -- Guarantee: the same for the same name; a new name's is higher than all before.
 --
