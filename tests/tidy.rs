@@ -27,7 +27,6 @@ const PARTS: &[(&str, &str)] = &[
     ("shutdown", ""),
     ("runtime", "limits"),
     ("admin", "limits"),
-    ("testing", ""),
     ("journal", "limits types wire"),
     ("journal/memory", "journal types"),
     ("journal/redis", "journal limits types wire"),
@@ -65,11 +64,7 @@ const DRIVERS: &str = "\
 
 /// Names, the only places that may use them, and what others do instead.
 const FENCES: &[(&str, &str, &str)] = &[
-    (
-        "redis",
-        "journal/redis testing",
-        "only the Redis journal and the tests' helpers know Redis: add a step to the journal's trait",
-    ),
+    ("redis", "journal/redis", "only the Redis journal knows Redis: add a step to the journal's trait"),
     (
         "std::time::Instant std::time::SystemTime nix::time",
         "clock",
@@ -81,7 +76,7 @@ const FENCES: &[(&str, &str, &str)] = &[
         "clock runtime gateway/arrival gateway/front",
         "only clock, runtime and arrival ask the system: take what they found as an argument",
     ),
-    ("rand", "types/id clock testing", "only identities are random: take one as an argument"),
+    ("rand", "types/id clock", "only identities are random: take one as an argument"),
     (
         "crate::types::Incarnation::random",
         "gateway/hub journal/redis worker/join worker/run",
@@ -90,7 +85,7 @@ const FENCES: &[(&str, &str, &str)] = &[
 ];
 
 /// What decides: time and chance are arguments, and what is to be done is a value.
-const PURE: &str = "engine gateway journal/check journal/memory/store journal/steps limits rules types wire worker";
+const PURE: &str = "engine gateway journal/check journal/steps limits rules types wire worker";
 
 /// Names that nothing in [`PURE`] uses, but for [`DRIVERS`].
 const IMPURE: &str = "\
