@@ -27,6 +27,7 @@ const PARTS: &[(&str, &str)] = &[
     ("shutdown", ""),
     ("runtime", "limits"),
     ("admin", "limits"),
+    ("arena", ""),
     ("journal", "limits types wire"),
     ("journal/memory", "journal types"),
     ("journal/redis", "journal limits types wire"),
@@ -35,12 +36,12 @@ const PARTS: &[(&str, &str)] = &[
     ("gateway/front", "clock gateway limits metrics types wire/client"),
     ("worker", "clock engine journal limits metrics rules types wire"),
     ("embed", "gateway journal limits types wire/client"),
-    ("config", "gateway/auth journal/redis/Durability limits rules telemetry types"),
+    ("config", "gateway/auth gateway/front/auth journal/redis/Durability limits rules telemetry types"),
     ("replay", "engine journal limits rules types wire worker"),
     ("replay/command", "config journal/redis replay types"),
     (
         "roles",
-        "admin clock config gateway gateway/front journal journal/memory journal/redis limits metrics runtime \
+        "admin arena clock config gateway gateway/front journal journal/memory journal/redis limits metrics runtime \
          shutdown worker",
     ),
     ("cli", "config replay/command"),
@@ -60,7 +61,7 @@ const APART: &[(&str, &str, &str)] = &[
 
 /// What drives the cores: everything else in `gateway` and `worker` is a step function, or a value.
 const DRIVERS: &str = "\
-    gateway/front gateway/hub gateway/arrival gateway/sweep worker/run worker/listen worker/join worker/stages";
+    gateway/front gateway/hub gateway/arrival gateway/sweep worker/run worker/listen worker/join worker/stages worker/timings";
 
 /// Names, the only places that may use them, and what others do instead.
 const FENCES: &[(&str, &str, &str)] = &[
