@@ -2,6 +2,7 @@
 
 use super::world::{Happening, Kind, Listening, MS, World};
 use crate::types::RoomId;
+use crate::worker::step::Input;
 
 /// States of the journal that a restart may come back with, 3 ms apart.
 const REMEMBERED: usize = 40;
@@ -99,7 +100,7 @@ impl World {
                 }
             }
             Fault::StopWorker => {
-                self.with_worker(worker, |core, _| core.stop());
+                self.feed_worker(worker, Input::Stop);
                 self.ledger.count("workers stopped");
             }
             Fault::BreakBells => self.break_bells(),

@@ -15,7 +15,7 @@ use crate::journal::{
 use crate::limits::HEADS_INTERVAL;
 use crate::types::{Incarnation, RoomId, ShardId, StreamId};
 use crate::wire::verdicts;
-use crate::worker::core::Step;
+use crate::worker::step::{Failure, Input, Scope};
 
 /// How long a worker's heartbeat is good for.
 pub(super) const LEASE_MS: u64 = 80;
@@ -403,19 +403,15 @@ impl World {
     /// What the drivers do about an unknown outcome: most steps are done again until they are answered.
     pub(super) fn unanswered(&mut self, pid: Pid, call: &Rc<Call>) {
         if pid.kind == Kind::Worker {
-            self.with_worker(pid.index, |core, _| {
-                core.journal_failed(Step::Ping, &JournalError::Silent("lost".into()));
-            });
+            let failure = Failure { what: "step", scope: Scope::Ping, error: JournalError::Silent("lost".into()) };
+            self.feed_worker(pid.index, Input::Failed(failure));
         }
         match &**call {
             Call::Leave(..) | Call::Heads(..) | Call::Heartbeat(..) | Call::Owners | Call::Release { .. } | Call::Publish(..) => {
             }
             // Asked for again while they are needed.
             Call::Fence { .. } | Call::Forget { .. } => {}
-            Call::Claim { shard, .. } => {
-                let shard = *shard;
-                self.with_worker(pid.index, |core, now| core.claimed(shard, None, now));
-            }
+            Call::Claim { shard, .. } => self.feed_worker(pid.index, Input::Claimed(*shard, None)),
             _ => self.send(pid, call.clone()),
         }
     }

@@ -16,7 +16,8 @@ use crate::limits::HEADS_INTERVAL;
 use crate::rules::RulesBook;
 use crate::types::{Arrival, Incarnation, ShardId};
 use crate::wire::push;
-use crate::worker::core::{Action as WorkerAction, Core as WorkerCore, WorkerLimits};
+use crate::worker::core::Core as WorkerCore;
+use crate::worker::step::{Command as WorkerCommand, Input, WorkerLimits};
 
 /// How long a gateway may owe a watermark here.
 const GATEWAY_TIMEOUT_NS: u64 = 60 * MS;
@@ -144,7 +145,7 @@ impl World {
             Kind::Worker => {
                 let interval = if self.calm { 20 * MS } else { 5 * MS };
                 self.after(interval, Some(pid), Happening::Tick);
-                self.with_worker(pid.index, |core, now| core.tick(now));
+                self.feed_worker(pid.index, Input::Tick);
             }
         }
     }
@@ -158,10 +159,7 @@ impl World {
         if self.bells.get(&(pid.index, shard)).is_none_or(|s| s.generation != generation) {
             return;
         }
-        self.with_worker(pid.index, |core, now| match bell {
-            Some(bell) => core.bell(bell, now),
-            None => core.subscribed(shard, now),
-        });
+        self.feed_worker(pid.index, bell.map_or(Input::Subscribed(shard), Input::Bell));
     }
 
     pub(super) fn push(&mut self, pid: Pid, incarnation: Incarnation, generation: u64, push: Option<Bytes>) {
@@ -257,24 +255,25 @@ impl World {
         });
     }
 
-    pub(super) fn with_worker(&mut self, index: usize, f: impl FnOnce(&mut WorkerCore, u64)) {
+    /// Gives a worker's core an input, then does what follows from it.
+    pub(super) fn feed_worker(&mut self, index: usize, input: Input) {
         let now = self.now;
         let Some(core) = &mut self.workers[index].core else { return };
-        f(core, now);
+        core.apply(input, now);
         loop {
             let Some(core) = &mut self.workers[index].core else { return };
             let mut quick = Vec::new();
-            for action in core.take_actions() {
-                match action {
-                    WorkerAction::Run(job) if job.is_quick() => quick.push(job),
-                    action => self.act_for_worker(index, action),
+            for command in core.take_commands() {
+                match command {
+                    WorkerCommand::Run(job) if job.is_quick() => quick.push(job),
+                    command => self.perform_for_worker(index, command),
                 }
             }
             if quick.is_empty() {
                 break;
             }
             let Some(core) = &mut self.workers[index].core else { return };
-            quick.into_iter().for_each(|job| core.done(job.run(), now));
+            quick.into_iter().for_each(|job| core.apply(Input::Done(job.run()), now));
         }
         if self.workers[index].core.as_ref().is_some_and(WorkerCore::is_stopped) {
             self.trace(|| format!("worker {index} has stopped"));
@@ -282,14 +281,14 @@ impl World {
         }
     }
 
-    fn act_for_worker(&mut self, index: usize, action: WorkerAction) {
+    fn perform_for_worker(&mut self, index: usize, command: WorkerCommand) {
         let pid = self.worker_pid(index);
         let worker = self.workers[index].incarnation;
-        match action {
-            WorkerAction::Heartbeat(owned) => self.call(pid, Call::Heartbeat(worker, owned)),
-            WorkerAction::ReadOwners => self.call(pid, Call::Owners),
-            WorkerAction::Claim { shard, from } => self.call(pid, Call::Claim { shard, from, worker }),
-            WorkerAction::Release { shard, lease, tell } => {
+        match command {
+            WorkerCommand::Heartbeat(owned) => self.call(pid, Call::Heartbeat(worker, owned)),
+            WorkerCommand::ReadOwners => self.call(pid, Call::Owners),
+            WorkerCommand::Claim { shard, from } => self.call(pid, Call::Claim { shard, from, worker }),
+            WorkerCommand::Release { shard, lease, tell } => {
                 self.call(pid, Call::Release { shard, lease });
                 for other in tell {
                     if let Some(index) = self.workers.iter().position(|w| w.incarnation == other && w.core.is_some()) {
@@ -298,32 +297,32 @@ impl World {
                     }
                 }
             }
-            WorkerAction::Follow(shard) => self.listen(pid, Listening::Bells(shard)),
-            WorkerAction::Unfollow(shard) => {
+            WorkerCommand::Follow(shard) => self.listen(pid, Listening::Bells(shard)),
+            WorkerCommand::Unfollow(shard) => {
                 self.bells.remove(&(index, shard));
             }
-            WorkerAction::Survey { shard, rooms } => self.call(pid, Call::Survey { shard, rooms }),
-            WorkerAction::Load { shard, room, lane, place } => self.call(pid, Call::Load { shard, room, lane, place }),
-            WorkerAction::WriteAhead { shard, lease, room, part } => {
+            WorkerCommand::Survey { shard, rooms } => self.call(pid, Call::Survey { shard, rooms }),
+            WorkerCommand::Load { shard, room, lane, place } => self.call(pid, Call::Load { shard, room, lane, place }),
+            WorkerCommand::WriteAhead { shard, lease, room, part } => {
                 self.call(pid, Call::WriteAhead { shard, lease, room, part })
             }
-            WorkerAction::Read { shard, room, lane, after } => self.call(pid, Call::Read { shard, room, lane, after }),
-            WorkerAction::Run(job) => {
+            WorkerCommand::Read { shard, room, lane, after } => self.call(pid, Call::Read { shard, room, lane, after }),
+            WorkerCommand::Run(job) => {
                 let delay = self.delay();
                 self.after(delay, Some(pid), Happening::Job(job));
             }
-            WorkerAction::Commit(commit) => self.call(pid, Call::Commit(commit)),
-            WorkerAction::Publish { gateway, push, .. } => self.call(pid, Call::Publish(gateway, push)),
-            WorkerAction::Fence { shard, lease, gateway } => self.call(pid, Call::Fence { shard, lease, gateway }),
-            WorkerAction::Forget { shard, lease, gateways } => self.call(pid, Call::Forget { shard, lease, gateways }),
-            WorkerAction::Death { shard, lease, gateway, entry } => {
+            WorkerCommand::Commit(commit) => self.call(pid, Call::Commit(commit)),
+            WorkerCommand::Publish { gateway, push, .. } => self.call(pid, Call::Publish(gateway, push)),
+            WorkerCommand::Fence { shard, lease, gateway } => self.call(pid, Call::Fence { shard, lease, gateway }),
+            WorkerCommand::Forget { shard, lease, gateways } => self.call(pid, Call::Forget { shard, lease, gateways }),
+            WorkerCommand::Death { shard, lease, gateway, entry } => {
                 self.call(pid, Call::Death { shard, lease, gateway, entry });
             }
-            WorkerAction::Attempt { shard, lease, room, lane } => self.call(pid, Call::Attempt { shard, lease, room, lane }),
-            WorkerAction::EndRoom { shard, lease, room, seq } => self.call(pid, Call::EndRoom { shard, lease, room, seq }),
-            WorkerAction::Testify { shard, witness } => self.call(pid, Call::Testify { shard, witness }),
-            WorkerAction::Count(_) | WorkerAction::RolledBack(_) => {}
-            WorkerAction::Complain(text) => {
+            WorkerCommand::Attempt { shard, lease, room, lane } => self.call(pid, Call::Attempt { shard, lease, room, lane }),
+            WorkerCommand::EndRoom { shard, lease, room, seq } => self.call(pid, Call::EndRoom { shard, lease, room, seq }),
+            WorkerCommand::Testify { shard, witness } => self.call(pid, Call::Testify { shard, witness }),
+            WorkerCommand::CountVerdicts(_) | WorkerCommand::RolledBack(_) => {}
+            WorkerCommand::Warn(text) => {
                 self.trace(|| format!("worker {index}: {text}"));
                 assert!(!text.contains("replay differs"), "replay: {text}");
                 assert!(!text.contains("cannot be continued") || text.contains("damaged in the journal"), "replay: {text}");
@@ -332,29 +331,33 @@ impl World {
     }
 
     pub(super) fn answer_worker(&mut self, index: usize, call: &Call, answer: Answer) {
-        self.with_worker(index, |core, now| match (call, answer) {
-            (Call::Heartbeat(..), Answer::Alive(living)) => core.alive(living, now),
-            (Call::Owners, Answer::Owners(owners)) => core.owners(&owners),
-            (Call::Claim { shard, .. }, Answer::Claimed(answer)) => core.claimed(*shard, Some(answer), now),
-            (Call::Survey { shard, .. }, Answer::Survey(survey)) => core.surveyed(*shard, survey, now),
+        let input = match (call, answer) {
+            (Call::Heartbeat(..), Answer::Alive(living)) => Input::Alive { living, failure: None },
+            (Call::Owners, Answer::Owners(owners)) => Input::Owners(owners),
+            (Call::Claim { shard, .. }, Answer::Claimed(answer)) => Input::Claimed(*shard, Some(answer)),
+            (Call::Survey { shard, .. }, Answer::Survey(survey)) => Input::Surveyed(*shard, survey),
             (Call::Load { shard, room, lane, place }, Answer::Stored(page)) => {
-                core.stored(*shard, room, *lane, *place, page, now)
+                Input::Stored { shard: *shard, room: room.clone(), lane: *lane, place: *place, page }
             }
-            (Call::Read { shard, room, lane, .. }, Answer::Stored(page)) => core.read(*shard, room, *lane, &page, now),
+            (Call::Read { shard, room, lane, .. }, Answer::Stored(page)) => {
+                Input::Read { shard: *shard, room: room.clone(), lane: *lane, page }
+            }
             (Call::WriteAhead { shard, room, part, .. }, Answer::WrittenAhead(answer)) => {
-                core.written_ahead(*shard, room, part, &answer, now);
+                Input::WrittenAhead { shard: *shard, room: room.clone(), part: part.clone(), answer }
             }
             (Call::Commit(commit), Answer::Committed(answer)) => {
-                core.committed(commit.shard, commit.lease, commit.number, &answer, now);
+                Input::Committed { shard: commit.shard, lease: commit.lease, number: commit.number, answer }
             }
-            (Call::Testify { shard, .. }, Answer::Testified(rooms)) => core.testified(*shard, rooms, now),
-            (Call::Fence { shard, lease, .. }, Answer::Fenced(answer)) => core.fenced(*shard, *lease, &answer, now),
-            (Call::Death { shard, .. }, Answer::Death(answer)) => core.death_written(*shard, &answer),
+            (Call::Testify { shard, .. }, Answer::Testified(rooms)) => Input::Testified(*shard, rooms),
+            (Call::Fence { shard, lease, .. }, Answer::Fenced(answer)) => Input::Fenced { shard: *shard, lease: *lease, answer },
+            (Call::Death { shard, .. }, Answer::Death(answer)) => Input::DeathWritten(*shard, answer),
             (Call::Attempt { shard, room, lane, .. }, Answer::Attempted(answer)) => {
-                core.attempted(*shard, room, *lane, &answer, now);
+                Input::Attempted { shard: *shard, room: room.clone(), lane: *lane, answer }
             }
-            (Call::EndRoom { shard, room, .. }, Answer::RoomEnded(answer)) => core.room_ended(*shard, room, &answer, now),
-            (Call::Publish(gateway, _), Answer::Published(listeners)) => core.published(*gateway, listeners),
+            (Call::EndRoom { shard, room, .. }, Answer::RoomEnded(answer)) => {
+                Input::RoomEnded { shard: *shard, room: room.clone(), answer }
+            }
+            (Call::Publish(gateway, _), Answer::Published(listeners)) => Input::Published(*gateway, listeners),
             (
                 Call::Load { shard, .. }
                 | Call::Read { shard, .. }
@@ -363,13 +366,14 @@ impl World {
                 | Call::Attempt { shard, .. }
                 | Call::EndRoom { shard, .. },
                 Answer::Damaged(room, why),
-            ) => core.damaged(*shard, &room, &why, now),
+            ) => Input::Damaged { shard: *shard, room, why },
             (Call::Forget { shard, lease, gateways }, Answer::Forgotten(answer)) => {
-                core.forgotten(*shard, *lease, gateways, &answer);
+                Input::Forgotten { shard: *shard, lease: *lease, gateways: gateways.clone(), answer }
             }
-            (Call::Release { .. }, Answer::Nothing) => {}
+            (Call::Release { .. }, Answer::Nothing) => return,
             _ => unreachable!("an answer to another question"),
-        });
+        };
+        self.feed_worker(index, input);
     }
 
     pub(super) fn want_turn(&mut self, index: usize, least_ns: u64, spread_ns: u64) {

@@ -21,7 +21,8 @@ use crate::limits::Bounds;
 use crate::rules::RulesBook;
 use crate::types::{Action, Arrival, Flags, Incarnation, Moment, PlayerId, Role, RoomId, ShardId, Since, Verdict};
 use crate::wire::{push, verdicts};
-use crate::worker::core::{Action as WorkerAction, Core as WorkerCore, WorkerLimits};
+use crate::worker::core::Core as WorkerCore;
+use crate::worker::step::{Command as WorkerCommand, Input, WorkerLimits};
 
 const SHARD: ShardId = ShardId(0);
 
@@ -42,7 +43,7 @@ struct Stage {
     size: PageSize,
     now: u64,
     /// What the worker wants done, until the scenario does it.
-    wanted: Vec<WorkerAction>,
+    wanted: Vec<WorkerCommand>,
     committed: Vec<Verdict>,
     pushed: BTreeMap<Incarnation, Vec<Bytes>>,
     complaints: Vec<String>,
@@ -186,34 +187,34 @@ impl Stage {
         let lease = self.store.claim(SHARD, None, Incarnation(100)).expect("a shard");
         let witness = Witness { server: Incarnation::NONE, epoch: Some(0), confirmed: 0, sent: 0 };
         self.store.testify(SHARD, witness).expect("nothing was lost");
-        self.worker.claimed(SHARD, Some(lease), self.now);
+        self.worker.apply(Input::Claimed(SHARD, Some(lease)), self.now);
         self.collect();
     }
 
     fn collect(&mut self) {
-        self.wanted.extend(self.worker.take_actions());
+        self.wanted.extend(self.worker.take_commands());
     }
 
     fn bell(&mut self, bell: Option<Bell>) {
-        self.worker.bell(bell.expect("a bell"), self.now);
+        self.worker.apply(Input::Bell(bell.expect("a bell")), self.now);
         self.collect();
     }
 
     /// Takes out what the worker wants of one kind.
-    fn take(&mut self, which: impl Fn(&WorkerAction) -> bool) -> Vec<WorkerAction> {
+    fn take(&mut self, which: impl Fn(&WorkerCommand) -> bool) -> Vec<WorkerCommand> {
         let (taken, rest) = std::mem::take(&mut self.wanted).into_iter().partition(which);
         self.wanted = rest;
         taken
     }
 
     fn subscribe(&mut self) {
-        self.worker.subscribed(SHARD, self.now);
+        self.worker.apply(Input::Subscribed(SHARD), self.now);
         self.collect();
     }
 
     fn survey(&mut self) {
         let survey = self.store.survey(SHARD, true).expect("a shard");
-        self.worker.surveyed(SHARD, survey, self.now);
+        self.worker.apply(Input::Surveyed(SHARD, survey), self.now);
         self.collect();
     }
 
@@ -226,21 +227,23 @@ impl Stage {
 
     /// Does what it wants now, and not yet what follows from that.
     fn turn(&mut self) {
-        for action in std::mem::take(&mut self.wanted) {
+        for command in std::mem::take(&mut self.wanted) {
             let now = self.now;
-            match action {
-                WorkerAction::Load { shard, room, lane, place } => {
-                    self.worker.stored(shard, &room, lane, place, self.store.load(&room, place, self.size), now);
+            match command {
+                WorkerCommand::Load { shard, room, lane, place } => {
+                    let page = self.store.load(&room, place, self.size);
+                    self.worker.apply(Input::Stored { shard, room, lane, place, page }, now);
                 }
-                WorkerAction::Read { shard, room, lane, after } => {
-                    self.worker.read(shard, &room, lane, &self.store.load(&room, Place::Entries(after), self.size), now);
+                WorkerCommand::Read { shard, room, lane, after } => {
+                    let page = self.store.load(&room, Place::Entries(after), self.size);
+                    self.worker.apply(Input::Read { shard, room, lane, page }, now);
                 }
-                WorkerAction::WriteAhead { shard, lease, room, part } => {
+                WorkerCommand::WriteAhead { shard, lease, room, part } => {
                     let answer = self.store.write_ahead(shard, lease, &room, &part).expect("a part");
-                    self.worker.written_ahead(shard, &room, &part, &answer, now);
+                    self.worker.apply(Input::WrittenAhead { shard, room, part, answer }, now);
                 }
-                WorkerAction::Run(job) => self.worker.done(job.run(), now),
-                WorkerAction::Commit(commit) => {
+                WorkerCommand::Run(job) => self.worker.apply(Input::Done(job.run()), now),
+                WorkerCommand::Commit(commit) => {
                     let (answer, pushes) = self.store.commit(&commit).expect("a commit");
                     for (gateway, push) in pushes {
                         self.pushed.entry(*gateway).or_default().push(push.clone());
@@ -248,10 +251,10 @@ impl Stage {
                     for part in commit.rooms.iter().filter(|part| part.to > part.from) {
                         self.committed.extend(verdicts::decode(&part.verdicts).expect("a batch").verdicts);
                     }
-                    self.worker.committed(SHARD, commit.lease, commit.number, &answer, now);
+                    self.worker.apply(Input::Committed { shard: SHARD, lease: commit.lease, number: commit.number, answer }, now);
                 }
-                WorkerAction::Publish { gateway, push, .. } => self.pushed.entry(gateway).or_default().push(push),
-                WorkerAction::Complain(text) => self.complaints.push(text),
+                WorkerCommand::Publish { gateway, push, .. } => self.pushed.entry(gateway).or_default().push(push),
+                WorkerCommand::Warn(text) => self.complaints.push(text),
                 _ => {}
             }
             self.collect();
@@ -276,7 +279,7 @@ impl Stage {
     /// The worker follows its shard, and Ann joins by this gateway.
     fn begin(&mut self, gateway: &mut Gateway) {
         self.subscribe();
-        self.take(|action| matches!(action, WorkerAction::Survey { .. }));
+        self.take(|command| matches!(command, WorkerCommand::Survey { .. }));
         self.survey();
         gateway.join("ann", None, 1_010 * MS);
         let bell = gateway.flush(&mut self.store, 1_011 * MS, false);
@@ -325,7 +328,7 @@ fn a_fence_does_not_overtake_the_dead_gateways_last_bell() {
     let lease = stage.store.owners()[0].expect("an owner");
     let Ok(Leased::Done(record)) = stage.store.fence(SHARD, lease, Incarnation(1)) else { panic!("the lease is held") };
     // The worker hears of the fence before it hears that bell.
-    stage.worker.fenced(SHARD, lease, &Leased::Done(record), stage.now);
+    stage.worker.apply(Input::Fenced { shard: SHARD, lease, answer: Leased::Done(record) }, stage.now);
     stage.collect();
     stage.settle();
     stage.bell(last);
@@ -342,8 +345,8 @@ fn a_watermark_does_not_count_for_a_room_that_was_read_before_it() {
     b.flush(&mut stage.store, 1_041 * MS, false);
     stage.subscribe();
     stage.survey();
-    let reads = stage.take(|action| matches!(action, WorkerAction::Read { .. }));
-    let [WorkerAction::Read { room, after, .. }] = &reads[..] else { panic!("{reads:?}") };
+    let reads = stage.take(|command| matches!(command, WorkerCommand::Read { .. }));
+    let [WorkerCommand::Read { room, after, .. }] = &reads[..] else { panic!("{reads:?}") };
     let early = stage.store.read(room, *after);
     // Meanwhile a says something earlier and the subscription breaks again: the second survey has a's watermark.
     a.act(1, "a", 1_030 * MS);
@@ -417,10 +420,10 @@ fn what_is_read_after_a_death_may_be_unproven() {
     stage.now = 1_100 * MS;
     let lease = stage.store.owners()[0].expect("an owner");
     let answer = stage.store.fence(SHARD, lease, a.core.incarnation()).expect("a shard");
-    stage.worker.fenced(SHARD, lease, &answer, stage.now);
+    stage.worker.apply(Input::Fenced { shard: SHARD, lease, answer }, stage.now);
     stage.collect();
-    let deaths = stage.take(|action| matches!(action, WorkerAction::Death { .. }));
-    let [WorkerAction::Death { gateway, entry, .. }] = &deaths[..] else { panic!("{deaths:?}") };
+    let deaths = stage.take(|command| matches!(command, WorkerCommand::Death { .. }));
+    let [WorkerCommand::Death { gateway, entry, .. }] = &deaths[..] else { panic!("{deaths:?}") };
     let (_, bell) = stage.store.death(SHARD, lease, *gateway, entry, 1_100).expect("it is fenced");
     stage.bell(bell);
     let bell = b.flush(&mut stage.store, 1_110 * MS, false);

@@ -19,6 +19,7 @@ use crate::journal::memory::Store;
 use crate::limits::Bounds;
 use crate::types::{Incarnation, RoomId, ShardId};
 use crate::worker::job::Job;
+use crate::worker::step::Input;
 
 pub(super) const MS: u64 = 1_000_000;
 pub(super) const US: u64 = 1_000;
@@ -392,8 +393,8 @@ impl World {
             (Happening::Connect(what), Some(pid)) => self.connected(pid, what),
             (Happening::Bell { shard, generation, bell }, Some(pid)) => self.bell(pid, shard, generation, bell),
             (Happening::Push { incarnation, generation, push }, Some(pid)) => self.push(pid, incarnation, generation, push),
-            (Happening::ShardIsFree, Some(pid)) => self.with_worker(pid.index, |core, now| core.shard_is_free(now)),
-            (Happening::Job(job), Some(pid)) => self.with_worker(pid.index, |core, now| core.done(job.run(), now)),
+            (Happening::ShardIsFree, Some(pid)) => self.feed_worker(pid.index, Input::ShardIsFree),
+            (Happening::Job(job), Some(pid)) => self.feed_worker(pid.index, Input::Done(job.run())),
             (Happening::Tick, Some(pid)) => self.tick(pid),
             (Happening::Turn, Some(pid)) => self.turn(pid),
             (Happening::Drained(session), Some(pid)) => {

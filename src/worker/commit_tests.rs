@@ -6,7 +6,7 @@ use super::tests::*;
 use super::*;
 use crate::limits::{BODY_BYTES_MAX, COMMIT_BYTES_MAX};
 use crate::rules::{Decision, Happening, Rules, RulesBook};
-use crate::types::{Action as Act, Arrival, Entry, Event, EventKind, PlayerId, Role};
+use crate::types::{Action, Arrival, Entry, Event, EventKind, PlayerId, Role};
 use crate::wire::{action, push, verdicts};
 
 /// Rules that have as much to say as they may.
@@ -39,7 +39,7 @@ fn busy_room(events: u64) -> StoredRoom {
     let of = |gateway: Incarnation| {
         let kind = |ordinal| match ordinal {
             1 => EventKind::Open { player: PlayerId::new("ann").expect("name"), role: Role::Player },
-            _ => EventKind::Data(action::encode(&Act {
+            _ => EventKind::Data(action::encode(&Action {
                 op: "say".to_owned(),
                 id: format!("i{ordinal}"),
                 contest: None,
@@ -59,7 +59,7 @@ fn busy_room(events: u64) -> StoredRoom {
 fn commits_and_pushes_are_bounded_in_bytes() {
     let mut core = worker_limited(|limits| limits.rules = RulesBook::new().room("*", || Talker));
     let rooms: Vec<RoomId> = (0..4).map(|i| RoomId::new(&format!("room-{i}")).expect("name")).collect();
-    core.surveyed(SHARD, Survey { active: rooms.clone(), ..survey(1, &rooms[0], 1_000) }, 1);
+    core.apply(Input::Surveyed(SHARD, Survey { active: rooms.clone(), ..survey(1, &rooms[0], 1_000) }), 1);
     for room in &rooms {
         core.stored_room(SHARD, room.clone(), busy_room(300), 1);
     }
@@ -67,9 +67,9 @@ fn commits_and_pushes_are_bounded_in_bytes() {
     let mut pushed: BTreeMap<(Incarnation, RoomId), u64> = BTreeMap::new();
     let mut largest = 0;
     loop {
-        let actions = perform(&mut core);
+        let commands = perform(&mut core);
         let commits: Vec<_> =
-            actions.iter().filter_map(|a| if let Action::Commit(commit) = a { Some(commit) } else { None }).collect();
+            commands.iter().filter_map(|a| if let Command::Commit(commit) = a { Some(commit) } else { None }).collect();
         if commits.is_empty() {
             break;
         }
@@ -91,7 +91,7 @@ fn commits_and_pushes_are_bounded_in_bytes() {
                     assert_eq!(part.from, seen, "nothing between two pushes");
                 }
             }
-            core.committed(SHARD, commit.lease, commit.number, &Committed::Done, 1);
+            core.apply(Input::Committed { shard: SHARD, lease: commit.lease, number: commit.number, answer: Committed::Done }, 1);
         }
     }
     assert!(committed.values().all(|seqs| seqs.iter().copied().eq(1..=600)) && committed.len() == rooms.len());
@@ -104,12 +104,12 @@ fn commits_and_pushes_are_bounded_in_bytes() {
 fn a_refused_room_takes_no_others_pushes_with_it() {
     let rooms: Vec<RoomId> = ["bad", "good"].iter().map(|name| RoomId::new(name).expect("name")).collect();
     let mut core = worker();
-    core.surveyed(SHARD, Survey { active: rooms.clone(), ..survey(1, &rooms[0], 1_000) }, 1);
+    core.apply(Input::Surveyed(SHARD, Survey { active: rooms.clone(), ..survey(1, &rooms[0], 1_000) }), 1);
     for room in &rooms {
         core.stored_room(SHARD, room.clone(), busy_room(2), 1);
     }
-    let commit = |actions: Vec<Action>| {
-        let mut commits = actions.into_iter().filter_map(|a| if let Action::Commit(commit) = a { Some(commit) } else { None });
+    let commit = |commands: Vec<Command>| {
+        let mut commits = commands.into_iter().filter_map(|a| if let Command::Commit(commit) = a { Some(commit) } else { None });
         commits.next().expect("a commit")
     };
     let pushed = |commit: &Commit| -> BTreeMap<Incarnation, Vec<push::RoomPush>> {
@@ -122,8 +122,16 @@ fn a_refused_room_takes_no_others_pushes_with_it() {
     let whole = commit(perform(&mut core));
     let mut expected = pushed(&whole);
     assert!(expected.len() == 2 && expected.values().all(|parts| parts.len() == 2), "{expected:?}");
-    core.committed(SHARD, whole.lease, whole.number, &Committed::Refused(vec![rooms[0].clone()]), 1);
-    let rest = commit(core.take_actions());
+    core.apply(
+        Input::Committed {
+            shard: SHARD,
+            lease: whole.lease,
+            number: whole.number,
+            answer: Committed::Refused(vec![rooms[0].clone()]),
+        },
+        1,
+    );
+    let rest = commit(core.take_commands());
     assert_eq!((rest.number, rest.rooms.len()), (whole.number, 1));
     expected.values_mut().for_each(|parts| parts.retain(|part| part.room == rooms[1]));
     assert_eq!(pushed(&rest), expected);

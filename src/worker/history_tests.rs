@@ -13,7 +13,7 @@ fn own(store: &mut Store, turn: u64, room: &RoomId, now_ms: u64, retention_ms: u
     let mut limits = WorkerLimits { retention_ms, commits_may_be_lost: false, ..limits() };
     limits.bounds.snapshot_events = 1;
     let mut core = Core::new(owner, 1, limits);
-    core.claimed(SHARD, Some(Leased::Done(lease)), 1);
+    core.apply(Input::Claimed(SHARD, Some(Leased::Done(lease))), 1);
 
     let kind = match turn {
         1 => EventKind::Open { player: PlayerId::new("ann").expect("name"), role: Role::Player },
@@ -27,23 +27,36 @@ fn own(store: &mut Store, turn: u64, room: &RoomId, now_ms: u64, retention_ms: u
     let flush = Flush { shard: SHARD, server, incarnation: A, number: turn, previous, watermark, entries };
     assert!(store.append(&flush, now_ms).expect("append").1.is_some());
 
-    core.subscribed(SHARD, 1);
+    core.apply(Input::Subscribed(SHARD), 1);
     loop {
-        let actions = perform(&mut core);
-        if actions.is_empty() {
+        let commands = perform(&mut core);
+        if commands.is_empty() {
             break;
         }
-        for action in actions {
-            match action {
-                Action::Survey { rooms, .. } => core.surveyed(SHARD, store.survey(SHARD, rooms).expect("survey"), 1),
-                Action::Testify { witness, .. } => core.testified(SHARD, store.testify(SHARD, witness).expect("testify"), 1),
-                Action::Load { room, lane, place, .. } => {
-                    core.stored(SHARD, &room, lane, place, store.load(&room, place, PageSize::default()), 1);
+        for command in commands {
+            match command {
+                Command::Survey { rooms, .. } => {
+                    core.apply(Input::Surveyed(SHARD, store.survey(SHARD, rooms).expect("survey")), 1)
                 }
-                Action::Commit(commit) => {
+                Command::Testify { witness, .. } => {
+                    core.apply(Input::Testified(SHARD, store.testify(SHARD, witness).expect("testify")), 1)
+                }
+                Command::Load { room, lane, place, .. } => {
+                    core.apply(
+                        Input::Stored {
+                            shard: SHARD,
+                            room: room.clone(),
+                            lane,
+                            place,
+                            page: store.load(&room, place, PageSize::default()),
+                        },
+                        1,
+                    );
+                }
+                Command::Commit(commit) => {
                     let answer = store.commit(&commit).expect("commit").0;
                     assert_eq!(answer, Committed::Done);
-                    core.committed(SHARD, lease, commit.number, &answer, 1);
+                    core.apply(Input::Committed { shard: SHARD, lease, number: commit.number, answer }, 1);
                 }
                 _ => {}
             }

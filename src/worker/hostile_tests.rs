@@ -66,7 +66,7 @@ proptest! {
         let mut found = survey(append, &room, watermark_ns);
         found.commit = commit;
         found.rooms.push(RoomHead { room: room.clone(), era, seq, top: Moment { timeline: u32::MAX, ns: watermark_ns } });
-        core.surveyed(SHARD, found, now[0]);
+        core.apply(Input::Surveyed(SHARD, found), now[0]);
         let mut state = crate::engine::Room::new(era, Box::new(crate::rules::Claim::new(crate::types::Audience::Room)));
         state.resolve(&Held {
             at: cursor, stamp: crate::types::Stamp { moment: Moment::default(), incarnation: A, ordinal: 1 },
@@ -79,19 +79,19 @@ proptest! {
         for (at, bytes, number) in rung {
             let watermark = Moment { timeline: 1, ns: number };
             let entries = vec![(room.clone(), at, bytes)];
-            core.bell(Bell { shard: SHARD, append: append.wrapping_add(1), incarnation: B, number, watermark, entries, poked: vec![] }, now[1]);
+            core.apply(Input::Bell(Bell { shard: SHARD, append: append.wrapping_add(1), incarnation: B, number, watermark, entries, poked: vec![] }), now[1]);
         }
         for incarnation in [A, B] {
             let record = GatewayRecord { incarnation, number: 1, watermark: Moment { timeline: 1, ns: watermark_ns }, fenced: true, server: Incarnation::NONE };
-            core.fenced(SHARD, Lease { epoch: 1, owner: Incarnation(9), server: Incarnation::NONE }, &Leased::Done(record), now[1]);
+            core.apply(Input::Fenced { shard: SHARD, lease: Lease { epoch: 1, owner: Incarnation(9), server: Incarnation::NONE }, answer: Leased::Done(record) }, now[1]);
         }
-        core.tick(now[0]);
-        core.tick(now[1]);
+        core.apply(Input::Tick, now[0]);
+        core.apply(Input::Tick, now[1]);
         said.extend(perform(&mut core));
-        for action in said {
-            match action {
-                Action::Complain(text) => prop_assert!(!text.contains("panicked"), "{text}"),
-                Action::Commit(commit) => core.committed(SHARD, commit.lease, commit.number, &Committed::Done, now[1]),
+        for command in said {
+            match command {
+                Command::Warn(text) => prop_assert!(!text.contains("panicked"), "{text}"),
+                Command::Commit(commit) => core.apply(Input::Committed { shard: SHARD, lease: commit.lease, number: commit.number, answer: Committed::Done }, now[1]),
                 _ => {}
             }
         }

@@ -5,12 +5,13 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use bytes::Bytes;
 
 use super::job::Resolved;
+use super::state::Shared;
 use crate::engine::{Resequencer, Room};
 use crate::journal::{AheadName, AheadPart, Gathering};
 use crate::limits::{
     Bounds, LANE_BUFFER_BYTES_MAX, LANE_BUFFER_ENTRIES_MAX, ROOM_POKES_MAX, SNAPSHOT_QUICK_BYTES_MAX, TRIM_POINTS_MAX,
 };
-use crate::types::{Incarnation, Moment, Stamp, StreamId};
+use crate::types::{Incarnation, Moment, RoomId, ShardId, Stamp, StreamId};
 use crate::wire::entry;
 
 /// Bytes of a snapshot that one event pays for. An id that a snapshot keeps takes about 14, so that of a room that is full of
@@ -217,6 +218,12 @@ impl Lane {
     /// Whether a job may start on what is held.
     pub(super) fn can_resolve(&self) -> bool {
         self.phase == Phase::Idle && !self.reading && self.results.is_empty() && !self.queued && !self.attempting
+    }
+
+    /// It has something to resolve: it waits for a permit, or, a suspect, for its trial.
+    pub(super) fn enqueue(&mut self, shard: ShardId, room: &RoomId, shared: &mut Shared) {
+        self.queued = true;
+        shared.permits.enqueue(shard, room, self.alone.is_some());
     }
 
     /// A lane of the same room in place of this one, which is loaded anew: what is not in the journal, or is about it, is kept.

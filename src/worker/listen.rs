@@ -4,8 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
-use super::core::Step;
-use super::run::Input;
+use super::step::{Failure, Input, Scope};
 use crate::journal::{self, Backoff, Signal, Signals, WorkerJournal};
 use crate::limits::HEADS_INTERVAL;
 use crate::types::{Incarnation, ShardId};
@@ -22,10 +21,12 @@ pub(super) async fn stay_entered(
     loop {
         interval.tick().await;
         if let Err(error) = journal::keep_entered(&*journal, timeline).await {
-            let _ = inputs.send(Input::Trouble("keep the host's timeline", Step::Shared, error)).await;
+            let _ = inputs.send(Input::Failed(Failure { what: "keep the host's timeline", scope: Scope::Shared, error })).await;
         }
         if let Err(error) = journal::keep_known(&*journal, me, &patterns).await {
-            let _ = inputs.send(Input::Trouble("say for which rooms there are rules", Step::Shared, error)).await;
+            let _ = inputs
+                .send(Input::Failed(Failure { what: "say for which rooms there are rules", scope: Scope::Shared, error }))
+                .await;
         }
     }
 }
@@ -60,7 +61,7 @@ pub(super) async fn follow(journal: Arc<dyn WorkerJournal>, shard: ShardId, inpu
                 }
             }
             Err(error) => {
-                if inputs.send(Input::Trouble("follow bells", Step::Shared, error)).await.is_err() {
+                if inputs.send(Input::Failed(Failure { what: "follow bells", scope: Scope::Shared, error })).await.is_err() {
                     return;
                 }
             }

@@ -8,9 +8,12 @@ mod join;
 mod lane;
 mod listen;
 mod ownership;
+mod permits;
 mod run;
 mod shard;
 mod stages;
+mod state;
+pub(crate) mod step;
 
 pub(crate) use job::replay;
 pub use join::{Joined, join};

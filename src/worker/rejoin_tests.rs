@@ -17,40 +17,40 @@ fn found(commit: u64, epoch: u64) -> Survey {
 }
 
 /// A worker whose first commit is on its way, or final, when the journal has another server; it claims the shard there.
-fn moved(confirmed: bool, limits: impl FnOnce(&mut WorkerLimits)) -> (Core, Vec<Action>) {
+fn moved(confirmed: bool, limits: impl FnOnce(&mut WorkerLimits)) -> (Core, Vec<Command>) {
     let mut core = worker_limited(limits);
-    core.surveyed(SHARD, survey(1, &room(), 100), 1);
+    core.apply(Input::Surveyed(SHARD, survey(1, &room(), 100)), 1);
     perform(&mut core);
     let entries = vec![(at(1), open(A, 40)), (at(2), open(B, 50))];
     core.stored_room(SHARD, room(), StoredRoom { era: 1, entries, ..StoredRoom::default() }, 1);
-    for action in perform(&mut core) {
-        if let Action::Commit(commit) = action
+    for command in perform(&mut core) {
+        if let Command::Commit(commit) = command
             && confirmed
         {
-            core.committed(SHARD, commit.lease, commit.number, &Committed::Done, 1);
+            core.apply(Input::Committed { shard: SHARD, lease: commit.lease, number: commit.number, answer: Committed::Done }, 1);
         }
     }
-    core.subscribed(SHARD, 2);
-    core.surveyed(SHARD, Survey { doubt: None, ..found(1, 1) }, 2);
-    let actions = perform(&mut core);
-    core.testified(SHARD, 0, 2);
+    core.apply(Input::Subscribed(SHARD), 2);
+    core.apply(Input::Surveyed(SHARD, Survey { doubt: None, ..found(1, 1) }), 2);
+    let commands = perform(&mut core);
+    core.apply(Input::Testified(SHARD, 0), 2);
     claim(&mut core);
-    (core, actions)
+    (core, commands)
 }
 
 fn claim(core: &mut Core) {
-    core.claimed(SHARD, Some(Leased::Done(Lease { epoch: 2, owner: Incarnation(9), server: NEXT })), 3);
-    core.subscribed(SHARD, 3);
+    core.apply(Input::Claimed(SHARD, Some(Leased::Done(Lease { epoch: 2, owner: Incarnation(9), server: NEXT }))), 3);
+    core.apply(Input::Subscribed(SHARD), 3);
     perform(core);
 }
 
-fn witnesses(actions: &[Action]) -> Vec<Witness> {
-    let witness = |action: &Action| if let Action::Testify { witness, .. } = action { Some(*witness) } else { None };
-    actions.iter().filter_map(witness).collect()
+fn witnesses(commands: &[Command]) -> Vec<Witness> {
+    let witness = |command: &Command| if let Command::Testify { witness, .. } = command { Some(*witness) } else { None };
+    commands.iter().filter_map(witness).collect()
 }
 
-fn goes_on(actions: &[Action]) -> bool {
-    actions.iter().any(|action| matches!(action, Action::Load { .. }))
+fn goes_on(commands: &[Command]) -> bool {
+    commands.iter().any(|command| matches!(command, Command::Load { .. }))
 }
 
 #[test]
@@ -58,18 +58,18 @@ fn who_owned_a_shard_last_shows_that_nothing_is_missing() {
     let (mut core, told) = moved(true, |_| {});
     let witness = Witness { server: Incarnation::NONE, epoch: Some(1), confirmed: 1, sent: 1 };
     assert_eq!(witnesses(&told), [witness], "said when the shard is lost, whoever claims it next");
-    core.surveyed(SHARD, found(1, 1), 3);
-    let actions = perform(&mut core);
-    assert!(goes_on(&actions), "{actions:?}");
-    assert_eq!(witnesses(&actions), [Witness { confirmed: 0, sent: 0, ..witness }], "the doubt is over");
+    core.apply(Input::Surveyed(SHARD, found(1, 1)), 3);
+    let commands = perform(&mut core);
+    assert!(goes_on(&commands), "{commands:?}");
+    assert_eq!(witnesses(&commands), [Witness { confirmed: 0, sent: 0, ..witness }], "the doubt is over");
 }
 
 #[test]
 fn whose_knowledge_of_a_shard_is_of_an_earlier_owner_begins_new_eras() {
     let (mut core, _) = moved(true, |_| {});
-    core.surveyed(SHARD, found(1, 2), 3);
-    let actions = perform(&mut core);
-    assert!(!goes_on(&actions) && witnesses(&actions) == [Witness::NONE], "{actions:?}");
+    core.apply(Input::Surveyed(SHARD, found(1, 2)), 3);
+    let commands = perform(&mut core);
+    assert!(!goes_on(&commands) && witnesses(&commands) == [Witness::NONE], "{commands:?}");
 }
 
 #[test]
@@ -78,13 +78,13 @@ fn who_knows_nothing_of_a_shard_begins_new_eras_though_no_gateway_is_missing() {
     claim(&mut core);
     let mut all = found(1, 1);
     all.gateways[1].server = NEXT;
-    core.surveyed(SHARD, all.clone(), 3);
-    let actions = perform(&mut core);
-    assert!(!goes_on(&actions) && witnesses(&actions) == [Witness::NONE], "{actions:?}");
-    core.testified(SHARD, 1, 4);
-    let actions = perform(&mut core);
-    assert!(actions.iter().any(|a| matches!(a, Action::Survey { .. })), "{actions:?}");
-    core.surveyed(SHARD, Survey { doubt: None, ..all }, 4);
+    core.apply(Input::Surveyed(SHARD, all.clone()), 3);
+    let commands = perform(&mut core);
+    assert!(!goes_on(&commands) && witnesses(&commands) == [Witness::NONE], "{commands:?}");
+    core.apply(Input::Testified(SHARD, 1), 4);
+    let commands = perform(&mut core);
+    assert!(commands.iter().any(|a| matches!(a, Command::Survey { .. })), "{commands:?}");
+    core.apply(Input::Surveyed(SHARD, Survey { doubt: None, ..all }), 4);
     assert!(goes_on(&perform(&mut core)));
 }
 
@@ -92,7 +92,7 @@ fn who_knows_nothing_of_a_shard_begins_new_eras_though_no_gateway_is_missing() {
 fn nobody_is_waited_for_where_no_commit_is_lost_that_anybody_saw() {
     let mut core = worker_limited(|limits| limits.commits_may_be_lost = false);
     claim(&mut core);
-    core.surveyed(SHARD, found(1, 1), 3);
+    core.apply(Input::Surveyed(SHARD, found(1, 1)), 3);
     assert!(goes_on(&perform(&mut core)));
 }
 
@@ -100,7 +100,7 @@ fn nobody_is_waited_for_where_no_commit_is_lost_that_anybody_saw() {
 #[test]
 fn a_server_without_an_id_is_never_in_doubt() {
     let mut core = worker();
-    core.surveyed(SHARD, Survey { doubt: Some(0), ..survey(1, &room(), 100) }, 1);
+    core.apply(Input::Surveyed(SHARD, Survey { doubt: Some(0), ..survey(1, &room(), 100) }), 1);
     assert!(goes_on(&perform(&mut core)));
 }
 
@@ -109,18 +109,21 @@ fn a_server_without_an_id_is_never_in_doubt() {
 fn a_commit_of_unknown_outcome_is_nothing_when_all_who_may_have_seen_it_are_back() {
     let (mut core, told) = moved(false, |_| {});
     assert_eq!(witnesses(&told), [Witness { server: Incarnation::NONE, epoch: Some(1), confirmed: 0, sent: 1 }]);
-    core.surveyed(SHARD, found(0, 1), 3);
-    let actions = perform(&mut core);
-    assert!(!goes_on(&actions) && witnesses(&actions).is_empty(), "{actions:?}");
-    core.tick(30_000_000);
-    let asked = |a: &Action| matches!(a, Action::Publish { gateway: B, .. });
+    core.apply(Input::Surveyed(SHARD, found(0, 1)), 3);
+    let commands = perform(&mut core);
+    assert!(!goes_on(&commands) && witnesses(&commands).is_empty(), "{commands:?}");
+    core.apply(Input::Tick, 30_000_000);
+    let asked = |a: &Command| matches!(a, Command::Publish { gateway: B, .. });
     assert!(perform(&mut core).iter().any(asked));
 
     let watermark = Moment { timeline: 1, ns: 100 };
-    core.bell(Bell { shard: SHARD, append: 1, incarnation: B, number: 1, watermark, entries: vec![], poked: vec![] }, 40_000_000);
+    core.apply(
+        Input::Bell(Bell { shard: SHARD, append: 1, incarnation: B, number: 1, watermark, entries: vec![], poked: vec![] }),
+        40_000_000,
+    );
     let mut all = found(0, 1);
     all.gateways[1].server = NEXT;
-    core.surveyed(SHARD, all, 40_000_000);
+    core.apply(Input::Surveyed(SHARD, all), 40_000_000);
     assert!(goes_on(&perform(&mut core)));
 }
 
@@ -129,12 +132,15 @@ fn a_commit_of_unknown_outcome_is_nothing_when_all_who_may_have_seen_it_are_back
 fn who_does_not_come_back_may_have_seen_it() {
     let patience = |outage: bool| {
         let (mut core, _) = moved(false, |_| {});
-        core.surveyed(SHARD, found(0, 1), 3);
+        core.apply(Input::Surveyed(SHARD, found(0, 1)), 3);
         perform(&mut core);
         (1..1_000).map(|i| i * 20_000_000).find(|now| {
-            core.tick(*now);
+            core.apply(Input::Tick, *now);
             if outage && *now == 2_000_000_000 {
-                core.journal_failed(Step::Ping, &JournalError::Silent("away".into()));
+                core.apply(
+                    Input::Failed(Failure { what: "ping", scope: Scope::Ping, error: JournalError::Silent("away".into()) }),
+                    *now,
+                );
             }
             witnesses(&perform(&mut core)) == [Witness::NONE]
         })
@@ -150,13 +156,13 @@ fn who_does_not_come_back_may_have_seen_it() {
 fn a_gateway_that_has_not_found_the_server_yet_is_not_silent() {
     let fenced_at = |gateway: Incarnation| {
         let (mut core, _) = moved(true, |_| {});
-        core.surveyed(SHARD, found(1, 1), 3);
+        core.apply(Input::Surveyed(SHARD, found(1, 1)), 3);
         perform(&mut core);
         let entries = vec![(at(1), open(A, 40)), (at(2), open(B, 50)), (at(3), again(A, 200)), (at(4), again(B, 201))];
         core.stored_room(SHARD, room(), StoredRoom { era: 1, entries, ..StoredRoom::default() }, 4);
         (1..1_000).map(|i| i * 20_000_000).find(|now| {
-            core.tick(*now);
-            let fenced = |a: &Action| matches!(a, Action::Fence { gateway: g, .. } if *g == gateway);
+            core.apply(Input::Tick, *now);
+            let fenced = |a: &Command| matches!(a, Command::Fence { gateway: g, .. } if *g == gateway);
             perform(&mut core).iter().any(fenced)
         })
     };

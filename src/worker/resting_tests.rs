@@ -22,14 +22,14 @@ fn bell(n: u64) -> Bell {
     Bell { shard: SHARD, append: n, incarnation: A, number: n, watermark, entries, poked: vec![] }
 }
 
-fn loads(actions: &[Action]) -> usize {
-    actions.iter().filter(|a| matches!(a, Action::Load { .. })).count()
+fn loads(commands: &[Command]) -> usize {
+    commands.iter().filter(|a| matches!(a, Command::Load { .. })).count()
 }
 
-/// Whom the actions tell that the room rests, and whether there are rules for it.
-fn told(actions: &[Action]) -> Vec<(Incarnation, bool)> {
-    let told = actions.iter().filter_map(|action| match action {
-        Action::Publish { gateway, push, .. } => match push::decode(push) {
+/// Whom the commands tell that the room rests, and whether there are rules for it.
+fn told(commands: &[Command]) -> Vec<(Incarnation, bool)> {
+    let told = commands.iter().filter_map(|command| match command {
+        Command::Publish { gateway, push, .. } => match push::decode(push) {
             Ok(push::Push::Halted { room, known, .. }) if room == pit() => Some((*gateway, known)),
             _ => None,
         },
@@ -41,21 +41,21 @@ fn told(actions: &[Action]) -> Vec<(Incarnation, bool)> {
 #[test]
 fn a_room_that_cannot_be_continued_is_tried_less_and_less_often_and_keeps_nothing() {
     let mut core = worker();
-    core.surveyed(SHARD, survey(0, &pit(), 0), 1);
+    core.apply(Input::Surveyed(SHARD, survey(0, &pit(), 0)), 1);
     assert_eq!(loads(&perform(&mut core)), 1);
-    core.damaged(SHARD, &pit(), "damaged", 1);
+    core.apply(Input::Damaged { shard: SHARD, room: pit(), why: "damaged".to_owned() }, 1);
     assert_eq!(told(&perform(&mut core)), [(A, true), (B, true)], "all gateways: nobody knows who is inside");
 
     let (mut tries, mut last_ns, mut longest_ns) = (0, 1, 0);
     for (n, now_ns) in (1..).zip((1..HOUR_NS).step_by(200_000_000)) {
-        core.tick(now_ns);
-        let actions = perform(&mut core);
-        if loads(&actions) > 0 {
+        core.apply(Input::Tick, now_ns);
+        let commands = perform(&mut core);
+        if loads(&commands) > 0 {
             (tries, longest_ns, last_ns) = (tries + 1, longest_ns.max(now_ns - last_ns), now_ns);
-            core.damaged(SHARD, &pit(), "damaged", now_ns);
+            core.apply(Input::Damaged { shard: SHARD, room: pit(), why: "damaged".to_owned() }, now_ns);
             perform(&mut core);
         }
-        core.bell(bell(n), now_ns);
+        core.apply(Input::Bell(bell(n)), now_ns);
         assert_eq!(told(&perform(&mut core)), [(A, true)], "whoever brings something");
         assert!(core.shard_mut(SHARD).lanes[&pit()].buffer.is_empty());
     }
@@ -68,15 +68,15 @@ fn a_room_that_cannot_be_continued_is_tried_less_and_less_often_and_keeps_nothin
 #[test]
 fn one_failure_that_several_steps_tell_of_is_one() {
     let mut core = worker();
-    core.surveyed(SHARD, survey(0, &pit(), 0), 1);
+    core.apply(Input::Surveyed(SHARD, survey(0, &pit(), 0)), 1);
     perform(&mut core);
     for now_ns in 1..=4 {
-        core.damaged(SHARD, &pit(), "damaged", now_ns);
+        core.apply(Input::Damaged { shard: SHARD, room: pit(), why: "damaged".to_owned() }, now_ns);
     }
     let until_ns = 1 + u64::try_from(QUARANTINE_MIN.as_nanos()).expect("a bound");
-    core.tick(until_ns - 2_000_000_000);
+    core.apply(Input::Tick, until_ns - 2_000_000_000);
     assert_eq!(loads(&perform(&mut core)), 0);
-    core.tick(until_ns + 1);
+    core.apply(Input::Tick, until_ns + 1);
     assert_eq!(loads(&perform(&mut core)), 1);
 }
 
@@ -84,13 +84,13 @@ fn one_failure_that_several_steps_tell_of_is_one() {
 #[test]
 fn a_room_without_rules_costs_no_step_and_its_gateways_are_told() {
     let mut core = worker_limited(|limits| limits.rules = RulesBook::new().room("claim-*", || Claim::new(Audience::Room)));
-    core.surveyed(SHARD, survey(0, &pit(), 0), 1);
-    let actions = perform(&mut core);
-    assert_eq!((loads(&actions), told(&actions)), (0, vec![(A, false), (B, false)]));
-    core.bell(bell(1), 2);
+    core.apply(Input::Surveyed(SHARD, survey(0, &pit(), 0)), 1);
+    let commands = perform(&mut core);
+    assert_eq!((loads(&commands), told(&commands)), (0, vec![(A, false), (B, false)]));
+    core.apply(Input::Bell(bell(1)), 2);
     assert_eq!(told(&perform(&mut core)), [(A, false)]);
     for now_ns in (1..HOUR_NS).step_by(10_000_000_000) {
-        core.tick(now_ns);
+        core.apply(Input::Tick, now_ns);
         assert_eq!(loads(&perform(&mut core)), 0);
     }
     assert_eq!(core.quarantined_count(), 1);
@@ -100,39 +100,42 @@ fn a_room_without_rules_costs_no_step_and_its_gateways_are_told() {
 #[test]
 fn what_a_room_in_loading_cannot_keep_is_read_from_the_journal() {
     let mut core = worker();
-    core.surveyed(SHARD, survey(0, &pit(), 0), 1);
+    core.apply(Input::Surveyed(SHARD, survey(0, &pit(), 0)), 1);
     perform(&mut core);
     let count = 2 * LANE_BUFFER_ENTRIES_MAX as u64 + 10;
     let (mut all, mut bells) = (Vec::new(), (1..=count).map(bell));
     for bell in bells.by_ref().take(LANE_BUFFER_ENTRIES_MAX + 5) {
         all.push((bell.entries[0].1, bell.entries[0].2.clone()));
-        core.bell(bell, 2);
+        core.apply(Input::Bell(bell), 2);
         assert!(core.shard_mut(SHARD).lanes[&pit()].buffer.len() <= LANE_BUFFER_ENTRIES_MAX);
     }
     core.stored_room(SHARD, pit(), StoredRoom { era: 1, ..StoredRoom::default() }, 2);
-    let actions = perform(&mut core);
-    let read = actions.iter().find_map(|a| if let Action::Read { after, .. } = a { Some(*after) } else { None });
-    assert_eq!(read, Some(StreamId::default()), "what was dropped is asked for: {actions:?}");
+    let commands = perform(&mut core);
+    let read = commands.iter().find_map(|a| if let Command::Read { after, .. } = a { Some(*after) } else { None });
+    assert_eq!(read, Some(StreamId::default()), "what was dropped is asked for: {commands:?}");
     for bell in bells {
         all.push((bell.entries[0].1, bell.entries[0].2.clone()));
-        core.bell(bell, 3);
+        core.apply(Input::Bell(bell), 3);
     }
     let (mut committed, mut from) = (0, LANE_BUFFER_ENTRIES_MAX);
     core.read_entries(SHARD, &pit(), &all[..from], 4);
     loop {
-        let actions = perform(&mut core);
-        if actions.is_empty() {
+        let commands = perform(&mut core);
+        if commands.is_empty() {
             break;
         }
-        for action in actions {
-            match action {
-                Action::Read { .. } => {
+        for command in commands {
+            match command {
+                Command::Read { .. } => {
                     from = all.len();
                     core.read_entries(SHARD, &pit(), &all[..from], 5);
                 }
-                Action::Commit(commit) => {
+                Command::Commit(commit) => {
                     committed = commit.rooms[0].to;
-                    core.committed(SHARD, commit.lease, commit.number, &Committed::Done, 5);
+                    core.apply(
+                        Input::Committed { shard: SHARD, lease: commit.lease, number: commit.number, answer: Committed::Done },
+                        5,
+                    );
                 }
                 _ => {}
             }
@@ -145,10 +148,10 @@ fn what_a_room_in_loading_cannot_keep_is_read_from_the_journal() {
 #[test]
 fn a_room_that_is_not_there_is_looked_for_once_for_what_came_by_bell() {
     let mut core = worker();
-    core.surveyed(SHARD, survey(0, &pit(), 0), 1);
+    core.apply(Input::Surveyed(SHARD, survey(0, &pit(), 0)), 1);
     assert_eq!(loads(&perform(&mut core)), 1);
     for n in [1, 2] {
-        core.bell(bell(n), 1);
+        core.apply(Input::Bell(bell(n)), 1);
         perform(&mut core);
         core.stored_room(SHARD, pit(), StoredRoom::default(), 1);
         assert_eq!(loads(&perform(&mut core)), 1, "it may have begun behind the last look");
@@ -156,7 +159,7 @@ fn a_room_that_is_not_there_is_looked_for_once_for_what_came_by_bell() {
     core.stored_room(SHARD, pit(), StoredRoom::default(), 1);
     assert_eq!(loads(&perform(&mut core)), 0, "what the bells brought would be in the journal");
     assert!(!core.shard_mut(SHARD).lanes.contains_key(&pit()));
-    core.bell(bell(3), 1);
+    core.apply(Input::Bell(bell(3)), 1);
     assert_eq!(loads(&perform(&mut core)), 1);
 }
 
@@ -164,30 +167,30 @@ fn a_room_that_is_not_there_is_looked_for_once_for_what_came_by_bell() {
 #[test]
 fn a_page_that_an_earlier_lane_asked_for_is_nobodys() {
     let (mut core, now_ns) = (worker(), 60_000_000_000);
-    let asked = |actions: &[Action]| {
-        let mut lanes = actions.iter().filter_map(|a| if let Action::Load { lane, .. } = a { Some(*lane) } else { None });
+    let asked = |commands: &[Command]| {
+        let mut lanes = commands.iter().filter_map(|a| if let Command::Load { lane, .. } = a { Some(*lane) } else { None });
         lanes.next().expect("a load")
     };
-    core.surveyed(SHARD, survey(0, &pit(), 0), 1);
+    core.apply(Input::Surveyed(SHARD, survey(0, &pit(), 0)), 1);
     let early = asked(&perform(&mut core));
-    core.damaged(SHARD, &pit(), "damaged", 1);
-    core.tick(now_ns);
+    core.apply(Input::Damaged { shard: SHARD, room: pit(), why: "damaged".to_owned() }, 1);
+    core.apply(Input::Tick, now_ns);
     let own = asked(&perform(&mut core));
     assert_ne!(early, own);
     let page = |seq: u64| StoredPage::from(StoredRoom { era: seq, ..StoredRoom::default() });
-    core.stored(SHARD, &pit(), early, Place::default(), page(1), now_ns);
-    assert_eq!(core.take_actions().iter().filter(|a| matches!(a, Action::Run(_))).count(), 0, "of an earlier moment");
-    core.stored(SHARD, &pit(), own, Place::default(), page(2), now_ns);
+    core.apply(Input::Stored { shard: SHARD, room: pit(), lane: early, place: Place::default(), page: page(1) }, now_ns);
+    assert_eq!(core.take_commands().iter().filter(|a| matches!(a, Command::Run(_))).count(), 0, "of an earlier moment");
+    core.apply(Input::Stored { shard: SHARD, room: pit(), lane: own, place: Place::default(), page: page(2) }, now_ns);
     perform(&mut core);
     assert_eq!(core.shard_mut(SHARD).lanes[&pit()].room.as_ref().map(|room| room.era()), Some(2));
 
     // So are the entries behind a position.
-    core.subscribed(SHARD, now_ns);
-    core.surveyed(SHARD, survey(1, &pit(), 0), now_ns);
-    assert!(perform(&mut core).iter().any(|a| matches!(a, Action::Read { lane, .. } if *lane == own)));
-    core.read(SHARD, &pit(), early, &StoredPage::default(), now_ns);
+    core.apply(Input::Subscribed(SHARD), now_ns);
+    core.apply(Input::Surveyed(SHARD, survey(1, &pit(), 0)), now_ns);
+    assert!(perform(&mut core).iter().any(|a| matches!(a, Command::Read { lane, .. } if *lane == own)));
+    core.apply(Input::Read { shard: SHARD, room: pit(), lane: early, page: StoredPage::default() }, now_ns);
     assert!(core.shard_mut(SHARD).lanes[&pit()].reading);
-    core.read(SHARD, &pit(), own, &StoredPage::default(), now_ns);
+    core.apply(Input::Read { shard: SHARD, room: pit(), lane: own, page: StoredPage::default() }, now_ns);
     assert!(!core.shard_mut(SHARD).lanes[&pit()].reading);
 }
 
@@ -195,11 +198,11 @@ fn a_page_that_an_earlier_lane_asked_for_is_nobodys() {
 #[test]
 fn a_room_in_memory_is_not_brought_back_over_itself() {
     let mut core = worker();
-    core.surveyed(SHARD, survey(1, &pit(), 100), 1);
+    core.apply(Input::Surveyed(SHARD, survey(1, &pit(), 100)), 1);
     perform(&mut core);
     let job = |core: &mut Core, stored: StoredRoom| {
         core.stored_room(SHARD, pit(), stored, 1);
-        let mut runs = core.take_actions().into_iter().filter_map(|a| if let Action::Run(job) = a { Some(job) } else { None });
+        let mut runs = core.take_commands().into_iter().filter_map(|a| if let Command::Run(job) = a { Some(job) } else { None });
         runs.next().expect("a job")
     };
     let entries = vec![(at(1), open(A, 40)), (at(2), open(B, 50))];
@@ -213,10 +216,10 @@ fn a_room_in_memory_is_not_brought_back_over_itself() {
         stored: crate::journal::Gathering::default(),
         rules: Box::new(Claim::new(Audience::Room)),
     };
-    core.done(first.run(), 1);
+    core.apply(Input::Done(first.run()), 1);
     perform(&mut core);
     let position = core.shard_mut(SHARD).lanes[&pit()].position;
-    core.done(Job::Load(Box::new(again)).run(), 1);
+    core.apply(Input::Done(Job::Load(Box::new(again)).run()), 1);
     assert_eq!(
         core.shard_mut(SHARD).lanes.get(&pit()).map(|lane| lane.position),
         Some(position),

@@ -10,17 +10,15 @@ use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::core::{Action, Core, Step, WorkerLimits};
+use super::core::Core;
 use super::elsewhere::Elsewhere;
-use super::job::{Done, Job, Progress};
+use super::job::{Job, Progress};
 use super::join::{Joined, join};
 use super::listen::{follow, hear_of_shards, stay_entered};
 use super::stages::{Stages, count};
+use super::step::{Command, Failure, Input, Scope, WorkerLimits};
 use crate::clock;
-use crate::journal::{
-    self, AheadPart, Bell, Commit, Committed, GatewayRecord, JournalError, Lease, Leased, PageSize, Place, StoredPage, Survey,
-    WorkerJournal, WorkerRecord,
-};
+use crate::journal::{self, JournalError, PageSize, Place, WorkerJournal};
 use crate::limits::{
     Bounds, DEAF_TIMEOUT_MIN, DRAIN_TIMEOUT, PAGES_MAX, PROBE_INTERVAL, REJOIN_WINDOW, RETRY_MAX, STUCK_JOBS_MAX,
 };
@@ -64,34 +62,6 @@ impl Default for WorkerOptions {
             retention: limits::RETENTION,
         }
     }
-}
-
-pub(super) enum Input {
-    /// Who lives, and why the journal does not take steps, if it does not.
-    Alive(Vec<WorkerRecord>, Option<JournalError>),
-    Owners(Vec<Option<Lease>>),
-    Claimed(ShardId, Option<Leased<Lease>>),
-    Subscribed(ShardId),
-    Bell(Bell),
-    Surveyed(ShardId, Survey),
-    Stored(ShardId, RoomId, u64, Place, StoredPage),
-    Read(ShardId, RoomId, u64, StoredPage),
-    WrittenAhead(ShardId, RoomId, AheadPart, Leased<()>),
-    Done(Done),
-    Committed(Arc<Commit>, Committed),
-    Testified(ShardId, u64),
-    Fenced(ShardId, Lease, Leased<GatewayRecord>),
-    NotFenced(ShardId, Incarnation, JournalError),
-    Forgotten(ShardId, Lease, Vec<Incarnation>, Leased<()>),
-    Death(ShardId, Leased<()>),
-    RoomEnded(ShardId, RoomId, Leased<bool>),
-    Published(Incarnation, u64),
-    Attempted(ShardId, RoomId, u64, Leased<u32>),
-    /// What the journal holds of a room is damaged.
-    Damaged(ShardId, RoomId, String),
-    /// Another worker let a shard go, or such news may have been missed.
-    ShardIsFree,
-    Trouble(&'static str, Step, JournalError),
 }
 
 /// Resolves rooms until `stop`, then hands its shards over and comes back. What keeps it from working is told through
@@ -219,9 +189,9 @@ impl Worker {
                 _ = tick.tick() => {
                     for ticket in self.elsewhere.overdue() {
                         metrics::counter!(names::RULES_OVERRUNS_TOTAL).increment(1);
-                        self.core.overrun(&ticket, clock::monotonic_ns());
+                        self.core.apply(Input::Overrun(ticket), clock::monotonic_ns());
                     }
-                    self.core.tick(clock::monotonic_ns());
+                    self.core.apply(Input::Tick, clock::monotonic_ns());
                     if self.core.has_given_up() {
                         stop.cancel();
                     }
@@ -229,7 +199,7 @@ impl Worker {
                 () = stop.cancelled(), if !stopping => {
                     stopping = true;
                     deadline.as_mut().reset(tokio::time::Instant::now() + DRAIN_TIMEOUT / 2);
-                    self.core.stop();
+                    self.core.apply(Input::Stop, clock::monotonic_ns());
                 }
                 () = &mut deadline => {
                     tracing::warn!("shards could not be handed over in time; their leases run out");
@@ -248,53 +218,25 @@ impl Worker {
     }
 
     fn apply(&mut self, input: Input) {
-        let now = clock::monotonic_ns();
-        match input {
-            Input::Alive(living, trouble) => {
-                match trouble {
-                    None => {
-                        self.health.send_if_modified(|trouble| trouble.take().is_some());
-                    }
-                    Some(error) => self.trouble("ping", Step::Ping, &error),
-                }
-                self.core.alive(living, now);
+        match &input {
+            Input::Alive { failure: None, .. } => {
+                self.health.send_if_modified(|trouble| trouble.take().is_some());
             }
-            Input::Owners(owners) => self.core.owners(&owners),
-            Input::Claimed(shard, answer) => self.core.claimed(shard, answer, now),
-            Input::Subscribed(shard) => self.core.subscribed(shard, now),
-            Input::Bell(bell) => self.core.bell(bell, now),
-            Input::Surveyed(shard, survey) => self.core.surveyed(shard, survey, now),
-            Input::Stored(shard, room, lane, place, page) => self.core.stored(shard, &room, lane, place, page, now),
-            Input::Read(shard, room, lane, page) => self.core.read(shard, &room, lane, &page, now),
-            Input::WrittenAhead(shard, room, part, answer) => self.core.written_ahead(shard, &room, &part, &answer, now),
-            Input::Done(done) => {
-                self.elsewhere.done(&done);
-                self.core.done(done, now);
+            Input::Alive { failure: Some(failure), .. } | Input::FenceFailed { failure, .. } | Input::Failed(failure) => {
+                self.report(failure);
             }
-            Input::Committed(commit, answer) => self.core.committed(commit.shard, commit.lease, commit.number, &answer, now),
-            Input::Testified(shard, rooms) => self.core.testified(shard, rooms, now),
-            Input::Fenced(shard, lease, answer) => {
-                metrics::counter!(names::GATEWAY_DEATHS_TOTAL).increment(1);
-                self.core.fenced(shard, lease, &answer, now);
-            }
-            Input::NotFenced(shard, gateway, error) => {
-                self.trouble("fence", Step::Shared, &error);
-                self.core.fence_failed(shard, gateway);
-            }
-            Input::Forgotten(shard, lease, gateways, answer) => self.core.forgotten(shard, lease, &gateways, &answer),
-            Input::Death(shard, answer) => self.core.death_written(shard, &answer),
-            Input::RoomEnded(shard, room, answer) => self.core.room_ended(shard, &room, &answer, now),
-            Input::Published(gateway, listeners) => self.core.published(gateway, listeners),
-            Input::Attempted(shard, room, lane, answer) => self.core.attempted(shard, &room, lane, &answer, now),
-            Input::Damaged(shard, room, why) => self.core.damaged(shard, &room, &why, now),
-            Input::ShardIsFree => self.core.shard_is_free(now),
-            Input::Trouble(what, step, error) => self.trouble(what, step, &error),
+            Input::Done(done) => self.elsewhere.done(done),
+            Input::Fenced { .. } => metrics::counter!(names::GATEWAY_DEATHS_TOTAL).increment(1),
+            _ => {}
         }
+        self.core.apply(input, clock::monotonic_ns());
     }
 
-    fn trouble(&mut self, what: &str, step: Step, error: &JournalError) {
+    /// Tells the operator of a step that failed.
+    fn report(&self, failure: &Failure) {
+        let Failure { what, error, .. } = failure;
         metrics::counter!(names::JOURNAL_ERRORS_TOTAL, "kind" => error.kind()).increment(1);
-        if !self.core.journal_failed(step, error) {
+        if failure.excuse_ns().is_none() {
             tracing::warn!(%error, "trouble with a part of the journal: {what}; tried again until it works");
         } else if self.health.send_if_modified(|trouble| trouble.replace(error.to_string()).is_none()) {
             tracing::warn!(%error, "journal trouble: {what}; tried again until it works");
@@ -303,8 +245,8 @@ impl Worker {
 
     fn perform(&mut self) {
         loop {
-            for action in self.core.take_actions() {
-                self.act(action);
+            for command in self.core.take_commands() {
+                self.act(command);
             }
             // Quick jobs run here and now; what follows from them goes out in the same turn.
             let quick = std::mem::take(&mut self.quick);
@@ -313,7 +255,8 @@ impl Worker {
             }
             let began = Instant::now();
             for job in quick {
-                self.core.done(self.stages.run(job, began, &Progress::default()), clock::monotonic_ns());
+                let done = self.stages.run(job, began, &Progress::default());
+                self.core.apply(Input::Done(done), clock::monotonic_ns());
             }
         }
         metrics::gauge!(names::SHARDS_OWNED).set(self.core.owned().count() as f64);
@@ -321,24 +264,25 @@ impl Worker {
         metrics::gauge!(names::ROOMS_QUARANTINED).set(self.core.quarantined_count() as f64);
     }
 
-    fn act(&mut self, action: Action) {
+    fn act(&mut self, command: Command) {
         let journal = self.journal.clone();
         let (me, lease_ms) = (self.me, self.lease_ms);
-        match action {
+        match command {
             // A full journal still takes heartbeats, so that shards stay where they are: whether it takes more is asked too.
-            Action::Heartbeat(owned) => self.once("heartbeat", async move {
+            Command::Heartbeat(owned) => self.once("heartbeat", async move {
                 let living = journal.heartbeat(me, &owned, lease_ms).await?;
-                Ok(Input::Alive(living, journal.ping().await.err()))
+                let failure = journal.ping().await.err().map(|error| Failure { what: "ping", scope: Scope::Ping, error });
+                Ok(Input::Alive { living, failure })
             }),
-            Action::ReadOwners => self.once("read owners", async move { journal.owners().await.map(Input::Owners) }),
-            Action::Claim { shard, from } => {
+            Command::ReadOwners => self.once("read owners", async move { journal.owners().await.map(Input::Owners) }),
+            Command::Claim { shard, from } => {
                 let inputs = self.inputs.clone();
                 tokio::spawn(async move {
                     let answer = journal.claim(shard, from, me).await;
                     let _ = inputs.send(Input::Claimed(shard, answer.ok())).await;
                 });
             }
-            Action::Release { shard, lease, tell } => {
+            Command::Release { shard, lease, tell } => {
                 self.releases.spawn(async move {
                     if let Err(error) = journal.release(shard, lease).await {
                         tracing::warn!(%error, %shard, "shard could not be released; its lease runs out");
@@ -350,54 +294,54 @@ impl Worker {
                     }
                 });
             }
-            Action::Count(tally) => count(tally),
-            Action::Follow(shard) => {
+            Command::CountVerdicts(tally) => count(tally),
+            Command::Follow(shard) => {
                 let task = tokio::spawn(follow(journal, shard, self.inputs.clone()));
                 if let Some(old) = self.following.insert(shard, task.abort_handle()) {
                     old.abort();
                 }
             }
-            Action::Unfollow(shard) => {
+            Command::Unfollow(shard) => {
                 if let Some(task) = self.following.remove(&shard) {
                     task.abort();
                 }
             }
-            Action::Survey { shard, rooms } => self.insist(Step::Shared, "survey", move || {
+            Command::Survey { shard, rooms } => self.insist(Scope::Shared, "survey", move || {
                 let journal = journal.clone();
                 async move { journal.survey(shard, rooms).await.map(|survey| Input::Surveyed(shard, survey)) }
             }),
-            Action::Load { shard, room, lane, place } => {
+            Command::Load { shard, room, lane, place } => {
                 let (pages, size) = (self.pages.clone(), self.size);
                 self.insist_on_room("load room", shard, room.clone(), move || {
                     let (journal, room, pages) = (journal.clone(), room.clone(), pages.clone());
                     async move {
                         let _turn = pages.acquire().await;
                         let page = journal.load(&room, place, size).await?;
-                        Ok(Input::Stored(shard, room, lane, place, page))
+                        Ok(Input::Stored { shard, room, lane, place, page })
                     }
                 });
             }
-            Action::Read { shard, room, lane, after } => {
+            Command::Read { shard, room, lane, after } => {
                 let (pages, size) = (self.pages.clone(), self.size);
                 self.insist_on_room("read room", shard, room.clone(), move || {
                     let (journal, room, pages) = (journal.clone(), room.clone(), pages.clone());
                     async move {
                         let _turn = pages.acquire().await;
                         let page = journal.load(&room, Place::Entries(after), size).await?;
-                        Ok(Input::Read(shard, room, lane, page))
+                        Ok(Input::Read { shard, room, lane, page })
                     }
                 });
             }
-            Action::WriteAhead { shard, lease, room, part } => {
+            Command::WriteAhead { shard, lease, room, part } => {
                 self.insist_on_room("write snapshot ahead", shard, room.clone(), move || {
                     let (journal, room, part) = (journal.clone(), room.clone(), part.clone());
                     async move {
                         let answer = journal.write_ahead(shard, lease, &room, &part).await?;
-                        Ok(Input::WrittenAhead(shard, room, part, answer))
+                        Ok(Input::WrittenAhead { shard, room, part, answer })
                     }
                 });
             }
-            Action::Run(job) => {
+            Command::Run(job) => {
                 self.stages.waited(job.events());
                 if job.is_quick() {
                     self.quick.push(job);
@@ -409,7 +353,7 @@ impl Worker {
                     let _ = inputs.blocking_send(Input::Done(stages.run(job, began, &progress)));
                 });
             }
-            Action::Commit(commit) => self.insist(Step::Shared, "commit", move || {
+            Command::Commit(commit) => self.insist(Scope::Shared, "commit", move || {
                 let (journal, commit) = (journal.clone(), commit.clone());
                 async move {
                     let began = Instant::now();
@@ -417,55 +361,61 @@ impl Worker {
                     metrics::histogram!(names::COMMIT_SECONDS).record(began.elapsed().as_secs_f64());
                     metrics::counter!(names::COMMITS_TOTAL).increment(1);
                     metrics::counter!(names::PUSHES_TOTAL).increment(commit.pushes.len() as u64);
-                    Ok(Input::Committed(commit, answer))
+                    Ok(Input::Committed { shard: commit.shard, lease: commit.lease, number: commit.number, answer })
                 }
             }),
-            Action::Publish { gateway, push, answer } => {
+            Command::Publish { gateway, push, answer } => {
                 let inputs = self.inputs.clone();
                 tokio::spawn(async move {
                     let input = match journal.publish(gateway, push).await {
                         Ok(listeners) if answer => Input::Published(gateway, listeners),
                         Ok(_) => return,
-                        Err(error) => Input::Trouble("publish", Step::Shared, error),
+                        Err(error) => Input::Failed(Failure { what: "publish", scope: Scope::Shared, error }),
                     };
                     let _ = inputs.send(input).await;
                 });
             }
-            Action::Testify { shard, witness } => self.insist(Step::Shared, "testify", move || {
+            Command::Testify { shard, witness } => self.insist(Scope::Shared, "testify", move || {
                 let journal = journal.clone();
                 async move { journal.testify(shard, witness).await.map(|rooms| Input::Testified(shard, rooms)) }
             }),
             // Not insisted on: a journal that refuses the fence refuses the gateway's flushes too, so its silence starts anew.
-            Action::Fence { shard, lease, gateway } => self.once("fence", async move {
+            Command::Fence { shard, lease, gateway } => self.once("fence", async move {
                 let answer = journal.fence(shard, lease, gateway).await;
-                Ok(answer.map_or_else(
-                    |error| Input::NotFenced(shard, gateway, error),
-                    |answer| Input::Fenced(shard, lease, answer),
-                ))
+                Ok(match answer {
+                    Ok(answer) => Input::Fenced { shard, lease, answer },
+                    Err(error) => {
+                        Input::FenceFailed { shard, gateway, failure: Failure { what: "fence", scope: Scope::Shared, error } }
+                    }
+                })
             }),
-            Action::Forget { shard, lease, gateways } => self.once("forget gateways", async move {
-                journal.forget(shard, lease, &gateways).await.map(|answer| Input::Forgotten(shard, lease, gateways, answer))
+            Command::Forget { shard, lease, gateways } => self.once("forget gateways", async move {
+                let answer = journal.forget(shard, lease, &gateways).await?;
+                Ok(Input::Forgotten { shard, lease, gateways, answer })
             }),
-            Action::Death { shard, lease, gateway, entry } => self.insist_on_room("write death", shard, entry.room.clone(), move || {
+            Command::Death { shard, lease, gateway, entry } => self.insist_on_room("write death", shard, entry.room.clone(), move || {
                 let (journal, entry) = (journal.clone(), entry.clone());
-                async move { journal.death(shard, lease, gateway, &entry).await.map(|answer| Input::Death(shard, answer)) }
+                async move { journal.death(shard, lease, gateway, &entry).await.map(|answer| Input::DeathWritten(shard, answer)) }
             }),
-            Action::Attempt { shard, lease, room, lane } => self.insist_on_room("count attempt", shard, room.clone(), move || {
+            Command::Attempt { shard, lease, room, lane } => self.insist_on_room("count attempt", shard, room.clone(), move || {
                 let (journal, room) = (journal.clone(), room.clone());
                 async move {
                     let answer = journal.attempt(shard, lease, &room, lane).await?;
-                    Ok(Input::Attempted(shard, room, lane, answer))
+                    Ok(Input::Attempted { shard, room, lane, answer })
                 }
             }),
-            Action::EndRoom { shard, lease, room, seq } => self.insist_on_room("end room", shard, room.clone(), move || {
+            Command::EndRoom { shard, lease, room, seq } => self.insist_on_room("end room", shard, room.clone(), move || {
                 let (journal, room) = (journal.clone(), room.clone());
-                async move { journal.end_room(shard, lease, &room, seq).await.map(|answer| Input::RoomEnded(shard, room, answer)) }
+                async move {
+                    let answer = journal.end_room(shard, lease, &room, seq).await?;
+                    Ok(Input::RoomEnded { shard, room, answer })
+                }
             }),
-            Action::RolledBack(rooms) => {
+            Command::RolledBack(rooms) => {
                 metrics::counter!(names::ROLLED_BACK_TOTAL).increment(rooms);
                 tracing::error!(rooms, "the journal came back, and verdicts that were delivered are missing or may be: its rooms begin a new era");
             }
-            Action::Complain(text) => tracing::warn!("{text}"),
+            Command::Warn(text) => tracing::warn!("{text}"),
         }
     }
 
@@ -473,7 +423,7 @@ impl Worker {
     fn once(&self, what: &'static str, step: impl Future<Output = Result<Input, JournalError>> + Send + 'static) {
         let inputs = self.inputs.clone();
         tokio::spawn(async move {
-            let input = step.await.unwrap_or_else(|error| Input::Trouble(what, Step::Shared, error));
+            let input = step.await.unwrap_or_else(|error| Input::Failed(Failure { what, scope: Scope::Shared, error }));
             let _ = inputs.send(input).await;
         });
     }
@@ -483,11 +433,11 @@ impl Worker {
     where
         F: Future<Output = Result<Input, JournalError>> + Send,
     {
-        self.insist(Step::Room, what, move || {
+        self.insist(Scope::Room, what, move || {
             let (step, room) = (step(), room.clone());
             async move {
                 match step.await {
-                    Err(JournalError::Damaged(why)) => Ok(Input::Damaged(shard, room, JournalError::Damaged(why).to_string())),
+                    Err(error @ JournalError::Damaged(_)) => Ok(Input::Damaged { shard, room, why: error.to_string() }),
                     other => other,
                 }
             }
@@ -495,13 +445,13 @@ impl Worker {
     }
 
     /// A step that is done until its outcome is known. Ends with the worker.
-    fn insist<F>(&self, of: Step, what: &'static str, step: impl Fn() -> F + Send + 'static)
+    fn insist<F>(&self, scope: Scope, what: &'static str, step: impl Fn() -> F + Send + 'static)
     where
         F: Future<Output = Result<Input, JournalError>> + Send,
     {
         let inputs = self.inputs.clone();
         tokio::spawn(async move {
-            let failed = |error| inputs.send(Input::Trouble(what, of, error));
+            let failed = |error| inputs.send(Input::Failed(Failure { what, scope, error }));
             if let Ok(input) = journal::insist(step, failed).await {
                 let _ = inputs.send(input).await;
             }

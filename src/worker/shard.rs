@@ -20,9 +20,10 @@ use std::sync::Arc;
 use self::gateways::Gateway;
 pub(super) use self::rejoin::Memory;
 use self::rejoin::Rejoin;
-use super::core::{Action, EXCUSE_NS, Shared};
 use super::job::{Done, DoneOutcome, Job, Loaded, Loading, RULES_FAILED, Resolving, Tally, death_entry};
 use super::lane::{Lane, Phase};
+use super::state::Shared;
+use super::step::{Command, EXCUSE_NS};
 #[cfg(test)]
 use crate::journal::StoredRoom;
 use crate::journal::{
@@ -111,7 +112,7 @@ impl Shard {
     /// The bells are subscribed (again): whatever was missed is in the journal.
     pub(super) fn subscribed(&mut self, shared: &mut Shared) {
         self.state = State::Surveying { buffer: Vec::new(), missed: false };
-        shared.act(Action::Survey { shard: self.id, rooms: self.announce });
+        shared.emit(Command::Survey { shard: self.id, rooms: self.announce });
     }
 
     pub(super) fn bell(&mut self, bell: Bell, shared: &mut Shared) {
@@ -173,7 +174,7 @@ impl Shard {
                 None => self.load(&room, shared),
                 Some(lane) if matches!(lane.phase, Phase::Idle | Phase::Busy) && !lane.reading => {
                     lane.reading = true;
-                    shared.act(Action::Read { shard: self.id, room, lane: lane.token, after: lane.position });
+                    shared.emit(Command::Read { shard: self.id, room, lane: lane.token, after: lane.position });
                 }
                 Some(lane) => lane.stale = true,
             }
@@ -187,7 +188,7 @@ impl Shard {
             for rooms in heads.chunks(HEADS_PER_PUSH) {
                 let push = push::encode(&push::Push::Heads { shard: self.id, server: self.lease.server, rooms: rooms.to_vec() });
                 for gateway in &gateways {
-                    shared.act(Action::Publish { gateway: *gateway, push: push.clone(), answer: false });
+                    shared.emit(Command::Publish { gateway: *gateway, push: push.clone(), answer: false });
                 }
             }
         }
@@ -262,13 +263,13 @@ impl Shard {
             {
                 lane.deaths.insert(gateway, last);
                 let entry = FlushEntry { room: room.clone(), top: entry.top(), bytes: entry::encode(&entry) };
-                shared.act(Action::Death { shard: self.id, lease: self.lease, gateway, entry });
+                shared.emit(Command::Death { shard: self.id, lease: self.lease, gateway, entry });
             }
         }
         let gateways = &self.gateways;
         let watermark_of = |g: Incarnation| gateways.get(&g).map_or(Moment::default(), |g| g.watermark);
         if lane.can_resolve() && !self.releasing && lane.hold.releasable(watermark_of) {
-            shared.enqueue_lane(self.id, room, lane);
+            lane.enqueue(self.id, room, shared);
         }
         let waits = lane.hold.waits_for(watermark_of);
         let moved = lane.phase == Phase::Idle && lane.results.is_empty() && !lane.committing && lane.cursor < lane.position;

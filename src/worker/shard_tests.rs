@@ -1,6 +1,7 @@
 use bytes::Bytes;
 
-pub(super) use super::super::core::{Action, Core, Step, WorkerLimits};
+pub(super) use super::super::core::Core;
+pub(super) use super::super::step::{Command, Failure, Input, Scope, WorkerLimits};
 use super::*;
 use crate::journal::RoomHead;
 pub(super) use crate::journal::{JournalError, Leased};
@@ -37,8 +38,11 @@ pub(super) fn worker_limited(limit: impl FnOnce(&mut WorkerLimits)) -> Core {
     let mut limits = limits();
     limit(&mut limits);
     let mut core = Core::new(Incarnation(9), 1, limits);
-    core.claimed(SHARD, Some(Leased::Done(Lease { epoch: 1, owner: Incarnation(9), server: Incarnation::NONE })), 1);
-    core.subscribed(SHARD, 1);
+    core.apply(
+        Input::Claimed(SHARD, Some(Leased::Done(Lease { epoch: 1, owner: Incarnation(9), server: Incarnation::NONE }))),
+        1,
+    );
+    core.apply(Input::Subscribed(SHARD), 1);
     core
 }
 
@@ -77,20 +81,20 @@ pub(super) fn survey(append: u64, room: &RoomId, watermark_ns: u64) -> Survey {
     }
 }
 
-/// Does the jobs, and answers what is asked of gateways that listen; gives the other actions.
-pub(super) fn perform(core: &mut Core) -> Vec<Action> {
+/// Does the jobs, and answers what is asked of gateways that listen; gives the other commands.
+pub(super) fn perform(core: &mut Core) -> Vec<Command> {
     let mut others = Vec::new();
     loop {
-        let actions = core.take_actions();
-        if actions.is_empty() {
+        let commands = core.take_commands();
+        if commands.is_empty() {
             return others;
         }
-        for action in actions {
-            match action {
-                Action::Run(job) => core.done(job.run(), 1),
-                Action::Publish { gateway, push, answer: true } => {
-                    core.published(gateway, 1);
-                    others.push(Action::Publish { gateway, push, answer: true });
+        for command in commands {
+            match command {
+                Command::Run(job) => core.apply(Input::Done(job.run()), 1),
+                Command::Publish { gateway, push, answer: true } => {
+                    core.apply(Input::Published(gateway, 1), 1);
+                    others.push(Command::Publish { gateway, push, answer: true });
                 }
                 other => others.push(other),
             }
@@ -102,9 +106,9 @@ pub(super) fn at(ms: u64) -> StreamId {
     StreamId { ms, seq: 0 }
 }
 
-/// The order of the events that the commit among these actions carries, by gateway.
-pub(super) fn committed(actions: &[Action]) -> Option<Vec<Incarnation>> {
-    let commit = actions.iter().find_map(|action| if let Action::Commit(commit) = action { Some(commit) } else { None })?;
+/// The order of the events that the commit among these commands carries, by gateway.
+pub(super) fn committed(commands: &[Command]) -> Option<Vec<Incarnation>> {
+    let commit = commands.iter().find_map(|command| if let Command::Commit(commit) = command { Some(commit) } else { None })?;
     let batch = crate::wire::verdicts::decode(&commit.rooms[0].verdicts).expect("batch");
     Some(batch.verdicts.iter().map(|v| v.stamp.incarnation).collect())
 }
@@ -114,18 +118,18 @@ pub(super) fn committed(actions: &[Action]) -> Option<Vec<Incarnation>> {
 #[test]
 fn what_was_asked_for_before_a_survey_is_read_again() {
     let (mut core, room) = (worker(), RoomId::new("pit").expect("name"));
-    core.surveyed(SHARD, survey(1, &room, 100), 1);
-    let loads = perform(&mut core).into_iter().filter(|a| matches!(a, Action::Load { .. })).count();
+    core.apply(Input::Surveyed(SHARD, survey(1, &room, 100)), 1);
+    let loads = perform(&mut core).into_iter().filter(|a| matches!(a, Command::Load { .. })).count();
     assert_eq!(loads, 1);
 
     // The load left the journal with B's entry only; A's came in behind it, unheard, stamped below B's.
-    core.subscribed(SHARD, 2);
-    core.surveyed(SHARD, survey(2, &room, 100), 2);
+    core.apply(Input::Subscribed(SHARD), 2);
+    core.apply(Input::Surveyed(SHARD, survey(2, &room, 100)), 2);
     let stored = StoredRoom { era: 1, entries: vec![(at(1), open(B, 50))], ..StoredRoom::default() };
     core.stored_room(SHARD, room.clone(), stored, 2);
-    let actions = perform(&mut core);
-    assert_eq!(committed(&actions), None, "released without having read what the watermark vouches for");
-    assert!(actions.iter().any(|a| matches!(a, Action::Read { after, .. } if *after == at(1))), "{actions:?}");
+    let commands = perform(&mut core);
+    assert_eq!(committed(&commands), None, "released without having read what the watermark vouches for");
+    assert!(commands.iter().any(|a| matches!(a, Command::Read { after, .. } if *after == at(1))), "{commands:?}");
 
     core.read_entries(SHARD, &room, &[(at(2), open(A, 40))], 3);
     assert_eq!(committed(&perform(&mut core)), Some(vec![A, B]));
@@ -135,26 +139,29 @@ fn what_was_asked_for_before_a_survey_is_read_again() {
 #[test]
 fn a_read_that_an_outdated_survey_asked_for_is_followed_by_another() {
     let (mut core, room) = (worker(), RoomId::new("pit").expect("name"));
-    core.surveyed(SHARD, Survey { active: Vec::new(), ..survey(0, &room, 0) }, 1);
-    core.tick(1);
-    assert!(perform(&mut core).iter().any(|a| matches!(a, Action::Load { .. })));
+    core.apply(Input::Surveyed(SHARD, Survey { active: Vec::new(), ..survey(0, &room, 0) }), 1);
+    core.apply(Input::Tick, 1);
+    assert!(perform(&mut core).iter().any(|a| matches!(a, Command::Load { .. })));
     core.stored_room(SHARD, room.clone(), StoredRoom { era: 1, ..StoredRoom::default() }, 1);
     perform(&mut core);
 
-    core.subscribed(SHARD, 2);
-    core.surveyed(SHARD, survey(1, &room, 30), 2);
-    core.subscribed(SHARD, 3);
-    core.surveyed(SHARD, survey(2, &room, 60), 3);
+    core.apply(Input::Subscribed(SHARD), 2);
+    core.apply(Input::Surveyed(SHARD, survey(1, &room, 30)), 2);
+    core.apply(Input::Subscribed(SHARD), 3);
+    core.apply(Input::Surveyed(SHARD, survey(2, &room, 60)), 3);
     let third = Incarnation(3);
     let watermark = Moment { timeline: 1, ns: 60 };
     let entries = vec![(room.clone(), at(3), open(third, 55))];
-    core.bell(Bell { shard: SHARD, append: 3, incarnation: third, number: 1, watermark, entries, poked: vec![] }, 3);
+    core.apply(
+        Input::Bell(Bell { shard: SHARD, append: 3, incarnation: third, number: 1, watermark, entries, poked: vec![] }),
+        3,
+    );
     perform(&mut core);
 
     core.read_entries(SHARD, &room, &[(at(1), open(B, 50))], 4);
-    let actions = perform(&mut core);
-    assert_eq!(committed(&actions), None);
-    assert!(actions.iter().any(|a| matches!(a, Action::Read { after, .. } if *after == at(1))), "{actions:?}");
+    let commands = perform(&mut core);
+    assert_eq!(committed(&commands), None);
+    assert!(commands.iter().any(|a| matches!(a, Command::Read { after, .. } if *after == at(1))), "{commands:?}");
     core.read_entries(SHARD, &room, &[(at(2), open(A, 40)), (at(3), open(third, 55))], 5);
     assert_eq!(committed(&perform(&mut core)), Some(vec![A, B, third]));
 }
@@ -164,36 +171,38 @@ fn a_read_that_an_outdated_survey_asked_for_is_followed_by_another() {
 #[test]
 fn the_second_of_two_surveys_counts() {
     let (mut core, room) = (worker(), RoomId::new("pit").expect("name"));
-    core.subscribed(SHARD, 2);
-    core.surveyed(
-        SHARD,
-        Survey {
-            server: Incarnation::NONE,
-            append: 0,
-            commit: 0,
-            doubt: None,
-            gateways: Vec::new(),
-            active: Vec::new(),
-            rooms: Vec::new(),
-            damaged_gateways: Vec::new(),
-            damaged_rooms: Vec::new(),
-        },
+    core.apply(Input::Subscribed(SHARD), 2);
+    core.apply(
+        Input::Surveyed(
+            SHARD,
+            Survey {
+                server: Incarnation::NONE,
+                append: 0,
+                commit: 0,
+                doubt: None,
+                gateways: Vec::new(),
+                active: Vec::new(),
+                rooms: Vec::new(),
+                damaged_gateways: Vec::new(),
+                damaged_rooms: Vec::new(),
+            },
+        ),
         2,
     );
-    assert!(!perform(&mut core).iter().any(|a| matches!(a, Action::Load { .. })));
-    core.surveyed(SHARD, survey(1, &room, 60), 2);
-    assert!(perform(&mut core).iter().any(|a| matches!(a, Action::Load { .. })), "a room that nobody rings for is left alone");
+    assert!(!perform(&mut core).iter().any(|a| matches!(a, Command::Load { .. })));
+    core.apply(Input::Surveyed(SHARD, survey(1, &room, 60)), 2);
+    assert!(perform(&mut core).iter().any(|a| matches!(a, Command::Load { .. })), "a room that nobody rings for is left alone");
 }
 
 /// The worker's shard with A and B inside the room, everything resolved and committed up to a watermark of 100.
-fn two_inside() -> (Core, RoomId, Vec<Action>) {
+fn two_inside() -> (Core, RoomId, Vec<Command>) {
     let (mut core, room) = (worker(), RoomId::new("pit").expect("name"));
-    core.surveyed(SHARD, survey(2, &room, 100), 1);
+    core.apply(Input::Surveyed(SHARD, survey(2, &room, 100)), 1);
     perform(&mut core);
     let entries = vec![(at(1), open(A, 40)), (at(2), open(B, 50))];
     core.stored_room(SHARD, room.clone(), StoredRoom { era: 1, entries, ..StoredRoom::default() }, 1);
-    let actions = perform(&mut core);
-    (core, room, actions)
+    let commands = perform(&mut core);
+    (core, room, commands)
 }
 
 fn bell(append: u64, room: &RoomId, ns: u64, poked: Vec<Incarnation>) -> Bell {
@@ -212,56 +221,64 @@ fn bell(append: u64, room: &RoomId, ns: u64, poked: Vec<Incarnation>) -> Bell {
     }
 }
 
-/// Whom these actions ask.
-fn asked(actions: &[Action]) -> Vec<Incarnation> {
-    let ask = |action: &Action| match action {
-        Action::Publish { gateway, push, .. } => {
+/// Whom these commands ask.
+fn asked(commands: &[Command]) -> Vec<Incarnation> {
+    let ask = |command: &Command| match command {
+        Command::Publish { gateway, push, .. } => {
             let probe = matches!(push::decode(push), Ok(push::Push::Probe { .. }));
             probe.then_some(*gateway)
         }
         _ => None,
     };
-    actions.iter().filter_map(ask).collect()
+    commands.iter().filter_map(ask).collect()
 }
 
 /// Whom the append has asked, the worker asks only when no answer came (rule R4).
 #[test]
 fn what_an_append_asked_is_asked_again_only_after_the_interval() {
     let (mut core, room, _) = two_inside();
-    core.bell(bell(3, &room, 200, vec![]), 1_000);
+    core.apply(Input::Bell(bell(3, &room, 200, vec![])), 1_000);
     assert_eq!(asked(&perform(&mut core)), [B], "nobody else did");
 
     let (mut core, room, _) = two_inside();
-    core.bell(bell(3, &room, 200, vec![B]), 1_000);
-    core.tick(19_000_000);
+    core.apply(Input::Bell(bell(3, &room, 200, vec![B])), 1_000);
+    core.apply(Input::Tick, 19_000_000);
     assert_eq!(asked(&perform(&mut core)), []);
-    core.tick(21_000_000);
+    core.apply(Input::Tick, 21_000_000);
     assert_eq!(asked(&perform(&mut core)), [B], "the append's question was lost");
 }
 
 /// The journal is told who is inside when that has changed, and that a gateway alone has nobody to ask.
 #[test]
 fn a_commit_tells_who_is_inside_when_that_changed() {
-    let told = |actions: &[Action]| {
-        let commit = actions.iter().find_map(|a| if let Action::Commit(commit) = a { Some(commit.clone()) } else { None });
+    let told = |commands: &[Command]| {
+        let commit = commands.iter().find_map(|a| if let Command::Commit(commit) = a { Some(commit.clone()) } else { None });
         commit.expect("a commit").rooms[0].gateways.clone()
     };
-    let (mut core, room, actions) = two_inside();
-    assert_eq!(told(&actions), Some(vec![A, B]));
+    let (mut core, room, commands) = two_inside();
+    assert_eq!(told(&commands), Some(vec![A, B]));
     let lease = Lease { epoch: 1, owner: Incarnation(9), server: Incarnation::NONE };
-    core.committed(SHARD, lease, 1, &Committed::Done, 2);
-    core.bell(
-        Bell { watermark: Moment { timeline: 1, ns: 300 }, incarnation: B, entries: vec![], ..bell(3, &room, 290, vec![]) },
+    core.apply(Input::Committed { shard: SHARD, lease, number: 1, answer: Committed::Done }, 2);
+    core.apply(
+        Input::Bell(Bell {
+            watermark: Moment { timeline: 1, ns: 300 },
+            incarnation: B,
+            entries: vec![],
+            ..bell(3, &room, 290, vec![])
+        }),
         2,
     );
-    core.bell(bell(4, &room, 200, vec![]), 2);
+    core.apply(Input::Bell(bell(4, &room, 200, vec![])), 2);
     assert_eq!(told(&perform(&mut core)), None);
-    core.committed(SHARD, lease, 2, &Committed::Done, 3);
+    core.apply(Input::Committed { shard: SHARD, lease, number: 2, answer: Committed::Done }, 3);
     let kind = EventKind::Close;
     let event = Event { session: 1, ordinal: 2, arrival: Arrival::at(290, 0), kind };
     let bytes = entry::encode(&Entry { incarnation: B, timeline: 1, death: false, events: vec![event] });
-    core.bell(Bell { incarnation: B, entries: vec![(room.clone(), at(5), bytes)], ..bell(5, &room, 290, vec![]) }, 3);
-    core.bell(Bell { entries: vec![], ..bell(6, &room, 290, vec![]) }, 3);
+    core.apply(
+        Input::Bell(Bell { incarnation: B, entries: vec![(room.clone(), at(5), bytes)], ..bell(5, &room, 290, vec![]) }),
+        3,
+    );
+    core.apply(Input::Bell(Bell { entries: vec![], ..bell(6, &room, 290, vec![]) }), 3);
     assert_eq!(told(&perform(&mut core)), Some(vec![]));
 }
 
@@ -271,18 +288,18 @@ const MINUTE_NS: u64 = 60_000_000_000;
 fn tick_until(core: &mut Core, from_ns: u64, to_ns: u64) -> (usize, Vec<Incarnation>) {
     let (mut fences, mut forgotten) = (0, Vec::new());
     for now in (from_ns..to_ns).step_by(20_000_000) {
-        core.tick(now);
-        for action in perform(core) {
-            match action {
-                Action::Fence { shard, lease, gateway } => {
+        core.apply(Input::Tick, now);
+        for command in perform(core) {
+            match command {
+                Command::Fence { shard, lease, gateway } => {
                     let (number, watermark) = (1, Moment::default());
                     let record =
                         GatewayRecord { incarnation: gateway, number, watermark, fenced: true, server: Incarnation::NONE };
                     fences += 1;
-                    core.fenced(shard, lease, &Leased::Done(record), now);
+                    core.apply(Input::Fenced { shard, lease, answer: Leased::Done(record) }, now);
                 }
-                Action::Forget { shard, lease, gateways } => {
-                    core.forgotten(shard, lease, &gateways, &Leased::Done(()));
+                Command::Forget { shard, lease, gateways } => {
+                    core.apply(Input::Forgotten { shard, lease, gateways: gateways.clone(), answer: Leased::Done(()) }, now);
                     forgotten.extend(gateways);
                 }
                 _ => {}
@@ -297,7 +314,7 @@ fn tick_until(core: &mut Core, from_ns: u64, to_ns: u64) -> (usize, Vec<Incarnat
 fn gateways_that_are_gone_are_forgotten() {
     let (mut core, room) = (worker(), RoomId::new("pit").expect("name"));
     perform(&mut core);
-    core.surveyed(SHARD, Survey { active: Vec::new(), rooms: Vec::new(), ..survey(1, &room, 100) }, 1);
+    core.apply(Input::Surveyed(SHARD, Survey { active: Vec::new(), rooms: Vec::new(), ..survey(1, &room, 100) }), 1);
     assert_eq!(tick_until(&mut core, 1, MINUTE_NS), (0, Vec::new()), "one that has nothing to say is left alone");
     let (fences, mut forgotten) = tick_until(&mut core, MINUTE_NS, 5 * MINUTE_NS);
     forgotten.sort_unstable();
@@ -309,7 +326,7 @@ fn gateways_that_are_gone_are_forgotten() {
 fn nobody_is_forgotten_while_a_room_is_not_loaded() {
     let (mut core, room) = (worker(), RoomId::new("pit").expect("name"));
     perform(&mut core);
-    core.surveyed(SHARD, survey(1, &room, 100), 1);
+    core.apply(Input::Surveyed(SHARD, survey(1, &room, 100)), 1);
     let (fences, forgotten) = tick_until(&mut core, 1, 5 * MINUTE_NS);
     assert_eq!((fences, forgotten), (2, Vec::new()));
 }
@@ -319,17 +336,17 @@ fn nobody_is_forgotten_while_a_room_is_not_loaded() {
 fn a_gateway_that_a_room_knows_is_not_forgotten() {
     let (mut core, room) = (worker(), RoomId::new("pit").expect("name"));
     perform(&mut core);
-    core.surveyed(SHARD, survey(1, &room, 100), 1);
+    core.apply(Input::Surveyed(SHARD, survey(1, &room, 100)), 1);
     perform(&mut core);
     let stored = StoredRoom { era: 1, entries: vec![(at(1), open(A, 50))], ..StoredRoom::default() };
     core.stored_room(SHARD, room.clone(), stored, 1);
     // The death that the worker writes for it is never heard of, but answered.
     let (mut forgotten, mut deaths) = (Vec::new(), 0);
     for now in (1..5 * MINUTE_NS).step_by(20_000_000) {
-        core.tick(now);
-        for action in perform(&mut core) {
-            match action {
-                Action::Fence { shard, lease, gateway } => {
+        core.apply(Input::Tick, now);
+        for command in perform(&mut core) {
+            match command {
+                Command::Fence { shard, lease, gateway } => {
                     let record = GatewayRecord {
                         incarnation: gateway,
                         number: 1,
@@ -337,14 +354,17 @@ fn a_gateway_that_a_room_knows_is_not_forgotten() {
                         fenced: true,
                         server: Incarnation::NONE,
                     };
-                    core.fenced(shard, lease, &Leased::Done(record), now);
+                    core.apply(Input::Fenced { shard, lease, answer: Leased::Done(record) }, now);
                 }
-                Action::Death { shard, .. } => {
+                Command::Death { shard, .. } => {
                     deaths += 1;
-                    core.death_written(shard, &Leased::Done(()));
+                    core.apply(Input::DeathWritten(shard, Leased::Done(())), now);
                 }
-                Action::Commit(commit) => core.committed(SHARD, commit.lease, commit.number, &Committed::Done, now),
-                Action::Forget { gateways, .. } => forgotten.extend(gateways),
+                Command::Commit(commit) => core.apply(
+                    Input::Committed { shard: SHARD, lease: commit.lease, number: commit.number, answer: Committed::Done },
+                    now,
+                ),
+                Command::Forget { gateways, .. } => forgotten.extend(gateways),
                 _ => {}
             }
         }

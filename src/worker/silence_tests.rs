@@ -9,8 +9,8 @@ use crate::limits::{GATEWAY_TIMEOUT, REDIS_RESPONSE_TIMEOUT, RESUBSCRIBE_DELAY_M
 /// Ticks on until a gateway is to be fenced; how long that took.
 fn fenced_after(core: &mut Core, from_ns: u64) -> Option<u64> {
     (from_ns..from_ns + 10_000_000_000).step_by(20_000_000).find_map(|now_ns| {
-        core.tick(now_ns);
-        perform(core).iter().any(|a| matches!(a, Action::Fence { gateway: A, .. })).then_some(now_ns - from_ns)
+        core.apply(Input::Tick, now_ns);
+        perform(core).iter().any(|a| matches!(a, Command::Fence { gateway: A, .. })).then_some(now_ns - from_ns)
     })
 }
 
@@ -19,15 +19,15 @@ fn fenced_after(core: &mut Core, from_ns: u64) -> Option<u64> {
 fn a_gateway_is_excused_until_it_may_have_found_back() {
     let start = |failed: Option<bool>| {
         let (mut core, room) = (worker(), RoomId::new("pit").expect("name"));
-        core.surveyed(SHARD, survey(1, &room, 100), 1);
+        core.apply(Input::Surveyed(SHARD, survey(1, &room, 100)), 1);
         perform(&mut core);
         let entries = vec![(at(1), open(A, 40)), (at(2), open(B, 200))];
         core.stored_room(SHARD, room, StoredRoom { era: 1, entries, ..StoredRoom::default() }, 2);
-        core.tick(3);
+        core.apply(Input::Tick, 3);
         perform(&mut core);
         if let Some(silent) = failed {
             let error = if silent { JournalError::Silent } else { JournalError::Unreachable };
-            core.journal_failed(Step::Ping, &error("away".to_owned()));
+            core.apply(Input::Failed(Failure { what: "ping", scope: Scope::Ping, error: error("away".to_owned()) }), 3);
         }
         fenced_after(&mut core, 4).expect("it is fenced in the end")
     };
@@ -42,35 +42,35 @@ fn a_gateway_is_excused_until_it_may_have_found_back() {
 /// A step that fails for one room's or one record's sake, again and again, keeps no dead gateway alive.
 #[test]
 fn trouble_of_one_room_or_record_excuses_no_gateway() {
-    let fenced_beside = |step: Step, error: fn(String) -> JournalError| {
+    let fenced_beside = |scope: Scope, error: fn(String) -> JournalError| {
         let (mut core, room) = (worker(), RoomId::new("pit").expect("name"));
-        core.surveyed(SHARD, survey(1, &room, 100), 1);
+        core.apply(Input::Surveyed(SHARD, survey(1, &room, 100)), 1);
         perform(&mut core);
         let entries = vec![(at(1), open(A, 40)), (at(2), open(B, 200))];
         core.stored_room(SHARD, room, StoredRoom { era: 1, entries, ..StoredRoom::default() }, 2);
         (3..10_000_000_000).step_by(20_000_000).find(|now_ns| {
-            core.tick(*now_ns);
-            core.journal_failed(step, &error("again".to_owned()));
-            perform(&mut core).iter().any(|a| matches!(a, Action::Fence { gateway: A, .. }))
+            core.apply(Input::Tick, *now_ns);
+            core.apply(Input::Failed(Failure { what: "ping", scope, error: error("again".to_owned()) }), *now_ns);
+            perform(&mut core).iter().any(|a| matches!(a, Command::Fence { gateway: A, .. }))
         })
     };
-    for (step, error) in [
-        (Step::Room, JournalError::Silent as fn(String) -> JournalError),
-        (Step::Room, JournalError::Unexpected),
-        (Step::Room, JournalError::Refused),
-        (Step::Shared, JournalError::Unexpected),
-        (Step::Shared, JournalError::Damaged),
+    for (scope, error) in [
+        (Scope::Room, JournalError::Silent as fn(String) -> JournalError),
+        (Scope::Room, JournalError::Unexpected),
+        (Scope::Room, JournalError::Refused),
+        (Scope::Shared, JournalError::Unexpected),
+        (Scope::Shared, JournalError::Damaged),
     ] {
-        let after = fenced_beside(step, error);
-        assert!(after.is_some_and(|ns| ns < 1_100_000_000), "{step:?} {}: {after:?}", error(String::new()));
+        let after = fenced_beside(scope, error);
+        assert!(after.is_some_and(|ns| ns < 1_100_000_000), "{scope:?} {}: {after:?}", error(String::new()));
     }
-    for (step, error) in [
-        (Step::Ping, JournalError::Unexpected as fn(String) -> JournalError),
-        (Step::Shared, JournalError::Silent),
-        (Step::Shared, JournalError::Refused),
-        (Step::Room, JournalError::Unreachable),
+    for (scope, error) in [
+        (Scope::Ping, JournalError::Unexpected as fn(String) -> JournalError),
+        (Scope::Shared, JournalError::Silent),
+        (Scope::Shared, JournalError::Refused),
+        (Scope::Room, JournalError::Unreachable),
     ] {
-        assert_eq!(fenced_beside(step, error), None, "{step:?} {}", error(String::new()));
+        assert_eq!(fenced_beside(scope, error), None, "{scope:?} {}", error(String::new()));
     }
 }
 
@@ -80,20 +80,20 @@ fn a_gateway_with_a_damaged_record_is_fenced() {
     let (mut core, room) = (worker(), RoomId::new("pit").expect("name"));
     let damaged = |gateway| Survey { damaged_gateways: vec![gateway], ..survey(1, &room, 100) };
     let dead = Incarnation(3);
-    core.surveyed(SHARD, damaged(dead), 1);
-    let fences = |actions: Vec<Action>| {
-        actions.into_iter().filter(|a| matches!(a, Action::Fence { gateway, .. } if *gateway == dead)).count()
+    core.apply(Input::Surveyed(SHARD, damaged(dead)), 1);
+    let fences = |commands: Vec<Command>| {
+        commands.into_iter().filter(|a| matches!(a, Command::Fence { gateway, .. } if *gateway == dead)).count()
     };
     assert_eq!(fences(perform(&mut core)), 1);
-    core.subscribed(SHARD, 2);
-    core.surveyed(SHARD, damaged(dead), 2);
+    core.apply(Input::Subscribed(SHARD), 2);
+    core.apply(Input::Surveyed(SHARD, damaged(dead)), 2);
     assert_eq!(fences(perform(&mut core)), 1, "its answer may have been lost with the bells");
     let lease = Lease { epoch: 1, owner: Incarnation(9), server: Incarnation::NONE };
     let (watermark, server) = (Moment::default(), Incarnation::NONE);
     let record = GatewayRecord { incarnation: dead, number: 0, watermark, fenced: true, server };
-    core.fenced(SHARD, lease, &Leased::Done(record), 2);
-    core.subscribed(SHARD, 3);
-    core.surveyed(SHARD, damaged(dead), 3);
+    core.apply(Input::Fenced { shard: SHARD, lease, answer: Leased::Done(record) }, 2);
+    core.apply(Input::Subscribed(SHARD), 3);
+    core.apply(Input::Surveyed(SHARD, damaged(dead)), 3);
     assert_eq!(fences(perform(&mut core)), 0);
 }
 
@@ -101,12 +101,13 @@ fn a_gateway_with_a_damaged_record_is_fenced() {
 #[test]
 fn a_fence_that_failed_is_asked_for_again() {
     let (mut core, room) = (worker(), RoomId::new("pit").expect("name"));
-    core.surveyed(SHARD, survey(1, &room, 100), 1);
+    core.apply(Input::Surveyed(SHARD, survey(1, &room, 100)), 1);
     perform(&mut core);
     let entries = vec![(at(1), open(A, 40)), (at(2), open(B, 200))];
     core.stored_room(SHARD, room, StoredRoom { era: 1, entries, ..StoredRoom::default() }, 2);
     let first = fenced_after(&mut core, 3).expect("it is fenced");
-    core.fence_failed(SHARD, A);
+    let failure = Failure { what: "fence", scope: Scope::Shared, error: JournalError::Unexpected("again".to_owned()) };
+    core.apply(Input::FenceFailed { shard: SHARD, gateway: A, failure }, 4 + first);
     let again = fenced_after(&mut core, 4 + first).expect("it is asked for again");
     assert!((1_000_000_000..1_100_000_000).contains(&again), "{again}");
 }
@@ -124,7 +125,7 @@ fn a_bell_advances_what_it_changes_and_nothing_else() {
     let rooms: Vec<RoomId> = (0..20).map(|i| RoomId::new(&format!("room-{i}")).expect("name")).collect();
     let mut found = survey(1, &rooms[0], 0);
     found.active = rooms.clone();
-    core.surveyed(SHARD, found, 1);
+    core.apply(Input::Surveyed(SHARD, found), 1);
     // Half of the rooms wait for A, the others for B; each holds the other's event.
     for (i, room) in rooms.iter().enumerate() {
         let (first, held) = if i % 2 == 0 { (A, B) } else { (B, A) };
@@ -135,29 +136,29 @@ fn a_bell_advances_what_it_changes_and_nothing_else() {
     let advanced = |core: &mut Core| std::mem::take(&mut core.shard_mut(SHARD).advanced);
     advanced(&mut core);
 
-    core.tick(1);
-    core.tick(20_000_001);
+    core.apply(Input::Tick, 1);
+    core.apply(Input::Tick, 20_000_001);
     assert_eq!(advanced(&mut core), 0, "a tick changes no room");
     let third = Incarnation(3);
     let named = RoomId::new("named").expect("name");
-    core.bell(passed(2, third, 60, vec![(named.clone(), at(3), open(third, 55))]), 2);
+    core.apply(Input::Bell(passed(2, third, 60, vec![(named.clone(), at(3), open(third, 55))])), 2);
     core.stored_room(
         SHARD,
         named.clone(),
         StoredRoom { era: 1, entries: vec![(at(3), open(third, 55))], ..StoredRoom::default() },
         2,
     );
-    let actions = perform(&mut core);
-    assert_eq!(committed(&actions), Some(vec![third]));
+    let commands = perform(&mut core);
+    assert_eq!(committed(&commands), Some(vec![third]));
     assert!(advanced(&mut core) < 6, "the room that the bell named");
 
     // All rooms wait for both until both have passed 50.
-    core.bell(passed(3, A, 45, vec![]), 3);
+    core.apply(Input::Bell(passed(3, A, 45, vec![])), 3);
     assert_eq!(advanced(&mut core), rooms.len(), "they waited for A");
-    core.bell(passed(4, A, 50, vec![]), 4);
+    core.apply(Input::Bell(passed(4, A, 50, vec![])), 4);
     assert_eq!(advanced(&mut core), rooms.len(), "they still did");
-    core.bell(passed(5, A, 90, vec![]), 4);
+    core.apply(Input::Bell(passed(5, A, 90, vec![])), 4);
     assert_eq!(advanced(&mut core), 0, "they do no more");
-    core.bell(passed(6, B, 50, vec![]), 5);
+    core.apply(Input::Bell(passed(6, B, 50, vec![])), 5);
     assert_eq!(advanced(&mut core), rooms.len());
 }

@@ -9,7 +9,7 @@ fn worker_with(rooms: &[RoomId], deaths: u32) -> Core {
     let mut core = worker();
     let mut found = survey(1, &rooms[0], 100);
     found.active = rooms.to_vec();
-    core.surveyed(SHARD, found, 1);
+    core.apply(Input::Surveyed(SHARD, found), 1);
     for room in rooms {
         let entries = vec![(at(1), open(A, 40)), (at(2), open(B, 50))];
         core.stored_room(SHARD, room.clone(), StoredRoom { era: 1, entries, deaths, ..StoredRoom::default() }, 1);
@@ -25,29 +25,33 @@ fn lease() -> Lease {
     Lease { epoch: 1, owner: Incarnation(9), server: Incarnation::NONE }
 }
 
-fn attempts(actions: &[Action]) -> Vec<(RoomId, u64)> {
+fn attempts(commands: &[Command]) -> Vec<(RoomId, u64)> {
     let attempt =
-        |action: &Action| if let Action::Attempt { room, lane, .. } = action { Some((room.clone(), *lane)) } else { None };
-    actions.iter().filter_map(attempt).collect()
+        |command: &Command| if let Command::Attempt { room, lane, .. } = command { Some((room.clone(), *lane)) } else { None };
+    commands.iter().filter_map(attempt).collect()
 }
 
-/// Room, and the outcomes of its verdicts, of the commit among these actions, which becomes final.
-fn commits(core: &mut Core, actions: &[Action]) -> Vec<(RoomId, Vec<Outcome>)> {
-    let sent = actions.iter().filter_map(|action| if let Action::Commit(commit) = action { Some(commit.clone()) } else { None });
+/// Room, and the outcomes of its verdicts, of the commit among these commands, which becomes final.
+fn commits(core: &mut Core, commands: &[Command]) -> Vec<(RoomId, Vec<Outcome>)> {
+    let sent =
+        commands.iter().filter_map(|command| if let Command::Commit(commit) = command { Some(commit.clone()) } else { None });
     let mut all = Vec::new();
     for commit in sent {
         for part in &commit.rooms {
             let batch = verdicts::decode(&part.verdicts).expect("batch");
             all.push((part.room.clone(), batch.verdicts.into_iter().map(|v| v.outcome).collect()));
         }
-        core.committed(SHARD, lease(), commit.number, &Committed::Done, 1);
+        core.apply(Input::Committed { shard: SHARD, lease: lease(), number: commit.number, answer: Committed::Done }, 1);
     }
     all
 }
 
-/// The jobs among the actions, not run.
+/// The jobs among the commands, not run.
 fn jobs(core: &mut Core) -> Vec<Job> {
-    core.take_actions().into_iter().filter_map(|action| if let Action::Run(job) = action { Some(job) } else { None }).collect()
+    core.take_commands()
+        .into_iter()
+        .filter_map(|command| if let Command::Run(job) = command { Some(job) } else { None })
+        .collect()
 }
 
 #[test]
@@ -55,18 +59,21 @@ fn after_one_lost_owner_a_room_goes_on_in_batches_on_threads() {
     let room = room("pit");
     let mut core = worker_with(std::slice::from_ref(&room), 1);
     let loads = jobs(&mut core);
-    loads.into_iter().for_each(|load| core.done(load.run(), 1));
+    loads.into_iter().for_each(|load| core.apply(Input::Done(load.run()), 1));
     let resolves = jobs(&mut core);
     assert!(matches!(&resolves[..], [job @ Job::Resolve(work)] if work.events.len() == 2 && !job.is_quick()), "{resolves:?}");
-    resolves.into_iter().for_each(|job| core.done(job.run(), 1));
-    let actions = perform(&mut core);
-    assert_eq!(commits(&mut core, &actions).len(), 1);
+    resolves.into_iter().for_each(|job| core.apply(Input::Done(job.run()), 1));
+    let commands = perform(&mut core);
+    assert_eq!(commits(&mut core, &commands).len(), 1);
 
     // Behind what the lost owner left, all is as ever.
     let watermark = Moment { timeline: 1, ns: 200 };
     let entries = vec![(room.clone(), at(3), again(A, 150))];
-    core.bell(Bell { shard: SHARD, append: 2, incarnation: A, number: 2, watermark, entries, poked: vec![] }, 2);
-    core.bell(Bell { shard: SHARD, append: 3, incarnation: B, number: 2, watermark, entries: Vec::new(), poked: vec![] }, 2);
+    core.apply(Input::Bell(Bell { shard: SHARD, append: 2, incarnation: A, number: 2, watermark, entries, poked: vec![] }), 2);
+    core.apply(
+        Input::Bell(Bell { shard: SHARD, append: 3, incarnation: B, number: 2, watermark, entries: Vec::new(), poked: vec![] }),
+        2,
+    );
     assert!(jobs(&mut core).iter().all(Job::is_quick));
 }
 
@@ -75,14 +82,14 @@ fn a_suspect_is_resolved_event_by_event_and_each_attempt_is_counted_first() {
     let room = room("pit");
     let mut core = worker_with(std::slice::from_ref(&room), 2);
     for _ in 0..2 {
-        let actions = perform(&mut core);
-        assert_eq!(committed(&actions), None, "resolved before the attempt was counted");
-        let asked = attempts(&actions);
+        let commands = perform(&mut core);
+        assert_eq!(committed(&commands), None, "resolved before the attempt was counted");
+        let asked = attempts(&commands);
         assert_eq!(asked.len(), 1);
-        core.attempted(SHARD, &room, asked[0].1, &Leased::Done(1), 1);
-        let actions = perform(&mut core);
-        assert_eq!(attempts(&actions), [], "the one before is not final");
-        assert_eq!(commits(&mut core, &actions), [(room.clone(), vec![Outcome::Granted])]);
+        core.apply(Input::Attempted { shard: SHARD, room: room.clone(), lane: asked[0].1, answer: Leased::Done(1) }, 1);
+        let commands = perform(&mut core);
+        assert_eq!(attempts(&commands), [], "the one before is not final");
+        assert_eq!(commits(&mut core, &commands), [(room.clone(), vec![Outcome::Granted])]);
     }
     assert_eq!(attempts(&perform(&mut core)), [], "nothing is left");
 }
@@ -95,9 +102,9 @@ fn what_nobody_came_back_from_is_void_and_the_next_event_is_not() {
         [(RULES_ATTEMPTS_MAX + 1, Outcome::Void(RULES_FAILED.to_owned())), (RULES_ATTEMPTS_MAX, Outcome::Granted)]
     {
         let asked = attempts(&perform(&mut core));
-        core.attempted(SHARD, &room, asked[0].1, &Leased::Done(counted), 1);
-        let actions = perform(&mut core);
-        assert_eq!(commits(&mut core, &actions), [(room.clone(), vec![expected])]);
+        core.apply(Input::Attempted { shard: SHARD, room: room.clone(), lane: asked[0].1, answer: Leased::Done(counted) }, 1);
+        let commands = perform(&mut core);
+        assert_eq!(commits(&mut core, &commands), [(room.clone(), vec![expected])]);
     }
 }
 
@@ -107,10 +114,10 @@ fn of_two_suspects_one_waits_until_the_others_verdict_is_final() {
     let mut core = worker_with(&rooms, 2);
     let asked = attempts(&perform(&mut core));
     assert_eq!(asked.len(), 1, "a death now would be laid to both");
-    core.attempted(SHARD, &asked[0].0, asked[0].1, &Leased::Done(1), 1);
-    let actions = perform(&mut core);
-    assert_eq!(attempts(&actions), [], "its commit is under way");
-    assert_eq!(commits(&mut core, &actions).len(), 1);
+    core.apply(Input::Attempted { shard: SHARD, room: asked[0].0.clone(), lane: asked[0].1, answer: Leased::Done(1) }, 1);
+    let commands = perform(&mut core);
+    assert_eq!(attempts(&commands), [], "its commit is under way");
+    assert_eq!(commits(&mut core, &commands).len(), 1);
     let next = attempts(&perform(&mut core));
     assert_eq!(next.len(), 1);
     assert_ne!(next[0].0, asked[0].0, "in turn");
@@ -120,18 +127,18 @@ fn of_two_suspects_one_waits_until_the_others_verdict_is_final() {
 fn rules_that_do_not_come_back_free_their_permit_and_make_their_room_a_suspect() {
     let room = room("pit");
     let mut core = worker_with(std::slice::from_ref(&room), 1);
-    jobs(&mut core).into_iter().for_each(|load| core.done(load.run(), 1));
+    jobs(&mut core).into_iter().for_each(|load| core.apply(Input::Done(load.run()), 1));
     let stuck = jobs(&mut core).pop().expect("a job");
-    core.overrun(&stuck.ticket(), 1);
-    let actions = perform(&mut core);
-    assert!(actions.iter().any(|a| matches!(a, Action::Load { .. })), "{actions:?}");
+    core.apply(Input::Overrun(stuck.ticket()), 1);
+    let commands = perform(&mut core);
+    assert!(commands.iter().any(|a| matches!(a, Command::Load { .. })), "{commands:?}");
     let entries = vec![(at(1), open(A, 40)), (at(2), open(B, 50))];
     core.stored_room(SHARD, room.clone(), StoredRoom { era: 1, entries, ..StoredRoom::default() }, 1);
     // They come back after all: nobody waits for them.
-    core.done(stuck.run(), 1);
-    let actions = perform(&mut core);
-    assert_eq!(committed(&actions), None);
-    assert_eq!(attempts(&actions).len(), 1, "{actions:?}");
+    core.apply(Input::Done(stuck.run()), 1);
+    let commands = perform(&mut core);
+    assert_eq!(committed(&commands), None);
+    assert_eq!(attempts(&commands).len(), 1, "{commands:?}");
 }
 
 #[test]
@@ -145,15 +152,15 @@ fn a_worker_whose_rules_keep_too_many_threads_hands_its_shards_over() {
         assert!(!started.is_empty(), "{stuck} jobs that never come back keep their permits");
         for job in started {
             if matches!(job, Job::Load(_)) {
-                core.done(job.run(), 1);
+                core.apply(Input::Done(job.run()), 1);
             } else {
-                core.overrun(&job.ticket(), 1);
+                core.apply(Input::Overrun(job.ticket()), 1);
                 stuck += 1;
             }
         }
     }
     assert!(core.has_given_up());
-    assert!(perform(&mut core).iter().any(|a| matches!(a, Action::Release { .. })));
+    assert!(perform(&mut core).iter().any(|a| matches!(a, Command::Release { .. })));
     assert!(core.is_stopped());
 }
 
@@ -163,19 +170,19 @@ fn a_damaged_room_rests_is_tried_again_and_holds_up_no_other() {
     let mut core = worker();
     let mut found = survey(1, &rooms[0], 100);
     found.active = rooms.to_vec();
-    core.surveyed(SHARD, found, 1);
+    core.apply(Input::Surveyed(SHARD, found), 1);
     perform(&mut core);
     let entries = vec![(at(1), open(A, 40)), (at(2), open(B, 50))];
     core.stored_room(SHARD, rooms[0].clone(), StoredRoom { era: 1, entries, ..StoredRoom::default() }, 1);
-    core.damaged(SHARD, &rooms[1], "a key of another type", 1);
-    let actions = perform(&mut core);
-    assert_eq!(committed(&actions), Some(vec![A, B]));
+    core.apply(Input::Damaged { shard: SHARD, room: rooms[1].clone(), why: "a key of another type".to_owned() }, 1);
+    let commands = perform(&mut core);
+    assert_eq!(committed(&commands), Some(vec![A, B]));
     assert!(
-        actions.iter().any(|a| matches!(a, Action::Complain(text) if text.contains("room bad") && text.contains("another type")))
+        commands.iter().any(|a| matches!(a, Command::Warn(text) if text.contains("room bad") && text.contains("another type")))
     );
-    core.tick(2_000_000_000);
+    core.apply(Input::Tick, 2_000_000_000);
     assert_eq!(core.quarantined_count(), 1);
-    assert!(!perform(&mut core).iter().any(|a| matches!(a, Action::Load { .. })), "it rests");
-    core.tick(8_000_000_000);
-    assert!(perform(&mut core).iter().any(|a| matches!(a, Action::Load { room, .. } if *room == rooms[1])));
+    assert!(!perform(&mut core).iter().any(|a| matches!(a, Command::Load { .. })), "it rests");
+    core.apply(Input::Tick, 8_000_000_000);
+    assert!(perform(&mut core).iter().any(|a| matches!(a, Command::Load { room, .. } if *room == rooms[1])));
 }

@@ -13,19 +13,19 @@ impl Stage {
     pub(super) fn fence(&mut self, gateway: Incarnation) {
         let lease = self.lease();
         let answer = self.store.fence(SHARD, lease, gateway).expect("a shard");
-        self.worker.fenced(SHARD, lease, &answer, self.now);
+        self.worker.apply(Input::Fenced { shard: SHARD, lease, answer }, self.now);
         self.collect();
     }
 
     /// Writes the deaths that the worker wants; their bells are the caller's.
     fn write_deaths(&mut self) -> Vec<Option<Bell>> {
-        let deaths = self.take(|action| matches!(action, WorkerAction::Death { .. }));
+        let deaths = self.take(|command| matches!(command, WorkerCommand::Death { .. }));
         deaths
             .iter()
             .map(|death| {
-                let WorkerAction::Death { shard, lease, gateway, entry } = death else { unreachable!("only deaths") };
+                let WorkerCommand::Death { shard, lease, gateway, entry } = death else { unreachable!("only deaths") };
                 let (answer, bell) = self.store.death(*shard, *lease, *gateway, entry, self.now / MS).expect("it is fenced");
-                self.worker.death_written(SHARD, &answer);
+                self.worker.apply(Input::DeathWritten(SHARD, answer), self.now);
                 bell
             })
             .collect()
@@ -44,10 +44,10 @@ impl Stage {
         self.wanted.clear();
         self.worker = WorkerCore::new(Incarnation(name), 1, limits);
         let lease = self.store.claim(SHARD, from, Incarnation(name)).expect("a shard");
-        self.worker.claimed(SHARD, Some(lease), self.now);
+        self.worker.apply(Input::Claimed(SHARD, Some(lease)), self.now);
         self.collect();
         self.subscribe();
-        self.take(|action| matches!(action, WorkerAction::Survey { .. }));
+        self.take(|command| matches!(command, WorkerCommand::Survey { .. }));
         self.survey();
         self.settle();
     }
@@ -165,10 +165,10 @@ fn bells_that_were_not_kept_are_looked_up() {
     b.act(1, "b", 1_040 * MS);
     let second = b.flush(&mut stage.store, 1_050 * MS, false);
     stage.bell(second);
-    stage.take(|action| matches!(action, WorkerAction::Survey { .. }));
-    stage.worker.surveyed(SHARD, early, stage.now);
+    stage.take(|command| matches!(command, WorkerCommand::Survey { .. }));
+    stage.worker.apply(Input::Surveyed(SHARD, early), stage.now);
     stage.collect();
-    assert_eq!(stage.take(|action| matches!(action, WorkerAction::Survey { .. })).len(), 1, "it is surveyed again");
+    assert_eq!(stage.take(|command| matches!(command, WorkerCommand::Survey { .. })).len(), 1, "it is surveyed again");
     stage.survey();
     stage.settle();
     assert_eq!(stage.ids(), ["a", "b"]);
@@ -207,7 +207,7 @@ fn an_event_of_any_size_leaves() {
 fn a_session_that_left_early_is_not_counted_for_ever() {
     let mut stage = Stage::new();
     stage.subscribe();
-    stage.take(|action| matches!(action, WorkerAction::Survey { .. }));
+    stage.take(|command| matches!(command, WorkerCommand::Survey { .. }));
     stage.survey();
     let a = gateway(&mut stage.store, 1);
     let bounds = Bounds { unresolved_max: 2, ..Bounds::default() };
@@ -308,7 +308,7 @@ fn a_gap_ends_an_incarnation() {
     a.core.appended(&flush, &answer, false, 1_032 * MS);
     a.collect();
     assert!(a.told.iter().any(|(s, d)| *s == 1 && matches!(d, Delivery::Close { .. })), "its session is closed");
-    assert!(stage.take(|action| matches!(action, WorkerAction::Commit(_))).is_empty());
+    assert!(stage.take(|command| matches!(command, WorkerCommand::Commit(_))).is_empty());
 }
 
 /// Rule R4: what a gateway was asked is lost, and it has nothing to say by itself: it is asked again.
@@ -320,10 +320,10 @@ fn a_lost_question_is_asked_again() {
     stage.bell(bell);
     stage.settle();
     stage.now += limits().probe_interval_ns;
-    stage.worker.tick(stage.now);
+    stage.worker.apply(Input::Tick, stage.now);
     stage.collect();
-    for action in stage.take(|action| matches!(action, WorkerAction::Publish { .. })) {
-        let WorkerAction::Publish { gateway, push, .. } = action else { unreachable!("only pushes") };
+    for action in stage.take(|command| matches!(command, WorkerCommand::Publish { .. })) {
+        let WorkerCommand::Publish { gateway, push, .. } = action else { unreachable!("only pushes") };
         assert_eq!(gateway, a.core.incarnation());
         a.core.pushed(push::decode(&push).expect("a push"));
     }
@@ -342,15 +342,15 @@ fn silence_until_fenced(listeners: Option<u64>) -> Option<u64> {
     stage.settle();
     (1..=200).find(|_| {
         stage.now += 5 * MS;
-        stage.worker.tick(stage.now);
+        stage.worker.apply(Input::Tick, stage.now);
         stage.collect();
         let wanted = stage.take(|_| true);
         for action in &wanted {
-            if let (WorkerAction::Publish { gateway, answer: true, .. }, Some(listeners)) = (action, listeners) {
-                stage.worker.published(*gateway, listeners);
+            if let (WorkerCommand::Publish { gateway, answer: true, .. }, Some(listeners)) = (action, listeners) {
+                stage.worker.apply(Input::Published(*gateway, listeners), stage.now);
             }
         }
-        wanted.iter().any(|action| matches!(action, WorkerAction::Fence { .. }))
+        wanted.iter().any(|action| matches!(action, WorkerCommand::Fence { .. }))
     })
 }
 
@@ -382,7 +382,7 @@ fn a_snapshot_that_is_written_ahead_holds_up_no_verdict() {
         let bell = a.flush(&mut stage.store, (at + 1) * MS, false);
         stage.bell(bell);
         loop {
-            parts.extend(stage.take(|action| matches!(action, WorkerAction::WriteAhead { .. })));
+            parts.extend(stage.take(|command| matches!(command, WorkerCommand::WriteAhead { .. })));
             if stage.wanted.is_empty() {
                 break;
             }
@@ -395,7 +395,7 @@ fn a_snapshot_that_is_written_ahead_holds_up_no_verdict() {
     // The first part is written, and its writer is lost: nobody puts that to use.
     stage.wanted.append(&mut parts);
     stage.turn();
-    stage.take(|action| matches!(action, WorkerAction::WriteAhead { .. }));
+    stage.take(|command| matches!(command, WorkerCommand::WriteAhead { .. }));
     stage.take_over(101, limits);
     assert_eq!((snapshot_seq(&stage), &*stage.complaints), (1, &[][..]), "loaded in pages of 20 bytes");
     a.act(1, "z", 1_050 * MS);

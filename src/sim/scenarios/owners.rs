@@ -7,8 +7,8 @@ impl Stage {
     /// What the worker would commit now: the journal does not get it yet.
     fn commit_on_its_way(&mut self) -> std::sync::Arc<Commit> {
         self.turn();
-        let mut commits = self.take(|action| matches!(action, WorkerAction::Commit(_)));
-        let Some(WorkerAction::Commit(commit)) = commits.pop() else { panic!("nothing to commit: {:?}", self.wanted) };
+        let mut commits = self.take(|command| matches!(command, WorkerCommand::Commit(_)));
+        let Some(WorkerCommand::Commit(commit)) = commits.pop() else { panic!("nothing to commit: {:?}", self.wanted) };
         assert!(commits.is_empty(), "{commits:?}");
         commit
     }
@@ -25,21 +25,21 @@ impl Stage {
     }
 
     /// One heartbeat with these workers alive, and what comes of it.
-    fn look_around(&mut self, living: &[WorkerRecord]) -> Vec<WorkerAction> {
-        self.worker.alive(living.to_vec(), self.now);
+    fn look_around(&mut self, living: &[WorkerRecord]) -> Vec<WorkerCommand> {
+        self.worker.apply(Input::Alive { living: living.to_vec(), failure: None }, self.now);
         self.collect();
-        if !self.take(|action| matches!(action, WorkerAction::ReadOwners)).is_empty() {
-            self.worker.owners(&self.store.owners());
+        if !self.take(|command| matches!(command, WorkerCommand::ReadOwners)).is_empty() {
+            self.worker.apply(Input::Owners(self.store.owners()), self.now);
             self.collect();
         }
-        self.take(|action| matches!(action, WorkerAction::Claim { .. }))
+        self.take(|command| matches!(command, WorkerCommand::Claim { .. }))
     }
 
     /// Carries a claim out; tells from whom.
-    fn claim(&mut self, claims: &[WorkerAction], worker: u128) -> Option<Incarnation> {
-        let [WorkerAction::Claim { shard, from }] = claims else { panic!("{claims:?}") };
+    fn claim(&mut self, claims: &[WorkerCommand], worker: u128) -> Option<Incarnation> {
+        let [WorkerCommand::Claim { shard, from }] = claims else { panic!("{claims:?}") };
         let answer = self.store.claim(*shard, *from, Incarnation(worker)).expect("a shard");
-        self.worker.claimed(*shard, Some(answer), self.now);
+        self.worker.apply(Input::Claimed(*shard, Some(answer)), self.now);
         from.map(|lease| lease.owner)
     }
 }
@@ -59,10 +59,10 @@ fn a_paused_owners_commit_comes_after_a_takeover() {
     let late = stage.commit_on_its_way();
     let mut paused = std::mem::replace(&mut stage.worker, WorkerCore::new(Incarnation(101), 1, limits()));
     let lease = stage.store.claim(SHARD, Some(late.lease), Incarnation(101)).expect("a shard");
-    stage.worker.claimed(SHARD, Some(lease), stage.now);
+    stage.worker.apply(Input::Claimed(SHARD, Some(lease)), stage.now);
     stage.collect();
     stage.subscribe();
-    stage.take(|action| matches!(action, WorkerAction::Survey { .. }));
+    stage.take(|command| matches!(command, WorkerCommand::Survey { .. }));
     stage.survey();
     let own = {
         // The room is read, brought back, resolved.
@@ -73,11 +73,11 @@ fn a_paused_owners_commit_comes_after_a_takeover() {
     assert_eq!((own.number, own.rooms[0].from), (late.number, late.rooms[0].from), "both follow the same commit");
     let (answer, _) = stage.store.commit(&late).expect("a commit");
     assert_eq!(answer, Committed::Fenced);
-    paused.committed(SHARD, late.lease, late.number, &answer, stage.now);
+    paused.apply(Input::Committed { shard: SHARD, lease: late.lease, number: late.number, answer }, stage.now);
     assert_eq!(paused.owned().count(), 0, "it lets go");
     let (answer, _) = stage.store.commit(&own).expect("a commit");
     assert_eq!(answer, Committed::Done);
-    stage.worker.committed(SHARD, own.lease, own.number, &answer, stage.now);
+    stage.worker.apply(Input::Committed { shard: SHARD, lease: own.lease, number: own.number, answer }, stage.now);
     stage.collect();
     stage.settle();
     assert!(stage.owns());
@@ -96,7 +96,7 @@ fn a_commit_whose_answer_was_lost_is_done() {
     stage.store.commit(&commit).expect("a commit");
     let (answer, pushes) = stage.store.commit(&commit).expect("a commit");
     assert_eq!((&answer, pushes.len()), (&Committed::Done, 0));
-    stage.worker.committed(SHARD, commit.lease, commit.number, &answer, stage.now);
+    stage.worker.apply(Input::Committed { shard: SHARD, lease: commit.lease, number: commit.number, answer }, stage.now);
     stage.collect();
     a.act(1, "b", 1_040 * MS);
     let bell = a.flush(&mut stage.store, 1_041 * MS, false);
@@ -110,7 +110,7 @@ fn a_commit_whose_answer_was_lost_is_done() {
 fn a_claim_whose_answer_was_lost_is_made_again() {
     let mut stage = Stage::unowned(limits());
     stage.store.claim(SHARD, None, Incarnation(100)).expect("a shard");
-    stage.worker.claimed(SHARD, None, stage.now);
+    stage.worker.apply(Input::Claimed(SHARD, None), stage.now);
     let claims = stage.look_around(&[record(100)]);
     assert_eq!(stage.claim(&claims, 100), Some(Incarnation(100)));
     assert!(stage.owns());

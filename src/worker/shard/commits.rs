@@ -17,7 +17,7 @@ impl Shard {
     pub(in crate::worker) fn written_ahead(&mut self, room: &RoomId, part: &AheadPart, shared: &mut Shared) {
         let Some(lane) = self.lanes.get_mut(room) else { return };
         match lane.written_ahead(part) {
-            Some(part) => shared.act(Action::WriteAhead { shard: self.id, lease: self.lease, room: room.clone(), part }),
+            Some(part) => shared.emit(Command::WriteAhead { shard: self.id, lease: self.lease, room: room.clone(), part }),
             None if lane.is_ahead_written() => self.queue_commit(room),
             None => {}
         }
@@ -66,10 +66,10 @@ impl Shard {
                     if large.len() > SNAPSHOT_BYTES_MAX {
                         let (mib, max) = (large.len() >> 20, SNAPSHOT_BYTES_MAX >> 20);
                         let why = "taking it over may take seconds: its rules keep too much";
-                        shared.act(Action::Complain(format!("room {room} has a snapshot of {mib} MiB, more than {max}: {why}")));
+                        shared.emit(Command::Warn(format!("room {room} has a snapshot of {mib} MiB, more than {max}: {why}")));
                     }
                     let part = lane.begin_ahead(era, to, cursor, large, &bounds);
-                    shared.act(Action::WriteAhead { shard: self.id, lease: self.lease, room: room.clone(), part });
+                    shared.emit(Command::WriteAhead { shard: self.id, lease: self.lease, room: room.clone(), part });
                     (None, (to, cursor))
                 }
                 None => match lane.take_ahead() {
@@ -121,7 +121,7 @@ impl Shard {
         });
         self.in_flight = Some(commit.clone());
         self.tally = tally;
-        shared.act(Action::Commit(commit));
+        shared.emit(Command::Commit(commit));
         let committed: Vec<RoomId> = self.in_flight.iter().flat_map(|c| &c.rooms).map(|r| r.room.clone()).collect();
         for room in committed {
             self.advance_after_result(&room, shared);
@@ -134,7 +134,7 @@ impl Shard {
         let gateways = &self.gateways;
         let watermark_of = |g: Incarnation| gateways.get(&g).map_or(Moment::default(), |g| g.watermark);
         if lane.can_resolve() && !self.releasing && lane.hold.releasable(watermark_of) {
-            shared.enqueue_lane(self.id, room, lane);
+            lane.enqueue(self.id, room, shared);
         }
     }
 
@@ -145,7 +145,7 @@ impl Shard {
             Committed::Fenced => return false,
             Committed::Done => {
                 self.commit = number;
-                shared.act(Action::Count(self.tally));
+                shared.emit(Command::CountVerdicts(self.tally));
                 for room in &commit.rooms {
                     if let Some(lane) = self.lanes.get_mut(&room.room) {
                         lane.committing = false;
@@ -164,7 +164,7 @@ impl Shard {
             Committed::Refused(refused) => {
                 // These rooms are not what this worker thinks; the others go on under the same number.
                 for room in refused {
-                    shared.act(Action::Complain(format!(
+                    shared.emit(Command::Warn(format!(
                         "room {room}: the journal has another era or seq than this worker, or is damaged there; it is loaded again"
                     )));
                     self.lanes.remove(room);
@@ -176,7 +176,7 @@ impl Shard {
                 if !rest.rooms.is_empty() {
                     let rest = Arc::new(rest);
                     self.in_flight = Some(rest.clone());
-                    shared.act(Action::Commit(rest));
+                    shared.emit(Command::Commit(rest));
                 }
                 return true;
             }

@@ -72,7 +72,7 @@ impl Shard {
             if !answered {
                 gateway.unanswered_since_ns.get_or_insert(shared.now_ns);
             }
-            shared.act(Action::Publish { gateway: incarnation, push, answer: !answered });
+            shared.emit(Command::Publish { gateway: incarnation, push, answer: !answered });
         }
     }
 
@@ -120,11 +120,9 @@ impl Shard {
     pub(super) fn fence_damaged(&mut self, incarnation: Incarnation, shared: &mut Shared) {
         let gateway = self.gateways.entry(incarnation).or_default();
         if !gateway.fenced && !std::mem::replace(&mut gateway.fencing, true) {
-            shared.act(Action::Complain(format!(
-                "gateway {incarnation}: its record in shard {} is damaged; it is fenced",
-                self.id
-            )));
-            shared.act(Action::Fence { shard: self.id, lease: self.lease, gateway: incarnation });
+            shared
+                .emit(Command::Warn(format!("gateway {incarnation}: its record in shard {} is damaged; it is fenced", self.id)));
+            shared.emit(Command::Fence { shard: self.id, lease: self.lease, gateway: incarnation });
         }
     }
 
@@ -174,7 +172,7 @@ impl Shard {
             gateway.silent_ns += elapsed_ns.min(SILENCE_STEP_NS);
             if gateway.silent_ns > if gateway.deaf { shared.limits.deaf_timeout_ns } else { timeout_ns } {
                 gateway.fencing = true;
-                shared.act(Action::Fence { shard: self.id, lease: self.lease, gateway: *incarnation });
+                shared.emit(Command::Fence { shard: self.id, lease: self.lease, gateway: *incarnation });
             }
         }
     }
@@ -206,7 +204,7 @@ impl Shard {
             }
         }
         if !gone.is_empty() {
-            shared.act(Action::Forget { shard: self.id, lease: self.lease, gateways: gone });
+            shared.emit(Command::Forget { shard: self.id, lease: self.lease, gateways: gone });
         }
     }
 

@@ -56,7 +56,7 @@ impl Shard {
                 }
                 Some(_) => {
                     let witness = Witness { server: Incarnation::NONE, epoch: Some(epoch), confirmed: 0, sent: 0 };
-                    shared.act(Action::Testify { shard: self.id, witness });
+                    shared.emit(Command::Testify { shard: self.id, witness });
                 }
             }
         }
@@ -66,7 +66,7 @@ impl Shard {
 
     fn renew(&mut self, shared: &mut Shared) {
         self.state = State::Rejoining(Rejoin { absent: BTreeSet::new(), waited_ns: 0, probed_at_ns: 0 });
-        shared.act(Action::Testify { shard: self.id, witness: Witness::NONE });
+        shared.emit(Command::Testify { shard: self.id, witness: Witness::NONE });
     }
 
     /// A gateway is here. When all are, the shard is surveyed anew: had one seen more, the rooms are in a new era.
@@ -100,7 +100,7 @@ impl Shard {
             let until = Moment { timeline: shared.limits.timeline, ns: shared.now_ns };
             let push = push::encode(&push::Push::Probe { shard: self.id, until });
             for gateway in &rejoin.absent {
-                shared.act(Action::Publish { gateway: *gateway, push: push.clone(), answer: false });
+                shared.emit(Command::Publish { gateway: *gateway, push: push.clone(), answer: false });
             }
         }
         rejoin.waited_ns += elapsed_ns.min(gateways::SILENCE_STEP_NS);

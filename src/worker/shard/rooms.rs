@@ -18,14 +18,14 @@ impl Shard {
         if known {
             self.load_from(room, Place::default(), shared);
         } else {
-            shared.act(Action::Complain(format!("room {room} matches no pattern of the configuration: it is left alone")));
+            shared.emit(Command::Warn(format!("room {room} matches no pattern of the configuration: it is left alone")));
             self.halt(room, None, shared);
         }
     }
 
     pub(super) fn load_from(&self, room: &RoomId, place: Place, shared: &mut Shared) {
         let Some(lane) = self.lanes.get(room).map(|lane| lane.token) else { return };
-        shared.act(Action::Load { shard: self.id, room: room.clone(), lane, place });
+        shared.emit(Command::Load { shard: self.id, room: room.clone(), lane, place });
     }
 
     /// Loads one stored room that nobody asked for yet; false when there is none.
@@ -54,7 +54,7 @@ impl Shard {
         let stored = std::mem::take(&mut lane.gathering);
         let Some(rules) = shared.limits.rules.rules_for(room) else { return };
         let (shard, epoch, lane, id) = (self.id, self.lease.epoch, lane.token, room.clone());
-        shared.enqueue_load(Box::new(Loading { shard, epoch, lane, id, stored, rules }));
+        shared.permits.enqueue_load(Box::new(Loading { shard, epoch, lane, id, stored, rules }));
     }
 
     /// A page of entries after the lane's position was read. Nothing is released before the last one, which ends at the tail.
@@ -70,7 +70,7 @@ impl Shard {
             lane.take_in(*at, bytes, shared.now_ns, |g| gateways.get(&g).map_or(Moment::default(), |g| g.watermark));
         }
         if let Some(Place::Entries(after)) = page.next {
-            shared.act(Action::Read { shard: self.id, room: room.clone(), lane: token, after });
+            shared.emit(Command::Read { shard: self.id, room: room.clone(), lane: token, after });
             return;
         }
         self.read_again(room, shared);
@@ -84,7 +84,7 @@ impl Shard {
             && std::mem::take(&mut lane.stale)
         {
             lane.reading = true;
-            shared.act(Action::Read { shard: self.id, room: room.clone(), lane: lane.token, after: lane.position });
+            shared.emit(Command::Read { shard: self.id, room: room.clone(), lane: lane.token, after: lane.position });
         }
     }
 
@@ -105,7 +105,7 @@ impl Shard {
                 self.queue_commit(&room);
             }
             DoneOutcome::Panicked { stamp, message } => {
-                shared.act(Action::Complain(format!(
+                shared.emit(Command::Warn(format!(
                     "rules of room {room} panicked on event {stamp:?}: {message}; its verdict is void ({RULES_FAILED})"
                 )));
                 lane.phase = Phase::Failed;
@@ -135,7 +135,7 @@ impl Shard {
     pub(super) fn loaded(&mut self, room: &RoomId, loaded: Loaded, shared: &mut Shared) {
         let Some(lane) = self.lanes.get_mut(room) else { return };
         for deviation in loaded.deviations {
-            shared.act(Action::Complain(format!("room {room}: replay differs from the record, which stands: {deviation}")));
+            shared.emit(Command::Warn(format!("room {room}: replay differs from the record, which stands: {deviation}")));
         }
         let Some(state) = loaded.room else {
             // It ended meanwhile. What came in by bell belongs to a life that began after it was read, and what is asked for
@@ -227,7 +227,7 @@ impl Shard {
                     if shared.now_ns.saturating_sub(since) >= shared.limits.room_linger_ns {
                         lane.phase = Phase::Ending;
                         let seq = lane.room.as_ref().map_or(0, |r| r.seq());
-                        shared.act(Action::EndRoom { shard: self.id, lease: self.lease, room: room.clone(), seq });
+                        shared.emit(Command::EndRoom { shard: self.id, lease: self.lease, room: room.clone(), seq });
                     }
                 }
                 _ => {}

@@ -32,24 +32,25 @@ impl Shard {
         };
         if attempts > RULES_ATTEMPTS_MAX {
             for held in &job.events {
-                shared.act(Action::Complain(format!(
+                shared.emit(Command::Warn(format!(
                     "room {room}: nobody came back from event {:?} in {RULES_ATTEMPTS_MAX} attempts; its verdict is void ({RULES_FAILED})",
                     held.stamp
                 )));
                 job.poisoned.insert(held.stamp);
             }
         }
-        shared.run_alone(Job::Resolve(job));
+        shared.permits.take();
+        shared.emit(Command::Run(Job::Resolve(job)));
     }
 
     /// The rules do not come back. The room is loaded again, and goes on as a suspect; bringing it back only takes longer.
     pub(in crate::worker) fn overrun(&mut self, room: &RoomId, token: u64, shared: &mut Shared) {
         let Some(lane) = self.lanes.get_mut(room).filter(|lane| lane.token == token) else { return };
         if lane.phase != Phase::Busy {
-            shared.act(Action::Complain(format!("room {room}: its rules take long to bring it back; it waits for them")));
+            shared.emit(Command::Warn(format!("room {room}: its rules take long to bring it back; it waits for them")));
             return;
         }
-        shared.act(Action::Complain(format!("room {room}: its rules do not come to an end with one event; it is loaded again")));
+        shared.emit(Command::Warn(format!("room {room}: its rules do not come to an end with one event; it is loaded again")));
         lane.phase = Phase::Failed;
         lane.alone = Some(lane.position);
         self.reload_failed(room, shared);
@@ -68,7 +69,7 @@ impl Shard {
         let rest_s = least.saturating_mul(1 << lane.failures.min(16)).min(most);
         lane.failures = lane.failures.saturating_add(1);
         lane.phase = Phase::Quarantined { until_ns: shared.now_ns.saturating_add(rest_s * 1_000_000_000) };
-        shared.act(Action::Complain(format!("room {room} cannot be continued: {why}; tried again in {rest_s} s")));
+        shared.emit(Command::Warn(format!("room {room} cannot be continued: {why}; tried again in {rest_s} s")));
         self.halt(room, None, shared);
     }
 
@@ -78,7 +79,7 @@ impl Shard {
         let push = push::encode(&push::Push::Halted { shard: self.id, room: room.clone(), known });
         let told = self.gateways.iter().filter(|(told, g)| !g.fenced && gateway.is_none_or(|gateway| gateway == **told));
         for (gateway, _) in told {
-            shared.act(Action::Publish { gateway: *gateway, push: push.clone(), answer: false });
+            shared.emit(Command::Publish { gateway: *gateway, push: push.clone(), answer: false });
         }
     }
 }
