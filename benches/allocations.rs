@@ -6,9 +6,9 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use lasthit::internals::runtime;
 use lasthit::journal::Journal;
 use lasthit::journal::memory::MemoryJournal;
-use lasthit::runtime;
 
 mod scene;
 

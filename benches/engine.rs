@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use criterion::{BatchSize, Criterion, Throughput};
-use lasthit::engine::{Held, Resequencer, Room};
+use lasthit::internals::engine::{Held, Resequencer, Room};
+use lasthit::internals::wire::{action, verdicts};
 use lasthit::rules::{Claim, LastHit, Rules};
 use lasthit::types::{
     Action, Arrival, Audience, Entry, Event, EventKind, Flags, Incarnation, Moment, Outcome, PlayerId, Role, StreamId,
 };
-use lasthit::wire::{action, verdicts};
 
 const GATEWAYS: u64 = 2;
 const EVENTS: u64 = 64;

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion};
 use lasthit::embed::{Delivery, Gateway, Joining, Seat, act};
+use lasthit::internals::limits::{SESSIONS_PER_ROOM_MAX, TARGETS_PER_ROOM_MAX};
+use lasthit::internals::runtime;
 use lasthit::journal::Journal;
 use lasthit::journal::memory::MemoryJournal;
-use lasthit::limits::{SESSIONS_PER_ROOM_MAX, TARGETS_PER_ROOM_MAX};
-use lasthit::runtime;
 use lasthit::types::{Role, RoomId, Since};
 use quanta::Instant;
 

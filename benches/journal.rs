@@ -9,6 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use criterion::{BenchmarkId, Criterion, Throughput};
 use futures_util::future::LocalBoxFuture;
+use lasthit::internals::wire::{entry, push, verdicts};
 use lasthit::journal::memory::MemoryJournal;
 use lasthit::journal::redis::{Durability, RedisJournal, RedisOptions};
 use lasthit::journal::{
@@ -18,7 +19,6 @@ use lasthit::types::{
     Arrival, Audience, Entry, Event, EventKind, Flags, Incarnation, Moment, Outcome, PlayerId, RoomId, ShardId, Stamp, StreamId,
     Verdict, VerdictBatch, VerdictKind,
 };
-use lasthit::wire::{entry, push, verdicts};
 use quanta::Instant;
 use servers::RedisServer;
 use tokio::runtime::Runtime;
@@ -193,7 +193,7 @@ fn servers(level: Durability) -> std::io::Result<Vec<RedisServer>> {
 fn main() {
     let mut c = Criterion::default().warm_up_time(Duration::from_millis(300)).measurement_time(Duration::from_secs(2));
     c = c.sample_size(20).configure_from_args();
-    let runtime = lasthit::runtime::gateway(100).expect("runtime");
+    let runtime = lasthit::internals::runtime::gateway(100).expect("runtime");
     journal(&mut c, "memory", &runtime, &|| Box::pin(async { Arc::new(MemoryJournal::new(SHARDS)) as Arc<dyn Journal> }));
     for (name, level) in Durability::NAMES {
         match servers(level) {

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput};
+use lasthit::internals::runtime;
+use lasthit::internals::wire::entry;
 use lasthit::journal::memory::MemoryJournal;
 use lasthit::journal::{Appended, Flush, FlushEntry, Journal, Seen};
-use lasthit::runtime;
 use lasthit::types::{Arrival, Entry, Event, EventKind, Incarnation, Moment, PlayerId, Role, ShardId};
-use lasthit::wire::entry;
 use quanta::Instant;
 
 mod scene;

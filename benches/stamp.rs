@@ -6,8 +6,8 @@ use std::net::TcpListener;
 use std::time::Duration;
 
 use criterion::Criterion;
-use lasthit::clock::{Clock, monotonic_ns};
-use lasthit::gateway::arrival::{Drains, KERNEL_STAMPS, StampedStream, listen};
+use lasthit::internals::clock::{Clock, monotonic_ns};
+use lasthit::internals::gateway::{Drains, KERNEL_STAMPS, StampedStream, listen};
 use lasthit::types::Flags;
 use quanta::Instant;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
@@ -48,14 +48,14 @@ fn clocks(c: &mut Criterion) {
     let mut group = c.benchmark_group("stamp/clock");
     assert!(monotonic_ns() <= monotonic_ns());
     group.bench_function("monotonic", |b| b.iter(monotonic_ns));
-    let wall_ns = i128::from(lasthit::clock::unix_s()) * 1_000_000_000;
+    let wall_ns = i128::from(lasthit::internals::clock::unix_s()) * 1_000_000_000;
     assert!(clock.read(Some(wall_ns)).kernel_ns.is_some_and(|ns| monotonic_ns() - ns < 2_000_000_000));
     group.bench_function("bracket and conversion", |b| b.iter(|| clock.read(black_box(Some(wall_ns)))));
     group.finish();
 }
 
 fn reads(c: &mut Criterion) {
-    let runtime = lasthit::runtime::gateway(100).expect("runtime");
+    let runtime = lasthit::internals::runtime::gateway(100).expect("runtime");
     let mut group = c.benchmark_group("stamp/read");
 
     let listener = TcpListener::bind("127.0.0.1:0").expect("bound");

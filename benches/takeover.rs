@@ -9,19 +9,19 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use lasthit::embed::{Delivery, Gateway, Joining, Seat, act};
-use lasthit::engine::{Resequencer, Room};
+use lasthit::internals::engine::{Resequencer, Room};
+use lasthit::internals::limits::{CONTESTS_PER_ROOM_MAX, SNAPSHOT_EVENTS_MAX, SNAPSHOT_PART_BYTES};
+use lasthit::internals::replay::Recording;
+use lasthit::internals::wire::{action, entry, verdicts};
 use lasthit::journal::redis::{RedisJournal, RedisOptions};
 use lasthit::journal::{
     AheadName, AheadPart, Appended, Commit, CommitSnapshot, Committed, Flush, FlushEntry, Journal, Lease, Leased, PageSize,
     RoomCommit, Seen, Witness, pages,
 };
-use lasthit::limits::{CONTESTS_PER_ROOM_MAX, SNAPSHOT_EVENTS_MAX, SNAPSHOT_PART_BYTES};
-use lasthit::replay::Recording;
 use lasthit::rules::{Claim, RulesBook};
 use lasthit::types::{
     Action, Arrival, Audience, Entry, Event, EventKind, Incarnation, Moment, Role, RoomId, ShardId, StreamId, VerdictBatch,
 };
-use lasthit::wire::{action, entry, verdicts};
 use lasthit::worker::{self, WorkerOptions};
 use quanta::Instant;
 use servers::RedisServer;

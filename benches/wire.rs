@@ -6,13 +6,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use criterion::measurement::WallTime;
 use criterion::{BatchSize, BenchmarkGroup, Criterion, Throughput};
+use lasthit::internals::wire::push::{Push, RoomPush};
+use lasthit::internals::wire::{action, entry, push, verdicts};
 use lasthit::types::{
     Action, Arrival, Audience, Entry, Event, EventKind, Flags, Incarnation, Moment, Outcome, PlayerId, Role, RoomId, SessionId,
     ShardId, Stamp, Verdict, VerdictBatch, VerdictKind,
 };
 use lasthit::wire::client::{Encoding, ErrorCode, Refusal, VerdictFrames, Welcome, encode_refusal, encode_welcome, parse_action};
-use lasthit::wire::push::{Push, RoomPush};
-use lasthit::wire::{action, entry, push, verdicts};
 
 const GATEWAY: Incarnation = Incarnation(0x5f3c_a81e_0000_0000_0000_0000_0000_0001);
 

@@ -271,7 +271,7 @@ struct CommonArgs {
 
 /// What became of a command line.
 #[derive(Debug)]
-pub enum Parsed {
+pub(crate) enum Parsed {
     /// To be run.
     Run(Box<Config>),
     /// A recorded room is to be read.
@@ -284,7 +284,7 @@ pub enum Parsed {
 
 /// Parses arguments (the program's name first) and loads the configuration from them and the environment.
 #[must_use]
-pub fn parse(args: impl IntoIterator<Item = std::ffi::OsString>, env: &dyn Fn(&str) -> Option<String>) -> Parsed {
+pub(crate) fn parse(args: impl IntoIterator<Item = std::ffi::OsString>, env: &dyn Fn(&str) -> Option<String>) -> Parsed {
     let command = match Cli::try_parse_from(args) {
         Ok(cli) => cli.command,
         Err(error) => {

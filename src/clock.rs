@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use crate::limits::STAMP_AGE_MAX;
 
 /// From the sender's `send` to the kernel's stamp, in nanoseconds: the path through loopback or the driver.
-pub const KERNEL_PATH_NS: u64 = 2_000;
+pub(crate) const KERNEL_PATH_NS: u64 = 2_000;
 /// Both clocks are cut to whole nanoseconds when they are read: what that may add to either end of a bracket.
 const ROUNDING_NS: i128 = 2;
 /// Brackets that are read at the start, of which the tightest counts.
@@ -57,7 +57,7 @@ fn name_timeline(boot: Option<&str>, namespace: Option<&str>) -> String {
 
 /// One reading of both clocks: the wall clock was read at some moment from `before_ns` to `after_ns`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Bracket {
+pub(crate) struct Bracket {
     /// Monotonic nanoseconds, read first.
     pub before_ns: u64,
     /// Wall clock nanoseconds since 1970.
@@ -76,7 +76,7 @@ impl Bracket {
 
 /// What is known of wall minus monotonic: it lies from `low` to `high`. Pure: brackets in, conversions out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Offset {
+pub(crate) struct Offset {
     low: i128,
     high: i128,
     steps: u32,
@@ -85,7 +85,7 @@ pub struct Offset {
 impl Offset {
     /// What one bracket tells.
     #[must_use]
-    pub fn of(bracket: Bracket) -> Self {
+    pub(crate) fn of(bracket: Bracket) -> Self {
         Self {
             low: bracket.wall_ns - i128::from(bracket.after_ns) - ROUNDING_NS,
             high: bracket.wall_ns - i128::from(bracket.before_ns) + ROUNDING_NS,
@@ -94,7 +94,7 @@ impl Offset {
     }
 
     /// Learns from a further bracket: narrows the interval, or starts anew and counts a step when they exclude each other.
-    pub fn observe(&mut self, bracket: Bracket) {
+    pub(crate) fn observe(&mut self, bracket: Bracket) {
         let seen = Self::of(bracket);
         if seen.low > self.high || seen.high < self.low {
             *self = Self { steps: self.steps.wrapping_add(1), ..seen };
@@ -104,22 +104,16 @@ impl Offset {
         }
     }
 
-    /// Steps of the wall clock seen so far.
-    #[must_use]
-    pub fn steps(&self) -> u32 {
-        self.steps
-    }
-
     /// Nanoseconds within which the offset is known.
     #[must_use]
-    pub fn width_ns(&self) -> u64 {
+    pub(crate) fn width_ns(&self) -> u64 {
         u64::try_from(self.high - self.low).unwrap_or(u64::MAX)
     }
 
     /// The monotonic nanoseconds of a kernel stamp whose bytes were read by `read_ns`; none when it is not to be believed:
     /// later than the read, or more than [`STAMP_AGE_MAX`] before it.
     #[must_use]
-    pub fn convert(&self, wall_ns: i128, read_ns: u64) -> Option<u64> {
+    pub(crate) fn convert(&self, wall_ns: i128, read_ns: u64) -> Option<u64> {
         let at = wall_ns - (self.low + (self.high - self.low) / 2);
         let read = i128::from(read_ns);
         let future = at > read + i128::from(self.width_ns());
@@ -239,7 +233,7 @@ mod tests {
             let mut known = Offset::of(brackets[0]);
             brackets[1..].iter().for_each(|&b| known.observe(b));
             prop_assert!(known.low <= offset && offset <= known.high);
-            prop_assert_eq!(known.steps(), 0);
+            prop_assert_eq!(known.steps, 0);
             let tightest = reads.iter().map(|r| r.1 + r.2).min().unwrap_or(0);
             prop_assert!(known.width_ns() <= tightest + 4);
         }
@@ -253,9 +247,9 @@ mod tests {
             let wide = i128::from(width + next) + 2 * ROUNDING_NS;
             known.observe(bracket(1_000 + by, 2_000_000, next / 2, next - next / 2));
             if by.abs() > wide {
-                prop_assert_eq!(known.steps(), 1);
+                prop_assert_eq!(known.steps, 1);
             }
-            if known.steps() == 1 {
+            if known.steps == 1 {
                 prop_assert!(known.low <= 1_000 + by && 1_000 + by <= known.high);
             }
         }

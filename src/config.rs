@@ -13,11 +13,11 @@ mod values;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-pub use rooms::{RoomRules, RulesChoice};
+pub(crate) use rooms::RoomRules;
 pub use sources::Flags;
 #[cfg(test)]
 pub(crate) use sources::is_setting;
-pub use values::RedisUrl;
+pub(crate) use values::RedisUrl;
 
 use crate::gateway::auth::{JwtKey, Origin};
 use crate::journal::redis::Durability;
@@ -64,7 +64,7 @@ pub struct Config {
     pub redis: Option<RedisUrl>,
     /// What every Redis key begins with.
     pub prefix: String,
-    /// Shards of the deployment: 1 to [`limits::SHARDS_MAX`].
+    /// Shards of the deployment: 1 to `limits::SHARDS_MAX`.
     pub shards: u16,
     /// Where players connect. Meaningless for `worker`.
     pub listen: SocketAddr,
@@ -94,7 +94,7 @@ pub struct Config {
     pub durability: Durability,
     /// How long a room may be empty before it ends.
     pub room_linger: Duration,
-    /// Sessions of one gateway. None: [`limits::SESSIONS_MAX`], or as many as the process may open files for.
+    /// Sessions of one gateway. None: `limits::SESSIONS_MAX`, or as many as the process may open files for.
     pub sessions_max: Option<usize>,
     /// Sessions of one address on one gateway.
     pub sessions_per_address: usize,
@@ -107,7 +107,7 @@ pub struct Config {
     /// How far a gateway's watermark stays behind the start of the sweep that proves it.
     pub sweep_guard: Duration,
     /// How much earlier than its stamp a message from another host may have reached this one: at most
-    /// [`limits::UNCERTAINTY_MAX`].
+    /// `limits::UNCERTAINTY_MAX`.
     pub uncertainty: Duration,
     /// How log lines look.
     pub log_format: LogFormat,

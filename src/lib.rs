@@ -21,25 +21,26 @@
 //! | stage | where | what it is |
 //! |---|---|---|
 //! | values | [`types`] | what the stages hand to each other: [`Stamp`](types::Stamp), [`Event`](types::Event), [`Verdict`](types::Verdict) |
-//! | arrival | [`clock`], [`gateway::arrival`] | a socket that keeps the kernel's stamp of its last read |
-//! | session | [`gateway::front`], [`wire::client`] | from an HTTP upgrade to actions, and verdicts back |
-//! | settle | [`gateway::sweep`] | when everything up to a moment has been read |
-//! | append | [`gateway::Hub`], [`GatewayJournal::append`](journal::GatewayJournal::append) | a flush: a gateway's events up to a watermark, and the watermark |
+//! | arrival | `clock`, `gateway::arrival` | a socket that keeps the kernel's stamp of its last read |
+//! | session | `gateway::front`, [`wire::client`] | from an HTTP upgrade to actions, and verdicts back |
+//! | settle | `gateway::sweep` | when everything up to a moment has been read |
+//! | append | `gateway::Hub`, [`GatewayJournal::append`](journal::GatewayJournal::append) | a flush: a gateway's events up to a watermark, and the watermark |
 //! | record | [`journal`] | a face for gateways and one for workers, in [`memory`](journal::memory) and in [`redis`](journal::redis); [`wire`] has its forms |
-//! | resequence | [`engine::Resequencer`] | one room's events back in stamp order |
-//! | resolve | [`engine::Room`], [`rules`] | events become verdicts; the game's part of it is [`rules::Rules`] |
+//! | resequence | `engine::Resequencer` | one room's events back in stamp order |
+//! | resolve | `engine::Room`, [`rules`] | events become verdicts; the game's part of it is [`rules::Rules`] |
 //! | commit | [`worker`], [`WorkerJournal::commit`](journal::WorkerJournal::commit) | verdicts become final, then are pushed |
-//! | deliver | [`gateway::Hub`], [`gateway::Outbox`] | verdicts reach the sessions that may see them, in `seq` order |
+//! | deliver | `gateway::Hub`, `gateway::Outbox` | verdicts reach the sessions that may see them, in `seq` order |
 //!
-//! [`replay`] resolves a recorded room again. To use it inside a server: [`embed`] and [`worker::run`]. The program is put together in [`roles`], from [`config`]
-//! and [`cli`]; [`admin`] and [`metrics`] show how it fares, [`limits`] has every bound.
+//! To use it inside a server: [`embed`] and [`worker::run`]. Modules without a link are the program's own: `replay` resolves a
+//! recorded room again, `program` is put together from `roles`, `config` and `cli`, `admin` and `metrics` show how it fares,
+//! and `limits` has every bound.
 //!
 //! # Invariants
 //!
 //! What is absent is what the rest rests on:
 //!
 //! - The engine, the rules and the wire read no clock, do no I/O and use no randomness: what they are given decides.
-//! - No clock is read for an order anywhere but in [`clock`].
+//! - No clock is read for an order anywhere but in `clock`.
 //! - Gateways never decide: what they hold of the journal ([`GatewayJournal`](journal::GatewayJournal)) has no step for it.
 //!   They never import a worker; workers never see a socket, and never import a gateway. They meet in the journal alone.
 //! - Nothing outside [`journal::redis`] knows Redis.
@@ -50,17 +51,17 @@
 //! - There is no unsafe code.
 
 // What the stages hand to each other.
-pub mod limits;
+mod limits;
 pub mod types;
 
 // The way.
-pub mod clock;
-pub mod gateway;
+mod clock;
+mod gateway;
 
 pub mod journal;
 pub mod wire;
 
-pub mod engine;
+mod engine;
 pub mod rules;
 pub mod worker;
 
@@ -68,17 +69,21 @@ pub mod worker;
 pub mod embed;
 
 // The program.
-pub mod cli;
-pub mod config;
-pub mod roles;
-pub mod runtime;
+mod cli;
+mod config;
+mod program;
+mod roles;
+mod runtime;
 pub mod shutdown;
 
 // Its operation.
-pub mod admin;
-pub mod metrics;
-pub mod replay;
-pub mod telemetry;
+mod admin;
+mod metrics;
+mod replay;
+mod telemetry;
+
+#[doc(hidden)]
+pub mod internals;
 
 #[cfg(test)]
 mod sim;

@@ -3,175 +3,176 @@
 use std::time::Duration;
 
 /// Bytes of a room or player name.
-pub const NAME_BYTES_MAX: usize = 64;
+pub(crate) const NAME_BYTES_MAX: usize = 64;
 /// Bytes of an action's op, id or contest.
-pub const FIELD_BYTES_MAX: usize = 64;
+pub(crate) const FIELD_BYTES_MAX: usize = 64;
 /// Bytes of a client's message (and of a WebSocket frame).
 pub const MESSAGE_BYTES_MAX: usize = 4096;
 /// Frames that a client may cut one message into.
-pub const FRAGMENTS_PER_MESSAGE_MAX: u32 = 64;
+pub(crate) const FRAGMENTS_PER_MESSAGE_MAX: u32 = 64;
 /// Nesting of a client's arguments.
-pub const ARGS_DEPTH_MAX: usize = 16;
+pub(crate) const ARGS_DEPTH_MAX: usize = 16;
 /// Bytes of a reason inside an event or a verdict.
-pub const REASON_BYTES_MAX: usize = 200;
+pub(crate) const REASON_BYTES_MAX: usize = 200;
 /// Bytes of a verdict's body, encoded.
-pub const BODY_BYTES_MAX: usize = 16 * 1024;
+pub(crate) const BODY_BYTES_MAX: usize = 16 * 1024;
 /// Ids per player that are remembered in a room, so that a repeat acts once.
 pub const RECENT_IDS_PER_PLAYER_MAX: usize = 1024;
 /// Ids per room that are remembered, where each player counts as [`RECENT_PLAYER_IDS`] more: all of 500 players, 100 each of 4,900.
-pub const RECENT_IDS_PER_ROOM_MAX: usize = 512 * 1024;
+pub(crate) const RECENT_IDS_PER_ROOM_MAX: usize = 512 * 1024;
 /// Ids that a player counts as beside its own: its name takes as much as they do.
-pub const RECENT_PLAYER_IDS: usize = 6;
+pub(crate) const RECENT_PLAYER_IDS: usize = 6;
 /// Sessions per room, whatever gateways they are on; past it nobody may join.
-pub const ROOM_SESSIONS_MAX: usize = 16 * 1024;
+pub(crate) const ROOM_SESSIONS_MAX: usize = 16 * 1024;
 /// Contests per room whose round is remembered; past it those are forgotten that were closed longest ago, then those that were
 /// won longest ago. Rules that hold no more than this of them have none forgotten that they hold.
 pub const CONTESTS_PER_ROOM_MAX: usize = 100_000;
 /// Bytes of a built-in room's snapshot when everything in it is there as often, and each name is as long, as it may be. With names
 /// of 20 bytes and a thousand holders it is less than 14 MiB. A session, mark or stretch takes at most 64 bytes and its names; an
 /// id 16; a player's ids 16 and the name; a contest 80 and the name; a key that is held 8, its name and its holder's.
-pub const SNAPSHOT_BYTES_MAX: usize = (ROOM_SESSIONS_MAX + MARKS_PER_ROOM_MAX + UNPROVEN_PER_ROOM_MAX) * (64 + NAME_BYTES_MAX)
+pub(crate) const SNAPSHOT_BYTES_MAX: usize = (ROOM_SESSIONS_MAX + MARKS_PER_ROOM_MAX + UNPROVEN_PER_ROOM_MAX)
+    * (64 + NAME_BYTES_MAX)
     + RECENT_IDS_PER_ROOM_MAX * 16
     + CONTESTS_PER_ROOM_MAX * (80 + FIELD_BYTES_MAX)
     + CLAIMS_PER_ROOM_MAX * (8 + FIELD_BYTES_MAX + NAME_BYTES_MAX);
 /// Gateways per room whose last stamp is remembered.
-pub const MARKS_PER_ROOM_MAX: usize = 256;
+pub(crate) const MARKS_PER_ROOM_MAX: usize = 256;
 /// Dead gateways per room whose last stretch is kept apart; past it the oldest stretches become one.
-pub const UNPROVEN_PER_ROOM_MAX: usize = 16;
+pub(crate) const UNPROVEN_PER_ROOM_MAX: usize = 16;
 /// Targets of a `last_hit` room that are there at one time, slain ones included: what a newcomer is told has to fit a body.
 pub const TARGETS_PER_ROOM_MAX: usize = 64;
 /// Target names of a `last_hit` room that were ever used: a name that comes back goes on with its rounds.
-pub const TARGET_NAMES_PER_ROOM_MAX: usize = 1024;
+pub(crate) const TARGET_NAMES_PER_ROOM_MAX: usize = 1024;
 /// Points of a `last_hit` target; JavaScript's numbers hold it exactly.
-pub const TARGET_HP_MAX: u64 = 1_000_000_000_000;
+pub(crate) const TARGET_HP_MAX: u64 = 1_000_000_000_000;
 /// Points that one hit takes.
-pub const HIT_DAMAGE_MAX: u64 = 1_000_000_000;
+pub(crate) const HIT_DAMAGE_MAX: u64 = 1_000_000_000;
 /// Keys of a `claim` room that are held at one time.
-pub const CLAIMS_PER_ROOM_MAX: usize = CONTESTS_PER_ROOM_MAX;
+pub(crate) const CLAIMS_PER_ROOM_MAX: usize = CONTESTS_PER_ROOM_MAX;
 /// Held keys that a newcomer to a `claim` room is told one by one.
-pub const CLAIMS_LISTED_MAX: usize = 100;
+pub(crate) const CLAIMS_LISTED_MAX: usize = 100;
 
 /// Sessions per gateway unless configured otherwise.
-pub const SESSIONS_MAX: usize = 20_000;
+pub(crate) const SESSIONS_MAX: usize = 20_000;
 /// Sessions that one address may have unless configured otherwise: a school, or a carrier's network, is behind one.
-pub const SESSIONS_PER_ADDRESS: usize = 1_000;
+pub(crate) const SESSIONS_PER_ADDRESS: usize = 1_000;
 /// Connections that one address may open in a second, and at once, unless configured otherwise.
-pub const CONNECTIONS_PER_SECOND: u32 = 200;
+pub(crate) const CONNECTIONS_PER_SECOND: u32 = 200;
 /// Requests that one address may have unfinished.
-pub const HANDSHAKES_PER_ADDRESS: usize = 128;
+pub(crate) const HANDSHAKES_PER_ADDRESS: usize = 128;
 /// Sessions that one player may have on a gateway unless configured otherwise.
-pub const SESSIONS_PER_PLAYER: usize = 32;
+pub(crate) const SESSIONS_PER_PLAYER: usize = 32;
 /// Fewest sessions per player that may be configured: who moves to another connection has two for a while.
-pub const SESSIONS_PER_PLAYER_MIN: usize = 2;
+pub(crate) const SESSIONS_PER_PLAYER_MIN: usize = 2;
 /// Connections over their address' bounds that are told so at one time; further ones are just closed.
-pub const TURNED_AWAY_MAX: usize = 64;
+pub(crate) const TURNED_AWAY_MAX: usize = 64;
 /// Connections whose HTTP exchange is under way; further ones wait in the kernel.
-pub const HANDSHAKES_MAX: usize = 1024;
+pub(crate) const HANDSHAKES_MAX: usize = 1024;
 /// Bytes of an HTTP request's head.
-pub const HEAD_BYTES_MAX: usize = 16 * 1024;
+pub(crate) const HEAD_BYTES_MAX: usize = 16 * 1024;
 /// Bytes that a session's socket reads at once.
-pub const SESSION_READ_BYTES: usize = 2 * 1024;
+pub(crate) const SESSION_READ_BYTES: usize = 2 * 1024;
 /// Bytes of frames that a session gathers before it writes.
-pub const SESSION_WRITE_BYTES: usize = 16 * 1024;
+pub(crate) const SESSION_WRITE_BYTES: usize = 16 * 1024;
 /// Bytes that a session may hold unwritten: the largest `welcome` must fit.
-pub const SESSION_WRITE_BYTES_MAX: usize = 1024 * 1024;
+pub(crate) const SESSION_WRITE_BYTES_MAX: usize = 1024 * 1024;
 /// Deliveries that a session hands to its socket before it looks at what it received.
-pub const DELIVERIES_PER_TURN_MAX: usize = 64;
+pub(crate) const DELIVERIES_PER_TURN_MAX: usize = 64;
 /// Bytes of a closed session's leftovers that are read, so that its close frame is not overtaken by a reset.
-pub const LINGER_BYTES_MAX: usize = 256 * 1024;
+pub(crate) const LINGER_BYTES_MAX: usize = 256 * 1024;
 /// Connections that the kernel holds until the gateway accepts them.
-pub const ACCEPT_BACKLOG: u32 = 1024;
+pub(crate) const ACCEPT_BACKLOG: u32 = 1024;
 /// Sessions per room and gateway.
 pub const SESSIONS_PER_ROOM_MAX: usize = 2_000;
 /// Messages queued to one session; past it the session reads on from the journal, at its own pace.
-pub const OUTBOX_MESSAGES_MAX: usize = 4096;
+pub(crate) const OUTBOX_MESSAGES_MAX: usize = 4096;
 /// Messages queued to one session that reads from the journal.
-pub const CATCH_UP_MESSAGES_MAX: usize = 512;
+pub(crate) const CATCH_UP_MESSAGES_MAX: usize = 512;
 /// Deliveries of one turn to sessions that read from the journal, all together. A turn in about 2 ms makes some 500,000 a second: who
 /// is behind a busy gateway's rooms has to reach those who follow them.
-pub const CATCH_UP_TURN_MAX: usize = 1024;
+pub(crate) const CATCH_UP_TURN_MAX: usize = 1024;
 /// How long everybody else at the gateway may wait for a turn: after one that took longer the next ones are smaller.
-pub const CATCH_UP_WAIT_MAX: Duration = Duration::from_micros(500);
+pub(crate) const CATCH_UP_WAIT_MAX: Duration = Duration::from_micros(500);
 /// How long such sessions wait for the next turn, so that they leave everybody else the gateway's time.
-pub const CATCH_UP_REST: Duration = Duration::from_millis(1);
+pub(crate) const CATCH_UP_REST: Duration = Duration::from_millis(1);
 /// Pages of verdict streams that a gateway reads or holds for such sessions.
-pub const CATCH_UP_PAGES_MAX: usize = 8;
+pub(crate) const CATCH_UP_PAGES_MAX: usize = 8;
 /// Rooms whose gaps a gateway reads at one time.
-pub const GAP_READS_MAX: usize = 8;
+pub(crate) const GAP_READS_MAX: usize = 8;
 /// Repeated actions whose first verdicts a gateway reads at one time.
-pub const FIRST_READS_MAX: usize = 8;
+pub(crate) const FIRST_READS_MAX: usize = 8;
 /// First verdicts of repeated actions that a gateway remembers.
-pub const FIRSTS_MAX: usize = 1024;
+pub(crate) const FIRSTS_MAX: usize = 1024;
 /// A session's actions that wait for its Open to be acknowledged.
 pub const WAITING_ACTIONS_MAX: usize = 64;
 /// A gateway's own unresolved events in one room; past it further Data is refused as `busy`.
 pub const UNRESOLVED_PER_ROOM_MAX: usize = 8192;
 /// A gateway's own unresolved events over all rooms, beside each room's reserve.
-pub const UNRESOLVED_MAX: usize = 100_000;
+pub(crate) const UNRESOLVED_MAX: usize = 100_000;
 /// Of what is left of a bound over all rooms, one room may hold one part in so many: who comes later finds room.
-pub const ROOM_PART_OF_FREE: usize = 4;
+pub(crate) const ROOM_PART_OF_FREE: usize = 4;
 /// Unresolved events that a room may have whatever the others have.
-pub const ROOM_RESERVE_EVENTS: usize = 16;
+pub(crate) const ROOM_RESERVE_EVENTS: usize = 16;
 /// Bytes of events that a room may have waiting for the journal whatever the others have.
-pub const ROOM_RESERVE_BYTES: usize = 16 * 1024;
+pub(crate) const ROOM_RESERVE_BYTES: usize = 16 * 1024;
 /// Bytes of events that a gateway keeps until the journal has them, beside each room's reserve; past it further Data is
 /// refused as `busy`.
-pub const KEPT_BYTES_MAX: usize = 64 * 1024 * 1024;
+pub(crate) const KEPT_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Bytes that an event counts as there beside its action: its place in the queue, its stamp, its room's and player's names.
-pub const KEPT_EVENT_BYTES: usize = 256;
+pub(crate) const KEPT_EVENT_BYTES: usize = 256;
 /// Events in one flush of one shard.
 pub const FLUSH_EVENTS_MAX: usize = 1024;
 /// Bytes of the entries in one flush of one shard, and of the bell that carries them; counted as [`KEPT_BYTES_MAX`] is.
-pub const FLUSH_BYTES_MAX: usize = 512 * 1024;
+pub(crate) const FLUSH_BYTES_MAX: usize = 512 * 1024;
 /// Verdicts that one read of a room's verdict stream fetches, in journal entries.
-pub const READ_ENTRIES_MAX: usize = 512;
+pub(crate) const READ_ENTRIES_MAX: usize = 512;
 /// The same for a gateway, which leaves others its time in between.
-pub const CATCH_UP_ENTRIES_MAX: usize = 64;
+pub(crate) const CATCH_UP_ENTRIES_MAX: usize = 64;
 /// Events that a lane resolves before it hands its results over.
-pub const RESOLVE_EVENTS_MAX: usize = 512;
+pub(crate) const RESOLVE_EVENTS_MAX: usize = 512;
 /// Entries of one room that a worker keeps while it reads the room; past it they are dropped, and read from the journal.
-pub const LANE_BUFFER_ENTRIES_MAX: usize = 1024;
+pub(crate) const LANE_BUFFER_ENTRIES_MAX: usize = 1024;
 /// Bytes of them.
-pub const LANE_BUFFER_BYTES_MAX: usize = 1024 * 1024;
+pub(crate) const LANE_BUFFER_BYTES_MAX: usize = 1024 * 1024;
 /// Bells that wait while a shard is surveyed; past it the shard is surveyed again.
-pub const SHARD_BELLS_MAX: usize = 16 * 1024;
+pub(crate) const SHARD_BELLS_MAX: usize = 16 * 1024;
 /// Verdicts in one commit.
-pub const COMMIT_VERDICTS_MAX: usize = 4096;
+pub(crate) const COMMIT_VERDICTS_MAX: usize = 4096;
 /// Bytes of verdicts, snapshots and pushes in one commit, past which no other room goes with it; and of one room's verdicts and
 /// pushes in it. What lies beyond goes with the next commit; one verdict always goes, and a gateway's death as a whole.
-pub const COMMIT_BYTES_MAX: usize = 4 * 1024 * 1024;
+pub(crate) const COMMIT_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Gateways in a room that each other's appends ask for their watermarks; those beyond are asked by the worker.
-pub const ROOM_POKES_MAX: usize = 5;
+pub(crate) const ROOM_POKES_MAX: usize = 5;
 /// Events after which a room's snapshot is written at the latest when it is small.
-pub const SNAPSHOT_EVENTS: u64 = 256;
+pub(crate) const SNAPSHOT_EVENTS: u64 = 256;
 /// Places per room behind which its history may be trimmed once it is old enough; they lie this part of the retention apart.
-pub const TRIM_POINTS_MAX: usize = 16;
+pub(crate) const TRIM_POINTS_MAX: usize = 16;
 /// Events after which a room's snapshot is written at the latest however large it is: so many are resolved again when the
-/// room is taken over. The largest room has a snapshot of [`SNAPSHOT_BYTES_MAX`], and these behind it.
+/// room is taken over. The largest room has a snapshot of `SNAPSHOT_BYTES_MAX`, and these behind it.
 pub const SNAPSHOT_EVENTS_MAX: u64 = 65_536;
 /// Bytes of a snapshot that goes with its commit; a larger one is written ahead, in parts of so many bytes.
 pub const SNAPSHOT_PART_BYTES: usize = 256 * 1024;
 /// Bytes of a room's last snapshot above which the next one is not taken in the worker's loop, where others wait for it.
-pub const SNAPSHOT_QUICK_BYTES_MAX: u64 = 64 * 1024;
+pub(crate) const SNAPSHOT_QUICK_BYTES_MAX: u64 = 64 * 1024;
 /// Bytes of a room that one step reads, and one entry, batch or part more.
 pub const PAGE_BYTES: usize = 1024 * 1024;
 /// Entries, batches and parts of a room that one step reads.
-pub const PAGE_ENTRIES_MAX: usize = 512;
+pub(crate) const PAGE_ENTRIES_MAX: usize = 512;
 /// Pages that a worker reads at once.
-pub const PAGES_MAX: usize = 8;
+pub(crate) const PAGES_MAX: usize = 8;
 /// Rooms that a worker brings back at once, beside those that it resolves; as many large ones, so that they hold up no
 /// small ones.
-pub const LOADS_MAX: usize = 4;
+pub(crate) const LOADS_MAX: usize = 4;
 /// Attempts at one event that its worker or its rules do not come back from; after them its verdict is void.
 pub const RULES_ATTEMPTS_MAX: u32 = 3;
 /// Jobs of one worker whose rules never came back, each with a thread; at so many the worker hands its shards over and ends.
-pub const STUCK_JOBS_MAX: usize = 64;
+pub(crate) const STUCK_JOBS_MAX: usize = 64;
 /// Bytes of room patterns that a worker tells the gateways; one with more tells them that it has rules for all rooms.
-pub const PATTERNS_BYTES_MAX: usize = 64 * 1024;
+pub(crate) const PATTERNS_BYTES_MAX: usize = 64 * 1024;
 /// Shards of a deployment unless it says otherwise.
 pub const SHARDS_DEFAULT: u16 = 8;
 /// Shards of a deployment at most.
-pub const SHARDS_MAX: u16 = 1024;
+pub(crate) const SHARDS_MAX: u16 = 1024;
 
 /// Bounds that the cores of gateways and workers keep. The simulation plays with smaller ones, so that they are reached.
 #[derive(Debug, Clone, Copy)]
@@ -258,27 +259,27 @@ impl Default for Bounds {
 }
 
 /// Age above which a kernel stamp is not believed.
-pub const STAMP_AGE_MAX: Duration = Duration::from_secs(10);
+pub(crate) const STAMP_AGE_MAX: Duration = Duration::from_secs(10);
 /// How long a client may take over its HTTP request head.
-pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+pub(crate) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a session waits for its Open to be resolved before it is told to try again.
-pub const WELCOME_TIMEOUT: Duration = Duration::from_secs(10);
+pub(crate) const WELCOME_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often an idle session is pinged.
-pub const PING_INTERVAL: Duration = Duration::from_secs(20);
+pub(crate) const PING_INTERVAL: Duration = Duration::from_secs(20);
 /// How long a session may stay silent, pongs included.
-pub const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+pub(crate) const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a session may leave what it is sent unread before it is closed as slow.
-pub const STALL_TIMEOUT: Duration = Duration::from_secs(10);
+pub(crate) const STALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long accepting rests when the system has nothing to accept with.
-pub const ACCEPT_RETRY_INTERVAL: Duration = Duration::from_millis(50);
+pub(crate) const ACCEPT_RETRY_INTERVAL: Duration = Duration::from_millis(50);
 /// How long the closing handshake may take.
-pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+pub(crate) const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a process may drain after SIGTERM.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a failed step of the journal rests before it is tried again, at first.
-pub const RETRY_MIN: Duration = Duration::from_millis(5);
+pub(crate) const RETRY_MIN: Duration = Duration::from_millis(5);
 /// How long at most.
-pub const RETRY_MAX: Duration = Duration::from_millis(500);
+pub(crate) const RETRY_MAX: Duration = Duration::from_millis(500);
 /// How far a gateway's promise stays behind the start of its sweep: for bytes that the kernel had stamped and not yet
 /// made readable. Stamps were clamped up to 10 µs and none from 15 µs on: `docs/arrival.md`
 /// has the curve.
@@ -287,117 +288,117 @@ pub const SWEEP_GUARD: Duration = Duration::from_micros(20);
 pub const SWEEP_GUARD_MAX: Duration = Duration::from_millis(10);
 /// How far a stamp may lie behind its read before the kernel is asked whether a segment overtook an earlier one: a message whose
 /// first byte was held back for less keeps the stamp of its end. Most reads of a gateway that keeps up come sooner.
-pub const OVERTAKING_MAX: Duration = Duration::from_micros(100);
+pub(crate) const OVERTAKING_MAX: Duration = Duration::from_micros(100);
 /// Largest bound that may be configured for what a network card does before the stamp: it makes photo finishes.
-pub const UNCERTAINTY_MAX: Duration = Duration::from_millis(100);
+pub(crate) const UNCERTAINTY_MAX: Duration = Duration::from_millis(100);
 /// How often a lagging gateway is asked again for its watermark.
-pub const PROBE_INTERVAL: Duration = Duration::from_millis(20);
+pub(crate) const PROBE_INTERVAL: Duration = Duration::from_millis(20);
 /// How far a gateway's watermark may lie behind another's append and no question be asked with that append: it appends so
 /// often that its next watermark comes by itself.
 pub const POKE_IDLE: Duration = Duration::from_micros(500);
 /// How long a gateway may owe a watermark before it is fenced.
-pub const GATEWAY_TIMEOUT: Duration = Duration::from_secs(1);
+pub(crate) const GATEWAY_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a gateway that nobody listens for may owe a watermark at least: it may be subscribing again.
-pub const DEAF_TIMEOUT_MIN: Duration = Duration::from_millis(200);
+pub(crate) const DEAF_TIMEOUT_MIN: Duration = Duration::from_millis(200);
 /// How long rules may take over one event.
-pub const RULES_TIMEOUT: Duration = Duration::from_secs(2);
+pub(crate) const RULES_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a room's state may take as a whole, written down or brought back, at least: it is no event, and may be large.
-pub const STATE_TIMEOUT: Duration = Duration::from_secs(20);
+pub(crate) const STATE_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long gateways may take to say whether they have seen a commit whose outcome is unknown, when the journal has another
 /// server: they have to notice, to connect and to be answered.
-pub const REJOIN_WINDOW: Duration = Duration::from_secs(3);
+pub(crate) const REJOIN_WINDOW: Duration = Duration::from_secs(3);
 /// How long a worker's heartbeat is good for.
-pub const LEASE_TIMEOUT: Duration = Duration::from_secs(1);
+pub(crate) const LEASE_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a room that cannot be continued rests before it is tried again, at first; doubles with every failure.
-pub const QUARANTINE_MIN: Duration = Duration::from_secs(5);
+pub(crate) const QUARANTINE_MIN: Duration = Duration::from_secs(5);
 /// How long at most.
-pub const QUARANTINE_MAX: Duration = Duration::from_secs(300);
+pub(crate) const QUARANTINE_MAX: Duration = Duration::from_secs(300);
 /// How often a worker sends it.
 pub const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(250);
 /// How long a host counts as living after the last word of its processes; each speaks up every [`HEADS_INTERVAL`].
-pub const HOST_TIMEOUT: Duration = Duration::from_secs(15);
+pub(crate) const HOST_TIMEOUT: Duration = Duration::from_secs(15);
 /// How often the owner of a shard looks through its rooms and gateways for what no event shows.
-pub const SHARD_CHECK_INTERVAL: Duration = Duration::from_secs(1);
+pub(crate) const SHARD_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// How long a fenced gateway is remembered when no room knows it any more: one that did not notice has found out by then.
-pub const FORGET_AFTER: Duration = Duration::from_secs(120);
+pub(crate) const FORGET_AFTER: Duration = Duration::from_secs(120);
 /// How often a gateway compares its rooms' heads with the journal's.
 pub const HEADS_INTERVAL: Duration = Duration::from_secs(5);
 /// How long a room may be empty before it ends.
-pub const ROOM_LINGER: Duration = Duration::from_secs(30);
+pub(crate) const ROOM_LINGER: Duration = Duration::from_secs(30);
 /// How long resolved events and verdicts are kept for `since` and replay.
-pub const RETENTION: Duration = Duration::from_secs(600);
+pub(crate) const RETENTION: Duration = Duration::from_secs(600);
 /// How long Redis may take to answer before the outcome of a step counts as unknown.
-pub const REDIS_RESPONSE_TIMEOUT: Duration = Duration::from_secs(2);
+pub(crate) const REDIS_RESPONSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long replicas may take to confirm a step before its outcome counts as unknown.
-pub const REPLICAS_TIMEOUT: Duration = Duration::from_secs(1);
+pub(crate) const REPLICAS_TIMEOUT: Duration = Duration::from_secs(1);
 /// Connections on which replicas are waited for: a wait holds up what is behind it, so shards have different ones.
-pub const REPLICATED_CONNECTIONS: usize = 8;
+pub(crate) const REPLICATED_CONNECTIONS: usize = 8;
 /// How long connecting to Redis, or subscribing there, may take.
-pub const REDIS_CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+pub(crate) const REDIS_CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a process that starts waits for a Redis that cannot be reached, before it ends with an error.
-pub const REDIS_START_TIMEOUT: Duration = Duration::from_secs(10);
+pub(crate) const REDIS_START_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often a subscription's connection is asked whether it still lives.
 pub const SUBSCRIPTION_PING_INTERVAL: Duration = Duration::from_secs(1);
 /// How long a broken subscription waits before it connects again; doubles with every failure.
-pub const RESUBSCRIBE_DELAY_MIN: Duration = Duration::from_millis(20);
+pub(crate) const RESUBSCRIBE_DELAY_MIN: Duration = Duration::from_millis(20);
 /// How long it waits at most.
-pub const RESUBSCRIBE_DELAY_MAX: Duration = Duration::from_millis(100);
+pub(crate) const RESUBSCRIBE_DELAY_MAX: Duration = Duration::from_millis(100);
 
 /// Rooms that a worker may resolve at once.
-pub const CONCURRENCY_MAX: usize = 1024;
+pub(crate) const CONCURRENCY_MAX: usize = 1024;
 /// Sessions per gateway that may be configured.
-pub const SESSIONS_SETTING_MAX: usize = 200_000;
+pub(crate) const SESSIONS_SETTING_MAX: usize = 200_000;
 /// Actions that one session may send in a second unless configured otherwise.
-pub const ACTIONS_PER_SECOND: u32 = 1_000;
+pub(crate) const ACTIONS_PER_SECOND: u32 = 1_000;
 /// Connections of one address in a second that may be configured.
-pub const CONNECTIONS_PER_SECOND_MAX: u32 = 1_000_000;
+pub(crate) const CONNECTIONS_PER_SECOND_MAX: u32 = 1_000_000;
 /// Actions per second that may be configured.
-pub const ACTIONS_PER_SECOND_MAX: u32 = 1_000_000;
+pub(crate) const ACTIONS_PER_SECOND_MAX: u32 = 1_000_000;
 /// Shortest configurable silence after which a gateway is fenced, in milliseconds.
-pub const GATEWAY_TIMEOUT_MS_MIN: u64 = 250;
+pub(crate) const GATEWAY_TIMEOUT_MS_MIN: u64 = 250;
 /// Longest configurable silence after which a gateway is fenced, in milliseconds.
-pub const GATEWAY_TIMEOUT_MS_MAX: u64 = 60_000;
+pub(crate) const GATEWAY_TIMEOUT_MS_MAX: u64 = 60_000;
 /// Shortest configurable time that rules may take over one event, in milliseconds.
-pub const RULES_TIMEOUT_MS_MIN: u64 = 100;
+pub(crate) const RULES_TIMEOUT_MS_MIN: u64 = 100;
 /// Longest configurable time that rules may take over one event, in milliseconds.
-pub const RULES_TIMEOUT_MS_MAX: u64 = 600_000;
+pub(crate) const RULES_TIMEOUT_MS_MAX: u64 = 600_000;
 /// Shortest configurable lease, in milliseconds.
-pub const LEASE_MS_MIN: u64 = 800;
+pub(crate) const LEASE_MS_MIN: u64 = 800;
 /// Longest configurable lease, in milliseconds.
-pub const LEASE_MS_MAX: u64 = 60_000;
+pub(crate) const LEASE_MS_MAX: u64 = 60_000;
 /// Shortest configurable retention.
-pub const RETENTION_MIN: Duration = Duration::from_secs(1);
+pub(crate) const RETENTION_MIN: Duration = Duration::from_secs(1);
 /// Longest configurable retention.
-pub const RETENTION_MAX: Duration = Duration::from_secs(30 * 86_400);
+pub(crate) const RETENTION_MAX: Duration = Duration::from_secs(30 * 86_400);
 /// Shortest configurable time that a room may be empty before it ends.
-pub const ROOM_LINGER_MIN: Duration = Duration::from_millis(100);
+pub(crate) const ROOM_LINGER_MIN: Duration = Duration::from_millis(100);
 /// Longest configurable time that a room may be empty before it ends.
-pub const ROOM_LINGER_MAX: Duration = Duration::from_secs(86_400);
+pub(crate) const ROOM_LINGER_MAX: Duration = Duration::from_secs(86_400);
 /// Bytes of the prefix of all Redis keys.
-pub const PREFIX_BYTES_MAX: usize = 32;
+pub(crate) const PREFIX_BYTES_MAX: usize = 32;
 /// Bytes of the key of the players' tokens, at least: as many as its hash has (RFC 7518, section 3.2).
-pub const JWT_KEY_BYTES_MIN: usize = 32;
+pub(crate) const JWT_KEY_BYTES_MIN: usize = 32;
 /// Bytes of the key of the players' tokens, at most.
-pub const JWT_KEY_BYTES_MAX: usize = 4096;
+pub(crate) const JWT_KEY_BYTES_MAX: usize = 4096;
 /// Bytes of a player's token.
 pub const TOKEN_BYTES_MAX: usize = 4096;
 /// Connections to the admin address at once.
-pub const ADMIN_CONNECTIONS_MAX: usize = 64;
+pub(crate) const ADMIN_CONNECTIONS_MAX: usize = 64;
 /// What a gateway process may have open beside all of these: its listeners, its journal's connections, signals, files.
-pub const OTHER_SOURCES_MAX: usize = 256;
+pub(crate) const OTHER_SOURCES_MAX: usize = 256;
 /// How long one connection to the admin address may live.
-pub const ADMIN_CONNECTION_TIMEOUT: Duration = Duration::from_secs(60);
+pub(crate) const ADMIN_CONNECTION_TIMEOUT: Duration = Duration::from_secs(60);
 /// How often the samples behind the histograms are folded into their buckets.
-pub const METRICS_UPKEEP_INTERVAL: Duration = Duration::from_secs(1);
+pub(crate) const METRICS_UPKEEP_INTERVAL: Duration = Duration::from_secs(1);
 /// Bytes of a room's recording that are read into memory.
-pub const RECORDING_BYTES_MAX: usize = 1 << 30;
+pub(crate) const RECORDING_BYTES_MAX: usize = 1 << 30;
 /// Contenders that a contest's picture shows.
-pub const PICTURE_CONTENDERS_MAX: usize = 40;
+pub(crate) const PICTURE_CONTENDERS_MAX: usize = 40;
 
 /// Sources of I/O that a gateway of so many sessions may have at once: what one poll of its driver takes in (rule S5), and
 /// what its limit of open files must hold.
 #[must_use]
-pub const fn sources_max(sessions_max: usize) -> usize {
+pub(crate) const fn sources_max(sessions_max: usize) -> usize {
     sessions_max + HANDSHAKES_MAX + TURNED_AWAY_MAX + ADMIN_CONNECTIONS_MAX + OTHER_SOURCES_MAX
 }
 

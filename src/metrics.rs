@@ -68,7 +68,7 @@ const BUCKETS_SECONDS: [f64; 27] = [
 
 /// Why the metrics could not be set up.
 #[derive(Debug, thiserror::Error)]
-pub enum MetricsError {
+pub(crate) enum MetricsError {
     /// The exporter refused its configuration.
     #[error("metrics cannot be set up: {0}")]
     Build(#[from] BuildError),
@@ -82,7 +82,7 @@ pub enum MetricsError {
 ///
 /// # Errors
 /// When the process has a recorder.
-pub fn install() -> Result<PrometheusHandle, MetricsError> {
+pub(crate) fn install() -> Result<PrometheusHandle, MetricsError> {
     let recorder = recorder()?;
     let handle = recorder.handle();
     metrics::set_global_recorder(recorder).map_err(|_| MetricsError::Twice)?;
@@ -104,52 +104,29 @@ fn describe() {
     }
 }
 
-/// Measures how long something takes within this process. Never an order key: clocks of two processes drift apart.
-#[derive(Debug, Clone, Copy)]
-pub struct Stopwatch(quanta::Instant);
-
-impl Stopwatch {
-    /// Starts now.
-    #[must_use]
-    pub fn start() -> Self {
-        Self(quanta::Instant::now())
-    }
-
-    /// Since the start.
-    #[must_use]
-    pub fn elapsed(&self) -> Duration {
-        self.0.elapsed()
-    }
-
-    /// Records the time since the start under one of the `_seconds` names.
-    pub fn record(&self, name: &'static str) {
-        metrics::histogram!(name).record(self.elapsed());
-    }
-}
-
 /// Moments since which events wait that will have waited together: each is recorded with the mean of them, so that sums and
 /// counts are those of the events.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Waits {
+pub(crate) struct Waits {
     sum_ns: u128,
     count: usize,
 }
 
 impl Waits {
     /// One more event, waiting since then.
-    pub fn add(&mut self, since_ns: u64) {
+    pub(crate) fn add(&mut self, since_ns: u64) {
         self.sum_ns += u128::from(since_ns);
         self.count += 1;
     }
 
     /// Whether nothing waits.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.count == 0
     }
 
     /// All of them waited until now; nothing waits any more.
-    pub fn end(&mut self, now_ns: u64, histogram: &Histogram) {
+    pub(crate) fn end(&mut self, now_ns: u64, histogram: &Histogram) {
         let Self { sum_ns, count } = std::mem::take(self);
         if count > 0 {
             let since_ns = u64::try_from(sum_ns / count as u128).unwrap_or(u64::MAX);
@@ -199,7 +176,7 @@ mod tests {
             metrics::counter!(EVENTS_TOTAL, "kind" => "data").increment(3);
             metrics::gauge!(SESSIONS_OPEN).set(2.0);
             metrics::histogram!(HOLD_SECONDS).record(0.0003);
-            Stopwatch::start().record(COMMIT_SECONDS);
+            metrics::histogram!(COMMIT_SECONDS).record(0.001);
         });
         let text = recorder.handle().render();
         for line in [

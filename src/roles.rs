@@ -26,7 +26,7 @@ use crate::worker::{self, WorkerError, WorkerOptions};
 
 /// Why a role ended otherwise than asked.
 #[derive(Debug, thiserror::Error)]
-pub enum RoleError {
+pub(crate) enum RoleError {
     /// Its admin address.
     #[error(transparent)]
     Admin(#[from] AdminError),
@@ -96,7 +96,7 @@ impl Drop for Side {
 ///
 /// # Errors
 /// When it cannot start or cannot go on.
-pub async fn serve(config: Config, shutdown: Shutdown) -> Result<(), RoleError> {
+pub(crate) async fn serve(config: Config, shutdown: Shutdown) -> Result<(), RoleError> {
     let journal = Arc::new(MemoryJournal::new(config.shards));
     let side = Side::start(&config).await?;
     let (trouble, health) = (watch::Sender::new(None), CancellationToken::new());
@@ -126,7 +126,7 @@ pub async fn serve(config: Config, shutdown: Shutdown) -> Result<(), RoleError> 
 ///
 /// # Errors
 /// When it cannot start or cannot go on.
-pub async fn gateway(config: Config, shutdown: Shutdown) -> Result<(), RoleError> {
+pub(crate) async fn gateway(config: Config, shutdown: Shutdown) -> Result<(), RoleError> {
     let side = Side::start(&config).await?;
     let Some(journal) = connect(&config, &side, &shutdown).await? else { return Ok(()) };
     run_gateway(&config, &side, journal, &shutdown).await
@@ -136,7 +136,7 @@ pub async fn gateway(config: Config, shutdown: Shutdown) -> Result<(), RoleError
 ///
 /// # Errors
 /// When it cannot start or cannot go on.
-pub async fn worker(config: Config, shutdown: Shutdown) -> Result<(), RoleError> {
+pub(crate) async fn worker(config: Config, shutdown: Shutdown) -> Result<(), RoleError> {
     let side = Side::start(&config).await?;
     let Some(journal) = connect(&config, &side, &shutdown).await? else { return Ok(()) };
     let Some(joined) = insist(&side, &shutdown, || worker::join(journal.clone())).await? else { return Ok(()) };

@@ -29,7 +29,7 @@ pub fn worker() -> io::Result<Runtime> {
 ///
 /// # Errors
 /// When the operating system does not tell.
-pub fn raise_open_files() -> io::Result<u64> {
+pub(crate) fn raise_open_files() -> io::Result<u64> {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     // Some systems name a hard limit that they do not grant: then it stays as it was.
     Ok(if setrlimit(Resource::RLIMIT_NOFILE, hard, hard).is_ok() { hard } else { soft })
@@ -40,7 +40,7 @@ pub fn raise_open_files() -> io::Result<u64> {
 ///
 /// # Errors
 /// One line that says what to change, when the files do not hold what was asked for, or no session at all.
-pub fn sessions_held(asked: Option<usize>, open_files: u64) -> Result<usize, String> {
+pub(crate) fn sessions_held(asked: Option<usize>, open_files: u64) -> Result<usize, String> {
     let others = sources_max(0);
     let held = usize::try_from(open_files).unwrap_or(usize::MAX).saturating_sub(others);
     let raise = "raise its hard limit (ulimit -Hn, LimitNOFILE in systemd, --ulimit nofile in docker)";

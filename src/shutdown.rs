@@ -1,4 +1,13 @@
 //! The wish to stop: from SIGTERM or SIGINT, or from whoever embeds the process.
+//!
+//! ```
+//! use lasthit::shutdown::Shutdown;
+//!
+//! let shutdown = Shutdown::new();
+//! let token = shutdown.token().clone(); // for worker::run
+//! shutdown.request();
+//! assert!(token.is_cancelled());
+//! ```
 
 use std::time::Duration;
 

@@ -27,7 +27,6 @@ const PARTS: &[(&str, &str)] = &[
     ("shutdown", ""),
     ("runtime", "limits"),
     ("admin", "limits"),
-    ("arena", ""),
     ("journal", "limits types wire"),
     ("journal/memory", "journal types"),
     ("journal/redis", "journal limits types wire"),
@@ -36,16 +35,18 @@ const PARTS: &[(&str, &str)] = &[
     ("gateway/front", "clock gateway limits metrics types wire/client"),
     ("worker", "clock engine journal limits metrics rules types wire"),
     ("embed", "gateway journal limits types wire/client"),
-    ("config", "gateway/auth gateway/front/auth journal/redis/Durability limits rules telemetry types"),
+    ("config", "gateway/auth journal/redis/Durability limits rules telemetry types"),
     ("replay", "engine journal limits rules types wire worker"),
     ("replay/command", "config journal/redis replay types"),
     (
         "roles",
-        "admin arena clock config gateway gateway/front journal journal/memory journal/redis limits metrics runtime \
+        "admin clock config gateway gateway/front journal journal/memory journal/redis limits metrics runtime \
          shutdown worker",
     ),
     ("cli", "config replay/command"),
-    ("main", "cli config limits replay/command roles runtime shutdown telemetry"),
+    ("program", "cli config limits replay/command roles runtime shutdown telemetry"),
+    ("internals", "clock config engine gateway gateway/front limits metrics program replay runtime telemetry wire"),
+    ("main", "internals"),
 ];
 
 /// What a part never reaches, however long the way.
@@ -61,7 +62,7 @@ const APART: &[(&str, &str, &str)] = &[
 
 /// What drives the cores: everything else in `gateway` and `worker` is a step function, or a value.
 const DRIVERS: &str = "\
-    gateway/front gateway/hub gateway/arrival gateway/sweep worker/run worker/listen worker/join worker/stages worker/timings";
+    gateway/front gateway/hub gateway/arrival gateway/sweep worker/run worker/listen worker/join worker/stages";
 
 /// Names, the only places that may use them, and what others do instead.
 const FENCES: &[(&str, &str, &str)] = &[

@@ -5,9 +5,9 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use lasthit::embed::{Delivery, Gateway, Joining, Seat, act};
+use lasthit::internals::runtime;
 use lasthit::journal::Journal;
 use lasthit::rules::{LastHit, RulesBook};
-use lasthit::runtime;
 use lasthit::types::{Outcome, Role};
 use lasthit::worker::{self, WorkerOptions};
 use tokio_util::sync::CancellationToken;

@@ -127,7 +127,7 @@ pub(crate) const COMPARE_ROUNDS: u32 = 3;
 /// How long a comparison may take.
 pub(crate) const COMPARE_TIME_MAX: Duration = Duration::from_secs(15 * 60);
 
-const _: () = assert!(END_TIMEOUT.as_secs() > lasthit::limits::DRAIN_TIMEOUT.as_secs());
-const _: () = assert!(PAYLOAD_BYTES_MAX + 512 <= lasthit::limits::MESSAGE_BYTES_MAX);
+const _: () = assert!(END_TIMEOUT.as_secs() > lasthit::internals::limits::DRAIN_TIMEOUT.as_secs());
+const _: () = assert!(PAYLOAD_BYTES_MAX + 512 <= lasthit::internals::limits::MESSAGE_BYTES_MAX);
 const _: () = assert!(BACKGROUND_SESSIONS.is_multiple_of(BACKGROUND_ROOMS));
-const _: () = assert!((BURST_MAX as usize) < lasthit::limits::WAITING_ACTIONS_MAX);
+const _: () = assert!((BURST_MAX as usize) < lasthit::internals::limits::WAITING_ACTIONS_MAX);

@@ -25,7 +25,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
-pub use readiness::Readiness;
+pub(crate) use readiness::Readiness;
 
 use crate::limits::{ADMIN_CONNECTION_TIMEOUT, ADMIN_CONNECTIONS_MAX, HANDSHAKE_TIMEOUT, METRICS_UPKEEP_INTERVAL};
 
@@ -36,7 +36,7 @@ const ACCEPT_REST: Duration = Duration::from_millis(100);
 
 /// Why the admin address could not be served.
 #[derive(Debug, thiserror::Error)]
-pub enum AdminError {
+pub(crate) enum AdminError {
     /// The address is taken, or not this host's.
     #[error("admin cannot listen on {address}: {source}; choose another with --admin IP:PORT, or --admin none")]
     Listen {
@@ -49,7 +49,7 @@ pub enum AdminError {
 
 /// A bound admin address.
 #[derive(Debug)]
-pub struct Admin {
+pub(crate) struct Admin {
     listener: TcpListener,
     address: SocketAddr,
 }
@@ -59,7 +59,7 @@ impl Admin {
     ///
     /// # Errors
     /// When the address cannot be listened on.
-    pub async fn bind(address: SocketAddr) -> Result<Self, AdminError> {
+    pub(crate) async fn bind(address: SocketAddr) -> Result<Self, AdminError> {
         let failed = |source| AdminError::Listen { address, source };
         let listener = TcpListener::bind(address).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
@@ -68,12 +68,12 @@ impl Admin {
 
     /// Where it listens: the real port when 0 was asked for.
     #[must_use]
-    pub fn address(&self) -> SocketAddr {
+    pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
 
     /// Answers until `stop`, and keeps the metrics small. While a process drains it goes on: stop it last.
-    pub async fn run(self, readiness: Readiness, metrics: PrometheusHandle, stop: CancellationToken) {
+    pub(crate) async fn run(self, readiness: Readiness, metrics: PrometheusHandle, stop: CancellationToken) {
         let shown = Shown { readiness, metrics: metrics.clone() };
         let permits = Arc::new(Semaphore::new(ADMIN_CONNECTIONS_MAX));
         let mut upkeep = tokio::time::interval(METRICS_UPKEEP_INTERVAL);

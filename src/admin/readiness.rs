@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 
 /// Named checks that the parts of a process set. Clones share them.
 #[derive(Debug, Clone, Default)]
-pub struct Readiness {
+pub(crate) struct Readiness {
     /// The names are the code's own, so there are only ever a handful. None: it passes.
     checks: Arc<Mutex<BTreeMap<&'static str, Option<String>>>>,
 }
@@ -15,19 +15,19 @@ pub struct Readiness {
 impl Readiness {
     /// Nothing was checked yet, so not ready.
     #[must_use]
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::default()
     }
 
     /// The check passes from now on.
-    pub fn pass(&self, check: &'static str) {
+    pub(crate) fn pass(&self, check: &'static str) {
         if self.checks.lock().insert(check, None).flatten().is_some() {
             tracing::info!(check, "passes again");
         }
     }
 
     /// The check fails from now on; `reason` is one line.
-    pub fn fail(&self, check: &'static str, reason: impl Into<String>) {
+    pub(crate) fn fail(&self, check: &'static str, reason: impl Into<String>) {
         let reason = reason.into().replace('\n', " ");
         let before = self.checks.lock().insert(check, Some(reason.clone()));
         if !matches!(before, Some(Some(_))) {
@@ -36,7 +36,7 @@ impl Readiness {
     }
 
     /// Sets the check from a result.
-    pub fn set<E: std::fmt::Display>(&self, check: &'static str, result: Result<(), E>) {
+    pub(crate) fn set<E: std::fmt::Display>(&self, check: &'static str, result: Result<(), E>) {
         match result {
             Ok(()) => self.pass(check),
             Err(error) => self.fail(check, error.to_string()),
@@ -45,7 +45,7 @@ impl Readiness {
 
     /// `check: reason` for each that fails. Empty: ready.
     #[must_use]
-    pub fn failing(&self) -> Vec<String> {
+    pub(crate) fn failing(&self) -> Vec<String> {
         let checks = self.checks.lock();
         if checks.is_empty() {
             return vec!["start: nothing was checked yet".to_owned()];

@@ -213,7 +213,7 @@ fn rooms_choose_their_rules() {
     assert_eq!(names(&config, "load-1"), Some("claim"));
     assert_eq!(names(&config, "claim-1"), Some("claim"));
     assert_eq!(names(&config, "baron"), Some("last_hit"));
-    assert_eq!(config.rooms[0].rules, RulesChoice::Claim { audience: Audience::Session });
+    assert_eq!(config.rooms[0].rules, rooms::RulesChoice::Claim { audience: Audience::Session });
 
     let file =
         "[[rooms]]\npattern = 'quiz-?'\nrules = 'claim'\naudience = 'sender'\n[[rooms]]\npattern = 'b*'\nrules = 'last_hit'";

@@ -8,7 +8,6 @@ mod snapshot;
 #[cfg(test)]
 mod tests;
 
-pub use resequence::{Held, Resequencer, Unproven};
-pub(crate) use room::RULES_FAILED;
-pub use room::{Known, Member, Room};
-pub use snapshot::SnapshotError;
+pub use resequence::{Held, Resequencer};
+pub use room::Room;
+pub(crate) use room::{Known, RULES_FAILED};

@@ -252,7 +252,7 @@ impl Core {
     }
 
     /// Sessions that are open.
-    #[must_use]
+    #[cfg(test)]
     pub(crate) fn session_count(&self) -> usize {
         self.sessions.len()
     }

@@ -19,7 +19,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use house::{keep_asking, keep_house};
 use outbox::Inlet;
-pub use outbox::Outbox;
+pub(crate) use outbox::Outbox;
 
 use super::core::{Action, Core, Joining, Reading};
 use crate::clock;
@@ -36,7 +36,7 @@ const TICK: Duration = Duration::from_secs(1);
 
 /// How it is known that everything up to a moment has been read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Settle {
+pub(crate) enum Settle {
     /// Stamps are given under the lock that guards the watermark: at any moment, everything before it is there.
     Lock,
     /// Somebody else reads sockets, and calls [`Hub::settled`] after each sweep while [`Hub::wants_sweep`] says so.
@@ -45,7 +45,7 @@ pub enum Settle {
 
 /// A gateway without sockets. Cheap to clone; all methods may be called from any task of the runtime it was started on.
 #[derive(Clone)]
-pub struct Hub(Arc<Inner>);
+pub(crate) struct Hub(Arc<Inner>);
 
 struct Inner {
     journal: Arc<dyn GatewayJournal>,
@@ -87,7 +87,7 @@ impl Hub {
     ///
     /// # Panics
     /// Outside of a tokio runtime.
-    pub async fn start(
+    pub(crate) async fn start(
         journal: Arc<dyn GatewayJournal>,
         settle: Settle,
         sessions_max: usize,
@@ -122,13 +122,13 @@ impl Hub {
 
     /// Why the journal did not do what it was last asked; None while it works.
     #[must_use]
-    pub fn health(&self) -> tokio::sync::watch::Receiver<Option<String>> {
+    pub(crate) fn health(&self) -> tokio::sync::watch::Receiver<Option<String>> {
         self.0.trouble.subscribe()
     }
 
     /// Sessions that are open.
-    #[must_use]
-    pub fn session_count(&self) -> usize {
+    #[cfg(test)]
+    pub(crate) fn session_count(&self) -> usize {
         self.0.state.lock().core.session_count()
     }
 
@@ -136,7 +136,7 @@ impl Hub {
     ///
     /// # Errors
     /// A refusal when a bound is reached or the gateway is going down.
-    pub fn open(&self, joining: Joining, arrival: Arrival) -> Result<(SessionId, Outbox), Refusal> {
+    pub(crate) fn open(&self, joining: Joining, arrival: Arrival) -> Result<(SessionId, Outbox), Refusal> {
         self.open_at(joining, || arrival)
     }
 
@@ -162,7 +162,7 @@ impl Hub {
     ///
     /// # Errors
     /// A refusal: the session is over, or acts for another player without the server role, or too much is unresolved.
-    pub fn act(&self, session: SessionId, action: PlayerAction, arrival: Arrival) -> Result<(), Refusal> {
+    pub(crate) fn act(&self, session: SessionId, action: PlayerAction, arrival: Arrival) -> Result<(), Refusal> {
         let result = self.with(|state| {
             if session.gateway != state.core.incarnation() {
                 return Err(Refusal {
@@ -180,17 +180,17 @@ impl Hub {
     }
 
     /// A session says that it is ending, with a WebSocket close code.
-    pub fn end(&self, session: SessionId, code: u16, arrival: Arrival) {
+    pub(crate) fn end(&self, session: SessionId, code: u16, arrival: Arrival) {
         self.finish(session, "end", |core| core.end(session.number, code, arrival));
     }
 
     /// A session broke.
-    pub fn error(&self, session: SessionId, reason: &str, arrival: Arrival) {
+    pub(crate) fn error(&self, session: SessionId, reason: &str, arrival: Arrival) {
         self.finish(session, "error", |core| core.error(session.number, reason, arrival));
     }
 
     /// A session is over: exactly once, and last.
-    pub fn close(&self, session: SessionId, arrival: Arrival) {
+    pub(crate) fn close(&self, session: SessionId, arrival: Arrival) {
         self.finish(session, "close", |core| core.close(session.number, arrival));
         self.0.outboxes.remove(&session.number);
     }
@@ -234,17 +234,17 @@ impl Hub {
 
     /// Whether a sweep would let something leave.
     #[must_use]
-    pub fn wants_sweep(&self) -> bool {
+    pub(crate) fn wants_sweep(&self) -> bool {
         self.0.state.lock().core.wants_settling()
     }
 
     /// Comes back when a sweep may be wanted.
-    pub async fn sweep_wanted(&self) {
+    pub(crate) async fn sweep_wanted(&self) {
         self.0.sweep.notified().await;
     }
 
     /// Everything that arrived at or before `until_ns` has been read.
-    pub fn settled(&self, until_ns: u64) {
+    pub(crate) fn settled(&self, until_ns: u64) {
         let mut state = self.0.state.lock();
         state.core.settled(until_ns);
         self.perform(&mut state);
@@ -252,7 +252,7 @@ impl Hub {
 
     /// Tells every session to go, and comes back when all are gone, everything accepted is in the journal, and this gateway's
     /// registrations are taken back.
-    pub async fn drain(&self) {
+    pub(crate) async fn drain(&self) {
         self.with(|state| state.core.drain(close::GOING_AWAY, "this gateway is going down: connect again with since"));
         loop {
             let changed = self.0.drained.notified();

@@ -5,7 +5,7 @@ const SCRIPT: &str = "text/javascript; charset=utf-8";
 
 /// The content type and text of what is served at `path`; None for any other path.
 #[must_use]
-pub fn asset(path: &str) -> Option<(&'static str, &'static str)> {
+pub(crate) fn asset(path: &str) -> Option<(&'static str, &'static str)> {
     Some(match path {
         "/" | "/index.html" => ("text/html; charset=utf-8", include_str!("page/index.html")),
         "/arena.css" => ("text/css; charset=utf-8", include_str!("page/arena.css")),

@@ -11,7 +11,7 @@ use super::hub::Hub;
 use crate::clock::monotonic_ns;
 
 /// Sweeps whenever the hub has something to settle. Must run on the runtime, and the thread, that reads the sockets.
-pub async fn sweep(hub: Hub, drains: Drains, stop: CancellationToken) {
+pub(crate) async fn sweep(hub: Hub, drains: Drains, stop: CancellationToken) {
     let sweeping = async {
         loop {
             hub.sweep_wanted().await;

@@ -1,6 +1,18 @@
 //! The durable record between gateways and workers. It has two faces: [`GatewayJournal`] is what gateways may do, and
 //! [`WorkerJournal`] what workers may do. Two implementations (memory and Redis) pass one conformance suite.
 //!
+//! A program makes a journal and hands it to gateways and workers:
+//!
+//! ```
+//! use std::sync::Arc;
+//! use lasthit::journal::memory::MemoryJournal;
+//! use lasthit::journal::{GatewayJournal, WorkerJournal};
+//!
+//! let journal = Arc::new(MemoryJournal::new(4));
+//! let of_gateways: Arc<dyn GatewayJournal> = journal.clone();
+//! let of_workers: Arc<dyn WorkerJournal> = journal;
+//! ```
+//!
 //! Every method is one atomic step. Expected refusals (fenced, duplicate, gap) are values; a [`JournalError`] means
 //! that the outcome is unknown or that the journal refused to work, and the caller sends the same step again.
 

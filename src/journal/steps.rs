@@ -254,7 +254,7 @@ pub struct Commit {
     pub number: u64,
     /// Each room at most once.
     pub rooms: Vec<RoomCommit>,
-    /// What to publish once it is final: gateway, and encoded [`crate::wire::push`].
+    /// What to publish once it is final: gateway, and encoded `crate::wire::push`.
     pub pushes: Vec<(Incarnation, Bytes)>,
 }
 
@@ -278,10 +278,10 @@ pub struct RoomCommit {
     /// Entries below this position and verdicts at or below this `seq` may be trimmed (approximately).
     pub trim: Option<(StreamId, u64)>,
     /// Where history may be trimmed once it is old enough, oldest first: so much of it as a snapshot was taken behind. None: as
-    /// before. At most [`TRIM_POINTS_MAX`](crate::limits::TRIM_POINTS_MAX). For the room's next owner.
+    /// before. At most `TRIM_POINTS_MAX`. For the room's next owner.
     pub trims: Option<Vec<(StreamId, u64)>>,
     /// The gateways that now have sessions in the room, as far as appends to it shall ask them; None: as before. At most
-    /// [`ROOM_POKES_MAX`](crate::limits::ROOM_POKES_MAX). A hint: a worker asks whomever it waits for.
+    /// `ROOM_POKES_MAX`. A hint: a worker asks whomever it waits for.
     pub gateways: Option<Vec<Incarnation>>,
 }
 

@@ -11,7 +11,7 @@ use crate::types::RoomId;
 
 /// What to do with a recording.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Reading {
+pub(crate) struct Reading {
     /// Where it is.
     pub source: Source,
     /// Whether JSON goes to stdout instead of prose.
@@ -22,7 +22,7 @@ pub struct Reading {
 
 /// Where a recording is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Source {
+pub(crate) enum Source {
     /// In the Redis of the configuration.
     Redis(RoomId),
     /// In a dump, which must be of this room when one is named.
@@ -31,7 +31,7 @@ pub enum Source {
 
 /// What to do with a recording.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Task {
+pub(crate) enum Task {
     /// Resolve it again and compare.
     Replay,
     /// Write it into a file.
@@ -49,7 +49,7 @@ pub enum Task {
 
 /// What there is to say.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Told {
+pub(crate) struct Told {
     /// For stdout.
     pub text: String,
     /// Whether the record deviates from what it resolves to.
@@ -63,7 +63,7 @@ const TOLD_MAX: usize = 20;
 ///
 /// # Errors
 /// When the recording cannot be read or resolved, or a file not be written.
-pub async fn run(reading: &Reading, config: &Config) -> Result<Told, ReplayError> {
+pub(crate) async fn run(reading: &Reading, config: &Config) -> Result<Told, ReplayError> {
     let recording = load(reading, config).await?;
     let rules = config.rules_book();
     match &reading.task {

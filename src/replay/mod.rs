@@ -3,12 +3,12 @@
 //! [`Recording`] is what the journal kept of a room, [`dump`] a file of it, [`Replayed`] what resolving it again came to,
 //! and [`timeline`] the story of one contest. [`command`] is how `lasthit replay`, `dump` and `timeline` do it.
 
-pub mod command;
+pub(crate) mod command;
 pub mod dump;
 mod picture;
 #[cfg(test)]
 mod tests;
-pub mod timeline;
+pub(crate) mod timeline;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 

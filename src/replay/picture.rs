@@ -20,7 +20,7 @@ const GREEN: &str = "#0f8a5f";
 
 /// An SVG, complete in itself.
 #[must_use]
-pub fn draw(timeline: &Timeline) -> String {
+pub(crate) fn draw(timeline: &Timeline) -> String {
     let rows = chosen(timeline);
     let axis_y = TOP + ROW * rows.len() as f64 + 8.0;
     let height = axis_y + 108.0;

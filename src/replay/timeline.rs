@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-pub use super::picture::draw;
+pub(crate) use super::picture::draw;
 use super::{Recording, ReplayError, Replayed};
 use crate::rules::RulesBook;
 use crate::types::{Flags, Outcome, Verdict, VerdictKind};
 
 /// One round of a contest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Timeline {
+pub(crate) struct Timeline {
     /// The room.
     pub room: String,
     /// The contest.
@@ -30,7 +30,7 @@ pub struct Timeline {
 
 /// One action on a contest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Contender {
+pub(crate) struct Contender {
     /// The verdict's number.
     pub seq: u64,
     /// Who.
@@ -80,7 +80,7 @@ impl Timeline {
     ///
     /// # Errors
     /// As [`Recording::resolve`]; [`ReplayError::NoContest`] when it is not in the record.
-    pub fn of(recording: &Recording, rules: &RulesBook, contest: &str, round: Option<u64>) -> Result<Self, ReplayError> {
+    pub(crate) fn of(recording: &Recording, rules: &RulesBook, contest: &str, round: Option<u64>) -> Result<Self, ReplayError> {
         let replay = recording.resolve(rules)?;
         let all = recording.decode_verdicts()?;
         let on_contest = |v: &&Verdict| v.kind == VerdictKind::Data && v.contest.as_deref() == Some(contest);
@@ -146,7 +146,7 @@ fn contender(v: &Verdict, gateway: usize, won: bool) -> Contender {
 
 /// A time for people, with no digits finer than `uncertainty_ns`.
 #[must_use]
-pub fn shown(ns: u64, uncertainty_ns: u64) -> String {
+pub(crate) fn shown(ns: u64, uncertainty_ns: u64) -> String {
     let mut step = 10u64.pow(uncertainty_ns.max(1).ilog10());
     loop {
         let rounded = ns.saturating_add(step / 2) / step * step;

@@ -1,5 +1,13 @@
 //! Claim: the first to claim a key has it (a buzzer, a piece of loot, a seat) until it is released.
 //!
+//! ```
+//! use lasthit::rules::{Claim, RulesBook};
+//! use lasthit::types::Audience;
+//!
+//! // Everybody in the room sees who claimed what.
+//! let book = RulesBook::new().room("*", || Claim::new(Audience::Room));
+//! ```
+//!
 //! | op | who | contest | granted | body |
 //! |---|---|---|---|---|
 //! | `claim` | all | the key | to the first: it wins the key's round and holds it | |
@@ -13,7 +21,7 @@
 //! | `no_contest` | the action names no key | |
 //! | `already_yours` | `claim` by the holder | |
 //! | `late` | `claim` of a key that somebody else holds; with the margin | `holder` |
-//! | `too_many_claims` | `claim` of one more than [`CLAIMS_PER_ROOM_MAX`] keys | |
+//! | `too_many_claims` | `claim` of one more than 100,000 keys | |
 //! | `not_held` | `release` of a free key | |
 //! | `not_holder` | `release` by another player | `holder` |
 //!
@@ -22,7 +30,7 @@
 //! holder.
 //!
 //! Denials but `late` go to their sender only; who sees the rest is the constructor's choice. Who joins finds in `welcome`
-//! the `state` `{held, claims: {key: holder}}`: how many keys are held, and the first [`CLAIMS_LISTED_MAX`] of them in the
+//! the `state` `{held, claims: {key: holder}}`: how many keys are held, and the first 100 of them in the
 //! order of their names.
 
 use std::collections::{BTreeMap, HashMap};

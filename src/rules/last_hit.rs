@@ -1,5 +1,11 @@
 //! Last hit: targets with hit points; the hit that takes the points to zero wins the target.
 //!
+//! ```
+//! use lasthit::rules::{LastHit, RulesBook};
+//!
+//! let book = RulesBook::new().room("pit-*", LastHit::new);
+//! ```
+//!
 //! | op | who | contest | args | granted | body |
 //! |---|---|---|---|---|---|
 //! | `spawn` | server | the target's name | `hp`: 1 to 10^12 | the target is there, with all its points; from its second life on this starts the next round | `target`, `hp`, `max_hp`, `round` |
@@ -17,10 +23,10 @@
 //! | `server_only` | a player spawns or despawns |
 //! | `no_contest` | the action names no target |
 //! | `bad_args` | `hp` or `damage` is missing or no integer, or `args` is no map |
-//! | `bad_hp` | `hp` is 0, negative or above [`TARGET_HP_MAX`] |
-//! | `no_damage`, `negative_damage`, `too_much_damage` | `damage` is 0, negative or above [`HIT_DAMAGE_MAX`] |
+//! | `bad_hp` | `hp` is 0, negative or above 10^12 |
+//! | `no_damage`, `negative_damage`, `too_much_damage` | `damage` is 0, negative or above 10^9 |
 //! | `already_spawned` | `spawn` of a target that lives; it keeps its points |
-//! | `too_many_targets` | `spawn` of one more than [`TARGETS_PER_ROOM_MAX`] targets (slain ones count until they are despawned), or than [`TARGET_NAMES_PER_ROOM_MAX`] names over the room's life |
+//! | `too_many_targets` | `spawn` of one more than 64 targets (slain ones count until they are despawned), or than 1,024 names over the room's life |
 //! | `unknown_target` | `hit` or `despawn` of a target that was never spawned, or was despawned |
 //! | `late` | `hit` of a slain target |
 //!

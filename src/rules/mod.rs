@@ -1,4 +1,15 @@
 //! The game's deterministic decision code: the [`Rules`] trait, and two built-in ones.
+//!
+//! Rules are given to a worker by room name: the first pattern that fits decides.
+//!
+//! ```
+//! use lasthit::rules::{Claim, LastHit, RulesBook};
+//! use lasthit::types::Audience;
+//!
+//! let book = RulesBook::new().room("quiz-*", || Claim::new(Audience::Room)).room("*", LastHit::new);
+//! ```
+//!
+//! Rules of your own implement [`Rules`], which has a complete example.
 
 mod book;
 pub mod claim;
@@ -135,7 +146,7 @@ impl Decision {
     }
 
     /// Starts a new round of the named contest with this event (a respawn, a release). Until the round is won the contest counts
-    /// as closed: past [`crate::limits::CONTESTS_PER_ROOM_MAX`] the core forgets closed ones first, and won ones only when all
+    /// as closed: past 100,000 contests the core forgets closed ones first, and won ones only when all
     /// are won. One that was forgotten goes on with a later round.
     #[must_use]
     pub fn next_round(mut self) -> Self {
@@ -151,7 +162,7 @@ impl Decision {
     }
 
     /// What the rules have to say: any value that serializes to MessagePack with string keys, at most
-    /// [`crate::limits::BODY_BYTES_MAX`] bytes (more makes the verdict void, `body_too_large`).
+    /// 16 KiB (more makes the verdict void, `body_too_large`).
     #[must_use]
     pub fn body(mut self, body: &impl serde::Serialize) -> Self {
         // Serialization into memory fails only for types that MessagePack cannot carry: a fault of the rules, and

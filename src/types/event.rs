@@ -43,7 +43,7 @@ pub enum EventKind {
     },
     /// The session broke.
     Error {
-        /// One line, at most [`crate::limits::REASON_BYTES_MAX`] bytes.
+        /// One line, at most 200 bytes.
         reason: String,
     },
     /// The session is over: exactly once, and last.

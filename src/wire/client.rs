@@ -1,5 +1,12 @@
 //! The public protocol: what clients send and are sent, as JSON text or as MessagePack with named maps.
 //!
+//! ```
+//! use lasthit::wire::client::{Encoding, parse_action};
+//!
+//! let action = parse_action(Encoding::Json, br#"{"op": "claim", "id": "a1", "contest": "buzzer"}"#).expect("an action");
+//! assert_eq!((action.op.as_str(), action.contest.as_deref()), ("claim", Some("buzzer")));
+//! ```
+//!
 //! `docs/protocol.md` is its description for those who write clients; its examples are run against this module.
 //! Clients send one kind of message, an action ([`parse_action`]); they are sent three: `welcome`
 //! ([`encode_welcome`]), `verdict` ([`VerdictFrames`]) and `error` ([`encode_refusal`]).
@@ -146,7 +153,7 @@ pub mod close {
     pub const TOKEN_EXPIRED: u16 = 4401;
     /// The client reads too slowly: reconnect with `since`.
     pub const SLOW: u16 = 4408;
-    /// Nothing came for [`crate::limits::IDLE_TIMEOUT`], not even a pong.
+    /// Nothing came for 60 s, not even a pong.
     pub const IDLE: u16 = 4409;
     /// The room's record came back without what this session was told, or the room began a new era without it: reconnect
     /// with `since`, which is gone.

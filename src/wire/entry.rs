@@ -9,7 +9,7 @@ use crate::types::{Arrival, Entry, Event, EventKind, Flags, Role};
 /// Version 2, packed: `2, incarnation, timeline * 2 + death, count, event...`, where an event is
 /// `head, session, ordinal, ns, uncertainty, flags, raw, what its kind has`: ordinal and ns less those of the event before,
 /// flags and raw only where the head says so.
-pub const VERSION: u8 = 2;
+pub(crate) const VERSION: u8 = 2;
 
 /// Of an event's head: the kind, and what is there.
 const KIND: u8 = 7;
@@ -58,7 +58,7 @@ pub fn encode(entry: &Entry) -> Bytes {
 /// Reads what [`encode`] wrote, and checks what makes it an entry: at least one event, rising ordinals and stamps.
 ///
 /// # Errors
-/// [`DecodeError::Version`] for another version's entry, [`DecodeError::Damaged`] for anything else.
+/// `DecodeError::Version` for another version's entry, `DecodeError::Damaged` for anything else.
 pub fn decode(bytes: &Bytes) -> Result<Entry, DecodeError> {
     let mut r = Reader::packed("journal entry", bytes, VERSION)?;
     let incarnation = r.identity()?;

@@ -7,7 +7,7 @@ use super::verdicts;
 use crate::types::{Incarnation, Moment, RoomId, ShardId, VerdictBatch};
 
 /// Version 2: `[2, kind, shard, payload]`.
-pub const VERSION: u64 = 2;
+pub(crate) const VERSION: u64 = 2;
 
 /// A message from a worker to one process.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -117,7 +117,7 @@ pub fn encode_verdicts<'a>(
 /// Reads what [`encode`] wrote.
 ///
 /// # Errors
-/// [`DecodeError::Version`] for another version's push, [`DecodeError::Damaged`] for anything else.
+/// `DecodeError::Version` for another version's push, `DecodeError::Damaged` for anything else.
 pub fn decode(bytes: &Bytes) -> Result<Push, DecodeError> {
     let mut r = Reader::versioned("push", bytes, VERSION, 3)?;
     let kind = r.uint()?;

@@ -12,7 +12,7 @@ use crate::types::{Audience, Flags, Incarnation, Moment, Outcome, Stamp, Verdict
 /// once, and find the room in one state.
 ///
 /// Version 2, which is read too, knows no such 0.
-pub const VERSION: u8 = 3;
+pub(crate) const VERSION: u8 = 3;
 /// The oldest version that is read.
 const VERSION_MIN: u8 = 2;
 
@@ -129,7 +129,7 @@ pub(crate) fn is_earlier(bytes: &[u8]) -> bool {
 /// Reads what [`encode`] wrote, and what the version before did.
 ///
 /// # Errors
-/// [`DecodeError::Version`] for another version's batch, [`DecodeError::Damaged`] for anything else.
+/// `DecodeError::Version` for another version's batch, `DecodeError::Damaged` for anything else.
 pub fn decode(bytes: &Bytes) -> Result<VerdictBatch, DecodeError> {
     decode_to(bytes, None)
 }
@@ -138,7 +138,7 @@ pub fn decode(bytes: &Bytes) -> Result<VerdictBatch, DecodeError> {
 ///
 /// # Errors
 /// As [`decode`], for what lies before it.
-pub fn find(bytes: &Bytes, seq: u64) -> Result<Option<Verdict>, DecodeError> {
+pub(crate) fn find(bytes: &Bytes, seq: u64) -> Result<Option<Verdict>, DecodeError> {
     Ok(decode_to(bytes, Some(seq))?.verdicts.pop().filter(|verdict| verdict.seq == seq))
 }
 

@@ -1,11 +1,11 @@
 //! What gateways rely on: registration, appends, bells, pushes.
 
+use lasthit::internals::limits::{FLUSH_EVENTS_MAX, POKE_IDLE};
+use lasthit::internals::wire::push::{self, Push};
 use lasthit::journal::{
     Appended, Bell, Committed, GatewayRecord, Journal, JournalError, Lease, Leased, Registered, RoomCommit, Seen, Witness, enter,
 };
-use lasthit::limits::{FLUSH_EVENTS_MAX, POKE_IDLE};
 use lasthit::types::{Incarnation, Moment, ShardId, StreamId};
-use lasthit::wire::push::{self, Push};
 
 use crate::fixture::{
     Gateway, SHARD, at, bytes, claim, commit, entry, head, last, load, message, part, read, room, room_of, subscribed,

@@ -1,10 +1,10 @@
 //! Rooms of any size: read page by page, their snapshots written ahead.
 
+use lasthit::internals::limits::PAGE_BYTES;
 use lasthit::journal::{
     AheadName, AheadPart, Commit, CommitSnapshot, Committed, Journal, JournalError, Lease, Leased, PageSize, Place,
     StoredSnapshot,
 };
-use lasthit::limits::PAGE_BYTES;
 use lasthit::types::{Incarnation, StreamId};
 
 use crate::fixture::{Gateway, SHARD, bytes, claim, commit, load, part, room};

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
+use lasthit::internals::limits::SHARDS_DEFAULT;
 use lasthit::journal::redis::{RedisJournal, RedisOptions};
 use lasthit::journal::{
     Appended, Committed, CommonJournal as _, Flush, GatewayJournal as _, JournalError, Leased, PageSize, Place, Seen, Witness,
     WorkerJournal as _,
 };
-use lasthit::limits::SHARDS_DEFAULT;
 use lasthit::types::{Incarnation, ShardId, StreamId};
 use redis::Commands;
 use servers::RedisServer;

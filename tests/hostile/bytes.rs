@@ -3,16 +3,16 @@
 use std::path::Path;
 
 use ::bytes::Bytes;
-use lasthit::config::{Config, Flags, ProcessRole};
-use lasthit::engine::Room;
-use lasthit::gateway::auth::{Asking, Gatekeeper, JwtKey};
+use lasthit::internals::config::{Config, Flags, ProcessRole};
+use lasthit::internals::engine::Room;
+use lasthit::internals::gateway::{Asking, Gatekeeper, JwtKey};
+use lasthit::internals::limits::{MESSAGE_BYTES_MAX, TOKEN_BYTES_MAX};
+use lasthit::internals::replay::{Recording, dump};
+use lasthit::internals::wire::{action, entry, push, verdicts};
 use lasthit::journal::StoredSnapshot;
-use lasthit::limits::{MESSAGE_BYTES_MAX, TOKEN_BYTES_MAX};
-use lasthit::replay::{Recording, dump};
 use lasthit::rules::{Claim, LastHit, Rules};
 use lasthit::types::{Audience, RoomId, StreamId};
 use lasthit::wire::client::{Encoding, parse_action};
-use lasthit::wire::{action, entry, push, verdicts};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};

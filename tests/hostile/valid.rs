@@ -1,14 +1,14 @@
 //! Good bytes of every kind, to be spoiled.
 
 use ::bytes::Bytes;
-use lasthit::engine::{Held, Resequencer, Room};
+use lasthit::internals::engine::{Held, Resequencer, Room};
+use lasthit::internals::wire::push::{Push, RoomPush};
+use lasthit::internals::wire::{action, entry, push, verdicts};
 use lasthit::rules::{Claim, LastHit, Rules};
 use lasthit::types::{
     Action, Arrival, Audience, Entry, Event, EventKind, Incarnation, Moment, PlayerId, Role, RoomId, ShardId, StreamId, Verdict,
     VerdictBatch,
 };
-use lasthit::wire::push::{Push, RoomPush};
-use lasthit::wire::{action, entry, push, verdicts};
 use serde_json::json;
 
 pub(crate) fn rules(last_hit: bool) -> Box<dyn Rules> {

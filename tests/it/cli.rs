@@ -138,7 +138,7 @@ fn a_taken_address_is_a_failure_while_running() {
 #[test]
 #[ignore = "is the child process of the next test"]
 fn child_that_never_drains() {
-    let runtime = lasthit::runtime::worker().expect("runtime");
+    let runtime = lasthit::internals::runtime::worker().expect("runtime");
     runtime.block_on(async {
         let shutdown = lasthit::shutdown::Shutdown::new();
         shutdown.watch_signals().expect("signals");

@@ -4,7 +4,7 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use lasthit::limits::{HEADS_INTERVAL, HEARTBEAT_INTERVAL, SUBSCRIPTION_PING_INTERVAL};
+use lasthit::internals::limits::{HEADS_INTERVAL, HEARTBEAT_INTERVAL, SUBSCRIPTION_PING_INTERVAL};
 use serde_json::json;
 use servers::RedisServer;
 

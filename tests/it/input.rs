@@ -1,7 +1,7 @@
 //! What no honest client sends below the level of messages, and who may not come in. Each time another session on the
 //! same gateway goes on as if nothing had happened.
 
-use lasthit::clock::unix_s;
+use lasthit::internals::clock::unix_s;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;

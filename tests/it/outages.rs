@@ -3,11 +3,11 @@
 
 use std::collections::BTreeMap;
 
+use lasthit::internals::limits::UNRESOLVED_PER_ROOM_MAX;
+use lasthit::internals::wire::verdicts;
 use lasthit::journal::GatewayJournal as _;
 use lasthit::journal::redis::{RedisJournal, RedisOptions};
-use lasthit::limits::UNRESOLVED_PER_ROOM_MAX;
 use lasthit::types::{Outcome, RoomId, VerdictKind};
-use lasthit::wire::verdicts;
 use serde_json::json;
 use servers::{Proxy, RedisServer};
 

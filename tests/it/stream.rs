@@ -3,7 +3,7 @@
 //! What comes through the append script rings the shard's bell, and is decided at once. What somebody put there with
 //! `XADD` rings none: it holds up nothing, and is decided by the next worker that reads the room from its stream.
 
-use lasthit::clock;
+use lasthit::internals::clock;
 use lasthit::journal::redis::{RedisJournal, RedisOptions};
 use lasthit::journal::{Appended, CommonJournal as _, Flush, FlushEntry, GatewayJournal as _, Seen};
 use lasthit::types::{Incarnation, Moment, RoomId, ShardId};

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use lasthit::internals::limits::RULES_ATTEMPTS_MAX;
 use lasthit::journal::redis::{RedisJournal, RedisOptions};
-use lasthit::limits::RULES_ATTEMPTS_MAX;
 use lasthit::rules::{Act, Decision, Happening, Rules, RulesBook, What};
 use lasthit::worker::{self, WorkerOptions};
 use serde_json::json;
@@ -66,8 +66,8 @@ impl Rules for Deadly {
 fn deadly_worker() {
     let (Ok(url), Ok(lease)) = (std::env::var(REDIS), std::env::var(LEASE_MS)) else { return };
     let lease = Duration::from_millis(lease.parse().expect("milliseconds"));
-    lasthit::telemetry::init(lasthit::telemetry::LogFormat::Text, "info").expect("log");
-    lasthit::runtime::worker().expect("a runtime").block_on(async {
+    lasthit::internals::telemetry::init(lasthit::internals::telemetry::LogFormat::Text, "info").expect("log");
+    lasthit::internals::runtime::worker().expect("a runtime").block_on(async {
         let journal = RedisJournal::connect(&url, RedisOptions::default()).await.expect("a journal");
         let rules = RulesBook::new().room("slow*", || Deadly { quick: false }).room("*", || Deadly { quick: true });
         let options = WorkerOptions { lease, rules_timeout: Duration::from_millis(300), ..WorkerOptions::default() };

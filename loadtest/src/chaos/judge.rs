@@ -14,7 +14,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use lasthit::limits::RECENT_IDS_PER_PLAYER_MAX;
+use lasthit::internals::limits::RECENT_IDS_PER_PLAYER_MAX;
 use lasthit::types::{Audience, Flags, Outcome, Stamp, Verdict};
 use serde::Serialize;
 

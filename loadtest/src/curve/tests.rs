@@ -112,7 +112,10 @@ fn the_committed_picture_can_be_drawn_again() {
     let (_, command) = svg.split_once("<desc>").expect("a description");
     let (command, _) = command.split_once("</desc>").expect("its end");
     let args = parsed(command);
-    assert!(args.guards_us.contains(&(lasthit::limits::SWEEP_GUARD.as_micros() as u64)), "the default's guard is measured");
+    assert!(
+        args.guards_us.contains(&(lasthit::internals::limits::SWEEP_GUARD.as_micros() as u64)),
+        "the default's guard is measured"
+    );
 
     let page = read("arrival.md");
     assert!(page.contains("](arrival-curve.svg)"), "the page shows the picture");

@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 
 use anyhow::{Context, Result, bail};
-use lasthit::metrics::HOLD_SECONDS;
+use lasthit::internals::metrics::HOLD_SECONDS;
 use serde::Serialize;
 
 use crate::histogram::Histogram;

@@ -5,7 +5,7 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
-use lasthit::clock::monotonic_ns;
+use lasthit::internals::clock::monotonic_ns;
 use tokio_tungstenite::tungstenite::{self, HandshakeError, Message, WebSocket};
 
 use super::score::Answer;

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use lasthit::limits::CONTESTS_PER_ROOM_MAX;
+use lasthit::internals::limits::CONTESTS_PER_ROOM_MAX;
 
 use crate::limits::{ACTIONS_MAX, CONTENDERS_MAX, FAST_PACE, FAST_RATE, PACE, RATE_MAX, SESSIONS_MAX};
 

@@ -4,7 +4,7 @@
 use std::ops::Sub;
 
 use anyhow::{Context, Result};
-use lasthit::metrics as m;
+use lasthit::internals::metrics as m;
 use serde::Serialize;
 
 use super::watch::{Scripts, Seen, Times};

@@ -37,7 +37,7 @@ pub(super) struct Seen {
 
 /// The histograms that are looked at.
 const HISTOGRAMS: [&str; 9] = {
-    use lasthit::metrics as m;
+    use lasthit::internals::metrics as m;
     [
         m::STAMP_AGE_SECONDS,
         m::SETTLE_SECONDS,
@@ -65,7 +65,7 @@ impl Seen {
 
     /// Takes in what a process shows.
     pub(super) fn add(&mut self, text: &str) -> Result<()> {
-        use lasthit::metrics as m;
+        use lasthit::internals::metrics as m;
         for name in HISTOGRAMS {
             self.histograms.entry(name).or_default().add(&Histogram::parse(text, name)?);
         }

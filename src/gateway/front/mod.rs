@@ -27,11 +27,11 @@ use crate::limits;
 use crate::metrics::REFUSALS_TOTAL;
 
 /// Finds a page's file by its path: content type and body.
-pub type Assets = fn(&str) -> Option<(&'static str, &'static str)>;
+pub(crate) type Assets = fn(&str) -> Option<(&'static str, &'static str)>;
 
 /// What the front may be told to do otherwise.
 #[derive(Debug, Clone)]
-pub struct Settings {
+pub(crate) struct Settings {
     /// Sessions at most.
     pub sessions_max: usize,
     /// Sessions of one address at most.
@@ -81,7 +81,7 @@ impl Default for Settings {
 }
 
 /// What every connection of a gateway shares.
-pub struct Front {
+pub(crate) struct Front {
     hub: Hub,
     gatekeeper: Gatekeeper,
     assets: Assets,
@@ -97,7 +97,7 @@ pub struct Front {
 impl Front {
     /// Puts a front before `hub`. Sessions are closed as going away when `leaving` is cancelled.
     #[must_use]
-    pub fn new(
+    pub(crate) fn new(
         hub: Hub,
         gatekeeper: Gatekeeper,
         assets: Assets,
@@ -113,7 +113,7 @@ impl Front {
 
     /// Accepts until `stop` is cancelled, then waits until the last connection has ended, at most
     /// [`limits::DRAIN_TIMEOUT`]. Connections are tasks of the runtime that calls this.
-    pub async fn serve(self: Arc<Self>, listener: TcpListener, stop: CancellationToken) {
+    pub(crate) async fn serve(self: Arc<Self>, listener: TcpListener, stop: CancellationToken) {
         let connections = TaskTracker::new();
         let handshakes = Arc::new(Semaphore::new(limits::HANDSHAKES_MAX));
         let turned_away = Arc::new(Semaphore::new(limits::TURNED_AWAY_MAX));

@@ -25,7 +25,7 @@ pub(super) struct Inlet {
 /// Where a session's deliveries come out, in order. Bounded: what a slow session has not taken out by then it is read from
 /// the journal, as fast as it takes out.
 #[derive(Debug)]
-pub struct Outbox {
+pub(crate) struct Outbox {
     receiver: mpsc::Receiver<Delivery>,
     /// The level at which the hub wants to hear of it.
     asked: Arc<AtomicUsize>,
@@ -67,14 +67,14 @@ impl Inlet {
 
 impl Outbox {
     /// The next delivery; None after [`Delivery::Close`], or when the session was closed.
-    pub async fn recv(&mut self) -> Option<Delivery> {
+    pub(crate) async fn recv(&mut self) -> Option<Delivery> {
         let delivery = self.receiver.recv().await;
         self.answer();
         delivery
     }
 
     /// The next delivery, if there is one already.
-    pub fn try_recv(&mut self) -> Option<Delivery> {
+    pub(crate) fn try_recv(&mut self) -> Option<Delivery> {
         let delivery = self.receiver.try_recv().ok();
         self.answer();
         delivery

@@ -1,4 +1,10 @@
 //! The journal in this process's memory: rooms end with the process. The embedded default, and the simulation's.
+//!
+//! ```
+//! use lasthit::journal::memory::MemoryJournal;
+//!
+//! let journal = MemoryJournal::new(4); // shards
+//! ```
 
 mod store;
 

@@ -1,4 +1,14 @@
 //! The journal in Redis: every step is one script call. The only place that knows Redis.
+//!
+//! ```no_run
+//! use lasthit::journal::redis::{Durability, RedisJournal, RedisOptions};
+//!
+//! # async fn connect() -> Result<(), Box<dyn std::error::Error>> {
+//! let options = RedisOptions { durability: Some(Durability::Disk), ..RedisOptions::default() };
+//! let journal = RedisJournal::connect("redis://127.0.0.1", options).await?;
+//! # Ok(())
+//! # }
+//! ```
 
 mod connect;
 mod durability;
@@ -33,7 +43,7 @@ use scripts::{CONFIRM, Call, HEARTBEAT, PING, ROOM_BYTES, TIMELINE};
 pub struct RedisOptions {
     /// What every key and channel begins with: 1 to 64 characters out of `A-Z a-z 0-9 . : _ -`.
     pub prefix: String,
-    /// The number of shards, 1 to [`SHARDS_MAX`](crate::limits::SHARDS_MAX). None: as the deployment was made, with
+    /// The number of shards, 1 to 1,024. None: as the deployment was made, with
     /// [`SHARDS_DEFAULT`](crate::limits::SHARDS_DEFAULT) for a new one.
     pub shards: Option<u16>,
     /// What a verdict has survived before anyone sees it. None: as the deployment was made, with

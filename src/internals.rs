@@ -1,0 +1,64 @@
+//! What the program, its tests, its benches and its load generator use beyond the public API. It is none of it, and changes
+//! without notice.
+
+pub use crate::program::main;
+
+pub mod clock {
+    pub use crate::clock::{Clock, monotonic_ns, timeline_name, unix_s};
+}
+
+pub mod config {
+    pub use crate::config::{Config, Flags, ProcessRole};
+}
+
+pub mod engine {
+    pub use crate::engine::{Held, Resequencer, Room};
+}
+
+pub mod gateway {
+    pub use crate::gateway::arrival::{Drains, KERNEL_STAMPS, StampedStream, listen};
+    pub use crate::gateway::auth::{Asking, Gatekeeper, JwtKey};
+}
+
+pub mod limits {
+    pub use crate::limits::{
+        CONTESTS_PER_ROOM_MAX, DRAIN_TIMEOUT, FLUSH_EVENTS_MAX, HEADS_INTERVAL, HEARTBEAT_INTERVAL, MESSAGE_BYTES_MAX,
+        PAGE_BYTES, POKE_IDLE, RECENT_IDS_PER_PLAYER_MAX, RULES_ATTEMPTS_MAX, SESSIONS_PER_ROOM_MAX, SHARDS_DEFAULT,
+        SNAPSHOT_EVENTS_MAX, SNAPSHOT_PART_BYTES, SUBSCRIPTION_PING_INTERVAL, SWEEP_GUARD, SWEEP_GUARD_MAX, TARGETS_PER_ROOM_MAX,
+        TOKEN_BYTES_MAX, UNRESOLVED_PER_ROOM_MAX, WAITING_ACTIONS_MAX,
+    };
+}
+
+pub mod metrics {
+    pub use crate::metrics::*;
+}
+
+pub mod replay {
+    pub use crate::replay::{Recording, dump};
+}
+
+pub mod runtime {
+    pub use crate::runtime::{gateway, worker};
+}
+
+pub mod telemetry {
+    pub use crate::telemetry::{LogFormat, init};
+}
+
+pub mod wire {
+    pub mod action {
+        pub use crate::wire::action::{decode, encode};
+    }
+
+    pub mod entry {
+        pub use crate::wire::entry::{decode, encode};
+    }
+
+    pub mod push {
+        pub use crate::wire::push::{Push, RoomPush, decode, encode, encode_verdicts};
+    }
+
+    pub mod verdicts {
+        pub use crate::wire::verdicts::{decode, encode};
+    }
+}

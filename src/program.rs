@@ -1,0 +1,102 @@
+//! What `lasthit` does: parses, sets up telemetry, runs a role, or reads a recorded room. Exit codes: 0 done, 1 failed
+//! while running (of replay: a verdict deviates), 2 usage or configuration (of replay: it could not be resolved again).
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use crate::cli::{self, Parsed};
+use crate::config::{Config, ProcessRole};
+use crate::limits::{DRAIN_TIMEOUT, SESSIONS_MAX};
+use crate::replay::command::{self, Reading, Told};
+use crate::shutdown::Shutdown;
+use crate::{roles, runtime, telemetry};
+use anyhow::Context as _;
+
+const FAILED: u8 = 1;
+const USAGE: u8 = 2;
+
+/// What blocking work may take after the role has ended.
+const BLOCKING_REST: Duration = Duration::from_millis(500);
+
+/// The program, from its arguments to its exit code.
+#[must_use]
+pub fn main() -> ExitCode {
+    let env = |name: &str| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned());
+    match cli::parse(std::env::args_os(), &env) {
+        Parsed::Run(config) => match run(*config) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                say(&format!("{error:#}"));
+                ExitCode::from(FAILED)
+            }
+        },
+        Parsed::Read(reading, config) => match read(&reading, &config) {
+            Ok(told) => {
+                let _ = std::io::Write::write_fmt(&mut std::io::stdout(), format_args!("{}\n", told.text));
+                ExitCode::from(if told.deviates { FAILED } else { 0 })
+            }
+            Err(error) => {
+                say(&error.to_string());
+                ExitCode::from(USAGE)
+            }
+        },
+        Parsed::Shown(text) => {
+            // Whoever reads may stop after the first lines (`| head`).
+            let _ = std::io::Write::write_all(&mut std::io::stdout(), text.as_bytes());
+            ExitCode::SUCCESS
+        }
+        Parsed::Mistakes(lines) => {
+            lines.iter().for_each(|line| say(line));
+            ExitCode::from(USAGE)
+        }
+    }
+}
+
+fn say(line: &str) {
+    let _ = std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("lasthit: {line}\n"));
+}
+
+fn read(reading: &Reading, config: &Config) -> anyhow::Result<Told> {
+    let runtime = runtime::worker().context("the runtime cannot start")?;
+    Ok(runtime.block_on(command::run(reading, config))?)
+}
+
+fn run(mut config: Config) -> anyhow::Result<()> {
+    telemetry::init(config.log_format, &config.log)?;
+    for notice in config.notices() {
+        tracing::warn!("{notice}");
+    }
+    let open_files = runtime::raise_open_files().context("the limit of open files cannot be read")?;
+    let runtime = if config.role.listens() {
+        let held = runtime::sessions_held(config.sessions_max, open_files).map_err(anyhow::Error::msg)?;
+        if config.sessions_max.is_none() && held < SESSIONS_MAX {
+            tracing::warn!("{held} sessions at most, as this process may open {open_files} files: raise that limit for more");
+        }
+        config.sessions_max = Some(held);
+        runtime::gateway(held)
+    } else {
+        runtime::worker()
+    }
+    .context("the runtime cannot start")?;
+    let ended = runtime.block_on(drive(config));
+    runtime.shutdown_timeout(BLOCKING_REST);
+    ended
+}
+
+/// Runs the role until it ends by itself, or, after a signal, for at most [`DRAIN_TIMEOUT`].
+async fn drive(config: Config) -> anyhow::Result<()> {
+    let shutdown = Shutdown::new();
+    shutdown.watch_signals().context("signals cannot be watched")?;
+    let role = async {
+        let shutdown = shutdown.clone();
+        match config.role {
+            ProcessRole::Serve => roles::serve(config, shutdown).await,
+            ProcessRole::Gateway => roles::gateway(config, shutdown).await,
+            ProcessRole::Worker => roles::worker(config, shutdown).await,
+        }
+    };
+    match shutdown.bound(DRAIN_TIMEOUT, role).await {
+        Some(ended) => Ok(ended?),
+        None => anyhow::bail!("draining took more than {} s: ended without it", DRAIN_TIMEOUT.as_secs()),
+    }
+}
