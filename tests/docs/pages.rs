@@ -1,13 +1,11 @@
 //! The pages are kept true where a program can: relative links lead somewhere, commands have the flags that they are shown
 //! with, the architecture's map has every file, names of the code are still there, and the rules are stated, cited and proven.
 
-mod tree;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::Command;
 
-use tree::{files, from_root, read, root};
+use super::tree::{files, from_root, read, root};
 
 /// The program's.
 const COMMANDS: [&str; 6] = ["serve", "gateway", "worker", "replay", "dump", "timeline"];

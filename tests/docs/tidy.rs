@@ -4,12 +4,10 @@
 //! Only production code counts: tests and the simulation may import what they like. The scan reads tokens, not types: it sees
 //! `use` lines and written paths, and no value that comes through another part.
 
-mod tree;
-
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
-use tree::{files, from_root, read, root};
+use super::tree::{files, from_root, read, root};
 
 // Lists of names are written as text, with blanks between them.
 
@@ -322,7 +320,9 @@ fn wrong_imports(file: &str, source: &str) -> Vec<String> {
         return Vec::new();
     }
     let Some(own) = part_of(&module.join("/")) else {
-        return vec![format!("src/{file}: belongs to no part: give it a row in PARTS (tests/tidy.rs), with what it may import")];
+        return vec![format!(
+            "src/{file}: belongs to no part: give it a row in PARTS (tests/docs/tidy.rs), with what it may import"
+        )];
     };
     let (part, allowed) = PARTS[own];
     let mut wrong = Vec::new();
@@ -337,7 +337,7 @@ fn wrong_imports(file: &str, source: &str) -> Vec<String> {
         if !allowed.split_whitespace().any(|allowed| begins(&name, allowed, "/") && part_of(allowed) == Some(other)) {
             wrong.push(format!(
                 "src/{file}:{line}: {part} may not import {} ({}): move what both need to a part above both; \
-                 if the import is right, say so in PARTS (tests/tidy.rs)",
+                 if the import is right, say so in PARTS (tests/docs/tidy.rs)",
                 PARTS[other].0,
                 path.join("::"),
             ));
@@ -362,7 +362,7 @@ fn wrong_names(file: &str, source: &str) -> Vec<String> {
         if is_pure && IMPURE.split_whitespace().any(|impure| begins(&name, impure, "::")) {
             wrong.push(format!(
                 "src/{file}:{line}: names {name}: what decides awaits nothing, reads no clock and does no I/O; let a driver do it \
-                 (DRIVERS in tests/tidy.rs), and take the result as an argument"
+                 (DRIVERS in tests/docs/tidy.rs), and take the result as an argument"
             ));
         }
     }

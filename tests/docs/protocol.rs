@@ -9,7 +9,7 @@ use lasthit::wire::client::{
 };
 use serde_json::Value;
 
-const DOC: &str = include_str!("../docs/protocol.md");
+const DOC: &str = include_str!("../../docs/protocol.md");
 
 /// The fenced blocks with this tag.
 fn blocks(tag: &str) -> Vec<&'static str> {

@@ -1,0 +1,6 @@
+//! What the project says of itself is true: its pages, its protocol, and the walls between its parts.
+
+mod pages;
+mod protocol;
+mod tidy;
+mod tree;
