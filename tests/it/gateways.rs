@@ -82,11 +82,13 @@ async fn an_idle_deployment_leaves_redis_alone() {
     let commands = commands_within(&redis, time);
     // Each source may strike once more than the time holds its interval.
     let often = |interval: Duration| u32::try_from(time.as_nanos() / interval.as_nanos()).expect("small") + 1;
-    let beats = 2 * often(HEARTBEAT_INTERVAL);
-    let heads = (2 * 2 * SHARDS + 4) * often(HEADS_INTERVAL);
+    // Of each worker: its heartbeat, and a look at which server answers.
+    let beats = 2 * 2 * often(HEARTBEAT_INTERVAL);
+    // Of each gateway and shard: the heads, and a heartbeat behind a PING; the first time a script may have to be loaded.
+    let heads = (3 * 2 * SHARDS + 4) * often(HEADS_INTERVAL) + 2 * SHARDS;
     let pings = (2 + 2 + SHARDS) * often(SUBSCRIPTION_PING_INTERVAL);
     let bound = usize::try_from(beats + heads + pings).expect("small");
     println!("{} commands in {time:?}, at most {bound} are expected", commands.len());
     assert!(commands.len() <= bound, "{} commands in {time:?}, bound {bound}: {commands:#?}", commands.len());
-    assert!(commands.len() >= usize::try_from(beats / 2).expect("small"), "too few to be true: {commands:?}");
+    assert!(commands.len() >= usize::try_from(beats / 4).expect("small"), "too few to be true: {commands:?}");
 }
