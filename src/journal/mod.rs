@@ -13,6 +13,8 @@
 //! let of_workers: Arc<dyn WorkerJournal> = journal;
 //! ```
 //!
+//! Programs pass a journal on and take no step themselves: what the steps take and answer is not shown here.
+//!
 //! Every method is one atomic step. Expected refusals (fenced, duplicate, gap) are values; a [`JournalError`] means
 //! that the outcome is unknown or that the journal refused to work, and the caller sends the same step again.
 
@@ -20,6 +22,7 @@ mod check;
 mod gateways;
 mod insist;
 pub mod memory;
+#[doc(hidden)]
 pub mod pages;
 pub mod redis;
 mod signals;
@@ -29,11 +32,17 @@ mod workers;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-pub use gateways::{GatewayJournal, known_rooms};
+pub use gateways::GatewayJournal;
+#[doc(hidden)]
+pub use gateways::known_rooms;
 pub(crate) use insist::{Backoff, insist};
+#[doc(hidden)]
 pub use pages::{Gathering, PageSize, Place, StoredHead, StoredPage};
+#[doc(hidden)]
 pub use steps::*;
-pub use workers::{WorkerJournal, keep_known};
+pub use workers::WorkerJournal;
+#[doc(hidden)]
+pub use workers::keep_known;
 
 use crate::limits::HOST_TIMEOUT;
 use crate::types::Incarnation;
@@ -75,6 +84,7 @@ impl JournalError {
 ///
 /// # Errors
 /// [`JournalError::Refused`] beside another host; else when the journal does not work.
+#[doc(hidden)]
 pub async fn enter(journal: &dyn CommonJournal, host: &str) -> Result<u32, JournalError> {
     let timeline = journal.timeline(host).await?;
     let live = keep_entered(journal, timeline).await?;
@@ -96,6 +106,7 @@ pub async fn enter(journal: &dyn CommonJournal, host: &str) -> Result<u32, Journ
 ///
 /// # Errors
 /// When the journal does not work.
+#[doc(hidden)]
 pub async fn keep_entered(journal: &dyn CommonJournal, timeline: u32) -> Result<Vec<u32>, JournalError> {
     journal.live_timelines(timeline, u64::try_from(HOST_TIMEOUT.as_millis()).unwrap_or(u64::MAX)).await
 }
