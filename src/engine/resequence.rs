@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::limits::UNPROVEN_PER_ROOM_MAX;
-use crate::types::{Arrival, Entry, EventKind, Flags, Incarnation, Moment, SessionId, Stamp, StreamId};
+use crate::types::{Arrival, Entry, Event, EventKind, Flags, Incarnation, Moment, SessionId, Stamp, StreamId};
 
 /// An event that was read and waits for its proof.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -248,6 +248,21 @@ impl Resequencer {
     #[must_use]
     pub fn last_read(&self, gateway: Incarnation) -> Option<(u64, Moment)> {
         self.read.get(&gateway).copied()
+    }
+
+    /// The entry that ends a dead gateway's sessions here: Error and Close for each, stamped just above the last that was read
+    /// of it (rule R6). The raw stamp is the moment of the death, for rule R7. None when it has no sessions here.
+    pub(crate) fn death_entry(&self, gateway: Incarnation, now: Moment) -> Option<Entry> {
+        let (mut ordinal, last) = self.last_read(gateway)?;
+        let arrival = Arrival { ns: last.ns.saturating_add(1), raw_ns: Some(now.ns), ..Arrival::default() };
+        let mut events = Vec::new();
+        for session in self.sessions_of(gateway) {
+            for kind in [EventKind::Error { reason: "its gateway died".to_owned() }, EventKind::Close] {
+                ordinal = ordinal.checked_add(1)?;
+                events.push(Event { session, ordinal, arrival, kind });
+            }
+        }
+        (!events.is_empty()).then_some(Entry { incarnation: gateway, timeline: last.timeline, death: true, events })
     }
 
     /// Events held.

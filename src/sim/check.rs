@@ -150,8 +150,8 @@ fn one_winner(room: &str, log: &RoomLog) {
 fn replay(room: &str, log: &RoomLog) {
     let entries: Vec<_> = log.entries.iter().map(|(at, bytes)| (*at, entry::decode(bytes))).collect();
     let mut again = Room::new(1, Box::new(Race::default()));
-    let (count, deviations) = crate::worker::job::replay(&mut again, &entries, &log.batches, |_, _| {})
-        .unwrap_or_else(|e| panic!("replay: {room}: {e}"));
+    let (count, deviations) =
+        crate::worker::replay(&mut again, &entries, &log.batches, |_, _| {}).unwrap_or_else(|e| panic!("replay: {room}: {e}"));
     assert_eq!((count, deviations), (log.verdicts.len(), Vec::new()), "replay: {room}");
 }
 

@@ -131,7 +131,7 @@ impl World {
             }
             Step::WriteDeath(g) => {
                 let now = Self::moment(self.now_ns);
-                if let Some(entry) = crate::worker::job::death_entry(&self.hold, incarnation(g), now) {
+                if let Some(entry) = self.hold.death_entry(incarnation(g), now) {
                     let entry = FlushEntry { room: room(), top: entry.top(), bytes: entry::encode(&entry) };
                     let (_, bell) = self.store.death(SHARD, self.lease, incarnation(g), &entry, 1).expect("it is fenced");
                     self.bells.extend(bell);

@@ -85,7 +85,7 @@ impl Core {
             }
             Input::WrittenAhead { shard, room, part, answer } => self.written_ahead(shard, &room, &part, &answer),
             Input::Done(done) => self.done(done),
-            Input::Overrun(job) => self.overrun(&job),
+            Input::Overrun(lane) => self.overrun(&lane),
             Input::Committed { shard, lease, number, answer } => self.committed(shard, lease, number, &answer),
             Input::Published(gateway, listeners) => {
                 self.shards.values_mut().for_each(|shard| shard.published(gateway, listeners));

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::job::{At, Done, Job, Progress, Ticket};
+use super::job::{At, Done, Job, LaneId, Progress};
 use crate::limits::{PROBE_INTERVAL, STATE_TIMEOUT};
 
 /// Bounded by the permits: a job that is given up is forgotten here.
@@ -15,7 +15,7 @@ pub(super) struct Elsewhere {
 }
 
 struct Watched {
-    ticket: Ticket,
+    of: LaneId,
     progress: Arc<Progress>,
     seen: At,
     /// How long it has been there, in time during which the worker's loop was awake.
@@ -30,19 +30,19 @@ impl Elsewhere {
 
     /// The job starts soon, and shows how far it comes.
     pub(super) fn start(&mut self, job: &Job) -> Arc<Progress> {
-        let (ticket, progress) = (job.ticket(), Arc::new(Progress::default()));
-        let watched = Watched { ticket, progress: progress.clone(), seen: At::Waiting, standing: Duration::ZERO };
-        self.jobs.insert(watched.ticket.lane(), watched);
+        let (of, progress) = (job.of().clone(), Arc::new(Progress::default()));
+        let watched = Watched { of, progress: progress.clone(), seen: At::Waiting, standing: Duration::ZERO };
+        self.jobs.insert(watched.of.token, watched);
         progress
     }
 
     pub(super) fn done(&mut self, done: &Done) {
-        self.jobs.remove(&done.lane());
+        self.jobs.remove(&done.of.token);
     }
 
     /// What has not moved for too long is given up. Called every [`PROBE_INTERVAL`]; a call that comes late counts as one:
     /// this process was paused, and the rules with it.
-    pub(super) fn overdue(&mut self) -> Vec<Ticket> {
+    pub(super) fn overdue(&mut self) -> Vec<LaneId> {
         for job in self.jobs.values_mut() {
             let at = job.progress.at();
             if at == At::Waiting || at != job.seen {
@@ -55,7 +55,7 @@ impl Elsewhere {
             At::Snapshot | At::BringingBack(0) => self.rules_timeout.max(STATE_TIMEOUT),
             _ => self.rules_timeout,
         };
-        self.jobs.extract_if(|_, job| job.standing > patience(job.seen)).map(|(_, job)| job.ticket).collect()
+        self.jobs.extract_if(|_, job| job.standing > patience(job.seen)).map(|(_, job)| job.of).collect()
     }
 }
 
@@ -80,8 +80,8 @@ mod tests {
         ];
         for (at, patience) in cases {
             let mut elsewhere = Elsewhere::new(timeout);
-            let (id, rules) = (RoomId::new("pit").expect("name"), Box::new(Claim::new(Audience::Room)));
-            let job = Loading { shard: ShardId(0), epoch: 1, lane: 1, id, stored: Gathering::default(), rules };
+            let (room, rules) = (RoomId::new("pit").expect("name"), Box::new(Claim::new(Audience::Room)));
+            let job = Loading { of: LaneId { shard: ShardId(0), epoch: 1, room, token: 1 }, stored: Gathering::default(), rules };
             elsewhere.start(&Job::Load(Box::new(job))).is(at);
             assert!(elsewhere.overdue().is_empty(), "it has come there");
             let stood = (1..10_000_u32).find(|_| !elsewhere.overdue().is_empty()).map(|probes| PROBE_INTERVAL * probes);

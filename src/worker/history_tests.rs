@@ -80,26 +80,3 @@ fn history_is_trimmed_though_no_owner_lasts_as_long_as_the_retention() {
     // What came in within a second, and what the places behind which may be trimmed are apart.
     assert!(kept[10..].iter().all(|(entries, verdicts)| (4..=6).contains(entries) && (3..=6).contains(verdicts)), "{kept:?}");
 }
-
-/// A trim may remove no more than a part of what it names: the next snapshots name the same, also those of a later owner.
-#[test]
-fn what_is_too_old_is_named_by_every_snapshot_until_the_next_place_is_as_old() {
-    let mut lane = Lane::new(1);
-    let trim = |lane: &mut Lane, seq: u64| {
-        lane.position = at(seq * 10);
-        lane.trim(seq, at(seq * 10), 1_600)
-    };
-    let place = |seq: u64| (at(seq * 10), seq);
-    let places = |seqs: std::ops::RangeInclusive<u64>| Some(seqs.step_by(20).map(place).collect::<Vec<_>>());
-    for seq in (20..=160).step_by(20) {
-        assert_eq!(trim(&mut lane, seq), (None, places(20..=seq)));
-    }
-    assert_eq!(trim(&mut lane, 180), (Some(place(20)), places(20..=180)));
-    for _ in 0..2 {
-        assert_eq!(trim(&mut lane, 181), (Some(place(20)), None), "nothing has changed");
-    }
-    let mut next = Lane::new(2);
-    next.resume_trims(places(20..=180).expect("places"));
-    assert_eq!(trim(&mut next, 182), (Some(place(20)), None));
-    assert_eq!(trim(&mut next, 200), (Some(place(40)), places(40..=200)));
-}

@@ -1,21 +1,18 @@
 //! The work that a lane does outside the worker's loop: resolving a batch, or bringing a stored room back.
 //! Pure functions of what they are given; they may run on any thread.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-pub(crate) use crate::engine::RULES_FAILED;
-use crate::engine::{Held, Known, Resequencer, Room};
-use crate::journal::{Gathering, StoredRoom};
+use super::restore::{Loaded, bring_back};
+use crate::engine::{Held, Known, RULES_FAILED, Room};
+use crate::journal::Gathering;
 use crate::rules::Rules;
-use crate::types::{
-    Arrival, Audience, Entry, Flags, Incarnation, Moment, Outcome, RoomId, ShardId, Stamp, StreamId, Verdict, VerdictBatch,
-    VerdictKind,
-};
-use crate::wire::{DecodeError, entry, verdicts};
+use crate::types::{Audience, Flags, Incarnation, Outcome, RoomId, ShardId, Stamp, Verdict, VerdictBatch, VerdictKind};
+use crate::wire::verdicts;
 
 /// Bytes that a verdict counts as beside its body: its names, numbers and stamp.
 const VERDICT_BYTES: usize = 256;
@@ -48,13 +45,15 @@ impl Progress {
     }
 }
 
-/// Whose a job is.
+/// Which lane a job is of. A lane has one job at a time.
 #[derive(Debug, Clone)]
-pub(crate) struct Ticket {
+pub(crate) struct LaneId {
     pub(super) shard: ShardId,
+    /// Of the lease: an earlier ownership of the shard has another.
     pub(super) epoch: u64,
-    pub(super) lane: u64,
     pub(super) room: RoomId,
+    /// A room that is loaded again has another.
+    pub(super) token: u64,
 }
 
 /// A lane's turn.
@@ -69,11 +68,7 @@ pub(crate) enum Job {
 /// Released events of one room.
 #[derive(Debug)]
 pub(crate) struct Resolving {
-    pub(super) shard: ShardId,
-    pub(super) epoch: u64,
-    /// Which lane of the room started it: a room that is loaded again has another.
-    pub(super) lane: u64,
-    pub(super) id: RoomId,
+    pub(super) of: LaneId,
     pub(super) room: Box<Room>,
     pub(super) events: Vec<Held>,
     /// Events that the rules failed on before: they get a void verdict.
@@ -87,10 +82,7 @@ pub(crate) struct Resolving {
 
 /// A stored room.
 pub(crate) struct Loading {
-    pub(super) shard: ShardId,
-    pub(super) epoch: u64,
-    pub(super) lane: u64,
-    pub(super) id: RoomId,
+    pub(super) of: LaneId,
     pub(super) stored: Gathering,
     pub(super) rules: Box<dyn Rules>,
 }
@@ -104,31 +96,14 @@ impl Loading {
 
 impl std::fmt::Debug for Loading {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Loading").field("room", &self.id).finish_non_exhaustive()
+        f.debug_struct("Loading").field("room", &self.of.room).finish_non_exhaustive()
     }
 }
 
-impl Ticket {
-    /// Whose job it is: a lane has one at a time.
-    pub(crate) fn lane(&self) -> u64 {
-        self.lane
-    }
-}
-
-impl Done {
-    /// See [`Ticket::lane`].
-    pub(crate) fn lane(&self) -> u64 {
-        self.lane
-    }
-}
-
-/// What came of a job; goes back to [`super::Core::done`].
+/// What came of a job; goes back to the core as [`super::step::Input::Done`].
 #[derive(Debug)]
 pub(crate) struct Done {
-    pub(super) shard: ShardId,
-    pub(super) epoch: u64,
-    pub(super) lane: u64,
-    pub(super) id: RoomId,
+    pub(super) of: LaneId,
     pub(super) outcome: DoneOutcome,
 }
 
@@ -211,32 +186,18 @@ impl Resolved {
     }
 }
 
-#[derive(Debug)]
-pub(super) struct Loaded {
-    pub(super) room: Option<Box<Room>>,
-    pub(super) cursor: StreamId,
-    pub(super) snapshot: Option<(u64, StreamId, usize)>,
-    pub(super) entries: Vec<(StreamId, Result<Entry, DecodeError>)>,
-    /// Recorded verdicts that came out otherwise this time; logged and counted, the recorded ones stand.
-    pub(super) deviations: Vec<String>,
-    pub(super) deaths: u32,
-    pub(super) attempts: u32,
-    pub(super) trims: Vec<(StreamId, u64)>,
-}
-
 impl Job {
     /// Whether it is a matter of microseconds an event.
     pub(crate) fn is_quick(&self) -> bool {
         matches!(self, Self::Resolve(job) if job.room.is_quick() && !job.watched)
     }
 
-    /// Whose it is.
-    pub(crate) fn ticket(&self) -> Ticket {
-        let (shard, epoch, lane, room) = match self {
-            Self::Resolve(job) => (job.shard, job.epoch, job.lane, &job.id),
-            Self::Load(job) => (job.shard, job.epoch, job.lane, &job.id),
-        };
-        Ticket { shard, epoch, lane, room: room.clone() }
+    /// Which lane it is of.
+    pub(crate) fn of(&self) -> &LaneId {
+        match self {
+            Self::Resolve(job) => &job.of,
+            Self::Load(job) => &job.of,
+        }
     }
 
     /// The events that it resolves, in their order.
@@ -263,7 +224,7 @@ impl Job {
 
 impl Resolving {
     fn run(self, progress: &Progress) -> Done {
-        let Self { shard, epoch, lane, id, mut room, events, poisoned, snapshot, bytes_max, watched: _ } = self;
+        let Self { of, mut room, events, poisoned, snapshot, bytes_max, watched: _ } = self;
         let from = room.seq();
         let before: Vec<Incarnation> = gateways(&room);
         let mut watching = room.watching();
@@ -277,7 +238,7 @@ impl Resolving {
                 Err(panic) => {
                     let message = panic.downcast_ref::<String>().cloned();
                     let message = message.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned())).unwrap_or_default();
-                    return Done { shard, epoch, lane, id, outcome: DoneOutcome::Panicked { stamp: held.stamp, message } };
+                    return Done { of, outcome: DoneOutcome::Panicked { stamp: held.stamp, message } };
                 }
             }
         }
@@ -311,7 +272,7 @@ impl Resolving {
                 room.snapshot()
             });
         }
-        Done { shard, epoch, lane, id, outcome: DoneOutcome::Resolved(room, parts) }
+        Done { of, outcome: DoneOutcome::Resolved(room, parts) }
     }
 }
 
@@ -370,147 +331,16 @@ fn push_for(gateway: Incarnation, watches: bool, batch: &VerdictBatch, whole: &B
 
 impl Loading {
     fn run(self, progress: &Progress) -> Done {
-        let Self { shard, epoch, lane, id, stored, rules } = self;
+        let Self { of, stored, rules } = self;
         progress.is(At::BringingBack(0));
-        let outcome = match catch_unwind(AssertUnwindSafe(|| bring_back(stored.room(), rules, progress))) {
-            Ok(Ok(loaded)) => DoneOutcome::Loaded(Box::new(loaded)),
-            Ok(Err(why)) => DoneOutcome::Unloadable(why),
-            Err(_) => DoneOutcome::Unloadable("the rules panicked while the room was brought back".to_owned()),
-        };
-        Done { shard, epoch, lane, id, outcome }
+        let outcome =
+            match catch_unwind(AssertUnwindSafe(|| bring_back(stored.room(), rules, |seq| progress.is(At::BringingBack(seq))))) {
+                Ok(Ok(loaded)) => DoneOutcome::Loaded(Box::new(loaded)),
+                Ok(Err(why)) => DoneOutcome::Unloadable(why),
+                Err(_) => DoneOutcome::Unloadable("the rules panicked while the room was brought back".to_owned()),
+            };
+        Done { of, outcome }
     }
-}
-
-/// Snapshot, then the recorded verdicts after it, in their recorded order: recovery follows what was decided and
-/// audits it (rule C4).
-fn bring_back(stored: StoredRoom, rules: Box<dyn Rules>, progress: &Progress) -> Result<Loaded, String> {
-    let mut entries: Vec<(StreamId, Result<Entry, DecodeError>)> =
-        stored.entries.iter().map(|(at, bytes)| (*at, entry::decode(bytes))).collect();
-    if stored.era == 0 {
-        let cursor = StreamId::default();
-        return Ok(Loaded {
-            room: None,
-            cursor,
-            snapshot: None,
-            entries,
-            deviations: Vec::new(),
-            deaths: 0,
-            attempts: 0,
-            trims: Vec::new(),
-        });
-    }
-    let mut room = match &stored.snapshot {
-        Some(snapshot) => Room::restore(&snapshot.bytes, rules).map_err(|e| e.to_string())?,
-        None => Room::new(stored.era, rules),
-    };
-    let (recorded, deviations) = replay(&mut room, &entries, &stored.verdicts, |_, verdict| {
-        progress.is(At::BringingBack(verdict.seq));
-    })?;
-    if room.seq() != stored.seq {
-        return Err(format!("{recorded} verdicts lead to seq {}, the journal says {}", room.seq(), stored.seq));
-    }
-    // A room that went back is in another era than its snapshot.
-    room.begin_era(stored.era);
-    let snapshot = stored.snapshot.map(|s| (s.seq, s.cursor, s.bytes.len()));
-    let (cursor, deaths, attempts, trims) = (stored.cursor, stored.deaths, stored.attempts, stored.trims);
-    // What is resolved is in the room; of deaths their stretch is still to be known (rule R7), and what nobody can read may have come
-    // without a bell.
-    entries.retain(|(at, entry)| *at > cursor || !matches!(entry, Ok(entry) if !entry.death));
-    Ok(Loaded { room: Some(Box::new(room)), cursor, snapshot, entries, deviations, deaths, attempts, trims })
-}
-
-/// Resolves recorded events again, in the recorded order; tells how many, and which came out otherwise. `seen` is shown
-/// each verdict, and the room behind it.
-///
-/// # Errors
-/// When a recorded event is not among the entries.
-pub(crate) fn replay(
-    room: &mut Room,
-    entries: &[(StreamId, Result<Entry, DecodeError>)],
-    batches: &[Bytes],
-    mut seen: impl FnMut(&Room, &Verdict),
-) -> Result<(usize, Vec<String>), String> {
-    // Read as the worker read them: the same entries count as duplicates.
-    let marks: Vec<_> = room.marks().collect();
-    let mut hold = Resequencer::resume(std::iter::empty(), marks.into_iter(), &[]);
-    for (at, entry) in entries {
-        match entry {
-            Ok(entry) => hold.read(*at, entry, Moment::default(), 0),
-            Err(error) => hold.read_unreadable(*at, error.to_string()),
-        }
-    }
-    let all = hold.release(usize::MAX, |_| Moment { timeline: u32::MAX, ns: u64::MAX });
-    let mut events: HashMap<(Incarnation, u64), Held> =
-        all.into_iter().map(|held| ((held.stamp.incarnation, held.stamp.ordinal), held)).collect();
-    let (mut count, mut deviations) = (0, Vec::new());
-    for bytes in batches {
-        let batch = verdicts::decode(bytes).map_err(|e| e.to_string())?;
-        for recorded in batch.verdicts {
-            if recorded.seq <= room.seq() {
-                continue;
-            }
-            room.begin_era(batch.era);
-            let key = (recorded.stamp.incarnation, recorded.stamp.ordinal);
-            let held = events.remove(&key);
-            let mut held = held.ok_or_else(|| format!("the event of verdict {} is not in the stream", recorded.seq))?;
-            // What the resequencer had flagged is part of the record.
-            held.arrival.flags = Flags(recorded.flags.0 & !Flags::PHOTO_FINISH.0);
-            let again = room.resolve(&held, known(&recorded, verdicts::is_earlier(bytes)));
-            if again != recorded {
-                deviations.push(format!("verdict {}: {}", recorded.seq, difference(&recorded, &again)));
-            }
-            seen(room, &again);
-            count += 1;
-        }
-    }
-    Ok((count, deviations))
-}
-
-/// What differs between two verdicts, for people.
-fn difference(recorded: &Verdict, again: &Verdict) -> String {
-    let fields = |v: &Verdict| {
-        [
-            ("seq", format!("{:?}", v.seq)),
-            ("event", format!("{:?} of session {} by {:?}", v.kind, v.session, v.player)),
-            ("id", format!("{:?}", v.id)),
-            ("contest", format!("{:?} round {}", v.contest, v.round)),
-            ("outcome", format!("{:?}", v.outcome)),
-            ("stamp", format!("{:?} ± {} raw {:?}", v.stamp, v.uncertainty_ns, v.raw_ns)),
-            ("behind", format!("{:?}", v.behind_ns)),
-            ("flags", format!("{:?}", v.flags)),
-            ("audience", format!("{:?}", v.audience)),
-            ("body", format!("{:?}", v.body)),
-        ]
-    };
-    let pairs = fields(recorded).into_iter().zip(fields(again)).filter(|(was, is)| was != is);
-    let lines: Vec<String> = pairs.map(|((name, was), (_, is))| format!("{name} recorded {was}, now {is}")).collect();
-    lines.join("; ")
-}
-
-/// What of a recorded verdict is taken as it is.
-fn known(recorded: &Verdict, earlier: bool) -> Option<Known<'_>> {
-    match &recorded.outcome {
-        _ if earlier => Some(Known::Earlier(recorded)),
-        Outcome::Void(reason) if reason == RULES_FAILED => Some(Known::Void(RULES_FAILED)),
-        _ => None,
-    }
-}
-
-/// The entry that ends a dead gateway's sessions in a room: Error and Close for each, stamped just above the last
-/// that the gateway has there (rule R6). The raw stamp is the moment of the death, for rule R7.
-pub(crate) fn death_entry(hold: &Resequencer, gateway: Incarnation, now: Moment) -> Option<Entry> {
-    use crate::types::{Event, EventKind};
-    let (last_ordinal, last) = hold.last_read(gateway)?;
-    let arrival = Arrival { ns: last.ns.saturating_add(1), raw_ns: Some(now.ns), ..Arrival::default() };
-    let mut ordinal = last_ordinal;
-    let mut events = Vec::new();
-    for session in hold.sessions_of(gateway) {
-        for kind in [EventKind::Error { reason: "its gateway died".to_owned() }, EventKind::Close] {
-            ordinal = ordinal.checked_add(1)?;
-            events.push(Event { session, ordinal, arrival, kind });
-        }
-    }
-    (!events.is_empty()).then_some(Entry { incarnation: gateway, timeline: last.timeline, death: true, events })
 }
 
 #[cfg(test)]

@@ -1,8 +1,10 @@
 use super::*;
+use crate::engine::Resequencer;
 use crate::limits::RECENT_IDS_PER_PLAYER_MAX;
 use crate::rules::LastHit;
-use crate::types::{Action, Event, EventKind, PlayerId, Role, SessionId, Since};
+use crate::types::{Action, Arrival, Entry, Event, EventKind, Moment, PlayerId, Role, SessionId, Since, StreamId};
 use crate::wire::action;
+use crate::worker::restore::replay;
 
 /// Sessions join through two gateways: each gateway is told what its own sessions find, and that the others joined.
 #[test]
@@ -16,10 +18,7 @@ fn what_a_room_says_to_one_who_joins_goes_to_its_gateway() {
         Held { at: StreamId { ms: 1, seq: n }, stamp, arrival, session, kind: Some(kind), unreadable: None, read_ns: 0 }
     };
     let job = Resolving {
-        shard: ShardId(0),
-        epoch: 1,
-        lane: 1,
-        id: RoomId::new("pit").expect("name"),
+        of: LaneId { shard: ShardId(0), epoch: 1, room: RoomId::new("pit").expect("name"), token: 1 },
         room: Box::new(Room::new(1, Box::new(LastHit::new()))),
         events: vec![event(1, one), event(2, other), event(3, one)],
         poisoned: BTreeSet::new(),
@@ -49,10 +48,7 @@ fn what_became_of_an_event_goes_to_its_gateway_whoever_is_inside() {
     };
     let open = EventKind::Open { player: PlayerId::new("ann").expect("name"), role: Role::Player };
     let job = Resolving {
-        shard: ShardId(0),
-        epoch: 1,
-        lane: 1,
-        id: RoomId::new("pit").expect("name"),
+        of: LaneId { shard: ShardId(0), epoch: 1, room: RoomId::new("pit").expect("name"), token: 1 },
         room: Box::new(Room::new(1, Box::new(LastHit::new()))),
         events: vec![event(1, one, open), event(2, other, EventKind::End { code: 1013 }), event(3, other, EventKind::Close)],
         poisoned: BTreeSet::new(),

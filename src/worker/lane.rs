@@ -1,327 +1,428 @@
-//! The serial executor of one room inside a worker: what it has read, what it holds, what it resolved.
+//! One room in a worker: what was read of it, what it holds, what it has resolved. Nobody else changes it.
+//!
+//! ```text
+//!                      it is not there: removed      empty for long
+//!                                  ^               .----------------.     ended: removed,
+//!        last page    job is done  |               |                v     or Loading if a bell rang
+//!   Loading ----> Restoring -------+------------> Live             Ending ------>
+//!    ^  ^             |                            | ^              |
+//!    |  `-------------'                            | `--------------' somebody came
+//!    |    not there, but a bell rang               |
+//!    |                                             | the rules panicked, or take too long
+//!    |  its last commit is final                   v
+//!    |-------------------------------------------Failed
+//!    |  the time is over
+//!    `---------------- Resting <--- any state: the room is damaged
+//!
+//!   Live:     something is proven           permit             job is done
+//!        Idle -------------------> Queued ------------> Busy --------------> Resolved
+//!        ^ ^ ^   nothing is any more |  |                ^                      |
+//!        | | `-----------------------'  | a suspect      | it is counted        |
+//!        | `--------------------------- Attempting ------'                      |
+//!        `------------- the last part of the result leaves with a commit -------'
+//! ```
+//!
+//! A lane that begins anew, in `Loading` or `Resting`, has a new token: what was asked for before is discarded. While a
+//! `Live` lane is `reading`, entries lie unread in the journal and bells wait behind them: nothing is released.
+
+mod committing;
+mod reading;
+mod snapshots;
+mod unread;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use bytes::Bytes;
-
-use super::job::Resolved;
-use super::state::Shared;
+pub(super) use self::committing::Departure;
+pub(super) use self::reading::{Paged, Restored};
+use self::snapshots::Snapshots;
+use self::unread::Unread;
+use super::job::{LaneId, Resolved, Resolving};
 use crate::engine::{Resequencer, Room};
-use crate::journal::{AheadName, AheadPart, Gathering};
-use crate::limits::{
-    Bounds, LANE_BUFFER_BYTES_MAX, LANE_BUFFER_ENTRIES_MAX, ROOM_POKES_MAX, SNAPSHOT_QUICK_BYTES_MAX, TRIM_POINTS_MAX,
-};
-use crate::types::{Incarnation, Moment, RoomId, ShardId, Stamp, StreamId};
-use crate::wire::entry;
-
-/// Bytes of a snapshot that one event pays for. An id that a snapshot keeps takes about 14, so that of a room that is full of
-/// them each event writes four or five again.
-const EVENT_BYTES: u64 = 64;
-
-/// A position of the room's stream, and the `seq` there.
-type TrimPoint = (StreamId, u64);
-
-/// Entries that wait for what comes before them. Bounded: what is dropped is in the journal.
-#[derive(Debug, Default)]
-pub(super) struct Buffer {
-    entries: Vec<(StreamId, Bytes)>,
-    bytes: usize,
-}
-
-impl Buffer {
-    /// False when all that came before was dropped for it.
-    fn keep(&mut self, at: StreamId, bytes: &Bytes) -> bool {
-        let fits = self.entries.len() < LANE_BUFFER_ENTRIES_MAX && self.bytes + bytes.len() <= LANE_BUFFER_BYTES_MAX;
-        if !fits {
-            *self = Self::default();
-        }
-        self.bytes += bytes.len();
-        self.entries.push((at, bytes.clone()));
-        fits
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.entries.is_empty()
-    }
-
-    #[cfg(test)]
-    pub(super) fn len(&self) -> usize {
-        self.entries.len()
-    }
-
-    /// What it kept; it is empty then.
-    pub(super) fn take(&mut self) -> Vec<(StreamId, Bytes)> {
-        std::mem::take(self).entries
-    }
-}
+use crate::journal::Gathering;
+use crate::limits::{Bounds, QUARANTINE_MAX, QUARANTINE_MIN};
+use crate::types::{Entry, Incarnation, Moment, Stamp, StreamId};
 
 /// What a lane is doing.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Phase {
-    /// The room is not in memory; its stored form is being read or brought back.
-    Loading,
-    /// The room is in memory.
-    Idle,
-    /// A job has the room.
-    Busy,
-    /// The rules panicked: the room is loaded again once its last commit is through.
+#[derive(Debug)]
+enum State {
+    /// The stored room is being read.
+    Loading { pages: Box<Gathering>, unread: Unread },
+    /// A job brings the room back from them.
+    Restoring { unread: Unread },
+    /// The room is in memory, or a job has it.
+    Live { turn: Turn, reading: Option<Unread> },
+    /// The room is lost: it is loaded again once its last commit is final.
     Failed,
     /// The room is empty and being ended.
-    Ending,
-    /// The stored room cannot be continued; tried again after a while, or never where this worker has no rules for it.
-    Quarantined { until_ns: u64 },
+    Ending { room: Box<Room>, unread: Unread },
+    /// The stored room cannot be continued: it is tried again after a while, or never where this worker has no rules for it.
+    Resting { until_ns: u64 },
 }
 
-/// A snapshot that is written ahead, part by part, while the room goes on.
+impl State {
+    fn loading() -> Self {
+        Self::Loading { pages: Box::default(), unread: Unread::default() }
+    }
+}
+
+/// Who has a live lane's room.
 #[derive(Debug)]
-struct Ahead {
-    name: AheadName,
-    era: u64,
-    cursor: StreamId,
-    bytes: Bytes,
-    part_bytes: usize,
-    /// Parts.
-    written: u32,
+enum Turn {
+    /// Nothing is to be resolved.
+    Idle { room: Box<Room>, empty_since_ns: Option<u64> },
+    /// It waits for a permit, a suspect for its trial.
+    Queued(Box<Room>),
+    /// It is a suspect, and its attempt is being counted.
+    Attempting(Box<Room>),
+    /// A job has it.
+    Busy,
+    /// Resolved, and waiting for the next commits: one takes the first part. The cursor is that of the last one.
+    Resolved { room: Box<Room>, parts: VecDeque<Resolved>, cursor: StreamId, resolved_ns: u64 },
 }
 
-impl Ahead {
-    fn begins(&self) -> usize {
-        usize::try_from(self.written).unwrap_or(usize::MAX).saturating_mul(self.part_bytes).min(self.bytes.len())
+impl Turn {
+    fn idle(room: Box<Room>) -> Self {
+        Self::Idle { room, empty_since_ns: None }
     }
 
-    fn is_written(&self) -> bool {
-        self.begins() == self.bytes.len()
-    }
-
-    fn next(&self) -> AheadPart {
-        let (from, to) = (self.begins(), self.begins().saturating_add(self.part_bytes).min(self.bytes.len()));
-        AheadPart { name: self.name, era: self.era, index: self.written, bytes: self.bytes.slice(from..to) }
+    fn room(&self) -> Option<&Room> {
+        match self {
+            Self::Idle { room, .. } | Self::Queued(room) | Self::Attempting(room) | Self::Resolved { room, .. } => Some(room),
+            Self::Busy => None,
+        }
     }
 }
 
+/// How carefully a lane goes on, until its cursor is at a position.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Caution {
+    None,
+    /// The last owner was lost with this unresolved: no event is resolved in the worker's own thread.
+    OwnThread(StreamId),
+    /// Something in here may have killed its worker, or kept its rules for too long: events are resolved one at a time, no other
+    /// suspect beside them, and each attempt is counted in the journal first.
+    Suspect(StreamId),
+}
+
+/// One room in a worker.
 #[derive(Debug)]
 pub(super) struct Lane {
-    /// Names this lane: what a job of an earlier lane of the room brings is nobody's.
-    pub(super) token: u64,
-    pub(super) phase: Phase,
-    pub(super) room: Option<Box<Room>>,
-    /// What was read of the stored room while it is loading.
-    pub(super) gathering: Gathering,
-    /// Entries lie unread in the journal: nothing is released before they are read.
-    pub(super) reading: bool,
-    /// What is being read or loaded was asked for before the last survey: it is read again, to the tail that counts (rule R2).
-    pub(super) stale: bool,
-    /// Entries that came by bell meanwhile.
-    pub(super) buffer: Buffer,
-    /// How often in a row the room could not be continued.
-    pub(super) failures: u32,
-    pub(super) hold: Resequencer,
+    token: u64,
+    state: State,
+    hold: Resequencer,
     /// How far the stream was read.
-    pub(super) position: StreamId,
+    position: StreamId,
     /// How far it was committed.
-    pub(super) cursor: StreamId,
-    /// Resolved, and waiting for the next commits: one takes the first part.
-    pub(super) results: VecDeque<Resolved>,
-    pub(super) result_cursor: StreamId,
-    /// When it came.
-    pub(super) resolved_ns: u64,
-    pub(super) committing: bool,
-    /// In the queue for a permit.
-    pub(super) queued: bool,
-    /// The last owner was lost with this unresolved: until the cursor is here, no event is resolved in the worker's own thread.
-    pub(super) watched: Option<StreamId>,
-    /// Something in here may have killed its worker, or has kept its rules for too long: until the cursor is here, events
-    /// are resolved one at a time, no other suspect beside them, and each attempt is counted in the journal first.
-    pub(super) alone: Option<StreamId>,
-    /// Such an attempt is being counted.
-    pub(super) attempting: bool,
-    /// Events that the rules failed on: their verdicts are void.
-    pub(super) poisoned: BTreeSet<Stamp>,
+    cursor: StreamId,
+    /// Something of it is in the commit in flight.
+    committing: bool,
     /// In the queue for the next commit.
-    pub(super) to_commit: bool,
-    /// Gateways whose death was written here, and the last ordinal that was read of them then: once more was read, that
-    /// death came too early and counts as a duplicate.
-    pub(super) deaths: BTreeMap<Incarnation, u64>,
-    pub(super) empty_since_ns: Option<u64>,
-    /// A snapshot that is being written ahead.
-    ahead: Option<Ahead>,
-    /// What the journal was last told about who is inside; None: unknown.
-    told: Option<Vec<Incarnation>>,
-    snapshot_seq: u64,
-    snapshot_bytes: u64,
-    /// Where snapshots were taken, oldest first: what lies before one of them may be trimmed after the retention.
-    trims: VecDeque<TrimPoint>,
+    to_commit: bool,
+    caution: Caution,
+    /// How often in a row the room could not be continued.
+    failures: u32,
+    /// Events that the rules failed on: their verdicts are void.
+    poisoned: BTreeSet<Stamp>,
+    /// Gateways whose death was written here, and the last ordinal that was read of them then: if more is read, that death came
+    /// too early and counts as a duplicate.
+    deaths: BTreeMap<Incarnation, u64>,
+    snapshots: Snapshots,
+    /// The gateways inside, as the journal was last told; None: unknown.
+    told_inside: Option<Vec<Incarnation>>,
 }
 
 impl Lane {
-    /// A lane whose room is not in memory; `token` is no other lane's of this worker.
-    pub(super) fn new(token: u64) -> Self {
+    /// A lane whose room is to be loaded; `token` is no other lane's of this worker.
+    pub(super) fn loading(token: u64) -> Self {
+        Self::new(token, State::loading())
+    }
+
+    /// A lane whose room nobody here has rules for. Another worker may have some; this one will not get any.
+    pub(super) fn without_rules(token: u64) -> Self {
+        Self::new(token, State::Resting { until_ns: u64::MAX })
+    }
+
+    fn new(token: u64, state: State) -> Self {
         Self {
             token,
-            phase: Phase::Loading,
-            room: None,
-            gathering: Gathering::default(),
-            reading: false,
-            stale: false,
-            buffer: Buffer::default(),
-            failures: 0,
+            state,
             hold: Resequencer::default(),
             position: StreamId::default(),
             cursor: StreamId::default(),
-            results: VecDeque::new(),
-            result_cursor: StreamId::default(),
-            resolved_ns: 0,
             committing: false,
-            queued: false,
-            watched: None,
-            alone: None,
-            attempting: false,
-            poisoned: BTreeSet::new(),
             to_commit: false,
+            caution: Caution::None,
+            failures: 0,
+            poisoned: BTreeSet::new(),
             deaths: BTreeMap::new(),
-            empty_since_ns: None,
-            ahead: None,
-            told: None,
-            snapshot_seq: 0,
-            snapshot_bytes: 0,
-            trims: VecDeque::new(),
+            snapshots: Snapshots::default(),
+            told_inside: None,
         }
     }
 
-    /// Takes in an entry, unless it was read before or has to wait for the journal's.
-    pub(super) fn read(&mut self, at: StreamId, bytes: &Bytes, now_ns: u64, last_watermark: impl Fn(Incarnation) -> Moment) {
-        match self.phase {
-            // It is loaded later, with all that is in the journal then.
-            Phase::Failed | Phase::Quarantined { .. } => {}
-            Phase::Idle | Phase::Busy if !self.reading => self.take_in(at, bytes, now_ns, last_watermark),
-            _ => self.stale |= !self.buffer.keep(at, bytes),
-        }
+    /// The same room's next lane, which is loaded anew: what is not in the journal, or is about it, is kept.
+    fn renew(&mut self, token: u64, state: State) {
+        let (failures, poisoned) = (self.failures, std::mem::take(&mut self.poisoned));
+        let caution = if self.is_suspect() { self.caution } else { Caution::None };
+        *self = Self { failures, poisoned, caution, ..Self::new(token, state) };
     }
 
-    pub(super) fn take_in(&mut self, at: StreamId, bytes: &Bytes, now_ns: u64, last_watermark: impl Fn(Incarnation) -> Moment) {
-        if at <= self.position {
-            return;
-        }
-        self.position = at;
-        self.empty_since_ns = None;
-        match entry::decode(bytes) {
-            Ok(entry) => self.hold.read(at, &entry, last_watermark(entry.incarnation), now_ns),
-            Err(error) => self.hold.read_unreadable(at, error.to_string()),
-        }
+    /// Names this lane: what a step or a job of an earlier lane of the room brings is discarded.
+    pub(super) fn token(&self) -> u64 {
+        self.token
     }
 
-    /// Whether what is held, and what it waits for, says anything: not while the room, or something in it, is yet to be read.
+    /// Whether its next event is to be resolved alone.
+    pub(super) fn is_suspect(&self) -> bool {
+        matches!(self.caution, Caution::Suspect(_))
+    }
+
+    pub(super) fn is_resting(&self) -> bool {
+        matches!(self.state, State::Resting { .. })
+    }
+
+    /// Whether a job resolves something of it.
+    pub(super) fn is_busy(&self) -> bool {
+        matches!(self.state, State::Live { turn: Turn::Busy, .. })
+    }
+
+    /// Whether a job brings it back.
+    pub(super) fn is_restoring(&self) -> bool {
+        matches!(self.state, State::Restoring { .. })
+    }
+
+    /// Whether its job was given up or failed.
+    pub(super) fn is_failed(&self) -> bool {
+        matches!(self.state, State::Failed)
+    }
+
+    /// Whether what it holds, and what it waits for, says anything: not while the room, or something in it, is yet to be read.
     pub(super) fn may_advance(&self) -> bool {
-        matches!(self.phase, Phase::Idle | Phase::Busy) && !self.reading
+        matches!(self.state, State::Live { reading: None, .. })
     }
 
-    /// Whether a job may start on what is held.
-    pub(super) fn can_resolve(&self) -> bool {
-        self.phase == Phase::Idle && !self.reading && self.results.is_empty() && !self.queued && !self.attempting
+    /// Gateways whose sessions are inside.
+    pub(super) fn gateways(&self) -> impl Iterator<Item = Incarnation> + '_ {
+        self.hold.gateways()
     }
 
-    /// It has something to resolve: it waits for a permit, or, a suspect, for its trial.
-    pub(super) fn enqueue(&mut self, shard: ShardId, room: &RoomId, shared: &mut Shared) {
-        self.queued = true;
-        shared.permits.enqueue(shard, room, self.alone.is_some());
+    /// Whose watermarks it waits for, and up to where.
+    pub(super) fn waits_for(&self, watermark_of: impl Fn(Incarnation) -> Moment) -> Vec<(Incarnation, Moment)> {
+        if self.may_advance() { self.hold.waits_for(watermark_of) } else { Vec::new() }
     }
 
-    /// A lane of the same room in place of this one, which is loaded anew: what is not in the journal, or is about it, is kept.
-    pub(super) fn replace(&mut self, token: u64) {
-        let (alone, failures, poisoned) = (self.alone, self.failures, std::mem::take(&mut self.poisoned));
-        *self = Self { alone, failures, poisoned, ..Self::new(token) };
+    /// The deaths that are to be written: those of fenced gateways, once per gateway and what was read of it.
+    pub(super) fn deaths(&mut self, is_fenced: impl Fn(Incarnation) -> bool, now: Moment) -> Vec<(Incarnation, Entry)> {
+        let dead: Vec<Incarnation> = self.hold.gateways().filter(|gateway| is_fenced(*gateway)).collect();
+        let death = |gateway: Incarnation| {
+            let (last, _) = self.hold.last_read(gateway)?;
+            if self.deaths.get(&gateway) == Some(&last) {
+                return None;
+            }
+            let entry = self.hold.death_entry(gateway, now)?;
+            self.deaths.insert(gateway, last);
+            Some((gateway, entry))
+        };
+        dead.into_iter().filter_map(death).collect()
     }
 
-    /// Whether the next commit should carry a snapshot: enough happened, and no less than the snapshot weighs, or more than
-    /// is to be resolved again.
-    pub(super) fn snapshot_due(&self, seq: u64, bounds: &Bounds) -> bool {
-        let events = seq.saturating_sub(self.snapshot_seq);
-        let paid = events >= bounds.snapshot_events && events.saturating_mul(EVENT_BYTES) >= self.snapshot_bytes;
-        self.ahead.is_none() && (paid || events >= bounds.snapshot_events_max)
+    /// The journal has let go of this gateway.
+    pub(super) fn forget(&mut self, gateway: Incarnation) {
+        self.deaths.remove(&gateway);
     }
 
-    /// Whether taking one would hold others up.
-    pub(super) fn is_snapshot_slow(&self) -> bool {
-        self.snapshot_bytes > SNAPSHOT_QUICK_BYTES_MAX
-    }
-
-    /// Begins to write a snapshot ahead.
-    pub(super) fn begin_ahead(&mut self, era: u64, seq: u64, cursor: StreamId, bytes: Bytes, bounds: &Bounds) -> AheadPart {
-        let (name, part_bytes) = (AheadName { lane: self.token, seq }, bounds.snapshot_part_bytes);
-        let ahead = Ahead { name, era, cursor, bytes, part_bytes, written: 0 };
-        self.ahead.insert(ahead).next()
-    }
-
-    /// A part of it is written: the next one, if there is one.
-    pub(super) fn written_ahead(&mut self, part: &AheadPart) -> Option<AheadPart> {
-        let ahead = self.ahead.as_mut().filter(|ahead| ahead.name == part.name && ahead.written == part.index)?;
-        ahead.written += 1;
-        (!ahead.is_written()).then(|| ahead.next())
-    }
-
-    /// Whether the next commit can put to use what was written ahead.
-    pub(super) fn is_ahead_written(&self) -> bool {
-        self.ahead.as_ref().is_some_and(Ahead::is_written)
-    }
-
-    /// What was written ahead, for the next commit: its name, cursor, count of parts.
-    pub(super) fn take_ahead(&mut self) -> Option<(AheadName, StreamId, u32)> {
-        let ahead = self.ahead.take_if(|ahead| ahead.is_written())?;
-        self.remember_snapshot(ahead.name.seq, ahead.bytes.len());
-        Some((ahead.name, ahead.cursor, ahead.written))
-    }
-
-    pub(super) fn remember_snapshot(&mut self, seq: u64, bytes: usize) {
-        self.snapshot_seq = seq;
-        self.snapshot_bytes = bytes as u64;
-    }
-
-    /// What an earlier owner knew.
-    pub(super) fn resume_trims(&mut self, trims: Vec<TrimPoint>) {
-        self.trims = trims.into();
-    }
-
-    /// A snapshot leaves with the next commit: what may be trimmed with it, as the stream's own clock tells, namely what lies
-    /// before the last place that is older than the retention; and all places from there on, if they have changed. That place
-    /// stays until the next one is as old: one trim may remove no more than a part, and the next snapshots name it again.
-    pub(super) fn trim(&mut self, seq: u64, cursor: StreamId, retention_ms: u64) -> (Option<TrimPoint>, Option<Vec<TrimPoint>>) {
-        let limit = self.position.ms.saturating_sub(retention_ms);
-        let count = self.trims.len();
-        while self.trims.get(1).is_some_and(|(cursor, _)| cursor.ms <= limit) {
-            self.trims.pop_front();
+    /// Idle -> Queued, when something may be resolved.
+    pub(super) fn enqueue(&mut self, watermark_of: impl Fn(Incarnation) -> Moment) -> bool {
+        let State::Live { turn: turn @ Turn::Idle { .. }, reading: None } = &mut self.state else { return false };
+        if !self.hold.releasable(watermark_of) {
+            return false;
         }
-        let last = self.trims.front().copied().filter(|(cursor, _)| cursor.ms <= limit);
-        let mut changed = self.trims.len() < count;
-        let apart = retention_ms / TRIM_POINTS_MAX as u64;
-        let due = self.trims.back().is_none_or(|(last, _)| cursor.ms.saturating_sub(last.ms) > apart);
-        if due && self.trims.len() < TRIM_POINTS_MAX {
-            self.trims.push_back((cursor, seq));
-            changed = true;
+        if let Turn::Idle { room, .. } = std::mem::replace(turn, Turn::Busy) {
+            *turn = Turn::Queued(room);
         }
-        (last, changed.then(|| self.trims.iter().copied().collect()))
+        true
     }
 
-    /// What the next commit tells the journal about who is inside: nothing while it is as before. A gateway alone asks
-    /// nobody, so that it counts as no one.
-    pub(super) fn tell(&mut self, inside: &[Incarnation]) -> Option<Vec<Incarnation>> {
-        let inside = if inside.len() > 1 { &inside[..inside.len().min(ROOM_POKES_MAX)] } else { &[] };
-        if self.told.as_deref() == Some(inside) {
+    /// Queued -> Busy with the next batch, as a permit is there; or Attempting -> Busy with the next event `alone`, as the attempt
+    /// is counted. To Idle when nothing is proven any more.
+    pub(super) fn start(
+        &mut self,
+        alone: bool,
+        of: LaneId,
+        releasing: bool,
+        bounds: &Bounds,
+        watermark_of: impl Fn(Incarnation) -> Moment,
+    ) -> Option<Resolving> {
+        let suspect = self.is_suspect();
+        let State::Live { turn, reading } = &mut self.state else { return None };
+        let mut room = match (std::mem::replace(turn, Turn::Busy), alone) {
+            (Turn::Queued(room), false) if !suspect => room,
+            (Turn::Attempting(room), true) => room,
+            (other, _) => {
+                *turn = other;
+                return None;
+            }
+        };
+        let events = match (reading.is_some() || releasing, alone) {
+            (true, _) => Vec::new(),
+            // What came in with it may wait.
+            (false, true) => self.hold.release_one(watermark_of),
+            (false, false) => self.hold.release(bounds.resolve_events_max, watermark_of),
+        };
+        if events.is_empty() {
+            *turn = Turn::idle(room);
             return None;
         }
-        self.told = Some(inside.to_vec());
-        self.told.clone()
+        // A suspect is asked for no more than its decision.
+        let snapshot = !alone && self.snapshots.is_due(room.seq() + events.len() as u64, bounds);
+        if snapshot {
+            // Deaths that are read from here on lie behind this snapshot's cursor.
+            room.note_unproven(self.hold.unproven());
+        }
+        let watched = alone || self.caution != Caution::None || snapshot && self.snapshots.is_slow();
+        let (poisoned, bytes_max) = (self.poisoned.clone(), bounds.commit_bytes_max);
+        Some(Resolving { of, room, events, poisoned, snapshot, bytes_max, watched })
+    }
+
+    /// Queued -> Attempting, or -> Idle when it cannot go on now. The lane's number if it goes on.
+    pub(super) fn attempt(&mut self, releasing: bool) -> Option<u64> {
+        let State::Live { turn: turn @ Turn::Queued(_), reading } = &mut self.state else { return None };
+        let Turn::Queued(room) = std::mem::replace(turn, Turn::Busy) else { return None };
+        let goes_on = reading.is_none() && !releasing;
+        *turn = if goes_on { Turn::Attempting(room) } else { Turn::idle(room) };
+        goes_on.then_some(self.token)
+    }
+
+    /// Whether an event of this lane is still under way, its commit included: until that is final, a death would be laid to it.
+    pub(super) fn is_on_trial(&self, token: u64) -> bool {
+        let turn = match &self.state {
+            State::Live { turn, .. } => !matches!(turn, Turn::Idle { .. } | Turn::Queued(_)),
+            _ => false,
+        };
+        self.token == token && (turn || self.committing)
+    }
+
+    /// Busy -> Resolved. False when nobody waits for that.
+    pub(super) fn resolved(&mut self, room: Box<Room>, parts: VecDeque<Resolved>, now_ns: u64) -> bool {
+        let State::Live { turn: turn @ Turn::Busy, .. } = &mut self.state else { return false };
+        let cursor = self.hold.cursor(self.position);
+        *turn = Turn::Resolved { room, parts, cursor, resolved_ns: now_ns };
+        true
+    }
+
+    /// Busy -> Failed: the rules panicked on this event. Its verdict is void next time. False when nobody
+    /// waits for that.
+    pub(super) fn panicked(&mut self, stamp: Stamp) -> bool {
+        let busy = self.is_busy();
+        if busy {
+            self.state = State::Failed;
+            self.poisoned.insert(stamp);
+        }
+        busy
+    }
+
+    /// Busy -> Failed: the rules do not come to an end with an event. The lane goes on as a suspect. False when no job resolves
+    /// anything.
+    pub(super) fn overrun(&mut self) -> bool {
+        let busy = self.is_busy();
+        if busy {
+            self.state = State::Failed;
+            self.caution = Caution::Suspect(self.position);
+        }
+        busy
+    }
+
+    /// Failed -> Loading, unless it is still in the commit in flight.
+    pub(super) fn reload_failed(&mut self, token: impl FnOnce() -> u64) -> bool {
+        let over = self.is_failed() && !self.committing;
+        if over {
+            self.renew(token(), State::loading());
+        }
+        over
+    }
+
+    /// Any -> Resting: the room cannot go on. For how many seconds; None when it rests already. What was resolved and not
+    /// committed is resolved again.
+    pub(super) fn rest(&mut self, now_ns: u64, token: impl FnOnce() -> u64) -> Option<u64> {
+        if self.is_resting() {
+            return None;
+        }
+        let (least, most) = (QUARANTINE_MIN.as_secs(), QUARANTINE_MAX.as_secs());
+        let rest_s = least.saturating_mul(1 << self.failures.min(16)).min(most);
+        self.renew(token(), State::Resting { until_ns: now_ns.saturating_add(rest_s * 1_000_000_000) });
+        self.failures = self.failures.saturating_add(1);
+        Some(rest_s)
+    }
+
+    /// Resting -> Loading, when the time is over.
+    pub(super) fn wake(&mut self, now_ns: u64, token: impl FnOnce() -> u64) -> bool {
+        let over = matches!(self.state, State::Resting { until_ns } if now_ns >= until_ns);
+        if over {
+            self.renew(token(), State::loading());
+        }
+        over
     }
 
     /// Nobody inside, nothing unresolved, nothing uncommitted, no snapshot half written.
-    pub(super) fn is_deserted(&self) -> bool {
-        self.phase == Phase::Idle
-            && self.hold.is_empty()
-            && self.hold.gateways().next().is_none()
-            && self.results.is_empty()
-            && !self.committing
-            && !self.reading
-            && !self.queued
-            && !self.attempting
-            && self.ahead.is_none()
+    fn is_deserted(&self) -> bool {
+        let nothing_held = self.hold.is_empty() && self.hold.gateways().next().is_none();
+        nothing_held && !self.committing && !self.snapshots.is_writing() && self.cursor >= self.position
+    }
+
+    #[cfg(test)]
+    pub(super) fn room(&self) -> Option<&Room> {
+        if let State::Live { turn, .. } = &self.state { turn.room() } else { None }
+    }
+
+    #[cfg(test)]
+    pub(super) fn position(&self) -> StreamId {
+        self.position
+    }
+
+    /// Idle -> Ending, when it was deserted for long. The room's `seq`.
+    pub(super) fn end(&mut self, now_ns: u64, linger_ns: u64) -> Option<u64> {
+        let deserted = self.is_deserted();
+        let State::Live { turn, reading: None } = &mut self.state else { return None };
+        let Turn::Idle { empty_since_ns, .. } = turn else { return None };
+        if !deserted || now_ns.saturating_sub(*empty_since_ns.get_or_insert(now_ns)) < linger_ns {
+            return None;
+        }
+        let Turn::Idle { room, .. } = std::mem::replace(turn, Turn::Busy) else { return None };
+        let seq = room.seq();
+        self.state = State::Ending { room, unread: Unread::default() };
+        Some(seq)
+    }
+
+    pub(super) fn is_ending(&self) -> bool {
+        matches!(self.state, State::Ending { .. })
+    }
+
+    /// Ending -> Live: it was not ended. Where it reads on.
+    pub(super) fn stay(&mut self, now_ns: u64, watermark_of: impl Fn(Incarnation) -> Moment) -> Option<StreamId> {
+        match std::mem::replace(&mut self.state, State::Failed) {
+            State::Ending { room, unread } => {
+                let reading = self.catch_up(unread, now_ns, watermark_of);
+                self.go_live(room, reading)
+            }
+            other => {
+                self.state = other;
+                None
+            }
+        }
+    }
+
+    /// Ending -> Loading: it was ended, and a bell rang meanwhile. False when none did.
+    pub(super) fn begin_again(&mut self, token: impl FnOnce() -> u64) -> bool {
+        let State::Ending { unread, .. } = &mut self.state else { return false };
+        let unread = std::mem::take(unread);
+        let came = unread.came();
+        if came {
+            *self = Self::new(token(), State::Loading { pages: Box::default(), unread: unread.for_a_new_read() });
+        }
+        came
     }
 }
+
+#[cfg(test)]
+#[path = "lane_tests.rs"]
+mod tests;

@@ -27,12 +27,13 @@ mod lane;
 mod listen;
 mod ownership;
 mod permits;
+mod restore;
 mod run;
 mod shard;
 mod stages;
 mod state;
 pub(crate) mod step;
 
-pub(crate) use job::replay;
 pub use join::{Joined, join};
+pub(crate) use restore::replay;
 pub use run::{WorkerError, WorkerOptions, run, run_joined};

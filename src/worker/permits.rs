@@ -63,7 +63,7 @@ impl Permits {
     pub(super) fn next_load(&mut self) -> Option<Box<Loading>> {
         let loads = self.loads.iter_mut().find(|loads| loads.running.len() < LOADS_MAX && !loads.queue.is_empty())?;
         let job = loads.queue.pop_front()?;
-        loads.running.insert(job.lane);
+        loads.running.insert(job.of.token);
         Some(job)
     }
 

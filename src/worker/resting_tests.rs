@@ -7,6 +7,7 @@ use super::*;
 use crate::limits::{LANE_BUFFER_ENTRIES_MAX, QUARANTINE_MAX, QUARANTINE_MIN};
 use crate::rules::{RulesBook, claim::Claim};
 use crate::types::{Arrival, Audience, Entry, Event, EventKind};
+use crate::worker::job::Loading;
 
 const HOUR_NS: u64 = 3_600_000_000_000;
 
@@ -57,7 +58,7 @@ fn a_room_that_cannot_be_continued_is_tried_less_and_less_often_and_keeps_nothin
         }
         core.apply(Input::Bell(bell(n)), now_ns);
         assert_eq!(told(&perform(&mut core)), [(A, true)], "whoever brings something");
-        assert!(core.shard_mut(SHARD).lanes[&pit()].buffer.is_empty());
+        assert!(core.shard_mut(SHARD).lanes[&pit()].unread_count() == 0);
     }
     let most_ns = u64::try_from(QUARANTINE_MAX.as_nanos()).expect("a bound");
     assert!((10..25).contains(&tries), "{tries} tries in an hour");
@@ -107,7 +108,7 @@ fn what_a_room_in_loading_cannot_keep_is_read_from_the_journal() {
     for bell in bells.by_ref().take(LANE_BUFFER_ENTRIES_MAX + 5) {
         all.push((bell.entries[0].1, bell.entries[0].2.clone()));
         core.apply(Input::Bell(bell), 2);
-        assert!(core.shard_mut(SHARD).lanes[&pit()].buffer.len() <= LANE_BUFFER_ENTRIES_MAX);
+        assert!(core.shard_mut(SHARD).lanes[&pit()].unread_count() <= LANE_BUFFER_ENTRIES_MAX);
     }
     core.stored_room(SHARD, pit(), StoredRoom { era: 1, ..StoredRoom::default() }, 2);
     let commands = perform(&mut core);
@@ -182,16 +183,16 @@ fn a_page_that_an_earlier_lane_asked_for_is_nobodys() {
     assert_eq!(core.take_commands().iter().filter(|a| matches!(a, Command::Run(_))).count(), 0, "of an earlier moment");
     core.apply(Input::Stored { shard: SHARD, room: pit(), lane: own, place: Place::default(), page: page(2) }, now_ns);
     perform(&mut core);
-    assert_eq!(core.shard_mut(SHARD).lanes[&pit()].room.as_ref().map(|room| room.era()), Some(2));
+    assert_eq!(core.shard_mut(SHARD).lanes[&pit()].room().map(|room| room.era()), Some(2));
 
     // So are the entries behind a position.
     core.apply(Input::Subscribed(SHARD), now_ns);
     core.apply(Input::Surveyed(SHARD, survey(1, &pit(), 0)), now_ns);
     assert!(perform(&mut core).iter().any(|a| matches!(a, Command::Read { lane, .. } if *lane == own)));
     core.apply(Input::Read { shard: SHARD, room: pit(), lane: early, page: StoredPage::default() }, now_ns);
-    assert!(core.shard_mut(SHARD).lanes[&pit()].reading);
+    assert!(core.shard_mut(SHARD).lanes[&pit()].is_reading());
     core.apply(Input::Read { shard: SHARD, room: pit(), lane: own, page: StoredPage::default() }, now_ns);
-    assert!(!core.shard_mut(SHARD).lanes[&pit()].reading);
+    assert!(!core.shard_mut(SHARD).lanes[&pit()].is_reading());
 }
 
 /// Brought back twice, as after a load that was given up and came back: the second is nobody's.
@@ -207,33 +208,15 @@ fn a_room_in_memory_is_not_brought_back_over_itself() {
     };
     let entries = vec![(at(1), open(A, 40)), (at(2), open(B, 50))];
     let first = job(&mut core, StoredRoom { era: 1, entries, ..StoredRoom::default() });
-    let second = core.shard_mut(SHARD).lanes[&pit()].token;
+    let second = core.shard_mut(SHARD).lanes[&pit()].token();
     let again = Loading {
-        shard: SHARD,
-        epoch: 1,
-        lane: second,
-        id: pit(),
+        of: LaneId { shard: SHARD, epoch: 1, room: pit(), token: second },
         stored: crate::journal::Gathering::default(),
         rules: Box::new(Claim::new(Audience::Room)),
     };
     core.apply(Input::Done(first.run()), 1);
     perform(&mut core);
-    let position = core.shard_mut(SHARD).lanes[&pit()].position;
+    let position = core.shard_mut(SHARD).lanes[&pit()].position();
     core.apply(Input::Done(Job::Load(Box::new(again)).run()), 1);
-    assert_eq!(
-        core.shard_mut(SHARD).lanes.get(&pit()).map(|lane| lane.position),
-        Some(position),
-        "it is not there, says the second"
-    );
-}
-
-#[test]
-fn a_room_does_not_end_while_its_snapshot_is_written() {
-    let mut lane = Lane::new(1);
-    lane.phase = Phase::Idle;
-    assert!(lane.is_deserted());
-    let part = lane.begin_ahead(1, 1, at(1), Bytes::from_static(b"state"), &Bounds::default());
-    assert!(!lane.is_deserted());
-    assert_eq!((lane.written_ahead(&part), lane.take_ahead().is_some()), (None, true));
-    assert!(lane.is_deserted());
+    assert_eq!(core.shard_mut(SHARD).lanes.get(&pit()).map(Lane::position), Some(position), "it is not there, says the second");
 }

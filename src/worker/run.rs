@@ -187,9 +187,9 @@ impl Worker {
                     }
                 }
                 _ = tick.tick() => {
-                    for ticket in self.elsewhere.overdue() {
+                    for lane in self.elsewhere.overdue() {
                         metrics::counter!(names::RULES_OVERRUNS_TOTAL).increment(1);
-                        self.core.apply(Input::Overrun(ticket), clock::monotonic_ns());
+                        self.core.apply(Input::Overrun(lane), clock::monotonic_ns());
                     }
                     self.core.apply(Input::Tick, clock::monotonic_ns());
                     if self.core.has_given_up() {

@@ -20,18 +20,13 @@ use std::sync::Arc;
 use self::gateways::Gateway;
 pub(super) use self::rejoin::Memory;
 use self::rejoin::Rejoin;
-use super::job::{Done, DoneOutcome, Job, Loaded, Loading, RULES_FAILED, Resolving, Tally, death_entry};
-use super::lane::{Lane, Phase};
+use super::job::{Job, LaneId, Tally};
+use super::lane::Lane;
 use super::state::Shared;
 use super::step::{Command, EXCUSE_NS};
-#[cfg(test)]
-use crate::journal::StoredRoom;
-use crate::journal::{
-    AheadPart, Bell, Commit, CommitSnapshot, Committed, FlushEntry, GatewayRecord, Lease, Place, RoomCommit, StoredPage, Survey,
-    Witness,
-};
+use crate::journal::{Bell, Commit, FlushEntry, Lease, Survey};
 use crate::limits::Bounds;
-use crate::types::{Incarnation, Moment, RoomId, ShardId, StreamId};
+use crate::types::{Incarnation, Moment, RoomId, ShardId};
 use crate::wire::{entry, push};
 
 /// Rooms in one push of heads.
@@ -172,11 +167,11 @@ impl Shard {
         for room in survey.active {
             match self.lanes.get_mut(&room) {
                 None => self.load(&room, shared),
-                Some(lane) if matches!(lane.phase, Phase::Idle | Phase::Busy) && !lane.reading => {
-                    lane.reading = true;
-                    shared.emit(Command::Read { shard: self.id, room, lane: lane.token, after: lane.position });
+                Some(lane) => {
+                    if let Some(after) = lane.surveyed() {
+                        shared.emit(Command::Read { shard: self.id, room, lane: lane.token(), after });
+                    }
                 }
-                Some(lane) => lane.stale = true,
             }
         }
         if self.announce {
@@ -223,9 +218,8 @@ impl Shard {
                 self.load(&room, shared);
             }
             if let Some(lane) = self.lanes.get_mut(&room) {
-                let gateways = &self.gateways;
-                lane.read(at, &bytes, shared.now_ns, |g| gateways.get(&g).map_or(Moment::default(), |g| g.watermark));
-                if matches!(lane.phase, Phase::Quarantined { .. }) {
+                lane.read(at, &bytes, shared.now_ns, watermarks(&self.gateways));
+                if lane.is_resting() {
                     self.halt(&room, Some(bell.incarnation), shared);
                     continue;
                 }
@@ -254,27 +248,16 @@ impl Shard {
         if !lane.may_advance() {
             return;
         }
-        let dead: Vec<Incarnation> = lane.hold.gateways().filter(|g| self.gateways.get(g).is_some_and(|g| g.fenced)).collect();
-        for gateway in dead {
-            let now = Moment { timeline: shared.limits.timeline, ns: shared.now_ns };
-            let Some((last, _)) = lane.hold.last_read(gateway) else { continue };
-            if lane.deaths.get(&gateway) != Some(&last)
-                && let Some(entry) = death_entry(&lane.hold, gateway, now)
-            {
-                lane.deaths.insert(gateway, last);
-                let entry = FlushEntry { room: room.clone(), top: entry.top(), bytes: entry::encode(&entry) };
-                shared.emit(Command::Death { shard: self.id, lease: self.lease, gateway, entry });
-            }
+        let (gateways, now) = (&self.gateways, Moment { timeline: shared.limits.timeline, ns: shared.now_ns });
+        for (gateway, entry) in lane.deaths(|g| gateways.get(&g).is_some_and(|g| g.fenced), now) {
+            let entry = FlushEntry { room: room.clone(), top: entry.top(), bytes: entry::encode(&entry) };
+            shared.emit(Command::Death { shard: self.id, lease: self.lease, gateway, entry });
         }
-        let gateways = &self.gateways;
-        let watermark_of = |g: Incarnation| gateways.get(&g).map_or(Moment::default(), |g| g.watermark);
-        if lane.can_resolve() && !self.releasing && lane.hold.releasable(watermark_of) {
-            lane.enqueue(self.id, room, shared);
+        if !self.releasing && lane.enqueue(watermarks(gateways)) {
+            shared.permits.enqueue(self.id, room, lane.is_suspect());
         }
-        let waits = lane.hold.waits_for(watermark_of);
-        let moved = lane.phase == Phase::Idle && lane.results.is_empty() && !lane.committing && lane.cursor < lane.position;
-        if lane.hold.is_empty() && moved {
-            // Only duplicates were read: the cursor moves without a verdict.
+        let waits = lane.waits_for(watermarks(gateways));
+        if lane.has_only_moved() {
             self.queue_commit(room);
         }
         for (gateway, until) in waits {
@@ -289,47 +272,14 @@ impl Shard {
 
     /// A permit is there: the lane's next batch, unless nothing is proven any more.
     pub(super) fn start(&mut self, room: &RoomId, bounds: &Bounds) -> Option<Job> {
-        self.lanes.get_mut(room)?.queued = false;
-        self.take(room, false, bounds)
+        let of = self.lane_id(room)?;
+        let job = self.lanes.get_mut(room)?.start(false, of, self.releasing, bounds, watermarks(&self.gateways))?;
+        Some(Job::Resolve(job))
     }
 
-    /// The lane's next batch, or its next event `alone`.
-    fn take(&mut self, room: &RoomId, alone: bool, bounds: &Bounds) -> Option<Job> {
-        let lane = self.lanes.get_mut(room)?;
-        if !lane.can_resolve() || self.releasing {
-            return None;
-        }
-        let gateways = &self.gateways;
-        let watermark_of = |g: Incarnation| gateways.get(&g).map_or(Moment::default(), |g| g.watermark);
-        let events = match alone {
-            // What came in with it may wait.
-            true => lane.hold.release_one(watermark_of),
-            false => lane.hold.release(bounds.resolve_events_max, watermark_of),
-        };
-        if events.is_empty() {
-            return None;
-        }
-        let mut room_state = lane.room.take()?;
-        lane.phase = Phase::Busy;
-        // A suspect is asked for no more than its decision.
-        let snapshot = !alone && lane.snapshot_due(room_state.seq() + events.len() as u64, bounds);
-        if snapshot {
-            // Deaths that are read from here on lie behind this snapshot's cursor.
-            room_state.note_unproven(lane.hold.unproven());
-        }
-        let poisoned = lane.poisoned.clone();
-        Some(Job::Resolve(Resolving {
-            shard: self.id,
-            epoch: self.lease.epoch,
-            lane: lane.token,
-            id: room.clone(),
-            room: room_state,
-            events,
-            poisoned,
-            snapshot,
-            bytes_max: bounds.commit_bytes_max,
-            watched: alone || lane.watched.is_some() || snapshot && lane.is_snapshot_slow(),
-        }))
+    fn lane_id(&self, room: &RoomId) -> Option<LaneId> {
+        let token = self.lanes.get(room)?.token();
+        Some(LaneId { shard: self.id, epoch: self.lease.epoch, room: room.clone(), token })
     }
 
     pub(super) fn tick(&mut self, elapsed_ns: u64, shared: &mut Shared) {
@@ -351,8 +301,13 @@ impl Shard {
 
     /// Whether everything resolved is committed and no job is out, so that the shard may be handed over.
     pub(super) fn is_quiet(&self) -> bool {
-        self.in_flight.is_none() && self.resolved.is_empty() && !self.lanes.values().any(|lane| lane.phase == Phase::Busy)
+        self.in_flight.is_none() && self.resolved.is_empty() && !self.lanes.values().any(Lane::is_busy)
     }
+}
+
+/// How far each gateway has promised to append nothing more.
+fn watermarks(gateways: &BTreeMap<Incarnation, Gateway>) -> impl Fn(Incarnation) -> Moment + Copy + '_ {
+    |gateway| gateways.get(&gateway).map_or(Moment::default(), |gateway| gateway.watermark)
 }
 
 #[cfg(test)]

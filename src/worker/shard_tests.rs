@@ -3,9 +3,11 @@ use bytes::Bytes;
 pub(super) use super::super::core::Core;
 pub(super) use super::super::step::{Command, Failure, Input, Scope, WorkerLimits};
 use super::*;
+pub(super) use crate::engine::RULES_FAILED;
 use crate::journal::RoomHead;
-pub(super) use crate::journal::{JournalError, Leased};
+pub(super) use crate::journal::{Committed, GatewayRecord, JournalError, Leased, Place, StoredPage, StoredRoom, Witness};
 use crate::rules::{RulesBook, claim::Claim};
+pub(super) use crate::types::StreamId;
 use crate::types::{Arrival, Audience, Entry, Event, EventKind, PlayerId, Role};
 
 pub(super) const SHARD: ShardId = ShardId(0);

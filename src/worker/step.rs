@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::job::{Done, Job, Tally, Ticket};
+use super::job::{Done, Job, LaneId, Tally};
 use crate::journal::{
     AheadPart, Bell, Commit, Committed, FlushEntry, GatewayRecord, JournalError, Lease, Leased, Place, StoredPage, Survey,
     Witness, WorkerRecord,
@@ -80,8 +80,8 @@ pub(crate) enum Input {
     WrittenAhead { shard: ShardId, room: RoomId, part: AheadPart, answer: Leased<()> },
     /// Answers [`Command::Run`].
     Done(Done),
-    /// This job's rules have had one event for too long, and still have it.
-    Overrun(Ticket),
+    /// The rules have had an event of this lane's job for too long, and still have it.
+    Overrun(LaneId),
     /// Answers [`Command::Commit`].
     Committed { shard: ShardId, lease: Lease, number: u64, answer: Committed },
     /// Answers [`Command::Publish`]: how many listened.

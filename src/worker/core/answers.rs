@@ -9,6 +9,8 @@ use crate::types::StreamId;
 use crate::types::{Incarnation, RoomId, ShardId};
 use crate::worker::job::Done;
 #[cfg(test)]
+use crate::worker::lane::Lane;
+#[cfg(test)]
 use crate::worker::step::Input;
 use crate::worker::step::{Command, Failure};
 
@@ -32,7 +34,7 @@ impl Core {
     /// The token of the room's lane as it is now.
     #[cfg(test)]
     fn lane(&self, shard: ShardId, room: &RoomId) -> u64 {
-        self.shards.get(&shard).and_then(|shard| shard.lanes.get(room)).map_or(0, |lane| lane.token)
+        self.shards.get(&shard).and_then(|shard| shard.lanes.get(room)).map_or(0, Lane::token)
     }
 
     /// A room that fits into one page.
@@ -58,10 +60,10 @@ impl Core {
     }
 
     pub(super) fn done(&mut self, done: Done) {
-        self.shared.permits.free(done.lane);
+        self.shared.permits.free(done.of.token);
         // A job of an earlier ownership of the shard belongs to nobody.
-        if self.shards.get(&done.shard).is_some_and(|s| s.lease.epoch == done.epoch) {
-            self.with(done.shard, |shard, shared| shard.done(done, shared));
+        if self.shards.get(&done.of.shard).is_some_and(|s| s.lease.epoch == done.of.epoch) {
+            self.with(done.of.shard, |shard, shared| shard.done(done, shared));
         }
     }
 

@@ -3,7 +3,7 @@
 use super::Core;
 use crate::journal::Leased;
 use crate::types::{RoomId, ShardId};
-use crate::worker::job::Ticket;
+use crate::worker::job::LaneId;
 use crate::worker::step::Command;
 
 impl Core {
@@ -35,12 +35,12 @@ impl Core {
     }
 
     /// The rules have had one event for too long, and still have: nobody waits for them any more.
-    pub(super) fn overrun(&mut self, job: &Ticket) {
-        if !self.shared.permits.give_up(job.lane) {
+    pub(super) fn overrun(&mut self, of: &LaneId) {
+        if !self.shared.permits.give_up(of.token) {
             return;
         }
-        if self.shards.get(&job.shard).is_some_and(|s| s.lease.epoch == job.epoch) {
-            self.with(job.shard, |shard, shared| shard.overrun(&job.room, job.lane, shared));
+        if self.shards.get(&of.shard).is_some_and(|s| s.lease.epoch == of.epoch) {
+            self.with(of.shard, |shard, shared| shard.overrun(&of.room, of.token, shared));
         }
         if self.has_given_up() && !self.stopping {
             let count = self.shared.permits.stuck_count();

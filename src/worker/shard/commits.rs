@@ -1,14 +1,25 @@
 //! A shard's commits: one on its way at a time, with everything that was resolved since the last.
 
-use super::*;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::{Shard, watermarks};
+use crate::journal::{AheadPart, Commit, CommitSnapshot, Committed};
 use crate::limits::SNAPSHOT_BYTES_MAX;
+use crate::types::{Incarnation, RoomId};
+use crate::wire::push;
+use crate::worker::job::Tally;
+use crate::worker::lane::Departure;
+use crate::worker::state::Shared;
+use crate::worker::step::Command;
 
 impl Shard {
     pub(super) fn queue_commit(&mut self, room: &RoomId) {
         if let Some(lane) = self.lanes.get_mut(room)
-            && !lane.to_commit
+            && lane.queue_commit()
         {
-            lane.to_commit = true;
             self.resolved.push_back(room.clone());
         }
     }
@@ -18,7 +29,7 @@ impl Shard {
         let Some(lane) = self.lanes.get_mut(room) else { return };
         match lane.written_ahead(part) {
             Some(part) => shared.emit(Command::WriteAhead { shard: self.id, lease: self.lease, room: room.clone(), part }),
-            None if lane.is_ahead_written() => self.queue_commit(room),
+            None if lane.has_more() => self.queue_commit(room),
             None => {}
         }
     }
@@ -37,72 +48,37 @@ impl Shard {
             && let Some(room) = self.resolved.pop_front()
         {
             let Some(lane) = self.lanes.get_mut(&room) else { continue };
-            if lane.committing {
-                lane.to_commit = false;
-                continue;
-            }
-            lane.to_commit = false;
-            // A lane whose job is out has no result: it comes again when the job is done.
-            let Some((era, seq)) = lane.room.as_ref().map(|r| (r.era(), r.seq())) else { continue };
-            let mut result = lane.results.pop_front();
-            let taken_now = result.as_mut().and_then(|r| r.snapshot.take());
-            let (from, to, verdicts, cursor) = match &result {
-                // What the other parts decide lies behind the cursor until they are final.
-                Some(r) if !lane.results.is_empty() => (r.from, r.to, r.verdicts.clone(), lane.cursor),
-                Some(r) => (r.from, r.to, r.verdicts.clone(), lane.result_cursor),
-                None => (seq, seq, bytes::Bytes::new(), lane.hold.cursor(lane.position).max(lane.cursor)),
-            };
-            if result.is_none() && cursor <= lane.cursor && !lane.is_ahead_written() {
-                continue;
-            }
-            let (snapshot, at) = match taken_now {
-                Some(whole) if whole.len() <= bounds.snapshot_part_bytes => {
-                    lane.remember_snapshot(to, whole.len());
-                    bytes += whole.len();
-                    (Some(CommitSnapshot::Whole(whole)), (to, cursor))
+            let departure = lane.depart(&room, shared.now_ns, &bounds, shared.limits.retention_ms);
+            let Some(Departure { commit, resolved, waited_ns, ahead }) = departure else { continue };
+            if let Some((large, part)) = ahead {
+                if large > SNAPSHOT_BYTES_MAX {
+                    let (mib, max) = (large >> 20, SNAPSHOT_BYTES_MAX >> 20);
+                    let why = "taking it over may take seconds: its rules keep too much";
+                    shared.emit(Command::Warn(format!("room {room} has a snapshot of {mib} MiB, more than {max}: {why}")));
                 }
-                // The room's verdicts do not wait for it.
-                Some(large) => {
-                    if large.len() > SNAPSHOT_BYTES_MAX {
-                        let (mib, max) = (large.len() >> 20, SNAPSHOT_BYTES_MAX >> 20);
-                        let why = "taking it over may take seconds: its rules keep too much";
-                        shared.emit(Command::Warn(format!("room {room} has a snapshot of {mib} MiB, more than {max}: {why}")));
-                    }
-                    let part = lane.begin_ahead(era, to, cursor, large, &bounds);
-                    shared.emit(Command::WriteAhead { shard: self.id, lease: self.lease, room: room.clone(), part });
-                    (None, (to, cursor))
-                }
-                None => match lane.take_ahead() {
-                    Some((name, at, count)) => (Some(CommitSnapshot::Parts { name, cursor: at, count }), (name.seq, at)),
-                    None => (None, (to, cursor)),
-                },
-            };
-            let (trim, trims) = match snapshot {
-                Some(_) => lane.trim(at.0, at.1, shared.limits.retention_ms),
-                None => (None, None),
-            };
-            let gateways = result.as_ref().and_then(|r| lane.tell(r.inside.as_deref()?));
-            lane.committing = true;
-            lane.cursor = cursor;
-            if let Some(result) = result {
-                let verdicts = result.tally.total();
+                shared.emit(Command::WriteAhead { shard: self.id, lease: self.lease, room: room.clone(), part });
+            }
+            if let Some(CommitSnapshot::Whole(whole)) = &commit.snapshot {
+                bytes += whole.len();
+            }
+            if let Some(resolved) = resolved {
+                let verdicts = resolved.tally.total();
                 count += verdicts;
-                bytes += result.bytes();
-                tally.add(result.tally);
-                let waited_ns = shared.now_ns.saturating_sub(lane.resolved_ns).saturating_mul(verdicts as u64);
-                tally.waited_ns = tally.waited_ns.saturating_add(waited_ns);
-                for (gateway, _) in &result.pushes {
+                bytes += resolved.bytes();
+                tally.add(resolved.tally);
+                tally.waited_ns = tally.waited_ns.saturating_add(waited_ns.saturating_mul(verdicts as u64));
+                for (gateway, _) in &resolved.pushes {
                     pushes.entry(*gateway).or_default().push(taken.len());
                 }
-                taken.push((room.clone(), result));
+                taken.push((room, resolved));
             }
-            rooms.push(RoomCommit { room, era, from, to, verdicts, cursor, snapshot, trim, trims, gateways });
+            rooms.push(commit);
         }
         if rooms.is_empty() {
             return;
         }
         let pushes = pushes.into_iter().map(|(gateway, rooms)| {
-            let parts: Vec<(&RoomId, u64, u64, &bytes::Bytes)> = rooms
+            let parts: Vec<(&RoomId, u64, u64, &Bytes)> = rooms
                 .iter()
                 .filter_map(|i| {
                     let (room, result) = &taken[*i];
@@ -130,11 +106,11 @@ impl Shard {
 
     /// The room's result is on its way: its lane may go on meanwhile.
     pub(super) fn advance_after_result(&mut self, room: &RoomId, shared: &mut Shared) {
-        let Some(lane) = self.lanes.get_mut(room) else { return };
-        let gateways = &self.gateways;
-        let watermark_of = |g: Incarnation| gateways.get(&g).map_or(Moment::default(), |g| g.watermark);
-        if lane.can_resolve() && !self.releasing && lane.hold.releasable(watermark_of) {
-            lane.enqueue(self.id, room, shared);
+        if !self.releasing
+            && let Some(lane) = self.lanes.get_mut(room)
+            && lane.enqueue(watermarks(&self.gateways))
+        {
+            shared.permits.enqueue(self.id, room, lane.is_suspect());
         }
     }
 
@@ -148,14 +124,8 @@ impl Shard {
                 shared.emit(Command::CountVerdicts(self.tally));
                 for room in &commit.rooms {
                     if let Some(lane) = self.lanes.get_mut(&room.room) {
-                        lane.committing = false;
-                        lane.failures = 0;
-                        lane.watched = lane.watched.filter(|until| lane.cursor < *until);
-                        lane.alone = lane.alone.filter(|until| lane.cursor < *until);
-                        if lane.phase != Phase::Failed {
-                            lane.poisoned.clear();
-                        }
-                        if !lane.results.is_empty() || lane.is_ahead_written() {
+                        lane.committed();
+                        if lane.has_more() {
                             self.queue_commit(&room.room);
                         }
                     }
@@ -190,7 +160,7 @@ impl Shard {
 }
 
 /// A push of verdicts that leaves out some rooms; None when nothing is left.
-fn without(push: &bytes::Bytes, refused: &[RoomId]) -> Option<bytes::Bytes> {
+fn without(push: &Bytes, refused: &[RoomId]) -> Option<Bytes> {
     // It is this worker's own. Where it could not be read, its gateway would find by the heads what it lacks.
     let Ok(push::Push::Verdicts { shard, server, commit, mut rooms }) = push::decode(push) else { return None };
     rooms.retain(|part| !refused.contains(&part.room));

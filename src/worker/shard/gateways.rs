@@ -1,6 +1,14 @@
 //! A shard's gateways: what they promised, what they are asked for, and when they count as dead.
 
-use super::*;
+use std::collections::BTreeSet;
+
+use super::{Shard, State};
+use crate::journal::GatewayRecord;
+use crate::types::{Incarnation, Moment, RoomId};
+use crate::wire::push;
+use crate::worker::lane::Lane;
+use crate::worker::state::Shared;
+use crate::worker::step::Command;
 
 /// Longest stretch between two ticks that counts as a gateway's silence: what is longer is this worker's own pause.
 pub(super) const SILENCE_STEP_NS: u64 = 50_000_000;
@@ -83,8 +91,7 @@ impl Shard {
             let (lanes, passed) = (&self.lanes, gateway.watermark);
             let far = Moment { timeline: u32::MAX, ns: u64::MAX };
             let reached = |g: Incarnation| if g == *incarnation { passed } else { far };
-            let waits =
-                |room: &RoomId| lanes.get(room).is_some_and(|l: &Lane| l.may_advance() && !l.hold.waits_for(reached).is_empty());
+            let waits = |room: &RoomId| lanes.get(room).is_some_and(|lane| !lane.waits_for(reached).is_empty());
             while gateway.waiters.first().is_some_and(|room| !waits(room)) {
                 gateway.waiters.pop_first();
             }
@@ -191,7 +198,7 @@ impl Shard {
         if !self.adopt.is_empty() {
             return;
         }
-        let inside: BTreeSet<Incarnation> = self.lanes.values().flat_map(|lane| lane.hold.gateways()).collect();
+        let inside: BTreeSet<Incarnation> = self.lanes.values().flat_map(Lane::gateways).collect();
         let mut gone = Vec::new();
         for (incarnation, gateway) in &mut self.gateways {
             if !gateway.fenced || inside.contains(incarnation) {
@@ -213,14 +220,14 @@ impl Shard {
         for gateway in gateways {
             self.gateways.remove(gateway);
             for lane in self.lanes.values_mut() {
-                lane.deaths.remove(gateway);
+                lane.forget(*gateway);
             }
         }
     }
 
     /// Asks gateways that were not heard of for long: they may have died where nothing waits.
     pub(super) fn check_gateways(&mut self, shared: &mut Shared) {
-        let inside: BTreeSet<Incarnation> = self.lanes.values().flat_map(|lane| lane.hold.gateways()).collect();
+        let inside: BTreeSet<Incarnation> = self.lanes.values().flat_map(Lane::gateways).collect();
         let now = Moment { timeline: shared.limits.timeline, ns: shared.now_ns };
         for (incarnation, gateway) in &mut self.gateways {
             let unheard_ns = shared.now_ns.saturating_sub(gateway.heard_at_ns);

@@ -1,7 +1,16 @@
 //! A shard whose journal has another server than before: it may have less than was confirmed (rule G1, rule G2, rule G3).
 //! Nothing is loaded, released or committed until it is shown that no commit is missing, or all rooms begin a new era.
 
-use super::*;
+use std::collections::BTreeSet;
+
+use super::gateways::SILENCE_STEP_NS;
+use super::{Shard, State};
+use crate::journal::{Survey, Witness};
+use crate::types::{Incarnation, Moment};
+use crate::wire::push;
+use crate::worker::lane::Lane;
+use crate::worker::state::Shared;
+use crate::worker::step::Command;
 
 /// What an ownership of the shard leaves to the next one of the same worker.
 #[derive(Debug)]
@@ -29,7 +38,7 @@ impl Shard {
         }
         let sent = self.in_flight.as_ref().map_or(self.commit, |commit| commit.number);
         let (server, epoch) = (self.lease.server, Some(self.lease.epoch));
-        let inside = self.lanes.values().flat_map(|lane| lane.hold.gateways()).collect();
+        let inside = self.lanes.values().flat_map(Lane::gateways).collect();
         Some(Memory { witness: Witness { server, epoch, confirmed: self.commit, sent }, inside })
     }
 
@@ -103,7 +112,7 @@ impl Shard {
                 shared.emit(Command::Publish { gateway: *gateway, push: push.clone(), answer: false });
             }
         }
-        rejoin.waited_ns += elapsed_ns.min(gateways::SILENCE_STEP_NS);
+        rejoin.waited_ns += elapsed_ns.min(SILENCE_STEP_NS);
         if rejoin.waited_ns > shared.limits.rejoin_window_ns {
             self.renew(shared);
         }

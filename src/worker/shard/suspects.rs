@@ -4,29 +4,32 @@
 //! long. Of all suspects of a worker one event is resolved at a time, on a thread of its own, and the attempt is counted in
 //! the journal before: whoever does not come back from it leaves the count behind for the next owner (rule C6).
 
-use super::*;
-use crate::limits::{QUARANTINE_MAX, QUARANTINE_MIN, RULES_ATTEMPTS_MAX};
+use super::{Shard, watermarks};
+use crate::engine::RULES_FAILED;
+use crate::limits::RULES_ATTEMPTS_MAX;
+use crate::types::{Incarnation, RoomId};
+use crate::wire::push;
+use crate::worker::job::Job;
+use crate::worker::state::Shared;
+use crate::worker::step::Command;
 
 impl Shard {
     /// Whether the lane's event is still under way, its commit included: until that is final, a death would be laid to it.
     pub(in crate::worker) fn is_on_trial(&self, room: &RoomId, lane: u64) -> bool {
-        let under_way = |l: &Lane| l.attempting || l.phase == Phase::Busy || !l.results.is_empty() || l.committing;
-        self.lanes.get(room).is_some_and(|l| l.token == lane && under_way(l))
+        self.lanes.get(room).is_some_and(|l| l.is_on_trial(lane))
     }
 
-    /// The lane may go on, if it still has something to go on with; its number.
+    /// The lane may go on, if it still has something to go on with; its token.
     pub(in crate::worker) fn begin_trial(&mut self, room: &RoomId) -> Option<u64> {
-        let lane = self.lanes.get_mut(room)?;
-        lane.queued = false;
-        lane.attempting = lane.can_resolve() && !self.releasing;
-        lane.attempting.then_some(lane.token)
+        self.lanes.get_mut(room)?.attempt(self.releasing)
     }
 
     /// The attempt is counted: now it is made, or was the last one long ago.
     pub(in crate::worker) fn attempted(&mut self, room: &RoomId, token: u64, attempts: u32, shared: &mut Shared) {
-        let Some(lane) = self.lanes.get_mut(room).filter(|lane| lane.token == token) else { return };
-        lane.attempting = false;
-        let Some(Job::Resolve(mut job)) = self.take(room, true, &shared.limits.bounds) else {
+        let Some(of) = self.lane_id(room).filter(|of| of.token == token) else { return };
+        let Some(lane) = self.lanes.get_mut(room) else { return };
+        let job = lane.start(true, of, self.releasing, &shared.limits.bounds, watermarks(&self.gateways));
+        let Some(mut job) = job else {
             self.advance(room, shared);
             return;
         };
@@ -45,32 +48,23 @@ impl Shard {
 
     /// The rules do not come back. The room is loaded again, and goes on as a suspect; bringing it back only takes longer.
     pub(in crate::worker) fn overrun(&mut self, room: &RoomId, token: u64, shared: &mut Shared) {
-        let Some(lane) = self.lanes.get_mut(room).filter(|lane| lane.token == token) else { return };
-        if lane.phase != Phase::Busy {
+        let Some(lane) = self.lanes.get_mut(room).filter(|lane| lane.token() == token) else { return };
+        if !lane.overrun() {
             shared.emit(Command::Warn(format!("room {room}: its rules take long to bring it back; it waits for them")));
             return;
         }
         shared.emit(Command::Warn(format!("room {room}: its rules do not come to an end with one event; it is loaded again")));
-        lane.phase = Phase::Failed;
-        lane.alone = Some(lane.position);
         self.reload_failed(room, shared);
     }
 
-    /// The room cannot go on: it rests, and is tried again after a while. What was resolved and not committed is resolved
-    /// again then.
+    /// The room cannot go on: it rests, and is tried again after a while.
     pub(in crate::worker) fn quarantine(&mut self, room: &RoomId, why: &str, shared: &mut Shared) {
         let Some(lane) = self.lanes.get_mut(room) else { return };
-        // Another step of before it rested says the same.
-        if matches!(lane.phase, Phase::Quarantined { .. }) {
-            return;
+        // Where it rests already, another step of before says the same.
+        if let Some(rest_s) = lane.rest(shared.now_ns, || shared.token()) {
+            shared.emit(Command::Warn(format!("room {room} cannot be continued: {why}; tried again in {rest_s} s")));
+            self.halt(room, None, shared);
         }
-        lane.replace(shared.token());
-        let (least, most) = (QUARANTINE_MIN.as_secs(), QUARANTINE_MAX.as_secs());
-        let rest_s = least.saturating_mul(1 << lane.failures.min(16)).min(most);
-        lane.failures = lane.failures.saturating_add(1);
-        lane.phase = Phase::Quarantined { until_ns: shared.now_ns.saturating_add(rest_s * 1_000_000_000) };
-        shared.emit(Command::Warn(format!("room {room} cannot be continued: {why}; tried again in {rest_s} s")));
-        self.halt(room, None, shared);
     }
 
     /// Tells a gateway, or all, that the room rests: its sessions there wait for nothing.

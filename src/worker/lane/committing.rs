@@ -1,0 +1,137 @@
+//! What a lane gives to the shard's commits.
+
+use bytes::Bytes;
+
+use super::{Caution, Lane, State, Turn};
+use crate::journal::{AheadName, AheadPart, CommitSnapshot, RoomCommit};
+use crate::limits::{Bounds, ROOM_POKES_MAX};
+use crate::types::{Incarnation, RoomId, StreamId};
+use crate::worker::job::Resolved;
+
+/// What a lane gives to a commit.
+#[derive(Debug)]
+pub(in crate::worker) struct Departure {
+    pub(in crate::worker) commit: RoomCommit,
+    pub(in crate::worker) resolved: Option<Resolved>,
+    /// How long each of its verdicts has waited for that.
+    pub(in crate::worker) waited_ns: u64,
+    /// The size of a snapshot that is too large for a commit, and the first part of it to be written ahead.
+    pub(in crate::worker) ahead: Option<(usize, AheadPart)>,
+}
+
+impl Turn {
+    /// The first part of what was resolved, and when that was; with the last one also the cursor behind it.
+    fn take_part(&mut self) -> Option<(Resolved, u64, Option<StreamId>)> {
+        let Self::Resolved { parts, cursor, resolved_ns, .. } = self else { return None };
+        let (part, cursor, resolved_ns) = (parts.pop_front()?, *cursor, *resolved_ns);
+        if !parts.is_empty() {
+            return Some((part, resolved_ns, None));
+        }
+        if let Self::Resolved { room, .. } = std::mem::replace(self, Self::Busy) {
+            *self = Self::idle(room);
+        }
+        Some((part, resolved_ns, Some(cursor)))
+    }
+}
+
+impl Lane {
+    /// Into the queue for the next commit. False when it is there.
+    pub(in crate::worker) fn queue_commit(&mut self) -> bool {
+        !std::mem::replace(&mut self.to_commit, true)
+    }
+
+    /// Whether only duplicates were read: the cursor moves without a verdict.
+    pub(in crate::worker) fn has_only_moved(&self) -> bool {
+        let idle = matches!(self.state, State::Live { turn: Turn::Idle { .. }, reading: None });
+        idle && self.hold.is_empty() && !self.committing && self.cursor < self.position
+    }
+
+    /// What it has for the next commit, if anything: a part of a result, a cursor that moved, a snapshot. A lane whose job is out
+    /// has none, and comes again when the job is done.
+    pub(in crate::worker) fn depart(
+        &mut self,
+        room: &RoomId,
+        now_ns: u64,
+        bounds: &Bounds,
+        retention_ms: u64,
+    ) -> Option<Departure> {
+        self.to_commit = false;
+        let State::Live { turn, .. } = &mut self.state else { return None };
+        let (era, seq) = turn.room().filter(|_| !self.committing).map(|room| (room.era(), room.seq()))?;
+        let (mut resolved, waited_ns, cursor) = match turn.take_part() {
+            // What the other parts decide lies behind the cursor until they are final.
+            Some((part, at_ns, cursor)) => (Some(part), now_ns.saturating_sub(at_ns), cursor.unwrap_or(self.cursor)),
+            None => (None, 0, self.hold.cursor(self.position).max(self.cursor)),
+        };
+        if resolved.is_none() && cursor <= self.cursor && !self.snapshots.is_written() {
+            return None;
+        }
+        let taken = resolved.as_mut().and_then(|part| part.snapshot.take());
+        let (from, to, verdicts) = match &resolved {
+            Some(part) => (part.from, part.to, part.verdicts.clone()),
+            None => (seq, seq, Bytes::new()),
+        };
+        let (mut ahead, mut at) = (None, (cursor, to));
+        let snapshot = match taken {
+            Some(whole) if whole.len() <= bounds.snapshot_part_bytes => {
+                self.snapshots.remember(to, whole.len());
+                Some(CommitSnapshot::Whole(whole))
+            }
+            // The room's verdicts do not wait for it.
+            Some(large) => {
+                let (name, bytes) = (AheadName { lane: self.token, seq: to }, large.len());
+                ahead = Some((bytes, self.snapshots.begin_ahead(name, (era, cursor), large, bounds)));
+                None
+            }
+            None => self.snapshots.take_ahead().map(|(name, cursor, count)| {
+                at = (cursor, name.seq);
+                CommitSnapshot::Parts { name, cursor, count }
+            }),
+        };
+        let (trim, trims) = match snapshot {
+            Some(_) => self.snapshots.trim(self.position.ms, at, retention_ms),
+            None => (None, None),
+        };
+        let gateways = resolved.as_ref().and_then(|part| self.tell_inside(part.inside.as_deref()?));
+        self.committing = true;
+        self.cursor = cursor;
+        let room = room.clone();
+        let commit = RoomCommit { room, era, from, to, verdicts, cursor, snapshot, trim, trims, gateways };
+        Some(Departure { commit, resolved, waited_ns, ahead })
+    }
+
+    /// What the next commit tells the journal about who is inside: nothing while it is as before. A gateway alone asks
+    /// nobody, so that it counts as no one.
+    fn tell_inside(&mut self, inside: &[Incarnation]) -> Option<Vec<Incarnation>> {
+        let inside = if inside.len() > 1 { &inside[..inside.len().min(ROOM_POKES_MAX)] } else { &[] };
+        if self.told_inside.as_deref() == Some(inside) {
+            return None;
+        }
+        self.told_inside = Some(inside.to_vec());
+        self.told_inside.clone()
+    }
+
+    /// A part of a snapshot is written ahead: the next part.
+    pub(in crate::worker) fn written_ahead(&mut self, part: &AheadPart) -> Option<AheadPart> {
+        self.snapshots.written_ahead(part)
+    }
+
+    /// Whether a result, or a snapshot that is written ahead, waits for a commit.
+    pub(in crate::worker) fn has_more(&self) -> bool {
+        matches!(self.state, State::Live { turn: Turn::Resolved { .. }, .. }) || self.snapshots.is_written()
+    }
+
+    /// What it gave to the commit in flight is final.
+    pub(in crate::worker) fn committed(&mut self) {
+        self.committing = false;
+        self.failures = 0;
+        if let Caution::OwnThread(until) | Caution::Suspect(until) = self.caution
+            && self.cursor >= until
+        {
+            self.caution = Caution::None;
+        }
+        if !self.is_failed() {
+            self.poisoned.clear();
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! A lane's snapshots: when one is due, how a large one is written ahead, and what may be trimmed behind them.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+
+use crate::journal::{AheadName, AheadPart};
+use crate::limits::{Bounds, SNAPSHOT_QUICK_BYTES_MAX, TRIM_POINTS_MAX};
+use crate::types::StreamId;
+
+/// Bytes of a snapshot that one event pays for. An id that a snapshot keeps takes about 14, so that of a room that is full of
+/// them each event writes four or five again.
+const EVENT_BYTES: u64 = 64;
+
+/// A position of the room's stream, and the `seq` there.
+pub(in crate::worker) type TrimPoint = (StreamId, u64);
+
+/// What a lane knows of its snapshots.
+#[derive(Debug, Default)]
+pub(in crate::worker) struct Snapshots {
+    /// The `seq` and the size of the last one.
+    seq: u64,
+    bytes: u64,
+    /// One that is being written ahead.
+    ahead: Option<Ahead>,
+    /// Where snapshots were taken, oldest first: what lies before one of them may be trimmed after the retention.
+    trims: VecDeque<TrimPoint>,
+}
+
+/// A snapshot that is written ahead, part by part, while the room goes on.
+#[derive(Debug)]
+struct Ahead {
+    name: AheadName,
+    era: u64,
+    cursor: StreamId,
+    bytes: Bytes,
+    part_bytes: usize,
+    /// Parts.
+    written: u32,
+}
+
+impl Ahead {
+    fn begins(&self) -> usize {
+        usize::try_from(self.written).unwrap_or(usize::MAX).saturating_mul(self.part_bytes).min(self.bytes.len())
+    }
+
+    fn is_written(&self) -> bool {
+        self.begins() == self.bytes.len()
+    }
+
+    fn next(&self) -> AheadPart {
+        let (from, to) = (self.begins(), self.begins().saturating_add(self.part_bytes).min(self.bytes.len()));
+        AheadPart { name: self.name, era: self.era, index: self.written, bytes: self.bytes.slice(from..to) }
+    }
+}
+
+impl Snapshots {
+    /// Whether the next commit should carry one: enough happened, and no less than the snapshot weighs, or more than is to be
+    /// resolved again.
+    pub(super) fn is_due(&self, seq: u64, bounds: &Bounds) -> bool {
+        let events = seq.saturating_sub(self.seq);
+        let paid = events >= bounds.snapshot_events && events.saturating_mul(EVENT_BYTES) >= self.bytes;
+        self.ahead.is_none() && (paid || events >= bounds.snapshot_events_max)
+    }
+
+    /// Whether taking one would hold others up.
+    pub(super) fn is_slow(&self) -> bool {
+        self.bytes > SNAPSHOT_QUICK_BYTES_MAX
+    }
+
+    /// One was taken, or is what the room was brought back from.
+    pub(super) fn remember(&mut self, seq: u64, bytes: usize) {
+        (self.seq, self.bytes) = (seq, bytes as u64);
+    }
+
+    /// Begins to write one ahead. The name says which lane does.
+    pub(in crate::worker) fn begin_ahead(
+        &mut self,
+        name: AheadName,
+        (era, cursor): (u64, StreamId),
+        bytes: Bytes,
+        bounds: &Bounds,
+    ) -> AheadPart {
+        let part_bytes = bounds.snapshot_part_bytes;
+        self.ahead.insert(Ahead { name, era, cursor, bytes, part_bytes, written: 0 }).next()
+    }
+
+    /// A part is written: the next one, if there is one.
+    pub(in crate::worker) fn written_ahead(&mut self, part: &AheadPart) -> Option<AheadPart> {
+        let ahead = self.ahead.as_mut().filter(|ahead| ahead.name == part.name && ahead.written == part.index)?;
+        ahead.written += 1;
+        (!ahead.is_written()).then(|| ahead.next())
+    }
+
+    /// Whether one is being written ahead.
+    pub(super) fn is_writing(&self) -> bool {
+        self.ahead.is_some()
+    }
+
+    /// Whether the next commit can put to use what was written ahead.
+    pub(super) fn is_written(&self) -> bool {
+        self.ahead.as_ref().is_some_and(Ahead::is_written)
+    }
+
+    /// What was written ahead, for the next commit: its name, cursor, count of parts.
+    pub(in crate::worker) fn take_ahead(&mut self) -> Option<(AheadName, StreamId, u32)> {
+        let ahead = self.ahead.take_if(|ahead| ahead.is_written())?;
+        self.remember(ahead.name.seq, ahead.bytes.len());
+        Some((ahead.name, ahead.cursor, ahead.written))
+    }
+
+    /// What an earlier owner knew.
+    pub(in crate::worker) fn resume_trims(&mut self, trims: Vec<TrimPoint>) {
+        self.trims = trims.into();
+    }
+
+    /// A snapshot leaves with the next commit: what may be trimmed with it, namely what lies before the last place that is
+    /// older than the retention when the stream's own clock is at `now_ms`; and all places from there on, if they have changed.
+    /// That place stays until the next one is as old: one trim may remove no more than a part, and the next snapshots name it
+    /// again.
+    pub(in crate::worker) fn trim(
+        &mut self,
+        now_ms: u64,
+        (cursor, seq): TrimPoint,
+        retention_ms: u64,
+    ) -> (Option<TrimPoint>, Option<Vec<TrimPoint>>) {
+        let limit = now_ms.saturating_sub(retention_ms);
+        let count = self.trims.len();
+        while self.trims.get(1).is_some_and(|(cursor, _)| cursor.ms <= limit) {
+            self.trims.pop_front();
+        }
+        let last = self.trims.front().copied().filter(|(cursor, _)| cursor.ms <= limit);
+        let mut changed = self.trims.len() < count;
+        let apart = retention_ms / TRIM_POINTS_MAX as u64;
+        let due = self.trims.back().is_none_or(|(last, _)| cursor.ms.saturating_sub(last.ms) > apart);
+        if due && self.trims.len() < TRIM_POINTS_MAX {
+            self.trims.push_back((cursor, seq));
+            changed = true;
+        }
+        (last, changed.then(|| self.trims.iter().copied().collect()))
+    }
+}

@@ -1,0 +1,91 @@
+use super::*;
+use crate::journal::{AheadName, StoredRoom};
+use crate::rules::Claim;
+use crate::types::{Audience, RoomId, ShardId};
+use crate::worker::restore::bring_back;
+
+const NEVER: fn(Incarnation) -> Moment = |_| Moment::default();
+
+fn at(ms: u64) -> StreamId {
+    StreamId { ms, seq: 0 }
+}
+
+/// A lane of a room that exists and has nobody inside, in memory.
+fn live() -> Lane {
+    let mut lane = Lane::loading(1);
+    let stored = StoredRoom { era: 1, ..StoredRoom::default() };
+    assert!(matches!(lane.page(Default::default(), stored.clone().into()), Paged::All(_)));
+    let loaded = bring_back(stored, Box::new(Claim::new(Audience::Room)), |_| {}).expect("a room");
+    assert!(matches!(lane.restored(loaded, 1, NEVER), Some(Restored::Live(None))));
+    lane
+}
+
+#[test]
+fn a_room_does_not_end_while_its_snapshot_is_written() {
+    let mut lane = live();
+    let name = AheadName { lane: 1, seq: 1 };
+    let part = lane.snapshots.begin_ahead(name, (1, at(1)), bytes::Bytes::from_static(b"state"), &Bounds::default());
+    assert_eq!(lane.end(1, 0), None);
+    assert_eq!((lane.written_ahead(&part), lane.snapshots.take_ahead().is_some()), (None, true));
+    assert_eq!(lane.end(1, 0), Some(0));
+}
+
+/// What only some states can do changes no other state.
+#[test]
+fn a_transition_from_another_state_changes_nothing() {
+    let of = |token| LaneId { shard: ShardId(0), epoch: 1, room: RoomId::new("pit").expect("name"), token };
+    let states: [fn() -> Lane; 5] = [
+        || Lane::loading(1),
+        || Lane::without_rules(1),
+        live,
+        || {
+            let mut lane = live();
+            lane.end(1, 0).expect("deserted");
+            lane
+        },
+        || {
+            let mut lane = live();
+            lane.state = State::Failed;
+            lane
+        },
+    ];
+    let stamp = Stamp { moment: Moment::default(), incarnation: Incarnation(1), ordinal: 1 };
+    for make in states {
+        let mut lane = make();
+        let before = format!("{lane:?}");
+        assert!(!lane.enqueue(NEVER), "nothing is held");
+        assert!(lane.start(false, of(1), false, &Bounds::default(), NEVER).is_none());
+        assert!(lane.start(true, of(1), false, &Bounds::default(), NEVER).is_none());
+        assert_eq!(lane.attempt(false), None);
+        assert!(!lane.overrun() && !lane.panicked(stamp));
+        assert!(lane.is_resting() || !lane.wake(u64::MAX - 1, || 2));
+        if !lane.is_ending() {
+            assert_eq!(lane.stay(1, NEVER), None);
+            assert!(!lane.begin_again(|| 2));
+        }
+        if !lane.is_failed() {
+            assert!(!lane.reload_failed(|| 2));
+        }
+        assert_eq!(format!("{lane:?}"), before);
+    }
+}
+
+/// A trim may remove no more than a part of what it names: the next snapshots name the same, also those of a later owner.
+#[test]
+fn what_is_too_old_is_named_by_every_snapshot_until_the_next_place_is_as_old() {
+    let mut snapshots = Snapshots::default();
+    let trim = |snapshots: &mut Snapshots, seq: u64| snapshots.trim(seq * 10, (at(seq * 10), seq), 1_600);
+    let place = |seq: u64| (at(seq * 10), seq);
+    let places = |seqs: std::ops::RangeInclusive<u64>| Some(seqs.step_by(20).map(place).collect::<Vec<_>>());
+    for seq in (20..=160).step_by(20) {
+        assert_eq!(trim(&mut snapshots, seq), (None, places(20..=seq)));
+    }
+    assert_eq!(trim(&mut snapshots, 180), (Some(place(20)), places(20..=180)));
+    for _ in 0..2 {
+        assert_eq!(trim(&mut snapshots, 181), (Some(place(20)), None), "nothing has changed");
+    }
+    let mut next = Snapshots::default();
+    next.resume_trims(places(20..=180).expect("places"));
+    assert_eq!(trim(&mut next, 182), (Some(place(20)), None));
+    assert_eq!(trim(&mut next, 200), (Some(place(40)), places(40..=200)));
+}

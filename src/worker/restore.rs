@@ -1,0 +1,138 @@
+//! A stored room is brought back into memory: its snapshot, and the recorded verdicts after it. A pure function.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+
+use crate::engine::{Held, Known, RULES_FAILED, Resequencer, Room};
+use crate::journal::StoredRoom;
+use crate::rules::Rules;
+use crate::types::{Entry, Flags, Incarnation, Moment, Outcome, StreamId, Verdict};
+use crate::wire::{DecodeError, entry, verdicts};
+
+/// A room that was brought back; None where there is none.
+#[derive(Debug)]
+pub(super) struct Loaded {
+    pub(super) room: Option<Box<Room>>,
+    pub(super) cursor: StreamId,
+    pub(super) snapshot: Option<(u64, StreamId, usize)>,
+    pub(super) entries: Vec<(StreamId, Result<Entry, DecodeError>)>,
+    /// Recorded verdicts that came out otherwise this time; logged and counted, the recorded ones stand.
+    pub(super) deviations: Vec<String>,
+    pub(super) deaths: u32,
+    pub(super) attempts: u32,
+    pub(super) trims: Vec<(StreamId, u64)>,
+}
+
+/// Snapshot, then the recorded verdicts after it, in their recorded order: recovery follows what was decided and
+/// audits it (rule C4). `progress` is shown the `seq` of each.
+pub(super) fn bring_back(stored: StoredRoom, rules: Box<dyn Rules>, progress: impl Fn(u64)) -> Result<Loaded, String> {
+    let mut entries: Vec<(StreamId, Result<Entry, DecodeError>)> =
+        stored.entries.iter().map(|(at, bytes)| (*at, entry::decode(bytes))).collect();
+    if stored.era == 0 {
+        let cursor = StreamId::default();
+        return Ok(Loaded {
+            room: None,
+            cursor,
+            snapshot: None,
+            entries,
+            deviations: Vec::new(),
+            deaths: 0,
+            attempts: 0,
+            trims: Vec::new(),
+        });
+    }
+    let mut room = match &stored.snapshot {
+        Some(snapshot) => Room::restore(&snapshot.bytes, rules).map_err(|e| e.to_string())?,
+        None => Room::new(stored.era, rules),
+    };
+    let (recorded, deviations) = replay(&mut room, &entries, &stored.verdicts, |_, verdict| progress(verdict.seq))?;
+    if room.seq() != stored.seq {
+        return Err(format!("{recorded} verdicts lead to seq {}, the journal says {}", room.seq(), stored.seq));
+    }
+    // A room that went back is in another era than its snapshot.
+    room.begin_era(stored.era);
+    let snapshot = stored.snapshot.map(|s| (s.seq, s.cursor, s.bytes.len()));
+    let (cursor, deaths, attempts, trims) = (stored.cursor, stored.deaths, stored.attempts, stored.trims);
+    // What is resolved is in the room; of deaths their stretch is still to be known (rule R7), and what nobody can read may have come
+    // without a bell.
+    entries.retain(|(at, entry)| *at > cursor || !matches!(entry, Ok(entry) if !entry.death));
+    Ok(Loaded { room: Some(Box::new(room)), cursor, snapshot, entries, deviations, deaths, attempts, trims })
+}
+
+/// Resolves recorded events again, in the recorded order; tells how many, and which came out otherwise. `seen` is shown
+/// each verdict, and the room behind it.
+///
+/// # Errors
+/// When a recorded event is not among the entries.
+pub(crate) fn replay(
+    room: &mut Room,
+    entries: &[(StreamId, Result<Entry, DecodeError>)],
+    batches: &[Bytes],
+    mut seen: impl FnMut(&Room, &Verdict),
+) -> Result<(usize, Vec<String>), String> {
+    // Read as the worker read them: the same entries count as duplicates.
+    let marks: Vec<_> = room.marks().collect();
+    let mut hold = Resequencer::resume(std::iter::empty(), marks.into_iter(), &[]);
+    for (at, entry) in entries {
+        match entry {
+            Ok(entry) => hold.read(*at, entry, Moment::default(), 0),
+            Err(error) => hold.read_unreadable(*at, error.to_string()),
+        }
+    }
+    let all = hold.release(usize::MAX, |_| Moment { timeline: u32::MAX, ns: u64::MAX });
+    let mut events: HashMap<(Incarnation, u64), Held> =
+        all.into_iter().map(|held| ((held.stamp.incarnation, held.stamp.ordinal), held)).collect();
+    let (mut count, mut deviations) = (0, Vec::new());
+    for bytes in batches {
+        let batch = verdicts::decode(bytes).map_err(|e| e.to_string())?;
+        for recorded in batch.verdicts {
+            if recorded.seq <= room.seq() {
+                continue;
+            }
+            room.begin_era(batch.era);
+            let key = (recorded.stamp.incarnation, recorded.stamp.ordinal);
+            let held = events.remove(&key);
+            let mut held = held.ok_or_else(|| format!("the event of verdict {} is not in the stream", recorded.seq))?;
+            // What the resequencer had flagged is part of the record.
+            held.arrival.flags = Flags(recorded.flags.0 & !Flags::PHOTO_FINISH.0);
+            let again = room.resolve(&held, known(&recorded, verdicts::is_earlier(bytes)));
+            if again != recorded {
+                deviations.push(format!("verdict {}: {}", recorded.seq, difference(&recorded, &again)));
+            }
+            seen(room, &again);
+            count += 1;
+        }
+    }
+    Ok((count, deviations))
+}
+
+/// What differs between two verdicts, for people.
+fn difference(recorded: &Verdict, again: &Verdict) -> String {
+    let fields = |v: &Verdict| {
+        [
+            ("seq", format!("{:?}", v.seq)),
+            ("event", format!("{:?} of session {} by {:?}", v.kind, v.session, v.player)),
+            ("id", format!("{:?}", v.id)),
+            ("contest", format!("{:?} round {}", v.contest, v.round)),
+            ("outcome", format!("{:?}", v.outcome)),
+            ("stamp", format!("{:?} ± {} raw {:?}", v.stamp, v.uncertainty_ns, v.raw_ns)),
+            ("behind", format!("{:?}", v.behind_ns)),
+            ("flags", format!("{:?}", v.flags)),
+            ("audience", format!("{:?}", v.audience)),
+            ("body", format!("{:?}", v.body)),
+        ]
+    };
+    let pairs = fields(recorded).into_iter().zip(fields(again)).filter(|(was, is)| was != is);
+    let lines: Vec<String> = pairs.map(|((name, was), (_, is))| format!("{name} recorded {was}, now {is}")).collect();
+    lines.join("; ")
+}
+
+/// What of a recorded verdict is taken as it is.
+fn known(recorded: &Verdict, earlier: bool) -> Option<Known<'_>> {
+    match &recorded.outcome {
+        _ if earlier => Some(Known::Earlier(recorded)),
+        Outcome::Void(reason) if reason == RULES_FAILED => Some(Known::Void(RULES_FAILED)),
+        _ => None,
+    }
+}
