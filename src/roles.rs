@@ -99,10 +99,10 @@ impl Drop for Side {
 pub(crate) async fn serve(config: Config, shutdown: Shutdown) -> Result<(), RoleError> {
     let journal = Arc::new(MemoryJournal::new(config.shards));
     let side = Side::start(&config).await?;
-    let (trouble, health) = (watch::Sender::new(None), CancellationToken::new());
+    let (trouble, worker_stop) = (watch::Sender::new(None), CancellationToken::new());
     side.watch("worker", trouble.subscribe());
     // The gateway's thread reads sockets and does nothing else.
-    let (rules, options, stop) = (config.rules_book(), worker_options(&config), health.clone());
+    let (rules, options, stop) = (config.rules_book(), worker_options(&config), worker_stop.clone());
     let worker_journal = journal.clone();
     let thread = std::thread::Builder::new().name("worker".to_owned()).spawn(move || {
         let runtime = runtime::worker()?;
@@ -114,7 +114,7 @@ pub(crate) async fn serve(config: Config, shutdown: Shutdown) -> Result<(), Role
     });
     let thread = thread.map_err(RoleError::Thread)?;
     let ended = run_gateway(&config, &side, journal, &shutdown).await;
-    health.cancel();
+    worker_stop.cancel();
     let joined = tokio::task::spawn_blocking(move || thread.join()).await;
     if !matches!(joined, Ok(Ok(Ok(())))) {
         tracing::error!("the worker ended badly");

@@ -28,6 +28,7 @@ pub(crate) struct Core {
     /// Steps under way by shard. A shard that was lost is not claimed again before they are answered: an answer to an
     /// earlier ownership would pass for one to this.
     unanswered: BTreeMap<ShardId, usize>,
+    /// Shards to claim once their owners are read.
     wanted: Vec<ShardId>,
     /// Shards whose living owner did not list them when they were last looked for.
     suspected: BTreeMap<ShardId, Lease>,

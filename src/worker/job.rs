@@ -100,7 +100,7 @@ impl std::fmt::Debug for Loading {
     }
 }
 
-/// What came of a job; goes back to the core as [`super::step::Input::Done`].
+/// What came of a job; goes back to the core as `Input::Done`.
 #[derive(Debug)]
 pub(crate) struct Done {
     pub(super) of: LaneId,

@@ -1,25 +1,27 @@
 //! One room in a worker: what was read of it, what it holds, what it has resolved. Nobody else changes it.
 //!
 //! ```text
-//!                      it is not there: removed      empty for long
-//!                                  ^               .----------------.     ended: removed,
-//!        last page    job is done  |               |                v     or Loading if a bell rang
-//!   Loading ----> Restoring -------+------------> Live             Ending ------>
-//!    ^  ^             |                            | ^              |
-//!    |  `-------------'                            | `--------------' somebody came
-//!    |    not there, but a bell rang               |
-//!    |                                             | the rules panicked, or take too long
-//!    |  its last commit is final                   v
-//!    |-------------------------------------------Failed
-//!    |  the time is over
-//!    `---------------- Resting <--- any state: the room is damaged
+//!              last page             job is done           deserted
+//!   new --> Loading ------> Restoring ---------> Live ------------> Ending --> ended: removed
+//!            ^ ^ ^             | |               | ^                 | |
+//!            | | |             | `- not there:   | `-----------------' |
+//!            | | `-------------'    removed      |      not ended      |
+//!            | |  not there, but a bell rang     |                     |
+//!            | `---------------------------------|---------------------'
+//!            |      ended, but a bell rang       |
+//!            |                                   | the rules panic, or take too long
+//!            |  its last commit is final         v
+//!            +-------------------------------- Failed
+//!            |  the rest is over
+//!            `------------------ Resting <---- any state: the stored room is damaged
 //!
-//!   Live:     something is proven           permit             job is done
-//!        Idle -------------------> Queued ------------> Busy --------------> Resolved
-//!        ^ ^ ^   nothing is any more |  |                ^                      |
-//!        | | `-----------------------'  | a suspect      | it is counted        |
-//!        | `--------------------------- Attempting ------'                      |
-//!        `------------- the last part of the result leaves with a commit -------'
+//!   Live:      something is proven         permit           job is done
+//!         Idle ------------------> Queued ---------> Busy -------------> Resolved
+//!         ^ ^ ^                     |  |              ^                     |
+//!         | | `---------------------'  | a suspect    | it is counted       |
+//!         | |   nothing is any more    v              |                     |
+//!         | `----------------------- Attempting ------'                     |
+//!         `--------- the last part of the result leaves with a commit ------'
 //! ```
 //!
 //! A lane that begins anew, in `Loading` or `Resting`, has a new token: what was asked for before is discarded. While a

@@ -20,7 +20,6 @@
 //! ```
 
 pub(crate) mod core;
-mod elsewhere;
 pub(crate) mod job;
 mod join;
 mod lane;
@@ -30,9 +29,10 @@ mod permits;
 mod restore;
 mod run;
 mod shard;
-mod stages;
 mod state;
 pub(crate) mod step;
+mod timings;
+mod watchdog;
 
 pub use join::{Joined, join};
 pub(crate) use restore::replay;

@@ -11,12 +11,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::core::Core;
-use super::elsewhere::Elsewhere;
 use super::job::{Job, Progress};
 use super::join::{Joined, join};
 use super::listen::{follow, hear_of_shards, stay_entered};
-use super::stages::{Stages, count};
 use super::step::{Command, Failure, Input, Scope, WorkerLimits};
+use super::timings::{Timings, count};
+use super::watchdog::Watchdog;
 use crate::clock;
 use crate::journal::{self, JournalError, PageSize, Place, WorkerJournal};
 use crate::limits::{
@@ -125,9 +125,9 @@ pub async fn run_joined(
         pages: Arc::new(Semaphore::new(PAGES_MAX)),
         size,
         quick: Vec::new(),
-        elsewhere: Elsewhere::new(options.rules_timeout),
+        watchdog: Watchdog::new(options.rules_timeout),
         releases: TaskTracker::new(),
-        stages: Stages::new(),
+        timings: Timings::new(),
         health,
     };
     let given_up = worker.run(receiver, stop).await;
@@ -159,11 +159,11 @@ struct Worker {
     size: PageSize,
     /// Quick jobs that are to run in this turn.
     quick: Vec<Job>,
-    /// Jobs that run elsewhere.
-    elsewhere: Elsewhere,
+    /// Jobs that run on threads of their own.
+    watchdog: Watchdog,
     /// Shards that are being let go.
     releases: TaskTracker,
-    stages: Stages,
+    timings: Timings,
     health: tokio::sync::watch::Sender<Option<String>>,
 }
 
@@ -187,7 +187,7 @@ impl Worker {
                     }
                 }
                 _ = tick.tick() => {
-                    for lane in self.elsewhere.overdue() {
+                    for lane in self.watchdog.overdue() {
                         metrics::counter!(names::RULES_OVERRUNS_TOTAL).increment(1);
                         self.core.apply(Input::Overrun(lane), clock::monotonic_ns());
                     }
@@ -225,7 +225,7 @@ impl Worker {
             Input::Alive { failure: Some(failure), .. } | Input::FenceFailed { failure, .. } | Input::Failed(failure) => {
                 self.report(failure);
             }
-            Input::Done(done) => self.elsewhere.done(done),
+            Input::Done(done) => self.watchdog.done(done),
             Input::Fenced { .. } => metrics::counter!(names::GATEWAY_DEATHS_TOTAL).increment(1),
             _ => {}
         }
@@ -246,7 +246,7 @@ impl Worker {
     fn perform(&mut self) {
         loop {
             for command in self.core.take_commands() {
-                self.act(command);
+                self.carry_out(command);
             }
             // Quick jobs run here and now; what follows from them goes out in the same turn.
             let quick = std::mem::take(&mut self.quick);
@@ -255,7 +255,7 @@ impl Worker {
             }
             let began = Instant::now();
             for job in quick {
-                let done = self.stages.run(job, began, &Progress::default());
+                let done = self.timings.run(job, began, &Progress::default());
                 self.core.apply(Input::Done(done), clock::monotonic_ns());
             }
         }
@@ -264,7 +264,7 @@ impl Worker {
         metrics::gauge!(names::ROOMS_QUARANTINED).set(self.core.quarantined_count() as f64);
     }
 
-    fn act(&mut self, command: Command) {
+    fn carry_out(&mut self, command: Command) {
         let journal = self.journal.clone();
         let (me, lease_ms) = (self.me, self.lease_ms);
         match command {
@@ -342,15 +342,15 @@ impl Worker {
                 });
             }
             Command::Run(job) => {
-                self.stages.waited(job.events());
+                self.timings.waited(job.events());
                 if job.is_quick() {
                     self.quick.push(job);
                     return;
                 }
-                let (inputs, stages, progress) = (self.inputs.clone(), self.stages.clone(), self.elsewhere.start(&job));
+                let (inputs, timings, progress) = (self.inputs.clone(), self.timings.clone(), self.watchdog.start(&job));
                 let began = Instant::now();
                 tokio::task::spawn_blocking(move || {
-                    let _ = inputs.blocking_send(Input::Done(stages.run(job, began, &progress)));
+                    let _ = inputs.blocking_send(Input::Done(timings.run(job, began, &progress)));
                 });
             }
             Command::Commit(commit) => self.insist(Scope::Shared, "commit", move || {

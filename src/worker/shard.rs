@@ -125,7 +125,7 @@ impl Shard {
                 } else if bell.append > self.append {
                     self.subscribed(shared);
                     self.bell(bell, shared);
-                } else if self.gateways.get_mut(&bell.incarnation).is_some_and(|g| std::mem::take(&mut g.elsewhere)) {
+                } else if self.gateways.get_mut(&bell.incarnation).is_some_and(|g| std::mem::take(&mut g.on_earlier_server)) {
                     // It has registered: whether it may go on is in its record.
                     self.subscribed(shared);
                 }
@@ -158,7 +158,7 @@ impl Shard {
             let gateway = self.gateways.entry(record.incarnation).or_default();
             gateway.watermark = gateway.watermark.max(record.watermark);
             gateway.fenced |= record.fenced;
-            gateway.elsewhere = !record.fenced && record.server != self.lease.server;
+            gateway.on_earlier_server = !record.fenced && record.server != self.lease.server;
             gateway.heard_at_ns = shared.now_ns;
         }
         for incarnation in survey.damaged_gateways {

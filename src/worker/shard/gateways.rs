@@ -45,7 +45,7 @@ pub(super) struct Gateway {
     /// Nobody listened to the last repeated question.
     pub(super) deaf: bool,
     /// It is registered with an earlier server of the journal.
-    pub(super) elsewhere: bool,
+    pub(super) on_earlier_server: bool,
     pub(super) heard_at_ns: u64,
     /// When it was found to be fenced and in no room.
     pub(super) gone_at_ns: Option<u64>,
@@ -173,7 +173,7 @@ impl Shard {
                 gateway.silent_ns = 0;
                 continue;
             }
-            if gateway.elsewhere && shared.now_ns < self.excused_until_ns {
+            if gateway.on_earlier_server && shared.now_ns < self.excused_until_ns {
                 continue;
             }
             gateway.silent_ns += elapsed_ns.min(SILENCE_STEP_NS);

@@ -1,4 +1,4 @@
-//! What a worker tells of its time and its verdicts.
+//! Metrics of a worker: how long events take in it, and what its verdicts say.
 
 use std::time::Duration;
 
@@ -12,13 +12,13 @@ use crate::metrics as names;
 
 /// How long events take in a worker. Looked up once: there is a record an event.
 #[derive(Clone)]
-pub(super) struct Stages {
+pub(super) struct Timings {
     read: Histogram,
     hold: Histogram,
     resolve: Histogram,
 }
 
-impl Stages {
+impl Timings {
     pub(super) fn new() -> Self {
         Self {
             read: metrics::histogram!(names::READ_SECONDS),

@@ -1,4 +1,4 @@
-//! Jobs on threads of their own, and which of them do not come to an end.
+//! Watches the jobs on threads of their own, and gives up those that do not come to an end.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use super::job::{At, Done, Job, LaneId, Progress};
 use crate::limits::{PROBE_INTERVAL, STATE_TIMEOUT};
 
 /// Bounded by the permits: a job that is given up is forgotten here.
-pub(super) struct Elsewhere {
+pub(super) struct Watchdog {
     /// By lane.
     jobs: HashMap<u64, Watched>,
     rules_timeout: Duration,
@@ -17,12 +17,13 @@ pub(super) struct Elsewhere {
 struct Watched {
     of: LaneId,
     progress: Arc<Progress>,
+    /// Where it was at the last look.
     seen: At,
-    /// How long it has been there, in time during which the worker's loop was awake.
-    standing: Duration,
+    /// How long it has not moved, in time during which the worker's loop was awake.
+    stalled: Duration,
 }
 
-impl Elsewhere {
+impl Watchdog {
     /// No job may keep one event for longer; a state as a whole has [`STATE_TIMEOUT`] at least.
     pub(super) fn new(rules_timeout: Duration) -> Self {
         Self { jobs: HashMap::new(), rules_timeout }
@@ -31,7 +32,7 @@ impl Elsewhere {
     /// The job starts soon, and shows how far it comes.
     pub(super) fn start(&mut self, job: &Job) -> Arc<Progress> {
         let (of, progress) = (job.of().clone(), Arc::new(Progress::default()));
-        let watched = Watched { of, progress: progress.clone(), seen: At::Waiting, standing: Duration::ZERO };
+        let watched = Watched { of, progress: progress.clone(), seen: At::Waiting, stalled: Duration::ZERO };
         self.jobs.insert(watched.of.token, watched);
         progress
     }
@@ -46,16 +47,16 @@ impl Elsewhere {
         for job in self.jobs.values_mut() {
             let at = job.progress.at();
             if at == At::Waiting || at != job.seen {
-                (job.seen, job.standing) = (at, Duration::ZERO);
+                (job.seen, job.stalled) = (at, Duration::ZERO);
             } else {
-                job.standing += PROBE_INTERVAL;
+                job.stalled += PROBE_INTERVAL;
             }
         }
         let patience = |at| match at {
             At::Snapshot | At::BringingBack(0) => self.rules_timeout.max(STATE_TIMEOUT),
             _ => self.rules_timeout,
         };
-        self.jobs.extract_if(|_, job| job.standing > patience(job.seen)).map(|(_, job)| job.of).collect()
+        self.jobs.extract_if(|_, job| job.stalled > patience(job.seen)).map(|(_, job)| job.of).collect()
     }
 }
 
@@ -79,12 +80,12 @@ mod tests {
             (At::Snapshot, STATE_TIMEOUT),
         ];
         for (at, patience) in cases {
-            let mut elsewhere = Elsewhere::new(timeout);
+            let mut watchdog = Watchdog::new(timeout);
             let (room, rules) = (RoomId::new("pit").expect("name"), Box::new(Claim::new(Audience::Room)));
             let job = Loading { of: LaneId { shard: ShardId(0), epoch: 1, room, token: 1 }, stored: Gathering::default(), rules };
-            elsewhere.start(&Job::Load(Box::new(job))).is(at);
-            assert!(elsewhere.overdue().is_empty(), "it has come there");
-            let stood = (1..10_000_u32).find(|_| !elsewhere.overdue().is_empty()).map(|probes| PROBE_INTERVAL * probes);
+            watchdog.start(&Job::Load(Box::new(job))).is(at);
+            assert!(watchdog.overdue().is_empty(), "it has come there");
+            let stood = (1..10_000_u32).find(|_| !watchdog.overdue().is_empty()).map(|probes| PROBE_INTERVAL * probes);
             assert_eq!(stood, Some(patience + PROBE_INTERVAL), "{at:?}");
         }
     }
