@@ -1,10 +1,10 @@
 //! The only place that reads clocks.
 //!
 //! Every stamp is nanoseconds of `CLOCK_MONOTONIC`, which all processes of a host share. The kernel stamps what a socket
-//! receives by its wall clock, so a stamp is converted by the offset of the two. Linux slews both clocks alike: the offset
-//! is one constant until somebody steps the wall clock. Each *bracket* (monotonic, wall, monotonic) confines that constant
-//! to an interval; [`Offset`] keeps what all brackets have in common, and a bracket that has nothing in common with the
-//! others proves a step. A bracket is read after each socket read, so a step is known before a stamp from behind it is used.
+//! receives by the wall clock, so a stamp is converted by the offset of the two clocks. Linux slews both alike: the offset is
+//! constant until somebody steps the wall clock. Each *bracket* (monotonic, wall, monotonic) confines it to an interval.
+//! [`Offset`] keeps the intersection of all brackets. A bracket outside of it proves a step. A bracket is read after each
+//! socket read, so a step is known before a stamp from after the step is used.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,18 +16,18 @@ use crate::limits::STAMP_AGE_MAX;
 
 /// From the sender's `send` to the kernel's stamp, in nanoseconds: the path through loopback or the driver.
 pub(crate) const KERNEL_PATH_NS: u64 = 2_000;
-/// Both clocks are cut to whole nanoseconds when they are read: what that may add to either end of a bracket.
+/// Reading cuts both clocks to whole nanoseconds. This is the most that it may add to either end of a bracket.
 const ROUNDING_NS: i128 = 2;
-/// Brackets that are read at the start, of which the tightest counts.
+/// The brackets that are read at the start.
 const FIRST_BRACKETS: usize = 32;
 
-/// Now, in nanoseconds of `CLOCK_MONOTONIC`: since boot, comparable between all processes of this host's time namespace.
+/// Now, in nanoseconds of `CLOCK_MONOTONIC`: since boot, and comparable between all processes of this host's time namespace.
 #[must_use]
 pub fn monotonic_ns() -> u64 {
     u64::try_from(read(ClockId::CLOCK_MONOTONIC)).unwrap_or(0)
 }
 
-/// Now, in whole seconds since 1970: for what others write down in wall time, such as a token's end. Orders nothing.
+/// Now, in whole seconds since 1970: for wall times that others have set, such as a token's end. It orders nothing.
 #[must_use]
 pub fn unix_s() -> u64 {
     u64::try_from(read(ClockId::CLOCK_REALTIME) / 1_000_000_000).unwrap_or(0)
@@ -38,12 +38,12 @@ fn read(id: ClockId) -> i128 {
     clock_gettime(id).map_or(0, |t| i128::from(t.tv_sec()) * 1_000_000_000 + i128::from(t.tv_nsec()))
 }
 
-/// The name of this host's monotonic clock: processes whose names are equal have comparable stamps. Boot id and time
-/// namespace on Linux; elsewhere a name that no other process has.
+/// The name of this host's monotonic clock. Processes with equal names have comparable stamps. On Linux it is the boot id and
+/// the time namespace, elsewhere a name that no other process has.
 #[must_use]
 pub fn timeline_name() -> String {
     let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok();
-    // Kernels without time namespaces have no such link, and one clock per boot.
+    // Kernels without time namespaces lack this link. They have one clock per boot.
     let namespace = std::fs::read_link("/proc/self/ns/time").ok();
     name_timeline(boot.as_deref(), namespace.as_deref().and_then(|p| p.to_str()))
 }
@@ -55,7 +55,7 @@ fn name_timeline(boot: Option<&str>, namespace: Option<&str>) -> String {
     }
 }
 
-/// One reading of both clocks: the wall clock was read at some moment from `before_ns` to `after_ns`.
+/// One reading of both clocks. The wall clock was read between `before_ns` and `after_ns`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Bracket {
     /// Monotonic nanoseconds, read first.
@@ -74,7 +74,7 @@ impl Bracket {
     }
 }
 
-/// What is known of wall minus monotonic: it lies from `low` to `high`. Pure: brackets in, conversions out.
+/// The known interval, from `low` to `high`, of wall minus monotonic. Pure: brackets in, conversions out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Offset {
     low: i128,
@@ -83,7 +83,7 @@ pub(crate) struct Offset {
 }
 
 impl Offset {
-    /// What one bracket tells.
+    /// The interval that one bracket gives.
     #[must_use]
     pub(crate) fn of(bracket: Bracket) -> Self {
         Self {
@@ -93,7 +93,7 @@ impl Offset {
         }
     }
 
-    /// Learns from a further bracket: narrows the interval, or starts anew and counts a step when they exclude each other.
+    /// Takes a further bracket. It narrows the interval. If they do not intersect, it counts a step and starts anew.
     pub(crate) fn observe(&mut self, bracket: Bracket) {
         let seen = Self::of(bracket);
         if seen.low > self.high || seen.high < self.low {
@@ -104,39 +104,39 @@ impl Offset {
         }
     }
 
-    /// Nanoseconds within which the offset is known.
+    /// The width of the interval, in nanoseconds.
     #[must_use]
     pub(crate) fn width_ns(&self) -> u64 {
         u64::try_from(self.high - self.low).unwrap_or(u64::MAX)
     }
 
-    /// The monotonic nanoseconds of a kernel stamp whose bytes were read by `read_ns`; none when it is not to be believed:
-    /// later than the read, or more than [`STAMP_AGE_MAX`] before it.
+    /// Converts a kernel stamp of bytes that were read by `read_ns` to monotonic nanoseconds. None when it is implausible: later
+    /// than the read, or more than [`STAMP_AGE_MAX`] before it.
     #[must_use]
     pub(crate) fn convert(&self, wall_ns: i128, read_ns: u64) -> Option<u64> {
         let at = wall_ns - (self.low + (self.high - self.low) / 2);
         let read = i128::from(read_ns);
         let future = at > read + i128::from(self.width_ns());
         let old = at + i128::try_from(STAMP_AGE_MAX.as_nanos()).unwrap_or(i128::MAX) < read;
-        // Within the width the offset may be to blame for a stamp after its own read.
+        // A stamp may exceed the time of its read by the width, which is an error of the offset.
         if future || old { None } else { u64::try_from(at.min(read)).ok() }
     }
 }
 
-/// When a read's last byte arrived, as the clock knows it.
+/// When a read's last byte arrived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reading {
-    /// When the bytes had been read.
+    /// When the read was done.
     pub read_ns: u64,
-    /// The kernel's stamp in monotonic nanoseconds; none without one, or when it is not to be believed.
+    /// The kernel's stamp in monotonic nanoseconds. None when there is none, or when it is implausible.
     pub kernel_ns: Option<u64>,
-    /// How well a kernel stamp is known: the offset's width and [`KERNEL_PATH_NS`].
+    /// The uncertainty of a kernel stamp: the offset's width and [`KERNEL_PATH_NS`].
     pub uncertainty_ns: u64,
-    /// Steps of the wall clock up to this reading.
+    /// The steps of the wall clock up to this reading.
     pub steps: u32,
 }
 
-/// The process's knowledge of its clocks; clones share it.
+/// The process's knowledge of its clocks. Clones share it.
 #[derive(Debug, Clone)]
 pub struct Clock {
     offset: Arc<Mutex<Offset>>,
@@ -160,20 +160,20 @@ impl Clock {
         Self { offset: Arc::new(Mutex::new(offset)), network_ns: 0 }
     }
 
-    /// The same on a host whose network card may have had what another host sent for as long as `bound` before its stamp.
+    /// Sets `bound`: how long the network card may hold a packet of another host before the kernel stamps it.
     #[must_use]
     pub fn behind_a_card(self, bound: Duration) -> Self {
         Self { network_ns: u64::try_from(bound.as_nanos()).unwrap_or(u64::MAX), ..self }
     }
 
-    /// How much longer than its stamp says what another host sent may have been here, in nanoseconds.
+    /// How long before its stamp a packet of another host may have reached this one, in nanoseconds.
     #[must_use]
     pub fn network_ns(&self) -> u64 {
         self.network_ns
     }
 
-    /// Converts the stamp of bytes that were read just now. The bracket is read behind the stamp, so a step that moved the
-    /// stamp is counted in the reading that it came with, and its caller does not use it.
+    /// Converts the stamp of bytes that were read just now. The bracket is read after the stamp. So if a step moved the stamp,
+    /// this reading counts the step, and the caller does not use the stamp.
     #[must_use]
     pub fn read(&self, kernel_wall_ns: Option<i128>) -> Reading {
         self.learn(Bracket::take(), kernel_wall_ns)
@@ -197,13 +197,13 @@ impl Clock {
         self.offset.lock().steps
     }
 
-    /// How well the arrival of a message is known at best, in nanoseconds; what `welcome` states.
+    /// The least uncertainty of an arrival, in nanoseconds. `welcome` states it.
     #[must_use]
     pub fn uncertainty_ns(&self) -> u64 {
         self.offset.lock().width_ns().saturating_add(KERNEL_PATH_NS)
     }
 
-    /// Plays a step of the wall clock by `ns`.
+    /// Simulates a step of the wall clock by `ns`.
     #[cfg(test)]
     pub(crate) fn pretend_step(&self, ns: i128) {
         let mut offset = self.offset.lock();

@@ -1,5 +1,5 @@
-//! lasthit inside a server that has sockets of its own: the gateway without the WebSocket. The worker is
-//! [`crate::worker::run`]; both meet in a [`Journal`](crate::journal::Journal).
+//! lasthit inside a server that has its own sockets: a gateway without WebSockets. The worker is [`crate::worker::run`]. Both
+//! use one [`Journal`](crate::journal::Journal).
 //!
 //! ```
 //! use std::sync::Arc;
@@ -40,15 +40,15 @@ use crate::limits::SESSIONS_MAX;
 use crate::types::{Action, Arrival, PlayerId, SessionId, Since};
 use crate::wire::client::{Encoding, ErrorCode, Refusal, close, parse_action};
 
-/// A gateway without sockets. Cheap to clone; belongs to the runtime it was started on.
+/// A gateway without sockets. It is cheap to clone, and belongs to the runtime that it was started on.
 #[derive(Debug, Clone)]
 pub struct Gateway(Hub);
 
 impl Gateway {
-    /// Starts a gateway, under a new identity.
+    /// Starts a gateway under a new identity.
     ///
     /// # Errors
-    /// When the journal does not work.
+    /// When the journal fails.
     pub async fn start(journal: Arc<dyn GatewayJournal>) -> Result<Self, JournalError> {
         Ok(Self(Hub::start(journal, Settle::Lock, SESSIONS_MAX, "read", 0).await?))
     }
@@ -56,21 +56,21 @@ impl Gateway {
     /// A session joins its room. The first delivery is its welcome.
     ///
     /// # Errors
-    /// A refusal when a bound is reached or the gateway is going down.
+    /// A refusal when a bound is reached or the gateway is stopping.
     pub fn join(&self, joining: Joining) -> Result<Seat, Refusal> {
         let (session, outbox) = self.0.join(joining)?;
         Ok(Seat { hub: self.0.clone(), session, outbox, left: false })
     }
 
-    /// Tells every session to go, and comes back when all are gone, everything accepted is in the journal, and the
-    /// gateway's registrations are taken back.
+    /// Closes all sessions. Returns when they are gone, all accepted actions are in the journal, and the gateway's registrations
+    /// are removed.
     pub async fn drain(&self) {
         self.0.drain().await;
     }
 }
 
-/// One session of one player in one room. Dropping it closes the session (End 1006: nobody said goodbye). One that is kept
-/// behind [`Delivery::Close`] is closed 2 to 4 s later: nothing waits for it.
+/// One session of one player in one room. Dropping it closes the session with code 1006 (no goodbye). After a
+/// [`Delivery::Close`] the gateway ends the session within 4 s, whether or not the seat is dropped.
 #[derive(Debug)]
 pub struct Seat {
     hub: Hub,
@@ -80,24 +80,24 @@ pub struct Seat {
 }
 
 impl Seat {
-    /// The session's identity; verdicts on its actions carry it.
+    /// The session's identity. Verdicts on its actions carry it.
     #[must_use]
     pub fn session(&self) -> SessionId {
         self.session
     }
 
-    /// An action arrives now: it is stamped under the lock that guards the watermark, so its place in the order is
-    /// the order of these calls.
+    /// An action arrives now. It is stamped under the lock that guards the watermark, so actions are ordered as these calls
+    /// are.
     ///
     /// # Errors
-    /// A refusal; the action was not accepted and may be sent again under the same id.
+    /// A refusal. The action was not accepted and may be sent again under the same id.
     pub fn arrive(&self, action: &ActionBuilder) -> Result<(), Refusal> {
         let action = action.build()?;
         self.hub.arrive(|hub, now| hub.act(self.session.number, &action, now))
     }
 
-    /// An action arrived at `ns` of this host's `CLOCK_MONOTONIC`, known to within `uncertainty_ns`. What lies below
-    /// a published watermark is stamped just above it and flagged `clamped`; the future counts as now.
+    /// An action arrived at `ns` of this host's `CLOCK_MONOTONIC`, known to within `uncertainty_ns`. A time below a published
+    /// watermark is moved just above it and flagged `clamped`. A time in the future counts as now.
     ///
     /// # Errors
     /// As [`Seat::arrive`].
@@ -111,7 +111,7 @@ impl Seat {
         self.outbox.recv().await
     }
 
-    /// Says goodbye with a WebSocket close code and closes.
+    /// Ends the session with a WebSocket close code.
     pub fn leave(mut self, code: u16) {
         self.end(code);
     }
@@ -135,7 +135,7 @@ pub fn act(op: &str, id: &str) -> ActionBuilder {
     ActionBuilder { op: op.to_owned(), id: id.to_owned(), contest: None, player: None, seen: None, args: Ok(rmpv::Value::Nil) }
 }
 
-/// An action in the making. It is held to the same bounds as a client's.
+/// Builds an action. It is subject to the same bounds as a client's.
 #[derive(Debug, Clone, Serialize)]
 pub struct ActionBuilder {
     op: String,
@@ -155,29 +155,29 @@ fn value<S: Serializer>(args: &Result<rmpv::Value, String>, serializer: S) -> Re
 }
 
 impl ActionBuilder {
-    /// Names what is contested.
+    /// Names the contest.
     #[must_use]
     pub fn contest(mut self, contest: &str) -> Self {
         self.contest = Some(contest.to_owned());
         self
     }
 
-    /// Acts for a player (server sessions only).
+    /// Acts for a player. Only server sessions may.
     #[must_use]
     pub fn as_player(mut self, player: &PlayerId) -> Self {
         self.player = Some(player.as_str().to_owned());
         self
     }
 
-    /// It is sent again: `since` is how far its sender had seen the room when it sent it first. If the room may have forgotten
-    /// its id by now, it is void (`forgotten`) instead of done twice.
+    /// Marks the action as sent again. `since` is the last verdict that its sender had seen when it sent the action first. If the
+    /// room may have forgotten the action's id, the action is void (`forgotten`) and cannot count twice.
     #[must_use]
     pub fn again(mut self, since: Since) -> Self {
         self.seen = Some(since.to_string());
         self
     }
 
-    /// Arguments: anything that serializes to nil, booleans, numbers, strings, arrays and maps with string keys.
+    /// Sets the arguments: anything that serializes to nil, booleans, numbers, strings, arrays and maps with string keys.
     #[must_use]
     pub fn args(mut self, args: &impl Serialize) -> Self {
         // Through bytes, so that structs become maps with their fields' names.

@@ -1,16 +1,16 @@
-//! The canonical form of an action: what the gateway puts into the journal and the rules read.
+//! The canonical form of an action. The gateway writes it to the journal, and the rules read it.
 
 use bytes::Bytes;
 
 use super::codec::{DecodeError, Reader, Writer};
 use crate::types::{Action, Since};
 
-/// What is there beside op, id and arguments.
+/// Bits of the first byte: the fields that are there beside op, id and arguments.
 const CONTEST: u8 = 1;
 const PLAYER: u8 = 2;
 const SEEN: u8 = 4;
 
-/// Packed: what is there, op, id, then contest, player and how far was seen (era, seq) where they are, then the arguments up to the end.
+/// Packed: the bits, op and id; then contest, player and `seen` (era, seq) if they are there; then the arguments up to the end.
 #[must_use]
 pub fn encode(action: &Action) -> Bytes {
     let contest = action.contest.as_deref().unwrap_or_default();

@@ -1,15 +1,8 @@
-//! The public protocol: what clients send and are sent, as JSON text or as MessagePack with named maps.
+//! The public protocol: the messages from and to clients, in JSON or in MessagePack with named maps.
 //!
-//! ```
-//! use lasthit::wire::client::{Encoding, parse_action};
-//!
-//! let action = parse_action(Encoding::Json, br#"{"op": "claim", "id": "a1", "contest": "buzzer"}"#).expect("an action");
-//! assert_eq!((action.op.as_str(), action.contest.as_deref()), ("claim", Some("buzzer")));
-//! ```
-//!
-//! `docs/protocol.md` is its description for those who write clients; its examples are run against this module.
-//! Clients send one kind of message, an action ([`parse_action`]); they are sent three: `welcome`
-//! ([`encode_welcome`]), `verdict` ([`VerdictFrames`]) and `error` ([`encode_refusal`]).
+//! `docs/protocol.md` describes it for authors of clients. A test runs its examples against this module. Clients send one kind
+//! of message, an action ([`parse_action`]). They get three: `welcome` ([`encode_welcome`]), `verdict` ([`VerdictFrames`]) and
+//! `error` ([`encode_refusal`]).
 
 mod args;
 mod fields;
@@ -25,7 +18,7 @@ use bytes::Bytes;
 
 use crate::types::{PlayerId, Role, SessionId};
 
-/// How a session's messages are written; chosen by its WebSocket subprotocol.
+/// How a session's messages are written. Its WebSocket subprotocol chooses it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Encoding {
     /// `lasthit.v1.json`: text messages.
@@ -35,13 +28,13 @@ pub enum Encoding {
 }
 
 impl Encoding {
-    /// The encoding of a subprotocol; None for one that is not spoken here.
+    /// The encoding of a subprotocol; None for an unknown one.
     #[must_use]
     pub fn of_subprotocol(name: &str) -> Option<Self> {
         [Self::Json, Self::Msgpack].into_iter().find(|encoding| encoding.subprotocol() == name)
     }
 
-    /// The name to negotiate.
+    /// The name of the subprotocol.
     #[must_use]
     pub fn subprotocol(self) -> &'static str {
         match self {
@@ -50,27 +43,27 @@ impl Encoding {
         }
     }
 
-    /// Whether its messages are text; the others are binary.
+    /// Whether its messages are text. Otherwise they are binary.
     #[must_use]
     pub fn is_text(self) -> bool {
         self == Self::Json
     }
 }
 
-/// Why an action was refused without a verdict: it never reached the room.
+/// Why an action was refused without a verdict. It never reached the room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ErrorCode {
     /// Not JSON.
     BadJson,
     /// Not MessagePack.
     BadMsgpack,
-    /// Readable, and not an action: a field is missing, too long or of another type.
+    /// Not an action: a field is missing, too long or of the wrong type.
     BadAction,
     /// A field that actions do not have.
     UnknownField,
     /// The session's role does not allow it.
     Forbidden,
-    /// The room has too much to do: send it again in a moment, under the same id.
+    /// The room is overloaded: send it again in a moment, under the same id.
     Busy,
     /// The session sends faster than it may.
     RateLimited,
@@ -119,15 +112,15 @@ impl ErrorCode {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct Refusal {
-    /// What for a program.
+    /// The reason, for programs.
     pub code: ErrorCode,
-    /// The action's id, when it could be read.
+    /// The action's id, if it could be read.
     pub id: Option<String>,
-    /// What for a human: one line that names the value.
+    /// The reason, for people: one line that names the value.
     pub message: String,
 }
 
-/// WebSocket close codes: those of RFC 6455 that are used, and the protocol's own from 4400.
+/// WebSocket close codes: those of RFC 6455 that lasthit uses, and its own from 4400.
 pub mod close {
     /// The client said goodbye.
     pub const NORMAL: u16 = 1000;
@@ -137,7 +130,7 @@ pub mod close {
     pub const PROTOCOL: u16 = 1002;
     /// Text on the MessagePack subprotocol, or binary on the JSON one.
     pub const UNSUPPORTED: u16 = 1003;
-    /// Nobody said goodbye; never sent, only told to the rules (onEnd).
+    /// The connection ended without a close frame. Only the rules see this code (`onEnd`); it is never sent.
     pub const ABNORMAL: u16 = 1006;
     /// A text message that is not UTF-8.
     pub const BAD_DATA: u16 = 1007;
@@ -153,14 +146,14 @@ pub mod close {
     pub const TOKEN_EXPIRED: u16 = 4401;
     /// The client reads too slowly: reconnect with `since`.
     pub const SLOW: u16 = 4408;
-    /// Nothing came for 60 s, not even a pong.
+    /// The client sent nothing for [`crate::limits::IDLE_TIMEOUT`], not even a pong.
     pub const IDLE: u16 = 4409;
-    /// The room's record came back without what this session was told, or the room began a new era without it: reconnect
-    /// with `since`, which is gone.
+    /// Verdicts that this session saw were lost, or the room began a new era without it: reconnect with `since`; the welcome
+    /// will say `gone`.
     pub const ROLLED_BACK: u16 = 4410;
-    /// The client goes on sending faster than it may.
+    /// The client keeps sending faster than it may.
     pub const TOO_FAST: u16 = 4429;
-    /// The gateway had to start its sessions anew: reconnect with `since`.
+    /// The gateway had to restart its sessions: reconnect with `since`.
     pub const RESTARTED: u16 = 4503;
 
     /// All of them, with the word that is sent as the closing reason.
@@ -186,24 +179,24 @@ pub mod close {
 /// The first message of a session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Welcome {
-    /// The session; verdicts on its actions carry it.
+    /// The session. Verdicts on its actions carry it.
     pub session: SessionId,
-    /// Whose session it is.
+    /// The player whose session it is.
     pub player: PlayerId,
-    /// What it may do.
+    /// What the session may do.
     pub role: Role,
-    /// The room's life.
+    /// The room's era.
     pub era: u64,
-    /// What the session has seen: the next verdict covers `seq + 1`.
+    /// The last verdict that the session has seen. The next one covers `seq + 1`.
     pub seq: u64,
-    /// Whether it continues at the `since` that it asked for.
+    /// Whether the session continues at the `since` that it asked for.
     pub resumed: bool,
-    /// Whether what it missed is no longer there; it starts afresh.
+    /// Whether the verdicts that it missed are no longer kept. Then it starts anew.
     pub gone: bool,
-    /// What the rules said to its Open: one MessagePack value. None when resumed.
+    /// The rules' answer to its Open, as one MessagePack value. None when resumed.
     pub state: Option<Bytes>,
-    /// Where stamps come from: `kernel` or `read`.
+    /// The source of stamps: `kernel` or `read`.
     pub clock: &'static str,
-    /// How well an arrival is usually known, in nanoseconds.
+    /// The usual uncertainty of an arrival, in nanoseconds.
     pub uncertainty_ns: u64,
 }

@@ -1,7 +1,7 @@
-//! Reading and writing by hand: every journal form is bounded, versioned and refuses trailing bytes.
+//! Reads and writes the journal's forms by hand. Each is bounded and versioned, and trailing bytes are refused.
 //!
-//! What is kept of every event (entries, actions, verdict batches) is packed: numbers of seven bits a byte, lengths before
-//! text, no marks of types. The other forms are MessagePack.
+//! The forms that are stored for every event (entries, actions, verdict batches) are packed: numbers have seven bits a byte,
+//! lengths precede text, and types are not marked. The other forms are MessagePack.
 
 use bytes::Bytes;
 
@@ -10,7 +10,7 @@ use crate::types::{Incarnation, PlayerId, RoomId};
 /// Why stored bytes could not be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
-    /// Written by another version of lasthit.
+    /// Another version of lasthit wrote them.
     #[error("{what} has version {found}, this lasthit reads version {known}: upgrade all processes")]
     Version {
         /// What was read.
@@ -20,12 +20,12 @@ pub enum DecodeError {
         /// The version that this code writes.
         known: u64,
     },
-    /// Not such a thing at all.
+    /// They are not such a form.
     #[error("{what} is damaged at byte {at}: {why}")]
     Damaged {
         /// What was read.
         what: &'static str,
-        /// Bytes read before the fault showed.
+        /// The position of the fault.
         at: usize,
         /// What was wrong there.
         why: String,
@@ -74,7 +74,7 @@ impl Writer {
         self
     }
 
-    /// Packed: a number, the lowest seven bits first, every byte but the last with its highest bit set.
+    /// Packed: a number, its lowest seven bits first. Every byte but the last has its highest bit set.
     pub(crate) fn varint(&mut self, mut value: u64) -> &mut Self {
         while value >= 0x80 {
             self.0.push(value.to_le_bytes()[0] | 0x80);
@@ -83,7 +83,7 @@ impl Writer {
         self.byte(value.to_le_bytes()[0])
     }
 
-    /// Packed: bytes behind their length.
+    /// Packed: the length of the bytes, then the bytes.
     pub(crate) fn sized(&mut self, value: &[u8]) -> &mut Self {
         self.varint(value.len() as u64).tail(value)
     }
@@ -99,10 +99,10 @@ impl Writer {
     }
 }
 
-/// The first byte of what was an array of MessagePack before it was packed, as version 1 was.
+/// The first byte of a MessagePack array, as version 1 of the packed forms was.
 const ARRAYS: std::ops::RangeInclusive<u8> = 0x90..=0x9f;
 
-/// Reads what [`Writer`] wrote; every error says where.
+/// Reads what [`Writer`] wrote. Every error names the position.
 #[derive(Debug)]
 pub(crate) struct Reader<'a> {
     what: &'static str,
@@ -125,12 +125,12 @@ impl<'a> Reader<'a> {
         Ok(reader)
     }
 
-    /// Opens packed `bytes`, whose first is the version.
+    /// Opens packed `bytes`, whose first byte is the version.
     pub(crate) fn packed(what: &'static str, bytes: &'a [u8], known: u8) -> Result<Self, DecodeError> {
         Ok(Self::packed_of(what, bytes, known..=known)?.0)
     }
 
-    /// Opens packed `bytes` of one of several versions, and tells which.
+    /// Opens packed `bytes` of one of several versions, and returns the version.
     pub(crate) fn packed_of(
         what: &'static str,
         bytes: &'a [u8],
@@ -164,7 +164,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// The length of an array; never more than the bytes that are left, so that it may size an allocation.
+    /// The length of an array. It never exceeds the bytes that are left, so that it may size an allocation.
     pub(crate) fn array(&mut self) -> Result<usize, DecodeError> {
         let len = rmp::decode::read_array_len(&mut self.rest).map_err(|e| self.damaged(e))? as usize;
         if len > self.rest.len() {
@@ -189,7 +189,7 @@ impl<'a> Reader<'a> {
         T::try_from(value).map_err(|_| self.damaged(format!("{value} is out of range")))
     }
 
-    /// A string's or binary's bytes, whichever it is: scripts write either.
+    /// The bytes of a string or of a binary. Scripts write either.
     pub(crate) fn raw(&mut self) -> Result<&'a [u8], DecodeError> {
         let marker = self.rest.first().copied().ok_or_else(|| self.damaged("ends early"))?;
         let len = match marker {
@@ -227,7 +227,7 @@ impl<'a> Reader<'a> {
         Ok(*byte)
     }
 
-    /// Packed; a number has one form, the shortest.
+    /// Packed. Only the shortest form of a number is accepted.
     pub(crate) fn varint(&mut self) -> Result<u64, DecodeError> {
         let mut value = 0;
         for shift in (0..u64::BITS).step_by(7) {

@@ -1,4 +1,4 @@
-//! A room stream's entry: one gateway's events of one flush in one room.
+//! An entry of a room's stream: one gateway's events of one flush in one room.
 
 use bytes::Bytes;
 
@@ -7,15 +7,15 @@ use crate::limits::REASON_BYTES_MAX;
 use crate::types::{Arrival, Entry, Event, EventKind, Flags, Role};
 
 /// Version 2, packed: `2, incarnation, timeline * 2 + death, count, event...`, where an event is
-/// `head, session, ordinal, ns, uncertainty, flags, raw, what its kind has`: ordinal and ns less those of the event before,
-/// flags and raw only where the head says so.
+/// `head, session, ordinal, ns, uncertainty, flags, raw, fields of its kind`. Ordinal and ns are differences from the event
+/// before. Flags and raw are there only if the head says so.
 pub(crate) const VERSION: u8 = 2;
 
-/// Of an event's head: the kind, and what is there.
+/// Bits of an event's head: its kind, and the fields that are there.
 const KIND: u8 = 7;
 const FLAGS: u8 = 8;
 const RAW: u8 = 16;
-/// The least that an event takes.
+/// The fewest bytes of an event.
 const EVENT_BYTES_MIN: usize = 5;
 
 /// Encodes an entry.
@@ -55,7 +55,7 @@ pub fn encode(entry: &Entry) -> Bytes {
     w.finish()
 }
 
-/// Reads what [`encode`] wrote, and checks what makes it an entry: at least one event, rising ordinals and stamps.
+/// Reads what [`encode`] wrote. Checks that there is at least one event, and that ordinals and stamps rise.
 ///
 /// # Errors
 /// `DecodeError::Version` for another version's entry, `DecodeError::Damaged` for anything else.

@@ -1,4 +1,4 @@
-//! What a worker pushes to a gateway, or to another worker.
+//! Messages of a worker to a gateway or to another worker.
 
 use bytes::Bytes;
 
@@ -14,48 +14,48 @@ pub(crate) const VERSION: u64 = 2;
 pub enum Push {
     /// Committed verdicts.
     Verdicts {
-        /// Whose rooms.
+        /// The shard of the rooms.
         shard: ShardId,
-        /// The journal's server under whose lease they were committed.
+        /// The journal's server at which they were committed.
         server: Incarnation,
         /// The commit's number.
         commit: u64,
-        /// Each room at most once.
+        /// The rooms. Each is there at most once.
         rooms: Vec<RoomPush>,
     },
     /// A room waits for this gateway's watermark to reach `until`.
     Probe {
-        /// Where it is wanted.
+        /// The shard whose watermark is asked for.
         shard: ShardId,
-        /// At least this.
+        /// The lowest watermark that helps.
         until: Moment,
     },
-    /// To workers, from the one that let the shard go.
+    /// A worker has released a shard. Sent to other workers.
     Free {
-        /// Nobody's now.
+        /// The shard that is free.
         shard: ShardId,
     },
-    /// How far rooms are: sent by a new owner, so that a gateway that missed the last push sees the gap.
+    /// The heads of rooms. A new owner sends them, so that a gateway that missed the last push finds the gap.
     Heads {
-        /// Whose rooms.
+        /// The shard of the rooms.
         shard: ShardId,
-        /// The journal's server that told them.
+        /// The journal's server that gave them.
         server: Incarnation,
-        /// Room, era, seq.
+        /// Room, era and `seq`.
         rooms: Vec<(RoomId, u64, u64)>,
     },
-    /// Nobody resolves a room for now: whoever is inside waits for nothing.
+    /// No worker resolves a room for now. Its sessions should not wait.
     Halted {
-        /// Where it is.
+        /// The shard of the room.
         shard: ShardId,
-        /// Which.
+        /// The room.
         room: RoomId,
-        /// Whether there are rules for it: what is stored of it is damaged then, or cannot be brought back.
+        /// Whether there are rules for it. If so, its stored state is damaged or cannot be loaded.
         known: bool,
     },
 }
 
-/// A room's part of a push: it covers `from + 1 ..= to`, and leaves out verdicts for which the gateway has no audience.
+/// A room's part of a push. It covers `from + 1 ..= to`, without the verdicts that none of the gateway's sessions may see.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RoomPush {
     /// The room.
@@ -64,7 +64,7 @@ pub struct RoomPush {
     pub from: u64,
     /// The room's `seq` after.
     pub to: u64,
-    /// What this gateway's sessions may see.
+    /// The verdicts that the gateway's sessions may see.
     pub batch: VerdictBatch,
 }
 

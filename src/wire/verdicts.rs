@@ -1,4 +1,4 @@
-//! A verdict stream's entry: the verdicts of one commit in one room. Pushes carry the same form.
+//! An entry of a room's verdict stream: the verdicts of one commit. Pushes carry the same form.
 
 use bytes::Bytes;
 
@@ -7,16 +7,16 @@ use crate::types::{Audience, Flags, Incarnation, Moment, Outcome, Stamp, Verdict
 
 /// Version 3, packed: `3, era, timeline, count of incarnations, incarnation..., count, verdict...`, where a verdict is
 /// `head, seq, ns (zigzag), ordinal, session, round, uncertainty`, then what the head says is there: `incarnation's index,
-/// player, id, contest, reason or first seq, behind, flags, raw, body`. Seq and ns are less those of the verdict before. What a
-/// body takes stands before it; for an Open that is one more, and 0 where the body is that of the Open before it: many join at
-/// once, and find the room in one state.
+/// player, id, contest, reason or first seq, behind, flags, raw, body`. Seq and ns are differences from the verdict before. A body
+/// follows its length. In an Open the length is one more, and 0 means the body of the Open before it: many sessions join at once
+/// and find the room in one state.
 ///
-/// Version 2, which is read too, knows no such 0.
+/// Version 2 is read too. It has no such 0.
 pub(crate) const VERSION: u8 = 3;
 /// The oldest version that is read.
 const VERSION_MIN: u8 = 2;
 
-/// Of a verdict's head, two bytes, the lower first: kind, outcome, audience, and what is there.
+/// Bits of a verdict's head, which has two bytes, the lower first: kind, outcome, audience, and the fields that are there.
 const KIND: u16 = 7;
 const OUTCOME_SHIFT: u32 = 3;
 const AUDIENCE_SHIFT: u32 = 6;
@@ -28,14 +28,14 @@ const BEHIND: u16 = 1 << 12;
 const FLAGS: u16 = 1 << 13;
 const RAW: u16 = 1 << 14;
 const BODY: u16 = 1 << 15;
-/// The least that a verdict takes.
+/// The fewest bytes of a verdict.
 const VERDICT_BYTES_MIN: usize = 8;
-/// Bytes of an incarnation.
+/// The bytes of an incarnation.
 const INCARNATION_BYTES: usize = 16;
-/// The reason that the core itself denies by, which most have.
+/// The engine's own reason to deny. Most denials have it.
 const LATE: &str = "late";
 
-/// Encodes a batch. Verdicts of one batch share a timeline; the journal's rooms move from one to the next between batches.
+/// Encodes a batch. Its verdicts share a timeline: a room moves to the next timeline only between batches.
 #[must_use]
 pub fn encode(batch: &VerdictBatch) -> Bytes {
     let mut incarnations: Vec<Incarnation> = Vec::with_capacity(2);
@@ -121,12 +121,12 @@ fn head(v: &Verdict, index: usize) -> u16 {
     there | kind_code(v.kind) | outcome << OUTCOME_SHIFT | audience << AUDIENCE_SHIFT
 }
 
-/// Whether a batch was written by the version before this one, whose rooms remembered other ids and contests.
+/// Whether an earlier version wrote the batch. Rooms of that version remembered other ids and contests.
 pub(crate) fn is_earlier(bytes: &[u8]) -> bool {
     bytes.first().is_some_and(|version| *version < VERSION)
 }
 
-/// Reads what [`encode`] wrote, and what the version before did.
+/// Reads what [`encode`] and its earlier version wrote.
 ///
 /// # Errors
 /// `DecodeError::Version` for another version's batch, `DecodeError::Damaged` for anything else.
@@ -134,15 +134,15 @@ pub fn decode(bytes: &Bytes) -> Result<VerdictBatch, DecodeError> {
     decode_to(bytes, None)
 }
 
-/// The verdict `seq` of a batch, if it is there. What lies behind it is not read.
+/// The verdict `seq` of a batch, if it is there. Nothing after it is read.
 ///
 /// # Errors
-/// As [`decode`], for what lies before it.
+/// As [`decode`], for the part before it.
 pub(crate) fn find(bytes: &Bytes, seq: u64) -> Result<Option<Verdict>, DecodeError> {
     Ok(decode_to(bytes, Some(seq))?.verdicts.pop().filter(|verdict| verdict.seq == seq))
 }
 
-/// Reads all of a batch, or no further than `last`.
+/// Reads a whole batch, or up to the verdict `last`.
 fn decode_to(bytes: &Bytes, last: Option<u64>) -> Result<VerdictBatch, DecodeError> {
     let (mut r, version) = Reader::packed_of("verdict batch", bytes, VERSION_MIN..=VERSION)?;
     let (era, timeline) = (r.varint()?, r.narrow()?);

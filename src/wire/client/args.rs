@@ -1,4 +1,4 @@
-//! Values of clients: read from either encoding by one visitor, written in one canonical form.
+//! Clients' values. One visitor reads both encodings; they are written in one canonical form.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -7,11 +7,10 @@ use bytes::Bytes;
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::fields::INFALLIBLE;
-use super::parse::shown;
 use crate::limits::ARGS_DEPTH_MAX;
 
-/// A value as a client wrote it. What actions cannot carry is kept as [`Value::Other`], so that reading goes on and the
-/// refusal can name the action's id.
+/// A value as a client wrote it. A value that actions cannot carry is read as [`Value::Other`], so that the refusal can name
+/// the action's id.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Value<'a> {
     Nil,
@@ -23,12 +22,12 @@ pub(super) enum Value<'a> {
     Text(Cow<'a, str>),
     Array(Vec<Self>),
     Map(Vec<(Cow<'a, str>, Self)>),
-    /// Something that has no place in an action.
+    /// A value that actions cannot carry.
     Other(&'static str),
 }
 
 impl Value<'_> {
-    /// What it is, for a message.
+    /// Its type, for a message.
     pub(super) fn kind(&self) -> &'static str {
         match self {
             Self::Nil => "null",
@@ -43,19 +42,24 @@ impl Value<'_> {
     }
 }
 
+/// The beginning of a client's text, for a message.
+pub(super) fn shown(text: &str) -> &str {
+    text.char_indices().nth(40).map_or(text, |(end, _)| &text[..end])
+}
+
 const TOO_DEEP: &str = "nested too deeply";
 const BINARY: &str = "binary or text that is not UTF-8";
 const EXTENSION: &str = "an extension";
 const ODD_KEY: &str = "a map whose keys are not all strings";
 
-/// Reads a [`Value`]; below `levels` more levels nothing is kept.
+/// Reads a [`Value`]. Skips what is more than `levels` levels deep.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ValueSeed {
     levels: usize,
 }
 
 impl ValueSeed {
-    /// For a whole action: the action's own map and its arguments.
+    /// Reads a whole action: its own map and its arguments.
     pub(super) const ROOT: Self = Self { levels: ARGS_DEPTH_MAX + 1 };
 }
 

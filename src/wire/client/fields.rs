@@ -1,4 +1,4 @@
-//! Writing a message's fields, once for both encodings.
+//! Writes a message's fields in either encoding.
 
 use std::io::Write;
 
@@ -7,14 +7,14 @@ use super::Encoding;
 /// Writing into a `Vec` has no error to return.
 pub(super) const INFALLIBLE: &str = "writing into memory cannot fail";
 
-/// Levels of a body or state that are shown; rules write far fewer.
+/// The most levels of a body or state that are written. Rules write far fewer.
 const SHOWN_DEPTH_MAX: usize = 64;
 
 /// A map with names that is being written.
 pub(super) struct Fields {
     encoding: Encoding,
     out: Vec<u8>,
-    /// Entries so far, of the outer map and of the one inside that is being written.
+    /// The entries so far of the map that is being written.
     count: usize,
 }
 
@@ -60,7 +60,7 @@ impl Fields {
         self
     }
 
-    /// A count, which stays below 2^53 and is a number everywhere.
+    /// A count. It stays below 2^53, so every JSON reader can hold it.
     pub(super) fn number(&mut self, key: &'static str, value: u64) -> &mut Self {
         self.key(key);
         match self.encoding {
@@ -70,7 +70,7 @@ impl Fields {
         self
     }
 
-    /// Nanoseconds: 64 bits, which JSON readers keep only as text.
+    /// Nanoseconds. They need 64 bits, so JSON has them as text.
     pub(super) fn nanos(&mut self, key: &'static str, value: u64) -> &mut Self {
         self.key(key);
         match self.encoding {
@@ -89,7 +89,7 @@ impl Fields {
         self
     }
 
-    /// A flag that is left out when it is not set.
+    /// A flag. It is left out when it is not set.
     pub(super) fn flag(&mut self, key: &'static str, set: bool) -> &mut Self {
         if set {
             self.bool(key, true);
@@ -97,7 +97,7 @@ impl Fields {
         self
     }
 
-    /// One MessagePack value. Bytes that are none are shown as null: a session never breaks over what rules said.
+    /// One MessagePack value. Invalid bytes are written as null, so that no answer of the rules breaks a session.
     pub(super) fn value_if(&mut self, key: &'static str, value: Option<&[u8]>) -> &mut Self {
         let Some(value) = value else { return self };
         self.key(key);
@@ -112,7 +112,7 @@ impl Fields {
         self
     }
 
-    /// A map inside.
+    /// A nested map.
     pub(super) fn map(&mut self, key: &'static str, write: impl FnOnce(&mut Self)) -> &mut Self {
         self.key(key);
         let (outer, start) = (std::mem::take(&mut self.count), self.out.len());
@@ -131,12 +131,12 @@ impl Fields {
         self
     }
 
-    /// Bytes written so far: where a field could be put in later.
+    /// The bytes written so far: a position at which a field can be inserted later.
     pub(super) fn position(&self) -> usize {
         self.out.len()
     }
 
-    /// The fields and their number; without the map's header in MessagePack, with all of it in JSON.
+    /// The fields and their number. MessagePack lacks the map's header; JSON is complete.
     pub(super) fn finish(mut self) -> (Vec<u8>, usize) {
         if self.encoding == Encoding::Json {
             self.out.push(b'}');
@@ -160,8 +160,8 @@ fn json_text(out: &mut Vec<u8>, text: &str) {
     serde_json::to_writer(out, text).expect(INFALLIBLE);
 }
 
-/// A MessagePack value as JSON: binary as an array of its bytes, what is no finite number as null, extensions as null,
-/// keys that are not text as the text of their JSON.
+/// Writes a MessagePack value as JSON: binary as an array of bytes, infinite numbers and extensions as null, and keys that are
+/// not text as the text of their JSON.
 fn json_value(out: &mut Vec<u8>, value: &rmpv::ValueRef<'_>) {
     use rmpv::ValueRef;
     match value {

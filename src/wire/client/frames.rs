@@ -1,4 +1,4 @@
-//! What clients are sent.
+//! Encodes what clients are sent.
 
 use std::sync::OnceLock;
 
@@ -53,7 +53,7 @@ fn headed(entries: usize, parts: &[&[u8]]) -> Bytes {
     out.into()
 }
 
-/// One verdict as its sessions are sent it: encoded once per encoding, however many sessions get it.
+/// One verdict for its sessions. It is encoded once per encoding, however many sessions get it.
 #[derive(Debug)]
 pub struct VerdictFrames {
     verdict: Verdict,
@@ -62,7 +62,7 @@ pub struct VerdictFrames {
     msgpack: OnceLock<Encoded>,
 }
 
-/// A whole frame, and what it takes to put `from` into it: the place behind `seq`, and the map's size.
+/// A whole frame, with what it takes to insert `from`: the position after `seq`, and the map's size.
 #[derive(Debug)]
 struct Encoded {
     frame: Bytes,
@@ -71,10 +71,9 @@ struct Encoded {
 }
 
 impl VerdictFrames {
-    /// Takes a verdict as it is to be sent. For a repeat that is the first verdict's content under the repeat's own
-    /// `seq`, with `repeat_of` the first one's. An [`Outcome::Repeat`] itself (the first verdict is no longer there)
-    /// is sent as void with the reason `repeat`. What the rules say to one who joins is for that one only, in its welcome:
-    /// an Open is sent without its body.
+    /// Takes a verdict. For a repeated action, pass the first verdict under the repeat's own `seq`, and the first verdict's
+    /// `seq` as `repeat_of`. An [`Outcome::Repeat`] itself, whose first verdict is no longer kept, is sent as void with the
+    /// reason `repeat`. An Open is sent without its body, which only the session that joins gets, in its welcome.
     #[must_use]
     pub fn new(mut verdict: Verdict, repeat_of: Option<u64>) -> Self {
         if verdict.kind == VerdictKind::Open {
@@ -89,8 +88,8 @@ impl VerdictFrames {
         &self.verdict
     }
 
-    /// The frame. `from` says that it covers everything from there to its `seq`, of which the others are not this
-    /// session's to see; None when it covers itself only (which costs a reference count after the first time).
+    /// The frame. With `from` it covers everything from there to its own `seq`: the session may not see the others. With None it
+    /// covers only itself, and costs a reference count after the first time.
     #[must_use]
     pub fn encode(&self, encoding: Encoding, from: Option<u64>) -> Bytes {
         let cell = match encoding {
@@ -144,7 +143,7 @@ impl VerdictFrames {
 }
 
 impl Encoded {
-    /// The same frame with `from` behind `seq`.
+    /// The same frame with `from` after `seq`.
     fn covering(&self, encoding: Encoding, first: u64) -> Bytes {
         let (before, after) = self.frame.split_at(self.after_seq);
         match encoding {

@@ -1,20 +1,20 @@
-//! What clients send, read into the one canonical form.
+//! Reads what clients send into the canonical form.
 
 use std::borrow::Cow;
 
 use serde::de::DeserializeSeed;
 
-use super::args::{Value, ValueSeed, canonical};
+use super::args::{Value, ValueSeed, canonical, shown};
 use super::{Encoding, ErrorCode, Refusal};
 use crate::limits::{ARGS_DEPTH_MAX, FIELD_BYTES_MAX};
 use crate::types::{Action, PlayerId, Since};
 
-/// Levels that the MessagePack reader follows before it gives up, as many as the JSON reader does. What lies deeper than
+/// The levels after which the MessagePack reader gives up, as many as the JSON reader's. Anything deeper than
 /// [`ARGS_DEPTH_MAX`] is skipped, so that the refusal can name the action's id.
 const READ_DEPTH_MAX: usize = 128;
 const _: () = assert!(ARGS_DEPTH_MAX + 2 < READ_DEPTH_MAX);
 
-/// Reads an action. Both encodings of the same action give the same [`Action`], byte for byte.
+/// Reads an action. Both encodings of one action give the same [`Action`], byte for byte.
 ///
 /// # Errors
 /// A [`Refusal`] that names what is wrong, and carries the action's id when it could be read.
@@ -33,7 +33,7 @@ pub fn parse_action(encoding: Encoding, bytes: &[u8]) -> Result<Action, Refusal>
     let Value::Map(fields) = value else {
         return Err(bad(None, format!("action is {} instead of a map with op and id", value.kind())));
     };
-    // The id is looked for first, so that whatever else is wrong is answered under it.
+    // The id is read first, so that every other refusal can carry it.
     let id = fields.iter().find(|(key, _)| key == "id").and_then(|(_, value)| match value {
         Value::Text(id) if (1..=FIELD_BYTES_MAX).contains(&id.len()) => Some(id.to_string()),
         _ => None,
@@ -110,11 +110,6 @@ fn text(field: &str, value: Option<Value<'_>>) -> Result<Option<String>, Fault> 
         }
         Some(other) => fault(format!("field {field:?} is {} instead of a string", other.kind())),
     }
-}
-
-/// The beginning of a client's own text, for a message.
-pub(super) fn shown(text: &str) -> &str {
-    text.char_indices().nth(40).map_or(text, |(end, _)| &text[..end])
 }
 
 fn one_line(message: &str) -> String {
