@@ -19,7 +19,7 @@ pub use sources::Flags;
 pub(crate) use sources::is_setting;
 pub(crate) use values::RedisUrl;
 
-use crate::gateway::auth::{JwtKey, Origin};
+use crate::gateway::front::auth::{JwtKey, Origin};
 use crate::journal::redis::Durability;
 use crate::limits;
 use crate::rules::RulesBook;

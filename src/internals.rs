@@ -16,8 +16,8 @@ pub mod engine {
 }
 
 pub mod gateway {
-    pub use crate::gateway::arrival::{Drains, KERNEL_STAMPS, StampedStream, listen};
-    pub use crate::gateway::auth::{Asking, Gatekeeper, JwtKey};
+    pub use crate::gateway::front::arrival::{Drains, KERNEL_STAMPS, StampedStream, listen};
+    pub use crate::gateway::front::auth::{Asking, Gatekeeper, JwtKey};
 }
 
 pub mod limits {

@@ -21,10 +21,10 @@
 //! | stage | where | what it is |
 //! |---|---|---|
 //! | values | [`types`] | what the stages hand to each other: [`Stamp`](types::Stamp), [`Event`](types::Event), [`Verdict`](types::Verdict) |
-//! | arrival | `clock`, `gateway::arrival` | a socket that keeps the kernel's stamp of its last read |
-//! | session | `gateway::front`, [`wire::client`] | from an HTTP upgrade to actions, and verdicts back |
-//! | settle | `gateway::sweep` | when everything up to a moment has been read |
-//! | append | `gateway::Hub`, [`GatewayJournal::append`](journal::GatewayJournal::append) | a flush: a gateway's events up to a watermark, and the watermark |
+//! | arrival | [`clock`], [`gateway::front::arrival`] | a socket that keeps the kernel's stamp of its last read |
+//! | session | [`gateway::front`], [`wire::client`] | from an HTTP upgrade to actions, and verdicts back |
+//! | settle | [`gateway::front::sweep`] | when everything up to a moment has been read |
+//! | append | [`gateway::Hub`], [`GatewayJournal::append`](journal::GatewayJournal::append) | a flush: a gateway's events up to a watermark, and the watermark |
 //! | record | [`journal`] | a face for gateways and one for workers, in [`memory`](journal::memory) and in [`redis`](journal::redis); [`wire`] has its forms |
 //! | resequence | `engine::Resequencer` | one room's events back in stamp order |
 //! | resolve | `engine::Room`, [`rules`] | events become verdicts; the game's part of it is [`rules::Rules`] |
@@ -44,7 +44,7 @@
 //! - Gateways never decide: what they hold of the journal ([`GatewayJournal`](journal::GatewayJournal)) has no step for it.
 //!   They never import a worker; workers never see a socket, and never import a gateway. They meet in the journal alone.
 //! - Nothing outside [`journal::redis`] knows Redis.
-//! - The cores of gateway and worker await nothing: input and time go in, actions come out.
+//! - The cores of gateway and worker await nothing: input and time go in, commands come out.
 //! - No verdict leaves a worker but by a commit, and no commit is written without the shard's lease.
 //! - An event is never released on the guess that nothing came before it, and a stamp never changes once it is in the journal.
 //! - No queue, wait or retry interval is without a bound.
@@ -69,6 +69,7 @@ pub mod worker;
 pub mod embed;
 
 // The program.
+mod arena;
 mod cli;
 mod config;
 mod program;

@@ -117,12 +117,12 @@ pub(crate) const ROOM_RESERVE_EVENTS: usize = 16;
 pub(crate) const ROOM_RESERVE_BYTES: usize = 16 * 1024;
 /// Bytes of events that a gateway keeps until the journal has them, beside each room's reserve; past it further Data is
 /// refused as `busy`.
-pub(crate) const KEPT_BYTES_MAX: usize = 64 * 1024 * 1024;
+pub(crate) const BACKLOG_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Bytes that an event counts as there beside its action: its place in the queue, its stamp, its room's and player's names.
-pub(crate) const KEPT_EVENT_BYTES: usize = 256;
+pub(crate) const BACKLOG_EVENT_BYTES: usize = 256;
 /// Events in one flush of one shard.
 pub const FLUSH_EVENTS_MAX: usize = 1024;
-/// Bytes of the entries in one flush of one shard, and of the bell that carries them; counted as [`KEPT_BYTES_MAX`] is.
+/// Bytes of the entries in one flush of one shard, and of the bell that carries them; counted as [`BACKLOG_BYTES_MAX`] is.
 pub(crate) const FLUSH_BYTES_MAX: usize = 512 * 1024;
 /// Verdicts that one read of a room's verdict stream fetches, in journal entries.
 pub(crate) const READ_ENTRIES_MAX: usize = 512;
@@ -185,8 +185,8 @@ pub(crate) struct Bounds {
     pub(crate) unresolved_per_room_max: usize,
     /// See [`UNRESOLVED_MAX`].
     pub(crate) unresolved_max: usize,
-    /// See [`KEPT_BYTES_MAX`].
-    pub(crate) kept_bytes_max: usize,
+    /// See [`BACKLOG_BYTES_MAX`].
+    pub(crate) backlog_bytes_max: usize,
     /// See [`ROOM_RESERVE_EVENTS`].
     pub(crate) room_reserve_events: usize,
     /// See [`ROOM_RESERVE_BYTES`].
@@ -234,7 +234,7 @@ impl Default for Bounds {
             waiting_actions_max: WAITING_ACTIONS_MAX,
             unresolved_per_room_max: UNRESOLVED_PER_ROOM_MAX,
             unresolved_max: UNRESOLVED_MAX,
-            kept_bytes_max: KEPT_BYTES_MAX,
+            backlog_bytes_max: BACKLOG_BYTES_MAX,
             room_reserve_events: ROOM_RESERVE_EVENTS,
             room_reserve_bytes: ROOM_RESERVE_BYTES,
             flush_events_max: FLUSH_EVENTS_MAX,
@@ -423,10 +423,10 @@ const _: () = assert!(SNAPSHOT_BYTES_MAX <= 40 << 20);
 const _: () = assert!(FIELD_BYTES_MAX * 4 < MESSAGE_BYTES_MAX);
 const _: () = assert!(FLUSH_EVENTS_MAX <= UNRESOLVED_PER_ROOM_MAX && UNRESOLVED_PER_ROOM_MAX <= UNRESOLVED_MAX);
 // A room alone gets one part more than the divisor says, and fills a flush with that.
-const _: () = assert!(FLUSH_BYTES_MAX + FLUSH_EVENTS_MAX * KEPT_EVENT_BYTES < KEPT_BYTES_MAX / (ROOM_PART_OF_FREE + 1));
-const _: () = assert!(NAME_BYTES_MAX * 2 + 128 <= KEPT_EVENT_BYTES);
-const _: () = assert!(KEPT_EVENT_BYTES + MESSAGE_BYTES_MAX < FLUSH_BYTES_MAX);
-const _: () = assert!(ROOM_RESERVE_BYTES > KEPT_EVENT_BYTES + MESSAGE_BYTES_MAX);
+const _: () = assert!(FLUSH_BYTES_MAX + FLUSH_EVENTS_MAX * BACKLOG_EVENT_BYTES < BACKLOG_BYTES_MAX / (ROOM_PART_OF_FREE + 1));
+const _: () = assert!(NAME_BYTES_MAX * 2 + 128 <= BACKLOG_EVENT_BYTES);
+const _: () = assert!(BACKLOG_EVENT_BYTES + MESSAGE_BYTES_MAX < FLUSH_BYTES_MAX);
+const _: () = assert!(ROOM_RESERVE_BYTES > BACKLOG_EVENT_BYTES + MESSAGE_BYTES_MAX);
 const _: () = assert!(ROOM_RESERVE_EVENTS <= UNRESOLVED_PER_ROOM_MAX);
 const _: () = assert!(RESOLVE_EVENTS_MAX <= COMMIT_VERDICTS_MAX);
 const _: () = assert!(LANE_BUFFER_BYTES_MAX >= FLUSH_BYTES_MAX);

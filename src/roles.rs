@@ -9,12 +9,13 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::{Admin, AdminError, Readiness};
+use crate::arena;
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::gateway::arrival::{self, Drains, KERNEL_STAMPS};
-use crate::gateway::auth::Gatekeeper;
-use crate::gateway::front::{Front, Settings};
-use crate::gateway::{Hub, Settle, page, sweep};
+use crate::gateway::front::arrival::{self, Drains, KERNEL_STAMPS};
+use crate::gateway::front::auth::Gatekeeper;
+use crate::gateway::front::{Front, Settings, sweep};
+use crate::gateway::{Hub, Settle};
 use crate::journal::memory::MemoryJournal;
 use crate::journal::redis::{RedisJournal, RedisOptions};
 use crate::journal::{self, GatewayJournal, JournalError};
@@ -219,7 +220,7 @@ async fn run_gateway(
     };
     let gatekeeper = Gatekeeper::new(config.jwt_key.as_ref(), config.allowed_origins.clone(), config.allow_host_names);
     let leaving = CancellationToken::new();
-    let front = Front::new(hub.clone(), gatekeeper, page::asset, clock, drains, settings, leaving.clone());
+    let front = Front::new(hub.clone(), gatekeeper, arena::asset, clock, drains, settings, leaving.clone());
     let serving = Arc::new(front).serve(listener, shutdown.token().clone());
     tracing::info!("open http://{address}/ to play, connect to ws://{address}/v1/room/ROOM");
     side.readiness.pass("started");

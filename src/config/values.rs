@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::str::FromStr;
 use std::time::Duration;
 
-use crate::gateway::auth::{JwtKey, Origin};
+use crate::gateway::front::auth::{JwtKey, Origin};
 use crate::limits::PREFIX_BYTES_MAX;
 
 /// Where Redis is, perhaps with a password: it is never shown.

@@ -49,7 +49,7 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 #[derive(Default)]
-struct Gateway {
+struct FakeGateway {
     pending: Vec<Event>,
     inside: bool,
     leaving: bool,
@@ -69,7 +69,7 @@ enum Line {
 #[derive(Default)]
 struct History {
     now: u64,
-    gateways: Vec<Gateway>,
+    gateways: Vec<FakeGateway>,
     /// Entries and promises in the order of the bells.
     stream: Vec<Line>,
     read: usize,
@@ -81,7 +81,7 @@ struct History {
 
 impl History {
     fn new() -> Self {
-        Self { now: 10, gateways: (0..GATEWAYS).map(|_| Gateway::default()).collect(), ..Self::default() }
+        Self { now: 10, gateways: (0..GATEWAYS).map(|_| FakeGateway::default()).collect(), ..Self::default() }
     }
 
     fn play(&mut self, step: &Step) {

@@ -1,144 +1,28 @@
-//! Sessions that are behind their room: they read its verdict stream from where they are, as fast as they read.
+//! Sessions that catch up with their room. They read its verdict stream from their own place, at their own pace.
 //!
 //! ```text
-//!   live ── outbox full, own repeat ──► behind: outbox has room ──► page of the place ──► turn ──► at the head: live
-//!                                               (each is waited for)                        └──► own repeat: first verdict
+//!   live ── outbox full, own repeat ──► waits for: room in its outbox ──► a page ──► its turn ──► at the head: live
+//!                                                                                           └──► own repeat: first verdict
 //! ```
-//! A page serves all sessions of the room whose place lies in it. What is under way and what is held is bounded for the
-//! gateway as a whole, and each waits in the order in which it came.
+//! One page serves all sessions of the room whose place is in it. Reads in flight and pages in memory are bounded for the
+//! whole gateway. Sessions wait in the order in which they came.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::core::{Action, Core};
-use super::deliver::View;
+use super::core::Core;
+use super::reads::{InFlight, Page, Purpose, Repeating, Wait};
+use super::state::{Session, View};
+use super::step::{Command, ReadId};
 use crate::journal::VerdictPage;
-use crate::limits::{
-    CATCH_UP_ENTRIES_MAX, CATCH_UP_WAIT_MAX, DELIVERIES_PER_TURN_MAX, FIRST_READS_MAX, FIRSTS_MAX, GAP_READS_MAX,
-};
+use crate::limits::{CATCH_UP_ENTRIES_MAX, CATCH_UP_WAIT_MAX, DELIVERIES_PER_TURN_MAX, FIRST_READS_MAX, GAP_READS_MAX};
 use crate::types::{Audience, Outcome, Role, RoomId, SessionId, Verdict};
 use crate::wire::client::{VerdictFrames, close};
 use crate::wire::{DecodeError, verdicts};
 
-/// What a session that is behind waits for.
-#[derive(Debug, Default)]
-pub(super) enum Wait {
-    /// It is not behind.
-    #[default]
-    Nothing,
-    /// Its outbox to drain.
-    Outbox,
-    /// The page with its place.
-    Page,
-    /// Its turn at that.
-    Turn(Arc<Page>),
-    /// The first verdict on an action that it repeated.
-    First(Box<Repeating>),
-}
-
-/// A repeat whose first verdict is read, and the page that goes on behind it.
-#[derive(Debug)]
-pub(super) struct Repeating {
-    of: u64,
-    repeat: Verdict,
-    page: Option<Arc<Page>>,
-}
-
-/// A stretch of a room's verdict stream, decoded once for all.
-#[derive(Debug)]
-pub(super) struct Page {
-    room: RoomId,
-    era: u64,
-    after: u64,
-    to: u64,
-    verdicts: Vec<Arc<VerdictFrames>>,
-}
-
-impl Page {
-    fn has(&self, room: &RoomId, era: u64, place: u64) -> bool {
-        (self.after..self.to).contains(&place) && self.era == era && self.room == *room
-    }
-}
-
-/// Names a read that is under way: its answer comes with it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Reading {
-    number: u64,
-    /// A room's pushes had a gap.
-    pub(crate) gap: bool,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Purpose {
-    /// The room's pushes had a gap.
-    Gap,
-    /// Sessions are behind.
-    Page,
-    /// A session repeated an action.
-    First(u64),
-}
-
-#[derive(Debug)]
-struct UnderWay {
-    room: RoomId,
-    after: u64,
-    purpose: Purpose,
-}
-
-/// What a gateway reads of its rooms' verdict streams.
-#[derive(Debug, Default)]
-pub(super) struct Reads {
-    /// Read numbers are never given again, so that answers to an earlier identity are known.
-    pub(super) next: u64,
-    under_way: BTreeMap<u64, UnderWay>,
-    gaps: VecDeque<RoomId>,
-    /// Rooms whose gap could not be read.
-    damaged: BTreeSet<RoomId>,
-    firsts: VecDeque<u64>,
-    behind: VecDeque<u64>,
-    turns: VecDeque<u64>,
-    /// The pages that sessions hold.
-    pages: Vec<Weak<Page>>,
-    known: Firsts,
-    /// Between two turns.
-    resting: bool,
-    /// Deliveries of the next turn; 0 before the first.
-    turn: usize,
-}
-
-impl Reads {
-    fn count(&self, which: impl Fn(Purpose) -> bool) -> usize {
-        self.under_way.values().filter(|read| which(read.purpose)).count()
-    }
-
-    fn page_of(&self, room: &RoomId, era: u64, place: u64) -> Option<Arc<Page>> {
-        self.pages.iter().filter_map(Weak::upgrade).find(|page| page.has(room, era, place))
-    }
-}
-
-/// First verdicts that were asked for lately, by room, era and `seq`: clients repeat what they repeated before.
-#[derive(Debug, Default)]
-struct Firsts {
-    verdicts: HashMap<(RoomId, u64, u64), Verdict>,
-    order: VecDeque<(RoomId, u64, u64)>,
-}
-
-impl Firsts {
-    fn keep(&mut self, place: (RoomId, u64, u64), verdict: Verdict) {
-        if self.verdicts.insert(place.clone(), verdict).is_none() {
-            self.order.push_back(place);
-        }
-        if self.order.len() > FIRSTS_MAX
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.verdicts.remove(&oldest);
-        }
-    }
-}
-
+/// Whether the session may see the verdict.
 fn visible(verdict: &Verdict, session: SessionId, role: Role) -> bool {
     role == Role::Server
         || match verdict.audience {
@@ -149,7 +33,7 @@ fn visible(verdict: &Verdict, session: SessionId, role: Role) -> bool {
 }
 
 impl Core {
-    /// A session has taken `taken` deliveries out of its outbox, all in all, as [`Action::AskOutbox`] asked.
+    /// The answer to [`Command::AskOutbox`]: the session has taken `taken` deliveries in all.
     pub(crate) fn drained(&mut self, number: u64, taken: u64) {
         let Some(session) = self.sessions.get_mut(&number) else { return };
         (session.asked, session.taken) = (false, taken.clamp(session.taken, session.sent));
@@ -158,22 +42,22 @@ impl Core {
         }
     }
 
-    /// Asks once for when at most `level` deliveries wait in a session's outbox.
+    /// Asks to be told when a session's outbox holds at most `level` deliveries, unless that was asked already.
     pub(super) fn ask_outbox(&mut self, number: u64, level: usize) {
         let Some(session) = self.sessions.get_mut(&number) else { return };
         if !std::mem::replace(&mut session.asked, true) {
-            self.act_on(Action::AskOutbox { session: number, level });
+            self.issue(Command::AskOutbox { session: number, level });
         }
     }
 
-    /// From here on a session reads for itself: it was looked at everything up to `read_to` for it.
+    /// From now on a session catches up. Everything up to `read_to` was considered for it.
     pub(super) fn fall_behind(&mut self, number: u64, read_to: u64) {
         let Some(session) = self.sessions.get_mut(&number) else { return };
         session.view = View::CatchingUp { read_to };
         self.proceed(number);
     }
 
-    /// Nothing more is read for a session.
+    /// Stops reading for a session.
     pub(super) fn forget_reads(&mut self, number: u64) {
         if let Some(session) = self.sessions.get_mut(&number) {
             session.wait = Wait::Nothing;
@@ -181,7 +65,7 @@ impl Core {
         self.read_pages();
     }
 
-    /// What a session that is behind does next.
+    /// The next step of a session that catches up.
     fn proceed(&mut self, number: u64) {
         let Some(session) = self.sessions.get_mut(&number) else { return };
         let View::CatchingUp { read_to } = session.view else { return };
@@ -208,8 +92,8 @@ impl Core {
         self.turn();
     }
 
-    /// The rest after a turn is over, as [`Action::Rest`] asked. `waited` is how long whoever was ready to run then had to wait
-    /// for the gateway: turns grow while nobody waits for long, and shrink when somebody does.
+    /// The answer to [`Command::Rest`]: the rest is over. `waited` is how long ready tasks then had to wait for the gateway. Turns
+    /// grow while that is short, and shrink when it is long.
     pub(crate) fn rested(&mut self, waited: Duration) {
         self.reads.resting = false;
         let (least, most) = (DELIVERIES_PER_TURN_MAX.min(self.bounds.catch_up_turn_max), self.bounds.catch_up_turn_max);
@@ -219,7 +103,7 @@ impl Core {
         self.read_pages();
     }
 
-    /// Serves those whose turn it is, so much that nobody else waits for long.
+    /// Serves the sessions whose turn it is, within a bound, so that live sessions do not wait long.
     fn turn(&mut self) {
         if std::mem::replace(&mut self.reads.resting, true) {
             return;
@@ -237,12 +121,12 @@ impl Core {
             left = left.saturating_sub(self.serve(number, &page, left).max(1));
         }
         match served {
-            true => self.act_on(Action::Rest),
+            true => self.issue(Command::Rest),
             false => self.reads.resting = false,
         }
     }
 
-    /// Sends a session what comes next in a page; how many deliveries that took.
+    /// Sends a session the next verdicts of a page. Returns how many deliveries that took.
     fn serve(&mut self, number: u64, page: &Arc<Page>, most: usize) -> usize {
         let (me, bounds) = (SessionId { gateway: self.incarnation, number }, self.bounds);
         let Some(session) = self.sessions.get_mut(&number) else { return 0 };
@@ -258,7 +142,7 @@ impl Core {
         let rest = page.verdicts.get(next..).unwrap_or_default();
         if rest.first().is_none_or(|frames| frames.verdict().seq > read_to.saturating_add(1)) {
             if resuming {
-                // What it missed is gone: it starts from its own Open, like a new session.
+                // The verdicts that it missed are no longer kept: it starts at its own Open, like a new session.
                 session.covered = open_seq;
                 self.welcome(number, page.era, false, true);
                 self.fall_behind(number, open_seq);
@@ -296,8 +180,8 @@ impl Core {
         sent
     }
 
-    /// A repeated action gets its first verdict again. While that is read the session is behind, so that its frames stay in
-    /// order.
+    /// Answers a repeated action with its first verdict. While that is read the session catches up, so that its frames stay
+    /// in order.
     pub(super) fn repeat(&mut self, number: u64, of: u64, repeat: Verdict, page: Option<Arc<Page>>) {
         let Some(session) = self.sessions.get_mut(&number) else { return };
         if let Some(first) = self.reads.known.verdicts.get(&(session.room.clone(), session.era, of)).cloned() {
@@ -318,25 +202,25 @@ impl Core {
         let seq = repeat.seq;
         let frames = match first {
             Some(mut first) => {
-                // Under the repeating session's name, so that it knows its own action again.
+                // It names the repeating session, whose client recognizes its own action by that.
                 first.seq = seq;
                 first.session = number;
                 first.stamp.incarnation = self.incarnation;
                 VerdictFrames::new(first, Some(of))
             }
-            // No longer kept: the repeat itself is the answer.
+            // The first verdict is no longer kept: the repeat itself is the answer.
             None => VerdictFrames::new(repeat, None),
         };
         self.send(number, seq, Arc::new(frames));
     }
 
-    /// A room's pushes have a gap: it is read as soon as there is a place for it.
+    /// A room's pushes have a gap. It is read as soon as the bound on such reads allows it.
     pub(super) fn read_gap(&mut self, room: RoomId) {
         self.reads.gaps.push_back(room);
         self.read_gaps();
     }
 
-    /// Before the heads are compared: what could not be read is read again if it is still missing.
+    /// Lets gaps that could not be read be read again. The comparison of heads finds those that are still there.
     pub(super) fn try_gaps_again(&mut self) {
         for room in std::mem::take(&mut self.reads.damaged) {
             if let Some(view) = self.rooms.get_mut(&room) {
@@ -377,55 +261,55 @@ impl Core {
             let Some(session) = self.sessions.get(&number).filter(|session| matches!(session.wait, Wait::Page)) else { continue };
             let View::CatchingUp { read_to } = session.view else { continue };
             let room = session.room.clone();
-            let same = |read: &UnderWay| read.purpose == Purpose::Page && read.after == read_to && read.room == room;
-            // The answer to that one finds all who wait.
-            if !self.reads.under_way.values().any(same) {
+            let same = |read: &InFlight| read.purpose == Purpose::Page && read.after == read_to && read.room == room;
+            // The answer to that read serves all sessions that wait.
+            if !self.reads.in_flight.values().any(same) {
                 self.read(room, read_to, Purpose::Page);
             }
         }
     }
 
     fn read(&mut self, room: RoomId, after: u64, purpose: Purpose) {
-        self.reads.next += 1;
-        let number = self.reads.next;
-        self.reads.under_way.insert(number, UnderWay { room, after, purpose });
+        self.reads.last_number += 1;
+        let number = self.reads.last_number;
+        self.reads.in_flight.insert(number, InFlight { room, after, purpose });
         self.ask(number);
     }
 
     fn ask(&mut self, number: u64) {
-        let Some(UnderWay { room, after, purpose }) = self.reads.under_way.get(&number) else { return };
+        let Some(InFlight { room, after, purpose }) = self.reads.in_flight.get(&number) else { return };
         let entries_max = if matches!(purpose, Purpose::First(_)) { 1 } else { CATCH_UP_ENTRIES_MAX };
-        let reading = Reading { number, gap: *purpose == Purpose::Gap };
-        let read = Action::Read { room: room.clone(), after: *after, entries_max, reading };
-        self.act_on(read);
+        let id = ReadId { number, gap: *purpose == Purpose::Gap };
+        let command = Command::Read { room: room.clone(), after: *after, entries_max, read: id };
+        self.issue(command);
     }
 
-    /// The answer to [`Action::Read`].
+    /// The answer to [`Command::Read`].
     ///
     /// # Errors
     /// When the page holds something unreadable: as [`Core::unreadable`].
-    pub(crate) fn page(&mut self, room: &RoomId, after: u64, reading: Reading, page: &VerdictPage) -> Result<(), DecodeError> {
-        // Of an earlier identity it is nobody's.
-        let Some(purpose) = self.reads.under_way.get(&reading.number).map(|read| read.purpose) else { return Ok(()) };
+    pub(crate) fn page(&mut self, room: &RoomId, after: u64, read: ReadId, page: &VerdictPage) -> Result<(), DecodeError> {
+        // An answer to an earlier incarnation is discarded.
+        let Some(purpose) = self.reads.in_flight.get(&read.number).map(|read| read.purpose) else { return Ok(()) };
         let shard = self.shard_of(room);
         if !self.hears(shard, page.server, page.commit) {
-            // Asked for again while the gateway is on its way to another server.
+            // The gateway is registering with another server, which is asked again.
             if self.shards[usize::from(shard.0)].is_registering() {
-                self.ask(reading.number);
+                self.ask(read.number);
             } else {
-                self.reads.under_way.remove(&reading.number);
+                self.reads.in_flight.remove(&read.number);
             }
             return Ok(());
         }
         let batches = page.batches.iter();
-        let read = match purpose {
+        let decoded = match purpose {
             Purpose::Gap => batches.map(verdicts::decode).collect::<Result<Vec<_>, _>>().map(|batches| {
-                self.reads.under_way.remove(&reading.number);
+                self.reads.in_flight.remove(&read.number);
                 self.fill(room, after, page, batches);
                 self.read_gaps();
             }),
             Purpose::Page => batches.map(verdicts::decode).collect::<Result<Vec<_>, _>>().map(|batches| {
-                self.reads.under_way.remove(&reading.number);
+                self.reads.in_flight.remove(&read.number);
                 let verdicts = batches.into_iter().flat_map(|batch| batch.verdicts).filter(|verdict| verdict.seq > after);
                 let verdicts: Vec<_> = verdicts.map(|verdict| Arc::new(VerdictFrames::new(verdict, None))).collect();
                 let to = verdicts.last().map_or(after, |frames| frames.verdict().seq);
@@ -433,32 +317,33 @@ impl Core {
                 self.read_pages();
             }),
             Purpose::First(session) => self.first(room, session, page).map(|()| {
-                self.reads.under_way.remove(&reading.number);
+                self.reads.in_flight.remove(&read.number);
                 self.read_firsts();
-                // It may have held a page, which is another's place now.
+                // The session may have held a page. Now another page may be read.
                 self.read_pages();
             }),
         };
-        if read.is_err() {
-            self.unreadable(&reading);
+        if decoded.is_err() {
+            self.unreadable(&read);
         }
-        read
+        decoded
     }
 
-    /// Everyone who waits for what is in a page takes turns at it.
+    /// Gives a page to all sessions that wait for it.
     fn hand_out(&mut self, page: &Arc<Page>) {
         self.reads.pages.push(Arc::downgrade(page));
         let Some(view) = self.rooms.get(&page.room) else { return };
         for number in view.sessions.clone() {
             let Some(session) = self.sessions.get(&number).filter(|session| matches!(session.wait, Wait::Page)) else { continue };
             let View::CatchingUp { read_to } = session.view else { continue };
-            // Who waits at its beginning asked for it, and takes what it says, or that it says nothing.
+            // A session at the page's beginning asked for it, and takes it even when it is empty.
             if read_to == page.after || page.has(&page.room, session.era, read_to) {
                 self.take_turns(number, Arc::clone(page));
             }
         }
     }
 
+    /// The batch with a first verdict was read.
     fn first(&mut self, room: &RoomId, number: u64, page: &VerdictPage) -> Result<(), DecodeError> {
         let Some(session) = self.sessions.get_mut(&number) else { return Ok(()) };
         let (Wait::First(repeating), era) = (&session.wait, session.era) else { return Ok(()) };
@@ -469,13 +354,13 @@ impl Core {
         let of = repeating.of;
         let first = page.batches.first().map(|batch| verdicts::find(batch, of)).transpose()?.flatten();
         if let Some(first) = &first {
-            // A part of the batch would hold all of it.
+            // Copied: a slice would keep the whole batch in memory.
             let body = first.body.as_deref().map(Bytes::copy_from_slice);
             self.reads.known.keep((room.clone(), era, of), Verdict { body, ..first.clone() });
         }
         let Some(session) = self.sessions.get_mut(&number) else { return Ok(()) };
         let Wait::First(repeating) = std::mem::take(&mut session.wait) else { return Ok(()) };
-        // The page, if there is one, is held until the session goes on in it.
+        // Holds the page, if there is one, until the session goes on with it.
         let (repeat, _page) = (repeating.repeat, repeating.page);
         let seq = repeat.seq;
         self.send_first(number, of, repeat, first);
@@ -483,11 +368,11 @@ impl Core {
         Ok(())
     }
 
-    /// What was to be read is damaged: who waits for it is sent away; a room whose gap it is stays where it is until the
+    /// The page of a read is damaged. The sessions that wait for it are dismissed. A room with a gap stays where it is until the
     /// heads are compared.
-    pub(crate) fn unreadable(&mut self, reading: &Reading) {
-        let Some(UnderWay { room, after, purpose }) = self.reads.under_way.remove(&reading.number) else { return };
-        let waits = |session: &super::core::Session| match (purpose, &session.wait) {
+    pub(crate) fn unreadable(&mut self, read: &ReadId) {
+        let Some(InFlight { room, after, purpose }) = self.reads.in_flight.remove(&read.number) else { return };
+        let waits = |session: &Session| match (purpose, &session.wait) {
             (Purpose::Page, Wait::Page) => session.view == (View::CatchingUp { read_to: after }),
             (Purpose::First(_), Wait::First(_)) => true,
             _ => false,
@@ -510,3 +395,6 @@ impl Core {
         self.read_pages();
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,81 +2,14 @@
 
 use std::sync::Arc;
 
-use super::core::{Action, Core, Delivery, Session};
-use super::kept::Kept;
+use super::core::Core;
+use super::state::{Session, View};
+use super::step::{Command, Delivery};
 use crate::journal::{RoomHead, VerdictPage};
 use crate::limits::ROOM_SESSIONS_MAX;
-use crate::types::{
-    Audience, Incarnation, Outcome, ROOM_FULL, Role, RoomId, SessionId, ShardId, Verdict, VerdictBatch, VerdictKind,
-};
+use crate::types::{Audience, Incarnation, Outcome, ROOM_FULL, RoomId, SessionId, ShardId, Verdict, VerdictBatch, VerdictKind};
 use crate::wire::client::{VerdictFrames, Welcome, close};
 use crate::wire::push::{Push, RoomPush};
-
-/// How a session follows its room.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum View {
-    /// Its Open is not resolved yet.
-    Joining,
-    /// Reads the verdict stream, from the `seq` given: it resumes, repeats, or its outbox was full.
-    CatchingUp { read_to: u64 },
-    /// Gets what the room gets.
-    Live,
-    /// Was told to go, and is sent nothing any more.
-    Leaving,
-    /// Is over.
-    Closed,
-}
-
-/// A room as this gateway follows it.
-#[derive(Debug)]
-pub(super) struct RoomView {
-    shard: ShardId,
-    era: u64,
-    /// The last `seq` that was delivered; None before anything is known.
-    pub(super) head: Option<u64>,
-    /// The highest `seq` heard of.
-    heard: u64,
-    pub(super) filling: bool,
-    pub(super) sessions: Vec<u64>,
-    servers: Vec<u64>,
-    /// Its sessions were sent away, and no verdict has come since.
-    pub(super) at_rest: bool,
-    /// Own events without a verdict.
-    pub(super) unresolved: usize,
-    /// What the journal does not have of it yet.
-    pub(super) kept: Kept,
-}
-
-impl RoomView {
-    pub(super) fn new(shard: ShardId, kept: Kept) -> Self {
-        let (sessions, servers) = (Vec::new(), Vec::new());
-        Self { shard, era: 0, head: None, heard: 0, filling: false, sessions, servers, at_rest: false, unresolved: 0, kept }
-    }
-
-    pub(super) fn join(&mut self, session: u64, role: Role) {
-        self.sessions.push(session);
-        if role == Role::Server {
-            self.servers.push(session);
-        }
-    }
-
-    pub(super) fn leave(&mut self, session: u64) {
-        self.sessions.retain(|s| *s != session);
-        self.servers.retain(|s| *s != session);
-    }
-}
-
-impl Session {
-    /// Deliveries that wait in its outbox, at most.
-    pub(super) fn queued(&self) -> usize {
-        usize::try_from(self.sent - self.taken).unwrap_or(usize::MAX)
-    }
-
-    /// Whether it gets the room's verdict `seq` as it comes.
-    fn follows(&self, seq: u64) -> bool {
-        self.view == View::Live && self.seen < seq && self.covered < seq
-    }
-}
 
 impl Core {
     /// A worker's push.
@@ -115,7 +48,7 @@ impl Core {
         }
         let Some(view) = self.rooms.get_mut(&room) else { return };
         view.heard = view.heard.max(to);
-        // Where to begin is known when the first Open is acknowledged: an earlier push may come after a lost one.
+        // The first acknowledged Open says where to begin. Before it, a push may follow one that was lost.
         let Some(head) = view.head else { return };
         if view.filling || to <= head {
             return;
@@ -128,22 +61,22 @@ impl Core {
         }
     }
 
-    /// Where the room stood when this gateway's first Open got in: everything of interest comes after.
+    /// Learns where the room stood when the journal took this gateway's first Open. Its sessions need only what follows.
     pub(super) fn learn(&mut self, room: &RoomId, era: u64, seq: u64) {
         let Some(view) = self.rooms.get_mut(room) else { return };
         if era > view.era {
             self.begin_era(room, era);
         }
         let Some(view) = self.rooms.get_mut(room) else { return };
-        // A push of a later era may have come before the answer that tells this one: the room goes on from where it stood.
+        // A push of a later era may have come before this answer. Then the room keeps its head.
         if view.head.is_none() {
             view.head = Some(seq);
             self.check_gap(room);
         }
     }
 
-    /// The room lives again, or is heard of for the first time. A session of its earlier life has no place in this one:
-    /// the room ended because its gateway was taken for dead.
+    /// The room has a new era, or is heard of for the first time. Sessions of the earlier era are dismissed: the room ended
+    /// because this gateway was declared dead.
     fn begin_era(&mut self, room: &RoomId, era: u64) {
         let Some(view) = self.rooms.get_mut(room) else { return };
         let again = view.head.is_some();
@@ -160,13 +93,17 @@ impl Core {
         }
     }
 
-    /// Rule G3: whoever was told what is not there any more hears of it.
+    /// Rule G3: a session that saw verdicts that no longer exist is told so.
     pub(super) fn close_stale(&mut self, number: u64) {
-        self.dismiss(number, close::ROLLED_BACK, "the room went back, or began anew: connect again with since");
+        self.dismiss(
+            number,
+            close::ROLLED_BACK,
+            "verdicts of this room were lost, or it began a new era: connect again with since",
+        );
     }
 
-    /// A room as the journal's new server has it. In the same era nothing is lost that was delivered; in another one
-    /// whatever was delivered is void, and the room goes on from where it was stored.
+    /// Takes over a room as the journal's new server has it. In the same era no delivered verdict is lost. In another era all
+    /// delivered verdicts are void, and the room goes on from what the server has.
     pub(super) fn moved(&mut self, head: &RoomHead) {
         let Some(view) = self.rooms.get_mut(&head.room) else { return };
         let again = view.era != head.era && view.head.is_some();
@@ -188,7 +125,7 @@ impl Core {
         self.shards.get(usize::from(shard.0)).map_or(Vec::new(), |out| out.followed.iter().cloned().collect())
     }
 
-    /// Nobody of this gateway is in the room any more.
+    /// Stops following a room: none of its sessions is here any more.
     pub(super) fn unfollow(&mut self, room: &RoomId) {
         let Some(view) = self.rooms.remove(room) else { return };
         self.unresolved = self.unresolved.saturating_sub(view.unresolved);
@@ -197,7 +134,7 @@ impl Core {
         }
     }
 
-    /// Hands a room's next verdicts to its sessions, and moves its head to `to`.
+    /// Delivers a room's next verdicts to its sessions, and moves its head to `to`.
     fn deliver(&mut self, room: &RoomId, batch: Vec<Verdict>, to: u64) {
         let Some(view) = self.rooms.get_mut(room) else { return };
         let head = view.head.unwrap_or(0);
@@ -231,7 +168,7 @@ impl Core {
             Audience::Session | Audience::Server => view.servers.clone(),
         };
         if own && let Outcome::Repeat { of } = verdict.outcome {
-            // Who repeated gets the first verdict; server sessions see the repeat itself.
+            // The session that repeated gets the first verdict. Server sessions get the repeat itself.
             targets.retain(|number| *number != verdict.session);
             self.repeat_live(of, &verdict);
         } else if verdict.audience == Audience::Session && own && !targets.contains(&verdict.session) {
@@ -248,12 +185,12 @@ impl Core {
         }
     }
 
-    /// A session that follows the room repeated an action.
+    /// A session repeated an action. Only a live one is answered here.
     fn repeat_live(&mut self, of: u64, repeat: &Verdict) {
         let number = repeat.session;
         match self.sessions.get(&number).filter(|session| session.follows(repeat.seq)) {
             Some(session) if session.queued() < self.bounds.outbox_messages_max => self.repeat(number, of, repeat.clone(), None),
-            // It comes to it where it reads.
+            // It will find the repeat when it catches up.
             Some(_) => self.fall_behind(number, repeat.seq.saturating_sub(1)),
             None => {}
         }
@@ -266,13 +203,13 @@ impl Core {
         session.sent += 1;
         let half = self.bounds.outbox_messages_max / 2;
         let ask = session.queued() >= half && !session.asked;
-        self.act_on(Action::Deliver(number, Delivery::Verdict { from, frames }));
+        self.issue(Command::Deliver(number, Delivery::Verdict { from, frames }));
         if ask {
             self.ask_outbox(number, half);
         }
     }
 
-    /// A session's own Open was resolved: from here it follows the room.
+    /// A session's own Open was resolved: from now on it follows the room.
     fn joined(&mut self, room: &RoomId, verdict: &Verdict) {
         let era = self.rooms.get(room).map_or(0, |view| view.era);
         let number = verdict.session;
@@ -280,7 +217,7 @@ impl Core {
         if session.view != View::Joining {
             return;
         }
-        // The room's bound: rules that deny by this name let the session in.
+        // Only the room's bound voids an Open with this reason. Rules that deny with it still let the session in.
         if matches!(&verdict.outcome, Outcome::Void(reason) if reason == ROOM_FULL) {
             let reason = format!("room {room} is full: it holds {ROOM_SESSIONS_MAX} sessions; connect again later");
             self.dismiss(number, close::TRY_AGAIN, reason);
@@ -308,13 +245,13 @@ impl Core {
         }
     }
 
-    /// Sends the welcome and lets the session live.
+    /// Sends the welcome and makes the session live.
     pub(super) fn welcome(&mut self, number: u64, era: u64, resumed: bool, gone: bool) {
         let Some(session) = self.sessions.get_mut(&number) else { return };
         session.view = View::Live;
         session.since = None;
         session.sent += 1;
-        // Not kept: it is a part of its batch, and holds all of it.
+        // Taken out: as a slice of its batch, it would keep the whole batch in memory.
         let state = session.open.as_mut().and_then(|(_, body)| body.take()).filter(|_| !resumed);
         let welcome = Welcome {
             session: SessionId { gateway: self.incarnation, number },
@@ -328,21 +265,21 @@ impl Core {
             clock: self.clock,
             uncertainty_ns: self.precision_ns,
         };
-        self.act_on(Action::Deliver(number, Delivery::Welcome(Box::new(welcome))));
+        self.issue(Command::Deliver(number, Delivery::Welcome(Box::new(welcome))));
     }
 
-    /// A room's gap was read, from `after` on.
+    /// A room's gap after `after` was read.
     pub(super) fn fill(&mut self, room: &RoomId, after: u64, page: &VerdictPage, batches: Vec<VerdictBatch>) {
         let Some(view) = self.rooms.get_mut(room) else { return };
         view.filling = false;
         if page.era != view.era {
-            // The room ended meanwhile: it was empty, so nobody here misses anything of its earlier life.
+            // The room ended meanwhile. It was empty, so no session here misses anything of the earlier era.
             self.heard(room, page.era, page.seq);
             return;
         }
         let head = view.head.unwrap_or(0);
         if after > head {
-            // Asked for before the room went back, or began anew: what lies between is not in it.
+            // This was asked for before the room went back or began a new era. The page lacks what lies between.
             self.check_gap(room);
             return;
         }
@@ -359,14 +296,13 @@ impl Core {
         self.check_gap(room);
     }
 
-    /// Verdicts of a room are no longer kept that this gateway has not seen. Who was to get them is sent away, so that it is
-    /// shown no range that hides them; what they decided is not told apart from what is still to be decided, and none of it
-    /// counts as unresolved any more.
+    /// The journal no longer keeps verdicts that this gateway has not seen. It dismisses the sessions that need them, since no
+    /// frame may cover a range that hides them. It cannot tell which events they decided, so it counts none as unresolved.
     fn skip_trimmed(&mut self, room: &RoomId, head: u64, to: u64) {
         let Some(view) = self.rooms.get_mut(room) else { return };
         self.unresolved = self.unresolved.saturating_sub(std::mem::take(&mut view.unresolved));
         for number in view.sessions.clone() {
-            // One that is behind comes to the gap where it reads; the Open of one that joins may lie in it.
+            // A session that catches up finds the gap by itself. The Open of a joining one may lie in it.
             let misses = |s: &Session| s.view == View::Joining || s.follows(to);
             if self.sessions.get(&number).is_some_and(misses) {
                 let reason = format!("verdicts after seq {head} are no longer kept: connect again with since");
@@ -403,7 +339,7 @@ impl Core {
         }
     }
 
-    /// The answer to [`Action::ReadHeads`].
+    /// The answer to [`Command::ReadHeads`].
     pub(crate) fn heads(&mut self, shard: ShardId, server: Incarnation, heads: &[RoomHead]) {
         if !self.hears(shard, server, 0) {
             return;
@@ -413,14 +349,14 @@ impl Core {
         }
     }
 
-    /// Compares all rooms with the journal: after the pushes were subscribed again, and slowly always (rule C5).
+    /// Compares all rooms with the journal: after each new subscription to the pushes, and periodically (rule C5).
     pub(crate) fn check_heads(&mut self) {
         self.beat();
         self.try_gaps_again();
         for shard in (0..).map(ShardId).take(self.shards.len()) {
             let rooms = self.rooms_of(shard);
             if !rooms.is_empty() {
-                self.act_on(Action::ReadHeads(shard, rooms));
+                self.issue(Command::ReadHeads(shard, rooms));
             }
         }
     }

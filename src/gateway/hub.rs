@@ -1,8 +1,8 @@
-//! Drives a gateway's `Core`: one lock around it, a task per journal step, an outbox per session. This is the gateway
-//! without the WebSocket; `front` puts sockets before it, and a server that has sockets of its own uses it directly.
+//! Drives a gateway's `Core`: one lock around it, a task per journal step, an outbox per session. This is a gateway without
+//! WebSockets. `front` adds them; a server that has its own sockets uses the hub directly.
 
-mod house;
 mod outbox;
+mod upkeep;
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -17,33 +17,34 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use house::{keep_asking, keep_house};
 use outbox::Inlet;
 pub(crate) use outbox::Outbox;
+use upkeep::{ping_journal, run_timers};
 
-use super::core::{Action, Core, Joining, Reading};
+use super::core::Core;
+use super::step::{Command, Joining, ReadId};
 use crate::clock;
 use crate::journal::{self, Appended, Flush, GatewayJournal, JournalError, Seen, Signal};
 use crate::limits::{Bounds, CATCH_UP_REST, HEADS_INTERVAL};
 use crate::metrics as names;
 use crate::rules::Pattern;
-use crate::types::{Action as PlayerAction, Arrival, Incarnation, RoomId, SessionId, ShardId};
+use crate::types::{Action, Arrival, Incarnation, RoomId, SessionId, ShardId};
 use crate::wire::client::{ErrorCode, Refusal, close};
 use crate::wire::push;
 
-/// How often sessions without a welcome are looked for, and the journal is asked whether it works.
+/// The interval at which the core ticks and the journal is pinged.
 const TICK: Duration = Duration::from_secs(1);
 
-/// How it is known that everything up to a moment has been read.
+/// How the hub knows that everything up to a moment has been read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Settle {
-    /// Stamps are given under the lock that guards the watermark: at any moment, everything before it is there.
+    /// Stamps are given under the lock that guards the watermark, so at any moment everything before it has been read.
     Lock,
-    /// Somebody else reads sockets, and calls [`Hub::settled`] after each sweep while [`Hub::wants_sweep`] says so.
+    /// The front reads sockets, and calls [`Hub::settled`] after each sweep while [`Hub::wants_sweep`] is true.
     Sweep,
 }
 
-/// A gateway without sockets. Cheap to clone; all methods may be called from any task of the runtime it was started on.
+/// A gateway without sockets. It is cheap to clone. Any task of the runtime that it was started on may call its methods.
 #[derive(Clone)]
 pub(crate) struct Hub(Arc<Inner>);
 
@@ -51,15 +52,15 @@ struct Inner {
     journal: Arc<dyn GatewayJournal>,
     settle: Settle,
     state: Mutex<State>,
-    /// By session number. Filled under the lock, so that deliveries are in order; emptied by whoever ends a session.
+    /// By session number. Deliveries are put in under the lock, so that they are in order.
     outboxes: DashMap<u64, Inlet>,
-    /// Something waits for a sweep.
+    /// Notified when something waits for a sweep.
     sweep: Notify,
-    /// For which rooms the workers have rules; None while that is not known.
+    /// The rooms for which workers have rules; None while that is not known.
     known: RwLock<Option<Vec<Pattern>>>,
-    /// Why the journal did not do what it was last asked.
+    /// Why the journal failed last; None while it works.
     trouble: tokio::sync::watch::Sender<Option<String>>,
-    /// From an action's arrival to its verdict; looked up once.
+    /// The time from an action's arrival to its verdict. Looked up once.
     verdict_seconds: metrics::Histogram,
     runtime: tokio::runtime::Handle,
     drained: Notify,
@@ -79,14 +80,14 @@ impl std::fmt::Debug for Hub {
 }
 
 impl Hub {
-    /// Starts a gateway of at most `sessions_max` sessions on `journal`, under a new identity. `clock` and `precision_ns` are
-    /// what `welcome` says about its stamps.
+    /// Starts a gateway of at most `sessions_max` sessions on `journal`, under a new identity. Its `welcome` names `clock` and
+    /// `precision_ns`.
     ///
     /// # Errors
-    /// When the journal does not work.
+    /// When the journal fails.
     ///
     /// # Panics
-    /// Outside of a tokio runtime.
+    /// Outside a tokio runtime.
     pub(crate) async fn start(
         journal: Arc<dyn GatewayJournal>,
         settle: Settle,
@@ -114,33 +115,33 @@ impl Hub {
             stop,
         }));
         hub.subscribe(incarnation).await?;
-        hub.0.runtime.spawn(keep_house(Arc::downgrade(&hub.0), timeline, hub.0.stop.clone()));
-        hub.0.runtime.spawn(keep_asking(Arc::downgrade(&hub.0), hub.0.stop.clone()));
+        hub.0.runtime.spawn(run_timers(Arc::downgrade(&hub.0), timeline, hub.0.stop.clone()));
+        hub.0.runtime.spawn(ping_journal(Arc::downgrade(&hub.0), hub.0.stop.clone()));
         tracing::info!(gateway.id = %incarnation, "gateway started");
         Ok(hub)
     }
 
-    /// Why the journal did not do what it was last asked; None while it works.
+    /// Why the journal failed last; None while it works.
     #[must_use]
     pub(crate) fn health(&self) -> tokio::sync::watch::Receiver<Option<String>> {
         self.0.trouble.subscribe()
     }
 
-    /// Sessions that are open.
+    /// The number of sessions.
     #[cfg(test)]
     pub(crate) fn session_count(&self) -> usize {
         self.0.state.lock().core.session_count()
     }
 
-    /// A session joins its room; `arrival` is when it asked to.
+    /// A session joins its room. `arrival` is the arrival of its request.
     ///
     /// # Errors
-    /// A refusal when a bound is reached or the gateway is going down.
+    /// A refusal when a bound is reached, no worker has rules for the room, or the gateway is stopping.
     pub(crate) fn open(&self, joining: Joining, arrival: Arrival) -> Result<(SessionId, Outbox), Refusal> {
         self.open_at(joining, || arrival)
     }
 
-    /// `arrival` is called under the lock that guards the watermark.
+    /// Calls `arrival` under the lock that guards the watermark.
     fn open_at(&self, joining: Joining, arrival: impl FnOnce() -> Arrival) -> Result<(SessionId, Outbox), Refusal> {
         if self.0.known.read().as_ref().is_some_and(|known| !known.iter().any(|pattern| pattern.matches(&joining.room))) {
             let message = format!("no worker has rules for a room of the name {}: add a pattern that matches it", joining.room);
@@ -158,11 +159,11 @@ impl Hub {
         opened
     }
 
-    /// A session acts; `arrival` is when the bytes reached the machine.
+    /// A session acts. `arrival` is when the bytes reached the machine.
     ///
     /// # Errors
-    /// A refusal: the session is over, or acts for another player without the server role, or too much is unresolved.
-    pub(crate) fn act(&self, session: SessionId, action: PlayerAction, arrival: Arrival) -> Result<(), Refusal> {
+    /// A refusal: the session is over, acts for another player without the server role, or too much is unresolved.
+    pub(crate) fn act(&self, session: SessionId, action: Action, arrival: Arrival) -> Result<(), Refusal> {
         let result = self.with(|state| {
             if session.gateway != state.core.incarnation() {
                 return Err(Refusal {
@@ -179,7 +180,7 @@ impl Hub {
         result
     }
 
-    /// A session says that it is ending, with a WebSocket close code.
+    /// A session announces its end, with a WebSocket close code.
     pub(crate) fn end(&self, session: SessionId, code: u16, arrival: Arrival) {
         self.finish(session, "end", |core| core.end(session.number, code, arrival));
     }
@@ -189,7 +190,7 @@ impl Hub {
         self.finish(session, "error", |core| core.error(session.number, reason, arrival));
     }
 
-    /// A session is over: exactly once, and last.
+    /// A session has ended. Call this once, after everything else.
     pub(crate) fn close(&self, session: SessionId, arrival: Arrival) {
         self.finish(session, "close", |core| core.close(session.number, arrival));
         self.0.outboxes.remove(&session.number);
@@ -204,7 +205,7 @@ impl Hub {
         metrics::counter!(names::EVENTS_TOTAL, "kind" => kind).increment(1);
     }
 
-    /// Stamps and takes in an event under the lock that guards the watermark, for servers with sockets of their own.
+    /// Stamps and adds an event under the lock that guards the watermark, for servers with their own sockets.
     pub(crate) fn arrive<T>(&self, f: impl FnOnce(&mut Core, Arrival) -> T) -> T {
         self.with(|state| f(&mut state.core, Arrival::at(clock::monotonic_ns(), 0)))
     }
@@ -214,7 +215,7 @@ impl Hub {
         self.open_at(joining, || Arrival::at(clock::monotonic_ns(), 0))
     }
 
-    /// A session ends and is over, now; nothing is kept of it.
+    /// A session ends now. Nothing of it stays in memory.
     pub(crate) fn leave(&self, session: SessionId, code: u16) {
         self.with(|state| {
             let now = Arrival::at(clock::monotonic_ns(), 0);
@@ -226,19 +227,19 @@ impl Hub {
         });
     }
 
-    /// Outboxes that are kept.
+    /// The number of outboxes.
     #[cfg(test)]
     pub(crate) fn outbox_count(&self) -> usize {
         self.0.outboxes.len()
     }
 
-    /// Whether a sweep would let something leave.
+    /// Whether a sweep would let a flush leave.
     #[must_use]
     pub(crate) fn wants_sweep(&self) -> bool {
         self.0.state.lock().core.wants_settling()
     }
 
-    /// Comes back when a sweep may be wanted.
+    /// Returns when a sweep may be wanted.
     pub(crate) async fn sweep_wanted(&self) {
         self.0.sweep.notified().await;
     }
@@ -250,10 +251,10 @@ impl Hub {
         self.perform(&mut state);
     }
 
-    /// Tells every session to go, and comes back when all are gone, everything accepted is in the journal, and this gateway's
-    /// registrations are taken back.
+    /// Dismisses all sessions. Returns when they are gone, all accepted events are in the journal, and this gateway's
+    /// registrations are removed.
     pub(crate) async fn drain(&self) {
-        self.with(|state| state.core.drain(close::GOING_AWAY, "this gateway is going down: connect again with since"));
+        self.with(|state| state.core.drain(close::GOING_AWAY, "this gateway is stopping: connect again with since"));
         loop {
             let changed = self.0.drained.notified();
             if self.0.state.lock().core.is_drained() {
@@ -267,13 +268,13 @@ impl Hub {
         };
         for shard in shards {
             if let Err(error) = self.0.journal.leave(shard, gateway).await {
-                tracing::warn!(%error, "registrations are not taken back; workers find out");
+                tracing::warn!(%error, "cannot remove this gateway's registrations: workers will fence it");
                 return;
             }
         }
     }
 
-    /// Changes the core, then does what follows from it.
+    /// Changes the core, then carries out its commands.
     fn with<T>(&self, f: impl FnOnce(&mut State) -> T) -> T {
         let mut state = self.0.state.lock();
         let result = f(&mut state);
@@ -292,10 +293,10 @@ impl Hub {
 
     fn perform(&self, state: &mut State) {
         let mut now_ns = 0;
-        while state.core.has_actions() {
-            for action in state.core.take_actions() {
-                match action {
-                    Action::Deliver(session, delivery) => {
+        while state.core.has_commands() {
+            for command in state.core.take_commands() {
+                match command {
+                    Command::Deliver(session, delivery) => {
                         if let Some(arrived_ns) =
                             delivery.decides_since(SessionId { gateway: state.core.incarnation(), number: session })
                         {
@@ -306,44 +307,44 @@ impl Hub {
                         }
                         self.deliver(session, delivery);
                     }
-                    Action::Append { flush, mut waits } => {
+                    Command::Append { flush, mut waits } => {
                         if !waits.is_empty() {
                             waits.end(clock::monotonic_ns(), &metrics::histogram!(names::SETTLE_SECONDS));
                         }
                         self.spawn(|hub| hub.append(flush));
                     }
-                    Action::Register { shard, seen, rooms } => {
+                    Command::Register { shard, seen, rooms } => {
                         let incarnation = state.core.incarnation();
                         self.spawn(move |hub| hub.register(shard, incarnation, seen, rooms));
                     }
-                    Action::Read { room, after, entries_max, reading } => {
-                        self.spawn(move |hub| hub.read(room, after, entries_max, reading))
+                    Command::Read { room, after, entries_max, read } => {
+                        self.spawn(move |hub| hub.read(room, after, entries_max, read))
                     }
-                    Action::AskOutbox { session, level } => {
+                    Command::AskOutbox { session, level } => {
                         let taken = self.0.outboxes.get(&session).and_then(|inlet| inlet.ask(level));
                         if let Some(taken) = taken {
                             state.core.drained(session, taken);
                         }
                     }
-                    Action::Rest => self.spawn(|hub| async move {
+                    Command::Rest => self.spawn(|hub| async move {
                         tokio::time::sleep(CATCH_UP_REST).await;
                         // Once around everybody who is ready to run.
                         let began = Instant::now();
                         tokio::task::yield_now().await;
                         hub.with(|state| state.core.rested(began.elapsed()));
                     }),
-                    Action::ReadHeads(shard, rooms) => self.spawn(move |hub| async move {
+                    Command::ReadHeads(shard, rooms) => self.spawn(move |hub| async move {
                         match hub.0.journal.heads(shard, &rooms).await {
                             Ok((server, heads)) => hub.with(|state| state.core.heads(shard, server, &heads)),
                             Err(error) => hub.trouble("read heads", &error),
                         }
                     }),
-                    Action::Leave(shard, gateway) => self.spawn(move |hub| async move {
+                    Command::Leave(shard, gateway) => self.spawn(move |hub| async move {
                         if let Err(error) = hub.0.journal.leave(shard, gateway).await {
-                            hub.trouble("take a registration back", &error);
+                            hub.trouble("remove a registration", &error);
                         }
                     }),
-                    Action::Rebirth => self.rebirth(state),
+                    Command::Rebirth => self.rebirth(state),
                 }
             }
         }
@@ -357,14 +358,17 @@ impl Hub {
     async fn register(self, shard: ShardId, incarnation: Incarnation, seen: Seen, rooms: Vec<RoomId>) {
         let answer = self.insist("register", || self.0.journal.register(shard, incarnation, seen, &rooms)).await;
         if seen.flush > 0 {
-            tracing::info!(shard = shard.0, "the journal has another server: this gateway told it what the earlier one had");
+            tracing::info!(
+                shard = shard.0,
+                "this gateway has registered with another server of the journal, and told it what the earlier one had"
+            );
         }
         if answer.renewed > 0 {
             metrics::counter!(names::ROLLED_BACK_TOTAL).increment(answer.renewed);
             tracing::error!(
                 shard = shard.0,
                 rooms = answer.renewed,
-                "the journal came back, and verdicts that were delivered are missing: its rooms begin a new era"
+                "the journal has lost delivered verdicts: its rooms begin a new era"
             );
         }
         self.with(|state| state.core.registered(shard, &answer));
@@ -390,33 +394,33 @@ impl Hub {
                 );
             }
             Appended::Gap { .. } | Appended::Fenced => {
-                tracing::warn!(shard = flush.shard.0, ?answer, "this gateway was taken for dead: it starts again");
+                tracing::warn!(shard = flush.shard.0, ?answer, "this gateway was declared dead: it starts again");
             }
         }
         let repeated = sent.into_inner() > 1;
         self.with(|state| state.core.appended(&flush, &answer, repeated, clock::monotonic_ns()));
     }
 
-    async fn read(self, room: RoomId, after: u64, entries_max: usize, reading: Reading) {
-        if reading.gap {
+    async fn read(self, room: RoomId, after: u64, entries_max: usize, read: ReadId) {
+        if read.gap {
             metrics::counter!(names::GAPS_FILLED_TOTAL).increment(1);
         }
         let step = || async {
             match self.0.journal.verdicts(&room, after, entries_max).await {
-                // One room's trouble takes no place from another's read.
+                // A damaged room must not hold up reads of other rooms.
                 Err(error @ JournalError::Damaged(_)) => Ok(Err(error)),
                 answer => answer.map(Ok),
             }
         };
         let told = match self.insist("read verdicts", step).await {
-            Ok(page) => self.with(|state| state.core.page(&room, after, reading, &page)).map_err(|error| error.to_string()),
+            Ok(page) => self.with(|state| state.core.page(&room, after, read, &page)).map_err(|error| error.to_string()),
             Err(error) => {
-                self.with(|state| state.core.unreadable(&reading));
+                self.with(|state| state.core.unreadable(&read));
                 Err(error.to_string())
             }
         };
         if let Err(error) = told {
-            tracing::error!(room.id = %room, error, "verdicts cannot be read");
+            tracing::error!(room.id = %room, error, "cannot read verdicts");
         }
     }
 
@@ -425,7 +429,7 @@ impl Hub {
         let failed = |error| async move {
             metrics::counter!(names::JOURNAL_RETRIES_TOTAL).increment(1);
             match error {
-                // One room's trouble is none of the gateway's; whoever mends it takes longer than an outage.
+                // Only this room is affected, and its repair takes longer than an outage.
                 JournalError::Damaged(_) => {
                     tracing::warn!(%error, "{what} of a room");
                     tokio::time::sleep(HEADS_INTERVAL).await;
@@ -447,7 +451,7 @@ impl Hub {
         metrics::counter!(names::JOURNAL_ERRORS_TOTAL, "kind" => error.kind()).increment(1);
         let news = self.0.trouble.send_if_modified(|trouble| trouble.replace(error.to_string()).is_none());
         if news {
-            tracing::warn!(%error, "journal trouble: {what}; tried again until it works");
+            tracing::warn!(%error, "the journal failed: {what}; trying again until it works");
         }
     }
 
@@ -477,12 +481,12 @@ impl Hub {
             Signal::Subscribed => self.with(|state| state.core.check_heads()),
             Signal::Message(bytes) => match push::decode(&bytes) {
                 Ok(push) => self.with(|state| state.core.pushed(push)),
-                Err(error) => tracing::error!(%error, "a push cannot be read"),
+                Err(error) => tracing::error!(%error, "cannot read a push"),
             },
         }
     }
 
-    /// The core starts again under a new identity, whose pushes are subscribed before it registers anywhere.
+    /// The core starts again under a new identity. Its pushes are subscribed before it registers in any shard.
     fn rebirth(&self, state: &mut State) {
         let incarnation = Incarnation::random();
         state.core.reborn(incarnation);

@@ -1,28 +1,21 @@
-//! How sessions, and a gateway's identity, come to their end.
+//! How sessions end, and how a gateway is drained, fenced and reborn.
 //!
-//! Who is told to go has [`CLOSE_TIMEOUT`] for it. Then the session is over, whether its driver let go of it or not: a room,
-//! a drain and a rebirth wait for no one who does not.
+//! A dismissed session has [`CLOSE_TIMEOUT`] to leave. Then the core ends it, so that no room, drain or rebirth waits for a
+//! session that stays.
 
-use super::core::{Action, Core, Delivery, Session};
-use super::deliver::View;
+use super::core::Core;
+use super::state::{Leaving, Session, View};
+use super::step::{Command, Delivery};
 use crate::limits::{CLOSE_TIMEOUT, WELCOME_TIMEOUT};
 use crate::types::{Arrival, Incarnation, RoomId, ShardId};
 use crate::wire::client::close;
-
-/// A session that was told to go.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Leaving {
-    code: u16,
-    /// Known from the first tick on.
-    by_ns: Option<u64>,
-}
 
 fn nanos(duration: std::time::Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 impl Core {
-    /// Tells a session to go: the last that it is sent.
+    /// Tells a session to go. It is sent nothing more.
     pub(super) fn dismiss(&mut self, number: u64, code: u16, reason: impl Into<String>) {
         let Some(session) = self.sessions.get_mut(&number) else { return };
         if matches!(session.view, View::Leaving | View::Closed) {
@@ -30,11 +23,11 @@ impl Core {
         }
         session.view = View::Leaving;
         session.leaving = Some(Leaving { code, by_ns: None });
-        self.act_on(Action::Deliver(number, Delivery::Close { code, reason: reason.into() }));
+        self.issue(Command::Deliver(number, Delivery::Close { code, reason: reason.into() }));
         self.forget_reads(number);
     }
 
-    /// Stops taking in sessions and tells those inside to go.
+    /// Refuses new sessions and dismisses all others.
     pub(crate) fn drain(&mut self, code: u16, reason: &str) {
         self.draining = true;
         self.close_all(code, reason);
@@ -47,21 +40,21 @@ impl Core {
         }
     }
 
-    /// Whether every session is gone and everything that was accepted is in the journal.
+    /// Whether all sessions are gone and all accepted events are in the journal.
     #[must_use]
     pub(crate) fn is_drained(&self) -> bool {
         self.sessions.is_empty() && self.shards.iter().all(|shard| shard.fenced || shard.is_empty())
     }
 
-    /// This incarnation may append no more in `shard`: its sessions go, and once the other shards have everything the
-    /// gateway starts again under a new identity.
+    /// This incarnation may append nothing more in `shard`. All sessions are dismissed. Once the other shards have everything,
+    /// the gateway starts again under a new identity.
     pub(super) fn fence(&mut self, shard: ShardId) {
         self.shards[usize::from(shard.0)].fence();
         if !self.fenced {
             self.fenced = true;
-            self.close_all(close::RESTARTED, "this gateway was taken for dead and starts again: connect again with since");
+            self.close_all(close::RESTARTED, "this gateway was declared dead and starts again: connect again with since");
         }
-        // Sessions whose Open never got in, or whose shard is gone, have nothing left to wait for.
+        // Sessions whose shard is fenced have nothing left to wait for.
         self.check_reborn();
     }
 
@@ -75,36 +68,36 @@ impl Core {
         self.sessions.retain(|_, session| !(matches!(session.view, View::Closed) && lost(&session.room)));
         if self.is_drained() {
             for shard in self.leave() {
-                self.act_on(Action::Leave(shard, self.incarnation));
+                self.issue(Command::Leave(shard, self.incarnation));
             }
-            self.act_on(Action::Rebirth);
+            self.issue(Command::Rebirth);
         }
     }
 
-    /// Says nothing more, once it is drained; tells where its registration is to be taken back.
+    /// Ends this incarnation once it is drained. Returns the shards in which its registration must be removed.
     pub(crate) fn leave(&mut self) -> Vec<ShardId> {
         let known = (0..).map(ShardId).zip(&mut self.shards).filter(|(_, shard)| shard.is_registered());
         known.map(|(id, shard)| (id, shard.fence()).0).collect()
     }
 
-    /// Starts again under a new identity, after [`Action::Rebirth`]. One that goes down goes on going down.
+    /// Starts again under a new identity, after [`Command::Rebirth`]. A gateway that is stopping goes on stopping.
     pub(crate) fn reborn(&mut self, incarnation: Incarnation) {
         #[expect(clippy::cast_possible_truncation, reason = "made from a u16")]
         let shards = self.shards.len() as u16;
         let born = Self::new(incarnation, self.timeline, shards, self.clock, self.precision_ns);
         let old = std::mem::replace(self, born);
-        (self.next_session, self.reads.next) = (old.next_session, old.reads.next);
-        (self.bounds, self.draining, self.actions) = (old.bounds, old.draining, old.actions);
+        (self.next_session, self.reads.last_number) = (old.next_session, old.reads.last_number);
+        (self.bounds, self.draining, self.commands) = (old.bounds, old.draining, old.commands);
     }
 
-    /// Sends sessions away that got no welcome in time, for nobody resolves their room, and closes those that were sent
-    /// away and did not go. Call about once a second.
+    /// Dismisses sessions that got no welcome in time, because no worker resolves their room. Ends dismissed sessions that
+    /// stayed too long. Call about once a second.
     pub(crate) fn tick(&mut self, now_ns: u64) {
         let late =
             |s: &Session| matches!(s.view, View::Joining) && now_ns.saturating_sub(s.opened_at_ns) > nanos(WELCOME_TIMEOUT);
         let late: Vec<u64> = self.sessions.iter().filter(|(_, s)| late(s)).map(|(n, _)| *n).collect();
         for number in late {
-            self.dismiss(number, close::TRY_AGAIN, "nobody resolves this room right now: try again");
+            self.dismiss(number, close::TRY_AGAIN, "no worker resolves this room right now: try again");
         }
         let mut stayed = Vec::new();
         for (number, session) in &mut self.sessions {
@@ -122,7 +115,7 @@ impl Core {
 
 #[cfg(test)]
 mod tests {
-    use super::super::core::Joining;
+    use super::super::step::Joining;
     use super::*;
     use crate::journal::memory::Store;
     use crate::journal::{Appended, Seen};
@@ -138,7 +131,7 @@ mod tests {
             let (answer, _) = store.register(shard, Incarnation(1), Seen::default(), &[]).expect("a shard");
             core.registered(shard, &answer);
         }
-        core.take_actions();
+        core.take_commands();
         (core, store)
     }
 
@@ -153,16 +146,16 @@ mod tests {
     fn perform(core: &mut Core, store: &mut Store, now_ns: u64, fenced: ShardId) -> bool {
         core.settled(now_ns);
         let mut reborn = false;
-        for action in core.take_actions() {
-            match action {
-                Action::Append { flush, .. } if flush.shard == fenced => {
+        for command in core.take_commands() {
+            match command {
+                Command::Append { flush, .. } if flush.shard == fenced => {
                     core.appended(&flush, &Appended::Fenced, false, now_ns);
                 }
-                Action::Append { flush, .. } => {
+                Command::Append { flush, .. } => {
                     let answer = store.append(&flush, 1).expect("a flush").0;
                     core.appended(&flush, &answer, false, now_ns);
                 }
-                Action::Rebirth => reborn = true,
+                Command::Rebirth => reborn = true,
                 _ => {}
             }
         }
@@ -216,7 +209,7 @@ mod tests {
         let (mut core, _) = gateway();
         let ann = join(&mut core, ShardId(0)).expect("a session");
         (0..3).for_each(|_| core.dismiss(ann, close::TRY_AGAIN, "later"));
-        let told = |action: &Action| matches!(action, Action::Deliver(_, Delivery::Close { .. }));
-        assert_eq!(core.take_actions().iter().filter(|action| told(action)).count(), 1);
+        let told = |command: &Command| matches!(command, Command::Deliver(_, Delivery::Close { .. }));
+        assert_eq!(core.take_commands().iter().filter(|command| told(command)).count(), 1);
     }
 }

@@ -1,127 +1,59 @@
-//! The way in: pending events settle, leave as flushes, and are acknowledged.
+//! The way in: events are admitted, settle, leave as flushes, and are acknowledged. The journal refuses a flush that names a
+//! damaged room: it is sent again without that room, and the room's sessions are dismissed.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::core::{Action, Core};
-use super::deliver::View;
-use super::kept::Share;
-use crate::journal::{Appended, Flush, FlushEntry, Registered, RoomHead, Seen};
+use super::backlog::bytes_of;
+use super::core::Core;
+use super::state::{PendingEvent, Registration, ShardOut, View};
+use super::step::Command;
+use crate::journal::{Appended, Flush, FlushEntry, Registered, RoomHead};
+use crate::limits::ROOM_PART_OF_FREE;
 use crate::metrics::Waits;
 use crate::types::{Arrival, Entry, Event, EventKind, Incarnation, Moment, RoomId, ShardId};
+use crate::wire::client::close;
 use crate::wire::entry;
 
-/// An event that its gateway has read and not yet appended.
-#[derive(Debug)]
-pub(super) struct PendingEvent {
-    /// Stamp, raw stamp, and the order of reading: the order in which ordinals are given.
-    pub(super) order: (u64, u64, u64),
-    pub(super) room: RoomId,
-    pub(super) session: u64,
-    pub(super) arrival: Arrival,
-    pub(super) kind: EventKind,
-    pub(super) share: Share,
-}
-
-#[derive(Debug, Default, PartialEq, Eq)]
-enum Registration {
-    #[default]
-    Unknown,
-    Asked,
-    Done,
-}
-
-/// One shard as this gateway writes to it.
-#[derive(Debug, Default)]
-pub(super) struct ShardOut {
-    registration: Registration,
-    /// The journal's server that it is registered with.
-    server: Incarnation,
-    /// The highest commit that was heard of since.
-    commit: u64,
-    pub(super) fenced: bool,
-    /// Its rooms that the gateway follows.
-    pub(super) followed: BTreeSet<RoomId>,
-    /// The last flush that was sent: its number and watermark.
-    number: u64,
-    watermark: Moment,
-    ordinal: u64,
-    pending: Vec<PendingEvent>,
-    pub(super) in_flight: Option<Arc<Flush>>,
-    /// The shares of its events.
-    kept_in_flight: Vec<Share>,
-    /// An earlier server was sent it too.
-    resent: bool,
-    /// Sessions whose Open is in the flush in flight.
-    pub(super) opening: Vec<u64>,
-    /// Sessions that are gone, and whose damaged room was not told.
-    pub(super) owed: BTreeMap<RoomId, BTreeSet<u64>>,
-    /// A worker waits for this watermark.
-    probed: Moment,
-}
-
-impl ShardOut {
-    /// Takes an event in; true when the shard must be registered first.
-    pub(super) fn pend(&mut self, event: PendingEvent) -> bool {
-        self.pending.push(event);
-        self.registration == Registration::Unknown
-    }
-
-    /// Whether a registration is under way.
-    pub(super) fn is_registering(&self) -> bool {
-        self.registration == Registration::Asked && !self.fenced
-    }
-
-    /// Whether the journal knows this gateway, and has not fenced it.
-    pub(super) fn is_registered(&self) -> bool {
-        self.registration == Registration::Done && !self.fenced
-    }
-
-    /// What this gateway has of the shard for sure.
-    fn seen(&self) -> Seen {
-        Seen { server: self.server, flush: self.number - u64::from(self.in_flight.is_some()), commit: self.commit }
-    }
-
-    /// The lowest stamp that is not promised away.
-    pub(super) fn first_free_ns(&self) -> u64 {
-        if self.number == 0 { 0 } else { self.watermark.ns.saturating_add(1) }
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.pending.is_empty() && self.in_flight.is_none()
-    }
-
-    pub(super) fn fence(&mut self) {
-        self.fenced = true;
-        self.owed.clear();
-        self.pending.clear();
-        self.in_flight = None;
-        self.kept_in_flight.clear();
-    }
-
-    fn ready(&self) -> bool {
-        self.registration == Registration::Done && self.in_flight.is_none() && !self.fenced
-    }
-
-    /// Whether a settled moment would let something leave.
-    fn wants(&self) -> bool {
-        self.ready() && (!self.pending.is_empty() || self.probed > self.watermark)
-    }
-}
-
 impl Core {
-    /// Whether something waits for [`Core::settled`].
+    /// Checks whether a session's action fits; the error says which limit it meets. A room may use a part of what all rooms
+    /// have left, and always its own reserve: however many rooms are flooded, the next room is served.
+    pub(super) fn admit(&self, number: u64, kind: &EventKind) -> Result<(), String> {
+        let Some((room, view)) = self.sessions.get(&number).and_then(|s| self.rooms.get_key_value(&s.room)) else {
+            return Ok(());
+        };
+        let (bounds, count, all) = (&self.bounds, view.unresolved, self.unresolved);
+        let (limit, limit_all) = (bounds.unresolved_per_room_max, bounds.unresolved_max);
+        if count >= limit {
+            return Err(format!("room {room} has {count} events here that are not resolved yet, its limit"));
+        }
+        let most = |all: usize, limit: usize, reserve: usize| (limit.saturating_sub(all) / ROOM_PART_OF_FREE).max(reserve);
+        if count >= most(all, limit_all, bounds.room_reserve_events) {
+            return Err(format!(
+                "room {room} has {count} events here that are not resolved yet, and all rooms have {all} of at most {limit_all}"
+            ));
+        }
+        let (bytes, all, limit_all) = (view.backlog.bytes(), self.backlog.bytes(), bounds.backlog_bytes_max);
+        if bytes + bytes_of(kind) > most(all, limit_all, bounds.room_reserve_bytes) {
+            return Err(format!(
+                "room {room} has {bytes} bytes here that wait for the journal, and all rooms have {all} of at most {limit_all}"
+            ));
+        }
+        Ok(())
+    }
+
+    /// Whether anything waits for [`Core::settled`].
     #[must_use]
     pub(crate) fn wants_settling(&self) -> bool {
-        self.shards.iter().any(ShardOut::wants)
+        self.shards.iter().any(ShardOut::wants_settling)
     }
 
-    /// Everything that arrived at or before `until_ns` has been read: what is pending up to there leaves, one flush
-    /// per shard, and the watermark goes with it.
+    /// Everything that arrived at or before `until_ns` has been read. The pending events up to then leave, in one flush per
+    /// shard that carries the watermark.
     pub(crate) fn settled(&mut self, until_ns: u64) {
         let until = Moment { timeline: self.timeline, ns: until_ns };
         for index in 0..self.shards.len() {
-            if self.shards[index].wants() && until > self.shards[index].watermark {
+            if self.shards[index].wants_settling() && until > self.shards[index].watermark {
                 self.flush(index, until);
             }
         }
@@ -142,7 +74,7 @@ impl Core {
             Some(last) if taken < settled => Moment { ns: last.arrival.ns, ..until },
             _ => until,
         };
-        // What bears the stamp that the flush ends with and found no place in it is stamped just above (rule W2).
+        // An event that has the flush's last stamp and did not fit is moved to the next stamp (rule W2).
         for event in shard.pending[taken..].iter_mut().take_while(|event| event.arrival.ns <= watermark.ns) {
             event.arrival = event.arrival.clamped_to(watermark.ns.saturating_add(1));
             event.order.0 = event.arrival.ns;
@@ -162,7 +94,7 @@ impl Core {
             if matches!(event.kind, EventKind::Open { .. }) {
                 shard.opening.push(event.session);
             }
-            shard.kept_in_flight.push(event.share);
+            shard.shares_in_flight.push(event.share);
             let (session, arrival, kind) = (event.session, event.arrival, event.kind);
             rooms.entry(event.room).or_default().push(Event { session, ordinal: shard.ordinal, arrival, kind });
         }
@@ -184,10 +116,10 @@ impl Core {
         shard.number += 1;
         shard.watermark = watermark;
         shard.in_flight = Some(flush.clone());
-        self.act_on(Action::Append { flush, waits });
+        self.issue(Command::Append { flush, waits });
     }
 
-    /// A worker waits until this gateway promises `until`.
+    /// A worker asks for a watermark of at least `until`.
     pub(crate) fn probed(&mut self, shard: ShardId, until: Moment) {
         let Some(out) = self.shards.get_mut(usize::from(shard.0)) else { return };
         out.probed = out.probed.max(until);
@@ -196,18 +128,18 @@ impl Core {
         }
     }
 
-    /// Makes this gateway known to the journal's server, and tells it what an earlier one had (rule G2). From here on
-    /// nothing that the earlier one said is delivered any more: what was seen is what was told.
+    /// Registers with the journal's server, and tells it what an earlier server had confirmed (rule G2). From now on the
+    /// gateway delivers nothing more of the earlier server: it has told the new server all that it has seen.
     pub(super) fn register(&mut self, shard: ShardId) {
         let out = &mut self.shards[usize::from(shard.0)];
         out.registration = Registration::Asked;
         let seen = out.seen();
         let rooms = self.rooms_of(shard);
-        self.act_on(Action::Register { shard, seen, rooms });
+        self.issue(Command::Register { shard, seen, rooms });
     }
 
-    /// Whether what `server` said of a shard counts. When it is another than the one that this gateway is registered with,
-    /// it registers again: what the old one said may be lost, what the new one says may contradict it.
+    /// Whether a message of `server` about a shard counts. When this gateway is registered with another server, it registers
+    /// again first: the new server may have lost what the old one said, or contradict it.
     pub(super) fn hears(&mut self, shard: ShardId, server: Incarnation, commit: u64) -> bool {
         let Some(out) = self.shards.get_mut(usize::from(shard.0)) else { return false };
         if out.registration != Registration::Done || out.fenced {
@@ -221,22 +153,22 @@ impl Core {
         true
     }
 
-    /// Slow heartbeats: a gateway that was fenced while it had nothing to say finds out.
+    /// A slow heartbeat: an idle gateway learns that it was fenced.
     pub(super) fn beat(&mut self) {
         for out in &mut self.shards {
             out.probed = out.probed.max(out.watermark.plus(1));
         }
-        self.tell_owed();
+        self.send_owed_closes();
     }
 
-    /// The answer to [`Action::Register`].
+    /// The answer to [`Command::Register`].
     pub(crate) fn registered(&mut self, shard: ShardId, answer: &Registered) {
         let out = &mut self.shards[usize::from(shard.0)];
         let record = &answer.record;
         if record.incarnation != self.incarnation || out.registration != Registration::Asked || out.fenced {
             return;
         }
-        // A journal that has less than it confirmed: this incarnation's promises are void.
+        // The journal has less than it confirmed, so this incarnation's watermarks do not hold.
         if record.fenced || !(out.seen().flush..=out.number).contains(&record.number) {
             self.fence(shard);
             return;
@@ -245,15 +177,15 @@ impl Core {
         if let Some(flush) = out.in_flight.take() {
             let flush = Arc::new(Flush { server: answer.server, ..Arc::unwrap_or_clone(flush) });
             (out.in_flight, out.resent) = (Some(flush.clone()), true);
-            self.act_on(Action::Append { flush, waits: Waits::default() });
+            self.issue(Command::Append { flush, waits: Waits::default() });
         }
         for head in &answer.rooms {
             self.moved(head);
         }
     }
 
-    /// The answer to [`Action::Append`]; `now_ns` is when it was read. `repeated` says that the flush was sent more than
-    /// once: then it may have been resolved before this answer, whose heads lie behind what is still to be delivered.
+    /// The answer to [`Command::Append`], read at `now_ns`. `repeated` says that the flush was sent more than once: then its
+    /// events may be resolved already, and the answer's heads may lie above verdicts that are still to be delivered.
     pub(crate) fn appended(&mut self, flush: &Flush, answer: &Appended, repeated: bool, now_ns: u64) {
         let out = &mut self.shards[usize::from(flush.shard.0)];
         let expected = |f: &Arc<Flush>| (f.number, f.server) == (flush.number, flush.server);
@@ -266,7 +198,7 @@ impl Core {
         match answer {
             Appended::Stored(heads) => {
                 out.in_flight = None;
-                out.kept_in_flight.clear();
+                out.shares_in_flight.clear();
                 let repeated = std::mem::take(&mut out.resent) || repeated;
                 let opening = std::mem::take(&mut out.opening);
                 for head in heads {
@@ -279,11 +211,11 @@ impl Core {
             }
             Appended::Moved => self.register(flush.shard),
             Appended::Gap { .. } | Appended::Fenced => self.fence(flush.shard),
-            Appended::Refused(rooms) => self.refused(flush, rooms),
+            Appended::Refused(rooms) => self.resend_without(flush, rooms),
         }
     }
 
-    /// Rule S7: from here on the session's stamps lie above this moment and above everything in the room.
+    /// Rule S7: from now on the session's stamps lie above this moment and above everything in the room.
     fn acknowledge(&mut self, number: u64, heads: &[RoomHead], now_ns: u64) {
         let Some(session) = self.sessions.get_mut(&number) else { return };
         let top = heads.iter().find(|head| head.room == session.room).map_or(0, |head| head.top.ns);
@@ -298,4 +230,88 @@ impl Core {
             self.sessions.remove(&number);
         }
     }
+
+    /// Nothing of `flush` was written, because these rooms are damaged. Sends it again without them.
+    fn resend_without(&mut self, flush: &Flush, rooms: &[RoomId]) {
+        let out = &mut self.shards[usize::from(flush.shard.0)];
+        let mut rest = flush.clone();
+        for entry in rest.entries.extract_if(.., |entry| rooms.contains(&entry.room)) {
+            // These are our own bytes, so they decode. A session whose Open was not written owes no Close.
+            let events = entry::decode(&entry.bytes).map(|entry| entry.events).unwrap_or_default();
+            for event in events.iter().filter(|event| matches!(event.kind, EventKind::Close)) {
+                if !out.opening.contains(&event.session) {
+                    out.owed_closes.entry(entry.room.clone()).or_default().insert(event.session);
+                }
+            }
+        }
+        let rest = Arc::new(rest);
+        out.in_flight = Some(rest.clone());
+        let mut never_joined = Vec::new();
+        for number in std::mem::take(&mut out.opening) {
+            match self.sessions.get(&number) {
+                Some(session) if rooms.contains(&session.room) => never_joined.push(number),
+                _ => out.opening.push(number),
+            }
+        }
+        for room in rooms {
+            let Some(view) = self.rooms.get_mut(room) else { continue };
+            view.at_rest = true;
+            self.unresolved = self.unresolved.saturating_sub(std::mem::take(&mut view.unresolved));
+            for number in view.sessions.clone() {
+                self.dismiss(number, close::TRY_AGAIN, "what is stored of this room is damaged: try again later");
+            }
+        }
+        // These sessions are dismissed and over. The room never learns of them.
+        for number in never_joined {
+            if let Some(session) = self.sessions.remove(&number)
+                && let Some(view) = self.rooms.get_mut(&session.room)
+            {
+                view.leave(number);
+            }
+        }
+        rooms.iter().for_each(|room| self.let_go(room));
+        self.issue(Command::Append { flush: rest, waits: Waits::default() });
+    }
+
+    /// No worker resolves the room for now. Its sessions are dismissed; their accepted events stay in the journal.
+    pub(super) fn halted(&mut self, room: &RoomId, known: bool) {
+        let reason = match known {
+            true => "this room cannot be continued right now: try again later",
+            false => "nobody has rules for this room: try another, or later",
+        };
+        let Some(view) = self.rooms.get_mut(room) else { return };
+        view.at_rest = true;
+        // They may stay unresolved for long, so they no longer count against the bound of all rooms.
+        self.unresolved = self.unresolved.saturating_sub(std::mem::take(&mut view.unresolved));
+        for number in view.sessions.clone() {
+            self.dismiss(number, close::TRY_AGAIN, reason);
+        }
+        self.let_go(room);
+    }
+
+    /// Unfollows a room at rest once nobody is in it: no verdict may ever come to end it.
+    pub(super) fn let_go(&mut self, room: &RoomId) {
+        if self.rooms.get(room).is_some_and(|view| view.at_rest && view.sessions.is_empty()) {
+            self.unfollow(room);
+        }
+    }
+
+    /// Sends the Closes that damaged rooms have not been told yet. They may be repaired by now.
+    pub(super) fn send_owed_closes(&mut self) {
+        for out in &mut self.shards {
+            let ns = out.first_free_ns().max(1);
+            for (room, sessions) in std::mem::take(&mut out.owed_closes) {
+                for session in sessions {
+                    self.read_count += 1;
+                    let order = (ns, ns, self.read_count);
+                    let (room, arrival, kind) = (room.clone(), Arrival::at(ns, 0), EventKind::Close);
+                    let share = self.backlog.share(&kind);
+                    out.pend(PendingEvent { order, room, session, arrival, kind, share });
+                }
+            }
+        }
+    }
 }
+
+#[cfg(test)]
+mod tests;

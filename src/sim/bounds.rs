@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::world::World;
 use crate::journal::{Commit, Flush};
-use crate::limits::{Bounds, KEPT_EVENT_BYTES, ROOM_PART_OF_FREE};
+use crate::limits::{BACKLOG_EVENT_BYTES, Bounds, ROOM_PART_OF_FREE};
 use crate::wire::entry;
 
 /// Bounds that no seed shows from outside, and the scenario that reaches each.
@@ -19,7 +19,7 @@ pub(super) fn all_reached(reached: &BTreeSet<&'static str>) {
         waiting_actions_max: _,
         unresolved_per_room_max: _,
         unresolved_max: _,
-        kept_bytes_max: _,
+        backlog_bytes_max: _,
         room_reserve_events: _,
         room_reserve_bytes: _,
         flush_events_max: _,
@@ -47,7 +47,7 @@ pub(super) fn all_reached(reached: &BTreeSet<&'static str>) {
         "waiting_actions_max",
         "unresolved_per_room_max",
         "unresolved_max",
-        "kept_bytes_max",
+        "backlog_bytes_max",
         "room_reserve_events",
         "room_reserve_bytes",
         "flush_events_max",
@@ -91,7 +91,7 @@ impl World {
                 reached("room_reserve_events");
             }
         } else if message.contains("bytes here that wait for the journal") {
-            reached("kept_bytes_max");
+            reached("backlog_bytes_max");
             if free / ROOM_PART_OF_FREE <= bounds.room_reserve_bytes {
                 reached("room_reserve_bytes");
             }
@@ -109,7 +109,7 @@ impl World {
         }
         // One that leaves something behind promises no more than its last event; not for their number, and another would not fit.
         let bytes: usize = flush.entries.iter().map(|entry| entry.bytes.len()).sum();
-        let full = bytes + (events + 1) * KEPT_EVENT_BYTES > bounds.flush_bytes_max;
+        let full = bytes + (events + 1) * BACKLOG_EVENT_BYTES > bounds.flush_bytes_max;
         if full && events < bounds.flush_events_max && last_ns == Some(flush.watermark.ns) {
             self.ledger.reached.insert("flush_bytes_max");
         }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::world::{Channel, Happening, Kind, Listening, MS, Pid, World};
-use crate::gateway::core::Reading;
+use crate::gateway::step::ReadId;
 use crate::journal::{
     AheadPart, Appended, Bell, Commit, Committed, Flush, FlushEntry, GatewayRecord, JournalError, Lease, Leased, PageSize, Place,
     Registered, RoomCommit, RoomHead, Seen, StoredPage, Survey, VerdictPage, Witness, WorkerRecord,
@@ -24,7 +24,7 @@ pub(super) enum Call {
     Register { shard: ShardId, gateway: Incarnation, seen: Seen, rooms: Vec<RoomId> },
     Leave(ShardId, Incarnation),
     Append { flush: Arc<Flush>, sent: Cell<u32> },
-    Verdicts { room: RoomId, after: u64, entries_max: usize, reading: Reading },
+    Verdicts { room: RoomId, after: u64, entries_max: usize, read: ReadId },
     Heads(ShardId, Vec<RoomId>),
     Heartbeat(Incarnation, Vec<ShardId>),
     Owners,
@@ -203,11 +203,9 @@ impl World {
                 self.ring(bell);
                 Answer::Appended(answer)
             }
-            Call::Verdicts { room, after, entries_max, reading } => {
+            Call::Verdicts { room, after, entries_max, read } => {
                 let page = self.store.verdicts(room, *after, *entries_max);
-                self.trace(|| {
-                    format!("page of {room}.{} after {after}, {} batches, for {reading:?}", page.era, page.batches.len())
-                });
+                self.trace(|| format!("page of {room}.{} after {after}, {} batches, for {read:?}", page.era, page.batches.len()));
                 Answer::Page(page)
             }
             Call::Heads(shard, rooms) => Answer::Heads(self.store.server(), self.store.heads(*shard, rooms)?),

@@ -41,7 +41,7 @@ struct Sequencer {
 }
 
 #[derive(Default, Clone)]
-struct Gateway {
+struct ModelGateway {
     pending: Vec<Event>,
     opened: bool,
     floor_ns: u64,
@@ -56,7 +56,7 @@ struct World {
     now_ns: u64,
     store: Store,
     lease: Lease,
-    gateways: [Gateway; 2],
+    gateways: [ModelGateway; 2],
     bells: Vec<crate::journal::Bell>,
     heard: usize,
     hold: Resequencer,
@@ -88,7 +88,7 @@ impl World {
             now_ns: STEP_NS,
             store,
             lease,
-            gateways: [Gateway::default(), Gateway::default()],
+            gateways: [ModelGateway::default(), ModelGateway::default()],
             bells: Vec::new(),
             heard: 0,
             hold: Resequencer::default(),

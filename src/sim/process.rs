@@ -10,7 +10,8 @@ use super::journal::{Answer, Call, LEASE_MS};
 use super::rules::Race;
 use super::world::{Channel, Happening, Kind, Listening, MS, Pid, TIMELINE, US, World};
 use crate::gateway::Delivery;
-use crate::gateway::core::{Action as GatewayAction, Core as GatewayCore};
+use crate::gateway::core::Core as GatewayCore;
+use crate::gateway::step::Command as GatewayCommand;
 use crate::journal::Bell;
 use crate::limits::HEADS_INTERVAL;
 use crate::rules::RulesBook;
@@ -39,7 +40,7 @@ pub(super) struct Unread {
 }
 
 #[derive(Debug)]
-pub(super) struct Gateway {
+pub(super) struct GatewayProcess {
     pub(super) core: Option<GatewayCore>,
     pub(super) incarnation: Incarnation,
     pub(super) start: u64,
@@ -50,14 +51,14 @@ pub(super) struct Gateway {
 }
 
 #[derive(Debug)]
-pub(super) struct Worker {
+pub(super) struct WorkerProcess {
     pub(super) core: Option<WorkerCore>,
     pub(super) incarnation: Incarnation,
     pub(super) start: u64,
     pub(super) paused_until: u64,
 }
 
-impl Gateway {
+impl GatewayProcess {
     pub(super) fn nobody() -> Self {
         Self {
             core: None,
@@ -71,7 +72,7 @@ impl Gateway {
     }
 }
 
-impl Worker {
+impl WorkerProcess {
     pub(super) fn nobody() -> Self {
         Self { core: None, incarnation: Incarnation::NONE, start: 0, paused_until: 0 }
     }
@@ -90,7 +91,7 @@ impl World {
         let incarnation = self.incarnation();
         let start = self.gateways[index].start + 1;
         let core = GatewayCore::new(incarnation, TIMELINE, self.store.shards(), "sim", 0).bounded(self.options.bounds);
-        self.gateways[index] = Gateway { core: Some(core), incarnation, start, ..Gateway::nobody() };
+        self.gateways[index] = GatewayProcess { core: Some(core), incarnation, start, ..GatewayProcess::nobody() };
         self.trace(|| format!("gateway {index} starts as {incarnation:?}"));
         let pid = self.gateway_pid(index);
         self.listen(pid, Listening::Pushes(incarnation));
@@ -118,7 +119,7 @@ impl World {
             retention_ms: self.options.retention_ms,
         };
         let core = WorkerCore::new(incarnation, self.store.shards(), limits);
-        self.workers[index] = Worker { core: Some(core), incarnation, start, paused_until: 0 };
+        self.workers[index] = WorkerProcess { core: Some(core), incarnation, start, paused_until: 0 };
         self.trace(|| format!("worker {index} starts as {incarnation:?}"));
         let pid = self.worker_pid(index);
         self.after(1, Some(pid), Happening::Tick);
@@ -176,12 +177,12 @@ impl World {
     pub(super) fn with_gateway<T>(&mut self, index: usize, f: impl FnOnce(&mut GatewayCore, u64) -> T) -> Option<T> {
         let result = f(self.gateways[index].core.as_mut()?, self.now);
         loop {
-            let actions = self.gateways[index].core.as_mut()?.take_actions();
-            if actions.is_empty() {
+            let commands = self.gateways[index].core.as_mut()?.take_commands();
+            if commands.is_empty() {
                 break;
             }
-            for action in actions {
-                self.act_for_gateway(index, action);
+            for command in commands {
+                self.obey_gateway(index, command);
             }
         }
         if self.gateways[index].core.as_ref()?.wants_settling() {
@@ -190,30 +191,30 @@ impl World {
         Some(result)
     }
 
-    fn act_for_gateway(&mut self, index: usize, action: GatewayAction) {
+    fn obey_gateway(&mut self, index: usize, command: GatewayCommand) {
         let pid = self.gateway_pid(index);
         let incarnation = self.gateways[index].incarnation;
-        match action {
-            GatewayAction::Register { shard, seen, rooms } => {
+        match command {
+            GatewayCommand::Register { shard, seen, rooms } => {
                 self.call(pid, Call::Register { shard, gateway: incarnation, seen, rooms });
             }
-            GatewayAction::Leave(shard, gateway) => self.call(pid, Call::Leave(shard, gateway)),
-            GatewayAction::Append { flush, .. } => self.call(pid, Call::Append { flush, sent: Cell::new(0) }),
-            GatewayAction::Read { room, after, entries_max, reading } => {
-                self.call(pid, Call::Verdicts { room, after, entries_max, reading });
+            GatewayCommand::Leave(shard, gateway) => self.call(pid, Call::Leave(shard, gateway)),
+            GatewayCommand::Append { flush, .. } => self.call(pid, Call::Append { flush, sent: Cell::new(0) }),
+            GatewayCommand::Read { room, after, entries_max, read } => {
+                self.call(pid, Call::Verdicts { room, after, entries_max, read });
             }
-            GatewayAction::AskOutbox { session, .. } => {
+            GatewayCommand::AskOutbox { session, .. } => {
                 // Its client reads slowly, or does not.
                 let slowly = self.chance(500);
                 let delay = if slowly { self.below(60 * MS) } else { self.delay() };
                 self.after(delay, Some(pid), Happening::Drained(session));
             }
-            GatewayAction::Rest => {
+            GatewayCommand::Rest => {
                 let delay = self.delay();
                 self.after(delay, Some(pid), Happening::Rested);
             }
-            GatewayAction::ReadHeads(shard, rooms) => self.call(pid, Call::Heads(shard, rooms)),
-            GatewayAction::Deliver(session, delivery) => {
+            GatewayCommand::ReadHeads(shard, rooms) => self.call(pid, Call::Heads(shard, rooms)),
+            GatewayCommand::Deliver(session, delivery) => {
                 let Some(conn) = self.gateways[index].sessions.get(&session).copied() else { return };
                 if matches!(delivery, Delivery::Close { .. }) {
                     let delay = self.delay();
@@ -221,7 +222,7 @@ impl World {
                 }
                 self.along(Channel::ToClient(conn), None, Happening::Deliver { conn, delivery });
             }
-            GatewayAction::Rebirth => {
+            GatewayCommand::Rebirth => {
                 let born = self.incarnation();
                 self.trace(|| format!("gateway {index} is reborn as {born:?}"));
                 self.ledger.count("rebirths");
@@ -245,10 +246,10 @@ impl World {
         self.with_gateway(index, |core, now| match (call, answer) {
             (Call::Register { shard, .. }, Answer::Registered(answer)) => core.registered(*shard, &answer),
             (Call::Append { flush, sent }, Answer::Appended(answer)) => core.appended(flush, &answer, sent.get() > 1, now),
-            (Call::Verdicts { room, after, reading, .. }, Answer::Page(page)) => {
-                core.page(room, *after, reading.clone(), &page).expect("a page");
+            (Call::Verdicts { room, after, read, .. }, Answer::Page(page)) => {
+                core.page(room, *after, read.clone(), &page).expect("a page");
             }
-            (Call::Verdicts { reading, .. }, Answer::Damaged(..)) => core.unreadable(reading),
+            (Call::Verdicts { read, .. }, Answer::Damaged(..)) => core.unreadable(read),
             (Call::Leave(..), Answer::Nothing) => {}
             (Call::Heads(shard, _), Answer::Heads(server, heads)) => core.heads(*shard, server, &heads),
             _ => unreachable!("an answer to another question to {me:?}"),

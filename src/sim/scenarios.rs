@@ -13,7 +13,8 @@ use bytes::Bytes;
 use super::journal::LEASE_MS;
 use super::rules::Race;
 use super::world::{MS, TIMELINE};
-use crate::gateway::core::{Action as GatewayAction, Core as GatewayCore, Reading};
+use crate::gateway::core::Core as GatewayCore;
+use crate::gateway::step::{Command as GatewayCommand, ReadId};
 use crate::gateway::{Delivery, Joining};
 use crate::journal::memory::Store;
 use crate::journal::{Appended, Bell, Flush, Leased, PageSize, Place, Seen, Witness};
@@ -49,43 +50,43 @@ struct Stage {
     complaints: Vec<String>,
 }
 
-struct Gateway {
+struct ScriptedGateway {
     core: GatewayCore,
     told: Vec<(u64, Delivery)>,
-    reads: Vec<(RoomId, u64, Reading)>,
+    reads: Vec<(RoomId, u64, ReadId)>,
     flush: Option<std::sync::Arc<Flush>>,
     registering: Option<(ShardId, Seen, Vec<RoomId>)>,
 }
 
-fn gateway(store: &mut Store, name: u128) -> Gateway {
+fn gateway(store: &mut Store, name: u128) -> ScriptedGateway {
     gateway_on(store, name, TIMELINE)
 }
 
-fn gateway_on(store: &mut Store, name: u128, timeline: u32) -> Gateway {
+fn gateway_on(store: &mut Store, name: u128, timeline: u32) -> ScriptedGateway {
     let mut core = GatewayCore::new(Incarnation(name), timeline, 1, "sim", 0);
     let (answer, _) = store.register(SHARD, Incarnation(name), Seen::default(), &[]).expect("a shard");
     core.probed(SHARD, Moment::default());
     core.registered(SHARD, &answer);
-    core.take_actions();
-    Gateway { core, told: Vec::new(), reads: Vec::new(), flush: None, registering: None }
+    core.take_commands();
+    ScriptedGateway { core, told: Vec::new(), reads: Vec::new(), flush: None, registering: None }
 }
 
-impl Gateway {
+impl ScriptedGateway {
     fn collect(&mut self) {
-        while self.core.has_actions() {
+        while self.core.has_commands() {
             self.collect_once();
         }
     }
 
     fn collect_once(&mut self) {
-        for action in self.core.take_actions() {
-            match action {
-                GatewayAction::AskOutbox { session, .. } => self.core.drained(session, u64::MAX),
-                GatewayAction::Rest => self.core.rested(std::time::Duration::ZERO),
-                GatewayAction::Append { flush, .. } => self.flush = Some(flush),
-                GatewayAction::Deliver(session, delivery) => self.told.push((session, delivery)),
-                GatewayAction::Read { room, after, reading, .. } => self.reads.push((room, after, reading)),
-                GatewayAction::Register { shard, seen, rooms } => self.registering = Some((shard, seen, rooms)),
+        for command in self.core.take_commands() {
+            match command {
+                GatewayCommand::AskOutbox { session, .. } => self.core.drained(session, u64::MAX),
+                GatewayCommand::Rest => self.core.rested(std::time::Duration::ZERO),
+                GatewayCommand::Append { flush, .. } => self.flush = Some(flush),
+                GatewayCommand::Deliver(session, delivery) => self.told.push((session, delivery)),
+                GatewayCommand::Read { room, after, read, .. } => self.reads.push((room, after, read)),
+                GatewayCommand::Register { shard, seen, rooms } => self.registering = Some((shard, seen, rooms)),
                 _ => {}
             }
         }
@@ -113,8 +114,8 @@ impl Gateway {
     }
 
     fn read(&mut self, store: &Store) {
-        for (room, after, reading) in std::mem::take(&mut self.reads) {
-            self.core.page(&room, after, reading, &store.verdicts(&room, after, 100)).expect("a page");
+        for (room, after, read) in std::mem::take(&mut self.reads) {
+            self.core.page(&room, after, read, &store.verdicts(&room, after, 100)).expect("a page");
         }
         self.collect();
     }
@@ -122,8 +123,8 @@ impl Gateway {
     /// Compares its rooms with the journal.
     fn check_heads(&mut self, store: &mut Store) {
         self.core.check_heads();
-        for action in self.core.take_actions() {
-            if let GatewayAction::ReadHeads(shard, rooms) = action {
+        for command in self.core.take_commands() {
+            if let GatewayCommand::ReadHeads(shard, rooms) = command {
                 self.core.heads(shard, store.server(), &store.heads(shard, &rooms).expect("heads"));
             }
         }
@@ -262,14 +263,14 @@ impl Stage {
     }
 
     /// A gateway promises that nothing more comes up to `until`.
-    fn pass(&mut self, gateway: &mut Gateway, until: u64) {
+    fn pass(&mut self, gateway: &mut ScriptedGateway, until: u64) {
         gateway.core.probed(SHARD, Moment { timeline: TIMELINE, ns: until });
         let bell = gateway.flush(&mut self.store, until, false);
         self.bell(bell);
         self.settle();
     }
 
-    fn push(&mut self, to: &mut Gateway) {
+    fn push(&mut self, to: &mut ScriptedGateway) {
         for push in self.pushed.remove(&to.core.incarnation()).unwrap_or_default() {
             to.core.pushed(push::decode(&push).expect("a push"));
             to.collect();
@@ -277,7 +278,7 @@ impl Stage {
     }
 
     /// The worker follows its shard, and Ann joins by this gateway.
-    fn begin(&mut self, gateway: &mut Gateway) {
+    fn begin(&mut self, gateway: &mut ScriptedGateway) {
         self.subscribe();
         self.take(|command| matches!(command, WorkerCommand::Survey { .. }));
         self.survey();
@@ -293,7 +294,7 @@ impl Stage {
 }
 
 /// Ann is alone, so that her events wait for nobody.
-fn alone() -> (Stage, Gateway) {
+fn alone() -> (Stage, ScriptedGateway) {
     let mut stage = Stage::new();
     let mut a = gateway(&mut stage.store, 1);
     stage.begin(&mut a);
@@ -301,11 +302,11 @@ fn alone() -> (Stage, Gateway) {
 }
 
 /// Two gateways inside, and everything read so far. Session 1 of each.
-fn two_inside() -> (Stage, Gateway, Gateway) {
+fn two_inside() -> (Stage, ScriptedGateway, ScriptedGateway) {
     two_inside_on(Stage::new())
 }
 
-fn two_inside_on(mut stage: Stage) -> (Stage, Gateway, Gateway) {
+fn two_inside_on(mut stage: Stage) -> (Stage, ScriptedGateway, ScriptedGateway) {
     let (mut a, mut b) = (gateway(&mut stage.store, 1), gateway(&mut stage.store, 2));
     stage.begin(&mut a);
     b.join("bob", None, 1_020 * MS);

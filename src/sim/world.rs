@@ -12,7 +12,7 @@ use super::client::{Client, Conn, Message};
 use super::faults::Fault;
 use super::journal::{Answer, Call};
 use super::ledger::{Ledger, Rooms};
-use super::process::{Gateway, Subscription, Worker};
+use super::process::{GatewayProcess, Subscription, WorkerProcess};
 use crate::gateway::Delivery;
 use crate::journal::Bell;
 use crate::journal::memory::Store;
@@ -109,7 +109,7 @@ impl Options {
             self.bounds.catch_up_turn_max *= self.clients;
         }
         if rng.random_bool(0.25) {
-            self.bounds.kept_bytes_max = 4 * rng.random_range(500..=2_000);
+            self.bounds.backlog_bytes_max = 4 * rng.random_range(500..=2_000);
             self.bounds.room_reserve_bytes = 600;
         }
         if rng.random_bool(0.25) {
@@ -264,8 +264,8 @@ pub(super) struct World {
     pub(super) store: Store,
     /// Counts the times that all connections to the journal broke.
     pub(super) connection: u64,
-    pub(super) gateways: Vec<Gateway>,
-    pub(super) workers: Vec<Worker>,
+    pub(super) gateways: Vec<GatewayProcess>,
+    pub(super) workers: Vec<WorkerProcess>,
     pub(super) clients: Vec<Client>,
     pub(super) conns: BTreeMap<u64, Conn>,
     pub(super) bells: BTreeMap<(usize, ShardId), Subscription>,
@@ -307,11 +307,11 @@ impl World {
             options,
         };
         for index in 0..world.options.workers {
-            world.workers.push(Worker::nobody());
+            world.workers.push(WorkerProcess::nobody());
             world.start_worker(index);
         }
         for index in 0..world.options.gateways {
-            world.gateways.push(Gateway::nobody());
+            world.gateways.push(GatewayProcess::nobody());
             world.start_gateway(index);
         }
         for index in 0..world.options.clients {

@@ -26,12 +26,13 @@ use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::Front;
+use super::arrival::StampedStream;
+use super::auth::{Admission, Asking, AuthError};
 use super::places::Place;
 use super::socket::linger;
+use super::token::excerpt;
 use crate::clock::unix_s;
 use crate::gateway::Joining;
-use crate::gateway::arrival::StampedStream;
-use crate::gateway::auth::{Admission, Asking, AuthError};
 use crate::limits::HEAD_BYTES_MAX;
 use crate::metrics::REFUSALS_TOTAL;
 use crate::types::{RoomId, Since};
@@ -44,20 +45,20 @@ const TIMED_OUT: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\n
 /// Why a connection is turned away before it has asked for anything.
 pub(super) const TOO_MANY_CONNECTIONS: &str = "too_many_connections";
 
-/// A granted upgrade.
-pub(super) struct Ticket {
+/// What the gateway has granted to a client whose upgrade it accepts.
+pub(super) struct Grant {
     pub(super) joining: Joining,
     pub(super) encoding: Encoding,
     pub(super) valid_for: Option<Duration>,
     pub(super) place: Place,
 }
 
-/// A connection that has become a session's.
+/// A connection whose upgrade was accepted.
 pub(super) struct Upgraded {
     pub(super) stream: StampedStream,
-    /// What was read behind the request.
+    /// The bytes that were read after the request.
     pub(super) rest: Bytes,
-    pub(super) ticket: Ticket,
+    pub(super) grant: Grant,
 }
 
 /// Why a request was refused.
@@ -97,29 +98,29 @@ impl From<AuthError> for Problem {
     }
 }
 
-/// Answers the connection's request. Returns it when that was an upgrade; otherwise it is closed.
+/// Answers the connection's request. Returns the connection when the request was an upgrade, and closes it otherwise.
 pub(super) async fn exchange(front: &Front, peer: IpAddr, stream: StampedStream) -> Option<Box<Upgraded>> {
     let (granted, answered) = (Mutex::new(None), AtomicBool::new(false));
     let service = service_fn(|request: Request<Incoming>| {
         answered.store(true, Ordering::Relaxed);
-        let response = answer(front, peer, &request).map_or_else(Problem::response, |(response, ticket)| {
-            *granted.lock() = ticket;
+        let response = answer(front, peer, &request).map_or_else(Problem::response, |(response, grant)| {
+            *granted.lock() = grant;
             response
         });
         std::future::ready(Ok::<_, Infallible>(response))
     });
     let mut builder = http1::Builder::new();
-    // One timeout covers the whole exchange; hyper's own would cover only the head.
+    // One timeout covers the whole exchange. Hyper's own timeout would cover only the head.
     builder.max_buf_size(HEAD_BYTES_MAX).header_read_timeout(None);
     let mut connection = builder.serve_connection(TokioIo::new(stream), service);
     let served = tokio::time::timeout(front.settings.handshake_timeout, poll_fn(|cx| connection.poll_without_shutdown(cx)));
     let served = served.await;
     let parts = connection.into_parts();
     let mut stream = parts.io.into_inner();
-    let ticket = granted.lock().take();
-    match (served, ticket) {
-        (Ok(Ok(())), Some(ticket)) => Some(Box::new(Upgraded { stream, rest: parts.read_buf, ticket })),
-        // A response that nobody reads is cut off: what follows it would wait as long.
+    let grant = granted.lock().take();
+    match (served, grant) {
+        (Ok(Ok(())), Some(grant)) => Some(Box::new(Upgraded { stream, rest: parts.read_buf, grant })),
+        // The client does not read the response: it would not read a goodbye either.
         (Err(_), _) if answered.load(Ordering::Relaxed) => None,
         (served, _) => {
             let goodbye = async {
@@ -135,7 +136,7 @@ pub(super) async fn exchange(front: &Front, peer: IpAddr, stream: StampedStream)
     }
 }
 
-/// Says why a connection is not served, whatever it wants.
+/// Refuses a connection before its request is read, and says why.
 pub(super) async fn turn_away(mut tcp: TcpStream, problem: String, _told: OwnedSemaphorePermit) {
     let body = serde_json::json!({ "code": TOO_MANY_CONNECTIONS, "message": problem }).to_string();
     let head = "HTTP/1.1 429 Too Many Requests\r\nconnection: close\r\ncontent-type: application/json\r\nretry-after: 1";
@@ -149,7 +150,7 @@ fn respond(status: StatusCode, content_type: &'static str, body: impl Into<Bytes
     let mut response = Response::new(Full::new(body.into()));
     *response.status_mut() = status;
     let headers = response.headers_mut();
-    // Whatever is no upgrade ends the connection. (Hyper's own switch for that takes the upgrade's header away as well.)
+    // The connection ends unless it is upgraded. (Hyper's own switch for that would remove the upgrade's header too.)
     headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -157,7 +158,7 @@ fn respond(status: StatusCode, content_type: &'static str, body: impl Into<Bytes
     response
 }
 
-type Answer = (Response<Full<Bytes>>, Option<Ticket>);
+type Answer = (Response<Full<Bytes>>, Option<Grant>);
 
 fn answer<B>(front: &Front, peer: IpAddr, request: &Request<B>) -> Result<Answer, Problem> {
     let path = request.uri().path();
@@ -167,7 +168,7 @@ fn answer<B>(front: &Front, peer: IpAddr, request: &Request<B>) -> Result<Answer
     }
     let Some(room) = path.strip_prefix(ROOM_PATH) else {
         let (content_type, body) = (front.assets)(path).ok_or_else(|| {
-            let message = format!("{:?} is not served: sessions are at /v1/room/{{room}}", cut(path));
+            let message = format!("{:?} is not served: sessions are at /v1/room/{{room}}", excerpt(path));
             Problem::new(StatusCode::NOT_FOUND, "not_found", message)
         })?;
         return Ok((respond(StatusCode::OK, content_type, body), None));
@@ -197,10 +198,10 @@ fn answer<B>(front: &Front, peer: IpAddr, request: &Request<B>) -> Result<Answer
     let place = place.map_err(|problem| Problem::new(StatusCode::TOO_MANY_REQUESTS, "too_many_sessions", problem))?;
     let valid_for = expires_unix_s.map(|end| Duration::from_secs(end.saturating_sub(now_unix_s)));
     let joining = Joining { room: target.room, player, role, since: target.since };
-    Ok((switching(&accept_key(key), encoding), Some(Ticket { joining, encoding, valid_for, place })))
+    Ok((switching(&accept_key(key), encoding), Some(Grant { joining, encoding, valid_for, place })))
 }
 
-/// What shows a client that its upgrade was understood (RFC 6455, section 4.2.2).
+/// The value that proves to the client that the server understood its upgrade (RFC 6455, section 4.2.2).
 fn accept_key(key: &[u8]) -> String {
     let mut hash = digest::Context::new(&digest::SHA1_FOR_LEGACY_USE_ONLY);
     hash.update(key);
@@ -215,7 +216,7 @@ fn switching(accept: &str, encoding: Encoding) -> Response<Full<Bytes>> {
     headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
     headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
     headers.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(encoding.subprotocol()));
-    // Base64 is always a header's value.
+    // Base64 is always a valid header value.
     if let Ok(accept) = HeaderValue::from_str(accept) {
         headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
     }
@@ -226,7 +227,7 @@ fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
     headers.get(name).and_then(|value| value.to_str().ok())
 }
 
-/// Whether one of the header's comma-separated words is `word`.
+/// Whether `word` is one of the header's comma-separated words.
 fn lists(headers: &HeaderMap, name: &HeaderName, word: &str) -> bool {
     words(headers, name).any(|one| one.eq_ignore_ascii_case(word))
 }
@@ -253,7 +254,7 @@ fn upgrade_key(headers: &HeaderMap) -> Result<&[u8], Problem> {
 fn subprotocol(headers: &HeaderMap) -> Result<Encoding, Problem> {
     words(headers, &header::SEC_WEBSOCKET_PROTOCOL).find_map(Encoding::of_subprotocol).ok_or_else(|| {
         let offered: Vec<&str> = words(headers, &header::SEC_WEBSOCKET_PROTOCOL).take(8).collect();
-        let message = format!("subprotocols {:?} are not spoken here: offer {SUBPROTOCOLS}", cut(&offered.join(", ")));
+        let message = format!("subprotocols {:?} are not spoken here: offer {SUBPROTOCOLS}", excerpt(&offered.join(", ")));
         Problem::bad("bad_subprotocol", message)
     })
 }
@@ -284,7 +285,7 @@ impl Target {
                     target.since.replace(since).is_some()
                 }
                 other => {
-                    let message = format!("{:?} is no parameter: use player, token, role, since", cut(other));
+                    let message = format!("{:?} is no parameter: use player, token, role, since", excerpt(other));
                     return Err(Problem::bad("bad_parameter", message));
                 }
             };
@@ -298,11 +299,7 @@ impl Target {
 
 fn decoded(value: &str) -> Result<String, Problem> {
     let text = percent_decode_str(value).decode_utf8();
-    text.map(Into::into).map_err(|_| Problem::bad("bad_parameter", format!("{:?} is not UTF-8 when decoded", cut(value))))
-}
-
-fn cut(value: &str) -> String {
-    value.chars().take(80).collect()
+    text.map(Into::into).map_err(|_| Problem::bad("bad_parameter", format!("{:?} is not UTF-8 when decoded", excerpt(value))))
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
-//! How much of a gateway one address, or one player, may take, so that nobody takes it all.
+//! Bounds how much of a gateway one address or one player may use.
 //!
-//! Loopback is no address: what comes from there is a proxy, which stands for everybody, or somebody on this host, who could
-//! do worse. Of IPv6 addresses the first 64 bits count: the rest is for whoever has them to choose.
+//! Loopback addresses are not counted: behind one is a proxy, which stands for many clients, or a program on this host, which
+//! could do worse. Of an IPv6 address only the first 64 bits count, because its owner chooses the rest.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -14,13 +14,13 @@ use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use parking_lot::Mutex;
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::Settings;
+use super::settings::Settings;
 use crate::types::{PlayerId, Role};
 
-/// Addresses whose rate is remembered before those that have rested are forgotten.
+/// The rates that are kept before those of idle addresses are dropped.
 const RATES_KEPT: usize = 1024;
 
-/// What is taken of each key; what nothing is taken of is not there.
+/// How many places each key holds. A key without places is not in the map.
 #[derive(Debug)]
 struct Counts<K: Eq + Hash>(Mutex<HashMap<K, usize>>);
 
@@ -29,7 +29,7 @@ impl<K: Eq + Hash + Clone> Counts<K> {
         Arc::new(Self(Mutex::new(HashMap::new())))
     }
 
-    /// One more, unless there are `most`.
+    /// Takes one place more, unless the key holds `most` already.
     fn take(self: &Arc<Self>, key: &K, most: usize) -> Option<Held<K>> {
         let mut counts = self.0.lock();
         let count = counts.get(key).copied().unwrap_or(0);
@@ -41,7 +41,7 @@ impl<K: Eq + Hash + Clone> Counts<K> {
     }
 }
 
-/// One of a key's places, until it is dropped.
+/// One place of a key. Dropping it returns it.
 #[derive(Debug)]
 struct Held<K: Eq + Hash> {
     counts: Arc<Counts<K>>,
@@ -60,13 +60,13 @@ impl<K: Eq + Hash> Drop for Held<K> {
     }
 }
 
-/// An address' place among the handshakes.
+/// The place of a handshake.
 #[derive(Debug)]
 pub(super) struct Knock {
     _address: Option<Held<IpAddr>>,
 }
 
-/// A session's places.
+/// The places of a session.
 #[derive(Debug)]
 pub(super) struct Place {
     _gateway: OwnedSemaphorePermit,
@@ -74,13 +74,13 @@ pub(super) struct Place {
     _player: Option<Held<PlayerId>>,
 }
 
-/// Who has which places.
+/// All places of a gateway.
 pub(super) struct Places {
     sessions: Arc<Counts<IpAddr>>,
     handshakes: Arc<Counts<IpAddr>>,
     players: Arc<Counts<PlayerId>>,
     rate: DefaultKeyedRateLimiter<IpAddr>,
-    /// As many rates are kept before the next clearing.
+    /// How many rates may be kept before idle ones are dropped.
     rates_max: AtomicUsize,
 }
 
@@ -92,10 +92,10 @@ impl Places {
         Self { sessions, handshakes, players, rate, rates_max }
     }
 
-    /// Somebody connects.
+    /// A client connects.
     ///
     /// # Errors
-    /// One line, when the address has all of its places, or connects too often.
+    /// One line, when the address holds all of its places or connects too often.
     pub(super) fn knock(&self, settings: &Settings, peer: IpAddr) -> Result<Knock, String> {
         let Some(address) = counted(settings, peer) else { return Ok(Knock { _address: None }) };
         if self.rate.len() >= self.rates_max.load(Ordering::Relaxed) {
@@ -113,10 +113,10 @@ impl Places {
         })
     }
 
-    /// A player comes in. Server sessions are not counted by player: one may be in every room.
+    /// A player joins. Server sessions are not counted by player, because one server may be in every room.
     ///
     /// # Errors
-    /// One line, when the address or the player has all of its sessions.
+    /// One line, when the address or the player holds all of its places.
     pub(super) fn enter(
         &self,
         settings: &Settings,
@@ -143,7 +143,7 @@ impl Places {
     }
 }
 
-/// What of a peer's address counts, if anything.
+/// The part of a peer's address that is counted; None when it is exempt.
 fn counted(settings: &Settings, peer: IpAddr) -> Option<IpAddr> {
     match peer.to_canonical() {
         loopback if settings.spares_loopback && loopback.is_loopback() => None,

@@ -3,7 +3,7 @@
 //! ```text
 //! open ──► (received → act | delivered → send | deadline | going away)* ──► end or error ──► close ──► goodbye
 //! ```
-//! The hub learns End or Error, then Close, before the goodbye: how long the other side takes over its own is no event.
+//! The hub learns End or Error, then Close, before the goodbye. How long the client takes for its own goodbye is no event.
 
 use std::future::poll_fn;
 use std::io::ErrorKind;
@@ -15,31 +15,32 @@ use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use tokio::time::{Instant, sleep_until};
 use tokio_tungstenite::tungstenite::{Error, Message};
 
-use super::http::{Ticket, Upgraded};
-use super::socket::{Socket, Step, cut, is_lost};
-use super::{Front, Settings};
+use super::Front;
+use super::http::{Grant, Upgraded};
+use super::settings::Settings;
+use super::socket::{Socket, Step, is_lost};
 use crate::clock::monotonic_ns;
 use crate::gateway::{Delivery, Hub, Outbox};
-use crate::limits::{DELIVERIES_PER_TURN_MAX, REASON_BYTES_MAX};
+use crate::limits::DELIVERIES_PER_TURN_MAX;
 use crate::metrics::{REFUSALS_TOTAL, SESSIONS_OPEN, SESSIONS_TOTAL};
 use crate::types::{Arrival, SessionId};
 use crate::wire::client::{Encoding, ErrorCode, Refusal, close, encode_refusal, encode_welcome, parse_action};
 
-/// The close code that stands for a connection that ended without one (RFC 6455, section 7.4.1).
+/// Stands for the close code of a connection that ended without a close frame (RFC 6455, section 7.4.1).
 const ABNORMAL: u16 = 1006;
-/// The close code that stands for a close frame without one.
+/// Stands for the close code of a close frame that has none.
 const NO_STATUS: u16 = 1005;
 
-/// Why a session is over.
+/// Why a session ends.
 #[derive(Debug)]
 enum Ending {
-    /// The client said goodbye.
+    /// The client closed it.
     Theirs { code: u16, arrival: Arrival },
-    /// The gateway does.
+    /// The gateway closes it.
     Ours { code: u16, reason: String },
     /// The connection went away.
     Lost,
-    /// What came is not the protocol, or the socket failed.
+    /// The client broke the protocol, or the socket failed.
     Broken(Error),
 }
 
@@ -49,7 +50,7 @@ impl Ending {
         Self::Ours { code, reason: word.to_owned() }
     }
 
-    /// The metric's word for it.
+    /// Its name in the metrics.
     fn how(&self) -> &'static str {
         match self {
             Self::Theirs { .. } | Self::Lost => "client",
@@ -73,7 +74,8 @@ impl From<Error> for Ending {
     }
 }
 
-/// Tells the hub of the session's end exactly once and last, whatever ended it: a panic and a dropped task too.
+/// Tells the hub once, and last of all, that the session has ended. Dropping it does that, so a panic or a dropped task is
+/// covered too.
 struct Opened<'a> {
     hub: &'a Hub,
     id: SessionId,
@@ -95,13 +97,13 @@ impl Drop for Opened<'_> {
 
 /// Runs a session to its end.
 pub(super) async fn run(front: &Front, upgraded: Box<Upgraded>) {
-    let Upgraded { mut stream, rest, ticket } = *upgraded;
-    let Ticket { joining, encoding, valid_for, place } = ticket;
+    let Upgraded { mut stream, rest, grant } = *upgraded;
+    let Grant { joining, encoding, valid_for, place } = grant;
     let arrival = stream.begin_session(&rest);
     let now = Instant::now();
     let expires = valid_for.and_then(|valid| now.checked_add(valid));
     let opened = front.hub.open(joining, arrival).map(|(id, outbox)| (Opened::new(&front.hub, id), outbox));
-    // Boxed like the goodbye below: what is needed for a moment has no place in a task that exists for hours.
+    // Boxed like the goodbye below, so that the long-lived task does not keep memory that it needs only for a moment.
     let mut socket = Box::pin(Socket::new(stream, rest, encoding, expires, &front.settings)).await;
     let goodbye = match opened {
         Ok((opened, outbox)) => {
@@ -113,7 +115,7 @@ pub(super) async fn run(front: &Front, upgraded: Box<Upgraded>) {
             goodbye
         }
         Err(refusal) => {
-            let _ = socket.send(refused(encoding, &refusal));
+            let _ = socket.send(refusal_frame(encoding, &refusal));
             Some((close::TRY_AGAIN, refusal.code.as_str().to_owned()))
         }
     };
@@ -129,14 +131,14 @@ struct Session<'a> {
     id: SessionId,
     encoding: Encoding,
     actions: DefaultDirectRateLimiter,
-    /// What may be refused as too fast before the session is closed for it.
+    /// How many messages may be refused as too fast before the session is closed.
     excess: DefaultDirectRateLimiter,
 }
 
 impl<'a> Session<'a> {
     fn new(front: &'a Front, id: SessionId, encoding: Encoding) -> Self {
         let rate = NonZeroU32::new(front.settings.actions_per_second).unwrap_or(NonZeroU32::MIN);
-        // A second's worth at once, and a quarter of the limit for ever: what goes beyond is not a burst.
+        // A burst of one second's messages, then a quarter of the rate: more than that is not a burst.
         let quarter = NonZeroU32::new(rate.get() / 4).unwrap_or(NonZeroU32::MIN);
         Self {
             hub: &front.hub,
@@ -156,7 +158,7 @@ impl<'a> Session<'a> {
         let mut told_to_leave = false;
         loop {
             let writable = socket.is_writable();
-            // What was received comes first: it is older than anything else.
+            // Received messages come first: they are older than anything else.
             let applied = tokio::select! {
                 biased;
                 step = poll_fn(|cx| socket.poll_step(timer.as_mut(), self.settings, cx)) => self.step(socket, step),
@@ -164,11 +166,11 @@ impl<'a> Session<'a> {
                     told_to_leave = true;
                     Ok(())
                 }
-                // Only behind a sweep that found nothing more: what had reached the socket is taken in.
+                // One yield later everything that had reached the socket has been read.
                 () = tokio::task::yield_now(), if told_to_leave => Err(Ending::ours(close::GOING_AWAY)),
                 delivery = outbox.recv(), if writable => match delivery {
                     Some(delivery) => self.deliver_all(socket, delivery, &mut outbox),
-                    // The gateway was born again: what is in the outbox was handed over, the rest is for `since`.
+                    // The gateway was reborn. The outbox is empty; the client gets the rest with `since`.
                     None => Err(Ending::ours(close::SLOW)),
                 },
             };
@@ -218,7 +220,7 @@ impl<'a> Session<'a> {
         acted.or_else(|refusal| self.refuse(socket, refusal))
     }
 
-    /// Whether another message is within the session's rate; an end when it goes on not being so.
+    /// Whether another message is within the session's rate. An error when the client keeps exceeding it.
     fn within_rate(&self) -> Result<bool, Ending> {
         if self.actions.check().is_ok() {
             return Ok(true);
@@ -227,10 +229,10 @@ impl<'a> Session<'a> {
     }
 
     fn refuse(&self, socket: &mut Socket, refusal: Refusal) -> Result<(), Ending> {
-        Ok(socket.send(refused(self.encoding, &refusal))?)
+        Ok(socket.send(refusal_frame(self.encoding, &refusal))?)
     }
 
-    /// Hands over what is there, to be flushed as one.
+    /// Writes the deliveries that are there, so that one flush sends them all.
     fn deliver_all(&self, socket: &mut Socket, first: Delivery, outbox: &mut Outbox) -> Result<(), Ending> {
         self.deliver(socket, first)?;
         for _ in 1..DELIVERIES_PER_TURN_MAX {
@@ -256,13 +258,13 @@ impl<'a> Session<'a> {
                 encode_welcome(self.encoding, &welcome)
             }
             Delivery::Verdict { from, frames } => frames.encode(self.encoding, from),
-            Delivery::Refused(refusal) => refused(self.encoding, &refusal),
+            Delivery::Refused(refusal) => refusal_frame(self.encoding, &refusal),
             Delivery::Close { code, reason } => return Err(Ending::Ours { code, reason }),
         };
         Ok(socket.send(encoded)?)
     }
 
-    /// Tells the hub how it ended. Returns the goodbye that is left to say.
+    /// Tells the hub how the session ended. Returns the close frame that is still to be sent.
     fn finish(&self, socket: &mut Socket, ending: Ending) -> Option<(u16, String)> {
         let stream = socket.stream();
         match ending {
@@ -281,15 +283,15 @@ impl<'a> Session<'a> {
             Ending::Broken(error) => {
                 let code = code_of(&error);
                 let reason = error.to_string().to_lowercase();
-                self.hub.error(self.id, cut(&reason, REASON_BYTES_MAX), stream.lost());
+                self.hub.error(self.id, &reason, stream.lost());
                 Some((code, reason))
             }
         }
     }
 }
 
-/// Encodes a refusal that goes out, and counts it.
-fn refused(encoding: Encoding, refusal: &Refusal) -> Bytes {
+/// Encodes a refusal for the client, and counts it.
+fn refusal_frame(encoding: Encoding, refusal: &Refusal) -> Bytes {
     metrics::counter!(REFUSALS_TOTAL, "code" => refusal.code.as_str()).increment(1);
     encode_refusal(encoding, refusal)
 }
@@ -297,7 +299,7 @@ fn refused(encoding: Encoding, refusal: &Refusal) -> Bytes {
 fn code_of(error: &Error) -> u16 {
     match error {
         Error::Capacity(_) => close::TOO_BIG,
-        // The stream's own word for a message in too many fragments.
+        // The stream's error for a message in too many fragments.
         Error::Io(error) if error.kind() == ErrorKind::InvalidData => close::TOO_BIG,
         Error::Utf8(_) => close::BAD_DATA,
         _ => close::PROTOCOL,

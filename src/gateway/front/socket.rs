@@ -1,7 +1,7 @@
-//! A session's WebSocket as one source of steps: what it received, that it is writable again, that a deadline is due.
+//! A session's WebSocket as one source of steps: a message was received, the socket is writable again, a deadline has passed.
 //!
-//! Reading never waits for writing: a session that does not read what it is sent is still read to "would block", because
-//! the sweep vouches for it.
+//! Reading never waits for writing. Even a session that reads nothing is read to "would block", because the sweep relies on
+//! that.
 
 use std::io;
 use std::pin::{Pin, pin};
@@ -18,26 +18,26 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::{CloseCode, Data, O
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role as Side, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error, Message};
 
-use super::Settings;
+use super::arrival::StampedStream;
+use super::settings::Settings;
 use crate::clock::monotonic_ns;
-use crate::gateway::arrival::StampedStream;
 use crate::limits::{LINGER_BYTES_MAX, MESSAGE_BYTES_MAX, SESSION_READ_BYTES, SESSION_WRITE_BYTES, SESSION_WRITE_BYTES_MAX};
 use crate::metrics::{WRITTEN_SECONDS, Waits};
 use crate::wire::client::{Encoding, close};
 
-/// Bytes of a close frame's reason (RFC 6455, section 5.5: 125 with the code).
+/// The most bytes in a close frame's reason (RFC 6455, section 5.5: 125 with the code).
 const CLOSE_REASON_BYTES_MAX: usize = 123;
 
 /// What happened on the socket.
 #[derive(Debug)]
 pub(super) enum Step {
-    /// A message, or a control frame.
+    /// A message or a control frame was received.
     Received(Message),
-    /// It broke, or ended.
+    /// The connection broke or ended.
     Failed(Error),
-    /// What it was sent is written; more may follow.
+    /// Everything is written; more may follow.
     Writable,
-    /// A deadline is due that lasted too long: close with this code.
+    /// A deadline has passed: close with this code.
     Overdue(u16),
 }
 
@@ -47,25 +47,25 @@ pub(super) struct Socket {
     encoding: Encoding,
     /// Whether frames wait to be written.
     dirty: bool,
-    /// Why nothing can be written any more. What was received before is still taken in: it arrived.
+    /// Why nothing more can be written. Messages that were received before still count, because they arrived.
     broken: Option<Error>,
-    /// Since when the peer has not read what was written.
+    /// Since when the client has not read what was written.
     blocked: Option<Instant>,
-    /// When anything was received last.
+    /// When the last message was received.
     heard: Instant,
-    /// When it was pinged last.
+    /// When the last ping was sent.
     pinged: Instant,
-    /// When the welcome must be there; none once it is.
+    /// The deadline of the welcome; None once it was sent.
     welcome_by: Option<Instant>,
-    /// When its token ends.
+    /// When the token expires.
     expires: Option<Instant>,
-    /// Since when the session waits for the verdicts that are not written yet.
+    /// When the actions arrived whose verdicts are not written yet.
     waits: Waits,
     written: Histogram,
 }
 
 impl Socket {
-    /// Takes the connection over behind its upgrade; `rest` was read with it.
+    /// Takes over a connection after its upgrade. `rest` was read after the request.
     pub(super) async fn new(
         stream: StampedStream,
         rest: Bytes,
@@ -79,7 +79,7 @@ impl Socket {
             .max_write_buffer_size(SESSION_WRITE_BYTES_MAX)
             .max_message_size(Some(MESSAGE_BYTES_MAX))
             .max_frame_size(Some(MESSAGE_BYTES_MAX));
-        // Copied: as a whole it is the handshake's buffer, which an idle session would keep.
+        // Copied, so that an idle session does not keep the handshake's whole buffer.
         let ws = WebSocketStream::from_partially_read(stream, rest.to_vec(), Side::Server, Some(config)).await;
         let now = Instant::now();
         let welcome_by = Some(now + settings.welcome_timeout);
@@ -99,39 +99,39 @@ impl Socket {
         }
     }
 
-    /// The stream below, which knows when things arrived.
+    /// The stream below, which knows when messages arrived.
     pub(super) fn stream(&mut self) -> &mut StampedStream {
         self.ws.get_mut()
     }
 
-    /// Whether what is sent can leave.
+    /// Whether messages can leave.
     pub(super) fn is_writable(&self) -> bool {
         self.blocked.is_none()
     }
 
-    /// Takes note that the welcome is there.
+    /// Notes that the welcome was sent.
     pub(super) fn welcomed(&mut self) {
         self.welcome_by = None;
     }
 
-    /// Takes note that what is sent next is the verdict on an action that arrived then.
+    /// Notes that the next message is the verdict on an action that arrived at `arrived_ns`.
     pub(super) fn decides_since(&mut self, arrived_ns: u64) {
         self.waits.add(arrived_ns);
     }
 
-    /// Queues a message; it leaves with the next step.
+    /// Queues a message. It leaves with the next step.
     ///
     /// # Errors
-    /// When the socket holds [`SESSION_WRITE_BYTES_MAX`] unwritten bytes. A broken socket is a later step.
+    /// When the socket holds [`SESSION_WRITE_BYTES_MAX`] unwritten bytes. A broken socket shows in a later step.
     pub(super) fn send(&mut self, encoded: Bytes) -> Result<(), Error> {
         let data = if self.encoding.is_text() { Data::Text } else { Data::Binary };
-        // As a frame: what was encoded as text is not checked to be UTF-8 for every session again.
+        // As a frame, so that its text is not checked for UTF-8 again in every session.
         self.queue(Message::Frame(Frame::message(encoded, OpCode::Data(data), true)))
     }
 
-    /// Whether the last of what was sent fitted into the kernel, so that more may follow.
+    /// Whether all messages fitted into the kernel's buffer, so that more may follow.
     pub(super) fn has_room(&mut self) -> bool {
-        // Without a waker: the next step flushes, and leaves one.
+        // Without a waker: the next step flushes and registers one.
         Pin::new(&mut self.ws).poll_ready(&mut Context::from_waker(Waker::noop())).is_ready()
     }
 
@@ -150,7 +150,7 @@ impl Socket {
         self.broken.get_or_insert(error);
     }
 
-    /// The next step. `timer` is set to the session's next deadline whenever it fires or writing begins to wait.
+    /// The next step. Sets `timer` to the session's next deadline when it fires and when writing begins to wait.
     pub(super) fn poll_step(&mut self, mut timer: Pin<&mut Sleep>, settings: &Settings, cx: &mut Context<'_>) -> Poll<Step> {
         if self.dirty {
             match Pin::new(&mut self.ws).poll_flush(cx) {
@@ -190,7 +190,7 @@ impl Socket {
             }
             if self.next_ping(settings) <= now {
                 self.pinged = now;
-                // One that does not read needs no ping to be found out.
+                // A client that does not read is found out without a ping.
                 if self.blocked.is_none() {
                     if let Err(error) = self.queue(Message::Ping(Bytes::new())) {
                         return Poll::Ready(Step::Failed(error));
@@ -219,19 +219,19 @@ impl Socket {
         self.heard.max(self.pinged) + settings.ping_interval
     }
 
-    /// When the timer is needed next. What is heard meanwhile puts it off when it fires, not before.
+    /// When the timer must fire next. Messages that come before then move it only when it fires.
     pub(super) fn next_deadline(&self, settings: &Settings) -> Instant {
         let stalled = self.blocked.map(|since| since + settings.stall_timeout);
         let always = self.next_ping(settings).min(self.heard + settings.idle_timeout);
         [self.expires, stalled, self.welcome_by].into_iter().flatten().fold(always, Instant::min)
     }
 
-    /// Says goodbye with `code`, or answers the goodbye that was received, and waits for the other side, at most
+    /// Sends a close frame with `code`, or answers the one that was received. Then waits for the client, at most
     /// `close_timeout`.
     pub(super) async fn close(mut self, code: Option<(u16, String)>, settings: &Settings) {
         let goodbye = async {
             if let Some((code, reason)) = code {
-                // A pong that is due would follow the close frame, which must be the last.
+                // A pong that is due must go first: the close frame is the last one.
                 let _ = self.ws.flush().await;
                 let frame = CloseFrame { code: CloseCode::from(code), reason: cut(&reason, CLOSE_REASON_BYTES_MAX).into() };
                 let _ = self.ws.send(Message::Close(Some(frame))).await;
@@ -244,8 +244,8 @@ impl Socket {
     }
 }
 
-/// Ends a connection for which everything is written: says so, and reads on until the other side has seen it. Closing a
-/// socket that has unread bytes resets the connection, and the reset overtakes what was written.
+/// Ends a connection when everything is written: shuts writing down, and reads until the other side closes. Closing a socket
+/// with unread bytes would reset the connection, and the reset overtakes what was written.
 pub(super) async fn linger(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) {
     if stream.shutdown().await.is_err() {
         return;
@@ -259,7 +259,7 @@ pub(super) async fn linger(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) {
     }
 }
 
-/// Whether the connection just went away, without a word and without a fault of the bytes.
+/// Whether the connection just went away, without a close frame and without a fault in its bytes.
 pub(super) fn is_lost(error: &Error) -> bool {
     use tokio_tungstenite::tungstenite::error::ProtocolError::ResetWithoutClosingHandshake;
     match error {
@@ -275,8 +275,8 @@ pub(super) fn is_lost(error: &Error) -> bool {
     }
 }
 
-/// The text, as far as it fits into `most` bytes.
-pub(super) fn cut(text: &str, most: usize) -> &str {
+/// The beginning of a text, at most `most` bytes.
+fn cut(text: &str, most: usize) -> &str {
     let mut end = text.len().min(most);
     while !text.is_char_boundary(end) {
         end -= 1;

@@ -1,4 +1,4 @@
-//! A session's outbox: the hub puts in under its lock, the session takes out when it likes.
+//! A session's outbox. The hub puts deliveries in under its lock; the session takes them out when it can.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Weak};
@@ -6,34 +6,34 @@ use std::sync::{Arc, Weak};
 use tokio::sync::mpsc;
 
 use super::{Hub, Inner};
-use crate::gateway::core::Delivery;
+use crate::gateway::step::Delivery;
 use crate::limits::OUTBOX_MESSAGES_MAX;
 use crate::types::SessionId;
 
-/// Nobody asks.
+/// The level when the hub asks for nothing.
 const NOBODY: usize = usize::MAX;
 
-/// Where a session's deliveries go in.
+/// The hub's end of a session's outbox.
 #[derive(Debug)]
 pub(super) struct Inlet {
     sender: mpsc::Sender<Delivery>,
-    /// Deliveries that went in.
+    /// The deliveries that were put in.
     count: AtomicU64,
     asked: Arc<AtomicUsize>,
 }
 
-/// Where a session's deliveries come out, in order. Bounded: what a slow session has not taken out by then it is read from
-/// the journal, as fast as it takes out.
+/// The session's end of its outbox: its deliveries, in order. The outbox is bounded. When it is full, the gateway reads the rest
+/// from the journal, at the session's pace.
 #[derive(Debug)]
 pub(crate) struct Outbox {
     receiver: mpsc::Receiver<Delivery>,
-    /// The level at which the hub wants to hear of it.
+    /// The number of deliveries at which the hub wants to be told.
     asked: Arc<AtomicUsize>,
     hub: Weak<Inner>,
     session: SessionId,
 }
 
-/// An outbox that holds what the core may put in: verdicts, and a `Close` behind them.
+/// Creates an outbox that holds all that the core may put in: verdicts, and a `Close` after them.
 pub(super) fn new(hub: Weak<Inner>, session: SessionId) -> (Inlet, Outbox) {
     let (sender, receiver) = mpsc::channel(OUTBOX_MESSAGES_MAX + 2);
     let asked = Arc::new(AtomicUsize::new(NOBODY));
@@ -41,7 +41,7 @@ pub(super) fn new(hub: Weak<Inner>, session: SessionId) -> (Inlet, Outbox) {
 }
 
 impl Inlet {
-    /// Puts a delivery in; false when nobody takes out any more.
+    /// Puts a delivery in. Returns false when the session has dropped its end.
     pub(super) fn put(&self, delivery: Delivery) -> bool {
         self.count.fetch_add(1, Ordering::Relaxed);
         self.sender.try_send(delivery).is_ok()
@@ -51,29 +51,30 @@ impl Inlet {
         self.sender.max_capacity() - self.sender.capacity()
     }
 
-    /// Deliveries that were taken out.
+    /// The deliveries that were taken out.
     pub(super) fn taken(&self) -> u64 {
         self.count.load(Ordering::Relaxed).saturating_sub(self.queued() as u64)
     }
 
-    /// How many were taken out when at most `level` wait; else the outbox tells the hub when it comes down to that.
+    /// If at most `level` deliveries wait, returns how many were taken out. Otherwise the outbox tells the hub when it has drained
+    /// to that level.
     pub(super) fn ask(&self, level: usize) -> Option<u64> {
         self.asked.store(level, Ordering::SeqCst);
-        // Either this sees what was taken out, or who takes out sees the question.
+        // Either this side sees what was taken out, or the side that takes out sees the level.
         fence(Ordering::SeqCst);
         (self.queued() <= level && self.asked.swap(NOBODY, Ordering::SeqCst) != NOBODY).then(|| self.taken())
     }
 }
 
 impl Outbox {
-    /// The next delivery; None after [`Delivery::Close`], or when the session was closed.
+    /// The next delivery. None after [`Delivery::Close`], or when the session was closed.
     pub(crate) async fn recv(&mut self) -> Option<Delivery> {
         let delivery = self.receiver.recv().await;
         self.answer();
         delivery
     }
 
-    /// The next delivery, if there is one already.
+    /// The next delivery, if there is one.
     pub(crate) fn try_recv(&mut self) -> Option<Delivery> {
         let delivery = self.receiver.try_recv().ok();
         self.answer();
@@ -93,17 +94,18 @@ impl Outbox {
 }
 
 impl Hub {
-    /// Puts a delivery into its session's outbox. The core keeps to the bound; where nobody takes out any more, it is gone.
+    /// Puts a delivery into its session's outbox. The core respects its bound. If the session has dropped its end, the delivery is
+    /// lost.
     pub(super) fn deliver(&self, session: u64, delivery: Delivery) {
         let last = matches!(delivery, Delivery::Close { .. });
         let sent = self.0.outboxes.get(&session).map(|inlet| inlet.put(delivery));
         if last || sent == Some(false) {
-            // Without its sender the outbox ends after what is in it: the session's own task closes as slow.
+            // Without this end the outbox ends after what is in it. Then the session's task closes as slow.
             self.0.outboxes.remove(&session);
         }
     }
 
-    /// A session's outbox has come down to the level that was asked for.
+    /// A session's outbox has drained to the level that the core asked for.
     fn drained(&self, session: SessionId) {
         self.with(|state| {
             let taken = self.0.outboxes.get(&session.number).map(|inlet| inlet.taken());

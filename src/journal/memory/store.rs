@@ -48,13 +48,13 @@ struct Shard {
     doubt: Option<u64>,
     /// The server under which all rooms began a new era last.
     renewed: Incarnation,
-    gateways: BTreeMap<Incarnation, Gateway>,
+    gateways: BTreeMap<Incarnation, RegisteredGateway>,
     active: BTreeSet<RoomId>,
     rooms: BTreeMap<RoomId, Room>,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
-struct Gateway {
+struct RegisteredGateway {
     number: u64,
     watermark: Moment,
     fenced: bool,
@@ -117,7 +117,7 @@ struct Worker {
     expires_ms: u64,
 }
 
-impl Gateway {
+impl RegisteredGateway {
     fn record(self, incarnation: Incarnation) -> GatewayRecord {
         GatewayRecord { incarnation, number: self.number, watermark: self.watermark, fenced: self.fenced, server: self.server }
     }

@@ -194,7 +194,7 @@ fn an_event_of_any_size_leaves() {
     let mut stage = Stage::new();
     let a = gateway(&mut stage.store, 1);
     let bounds = Bounds { flush_bytes_max: 1, ..Bounds::default() };
-    let mut a = Gateway { core: a.core.bounded(bounds), ..a };
+    let mut a = ScriptedGateway { core: a.core.bounded(bounds), ..a };
     a.join("ann", None, 1_010 * MS);
     a.join("bob", None, 1_011 * MS);
     assert_eq!(a.flush(&mut stage.store, 1_020 * MS, false).expect("a bell").entries.len(), 1);
@@ -211,7 +211,7 @@ fn a_session_that_left_early_is_not_counted_for_ever() {
     stage.survey();
     let a = gateway(&mut stage.store, 1);
     let bounds = Bounds { unresolved_max: 2, ..Bounds::default() };
-    let mut a = Gateway { core: a.core.bounded(bounds), ..a };
+    let mut a = ScriptedGateway { core: a.core.bounded(bounds), ..a };
     let ann = a.join("ann", None, 1_010 * MS);
     let bell = a.flush(&mut stage.store, 1_011 * MS, false);
     stage.bell(bell);

@@ -154,7 +154,7 @@ fn a_room_is_brought_back_in_its_recorded_order() {
 }
 
 /// What of a room a gateway was not told, because its last push was lost, and nothing follows that would show the gap.
-fn a_lost_last_push() -> (Stage, Gateway) {
+fn a_lost_last_push() -> (Stage, ScriptedGateway) {
     let (mut stage, mut a) = alone();
     stage.push(&mut a);
     a.act(1, "a", 1_030 * MS);

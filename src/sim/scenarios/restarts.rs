@@ -3,7 +3,7 @@
 use super::*;
 use crate::journal::Registered;
 
-impl Gateway {
+impl ScriptedGateway {
     /// It finds out that the journal has another server, and registers there.
     fn find_back(&mut self, store: &mut Store) -> Registered {
         self.check_heads(store);
@@ -29,7 +29,7 @@ fn era(store: &mut Store) -> u64 {
 }
 
 /// Ann's action is in the journal, and resolved behind the state that is returned beside it: there a restart leads back.
-fn with_something_to_lose() -> (Stage, Gateway, Store) {
+fn with_something_to_lose() -> (Stage, ScriptedGateway, Store) {
     let (mut stage, mut a) = alone();
     stage.push(&mut a);
     a.act(1, "a", 1_030 * MS);

@@ -5,7 +5,7 @@ use tokio::net::TcpSocket;
 
 use super::*;
 use crate::gateway::Joining;
-use crate::gateway::arrival::StampedStream;
+use crate::gateway::front::arrival::StampedStream;
 use crate::limits::SESSIONS_MAX;
 
 #[tokio::test]
@@ -51,7 +51,7 @@ async fn one_that_does_not_read_its_answer_is_let_go() {
 }
 
 /// Connects from one of this host's own addresses, all of which are loopback's.
-async fn from(address: &str, gateway: &Gateway) -> TcpStream {
+async fn from(address: &str, gateway: &TestGateway) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind(format!("{address}:0").parse().unwrap()).unwrap();
     socket.connect(gateway.address).await.unwrap()
@@ -84,7 +84,7 @@ fn is_refused(answer: &str, code: &str, words: &[&str]) {
 }
 
 /// Until a place that was left is free: the session is over when its gateway has said goodbye, too.
-async fn join_when_free(address: &str, gateway: &Gateway, player: &str) -> TcpStream {
+async fn join_when_free(address: &str, gateway: &TestGateway, player: &str) -> TcpStream {
     let joining = async {
         loop {
             let mut tcp = from(address, gateway).await;

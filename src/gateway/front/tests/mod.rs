@@ -14,12 +14,12 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use super::arrival::{Drains, listen};
+use super::auth::Gatekeeper;
+use super::sweep::sweep;
 use super::{Front, Settings};
 use crate::clock::Clock;
-use crate::gateway::arrival::{Drains, listen};
-use crate::gateway::auth::Gatekeeper;
 use crate::gateway::hub::{Hub, Settle};
-use crate::gateway::sweep::sweep;
 use crate::journal::Journal;
 use crate::journal::memory::MemoryJournal;
 use crate::rules::{LastHit, RulesBook};
@@ -31,7 +31,7 @@ use crate::worker::{self, WorkerOptions};
 const PATIENCE: Duration = Duration::from_secs(10);
 const JSON: &str = "lasthit.v1.json";
 
-struct Gateway {
+struct TestGateway {
     address: SocketAddr,
     hub: Hub,
     drains: Drains,
@@ -41,7 +41,7 @@ struct Gateway {
 }
 
 /// Starts a front whose settings are the defaults as `change` leaves them, with a worker behind it.
-async fn gateway(change: impl FnOnce(&mut Settings)) -> Gateway {
+async fn gateway(change: impl FnOnce(&mut Settings)) -> TestGateway {
     let gateway = gateway_without_worker(change).await;
     let rules = RulesBook::new().room("*", LastHit::new);
     let stop = gateway.stop.clone();
@@ -49,7 +49,7 @@ async fn gateway(change: impl FnOnce(&mut Settings)) -> Gateway {
     gateway
 }
 
-async fn gateway_without_worker(change: impl FnOnce(&mut Settings)) -> Gateway {
+async fn gateway_without_worker(change: impl FnOnce(&mut Settings)) -> TestGateway {
     let mut settings = Settings::default();
     change(&mut settings);
     let (drains, stop) = (Drains::default(), CancellationToken::new());
@@ -61,10 +61,10 @@ async fn gateway_without_worker(change: impl FnOnce(&mut Settings)) -> Gateway {
     let gatekeeper = Gatekeeper::new(None, Vec::new(), false);
     let front = Front::new(hub.clone(), gatekeeper, |_| None, Clock::new(), drains.clone(), settings, stop.child_token());
     tokio::spawn(Arc::new(front).serve(listener, stop.clone()));
-    Gateway { address, hub, drains, journal, stop: stop.clone(), _stop: stop.drop_guard() }
+    TestGateway { address, hub, drains, journal, stop: stop.clone(), _stop: stop.drop_guard() }
 }
 
-impl Gateway {
+impl TestGateway {
     /// Upgrades by hand, and reads nothing of the session.
     async fn join(&self, player: &str) -> TcpStream {
         raw_session(self.address, &target(player), JSON).await

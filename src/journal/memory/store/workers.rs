@@ -4,7 +4,7 @@
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::{Gateway, Shard, Store, Worker};
+use super::{RegisteredGateway, Shard, Store, Worker};
 use crate::journal::memory::MemoryJournal;
 use crate::journal::{
     AheadPart, Bell, Commit, Committed, FlushEntry, GatewayRecord, JournalError, Lease, Leased, PageSize, Place, RoomCommit,
@@ -181,7 +181,10 @@ impl Store {
         gateway: Incarnation,
     ) -> Result<Leased<GatewayRecord>, JournalError> {
         let Some(state) = self.leased(shard, lease)? else { return Ok(Leased::Lost) };
-        let stored = state.gateways.entry(gateway).or_insert_with(|| Gateway { server: lease.server, ..Gateway::default() });
+        let stored = state
+            .gateways
+            .entry(gateway)
+            .or_insert_with(|| RegisteredGateway { server: lease.server, ..RegisteredGateway::default() });
         stored.fenced = true;
         Ok(Leased::Done(stored.record(gateway)))
     }

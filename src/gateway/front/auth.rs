@@ -1,7 +1,7 @@
 //! Who may enter a room, and as what.
 //!
-//! **Without a key** a player is who it says, and `role=server` makes it a server: fit for one host, and for networks
-//! in which everybody is trusted.
+//! **Without a key** the gateway believes the player's name and role. Use that only on one host, or in a network in which
+//! everybody is trusted.
 //!
 //! **With a key** a session needs a JSON Web Token, signed with HS256, with these claims:
 //!
@@ -13,14 +13,14 @@
 //! | `role` | `player` (when it is left out) or `server` |
 //! | `nbf` | seconds since 1970 before which it is refused; may be left out |
 //!
-//! A token that names an audience (`aud`) was made for somebody else and is refused. `player` and `role` in the URL may be
-//! left out; when they are there they must say what the token says.
+//! A token that names an audience (`aud`) was made for somebody else and is refused. `player` and `role` may be left out of
+//! the URL; if given, they must match the token.
 //!
-//! **Pages.** Browsers tell a page's origin, and let any page on the web connect anywhere, localhost included. Programs
-//! send no `Origin` and pass. A page passes when the list names its origin. Without a list, loopback pages pass, and
-//! the gateway's own page, which has the origin that `Host` names. When neither a key nor `--allow-host-names` is
-//! given, a `Host` that is a name other than localhost does not count: any page could point a name of its own at
-//! 127.0.0.1 and would then pass for the gateway's.
+//! **Pages.** A browser lets any page on the web connect anywhere, even to localhost, and sends the page's origin. Programs
+//! send no `Origin` and pass. With a list of origins, a page passes when the list names its origin. Without a list, loopback
+//! pages pass, and so does the gateway's own page, whose origin is the one that `Host` names. Without a key and without
+//! `--allow-host-names`, a `Host` that is a name other than localhost does not count: any page could point a name of its own
+//! at 127.0.0.1 and pass for the gateway's page.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -28,7 +28,7 @@ use std::net::IpAddr;
 use serde_json::{Map, Value};
 use wildmatch::WildMatch;
 
-use super::token::TokenKey;
+use super::token::{TokenKey, excerpt};
 use crate::limits::{JWT_KEY_BYTES_MAX, JWT_KEY_BYTES_MIN, TOKEN_BYTES_MAX};
 use crate::types::{PlayerId, Role, RoomId};
 
@@ -37,7 +37,7 @@ use crate::types::{PlayerId, Role, RoomId};
 pub struct JwtKey(Vec<u8>);
 
 impl JwtKey {
-    /// Takes a key of at least [`JWT_KEY_BYTES_MIN`] bytes (RFC 7518, section 3.2); line ends behind it do not count.
+    /// Takes a key of at least [`JWT_KEY_BYTES_MIN`] bytes (RFC 7518, section 3.2). Line ends after it do not count.
     ///
     /// # Errors
     /// When it is too short or too long.
@@ -70,10 +70,10 @@ impl fmt::Debug for JwtKey {
 pub struct Origin(String);
 
 impl Origin {
-    /// Checks and lowers it.
+    /// Checks it and makes it lower case.
     ///
     /// # Errors
-    /// What is wrong and how to write it.
+    /// One line that says what is wrong and how to write it.
     pub fn new(origin: &str) -> Result<Self, String> {
         let lower = origin.to_ascii_lowercase();
         let host = lower.split_once("://").map(|(_, host)| host);
@@ -98,10 +98,10 @@ impl Origin {
     }
 }
 
-/// What a client's request says about itself.
+/// What a client's request says.
 #[derive(Debug, Clone, Copy)]
 pub struct Asking<'a> {
-    /// The room of the path.
+    /// The room in the path.
     pub room: &'a RoomId,
     /// `player=` of the query, decoded.
     pub player: Option<&'a str>,
@@ -118,34 +118,29 @@ pub struct Asking<'a> {
 /// What a session may do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Admission {
-    /// Whose session it is.
+    /// The player whose session it is.
     pub player: PlayerId,
-    /// What it may do.
+    /// What the session may do.
     pub role: Role,
-    /// When it ends, in seconds since 1970; None without a token.
+    /// When the session ends, in seconds since 1970; None without a token.
     pub expires_unix_s: Option<u64>,
 }
 
-/// Why a client was refused, before its WebSocket opens.
+/// Why a client was refused before its WebSocket opened.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{code}: {message}")]
 pub struct AuthError {
-    /// HTTP status.
+    /// The HTTP status.
     pub status: u16,
-    /// A word for programs: `bad_player`, `bad_role`, `token_missing`, `token_invalid`, `token_expired`,
+    /// A code for programs: `bad_player`, `bad_role`, `token_missing`, `token_invalid`, `token_expired`,
     /// `player_forbidden`, `role_forbidden`, `room_forbidden`, `origin_forbidden`.
     pub code: &'static str,
-    /// One line for people; never holds the token.
+    /// One line for people. It never contains the token.
     pub message: String,
 }
 
 fn refuse<T>(status: u16, code: &'static str, message: impl Into<String>) -> Result<T, AuthError> {
     Err(AuthError { status, code, message: message.into() })
-}
-
-/// A stranger's text, short enough for a message.
-pub(super) fn cut(text: &str) -> String {
-    text.chars().take(80).collect()
 }
 
 /// Decides who enters.
@@ -156,7 +151,7 @@ pub struct Gatekeeper {
 }
 
 impl Gatekeeper {
-    /// `host_names` says that names in `Host` count without a key, too (`--allow-host-names`).
+    /// `host_names` says that a name in `Host` counts without a key too (`--allow-host-names`).
     #[must_use]
     pub fn new(key: Option<&JwtKey>, origins: Vec<Origin>, host_names: bool) -> Self {
         let trusts_host_names = key.is_some() || host_names;
@@ -175,7 +170,9 @@ impl Gatekeeper {
             None => None,
             Some("player") => Some(Role::Player),
             Some("server") => Some(Role::Server),
-            Some(other) => return refuse(400, "bad_role", format!("role {:?} is not known: use player or server", cut(other))),
+            Some(other) => {
+                return refuse(400, "bad_role", format!("role {:?} is not known: use player or server", excerpt(other)));
+            }
         };
         let player =
             asking.player.map(|name| PlayerId::new(name).or_else(|e| refuse(400, "bad_player", e.to_string()))).transpose()?;
@@ -216,12 +213,12 @@ impl Gatekeeper {
         if passes {
             return Ok(());
         }
-        let shown = cut(origin);
+        let shown = excerpt(origin);
         refuse(403, "origin_forbidden", format!("pages of origin {shown:?} may not connect: allow them with --allowed-origins"))
     }
 }
 
-/// What a request's token grants, at that time of the wall clock.
+/// What a request's token grants at that time of the wall clock.
 fn read(key: &TokenKey, asking: &Asking<'_>, now_unix_s: u64) -> Result<Admission, AuthError> {
     let Some(token) = asking.token.filter(|token| !token.is_empty()) else {
         return refuse(401, "token_missing", "token is missing: add &token=JWT to the url");
@@ -256,7 +253,7 @@ fn read(key: &TokenKey, asking: &Asking<'_>, now_unix_s: u64) -> Result<Admissio
         None | Some(Some("player")) => Role::Player,
         Some(Some("server")) => Role::Server,
         Some(other) => {
-            let role = cut(other.unwrap_or("of another type"));
+            let role = excerpt(other.unwrap_or("of another type"));
             return refuse(401, "token_invalid", format!("token's role {role:?} is not known: use player or server"));
         }
     };
@@ -304,5 +301,4 @@ fn seconds(claims: &Map<String, Value>, claim: &'static str) -> Result<Option<u6
 }
 
 #[cfg(test)]
-#[path = "auth_tests.rs"]
 mod tests;

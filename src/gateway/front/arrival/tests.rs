@@ -300,7 +300,7 @@ async fn every_message_was_sent_within_the_uncertainty_of_its_stamp() {
 /// Rule S5: while a session is not read to its end, its gateway promises nothing, however often it sweeps.
 #[tokio::test]
 async fn no_sweep_settles_while_a_session_is_unread() {
-    use crate::gateway::sweep::sweep;
+    use crate::gateway::front::sweep::sweep;
     use crate::gateway::{Hub, Joining, Settle};
     use crate::journal::{GatewayJournal, memory::MemoryJournal};
     use crate::types::{PlayerId, RoomId, ShardId};

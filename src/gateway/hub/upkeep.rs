@@ -1,9 +1,17 @@
-//! What a gateway does now and then, whether anybody needs it or not.
+//! What a gateway does periodically, whether or not anything happens.
 
-use super::*;
+use std::sync::Weak;
 
-/// Finds out whether the journal works while nobody needs it.
-pub(super) async fn keep_asking(hub: std::sync::Weak<Inner>, stop: CancellationToken) {
+use tokio_util::sync::CancellationToken;
+
+use super::{Hub, Inner, TICK};
+use crate::clock;
+use crate::journal;
+use crate::limits::HEADS_INTERVAL;
+use crate::rules::Pattern;
+
+/// Pings the journal, so that an idle gateway notices when it fails.
+pub(super) async fn ping_journal(hub: Weak<Inner>, stop: CancellationToken) {
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     while stop.run_until_cancelled(tick.tick()).await.is_some() {
@@ -17,7 +25,8 @@ pub(super) async fn keep_asking(hub: std::sync::Weak<Inner>, stop: CancellationT
     }
 }
 
-pub(super) async fn keep_house(hub: std::sync::Weak<Inner>, timeline: u32, stop: CancellationToken) {
+/// Ticks the core, keeps this host entered, asks which rooms have rules, and compares heads.
+pub(super) async fn run_timers(hub: Weak<Inner>, timeline: u32, stop: CancellationToken) {
     let (mut tick, mut heads) = (tokio::time::interval(TICK), tokio::time::interval(HEADS_INTERVAL));
     loop {
         tokio::select! {
@@ -29,11 +38,11 @@ pub(super) async fn keep_house(hub: std::sync::Weak<Inner>, timeline: u32, stop:
             _ = heads.tick() => {
                 let Some(hub) = hub.upgrade().map(Hub) else { return };
                 if let Err(error) = journal::keep_entered(&*hub.0.journal, timeline).await {
-                    hub.trouble("keep the host's timeline", &error);
+                    hub.trouble("keep the host entered", &error);
                 }
                 match journal::known_rooms(&*hub.0.journal).await {
                     Ok(known) => *hub.0.known.write() = known.map(|all| all.iter().map(|one| Pattern::new(one)).collect()),
-                    Err(error) => hub.trouble("ask for which rooms there are rules", &error),
+                    Err(error) => hub.trouble("ask which rooms have rules", &error),
                 }
                 hub.with(|state| state.core.check_heads());
             }

@@ -1,4 +1,4 @@
-//! What the kernel tells of a socket: its stamp, what is unread, what is held back.
+//! What the kernel says about a socket: the stamp of a read, the unread bytes, the segments that are held back.
 
 use std::io;
 use std::os::fd::AsRawFd;
@@ -18,36 +18,36 @@ mod option {
     pub(super) const MEMORY_RECEIVED: usize = libc::SK_MEMINFO_RMEM_ALLOC as usize;
 }
 
-/// Words of the kernel's `tcp_info` up to and with `tcpi_snd_wnd` (Linux 5.4).
+/// The words of the kernel's `tcp_info` up to `tcpi_snd_wnd`, included (Linux 5.4).
 #[cfg(target_os = "linux")]
 const INFO_WORDS: usize = 58;
 /// The word `tcpi_rcv_ooopack`.
 #[cfg(target_os = "linux")]
 const INFO_OVERTAKING: usize = 56;
 
-/// What a read got.
+/// The result of a read.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Received {
     pub(super) bytes: usize,
-    /// What the wall clock was when the last of it was received.
+    /// The wall clock when the last byte was received.
     pub(super) stamp: Option<i128>,
-    /// Bytes that were there and not read when it returned, those behind an urgent mark included; at the connection's end 1.
-    /// None where the kernel does not say.
+    /// The bytes that were left when the read returned, those after an urgent mark included. At the connection's end it is 1.
+    /// None if the kernel does not say.
     pub(super) unread: Option<u32>,
 }
 
-/// Makes the sockets that `listener` will accept say when bytes came, and how many are unread.
+/// Makes the sockets that `listener` accepts report when bytes came and how many are unread.
 #[cfg(target_os = "linux")]
 pub(super) fn prepare(listener: &TcpSocket) -> io::Result<()> {
     use nix::sys::socket::{setsockopt, sockopt};
 
     setsockopt(listener, sockopt::ReceiveTimestampns, &true)?;
-    // Before Linux 4.18 there is no such option: sockets are read until they would block.
+    // Linux before 4.18 lacks this option. Its sockets are read until they would block.
     let _ = setsockopt(listener, option::Unread, &true);
     Ok(())
 }
 
-/// Nothing to prepare here.
+/// This system needs no preparation.
 #[cfg(not(target_os = "linux"))]
 pub(super) fn prepare(_: &TcpSocket) -> io::Result<()> {
     Ok(())
@@ -64,7 +64,7 @@ pub(super) fn receive(tcp: &TcpStream, space: &mut [u8]) -> io::Result<Received>
     let mut slices = [io::IoSliceMut::new(space)];
     let message = recvmsg::<()>(tcp.as_raw_fd(), &mut slices, Some(&mut control), MsgFlags::MSG_DONTWAIT)?;
     let mut received = Received { bytes: message.bytes, stamp: None, unread: None };
-    // Cut control messages are an error of nix's, and then nothing is known.
+    // nix reports truncated control messages as an error. Then nothing is known.
     for one in message.cmsgs().into_iter().flatten() {
         match one {
             ControlMessageOwned::ScmTimestampns(at) => {
@@ -81,26 +81,26 @@ pub(super) fn receive(tcp: &TcpStream, space: &mut [u8]) -> io::Result<Received>
     Ok(received)
 }
 
-/// Reads; there are no stamps here.
+/// Reads. This system has no stamps.
 #[cfg(not(target_os = "linux"))]
 pub(super) fn receive(tcp: &TcpStream, space: &mut [u8]) -> io::Result<Received> {
     let bytes = nix::sys::socket::recv(tcp.as_raw_fd(), space, MsgFlags::MSG_DONTWAIT)?;
     Ok(Received { bytes, stamp: None, unread: None })
 }
 
-/// Whether what follows is urgent data. Takes it out.
+/// Whether urgent data follows. Takes it out.
 pub(super) fn take_urgent(tcp: &TcpStream) -> bool {
     use nix::errno::Errno;
 
     let taken = nix::sys::socket::recv(tcp.as_raw_fd(), &mut [0u8; 1], MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_OOB);
-    // It was announced, and is not there yet.
+    // It was announced and is not there yet.
     matches!(taken, Ok(1..) | Err(Errno::EAGAIN))
 }
 
-/// How many segments overtook an earlier one on this connection so far. None where the kernel does not count them.
+/// How many segments have overtaken an earlier one on this connection. None if the kernel does not count them.
 #[cfg(target_os = "linux")]
 pub(super) fn overtaking(tcp: &TcpStream) -> Option<u32> {
-    /// Older kernels answer with fewer words, which nix takes for a fault.
+    /// Older kernels answer with fewer words, which nix treats as an error.
     static COUNTED: std::sync::LazyLock<bool> = std::sync::LazyLock::new(|| {
         std::fs::read_to_string("/proc/sys/kernel/osrelease").is_ok_and(|release| is_at_least(&release, (5, 4)))
     });
@@ -108,19 +108,19 @@ pub(super) fn overtaking(tcp: &TcpStream) -> Option<u32> {
     Some(info[INFO_OVERTAKING])
 }
 
-/// Not counted here.
+/// This system does not count them.
 #[cfg(not(target_os = "linux"))]
 pub(super) fn overtaking(_: &TcpStream) -> Option<u32> {
     None
 }
 
-/// Whether the socket holds no received bytes at all: none to read, and none that wait for an earlier one.
+/// Whether the socket holds no received bytes: none to read, and none that wait for an earlier segment.
 #[cfg(target_os = "linux")]
 pub(super) fn holds_nothing(tcp: &TcpStream) -> bool {
     nix::sys::socket::getsockopt(tcp, option::Memory).is_ok_and(|memory| memory[option::MEMORY_RECEIVED] == 0)
 }
 
-/// Not known here.
+/// This system does not say.
 #[cfg(not(target_os = "linux"))]
 pub(super) fn holds_nothing(_: &TcpStream) -> bool {
     false

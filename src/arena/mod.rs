@@ -1,20 +1,20 @@
-//! The arena: the files of the page that a gateway serves at `/`, built into the program.
+//! The arena: the page that a gateway serves at `/`. Its files are built into the program.
 
 /// JavaScript modules.
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 
-/// The content type and text of what is served at `path`; None for any other path.
+/// The content type and the text of the file at `path`; None when no file is there.
 #[must_use]
 pub(crate) fn asset(path: &str) -> Option<(&'static str, &'static str)> {
     Some(match path {
-        "/" | "/index.html" => ("text/html; charset=utf-8", include_str!("page/index.html")),
-        "/arena.css" => ("text/css; charset=utf-8", include_str!("page/arena.css")),
-        "/favicon.svg" => ("image/svg+xml", include_str!("page/favicon.svg")),
-        "/arena.js" => (SCRIPT, include_str!("page/arena.js")),
-        "/contest.js" => (SCRIPT, include_str!("page/contest.js")),
-        "/precision.js" => (SCRIPT, include_str!("page/precision.js")),
-        "/rival.js" => (SCRIPT, include_str!("page/rival.js")),
-        "/timeline.js" => (SCRIPT, include_str!("page/timeline.js")),
+        "/" | "/index.html" => ("text/html; charset=utf-8", include_str!("index.html")),
+        "/arena.css" => ("text/css; charset=utf-8", include_str!("arena.css")),
+        "/favicon.svg" => ("image/svg+xml", include_str!("favicon.svg")),
+        "/arena.js" => (SCRIPT, include_str!("arena.js")),
+        "/contest.js" => (SCRIPT, include_str!("contest.js")),
+        "/precision.js" => (SCRIPT, include_str!("precision.js")),
+        "/rival.js" => (SCRIPT, include_str!("rival.js")),
+        "/timeline.js" => (SCRIPT, include_str!("timeline.js")),
         "/lasthit.js" => (SCRIPT, include_str!("../../clients/js/lasthit.js")),
         _ => return None,
     })
@@ -66,7 +66,7 @@ mod tests {
                 between(text, "://", "\"").into_iter().filter(|u| !u.starts_with("www.w3.org/2000/svg")).collect();
             assert!(foreign.is_empty(), "{path}: {foreign:?}");
         }
-        for path in ["", "/page.rs", "/../Cargo.toml", "//"] {
+        for path in ["", "/mod.rs", "/../Cargo.toml", "//"] {
             assert_eq!(asset(path), None);
         }
     }

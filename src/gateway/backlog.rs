@@ -1,15 +1,14 @@
-//! What a gateway keeps until the journal has it, in bytes: each event holds its share, and gives it back when it goes.
+//! The bytes that wait for the journal. Each event holds its share of the backlog and returns it when it is dropped.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::core::Core;
-use crate::limits::{KEPT_EVENT_BYTES, ROOM_PART_OF_FREE};
+use crate::limits::BACKLOG_EVENT_BYTES;
 use crate::types::EventKind;
 
-/// The sum of all shares: of a room, and of all rooms above it.
+/// The sum of all shares of a room, or of all rooms.
 #[derive(Debug, Default)]
-pub(super) struct Kept(Arc<Sum>);
+pub(super) struct Backlog(Arc<Sum>);
 
 #[derive(Debug, Default)]
 struct Sum {
@@ -17,25 +16,25 @@ struct Sum {
     above: Option<Arc<Sum>>,
 }
 
-/// An event's part of it.
+/// One event's part of a backlog.
 #[derive(Debug)]
 pub(super) struct Share {
     bytes: usize,
     of: Arc<Sum>,
 }
 
-impl Kept {
-    /// A sum that counts in this one as well.
+impl Backlog {
+    /// Creates a backlog whose shares also count in this one.
     pub(super) fn within(&self) -> Self {
         Self(Arc::new(Sum { bytes: AtomicUsize::new(0), above: Some(Arc::clone(&self.0)) }))
     }
 
-    /// Bytes that are kept now.
+    /// The bytes that wait now.
     pub(super) fn bytes(&self) -> usize {
         self.0.bytes.load(Ordering::Relaxed)
     }
 
-    /// Takes an event's share, whatever is kept already.
+    /// Takes an event's share. It checks no bound.
     pub(super) fn share(&self, kind: &EventKind) -> Share {
         let bytes = bytes_of(kind);
         self.0.with_those_above(|sum| sum.fetch_add(bytes, Ordering::Relaxed));
@@ -44,7 +43,7 @@ impl Kept {
 }
 
 impl Share {
-    /// What its event counts as: no less than its part of a bell.
+    /// The bytes that its event counts for: at least its part of a bell.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
@@ -65,54 +64,27 @@ impl Drop for Share {
     }
 }
 
-impl Core {
-    /// Whether a session's action may be taken in: else why not. A room may hold a part of what is left for all, and its
-    /// reserve whatever is left: however many rooms are flooded, the next one is served.
-    pub(super) fn admit(&self, number: u64, kind: &EventKind) -> Result<(), String> {
-        let Some((room, view)) = self.sessions.get(&number).and_then(|s| self.rooms.get_key_value(&s.room)) else {
-            return Ok(());
-        };
-        let (bounds, count, all) = (&self.bounds, view.unresolved, self.unresolved);
-        let (limit, limit_all) = (bounds.unresolved_per_room_max, bounds.unresolved_max);
-        if count >= limit {
-            return Err(format!("room {room} has {count} events here that are not resolved yet, its limit"));
-        }
-        let share = |all: usize, limit: usize, reserve: usize| (limit.saturating_sub(all) / ROOM_PART_OF_FREE).max(reserve);
-        if count >= share(all, limit_all, bounds.room_reserve_events) {
-            return Err(format!(
-                "room {room} has {count} events here that are not resolved yet, and all rooms have {all} of at most {limit_all}"
-            ));
-        }
-        let (bytes, all, limit_all) = (view.kept.bytes(), self.kept.bytes(), bounds.kept_bytes_max);
-        if bytes + bytes_of(kind) > share(all, limit_all, bounds.room_reserve_bytes) {
-            return Err(format!(
-                "room {room} has {bytes} bytes here that wait for the journal, and all rooms have {all} of at most {limit_all}"
-            ));
-        }
-        Ok(())
-    }
-}
-
-/// What an event counts as.
+/// The bytes that an event counts for.
 pub(super) fn bytes_of(kind: &EventKind) -> usize {
     let own = match kind {
         EventKind::Data(action) => action.len(),
         EventKind::Error { reason } => reason.len(),
         EventKind::Open { .. } | EventKind::End { .. } | EventKind::Close => 0,
     };
-    KEPT_EVENT_BYTES + own
+    BACKLOG_EVENT_BYTES + own
 }
 
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
 
-    use super::super::core::{Action, Core, Joining};
+    use super::super::core::Core;
+    use super::super::step::{Command, Joining};
     use super::*;
     use crate::journal::memory::Store;
     use crate::journal::{Appended, Flush, Seen};
     use crate::limits::Bounds;
-    use crate::types::{Action as PlayerAction, Arrival, Incarnation, PlayerId, RoomId, ShardId};
+    use crate::types::{Action, Arrival, Incarnation, PlayerId, RoomId, ShardId};
     use crate::wire::client::ErrorCode;
     use crate::wire::push::Push;
 
@@ -127,7 +99,7 @@ mod tests {
 
     impl Away {
         fn new() -> Self {
-            Self::bounded(Bounds { kept_bytes_max: 46 * (4000 + KEPT_EVENT_BYTES), ..Bounds::default() })
+            Self::bounded(Bounds { backlog_bytes_max: 46 * (4000 + BACKLOG_EVENT_BYTES), ..Bounds::default() })
         }
 
         fn bounded(bounds: Bounds) -> Self {
@@ -135,7 +107,7 @@ mod tests {
             core.probed(SHARD, crate::types::Moment::default());
             let (answer, _) = store.register(SHARD, Incarnation(1), Seen::default(), &[]).expect("a shard");
             core.registered(SHARD, &answer);
-            core.take_actions();
+            core.take_commands();
             Self { core, store, now: 1_000 }
         }
 
@@ -159,22 +131,22 @@ mod tests {
             for taken in 0..100 {
                 let args = Bytes::from([&[0xc5, 0x0f, 0x80][..], &[0; 3968]].concat());
                 let action =
-                    PlayerAction { op: "hit".to_owned(), id: format!("{taken}"), contest: None, player: None, seen: None, args };
+                    Action { op: "hit".to_owned(), id: format!("{taken}"), contest: None, player: None, seen: None, args };
                 let at = self.tick();
                 if let Err(refusal) = self.core.act(session, &action, at) {
                     assert_eq!((refusal.code, refusal.id), (ErrorCode::Busy, Some(action.id)));
                     return (taken, refusal.message);
                 }
             }
-            panic!("never refused: {} bytes", self.core.kept.bytes());
+            panic!("never refused: {} bytes", self.core.backlog.bytes());
         }
 
         /// What leaves for the journal now.
         fn flush(&mut self) -> Arc<Flush> {
             self.tick();
             self.core.settled(self.now);
-            let flush = |action| if let Action::Append { flush, .. } = action { Some(flush) } else { None };
-            self.core.take_actions().into_iter().find_map(flush).expect("something to append")
+            let flush = |action| if let Command::Append { flush, .. } = action { Some(flush) } else { None };
+            self.core.take_commands().into_iter().find_map(flush).expect("something to append")
         }
 
         fn append(&mut self, flush: &Flush) {
@@ -189,24 +161,24 @@ mod tests {
         let ann = away.join("ann");
         let open = away.flush();
         away.append(&open);
-        assert_eq!(away.core.kept.bytes(), 0);
+        assert_eq!(away.core.backlog.bytes(), 0);
         let (taken, message) = away.act(ann);
         assert!((8..=10).contains(&taken), "{taken}");
-        assert!(message.contains(&away.core.bounds.kept_bytes_max.to_string()), "it names the limit: {message}");
+        assert!(message.contains(&away.core.bounds.backlog_bytes_max.to_string()), "it names the limit: {message}");
         // What is in flight counts until the journal has it; an Open, and a Close, always get in.
         let flush = away.flush();
         assert_eq!(away.act(ann).0, 0);
         let bob = away.join("bob");
         let at = away.tick();
         away.core.close(bob, at);
-        assert!(away.core.kept.bytes() > 8 * 4000);
+        assert!(away.core.backlog.bytes() > 8 * 4000);
         away.append(&flush);
         let flush = away.flush();
         away.append(&flush);
         // Bob left before his Open was in: his Close follows it.
         let flush = away.flush();
         away.append(&flush);
-        assert_eq!(away.core.kept.bytes(), 0);
+        assert_eq!(away.core.backlog.bytes(), 0);
         assert_eq!(away.act(ann).0, taken);
     }
 
@@ -225,7 +197,7 @@ mod tests {
             let at = away.tick();
             away.core.close(session, at);
         }
-        assert_eq!(away.core.kept.bytes(), 0);
+        assert_eq!(away.core.backlog.bytes(), 0);
     }
 
     /// Floods rooms one after the other; how many actions each took, and the last room's refusal.
@@ -242,9 +214,9 @@ mod tests {
     fn however_many_rooms_are_flooded_the_next_one_is_served() {
         let rooms = 20;
         let counts = Bounds { unresolved_per_room_max: 32, unresolved_max: 400, ..Bounds::default() };
-        let bytes = Bounds { kept_bytes_max: 400 * (4000 + KEPT_EVENT_BYTES), ..counts };
+        let bytes = Bounds { backlog_bytes_max: 400 * (4000 + BACKLOG_EVENT_BYTES), ..counts };
         let bytes = Bounds { unresolved_per_room_max: 99, unresolved_max: 10_000, ..bytes };
-        for (bounds, word, limit) in [(counts, "events", counts.unresolved_max), (bytes, "bytes", bytes.kept_bytes_max)] {
+        for (bounds, word, limit) in [(counts, "events", counts.unresolved_max), (bytes, "bytes", bytes.backlog_bytes_max)] {
             let (taken, message) = flood(&mut Away::bounded(bounds), rooms);
             assert!(taken.iter().all(|taken| *taken > 0), "{word}: {taken:?}");
             assert!(message.contains(word) && message.contains(&limit.to_string()), "the limit that it met: {message}");

@@ -1,8 +1,8 @@
 //! Where messages end in a session's bytes. Pure.
 //!
-//! The WebSocket library says what a message is, but not whether it was the last of what was read: that decides how exact
-//! its stamp is. So the stream follows the frame headers itself (RFC 6455, section 5.2). It checks nothing: what is
-//! malformed is the library's to refuse.
+//! How exact a message's stamp is depends on whether the message was the last one that was read. The WebSocket library does
+//! not say that, so the stream follows the frame headers itself (RFC 6455, section 5.2). It checks nothing: the library
+//! refuses malformed frames.
 
 use crate::limits::FRAGMENTS_PER_MESSAGE_MAX;
 
@@ -18,16 +18,16 @@ enum At {
     Body { left: u64 },
 }
 
-/// Follows the frames of one session's bytes, however they are cut into reads.
+/// Follows the frames in one session's bytes, wherever reads cut them.
 #[derive(Debug)]
 pub(super) struct Frames {
     at: At,
     /// Whether the frame that began last ends its message.
     last_of_message: bool,
     control: bool,
-    /// Messages that ended and were not taken yet.
+    /// The messages that have ended and were not taken yet.
     ended: u32,
-    /// Frames of the message that is not complete yet.
+    /// The frames of the incomplete message.
     fragments: u32,
 }
 
@@ -89,14 +89,14 @@ impl Frames {
         }
     }
 
-    /// Takes the next message that ended; true when nothing, not even a part of another message, has followed it so far.
+    /// Takes the next message that ended. Returns true when nothing has followed it so far, not even a part of a message.
     pub(super) fn take_message(&mut self) -> bool {
         self.ended = self.ended.saturating_sub(1);
         self.ended == 0 && self.at == At::Start && self.last_of_message
     }
 
-    /// Whether a message came in more frames than any honest client cuts it into: such a sender keeps a gateway busy
-    /// without ever completing a message that a rate limit would count.
+    /// Whether a message has more frames than any honest client makes of it. Such a sender keeps a gateway busy without ever
+    /// completing a message that the rate limit would count.
     #[must_use]
     pub(super) fn too_fragmented(&self) -> bool {
         self.fragments > FRAGMENTS_PER_MESSAGE_MAX

@@ -2,20 +2,21 @@
 
 use bytes::Bytes;
 
-use super::core::{Action, Core, Joining};
+use super::super::core::Core;
+use super::super::step::{Command, Joining};
 use crate::journal::memory::Store;
 use crate::journal::{Appended, Flush, Seen};
 use crate::limits::{FLUSH_BYTES_MAX, FLUSH_EVENTS_MAX, WAITING_ACTIONS_MAX};
-use crate::types::{Action as PlayerAction, Arrival, Event, EventKind, Flags, Incarnation, Moment, PlayerId, RoomId, ShardId};
+use crate::types::{Action, Arrival, Event, EventKind, Flags, Incarnation, Moment, PlayerId, RoomId, ShardId};
 use crate::wire::entry;
 
 const SHARD: ShardId = ShardId(0);
 const SESSIONS: usize = 32;
 
-fn action(id: usize, bytes: usize) -> PlayerAction {
+fn action(id: usize, bytes: usize) -> Action {
     let length = u16::try_from(bytes).expect("short");
     let args = [&[0xc5][..], &length.to_be_bytes(), &vec![0; bytes]].concat();
-    PlayerAction { op: "hit".to_owned(), id: id.to_string(), contest: None, player: None, seen: None, args: Bytes::from(args) }
+    Action { op: "hit".to_owned(), id: id.to_string(), contest: None, player: None, seen: None, args: Bytes::from(args) }
 }
 
 fn events(flush: &Flush) -> Vec<Event> {
@@ -29,7 +30,7 @@ fn pipelined(action_bytes: usize) -> Vec<Flush> {
     let (mut core, mut store) = (Core::new(Incarnation(1), 1, 1, "test", 0), Store::new(1));
     core.probed(SHARD, Moment::default());
     core.registered(SHARD, &store.register(SHARD, Incarnation(1), Seen::default(), &[]).expect("a shard").0);
-    core.take_actions();
+    core.take_commands();
     let mut now = 1_000;
     let mut tick = || {
         now += 10;
@@ -51,8 +52,8 @@ fn pipelined(action_bytes: usize) -> Vec<Flush> {
     loop {
         let until = tick();
         core.settled(until);
-        let append = |action| if let Action::Append { flush, .. } = action { Some(flush) } else { None };
-        let Some(flush) = core.take_actions().into_iter().find_map(append) else { return flushes };
+        let append = |action| if let Command::Append { flush, .. } = action { Some(flush) } else { None };
+        let Some(flush) = core.take_commands().into_iter().find_map(append) else { return flushes };
         let answer = store.append(&flush, 1).expect("a flush").0;
         assert!(matches!(answer, Appended::Stored(_)), "{answer:?}");
         flushes.push((*flush).clone());
@@ -93,13 +94,13 @@ fn what_a_full_flush_moves_stays_before_what_its_session_sent_later() {
     let (mut core, mut store) = (Core::new(Incarnation(1), 1, 1, "test", 0), Store::new(1));
     core.probed(SHARD, Moment::default());
     core.registered(SHARD, &store.register(SHARD, Incarnation(1), Seen::default(), &[]).expect("a shard").0);
-    core.take_actions();
+    core.take_commands();
     let joining = || Joining::new(RoomId::new("pit").expect("a name"), PlayerId::new("ann").expect("a name"));
     let sessions = [1, 2].map(|ns| core.open(joining(), Arrival::at(ns, 0)).expect("a session").number);
     let mut flush = |core: &mut Core, until: u64| {
         core.settled(until);
-        let append = |action| if let Action::Append { flush, .. } = action { Some(flush) } else { None };
-        let flush = core.take_actions().into_iter().find_map(append).expect("a flush");
+        let append = |action| if let Command::Append { flush, .. } = action { Some(flush) } else { None };
+        let flush = core.take_commands().into_iter().find_map(append).expect("a flush");
         let answer = store.append(&flush, 1).expect("a flush").0;
         core.appended(&flush, &answer, false, until);
         events(&flush)

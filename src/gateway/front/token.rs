@@ -1,11 +1,11 @@
-//! JSON Web Tokens signed with HS256 (RFC 7515, 7518, 7519), and no other kind.
+//! JSON Web Tokens that are signed with HS256 (RFC 7515, 7518, 7519). Other algorithms are refused.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::hmac;
 use serde_json::{Map, Value};
 
-/// Fields of a header that are text, where they are there.
+/// The optional header fields that must be text.
 const TEXTS: [&str; 3] = ["typ", "cty", "kid"];
 
 /// The key that tokens are signed with.
@@ -16,7 +16,7 @@ impl TokenKey {
         Self(hmac::Key::new(hmac::HMAC_SHA256, key))
     }
 
-    /// The claims of a token that bears this key's signature. What they say is not judged.
+    /// The claims of a token that this key has signed. They are not checked.
     ///
     /// # Errors
     /// One line that says what is wrong.
@@ -26,7 +26,7 @@ impl TokenKey {
         judge(&object(header).ok_or_else(no_token)?)?;
         let signed = &token[..header.len() + 1 + claims.len()];
         let signature = URL_SAFE_NO_PAD.decode(signature).unwrap_or_default();
-        // Takes the same time whatever the signature is.
+        // Takes the same time for every signature.
         if hmac::verify(&self.0, signed.as_bytes(), &signature).is_err() {
             return Err("token's signature is not of this server's key".to_owned());
         }
@@ -34,15 +34,20 @@ impl TokenKey {
     }
 }
 
+/// The beginning of a client's text, short enough for a message.
+pub(super) fn excerpt(text: &str) -> String {
+    text.chars().take(80).collect()
+}
+
 fn no_token() -> String {
     "token is not a JSON Web Token: use header.claims.signature in base64url".to_owned()
 }
 
-/// Whether a header is that of a token that is understood here, all of it.
+/// Checks that this code understands every part of a header.
 fn judge(header: &Map<String, Value>) -> Result<(), String> {
     let alg = header.get("alg").and_then(Value::as_str).ok_or_else(no_token)?;
     if alg != "HS256" {
-        return Err(format!("token's alg {:?} is not accepted: use HS256", super::auth::cut(alg)));
+        return Err(format!("token's alg {:?} is not accepted: use HS256", excerpt(alg)));
     }
     if header.contains_key("crit") {
         return Err("token's header has crit, and nothing that it may name is understood here: leave it out".to_owned());

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::core::{Action, Core, Delivery, Joining, Reading};
+use super::super::core::Core;
+use super::super::step::{Command, Delivery, Joining, ReadId};
 use crate::journal::{Appended, GatewayRecord, Registered, RoomHead, VerdictPage};
 use crate::limits::{
     CATCH_UP_MESSAGES_MAX, CATCH_UP_PAGES_MAX, CATCH_UP_TURN_MAX, DELIVERIES_PER_TURN_MAX, FIRST_READS_MAX, OUTBOX_MESSAGES_MAX,
@@ -37,7 +38,7 @@ struct Scene {
     /// Answers to repeats: what they repeat.
     repeats: Vec<u64>,
     closed: Vec<(u64, u16)>,
-    reads: VecDeque<(u64, usize, Reading)>,
+    reads: VecDeque<(u64, usize, ReadId)>,
     read_count: usize,
     rests: bool,
     sent_since_rest: usize,
@@ -132,16 +133,16 @@ impl Scene {
     }
 
     fn perform(&mut self) {
-        while self.core.has_actions() {
-            for action in self.core.take_actions() {
-                self.act(action);
+        while self.core.has_commands() {
+            for command in self.core.take_commands() {
+                self.obey(command);
             }
         }
     }
 
-    fn act(&mut self, action: Action) {
-        match action {
-            Action::Register { shard, .. } => {
+    fn obey(&mut self, command: Command) {
+        match command {
+            Command::Register { shard, .. } => {
                 let record = GatewayRecord {
                     incarnation: ME,
                     number: 0,
@@ -152,21 +153,21 @@ impl Scene {
                 let registered = Registered { server: Incarnation::NONE, record, rooms: Vec::new(), renewed: 0, commit: 0 };
                 self.core.registered(shard, &registered);
             }
-            Action::Append { flush, .. } => {
+            Command::Append { flush, .. } => {
                 let (room, seq) = (self.room.clone(), self.seq);
                 let heads = vec![RoomHead { room, era: self.era, seq, top: Moment::default() }];
                 self.core.appended(&flush, &Appended::Stored(heads), false, self.now);
             }
-            Action::Read { after, entries_max, reading, .. } => {
+            Command::Read { after, entries_max, read, .. } => {
                 self.read_count += 1;
-                self.reads.push_back((after, entries_max, reading));
+                self.reads.push_back((after, entries_max, read));
             }
-            Action::AskOutbox { session, level } => {
+            Command::AskOutbox { session, level } => {
                 self.asked.insert(session, level);
                 self.answer_outbox(session);
             }
-            Action::Rest => self.rests = true,
-            Action::Deliver(session, delivery) => {
+            Command::Rest => self.rests = true,
+            Command::Deliver(session, delivery) => {
                 self.sent_since_rest += 1;
                 let outbox = self.outboxes.entry(session).or_default();
                 outbox.push_back(delivery);
@@ -210,7 +211,7 @@ impl Scene {
 
     /// The journal answers one read; false when there is none.
     fn answer(&mut self) -> bool {
-        let Some((after, entries_max, reading)) = self.reads.pop_front() else { return false };
+        let Some((after, entries_max, read)) = self.reads.pop_front() else { return false };
         let mut bytes = 0;
         let first = self.batches.partition_point(|(to, _)| *to <= after);
         let fits = |batch: &Bytes| {
@@ -222,7 +223,7 @@ impl Scene {
         let page =
             VerdictPage { server: Incarnation::NONE, commit: self.seq, era: self.era, seq: self.seq, batches: batches.collect() };
         let room = self.room.clone();
-        self.core.page(&room, after, reading, &page).expect("a page");
+        self.core.page(&room, after, read, &page).expect("a page");
         self.perform();
         true
     }
@@ -404,8 +405,8 @@ fn repeats_of_old_actions_are_one_read_of_one_batch_each() {
 fn a_damaged_page_is_the_trouble_of_who_reads_it() {
     let (mut scene, first) = with_a_past(500);
     let late = scene.join(Some(1));
-    let (_, _, reading) = scene.reads.pop_front().expect("a read");
-    scene.core.unreadable(&reading);
+    let (_, _, read) = scene.reads.pop_front().expect("a read");
+    scene.core.unreadable(&read);
     scene.perform();
     scene.others_act(5, true);
     scene.settle(100);

@@ -4,7 +4,8 @@ use bytes::Bytes;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use super::core::{Action, Core, Joining};
+use super::super::step::{Command, Joining};
+use super::Core;
 use crate::journal::{Appended, GatewayRecord, Registered, RoomHead, VerdictPage};
 use crate::types::{
     Arrival, Audience, Flags, Incarnation, Moment, Outcome, PlayerId, Role, RoomId, ShardId, Since, Stamp, Verdict, VerdictBatch,
@@ -74,16 +75,16 @@ fn said() -> impl Strategy<Value = Said> {
 fn perform(core: &mut Core, head: (u64, u64, u64), page: &VerdictPage) {
     // Each answer may ask for more: a few rounds are enough to reach everything, and too many would be a loop.
     for _ in 0..20 {
-        for action in core.take_actions() {
-            match action {
-                Action::Register { shard, .. } => {
+        for command in core.take_commands() {
+            match command {
+                Command::Register { shard, .. } => {
                     let watermark = Moment::default();
                     let record =
                         GatewayRecord { incarnation: ME, number: 0, watermark, fenced: false, server: Incarnation::NONE };
                     let registered = Registered { server: Incarnation::NONE, record, rooms: Vec::new(), renewed: 0, commit: 0 };
                     core.registered(shard, &registered);
                 }
-                Action::Append { flush, .. } => {
+                Command::Append { flush, .. } => {
                     let told = |room: &RoomId| RoomHead {
                         room: room.clone(),
                         era: head.0,
@@ -93,11 +94,11 @@ fn perform(core: &mut Core, head: (u64, u64, u64), page: &VerdictPage) {
                     let heads = flush.entries.iter().map(|entry| told(&entry.room)).collect();
                     core.appended(&flush, &Appended::Stored(heads), false, 50);
                 }
-                Action::Read { room, after, reading, .. } => {
-                    let _ = core.page(&room, after, reading, page);
+                Command::Read { room, after, read, .. } => {
+                    let _ = core.page(&room, after, read, page);
                 }
-                Action::AskOutbox { session, .. } => core.drained(session, u64::MAX),
-                Action::Rest => core.rested(std::time::Duration::ZERO),
+                Command::AskOutbox { session, .. } => core.drained(session, u64::MAX),
+                Command::Rest => core.rested(std::time::Duration::ZERO),
                 _ => {}
             }
         }

@@ -1,14 +1,14 @@
-//! When bytes reached the machine: a socket that remembers the kernel's stamp of its last read.
+//! When bytes reached the machine: a socket that keeps the kernel's stamp of its last read.
 //!
-//! A message is stamped by the read that delivered its last byte. The kernel keeps one stamp for bytes that it has merged, so
-//! the stamp is exact only if the message ended where the socket's readable bytes ended; otherwise its uncertainty reaches
-//! back to when the socket was last seen empty (rule S3). A read whose stamp cannot be used (none came, not to be believed, the wall
-//! clock was stepped since the socket was last drained) is stamped with the time of reading, and flagged.
+//! The read that delivered a message's last byte stamps the message. The kernel keeps one stamp for bytes that it has merged.
+//! So the stamp is exact only if the message ended where the socket's readable bytes ended. Otherwise its uncertainty reaches
+//! back to when the socket was last seen empty (rule S3). A read may have no usable stamp: none came, it is implausible, or the
+//! wall clock was stepped since the socket was last drained. Then the time of reading is the stamp, and it is flagged.
 //!
-//! A segment that overtook an earlier one is stamped when it came, and readable only when the earlier one is there. No stamp
-//! lies below the gateway's last sweep ([`Drains::swept`]), the moment at which the socket was last empty, or the session's
-//! previous arrival; and one that lies further back than [`OVERTAKING_MAX`] is believed only if the kernel counted no such
-//! segment since nothing was held back. Urgent data, behind which bytes can be hidden, ends the session.
+//! A segment that overtook an earlier one is stamped when it came, but is readable only once the earlier one is there. No stamp
+//! is below the gateway's last sweep ([`Drains::swept`]), below the socket's last empty moment, or below the session's previous
+//! arrival. A stamp that is more than [`OVERTAKING_MAX`] old is used only if, by the kernel's count, no segment has overtaken
+//! another since the socket last held nothing. Urgent data can hide the bytes after it, so it ends the session.
 
 mod kernel;
 
@@ -31,13 +31,13 @@ use crate::limits::{ACCEPT_BACKLOG, OVERTAKING_MAX, SWEEP_GUARD};
 use crate::metrics::STAMP_AGE_SECONDS;
 use crate::types::{Arrival, Flags};
 
-/// Whether this system stamps what its sockets receive; where it does not, the time of reading serves.
+/// Whether this system stamps what its sockets receive. Elsewhere the time of reading is the stamp.
 pub const KERNEL_STAMPS: bool = cfg!(target_os = "linux");
 
 /// Why a session that sends urgent data is closed.
 const URGENT: &str = "tcp urgent data hides what follows it: send none";
 
-/// What a gateway's sessions and its sweep know of each other. Clones share it.
+/// What a gateway's sessions and its sweep share. Clones refer to the same state.
 #[derive(Debug, Clone)]
 pub struct Drains(Arc<Shared>);
 
@@ -55,34 +55,32 @@ impl Default for Drains {
 }
 
 impl Drains {
-    /// Of a gateway without sessions. `guard` is how long bytes may be on their way through the kernel: stamped, and not yet
-    /// readable.
+    /// The state of a gateway without sessions. `guard` is the longest time for which bytes are stamped and not yet readable.
     #[must_use]
     pub fn new(guard: Duration) -> Self {
         let guard_ns = u64::try_from(guard.as_nanos()).unwrap_or(u64::MAX);
         Self(Arc::new(Shared { undrained: AtomicUsize::new(0), floor_ns: AtomicU64::new(0), guard_ns }))
     }
 
-    /// Below what no stamp is when everything that was readable at `ns` has been read.
+    /// The lowest stamp that is still possible when everything that was readable at `ns` has been read.
     #[must_use]
     pub fn floor_of(&self, ns: u64) -> u64 {
         ns.saturating_sub(self.0.guard_ns)
     }
 
-    /// Sessions that were read, but not to "would block". While it is not 0, a sweep does not cover all sessions.
+    /// How many sessions were not read to "would block". Unless it is 0, a sweep does not cover all sessions.
     #[must_use]
     pub fn undrained(&self) -> usize {
         self.0.undrained.load(Ordering::Acquire)
     }
 
-    /// Declares that everything that had arrived by `floor_ns` has been read: the start of a complete sweep, less the guard
-    /// for what was still on its way through the kernel. Whatever is read from now on is stamped no earlier, and its
-    /// uncertainty reaches back no further.
+    /// Declares that everything that had arrived by `floor_ns` has been read. That is the start of a complete sweep, less the
+    /// guard. From now on no stamp is lower, and no uncertainty reaches further back.
     pub fn swept(&self, floor_ns: u64) {
         self.0.floor_ns.fetch_max(floor_ns, Ordering::AcqRel);
     }
 
-    /// What was declared last.
+    /// The highest floor that was declared.
     #[must_use]
     pub fn floor_ns(&self) -> u64 {
         self.0.floor_ns.load(Ordering::Acquire)
@@ -97,7 +95,7 @@ impl Drains {
     }
 }
 
-/// Opens the gateway's listener: its accepted sockets bear kernel stamps where there are any.
+/// Opens the gateway's listener. The sockets that it accepts have kernel stamps, if the system has them.
 ///
 /// # Errors
 /// When the address cannot be bound or listened on.
@@ -109,12 +107,12 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(ACCEPT_BACKLOG)
 }
 
-/// Whether a connection stays on this host: what is sent passes no network card.
+/// Whether a connection stays on this host, so that it passes no network card.
 fn is_local(peer: IpAddr, own: IpAddr) -> bool {
     peer.to_canonical().is_loopback() || peer == own
 }
 
-/// What is known about the last read.
+/// The last read of a socket.
 #[derive(Debug, Clone, Copy)]
 struct Last {
     ns: u64,
@@ -122,9 +120,9 @@ struct Last {
     flags: Flags,
     /// When the socket was last known to be empty before this read.
     empty_ns: u64,
-    /// An earlier stamp is that of a segment that waited for one before it.
+    /// The lowest stamp that it may have. A lower one is that of a segment that waited for an earlier one.
     floor_ns: u64,
-    /// Whether this read took all that there was.
+    /// Whether it took all bytes that were there.
     emptied: bool,
 }
 
@@ -136,30 +134,30 @@ pub struct StampedStream {
     drains: Drains,
     frames: Frames,
     last: Last,
-    /// The session's previous arrival: stamps of one session never go back.
+    /// The session's previous arrival. Stamps of one session never go back.
     previous_ns: u64,
-    /// A moment at which everything received before it had been read; at first, that of its acceptance.
+    /// The last moment at which everything received so far had been read; at first, the moment of acceptance.
     empty_ns: u64,
-    /// No stamp of what is read next lies below; at first nothing is known.
+    /// The lowest stamp that the next read may have; at first 0.
     floor_ns: u64,
-    /// Segments that had overtaken others, by the kernel's count, when the socket was last known to hold nothing.
+    /// The kernel's count of segments that overtook others, when the socket was last known to hold nothing.
     overtaking: u32,
-    /// Steps of the wall clock that were known when the socket was last drained.
+    /// The steps of the wall clock that were known when the socket was last drained.
     steps: u32,
-    /// When the last read began and the steps known then, if it took all that there was. Whoever reads again has seen what
-    /// it brought: only then is the socket drained.
+    /// If the last read took all bytes: when it began, and the steps known then. The socket counts as drained when it is read
+    /// again, because only then has the reader seen what that read brought.
     exhausted: Option<(u64, u32)>,
     drained: bool,
-    /// How much earlier than any stamp a message may have reached this host, in nanoseconds.
+    /// How long before its stamp a message may have reached this host, in nanoseconds.
     path_ns: u64,
-    /// Whether this is a session, whose unread bytes hold up the sweep.
+    /// Whether this is a session. Its unread bytes hold up the sweep.
     counted: bool,
     age: Histogram,
 }
 
 impl StampedStream {
-    /// Takes an accepted socket over. What came before it was accepted is as uncertain as it can be told: that concerns
-    /// only the upgrade and what was sent along with it, all of which is stamped no earlier than the session's Open.
+    /// Takes over an accepted socket. Nothing is known about bytes that came before it was accepted. These can only be the
+    /// upgrade and what was sent with it, none of which is stamped below the session's Open.
     ///
     /// # Errors
     /// When the socket is already broken.
@@ -190,10 +188,10 @@ impl StampedStream {
         })
     }
 
-    /// Makes a session of the connection, once its upgrade was read. `rest` is what was read behind the request. From here
-    /// on the bytes are frames, and unread ones count in [`Drains`].
+    /// Makes the connection a session once its upgrade was read. `rest` was read after the request. From now on the bytes are
+    /// frames, and [`Drains`] counts unread ones.
     ///
-    /// Returns when the request arrived.
+    /// Returns the arrival of the request.
     pub fn begin_session(&mut self, rest: &[u8]) -> Arrival {
         self.counted = true;
         if !self.drained {
@@ -203,7 +201,7 @@ impl StampedStream {
         self.stamp(rest.is_empty())
     }
 
-    /// When the message arrived that was just taken from this stream's bytes: to be called once for each, in their order.
+    /// The arrival of the message that was just taken from this stream's bytes. Call it once for each message, in their order.
     pub fn arrival(&mut self) -> Arrival {
         let last = self.frames.take_message();
         self.stamp(last)
@@ -213,7 +211,7 @@ impl StampedStream {
         let last = self.last;
         let mut arrival = Arrival { flags: last.flags, ..Arrival::at(last.ns, last.uncertainty_ns) };
         let exact = ended_the_read && last.emptied;
-        // The read time is as uncertain already.
+        // A time of reading has that uncertainty already.
         if !(exact || last.flags.has(Flags::READ_TIME)) {
             arrival.uncertainty_ns = arrival.uncertainty_ns.saturating_add(last.ns.saturating_sub(last.empty_ns));
         }
@@ -221,8 +219,8 @@ impl StampedStream {
         self.after_its_path(arrival)
     }
 
-    /// When the connection's end was noticed: the kernel does not stamp it, so it is only known to have come after the
-    /// socket was last read empty.
+    /// The arrival of the connection's end, noticed now. The kernel does not stamp it, so it may have come at any time since
+    /// the socket was last empty.
     pub fn lost(&mut self) -> Arrival {
         let now = monotonic_ns();
         let empty_ns = self.empty_ns.max(self.drains.floor_ns());
@@ -230,7 +228,7 @@ impl StampedStream {
         self.after_its_path(Arrival { flags: Flags::READ_TIME, ..arrival })
     }
 
-    /// How much earlier than any stamp a message may have reached this host, in nanoseconds: 0 for one that was sent on it.
+    /// How long before its stamp a message may have reached this host, in nanoseconds. It is 0 on local connections.
     #[must_use]
     pub fn path_ns(&self) -> u64 {
         self.path_ns
@@ -241,7 +239,7 @@ impl StampedStream {
         Arrival { uncertainty_ns: arrival.uncertainty_ns.saturating_add(self.path_ns), ..arrival }
     }
 
-    /// The moment of something that the gateway itself does to this session.
+    /// The present moment, as the arrival of what the gateway itself does to this session.
     pub fn now(&mut self) -> Arrival {
         self.after_previous(Arrival::at(monotonic_ns(), 0))
     }
@@ -249,7 +247,7 @@ impl StampedStream {
     fn after_previous(&mut self, mut arrival: Arrival) -> Arrival {
         let back = self.previous_ns.saturating_sub(arrival.ns);
         if back > 0 && back <= arrival.uncertainty_ns {
-            // Only the clock's conversion got better since: no more than it owned to.
+            // Within its uncertainty: only the clock's conversion got better since.
             arrival.ns = self.previous_ns;
             arrival.uncertainty_ns += back;
         }
@@ -258,7 +256,7 @@ impl StampedStream {
         arrival
     }
 
-    /// Stops the session's unread bytes from holding up the sweep: its last event is behind it.
+    /// Ends the session. Its unread bytes no longer hold up the sweep.
     pub fn end_session(&mut self) {
         self.set_drained(true);
         self.counted = false;
@@ -275,26 +273,26 @@ impl StampedStream {
         self.drained = drained;
     }
 
-    /// Whether bytes that bear a stamp of `ns`, and were read at `read_ns`, may have waited unreadable for an earlier one. The
-    /// kernel is asked only where that would matter; `emptied` says that the read left nothing.
+    /// Whether bytes with the stamp `ns`, read at `read_ns`, may have waited for an earlier segment. Asks the kernel only where
+    /// that matters. `emptied` says that the read left nothing.
     fn may_have_waited(&mut self, ns: u64, read_ns: u64, emptied: bool) -> bool {
         if u128::from(read_ns.saturating_sub(ns)) <= OVERTAKING_MAX.as_nanos() {
             return false;
         }
         let Some(count) = kernel::overtaking(&self.tcp).filter(|count| *count != self.overtaking) else { return false };
-        // What overtook may still wait. (Counted before this look: what overtakes in between is distrusted.)
+        // The segment that overtook may still wait. (The count was taken first, so that none is missed in between.)
         if emptied && kernel::holds_nothing(&self.tcp) {
             self.overtaking = count;
         }
         true
     }
 
-    /// Remembers a read that began at `before_ns` and got `bytes`. `took_all` says that it took all that there was.
+    /// Notes a read that began at `before_ns` and got `bytes`. `took_all` says that it took all bytes that were there.
     fn note(&mut self, bytes: &[u8], before_ns: u64, received: &Received, took_all: bool, reading: Reading) {
         let emptied = received.unread == Some(0);
         let floor_ns = self.floor_ns.max(self.drains.floor_ns());
         let empty_ns = self.empty_ns.max(self.drains.floor_ns());
-        // A stamp from before a step cannot be told from one behind it until the socket was drained in between (rule S6).
+        // Until the socket is drained after a step, a stamp may be from before or after the step (rule S6).
         let kernel_ns = reading.kernel_ns.filter(|_| reading.steps == self.steps);
         let believed = kernel_ns.filter(|ns| !self.may_have_waited(floor_ns.max(*ns), reading.read_ns, emptied));
         let (ns, uncertainty_ns, flags) = match believed {
@@ -344,8 +342,8 @@ impl AsyncRead for StampedStream {
                 if received.bytes == 0 || received.unread != Some(0) {
                     return Ok(received);
                 }
-                // Nothing is left, and what comes next makes the socket ready again (epoll(7), question 9): said here, that
-                // spares the read that would find nothing.
+                // Nothing is left, and the next bytes make the socket ready again (epoll(7), question 9). Saying "would block"
+                // here saves a read that would find nothing.
                 emptying = Some(received);
                 Err(io::ErrorKind::WouldBlock.into())
             });
@@ -357,7 +355,7 @@ impl AsyncRead for StampedStream {
                 Ok(received) => {
                     let reading = this.clock.read(received.stamp);
                     let short = received.bytes < space.len();
-                    // A read ends early where urgent data is, whatever lies behind that; else where nothing more was there.
+                    // A read ends early at urgent data, even if bytes follow; otherwise only when nothing more is there.
                     if short && received.unread.is_some_and(|unread| unread > 0) && kernel::take_urgent(&this.tcp) {
                         return Poll::Ready(Err(io::Error::new(io::ErrorKind::Unsupported, URGENT)));
                     }

@@ -1,0 +1,222 @@
+//! What a gateway knows of its sessions, its rooms and its shards.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::backlog::{Backlog, Share};
+use super::reads::Wait;
+use crate::journal::{Flush, Seen};
+use crate::types::{Arrival, EventKind, Incarnation, Moment, PlayerId, Role, RoomId, ShardId, Since};
+
+/// A session as the core knows it.
+#[derive(Debug)]
+pub(super) struct Session {
+    pub(super) room: RoomId,
+    pub(super) player: PlayerId,
+    pub(super) role: Role,
+    pub(super) since: Option<Since>,
+    /// Whether the journal has its Open (rule S7).
+    pub(super) opened: bool,
+    pub(super) opened_at_ns: u64,
+    /// Events that wait until the journal has the Open.
+    pub(super) waiting: Vec<(EventKind, Arrival, Share)>,
+    /// How many of them are actions.
+    pub(super) waiting_actions: usize,
+    /// The lowest stamp that its next event may get (rule S2 and rule S7).
+    pub(super) floor_ns: u64,
+    /// Stamp and raw stamp of its last event. The next event is below it in neither.
+    pub(super) last_order: (u64, u64),
+    pub(super) view: View,
+    pub(super) wait: Wait,
+    /// Deliveries that the core put into its outbox.
+    pub(super) sent: u64,
+    /// Deliveries that it took out of its outbox, as far as the core knows.
+    pub(super) taken: u64,
+    /// Whether an answer to [`Command::AskOutbox`](super::step::Command::AskOutbox) is awaited.
+    pub(super) asked: bool,
+    /// The last `seq` that a frame to it covered.
+    pub(super) covered: u64,
+    /// The last `seq` that was considered for it, visible or not.
+    pub(super) seen: u64,
+    /// The era of the room that it joined; 0 until its Open is resolved.
+    pub(super) era: u64,
+    /// The `seq` of its own Open, and the rules' answer to it.
+    pub(super) open: Option<(u64, Option<Bytes>)>,
+    /// Set once the session is dismissed.
+    pub(super) leaving: Option<Leaving>,
+}
+
+impl Session {
+    /// The most deliveries that can be in its outbox now.
+    pub(super) fn queued(&self) -> usize {
+        usize::try_from(self.sent - self.taken).unwrap_or(usize::MAX)
+    }
+
+    /// Whether it is live and still needs the room's verdict `seq`.
+    pub(super) fn follows(&self, seq: u64) -> bool {
+        self.view == View::Live && self.seen < seq && self.covered < seq
+    }
+}
+
+/// How a session follows its room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum View {
+    /// Its Open is not resolved yet.
+    Joining,
+    /// It reads the verdict stream after `read_to`, because it resumes, repeated an action, or had a full outbox.
+    CatchingUp { read_to: u64 },
+    /// It gets each verdict as the room gets it.
+    Live,
+    /// It was dismissed. It is sent nothing more.
+    Leaving,
+    /// It has ended.
+    Closed,
+}
+
+/// A dismissed session's close code and deadline.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Leaving {
+    pub(super) code: u16,
+    /// When the core ends the session itself. The first tick sets it.
+    pub(super) by_ns: Option<u64>,
+}
+
+/// A room as this gateway follows it.
+#[derive(Debug)]
+pub(super) struct RoomView {
+    pub(super) shard: ShardId,
+    pub(super) era: u64,
+    /// The last `seq` that was delivered; None until the journal has said where the room stands.
+    pub(super) head: Option<u64>,
+    /// The highest `seq` that any push or head has named.
+    pub(super) heard: u64,
+    /// Whether a gap is being read.
+    pub(super) filling: bool,
+    pub(super) sessions: Vec<u64>,
+    /// Those of its sessions that have the server role.
+    pub(super) servers: Vec<u64>,
+    /// Whether its sessions were dismissed and no verdict has come since.
+    pub(super) at_rest: bool,
+    /// This gateway's events in the room that have no verdict yet.
+    pub(super) unresolved: usize,
+    pub(super) backlog: Backlog,
+}
+
+impl RoomView {
+    pub(super) fn new(shard: ShardId, backlog: Backlog) -> Self {
+        let (sessions, servers) = (Vec::new(), Vec::new());
+        Self { shard, era: 0, head: None, heard: 0, filling: false, sessions, servers, at_rest: false, unresolved: 0, backlog }
+    }
+
+    pub(super) fn join(&mut self, session: u64, role: Role) {
+        self.sessions.push(session);
+        if role == Role::Server {
+            self.servers.push(session);
+        }
+    }
+
+    pub(super) fn leave(&mut self, session: u64) {
+        self.sessions.retain(|s| *s != session);
+        self.servers.retain(|s| *s != session);
+    }
+}
+
+/// An event that the gateway has read and not yet put into a flush.
+#[derive(Debug)]
+pub(super) struct PendingEvent {
+    /// Stamp, raw stamp and reading order. Ordinals are given in this order.
+    pub(super) order: (u64, u64, u64),
+    pub(super) room: RoomId,
+    pub(super) session: u64,
+    pub(super) arrival: Arrival,
+    pub(super) kind: EventKind,
+    pub(super) share: Share,
+}
+
+/// Whether the journal knows this gateway in a shard.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) enum Registration {
+    #[default]
+    Unknown,
+    Asked,
+    Done,
+}
+
+/// One shard as this gateway writes to it.
+#[derive(Debug, Default)]
+pub(super) struct ShardOut {
+    pub(super) registration: Registration,
+    /// The journal's server that the gateway is registered with.
+    pub(super) server: Incarnation,
+    /// The highest commit that this server has named.
+    pub(super) commit: u64,
+    pub(super) fenced: bool,
+    /// The rooms of this shard that the gateway follows.
+    pub(super) followed: BTreeSet<RoomId>,
+    /// The number of the last flush.
+    pub(super) number: u64,
+    /// The watermark of the last flush.
+    pub(super) watermark: Moment,
+    /// The last ordinal that was given.
+    pub(super) ordinal: u64,
+    pub(super) pending: Vec<PendingEvent>,
+    pub(super) in_flight: Option<Arc<Flush>>,
+    /// The backlog shares of the events in flight.
+    pub(super) shares_in_flight: Vec<Share>,
+    /// Whether the flush in flight was also sent to an earlier server.
+    pub(super) resent: bool,
+    /// Sessions whose Open is in the flush in flight.
+    pub(super) opening: Vec<u64>,
+    /// Closes that a damaged room has not been told yet.
+    pub(super) owed_closes: BTreeMap<RoomId, BTreeSet<u64>>,
+    /// The highest watermark that a worker has asked for.
+    pub(super) probed: Moment,
+}
+
+impl ShardOut {
+    /// Adds an event. Returns true when the gateway must register in the shard first.
+    pub(super) fn pend(&mut self, event: PendingEvent) -> bool {
+        self.pending.push(event);
+        self.registration == Registration::Unknown
+    }
+
+    /// Whether a registration is in flight.
+    pub(super) fn is_registering(&self) -> bool {
+        self.registration == Registration::Asked && !self.fenced
+    }
+
+    /// Whether the journal knows this gateway and has not fenced it.
+    pub(super) fn is_registered(&self) -> bool {
+        self.registration == Registration::Done && !self.fenced
+    }
+
+    /// What the journal has confirmed to this gateway.
+    pub(super) fn seen(&self) -> Seen {
+        Seen { server: self.server, flush: self.number - u64::from(self.in_flight.is_some()), commit: self.commit }
+    }
+
+    /// The lowest stamp above the last watermark.
+    pub(super) fn first_free_ns(&self) -> u64 {
+        if self.number == 0 { 0 } else { self.watermark.ns.saturating_add(1) }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.pending.is_empty() && self.in_flight.is_none()
+    }
+
+    pub(super) fn fence(&mut self) {
+        self.fenced = true;
+        self.owed_closes.clear();
+        self.pending.clear();
+        self.in_flight = None;
+        self.shares_in_flight.clear();
+    }
+
+    /// Whether a settled moment would let a flush leave.
+    pub(super) fn wants_settling(&self) -> bool {
+        let ready = self.is_registered() && self.in_flight.is_none();
+        ready && (!self.pending.is_empty() || self.probed > self.watermark)
+    }
+}

@@ -1,0 +1,128 @@
+//! The values at the edge of the core: who joins, what a session is sent, and what the core wants done. The answers are
+//! methods of [`Core`](super::core::Core).
+
+use std::sync::Arc;
+
+use crate::journal::{Flush, Seen};
+use crate::metrics::Waits;
+use crate::types::{Incarnation, PlayerId, Role, RoomId, SessionId, ShardId, Since, Verdict, VerdictKind};
+use crate::wire::client::{Refusal, VerdictFrames, Welcome};
+
+/// Who joins which room.
+#[derive(Debug, Clone)]
+pub struct Joining {
+    /// The room to join.
+    pub room: RoomId,
+    /// The player's name.
+    pub player: PlayerId,
+    /// What the session may do.
+    pub role: Role,
+    /// The last verdict that the player has seen, if it resumes.
+    pub since: Option<Since>,
+}
+
+impl Joining {
+    /// A player that joins for the first time.
+    #[must_use]
+    pub fn new(room: RoomId, player: PlayerId) -> Self {
+        Self { room, player, role: Role::Player, since: None }
+    }
+}
+
+/// One message to a session.
+#[derive(Debug, Clone)]
+pub enum Delivery {
+    /// The first message.
+    Welcome(Box<Welcome>),
+    /// A verdict that the session may see.
+    Verdict {
+        /// The first `seq` that the frame covers; None when it covers only its own.
+        from: Option<u64>,
+        /// The verdict, encoded once for all sessions.
+        frames: Arc<VerdictFrames>,
+    },
+    /// An action that was not accepted.
+    Refused(Box<Refusal>),
+    /// The last message.
+    Close {
+        /// The WebSocket close code.
+        code: u16,
+        /// The reason, in one line.
+        reason: String,
+    },
+}
+
+impl Delivery {
+    /// The verdict, if this is one.
+    #[must_use]
+    pub fn verdict(&self) -> Option<&Verdict> {
+        if let Self::Verdict { frames, .. } = self { Some(frames.verdict()) } else { None }
+    }
+
+    /// When the action arrived that this verdict decides; None unless the action was `session`'s own.
+    pub(crate) fn decides_since(&self, session: SessionId) -> Option<u64> {
+        let verdict = self.verdict()?;
+        let own = verdict.kind == VerdictKind::Data
+            && verdict.session == session.number
+            && verdict.stamp.incarnation == session.gateway;
+        own.then_some(verdict.stamp.moment.ns)
+    }
+}
+
+/// Identifies a read in flight. Its answer carries it back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ReadId {
+    pub(super) number: u64,
+    /// Whether the read fills a gap in a room's pushes.
+    pub(crate) gap: bool,
+}
+
+/// What the core wants its driver to do.
+#[derive(Debug)]
+pub(crate) enum Command {
+    /// Call [`crate::journal::GatewayJournal::register`] until it answers, then `Core::registered`.
+    Register {
+        /// The shard to register in.
+        shard: ShardId,
+        /// What an earlier server of the journal had confirmed.
+        seen: Seen,
+        /// The rooms whose heads the answer must have.
+        rooms: Vec<RoomId>,
+    },
+    /// Call [`crate::journal::GatewayJournal::append`] until it answers, then `Core::appended`.
+    Append {
+        /// The flush to append.
+        flush: Arc<Flush>,
+        /// When its events arrived. Empty when the flush is sent again.
+        waits: Waits,
+    },
+    /// Call [`crate::journal::GatewayJournal::verdicts`] until it answers, then `Core::page`, or `Core::unreadable` when the page is
+    /// damaged.
+    Read {
+        /// The room to read.
+        room: RoomId,
+        /// The `seq` after which the page begins.
+        after: u64,
+        /// The most batches that the page may have.
+        entries_max: usize,
+        /// Goes back to the core with the answer.
+        read: ReadId,
+    },
+    /// Call `Core::drained` as soon as the session's outbox holds at most `level` deliveries.
+    AskOutbox {
+        /// The session's number.
+        session: u64,
+        /// The number of deliveries.
+        level: usize,
+    },
+    /// Call `Core::rested` after [`crate::limits::CATCH_UP_REST`].
+    Rest,
+    /// Call [`crate::journal::GatewayJournal::heads`], then `Core::heads`.
+    ReadHeads(ShardId, Vec<RoomId>),
+    /// Put the delivery into the outbox of the session with this number. Nothing follows a [`Delivery::Close`].
+    Deliver(u64, Delivery),
+    /// Call [`crate::journal::GatewayJournal::leave`]. The core needs no answer.
+    Leave(ShardId, Incarnation),
+    /// This incarnation is fenced, and everything that it could still append is in the journal: call `Core::reborn`.
+    Rebirth,
+}
