@@ -1,4 +1,4 @@
-//! The walls of the house: who may import whom, and who may name a clock, Redis, tokio or randomness.
+//! The walls of the house: who may import whom, who may name a clock, Redis, tokio or randomness, and how long a file may be.
 //! ARCHITECTURE.md says why under *Invariants*.
 //!
 //! Only production code counts: tests and the simulation may import what they like. The scan reads tokens, not types: it sees
@@ -88,6 +88,9 @@ const PURE: &str = "engine gateway journal/check journal/steps limits rules type
 const IMPURE: &str = "\
     async await crate::clock crate::metrics::Stopwatch futures_util quanta std::env std::fs std::net::TcpListener \
     std::net::TcpStream std::net::UdpSocket std::os std::process std::thread tokio tokio_util";
+
+/// Lines of a production file, its unit tests included.
+const LINES_MAX: usize = 500;
 
 struct Token<'a> {
     line: usize,
@@ -418,6 +421,19 @@ fn some_parts_never_reach_others() {
 fn names_stay_where_they_belong() {
     let wrong: Vec<String> = sources().iter().flat_map(|(file, source)| wrong_names(file, source)).collect();
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn production_files_are_short() {
+    let all = ["src", "loadtest/src"].iter().flat_map(|folder| files(&root().join(folder), &[".rs"]));
+    let long: Vec<String> = all
+        .map(|path| (from_root(&path), read(&path).lines().count()))
+        .filter(|(file, lines)| !is_test(file) && *lines > LINES_MAX)
+        .map(|(file, lines)| {
+            format!("{file}: {lines} lines of at most {LINES_MAX}: move one coherent piece to a file of its own")
+        })
+        .collect();
+    assert!(long.is_empty(), "\n{}", long.join("\n"));
 }
 
 /// Each wall fails where it should, and only there.
