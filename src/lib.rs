@@ -21,10 +21,10 @@
 //! | stage | where | what it is |
 //! |---|---|---|
 //! | values | [`types`] | what the stages hand to each other: [`Stamp`](types::Stamp), [`Event`](types::Event), [`Verdict`](types::Verdict) |
-//! | arrival | [`clock`], [`gateway::front::arrival`] | a socket that keeps the kernel's stamp of its last read |
-//! | session | [`gateway::front`], [`wire::client`] | from an HTTP upgrade to actions, and verdicts back |
-//! | settle | [`gateway::front::sweep`] | when everything up to a moment has been read |
-//! | append | [`gateway::Hub`], [`GatewayJournal::append`](journal::GatewayJournal::append) | a flush: a gateway's events up to a watermark, and the watermark |
+//! | arrival | `clock`, `gateway::front::arrival` | a socket that keeps the kernel's stamp of its last read |
+//! | session | `gateway::front`, [`wire::client`] | from an HTTP upgrade to actions, and verdicts back |
+//! | settle | `gateway::front::sweep` | when everything up to a moment has been read |
+//! | append | `gateway::Hub`, [`GatewayJournal::append`](journal::GatewayJournal::append) | a flush: a gateway's events up to a watermark, and the watermark |
 //! | record | [`journal`] | a face for gateways and one for workers, in [`memory`](journal::memory) and in [`redis`](journal::redis); [`wire`] has its forms |
 //! | resequence | `engine::Resequencer` | one room's events back in stamp order |
 //! | resolve | `engine::Room`, [`rules`] | events become verdicts; the game's part of it is [`rules::Rules`] |

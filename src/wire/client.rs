@@ -146,7 +146,7 @@ pub mod close {
     pub const TOKEN_EXPIRED: u16 = 4401;
     /// The client reads too slowly: reconnect with `since`.
     pub const SLOW: u16 = 4408;
-    /// The client sent nothing for [`crate::limits::IDLE_TIMEOUT`], not even a pong.
+    /// The client sent nothing for `crate::limits::IDLE_TIMEOUT`, not even a pong.
     pub const IDLE: u16 = 4409;
     /// Verdicts that this session saw were lost, or the room began a new era without it: reconnect with `since`; the welcome
     /// will say `gone`.

@@ -1,7 +1,7 @@
 //! Bytes: the journal's compact forms, each with its version first, and the clients' public protocol.
 //!
 //! Journal forms have no field names. Those that are stored for every event are packed, the others are MessagePack arrays. A
-//! reader refuses an unknown version with [`DecodeError::Version`] and never guesses. Public forms are maps with field names: see
+//! reader refuses an unknown version with `DecodeError::Version` and never guesses. Public forms are maps with field names: see
 //! [`client`].
 
 pub(crate) mod action;
