@@ -423,6 +423,35 @@ fn names_stay_where_they_belong() {
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
 }
 
+/// A row that nothing needs any more would let something back in.
+#[test]
+fn no_wall_has_a_gap_that_nothing_uses() {
+    let mut unused: BTreeSet<(&str, &str)> = PARTS
+        .iter()
+        .flat_map(|(part, allowed)| allowed.split_whitespace().map(move |import| (*part, import)))
+        .chain(FENCES.iter().flat_map(|(names, places, _)| places.split_whitespace().map(move |place| (place, *names))))
+        .chain(DRIVERS.split_whitespace().map(|driver| (driver, "")))
+        .collect();
+    for (file, source) in sources() {
+        let module = module(&file);
+        let own = part_of(&module.join("/"));
+        for (_, path) in paths(&production(tokens(&source))) {
+            let path = absolute(&module, &path);
+            let (name, item) = (path.join("::"), path[1..].join("/"));
+            let is_named = |names: &str| names.split_whitespace().any(|listed| begins(&name, listed, "::"));
+            unused.retain(|(place, what)| match *what {
+                "" => !(is_in(&file, place) && is_named(IMPURE)),
+                names if FENCES.iter().any(|(fenced, _, _)| *fenced == names) => !(is_in(&file, place) && is_named(names)),
+                import => {
+                    let is_own = own.is_some_and(|own| PARTS[own].0 == *place);
+                    !(is_own && path[0] == "crate" && begins(&item, import, "/") && part_of(&item) == part_of(import))
+                }
+            });
+        }
+    }
+    assert!(unused.is_empty(), "nothing needs these (place, import or name); take them out: {unused:#?}");
+}
+
 #[test]
 fn production_files_are_short() {
     let all = ["src", "loadtest/src"].iter().flat_map(|folder| files(&root().join(folder), &[".rs"]));
