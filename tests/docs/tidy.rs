@@ -44,7 +44,7 @@ const PARTS: &[(&str, &str)] = &[
     ),
     ("cli", "config replay/command"),
     ("program", "cli config limits replay/command roles runtime shutdown telemetry"),
-    ("internals", "clock config engine gateway gateway/front limits metrics program replay runtime telemetry wire"),
+    ("internals", "clock config engine gateway/front limits metrics program replay runtime telemetry wire"),
     ("main", "internals"),
 ];
 
@@ -76,7 +76,7 @@ const FENCES: &[(&str, &str, &str)] = &[
     ("rand", "types/id clock", "only identities are random: take one as an argument"),
     (
         "crate::types::Incarnation::random",
-        "gateway/hub journal/redis worker/join worker/run",
+        "gateway/hub journal/redis worker/join",
         "only a process that starts, and a server that is met for the first time, get a new identity: take it as an argument",
     ),
 ];
