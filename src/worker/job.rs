@@ -344,5 +344,4 @@ impl Loading {
 }
 
 #[cfg(test)]
-#[path = "job_tests.rs"]
 mod tests;

@@ -426,5 +426,4 @@ impl Lane {
 }
 
 #[cfg(test)]
-#[path = "lane_tests.rs"]
 mod tests;

@@ -311,33 +311,4 @@ fn watermarks(gateways: &BTreeMap<Incarnation, Gateway>) -> impl Fn(Incarnation)
 }
 
 #[cfg(test)]
-#[path = "shard_tests.rs"]
 mod tests;
-
-#[cfg(test)]
-#[path = "commit_tests.rs"]
-mod commit_tests;
-
-#[cfg(test)]
-#[path = "history_tests.rs"]
-mod history_tests;
-
-#[cfg(test)]
-#[path = "resting_tests.rs"]
-mod resting_tests;
-
-#[cfg(test)]
-#[path = "silence_tests.rs"]
-mod silence_tests;
-
-#[cfg(test)]
-#[path = "rejoin_tests.rs"]
-mod rejoin_tests;
-
-#[cfg(test)]
-#[path = "suspect_tests.rs"]
-mod suspect_tests;
-
-#[cfg(test)]
-#[path = "hostile_tests.rs"]
-mod hostile_tests;

@@ -1,4 +1,3 @@
-use super::tests::*;
 use super::*;
 use crate::limits::{REDIS_RESPONSE_TIMEOUT, RETRY_MAX};
 

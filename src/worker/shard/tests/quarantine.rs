@@ -1,12 +1,7 @@
 //! Rooms that cannot be continued, or are long in coming: what they cost.
 
-use bytes::Bytes;
-
-use super::tests::*;
 use super::*;
 use crate::limits::{LANE_BUFFER_ENTRIES_MAX, QUARANTINE_MAX, QUARANTINE_MIN};
-use crate::rules::{RulesBook, claim::Claim};
-use crate::types::{Arrival, Audience, Entry, Event, EventKind};
 use crate::worker::job::Loading;
 
 const HOUR_NS: u64 = 3_600_000_000_000;

@@ -1,4 +1,3 @@
-use super::tests::*;
 use super::*;
 use crate::limits::{RULES_ATTEMPTS_MAX, STUCK_JOBS_MAX};
 use crate::types::Outcome;

@@ -1,20 +1,28 @@
+//! A shard of a worker whose journal is played by the test: surveys, reads, questions to gateways.
+
+mod commits;
+mod history;
+mod hostile;
+mod quarantine;
+mod rejoin;
+mod silence;
+mod suspects;
+
 use bytes::Bytes;
 
-pub(super) use super::super::core::Core;
-pub(super) use super::super::step::{Command, Failure, Input, Scope, WorkerLimits};
 use super::*;
-pub(super) use crate::engine::RULES_FAILED;
-use crate::journal::RoomHead;
-pub(super) use crate::journal::{Committed, GatewayRecord, JournalError, Leased, Place, StoredPage, StoredRoom, Witness};
+use crate::engine::RULES_FAILED;
+use crate::journal::{Committed, GatewayRecord, JournalError, Leased, Place, RoomHead, StoredPage, StoredRoom, Witness};
 use crate::rules::{RulesBook, claim::Claim};
-pub(super) use crate::types::StreamId;
-use crate::types::{Arrival, Audience, Entry, Event, EventKind, PlayerId, Role};
+use crate::types::{Arrival, Audience, Entry, Event, EventKind, PlayerId, Role, StreamId};
+use crate::worker::core::Core;
+use crate::worker::step::{Failure, Input, Scope, WorkerLimits};
 
-pub(super) const SHARD: ShardId = ShardId(0);
-pub(super) const A: Incarnation = Incarnation(1);
-pub(super) const B: Incarnation = Incarnation(2);
+const SHARD: ShardId = ShardId(0);
+const A: Incarnation = Incarnation(1);
+const B: Incarnation = Incarnation(2);
 
-pub(super) fn limits() -> WorkerLimits {
+fn limits() -> WorkerLimits {
     WorkerLimits {
         bounds: Bounds::default(),
         rules: RulesBook::new().room("*", || Claim::new(Audience::Room)),
@@ -32,11 +40,11 @@ pub(super) fn limits() -> WorkerLimits {
     }
 }
 
-pub(super) fn worker() -> Core {
+fn worker() -> Core {
     worker_limited(|_| {})
 }
 
-pub(super) fn worker_limited(limit: impl FnOnce(&mut WorkerLimits)) -> Core {
+fn worker_limited(limit: impl FnOnce(&mut WorkerLimits)) -> Core {
     let mut limits = limits();
     limit(&mut limits);
     let mut core = Core::new(Incarnation(9), 1, limits);
@@ -49,19 +57,19 @@ pub(super) fn worker_limited(limit: impl FnOnce(&mut WorkerLimits)) -> Core {
 }
 
 /// A session's Open at `ns`, as it lies in the stream.
-pub(super) fn open(gateway: Incarnation, ns: u64) -> Bytes {
+fn open(gateway: Incarnation, ns: u64) -> Bytes {
     let kind = EventKind::Open { player: PlayerId::new("ann").expect("name"), role: Role::Player };
     let event = Event { session: 1, ordinal: 1, arrival: Arrival::at(ns, 0), kind };
     entry::encode(&Entry { incarnation: gateway, timeline: 1, death: false, events: vec![event] })
 }
 
 /// An action of that session, at `ns`; what it says cannot be read.
-pub(super) fn again(gateway: Incarnation, ns: u64) -> Bytes {
+fn again(gateway: Incarnation, ns: u64) -> Bytes {
     let event = Event { session: 1, ordinal: 2, arrival: Arrival::at(ns, 0), kind: EventKind::Data(Bytes::new()) };
     entry::encode(&Entry { incarnation: gateway, timeline: 1, death: false, events: vec![event] })
 }
 
-pub(super) fn survey(append: u64, room: &RoomId, watermark_ns: u64) -> Survey {
+fn survey(append: u64, room: &RoomId, watermark_ns: u64) -> Survey {
     let record = |incarnation| GatewayRecord {
         incarnation,
         number: append,
@@ -84,7 +92,7 @@ pub(super) fn survey(append: u64, room: &RoomId, watermark_ns: u64) -> Survey {
 }
 
 /// Does the jobs, and answers what is asked of gateways that listen; gives the other commands.
-pub(super) fn perform(core: &mut Core) -> Vec<Command> {
+fn perform(core: &mut Core) -> Vec<Command> {
     let mut others = Vec::new();
     loop {
         let commands = core.take_commands();
@@ -104,12 +112,12 @@ pub(super) fn perform(core: &mut Core) -> Vec<Command> {
     }
 }
 
-pub(super) fn at(ms: u64) -> StreamId {
+fn at(ms: u64) -> StreamId {
     StreamId { ms, seq: 0 }
 }
 
 /// The order of the events that the commit among these commands carries, by gateway.
-pub(super) fn committed(commands: &[Command]) -> Option<Vec<Incarnation>> {
+fn committed(commands: &[Command]) -> Option<Vec<Incarnation>> {
     let commit = commands.iter().find_map(|command| if let Command::Commit(commit) = command { Some(commit) } else { None })?;
     let batch = crate::wire::verdicts::decode(&commit.rooms[0].verdicts).expect("batch");
     Some(batch.verdicts.iter().map(|v| v.stamp.incarnation).collect())

@@ -1,8 +1,5 @@
 //! Whose silence counts, who is fenced for it, and which rooms a bell looks at.
 
-use bytes::Bytes;
-
-use super::tests::*;
 use super::*;
 use crate::limits::{GATEWAY_TIMEOUT, REDIS_RESPONSE_TIMEOUT, RESUBSCRIBE_DELAY_MAX, RETRY_MAX};
 

@@ -1,10 +1,8 @@
 //! What is kept of a room's history, over owners that come and go.
 
-use super::tests::*;
 use super::*;
 use crate::journal::memory::Store;
 use crate::journal::{Flush, PageSize, Seen};
-use crate::types::{Arrival, Entry, Event, EventKind, PlayerId, Role};
 
 /// An owner for the time of one flush, at `now_ms`: it takes over, resolves what came in, and lets go.
 fn own(store: &mut Store, turn: u64, room: &RoomId, now_ms: u64, retention_ms: u64) {
@@ -17,7 +15,7 @@ fn own(store: &mut Store, turn: u64, room: &RoomId, now_ms: u64, retention_ms: u
 
     let kind = match turn {
         1 => EventKind::Open { player: PlayerId::new("ann").expect("name"), role: Role::Player },
-        _ => EventKind::Data(bytes::Bytes::new()),
+        _ => EventKind::Data(Bytes::new()),
     };
     let event = Event { session: 1, ordinal: turn, arrival: Arrival::at(turn, 0), kind };
     let entry = Entry { incarnation: A, timeline: 1, death: false, events: vec![event] };

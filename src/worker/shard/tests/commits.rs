@@ -1,13 +1,10 @@
 //! What one commit carries.
 
-use bytes::Bytes;
-
-use super::tests::*;
 use super::*;
 use crate::limits::{BODY_BYTES_MAX, COMMIT_BYTES_MAX};
-use crate::rules::{Decision, Happening, Rules, RulesBook};
-use crate::types::{Action, Arrival, Entry, Event, EventKind, PlayerId, Role};
-use crate::wire::{action, push, verdicts};
+use crate::rules::{Decision, Happening, Rules};
+use crate::types::Action;
+use crate::wire::{action, verdicts};
 
 /// Rules that have as much to say as they may.
 struct Talker;

@@ -1,14 +1,11 @@
 //! Numbers at the edge, in what the journal holds and says: a worker takes them for what they are.
 
-use bytes::Bytes;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use super::tests::*;
 use super::*;
 use crate::engine::Held;
-use crate::journal::{RoomHead, StoredSnapshot};
-use crate::types::{Arrival, Entry, Event, EventKind, PlayerId, Role};
+use crate::journal::StoredSnapshot;
 
 fn edge() -> impl Strategy<Value = u64> {
     prop_oneof![Just(0), Just(1), Just(u64::MAX), Just(u64::MAX - 1), Just(1 << 63), 2..200_u64]
@@ -67,7 +64,7 @@ proptest! {
         found.commit = commit;
         found.rooms.push(RoomHead { room: room.clone(), era, seq, top: Moment { timeline: u32::MAX, ns: watermark_ns } });
         core.apply(Input::Surveyed(SHARD, found), now[0]);
-        let mut state = crate::engine::Room::new(era, Box::new(crate::rules::Claim::new(crate::types::Audience::Room)));
+        let mut state = crate::engine::Room::new(era, Box::new(Claim::new(Audience::Room)));
         state.resolve(&Held {
             at: cursor, stamp: crate::types::Stamp { moment: Moment::default(), incarnation: A, ordinal: 1 },
             arrival: Arrival::default(), session: crate::types::SessionId { gateway: A, number: 1 }, kind: None, unreadable: None, read_ns: 0,
