@@ -31,17 +31,17 @@ pub(super) enum Call {
     Claim { shard: ShardId, from: Option<Lease>, worker: Incarnation },
     Release { shard: ShardId, lease: Lease },
     Survey { shard: ShardId, rooms: bool },
-    Load { shard: ShardId, room: RoomId, lane: u64, place: Place },
-    Read { shard: ShardId, room: RoomId, lane: u64, after: StreamId },
+    Load { shard: ShardId, room: RoomId, token: u64, place: Place },
+    Read { shard: ShardId, room: RoomId, token: u64, after: StreamId },
     WriteAhead { shard: ShardId, lease: Lease, room: RoomId, part: AheadPart },
     Commit(Arc<Commit>),
     Publish(Incarnation, Bytes),
     Testify { shard: ShardId, witness: Witness },
     Fence { shard: ShardId, lease: Lease, gateway: Incarnation },
-    Death { shard: ShardId, lease: Lease, gateway: Incarnation, entry: FlushEntry },
-    EndRoom { shard: ShardId, lease: Lease, room: RoomId, seq: u64 },
+    Death { shard: ShardId, lease: Lease, token: u64, gateway: Incarnation, entry: FlushEntry },
+    EndRoom { shard: ShardId, lease: Lease, room: RoomId, token: u64, seq: u64 },
     Forget { shard: ShardId, lease: Lease, gateways: Vec<Incarnation> },
-    Attempt { shard: ShardId, lease: Lease, room: RoomId, lane: u64 },
+    Attempt { shard: ShardId, lease: Lease, room: RoomId, token: u64 },
 }
 
 pub(super) enum Answer {
@@ -250,14 +250,14 @@ impl World {
                 }
                 Answer::Fenced(answer)
             }
-            Call::Death { shard, lease, gateway, entry } => {
+            Call::Death { shard, lease, gateway, entry, .. } => {
                 let (answer, bell) = self.store.death(*shard, *lease, *gateway, entry, now_ms)?;
                 self.trace(|| format!("death of {gateway:?} in {}: {answer:?}", entry.room));
                 self.ring(bell);
                 Answer::Death(answer)
             }
-            Call::Attempt { shard, lease, room, lane } => {
-                let answer = self.store.attempt(*shard, *lease, room, *lane)?;
+            Call::Attempt { shard, lease, room, token } => {
+                let answer = self.store.attempt(*shard, *lease, room, *token)?;
                 self.trace(|| format!("attempt at the next event of {room}: {answer:?}"));
                 self.ledger.count("resolved alone");
                 Answer::Attempted(answer)
@@ -277,7 +277,7 @@ impl World {
                 }
                 Answer::Forgotten(answer)
             }
-            Call::EndRoom { shard, lease, room, seq } => {
+            Call::EndRoom { shard, lease, room, seq, .. } => {
                 let answer = self.store.end_room(*shard, *lease, room, *seq)?;
                 self.trace(|| format!("end room {room} at {seq}: {answer:?}"));
                 Answer::RoomEnded(answer)

@@ -12,7 +12,7 @@ use super::world::{Channel, Happening, Kind, Listening, MS, Pid, TIMELINE, US, W
 use crate::gateway::Delivery;
 use crate::gateway::core::Core as GatewayCore;
 use crate::gateway::step::Command as GatewayCommand;
-use crate::journal::Bell;
+use crate::journal::{AheadName, AheadPart, Bell};
 use crate::limits::HEADS_INTERVAL;
 use crate::rules::RulesBook;
 use crate::types::{Arrival, Incarnation, ShardId};
@@ -303,11 +303,11 @@ impl World {
                 self.bells.remove(&(index, shard));
             }
             WorkerCommand::Survey { shard, rooms } => self.call(pid, Call::Survey { shard, rooms }),
-            WorkerCommand::Load { shard, room, lane, place } => self.call(pid, Call::Load { shard, room, lane, place }),
+            WorkerCommand::Load { shard, room, token, place } => self.call(pid, Call::Load { shard, room, token, place }),
             WorkerCommand::WriteAhead { shard, lease, room, part } => {
                 self.call(pid, Call::WriteAhead { shard, lease, room, part })
             }
-            WorkerCommand::Read { shard, room, lane, after } => self.call(pid, Call::Read { shard, room, lane, after }),
+            WorkerCommand::Read { shard, room, token, after } => self.call(pid, Call::Read { shard, room, token, after }),
             WorkerCommand::Run(job) => {
                 let delay = self.delay();
                 self.after(delay, Some(pid), Happening::Job(job));
@@ -316,11 +316,13 @@ impl World {
             WorkerCommand::Publish { gateway, push, .. } => self.call(pid, Call::Publish(gateway, push)),
             WorkerCommand::Fence { shard, lease, gateway } => self.call(pid, Call::Fence { shard, lease, gateway }),
             WorkerCommand::Forget { shard, lease, gateways } => self.call(pid, Call::Forget { shard, lease, gateways }),
-            WorkerCommand::Death { shard, lease, gateway, entry } => {
-                self.call(pid, Call::Death { shard, lease, gateway, entry });
+            WorkerCommand::Death { shard, lease, token, gateway, entry } => {
+                self.call(pid, Call::Death { shard, lease, token, gateway, entry });
             }
-            WorkerCommand::Attempt { shard, lease, room, lane } => self.call(pid, Call::Attempt { shard, lease, room, lane }),
-            WorkerCommand::EndRoom { shard, lease, room, seq } => self.call(pid, Call::EndRoom { shard, lease, room, seq }),
+            WorkerCommand::Attempt { shard, lease, room, token } => self.call(pid, Call::Attempt { shard, lease, room, token }),
+            WorkerCommand::EndRoom { shard, lease, room, token, seq } => {
+                self.call(pid, Call::EndRoom { shard, lease, room, token, seq })
+            }
             WorkerCommand::Testify { shard, witness } => self.call(pid, Call::Testify { shard, witness }),
             WorkerCommand::CountVerdicts(_) | WorkerCommand::RolledBack(_) => {}
             WorkerCommand::Warn(text) => {
@@ -337,11 +339,11 @@ impl World {
             (Call::Owners, Answer::Owners(owners)) => Input::Owners(owners),
             (Call::Claim { shard, .. }, Answer::Claimed(answer)) => Input::Claimed(*shard, Some(answer)),
             (Call::Survey { shard, .. }, Answer::Survey(survey)) => Input::Surveyed(*shard, survey),
-            (Call::Load { shard, room, lane, place }, Answer::Stored(page)) => {
-                Input::Stored { shard: *shard, room: room.clone(), lane: *lane, place: *place, page }
+            (Call::Load { shard, room, token, place }, Answer::Stored(page)) => {
+                Input::Stored { shard: *shard, room: room.clone(), token: *token, place: *place, page }
             }
-            (Call::Read { shard, room, lane, .. }, Answer::Stored(page)) => {
-                Input::Read { shard: *shard, room: room.clone(), lane: *lane, page }
+            (Call::Read { shard, room, token, .. }, Answer::Stored(page)) => {
+                Input::Read { shard: *shard, room: room.clone(), token: *token, page }
             }
             (Call::WriteAhead { shard, room, part, .. }, Answer::WrittenAhead(answer)) => {
                 Input::WrittenAhead { shard: *shard, room: room.clone(), part: part.clone(), answer }
@@ -352,22 +354,22 @@ impl World {
             (Call::Testify { shard, .. }, Answer::Testified(rooms)) => Input::Testified(*shard, rooms),
             (Call::Fence { shard, lease, .. }, Answer::Fenced(answer)) => Input::Fenced { shard: *shard, lease: *lease, answer },
             (Call::Death { shard, .. }, Answer::Death(answer)) => Input::DeathWritten(*shard, answer),
-            (Call::Attempt { shard, room, lane, .. }, Answer::Attempted(answer)) => {
-                Input::Attempted { shard: *shard, room: room.clone(), lane: *lane, answer }
+            (Call::Attempt { shard, room, token, .. }, Answer::Attempted(answer)) => {
+                Input::Attempted { shard: *shard, room: room.clone(), token: *token, answer }
             }
-            (Call::EndRoom { shard, room, .. }, Answer::RoomEnded(answer)) => {
-                Input::RoomEnded { shard: *shard, room: room.clone(), answer }
+            (Call::EndRoom { shard, room, token, .. }, Answer::RoomEnded(answer)) => {
+                Input::RoomEnded { shard: *shard, room: room.clone(), token: *token, answer }
             }
             (Call::Publish(gateway, _), Answer::Published(listeners)) => Input::Published(*gateway, listeners),
             (
-                Call::Load { shard, .. }
-                | Call::Read { shard, .. }
-                | Call::WriteAhead { shard, .. }
-                | Call::Death { shard, .. }
-                | Call::Attempt { shard, .. }
-                | Call::EndRoom { shard, .. },
+                Call::Load { shard, token, .. }
+                | Call::Read { shard, token, .. }
+                | Call::WriteAhead { shard, part: AheadPart { name: AheadName { lane: token, .. }, .. }, .. }
+                | Call::Death { shard, token, .. }
+                | Call::Attempt { shard, token, .. }
+                | Call::EndRoom { shard, token, .. },
                 Answer::Damaged(room, why),
-            ) => Input::Damaged { shard: *shard, room, why },
+            ) => Input::Damaged { shard: *shard, room, token: *token, why },
             (Call::Forget { shard, lease, gateways }, Answer::Forgotten(answer)) => {
                 Input::Forgotten { shard: *shard, lease: *lease, gateways: gateways.clone(), answer }
             }

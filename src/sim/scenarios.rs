@@ -231,13 +231,13 @@ impl Stage {
         for command in std::mem::take(&mut self.wanted) {
             let now = self.now;
             match command {
-                WorkerCommand::Load { shard, room, lane, place } => {
+                WorkerCommand::Load { shard, room, token, place } => {
                     let page = self.store.load(&room, place, self.size);
-                    self.worker.apply(Input::Stored { shard, room, lane, place, page }, now);
+                    self.worker.apply(Input::Stored { shard, room, token, place, page }, now);
                 }
-                WorkerCommand::Read { shard, room, lane, after } => {
+                WorkerCommand::Read { shard, room, token, after } => {
                     let page = self.store.load(&room, Place::Entries(after), self.size);
-                    self.worker.apply(Input::Read { shard, room, lane, page }, now);
+                    self.worker.apply(Input::Read { shard, room, token, page }, now);
                 }
                 WorkerCommand::WriteAhead { shard, lease, room, part } => {
                     let answer = self.store.write_ahead(shard, lease, &room, &part).expect("a part");

@@ -76,13 +76,13 @@ impl Core {
             Input::Subscribed(shard) => self.subscribed(shard),
             Input::Bell(bell) => self.with(bell.shard, |shard, shared| shard.bell(bell, shared)),
             Input::Surveyed(shard, survey) => self.surveyed(shard, survey),
-            Input::Stored { shard, room, lane, place, page } => {
+            Input::Stored { shard, room, token, place, page } => {
                 self.answered(shard);
-                self.with(shard, |shard, shared| shard.stored(&room, lane, place, page, shared));
+                self.with(shard, |shard, shared| shard.stored(&room, token, place, page, shared));
             }
-            Input::Read { shard, room, lane, page } => {
+            Input::Read { shard, room, token, page } => {
                 self.answered(shard);
-                self.with(shard, |shard, shared| shard.read(&room, lane, &page, shared));
+                self.with(shard, |shard, shared| shard.read(&room, token, &page, shared));
             }
             Input::WrittenAhead { shard, room, part, answer } => self.written_ahead(shard, &room, &part, &answer),
             Input::Done(done) => self.done(done),
@@ -96,11 +96,11 @@ impl Core {
             Input::FenceFailed { shard, gateway, failure } => self.fence_failed(shard, gateway, &failure),
             Input::Forgotten { shard, lease, gateways, answer } => self.forgotten(shard, lease, &gateways, &answer),
             Input::DeathWritten(shard, answer) => self.death_written(shard, &answer),
-            Input::Attempted { shard, room, lane, answer } => self.attempted(shard, &room, lane, &answer),
-            Input::RoomEnded { shard, room, answer } => self.room_ended(shard, &room, &answer),
-            Input::Damaged { shard, room, why } => {
+            Input::Attempted { shard, room, token, answer } => self.attempted(shard, &room, token, &answer),
+            Input::RoomEnded { shard, room, token, answer } => self.room_ended(shard, &room, token, &answer),
+            Input::Damaged { shard, room, token, why } => {
                 self.answered(shard);
-                self.with(shard, |shard, shared| shard.quarantine(&room, &why, shared));
+                self.with(shard, |shard, shared| shard.quarantine(&room, token, &why, shared));
             }
             Input::Failed(failure) => self.failed(&failure),
         }
@@ -166,11 +166,6 @@ impl Core {
     #[must_use]
     pub(crate) fn room_count(&self) -> usize {
         self.shards.values().map(|s| s.lanes.len()).sum()
-    }
-
-    #[cfg(test)]
-    pub(super) fn shard_mut(&mut self, shard: ShardId) -> &mut Shard {
-        self.shards.get_mut(&shard).expect("an owned shard")
     }
 
     fn with(&mut self, shard: ShardId, f: impl FnOnce(&mut Shard, &mut Shared)) {
@@ -306,3 +301,6 @@ impl Core {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -12,8 +12,8 @@
 //!            |                                   | the rules panic, or take too long
 //!            |  its last commit is final         v
 //!            +-------------------------------- Failed
-//!            |  the rest is over
-//!            `------------------ Resting <---- any state: the stored room is damaged
+//!            |  the time is over
+//!            `-------------- Quarantined <---- any state: the stored room is damaged
 //!
 //!   Live:      something is proven         permit           job is done
 //!         Idle ------------------> Queued ---------> Busy -------------> Resolved
@@ -24,8 +24,8 @@
 //!         `--------- the last part of the result leaves with a commit ------'
 //! ```
 //!
-//! A lane that begins anew, in `Loading` or `Resting`, has a new token: what was asked for before is discarded. While a
-//! `Live` lane is `reading`, entries lie unread in the journal and bells wait behind them: nothing is released.
+//! A lane that begins anew, in `Loading` or `Quarantined`, has a new token: answers to what was asked for before are discarded.
+//! While a `Live` lane is `reading`, entries lie unread in the journal and bells wait behind them: nothing is released.
 
 mod committing;
 mod reading;
@@ -58,7 +58,7 @@ enum State {
     /// The room is empty and being ended.
     Ending { room: Box<Room>, unread: Unread },
     /// The stored room cannot be continued: it is tried again after a while, or never where this worker has no rules for it.
-    Resting { until_ns: u64 },
+    Quarantined { until_ns: u64 },
 }
 
 impl State {
@@ -100,7 +100,7 @@ impl Turn {
 enum Caution {
     None,
     /// The last owner was lost with this unresolved: no event is resolved in the worker's own thread.
-    OwnThread(StreamId),
+    Watched(StreamId),
     /// Something in here may have killed its worker, or kept its rules for too long: events are resolved one at a time, no other
     /// suspect beside them, and each attempt is counted in the journal first.
     Suspect(StreamId),
@@ -141,7 +141,7 @@ impl Lane {
 
     /// A lane whose room nobody here has rules for. Another worker may have some; this one will not get any.
     pub(super) fn without_rules(token: u64) -> Self {
-        Self::new(token, State::Resting { until_ns: u64::MAX })
+        Self::new(token, State::Quarantined { until_ns: u64::MAX })
     }
 
     fn new(token: u64, state: State) -> Self {
@@ -179,8 +179,8 @@ impl Lane {
         matches!(self.caution, Caution::Suspect(_))
     }
 
-    pub(super) fn is_resting(&self) -> bool {
-        matches!(self.state, State::Resting { .. })
+    pub(super) fn is_quarantined(&self) -> bool {
+        matches!(self.state, State::Quarantined { .. })
     }
 
     /// Whether a job resolves something of it.
@@ -188,13 +188,8 @@ impl Lane {
         matches!(self.state, State::Live { turn: Turn::Busy, .. })
     }
 
-    /// Whether a job brings it back.
-    pub(super) fn is_restoring(&self) -> bool {
-        matches!(self.state, State::Restoring { .. })
-    }
-
     /// Whether its job was given up or failed.
-    pub(super) fn is_failed(&self) -> bool {
+    fn is_failed(&self) -> bool {
         matches!(self.state, State::Failed)
     }
 
@@ -286,7 +281,7 @@ impl Lane {
         Some(Resolving { of, room, events, poisoned, snapshot, bytes_max, watched })
     }
 
-    /// Queued -> Attempting, or -> Idle when it cannot go on now. The lane's number if it goes on.
+    /// Queued -> Attempting, or -> Idle when it cannot go on now. The lane's token if it goes on.
     pub(super) fn attempt(&mut self, releasing: bool) -> Option<u64> {
         let State::Live { turn: turn @ Turn::Queued(_), reading } = &mut self.state else { return None };
         let Turn::Queued(room) = std::mem::replace(turn, Turn::Busy) else { return None };
@@ -343,22 +338,18 @@ impl Lane {
         over
     }
 
-    /// Any -> Resting: the room cannot go on. For how many seconds; None when it rests already. What was resolved and not
-    /// committed is resolved again.
-    pub(super) fn rest(&mut self, now_ns: u64, token: impl FnOnce() -> u64) -> Option<u64> {
-        if self.is_resting() {
-            return None;
-        }
+    /// Any -> Quarantined: the room cannot go on. For how many seconds. What was resolved and not committed is resolved again.
+    pub(super) fn quarantine(&mut self, now_ns: u64, token: impl FnOnce() -> u64) -> u64 {
         let (least, most) = (QUARANTINE_MIN.as_secs(), QUARANTINE_MAX.as_secs());
-        let rest_s = least.saturating_mul(1 << self.failures.min(16)).min(most);
-        self.renew(token(), State::Resting { until_ns: now_ns.saturating_add(rest_s * 1_000_000_000) });
+        let retry_s = least.saturating_mul(1 << self.failures.min(16)).min(most);
+        self.renew(token(), State::Quarantined { until_ns: now_ns.saturating_add(retry_s * 1_000_000_000) });
         self.failures = self.failures.saturating_add(1);
-        Some(rest_s)
+        retry_s
     }
 
-    /// Resting -> Loading, when the time is over.
+    /// Quarantined -> Loading, when the time is over.
     pub(super) fn wake(&mut self, now_ns: u64, token: impl FnOnce() -> u64) -> bool {
-        let over = matches!(self.state, State::Resting { until_ns } if now_ns >= until_ns);
+        let over = matches!(self.state, State::Quarantined { until_ns } if now_ns >= until_ns);
         if over {
             self.renew(token(), State::loading());
         }
@@ -369,16 +360,6 @@ impl Lane {
     fn is_deserted(&self) -> bool {
         let nothing_held = self.hold.is_empty() && self.hold.gateways().next().is_none();
         nothing_held && !self.committing && !self.snapshots.is_writing() && self.cursor >= self.position
-    }
-
-    #[cfg(test)]
-    pub(super) fn room(&self) -> Option<&Room> {
-        if let State::Live { turn, .. } = &self.state { turn.room() } else { None }
-    }
-
-    #[cfg(test)]
-    pub(super) fn position(&self) -> StreamId {
-        self.position
     }
 
     /// Idle -> Ending, when it was deserted for long. The room's `seq`.
@@ -393,10 +374,6 @@ impl Lane {
         let seq = room.seq();
         self.state = State::Ending { room, unread: Unread::default() };
         Some(seq)
-    }
-
-    pub(super) fn is_ending(&self) -> bool {
-        matches!(self.state, State::Ending { .. })
     }
 
     /// Ending -> Live: it was not ended. Where it reads on.

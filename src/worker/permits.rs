@@ -48,9 +48,9 @@ impl Permits {
     }
 
     /// The lane's job is over, or given up. One that was given up has no permit any more.
-    pub(super) fn free(&mut self, lane: u64) {
-        let loading = self.loads.iter_mut().any(|loads| loads.running.remove(&lane));
-        if !loading && !self.stuck.remove(&lane) {
+    pub(super) fn free(&mut self, token: u64) {
+        let loading = self.loads.iter_mut().any(|loads| loads.running.remove(&token));
+        if !loading && !self.stuck.remove(&token) {
             self.resolving = self.resolving.saturating_sub(1);
         }
     }
@@ -78,8 +78,8 @@ impl Permits {
     }
 
     /// This suspect's lane goes on.
-    pub(super) fn begin_trial(&mut self, shard: ShardId, room: RoomId, lane: u64) {
-        self.trial = Some((shard, room, lane));
+    pub(super) fn begin_trial(&mut self, shard: ShardId, room: RoomId, token: u64) {
+        self.trial = Some((shard, room, token));
     }
 
     /// The trial is over: who waits for the next one.
@@ -89,12 +89,12 @@ impl Permits {
     }
 
     /// The lane's job is given up. False when it was before.
-    pub(super) fn give_up(&mut self, lane: u64) -> bool {
-        if self.stuck.contains(&lane) {
+    pub(super) fn give_up(&mut self, token: u64) -> bool {
+        if self.stuck.contains(&token) {
             return false;
         }
-        self.free(lane);
-        self.stuck.insert(lane)
+        self.free(token);
+        self.stuck.insert(token)
     }
 
     /// Jobs that were given up and still run.

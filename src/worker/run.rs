@@ -310,30 +310,30 @@ impl Worker {
                 let journal = journal.clone();
                 async move { journal.survey(shard, rooms).await.map(|survey| Input::Surveyed(shard, survey)) }
             }),
-            Command::Load { shard, room, lane, place } => {
+            Command::Load { shard, room, token, place } => {
                 let (pages, size) = (self.pages.clone(), self.size);
-                self.insist_on_room("load room", shard, room.clone(), move || {
+                self.insist_on_room("load room", (shard, room.clone(), token), move || {
                     let (journal, room, pages) = (journal.clone(), room.clone(), pages.clone());
                     async move {
                         let _turn = pages.acquire().await;
                         let page = journal.load(&room, place, size).await?;
-                        Ok(Input::Stored { shard, room, lane, place, page })
+                        Ok(Input::Stored { shard, room, token, place, page })
                     }
                 });
             }
-            Command::Read { shard, room, lane, after } => {
+            Command::Read { shard, room, token, after } => {
                 let (pages, size) = (self.pages.clone(), self.size);
-                self.insist_on_room("read room", shard, room.clone(), move || {
+                self.insist_on_room("read room", (shard, room.clone(), token), move || {
                     let (journal, room, pages) = (journal.clone(), room.clone(), pages.clone());
                     async move {
                         let _turn = pages.acquire().await;
                         let page = journal.load(&room, Place::Entries(after), size).await?;
-                        Ok(Input::Read { shard, room, lane, page })
+                        Ok(Input::Read { shard, room, token, page })
                     }
                 });
             }
             Command::WriteAhead { shard, lease, room, part } => {
-                self.insist_on_room("write snapshot ahead", shard, room.clone(), move || {
+                self.insist_on_room("write snapshot ahead", (shard, room.clone(), part.name.lane), move || {
                     let (journal, room, part) = (journal.clone(), room.clone(), part.clone());
                     async move {
                         let answer = journal.write_ahead(shard, lease, &room, &part).await?;
@@ -393,22 +393,22 @@ impl Worker {
                 let answer = journal.forget(shard, lease, &gateways).await?;
                 Ok(Input::Forgotten { shard, lease, gateways, answer })
             }),
-            Command::Death { shard, lease, gateway, entry } => self.insist_on_room("write death", shard, entry.room.clone(), move || {
+            Command::Death { shard, lease, token, gateway, entry } => self.insist_on_room("write death", (shard, entry.room.clone(), token), move || {
                 let (journal, entry) = (journal.clone(), entry.clone());
                 async move { journal.death(shard, lease, gateway, &entry).await.map(|answer| Input::DeathWritten(shard, answer)) }
             }),
-            Command::Attempt { shard, lease, room, lane } => self.insist_on_room("count attempt", shard, room.clone(), move || {
+            Command::Attempt { shard, lease, room, token } => self.insist_on_room("count attempt", (shard, room.clone(), token), move || {
                 let (journal, room) = (journal.clone(), room.clone());
                 async move {
-                    let answer = journal.attempt(shard, lease, &room, lane).await?;
-                    Ok(Input::Attempted { shard, room, lane, answer })
+                    let answer = journal.attempt(shard, lease, &room, token).await?;
+                    Ok(Input::Attempted { shard, room, token, answer })
                 }
             }),
-            Command::EndRoom { shard, lease, room, seq } => self.insist_on_room("end room", shard, room.clone(), move || {
+            Command::EndRoom { shard, lease, room, token, seq } => self.insist_on_room("end room", (shard, room.clone(), token), move || {
                 let (journal, room) = (journal.clone(), room.clone());
                 async move {
                     let answer = journal.end_room(shard, lease, &room, seq).await?;
-                    Ok(Input::RoomEnded { shard, room, answer })
+                    Ok(Input::RoomEnded { shard, room, token, answer })
                 }
             }),
             Command::RolledBack(rooms) => {
@@ -428,16 +428,21 @@ impl Worker {
         });
     }
 
-    /// [`Worker::insist`], for a step that only this room may fail: then it is known to be damaged.
-    fn insist_on_room<F>(&self, what: &'static str, shard: ShardId, room: RoomId, step: impl Fn() -> F + Send + 'static)
-    where
+    /// [`Worker::insist`] for a step on one room, of the lane with this token. When what is stored of the room is damaged, that is
+    /// the answer.
+    fn insist_on_room<F>(
+        &self,
+        what: &'static str,
+        (shard, room, token): (ShardId, RoomId, u64),
+        step: impl Fn() -> F + Send + 'static,
+    ) where
         F: Future<Output = Result<Input, JournalError>> + Send,
     {
         self.insist(Scope::Room, what, move || {
             let (step, room) = (step(), room.clone());
             async move {
                 match step.await {
-                    Err(error @ JournalError::Damaged(_)) => Ok(Input::Damaged { shard, room, why: error.to_string() }),
+                    Err(error @ JournalError::Damaged(_)) => Ok(Input::Damaged { shard, room, token, why: error.to_string() }),
                     other => other,
                 }
             }

@@ -168,9 +168,8 @@ impl Shard {
             match self.lanes.get_mut(&room) {
                 None => self.load(&room, shared),
                 Some(lane) => {
-                    if let Some(after) = lane.surveyed() {
-                        shared.emit(Command::Read { shard: self.id, room, lane: lane.token(), after });
-                    }
+                    let after = lane.surveyed();
+                    self.read_on(&room, after, shared);
                 }
             }
         }
@@ -219,7 +218,7 @@ impl Shard {
             }
             if let Some(lane) = self.lanes.get_mut(&room) {
                 lane.read(at, &bytes, shared.now_ns, watermarks(&self.gateways));
-                if lane.is_resting() {
+                if lane.is_quarantined() {
                     self.halt(&room, Some(bell.incarnation), shared);
                     continue;
                 }
@@ -251,15 +250,13 @@ impl Shard {
         let (gateways, now) = (&self.gateways, Moment { timeline: shared.limits.timeline, ns: shared.now_ns });
         for (gateway, entry) in lane.deaths(|g| gateways.get(&g).is_some_and(|g| g.fenced), now) {
             let entry = FlushEntry { room: room.clone(), top: entry.top(), bytes: entry::encode(&entry) };
-            shared.emit(Command::Death { shard: self.id, lease: self.lease, gateway, entry });
-        }
-        if !self.releasing && lane.enqueue(watermarks(gateways)) {
-            shared.permits.enqueue(self.id, room, lane.is_suspect());
+            shared.emit(Command::Death { shard: self.id, lease: self.lease, token: lane.token(), gateway, entry });
         }
         let waits = lane.waits_for(watermarks(gateways));
         if lane.has_only_moved() {
             self.queue_commit(room);
         }
+        self.enqueue(room, shared);
         for (gateway, until) in waits {
             self.want(gateway, until, shared);
             if let Some(gateway) = self.gateways.get_mut(&gateway)
@@ -267,6 +264,16 @@ impl Shard {
             {
                 gateway.waiters.insert(room.clone());
             }
+        }
+    }
+
+    /// The lane waits for a permit, if something in it is proven.
+    fn enqueue(&mut self, room: &RoomId, shared: &mut Shared) {
+        if !self.releasing
+            && let Some(lane) = self.lanes.get_mut(room)
+            && lane.enqueue(watermarks(&self.gateways))
+        {
+            shared.permits.enqueue(self.id, room, lane.is_suspect());
         }
     }
 

@@ -51,7 +51,7 @@ impl std::fmt::Debug for WorkerLimits {
     }
 }
 
-/// What happened. Most inputs answer a [`Command`].
+/// What happened. Most inputs answer a [`Command`]. A `token` is that of the lane that asked.
 #[derive(Debug)]
 pub(crate) enum Input {
     /// Time passes. Comes about every [`crate::limits::PROBE_INTERVAL`].
@@ -73,9 +73,9 @@ pub(crate) enum Input {
     /// Answers [`Command::Survey`].
     Surveyed(ShardId, Survey),
     /// Answers [`Command::Load`].
-    Stored { shard: ShardId, room: RoomId, lane: u64, place: Place, page: StoredPage },
+    Stored { shard: ShardId, room: RoomId, token: u64, place: Place, page: StoredPage },
     /// Answers [`Command::Read`].
-    Read { shard: ShardId, room: RoomId, lane: u64, page: StoredPage },
+    Read { shard: ShardId, room: RoomId, token: u64, page: StoredPage },
     /// Answers [`Command::WriteAhead`].
     WrittenAhead { shard: ShardId, room: RoomId, part: AheadPart, answer: Leased<()> },
     /// Answers [`Command::Run`].
@@ -97,11 +97,11 @@ pub(crate) enum Input {
     /// Answers [`Command::Death`].
     DeathWritten(ShardId, Leased<()>),
     /// Answers [`Command::Attempt`]: how many attempts there were, this one included.
-    Attempted { shard: ShardId, room: RoomId, lane: u64, answer: Leased<u32> },
+    Attempted { shard: ShardId, room: RoomId, token: u64, answer: Leased<u32> },
     /// Answers [`Command::EndRoom`].
-    RoomEnded { shard: ShardId, room: RoomId, answer: Leased<bool> },
+    RoomEnded { shard: ShardId, room: RoomId, token: u64, answer: Leased<bool> },
     /// Answers any step for one room: what the journal holds of that room is damaged.
-    Damaged { shard: ShardId, room: RoomId, why: String },
+    Damaged { shard: ShardId, room: RoomId, token: u64, why: String },
     /// A journal step failed. It is tried again.
     Failed(Failure),
 }
@@ -124,9 +124,9 @@ pub(crate) enum Command {
     /// Answer with [`Input::Surveyed`].
     Survey { shard: ShardId, rooms: bool },
     /// Load a page of a stored room, from this place on; answer with [`Input::Stored`].
-    Load { shard: ShardId, room: RoomId, lane: u64, place: Place },
+    Load { shard: ShardId, room: RoomId, token: u64, place: Place },
     /// Read a page of entries; answer with [`Input::Read`].
-    Read { shard: ShardId, room: RoomId, lane: u64, after: StreamId },
+    Read { shard: ShardId, room: RoomId, token: u64, after: StreamId },
     /// Answer with [`Input::WrittenAhead`].
     WriteAhead { shard: ShardId, lease: Lease, room: RoomId, part: AheadPart },
     /// Run the job; answer with [`Input::Done`].
@@ -142,11 +142,11 @@ pub(crate) enum Command {
     /// Answer with [`Input::Forgotten`].
     Forget { shard: ShardId, lease: Lease, gateways: Vec<Incarnation> },
     /// Answer with [`Input::DeathWritten`].
-    Death { shard: ShardId, lease: Lease, gateway: Incarnation, entry: FlushEntry },
+    Death { shard: ShardId, lease: Lease, token: u64, gateway: Incarnation, entry: FlushEntry },
     /// Answer with [`Input::Attempted`].
-    Attempt { shard: ShardId, lease: Lease, room: RoomId, lane: u64 },
+    Attempt { shard: ShardId, lease: Lease, room: RoomId, token: u64 },
     /// Answer with [`Input::RoomEnded`].
-    EndRoom { shard: ShardId, lease: Lease, room: RoomId, seq: u64 },
+    EndRoom { shard: ShardId, lease: Lease, room: RoomId, token: u64, seq: u64 },
     /// Verdicts became final.
     CountVerdicts(Tally),
     /// So many rooms began a new era, because verdicts are missing or may be.

@@ -23,7 +23,7 @@ impl Stage {
         deaths
             .iter()
             .map(|death| {
-                let WorkerCommand::Death { shard, lease, gateway, entry } = death else { unreachable!("only deaths") };
+                let WorkerCommand::Death { shard, lease, gateway, entry, .. } = death else { unreachable!("only deaths") };
                 let (answer, bell) = self.store.death(*shard, *lease, *gateway, entry, self.now / MS).expect("it is fenced");
                 self.worker.apply(Input::DeathWritten(SHARD, answer), self.now);
                 bell

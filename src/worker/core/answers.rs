@@ -2,16 +2,8 @@
 
 use super::Core;
 use crate::journal::{AheadPart, Committed, GatewayRecord, Lease, Leased, Survey};
-#[cfg(test)]
-use crate::journal::{Place, StoredPage, StoredRoom};
-#[cfg(test)]
-use crate::types::StreamId;
 use crate::types::{Incarnation, RoomId, ShardId};
 use crate::worker::job::Done;
-#[cfg(test)]
-use crate::worker::lane::Lane;
-#[cfg(test)]
-use crate::worker::step::Input;
 use crate::worker::step::{Command, Failure};
 
 impl Core {
@@ -29,26 +21,6 @@ impl Core {
         if lost {
             self.lose(shard);
         }
-    }
-
-    /// The token of the room's lane as it is now.
-    #[cfg(test)]
-    fn lane(&self, shard: ShardId, room: &RoomId) -> u64 {
-        self.shards.get(&shard).and_then(|shard| shard.lanes.get(room)).map_or(0, Lane::token)
-    }
-
-    /// A room that fits into one page.
-    #[cfg(test)]
-    pub(crate) fn stored_room(&mut self, shard: ShardId, room: RoomId, stored: StoredRoom, now_ns: u64) {
-        let lane = self.lane(shard, &room);
-        self.apply(Input::Stored { shard, room, lane, place: Place::default(), page: stored.into() }, now_ns);
-    }
-
-    /// Entries that fit into one page.
-    #[cfg(test)]
-    pub(crate) fn read_entries(&mut self, shard: ShardId, room: &RoomId, entries: &[(StreamId, bytes::Bytes)], now_ns: u64) {
-        let page = StoredPage { entries: entries.to_vec(), ..StoredPage::default() };
-        self.apply(Input::Read { shard, room: room.clone(), lane: self.lane(shard, room), page }, now_ns);
     }
 
     pub(super) fn written_ahead(&mut self, shard: ShardId, room: &RoomId, part: &AheadPart, answer: &Leased<()>) {
@@ -133,10 +105,10 @@ impl Core {
         }
     }
 
-    pub(super) fn room_ended(&mut self, shard: ShardId, room: &RoomId, answer: &Leased<bool>) {
+    pub(super) fn room_ended(&mut self, shard: ShardId, room: &RoomId, token: u64, answer: &Leased<bool>) {
         self.answered(shard);
         match answer {
-            Leased::Done(ended) => self.with(shard, |shard, shared| shard.room_ended(room, *ended, shared)),
+            Leased::Done(ended) => self.with(shard, |shard, shared| shard.room_ended(room, token, *ended, shared)),
             Leased::Lost => self.lose(shard),
         }
     }

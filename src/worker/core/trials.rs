@@ -9,27 +9,27 @@ use crate::worker::step::Command;
 impl Core {
     /// Lets the next suspect go on, once the one before is done and what it resolved is final.
     pub(super) fn start_trial(&mut self) {
-        if let Some((shard, room, lane)) = self.shared.permits.trial()
-            && self.shards.get(shard).is_some_and(|s| s.is_on_trial(room, *lane))
+        if let Some((shard, room, token)) = self.shared.permits.trial()
+            && self.shards.get(shard).is_some_and(|s| s.is_on_trial(room, *token))
         {
             return;
         }
         while let Some((id, room)) = self.shared.permits.next_suspect() {
             if let Some(shard) = self.shards.get_mut(&id)
-                && let Some(lane) = shard.begin_trial(&room)
+                && let Some(token) = shard.begin_trial(&room)
             {
                 let lease = shard.lease;
-                self.shared.permits.begin_trial(id, room.clone(), lane);
-                self.shared.emit(Command::Attempt { shard: id, lease, room, lane });
+                self.shared.permits.begin_trial(id, room.clone(), token);
+                self.shared.emit(Command::Attempt { shard: id, lease, room, token });
                 return;
             }
         }
     }
 
-    pub(super) fn attempted(&mut self, shard: ShardId, room: &RoomId, lane: u64, answer: &Leased<u32>) {
+    pub(super) fn attempted(&mut self, shard: ShardId, room: &RoomId, token: u64, answer: &Leased<u32>) {
         self.answered(shard);
         match answer {
-            Leased::Done(attempts) => self.with(shard, |shard, shared| shard.attempted(room, lane, *attempts, shared)),
+            Leased::Done(attempts) => self.with(shard, |shard, shared| shard.attempted(room, token, *attempts, shared)),
             Leased::Lost => self.lose(shard),
         }
     }

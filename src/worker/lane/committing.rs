@@ -121,11 +121,13 @@ impl Lane {
         matches!(self.state, State::Live { turn: Turn::Resolved { .. }, .. }) || self.snapshots.is_written()
     }
 
-    /// What it gave to the commit in flight is final.
+    /// What it gave to the commit in flight is final. A lane that began anew since then gave nothing.
     pub(in crate::worker) fn committed(&mut self) {
-        self.committing = false;
+        if !std::mem::take(&mut self.committing) {
+            return;
+        }
         self.failures = 0;
-        if let Caution::OwnThread(until) | Caution::Suspect(until) = self.caution
+        if let Caution::Watched(until) | Caution::Suspect(until) = self.caution
             && self.cursor >= until
         {
             self.caution = Caution::None;

@@ -17,7 +17,7 @@ const DEATHS_SUSPICIOUS: u32 = 2;
 /// What a page of the stored room leads to.
 #[derive(Debug)]
 pub(in crate::worker) enum Paged {
-    /// Nobody waits for it.
+    /// The lane does not wait for it.
     Discarded,
     /// The next page is here.
     More(Place),
@@ -28,6 +28,8 @@ pub(in crate::worker) enum Paged {
 /// What a room that was brought back leads to.
 #[derive(Debug)]
 pub(in crate::worker) enum Restored {
+    /// The lane does not wait for it.
+    Discarded,
     /// It is live, and reads on after this position if it is not at the tail that counts.
     Live(Option<StreamId>),
     /// It is not there, but a bell rang meanwhile: the lane looks again.
@@ -51,20 +53,20 @@ impl Lane {
         Paged::All(pages)
     }
 
-    /// A job has brought the room back; None when nobody waits for that.
+    /// A job has brought the room back.
     pub(in crate::worker) fn restored(
         &mut self,
         loaded: Loaded,
         now_ns: u64,
         watermark_of: impl Fn(Incarnation) -> Moment,
-    ) -> Option<Restored> {
-        let State::Restoring { unread } = &mut self.state else { return None };
+    ) -> Restored {
+        let State::Restoring { unread } = &mut self.state else { return Restored::Discarded };
         let unread = std::mem::take(unread);
         let Some(room) = loaded.room else {
             // It ended meanwhile. What came in by bell belongs to a life that began after it was read, and what is asked for
             // now has it: if not, the room is not there, and only what comes after this is a reason to look again.
             self.state = State::loading();
-            return Some(if unread.came() { Restored::LookAgain } else { Restored::Gone });
+            return if unread.came() { Restored::LookAgain } else { Restored::Gone };
         };
         self.hold = Resequencer::resume(room.sessions().map(|(s, _)| s), room.marks(), room.unproven());
         self.cursor = loaded.cursor;
@@ -91,10 +93,10 @@ impl Lane {
         let suspect = self.is_suspect() || loaded.deaths >= DEATHS_SUSPICIOUS || loaded.attempts > 0;
         self.caution = match unresolved {
             Some(tail) if suspect => Caution::Suspect(tail),
-            Some(tail) if loaded.deaths > 0 => Caution::OwnThread(tail),
+            Some(tail) if loaded.deaths > 0 => Caution::Watched(tail),
             _ => Caution::None,
         };
-        Some(Restored::Live(self.go_live(room, reading)))
+        Restored::Live(self.go_live(room, reading))
     }
 
     /// Takes in what came by bell; what waits for another read, if one is needed first.
@@ -128,7 +130,7 @@ impl Lane {
     ) {
         match &mut self.state {
             // It is loaded later, with all that is in the journal then.
-            State::Failed | State::Resting { .. } => {}
+            State::Failed | State::Quarantined { .. } => {}
             State::Live { reading: None, .. } => self.take_in(at, bytes, now_ns, watermark_of),
             State::Loading { unread, .. }
             | State::Restoring { unread }
@@ -163,23 +165,20 @@ impl Lane {
             | State::Restoring { unread }
             | State::Live { reading: Some(unread), .. }
             | State::Ending { unread, .. } => unread.outdate(),
-            State::Failed | State::Resting { .. } => {}
+            State::Failed | State::Quarantined { .. } => {}
         }
         None
     }
 
-    /// Whether entries lie unread in the journal.
-    pub(in crate::worker) fn is_reading(&self) -> bool {
-        matches!(self.state, State::Live { reading: Some(_), .. })
-    }
-
-    /// A page of those entries. Where they are read on; nothing is released before the last one, which ends at the tail.
+    /// A page of the entries that lie unread in the journal. Where they are read on; nothing is released before the last one,
+    /// which ends at the tail.
     pub(in crate::worker) fn read_page(
         &mut self,
         page: &StoredPage,
         now_ns: u64,
         watermark_of: impl Fn(Incarnation) -> Moment,
     ) -> Option<StreamId> {
+        let State::Live { reading: Some(_), .. } = &self.state else { return None };
         for (at, bytes) in &page.entries {
             self.take_in(*at, bytes, now_ns, &watermark_of);
         }
@@ -192,17 +191,5 @@ impl Lane {
         let State::Live { reading, .. } = &mut self.state else { return None };
         *reading = rest;
         reading.is_some().then_some(self.position)
-    }
-
-    /// Entries that wait for what comes before them.
-    #[cfg(test)]
-    pub(in crate::worker) fn unread_count(&self) -> usize {
-        match &self.state {
-            State::Loading { unread, .. }
-            | State::Restoring { unread }
-            | State::Live { reading: Some(unread), .. }
-            | State::Ending { unread, .. } => unread.len(),
-            _ => 0,
-        }
     }
 }

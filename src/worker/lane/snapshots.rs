@@ -13,11 +13,11 @@ use crate::types::StreamId;
 const EVENT_BYTES: u64 = 64;
 
 /// A position of the room's stream, and the `seq` there.
-pub(in crate::worker) type TrimPoint = (StreamId, u64);
+pub(super) type TrimPoint = (StreamId, u64);
 
 /// What a lane knows of its snapshots.
 #[derive(Debug, Default)]
-pub(in crate::worker) struct Snapshots {
+pub(super) struct Snapshots {
     /// The `seq` and the size of the last one.
     seq: u64,
     bytes: u64,
@@ -74,7 +74,7 @@ impl Snapshots {
     }
 
     /// Begins to write one ahead. The name says which lane does.
-    pub(in crate::worker) fn begin_ahead(
+    pub(super) fn begin_ahead(
         &mut self,
         name: AheadName,
         (era, cursor): (u64, StreamId),
@@ -86,7 +86,7 @@ impl Snapshots {
     }
 
     /// A part is written: the next one, if there is one.
-    pub(in crate::worker) fn written_ahead(&mut self, part: &AheadPart) -> Option<AheadPart> {
+    pub(super) fn written_ahead(&mut self, part: &AheadPart) -> Option<AheadPart> {
         let ahead = self.ahead.as_mut().filter(|ahead| ahead.name == part.name && ahead.written == part.index)?;
         ahead.written += 1;
         (!ahead.is_written()).then(|| ahead.next())
@@ -103,14 +103,14 @@ impl Snapshots {
     }
 
     /// What was written ahead, for the next commit: its name, cursor, count of parts.
-    pub(in crate::worker) fn take_ahead(&mut self) -> Option<(AheadName, StreamId, u32)> {
+    pub(super) fn take_ahead(&mut self) -> Option<(AheadName, StreamId, u32)> {
         let ahead = self.ahead.take_if(|ahead| ahead.is_written())?;
         self.remember(ahead.name.seq, ahead.bytes.len());
         Some((ahead.name, ahead.cursor, ahead.written))
     }
 
     /// What an earlier owner knew.
-    pub(in crate::worker) fn resume_trims(&mut self, trims: Vec<TrimPoint>) {
+    pub(super) fn resume_trims(&mut self, trims: Vec<TrimPoint>) {
         self.trims = trims.into();
     }
 
@@ -118,7 +118,7 @@ impl Snapshots {
     /// older than the retention when the stream's own clock is at `now_ms`; and all places from there on, if they have changed.
     /// That place stays until the next one is as old: one trim may remove no more than a part, and the next snapshots name it
     /// again.
-    pub(in crate::worker) fn trim(
+    pub(super) fn trim(
         &mut self,
         now_ms: u64,
         (cursor, seq): TrimPoint,

@@ -4,6 +4,31 @@ use crate::rules::Claim;
 use crate::types::{Audience, RoomId, ShardId};
 use crate::worker::restore::bring_back;
 
+impl Lane {
+    pub(in crate::worker) fn room(&self) -> Option<&Room> {
+        if let State::Live { turn, .. } = &self.state { turn.room() } else { None }
+    }
+
+    pub(in crate::worker) fn position(&self) -> StreamId {
+        self.position
+    }
+
+    pub(in crate::worker) fn is_reading(&self) -> bool {
+        matches!(self.state, State::Live { reading: Some(_), .. })
+    }
+
+    /// Entries that wait for what comes before them.
+    pub(in crate::worker) fn unread_count(&self) -> usize {
+        match &self.state {
+            State::Loading { unread, .. }
+            | State::Restoring { unread }
+            | State::Live { reading: Some(unread), .. }
+            | State::Ending { unread, .. } => unread.len(),
+            _ => 0,
+        }
+    }
+}
+
 const NEVER: fn(Incarnation) -> Moment = |_| Moment::default();
 
 fn at(ms: u64) -> StreamId {
@@ -16,7 +41,7 @@ fn live() -> Lane {
     let stored = StoredRoom { era: 1, ..StoredRoom::default() };
     assert!(matches!(lane.page(Default::default(), stored.clone().into()), Paged::All(_)));
     let loaded = bring_back(stored, Box::new(Claim::new(Audience::Room)), |_| {}).expect("a room");
-    assert!(matches!(lane.restored(loaded, 1, NEVER), Some(Restored::Live(None))));
+    assert!(matches!(lane.restored(loaded, 1, NEVER), Restored::Live(None)));
     lane
 }
 
@@ -28,6 +53,16 @@ fn a_room_does_not_end_while_its_snapshot_is_written() {
     assert_eq!(lane.end(1, 0), None);
     assert_eq!((lane.written_ahead(&part), lane.snapshots.take_ahead().is_some()), (None, true));
     assert_eq!(lane.end(1, 0), Some(0));
+}
+
+#[test]
+fn a_commit_of_an_earlier_lane_clears_nothing() {
+    let mut lane = live();
+    lane.committing = true;
+    lane.poisoned.insert(Stamp { moment: Moment::default(), incarnation: Incarnation(1), ordinal: 1 });
+    let first_s = lane.quarantine(0, || 2);
+    lane.committed();
+    assert_eq!((lane.poisoned.len(), lane.quarantine(0, || 3)), (1, 2 * first_s));
 }
 
 /// What only some states can do changes no other state.
@@ -58,8 +93,8 @@ fn a_transition_from_another_state_changes_nothing() {
         assert!(lane.start(true, of(1), false, &Bounds::default(), NEVER).is_none());
         assert_eq!(lane.attempt(false), None);
         assert!(!lane.overrun() && !lane.panicked(stamp));
-        assert!(lane.is_resting() || !lane.wake(u64::MAX - 1, || 2));
-        if !lane.is_ending() {
+        assert!(lane.is_quarantined() || !lane.wake(u64::MAX - 1, || 2));
+        if !matches!(lane.state, State::Ending { .. }) {
             assert_eq!(lane.stay(1, NEVER), None);
             assert!(!lane.begin_again(|| 2));
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{Shard, watermarks};
+use super::Shard;
 use crate::journal::{AheadPart, Commit, CommitSnapshot, Committed};
 use crate::limits::SNAPSHOT_BYTES_MAX;
 use crate::types::{Incarnation, RoomId};
@@ -97,20 +97,10 @@ impl Shard {
         });
         self.in_flight = Some(commit.clone());
         self.tally = tally;
-        shared.emit(Command::Commit(commit));
-        let committed: Vec<RoomId> = self.in_flight.iter().flat_map(|c| &c.rooms).map(|r| r.room.clone()).collect();
-        for room in committed {
-            self.advance_after_result(&room, shared);
-        }
-    }
-
-    /// The room's result is on its way: its lane may go on meanwhile.
-    pub(super) fn advance_after_result(&mut self, room: &RoomId, shared: &mut Shared) {
-        if !self.releasing
-            && let Some(lane) = self.lanes.get_mut(room)
-            && lane.enqueue(watermarks(&self.gateways))
-        {
-            shared.permits.enqueue(self.id, room, lane.is_suspect());
+        shared.emit(Command::Commit(commit.clone()));
+        // While their results are on the way, their lanes may go on.
+        for part in &commit.rooms {
+            self.enqueue(&part.room, shared);
         }
     }
 
@@ -137,7 +127,6 @@ impl Shard {
                     shared.emit(Command::Warn(format!(
                         "room {room}: the journal has another era or seq than this worker, or is damaged there; it is loaded again"
                     )));
-                    self.lanes.remove(room);
                     self.load(room, shared);
                 }
                 let mut rest = Arc::unwrap_or_clone(commit);

@@ -24,8 +24,8 @@ impl Shard {
     }
 
     pub(super) fn load_from(&self, room: &RoomId, place: Place, shared: &mut Shared) {
-        let Some(lane) = self.lanes.get(room).map(Lane::token) else { return };
-        shared.emit(Command::Load { shard: self.id, room: room.clone(), lane, place });
+        let Some(token) = self.lanes.get(room).map(Lane::token) else { return };
+        shared.emit(Command::Load { shard: self.id, room: room.clone(), token, place });
     }
 
     /// Loads one stored room that nobody asked for yet; false when there is none.
@@ -55,8 +55,7 @@ impl Shard {
 
     /// A page of entries after the lane's position was read.
     pub(in crate::worker) fn read(&mut self, room: &RoomId, token: u64, page: &StoredPage, shared: &mut Shared) {
-        let lane = self.lanes.get_mut(room).filter(|lane| lane.token() == token && lane.is_reading());
-        let Some(lane) = lane else { return };
+        let Some(lane) = self.lanes.get_mut(room).filter(|lane| lane.token() == token) else { return };
         let after = lane.read_page(page, shared.now_ns, watermarks(&self.gateways));
         self.read_on(room, after, shared);
         self.advance(room, shared);
@@ -65,7 +64,7 @@ impl Shard {
     /// Reads the entries after this position, if there is one.
     pub(super) fn read_on(&self, room: &RoomId, after: Option<StreamId>, shared: &mut Shared) {
         if let (Some(lane), Some(after)) = (self.lanes.get(room), after) {
-            shared.emit(Command::Read { shard: self.id, room: room.clone(), lane: lane.token(), after });
+            shared.emit(Command::Read { shard: self.id, room: room.clone(), token: lane.token(), after });
         }
     }
 
@@ -86,10 +85,8 @@ impl Shard {
                     self.reload_failed(&room, shared);
                 }
             }
-            // Of a room that is in memory, or rests, nothing else is brought back.
-            DoneOutcome::Loaded(_) | DoneOutcome::Unloadable(_) if !lane.is_restoring() => {}
             DoneOutcome::Loaded(loaded) => self.loaded(&room, *loaded, shared),
-            DoneOutcome::Unloadable(why) => self.quarantine(&room, &why, shared),
+            DoneOutcome::Unloadable(why) => self.quarantine(&room, done.of.token, &why, shared),
         }
         self.advance(&room, shared);
     }
@@ -106,17 +103,17 @@ impl Shard {
             shared.emit(Command::Warn(format!("room {room}: replay differs from the record, which stands: {deviation}")));
         }
         match lane.restored(loaded, shared.now_ns, watermarks(&self.gateways)) {
-            Some(Restored::Live(after)) => self.read_on(room, after, shared),
-            Some(Restored::LookAgain) => self.load_from(room, Place::default(), shared),
-            Some(Restored::Gone) => {
+            Restored::Discarded => {}
+            Restored::Live(after) => self.read_on(room, after, shared),
+            Restored::LookAgain => self.load_from(room, Place::default(), shared),
+            Restored::Gone => {
                 self.lanes.remove(room);
             }
-            None => {}
         }
     }
 
-    pub(in crate::worker) fn room_ended(&mut self, room: &RoomId, ended: bool, shared: &mut Shared) {
-        let Some(lane) = self.lanes.get_mut(room).filter(|lane| lane.is_ending()) else { return };
+    pub(in crate::worker) fn room_ended(&mut self, room: &RoomId, token: u64, ended: bool, shared: &mut Shared) {
+        let Some(lane) = self.lanes.get_mut(room).filter(|lane| lane.token() == token) else { return };
         if !ended {
             let after = lane.stay(shared.now_ns, watermarks(&self.gateways));
             self.read_on(room, after, shared);
@@ -130,14 +127,15 @@ impl Shard {
 
     pub(super) fn tick_rooms(&mut self, shared: &mut Shared) {
         let mut awake = Vec::new();
-        self.quarantined = self.lanes.values().filter(|lane| lane.is_resting()).count();
+        self.quarantined = self.lanes.values().filter(|lane| lane.is_quarantined()).count();
         for (room, lane) in &mut self.lanes {
             if lane.wake(shared.now_ns, || shared.token()) {
                 awake.push(room.clone());
             } else if !self.releasing
                 && let Some(seq) = lane.end(shared.now_ns, shared.limits.room_linger_ns)
             {
-                shared.emit(Command::EndRoom { shard: self.id, lease: self.lease, room: room.clone(), seq });
+                let token = lane.token();
+                shared.emit(Command::EndRoom { shard: self.id, lease: self.lease, room: room.clone(), token, seq });
             }
         }
         for room in awake {

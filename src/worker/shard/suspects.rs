@@ -15,8 +15,8 @@ use crate::worker::step::Command;
 
 impl Shard {
     /// Whether the lane's event is still under way, its commit included: until that is final, a death would be laid to it.
-    pub(in crate::worker) fn is_on_trial(&self, room: &RoomId, lane: u64) -> bool {
-        self.lanes.get(room).is_some_and(|l| l.is_on_trial(lane))
+    pub(in crate::worker) fn is_on_trial(&self, room: &RoomId, token: u64) -> bool {
+        self.lanes.get(room).is_some_and(|lane| lane.is_on_trial(token))
     }
 
     /// The lane may go on, if it still has something to go on with; its token.
@@ -57,17 +57,15 @@ impl Shard {
         self.reload_failed(room, shared);
     }
 
-    /// The room cannot go on: it rests, and is tried again after a while.
-    pub(in crate::worker) fn quarantine(&mut self, room: &RoomId, why: &str, shared: &mut Shared) {
-        let Some(lane) = self.lanes.get_mut(room) else { return };
-        // Where it rests already, another step of before says the same.
-        if let Some(rest_s) = lane.rest(shared.now_ns, || shared.token()) {
-            shared.emit(Command::Warn(format!("room {room} cannot be continued: {why}; tried again in {rest_s} s")));
-            self.halt(room, None, shared);
-        }
+    /// The room cannot be continued: it is quarantined, and loaded again after a while.
+    pub(in crate::worker) fn quarantine(&mut self, room: &RoomId, token: u64, why: &str, shared: &mut Shared) {
+        let Some(lane) = self.lanes.get_mut(room).filter(|lane| lane.token() == token) else { return };
+        let retry_s = lane.quarantine(shared.now_ns, || shared.token());
+        shared.emit(Command::Warn(format!("room {room} cannot be continued: {why}; tried again in {retry_s} s")));
+        self.halt(room, None, shared);
     }
 
-    /// Tells a gateway, or all, that the room rests: its sessions there wait for nothing.
+    /// Tells one gateway, or all, that the room is quarantined, so that it closes its sessions there.
     pub(super) fn halt(&self, room: &RoomId, gateway: Option<Incarnation>, shared: &mut Shared) {
         let known = shared.limits.rules.knows(room);
         let push = push::encode(&push::Push::Halted { shard: self.id, room: room.clone(), known });

@@ -39,12 +39,12 @@ fn own(store: &mut Store, turn: u64, room: &RoomId, now_ms: u64, retention_ms: u
                 Command::Testify { witness, .. } => {
                     core.apply(Input::Testified(SHARD, store.testify(SHARD, witness).expect("testify")), 1)
                 }
-                Command::Load { room, lane, place, .. } => {
+                Command::Load { room, token, place, .. } => {
                     core.apply(
                         Input::Stored {
                             shard: SHARD,
                             room: room.clone(),
-                            lane,
+                            token,
                             place,
                             page: store.load(&room, place, PageSize::default()),
                         },

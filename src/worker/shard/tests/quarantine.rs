@@ -39,7 +39,7 @@ fn a_room_that_cannot_be_continued_is_tried_less_and_less_often_and_keeps_nothin
     let mut core = worker();
     core.apply(Input::Surveyed(SHARD, survey(0, &pit(), 0)), 1);
     assert_eq!(loads(&perform(&mut core)), 1);
-    core.apply(Input::Damaged { shard: SHARD, room: pit(), why: "damaged".to_owned() }, 1);
+    core.damaged(SHARD, &pit(), "damaged", 1);
     assert_eq!(told(&perform(&mut core)), [(A, true), (B, true)], "all gateways: nobody knows who is inside");
 
     let (mut tries, mut last_ns, mut longest_ns) = (0, 1, 0);
@@ -48,7 +48,7 @@ fn a_room_that_cannot_be_continued_is_tried_less_and_less_often_and_keeps_nothin
         let commands = perform(&mut core);
         if loads(&commands) > 0 {
             (tries, longest_ns, last_ns) = (tries + 1, longest_ns.max(now_ns - last_ns), now_ns);
-            core.apply(Input::Damaged { shard: SHARD, room: pit(), why: "damaged".to_owned() }, now_ns);
+            core.damaged(SHARD, &pit(), "damaged", now_ns);
             perform(&mut core);
         }
         core.apply(Input::Bell(bell(n)), now_ns);
@@ -66,8 +66,9 @@ fn one_failure_that_several_steps_tell_of_is_one() {
     let mut core = worker();
     core.apply(Input::Surveyed(SHARD, survey(0, &pit(), 0)), 1);
     perform(&mut core);
+    let token = core.token(SHARD, &pit());
     for now_ns in 1..=4 {
-        core.apply(Input::Damaged { shard: SHARD, room: pit(), why: "damaged".to_owned() }, now_ns);
+        core.apply(Input::Damaged { shard: SHARD, room: pit(), token, why: "damaged".to_owned() }, now_ns);
     }
     let until_ns = 1 + u64::try_from(QUARANTINE_MIN.as_nanos()).expect("a bound");
     core.apply(Input::Tick, until_ns - 2_000_000_000);
@@ -159,38 +160,51 @@ fn a_room_that_is_not_there_is_looked_for_once_for_what_came_by_bell() {
     assert_eq!(loads(&perform(&mut core)), 1);
 }
 
-/// A room is loaded anew while a page for the lane before is under way: that page is nobody's, and the lane's own counts.
+/// A room is loaded anew while steps of the lane before are under way: their answers are discarded, and the lane's own count.
 #[test]
-fn a_page_that_an_earlier_lane_asked_for_is_nobodys() {
+fn answers_to_an_earlier_lane_are_discarded() {
     let (mut core, now_ns) = (worker(), 60_000_000_000);
     let asked = |commands: &[Command]| {
-        let mut lanes = commands.iter().filter_map(|a| if let Command::Load { lane, .. } = a { Some(*lane) } else { None });
-        lanes.next().expect("a load")
+        let mut tokens = commands.iter().filter_map(|a| if let Command::Load { token, .. } = a { Some(*token) } else { None });
+        tokens.next().expect("a load")
     };
     core.apply(Input::Surveyed(SHARD, survey(0, &pit(), 0)), 1);
     let early = asked(&perform(&mut core));
-    core.apply(Input::Damaged { shard: SHARD, room: pit(), why: "damaged".to_owned() }, 1);
+    core.damaged(SHARD, &pit(), "damaged", 1);
     core.apply(Input::Tick, now_ns);
     let own = asked(&perform(&mut core));
     assert_ne!(early, own);
     let page = |seq: u64| StoredPage::from(StoredRoom { era: seq, ..StoredRoom::default() });
-    core.apply(Input::Stored { shard: SHARD, room: pit(), lane: early, place: Place::default(), page: page(1) }, now_ns);
+    core.apply(Input::Stored { shard: SHARD, room: pit(), token: early, place: Place::default(), page: page(1) }, now_ns);
     assert_eq!(core.take_commands().iter().filter(|a| matches!(a, Command::Run(_))).count(), 0, "of an earlier moment");
-    core.apply(Input::Stored { shard: SHARD, room: pit(), lane: own, place: Place::default(), page: page(2) }, now_ns);
+    core.apply(Input::Stored { shard: SHARD, room: pit(), token: own, place: Place::default(), page: page(2) }, now_ns);
     perform(&mut core);
     assert_eq!(core.shard_mut(SHARD).lanes[&pit()].room().map(|room| room.era()), Some(2));
 
     // So are the entries behind a position.
     core.apply(Input::Subscribed(SHARD), now_ns);
     core.apply(Input::Surveyed(SHARD, survey(1, &pit(), 0)), now_ns);
-    assert!(perform(&mut core).iter().any(|a| matches!(a, Command::Read { lane, .. } if *lane == own)));
-    core.apply(Input::Read { shard: SHARD, room: pit(), lane: early, page: StoredPage::default() }, now_ns);
+    assert!(perform(&mut core).iter().any(|a| matches!(a, Command::Read { token, .. } if *token == own)));
+    core.apply(Input::Read { shard: SHARD, room: pit(), token: early, page: StoredPage::default() }, now_ns);
     assert!(core.shard_mut(SHARD).lanes[&pit()].is_reading());
-    core.apply(Input::Read { shard: SHARD, room: pit(), lane: own, page: StoredPage::default() }, now_ns);
+    core.apply(Input::Read { shard: SHARD, room: pit(), token: own, page: StoredPage::default() }, now_ns);
     assert!(!core.shard_mut(SHARD).lanes[&pit()].is_reading());
+
+    // So is the news that the room is damaged, and that it ended.
+    core.apply(Input::Damaged { shard: SHARD, room: pit(), token: early, why: "damaged".to_owned() }, now_ns);
+    assert!(core.shard_mut(SHARD).lanes[&pit()].room().is_some());
+    let later = |s: u64| now_ns + s * 1_000_000_000;
+    core.apply(Input::Tick, later(2));
+    core.apply(Input::Tick, later(40));
+    let ends = |a: &Command| matches!(a, Command::EndRoom { token, .. } if *token == own);
+    assert!(perform(&mut core).iter().any(ends), "deserted");
+    for (token, lanes) in [(early, 1), (own, 0)] {
+        core.apply(Input::RoomEnded { shard: SHARD, room: pit(), token, answer: Leased::Done(true) }, later(40));
+        assert_eq!(core.shard_mut(SHARD).lanes.len(), lanes);
+    }
 }
 
-/// Brought back twice, as after a load that was given up and came back: the second is nobody's.
+/// Brought back twice, as after a load that was given up and came back: the second is discarded.
 #[test]
 fn a_room_in_memory_is_not_brought_back_over_itself() {
     let mut core = worker();

@@ -26,7 +26,7 @@ fn lease() -> Lease {
 
 fn attempts(commands: &[Command]) -> Vec<(RoomId, u64)> {
     let attempt =
-        |command: &Command| if let Command::Attempt { room, lane, .. } = command { Some((room.clone(), *lane)) } else { None };
+        |command: &Command| if let Command::Attempt { room, token, .. } = command { Some((room.clone(), *token)) } else { None };
     commands.iter().filter_map(attempt).collect()
 }
 
@@ -85,7 +85,7 @@ fn a_suspect_is_resolved_event_by_event_and_each_attempt_is_counted_first() {
         assert_eq!(committed(&commands), None, "resolved before the attempt was counted");
         let asked = attempts(&commands);
         assert_eq!(asked.len(), 1);
-        core.apply(Input::Attempted { shard: SHARD, room: room.clone(), lane: asked[0].1, answer: Leased::Done(1) }, 1);
+        core.apply(Input::Attempted { shard: SHARD, room: room.clone(), token: asked[0].1, answer: Leased::Done(1) }, 1);
         let commands = perform(&mut core);
         assert_eq!(attempts(&commands), [], "the one before is not final");
         assert_eq!(commits(&mut core, &commands), [(room.clone(), vec![Outcome::Granted])]);
@@ -101,7 +101,7 @@ fn what_nobody_came_back_from_is_void_and_the_next_event_is_not() {
         [(RULES_ATTEMPTS_MAX + 1, Outcome::Void(RULES_FAILED.to_owned())), (RULES_ATTEMPTS_MAX, Outcome::Granted)]
     {
         let asked = attempts(&perform(&mut core));
-        core.apply(Input::Attempted { shard: SHARD, room: room.clone(), lane: asked[0].1, answer: Leased::Done(counted) }, 1);
+        core.apply(Input::Attempted { shard: SHARD, room: room.clone(), token: asked[0].1, answer: Leased::Done(counted) }, 1);
         let commands = perform(&mut core);
         assert_eq!(commits(&mut core, &commands), [(room.clone(), vec![expected])]);
     }
@@ -113,7 +113,7 @@ fn of_two_suspects_one_waits_until_the_others_verdict_is_final() {
     let mut core = worker_with(&rooms, 2);
     let asked = attempts(&perform(&mut core));
     assert_eq!(asked.len(), 1, "a death now would be laid to both");
-    core.apply(Input::Attempted { shard: SHARD, room: asked[0].0.clone(), lane: asked[0].1, answer: Leased::Done(1) }, 1);
+    core.apply(Input::Attempted { shard: SHARD, room: asked[0].0.clone(), token: asked[0].1, answer: Leased::Done(1) }, 1);
     let commands = perform(&mut core);
     assert_eq!(attempts(&commands), [], "its commit is under way");
     assert_eq!(commits(&mut core, &commands).len(), 1);
@@ -173,7 +173,7 @@ fn a_damaged_room_rests_is_tried_again_and_holds_up_no_other() {
     perform(&mut core);
     let entries = vec![(at(1), open(A, 40)), (at(2), open(B, 50))];
     core.stored_room(SHARD, rooms[0].clone(), StoredRoom { era: 1, entries, ..StoredRoom::default() }, 1);
-    core.apply(Input::Damaged { shard: SHARD, room: rooms[1].clone(), why: "a key of another type".to_owned() }, 1);
+    core.damaged(SHARD, &rooms[1], "a key of another type", 1);
     let commands = perform(&mut core);
     assert_eq!(committed(&commands), Some(vec![A, B]));
     assert!(
