@@ -1,4 +1,4 @@
-//! A worker's first steps.
+//! How a worker joins a deployment.
 
 use std::sync::Arc;
 
@@ -8,8 +8,8 @@ use crate::clock;
 use crate::journal::{self, JournalError, Signals, WorkerJournal};
 use crate::types::Incarnation;
 
-/// A worker that has entered its host and hears what is sent to it, and owns nothing yet.
-pub struct Joined {
+/// A worker that is registered with its host, receives pushes, and owns no shard yet.
+pub(crate) struct Joined {
     pub(super) journal: Arc<dyn WorkerJournal>,
     pub(super) timeline: u32,
     pub(super) me: Incarnation,
@@ -25,8 +25,8 @@ impl std::fmt::Debug for Joined {
 /// Joins under a new identity.
 ///
 /// # Errors
-/// When the journal does not work: nothing is left of the try, and another may follow.
-pub async fn join(journal: Arc<dyn WorkerJournal>) -> Result<Joined, JournalError> {
+/// When the journal does not work. A failed attempt leaves nothing behind; the caller may try again.
+pub(crate) async fn join(journal: Arc<dyn WorkerJournal>) -> Result<Joined, JournalError> {
     let timeline = journal::enter(&*journal, &clock::timeline_name()).await?;
     let me = Incarnation::random();
     let pushes = journal.pushes(me).await?;

@@ -34,6 +34,7 @@ pub(crate) mod step;
 mod timings;
 mod watchdog;
 
-pub use join::{Joined, join};
+pub(crate) use join::join;
 pub(crate) use restore::replay;
-pub use run::{WorkerError, WorkerOptions, run, run_joined};
+pub(crate) use run::run_joined;
+pub use run::{WorkerError, WorkerOptions, run};

@@ -79,11 +79,11 @@ pub async fn run(
     run_joined(join(journal).await?, rules, options, stop, health).await
 }
 
-/// As [`run`], after its first steps: from here on a journal that does not work is waited for.
+/// As [`run`], after the worker has joined: from here on it waits for a journal that does not work.
 ///
 /// # Errors
-/// When the rules never came back too often.
-pub async fn run_joined(
+/// When too many jobs of the rules never returned.
+pub(crate) async fn run_joined(
     joined: Joined,
     rules: RulesBook,
     options: WorkerOptions,

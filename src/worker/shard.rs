@@ -17,7 +17,7 @@ mod suspects;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use self::gateways::Gateway;
+use self::gateways::GatewayView;
 pub(super) use self::rejoin::Memory;
 use self::rejoin::Rejoin;
 use super::job::{Job, LaneId, Tally};
@@ -56,7 +56,7 @@ pub(super) struct Shard {
     whole: bool,
     append: u64,
     commit: u64,
-    gateways: BTreeMap<Incarnation, Gateway>,
+    gateways: BTreeMap<Incarnation, GatewayView>,
     pub(super) lanes: BTreeMap<RoomId, Lane>,
     /// Rooms with a result for the next commit, or a cursor to move.
     resolved: VecDeque<RoomId>,
@@ -313,7 +313,7 @@ impl Shard {
 }
 
 /// How far each gateway has promised to append nothing more.
-fn watermarks(gateways: &BTreeMap<Incarnation, Gateway>) -> impl Fn(Incarnation) -> Moment + Copy + '_ {
+fn watermarks(gateways: &BTreeMap<Incarnation, GatewayView>) -> impl Fn(Incarnation) -> Moment + Copy + '_ {
     |gateway| gateways.get(&gateway).map_or(Moment::default(), |gateway| gateway.watermark)
 }
 

@@ -24,7 +24,7 @@ const FORGET_MAX: usize = 256;
 
 /// A gateway as this shard's owner sees it.
 #[derive(Debug, Default)]
-pub(super) struct Gateway {
+pub(super) struct GatewayView {
     pub(super) watermark: Moment,
     pub(super) fenced: bool,
     pub(super) fencing: bool,
@@ -51,7 +51,7 @@ pub(super) struct Gateway {
     pub(super) gone_at_ns: Option<u64>,
 }
 
-impl Gateway {
+impl GatewayView {
     /// It was asked, by this worker or with another gateway's append: its answer, or the interval, allows the next question.
     pub(super) fn asked(&mut self, until: Moment, now_ns: u64) {
         self.probed = self.probed.max(until);
