@@ -1,4 +1,4 @@
-//! The worker as a step function: what happened, and the time, in; commands out. It does no I/O and reads no clock.
+//! The worker as a step function: inputs and the time go in, commands come out. It does no I/O and reads no clock.
 
 mod answers;
 mod trials;
@@ -13,7 +13,7 @@ use super::step::{Command, Failure, Input, WorkerLimits};
 use crate::journal::{Lease, Leased, WorkerRecord};
 use crate::types::{Incarnation, ShardId};
 
-/// Stored rooms that a tick brings into memory per shard when nothing else is to do.
+/// How many stored rooms a tick loads per shard while no lane waits for a permit.
 const ADOPT_PER_TICK: usize = 16;
 
 /// One worker.
@@ -23,20 +23,19 @@ pub(crate) struct Core {
     shards_total: u16,
     shards: BTreeMap<ShardId, Shard>,
     claiming: BTreeSet<ShardId>,
-    /// What is known of shards that were lost, for the next claim.
+    /// What this worker knows of shards that it has lost, for its next claim.
     memories: BTreeMap<ShardId, Memory>,
-    /// Steps under way by shard. A shard that was lost is not claimed again before they are answered: an answer to an
-    /// earlier ownership would pass for one to this.
+    /// How many steps per shard are unanswered ([`Command::answered_to`]).
     unanswered: BTreeMap<ShardId, usize>,
-    /// Shards to claim once their owners are read.
+    /// The shards to claim, once [`Input::Owners`] has told who owns them.
     wanted: Vec<ShardId>,
-    /// Shards whose living owner did not list them when they were last looked for.
+    /// Shards whose stored owner lives, but did not list them in its last heartbeat.
     suspected: BTreeMap<ShardId, Lease>,
     living: Vec<WorkerRecord>,
     shared: Shared,
     heartbeat_at_ns: u64,
     ticked_at_ns: u64,
-    /// Until then no gateway's silence counts.
+    /// No gateway's silence counts until then (rule R5).
     excused_until_ns: u64,
     stopping: bool,
 }
@@ -63,7 +62,7 @@ impl Core {
         }
     }
 
-    /// The only way in: takes what happened, at `now_ns`.
+    /// Applies one input, at `now_ns`. Nothing else changes a core.
     pub(crate) fn apply(&mut self, input: Input, now_ns: u64) {
         self.shared.now_ns = now_ns;
         match input {
@@ -107,14 +106,14 @@ impl Core {
         self.hand_over();
     }
 
-    /// What is to be done, in this order; empties the list. Starts as many jobs as there are permits. Commits what is
-    /// resolved, unless quick jobs were started: they are done at once, and their results leave with the same commit.
+    /// Takes the commands, in the order in which to carry them out. Starts as many jobs as there are permits. Then commits what
+    /// is resolved, unless quick jobs are among them: the driver runs those at once, so that one commit carries all results.
     pub(crate) fn take_commands(&mut self) -> Vec<Command> {
         if !self.start_jobs() {
             for shard in self.shards.values_mut() {
                 shard.try_commit(&mut self.shared);
             }
-            // A lane whose result has left may go on.
+            // A lane may go on when a commit has taken its result.
             self.start_jobs();
             self.start_trial();
             self.hand_over();
@@ -135,7 +134,7 @@ impl Core {
         }
     }
 
-    /// Whether a quick one is among them.
+    /// Starts as many jobs as there are permits. Returns whether a quick job is among them.
     fn start_jobs(&mut self) -> bool {
         while let Some(job) = self.shared.permits.next_load() {
             self.shared.emit(Command::Run(Job::Load(job)));
@@ -151,18 +150,18 @@ impl Core {
         quick
     }
 
-    /// Rooms that are left alone for now, as of about a second ago.
+    /// The number of rooms in quarantine, as of the last check.
     #[must_use]
     pub(crate) fn quarantined_count(&self) -> usize {
         self.shards.values().map(|s| s.quarantined).sum()
     }
 
-    /// Shards that this worker owns.
+    /// The shards that this worker owns.
     pub(crate) fn owned(&self) -> impl Iterator<Item = ShardId> + '_ {
         self.shards.keys().copied()
     }
 
-    /// Rooms in memory.
+    /// The number of rooms in memory.
     #[must_use]
     pub(crate) fn room_count(&self) -> usize {
         self.shards.values().map(|s| s.lanes.len()).sum()
@@ -185,11 +184,11 @@ impl Core {
         let counted = if now_ns < self.excused_until_ns { 0 } else { elapsed };
         for (id, shard) in &mut self.shards {
             shard.tick(counted, &mut self.shared);
-            // A death that is still under way needs its gateway's record.
+            // A death that is not written yet needs its gateway's record.
             if !self.unanswered.contains_key(id) {
                 shard.forget_gateways(&mut self.shared);
             }
-            // Rooms that nobody asked for yet come in while nothing else waits for a permit.
+            // Idle time loads rooms that no bell has named yet.
             if !self.shared.permits.are_wanted() && !shard.releasing {
                 for _ in 0..ADOPT_PER_TICK {
                     if !shard.adopt_one(&mut self.shared) {
@@ -222,7 +221,7 @@ impl Core {
         if let Some(shard) = plan.release.and_then(|id| self.shards.get_mut(&id)) {
             shard.releasing = true;
         }
-        // Two that say they own one shard: the one that lost it may have nothing to commit, and would never find out.
+        // Two workers list the same shard. The one that lost it may have nothing to commit, and would not notice otherwise.
         let others = self.living.iter().filter(|w| w.incarnation != self.me);
         let contested = others.flat_map(|w| &w.shards).any(|shard| self.shards.contains_key(shard));
         if !plan.claim.is_empty() || contested {
@@ -246,7 +245,8 @@ impl Core {
             if self.stopping || self.shards.contains_key(&shard) || self.unanswered.contains_key(&shard) {
                 continue;
             }
-            // An owner that lives and does not say so twice in a row does not know it: its claim was never answered.
+            // A living owner that does not list the shard twice in a row does not know that it owns it: the answer to its claim
+            // was lost.
             if let Some(lease) = from.filter(|lease| lives(*lease))
                 && self.suspected.insert(shard, lease) != Some(lease)
             {
@@ -279,7 +279,7 @@ impl Core {
         }
     }
 
-    /// Whether everything was handed over.
+    /// Whether the worker was asked to stop and has handed over every shard.
     #[must_use]
     pub(crate) fn is_stopped(&self) -> bool {
         self.stopping && self.shards.is_empty() && self.claiming.is_empty()
@@ -288,8 +288,8 @@ impl Core {
     fn hand_over(&mut self) {
         let quiet: Vec<ShardId> = self.shards.iter().filter(|(_, s)| s.releasing && s.is_quiet()).map(|(id, _)| *id).collect();
         if !quiet.is_empty() {
-            // First it is no longer said to be owned, then it is free, then the others are told: in this order they
-            // find it free when they look.
+            // In this order the others find the shards free when they look: first no heartbeat lists them, then they are
+            // released, then the others are told.
             self.heartbeat_without(&quiet);
         }
         for id in quiet {

@@ -1,5 +1,4 @@
-//! The work that a lane does outside the worker's loop: resolving a batch, or bringing a stored room back.
-//! Pure functions of what they are given; they may run on any thread.
+//! A lane's jobs: to resolve a batch of events, or to restore a stored room. They are pure functions and run on any thread.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -7,31 +6,31 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use super::restore::{Loaded, bring_back};
+use super::restore::{Loaded, restore_room};
 use crate::engine::{Held, Known, RULES_FAILED, Room};
 use crate::journal::Gathering;
 use crate::rules::Rules;
 use crate::types::{Audience, Flags, Incarnation, Outcome, RoomId, ShardId, Stamp, Verdict, VerdictBatch, VerdictKind};
 use crate::wire::verdicts;
 
-/// Bytes that a verdict counts as beside its body: its names, numbers and stamp.
+/// The size of a verdict without its body, roughly: its names, numbers and stamp.
 const VERDICT_BYTES: usize = 256;
 
-/// How far a job has come, for whoever watches it from another thread.
+/// How far a job has come. The watchdog reads it from another thread.
 #[derive(Debug, Default)]
 pub(crate) struct Progress(Mutex<At>);
 
 /// Where a job is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) enum At {
-    /// No thread has it yet.
+    /// It has not begun.
     #[default]
     Waiting,
-    /// So many recorded verdicts were resolved again.
-    BringingBack(u64),
-    /// The rules have this event.
+    /// It restores the room, up to the verdict with this `seq` so far.
+    Restoring(u64),
+    /// The rules resolve this event.
     Event(Stamp),
-    /// The room's state is written down.
+    /// The rules write their state.
     Snapshot,
 }
 
@@ -45,42 +44,40 @@ impl Progress {
     }
 }
 
-/// Which lane a job is of. A lane has one job at a time.
+/// Which lane a job belongs to. A lane has one job at a time.
 #[derive(Debug, Clone)]
 pub(crate) struct LaneId {
     pub(super) shard: ShardId,
-    /// Of the lease: an earlier ownership of the shard has another.
+    /// The lease's epoch, which differs from that of an earlier ownership.
     pub(super) epoch: u64,
     pub(super) room: RoomId,
-    /// A room that is loaded again has another.
+    /// The lane's token, which differs from that of an earlier lane of the room.
     pub(super) token: u64,
 }
 
-/// A lane's turn.
 #[derive(Debug)]
 pub(crate) enum Job {
-    /// Resolve released events.
     Resolve(Resolving),
-    /// Bring a stored room back.
     Load(Box<Loading>),
 }
 
-/// Released events of one room.
+/// A job that resolves released events of one room.
 #[derive(Debug)]
 pub(crate) struct Resolving {
     pub(super) of: LaneId,
     pub(super) room: Box<Room>,
     pub(super) events: Vec<Held>,
-    /// Events that the rules failed on before: they get a void verdict.
+    /// Events on which the rules failed before: their verdicts are void.
     pub(super) poisoned: BTreeSet<Stamp>,
+    /// Whether to take a snapshot after them.
     pub(super) snapshot: bool,
-    /// Bytes of verdicts and pushes in one part of what comes of it.
+    /// The most bytes of verdicts and pushes in one part of the result.
     pub(super) bytes_max: usize,
-    /// It may not come back: never in the worker's own thread, however quick its rules.
+    /// Whether it must run on a thread that is watched, however quick its rules are: it may hang.
     pub(super) watched: bool,
 }
 
-/// A stored room.
+/// A job that restores a stored room.
 pub(crate) struct Loading {
     pub(super) of: LaneId,
     pub(super) stored: Gathering,
@@ -88,7 +85,7 @@ pub(crate) struct Loading {
 }
 
 impl Loading {
-    /// Whether it takes long enough to hold up others.
+    /// Whether it takes so long that small rooms should not queue behind it.
     pub(super) fn is_large(&self) -> bool {
         self.stored.is_large()
     }
@@ -100,7 +97,7 @@ impl std::fmt::Debug for Loading {
     }
 }
 
-/// What came of a job; goes back to the core as `Input::Done`.
+/// A job's result. The core takes it as `Input::Done`.
 #[derive(Debug)]
 pub(crate) struct Done {
     pub(super) of: LaneId,
@@ -109,9 +106,9 @@ pub(crate) struct Done {
 
 #[derive(Debug)]
 pub(super) enum DoneOutcome {
-    /// What was resolved, in parts that a commit can carry; at least one.
+    /// The room after the events, and the result in parts that a commit can carry: at least one.
     Resolved(Box<Room>, VecDeque<Resolved>),
-    /// The rules panicked on this event; the room's state is lost and is loaded again.
+    /// The rules panicked on this event. The room's state is lost; it must be loaded again.
     Panicked {
         stamp: Stamp,
         message: String,
@@ -121,7 +118,7 @@ pub(super) enum DoneOutcome {
     Unloadable(String),
 }
 
-/// Verdicts by what they say, for metrics.
+/// Counts of verdicts, for metrics.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Tally {
     pub(crate) granted: u64,
@@ -131,7 +128,7 @@ pub(crate) struct Tally {
     pub(crate) clamped: u64,
     pub(crate) unproven: u64,
     pub(crate) photo_finish: u64,
-    /// How long they waited, together, from their resolution until their commit left.
+    /// The sum of their waits, from their resolution until their commit was sent.
     pub(crate) waited_ns: u64,
 }
 
@@ -171,15 +168,15 @@ pub(super) struct Resolved {
     pub(super) to: u64,
     pub(super) verdicts: Bytes,
     pub(super) tally: Tally,
-    /// Per gateway with sessions inside: the verdicts that it has an audience for.
+    /// For each gateway that is concerned: the verdicts that its sessions may see.
     pub(super) pushes: Vec<(Incarnation, Bytes)>,
-    /// Gateways with sessions inside after it; None where another part follows.
+    /// The gateways with sessions inside after it. None if another part follows.
     pub(super) inside: Option<Vec<Incarnation>>,
     pub(super) snapshot: Option<Bytes>,
 }
 
 impl Resolved {
-    /// Bytes that a commit carries for it.
+    /// How many bytes it adds to a commit.
     pub(super) fn bytes(&self) -> usize {
         let pushes: usize = self.pushes.iter().map(|(_, push)| push.len()).sum();
         self.verdicts.len() + pushes + self.snapshot.as_ref().map_or(0, Bytes::len)
@@ -187,12 +184,12 @@ impl Resolved {
 }
 
 impl Job {
-    /// Whether it is a matter of microseconds an event.
+    /// Whether it takes microseconds an event, so that the worker's own loop may run it.
     pub(crate) fn is_quick(&self) -> bool {
         matches!(self, Self::Resolve(job) if job.room.is_quick() && !job.watched)
     }
 
-    /// Which lane it is of.
+    /// The lane that it belongs to.
     pub(crate) fn of(&self) -> &LaneId {
         match self {
             Self::Resolve(job) => &job.of,
@@ -205,14 +202,14 @@ impl Job {
         if let Self::Resolve(job) = self { &job.events } else { &[] }
     }
 
-    /// Does it, and nobody watches.
+    /// Runs it unwatched.
     #[cfg(test)]
     #[must_use]
     pub(crate) fn run(self) -> Done {
         self.run_watched(&Progress::default())
     }
 
-    /// Does it, and shows how far it has come.
+    /// Runs it, and reports how far it has come.
     #[must_use]
     pub(crate) fn run_watched(self, progress: &Progress) -> Done {
         match self {
@@ -232,7 +229,7 @@ impl Resolving {
         for held in &events {
             let known = poisoned.contains(&held.stamp).then_some(Known::Void(RULES_FAILED));
             progress.is(At::Event(held.stamp));
-            // The room is thrown away when the rules panic, so nobody sees it half changed.
+            // When the rules panic, the room is dropped: nothing sees it half changed.
             match catch_unwind(AssertUnwindSafe(|| room.resolve(held, known))) {
                 Ok(verdict) => batch.verdicts.push(verdict),
                 Err(panic) => {
@@ -247,13 +244,13 @@ impl Resolving {
         concerned.extend(before);
         concerned.sort_unstable();
         concerned.dedup();
-        // Also those whose only session may not join: they wait for what becomes of its events.
+        // Also gateways whose only session was not let in: they wait for the verdicts on its events.
         for verdict in &batch.verdicts {
             if let Err(place) = concerned.binary_search(&verdict.stamp.incarnation) {
                 concerned.insert(place, verdict.stamp.incarnation);
             }
         }
-        // A game server that leaves with this batch may see what came before that.
+        // A game server that leaves within this batch sees the verdicts before that.
         watching.extend(room.watching());
         let mut parts: VecDeque<Resolved> = split(batch, bytes_max / (1 + concerned.len()), from)
             .map(|(from, to, batch)| {
@@ -276,15 +273,15 @@ impl Resolving {
     }
 }
 
-/// A batch in parts of so many bytes at most, or of one verdict; each with the `seq` before and after it. What the resequencer
-/// releases together stays together: of a death that is decided in part, whoever takes over takes the rest for stale.
+/// Splits a batch into parts of at most `bytes_max`, or of one verdict; each with the `seq` before and after it. The events of a
+/// death stay together: if a part of it were committed, the next owner would take the rest for stale.
 fn split(batch: VerdictBatch, bytes_max: usize, from: u64) -> impl Iterator<Item = (u64, u64, VerdictBatch)> {
     let era = batch.era;
     let (mut rest, mut seq) = (VecDeque::from(batch.verdicts), from);
     std::iter::from_fn(move || {
         let (mut bytes, mut state) = (0, None);
         let fits = |verdict: &&Verdict| {
-            // A state that the Open before it found is not written again.
+            // An Open with the same state as the one before is written without it.
             let again = verdict.kind == VerdictKind::Open && std::mem::replace(&mut state, verdict.body.clone()) == verdict.body;
             bytes += VERDICT_BYTES + verdict.body.as_ref().filter(|_| !again).map_or(0, Bytes::len);
             bytes <= bytes_max
@@ -301,7 +298,8 @@ fn split(batch: VerdictBatch, bytes_max: usize, from: u64) -> impl Iterator<Item
     })
 }
 
-/// As [`Resequencer::release`] has it: a death's events bear one stamp, and none of them acts.
+/// Whether two verdicts may be of one death, whose events have one stamp, and none of them acts. [`Resequencer::release`] keeps
+/// them together by the same rule.
 fn belong_together(one: &Verdict, other: &Verdict) -> bool {
     let leaves = |v: &Verdict| matches!(v.kind, VerdictKind::End | VerdictKind::Error | VerdictKind::Close);
     let stamp = |v: &Verdict| (v.stamp.moment, v.stamp.incarnation);
@@ -314,8 +312,8 @@ fn gateways(room: &Room) -> Vec<Incarnation> {
     gateways
 }
 
-/// The part of a batch that concerns a gateway; the whole batch's bytes where that is everything. What an Open says goes to the
-/// gateway whose session joins.
+/// The verdicts of a batch that concern a gateway; `whole` if that is all of them. The body of an Open goes only to the gateway
+/// whose session joins.
 fn push_for(gateway: Incarnation, watches: bool, batch: &VerdictBatch, whole: &Bytes) -> Bytes {
     let concerns = |v: &Verdict| watches || v.audience == Audience::Room || v.stamp.incarnation == gateway;
     let tells_others = |v: &Verdict| v.kind == VerdictKind::Open && v.body.is_some() && v.stamp.incarnation != gateway;
@@ -332,12 +330,12 @@ fn push_for(gateway: Incarnation, watches: bool, batch: &VerdictBatch, whole: &B
 impl Loading {
     fn run(self, progress: &Progress) -> Done {
         let Self { of, stored, rules } = self;
-        progress.is(At::BringingBack(0));
+        progress.is(At::Restoring(0));
         let outcome =
-            match catch_unwind(AssertUnwindSafe(|| bring_back(stored.room(), rules, |seq| progress.is(At::BringingBack(seq))))) {
+            match catch_unwind(AssertUnwindSafe(|| restore_room(stored.room(), rules, |seq| progress.is(At::Restoring(seq))))) {
                 Ok(Ok(loaded)) => DoneOutcome::Loaded(Box::new(loaded)),
                 Ok(Err(why)) => DoneOutcome::Unloadable(why),
-                Err(_) => DoneOutcome::Unloadable("the rules panicked while the room was brought back".to_owned()),
+                Err(_) => DoneOutcome::Unloadable("the rules panicked while the room was restored".to_owned()),
             };
         Done { of, outcome }
     }

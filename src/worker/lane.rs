@@ -1,12 +1,12 @@
-//! One room in a worker: what was read of it, what it holds, what it has resolved. Nobody else changes it.
+//! One room in a worker: what the worker has read of it, holds, and has resolved. Only the lane changes its state.
 //!
 //! ```text
 //!              last page             job is done           deserted
 //!   new --> Loading ------> Restoring ---------> Live ------------> Ending --> ended: removed
 //!            ^ ^ ^             | |               | ^                 | |
-//!            | | |             | `- not there:   | `-----------------' |
+//!            | | |             | `- no room:     | `-----------------' |
 //!            | | `-------------'    removed      |      not ended      |
-//!            | |  not there, but a bell rang     |                     |
+//!            | |  no room, but a bell rang       |                     |
 //!            | `---------------------------------|---------------------'
 //!            |      ended, but a bell rang       |
 //!            |                                   | the rules panic, or take too long
@@ -24,8 +24,8 @@
 //!         `--------- the last part of the result leaves with a commit ------'
 //! ```
 //!
-//! A lane that begins anew, in `Loading` or `Quarantined`, has a new token: answers to what was asked for before are discarded.
-//! While a `Live` lane is `reading`, entries lie unread in the journal and bells wait behind them: nothing is released.
+//! A lane that begins anew, in `Loading` or `Quarantined`, has a new token: answers to steps and jobs of before are discarded.
+//! While a `Live` lane is `reading`, the journal has entries that it has not read. Bells wait behind them; nothing is released.
 
 mod committing;
 mod reading;
@@ -47,17 +47,17 @@ use crate::types::{Entry, Incarnation, Moment, Stamp, StreamId};
 /// What a lane is doing.
 #[derive(Debug)]
 enum State {
-    /// The stored room is being read.
+    /// The worker reads the stored room, page by page.
     Loading { pages: Box<Gathering>, unread: Unread },
-    /// A job brings the room back from them.
+    /// A job restores the room from those pages.
     Restoring { unread: Unread },
-    /// The room is in memory, or a job has it.
+    /// The room is in memory: here, or in a job.
     Live { turn: Turn, reading: Option<Unread> },
-    /// The room is lost: it is loaded again once its last commit is final.
+    /// The room's state is lost. It is loaded again once the lane's last commit is final.
     Failed,
-    /// The room is empty and being ended.
+    /// The room is empty, and the journal is asked to end it.
     Ending { room: Box<Room>, unread: Unread },
-    /// The stored room cannot be continued: it is tried again after a while, or never where this worker has no rules for it.
+    /// The stored room cannot be continued. It is loaded again after a while; never, if this worker has no rules for it.
     Quarantined { until_ns: u64 },
 }
 
@@ -67,18 +67,18 @@ impl State {
     }
 }
 
-/// Who has a live lane's room.
+/// Where a live lane's room is.
 #[derive(Debug)]
 enum Turn {
-    /// Nothing is to be resolved.
+    /// There is nothing to resolve.
     Idle { room: Box<Room>, empty_since_ns: Option<u64> },
-    /// It waits for a permit, a suspect for its trial.
+    /// The lane waits for a permit; a suspect waits for its trial.
     Queued(Box<Room>),
-    /// It is a suspect, and its attempt is being counted.
+    /// The lane is a suspect, and the journal counts its attempt.
     Attempting(Box<Room>),
-    /// A job has it.
+    /// A job has the room.
     Busy,
-    /// Resolved, and waiting for the next commits: one takes the first part. The cursor is that of the last one.
+    /// The result waits for commits, each of which takes one part. The cursor moves to `cursor` with the last part.
     Resolved { room: Box<Room>, parts: VecDeque<Resolved>, cursor: StreamId, resolved_ns: u64 },
 }
 
@@ -95,51 +95,50 @@ impl Turn {
     }
 }
 
-/// How carefully a lane goes on, until its cursor is at a position.
+/// How carefully a lane resolves, until its cursor reaches a position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Caution {
     None,
-    /// The last owner was lost with this unresolved: no event is resolved in the worker's own thread.
+    /// The last owner died with these events unresolved: they are resolved on a thread that the watchdog watches.
     Watched(StreamId),
-    /// Something in here may have killed its worker, or kept its rules for too long: events are resolved one at a time, no other
-    /// suspect beside them, and each attempt is counted in the journal first.
+    /// One of these events may have killed or hung a worker. They are resolved one at a time, with no other suspect beside them,
+    /// and the journal counts each attempt first.
     Suspect(StreamId),
 }
 
-/// One room in a worker.
 #[derive(Debug)]
 pub(super) struct Lane {
     token: u64,
     state: State,
     hold: Resequencer,
-    /// How far the stream was read.
+    /// How far the room's stream was read.
     position: StreamId,
-    /// How far it was committed.
+    /// How far the room's stream was committed.
     cursor: StreamId,
-    /// Something of it is in the commit in flight.
+    /// Whether the commit in flight has a part of this lane.
     committing: bool,
-    /// In the queue for the next commit.
+    /// Whether the lane is in the queue for the next commit.
     to_commit: bool,
     caution: Caution,
     /// How often in a row the room could not be continued.
     failures: u32,
-    /// Events that the rules failed on: their verdicts are void.
+    /// Events on which the rules failed. Their verdicts are void.
     poisoned: BTreeSet<Stamp>,
-    /// Gateways whose death was written here, and the last ordinal that was read of them then: if more is read, that death came
-    /// too early and counts as a duplicate.
+    /// Gateways whose death was written to this room, with the last ordinal read from them by then. If more is read, that death
+    /// came too early and counts as a duplicate: another one is written.
     deaths: BTreeMap<Incarnation, u64>,
     snapshots: Snapshots,
-    /// The gateways inside, as the journal was last told; None: unknown.
+    /// The gateways inside, as the journal was last told. None if unknown.
     told_inside: Option<Vec<Incarnation>>,
 }
 
 impl Lane {
-    /// A lane whose room is to be loaded; `token` is no other lane's of this worker.
+    /// A lane whose room is to be loaded. No other lane of this worker has the same `token`.
     pub(super) fn loading(token: u64) -> Self {
         Self::new(token, State::loading())
     }
 
-    /// A lane whose room nobody here has rules for. Another worker may have some; this one will not get any.
+    /// A lane for a room that this worker has no rules for, and never will.
     pub(super) fn without_rules(token: u64) -> Self {
         Self::new(token, State::Quarantined { until_ns: u64::MAX })
     }
@@ -162,19 +161,19 @@ impl Lane {
         }
     }
 
-    /// The same room's next lane, which is loaded anew: what is not in the journal, or is about it, is kept.
+    /// Begins anew. The lane keeps only what the journal does not know.
     fn renew(&mut self, token: u64, state: State) {
         let (failures, poisoned) = (self.failures, std::mem::take(&mut self.poisoned));
         let caution = if self.is_suspect() { self.caution } else { Caution::None };
         *self = Self { failures, poisoned, caution, ..Self::new(token, state) };
     }
 
-    /// Names this lane: what a step or a job of an earlier lane of the room brings is discarded.
+    /// Identifies this lane among all that the room had: results of an earlier lane are discarded.
     pub(super) fn token(&self) -> u64 {
         self.token
     }
 
-    /// Whether its next event is to be resolved alone.
+    /// Whether its next event must be resolved alone.
     pub(super) fn is_suspect(&self) -> bool {
         matches!(self.caution, Caution::Suspect(_))
     }
@@ -183,32 +182,31 @@ impl Lane {
         matches!(self.state, State::Quarantined { .. })
     }
 
-    /// Whether a job resolves something of it.
+    /// Whether a job resolves some of its events.
     pub(super) fn is_busy(&self) -> bool {
         matches!(self.state, State::Live { turn: Turn::Busy, .. })
     }
 
-    /// Whether its job was given up or failed.
     fn is_failed(&self) -> bool {
         matches!(self.state, State::Failed)
     }
 
-    /// Whether what it holds, and what it waits for, says anything: not while the room, or something in it, is yet to be read.
+    /// Whether the room is in memory and everything that watermarks vouch for was read. Otherwise nothing may be released.
     pub(super) fn may_advance(&self) -> bool {
         matches!(self.state, State::Live { reading: None, .. })
     }
 
-    /// Gateways whose sessions are inside.
+    /// The gateways with sessions inside.
     pub(super) fn gateways(&self) -> impl Iterator<Item = Incarnation> + '_ {
         self.hold.gateways()
     }
 
-    /// Whose watermarks it waits for, and up to where.
+    /// The gateways whose watermarks it waits for, and up to which moment.
     pub(super) fn waits_for(&self, watermark_of: impl Fn(Incarnation) -> Moment) -> Vec<(Incarnation, Moment)> {
         if self.may_advance() { self.hold.waits_for(watermark_of) } else { Vec::new() }
     }
 
-    /// The deaths that are to be written: those of fenced gateways, once per gateway and what was read of it.
+    /// The deaths of fenced gateways to write now. A gateway's death is written again only if more of its events were read since.
     pub(super) fn deaths(&mut self, is_fenced: impl Fn(Incarnation) -> bool, now: Moment) -> Vec<(Incarnation, Entry)> {
         let dead: Vec<Incarnation> = self.hold.gateways().filter(|gateway| is_fenced(*gateway)).collect();
         let death = |gateway: Incarnation| {
@@ -223,12 +221,12 @@ impl Lane {
         dead.into_iter().filter_map(death).collect()
     }
 
-    /// The journal has let go of this gateway.
+    /// The journal has forgotten this gateway.
     pub(super) fn forget(&mut self, gateway: Incarnation) {
         self.deaths.remove(&gateway);
     }
 
-    /// Idle -> Queued, when something may be resolved.
+    /// Idle -> Queued, if the first held event is proven. Returns whether it is.
     pub(super) fn enqueue(&mut self, watermark_of: impl Fn(Incarnation) -> Moment) -> bool {
         let State::Live { turn: turn @ Turn::Idle { .. }, reading: None } = &mut self.state else { return false };
         if !self.hold.releasable(watermark_of) {
@@ -240,8 +238,8 @@ impl Lane {
         true
     }
 
-    /// Queued -> Busy with the next batch, as a permit is there; or Attempting -> Busy with the next event `alone`, as the attempt
-    /// is counted. To Idle when nothing is proven any more.
+    /// Queued -> Busy with the next batch: the lane has a permit. Or Attempting -> Busy with the next event `alone`: its attempt is
+    /// counted. To Idle if nothing is proven any more.
     pub(super) fn start(
         &mut self,
         alone: bool,
@@ -262,7 +260,6 @@ impl Lane {
         };
         let events = match (reading.is_some() || releasing, alone) {
             (true, _) => Vec::new(),
-            // What came in with it may wait.
             (false, true) => self.hold.release_one(watermark_of),
             (false, false) => self.hold.release(bounds.resolve_events_max, watermark_of),
         };
@@ -270,10 +267,10 @@ impl Lane {
             *turn = Turn::idle(room);
             return None;
         }
-        // A suspect is asked for no more than its decision.
+        // A suspect's rules are asked for a decision only.
         let snapshot = !alone && self.snapshots.is_due(room.seq() + events.len() as u64, bounds);
         if snapshot {
-            // Deaths that are read from here on lie behind this snapshot's cursor.
+            // Deaths that are read later lie behind this snapshot's cursor.
             room.note_unproven(self.hold.unproven());
         }
         let watched = alone || self.caution != Caution::None || snapshot && self.snapshots.is_slow();
@@ -281,7 +278,7 @@ impl Lane {
         Some(Resolving { of, room, events, poisoned, snapshot, bytes_max, watched })
     }
 
-    /// Queued -> Attempting, or -> Idle when it cannot go on now. The lane's token if it goes on.
+    /// Queued -> Attempting; returns the lane's token. Or Queued -> Idle if it cannot go on now.
     pub(super) fn attempt(&mut self, releasing: bool) -> Option<u64> {
         let State::Live { turn: turn @ Turn::Queued(_), reading } = &mut self.state else { return None };
         let Turn::Queued(room) = std::mem::replace(turn, Turn::Busy) else { return None };
@@ -290,7 +287,8 @@ impl Lane {
         goes_on.then_some(self.token)
     }
 
-    /// Whether an event of this lane is still under way, its commit included: until that is final, a death would be laid to it.
+    /// Whether an event of the lane with this token is being resolved or committed. Until its verdict is final, the death of the
+    /// worker counts against this room.
     pub(super) fn is_on_trial(&self, token: u64) -> bool {
         let turn = match &self.state {
             State::Live { turn, .. } => !matches!(turn, Turn::Idle { .. } | Turn::Queued(_)),
@@ -299,7 +297,7 @@ impl Lane {
         self.token == token && (turn || self.committing)
     }
 
-    /// Busy -> Resolved. False when nobody waits for that.
+    /// Busy -> Resolved. Returns false if the lane does not wait for a result.
     pub(super) fn resolved(&mut self, room: Box<Room>, parts: VecDeque<Resolved>, now_ns: u64) -> bool {
         let State::Live { turn: turn @ Turn::Busy, .. } = &mut self.state else { return false };
         let cursor = self.hold.cursor(self.position);
@@ -307,8 +305,8 @@ impl Lane {
         true
     }
 
-    /// Busy -> Failed: the rules panicked on this event. Its verdict is void next time. False when nobody
-    /// waits for that.
+    /// Busy -> Failed: the rules panicked on this event, whose verdict will be void. Returns false if the lane does not wait for
+    /// a result.
     pub(super) fn panicked(&mut self, stamp: Stamp) -> bool {
         let busy = self.is_busy();
         if busy {
@@ -318,8 +316,8 @@ impl Lane {
         busy
     }
 
-    /// Busy -> Failed: the rules do not come to an end with an event. The lane goes on as a suspect. False when no job resolves
-    /// anything.
+    /// Busy -> Failed: the rules do not return from an event. The lane goes on as a suspect. Returns false if it does not wait for
+    /// a result.
     pub(super) fn overrun(&mut self) -> bool {
         let busy = self.is_busy();
         if busy {
@@ -329,7 +327,7 @@ impl Lane {
         busy
     }
 
-    /// Failed -> Loading, unless it is still in the commit in flight.
+    /// Failed -> Loading, unless the commit in flight has a part of this lane.
     pub(super) fn reload_failed(&mut self, token: impl FnOnce() -> u64) -> bool {
         let over = self.is_failed() && !self.committing;
         if over {
@@ -338,7 +336,8 @@ impl Lane {
         over
     }
 
-    /// Any -> Quarantined: the room cannot go on. For how many seconds. What was resolved and not committed is resolved again.
+    /// Any -> Quarantined: the room cannot be continued. Returns for how many seconds. Events that were resolved and not committed
+    /// are resolved again.
     pub(super) fn quarantine(&mut self, now_ns: u64, token: impl FnOnce() -> u64) -> u64 {
         let (least, most) = (QUARANTINE_MIN.as_secs(), QUARANTINE_MAX.as_secs());
         let retry_s = least.saturating_mul(1 << self.failures.min(16)).min(most);
@@ -347,7 +346,7 @@ impl Lane {
         retry_s
     }
 
-    /// Quarantined -> Loading, when the time is over.
+    /// Quarantined -> Loading, if the time is over.
     pub(super) fn wake(&mut self, now_ns: u64, token: impl FnOnce() -> u64) -> bool {
         let over = matches!(self.state, State::Quarantined { until_ns } if now_ns >= until_ns);
         if over {
@@ -356,13 +355,13 @@ impl Lane {
         over
     }
 
-    /// Nobody inside, nothing unresolved, nothing uncommitted, no snapshot half written.
+    /// Whether nobody is inside, everything is resolved and committed, and no snapshot is being written.
     fn is_deserted(&self) -> bool {
         let nothing_held = self.hold.is_empty() && self.hold.gateways().next().is_none();
         nothing_held && !self.committing && !self.snapshots.is_writing() && self.cursor >= self.position
     }
 
-    /// Idle -> Ending, when it was deserted for long. The room's `seq`.
+    /// Idle -> Ending, if the room was deserted for `linger_ns`. Returns the room's `seq`.
     pub(super) fn end(&mut self, now_ns: u64, linger_ns: u64) -> Option<u64> {
         let deserted = self.is_deserted();
         let State::Live { turn, reading: None } = &mut self.state else { return None };
@@ -376,7 +375,7 @@ impl Lane {
         Some(seq)
     }
 
-    /// Ending -> Live: it was not ended. Where it reads on.
+    /// Ending -> Live: the journal did not end the room. Returns the position to read on from, if there is more to read.
     pub(super) fn stay(&mut self, now_ns: u64, watermark_of: impl Fn(Incarnation) -> Moment) -> Option<StreamId> {
         match std::mem::replace(&mut self.state, State::Failed) {
             State::Ending { room, unread } => {
@@ -390,7 +389,7 @@ impl Lane {
         }
     }
 
-    /// Ending -> Loading: it was ended, and a bell rang meanwhile. False when none did.
+    /// Ending -> Loading: the room has ended, but a bell rang meanwhile. Returns false if none did.
     pub(super) fn begin_again(&mut self, token: impl FnOnce() -> u64) -> bool {
         let State::Ending { unread, .. } = &mut self.state else { return false };
         let unread = std::mem::take(unread);

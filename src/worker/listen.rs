@@ -1,4 +1,4 @@
-//! What a worker hears: bells, other workers' news, and that its host still counts.
+//! The tasks beside the worker's loop: they receive bells and pushes, and keep the worker's registration alive.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use crate::limits::HEADS_INTERVAL;
 use crate::types::{Incarnation, ShardId};
 use crate::wire::push::{self, Push};
 
-/// Says now and then that this host lives, and for which rooms this worker has rules.
+/// Regularly tells the journal that this host lives, and for which rooms this worker has rules.
 pub(super) async fn stay_entered(
     journal: Arc<dyn WorkerJournal>,
     timeline: u32,
@@ -31,7 +31,7 @@ pub(super) async fn stay_entered(
     }
 }
 
-/// Hands the other workers' news to the loop.
+/// Passes the other workers' pushes to the loop.
 pub(super) async fn hear_of_shards(mut pushes: Signals<bytes::Bytes>, inputs: mpsc::Sender<Input>) {
     while let Some(signal) = pushes.recv().await {
         let free = match &signal {
@@ -44,7 +44,7 @@ pub(super) async fn hear_of_shards(mut pushes: Signals<bytes::Bytes>, inputs: mp
     }
 }
 
-/// Hands a shard's bells to the loop, in order.
+/// Passes a shard's bells to the loop, in order.
 pub(super) async fn follow(journal: Arc<dyn WorkerJournal>, shard: ShardId, inputs: mpsc::Sender<Input>) {
     let mut backoff = Backoff::default();
     loop {

@@ -1,5 +1,5 @@
-//! Workers: from the journal to verdicts and back. They own shards by lease, put each room back into stamp order,
-//! resolve with bounded concurrency and commit. Commit is the only way out of a worker.
+//! Workers turn events into verdicts. They own shards by lease, put each room's events back into stamp order, resolve them with
+//! bounded concurrency, and commit the verdicts. Nothing leaves a worker except by a commit.
 //!
 //! ```
 //! use std::sync::Arc;
@@ -14,7 +14,7 @@
 //! let (rules, shutdown) = (RulesBook::new().room("*", LastHit::new), Shutdown::new());
 //! let worker = worker::run(journal, rules, WorkerOptions::default(), shutdown.token().clone(), Default::default());
 //! # shutdown.request();
-//! worker.await?; // until somebody asks for the shutdown
+//! worker.await?; // until the shutdown is requested
 //! # Ok(())
 //! # }
 //! ```

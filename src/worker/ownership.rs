@@ -1,20 +1,20 @@
-//! Which shards a worker should own: everybody alive gets an even share, and shards move one at a time.
+//! Which shards a worker should own: each living worker gets an even share, and shards move one at a time.
 
 use std::collections::BTreeSet;
 
 use crate::journal::WorkerRecord;
 use crate::types::{Incarnation, ShardId};
 
-/// What a worker should do about its share.
+/// What a worker should do to reach its share.
 #[derive(Debug, PartialEq, Eq, Default)]
 pub(super) struct Plan {
-    /// Shards to take over if their stored owner is not alive.
+    /// Shards to take over, unless their stored owner lives.
     pub(super) claim: Vec<ShardId>,
-    /// A shard to hand over, so that another worker gets its share.
+    /// A shard to hand over, so that another worker can reach its share.
     pub(super) release: Option<ShardId>,
 }
 
-/// Plans for `me`, which owns `mine`, among the `living` (who may or may not list `me`), in a deployment of `shards`.
+/// Plans for worker `me`, which owns `mine`. `living` may or may not include `me`. The deployment has `shards` shards.
 pub(super) fn plan(me: Incarnation, mine: &BTreeSet<ShardId>, living: &[WorkerRecord], shards: u16) -> Plan {
     let mut workers: Vec<Incarnation> = living.iter().map(|w| w.incarnation).collect();
     workers.push(me);
@@ -25,7 +25,7 @@ pub(super) fn plan(me: Incarnation, mine: &BTreeSet<ShardId>, living: &[WorkerRe
         return Plan { claim: Vec::new(), release: mine.last().copied() };
     }
     let owned: BTreeSet<ShardId> = living.iter().filter(|w| w.incarnation != me).flat_map(|w| w.shards.iter().copied()).collect();
-    // Everybody starts looking elsewhere, so that two workers rarely go for the same shard.
+    // Each worker starts its search at another shard, so that two rarely claim the same one.
     let rank = workers.iter().position(|w| *w == me).unwrap_or_default();
     let start = rank * share;
     let free = (0..usize::from(shards)).map(|i| (start + i) % usize::from(shards));
@@ -41,7 +41,7 @@ mod tests {
     use super::*;
 
     proptest! {
-        /// Workers that follow their plans one after the other end up with all shards, evenly, and then rest.
+        /// Workers that follow their plans in turns end up with all shards, evenly spread, and then plan nothing more.
         #[test]
         fn shards_spread_evenly(workers in 1usize..8, shards in 1u16..64, turns in proptest::collection::vec(any::<prop::sample::Index>(), 40)) {
             let mut owned: Vec<BTreeSet<ShardId>> = vec![BTreeSet::new(); workers];

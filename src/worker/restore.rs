@@ -1,4 +1,4 @@
-//! A stored room is brought back into memory: its snapshot, and the recorded verdicts after it. A pure function.
+//! Restores a stored room: its snapshot, then the recorded verdicts after it. A pure function.
 
 use std::collections::HashMap;
 
@@ -10,23 +10,26 @@ use crate::rules::Rules;
 use crate::types::{Entry, Flags, Incarnation, Moment, Outcome, StreamId, Verdict};
 use crate::wire::{DecodeError, entry, verdicts};
 
-/// A room that was brought back; None where there is none.
+/// A restored room.
 #[derive(Debug)]
 pub(super) struct Loaded {
+    /// None if the journal has no such room.
     pub(super) room: Option<Box<Room>>,
     pub(super) cursor: StreamId,
+    /// The `seq`, the cursor and the size of the snapshot.
     pub(super) snapshot: Option<(u64, StreamId, usize)>,
+    /// The entries that the lane has yet to read.
     pub(super) entries: Vec<(StreamId, Result<Entry, DecodeError>)>,
-    /// Recorded verdicts that came out otherwise this time; logged and counted, the recorded ones stand.
+    /// Recorded verdicts that the rules decide otherwise now. The record stands.
     pub(super) deviations: Vec<String>,
     pub(super) deaths: u32,
     pub(super) attempts: u32,
     pub(super) trims: Vec<(StreamId, u64)>,
 }
 
-/// Snapshot, then the recorded verdicts after it, in their recorded order: recovery follows what was decided and
-/// audits it (rule C4). `progress` is shown the `seq` of each.
-pub(super) fn bring_back(stored: StoredRoom, rules: Box<dyn Rules>, progress: impl Fn(u64)) -> Result<Loaded, String> {
+/// Restores a room from its snapshot and the recorded verdicts after it, in their recorded order. It follows the record, and
+/// compares it with what the rules decide now (rule C4). `progress` is called with the `seq` of each verdict.
+pub(super) fn restore_room(stored: StoredRoom, rules: Box<dyn Rules>, progress: impl Fn(u64)) -> Result<Loaded, String> {
     let mut entries: Vec<(StreamId, Result<Entry, DecodeError>)> =
         stored.entries.iter().map(|(at, bytes)| (*at, entry::decode(bytes))).collect();
     if stored.era == 0 {
@@ -50,18 +53,18 @@ pub(super) fn bring_back(stored: StoredRoom, rules: Box<dyn Rules>, progress: im
     if room.seq() != stored.seq {
         return Err(format!("{recorded} verdicts lead to seq {}, the journal says {}", room.seq(), stored.seq));
     }
-    // A room that went back is in another era than its snapshot.
+    // A room that was rolled back is in another era than its snapshot.
     room.begin_era(stored.era);
     let snapshot = stored.snapshot.map(|s| (s.seq, s.cursor, s.bytes.len()));
     let (cursor, deaths, attempts, trims) = (stored.cursor, stored.deaths, stored.attempts, stored.trims);
-    // What is resolved is in the room; of deaths their stretch is still to be known (rule R7), and what nobody can read may have come
-    // without a bell.
+    // The room has what is resolved. The lane needs resolved deaths for their stretch (rule R7), and unreadable entries, which may
+    // have come without a bell.
     entries.retain(|(at, entry)| *at > cursor || !matches!(entry, Ok(entry) if !entry.death));
     Ok(Loaded { room: Some(Box::new(room)), cursor, snapshot, entries, deviations, deaths, attempts, trims })
 }
 
-/// Resolves recorded events again, in the recorded order; tells how many, and which came out otherwise. `seen` is shown
-/// each verdict, and the room behind it.
+/// Resolves recorded events again, in the recorded order. Returns how many, and the deviations from the record. `seen` is called
+/// with each new verdict, and the room after it.
 ///
 /// # Errors
 /// When a recorded event is not among the entries.
@@ -71,7 +74,7 @@ pub(crate) fn replay(
     batches: &[Bytes],
     mut seen: impl FnMut(&Room, &Verdict),
 ) -> Result<(usize, Vec<String>), String> {
-    // Read as the worker read them: the same entries count as duplicates.
+    // Read as the worker has read them, so that the same entries count as duplicates.
     let marks: Vec<_> = room.marks().collect();
     let mut hold = Resequencer::resume(std::iter::empty(), marks.into_iter(), &[]);
     for (at, entry) in entries {
@@ -94,7 +97,7 @@ pub(crate) fn replay(
             let key = (recorded.stamp.incarnation, recorded.stamp.ordinal);
             let held = events.remove(&key);
             let mut held = held.ok_or_else(|| format!("the event of verdict {} is not in the stream", recorded.seq))?;
-            // What the resequencer had flagged is part of the record.
+            // The record has the flags that the resequencer had set.
             held.arrival.flags = Flags(recorded.flags.0 & !Flags::PHOTO_FINISH.0);
             let again = room.resolve(&held, known(&recorded, verdicts::is_earlier(bytes)));
             if again != recorded {
@@ -107,7 +110,7 @@ pub(crate) fn replay(
     Ok((count, deviations))
 }
 
-/// What differs between two verdicts, for people.
+/// The differences between two verdicts, in words.
 fn difference(recorded: &Verdict, again: &Verdict) -> String {
     let fields = |v: &Verdict| {
         [
@@ -128,7 +131,7 @@ fn difference(recorded: &Verdict, again: &Verdict) -> String {
     lines.join("; ")
 }
 
-/// What of a recorded verdict is taken as it is.
+/// What is taken from a recorded verdict instead of being resolved again.
 fn known(recorded: &Verdict, earlier: bool) -> Option<Known<'_>> {
     match &recorded.outcome {
         _ if earlier => Some(Known::Earlier(recorded)),

@@ -1,4 +1,4 @@
-//! Drives a worker's [`Core`]: one loop that takes one input at a time, a task per journal step, a thread per job.
+//! Drives a worker's [`Core`]: one loop that applies one input at a time, a task per journal step, a thread per job.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -27,26 +27,26 @@ use crate::rules::RulesBook;
 use crate::types::{Incarnation, RoomId, ShardId};
 use crate::wire::push::{self, Push};
 
-/// Inputs that wait for the loop. Journal answers and jobs are bounded by what the core has under way; bells wait in
-/// their subscription when this is full.
+/// How many inputs may wait for the loop. The core bounds the answers and jobs among them. While the queue is full, bells wait in
+/// their subscription.
 const INPUTS_MAX: usize = 4096;
 
-/// How a worker is set up.
+/// The settings of a worker.
 #[derive(Debug, Clone)]
 pub struct WorkerOptions {
-    /// Rooms that are resolved at once.
+    /// How many rooms are resolved at once.
     pub concurrency: usize,
     /// How long a gateway may owe a watermark before it is fenced.
     pub gateway_timeout: Duration,
-    /// How long rules may take over one event before the room goes on without waiting for them: the event is tried again,
-    /// and in the end void. Quick rules ([`crate::rules::Rules::is_quick`]) are not watched: while they run, the worker does nothing
-    /// else, and is replaced when its lease has run out.
+    /// How long the rules may take over one event. Then the room stops waiting: the event is tried again, and void after too many
+    /// attempts. Quick rules ([`crate::rules::Rules::is_quick`]) have no such limit: they run in the worker's own loop, and if they
+    /// never return, other workers take over when its lease has run out.
     pub rules_timeout: Duration,
-    /// How long a worker's heartbeat is good for: how soon its shards are taken over after it died.
+    /// How long a worker's heartbeat is valid: other workers take its shards over this long after it died.
     pub lease: Duration,
     /// How long a room may be empty before it ends.
     pub room_linger: Duration,
-    /// How long resolved events and verdicts are kept.
+    /// How long the journal keeps resolved events and verdicts.
     pub retention: Duration,
 }
 
@@ -64,11 +64,12 @@ impl Default for WorkerOptions {
     }
 }
 
-/// Resolves rooms until `stop`, then hands its shards over and comes back. What keeps it from working is told through
-/// `health` (None while it works).
+/// Resolves rooms until `stop`, then hands its shards over and returns. `health` tells what keeps the worker from working; None
+/// while it works.
 ///
 /// # Errors
-/// When the journal does not work at the start (later it is waited for), or when the rules never came back too often.
+/// When the journal does not work at the start (later, the worker waits for it), or when too many jobs of the rules never
+/// returned.
 pub async fn run(
     journal: Arc<dyn WorkerJournal>,
     rules: RulesBook,
@@ -136,14 +137,14 @@ pub(crate) async fn run_joined(
     if given_up { Err(WorkerError::Rules(STUCK_JOBS_MAX)) } else { Ok(()) }
 }
 
-/// Why a worker ended otherwise than asked.
+/// Why a worker ended without being asked to.
 #[derive(Debug, thiserror::Error)]
 pub enum WorkerError {
-    /// Its journal.
+    /// The journal did not work at the start.
     #[error(transparent)]
     Journal(#[from] JournalError),
-    /// The rules keep so many threads.
-    #[error("{0} jobs of the rules never came to an end: start the worker again, and mend the rules that its log names")]
+    /// This many jobs of the rules never returned, each of which holds a thread.
+    #[error("{0} jobs of the rules never returned: start the worker again, and fix the rules that its log names")]
     Rules(usize),
 }
 
@@ -154,21 +155,21 @@ struct Worker {
     lease_ms: u64,
     inputs: mpsc::Sender<Input>,
     following: HashMap<ShardId, AbortHandle>,
-    /// Turns to read a page of a room: other steps do not queue behind the pages of many rooms.
+    /// Permits to load a page of a room, so that other steps do not queue behind the pages of many rooms.
     pages: Arc<Semaphore>,
     size: PageSize,
-    /// Quick jobs that are to run in this turn.
+    /// Quick jobs to run in this turn of the loop.
     quick: Vec<Job>,
-    /// Jobs that run on threads of their own.
+    /// Watches the jobs that run on threads of their own.
     watchdog: Watchdog,
-    /// Shards that are being let go.
+    /// The tasks that release shards.
     releases: TaskTracker,
     timings: Timings,
     health: tokio::sync::watch::Sender<Option<String>>,
 }
 
 impl Worker {
-    /// Until it is asked to stop, or, then it says so, the rules keep too many threads.
+    /// Runs until it is asked to stop, or until too many jobs of the rules hang: then it returns true.
     async fn run(mut self, mut receiver: mpsc::Receiver<Input>, stop: CancellationToken) -> bool {
         let stop = stop.child_token();
         let mut tick = tokio::time::interval(PROBE_INTERVAL);
@@ -181,7 +182,7 @@ impl Worker {
                 biased;
                 Some(input) = receiver.recv() => {
                     self.apply(input);
-                    // What came in together is resolved and committed together.
+                    // One commit carries what follows from all inputs that wait.
                     while let Ok(input) = receiver.try_recv() {
                         self.apply(input);
                     }
@@ -212,7 +213,7 @@ impl Worker {
         let _ = tokio::time::timeout(RETRY_MAX, self.releases.wait()).await;
         let goodbye = self.journal.heartbeat(self.me, &[], 0);
         if let Ok(Err(error)) = tokio::time::timeout(RETRY_MAX, goodbye).await {
-            tracing::warn!(%error, "no goodbye to the other workers");
+            tracing::warn!(%error, "the other workers could not be told that this one stops");
         }
         self.core.has_given_up()
     }
@@ -232,14 +233,14 @@ impl Worker {
         self.core.apply(input, clock::monotonic_ns());
     }
 
-    /// Tells the operator of a step that failed.
+    /// Reports a failed step to the operator.
     fn report(&self, failure: &Failure) {
         let Failure { what, error, .. } = failure;
         metrics::counter!(names::JOURNAL_ERRORS_TOTAL, "kind" => error.kind()).increment(1);
         if failure.excuse_ns().is_none() {
-            tracing::warn!(%error, "trouble with a part of the journal: {what}; tried again until it works");
+            tracing::warn!(%error, "a step on a part of the journal failed: {what}; it is tried again until it works");
         } else if self.health.send_if_modified(|trouble| trouble.replace(error.to_string()).is_none()) {
-            tracing::warn!(%error, "journal trouble: {what}; tried again until it works");
+            tracing::warn!(%error, "the journal does not work: {what}; it is tried again until it works");
         }
     }
 
@@ -248,7 +249,7 @@ impl Worker {
             for command in self.core.take_commands() {
                 self.carry_out(command);
             }
-            // Quick jobs run here and now; what follows from them goes out in the same turn.
+            // What follows from quick jobs is carried out in the same turn.
             let quick = std::mem::take(&mut self.quick);
             if quick.is_empty() {
                 break;
@@ -268,7 +269,7 @@ impl Worker {
         let journal = self.journal.clone();
         let (me, lease_ms) = (self.me, self.lease_ms);
         match command {
-            // A full journal still takes heartbeats, so that shards stay where they are: whether it takes more is asked too.
+            // A full Redis still takes heartbeats, so that shards stay where they are. The ping tells whether it takes other writes.
             Command::Heartbeat(owned) => self.once("heartbeat", async move {
                 let living = journal.heartbeat(me, &owned, lease_ms).await?;
                 let failure = journal.ping().await.err().map(|error| Failure { what: "ping", scope: Scope::Ping, error });
@@ -288,7 +289,7 @@ impl Worker {
                         tracing::warn!(%error, %shard, "shard could not be released; its lease runs out");
                         return;
                     }
-                    // A hint: who misses it finds the shard free at its next heartbeat.
+                    // A worker that misses this push finds the shard free at its next heartbeat.
                     for worker in tell {
                         let _ = journal.publish(worker, push::encode(&Push::Free { shard })).await;
                     }
@@ -379,7 +380,7 @@ impl Worker {
                 let journal = journal.clone();
                 async move { journal.testify(shard, witness).await.map(|rooms| Input::Testified(shard, rooms)) }
             }),
-            // Not insisted on: a journal that refuses the fence refuses the gateway's flushes too, so its silence starts anew.
+            // Not repeated: a journal that refuses the fence may refuse the gateway's flushes, too, so its silence counts anew.
             Command::Fence { shard, lease, gateway } => self.once("fence", async move {
                 let answer = journal.fence(shard, lease, gateway).await;
                 Ok(match answer {
@@ -413,13 +414,13 @@ impl Worker {
             }),
             Command::RolledBack(rooms) => {
                 metrics::counter!(names::ROLLED_BACK_TOTAL).increment(rooms);
-                tracing::error!(rooms, "the journal came back, and verdicts that were delivered are missing or may be: its rooms begin a new era");
+                tracing::error!(rooms, "the journal has lost delivered verdicts, or may have: rooms begin a new era");
             }
             Command::Warn(text) => tracing::warn!("{text}"),
         }
     }
 
-    /// A step that is asked again by itself when it fails.
+    /// Runs a step once. When it fails, the core asks for it again.
     fn once(&self, what: &'static str, step: impl Future<Output = Result<Input, JournalError>> + Send + 'static) {
         let inputs = self.inputs.clone();
         tokio::spawn(async move {
@@ -449,7 +450,7 @@ impl Worker {
         });
     }
 
-    /// A step that is done until its outcome is known. Ends with the worker.
+    /// Repeats a step until its outcome is known.
     fn insist<F>(&self, scope: Scope, what: &'static str, step: impl Fn() -> F + Send + 'static)
     where
         F: Future<Output = Result<Input, JournalError>> + Send,

@@ -1,11 +1,11 @@
-//! One owned shard: its bells, its gateways' watermarks, its lanes, its commits.
+//! One owned shard: its bells, its gateways, its lanes, and its commits.
 //!
 //! ```text
 //!   Following --subscribed--> Surveying --survey, all active rooms read--> Live
 //!       ^                     ^   |  ^                                       |
 //!       `------- claimed      |   |  `------ gap in the bells, subscribed ---'
 //!                             |   v
-//!             it is known   Rejoining, while it is not known whether this server of the journal has every commit
+//!               known      Rejoining: it is unknown whether this server of the journal has every commit
 //! ```
 
 mod commits;
@@ -35,12 +35,12 @@ const HEADS_PER_PUSH: usize = 500;
 #[derive(Debug)]
 enum State {
     Following,
-    /// `missed`: more came in than the buffer holds.
+    /// `missed`: more bells rang than the buffer holds.
     Surveying {
         buffer: Vec<Bell>,
         missed: bool,
     },
-    /// Whether a commit is missing is not known yet, or rooms are beginning a new era.
+    /// It is unknown whether a commit is missing, or the rooms are beginning a new era.
     Rejoining(Rejoin),
     Live,
 }
@@ -50,29 +50,32 @@ pub(super) struct Shard {
     id: ShardId,
     pub(super) lease: Lease,
     state: State,
-    /// What this worker knows of the shard from before, until it is compared with what is stored.
+    /// What this worker knows from an earlier ownership, until it was compared with what is stored.
     memory: Option<Memory>,
-    /// It was, or there was nothing to compare: what this ownership knows is everything.
+    /// Whether that was done, so that this ownership knows of every commit.
     whole: bool,
+    /// The count of the last append heard of.
     append: u64,
+    /// The number of the last final commit.
     commit: u64,
     gateways: BTreeMap<Incarnation, GatewayView>,
     pub(super) lanes: BTreeMap<RoomId, Lane>,
-    /// Rooms with a result for the next commit, or a cursor to move.
+    /// Rooms that have something for the next commit.
     resolved: VecDeque<RoomId>,
     in_flight: Option<Arc<Commit>>,
-    /// What the commit in flight says.
+    /// The verdicts of the commit in flight.
     tally: Tally,
-    /// Stored rooms that are not in memory yet.
+    /// Stored rooms that are not loaded yet.
     pub(super) adopt: VecDeque<RoomId>,
     pub(super) releasing: bool,
     pub(super) quarantined: usize,
     checked_at_ns: u64,
     forgot_at_ns: u64,
-    /// Until then the silence of gateways does not count that have not found this server of the journal yet.
+    /// Until then, silence does not count against gateways that have not found this server of the journal.
     excused_until_ns: u64,
+    /// Whether the gateways are still to be told how far the rooms are.
     announce: bool,
-    /// Rooms that were looked at.
+    /// How many times a room was advanced.
     #[cfg(test)]
     advanced: usize,
 }
@@ -104,7 +107,7 @@ impl Shard {
         }
     }
 
-    /// The bells are subscribed (again): whatever was missed is in the journal.
+    /// Bells are subscribed, for the first time or again. A survey finds what was missed.
     pub(super) fn subscribed(&mut self, shared: &mut Shared) {
         self.state = State::Surveying { buffer: Vec::new(), missed: false };
         shared.emit(Command::Survey { shard: self.id, rooms: self.announce });
@@ -126,14 +129,14 @@ impl Shard {
                     self.subscribed(shared);
                     self.bell(bell, shared);
                 } else if self.gateways.get_mut(&bell.incarnation).is_some_and(|g| std::mem::take(&mut g.on_earlier_server)) {
-                    // It has registered: whether it may go on is in its record.
+                    // The gateway has registered with this server: its record says whether it may go on.
                     self.subscribed(shared);
                 }
             }
         }
     }
 
-    /// False when another server of the journal has answered: this lease is not good there.
+    /// Returns false if another server of the journal has answered, where this lease is not valid.
     pub(super) fn surveyed(&mut self, survey: Survey, shared: &mut Shared) -> bool {
         if survey.server != self.lease.server {
             return false;
@@ -190,14 +193,14 @@ impl Shard {
             self.bell(bell, shared);
         }
         if missed && matches!(self.state, State::Live) {
-            // What was missed is in the journal; the next bell, whose gap would show it, may never come.
+            // No gap may show what was missed: the next bell may never come.
             self.subscribed(shared);
         }
         self.advance_all(shared);
         true
     }
 
-    /// What a bell changes: the rooms that it names, and those that wait for its gateway.
+    /// Applies the next bell. Advances the rooms that it names, and those that wait for its gateway.
     fn apply(&mut self, bell: Bell, shared: &mut Shared) {
         self.append = bell.append;
         let gateway = self.gateways.entry(bell.incarnation).or_default();
@@ -236,8 +239,8 @@ impl Shard {
         }
     }
 
-    /// Starts a lane on what is proven; asks for what is not. Whatever changes what a lane holds, what it may start on, or a
-    /// watermark that it waits for, calls this: nothing else looks at the room.
+    /// Queues a lane for a permit if something in it is proven, and asks gateways for the watermarks that are missing. Whatever
+    /// changes a lane, or a watermark that it waits for, must call this: nothing else looks at the room.
     fn advance(&mut self, room: &RoomId, shared: &mut Shared) {
         #[cfg(test)]
         {
@@ -267,7 +270,7 @@ impl Shard {
         }
     }
 
-    /// The lane waits for a permit, if something in it is proven.
+    /// Queues a lane for a permit, if something in it is proven.
     fn enqueue(&mut self, room: &RoomId, shared: &mut Shared) {
         if !self.releasing
             && let Some(lane) = self.lanes.get_mut(room)
@@ -277,7 +280,7 @@ impl Shard {
         }
     }
 
-    /// A permit is there: the lane's next batch, unless nothing is proven any more.
+    /// The lane has a permit: returns the job of its next batch, unless nothing is proven any more.
     pub(super) fn start(&mut self, room: &RoomId, bounds: &Bounds) -> Option<Job> {
         let of = self.lane_id(room)?;
         let job = self.lanes.get_mut(room)?.start(false, of, self.releasing, bounds, watermarks(&self.gateways))?;
@@ -306,13 +309,13 @@ impl Shard {
         self.tick_gateways(elapsed_ns, shared);
     }
 
-    /// Whether everything resolved is committed and no job is out, so that the shard may be handed over.
+    /// Whether no job resolves and everything resolved is committed, so that the shard may be handed over.
     pub(super) fn is_quiet(&self) -> bool {
         self.in_flight.is_none() && self.resolved.is_empty() && !self.lanes.values().any(Lane::is_busy)
     }
 }
 
-/// How far each gateway has promised to append nothing more.
+/// The gateways' watermarks.
 fn watermarks(gateways: &BTreeMap<Incarnation, GatewayView>) -> impl Fn(Incarnation) -> Moment + Copy + '_ {
     |gateway| gateways.get(&gateway).map_or(Moment::default(), |gateway| gateway.watermark)
 }

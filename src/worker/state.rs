@@ -1,13 +1,13 @@
-//! What the shards of a worker share while the core takes an input: bounds, time, permits, and the commands that come out.
+//! What the shards of a worker share: limits, the time, permits, and the commands of the core.
 
 use super::permits::Permits;
 use super::step::{Command, WorkerLimits};
 
-/// See above. One per worker.
+/// The shared state of a worker's shards.
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) limits: WorkerLimits,
-    /// When the input came.
+    /// The time of the current input.
     pub(super) now_ns: u64,
     pub(super) permits: Permits,
     commands: Vec<Command>,
@@ -27,7 +27,7 @@ impl Shared {
         std::mem::take(&mut self.commands)
     }
 
-    /// A number that was never given before.
+    /// A token for a new lane; every call returns another one.
     pub(super) fn token(&mut self) -> u64 {
         self.tokens += 1;
         self.tokens

@@ -1,4 +1,4 @@
-//! What goes into the worker's core and what comes out of it: one [`Input`] at a time in, [`Command`]s out.
+//! The values at the edge of the core: one [`Input`] at a time goes in, [`Command`]s come out.
 
 use std::sync::Arc;
 
@@ -16,32 +16,29 @@ use crate::types::{Incarnation, RoomId, ShardId, StreamId};
 /// What bounds and drives a worker.
 #[derive(Clone)]
 pub(crate) struct WorkerLimits {
-    /// How much is taken at once.
     pub bounds: Bounds,
-    /// Which rules a room plays by.
     pub rules: RulesBook,
-    /// This host's clock, for the moments of deaths and questions.
+    /// The timeline of this host's clock.
     pub timeline: u32,
-    /// Rooms that are resolved at once.
+    /// How many rooms are resolved at once.
     pub concurrency: usize,
     /// How long a gateway may owe a watermark before it is fenced.
     pub gateway_timeout_ns: u64,
-    /// The same for a gateway whose subscription is gone.
+    /// The same for a gateway that has lost its subscription.
     pub deaf_timeout_ns: u64,
-    /// How long gateways may take to say whether they have seen a commit whose outcome is unknown, when the journal has
-    /// another server.
+    /// After the journal has moved to another server: how long gateways may take to say whether they have seen a commit whose
+    /// outcome is unknown.
     pub rejoin_window_ns: u64,
-    /// How often a lagging gateway is asked again.
+    /// How often the worker asks a lagging gateway again.
     pub probe_interval_ns: u64,
-    /// Whether the journal may come back without commits that it confirmed.
+    /// Whether the journal may come back without commits that it has confirmed.
     pub commits_may_be_lost: bool,
-    /// How often the worker says that it lives.
     pub heartbeat_interval_ns: u64,
-    /// How long that is good for.
+    /// How long a heartbeat is valid.
     pub lease_ms: u64,
     /// How long a room may be empty before it ends.
     pub room_linger_ns: u64,
-    /// How long resolved events and verdicts are kept.
+    /// How long the journal keeps resolved events and verdicts.
     pub retention_ms: u64,
 }
 
@@ -51,89 +48,140 @@ impl std::fmt::Debug for WorkerLimits {
     }
 }
 
-/// What happened. Most inputs answer a [`Command`]. A `token` is that of the lane that asked.
+/// What happened. Most inputs answer a [`Command`]. `token` identifies the lane that the command came from.
 #[derive(Debug)]
 pub(crate) enum Input {
-    /// Time passes. Comes about every [`crate::limits::PROBE_INTERVAL`].
+    /// Time passes: about every [`crate::limits::PROBE_INTERVAL`].
     Tick,
-    /// Hand over every shard as soon as what it resolved is committed.
+    /// The worker is to stop. It hands over each shard as soon as all resolved events are committed.
     Stop,
-    /// Another worker let a shard go, or such news may have been missed: a worker that lacks shards looks at once.
+    /// Another worker released a shard, or such a push may have been missed. A worker that lacks shards looks at once.
     ShardIsFree,
-    /// Answers [`Command::Heartbeat`]: which workers live, and why the journal takes no steps, if it takes none.
-    Alive { living: Vec<WorkerRecord>, failure: Option<Failure> },
+    /// Answers [`Command::Heartbeat`]: which workers live, and the failure if the journal takes no other steps.
+    Alive {
+        living: Vec<WorkerRecord>,
+        failure: Option<Failure>,
+    },
     /// Answers [`Command::ReadOwners`].
     Owners(Vec<Option<Lease>>),
-    /// Answers [`Command::Claim`]; None when its outcome is unknown.
+    /// Answers [`Command::Claim`]. None when the outcome is unknown.
     Claimed(ShardId, Option<Leased<Lease>>),
-    /// The shard's bells are subscribed (again).
+    /// The worker has subscribed to the shard's bells, for the first time or again.
     Subscribed(ShardId),
-    /// A bell rang.
     Bell(Bell),
     /// Answers [`Command::Survey`].
     Surveyed(ShardId, Survey),
     /// Answers [`Command::Load`].
-    Stored { shard: ShardId, room: RoomId, token: u64, place: Place, page: StoredPage },
+    Stored {
+        shard: ShardId,
+        room: RoomId,
+        token: u64,
+        place: Place,
+        page: StoredPage,
+    },
     /// Answers [`Command::Read`].
-    Read { shard: ShardId, room: RoomId, token: u64, page: StoredPage },
+    Read {
+        shard: ShardId,
+        room: RoomId,
+        token: u64,
+        page: StoredPage,
+    },
     /// Answers [`Command::WriteAhead`].
-    WrittenAhead { shard: ShardId, room: RoomId, part: AheadPart, answer: Leased<()> },
+    WrittenAhead {
+        shard: ShardId,
+        room: RoomId,
+        part: AheadPart,
+        answer: Leased<()>,
+    },
     /// Answers [`Command::Run`].
     Done(Done),
-    /// The rules have had an event of this lane's job for too long, and still have it.
+    /// The job of this lane is overdue: the rules have not returned from an event.
     Overrun(LaneId),
     /// Answers [`Command::Commit`].
-    Committed { shard: ShardId, lease: Lease, number: u64, answer: Committed },
-    /// Answers [`Command::Publish`]: how many listened.
+    Committed {
+        shard: ShardId,
+        lease: Lease,
+        number: u64,
+        answer: Committed,
+    },
+    /// Answers [`Command::Publish`]: how many subscribers received the push.
     Published(Incarnation, u64),
     /// Answers [`Command::Testify`]: how many rooms began a new era.
     Testified(ShardId, u64),
     /// Answers [`Command::Fence`].
-    Fenced { shard: ShardId, lease: Lease, answer: Leased<GatewayRecord> },
-    /// Answers [`Command::Fence`]: it could not be written.
-    FenceFailed { shard: ShardId, gateway: Incarnation, failure: Failure },
-    /// Answers [`Command::Forget`]. Nothing comes when that failed: it is asked for again.
-    Forgotten { shard: ShardId, lease: Lease, gateways: Vec<Incarnation>, answer: Leased<()> },
+    Fenced {
+        shard: ShardId,
+        lease: Lease,
+        answer: Leased<GatewayRecord>,
+    },
+    /// Answers [`Command::Fence`] when the step failed.
+    FenceFailed {
+        shard: ShardId,
+        gateway: Incarnation,
+        failure: Failure,
+    },
+    /// Answers [`Command::Forget`]. There is no answer when the step failed; the core asks again.
+    Forgotten {
+        shard: ShardId,
+        lease: Lease,
+        gateways: Vec<Incarnation>,
+        answer: Leased<()>,
+    },
     /// Answers [`Command::Death`].
     DeathWritten(ShardId, Leased<()>),
-    /// Answers [`Command::Attempt`]: how many attempts there were, this one included.
-    Attempted { shard: ShardId, room: RoomId, token: u64, answer: Leased<u32> },
+    /// Answers [`Command::Attempt`]: the count of attempts, including this one.
+    Attempted {
+        shard: ShardId,
+        room: RoomId,
+        token: u64,
+        answer: Leased<u32>,
+    },
     /// Answers [`Command::EndRoom`].
-    RoomEnded { shard: ShardId, room: RoomId, token: u64, answer: Leased<bool> },
-    /// Answers any step for one room: what the journal holds of that room is damaged.
-    Damaged { shard: ShardId, room: RoomId, token: u64, why: String },
-    /// A journal step failed. It is tried again.
+    RoomEnded {
+        shard: ShardId,
+        room: RoomId,
+        token: u64,
+        answer: Leased<bool>,
+    },
+    /// Answers any step on one room: the stored room is damaged.
+    Damaged {
+        shard: ShardId,
+        room: RoomId,
+        token: u64,
+        why: String,
+    },
+    /// A journal step failed. The driver tries it again.
     Failed(Failure),
 }
 
-/// What the driver is to do.
+/// What the core wants its driver to do.
 #[derive(Debug)]
 pub(crate) enum Command {
-    /// Say that this worker lives and owns these shards; answer with [`Input::Alive`].
+    /// Announce that this worker lives and owns these shards; answer with [`Input::Alive`].
     Heartbeat(Vec<ShardId>),
     /// Answer with [`Input::Owners`].
     ReadOwners,
     /// Answer with [`Input::Claimed`].
     Claim { shard: ShardId, from: Option<Lease> },
-    /// Then tell these workers that a shard is free ([`crate::wire::push::Push::Free`]). No answer needed.
+    /// Release the shard, then push [`crate::wire::push::Push::Free`] to these workers. No answer is needed.
     Release { shard: ShardId, lease: Lease, tell: Vec<Incarnation> },
-    /// Subscribe to the shard's bells; every (re)subscription comes in as [`Input::Subscribed`], bells as [`Input::Bell`].
+    /// Subscribe to the shard's bells. Apply [`Input::Subscribed`] after each subscription and [`Input::Bell`] for each bell.
     Follow(ShardId),
-    /// End that subscription.
+    /// Unsubscribe from the shard's bells.
     Unfollow(ShardId),
     /// Answer with [`Input::Surveyed`].
     Survey { shard: ShardId, rooms: bool },
-    /// Load a page of a stored room, from this place on; answer with [`Input::Stored`].
+    /// Load the page of a stored room that begins at this place; answer with [`Input::Stored`].
     Load { shard: ShardId, room: RoomId, token: u64, place: Place },
-    /// Read a page of entries; answer with [`Input::Read`].
+    /// Read a page of the room's entries after this position; answer with [`Input::Read`].
     Read { shard: ShardId, room: RoomId, token: u64, after: StreamId },
     /// Answer with [`Input::WrittenAhead`].
     WriteAhead { shard: ShardId, lease: Lease, room: RoomId, part: AheadPart },
     /// Run the job; answer with [`Input::Done`].
     Run(Job),
-    /// Repeat it until it is answered; answer with [`Input::Committed`].
+    /// Commit, and repeat that until there is an answer: [`Input::Committed`].
     Commit(Arc<Commit>),
-    /// Answer with [`Input::Published`] when `answer` says so.
+    /// Answer with [`Input::Published`] if `answer` is set.
     Publish { gateway: Incarnation, push: Bytes, answer: bool },
     /// Answer with [`Input::Testified`].
     Testify { shard: ShardId, witness: Witness },
@@ -147,17 +195,17 @@ pub(crate) enum Command {
     Attempt { shard: ShardId, lease: Lease, room: RoomId, token: u64 },
     /// Answer with [`Input::RoomEnded`].
     EndRoom { shard: ShardId, lease: Lease, room: RoomId, token: u64, seq: u64 },
-    /// Verdicts became final.
+    /// Count these verdicts in the metrics: they are final.
     CountVerdicts(Tally),
-    /// So many rooms began a new era, because verdicts are missing or may be.
+    /// Tell the operator that this many rooms began a new era, because verdicts are or may be missing.
     RolledBack(u64),
-    /// Something that the operator should know.
+    /// Log a warning.
     Warn(String),
 }
 
 impl Command {
-    /// The shard of a step whose answer an ownership waits for. A shard that was lost is not claimed again before it came: an
-    /// answer to an earlier ownership would pass for one to the next.
+    /// The shard of a step whose answer does not say which ownership it belongs to. A lost shard is not claimed again before
+    /// all such answers are in: the next ownership would take them for its own.
     pub(super) fn answered_to(&self) -> Option<ShardId> {
         match self {
             Self::Survey { shard, .. }
@@ -173,35 +221,34 @@ impl Command {
     }
 }
 
-/// What a failed step was about.
+/// What a failed step concerns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Scope {
-    /// Nothing but whether the journal takes steps.
+    /// The journal itself: whether it takes steps at all.
     Ping,
-    /// A shard, a gateway's record, the workers.
+    /// A shard, a gateway's record, or the workers.
     Shared,
-    /// One room.
     Room,
 }
 
 /// A journal step that failed.
 #[derive(Debug)]
 pub(crate) struct Failure {
-    /// The step, for log lines.
+    /// The step's name in log lines.
     pub what: &'static str,
     pub scope: Scope,
     pub error: JournalError,
 }
 
 impl Failure {
-    /// How long the silence of gateways does not count after it (rule R5): until they have had the time to notice that the
-    /// journal can be reached again. None when the journal as such was reached and takes steps. What one room or record does to
-    /// its own steps excuses nobody: otherwise it would keep every dead gateway of this worker alive for as long as it lasts.
+    /// How long the silence of gateways does not count after this failure (rule R5): they need time to notice that the journal
+    /// can be reached again. None when the journal itself works. A room or record whose own steps fail excuses no gateway:
+    /// otherwise it would keep every dead gateway of this worker alive for as long as it fails.
     pub(crate) fn excuse_ns(&self) -> Option<u64> {
         match (self.scope, &self.error) {
-            // A room may be too much for one answer, or its step refused; the ping says what the journal as such does.
+            // The room may be too large for one answer, or the journal refuses its step. The ping tells about the journal itself.
             (Scope::Room, JournalError::Silent(_) | JournalError::Refused(_)) => None,
-            // The worker waited for an answer in vain. A connection that broke is noticed at once by whoever had one.
+            // The worker waited for an answer in vain, and so may a gateway. A broken connection is noticed at once.
             (_, JournalError::Silent(_)) => Some(EXCUSE_NS),
             (Scope::Ping, _) | (_, JournalError::Unreachable(_) | JournalError::Refused(_)) => Some(BROKEN_EXCUSE_NS),
             (_, JournalError::Unexpected(_) | JournalError::Damaged(_)) => None,
@@ -209,8 +256,8 @@ impl Failure {
     }
 }
 
-/// How long after this worker a gateway may find its way back to the journal: what it waits for an answer on a connection
-/// that has gone silent, and its pause before it tries again. In nanoseconds.
+/// How much later than this worker a gateway may reach the journal again, in nanoseconds: it waits for an answer on a silent
+/// connection, then pauses before it tries again.
 pub(super) const EXCUSE_NS: u64 = (REDIS_RESPONSE_TIMEOUT.as_millis() + RETRY_MAX.as_millis()) as u64 * 1_000_000;
-/// The same after a connection that broke: what a gateway's subscription and its next try may wait.
+/// The same after a broken connection: the pauses before a gateway subscribes and tries again.
 const BROKEN_EXCUSE_NS: u64 = (RESUBSCRIBE_DELAY_MAX.as_millis() + RETRY_MAX.as_millis()) as u64 * 1_000_000;

@@ -1,4 +1,4 @@
-//! Metrics of a worker: how long events take in it, and what its verdicts say.
+//! Metrics of a worker: how long its events take, and the outcomes of its verdicts.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::clock;
 use crate::engine::Held;
 use crate::metrics as names;
 
-/// How long events take in a worker. Looked up once: there is a record an event.
+/// How long events take in a worker. The histograms are looked up once, because each event is recorded.
 #[derive(Clone)]
 pub(super) struct Timings {
     read: Histogram,
@@ -27,7 +27,7 @@ impl Timings {
         }
     }
 
-    /// The events were released.
+    /// Records how long these events waited: they are released now.
     pub(super) fn waited(&self, events: &[Held]) {
         let now = clock::monotonic_ns();
         for held in events {
@@ -36,7 +36,7 @@ impl Timings {
         }
     }
 
-    /// The job's events were released at `began`.
+    /// Runs a job whose events were released at `began`.
     pub(super) fn run(&self, job: Job, began: Instant, progress: &Progress) -> Done {
         let events = job.events().len();
         let done = job.run_watched(progress);
@@ -47,7 +47,7 @@ impl Timings {
     }
 }
 
-#[expect(clippy::cast_precision_loss, reason = "a commit's waiting is far below 2^52 ns")]
+#[expect(clippy::cast_precision_loss, reason = "verdicts wait far less than 2^52 ns")]
 pub(super) fn count(tally: Tally) {
     if let verdicts @ 1.. = tally.total() {
         let mean_s = tally.waited_ns as f64 / verdicts as f64 / 1e9;

@@ -1,4 +1,4 @@
-//! Watches the jobs on threads of their own, and gives up those that do not come to an end.
+//! Watches the jobs that run on threads of their own, and gives up those that hang.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -7,9 +7,9 @@ use std::time::Duration;
 use super::job::{At, Done, Job, LaneId, Progress};
 use crate::limits::{PROBE_INTERVAL, STATE_TIMEOUT};
 
-/// Bounded by the permits: a job that is given up is forgotten here.
+/// The jobs that are watched: as many as there are permits. A job that is given up is watched no longer.
 pub(super) struct Watchdog {
-    /// By lane.
+    /// By the token of their lane.
     jobs: HashMap<u64, Watched>,
     rules_timeout: Duration,
 }
@@ -17,19 +17,19 @@ pub(super) struct Watchdog {
 struct Watched {
     of: LaneId,
     progress: Arc<Progress>,
-    /// Where it was at the last look.
+    /// Where the job was at the last look.
     seen: At,
-    /// How long it has not moved, in time during which the worker's loop was awake.
+    /// How long it has not moved, not counting time in which this process was paused.
     stalled: Duration,
 }
 
 impl Watchdog {
-    /// No job may keep one event for longer; a state as a whole has [`STATE_TIMEOUT`] at least.
+    /// `rules_timeout` bounds the time for one event. To write or read a whole state, a job has at least [`STATE_TIMEOUT`].
     pub(super) fn new(rules_timeout: Duration) -> Self {
         Self { jobs: HashMap::new(), rules_timeout }
     }
 
-    /// The job starts soon, and shows how far it comes.
+    /// Watches a job that starts soon. The job reports its progress through the returned value.
     pub(super) fn start(&mut self, job: &Job) -> Arc<Progress> {
         let (of, progress) = (job.of().clone(), Arc::new(Progress::default()));
         let watched = Watched { of, progress: progress.clone(), seen: At::Waiting, stalled: Duration::ZERO };
@@ -41,8 +41,8 @@ impl Watchdog {
         self.jobs.remove(&done.of.token);
     }
 
-    /// What has not moved for too long is given up. Called every [`PROBE_INTERVAL`]; a call that comes late counts as one:
-    /// this process was paused, and the rules with it.
+    /// Gives up the jobs that have not moved for too long. Called every [`PROBE_INTERVAL`]. A late call counts as one interval: the
+    /// process was paused, and the rules with it.
     pub(super) fn overdue(&mut self) -> Vec<LaneId> {
         for job in self.jobs.values_mut() {
             let at = job.progress.at();
@@ -53,7 +53,7 @@ impl Watchdog {
             }
         }
         let patience = |at| match at {
-            At::Snapshot | At::BringingBack(0) => self.rules_timeout.max(STATE_TIMEOUT),
+            At::Snapshot | At::Restoring(0) => self.rules_timeout.max(STATE_TIMEOUT),
             _ => self.rules_timeout,
         };
         self.jobs.extract_if(|_, job| job.stalled > patience(job.seen)).map(|(_, job)| job.of).collect()
@@ -73,12 +73,8 @@ mod tests {
     fn a_large_state_is_not_taken_for_rules_that_are_stuck() {
         let timeout = Duration::from_millis(crate::limits::RULES_TIMEOUT_MS_MIN);
         let event = At::Event(Stamp { moment: Moment::default(), incarnation: Incarnation(1), ordinal: 1 });
-        let cases = [
-            (event, timeout),
-            (At::BringingBack(7), timeout),
-            (At::BringingBack(0), STATE_TIMEOUT),
-            (At::Snapshot, STATE_TIMEOUT),
-        ];
+        let cases =
+            [(event, timeout), (At::Restoring(7), timeout), (At::Restoring(0), STATE_TIMEOUT), (At::Snapshot, STATE_TIMEOUT)];
         for (at, patience) in cases {
             let mut watchdog = Watchdog::new(timeout);
             let (room, rules) = (RoomId::new("pit").expect("name"), Box::new(Claim::new(Audience::Room)));

@@ -1,4 +1,4 @@
-//! What the journal, its bells and finished jobs tell a worker.
+//! How the core takes bells, and the answers of the journal and of jobs.
 
 use super::Core;
 use crate::journal::{AheadPart, Committed, GatewayRecord, Lease, Leased, Survey};
@@ -33,7 +33,7 @@ impl Core {
 
     pub(super) fn done(&mut self, done: Done) {
         self.shared.permits.free(done.of.token);
-        // A job of an earlier ownership of the shard belongs to nobody.
+        // The results of an earlier ownership are discarded.
         if self.shards.get(&done.of.shard).is_some_and(|s| s.lease.epoch == done.of.epoch) {
             self.with(done.of.shard, |shard, shared| shard.done(done, shared));
         }
@@ -47,8 +47,8 @@ impl Core {
         }
     }
 
-    /// Somebody else owns the shard now, or the journal has another server: everything about it is forgotten, but for
-    /// what tells whether the journal has less than it had (rule G1).
+    /// Drops a shard: another worker owns it now, or the journal has another server. The core keeps only what shows whether the
+    /// journal has lost data (rule G1).
     pub(super) fn lose(&mut self, shard: ShardId) {
         if let Some(lost) = self.shards.remove(&shard) {
             if let Some(memory) = lost.memory() {
@@ -56,8 +56,8 @@ impl Core {
                 self.memories.insert(shard, memory);
             }
             self.shared.emit(Command::Unfollow(shard));
-            let why = "another worker has it, or the journal has another server";
-            self.shared.emit(Command::Warn(format!("the lease of shard {shard} is no longer good: {why}")));
+            let why = "another worker owns it, or the journal has another server";
+            self.shared.emit(Command::Warn(format!("the lease of shard {shard} is no longer valid: {why}")));
             if !self.stopping {
                 self.heartbeat();
             }
@@ -78,7 +78,7 @@ impl Core {
         }
         match answer {
             Leased::Done(record) => self.with(shard, |shard, shared| {
-                shared.emit(Command::Warn(format!("gateway {} is fenced: it answered no more", record.incarnation)));
+                shared.emit(Command::Warn(format!("gateway {} is fenced: it no longer answered", record.incarnation)));
                 shard.fenced(record, shared);
             }),
             Leased::Lost => self.lose(shard),
@@ -97,7 +97,7 @@ impl Core {
         }
     }
 
-    /// The bell of what was written brings it.
+    /// The entry itself comes with its bell.
     pub(super) fn death_written(&mut self, shard: ShardId, answer: &Leased<()>) {
         self.answered(shard);
         if *answer == Leased::Lost {
@@ -113,7 +113,7 @@ impl Core {
         }
     }
 
-    /// A step failed. When the journal as such is out of reach, nobody's silence counts.
+    /// A step failed. While the journal cannot be reached, no gateway's silence counts (rule R5).
     pub(super) fn failed(&mut self, failure: &Failure) {
         let Some(excuse_ns) = failure.excuse_ns() else { return };
         self.excused_until_ns = self.excused_until_ns.max(self.shared.now_ns.saturating_add(excuse_ns));
@@ -122,7 +122,7 @@ impl Core {
         }
     }
 
-    /// It is asked for again when the gateway has been silent for as long again.
+    /// The shard asks again when the gateway has been silent for another timeout.
     pub(super) fn fence_failed(&mut self, shard: ShardId, gateway: Incarnation, failure: &Failure) {
         self.failed(failure);
         self.with(shard, |shard, _| shard.fence_failed(gateway));

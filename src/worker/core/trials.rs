@@ -1,4 +1,4 @@
-//! What may kill the worker, or keeps it: one suspect at a time, and no more lost threads than there may be.
+//! Events that may kill or hang the worker: one suspect goes on at a time, and the number of hung threads is bounded.
 
 use super::Core;
 use crate::journal::Leased;
@@ -7,7 +7,7 @@ use crate::worker::job::LaneId;
 use crate::worker::step::Command;
 
 impl Core {
-    /// Lets the next suspect go on, once the one before is done and what it resolved is final.
+    /// Lets the next suspect go on, once the verdict of the one before is final.
     pub(super) fn start_trial(&mut self) {
         if let Some((shard, room, token)) = self.shared.permits.trial()
             && self.shards.get(shard).is_some_and(|s| s.is_on_trial(room, *token))
@@ -34,7 +34,7 @@ impl Core {
         }
     }
 
-    /// The rules have had one event for too long, and still have: nobody waits for them any more.
+    /// The rules have not returned from an event in time. The lane stops waiting for its job.
     pub(super) fn overrun(&mut self, of: &LaneId) {
         if !self.shared.permits.give_up(of.token) {
             return;
@@ -44,13 +44,14 @@ impl Core {
         }
         if self.has_given_up() && !self.stopping {
             let count = self.shared.permits.stuck_count();
-            self.shared
-                .emit(Command::Warn(format!("the rules kept {count} threads for ever: this worker hands its shards over")));
+            self.shared.emit(Command::Warn(format!(
+                "the rules never returned from {count} jobs, each of which holds a thread: this worker hands its shards over"
+            )));
             self.stop();
         }
     }
 
-    /// Whether the rules keep so many threads that this worker may have no more.
+    /// Whether so many jobs hang that this worker may start no more.
     #[must_use]
     pub(crate) fn has_given_up(&self) -> bool {
         self.shared.permits.are_used_up()

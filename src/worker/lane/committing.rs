@@ -1,4 +1,4 @@
-//! What a lane gives to the shard's commits.
+//! How a lane takes part in the shard's commits.
 
 use bytes::Bytes;
 
@@ -8,19 +8,19 @@ use crate::limits::{Bounds, ROOM_POKES_MAX};
 use crate::types::{Incarnation, RoomId, StreamId};
 use crate::worker::job::Resolved;
 
-/// What a lane gives to a commit.
+/// A lane's part of a commit.
 #[derive(Debug)]
 pub(in crate::worker) struct Departure {
     pub(in crate::worker) commit: RoomCommit,
     pub(in crate::worker) resolved: Option<Resolved>,
-    /// How long each of its verdicts has waited for that.
+    /// How long each of its verdicts has waited for this commit.
     pub(in crate::worker) waited_ns: u64,
-    /// The size of a snapshot that is too large for a commit, and the first part of it to be written ahead.
+    /// For a snapshot that is too large for a commit: its size, and its first part, to be written ahead.
     pub(in crate::worker) ahead: Option<(usize, AheadPart)>,
 }
 
 impl Turn {
-    /// The first part of what was resolved, and when that was; with the last one also the cursor behind it.
+    /// Takes the first part of the result, and when it was resolved. With the last part comes the cursor after the result.
     fn take_part(&mut self) -> Option<(Resolved, u64, Option<StreamId>)> {
         let Self::Resolved { parts, cursor, resolved_ns, .. } = self else { return None };
         let (part, cursor, resolved_ns) = (parts.pop_front()?, *cursor, *resolved_ns);
@@ -35,19 +35,19 @@ impl Turn {
 }
 
 impl Lane {
-    /// Into the queue for the next commit. False when it is there.
+    /// Marks the lane as queued for the next commit. Returns false if it was already.
     pub(in crate::worker) fn queue_commit(&mut self) -> bool {
         !std::mem::replace(&mut self.to_commit, true)
     }
 
-    /// Whether only duplicates were read: the cursor moves without a verdict.
+    /// Whether the lane has read only duplicates since its last commit, so that the cursor moves without a verdict.
     pub(in crate::worker) fn has_only_moved(&self) -> bool {
         let idle = matches!(self.state, State::Live { turn: Turn::Idle { .. }, reading: None });
         idle && self.hold.is_empty() && !self.committing && self.cursor < self.position
     }
 
-    /// What it has for the next commit, if anything: a part of a result, a cursor that moved, a snapshot. A lane whose job is out
-    /// has none, and comes again when the job is done.
+    /// Gives its part to the next commit, if it has one: a part of a result, a cursor that moved, or a snapshot. A lane whose job
+    /// runs has none; it queues again when the job is done.
     pub(in crate::worker) fn depart(
         &mut self,
         room: &RoomId,
@@ -59,7 +59,7 @@ impl Lane {
         let State::Live { turn, .. } = &mut self.state else { return None };
         let (era, seq) = turn.room().filter(|_| !self.committing).map(|room| (room.era(), room.seq()))?;
         let (mut resolved, waited_ns, cursor) = match turn.take_part() {
-            // What the other parts decide lies behind the cursor until they are final.
+            // The cursor stays until the last part: the next owner resolves again what is not final.
             Some((part, at_ns, cursor)) => (Some(part), now_ns.saturating_sub(at_ns), cursor.unwrap_or(self.cursor)),
             None => (None, 0, self.hold.cursor(self.position).max(self.cursor)),
         };
@@ -77,7 +77,7 @@ impl Lane {
                 self.snapshots.remember(to, whole.len());
                 Some(CommitSnapshot::Whole(whole))
             }
-            // The room's verdicts do not wait for it.
+            // The verdicts do not wait for the snapshot.
             Some(large) => {
                 let (name, bytes) = (AheadName { lane: self.token, seq: to }, large.len());
                 ahead = Some((bytes, self.snapshots.begin_ahead(name, (era, cursor), large, bounds)));
@@ -100,8 +100,8 @@ impl Lane {
         Some(Departure { commit, resolved, waited_ns, ahead })
     }
 
-    /// What the next commit tells the journal about who is inside: nothing while it is as before. A gateway alone asks
-    /// nobody, so that it counts as no one.
+    /// The gateways inside, if the next commit must tell the journal about a change. A single gateway has no others to ask, so
+    /// the journal is told that there is none.
     fn tell_inside(&mut self, inside: &[Incarnation]) -> Option<Vec<Incarnation>> {
         let inside = if inside.len() > 1 { &inside[..inside.len().min(ROOM_POKES_MAX)] } else { &[] };
         if self.told_inside.as_deref() == Some(inside) {
@@ -111,17 +111,17 @@ impl Lane {
         self.told_inside.clone()
     }
 
-    /// A part of a snapshot is written ahead: the next part.
+    /// A part of a snapshot was written ahead. Returns the next part.
     pub(in crate::worker) fn written_ahead(&mut self, part: &AheadPart) -> Option<AheadPart> {
         self.snapshots.written_ahead(part)
     }
 
-    /// Whether a result, or a snapshot that is written ahead, waits for a commit.
+    /// Whether a result, or a snapshot that was written ahead, waits for a commit.
     pub(in crate::worker) fn has_more(&self) -> bool {
         matches!(self.state, State::Live { turn: Turn::Resolved { .. }, .. }) || self.snapshots.is_written()
     }
 
-    /// What it gave to the commit in flight is final. A lane that began anew since then gave nothing.
+    /// The commit in flight is final. Changes nothing in a lane that began anew since the commit left.
     pub(in crate::worker) fn committed(&mut self) {
         if !std::mem::take(&mut self.committing) {
             return;

@@ -1,4 +1,4 @@
-//! What comes into a lane: its stored room, bells, and the entries that lie unread in the journal.
+//! What a lane reads: its stored room, bells, and entries from the journal.
 
 use bytes::Bytes;
 
@@ -10,36 +10,36 @@ use crate::types::{Incarnation, Moment, StreamId};
 use crate::wire::entry;
 use crate::worker::restore::Loaded;
 
-/// Owners lost in a row without a verdict in between, from which on a room's events are resolved alone. One is what every
-/// crash leaves in the rooms that were busy: they go on in batches.
+/// A room is suspect after this many owners in a row died before its next verdict. One is not enough: every crash leaves that
+/// mark on all rooms that were busy.
 const DEATHS_SUSPICIOUS: u32 = 2;
 
-/// What a page of the stored room leads to.
+/// What follows from a page of the stored room.
 #[derive(Debug)]
 pub(in crate::worker) enum Paged {
     /// The lane does not wait for it.
     Discarded,
-    /// The next page is here.
+    /// The next page begins at this place.
     More(Place),
-    /// A job brings the room back from these.
+    /// It was the last page: a job restores the room from them.
     All(Box<Gathering>),
 }
 
-/// What a room that was brought back leads to.
+/// What follows from a job that has restored the room.
 #[derive(Debug)]
 pub(in crate::worker) enum Restored {
     /// The lane does not wait for it.
     Discarded,
-    /// It is live, and reads on after this position if it is not at the tail that counts.
+    /// The lane is live, and reads on from this position if there is more to read.
     Live(Option<StreamId>),
-    /// It is not there, but a bell rang meanwhile: the lane looks again.
+    /// There is no such room, but a bell rang meanwhile: the lane loads it again.
     LookAgain,
-    /// It is not there.
+    /// There is no such room.
     Gone,
 }
 
 impl Lane {
-    /// A page of the stored room, from `place` on.
+    /// Takes the page of the stored room that begins at `place`.
     pub(in crate::worker) fn page(&mut self, place: Place, page: StoredPage) -> Paged {
         let State::Loading { pages, unread } = &mut self.state else { return Paged::Discarded };
         if pages.place() != place {
@@ -53,7 +53,7 @@ impl Lane {
         Paged::All(pages)
     }
 
-    /// A job has brought the room back.
+    /// Takes the room that a job has restored.
     pub(in crate::worker) fn restored(
         &mut self,
         loaded: Loaded,
@@ -63,8 +63,8 @@ impl Lane {
         let State::Restoring { unread } = &mut self.state else { return Restored::Discarded };
         let unread = std::mem::take(unread);
         let Some(room) = loaded.room else {
-            // It ended meanwhile. What came in by bell belongs to a life that began after it was read, and what is asked for
-            // now has it: if not, the room is not there, and only what comes after this is a reason to look again.
+            // The room ended. Bells since then belong to a life that began after the load, and another load finds it. The state
+            // is new, so that only later bells lead to a third one.
             self.state = State::loading();
             return if unread.came() { Restored::LookAgain } else { Restored::Gone };
         };
@@ -86,7 +86,6 @@ impl Lane {
                 Err(error) => self.hold.read_unreadable(at, error.to_string()),
             }
         }
-        // Between a stale read and the bells that came after it something may be missing.
         let reading = self.catch_up(unread, now_ns, watermark_of);
         self.position = self.position.max(loaded.cursor);
         let unresolved = Some(self.position).filter(|tail| self.cursor < *tail);
@@ -99,7 +98,7 @@ impl Lane {
         Restored::Live(self.go_live(room, reading))
     }
 
-    /// Takes in what came by bell; what waits for another read, if one is needed first.
+    /// Takes in the entries that came by bell. Returns them instead if another read must come first.
     pub(super) fn catch_up(
         &mut self,
         unread: Unread,
@@ -113,14 +112,14 @@ impl Lane {
         None
     }
 
-    /// The room is in memory. Where it reads on.
+    /// The room is in memory. Returns the position to read on from, if there is more to read.
     pub(super) fn go_live(&mut self, room: Box<Room>, reading: Option<Unread>) -> Option<StreamId> {
         let after = reading.is_some().then_some(self.position);
         self.state = State::Live { turn: Turn::idle(room), reading };
         after
     }
 
-    /// Takes in an entry, unless it was read before or has to wait for the journal's.
+    /// Takes in an entry that came by bell, or keeps it until the entries before it are read.
     pub(in crate::worker) fn read(
         &mut self,
         at: StreamId,
@@ -129,7 +128,7 @@ impl Lane {
         watermark_of: impl Fn(Incarnation) -> Moment,
     ) {
         match &mut self.state {
-            // It is loaded later, with all that is in the journal then.
+            // The entry is in the journal when the room is loaded.
             State::Failed | State::Quarantined { .. } => {}
             State::Live { reading: None, .. } => self.take_in(at, bytes, now_ns, watermark_of),
             State::Loading { unread, .. }
@@ -153,8 +152,8 @@ impl Lane {
         }
     }
 
-    /// A survey says that there is something to read. Where it is to be read from, unless a read is under way: that one may be
-    /// older than the survey, and another follows it.
+    /// A survey found that there is more to read. Returns the position to read from. Returns None if a read is in flight: it may be
+    /// older than the survey, so another follows it.
     pub(in crate::worker) fn surveyed(&mut self) -> Option<StreamId> {
         match &mut self.state {
             State::Live { reading: reading @ None, .. } => {
@@ -170,8 +169,7 @@ impl Lane {
         None
     }
 
-    /// A page of the entries that lie unread in the journal. Where they are read on; nothing is released before the last one,
-    /// which ends at the tail.
+    /// Takes a page of entries from the journal. Returns the position of the next one; nothing is released before the last page.
     pub(in crate::worker) fn read_page(
         &mut self,
         page: &StoredPage,

@@ -1,4 +1,4 @@
-//! A lane's snapshots: when one is due, how a large one is written ahead, and what may be trimmed behind them.
+//! A lane's snapshots: when one is due, how a large one is written ahead of its commit, and what the journal may trim.
 
 use std::collections::VecDeque;
 
@@ -8,26 +8,25 @@ use crate::journal::{AheadName, AheadPart};
 use crate::limits::{Bounds, SNAPSHOT_QUICK_BYTES_MAX, TRIM_POINTS_MAX};
 use crate::types::StreamId;
 
-/// Bytes of a snapshot that one event pays for. An id that a snapshot keeps takes about 14, so that of a room that is full of
-/// them each event writes four or five again.
+/// Each event since the last snapshot pays for this many bytes of the next one: the larger a snapshot, the rarer it is.
 const EVENT_BYTES: u64 = 64;
 
 /// A position of the room's stream, and the `seq` there.
 pub(super) type TrimPoint = (StreamId, u64);
 
-/// What a lane knows of its snapshots.
+/// A lane's snapshots.
 #[derive(Debug, Default)]
 pub(super) struct Snapshots {
-    /// The `seq` and the size of the last one.
+    /// The `seq` and the size of the last snapshot.
     seq: u64,
     bytes: u64,
-    /// One that is being written ahead.
+    /// The snapshot that is being written ahead.
     ahead: Option<Ahead>,
-    /// Where snapshots were taken, oldest first: what lies before one of them may be trimmed after the retention.
+    /// Positions of snapshots, oldest first. Entries before one of them may be trimmed when it is older than the retention.
     trims: VecDeque<TrimPoint>,
 }
 
-/// A snapshot that is written ahead, part by part, while the room goes on.
+/// A snapshot that is written ahead of its commit, part by part, while the room goes on.
 #[derive(Debug)]
 struct Ahead {
     name: AheadName,
@@ -35,11 +34,12 @@ struct Ahead {
     cursor: StreamId,
     bytes: Bytes,
     part_bytes: usize,
-    /// Parts.
+    /// How many parts are written.
     written: u32,
 }
 
 impl Ahead {
+    /// Where the next part begins.
     fn begins(&self) -> usize {
         usize::try_from(self.written).unwrap_or(usize::MAX).saturating_mul(self.part_bytes).min(self.bytes.len())
     }
@@ -55,25 +55,25 @@ impl Ahead {
 }
 
 impl Snapshots {
-    /// Whether the next commit should carry one: enough happened, and no less than the snapshot weighs, or more than is to be
-    /// resolved again.
+    /// Whether the next commit should carry a snapshot: enough events came since the last one to be worth its size, or so many
+    /// that resolving them again would take too long.
     pub(super) fn is_due(&self, seq: u64, bounds: &Bounds) -> bool {
         let events = seq.saturating_sub(self.seq);
         let paid = events >= bounds.snapshot_events && events.saturating_mul(EVENT_BYTES) >= self.bytes;
         self.ahead.is_none() && (paid || events >= bounds.snapshot_events_max)
     }
 
-    /// Whether taking one would hold others up.
+    /// Whether a snapshot takes so long that it would hold up other rooms.
     pub(super) fn is_slow(&self) -> bool {
         self.bytes > SNAPSHOT_QUICK_BYTES_MAX
     }
 
-    /// One was taken, or is what the room was brought back from.
+    /// Notes the last snapshot: one that was just taken, or the one that the room was restored from.
     pub(super) fn remember(&mut self, seq: u64, bytes: usize) {
         (self.seq, self.bytes) = (seq, bytes as u64);
     }
 
-    /// Begins to write one ahead. The name says which lane does.
+    /// Begins to write a snapshot ahead. Returns its first part.
     pub(super) fn begin_ahead(
         &mut self,
         name: AheadName,
@@ -85,39 +85,38 @@ impl Snapshots {
         self.ahead.insert(Ahead { name, era, cursor, bytes, part_bytes, written: 0 }).next()
     }
 
-    /// A part is written: the next one, if there is one.
+    /// A part was written. Returns the next one, if there is one.
     pub(super) fn written_ahead(&mut self, part: &AheadPart) -> Option<AheadPart> {
         let ahead = self.ahead.as_mut().filter(|ahead| ahead.name == part.name && ahead.written == part.index)?;
         ahead.written += 1;
         (!ahead.is_written()).then(|| ahead.next())
     }
 
-    /// Whether one is being written ahead.
+    /// Whether a snapshot is being written ahead.
     pub(super) fn is_writing(&self) -> bool {
         self.ahead.is_some()
     }
 
-    /// Whether the next commit can put to use what was written ahead.
+    /// Whether all parts of a snapshot are written, so that the next commit can refer to them.
     pub(super) fn is_written(&self) -> bool {
         self.ahead.as_ref().is_some_and(Ahead::is_written)
     }
 
-    /// What was written ahead, for the next commit: its name, cursor, count of parts.
+    /// Takes the snapshot that was written ahead, for the next commit: its name, its cursor, and how many parts it has.
     pub(super) fn take_ahead(&mut self) -> Option<(AheadName, StreamId, u32)> {
         let ahead = self.ahead.take_if(|ahead| ahead.is_written())?;
         self.remember(ahead.name.seq, ahead.bytes.len());
         Some((ahead.name, ahead.cursor, ahead.written))
     }
 
-    /// What an earlier owner knew.
+    /// Takes over the positions that an earlier owner has stored.
     pub(super) fn resume_trims(&mut self, trims: Vec<TrimPoint>) {
         self.trims = trims.into();
     }
 
-    /// A snapshot leaves with the next commit: what may be trimmed with it, namely what lies before the last place that is
-    /// older than the retention when the stream's own clock is at `now_ms`; and all places from there on, if they have changed.
-    /// That place stays until the next one is as old: one trim may remove no more than a part, and the next snapshots name it
-    /// again.
+    /// The next commit carries a snapshot. Returns the last position that is older than the retention, when the stream's own clock
+    /// is at `now_ms`: the journal may trim what lies before it. Also returns all positions from there on, if they have changed.
+    /// A trim may remove only a part, so the following snapshots name the same position, until the next one is old enough.
     pub(super) fn trim(
         &mut self,
         now_ms: u64,

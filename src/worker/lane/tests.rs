@@ -2,7 +2,7 @@ use super::*;
 use crate::journal::{AheadName, StoredRoom};
 use crate::rules::Claim;
 use crate::types::{Audience, RoomId, ShardId};
-use crate::worker::restore::bring_back;
+use crate::worker::restore::restore_room;
 
 impl Lane {
     pub(in crate::worker) fn room(&self) -> Option<&Room> {
@@ -40,7 +40,7 @@ fn live() -> Lane {
     let mut lane = Lane::loading(1);
     let stored = StoredRoom { era: 1, ..StoredRoom::default() };
     assert!(matches!(lane.page(Default::default(), stored.clone().into()), Paged::All(_)));
-    let loaded = bring_back(stored, Box::new(Claim::new(Audience::Room)), |_| {}).expect("a room");
+    let loaded = restore_room(stored, Box::new(Claim::new(Audience::Room)), |_| {}).expect("a room");
     assert!(matches!(lane.restored(loaded, 1, NEVER), Restored::Live(None)));
     lane
 }

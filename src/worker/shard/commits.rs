@@ -1,4 +1,4 @@
-//! A shard's commits: one on its way at a time, with everything that was resolved since the last.
+//! A shard's commits: one in flight at a time, with everything that was resolved since the last one.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ impl Shard {
         }
     }
 
-    /// A part of a snapshot is written ahead: the next one follows, or a commit puts all of it to use.
+    /// A part of a snapshot was written ahead. The next part follows, or a commit refers to all of them.
     pub(in crate::worker) fn written_ahead(&mut self, room: &RoomId, part: &AheadPart, shared: &mut Shared) {
         let Some(lane) = self.lanes.get_mut(room) else { return };
         match lane.written_ahead(part) {
@@ -34,7 +34,7 @@ impl Shard {
         }
     }
 
-    /// Sends the next commit, if none is on its way.
+    /// Sends the next commit, if none is in flight.
     pub(in crate::worker) fn try_commit(&mut self, shared: &mut Shared) {
         if self.in_flight.is_some() || self.resolved.is_empty() {
             return;
@@ -53,7 +53,7 @@ impl Shard {
             if let Some((large, part)) = ahead {
                 if large > SNAPSHOT_BYTES_MAX {
                     let (mib, max) = (large >> 20, SNAPSHOT_BYTES_MAX >> 20);
-                    let why = "taking it over may take seconds: its rules keep too much";
+                    let why = "loading it may take seconds; its rules keep too much state";
                     shared.emit(Command::Warn(format!("room {room} has a snapshot of {mib} MiB, more than {max}: {why}")));
                 }
                 shared.emit(Command::WriteAhead { shard: self.id, lease: self.lease, room: room.clone(), part });
@@ -98,13 +98,13 @@ impl Shard {
         self.in_flight = Some(commit.clone());
         self.tally = tally;
         shared.emit(Command::Commit(commit.clone()));
-        // While their results are on the way, their lanes may go on.
+        // Their lanes may go on while the commit is in flight.
         for part in &commit.rooms {
             self.enqueue(&part.room, shared);
         }
     }
 
-    /// The answer to a commit; false when the lease is lost.
+    /// Takes the answer to a commit. Returns false if the lease is lost.
     pub(in crate::worker) fn committed(&mut self, number: u64, answer: &Committed, shared: &mut Shared) -> bool {
         let Some(commit) = self.in_flight.take_if(|c| c.number == number) else { return true };
         match answer {
@@ -122,10 +122,10 @@ impl Shard {
                 }
             }
             Committed::Refused(refused) => {
-                // These rooms are not what this worker thinks; the others go on under the same number.
+                // The stored rooms differ from this worker's. The other rooms are committed again under the same number.
                 for room in refused {
                     shared.emit(Command::Warn(format!(
-                        "room {room}: the journal has another era or seq than this worker, or is damaged there; it is loaded again"
+                        "room {room}: the stored room has another era or seq than this worker's, or is damaged; it is loaded again"
                     )));
                     self.load(room, shared);
                 }
@@ -148,9 +148,9 @@ impl Shard {
     }
 }
 
-/// A push of verdicts that leaves out some rooms; None when nothing is left.
+/// A push of verdicts without some of its rooms. None if nothing is left.
 fn without(push: &Bytes, refused: &[RoomId]) -> Option<Bytes> {
-    // It is this worker's own. Where it could not be read, its gateway would find by the heads what it lacks.
+    // The worker has encoded the push itself. A gateway that misses one finds the gap with the next heads.
     let Ok(push::Push::Verdicts { shard, server, commit, mut rooms }) = push::decode(push) else { return None };
     rooms.retain(|part| !refused.contains(&part.room));
     (!rooms.is_empty()).then(|| push::encode(&push::Push::Verdicts { shard, server, commit, rooms }))

@@ -1,4 +1,4 @@
-//! A shard's gateways: what they promised, what they are asked for, and when they count as dead.
+//! A shard's gateways: their watermarks, the probes sent to them, and when they count as dead.
 
 use std::collections::BTreeSet;
 
@@ -10,16 +10,15 @@ use crate::worker::lane::Lane;
 use crate::worker::state::Shared;
 use crate::worker::step::Command;
 
-/// Longest stretch between two ticks that counts as a gateway's silence: what is longer is this worker's own pause.
+/// The most that one tick adds to a gateway's silence: a longer gap between two ticks is this worker's own pause.
 pub(super) const SILENCE_STEP_NS: u64 = 50_000_000;
-/// A part of the gateways' timeout: a journal that takes longer over an answer counts as out of reach.
+/// A journal that takes longer over an answer than this part of the gateways' timeout counts as out of reach.
 const HINT: u64 = 4;
-/// How long a gateway with sessions may be unheard of before it is asked although nothing waits, in nanoseconds.
+/// A gateway with sessions is probed when nothing was heard of it for this long, though no room waits for it.
 const HEARTBEAT_NS: u64 = 5_000_000_000;
-
-/// How long a gateway without sessions may be unheard of before it is asked, in nanoseconds: one that is gone is found.
+/// The same for a gateway without sessions, so that a dead one is found.
 const IDLE_NS: u64 = 60_000_000_000;
-/// Gateways that are forgotten in one step.
+/// How many gateways are forgotten in one step, at most.
 const FORGET_MAX: usize = 256;
 
 /// A gateway as this shard's owner sees it.
@@ -30,29 +29,30 @@ pub(super) struct GatewayView {
     pub(super) fencing: bool,
     /// The highest watermark that a room waits for.
     pub(super) wanted: Moment,
-    /// The rooms that waited for it when they were looked at last.
+    /// The rooms that waited for the gateway when they were last advanced.
     pub(super) waiters: BTreeSet<RoomId>,
-    /// A room still did at the last tick.
+    /// Whether something has waited for the gateway since the last tick.
     pub(super) renewed: bool,
-    /// It was not heard of for long, and is asked for this although no room waits.
+    /// The watermark that is asked of it only because nothing was heard of it for long.
     pub(super) checked: Option<Moment>,
-    /// How long it has owed that, in time during which this worker was awake and reached the journal (rule R5).
+    /// How long it has owed a watermark, not counting time in which this worker slept or the journal was out of reach (rule R5).
     pub(super) silent_ns: u64,
+    /// The highest watermark that it was probed for.
     pub(super) probed: Moment,
     pub(super) probed_at_ns: u64,
-    /// Since when the journal has owed the answer to a repeated question.
+    /// Since when the journal has not answered to a repeated probe.
     pub(super) unanswered_since_ns: Option<u64>,
-    /// Nobody listened to the last repeated question.
+    /// Whether nobody received the last repeated probe.
     pub(super) deaf: bool,
-    /// It is registered with an earlier server of the journal.
+    /// Whether it is registered only with an earlier server of the journal.
     pub(super) on_earlier_server: bool,
     pub(super) heard_at_ns: u64,
-    /// When it was found to be fenced and in no room.
+    /// Since when it has been fenced and in no room.
     pub(super) gone_at_ns: Option<u64>,
 }
 
 impl GatewayView {
-    /// It was asked, by this worker or with another gateway's append: its answer, or the interval, allows the next question.
+    /// The gateway was probed, by this worker or by another gateway's append.
     pub(super) fn asked(&mut self, until: Moment, now_ns: u64) {
         self.probed = self.probed.max(until);
         self.probed_at_ns = now_ns;
@@ -60,6 +60,7 @@ impl GatewayView {
 }
 
 impl Shard {
+    /// Something waits for this watermark of the gateway: probes it, if that is due (rule R4).
     pub(super) fn want(&mut self, incarnation: Incarnation, until: Moment, shared: &mut Shared) {
         let gateway = self.gateways.entry(incarnation).or_default();
         if gateway.wanted <= gateway.watermark {
@@ -70,13 +71,13 @@ impl Shard {
         if gateway.fenced {
             return;
         }
-        // One question at a time; its answer, or the interval, allows the next.
+        // One probe at a time: the next one follows its answer, or the interval.
         let answered = gateway.watermark >= gateway.probed;
         let interval_over = shared.now_ns.saturating_sub(gateway.probed_at_ns) >= shared.limits.probe_interval_ns;
         if (answered && gateway.wanted > gateway.probed) || interval_over {
             gateway.asked(gateway.wanted, shared.now_ns);
             let push = push::encode(&push::Push::Probe { shard: self.id, until: gateway.wanted });
-            // Whether the journal answers matters only when the gateway does not.
+            // The journal's answer matters only if the gateway does not answer.
             if !answered {
                 gateway.unanswered_since_ns.get_or_insert(shared.now_ns);
             }
@@ -84,7 +85,7 @@ impl Shard {
         }
     }
 
-    /// Asks the gateways that rooms still wait for. A room that does no more, for another reason than a watermark, is let go.
+    /// Probes the gateways that rooms still wait for. Drops waiters that wait no more.
     pub(super) fn want_again(&mut self, shared: &mut Shared) {
         let mut wanted = Vec::new();
         for (incarnation, gateway) in &mut self.gateways {
@@ -104,7 +105,7 @@ impl Shard {
         }
     }
 
-    /// A repeated question reached the journal: so the journal can be reached, and the gateway hears it or not.
+    /// The journal has answered to a repeated probe, and said how many received it.
     pub(in crate::worker) fn published(&mut self, incarnation: Incarnation, listeners: u64) {
         if let Some(gateway) = self.gateways.get_mut(&incarnation) {
             gateway.unanswered_since_ns = None;
@@ -115,7 +116,7 @@ impl Shard {
     pub(in crate::worker) fn fenced(&mut self, record: &GatewayRecord, shared: &mut Shared) {
         let gateway = self.gateways.entry(record.incarnation).or_default();
         gateway.fencing = false;
-        // Its watermark counts when its last bells were heard (rule R2): its death comes behind them.
+        // The record's watermark counts only after the gateway's last bells (rule R2). Its death follows those.
         gateway.fenced = true;
         let rooms: Vec<RoomId> = self.lanes.keys().cloned().collect();
         for room in rooms {
@@ -123,7 +124,7 @@ impl Shard {
         }
     }
 
-    /// What it has promised is not known any more, and it can append nothing: it is fenced without being waited for.
+    /// The gateway's record cannot be read. Its watermark is unknown and it cannot append, so it is fenced at once.
     pub(super) fn fence_damaged(&mut self, incarnation: Incarnation, shared: &mut Shared) {
         let gateway = self.gateways.entry(incarnation).or_default();
         if !gateway.fenced && !std::mem::replace(&mut gateway.fencing, true) {
@@ -148,7 +149,7 @@ impl Shard {
         }
     }
 
-    /// Counts the silence of gateways that something waits for, and fences those that were silent for too long.
+    /// Counts the silence of gateways that owe a watermark, and fences those that were silent for too long.
     pub(super) fn tick_gateways(&mut self, elapsed_ns: u64, shared: &mut Shared) {
         let checked: Vec<(Incarnation, Moment)> = self
             .gateways
@@ -169,7 +170,7 @@ impl Shard {
             }
             let timeout_ns = shared.limits.gateway_timeout_ns;
             if gateway.unanswered_since_ns.is_some_and(|since| shared.now_ns.saturating_sub(since) > timeout_ns / HINT) {
-                // The journal does not answer either: the gateway may have said everything.
+                // The journal does not answer either: perhaps it is out of reach for the gateway, too.
                 gateway.silent_ns = 0;
                 continue;
             }
@@ -184,8 +185,8 @@ impl Shard {
         }
     }
 
-    /// Lets go of what is known of gateways that are fenced and in no room: nothing can come from them any more. One that is
-    /// met again all the same (in a room that was not loaded) is a stranger who says nothing, and is fenced again.
+    /// Forgets gateways that are fenced and in no room. A forgotten gateway that turns up again, in a room that was not loaded, is
+    /// fenced again for its silence.
     pub(in crate::worker) fn forget_gateways(&mut self, shared: &mut Shared) {
         if !matches!(self.state, State::Live)
             || !self.gateways.values().any(|g| g.fenced)
@@ -194,7 +195,7 @@ impl Shard {
             return;
         }
         self.forgot_at_ns = shared.now_ns;
-        // Rooms that were not read yet may know one. (Those that are being read are this worker's unanswered steps.)
+        // A room that is not loaded may have one inside. (While a room is being loaded, the core does not call this.)
         if !self.adopt.is_empty() {
             return;
         }
@@ -215,7 +216,7 @@ impl Shard {
         }
     }
 
-    /// The journal has let go of them.
+    /// The journal has forgotten these gateways.
     pub(in crate::worker) fn forgotten(&mut self, gateways: &[Incarnation]) {
         for gateway in gateways {
             self.gateways.remove(gateway);
@@ -225,7 +226,7 @@ impl Shard {
         }
     }
 
-    /// Asks gateways that were not heard of for long: they may have died where nothing waits.
+    /// Marks gateways to be probed that were not heard of for long: they may have died while no room waits for them.
     pub(super) fn check_gateways(&mut self, shared: &mut Shared) {
         let inside: BTreeSet<Incarnation> = self.lanes.values().flat_map(Lane::gateways).collect();
         let now = Moment { timeline: shared.limits.timeline, ns: shared.now_ns };

@@ -1,5 +1,5 @@
-//! A shard whose journal has another server than before: it may have less than was confirmed (rule G1, rule G2, rule G3).
-//! Nothing is loaded, released or committed until it is shown that no commit is missing, or all rooms begin a new era.
+//! A shard whose journal has moved to another server, which may lack commits that were confirmed (rule G1, rule G2, rule G3).
+//! Nothing is loaded, released or committed until it is known that no commit is missing, or all rooms have begun a new era.
 
 use std::collections::BTreeSet;
 
@@ -12,26 +12,26 @@ use crate::worker::lane::Lane;
 use crate::worker::state::Shared;
 use crate::worker::step::Command;
 
-/// What an ownership of the shard leaves to the next one of the same worker.
+/// What an ownership of the shard hands to the same worker's next one.
 #[derive(Debug)]
 pub(in crate::worker) struct Memory {
-    /// What the journal is told.
+    /// What the ownership knows of commits.
     pub(in crate::worker) witness: Witness,
-    /// Gateways that were in the shard's rooms: nobody else can have seen a commit whose outcome is unknown.
+    /// Gateways that were in the shard's rooms. No other gateway can have seen a commit whose outcome is unknown.
     inside: BTreeSet<Incarnation>,
 }
 
-/// What the shard waits for.
+/// What a rejoining shard waits for.
 #[derive(Debug)]
 pub(super) struct Rejoin {
-    /// Gateways that this server has not heard of. Empty: the rooms are beginning a new era.
+    /// Gateways that have not registered with this server. Empty while the rooms begin a new era.
     absent: BTreeSet<Incarnation>,
     waited_ns: u64,
     probed_at_ns: u64,
 }
 
 impl Shard {
-    /// What the next ownership should know; nothing from one that did not know itself.
+    /// What the next ownership should know. An ownership that did not get as far as to know hands on what it was given.
     pub(in crate::worker) fn memory(mut self) -> Option<Memory> {
         if !self.whole {
             return self.memory.take();
@@ -42,9 +42,9 @@ impl Shard {
         Some(Memory { witness: Witness { server, epoch, confirmed: self.commit, sent }, inside })
     }
 
-    /// Whether the shard may go on from this survey: no commit is missing, or nobody can have seen one that is.
+    /// Whether the shard may go on from this survey: no commit is missing, or nobody can have seen a missing one.
     pub(super) fn is_whole(&mut self, survey: &Survey, shared: &mut Shared) -> bool {
-        // A server without an id is never known to be another one.
+        // Without an id, a server cannot be told from another.
         if let Some(epoch) = survey.doubt.filter(|_| !self.whole && survey.server != Incarnation::NONE) {
             let here: BTreeSet<Incarnation> =
                 survey.gateways.iter().filter(|g| g.server == self.lease.server).map(|g| g.incarnation).collect();
@@ -78,7 +78,8 @@ impl Shard {
         shared.emit(Command::Testify { shard: self.id, witness: Witness::NONE });
     }
 
-    /// A gateway is here. When all are, the shard is surveyed anew: had one seen more, the rooms are in a new era.
+    /// A gateway has registered. When the last one has, another survey shows whether one of them had seen more: then the rooms are
+    /// in a new era.
     pub(super) fn rejoined(&mut self, incarnation: Incarnation, shared: &mut Shared) {
         if let State::Rejoining(rejoin) = &mut self.state
             && rejoin.absent.remove(&incarnation)
@@ -88,7 +89,7 @@ impl Shard {
         }
     }
 
-    /// The rooms began a new era, if one was due.
+    /// The journal has taken the testimony; the rooms have begun a new era if they had to.
     pub(in crate::worker) fn testified(&mut self, shared: &mut Shared) {
         if let State::Rejoining(rejoin) = &self.state
             && rejoin.absent.is_empty()
@@ -97,8 +98,8 @@ impl Shard {
         }
     }
 
-    /// Asks who is absent. When the window is over, what they have delivered stays unknown. Time during which the journal
-    /// was out of reach is not counted (rule R5), what was waited before is.
+    /// Probes absent gateways. When the window is over, the rooms begin a new era: what the absent have delivered stays unknown.
+    /// Time in which the journal was out of reach does not count (rule R5).
     pub(super) fn tick_rejoin(&mut self, elapsed_ns: u64, shared: &mut Shared) {
         let State::Rejoining(rejoin) = &mut self.state else { return };
         if rejoin.absent.is_empty() {

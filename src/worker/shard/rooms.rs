@@ -1,4 +1,4 @@
-//! A shard's rooms: from the journal into memory, through their jobs, and out again when they are empty.
+//! A shard's rooms: they are loaded, resolved by jobs, and ended when they are empty.
 
 use super::{Shard, watermarks};
 use crate::engine::RULES_FAILED;
@@ -18,7 +18,9 @@ impl Shard {
             self.load_from(room, Place::default(), shared);
         } else {
             self.lanes.insert(room.clone(), Lane::without_rules(token));
-            shared.emit(Command::Warn(format!("room {room} matches no pattern of the configuration: it is left alone")));
+            shared.emit(Command::Warn(format!(
+                "room {room} matches no pattern of the configuration, so this worker does not resolve it"
+            )));
             self.halt(room, None, shared);
         }
     }
@@ -28,7 +30,7 @@ impl Shard {
         shared.emit(Command::Load { shard: self.id, room: room.clone(), token, place });
     }
 
-    /// Loads one stored room that nobody asked for yet; false when there is none.
+    /// Loads one stored room that is not in memory. Returns false if there is none.
     pub(in crate::worker) fn adopt_one(&mut self, shared: &mut Shared) -> bool {
         while let Some(room) = self.adopt.pop_front() {
             if !self.lanes.contains_key(&room) {
@@ -39,8 +41,7 @@ impl Shard {
         false
     }
 
-    /// A page of a stored room was read: the next one is, or a job brings the room back. What an earlier lane of the room asked
-    /// for may be of an earlier moment than what this one stands on.
+    /// Takes a page of a stored room. Loads the next one, or starts the job that restores the room.
     pub(in crate::worker) fn stored(&mut self, room: &RoomId, token: u64, place: Place, page: StoredPage, shared: &mut Shared) {
         let Some(lane) = self.lanes.get_mut(room).filter(|lane| lane.token() == token) else { return };
         match lane.page(place, page) {
@@ -53,7 +54,7 @@ impl Shard {
         }
     }
 
-    /// A page of entries after the lane's position was read.
+    /// Takes a page of entries after the lane's position.
     pub(in crate::worker) fn read(&mut self, room: &RoomId, token: u64, page: &StoredPage, shared: &mut Shared) {
         let Some(lane) = self.lanes.get_mut(room).filter(|lane| lane.token() == token) else { return };
         let after = lane.read_page(page, shared.now_ns, watermarks(&self.gateways));
@@ -61,7 +62,7 @@ impl Shard {
         self.advance(room, shared);
     }
 
-    /// Reads the entries after this position, if there is one.
+    /// Reads the room's entries after this position, if there is one.
     pub(super) fn read_on(&self, room: &RoomId, after: Option<StreamId>, shared: &mut Shared) {
         if let (Some(lane), Some(after)) = (self.lanes.get(room), after) {
             shared.emit(Command::Read { shard: self.id, room: room.clone(), token: lane.token(), after });

@@ -1,8 +1,8 @@
-//! Rooms that may be the death of their worker, and rooms that are damaged: they hold up nobody else.
+//! Rooms that may kill their worker, and rooms that are damaged. Neither holds up other rooms.
 //!
-//! A room is suspect when two owners in a row were lost before its next verdict, or when its rules had one event for too
-//! long. Of all suspects of a worker one event is resolved at a time, on a thread of its own, and the attempt is counted in
-//! the journal before: whoever does not come back from it leaves the count behind for the next owner (rule C6).
+//! A room is suspect if two owners in a row died before its next verdict, or if its rules did not return from an event in time. A
+//! worker resolves one event of all its suspects at a time, on a thread of its own. The journal counts the attempt first, so
+//! that the next owner finds the count if this worker dies (rule C6).
 
 use super::{Shard, watermarks};
 use crate::engine::RULES_FAILED;
@@ -14,17 +14,17 @@ use crate::worker::state::Shared;
 use crate::worker::step::Command;
 
 impl Shard {
-    /// Whether the lane's event is still under way, its commit included: until that is final, a death would be laid to it.
+    /// See [`Lane::is_on_trial`](crate::worker::lane::Lane::is_on_trial).
     pub(in crate::worker) fn is_on_trial(&self, room: &RoomId, token: u64) -> bool {
         self.lanes.get(room).is_some_and(|lane| lane.is_on_trial(token))
     }
 
-    /// The lane may go on, if it still has something to go on with; its token.
+    /// Begins the trial of a lane, if it can still go on. Returns its token.
     pub(in crate::worker) fn begin_trial(&mut self, room: &RoomId) -> Option<u64> {
         self.lanes.get_mut(room)?.attempt(self.releasing)
     }
 
-    /// The attempt is counted: now it is made, or was the last one long ago.
+    /// The attempt is counted. Resolves the event, which is void after too many attempts.
     pub(in crate::worker) fn attempted(&mut self, room: &RoomId, token: u64, attempts: u32, shared: &mut Shared) {
         let Some(of) = self.lane_id(room).filter(|of| of.token == token) else { return };
         let Some(lane) = self.lanes.get_mut(room) else { return };
@@ -36,7 +36,7 @@ impl Shard {
         if attempts > RULES_ATTEMPTS_MAX {
             for held in &job.events {
                 shared.emit(Command::Warn(format!(
-                    "room {room}: nobody came back from event {:?} in {RULES_ATTEMPTS_MAX} attempts; its verdict is void ({RULES_FAILED})",
+                    "room {room}: no worker survived event {:?} in {RULES_ATTEMPTS_MAX} attempts; its verdict is void ({RULES_FAILED})",
                     held.stamp
                 )));
                 job.poisoned.insert(held.stamp);
@@ -46,14 +46,15 @@ impl Shard {
         shared.emit(Command::Run(Job::Resolve(job)));
     }
 
-    /// The rules do not come back. The room is loaded again, and goes on as a suspect; bringing it back only takes longer.
+    /// The rules have not returned in time. The room is loaded again and goes on as a suspect. A job that restores a room is
+    /// waited for.
     pub(in crate::worker) fn overrun(&mut self, room: &RoomId, token: u64, shared: &mut Shared) {
         let Some(lane) = self.lanes.get_mut(room).filter(|lane| lane.token() == token) else { return };
         if !lane.overrun() {
-            shared.emit(Command::Warn(format!("room {room}: its rules take long to bring it back; it waits for them")));
+            shared.emit(Command::Warn(format!("room {room}: its rules take long to restore it; it waits for them")));
             return;
         }
-        shared.emit(Command::Warn(format!("room {room}: its rules do not come to an end with one event; it is loaded again")));
+        shared.emit(Command::Warn(format!("room {room}: its rules do not return from an event; it is loaded again")));
         self.reload_failed(room, shared);
     }
 
