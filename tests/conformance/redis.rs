@@ -12,7 +12,9 @@ use lasthit::types::{Incarnation, ShardId, StreamId};
 use redis::Commands;
 use servers::RedisServer;
 
-use crate::fixture::{self, Gateway, SHARD, at, bytes, claim, commit, entry, load, message, part, read, room, subscribed};
+use crate::fixture::{
+    self, Gateway, SHARD, SHARDS, at, bytes, claim, commit, entry, load, message, part, read, room, subscribed,
+};
 
 fn admin(server: &RedisServer) -> redis::Connection {
     redis::Client::open(server.url()).expect("client").get_connection().expect("connection")
@@ -79,6 +81,43 @@ async fn over_tcp_with_user_and_database() {
     assert_eq!((survey.append, survey.active), (1, vec![fixture_room()]));
     let elsewhere = connect(&format!("{}?pass=p%40ss%2Fword", server.url())).await.expect("journal");
     assert_eq!(elsewhere.survey(SHARD, false).await.expect("survey").append, 0, "another database");
+}
+
+/// Keys are of one database, channels of all: two deployments of one prefix must not hear each other.
+#[tokio::test]
+async fn two_databases_of_one_server_are_apart() {
+    let (server, first) = fixture::redis().await;
+    let options = RedisOptions { shards: Some(SHARDS), ..RedisOptions::default() };
+    let second = RedisJournal::connect(&format!("{}?db=3", server.url()), options).await.expect("journal");
+    let journals = [&first, &second];
+    let (mut bells, mut pushes) = (Vec::new(), Vec::new());
+    for journal in journals {
+        let mut heard = journal.bells(&[SHARD]).await.expect("bells");
+        subscribed(&mut heard).await;
+        bells.push(heard);
+        let mut heard = journal.pushes(Incarnation(1)).await.expect("pushes");
+        subscribed(&mut heard).await;
+        pushes.push(heard);
+    }
+    let mut gateways = Vec::new();
+    for journal in journals {
+        let mut gateway = Gateway::register(journal).await;
+        gateway.append(journal, at(1), vec![entry(room(0), at(1), "a")]).await;
+        gateways.push(gateway.incarnation);
+    }
+    for (name, journal) in ["first", "second"].into_iter().zip(journals) {
+        assert_eq!(journal.publish(Incarnation(1), bytes(name)).await.expect("publish"), 1, "{name}");
+    }
+    for n in [0, 1] {
+        assert_eq!(message(&mut bells[n]).await.incarnation, gateways[n]);
+        assert_eq!(message(&mut pushes[n]).await, ["first", "second"][n]);
+    }
+    // Nothing of the other's came behind.
+    for (journal, heard) in journals.into_iter().zip(&mut bells) {
+        let mut last = Gateway::register(journal).await;
+        last.append(journal, at(1), vec![]).await;
+        assert_eq!(message(heard).await.incarnation, last.incarnation);
+    }
 }
 
 #[tokio::test]
@@ -349,7 +388,7 @@ async fn a_damaged_room_is_refused_by_name() {
 #[tokio::test]
 async fn a_forgotten_gateway_comes_back_after_a_restart() {
     let mut server = RedisServer::start_with(&["--appendonly", "yes", "--appendfsync", "always"]).expect("server");
-    let options = RedisOptions { shards: Some(fixture::SHARDS), ..RedisOptions::default() };
+    let options = RedisOptions { shards: Some(SHARDS), ..RedisOptions::default() };
     let journal = RedisJournal::connect(&server.url(), options.clone()).await.expect("journal");
     let mut gone = Gateway::register(&journal).await;
     let id = gone.write(&journal, room(0), "g").await;
@@ -373,7 +412,7 @@ async fn lists_of_any_length_are_taken() {
     let (server, journal) = fixture::redis().await;
     let mut gateway = Gateway::register(&journal).await;
     let names = (0..).map(|n| format!("room-{n}").parse().expect("name"));
-    let rooms = names.filter(|room| ShardId::of(room, fixture::SHARDS) == SHARD).take(MANY);
+    let rooms = names.filter(|room| ShardId::of(room, SHARDS) == SHARD).take(MANY);
     let heads = gateway.append(&journal, at(1), rooms.map(|room| entry(room, at(1), "a")).collect()).await;
     assert_eq!(heads.len(), MANY);
     let survey = journal.survey(SHARD, true).await.expect("survey");

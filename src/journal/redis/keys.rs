@@ -70,7 +70,7 @@ impl fmt::Display for PushChannel<'_> {
 }
 
 impl ShardKeys {
-    fn new(prefix: &str, shard: u16) -> Self {
+    fn new(prefix: &str, channels: &str, shard: u16) -> Self {
         let tag = format!("{prefix}:{{s{shard}}}:");
         let key = |name: &str| format!("{tag}{name}");
         Self {
@@ -78,7 +78,7 @@ impl ShardKeys {
             gateways: key("gateways"),
             active: key("active"),
             rooms: key("rooms"),
-            bell: key("bell"),
+            bell: format!("{channels}{{s{shard}}}:bell"),
             confirm: key("confirm"),
             tag,
         }
@@ -118,15 +118,18 @@ impl ShardKeys {
 }
 
 impl Keys {
-    pub(super) fn new(prefix: &str, shards: u16) -> Self {
+    /// Channels, unlike keys, are shared by all databases of a server: outside of database 0 their names carry the database.
+    /// No prefix has an `@`.
+    pub(super) fn new(prefix: &str, database: i64, shards: u16) -> Self {
+        let channels = if database == 0 { format!("{prefix}:") } else { format!("{prefix}:@{database}:") };
         Self {
-            pushes: format!("{prefix}:push:"),
+            pushes: format!("{channels}push:"),
             deployment: Self::record(prefix),
             workers: format!("{prefix}:workers"),
             timelines: format!("{prefix}:timelines"),
             hosts: format!("{prefix}:hosts"),
             patterns: format!("{prefix}:patterns"),
-            shards: (0..shards).map(|shard| ShardKeys::new(prefix, shard)).collect(),
+            shards: (0..shards).map(|shard| ShardKeys::new(prefix, &channels, shard)).collect(),
         }
     }
 
@@ -165,12 +168,21 @@ mod tests {
 
     #[test]
     fn keys_of_a_shard_share_its_hash_tag() {
-        let keys = Keys::new("lasthit", 8);
+        let keys = Keys::new("lasthit", 0, 8);
         let room = RoomId::new("baron").expect("name");
         let shard = keys.shard(ShardId(7));
         assert_eq!(shard.shard, "lasthit:{s7}:shard");
         assert_eq!(shard.room(&room).to_string(), "lasthit:{s7}:room:baron");
         assert_eq!(shard.state(&room).to_string(), format!("{}baron", shard.states()));
         assert_eq!(keys.push(Incarnation(255)).to_string(), format!("lasthit:push:{}", Incarnation(255).to_hex()));
+    }
+
+    #[test]
+    fn channels_are_of_one_database() {
+        let shard = ShardId(7);
+        assert_eq!(Keys::new("lasthit", 0, 8).shard(shard).bell, "lasthit:{s7}:bell");
+        let keys = Keys::new("lasthit", 3, 8);
+        assert_eq!((keys.shard(shard).bell.as_str(), keys.pushes()), ("lasthit:@3:{s7}:bell", "lasthit:@3:push:"));
+        assert_eq!(keys.shard(shard).shard, "lasthit:{s7}:shard");
     }
 }

@@ -95,7 +95,8 @@ impl RedisJournal {
         let found = link.live().await?.found;
         let waiting = if found.durability == Durability::Replicated { REPLICATED_CONNECTIONS } else { 0 };
         let waiting = (0..waiting.min(usize::from(found.shards))).map(|_| new(wanted.clone().fixed(&found))).collect();
-        let keys = Keys::new(&options.prefix, found.shards);
+        let database = client.get_connection_info().redis_settings().db();
+        let keys = Keys::new(&options.prefix, database, found.shards);
         Ok(Self(Arc::new(Inner { link, waiting, durability: found.durability, keys, client })))
     }
 
