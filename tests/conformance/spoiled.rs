@@ -13,8 +13,8 @@ use servers::RedisServer;
 
 use crate::fixture::{self, Gateway, SHARD, SHARDS, at, bytes, claim, commit, entry, part, room};
 
-/// What is not a number, not a moment, not a record; and numbers that are out of bounds.
-const GARBAGE: [&str; 4] = ["garbage", "", "-1", "99999999999999999999"];
+/// What is not a number, not a moment, not a record; what Lua takes for a number all the same; and numbers out of bounds.
+const GARBAGE: [&str; 6] = ["garbage", "", "-1", "1.5", "0x10", "99999999999999999999"];
 
 /// A shard with something in every key, and what the steps need to know of it.
 struct Scene {
@@ -147,9 +147,11 @@ impl Scene {
         let kind: String = self.ask(&["TYPE", key]);
         match kind.as_str() {
             "hash" => {
-                let fields: Vec<String> = self.ask(&["HKEYS", key]);
-                for field in fields {
+                let fields: BTreeMap<String, String> = self.ask(&["HGETALL", key]);
+                for (field, value) in fields {
                     all.extend(GARBAGE.map(|garbage| vec![words(&["HSET", key, &field, garbage])]));
+                    // The same number, spelled as nobody writes it.
+                    all.push(vec![words(&["HSET", key, &field, &format!("0{value}")])]);
                 }
             }
             "set" => all.push(vec![words(&["SADD", key, "not a room"])]),

@@ -16,6 +16,7 @@
 --         {3, i, ...}               refused: rooms, counted from 1, one of whose keys is damaged; maybe not yet all of them
 -- Refusals: LASTHIT for a damaged record of the shard
 local function damaged(key, why) return redis.error_reply('LASTHIT ' .. key .. ' is damaged: ' .. why) end
+local function count(text) return #text < 16 and string.find(text, '^%d+$') and tonumber(text) end
 
 local record = redis.pcall('HGET', KEYS[2], ARGV[1])
 if not record then return {2} end
@@ -31,8 +32,8 @@ if not repeated and (number ~= tonumber(stored) + 1 or ARGV[3] ~= watermark) the
 end
 local shard = redis.pcall('HMGET', KEYS[1], 'append', 'eras', 'shift')
 if shard.err then return damaged(KEYS[1], 'it is no hash') end
-local append, eras, shift = tonumber(shard[1] or 0), tonumber(shard[2] or 0), tonumber(shard[3] or 0)
-if not append or not eras or not shift or append < 0 or eras < 0 or shift < 0 or append + eras + shift > 1e15 then
+local append, eras, shift = count(shard[1] or '0'), count(shard[2] or '0'), count(shard[3] or '0')
+if not append or not eras or not shift or append + eras + shift > 1e15 then
   return damaged(KEYS[1], 'append, eras or shift is no number')
 end
 local before = eras
@@ -126,7 +127,7 @@ for i = 1, rooms do
     end
   end
 end
-redis.call('HINCRBY', KEYS[1], 'append', '1')
+redis.call('HSET', KEYS[1], 'append', append + 1)
 if eras > before then redis.call('HSET', KEYS[1], 'eras', eras) end
 redis.call('HSET', KEYS[2], ARGV[1], ARGV[2] .. '|' .. ARGV[4] .. '|0|' .. server)
 redis.call('PUBLISH', ARGV[5], cmsgpack.pack(bell))

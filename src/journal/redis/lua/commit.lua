@@ -23,13 +23,14 @@
 --                        of whose snapshot a part is missing
 -- Refusals: LASTHIT for a damaged record of the shard
 local function damaged(key, why) return redis.error_reply('LASTHIT ' .. key .. ' is damaged: ' .. why) end
+local function count(text) return #text < 16 and string.find(text, '^%d+$') and tonumber(text) end
 
 local shard = redis.pcall('HMGET', KEYS[1], 'epoch', 'owner', 'commit', 'commit_epoch', 'shift')
 if shard.err then return damaged(KEYS[1], 'it is no hash') end
 if shard[1] ~= ARGV[1] or shard[2] ~= ARGV[2] then return {1} end
 if shard[3] == ARGV[3] and shard[4] == ARGV[1] then return {0} end
-local stored, shift = tonumber(shard[3] or 0), tonumber(shard[5] or 0)
-if not stored or not shift or stored < 0 or shift < 0 or stored + shift > 1e15 then
+local stored, shift = count(shard[3] or '0'), count(shard[5] or '0')
+if not stored or not shift or stored + shift > 1e15 then
   return damaged(KEYS[1], 'commit or shift is no number')
 end
 if tonumber(ARGV[3]) ~= stored + 1 then return {1} end
