@@ -35,7 +35,8 @@ pub trait WorkerJournal: CommonJournal {
     /// When the journal does not work.
     async fn announce_patterns(&self, worker: Incarnation, patterns: &[String], good_for_ms: u64) -> Result<(), JournalError>;
 
-    /// Who owns each shard as stored; None for a shard that nobody ever owned or whose owner let go.
+    /// Who owns each shard as stored; None for a shard that nobody ever owned, whose owner let go, or whose record is damaged:
+    /// that one's claim fails.
     ///
     /// # Errors
     /// When the journal does not work.

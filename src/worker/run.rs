@@ -279,8 +279,15 @@ impl Worker {
             Command::Claim { shard, from } => {
                 let inputs = self.inputs.clone();
                 tokio::spawn(async move {
-                    let answer = journal.claim(shard, from, me).await;
-                    let _ = inputs.send(Input::Claimed(shard, answer.ok())).await;
+                    let answer = match journal.claim(shard, from, me).await {
+                        Ok(answer) => Some(answer),
+                        Err(error) => {
+                            let failure = Failure { what: "claim shard", scope: Scope::Shared, error };
+                            let _ = inputs.send(Input::Failed(failure)).await;
+                            None
+                        }
+                    };
+                    let _ = inputs.send(Input::Claimed(shard, answer)).await;
                 });
             }
             Command::Release { shard, lease, tell } => {

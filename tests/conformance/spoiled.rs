@@ -6,9 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use lasthit::journal::redis::{RedisJournal, RedisOptions};
 use lasthit::journal::{
     AheadName, AheadPart, Appended, Commit, CommitSnapshot, Committed, CommonJournal as _, Flush, GatewayJournal as _,
-    JournalError, Lease, RoomCommit, Seen, Witness, WorkerJournal as _,
+    JournalError, Lease, Leased, RoomCommit, Seen, Witness, WorkerJournal as _,
 };
-use lasthit::types::{Incarnation, Moment, RoomId, StreamId};
+use lasthit::types::{Incarnation, Moment, RoomId, ShardId, StreamId};
 use servers::RedisServer;
 
 use crate::fixture::{self, Gateway, SHARD, SHARDS, at, bytes, claim, commit, entry, part, room};
@@ -211,6 +211,7 @@ impl Scene {
             "host" => format!("{:?}", journal.live_timelines(2, 1_000_000).await?),
             "leave" => format!("{:?}", journal.leave(SHARD, self.living.incarnation).await?),
             "load" => format!("{:?}", fixture::load(journal, &room(0)).await?),
+            "owners" => format!("{:?}", journal.owners().await?),
             "patterns" => {
                 journal.announce_patterns(Incarnation(6), &["b*".to_owned()], 1_000_000).await?;
                 format!("{:?}", journal.announced_patterns().await?)
@@ -240,7 +241,7 @@ fn ahead(era: u64, seq: u64) -> AheadPart {
 /// How far the scene's rooms are from the eras that are stored with them.
 const SHIFT: u64 = 5;
 
-const STEPS: [&str; 24] = [
+const STEPS: [&str; 25] = [
     "append",
     "append again",
     "attempt",
@@ -256,6 +257,7 @@ const STEPS: [&str; 24] = [
     "host",
     "leave",
     "load",
+    "owners",
     "patterns",
     "register",
     "register again",
@@ -336,5 +338,36 @@ async fn a_damaged_room_begins_a_new_era_too() {
         assert_eq!(heads[0].era, mended.era);
         let old = scene.next_commit(&[0]);
         assert_eq!(scene.journal.commit(&Commit { number: 3, ..old }).await.expect("commit"), Committed::Refused(vec![room(0)]));
+    }
+}
+
+/// A shard whose record cannot be read is nobody's to claim, and every other shard's owner is known and may be followed.
+#[tokio::test]
+async fn a_damaged_shard_stops_no_other() {
+    let mut scene = Scene::new().await;
+    let key = format!("lasthit:{{s{}}}:shard", SHARD.0);
+    let other = ShardId(SHARD.0 - 1);
+    let spoils: [&[&str]; 7] = [
+        &["SET", &key, "not ours"],
+        &["HSET", &key, "epoch", "garbage"],
+        &["HSET", &key, "owner", "garbage"],
+        &["HSET", &key, "owner", "ABCDEFABCDEFABCDEFABCDEFABCDEFAB"],
+        &["HDEL", &key, "epoch"],
+        &["HSET", &key, "commit", "garbage"],
+        &["HSET", &key, "commit", "1.5"],
+    ];
+    for spoil in spoils {
+        scene.reset();
+        scene.tell(spoil);
+        for worker in [Incarnation(3), Incarnation(4)] {
+            let owners = scene.journal.owners().await.unwrap_or_else(|error| panic!("{spoil:?}: {error}"));
+            assert_eq!(owners.len(), usize::from(SHARDS), "{spoil:?}");
+            let refused = scene.journal.claim(SHARD, owners[usize::from(SHARD.0)], worker).await;
+            assert!(matches!(&refused, Err(JournalError::Unexpected(why)) if why.contains(&key)), "{spoil:?}: {refused:?}");
+            let from = owners[usize::from(other.0)];
+            assert_eq!(from.map(|lease| lease.owner), (worker == Incarnation(4)).then_some(Incarnation(3)), "{spoil:?}");
+            let claimed = scene.journal.claim(other, from, worker).await;
+            assert!(matches!(claimed, Ok(Leased::Done(_))), "{spoil:?}: {claimed:?}");
+        }
     }
 }

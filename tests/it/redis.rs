@@ -148,6 +148,21 @@ async fn one_in_which_a_room_is_damaged() {
     }
 }
 
+/// Somebody writes over the record of one shard before anybody owns it: the worker says so, and takes the others.
+#[test]
+fn one_in_which_a_shard_is_damaged() {
+    for (field, garbage) in [("commit", "garbage"), ("owner", "garbage"), ("epoch", "1.5")] {
+        let redis = redis(&[]);
+        tell(&redis, &["HSET", "lasthit:{s1}:shard", "owner", &"7".repeat(32), "epoch", "1", "commit", "1"]);
+        tell(&redis, &["HSET", "lasthit:{s1}:shard", field, garbage]);
+        let worker = Worker::on(&redis, &["--shards", "3"]);
+        let line = worker.process.line_with("claim shard");
+        assert!(line.contains("lasthit:{s1}:shard is damaged"), "{line}");
+        until("the other shards are owned", || (worker.metric("lasthit_shards_owned") == 2.0).then_some(()));
+        assert!(worker.metric("lasthit_journal_errors_total") > 0.0, "{field}");
+    }
+}
+
 /// A server that speaks just enough to say its version. Ends with the test's process.
 fn fake_redis(version: &'static str) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").expect("bound");

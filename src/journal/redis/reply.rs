@@ -139,18 +139,10 @@ impl Reply {
         room.cloned().ok_or_else(|| self.error(&format!("room {index} was not sent")))
     }
 
-    /// A shard's epoch and owner.
-    pub(super) fn owner(&mut self, server: Incarnation) -> Result<Option<Lease>, JournalError> {
-        let epoch = self.parse_or_nil::<u64>()?;
-        let owner = self.parse_or_nil::<String>()?;
-        match (epoch, owner) {
-            (_, None) => Ok(None),
-            (Some(epoch), Some(hex)) => match Incarnation::from_hex(&hex) {
-                Some(owner) => Ok(Some(Lease { epoch, owner, server })),
-                None => Err(self.error(&format!("{hex:?} is not an incarnation"))),
-            },
-            (None, Some(_)) => Err(self.error("an owner without an epoch")),
-        }
+    /// A shard's epoch and owner. What cannot be read is nobody's lease.
+    pub(super) fn owner(mut self, server: Incarnation) -> Option<Lease> {
+        let (epoch, owner) = (self.parse().ok()?, self.incarnation().ok()?);
+        Some(Lease { epoch, owner, server })
     }
 
     /// The rest: living workers.

@@ -39,16 +39,20 @@ impl WorkerJournal for RedisJournal {
         self.beat("patterns", &self.0.keys.patterns, Hex(worker), good_for_ms, &patterns.join("\n")).await.map(drop)
     }
 
-    /// The truth is each shard's own hash: one pipeline reads them all.
+    /// The truth is each shard's own hash: one pipeline reads them all. A damaged one is told as nobody's: its claim refuses,
+    /// and names it.
     async fn owners(&self) -> Result<Vec<Option<Lease>>, JournalError> {
         let mut pipeline = ::redis::pipe();
         for shard in self.0.keys.shards() {
             pipeline.cmd("HMGET").arg(&shard.shard).arg("epoch").arg("owner");
         }
         let mut live = self.0.link.live().await?;
-        let replies: RedisResult<Vec<Value>> = pipeline.query_async(&mut live.connection).await;
-        let replies = self.0.link.judge(&live, replies)?;
-        replies.into_iter().map(|reply| Reply::new("owners", reply)?.owner(live.found.server)).collect()
+        let replies: RedisResult<Vec<RedisResult<Value>>> = pipeline.ignore_errors().query_async(&mut live.connection).await;
+        let lease = |reply: RedisResult<Value>| match reply {
+            Err(error) if error.code() == Some("WRONGTYPE") => Ok(None),
+            reply => Ok(Reply::new("owners", self.0.link.judge(&live, reply)?)?.owner(live.found.server)),
+        };
+        self.0.link.judge(&live, replies)?.into_iter().map(lease).collect()
     }
 
     async fn claim(&self, shard: ShardId, from: Option<Lease>, worker: Incarnation) -> Result<Leased<Lease>, JournalError> {

@@ -16,13 +16,16 @@ local function count(text) return #text < 16 and string.find(text, '^%d+$') and 
 
 local shard = redis.pcall('HMGET', KEYS[1], 'epoch', 'owner', 'server', 'commit')
 if shard.err then return damaged(KEYS[1], 'it is no hash') end
+local epoch, commit = shard[1] or '0', shard[4] or '0'
+if not count(epoch) or not count(commit) then return damaged(KEYS[1], 'epoch or commit is no number') end
+if shard[2] and (not shard[1] or #shard[2] ~= 32 or string.find(shard[2], '[^%da-f]')) then
+  return damaged(KEYS[1], 'owner is no incarnation, or has no epoch')
+end
 if shard[2] then
-  if shard[1] ~= ARGV[1] or shard[2] ~= ARGV[2] then return {1} end
+  if count(epoch) ~= tonumber(ARGV[1]) or shard[2] ~= ARGV[2] then return {1} end
 elseif ARGV[2] ~= '' then
   return {1}
 end
-local epoch, commit = shard[1] or '0', shard[4] or '0'
-if not count(epoch) or not count(commit) then return damaged(KEYS[1], 'epoch or commit is no number') end
 local active = redis.pcall('SMEMBERS', KEYS[2])
 if active.err then return damaged(KEYS[2], 'it is no set') end
 
