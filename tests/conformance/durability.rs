@@ -4,7 +4,9 @@
 use std::time::Duration;
 
 use lasthit::journal::redis::{Durability, RedisJournal, RedisOptions};
-use lasthit::journal::{Appended, Committed, CommonJournal as _, GatewayJournal as _, JournalError, Signal, WorkerJournal as _};
+use lasthit::journal::{
+    Appended, Committed, CommonJournal as _, GatewayJournal as _, JournalError, Seen, Signal, WorkerJournal as _,
+};
 use lasthit::types::Incarnation;
 use servers::{Proxy, RedisServer};
 
@@ -118,7 +120,7 @@ async fn nothing_leaves_before_replicas_confirmed_it() {
     let reader = connect(&server.url(), None).await.expect("journal");
     stop(&replica, "STOP");
     let flush = gateway.flush(at(50), vec![entry(room(0), at(50), "b")]);
-    let (appended, committed, page, heads) = tokio::join!(
+    let (appended, committed, page, heads, registered) = tokio::join!(
         journal.append(&flush),
         journal.commit(&first),
         async {
@@ -130,12 +132,17 @@ async fn nothing_leaves_before_replicas_confirmed_it() {
             until(async || journal.survey(SHARD, false).await.expect("survey").commit == 1).await;
             reader.heads(SHARD, &[room(0)]).await
         },
+        async {
+            until(async || journal.survey(SHARD, false).await.expect("survey").commit == 1).await;
+            reader.register(SHARD, Incarnation(8), Seen::default(), &[room(0)]).await
+        },
     );
     let unconfirmed = |why: String| assert!(why.contains("0 of 1 replicas confirmed"), "{why}");
     unconfirmed(appended.expect_err("not confirmed").to_string());
     unconfirmed(committed.expect_err("not confirmed").to_string());
     unconfirmed(page.expect_err("not confirmed").to_string());
     unconfirmed(heads.expect_err("not confirmed").to_string());
+    unconfirmed(registered.expect_err("not confirmed").to_string());
     // A repeat is not confirmed by having been there before.
     unconfirmed(journal.append(&flush).await.expect_err("not confirmed").to_string());
     unconfirmed(journal.commit(&first).await.expect_err("not confirmed").to_string());
@@ -147,6 +154,7 @@ async fn nothing_leaves_before_replicas_confirmed_it() {
     until(async || matches!(journal.commit(&first).await, Ok(Committed::Done))).await;
     assert_eq!(message(&mut pushes).await, bytes("verdict"), "the repeat publishes");
     assert_eq!(reader.verdicts(&room(0), 0, 10).await.expect("confirmed").batches.len(), 1);
+    assert_eq!(reader.register(SHARD, Incarnation(8), Seen::default(), &[]).await.expect("confirmed").commit, 1);
 
     // What was confirmed survives the loss of the primary.
     drop(server);

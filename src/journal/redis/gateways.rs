@@ -26,8 +26,7 @@ impl GatewayJournal for RedisJournal {
     ) -> Result<Registered, JournalError> {
         let keys = self.shard(shard)?;
         rooms.iter().try_for_each(|room| check::room(room, shard, self.shards()))?;
-        let live = self.met().await?;
-        let server = live.found.server;
+        let server = self.met().await?.found.server;
         let mut call = Call::new(&REGISTER, 3 + rooms.len(), 8, (4 + rooms.len()) * ROOM_BYTES);
         call.text(&keys.shard).text(&keys.gateways).text(&keys.rooms);
         for room in rooms {
@@ -35,7 +34,10 @@ impl GatewayJournal for RedisJournal {
         }
         call.text(Hex(gateway)).text(Hex(server)).text(era_stride(server)).text(seen.flush).text(seen.commit);
         call.text(keys.states()).text(&keys.bell).text(Hex(seen.server));
-        let mut reply = Reply::new("register", self.send_on(live, &call).await?)?;
+        let Some(reply) = self.send_confirmed_to(server, shard, &call).await? else {
+            return Err(JournalError::Unreachable("redis lost its data meanwhile: asked again".into()));
+        };
+        let mut reply = Reply::new("register", reply)?;
         let (record, renewed, commit) = (reply.gateway(gateway)?, reply.parse()?, reply.parse()?);
         let mut heads = reply.array()?;
         reply.end()?;
