@@ -126,10 +126,11 @@ pub trait WorkerJournal: CommonJournal {
     async fn forget(&self, shard: ShardId, lease: Lease, gateways: &[Incarnation]) -> Result<Leased<()>, JournalError>;
 
     /// Appends a dead gateway's last entry to a room and rings the bell with number 0. The gateway must be fenced. A room
-    /// that is not there has ended: then nothing is written, and that is that.
+    /// that is not there has ended: then nothing is written, and that is that. Sent twice it may be there twice: whoever
+    /// resolves the room drops the second one as stale.
     ///
     /// # Errors
-    /// When the outcome is unknown: read the room, then send it again if it is not there.
+    /// When the outcome is unknown: send it again.
     async fn death(
         &self,
         shard: ShardId,

@@ -2,8 +2,8 @@
 -- Appends a dead gateway's last entry to a room, and rings the shard's bell with number 0.
 --
 -- Guarantee: one atomic step; only for the lease's owner and a fenced gateway. A room that is not there has ended: its
--- sessions are gone, and nothing is written. A gateway with a damaged record appends no more than a fenced one. Not idempotent.
--- All checks come before the first write.
+-- sessions are gone, and nothing is written. A gateway with a damaged record appends no more than a fenced one. Not idempotent:
+-- a second one is stale to whoever resolves the room. All checks come before the first write.
 --
 -- KEYS  1 shard, 2 gateways, 3 active, 4 room, 5 state
 -- ARGV  1 epoch, 2 owner, 3 incarnation, 4 bell channel, 5 name, 6 top, 7 entry
