@@ -1,4 +1,4 @@
-//! The command line. It only collects texts: [`Config::load`] judges them together with environment and file, so that
+//! The command line. It only collects texts. [`Config::load`] checks them together with environment and file, so that
 //! all mistakes are reported at once.
 
 use std::path::PathBuf;
@@ -10,11 +10,11 @@ use serde::Serialize;
 use crate::config::{Config, ConfigError, Flags, ProcessRole};
 use crate::replay::command::{Reading, Source, Task};
 
-const ABOUT: &str = "Decides who was first: a game event sequencer with arrival order and exactly-once verdicts";
+const ABOUT: &str = "Decides who was first: sequences game events by arrival, and decides each one exactly once";
 
 const SETTINGS: &str = "\
-Every setting may also stand in the environment (--lease-ms is LASTHIT_LEASE_MS) and in the file that --config or
-LASTHIT_CONFIG names (lease_ms = 1000). Flags win over the environment, the environment over the file.";
+Each setting is also an environment variable (LASTHIT_LEASE_MS for --lease-ms) and a name in the TOML file that --config or
+LASTHIT_CONFIG gives (lease_ms = 1000). A flag overrides the environment, and the environment overrides the file.";
 
 #[derive(Debug, Parser)]
 #[command(name = "lasthit", version, about = ABOUT, after_help = SETTINGS, disable_help_subcommand = true)]
@@ -25,7 +25,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Gateway and worker in one process, rooms in memory: nothing to install, nothing kept
+    /// Runs a gateway and a worker in one process. Rooms are in memory and end with the process
     #[command(after_help = SERVE)]
     Serve {
         #[command(flatten)]
@@ -37,7 +37,7 @@ enum Command {
         #[command(flatten)]
         common: CommonArgs,
     },
-    /// Takes in players' WebSockets and stamps what arrives; start as many as wanted
+    /// Runs a gateway: accepts players' WebSockets and stamps their actions. Run as many as you like
     #[command(after_help = GATEWAY)]
     Gateway {
         #[command(flatten)]
@@ -49,7 +49,7 @@ enum Command {
         #[command(flatten)]
         common: CommonArgs,
     },
-    /// Puts events in order, resolves rooms, commits verdicts; start as many as wanted
+    /// Runs a worker: puts events in order, resolves them, commits the verdicts. Run as many as you like
     #[command(after_help = WORKER)]
     Worker {
         #[command(flatten)]
@@ -61,53 +61,55 @@ enum Command {
         #[command(flatten)]
         common: CommonArgs,
     },
-    /// Resolves a recorded room again and compares verdict by verdict; exit code 1 when one deviates
+    /// Resolves a recorded room again and compares each verdict with the recorded one
     #[command(after_help = REPLAY)]
     Replay {
         #[command(flatten)]
         recording: RecordingArgs,
-        /// A dump to read instead of Redis
+        /// Dump to read instead of Redis
         #[arg(long, value_name = "DUMP")]
         file: Option<PathBuf>,
-        /// Writes JSON instead of prose
+        /// Print JSON instead of text
         #[arg(long)]
         json: bool,
     },
-    /// Writes what Redis keeps of a room into a file, for replay and timeline
+    /// Writes a room's recording from Redis into a file, for replay and timeline
     #[command(after_help = DUMP)]
     Dump {
         #[command(flatten)]
         recording: RecordingArgs,
-        /// Where to
+        /// File to write
         #[arg(long, value_name = "DUMP")]
         file: PathBuf,
     },
-    /// Shows who arrived when in a contest, through which gateway, who won by how much, and what was flagged
+    /// Shows who arrived when in a contest, on which gateway, who won and by how much, and which verdicts are flagged
     #[command(after_help = TIMELINE)]
     Timeline {
         #[command(flatten)]
         recording: RecordingArgs,
-        /// A dump to read instead of Redis
+        /// Dump to read instead of Redis
         #[arg(long, value_name = "DUMP")]
         file: Option<PathBuf>,
-        /// Which contest
+        /// Contest to show
         #[arg(long, value_name = "NAME")]
         contest: String,
-        /// Which of its rounds [default: the last]
+        /// Round of the contest [default: the last]
         #[arg(long, value_name = "N")]
         round: Option<u64>,
-        /// Draws it here
+        /// Also draw the contest into this SVG file
         #[arg(long, value_name = "FILE")]
         svg: Option<PathBuf>,
-        /// Writes JSON instead of prose
+        /// Print JSON instead of text
         #[arg(long)]
         json: bool,
     },
 }
 
 const REPLAY: &str = "\
-Rooms are kept in Redis for the retention while they last; `lasthit dump` keeps one for longer. The rules come from the
-file of --config, as a worker's do. Exit codes: 0 all the same, 1 something deviates, 2 it could not be resolved again.
+Redis keeps a room's events and verdicts for the workers' --retention, and only until the room ends. To keep them longer, use
+`lasthit dump`. If the workers have a --config file with rules, give the same file here.
+
+Exit codes: 0 if all verdicts are the same, 1 if one differs, 2 if the room could not be resolved again.
 
 Examples:
   lasthit replay --redis redis://127.0.0.1:6379 --room raid-7
@@ -141,7 +143,7 @@ Examples:
     lasthit gateway --listen 0.0.0.0:7777 --jwt-key-file /etc/lasthit/jwt.key --allowed-origins https://game.example";
 
 const WORKER: &str = "\
-A worker serves no health and metrics unless --admin gives it an address, so that several start side by side.
+A worker serves health and metrics only if --admin gives it an address, so that several workers can run on one machine.
 
 Examples:
   lasthit worker --redis redis://127.0.0.1:6379
@@ -149,21 +151,21 @@ Examples:
 
 #[derive(Debug, Args, Serialize)]
 struct RedisArgs {
-    /// redis://, rediss:// or unix://; with a password better in LASTHIT_REDIS, as process lists show flags
+    /// redis://, rediss:// or unix:// URL. If it has a password, use LASTHIT_REDIS: process lists show flags
     #[arg(long, value_name = "URL")]
     redis: Option<String>,
-    /// What every key begins with [default: lasthit]
+    /// Prefix of all keys in Redis [default: lasthit]
     #[arg(long, value_name = "TEXT")]
     prefix: Option<String>,
-    /// Groups of rooms that workers share; fixed for a deployment [default: 8]
+    /// Number of shards: groups of rooms that workers share. Fixed for a deployment [default: 8]
     #[arg(long, value_name = "N")]
     shards: Option<String>,
 }
 
-/// Where a recorded room is, and by which rules it was played.
+/// A recorded room and its rules.
 #[derive(Debug, Args)]
 struct RecordingArgs {
-    /// Which room; a dump holds one
+    /// Room to read. A dump holds only one
     #[arg(long, value_name = "NAME")]
     room: Option<String>,
     #[command(flatten)]
@@ -174,111 +176,110 @@ struct RecordingArgs {
 
 #[derive(Debug, Args, Serialize)]
 struct RulesArgs {
-    /// A TOML file with the rules by room name
+    /// TOML file with the rules by room name
     #[arg(long, value_name = "FILE")]
     config: Option<String>,
 }
 
 #[derive(Debug, Args, Serialize)]
 struct GatewayArgs {
-    /// Where players connect [default: 127.0.0.1:7777]
+    /// Address that players connect to [default: 127.0.0.1:7777]
     #[arg(long, value_name = "IP:PORT")]
     listen: Option<String>,
-    /// Holds the key of the players' tokens (HS256); the key itself may stand in LASTHIT_JWT_KEY
+    /// File with the key of the players' tokens (HS256). Or give the key itself in LASTHIT_JWT_KEY
     #[arg(long, value_name = "FILE")]
     jwt_key_file: Option<String>,
-    /// Web pages that may connect, as https://a,https://b or * [default: loopback pages and the gateway's own]
+    /// Origins of web pages that may connect: https://a,https://b or * [default: loopback and the gateway's own page]
     #[arg(long, value_name = "LIST")]
     allowed_origins: Option<String>,
-    /// Let other hosts reach --listen without a key: anyone there may act as anyone
+    /// Accept players from other hosts without a key: anyone can then act as any player
     #[arg(long)]
     allow_keyless: bool,
-    /// Without a key, take any page for the gateway's own whose origin is the name it connects to: only where a name that
-    /// somebody points at this host does no harm
+    /// Without a key, accept the gateway's own page under any host name. Do not use it where an attacker may point a host name
+    /// at this machine
     #[arg(long)]
     allow_host_names: bool,
-    /// Sessions at once [default: 20000, or fewer where the limit of open files holds no more]
+    /// Most sessions at a time [default: 20000, or fewer if the limit of open files allows no more]
     #[arg(long, value_name = "N")]
     sessions_max: Option<String>,
-    /// Sessions of one address; loopback, where proxies are, has no such bounds [default: 1000]
+    /// Most sessions of one address. Loopback is exempt [default: 1000]
     #[arg(long, value_name = "N")]
     sessions_per_address: Option<String>,
-    /// Connections that one address opens in a second [default: 200]
+    /// Most connections that one address may open in a second. Loopback is exempt [default: 200]
     #[arg(long, value_name = "N")]
     connections_per_second: Option<String>,
-    /// Sessions of one player, servers excepted [default: 32]
+    /// Most sessions of one player, except with the role server [default: 32]
     #[arg(long, value_name = "N")]
     sessions_per_player: Option<String>,
-    /// Actions of one session in a second [default: 1000]
+    /// Most actions of one session in a second [default: 1000]
     #[arg(long, value_name = "N")]
     actions_per_second: Option<String>,
-    /// How far a watermark stays behind the sweep that proves it [default: 20]; docs/arrival.md has the curve
+    /// Time that a watermark stays behind the sweep that proves it, see docs/arrival.md [default: 20]
     #[arg(long, value_name = "US")]
     sweep_guard_us: Option<String>,
-    /// How much earlier than its stamp a message from another host may have reached this one [default: 0]; the network card's
-    /// interrupt coalescing, docs/arrival.md
+    /// Longest time that the network card may hold a message back before the kernel stamps it, see docs/arrival.md [default: 0]
     #[arg(long, value_name = "US")]
     uncertainty_us: Option<String>,
 }
 
 #[derive(Debug, Args, Serialize)]
 struct WorkerArgs {
-    /// Rooms that are resolved at once [default: the cores]
+    /// Most rooms that are resolved at the same time [default: the number of cores]
     #[arg(long, value_name = "N")]
     concurrency: Option<String>,
-    /// How long a gateway may owe its watermark before it is fenced [default: 1000]
+    /// Time that a gateway may owe its watermark before the worker fences it [default: 1000]
     #[arg(long, value_name = "MS")]
     gateway_timeout_ms: Option<String>,
-    /// How long rules may take over one event before they are given up [default: 2000]
+    /// Time that rules may take for one event before the worker gives up on them [default: 2000]
     #[arg(long, value_name = "MS")]
     rules_timeout_ms: Option<String>,
-    /// How long a silent worker keeps its shards [default: 1000]
+    /// Time after which other workers take over the shards of a silent worker [default: 1000]
     #[arg(long, value_name = "MS")]
     lease_ms: Option<String>,
-    /// How long events and verdicts are kept for `since` and replay [default: 10m]
+    /// Time that events and verdicts are kept for `since` and replay [default: 10m]
     #[arg(long, value_name = "TIME")]
     retention: Option<String>,
-    /// How long a room may be empty before it ends [default: 30s]
+    /// Time that a room may be empty before it ends [default: 30s]
     #[arg(long, value_name = "TIME")]
     room_linger: Option<String>,
 }
 
 #[derive(Debug, Args, Serialize)]
 struct DurabilityArgs {
-    /// What a verdict has survived before anyone sees it: redis, disk or replicated [default: redis; serve: nothing]
+    /// What a verdict has survived before anyone sees it: redis, disk or replicated. Not for serve [default: redis]
     #[arg(long, value_name = "LEVEL")]
     durability: Option<String>,
 }
 
 #[derive(Debug, Args, Serialize)]
 struct CommonArgs {
-    /// A TOML file with settings and rules by room name
+    /// TOML file with settings and rules by room name
     #[arg(long, value_name = "FILE")]
     config: Option<String>,
-    /// Where health and metrics are served, or none [default: 127.0.0.1:7778; worker: none]
+    /// Address that serves health and metrics, or none [default: 127.0.0.1:7778, for a worker none]
     #[arg(long, value_name = "IP:PORT")]
     admin: Option<String>,
-    /// Let other hosts reach --admin, which has no password
+    /// Accept other hosts on --admin, which has no password
     #[arg(long)]
     allow_remote_admin: bool,
-    /// text or json, on stderr [default: text]
+    /// Format of the logs on stderr: text or json [default: text]
     #[arg(long, value_name = "FORMAT")]
     log_format: Option<String>,
-    /// error, warn, info, debug, trace, or target=level,... [default: info]
+    /// Logs to write: error, warn, info, debug, trace, or target=level,... [default: info]
     #[arg(long, value_name = "FILTER")]
     log: Option<String>,
 }
 
-/// What became of a command line.
+/// What a command line asks for.
 #[derive(Debug)]
 pub(crate) enum Parsed {
-    /// To be run.
+    /// Run a role.
     Run(Box<Config>),
-    /// A recorded room is to be read.
+    /// Read a recorded room.
     Read(Reading, Box<Config>),
-    /// Help or version was asked for: goes to stdout.
+    /// Print the help or the version on stdout.
     Shown(String),
-    /// Nothing to run: the lines go to stderr.
+    /// Report mistakes on stderr, one line each.
     Mistakes(Vec<String>),
 }
 
@@ -339,7 +340,7 @@ fn read(args: RecordingArgs, file: Option<PathBuf>, json: bool, task: Task, env:
     }
 }
 
-/// Clap's message spans lines (what, tips, usage): the first says what, the tips how to fix it.
+/// Clap's error as one line: its message and its tips, without the usage.
 fn one_line(error: &clap::Error) -> String {
     if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
         return "a command is missing: use serve, gateway, worker, replay, dump or timeline; see lasthit --help".to_owned();

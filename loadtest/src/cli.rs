@@ -15,7 +15,7 @@ use crate::spawn::Spawn;
 use crate::speak::dialect::{Audience, Dialect};
 use crate::stages::Vary;
 
-/// Load, latency and audit runs against lasthit.
+/// Sends load to lasthit, measures it, and audits every answer.
 #[derive(Debug, Parser)]
 #[command(version, about)]
 pub(crate) struct Cli {
@@ -25,53 +25,54 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Sends claims by a schedule that waits for nobody (open loop), measures from the intended send and from the actual one,
-    /// audits every answer.
+    /// Sends claims at a given rate, measures how long the verdicts take, and audits every answer.
     ///
-    /// Exit code 0 when the audit passed, 1 when it failed, 2 when there was no run or the generator was saturated, 130 when it
-    /// was interrupted.
+    /// The schedule does not wait for answers (open loop). Latency is measured from when a claim was due, and from when it was sent.
     ///
-    /// Latency and audit of what it starts itself, without Redis and with it:
+    /// Exit code 0 if the audit passed, 1 if it failed, 2 if there was no run or the generator was saturated, 130 if it was
+    /// interrupted.
+    ///
+    /// Start lasthit, without Redis or with it, and measure it:
     ///
     ///     loadtest run --spawn serve --rate 1000
     ///     loadtest run --spawn gateways=2,workers=1 --sessions 100 --rooms 20 --rate 10000 --html report.html
     ///
-    /// The knee: the highest rate with a p99 of at most 20 ms, between 2,000 and 100,000 a second:
+    /// Find the highest rate with a p99 of at most 20 ms (the knee), between 2,000 and 100,000 a second:
     ///
     ///     loadtest run --spawn gateways=2,workers=1 --ramp 2000..100000 --p99 20ms
     ///
-    /// What others notice of a thousand sessions that come again and have missed everything:
+    /// Measure what other sessions notice when 1,000 sessions that missed everything reconnect:
     ///
     ///     loadtest run --spawn gateways=1,workers=1 --audience room --rejoin 1000
     ///
-    /// What a system carries when every session waits for its answers, and what another system's gateways do:
+    /// Keep every session busy (closed loop), or measure the gateways of another system:
     ///
     ///     loadtest run --url ws://127.0.0.1:7777 --closed --outstanding 4
     ///     loadtest run --url ws://127.0.0.1:8101,ws://127.0.0.1:8102 --dialect peer --rate 1000
     #[command(verbatim_doc_comment)]
     Run(RunArgs),
-    /// Lets two rivals claim the same thing a known gap apart, and counts how often the first sender does not get it.
+    /// Lets two players claim the same key a known time apart, and counts how often the first sender does not get it.
     ///
-    /// Exit code 0 when everybody got what was theirs or was told that it was too close, 1 when not, 2 when there was no
-    /// measurement, 130 when it was interrupted. With a peer only lasthit is judged.
+    /// Exit code 0 if the first sender always won or the verdict was flagged as too close, 1 if not, 2 if there was no measurement,
+    /// 130 if it was interrupted. The results of --peer do not change the exit code.
     ///
-    /// One run that compares both:
+    /// Compare lasthit with the usual stack:
     ///
     ///     loadtest fair --spawn gateways=2,workers=1 --background 1000 --peer --svg fair.svg
     #[command(verbatim_doc_comment)]
     Fair(FairArgs),
-    /// Measures what the guard of a gateway's sweep costs and buys: for each guard the decisions that were wrong or clamped,
-    /// and how long verdicts took.
+    /// Measures the setting --sweep-guard-us of gateways: for each value, how many verdicts are wrong or clamped, and how long they
+    /// take.
     ///
-    /// Starts a private redis-server, two gateways and a worker per guard, and lets rivals race on one gateway and on two:
-    /// idle, with others in the background, with hits in two pieces, and with several messages in one read. Exit code 0 when
-    /// there is a curve, 2 when there is none, 130 when it was interrupted.
+    /// Starts a private redis-server, two gateways and a worker for each value. Pairs of players race on one gateway and on two:
+    /// idle, with others in the background, with hits in two pieces, and with several messages in one read. Exit code 0 if there
+    /// is a curve, 2 if there is none, 130 if it was interrupted.
     Curve(CurveArgs),
-    /// Measures lasthit beside what it stands in for, in turns, and holds the ratios against what they should be.
+    /// Measures lasthit and other systems in turns, and compares the ratios with the targets that lasthit sets for itself.
     ///
-    /// Starts all it needs: a private redis-server for each, lasthit with and without Redis, a bare echo, and, with Node 20 or
-    /// newer, the rivals in loadtest/peers, out of copies whose packages npm installs. Exit code 0 when there are figures, 2 when
-    /// there are none, 130 when it was interrupted.
+    /// Starts everything that it needs: lasthit with and without Redis, a bare echo, and the rivals in loadtest/peers, each with a
+    /// private redis-server. The rivals need Node 20 or newer; npm installs their packages into copies. Exit code 0 if there are
+    /// figures, 2 if there are none, 130 if it was interrupted.
     ///
     ///     loadtest compare --json compare.json --svg compare.svg
     #[command(verbatim_doc_comment)]
@@ -79,9 +80,9 @@ pub(crate) enum Command {
     /// Measures where the time of one event goes, stage by stage from the socket to the delivered verdict, and what an event
     /// costs: CPU time, system calls, commands and bytes of Redis.
     ///
-    /// Starts a private redis-server and all processes for each rate, and ends them. With --vary, the same work runs under
-    /// several settings in turns instead, and CPU time and latency are listed for each. Exit code 0 when there are figures, 2
-    /// when there are none, 130 when it was interrupted.
+    /// Starts a private redis-server and all processes for each rate, and ends them. With --vary it runs the same work under
+    /// several values of a setting in turns, and lists CPU time and latency for each. Exit code 0 if there are figures, 2 if there
+    /// are none, 130 if it was interrupted.
     ///
     ///     loadtest stages --spawn gateways=1,workers=1 --rates 1000,20000 --svg stages.svg
     ///     loadtest stages --vary shards=1,8,64 --rooms 1000 --sessions 1000 --rates 10000
@@ -90,215 +91,215 @@ pub(crate) enum Command {
     /// The programs that `compare` starts
     #[command(subcommand, hide = true)]
     Part(Part),
-    /// Kills, stops, pauses and cuts off gateways, workers and Redis by a seeded plan while contests are played, then holds
-    /// what every player saw against the journal.
+    /// Kills, stops, pauses and cuts off gateways, workers and Redis by a seeded plan while players compete. Then compares what
+    /// every player saw with the journal.
     ///
-    /// Starts a private redis-server and all processes, and ends them. At the level redis, Redis is ended in order and never
-    /// killed; at disk it is killed too. Exit code 0 when the audit passed, 1 when it failed, 2 when there was no run, 130
-    /// when it was interrupted.
+    /// Starts a private redis-server and all processes, and ends them. With --durability redis, Redis is stopped gracefully and
+    /// never killed; with disk it is killed, too. Exit code 0 if the audit passed, 1 if it failed, 2 if there was no run, 130 if it
+    /// was interrupted.
     Chaos(ChaosArgs),
-    /// Lets rooms come and go beside some that stay, and compares what Redis and every process take in the end with what
-    /// they took at one third.
+    /// Checks that memory stays flat while rooms come and go. Compares the memory of Redis and of every process at the end of the
+    /// run with that after one third of it.
     ///
-    /// Starts a private redis-server and all processes, and ends them. Exit code 0 when nothing grew by more than a tenth
-    /// and every visit was answered, 1 when not, 2 when there was no run, 130 when it was interrupted.
+    /// Starts a private redis-server and all processes, and ends them. Exit code 0 if nothing grew by more than a tenth and every
+    /// visit to a room succeeded, 1 if not, 2 if there was no run, 130 if it was interrupted.
     Soak(SoakArgs),
 }
 
-/// How many rooms, and how long.
+/// Options of `soak`.
 #[derive(Debug, Args)]
 pub(crate) struct SoakArgs {
-    /// Rooms that come and go, evenly over the run, with two players each
+    /// Number of rooms that come and go, evenly over the run, with two players each
     #[arg(long, default_value_t = 100_000, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     pub(crate) rooms: u32,
-    /// In which time
+    /// Length of the run: 90s, 10m
     #[arg(long, default_value = "10m", value_parser = duration)]
     pub(crate) duration: Duration,
-    /// How long the workers keep what was resolved in rooms that stay
+    /// Time that workers keep events and verdicts of the rooms that stay
     #[arg(long, default_value = "60s", value_name = "TIME")]
     pub(crate) retention: String,
-    /// How long an empty room stays
+    /// Time that a room may be empty before it ends
     #[arg(long, default_value = "1s", value_name = "TIME")]
     pub(crate) room_linger: String,
-    /// Gateways
+    /// Number of gateways
     #[arg(long, default_value_t = 2, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
     pub(crate) gateways: u16,
-    /// Workers
+    /// Number of workers
     #[arg(long, default_value_t = 2, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
     pub(crate) workers: u16,
-    /// Writes the report here as JSON, with all samples
+    /// Also write the report, with all samples, into this JSON file
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
 }
 
-/// What is broken, and who plays meanwhile.
+/// Options of `chaos`.
 #[derive(Debug, Args)]
 pub(crate) struct ChaosArgs {
-    /// How long things are broken: 20s, 5m
+    /// Length of the run: 20s, 5m
     #[arg(long, default_value = "60s", value_parser = duration)]
     pub(crate) duration: Duration,
-    /// Of the plan and the players; random when it is not given, and printed
+    /// Seed of the plan and the players [default: random; it is printed]
     #[arg(long)]
     pub(crate) seed: Option<u64>,
-    /// How Redis is set up, and whether it is killed
+    /// Durability of lasthit and configuration of Redis
     #[arg(long, value_enum, default_value_t = Durability::Redis)]
     pub(crate) durability: Durability,
-    /// Faults in a minute, about four in ten of them kills; a short run has more, so that every kind is there once
+    /// Faults in a minute. About four in ten are kills. A short run has more, so that every kind occurs once
     #[arg(long, default_value_t = 60, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=600))]
     pub(crate) faults_per_minute: u32,
-    /// Only these kinds of faults
+    /// Kinds of faults to use [default: all]
     #[arg(long, value_enum, value_delimiter = ',', value_name = "KINDS")]
     pub(crate) only: Vec<Kind>,
-    /// Gateways
+    /// Number of gateways
     #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
     pub(crate) gateways: u16,
-    /// Workers
+    /// Number of workers
     #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
     pub(crate) workers: u16,
-    /// Players over all gateways
+    /// Number of players over all gateways
     #[arg(long, default_value_t = 48, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=5000))]
     pub(crate) players: u16,
-    /// Rooms that they contend in
+    /// Number of rooms in which they compete
     #[arg(long, default_value_t = 12, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub(crate) rooms: u16,
-    /// Actions a second over all players
+    /// Actions a second of all players together
     #[arg(long, default_value_t = 200, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=20_000))]
     pub(crate) rate: u32,
-    /// One more session floods, repeats, does not read and rejoins all the time; what it does to the others is measured
+    /// Add one hostile session that floods, repeats, does not read and reconnects all the time, and measure its effect on the others
     #[arg(long, action = clap::ArgAction::Set, default_value_t = true, value_name = "BOOL")]
     pub(crate) rude: bool,
-    /// Writes the report here as JSON
+    /// Also write the report into this JSON file
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
 }
 
-/// What is varied, and for how long.
+/// Options of `curve`.
 #[derive(Debug, Args)]
 pub(crate) struct CurveArgs {
-    /// Guards to compare, in microseconds
+    /// Values of --sweep-guard-us to compare, in microseconds
     #[arg(long, value_delimiter = ',', value_name = "US", default_value = "0,5,10,20,50,100,200")]
     pub(crate) guards_us: Vec<u64>,
-    /// Races for each guard and scenario, at most
+    /// Most races for each value and scenario
     #[arg(long, default_value_t = 800)]
     pub(crate) trials: u32,
-    /// How long all of it may take: when that is too short for the races, there are fewer
+    /// Time for the whole run. If it is too short for all races, there are fewer
     #[arg(long, default_value = "4m", value_parser = duration)]
     pub(crate) time: Duration,
-    /// Of all that is drawn; random when it is not given, and printed
+    /// Seed of everything random [default: random; it is printed]
     #[arg(long)]
     pub(crate) seed: Option<u64>,
-    /// Writes the figures here as JSON
+    /// Also write the figures into this JSON file
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
-    /// Draws them here
+    /// Also draw the figures into this SVG file
     #[arg(long, value_name = "FILE")]
     pub(crate) svg: Option<PathBuf>,
 }
 
-/// What is compared.
+/// Options of `compare`.
 #[derive(Debug, Args)]
 pub(crate) struct CompareArgs {
-    /// A folder with other programs for rivals, by their folders' names (bullmq, ws-room, groupmq, bullmq-queue); it is not
-    /// written to. Those that it lacks come from loadtest/peers
+    /// Folder with your own rivals, one per subfolder (bullmq, ws-room, groupmq, bullmq-queue). It is only read. Missing rivals
+    /// come from loadtest/peers
     #[arg(long, value_name = "DIR")]
     pub(crate) peer: Option<PathBuf>,
-    /// Writes ratios and figures here as JSON
+    /// Also write ratios and figures into this JSON file
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
-    /// Draws them here
+    /// Also draw the figures into this SVG file
     #[arg(long, value_name = "FILE")]
     pub(crate) svg: Option<PathBuf>,
-    /// One round of short measurements, in under three minutes
+    /// Do only one round of short measurements, in under three minutes
     #[arg(long)]
     pub(crate) quick: bool,
-    /// Measures only this part
+    /// Measure only this part
     #[arg(long, value_enum, value_name = "PART")]
     pub(crate) only: Option<Only>,
 }
 
-/// What is taken apart.
+/// Options of `stages`.
 #[derive(Debug, Args)]
 pub(crate) struct StagesArgs {
-    /// What to start: gateways=2,workers=1
+    /// Processes to start: gateways=2,workers=1
     #[arg(long, value_name = "WHAT", default_value = "gateways=2,workers=1")]
     pub(crate) spawn: Spawn,
-    /// Events a second; each rate is measured by itself
+    /// Rates to measure, in events a second
     #[arg(long, value_delimiter = ',', value_name = "RATES", default_value = "1000,40000")]
     pub(crate) rates: Vec<u32>,
-    /// Sessions over all gateways
+    /// Number of sessions over all gateways
     #[arg(long, default_value_t = 100)]
     pub(crate) sessions: u32,
     /// Rooms that the sessions are spread over
     #[arg(long, default_value_t = 20)]
     pub(crate) rooms: u32,
-    /// How long each is measured
+    /// Time that each rate is measured
     #[arg(long, default_value = "5s", value_parser = duration, value_name = "TIME")]
     pub(crate) duration: Duration,
-    /// A setting of lasthit's, by the name of its flag: shards=16
+    /// Setting of lasthit, by the name of its flag: shards=16
     #[arg(long, value_parser = setting, value_name = "NAME=VALUE")]
     pub(crate) set: Vec<(String, String)>,
-    /// Processes reach Redis over TCP instead of its Unix socket
+    /// Connect to Redis over TCP instead of its Unix socket
     #[arg(long)]
     pub(crate) tcp: bool,
-    /// Compares values of one setting instead: shards=1,8,64, or redis=unix,tcp, or binary=FILE,FILE
+    /// Compare values of one setting instead: shards=1,8,64, or redis=unix,tcp, or binary=FILE,FILE
     #[arg(long, value_name = "NAME=VALUES", conflicts_with = "svg")]
     pub(crate) vary: Option<Vary>,
-    /// With --vary: how often each value has its turn
+    /// Number of turns that each value of --vary has
     #[arg(long, default_value_t = 3, value_name = "N", requires = "vary", value_parser = clap::value_parser!(u32).range(1..=100))]
     pub(crate) rounds: u32,
-    /// Writes the figures here as JSON
+    /// Also write the figures into this JSON file
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
-    /// Draws them here
+    /// Also draw the figures into this SVG file
     #[arg(long, value_name = "FILE")]
     pub(crate) svg: Option<PathBuf>,
 }
 
-/// How the rivals race.
+/// Options of `fair`.
 #[derive(Debug, Args)]
 pub(crate) struct FairArgs {
-    /// The gateways: ws://127.0.0.1:7777,ws://127.0.0.1:7779
+    /// Gateways to measure: ws://127.0.0.1:7777,ws://127.0.0.1:7779
     #[arg(long, value_delimiter = ',', value_parser = url, value_name = "URL", conflicts_with = "spawn")]
     pub(crate) url: Vec<String>,
-    /// Starts a private redis-server and processes (gateways=2,workers=1), or one process without Redis (serve, with
-    /// --same), and ends them; delay=20ms makes everything between the first gateway and Redis that much later, each way
+    /// Start a private redis-server and these processes (gateways=2,workers=1), or one process without Redis (serve, with --same),
+    /// and end them after the run. delay=20ms delays everything between the first gateway and Redis, each way
     #[arg(long, value_name = "WHAT")]
     pub(crate) spawn: Option<Spawn>,
-    /// The admin addresses of the workers behind --url, for what they say about hold: 127.0.0.1:7778
+    /// Admin addresses of the workers behind --url, to read how long they held events: 127.0.0.1:7779
     #[arg(long, value_delimiter = ',', value_name = "ADDRESS", conflicts_with = "spawn")]
     pub(crate) metrics: Vec<String>,
-    /// What the gateways at --url speak
+    /// Protocol of the gateways at --url
     #[arg(long, value_enum, default_value_t = Dialect::Lasthit)]
     pub(crate) dialect: Dialect,
-    /// Measures the usual stack, too: starts a Redis, two gateways and a worker, and ends them. Without DIR it is a copy of
-    /// loadtest/peers/bullmq whose packages npm installs; with DIR it is what lies there, packages and all
+    /// Also measure the usual stack: a Redis, two Node gateways, BullMQ and one worker. Without DIR, a copy of loadtest/peers/bullmq is
+    /// used, and npm installs its packages. With DIR, the program in that folder is used, with its packages
     #[arg(long, value_name = "DIR")]
     pub(crate) peer: Option<Option<PathBuf>>,
-    /// Gaps between the rivals' sends, in microseconds
+    /// Times between the two players' sends, in microseconds
     #[arg(long, value_delimiter = ',', value_name = "US", default_value = "0,2,5,10,20,50,100,500,2000")]
     pub(crate) gaps_us: Vec<u64>,
     /// Races for each gap
     #[arg(long, default_value_t = 1000)]
     pub(crate) trials: u32,
-    /// Claims a second that other sessions send meanwhile
+    /// Claims a second that other sessions send at the same time
     #[arg(long, default_value_t = 1000, value_name = "RATE")]
     pub(crate) background: u32,
-    /// Messages that each rival sends right behind its hit
+    /// Messages that each player sends right after its hit
     #[arg(long, default_value_t = 0, value_name = "N")]
     pub(crate) burst: u32,
-    /// Sends each hit in two pieces, a random 0 to US microseconds apart
+    /// Send each hit in two pieces, a random time of 0 to US microseconds apart
     #[arg(long, default_value_t = 0, value_name = "US")]
     pub(crate) split_us: u64,
-    /// Both rivals on one gateway
+    /// Connect both players to the same gateway
     #[arg(long)]
     pub(crate) same: bool,
-    /// Of all that is drawn; random when it is not given, and printed
+    /// Seed of everything random [default: random; it is printed]
     #[arg(long)]
     pub(crate) seed: Option<u64>,
-    /// Writes the figures here as JSON
+    /// Also write the figures into this JSON file
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
-    /// Draws them here
+    /// Also draw the figures into this SVG file
     #[arg(long, value_name = "FILE")]
     pub(crate) svg: Option<PathBuf>,
 }
@@ -307,70 +308,70 @@ pub(crate) struct FairArgs {
 pub(crate) struct RunArgs {
     #[command(flatten)]
     pub(crate) target: Target,
-    /// What the gateways at --url speak
+    /// Protocol of the gateways at --url
     #[arg(long, value_enum, default_value_t = Dialect::Lasthit)]
     pub(crate) dialect: Dialect,
-    /// Sessions over all gateways
+    /// Number of sessions over all gateways
     #[arg(long, default_value_t = 50)]
     pub(crate) sessions: u32,
-    /// Rooms that the sessions are spread over: new ones each time
+    /// Number of rooms that the sessions are spread over. Every run uses new rooms
     #[arg(long, default_value_t = 10)]
     pub(crate) rooms: u32,
-    /// Actions a second over all sessions, whatever the answers do (open loop)
+    /// Actions a second of all sessions together. They do not wait for answers (open loop)
     #[arg(long, default_value_t = 1000, conflicts_with_all = ["closed", "ramp"])]
     pub(crate) rate: u32,
-    /// Sends when the answer is there, instead of by a schedule: shows what a system carries, and hides how long it stalls
+    /// Send the next action when the last one is answered (closed loop). This shows the highest throughput, and hides stalls
     #[arg(long, conflicts_with = "ramp")]
     pub(crate) closed: bool,
-    /// Actions of a session that may wait for their answers at a time: 1 with --closed, as many as there are without. What is
-    /// due beyond that is sent when answers come, and measured from when it was due
+    /// Most actions of a session that wait for answers at a time [default: 1 with --closed, otherwise no limit]. Further actions are
+    /// sent when answers come, and measured from when they were due
     #[arg(long, value_name = "N")]
     pub(crate) outstanding: Option<u32>,
-    /// Finds the knee: the highest rate that holds --p99. FROM..TO, each rate twice the one before, or :1.5x, or :5000 more,
-    /// then halves what lies between the last two
+    /// Find the highest rate that keeps --p99 (the knee). Rates double from FROM to TO; STEP is another factor (:1.5x) or a
+    /// difference (:5000). Then the interval between the last two rates is halved until the knee is found
     #[arg(long, value_name = "FROM..TO[:STEP]")]
     pub(crate) ramp: Option<Ramp>,
-    /// With --ramp: within what the slowest hundredth must be answered, from the intended send
+    /// Highest p99 for --ramp, measured from when an action was due
     #[arg(long, default_value = "50ms", value_parser = duration, value_name = "TIME", requires = "ramp")]
     pub(crate) p99: Duration,
-    /// How long is sent before anything is measured; 2s, or 1s for each step of a ramp
+    /// Time to send before the measurement [default: 2s, or 1s for each step of a ramp]
     #[arg(long, value_parser = duration, value_name = "TIME")]
     pub(crate) warm_up: Option<Duration>,
-    /// How long is sent and measured (500ms, 10s, 2m); 10s, or 3s for each step of a ramp
+    /// Time to send and measure: 500ms, 10s, 2m [default: 10s, or 3s for each step of a ramp]
     #[arg(long, value_parser = duration, value_name = "TIME")]
     pub(crate) duration: Option<Duration>,
-    /// How long the last answers may take before they are lost
+    /// Time to wait for the last answers before they count as lost
     #[arg(long, default_value = "10s", value_parser = duration, value_name = "TIME")]
     pub(crate) drain: Duration,
-    /// Claims to one key
+    /// Number of claims to each key
     #[arg(long, default_value_t = CONTENDERS, value_name = "N")]
     pub(crate) contenders: u32,
-    /// Bytes of a claim's arguments
+    /// Size of each claim's arguments, in bytes
     #[arg(long, default_value_t = 64, value_name = "BYTES")]
     pub(crate) payload_bytes: usize,
-    /// Who is told of a verdict
+    /// Sessions that receive a verdict
     #[arg(long, value_enum, default_value_t = Audience::Sender)]
     pub(crate) audience: Audience,
-    /// How late one of a hundred sends may leave: beyond that the generator was saturated, and there is no report
+    /// Saturation of the generator: if the p99 of its own delay is above this, there is no report
     #[arg(long, default_value = "5ms", value_parser = duration, value_name = "TIME")]
     pub(crate) lateness_max: Duration,
-    /// Measures twice; the second time so many sessions join the rooms of the first again, all at once, with an old since. Tells
-    /// what the others notice
+    /// Measure twice. The second time, N sessions reconnect to the rooms at once with an old `since`. Reports what the other
+    /// sessions notice
     #[arg(long, value_name = "N", conflicts_with_all = ["closed", "ramp", "html"], value_parser = clap::value_parser!(u32).range(1..=20_000))]
     pub(crate) rejoin: Option<u32>,
-    /// Shows no progress
+    /// Show no progress
     #[arg(long, short)]
     pub(crate) quiet: bool,
-    /// Writes the report here as JSON
+    /// Also write the report into this JSON file
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
-    /// Writes the report here as a page that needs nothing else
+    /// Also write the report into this HTML file, which needs no other files
     #[arg(long, value_name = "FILE")]
     pub(crate) html: Option<PathBuf>,
 }
 
 impl RunArgs {
-    /// What to measure.
+    /// The load that these options describe.
     pub(crate) fn load(&self, urls: Vec<String>) -> Load {
         let seconds = |time: Option<Duration>, whole, step| {
             time.unwrap_or(Duration::from_secs(if self.ramp.is_some() { step } else { whole }))
@@ -396,15 +397,15 @@ impl RunArgs {
     }
 }
 
-/// Against what.
+/// The gateways to measure.
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
 pub(crate) struct Target {
-    /// The gateways: ws://127.0.0.1:7777[,ws://127.0.0.1:7779]
+    /// Gateways to measure: ws://127.0.0.1:7777,ws://127.0.0.1:7779
     #[arg(long, value_delimiter = ',', value_parser = url, value_name = "URL")]
     pub(crate) url: Vec<String>,
-    /// Starts a private redis-server and processes (gateways=2,workers=2), or one process without Redis (serve), and
-    /// ends them
+    /// Start a private redis-server and these processes (gateways=2,workers=2), or one process without Redis (serve), and end them
+    /// after the run
     #[arg(long, value_name = "WHAT")]
     pub(crate) spawn: Option<Spawn>,
 }
@@ -435,7 +436,7 @@ fn duration(text: &str) -> Result<Duration, String> {
         "m" => number.checked_mul(60_000),
         _ => None,
     };
-    // A day: longer is a slip of the finger, and no deadline overflows.
+    // More than a day is a typing error, and a deadline could overflow.
     millis.filter(|ms| *ms <= 86_400_000).map(Duration::from_millis).ok_or_else(wrong)
 }
 

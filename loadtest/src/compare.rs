@@ -31,7 +31,7 @@ use crate::load::allow_files;
 use crate::spawn::Fleet;
 use install::Rivals;
 pub(crate) use picture::draw;
-use ratios::{BARS, Figures};
+use ratios::{Figures, TARGETS};
 
 /// What to compare, and how thoroughly.
 #[derive(Debug, Clone)]
@@ -139,7 +139,7 @@ impl Comparison {
         let mut teller = Teller { began, round: String::new(), notes: Vec::new() };
         // The gateways have this program's limit.
         if let Err(e) = allow_files(redis_cost::SESSIONS_MAX + 512) {
-            teller.note(format!("what has very many sessions may be absent: {e:#}"));
+            teller.note(format!("measurements with very many sessions may be missing: {e:#}"));
         }
         let rivals = Rivals::install(!config.is_counted(), config.peer.as_deref(), &mut teller).await?;
         let (mut rounds, mut longest) = (Vec::new(), Duration::ZERO);
@@ -147,7 +147,10 @@ impl Comparison {
         for number in 1..=wanted {
             let left = (COMPARE_TIME_MAX - Duration::from_secs(30)).saturating_sub(began.elapsed());
             if longest > left {
-                teller.note(format!("{} of {wanted} rounds: the others did not fit {COMPARE_TIME_MAX:?}", rounds.len()));
+                teller.note(format!(
+                    "only {} of {wanted} rounds: there was no time for more within {COMPARE_TIME_MAX:?}",
+                    rounds.len()
+                ));
                 break;
             }
             let start = Instant::now();
@@ -156,7 +159,7 @@ impl Comparison {
             longest = longest.max(start.elapsed());
         }
         rivals.remove();
-        ensure!(BARS.iter().any(|bar| bar.value(&rounds).is_some()), "nothing could be compared");
+        ensure!(TARGETS.iter().any(|target| target.value(&rounds).is_some()), "nothing could be compared");
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let mut notes = teller.notes;
         notes.dedup();
@@ -177,13 +180,13 @@ impl Comparison {
 
     /// `{"ratios": {...}, "raw": {...}}`.
     pub(crate) fn json(&self) -> Result<String> {
-        let of = |value: fn(&ratios::Bar, f64) -> serde_json::Value| -> BTreeMap<&str, serde_json::Value> {
-            BARS.iter().filter_map(|bar| Some((bar.name, value(bar, bar.value(&self.rounds)?)))).collect()
+        let of = |value: fn(&ratios::Target, f64) -> serde_json::Value| -> BTreeMap<&str, serde_json::Value> {
+            TARGETS.iter().filter_map(|target| Some((target.name, value(target, target.value(&self.rounds)?)))).collect()
         };
         let value = json!({
             "ratios": of(|_, value| json!(value)),
             "raw": {
-                "reached": of(|bar, value| json!(bar.reached(value))),
+                "reached": of(|target, value| json!(target.reached(value))),
                 "medians": self.medians(),
                 "rounds": self.rounds,
                 "notes": self.notes,

@@ -1,4 +1,4 @@
-//! Load, latency and audit runs against lasthit.
+//! Sends load to lasthit, measures it, and audits every answer.
 //!
 //! Three wings serve the commands: [`load`] is one measurement, from its plan to its audit; [`speak`] is what the generator and
 //! a system under test say to each other; [`draw`] makes pages and pictures of figures. `spawn` starts the processes under test.
@@ -371,7 +371,7 @@ async fn fair_command(args: FairArgs) -> Result<ExitCode> {
         None => (None, None),
         Some(Some(dir)) => (None, Some(dir)),
         Some(None) => {
-            let peers = Peers::open(None).await.context("the usual stack runs on Node")?;
+            let peers = Peers::open(None).await.context("cannot run the usual stack, which needs Node")?;
             let stack = peers.install("bullmq").await?;
             (Some(peers), Some(stack))
         }

@@ -344,7 +344,11 @@ impl SoakReport {
             faults.push("too short to compare".to_owned());
         }
         if self.failed > 0 {
-            faults.push(format!("{} visits failed, first {}", self.failed, self.first_failure.as_deref().unwrap_or_default()));
+            faults.push(format!(
+                "{} visits failed, the first: {}",
+                self.failed,
+                self.first_failure.as_deref().unwrap_or_default()
+            ));
         }
         (!faults.is_empty()).then(|| format!("soak failed: {}", faults.join(", ")))
     }

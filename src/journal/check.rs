@@ -1,4 +1,4 @@
-//! What can be wrong with a step before it meets the journal's state: both journals refuse it with the same words.
+//! Mistakes of a step that need no look at the journal's state. Both journals refuse them with the same words.
 
 use std::collections::HashSet;
 
@@ -9,7 +9,7 @@ fn refused(why: String) -> JournalError {
     JournalError::Refused(why)
 }
 
-/// The shard exists in this deployment.
+/// Checks that the shard exists in this deployment.
 pub(super) fn shard(shard: ShardId, shards: u16) -> Result<(), JournalError> {
     if shard.0 < shards {
         return Ok(());
@@ -17,7 +17,7 @@ pub(super) fn shard(shard: ShardId, shards: u16) -> Result<(), JournalError> {
     Err(refused(format!("shard {shard} does not exist: this deployment has shards 0 to {}", shards - 1)))
 }
 
-/// The room is one of the shard's.
+/// Checks that the room belongs to the shard.
 pub(super) fn room(room: &RoomId, of: ShardId, shards: u16) -> Result<(), JournalError> {
     let right = ShardId::of(room, shards);
     if right == of {
@@ -39,7 +39,7 @@ fn rooms<'a>(rooms: impl ExactSizeIterator<Item = &'a RoomId>, of: ShardId, shar
     Ok(())
 }
 
-/// A flush carries what lies in (previous, watermark], of rooms of its shard, each once.
+/// Checks that a flush holds what lies in (previous, watermark], and each of its shard's rooms at most once.
 pub(super) fn flush(flush: &Flush, shards: u16) -> Result<(), JournalError> {
     if flush.number == 0 {
         return Err(refused("flush number 0: the first flush is 1".into()));
@@ -58,7 +58,7 @@ pub(super) fn flush(flush: &Flush, shards: u16) -> Result<(), JournalError> {
     }
 }
 
-/// A commit's rooms are its shard's, each once, and verdicts come exactly with a `seq` that rises.
+/// Checks that a commit's rooms belong to its shard, each at most once, and that exactly those with verdicts raise their `seq`.
 pub(super) fn commit(commit: &Commit, shards: u16) -> Result<(), JournalError> {
     if commit.number == 0 {
         return Err(refused("commit number 0: the first commit is 1".into()));
@@ -77,7 +77,7 @@ pub(super) fn commit(commit: &Commit, shards: u16) -> Result<(), JournalError> {
     }
 }
 
-/// A death needs a fence.
+/// The error for the death of a gateway that is not fenced.
 pub(super) fn not_fenced(gateway: crate::types::Incarnation, of: ShardId) -> JournalError {
     refused(format!("gateway {gateway} is not fenced in shard {of}: fence it before its death is written"))
 }

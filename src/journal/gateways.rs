@@ -1,18 +1,18 @@
-//! The gateways' face of the journal: they register, append what arrived, and read what was decided. Nothing here decides.
+//! The journal's trait for gateways: they register, append events, and read verdicts. None of its steps decides anything.
 
 use async_trait::async_trait;
 
 use super::{Appended, CommonJournal, Flush, JournalError, Registered, RoomHead, Seen, VerdictPage, WorkerRecord};
 use crate::types::{Incarnation, RoomId, ShardId};
 
-/// What gateways may do. A gateway holds nothing else of the journal, so it cannot claim, commit or fence.
+/// What gateways may do. A gateway has only this trait of the journal, so it cannot claim, commit or fence.
 #[async_trait]
 pub trait GatewayJournal: CommonJournal {
-    /// Makes a gateway's incarnation known to a shard, as this server knows it; once for each server. Idempotent; a
-    /// fenced one stays fenced. One of which flushes are missing is fenced: they are lost, or it was forgotten, and nothing
-    /// was delivered of them. When a commit is missing that it has heard of, every room of the shard begins a new era, once for
-    /// each server. Tells the heads of `rooms`. When it was known to an earlier server the bell rings, without a new count: a
-    /// worker that waits for it hears it.
+    /// Registers a gateway's incarnation in a shard, once with each server. Idempotent; a fenced gateway stays fenced. If flushes
+    /// of the gateway are missing, they are lost or the gateway was forgotten: it is fenced, and none of their verdicts were
+    /// delivered. If a commit is missing that it has heard of, all rooms of the shard begin a new era, once for each server.
+    /// Returns the heads of `rooms`. If an earlier server knew the gateway, the bell rings, without a new count, for a worker
+    /// that waits for the gateway.
     ///
     /// # Errors
     /// When the journal does not work: send it again.
@@ -24,15 +24,15 @@ pub trait GatewayJournal: CommonJournal {
         rooms: &[RoomId],
     ) -> Result<Registered, JournalError>;
 
-    /// Takes a gateway's registration back: it stopped in an orderly way, and everything of its sessions is stored. It may
-    /// append no more, as if it were fenced, and nobody waits for it. Idempotent.
+    /// Withdraws a gateway's registration: it stopped gracefully, and everything of its sessions is stored. It can append no
+    /// more, as if it were fenced, and nobody waits for it. Idempotent.
     ///
     /// # Errors
-    /// When the outcome is unknown: send it again. A gateway that said nothing is found out later.
+    /// When the outcome is unknown: send it again. A gateway that does not withdraw is fenced later.
     async fn leave(&self, shard: ShardId, gateway: Incarnation) -> Result<(), JournalError>;
 
-    /// Appends a flush, rings the shard's bell, and pushes [`Flush::poke`] to the other gateways in the flush's rooms (as
-    /// [`RoomCommit::gateways`](super::RoomCommit::gateways) told) whose watermark is below [`Flush::idle_below`]. All checks
+    /// Appends a flush, rings the shard's bell, and pushes [`Flush::poke`] to the other gateways in the flush's rooms (those in
+    /// [`RoomCommit::gateways`](super::RoomCommit::gateways)) whose watermark is below [`Flush::idle_below`]. All checks
     /// come before the first write; a repeated number is answered as before. A room that does not exist begins a new era,
     /// which is higher than every era its shard had.
     ///
@@ -40,7 +40,7 @@ pub trait GatewayJournal: CommonJournal {
     /// When the outcome is unknown: send the same flush again.
     async fn append(&self, flush: &Flush) -> Result<Appended, JournalError>;
 
-    /// The heads of some rooms of a shard, in the asked order, and the server that told them.
+    /// The heads of some rooms of a shard, in the given order, and the server that they are from.
     ///
     /// # Errors
     /// When the journal does not work.
@@ -58,14 +58,15 @@ pub trait GatewayJournal: CommonJournal {
     /// When the journal does not work.
     async fn living_workers(&self) -> Result<Vec<WorkerRecord>, JournalError>;
 
-    /// For which rooms workers have rules, by pattern, as [`announce_patterns`](super::WorkerJournal::announce_patterns) said.
+    /// The patterns of rooms for which workers have rules ([`announce_patterns`](super::WorkerJournal::announce_patterns)).
     ///
     /// # Errors
     /// When the journal does not work.
     async fn announced_patterns(&self) -> Result<Vec<(Incarnation, Vec<String>)>, JournalError>;
 }
 
-/// For which rooms the living workers have rules, by pattern; None when that is not known: none lives, or one has not said.
+/// The patterns of rooms for which the living workers have rules. None if that is unknown: no worker is alive, or one has not
+/// announced its patterns.
 ///
 /// # Errors
 /// When the journal does not work.

@@ -1,4 +1,4 @@
-//! One patience for everything that fails and is tried again.
+//! How everything that fails is tried again.
 
 use std::time::Duration;
 
@@ -28,15 +28,15 @@ impl Backoff {
     }
 }
 
-/// As steps of the journal are tried again.
+/// The pauses between tries of a step of the journal.
 impl Default for Backoff {
     fn default() -> Self {
         Self::new(RETRY_MIN, RETRY_MAX)
     }
 }
 
-/// Takes a step of the journal until its outcome is known (rule W5). `failed` gets each error, and ends the tries with an error
-/// of its own.
+/// Repeats a step of the journal until its outcome is known (rule W5). `failed` gets each error, and may end the tries with an
+/// error of its own.
 pub(crate) async fn insist<T, E, F, G>(step: impl Fn() -> F, mut failed: impl FnMut(JournalError) -> G) -> Result<T, E>
 where
     F: Future<Output = Result<T, JournalError>>,

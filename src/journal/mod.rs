@@ -1,5 +1,5 @@
-//! The durable record between gateways and workers. It has two faces: [`GatewayJournal`] is what gateways may do, and
-//! [`WorkerJournal`] what workers may do. Two implementations (memory and Redis) pass one conformance suite.
+//! The durable record between gateways and workers. It has two traits: [`GatewayJournal`] is what gateways may do, and
+//! [`WorkerJournal`] is what workers may do. Two implementations (memory and Redis) pass one conformance suite.
 //!
 //! A program makes a journal and hands it to gateways and workers:
 //!
@@ -13,7 +13,7 @@
 //! let of_workers: Arc<dyn WorkerJournal> = journal;
 //! ```
 //!
-//! Programs pass a journal on and take no step themselves: what the steps take and answer is not shown here.
+//! Programs only pass a journal on. They call no steps, so the arguments and answers of steps are not shown here.
 //!
 //! Every method is one atomic step. Expected refusals (fenced, duplicate, gap) are values; a [`JournalError`] means
 //! that the outcome is unknown or that the journal refused to work, and the caller sends the same step again.
@@ -47,22 +47,22 @@ pub use workers::keep_known;
 use crate::limits::HOST_TIMEOUT;
 use crate::types::Incarnation;
 
-/// Why a step of the journal failed. Its outcome may be unknown: the same step is sent again.
+/// Why a step of the journal failed. Its outcome may be unknown: send the same step again.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum JournalError {
-    /// A connection that broke, or none: try again.
+    /// There is no connection, or it broke: try again.
     #[error("journal is not reachable: {0}")]
     Unreachable(String),
-    /// No answer in time: try again. Others may not have noticed yet.
+    /// There was no answer in time: try again. Other connections may not have noticed yet.
     #[error("journal is not reachable: {0}")]
     Silent(String),
-    /// It answers, and will not work like this (password, version, eviction policy, read-only, memory limit).
+    /// The journal answers, but refuses to work (password, version, eviction policy, read-only, memory limit).
     #[error("journal refuses: {0}")]
     Refused(String),
-    /// It answered with something that this version does not understand.
+    /// The journal's answer is not one that this version understands.
     #[error("journal answered with something unexpected: {0}")]
     Unexpected(String),
-    /// What it holds of one room is not what was written there: mend the room's keys, or delete them.
+    /// The keys of one room are damaged: repair or delete them.
     #[error("damaged in the journal: {0}: restore its keys, or delete them to end it")]
     Damaged(String),
 }
@@ -80,10 +80,10 @@ impl JournalError {
     }
 }
 
-/// Enters a host: its timeline's number, unless processes of another host live on the same journal.
+/// Announces this host. Returns the number of its timeline, unless processes of another host use the same journal.
 ///
 /// # Errors
-/// [`JournalError::Refused`] beside another host; else when the journal does not work.
+/// [`JournalError::Refused`] if another host uses the journal; otherwise when the journal does not work.
 #[doc(hidden)]
 pub async fn enter(journal: &dyn CommonJournal, host: &str) -> Result<u32, JournalError> {
     let timeline = journal.timeline(host).await?;
@@ -91,7 +91,7 @@ pub async fn enter(journal: &dyn CommonJournal, host: &str) -> Result<u32, Journ
     match live.into_iter().find(|other| *other != timeline) {
         None => Ok(timeline),
         Some(other) => {
-            // Not counted as living, so that the other host's next start is not refused for this one's try.
+            // Withdrawn, so that this attempt does not make the other host's next start fail.
             journal.live_timelines(timeline, 0).await?;
             Err(JournalError::Refused(format!(
                 "processes of another host (timeline {other}) use this journal, and stamps of two hosts do not compare: run all \
@@ -102,7 +102,7 @@ pub async fn enter(journal: &dyn CommonJournal, host: &str) -> Result<u32, Journ
     }
 }
 
-/// Says that this host still lives; call every [`crate::limits::HEADS_INTERVAL`]. Tells the timelines of living hosts.
+/// Announces that this host is alive. Call it every [`crate::limits::HEADS_INTERVAL`]. Returns the timelines of living hosts.
 ///
 /// # Errors
 /// When the journal does not work.
@@ -111,8 +111,8 @@ pub async fn keep_entered(journal: &dyn CommonJournal, timeline: u32) -> Result<
     journal.live_timelines(timeline, u64::try_from(HOST_TIMEOUT.as_millis()).unwrap_or(u64::MAX)).await
 }
 
-/// By how much a shard's eras jump when its rooms begin new ones because commits were lost: random, as `server`
-/// is, so that no era comes twice that was given in what is lost. Small enough for many thousand times below 2^53.
+/// The size of the jump of a shard's eras when its rooms begin new ones because commits were lost. It is random, as `server`
+/// is, so no era of the lost time comes twice. Many thousand jumps stay below 2^53.
 fn era_stride(server: Incarnation) -> u64 {
     u64::try_from(server.0 & ((1 << ERA_STRIDE_BITS) - 1)).unwrap_or_default() + 1
 }
@@ -123,17 +123,17 @@ const ERA_STRIDE_BITS: u32 = 36;
 /// What a subscription yields.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Signal<T> {
-    /// The subscription is in place (again): everything before may have been missed.
+    /// The subscription begins, or begins again: earlier messages may have been missed.
     Subscribed,
     /// A message.
     Message(T),
 }
 
-/// Messages of a subscription, in the order in which the journal published them. Bounded by
-/// [`SIGNALS_MAX`]; what a slow reader misses is announced by another [`Signal::Subscribed`].
+/// Messages of a subscription, in the order in which the journal published them. At most [`SIGNALS_MAX`] wait. If a slow
+/// reader misses some, it gets another [`Signal::Subscribed`].
 pub type Signals<T> = tokio::sync::mpsc::Receiver<Signal<T>>;
 
-/// Messages that wait in a subscription.
+/// Most messages that wait in a subscription.
 pub const SIGNALS_MAX: usize = 16 * 1024;
 
 /// What gateways and workers both do.
@@ -148,27 +148,27 @@ pub trait CommonJournal: Send + Sync + 'static {
     /// When the journal does not work.
     async fn timeline(&self, host: &str) -> Result<u32, JournalError>;
 
-    /// Says that processes on this timeline live, for `good_for_ms`. Tells all timelines of which that holds: stamps of
-    /// two hosts do not compare, so nobody starts beside another (rule S1).
+    /// Announces for `good_for_ms` that processes on this timeline are alive. Returns all timelines for which that holds. Stamps
+    /// of two hosts do not compare, so no process starts while another host is alive (rule S1).
     ///
     /// # Errors
     /// When the journal does not work.
     async fn live_timelines(&self, timeline: u32, good_for_ms: u64) -> Result<Vec<u32>, JournalError>;
 
-    /// One cheap round trip: whether the journal takes steps (one that is full or read-only does not), for `/readyz`.
+    /// Checks, in one cheap round trip, whether the journal takes steps. One that is full or read-only does not. For `/readyz`.
     ///
     /// # Errors
     /// When it does not.
     async fn ping(&self) -> Result<(), JournalError>;
 
-    /// What is pushed to one gateway or worker. Subscribes before it returns; reconnects by itself.
+    /// Subscribes to the pushes for one gateway or worker. The subscription exists when it returns, and reconnects by itself.
     ///
     /// # Errors
     /// When the journal does not work.
     async fn pushes(&self, to: Incarnation) -> Result<Signals<Bytes>, JournalError>;
 }
 
-/// The durable record, for whoever starts gateways as well as workers: an `Arc<dyn Journal>` passes for either face.
+/// A journal for a process that runs gateways as well as workers. An `Arc<dyn Journal>` converts to either trait.
 pub trait Journal: GatewayJournal + WorkerJournal {}
 
 impl<T: GatewayJournal + WorkerJournal> Journal for T {}

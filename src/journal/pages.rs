@@ -6,12 +6,12 @@ use super::{JournalError, StoredRoom, StoredSnapshot, WorkerJournal};
 use crate::limits::{Bounds, PAGE_BYTES, PAGE_ENTRIES_MAX};
 use crate::types::{RoomId, StreamId};
 
-/// How much one page holds at most.
+/// The limits of one page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PageSize {
-    /// Bytes of what is stored, and one piece more: a page holds at least one. At least 1.
+    /// Bytes after which the page ends. A page holds at least one piece. At least 1.
     pub bytes: usize,
-    /// Entries and verdict batches. At least 1.
+    /// Most entries and verdict batches. At least 1.
     pub entries: usize,
 }
 
@@ -26,7 +26,7 @@ impl PageSize {
         Self { bytes: bounds.page_bytes, entries: bounds.page_entries_max }
     }
 
-    /// What it still holds beside pieces of so many bytes; None when it is full.
+    /// What still fits beside pieces of so many bytes; None if the page is full.
     pub(super) fn less(self, bytes: usize) -> Option<Self> {
         let (bytes, entries) = (self.bytes.checked_sub(bytes)?, self.entries.checked_sub(1)?);
         (bytes > 0 && entries > 0).then_some(Self { bytes, entries })
@@ -36,11 +36,11 @@ impl PageSize {
 /// Where a page begins. A room is read in this order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Place {
-    /// Behind so many pieces of its snapshot.
+    /// After so many pieces of its snapshot.
     Snapshot(u32),
-    /// Behind this `seq`.
+    /// After this `seq`.
     Verdicts(u64),
-    /// Behind this position.
+    /// After this position.
     Entries(StreamId),
 }
 
@@ -50,16 +50,16 @@ impl Default for Place {
     }
 }
 
-/// What each page of a room tells of all of it. Pages with another head are of another moment.
+/// The part of a room that every page of it repeats. Pages with different heads are from different moments.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct StoredHead {
-    /// Its life; 0 when the room does not exist.
+    /// Its era; 0 if the room does not exist.
     pub era: u64,
-    /// Last committed `seq`.
+    /// Its last committed `seq`.
     pub seq: u64,
     /// Every entry at or before this is resolved.
     pub cursor: StreamId,
-    /// The `seq` and cursor that its snapshot was taken at.
+    /// The room's `seq` and cursor when its snapshot was taken.
     pub snapshot: Option<(u64, StreamId)>,
     /// See [`StoredRoom::deaths`].
     pub deaths: u32,
@@ -80,7 +80,7 @@ pub struct StoredPage {
     pub verdicts: Vec<Bytes>,
     /// Encoded entries.
     pub entries: Vec<(StreamId, Bytes)>,
-    /// Where the next page begins; None behind the stream's tail.
+    /// Where the next page begins; None if this page ends at the stream's tail.
     pub next: Option<Place>,
 }
 
@@ -94,8 +94,8 @@ impl From<StoredRoom> for StoredPage {
     }
 }
 
-/// What was read of a room so far. Whoever reads owns the room's shard: nobody commits meanwhile, and what is appended comes
-/// behind the tail. A room that changes all the same (it begins a new era) is read again from its beginning.
+/// The pages of a room that were read so far. The reader owns the room's shard, so nobody commits in the meantime, and new
+/// entries come after the tail. If the room changes nevertheless (it begins a new era), it is read again from its beginning.
 #[derive(Debug, Default)]
 pub struct Gathering {
     head: Option<StoredHead>,
@@ -112,13 +112,13 @@ impl Gathering {
         self.place
     }
 
-    /// Whether it takes long to bring back.
+    /// Whether restoring the room takes long.
     #[must_use]
     pub fn is_large(&self) -> bool {
         self.snapshot.len() > 1 || self.verdicts.len() + self.entries.len() > 4 * PAGE_ENTRIES_MAX
     }
 
-    /// Takes in the page that begins at [`Gathering::place`]; true when it was the last one.
+    /// Adds the page that begins at [`Gathering::place`]. Returns true if it is the last one.
     pub fn add(&mut self, page: StoredPage) -> bool {
         if self.head.as_ref().is_some_and(|head| *head != page.head) {
             *self = Self::default();
@@ -132,7 +132,7 @@ impl Gathering {
         page.next.is_none()
     }
 
-    /// The room, when all of it was read. Copies a snapshot of several pieces: not for a thread that others wait for.
+    /// The room, once all pages were read. It copies a snapshot of several pieces: do not call it where others wait.
     #[must_use]
     pub fn room(self) -> StoredRoom {
         let StoredHead { era, seq, cursor, snapshot, deaths, attempts, trims } = self.head.unwrap_or_default();
@@ -142,12 +142,12 @@ impl Gathering {
     }
 }
 
-/// Pieces in one.
+/// Joins pieces.
 pub(crate) fn joined(mut pieces: Vec<Bytes>) -> Bytes {
     if pieces.len() < 2 { pieces.pop().unwrap_or_default() } else { pieces.concat().into() }
 }
 
-/// All of a room, page by page. For its owner: where somebody else commits meanwhile it may begin again and again.
+/// Reads all of a room, page by page. Only for its owner: if somebody else commits meanwhile, it may start again and again.
 ///
 /// # Errors
 /// When the journal does not work, or what it holds of the room is damaged.
@@ -157,7 +157,7 @@ pub async fn load(journal: &dyn WorkerJournal, room: &RoomId, size: PageSize) ->
     Ok(gathering.room())
 }
 
-/// A room's entries behind a position, to the tail, page by page.
+/// Reads a room's entries after a position, up to the tail, page by page.
 ///
 /// # Errors
 /// When the journal does not work, or what it holds of the room is damaged.

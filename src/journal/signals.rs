@@ -1,17 +1,17 @@
-//! The sending side of a subscription: never waits, and never loses a message without saying so.
+//! The sending side of a subscription. It never waits, and never loses a message without telling the reader.
 
 use tokio::sync::mpsc;
 
 use super::{SIGNALS_MAX, Signal, Signals};
 
-/// A subscription's two ends. Its last place is kept for the word that something was missed.
+/// The two ends of a subscription. The channel's last place is reserved for [`Signal::Subscribed`].
 pub(super) fn channel<T>() -> (mpsc::Sender<Signal<T>>, Signals<T>) {
     mpsc::channel(SIGNALS_MAX)
 }
 
-/// Offers a message; false when nobody listens any more. The one that would fill the channel is replaced by
-/// [`Signal::Subscribed`]. So a full channel ends in `Subscribed`, and whatever is dropped while it is full was
-/// published before the reader gets to that word and looks for itself.
+/// Offers a message. Returns false if nobody listens any more. The message that would fill the channel is replaced by
+/// [`Signal::Subscribed`], so a full channel ends with it. Messages that are dropped meanwhile were published before the reader
+/// gets there, and the reader then reads the journal.
 pub(super) fn offer<T>(to: &mpsc::Sender<Signal<T>>, message: T) -> bool {
     let signal = match to.capacity() {
         0 => return !to.is_closed(),
@@ -21,7 +21,7 @@ pub(super) fn offer<T>(to: &mpsc::Sender<Signal<T>>, message: T) -> bool {
     !matches!(to.try_send(signal), Err(mpsc::error::TrySendError::Closed(_)))
 }
 
-/// Says that everything before may have been missed; false when nobody listens any more.
+/// Tells the reader that earlier messages may have been missed. Returns false if nobody listens any more.
 pub(super) fn subscribed<T>(to: &mpsc::Sender<Signal<T>>) -> bool {
     !matches!(to.try_send(Signal::Subscribed), Err(mpsc::error::TrySendError::Closed(_)))
 }

@@ -1,4 +1,4 @@
-//! What the journal's steps take, and what they answer.
+//! The arguments and the answers of the journal's steps.
 
 use bytes::Bytes;
 
@@ -9,7 +9,7 @@ use crate::wire::push::{self, Push};
 /// One gateway's flush of one shard: exactly its events in (previous watermark, watermark], in stamp order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Flush {
-    /// Where to.
+    /// The shard to append to.
     pub shard: ShardId,
     /// The journal's server that the gateway registered with.
     pub server: Incarnation,
@@ -26,14 +26,14 @@ pub struct Flush {
 }
 
 impl Flush {
-    /// What the append asks the other gateways in its rooms, so that their promises are under way before a worker has
-    /// found out that it waits for them: an encoded probe up to this flush's watermark.
+    /// The question that the append sends to the other gateways in its rooms: an encoded probe up to this flush's watermark.
+    /// Their answers are then under way before a worker notices that it waits for them.
     #[must_use]
     pub fn poke(&self) -> Bytes {
         push::encode(&Push::Probe { shard: self.shard, until: self.watermark })
     }
 
-    /// A gateway whose watermark is not below this appends so often that it needs no question.
+    /// A gateway whose watermark is at or above this appends so often that the append does not ask it.
     #[must_use]
     pub fn idle_below(&self) -> Moment {
         let busy_ns = u64::try_from(POKE_IDLE.as_nanos()).unwrap_or(u64::MAX);
@@ -55,7 +55,7 @@ pub struct FlushEntry {
 /// The answer to an append.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Appended {
-    /// Stored, now or when the same flush came before; what the journal knows of each room, in the flush's order.
+    /// Stored, now or by the same flush before. The head of each room, in the flush's order.
     Stored(Vec<RoomHead>),
     /// The number is higher than stored + 1, or `previous` is not the stored watermark: go back to `number`.
     Gap {
@@ -66,18 +66,18 @@ pub enum Appended {
     },
     /// This incarnation is not registered, or was fenced: it may never append again.
     Fenced,
-    /// Nothing was written: what the journal holds of these rooms is damaged. The others go under the same number.
+    /// Nothing was written, because keys of these rooms are damaged. Send the other rooms under the same number.
     Refused(Vec<RoomId>),
-    /// The journal is served by another server than the flush was meant for: register again, which tells what is stored.
+    /// The journal has another server than the flush names. Register again: the answer tells what is stored.
     Moved,
 }
 
-/// What a gateway has of a shard when it registers: nothing yet, or what an earlier server confirmed (rule G2).
+/// What a gateway knows of a shard when it registers: nothing yet, or what an earlier server confirmed (rule G2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Seen {
     /// The server that it was registered with.
     pub server: Incarnation,
-    /// Its last flush that was stored for sure.
+    /// Its last confirmed flush.
     pub flush: u64,
     /// The highest commit of the shard that it has heard of.
     pub commit: u64,
@@ -88,7 +88,7 @@ pub struct Seen {
 pub struct Witness {
     /// The server that its lease was good at.
     pub server: Incarnation,
-    /// Its lease's epoch; None when it cannot speak for everything before it.
+    /// Its lease's epoch. None if it does not know everything from before that epoch.
     pub epoch: Option<u64>,
     /// The last commit that was final.
     pub confirmed: u64,
@@ -97,7 +97,7 @@ pub struct Witness {
 }
 
 impl Witness {
-    /// Nobody knows what is missing: as good as something.
+    /// Something is missing, or nobody knows whether something is.
     pub const NONE: Self = Self { server: Incarnation::NONE, epoch: None, confirmed: u64::MAX, sent: u64::MAX };
 }
 
@@ -106,11 +106,11 @@ impl Witness {
 pub struct Registered {
     /// The journal's server.
     pub server: Incarnation,
-    /// As it is now. Fenced when the journal has lost flushes of this gateway.
+    /// The gateway's record now. It is fenced if the journal has lost flushes of this gateway.
     pub record: GatewayRecord,
-    /// The rooms that were asked for, in their order.
+    /// The heads of the requested rooms, in their order.
     pub rooms: Vec<RoomHead>,
-    /// How many rooms with verdicts began a new era now, because the shard has lost what this gateway has seen (rule G3).
+    /// The count of rooms with verdicts that began a new era, because the shard has lost what this gateway has seen (rule G3).
     pub renewed: u64,
     /// The shard's last commit.
     pub commit: u64,
@@ -121,7 +121,7 @@ pub struct Registered {
 pub struct RoomHead {
     /// The room.
     pub room: RoomId,
-    /// Its life; 0 when the room does not exist.
+    /// Its era; 0 if the room does not exist.
     pub era: u64,
     /// Its last committed `seq`.
     pub seq: u64,
@@ -144,23 +144,23 @@ pub struct GatewayRecord {
     pub server: Incarnation,
 }
 
-/// Wakes a shard's worker, and carries the flush so that it need not be read again. Bells of one shard are numbered
-/// without gaps in the order in which the journal executed the appends: who has seen 1..=n has seen everything up to n.
+/// Wakes a shard's worker, and carries the flush, so that the worker need not read it. The bells of a shard are numbered
+/// without gaps, in the order of the appends: a worker that has seen 1..=n has seen everything up to n.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bell {
     /// The shard.
     pub shard: ShardId,
     /// Count of the shard's appends.
     pub append: u64,
-    /// Whose flush.
+    /// The gateway that made the flush.
     pub incarnation: Incarnation,
     /// The flush's number (0 for entries that a worker wrote for a dead gateway).
     pub number: u64,
-    /// The flush's watermark (of a death: the dead gateway's last).
+    /// The flush's watermark (for a death, the dead gateway's last one).
     pub watermark: Moment,
-    /// Room, position and entry.
+    /// Rooms, each with the position and the bytes of its entry.
     pub entries: Vec<(RoomId, StreamId, Bytes)>,
-    /// Gateways that the append has asked for `watermark` already.
+    /// Gateways that the append has already asked for a watermark.
     pub poked: Vec<Incarnation>,
 }
 
@@ -171,11 +171,12 @@ pub struct Lease {
     pub epoch: u64,
     /// The worker.
     pub owner: Incarnation,
-    /// The journal's server that gave it. No other one takes it: what that one has may be less (rule C1, rule G1).
+    /// The journal's server that gave the lease. No other server accepts it, because that one may have less data (rule C1, rule
+    /// G1).
     pub server: Incarnation,
 }
 
-/// A shard as its new owner finds it, read in one step.
+/// The state of a shard for its new owner, read in one step.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Survey {
     /// The journal's server.
@@ -184,36 +185,36 @@ pub struct Survey {
     pub append: u64,
     /// Number of the last commit.
     pub commit: u64,
-    /// The epoch that this server found, 0 for none, while nobody has shown that no later commit is missing here
-    /// ([`testify`](super::WorkerJournal::testify)).
+    /// The epoch that is in doubt: the one that this server found (0 for none), until somebody shows that no later commit is
+    /// missing here ([`testify`](super::WorkerJournal::testify)).
     pub doubt: Option<u64>,
-    /// All registered gateways but for the damaged ones.
+    /// All registered gateways with a readable record.
     pub gateways: Vec<GatewayRecord>,
-    /// Gateways whose record nobody can read. They can append nothing: fence them, which makes their record a good one.
+    /// Gateways with a damaged record. They can append nothing. Fencing them repairs their record.
     pub damaged_gateways: Vec<Incarnation>,
     /// Rooms with entries that are not resolved.
     pub active: Vec<RoomId>,
-    /// Every room that exists, with its head, but for the damaged ones. Empty unless asked for.
+    /// The heads of all rooms with a readable state. Empty unless requested.
     pub rooms: Vec<RoomHead>,
-    /// Rooms whose state nobody can read; what is wrong with one, its load says. Empty unless rooms are asked for.
+    /// Rooms with a damaged state. Loading such a room tells what is wrong with it. Empty unless rooms are requested.
     pub damaged_rooms: Vec<RoomId>,
 }
 
 /// The answer to a step that needs the lease.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Leased<T> {
-    /// Done, now or when the same step came before.
+    /// Done, now or by the same step before.
     Done(T),
-    /// Somebody else owns the shard; nothing was written.
+    /// The lease is lost, and nothing was written.
     Lost,
 }
 
-/// Everything needed to continue a room: state = snapshot, then the verdicts after it in their recorded order.
+/// Everything that is needed to continue a room. Its state is the snapshot, then the verdicts after it in recorded order.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct StoredRoom {
-    /// Its life; 0 when the room does not exist.
+    /// Its era; 0 if the room does not exist.
     pub era: u64,
-    /// Last committed `seq`.
+    /// Its last committed `seq`.
     pub seq: u64,
     /// Every entry at or before this is resolved.
     pub cursor: StreamId,
@@ -223,12 +224,12 @@ pub struct StoredRoom {
     pub verdicts: Vec<Bytes>,
     /// Encoded entries after the snapshot's cursor (all, without a snapshot), in stream order, to the stream's tail.
     pub entries: Vec<(StreamId, Bytes)>,
-    /// How many owners in a row the shard lost without a word while the room had something unresolved and `seq` stood
-    /// where it stands: one of the room's events may kill whoever resolves it.
+    /// How many owners in a row the shard lost, without a release, while the room had something unresolved and this `seq`: one
+    /// of the room's events may kill the worker that resolves it.
     pub deaths: u32,
-    /// How many attempts at the next event were counted.
+    /// The count of attempts at the next event.
     pub attempts: u32,
-    /// [`RoomCommit::trims`], as the last commit that changed them told.
+    /// The last [`RoomCommit::trims`] that a commit stored.
     pub trims: Vec<(StreamId, u64)>,
 }
 
@@ -243,18 +244,18 @@ pub struct StoredSnapshot {
     pub bytes: Bytes,
 }
 
-/// One batch of a shard's verdicts: all of it or nothing of it becomes final.
+/// One batch of a shard's verdicts. It becomes final as a whole, or not at all.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Commit {
-    /// Where to.
+    /// The shard of all its rooms.
     pub shard: ShardId,
-    /// By whom.
+    /// The committing worker's lease.
     pub lease: Lease,
     /// Exactly the stored number + 1.
     pub number: u64,
     /// Each room at most once.
     pub rooms: Vec<RoomCommit>,
-    /// What to publish once it is final: gateway, and encoded `crate::wire::push`.
+    /// What to publish once it is final: gateways, each with an encoded `crate::wire::push`.
     pub pushes: Vec<(Incarnation, Bytes)>,
 }
 
@@ -273,53 +274,53 @@ pub struct RoomCommit {
     pub verdicts: Bytes,
     /// Every entry at or before this is resolved. The room leaves `active` when this is its stream's tail.
     pub cursor: StreamId,
-    /// The snapshot that is good from here on, when one is due.
+    /// The new snapshot, when one is due.
     pub snapshot: Option<CommitSnapshot>,
     /// Entries below this position and verdicts at or below this `seq` may be trimmed (approximately).
     pub trim: Option<(StreamId, u64)>,
-    /// Where history may be trimmed once it is old enough, oldest first: so much of it as a snapshot was taken behind. None: as
-    /// before. At most `TRIM_POINTS_MAX`. For the room's next owner.
+    /// Places behind which history may be trimmed once it is old enough, oldest first: where snapshots were taken. For the
+    /// room's next owner. At most `TRIM_POINTS_MAX`; None keeps the stored ones.
     pub trims: Option<Vec<(StreamId, u64)>>,
-    /// The gateways that now have sessions in the room, as far as appends to it shall ask them; None: as before. At most
-    /// `ROOM_POKES_MAX`. A hint: a worker asks whomever it waits for.
+    /// Gateways with sessions in the room that appends to it shall ask. At most `ROOM_POKES_MAX`; None keeps the stored ones.
+    /// It is only a hint: a worker asks every gateway that it waits for.
     pub gateways: Option<Vec<Incarnation>>,
 }
 
-/// A snapshot as a commit brings it.
+/// A snapshot in a commit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CommitSnapshot {
     /// The encoded state at the commit's `to` and `cursor`.
     Whole(Bytes),
-    /// One that was written ahead ([`write_ahead`](super::WorkerJournal::write_ahead)), of a state that is final already or with
-    /// this commit.
+    /// A snapshot that was written ahead ([`write_ahead`](super::WorkerJournal::write_ahead)). Its state is final, at the latest
+    /// with this commit.
     Parts {
-        /// Under which name.
+        /// Its name.
         name: AheadName,
-        /// The cursor that it was taken at.
+        /// The room's cursor when it was taken.
         cursor: StreamId,
-        /// How many parts.
+        /// The count of its parts.
         count: u32,
     },
 }
 
-/// Names a snapshot that is written ahead, together with its owner's epoch: no other has the same, so that a part that comes
-/// late is never one of another snapshot's.
+/// Names a snapshot that is written ahead, together with its owner's epoch. The name is unique, so a late part never belongs to
+/// another snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct AheadName {
-    /// What resolved it: a number that the owner of the lease gave once.
+    /// The lane that resolved it: a number that the owner of the lease uses once.
     pub lane: u64,
-    /// The `seq` that it was taken at.
+    /// The room's `seq` when it was taken.
     pub seq: u64,
 }
 
 /// A part of a snapshot that is too large for one step.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AheadPart {
-    /// Whose part.
+    /// The name of the snapshot.
     pub name: AheadName,
     /// The room's era, as stored.
     pub era: u64,
-    /// Its place, from 0.
+    /// Its index, from 0.
     pub index: u32,
     /// Its bytes.
     pub bytes: Bytes,
@@ -328,12 +329,11 @@ pub struct AheadPart {
 /// The answer to a commit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Committed {
-    /// Final, now or when the same commit came before.
+    /// Final, now or by the same commit before.
     Done,
-    /// The lease is somebody else's, or the number is not stored + 1: nothing was written.
+    /// The lease is lost, or the number is not stored + 1. Nothing was written.
     Fenced,
-    /// Nothing was written: these rooms' stored era or `seq` are not what the commit expects, or what is stored of them is
-    /// damaged.
+    /// Nothing was written. These rooms have another era or `seq` than the commit expects, or damaged keys.
     Refused(Vec<RoomId>),
 }
 
@@ -342,22 +342,22 @@ pub enum Committed {
 pub struct VerdictPage {
     /// The journal's server.
     pub server: Incarnation,
-    /// The shard's last commit: nothing in the page is of a later one.
+    /// The shard's last commit. Everything in the page is from this commit or an earlier one.
     pub commit: u64,
-    /// The room's life; 0 when the room does not exist.
+    /// The room's era; 0 if the room does not exist.
     pub era: u64,
     /// The room's last committed `seq`.
     pub seq: u64,
-    /// Encoded batches that hold every verdict after the asked one that is still kept, in order. The first may
-    /// begin before it. When the first begins later than asked + 1, what lies between was trimmed.
+    /// Encoded batches with all verdicts after the requested `seq` that are still stored, in order. The first may begin before
+    /// it. If the first begins later than `seq` + 1, the verdicts between were trimmed.
     pub batches: Vec<Bytes>,
 }
 
-/// A living worker, as the heartbeats tell.
+/// A living worker, according to its heartbeat.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WorkerRecord {
     /// The worker.
     pub incarnation: Incarnation,
-    /// The shards that it said it owns.
+    /// The shards that it owns, as its heartbeat says.
     pub shards: Vec<ShardId>,
 }

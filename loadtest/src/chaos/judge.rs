@@ -218,13 +218,16 @@ impl<F: Fn(&str) -> bool> Judge<F> {
                     } else if last.is_some() && !*resumed && !renewed {
                         self.found(
                             |f| &mut f.gaps,
-                            || format!("gap: room {room}: {player} was at {seen} and could not resume, but from {seq}"),
+                            || format!("gap: room {room}: {player} was at {seen}, but could resume only from {seq}"),
                         );
                     }
                     (session, last, era) = (name, Some(*seq), *now);
                 }
                 Told::Ahead => {
-                    self.found(|f| &mut f.changed, || format!("changed: room {room}: {player} has seen more than there is"));
+                    self.found(
+                        |f| &mut f.changed,
+                        || format!("changed: room {room}: {player} has seen verdicts that the journal does not have"),
+                    );
                     last = None;
                 }
                 Told::Verdict(seen) => {
@@ -236,7 +239,10 @@ impl<F: Fn(&str) -> bool> Judge<F> {
         }
         if era != 0 && era < index.room.era {
             let kept = index.room.era;
-            self.found(|f| &mut f.changed, || format!("changed: room {room}: {player} was left in era {era}, it is {kept}"));
+            self.found(
+                |f| &mut f.changed,
+                || format!("changed: room {room}: {player} is still in era {era}, the room is in era {kept}"),
+            );
         }
     }
 
@@ -246,14 +252,20 @@ impl<F: Fn(&str) -> bool> Judge<F> {
             self.found(|f| &mut f.gaps, || format!("gap: room {room}: {player} saw {}..={seq} after {last}", seen.from));
         }
         let Some(kept) = index.by_seq.get(&seq) else {
-            self.found(|f| &mut f.changed, || format!("changed: room {room}: {player} saw {seq}, which is not there"));
+            self.found(
+                |f| &mut f.changed,
+                || format!("changed: room {room}: {player} saw {seq}, which the journal does not have"),
+            );
             return;
         };
         let repeated = matches!(kept.outcome, Outcome::Repeat { of } if of == seen.repeat_of)
             && index.by_seq.get(&seen.repeat_of).is_some_and(|first| digest_of(first) == seen.digest);
         if digest_of(kept) != seen.digest && !repeated {
             let kept = format!("{kept:?}");
-            self.found(|f| &mut f.changed, || format!("changed: room {room}: {player} saw {seq} otherwise than it is: {kept}"));
+            self.found(
+                |f| &mut f.changed,
+                || format!("changed: room {room}: {player} saw another verdict {seq} than the journal has: {kept}"),
+            );
         }
         let hidden = (seen.from.max(last + 1)..seq).filter_map(|n| index.by_seq.get(&n));
         let hidden: BTreeSet<u64> = hidden

@@ -179,7 +179,7 @@ impl fmt::Display for ChaosReport {
             self.actions, self.resent, self.events, self.seen, self.reconnects, self.drain_ms
         )?;
         if self.own_ends > 0 {
-            writeln!(f, "ended     {} processes by themselves; they were started again", self.own_ends)?;
+            writeln!(f, "ended     {} processes ended by themselves and were started again", self.own_ends)?;
         }
         if let Some(rude) = &self.rude {
             write!(f, "rude      joined {} times, sent {}", rude.joins, rude.actions)?;

@@ -30,7 +30,7 @@ impl Rivals {
         let peers = match Peers::open(folder).await {
             Ok(peers) => rivals.peers.insert(peers),
             Err(e) => {
-                teller.note(format!("without rivals on Node, whose rows are absent: {e:#}"));
+                teller.note(format!("the rivals on Node are left out: {e:#}"));
                 return Ok(rivals);
             }
         };
@@ -43,7 +43,7 @@ impl Rivals {
             teller.tell(&format!("packages of {name}"));
             match peers.install(name).await {
                 Ok(dir) => *slot = Some(dir),
-                Err(e) => teller.note(format!("without {name}, whose rows are absent: {e:#}")),
+                Err(e) => teller.note(format!("{name} is left out: {e:#}")),
             }
         }
         Ok(rivals)

@@ -1,4 +1,4 @@
-//! From figures to ratios, and what they are held against. Pure.
+//! From figures to ratios, and the targets that lasthit sets for itself. Pure.
 
 use std::collections::BTreeMap;
 
@@ -12,131 +12,132 @@ pub(crate) const PEER_CONCURRENCIES: [u32; 3] = [1, 4, 16];
 /// The same of groupmq.
 pub(crate) const GROUPMQ_CONCURRENCIES: [u32; 3] = [4, 16, 100];
 
-/// What a figure must reach.
+/// A figure, and the two targets that it has.
 #[derive(Debug)]
-pub(crate) struct Bar {
-    /// In the JSON.
+pub(crate) struct Target {
+    /// The figure's name in the JSON.
     pub(crate) name: &'static str,
+    /// What is compared with what.
     pub(crate) what: &'static str,
-    pub(crate) bar: f64,
-    pub(crate) aim: f64,
+    pub(crate) required: f64,
+    pub(crate) goal: f64,
     pub(crate) unit: &'static str,
     of: fn(&Figures) -> Option<f64>,
 }
 
-/// How far a figure got.
+/// Which target a figure reaches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Reached {
     Nothing,
-    Bar,
-    Aim,
+    Required,
+    Goal,
 }
 
 /// All of them, in the order in which they are shown.
-pub(crate) const BARS: [Bar; 11] = [
-    Bar {
+pub(crate) const TARGETS: [Target; 11] = [
+    Target {
         name: "throughput_vs_peer",
-        what: "verdicts/s, p99 under 50 ms: against the usual stack's best",
-        bar: 12.0,
-        aim: 20.0,
+        what: "verdicts/s with a p99 under 50 ms, compared with the usual stack's best",
+        required: 12.0,
+        goal: 20.0,
         unit: "x",
         of: |f| Some(get(f, "two_gateways.verdicts_per_s")? / peers(f, "verdicts_per_s", f64::max)?),
     },
-    Bar {
+    Target {
         name: "throughput_vs_echo",
-        what: "the same against a bare echo",
-        bar: 0.4,
-        aim: 0.6,
+        what: "the same, compared with a bare echo",
+        required: 0.4,
+        goal: 0.6,
         unit: "x",
         of: |f| Some(get(f, "two_gateways.verdicts_per_s")? / get(f, "echo.verdicts_per_s")?),
     },
-    Bar {
+    Target {
         name: "latency_vs_floor_one_gateway",
-        what: "median at 1,000/s, one gateway: against echo and Redis floor",
-        bar: 2.0,
-        aim: 1.4,
+        what: "median at 1,000/s, one gateway, compared with echo and Redis floor",
+        required: 2.0,
+        goal: 1.4,
         unit: "x",
         of: |f| Some(get(f, "one_gateway.p50_us")? / floor(f)?),
     },
-    Bar {
+    Target {
         name: "latency_vs_floor_two_gateways",
         what: "the same, rooms on two gateways",
-        bar: 3.0,
-        aim: 2.0,
+        required: 3.0,
+        goal: 2.0,
         unit: "x",
         of: |f| Some(get(f, "two_gateways.p50_us")? / floor(f)?),
     },
-    Bar {
+    Target {
         name: "p99_vs_peer",
-        what: "p99 at 1,000/s: against the usual stack's best",
-        bar: 1.0 / 10.0,
-        aim: 1.0 / 30.0,
+        what: "p99 at 1,000/s, compared with the usual stack's best",
+        required: 1.0 / 10.0,
+        goal: 1.0 / 30.0,
         unit: "x",
         of: |f| Some(get(f, "two_gateways.p99_us")? / peers(f, "p99_us", f64::min)?),
     },
-    Bar {
+    Target {
         name: "rooms_10000_vs_100",
-        what: "CPU time per event with 10,000 rooms: against 100 rooms",
-        bar: 1.5,
-        aim: 1.1,
+        what: "CPU time per event, 10,000 rooms compared with 100 rooms",
+        required: 1.5,
+        goal: 1.1,
         unit: "x",
         of: |f| Some(get(f, "rooms_10000.cpu_us_per_event")? / get(f, "rooms_100.cpu_us_per_event")?),
     },
-    Bar {
+    Target {
         name: "session_kib",
         what: "resident memory per idle session, at 5,000",
-        bar: 16.0,
-        aim: 8.0,
+        required: 16.0,
+        goal: 8.0,
         unit: " KiB",
         of: |f| f.get("session_kib").copied(),
     },
-    Bar {
+    Target {
         name: "queue_throughput_vs_groupmq",
-        what: "without sockets, events/s in strict order: against groupmq's best",
-        bar: 5.0,
-        aim: 10.0,
+        what: "without sockets, events/s in strict order, compared with groupmq's best",
+        required: 5.0,
+        goal: 10.0,
         unit: "x",
         of: |f| Some(get(f, "queue_lasthit.jobs_per_s")? / groupmq(f, "jobs_per_s", f64::max)?),
     },
-    Bar {
+    Target {
         name: "queue_p99_vs_groupmq",
-        what: "without sockets, p99 at 1,000/s: against groupmq's",
-        bar: 1.0 / 2.0,
-        aim: 1.0 / 5.0,
+        what: "without sockets, p99 at 1,000/s, compared with groupmq's",
+        required: 1.0 / 2.0,
+        goal: 1.0 / 5.0,
         unit: "x",
         of: |f| Some(get(f, "queue_lasthit.p99_us")? / get(f, "queue_groupmq.p99_us")?),
     },
-    Bar {
+    Target {
         name: "redis_commands_per_event",
         what: "Redis commands sent per event at full load",
-        bar: 1.0,
-        aim: 0.3,
+        required: 1.0,
+        goal: 0.3,
         unit: "",
         of: |f| f.get("redis_commands_per_event").copied(),
     },
-    Bar {
+    Target {
         name: "redis_bytes_per_event",
         what: "Redis memory per resolved event that is kept",
-        bar: 300.0,
-        aim: 120.0,
+        required: 300.0,
+        goal: 120.0,
         unit: " B",
         of: |f| f.get("redis_bytes_per_event").copied(),
     },
 ];
 
-impl Bar {
+impl Target {
     /// Whether more is better.
     fn rises(&self) -> bool {
-        self.aim > self.bar
+        self.goal > self.required
     }
 
     /// How far a value gets.
     pub(crate) fn reached(&self, value: f64) -> Reached {
-        let reaches = |mark: f64| if self.rises() { value >= mark } else { value <= mark };
-        match (reaches(self.aim), reaches(self.bar)) {
-            (true, _) => Reached::Aim,
-            (_, true) => Reached::Bar,
+        let reaches = |target: f64| if self.rises() { value >= target } else { value <= target };
+        match (reaches(self.goal), reaches(self.required)) {
+            (true, _) => Reached::Goal,
+            (_, true) => Reached::Required,
             _ => Reached::Nothing,
         }
     }
@@ -189,7 +190,7 @@ mod tests {
     }
 
     fn value(name: &str, rounds: &[Figures]) -> Option<f64> {
-        BARS.iter().find(|bar| bar.name == name).expect("a bar").value(rounds)
+        TARGETS.iter().find(|target| target.name == name).expect("a target").value(rounds)
     }
 
     #[test]
@@ -234,24 +235,28 @@ mod tests {
             ("redis_bytes_per_event", 250.0),
         ]);
         let values = [15.0, 0.5, 2.0, 3.0, 0.1, 1.2, 9.5, 8.0, 0.25, 0.2, 250.0];
-        for (bar, value) in BARS.iter().zip(values) {
-            assert_eq!(bar.value(std::slice::from_ref(&round)), Some(value), "{}", bar.name);
-            assert_eq!(bar.reached(value), if bar.name == "redis_commands_per_event" { Reached::Aim } else { Reached::Bar });
+        for (target, value) in TARGETS.iter().zip(values) {
+            assert_eq!(target.value(std::slice::from_ref(&round)), Some(value), "{}", target.name);
+            let expected = if target.name == "redis_commands_per_event" { Reached::Goal } else { Reached::Required };
+            assert_eq!(target.reached(value), expected);
         }
     }
 
     #[test]
     fn what_was_not_measured_has_no_ratio() {
         let round = figures(&[("two_gateways.verdicts_per_s", 60.0), ("echo.verdicts_per_s", 0.0)]);
-        assert!(BARS.iter().all(|bar| bar.value(std::slice::from_ref(&round)).is_none()));
-        assert!(BARS.iter().all(|bar| bar.value(&[]).is_none()));
+        assert!(TARGETS.iter().all(|target| target.value(std::slice::from_ref(&round)).is_none()));
+        assert!(TARGETS.iter().all(|target| target.value(&[]).is_none()));
     }
 
     #[test]
-    fn a_bar_is_reached_from_its_own_side() {
-        let reached = |name: &str, value| BARS.iter().find(|bar| bar.name == name).expect("a bar").reached(value);
-        assert_eq!([11.9, 12.0, 20.0].map(|v| reached("throughput_vs_peer", v)), [Reached::Nothing, Reached::Bar, Reached::Aim]);
-        assert_eq!([16.1, 16.0, 8.0].map(|v| reached("session_kib", v)), [Reached::Nothing, Reached::Bar, Reached::Aim]);
+    fn a_target_is_reached_from_its_own_side() {
+        let reached = |name: &str, value| TARGETS.iter().find(|target| target.name == name).expect("a target").reached(value);
+        assert_eq!(
+            [11.9, 12.0, 20.0].map(|v| reached("throughput_vs_peer", v)),
+            [Reached::Nothing, Reached::Required, Reached::Goal]
+        );
+        assert_eq!([16.1, 16.0, 8.0].map(|v| reached("session_kib", v)), [Reached::Nothing, Reached::Required, Reached::Goal]);
     }
 
     #[test]

@@ -117,14 +117,15 @@ impl System {
         keep("p99_us", measured.p99_us);
         if measured.lateness_p99_us > LATENESS_US {
             let late = measured.lateness_p99_us / 1000.0;
-            teller.note(format!("{}: the machine was busy, one of a hundred sends was {late:.1} ms late", self.what));
+            teller.note(format!("{}: the machine was busy: 1 % of the sends were more than {late:.1} ms late", self.what));
         }
         match &measured.highest {
             None => {}
             Some(Ok(highest)) => {
                 keep("verdicts_per_s", highest.verdicts_per_s);
                 if highest.generator {
-                    teller.note(format!("{}: its highest rate is the generator's, it may hold more", self.what));
+                    teller
+                        .note(format!("{}: the generator reached its limit first, so the highest rate may be higher", self.what));
                 }
             }
             Some(Err(e)) => teller.note(format!("{}: no highest rate: {e:#}", self.what)),

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::Comparison;
-use super::ratios::{BARS, Bar, Figures, Reached};
+use super::ratios::{Figures, Reached, TARGETS, Target};
 use crate::draw::svg::grouped;
 
 /// What is listed, in this order: the name in the figures, and in words.
@@ -37,19 +37,14 @@ impl fmt::Display for Comparison {
         list(f, &medians, &SYSTEMS, "verdicts_per_s")?;
         writeln!(f, "\n{:<40} {:>12} {:>12} {:>12}", "without sockets", "events/s", "p50", "p99")?;
         list(f, &medians, &QUEUES, "jobs_per_s")?;
-        writeln!(f, "\n{:<70} {:>10} {:>10} {:>10}", "", "measured", "bar", "aim")?;
-        for bar in &BARS {
-            let Some(value) = bar.value(&self.rounds) else {
-                writeln!(f, "{:<70} {:>10} {:>10} {:>10}", bar.what, "-", shown(bar, bar.bar), shown(bar, bar.aim))?;
-                continue;
+        writeln!(f, "\n{:<72} {:>10} {:>10} {:>10}", "", "measured", "required", "goal")?;
+        for target in &TARGETS {
+            let (value, told) = match target.value(&self.rounds) {
+                None => ("-".to_owned(), ""),
+                Some(value) => (shown(target, value), told(target.reached(value))),
             };
-            let word = match bar.reached(value) {
-                Reached::Aim => "aim reached",
-                Reached::Bar => "bar reached",
-                Reached::Nothing => "MISSED",
-            };
-            let (bar_text, aim) = (shown(bar, bar.bar), shown(bar, bar.aim));
-            writeln!(f, "{:<70} {:>10} {bar_text:>10} {aim:>10}  {word}", bar.what, shown(bar, value))?;
+            let [required, goal] = [target.required, target.goal].map(|value| shown(target, value));
+            writeln!(f, "{:<72} {value:>10} {required:>10} {goal:>10}{told}", target.what)?;
         }
         for note in &self.notes {
             writeln!(f, "{note}")?;
@@ -87,9 +82,17 @@ pub(super) fn time(us: f64) -> String {
     }
 }
 
-/// A value of a bar's, with its unit.
-fn shown(bar: &Bar, value: f64) -> String {
-    match (value, bar.unit) {
+fn told(reached: Reached) -> &'static str {
+    match reached {
+        Reached::Goal => "  reaches the goal",
+        Reached::Required => "  reaches what is required",
+        Reached::Nothing => "  MISSES what is required",
+    }
+}
+
+/// A value of a figure, with its unit.
+fn shown(target: &Target, value: f64) -> String {
+    match (value, target.unit) {
         (value, "x") if value < 0.95 => format!("1/{:.1}", 1.0 / value),
         (value, unit) if value < 10.0 => format!("{value:.2}{unit}"),
         (value, unit) => format!("{value:.0}{unit}"),

@@ -294,7 +294,7 @@ fn ramp_table(knee: &Knee) -> String {
     let mut rows = String::from("<div class=\"scroll\"><table><tr><th>rate</th><th>median</th><th>p99</th><th></th></tr>");
     for tried in &knee.tried {
         let (p50, p99) = tried.figures.map_or(("".into(), "".into()), |f| (time(f.p50_us), time(f.p99_us)));
-        let (class, told) = tried.why.as_deref().map_or(("good", "holds"), |why| ("bad", why));
+        let (class, told) = tried.why.as_deref().map_or(("good", "sustained"), |why| ("bad", why));
         let (rate, told) = (grouped(u64::from(tried.rate)), escaped(told));
         let _ = write!(rows, "<tr><td>{rate}</td><td>{p50}</td><td>{p99}</td><td class=\"why {class}\">{told}</td></tr>");
     }

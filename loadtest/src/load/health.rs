@@ -70,7 +70,7 @@ impl Saturation {
     pub(crate) fn of(record: &Record, usage: Usage, lateness_max: Duration) -> Option<Self> {
         let late = record.lateness.quantile_us(0.99);
         let why = if late > lateness_max.as_secs_f64() * 1e6 {
-            format!("one of a hundred sends left more than {:.1} ms late (bound: {lateness_max:?})", late / 1000.0)
+            format!("1 % of the sends left more than {:.1} ms late (limit: {lateness_max:?})", late / 1000.0)
         } else if usage.cpu_share > CPU_SHARE_MAX {
             "it had nothing left of its core".to_owned()
         } else {

@@ -237,23 +237,23 @@ impl fmt::Display for Tried {
             )?;
         }
         match &self.why {
-            None => write!(f, "  holds"),
-            Some(why) => write!(f, "  does not hold: {why}"),
+            None => write!(f, "  sustained"),
+            Some(why) => write!(f, "  not sustained: {why}"),
         }
     }
 }
 
 impl fmt::Display for Knee {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let bound = format!("p99 within {} ms", self.p99_max_us / 1000.0);
+        let bound = format!("p99 of at most {} ms", self.p99_max_us / 1000.0);
         match (self.knee_rate, self.limit) {
-            (None, Limit::Generator) => write!(f, "no knee: the generator held none of the rates"),
-            (None, _) => write!(f, "no knee: none of the rates held {bound}: begin with a lower one"),
-            (Some(rate), Limit::System) => write!(f, "knee {rate}/s: the highest rate with {bound}"),
+            (None, Limit::Generator) => write!(f, "no knee: the generator could not send any of the rates"),
+            (None, _) => write!(f, "no knee: no rate has a {bound}: begin with a lower rate"),
+            (Some(rate), Limit::System) => write!(f, "knee {rate}/s: the highest rate with a {bound}"),
             (Some(rate), Limit::Generator) => {
-                write!(f, "knee at least {rate}/s ({bound}): beyond it the generator was saturated, not the system")
+                write!(f, "knee at least {rate}/s ({bound}): above it the generator was saturated, not the system")
             }
-            (Some(rate), Limit::Ramp) => write!(f, "knee at least {rate}/s ({bound}): all rates held, so ramp further"),
+            (Some(rate), Limit::Ramp) => write!(f, "knee at least {rate}/s ({bound}): all rates were sustained, so ramp further"),
         }
     }
 }

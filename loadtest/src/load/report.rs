@@ -174,7 +174,7 @@ impl Report {
             counted.into_iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")).collect();
         if self.broken_sessions > 0 {
             let first = self.first_broken.as_deref().unwrap_or_default();
-            faults.push(format!("{} sessions broke, first {first}", self.broken_sessions));
+            faults.push(format!("{} sessions broke, the first: {first}", self.broken_sessions));
         }
         if self.sent == 0 {
             faults.push("nothing was sent".to_owned());

@@ -54,7 +54,7 @@ impl Cost {
             cost.reads_and_writes = field(&io, "syscr:").unwrap_or(0) + field(&io, "syscw:").unwrap_or(0);
         }
         // The process' own file is its first thread's.
-        for task in std::fs::read_dir(format!("/proc/{pid}/task")).context("/proc tells no threads here")? {
+        for task in std::fs::read_dir(format!("/proc/{pid}/task")).context("/proc lists no threads here")? {
             // A thread that ends meanwhile takes its counts along.
             let Ok(status) = std::fs::read_to_string(task?.path().join("status")) else { continue };
             cost.slept += field(&status, "voluntary_ctxt_switches:").unwrap_or(0);

@@ -172,8 +172,8 @@ fn messages(bytes: &[u8], out: &mut Vec<u8>, told: &mut impl FnMut(Message<'_>) 
     loop {
         let mut cursor = Cursor::new(&bytes[used..]);
         let Some((header, length)) = FrameHeader::parse(&mut cursor)? else { return Ok(used) };
-        ensure!(length <= MESSAGE_BYTES_MAX as u64, "a message of {length} bytes: at most {MESSAGE_BYTES_MAX} are read");
-        ensure!(header.is_final && header.mask.is_none(), "a message in pieces, or masked: servers here send neither");
+        ensure!(length <= MESSAGE_BYTES_MAX as u64, "a message has {length} bytes: the limit is {MESSAGE_BYTES_MAX}");
+        ensure!(header.is_final && header.mask.is_none(), "a message is fragmented or masked: the measured servers send neither");
         let begin = used + usize::try_from(cursor.position())?;
         let Some(payload) = bytes.get(begin..begin + usize::try_from(length)?) else { return Ok(used) };
         used = begin + payload.len();
@@ -182,7 +182,7 @@ fn messages(bytes: &[u8], out: &mut Vec<u8>, told: &mut impl FnMut(Message<'_>) 
             OpCode::Control(Control::Ping) => frame(out, OpCode::Control(Control::Pong), payload),
             OpCode::Control(Control::Pong) => {}
             OpCode::Control(Control::Close) => bail!("closed by the gateway: {}", reason(payload)),
-            other => bail!("a message of the kind {other:?}, which servers here do not send"),
+            other => bail!("a message of the kind {other:?}: the measured servers do not send it"),
         }
     }
 }

@@ -79,7 +79,7 @@ impl Breakdown {
             Ok((Typical { mean_us, median_us }, p99_us))
         };
         let script = |times: &Times| -> Result<_> {
-            let mean_us = times.mean_us().context("redis tells no times of its scripts")?;
+            let mean_us = times.mean_us().context("redis reports no times for its scripts")?;
             Ok((Typical { mean_us, median_us: times.quantile_us(0.5) }, times.quantile_us(0.99)))
         };
         let (read_in, left, read) = (age(m::STAMP_AGE_SECONDS)?, age(m::SETTLE_SECONDS)?, age(m::READ_SECONDS)?);

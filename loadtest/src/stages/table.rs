@@ -62,7 +62,7 @@ impl fmt::Display for Rate {
         }
         writeln!(f, "{:<60}{:>10.1}{:>7.1}%{:>10.1}", "from send to verdict", service_us.median_us, 100.0, service_us.mean_us)?;
         if stages.iter().any(|stage| stage.time.median_us < BELOW_MIN * service_us.median_us) {
-            writeln!(f, "a stage below nothing: what was looked at differed between its two ends; measure again")?;
+            writeln!(f, "a stage is negative: its two ends were measured on different events. Measure again")?;
         }
         writeln!(f, "\n{:<60}{:>10}{:>8}{:>10}{:>10}", "since its arrival, when", "median µs", "", "mean", "p99")?;
         for Mark { what, time, p99_us } in marks {

@@ -150,7 +150,7 @@ async fn perf(pids: &[Pid], time: Duration) -> Result<u64> {
     command.args(["stat", "-x", ",", "-e", "raw_syscalls:sys_enter", "-p", &pids.join(","), "--", "sleep"]);
     command.arg(format!("{:.3}", time.as_secs_f64())).stdin(Stdio::null()).kill_on_drop(true);
     let output = tokio::time::timeout(time + PERF_TIME_MAX, command.output()).await.context("perf does not end")??;
-    perf_count(&String::from_utf8_lossy(&output.stderr)).context("perf counts nothing here")
+    perf_count(&String::from_utf8_lossy(&output.stderr)).context("perf cannot count here")
 }
 
 /// Out of perf's list: `1234,,raw_syscalls:sys_enter,...`.
@@ -245,6 +245,6 @@ pub(super) async fn monitored(fleet: &Fleet, time: Duration) -> Result<Watched> 
     let monitor = Monitor::start(&fleet.redis_socket())?;
     sleep(time).await;
     let watched = tokio::task::spawn_blocking(move || monitor.end()).await.map_err(|e| anyhow!("the watch failed: {e}"))??;
-    ensure!(watched.saw_scripts(), "redis did nothing for {time:?}: the machine is too busy, or measure for longer");
+    ensure!(watched.saw_scripts(), "redis did nothing for {time:?}: the machine is too busy; measure again, or for longer");
     Ok(watched)
 }

@@ -101,7 +101,7 @@ async fn the_knee_of_a_known_capacity_is_found() {
     );
     assert_eq!(found.tried[2].why.as_deref(), Some("40 refused"));
     assert_eq!(found.report.as_ref().expect("a report").verdicts, 118);
-    assert!(found.to_string().starts_with("knee 591/s: the highest rate with p99 within 60000 ms"), "{found}");
+    assert!(found.to_string().starts_with("knee 591/s: the highest rate with a p99 of at most 60000 ms"), "{found}");
     let json = serde_json::to_value(&found).expect("json");
     assert_eq!((&json["knee_rate"], &json["limit"], &json["tried"][0]["rate"]), (&591.into(), &"system".into(), &200.into()));
 

@@ -1,4 +1,4 @@
-//! The journal in this process's memory: rooms end with the process. The embedded default, and the simulation's.
+//! The journal in this process's memory: rooms end with the process. For `lasthit serve`, for embedding, and for the simulation.
 //!
 //! ```
 //! use lasthit::journal::memory::MemoryJournal;
@@ -32,7 +32,7 @@ pub struct MemoryJournal {
     inner: Arc<Mutex<Inner>>,
 }
 
-/// What is published goes out under the store's lock, so that subscribers see the order of the steps; it never waits.
+/// Messages are published under the store's lock, so that subscribers see the order of the steps. Publishing never waits.
 #[derive(Debug)]
 struct Inner {
     store: Store,
@@ -44,7 +44,7 @@ impl Inner {
     fn ring(&mut self, bell: Option<Bell>) {
         let Some(bell) = bell else { return };
         let listeners = &mut self.bells[usize::from(bell.shard.0)];
-        // Nearly always there is one: it gets the bell itself, not a copy.
+        // There is nearly always one subscriber: it gets the bell itself, not a copy.
         if let [only] = listeners.as_slice() {
             if !signals::offer(only, bell) {
                 listeners.clear();

@@ -17,16 +17,16 @@ use crate::types::{Incarnation, Moment, RoomId, ShardId, StreamId};
 /// `now_ms` is the journal's clock. Steps that publish return what to publish.
 #[derive(Debug, Clone)]
 pub(crate) struct Store {
-    /// Who serves it.
+    /// The name of the present server.
     server: Incarnation,
     shards: Vec<Shard>,
-    /// The last position handed out, over all rooms: positions rise, whatever `now_ms` does.
+    /// The last position in any room. Positions rise even if `now_ms` does not.
     last: StreamId,
     workers: BTreeMap<Incarnation, Worker>,
     timelines: BTreeMap<String, u32>,
-    /// Until when, in milliseconds, each timeline's processes live.
+    /// When the heartbeat of each timeline expires, in milliseconds.
     hosts: BTreeMap<u32, u64>,
-    /// What each worker said of its rooms, and until when that holds.
+    /// The patterns of each worker, and when they expire.
     patterns: BTreeMap<Incarnation, (u64, Vec<String>)>,
 }
 
@@ -39,14 +39,14 @@ struct Shard {
     epoch: u64,
     owner: Option<Incarnation>,
     eras: u64,
-    /// What goes on top of every room's stored era: it jumps when all rooms begin new ones.
+    /// Is added to every room's stored era. It jumps when all rooms begin new eras.
     shift: u64,
-    /// The server that was met last, the last commit that it found, and the epoch, while nobody has shown that no later
+    /// The server that was met last, the last commit that it found, and the epoch in doubt, until somebody shows that no later
     /// commit is missing.
     server: Incarnation,
     found: u64,
     doubt: Option<u64>,
-    /// The server under which all rooms began a new era last.
+    /// The server with which all rooms last began a new era.
     renewed: Incarnation,
     gateways: BTreeMap<Incarnation, RegisteredGateway>,
     active: BTreeSet<RoomId>,
@@ -68,20 +68,20 @@ struct Room {
     seq: u64,
     cursor: StreamId,
     top: Moment,
-    /// Position of the last entry, also when it was trimmed.
+    /// Position of the last entry, even if it was trimmed.
     last: StreamId,
     snapshot: Option<Snapshot>,
-    /// What was written ahead, by the owner's epoch and name.
+    /// Parts that were written ahead, by the owner's epoch and the snapshot's name.
     ahead: BTreeMap<(u64, AheadName), BTreeMap<u32, Bytes>>,
     entries: VecDeque<(StreamId, Bytes)>,
     /// Verdict batches by their last `seq`.
     out: VecDeque<(u64, Bytes)>,
-    /// Who is asked for a watermark with every append.
+    /// Gateways that every append asks for their watermarks.
     gateways: Vec<Incarnation>,
     trims: Vec<(StreamId, u64)>,
     deaths: Trouble,
     attempts: Trouble,
-    /// The last attempt: its epoch and name.
+    /// The epoch and name of the last attempt.
     attempt: (u64, u64),
 }
 
@@ -93,7 +93,7 @@ struct Snapshot {
     pieces: Vec<Bytes>,
 }
 
-/// A count that is about one `seq`.
+/// A count that is valid for one `seq`.
 #[derive(Debug, Clone, Copy, Default)]
 struct Trouble {
     at: u64,
@@ -144,7 +144,7 @@ impl Shard {
         self.owner.map(|owner| Lease { epoch: self.epoch, owner, server })
     }
 
-    /// The last commit that was there when `server` was met.
+    /// The last commit when `server` was first met.
     fn found(&self, server: Incarnation) -> u64 {
         if self.server == server { self.found } else { self.commit }
     }
@@ -155,7 +155,7 @@ impl Shard {
         }
     }
 
-    /// Every room begins a new era; tells how many of them have verdicts.
+    /// Begins a new era in all rooms. Returns how many of them have verdicts.
     fn renew(&mut self, server: Incarnation) -> u64 {
         if std::mem::replace(&mut self.renewed, server) == server {
             return 0;
@@ -172,7 +172,7 @@ impl Shard {
         self.rooms.get(room).map_or_else(none, |stored| stored.head(room, self.shift))
     }
 
-    /// The other gateways in a flush's rooms that do not append so often that they need no question.
+    /// The other gateways in a flush's rooms that the append asks: those that do not append often by themselves.
     fn idle(&self, flush: &Flush) -> Vec<Incarnation> {
         let inside = flush.entries.iter().filter_map(|e| self.rooms.get(&e.room)).flat_map(|room| &room.gateways);
         let asked = |g: &Incarnation| {
@@ -234,13 +234,13 @@ impl Store {
         }
     }
 
-    /// Who serves it.
+    /// The name of the present server.
     #[must_use]
     pub(crate) fn server(&self) -> Incarnation {
         self.server
     }
 
-    /// It is served by another from here on, as after a restart: no lease and no registration of before is good there.
+    /// Changes the server, as a restart does. Leases and registrations of the old one are not valid there.
     #[cfg(test)]
     pub(crate) fn restart(&mut self, server: Incarnation) {
         self.server = server;
@@ -257,7 +257,7 @@ impl Store {
         Ok(&mut self.shards[usize::from(shard.0)])
     }
 
-    /// The shard, while the lease is good.
+    /// The shard, if the lease is valid.
     fn leased(&mut self, shard: ShardId, lease: Lease) -> Result<Option<&mut Shard>, JournalError> {
         let server = self.server;
         Ok(Some(self.shard(shard)?).filter(|state| state.lease(server) == Some(lease)))
@@ -282,7 +282,7 @@ impl Store {
         *self.timelines.entry(host.to_owned()).or_insert(next)
     }
 
-    /// Says that processes on a timeline live; tells which do.
+    /// Stores a timeline's heartbeat. Returns the living timelines.
     pub(crate) fn live_timelines(&mut self, timeline: u32, good_for_ms: u64, now_ms: u64) -> Vec<u32> {
         self.hosts.insert(timeline, now_ms.saturating_add(good_for_ms));
         self.hosts.retain(|_, until| *until > now_ms);

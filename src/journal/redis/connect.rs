@@ -1,4 +1,4 @@
-//! From a URL to a server that was looked at and found fit.
+//! From a URL to a server that was checked.
 
 use std::collections::HashMap;
 
@@ -14,11 +14,11 @@ use super::scripts::{Call, DEPLOYMENT};
 use crate::limits::{REDIS_RESPONSE_TIMEOUT, SHARDS_DEFAULT, SHARDS_MAX};
 use crate::types::Incarnation;
 
-/// The version of everything that is kept in Redis.
+/// The version of all stored forms in Redis.
 const FORMAT: u32 = 3;
-/// The oldest server that has what the scripts use.
+/// The oldest version of Redis that has everything that the scripts use.
 const VERSION_MIN: (u32, u32) = (7, 0);
-/// Characters of a prefix.
+/// Most characters of a prefix.
 const PREFIX_MAX: usize = 64;
 
 /// A client for the URL. The password is in none of the errors.
@@ -28,7 +28,7 @@ pub(super) fn client(url: &str) -> Result<Client, JournalError> {
         return Err(bad_url(url, "unknown scheme"));
     }
     let tcp = info.tcp_settings().clone().set_nodelay(true);
-    // A peer that vanished without a word: the kernel gives the connection up, so that a new one is made.
+    // If the peer vanishes silently, the kernel ends the connection, and a new one is made.
     #[cfg(target_os = "linux")]
     let tcp = tcp.set_user_timeout(REDIS_RESPONSE_TIMEOUT);
     let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP2);
@@ -53,7 +53,7 @@ pub(super) fn without_secrets(url: &str) -> String {
     [scheme, separator, rest].concat().chars().take(100).collect()
 }
 
-/// What a server and its deployment must be.
+/// What the caller wants of a server and its deployment.
 #[derive(Debug, Clone)]
 pub(super) struct Wanted {
     prefix: String,
@@ -61,19 +61,19 @@ pub(super) struct Wanted {
     durability: Option<Durability>,
 }
 
-/// What a server and its deployment are.
+/// What a server and its deployment have.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Found {
-    /// Which server: another exactly when something may be lost (`deployment.lua`); none when it does not tell.
+    /// The server's name. It changes exactly when data may have been lost (`deployment.lua`). NONE if the server does not tell.
     pub(super) server: Incarnation,
     pub(super) shards: u16,
     pub(super) durability: Durability,
-    /// How many of them have to confirm a write; 0 but for [`Durability::Replicated`].
+    /// How many replicas must confirm a write; 0 except at [`Durability::Replicated`].
     pub(super) replicas: u32,
 }
 
 impl Wanted {
-    /// What is not given is taken as the deployment has it.
+    /// With the deployment's values where the caller gave none.
     pub(super) fn new(prefix: &str, shards: Option<u16>, durability: Option<Durability>) -> Result<Self, JournalError> {
         let refused = |why: String| Err(JournalError::Refused(why));
         let allowed = |c: char| c.is_ascii_alphanumeric() || ".:_-".contains(c);
@@ -95,11 +95,11 @@ impl Wanted {
     }
 }
 
-/// Looks whether a server is fit to be a journal, and its deployment the one that is wanted.
+/// Checks that a server can be a journal, and that its deployment is the wanted one.
 pub(super) async fn look(connection: &mut MultiplexedConnection, wanted: &Wanted) -> Result<Found, JournalError> {
     let info = match redis::cmd("INFO").query_async::<String>(connection).await {
         Ok(info) => Some(info),
-        // Managed servers forbid this and that: then its owner must know.
+        // Managed servers may forbid the command. Then the operator must check the settings.
         Err(error) if error.code() == Some("NOPERM") => {
             let why = journal_error(&error);
             tracing::warn!(%why, "redis does not tell its version, eviction policy and run id: 7.0 and noeviction are taken for granted, and a restart that loses data is not noticed");
@@ -110,7 +110,7 @@ pub(super) async fn look(connection: &mut MultiplexedConnection, wanted: &Wanted
     if let Some(info) = &info {
         fit(info)?;
     }
-    // Before anything is recorded that this server cannot keep.
+    // This comes before the record is written: it must not promise what the server cannot keep.
     let recorded = redis::cmd("HGET").arg(Keys::record(&wanted.prefix)).arg("durability").query_async(connection).await;
     let recorded: Option<String> = recorded.map_err(|error| journal_error(&error))?;
     let level = recorded.and_then(|level| level.parse().ok()).or(wanted.durability).unwrap_or_default();
@@ -119,7 +119,7 @@ pub(super) async fn look(connection: &mut MultiplexedConnection, wanted: &Wanted
     Ok(Found { server, shards, durability, replicas })
 }
 
-/// Whether the server keeps what the level promises; how many replicas have to confirm.
+/// Checks that the server keeps what the level promises. Returns how many replicas must confirm.
 async fn keeps(connection: &mut MultiplexedConnection, durability: Durability, info: Option<&str>) -> Result<u32, JournalError> {
     let mut settings = HashMap::new();
     if !durability.settings().is_empty() {
@@ -146,7 +146,7 @@ fn field<'a>(info: &'a str, name: &str) -> &'a str {
     info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).unwrap_or_default().trim()
 }
 
-/// Whether `INFO` tells of a server that can be a journal.
+/// Checks by its `INFO` that a server can be a journal.
 fn fit(info: &str) -> Result<(), JournalError> {
     let field = |name: &str| field(info, name);
     let refused = |why: String| Err(JournalError::Refused(why));
@@ -170,7 +170,7 @@ fn fit(info: &str) -> Result<(), JournalError> {
     Ok(())
 }
 
-/// The deployment's shards and durability, and the server's name: as recorded, or recorded now.
+/// The deployment's shards and durability, and the server's name, from the record. Writes the record if there is none.
 async fn deployment(
     connection: &mut MultiplexedConnection,
     wanted: &Wanted,

@@ -1,4 +1,4 @@
-//! What a verdict has survived before anyone sees it, and what a server must be set to for that.
+//! What a verdict has survived before anyone sees it, and which settings a server needs for that.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -6,15 +6,15 @@ use std::str::FromStr;
 
 use super::super::JournalError;
 
-/// What a verdict has survived before anyone sees it. A deployment has one level: all its processes name the same.
+/// What a verdict has survived before anyone sees it. All processes of a deployment use the same level.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Durability {
-    /// As much as Redis keeps by its own configuration.
+    /// Whatever the configuration of Redis keeps.
     #[default]
     Redis,
     /// It is on the disk of the Redis server: `appendonly yes`, `appendfsync always`, `no-appendfsync-on-rewrite no`.
     Disk,
-    /// As many replicas as `min-replicas-to-write` says have it: at least one.
+    /// It is on as many replicas as `min-replicas-to-write` says, at least one.
     Replicated,
 }
 
@@ -22,7 +22,7 @@ impl Durability {
     /// All levels by their names.
     pub const NAMES: [(&'static str, Self); 3] = [("redis", Self::Redis), ("disk", Self::Disk), ("replicated", Self::Replicated)];
 
-    /// Its name, as it is configured.
+    /// The level's name in the configuration.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -32,7 +32,7 @@ impl Durability {
         }
     }
 
-    /// The settings that decide it.
+    /// The server's settings that decide whether it keeps the level.
     pub(super) fn settings(self) -> &'static [&'static str] {
         match self {
             Self::Redis => &[],
@@ -41,8 +41,8 @@ impl Durability {
         }
     }
 
-    /// Whether a server with these settings, of which `connected` replicas are connected, keeps what the level promises.
-    /// Tells how many replicas have to confirm.
+    /// Checks that a server with these settings and with `connected` replicas keeps what the level promises. Returns how many
+    /// replicas must confirm.
     ///
     /// # Errors
     /// [`JournalError::Refused`] with what to set; [`JournalError::Unreachable`] while replicas are missing.

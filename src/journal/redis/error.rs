@@ -35,15 +35,14 @@ pub(super) fn journal_error(error: &RedisError) -> JournalError {
         "MASTERDOWN" => refused("redis is a replica that lost its primary: give the url of the primary"),
         "NOREPLICAS" => refused("redis has fewer replicas than min-replicas-to-write: bring them up"),
         "DAMAGED" => JournalError::Damaged(said.to_owned()),
-        // Only a room's own keys are read without a look at their type first.
+        // Scripts check the types of all keys before they read them, except for those of a room.
         "WRONGTYPE" => JournalError::Damaged("one of its keys is of a type that lasthit does not write there".into()),
         "LASTHIT" => JournalError::Unexpected(said.to_owned()),
         _ => JournalError::Unexpected(text),
     }
 }
 
-/// Whether the connection that an error came by is of no more use: it broke, it went silent, or the server behind it is
-/// not the one it was.
+/// Whether the connection must be given up after an error: it broke, it is silent, or its server is no longer the same.
 pub(super) fn breaks(error: &RedisError) -> bool {
     const CHANGED: [&str; 7] = ["LOADING", "MASTERDOWN", "NOAUTH", "NOREPLICAS", "READONLY", "UNBLOCKED", "WRONGPASS"];
     error.is_io_error()

@@ -68,7 +68,7 @@ impl GatewayJournal for RedisJournal {
             call.text(&entry.room).text(entry.top).bytes(&entry.bytes);
         }
 
-        // A bare flush long after the one before is a heartbeat: nobody waits for it.
+        // A flush without events, long after the one before, is a heartbeat: nobody waits for its bell.
         let silent = Duration::from_nanos(flush.watermark.ns.saturating_sub(flush.previous.ns));
         let reply = if rooms == 0 && silent >= HEADS_INTERVAL {
             self.send_confirmed_to(flush.server, flush.shard, &call).await?

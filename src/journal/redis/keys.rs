@@ -8,14 +8,14 @@ use crate::types::{Incarnation, RoomId, ShardId};
 #[derive(Debug)]
 pub(super) struct Keys {
     pushes: String,
-    /// As [`Keys::record`] tells.
+    /// See [`Keys::record`].
     pub(super) deployment: String,
     /// Hash: worker -> heartbeat.
     pub(super) workers: String,
     /// Hash: host -> number.
     pub(super) timelines: String,
     pub(super) hosts: String,
-    /// Hash: worker -> until when, and the patterns of its rooms.
+    /// Hash: worker -> when its entry expires, and the patterns of its rooms.
     pub(super) patterns: String,
     shards: Vec<ShardKeys>,
 }
@@ -32,13 +32,13 @@ pub(super) struct ShardKeys {
     pub(super) active: String,
     /// Set of all rooms.
     pub(super) rooms: String,
-    /// Channel.
+    /// Channel of the shard's bells.
     pub(super) bell: String,
-    /// String, empty: written so that replicas confirm it.
+    /// Empty string: written so that replicas can confirm it.
     pub(super) confirm: String,
 }
 
-/// A key of one room, written out where it is needed.
+/// A key of one room. It is formatted only when it is used.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct RoomKey<'a>(&'a str, &'static str, &'a str);
 
@@ -94,14 +94,14 @@ impl ShardKeys {
         RoomKey(&self.tag, "out:", room.as_str())
     }
 
-    /// Hash: era (the shard's shift goes on top), seq, cursor, top, last, `snapshot_seq`, `snapshot_cursor`,
-    /// `snapshot_parts` (name/count), gateways, trims; after trouble deaths and attempts,
-    /// each with the seq that it is about (`deaths_at`, `attempts_at`), and the last attempt.
+    /// Hash: era (without the shard's shift), seq, cursor, top, last, `snapshot_seq`, `snapshot_cursor`, `snapshot_parts`
+    /// (name/count), gateways, trims; after trouble also deaths and attempts, each with its seq (`deaths_at`, `attempts_at`), and
+    /// the last attempt.
     pub(super) fn state<'a>(&'a self, room: &'a RoomId) -> RoomKey<'a> {
         RoomKey(&self.tag, "state:", room.as_str())
     }
 
-    /// What all state keys begin with.
+    /// The prefix of all state keys.
     pub(super) fn states(&self) -> RoomKey<'_> {
         RoomKey(&self.tag, "state:", "")
     }
@@ -111,7 +111,8 @@ impl ShardKeys {
         RoomKey(&self.tag, "snapshot:", room.as_str())
     }
 
-    /// Hash: name/index -> part of a snapshot. The state tells which name is good; others are written ahead, or left over.
+    /// Hash: name/index -> part of a snapshot. The state has the name of the valid snapshot. Parts with other names are written
+    /// ahead, or left over.
     pub(super) fn parts<'a>(&'a self, room: &'a RoomId) -> RoomKey<'a> {
         RoomKey(&self.tag, "parts:", room.as_str())
     }
@@ -133,8 +134,8 @@ impl Keys {
         }
     }
 
-    /// Hash: format, shards, durability; the server's name, with the run id and the replication id that it has it by. Read
-    /// before the number of shards is known.
+    /// Hash: format, shards, durability; the server's name, and the run id and replication id for which it was given. Read before
+    /// the number of shards is known.
     pub(super) fn record(prefix: &str) -> String {
         format!("{prefix}:deployment")
     }
@@ -156,7 +157,7 @@ impl Keys {
         PushChannel(&self.pushes, gateway)
     }
 
-    /// What all gateways' channels begin with; the incarnation in hex follows.
+    /// The prefix of all gateways' channels; the incarnation in hex follows.
     pub(super) fn pushes(&self) -> &str {
         &self.pushes
     }

@@ -1,4 +1,4 @@
-//! A connection to a server that is looked at whenever the connection is made, and made again when it broke.
+//! A connection that is made again when it breaks. The server is checked each time.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,22 +13,22 @@ use super::error::{breaks, journal_error};
 use super::scripts::{self, Call};
 use crate::limits::{REDIS_CONNECT_TIMEOUT, REDIS_RESPONSE_TIMEOUT, REPLICAS_TIMEOUT};
 
-/// One connection for all who share the link, sent to in turn and answered in turn.
+/// One connection that many callers share.
 pub(super) struct Link {
     client: Client,
     /// The URL without secrets.
     shown: String,
-    /// What was found once is wanted from then on.
+    /// What the server must have. Once a value was found, it must stay.
     wanted: parking_lot::Mutex<Wanted>,
     live: Mutex<Option<Live>>,
     /// Attempts to connect that have ended.
     attempts: AtomicU64,
     failure: parking_lot::Mutex<Option<JournalError>>,
-    /// Counts the connections made, so that subscriptions follow to another server.
+    /// Counts the connections that were made, so that subscriptions follow to another server.
     made: watch::Sender<u64>,
 }
 
-/// A connection, and what was found behind it.
+/// A connection, and what its server and deployment have.
 #[derive(Clone)]
 pub(super) struct Live {
     pub(super) connection: MultiplexedConnection,
@@ -37,23 +37,23 @@ pub(super) struct Live {
     waits: Arc<Waits>,
 }
 
-/// Waits for replicas on one connection: one at a time, since it holds up what is behind it, and each for all steps that
-/// were answered before it began.
+/// The waits for replicas on one connection. There is one at a time, because a wait blocks the connection. Each is for all steps
+/// that were answered before it began.
 struct Waits {
     begun: AtomicU64,
-    /// The number of the last that ended, and how.
+    /// The number of the last wait that ended, and its result.
     ended: Mutex<(u64, Result<(), JournalError>)>,
 }
 
 impl Link {
-    /// One that connects when it is first used.
+    /// A link that connects when it is first used.
     pub(super) fn new(client: Client, shown: String, wanted: Wanted) -> Self {
         let (live, failure, wanted) = (Mutex::new(None), parking_lot::Mutex::new(None), parking_lot::Mutex::new(wanted));
         Self { client, shown, wanted, live, attempts: AtomicU64::new(0), failure, made: watch::Sender::new(0) }
     }
 
-    /// The connection, made now if there is none. Of many that ask at once one connects, and all share what comes of it:
-    /// the callers set the pace of further attempts.
+    /// The connection. If there is none, it is made now. Of many callers at the same time one connects, and all share the result.
+    /// It does not retry: the callers do.
     pub(super) async fn live(&self) -> Result<Live, JournalError> {
         let before = self.attempts.load(Ordering::Acquire);
         let mut live = self.live.lock().await;
@@ -95,8 +95,8 @@ impl Link {
         Ok((connection, found))
     }
 
-    /// Makes a journal's error of an answer. One that says that the connection, or the server behind it, is not what it
-    /// was (a timeout too: it may be a black hole) ends the connection for those who come after.
+    /// Converts an error. If it shows that the connection or its server is no longer the same, later callers get a new connection.
+    /// A timeout counts, too: the path may be dead.
     pub(super) fn judge<T>(&self, live: &Live, answer: RedisResult<T>) -> Result<T, JournalError> {
         answer.map_err(|error| {
             if breaks(&error) {
@@ -107,8 +107,8 @@ impl Link {
         })
     }
 
-    /// Comes back when the replicas have everything that was answered on this connection before. (On this one: another may
-    /// lead to a server that has never seen it.) `mark` is a call of [`CONFIRM`](super::scripts::CONFIRM).
+    /// Returns when the replicas have everything that was answered on this connection before. Another connection may lead to a
+    /// server that has never seen it. `mark` is a call of [`CONFIRM`](super::scripts::CONFIRM).
     pub(super) async fn confirm(&self, live: &mut Live, mark: &Call) -> Result<(), JournalError> {
         let waits = live.waits.clone();
         let before = waits.begun.load(Ordering::Acquire);
@@ -126,14 +126,14 @@ impl Link {
         match self.judge(live, answer)? {
             confirmed if confirmed >= wanted => Ok(()),
             confirmed => Err(JournalError::Silent(format!(
-                "{confirmed} of {wanted} replicas confirmed a step within {REPLICAS_TIMEOUT:?}: sent again until they do"
+                "{confirmed} of {wanted} replicas confirmed a step within {REPLICAS_TIMEOUT:?}: trying again until they do"
             ))),
         }
     }
 
-    /// Whoever asks next makes a new connection.
+    /// Makes the next caller connect again.
     pub(super) fn give_up(&self, given_up: &Live) {
-        // Whoever holds the lock is connecting, or about to give this very connection to a caller that will fail as well.
+        // If somebody holds the lock, it is connecting, or handing out this connection to a caller that fails as well.
         if let Ok(mut live) = self.live.try_lock()
             && live.as_ref().is_some_and(|live| live.number == given_up.number)
         {

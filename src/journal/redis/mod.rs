@@ -41,13 +41,13 @@ use scripts::{CONFIRM, Call, HEARTBEAT, PING, ROOM_BYTES, TIMELINE};
 /// How to use a Redis server.
 #[derive(Debug, Clone)]
 pub struct RedisOptions {
-    /// What every key and channel begins with: 1 to 64 characters out of `A-Z a-z 0-9 . : _ -`.
+    /// The prefix of all keys and channels: 1 to 64 characters out of `A-Z a-z 0-9 . : _ -`.
     pub prefix: String,
-    /// The number of shards, 1 to 1,024. None: as the deployment was made, with
-    /// [`SHARDS_DEFAULT`](crate::limits::SHARDS_DEFAULT) for a new one.
+    /// The number of shards, 1 to 1,024. None: the deployment's, or [`SHARDS_DEFAULT`](crate::limits::SHARDS_DEFAULT) for a new
+    /// deployment.
     pub shards: Option<u16>,
-    /// What a verdict has survived before anyone sees it. None: as the deployment was made, with
-    /// [`Durability::Redis`] for a new one.
+    /// What a verdict has survived before anyone sees it. None: the deployment's level, or [`Durability::Redis`] for a new
+    /// deployment.
     pub durability: Option<Durability>,
 }
 
@@ -64,7 +64,7 @@ pub struct RedisJournal(Arc<Inner>);
 struct Inner {
     client: Client,
     link: Link,
-    /// Where replicas are waited for, by shard. Empty but for [`Durability::Replicated`].
+    /// Connections that wait for replicas, by shard. Empty except at [`Durability::Replicated`].
     waiting: Vec<Link>,
     durability: Durability,
     keys: Keys,
@@ -78,15 +78,15 @@ impl fmt::Debug for RedisJournal {
 }
 
 impl RedisJournal {
-    /// Connects, looks whether the server is fit (version, role, eviction policy, what the durability needs), and reads or
-    /// writes the deployment's record. It looks again whenever it connects again. `url` is
+    /// Connects, checks the server (version, role, eviction policy, what the durability needs), and reads or writes the
+    /// deployment's record. It checks again after each reconnection. `url` is
     /// `redis://[[user]:password@]host[:port][/db]`, `rediss://...` for TLS, or
     /// `unix:///path[?user=&pass=&db=]`. Certificates are checked against the system's authorities, or those in the
     /// file that the environment names as `SSL_CERT_FILE`.
     ///
     /// # Errors
-    /// [`JournalError::Refused`] for what must be changed (URL, password, server, number of shards, durability),
-    /// [`JournalError::Unreachable`] or [`JournalError::Silent`] for what may pass. No error shows the password.
+    /// [`JournalError::Refused`] if you must change something (URL, password, server, number of shards, durability),
+    /// [`JournalError::Unreachable`] or [`JournalError::Silent`] if you can try again. No error shows the password.
     pub async fn connect(url: &str, options: RedisOptions) -> Result<Self, JournalError> {
         let client = connect::client(url)?;
         let wanted = Wanted::new(&options.prefix, options.shards, options.durability)?;
@@ -124,9 +124,9 @@ impl RedisJournal {
         self.0.link.judge(&live, answer)
     }
 
-    /// A connection for steps that bind their caller to its server (registrations, claims, testimonies), and for `/readyz`: the
-    /// server takes steps, and is still what it was when the connection was made. One that lost its data while the connection
-    /// lasted (it was flushed, or was another one's replica for a moment) is another server.
+    /// A connection for steps that bind their caller to its server (registrations, claims, testimonies), and for `/readyz`. It
+    /// checks that the server takes steps and is still the same as when the connection was made. A server that lost its data
+    /// since then (it was flushed, or was a replica for a moment) is another server.
     async fn met(&self) -> Result<Live, JournalError> {
         let live = self.0.link.live().await?;
         if self.is_still(&live).await? {
@@ -136,7 +136,7 @@ impl RedisJournal {
         let live = self.0.link.live().await?;
         match self.is_still(&live).await? {
             true => Ok(live),
-            false => Err(JournalError::Unreachable("redis lost its data again and again: asked again".into())),
+            false => Err(JournalError::Unreachable("redis keeps losing its data: trying again".into())),
         }
     }
 
@@ -154,9 +154,9 @@ impl RedisJournal {
         }
     }
 
-    /// Sends a step that is bound to a server; None when the journal has another one: then nothing was sent. A connection
-    /// is to one server for as long as it lasts, so the server need not be asked: what was lost while it lasted is missed
-    /// by the step itself (no lease, no registration, another number), or by the next ping.
+    /// Sends a step that is bound to a server. Returns None, and sends nothing, if the journal has another server. A connection
+    /// always leads to one server, so the step need not ask. If that server lost data in the meantime, the step itself notices (no
+    /// lease, no registration, another number), or the next ping does.
     async fn send_to(&self, server: Incarnation, call: &Call) -> Result<Option<Value>, JournalError> {
         let live = self.0.link.live().await?;
         if live.found.server != server {
@@ -165,7 +165,7 @@ impl RedisJournal {
         self.send_on(live, call).await.map(Some)
     }
 
-    /// As [`Self::send_to`], for a script that publishes: whoever hears it is woken first, where that is what it takes.
+    /// As [`Self::send_to`], for a script that publishes: its subscribers are woken before the caller.
     async fn announce_to(&self, server: Incarnation, shard: ShardId, call: Call) -> Result<Option<Value>, JournalError> {
         if self.durability() != Durability::Redis {
             return self.send_confirmed_to(server, shard, &call).await;
@@ -178,8 +178,7 @@ impl RedisJournal {
         self.0.link.judge(&live, answer).map(Some)
     }
 
-    /// Sends a step after which something leaves: it comes back when what the step did, or saw, has survived what the
-    /// durability says (rule C3).
+    /// Sends a step and returns only when what the step wrote, or read, has survived what the durability names (rule C3).
     async fn send_confirmed(&self, shard: ShardId, call: &Call) -> Result<(Incarnation, Value), JournalError> {
         let live = self.live_confirming(shard).await?;
         Ok((live.found.server, self.confirm(shard, live, call).await?))
@@ -194,8 +193,8 @@ impl RedisJournal {
         self.confirm(shard, live, call).await.map(Some)
     }
 
-    /// The connection on which replicas are waited for. When it and the one for the other steps know their server by
-    /// different names, one of them was made before something was lost: both are made again.
+    /// The connection that waits for replicas. If it has another server name than the connection for the other steps, one of them
+    /// was made before a loss: both are made again.
     async fn live_confirming(&self, shard: ShardId) -> Result<Live, JournalError> {
         let link = self.confirming(shard);
         let live = link.live().await?;
@@ -227,8 +226,8 @@ impl RedisJournal {
         link.confirm(&mut live, &mark).await.map(|()| answer)
     }
 
-    /// Says for a while that a host or a worker lives, or what a worker says of its rooms (`good_for_ms` 0 takes it back). The
-    /// reply has everybody for whom that holds, by this server's clock.
+    /// Stores a heartbeat or a worker's patterns for `good_for_ms` (0 withdraws them). The reply has all entries that have not
+    /// expired by this server's clock.
     async fn beat(
         &self,
         step: &'static str,

@@ -1,4 +1,4 @@
-//! Reading replies strictly: whatever is not as the script's header says is [`JournalError::Unexpected`].
+//! Reads replies strictly: whatever differs from the script's header is [`JournalError::Unexpected`].
 
 use std::str::FromStr;
 
@@ -8,7 +8,7 @@ use redis::Value;
 use super::super::{GatewayRecord, JournalError, Lease, Place, RoomHead, StoredHead, StoredPage, WorkerRecord};
 use crate::types::{Incarnation, RoomId, ShardId, StreamId};
 
-/// One step's reply, taken apart from the front.
+/// The reply of a step, read from the front.
 pub(super) struct Reply {
     step: &'static str,
     values: std::vec::IntoIter<Value>,
@@ -43,7 +43,7 @@ impl Reply {
         Self::new(self.step, self.next()?)
     }
 
-    /// The next `count` values, whatever they are.
+    /// The next `count` values, of any kind.
     pub(super) fn take(&mut self, count: usize) -> Result<Self, JournalError> {
         let values = (0..count).map(|_| self.next()).collect::<Result<Vec<_>, _>>()?;
         Ok(Self { step: self.step, values: values.into_iter() })
@@ -61,7 +61,7 @@ impl Reply {
         self.bytes_or_nil()?.ok_or_else(|| self.error("nothing instead of bytes"))
     }
 
-    /// A text of some type; an integer counts as its text.
+    /// A value that is parsed from text. An integer counts as its text.
     pub(super) fn parse<T: FromStr>(&mut self) -> Result<T, JournalError> {
         let value = self.next()?;
         let parsed = match &value {
@@ -114,7 +114,7 @@ impl Reply {
         self.payloads_or_nil()?.ok_or_else(|| self.error("nothing instead of bytes"))
     }
 
-    /// None when one of them is not there.
+    /// None if one of them is missing.
     pub(super) fn payloads_or_nil(&mut self) -> Result<Option<Vec<Bytes>>, JournalError> {
         let mut payloads = self.array()?;
         let mut all = Vec::with_capacity(payloads.values.len());
@@ -124,7 +124,7 @@ impl Reply {
         Ok(all.into_iter().collect())
     }
 
-    /// The rest: which of the rooms that were sent, counted from 1; at least one.
+    /// The rest: indexes (from 1) of the rooms that were sent; at least one.
     pub(super) fn indexed<'a>(&mut self, sent: impl Iterator<Item = &'a RoomId> + Clone) -> Result<Vec<RoomId>, JournalError> {
         let mut named = vec![self.one_of(sent.clone())?];
         while !self.is_empty() {
@@ -151,7 +151,7 @@ impl Reply {
         while !self.is_empty() {
             let incarnation = self.incarnation()?;
             let owned: String = self.parse()?;
-            // What is no shard is nobody's: its owner writes it anew.
+            // An unreadable number of a shard is ignored: the owner writes its entry again.
             let shards = owned.split(',').filter_map(|shard| shard.parse().ok()).map(ShardId).collect();
             living.push(WorkerRecord { incarnation, shards });
         }
@@ -159,7 +159,7 @@ impl Reply {
         Ok(living)
     }
 
-    /// A page of a room, as `load.lua` tells it: the rest of the reply.
+    /// The rest: a page of a room, as `load.lua` returns it.
     pub(super) fn page(mut self, place: Place) -> Result<StoredPage, JournalError> {
         if self.is_empty() {
             return Ok(StoredPage::default());
@@ -213,7 +213,7 @@ pub(super) fn gateway(incarnation: Incarnation, record: &Value) -> Option<Gatewa
     Some(GatewayRecord { incarnation, number: number.parse().ok()?, watermark: watermark.parse().ok()?, fenced, server })
 }
 
-/// A reply that is one small number.
+/// A reply of one small number.
 pub(super) fn code(step: &'static str, value: &Value) -> Result<i64, JournalError> {
     match value {
         Value::Int(code) => Ok(*code),

@@ -1,4 +1,4 @@
-//! The scripts, and one call of one of them: written straight into the command, sent in one round trip.
+//! The scripts, and how to call one: a call is written straight into the command and sent in one round trip.
 
 use std::fmt::Display;
 use std::sync::LazyLock;
@@ -48,7 +48,7 @@ pub(super) struct Call {
 }
 
 impl Call {
-    /// `args` and `bytes` are hints for what is to come.
+    /// `args` and `bytes` are hints for the size of the call.
     pub(super) fn new(script: &'static Script, keys: usize, args: usize, bytes: usize) -> Self {
         let mut cmd = Cmd::with_capacity(3 + keys + args, 64 + bytes);
         cmd.arg("EVALSHA").arg(script.get_hash()).arg(keys);
@@ -65,7 +65,7 @@ impl Call {
         self
     }
 
-    /// Sends it; a server that does not have the script gets it first.
+    /// Sends the call. If the server does not have the script, it gets it first.
     pub(super) async fn send(&self, connection: &mut MultiplexedConnection) -> RedisResult<Value> {
         match answer(connection.send_packed_command(&self.cmd).await) {
             Err(error) if is_unknown(&error) => {
@@ -76,9 +76,9 @@ impl Call {
         }
     }
 
-    /// The same for a script that publishes. Redis writes to its clients in the reverse of the order in which it first had
-    /// something for them: behind a ping, whose answer is there before the script runs, whoever waits for what is
-    /// published is woken before the caller, for whom the answer is bookkeeping.
+    /// Sends the call of a script that publishes, behind a ping. Redis writes to its clients in the reverse of the order in which
+    /// it first had something for them. The ping's answer exists before the script runs, so the subscribers, who wait for the
+    /// message, are woken before the caller, who does not wait.
     pub(super) async fn announce(self, connection: &mut MultiplexedConnection) -> RedisResult<Value> {
         let Self { script, cmd: call } = self;
         let mut pipeline = Pipeline::with_capacity(2);
@@ -102,20 +102,20 @@ fn second(replies: RedisResult<Vec<Value>>) -> RedisResult<Value> {
     answer(replies.map(|mut replies| replies.pop().unwrap_or(Value::Nil)))
 }
 
-/// Waits until everything that was done on this server so far has reached as many replicas. Tells how many have it when
-/// the time is over; `mark` is a call of [`CONFIRM`].
+/// Waits until everything that was done on this server so far has reached `replicas` replicas, at most for `patience`. Returns how
+/// many have it. `mark` is a call of [`CONFIRM`].
 pub(super) async fn wait(
     mark: &Call,
     replicas: u32,
     patience: Duration,
     connection: &mut MultiplexedConnection,
 ) -> RedisResult<u32> {
-    // WAIT is documented to be about this connection's writes; that servers so far count its reads as well is not relied on.
+    // WAIT is documented for the writes of this connection only, so it needs a write.
     mark.send(connection).await?;
     cmd("WAIT").arg(replicas).arg(patience.as_millis()).query_async(connection).await
 }
 
-/// An error that came as a value is an error.
+/// Turns an error that came as a value into an error.
 fn answer(reply: RedisResult<Value>) -> RedisResult<Value> {
     match reply? {
         Value::ServerError(error) => Err(error.into()),

@@ -1,4 +1,4 @@
-//! Subscriptions: each has a connection of its own that sends no commands but pings, and comes back by itself.
+//! Subscriptions. Each has its own connection, which sends only pings and reconnects by itself.
 
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -16,7 +16,7 @@ use crate::types::{Incarnation, ShardId};
 use crate::wire::DecodeError;
 use crate::wire::codec::Reader;
 
-/// A subscription's connection, in place.
+/// The connection of a subscription.
 struct Connection {
     sink: PubSubSink,
     messages: PubSubStream,
@@ -36,8 +36,8 @@ async fn connect(client: &Client, channels: &[String]) -> Result<Connection, Jou
     }
 }
 
-/// Subscribes, and keeps the subscription until its reader is gone. `read` makes a message of what came on a channel.
-/// `made` changes when the journal's own connection was made again, perhaps to another server: then this one is too.
+/// Subscribes, and keeps the subscription until its reader is gone. `read` decodes a message of a channel. `made` changes when
+/// the journal's own connection was made again, perhaps to another server: then this one is made again, too.
 pub(super) async fn subscribe<T, F>(
     client: Client,
     channels: Vec<String>,
@@ -89,7 +89,7 @@ async fn deliver<T>(
         let heard = match read(message.get_channel_name(), payload) {
             Ok(message) => signals::offer(to, message),
             Err(error) => {
-                tracing::warn!(channel = message.get_channel_name(), %error, "unreadable message: its reader looks for itself");
+                tracing::warn!(channel = message.get_channel_name(), %error, "unreadable message: its reader reads the journal instead");
                 signals::subscribed(to)
             }
         };
@@ -101,7 +101,7 @@ async fn deliver<T>(
 
 async fn changed(made: &mut watch::Receiver<u64>) {
     if made.changed().await.is_err() {
-        // The journal is gone; its subscriptions live as long as they are read.
+        // The journal was dropped. Its subscriptions live as long as they are read.
         std::future::pending::<()>().await;
     }
 }
@@ -117,7 +117,7 @@ async fn reconnect(client: &Client, channels: &[String]) -> Connection {
     }
 }
 
-/// Reads a bell as the append, death and register scripts pack it:
+/// Decodes a bell, as the scripts append, death and register pack it:
 /// `[append, incarnation hex, number, watermark, poked hex, room, id, entry, ...]`.
 pub(super) fn bell(shard: ShardId, bytes: &Bytes) -> Result<Bell, DecodeError> {
     const FIELDS: usize = 5;

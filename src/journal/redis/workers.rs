@@ -1,4 +1,4 @@
-//! The steps of workers: who lives, who owns what, what owners read and make final.
+//! The steps of workers: heartbeats, leases, reading rooms, and commits.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -39,8 +39,8 @@ impl WorkerJournal for RedisJournal {
         self.beat("patterns", &self.0.keys.patterns, Hex(worker), good_for_ms, &patterns.join("\n")).await.map(drop)
     }
 
-    /// The truth is each shard's own hash: one pipeline reads them all. A damaged one is told as nobody's: its claim refuses,
-    /// and names it.
+    /// The owner is stored in each shard's hash: one pipeline reads them all. If the hash is damaged, the shard counts as nobody's:
+    /// the claim refuses it, and names it.
     async fn owners(&self) -> Result<Vec<Option<Lease>>, JournalError> {
         let mut pipeline = ::redis::pipe();
         for shard in self.0.keys.shards() {
@@ -124,8 +124,8 @@ impl WorkerJournal for RedisJournal {
             rooms: Vec::new(),
             damaged_rooms: Vec::new(),
         };
-        // What cannot be read is one gateway's or one room's trouble. A name that is none is nobody's.
-        let nobody = |error: JournalError| tracing::warn!(%shard, %error, "survey: passed over");
+        // An unreadable record affects one gateway or one room. An entry with an unreadable name is ignored.
+        let nobody = |error: JournalError| tracing::warn!(%shard, %error, "the survey ignores an entry with an unreadable name");
         while !records.is_empty() {
             match (records.incarnation(), records.next()?) {
                 (Ok(incarnation), record) => match gateway(incarnation, &record) {
@@ -153,7 +153,7 @@ impl WorkerJournal for RedisJournal {
         Ok(survey)
     }
 
-    /// What cannot be read is the room's own damage.
+    /// A page that cannot be read means that the room is damaged.
     async fn load(&self, room: &RoomId, place: Place, size: PageSize) -> Result<StoredPage, JournalError> {
         let keys = self.room(room);
         let mut call = Call::new(&LOAD, 6, 4, 6 * ROOM_BYTES);
@@ -235,8 +235,8 @@ impl WorkerJournal for RedisJournal {
                 call.text(trims.iter().map(|(at, seq)| format!("{at}.{seq}")).collect::<Vec<_>>().join(","));
             }
         }
-        // A push that the script publishes may leave before the server has written it to its disk (to a subscriber whose
-        // socket was full, in the same turn), and before its replicas have it.
+        // A push that the script publishes may leave before the commit is on the server's disk (to a subscriber whose socket was
+        // full) and before the replicas have it.
         let later = self.durability() != Durability::Redis;
         if !later {
             for (gateway, push) in &commit.pushes {
@@ -371,7 +371,7 @@ impl WorkerJournal for RedisJournal {
 }
 
 impl RedisJournal {
-    /// In one round trip, in order. A commit whose pushes were not all published is sent again, and with it all of them.
+    /// Publishes in one round trip, in order. If one fails, the commit is sent again, with all its pushes.
     async fn publish_all(&self, pushes: &[(Incarnation, Bytes)]) -> Result<(), JournalError> {
         if pushes.is_empty() {
             return Ok(());
@@ -386,7 +386,7 @@ impl RedisJournal {
     }
 }
 
-/// The name of what a lease's owner wrote ahead.
+/// The name of a snapshot that the owner of a lease writes ahead.
 struct Ahead(Lease, AheadName);
 
 impl fmt::Display for Ahead {
@@ -395,7 +395,7 @@ impl fmt::Display for Ahead {
     }
 }
 
-/// The letters of what a room's commit has beside its verdicts, in the order of their arguments.
+/// The options of a room's commit, one letter each, in the order of their arguments: see `commit.lua`.
 struct Options<'a>(&'a RoomCommit);
 
 impl fmt::Display for Options<'_> {

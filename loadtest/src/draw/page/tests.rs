@@ -58,7 +58,7 @@ fn a_closed_loop_has_one_latency_and_a_failure_is_told() {
     failed.first_broken = Some("session 3: <b>".to_owned());
     failed.broken_sessions = 1;
     let html = of_run(&failed);
-    assert!(html.contains("audit failed: 1 sessions broke, first session 3: &lt;b&gt;"), "{html}");
+    assert!(html.contains("audit failed: 1 sessions broke, the first: session 3: &lt;b&gt;"), "{html}");
     check(&of_run(&report(Pace::Open { rate: 1 }, 0)), 2 + 2 + 3);
 }
 
@@ -77,7 +77,7 @@ fn a_ramp_has_its_steps_and_the_run_at_its_knee() {
     };
     let html = of_knee(&knee);
     check(&html, 2 + 2 + 2 + 3);
-    assert!(html.contains("knee 1000/s") && html.contains("holds") && html.contains("p99 70.0 ms"), "{html}");
+    assert!(html.contains("knee 1000/s") && html.contains("sustained") && html.contains("p99 70.0 ms"), "{html}");
     assert!(html.contains("class=\"bound\""));
     (knee.knee_rate, knee.report, knee.tried) = (None, None, vec![]);
     check(&of_knee(&knee), 2);

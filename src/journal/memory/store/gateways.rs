@@ -1,5 +1,5 @@
-//! The steps of gateways: registration, flushes, and what they read. The journal takes each under its lock, and publishes
-//! what follows from it.
+//! The steps of gateways: registration, flushes, and what they read. The journal takes each under its lock, and then publishes
+//! the messages that the step returns.
 
 use async_trait::async_trait;
 
@@ -11,7 +11,7 @@ use crate::journal::{
 use crate::types::{Incarnation, RoomId, ShardId};
 
 impl Store {
-    /// Makes a gateway known to a shard; with the bell to ring when an earlier server knew it.
+    /// Registers a gateway in a shard. Returns the bell to ring if an earlier server knew the gateway.
     ///
     /// # Errors
     /// [`JournalError::Refused`] for a shard that does not exist, or a room of another one.
@@ -45,7 +45,7 @@ impl Store {
         Ok((Registered { server, record, rooms, renewed, commit }, again.then_some(bell)))
     }
 
-    /// Takes a gateway's registration back.
+    /// Withdraws a gateway's registration.
     ///
     /// # Errors
     /// [`JournalError::Refused`] for a shard that does not exist.
@@ -56,7 +56,7 @@ impl Store {
         Ok(())
     }
 
-    /// Appends a flush; when it was new, with the bell to ring, which names the gateways to push [`Flush::poke`] to.
+    /// Appends a flush. If it is new, returns the bell to ring, which names the gateways that get [`Flush::poke`].
     ///
     /// # Errors
     /// [`JournalError::Refused`] for a flush that contradicts itself.
@@ -117,7 +117,7 @@ impl Store {
         self.workers.iter().map(|(id, w)| WorkerRecord { incarnation: *id, shards: w.shards.clone() }).collect()
     }
 
-    /// What workers said of their rooms, as far as it still holds.
+    /// The patterns of workers that have not expired.
     pub(crate) fn announced_patterns(&mut self, now_ms: u64) -> Vec<(Incarnation, Vec<String>)> {
         self.patterns.retain(|_, (until, _)| *until > now_ms);
         self.patterns.iter().map(|(id, (_, patterns))| (*id, patterns.clone())).collect()

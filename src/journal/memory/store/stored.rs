@@ -1,4 +1,4 @@
-//! What is stored of a room: read page by page, its snapshot written ahead when it is large.
+//! A stored room: how it is read page by page, and how a large snapshot is written ahead.
 
 use std::collections::BTreeMap;
 
@@ -29,13 +29,13 @@ impl Room {
         fill(&mut PageSize { entries: entries_max, ..PageSize::default() }, batches, Bytes::len).0
     }
 
-    /// Whether a commit's snapshot is all there.
+    /// Whether all parts of a commit's snapshot are stored.
     pub(super) fn has(&self, snapshot: Option<&CommitSnapshot>, epoch: u64) -> bool {
         let Some(CommitSnapshot::Parts { name, count, .. }) = snapshot else { return true };
         self.ahead.get(&(epoch, *name)).is_some_and(|parts| parts.keys().copied().eq(0..*count))
     }
 
-    /// Puts a commit's snapshot to use.
+    /// Makes a commit's snapshot the valid one.
     pub(super) fn put(&mut self, part: &RoomCommit, epoch: u64) {
         let (seq, cursor, pieces) = match &part.snapshot {
             None => return,
@@ -49,7 +49,7 @@ impl Room {
     }
 }
 
-/// As many as the page still holds; whether it is full then.
+/// As many as still fit into the page, and whether it is full then.
 fn fill<T>(left: &mut PageSize, items: impl Iterator<Item = T>, bytes: impl Fn(&T) -> usize) -> (Vec<T>, bool) {
     let mut taken = Vec::new();
     for item in items {
@@ -75,7 +75,7 @@ impl Store {
         let (seq, cursor) = page.head.snapshot.unwrap_or_default();
         let mut left = size;
         if let Place::Snapshot(read) = place {
-            // One that came whole is read in pieces all the same.
+            // A snapshot that was stored as a whole is read in pieces, too.
             let pieces = stored.snapshot.iter().flat_map(|s| &s.pieces).flat_map(|piece| {
                 let count = piece.len().div_ceil(size.bytes).max(1);
                 (0..count).map(|n| piece.slice(n * size.bytes..piece.len().min((n + 1) * size.bytes)))
@@ -109,13 +109,13 @@ impl Store {
         page
     }
 
-    /// A room's entries behind a position.
+    /// A room's entries after a position.
     #[cfg(test)]
     pub(crate) fn read(&self, room: &RoomId, after: crate::types::StreamId) -> Vec<(crate::types::StreamId, Bytes)> {
         self.room(room).map_or_else(Vec::new, |stored| stored.after(after).collect())
     }
 
-    /// Writes a part of a snapshot for a later commit.
+    /// Stores a part of a snapshot for a later commit.
     ///
     /// # Errors
     /// [`JournalError::Refused`] for a shard that does not exist, or a room of another one.

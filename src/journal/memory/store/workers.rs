@@ -1,5 +1,5 @@
-//! The steps of workers: who lives, who owns what, and what owners do. The journal takes each under its lock, and publishes
-//! what follows from it.
+//! The steps of workers: heartbeats, leases, and what owners do. The journal takes each under its lock, and then publishes the
+//! messages that the step returns.
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -12,11 +12,11 @@ use crate::journal::{
 };
 use crate::types::{Incarnation, RoomId, ShardId};
 
-/// What a commit publishes: gateway, and encoded push.
+/// The pushes of a commit: gateways, each with an encoded push.
 type Pushes = [(Incarnation, Bytes)];
 
 impl Store {
-    /// Takes a worker's heartbeat, and tells who lives.
+    /// Stores a worker's heartbeat. Returns the living workers.
     pub(crate) fn heartbeat(
         &mut self,
         worker: Incarnation,
@@ -28,12 +28,12 @@ impl Store {
         self.living_workers(now_ms)
     }
 
-    /// Takes what a worker says of its rooms.
+    /// Stores a worker's patterns.
     pub(crate) fn announce_patterns(&mut self, worker: Incarnation, patterns: &[String], good_for_ms: u64, now_ms: u64) {
         self.patterns.insert(worker, (now_ms.saturating_add(good_for_ms), patterns.to_vec()));
     }
 
-    /// Who owns each shard.
+    /// The owner of each shard.
     #[must_use]
     pub(crate) fn owners(&self) -> Vec<Option<Lease>> {
         self.shards.iter().map(|shard| shard.lease(self.server)).collect()
@@ -66,7 +66,7 @@ impl Store {
         Ok(Leased::Done(Lease { epoch: state.epoch, owner: worker, server }))
     }
 
-    /// Lets a shard go.
+    /// Releases a shard.
     ///
     /// # Errors
     /// [`JournalError::Refused`] for a shard that does not exist.
@@ -77,7 +77,7 @@ impl Store {
         Ok(())
     }
 
-    /// A shard as its new owner finds it.
+    /// The state of a shard for its new owner.
     ///
     /// # Errors
     /// [`JournalError::Refused`] for a shard that does not exist.
@@ -97,7 +97,7 @@ impl Store {
         })
     }
 
-    /// Makes verdicts final; with the pushes to publish when they were not final before.
+    /// Makes verdicts final. Returns the pushes to publish, unless the verdicts were final before.
     ///
     /// # Errors
     /// [`JournalError::Refused`] for a commit that contradicts itself.
@@ -150,7 +150,7 @@ impl Store {
         Ok(Leased::Done(stored.attempts.add(stored.seq)))
     }
 
-    /// Holds what a worker knows against what is there; tells how many rooms with verdicts began a new era.
+    /// Compares what a worker knows with what was found. Returns how many rooms with verdicts began a new era.
     ///
     /// # Errors
     /// [`JournalError::Refused`] for a shard that does not exist.
@@ -170,7 +170,7 @@ impl Store {
         Ok(0)
     }
 
-    /// Fences a gateway; one that never registered is fenced too.
+    /// Fences a gateway, even one that never registered.
     ///
     /// # Errors
     /// [`JournalError::Refused`] for a shard that does not exist.
@@ -189,7 +189,7 @@ impl Store {
         Ok(Leased::Done(stored.record(gateway)))
     }
 
-    /// Removes fenced gateways.
+    /// Deletes the records of fenced gateways.
     ///
     /// # Errors
     /// [`JournalError::Refused`] for a shard that does not exist.
@@ -199,10 +199,10 @@ impl Store {
         Ok(Leased::Done(()))
     }
 
-    /// Appends a dead gateway's last entry to a room; with the bell to ring.
+    /// Appends a dead gateway's last entry to a room. Returns the bell to ring.
     ///
     /// # Errors
-    /// [`JournalError::Refused`] when the gateway is not fenced, or the room is not there.
+    /// [`JournalError::Refused`] if the gateway is not fenced, or the room belongs to another shard.
     pub(crate) fn death(
         &mut self,
         shard: ShardId,
@@ -217,14 +217,14 @@ impl Store {
             return Err(check::not_fenced(gateway, shard));
         };
         if !state.rooms.contains_key(&entry.room) {
-            // It has ended.
+            // The room has ended.
             return Ok((Leased::Done(()), None));
         }
         let bell = self.write(shard, (gateway, 0, stored.watermark), std::slice::from_ref(entry), now_ms);
         Ok((Leased::Done(()), Some(bell)))
     }
 
-    /// Ends a room. One that is not there has ended.
+    /// Ends a room. A room that does not exist has ended already.
     ///
     /// # Errors
     /// [`JournalError::Refused`] for a shard that does not exist, or a room of another one.

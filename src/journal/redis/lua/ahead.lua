@@ -1,14 +1,14 @@
 #!lua
--- Writes a part of a room's snapshot ahead of the commit that puts it to use.
+-- Stores a part of a room's snapshot before the commit that makes the snapshot valid.
 --
--- Guarantee: one atomic step, idempotent; only for the lease's owner. A room of another era, or one that has such a snapshot
--- or a later one, gets nothing. The first part clears away what was written ahead under other names. All checks
--- come before the first write.
+-- Guarantee: one atomic, idempotent step, only for the owner of the lease. Nothing is written if the room has another era, or
+-- a snapshot of this seq or a later one. The first part (index 0) deletes parts with other names, except those of the valid
+-- snapshot. All checks come before the first write.
 --
 -- KEYS  1 shard, 2 state, 3 parts
--- ARGV  1 epoch, 2 owner, 3 era, 4 seq, 5 name, 6 index, 7 part
--- Refusals: LASTHIT for a damaged record of the shard, DAMAGED for one of the room
--- Returns 0 done, or not wanted any more; 1 the lease is lost
+-- ARGV  1 epoch, 2 owner, 3 era, 4 seq of the snapshot, 5 name of the snapshot, 6 index of the part, 7 part
+-- Returns 0 stored, or not needed any more; 1 the lease is lost
+-- Errors: LASTHIT for a damaged record of the shard, DAMAGED for one of the room
 local shard = redis.pcall('HMGET', KEYS[1], 'epoch', 'owner', 'shift')
 if shard.err then return redis.error_reply('LASTHIT ' .. KEYS[1] .. ' is damaged: it is no hash') end
 if shard[1] ~= ARGV[1] or shard[2] ~= ARGV[2] then return 1 end

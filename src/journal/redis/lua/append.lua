@@ -1,20 +1,21 @@
 #!lua
--- Appends one gateway's flush to its rooms' streams, and rings the shard's bell with it.
+-- Appends a gateway's flush to the streams of its rooms, and rings the shard's bell with it.
 --
--- Guarantee: one atomic step (rule W4); exactly stored number + 1 with the stored watermark as `previous` is written, a number
--- at or below the stored one is answered with the current heads and writes nothing. Checks come before the first write, but
--- for the types of streams and sets: writing looks at them, and is taken back. The other gateways in these rooms whose watermark is below `idle below` are sent the poke; the bell says who.
--- Moments are compared as text of 24 digits: numbers here are exact to 2^53 only. A room's era is the stored one and the
--- shard's shift.
+-- Guarantee: one atomic step (rule W4). It writes a flush only if its number is the stored one + 1 and its `previous` is the
+-- stored watermark. A number that is stored already is answered with the current heads, and nothing is written. All checks
+-- come before the first write, except for the types of the streams and of the set `active`: if such a write fails, the earlier
+-- ones are undone. Other gateways in these rooms get the poke if their watermark is below `idle below`; the bell names them.
+-- Moments are compared as text of 24 digits, because Lua's numbers are exact only up to 2^53. A room's era is the stored era
+-- plus the shard's shift.
 --
 -- KEYS  1 shard, 2 gateways, 3 active, 4 rooms, then per room: room, state
--- ARGV  1 incarnation, 2 number, 3 previous, 4 watermark, 5 bell channel, 6 what push channels begin with, 7 poke,
+-- ARGV  1 incarnation, 2 number, 3 previous, 4 watermark, 5 channel of the bell, 6 prefix of push channels, 7 poke,
 --       8 idle below, then per room: name, top, entry
--- Returns {0, era, seq, top, ...}   stored: each room's head
+-- Returns {0, era, seq, top, ...}   stored: the head of each room
 --         {1, number, watermark}    gap: what is stored (rule W3)
 --         {2}                       not registered, or fenced (rule W1)
---         {3, i, ...}               refused: rooms, counted from 1, one of whose keys is damaged; maybe not yet all of them
--- Refusals: LASTHIT for a damaged record of the shard
+--         {3, i, ...}               refused: the indexes (from 1) of rooms with a damaged key; there may be more such rooms
+-- Errors: LASTHIT for a damaged record of the shard
 local function damaged(key, why) return redis.error_reply('LASTHIT ' .. key .. ' is damaged: ' .. why) end
 local function count(text) return #text < 16 and string.find(text, '^%d+$') and tonumber(text) end
 
@@ -74,8 +75,7 @@ if eras > before then
   local kind = redis.call('TYPE', KEYS[4]).ok
   if kind ~= 'set' and kind ~= 'none' then return damaged(KEYS[4], 'it is no set') end
 end
--- The first writes are the only ones that can fail behind these looks: then they are taken back. A call takes some 8,000
--- arguments.
+-- Only the first writes can still fail after these checks. Then they are undone.
 local bell = {append + 1, ARGV[1], number, ARGV[4], ''}
 local names, written, failed = {}, 0, nil
 for i = 1, rooms do
@@ -88,6 +88,7 @@ for i = 1, rooms do
   names[i], written = name, i
   bell[3 * i + 3], bell[3 * i + 4], bell[3 * i + 5] = name, id, entry
 end
+-- `unpack` takes at most some 8,000 values.
 for at = 1, failed and 0 or rooms, 1000 do
   if type(redis.pcall('SADD', KEYS[3], unpack(names, at, math.min(at + 999, rooms)))) == 'table' then
     failed = damaged(KEYS[3], 'it is no set')

@@ -1,13 +1,14 @@
 #!lua
--- Counts an attempt at a room's next event, before it is made: whoever does not survive it has left its mark (rule C6).
+-- Counts an attempt at a room's next event before it is made, so that it counts even if the worker does not survive it (rule
+-- C6).
 --
--- Guarantee: one atomic step; only for the lease's owner. The count begins anew with every seq; an attempt of the same
--- name is counted once. All checks come before the first write.
+-- Guarantee: one atomic step, only for the owner of the lease. The count starts again when the seq changes. An attempt with
+-- the same name as the last one is not counted again. All checks come before the first write.
 --
 -- KEYS  1 shard, 2 state
--- ARGV  1 epoch, 2 owner, 3 the attempt's name under this lease
--- Returns {0, attempts} counted (0 for a room that is not there), {1} the lease is lost
--- Refusals: LASTHIT for a damaged record of the shard, DAMAGED for one of the room
+-- ARGV  1 epoch, 2 owner, 3 name of the attempt, unique under this lease
+-- Returns {0, attempts} counted (0 for a room that does not exist), {1} the lease is lost
+-- Errors: LASTHIT for a damaged record of the shard, DAMAGED for one of the room
 local shard = redis.pcall('HMGET', KEYS[1], 'epoch', 'owner')
 if shard.err then return redis.error_reply('LASTHIT ' .. KEYS[1] .. ' is damaged: it is no hash') end
 if shard[1] ~= ARGV[1] or shard[2] ~= ARGV[2] then return {1} end

@@ -1,16 +1,16 @@
 #!lua
--- Takes a shard over.
+-- Makes a worker the owner of a shard.
 --
--- Guarantee: only from the owner that the caller saw, so that of many claims one wins; the epoch rises every time. The
--- first claim at a server keeps what it found: the last commit, and the epoch while nobody has shown that none is missing. An
--- owner that did not let go, and is not the one that claims, may have been killed by what it resolved: that is noted in each
--- room that had something unresolved, in the same step (rule C6), but for those whose state is damaged: their load says so.
--- The states' keys cannot be known before; they share the hash tag. All checks come before the first write.
+-- Guarantee: it succeeds only if epoch and owner are those that the caller has seen, so one of many claims wins. The epoch
+-- rises each time. The first claim on a new server stores what it finds there: the last commit, and the epoch as in doubt. If
+-- an earlier owner had not released the shard, its events may have killed it: the same step counts a death in each active room
+-- (rule C6), except in rooms with a damaged state, which fail when they are loaded. KEYS cannot list the states of the active
+-- rooms, because they are known only inside the script; they share the hash tag. All checks come before the first write.
 --
 -- KEYS  1 shard, 2 active
--- ARGV  1 epoch seen, 2 owner seen (both empty: nobody), 3 worker, 4 what the rooms' state keys begin with, 5 server
--- Returns {0, epoch} done, {1} somebody was faster
--- Refusals: LASTHIT for a damaged record of the shard
+-- ARGV  1 epoch seen, 2 owner seen (both empty: no owner), 3 worker, 4 prefix of the rooms' state keys, 5 server
+-- Returns {0, epoch} claimed, {1} another claim was faster
+-- Errors: LASTHIT for a damaged record of the shard
 local function damaged(key, why) return redis.error_reply('LASTHIT ' .. key .. ' is damaged: ' .. why) end
 local function count(text) return #text < 16 and string.find(text, '^%d+$') and tonumber(text) end
 

@@ -1,27 +1,27 @@
 #!lua
--- Makes a batch of a shard's verdicts final, then publishes the pushes that came with it: none where a verdict must have
--- survived more than this server before anyone sees it.
+-- Makes a batch of a shard's verdicts final, then publishes the pushes that came with it. At the levels `disk` and
+-- `replicated` no pushes come with it: the worker publishes them later.
 --
--- Guarantee: one atomic step, all of it or nothing (rule C2); only for the lease's owner, and only for the stored number + 1
--- (rule C1). The same number by the same lease is done already and writes nothing. Checks come before the first write, but for
--- the types of the set and of the first room's stream: writing looks at them, and is taken back.
+-- Guarantee: one atomic step (rule C2), only for the owner of the lease and only for the stored number + 1 (rule C1). The
+-- stored number under the same lease is done already, and nothing is written. All checks come before the first write, except
+-- for the types of the set `active` and of the first room's stream: if such a write fails, the earlier ones are undone.
 --
--- KEYS  1 shard, 2 active, then per room: out, state; then the keys of the rooms' options
+-- KEYS  1 shard, 2 active, then per room: out, state; then per room: the keys of its options
 -- ARGV  1 epoch, 2 owner, 3 number, 4 count of rooms,
 --       then per room: name, era, from, to, cursor, verdicts, options, then the arguments of its options,
 --       then per push: channel, message
--- Options of a room, a letter each, with their arguments and keys:
+-- The options of a room, one letter each, with their arguments and keys:
 --       s  a snapshot: its bytes; keys: snapshot, parts
 --       a  a snapshot that was written ahead: name/count|seq|cursor; keys: snapshot, parts
---       t  a trim: position, verdict ID; key: room
---       g  the room's gateways
---       p  its trim points
--- A room's era is the stored one and the shard's shift.
--- Returns {0}            done
+--       t  a trim: position in the room's stream, ID in its verdict stream; key: room
+--       g  the gateways inside the room, in hex, without separators
+--       p  the places behind which history may be trimmed
+-- A room's era is the stored era plus the shard's shift.
+-- Returns {0}            committed
 --         {1}            fenced: another lease, or another number
---         {2, i, ...}    refused: the rooms, counted from 1, whose era or seq is another, one of whose keys is damaged, or
---                        of whose snapshot a part is missing
--- Refusals: LASTHIT for a damaged record of the shard
+--         {2, i, ...}    refused: the indexes (from 1) of rooms that have another era or seq, a damaged key, or a snapshot with
+--                        a missing part
+-- Errors: LASTHIT for a damaged record of the shard
 local function damaged(key, why) return redis.error_reply('LASTHIT ' .. key .. ' is damaged: ' .. why) end
 local function count(text) return #text < 16 and string.find(text, '^%d+$') and tonumber(text) end
 
@@ -35,7 +35,7 @@ if not stored or not shift or stored + shift > 1e15 then
 end
 if tonumber(ARGV[3]) ~= stored + 1 then return {1} end
 
--- Whether a snapshot that was written ahead is not all there.
+-- Whether a part of a snapshot that was written ahead is missing.
 local function incomplete(parts, what)
   local name, count = string.match(what, '^(.+)/(%d+)|')
   for i = 0, count - 1 do
@@ -44,7 +44,7 @@ local function incomplete(parts, what)
   return false
 end
 
--- Calls `act` with each option of a room, its first argument and its first key. Returns where the next room's are.
+-- Calls `act` with each option of a room and the indexes of its first argument and key. Returns those of the next room.
 local function options(letters, arg, key, act)
   local more = {s = {1, 2}, a = {1, 2}, t = {2, 1}, g = {1, 0}, p = {1, 0}}
   for letter in string.gmatch(letters, '.') do
@@ -67,7 +67,7 @@ for i = 1, rooms do
   local state = redis.pcall('HMGET', KEYS[2 * i + 2], 'era', 'seq', 'last')
   local era, sound = state[1], true
   if era and shift > 0 then era = string.format('%.0f', (tonumber(era) or 0) + shift) end
-  -- Verdicts behind the room's seq, or a key of another type, would refuse the next ones.
+  -- If there are verdicts after the room's seq, or the key has another type, XADD would fail.
   if i > 1 and from ~= ARGV[arg + 3] and redis.pcall('XREAD', 'STREAMS', out, from .. '-0') then sound = false end
   if ARGV[arg + 4] == state[3] then resolved[#resolved + 1] = ARGV[arg] end
   if era ~= ARGV[arg + 1] or state[2] ~= from then sound = false end
@@ -82,7 +82,7 @@ for i = 1, rooms do
   if not sound then reply[#reply + 1] = i end
 end
 if #reply > 1 then return reply end
--- A call takes some 8,000 arguments.
+-- `unpack` takes at most some 8,000 values.
 for at = 1, #resolved, 1000 do
   local removed = redis.pcall('SREM', KEYS[2], unpack(resolved, at, math.min(at + 999, #resolved)))
   if type(removed) == 'table' then return damaged(KEYS[2], 'it is no set') end
@@ -119,7 +119,7 @@ for i = 1, rooms do
         end
         redis.call('UNLINK', KEYS[key])
       elseif letter == 't' then
-        -- No more in one step; the next snapshots name the same place. The server's own bound is a tenth.
+        -- A step removes at most so many entries; later snapshots trim at the same place again. Redis' default limit is a tenth.
         redis.call('XTRIM', KEYS[key], 'MINID', '~', ARGV[at], 'LIMIT', 100000)
         redis.call('XTRIM', out, 'MINID', '~', ARGV[at + 1], 'LIMIT', 100000)
       elseif letter == 'g' then

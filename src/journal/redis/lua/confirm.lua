@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
--- Leaves a mark that replicas get after everything that was done before it, so that a WAIT behind it waits for that too.
+-- Writes something, so that a WAIT after it waits until replicas have everything that was done before.
 --
--- Guarantee: it is a write whatever is stored.
+-- Guarantee: it always writes.
 --
 -- KEYS  1 confirm
 -- Returns 0

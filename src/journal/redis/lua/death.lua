@@ -1,14 +1,15 @@
 #!lua
--- Appends a dead gateway's last entry to a room, and rings the shard's bell with number 0.
+-- Appends the last entry of a dead gateway to a room, and rings the shard's bell with number 0.
 --
--- Guarantee: one atomic step; only for the lease's owner and a fenced gateway. A room that is not there has ended: its
--- sessions are gone, and nothing is written. A gateway with a damaged record appends no more than a fenced one. Not idempotent:
--- a second one is stale to whoever resolves the room. All checks come before the first write.
+-- Guarantee: one atomic step, only for the owner of the lease and a fenced gateway. Nothing is written to a room that does not
+-- exist: it has ended, and its sessions with it. A gateway with a damaged record counts as fenced, because it can append
+-- nothing. Not idempotent: if the entry is written twice, whoever resolves the room drops the second one as stale. All checks
+-- come before the first write.
 --
 -- KEYS  1 shard, 2 gateways, 3 active, 4 room, 5 state
--- ARGV  1 epoch, 2 owner, 3 incarnation, 4 bell channel, 5 name, 6 top, 7 entry
--- Returns 0 done, 1 the lease is lost, 2 the gateway is not fenced
--- Refusals: LASTHIT for a damaged record of the shard, DAMAGED for one of the room
+-- ARGV  1 epoch, 2 owner, 3 incarnation, 4 channel of the bell, 5 name of the room, 6 top, 7 entry
+-- Returns 0 appended, 1 the lease is lost, 2 the gateway is not fenced
+-- Errors: LASTHIT for a damaged record of the shard, DAMAGED for one of the room
 local function damaged(key, why) return redis.error_reply('LASTHIT ' .. key .. ' is damaged: ' .. why) end
 local function is(key, wanted)
   local type = redis.call('TYPE', key).ok
@@ -36,7 +37,7 @@ end
 if not is(KEYS[4], 'stream') then return redis.error_reply('DAMAGED ' .. KEYS[4] .. ' is no stream') end
 
 if top < ARGV[6] then top = ARGV[6] end
--- The first write: a stream may have given its last ID away.
+-- The first write may fail: a stream that has used its last ID takes no entry.
 local id = redis.pcall('XADD', KEYS[4], '*', 'e', ARGV[7])
 if id.err then return redis.error_reply('DAMAGED ' .. KEYS[4] .. ' takes no entry: ' .. id.err) end
 redis.call('HSET', KEYS[5], 'top', top, 'last', id)

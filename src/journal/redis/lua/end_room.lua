@@ -1,13 +1,13 @@
 #!lua flags=allow-oom
--- Ends a room (rule C7): deletes all its keys. What stays is the shard's count of eras, so that no era comes twice.
+-- Ends a room (rule C7): deletes all its keys. The shard's count of eras stays, so no era comes twice.
 --
--- Guarantee: one atomic step; only for the lease's owner, with the cursor at the stream's tail and the seq as told. A
--- room that is not there has ended. All checks come before the first write.
+-- Guarantee: one atomic step, only for the owner of the lease, and only if the cursor is at the tail of the room's stream and
+-- the seq is the given one. A room that does not exist has ended already. All checks come before the first write.
 --
 -- KEYS  1 shard, 2 active, 3 rooms, 4 room, 5 out, 6 state, 7 snapshot, 8 parts
--- ARGV  1 epoch, 2 owner, 3 name, 4 seq
--- Returns 0 ended, 1 the lease is lost, 2 not at the tail or another seq
--- Refusals: LASTHIT for a damaged record of the shard, DAMAGED for one of the room
+-- ARGV  1 epoch, 2 owner, 3 name of the room, 4 seq
+-- Returns 0 ended, 1 the lease is lost, 2 the cursor is not at the tail, or the seq is another
+-- Errors: LASTHIT for a damaged record of the shard, DAMAGED for one of the room
 local shard = redis.pcall('HMGET', KEYS[1], 'epoch', 'owner')
 if shard.err then return redis.error_reply('LASTHIT ' .. KEYS[1] .. ' is damaged: it is no hash') end
 if shard[1] ~= ARGV[1] or shard[2] ~= ARGV[2] then return 1 end

@@ -1,14 +1,14 @@
 #!lua
--- Fences a gateway in a shard, for ever; one that never registered too.
+-- Fences a gateway in a shard for good, even one that never registered.
 --
--- Guarantee: only for the lease's owner; idempotent; its number and watermark stay. A damaged record becomes a good one, with
--- neither: nothing was appended by it since it was damaged, and nothing will be.
+-- Guarantee: idempotent, only for the owner of the lease. Number and watermark of the gateway stay. A damaged record is
+-- replaced by one with number and watermark 0: the gateway could append nothing since the damage, and cannot now.
 --
 -- KEYS  1 shard, 2 gateways
--- ARGV  1 epoch, 2 owner, 3 incarnation, 4 server, for one that never registered
--- Returns {0, record}    done: number|watermark|fenced|server
+-- ARGV  1 epoch, 2 owner, 3 incarnation, 4 server, for a gateway without a good record
+-- Returns {0, record}    fenced: number|watermark|fenced|server
 --         {1}            the lease is lost
--- Refusals: LASTHIT for a damaged record of the shard
+-- Errors: LASTHIT for a damaged record of the shard
 local shard = redis.pcall('HMGET', KEYS[1], 'epoch', 'owner')
 if shard.err then return redis.error_reply('LASTHIT ' .. KEYS[1] .. ' is damaged: it is no hash') end
 if shard[1] ~= ARGV[1] or shard[2] ~= ARGV[2] then return {1} end

@@ -1,10 +1,11 @@
 #!lua flags=no-writes
--- The heads of some rooms.
+-- Reads the heads of some rooms.
 --
--- Guarantee: one moment's view.
+-- Guarantee: one consistent view.
 --
--- KEYS  1 shard, then the rooms' states
--- Returns {era, seq, top, ...}; era 0 for a room that is not there, or whose state is damaged
+-- KEYS  1 shard, then the state of each room
+-- Returns {era, seq, top, ...}; era 0 means that the room does not exist, or that its state is damaged
+-- Errors: LASTHIT for a damaged record of the shard
 local function count(text) return #text < 16 and string.find(text, '^%d+$') and tonumber(text) end
 local shift = redis.pcall('HGET', KEYS[1], 'shift') or '0'
 if shift.err then return redis.error_reply('LASTHIT ' .. KEYS[1] .. ' is damaged: it is no hash') end

@@ -1,13 +1,13 @@
 #!lua flags=allow-oom
--- Takes a worker's (or a host's) heartbeat, or what a worker says of its rooms, forgets those whose heartbeats ran out, and
--- tells who lives.
+-- Stores the heartbeat of a worker or a host, or a worker's patterns. Deletes expired and unreadable entries, and returns the
+-- others.
 --
--- Guarantee: by this server's clock alone. A record that cannot be read is as good as none: who lives writes it anew.
+-- Guarantee: only this server's clock counts. The owner of an unreadable entry writes it again.
 --
 -- KEYS  1 workers, or hosts, or patterns
--- ARGV  1 worker, or timeline, 2 milliseconds that it is good for, 3 what it says: the shards that it owns, with commas between,
---       or its patterns, a line each
--- Returns {who, what it says, ...}
+-- ARGV  1 worker or timeline, 2 milliseconds until it expires (0: it expires now), 3 text: the shards that the worker owns,
+--       separated by commas, or its patterns, one a line; empty for a host
+-- Returns {worker or timeline, text, ...}
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 redis.call('HSET', KEYS[1], ARGV[1], string.format('%.0f|%s', now + tonumber(ARGV[2]), ARGV[3]))

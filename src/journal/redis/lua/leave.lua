@@ -1,12 +1,12 @@
 #!lua flags=allow-oom
--- Fences a gateway in a shard at its own wish: everything of its sessions is in the journal.
+-- Fences a gateway in a shard at its own request: everything of its sessions is in the journal.
 --
--- Guarantee: idempotent; its number and watermark stay. One that is not registered stays unknown.
+-- Guarantee: idempotent. Number and watermark stay. A gateway that is not registered stays unknown.
 --
 -- KEYS  1 gateways
 -- ARGV  1 incarnation
 -- Returns 0
--- Refusals: LASTHIT for a damaged record
+-- Errors: LASTHIT for a damaged record
 local record = redis.call('HGET', KEYS[1], ARGV[1])
 if not record then return 0 end
 local open, server = string.match(record, '^(%d+|%x+|)[01](|%x+)$')

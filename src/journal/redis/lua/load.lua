@@ -1,14 +1,17 @@
 #!lua flags=no-writes
--- A page of what is needed to continue a room: its snapshot, the verdicts behind it, the entries behind its cursor.
+-- Reads one page of a room: its snapshot, then the verdicts after it, then the entries after its cursor.
 --
--- Guarantee: one moment's view, of one page: what is read is bounded, however large the room is. A snapshot is in parts of
--- its own, or in one string that is read in pieces.
+-- Guarantee: a page is one consistent view, and it is bounded, however large the room is. A snapshot is stored in parts, or in
+-- one string that is read in pieces.
 --
 -- KEYS  1 room, 2 out, 3 state, 4 snapshot, 5 parts, 6 shard
--- ARGV  1 begins in: 0 snapshot, 1 verdicts, 2 entries; 2 behind: a count of pieces, a seq, a position; 3 bytes, 4 pieces at most
--- Returns {} for a room that is not there, or
---         {era, seq, cursor, deaths, attempts, snapshot seq | nil, snapshot cursor | nil, trim points,
---          {piece of the snapshot | nil, ...}, {batch, ...}, {ID, entry, ...}, the next page begins in (3: this was the last), behind}
+-- ARGV  1 where the page begins: 0 in the snapshot, 1 in the verdicts, 2 in the entries; 2 after which piece (a count), seq or
+--       position; 3 most bytes; 4 most pieces, batches and entries together
+-- Returns {} for a room that does not exist, or
+--         {era, seq, cursor, deaths, attempts, seq of the snapshot | nil, cursor of the snapshot | nil, trim points,
+--          {piece of the snapshot | nil, ...}, {batch, ...}, {ID, entry, ...},
+--          where the next page begins (3: this is the last page), after what}
+-- Errors: LASTHIT for a damaged record of the shard, DAMAGED for one of the room
 local state = redis.call('HMGET', KEYS[3], 'era', 'seq', 'cursor', 'snapshot_seq', 'snapshot_cursor', 'snapshot_parts',
   'deaths_at', 'deaths', 'attempts_at', 'attempts', 'trims')
 if not state[1] then return {} end
@@ -31,7 +34,7 @@ local function full()
   return bytes <= 0 or pieces <= 0
 end
 
--- Reads a stream on, until its tail or until the page is full, few at a time: the next may be large, whatever the last were.
+-- Reads on in a stream until its tail, or until the page is full. It reads only a few at a time, because the next may be large.
 local function take(stream, few, value)
   local largest = size / 4
   repeat

@@ -1,18 +1,18 @@
 #!lua
--- Makes a gateway's incarnation known to a shard, as this server knows it.
+-- Registers a gateway's incarnation in a shard, with this server.
 --
--- Guarantee: one atomic step, idempotent; a fenced one stays fenced, and one of which flushes are missing is fenced: they
--- are lost, or it was forgotten. When commits are missing that it has heard of, every room of the shard begins a new era,
--- once for each server: the shift of its eras jumps, so that rooms whose state is damaged have a new one too when they are
--- mended. The bell rings when an earlier server knew the gateway, without a new count of appends. All checks come before
+-- Guarantee: one atomic, idempotent step. A fenced gateway stays fenced. If flushes of the gateway are missing, they are lost
+-- or the gateway was forgotten: it is fenced. If commits are missing that it has heard of, all rooms of the shard begin a new
+-- era, once for each server. Only the shard's shift of eras jumps, so a room with a damaged state has a new era when it is
+-- repaired, too. If an earlier server knew the gateway, the bell rings, without a new count of appends. All checks come before
 -- the first write.
 --
--- KEYS  1 shard, 2 gateways, 3 rooms, then the asked rooms' states
--- ARGV  1 incarnation, 2 server, 3 by how much the shift of eras jumps, 4 its last flush, 5 the last commit it has heard of,
---       6 what the rooms' state keys begin with, 7 bell channel, 8 the server that it was registered with
--- Returns {record, rooms that began a new era, last commit, {era, seq, top, ...}}; the record is number|watermark|fenced|server,
---         and era 0 means a room that is not there, or whose state is damaged
--- Refusals: LASTHIT for a damaged record of the shard
+-- KEYS  1 shard, 2 gateways, 3 rooms, then the states of the rooms that the gateway asks for
+-- ARGV  1 incarnation, 2 server, 3 size of a jump of the eras' shift, 4 the gateway's last confirmed flush, 5 the last commit
+--       that it has heard of, 6 prefix of the rooms' state keys, 7 channel of the bell, 8 server of its last registration
+-- Returns {record, count of rooms with verdicts that began a new era, last commit, {era, seq, top, ...}}; the record is
+--         number|watermark|fenced|server; era 0 means that the room does not exist, or that its state is damaged
+-- Errors: LASTHIT for a damaged record of the shard
 local function damaged(key, why) return redis.error_reply('LASTHIT ' .. key .. ' is damaged: ' .. why) end
 local function count(text) return #text < 16 and string.find(text, '^%d+$') and tonumber(text) end
 

@@ -1,12 +1,12 @@
 #!lua flags=no-writes
--- A shard as its new owner finds it.
+-- Reads a shard as its new owner needs it.
 --
--- Guarantee: one moment's view. With heads it also reads the states of the rooms in KEYS 4, whose keys cannot be known
--- before; they share the hash tag. What is damaged is told as it is: of a room's state what there is of it, else nil.
+-- Guarantee: one consistent view. With heads, it also reads the states of all rooms. KEYS cannot list these, because the rooms
+-- are known only inside the script; they share the hash tag. For a room with a damaged state, era, seq and top are nil.
 --
 -- KEYS  1 shard, 2 gateways, 3 active, 4 rooms
--- ARGV  1 what the rooms' state keys begin with, or empty for no heads, 2 server
--- Returns {append, commit, epoch in doubt or nil, {incarnation, record, ...}, {active room, ...}, {room, era, seq, top, ...}}
+-- ARGV  1 prefix of the rooms' state keys, or empty for no heads; 2 server
+-- Returns {append, commit, epoch in doubt | nil, {incarnation, record, ...}, {active room, ...}, {room, era, seq, top, ...}}
 local counts = redis.call('HMGET', KEYS[1], 'append', 'commit', 'server', 'doubt', 'shift')
 local function count(text) return #text < 16 and string.find(text, '^%d+$') and tonumber(text) end
 local shift = tonumber(counts[5] or '0')

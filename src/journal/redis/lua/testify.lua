@@ -1,16 +1,16 @@
 #!lua
--- Holds what a worker knows of a shard under another server against what this server found when it met the shard.
+-- Compares what a worker knows of a shard from another server with what this server found when it first met the shard.
 --
--- Guarantee: one atomic step. When a commit is missing that was final, every room begins a new era, its state as it is:
--- once for each server, counted as a commit, of nobody's; the shift of the shard's eras jumps, so that rooms whose state is
--- damaged have a new one too when they are mended. When the witness's is the last ownership that was found, and nothing
--- that it sent is missing, the doubt is over. All checks come before the first write.
+-- Guarantee: one atomic step. If a final commit is missing, all rooms begin a new era with their present state, once for each
+-- server. This counts as a commit without an owner. Only the shard's shift of eras jumps, so a room with a damaged state has a
+-- new era when it is repaired, too. If the witness owned the shard last, and nothing that it sent is missing, the doubt is
+-- over. All checks come before the first write.
 --
 -- KEYS  1 shard, 2 rooms
--- ARGV  1 server, 2 by how much the shift of eras jumps, 3 the witness's server, 4 its epoch or empty, 5 its last commit that
---       was final, 6 its last commit that was sent, 7 what the rooms' state keys begin with
+-- ARGV  1 server, 2 size of a jump of the eras' shift, 3 the witness's server, 4 its epoch or empty, 5 its last final commit,
+--       6 the last commit that it sent, 7 prefix of the rooms' state keys
 -- Returns the count of rooms with verdicts that began a new era
--- Refusals: LASTHIT for a damaged record of the shard
+-- Errors: LASTHIT for a damaged record of the shard
 local function damaged(key, why) return redis.error_reply('LASTHIT ' .. key .. ' is damaged: ' .. why) end
 local function count(text) return #text < 16 and string.find(text, '^%d+$') and tonumber(text) end
 

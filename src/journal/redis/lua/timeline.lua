@@ -1,10 +1,10 @@
 #!lua
--- The number of a host's timeline (rule S1).
+-- Returns the number of a host's timeline (rule S1).
 --
--- Guarantee: the same for the same name; a new name's is higher than all before.
+-- Guarantee: a name always gets the same number; a new name gets a higher one than all before.
 --
 -- KEYS  1 timelines
--- ARGV  1 host
+-- ARGV  1 name of the host's clock
 -- Returns the number
 local field = 'host:' .. ARGV[1]
 local known = redis.call('HGET', KEYS[1], field)

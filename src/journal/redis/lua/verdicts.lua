@@ -1,11 +1,12 @@
 #!lua flags=no-writes
--- A page of a room's verdicts.
+-- Reads one page of a room's verdicts.
 --
--- Guarantee: one moment's view, of one page.
+-- Guarantee: a page is one consistent view.
 --
 -- KEYS  1 out, 2 state, 3 shard
--- ARGV  1 the seq after which to begin, 2 batches at most, 3 bytes of batches at most, and one batch more
--- Returns {last commit, era, seq, {batch, ...}}; era 0 for a room that is not there
+-- ARGV  1 seq after which the page begins, 2 most batches, 3 bytes after which the page ends
+-- Returns {last commit, era, seq, {batch, ...}}; era 0 means that the room does not exist
+-- Errors: LASTHIT for a damaged record of the shard, DAMAGED for one of the room
 local state = redis.call('HMGET', KEYS[2], 'era', 'seq')
 local shard = redis.pcall('HMGET', KEYS[3], 'commit', 'shift')
 if shard.err then return redis.error_reply('LASTHIT ' .. KEYS[3] .. ' is damaged: it is no hash') end
@@ -15,7 +16,7 @@ local era = tonumber(state[1])
 if not era or not tonumber(state[2]) then return redis.error_reply('DAMAGED ' .. KEYS[2] .. ' has no era or seq') end
 local batches, behind, left, bytes, largest = {}, ARGV[1] .. '-0', tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[3]) / 4
 repeat
-  -- Two at a time: the next may be large, whatever the last were.
+  -- At most two at a time, because the next may be large.
   local count = math.max(1, math.min(2, left, math.floor(bytes / largest)))
   local read = redis.call('XRANGE', KEYS[1], '(' .. behind, '+', 'COUNT', count)
   largest = 64
