@@ -1,10 +1,11 @@
-//! What a process was told to do: flags over `LASTHIT_*` environment over a TOML file, parsed and validated to the end
-//! before anything starts. All mistakes are reported at once, one line each: where it stands, the value, the fix.
+//! The configuration of a process: flags override the environment (`LASTHIT_*`), which overrides a TOML file. Everything is
+//! parsed and checked before anything starts. All mistakes are reported at once, one line each: the place, the value, the fix.
 //!
 //! Every setting has one name: `gateway_timeout_ms` in the file is `--gateway-timeout-ms` as a flag and
 //! `LASTHIT_GATEWAY_TIMEOUT_MS` in the environment. One file may serve all roles: settings of the other roles are
-//! checked and otherwise ignored. Only `[[rooms]]` is the file's alone, and only the JWT key itself is the
-//! environment's (`LASTHIT_JWT_KEY`): process lists show flags, and files get copied.
+//! checked and otherwise ignored. Two are exceptions: `[[rooms]]` is only in the
+//! file, and the JWT key itself is only in the environment (`LASTHIT_JWT_KEY`), because process lists show flags, and files get
+//! copied.
 
 mod rooms;
 mod sources;
@@ -62,23 +63,23 @@ pub struct Config {
     pub role: ProcessRole,
     /// Where Redis is. Always there for `gateway` and `worker`, never for `serve`.
     pub redis: Option<RedisUrl>,
-    /// What every Redis key begins with.
+    /// Prefix of all keys in Redis.
     pub prefix: String,
     /// Shards of the deployment: 1 to `limits::SHARDS_MAX`.
     pub shards: u16,
-    /// Where players connect. Meaningless for `worker`.
+    /// Address that players connect to. Unused by `worker`.
     pub listen: SocketAddr,
-    /// Where health and metrics are served, if anywhere.
+    /// Address that serves health and metrics, if any.
     pub admin: Option<SocketAddr>,
-    /// Whether players may reach it from other hosts although there is no key.
+    /// Whether players from other hosts are accepted without a key.
     pub allow_keyless: bool,
     /// Whether health and metrics may be reached from other hosts.
     pub allow_remote_admin: bool,
-    /// Whether, without a key, a `Host` that is a name makes a page of that name the gateway's own.
+    /// Whether, without a key, the gateway accepts its own page under any host name.
     pub allow_host_names: bool,
     /// The key of the players' tokens. None: `role=server` in the URL is believed.
     pub jwt_key: Option<JwtKey>,
-    /// Pages of which origins may connect. Empty: loopback pages and the gateway's own.
+    /// Origins of pages that may connect. Empty: loopback and the gateway's own page.
     pub allowed_origins: Vec<Origin>,
     /// Rooms that a worker resolves at once.
     pub concurrency: usize,
@@ -86,7 +87,7 @@ pub struct Config {
     pub gateway_timeout: Duration,
     /// How long rules may take over one event.
     pub rules_timeout: Duration,
-    /// How long a worker's heartbeat is good for.
+    /// How long a worker's heartbeat is valid.
     pub lease: Duration,
     /// How long resolved events and verdicts are kept.
     pub retention: Duration,
@@ -106,12 +107,11 @@ pub struct Config {
     pub actions_per_second: u32,
     /// How far a gateway's watermark stays behind the start of the sweep that proves it.
     pub sweep_guard: Duration,
-    /// How much earlier than its stamp a message from another host may have reached this one: at most
-    /// `limits::UNCERTAINTY_MAX`.
+    /// Longest time that the network card may hold a message back before it is stamped: at most `limits::UNCERTAINTY_MAX`.
     pub uncertainty: Duration,
-    /// How log lines look.
+    /// Format of log lines.
     pub log_format: LogFormat,
-    /// Which of them are written: a level, or `target=level,...`; valid.
+    /// Log lines to write: a level, or `target=level,...`. It is valid.
     pub log: String,
     /// Rules by room name pattern; the first that matches counts.
     pub rooms: Vec<RoomRules>,
@@ -121,12 +121,12 @@ pub struct Config {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}", mistakes.join("\n"))]
 pub struct ConfigError {
-    /// One line each.
+    /// The mistakes, one line each.
     pub mistakes: Vec<String>,
 }
 
 impl Config {
-    /// The defaults of a role, before anything was set.
+    /// The defaults of a role.
     #[must_use]
     pub fn defaults(role: ProcessRole) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
@@ -136,7 +136,7 @@ impl Config {
             prefix: "lasthit".to_owned(),
             shards: limits::SHARDS_DEFAULT,
             listen: SocketAddr::from(([127, 0, 0, 1], 7777)),
-            // Workers have no port of their own, so that several start side by side without being told.
+            // A worker serves no health and metrics by default, so that several can start with the same settings.
             admin: role.listens().then(|| SocketAddr::from(([127, 0, 0, 1], 7778))),
             allow_keyless: false,
             allow_remote_admin: false,
@@ -174,7 +174,7 @@ impl Config {
         from.finish(config)
     }
 
-    /// Every setting by itself.
+    /// Reads each setting, and checks it by itself.
     fn read(role: ProcessRole, from: &mut Sources<'_>) -> Self {
         let d = Self::defaults(role);
         let micros = |d: Duration| u64::try_from(d.as_micros()).unwrap_or(u64::MAX);
@@ -229,8 +229,7 @@ impl Config {
         }
     }
 
-    /// Reads the configuration of a command that resolves recorded rooms as a worker would: it listens nowhere, and needs
-    /// `redis` only when `from_redis`.
+    /// Reads the configuration of a command that resolves recorded rooms. It needs `redis` only if `from_redis`.
     ///
     /// # Errors
     /// [`ConfigError`] with all mistakes.
@@ -243,7 +242,7 @@ impl Config {
         from.finish(config)
     }
 
-    /// Mistakes that no single value shows. A setting that is itself a mistake was reported and is not judged again.
+    /// Reports settings that do not fit together. A setting that is wrong by itself was reported already.
     fn cross_check(&self, from: &mut Sources<'_>) {
         match self.role {
             ProcessRole::Serve => {
@@ -268,12 +267,12 @@ impl Config {
             ProcessRole::Gateway | ProcessRole::Worker => {}
         }
         if self.role.listens() && !self.listen.ip().is_loopback() && self.jwt_key.is_none() && !self.allow_keyless {
-            // A key that is wrong was reported already, and is not missing.
+            // A wrong key was reported already: it is not missing.
             if !from.knows("jwt_key_file") && !from.has_env("jwt_key") {
                 let place = from.place("listen").unwrap_or_default();
                 from.mistake(format!(
-                    "{place}: {:?} is reachable from other hosts and there is no key, so anyone could act as anyone: \
-                     set --jwt-key-file or LASTHIT_JWT_KEY, or accept that with --allow-keyless",
+                    "{place}: {:?} is reachable from other hosts and there is no key, so anyone could act as any player: \
+                     set --jwt-key-file or LASTHIT_JWT_KEY, or give --allow-keyless",
                     self.listen.to_string()
                 ));
             }
@@ -283,7 +282,7 @@ impl Config {
             let place = from.place("admin").unwrap_or_default();
             from.mistake(format!(
                 "{place}: {:?} is reachable from other hosts and health and metrics have no password: \
-                 use a loopback address, or accept that with --allow-remote-admin",
+                 use a loopback address, or give --allow-remote-admin",
                 admin.to_string()
             ));
         }
@@ -298,27 +297,24 @@ impl Config {
         rooms::book(&self.rooms)
     }
 
-    /// What whoever starts the process should know: one line each, for the log.
+    /// Warnings for the operator, one log line each.
     #[must_use]
     pub fn notices(&self) -> Vec<String> {
         let mut notices = Vec::new();
         if self.role == ProcessRole::Serve {
-            notices.push("rooms live in this process's memory, which survives nothing: they end with it".to_owned());
+            notices.push("rooms are in this process's memory and end with it".to_owned());
         }
         if self.role.listens() && self.jwt_key.is_none() {
             notices.push(format!(
-                "no jwt key: players are believed by name, and role=server in the url makes anyone a server; {}",
+                "no jwt key: the gateway believes every player's name, and role=server in the url grants that role; {}",
                 if self.listen.ip().is_loopback() {
-                    "only this host can connect (beyond loopback is refused without a key or --allow-keyless)"
+                    "only this host can connect (other hosts need a key, or --allow-keyless)"
                 } else {
-                    "other hosts can connect, as --allow-keyless asked"
+                    "other hosts can connect, because of --allow-keyless"
                 }
             ));
             if self.allow_host_names {
-                notices.push(
-                    "--allow-host-names: a page of any name that leads here may connect, as if it were the gateway's own"
-                        .to_owned(),
-                );
+                notices.push("--allow-host-names: a page under any host name that leads to this host may connect".to_owned());
             }
         }
         notices

@@ -8,7 +8,7 @@ pub(crate) const NAME_BYTES_MAX: usize = 64;
 pub(crate) const FIELD_BYTES_MAX: usize = 64;
 /// Bytes of a client's message (and of a WebSocket frame).
 pub const MESSAGE_BYTES_MAX: usize = 4096;
-/// Frames that a client may cut one message into.
+/// Most frames of one client message.
 pub(crate) const FRAGMENTS_PER_MESSAGE_MAX: u32 = 64;
 /// Nesting of a client's arguments.
 pub(crate) const ARGS_DEPTH_MAX: usize = 16;
@@ -18,17 +18,18 @@ pub(crate) const REASON_BYTES_MAX: usize = 200;
 pub(crate) const BODY_BYTES_MAX: usize = 16 * 1024;
 /// Ids per player that are remembered in a room, so that a repeat acts once.
 pub const RECENT_IDS_PER_PLAYER_MAX: usize = 1024;
-/// Ids per room that are remembered, where each player counts as [`RECENT_PLAYER_IDS`] more: all of 500 players, 100 each of 4,900.
+/// Ids per room that are remembered. Each player counts as [`RECENT_PLAYER_IDS`] more ids: there is space for all ids of 500
+/// players, or 100 ids each of 4,900.
 pub(crate) const RECENT_IDS_PER_ROOM_MAX: usize = 512 * 1024;
-/// Ids that a player counts as beside its own: its name takes as much as they do.
+/// Ids whose space a player takes beside its own ids, for its name.
 pub(crate) const RECENT_PLAYER_IDS: usize = 6;
-/// Sessions per room, whatever gateways they are on; past it nobody may join.
+/// Sessions per room over all gateways; beyond this nobody may join.
 pub(crate) const ROOM_SESSIONS_MAX: usize = 16 * 1024;
-/// Contests per room whose round is remembered; past it those are forgotten that were closed longest ago, then those that were
-/// won longest ago. Rules that hold no more than this of them have none forgotten that they hold.
+/// Contests per room whose round is remembered. Beyond this, a room forgets those that were closed longest ago, then those that
+/// were won longest ago. It never forgets a contest that the rules hold, if they hold no more than this.
 pub const CONTESTS_PER_ROOM_MAX: usize = 100_000;
-/// Bytes of a built-in room's snapshot when everything in it is there as often, and each name is as long, as it may be. With names
-/// of 20 bytes and a thousand holders it is less than 14 MiB. A session, mark or stretch takes at most 64 bytes and its names; an
+/// Bytes of the largest snapshot of a built-in room: with the most of everything, and the longest names. With names of 20 bytes
+/// and a thousand holders it is less than 14 MiB. A session, mark or stretch takes at most 64 bytes and its names; an
 /// id 16; a player's ids 16 and the name; a contest 80 and the name; a key that is held 8, its name and its holder's.
 pub(crate) const SNAPSHOT_BYTES_MAX: usize = (ROOM_SESSIONS_MAX + MARKS_PER_ROOM_MAX + UNPROVEN_PER_ROOM_MAX)
     * (64 + NAME_BYTES_MAX)
@@ -37,11 +38,11 @@ pub(crate) const SNAPSHOT_BYTES_MAX: usize = (ROOM_SESSIONS_MAX + MARKS_PER_ROOM
     + CLAIMS_PER_ROOM_MAX * (8 + FIELD_BYTES_MAX + NAME_BYTES_MAX);
 /// Gateways per room whose last stamp is remembered.
 pub(crate) const MARKS_PER_ROOM_MAX: usize = 256;
-/// Dead gateways per room whose last stretch is kept apart; past it the oldest stretches become one.
+/// Dead gateways per room whose unproven stretch is stored separately; beyond this the oldest stretches are merged.
 pub(crate) const UNPROVEN_PER_ROOM_MAX: usize = 16;
-/// Targets of a `last_hit` room that are there at one time, slain ones included: what a newcomer is told has to fit a body.
+/// Targets of a `last_hit` room at a time, slain ones included: the state for a new session must fit into a body.
 pub const TARGETS_PER_ROOM_MAX: usize = 64;
-/// Target names of a `last_hit` room that were ever used: a name that comes back goes on with its rounds.
+/// Target names over the life of a `last_hit` room: a target that returns continues with its next round.
 pub(crate) const TARGET_NAMES_PER_ROOM_MAX: usize = 1024;
 /// Points of a `last_hit` target; JavaScript's numbers hold it exactly.
 pub(crate) const TARGET_HP_MAX: u64 = 1_000_000_000_000;
@@ -49,12 +50,12 @@ pub(crate) const TARGET_HP_MAX: u64 = 1_000_000_000_000;
 pub(crate) const HIT_DAMAGE_MAX: u64 = 1_000_000_000;
 /// Keys of a `claim` room that are held at one time.
 pub(crate) const CLAIMS_PER_ROOM_MAX: usize = CONTESTS_PER_ROOM_MAX;
-/// Held keys that a newcomer to a `claim` room is told one by one.
+/// Held keys in the state that a new session of a `claim` room gets.
 pub(crate) const CLAIMS_LISTED_MAX: usize = 100;
 
 /// Sessions per gateway unless configured otherwise.
 pub(crate) const SESSIONS_MAX: usize = 20_000;
-/// Sessions that one address may have unless configured otherwise: a school, or a carrier's network, is behind one.
+/// Sessions that one address may have unless configured otherwise. A school, or a carrier's network, may share one address.
 pub(crate) const SESSIONS_PER_ADDRESS: usize = 1_000;
 /// Connections that one address may open in a second, and at once, unless configured otherwise.
 pub(crate) const CONNECTIONS_PER_SECOND: u32 = 200;
@@ -62,9 +63,9 @@ pub(crate) const CONNECTIONS_PER_SECOND: u32 = 200;
 pub(crate) const HANDSHAKES_PER_ADDRESS: usize = 128;
 /// Sessions that one player may have on a gateway unless configured otherwise.
 pub(crate) const SESSIONS_PER_PLAYER: usize = 32;
-/// Fewest sessions per player that may be configured: who moves to another connection has two for a while.
+/// Fewest sessions per player that may be configured: a player that changes its connection has two for a while.
 pub(crate) const SESSIONS_PER_PLAYER_MIN: usize = 2;
-/// Connections over their address' bounds that are told so at one time; further ones are just closed.
+/// Connections over their address' bounds that get an answer at the same time; further ones are closed without one.
 pub(crate) const TURNED_AWAY_MAX: usize = 64;
 /// Connections whose HTTP exchange is under way; further ones wait in the kernel.
 pub(crate) const HANDSHAKES_MAX: usize = 1024;
@@ -78,22 +79,22 @@ pub(crate) const SESSION_WRITE_BYTES: usize = 16 * 1024;
 pub(crate) const SESSION_WRITE_BYTES_MAX: usize = 1024 * 1024;
 /// Deliveries that a session hands to its socket before it looks at what it received.
 pub(crate) const DELIVERIES_PER_TURN_MAX: usize = 64;
-/// Bytes of a closed session's leftovers that are read, so that its close frame is not overtaken by a reset.
+/// Bytes that are still read from a closed session, so that a reset does not overtake its close frame.
 pub(crate) const LINGER_BYTES_MAX: usize = 256 * 1024;
 /// Connections that the kernel holds until the gateway accepts them.
 pub(crate) const ACCEPT_BACKLOG: u32 = 1024;
 /// Sessions per room and gateway.
 pub const SESSIONS_PER_ROOM_MAX: usize = 2_000;
-/// Messages queued to one session; past it the session reads on from the journal, at its own pace.
+/// Messages queued to one session; beyond this the session reads on from the journal, at its own pace.
 pub(crate) const OUTBOX_MESSAGES_MAX: usize = 4096;
 /// Messages queued to one session that reads from the journal.
 pub(crate) const CATCH_UP_MESSAGES_MAX: usize = 512;
-/// Deliveries of one turn to sessions that read from the journal, all together. A turn in about 2 ms makes some 500,000 a second: who
-/// is behind a busy gateway's rooms has to reach those who follow them.
+/// Deliveries of one turn to all sessions that read from the journal. A turn every 2 ms makes some 500,000 a second, so that
+/// they catch up with the rooms of a busy gateway.
 pub(crate) const CATCH_UP_TURN_MAX: usize = 1024;
-/// How long everybody else at the gateway may wait for a turn: after one that took longer the next ones are smaller.
+/// How long a turn may take, because everybody else at the gateway waits. After one that took longer the next ones are smaller.
 pub(crate) const CATCH_UP_WAIT_MAX: Duration = Duration::from_micros(500);
-/// How long such sessions wait for the next turn, so that they leave everybody else the gateway's time.
+/// Pause between such turns, in which the gateway serves everybody else.
 pub(crate) const CATCH_UP_REST: Duration = Duration::from_millis(1);
 /// Pages of verdict streams that a gateway reads or holds for such sessions.
 pub(crate) const CATCH_UP_PAGES_MAX: usize = 8;
@@ -105,20 +106,21 @@ pub(crate) const FIRST_READS_MAX: usize = 8;
 pub(crate) const FIRSTS_MAX: usize = 1024;
 /// A session's actions that wait for its Open to be acknowledged.
 pub const WAITING_ACTIONS_MAX: usize = 64;
-/// A gateway's own unresolved events in one room; past it further Data is refused as `busy`.
+/// A gateway's own unresolved events in one room; beyond this Data is refused as `busy`.
 pub const UNRESOLVED_PER_ROOM_MAX: usize = 8192;
 /// A gateway's own unresolved events over all rooms, beside each room's reserve.
 pub(crate) const UNRESOLVED_MAX: usize = 100_000;
-/// Of what is left of a bound over all rooms, one room may hold one part in so many: who comes later finds room.
+/// One room may take one part in so many of the free space that all rooms share, so that later rooms find some.
 pub(crate) const ROOM_PART_OF_FREE: usize = 4;
-/// Unresolved events that a room may have whatever the others have.
+/// Unresolved events that a room may always have, whatever the other rooms use.
 pub(crate) const ROOM_RESERVE_EVENTS: usize = 16;
-/// Bytes of events that a room may have waiting for the journal whatever the others have.
+/// Bytes of events that may always wait for the journal in a room, whatever the other rooms use.
 pub(crate) const ROOM_RESERVE_BYTES: usize = 16 * 1024;
-/// Bytes of events that a gateway keeps until the journal has them, beside each room's reserve; past it further Data is
-/// refused as `busy`.
+/// Bytes of events that a gateway keeps until the journal has them, beside each room's reserve; beyond this Data is refused as
+/// `busy`.
 pub(crate) const BACKLOG_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// Bytes that an event counts as there beside its action: its place in the queue, its stamp, its room's and player's names.
+/// Bytes that an event counts in [`BACKLOG_BYTES_MAX`] beside its action: its place in the queue, its stamp, the names of its
+/// room and player.
 pub(crate) const BACKLOG_EVENT_BYTES: usize = 256;
 /// Events in one flush of one shard.
 pub const FLUSH_EVENTS_MAX: usize = 1024;
@@ -126,55 +128,56 @@ pub const FLUSH_EVENTS_MAX: usize = 1024;
 pub(crate) const FLUSH_BYTES_MAX: usize = 512 * 1024;
 /// Verdicts that one read of a room's verdict stream fetches, in journal entries.
 pub(crate) const READ_ENTRIES_MAX: usize = 512;
-/// The same for a gateway, which leaves others its time in between.
+/// The same for a gateway, which must serve others in between.
 pub(crate) const CATCH_UP_ENTRIES_MAX: usize = 64;
 /// Events that a lane resolves before it hands its results over.
 pub(crate) const RESOLVE_EVENTS_MAX: usize = 512;
-/// Entries of one room that a worker keeps while it reads the room; past it they are dropped, and read from the journal.
+/// Entries of one room that a worker keeps while it reads the room; beyond this it drops them and reads them from the journal.
 pub(crate) const LANE_BUFFER_ENTRIES_MAX: usize = 1024;
-/// Bytes of them.
+/// Bytes of these entries.
 pub(crate) const LANE_BUFFER_BYTES_MAX: usize = 1024 * 1024;
-/// Bells that wait while a shard is surveyed; past it the shard is surveyed again.
+/// Bells that wait while a shard is surveyed; beyond this the shard is surveyed again.
 pub(crate) const SHARD_BELLS_MAX: usize = 16 * 1024;
 /// Verdicts in one commit.
 pub(crate) const COMMIT_VERDICTS_MAX: usize = 4096;
-/// Bytes of verdicts, snapshots and pushes in one commit, past which no other room goes with it; and of one room's verdicts and
-/// pushes in it. What lies beyond goes with the next commit; one verdict always goes, and a gateway's death as a whole.
+/// Bytes of verdicts, snapshots and pushes in one commit after which no other room is added, and bytes of one room's verdicts and
+/// pushes in it. The rest goes with the next commit. One verdict always fits, and so does a gateway's whole death.
 pub(crate) const COMMIT_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// Gateways in a room that each other's appends ask for their watermarks; those beyond are asked by the worker.
+/// Gateways in a room that an append asks for their watermarks; the worker asks further ones.
 pub(crate) const ROOM_POKES_MAX: usize = 5;
-/// Events after which a room's snapshot is written at the latest when it is small.
+/// Events after which a small room's snapshot is due.
 pub(crate) const SNAPSHOT_EVENTS: u64 = 256;
-/// Places per room behind which its history may be trimmed once it is old enough; they lie this part of the retention apart.
+/// Places per room behind which its history may be trimmed once it is old enough. The distance between two of them is this part
+/// of the retention.
 pub(crate) const TRIM_POINTS_MAX: usize = 16;
-/// Events after which a room's snapshot is written at the latest however large it is: so many are resolved again when the
-/// room is taken over. The largest room has a snapshot of `SNAPSHOT_BYTES_MAX`, and these behind it.
+/// Events after which the snapshot of any room is due: at most so many are resolved again when the room is taken over, after a
+/// snapshot of at most `SNAPSHOT_BYTES_MAX`.
 pub const SNAPSHOT_EVENTS_MAX: u64 = 65_536;
-/// Bytes of a snapshot that goes with its commit; a larger one is written ahead, in parts of so many bytes.
+/// Bytes of the largest snapshot that goes with its commit. A larger one is written ahead, in parts of this size.
 pub const SNAPSHOT_PART_BYTES: usize = 256 * 1024;
-/// Bytes of a room's last snapshot above which the next one is not taken in the worker's loop, where others wait for it.
+/// Bytes of a room's last snapshot above which the next one is not taken in the worker's loop, where other rooms wait.
 pub(crate) const SNAPSHOT_QUICK_BYTES_MAX: u64 = 64 * 1024;
-/// Bytes of a room that one step reads, and one entry, batch or part more.
+/// Bytes of a room after which a reading step ends. It may exceed this by one entry, batch or part.
 pub const PAGE_BYTES: usize = 1024 * 1024;
 /// Entries, batches and parts of a room that one step reads.
 pub(crate) const PAGE_ENTRIES_MAX: usize = 512;
 /// Pages that a worker reads at once.
 pub(crate) const PAGES_MAX: usize = 8;
-/// Rooms that a worker brings back at once, beside those that it resolves; as many large ones, so that they hold up no
-/// small ones.
+/// Rooms that a worker restores at the same time, beside those that it resolves. Large rooms have as many permits of their own,
+/// so that small ones do not wait for them.
 pub(crate) const LOADS_MAX: usize = 4;
-/// Attempts at one event that its worker or its rules do not come back from; after them its verdict is void.
+/// Attempts at an event that ends its worker or hangs its rules; after them the event is void.
 pub const RULES_ATTEMPTS_MAX: u32 = 3;
-/// Jobs of one worker whose rules never came back, each with a thread; at so many the worker hands its shards over and ends.
+/// Threads of one worker that rules may keep for good; at so many the worker hands its shards over and ends.
 pub(crate) const STUCK_JOBS_MAX: usize = 64;
-/// Bytes of room patterns that a worker tells the gateways; one with more tells them that it has rules for all rooms.
+/// Bytes of the room patterns that a worker announces. A worker with more announces that it has rules for all rooms.
 pub(crate) const PATTERNS_BYTES_MAX: usize = 64 * 1024;
-/// Shards of a deployment unless it says otherwise.
+/// Shards of a deployment unless configured otherwise.
 pub const SHARDS_DEFAULT: u16 = 8;
-/// Shards of a deployment at most.
+/// Most shards of a deployment.
 pub(crate) const SHARDS_MAX: u16 = 1024;
 
-/// Bounds that the cores of gateways and workers keep. The simulation plays with smaller ones, so that they are reached.
+/// Bounds of the cores of gateways and workers. The simulation uses smaller ones, so that they are reached.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Bounds {
     /// See [`SESSIONS_MAX`].
@@ -268,58 +271,57 @@ pub(crate) const WELCOME_TIMEOUT: Duration = Duration::from_secs(10);
 pub(crate) const PING_INTERVAL: Duration = Duration::from_secs(20);
 /// How long a session may stay silent, pongs included.
 pub(crate) const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
-/// How long a session may leave what it is sent unread before it is closed as slow.
+/// How long a session may read nothing of what it is sent before it is closed as slow.
 pub(crate) const STALL_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long accepting rests when the system has nothing to accept with.
+/// Pause after the system could not accept a connection, for want of descriptors.
 pub(crate) const ACCEPT_RETRY_INTERVAL: Duration = Duration::from_millis(50);
 /// How long the closing handshake may take.
 pub(crate) const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a process may drain after SIGTERM.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a failed step of the journal rests before it is tried again, at first.
+/// First pause before a failed step of the journal is tried again.
 pub(crate) const RETRY_MIN: Duration = Duration::from_millis(5);
-/// How long at most.
+/// Longest pause before a failed step of the journal is tried again.
 pub(crate) const RETRY_MAX: Duration = Duration::from_millis(500);
-/// How far a gateway's promise stays behind the start of its sweep: for bytes that the kernel had stamped and not yet
-/// made readable. Stamps were clamped up to 10 µs and none from 15 µs on: `docs/arrival.md`
-/// has the curve.
+/// How far a gateway's promise stays behind the start of its sweep: the kernel stamps bytes before it makes them readable. With
+/// up to 10 µs some stamps were clamped, from 15 µs on none: `docs/arrival.md` has the curve.
 pub const SWEEP_GUARD: Duration = Duration::from_micros(20);
 /// Longest guard that may be configured: it delays every event.
 pub const SWEEP_GUARD_MAX: Duration = Duration::from_millis(10);
-/// How far a stamp may lie behind its read before the kernel is asked whether a segment overtook an earlier one: a message whose
-/// first byte was held back for less keeps the stamp of its end. Most reads of a gateway that keeps up come sooner.
+/// How old a stamp may be at its read before the gateway asks the kernel whether a segment overtook an earlier one. A message
+/// whose first byte is held back for less keeps the stamp of its end. A gateway that keeps up reads most messages sooner.
 pub(crate) const OVERTAKING_MAX: Duration = Duration::from_micros(100);
-/// Largest bound that may be configured for what a network card does before the stamp: it makes photo finishes.
+/// Largest configurable delay of a network card. A large one makes more photo finishes.
 pub(crate) const UNCERTAINTY_MAX: Duration = Duration::from_millis(100);
 /// How often a lagging gateway is asked again for its watermark.
 pub(crate) const PROBE_INTERVAL: Duration = Duration::from_millis(20);
-/// How far a gateway's watermark may lie behind another's append and no question be asked with that append: it appends so
-/// often that its next watermark comes by itself.
+/// If another gateway's watermark is at most so far behind, an append does not ask it: it appends so often that its next
+/// watermark comes by itself.
 pub const POKE_IDLE: Duration = Duration::from_micros(500);
 /// How long a gateway may owe a watermark before it is fenced.
 pub(crate) const GATEWAY_TIMEOUT: Duration = Duration::from_secs(1);
-/// How long a gateway that nobody listens for may owe a watermark at least: it may be subscribing again.
+/// Shortest time that a gateway without subscribers may owe a watermark: it may be subscribing again.
 pub(crate) const DEAF_TIMEOUT_MIN: Duration = Duration::from_millis(200);
 /// How long rules may take over one event.
 pub(crate) const RULES_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long a room's state may take as a whole, written down or brought back, at least: it is no event, and may be large.
+/// Shortest limit of the time for writing or restoring a room's whole state, which may be large.
 pub(crate) const STATE_TIMEOUT: Duration = Duration::from_secs(20);
-/// How long gateways may take to say whether they have seen a commit whose outcome is unknown, when the journal has another
-/// server: they have to notice, to connect and to be answered.
+/// How long a worker waits, after the journal's server has changed, for gateways that may have seen a commit of unknown outcome:
+/// they must notice the change, connect, and register.
 pub(crate) const REJOIN_WINDOW: Duration = Duration::from_secs(3);
-/// How long a worker's heartbeat is good for.
+/// How long a worker's heartbeat is valid.
 pub(crate) const LEASE_TIMEOUT: Duration = Duration::from_secs(1);
-/// How long a room that cannot be continued rests before it is tried again, at first; doubles with every failure.
+/// First pause before a room that cannot be continued is tried again. It doubles with every failure.
 pub(crate) const QUARANTINE_MIN: Duration = Duration::from_secs(5);
-/// How long at most.
+/// Longest pause before a room that cannot be continued is tried again.
 pub(crate) const QUARANTINE_MAX: Duration = Duration::from_secs(300);
-/// How often a worker sends it.
+/// How often a worker sends a heartbeat.
 pub const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(250);
-/// How long a host counts as living after the last word of its processes; each speaks up every [`HEADS_INTERVAL`].
+/// How long a host's heartbeat is valid. Each of its processes sends one every [`HEADS_INTERVAL`].
 pub(crate) const HOST_TIMEOUT: Duration = Duration::from_secs(15);
-/// How often the owner of a shard looks through its rooms and gateways for what no event shows.
+/// How often the owner of a shard checks its rooms and gateways for what no event shows.
 pub(crate) const SHARD_CHECK_INTERVAL: Duration = Duration::from_secs(1);
-/// How long a fenced gateway is remembered when no room knows it any more: one that did not notice has found out by then.
+/// How long the record of a fenced gateway is kept when no room knows it any more. By then the gateway has noticed the fence.
 pub(crate) const FORGET_AFTER: Duration = Duration::from_secs(120);
 /// How often a gateway compares its rooms' heads with the journal's.
 pub const HEADS_INTERVAL: Duration = Duration::from_secs(5);
@@ -331,17 +333,17 @@ pub(crate) const RETENTION: Duration = Duration::from_secs(600);
 pub(crate) const REDIS_RESPONSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long replicas may take to confirm a step before its outcome counts as unknown.
 pub(crate) const REPLICAS_TIMEOUT: Duration = Duration::from_secs(1);
-/// Connections on which replicas are waited for: a wait holds up what is behind it, so shards have different ones.
+/// Connections that wait for replicas. A wait blocks its connection, so shards are spread over several.
 pub(crate) const REPLICATED_CONNECTIONS: usize = 8;
 /// How long connecting to Redis, or subscribing there, may take.
 pub(crate) const REDIS_CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a process that starts waits for a Redis that cannot be reached, before it ends with an error.
 pub(crate) const REDIS_START_TIMEOUT: Duration = Duration::from_secs(10);
-/// How often a subscription's connection is asked whether it still lives.
+/// How often a subscription's connection is pinged.
 pub const SUBSCRIPTION_PING_INTERVAL: Duration = Duration::from_secs(1);
-/// How long a broken subscription waits before it connects again; doubles with every failure.
+/// First pause before a broken subscription connects again. It doubles with every failure.
 pub(crate) const RESUBSCRIBE_DELAY_MIN: Duration = Duration::from_millis(20);
-/// How long it waits at most.
+/// Longest pause before a broken subscription connects again.
 pub(crate) const RESUBSCRIBE_DELAY_MAX: Duration = Duration::from_millis(100);
 
 /// Rooms that a worker may resolve at once.
@@ -376,15 +378,15 @@ pub(crate) const ROOM_LINGER_MIN: Duration = Duration::from_millis(100);
 pub(crate) const ROOM_LINGER_MAX: Duration = Duration::from_secs(86_400);
 /// Bytes of the prefix of all Redis keys.
 pub(crate) const PREFIX_BYTES_MAX: usize = 32;
-/// Bytes of the key of the players' tokens, at least: as many as its hash has (RFC 7518, section 3.2).
+/// Fewest bytes of the key of the players' tokens: as many as its hash has (RFC 7518, section 3.2).
 pub(crate) const JWT_KEY_BYTES_MIN: usize = 32;
-/// Bytes of the key of the players' tokens, at most.
+/// Most bytes of the key of the players' tokens.
 pub(crate) const JWT_KEY_BYTES_MAX: usize = 4096;
 /// Bytes of a player's token.
 pub const TOKEN_BYTES_MAX: usize = 4096;
 /// Connections to the admin address at once.
 pub(crate) const ADMIN_CONNECTIONS_MAX: usize = 64;
-/// What a gateway process may have open beside all of these: its listeners, its journal's connections, signals, files.
+/// Other sources of I/O of a gateway process: listeners, connections of the journal, signals, files.
 pub(crate) const OTHER_SOURCES_MAX: usize = 256;
 /// How long one connection to the admin address may live.
 pub(crate) const ADMIN_CONNECTION_TIMEOUT: Duration = Duration::from_secs(60);
@@ -395,8 +397,8 @@ pub(crate) const RECORDING_BYTES_MAX: usize = 1 << 30;
 /// Contenders that a contest's picture shows.
 pub(crate) const PICTURE_CONTENDERS_MAX: usize = 40;
 
-/// Sources of I/O that a gateway of so many sessions may have at once: what one poll of its driver takes in (rule S5), and
-/// what its limit of open files must hold.
+/// Sources of I/O that a gateway with so many sessions may have at once. One poll of its driver must take them all in (rule S5),
+/// and its limit of open files must allow them.
 #[must_use]
 pub(crate) const fn sources_max(sessions_max: usize) -> usize {
     sessions_max + HANDSHAKES_MAX + TURNED_AWAY_MAX + ADMIN_CONNECTIONS_MAX + OTHER_SOURCES_MAX
@@ -422,7 +424,7 @@ const _: () = assert!(SESSIONS_PER_ROOM_MAX <= ROOM_SESSIONS_MAX);
 const _: () = assert!(SNAPSHOT_BYTES_MAX <= 40 << 20);
 const _: () = assert!(FIELD_BYTES_MAX * 4 < MESSAGE_BYTES_MAX);
 const _: () = assert!(FLUSH_EVENTS_MAX <= UNRESOLVED_PER_ROOM_MAX && UNRESOLVED_PER_ROOM_MAX <= UNRESOLVED_MAX);
-// A room alone gets one part more than the divisor says, and fills a flush with that.
+// If there is only one room, it gets one part in (divisor + 1), which must fill a flush.
 const _: () = assert!(FLUSH_BYTES_MAX + FLUSH_EVENTS_MAX * BACKLOG_EVENT_BYTES < BACKLOG_BYTES_MAX / (ROOM_PART_OF_FREE + 1));
 const _: () = assert!(NAME_BYTES_MAX * 2 + 128 <= BACKLOG_EVENT_BYTES);
 const _: () = assert!(BACKLOG_EVENT_BYTES + MESSAGE_BYTES_MAX < FLUSH_BYTES_MAX);
@@ -431,13 +433,13 @@ const _: () = assert!(ROOM_RESERVE_EVENTS <= UNRESOLVED_PER_ROOM_MAX);
 const _: () = assert!(RESOLVE_EVENTS_MAX <= COMMIT_VERDICTS_MAX);
 const _: () = assert!(LANE_BUFFER_BYTES_MAX >= FLUSH_BYTES_MAX);
 const _: () = assert!(QUARANTINE_MIN.as_secs() < QUARANTINE_MAX.as_secs());
-/// Redis cuts off subscribers that are so far behind for a minute, unless told otherwise: one push is far below.
+/// By default Redis disconnects subscribers that are so far behind for a minute. One push must be far below.
 const REDIS_PUBSUB_BYTES: usize = 8 * 1024 * 1024;
 const _: () = assert!(COMMIT_BYTES_MAX * 2 <= REDIS_PUBSUB_BYTES);
 const _: () = assert!(MARKS_PER_ROOM_MAX * (BODY_BYTES_MAX + 1024) <= COMMIT_BYTES_MAX + 1024 * 1024);
 const _: () = assert!(SNAPSHOT_EVENTS <= SNAPSHOT_EVENTS_MAX && SNAPSHOT_PART_BYTES <= PAGE_BYTES);
 const _: () = assert!(SNAPSHOT_QUICK_BYTES_MAX as usize <= SNAPSHOT_PART_BYTES && SNAPSHOT_BYTES_MAX < RECORDING_BYTES_MAX);
-// A session asks at half of its outbox: one room's push fits into the rest.
+// A session asks for more when its outbox is half empty: one room's push must fit into the rest.
 const _: () = assert!(RESOLVE_EVENTS_MAX < OUTBOX_MESSAGES_MAX / 2);
 const _: () = assert!(CATCH_UP_MESSAGES_MAX < OUTBOX_MESSAGES_MAX / 2 && DELIVERIES_PER_TURN_MAX <= CATCH_UP_TURN_MAX);
 const _: () = assert!(FIRSTS_MAX >= RECENT_IDS_PER_PLAYER_MAX);

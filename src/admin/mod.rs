@@ -1,9 +1,9 @@
-//! The operator's side door: health, readiness and metrics over HTTP, on an address of its own.
+//! Health, readiness and metrics over HTTP, on an address of their own.
 //!
 //! | path | answer |
 //! |---|---|
 //! | `/healthz` | 200 while the process runs |
-//! | `/readyz` | 200 when every check passes; else 503 with one line per failing check |
+//! | `/readyz` | 200 when every check passes; otherwise 503 with one line per failing check |
 //! | `/metrics` | Prometheus text |
 
 mod readiness;
@@ -29,18 +29,18 @@ pub(crate) use readiness::Readiness;
 
 use crate::limits::{ADMIN_CONNECTION_TIMEOUT, ADMIN_CONNECTIONS_MAX, HANDSHAKE_TIMEOUT, METRICS_UPKEEP_INTERVAL};
 
-const INDEX: &str = "lasthit admin\n\n/healthz  200 while the process runs\n/readyz   200 when it can do its work, else 503 and why\n/metrics  prometheus text\n";
+const INDEX: &str = "lasthit admin\n\n/healthz  200 while the process runs\n/readyz   200 when it can do its work, otherwise 503 and why\n/metrics  prometheus text\n";
 
-/// How long a failed accept (out of descriptors) rests before the next.
+/// Pause after a connection could not be accepted, for want of descriptors.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
 
 /// Why the admin address could not be served.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum AdminError {
-    /// The address is taken, or not this host's.
+    /// The address is in use, or is not one of this host.
     #[error("admin cannot listen on {address}: {source}; choose another with --admin IP:PORT, or --admin none")]
     Listen {
-        /// The asked address.
+        /// The configured address.
         address: SocketAddr,
         /// What the operating system said.
         source: std::io::Error,
@@ -55,7 +55,7 @@ pub(crate) struct Admin {
 }
 
 impl Admin {
-    /// Listens.
+    /// Binds the address.
     ///
     /// # Errors
     /// When the address cannot be listened on.
@@ -66,13 +66,13 @@ impl Admin {
         Ok(Self { listener, address })
     }
 
-    /// Where it listens: the real port when 0 was asked for.
+    /// The bound address: with the real port, if port 0 was configured.
     #[must_use]
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Answers until `stop`, and keeps the metrics small. While a process drains it goes on: stop it last.
+    /// Answers until `stop`, and folds the samples of the metrics. Stop it last: it must answer while the process drains.
     pub(crate) async fn run(self, readiness: Readiness, metrics: PrometheusHandle, stop: CancellationToken) {
         let shown = Shown { readiness, metrics: metrics.clone() };
         let permits = Arc::new(Semaphore::new(ADMIN_CONNECTIONS_MAX));
@@ -107,11 +107,11 @@ async fn answer(stream: TcpStream, shown: Shown, _permit: OwnedSemaphorePermit) 
     http.timer(TokioTimer::new()).header_read_timeout(HANDSHAKE_TIMEOUT);
     let service = service_fn(|request: Request<Incoming>| ready(Ok::<_, Infallible>(shown.at(&request))));
     let connection = http.serve_connection(TokioIo::new(stream), service);
-    // Whatever a client does to its own connection is no news.
+    // Errors of a client's connection are not logged.
     let _ = tokio::time::timeout(ADMIN_CONNECTION_TIMEOUT, connection).await;
 }
 
-/// What there is to see.
+/// The answer to a request.
 #[derive(Clone)]
 struct Shown {
     readiness: Readiness,
@@ -137,7 +137,7 @@ impl Shown {
         let mut response = Response::new(Full::new(Bytes::from(text)));
         *response.status_mut() = status;
         let headers = response.headers_mut();
-        // Of its version 0.0.4, when it is Prometheus' text.
+        // Prometheus' text format has version 0.0.4.
         let metrics = request.uri().path() == "/metrics";
         let kind = if metrics { "text/plain; version=0.0.4; charset=utf-8" } else { "text/plain; charset=utf-8" };
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));

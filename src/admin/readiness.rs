@@ -1,4 +1,4 @@
-//! Whether this process can do its work, as its parts say.
+//! Whether this process can do its work, according to its parts.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 /// Named checks that the parts of a process set. Clones share them.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Readiness {
-    /// The names are the code's own, so there are only ever a handful. None: it passes.
+    /// The reason why each check fails, or None if it passes. The names are fixed in the code, so there are only a few.
     checks: Arc<Mutex<BTreeMap<&'static str, Option<String>>>>,
 }
 
@@ -48,7 +48,7 @@ impl Readiness {
     pub(crate) fn failing(&self) -> Vec<String> {
         let checks = self.checks.lock();
         if checks.is_empty() {
-            return vec!["start: nothing was checked yet".to_owned()];
+            return vec!["start: nothing has been checked yet".to_owned()];
         }
         checks.iter().filter_map(|(check, reason)| reason.as_ref().map(|reason| format!("{check}: {reason}"))).collect()
     }

@@ -25,7 +25,7 @@ async fn get(address: SocketAddr, path: &str) -> (u16, String) {
 async fn health_is_not_readiness() {
     let (address, readiness, _stop) = started().await;
     assert_eq!(get(address, "/healthz").await, (200, "ok\n".to_owned()));
-    assert_eq!(get(address, "/readyz").await, (503, "start: nothing was checked yet\n".to_owned()));
+    assert_eq!(get(address, "/readyz").await, (503, "start: nothing has been checked yet\n".to_owned()));
     readiness.pass("listener");
     assert_eq!(get(address, "/readyz").await, (200, "ready\n".to_owned()));
     readiness.fail("journal", "is not\nreachable");

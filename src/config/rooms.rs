@@ -1,4 +1,4 @@
-//! `[[rooms]]`: which rules a room plays by, chosen by its name.
+//! `[[rooms]]`: rules by room name.
 
 use super::sources::Sources;
 use crate::limits::NAME_BYTES_MAX;
@@ -22,11 +22,11 @@ pub enum RulesChoice {
 pub struct RoomRules {
     /// `*` is any run of characters, `?` is one.
     pub pattern: String,
-    /// What they play.
+    /// The rules of these rooms.
     pub rules: RulesChoice,
 }
 
-/// What holds when nothing is configured.
+/// The rules when none are configured.
 pub(super) fn defaults() -> Vec<RoomRules> {
     let page = |pattern: &str, rules| RoomRules { pattern: pattern.to_owned(), rules };
     vec![
@@ -43,7 +43,7 @@ pub(super) fn book(rooms: &[RoomRules]) -> RulesBook {
     })
 }
 
-/// The file's tables; None when there are none. Mistakes are noted.
+/// The file's tables; None if there are none. Mistakes are reported.
 pub(super) fn read(from: &mut Sources<'_>) -> Option<Vec<RoomRules>> {
     let (value, path) = from.rooms()?;
     let Some(tables) = value.as_array().filter(|tables| !tables.is_empty() && tables.iter().all(toml::Value::is_table)) else {
@@ -57,7 +57,7 @@ pub(super) fn read(from: &mut Sources<'_>) -> Option<Vec<RoomRules>> {
             Ok(room) => {
                 if let Some(earlier) = rooms.iter().find(|r| r.pattern == "*" || r.pattern == room.pattern) {
                     from.mistake(format!(
-                        "{place}: pattern {:?} is never reached behind {:?}: put it before, or remove it",
+                        "{place}: pattern {:?} is never reached after {:?}: move it before that, or remove it",
                         room.pattern, earlier.pattern
                     ));
                 }

@@ -1,4 +1,4 @@
-//! The layers that a setting may come from, and the mistakes found on the way.
+//! The sources of settings (flags, environment, file), and the mistakes that were found in them.
 
 use std::path::Path;
 
@@ -42,7 +42,7 @@ pub(crate) fn is_setting(key: &str) -> bool {
     KEYS.contains(&key)
 }
 
-/// What the command line set, by setting.
+/// The settings of the command line.
 #[derive(Debug, Clone, Default)]
 pub struct Flags(Vec<(String, String)>);
 
@@ -53,7 +53,7 @@ impl Flags {
         Self::default().and(args)
     }
 
-    /// With those of another such struct.
+    /// Adds those of another such struct.
     #[must_use]
     pub fn and(mut self, args: &impl serde::Serialize) -> Self {
         let fields = match serde_json::to_value(args) {
@@ -68,7 +68,7 @@ impl Flags {
         self
     }
 
-    /// Sets one.
+    /// Adds a setting.
     #[must_use]
     pub fn with(mut self, key: &str, value: &str) -> Self {
         self.0.push((key.to_owned(), value.to_owned()));
@@ -80,7 +80,7 @@ impl Flags {
     }
 }
 
-/// A setting's text, and where it stands.
+/// A setting's text, and where it is set.
 pub(super) struct Raw {
     pub(super) text: String,
     pub(super) place: String,
@@ -117,7 +117,7 @@ impl<'a> Sources<'a> {
         sources
     }
 
-    /// The value of a setting; the default when it is not set, or is a mistake, which is noted.
+    /// The value of a setting, or the default if it is not set. A wrong value is reported, and the default returned.
     pub(super) fn get<T>(&mut self, key: &str, default: T, parse: impl FnOnce(&str) -> Result<T, String>) -> T {
         let Some(Raw { text, place }) = self.raw(key) else { return default };
         match parse(&text) {
@@ -142,7 +142,7 @@ impl<'a> Sources<'a> {
         self.place(key).is_some()
     }
 
-    /// An environment variable that is no flag and stands in no file.
+    /// A setting that exists only as an environment variable.
     pub(super) fn env(&self, key: &str) -> Option<String> {
         (self.env)(&env_name(key))
     }
@@ -176,7 +176,7 @@ impl<'a> Sources<'a> {
     }
 }
 
-/// A TOML value as the text that a flag would have: what does not fit a setting is refused by the setting's own parser.
+/// A TOML value as the text of a flag. The setting's parser refuses values of a wrong type.
 fn plain(value: &toml::Value) -> String {
     match value {
         toml::Value::String(text) => text.clone(),

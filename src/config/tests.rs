@@ -223,7 +223,7 @@ fn rooms_choose_their_rules() {
     assert_eq!(names(&config, "other"), None);
 
     let unreached = "[[rooms]]\npattern = '*'\nrules = 'claim'\n[[rooms]]\npattern = 'b'\nrules = 'last_hit'";
-    assert!(mistake(ProcessRole::Serve, &[], &[], unreached).contains("never reached behind \"*\""));
+    assert!(mistake(ProcessRole::Serve, &[], &[], unreached).contains("never reached after \"*\""));
     let audience = "[[rooms]]\npattern = '*'\nrules = 'last_hit'\naudience = 'room'";
     assert!(mistake(ProcessRole::Serve, &[], &[], audience).contains("for rules = \"claim\" only"));
     assert!(mistake(ProcessRole::Serve, &[], &[], "rooms = 3").contains("write each as [[rooms]]"));

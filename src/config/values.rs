@@ -8,15 +8,15 @@ use std::time::Duration;
 use crate::gateway::front::auth::{JwtKey, Origin};
 use crate::limits::PREFIX_BYTES_MAX;
 
-/// Where Redis is, perhaps with a password: it is never shown.
+/// The URL of Redis. It may hold a password, which is never shown.
 #[derive(Clone, PartialEq, Eq)]
 pub struct RedisUrl(String);
 
 impl RedisUrl {
-    /// Checks the form `redis://`, `rediss://` or `unix://` with something behind it.
+    /// Checks that the URL has the form `redis://HOST`, `rediss://HOST` or `unix://PATH`.
     ///
     /// # Errors
-    /// What is wrong and how to write it.
+    /// What is wrong, and the right form.
     pub fn new(url: &str) -> Result<Self, String> {
         let fits = match url.split_once("://") {
             Some(("redis" | "rediss", rest)) => names_a_host(rest),
@@ -30,7 +30,7 @@ impl RedisUrl {
         }
     }
 
-    /// The whole URL, with its password: for connecting only.
+    /// The whole URL with its password, only for connecting.
     #[must_use]
     pub fn reveal(&self) -> &str {
         &self.0
@@ -49,7 +49,7 @@ impl fmt::Debug for RedisUrl {
     }
 }
 
-/// Whether what follows the scheme has a host, and a number for a port. (`user:password` without `@host` has neither.)
+/// Whether the text after the scheme has a host and, if any, a numeric port. (`user:password` without `@host` does not.)
 fn names_a_host(rest: &str) -> bool {
     let authority = rest.split(['/', '?']).next().unwrap_or_default();
     let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
@@ -60,7 +60,7 @@ fn names_a_host(rest: &str) -> bool {
     !name.is_empty() && (port.is_empty() || port.parse::<u16>().is_ok())
 }
 
-/// A URL (or what was meant as one) without what could be a password: user info, and the query.
+/// A URL, even a malformed one, without what could be a password: the user info, and the query.
 pub(super) fn without_password(url: &str) -> String {
     let (url, query) = url.split_once('?').map_or((url, ""), |(url, _)| (url, "?***"));
     let (scheme, rest) = url.split_once("://").map_or(("", url), |(scheme, rest)| (scheme, rest));
@@ -82,7 +82,7 @@ pub(super) fn origins(list: &str) -> Result<Vec<Origin>, String> {
 }
 
 pub(super) fn prefix(text: &str) -> Result<String, String> {
-    // Braces would be taken for the shards' hash tags, and end up on one slot of a cluster.
+    // Braces would be taken for the hash tags of the shards.
     let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-' | b':');
     if (1..=PREFIX_BYTES_MAX).contains(&text.len()) && text.bytes().all(allowed) {
         Ok(text.to_owned())
@@ -113,7 +113,7 @@ pub(super) fn yes_or_no(text: &str) -> Result<bool, String> {
     word(text, &[("true", true), ("false", false), ("1", true), ("0", false)])
 }
 
-/// One of a few words.
+/// Parses one of a few words.
 pub(super) fn word<T: Copy>(text: &str, words: &[(&str, T)]) -> Result<T, String> {
     words.iter().find(|(word, _)| *word == text).map(|(_, value)| *value).ok_or_else(|| {
         let known: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
@@ -148,7 +148,7 @@ pub(super) fn duration(text: &str, min: Duration, max: Duration) -> Result<Durat
     }
 }
 
-/// A duration as [`duration`] reads it.
+/// Writes a duration in the form that [`duration`] reads.
 struct Shown(Duration);
 
 impl fmt::Display for Shown {

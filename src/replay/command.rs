@@ -14,7 +14,7 @@ use crate::types::RoomId;
 pub(crate) struct Reading {
     /// Where it is.
     pub source: Source,
-    /// Whether JSON goes to stdout instead of prose.
+    /// Whether to print JSON instead of text.
     pub json: bool,
     /// What to do.
     pub task: Task,
@@ -25,7 +25,7 @@ pub(crate) struct Reading {
 pub(crate) enum Source {
     /// In the Redis of the configuration.
     Redis(RoomId),
-    /// In a dump, which must be of this room when one is named.
+    /// In a dump. If a room is given, the dump must be of this room.
     File(PathBuf, Option<RoomId>),
 }
 
@@ -47,22 +47,22 @@ pub(crate) enum Task {
     },
 }
 
-/// What there is to say.
+/// The result of a task.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Told {
-    /// For stdout.
+    /// What to print.
     pub text: String,
-    /// Whether the record deviates from what it resolves to.
+    /// Whether a verdict differs from the record.
     pub deviates: bool,
 }
 
-/// Deviations that are told one by one; JSON has all.
+/// Most deviations that are printed one by one; JSON has all.
 const TOLD_MAX: usize = 20;
 
-/// Does it.
+/// Carries out the task.
 ///
 /// # Errors
-/// When the recording cannot be read or resolved, or a file not be written.
+/// When the recording cannot be read or resolved, or a file cannot be written.
 pub(crate) async fn run(reading: &Reading, config: &Config) -> Result<Told, ReplayError> {
     let recording = load(reading, config).await?;
     let rules = config.rules_book();
@@ -74,7 +74,7 @@ pub(crate) async fn run(reading: &Reading, config: &Config) -> Result<Told, Repl
                 return Ok(Told { text: json(&replayed), deviates });
             }
             let mut text = format!(
-                "room {} era {}: verdicts {} to {} resolved again, {} of {} came out the same",
+                "room {} era {}: verdicts {} to {} resolved again, {} of {} are the same",
                 replayed.room,
                 replayed.era,
                 replayed.from,

@@ -21,7 +21,7 @@ const HEAD_BYTES: usize = MAGIC.len() + 1 + 4;
 /// Why a dump could not be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum DumpError {
-    /// The file system says no.
+    /// The file system refuses.
     #[error("{path:?} cannot be {what}: {source}")]
     File {
         /// Which file.
@@ -31,8 +31,8 @@ pub enum DumpError {
         /// Why not.
         source: std::io::Error,
     },
-    /// Something else than a dump.
-    #[error("{0:?} is no dump: give a file that `lasthit dump` wrote")]
+    /// The file is not a dump.
+    #[error("{0:?} is not a dump: give a file that `lasthit dump` wrote")]
     Other(PathBuf),
     /// A dump of another version.
     #[error("dump {path:?} has version {found}, this lasthit reads version {VERSION}: use the lasthit that wrote it")]
@@ -42,10 +42,10 @@ pub enum DumpError {
         /// Its version.
         found: u8,
     },
-    /// More than is read into memory.
+    /// The dump is too large for memory.
     #[error("dump {0:?} has more than {mib} MiB", mib = RECORDING_BYTES_MAX >> 20)]
     TooLarge(PathBuf),
-    /// Cut off, or changed.
+    /// The dump is incomplete, or was changed.
     #[error("dump {path:?} is damaged: {why}")]
     Damaged {
         /// Which file.
@@ -75,7 +75,7 @@ struct Snapshot {
     bytes: ByteBuf,
 }
 
-/// Writes a recording into a file, which is replaced only when all was written.
+/// Writes a recording into a file. An existing file is replaced only after everything was written.
 ///
 /// # Errors
 /// When the file cannot be written.
@@ -108,7 +108,7 @@ pub fn write(recording: &Recording, path: &Path) -> Result<(), DumpError> {
 /// Reads what [`write()`] wrote.
 ///
 /// # Errors
-/// When the file cannot be read or is something else.
+/// When the file cannot be read or is not a dump.
 pub fn read(path: &Path) -> Result<Recording, DumpError> {
     let mut bytes = Vec::new();
     // The form adds a few bytes to each entry.
@@ -131,7 +131,7 @@ fn parse(bytes: &[u8], path: &Path) -> Result<Recording, DumpError> {
     }
     let (checksum, body) = rest.split_first_chunk().ok_or_else(|| damaged("it ends within its head".to_owned()))?;
     if crc32fast::hash(body) != u32::from_be_bytes(*checksum) {
-        return Err(damaged("its checksum is another: it was cut off or changed".to_owned()));
+        return Err(damaged("its checksum is wrong: it is incomplete or was changed".to_owned()));
     }
     let stored: Stored = rmp_serde::from_slice(body).map_err(|e| damaged(e.to_string()))?;
     let bytes = |b: ByteBuf| Bytes::from(b.into_vec());
@@ -176,13 +176,13 @@ mod tests {
         let mut newer = good.clone();
         newer[12] = 3;
         assert!(error(&newer).contains("has version 3, this lasthit reads version 2"), "{}", error(&newer));
-        assert!(error(b"{\"json\": true}").contains("is no dump"));
-        assert!(error(b"").contains("is no dump"));
+        assert!(error(b"{\"json\": true}").contains("is not a dump"));
+        assert!(error(b"").contains("is not a dump"));
         assert!(error(&good[..12]).contains("damaged") && error(&good[..15]).contains("within its head"));
         for at in HEAD_BYTES - 4..good.len() {
             let mut changed = good.clone();
             changed[at] ^= 1;
-            assert!(error(&changed).contains("its checksum is another"), "byte {at}");
+            assert!(error(&changed).contains("its checksum is wrong"), "byte {at}");
             assert!(parse(&good[..at], &path).is_err(), "cut at {at}");
         }
         assert!(read(&dir.path().join("none")).expect_err("refused").to_string().contains("cannot be read"));

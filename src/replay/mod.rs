@@ -1,7 +1,7 @@
 //! A recorded room, resolved again: the same events in the same order must give the same verdicts.
 //!
-//! [`Recording`] is what the journal kept of a room, [`dump`] a file of it, [`Replayed`] what resolving it again came to,
-//! and [`timeline`] the story of one contest. [`command`] is how `lasthit replay`, `dump` and `timeline` do it.
+//! A [`Recording`] is what the journal has stored of a room, [`dump`] writes it into a file, [`Replayed`] is the result of
+//! resolving it again, and [`timeline`] shows one contest. [`command`] runs `lasthit replay`, `dump` and `timeline`.
 
 pub(crate) mod command;
 pub mod dump;
@@ -30,16 +30,18 @@ pub enum ReplayError {
     #[error(transparent)]
     Journal(#[from] JournalError),
     /// There is no such room.
-    #[error("room {0} is not there: it never was, or it ended (a room ends some time after its last session left)")]
+    #[error(
+        "room {0} does not exist: there never was one of this name, or it has ended (a room ends some time after its last session left)"
+    )]
     NoRoom(RoomId),
     /// The room began a new era while it was read.
-    #[error("room {0} ended and began anew while it was read: try again")]
+    #[error("room {0} ended and began again while it was read: try again")]
     Changed(RoomId),
-    /// What was read is gone.
+    /// Parts of the recording were trimmed while it was read.
     #[error("room {0} was trimmed faster than it was read: try again, or give its workers a longer retention")]
     Overtaken(RoomId),
-    /// More than is held in memory.
-    #[error("the recording of room {0} has more than {mib} MiB: a shorter retention keeps less", mib = RECORDING_BYTES_MAX >> 20)]
+    /// The recording is too large for memory.
+    #[error("the recording of room {0} has more than {mib} MiB: use a shorter retention", mib = RECORDING_BYTES_MAX >> 20)]
     TooLarge(RoomId),
     /// Recorded bytes that cannot be read.
     #[error(transparent)]
@@ -75,7 +77,7 @@ pub enum ReplayError {
 /// How often a snapshot may be replaced while it is read.
 const SNAPSHOT_TRIES: usize = 8;
 
-/// What a journal kept of one life of a room.
+/// What a journal has stored of one era of a room.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Recording {
     /// The room.
@@ -92,7 +94,7 @@ pub struct Recording {
     pub entries: Vec<(StreamId, Bytes)>,
 }
 
-/// What resolving a recording again came to.
+/// The result of resolving a recording again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Replayed {
     /// The room.
@@ -105,7 +107,7 @@ pub struct Replayed {
     pub to: u64,
     /// How many.
     pub verdicts: usize,
-    /// Those that came out otherwise, and actions whose recorded order is not that of their stamps: one line each.
+    /// Verdicts that differ from the record, and actions whose recorded order is not that of their stamps: one line each.
     pub deviations: Vec<String>,
     /// Contests' winners, as far as they were resolved again.
     #[serde(skip)]
@@ -113,11 +115,11 @@ pub struct Replayed {
 }
 
 impl Recording {
-    /// Reads a room page by page; it may go on playing meanwhile.
+    /// Reads a room page by page, while it may be in use.
     ///
     /// # Errors
-    /// When the journal does not work, the room is not there or too large; [`ReplayError::Changed`] or
-    /// [`ReplayError::Overtaken`] when what is read is not one recording any more.
+    /// When the journal does not work, the room does not exist or is too large; [`ReplayError::Changed`] or
+    /// [`ReplayError::Overtaken`] if the room changes so much while it is read that the pages do not fit together.
     pub async fn read(journal: &dyn Journal, room: &RoomId) -> Result<Self, ReplayError> {
         Self::read_paged(journal, room, PageSize::default(), || {}).await
     }
@@ -151,7 +153,7 @@ impl Recording {
                 break;
             }
         }
-        // Behind the verdicts, so that every event of theirs is in it.
+        // Entries are read after the verdicts, so that they include the event of every verdict.
         let (mut entries, mut place): (Vec<(StreamId, Bytes)>, _) = (Vec::new(), Some(Place::Entries(StreamId::default())));
         while let Some(from) = place {
             turn();
@@ -163,7 +165,7 @@ impl Recording {
             entries.extend(page.entries);
             place = page.next;
         }
-        // Entries have no numbers that would show a hole: none was trimmed while the first is still there.
+        // Entries have no numbers that would show a gap. While the first one is still stored, none was trimmed.
         if let Some((first, _)) = entries.first().filter(|_| entries.len() > 1) {
             turn();
             let one = PageSize { bytes: 1, entries: 1 };
@@ -179,7 +181,7 @@ impl Recording {
         Ok(Self { room: room.clone(), era: head.era, seq, snapshot, verdicts: batches, entries })
     }
 
-    /// The room's head, and its snapshot. A worker may put the next one into its place meanwhile: then that one is read.
+    /// The room's head and its snapshot. If a worker replaces the snapshot while it is read, the new one is read.
     async fn read_snapshot(
         journal: &dyn Journal,
         room: &RoomId,
@@ -236,7 +238,7 @@ impl Recording {
         let rules = || rules.rules_for(&self.room).ok_or_else(|| ReplayError::NoRules(self.room.clone()));
         if recorded.first().map_or(self.seq == 0, |first| first.seq == 1) {
             match self.resolve_from(Room::new(self.era, rules()?), &recorded) {
-                // The events of the first verdicts may be trimmed before these are.
+                // The events of the first verdicts may be trimmed before the verdicts are.
                 Err(_) if self.snapshot.is_some() => {}
                 done => return done.map_err(unresolvable),
             }
@@ -269,8 +271,8 @@ impl Recording {
     }
 }
 
-/// Actions that were decided before one with a lower stamp. Joining and leaving may lie below what was resolved: they
-/// are what makes a gateway count.
+/// Actions that were decided before one with a lower stamp. An Open or Close may lie below what was resolved, because it changes
+/// which gateways count.
 fn disorder<'a>(recorded: impl Iterator<Item = &'a Verdict>) -> Vec<String> {
     let (mut lines, mut last): (Vec<String>, Option<&Verdict>) = (Vec::new(), None);
     for verdict in recorded.filter(|v| v.kind == VerdictKind::Data && !v.flags.has(Flags::UNPROVEN)) {

@@ -12,7 +12,7 @@ const LEFT: f64 = 250.0;
 const RIGHT: f64 = 800.0;
 const TOP: f64 = 150.0;
 const ROW: f64 = 46.0;
-/// Gateways take turns in these.
+/// The colours of gateways, in turn.
 const COLOURS: [&str; 6] = ["#2f6fde", "#e07b1f", "#8a4fd3", "#0f8f8a", "#c23d7a", "#64748b"];
 const INK: &str = "#16202c";
 const GREY: &str = "#5b6776";
@@ -43,7 +43,7 @@ pub(crate) fn draw(timeline: &Timeline) -> String {
     page.0 + "</svg>\n"
 }
 
-/// The contenders that are drawn: all, or those who arrived nearest to the winner.
+/// The contenders to draw: all, or those who arrived nearest to the winner.
 fn chosen(timeline: &Timeline) -> Vec<&Contender> {
     let mut rows: Vec<&Contender> = timeline.contenders.iter().collect();
     if rows.len() > PICTURE_CONTENDERS_MAX {
@@ -105,7 +105,7 @@ fn verdict(timeline: &Timeline) -> String {
     let Some(winner) = timeline.winner.map(|at| &timeline.contenders[at]) else { return "Nobody won".to_owned() };
     let beaten = |c: &&Contender| c.behind_ns.is_some() && c.reason.as_deref() == Some("late");
     let late = || timeline.contenders.iter().filter(beaten);
-    // Whoever may have been first is named before those who certainly were not.
+    // Players who may have been first are named before those who certainly were not.
     let doubtful = late().find(|c| c.flags.contains(&"photo_finish"));
     let nearest = doubtful.or_else(|| late().min_by_key(|c| c.behind_ns));
     match nearest {
@@ -274,19 +274,16 @@ fn footer(page: &mut Page, timeline: &Timeline, drawn: usize, height: f64) {
     let (first, last) = (worst.first().copied().unwrap_or(0), worst.last().copied().unwrap_or(0));
     let (first, last) = (shown(first, first), shown(last, last));
     let known = if first == last { last } else { format!("{first} to {last}") };
-    let mut line = format!("A bar is what the clock cannot tell: each arrival lies in its bar ({known} long).");
+    let mut line = format!("Bars show uncertainty: each arrival lies within its bar ({known} long).");
     if timeline.contenders.iter().any(|c| c.raw_ns.is_some()) {
-        line += " Hollow: the stamp before it was moved.";
+        line += " Hollow: the raw stamp, before it was moved.";
     }
     if drawn < timeline.contenders.len() {
         let _ = write!(line, " {} further actions are not drawn.", timeline.contenders.len() - drawn);
     }
     page.text((MARGIN, height - 38.0), &format!("font-size=\"12\" fill=\"{GREY}\""), &line);
     let (ink, line) = if replay.deviations.is_empty() {
-        (
-            GREEN,
-            format!("✓ Resolved again: verdicts {} to {} came out the same, all {}.", replay.from, replay.to, replay.verdicts),
-        )
+        (GREEN, format!("✓ Resolved again: verdicts {} to {} are the same, all {}.", replay.from, replay.to, replay.verdicts))
     } else {
         ("#b42318", format!("✗ Resolved again: {} of {} verdicts deviate.", replay.deviations.len(), replay.verdicts))
     };

@@ -151,7 +151,7 @@ async fn the_commands_work_from_redis_and_from_a_dump() {
     let room: RoomId = "claim-1".parse().expect("room");
     let from_redis = |task| Reading { source: Source::Redis(room.clone()), json: false, task };
     let told = run(&from_redis(Task::Replay), &config).await.expect("replayed");
-    let same = ": verdicts 1 to 10 resolved again, 10 of 10 came out the same";
+    let same = ": verdicts 1 to 10 resolved again, 10 of 10 are the same";
     assert!(told.text.starts_with("room claim-1 era ") && told.text.ends_with(same), "{}", told.text);
     assert!(!told.deviates);
     run(&from_redis(Task::Dump(file.clone())), &config).await.expect("dumped");
@@ -172,7 +172,7 @@ async fn the_commands_work_from_redis_and_from_a_dump() {
     let other = from_file(Some("claim-2".parse().expect("room")), Task::Replay);
     assert!(run(&other, &offline).await.expect_err("refused").to_string().contains("the dump is of room claim-1"));
     let missing = Reading { source: Source::Redis("claim-9".parse().expect("room")), json: false, task: Task::Replay };
-    assert!(run(&missing, &config).await.expect_err("refused").to_string().contains("claim-9 is not there"));
+    assert!(run(&missing, &config).await.expect_err("refused").to_string().contains("claim-9 does not exist"));
 }
 
 #[tokio::test]
@@ -241,7 +241,7 @@ async fn a_recording_that_is_overtaken_while_it_is_read_says_so() {
     };
     for at in [1, pages / 2, pages - 1] {
         let renewed = at_page(at, &["HINCRBY", &key("state"), "era", "1"]).await;
-        assert!(renewed.contains("ended and began anew"), "{at}: {renewed:?}");
+        assert!(renewed.contains("ended and began again"), "{at}: {renewed:?}");
     }
     let trimmed = at_page(pages - 1, &["XTRIM", &key("room"), "MAXLEN", "2"]).await;
     assert!(trimmed.contains("trimmed faster than it was read"), "{trimmed:?}");

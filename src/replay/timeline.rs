@@ -1,4 +1,4 @@
-//! The story of one contest: who arrived when, through which gateway, who won by how much, and what was flagged.
+//! One contest: who arrived when, on which gateway, who won and by how much, and which verdicts are flagged.
 
 use std::collections::BTreeMap;
 
@@ -20,11 +20,11 @@ pub(crate) struct Timeline {
     pub round: u64,
     /// All rounds that were recorded.
     pub rounds: Vec<u64>,
-    /// Whose action won; None when nobody's did, or when that was not kept.
+    /// The index of the winner in `contenders`; None if nobody won, or that verdict is not stored any more.
     pub winner: Option<usize>,
-    /// Every action on it, in the order of the decisions.
+    /// All actions on the contest, in the order of their verdicts.
     pub contenders: Vec<Contender>,
-    /// Whether the record holds when it is resolved again.
+    /// The result of resolving the record again.
     pub replay: Replayed,
 }
 
@@ -33,22 +33,22 @@ pub(crate) struct Timeline {
 pub(crate) struct Contender {
     /// The verdict's number.
     pub seq: u64,
-    /// Who.
+    /// The player.
     pub player: String,
-    /// Which action of theirs.
+    /// The action's id.
     pub id: Option<String>,
-    /// Through which gateway: its place in the order of their first contenders, from 1.
+    /// The number of its gateway, from 1, in the order of the gateways' first contenders.
     pub gateway: usize,
     /// The session, whose name begins with the gateway's.
     pub session: String,
     /// What was decided: `won`, `granted`, `denied`, `void` or `repeat`.
     pub outcome: &'static str,
-    /// Why not.
+    /// Why it was not granted.
     pub reason: Option<String>,
     /// When it arrived, in nanoseconds of the host's monotonic clock.
     #[serde(serialize_with = "digits")]
     pub arrival_ns: u64,
-    /// What the clock said before the stamp was moved.
+    /// The raw stamp, if the stamp was moved.
     #[serde(serialize_with = "digits_or_null")]
     pub raw_ns: Option<u64>,
     /// It arrived at most this long before `arrival_ns`.
@@ -61,7 +61,7 @@ pub(crate) struct Contender {
     pub flags: Vec<&'static str>,
 }
 
-/// As in the client protocol: 64 bits are more than a JSON number keeps everywhere.
+/// As text, like the client protocol: JSON numbers do not hold 64 bits everywhere.
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's form")]
 fn digits<S: serde::Serializer>(ns: &u64, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(ns)
@@ -76,10 +76,10 @@ fn digits_or_null<S: serde::Serializer>(ns: &Option<u64>, serializer: S) -> Resu
 }
 
 impl Timeline {
-    /// Tells the story of a round of a contest; without `round`, of the last one.
+    /// The timeline of a round of a contest; without `round`, of the last one.
     ///
     /// # Errors
-    /// As [`Recording::resolve`]; [`ReplayError::NoContest`] when it is not in the record.
+    /// As [`Recording::resolve`]; [`ReplayError::NoContest`] if the record does not have it.
     pub(crate) fn of(recording: &Recording, rules: &RulesBook, contest: &str, round: Option<u64>) -> Result<Self, ReplayError> {
         let replay = recording.resolve(rules)?;
         let all = recording.decode_verdicts()?;
@@ -107,7 +107,7 @@ impl Timeline {
     }
 }
 
-/// As resolved again; where that begins later, by what those it beat were told.
+/// The winner according to the room that was resolved again. If that begins later, according to the verdicts of those who lost.
 fn is_winner(verdict: &Verdict, all: &[&Verdict], replay: &Replayed) -> bool {
     let beaten = |v: &&Verdict| v.behind_ns.is_some_and(|ns| v.stamp.moment.ns.checked_sub(ns) == Some(verdict.stamp.moment.ns));
     verdict.outcome == Outcome::Granted
@@ -159,7 +159,7 @@ pub(crate) fn shown(ns: u64, uncertainty_ns: u64) -> String {
             1_000_000..1_000_000_000 => ("ms", 1_000_000),
             _ => ("s", 1_000_000_000),
         };
-        // Three digits behind the point say enough, if the clock can tell that many.
+        // At most three digits after the point, and no more than the clock can tell.
         if step < per / 1_000 {
             step = per / 1_000;
             continue;

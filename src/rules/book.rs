@@ -31,7 +31,7 @@ impl Pattern {
 }
 
 impl RulesBook {
-    /// A book without pages.
+    /// A book without rules.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
@@ -44,7 +44,7 @@ impl RulesBook {
         self
     }
 
-    /// For which rooms it has rules.
+    /// The patterns of the rooms that it has rules for.
     #[must_use]
     pub fn patterns(&self) -> Vec<String> {
         self.pages.iter().map(|(pattern, _)| pattern.0.clone()).collect()

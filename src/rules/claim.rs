@@ -11,7 +11,7 @@
 //! | op | who | contest | granted | body |
 //! |---|---|---|---|---|
 //! | `claim` | all | the key | to the first: it wins the key's round and holds it | |
-//! | `release` | the holder, or a server session | the key | the key is free, and its next round begins | `holder`: who had it |
+//! | `release` | the holder, or a server session | the key | the key is free, and its next round begins | `holder`: the player who held it |
 //!
 //! `args` are ignored. What is denied, in the order in which it is checked:
 //!
@@ -25,13 +25,12 @@
 //! | `not_held` | `release` of a free key | |
 //! | `not_holder` | `release` by another player | `holder` |
 //!
-//! A holder is a player, not a session: who leaves still holds, and may release after coming back, through any session. A
-//! server session may release what was left behind. A server session that claims for a named player makes that player the
+//! A holder is a player, not a session: a player who leaves keeps its keys, and may release them later through any session. A
+//! server session may release any key. A server session that claims for a named player makes that player the
 //! holder.
 //!
-//! Denials but `late` go to their sender only; who sees the rest is the constructor's choice. Who joins finds in `welcome`
-//! the `state` `{held, claims: {key: holder}}`: how many keys are held, and the first 100 of them in the
-//! order of their names.
+//! Denials except `late` go to their sender only. The constructor chooses who sees the other verdicts. A session that joins gets
+//! in `welcome` the `state` `{held, claims: {key: holder}}`: how many keys are held, and the first 100 of them by name.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -48,7 +47,7 @@ const VERSION: u32 = 1;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claim {
     audience: Audience,
-    /// The holders of the keys that are held. Nothing is kept of a free key: its round is the core's to remember.
+    /// The holders of the held keys. Nothing is stored about a free key: the core remembers its round.
     held: BTreeMap<String, PlayerId>,
 }
 
@@ -92,7 +91,7 @@ impl Claim {
     }
 
     fn release(&mut self, event: &Happening<'_>, key: &str) -> Decision {
-        // A free key is not named in the verdict: the core would begin to keep a contest that nobody ever claimed.
+        // The verdict does not name a free key as its contest: the core would remember a contest that nobody ever claimed.
         let Some(holder) = self.held.get(key) else { return mistake("not_held") };
         let body = Holder { holder: holder.as_str() };
         if holder != event.player && event.role != Role::Server {

@@ -8,11 +8,11 @@
 //!
 //! | op | who | contest | args | granted | body |
 //! |---|---|---|---|---|---|
-//! | `spawn` | server | the target's name | `hp`: 1 to 10^12 | the target is there, with all its points; from its second life on this starts the next round | `target`, `hp`, `max_hp`, `round` |
+//! | `spawn` | server | the target's name | `hp`: 1 to 10^12 | the target exists, with all its points; when it was spawned before, this starts the next round | `target`, `hp`, `max_hp`, `round` |
 //! | `despawn` | server | the target | | the target is gone, won or not | `target`, `hp`, `max_hp`, `round` |
-//! | `hit` | all | the target | `damage`: 1 to 10^9 | the points are taken; who takes the last one wins the round | `target`, `hp`, `max_hp`, `round`, `damage`; of the last hit also `overkill` |
+//! | `hit` | all | the target | `damage`: 1 to 10^9 | the points are taken; who takes the last one wins the round | `target`, `hp`, `max_hp`, `round`, `damage`; the last hit also has `overkill` |
 //!
-//! Points do not fall under 0: what the last hit took beyond them is its `overkill` (0 when it was exact). Hits on a slain
+//! Points do not fall below 0: the points that the last hit took beyond zero are its `overkill`. Hits on a slain
 //! target are denied as `late`, with the margin, until it is spawned or despawned. Further fields in `args` are ignored.
 //!
 //! What is denied, in the order in which it is checked:
@@ -30,8 +30,8 @@
 //! | `unknown_target` | `hit` or `despawn` of a target that was never spawned, or was despawned |
 //! | `late` | `hit` of a slain target |
 //!
-//! Everybody in the room sees what is granted and `late`; the other denials go to their sender only. Who joins finds in
-//! `welcome` the `state` `{targets: {name: {hp, max_hp, round, winner?}}}`.
+//! Everybody in the room sees what is granted and `late`; the other denials go to their sender only. A session that joins gets
+//! in `welcome` the `state` `{targets: {name: {hp, max_hp, round, winner?}}}`.
 
 use std::collections::BTreeMap;
 
@@ -49,9 +49,9 @@ type Saved = Vec<(String, u64, u64, u64, Option<String>)>;
 /// The rules of a last-hit room: see the [module](self).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LastHit {
-    /// Despawned ones stay, so that their next life starts the next round instead of a second winner's first.
+    /// Despawned targets stay, so that the next spawn starts the next round, and no round has a second winner.
     targets: BTreeMap<String, Target>,
-    /// How many of them are there.
+    /// The count of targets that are spawned.
     present: usize,
 }
 
@@ -97,7 +97,7 @@ impl Target {
     }
 }
 
-/// A word for the sender of a mistake.
+/// A denial that only its sender sees.
 type Mistake = &'static str;
 
 impl LastHit {
@@ -168,7 +168,7 @@ impl LastHit {
     }
 }
 
-/// An integer out of the arguments: Ok(None) when it is negative.
+/// An integer of the arguments; Ok(None) if it is negative.
 fn integer(act: &Act<'_>, field: &str) -> Result<Option<u64>, Mistake> {
     let args: rmpv::Value = act.args().map_err(|_| "bad_args")?;
     let value = args.as_map().and_then(|map| map.iter().find(|(key, _)| key.as_str() == Some(field)));
@@ -225,7 +225,7 @@ impl Rules for LastHit {
         let saved = saved.into_iter().map(|(name, hp, max_hp, round, winner)| (name, (hp, max_hp, round, winner))).collect();
         let targets = saved::by_name(saved, TARGET_NAMES_PER_ROOM_MAX, |name, (hp, max_hp, round, winner)| {
             let winner = winner.map(|w| PlayerId::new(&w)).transpose().map_err(|e| format!("state: {e}"))?;
-            // A target that is there was won exactly when it has no points left.
+            // A spawned target has a winner exactly if it has no points left.
             if hp > max_hp || max_hp > TARGET_HP_MAX || round == 0 || winner.is_some() != (max_hp > 0 && hp == 0) {
                 return Err(format!("state: target {name:?} has {hp} of {max_hp} points in round {round}, won by {winner:?}"));
             }

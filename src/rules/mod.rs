@@ -1,6 +1,6 @@
 //! The game's deterministic decision code: the [`Rules`] trait, and two built-in ones.
 //!
-//! Rules are given to a worker by room name: the first pattern that fits decides.
+//! A worker chooses a room's rules by its name: the first pattern that matches counts.
 //!
 //! ```
 //! use lasthit::rules::{Claim, LastHit, RulesBook};
@@ -32,7 +32,7 @@ use crate::types::{Audience, PlayerId, Role, SessionId};
 pub struct Happening<'a> {
     /// The session.
     pub session: SessionId,
-    /// Who acts: the session's player, or the one that a server session named.
+    /// The player who acts: the session's player, or the one that a server session named.
     pub player: &'a PlayerId,
     /// The session's role.
     pub role: Role,
@@ -43,7 +43,7 @@ pub struct Happening<'a> {
 /// The five socket events, as rules see them.
 #[derive(Debug, Clone, Copy)]
 pub enum What<'a> {
-    /// The session joined. The decision's body becomes the `state` in its `welcome`; nobody else is sent it.
+    /// The session joined. The decision's body becomes the `state` in its `welcome`; no other session gets it.
     Open,
     /// An action.
     Data(Act<'a>),
@@ -81,13 +81,13 @@ impl<'a> Act<'a> {
     /// The arguments as a type of the rules' own: a struct with the map's keys as fields.
     ///
     /// # Errors
-    /// One line that says what does not fit, fit for a verdict's reason.
+    /// One line that says what is wrong. It can serve as a verdict's reason.
     pub fn args<T: serde::de::DeserializeOwned>(&self) -> Result<T, String> {
         rmp_serde::from_slice(self.args).map_err(|e| format!("args: {e}"))
     }
 }
 
-/// What rules say to an event. The core turns it into a verdict: it enforces one winner a round and computes margins.
+/// What rules decide about an event. The core makes a verdict of it: it enforces one winner a round and computes margins.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Decision {
     pub(crate) ruling: Ruling,
@@ -112,27 +112,27 @@ impl Decision {
         Self { ruling, contest: contest.map(str::to_owned), next_round: false, audience: Audience::Room, body: None }
     }
 
-    /// It takes effect.
+    /// The event takes effect.
     #[must_use]
     pub fn granted() -> Self {
         Self::of(Ruling::Granted, None)
     }
 
-    /// It does not, and why: a short word such as `unknown_target`.
+    /// The event has no effect. `reason` is a short word such as `unknown_target`.
     #[must_use]
     pub fn denied(reason: impl Into<String>) -> Self {
         Self::of(Ruling::Denied(reason.into()), None)
     }
 
-    /// It wins the current round of `contest`. When the round has a winner already the verdict is void
+    /// The event wins the current round of `contest`. If the round has a winner already, the verdict is void
     /// (`second_winner`): a fault of the rules, counted and logged.
     #[must_use]
     pub fn won(contest: &str) -> Self {
         Self::of(Ruling::Won, Some(contest))
     }
 
-    /// It contends for `contest` after the current round was won: denied as `late`, with the margin.
-    /// Void (`no_winner`) when the round has no winner.
+    /// The event comes after the current round of `contest` was won: it is denied as `late`, with the margin. If the round has no
+    /// winner, the verdict is void (`no_winner`).
     #[must_use]
     pub fn late(contest: &str) -> Self {
         Self::of(Ruling::Late, Some(contest))
@@ -147,26 +147,26 @@ impl Decision {
 
     /// Starts a new round of the named contest with this event (a respawn, a release). Until the round is won the contest counts
     /// as closed: past 100,000 contests the core forgets closed ones first, and won ones only when all
-    /// are won. One that was forgotten goes on with a later round.
+    /// are won. A forgotten contest continues with a later round.
     #[must_use]
     pub fn next_round(mut self) -> Self {
         self.next_round = true;
         self
     }
 
-    /// Who may see it. Without this, the whole room.
+    /// Who may see the verdict. By default the whole room.
     #[must_use]
     pub fn to(mut self, audience: Audience) -> Self {
         self.audience = audience;
         self
     }
 
-    /// What the rules have to say: any value that serializes to MessagePack with string keys, at most
-    /// 16 KiB (more makes the verdict void, `body_too_large`).
+    /// The verdict's body: any value that serializes to MessagePack with string keys, at most 16 KiB. A larger one makes the
+    /// verdict void (`body_too_large`).
     #[must_use]
     pub fn body(mut self, body: &impl serde::Serialize) -> Self {
-        // Serialization into memory fails only for types that MessagePack cannot carry: a fault of the rules, and
-        // like all their faults it makes the verdict void, by the unwinding that the lane catches.
+        // Serialization into memory fails only for types that MessagePack cannot carry. That is a fault of the rules: the lane
+        // catches the panic and makes the verdict void.
         let bytes = rmp_serde::to_vec_named(body).unwrap_or_else(|e| panic!("rules: body does not serialize: {e}"));
         self.body = Some(Bytes::from(bytes));
         self
@@ -174,7 +174,7 @@ impl Decision {
 }
 
 /// A room's rules: a deterministic state machine. No clock, no randomness, no I/O; the same events in the same order
-/// give the same decisions, on any machine, for ever (replay and recovery depend on it).
+/// always give the same decisions, on any machine (replay and recovery depend on it).
 ///
 /// A complete example: a quiz buzzer that only the first press of a round wins.
 ///
@@ -216,8 +216,8 @@ pub trait Rules: Send + 'static {
     /// Rises when decisions or the snapshot's form change.
     fn version(&self) -> u32;
 
-    /// Whether every decision is a matter of microseconds. Such rooms are resolved on the worker's own thread, which
-    /// saves two changes of thread an event; all others on threads of their own, where a slow room holds up nobody.
+    /// Whether every decision takes only microseconds. Such rooms are resolved on the worker's own thread, which saves two
+    /// changes of thread for each event. Other rooms get threads of their own, where a slow room delays no other.
     fn is_quick(&self) -> bool {
         false
     }
@@ -228,7 +228,7 @@ pub trait Rules: Send + 'static {
     /// The whole state.
     fn snapshot(&self) -> Vec<u8>;
 
-    /// Puts the state back; `version` is that of the rules that wrote it.
+    /// Restores the state; `version` is that of the rules that wrote it.
     ///
     /// # Errors
     /// One line when the bytes are not such a state.

@@ -11,7 +11,7 @@ use crate::types::{Incarnation, PlayerId, Role, SessionId};
 pub(super) struct Referee(BTreeMap<String, (u64, bool)>);
 
 impl Referee {
-    /// Applies a decision; says the round that it belongs to (0 without a contest).
+    /// Applies a decision. Returns the round that it belongs to (0 without a contest).
     pub(super) fn apply(&mut self, decision: &Decision) -> u64 {
         assert!(decision.body.as_ref().is_none_or(|b| b.len() <= BODY_BYTES_MAX), "body too large");
         let Some(contest) = &decision.contest else {

@@ -1,4 +1,4 @@
-//! How the built-in rules keep their state: one MessagePack value of unnamed arrays, and nothing behind it.
+//! How the built-in rules store their state: as one MessagePack value of unnamed arrays.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 
 use crate::limits::FIELD_BYTES_MAX;
 
-/// The bytes of a state.
+/// Encodes a state.
 pub(super) fn encode(state: &impl Serialize) -> Vec<u8> {
     // The built-in rules' states are strings, integers and arrays, which MessagePack always carries.
     rmp_serde::to_vec(state).unwrap_or_else(|e| panic!("rules: state does not serialize: {e}"))
@@ -26,7 +26,7 @@ pub(super) fn decode<T: DeserializeOwned>(version: u32, known: u32, bytes: &[u8]
     }
 }
 
-/// What was saved by name of contest: at most `most`, in order, each as `read` understands it.
+/// Reads a list of saved contests, sorted by name, at most `most`. `read` decodes each.
 pub(super) fn by_name<S, T>(
     saved: Vec<(String, S)>,
     most: usize,
