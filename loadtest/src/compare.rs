@@ -1,7 +1,7 @@
-//! lasthit beside what it stands in for: in one run, in turns, on one machine, with one generator.
+//! Compares lasthit with other systems: in one run, in turns, on one machine, with one generator.
 //!
-//! `sockets`, `redis_cost` and `queue` measure, `generator` is how they send, `install` says which rivals there are; `ratios`
-//! judges, `table` and `picture` tell. A rival that is not there leaves its rows out; a promise that lasthit breaks ends the run.
+//! `sockets`, `redis_cost` and `queue` measure with `generator`. `install` finds the rivals, `ratios` compares with the targets,
+//! `table` and `picture` show the result. Rows of missing rivals are left out. If lasthit breaks a promise, the run ends.
 
 pub(crate) mod commands;
 pub(crate) mod generator;

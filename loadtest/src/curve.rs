@@ -1,8 +1,8 @@
-//! What the guard of a gateway's sweep buys and costs: the fairness harness, for each of several guards, in each of several
-//! situations, on one gateway and on two.
+//! Measures the guard of a gateway's sweep: runs the fairness harness for several guards, in several situations, on one gateway
+//! and on two.
 //!
-//! A guard that is too short shows as clamped stamps: a gateway promised a moment, and bytes that the kernel had stamped
-//! before it became readable only afterwards. One that is too long shows as hold: each event waits for it.
+//! If the guard is too short, stamps are clamped: a gateway promised a moment, and bytes that the kernel had stamped before it
+//! became readable only afterwards. If it is too long, each event waits for it.
 
 mod picture;
 

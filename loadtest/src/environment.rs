@@ -1,4 +1,4 @@
-//! What a run was measured on, for whoever reads its report later.
+//! The machine and the versions of a run, for later readers of its report.
 
 use std::process::Command;
 

@@ -1,7 +1,7 @@
-//! The fairness harness: two rivals claim the same thing a known gap apart, and the first sender should get it.
+//! The fairness harness: two rivals claim the same key a known time apart, and the first sender should get it.
 //!
-//! `rival` sends and reads, before all other threads if `priority` may arrange that, `background` keeps the gateways busy
-//! meanwhile, `score` counts, `hold` asks the workers, `picture` draws.
+//! `rival` sends and reads, with real-time priority if `priority` can get it. `background` keeps the gateways busy, `score`
+//! counts, `hold` reads the workers' metrics, `picture` draws.
 
 mod background;
 mod hold;
@@ -270,7 +270,7 @@ pub(crate) fn json(measured: &[Fairness]) -> Result<String> {
 }
 
 impl Fairness {
-    /// What to complain about; None when everybody got what was theirs, or was told that it was too close.
+    /// What was wrong; None if the first sender always won, or the verdict was flagged as too close.
     pub(crate) fn failure(&self) -> Option<String> {
         let wronged: u64 = self.gaps.iter().map(|gap| gap.wrong_unflagged).sum();
         (wronged > 0).then(|| format!("unfair: {wronged} races went to the second sender, or to nobody, without a flag"))

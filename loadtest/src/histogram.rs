@@ -1,4 +1,4 @@
-//! Histograms as processes show them in their metrics: counts by upper bound, their sum, and how many there are.
+//! Histograms in the metrics of processes: counts by upper bound, their sum, and the total count.
 
 use std::collections::BTreeMap;
 

@@ -1,12 +1,13 @@
 //! Sends load to lasthit, measures it, and audits every answer.
 //!
-//! Three wings serve the commands: [`load`] is one measurement, from its plan to its audit; [`speak`] is what the generator and
+//! Three modules serve the commands: [`load`] is one measurement, from its plan to its audit; [`speak`] is what the generator and
 //! a system under test say to each other; [`draw`] makes pages and pictures of figures. `spawn` starts the processes under test.
-//! The commands: `run` is [`load::measure`], or with a ramp [`load::knee::knee`], or with `rejoin` twice, the second time beside a crowd.
-//! `fair`: rivals, a known gap apart; `curve`: the same for several guards.
-//! `compare`: lasthit beside what it stands in for; `part`: the programs that it starts.
-//! `stages`: where the time of one event goes, and what it costs.
-//! `chaos`: everything is broken by a plan; `soak`: does memory stay flat.
+//!
+//! - `run` is [`load::measure`], or with `--ramp` [`load::knee::knee`]; with `--rejoin` it measures twice
+//! - `fair`: two rivals, a known time apart; `curve`: the same for several values of `--sweep-guard-us`
+//! - `compare`: lasthit and other systems; `part`: the programs that it starts
+//! - `stages`: where the time of one event goes, and what it costs
+//! - `chaos`: everything breaks, by a plan; `soak`: memory stays flat
 
 // The wings.
 mod draw;

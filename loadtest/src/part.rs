@@ -1,5 +1,5 @@
-//! The small programs that `compare` measures lasthit against, and lasthit's own without sockets: each is this binary in a
-//! process of its own. One says `ready` on its standard output when it is, and its figures there as one line of JSON.
+//! The small programs that `compare` starts: those that it compares lasthit with, and lasthit without sockets. Each is this
+//! binary in a process of its own. It prints `ready` when it is, and its figures as one line of JSON.
 
 mod echo;
 mod floor;

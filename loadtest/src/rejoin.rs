@@ -1,6 +1,6 @@
-//! Sessions that come again with an old `since`, all at once, while others play in other rooms: what those notice of it.
+//! Measures what other rooms notice when many sessions reconnect at once with an old `since`.
 //!
-//! The crowd has a thread of its own: the generator's must be on time.
+//! These sessions have a thread of their own, because the generator's thread must be on time.
 
 use std::fmt;
 use std::future::poll_fn;

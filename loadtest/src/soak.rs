@@ -1,4 +1,4 @@
-//! Whether memory stays flat: rooms that come and go beside some that stay, and what Redis and every process take meanwhile.
+//! Checks that the memory of Redis and of every process stays flat while rooms come and go beside some that stay.
 
 use std::collections::BTreeMap;
 use std::fmt;

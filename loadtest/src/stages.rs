@@ -1,8 +1,8 @@
-//! Where the time of one event goes, and what it costs, at light and at full load: out of the metrics that the processes show
-//! in production, too, out of what Redis and the kernel count, and out of what the generator saw.
+//! Where the time of one event goes, and what it costs, at light and at full load. The figures come from the processes' usual
+//! metrics, from the counters of Redis and the kernel, and from the generator.
 //!
 //! `watch` looks at the processes, `breakdown` makes stages of the metrics, `counts` makes costs of the counters, `choice` runs
-//! the same work under several settings in turns; `table` and `picture` tell.
+//! the same work under several settings in turns; `table` and `picture` show the result.
 
 mod breakdown;
 mod choice;

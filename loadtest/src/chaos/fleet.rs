@@ -1,4 +1,4 @@
-//! The processes that are broken: a Redis, gateways and workers, each on a way of its own to Redis that can fail.
+//! The processes under attack: a Redis, gateways and workers. Each reaches Redis on a path of its own, which can fail.
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
@@ -50,7 +50,7 @@ pub(crate) struct Fleet {
     redis_url: String,
     binary: PathBuf,
     durability: Durability,
-    /// What workers are told besides.
+    /// Further settings of the workers.
     worker_args: Vec<String>,
     /// Nothing is started any more.
     over: AtomicBool,
@@ -118,7 +118,7 @@ impl Fleet {
         self.workers.iter().chain(&self.gateways)
     }
 
-    /// Where the gateways listen.
+    /// The URLs of the gateways.
     pub(crate) fn urls(&self) -> &[String] {
         &self.urls
     }
@@ -237,7 +237,7 @@ impl Fleet {
         self.own_ends.lock().map(|told| told.clone()).unwrap_or_default()
     }
 
-    /// What the processes said last.
+    /// The last log lines of all processes.
     pub(crate) async fn logs(&self) -> String {
         let mut logs = Vec::new();
         for slot in self.slots() {

@@ -1,16 +1,16 @@
-//! The checker: every player's record against what the journal has. Pure; it never asks the system under test.
+//! The checker: compares every player's record with the journal's. Pure: it never asks the system under test.
 //!
 //! * `lost`: an action that was sent and never answered, or that is in a room's stream and has no verdict;
-//! * `doubled`: an id that was acted on twice, or an event with two verdicts. A room remembers the last 1,024 ids of a player: one
-//!   that comes again behind more of them, without a word of its age, is a new one;
-//! * `changed`: a player saw a verdict that the journal has otherwise or not at all, or was told that the room is behind it;
+//! * `doubled`: an id that was acted on twice, or an event with two verdicts. A room remembers the last 1,024 ids of a player:
+//!   after more of them, an id that is sent again without `seen` is a new one;
+//! * `changed`: a player saw a verdict that is another in the journal, or not there, or was told that the room is behind it;
 //! * `two_winners`: a round of a contest that two claims won, in the journal or in what players saw;
 //! * `inversions`: actions decided in another order than that of their stamps, unless they are flagged `unproven`;
 //! * `gaps`: a number that the journal or a player skipped, or a range that hid what the player should have seen;
-//! * `replay`: verdicts that come out otherwise when the room is resolved again;
-//! * `rolled_back`: a player was told that its room begins a new era. A fault where Redis loses nothing that it confirmed; at
-//!   the level `redis` nobody may be left who can tell, after a worker and a gateway died together with it;
-//! * `unproven`, `clamped`: verdicts with that flag. Counted; not a fault.
+//! * `replay`: verdicts that differ when the room is resolved again;
+//! * `rolled_back`: a player was told that its room begins a new era. It is a fault at the levels at which Redis
+//!   loses nothing. At the level `redis` it may happen when a worker and a gateway died together with Redis;
+//! * `unproven`, `clamped`: verdicts with that flag. They are counted, and are no fault.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -23,7 +23,7 @@ use super::record::{Record, RoomRecord, Seen, Told, digest_of, is_data};
 /// Faults that are told one by one.
 const TOLD_MAX: usize = 20;
 
-/// What was found. Everything but the last three is to be 0.
+/// The findings. All except the last three must be 0.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct Faults {
     pub(crate) lost: u64,
@@ -53,7 +53,7 @@ impl Faults {
     }
 }
 
-/// What was found, and the first of it in words.
+/// The findings, and the first of them in words.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Findings {
     pub(crate) faults: Faults,

@@ -1,8 +1,7 @@
-//! Breaks everything, by a plan, while contests are played; then holds every player's record against the journal's.
+//! Breaks everything, by a plan, while players compete. Then compares every player's record with the journal's.
 //!
-//! `plan` says what is broken when, `fleet` and `servers` break it, `player` plays on whatever happens, `record` is what was seen,
-//! `wire` is how they speak, `judge` compares, `recovery` measures, `rude` is what the others have to bear,
-//! `report` tells.
+//! `plan` says what breaks when, `fleet` and `servers` break it, and `player` plays on whatever happens. `wire` is the players'
+//! protocol, `record` is what they saw, `rude` is a hostile session. `judge` compares, `recovery` measures, `report` prints.
 
 pub(crate) mod fleet;
 mod judge;
@@ -64,11 +63,11 @@ const WORKER_ARGS: [&str; 4] = ["--retention", "2h", "--room-linger", "2h"];
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Durability {
-    /// Whatever this Redis survives: here one that syncs every second, and is only ended in order.
+    /// Redis syncs its file every second and is never killed, only stopped gracefully
     Redis,
-    /// The death of Redis: it syncs before it answers, and is killed.
+    /// Redis syncs its file before it answers, and is killed
     Disk,
-    /// The loss of Redis: a replica confirms before anyone sees, and takes over.
+    /// A replica confirms before anyone sees a verdict, and takes over when Redis is killed
     Replicated,
 }
 
@@ -286,7 +285,7 @@ fn in_ms(duration: Duration) -> f64 {
     duration.as_micros() as f64 / 1000.0
 }
 
-/// Who is touched by a kill that is about to be.
+/// The rooms or players that a coming kill affects.
 async fn affected(fault: &Fault, fleet: &Fleet, world: &World, journal: &dyn Journal, rooms: &[RoomId]) -> Affected {
     match fault.target {
         Target::Gateway(n) => Affected::Players(world.seated(n)),

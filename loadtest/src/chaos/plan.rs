@@ -1,7 +1,7 @@
-//! What is broken when: a pure function of the seed.
+//! Which fault happens when: a pure function of the seed.
 //!
-//! The first pass goes through every kind once, in a drawn order, and fits into the run however short that is; the
-//! later ones draw kinds by their weight, kills most often. One target is never in two faults at a time.
+//! The first pass has every kind once, in a random order, and fits even into a short run. Later passes choose kinds by their
+//! weight, kills most often. A target is never in two faults at a time.
 
 use std::time::Duration;
 
@@ -25,49 +25,49 @@ pub(crate) enum Target {
 /// Faults, by kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, clap::ValueEnum)]
 pub(crate) enum Kind {
-    /// SIGKILL, and a new process a little later.
+    /// Kill a worker, start a new one a little later
     WorkerKill,
-    /// SIGKILL, and a new process a little later.
+    /// Kill a gateway, start a new one a little later
     GatewayKill,
-    /// SIGKILL, and a new server on what it left. Only where that loses nothing.
+    /// Kill Redis, start it again on its files; only where that loses nothing
     RedisKill,
-    /// SIGKILL, its replica takes over, and it comes back as the replica of that.
+    /// Kill Redis, promote its replica; the old primary comes back as a replica
     RedisFailover,
-    /// SIGTERM, and a new process once it has ended.
+    /// Stop a worker gracefully (SIGTERM), then start a new one
     WorkerStop,
-    /// SIGTERM, and a new process once it has ended.
+    /// Stop a gateway gracefully (SIGTERM), then start a new one
     GatewayStop,
-    /// An orderly shutdown, and a new server on what it left.
+    /// Shut Redis down gracefully, start it again on its files
     RedisRestart,
-    /// Its replica takes over while it lives: it goes on for a while, then follows.
+    /// Promote the replica while the primary lives; the old primary becomes a replica after a while
     RedisDemote,
-    /// A further replica follows it, and stays.
+    /// Add a replica that stays
     ReplicaAttach,
-    /// That replica goes: when nobody else follows, what is kept for replicas is dropped a little later.
+    /// Remove that replica; without replicas, Redis drops its replication backlog a little later
     ReplicaDetach,
-    /// SIGSTOP for less than the lease.
+    /// Pause a worker (SIGSTOP) for less than its lease
     WorkerPauseShort,
-    /// SIGSTOP for longer than the lease: its shards are taken over meanwhile.
+    /// Pause a worker for longer than its lease: others take its shards over
     WorkerPauseLong,
-    /// SIGSTOP for less than the time-out.
+    /// Pause a gateway for less than the gateway timeout
     GatewayPauseShort,
-    /// SIGSTOP for longer than the time-out: it is fenced meanwhile.
+    /// Pause a gateway for longer than the gateway timeout: it is fenced
     GatewayPauseLong,
-    /// SIGSTOP for less than Redis may take to answer.
+    /// Pause Redis for less than the response timeout
     RedisPauseShort,
-    /// SIGSTOP for longer than Redis may take to answer.
+    /// Pause Redis for longer than the response timeout
     RedisPauseLong,
-    /// `CLIENT KILL` of every connection but subscriptions.
+    /// Close all connections to Redis except subscriptions (CLIENT KILL)
     ClientKill,
-    /// `CLIENT KILL` of every subscription.
+    /// Close all subscriptions (CLIENT KILL)
     SubscriberKill,
-    /// `CLIENT PAUSE`.
+    /// Make Redis answer nobody for a while (CLIENT PAUSE)
     ClientPause,
-    /// `SCRIPT FLUSH`.
+    /// Make Redis forget its scripts (SCRIPT FLUSH)
     ScriptFlush,
-    /// A process's connections to Redis are cut.
+    /// Cut a process's connections to Redis
     Cut,
-    /// A process's connections to Redis swallow what is sent, for longer than Redis may take to answer.
+    /// Drop everything on a process's connections to Redis, for longer than the response timeout
     Swallow,
 }
 
@@ -103,7 +103,7 @@ impl Kind {
         }
     }
 
-    /// How often a pass has it.
+    /// Its weight in a pass.
     fn weight(self) -> usize {
         match self {
             Self::WorkerKill | Self::GatewayKill => 6,
@@ -112,7 +112,7 @@ impl Kind {
         }
     }
 
-    /// How long the target is away, in milliseconds.
+    /// How long the target is unavailable, in milliseconds.
     fn lasts_ms(self) -> std::ops::Range<u64> {
         match self {
             Self::WorkerKill | Self::GatewayKill => 300..1500,
@@ -141,7 +141,7 @@ pub(crate) struct Fault {
     pub(crate) kind: Kind,
     /// To whom.
     pub(crate) target: Target,
-    /// How long until the target is let go on, or started again.
+    /// The time until the target continues, or is started again.
     pub(crate) lasts: Duration,
 }
 
@@ -166,7 +166,7 @@ pub(crate) struct Terms {
 const LEAD: Duration = Duration::from_millis(1000);
 /// How much of a short run its first pass is given; what has to wait for its target comes in the rest.
 const FIRST_PASS_SHARE: f64 = 0.8;
-/// How long a fault waits when its target is not free.
+/// How long a fault waits if its target is already in one.
 const WAIT: Duration = Duration::from_millis(50);
 /// Behind a fault its target rests, so that the next one finds it at work.
 const REST: Duration = Duration::from_millis(500);

@@ -1,5 +1,5 @@
-//! A player that never gives up: it joins by any gateway that lives, goes on where it was, and sends again what was not
-//! answered, under the same id. It keeps everything that it was told.
+//! A player that never gives up: it joins through any living gateway, resumes, and sends again what was not answered, under the
+//! same id. It records everything that it receives.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -28,7 +28,7 @@ const UNANSWERED_MAX: usize = 32;
 const JOIN_TIMEOUT: Duration = Duration::from_secs(4);
 /// How long an action may be unanswered before its connection is given up.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(3);
-/// How long a refused action rests before it is sent again.
+/// Pause before a refused action is sent again.
 const RESEND_DELAY: Duration = Duration::from_millis(200);
 /// The pause between two tries to join; doubles up to the longest.
 const RECONNECT_MIN: Duration = Duration::from_millis(20);
@@ -55,7 +55,7 @@ pub(crate) enum Phase {
 pub(crate) struct World {
     /// The gateways.
     pub(crate) urls: Vec<String>,
-    /// What time is counted from.
+    /// The start of the run.
     pub(crate) start: Instant,
     /// The mean time between two actions of one player.
     pub(crate) pace: Duration,
@@ -67,7 +67,7 @@ pub(crate) struct World {
     pub(crate) reconnects: AtomicU64,
     /// Times that the rude session joined.
     pub(crate) rude_joins: AtomicU64,
-    /// What it sent.
+    /// The actions that it sent.
     pub(crate) rude_actions: AtomicU64,
 }
 
@@ -115,14 +115,14 @@ pub(crate) struct Player {
     open: BTreeMap<usize, Open>,
     /// Keys that it holds, as far as it knows.
     held: Vec<String>,
-    /// Where to go on.
+    /// The `since` to resume with.
     since: Option<(u64, u64)>,
 }
 
 #[derive(Debug)]
 struct Open {
     key: String,
-    /// When it was sent last on this connection.
+    /// When it was last sent on this connection.
     sent: Instant,
     /// It was refused, and is due again then.
     again: Option<Instant>,

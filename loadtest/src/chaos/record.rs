@@ -10,7 +10,7 @@ use lasthit::types::{Outcome, Stamp, Verdict, VerdictKind};
 pub(crate) struct Acted {
     /// The client's name for it.
     pub(crate) id: String,
-    /// When it was sent first, from the start of the run.
+    /// When it was first sent, from the start of the run.
     pub(crate) sent: Duration,
     /// How often it was sent.
     pub(crate) sends: u32,
@@ -34,7 +34,7 @@ pub(crate) enum Told {
     Welcome {
         /// The room's life.
         era: u64,
-        /// What counts as seen.
+        /// The `seq` up to which verdicts count as seen.
         seq: u64,
         /// It goes on where the last one ended.
         resumed: bool,
@@ -56,7 +56,7 @@ pub(crate) struct Seen {
     pub(crate) seq: u64,
     /// It is the verdict of that number again; 0 when it is not.
     pub(crate) repeat_of: u64,
-    /// What it says, see [`digest`].
+    /// Its content as a number, see [`digest`].
     pub(crate) digest: u64,
 }
 
@@ -67,9 +67,9 @@ pub(crate) struct Record {
     pub(crate) player: String,
     /// Its room, as an index.
     pub(crate) room: usize,
-    /// What it did.
+    /// The actions that it sent.
     pub(crate) acted: Vec<Acted>,
-    /// What it was told.
+    /// The messages that it received.
     pub(crate) told: Vec<Told>,
 }
 
@@ -86,11 +86,11 @@ pub(crate) struct RoomRecord {
     pub(crate) verdicts: Vec<Verdict>,
     /// The stamps of all actions in its stream.
     pub(crate) accepted: Vec<Stamp>,
-    /// What resolving it again came to otherwise, or why that could not be done.
+    /// Verdicts that differ when the room is resolved again, or why it could not be resolved.
     pub(crate) deviations: Vec<String>,
 }
 
-/// What a verdict says, in one number: equal for those that say the same.
+/// The content of a verdict as a number, equal for verdicts with the same content.
 #[derive(Debug, Hash)]
 pub(crate) struct Says<'a> {
     pub(crate) event: &'a str,

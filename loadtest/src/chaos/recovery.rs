@@ -1,5 +1,5 @@
-//! How long it took from a kill until everything that it touched went on: until the last of the affected rooms (or, when a
-//! gateway was killed, players) had the verdict on an action that was sent after the kill.
+//! The time from a kill until everything that it affected works again: until the last affected room (or player, if a gateway was
+//! killed) has a verdict on an action that was sent after the kill.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::plan::Kind;
 use super::record::Record;
 
-/// Who was touched by a kill.
+/// The rooms or players that a kill affected.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Affected {
     /// The rooms of a worker's shards, as indexes.
@@ -25,9 +25,9 @@ pub(crate) enum Affected {
 pub(crate) struct Killed {
     /// From the start of the run.
     pub(crate) at: Duration,
-    /// What was killed.
+    /// The kind of the killed process.
     pub(crate) kind: Kind,
-    /// Who was touched.
+    /// The affected rooms or players.
     pub(crate) affected: Affected,
 }
 

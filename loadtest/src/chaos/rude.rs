@@ -1,5 +1,5 @@
-//! A session that takes no heed of anybody: it joins, floods, says the same again and again, does not read, leaves without a word
-//! and asks for everything from the beginning. What it is told is not judged; what it does to the others is measured.
+//! A hostile session: it joins, floods, repeats itself, does not read, leaves without a goodbye, and asks for everything from the
+//! beginning. Its own verdicts are not checked; its effect on the others is measured.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

@@ -36,7 +36,7 @@ impl Servers {
         Ok(Self { primary, replica: Some(replica), guest: None, attached: false })
     }
 
-    /// Where the ways to Redis lead.
+    /// The server that the paths to Redis lead to.
     pub(super) fn upstream(&self) -> Upstream {
         self.primary.upstream()
     }

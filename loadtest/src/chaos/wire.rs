@@ -1,4 +1,4 @@
-//! What players of long runs need of the public protocol: a connection, actions, and the text of what comes.
+//! The part of the public protocol that players of long runs need: a connection, actions, and messages as text.
 
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};

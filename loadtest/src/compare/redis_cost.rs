@@ -1,4 +1,4 @@
-//! What lasthit costs beside time: commands and memory of Redis, CPU time by the number of rooms, memory of idle sessions.
+//! The costs of lasthit other than time: commands and memory of Redis, CPU time by the number of rooms, memory of idle sessions.
 
 use std::time::Duration;
 

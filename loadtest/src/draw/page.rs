@@ -1,4 +1,4 @@
-//! A report as one page that needs nothing else: no network, no script, light or dark as its reader likes it.
+//! A report as one HTML page without network or script, light or dark as the reader prefers.
 
 use std::fmt::Write;
 

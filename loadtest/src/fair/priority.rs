@@ -1,4 +1,4 @@
-//! The thread that sends must not be interrupted by what its own sends wake.
+//! Real-time priority for the thread that sends, so that the processes that its sends wake do not interrupt it.
 
 use thread_priority::{
     RealtimeThreadSchedulePolicy, ThreadPriority, ThreadSchedulePolicy, set_thread_priority_and_policy, thread_native_id,

@@ -1,4 +1,4 @@
-//! Two rivals: sockets of their own, written and read by the thread that calls, without a runtime between it and the kernel.
+//! The two rivals. The calling thread writes and reads their sockets itself, without a runtime between it and the kernel.
 
 use std::io::{self, ErrorKind, Write};
 use std::net::TcpStream;

@@ -1,4 +1,4 @@
-//! What the races came to: per gap, who was wronged and how sure that figure is.
+//! The result of the races for each gap: how many were wrong, and the confidence interval.
 
 use std::fmt;
 

@@ -1,5 +1,5 @@
-//! The checker: whether every client saw what it was promised. Pure: it is fed what was sent and what came, and counts
-//! faults; it never asks the system under test.
+//! The checker: did every client get what the protocol promises? Pure: it gets what was sent and received, and counts faults. It
+//! never asks the system under test.
 //!
 //! * every sent action is answered exactly once, by a verdict or by a refusal (`lost`, `doubled`);
 //! * each session's `seq` is contiguous from its welcome on, `from ..= seq` covering what it may not see (`gaps`); what it

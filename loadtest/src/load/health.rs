@@ -1,4 +1,4 @@
-//! Whether the generator kept up: a load that was not sent as planned measures the generator.
+//! Checks that the generator kept up. If the load is not sent as planned, the figures are the generator's.
 
 use std::fmt;
 use std::time::Duration;
@@ -119,7 +119,7 @@ mod tests {
         assert_eq!(Saturation::of(&record, usage(0.5), MAX), None);
         record.lateness.record(MAX * 2);
         let told = Saturation::of(&record, usage(0.5), MAX).expect("saturated").to_string();
-        assert!(told.contains("10.0 ms late (bound: 5ms), at 50 % of a core") && !told.contains('\n'), "{told}");
+        assert!(told.contains("10.0 ms late (limit: 5ms), at 50 % of a core") && !told.contains('\n'), "{told}");
         assert_eq!(Saturation::of(&record, usage(0.5), MAX * 3), None);
     }
 

@@ -1,5 +1,5 @@
-//! The knee: the highest rate at which a system still answers in time. Rates rise step by step until one does not hold, then
-//! the rates between the last two are halved.
+//! The knee: the highest rate at which a system still answers in time. Rates rise step by step until one is not
+//! sustained. Then the interval between the last two rates is halved.
 
 use std::fmt;
 use std::pin::pin;

@@ -1,4 +1,4 @@
-//! What a run shows of itself while it lasts, on standard error.
+//! The progress of a run, on standard error.
 
 use std::convert::Infallible;
 use std::fmt::Write as _;

@@ -12,7 +12,7 @@ use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 
 /// Bytes that a session reads at a time, and gathers before it writes.
 const BUFFER_BYTES: usize = 4 * 1024;
-/// How long accepting rests when the system has nothing to accept with.
+/// Pause after a connection could not be accepted, for want of descriptors.
 const ACCEPT_RETRY_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Where to listen.

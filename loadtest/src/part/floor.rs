@@ -13,9 +13,9 @@ use tokio::time::Instant;
 
 use crate::load::record::Times;
 
-/// What is appended, in bytes.
+/// Bytes of an entry.
 const ENTRY_BYTES: usize = 64;
-/// How long one entry may take to come back.
+/// Longest time for one entry to come back.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// The first entries: connections and scripts are warm after them.
 const WARM_UP: u32 = 200;

@@ -1,6 +1,6 @@
 //! The work of `queue-matrix` through the embedding API: events of 64 bytes in 100 rooms, in the same fixed
-//! pseudo-random order, a producer and a worker in processes of their own. A latency here goes from the append to the
-//! committed verdict's being back at the producer, which is more than the rivals' (from the add to the handler's start).
+//! pseudo-random order, a producer and a worker in processes of their own. Latency is measured from
+//! the append until the producer has the committed verdict, longer than the rivals' (from the add to the handler's start).
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -29,9 +29,9 @@ const ARGS_BYTES: usize = 64;
 const IN_FLIGHT_MAX: usize = 16 * 1024;
 /// Events that are appended before the verdicts get their turn.
 const BULK: usize = 500;
-/// How long no verdict may come before the rest is lost.
+/// How long to wait for a verdict before the rest counts as lost.
 const STALL_TIMEOUT: Duration = Duration::from_secs(15);
-/// What the first latencies cost is left out, as the rivals do.
+/// Seconds at the beginning whose latencies are left out, as the rivals do.
 const WARM_UP: Duration = Duration::from_secs(1);
 
 /// What to send.

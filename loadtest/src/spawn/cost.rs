@@ -1,4 +1,4 @@
-//! What running processes have cost so far, as the kernel, their own metrics and Redis count it.
+//! The costs of running processes so far, according to the kernel, their own metrics and Redis.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! What a server under test is spoken to in: lasthit's protocol, that of the usual stack it is compared with, or an echo.
+//! The protocol of a server under test: lasthit's, that of the usual stack, or an echo.
 
 use anyhow::{Result, ensure};
 use serde::Deserialize;
@@ -15,16 +15,16 @@ pub(crate) enum Dialect {
     Lasthit,
     /// lasthit's protocol, as JSON
     LasthitJson,
-    /// JSON that names what it claims, {"id", "contest"}, and is told {"id", "won"}
+    /// A small JSON protocol: sends {"id", "contest"}, receives {"id", "won"}
     Peer,
-    /// A server that sends back what it is sent: nothing is decided
+    /// A server that sends back what it receives
     Echo,
 }
 
-/// Who is told of a verdict.
+/// Sessions that receive a verdict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Audience {
-    /// Its sender only
+    /// Only the session that sent the action
     Sender,
     /// All sessions in the room
     Room,

@@ -1,4 +1,4 @@
-//! The messages of the public protocol, as a client needs them: written whole, read only as far as the audit looks.
+//! The messages of the public protocol for a client. Of what it receives it reads only what the audit needs.
 
 use std::borrow::Cow;
 use std::fmt;

@@ -1,6 +1,6 @@
-//! A client's WebSocket that costs little: it shares the machine with what is measured. What is ready is read into a buffer
-//! that all sessions share, and what is due leaves with one system call. Frames are whole messages both ways, as every server
-//! here sends them; the handshake and the frames' headers are tungstenite's.
+//! A cheap WebSocket client, because the generator shares the machine with what it measures. All sessions read into one shared
+//! buffer, and everything that is due is sent with one system call. Every frame is a whole message, both ways: all measured
+//! servers do that. tungstenite does the handshake and the headers of frames.
 
 use std::io::{self, Cursor, ErrorKind};
 use std::pin::Pin;
@@ -35,7 +35,7 @@ pub(crate) struct Socket {
     stream: TcpStream,
     /// The beginning of a message whose end is still on its way.
     carry: Vec<u8>,
-    /// What the kernel has not taken yet.
+    /// Bytes that the kernel has not accepted yet.
     out: Vec<u8>,
 }
 
@@ -199,7 +199,7 @@ pub(crate) fn frame(out: &mut Vec<u8>, opcode: OpCode, payload: &[u8]) {
     }
 }
 
-/// What a close frame says.
+/// The code and the reason of a close frame.
 fn reason(payload: &[u8]) -> String {
     match payload.split_first_chunk() {
         Some((code, why)) => format!("{} {}", u16::from_be_bytes(*code), String::from_utf8_lossy(why)),

@@ -1,5 +1,4 @@
-//! One event's life in stages that follow each other without a gap: each begins where the one before ended, and together they
-//! are what the generator saw.
+//! The life of an event in stages without gaps: each begins where the one before ended, and their sum is the generator's latency.
 
 use std::ops::Sub;
 

@@ -6,7 +6,7 @@ use super::breakdown::{Breakdown, Mark, Place, Stage};
 use super::choice::Choice;
 use super::{Rate, Stages};
 
-/// How far below nothing the difference of two points may be, as a share of the whole, before it says that something was wrong.
+/// How far below 0 the difference of two points may be, as a share of the whole, before the report warns about it.
 const BELOW_MIN: f64 = -0.02;
 
 impl Place {

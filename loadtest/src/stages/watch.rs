@@ -1,4 +1,4 @@
-//! What processes and Redis tell of themselves while they work.
+//! Reads the metrics of processes and Redis while they work.
 
 use std::collections::BTreeMap;
 use std::process::Stdio;
