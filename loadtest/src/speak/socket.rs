@@ -241,7 +241,7 @@ mod tests {
     #[test]
     fn what_servers_do_not_send_is_an_error() {
         for (bytes, named) in [
-            (&[0x02, 1, 1][..], "in pieces"),
+            (&[0x02, 1, 1][..], "fragmented"),
             (&[0x82, 0x81, 0, 0, 0, 0, 1], "masked"),
             (&[0x80, 1, 1], "Continue"),
             (&[0x88, 4, 0x11, 0x38, b'n', b'o'], "closed by the gateway: 4408 no"),
