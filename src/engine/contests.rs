@@ -1,4 +1,4 @@
-//! Rival claims to one key: one winner a round, and by how much the others were beaten.
+//! Rival claims to one key: each round has one winner, and the others learn by how much they were beaten.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::limits::CONTESTS_PER_ROOM_MAX;
 use crate::types::{Arrival, Flags, Stamp};
 
-/// Who won a round, as far as margins need it.
+/// What margins need of a round's winner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Winner {
     pub(super) stamp: Stamp,
@@ -17,24 +17,24 @@ pub(super) struct Winner {
 pub(super) struct Contest {
     pub(super) round: u64,
     pub(super) winner: Option<Winner>,
-    /// The verdict that began the round, or won it.
+    /// The `seq` of the verdict that began the round or won it.
     pub(super) changed: u64,
 }
 
 impl Contest {
-    /// The first round that could be won again if nothing more were known of it.
+    /// The first round that is safe to win if the contest was forgotten.
     fn next_open_round(&self) -> u64 {
         self.round.saturating_add(u64::from(self.winner.is_some()))
     }
 }
 
-/// A room's contests, [`CONTESTS_PER_ROOM_MAX`] at most. Past it one is forgotten: of those that nobody has won in their
-/// current round the one that was closed longest ago, and only when all are won the one that was won longest ago. A contest
-/// that is not kept begins at a round that no forgotten one was won in: no round is won twice.
+/// A room's contests, at most [`CONTESTS_PER_ROOM_MAX`]. Beyond that, the room forgets one: first the contest without a winner
+/// in its current round that changed longest ago; if all have winners, the one that was won longest ago. A contest that is not
+/// kept begins after every round that a forgotten one may have been won in, so that no round is won twice.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Contests {
     by_name: BTreeMap<Arc<str>, Contest>,
-    /// Won or not, the verdict that changed it, its name: the first is forgotten first.
+    /// Whether it is won, the `seq` that changed it, and its name. The first is forgotten first.
     by_age: BTreeSet<(bool, u64, Arc<str>)>,
     first_round: u64,
 }
@@ -45,15 +45,16 @@ impl Default for Contests {
     }
 }
 
-/// By how much a contender was beaten; None across timelines, where no clock can tell.
+/// By how much a contender was beaten.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Margin {
+    /// None across timelines, whose clocks do not compare.
     pub(super) behind_ns: Option<u64>,
     pub(super) flags: Flags,
 }
 
 impl Contests {
-    /// None, each of which begins at `first_round`.
+    /// No contests. A new one begins at `first_round`.
     pub(super) fn from_round(first_round: u64) -> Self {
         Self { first_round: first_round.max(1), ..Self::default() }
     }
@@ -80,7 +81,7 @@ impl Contests {
         self.by_name.get(name)?.winner
     }
 
-    /// Keeps a contest as it is now, and forgets what is over the bound.
+    /// Keeps a contest in this state, and forgets one if there are too many.
     pub(super) fn put(&mut self, name: &str, contest: Contest) {
         let name = match self.by_name.get_key_value(name) {
             Some((name, before)) => {
@@ -100,13 +101,13 @@ impl Contests {
         }
     }
 
-    /// Verdict `seq` begins a new round, unless the contest is not kept: then its first one begins.
+    /// Verdict `seq` begins the contest's next round; the first one if the contest is not kept.
     pub(super) fn next_round(&mut self, name: &str, seq: u64) {
         let round = self.by_name.get(name).map_or(self.first_round, |contest| contest.round.saturating_add(1));
         self.put(name, Contest { round, winner: None, changed: seq });
     }
 
-    /// Makes `stamp` the winner of the current round, by verdict `seq`; false when there is one already.
+    /// Makes `stamp` the winner of the current round, by verdict `seq`. Returns false if the round has a winner.
     pub(super) fn win(&mut self, name: &str, seq: u64, stamp: Stamp, arrival: &Arrival) -> bool {
         if self.winner(name).is_some() {
             return false;
@@ -116,15 +117,15 @@ impl Contests {
         true
     }
 
-    /// By how much `stamp` came after the winner of the current round; None when nobody won it.
+    /// By how much `stamp` came after the winner of the current round. None if the round has no winner.
     pub(super) fn margin(&self, name: &str, stamp: Stamp, arrival: &Arrival) -> Option<Margin> {
         let winner = self.winner(name)?;
         if winner.stamp.moment.timeline != stamp.moment.timeline {
             return Some(Margin { behind_ns: None, flags: Flags::default() });
         }
         let behind_ns = stamp.moment.since(winner.stamp.moment);
-        // The order of two stamps is certain only if they lie further apart than either is known. Equal stamps have a
-        // deterministic order and are never a clean win.
+        // The order of two stamps is certain only if their distance exceeds both uncertainties. Equal moments have a
+        // deterministic order, which is never a clean win.
         let close = behind_ns == 0 || behind_ns < arrival.uncertainty_ns.max(winner.uncertainty_ns);
         Some(Margin { behind_ns: Some(behind_ns), flags: if close { Flags::PHOTO_FINISH } else { Flags::default() } })
     }

@@ -1,4 +1,4 @@
-//! The ids that a room remembers, so that a repeated action acts once, and how far it has forgotten earlier ones.
+//! The action ids that a room remembers, so that a repeated action acts once, and what it knows of forgotten ones.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -7,8 +7,8 @@ use xxhash_rust::xxh3::xxh3_64;
 use crate::limits::{RECENT_IDS_PER_PLAYER_MAX, RECENT_IDS_PER_ROOM_MAX, RECENT_PLAYER_IDS};
 use crate::types::PlayerId;
 
-/// An id as it is kept. That two of the 1,024 that a player has here are equal by chance has odds of one in 2^44; one who seeks
-/// such a pair repeats an action of their own.
+/// The hash that stands for an id. With the 1,024 ids of a player, the odds that two have the same hash by chance are 1 in 2^44. A
+/// player who looks for such a pair can repeat only an action of their own.
 pub(super) fn hash(id: &str) -> u64 {
     xxh3_64(id.as_bytes())
 }
@@ -16,42 +16,42 @@ pub(super) fn hash(id: &str) -> u64 {
 /// What a room knows of an id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Memory {
-    /// It was not used before, or nobody says that it was.
+    /// It is new, as far as anybody says.
     New,
-    /// It was, by the verdict with this `seq`.
+    /// It was used before: this is the `seq` of its verdict.
     Repeat(u64),
-    /// It was sent before, and may be among those that were forgotten.
+    /// The client has sent it before, and the room may have forgotten it.
     Forgotten,
 }
 
 /// One player's ids.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct PlayerIds {
-    /// The verdict on its first use, and the id; oldest first.
+    /// Each id behind the `seq` of its verdict, oldest first.
     order: VecDeque<(u64, u64)>,
     by_id: HashMap<u64, u64>,
-    /// The latest verdict whose id was forgotten because the player used newer ones.
+    /// The highest `seq` whose id was forgotten because the player used newer ones.
     forgotten: u64,
 }
 
-/// The last [`RECENT_IDS_PER_PLAYER_MAX`] ids of each player, as far as they are among the last [`RECENT_IDS_PER_ROOM_MAX`] of the
-/// room, where each player counts as [`RECENT_PLAYER_IDS`] more. A step costs the same however many there are.
+/// The last [`RECENT_IDS_PER_PLAYER_MAX`] ids of each player, bounded by [`RECENT_IDS_PER_ROOM_MAX`] ids in the room, where each
+/// player counts as [`RECENT_PLAYER_IDS`] more. The cost of a step does not depend on how many there are.
 #[derive(Debug, Default)]
 pub(super) struct Recent {
     players: HashMap<PlayerId, PlayerIds>,
-    /// Every id's verdict and player, oldest first; also of ids that their player has pushed out since.
+    /// The `seq` and the player of each id, oldest first; some of these ids are forgotten because their player used newer ones.
     order: VecDeque<(u64, PlayerId)>,
     ids: usize,
-    /// The latest verdict whose id was forgotten because the room used newer ones.
+    /// The highest `seq` whose id was forgotten because the room used newer ones.
     forgotten: u64,
 }
 
-/// A player, the latest verdict whose id it pushed out, and its ids with their verdicts, oldest first.
+/// A player, the highest `seq` of its forgotten ids, and its ids behind their `seq`, oldest first.
 type Remembered = (PlayerId, u64, Vec<(u64, u64)>);
 
 impl Recent {
-    /// What is known of `id`, which verdict `seq` is on; remembers it when it is not a repeat. `seen` is how far the client had
-    /// seen the room when it sent the action first, if it says that it sent it before: the first verdict on it has a higher `seq`.
+    /// What is known of `id`, whose verdict will be `seq`. Remembers it unless it is a repeat. A client that sends an action again
+    /// gives `seen`: the last `seq` it had seen when it sent the action first. The first verdict can only have a higher one.
     pub(super) fn recall(&mut self, player: &PlayerId, id: u64, seen: Option<u64>, seq: u64) -> Memory {
         let ids = self.players.get(player);
         if let Some(first) = ids.and_then(|ids| ids.by_id.get(&id)) {
@@ -82,14 +82,14 @@ impl Recent {
         {
             self.forget(seq, &player);
         }
-        // Never more that are forgotten than that are kept: what this costs was paid for by as many actions.
+        // Drops forgotten ids when there are more of them than kept ones. As many actions came before each such pass.
         if self.order.len() > 2 * self.ids + RECENT_IDS_PER_PLAYER_MAX {
             let players = &self.players;
             self.order.retain(|(seq, player)| players.get(player).is_some_and(|ids| ids.oldest() <= *seq));
         }
     }
 
-    /// Forgets the id that verdict `seq` was on, unless the player has pushed it out: what is older than its oldest.
+    /// Forgets the id with this `seq`, unless it is forgotten already: then the player's oldest id has a higher one.
     fn forget(&mut self, seq: u64, player: &PlayerId) {
         let Some(ids) = self.players.get_mut(player).filter(|ids| ids.oldest() == seq) else { return };
         if ids.forget_oldest().is_some() {
@@ -101,20 +101,20 @@ impl Recent {
         }
     }
 
-    /// The latest verdict whose id the room forgot.
+    /// The highest `seq` whose id was forgotten because the room used newer ones.
     pub(super) fn forgotten(&self) -> u64 {
         self.forgotten
     }
 
-    /// Every player with the latest verdict whose id it pushed out, and its ids with their verdicts, oldest first; in the order
-    /// of the players' names.
+    /// All players in the order of their names, each with the highest `seq` of its forgotten ids, and its ids behind their `seq`,
+    /// oldest first.
     pub(super) fn players(&self) -> Vec<(&PlayerId, u64, impl ExactSizeIterator<Item = (u64, u64)>)> {
         let mut players: Vec<_> = self.players.iter().collect();
         players.sort_unstable_by_key(|(player, _)| *player);
         players.into_iter().map(|(player, ids)| (player, ids.forgotten, ids.order.iter().copied())).collect()
     }
 
-    /// As [`Recent::forgotten`] and [`Recent::players`] tell.
+    /// Restores what [`Recent::forgotten`] and [`Recent::players`] returned.
     pub(super) fn restore(forgotten: u64, players: Vec<Remembered>) -> Self {
         let mut all = Vec::with_capacity(players.iter().map(|(.., ids)| ids.len()).sum());
         let mut recent = Self { forgotten, ..Self::default() };
@@ -126,7 +126,7 @@ impl Recent {
         for (seq, player, id) in all {
             recent.remember(&player, id, seq);
         }
-        // One of whom nothing is remembered is as one who was never there.
+        // A player without ids is not kept, just as when its last id is forgotten.
         recent.players.retain(|_, ids| !ids.order.is_empty());
         recent
     }

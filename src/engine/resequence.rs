@@ -1,35 +1,35 @@
 //! Puts one room's events back into stamp order.
 //!
-//! Each gateway's run is sorted by construction (a flush holds exactly the events between two watermarks), so an event
-//! may leave as soon as every gateway with sessions in the room has passed its stamp: nothing can come in below it (rule R2).
-//! Nothing else lets it leave, no time-out either (rule R8).
+//! Each gateway's run is sorted by construction: a flush holds exactly the events between two watermarks. So an event may leave
+//! as soon as the watermark of every gateway with sessions in the room has passed its stamp: no lower stamp can follow (rule R2).
+//! There is no other way to leave, no time-out either (rule R8).
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::limits::UNPROVEN_PER_ROOM_MAX;
 use crate::types::{Arrival, Entry, Event, EventKind, Flags, Incarnation, Moment, SessionId, Stamp, StreamId};
 
-/// An event that was read and waits for its proof.
+/// An event that was read, and waits until watermarks prove its place in the order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Held {
-    /// Where it lies in the room's stream.
+    /// The position of its entry in the room's stream.
     pub at: StreamId,
     /// Its place in the order.
     pub stamp: Stamp,
-    /// How well the arrival is known.
+    /// Its arrival, and how well that is known.
     pub arrival: Arrival,
-    /// Whose.
+    /// The session that it belongs to.
     pub session: SessionId,
-    /// What happened; None for an entry that nobody can read, with the reason in `unreadable`.
+    /// The event. None for an unreadable entry.
     pub kind: Option<EventKind>,
-    /// Why the entry could not be read.
+    /// Why the entry is unreadable.
     pub unreadable: Option<String>,
-    /// When it was read, on the reader's clock in nanoseconds; for metrics only.
+    /// When the worker read it, in nanoseconds of the worker's clock. For metrics only.
     pub read_ns: u64,
 }
 
 impl Held {
-    /// An action, an Open, or what nobody can read: what a player has in hand.
+    /// Whether a player can cause it at will: an action, an Open, or something unreadable.
     fn acts(&self) -> bool {
         matches!(self.kind, None | Some(EventKind::Data(_) | EventKind::Open { .. }))
     }
@@ -39,29 +39,29 @@ impl Held {
     }
 }
 
-/// What a room has read and not yet resolved.
+/// A room's events that are read and not yet resolved.
 #[derive(Debug, Default)]
 pub struct Resequencer {
-    /// Gateways with sessions here, as read (rule R1).
+    /// The sessions inside, by gateway, as read (rule R1).
     sessions: BTreeMap<Incarnation, BTreeSet<u64>>,
     /// Held events by gateway, each run in stamp order.
     runs: BTreeMap<Incarnation, VecDeque<Held>>,
-    /// The highest ordinal read per gateway: what is at or below it is a duplicate (rule R3).
+    /// The highest ordinal read from each gateway. An event at or below it is a duplicate (rule R3).
     read: BTreeMap<Incarnation, (u64, Moment)>,
     held: usize,
-    /// What dead gateways may have taken along, until everybody inside has passed it (rule R7).
+    /// The stretches of dead gateways, until every gateway inside has passed them (rule R7).
     unproven: Vec<Unproven>,
 }
 
-/// The stretch from a dead gateway's last watermark to its death: what others stamped within it may have been beaten by
-/// what that gateway took along (rule R7).
+/// The stretch from a dead gateway's last watermark to its death. The gateway may have lost events of this time, which would have
+/// come before those that others stamped within it (rule R7).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Unproven {
-    /// Whose; [`Incarnation::NONE`] for several that were merged ([`UNPROVEN_PER_ROOM_MAX`]).
+    /// The dead gateway; [`Incarnation::NONE`] for several that were merged ([`UNPROVEN_PER_ROOM_MAX`]).
     pub dead: Incarnation,
-    /// The last watermark.
+    /// Its last watermark.
     pub above: Moment,
-    /// The death.
+    /// The moment of its death.
     pub until: Moment,
 }
 
@@ -72,8 +72,8 @@ impl Unproven {
 }
 
 impl Resequencer {
-    /// Starts from a room's snapshot: who is inside, the last stamp resolved per gateway, and what dead gateways may have
-    /// taken along.
+    /// Starts from a room's snapshot: the sessions inside, the last stamp resolved from each gateway, and the stretches of dead
+    /// gateways.
     #[must_use]
     pub fn resume(
         sessions: impl Iterator<Item = SessionId>,
@@ -88,11 +88,11 @@ impl Resequencer {
         this
     }
 
-    /// Takes in an entry read at `at`. `last_watermark` is what its gateway last promised, for entries that a worker
-    /// wrote after fencing it: what is held above it may have been beaten by what the dead gateway lost (rule R7).
+    /// Takes in the entry at `at`. If the entry is a death, `last_watermark` is the dead gateway's, where its stretch begins
+    /// (rule R7).
     pub fn read(&mut self, at: StreamId, entry: &Entry, last_watermark: Moment, now_ns: u64) {
         let known = self.read.get(&entry.incarnation).map_or(0, |(ordinal, _)| *ordinal);
-        // Written twice, or before the gateway's last entries were read: then another one follows.
+        // A death that was written twice, or before the gateway's last entries were read. In that case another death follows.
         let stale = entry.death && entry.events.iter().any(|event| event.ordinal <= known);
         for event in entry.events.iter().filter(|_| !stale) {
             let stamp = entry.stamp(event);
@@ -119,14 +119,14 @@ impl Resequencer {
         if entry.death
             && let Some(death_ns) = entry.events.last().map(|event| event.arrival.raw_ns.unwrap_or(event.arrival.ns))
         {
-            // Below its own stamp it is of a later boot: everything of the gateway's own may have been beaten.
+            // A death below its own stamp is of a later boot. Its stretch lasts to the end of the gateway's timeline.
             let later_boot = entry.events.iter().any(|event| event.arrival.ns > death_ns);
             let until = Moment { timeline: entry.timeline, ns: if later_boot { u64::MAX } else { death_ns } };
             self.flag_unproven(Unproven { dead: entry.incarnation, above: last_watermark, until });
         }
     }
 
-    /// Takes in an entry that nobody can read. It belongs to no gateway and waits for none.
+    /// Takes in an unreadable entry. It belongs to no gateway and waits for none.
     pub fn read_unreadable(&mut self, at: StreamId, reason: String) {
         let ordinal = (at.ms << 20) | at.seq;
         let mark = self.read.entry(Incarnation::NONE).or_default();
@@ -154,11 +154,11 @@ impl Resequencer {
         for held in self.runs.values_mut().flatten().filter(|held| stretch.covers(held.stamp)) {
             held.arrival.flags = held.arrival.flags.with(Flags::UNPROVEN);
         }
-        // What another gateway stamped within it may be read later.
+        // Other gateways' events within the stretch may be read later.
         self.unproven.retain(|other| other.dead != stretch.dead);
         self.unproven.push(stretch);
         if self.unproven.len() > UNPROVEN_PER_ROOM_MAX {
-            // Rather one long stretch than one forgotten.
+            // Merging the two oldest flags too many events; dropping one would flag too few.
             let oldest = self.unproven.remove(0);
             let next = &mut self.unproven[0];
             next.dead = Incarnation::NONE;
@@ -166,22 +166,22 @@ impl Resequencer {
         }
     }
 
-    /// The stretches that something may still be read or held in; they belong into the room's snapshot.
+    /// The stretches of dead gateways in which an event may still be read or held. They belong in the room's snapshot.
     #[must_use]
     pub fn unproven(&self) -> &[Unproven] {
         &self.unproven
     }
 
-    /// Everything that is proven, in stamp order: at most `max` events, and behind them what one gateway stamped with the
-    /// same moment as the last. So a death is released whole: half of one would pass for one that came too early.
+    /// Releases the proven events in stamp order: at most `max`, and then those with the same stamp as the last one. So a death is
+    /// released whole: the rest of half a death would count as one that came too early.
     pub fn release(&mut self, max: usize, watermark_of: impl Fn(Incarnation) -> Moment) -> Vec<Held> {
         self.release_while(watermark_of, |released, next| {
             released.len() < max || released.last().is_some_and(|last| last.is_stamped_with(next))
         })
     }
 
-    /// The first that is proven, when it acts; else with it what its gateway stamped with the same moment and does not act
-    /// either: a death is released whole.
+    /// Releases the first event, if it is proven. If it does not act, the events with the same stamp that do not act follow: a
+    /// death is released whole.
     pub fn release_one(&mut self, watermark_of: impl Fn(Incarnation) -> Moment) -> Vec<Held> {
         self.release_while(watermark_of, |released, next| {
             released.last().is_none_or(|last| !last.acts() && !next.acts() && last.is_stamped_with(next))
@@ -208,25 +208,25 @@ impl Resequencer {
             }
         }
         self.held -= released.len();
-        // What is held now is read again by whoever takes the room over: it needs its stretch as long.
+        // The next owner of the room reads the held events again: their stretches stay as long as they do.
         let first_held = self.runs.values().filter_map(|run| run.front()).map(|held| held.stamp.moment).min();
         let passed = |until| frontier.is_none_or(|f| f >= until) && first_held.is_none_or(|first| first > until);
         self.unproven.retain(|stretch| !passed(stretch.until));
         released
     }
 
-    /// Whether [`Resequencer::release`] would yield anything.
+    /// Whether [`Resequencer::release`] would return any events.
     pub fn releasable(&self, watermark_of: impl Fn(Incarnation) -> Moment) -> bool {
         let first = self.runs.values().filter_map(|run| run.front()).map(|held| held.stamp.moment).min();
         first.is_some_and(|first| self.frontier(&watermark_of).is_none_or(|frontier| first <= frontier))
     }
 
-    /// The lowest watermark among the gateways inside; None when nobody is.
+    /// The lowest watermark of the gateways inside. None if there are none.
     fn frontier(&self, watermark_of: impl Fn(Incarnation) -> Moment) -> Option<Moment> {
         self.sessions.keys().map(|gateway| watermark_of(*gateway)).min()
     }
 
-    /// Which gateways the held events wait for, and until when each must promise.
+    /// The gateways that held events wait for, each with the watermark that is needed.
     pub fn waits_for(&self, watermark_of: impl Fn(Incarnation) -> Moment) -> Vec<(Incarnation, Moment)> {
         let Some(until) = self.runs.values().filter_map(|run| run.back()).map(|held| held.stamp.moment).max() else {
             return Vec::new();
@@ -234,24 +234,24 @@ impl Resequencer {
         self.sessions.keys().filter(|gateway| watermark_of(**gateway) < until).map(|gateway| (*gateway, until)).collect()
     }
 
-    /// Gateways with sessions here, as read.
+    /// The gateways with sessions inside, as read.
     pub fn gateways(&self) -> impl Iterator<Item = Incarnation> + '_ {
         self.sessions.keys().copied()
     }
 
-    /// A gateway's sessions here, as read.
+    /// A gateway's sessions inside, as read.
     pub fn sessions_of(&self, gateway: Incarnation) -> impl Iterator<Item = u64> + '_ {
         self.sessions.get(&gateway).into_iter().flatten().copied()
     }
 
-    /// The last stamp read of a gateway: its ordinal and moment.
+    /// The ordinal and the moment of the last event read from a gateway.
     #[must_use]
     pub fn last_read(&self, gateway: Incarnation) -> Option<(u64, Moment)> {
         self.read.get(&gateway).copied()
     }
 
-    /// The entry that ends a dead gateway's sessions here: Error and Close for each, stamped just above the last that was read
-    /// of it (rule R6). The raw stamp is the moment of the death, for rule R7. None when it has no sessions here.
+    /// The entry that ends a dead gateway's sessions: Error and Close for each, stamped just above the last event read from it
+    /// (rule R6). The raw stamp is the moment of the death (rule R7). None if the gateway has no sessions inside.
     pub(crate) fn death_entry(&self, gateway: Incarnation, now: Moment) -> Option<Entry> {
         let (mut ordinal, last) = self.last_read(gateway)?;
         let arrival = Arrival { ns: last.ns.saturating_add(1), raw_ns: Some(now.ns), ..Arrival::default() };
@@ -265,7 +265,7 @@ impl Resequencer {
         (!events.is_empty()).then_some(Entry { incarnation: gateway, timeline: last.timeline, death: true, events })
     }
 
-    /// Events held.
+    /// The number of held events.
     #[must_use]
     pub fn len(&self) -> usize {
         self.held
@@ -277,7 +277,8 @@ impl Resequencer {
         self.held == 0
     }
 
-    /// Everything at or before this is resolved, once what was released is: below the oldest held entry (rule R3).
+    /// The position before the oldest held entry, or `position` if none is held. Everything up to it is resolved once the released
+    /// events are (rule R3).
     #[must_use]
     pub fn cursor(&self, position: StreamId) -> StreamId {
         // A run is in stamp order and its entries came in stream order, so its first event lies in its oldest entry.

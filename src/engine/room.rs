@@ -15,26 +15,27 @@ use crate::wire::action;
 /// A session inside a room.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Member {
-    /// Whose.
+    /// The player's name.
     pub player: PlayerId,
-    /// What it may do.
+    /// What the session may do.
     pub role: Role,
 }
 
 /// What is known of a verdict before its event is resolved.
 #[derive(Debug, Clone, Copy)]
 pub enum Known<'a> {
-    /// The rules failed on the event: it is void, for this reason.
+    /// The rules failed on the event, so it is void for this reason.
     Void(&'a str),
-    /// The version before this one recorded it. Which ids and contests that one remembered is taken from the record.
+    /// The version before this one has recorded this verdict. Its ids and contests are taken from the record, because that version
+    /// remembered others.
     Earlier(&'a Verdict),
 }
 
-/// Why an event is void that the rules failed on.
+/// Why an event is void on which the rules failed.
 pub(crate) const RULES_FAILED: &str = "rules_failed";
 
 impl<'a> Known<'a> {
-    /// Why the event is void though nobody asks the rules.
+    /// Why the event is void, if it is known to be.
     fn void(self) -> Option<&'a str> {
         match self {
             Self::Void(reason) => Some(reason),
@@ -44,20 +45,20 @@ impl<'a> Known<'a> {
     }
 }
 
-/// Why an action is void that was sent again so late that the room may have forgotten its id.
+/// Why an action is void if it was sent again so late that the room may have forgotten its id.
 const FORGOTTEN: &str = "forgotten";
 
-/// What the version before this one denied a new contest with, in a room that had seen enough of them.
+/// Why the version before this one denied an action for a new contest, in a room that had too many of them.
 const TOO_MANY_CONTESTS: &str = "too_many_contests";
 
-/// Everything that decides a room's next verdict. The same events in the same order give the same verdicts.
+/// The state that decides a room's verdicts. The same events in the same order give the same verdicts.
 pub struct Room {
     pub(super) era: u64,
     pub(super) seq: u64,
     pub(super) sessions: BTreeMap<SessionId, Member>,
-    /// The last stamp resolved per gateway.
+    /// The last stamp resolved from each gateway.
     pub(super) marks: BTreeMap<Incarnation, (u64, Moment)>,
-    /// Of the resequencer, for the snapshot.
+    /// The resequencer's, for the snapshot.
     pub(super) unproven: Vec<Unproven>,
     pub(super) recent: Recent,
     pub(super) contests: Contests,
@@ -90,18 +91,18 @@ impl Room {
         }
     }
 
-    /// The room's life.
+    /// The room's era.
     #[must_use]
     pub fn era(&self) -> u64 {
         self.era
     }
 
-    /// It goes on in another era, with its state as it is.
+    /// Goes on in another era, with the same state.
     pub(crate) fn begin_era(&mut self, era: u64) {
         self.era = era;
     }
 
-    /// The last verdict's `seq`.
+    /// The `seq` of the last verdict.
     #[must_use]
     pub fn seq(&self) -> u64 {
         self.seq
@@ -119,31 +120,31 @@ impl Room {
         self.contests.winner(contest).is_some_and(|winner| winner.stamp == stamp)
     }
 
-    /// Who is inside.
+    /// The sessions inside.
     pub fn sessions(&self) -> impl Iterator<Item = (SessionId, &Member)> {
         self.sessions.iter().map(|(session, member)| (*session, member))
     }
 
-    /// The last stamp resolved per gateway: ordinal and moment.
+    /// The ordinal and the moment of the last event resolved from each gateway.
     pub fn marks(&self) -> impl Iterator<Item = (Incarnation, u64, Moment)> + '_ {
         self.marks.iter().map(|(incarnation, (ordinal, moment))| (*incarnation, *ordinal, *moment))
     }
 
-    /// What dead gateways may have taken along, as the snapshot knew it.
+    /// The stretches of dead gateways, as of the snapshot.
     #[must_use]
     pub fn unproven(&self) -> &[Unproven] {
         &self.unproven
     }
 
-    /// Notes what dead gateways may have taken along of events that are not resolved yet, for the next snapshot.
+    /// Notes the stretches of dead gateways for the next snapshot.
     pub fn note_unproven(&mut self, unproven: &[Unproven]) {
         self.unproven = unproven.to_vec();
     }
 
-    /// Decides one event; `known` is None for one that was not resolved before.
+    /// Resolves one event. `known` is None for an event that was not resolved before.
     ///
     /// # Panics
-    /// When the rules panic; the room is then in no defined state and is loaded again.
+    /// When the rules panic. The room is then in no defined state and must be loaded again.
     pub fn resolve(&mut self, held: &Held, known: Option<Known<'_>>) -> Verdict {
         self.seq = self.seq.saturating_add(1);
         self.marks.insert(held.stamp.incarnation, (held.stamp.ordinal, held.stamp.moment));
@@ -200,7 +201,7 @@ impl Room {
         };
         let player = action.player.as_ref().filter(|_| member.role == Role::Server).unwrap_or(&member.player);
         verdict.player = Some(player.clone());
-        // What was seen in another era says nothing about this one's verdicts.
+        // A `seq` of another era says nothing about this one's verdicts.
         let seen = action.seen.map(|seen| if seen.era == self.era { seen.seq } else { 0 });
         let mut memory = self.recent.recall(player, recent::hash(&action.id), seen, self.seq);
         if let Some(Known::Earlier(recorded)) = known {
@@ -222,7 +223,7 @@ impl Room {
             verdict.outcome = Outcome::Void(reason.to_owned());
             return;
         }
-        // The rules were not asked; what they deny themselves has a round, or no contest.
+        // That version denied it without asking the rules. A denial by the rules has a round, or no contest.
         if let Some(Known::Earlier(Verdict { outcome: Outcome::Denied(reason), contest: Some(contest), round: 0, .. })) = known
             && reason == TOO_MANY_CONTESTS
         {
@@ -296,7 +297,7 @@ impl Room {
         }
     }
 
-    /// Gateways with sessions that see every verdict.
+    /// The gateways with sessions that see every verdict.
     #[must_use]
     pub fn watching(&self) -> BTreeSet<Incarnation> {
         let servers = self.sessions.iter().filter(|(_, member)| member.role == Role::Server);

@@ -1,4 +1,4 @@
-//! A room's state as bytes: written with a commit when enough has happened since the last one.
+//! A room's state as bytes. A commit carries it when enough events came since the last one.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,47 +16,47 @@ use crate::wire::codec::{Reader, Writer};
 
 mod earlier;
 
-/// Version 4, packed: `4, era, seq, incarnations, sessions, marks, stretches of dead gateways, last forgotten id's verdict,
-/// players' ids, first round, contests, rules' name, rules' version, rules' state`, each list behind its count. Incarnations are named by their index.
+/// Version 4, packed: `4, era, seq, incarnations, sessions, marks, stretches of dead gateways, highest forgotten seq, players' ids,
+/// first round, contests, rules' name, rules' version, rules' state`, each list behind its count. Incarnations are named by their
+/// index.
 ///
-/// Of a player there is its name, the verdict on the last id that it pushed out, and of each id by how much its verdict is
-/// higher, and its hash. Of a contest there is its name, its round, the verdict that
-/// changed it, whether it is won, and by whom.
+/// A player has its name, the highest `seq` of its forgotten ids, and for each id the difference of its `seq` to the one before,
+/// and its hash. A contest has its name, its round, the `seq` that changed it, whether it is won, and its winner.
 const VERSION: u8 = 4;
 /// Bytes of an incarnation.
 const INCARNATION_BYTES: usize = 16;
-/// The least that an id takes.
+/// The fewest bytes that an id takes.
 const ID_BYTES_MIN: usize = 9;
 
 /// Why a room cannot be continued from its snapshot.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SnapshotError {
-    /// The bytes are no snapshot of this version.
+    /// The bytes are not a snapshot of this version.
     #[error(transparent)]
     Decode(#[from] DecodeError),
-    /// The room was played by other rules.
+    /// The room was resolved by other rules.
     #[error(
-        "room was played by the rules {found:?}, the configuration says {configured:?}: give the room its rules back, or end it"
+        "the room was resolved by the rules {found:?}, the configuration says {configured:?}: give the room its rules back, or end it"
     )]
     OtherRules {
-        /// The rules that wrote it.
+        /// The rules that wrote the snapshot.
         found: String,
-        /// The rules that were to read it.
+        /// The rules that should read it.
         configured: &'static str,
     },
-    /// The rules refuse their own state.
+    /// The rules cannot read their own state.
     #[error("rules {rules} cannot read their state: {why}")]
     Rules {
-        /// The rules.
+        /// The name of the rules.
         rules: &'static str,
-        /// What they said.
+        /// Their reason.
         why: String,
     },
 }
 
 impl Room {
-    /// The whole state. Marks of gateways that left long ago are dropped beyond [`MARKS_PER_ROOM_MAX`]: their entries
-    /// lie below every cursor.
+    /// Writes the state. Beyond [`MARKS_PER_ROOM_MAX`], the marks of gateways that left longest ago are dropped: their entries lie
+    /// below every cursor.
     #[must_use]
     pub fn snapshot(&self) -> Bytes {
         let mut w = Writer::with_capacity(512);
@@ -106,7 +106,7 @@ impl Room {
         w.finish()
     }
 
-    /// All that the snapshot names, in order.
+    /// All incarnations that the snapshot names, in order.
     fn incarnations(&self, marks: &[(Incarnation, (u64, Moment))]) -> Vec<Incarnation> {
         let sessions = self.sessions.keys().map(|session| session.gateway);
         let winners = self.contests.iter().filter_map(|(_, contest)| Some(contest.winner?.stamp.incarnation));
@@ -125,10 +125,10 @@ impl Room {
         marks
     }
 
-    /// The room as [`Room::snapshot`] saw it, or that of the version before, continued by fresh `rules` of the same name.
+    /// Reads a snapshot of this version or the one before, into a room with fresh `rules` of the same name.
     ///
     /// # Errors
-    /// [`SnapshotError`]: damaged bytes, another version, other rules.
+    /// [`SnapshotError`]: damaged bytes, another version, or other rules.
     pub fn restore(bytes: &[u8], mut rules: Box<dyn Rules>) -> Result<Self, SnapshotError> {
         let read = if bytes.first() == Some(&earlier::FIRST_BYTE) { earlier::read(bytes)? } else { read(bytes)? };
         let Read { era, seq, sessions, marks, unproven, recent, contests, rules: (found, version, state) } = read;
@@ -141,7 +141,7 @@ impl Room {
     }
 }
 
-/// What a snapshot says; of the rules their name, their version and their state.
+/// The values of a snapshot; of the rules their name, version and state.
 #[derive(Default)]
 struct Read<'a> {
     era: u64,

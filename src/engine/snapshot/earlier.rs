@@ -1,6 +1,6 @@
 //! Snapshots of version 3: `[3, era, seq, sessions, marks, stretches of dead gateways, players' ids, contests, rules' name,
-//! rules' version, rules' state]`, as MessagePack. Of each of a player's ids there is how many bytes it begins with like the one
-//! before, the rest of it, and by how much its `seq` is higher.
+//! rules' version, rules' state]`, as MessagePack. Each id has the number of bytes that it shares with the beginning of the one
+//! before, its other bytes, and the difference of its `seq` to the one before.
 
 use super::{Contest, Contests, Read, SnapshotError, Winner};
 use crate::engine::recent::{self, Recent};
@@ -10,10 +10,10 @@ use crate::limits::{FIELD_BYTES_MAX, RECENT_IDS_PER_PLAYER_MAX};
 use crate::types::{Moment, Role, SessionId, Stamp};
 use crate::wire::codec::Reader;
 
-/// What [`read`] reads.
+/// The version that [`read`] reads.
 const VERSION: u64 = 3;
 
-/// Players whose ids that version remembered.
+/// The number of players whose ids that version remembered.
 const PLAYERS_MAX: usize = 4096;
 
 /// The first byte of a snapshot of this version: an array of eleven.
@@ -61,17 +61,17 @@ fn ids(r: &mut Reader<'_>) -> Result<Recent, SnapshotError> {
             seq = seq.wrapping_add(r.uint()?);
             ids.push((seq, recent::hash(&id)));
         }
-        // That version pushed a player's ids out without a note of it: from the first one on they are all there.
+        // That version forgot a player's ids without a note of it. From the first kept one on, all are there.
         let pushed_out =
             ids.first().filter(|_| ids.len() >= RECENT_IDS_PER_PLAYER_MAX).map_or(0, |(seq, _)| seq.saturating_sub(1));
         players.push((player, pushed_out, ids));
     }
-    // Nor did it note which players it forgot: those that had acted before any that it kept.
+    // It did not note which players it forgot either: those whose last action was before that of every kept one.
     let forgotten = players.iter().filter_map(|(.., ids)| ids.last()).map(|(seq, _)| seq.saturating_sub(1)).min();
     Ok(Recent::restore(forgotten.filter(|_| players.len() >= PLAYERS_MAX).unwrap_or(0), players))
 }
 
-/// When they changed is not known.
+/// That version did not note when a contest changed.
 fn contests(r: &mut Reader<'_>) -> Result<Contests, SnapshotError> {
     let mut contests = Contests::default();
     for _ in 0..r.array()? {
