@@ -83,7 +83,9 @@ impl Core {
                 self.answered(shard);
                 self.with(shard, |shard, shared| shard.read(&room, token, &page, shared));
             }
-            Input::WrittenAhead { shard, room, part, answer } => self.written_ahead(shard, &room, &part, &answer),
+            Input::WrittenAhead { shard, room, part, answer } => {
+                self.leased(shard, answer, |shard, (), shared| shard.written_ahead(&room, &part, shared));
+            }
             Input::Done(done) => self.done(done),
             Input::Overrun(lane) => self.overrun(&lane),
             Input::Committed { shard, lease, number, answer } => self.committed(shard, lease, number, &answer),
@@ -94,9 +96,14 @@ impl Core {
             Input::Fenced { shard, lease, answer } => self.fenced(shard, lease, &answer),
             Input::FenceFailed { shard, gateway, failure } => self.fence_failed(shard, gateway, &failure),
             Input::Forgotten { shard, lease, gateways, answer } => self.forgotten(shard, lease, &gateways, &answer),
-            Input::DeathWritten(shard, answer) => self.death_written(shard, &answer),
-            Input::Attempted { shard, room, token, answer } => self.attempted(shard, &room, token, &answer),
-            Input::RoomEnded { shard, room, token, answer } => self.room_ended(shard, &room, token, &answer),
+            // The entry itself comes with its bell.
+            Input::DeathWritten(shard, answer) => self.leased(shard, answer, |_, (), _| {}),
+            Input::Attempted { shard, room, token, answer } => {
+                self.leased(shard, answer, |shard, attempts, shared| shard.attempted(&room, token, attempts, shared));
+            }
+            Input::RoomEnded { shard, room, token, answer } => {
+                self.leased(shard, answer, |shard, ended, shared| shard.room_ended(&room, token, ended, shared));
+            }
             Input::Damaged { shard, room, token, why } => {
                 self.answered(shard);
                 self.with(shard, |shard, shared| shard.quarantine(&room, token, &why, shared));
@@ -123,6 +130,15 @@ impl Core {
             *self.unanswered.entry(shard).or_default() += 1;
         }
         commands
+    }
+
+    /// Takes the answer to a step that only the holder of the lease may make.
+    fn leased<T>(&mut self, shard: ShardId, answer: Leased<T>, then: impl FnOnce(&mut Shard, T, &mut Shared)) {
+        self.answered(shard);
+        match answer {
+            Leased::Done(value) => self.with(shard, |shard, shared| then(shard, value, shared)),
+            Leased::Lost => self.lose(shard),
+        }
     }
 
     fn answered(&mut self, shard: ShardId) {

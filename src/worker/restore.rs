@@ -11,7 +11,7 @@ use crate::types::{Entry, Flags, Incarnation, Moment, Outcome, StreamId, Verdict
 use crate::wire::{DecodeError, entry, verdicts};
 
 /// A restored room.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Loaded {
     /// None if the journal has no such room.
     pub(super) room: Option<Box<Room>>,
@@ -33,17 +33,7 @@ pub(super) fn restore_room(stored: StoredRoom, rules: Box<dyn Rules>, progress: 
     let mut entries: Vec<(StreamId, Result<Entry, DecodeError>)> =
         stored.entries.iter().map(|(at, bytes)| (*at, entry::decode(bytes))).collect();
     if stored.era == 0 {
-        let cursor = StreamId::default();
-        return Ok(Loaded {
-            room: None,
-            cursor,
-            snapshot: None,
-            entries,
-            deviations: Vec::new(),
-            deaths: 0,
-            attempts: 0,
-            trims: Vec::new(),
-        });
+        return Ok(Loaded { entries, ..Loaded::default() });
     }
     let mut room = match &stored.snapshot {
         Some(snapshot) => Room::restore(&snapshot.bytes, rules).map_err(|e| e.to_string())?,

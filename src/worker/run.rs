@@ -18,7 +18,7 @@ use super::step::{Command, Failure, Input, Scope, WorkerLimits};
 use super::timings::{Timings, count};
 use super::watchdog::Watchdog;
 use crate::clock;
-use crate::journal::{self, JournalError, PageSize, Place, WorkerJournal};
+use crate::journal::{self, JournalError, PageSize, Place, StoredPage, WorkerJournal};
 use crate::limits::{
     Bounds, DEAF_TIMEOUT_MIN, DRAIN_TIMEOUT, PAGES_MAX, PROBE_INTERVAL, REJOIN_WINDOW, RETRY_MAX, STUCK_JOBS_MAX,
 };
@@ -269,7 +269,7 @@ impl Worker {
         let journal = self.journal.clone();
         let (me, lease_ms) = (self.me, self.lease_ms);
         match command {
-            // A full Redis still takes heartbeats, so that shards stay where they are. The ping tells whether it takes other writes.
+            // A full journal still takes heartbeats, so that shards stay where they are. The ping tells whether it takes other writes.
             Command::Heartbeat(owned) => self.once("heartbeat", async move {
                 let living = journal.heartbeat(me, &owned, lease_ms).await?;
                 let failure = journal.ping().await.err().map(|error| Failure { what: "ping", scope: Scope::Ping, error });
@@ -314,35 +314,25 @@ impl Worker {
                     task.abort();
                 }
             }
-            Command::Survey { shard, rooms } => self.insist(Scope::Shared, "survey", move || {
-                let journal = journal.clone();
-                async move { journal.survey(shard, rooms).await.map(|survey| Input::Surveyed(shard, survey)) }
+            Command::Survey { shard, rooms } => self.insist(Scope::Shared, "survey", move |journal| async move {
+                journal.survey(shard, rooms).await.map(|survey| Input::Surveyed(shard, survey))
             }),
             Command::Load { shard, room, token, place } => {
-                let (pages, size) = (self.pages.clone(), self.size);
-                self.insist_on_room("load room", (shard, room.clone(), token), move || {
-                    let (journal, room, pages) = (journal.clone(), room.clone(), pages.clone());
-                    async move {
-                        let _turn = pages.acquire().await;
-                        let page = journal.load(&room, place, size).await?;
-                        Ok(Input::Stored { shard, room, token, place, page })
-                    }
+                self.load("load room", (shard, room, token), place, move |room, page| Input::Stored {
+                    shard,
+                    room,
+                    token,
+                    place,
+                    page,
                 });
             }
             Command::Read { shard, room, token, after } => {
-                let (pages, size) = (self.pages.clone(), self.size);
-                self.insist_on_room("read room", (shard, room.clone(), token), move || {
-                    let (journal, room, pages) = (journal.clone(), room.clone(), pages.clone());
-                    async move {
-                        let _turn = pages.acquire().await;
-                        let page = journal.load(&room, Place::Entries(after), size).await?;
-                        Ok(Input::Read { shard, room, token, page })
-                    }
-                });
+                let place = Place::Entries(after);
+                self.load("read room", (shard, room, token), place, move |room, page| Input::Read { shard, room, token, page });
             }
             Command::WriteAhead { shard, lease, room, part } => {
-                self.insist_on_room("write snapshot ahead", (shard, room.clone(), part.name.lane), move || {
-                    let (journal, room, part) = (journal.clone(), room.clone(), part.clone());
+                self.insist_on_room("write snapshot ahead", (shard, room, part.name.lane), move |journal, room| {
+                    let part = part.clone();
                     async move {
                         let answer = journal.write_ahead(shard, lease, &room, &part).await?;
                         Ok(Input::WrittenAhead { shard, room, part, answer })
@@ -361,8 +351,8 @@ impl Worker {
                     let _ = inputs.blocking_send(Input::Done(timings.run(job, began, &progress)));
                 });
             }
-            Command::Commit(commit) => self.insist(Scope::Shared, "commit", move || {
-                let (journal, commit) = (journal.clone(), commit.clone());
+            Command::Commit(commit) => self.insist(Scope::Shared, "commit", move |journal| {
+                let commit = commit.clone();
                 async move {
                     let began = Instant::now();
                     let answer = journal.commit(&commit).await?;
@@ -383,9 +373,8 @@ impl Worker {
                     let _ = inputs.send(input).await;
                 });
             }
-            Command::Testify { shard, witness } => self.insist(Scope::Shared, "testify", move || {
-                let journal = journal.clone();
-                async move { journal.testify(shard, witness).await.map(|rooms| Input::Testified(shard, rooms)) }
+            Command::Testify { shard, witness } => self.insist(Scope::Shared, "testify", move |journal| async move {
+                journal.testify(shard, witness).await.map(|rooms| Input::Testified(shard, rooms))
             }),
             // Not repeated: a journal that refuses the fence may refuse the gateway's flushes, too, so its silence counts anew.
             Command::Fence { shard, lease, gateway } => self.once("fence", async move {
@@ -401,24 +390,26 @@ impl Worker {
                 let answer = journal.forget(shard, lease, &gateways).await?;
                 Ok(Input::Forgotten { shard, lease, gateways, answer })
             }),
-            Command::Death { shard, lease, token, gateway, entry } => self.insist_on_room("write death", (shard, entry.room.clone(), token), move || {
-                let (journal, entry) = (journal.clone(), entry.clone());
-                async move { journal.death(shard, lease, gateway, &entry).await.map(|answer| Input::DeathWritten(shard, answer)) }
-            }),
-            Command::Attempt { shard, lease, room, token } => self.insist_on_room("count attempt", (shard, room.clone(), token), move || {
-                let (journal, room) = (journal.clone(), room.clone());
-                async move {
+            Command::Death { shard, lease, token, gateway, entry } => {
+                self.insist_on_room("write death", (shard, entry.room.clone(), token), move |journal, _| {
+                    let entry = entry.clone();
+                    async move {
+                        journal.death(shard, lease, gateway, &entry).await.map(|answer| Input::DeathWritten(shard, answer))
+                    }
+                });
+            }
+            Command::Attempt { shard, lease, room, token } => {
+                self.insist_on_room("count attempt", (shard, room, token), move |journal, room| async move {
                     let answer = journal.attempt(shard, lease, &room, token).await?;
                     Ok(Input::Attempted { shard, room, token, answer })
-                }
-            }),
-            Command::EndRoom { shard, lease, room, token, seq } => self.insist_on_room("end room", (shard, room.clone(), token), move || {
-                let (journal, room) = (journal.clone(), room.clone());
-                async move {
+                });
+            }
+            Command::EndRoom { shard, lease, room, token, seq } => {
+                self.insist_on_room("end room", (shard, room, token), move |journal, room| async move {
                     let answer = journal.end_room(shard, lease, &room, seq).await?;
                     Ok(Input::RoomEnded { shard, room, token, answer })
-                }
-            }),
+                });
+            }
             Command::RolledBack(rooms) => {
                 metrics::counter!(names::ROLLED_BACK_TOTAL).increment(rooms);
                 tracing::error!(rooms, "the journal has lost delivered verdicts, or may have: rooms begin a new era");
@@ -436,18 +427,36 @@ impl Worker {
         });
     }
 
-    /// [`Worker::insist`] for a step on one room, of the lane with this token. When what is stored of the room is damaged, that is
-    /// the answer.
+    /// Loads a page of a room.
+    fn load(
+        &self,
+        what: &'static str,
+        of: (ShardId, RoomId, u64),
+        place: Place,
+        input: impl Fn(RoomId, StoredPage) -> Input + Copy + Send + 'static,
+    ) {
+        let (pages, size) = (self.pages.clone(), self.size);
+        self.insist_on_room(what, of, move |journal, room| {
+            let pages = pages.clone();
+            async move {
+                let _turn = pages.acquire().await;
+                let page = journal.load(&room, place, size).await?;
+                Ok(input(room, page))
+            }
+        });
+    }
+
+    /// [`Worker::insist`] for a step on one room, of the lane with this token. If the stored room is damaged, that is the answer.
     fn insist_on_room<F>(
         &self,
         what: &'static str,
         (shard, room, token): (ShardId, RoomId, u64),
-        step: impl Fn() -> F + Send + 'static,
+        step: impl Fn(Arc<dyn WorkerJournal>, RoomId) -> F + Send + 'static,
     ) where
         F: Future<Output = Result<Input, JournalError>> + Send,
     {
-        self.insist(Scope::Room, what, move || {
-            let (step, room) = (step(), room.clone());
+        self.insist(Scope::Room, what, move |journal| {
+            let (step, room) = (step(journal, room.clone()), room.clone());
             async move {
                 match step.await {
                     Err(error @ JournalError::Damaged(_)) => Ok(Input::Damaged { shard, room, token, why: error.to_string() }),
@@ -458,11 +467,12 @@ impl Worker {
     }
 
     /// Repeats a step until its outcome is known.
-    fn insist<F>(&self, scope: Scope, what: &'static str, step: impl Fn() -> F + Send + 'static)
+    fn insist<F>(&self, scope: Scope, what: &'static str, step: impl Fn(Arc<dyn WorkerJournal>) -> F + Send + 'static)
     where
         F: Future<Output = Result<Input, JournalError>> + Send,
     {
-        let inputs = self.inputs.clone();
+        let (journal, inputs) = (self.journal.clone(), self.inputs.clone());
+        let step = move || step(journal.clone());
         tokio::spawn(async move {
             let failed = |error| inputs.send(Input::Failed(Failure { what, scope, error }));
             if let Ok(input) = journal::insist(step, failed).await {

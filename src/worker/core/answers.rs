@@ -1,8 +1,8 @@
 //! How the core takes bells, and the answers of the journal and of jobs.
 
 use super::Core;
-use crate::journal::{AheadPart, Committed, GatewayRecord, Lease, Leased, Survey};
-use crate::types::{Incarnation, RoomId, ShardId};
+use crate::journal::{Committed, GatewayRecord, Lease, Leased, Survey};
+use crate::types::{Incarnation, ShardId};
 use crate::worker::job::Done;
 use crate::worker::step::{Command, Failure};
 
@@ -16,18 +16,8 @@ impl Core {
 
     pub(super) fn surveyed(&mut self, shard: ShardId, survey: Survey) {
         self.answered(shard);
-        let mut lost = false;
-        self.with(shard, |shard, shared| lost = !shard.surveyed(survey, shared));
-        if lost {
+        if self.shards.get_mut(&shard).is_some_and(|s| !s.surveyed(survey, &mut self.shared)) {
             self.lose(shard);
-        }
-    }
-
-    pub(super) fn written_ahead(&mut self, shard: ShardId, room: &RoomId, part: &AheadPart, answer: &Leased<()>) {
-        self.answered(shard);
-        match answer {
-            Leased::Done(()) => self.with(shard, |shard, shared| shard.written_ahead(room, part, shared)),
-            Leased::Lost => self.lose(shard),
         }
     }
 
@@ -40,9 +30,8 @@ impl Core {
     }
 
     pub(super) fn committed(&mut self, shard: ShardId, lease: Lease, number: u64, answer: &Committed) {
-        let mut lost = false;
-        self.with(shard, |shard, shared| lost = shard.lease == lease && !shard.committed(number, answer, shared));
-        if lost {
+        let owned = self.shards.get_mut(&shard).filter(|s| s.lease == lease);
+        if owned.is_some_and(|s| !s.committed(number, answer, &mut self.shared)) {
             self.lose(shard);
         }
     }
@@ -94,22 +83,6 @@ impl Core {
             }
             Leased::Lost if self.shards.get(&shard).is_some_and(|s| s.lease == lease) => self.lose(shard),
             Leased::Lost => {}
-        }
-    }
-
-    /// The entry itself comes with its bell.
-    pub(super) fn death_written(&mut self, shard: ShardId, answer: &Leased<()>) {
-        self.answered(shard);
-        if *answer == Leased::Lost {
-            self.lose(shard);
-        }
-    }
-
-    pub(super) fn room_ended(&mut self, shard: ShardId, room: &RoomId, token: u64, answer: &Leased<bool>) {
-        self.answered(shard);
-        match answer {
-            Leased::Done(ended) => self.with(shard, |shard, shared| shard.room_ended(room, token, *ended, shared)),
-            Leased::Lost => self.lose(shard),
         }
     }
 

@@ -1,8 +1,6 @@
 //! Events that may kill or hang the worker: one suspect goes on at a time, and the number of hung threads is bounded.
 
 use super::Core;
-use crate::journal::Leased;
-use crate::types::{RoomId, ShardId};
 use crate::worker::job::LaneId;
 use crate::worker::step::Command;
 
@@ -23,14 +21,6 @@ impl Core {
                 self.shared.emit(Command::Attempt { shard: id, lease, room, token });
                 return;
             }
-        }
-    }
-
-    pub(super) fn attempted(&mut self, shard: ShardId, room: &RoomId, token: u64, answer: &Leased<u32>) {
-        self.answered(shard);
-        match answer {
-            Leased::Done(attempts) => self.with(shard, |shard, shared| shard.attempted(room, token, *attempts, shared)),
-            Leased::Lost => self.lose(shard),
         }
     }
 
