@@ -6,7 +6,7 @@ use crate::types::{Action, Arrival, Entry, Event, EventKind, Moment, PlayerId, R
 use crate::wire::action;
 use crate::worker::restore::replay;
 
-/// Sessions join through two gateways: each gateway is told what its own sessions find, and that the others joined.
+/// Sessions join through two gateways. Each gateway gets the state for its own sessions, and learns that the others joined.
 #[test]
 fn what_a_room_says_to_one_who_joins_goes_to_its_gateway() {
     let (one, other) = (Incarnation(1), Incarnation(2));
@@ -36,7 +36,7 @@ fn what_a_room_says_to_one_who_joins_goes_to_its_gateway() {
     assert_eq!(pushed, [(one, vec![true, false, true]), (other, vec![false, true, false])]);
 }
 
-/// A session that may not join ends: its gateway, which has no other, is told so.
+/// A session is not let in. Its gateway has no other session in the room, and still gets the verdicts on its events.
 #[test]
 fn what_became_of_an_event_goes_to_its_gateway_whoever_is_inside() {
     let (one, other) = (Incarnation(1), Incarnation(2));
@@ -62,8 +62,8 @@ fn what_became_of_an_event_goes_to_its_gateway_whoever_is_inside() {
     assert_eq!(parts.back().and_then(|part| part.inside.clone()), Some(vec![one]), "and is not inside");
 }
 
-/// A room went back, and goes on in a new era; its snapshot is of the old one. What a client had seen in the new era counts when
-/// the record is resolved again, as it did at first.
+/// A room was rolled back and goes on in a new era, with a snapshot of the old one. What a client has seen in the new era counts
+/// when the record is resolved again, as it did at first.
 #[test]
 fn a_record_is_resolved_again_in_the_era_that_it_is_of() {
     let gateway = Incarnation(1);
@@ -95,7 +95,7 @@ fn a_record_is_resolved_again_in_the_era_that_it_is_of() {
     assert_eq!((deviations, again.snapshot()), (Vec::new(), room.snapshot()));
 }
 
-/// The version before had forgotten an id that this one remembers, and its rules failed on what came under it again.
+/// The version before had forgotten an id that this one remembers, and its rules failed on the second action with that id.
 #[test]
 fn what_the_rules_failed_on_in_the_version_before_is_void_again() {
     let action = Action {

@@ -17,7 +17,7 @@ impl Lane {
         matches!(self.state, State::Live { reading: Some(_), .. })
     }
 
-    /// Entries that wait for what comes before them.
+    /// How many entries wait for a read.
     pub(in crate::worker) fn unread_count(&self) -> usize {
         match &self.state {
             State::Loading { unread, .. }
@@ -35,7 +35,7 @@ fn at(ms: u64) -> StreamId {
     StreamId { ms, seq: 0 }
 }
 
-/// A lane of a room that exists and has nobody inside, in memory.
+/// A live lane of an empty room.
 fn live() -> Lane {
     let mut lane = Lane::loading(1);
     let stored = StoredRoom { era: 1, ..StoredRoom::default() };
@@ -65,7 +65,7 @@ fn a_commit_of_an_earlier_lane_clears_nothing() {
     assert_eq!((lane.poisoned.len(), lane.quarantine(0, || 3)), (1, 2 * first_s));
 }
 
-/// What only some states can do changes no other state.
+/// A transition changes nothing in a state that it does not start from.
 #[test]
 fn a_transition_from_another_state_changes_nothing() {
     let of = |token| LaneId { shard: ShardId(0), epoch: 1, room: RoomId::new("pit").expect("name"), token };
@@ -105,7 +105,7 @@ fn a_transition_from_another_state_changes_nothing() {
     }
 }
 
-/// A trim may remove no more than a part of what it names: the next snapshots name the same, also those of a later owner.
+/// A trim may remove only a part. So the next snapshots name the same position, also those of a later owner.
 #[test]
 fn what_is_too_old_is_named_by_every_snapshot_until_the_next_place_is_as_old() {
     let mut snapshots = Snapshots::default();

@@ -1,4 +1,4 @@
-//! A shard of a worker whose journal is played by the test: surveys, reads, questions to gateways.
+//! One shard of a worker. The test answers for the journal: surveys, reads, probes of gateways.
 
 mod commits;
 mod history;
@@ -19,6 +19,7 @@ use crate::worker::core::Core;
 use crate::worker::step::{Failure, Input, Scope, WorkerLimits};
 
 const SHARD: ShardId = ShardId(0);
+const LEASE: Lease = Lease { epoch: 1, owner: Incarnation(9), server: Incarnation::NONE };
 const A: Incarnation = Incarnation(1);
 const B: Incarnation = Incarnation(2);
 
@@ -48,12 +49,22 @@ fn worker_limited(limit: impl FnOnce(&mut WorkerLimits)) -> Core {
     let mut limits = limits();
     limit(&mut limits);
     let mut core = Core::new(Incarnation(9), 1, limits);
-    core.apply(
-        Input::Claimed(SHARD, Some(Leased::Done(Lease { epoch: 1, owner: Incarnation(9), server: Incarnation::NONE }))),
-        1,
-    );
+    core.apply(Input::Claimed(SHARD, Some(Leased::Done(LEASE))), 1);
     core.apply(Input::Subscribed(SHARD), 1);
     core
+}
+
+/// The commit is final.
+fn done(core: &mut Core, commit: &Commit, now_ns: u64) {
+    let answer = Committed::Done;
+    core.apply(Input::Committed { shard: SHARD, lease: commit.lease, number: commit.number, answer }, now_ns);
+}
+
+/// The gateway is fenced.
+fn fenced(core: &mut Core, incarnation: Incarnation, now_ns: u64) {
+    let (watermark, server) = (Moment::default(), Incarnation::NONE);
+    let record = GatewayRecord { incarnation, number: 1, watermark, fenced: true, server };
+    core.apply(Input::Fenced { shard: SHARD, lease: LEASE, answer: Leased::Done(record) }, now_ns);
 }
 
 /// A session's Open at `ns`, as it lies in the stream.
@@ -63,7 +74,7 @@ fn open(gateway: Incarnation, ns: u64) -> Bytes {
     entry::encode(&Entry { incarnation: gateway, timeline: 1, death: false, events: vec![event] })
 }
 
-/// An action of that session, at `ns`; what it says cannot be read.
+/// An unreadable action of that session, at `ns`.
 fn again(gateway: Incarnation, ns: u64) -> Bytes {
     let event = Event { session: 1, ordinal: 2, arrival: Arrival::at(ns, 0), kind: EventKind::Data(Bytes::new()) };
     entry::encode(&Entry { incarnation: gateway, timeline: 1, death: false, events: vec![event] })
@@ -91,7 +102,7 @@ fn survey(append: u64, room: &RoomId, watermark_ns: u64) -> Survey {
     }
 }
 
-/// Does the jobs, and answers what is asked of gateways that listen; gives the other commands.
+/// Runs the jobs, and answers probes as if the gateways received them. Returns the other commands.
 fn perform(core: &mut Core) -> Vec<Command> {
     let mut others = Vec::new();
     loop {
@@ -116,15 +127,15 @@ fn at(ms: u64) -> StreamId {
     StreamId { ms, seq: 0 }
 }
 
-/// The order of the events that the commit among these commands carries, by gateway.
+/// The gateways of the verdicts in the commit among these commands, in order.
 fn committed(commands: &[Command]) -> Option<Vec<Incarnation>> {
     let commit = commands.iter().find_map(|command| if let Command::Commit(commit) = command { Some(commit) } else { None })?;
     let batch = crate::wire::verdicts::decode(&commit.rooms[0].verdicts).expect("batch");
     Some(batch.verdicts.iter().map(|v| v.stamp.incarnation).collect())
 }
 
-/// The bells of an entry were missed while its room was being read: the survey's watermark vouches for that entry too,
-/// so the room is read again before anything is released.
+/// The bell of an entry was missed while its room was being loaded. The survey's watermark vouches for that entry, too, so the room
+/// is read again before anything is released.
 #[test]
 fn what_was_asked_for_before_a_survey_is_read_again() {
     let (mut core, room) = (worker(), RoomId::new("pit").expect("name"));
@@ -145,7 +156,7 @@ fn what_was_asked_for_before_a_survey_is_read_again() {
     assert_eq!(committed(&perform(&mut core)), Some(vec![A, B]));
 }
 
-/// The same while the room is read because of an earlier survey; a bell that came meanwhile keeps its place.
+/// The same while the room is read because of an earlier survey. A bell that rang meanwhile keeps its place.
 #[test]
 fn a_read_that_an_outdated_survey_asked_for_is_followed_by_another() {
     let (mut core, room) = (worker(), RoomId::new("pit").expect("name"));
@@ -176,35 +187,19 @@ fn a_read_that_an_outdated_survey_asked_for_is_followed_by_another() {
     assert_eq!(committed(&perform(&mut core)), Some(vec![A, B, third]));
 }
 
-/// Two surveys are under way, and bells were missed between them: the second answer counts although the first made the
-/// shard live.
+/// Two surveys are in flight, and bells were missed between them. The second answer counts, although the first made the shard live.
 #[test]
 fn the_second_of_two_surveys_counts() {
     let (mut core, room) = (worker(), RoomId::new("pit").expect("name"));
     core.apply(Input::Subscribed(SHARD), 2);
-    core.apply(
-        Input::Surveyed(
-            SHARD,
-            Survey {
-                server: Incarnation::NONE,
-                append: 0,
-                commit: 0,
-                doubt: None,
-                gateways: Vec::new(),
-                active: Vec::new(),
-                rooms: Vec::new(),
-                damaged_gateways: Vec::new(),
-                damaged_rooms: Vec::new(),
-            },
-        ),
-        2,
-    );
+    let empty = Survey { gateways: Vec::new(), active: Vec::new(), rooms: Vec::new(), ..survey(0, &room, 0) };
+    core.apply(Input::Surveyed(SHARD, empty), 2);
     assert!(!perform(&mut core).iter().any(|a| matches!(a, Command::Load { .. })));
     core.apply(Input::Surveyed(SHARD, survey(1, &room, 60)), 2);
     assert!(perform(&mut core).iter().any(|a| matches!(a, Command::Load { .. })), "a room that nobody rings for is left alone");
 }
 
-/// The worker's shard with A and B inside the room, everything resolved and committed up to a watermark of 100.
+/// A worker with A and B inside the room. Everything up to a watermark of 100 is resolved and committed.
 fn two_inside() -> (Core, RoomId, Vec<Command>) {
     let (mut core, room) = (worker(), RoomId::new("pit").expect("name"));
     core.apply(Input::Surveyed(SHARD, survey(2, &room, 100)), 1);
@@ -231,7 +226,7 @@ fn bell(append: u64, room: &RoomId, ns: u64, poked: Vec<Incarnation>) -> Bell {
     }
 }
 
-/// Whom these commands ask.
+/// The gateways that these commands probe.
 fn asked(commands: &[Command]) -> Vec<Incarnation> {
     let ask = |command: &Command| match command {
         Command::Publish { gateway, push, .. } => {
@@ -243,7 +238,7 @@ fn asked(commands: &[Command]) -> Vec<Incarnation> {
     commands.iter().filter_map(ask).collect()
 }
 
-/// Whom the append has asked, the worker asks only when no answer came (rule R4).
+/// The worker probes a gateway that the append has probed only if no answer comes (rule R4).
 #[test]
 fn what_an_append_asked_is_asked_again_only_after_the_interval() {
     let (mut core, room, _) = two_inside();
@@ -258,7 +253,7 @@ fn what_an_append_asked_is_asked_again_only_after_the_interval() {
     assert_eq!(asked(&perform(&mut core)), [B], "the append's question was lost");
 }
 
-/// The journal is told who is inside when that has changed, and that a gateway alone has nobody to ask.
+/// A commit tells the journal who is inside when that has changed; nobody, if there is only one gateway.
 #[test]
 fn a_commit_tells_who_is_inside_when_that_changed() {
     let told = |commands: &[Command]| {
@@ -267,8 +262,7 @@ fn a_commit_tells_who_is_inside_when_that_changed() {
     };
     let (mut core, room, commands) = two_inside();
     assert_eq!(told(&commands), Some(vec![A, B]));
-    let lease = Lease { epoch: 1, owner: Incarnation(9), server: Incarnation::NONE };
-    core.apply(Input::Committed { shard: SHARD, lease, number: 1, answer: Committed::Done }, 2);
+    core.apply(Input::Committed { shard: SHARD, lease: LEASE, number: 1, answer: Committed::Done }, 2);
     core.apply(
         Input::Bell(Bell {
             watermark: Moment { timeline: 1, ns: 300 },
@@ -280,7 +274,7 @@ fn a_commit_tells_who_is_inside_when_that_changed() {
     );
     core.apply(Input::Bell(bell(4, &room, 200, vec![])), 2);
     assert_eq!(told(&perform(&mut core)), None);
-    core.apply(Input::Committed { shard: SHARD, lease, number: 2, answer: Committed::Done }, 3);
+    core.apply(Input::Committed { shard: SHARD, lease: LEASE, number: 2, answer: Committed::Done }, 3);
     let kind = EventKind::Close;
     let event = Event { session: 1, ordinal: 2, arrival: Arrival::at(290, 0), kind };
     let bytes = entry::encode(&Entry { incarnation: B, timeline: 1, death: false, events: vec![event] });
@@ -294,19 +288,16 @@ fn a_commit_tells_who_is_inside_when_that_changed() {
 
 const MINUTE_NS: u64 = 60_000_000_000;
 
-/// Everything that ticks ask for until `to_ns`, answered as by gateways that are gone; what was forgotten.
+/// Ticks until `to_ns` with gateways that are gone. Returns how many fences were asked for, and who was forgotten.
 fn tick_until(core: &mut Core, from_ns: u64, to_ns: u64) -> (usize, Vec<Incarnation>) {
     let (mut fences, mut forgotten) = (0, Vec::new());
     for now in (from_ns..to_ns).step_by(20_000_000) {
         core.apply(Input::Tick, now);
         for command in perform(core) {
             match command {
-                Command::Fence { shard, lease, gateway } => {
-                    let (number, watermark) = (1, Moment::default());
-                    let record =
-                        GatewayRecord { incarnation: gateway, number, watermark, fenced: true, server: Incarnation::NONE };
+                Command::Fence { gateway, .. } => {
                     fences += 1;
-                    core.apply(Input::Fenced { shard, lease, answer: Leased::Done(record) }, now);
+                    fenced(core, gateway, now);
                 }
                 Command::Forget { shard, lease, gateways } => {
                     core.apply(Input::Forgotten { shard, lease, gateways: gateways.clone(), answer: Leased::Done(()) }, now);
@@ -319,7 +310,7 @@ fn tick_until(core: &mut Core, from_ns: u64, to_ns: u64) -> (usize, Vec<Incarnat
     (fences, forgotten)
 }
 
-/// Gateways that stopped, with nobody inside any room, are found to be gone, and their records go; once.
+/// Gateways that stopped with nobody inside any room are fenced and forgotten, once.
 #[test]
 fn gateways_that_are_gone_are_forgotten() {
     let (mut core, room) = (worker(), RoomId::new("pit").expect("name"));
@@ -331,7 +322,7 @@ fn gateways_that_are_gone_are_forgotten() {
     assert_eq!((fences, forgotten), (2, vec![A, B]));
 }
 
-/// A room that is not in memory may know a gateway: nobody is forgotten before it was looked at.
+/// A room that is not loaded may have a gateway inside: no gateway is forgotten before.
 #[test]
 fn nobody_is_forgotten_while_a_room_is_not_loaded() {
     let (mut core, room) = (worker(), RoomId::new("pit").expect("name"));
@@ -341,7 +332,7 @@ fn nobody_is_forgotten_while_a_room_is_not_loaded() {
     assert_eq!((fences, forgotten), (2, Vec::new()));
 }
 
-/// As long as the sessions of a dead gateway are in a room, it is known.
+/// A dead gateway is not forgotten while its sessions are in a room.
 #[test]
 fn a_gateway_that_a_room_knows_is_not_forgotten() {
     let (mut core, room) = (worker(), RoomId::new("pit").expect("name"));
@@ -356,24 +347,12 @@ fn a_gateway_that_a_room_knows_is_not_forgotten() {
         core.apply(Input::Tick, now);
         for command in perform(&mut core) {
             match command {
-                Command::Fence { shard, lease, gateway } => {
-                    let record = GatewayRecord {
-                        incarnation: gateway,
-                        number: 1,
-                        watermark: Moment::default(),
-                        fenced: true,
-                        server: Incarnation::NONE,
-                    };
-                    core.apply(Input::Fenced { shard, lease, answer: Leased::Done(record) }, now);
-                }
+                Command::Fence { gateway, .. } => fenced(&mut core, gateway, now),
                 Command::Death { shard, .. } => {
                     deaths += 1;
                     core.apply(Input::DeathWritten(shard, Leased::Done(())), now);
                 }
-                Command::Commit(commit) => core.apply(
-                    Input::Committed { shard: SHARD, lease: commit.lease, number: commit.number, answer: Committed::Done },
-                    now,
-                ),
+                Command::Commit(commit) => done(&mut core, &commit, now),
                 Command::Forget { gateways, .. } => forgotten.extend(gateways),
                 _ => {}
             }

@@ -1,4 +1,4 @@
-//! What one commit carries.
+//! What a commit carries.
 
 use super::*;
 use crate::limits::{BODY_BYTES_MAX, COMMIT_BYTES_MAX};
@@ -6,7 +6,7 @@ use crate::rules::{Decision, Happening, Rules};
 use crate::types::Action;
 use crate::wire::{action, verdicts};
 
-/// Rules that have as much to say as they may.
+/// Rules whose bodies are as large as they may be.
 struct Talker;
 
 impl Rules for Talker {
@@ -31,7 +31,7 @@ impl Rules for Talker {
     }
 }
 
-/// A room that two gateways are in, with so many events of each.
+/// A room with this many events of each of two gateways.
 fn busy_room(events: u64) -> StoredRoom {
     let of = |gateway: Incarnation| {
         let kind = |ordinal| match ordinal {
@@ -51,7 +51,7 @@ fn busy_room(events: u64) -> StoredRoom {
     StoredRoom { era: 1, entries: vec![(at(1), of(A)), (at(2), of(B))], ..StoredRoom::default() }
 }
 
-/// Some rooms with much to say, taken over at once: their verdicts leave in parts, each room's in order, and are all pushed.
+/// Rooms with large results are taken over at once. The verdicts leave in several commits, each room's in order, and all are pushed.
 #[test]
 fn commits_and_pushes_are_bounded_in_bytes() {
     let mut core = worker_limited(|limits| limits.rules = RulesBook::new().room("*", || Talker));
@@ -88,7 +88,7 @@ fn commits_and_pushes_are_bounded_in_bytes() {
                     assert_eq!(part.from, seen, "nothing between two pushes");
                 }
             }
-            core.apply(Input::Committed { shard: SHARD, lease: commit.lease, number: commit.number, answer: Committed::Done }, 1);
+            done(&mut core, commit, 1);
         }
     }
     assert!(committed.values().all(|seqs| seqs.iter().copied().eq(1..=600)) && committed.len() == rooms.len());
@@ -96,7 +96,7 @@ fn commits_and_pushes_are_bounded_in_bytes() {
     assert!((COMMIT_BYTES_MAX..2 * COMMIT_BYTES_MAX).contains(&largest), "{largest}");
 }
 
-/// One room of a commit is refused: the verdicts of the others are pushed with it all the same, and none of that room's.
+/// The journal refuses one room of a commit. The verdicts of the other rooms are pushed all the same, and none of that room's.
 #[test]
 fn a_refused_room_takes_no_others_pushes_with_it() {
     let rooms: Vec<RoomId> = ["bad", "good"].iter().map(|name| RoomId::new(name).expect("name")).collect();

@@ -1,10 +1,10 @@
-//! What is kept of a room's history, over owners that come and go.
+//! How much of a room's history is kept while its owners change.
 
 use super::*;
 use crate::journal::memory::Store;
 use crate::journal::{Flush, PageSize, Seen};
 
-/// An owner for the time of one flush, at `now_ms`: it takes over, resolves what came in, and lets go.
+/// An owner for one flush, at `now_ms`: it claims the shard, resolves the flush, and releases the shard.
 fn own(store: &mut Store, turn: u64, room: &RoomId, now_ms: u64, retention_ms: u64) {
     let owner = Incarnation(100 + u128::from(turn));
     let Ok(Leased::Done(lease)) = store.claim(SHARD, None, owner) else { panic!("the shard is free") };

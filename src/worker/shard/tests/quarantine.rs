@@ -1,4 +1,4 @@
-//! Rooms that cannot be continued, or are long in coming: what they cost.
+//! Rooms that cannot be continued, or take long to load: what they cost.
 
 use super::*;
 use crate::limits::{LANE_BUFFER_ENTRIES_MAX, QUARANTINE_MAX, QUARANTINE_MIN};
@@ -10,7 +10,7 @@ fn pit() -> RoomId {
     RoomId::new("pit").expect("name")
 }
 
-/// The `n`th bell: an event of A's, in the room.
+/// The `n`th bell: an event of A in the room.
 fn bell(n: u64) -> Bell {
     let event = Event { session: 1, ordinal: n, arrival: Arrival::at(n, 0), kind: EventKind::Data(Bytes::new()) };
     let bytes = entry::encode(&Entry { incarnation: A, timeline: 1, death: false, events: vec![event] });
@@ -22,7 +22,7 @@ fn loads(commands: &[Command]) -> usize {
     commands.iter().filter(|a| matches!(a, Command::Load { .. })).count()
 }
 
-/// Whom the commands tell that the room rests, and whether there are rules for it.
+/// The gateways that the commands tell that the room is quarantined, and whether there are rules for it.
 fn told(commands: &[Command]) -> Vec<(Incarnation, bool)> {
     let told = commands.iter().filter_map(|command| match command {
         Command::Publish { gateway, push, .. } => match push::decode(push) {
@@ -60,7 +60,7 @@ fn a_room_that_cannot_be_continued_is_tried_less_and_less_often_and_keeps_nothin
     assert!((most_ns..most_ns + 2_000_000_000).contains(&longest_ns), "{longest_ns}");
 }
 
-/// Several steps for a room may be on their way when its keys are spoiled: their answers are one failure, not several.
+/// Several steps on a room may be in flight when its keys are spoiled. Their answers count as one failure.
 #[test]
 fn one_failure_that_several_steps_tell_of_is_one() {
     let mut core = worker();
@@ -77,7 +77,7 @@ fn one_failure_that_several_steps_tell_of_is_one() {
     assert_eq!(loads(&perform(&mut core)), 1);
 }
 
-/// Whoever has no rules for a room never asks the journal for it.
+/// A worker without rules for a room never loads it.
 #[test]
 fn a_room_without_rules_costs_no_step_and_its_gateways_are_told() {
     let mut core = worker_limited(|limits| limits.rules = RulesBook::new().room("claim-*", || Claim::new(Audience::Room)));
@@ -93,7 +93,7 @@ fn a_room_without_rules_costs_no_step_and_its_gateways_are_told() {
     assert_eq!(core.quarantined_count(), 1);
 }
 
-/// More comes in while a room is loaded than is kept: it is read from the journal, in order, and nothing twice.
+/// More entries ring while a room is loaded than the lane keeps. They are read from the journal, in order, and none twice.
 #[test]
 fn what_a_room_in_loading_cannot_keep_is_read_from_the_journal() {
     let mut core = worker();
@@ -129,10 +129,7 @@ fn what_a_room_in_loading_cannot_keep_is_read_from_the_journal() {
                 }
                 Command::Commit(commit) => {
                     committed = commit.rooms[0].to;
-                    core.apply(
-                        Input::Committed { shard: SHARD, lease: commit.lease, number: commit.number, answer: Committed::Done },
-                        5,
-                    );
+                    done(&mut core, &commit, 5);
                 }
                 _ => {}
             }
@@ -141,7 +138,7 @@ fn what_a_room_in_loading_cannot_keep_is_read_from_the_journal() {
     assert_eq!(committed, count);
 }
 
-/// Its keys were removed under a bell: it is looked for behind that bell, and then no more until somebody brings something.
+/// A bell names a room that does not exist. It is loaded once more after that bell, and then not until the next one.
 #[test]
 fn a_room_that_is_not_there_is_looked_for_once_for_what_came_by_bell() {
     let mut core = worker();
@@ -160,7 +157,7 @@ fn a_room_that_is_not_there_is_looked_for_once_for_what_came_by_bell() {
     assert_eq!(loads(&perform(&mut core)), 1);
 }
 
-/// A room is loaded anew while steps of the lane before are under way: their answers are discarded, and the lane's own count.
+/// A room is loaded anew while steps of its earlier lane are in flight. Their answers are discarded; those to the new lane count.
 #[test]
 fn answers_to_an_earlier_lane_are_discarded() {
     let (mut core, now_ns) = (worker(), 60_000_000_000);
@@ -204,7 +201,7 @@ fn answers_to_an_earlier_lane_are_discarded() {
     }
 }
 
-/// Brought back twice, as after a load that was given up and came back: the second is discarded.
+/// Two jobs restore the same room: the second result is discarded.
 #[test]
 fn a_room_in_memory_is_not_brought_back_over_itself() {
     let mut core = worker();

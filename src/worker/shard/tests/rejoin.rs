@@ -7,7 +7,7 @@ fn room() -> RoomId {
     RoomId::new("pit").expect("name")
 }
 
-/// The shard as the next server has it: A is registered with it, B is not, and nobody has shown that nothing is missing.
+/// A survey by the next server: A is registered there, B is not, and it is in doubt whether commits are missing.
 fn found(commit: u64, epoch: u64) -> Survey {
     let mut survey = survey(1, &room(), 100);
     (survey.server, survey.commit, survey.doubt) = (NEXT, commit, Some(epoch));
@@ -15,7 +15,8 @@ fn found(commit: u64, epoch: u64) -> Survey {
     survey
 }
 
-/// A worker whose first commit is on its way, or final, when the journal has another server; it claims the shard there.
+/// The journal moves to another server while a worker's first commit is in flight, or is `confirmed`. The worker claims the shard
+/// there.
 fn moved(confirmed: bool, limits: impl FnOnce(&mut WorkerLimits)) -> (Core, Vec<Command>) {
     let mut core = worker_limited(limits);
     core.apply(Input::Surveyed(SHARD, survey(1, &room(), 100)), 1);
@@ -26,7 +27,7 @@ fn moved(confirmed: bool, limits: impl FnOnce(&mut WorkerLimits)) -> (Core, Vec<
         if let Command::Commit(commit) = command
             && confirmed
         {
-            core.apply(Input::Committed { shard: SHARD, lease: commit.lease, number: commit.number, answer: Committed::Done }, 1);
+            done(&mut core, &commit, 1);
         }
     }
     core.apply(Input::Subscribed(SHARD), 2);
@@ -95,7 +96,7 @@ fn nobody_is_waited_for_where_no_commit_is_lost_that_anybody_saw() {
     assert!(goes_on(&perform(&mut core)));
 }
 
-/// A user who may not ask Redis for its id.
+/// As when the Redis user is not allowed to ask for the server's id.
 #[test]
 fn a_server_without_an_id_is_never_in_doubt() {
     let mut core = worker();
@@ -103,7 +104,7 @@ fn a_server_without_an_id_is_never_in_doubt() {
     assert!(goes_on(&perform(&mut core)));
 }
 
-/// The last commit is not there: its answer was lost, or itself. Whoever was in the rooms would have heard of it.
+/// The last commit is missing: it never arrived, or was lost with its answer. The gateways in the rooms would have seen it.
 #[test]
 fn a_commit_of_unknown_outcome_is_nothing_when_all_who_may_have_seen_it_are_back() {
     let (mut core, told) = moved(false, |_| {});
@@ -126,7 +127,7 @@ fn a_commit_of_unknown_outcome_is_nothing_when_all_who_may_have_seen_it_are_back
     assert!(goes_on(&perform(&mut core)));
 }
 
-/// What was waited is kept over an outage, and the outage does not count (rule R5).
+/// An outage does not count as waiting, and does not reset it (rule R5).
 #[test]
 fn who_does_not_come_back_may_have_seen_it() {
     let patience = |outage: bool| {
@@ -150,7 +151,7 @@ fn who_does_not_come_back_may_have_seen_it() {
     assert!((usual + away - 100_000_000..=usual + away + 100_000_000).contains(&longer), "{longer}");
 }
 
-/// A gateway has the time to find the journal's next server before its silence counts.
+/// A gateway has time to find the journal's next server before its silence counts.
 #[test]
 fn a_gateway_that_has_not_found_the_server_yet_is_not_silent() {
     let fenced_at = |gateway: Incarnation| {

@@ -1,9 +1,9 @@
-//! Whose silence counts, who is fenced for it, and which rooms a bell looks at.
+//! Which gateways are fenced for their silence, and which rooms a bell advances.
 
 use super::*;
 use crate::limits::{GATEWAY_TIMEOUT, REDIS_RESPONSE_TIMEOUT, RESUBSCRIBE_DELAY_MAX, RETRY_MAX};
 
-/// Ticks on until a gateway is to be fenced; how long that took.
+/// Ticks until A is to be fenced. Returns how long that took.
 fn fenced_after(core: &mut Core, from_ns: u64) -> Option<u64> {
     (from_ns..from_ns + 10_000_000_000).step_by(20_000_000).find_map(|now_ns| {
         core.apply(Input::Tick, now_ns);
@@ -11,7 +11,7 @@ fn fenced_after(core: &mut Core, from_ns: u64) -> Option<u64> {
     })
 }
 
-/// When the worker reaches the journal again, a gateway may still wait for an answer on a connection that went silent.
+/// When the worker reaches the journal again, a gateway may still wait for an answer on a silent connection.
 #[test]
 fn a_gateway_is_excused_until_it_may_have_found_back() {
     let start = |failed: Option<bool>| {
@@ -36,7 +36,7 @@ fn a_gateway_is_excused_until_it_may_have_found_back() {
     assert!((patience..patience + 100_000_000).contains(&broken), "{broken}: whose connection broke looks for another at once");
 }
 
-/// A step that fails for one room's or one record's sake, again and again, keeps no dead gateway alive.
+/// A step that keeps failing because of one room or record keeps no dead gateway alive.
 #[test]
 fn trouble_of_one_room_or_record_excuses_no_gateway() {
     let fenced_beside = |scope: Scope, error: fn(String) -> JournalError| {
@@ -71,7 +71,7 @@ fn trouble_of_one_room_or_record_excuses_no_gateway() {
     }
 }
 
-/// A gateway whose record nobody can read is fenced at once; a fence that fails is asked for again.
+/// A gateway with an unreadable record is fenced at once.
 #[test]
 fn a_gateway_with_a_damaged_record_is_fenced() {
     let (mut core, room) = (worker(), RoomId::new("pit").expect("name"));
@@ -85,16 +85,13 @@ fn a_gateway_with_a_damaged_record_is_fenced() {
     core.apply(Input::Subscribed(SHARD), 2);
     core.apply(Input::Surveyed(SHARD, damaged(dead)), 2);
     assert_eq!(fences(perform(&mut core)), 1, "its answer may have been lost with the bells");
-    let lease = Lease { epoch: 1, owner: Incarnation(9), server: Incarnation::NONE };
-    let (watermark, server) = (Moment::default(), Incarnation::NONE);
-    let record = GatewayRecord { incarnation: dead, number: 0, watermark, fenced: true, server };
-    core.apply(Input::Fenced { shard: SHARD, lease, answer: Leased::Done(record) }, 2);
+    fenced(&mut core, dead, 2);
     core.apply(Input::Subscribed(SHARD), 3);
     core.apply(Input::Surveyed(SHARD, damaged(dead)), 3);
     assert_eq!(fences(perform(&mut core)), 0);
 }
 
-/// A fence that could not be written is asked for again, and only when the gateway was silent for as long again.
+/// A fence that failed is asked for again when the gateway was silent for another timeout.
 #[test]
 fn a_fence_that_failed_is_asked_for_again() {
     let (mut core, room) = (worker(), RoomId::new("pit").expect("name"));
@@ -114,8 +111,7 @@ fn passed(append: u64, incarnation: Incarnation, watermark_ns: u64, entries: Vec
     Bell { shard: SHARD, append, incarnation, number: append, watermark, entries, poked: vec![] }
 }
 
-/// A bell looks at the rooms that it names and at those that wait for its gateway, and a tick at none: what they do is told by
-/// the questions that they ask, and by what is committed.
+/// A bell advances the rooms that it names and those that wait for its gateway. A tick advances none.
 #[test]
 fn a_bell_advances_what_it_changes_and_nothing_else() {
     let mut core = worker();

@@ -3,7 +3,7 @@ use crate::limits::{RULES_ATTEMPTS_MAX, STUCK_JOBS_MAX};
 use crate::types::Outcome;
 use crate::wire::verdicts;
 
-/// A live worker, and what it was told of its rooms: each holds an Open of either gateway, both proven.
+/// A worker whose rooms each hold an Open from A and one from B, both proven. `deaths` owners in a row died.
 fn worker_with(rooms: &[RoomId], deaths: u32) -> Core {
     let mut core = worker();
     let mut found = survey(1, &rooms[0], 100);
@@ -20,17 +20,13 @@ fn room(name: &str) -> RoomId {
     RoomId::new(name).expect("name")
 }
 
-fn lease() -> Lease {
-    Lease { epoch: 1, owner: Incarnation(9), server: Incarnation::NONE }
-}
-
 fn attempts(commands: &[Command]) -> Vec<(RoomId, u64)> {
     let attempt =
         |command: &Command| if let Command::Attempt { room, token, .. } = command { Some((room.clone(), *token)) } else { None };
     commands.iter().filter_map(attempt).collect()
 }
 
-/// Room, and the outcomes of its verdicts, of the commit among these commands, which becomes final.
+/// Makes the commits among these commands final. Returns their rooms, each with the outcomes of its verdicts.
 fn commits(core: &mut Core, commands: &[Command]) -> Vec<(RoomId, Vec<Outcome>)> {
     let sent =
         commands.iter().filter_map(|command| if let Command::Commit(commit) = command { Some(commit.clone()) } else { None });
@@ -40,12 +36,12 @@ fn commits(core: &mut Core, commands: &[Command]) -> Vec<(RoomId, Vec<Outcome>)>
             let batch = verdicts::decode(&part.verdicts).expect("batch");
             all.push((part.room.clone(), batch.verdicts.into_iter().map(|v| v.outcome).collect()));
         }
-        core.apply(Input::Committed { shard: SHARD, lease: lease(), number: commit.number, answer: Committed::Done }, 1);
+        done(core, &commit, 1);
     }
     all
 }
 
-/// The jobs among the commands, not run.
+/// The jobs among the next commands, not run.
 fn jobs(core: &mut Core) -> Vec<Job> {
     core.take_commands()
         .into_iter()
