@@ -14,7 +14,7 @@ use bytes::Bytes;
 
 use super::core::Core;
 use super::reads::{InFlight, Page, Purpose, Repeating, Wait};
-use super::state::{Session, View};
+use super::state::{Session, View, shard_of};
 use super::step::{Command, ReadId};
 use crate::journal::VerdictPage;
 use crate::limits::{CATCH_UP_ENTRIES_MAX, CATCH_UP_WAIT_MAX, DELIVERIES_PER_TURN_MAX, FIRST_READS_MAX, GAP_READS_MAX};
@@ -33,8 +33,7 @@ fn visible(verdict: &Verdict, session: SessionId, role: Role) -> bool {
 }
 
 impl Core {
-    /// The answer to [`Command::AskOutbox`]: the session has taken `taken` deliveries in all.
-    pub(crate) fn drained(&mut self, number: u64, taken: u64) {
+    pub(super) fn outbox_drained(&mut self, number: u64, taken: u64) {
         let Some(session) = self.sessions.get_mut(&number) else { return };
         (session.asked, session.taken) = (false, taken.clamp(session.taken, session.sent));
         if matches!(session.wait, Wait::Outbox) {
@@ -92,15 +91,17 @@ impl Core {
         self.turn();
     }
 
-    /// The answer to [`Command::Rest`]: the rest is over. `waited` is how long ready tasks then had to wait for the gateway. Turns
-    /// grow while that is short, and shrink when it is long.
-    pub(crate) fn rested(&mut self, waited: Duration) {
+    /// The rest is over. Turns grow while others wait for a short time, and shrink when they wait for long.
+    pub(super) fn rested(&mut self, waited: Duration) {
         self.reads.resting = false;
-        let (least, most) = (DELIVERIES_PER_TURN_MAX.min(self.bounds.catch_up_turn_max), self.bounds.catch_up_turn_max);
-        let turn = self.reads.turn.max(least);
-        self.reads.turn = if waited > CATCH_UP_WAIT_MAX { turn / 2 } else { turn.saturating_mul(2) }.clamp(least, most);
+        self.reads.turn = if waited > CATCH_UP_WAIT_MAX { self.next_turn() / 2 } else { self.next_turn().saturating_mul(2) };
         self.turn();
         self.read_pages();
+    }
+
+    /// How many deliveries the next turn may take.
+    fn next_turn(&self) -> usize {
+        self.reads.turn.max(DELIVERIES_PER_TURN_MAX).min(self.bounds.catch_up_turn_max)
     }
 
     /// Serves the sessions whose turn it is, within a bound, so that live sessions do not wait long.
@@ -108,8 +109,7 @@ impl Core {
         if std::mem::replace(&mut self.reads.resting, true) {
             return;
         }
-        let least = DELIVERIES_PER_TURN_MAX.min(self.bounds.catch_up_turn_max);
-        let (mut left, mut served) = (self.reads.turn.max(least), false);
+        let (mut left, mut served) = (self.next_turn(), false);
         while left > 0
             && let Some(number) = self.reads.turns.pop_front()
         {
@@ -271,62 +271,44 @@ impl Core {
 
     fn read(&mut self, room: RoomId, after: u64, purpose: Purpose) {
         self.reads.last_number += 1;
-        let number = self.reads.last_number;
-        self.reads.in_flight.insert(number, InFlight { room, after, purpose });
-        self.ask(number);
-    }
-
-    fn ask(&mut self, number: u64) {
-        let Some(InFlight { room, after, purpose }) = self.reads.in_flight.get(&number) else { return };
+        let read = ReadId { number: self.reads.last_number, gap: purpose == Purpose::Gap };
         let entries_max = if matches!(purpose, Purpose::First(_)) { 1 } else { CATCH_UP_ENTRIES_MAX };
-        let id = ReadId { number, gap: *purpose == Purpose::Gap };
-        let command = Command::Read { room: room.clone(), after: *after, entries_max, read: id };
-        self.issue(command);
+        self.reads.in_flight.insert(read.number, InFlight { room: room.clone(), after, purpose });
+        self.issue(Command::Read { room, after, entries_max, read });
     }
 
-    /// The answer to [`Command::Read`].
-    ///
-    /// # Errors
-    /// When the page holds something unreadable: as [`Core::unreadable`].
-    pub(crate) fn page(&mut self, room: &RoomId, after: u64, read: ReadId, page: &VerdictPage) -> Result<(), DecodeError> {
+    pub(super) fn page(&mut self, read: &ReadId, page: &VerdictPage) {
         // An answer to an earlier incarnation is discarded.
-        let Some(purpose) = self.reads.in_flight.get(&read.number).map(|read| read.purpose) else { return Ok(()) };
-        let shard = self.shard_of(room);
+        let Some(InFlight { room, after, purpose }) = self.reads.in_flight.remove(&read.number) else { return };
+        let shard = shard_of(&self.shards, &room);
         if !self.hears(shard, page.server, page.commit) {
             // The gateway is registering with another server, which is asked again.
             if self.shards[usize::from(shard.0)].is_registering() {
-                self.ask(read.number);
-            } else {
-                self.reads.in_flight.remove(&read.number);
+                self.read(room, after, purpose);
             }
-            return Ok(());
+            return;
         }
-        let batches = page.batches.iter();
-        let decoded = match purpose {
-            Purpose::Gap => batches.map(verdicts::decode).collect::<Result<Vec<_>, _>>().map(|batches| {
-                self.reads.in_flight.remove(&read.number);
-                self.fill(room, after, page, batches);
-                self.read_gaps();
-            }),
-            Purpose::Page => batches.map(verdicts::decode).collect::<Result<Vec<_>, _>>().map(|batches| {
-                self.reads.in_flight.remove(&read.number);
+        let batches = || page.batches.iter().map(verdicts::decode).collect::<Result<Vec<_>, _>>();
+        let done = match purpose {
+            Purpose::Gap => batches().map(|batches| self.fill(&room, after, page, batches)),
+            Purpose::Page => batches().map(|batches| {
                 let verdicts = batches.into_iter().flat_map(|batch| batch.verdicts).filter(|verdict| verdict.seq > after);
                 let verdicts: Vec<_> = verdicts.map(|verdict| Arc::new(VerdictFrames::new(verdict, None))).collect();
                 let to = verdicts.last().map_or(after, |frames| frames.verdict().seq);
                 self.hand_out(&Arc::new(Page { room: room.clone(), era: page.era, after, to, verdicts }));
-                self.read_pages();
             }),
-            Purpose::First(session) => self.first(room, session, page).map(|()| {
-                self.reads.in_flight.remove(&read.number);
-                self.read_firsts();
-                // The session may have held a page. Now another page may be read.
-                self.read_pages();
-            }),
+            Purpose::First(session) => self.first(&room, session, page),
         };
-        if decoded.is_err() {
-            self.unreadable(&read);
+        match done {
+            Ok(()) => self.read_more(),
+            Err(error) => self.give_up(InFlight { room, after, purpose }, error.to_string()),
         }
-        decoded
+    }
+
+    fn read_more(&mut self) {
+        self.read_gaps();
+        self.read_firsts();
+        self.read_pages();
     }
 
     /// Gives a page to all sessions that wait for it.
@@ -368,10 +350,16 @@ impl Core {
         Ok(())
     }
 
+    pub(super) fn unreadable(&mut self, read: &ReadId, why: String) {
+        if let Some(read) = self.reads.in_flight.remove(&read.number) {
+            self.give_up(read, why);
+        }
+    }
+
     /// The page of a read is damaged. The sessions that wait for it are dismissed. A room with a gap stays where it is until the
     /// heads are compared.
-    pub(crate) fn unreadable(&mut self, read: &ReadId) {
-        let Some(InFlight { room, after, purpose }) = self.reads.in_flight.remove(&read.number) else { return };
+    fn give_up(&mut self, read: InFlight, why: String) {
+        let InFlight { room, after, purpose } = read;
         let waits = |session: &Session| match (purpose, &session.wait) {
             (Purpose::Page, Wait::Page) => session.view == (View::CatchingUp { read_to: after }),
             (Purpose::First(_), Wait::First(_)) => true,
@@ -383,16 +371,15 @@ impl Core {
             Purpose::Page => self.rooms.get(&room).map_or(Vec::new(), |view| view.sessions.clone()),
         };
         if purpose == Purpose::Gap {
-            self.reads.damaged.insert(room);
+            self.reads.damaged.insert(room.clone());
         }
+        self.issue(Command::Unreadable { room, why });
         for number in candidates {
             if self.sessions.get(&number).is_some_and(waits) {
                 self.dismiss(number, close::TRY_AGAIN, "what is stored of this room is damaged: try again later");
             }
         }
-        self.read_gaps();
-        self.read_firsts();
-        self.read_pages();
+        self.read_more();
     }
 }
 

@@ -1,4 +1,5 @@
-//! The gateway as a step function: inputs and the time go in, commands come out. It does no I/O and reads no clock.
+//! The gateway as a step function: what sessions do and every other [`Input`] go in, [`Command`]s come out. It does no I/O and
+//! reads no clock.
 //!
 //! ```text
 //!              open, act, end, close        settled(until)            appended
@@ -16,10 +17,10 @@ use std::collections::{BTreeMap, HashMap};
 
 use super::backlog::{Backlog, Share};
 use super::reads::{Reads, Wait};
-use super::state::{PendingEvent, RoomView, Session, ShardOut, View};
-use super::step::{Command, Joining};
+use super::state::{PendingEvent, RoomView, Session, ShardOut, View, shard_of};
+use super::step::{Command, Input, Joining};
 use crate::limits::{Bounds, REASON_BYTES_MAX, SESSIONS_PER_ROOM_MAX};
-use crate::types::{Action, Arrival, EventKind, Incarnation, Role, RoomId, SessionId, ShardId};
+use crate::types::{Action, Arrival, EventKind, Incarnation, Role, RoomId, SessionId};
 use crate::wire::action;
 use crate::wire::client::{ErrorCode, Refusal};
 
@@ -75,6 +76,22 @@ impl Core {
         Self { bounds, ..self }
     }
 
+    /// Takes what happened outside the sessions.
+    pub(crate) fn apply(&mut self, input: Input) {
+        match input {
+            Input::Tick(now_ns) => self.tick(now_ns),
+            Input::CheckHeads => self.check_heads(),
+            Input::Push(push) => self.pushed(push),
+            Input::Registered(shard, answer) => self.registered(shard, &answer),
+            Input::Appended { flush, answer, repeated, now_ns } => self.appended(&flush, &answer, repeated, now_ns),
+            Input::Page { read, page } => self.page(&read, &page),
+            Input::Unreadable { read, why } => self.unreadable(&read, why),
+            Input::Heads(shard, server, heads) => self.heads(shard, server, &heads),
+            Input::OutboxDrained { session, taken } => self.outbox_drained(session, taken),
+            Input::Rested(waited) => self.rested(waited),
+        }
+    }
+
     /// Takes all commands, in the order in which the driver must carry them out.
     pub(crate) fn take_commands(&mut self) -> Vec<Command> {
         std::mem::take(&mut self.commands)
@@ -102,11 +119,6 @@ impl Core {
         self.sessions.len()
     }
 
-    pub(super) fn shard_of(&self, room: &RoomId) -> ShardId {
-        #[expect(clippy::cast_possible_truncation, reason = "made from a u16")]
-        ShardId::of(room, self.shards.len() as u16)
-    }
-
     /// A session joins its room. Its `welcome` follows once the Open is resolved.
     ///
     /// # Errors
@@ -120,7 +132,7 @@ impl Core {
         if self.sessions.len() >= sessions_max {
             return refuse(ErrorCode::Busy, format!("this gateway has {sessions_max} sessions, its limit"));
         }
-        let shard = self.shard_of(&joining.room);
+        let shard = shard_of(&self.shards, &joining.room);
         let (backlog, out) = (&self.backlog, &mut self.shards[usize::from(shard.0)]);
         let view = self.rooms.entry(joining.room.clone()).or_insert_with(|| {
             out.followed.insert(joining.room.clone());
@@ -240,7 +252,7 @@ impl Core {
 
     pub(super) fn pend(&mut self, number: u64, kind: EventKind, arrival: Arrival, share: Share) {
         let Some(session) = self.sessions.get_mut(&number) else { return };
-        let shard = ShardId::of(&session.room, u16::try_from(self.shards.len()).unwrap_or(u16::MAX));
+        let shard = shard_of(&self.shards, &session.room);
         let out = &mut self.shards[usize::from(shard.0)];
         if out.fenced {
             return;

@@ -12,8 +12,7 @@ use crate::wire::client::{VerdictFrames, Welcome, close};
 use crate::wire::push::{Push, RoomPush};
 
 impl Core {
-    /// A worker's push.
-    pub(crate) fn pushed(&mut self, push: Push) {
+    pub(super) fn pushed(&mut self, push: Push) {
         match push {
             Push::Verdicts { shard, server, commit, rooms } => {
                 if !self.hears(shard, server, commit) {
@@ -339,8 +338,7 @@ impl Core {
         }
     }
 
-    /// The answer to [`Command::ReadHeads`].
-    pub(crate) fn heads(&mut self, shard: ShardId, server: Incarnation, heads: &[RoomHead]) {
+    pub(super) fn heads(&mut self, shard: ShardId, server: Incarnation, heads: &[RoomHead]) {
         if !self.hears(shard, server, 0) {
             return;
         }
@@ -350,7 +348,7 @@ impl Core {
     }
 
     /// Compares all rooms with the journal: after each new subscription to the pushes, and periodically (rule C5).
-    pub(crate) fn check_heads(&mut self) {
+    pub(super) fn check_heads(&mut self) {
         self.beat();
         self.try_gaps_again();
         for shard in (0..).map(ShardId).take(self.shards.len()) {

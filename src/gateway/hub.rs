@@ -1,18 +1,15 @@
 //! Drives a gateway's `Core`: one lock around it, a task per journal step, an outbox per session. This is a gateway without
 //! WebSockets. `front` adds them; a server that has its own sockets uses the hub directly.
 
+mod commands;
 mod outbox;
 mod upkeep;
 
-use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
 use dashmap::DashMap;
 use parking_lot::{Mutex, RwLock};
-use quanta::Instant;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -22,15 +19,14 @@ pub(crate) use outbox::Outbox;
 use upkeep::{ping_journal, run_timers};
 
 use super::core::Core;
-use super::step::{Command, Joining, ReadId};
+use super::step::{Input, Joining};
 use crate::clock;
-use crate::journal::{self, Appended, Flush, GatewayJournal, JournalError, Seen, Signal};
-use crate::limits::{Bounds, CATCH_UP_REST, HEADS_INTERVAL};
+use crate::journal::{self, GatewayJournal, JournalError};
+use crate::limits::Bounds;
 use crate::metrics as names;
 use crate::rules::Pattern;
-use crate::types::{Action, Arrival, Incarnation, RoomId, SessionId, ShardId};
+use crate::types::{Action, Arrival, Incarnation, SessionId};
 use crate::wire::client::{ErrorCode, Refusal, close};
-use crate::wire::push;
 
 /// The interval at which the core ticks and the journal is pinged.
 const TICK: Duration = Duration::from_secs(1);
@@ -274,6 +270,10 @@ impl Hub {
         }
     }
 
+    fn apply(&self, input: Input) {
+        self.with(|state| state.core.apply(input));
+    }
+
     /// Changes the core, then carries out its commands.
     fn with<T>(&self, f: impl FnOnce(&mut State) -> T) -> T {
         let mut state = self.0.state.lock();
@@ -291,158 +291,6 @@ impl Hub {
         result
     }
 
-    fn perform(&self, state: &mut State) {
-        let mut now_ns = 0;
-        while state.core.has_commands() {
-            for command in state.core.take_commands() {
-                match command {
-                    Command::Deliver(session, delivery) => {
-                        if let Some(arrived_ns) =
-                            delivery.decides_since(SessionId { gateway: state.core.incarnation(), number: session })
-                        {
-                            if now_ns == 0 {
-                                now_ns = clock::monotonic_ns();
-                            }
-                            self.0.verdict_seconds.record(Duration::from_nanos(now_ns.saturating_sub(arrived_ns)));
-                        }
-                        self.deliver(session, delivery);
-                    }
-                    Command::Append { flush, mut waits } => {
-                        if !waits.is_empty() {
-                            waits.end(clock::monotonic_ns(), &metrics::histogram!(names::SETTLE_SECONDS));
-                        }
-                        self.spawn(|hub| hub.append(flush));
-                    }
-                    Command::Register { shard, seen, rooms } => {
-                        let incarnation = state.core.incarnation();
-                        self.spawn(move |hub| hub.register(shard, incarnation, seen, rooms));
-                    }
-                    Command::Read { room, after, entries_max, read } => {
-                        self.spawn(move |hub| hub.read(room, after, entries_max, read))
-                    }
-                    Command::AskOutbox { session, level } => {
-                        let taken = self.0.outboxes.get(&session).and_then(|inlet| inlet.ask(level));
-                        if let Some(taken) = taken {
-                            state.core.drained(session, taken);
-                        }
-                    }
-                    Command::Rest => self.spawn(|hub| async move {
-                        tokio::time::sleep(CATCH_UP_REST).await;
-                        // Once around everybody who is ready to run.
-                        let began = Instant::now();
-                        tokio::task::yield_now().await;
-                        hub.with(|state| state.core.rested(began.elapsed()));
-                    }),
-                    Command::ReadHeads(shard, rooms) => self.spawn(move |hub| async move {
-                        match hub.0.journal.heads(shard, &rooms).await {
-                            Ok((server, heads)) => hub.with(|state| state.core.heads(shard, server, &heads)),
-                            Err(error) => hub.trouble("read heads", &error),
-                        }
-                    }),
-                    Command::Leave(shard, gateway) => self.spawn(move |hub| async move {
-                        if let Err(error) = hub.0.journal.leave(shard, gateway).await {
-                            hub.trouble("remove a registration", &error);
-                        }
-                    }),
-                    Command::Rebirth => self.rebirth(state),
-                }
-            }
-        }
-    }
-
-    fn spawn<F: Future<Output = ()> + Send + 'static>(&self, task: impl FnOnce(Hub) -> F) {
-        let (work, stop) = (task(self.clone()), self.0.stop.clone());
-        self.0.runtime.spawn(async move { stop.run_until_cancelled(work).await });
-    }
-
-    async fn register(self, shard: ShardId, incarnation: Incarnation, seen: Seen, rooms: Vec<RoomId>) {
-        let answer = self.insist("register", || self.0.journal.register(shard, incarnation, seen, &rooms)).await;
-        if seen.flush > 0 {
-            tracing::info!(
-                shard = shard.0,
-                "this gateway has registered with another server of the journal, and told it what the earlier one had"
-            );
-        }
-        if answer.renewed > 0 {
-            metrics::counter!(names::ROLLED_BACK_TOTAL).increment(answer.renewed);
-            tracing::error!(
-                shard = shard.0,
-                rooms = answer.renewed,
-                "the journal has lost delivered verdicts: its rooms begin a new era"
-            );
-        }
-        self.with(|state| state.core.registered(shard, &answer));
-    }
-
-    async fn append(self, flush: Arc<Flush>) {
-        let began = Instant::now();
-        let sent = AtomicU32::new(0);
-        let answer = self
-            .insist("append", || {
-                sent.fetch_add(1, Ordering::Relaxed);
-                self.0.journal.append(&flush)
-            })
-            .await;
-        metrics::histogram!(names::APPEND_SECONDS).record(began.elapsed().as_secs_f64());
-        match &answer {
-            Appended::Stored(_) => metrics::counter!(names::FLUSHES_TOTAL).increment(1),
-            Appended::Moved => {}
-            Appended::Refused(rooms) => {
-                let rooms = rooms.iter().map(RoomId::as_str).collect::<Vec<_>>().join(", ");
-                tracing::error!(
-                    "rooms are damaged in the journal, and their sessions are sent away: {rooms}: restore their keys"
-                );
-            }
-            Appended::Gap { .. } | Appended::Fenced => {
-                tracing::warn!(shard = flush.shard.0, ?answer, "this gateway was declared dead: it starts again");
-            }
-        }
-        let repeated = sent.into_inner() > 1;
-        self.with(|state| state.core.appended(&flush, &answer, repeated, clock::monotonic_ns()));
-    }
-
-    async fn read(self, room: RoomId, after: u64, entries_max: usize, read: ReadId) {
-        if read.gap {
-            metrics::counter!(names::GAPS_FILLED_TOTAL).increment(1);
-        }
-        let step = || async {
-            match self.0.journal.verdicts(&room, after, entries_max).await {
-                // A damaged room must not hold up reads of other rooms.
-                Err(error @ JournalError::Damaged(_)) => Ok(Err(error)),
-                answer => answer.map(Ok),
-            }
-        };
-        let told = match self.insist("read verdicts", step).await {
-            Ok(page) => self.with(|state| state.core.page(&room, after, read, &page)).map_err(|error| error.to_string()),
-            Err(error) => {
-                self.with(|state| state.core.unreadable(&read));
-                Err(error.to_string())
-            }
-        };
-        if let Err(error) = told {
-            tracing::error!(room.id = %room, error, "cannot read verdicts");
-        }
-    }
-
-    /// Does a step of the journal until its outcome is known (rule W5).
-    async fn insist<T, F: Future<Output = Result<T, JournalError>>>(&self, what: &str, step: impl Fn() -> F) -> T {
-        let failed = |error| async move {
-            metrics::counter!(names::JOURNAL_RETRIES_TOTAL).increment(1);
-            match error {
-                // Only this room is affected, and its repair takes longer than an outage.
-                JournalError::Damaged(_) => {
-                    tracing::warn!(%error, "{what} of a room");
-                    tokio::time::sleep(HEADS_INTERVAL).await;
-                }
-                error => self.trouble(what, &error),
-            }
-            Ok::<(), Infallible>(())
-        };
-        let Ok(value) = journal::insist(step, failed).await;
-        self.works();
-        value
-    }
-
     fn works(&self) {
         self.0.trouble.send_if_modified(|trouble| trouble.take().is_some());
     }
@@ -453,47 +301,5 @@ impl Hub {
         if news {
             tracing::warn!(%error, "the journal failed: {what}; trying again until it works");
         }
-    }
-
-    async fn subscribe(&self, incarnation: Incarnation) -> Result<(), JournalError> {
-        let mut pushes = self.0.journal.pushes(incarnation).await?;
-        let (hub, stop) = (Arc::downgrade(&self.0), self.0.stop.clone());
-        let task = self.0.runtime.spawn(async move {
-            let listen = async {
-                while let Some(signal) = pushes.recv().await {
-                    let Some(hub) = hub.upgrade().map(Hub) else { return };
-                    hub.signal(signal);
-                    while let Ok(signal) = pushes.try_recv() {
-                        hub.signal(signal);
-                    }
-                }
-            };
-            stop.run_until_cancelled(listen).await;
-        });
-        if let Some(old) = self.0.state.lock().subscription.replace(task) {
-            old.abort();
-        }
-        Ok(())
-    }
-
-    fn signal(&self, signal: Signal<Bytes>) {
-        match signal {
-            Signal::Subscribed => self.with(|state| state.core.check_heads()),
-            Signal::Message(bytes) => match push::decode(&bytes) {
-                Ok(push) => self.with(|state| state.core.pushed(push)),
-                Err(error) => tracing::error!(%error, "cannot read a push"),
-            },
-        }
-    }
-
-    /// The core starts again under a new identity. Its pushes are subscribed before it registers in any shard.
-    fn rebirth(&self, state: &mut State) {
-        let incarnation = Incarnation::random();
-        state.core.reborn(incarnation);
-        self.0.outboxes.clear();
-        tracing::warn!(gateway.id = %incarnation, "gateway starts again under a new identity");
-        self.spawn(move |hub| async move {
-            hub.insist("subscribe", || hub.subscribe(incarnation)).await;
-        });
     }
 }

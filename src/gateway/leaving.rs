@@ -4,7 +4,7 @@
 //! session that stays.
 
 use super::core::Core;
-use super::state::{Leaving, Session, View};
+use super::state::{Leaving, Session, View, shard_of};
 use super::step::{Command, Delivery};
 use crate::limits::{CLOSE_TIMEOUT, WELCOME_TIMEOUT};
 use crate::types::{Arrival, Incarnation, RoomId, ShardId};
@@ -62,9 +62,7 @@ impl Core {
         if !self.fenced {
             return;
         }
-        let shards = &self.shards;
-        let lost =
-            |room: &RoomId| shards[usize::from(ShardId::of(room, u16::try_from(shards.len()).unwrap_or(u16::MAX)).0)].fenced;
+        let lost = |room: &RoomId| self.shards[usize::from(shard_of(&self.shards, room).0)].fenced;
         self.sessions.retain(|_, session| !(matches!(session.view, View::Closed) && lost(&session.room)));
         if self.is_drained() {
             for shard in self.leave() {
@@ -91,8 +89,8 @@ impl Core {
     }
 
     /// Dismisses sessions that got no welcome in time, because no worker resolves their room. Ends dismissed sessions that
-    /// stayed too long. Call about once a second.
-    pub(crate) fn tick(&mut self, now_ns: u64) {
+    /// stayed too long.
+    pub(super) fn tick(&mut self, now_ns: u64) {
         let late =
             |s: &Session| matches!(s.view, View::Joining) && now_ns.saturating_sub(s.opened_at_ns) > nanos(WELCOME_TIMEOUT);
         let late: Vec<u64> = self.sessions.iter().filter(|(_, s)| late(s)).map(|(n, _)| *n).collect();

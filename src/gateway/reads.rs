@@ -92,7 +92,7 @@ pub(super) struct Reads {
     pub(super) known: Firsts,
     /// Whether the rest after a turn is not over.
     pub(super) resting: bool,
-    /// The deliveries of the next turn; 0 before the first.
+    /// The deliveries that the next turn should take, before its bounds; 0 before the first.
     pub(super) turn: usize,
 }
 

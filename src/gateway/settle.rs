@@ -120,7 +120,7 @@ impl Core {
     }
 
     /// A worker asks for a watermark of at least `until`.
-    pub(crate) fn probed(&mut self, shard: ShardId, until: Moment) {
+    pub(super) fn probed(&mut self, shard: ShardId, until: Moment) {
         let Some(out) = self.shards.get_mut(usize::from(shard.0)) else { return };
         out.probed = out.probed.max(until);
         if out.registration == Registration::Unknown {
@@ -161,8 +161,7 @@ impl Core {
         self.send_owed_closes();
     }
 
-    /// The answer to [`Command::Register`].
-    pub(crate) fn registered(&mut self, shard: ShardId, answer: &Registered) {
+    pub(super) fn registered(&mut self, shard: ShardId, answer: &Registered) {
         let out = &mut self.shards[usize::from(shard.0)];
         let record = &answer.record;
         if record.incarnation != self.incarnation || out.registration != Registration::Asked || out.fenced {
@@ -184,9 +183,7 @@ impl Core {
         }
     }
 
-    /// The answer to [`Command::Append`], read at `now_ns`. `repeated` says that the flush was sent more than once: then its
-    /// events may be resolved already, and the answer's heads may lie above verdicts that are still to be delivered.
-    pub(crate) fn appended(&mut self, flush: &Flush, answer: &Appended, repeated: bool, now_ns: u64) {
+    pub(super) fn appended(&mut self, flush: &Flush, answer: &Appended, repeated: bool, now_ns: u64) {
         let out = &mut self.shards[usize::from(flush.shard.0)];
         let expected = |f: &Arc<Flush>| (f.number, f.server) == (flush.number, flush.server);
         if flush.incarnation != self.incarnation

@@ -175,6 +175,12 @@ pub(super) struct ShardOut {
     pub(super) probed: Moment,
 }
 
+/// The shard of a room, among all `shards` of the journal.
+pub(super) fn shard_of(shards: &[ShardOut], room: &RoomId) -> ShardId {
+    #[expect(clippy::cast_possible_truncation, reason = "made from a u16")]
+    ShardId::of(room, shards.len() as u16)
+}
+
 impl ShardOut {
     /// Adds an event. Returns true when the gateway must register in the shard first.
     pub(super) fn pend(&mut self, event: PendingEvent) -> bool {

@@ -1,12 +1,14 @@
-//! The values at the edge of the core: who joins, what a session is sent, and what the core wants done. The answers are
-//! methods of [`Core`](super::core::Core).
+//! The values at the edge of the core: who joins, what a session is sent, what happens around the core ([`Input`]), and what
+//! it wants done ([`Command`]).
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use crate::journal::{Flush, Seen};
+use crate::journal::{Appended, Flush, Registered, RoomHead, Seen, VerdictPage};
 use crate::metrics::Waits;
 use crate::types::{Incarnation, PlayerId, Role, RoomId, SessionId, ShardId, Since, Verdict, VerdictKind};
 use crate::wire::client::{Refusal, VerdictFrames, Welcome};
+use crate::wire::push::Push;
 
 /// Who joins which room.
 #[derive(Debug, Clone)]
@@ -77,10 +79,36 @@ pub(crate) struct ReadId {
     pub(crate) gap: bool,
 }
 
+/// What happened outside the sessions. Most inputs answer a [`Command`].
+#[derive(Debug)]
+pub(crate) enum Input {
+    /// About a second has passed. The value is the time now, in nanoseconds.
+    Tick(u64),
+    /// The pushes are subscribed, possibly again, or it is time to compare the rooms with the journal.
+    CheckHeads,
+    /// A worker's push.
+    Push(Push),
+    /// Answers [`Command::Register`].
+    Registered(ShardId, Registered),
+    /// Answers [`Command::Append`]. `repeated` says that the flush was sent more than once. Its events may then be resolved
+    /// already, and the answer's heads may lie above verdicts that are still to be delivered.
+    Appended { flush: Arc<Flush>, answer: Appended, repeated: bool, now_ns: u64 },
+    /// Answers [`Command::Read`].
+    Page { read: ReadId, page: VerdictPage },
+    /// Answers [`Command::Read`]: the page is damaged.
+    Unreadable { read: ReadId, why: String },
+    /// Answers [`Command::ReadHeads`]. The journal's server that gave the heads comes first.
+    Heads(ShardId, Incarnation, Vec<RoomHead>),
+    /// Answers [`Command::AskOutbox`]: the session has taken `taken` deliveries in all.
+    OutboxDrained { session: u64, taken: u64 },
+    /// Answers [`Command::Rest`]: how long ready tasks then had to wait for the gateway.
+    Rested(Duration),
+}
+
 /// What the core wants its driver to do.
 #[derive(Debug)]
 pub(crate) enum Command {
-    /// Call [`crate::journal::GatewayJournal::register`] until it answers, then `Core::registered`.
+    /// Call [`crate::journal::GatewayJournal::register`] until it answers [`Input::Registered`].
     Register {
         /// The shard to register in.
         shard: ShardId,
@@ -89,15 +117,14 @@ pub(crate) enum Command {
         /// The rooms whose heads the answer must have.
         rooms: Vec<RoomId>,
     },
-    /// Call [`crate::journal::GatewayJournal::append`] until it answers, then `Core::appended`.
+    /// Call [`crate::journal::GatewayJournal::append`] until it answers [`Input::Appended`].
     Append {
         /// The flush to append.
         flush: Arc<Flush>,
         /// When its events arrived. Empty when the flush is sent again.
         waits: Waits,
     },
-    /// Call [`crate::journal::GatewayJournal::verdicts`] until it answers, then `Core::page`, or `Core::unreadable` when the page is
-    /// damaged.
+    /// Call [`crate::journal::GatewayJournal::verdicts`] until it answers [`Input::Page`] or [`Input::Unreadable`].
     Read {
         /// The room to read.
         room: RoomId,
@@ -108,21 +135,28 @@ pub(crate) enum Command {
         /// Goes back to the core with the answer.
         read: ReadId,
     },
-    /// Call `Core::drained` as soon as the session's outbox holds at most `level` deliveries.
+    /// Answer [`Input::OutboxDrained`] as soon as the session's outbox holds at most `level` deliveries.
     AskOutbox {
         /// The session's number.
         session: u64,
         /// The number of deliveries.
         level: usize,
     },
-    /// Call `Core::rested` after [`crate::limits::CATCH_UP_REST`].
+    /// Answer [`Input::Rested`] after [`crate::limits::CATCH_UP_REST`].
     Rest,
-    /// Call [`crate::journal::GatewayJournal::heads`], then `Core::heads`.
+    /// Call [`crate::journal::GatewayJournal::heads`] and answer [`Input::Heads`]. A failed call needs no answer.
     ReadHeads(ShardId, Vec<RoomId>),
     /// Put the delivery into the outbox of the session with this number. Nothing follows a [`Delivery::Close`].
     Deliver(u64, Delivery),
     /// Call [`crate::journal::GatewayJournal::leave`]. The core needs no answer.
     Leave(ShardId, Incarnation),
+    /// Log that verdicts of a room cannot be read.
+    Unreadable {
+        /// The room whose verdicts are damaged.
+        room: RoomId,
+        /// What is wrong with them.
+        why: String,
+    },
     /// This incarnation is fenced, and everything that it could still append is in the journal: call `Core::reborn`.
     Rebirth,
 }

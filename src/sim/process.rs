@@ -11,7 +11,7 @@ use super::rules::Race;
 use super::world::{Channel, Happening, Kind, Listening, MS, Pid, TIMELINE, US, World};
 use crate::gateway::Delivery;
 use crate::gateway::core::Core as GatewayCore;
-use crate::gateway::step::Command as GatewayCommand;
+use crate::gateway::step::{Command as GatewayCommand, Input as GatewayInput};
 use crate::journal::{AheadName, AheadPart, Bell};
 use crate::limits::HEADS_INTERVAL;
 use crate::rules::RulesBook;
@@ -141,7 +141,7 @@ impl World {
         match pid.kind {
             Kind::Gateway => {
                 self.after(1_000 * MS, Some(pid), Happening::Tick);
-                self.with_gateway(pid.index, |core, now| core.tick(now));
+                self.tell_gateway(pid.index, GatewayInput::Tick(self.now));
             }
             Kind::Worker => {
                 let interval = if self.calm { 20 * MS } else { 5 * MS };
@@ -153,7 +153,7 @@ impl World {
 
     pub(super) fn check_heads(&mut self, pid: Pid) {
         self.after(HEADS_INTERVAL.as_nanos() as u64, Some(pid), Happening::CheckHeads);
-        self.with_gateway(pid.index, |core, _| core.check_heads());
+        self.tell_gateway(pid.index, GatewayInput::CheckHeads);
     }
 
     pub(super) fn bell(&mut self, pid: Pid, shard: ShardId, generation: u64, bell: Option<Bell>) {
@@ -167,10 +167,12 @@ impl World {
         if self.pushes.get(&incarnation).is_none_or(|s| s.generation != generation) {
             return;
         }
-        self.with_gateway(pid.index, |core, _| match push {
-            Some(push) => core.pushed(push::decode(&push).expect("a push")),
-            None => core.check_heads(),
-        });
+        let pushed = |push| GatewayInput::Push(push::decode(&push).expect("a push"));
+        self.tell_gateway(pid.index, push.map_or(GatewayInput::CheckHeads, pushed));
+    }
+
+    pub(super) fn tell_gateway(&mut self, index: usize, input: GatewayInput) {
+        self.with_gateway(index, |core, _| core.apply(input));
     }
 
     /// Changes a gateway's core, then does what follows from it.
@@ -222,6 +224,7 @@ impl World {
                 }
                 self.along(Channel::ToClient(conn), None, Happening::Deliver { conn, delivery });
             }
+            GatewayCommand::Unreadable { why, .. } => assert!(why.contains("damaged in the journal"), "{why}"),
             GatewayCommand::Rebirth => {
                 let born = self.incarnation();
                 self.trace(|| format!("gateway {index} is reborn as {born:?}"));
@@ -243,17 +246,18 @@ impl World {
 
     pub(super) fn answer_gateway(&mut self, index: usize, call: &Call, answer: Answer) {
         let me = self.gateways[index].incarnation;
-        self.with_gateway(index, |core, now| match (call, answer) {
-            (Call::Register { shard, .. }, Answer::Registered(answer)) => core.registered(*shard, &answer),
-            (Call::Append { flush, sent }, Answer::Appended(answer)) => core.appended(flush, &answer, sent.get() > 1, now),
-            (Call::Verdicts { room, after, read, .. }, Answer::Page(page)) => {
-                core.page(room, *after, read.clone(), &page).expect("a page");
+        let input = match (call, answer) {
+            (Call::Register { shard, .. }, Answer::Registered(answer)) => GatewayInput::Registered(*shard, answer),
+            (Call::Append { flush, sent }, Answer::Appended(answer)) => {
+                GatewayInput::Appended { flush: flush.clone(), answer, repeated: sent.get() > 1, now_ns: self.now }
             }
-            (Call::Verdicts { read, .. }, Answer::Damaged(..)) => core.unreadable(read),
-            (Call::Leave(..), Answer::Nothing) => {}
-            (Call::Heads(shard, _), Answer::Heads(server, heads)) => core.heads(*shard, server, &heads),
+            (Call::Verdicts { read, .. }, Answer::Page(page)) => GatewayInput::Page { read: read.clone(), page },
+            (Call::Verdicts { read, .. }, Answer::Damaged(_, why)) => GatewayInput::Unreadable { read: read.clone(), why },
+            (Call::Leave(..), Answer::Nothing) => return,
+            (Call::Heads(shard, _), Answer::Heads(server, heads)) => GatewayInput::Heads(*shard, server, heads),
             _ => unreachable!("an answer to another question to {me:?}"),
-        });
+        };
+        self.tell_gateway(index, input);
     }
 
     /// Gives a worker's core an input, then does what follows from it.

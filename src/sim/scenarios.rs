@@ -14,13 +14,14 @@ use super::journal::LEASE_MS;
 use super::rules::Race;
 use super::world::{MS, TIMELINE};
 use crate::gateway::core::Core as GatewayCore;
-use crate::gateway::step::{Command as GatewayCommand, ReadId};
+use crate::gateway::step::{Command as GatewayCommand, Input as GatewayInput, ReadId};
 use crate::gateway::{Delivery, Joining};
 use crate::journal::memory::Store;
 use crate::journal::{Appended, Bell, Flush, Leased, PageSize, Place, Seen, Witness};
 use crate::limits::Bounds;
 use crate::rules::RulesBook;
 use crate::types::{Action, Arrival, Flags, Incarnation, Moment, PlayerId, Role, RoomId, ShardId, Since, Verdict};
+use crate::wire::push::Push;
 use crate::wire::{push, verdicts};
 use crate::worker::core::Core as WorkerCore;
 use crate::worker::step::{Command as WorkerCommand, Input, WorkerLimits};
@@ -58,6 +59,10 @@ struct ScriptedGateway {
     registering: Option<(ShardId, Seen, Vec<RoomId>)>,
 }
 
+fn probe(ns: u64) -> GatewayInput {
+    GatewayInput::Push(Push::Probe { shard: SHARD, until: Moment { timeline: TIMELINE, ns } })
+}
+
 fn gateway(store: &mut Store, name: u128) -> ScriptedGateway {
     gateway_on(store, name, TIMELINE)
 }
@@ -65,8 +70,8 @@ fn gateway(store: &mut Store, name: u128) -> ScriptedGateway {
 fn gateway_on(store: &mut Store, name: u128, timeline: u32) -> ScriptedGateway {
     let mut core = GatewayCore::new(Incarnation(name), timeline, 1, "sim", 0);
     let (answer, _) = store.register(SHARD, Incarnation(name), Seen::default(), &[]).expect("a shard");
-    core.probed(SHARD, Moment::default());
-    core.registered(SHARD, &answer);
+    core.apply(probe(0));
+    core.apply(GatewayInput::Registered(SHARD, answer));
     core.take_commands();
     ScriptedGateway { core, told: Vec::new(), reads: Vec::new(), flush: None, registering: None }
 }
@@ -81,12 +86,15 @@ impl ScriptedGateway {
     fn collect_once(&mut self) {
         for command in self.core.take_commands() {
             match command {
-                GatewayCommand::AskOutbox { session, .. } => self.core.drained(session, u64::MAX),
-                GatewayCommand::Rest => self.core.rested(std::time::Duration::ZERO),
+                GatewayCommand::AskOutbox { session, .. } => {
+                    self.core.apply(GatewayInput::OutboxDrained { session, taken: u64::MAX });
+                }
+                GatewayCommand::Rest => self.core.apply(GatewayInput::Rested(std::time::Duration::ZERO)),
                 GatewayCommand::Append { flush, .. } => self.flush = Some(flush),
                 GatewayCommand::Deliver(session, delivery) => self.told.push((session, delivery)),
                 GatewayCommand::Read { room, after, read, .. } => self.reads.push((room, after, read)),
                 GatewayCommand::Register { shard, seen, rooms } => self.registering = Some((shard, seen, rooms)),
+                GatewayCommand::Unreadable { why, .. } => panic!("{why}"),
                 _ => {}
             }
         }
@@ -108,24 +116,29 @@ impl ScriptedGateway {
         let flush = self.flush.take().expect("something to append");
         let (answer, bell) = store.append(&flush, until / MS).expect("a flush");
         assert!(matches!(answer, Appended::Stored(_)), "{answer:?}");
-        self.core.appended(&flush, &answer, repeated, until);
+        self.appended(flush, answer, repeated, until);
         self.collect();
         bell
     }
 
+    fn appended(&mut self, flush: std::sync::Arc<Flush>, answer: Appended, repeated: bool, now_ns: u64) {
+        self.core.apply(GatewayInput::Appended { flush, answer, repeated, now_ns });
+    }
+
     fn read(&mut self, store: &Store) {
         for (room, after, read) in std::mem::take(&mut self.reads) {
-            self.core.page(&room, after, read, &store.verdicts(&room, after, 100)).expect("a page");
+            self.core.apply(GatewayInput::Page { read, page: store.verdicts(&room, after, 100) });
         }
         self.collect();
     }
 
     /// Compares its rooms with the journal.
     fn check_heads(&mut self, store: &mut Store) {
-        self.core.check_heads();
+        self.core.apply(GatewayInput::CheckHeads);
         for command in self.core.take_commands() {
             if let GatewayCommand::ReadHeads(shard, rooms) = command {
-                self.core.heads(shard, store.server(), &store.heads(shard, &rooms).expect("heads"));
+                let heads = store.heads(shard, &rooms).expect("heads");
+                self.core.apply(GatewayInput::Heads(shard, store.server(), heads));
             }
         }
         self.collect();
@@ -264,7 +277,7 @@ impl Stage {
 
     /// A gateway promises that nothing more comes up to `until`.
     fn pass(&mut self, gateway: &mut ScriptedGateway, until: u64) {
-        gateway.core.probed(SHARD, Moment { timeline: TIMELINE, ns: until });
+        gateway.core.apply(probe(until));
         let bell = gateway.flush(&mut self.store, until, false);
         self.bell(bell);
         self.settle();
@@ -272,7 +285,7 @@ impl Stage {
 
     fn push(&mut self, to: &mut ScriptedGateway) {
         for push in self.pushed.remove(&to.core.incarnation()).unwrap_or_default() {
-            to.core.pushed(push::decode(&push).expect("a push"));
+            to.core.apply(GatewayInput::Push(push::decode(&push).expect("a push")));
             to.collect();
         }
     }
@@ -377,10 +390,10 @@ fn a_repeated_append_does_not_hide_the_sessions_own_open() {
     stage.pushed.clear();
     let (answer, bell) = stage.store.append(&flush, 1_071).expect("a flush");
     assert_eq!(bell, None);
-    c.core.appended(&flush, &answer, true, 1_071 * MS);
+    c.appended(flush, answer, true, 1_071 * MS);
     let heads = stage.store.heads(SHARD, &[room()]).expect("a head");
     assert_eq!(heads[0].seq, 3, "the Open is resolved");
-    c.core.heads(SHARD, stage.store.server(), &heads);
+    c.core.apply(GatewayInput::Heads(SHARD, stage.store.server(), heads));
     c.collect();
     c.read(&stage.store);
     assert_eq!(c.welcomes(session), 1);
@@ -440,14 +453,14 @@ fn a_fenced_gateway_that_is_idle_finds_out() {
     let (mut stage, mut a, _b) = two_inside();
     let lease = stage.store.owners()[0].expect("an owner");
     stage.store.fence(SHARD, lease, a.core.incarnation()).expect("a shard");
-    a.core.check_heads();
+    a.core.apply(GatewayInput::CheckHeads);
     assert!(a.core.wants_settling(), "it has something to say");
     a.core.settled(1_200 * MS);
     a.collect();
     let flush = a.flush.take().expect("a bare watermark");
     let (answer, _) = stage.store.append(&flush, 1_200).expect("a flush");
     assert_eq!(answer, Appended::Fenced);
-    a.core.appended(&flush, &answer, false, 1_200 * MS);
+    a.appended(flush, answer, false, 1_200 * MS);
     a.collect();
     assert!(a.told.iter().any(|(s, d)| *s == 1 && matches!(d, Delivery::Close { .. })), "its session is closed");
 }

@@ -14,6 +14,7 @@ use super::journal::{Answer, Call};
 use super::ledger::{Ledger, Rooms};
 use super::process::{GatewayProcess, Subscription, WorkerProcess};
 use crate::gateway::Delivery;
+use crate::gateway::step::Input as GatewayInput;
 use crate::journal::Bell;
 use crate::journal::memory::Store;
 use crate::limits::Bounds;
@@ -398,11 +399,11 @@ impl World {
             (Happening::Tick, Some(pid)) => self.tick(pid),
             (Happening::Turn, Some(pid)) => self.turn(pid),
             (Happening::Drained(session), Some(pid)) => {
-                self.with_gateway(pid.index, |core, _| core.drained(session, u64::MAX));
+                self.tell_gateway(pid.index, GatewayInput::OutboxDrained { session, taken: u64::MAX });
             }
             (Happening::Rested, Some(pid)) => {
                 let waited = std::time::Duration::from_micros(self.below(1_000));
-                self.with_gateway(pid.index, |core, _| core.rested(waited));
+                self.tell_gateway(pid.index, GatewayInput::Rested(waited));
             }
             (Happening::CheckHeads, Some(pid)) => self.check_heads(pid),
             (Happening::Arrive { conn, message }, _) => self.arrive(conn, message),

@@ -181,7 +181,7 @@ impl Scene {
         let queued = self.outboxes.get(&session).map_or(0, VecDeque::len);
         if self.asked.get(&session).is_some_and(|level| queued <= *level) {
             self.asked.remove(&session);
-            self.core.drained(session, self.taken.get(&session).copied().unwrap_or(0));
+            self.core.outbox_drained(session, self.taken.get(&session).copied().unwrap_or(0));
             self.perform();
         }
     }
@@ -222,8 +222,7 @@ impl Scene {
         let batches = self.batches[first..].iter().map(|(_, batch)| batch.clone()).take(entries_max).take_while(fits);
         let page =
             VerdictPage { server: Incarnation::NONE, commit: self.seq, era: self.era, seq: self.seq, batches: batches.collect() };
-        let room = self.room.clone();
-        self.core.page(&room, after, read, &page).expect("a page");
+        self.core.page(&read, &page);
         self.perform();
         true
     }
@@ -406,7 +405,7 @@ fn a_damaged_page_is_the_trouble_of_who_reads_it() {
     let (mut scene, first) = with_a_past(500);
     let late = scene.join(Some(1));
     let (_, _, read) = scene.reads.pop_front().expect("a read");
-    scene.core.unreadable(&read);
+    scene.core.unreadable(&read, "damaged".to_owned());
     scene.perform();
     scene.others_act(5, true);
     scene.settle(100);

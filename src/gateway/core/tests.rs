@@ -94,10 +94,8 @@ fn perform(core: &mut Core, head: (u64, u64, u64), page: &VerdictPage) {
                     let heads = flush.entries.iter().map(|entry| told(&entry.room)).collect();
                     core.appended(&flush, &Appended::Stored(heads), false, 50);
                 }
-                Command::Read { room, after, read, .. } => {
-                    let _ = core.page(&room, after, read, page);
-                }
-                Command::AskOutbox { session, .. } => core.drained(session, u64::MAX),
+                Command::Read { read, .. } => core.page(&read, page),
+                Command::AskOutbox { session, .. } => core.outbox_drained(session, u64::MAX),
                 Command::Rest => core.rested(std::time::Duration::ZERO),
                 _ => {}
             }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Weak};
 use tokio::sync::mpsc;
 
 use super::{Hub, Inner};
-use crate::gateway::step::Delivery;
+use crate::gateway::step::{Delivery, Input};
 use crate::limits::OUTBOX_MESSAGES_MAX;
 use crate::types::SessionId;
 
@@ -110,7 +110,7 @@ impl Hub {
         self.with(|state| {
             let taken = self.0.outboxes.get(&session.number).map(|inlet| inlet.taken());
             if let Some(taken) = taken.filter(|_| session.gateway == state.core.incarnation()) {
-                state.core.drained(session.number, taken);
+                state.core.apply(Input::OutboxDrained { session: session.number, taken });
             }
         });
     }

@@ -6,6 +6,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Hub, Inner, TICK};
 use crate::clock;
+use crate::gateway::step::Input;
 use crate::journal;
 use crate::limits::HEADS_INTERVAL;
 use crate::rules::Pattern;
@@ -33,7 +34,7 @@ pub(super) async fn run_timers(hub: Weak<Inner>, timeline: u32, stop: Cancellati
             () = stop.cancelled() => return,
             _ = tick.tick() => {
                 let Some(hub) = hub.upgrade().map(Hub) else { return };
-                hub.with(|state| state.core.tick(clock::monotonic_ns()));
+                hub.apply(Input::Tick(clock::monotonic_ns()));
             }
             _ = heads.tick() => {
                 let Some(hub) = hub.upgrade().map(Hub) else { return };
@@ -44,7 +45,7 @@ pub(super) async fn run_timers(hub: Weak<Inner>, timeline: u32, stop: Cancellati
                     Ok(known) => *hub.0.known.write() = known.map(|all| all.iter().map(|one| Pattern::new(one)).collect()),
                     Err(error) => hub.trouble("ask which rooms have rules", &error),
                 }
-                hub.with(|state| state.core.check_heads());
+                hub.apply(Input::CheckHeads);
             }
         }
     }

@@ -14,15 +14,15 @@ fn who_never_got_into_a_damaged_room_owes_it_no_goodbye() {
     a.core.settled(1_020 * MS);
     a.collect();
     let flush = a.flush.take().expect("two Opens");
-    a.core.appended(&flush, &Appended::Refused(vec![room()]), false, 1_021 * MS);
+    a.appended(flush, Appended::Refused(vec![room()]), false, 1_021 * MS);
     a.collect();
     let rest = a.flush.take().expect("the same flush without them");
     let (answer, _) = store.append(&rest, 1_022).expect("a flush");
-    a.core.appended(&rest, &answer, true, 1_022 * MS);
+    a.appended(rest, answer, true, 1_022 * MS);
     assert!(a.told.iter().any(|(s, d)| *s == ann && matches!(d, Delivery::Close { .. })), "{:?}", a.told);
     a.core.end(ann, 1_013, Arrival::at(1_030 * MS, 0));
     a.core.close(ann, Arrival::at(1_030 * MS, 0));
-    a.core.check_heads();
+    a.core.apply(GatewayInput::CheckHeads);
     a.core.settled(1_040 * MS);
     a.collect();
     let flush = a.flush.take().expect("its heartbeat");

@@ -229,7 +229,7 @@ fn a_session_that_left_early_is_not_counted_for_ever() {
     stage.bell(bell);
     stage.settle();
     stage.push(&mut a);
-    a.core.appended(&flush, &answer, false, 1_030 * MS);
+    a.appended(flush, answer, false, 1_030 * MS);
     a.collect();
     let bell = a.flush(&mut stage.store, 1_040 * MS, false);
     stage.bell(bell);
@@ -305,7 +305,7 @@ fn a_gap_ends_an_incarnation() {
     restored.register(SHARD, Incarnation(1), Seen::default(), &[]).expect("a shard");
     let (answer, _) = restored.append(&flush, 1_031).expect("a flush");
     assert!(matches!(answer, Appended::Gap { number: 0, .. }), "{answer:?}");
-    a.core.appended(&flush, &answer, false, 1_032 * MS);
+    a.appended(flush, answer, false, 1_032 * MS);
     a.collect();
     assert!(a.told.iter().any(|(s, d)| *s == 1 && matches!(d, Delivery::Close { .. })), "its session is closed");
     assert!(stage.take(|command| matches!(command, WorkerCommand::Commit(_))).is_empty());
@@ -325,7 +325,7 @@ fn a_lost_question_is_asked_again() {
     for action in stage.take(|command| matches!(command, WorkerCommand::Publish { .. })) {
         let WorkerCommand::Publish { gateway, push, .. } = action else { unreachable!("only pushes") };
         assert_eq!(gateway, a.core.incarnation());
-        a.core.pushed(push::decode(&push).expect("a push"));
+        a.core.apply(GatewayInput::Push(push::decode(&push).expect("a push")));
     }
     let bell = a.flush(&mut stage.store, 1_060 * MS, false);
     stage.bell(bell);

@@ -14,7 +14,7 @@ impl ScriptedGateway {
     fn registration(&mut self, store: &mut Store) -> Option<Registered> {
         let (shard, seen, rooms) = self.registering.take()?;
         let (answer, _) = store.register(shard, self.core.incarnation(), seen, &rooms).expect("a shard");
-        self.core.registered(shard, &answer);
+        self.core.apply(GatewayInput::Registered(shard, answer.clone()));
         self.collect();
         Some(answer)
     }
