@@ -11,7 +11,7 @@ use lasthit::types::Incarnation;
 use servers::{Proxy, RedisServer};
 
 use crate::fixture::{
-    Gateway, REPLICATED, SHARD, SHARDS, at, bytes, claim, commit, entry, message, part, replicated, room, subscribed,
+    REPLICATED, SHARD, SHARDS, TestGateway, at, bytes, claim, commit, entry, message, part, replicated, room, subscribed,
 };
 
 const DISK: [&str; 4] = ["--appendonly", "yes", "--appendfsync", "always"];
@@ -110,7 +110,7 @@ async fn nothing_leaves_before_replicas_confirmed_it() {
     let (server, mut replica, journal) = replicated().await;
     let mut pushes = journal.pushes(Incarnation(7)).await.expect("pushes");
     subscribed(&mut pushes).await;
-    let mut gateway = Gateway::register(&journal).await;
+    let mut gateway = TestGateway::register(&journal).await;
     let id = gateway.write(&journal, room(0), "a").await;
     let lease = claim(&journal).await;
     let mut first = commit(lease, 1, vec![part(room(0), 1, 0, 1, id)]);
@@ -169,7 +169,7 @@ async fn nothing_leaves_before_replicas_confirmed_it() {
 async fn at_disk_a_commit_publishes_after_it_was_answered() {
     let server = RedisServer::start_with(&DISK).expect("server");
     let journal = connect(&server.url(), Some(Durability::Disk)).await.expect("journal");
-    let mut gateway = Gateway::register(&journal).await;
+    let mut gateway = TestGateway::register(&journal).await;
     let id = gateway.write(&journal, room(0), "a").await;
     let mut first = commit(claim(&journal).await, 1, vec![part(room(0), 1, 0, 1, id)]);
     first.pushes = vec![(Incarnation(7), bytes("verdict"))];

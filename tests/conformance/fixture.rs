@@ -63,7 +63,7 @@ pub(crate) fn head(room: RoomId, era: u64, seq: u64, top: Moment) -> RoomHead {
 }
 
 /// A gateway that keeps its own count.
-pub(crate) struct Gateway {
+pub(crate) struct TestGateway {
     pub(crate) incarnation: Incarnation,
     pub(crate) server: Incarnation,
     shard: ShardId,
@@ -71,7 +71,7 @@ pub(crate) struct Gateway {
     pub(crate) watermark: Moment,
 }
 
-impl Gateway {
+impl TestGateway {
     pub(crate) async fn register(journal: &impl Journal) -> Self {
         Self::register_in(journal, SHARD).await
     }
@@ -168,7 +168,7 @@ impl Listener {
 
     /// Fails when one could not be read: a subscription announces that it missed something then.
     pub(crate) async fn read_all(mut self, journal: &impl Journal) {
-        let mut last = Gateway::register(journal).await;
+        let mut last = TestGateway::register(journal).await;
         last.append(journal, at(1), vec![]).await;
         while message(&mut self.0).await.incarnation != last.incarnation {}
     }

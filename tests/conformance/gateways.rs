@@ -8,7 +8,7 @@ use lasthit::journal::{
 use lasthit::types::{Incarnation, Moment, ShardId, StreamId};
 
 use crate::fixture::{
-    Gateway, SHARD, at, bytes, claim, commit, entry, head, last, load, message, part, read, room, room_of, subscribed,
+    SHARD, TestGateway, at, bytes, claim, commit, entry, head, last, load, message, part, read, room, room_of, subscribed,
 };
 
 pub(crate) async fn timelines_are_numbered_by_name(journal: &impl Journal) {
@@ -30,7 +30,7 @@ pub(crate) async fn two_hosts_do_not_share_a_journal(journal: &impl Journal) {
 }
 
 pub(crate) async fn registering_is_idempotent(journal: &impl Journal) {
-    let mut gateway = Gateway::register(journal).await;
+    let mut gateway = TestGateway::register(journal).await;
     gateway.append(journal, at(5), vec![]).await;
     let server = gateway.server;
     let record = GatewayRecord { incarnation: gateway.incarnation, number: 1, watermark: at(5), fenced: false, server };
@@ -45,7 +45,7 @@ pub(crate) async fn registering_is_idempotent(journal: &impl Journal) {
 
 /// What a gateway was told is stored, and is not: it may not go on, and who was told of its verdicts is in another era.
 pub(crate) async fn a_gateway_that_has_seen_more_than_is_stored_begins_new_eras(journal: &impl Journal) {
-    let mut gateway = Gateway::register(journal).await;
+    let mut gateway = TestGateway::register(journal).await;
     let id = gateway.write(journal, room(0), "a").await;
     gateway.write(journal, room(1), "b").await;
     let lease = claim(journal).await;
@@ -85,7 +85,7 @@ pub(crate) async fn a_gateway_that_has_seen_more_than_is_stored_begins_new_eras(
 }
 
 pub(crate) async fn a_worker_that_has_seen_more_than_is_stored_begins_new_eras(journal: &impl Journal) {
-    let mut gateway = Gateway::register(journal).await;
+    let mut gateway = TestGateway::register(journal).await;
     let id = gateway.write(journal, room(0), "a").await;
     let lease = claim(journal).await;
     journal.commit(&commit(lease, 1, vec![part(room(0), 1, 0, 1, id)])).await.expect("commit");
@@ -114,7 +114,7 @@ pub(crate) async fn a_worker_that_has_seen_more_than_is_stored_begins_new_eras(j
 
 /// A step that is bound to another server than the one that would do it does nothing.
 pub(crate) async fn steps_are_bound_to_their_server(journal: &impl Journal) {
-    let mut gateway = Gateway::register(journal).await;
+    let mut gateway = TestGateway::register(journal).await;
     let id = gateway.write(journal, room(0), "a").await;
     let lease = claim(journal).await;
     assert_eq!(lease.server, gateway.server);
@@ -136,7 +136,7 @@ pub(crate) async fn steps_are_bound_to_their_server(journal: &impl Journal) {
 }
 
 pub(crate) async fn a_flush_is_stored_once_and_in_sequence(journal: &impl Journal) {
-    let mut gateway = Gateway::register(journal).await;
+    let mut gateway = TestGateway::register(journal).await;
     let first = gateway.flush(at(10), vec![entry(room(0), at(9), "a"), entry(room(1), at(10), "b")]);
     let heads = gateway.append(journal, first.watermark, first.entries.clone()).await;
     assert_eq!(heads, [head(room(0), 1, 0, at(9)), head(room(1), 2, 0, at(10))]);
@@ -153,7 +153,7 @@ pub(crate) async fn a_flush_is_stored_once_and_in_sequence(journal: &impl Journa
 }
 
 pub(crate) async fn a_gap_is_answered_with_what_is_stored(journal: &impl Journal) {
-    let mut gateway = Gateway::register(journal).await;
+    let mut gateway = TestGateway::register(journal).await;
     gateway.append(journal, at(10), vec![]).await;
     let gap = Appended::Gap { number: 1, watermark: at(10) };
     let mut ahead = gateway.flush(at(20), vec![entry(room(0), at(15), "x")]);
@@ -168,7 +168,7 @@ pub(crate) async fn a_gap_is_answered_with_what_is_stored(journal: &impl Journal
 }
 
 pub(crate) async fn a_flush_that_contradicts_itself_is_refused(journal: &impl Journal) {
-    let mut gateway = Gateway::register(journal).await;
+    let mut gateway = TestGateway::register(journal).await;
     gateway.append(journal, at(10), vec![]).await;
     let good = gateway.flush(at(20), vec![entry(room(0), at(15), "x")]);
     let mut bad = vec![good.clone(); 6];
@@ -186,7 +186,7 @@ pub(crate) async fn a_flush_that_contradicts_itself_is_refused(journal: &impl Jo
 }
 
 pub(crate) async fn only_a_registered_gateway_that_is_not_fenced_appends(journal: &impl Journal) {
-    let mut gateway = Gateway::register(journal).await;
+    let mut gateway = TestGateway::register(journal).await;
     let mut stranger = gateway.flush(at(1), vec![]);
     stranger.incarnation = Incarnation::random();
     assert_eq!(journal.append(&stranger).await.expect("append"), Appended::Fenced);
@@ -199,19 +199,19 @@ pub(crate) async fn only_a_registered_gateway_that_is_not_fenced_appends(journal
     assert_eq!(journal.append(&stored).await.expect("append"), Appended::Fenced, "not even its last one again");
     assert_eq!(journal.survey(SHARD, false).await.expect("survey").append, 1);
     // A fence holds for its shard; another one has its own.
-    Gateway::register_in(journal, ShardId(0)).await.append(journal, at(1), vec![]).await;
+    TestGateway::register_in(journal, ShardId(0)).await.append(journal, at(1), vec![]).await;
 }
 
 /// Everything of it is stored, so nobody has to wait for it.
 pub(crate) async fn a_gateway_that_left_appends_no_more(journal: &impl Journal) {
-    let (mut gone, mut living) = (Gateway::register(journal).await, Gateway::register(journal).await);
+    let (mut gone, mut living) = (TestGateway::register(journal).await, TestGateway::register(journal).await);
     gone.write(journal, room(0), "g").await;
     living.write(journal, room(0), "l").await;
     for _ in 0..2 {
         journal.leave(SHARD, gone.incarnation).await.expect("leave");
         journal.leave(SHARD, Incarnation::random()).await.expect("a stranger's");
         let known = journal.survey(SHARD, false).await.expect("survey").gateways;
-        let expected = |of: &Gateway, fenced| GatewayRecord {
+        let expected = |of: &TestGateway, fenced| GatewayRecord {
             incarnation: of.incarnation,
             number: 1,
             watermark: of.watermark,
@@ -230,8 +230,8 @@ pub(crate) async fn a_gateway_that_left_appends_no_more(journal: &impl Journal) 
 }
 
 pub(crate) async fn a_rooms_top_never_falls(journal: &impl Journal) {
-    let mut ahead = Gateway::register(journal).await;
-    let mut behind = Gateway::register(journal).await;
+    let mut ahead = TestGateway::register(journal).await;
+    let mut behind = TestGateway::register(journal).await;
     ahead.append(journal, at(101), vec![entry(room(0), at(101), "a")]).await;
     let heads = behind.append(journal, at(100), vec![entry(room(0), at(100), "b")]).await;
     assert_eq!(heads, [head(room(0), 1, 0, at(101))]);
@@ -247,7 +247,7 @@ pub(crate) async fn a_rooms_top_never_falls(journal: &impl Journal) {
 pub(crate) async fn bells_are_numbered_and_carry_the_flush(journal: &impl Journal) {
     let mut bells = journal.bells(&[SHARD]).await.expect("bells");
     subscribed(&mut bells).await;
-    let mut gateway = Gateway::register(journal).await;
+    let mut gateway = TestGateway::register(journal).await;
     let first = gateway.flush(at(3), vec![entry(room(0), at(2), "a"), entry(room(1), at(3), "\u{0}b\u{7f}")]);
     gateway.append(journal, at(3), first.entries.clone()).await;
     journal.append(&first).await.expect("a repeat rings no bell");
@@ -267,7 +267,7 @@ pub(crate) async fn bells_are_numbered_and_carry_the_flush(journal: &impl Journa
 pub(crate) async fn an_append_asks_the_idle_gateways_inside(journal: &impl Journal) {
     let busy_ns = u64::try_from(POKE_IDLE.as_nanos()).expect("a short time");
     let [mut asking, mut inside, outside] =
-        [Gateway::register(journal).await, Gateway::register(journal).await, Gateway::register(journal).await];
+        [TestGateway::register(journal).await, TestGateway::register(journal).await, TestGateway::register(journal).await];
     let lease = claim(journal).await;
     let mut bells = journal.bells(&[SHARD]).await.expect("bells");
     subscribed(&mut bells).await;
@@ -315,7 +315,7 @@ pub(crate) async fn an_append_asks_the_idle_gateways_inside(journal: &impl Journ
 pub(crate) async fn every_message_of_a_step_is_read(journal: &impl Journal) {
     let mut bells = journal.bells(&[SHARD]).await.expect("bells");
     subscribed(&mut bells).await;
-    let (mut asking, inside) = (Gateway::register(journal).await, Gateway::register(journal).await);
+    let (mut asking, inside) = (TestGateway::register(journal).await, TestGateway::register(journal).await);
     let mut heard = journal.pushes(inside.incarnation).await.expect("pushes");
     subscribed(&mut heard).await;
     let lease = claim(journal).await;
@@ -358,7 +358,7 @@ pub(crate) async fn every_listener_hears_the_bells_of_its_shards(journal: &impl 
     let mut one = journal.bells(&[other]).await.expect("bells");
     subscribed(&mut both).await;
     subscribed(&mut one).await;
-    let mut gateways = [Gateway::register(journal).await, Gateway::register_in(journal, other).await];
+    let mut gateways = [TestGateway::register(journal).await, TestGateway::register_in(journal, other).await];
     for round in 1..=50 {
         for gateway in &mut gateways {
             gateway.append(journal, at(round), vec![]).await;
@@ -381,7 +381,7 @@ pub(crate) async fn pushes_arrive_in_the_order_of_their_steps(journal: &impl Jou
     let mut pushes = journal.pushes(here).await.expect("pushes");
     subscribed(&mut pushes).await;
     let lease = claim(journal).await;
-    let mut gateway = Gateway::register(journal).await;
+    let mut gateway = TestGateway::register(journal).await;
     let id = gateway.write(journal, room(0), "a").await;
 
     let mut first = commit(lease, 1, vec![part(room(0), 1, 0, 1, id)]);
@@ -405,7 +405,7 @@ pub(crate) async fn pushes_arrive_in_the_order_of_their_steps(journal: &impl Jou
 pub(crate) async fn a_large_flush_is_one_step(journal: &impl Journal) {
     let mut bells = journal.bells(&[SHARD]).await.expect("bells");
     subscribed(&mut bells).await;
-    let mut gateway = Gateway::register(journal).await;
+    let mut gateway = TestGateway::register(journal).await;
     let lease = claim(journal).await;
     let rooms: Vec<_> = (0..FLUSH_EVENTS_MAX).map(|n| format!("r{n}")).collect();
     let rooms = rooms.iter().map(|name| name.parse().expect("name"));
@@ -422,7 +422,7 @@ pub(crate) async fn a_large_flush_is_one_step(journal: &impl Journal) {
 }
 
 pub(crate) async fn only_fenced_gateways_are_forgotten_and_they_stay_out(journal: &impl Journal) {
-    let (mut dead, mut living) = (Gateway::register(journal).await, Gateway::register(journal).await);
+    let (mut dead, mut living) = (TestGateway::register(journal).await, TestGateway::register(journal).await);
     dead.write(journal, room(0), "d").await;
     living.write(journal, room(0), "l").await;
     let lease = claim(journal).await;
@@ -444,7 +444,7 @@ pub(crate) async fn only_fenced_gateways_are_forgotten_and_they_stay_out(journal
 /// A gateway is stopped, fenced and forgotten, and wakes up at another server that has everything: nothing that it delivered
 /// is missing, so no room begins a new era. It says what it has heard of: a commit that is missing shows all the same.
 pub(crate) async fn who_was_forgotten_is_no_sign_of_a_loss(journal: &impl Journal) {
-    let mut gone = Gateway::register(journal).await;
+    let mut gone = TestGateway::register(journal).await;
     let id = gone.write(journal, room(0), "g").await;
     let lease = claim(journal).await;
     assert!(matches!(journal.fence(SHARD, lease, gone.incarnation).await.expect("fence"), Leased::Done(_)));

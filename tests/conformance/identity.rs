@@ -5,7 +5,7 @@ use lasthit::journal::{Appended, CommonJournal as _, GatewayJournal as _, Leased
 use lasthit::types::Incarnation;
 use servers::RedisServer;
 
-use crate::fixture::{self, Gateway, SHARD, SHARDS, at, claim, commit, entry, part, room};
+use crate::fixture::{self, SHARD, SHARDS, TestGateway, at, claim, commit, entry, part, room};
 
 /// A server that keeps everything, and may be told to load it again.
 const DEBUGGED: [&str; 6] = ["--appendonly", "yes", "--appendfsync", "always", "--enable-debug-command", "yes"];
@@ -39,7 +39,7 @@ async fn until(server: &RedisServer, line: &str) {
 async fn a_replica_that_comes_and_goes_changes_nothing() {
     let server = RedisServer::start_tcp(&["--repl-backlog-ttl", "1"]).expect("server");
     let early = journal(&server).await;
-    let mut gateway = Gateway::register(&early).await;
+    let mut gateway = TestGateway::register(&early).await;
     let lease = claim(&early).await;
     let before = name(&server).await;
     let replica = server.replica(&[]).expect("a replica");
@@ -70,7 +70,7 @@ async fn connections_of_different_age_know_one_server() {
     tell(&server, &["CONFIG", "SET", "min-replicas-to-write", "1"]);
     let options = RedisOptions { shards: Some(SHARDS), durability: Some(Durability::Replicated), ..RedisOptions::default() };
     let journal = RedisJournal::connect(&server.url(), options).await.expect("journal");
-    let gateway = Gateway::register(&journal).await;
+    let gateway = TestGateway::register(&journal).await;
     tell(&server, &["CONFIG", "SET", "min-replicas-to-write", "0"]);
     drop(first);
     until(&server, "repl_backlog_active:0").await;
@@ -141,7 +141,7 @@ async fn a_flush_is_noticed_by_those_who_stay_connected() {
         let lease = claim(&journal).await;
         assert_eq!(journal.survey(SHARD, false).await.expect("survey").doubt, Some(0), "an empty shard may have lost all");
         journal.testify(SHARD, Witness::NONE).await.expect("testify");
-        let mut gateway = Gateway::register(&journal).await;
+        let mut gateway = TestGateway::register(&journal).await;
         let id = gateway.write(&journal, room(0), "a").await;
         let era = journal.heads(SHARD, &[room(0)]).await.expect("heads").1[0].era;
         assert!(!eras.contains(&era), "{era} of {eras:?}");

@@ -7,7 +7,7 @@ use lasthit::journal::{
 };
 use lasthit::types::{Incarnation, StreamId};
 
-use crate::fixture::{Gateway, SHARD, bytes, claim, commit, load, part, room};
+use crate::fixture::{SHARD, TestGateway, bytes, claim, commit, load, part, room};
 
 const NAME: AheadName = AheadName { lane: 7, seq: 2 };
 
@@ -24,7 +24,7 @@ fn with_parts(lease: Lease, number: u64, (from, to): (u64, u64), cursor: StreamI
 
 /// A page is full at its bound in bytes or in entries, and what comes next begins behind its last piece.
 pub(crate) async fn no_page_is_larger_than_asked(journal: &impl Journal) {
-    let mut gateway = Gateway::register(journal).await;
+    let mut gateway = TestGateway::register(journal).await;
     let lease = claim(journal).await;
     let mut ids = Vec::new();
     for number in 1..=30 {
@@ -75,7 +75,7 @@ pub(crate) async fn no_page_is_larger_than_asked(journal: &impl Journal) {
 }
 
 pub(crate) async fn a_snapshot_is_written_ahead_and_put_to_use_by_a_commit(journal: &impl Journal) {
-    let mut gateway = Gateway::register(journal).await;
+    let mut gateway = TestGateway::register(journal).await;
     let lease = claim(journal).await;
     let first = gateway.write(journal, room(0), "a").await;
     let mut small = part(room(0), 1, 0, 1, first);
@@ -123,7 +123,7 @@ pub(crate) async fn a_snapshot_is_written_ahead_and_put_to_use_by_a_commit(journ
 
 /// An owner died with its snapshot half or wholly written, or a room was loaded again: what it wrote is nobody's.
 pub(crate) async fn what_was_written_ahead_by_others_is_never_put_to_use(journal: &impl Journal) {
-    let mut gateway = Gateway::register(journal).await;
+    let mut gateway = TestGateway::register(journal).await;
     let old = claim(journal).await;
     let id = gateway.write(journal, room(0), "a").await;
     for index in 0..3 {
@@ -150,7 +150,7 @@ pub(crate) async fn what_was_written_ahead_by_others_is_never_put_to_use(journal
 }
 
 pub(crate) async fn an_ended_room_leaves_nothing_of_its_parts(journal: &impl Journal) {
-    let mut gateway = Gateway::register(journal).await;
+    let mut gateway = TestGateway::register(journal).await;
     let lease = claim(journal).await;
     let id = gateway.write(journal, room(0), "a").await;
     ahead(journal, lease, NAME, 1, 0, "state").await;

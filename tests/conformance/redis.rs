@@ -13,7 +13,7 @@ use redis::Commands;
 use servers::RedisServer;
 
 use crate::fixture::{
-    self, Gateway, SHARD, SHARDS, at, bytes, claim, commit, entry, load, message, part, read, room, subscribed,
+    self, SHARD, SHARDS, TestGateway, at, bytes, claim, commit, entry, load, message, part, read, room, subscribed,
 };
 
 fn admin(server: &RedisServer) -> redis::Connection {
@@ -57,7 +57,7 @@ async fn users_and_passwords() {
     redis::cmd("ACL").arg(&user).exec(&mut admin).expect("acl");
     let url = format!("{}?user=baron&pass=secret3", server.url());
     let journal = connect(&url).await.expect("a user with the rights that the error names");
-    Gateway::register(&journal).await.append(&journal, at(1), vec![entry(fixture_room(), at(1), "a")]).await;
+    TestGateway::register(&journal).await.append(&journal, at(1), vec![entry(fixture_room(), at(1), "a")]).await;
     redis::cmd("ACL").arg(&["SETUSER", "baron", "-info"]).exec(&mut admin).expect("acl");
     connect(&url).await.expect("a server that tells nothing is taken at its word");
     redis::cmd("ACL").arg(&["SETUSER", "baron", "-evalsha"]).exec(&mut admin).expect("acl");
@@ -76,7 +76,7 @@ async fn over_tcp_with_user_and_database() {
     let port = free.to_string();
     let server = RedisServer::start_with(&["--port", &port, "--requirepass", "p@ss/word"]).expect("server");
     let journal = connect(&format!("redis://default:p%40ss%2Fword@127.0.0.1:{port}/3")).await.expect("journal");
-    Gateway::register(&journal).await.append(&journal, at(1), vec![entry(fixture_room(), at(1), "a")]).await;
+    TestGateway::register(&journal).await.append(&journal, at(1), vec![entry(fixture_room(), at(1), "a")]).await;
     let survey = journal.survey(SHARD, false).await.expect("survey");
     assert_eq!((survey.append, survey.active), (1, vec![fixture_room()]));
     let elsewhere = connect(&format!("{}?pass=p%40ss%2Fword", server.url())).await.expect("journal");
@@ -101,7 +101,7 @@ async fn two_databases_of_one_server_are_apart() {
     }
     let mut gateways = Vec::new();
     for journal in journals {
-        let mut gateway = Gateway::register(journal).await;
+        let mut gateway = TestGateway::register(journal).await;
         gateway.append(journal, at(1), vec![entry(room(0), at(1), "a")]).await;
         gateways.push(gateway.incarnation);
     }
@@ -114,7 +114,7 @@ async fn two_databases_of_one_server_are_apart() {
     }
     // Nothing of the other's came behind.
     for (journal, heard) in journals.into_iter().zip(&mut bells) {
-        let mut last = Gateway::register(journal).await;
+        let mut last = TestGateway::register(journal).await;
         last.append(journal, at(1), vec![]).await;
         assert_eq!(message(heard).await.incarnation, last.incarnation);
     }
@@ -156,7 +156,7 @@ async fn servers_that_are_not_fit() {
 #[tokio::test]
 async fn a_server_that_becomes_a_replica_or_full() {
     let (server, journal) = fixture::redis().await;
-    let mut gateway = Gateway::register(&journal).await;
+    let mut gateway = TestGateway::register(&journal).await;
     let id = gateway.write(&journal, room(0), "a").await;
     let lease = claim(&journal).await;
     let (flush, first) = (gateway.flush(at(9), vec![]), commit(lease, 1, vec![part(room(0), 1, 0, 1, id)]));
@@ -218,7 +218,7 @@ async fn subscriptions_come_back() {
     let (server, journal) = fixture::redis().await;
     let mut bells = journal.bells(&[SHARD]).await.expect("bells");
     let mut pushes = journal.pushes(Incarnation(7)).await.expect("pushes");
-    let mut gateway = Gateway::register(&journal).await;
+    let mut gateway = TestGateway::register(&journal).await;
     for round in 1..=3 {
         subscribed(&mut bells).await;
         subscribed(&mut pushes).await;
@@ -250,14 +250,14 @@ async fn a_bell_that_nobody_can_read_says_look_for_yourself() {
     subscribed(&mut bells).await;
     let _: u64 = admin(&server).publish(format!("lasthit:{{s{SHARD}}}:bell"), "garbage").expect("publish");
     subscribed(&mut bells).await;
-    Gateway::register(&journal).await.append(&journal, at(1), vec![]).await;
+    TestGateway::register(&journal).await.append(&journal, at(1), vec![]).await;
     assert_eq!(message(&mut bells).await.append, 1);
 }
 
 #[tokio::test]
 async fn scripts_are_loaded_again() {
     let (server, journal) = fixture::redis().await;
-    let mut gateway = Gateway::register(&journal).await;
+    let mut gateway = TestGateway::register(&journal).await;
     for round in 0..3 {
         tell(&server, &["SCRIPT", "FLUSH"]);
         gateway.write(&journal, room(0), &format!("{round}")).await;
@@ -268,7 +268,7 @@ async fn scripts_are_loaded_again() {
 #[tokio::test]
 async fn connections_come_back() {
     let (server, journal) = fixture::redis().await;
-    let mut gateway = Gateway::register(&journal).await;
+    let mut gateway = TestGateway::register(&journal).await;
     gateway.append(&journal, at(1), vec![]).await;
     tell(&server, &["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]);
     let flush = gateway.flush(at(2), vec![entry(room(0), at(2), "once")]);
@@ -285,7 +285,7 @@ async fn connections_come_back() {
 #[tokio::test]
 async fn a_server_that_hangs_is_unreachable_until_it_answers() {
     let (server, journal) = fixture::redis().await;
-    let gateway = Gateway::register(&journal).await;
+    let gateway = TestGateway::register(&journal).await;
     let flush = gateway.flush(at(2), vec![entry(room(0), at(2), "once")]);
     tell(&server, &["CLIENT", "PAUSE", "2600", "ALL"]);
     is_unreachable(journal.append(&flush).await);
@@ -327,7 +327,7 @@ async fn a_password_that_changes_back_is_noticed() {
 async fn a_damaged_room_is_refused_by_name() {
     for key in ["room", "state", "out", "snapshot"] {
         let (server, journal) = fixture::redis().await;
-        let mut gateway = Gateway::register(&journal).await;
+        let mut gateway = TestGateway::register(&journal).await;
         let (good, bad) = (room(0), room(1));
         let ids = [gateway.write(&journal, good.clone(), "a").await, gateway.write(&journal, bad.clone(), "b").await];
         let lease = claim(&journal).await;
@@ -390,7 +390,7 @@ async fn a_forgotten_gateway_comes_back_after_a_restart() {
     let mut server = RedisServer::start_with(&["--appendonly", "yes", "--appendfsync", "always"]).expect("server");
     let options = RedisOptions { shards: Some(SHARDS), ..RedisOptions::default() };
     let journal = RedisJournal::connect(&server.url(), options.clone()).await.expect("journal");
-    let mut gone = Gateway::register(&journal).await;
+    let mut gone = TestGateway::register(&journal).await;
     let id = gone.write(&journal, room(0), "g").await;
     let lease = claim(&journal).await;
     journal.commit(&commit(lease, 1, vec![part(room(0), 1, 0, 1, id)])).await.expect("commit");
@@ -410,7 +410,7 @@ async fn a_forgotten_gateway_comes_back_after_a_restart() {
 async fn lists_of_any_length_are_taken() {
     const MANY: usize = 9_000;
     let (server, journal) = fixture::redis().await;
-    let mut gateway = Gateway::register(&journal).await;
+    let mut gateway = TestGateway::register(&journal).await;
     let names = (0..).map(|n| format!("room-{n}").parse().expect("name"));
     let rooms = names.filter(|room| ShardId::of(room, SHARDS) == SHARD).take(MANY);
     let heads = gateway.append(&journal, at(1), rooms.map(|room| entry(room, at(1), "a")).collect()).await;
@@ -436,7 +436,7 @@ async fn lists_of_any_length_are_taken() {
 #[tokio::test]
 async fn what_is_damaged_is_named_by_the_survey() {
     let (server, journal) = fixture::redis().await;
-    let mut gateways = [Gateway::register(&journal).await, Gateway::register(&journal).await];
+    let mut gateways = [TestGateway::register(&journal).await, TestGateway::register(&journal).await];
     let (good, bad) = (room(0), room(1));
     gateways[0].write(&journal, good.clone(), "a").await;
     gateways[1].write(&journal, bad.clone(), "b").await;
@@ -475,7 +475,7 @@ async fn what_is_damaged_is_named_by_the_survey() {
 async fn a_long_history_is_trimmed_within_a_few_commits() {
     const MANY: u64 = 130_000;
     let (server, journal) = fixture::redis().await;
-    let mut gateway = Gateway::register(&journal).await;
+    let mut gateway = TestGateway::register(&journal).await;
     let first = gateway.write(&journal, room(0), "a").await;
     let lease = claim(&journal).await;
     let key = |name: &str| format!("lasthit:{{s{}}}:{name}:{}", SHARD.0, room(0));
@@ -500,7 +500,7 @@ async fn a_long_history_is_trimmed_within_a_few_commits() {
 async fn small_pieces_before_large_ones_make_no_large_read() {
     const MIB: u64 = 1024 * 1024;
     let (server, journal) = fixture::redis().await;
-    let mut gateway = Gateway::register(&journal).await;
+    let mut gateway = TestGateway::register(&journal).await;
     let first = gateway.write(&journal, room(0), "a").await;
     let key = |name: &str| format!("lasthit:{{s{}}}:{name}:{}", SHARD.0, room(0));
     let fill = "for i = 1, 136 do

@@ -3,10 +3,10 @@
 use lasthit::journal::{CommitSnapshot, Committed, Journal, JournalError, Leased, StoredRoom, StoredSnapshot, VerdictPage};
 use lasthit::types::{Moment, StreamId};
 
-use crate::fixture::{Gateway, SHARD, at, bytes, claim, commit, entry, head, load, part, read, room};
+use crate::fixture::{SHARD, TestGateway, at, bytes, claim, commit, entry, head, load, part, read, room};
 
 pub(crate) async fn a_commit_is_final_once(journal: &impl Journal) {
-    let mut gateway = Gateway::register(journal).await;
+    let mut gateway = TestGateway::register(journal).await;
     let id = gateway.write(journal, room(0), "a").await;
     let lease = claim(journal).await;
     let first = commit(lease, 1, vec![part(room(0), 1, 0, 2, id)]);
@@ -35,7 +35,7 @@ pub(crate) async fn a_commit_is_final_once(journal: &impl Journal) {
 }
 
 pub(crate) async fn a_commit_by_a_successor_continues_the_count(journal: &impl Journal) {
-    let mut gateway = Gateway::register(journal).await;
+    let mut gateway = TestGateway::register(journal).await;
     let id = gateway.write(journal, room(0), "a").await;
     let old = claim(journal).await;
     journal.commit(&commit(old, 1, vec![part(room(0), 1, 0, 1, id)])).await.expect("commit");
@@ -49,7 +49,7 @@ pub(crate) async fn a_commit_by_a_successor_continues_the_count(journal: &impl J
 }
 
 pub(crate) async fn a_commit_that_does_not_fit_is_refused_as_a_whole(journal: &impl Journal) {
-    let mut gateway = Gateway::register(journal).await;
+    let mut gateway = TestGateway::register(journal).await;
     let mut ids = Vec::new();
     for n in 0..3 {
         ids.push(gateway.write(journal, room(n), "a").await);
@@ -72,7 +72,7 @@ pub(crate) async fn a_commit_that_does_not_fit_is_refused_as_a_whole(journal: &i
 }
 
 pub(crate) async fn a_room_is_active_until_its_cursor_is_at_the_tail(journal: &impl Journal) {
-    let mut gateway = Gateway::register(journal).await;
+    let mut gateway = TestGateway::register(journal).await;
     let first = gateway.write(journal, room(0), "a").await;
     let second = gateway.write(journal, room(0), "b").await;
     assert!(first < second);
@@ -92,7 +92,7 @@ pub(crate) async fn a_room_is_active_until_its_cursor_is_at_the_tail(journal: &i
 pub(crate) async fn a_room_is_loaded_from_its_snapshot_on(journal: &impl Journal) {
     assert_eq!(load(journal, &room(0)).await.expect("load"), StoredRoom::default());
     assert_eq!(read(journal, &room(0), StreamId::default()).await.expect("read"), []);
-    let mut gateway = Gateway::register(journal).await;
+    let mut gateway = TestGateway::register(journal).await;
     let mut ids = Vec::new();
     for text in ["a", "b", "c"] {
         ids.push(gateway.write(journal, room(0), text).await);
@@ -150,7 +150,7 @@ pub(crate) async fn verdicts_are_paged(journal: &impl Journal) {
     let server = journal.survey(SHARD, false).await.expect("survey").server;
     let nothing = VerdictPage { server, commit: 0, era: 0, seq: 0, batches: vec![] };
     assert_eq!(journal.verdicts(&room(0), 0, 10).await.expect("verdicts"), nothing);
-    let mut gateway = Gateway::register(journal).await;
+    let mut gateway = TestGateway::register(journal).await;
     let id = gateway.write(journal, room(0), "a").await;
     let lease = claim(journal).await;
     for (number, (from, to)) in (1..).zip([(0, 3), (3, 4), (4, 9)]) {
@@ -169,7 +169,7 @@ pub(crate) async fn verdicts_are_paged(journal: &impl Journal) {
 }
 
 pub(crate) async fn trimming_keeps_what_was_not_named(journal: &impl Journal) {
-    let mut gateway = Gateway::register(journal).await;
+    let mut gateway = TestGateway::register(journal).await;
     let lease = claim(journal).await;
     let mut ids = Vec::new();
     for number in 1..=300 {
@@ -196,7 +196,7 @@ pub(crate) async fn trimming_keeps_what_was_not_named(journal: &impl Journal) {
 }
 
 pub(crate) async fn an_ended_room_begins_a_higher_era(journal: &impl Journal) {
-    let mut gateway = Gateway::register(journal).await;
+    let mut gateway = TestGateway::register(journal).await;
     let id = gateway.write(journal, room(0), "a").await;
     let lease = claim(journal).await;
     let mut last = part(room(0), 1, 0, 2, id);
@@ -223,7 +223,7 @@ pub(crate) async fn an_ended_room_begins_a_higher_era(journal: &impl Journal) {
 }
 
 pub(crate) async fn a_room_does_not_end_before_its_tail(journal: &impl Journal) {
-    let mut gateway = Gateway::register(journal).await;
+    let mut gateway = TestGateway::register(journal).await;
     let first = gateway.write(journal, room(0), "a").await;
     let lease = claim(journal).await;
     let end = async |seq| journal.end_room(SHARD, lease, &room(0), seq).await.expect("end");

@@ -11,7 +11,7 @@ use lasthit::journal::{
 use lasthit::types::{Incarnation, Moment, RoomId, ShardId, StreamId};
 use servers::RedisServer;
 
-use crate::fixture::{self, Gateway, SHARD, SHARDS, at, bytes, claim, commit, entry, part, room};
+use crate::fixture::{self, SHARD, SHARDS, TestGateway, at, bytes, claim, commit, entry, part, room};
 
 /// What is not a number, not a moment, not a record; what Lua takes for a number all the same; and numbers out of bounds.
 const GARBAGE: [&str; 6] = ["garbage", "", "-1", "1.5", "0x10", "99999999999999999999"];
@@ -24,8 +24,8 @@ struct Scene {
     /// Every key as `DUMP` gives it.
     keys: BTreeMap<String, Vec<u8>>,
     lease: Lease,
-    living: Gateway,
-    dead: Gateway,
+    living: TestGateway,
+    dead: TestGateway,
     ids: Vec<StreamId>,
 }
 
@@ -41,7 +41,7 @@ impl Scene {
     async fn new() -> Self {
         let (server, journal) = fixture::redis().await;
         let mut admin = redis::Client::open(server.url()).expect("client").get_connection().expect("connection");
-        let (mut living, mut dead) = (Gateway::register(&journal).await, Gateway::register(&journal).await);
+        let (mut living, mut dead) = (TestGateway::register(&journal).await, TestGateway::register(&journal).await);
         for n in [0, 1, 3] {
             living.write(&journal, room(n), "a").await;
             dead.write(&journal, room(n), "b").await;

@@ -8,7 +8,7 @@ use lasthit::journal::{
 use lasthit::types::{Incarnation, Moment, ShardId, StreamId};
 
 use crate::fixture::{
-    Gateway, SHARD, SHARDS, at, bytes, claim, commit, entry, head, last, load, message, part, read, room, room_of, subscribed,
+    SHARD, SHARDS, TestGateway, at, bytes, claim, commit, entry, head, last, load, message, part, read, room, room_of, subscribed,
 };
 
 async fn owner(journal: &impl Journal) -> Option<Lease> {
@@ -55,7 +55,7 @@ pub(crate) async fn of_racing_claims_one_wins(journal: &impl Journal) {
 }
 
 pub(crate) async fn a_lost_lease_writes_nothing(journal: &impl Journal) {
-    let mut gateway = Gateway::register(journal).await;
+    let mut gateway = TestGateway::register(journal).await;
     let id = gateway.write(journal, room(0), "a").await;
     let old = claim(journal).await;
     let kept = commit(old, 1, vec![part(room(0), 1, 0, 0, id)]);
@@ -78,7 +78,7 @@ pub(crate) async fn a_lost_lease_writes_nothing(journal: &impl Journal) {
 }
 
 pub(crate) async fn a_fence_is_for_ever(journal: &impl Journal) {
-    let mut gateway = Gateway::register(journal).await;
+    let mut gateway = TestGateway::register(journal).await;
     gateway.append(journal, at(7), vec![]).await;
     let lease = claim(journal).await;
     let (incarnation, server) = (gateway.incarnation, gateway.server);
@@ -95,7 +95,7 @@ pub(crate) async fn a_fence_is_for_ever(journal: &impl Journal) {
 }
 
 pub(crate) async fn a_death_needs_the_lease_and_a_fence(journal: &impl Journal) {
-    let mut gateway = Gateway::register(journal).await;
+    let mut gateway = TestGateway::register(journal).await;
     let id = gateway.write(journal, room(0), "a").await;
     let lease = claim(journal).await;
     let incarnation = gateway.incarnation;
@@ -172,11 +172,11 @@ pub(crate) async fn a_survey_tells_everything_at_once(journal: &impl Journal) {
         damaged_rooms: vec![],
     };
     assert_eq!(journal.survey(SHARD, true).await.expect("survey"), empty);
-    let mut gateways = [Gateway::register(journal).await, Gateway::register(journal).await];
+    let mut gateways = [TestGateway::register(journal).await, TestGateway::register(journal).await];
     gateways.sort_by_key(|gateway| gateway.incarnation);
     let id = gateways[0].write(journal, room(0), "a").await;
     gateways[1].write(journal, room(1), "b").await;
-    Gateway::register_in(journal, ShardId(0)).await.write(journal, room_of(ShardId(0), 0), "elsewhere").await;
+    TestGateway::register_in(journal, ShardId(0)).await.write(journal, room_of(ShardId(0), 0), "elsewhere").await;
     let lease = claim(journal).await;
     journal.fence(SHARD, lease, gateways[1].incarnation).await.expect("fence");
     journal.commit(&commit(lease, 1, vec![part(room(0), 1, 0, 1, id)])).await.expect("commit");
@@ -228,7 +228,7 @@ pub(crate) async fn steps_for_shards_and_rooms_of_others_are_refused(journal: &i
 }
 
 pub(crate) async fn an_owner_that_was_lost_is_counted_where_something_was_unresolved(journal: &impl Journal) {
-    let mut gateway = Gateway::register(journal).await;
+    let mut gateway = TestGateway::register(journal).await;
     let (busy, done) = (gateway.write(journal, room(0), "a").await, gateway.write(journal, room(1), "b").await);
     let deaths = async |n| load(journal, &room(n)).await.expect("load").deaths;
     let first = claim(journal).await;
@@ -254,7 +254,7 @@ pub(crate) async fn an_owner_that_was_lost_is_counted_where_something_was_unreso
 }
 
 pub(crate) async fn attempts_are_counted_by_name_until_the_seq_rises(journal: &impl Journal) {
-    let mut gateway = Gateway::register(journal).await;
+    let mut gateway = TestGateway::register(journal).await;
     let id = gateway.write(journal, room(0), "a").await;
     let lease = claim(journal).await;
     let attempt = async |lease, name| journal.attempt(SHARD, lease, &room(0), name).await.expect("attempt");

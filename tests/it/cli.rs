@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::net::TcpStream;
 use std::process::{Command, Output, Stdio};
 
-use super::support::{Gateway, PATIENCE, Process, end_by_signal, get, program};
+use super::support::{GatewayProcess, PATIENCE, Process, end_by_signal, get, program};
 
 /// Runs a command that ends by itself: exit code, stdout, stderr.
 fn ended(command: &mut Command) -> (Option<i32>, String, String) {
@@ -109,7 +109,7 @@ fn listening_beyond_loopback_is_refused_without_a_key() {
 
 #[test]
 fn it_says_what_is_open_answers_health_and_ends_on_sigterm() {
-    let mut serve = Gateway::serve(&["--log-format", "json"]);
+    let mut serve = GatewayProcess::serve(&["--log-format", "json"]);
     assert_eq!(get(serve.admin, "/healthz").0, 200);
     assert_eq!(get(serve.admin, "/metrics").0, 200);
     serve.process.signal("TERM");
@@ -119,7 +119,7 @@ fn it_says_what_is_open_answers_health_and_ends_on_sigterm() {
 
 #[test]
 fn it_says_at_start_that_roles_are_believed_and_ends_on_sigint() {
-    let mut serve = Gateway::serve(&[]);
+    let mut serve = GatewayProcess::serve(&[]);
     assert!(serve.process.line_with("no jwt key").contains("role=server"));
     serve.process.signal("INT");
     assert_eq!(serve.process.code(), Some(0));

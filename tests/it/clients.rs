@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use super::support::{Gateway, Worker, now, redis};
+use super::support::{GatewayProcess, WorkerProcess, now, redis};
 
 /// What a script says when what it needs is not there.
 const SKIPPED: i32 = 77;
@@ -62,7 +62,7 @@ fn python_plays_a_match() {
     let Some(python) = python() else {
         return skip("tests/it/match.py", "no python3 with websockets: apt-get install python3-websockets");
     };
-    let serve = Gateway::serve(&[]);
+    let serve = GatewayProcess::serve(&[]);
     run(Command::new(python).args([&script("tests/it/match.py"), &format!("ws://{}", serve.address)]));
 }
 
@@ -72,7 +72,7 @@ fn python_plays_a_match_on_redis_with_two_gateways() {
         return skip("tests/it/match.py", "no python3 with websockets: apt-get install python3-websockets");
     };
     let redis = redis(&[]);
-    let (a, b, _worker) = (Gateway::on(&redis, &[]), Gateway::on(&redis, &[]), Worker::on(&redis, &[]));
+    let (a, b, _worker) = (GatewayProcess::on(&redis, &[]), GatewayProcess::on(&redis, &[]), WorkerProcess::on(&redis, &[]));
     let urls = [a.address, b.address].map(|address| format!("ws://{address}"));
     run(Command::new(python).arg(script("tests/it/match.py")).args(urls));
 }
@@ -98,7 +98,7 @@ fn the_javascript_client_survives_a_gateway_that_is_killed() {
 #[test]
 fn the_javascript_client_loses_nothing_on_redis() {
     let (redis, port) = (redis(&[]), free_port());
-    let _worker = Worker::on(&redis, &[]);
+    let _worker = WorkerProcess::on(&redis, &[]);
     let program = env!("CARGO_BIN_EXE_lasthit");
     let command = format!("exec {program} gateway --redis {} --listen 127.0.0.1:{port} --admin none", redis.url());
     javascript(&command, port, &["--durable"]);
@@ -106,7 +106,7 @@ fn the_javascript_client_loses_nothing_on_redis() {
 
 #[test]
 fn two_tabs_play_the_page() {
-    let serve = Gateway::serve(&[]);
+    let serve = GatewayProcess::serve(&[]);
     let url = format!("http://{}", serve.address);
     run(Command::new("node").args([&script("clients/js/page.test.mjs"), "--url", &url]));
 }

@@ -8,10 +8,10 @@ use serde_json::json;
 use servers::RedisServer;
 use tokio::io::AsyncWriteExt as _;
 
-use super::support::{Gateway, Process, Session, WitnessWorker, frame, raw_session, redis};
+use super::support::{GatewayProcess, Process, Session, WitnessWorker, frame, raw_session, redis};
 
 struct Scene {
-    gateway: Gateway,
+    gateway: GatewayProcess,
     _worker: WitnessWorker,
     redis: RedisServer,
 }
@@ -19,7 +19,7 @@ struct Scene {
 impl Scene {
     fn set() -> Self {
         let redis = redis(&[]);
-        let gateway = Gateway::on(&redis, &[]);
+        let gateway = GatewayProcess::on(&redis, &[]);
         let worker = WitnessWorker::on(&redis, WorkerOptions::default());
         Self { gateway, _worker: worker, redis }
     }
@@ -114,7 +114,7 @@ async fn a_client_that_is_killed_ends_with_1006() {
 #[tokio::test]
 async fn a_gateway_that_goes_ends_its_sessions_with_1001() {
     let mut scene = Scene::set();
-    let other = Gateway::on(&scene.redis, &[]);
+    let other = GatewayProcess::on(&scene.redis, &[]);
     let mut watcher = other.ticket("pit", "watcher").server().join().await;
     let mut ann = scene.gateway.ticket("pit", "ann").join().await;
     for n in 0..20 {
@@ -135,7 +135,7 @@ async fn a_gateway_that_goes_ends_its_sessions_with_1001() {
 #[tokio::test]
 async fn a_gateway_that_is_killed_ends_its_sessions_with_an_error() {
     let mut scene = Scene::set();
-    let other = Gateway::on(&scene.redis, &[]);
+    let other = GatewayProcess::on(&scene.redis, &[]);
     let mut watcher = other.ticket("pit", "watcher").server().join().await;
     let mut ann = scene.gateway.ticket("pit", "ann").join().await;
     ann.ask("hit", "1", "baron", json!(null)).await;

@@ -8,7 +8,7 @@ use lasthit::internals::limits::{HEADS_INTERVAL, HEARTBEAT_INTERVAL, SUBSCRIPTIO
 use serde_json::json;
 use servers::RedisServer;
 
-use super::support::{Gateway, Worker, redis};
+use super::support::{GatewayProcess, WorkerProcess, redis};
 
 const SHARDS: u32 = 8;
 
@@ -17,8 +17,8 @@ const SHARDS: u32 = 8;
 #[tokio::test]
 async fn one_that_was_stopped_comes_back_as_another() {
     let redis = redis(&[]);
-    let worker = Worker::on(&redis, &["--gateway-timeout-ms", "3000"]);
-    let (a, b) = (Gateway::on(&redis, &[]), Gateway::on(&redis, &[]));
+    let worker = WorkerProcess::on(&redis, &["--gateway-timeout-ms", "3000"]);
+    let (a, b) = (GatewayProcess::on(&redis, &[]), GatewayProcess::on(&redis, &[]));
     let mut ann = a.ticket("claim-1", "ann").join().await;
     let mut bob = b.ticket("claim-1", "bob").join().await;
     let mut cid = b.ticket("claim-2", "cid").join().await;
@@ -68,8 +68,8 @@ fn commands_within(redis: &RedisServer, time: Duration) -> Vec<String> {
 async fn an_idle_deployment_leaves_redis_alone() {
     let (sessions, rooms) = (200, 20);
     let redis = redis(&[]);
-    let gateways = [Gateway::on(&redis, &[]), Gateway::on(&redis, &[])];
-    let workers = [Worker::on(&redis, &[]), Worker::on(&redis, &[])];
+    let gateways = [GatewayProcess::on(&redis, &[]), GatewayProcess::on(&redis, &[])];
+    let workers = [WorkerProcess::on(&redis, &[]), WorkerProcess::on(&redis, &[])];
     let mut players = Vec::new();
     for n in 0..sessions {
         players.push(gateways[n % 2].ticket(&format!("claim-{}", n / 2 % rooms), &format!("p{n}")).join().await);

@@ -7,7 +7,9 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::support::{Gateway, PATIENCE, Session, close_code, frame, http, now, problem, raw_session, status, until, upgrade};
+use super::support::{
+    GatewayProcess, PATIENCE, Session, close_code, frame, http, now, problem, raw_session, status, until, upgrade,
+};
 
 const JSON: &str = "lasthit.v1.json";
 const MSGPACK: &str = "lasthit.v1.msgpack";
@@ -16,7 +18,7 @@ const MSGPACK: &str = "lasthit.v1.msgpack";
 struct Bystander(Session, u32);
 
 impl Bystander {
-    async fn on(gateway: &Gateway) -> Self {
+    async fn on(gateway: &GatewayProcess) -> Self {
         Self(gateway.ticket("pit", "bystander").server().join().await, 0)
     }
 
@@ -30,7 +32,7 @@ impl Bystander {
 
 #[tokio::test]
 async fn broken_bytes_end_their_session_and_no_other() {
-    let gateway = Gateway::serve(&[]);
+    let gateway = GatewayProcess::serve(&[]);
     let mut bystander = Bystander::on(&gateway).await;
     let fragments = |count: usize| [frame(0x01, b""), frame(0x00, b"").repeat(count)].concat();
     let cases: &[(&str, &str, Vec<u8>, u16, &str)] = &[
@@ -65,7 +67,7 @@ async fn broken_bytes_end_their_session_and_no_other() {
 
 #[tokio::test]
 async fn a_fragmented_message_within_the_limits_is_a_message() {
-    let gateway = Gateway::serve(&[]);
+    let gateway = GatewayProcess::serve(&[]);
     let mut bystander = Bystander::on(&gateway).await;
     let mut tcp = raw_session(gateway.address, "/v1/room/pit?player=ann", JSON).await;
     let action = br#"{"op":"hit","id":"in-pieces","contest":"baron","args":{"damage":1}}"#;
@@ -83,7 +85,7 @@ async fn a_fragmented_message_within_the_limits_is_a_message() {
 
 #[tokio::test]
 async fn requests_that_are_no_way_in_are_told_what_to_change() {
-    let gateway = Gateway::serve(&[]);
+    let gateway = GatewayProcess::serve(&[]);
     let mut bystander = Bystander::on(&gateway).await;
     let get = |target: &str| format!("GET {target} HTTP/1.1\r\nhost: x\r\n\r\n");
     let ws = |target: &str| upgrade(target, JSON);
@@ -134,7 +136,7 @@ fn token(key: &str, claims: &Value) -> String {
 #[tokio::test]
 async fn tokens_decide_who_comes_in_as_what_and_for_how_long() {
     let args = ["serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"];
-    let gateway = Gateway::start(&args, &[("LASTHIT_JWT_KEY", KEY)]);
+    let gateway = GatewayProcess::start(&args, &[("LASTHIT_JWT_KEY", KEY)]);
     let now_s = unix_s();
     let long = token(KEY, &json!({"sub": "bystander", "exp": now_s + 600, "rooms": ["p*"], "role": "server"}));
     let mut bystander = Bystander(gateway.ticket("pit", "bystander").with("token", &long).server().join().await, 0);
@@ -174,7 +176,7 @@ async fn tokens_decide_who_comes_in_as_what_and_for_how_long() {
 
 #[tokio::test]
 async fn a_client_that_never_finishes_the_handshake_is_cut_off() {
-    let gateway = Gateway::serve(&[]);
+    let gateway = GatewayProcess::serve(&[]);
     let mut bystander = Bystander::on(&gateway).await;
     let mut halves = Vec::new();
     for partial in ["", "GET /v1/ro", "GET / HTTP/1.1\r\nhost: x\r\nx-slow: "] {
@@ -193,7 +195,7 @@ async fn a_client_that_never_finishes_the_handshake_is_cut_off() {
 
 #[tokio::test]
 async fn a_client_that_never_reads_is_closed_as_slow() {
-    let gateway = Gateway::serve(&["--actions-per-second", "1000000"]);
+    let gateway = GatewayProcess::serve(&["--actions-per-second", "1000000"]);
     let mut bystander = Bystander::on(&gateway).await;
     let mut mute = raw_session(gateway.address, "/v1/room/pit?player=mute", JSON).await;
     let session = bystander.0.session_of("mute").await;
@@ -226,7 +228,7 @@ async fn a_client_that_never_reads_is_closed_as_slow() {
 
 #[tokio::test]
 async fn a_client_that_sends_faster_than_its_limit_is_refused_and_then_closed() {
-    let gateway = Gateway::serve(&["--actions-per-second", "20"]);
+    let gateway = GatewayProcess::serve(&["--actions-per-second", "20"]);
     let mut bystander = Bystander::on(&gateway).await;
     let mut hasty = gateway.ticket("pit", "hasty").join().await;
     let all: Vec<u8> = (0..60).flat_map(|n| frame(0x81, format!(r#"{{"op":"hit","id":"{n}"}}"#).as_bytes())).collect();

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use futures_util::SinkExt as _;
 use tokio_tungstenite::tungstenite::Message;
 
-use super::support::{Gateway, Session};
+use super::support::{GatewayProcess, Session};
 
 /// Sends `message`, and is told `code` and `part` of the reason.
 async fn check(session: &mut Session, message: Message, code: &str, part: &str) {
@@ -19,8 +19,8 @@ async fn check(session: &mut Session, message: Message, code: &str, part: &str) 
     assert!(text.len() < 300, "{text}");
 }
 
-async fn scene() -> (Gateway, Session) {
-    let gateway = Gateway::serve(&[]);
+async fn scene() -> (GatewayProcess, Session) {
+    let gateway = GatewayProcess::serve(&[]);
     let bystander = gateway.ticket("pit", "bystander").server().join().await;
     (gateway, bystander)
 }

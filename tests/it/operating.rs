@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::support::{Gateway, Process, Worker, get, http, now, problem, redis, until, upgrade};
+use super::support::{GatewayProcess, Process, WorkerProcess, get, http, now, problem, redis, until, upgrade};
 
 #[tokio::test]
 async fn health_and_metrics_follow_what_happens() {
     let redis = redis(&[]);
-    let gateway = Gateway::on(&redis, &[]);
-    let worker = Worker::on(&redis, &[]);
+    let gateway = GatewayProcess::on(&redis, &[]);
+    let worker = WorkerProcess::on(&redis, &[]);
     for admin_of in [get(gateway.admin, "/healthz"), worker.ready(), gateway.ready()] {
         assert_eq!(admin_of.0, 200, "{}", admin_of.1);
     }
@@ -53,7 +53,7 @@ async fn health_and_metrics_follow_what_happens() {
 
 #[tokio::test]
 async fn json_logs_are_json() {
-    let mut serve = Gateway::serve(&["--log-format", "json", "--log", "debug"]);
+    let mut serve = GatewayProcess::serve(&["--log-format", "json", "--log", "debug"]);
     let mut ann = serve.ticket("pit", "ann").join().await;
     ann.hit("1", "baron", 1).await;
     serve.process.signal("TERM");
@@ -72,9 +72,9 @@ async fn json_logs_are_json() {
 #[tokio::test]
 async fn sigterm_drains_closes_as_going_away_and_ends_in_time() {
     let redis = redis(&[]);
-    let mut gateway = Gateway::on(&redis, &[]);
-    let other = Gateway::on(&redis, &[]);
-    let _worker = Worker::on(&redis, &[]);
+    let mut gateway = GatewayProcess::on(&redis, &[]);
+    let other = GatewayProcess::on(&redis, &[]);
+    let _worker = WorkerProcess::on(&redis, &[]);
     let mut ann = gateway.ticket("claim-1", "ann").join().await;
     let mut bob = other.ticket("claim-1", "bob").join().await;
     // One that never answers the goodbye must not hold it up for long.
@@ -99,7 +99,7 @@ async fn sigterm_drains_closes_as_going_away_and_ends_in_time() {
 #[tokio::test]
 async fn a_draining_gateway_is_not_ready() {
     let redis = redis(&[]);
-    let mut gateway = Gateway::on(&redis, &[]);
+    let mut gateway = GatewayProcess::on(&redis, &[]);
     // Without a worker nothing is resolved; what was taken in still has to reach the journal.
     let waiting = gateway.ticket("pit", "ann").open().await;
     until("the session is open", || (gateway.metric("lasthit_sessions_open") == 1.0).then_some(()));
@@ -127,13 +127,13 @@ fn listening_beyond_loopback_is_refused_without_a_key_and_said_when_allowed() {
     let key = [("LASTHIT_JWT_KEY", "0123456789abcdef0123456789abcdef")];
     let with_key = Process::start(&["serve", "--listen", "0.0.0.0:0", "--admin", "none"], &key);
     with_key.line_with("open http://");
-    let local = Gateway::serve(&[]);
+    let local = GatewayProcess::serve(&[]);
     assert!(local.process.line_with("no jwt key").contains("role=server"));
 }
 
 #[tokio::test]
 async fn a_full_gateway_says_so_and_has_room_again() {
-    let serve = Gateway::serve(&["--sessions-max", "1"]);
+    let serve = GatewayProcess::serve(&["--sessions-max", "1"]);
     let ann = serve.ticket("pit", "ann").join().await;
     let asked = upgrade("/v1/room/pit?player=bob", "lasthit.v1.json");
     let (status, code, message) = problem(&http(serve.address, &asked));

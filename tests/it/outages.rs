@@ -11,7 +11,7 @@ use lasthit::types::{Outcome, RoomId, VerdictKind};
 use serde_json::json;
 use servers::{Proxy, RedisServer};
 
-use super::support::{Gateway, Process, Session, Worker, end_by_signal, get, until};
+use super::support::{GatewayProcess, Process, Session, WorkerProcess, end_by_signal, get, until};
 
 const ROOM: &str = "claim-1";
 /// What is sent in one go while Redis does not do its work.
@@ -20,8 +20,8 @@ const ACTS: usize = 40;
 /// A gateway and a worker in the middle of a game, with a path to Redis that can fail.
 struct Running {
     proxy: Proxy,
-    gateway: Gateway,
-    worker: Worker,
+    gateway: GatewayProcess,
+    worker: WorkerProcess,
     ann: Session,
     acted: usize,
 }
@@ -33,7 +33,7 @@ impl Running {
 
     async fn start(redis: &RedisServer, gateway: &[&str], worker: &[&str]) -> Self {
         let proxy = Proxy::start(redis.upstream()).expect("a proxy");
-        let (gateway, worker) = (Gateway::at(&proxy.url(), gateway), Worker::at(&proxy.url(), worker));
+        let (gateway, worker) = (GatewayProcess::at(&proxy.url(), gateway), WorkerProcess::at(&proxy.url(), worker));
         let mut ann = gateway.ticket(ROOM, "ann").join().await;
         ann.ask("claim", "before", "before", json!(null)).await;
         Self { proxy, gateway, worker, ann, acted: 0 }
@@ -137,7 +137,7 @@ async fn away_when_processes_start() {
     }
     redis.restart().expect("started again");
     worker.line_with("worker started");
-    let gateway = Gateway::of(gateway);
+    let gateway = GatewayProcess::of(gateway);
     let mut ann = gateway.ticket(ROOM, "ann").join().await;
     assert_eq!(ann.ask("claim", "first", "first", json!(null)).await["outcome"], "granted");
 }

@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use serde_json::json;
 
 use super::outages::tell;
-use super::support::{Gateway, Process, Worker, redis, until};
+use super::support::{GatewayProcess, Process, WorkerProcess, redis, until};
 
 /// Both roles end with one line that holds all of `words`, and without the password.
 fn refused(url: &str, words: &[&str]) {
@@ -79,7 +79,7 @@ fn one_that_is_full() {
 #[test]
 fn one_with_another_number_of_shards() {
     let redis = redis(&[]);
-    let _gateway = Gateway::on(&redis, &[]);
+    let _gateway = GatewayProcess::on(&redis, &[]);
     let worker = Process::start(&["worker", "--redis", &redis.url(), "--shards", "5"], &[]);
     let line = worker.fails(1);
     assert!(line.contains('5') && line.contains('8'), "{line}");
@@ -95,13 +95,13 @@ fn one_that_keeps_less_than_is_wanted() {
             assert!(line.contains(&format!("durability {level} needs")) && line.contains(fix), "{line}");
         }
     }
-    let _gateway = Gateway::on(&redis, &[]);
+    let _gateway = GatewayProcess::on(&redis, &[]);
 }
 
 #[test]
 fn one_whose_deployment_has_another_durability() {
     let redis = redis(&["--appendonly", "yes", "--appendfsync", "always"]);
-    let _gateway = Gateway::on(&redis, &["--durability", "disk"]);
+    let _gateway = GatewayProcess::on(&redis, &["--durability", "disk"]);
     let line = Process::start(&["worker", "--redis", &redis.url()], &[]).fails(1);
     assert!(line.contains("has durability disk") && line.contains("--durability disk"), "{line}");
 }
@@ -113,7 +113,7 @@ async fn one_in_which_a_room_is_damaged() {
     for key in ["room", "state", "out"] {
         let redis = redis(&[]);
         // One shard: whatever a damaged room would stop, it would stop for all.
-        let (gateway, worker) = (Gateway::on(&redis, &["--shards", "1"]), Worker::on(&redis, &["--shards", "1"]));
+        let (gateway, worker) = (GatewayProcess::on(&redis, &["--shards", "1"]), WorkerProcess::on(&redis, &["--shards", "1"]));
         let mut ann = gateway.ticket("claim-bad", "ann").join().await;
         let mut bob = gateway.ticket("claim-good", "bob").join().await;
         assert_eq!(ann.ask("claim", "before", "a", json!(null)).await["outcome"], "granted");
@@ -155,7 +155,7 @@ fn one_in_which_a_shard_is_damaged() {
         let redis = redis(&[]);
         tell(&redis, &["HSET", "lasthit:{s1}:shard", "owner", &"7".repeat(32), "epoch", "1", "commit", "1"]);
         tell(&redis, &["HSET", "lasthit:{s1}:shard", field, garbage]);
-        let worker = Worker::on(&redis, &["--shards", "3"]);
+        let worker = WorkerProcess::on(&redis, &["--shards", "3"]);
         let line = worker.process.line_with("claim shard");
         assert!(line.contains("lasthit:{s1}:shard is damaged"), "{line}");
         until("the other shards are owned", || (worker.metric("lasthit_shards_owned") == 2.0).then_some(()));

@@ -5,13 +5,13 @@ use std::time::Duration;
 use serde_json::json;
 use servers::{Proxy, Upstream};
 
-use super::support::{Gateway, Ticket, Worker, now, redis, until};
+use super::support::{GatewayProcess, Ticket, WorkerProcess, now, redis, until};
 
 #[tokio::test]
 async fn what_was_missed_comes_without_gap_or_repeat_on_either_gateway() {
     let redis = redis(&[]);
-    let (a, b) = (Gateway::on(&redis, &[]), Gateway::on(&redis, &[]));
-    let _worker = Worker::on(&redis, &[]);
+    let (a, b) = (GatewayProcess::on(&redis, &[]), GatewayProcess::on(&redis, &[]));
+    let _worker = WorkerProcess::on(&redis, &[]);
     let mut ann = a.ticket("claim-1", "ann").join().await;
     let mut bob = b.ticket("claim-1", "bob").join().await;
     bob.ask("claim", "b", "seat-b", json!(null)).await;
@@ -43,7 +43,7 @@ async fn what_was_missed_comes_without_gap_or_repeat_on_either_gateway() {
 async fn who_missed_more_than_an_outbox_holds_catches_up_behind_a_long_path() {
     const AT_A_TIME: usize = 1_000;
     let missed: usize = std::env::var("LASTHIT_MISSED").map_or(12_000, |text| text.parse().expect("a number"));
-    let serve = Gateway::serve(&["--actions-per-second", "1000000"]);
+    let serve = GatewayProcess::serve(&["--actions-per-second", "1000000"]);
     let bob = serve.ticket("claim-1", "bob").join().await;
     let (era, seen) = (bob.era(), bob.seq);
     bob.leave(1000).await;
@@ -91,7 +91,7 @@ async fn who_missed_more_than_an_outbox_holds_catches_up_behind_a_long_path() {
 
 #[tokio::test]
 async fn another_era_is_gone_and_the_future_is_refused() {
-    let serve = Gateway::serve(&["--room-linger", "100ms"]);
+    let serve = GatewayProcess::serve(&["--room-linger", "100ms"]);
     let mut ann = serve.ticket("claim-1", "ann").join().await;
     ann.ask("claim", "x", "seat", json!(null)).await;
     let (era, seq) = (ann.era(), ann.seq);
@@ -127,7 +127,7 @@ async fn another_era_is_gone_and_the_future_is_refused() {
 
 #[tokio::test]
 async fn a_server_session_that_resumes_sees_the_repeats_of_others() {
-    let serve = Gateway::serve(&[]);
+    let serve = GatewayProcess::serve(&[]);
     let keeper = serve.ticket("claim-1", "keeper").server().join().await;
     let (era, seq) = (keeper.era(), keeper.seq);
     let mut live = serve.ticket("claim-1", "live").server().join().await;
@@ -151,7 +151,7 @@ async fn a_server_session_that_resumes_sees_the_repeats_of_others() {
 
 #[tokio::test]
 async fn a_repeat_whose_first_verdict_is_no_longer_kept_is_void() {
-    let serve = Gateway::serve(&["--retention", "1s"]);
+    let serve = GatewayProcess::serve(&["--retention", "1s"]);
     let mut ann = serve.ticket("claim-1", "ann").join().await;
     // Another one is repeated each time: a first verdict that was read is remembered.
     let mut firsts = Vec::new();

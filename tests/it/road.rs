@@ -2,11 +2,11 @@
 
 use serde_json::json;
 
-use super::support::{Gateway, Session, Worker, get, redis};
+use super::support::{GatewayProcess, Session, WorkerProcess, get, redis};
 
 #[tokio::test]
 async fn one_command_serves_the_page_and_plays() {
-    let serve = Gateway::serve(&[]);
+    let serve = GatewayProcess::serve(&[]);
     serve.process.line_with("end with it");
     let (status, page) = get(serve.address, "/");
     assert!(status == 200 && page.contains("<html"), "{page}");
@@ -31,8 +31,8 @@ async fn one_command_serves_the_page_and_plays() {
 #[tokio::test]
 async fn two_gateways_and_two_workers_share_rooms_and_arrival_decides() {
     let redis = redis(&[]);
-    let (a, b) = (Gateway::on(&redis, &[]), Gateway::on(&redis, &[]));
-    let (_one, _two) = (Worker::on(&redis, &[]), Worker::on(&redis, &[]));
+    let (a, b) = (GatewayProcess::on(&redis, &[]), GatewayProcess::on(&redis, &[]));
+    let (_one, _two) = (WorkerProcess::on(&redis, &[]), WorkerProcess::on(&redis, &[]));
     for room in 0..6 {
         let room = format!("claim-{room}");
         let mut ann = a.ticket(&room, "ann").join().await;
@@ -69,7 +69,7 @@ async fn same_verdicts(one: &mut Session, other: &mut Session) {
 
 #[tokio::test]
 async fn both_subprotocols_give_the_same_results() {
-    let serve = Gateway::serve(&[]);
+    let serve = GatewayProcess::serve(&[]);
     let mut keeper = serve.ticket("pit", "keeper").server().join().await;
     let mut text = serve.ticket("pit", "ann").join().await;
     let mut binary = serve.ticket("pit", "bob").msgpack().join().await;
@@ -97,8 +97,8 @@ async fn both_subprotocols_give_the_same_results() {
 #[tokio::test]
 async fn a_server_session_acts_for_players_and_sees_every_verdict() {
     let redis = redis(&[]);
-    let (a, b) = (Gateway::on(&redis, &[]), Gateway::on(&redis, &[]));
-    let _worker = Worker::on(&redis, &[]);
+    let (a, b) = (GatewayProcess::on(&redis, &[]), GatewayProcess::on(&redis, &[]));
+    let _worker = WorkerProcess::on(&redis, &[]);
     let mut keeper = a.ticket("pit", "keeper").server().join().await;
     let mut ann = b.ticket("pit", "ann").join().await;
     let mut bob = a.ticket("pit", "bob").join().await;
@@ -142,8 +142,8 @@ async fn a_server_session_acts_for_players_and_sees_every_verdict() {
 #[tokio::test]
 async fn two_sessions_of_one_player_and_a_repeated_id() {
     let redis = redis(&[]);
-    let (a, b) = (Gateway::on(&redis, &[]), Gateway::on(&redis, &[]));
-    let _worker = Worker::on(&redis, &[]);
+    let (a, b) = (GatewayProcess::on(&redis, &[]), GatewayProcess::on(&redis, &[]));
+    let _worker = WorkerProcess::on(&redis, &[]);
     let mut one = a.ticket("claim-1", "ann").join().await;
     let mut two = b.ticket("claim-1", "ann").msgpack().join().await;
     assert_ne!(one.id, two.id);
@@ -162,7 +162,7 @@ async fn two_sessions_of_one_player_and_a_repeated_id() {
 
 #[tokio::test]
 async fn every_one_of_many_repeats_is_answered() {
-    let serve = Gateway::serve(&[]);
+    let serve = GatewayProcess::serve(&[]);
     let mut keeper = serve.ticket("pit", "keeper").server().join().await;
     let mut ann = serve.ticket("pit", "ann").join().await;
     keeper.ask("spawn", "s", "baron", json!({"hp": 1000})).await;

@@ -4,23 +4,23 @@
 use serde_json::json;
 use servers::RedisServer;
 
-use super::support::{Gateway, Session, Worker, redis, until};
+use super::support::{GatewayProcess, Session, WorkerProcess, redis, until};
 
 const ROOM: &str = "claim-1";
 
 /// Two players on two gateways, and a worker.
 struct Running {
     redis: RedisServer,
-    gateways: [Gateway; 2],
-    worker: Worker,
+    gateways: [GatewayProcess; 2],
+    worker: WorkerProcess,
     players: [Session; 2],
-    late: Vec<(Gateway, Worker, Session)>,
+    late: Vec<(GatewayProcess, WorkerProcess, Session)>,
 }
 
 impl Running {
     async fn on(redis: RedisServer) -> Self {
-        let gateways = [Gateway::on(&redis, &[]), Gateway::on(&redis, &[])];
-        let worker = Worker::on(&redis, &[]);
+        let gateways = [GatewayProcess::on(&redis, &[]), GatewayProcess::on(&redis, &[])];
+        let worker = WorkerProcess::on(&redis, &[]);
         let players = [gateways[0].ticket(ROOM, "ann").join().await, gateways[1].ticket(ROOM, "bob").join().await];
         Self { redis, gateways, worker, players, late: Vec::new() }
     }
@@ -33,8 +33,8 @@ impl Running {
 
     /// Whoever comes now and whoever came before play in one room, and nothing has happened to it.
     async fn goes_on_as_it_was(&mut self, round: &str) {
-        let worker = Worker::on(&self.redis, &[]);
-        let gateway = Gateway::on(&self.redis, &[]);
+        let worker = WorkerProcess::on(&self.redis, &[]);
+        let gateway = GatewayProcess::on(&self.redis, &[]);
         let mut carl = gateway.ticket(ROOM, "carl").join().await;
         for n in 0..50 {
             self.claim(&format!("{round} {n}")).await;

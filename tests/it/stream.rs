@@ -10,7 +10,7 @@ use lasthit::types::{Incarnation, Moment, RoomId, ShardId};
 use serde_json::{Value, json};
 use servers::RedisServer;
 
-use super::support::{Gateway, Session, Worker, redis};
+use super::support::{GatewayProcess, Session, WorkerProcess, redis};
 
 const ROOM: &str = "claim-1";
 
@@ -68,7 +68,7 @@ async fn goes_on(session: &mut Session, id: &str, voids: usize) {
 #[tokio::test]
 async fn appended_ones_are_void_at_once() {
     let redis = redis(&[]);
-    let (gateway, _worker) = (Gateway::on(&redis, &[]), Worker::on(&redis, &[]));
+    let (gateway, _worker) = (GatewayProcess::on(&redis, &[]), WorkerProcess::on(&redis, &[]));
     let mut ann = gateway.ticket(ROOM, "ann").join().await;
     goes_on(&mut ann, "before", 0).await;
     append(&redis).await;
@@ -81,8 +81,8 @@ async fn appended_ones_are_void_at_once() {
 #[tokio::test]
 async fn those_put_there_by_hand_hold_up_nothing_and_are_void_for_the_next_worker() {
     let redis = redis(&[]);
-    let gateway = Gateway::on(&redis, &[]);
-    let mut worker = Worker::on(&redis, &[]);
+    let gateway = GatewayProcess::on(&redis, &[]);
+    let mut worker = WorkerProcess::on(&redis, &[]);
     let mut ann = gateway.ticket(ROOM, "ann").join().await;
     goes_on(&mut ann, "before", 0).await;
     add(&redis);
@@ -90,11 +90,11 @@ async fn those_put_there_by_hand_hold_up_nothing_and_are_void_for_the_next_worke
     worker.process.kill();
     add(&redis);
     ann.act("claim", "waiting", "waiting", json!(null)).await;
-    let mut worker = Worker::on(&redis, &[]);
+    let mut worker = WorkerProcess::on(&redis, &[]);
     assert_eq!(ann.answer("waiting").await["outcome"], "granted");
     goes_on(&mut ann, "after", 2 * UNREADABLE.len()).await;
     // And they stay decided: the next one reads them again, and decides nothing.
     worker.process.kill();
-    let _worker = Worker::on(&redis, &[]);
+    let _worker = WorkerProcess::on(&redis, &[]);
     goes_on(&mut ann, "later", 2 * UNREADABLE.len()).await;
 }

@@ -13,7 +13,7 @@ use lasthit::worker::{self, WorkerOptions};
 use serde_json::json;
 use servers::RedisServer;
 
-use super::support::{Gateway, Process, Session, WitnessWorker, now, redis};
+use super::support::{GatewayProcess, Process, Session, WitnessWorker, now, redis};
 
 const LEASE: Duration = Duration::from_millis(800);
 /// Nobody waits for its end.
@@ -148,7 +148,7 @@ async fn play(player: &mut Session, done: &AtomicBool) -> Duration {
 async fn suffer(room: &str, op: &str, lease: Duration) -> (usize, Duration) {
     let redis = Arc::new(redis(&[]));
     // The others ask again at each answer.
-    let gateway = Gateway::on(&redis, &["--actions-per-second", "1000000"]);
+    let gateway = GatewayProcess::on(&redis, &["--actions-per-second", "1000000"]);
     let keeper = Keeper::start(redis.clone(), lease);
     let mut ann = gateway.ticket(room, "ann").join().await;
     let mut others = Vec::new();
@@ -199,7 +199,7 @@ async fn an_event_that_hangs_costs_threads() {
 #[tokio::test]
 async fn rules_that_are_slow_but_come_back_in_time_are_waited_for() {
     let redis = redis(&[]);
-    let gateway = Gateway::on(&redis, &[]);
+    let gateway = GatewayProcess::on(&redis, &[]);
     let options = WorkerOptions { rules_timeout: Duration::from_millis(400), ..WorkerOptions::default() };
     let _worker = WitnessWorker::on(&redis, options);
     let mut ann = gateway.ticket("slow", "ann").join().await;

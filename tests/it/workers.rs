@@ -6,12 +6,12 @@ use lasthit::worker::WorkerOptions;
 use serde_json::json;
 use servers::RedisServer;
 
-use super::support::{Gateway, Heard, PATIENCE, Session, WitnessWorker, Worker, now, redis, until};
+use super::support::{GatewayProcess, Heard, PATIENCE, Session, WitnessWorker, WorkerProcess, now, redis, until};
 
 const ROOMS: usize = 16;
 const LEASE: Duration = Duration::from_secs(1);
 
-async fn players(gateway: &Gateway) -> Vec<Session> {
+async fn players(gateway: &GatewayProcess) -> Vec<Session> {
     let mut players = Vec::new();
     for room in 0..ROOMS {
         players.push(gateway.ticket(&format!("claim-{room}"), "ann").join().await);
@@ -34,7 +34,7 @@ async fn play(players: &mut [Session], name: &str) {
 
 const SHARDS: f64 = 8.0;
 
-fn shared(workers: &[&Worker]) {
+fn shared(workers: &[&WorkerProcess]) {
     until("the shards are shared", || {
         let owned: Vec<f64> = workers.iter().map(|worker| worker.metric("lasthit_shards_owned")).collect();
         owned.iter().all(|owned| *owned == SHARDS / workers.len() as f64).then_some(())
@@ -51,12 +51,12 @@ fn owners(redis: &RedisServer) -> Vec<String> {
 #[tokio::test]
 async fn workers_share_the_shards_and_each_room_has_one() {
     let redis = redis(&[]);
-    let gateway = Gateway::on(&redis, &[]);
-    let one = Worker::on(&redis, &[]);
+    let gateway = GatewayProcess::on(&redis, &[]);
+    let one = WorkerProcess::on(&redis, &[]);
     let mut players = players(&gateway).await;
     play(&mut players, "alone").await;
     assert_eq!(one.metric("lasthit_shards_owned"), SHARDS);
-    let two = Worker::on(&redis, &[]);
+    let two = WorkerProcess::on(&redis, &[]);
     // While shards move, nothing is lost and nothing is decided twice.
     play(&mut players, "moving").await;
     shared(&[&one, &two]);
@@ -78,8 +78,8 @@ async fn workers_share_the_shards_and_each_room_has_one() {
 #[tokio::test]
 async fn a_killed_workers_rooms_go_on_within_its_lease() {
     let redis = redis(&[]);
-    let gateway = Gateway::on(&redis, &[]);
-    let (mut one, two) = (Worker::on(&redis, &[]), Worker::on(&redis, &[]));
+    let gateway = GatewayProcess::on(&redis, &[]);
+    let (mut one, two) = (WorkerProcess::on(&redis, &[]), WorkerProcess::on(&redis, &[]));
     shared(&[&one, &two]);
     let mut players = players(&gateway).await;
     play(&mut players, "before").await;
@@ -96,9 +96,9 @@ async fn a_killed_workers_rooms_go_on_within_its_lease() {
 #[tokio::test]
 async fn a_worker_that_is_asked_to_stop_hands_over_at_once() {
     let redis = redis(&[]);
-    let gateway = Gateway::on(&redis, &[]);
+    let gateway = GatewayProcess::on(&redis, &[]);
     let long = ["--lease-ms", "10000"];
-    let (mut one, two) = (Worker::on(&redis, &long), Worker::on(&redis, &long));
+    let (mut one, two) = (WorkerProcess::on(&redis, &long), WorkerProcess::on(&redis, &long));
     shared(&[&one, &two]);
     let mut players = players(&gateway).await;
     play(&mut players, "before").await;
@@ -114,7 +114,7 @@ async fn a_worker_that_is_asked_to_stop_hands_over_at_once() {
 #[tokio::test]
 async fn no_more_rooms_than_allowed_are_resolved_at_once() {
     let redis = redis(&[]);
-    let gateway = Gateway::on(&redis, &[]);
+    let gateway = GatewayProcess::on(&redis, &[]);
     let worker = WitnessWorker::on(&redis, WorkerOptions { concurrency: 2, ..WorkerOptions::default() });
     let mut players = players(&gateway).await;
     for round in 0..3 {
@@ -131,7 +131,7 @@ async fn no_more_rooms_than_allowed_are_resolved_at_once() {
 #[tokio::test]
 async fn a_slow_room_holds_up_only_itself() {
     let redis = redis(&[]);
-    let gateway = Gateway::on(&redis, &[]);
+    let gateway = GatewayProcess::on(&redis, &[]);
     let _worker = WitnessWorker::on(&redis, WorkerOptions { concurrency: 2, ..WorkerOptions::default() });
     let mut players = players(&gateway).await;
     let nap = Duration::from_secs(3);
@@ -154,7 +154,7 @@ async fn a_slow_room_holds_up_only_itself() {
 #[tokio::test]
 async fn rules_that_panic_make_one_verdict_void_and_the_room_goes_on() {
     let redis = redis(&[]);
-    let gateway = Gateway::on(&redis, &[]);
+    let gateway = GatewayProcess::on(&redis, &[]);
     let _worker = WitnessWorker::on(&redis, WorkerOptions::default());
     let mut players = players(&gateway).await;
     players[0].act("hit", "before", "c", json!(null)).await;
@@ -177,8 +177,8 @@ async fn rooms_without_rules_are_refused_until_a_worker_has_some() {
     let file = tempfile::NamedTempFile::new().expect("a file");
     std::fs::write(file.path(), "[[rooms]]\npattern = \"quiz-*\"\nrules = \"claim\"\n").expect("written");
     let path = file.path().to_str().expect("a path");
-    let _quiz = Worker::on(&redis, &["--config", path]);
-    let gateway = Gateway::on(&redis, &[]);
+    let _quiz = WorkerProcess::on(&redis, &["--config", path]);
+    let gateway = GatewayProcess::on(&redis, &[]);
     // What it hears first; before the gateway knows, the worker has it sent away.
     let joined = async |room: &str| {
         tokio::time::sleep(Duration::from_millis(50)).await;
@@ -203,7 +203,7 @@ async fn rooms_without_rules_are_refused_until_a_worker_has_some() {
         assert!(started.elapsed() < PATIENCE, "{first}");
     }
     assert_eq!(joined("quiz-1").await["t"], "welcome");
-    let _others = Worker::on(&redis, &[]);
+    let _others = WorkerProcess::on(&redis, &[]);
     while refused(&joined("pit").await) {
         assert!(started.elapsed() < 2 * PATIENCE);
     }

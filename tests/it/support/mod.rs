@@ -8,7 +8,7 @@ mod witness;
 use std::time::{Duration, Instant};
 
 pub(crate) use http::{get, http, problem, status};
-pub(crate) use process::{Gateway, Process, Worker, end_by_signal, program, redis};
+pub(crate) use process::{GatewayProcess, Process, WorkerProcess, end_by_signal, program, redis};
 pub(crate) use servers::raw::{frame, raw_session, upgrade};
 pub(crate) use session::{Heard, Session, Ticket};
 pub(crate) use witness::WitnessWorker;

@@ -130,13 +130,13 @@ pub(crate) fn end_by_signal(pid: u32, name: &str) {
 const FREE_PORTS: [&str; 4] = ["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"];
 
 /// A process that players connect to.
-pub(crate) struct Gateway {
+pub(crate) struct GatewayProcess {
     pub(crate) process: Process,
     pub(crate) address: SocketAddr,
     pub(crate) admin: SocketAddr,
 }
 
-impl Gateway {
+impl GatewayProcess {
     /// `lasthit serve`.
     pub(crate) fn serve(extra: &[&str]) -> Self {
         Self::start(&[&["serve"], &FREE_PORTS[..], extra].concat(), &[])
@@ -179,12 +179,12 @@ impl Gateway {
 }
 
 /// `lasthit worker`, with an admin address.
-pub(crate) struct Worker {
+pub(crate) struct WorkerProcess {
     pub(crate) process: Process,
     pub(crate) admin: SocketAddr,
 }
 
-impl Worker {
+impl WorkerProcess {
     pub(crate) fn on(redis: &RedisServer, extra: &[&str]) -> Self {
         Self::at(&redis.url(), extra)
     }
