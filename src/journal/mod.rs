@@ -39,6 +39,8 @@ pub(crate) use insist::{Backoff, insist};
 #[doc(hidden)]
 pub use pages::{Gathering, PageSize, Place, StoredHead, StoredPage};
 #[doc(hidden)]
+pub use signals::{Signal, Signals};
+#[doc(hidden)]
 pub use steps::*;
 pub use workers::WorkerJournal;
 #[doc(hidden)]
@@ -119,22 +121,6 @@ fn era_stride(server: Incarnation) -> u64 {
 
 /// Bits of [`era_stride`].
 const ERA_STRIDE_BITS: u32 = 36;
-
-/// What a subscription yields.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Signal<T> {
-    /// The subscription begins, or begins again: earlier messages may have been missed.
-    Subscribed,
-    /// A message.
-    Message(T),
-}
-
-/// Messages of a subscription, in the order in which the journal published them. At most [`SIGNALS_MAX`] wait. If a slow
-/// reader misses some, it gets another [`Signal::Subscribed`].
-pub type Signals<T> = tokio::sync::mpsc::Receiver<Signal<T>>;
-
-/// Most messages that wait in a subscription.
-pub const SIGNALS_MAX: usize = 16 * 1024;
 
 /// What gateways and workers both do.
 #[async_trait]

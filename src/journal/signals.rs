@@ -1,8 +1,22 @@
-//! The sending side of a subscription. It never waits, and never loses a message without telling the reader.
+//! Subscriptions, and their sending side. It never waits, and never loses a message without telling the reader.
 
 use tokio::sync::mpsc;
 
-use super::{SIGNALS_MAX, Signal, Signals};
+/// The most messages that wait in a subscription.
+const SIGNALS_MAX: usize = 16 * 1024;
+
+/// What a subscription yields.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Signal<T> {
+    /// The subscription begins, or begins again: earlier messages may have been missed.
+    Subscribed,
+    /// A message.
+    Message(T),
+}
+
+/// Messages of a subscription, in the order in which the journal published them. If a slow reader misses some, it gets another
+/// [`Signal::Subscribed`].
+pub type Signals<T> = mpsc::Receiver<Signal<T>>;
 
 /// The two ends of a subscription. The channel's last place is reserved for [`Signal::Subscribed`].
 pub(super) fn channel<T>() -> (mpsc::Sender<Signal<T>>, Signals<T>) {
