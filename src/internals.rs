@@ -1,5 +1,4 @@
-//! What the program, its tests, its benches and its load generator use beyond the public API. It is none of it, and changes
-//! without notice.
+//! What the program, its tests, benches and load generator use beyond the public API. It changes without notice.
 
 pub use crate::program::main;
 

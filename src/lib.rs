@@ -20,37 +20,21 @@
 //!
 //! | stage | where | what it is |
 //! |---|---|---|
-//! | values | [`types`] | what the stages hand to each other: [`Stamp`](types::Stamp), [`Event`](types::Event), [`Verdict`](types::Verdict) |
+//! | values | [`types`] | what the stages exchange: [`Stamp`](types::Stamp), [`Event`](types::Event), [`Verdict`](types::Verdict) |
 //! | arrival | `clock`, `gateway::front::arrival` | a socket that keeps the kernel's stamp of its last read |
 //! | session | `gateway::front`, [`wire::client`] | from an HTTP upgrade to actions, and verdicts back |
 //! | settle | `gateway::front::sweep` | when everything up to a moment has been read |
 //! | append | `gateway::Hub`, [`GatewayJournal::append`](journal::GatewayJournal::append) | a flush: a gateway's events up to a watermark, and the watermark |
-//! | record | [`journal`] | a face for gateways and one for workers, in [`memory`](journal::memory) and in [`redis`](journal::redis); [`wire`] has its forms |
+//! | record | [`journal`] | a trait for gateways and one for workers, in [`memory`](journal::memory) and in [`redis`](journal::redis); [`wire`] has its forms |
 //! | resequence | `engine::Resequencer` | one room's events back in stamp order |
-//! | resolve | `engine::Room`, [`rules`] | events become verdicts; the game's part of it is [`rules::Rules`] |
+//! | resolve | `engine::Room`, [`rules`] | events become verdicts; the game's part is [`rules::Rules`] |
 //! | commit | [`worker`], [`WorkerJournal::commit`](journal::WorkerJournal::commit) | verdicts become final, then are pushed |
 //! | deliver | `gateway::Hub`, `gateway::Outbox` | verdicts reach the sessions that may see them, in `seq` order |
 //!
-//! To use it inside a server: [`embed`] and [`worker::run`]. Modules without a link are the program's own: `replay` resolves a
-//! recorded room again, `program` is put together from `roles`, `config` and `cli`, `admin` and `metrics` show how it fares,
-//! and `limits` has every bound.
-//!
-//! # Invariants
-//!
-//! What is absent is what the rest rests on:
-//!
-//! - The engine, the rules and the wire read no clock, do no I/O and use no randomness: what they are given decides.
-//! - No clock is read for an order anywhere but in `clock`.
-//! - Gateways never decide: what they hold of the journal ([`GatewayJournal`](journal::GatewayJournal)) has no step for it.
-//!   They never import a worker; workers never see a socket, and never import a gateway. They meet in the journal alone.
-//! - Nothing outside [`journal::redis`] knows Redis.
-//! - The cores of gateway and worker await nothing: input and time go in, commands come out.
-//! - No verdict leaves a worker but by a commit, and no commit is written without the shard's lease.
-//! - An event is never released on the guess that nothing came before it, and a stamp never changes once it is in the journal.
-//! - No queue, wait or retry interval is without a bound.
-//! - There is no unsafe code.
+//! To use it inside a server: [`embed`] and [`worker::run`]. Modules without a link are the program's own; `ARCHITECTURE.md`
+//! describes them and the invariants that they keep.
 
-// What the stages hand to each other.
+// What the stages exchange.
 mod limits;
 pub mod types;
 

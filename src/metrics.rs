@@ -2,14 +2,14 @@
 //! outcome, an error code; never a room, a player or a session.
 //!
 //! Parts count with the macros of the `metrics` crate: `metrics::counter!(EVENTS_TOTAL, "kind" => "data").increment(1)`.
-//! Without [`install`] they cost next to nothing and go nowhere.
+//! Without [`install`] the figures are dropped, at next to no cost.
 
 use std::time::Duration;
 
 use metrics::Histogram;
 use metrics_exporter_prometheus::{BuildError, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
-/// What a metric is to Prometheus.
+/// The type of a metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Counter,
@@ -72,16 +72,13 @@ pub(crate) enum MetricsError {
     /// The exporter refused its configuration.
     #[error("metrics cannot be set up: {0}")]
     Build(#[from] BuildError),
-    /// The process has a recorder.
+    /// The process already has a recorder.
     #[error("metrics were set up twice in one process")]
     Twice,
 }
 
-/// Records every metric of this process from now on. The handle renders them, and must be kept in upkeep
-/// ([`crate::admin::Admin::run`] does it): otherwise the histograms grow until they are read.
-///
-/// # Errors
-/// When the process has a recorder.
+/// Records every metric of this process from now on. The handle renders them. Its upkeep must run regularly, as
+/// [`crate::admin::Admin::run`] does: otherwise the histograms grow until they are read.
 pub(crate) fn install() -> Result<PrometheusHandle, MetricsError> {
     let recorder = recorder()?;
     let handle = recorder.handle();
@@ -104,8 +101,8 @@ fn describe() {
     }
 }
 
-/// Moments since which events wait that will have waited together: each is recorded with the mean of them, so that sums and
-/// counts are those of the events.
+/// Events that wait and will stop waiting together. The mean wait is recorded for each of them, so that sum and count are
+/// right.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Waits {
     sum_ns: u128,
@@ -113,7 +110,7 @@ pub(crate) struct Waits {
 }
 
 impl Waits {
-    /// One more event, waiting since then.
+    /// Adds an event that has waited since `since_ns`.
     pub(crate) fn add(&mut self, since_ns: u64) {
         self.sum_ns += u128::from(since_ns);
         self.count += 1;
@@ -125,7 +122,7 @@ impl Waits {
         self.count == 0
     }
 
-    /// All of them waited until now; nothing waits any more.
+    /// Records the waits, which end at `now_ns`, and forgets them.
     pub(crate) fn end(&mut self, now_ns: u64, histogram: &Histogram) {
         let Self { sum_ns, count } = std::mem::take(self);
         if count > 0 {

@@ -1,5 +1,5 @@
-//! What `lasthit` does: parses, sets up telemetry, runs a role, or reads a recorded room. Exit codes: 0 done, 1 failed
-//! while running (of replay: a verdict deviates), 2 usage or configuration (of replay: it could not be resolved again).
+//! The program: it parses its arguments, then runs a role or reads a recorded room. Exit codes: 0 done; 1 failed while running,
+//! or a replayed verdict deviates; 2 wrong usage or configuration, or a recorded room cannot be resolved again.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use anyhow::Context as _;
 const FAILED: u8 = 1;
 const USAGE: u8 = 2;
 
-/// What blocking work may take after the role has ended.
+/// How long blocking work may go on after the role has ended.
 const BLOCKING_REST: Duration = Duration::from_millis(500);
 
 /// The program, from its arguments to its exit code.
@@ -41,7 +41,7 @@ pub fn main() -> ExitCode {
             }
         },
         Parsed::Shown(text) => {
-            // Whoever reads may stop after the first lines (`| head`).
+            // The reader may stop after the first lines (`| head`).
             let _ = std::io::Write::write_all(&mut std::io::stdout(), text.as_bytes());
             ExitCode::SUCCESS
         }
@@ -70,7 +70,7 @@ fn run(mut config: Config) -> anyhow::Result<()> {
     let runtime = if config.role.listens() {
         let held = runtime::sessions_held(config.sessions_max, open_files).map_err(anyhow::Error::msg)?;
         if config.sessions_max.is_none() && held < SESSIONS_MAX {
-            tracing::warn!("{held} sessions at most, as this process may open {open_files} files: raise that limit for more");
+            tracing::warn!("this process may open {open_files} files, which allows {held} sessions: raise that limit for more");
         }
         config.sessions_max = Some(held);
         runtime::gateway(held)
@@ -97,6 +97,6 @@ async fn drive(config: Config) -> anyhow::Result<()> {
     };
     match shutdown.bound(DRAIN_TIMEOUT, role).await {
         Some(ended) => Ok(ended?),
-        None => anyhow::bail!("draining took more than {} s: ended without it", DRAIN_TIMEOUT.as_secs()),
+        None => anyhow::bail!("draining took more than {} s: stopped before it was done", DRAIN_TIMEOUT.as_secs()),
     }
 }

@@ -25,35 +25,24 @@ use crate::runtime;
 use crate::shutdown::Shutdown;
 use crate::worker::{self, WorkerError, WorkerOptions};
 
-/// Why a role ended otherwise than asked.
+/// Why a role failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RoleError {
-    /// Its admin address.
     #[error(transparent)]
     Admin(#[from] AdminError),
-    /// Its metrics.
     #[error(transparent)]
     Metrics(#[from] MetricsError),
-    /// Its journal.
     #[error(transparent)]
     Journal(#[from] JournalError),
-    /// Its worker.
     #[error(transparent)]
     Worker(#[from] WorkerError),
-    /// Its own address.
     #[error("cannot listen on {address}: {source}")]
-    Listen {
-        /// The address.
-        address: SocketAddr,
-        /// Why not.
-        source: io::Error,
-    },
-    /// The thread that resolves.
+    Listen { address: SocketAddr, source: io::Error },
     #[error("the worker's thread cannot start: {0}")]
     Thread(io::Error),
 }
 
-/// Health and metrics, while it lives.
+/// Serves health and metrics until it is dropped.
 struct Side {
     readiness: Readiness,
     stop: CancellationToken,
@@ -71,7 +60,7 @@ impl Side {
         Ok(Self { readiness, stop })
     }
 
-    /// Shows a part's trouble as a check until the part is gone.
+    /// Shows a part's last failure as a check of `/readyz`. The check fails for good once the part has ended.
     fn watch(&self, check: &'static str, mut trouble: watch::Receiver<Option<String>>) {
         let readiness = self.readiness.clone();
         tokio::spawn(async move {
@@ -94,9 +83,6 @@ impl Drop for Side {
 }
 
 /// Gateway and worker in one process, on the memory journal.
-///
-/// # Errors
-/// When it cannot start or cannot go on.
 pub(crate) async fn serve(config: Config, shutdown: Shutdown) -> Result<(), RoleError> {
     let journal = Arc::new(MemoryJournal::new(config.shards));
     let side = Side::start(&config).await?;
@@ -109,7 +95,7 @@ pub(crate) async fn serve(config: Config, shutdown: Shutdown) -> Result<(), Role
         let runtime = runtime::worker()?;
         let working = runtime.spawn(worker::run(worker_journal, rules, options, stop, trouble));
         let ended = runtime.block_on(working);
-        // Rules that never come back keep their threads; nobody waits for those.
+        // Rules that never return keep their threads. Nobody waits for them.
         runtime.shutdown_background();
         ended?.map_err(io::Error::other)
     });
@@ -118,15 +104,12 @@ pub(crate) async fn serve(config: Config, shutdown: Shutdown) -> Result<(), Role
     worker_stop.cancel();
     let joined = tokio::task::spawn_blocking(move || thread.join()).await;
     if !matches!(joined, Ok(Ok(Ok(())))) {
-        tracing::error!("the worker ended badly");
+        tracing::error!("the worker failed");
     }
     ended
 }
 
 /// A gateway on Redis.
-///
-/// # Errors
-/// When it cannot start or cannot go on.
 pub(crate) async fn gateway(config: Config, shutdown: Shutdown) -> Result<(), RoleError> {
     let side = Side::start(&config).await?;
     let Some(journal) = connect(&config, &side, &shutdown).await? else { return Ok(()) };
@@ -134,9 +117,6 @@ pub(crate) async fn gateway(config: Config, shutdown: Shutdown) -> Result<(), Ro
 }
 
 /// A worker on Redis.
-///
-/// # Errors
-/// When it cannot start or cannot go on.
 pub(crate) async fn worker(config: Config, shutdown: Shutdown) -> Result<(), RoleError> {
     let side = Side::start(&config).await?;
     let Some(journal) = connect(&config, &side, &shutdown).await? else { return Ok(()) };
@@ -145,7 +125,7 @@ pub(crate) async fn worker(config: Config, shutdown: Shutdown) -> Result<(), Rol
     side.watch("journal", trouble.subscribe());
     side.readiness.pass("started");
     let stop = shutdown.token().clone();
-    // As a task: waking what `block_on` runs goes round by the driver.
+    // As a task of its own: waking the future of `block_on` takes a detour through the driver.
     let working = tokio::spawn(worker::run_joined(joined, config.rules_book(), worker_options(&config), stop, trouble));
     working.await.map_err(|error| RoleError::Thread(io::Error::other(error)))??;
     Ok(())
@@ -159,8 +139,8 @@ async fn connect(config: &Config, side: &Side, shutdown: &Shutdown) -> Result<Op
     Ok(journal.map(Arc::new))
 }
 
-/// Takes a step of the start. A journal that cannot be reached is waited for, however often it comes and goes meanwhile; one
-/// that refuses, or is not fit, is not. None: asked to stop.
+/// Takes a step of the start. Waits for a journal that cannot be reached, but not for one that refuses. None when the process
+/// is asked to stop.
 async fn insist<T, F: Future<Output = Result<T, JournalError>>>(
     side: &Side,
     shutdown: &Shutdown,
@@ -171,7 +151,7 @@ async fn insist<T, F: Future<Output = Result<T, JournalError>>>(
         let passes = matches!(error, JournalError::Unreachable(_) | JournalError::Silent(_)) && Instant::now() < deadline;
         if passes {
             if !std::mem::replace(&mut told, true) {
-                tracing::warn!(%error, "redis is waited for, {} s at most", REDIS_START_TIMEOUT.as_secs());
+                tracing::warn!(%error, "waiting for redis, {} s at most", REDIS_START_TIMEOUT.as_secs());
             }
             side.readiness.fail("started", error.to_string());
         }
@@ -202,7 +182,7 @@ async fn run_gateway(
     let (clock, drains) = (Clock::new().behind_a_card(config.uncertainty), Drains::new(config.sweep_guard));
     let source = if KERNEL_STAMPS { "kernel" } else { "read" };
     if !KERNEL_STAMPS {
-        tracing::warn!("this system does not stamp what arrives: the time of reading decides, which is less exact");
+        tracing::warn!("this system has no kernel stamps: events are stamped when they are read, which is less exact");
     }
     let sessions_max = config.sessions_max.unwrap_or(SESSIONS_MAX);
     let start = || Hub::start(journal.clone(), Settle::Sweep, sessions_max, source, clock.uncertainty_ns());
@@ -227,7 +207,7 @@ async fn run_gateway(
     let drained = async {
         shutdown.requested().await;
         side.readiness.fail("draining", "asked to stop");
-        // Each session is read to its end, told to go, and its last events reach the journal.
+        // Each session is read to its end and closed, and its last events reach the journal.
         leaving.cancel();
         hub.drain().await;
     };

@@ -1,4 +1,4 @@
-//! The tokio runtimes that the roles run on, and the files that they may open.
+//! The tokio runtimes of the roles, and how many files a process may open.
 
 use std::io;
 
@@ -7,39 +7,26 @@ use tokio::runtime::{Builder, Runtime};
 
 use crate::limits::{SESSIONS_MAX, sources_max};
 
-/// A gateway's: one thread, so that `yield_now` comes back after exactly one sweep, and one poll of the driver that
-/// takes in every ready source at once. (A smaller batch would leave ready sockets unread under a sweep that promises to
-/// have read them.)
-///
-/// # Errors
-/// When the operating system refuses it.
+/// A gateway's runtime. It has one thread, so that `yield_now` returns after exactly one sweep. One poll of the driver gets
+/// every ready source: with a smaller batch, sockets would stay unread that the sweep promises to have read.
 pub fn gateway(sessions_max: usize) -> io::Result<Runtime> {
     Builder::new_current_thread().enable_all().max_io_events_per_tick(sources_max(sessions_max)).build()
 }
 
-/// A worker's: one thread for its loop, the journal and quick rules; slow rules have threads of their own.
-///
-/// # Errors
-/// When the operating system refuses it.
+/// A worker's runtime: one thread for its loop, the journal and quick rules. Slow rules have threads of their own.
 pub fn worker() -> io::Result<Runtime> {
     Builder::new_current_thread().enable_all().build()
 }
 
-/// Raises the process's limit of open files as far as it may be raised. Returns what it is now.
-///
-/// # Errors
-/// When the operating system does not tell.
+/// Raises the process's limit of open files to the hard limit, and returns the limit that then holds.
 pub(crate) fn raise_open_files() -> io::Result<u64> {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    // Some systems name a hard limit that they do not grant: then it stays as it was.
+    // Some systems report a hard limit that they do not grant. The limit then stays as it was.
     Ok(if setrlimit(Resource::RLIMIT_NOFILE, hard, hard).is_ok() { hard } else { soft })
 }
 
-/// How many sessions a gateway takes that may open so many files: as many as were asked for; else [`SESSIONS_MAX`], or fewer
-/// where the files do not suffice.
-///
-/// # Errors
-/// One line that says what to change, when the files do not hold what was asked for, or no session at all.
+/// The most sessions of a gateway that may open `open_files` files: `asked`, or by default [`SESSIONS_MAX`], or fewer when the
+/// files do not suffice. The error says what to change when they do not suffice for `asked`, or for any session.
 pub(crate) fn sessions_held(asked: Option<usize>, open_files: u64) -> Result<usize, String> {
     let others = sources_max(0);
     let held = usize::try_from(open_files).unwrap_or(usize::MAX).saturating_sub(others);
@@ -70,8 +57,8 @@ mod tests {
 
     const SESSIONS: usize = 10;
 
-    /// Of as many sources as a gateway may have, all of which become readable at once: those that one sweep takes in.
-    fn taken_in(runtime: &Runtime) -> usize {
+    /// As many sources as a gateway may have become readable at once. Returns how many of them one sweep reads.
+    fn read_in_one_sweep(runtime: &Runtime) -> usize {
         raise_open_files().expect("raised");
         runtime.block_on(async {
             let mut pairs = Vec::new();
@@ -80,7 +67,7 @@ mod tests {
                 far.set_nonblocking(true).expect("nonblocking");
                 pairs.push((near, UnixStream::from_std(far).expect("registered")));
             }
-            // Registering made them writable: that is old news before the sweep in question.
+            // Registering made them writable. Those events must be over before the sweep in question.
             for _ in 0..100 {
                 tokio::task::yield_now().await;
             }
@@ -96,11 +83,11 @@ mod tests {
     /// Rule S5.
     #[test]
     fn one_sweep_takes_in_every_source_that_a_gateway_may_have() {
-        assert_eq!(taken_in(&gateway(SESSIONS).expect("runtime")), sources_max(SESSIONS));
-        // It is the batch that does it: without room for handshakes and admin connections a sweep leaves sources unread.
+        assert_eq!(read_in_one_sweep(&gateway(SESSIONS).expect("runtime")), sources_max(SESSIONS));
+        // A batch without room for handshakes and admin connections leaves sources unread.
         let small = SESSIONS + OTHER_SOURCES_MAX;
         let smaller = Builder::new_current_thread().enable_all().max_io_events_per_tick(small).build().expect("runtime");
-        assert!(taken_in(&smaller) <= small);
+        assert!(read_in_one_sweep(&smaller) <= small);
     }
 
     #[test]

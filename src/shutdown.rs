@@ -1,4 +1,4 @@
-//! The wish to stop: from SIGTERM or SIGINT, or from whoever embeds the process.
+//! The request to stop: by SIGTERM, by SIGINT, or by the embedding program.
 //!
 //! ```
 //! use lasthit::shutdown::Shutdown;
@@ -17,20 +17,20 @@ use tokio_util::sync::CancellationToken;
 /// Exit code of a process that was signalled twice and did not drain.
 const EXIT_UNDRAINED: i32 = 1;
 
-/// Handed to every part that must drain. Clones share the wish; it is never taken back.
+/// A request to stop, for every part that must drain. Clones share it. It cannot be withdrawn.
 #[derive(Debug, Clone, Default)]
 pub struct Shutdown {
     token: CancellationToken,
 }
 
 impl Shutdown {
-    /// Nobody has asked yet.
+    /// Creates a shutdown that is not requested yet.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// The first SIGTERM or SIGINT asks for the shutdown; a second one ends the process at once.
+    /// From now on the first SIGTERM or SIGINT requests the shutdown, and a second one ends the process at once.
     ///
     /// # Errors
     /// When the signals cannot be watched.
@@ -51,23 +51,23 @@ impl Shutdown {
         Ok(())
     }
 
-    /// Asks for the shutdown.
+    /// Requests the shutdown.
     pub fn request(&self) {
         self.token.cancel();
     }
 
-    /// Comes back once it was asked for.
+    /// Returns once the shutdown is requested.
     pub async fn requested(&self) {
         self.token.cancelled().await;
     }
 
-    /// Whether it was asked for.
+    /// Whether the shutdown is requested.
     #[must_use]
     pub fn is_requested(&self) -> bool {
         self.token.is_cancelled()
     }
 
-    /// Lets work go on until it ends by itself, or until it was asked to stop and `drain` is over: then None.
+    /// Runs `work` to its end. Returns None when it has not ended within `drain` after the request.
     pub async fn bound<T>(&self, drain: Duration, work: impl Future<Output = T>) -> Option<T> {
         tokio::select! {
             done = work => Some(done),
@@ -78,7 +78,7 @@ impl Shutdown {
         }
     }
 
-    /// For `select!` arms and child tokens.
+    /// The token that the request cancels.
     #[must_use]
     pub fn token(&self) -> &CancellationToken {
         &self.token
@@ -103,7 +103,7 @@ mod tests {
             tokio::time::sleep(drain * 3).await;
             7
         };
-        assert_eq!(shutdown.bound(drain, work).await, Some(7), "nobody asked");
+        assert_eq!(shutdown.bound(drain, work).await, Some(7), "not requested");
         shutdown.clone().request();
         assert!(shutdown.is_requested());
         assert_eq!(shutdown.bound(drain, std::future::ready(8)).await, Some(8));

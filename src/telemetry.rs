@@ -7,7 +7,7 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{fmt, registry};
 
-/// How log lines look.
+/// The format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum LogFormat {
     /// For people.
@@ -20,30 +20,24 @@ pub enum LogFormat {
 /// Why logging could not be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum TelemetryError {
-    /// The filter is not one.
+    /// The filter is invalid.
     #[error("log filter {0:?} is not valid: use a level such as info, or target=level,...")]
     Filter(String),
-    /// The process logs already.
+    /// Logging was set up before.
     #[error("logging was set up twice in one process")]
     Twice,
 }
 
-/// Reads a level, or `target=level,...`.
-///
-/// # Errors
-/// When it is neither.
+/// Parses a filter: a level, or `target=level,...`.
 pub(crate) fn filter(text: &str) -> Result<Targets, TelemetryError> {
     let refused = || TelemetryError::Filter(text.to_owned());
     if text.is_empty() { Err(refused()) } else { text.parse().map_err(|_| refused()) }
 }
 
 /// Starts logging, for the whole process. `text` is a level, or `target=level,...`.
-///
-/// # Errors
-/// When the filter is invalid, or when the process has a subscriber.
 pub fn init(format: LogFormat, text: &str) -> Result<(), TelemetryError> {
     let subscriber = registry().with(filter(text)?);
-    // A line that cannot be written is lost and nothing else: complaining about it on the same stderr would panic.
+    // A line that cannot be written is dropped. Reporting the failure to the same stderr would panic.
     let lines = fmt::layer().with_writer(std::io::stderr).log_internal_errors(false);
     match format {
         LogFormat::Text => subscriber.with(lines.with_ansi(std::io::stderr().is_terminal())).try_init(),

@@ -120,9 +120,7 @@ impl Core {
     }
 
     /// A session joins its room. Its `welcome` follows once the Open is resolved.
-    ///
-    /// # Errors
-    /// A refusal when a bound is reached or the gateway is stopping.
+    /// Refused when a bound is reached or the gateway is stopping.
     pub(crate) fn open(&mut self, joining: Joining, arrival: Arrival) -> Result<SessionId, Refusal> {
         let refuse = |code, message: String| Err(Refusal { code, id: None, message });
         if self.fenced || self.draining {
@@ -176,9 +174,7 @@ impl Core {
     }
 
     /// A session acts.
-    ///
-    /// # Errors
-    /// A refusal: a player's session acts for another player, or too much is unresolved (`busy`: send it again later).
+    /// Refused when a player's session acts for another player, or too much is unresolved (`busy`: send it again later).
     pub(crate) fn act(&mut self, number: u64, action: &Action, arrival: Arrival) -> Result<(), Refusal> {
         let refuse = |code, message: String| Err(Refusal { code, id: Some(action.id.clone()), message });
         let Some(session) = self.sessions.get_mut(&number) else {

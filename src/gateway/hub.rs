@@ -78,12 +78,6 @@ impl std::fmt::Debug for Hub {
 impl Hub {
     /// Starts a gateway of at most `sessions_max` sessions on `journal`, under a new identity. Its `welcome` names `clock` and
     /// `precision_ns`.
-    ///
-    /// # Errors
-    /// When the journal fails.
-    ///
-    /// # Panics
-    /// Outside a tokio runtime.
     pub(crate) async fn start(
         journal: Arc<dyn GatewayJournal>,
         settle: Settle,
@@ -130,9 +124,7 @@ impl Hub {
     }
 
     /// A session joins its room. `arrival` is the arrival of its request.
-    ///
-    /// # Errors
-    /// A refusal when a bound is reached, no worker has rules for the room, or the gateway is stopping.
+    /// Refused when a bound is reached, no worker has rules for the room, or the gateway is stopping.
     pub(crate) fn open(&self, joining: Joining, arrival: Arrival) -> Result<(SessionId, Outbox), Refusal> {
         self.open_at(joining, || arrival)
     }
@@ -156,9 +148,7 @@ impl Hub {
     }
 
     /// A session acts. `arrival` is when the bytes reached the machine.
-    ///
-    /// # Errors
-    /// A refusal: the session is over, acts for another player without the server role, or too much is unresolved.
+    /// Refused when the session is over, acts for another player without the server role, or too much is unresolved.
     pub(crate) fn act(&self, session: SessionId, action: Action, arrival: Arrival) -> Result<(), Refusal> {
         let result = self.with(|state| {
             if session.gateway != state.core.incarnation() {

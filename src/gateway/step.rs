@@ -110,7 +110,6 @@ pub(crate) enum Input {
 pub(crate) enum Command {
     /// Call [`crate::journal::GatewayJournal::register`] until it answers [`Input::Registered`].
     Register {
-        /// The shard to register in.
         shard: ShardId,
         /// What an earlier server of the journal had confirmed.
         seen: Seen,
@@ -119,29 +118,21 @@ pub(crate) enum Command {
     },
     /// Call [`crate::journal::GatewayJournal::append`] until it answers [`Input::Appended`].
     Append {
-        /// The flush to append.
         flush: Arc<Flush>,
         /// When its events arrived. Empty when the flush is sent again.
         waits: Waits,
     },
     /// Call [`crate::journal::GatewayJournal::verdicts`] until it answers [`Input::Page`] or [`Input::Unreadable`].
     Read {
-        /// The room to read.
         room: RoomId,
         /// The `seq` after which the page begins.
         after: u64,
         /// The most batches that the page may have.
         entries_max: usize,
-        /// Goes back to the core with the answer.
         read: ReadId,
     },
     /// Answer [`Input::OutboxDrained`] as soon as the session's outbox holds at most `level` deliveries.
-    AskOutbox {
-        /// The session's number.
-        session: u64,
-        /// The number of deliveries.
-        level: usize,
-    },
+    AskOutbox { session: u64, level: usize },
     /// Answer [`Input::Rested`] after [`crate::limits::CATCH_UP_REST`].
     Rest,
     /// Call [`crate::journal::GatewayJournal::heads`] and answer [`Input::Heads`]. A failed call needs no answer.
@@ -151,12 +142,7 @@ pub(crate) enum Command {
     /// Call [`crate::journal::GatewayJournal::leave`]. The core needs no answer.
     Leave(ShardId, Incarnation),
     /// Log that verdicts of a room cannot be read.
-    Unreadable {
-        /// The room whose verdicts are damaged.
-        room: RoomId,
-        /// What is wrong with them.
-        why: String,
-    },
+    Unreadable { room: RoomId, why: String },
     /// This incarnation is fenced, and everything that it could still append is in the journal: call `Core::reborn`.
     Rebirth,
 }

@@ -7,9 +7,9 @@ use super::{Arrival, Incarnation, Moment, PlayerId, SessionId, Stamp};
 /// What a session may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Role {
-    /// Acts for itself and sees what its audience is.
+    /// Acts for itself, and sees the verdicts whose audience includes it.
     Player,
-    /// A game server: may act for a named player, may use the rules' server actions, sees every verdict of its room.
+    /// A game server. It may act for any player, may use the rules' server actions, and sees every verdict of its room.
     Server,
 }
 
@@ -29,24 +29,24 @@ impl Role {
 pub enum EventKind {
     /// The session joined its room.
     Open {
-        /// Whose session it is.
+        /// The player whose session it is.
         player: PlayerId,
-        /// What it may do.
+        /// What the session may do.
         role: Role,
     },
     /// An action: [`super::Action`] in its canonical form.
     Data(Bytes),
-    /// The session is ending: the WebSocket close code of whoever began it, 1006 when nobody said goodbye.
+    /// The session is ending.
     End {
-        /// RFC 6455, section 7.4.
+        /// The WebSocket close code of the side that closed first (RFC 6455, section 7.4), or 1006 when neither did.
         code: u16,
     },
     /// The session broke.
     Error {
-        /// One line, at most 200 bytes.
+        /// The error, in one line of at most 200 bytes.
         reason: String,
     },
-    /// The session is over: exactly once, and last.
+    /// The session is over. Every session has one Close, as its last event.
     Close,
 }
 
@@ -66,13 +66,13 @@ pub struct Event {
 /// One gateway's events of one flush in one room: the unit that a room's stream holds. Events are in stamp order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// The gateway.
+    /// The gateway's incarnation.
     pub incarnation: Incarnation,
-    /// The clock that its arrivals are read on.
+    /// The timeline of the arrivals.
     pub timeline: u32,
     /// Written by a worker for a gateway that was fenced: ends that gateway's sessions here.
     pub death: bool,
-    /// At least one, with rising ordinals and stamps.
+    /// The events, at least one. Their ordinals and stamps rise.
     pub events: Vec<Event>,
 }
 
@@ -87,7 +87,7 @@ impl Entry {
         }
     }
 
-    /// The session that an event of it belongs to.
+    /// The session of one of its events.
     #[must_use]
     pub fn session(&self, event: &Event) -> SessionId {
         SessionId { gateway: self.incarnation, number: event.session }

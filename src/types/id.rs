@@ -72,7 +72,7 @@ name! {
     RoomId, "room"
 }
 name! {
-    /// Who acts. Two sessions may belong to one player.
+    /// A player's name. One player may have several sessions.
     PlayerId, "player"
 }
 
@@ -104,7 +104,7 @@ impl fmt::Display for ShardId {
 pub struct Incarnation(pub u128);
 
 impl Incarnation {
-    /// Stands for entries that nobody can read: they belong to no gateway.
+    /// Stands for no process, as in the verdict on an unreadable entry.
     pub const NONE: Self = Self(0);
 
     /// A new identity from the operating system's randomness.

@@ -1,4 +1,4 @@
-//! Values only: what the stages of the road hand to each other. Nothing here does I/O or reads a clock.
+//! The values that the stages exchange. Nothing here does I/O or reads a clock.
 //!
 //! ```
 //! use lasthit::types::{Moment, RoomId, Since, Stamp};
@@ -6,7 +6,7 @@
 //! let room: RoomId = "baron-pit".parse()?;
 //! assert_eq!("3.120".parse(), Ok(Since { era: 3, seq: 120 }));
 //!
-//! // What arrived earlier comes first, whichever gateway took it in.
+//! // What arrived earlier comes first, whichever gateway received it.
 //! let stamp = |ns, gateway| Stamp { moment: Moment { timeline: 1, ns }, incarnation: gateway, ordinal: 1 };
 //! let (one, other) = (lasthit::types::Incarnation(7), lasthit::types::Incarnation(2));
 //! assert!(stamp(5_000, one) < stamp(5_001, other));

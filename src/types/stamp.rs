@@ -8,7 +8,7 @@ use super::Incarnation;
 /// A point on a host's monotonic clock: its timeline, and nanoseconds since that host's boot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct Moment {
-    /// Number that the journal gave to (boot id, time namespace); a later boot has a higher one.
+    /// The journal's number for (boot id, time namespace). A later boot has a higher number.
     pub timeline: u32,
     /// Nanoseconds of `CLOCK_MONOTONIC`.
     pub ns: u64,
@@ -54,29 +54,29 @@ impl FromStr for Moment {
     }
 }
 
-/// The total order of a room's events. Given once, never changed.
+/// An event's place in the total order of its room. It never changes once the event is in the journal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Stamp {
     /// When it arrived.
     pub moment: Moment,
-    /// The gateway that took it in.
+    /// The gateway that received the event.
     pub incarnation: Incarnation,
     /// The gateway's count of its events, in stamp order.
     pub ordinal: u64,
 }
 
-/// What is known about how a stamp came to be. A set of bits; unknown bits are kept.
+/// How a stamp and its verdict came about, as a set of bits. Unknown bits are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Flags(pub u8);
 
 impl Flags {
-    /// Moved up above a published watermark or the session's floor; the raw stamp is kept.
+    /// Moved up, above a published watermark or the session's floor. The raw stamp is kept.
     pub const CLAMPED: Self = Self(1);
     /// Decided between a dead gateway's last watermark and its death.
     pub const UNPROVEN: Self = Self(2);
     /// Beaten by less than the uncertainty of the two stamps.
     pub const PHOTO_FINISH: Self = Self(4);
-    /// Stamped when it was read, for want of a kernel stamp.
+    /// Stamped when it was read, because it had no usable kernel stamp.
     pub const READ_TIME: Self = Self(8);
 
     /// Whether all of `other`'s bits are set.
@@ -101,7 +101,7 @@ pub struct Arrival {
     pub uncertainty_ns: u64,
     /// How the stamp came to be.
     pub flags: Flags,
-    /// What the clock said before the stamp was moved, when it was.
+    /// The stamp before it was moved up; None if it was not moved.
     pub raw_ns: Option<u64>,
 }
 
@@ -112,7 +112,7 @@ impl Arrival {
         Self { ns, uncertainty_ns, ..Self::default() }
     }
 
-    /// The order among a gateway's own arrivals: by stamp, and what was moved to one stamp by what it was moved from.
+    /// The order among a gateway's own arrivals: by stamp, then by raw stamp.
     #[must_use]
     pub fn order(&self) -> (u64, u64) {
         (self.ns, self.raw_ns.unwrap_or(self.ns))

@@ -12,19 +12,19 @@ use super::{Flags, PlayerId, SessionId, Stamp};
 pub enum Outcome {
     /// It took effect.
     Granted,
-    /// It did not, and why (a word of the rules' or the core's, such as `late`).
+    /// It took no effect. The reason is a word of the rules or of lasthit, such as `late`.
     Denied(String),
-    /// It could not be resolved at all (unreadable entry, rules that failed): decided as nothing, once and for all.
+    /// It could not be resolved, because the entry is unreadable or the rules failed. It never takes effect.
     Void(String),
-    /// The player used this id before: the first verdict, with this `seq`, stands.
+    /// The player used this id before. The first verdict stands.
     Repeat {
         /// The first verdict's `seq`.
         of: u64,
     },
 }
 
-/// Why an Open is void: as many sessions are inside as may be. The session does not join, and its gateway closes it. Rules only
-/// deny, by whatever word: that session joins.
+/// The reason of an Open that is void because the room is full. Its session does not join, and the gateway closes it. A session
+/// whose Open the rules deny joins, even if they use this word.
 pub(crate) const ROOM_FULL: &str = "room_full";
 
 /// Who may see a verdict. Sessions with the server role see all of their room.
@@ -51,7 +51,7 @@ pub enum VerdictKind {
     Error,
     /// onClose.
     Close,
-    /// An entry that nobody can read.
+    /// An entry that cannot be read.
     Unreadable,
 }
 
@@ -91,17 +91,17 @@ pub struct Verdict {
     pub round: u64,
     /// What was decided.
     pub outcome: Outcome,
-    /// How well the arrival is known, in nanoseconds.
+    /// The uncertainty of the arrival, in nanoseconds.
     pub uncertainty_ns: u64,
     /// How many nanoseconds after the winner a denied contender arrived.
     pub behind_ns: Option<u64>,
     /// How the stamp and the decision came to be.
     pub flags: Flags,
-    /// What the clock said before the stamp was moved, when it was.
+    /// The stamp before it was moved up; None if it was not moved.
     pub raw_ns: Option<u64>,
     /// Who may see it.
     pub audience: Audience,
-    /// What the rules have to say: one MessagePack value.
+    /// The rules' answer: one MessagePack value.
     pub body: Option<Bytes>,
 }
 
@@ -116,13 +116,13 @@ impl Verdict {
 /// Verdicts of one room, in `seq` order: what a commit appends, and what a push carries.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VerdictBatch {
-    /// The room's life that they belong to.
+    /// The era of the room.
     pub era: u64,
-    /// The verdicts; `seq` rises, with gaps where a push leaves out what its gateway has no audience for.
+    /// The verdicts. Their `seq` rises. A push leaves out those that none of its gateway's sessions may see.
     pub verdicts: Vec<Verdict>,
 }
 
-/// How far a client has seen a room: era and `seq`, written `era.seq`.
+/// The last verdict of a room that a client has seen, written `era.seq`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Since {
     /// One life of a room, from creation to its end.

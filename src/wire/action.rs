@@ -34,9 +34,6 @@ pub fn encode(action: &Action) -> Bytes {
 }
 
 /// Reads what [`encode`] wrote.
-///
-/// # Errors
-/// When the bytes are no such action.
 pub fn decode(bytes: &[u8]) -> Result<Action, DecodeError> {
     let mut r = Reader::bare("action", bytes);
     let there = r.byte()?;

@@ -44,6 +44,10 @@ impl Writer {
         Self(Vec::with_capacity(bytes))
     }
 
+    pub(crate) fn finish(self) -> Bytes {
+        Bytes::from(self.0)
+    }
+
     pub(crate) fn array(&mut self, len: usize) -> &mut Self {
         rmp::encode::write_array_len(&mut self.0, u32::try_from(len).unwrap_or(u32::MAX)).expect(INFALLIBLE);
         self
@@ -67,14 +71,16 @@ impl Writer {
     pub(crate) fn incarnation(&mut self, value: Incarnation) -> &mut Self {
         self.bytes(&value.0.to_be_bytes())
     }
+}
 
-    /// Packed: one byte as it is.
+/// The packed forms.
+impl Writer {
     pub(crate) fn byte(&mut self, value: u8) -> &mut Self {
         self.0.push(value);
         self
     }
 
-    /// Packed: a number, its lowest seven bits first. Every byte but the last has its highest bit set.
+    /// A number, its lowest seven bits first. Every byte but the last has its highest bit set.
     pub(crate) fn varint(&mut self, mut value: u64) -> &mut Self {
         while value >= 0x80 {
             self.0.push(value.to_le_bytes()[0] | 0x80);
@@ -83,19 +89,15 @@ impl Writer {
         self.byte(value.to_le_bytes()[0])
     }
 
-    /// Packed: the length of the bytes, then the bytes.
+    /// The length of the bytes, then the bytes.
     pub(crate) fn sized(&mut self, value: &[u8]) -> &mut Self {
         self.varint(value.len() as u64).tail(value)
     }
 
-    /// Packed: bytes whose length the reader knows.
+    /// Bytes whose length the reader knows.
     pub(crate) fn tail(&mut self, value: &[u8]) -> &mut Self {
         self.0.extend_from_slice(value);
         self
-    }
-
-    pub(crate) fn finish(self) -> Bytes {
-        Bytes::from(self.0)
     }
 }
 
@@ -160,7 +162,7 @@ impl<'a> Reader<'a> {
                 self.rest = rest;
                 Ok(taken)
             }
-            None => Err(self.damaged(format!("{len} bytes announced, {} there", self.rest.len()))),
+            None => Err(self.damaged(format!("{len} bytes announced, {} left", self.rest.len()))),
         }
     }
 
@@ -168,7 +170,7 @@ impl<'a> Reader<'a> {
     pub(crate) fn array(&mut self) -> Result<usize, DecodeError> {
         let len = rmp::decode::read_array_len(&mut self.rest).map_err(|e| self.damaged(e))? as usize;
         if len > self.rest.len() {
-            return Err(self.damaged(format!("{len} elements announced, {} bytes there", self.rest.len())));
+            return Err(self.damaged(format!("{len} elements announced, {} bytes left", self.rest.len())));
         }
         Ok(len)
     }
@@ -219,15 +221,17 @@ impl<'a> Reader<'a> {
         let text = self.text()?;
         RoomId::new(text).map_err(|e| self.damaged(e))
     }
+}
 
-    /// Packed.
+/// The packed forms.
+impl<'a> Reader<'a> {
     pub(crate) fn byte(&mut self) -> Result<u8, DecodeError> {
         let (byte, rest) = self.rest.split_first().ok_or_else(|| self.damaged("ends early"))?;
         self.rest = rest;
         Ok(*byte)
     }
 
-    /// Packed. Only the shortest form of a number is accepted.
+    /// Only the shortest form of a number is accepted.
     pub(crate) fn varint(&mut self) -> Result<u64, DecodeError> {
         let mut value = 0;
         for shift in (0..u64::BITS).step_by(7) {
@@ -242,29 +246,28 @@ impl<'a> Reader<'a> {
         Err(self.damaged("a number that is too long"))
     }
 
-    /// Packed: a number that must fit.
+    /// A number that must fit.
     pub(crate) fn narrow<T: TryFrom<u64>>(&mut self) -> Result<T, DecodeError> {
         let value = self.varint()?;
         T::try_from(value).map_err(|_| self.damaged(format!("{value} is out of range")))
     }
 
-    /// Packed: how many follow, of at least so many bytes each; never more than the bytes that are left hold, so that it may
-    /// size an allocation.
+    /// The number of elements that follow, of at least `bytes_min` bytes each. It never exceeds what the bytes that are left can
+    /// hold, so that it may size an allocation.
     pub(crate) fn count(&mut self, bytes_min: usize) -> Result<usize, DecodeError> {
         let count: usize = self.narrow()?;
         if count > self.rest.len() / bytes_min {
-            return Err(self.damaged(format!("{count} elements announced, {} bytes there", self.rest.len())));
+            return Err(self.damaged(format!("{count} elements announced, {} bytes left", self.rest.len())));
         }
         Ok(count)
     }
 
-    /// Packed.
     pub(crate) fn sized(&mut self) -> Result<&'a [u8], DecodeError> {
         let len = self.narrow()?;
         self.take(len)
     }
 
-    /// Packed: bytes behind one more than their length; None for 0, which stands for bytes that were read before.
+    /// Bytes after their length plus one. None for a 0 instead, which stands for the bytes that were read before.
     pub(crate) fn sized_or_before(&mut self) -> Result<Option<&'a [u8]>, DecodeError> {
         match self.narrow::<usize>()?.checked_sub(1) {
             Some(len) => self.take(len).map(Some),
@@ -272,33 +275,29 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Packed.
     pub(crate) fn sized_text(&mut self) -> Result<&'a str, DecodeError> {
         let raw = self.sized()?;
         std::str::from_utf8(raw).map_err(|e| self.damaged(e))
     }
 
-    /// Packed.
     pub(crate) fn sized_player(&mut self) -> Result<PlayerId, DecodeError> {
         let text = self.sized_text()?;
         PlayerId::new(text).map_err(|e| self.damaged(e))
     }
 
-    /// Packed: 16 bytes.
     pub(crate) fn identity(&mut self) -> Result<Incarnation, DecodeError> {
         let (bytes, rest) = self.rest.split_first_chunk().ok_or_else(|| self.damaged("ends early"))?;
         self.rest = rest;
         Ok(Incarnation(u128::from_be_bytes(*bytes)))
     }
 
-    /// Packed: 8 bytes.
     pub(crate) fn hash(&mut self) -> Result<u64, DecodeError> {
         let (bytes, rest) = self.rest.split_first_chunk().ok_or_else(|| self.damaged("ends early"))?;
         self.rest = rest;
         Ok(u64::from_be_bytes(*bytes))
     }
 
-    /// Packed: all that is left.
+    /// All bytes that are left.
     pub(crate) fn tail(self) -> &'a [u8] {
         self.rest
     }

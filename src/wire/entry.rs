@@ -56,9 +56,6 @@ pub fn encode(entry: &Entry) -> Bytes {
 }
 
 /// Reads what [`encode`] wrote. Checks that there is at least one event, and that ordinals and stamps rise.
-///
-/// # Errors
-/// `DecodeError::Version` for another version's entry, `DecodeError::Damaged` for anything else.
 pub fn decode(bytes: &Bytes) -> Result<Entry, DecodeError> {
     let mut r = Reader::packed("journal entry", bytes, VERSION)?;
     let incarnation = r.identity()?;

@@ -115,9 +115,6 @@ pub fn encode_verdicts<'a>(
 }
 
 /// Reads what [`encode`] wrote.
-///
-/// # Errors
-/// `DecodeError::Version` for another version's push, `DecodeError::Damaged` for anything else.
 pub fn decode(bytes: &Bytes) -> Result<Push, DecodeError> {
     let mut r = Reader::versioned("push", bytes, VERSION, 3)?;
     let kind = r.uint()?;

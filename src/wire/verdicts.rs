@@ -127,17 +127,11 @@ pub(crate) fn is_earlier(bytes: &[u8]) -> bool {
 }
 
 /// Reads what [`encode`] and its earlier version wrote.
-///
-/// # Errors
-/// `DecodeError::Version` for another version's batch, `DecodeError::Damaged` for anything else.
 pub fn decode(bytes: &Bytes) -> Result<VerdictBatch, DecodeError> {
     decode_to(bytes, None)
 }
 
 /// The verdict `seq` of a batch, if it is there. Nothing after it is read.
-///
-/// # Errors
-/// As [`decode`], for the part before it.
 pub(crate) fn find(bytes: &Bytes, seq: u64) -> Result<Option<Verdict>, DecodeError> {
     Ok(decode_to(bytes, Some(seq))?.verdicts.pop().filter(|verdict| verdict.seq == seq))
 }

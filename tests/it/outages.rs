@@ -131,7 +131,7 @@ async fn away_when_processes_start() {
     };
     let (gateway, worker) = (start("gateway"), start("worker"));
     for process in [&gateway, &worker] {
-        process.line_with("redis is waited for");
+        process.line_with("waiting for redis");
         let (status, why) = get(process.address_in("health and metrics on http://"), "/readyz");
         assert!(status == 503 && why.contains("no redis at"), "{status} {why}");
     }

@@ -36,7 +36,7 @@ fn one_that_never_comes() {
     for role in ["gateway", "worker"] {
         let args = [role, "--redis", "unix:///nowhere/redis.sock", "--admin", "127.0.0.1:0"];
         let mut process = Process::start(&args, &[]);
-        process.line_with("redis is waited for");
+        process.line_with("waiting for redis");
         process.signal("TERM");
         assert_eq!(process.code(), Some(0));
     }
@@ -130,7 +130,7 @@ async fn one_in_which_a_room_is_damaged() {
             worker.process.line_with("room claim-bad cannot be continued");
             until("the resting room is counted", || (worker.metric("lasthit_rooms_quarantined") == 1.0).then_some(()));
         } else {
-            gateway.process.line_with("rooms are damaged in the journal, and their sessions are sent away: claim-bad");
+            gateway.process.line_with("rooms are damaged in the journal, and their sessions were dismissed: claim-bad");
         }
         assert_eq!(ann.close_code().await.0, 1013, "{key}: sent away, not accepted and lost");
         tell(&redis, &["RENAME", "lasthit:aside", &name]);

@@ -96,9 +96,6 @@ impl Drains {
 }
 
 /// Opens the gateway's listener. The sockets that it accepts have kernel stamps, if the system has them.
-///
-/// # Errors
-/// When the address cannot be bound or listened on.
 pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     socket.set_reuseaddr(true)?;
@@ -158,9 +155,6 @@ pub struct StampedStream {
 impl StampedStream {
     /// Takes over an accepted socket. Nothing is known about bytes that came before it was accepted. These can only be the
     /// upgrade and what was sent with it, none of which is stamped below the session's Open.
-    ///
-    /// # Errors
-    /// When the socket is already broken.
     pub fn new(tcp: TcpStream, clock: Clock, drains: Drains) -> io::Result<Self> {
         tcp.set_nodelay(true)?;
         let path_ns = if is_local(tcp.peer_addr()?.ip(), tcp.local_addr()?.ip()) { 0 } else { clock.network_ns() };

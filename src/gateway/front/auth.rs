@@ -38,9 +38,6 @@ pub struct JwtKey(Vec<u8>);
 
 impl JwtKey {
     /// Takes a key of at least [`JWT_KEY_BYTES_MIN`] bytes (RFC 7518, section 3.2). Line ends after it do not count.
-    ///
-    /// # Errors
-    /// When it is too short or too long.
     pub fn new(bytes: &[u8]) -> Result<Self, String> {
         let end = bytes.iter().rposition(|b| !matches!(b, b'\n' | b'\r')).map_or(0, |last| last + 1);
         if (JWT_KEY_BYTES_MIN..=JWT_KEY_BYTES_MAX).contains(&end) {
@@ -71,9 +68,6 @@ pub struct Origin(String);
 
 impl Origin {
     /// Checks it and makes it lower case.
-    ///
-    /// # Errors
-    /// One line that says what is wrong and how to write it.
     pub fn new(origin: &str) -> Result<Self, String> {
         let lower = origin.to_ascii_lowercase();
         let host = lower.split_once("://").map(|(_, host)| host);
@@ -159,9 +153,6 @@ impl Gatekeeper {
     }
 
     /// Admits or refuses; `now_unix_s` is the wall clock in seconds since 1970.
-    ///
-    /// # Errors
-    /// [`AuthError`] with an HTTP status, a code and a line that names the value.
     pub fn admit(&self, asking: &Asking<'_>, now_unix_s: u64) -> Result<Admission, AuthError> {
         if let Some(origin) = asking.origin {
             self.check_origin(origin, asking.host)?;
@@ -218,7 +209,7 @@ impl Gatekeeper {
     }
 }
 
-/// What a request's token grants at that time of the wall clock.
+/// What a request's token grants at `now_unix_s`.
 fn read(key: &TokenKey, asking: &Asking<'_>, now_unix_s: u64) -> Result<Admission, AuthError> {
     let Some(token) = asking.token.filter(|token| !token.is_empty()) else {
         return refuse(401, "token_missing", "token is missing: add &token=JWT to the url");

@@ -1,4 +1,4 @@
-//! Where messages end in a session's bytes. Pure.
+//! Where messages end in a session's bytes. It does no I/O.
 //!
 //! How exact a message's stamp is depends on whether the message was the last one that was read. The WebSocket library does
 //! not say that, so the stream follows the frame headers itself (RFC 6455, section 5.2). It checks nothing: the library
@@ -38,7 +38,7 @@ impl Default for Frames {
 }
 
 impl Frames {
-    /// Takes in the bytes that follow.
+    /// Processes the bytes that follow.
     pub(super) fn follow(&mut self, mut bytes: &[u8]) {
         while let Some((&byte, rest)) = bytes.split_first() {
             self.at = match self.at {
@@ -95,8 +95,8 @@ impl Frames {
         self.ended == 0 && self.at == At::Start && self.last_of_message
     }
 
-    /// Whether a message has more frames than any honest client makes of it. Such a sender keeps a gateway busy without ever
-    /// completing a message that the rate limit would count.
+    /// Whether a message has more frames than an honest client would use. The rate limit counts whole messages, so it would not
+    /// stop a sender that never completes one.
     #[must_use]
     pub(super) fn too_fragmented(&self) -> bool {
         self.fragments > FRAGMENTS_PER_MESSAGE_MAX

@@ -45,7 +45,7 @@ const TIMED_OUT: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\n
 /// Why a connection is turned away before it has asked for anything.
 pub(super) const TOO_MANY_CONNECTIONS: &str = "too_many_connections";
 
-/// What the gateway has granted to a client whose upgrade it accepts.
+/// What the gateway grants to a client whose upgrade it accepts.
 pub(super) struct Grant {
     pub(super) joining: Joining,
     pub(super) encoding: Encoding,
@@ -120,7 +120,7 @@ pub(super) async fn exchange(front: &Front, peer: IpAddr, stream: StampedStream)
     let grant = granted.lock().take();
     match (served, grant) {
         (Ok(Ok(())), Some(grant)) => Some(Box::new(Upgraded { stream, rest: parts.read_buf, grant })),
-        // The client does not read the response: it would not read a goodbye either.
+        // The client did not read the response, so it would not read a close either.
         (Err(_), _) if answered.load(Ordering::Relaxed) => None,
         (served, _) => {
             let goodbye = async {
@@ -192,7 +192,10 @@ fn answer<B>(front: &Front, peer: IpAddr, request: &Request<B>) -> Result<Answer
         return Err(unavailable("shutting_down", "this gateway is stopping: connect again"));
     }
     let permit = front.sessions.clone().try_acquire_owned().map_err(|_| {
-        unavailable("full", &format!("this gateway has its {} sessions: try another or later", front.settings.sessions_max))
+        unavailable(
+            "full",
+            &format!("this gateway is full with {} sessions: try another gateway, or later", front.settings.sessions_max),
+        )
     })?;
     let place = front.places.enter(&front.settings, permit, peer, &player, role);
     let place = place.map_err(|problem| Problem::new(StatusCode::TOO_MANY_REQUESTS, "too_many_sessions", problem))?;
@@ -254,7 +257,7 @@ fn upgrade_key(headers: &HeaderMap) -> Result<&[u8], Problem> {
 fn subprotocol(headers: &HeaderMap) -> Result<Encoding, Problem> {
     words(headers, &header::SEC_WEBSOCKET_PROTOCOL).find_map(Encoding::of_subprotocol).ok_or_else(|| {
         let offered: Vec<&str> = words(headers, &header::SEC_WEBSOCKET_PROTOCOL).take(8).collect();
-        let message = format!("subprotocols {:?} are not spoken here: offer {SUBPROTOCOLS}", excerpt(&offered.join(", ")));
+        let message = format!("subprotocols {:?} are not supported: offer {SUBPROTOCOLS}", excerpt(&offered.join(", ")));
         Problem::bad("bad_subprotocol", message)
     })
 }
@@ -285,7 +288,7 @@ impl Target {
                     target.since.replace(since).is_some()
                 }
                 other => {
-                    let message = format!("{:?} is no parameter: use player, token, role, since", excerpt(other));
+                    let message = format!("parameter {:?} is unknown: use player, token, role, since", excerpt(other));
                     return Err(Problem::bad("bad_parameter", message));
                 }
             };

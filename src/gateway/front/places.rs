@@ -1,7 +1,7 @@
 //! Bounds how much of a gateway one address or one player may use.
 //!
-//! Loopback addresses are not counted: behind one is a proxy, which stands for many clients, or a program on this host, which
-//! could do worse. Of an IPv6 address only the first 64 bits count, because its owner chooses the rest.
+//! Loopback addresses are exempt: they belong to a proxy in front of many clients, or to a program on this host, which could do
+//! worse. Only the first 64 bits of an IPv6 address count, because its owner chooses the rest.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -29,7 +29,7 @@ impl<K: Eq + Hash + Clone> Counts<K> {
         Arc::new(Self(Mutex::new(HashMap::new())))
     }
 
-    /// Takes one place more, unless the key holds `most` already.
+    /// Takes one more place, unless the key holds `most` already.
     fn take(self: &Arc<Self>, key: &K, most: usize) -> Option<Held<K>> {
         let mut counts = self.0.lock();
         let count = counts.get(key).copied().unwrap_or(0);
@@ -93,9 +93,7 @@ impl Places {
     }
 
     /// A client connects.
-    ///
-    /// # Errors
-    /// One line, when the address holds all of its places or connects too often.
+    /// The error says, in one line, that the address holds all of its places or connects too often.
     pub(super) fn knock(&self, settings: &Settings, peer: IpAddr) -> Result<Knock, String> {
         let Some(address) = counted(settings, peer) else { return Ok(Knock { _address: None }) };
         if self.rate.len() >= self.rates_max.load(Ordering::Relaxed) {
@@ -114,9 +112,7 @@ impl Places {
     }
 
     /// A player joins. Server sessions are not counted by player, because one server may be in every room.
-    ///
-    /// # Errors
-    /// One line, when the address or the player holds all of its places.
+    /// The error says, in one line, that the address or the player holds all of its places.
     pub(super) fn enter(
         &self,
         settings: &Settings,
@@ -215,7 +211,7 @@ mod tests {
         assert_eq!(gateway.available_permits(), 100);
     }
 
-    /// Each address is forgotten when it has rested; they are not kept for ever.
+    /// The rate of an address is forgotten once the address has been idle.
     #[test]
     fn addresses_that_rest_are_forgotten() {
         let settings = Settings { connections_per_second: 1_000_000, ..Settings::default() };

@@ -26,8 +26,6 @@ use crate::metrics::{REFUSALS_TOTAL, SESSIONS_OPEN, SESSIONS_TOTAL};
 use crate::types::{Arrival, SessionId};
 use crate::wire::client::{Encoding, ErrorCode, Refusal, close, encode_refusal, encode_welcome, parse_action};
 
-/// Stands for the close code of a connection that ended without a close frame (RFC 6455, section 7.4.1).
-const ABNORMAL: u16 = 1006;
 /// Stands for the close code of a close frame that has none.
 const NO_STATUS: u16 = 1005;
 
@@ -74,8 +72,7 @@ impl From<Error> for Ending {
     }
 }
 
-/// Tells the hub once, and last of all, that the session has ended. Dropping it does that, so a panic or a dropped task is
-/// covered too.
+/// Tells the hub, when it is dropped, that the session has ended. So a panic or a dropped task ends the session too.
 struct Opened<'a> {
     hub: &'a Hub,
     id: SessionId,
@@ -166,7 +163,7 @@ impl<'a> Session<'a> {
                     told_to_leave = true;
                     Ok(())
                 }
-                // One yield later everything that had reached the socket has been read.
+                // After one yield everything that had reached the socket has been read.
                 () = tokio::task::yield_now(), if told_to_leave => Err(Ending::ours(close::GOING_AWAY)),
                 delivery = outbox.recv(), if writable => match delivery {
                     Some(delivery) => self.deliver_all(socket, delivery, &mut outbox),
@@ -277,7 +274,7 @@ impl<'a> Session<'a> {
                 Some((code, reason))
             }
             Ending::Lost => {
-                self.hub.end(self.id, ABNORMAL, stream.lost());
+                self.hub.end(self.id, close::ABNORMAL, stream.lost());
                 None
             }
             Ending::Broken(error) => {

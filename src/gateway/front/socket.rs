@@ -120,9 +120,7 @@ impl Socket {
     }
 
     /// Queues a message. It leaves with the next step.
-    ///
-    /// # Errors
-    /// When the socket holds [`SESSION_WRITE_BYTES_MAX`] unwritten bytes. A broken socket shows in a later step.
+    /// An error when the socket holds [`SESSION_WRITE_BYTES_MAX`] unwritten bytes. A broken socket shows in a later step.
     pub(super) fn send(&mut self, encoded: Bytes) -> Result<(), Error> {
         let data = if self.encoding.is_text() { Data::Text } else { Data::Binary };
         // As a frame, so that its text is not checked for UTF-8 again in every session.

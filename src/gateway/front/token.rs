@@ -17,9 +17,6 @@ impl TokenKey {
     }
 
     /// The claims of a token that this key has signed. They are not checked.
-    ///
-    /// # Errors
-    /// One line that says what is wrong.
     pub(super) fn claims(&self, token: &str) -> Result<Map<String, Value>, String> {
         let parts: Vec<&str> = token.splitn(4, '.').collect();
         let &[header, claims, signature] = parts.as_slice() else { return Err(no_token()) };
@@ -28,7 +25,7 @@ impl TokenKey {
         let signature = URL_SAFE_NO_PAD.decode(signature).unwrap_or_default();
         // Takes the same time for every signature.
         if hmac::verify(&self.0, signed.as_bytes(), &signature).is_err() {
-            return Err("token's signature is not of this server's key".to_owned());
+            return Err("token's signature does not match this server's key".to_owned());
         }
         object(claims).ok_or_else(|| "token's claims are not readable: use a JSON object in base64url".to_owned())
     }
@@ -50,7 +47,7 @@ fn judge(header: &Map<String, Value>) -> Result<(), String> {
         return Err(format!("token's alg {:?} is not accepted: use HS256", excerpt(alg)));
     }
     if header.contains_key("crit") {
-        return Err("token's header has crit, and nothing that it may name is understood here: leave it out".to_owned());
+        return Err("token's header has crit, which is not supported: leave it out".to_owned());
     }
     match TEXTS.iter().find(|name| header.get(**name).is_some_and(|value| !value.is_string())) {
         Some(name) => Err(format!("token's {name} is not a string: use one, or leave it out")),
@@ -81,7 +78,7 @@ mod tests {
                      dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk";
         let claims = key.claims(token).expect("signed");
         assert_eq!(Value::Object(claims), json!({"iss": "joe", "exp": 1_300_819_380, "http://example.com/is_root": true}));
-        // The last character has two bits that mean nothing: another spelling of the same signature is none.
+        // The last character has two unused bits. The same signature spelled with other bits is refused.
         for spoiled in [&token[..token.len() - 1], &format!("{token}A"), &format!("{}l", &token[..token.len() - 1])] {
             assert!(key.claims(spoiled).expect_err("no signature").contains("signature"), "{spoiled}");
         }
@@ -124,7 +121,7 @@ mod tests {
         {
             assert!(TokenKey::new(KEY).claims(bad).is_err(), "{bad}");
         }
-        // What pads, wraps or spells base64 otherwise is something else than what was signed.
+        // Base64 with padding, line breaks or another alphabet differs from what was signed.
         for odd in [good.replacen('.', "=.", 1), good.replacen('.', "\n.", 1), format!(" {good}")] {
             assert!(TokenKey::new(KEY).claims(&odd).is_err(), "{odd}");
         }

@@ -55,7 +55,7 @@ impl Hub {
                     }
                     Command::Rest => self.spawn(|hub| async move {
                         tokio::time::sleep(CATCH_UP_REST).await;
-                        // Once around everybody who is ready to run.
+                        // Returns after every ready task has run.
                         let began = Instant::now();
                         tokio::task::yield_now().await;
                         hub.apply(Input::Rested(began.elapsed()));
@@ -90,7 +90,7 @@ impl Hub {
         if seen.flush > 0 {
             tracing::info!(
                 shard = shard.0,
-                "this gateway has registered with another server of the journal, and told it what the earlier one had"
+                "this gateway has registered with another server of the journal, and told it what the earlier one had confirmed"
             );
         }
         if answer.renewed > 0 {
@@ -120,7 +120,7 @@ impl Hub {
             Appended::Refused(rooms) => {
                 let rooms = rooms.iter().map(RoomId::as_str).collect::<Vec<_>>().join(", ");
                 tracing::error!(
-                    "rooms are damaged in the journal, and their sessions are sent away: {rooms}: restore their keys"
+                    "rooms are damaged in the journal, and their sessions were dismissed: {rooms}: restore their keys"
                 );
             }
             Appended::Gap { .. } | Appended::Fenced => {
@@ -158,7 +158,7 @@ impl Hub {
             match error {
                 // Only this room is affected, and its repair takes longer than an outage.
                 JournalError::Damaged(_) => {
-                    tracing::warn!(%error, "{what} of a room");
+                    tracing::warn!(%error, "cannot {what}: a room is damaged");
                     tokio::time::sleep(HEADS_INTERVAL).await;
                 }
                 error => self.trouble(what, &error),

@@ -53,7 +53,7 @@ pub(super) fn prepare(_: &TcpSocket) -> io::Result<()> {
     Ok(())
 }
 
-/// Reads.
+/// Reads, with the kernel's stamp.
 #[cfg(target_os = "linux")]
 pub(super) fn receive(tcp: &TcpStream, space: &mut [u8]) -> io::Result<Received> {
     use nix::libc::{IPPROTO_TCP, TCP_CM_INQ, c_int};
@@ -81,19 +81,19 @@ pub(super) fn receive(tcp: &TcpStream, space: &mut [u8]) -> io::Result<Received>
     Ok(received)
 }
 
-/// Reads. This system has no stamps.
+/// Reads. This system has no kernel stamps.
 #[cfg(not(target_os = "linux"))]
 pub(super) fn receive(tcp: &TcpStream, space: &mut [u8]) -> io::Result<Received> {
     let bytes = nix::sys::socket::recv(tcp.as_raw_fd(), space, MsgFlags::MSG_DONTWAIT)?;
     Ok(Received { bytes, stamp: None, unread: None })
 }
 
-/// Whether urgent data follows. Takes it out.
+/// Takes out urgent data. Returns whether there was any, even if it was only announced.
 pub(super) fn take_urgent(tcp: &TcpStream) -> bool {
     use nix::errno::Errno;
 
     let taken = nix::sys::socket::recv(tcp.as_raw_fd(), &mut [0u8; 1], MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_OOB);
-    // It was announced and is not there yet.
+    // EAGAIN: the urgent byte was announced and has not come yet.
     matches!(taken, Ok(1..) | Err(Errno::EAGAIN))
 }
 
