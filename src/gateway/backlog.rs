@@ -126,7 +126,7 @@ mod tests {
             self.core.open(joining, at).expect("a session").number
         }
 
-        /// Acts until it is refused; tells how often it was not, and what the refusal says.
+        /// Acts until it is refused. Returns how many actions were accepted, and the refusal's message.
         fn act(&mut self, session: u64) -> (usize, String) {
             for taken in 0..100 {
                 let args = Bytes::from([&[0xc5, 0x0f, 0x80][..], &[0; 3968]].concat());
@@ -141,7 +141,7 @@ mod tests {
             panic!("never refused: {} bytes", self.core.backlog.bytes());
         }
 
-        /// What leaves for the journal now.
+        /// The flush that leaves for the journal now.
         fn flush(&mut self) -> Arc<Flush> {
             self.tick();
             self.core.settled(self.now);
@@ -165,7 +165,7 @@ mod tests {
         let (taken, message) = away.act(ann);
         assert!((8..=10).contains(&taken), "{taken}");
         assert!(message.contains(&away.core.bounds.backlog_bytes_max.to_string()), "it names the limit: {message}");
-        // What is in flight counts until the journal has it; an Open, and a Close, always get in.
+        // A flush in flight counts until the journal has it. An Open and a Close are always accepted.
         let flush = away.flush();
         assert_eq!(away.act(ann).0, 0);
         let bob = away.join("bob");
@@ -175,7 +175,7 @@ mod tests {
         away.append(&flush);
         let flush = away.flush();
         away.append(&flush);
-        // Bob left before his Open was in: his Close follows it.
+        // Bob left before the journal had his Open. His Close follows it.
         let flush = away.flush();
         away.append(&flush);
         assert_eq!(away.core.backlog.bytes(), 0);
@@ -190,7 +190,7 @@ mod tests {
         assert!((8..=10).contains(&taken) && message.contains("bytes"), "{taken}: {message}");
         let eve = away.join("eve");
         assert_eq!(away.act(eve).0, 0, "one bound for all sessions");
-        // The gateway is fenced: everything goes.
+        // The gateway is fenced, so everything is dropped.
         let flush = away.flush();
         away.core.appended(&flush, &Appended::Fenced, false, away.now);
         for session in [ann, eve] {
@@ -200,7 +200,7 @@ mod tests {
         assert_eq!(away.core.backlog.bytes(), 0);
     }
 
-    /// Floods rooms one after the other; how many actions each took, and the last room's refusal.
+    /// Floods rooms one after the other. Returns how many actions each accepted, and the last room's refusal.
     fn flood(away: &mut Away, rooms: usize) -> (Vec<usize>, String) {
         let sessions: Vec<u64> = (0..rooms).map(|n| away.join_room(&format!("pit{n}"), "ann")).collect();
         let open = away.flush();
@@ -224,7 +224,7 @@ mod tests {
         }
     }
 
-    /// Rooms whose sessions are sent away, each time someone joins: nothing of them is left that others could miss.
+    /// A room dismisses its sessions each time someone joins. Nothing of them keeps a place that others need.
     #[test]
     fn who_is_sent_away_from_a_room_takes_no_place_from_others() {
         for damaged in [false, true] {

@@ -140,7 +140,7 @@ mod tests {
         core.open(joining, Arrival::at(1_000, 0)).ok().map(|session| session.number)
     }
 
-    /// Appends what there is; `fenced` is answered so. True when the gateway is to be born again.
+    /// Appends what is pending. The shard `fenced` answers that the gateway is fenced. Returns whether the core asks for rebirth.
     fn perform(core: &mut Core, store: &mut Store, now_ns: u64, fenced: ShardId) -> bool {
         core.settled(now_ns);
         let mut reborn = false;
@@ -160,12 +160,12 @@ mod tests {
         reborn
     }
 
-    /// Ticks for a minute at most; how many it took.
+    /// Ticks for a minute at most. Returns the number of ticks until the rebirth.
     fn until_reborn(core: &mut Core, store: &mut Store, fenced: ShardId) -> Option<u64> {
         (1..60).find(|second| {
             let now_ns = second * 1_000 * MS;
             core.tick(now_ns);
-            // Once for what it asks for, once for what follows from the answers.
+            // Once for what the core asks for, once for what follows from the answers.
             perform(core, store, now_ns, fenced) || perform(core, store, now_ns + MS, fenced)
         })
     }

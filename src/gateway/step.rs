@@ -108,7 +108,7 @@ pub(crate) enum Input {
 /// What the core wants its driver to do.
 #[derive(Debug)]
 pub(crate) enum Command {
-    /// Call [`crate::journal::GatewayJournal::register`] until it answers [`Input::Registered`].
+    /// Call [`crate::journal::GatewayJournal::register`] until it succeeds, then answer with [`Input::Registered`].
     Register {
         shard: ShardId,
         /// What an earlier server of the journal had confirmed.
@@ -116,13 +116,14 @@ pub(crate) enum Command {
         /// The rooms whose heads the answer must have.
         rooms: Vec<RoomId>,
     },
-    /// Call [`crate::journal::GatewayJournal::append`] until it answers [`Input::Appended`].
+    /// Call [`crate::journal::GatewayJournal::append`] until it succeeds, then answer with [`Input::Appended`].
     Append {
         flush: Arc<Flush>,
         /// When its events arrived. Empty when the flush is sent again.
         waits: Waits,
     },
-    /// Call [`crate::journal::GatewayJournal::verdicts`] until it answers [`Input::Page`] or [`Input::Unreadable`].
+    /// Call [`crate::journal::GatewayJournal::verdicts`] until it succeeds, then answer with [`Input::Page`]. When the page is
+    /// damaged, answer with [`Input::Unreadable`].
     Read {
         room: RoomId,
         /// The `seq` after which the page begins.
@@ -131,11 +132,11 @@ pub(crate) enum Command {
         entries_max: usize,
         read: ReadId,
     },
-    /// Answer [`Input::OutboxDrained`] as soon as the session's outbox holds at most `level` deliveries.
+    /// Answer with [`Input::OutboxDrained`] as soon as the session's outbox holds at most `level` deliveries.
     AskOutbox { session: u64, level: usize },
-    /// Answer [`Input::Rested`] after [`crate::limits::CATCH_UP_REST`].
+    /// Answer with [`Input::Rested`] after [`crate::limits::CATCH_UP_REST`].
     Rest,
-    /// Call [`crate::journal::GatewayJournal::heads`] and answer [`Input::Heads`]. A failed call needs no answer.
+    /// Call [`crate::journal::GatewayJournal::heads`] and answer with [`Input::Heads`]. A failed call needs no answer.
     ReadHeads(ShardId, Vec<RoomId>),
     /// Put the delivery into the outbox of the session with this number. Nothing follows a [`Delivery::Close`].
     Deliver(u64, Delivery),

@@ -1,4 +1,4 @@
-//! Sessions that missed much, read slowly, or repeat themselves: what is read for them, and what they are sent.
+//! Sessions that missed much, read slowly, or repeat actions: what is read for them, and what they are sent.
 
 mod scene;
 
@@ -13,7 +13,7 @@ use crate::limits::{
 };
 use crate::types::{Arrival, Outcome, Verdict, VerdictKind};
 
-/// A room with so many verdicts that nobody here was told of, and a session of its that is up to date.
+/// A room with this many verdicts from before its first session here, and that session, which is up to date.
 fn with_a_past(verdicts: usize) -> (Scene, u64) {
     let mut scene = Scene::new();
     for _ in 0..verdicts.div_ceil(50) {
@@ -115,11 +115,11 @@ fn a_turn_is_bounded_however_many_wait() {
     }
     let mut longest = 0;
     for turn in 0..500 {
-        // Others begin to wait for long: turns shrink to the least.
+        // Then others wait for long, and turns shrink to the least.
         scene.waited = if turn < 100 { Duration::ZERO } else { Duration::from_millis(1) };
         scene.rest();
         scene.answer();
-        // A welcome comes with the first of a session's verdicts.
+        // Each session also gets a welcome before its first verdict.
         let most = if turn < 110 { CATCH_UP_TURN_MAX } else { DELIVERIES_PER_TURN_MAX };
         assert!(scene.sent_since_rest <= 2 * most, "{} deliveries in turn {turn}", scene.sent_since_rest);
         longest = longest.max(scene.sent_since_rest);
@@ -174,7 +174,7 @@ fn a_damaged_page_is_the_trouble_of_who_reads_it() {
         (scene.told[&first], scene.closed.iter().map(|(session, _)| *session).collect::<Vec<_>>()),
         (scene.seq, vec![late])
     );
-    // It takes no place from others.
+    // The damaged read takes no place from others.
     let again = scene.join(Some(1));
     scene.settle(100);
     assert_eq!(scene.told[&again], scene.seq);

@@ -1,4 +1,4 @@
-//! Numbers at the edge, in what the journal answers and workers push: a gateway takes them for what they are.
+//! Extreme numbers in the journal's answers and the workers' pushes do not stop a gateway.
 
 use bytes::Bytes;
 use proptest::collection::vec;
@@ -71,9 +71,9 @@ fn said() -> impl Strategy<Value = Said> {
     ]
 }
 
-/// Does what the core asks for, as little as it takes: what is read comes as `page` says.
+/// Carries out what the core asks for. Every read is answered with `page`.
 fn perform(core: &mut Core, head: (u64, u64, u64), page: &VerdictPage) {
-    // Each answer may ask for more: a few rounds are enough to reach everything, and too many would be a loop.
+    // Each answer may ask for more. A few rounds reach everything.
     for _ in 0..20 {
         for command in core.take_commands() {
             match command {

@@ -1,4 +1,4 @@
-//! Flushes of sessions that have sent much behind their upgrade.
+//! Flushes of sessions that sent much right after their upgrade.
 
 use bytes::Bytes;
 
@@ -25,7 +25,7 @@ fn events(flush: &Flush) -> Vec<Event> {
     events
 }
 
-/// Sessions join and send at once, in turns; the flushes that leave from then on, until nothing is left.
+/// Sessions join and send at once, in turns. Returns all flushes that leave.
 fn pipelined(action_bytes: usize) -> Vec<Flush> {
     let (mut core, mut store) = (Core::new(Incarnation(1), 1, 1, "test", 0), Store::new(1));
     core.probed(SHARD, Moment::default());
@@ -75,7 +75,7 @@ fn what_waited_for_the_welcome_leaves_in_flushes_of_the_usual_size() {
         }
         let all: Vec<Event> = of_actions.iter().flat_map(events).collect();
         assert_eq!(all.len(), SESSIONS * WAITING_ACTIONS_MAX);
-        // They have the order in which they arrived, over all flushes and sessions; what was moved says so.
+        // Over all flushes and sessions, events keep the order of their arrival. Moved events are flagged.
         for pair in all.windows(2) {
             assert!(pair[0].arrival.raw_ns < pair[1].arrival.raw_ns && pair[0].arrival.ns <= pair[1].arrival.ns, "{pair:?}");
         }
@@ -87,8 +87,8 @@ fn what_waited_for_the_welcome_leaves_in_flushes_of_the_usual_size() {
     }
 }
 
-/// A flush that is full moves what has its last stamp to the next one, where what the session sent after it may be already:
-/// with a kernel stamp below that of the first.
+/// A full flush moves events that have its last stamp to the next flush. The session's later events may be there already, with
+/// a lower kernel stamp.
 #[test]
 fn what_a_full_flush_moves_stays_before_what_its_session_sent_later() {
     let (mut core, mut store) = (Core::new(Incarnation(1), 1, 1, "test", 0), Store::new(1));
@@ -119,7 +119,7 @@ fn what_a_full_flush_moves_stays_before_what_its_session_sent_later() {
     }
 }
 
-/// Rule W2, that the journal cannot check: it does not read entries.
+/// Rule W2. The journal cannot check it, because it does not read entries.
 #[test]
 fn a_flush_carries_what_lies_between_its_watermarks() {
     let flushes = pipelined(3_900);

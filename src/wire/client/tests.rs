@@ -33,7 +33,7 @@ impl Meant {
         }
     }
 
-    /// With the keys the other way round.
+    /// With the keys in reverse order.
     fn msgpack(&self) -> Mp {
         match self {
             Self::Nil => Mp::Nil,
@@ -97,7 +97,7 @@ proptest! {
         let from_json = parse_action(Encoding::Json, &action_json(&meant.json())).expect("json");
         let from_msgpack = parse_action(Encoding::Msgpack, &action_msgpack(meant.msgpack())).expect("msgpack");
         prop_assert_eq!(&from_json, &from_msgpack);
-        // Canonical already: what is written comes back as the same bytes.
+        // The canonical form is read and written unchanged.
         let args = rmpv::decode::read_value(&mut &*from_json.args).expect("args");
         prop_assert_eq!(pack(&args), from_json.args.to_vec());
     }
@@ -261,7 +261,7 @@ fn read_msgpack(bytes: &[u8]) -> Json {
     json_of(value)
 }
 
-/// A body may have keys of any kind, and have them twice.
+/// A body may have keys of any type, also the same key twice.
 fn json_of(value: Mp) -> Json {
     match value {
         Mp::Map(entries) => {
@@ -277,7 +277,7 @@ fn both(encode: impl Fn(Encoding) -> Bytes) -> [Json; 2] {
     [serde_json::from_slice(&encode(Encoding::Json)).expect("json"), read_msgpack(&encode(Encoding::Msgpack))]
 }
 
-/// The same with stamps as they are in MessagePack.
+/// The message with nanoseconds as MessagePack has them.
 fn with_numbers(mut json: Json) -> Json {
     for key in ["arrival_ns", "uncertainty_ns", "behind_ns"] {
         if let Some(value) = json.get_mut(key) {

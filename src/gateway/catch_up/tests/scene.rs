@@ -19,7 +19,7 @@ use crate::wire::verdicts;
 pub(super) const ME: Incarnation = Incarnation(7);
 pub(super) const SOMEBODY: Incarnation = Incarnation(8);
 
-/// A gateway, one room as the journal has it, and what its sessions have not taken out yet.
+/// A gateway, one room as the journal has it, and the outboxes of its sessions.
 pub(super) struct Scene {
     pub(super) core: Core,
     pub(super) room: RoomId,
@@ -30,16 +30,16 @@ pub(super) struct Scene {
     pub(super) asked: BTreeMap<u64, usize>,
     /// Deliveries that each session took out.
     pub(super) taken: BTreeMap<u64, u64>,
-    /// How far each session was told, without a gap.
+    /// The last `seq` that each session was sent, without a gap.
     pub(super) told: BTreeMap<u64, u64>,
-    /// Answers to repeats: what they repeat.
+    /// The `repeat_of` of each answer to a repeat.
     pub(super) repeats: Vec<u64>,
     pub(super) closed: Vec<(u64, u16)>,
     pub(super) reads: VecDeque<(u64, usize, ReadId)>,
     pub(super) read_count: usize,
     pub(super) rests: bool,
     pub(super) sent_since_rest: usize,
-    /// How long others wait for a turn.
+    /// How long others wait during a turn.
     pub(super) waited: Duration,
     pub(super) now: u64,
 }
@@ -88,7 +88,7 @@ impl Scene {
         }
     }
 
-    /// Stores a commit; whether it is pushed as well.
+    /// Stores a commit, and pushes it if `pushed`.
     pub(super) fn commit(&mut self, verdicts: Vec<Verdict>, pushed: bool) {
         let (from, to) = (verdicts[0].seq - 1, self.seq);
         let batch = VerdictBatch { era: self.era, verdicts };
@@ -111,7 +111,7 @@ impl Scene {
         number
     }
 
-    /// Its Open is in the journal, and not resolved.
+    /// A session joins. Its Open is in the journal, and not resolved.
     pub(super) fn knock(&mut self, since: Option<u64>) -> u64 {
         self.now += 10;
         let since = since.map(|seq| Since { era: self.era, seq });
@@ -183,7 +183,7 @@ impl Scene {
         }
     }
 
-    /// The client reads: each verdict continues the count.
+    /// The client reads at most `most` deliveries. Each verdict must continue the count.
     pub(super) fn take(&mut self, session: u64, most: usize) {
         for _ in 0..most {
             let Some(delivery) = self.outboxes.get_mut(&session).and_then(VecDeque::pop_front) else { break };
@@ -206,7 +206,7 @@ impl Scene {
         }
     }
 
-    /// The journal answers one read; false when there is none.
+    /// The journal answers one read. Returns false when there is none.
     pub(super) fn answer(&mut self) -> bool {
         let Some((after, entries_max, read)) = self.reads.pop_front() else { return false };
         let mut bytes = 0;
@@ -232,7 +232,7 @@ impl Scene {
         }
     }
 
-    /// Everything goes on until nothing more comes; each session takes so much at a time.
+    /// Everything goes on until nothing more comes. Each session takes `at_a_time` deliveries at a time.
     pub(super) fn settle(&mut self, at_a_time: usize) {
         loop {
             let before: u64 = self.told.values().sum();

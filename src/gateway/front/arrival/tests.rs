@@ -96,7 +96,7 @@ async fn of_messages_that_were_merged_only_the_last_is_exact() {
     assert_eq!(pair.read(64).await, 18);
     let arrivals: Vec<Arrival> = (0..3).map(|_| pair.stream.arrival()).collect();
     for (arrival, sent) in arrivals.iter().zip(&sent) {
-        // The sender's own way into the kernel takes longer than usual after a sleep.
+        // After a sleep the sender takes longer than usual to reach the kernel.
         let earliest = arrival.ns - arrival.uncertainty_ns;
         assert!(arrival.ns >= *sent && earliest <= *sent + 1_000_000, "{arrival:?} was sent at {sent}");
     }
@@ -189,7 +189,7 @@ async fn behind_a_step_of_the_wall_clock_the_read_time_serves_until_the_socket_w
 #[tokio::test]
 async fn uncertainty_reaches_back_no_further_than_the_last_sweep() {
     let mut pair = pair_on(&Clock::new()).await;
-    // Silent for a while; the gateway's sweeps go on.
+    // The session is silent for a while, and the gateway's sweeps go on.
     std::thread::sleep(Duration::from_millis(30));
     let swept = monotonic_ns();
     pair.drains.swept(swept);
@@ -205,7 +205,7 @@ async fn uncertainty_reaches_back_no_further_than_the_last_sweep() {
 #[tokio::test]
 async fn what_was_stamped_below_the_floor_is_moved_above_it_and_flagged() {
     let mut pair = pair_on(&Clock::new()).await;
-    // The tail of a message bears an early stamp, and waits unreadable for a byte that is withheld: sweeps pass it by.
+    // The tail of a message has an early stamp and cannot be read until a withheld byte comes. Sweeps go on meanwhile.
     pair.send(&MESSAGE);
     let floor = monotonic_ns() + 500_000;
     pair.drains.swept(floor);
@@ -234,14 +234,14 @@ async fn a_sessions_stamps_never_go_back() {
     assert!(lost.ns >= arrival.ns && lost.flags.has(Flags::READ_TIME));
 }
 
-/// However messages are cut, merged, delayed and read: each was sent within the uncertainty of its stamp.
+/// However messages are cut, merged, delayed and read, each was sent within the uncertainty of its stamp.
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn every_message_was_sent_within_the_uncertainty_of_its_stamp() {
     use rand::rngs::StdRng;
     use rand::{Rng, SeedableRng};
 
-    /// What a segment may wait in the sender's kernel, for an acknowledgement of earlier ones.
+    /// How long a segment may wait in the sender's kernel for an acknowledgement of earlier ones.
     const LATE_NS: u64 = 60_000_000;
 
     let seed: u64 = rand::random();
@@ -250,7 +250,7 @@ async fn every_message_was_sent_within_the_uncertainty_of_its_stamp() {
     let mut pair = pair_on(&clock).await;
     let (mut exact, mut inexact, mut late) = (0u32, 0u32, 0u32);
     for round in 0..300 {
-        // Some messages, cut into segments anywhere; when the last byte of each was sent.
+        // Messages that are cut into segments anywhere, and when the last byte of each was sent.
         let (mut bytes, mut ends) = (Vec::new(), Vec::new());
         for _ in 0..random.random_range(1..5) {
             let length: u8 = random.random_range(0..120);
@@ -284,7 +284,7 @@ async fn every_message_was_sent_within_the_uncertainty_of_its_stamp() {
             assert_eq!(at.flags, Flags::default(), "{}", context());
             assert!(at.ns + 1_000 >= *before, "{}", context());
             assert!(at.ns - at.uncertainty_ns <= after + LATE_NS, "{}", context());
-            // A claim of exactness is a strong one: nothing that was sent later may have moved it.
+            // The stamp claims to be exact, so nothing that was sent later may have moved it.
             if at.uncertainty_ns < 3_000 {
                 exact += 1;
                 late += u32::from(at.ns > after + 20_000);
@@ -297,7 +297,7 @@ async fn every_message_was_sent_within_the_uncertainty_of_its_stamp() {
     assert!(late * 20 < exact, "seed {seed}: {late} of {exact} exact stamps are later than their message");
 }
 
-/// Rule S5: while a session is not read to its end, its gateway promises nothing, however often it sweeps.
+/// Rule S5: while a session has unread bytes, its gateway promises nothing, however often it sweeps.
 #[tokio::test]
 async fn no_sweep_settles_while_a_session_is_unread() {
     use crate::gateway::front::sweep::sweep;
@@ -343,7 +343,7 @@ fn what_stays_on_the_host_passes_no_network_card() {
     }
 }
 
-/// Interrupt coalescing comes before the stamp: the operator's bound for it is part of what every stamp says of itself.
+/// A card may delay its interrupt, and so the stamp. The operator's bound for that is part of every stamp's uncertainty.
 #[tokio::test]
 async fn what_a_network_card_may_add_is_part_of_every_uncertainty() {
     const BOUND: Duration = Duration::from_micros(70_000);

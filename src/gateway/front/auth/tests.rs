@@ -148,9 +148,9 @@ fn forged_tokens_are_refused() {
 fn pages_are_let_in_by_origin() {
     let host =
         |keeper: &Gatekeeper, origin: &str, host: &str| ask(keeper, &format!("player=a&origin={origin}&host={host}")).is_ok();
-    // Programs send none.
+    // Programs send no origin.
     assert!(ask(&open(), "player=a").is_ok());
-    // Without a list: loopback pages, and the gateway's own by address.
+    // Without a list, loopback pages pass, and so does the gateway's own page by address.
     assert!(host(&open(), "http://localhost:3000", "127.0.0.1:7777"));
     assert!(host(&open(), "http://[::1]:7777", "[::1]:7777"));
     assert!(host(&open(), "http://10.0.0.5:7777", "10.0.0.5:7777"));
@@ -160,12 +160,12 @@ fn pages_are_let_in_by_origin() {
     assert!(!host(&open(), "http://127.0.0.1.evil.example", "127.0.0.1:7777"));
     assert!(!host(&open(), "null", "127.0.0.1:7777"));
     assert!(!host(&open(), "", ""));
-    // A name counts only where a stranger's name pointed here would gain nothing.
+    // A name counts only where a stranger gains nothing by pointing a name at this host.
     assert!(!host(&open(), "http://evil.example:7777", "evil.example:7777"));
     let remote = Gatekeeper::new(None, Vec::new(), true);
     assert!(host(&remote, "https://game.example", "game.example"));
     assert!(!host(&remote, "https://evil.example", "game.example"));
-    // With a list: it alone.
+    // With a list, only its origins pass.
     let listed = Gatekeeper::new(None, vec![Origin::new("https://Game.example").expect("origin")], true);
     assert!(host(&listed, "https://game.example", "other"));
     assert!(!host(&listed, "http://game.example", "game.example"));

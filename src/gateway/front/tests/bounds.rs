@@ -1,4 +1,4 @@
-//! How many may come in.
+//! How many connections and sessions are admitted.
 
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpSocket;
@@ -24,7 +24,7 @@ async fn a_gateway_takes_as_many_sessions_as_it_is_told_to() {
     }
 }
 
-/// A page that is larger than what the kernel takes in for somebody who reads nothing.
+/// A page that is larger than the kernel's buffers, for a client that reads nothing.
 fn large(_: &str) -> Option<(&'static str, &'static str)> {
     static PAGE: std::sync::LazyLock<String> = std::sync::LazyLock::new(|| "x".repeat(64 << 20));
     Some(("text/html", &PAGE))
@@ -39,7 +39,7 @@ async fn one_that_does_not_read_its_answer_is_let_go() {
     let gatekeeper = Gatekeeper::new(None, Vec::new(), false);
     let front = Front::new(hub, gatekeeper, large, clock.clone(), drains.clone(), settings, leaving);
     let listener = listen("127.0.0.1:0".parse().unwrap()).unwrap();
-    // Asks for the page, or asks for nothing; reads nothing.
+    // Asks for the page or for nothing, and reads nothing.
     for request in ["GET / HTTP/1.1\r\nhost: x\r\n\r\n", "GET /"] {
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         client.write_all(request.as_bytes()).await.unwrap();
@@ -50,14 +50,14 @@ async fn one_that_does_not_read_its_answer_is_let_go() {
     }
 }
 
-/// Connects from one of this host's own addresses, all of which are loopback's.
+/// Connects from one of this host's loopback addresses.
 async fn from(address: &str, gateway: &TestGateway) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind(format!("{address}:0").parse().unwrap()).unwrap();
     socket.connect(gateway.address).await.unwrap()
 }
 
-/// Asks for a session; the answer's status line, and all that follows when it is no session.
+/// Asks for a session. Returns the answer's status line, and the whole answer when it is refused.
 async fn join(tcp: &mut TcpStream, player: &str) -> String {
     tcp.write_all(upgrade(&target(player), JSON).as_bytes()).await.unwrap();
     let mut said = Vec::new();
@@ -83,7 +83,7 @@ fn is_refused(answer: &str, code: &str, words: &[&str]) {
     }
 }
 
-/// Until a place that was left is free: the session is over when its gateway has said goodbye, too.
+/// Joins as soon as a place is free again.
 async fn join_when_free(address: &str, gateway: &TestGateway, player: &str) -> TcpStream {
     let joining = async {
         loop {
@@ -137,7 +137,7 @@ async fn an_address_has_its_share_of_the_handshakes() {
     assert!(is_in(&join(&mut other, "d").await), "another address has its own");
     drop(first);
     let _session = join_when_free("127.0.0.2", &gateway, "e").await;
-    // An open session is no handshake any more.
+    // An open session no longer counts as a handshake.
     join_when_free("127.0.0.2", &gateway, "f").await;
 }
 
@@ -157,7 +157,7 @@ async fn an_address_connects_only_so_often() {
     assert!(is_in(&join(&mut from("127.0.0.3", &gateway).await, "b").await), "another address has its own");
 }
 
-/// A proxy before the gateway, and whoever tries it out under load, come from loopback.
+/// A proxy in front of the gateway, and a load test on this host, connect from loopback.
 #[tokio::test]
 async fn loopback_has_no_share_unless_it_is_given_one() {
     let change = |s: &mut Settings| {

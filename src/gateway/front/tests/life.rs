@@ -80,7 +80,7 @@ async fn one_that_goes_on_sending_after_its_close_meets_no_reset() {
         let mut mallory = gateway.join(player).await;
         mallory.write_all(&bytes).await.unwrap();
         assert_eq!(gateway.life(player).await.len(), 3);
-        // A reset would throw away what the client had not read yet: the close frame, on most systems.
+        // A reset would discard what the client has not read yet, on most systems also the close frame.
         for _ in 0..5 {
             mallory.write_all(&frame(0x82, &[0; 100])).await.unwrap();
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -90,7 +90,7 @@ async fn one_that_goes_on_sending_after_its_close_meets_no_reset() {
     }
 }
 
-/// What is hidden behind urgent data is an action that its sender can let loose when it likes.
+/// A sender can hide an action behind urgent data and release it when it likes.
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn one_that_sends_urgent_data_is_told_so_and_closed() {

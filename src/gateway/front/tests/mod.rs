@@ -1,5 +1,5 @@
-//! A front with real sockets, before a hub whose journal shows what reached it. What a process shows with its ordinary
-//! settings is tested in `tests/it`; here are the deadlines that would take a minute there, and what lies below messages.
+//! A front with real sockets, and a hub whose journal shows what reached it. `tests/it` tests whole processes with their default
+//! settings. Here are the deadlines that would take a minute there, and what happens below the level of messages.
 
 mod bounds;
 mod life;
@@ -27,7 +27,7 @@ use crate::types::{Event, EventKind, RoomId, StreamId};
 use crate::wire::{action, entry};
 use crate::worker::{self, WorkerOptions};
 
-/// Longer than anything here takes on a busy machine; nothing waits for it when all is well.
+/// Longer than anything here takes on a busy machine. No passing test waits for it.
 const PATIENCE: Duration = Duration::from_secs(10);
 const JSON: &str = "lasthit.v1.json";
 
@@ -40,7 +40,7 @@ struct TestGateway {
     _stop: DropGuard,
 }
 
-/// Starts a front whose settings are the defaults as `change` leaves them, with a worker behind it.
+/// Starts a front and a worker. `change` changes the front's default settings.
 async fn gateway(change: impl FnOnce(&mut Settings)) -> TestGateway {
     let gateway = gateway_without_worker(change).await;
     let rules = RulesBook::new().room("*", LastHit::new);

@@ -8,7 +8,7 @@ use tokio::time::timeout;
 
 use super::*;
 
-/// Longer than anything here takes on a busy machine; nothing waits for it when all is well.
+/// Longer than anything here takes on a busy machine. No passing test waits for it.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 fn send_urgent(pair: &Pair) {
@@ -40,13 +40,13 @@ async fn urgent_data_hides_nothing_and_ends_the_session() {
         };
         let read = timeout(PATIENCE, reading).await.expect("what is hidden is never read");
         assert_eq!(read.unwrap_err().kind(), ErrorKind::Unsupported);
-        // What is left can be read to its end, so that the goodbye is not overtaken by a reset.
+        // The rest is read to its end, so that no reset overtakes the close frame.
         drop(pair.client);
         timeout(PATIENCE, async { while pair.stream.read(&mut buffer).await.unwrap() > 0 {} }).await.expect("its end");
     }
 }
 
-/// A read that begins at the mark passes over it. What follows is not hidden, so nobody need be closed for it.
+/// A read that begins at the mark skips it. Nothing is hidden then, so the session stays open.
 #[tokio::test]
 async fn urgent_data_before_all_else_hides_nothing() {
     let mut pair = pair_on(&Clock::new()).await;
@@ -61,7 +61,7 @@ async fn urgent_data_before_all_else_hides_nothing() {
     assert_eq!(read, 15 * MESSAGE.len());
 }
 
-/// Drops what a client sends in segments of one byte, until it is let through: what is sent behind it overtakes it.
+/// Drops a client's segments of one byte until they are let through. Later segments overtake them.
 #[cfg(target_os = "linux")]
 fn withhold_single_bytes(stream: &StampedStream) {
     let step = |code, jump_true, jump_false, value| socket2::SockFilter::new(code, jump_true, jump_false, value);
@@ -84,7 +84,7 @@ fn let_through(stream: &StampedStream) {
     socket2::SockRef::from(&stream.tcp).detach_filter().unwrap();
 }
 
-/// Sends a message whose first byte is withheld; what follows it is stamped, and can not be read.
+/// Sends a message whose first byte is withheld. The rest is stamped, and cannot be read.
 #[cfg(target_os = "linux")]
 fn send_headless(pair: &mut Pair) {
     withhold_single_bytes(&pair.stream);
@@ -92,7 +92,7 @@ fn send_headless(pair: &mut Pair) {
     pair.send(&MESSAGE[1..]);
 }
 
-/// Lets the withheld byte through 20 ms later: its message is not one microsecond early, and honest about what is not known.
+/// The withheld byte is let through 20 ms later. The message is then not stamped early, and its uncertainty covers the delay.
 #[cfg(target_os = "linux")]
 async fn assert_released_late(pair: &mut Pair) {
     std::thread::sleep(Duration::from_millis(20));
@@ -108,7 +108,7 @@ async fn assert_released_late(pair: &mut Pair) {
     assert!(arrival.flags.has(Flags::READ_TIME), "{arrival:?}");
 }
 
-/// On a gateway where nothing else happens: no sweep sets a floor.
+/// Nothing else happens on the gateway, so no sweep sets a floor.
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn a_withheld_byte_gives_its_message_no_early_stamp() {
@@ -116,7 +116,7 @@ async fn a_withheld_byte_gives_its_message_no_early_stamp() {
     send_headless(&mut pair);
     assert_released_late(&mut pair).await;
 
-    // Nothing is held back any more: a stamp is believed, however late it is read.
+    // Nothing is held back any more, so a stamp is used however late it is read.
     pair.drain().await;
     pair.send(&MESSAGE);
     std::thread::sleep(Duration::from_millis(2));
@@ -125,7 +125,7 @@ async fn a_withheld_byte_gives_its_message_no_early_stamp() {
     assert_eq!(arrival.flags, Flags::default(), "{arrival:?}");
 }
 
-/// A message that is read late meanwhile brings the kernel's count up: what is still held back is not forgotten with it.
+/// A message that is read late meanwhile updates the kernel's count. What is still held back is not forgotten.
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn what_is_still_held_back_is_not_forgotten() {
@@ -139,12 +139,12 @@ async fn what_is_still_held_back_is_not_forgotten() {
     assert_released_late(&mut pair).await;
 }
 
-/// Where the kernel counts no overtaking (before Linux 5.4) the last empty moment bounds what can be gained.
+/// Before Linux 5.4 the kernel does not count overtaking. The last empty moment then bounds what a sender can gain.
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn no_stamp_lies_before_the_moment_at_which_the_socket_was_last_empty() {
     let mut pair = pair_on(&Clock::new()).await;
-    // Read well behind its stamp: the session's previous arrival bounds nothing here.
+    // Read long after its stamp, so the session's previous arrival bounds nothing.
     pair.send(&MESSAGE);
     std::thread::sleep(Duration::from_millis(2));
     pair.read(64).await;
