@@ -23,14 +23,14 @@ fn incarnation(gateway: usize) -> Incarnation {
     Incarnation(gateway as u128 + 1)
 }
 
-/// What may happen, to a gateway each.
+/// One step of a history. The number chooses the gateway.
 #[derive(Debug, Clone)]
 enum Step {
-    /// Something arrives so many nanoseconds later and stays pending; an Open when nobody is inside there, and sometimes a Close.
+    /// An event arrives this many nanoseconds later and stays pending: an Open if the gateway has no session, sometimes a Close.
     Arrive(usize, u64, bool),
-    /// The gateway flushes everything that it has, and promises up to now.
+    /// The gateway flushes its pending events, with a watermark of now.
     Flush(usize),
-    /// The worker reads the next entry of the stream (an earlier one again), or hears the next promise.
+    /// The worker reads the next entry of the stream, sometimes an earlier one again, or the next watermark.
     Read(bool),
     /// The gateway dies; a worker writes its death.
     Die(usize),
@@ -56,7 +56,7 @@ struct FakeGateway {
     dead: bool,
     ordinal: u64,
     watermark: u64,
-    /// Rule S7: everything after an Open lies above this.
+    /// Everything after an Open lies above this (rule S7).
     floor: u64,
 }
 
@@ -65,12 +65,12 @@ enum Line {
     Watermark(usize, u64),
 }
 
-/// One room's stream, three gateways that write it and one worker that reads it, in any interleaving.
+/// One room's stream, three gateways that write to it, and one worker that reads it, in any interleaving.
 #[derive(Default)]
 struct History {
     now: u64,
     gateways: Vec<FakeGateway>,
-    /// Entries and promises in the order of the bells.
+    /// Entries and watermarks in the order of the bells.
     stream: Vec<Line>,
     read: usize,
     top: u64,
@@ -99,7 +99,7 @@ impl History {
                     (true, false) => EventKind::Data(Bytes::new()),
                 };
                 gateway.leaving = kind == EventKind::Close;
-                // An Open is stamped as it arrived; what follows it waits for its acknowledgement.
+                // An Open keeps its arrival. What follows waits until the Open is acknowledged.
                 let ns = if gateway.inside { self.now.max(gateway.floor) } else { self.now.max(gateway.watermark + 1) };
                 let ns = gateway.pending.last().map_or(ns, |last| ns.max(last.arrival.ns));
                 let opens = !gateway.inside;
@@ -118,7 +118,7 @@ impl History {
                     return;
                 }
                 gateway.dead = true;
-                // It is read to its tail before its death is written.
+                // The worker reads to the tail before it writes the death.
                 while self.read < self.stream.len() {
                     self.read(false);
                 }
@@ -192,7 +192,7 @@ impl History {
         self.released.extend(released);
     }
 
-    /// Everybody says what it has and promises that it is all.
+    /// All gateways flush, and the worker reads everything.
     fn finish(&mut self) {
         self.now += 1_000;
         (0..GATEWAYS).for_each(|g| self.flush(g));
@@ -206,8 +206,8 @@ impl History {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2_000))]
 
-    /// Released order is stamp order (an Open, and a death's Close, may lie below what was released before they were read),
-    /// nothing is released unproven, nothing twice, and everything once its proof is there.
+    /// Events are released in stamp order; only an Open, or a death's Close, may lie below what was released before it was read.
+    /// Nothing is released unproven or twice, and everything is released once it is proven.
     #[test]
     fn any_interleaving_is_released_in_stamp_order(steps in prop::collection::vec(step(), 1..80)) {
         let mut history = History::new();
@@ -229,7 +229,7 @@ proptest! {
         prop_assert!(history.hold.is_empty());
     }
 
-    /// A room that is saved and brought back anywhere in the middle decides as if nothing had been.
+    /// A room that is saved and restored at any point decides the same as without.
     #[test]
     fn a_snapshot_anywhere_changes_no_verdict(
         acts in prop::collection::vec((0u64..4, 0usize..5, 0u64..3, 0u64..12), 1..60),
@@ -251,7 +251,7 @@ proptest! {
     }
 }
 
-/// Rule R7: more gateways die than stretches are kept apart. The oldest become one, and nothing in them is forgotten.
+/// Rule R7: more gateways die than there is room for stretches. The oldest are merged, and all still count.
 #[test]
 fn more_deaths_than_stretches_forget_none() {
     const DEATHS: u64 = 20;
@@ -283,7 +283,7 @@ fn more_deaths_than_stretches_forget_none() {
     assert!(hold.unproven().is_empty(), "everybody has passed them");
 }
 
-/// Rule R7: of two events that a gateway stamped with one moment only the first may go; the second keeps its stretch.
+/// Rule R7: only the first of two events with the same stamp is released. The second keeps its stretch.
 #[test]
 fn what_is_left_behind_keeps_its_stretch() {
     let (dead, alive) = (incarnation(0), incarnation(1));

@@ -1,4 +1,4 @@
-//! Rooms that live longer, and see more, than they can remember.
+//! Rooms that see more than they can remember.
 
 use bytes::Bytes;
 
@@ -13,7 +13,7 @@ use crate::types::{
     Verdict,
 };
 
-/// A claim room with one server session, which acts for whoever it names.
+/// A claim room with one game server, whose actions name the player.
 struct Game {
     room: Room,
     events: u64,

@@ -1,4 +1,4 @@
-//! How tests look into a core, and answer for its journal.
+//! How tests look into a core, and answer its steps.
 
 use bytes::Bytes;
 
@@ -31,7 +31,7 @@ impl Core {
         self.apply(Input::Read { shard, room: room.clone(), token: self.token(shard, room), page }, now_ns);
     }
 
-    /// The journal holds something of the room that is damaged: so says the answer to a step of its lane.
+    /// A step of the room's lane is answered: the stored room is damaged.
     pub(in crate::worker) fn damaged(&mut self, shard: ShardId, room: &RoomId, why: &str, now_ns: u64) {
         let token = self.token(shard, room);
         self.apply(Input::Damaged { shard, room: room.clone(), token, why: why.to_owned() }, now_ns);

@@ -253,7 +253,7 @@ fn what_an_append_asked_is_asked_again_only_after_the_interval() {
     assert_eq!(asked(&perform(&mut core)), [B], "the append's question was lost");
 }
 
-/// A commit tells the journal who is inside when that has changed; nobody, if there is only one gateway.
+/// A commit tells the journal which gateways are inside when that has changed; none, if there is only one.
 #[test]
 fn a_commit_tells_who_is_inside_when_that_changed() {
     let told = |commands: &[Command]| {

@@ -129,7 +129,7 @@ fn rules_that_do_not_come_back_free_their_permit_and_make_their_room_a_suspect()
     assert!(commands.iter().any(|a| matches!(a, Command::Load { .. })), "{commands:?}");
     let entries = vec![(at(1), open(A, 40)), (at(2), open(B, 50))];
     core.stored_room(SHARD, room.clone(), StoredRoom { era: 1, entries, ..StoredRoom::default() }, 1);
-    // They come back after all: nobody waits for them.
+    // They return after all. The lane has stopped waiting.
     core.apply(Input::Done(stuck.run()), 1);
     let commands = perform(&mut core);
     assert_eq!(committed(&commands), None);
