@@ -17,7 +17,6 @@ mod table;
 mod tests;
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::future::Future;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -28,6 +27,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::limits::{COMPARE_ROUNDS, COMPARE_TIME_MAX};
 use crate::load::allow_files;
+use crate::load::report::Broken;
 use crate::spawn::Fleet;
 use install::Rivals;
 pub(crate) use picture::draw;
@@ -259,18 +259,6 @@ fn explain<T>(measured: &Result<T>, fleet: &mut Fleet) {
         eprintln!("{}", fleet.logs());
     }
 }
-
-/// lasthit did not do what it promises.
-#[derive(Debug)]
-struct Broken(String);
-
-impl fmt::Display for Broken {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for Broken {}
 
 fn load_average() -> f64 {
     let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();

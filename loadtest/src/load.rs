@@ -114,8 +114,9 @@ pub(crate) async fn measure(load: &Load, progress: &Progress, stop: impl Future<
         None => Outcome::Interrupted(counts.audit.sent_count()),
         Some(Driven::GaveUp { behind, usage }) => Outcome::Saturated(Saturation::gave_up(behind, &counts.record, usage)),
         Some(Driven::Through(usage)) => match Saturation::of(&counts.record, usage, load.lateness_max) {
-            Some(saturation) => Outcome::Saturated(saturation),
-            None => Outcome::Done(Box::new(Report::new(load, &counts, usage))),
+            // What contradicts itself does so however late the generator was.
+            Some(saturation) if !counts.audit.faults().contradict() => Outcome::Saturated(saturation),
+            _ => Outcome::Done(Box::new(Report::new(load, &counts, usage))),
         },
     })
 }

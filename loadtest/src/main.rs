@@ -53,6 +53,7 @@ use fair::{FairConfig, Fairness};
 use lasthit::types::Incarnation;
 use load::knee::{self, Tried};
 use load::progress::Progress;
+use load::report::Broken;
 use load::report::Report;
 use load::{Load, Outcome, measure};
 use rejoin::{Crowd, Rejoined};
@@ -88,7 +89,7 @@ fn main() -> ExitCode {
     });
     done.unwrap_or_else(|e| {
         eprintln!("error: {e:#}");
-        ExitCode::from(NO_RUN)
+        ExitCode::from(if e.is::<Broken>() { FAILED } else { NO_RUN })
     })
 }
 

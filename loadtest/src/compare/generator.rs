@@ -5,8 +5,6 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use super::Broken;
-use crate::load::audit::Faults;
 use crate::load::knee::{Knee, Limit, Ramp, knee};
 use crate::load::progress::Progress;
 use crate::load::report::Report;
@@ -102,22 +100,15 @@ pub(crate) async fn figures(load: &Load) -> Result<Report> {
     let mut last = String::new();
     for _ in 0..TRIES {
         match measure(load, &Progress::new(true), pending()).await? {
-            Outcome::Done(report) => match report.failure() {
-                None => return Ok(*report),
-                Some(failure) if load.dialect.is_lasthit() && is_broken(&report) => return Err(Broken(failure).into()),
-                Some(failure) => bail!("{failure}"),
+            Outcome::Done(report) => match (report.broken(f64::INFINITY), report.failure()) {
+                (Some(broken), _) if load.dialect.is_lasthit() => return Err(broken.into()),
+                (_, Some(failure)) => bail!("{failure}"),
+                (_, None) => return Ok(*report),
             },
             other => last = told(&other),
         }
     }
     bail!("no figures in {TRIES} tries: {last}")
-}
-
-/// Whether a promise was broken. A session that a gateway closed because it was taken for dead would come back and send again:
-/// what it lost is lost to this run only.
-fn is_broken(report: &Report) -> bool {
-    let Faults { lost, doubled, gaps, two_winners } = report.faults;
-    doubled + gaps + two_winners > 0 || (lost > 0 && report.broken_sessions == 0)
 }
 
 fn told(outcome: &Outcome) -> String {

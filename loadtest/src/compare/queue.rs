@@ -10,7 +10,8 @@ use tokio::time::sleep;
 use super::install::Rivals;
 use super::matrix::QueueFigures;
 use super::ratios::{Figures, GROUPMQ_CONCURRENCIES};
-use super::{Broken, Pace, Teller};
+use super::{Pace, Teller};
+use crate::load::report::Broken;
 use crate::spawn::Fleet;
 
 /// Events a second when latency is measured.

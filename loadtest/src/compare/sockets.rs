@@ -9,6 +9,7 @@ use super::generator::{Highest, Target};
 use super::install::Rivals;
 use super::ratios::{Figures, PEER_CONCURRENCIES};
 use super::{Pace, Teller, explain};
+use crate::load::report::Broken;
 use crate::part::FloorFigures;
 use crate::spawn::{Fleet, Spawn};
 use crate::speak::dialect::Dialect;
@@ -104,7 +105,10 @@ impl System {
     async fn measure_at(&self, target: &Target, pace: Pace) -> Result<Measured> {
         let calm = target.at(RATE, pace.latency).await?;
         let highest = match self.expected {
-            Some(expected) => Some(target.highest(expected, pace.step).await),
+            Some(expected) => match target.highest(expected, pace.step).await {
+                Err(e) if e.is::<Broken>() => return Err(e),
+                highest => Some(highest),
+            },
             None => None,
         };
         let (latency, lateness) = (calm.latency_us, calm.generator.lateness_us);

@@ -48,6 +48,13 @@ pub(crate) struct Faults {
     pub(crate) two_winners: u64,
 }
 
+impl Faults {
+    /// Whether there is more than answers that did not come.
+    pub(crate) fn contradict(&self) -> bool {
+        self.doubled + self.gaps + self.two_winners > 0
+    }
+}
+
 /// Of an action: not sent, answered, or else when it was sent, less this.
 const UNSENT: u64 = 0;
 const ANSWERED: u64 = u64::MAX;

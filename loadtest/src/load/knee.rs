@@ -150,7 +150,8 @@ pub(crate) struct Knee {
 /// before.
 ///
 /// # Errors
-/// When the load is out of bounds, or its sessions cannot be joined.
+/// When the load is out of bounds, or its sessions cannot be joined; [`Broken`](super::report::Broken) when lasthit did not keep
+/// a promise, at whatever rate: that is not tried again.
 pub(crate) async fn knee(
     load: &Load,
     ramp: &Ramp,
@@ -171,6 +172,12 @@ pub(crate) async fn knee(
             let outcome = measure(&load, &progress.of(format!("{rate}/s")), stop.as_mut()).await?;
             if matches!(outcome, Outcome::Interrupted(_)) {
                 return Ok(None);
+            }
+            if let Outcome::Done(report) = &outcome
+                && load.dialect.is_lasthit()
+                && let Some(broken) = report.broken(p99_max_us)
+            {
+                return Err(anyhow::Error::new(broken).context(format!("at {rate}/s")));
             }
             let (tried, report) = judge(rate, outcome, p99_max_us);
             tries -= 1;

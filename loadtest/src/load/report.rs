@@ -182,11 +182,32 @@ impl Report {
         (!faults.is_empty()).then(|| format!("audit failed: {}", faults.join(", ")))
     }
 
+    /// What was promised and not kept, if anything: an answer that is there twice, a gap or a second winner at whatever load; a
+    /// lost answer when the others came within `p99_max_us`, since a system that is behind may still have it under way. (A
+    /// session that a gateway closed because it was taken for dead would come back and send again: what it lost is lost to
+    /// this run only.)
+    pub(crate) fn broken(&self, p99_max_us: f64) -> Option<Broken> {
+        let is_lost = self.faults.lost > 0 && self.broken_sessions == 0 && self.latency_us.p99 <= p99_max_us;
+        self.failure().filter(|_| is_lost || self.faults.contradict()).map(Broken)
+    }
+
     /// Refusals of the whole run.
     pub(crate) fn refusals(&self) -> u64 {
         self.refused.values().sum()
     }
 }
+
+/// lasthit did not do what it promises: nothing that came out beside it counts.
+#[derive(Debug)]
+pub(crate) struct Broken(pub(crate) String);
+
+impl fmt::Display for Broken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Broken {}
 
 fn per_second(count: u64, seconds: f64) -> f64 {
     if seconds > 0.0 { (count as f64 / seconds * 10.0).round() / 10.0 } else { 0.0 }

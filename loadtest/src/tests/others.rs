@@ -84,6 +84,9 @@ async fn a_peer_is_audited_too() {
     // Three losers of each contest.
     assert_eq!(generous.faults.two_winners, 210);
     assert_eq!(generous.failure(), Some("audit failed: 210 two winners".to_owned()));
+    // Nobody promised anything for it: its rates do not hold, and that is all.
+    let load = load(vec![server(Dialect::Peer, true).await], Dialect::Peer);
+    assert_eq!(super::pace::ramp(&load, "200..400").await.knee_rate, None);
 }
 
 #[tokio::test]

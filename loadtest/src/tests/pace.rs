@@ -6,7 +6,7 @@ use super::mock::{Fault, Mock};
 use super::{load, run};
 use crate::load::knee::{Knee, Limit, knee};
 use crate::load::progress::Progress;
-use crate::load::report::Report;
+use crate::load::report::{Broken, Report};
 use crate::load::{Load, Outcome, Pace};
 use crate::speak::dialect::Dialect;
 
@@ -79,7 +79,7 @@ async fn a_saturated_generator_gives_no_report() {
     assert!(behind.contains("behind its schedule and gave up, at "), "{behind}");
 }
 
-async fn ramp(load: &Load, ramp: &str) -> Knee {
+pub(super) async fn ramp(load: &Load, ramp: &str) -> Knee {
     let (ramp, bound) = (ramp.parse().expect("ramp"), Duration::from_secs(60));
     let mut told = Vec::new();
     let found = knee(load, &ramp, bound, &Progress::new(true), std::future::pending(), |tried| told.push(tried.clone())).await;
@@ -108,6 +108,27 @@ async fn the_knee_of_a_known_capacity_is_found() {
     let all = ramp(&load, "100..200").await;
     assert_eq!((all.knee_rate, all.limit), (Some(200), Limit::Ramp));
     assert!(all.to_string().contains("at least 200/s") && all.to_string().contains("ramp further"), "{all}");
+}
+
+/// Once, at the first of the tries: the second would have held. However slow the system, and however late the generator.
+#[tokio::test]
+async fn a_broken_promise_ends_a_ramp() {
+    for (fault, says) in
+        [(Fault::Lose, "1 lost"), (Fault::Double, "1 doubled"), (Fault::Gap, "1 gaps"), (Fault::SecondWinner, "1 two winners")]
+    {
+        for (p99_max, lateness_max) in [(60_000_000, 60), (1, 60), (60_000_000, 0)] {
+            if fault == Fault::Lose && (p99_max, lateness_max) != (60_000_000, 60) {
+                continue;
+            }
+            let mock = Mock::start(fault).await;
+            let lateness_max = Duration::from_secs(lateness_max);
+            let load = Load { lateness_max, ..load(mock.urls(2), Dialect::Lasthit) };
+            let (ramp, p99_max) = ("200..400".parse().expect("ramp"), Duration::from_micros(p99_max));
+            let found = knee(&load, &ramp, p99_max, &Progress::new(true), std::future::pending(), |_| {}).await;
+            let error = found.expect_err(says);
+            assert!(error.is::<Broken>() && format!("{error:#}").contains(says), "{error:#}");
+        }
+    }
 }
 
 #[tokio::test]
