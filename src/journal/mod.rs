@@ -89,8 +89,7 @@ impl JournalError {
 #[doc(hidden)]
 pub async fn enter(journal: &dyn CommonJournal, host: &str) -> Result<u32, JournalError> {
     let timeline = journal.timeline(host).await?;
-    let live = keep_entered(journal, timeline).await?;
-    match live.into_iter().find(|other| *other != timeline) {
+    match other_host(journal, timeline).await? {
         None => Ok(timeline),
         Some(other) => {
             // Withdrawn, so that this attempt does not make the other host's next start fail.
@@ -104,13 +103,28 @@ pub async fn enter(journal: &dyn CommonJournal, host: &str) -> Result<u32, Journ
     }
 }
 
-/// Announces that this host is alive. Call it every [`crate::limits::HEADS_INTERVAL`]. Returns the timelines of living hosts.
+/// Announces that this host is alive. Call it every [`crate::limits::HEADS_INTERVAL`]. Warns once when processes of another
+/// host have come to use this journal; `alone` holds what the last call found.
 ///
 /// # Errors
 /// When the journal does not work.
 #[doc(hidden)]
-pub async fn keep_entered(journal: &dyn CommonJournal, timeline: u32) -> Result<Vec<u32>, JournalError> {
-    journal.live_timelines(timeline, u64::try_from(HOST_TIMEOUT.as_millis()).unwrap_or(u64::MAX)).await
+pub async fn keep_entered(journal: &dyn CommonJournal, timeline: u32, alone: &mut bool) -> Result<(), JournalError> {
+    let other = other_host(journal, timeline).await?;
+    if let Some(other) = other.filter(|_| *alone) {
+        tracing::warn!(
+            "processes of another host (timeline {other}) use this journal, and stamps of two hosts do not compare: stop those of \
+             one host"
+        );
+    }
+    *alone = other.is_none();
+    Ok(())
+}
+
+/// Announces that this host is alive. Returns the timeline of another living host, if there is one.
+async fn other_host(journal: &dyn CommonJournal, timeline: u32) -> Result<Option<u32>, JournalError> {
+    let live = journal.live_timelines(timeline, u64::try_from(HOST_TIMEOUT.as_millis()).unwrap_or(u64::MAX)).await?;
+    Ok(live.into_iter().find(|other| *other != timeline))
 }
 
 /// The size of the jump of a shard's eras when its rooms begin new ones because commits were lost. It is random, as `server`

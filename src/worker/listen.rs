@@ -17,10 +17,10 @@ pub(super) async fn stay_entered(
     (me, patterns): (Incarnation, Vec<String>),
     inputs: mpsc::Sender<Input>,
 ) {
-    let mut interval = tokio::time::interval(HEADS_INTERVAL);
+    let (mut interval, mut alone) = (tokio::time::interval(HEADS_INTERVAL), true);
     loop {
         interval.tick().await;
-        if let Err(error) = journal::keep_entered(&*journal, timeline).await {
+        if let Err(error) = journal::keep_entered(&*journal, timeline, &mut alone).await {
             let _ = inputs.send(Input::Failed(Failure { what: "keep the host's timeline", scope: Scope::Shared, error })).await;
         }
         if let Err(error) = journal::keep_known(&*journal, me, &patterns).await {

@@ -28,7 +28,7 @@ pub(super) async fn ping_journal(hub: Weak<Inner>, stop: CancellationToken) {
 
 /// Ticks the core, keeps this host entered, asks which rooms have rules, and compares heads.
 pub(super) async fn run_timers(hub: Weak<Inner>, timeline: u32, stop: CancellationToken) {
-    let (mut tick, mut heads) = (tokio::time::interval(TICK), tokio::time::interval(HEADS_INTERVAL));
+    let (mut tick, mut heads, mut alone) = (tokio::time::interval(TICK), tokio::time::interval(HEADS_INTERVAL), true);
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
@@ -38,7 +38,7 @@ pub(super) async fn run_timers(hub: Weak<Inner>, timeline: u32, stop: Cancellati
             }
             _ = heads.tick() => {
                 let Some(hub) = hub.upgrade().map(Hub) else { return };
-                if let Err(error) = journal::keep_entered(&*hub.0.journal, timeline).await {
+                if let Err(error) = journal::keep_entered(&*hub.0.journal, timeline, &mut alone).await {
                     hub.trouble("keep the host entered", &error);
                 }
                 match journal::known_rooms(&*hub.0.journal).await {
