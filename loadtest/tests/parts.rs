@@ -52,15 +52,15 @@ impl Part {
     }
 }
 
-fn redis() -> Option<(RedisServer, String)> {
-    let server = RedisServer::start().inspect_err(|e| eprintln!("skipped: {e}")).ok()?;
+fn redis() -> (RedisServer, String) {
+    let server = RedisServer::start().expect("redis-server");
     let url = server.url();
-    Some((server, url))
+    (server, url)
 }
 
 #[test]
 fn events_through_the_embedding_api_come_back_once_and_in_order() {
-    let Some((_server, url)) = redis() else { return };
+    let (_server, url) = redis();
     let _worker = Part::start(&["queue-worker", "--redis", &url]).ready();
     let flood = Part::start(&["queue-producer", "--redis", &url, "--events", "3000"]).figures();
     for fault in ["lost", "doubled", "start_inv"] {
@@ -73,7 +73,7 @@ fn events_through_the_embedding_api_come_back_once_and_in_order() {
 
 #[test]
 fn events_at_a_rate_have_latencies_after_the_first_second() {
-    let Some((_server, url)) = redis() else { return };
+    let (_server, url) = redis();
     let _worker = Part::start(&["queue-worker", "--redis", &url]).ready();
     let paced = Part::start(&["queue-producer", "--redis", &url, "--events", "600", "--rate", "500"]).figures();
     assert_eq!((&paced["lost"], &paced["n"]), (&0.into(), &600.into()));
@@ -83,7 +83,7 @@ fn events_at_a_rate_have_latencies_after_the_first_second() {
 
 #[test]
 fn the_floor_is_measured_between_two_processes() {
-    let Some((_server, url)) = redis() else { return };
+    let (_server, url) = redis();
     let _worker = Part::start(&["floor-worker", "--redis", &url]).ready();
     let figures = Part::start(&["floor", "--redis", &url, "--entries", "50", "--rate", "1000"]).figures();
     let [p50, p99] = ["p50_us", "p99_us"].map(|key| figures[key].as_f64().expect("a time"));

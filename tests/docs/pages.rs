@@ -91,7 +91,8 @@ fn shown_commands_have_their_flags() {
                 }
             }
         }
-        for words in shown(&text, "loadtest").iter().filter(|words| ["run", "fair", "curve", "compare"].contains(&&*words[0])) {
+        let commands = ["run", "fair", "curve", "compare", "stages", "chaos", "soak"];
+        for words in shown(&text, "loadtest").iter().filter(|words| commands.contains(&&*words[0])) {
             for flag in words.iter().filter_map(|word| word.strip_prefix("--")) {
                 seen += 1;
                 // Its program is another package's: the source of its command line has a field of that name.
