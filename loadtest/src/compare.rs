@@ -25,6 +25,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::json;
 use tokio::time::{Instant, timeout};
 
+use crate::environment::load_average;
 use crate::limits::{COMPARE_ROUNDS, COMPARE_TIME_MAX};
 use crate::load::allow_files;
 use crate::load::report::Broken;
@@ -258,9 +259,4 @@ fn explain<T>(measured: &Result<T>, fleet: &mut Fleet) {
     if measured.as_ref().is_err_and(anyhow::Error::is::<Broken>) {
         eprintln!("{}", fleet.logs());
     }
-}
-
-fn load_average() -> f64 {
-    let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    text.split_whitespace().next().and_then(|field| field.parse().ok()).unwrap_or(0.0)
 }

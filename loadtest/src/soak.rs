@@ -17,8 +17,8 @@ use tokio_tungstenite::tungstenite::Message;
 
 use crate::chaos::Durability;
 use crate::chaos::fleet::Fleet;
-use crate::chaos::wire::{Action, Encoding, Socket, connect};
-use crate::speak::frame::Text;
+use crate::chaos::wire::{Action, Socket, connect};
+use crate::speak::frame::{Encoding, Text};
 
 /// Claims of each player of a short-lived room.
 const CLAIMS: u32 = 3;
@@ -261,7 +261,7 @@ impl Seat {
     }
 
     async fn ask(&mut self, op: &str, id: &str, contest: &str) -> Result<()> {
-        self.socket.send(Encoding::Msgpack.write(&Action { op, id, contest })?).await?;
+        self.socket.send(Encoding::Msgpack.message(&Action { op, id, contest })?).await?;
         let player = self.player.clone();
         self.until(|frame| &*frame.t == "verdict" && &*frame.id == id && *frame.player == *player).await
     }

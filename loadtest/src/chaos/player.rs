@@ -10,15 +10,14 @@ use anyhow::{Result, bail, ensure};
 use futures_util::{SinkExt, StreamExt};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use serde::de::{Error, Visitor};
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_tungstenite::tungstenite::Message;
 
 use super::record::{Acted, Answer, Record, Says, Seen, Told, digest};
-use super::wire::{Action, Encoding, Socket, connect};
-use crate::speak::frame::Text;
+use super::wire::{Action, Socket, connect};
+use crate::speak::frame::{Encoding, Nanos, Text};
 
 /// Keys that the players of a room contend for.
 const KEYS: u32 = 6;
@@ -154,32 +153,6 @@ struct Frame<'a> {
     reason: Text<'a>,
     arrival_ns: Nanos,
     repeat_of: Option<u64>,
-}
-
-/// A string of digits in JSON, an integer in MessagePack.
-#[derive(Debug, Default)]
-struct Nanos(u64);
-
-impl<'de> Deserialize<'de> for Nanos {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Digits;
-        impl Visitor<'_> for Digits {
-            type Value = Nanos;
-
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("nanoseconds")
-            }
-
-            fn visit_u64<E: Error>(self, ns: u64) -> Result<Nanos, E> {
-                Ok(Nanos(ns))
-            }
-
-            fn visit_str<E: Error>(self, text: &str) -> Result<Nanos, E> {
-                text.parse().map(Nanos).map_err(E::custom)
-            }
-        }
-        deserializer.deserialize_any(Digits)
-    }
 }
 
 impl Player {
@@ -327,7 +300,7 @@ impl Player {
         acted.sends += 1;
         let op = if is_claim(&acted.id) { "claim" } else { "release" };
         let action = Action { op, id: &acted.id, contest: &open.key };
-        let message = self.encoding.write(&action)?;
+        let message = self.encoding.message(&action)?;
         timeout(ANSWER_PATIENCE, socket.send(message)).await??;
         Ok(())
     }

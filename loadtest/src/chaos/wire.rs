@@ -9,6 +9,8 @@ use tokio_tungstenite::tungstenite::http::HeaderValue;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
+use crate::speak::frame::Encoding;
+
 /// Bytes that a session reads at a time.
 const READ_BYTES: usize = 8 * 1024;
 /// Bytes that a session's socket may owe.
@@ -29,25 +31,9 @@ pub(crate) async fn connect(address: &str, encoding: Encoding) -> Result<Socket>
     connected.map(|(socket, _)| socket).with_context(|| format!("{address} cannot be joined"))
 }
 
-/// How a session speaks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Encoding {
-    /// Text messages.
-    Json,
-    /// Binary messages.
-    Msgpack,
-}
-
 impl Encoding {
-    fn subprotocol(self) -> &'static str {
-        match self {
-            Self::Json => "lasthit.v1.json",
-            Self::Msgpack => "lasthit.v1.msgpack",
-        }
-    }
-
     /// One message.
-    pub(crate) fn write(self, value: &impl Serialize) -> Result<Message> {
+    pub(crate) fn message(self, value: &impl Serialize) -> Result<Message> {
         Ok(match self {
             Self::Json => Message::text(serde_json::to_string(value)?),
             Self::Msgpack => Message::binary(rmp_serde::to_vec_named(value)?),

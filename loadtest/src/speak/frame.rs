@@ -101,7 +101,7 @@ pub(crate) struct Frame<'a> {
 }
 
 /// A number, which JSON writes as a string.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Nanos(pub(crate) u64);
 
 impl<'de> Deserialize<'de> for Nanos {
