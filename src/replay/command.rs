@@ -16,7 +16,6 @@ pub(crate) struct Reading {
     pub source: Source,
     /// Whether to print JSON instead of text.
     pub json: bool,
-    /// What to do.
     pub task: Task,
 }
 
@@ -38,7 +37,6 @@ pub(crate) enum Task {
     Dump(PathBuf),
     /// Draw a contest.
     Timeline {
-        /// Which contest.
         contest: String,
         /// Which of its rounds; None for the last.
         round: Option<u64>,

@@ -52,7 +52,6 @@ pub enum ReplayError {
     /// The record has no beginning, or has a hole.
     #[error("room {room} cannot be resolved again: {why}")]
     Unresolvable {
-        /// The room.
         room: RoomId,
         /// What is missing.
         why: String,
@@ -60,9 +59,7 @@ pub enum ReplayError {
     /// There is no such contest.
     #[error("no contest {contest:?}{round} in the {verdicts} recorded verdicts of room {room}", round = .round.map(|r| format!(" with round {r}")).unwrap_or_default())]
     NoContest {
-        /// The room.
         room: RoomId,
-        /// The contest.
         contest: String,
         /// The round, when one was asked for.
         round: Option<u64>,
@@ -82,30 +79,29 @@ const SNAPSHOT_TRIES: usize = 8;
 pub struct Recording {
     /// The room.
     pub room: RoomId,
-    /// Its life.
+    /// Its era.
     pub era: u64,
     /// The last recorded verdict's number.
     pub seq: u64,
     /// The last snapshot.
     pub snapshot: Option<StoredSnapshot>,
-    /// Encoded verdict batches, all that were kept, in order.
+    /// Encoded verdict batches, all that are stored, in order.
     pub verdicts: Vec<Bytes>,
-    /// Encoded entries, all that were kept, in stream order.
+    /// Encoded entries, all that are stored, in stream order.
     pub entries: Vec<(StreamId, Bytes)>,
 }
 
 /// The result of resolving a recording again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Replayed {
-    /// The room.
     pub room: String,
-    /// Its life.
+    /// Its era.
     pub era: u64,
     /// The first verdict that was resolved again: 1 unless the beginning was trimmed.
     pub from: u64,
-    /// The last one.
+    /// The last verdict that was resolved again.
     pub to: u64,
-    /// How many.
+    /// The count of verdicts that were resolved again.
     pub verdicts: usize,
     /// Verdicts that differ from the record, and actions whose recorded order is not that of their stamps: one line each.
     pub deviations: Vec<String>,

@@ -12,11 +12,8 @@ use crate::types::{Flags, Outcome, Verdict, VerdictKind};
 /// One round of a contest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Timeline {
-    /// The room.
     pub room: String,
-    /// The contest.
     pub contest: String,
-    /// The round.
     pub round: u64,
     /// All rounds that were recorded.
     pub rounds: Vec<u64>,
@@ -31,9 +28,7 @@ pub(crate) struct Timeline {
 /// One action on a contest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Contender {
-    /// The verdict's number.
     pub seq: u64,
-    /// The player.
     pub player: String,
     /// The action's id.
     pub id: Option<String>,
