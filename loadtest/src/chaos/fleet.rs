@@ -1,9 +1,9 @@
 //! The processes under attack: a Redis, gateways and workers. Each reaches Redis on a path of its own, which can fail.
 
 use std::net::{SocketAddr, TcpListener};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use ::servers::Proxy;
@@ -22,6 +22,10 @@ use crate::spawn::process::Process;
 
 /// How often processes that ended by themselves are looked for.
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);
+/// The exit code of a process that could not start.
+const REFUSED: i32 = 1;
+/// Gateways and workers log this behind their role when they have started.
+const STARTED: &str = " started ";
 /// Processes that may end by themselves in one run.
 const OWN_ENDS_MAX: usize = 1000;
 
@@ -56,6 +60,8 @@ pub(crate) struct Fleet {
     over: AtomicBool,
     /// The logs of processes that ended without being told to.
     own_ends: std::sync::Mutex<Vec<String>>,
+    /// How many of them had started. The others may have met a Redis that was in a fault.
+    crashes: AtomicUsize,
     dir: TempDir,
 }
 
@@ -101,6 +107,7 @@ impl Fleet {
             worker_args,
             over: AtomicBool::new(false),
             own_ends: std::sync::Mutex::default(),
+            crashes: AtomicUsize::new(0),
             dir,
         });
         for slot in fleet.slots() {
@@ -179,9 +186,9 @@ impl Fleet {
                 // One that is in a fault is that fault's.
                 let Ok(mut slot) = slot.try_lock() else { continue };
                 let Some(process) = &mut slot.process else { continue };
-                if process.ended().is_none() {
-                    continue;
-                }
+                let Some(status) = process.ended() else { continue };
+                let refused = status.code() == Some(REFUSED) && process.said(STARTED).is_none();
+                self.crashes.fetch_add(usize::from(!refused), Ordering::Relaxed);
                 let log = process.log();
                 if let Ok(mut told) = self.own_ends.lock() {
                     anyhow::ensure!(told.len() < OWN_ENDS_MAX, "processes end again and again by themselves:\n{log}");
@@ -237,6 +244,16 @@ impl Fleet {
         self.own_ends.lock().map(|told| told.clone()).unwrap_or_default()
     }
 
+    /// How many processes ended by themselves after they had started.
+    pub(crate) fn crashes(&self) -> usize {
+        self.crashes.load(Ordering::Relaxed)
+    }
+
+    /// The log lines about panics, of all processes in all of their lives.
+    pub(crate) fn panics(&self) -> Result<Vec<String>> {
+        panics(self.dir.path())
+    }
+
     /// The last log lines of all processes.
     pub(crate) async fn logs(&self) -> String {
         let mut logs = Vec::new();
@@ -257,6 +274,34 @@ impl Fleet {
     }
 }
 
+/// The lines about panics in a directory's logs.
+fn panics(dir: &Path) -> Result<Vec<String>> {
+    let mut panics = Vec::new();
+    for file in std::fs::read_dir(dir)? {
+        let path = file?.path();
+        if path.extension().is_some_and(|end| end == "log") {
+            let log = String::from_utf8_lossy(&std::fs::read(path)?).into_owned();
+            panics.extend(log.lines().filter(|line| line.contains(" panicked at ")).map(str::to_owned));
+        }
+    }
+    Ok(panics)
+}
+
 fn words(command: &[&str]) -> Vec<String> {
     command.iter().map(|word| (*word).to_owned()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::panics;
+
+    #[test]
+    fn a_panic_is_found_in_the_log_of_whatever_life() {
+        let dir = tempfile::tempdir().expect("a directory");
+        std::fs::write(dir.path().join("worker-1.1.log"), "worker started\nthread 'tokio' (7) panicked at src/a.rs:1:2:\nno\n")
+            .expect("written");
+        std::fs::write(dir.path().join("worker-1.2.log"), b"worker started\n\xff\n").expect("written");
+        std::fs::write(dir.path().join("redis.aof"), " panicked at ").expect("written");
+        assert_eq!(panics(dir.path()).expect("read"), ["thread 'tokio' (7) panicked at src/a.rs:1:2:"]);
+    }
 }

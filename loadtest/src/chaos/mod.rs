@@ -255,6 +255,10 @@ async fn play(config: &ChaosConfig, faults: &[Fault], fleet: &Arc<Fleet>) -> Res
         kept.push(read_room(&*journal, room).await?);
     }
     supervisor.abort();
+    match supervisor.await {
+        Err(error) if error.is_cancelled() => {}
+        ended => ended??,
+    }
     let findings = judge::judge(&records, &kept, player::is_claim);
     let killed = killed.lock().map_err(|_| anyhow!("a fault failed"))?.clone();
     let redis_version = fleet.ask(&["INFO", "server"]).await?;
@@ -270,6 +274,8 @@ async fn play(config: &ChaosConfig, faults: &[Fault], fleet: &Arc<Fleet>) -> Res
             drained,
             reconnects: world.reconnects.load(std::sync::atomic::Ordering::Relaxed),
             own_ends: fleet.own_ends().len() as u64,
+            crashes: fleet.crashes(),
+            panics: fleet.panics()?,
             rude: config.rude.then(|| report::Rude {
                 joins: world.rude_joins.load(std::sync::atomic::Ordering::Relaxed),
                 actions: world.rude_actions.load(std::sync::atomic::Ordering::Relaxed),

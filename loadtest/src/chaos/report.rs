@@ -17,6 +17,8 @@ pub(super) struct Run {
     pub(super) drained: Duration,
     pub(super) reconnects: u64,
     pub(super) own_ends: u64,
+    pub(super) crashes: usize,
+    pub(super) panics: Vec<String>,
     pub(super) rude: Option<Rude>,
     pub(super) redis_version: String,
 }
@@ -77,6 +79,11 @@ pub(crate) struct ChaosReport {
     reconnects: u64,
     /// Processes that ended without being told to, and were started again.
     own_ends: u64,
+    /// Of them, those that had started.
+    crashes: usize,
+    /// Log lines about panics.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    panics: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     rude: Option<Rude>,
     /// From the end of the faults until the last player had its last answer.
@@ -123,6 +130,8 @@ impl ChaosReport {
             killed: recovered(killed, records),
             reconnects: run.reconnects,
             own_ends: run.own_ends,
+            crashes: run.crashes,
+            panics: run.panics,
             rude: run.rude,
             drain_ms: u64::try_from(run.drained.as_millis()).unwrap_or(u64::MAX),
             environment: Environment {
@@ -148,6 +157,12 @@ impl ChaosReport {
     pub(crate) fn failure(&self) -> Option<String> {
         let found = self.faults.failures().into_iter().filter(|(_, count)| *count > 0);
         let mut faults: Vec<String> = found.map(|(what, count)| format!("{count} {what}")).collect();
+        if self.crashes > 0 {
+            faults.push(format!("{} processes ended by themselves", self.crashes));
+        }
+        if let Some(first) = self.panics.first() {
+            faults.push(format!("{} panics, first {first}", self.panics.len()));
+        }
         if self.faults.rolled_back > 0 && self.durability != Durability::Redis {
             faults.push(format!("{} rolled back", self.faults.rolled_back));
         }
