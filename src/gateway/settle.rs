@@ -79,11 +79,12 @@ impl Core {
             event.arrival = event.arrival.clamped_to(watermark.ns.saturating_add(1));
             event.order.0 = event.arrival.ns;
         }
-        if taken == 0 && shard.probed > watermark {
+        // Whoever asks for more meanwhile is answered with the next flush.
+        if taken == 0 && (shard.probed <= shard.watermark || shard.asked > watermark) {
             return;
         }
-        if taken == 0 && shard.probed <= shard.watermark {
-            return;
+        if shard.asked <= watermark {
+            shard.asked = shard.probed;
         }
         let mut rooms: BTreeMap<RoomId, Vec<Event>> = BTreeMap::new();
         shard.opening.clear();
@@ -122,7 +123,7 @@ impl Core {
     /// A worker asks for a watermark of at least `until`.
     pub(super) fn probed(&mut self, shard: ShardId, until: Moment) {
         let Some(out) = self.shards.get_mut(usize::from(shard.0)) else { return };
-        out.probed = out.probed.max(until);
+        out.ask(until);
         if out.registration == Registration::Unknown {
             self.register(shard);
         }
@@ -156,7 +157,7 @@ impl Core {
     /// A slow heartbeat: an idle gateway learns that it was fenced.
     pub(super) fn beat(&mut self) {
         for out in &mut self.shards {
-            out.probed = out.probed.max(out.watermark.plus(1));
+            out.ask(out.watermark.plus(1));
         }
         self.send_owed_closes();
     }

@@ -171,8 +171,10 @@ pub(super) struct ShardOut {
     pub(super) opening: Vec<u64>,
     /// Closes that a damaged room has not been told yet.
     pub(super) owed_closes: BTreeMap<RoomId, BTreeSet<u64>>,
-    /// The highest watermark that a worker has asked for.
+    /// The highest watermark that was asked for.
     pub(super) probed: Moment,
+    /// The lowest one that was asked for and not answered. Those who ask on and on do not put it off.
+    pub(super) asked: Moment,
 }
 
 /// The shard of a room, among all `shards` of the journal.
@@ -186,6 +188,14 @@ impl ShardOut {
     pub(super) fn pend(&mut self, event: PendingEvent) -> bool {
         self.pending.push(event);
         self.registration == Registration::Unknown
+    }
+
+    /// Somebody waits for a watermark of at least `until`.
+    pub(super) fn ask(&mut self, until: Moment) {
+        if self.probed <= self.watermark {
+            self.asked = until;
+        }
+        self.probed = self.probed.max(until);
     }
 
     /// Whether a registration is in flight.

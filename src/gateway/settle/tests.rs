@@ -131,3 +131,27 @@ fn a_flush_carries_what_lies_between_its_watermarks() {
         assert!(events(flush).iter().all(within), "({:?}, {:?}]: {:?}", flush.previous, flush.watermark, events(flush));
     }
 }
+
+/// Another gateway's appends ask during each sweep for more than that sweep proves: the first question is answered all the same.
+#[test]
+fn who_asks_on_and_on_puts_no_answer_off() {
+    let (mut core, mut store) = (Core::new(Incarnation(1), 1, 1, "test", 0), Store::new(1));
+    core.probed(SHARD, Moment::default());
+    core.registered(SHARD, &store.register(SHARD, Incarnation(1), Seen::default(), &[]).expect("a shard").0);
+    core.take_commands();
+    let at = |ns| Moment { timeline: 1, ns };
+    core.probed(SHARD, at(1_000));
+    let mut watermarks = Vec::new();
+    for began in (990..1_100).step_by(10) {
+        core.probed(SHARD, at(began + 5));
+        core.settled(began);
+        let append = |action| if let Command::Append { flush, .. } = action { Some(flush) } else { None };
+        if let Some(flush) = core.take_commands().into_iter().find_map(append) {
+            let answer = store.append(&flush, 1).expect("a flush").0;
+            core.appended(&flush, &answer, false, began);
+            watermarks.push(flush.watermark.ns);
+        }
+    }
+    assert_eq!(watermarks.first(), Some(&1_000), "{watermarks:?}");
+    assert!(watermarks.len() > 2, "{watermarks:?}");
+}
