@@ -131,6 +131,28 @@ async fn an_older_snapshot_is_another_server() {
     assert!(third != first && third != second);
 }
 
+/// When Redis starts again, every worker loses its leases: whoever claims next has seen nobody die (rule C6).
+#[tokio::test]
+async fn a_lease_that_ended_with_its_server_is_no_death() {
+    let mut server = RedisServer::start_tcp(&DEBUGGED).expect("server");
+    let early = journal(&server).await;
+    let mut gateway = TestGateway::register(&early).await;
+    gateway.write(&early, room(0), "a").await;
+    claim(&early).await;
+    for restarts in 1..=3 {
+        server.kill().expect("killed");
+        server.restart().expect("restarted");
+        let late = journal(&server).await;
+        // Who owned it testifies before anybody claims.
+        late.testify(SHARD, Witness { server: Incarnation::NONE, epoch: None, confirmed: 0, sent: 0 }).await.expect("testified");
+        let deaths = async || fixture::load(&late, &room(0)).await.expect("load").deaths;
+        claim(&late).await;
+        assert_eq!(deaths().await, restarts - 1, "the server changed");
+        claim(&late).await;
+        assert_eq!(deaths().await, restarts, "an owner on this server was lost");
+    }
+}
+
 /// A journal whose connection lasts finds out that its server lost everything, and no era comes twice.
 #[tokio::test]
 async fn a_flush_is_noticed_by_those_who_stay_connected() {

@@ -38,6 +38,8 @@ struct Shard {
     commit_epoch: u64,
     epoch: u64,
     owner: Option<Incarnation>,
+    /// The server of the last claim.
+    owned: Incarnation,
     eras: u64,
     /// Is added to every room's stored era. It jumps when all rooms begin new eras.
     shift: u64,
@@ -305,5 +307,33 @@ impl Store {
         let state = &mut self.shards[usize::from(shard.0)];
         state.append += 1;
         Bell { shard, append: state.append, incarnation, number, watermark, entries: rung, poked: Vec::new() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::journal::{Flush, FlushEntry, Leased, PageSize, Place, Seen};
+
+    const SHARD: ShardId = ShardId(0);
+
+    #[test]
+    fn a_lease_that_ended_with_its_server_is_no_death() {
+        let (mut store, room, gateway) = (Store::new(1), RoomId::new("pit").expect("a name"), Incarnation(1));
+        store.register(SHARD, gateway, Seen::default(), &[]).expect("a shard");
+        let (previous, watermark) = (Moment::default(), Moment { timeline: 1, ns: 5 });
+        let entries = vec![FlushEntry { room: room.clone(), top: watermark, bytes: Bytes::from_static(b"a") }];
+        let flush = Flush { shard: SHARD, server: store.server(), incarnation: gateway, number: 1, previous, watermark, entries };
+        store.append(&flush, 1).expect("stored");
+        let mut owner = 100;
+        let mut deaths_after_claim = |store: &mut Store| {
+            owner += 1;
+            let from = store.owners()[0];
+            assert!(matches!(store.claim(SHARD, from, Incarnation(owner)), Ok(Leased::Done(_))));
+            store.load(&room, Place::default(), PageSize::default()).head.deaths
+        };
+        assert_eq!([0, 1].map(|_| deaths_after_claim(&mut store)), [0, 1]);
+        store.restart(Incarnation(7));
+        assert_eq!([0, 1].map(|_| deaths_after_claim(&mut store)), [1, 2], "nobody died with the server");
     }
 }

@@ -57,7 +57,9 @@ impl Store {
         state.meet(server);
         state.epoch += 1;
         state.owner = Some(worker);
-        if from.is_some_and(|lease| lease.owner != worker) {
+        // On another server every lease ended, so an owner there counts as no death.
+        let owned = std::mem::replace(&mut state.owned, server);
+        if owned == server && from.is_some_and(|lease| lease.owner != worker) {
             let Shard { active, rooms, .. } = state;
             for (_, room) in rooms.iter_mut().filter(|(name, _)| active.contains(*name)) {
                 room.deaths.add(room.seq);

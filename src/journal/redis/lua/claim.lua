@@ -4,8 +4,9 @@
 -- Guarantee: it succeeds only if epoch and owner are those that the caller has seen, so one of many claims wins. The epoch
 -- rises each time. The first claim on a new server stores what it finds there: the last commit, and the epoch as in doubt. If
 -- an earlier owner had not released the shard, its events may have killed it: the same step counts a death in each active room
--- (rule C6), except in rooms with a damaged state, which fail when they are loaded. KEYS cannot list the states of the active
--- rooms, because they are known only inside the script; they share the hash tag. All checks come before the first write.
+-- (rule C6), except in rooms with a damaged state, which fail when they are loaded. An owner on another server counts as none:
+-- there every lease ended. KEYS cannot list the states of the active rooms, because they are known only inside the script; they
+-- share the hash tag. All checks come before the first write.
 --
 -- KEYS  1 shard, 2 active
 -- ARGV  1 epoch seen, 2 owner seen (both empty: no owner), 3 worker, 4 prefix of the rooms' state keys, 5 server
@@ -14,7 +15,7 @@
 local function damaged(key, why) return redis.error_reply('LASTHIT ' .. key .. ' is damaged: ' .. why) end
 local function count(text) return #text < 16 and string.find(text, '^%d+$') and tonumber(text) end
 
-local shard = redis.pcall('HMGET', KEYS[1], 'epoch', 'owner', 'server', 'commit')
+local shard = redis.pcall('HMGET', KEYS[1], 'epoch', 'owner', 'server', 'commit', 'owned')
 if shard.err then return damaged(KEYS[1], 'it is no hash') end
 local epoch, commit = shard[1] or '0', shard[4] or '0'
 if not count(epoch) or not count(commit) then return damaged(KEYS[1], 'epoch or commit is no number') end
@@ -32,8 +33,8 @@ if active.err then return damaged(KEYS[2], 'it is no set') end
 if shard[3] ~= ARGV[5] then
   redis.call('HSET', KEYS[1], 'server', ARGV[5], 'found', commit, 'doubt', epoch)
 end
-redis.call('HSET', KEYS[1], 'epoch', count(epoch) + 1, 'owner', ARGV[3])
-if shard[2] and shard[2] ~= ARGV[3] then
+redis.call('HSET', KEYS[1], 'epoch', count(epoch) + 1, 'owner', ARGV[3], 'owned', ARGV[5])
+if shard[2] and shard[2] ~= ARGV[3] and shard[5] == ARGV[5] then
   for _, name in ipairs(active) do
     local state = redis.pcall('HMGET', ARGV[4] .. name, 'seq', 'deaths_at', 'deaths')
     local deaths = state[1] and (state[1] ~= state[2] and 0 or count(state[3] or ''))
