@@ -200,7 +200,7 @@ fn main() {
             Ok(servers) => journal(&mut c, name, &runtime, &|| {
                 Box::pin(async {
                     let prefix = format!("b{:08x}", rand::random::<u32>());
-                    let options = RedisOptions { prefix, shards: Some(SHARDS), durability: Some(level) };
+                    let options = RedisOptions { prefix, shards: Some(SHARDS), durability: Some(level), runtime_dir: None };
                     Arc::new(RedisJournal::connect(&servers[0].url(), options).await.expect("connected")) as Arc<dyn Journal>
                 })
             }),

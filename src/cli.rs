@@ -262,6 +262,10 @@ struct CommonArgs {
     /// Accept other hosts on --admin, which has no password
     #[arg(long)]
     allow_remote_admin: bool,
+    /// Where gateways and workers of one host lock a file each, so that a killed one is noticed at once; none: time-outs alone
+    /// [default: $XDG_RUNTIME_DIR/lasthit, else lasthit-UID in the directory for temporary files]
+    #[arg(long, value_name = "DIR")]
+    runtime_dir: Option<String>,
     /// Format of the logs on stderr: text or json [default: text]
     #[arg(long, value_name = "FORMAT")]
     log_format: Option<String>,

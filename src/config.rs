@@ -12,6 +12,7 @@ mod sources;
 mod values;
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 pub(crate) use rooms::RoomRules;
@@ -21,6 +22,7 @@ pub(crate) use sources::is_setting;
 pub(crate) use values::RedisUrl;
 
 use crate::gateway::front::auth::{JwtKey, Origin};
+use crate::journal::default_runtime_dir;
 use crate::journal::redis::Durability;
 use crate::limits;
 use crate::rules::RulesBook;
@@ -93,6 +95,8 @@ pub struct Config {
     pub retention: Duration,
     /// What a verdict has survived before anyone sees it.
     pub durability: Durability,
+    /// Where this host's processes have their lock files, if anywhere.
+    pub runtime_dir: Option<PathBuf>,
     /// How long a room may be empty before it ends.
     pub room_linger: Duration,
     /// Sessions of one gateway. None: `limits::SESSIONS_MAX`, or as many as the process may open files for.
@@ -149,6 +153,7 @@ impl Config {
             lease: limits::LEASE_TIMEOUT,
             retention: limits::RETENTION,
             durability: Durability::Redis,
+            runtime_dir: Some(default_runtime_dir()),
             room_linger: limits::ROOM_LINGER,
             sessions_max: None,
             sessions_per_address: limits::SESSIONS_PER_ADDRESS,
@@ -203,6 +208,7 @@ impl Config {
             ),
             retention: from.get("retention", d.retention, |v| values::duration(v, limits::RETENTION_MIN, limits::RETENTION_MAX)),
             durability: from.get("durability", d.durability, |v| values::word(v, &Durability::NAMES)),
+            runtime_dir: from.get("runtime_dir", d.runtime_dir, values::directory_or_none),
             room_linger: from
                 .get("room_linger", d.room_linger, |v| values::duration(v, limits::ROOM_LINGER_MIN, limits::ROOM_LINGER_MAX)),
             sessions_max: from.get("sessions_max", None, |v| values::whole(v, 1, limits::SESSIONS_SETTING_MAX).map(Some)),

@@ -295,6 +295,10 @@ pub(crate) const OVERTAKING_MAX: Duration = Duration::from_micros(100);
 pub(crate) const UNCERTAINTY_MAX: Duration = Duration::from_millis(100);
 /// How often a lagging gateway is asked again for its watermark.
 pub(crate) const PROBE_INTERVAL: Duration = Duration::from_millis(20);
+/// How long a gateway may owe a watermark before its host's workers look whether its process is gone.
+pub(crate) const LOOK_AFTER: Duration = Duration::from_millis(20);
+/// How often a worker looks whether the processes of the others on its host are gone.
+pub(crate) const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 /// If another gateway's watermark is at most so far behind, an append does not ask it: it appends so often that its next
 /// watermark comes by itself.
 pub const POKE_IDLE: Duration = Duration::from_micros(500);

@@ -134,7 +134,12 @@ pub(crate) async fn worker(config: Config, shutdown: Shutdown) -> Result<(), Rol
 async fn connect(config: &Config, side: &Side, shutdown: &Shutdown) -> Result<Option<Arc<RedisJournal>>, RoleError> {
     let url = config.redis.as_ref().map(|url| url.reveal().to_owned()).unwrap_or_default();
     let shards = Some(config.shards);
-    let options = RedisOptions { prefix: config.prefix.clone(), shards, durability: Some(config.durability) };
+    let options = RedisOptions {
+        prefix: config.prefix.clone(),
+        shards,
+        durability: Some(config.durability),
+        runtime_dir: config.runtime_dir.clone(),
+    };
     let journal = insist(side, shutdown, || RedisJournal::connect(&url, options.clone())).await?;
     Ok(journal.map(Arc::new))
 }

@@ -51,12 +51,12 @@ fn twenty_seconds_lose_nothing(durability: &str, kinds: usize, kills: [&str; 3])
 
 #[test]
 fn on_disk() {
-    twenty_seconds_lose_nothing("disk", 20, ["worker-kill", "gateway-kill", "redis-kill"]);
+    twenty_seconds_lose_nothing("disk", 22, ["worker-kill", "gateway-kill", "redis-kill"]);
 }
 
 #[test]
 fn with_a_replica() {
-    twenty_seconds_lose_nothing("replicated", 21, ["worker-kill", "gateway-kill", "redis-failover"]);
+    twenty_seconds_lose_nothing("replicated", 23, ["worker-kill", "gateway-kill", "redis-failover"]);
 }
 
 /// Nothing is lost when a replica comes or goes, and nobody takes it for a loss: rooms whose worker is killed meanwhile, so that

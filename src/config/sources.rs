@@ -5,7 +5,7 @@ use std::path::Path;
 use super::{Config, ConfigError};
 
 /// Settings that the file may hold. Each but `rooms` may also be a flag or an environment variable.
-const KEYS: [&str; 28] = [
+const KEYS: [&str; 29] = [
     "redis",
     "prefix",
     "shards",
@@ -22,6 +22,7 @@ const KEYS: [&str; 28] = [
     "lease_ms",
     "retention",
     "durability",
+    "runtime_dir",
     "room_linger",
     "sessions_max",
     "sessions_per_address",

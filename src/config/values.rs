@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -107,6 +108,15 @@ pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
 
 pub(super) fn address_or_none(text: &str) -> Result<Option<SocketAddr>, String> {
     if text == "none" { Ok(None) } else { address(text).map(Some).map_err(|e| format!("{e}, or none")) }
+}
+
+/// A directory, or `none`. Processes of one host may be started anywhere, so it says where it is by itself.
+pub(super) fn directory_or_none(text: &str) -> Result<Option<PathBuf>, String> {
+    match Path::new(text) {
+        _ if text == "none" => Ok(None),
+        path if path.is_absolute() => Ok(Some(path.to_owned())),
+        _ => Err("is not a path from the root: use one such as /run/lasthit, or none".to_owned()),
+    }
 }
 
 pub(super) fn yes_or_no(text: &str) -> Result<bool, String> {

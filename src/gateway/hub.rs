@@ -21,7 +21,7 @@ use upkeep::{ping_journal, run_timers};
 use super::core::Core;
 use super::step::{Input, Joining};
 use crate::clock;
-use crate::journal::{self, GatewayJournal, JournalError};
+use crate::journal::{self, GatewayJournal, JournalError, LockFile};
 use crate::limits::Bounds;
 use crate::metrics as names;
 use crate::rules::Pattern;
@@ -67,6 +67,8 @@ struct Inner {
 struct State {
     core: Core,
     subscription: Option<JoinHandle<()>>,
+    /// Shows the workers of this host that this incarnation lives.
+    lock: Option<LockFile>,
 }
 
 impl std::fmt::Debug for Hub {
@@ -93,7 +95,7 @@ impl Hub {
         let hub = Self(Arc::new(Inner {
             journal,
             settle,
-            state: Mutex::new(State { core, subscription: None }),
+            state: Mutex::new(State { core, subscription: None, lock: None }),
             outboxes: DashMap::new(),
             sweep: Notify::new(),
             known: RwLock::new(None),

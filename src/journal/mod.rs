@@ -21,6 +21,7 @@
 mod check;
 mod gateways;
 mod insist;
+mod lockfile;
 pub mod memory;
 #[doc(hidden)]
 pub mod pages;
@@ -36,6 +37,7 @@ pub use gateways::GatewayJournal;
 #[doc(hidden)]
 pub use gateways::known_rooms;
 pub(crate) use insist::{Backoff, insist};
+pub use lockfile::{LockFile, default_runtime_dir};
 #[doc(hidden)]
 pub use pages::{Gathering, PageSize, Place, StoredHead, StoredPage};
 #[doc(hidden)]
@@ -166,6 +168,12 @@ pub trait CommonJournal: Send + Sync + 'static {
     /// # Errors
     /// When the journal does not work.
     async fn pushes(&self, to: Incarnation) -> Result<Signals<Bytes>, JournalError>;
+
+    /// Locks the file that shows this host's workers whether a gateway or worker of this process lives. None where there is no
+    /// such file: then time-outs alone tell.
+    fn lock(&self, _who: Incarnation) -> Option<LockFile> {
+        None
+    }
 }
 
 /// A journal for a process that runs gateways as well as workers. An `Arc<dyn Journal>` converts to either trait.

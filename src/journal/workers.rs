@@ -152,6 +152,11 @@ pub trait WorkerJournal: CommonJournal {
     /// # Errors
     /// When the journal does not work.
     async fn publish(&self, gateway: Incarnation, push: Bytes) -> Result<u64, JournalError>;
+
+    /// Those of these gateways and workers whose processes are proven to be gone (rule R9). Of the others nothing is known.
+    fn gone(&self, _who: &[Incarnation]) -> Vec<Incarnation> {
+        Vec::new()
+    }
 }
 
 /// Announces for which rooms a worker has rules. Call it every [`crate::limits::HEADS_INTERVAL`].

@@ -1,7 +1,7 @@
 //! What goes wrong.
 
 use super::world::{Happening, Kind, Listening, MS, World};
-use crate::types::RoomId;
+use crate::types::{Incarnation, RoomId};
 use crate::worker::step::Input;
 
 /// States of the journal that a restart may come back with, 3 ms apart.
@@ -95,6 +95,7 @@ impl World {
             Fault::KillWorker => {
                 if self.workers[worker].core.is_some() {
                     self.trace(|| format!("worker {worker} dies"));
+                    self.leave_lock(self.workers[worker].incarnation);
                     self.end_worker(worker);
                     self.ledger.count("workers killed");
                 }
@@ -115,12 +116,20 @@ impl World {
         self.trace(|| format!("gateway {index} dies"));
         let pid = self.gateway_pid(index);
         let incarnation = self.gateways[index].incarnation;
+        self.leave_lock(incarnation);
         self.gateways[index].core = None;
         self.pushes.remove(&incarnation);
         self.lose_connections(pid);
         let delay = 10 * MS + self.below(150 * MS);
         self.after(delay, None, Happening::Revive { kind: Kind::Gateway, index });
         self.ledger.count("gateways killed");
+    }
+
+    /// A process that died leaves a free lock behind, unless its file was removed, or there never was one.
+    fn leave_lock(&mut self, who: Incarnation) {
+        if self.chance(self.options.locks_per_mille) {
+            self.free_locks.insert(who);
+        }
     }
 
     pub(super) fn break_bells(&mut self) {

@@ -112,6 +112,8 @@ impl World {
             deaf_timeout_ns: GATEWAY_TIMEOUT_NS / 4,
             rejoin_window_ns: 80 * MS,
             probe_interval_ns: 5 * MS,
+            look_after_ns: 8 * MS,
+            look_interval_ns: 10 * MS,
             commits_may_be_lost: true,
             heartbeat_interval_ns: 20 * MS,
             lease_ms: LEASE_MS,
@@ -318,6 +320,14 @@ impl World {
             }
             WorkerCommand::Commit(commit) => self.call(pid, Call::Commit(commit)),
             WorkerCommand::Publish { gateway, push, .. } => self.call(pid, Call::Publish(gateway, push)),
+            WorkerCommand::Look(who) => {
+                let gone: Vec<Incarnation> = who.into_iter().filter(|who| self.free_locks.contains(who)).collect();
+                if !gone.is_empty() {
+                    let delay = self.delay();
+                    self.after(delay, Some(pid), Happening::Gone(gone));
+                    self.ledger.count("deaths that a free lock showed");
+                }
+            }
             WorkerCommand::Fence { shard, lease, gateway } => self.call(pid, Call::Fence { shard, lease, gateway }),
             WorkerCommand::Forget { shard, lease, gateways } => self.call(pid, Call::Forget { shard, lease, gateways }),
             WorkerCommand::Death { shard, lease, token, gateway, entry } => {

@@ -164,6 +164,8 @@ fn limits() -> WorkerLimits {
         deaf_timeout_ns: 15 * MS,
         rejoin_window_ns: 80 * MS,
         probe_interval_ns: 5 * MS,
+        look_after_ns: 8 * MS,
+        look_interval_ns: 10 * MS,
         commits_may_be_lost: true,
         heartbeat_interval_ns: 20 * MS,
         lease_ms: LEASE_MS,

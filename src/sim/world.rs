@@ -46,6 +46,8 @@ pub(super) struct Options {
     pub(super) lost_per_mille: u32,
     /// Sweeps in a thousand that miss what one session has sent.
     pub(super) late_per_mille: u32,
+    /// Killed processes in a thousand that leave a free lock behind.
+    pub(super) locks_per_mille: u32,
     pub(super) room_linger_ns: u64,
     pub(super) retention_ms: u64,
     pub(super) bounds: Bounds,
@@ -78,6 +80,7 @@ impl Options {
             bounds: Self::bounds(&mut rng, seed),
             rude: false,
             prompt: false,
+            locks_per_mille: [0, 500, 1_000][(seed % 3) as usize],
             // Not drawn, so that a seed without restarts is the history that it was before there were any.
             restart_interval_ns: if seed % 4 == 2 { 400 * MS } else { 0 },
             trace: false,
@@ -217,6 +220,8 @@ pub(super) enum Happening {
         push: Option<Bytes>,
     },
     ShardIsFree,
+    /// The locks of these are free.
+    Gone(Vec<Incarnation>),
     Job(Job),
     Tick,
     Turn,
@@ -274,6 +279,8 @@ pub(super) struct World {
     pub(super) rooms: Vec<RoomId>,
     /// Rooms of which a key was spoiled.
     pub(super) spoiled: BTreeSet<RoomId>,
+    /// Processes that died and left a free lock behind.
+    pub(super) free_locks: BTreeSet<Incarnation>,
     pub(super) ledger: Ledger,
     pub(super) journal_away_until: u64,
     /// What the journal had, lately, and what was really there then.
@@ -301,6 +308,7 @@ impl World {
             pushes: BTreeMap::new(),
             rooms: (0..options.rooms).map(name).collect(),
             spoiled: BTreeSet::new(),
+            free_locks: BTreeSet::new(),
             ledger: Ledger::default(),
             journal_away_until: 0,
             history: VecDeque::new(),
@@ -394,6 +402,7 @@ impl World {
             (Happening::Connect(what), Some(pid)) => self.connected(pid, what),
             (Happening::Bell { shard, generation, bell }, Some(pid)) => self.bell(pid, shard, generation, bell),
             (Happening::Push { incarnation, generation, push }, Some(pid)) => self.push(pid, incarnation, generation, push),
+            (Happening::Gone(who), Some(pid)) => self.feed_worker(pid.index, Input::Gone(who)),
             (Happening::ShardIsFree, Some(pid)) => self.feed_worker(pid.index, Input::ShardIsFree),
             (Happening::Job(job), Some(pid)) => self.feed_worker(pid.index, Input::Done(job.run())),
             (Happening::Tick, Some(pid)) => self.tick(pid),

@@ -13,6 +13,8 @@ use super::step::{Command, Failure, Input, WorkerLimits};
 use crate::journal::{Lease, Leased, WorkerRecord};
 use crate::types::{Incarnation, ShardId};
 
+/// Gateways and workers whose locks one tick looks at.
+const LOOKS_MAX: usize = 128;
 /// How many stored rooms a tick loads per shard while no lane waits for a permit.
 const ADOPT_PER_TICK: usize = 16;
 
@@ -32,6 +34,9 @@ pub(crate) struct Core {
     /// Shards whose stored owner lives, but did not list them in its last heartbeat.
     suspected: BTreeMap<ShardId, Lease>,
     living: Vec<WorkerRecord>,
+    /// Workers whose processes are gone and whose heartbeats are still good.
+    gone: BTreeSet<Incarnation>,
+    looked_at_ns: u64,
     shared: Shared,
     heartbeat_at_ns: u64,
     ticked_at_ns: u64,
@@ -54,6 +59,8 @@ impl Core {
             wanted: Vec::new(),
             suspected: BTreeMap::new(),
             living: Vec::new(),
+            gone: BTreeSet::new(),
+            looked_at_ns: 0,
             shared: Shared::new(limits),
             heartbeat_at_ns: 0,
             ticked_at_ns: 0,
@@ -92,6 +99,7 @@ impl Core {
             Input::Published(gateway, listeners) => {
                 self.shards.values_mut().for_each(|shard| shard.published(gateway, listeners));
             }
+            Input::Gone(who) => self.gone(&who),
             Input::Testified(shard, rooms) => self.testified(shard, rooms),
             Input::Fenced { shard, lease, answer } => self.fenced(shard, lease, &answer),
             Input::FenceFailed { shard, gateway, failure } => self.fence_failed(shard, gateway, &failure),
@@ -213,6 +221,30 @@ impl Core {
                 }
             }
         }
+        self.look();
+    }
+
+    /// Looks at the locks of gateways that owe a watermark, and now and then at those of the other workers (rule R9).
+    fn look(&mut self) {
+        let mut who = std::mem::take(&mut self.shared.suspects);
+        if self.shared.now_ns.saturating_sub(self.looked_at_ns) >= self.shared.limits.look_interval_ns {
+            self.looked_at_ns = self.shared.now_ns;
+            who.extend(self.others());
+        }
+        if !who.is_empty() {
+            self.shared.emit(Command::Look(who.into_iter().take(LOOKS_MAX).collect()));
+        }
+    }
+
+    fn gone(&mut self, who: &[Incarnation]) {
+        for shard in self.shards.values_mut() {
+            shard.gone(who, &mut self.shared);
+        }
+        let workers: Vec<Incarnation> = self.others().into_iter().filter(|worker| who.contains(worker)).collect();
+        if !workers.is_empty() {
+            self.gone.extend(workers);
+            self.take_share();
+        }
     }
 
     fn heartbeat(&mut self) {
@@ -228,7 +260,14 @@ impl Core {
         if let Some(failure) = failure {
             self.failed(failure);
         }
+        self.gone.retain(|gone| living.iter().any(|worker| worker.incarnation == *gone));
         self.living = living;
+        self.take_share();
+    }
+
+    /// Claims what nobody alive owns, up to this worker's share; hands over what is beyond it.
+    fn take_share(&mut self) {
+        self.living.retain(|worker| !self.gone.contains(&worker.incarnation));
         if self.stopping {
             return;
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::clock;
-use crate::journal::{self, JournalError, Signals, WorkerJournal};
+use crate::journal::{self, JournalError, LockFile, Signals, WorkerJournal};
 use crate::types::Incarnation;
 
 /// A worker that is registered with its host, receives pushes, and owns no shard yet.
@@ -14,6 +14,7 @@ pub(crate) struct Joined {
     pub(super) timeline: u32,
     pub(super) me: Incarnation,
     pub(super) pushes: Signals<Bytes>,
+    pub(super) lock: Option<LockFile>,
 }
 
 impl std::fmt::Debug for Joined {
@@ -30,5 +31,6 @@ pub(crate) async fn join(journal: Arc<dyn WorkerJournal>) -> Result<Joined, Jour
     let timeline = journal::enter(&*journal, &clock::timeline_name()).await?;
     let me = Incarnation::random();
     let pushes = journal.pushes(me).await?;
-    Ok(Joined { journal, timeline, me, pushes })
+    let lock = journal.lock(me);
+    Ok(Joined { journal, timeline, me, pushes, lock })
 }

@@ -20,7 +20,8 @@ use super::watchdog::Watchdog;
 use crate::clock;
 use crate::journal::{self, JournalError, PageSize, Place, StoredPage, WorkerJournal};
 use crate::limits::{
-    Bounds, DEAF_TIMEOUT_MIN, DRAIN_TIMEOUT, PAGES_MAX, PROBE_INTERVAL, REJOIN_WINDOW, RETRY_MAX, STUCK_JOBS_MAX,
+    Bounds, DEAF_TIMEOUT_MIN, DRAIN_TIMEOUT, LOOK_AFTER, LOOK_INTERVAL, PAGES_MAX, PROBE_INTERVAL, REJOIN_WINDOW, RETRY_MAX,
+    STUCK_JOBS_MAX,
 };
 use crate::metrics as names;
 use crate::rules::RulesBook;
@@ -91,7 +92,7 @@ pub(crate) async fn run_joined(
     stop: CancellationToken,
     health: tokio::sync::watch::Sender<Option<String>>,
 ) -> Result<(), WorkerError> {
-    let Joined { journal, timeline, me, pushes } = joined;
+    let Joined { journal, timeline, me, pushes, lock: _lock } = joined;
     let ns = |d: Duration| u64::try_from(d.as_nanos()).unwrap_or(u64::MAX);
     let ms = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
     let limits = WorkerLimits {
@@ -103,6 +104,8 @@ pub(crate) async fn run_joined(
         deaf_timeout_ns: ns((options.gateway_timeout / 4).max(DEAF_TIMEOUT_MIN)),
         rejoin_window_ns: ns(REJOIN_WINDOW),
         probe_interval_ns: ns(PROBE_INTERVAL),
+        look_after_ns: ns(LOOK_AFTER),
+        look_interval_ns: ns(LOOK_INTERVAL),
         commits_may_be_lost: journal.commits_may_be_lost(),
         heartbeat_interval_ns: ns(options.lease) / 4,
         lease_ms: ms(options.lease),
@@ -372,6 +375,12 @@ impl Worker {
                     };
                     let _ = inputs.send(input).await;
                 });
+            }
+            Command::Look(who) => {
+                let gone = journal.gone(&who);
+                if !gone.is_empty() {
+                    self.core.apply(Input::Gone(gone), clock::monotonic_ns());
+                }
             }
             Command::Testify { shard, witness } => self.insist(Scope::Shared, "testify", move |journal| async move {
                 journal.testify(shard, witness).await.map(|rooms| Input::Testified(shard, rooms))

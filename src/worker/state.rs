@@ -1,7 +1,10 @@
 //! What the shards of a worker share: limits, the time, permits, and the commands of the core.
 
+use std::collections::BTreeSet;
+
 use super::permits::Permits;
 use super::step::{Command, WorkerLimits};
+use crate::types::Incarnation;
 
 /// The shared state of a worker's shards.
 #[derive(Debug)]
@@ -10,13 +13,15 @@ pub(super) struct Shared {
     /// The time of the current input.
     pub(super) now_ns: u64,
     pub(super) permits: Permits,
+    /// Gateways whose locks are to be looked at.
+    pub(super) suspects: BTreeSet<Incarnation>,
     commands: Vec<Command>,
     tokens: u64,
 }
 
 impl Shared {
     pub(super) fn new(limits: WorkerLimits) -> Self {
-        Self { limits, now_ns: 0, permits: Permits::default(), commands: Vec::new(), tokens: 0 }
+        Self { limits, now_ns: 0, permits: Permits::default(), suspects: BTreeSet::new(), commands: Vec::new(), tokens: 0 }
     }
 
     pub(super) fn emit(&mut self, command: Command) {

@@ -31,6 +31,10 @@ pub(crate) struct WorkerLimits {
     pub rejoin_window_ns: u64,
     /// How often the worker asks a lagging gateway again.
     pub probe_interval_ns: u64,
+    /// How long a gateway may owe a watermark before its lock is looked at.
+    pub look_after_ns: u64,
+    /// How often the other workers' locks are looked at.
+    pub look_interval_ns: u64,
     /// Whether the journal may come back without commits that it has confirmed.
     pub commits_may_be_lost: bool,
     pub heartbeat_interval_ns: u64,
@@ -106,6 +110,8 @@ pub(crate) enum Input {
     },
     /// Answers [`Command::Publish`]: how many subscribers received the push.
     Published(Incarnation, u64),
+    /// Answers [`Command::Look`]: the processes of these are gone.
+    Gone(Vec<Incarnation>),
     /// Answers [`Command::Testify`]: how many rooms began a new era.
     Testified(ShardId, u64),
     /// Answers [`Command::Fence`].
@@ -183,6 +189,8 @@ pub(crate) enum Command {
     Commit(Arc<Commit>),
     /// Answer with [`Input::Published`] if `answer` is set.
     Publish { gateway: Incarnation, push: Bytes, answer: bool },
+    /// Look at the locks of these gateways and workers; answer with [`Input::Gone`] if one is free.
+    Look(Vec<Incarnation>),
     /// Answer with [`Input::Testified`].
     Testify { shard: ShardId, witness: Witness },
     /// Answer with [`Input::Fenced`] or [`Input::FenceFailed`].

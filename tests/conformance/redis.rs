@@ -196,7 +196,7 @@ async fn a_server_that_becomes_a_replica_or_full() {
 #[tokio::test]
 async fn a_deployments_shards_are_fixed() {
     let server = RedisServer::start().expect("server");
-    let with = |prefix: &str, shards| RedisOptions { prefix: prefix.into(), shards, durability: None };
+    let with = |prefix: &str, shards| RedisOptions { prefix: prefix.into(), shards, ..RedisOptions::default() };
     let first = futures_util::future::join_all((0..8).map(|_| async { connect(&server.url()).await })).await;
     assert!(first.into_iter().all(|journal| journal.expect("journal").shards() == SHARDS_DEFAULT));
     let other = RedisJournal::connect(&server.url(), with("lasthit", Some(16))).await;

@@ -34,7 +34,7 @@ const PARTS: &[(&str, &str)] = &[
     ("gateway/front", "clock gateway limits metrics types wire/client"),
     ("worker", "clock engine journal limits metrics rules types wire"),
     ("embed", "gateway journal limits types wire/client"),
-    ("config", "gateway/front/auth journal/redis/Durability limits rules telemetry types"),
+    ("config", "gateway/front/auth journal/default_runtime_dir journal/redis/Durability limits rules telemetry types"),
     ("replay", "engine journal limits rules types wire worker"),
     ("replay/command", "config journal/redis replay types"),
     (
@@ -72,7 +72,11 @@ const FENCES: &[(&str, &str, &str)] = &[
         "only clock.rs reads clocks: take the time as an argument, or let a driver measure a duration with quanta",
     ),
     ("hyper hyper_util tokio_tungstenite", "admin gateway/front", "only the front and the admin address speak HTTP"),
-    ("nix", "clock runtime gateway/front", "only clock, runtime and arrival ask the system: take what they found as an argument"),
+    (
+        "nix",
+        "clock runtime gateway/front journal/lockfile",
+        "only clock, runtime, arrival and lock files ask the system: take what they found as an argument",
+    ),
     ("rand", "types/id clock", "only identities are random: take one as an argument"),
     (
         "crate::types::Incarnation::random",

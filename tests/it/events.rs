@@ -145,3 +145,19 @@ async fn a_gateway_that_is_killed_ends_its_sessions_with_an_error() {
     assert_eq!(watcher.life(&ann.id).await, ["open", "data hit", "error its gateway died", "close"]);
     assert_eq!(watcher.answer("2").await["outcome"], "granted");
 }
+
+/// By its lock: it might owe its watermark for a minute.
+#[tokio::test]
+async fn a_killed_gateway_is_noticed_at_once() {
+    let redis = redis(&[]);
+    let patient = WorkerOptions { gateway_timeout: Duration::from_secs(60), ..WorkerOptions::default() };
+    let _worker = WitnessWorker::on(&redis, patient);
+    let (mut killed, other) = (GatewayProcess::on(&redis, &[]), GatewayProcess::on(&redis, &[]));
+    let mut watcher = other.ticket("pit", "watcher").server().join().await;
+    let mut ann = killed.ticket("pit", "ann").join().await;
+    ann.ask("hit", "1", "baron", json!(null)).await;
+    killed.process.kill();
+    watcher.act("hit", "2", "baron", json!(null)).await;
+    assert_eq!(watcher.life(&ann.id).await, ["open", "data hit", "error its gateway died", "close"]);
+    assert_eq!(watcher.answer("2").await["outcome"], "granted");
+}

@@ -93,6 +93,25 @@ async fn a_killed_workers_rooms_go_on_within_its_lease() {
     play(&mut players, "later").await;
 }
 
+/// By its lock: its lease would be good for a minute.
+#[tokio::test]
+async fn a_killed_worker_is_noticed_at_once() {
+    let redis = redis(&[]);
+    let gateway = GatewayProcess::on(&redis, &[]);
+    let patient = ["--lease-ms", "60000"];
+    let (mut one, two) = (WorkerProcess::on(&redis, &patient), WorkerProcess::on(&redis, &patient));
+    let mut players = players(&gateway).await;
+    play(&mut players, "before").await;
+    assert!(one.metric("lasthit_shards_owned") > 0.0);
+    one.process.kill();
+    play(&mut players, "after").await;
+    assert_eq!(two.metric("lasthit_shards_owned"), SHARDS);
+    // Whoever takes its place is not kept waiting by what it left either.
+    drop(two);
+    let _three = WorkerProcess::on(&redis, &patient);
+    play(&mut players, "later").await;
+}
+
 #[tokio::test]
 async fn a_worker_that_is_asked_to_stop_hands_over_at_once() {
     let redis = redis(&[]);

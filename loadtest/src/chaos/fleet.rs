@@ -18,7 +18,7 @@ use super::Durability;
 use super::plan::{Fault, Kind, Target};
 use super::servers::{self, Servers};
 use crate::spawn::binary;
-use crate::spawn::process::Process;
+use crate::spawn::process::{Process, RUNTIME_DIR};
 
 /// How often processes that ended by themselves are looked for.
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);
@@ -205,6 +205,7 @@ impl Fleet {
         match fault.target {
             Target::Worker(n) => self.inflict_process(&self.workers[n], fault).await,
             Target::Gateway(n) => self.inflict_process(&self.gateways[n], fault).await,
+            Target::Redis if fault.kind == Kind::RuntimeDirGone => self.remove_locks(""),
             Target::Redis => servers::inflict(self.redis.clone().lock_owned().await, fault, &self.ways).await,
         }
     }
@@ -213,6 +214,13 @@ impl Fleet {
         let mut slot = slot.lock().await;
         match fault.kind {
             Kind::Cut => slot.proxy.cut(),
+            Kind::LockRemoved => {
+                let process = slot.process.as_ref();
+                if let Some(who) = process.and_then(|process| process.said("worker.id=").or_else(|| process.said("gateway.id=")))
+                {
+                    self.remove_locks(&format!("-{who}"))?;
+                }
+            }
             Kind::Swallow => {
                 slot.proxy.swallow(true);
                 sleep(fault.lasts).await;
@@ -235,6 +243,19 @@ impl Fleet {
                 sleep(fault.lasts).await;
                 self.launch(&mut slot)?;
             }
+        }
+        Ok(())
+    }
+
+    /// Removes the lock files whose names hold `what`; with "", their directory.
+    fn remove_locks(&self, what: &str) -> Result<()> {
+        let dir = self.dir.path().join(RUNTIME_DIR);
+        if what.is_empty() {
+            return std::fs::remove_dir_all(&dir).context("the runtime directory stays");
+        }
+        for file in std::fs::read_dir(&dir)?.flatten().filter(|file| file.file_name().to_string_lossy().contains(what)) {
+            // Its process may have removed it.
+            let _ = std::fs::remove_file(file.path());
         }
         Ok(())
     }

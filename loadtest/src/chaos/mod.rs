@@ -182,7 +182,8 @@ pub(crate) async fn run(config: &ChaosConfig, stop: impl Future<Output = ()>) ->
 async fn play(config: &ChaosConfig, faults: &[Fault], fleet: &Arc<Fleet>) -> Result<ChaosReport> {
     let rooms: Vec<RoomId> =
         (0..config.rooms).map(|n| RoomId::new(&format!("claim-{n}"))).collect::<Result<_, _>>().context("room")?;
-    let options = || RedisOptions { prefix: "lasthit".to_owned(), shards: Some(SHARDS_DEFAULT), durability: None };
+    let options =
+        || RedisOptions { prefix: "lasthit".to_owned(), shards: Some(SHARDS_DEFAULT), durability: None, runtime_dir: None };
     let journal: Arc<dyn Journal> = Arc::new(RedisJournal::connect(fleet.redis_url(), options()).await?);
     let pace = Duration::from_secs(1).mul_f64(config.players as f64 / f64::from(config.rate.max(1)));
     let world = Arc::new(World::new(fleet.urls().to_vec(), config.players, pace));

@@ -69,6 +69,10 @@ pub(crate) enum Kind {
     Cut,
     /// Drop everything on a process's connections to Redis, for longer than the response timeout
     Swallow,
+    /// A process's lock file is removed: its death shows in time-outs alone.
+    LockRemoved,
+    /// The directory of all lock files is removed.
+    RuntimeDirGone,
 }
 
 impl Kind {
@@ -98,7 +102,7 @@ impl Kind {
             Self::GatewayKill | Self::GatewayStop | Self::GatewayPauseShort | Self::GatewayPauseLong => {
                 matches!(target, Target::Gateway(_))
             }
-            Self::Cut | Self::Swallow => target != Target::Redis,
+            Self::Cut | Self::Swallow | Self::LockRemoved => target != Target::Redis,
             _ => target == Target::Redis,
         }
     }
@@ -127,7 +131,9 @@ impl Kind {
             | Self::ScriptFlush
             | Self::Cut
             | Self::ReplicaAttach
-            | Self::ReplicaDetach => 1..2,
+            | Self::ReplicaDetach
+            | Self::LockRemoved
+            | Self::RuntimeDirGone => 1..2,
         }
     }
 }

@@ -20,6 +20,8 @@ use crate::limits::{END_TIMEOUT, LOG_BYTES_MAX, LOG_LINES_MAX, PROBE_TIMEOUT, RE
 
 /// How long a process may take to show its metrics, while it is under load.
 const METRICS_TIMEOUT: Duration = Duration::from_secs(5);
+/// Where, below their directory, the processes of one run have their lock files.
+pub(crate) const RUNTIME_DIR: &str = "run";
 /// Bytes of a process's metrics.
 const METRICS_BYTES_MAX: u64 = 1024 * 1024;
 
@@ -68,6 +70,8 @@ impl Process {
         if std::env::var_os("LASTHIT_ACTIONS_PER_SECOND").is_none() {
             command.env("LASTHIT_ACTIONS_PER_SECOND", "1000000");
         }
+        // The locks of one run are no other's.
+        command.env("LASTHIT_RUNTIME_DIR", dir.join(RUNTIME_DIR));
         Self::start(name, command, dir, Asked::Admin(admin))
     }
 

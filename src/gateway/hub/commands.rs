@@ -185,7 +185,10 @@ impl Hub {
             };
             stop.run_until_cancelled(listen).await;
         });
-        if let Some(old) = self.0.state.lock().subscription.replace(task) {
+        let lock = self.0.journal.lock(incarnation);
+        let mut state = self.0.state.lock();
+        state.lock = lock;
+        if let Some(old) = state.subscription.replace(task) {
             old.abort();
         }
         Ok(())

@@ -22,12 +22,14 @@ mod subscribe;
 mod workers;
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use ::redis::{Client, Value};
 use async_trait::async_trait;
 use bytes::Bytes;
 
+use super::lockfile::{LockFile, LockFiles, default_runtime_dir};
 use super::{CommonJournal, JournalError, Signals, check};
 use crate::limits::REPLICATED_CONNECTIONS;
 use crate::types::{Incarnation, RoomId, ShardId};
@@ -49,11 +51,14 @@ pub struct RedisOptions {
     /// What a verdict has survived before anyone sees it. None: the deployment's level, or [`Durability::Redis`] for a new
     /// deployment.
     pub durability: Option<Durability>,
+    /// The directory of the lock files by which this host's processes notice at once that one of them is gone: the same for all,
+    /// on a local file system. None: time-outs alone tell.
+    pub runtime_dir: Option<PathBuf>,
 }
 
 impl Default for RedisOptions {
     fn default() -> Self {
-        Self { prefix: "lasthit".into(), shards: None, durability: None }
+        Self { prefix: "lasthit".into(), shards: None, durability: None, runtime_dir: Some(default_runtime_dir()) }
     }
 }
 
@@ -68,6 +73,7 @@ struct Inner {
     waiting: Vec<Link>,
     durability: Durability,
     keys: Keys,
+    locks: Option<LockFiles>,
 }
 
 impl fmt::Debug for RedisJournal {
@@ -89,6 +95,7 @@ impl RedisJournal {
     /// [`JournalError::Unreachable`] or [`JournalError::Silent`] if you can try again. No error shows the password.
     pub async fn connect(url: &str, options: RedisOptions) -> Result<Self, JournalError> {
         let client = connect::client(url)?;
+        let locks = lock_files(&options)?;
         let wanted = Wanted::new(&options.prefix, options.shards, options.durability)?;
         let new = |wanted| Link::new(client.clone(), connect::without_secrets(url), wanted);
         let link = new(wanted.clone());
@@ -97,7 +104,7 @@ impl RedisJournal {
         let waiting = (0..waiting.min(usize::from(found.shards))).map(|_| new(wanted.clone().fixed(&found))).collect();
         let database = client.get_connection_info().redis_settings().db();
         let keys = Keys::new(&options.prefix, database, found.shards);
-        Ok(Self(Arc::new(Inner { link, waiting, durability: found.durability, keys, client })))
+        Ok(Self(Arc::new(Inner { link, waiting, durability: found.durability, keys, client, locks })))
     }
 
     /// What a verdict has survived before anyone sees it.
@@ -242,6 +249,22 @@ impl RedisJournal {
     }
 }
 
+/// The default directory may be missing where there is no home for it; another one was asked for.
+fn lock_files(options: &RedisOptions) -> Result<Option<LockFiles>, JournalError> {
+    let Some(dir) = &options.runtime_dir else { return Ok(None) };
+    match LockFiles::open(dir, &options.prefix) {
+        Ok(files) => Ok(Some(files)),
+        Err(error) if *dir == default_runtime_dir() => {
+            tracing::warn!(%error, "no lock files in {}: a process that is killed is noticed by time-outs alone", dir.display());
+            Ok(None)
+        }
+        Err(error) => Err(JournalError::Refused(format!(
+            "no lock files in {}: {error}: name another runtime directory, or none",
+            dir.display()
+        ))),
+    }
+}
+
 #[async_trait]
 impl CommonJournal for RedisJournal {
     fn shards(&self) -> u16 {
@@ -272,5 +295,10 @@ impl CommonJournal for RedisJournal {
     async fn pushes(&self, to: Incarnation) -> Result<Signals<Bytes>, JournalError> {
         let channel = self.0.keys.push(to).to_string();
         subscribe::subscribe(self.0.client.clone(), vec![channel], self.0.link.made(), |_, push| Ok(push)).await
+    }
+
+    fn lock(&self, who: Incarnation) -> Option<LockFile> {
+        let lock = self.0.locks.as_ref()?.hold(who);
+        lock.inspect_err(|error| tracing::warn!(%error, "no lock file: when this process is killed, time-outs alone tell")).ok()
     }
 }

@@ -368,6 +368,11 @@ impl WorkerJournal for RedisJournal {
         let listeners = command.query_async(&mut live.connection).await;
         self.0.link.judge(&live, listeners)
     }
+
+    fn gone(&self, who: &[Incarnation]) -> Vec<Incarnation> {
+        let Some(locks) = &self.0.locks else { return Vec::new() };
+        who.iter().copied().filter(|who| locks.is_gone(*who)).collect()
+    }
 }
 
 impl RedisJournal {

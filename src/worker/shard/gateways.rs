@@ -124,14 +124,31 @@ impl Shard {
         }
     }
 
+    /// The processes of these are gone: they are fenced without being waited for (rule R9).
+    pub(in crate::worker) fn gone(&mut self, who: &[Incarnation], shared: &mut Shared) {
+        for incarnation in who {
+            if self.gateways.contains_key(incarnation) {
+                self.fence(*incarnation, shared);
+            }
+        }
+    }
+
     /// The gateway's record cannot be read. Its watermark is unknown and it cannot append, so it is fenced at once.
     pub(super) fn fence_damaged(&mut self, incarnation: Incarnation, shared: &mut Shared) {
-        let gateway = self.gateways.entry(incarnation).or_default();
-        if !gateway.fenced && !std::mem::replace(&mut gateway.fencing, true) {
+        if self.fence(incarnation, shared) {
             shared
                 .emit(Command::Warn(format!("gateway {incarnation}: its record in shard {} is damaged; it is fenced", self.id)));
+        }
+    }
+
+    /// Whether it was not fenced yet.
+    fn fence(&mut self, incarnation: Incarnation, shared: &mut Shared) -> bool {
+        let gateway = self.gateways.entry(incarnation).or_default();
+        let news = !gateway.fenced && !std::mem::replace(&mut gateway.fencing, true);
+        if news {
             shared.emit(Command::Fence { shard: self.id, lease: self.lease, gateway: incarnation });
         }
+        news
     }
 
     pub(in crate::worker) fn fence_failed(&mut self, incarnation: Incarnation) {
@@ -178,6 +195,9 @@ impl Shard {
                 continue;
             }
             gateway.silent_ns += elapsed_ns.min(SILENCE_STEP_NS);
+            if gateway.silent_ns >= shared.limits.look_after_ns {
+                shared.suspects.insert(*incarnation);
+            }
             if gateway.silent_ns > if gateway.deaf { shared.limits.deaf_timeout_ns } else { timeout_ns } {
                 gateway.fencing = true;
                 shared.emit(Command::Fence { shard: self.id, lease: self.lease, gateway: *incarnation });

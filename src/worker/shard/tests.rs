@@ -33,6 +33,8 @@ fn limits() -> WorkerLimits {
         deaf_timeout_ns: 250_000_000,
         rejoin_window_ns: 3_000_000_000,
         probe_interval_ns: 20_000_000,
+        look_after_ns: 20_000_000,
+        look_interval_ns: 50_000_000,
         commits_may_be_lost: true,
         heartbeat_interval_ns: 250_000_000,
         lease_ms: 1_000,

@@ -1,6 +1,7 @@
 //! Which gateways are fenced for their silence, and which rooms a bell advances.
 
 use super::*;
+use crate::journal::WorkerRecord;
 use crate::limits::{GATEWAY_TIMEOUT, REDIS_RESPONSE_TIMEOUT, RESUBSCRIBE_DELAY_MAX, RETRY_MAX};
 
 /// Ticks until A is to be fenced. Returns how long that took.
@@ -154,4 +155,54 @@ fn a_bell_advances_what_it_changes_and_nothing_else() {
     assert_eq!(advanced(&mut core), 0, "they do no more");
     core.apply(Input::Bell(passed(6, B, 50, vec![])), 5);
     assert_eq!(advanced(&mut core), rooms.len());
+}
+
+/// A gateway that owes its watermark, and whose lock is free, is fenced long before its time-out.
+#[test]
+fn a_gateway_whose_lock_is_free_is_fenced_at_once() {
+    let (mut core, room) = (worker(), RoomId::new("pit").expect("name"));
+    core.apply(Input::Surveyed(SHARD, survey(1, &room, 100)), 1);
+    perform(&mut core);
+    let entries = vec![(at(1), open(A, 40)), (at(2), open(B, 200))];
+    core.stored_room(SHARD, room, StoredRoom { era: 1, entries, ..StoredRoom::default() }, 2);
+    let looked = (3..200_000_000).step_by(20_000_000).find_map(|now_ns| {
+        core.apply(Input::Tick, now_ns);
+        let look = perform(&mut core).into_iter().find_map(|a| if let Command::Look(who) = a { Some(who) } else { None });
+        look.map(|who| (now_ns, who))
+    });
+    let (now_ns, who) = looked.expect("it is looked at");
+    assert!(who.contains(&A) && now_ns <= 60_000_000, "{who:?} after {now_ns} ns");
+    let fences = |core: &mut Core| perform(core).iter().filter(|a| matches!(a, Command::Fence { gateway: A, .. })).count();
+    core.apply(Input::Gone(vec![A, Incarnation(77)]), now_ns);
+    assert_eq!(fences(&mut core), 1);
+    core.apply(Input::Gone(vec![A]), now_ns);
+    assert_eq!(fences(&mut core), 0, "it is being fenced");
+    let failure = Failure { what: "fence", scope: Scope::Shared, error: JournalError::Damaged(String::new()) };
+    core.apply(Input::FenceFailed { shard: SHARD, gateway: A, failure }, now_ns);
+    core.apply(Input::Gone(vec![A]), now_ns);
+    assert_eq!(fences(&mut core), 1, "it is asked for again");
+}
+
+/// A worker whose lock is free owns nothing, although its heartbeat is still good.
+#[test]
+fn a_worker_whose_lock_is_free_owns_nothing() {
+    let (me, other, lease) = (Incarnation(9), Incarnation(8), Lease { epoch: 4, owner: Incarnation(8), server: Incarnation(1) });
+    let mut core = Core::new(me, 1, limits());
+    let living = || vec![WorkerRecord { incarnation: other, shards: vec![SHARD] }];
+    core.apply(Input::Alive { living: living(), failure: None }, 1);
+    core.apply(Input::Tick, 60_000_000);
+    let commands = perform(&mut core);
+    assert!(commands.iter().any(|a| matches!(a, Command::Look(who) if *who == [other])), "{commands:?}");
+    assert!(!commands.iter().any(|a| matches!(a, Command::ReadOwners)), "it lives: {commands:?}");
+    core.apply(Input::Gone(vec![other]), 60_000_001);
+    assert!(perform(&mut core).iter().any(|a| matches!(a, Command::ReadOwners)));
+    // Its heartbeat, of before its death, comes in once more.
+    core.apply(Input::Alive { living: living(), failure: None }, 60_000_002);
+    core.apply(Input::Owners(vec![Some(lease)]), 60_000_003);
+    let commands = perform(&mut core);
+    assert!(commands.iter().any(|a| matches!(a, Command::Claim { from: Some(from), .. } if *from == lease)), "{commands:?}");
+    // A process of that name is never seen again, but its record may be: a later heartbeat without it ends the matter.
+    core.apply(Input::Alive { living: Vec::new(), failure: None }, 60_000_004);
+    core.apply(Input::Tick, 120_000_000);
+    assert!(!perform(&mut core).iter().any(|a| matches!(a, Command::Look(_))));
 }
