@@ -11,7 +11,8 @@ use super::super::JournalError;
 use super::connect::{self, Found, Wanted};
 use super::error::{breaks, journal_error};
 use super::scripts::{self, Call};
-use crate::limits::{REDIS_CONNECT_TIMEOUT, REDIS_RESPONSE_TIMEOUT, REPLICAS_TIMEOUT};
+use super::socket;
+use crate::limits::{REDIS_RESPONSE_TIMEOUT, REPLICAS_TIMEOUT};
 
 /// One connection that many callers share.
 pub(super) struct Link {
@@ -79,10 +80,8 @@ impl Link {
     }
 
     async fn connect(&self) -> Result<(MultiplexedConnection, Found), JournalError> {
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(REDIS_CONNECT_TIMEOUT))
-            .set_response_timeout(Some(REDIS_RESPONSE_TIMEOUT));
-        let connected = self.client.get_multiplexed_async_connection_with_config(&config).await;
+        let config = AsyncConnectionConfig::new().set_response_timeout(Some(REDIS_RESPONSE_TIMEOUT));
+        let connected = socket::connect(&self.client, config).await;
         let missing = |why| format!("no redis at {}: {why}: start one there, or correct the url", self.shown);
         let mut connection = connected.map_err(|error| match journal_error(&error) {
             JournalError::Unreachable(why) => JournalError::Unreachable(missing(why)),

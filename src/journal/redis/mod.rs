@@ -18,6 +18,7 @@ mod keys;
 mod link;
 mod reply;
 mod scripts;
+mod socket;
 mod subscribe;
 mod workers;
 
