@@ -37,7 +37,9 @@ pub use gateways::GatewayJournal;
 #[doc(hidden)]
 pub use gateways::known_rooms;
 pub(crate) use insist::{Backoff, insist};
-pub use lockfile::{LockFile, default_runtime_dir};
+#[doc(hidden)]
+pub use lockfile::LockFile;
+pub use lockfile::default_runtime_dir;
 #[doc(hidden)]
 pub use pages::{Gathering, PageSize, Place, StoredHead, StoredPage};
 #[doc(hidden)]

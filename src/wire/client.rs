@@ -1,5 +1,14 @@
 //! The public protocol: the messages from and to clients, in JSON or in MessagePack with named maps.
 //!
+//! ```
+//! use lasthit::wire::client::{Encoding, ErrorCode, parse_action};
+//!
+//! let action = parse_action(Encoding::Json, br#"{"op": "claim", "id": "k3v9-1", "contest": "sword"}"#).expect("an action");
+//! assert_eq!(action.contest.as_deref(), Some("sword"));
+//! let refusal = parse_action(Encoding::Json, b"{}").expect_err("no action");
+//! assert_eq!(refusal.code, ErrorCode::BadAction);
+//! ```
+//!
 //! `docs/protocol.md` describes it for authors of clients. A test runs its examples against this module. Clients send one kind
 //! of message, an action ([`parse_action`]). They get three: `welcome` ([`encode_welcome`]), `verdict` ([`VerdictFrames`]) and
 //! `error` ([`encode_refusal`]).
