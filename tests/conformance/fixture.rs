@@ -138,6 +138,10 @@ pub(crate) async fn read(journal: &dyn Journal, room: &RoomId, after: StreamId) 
     pages::entries(journal, room, after, PageSize { entries: 100, ..PageSize::default() }).await
 }
 
+pub(crate) fn tell(server: &RedisServer, command: &[&str]) {
+    server.ask::<()>(command).expect("command");
+}
+
 pub(crate) async fn claim(journal: &impl Journal) -> Lease {
     let from = journal.owners().await.expect("owners")[usize::from(SHARD.0)];
     match journal.claim(SHARD, from, Incarnation::random()).await.expect("claim") {

@@ -5,7 +5,7 @@ use lasthit::journal::{Appended, CommonJournal as _, GatewayJournal as _, Leased
 use lasthit::types::Incarnation;
 use servers::RedisServer;
 
-use crate::fixture::{self, SHARD, SHARDS, TestGateway, at, claim, commit, entry, part, room};
+use crate::fixture::{self, SHARD, SHARDS, TestGateway, at, claim, commit, entry, part, room, tell};
 
 /// A server that keeps everything, and may be told to load it again.
 const DEBUGGED: [&str; 6] = ["--appendonly", "yes", "--appendfsync", "always", "--enable-debug-command", "yes"];
@@ -18,10 +18,6 @@ async fn journal(server: &RedisServer) -> RedisJournal {
 /// As somebody learns it who connects now.
 async fn name(server: &RedisServer) -> Incarnation {
     journal(server).await.survey(SHARD, false).await.expect("survey").server
-}
-
-fn tell(server: &RedisServer, command: &[&str]) {
-    server.ask::<()>(command).expect("command");
 }
 
 /// Asks a server until `INFO replication` has this line.

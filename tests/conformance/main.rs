@@ -4,6 +4,7 @@ mod durability;
 mod fixture;
 mod gateways;
 mod identity;
+mod large;
 mod pages;
 mod redis;
 mod rooms;

@@ -2,5 +2,6 @@
 
 mod pages;
 mod protocol;
+mod scan;
 mod tidy;
 mod tree;
