@@ -54,7 +54,7 @@ metrics! {
     Seconds VERDICT_SECONDS = "lasthit_verdict_seconds": "How long an action took from its arrival until its verdict was handed to its session";
     Seconds WRITTEN_SECONDS = "lasthit_written_seconds": "How long an action took from its arrival until its verdict was written to its session's socket";
     Counter JOURNAL_ERRORS_TOTAL = "lasthit_journal_errors_total": "Steps of the journal that failed, by `kind` (unreachable, refused, unexpected, damaged)";
-    Counter GATEWAY_DEATHS_TOTAL = "lasthit_gateway_deaths_total": "Gateways that were fenced because they owed a watermark for too long";
+    Counter GATEWAY_DEATHS_TOTAL = "lasthit_gateway_deaths_total": "Gateways that were fenced because they were gone, or owed a watermark for too long";
     Counter ROLLED_BACK_TOTAL = "lasthit_rolled_back_total": "Rooms that began a new era because the journal came back and verdicts that were delivered are missing or may be";
     Counter PUSHES_TOTAL = "lasthit_pushes_total": "Pushes that were published to gateways";
     Counter GAPS_FILLED_TOTAL = "lasthit_gaps_filled_total": "Gaps in a room's verdicts that were filled from the journal";

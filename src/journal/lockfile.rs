@@ -180,6 +180,7 @@ mod tests {
         killed(held);
         assert!(files.is_gone(ME) && files.is_gone(ME), "whoever looks finds it gone");
         assert!(!others.is_gone(ME), "another deployment's");
+        assert!(!LockFiles { user: files.user + 1, ..files.clone() }.is_gone(ME), "another user's");
         drop(files.hold(Incarnation(2)).expect("a lock"));
         assert!(!files.is_gone(Incarnation(2)), "one that leaves takes its file along");
     }

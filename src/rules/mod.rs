@@ -125,7 +125,7 @@ impl Decision {
     }
 
     /// The event wins the current round of `contest`. If the round has a winner already, the verdict is void
-    /// (`second_winner`): a fault of the rules, counted and logged.
+    /// (`second_winner`): a fault of the rules, counted.
     #[must_use]
     pub fn won(contest: &str) -> Self {
         Self::of(Ruling::Won, Some(contest))

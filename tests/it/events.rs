@@ -134,12 +134,13 @@ async fn a_gateway_that_goes_ends_its_sessions_with_1001() {
 
 #[tokio::test]
 async fn a_gateway_that_is_killed_ends_its_sessions_with_an_error() {
-    let mut scene = Scene::set();
-    let other = GatewayProcess::on(&scene.redis, &[]);
-    let mut watcher = other.ticket("pit", "watcher").server().join().await;
-    let mut ann = scene.gateway.ticket("pit", "ann").join().await;
+    let scene = Scene::set();
+    // Its silence alone tells of its death.
+    let mut killed = GatewayProcess::on(&scene.redis, &["--runtime-dir", "none"]);
+    let mut watcher = scene.watcher().await;
+    let mut ann = killed.ticket("pit", "ann").join().await;
     ann.ask("hit", "1", "baron", json!(null)).await;
-    scene.gateway.process.kill();
+    killed.process.kill();
     // Whether it is alive is only asked when something waits for it.
     watcher.act("hit", "2", "baron", json!(null)).await;
     assert_eq!(watcher.life(&ann.id).await, ["open", "data hit", "error its gateway died", "close"]);

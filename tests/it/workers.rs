@@ -10,6 +10,8 @@ use super::support::{GatewayProcess, Heard, PATIENCE, Session, WitnessWorker, Wo
 
 const ROOMS: usize = 16;
 const LEASE: Duration = Duration::from_secs(1);
+/// Time-outs alone tell of a death.
+const LOCKLESS: [&str; 2] = ["--runtime-dir", "none"];
 
 async fn players(gateway: &GatewayProcess) -> Vec<Session> {
     let mut players = Vec::new();
@@ -79,7 +81,7 @@ async fn workers_share_the_shards_and_each_room_has_one() {
 async fn a_killed_workers_rooms_go_on_within_its_lease() {
     let redis = redis(&[]);
     let gateway = GatewayProcess::on(&redis, &[]);
-    let (mut one, two) = (WorkerProcess::on(&redis, &[]), WorkerProcess::on(&redis, &[]));
+    let (mut one, two) = (WorkerProcess::on(&redis, &LOCKLESS), WorkerProcess::on(&redis, &LOCKLESS));
     shared(&[&one, &two]);
     let mut players = players(&gateway).await;
     play(&mut players, "before").await;

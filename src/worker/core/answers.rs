@@ -67,7 +67,7 @@ impl Core {
         }
         match answer {
             Leased::Done(record) => self.with(shard, |shard, shared| {
-                shared.emit(Command::Warn(format!("gateway {} is fenced: it no longer answered", record.incarnation)));
+                shared.emit(Command::Warn(format!("gateway {} is fenced", record.incarnation)));
                 shard.fenced(record, shared);
             }),
             Leased::Lost => self.lose(shard),
