@@ -1,5 +1,6 @@
 //! The processes under attack: a Redis, gateways and workers. Each reaches Redis on a path of its own, which can fail.
 
+use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -247,13 +248,17 @@ impl Fleet {
         Ok(())
     }
 
-    /// Removes the lock files whose names hold `what`; with "", their directory.
+    /// Removes the lock files whose names hold `what`; with "", their directory. Whoever starts next makes it again.
     fn remove_locks(&self, what: &str) -> Result<()> {
         let dir = self.dir.path().join(RUNTIME_DIR);
         if what.is_empty() {
-            return std::fs::remove_dir_all(&dir).context("the runtime directory stays");
+            return match std::fs::remove_dir_all(&dir) {
+                Err(error) if error.kind() != ErrorKind::NotFound => Err(error).context("the runtime directory stays"),
+                _ => Ok(()),
+            };
         }
-        for file in std::fs::read_dir(&dir)?.flatten().filter(|file| file.file_name().to_string_lossy().contains(what)) {
+        let files = std::fs::read_dir(&dir).into_iter().flatten().flatten();
+        for file in files.filter(|file| file.file_name().to_string_lossy().contains(what)) {
             // Its process may have removed it.
             let _ = std::fs::remove_file(file.path());
         }
