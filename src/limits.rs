@@ -455,5 +455,6 @@ const _: () = assert!(CLAIMS_PER_ROOM_MAX <= CONTESTS_PER_ROOM_MAX);
 const _: () = assert!(CLAIMS_LISTED_MAX * (FIELD_BYTES_MAX + NAME_BYTES_MAX + 8) <= BODY_BYTES_MAX);
 const _: () = assert!(REPLICAS_TIMEOUT.as_millis() < REDIS_RESPONSE_TIMEOUT.as_millis());
 const _: () = assert!(RESUBSCRIBE_DELAY_MIN.as_millis() < RESUBSCRIBE_DELAY_MAX.as_millis());
-const _: () = assert!(REPLICATED_CONNECTIONS + 64 < OTHER_SOURCES_MAX);
+// A connection opens up to three files while a write waits.
+const _: () = assert!(3 * (REPLICATED_CONNECTIONS + 1) + 64 < OTHER_SOURCES_MAX);
 const _: () = assert!(SESSIONS_MAX <= SESSIONS_SETTING_MAX);

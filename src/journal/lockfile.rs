@@ -2,22 +2,27 @@
 //!
 //! Each gateway and each worker locks a file of its own (flock) for as long as it lives. The kernel frees the lock when the process
 //! ends, however it ends. So a file whose lock is free proves that its process is gone. Nothing else proves anything: no file, a
-//! file of another user, or one that does not name itself.
+//! file of another user or of another boot, or one that does not name itself.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nix::libc::{O_NOFOLLOW, O_NONBLOCK};
+
+use crate::clock;
 use crate::types::Incarnation;
 
 /// Files of processes that are gone are removed by those that start this long after they were made.
 const STALE: Duration = Duration::from_secs(3600);
 /// What the names of lock files end with.
 const ENDING: &str = ".lock";
+/// What they end with, behind a leading dot, until they are locked.
+const UNFINISHED: &str = ".new";
 /// Bytes of a lock file's text at most.
-const TEXT_BYTES_MAX: u64 = 128;
+const TEXT_BYTES_MAX: u64 = 256;
 
 /// The lock files of one deployment on this host.
 #[derive(Debug, Clone)]
@@ -26,19 +31,24 @@ pub(super) struct LockFiles {
     prefix: String,
     /// Whose the directory, and each file in it, is.
     user: u32,
+    /// The boot of this host, and its clock. Processes of another boot, or of another kernel that shares the directory, have
+    /// other locks.
+    boot: String,
 }
 
 /// A lock that is held. It is given back, and its file removed, when this is dropped.
 #[derive(Debug)]
 pub struct LockFile {
     path: PathBuf,
-    _locked: File,
+    locked: File,
 }
 
 impl Drop for LockFile {
     fn drop(&mut self) {
-        // Removed before it is free: one that leaves in an orderly way is not taken for dead.
-        let _ = fs::remove_file(&self.path);
+        // Removed before it is free: one that leaves in an orderly way is not taken for dead. Another's file may have its name.
+        if self.locked.metadata().is_ok_and(|own| fs::symlink_metadata(&self.path).is_ok_and(|found| found.ino() == own.ino())) {
+            let _ = fs::remove_file(&self.path);
+        }
     }
 }
 
@@ -57,38 +67,48 @@ impl LockFiles {
     /// # Errors
     /// When there is no such directory and it cannot be made, or when others may write in it.
     pub(super) fn open(dir: &Path, prefix: &str) -> io::Result<Self> {
-        make(dir)?;
-        let (found, user) = (fs::metadata(dir)?, nix::unistd::geteuid().as_raw());
+        let (user, boot) = (nix::unistd::geteuid().as_raw(), clock::timeline_name());
+        let all = Self { dir: dir.to_owned(), prefix: prefix.to_owned(), user, boot };
+        all.make()?;
+        all.clean_up();
+        Ok(all)
+    }
+
+    /// Makes the directory, for this user alone, if there is none. Whoever tidies up may have removed it.
+    fn make(&self) -> io::Result<()> {
+        DirBuilder::new().recursive(true).mode(0o700).create(&self.dir)?;
+        let found = fs::symlink_metadata(&self.dir)?;
         if !found.is_dir() {
             return Err(io::Error::other("it is no directory"));
         }
-        if found.uid() != user || found.mode() & 0o022 != 0 {
+        if found.uid() != self.user || found.mode() & 0o022 != 0 {
             let mode = found.mode() & 0o777;
             return Err(io::Error::other(format!(
                 "it belongs to user {} with mode {mode:03o}: it must be this process's own, and nobody else may write in it",
                 found.uid()
             )));
         }
-        let all = Self { dir: dir.to_owned(), prefix: prefix.to_owned(), user };
-        all.clean_up();
-        Ok(all)
+        Ok(())
     }
 
     /// Locks the file of a gateway or worker of this process.
     ///
     /// # Errors
-    /// When the file cannot be written.
+    /// When the file cannot be written, or when this file system does not show a lock to those who look.
     pub(super) fn hold(&self, who: Incarnation) -> io::Result<LockFile> {
-        // Whoever tidies up may have removed it.
-        make(&self.dir)?;
-        let (path, new) = (self.path(who), self.dir.join(format!(".{}-{}.new", self.prefix, who.to_hex())));
+        self.make()?;
+        let (path, new) = (self.path(who), self.dir.join(format!(".{}-{}{UNFINISHED}", self.prefix, who.to_hex())));
         let written = || {
             let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
+            file.set_permissions(fs::Permissions::from_mode(0o600))?;
             file.try_lock()?;
-            file.write_all(text(who, file.metadata()?.ino()).as_bytes())?;
+            file.write_all(self.text(who, &file.metadata()?).as_bytes())?;
+            if File::open(&new)?.try_lock_shared().is_ok() {
+                return Err(io::Error::other("its file system keeps no locks"));
+            }
             // Nobody ever sees it without its lock.
             fs::rename(&new, &path)?;
-            Ok(LockFile { path: path.clone(), _locked: file })
+            Ok(LockFile { path: path.clone(), locked: file })
         };
         written().inspect_err(|_: &io::Error| {
             let _ = fs::remove_file(&new);
@@ -97,57 +117,52 @@ impl LockFiles {
 
     /// Whether the process of `who` is proven to be gone.
     pub(super) fn is_gone(&self, who: Incarnation) -> bool {
-        self.is_free(&self.path(who), |ino| text(who, ino))
-    }
-
-    /// Whether a file is what `expected` makes of its inode's number, and its lock is free. A copy has another inode.
-    fn is_free(&self, path: &Path, expected: impl Fn(u64) -> String) -> bool {
         let look = || {
-            // A pipe would not let itself be opened.
-            if !fs::symlink_metadata(path)?.is_file() {
-                return Ok(false);
-            }
-            let file = File::open(path)?;
-            let found = file.metadata()?;
+            let Some((file, found)) = self.free(&self.path(who))? else { return Ok(false) };
             let mut text = String::new();
             (&file).take(TEXT_BYTES_MAX).read_to_string(&mut text)?;
-            if found.uid() != self.user || text != expected(found.ino()) {
-                return Ok(false);
-            }
-            // Shared: of several that look at once all find it free.
-            Ok::<bool, io::Error>(file.try_lock_shared().is_ok())
+            // A copy has another inode. A process that leaves removes its file before it frees it.
+            Ok::<bool, io::Error>(text == self.text(who, &found) && file.metadata()?.nlink() == 1)
         };
         look().unwrap_or(false)
+    }
+
+    /// Opens a file if nobody has locked it. Of several that look at once all find it free.
+    fn free(&self, path: &Path) -> io::Result<Option<(File, fs::Metadata)>> {
+        // A link is not followed, and a pipe is not waited for.
+        let file = OpenOptions::new().read(true).custom_flags(O_NOFOLLOW | O_NONBLOCK).open(path)?;
+        let found = file.metadata()?;
+        Ok((found.is_file() && found.uid() == self.user && file.try_lock_shared().is_ok()).then_some((file, found)))
+    }
+
+    /// What stands in a lock file: whose it is, on which boot, and the file that the text was written to.
+    fn text(&self, who: Incarnation, file: &fs::Metadata) -> String {
+        format!("{} {} {} {}\n", who.to_hex(), self.boot, file.dev(), file.ino())
     }
 
     fn path(&self, who: Incarnation) -> PathBuf {
         self.dir.join(format!("{}-{}{ENDING}", self.prefix, who.to_hex()))
     }
 
-    /// Removes the files of processes that are gone, once nobody is likely to look for them any more.
+    /// Removes the files that nobody has locked, of whatever boot, once nobody is likely to look for them any more.
     fn clean_up(&self) {
         for entry in fs::read_dir(&self.dir).into_iter().flatten().flatten() {
-            let (name, path) = (entry.file_name(), entry.path());
-            let is_old =
-                entry.metadata().and_then(|found| found.modified()).is_ok_and(|at| at.elapsed().is_ok_and(|age| age > STALE));
-            let hex = name.to_str().and_then(|name| name.strip_prefix(&format!("{}-", self.prefix))?.strip_suffix(ENDING));
-            if let Some(who) = hex.and_then(Incarnation::from_hex)
-                && is_old
-                && self.is_free(&path, |ino| text(who, ino))
+            let Some(name) = entry.file_name().to_str().map(str::to_owned) else { continue };
+            let own = |from: &str, ending: &str| {
+                let hex = name.strip_prefix(from)?.strip_prefix(&self.prefix)?.strip_prefix('-')?.strip_suffix(ending)?;
+                Incarnation::from_hex(hex)
+            };
+            if own("", ENDING).or_else(|| own(".", UNFINISHED)).is_none() {
+                continue;
+            }
+            let is_old = |found: &fs::Metadata| found.modified().is_ok_and(|at| at.elapsed().is_ok_and(|age| age > STALE));
+            if let Ok(Some((_file, found))) = self.free(&entry.path())
+                && is_old(&found)
             {
-                let _ = fs::remove_file(path);
+                let _ = fs::remove_file(entry.path());
             }
         }
     }
-}
-
-fn make(dir: &Path) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(dir)
-}
-
-/// What stands in a lock file: whose it is, and the number of the inode that the text was written to.
-fn text(who: Incarnation, ino: u64) -> String {
-    format!("{} {ino}\n", who.to_hex())
 }
 
 #[cfg(test)]
@@ -167,7 +182,7 @@ mod tests {
     /// As the kernel leaves it when its process is killed.
     fn killed(file: LockFile) {
         let kept = std::mem::ManuallyDrop::new(file);
-        kept._locked.unlock().expect("unlocked");
+        kept.locked.unlock().expect("unlocked");
     }
 
     #[test]
@@ -181,8 +196,11 @@ mod tests {
         assert!(files.is_gone(ME) && files.is_gone(ME), "whoever looks finds it gone");
         assert!(!others.is_gone(ME), "another deployment's");
         assert!(!LockFiles { user: files.user + 1, ..files.clone() }.is_gone(ME), "another user's");
-        drop(files.hold(Incarnation(2)).expect("a lock"));
-        assert!(!files.is_gone(Incarnation(2)), "one that leaves takes its file along");
+        assert!(!LockFiles { boot: "another".to_owned(), ..files.clone() }.is_gone(ME), "another kernel's");
+        let leaving = files.hold(Incarnation(2)).expect("a lock");
+        let seen = File::open(files.path(Incarnation(2))).expect("there");
+        drop(leaving);
+        assert!(seen.try_lock_shared().is_ok() && !files.is_gone(Incarnation(2)), "one that leaves takes its file along");
     }
 
     #[test]
@@ -195,6 +213,11 @@ mod tests {
         assert!(!files.is_gone(ME), "removed");
         fs::rename(&copy, &path).expect("put back");
         assert!(!files.is_gone(ME), "a copy");
+        let target = files.dir.join("target");
+        fs::rename(&path, &target).expect("moved");
+        std::os::unix::fs::symlink(&target, &path).expect("a link");
+        assert!(!files.is_gone(ME), "a link");
+        fs::remove_file(&path).expect("removed");
         fs::write(&path, "").expect("emptied");
         assert!(!files.is_gone(ME), "an empty file");
         fs::remove_file(&path).expect("removed");
@@ -232,7 +255,12 @@ mod tests {
             let file = OpenOptions::new().write(true).open(files.path(who)).expect("there");
             file.set_modified(std::time::UNIX_EPOCH).expect("aged");
         }
+        let unfinished = files.dir.join(format!(".lasthit-{}{UNFINISHED}", ME.to_hex()));
+        let file = File::create(&unfinished).expect("made");
+        file.set_modified(std::time::UNIX_EPOCH).expect("aged");
+        drop(file);
         let files = LockFiles::open(&files.dir, "lasthit").expect("lock files");
+        assert!(!unfinished.exists());
         let left = [ME, Incarnation(2), Incarnation(3)].map(|who| files.path(who).exists());
         assert_eq!(left, [false, true, true], "the old one, the fresh one, the living one");
     }

@@ -4,6 +4,7 @@ mod answers;
 mod trials;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 
 use super::job::Job;
 use super::ownership;
@@ -34,9 +35,13 @@ pub(crate) struct Core {
     /// Shards whose stored owner lives, but did not list them in its last heartbeat.
     suspected: BTreeMap<ShardId, Lease>,
     living: Vec<WorkerRecord>,
-    /// Workers whose processes are gone and whose heartbeats are still good.
-    gone: BTreeSet<Incarnation>,
+    /// Workers whose locks were free while their heartbeats were still good, and since when.
+    gone: BTreeMap<Incarnation, u64>,
+    /// Workers that went on beating although their locks were free. Their heartbeats alone tell.
+    unlocked: BTreeSet<Incarnation>,
     looked_at_ns: u64,
+    /// Whom the last look ended with.
+    looked_last: Incarnation,
     shared: Shared,
     heartbeat_at_ns: u64,
     ticked_at_ns: u64,
@@ -59,8 +64,10 @@ impl Core {
             wanted: Vec::new(),
             suspected: BTreeMap::new(),
             living: Vec::new(),
-            gone: BTreeSet::new(),
+            gone: BTreeMap::new(),
+            unlocked: BTreeSet::new(),
             looked_at_ns: 0,
+            looked_last: Incarnation::NONE,
             shared: Shared::new(limits),
             heartbeat_at_ns: 0,
             ticked_at_ns: 0,
@@ -229,10 +236,14 @@ impl Core {
         let mut who = std::mem::take(&mut self.shared.suspects);
         if self.shared.now_ns.saturating_sub(self.looked_at_ns) >= self.shared.limits.look_interval_ns {
             self.looked_at_ns = self.shared.now_ns;
-            who.extend(self.others());
+            who.extend(self.others().into_iter().filter(|worker| !self.unlocked.contains(worker)));
         }
-        if !who.is_empty() {
-            self.shared.emit(Command::Look(who.into_iter().take(LOOKS_MAX).collect()));
+        // Those beyond the bound have their turn with the next look.
+        let after = (Bound::Excluded(self.looked_last), Bound::Unbounded);
+        let looks: Vec<Incarnation> = who.range(after).chain(who.range(..=self.looked_last)).copied().take(LOOKS_MAX).collect();
+        if let Some(last) = looks.last() {
+            self.looked_last = *last;
+            self.shared.emit(Command::Look(looks));
         }
     }
 
@@ -241,9 +252,13 @@ impl Core {
             shard.gone(who, &mut self.shared);
         }
         let workers: Vec<Incarnation> = self.others().into_iter().filter(|worker| who.contains(worker)).collect();
+        let now_ns = self.shared.now_ns;
+        for worker in &workers {
+            self.gone.entry(*worker).or_insert(now_ns);
+        }
         if !workers.is_empty() {
-            self.gone.extend(workers);
-            self.take_share();
+            // Its answer says what the living own by now.
+            self.heartbeat();
         }
     }
 
@@ -260,14 +275,28 @@ impl Core {
         if let Some(failure) = failure {
             self.failed(failure);
         }
-        self.gone.retain(|gone| living.iter().any(|worker| worker.incarnation == *gone));
+        let listed = |worker: &Incarnation| living.iter().any(|record| record.incarnation == *worker);
+        self.unlocked.retain(&listed);
+        // The last heartbeat of one that is gone runs out. Whoever is listed longer than that lives.
+        let (now_ns, lease_ns) = (self.shared.now_ns, 2 * self.shared.limits.lease_ms * 1_000_000);
+        self.gone.retain(|worker, since_ns| {
+            let lives = now_ns.saturating_sub(*since_ns) > lease_ns;
+            if listed(worker) && lives {
+                self.unlocked.insert(*worker);
+                self.shared.emit(Command::Warn(format!(
+                    "worker {worker} lives although its lock file is free: do all workers use the same runtime directory, on a local file system?"
+                )));
+            }
+            listed(worker) && !lives
+        });
         self.living = living;
         self.take_share();
     }
 
     /// Claims what nobody alive owns, up to this worker's share; hands over what is beyond it.
     fn take_share(&mut self) {
-        self.living.retain(|worker| !self.gone.contains(&worker.incarnation));
+        self.living.retain(|worker| !self.gone.contains_key(&worker.incarnation));
+        self.suspected.retain(|shard, _| !self.living.iter().any(|worker| worker.shards.contains(shard)));
         if self.stopping {
             return;
         }

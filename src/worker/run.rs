@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use quanta::Instant;
 use tokio::sync::{Semaphore, mpsc};
-use tokio::task::AbortHandle;
+use tokio::task::{AbortHandle, JoinHandle};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -130,6 +130,7 @@ pub(crate) async fn run_joined(
         size,
         quick: Vec::new(),
         watchdog: Watchdog::new(options.rules_timeout),
+        looking: None,
         releases: TaskTracker::new(),
         timings: Timings::new(),
         health,
@@ -165,6 +166,8 @@ struct Worker {
     quick: Vec<Job>,
     /// Watches the jobs that run on threads of their own.
     watchdog: Watchdog,
+    /// The last look at locks.
+    looking: Option<JoinHandle<()>>,
     /// The tasks that release shards.
     releases: TaskTracker,
     timings: Timings,
@@ -376,12 +379,17 @@ impl Worker {
                     let _ = inputs.send(input).await;
                 });
             }
-            Command::Look(who) => {
-                let gone = journal.gone(&who);
-                if !gone.is_empty() {
-                    self.core.apply(Input::Gone(gone), clock::monotonic_ns());
-                }
+            // On a thread of its own: a file system may hang. One look at a time.
+            Command::Look(who) if self.looking.as_ref().is_none_or(JoinHandle::is_finished) => {
+                let inputs = self.inputs.clone();
+                self.looking = Some(tokio::task::spawn_blocking(move || {
+                    let gone = journal.gone(&who);
+                    if !gone.is_empty() {
+                        let _ = inputs.blocking_send(Input::Gone(gone));
+                    }
+                }));
             }
+            Command::Look(_) => {}
             Command::Testify { shard, witness } => self.insist(Scope::Shared, "testify", move |journal| async move {
                 journal.testify(shard, witness).await.map(|rooms| Input::Testified(shard, rooms))
             }),

@@ -187,6 +187,11 @@ impl Hub {
         });
         let lock = self.0.journal.lock(incarnation);
         let mut state = self.0.state.lock();
+        // It may have started again meanwhile, under another identity.
+        if state.core.incarnation() != incarnation {
+            task.abort();
+            return Ok(());
+        }
         state.lock = lock;
         if let Some(old) = state.subscription.replace(task) {
             old.abort();

@@ -11,7 +11,7 @@ use super::super::JournalError;
 use super::connect::{self, Found, Wanted};
 use super::error::{breaks, journal_error};
 use super::scripts::{self, Call};
-use super::socket;
+use super::socket::{self, Driver};
 use crate::limits::{REDIS_RESPONSE_TIMEOUT, REPLICAS_TIMEOUT};
 
 /// One connection that many callers share.
@@ -36,6 +36,7 @@ pub(super) struct Live {
     pub(super) found: Found,
     number: u64,
     waits: Arc<Waits>,
+    _driver: Arc<Driver>,
 }
 
 /// The waits for replicas on one connection. There is one at a time, because a wait blocks the connection. Each is for all steps
@@ -69,21 +70,21 @@ impl Link {
         let connected = self.connect().await;
         self.attempts.fetch_add(1, Ordering::Release);
         *self.failure.lock() = connected.as_ref().err().cloned();
-        let (connection, found) = connected?;
+        let (connection, driver, found) = connected?;
         let mut number = 0;
         self.made.send_modify(|made| {
             *made += 1;
             number = *made;
         });
         let waits = Arc::new(Waits { begun: AtomicU64::new(0), ended: Mutex::new((0, Ok(()))) });
-        Ok(live.insert(Live { connection, found, number, waits }).clone())
+        Ok(live.insert(Live { connection, found, number, waits, _driver: Arc::new(driver) }).clone())
     }
 
-    async fn connect(&self) -> Result<(MultiplexedConnection, Found), JournalError> {
+    async fn connect(&self) -> Result<(MultiplexedConnection, Driver, Found), JournalError> {
         let config = AsyncConnectionConfig::new().set_response_timeout(Some(REDIS_RESPONSE_TIMEOUT));
         let connected = socket::connect(&self.client, config).await;
         let missing = |why| format!("no redis at {}: {why}: start one there, or correct the url", self.shown);
-        let mut connection = connected.map_err(|error| match journal_error(&error) {
+        let (mut connection, driver) = connected.map_err(|error| match journal_error(&error) {
             JournalError::Unreachable(why) => JournalError::Unreachable(missing(why)),
             JournalError::Silent(why) => JournalError::Silent(missing(why)),
             other => other,
@@ -91,7 +92,7 @@ impl Link {
         let wanted = self.wanted.lock().clone();
         let found = connect::look(&mut connection, &wanted).await?;
         *self.wanted.lock() = wanted.fixed(&found);
-        Ok((connection, found))
+        Ok((connection, driver, found))
     }
 
     /// Converts an error. If it shows that the connection or its server is no longer the same, later callers get a new connection.

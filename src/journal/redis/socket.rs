@@ -16,22 +16,24 @@ use redis::{AsyncConnectionConfig, Client, ConnectionAddr, RedisResult};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::unix::pipe;
 use tokio::time::timeout;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::limits::REDIS_CONNECT_TIMEOUT;
 
+/// Ends what drives a connection when it is dropped: a server that never answers would keep it for ever.
+pub(super) type Driver = Option<AbortOnDropHandle<()>>;
+
 /// Connects to the client's server.
-pub(super) async fn connect(client: &Client, config: AsyncConnectionConfig) -> RedisResult<MultiplexedConnection> {
+pub(super) async fn connect(client: &Client, config: AsyncConnectionConfig) -> RedisResult<(MultiplexedConnection, Driver)> {
     let info = client.get_connection_info();
     let ConnectionAddr::Unix(path) = info.addr() else {
         let config = config.set_connection_timeout(Some(REDIS_CONNECT_TIMEOUT));
-        return client.get_multiplexed_async_connection_with_config(&config).await;
+        return Ok((client.get_multiplexed_async_connection_with_config(&config).await?, None));
     };
     let connect = async {
         let socket = Socket::connect(path).await?;
         let (connection, driver) = MultiplexedConnection::new_with_config(info.redis_settings(), socket, config).await?;
-        // Ends with the last clone of the connection.
-        tokio::spawn(driver);
-        Ok(connection)
+        Ok((connection, Some(AbortOnDropHandle::new(tokio::spawn(driver)))))
     };
     timeout(REDIS_CONNECT_TIMEOUT, connect).await.unwrap_or_else(|_| Err(io::Error::from(ErrorKind::TimedOut).into()))
 }

@@ -98,6 +98,6 @@ impl Core {
     /// The shard asks again when the gateway has been silent for another timeout.
     pub(super) fn fence_failed(&mut self, shard: ShardId, gateway: Incarnation, failure: &Failure) {
         self.failed(failure);
-        self.with(shard, |shard, _| shard.fence_failed(gateway));
+        self.with(shard, |shard, shared| shard.fence_failed(gateway, shared));
     }
 }

@@ -47,6 +47,8 @@ pub(super) struct GatewayView {
     /// Whether it is registered only with an earlier server of the journal.
     pub(super) on_earlier_server: bool,
     pub(super) heard_at_ns: u64,
+    /// Until when nobody looks at its lock, because the fence failed.
+    pub(super) spared_until_ns: u64,
     /// Since when it has been fenced and in no room.
     pub(super) gone_at_ns: Option<u64>,
 }
@@ -127,7 +129,7 @@ impl Shard {
     /// The processes of these are gone: they are fenced without being waited for (rule R9).
     pub(in crate::worker) fn gone(&mut self, who: &[Incarnation], shared: &mut Shared) {
         for incarnation in who {
-            if self.gateways.contains_key(incarnation) {
+            if self.gateways.get(incarnation).is_some_and(|gateway| gateway.spared_until_ns <= shared.now_ns) {
                 self.fence(*incarnation, shared);
             }
         }
@@ -151,9 +153,10 @@ impl Shard {
         news
     }
 
-    pub(in crate::worker) fn fence_failed(&mut self, incarnation: Incarnation) {
+    pub(in crate::worker) fn fence_failed(&mut self, incarnation: Incarnation, shared: &Shared) {
         if let Some(gateway) = self.gateways.get_mut(&incarnation) {
             (gateway.fencing, gateway.silent_ns) = (false, 0);
+            gateway.spared_until_ns = shared.now_ns.saturating_add(shared.limits.gateway_timeout_ns);
         }
     }
 
@@ -195,7 +198,7 @@ impl Shard {
                 continue;
             }
             gateway.silent_ns += elapsed_ns.min(SILENCE_STEP_NS);
-            if gateway.silent_ns >= shared.limits.look_after_ns {
+            if gateway.silent_ns >= shared.limits.look_after_ns && gateway.spared_until_ns <= shared.now_ns {
                 shared.suspects.insert(*incarnation);
             }
             if gateway.silent_ns > if gateway.deaf { shared.limits.deaf_timeout_ns } else { timeout_ns } {

@@ -1,5 +1,7 @@
 //! Which gateways are fenced for their silence, and which rooms a bell advances.
 
+use std::collections::BTreeSet;
+
 use super::*;
 use crate::journal::WorkerRecord;
 use crate::limits::{GATEWAY_TIMEOUT, REDIS_RESPONSE_TIMEOUT, RESUBSCRIBE_DELAY_MAX, RETRY_MAX};
@@ -180,6 +182,8 @@ fn a_gateway_whose_lock_is_free_is_fenced_at_once() {
     let failure = Failure { what: "fence", scope: Scope::Shared, error: JournalError::Damaged(String::new()) };
     core.apply(Input::FenceFailed { shard: SHARD, gateway: A, failure }, now_ns);
     core.apply(Input::Gone(vec![A]), now_ns);
+    assert_eq!(fences(&mut core), 0, "a journal that refuses the fence is not asked again and again");
+    core.apply(Input::Gone(vec![A]), now_ns + limits().gateway_timeout_ns);
     assert_eq!(fences(&mut core), 1, "it is asked for again");
 }
 
@@ -195,9 +199,10 @@ fn a_worker_whose_lock_is_free_owns_nothing() {
     assert!(commands.iter().any(|a| matches!(a, Command::Look(who) if *who == [other])), "{commands:?}");
     assert!(!commands.iter().any(|a| matches!(a, Command::ReadOwners)), "it lives: {commands:?}");
     core.apply(Input::Gone(vec![other]), 60_000_001);
-    assert!(perform(&mut core).iter().any(|a| matches!(a, Command::ReadOwners)));
+    assert!(perform(&mut core).iter().any(|a| matches!(a, Command::Heartbeat(_))), "it asks what the living own");
     // Its heartbeat, of before its death, comes in once more.
     core.apply(Input::Alive { living: living(), failure: None }, 60_000_002);
+    assert!(perform(&mut core).iter().any(|a| matches!(a, Command::ReadOwners)));
     core.apply(Input::Owners(vec![Some(lease)]), 60_000_003);
     let commands = perform(&mut core);
     assert!(commands.iter().any(|a| matches!(a, Command::Claim { from: Some(from), .. } if *from == lease)), "{commands:?}");
@@ -205,4 +210,43 @@ fn a_worker_whose_lock_is_free_owns_nothing() {
     core.apply(Input::Alive { living: Vec::new(), failure: None }, 60_000_004);
     core.apply(Input::Tick, 120_000_000);
     assert!(!perform(&mut core).iter().any(|a| matches!(a, Command::Look(_))));
+}
+
+/// A worker whose lock is free and that beats on lives. From then on its heartbeats alone tell.
+#[test]
+fn a_worker_that_beats_on_lives_whatever_its_lock_says() {
+    let (me, other) = (Incarnation(9), Incarnation(8));
+    let mut core = Core::new(me, 1, limits());
+    let beats = || Input::Alive { living: vec![WorkerRecord { incarnation: other, shards: vec![SHARD] }], failure: None };
+    let lease_ns = limits().lease_ms * 1_000_000;
+    core.apply(beats(), 1);
+    core.apply(Input::Gone(vec![other]), 2);
+    core.apply(beats(), lease_ns);
+    assert!(perform(&mut core).iter().any(|a| matches!(a, Command::ReadOwners)), "this may be its last one");
+    core.apply(Input::Owners(vec![None]), lease_ns);
+    perform(&mut core);
+    core.apply(beats(), 2 * lease_ns + 3);
+    let commands = perform(&mut core);
+    assert!(commands.iter().any(|a| matches!(a, Command::Warn(text) if text.contains("lives"))), "{commands:?}");
+    core.apply(Input::Tick, 2 * lease_ns + 60_000_003);
+    assert!(!perform(&mut core).iter().any(|a| matches!(a, Command::Look(_))));
+}
+
+/// More than one look can take in have their turns.
+#[test]
+fn every_suspect_is_looked_at_in_its_turn() {
+    let mut core = Core::new(Incarnation(9), 1, limits());
+    let others: Vec<Incarnation> = (1000..1200).map(Incarnation).collect();
+    let living = others.iter().map(|incarnation| WorkerRecord { incarnation: *incarnation, shards: Vec::new() }).collect();
+    core.apply(Input::Alive { living, failure: None }, 1);
+    let mut looked = BTreeSet::new();
+    for now_ns in [60_000_000, 120_000_000] {
+        core.apply(Input::Tick, now_ns);
+        for command in perform(&mut core) {
+            if let Command::Look(who) = command {
+                looked.extend(who);
+            }
+        }
+    }
+    assert_eq!(looked.len(), others.len());
 }
