@@ -2,6 +2,7 @@
 //! WebSockets. `front` adds them; a server that has its own sockets uses the hub directly.
 
 mod commands;
+mod meters;
 mod outbox;
 mod upkeep;
 
@@ -14,6 +15,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use meters::Meters;
 use outbox::Inlet;
 pub(crate) use outbox::Outbox;
 use upkeep::{ping_journal, run_timers};
@@ -56,8 +58,7 @@ struct Inner {
     known: RwLock<Option<Vec<Pattern>>>,
     /// Why the journal failed last; None while it works.
     trouble: tokio::sync::watch::Sender<Option<String>>,
-    /// The time from an action's arrival to its verdict. Looked up once.
-    verdict_seconds: metrics::Histogram,
+    meters: Meters,
     runtime: tokio::runtime::Handle,
     drained: Notify,
     stop: CancellationToken,
@@ -100,7 +101,7 @@ impl Hub {
             sweep: Notify::new(),
             known: RwLock::new(None),
             trouble: tokio::sync::watch::Sender::new(None),
-            verdict_seconds: metrics::histogram!(names::VERDICT_SECONDS),
+            meters: Meters::new(),
             runtime: tokio::runtime::Handle::current(),
             drained: Notify::new(),
             _stop_on_drop: stop.clone().drop_guard(),
@@ -144,7 +145,7 @@ impl Hub {
             Ok((session, outbox))
         });
         if opened.is_ok() {
-            metrics::counter!(names::EVENTS_TOTAL, "kind" => "open").increment(1);
+            self.0.meters.opens.increment(1);
         }
         opened
     }
@@ -163,7 +164,7 @@ impl Hub {
             state.core.act(session.number, &action, arrival)
         });
         if result.is_ok() {
-            metrics::counter!(names::EVENTS_TOTAL, "kind" => "data").increment(1);
+            self.0.meters.data.increment(1);
         }
         result
     }

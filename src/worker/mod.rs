@@ -24,6 +24,7 @@ pub(crate) mod job;
 mod join;
 mod lane;
 mod listen;
+mod meters;
 mod ownership;
 mod permits;
 mod restore;
@@ -31,7 +32,7 @@ mod run;
 mod shard;
 mod state;
 pub(crate) mod step;
-mod timings;
+
 mod watchdog;
 
 pub(crate) use join::join;

@@ -14,8 +14,8 @@ use super::core::Core;
 use super::job::{Job, Progress};
 use super::join::{Joined, join};
 use super::listen::{follow, hear_of_shards, stay_entered};
+use super::meters::Meters;
 use super::step::{Command, Failure, Input, Scope, WorkerLimits};
-use super::timings::{Timings, count};
 use super::watchdog::Watchdog;
 use crate::clock;
 use crate::journal::{self, JournalError, PageSize, Place, StoredPage, WorkerJournal};
@@ -132,7 +132,7 @@ pub(crate) async fn run_joined(
         watchdog: Watchdog::new(options.rules_timeout),
         looking: None,
         releases: TaskTracker::new(),
-        timings: Timings::new(),
+        meters: Arc::new(Meters::new()),
         health,
     };
     let given_up = worker.run(receiver, stop).await;
@@ -170,7 +170,7 @@ struct Worker {
     looking: Option<JoinHandle<()>>,
     /// The tasks that release shards.
     releases: TaskTracker,
-    timings: Timings,
+    meters: Arc<Meters>,
     health: tokio::sync::watch::Sender<Option<String>>,
 }
 
@@ -199,6 +199,7 @@ impl Worker {
                         self.core.apply(Input::Overrun(lane), clock::monotonic_ns());
                     }
                     self.core.apply(Input::Tick, clock::monotonic_ns());
+                    self.meters.show(&self.core);
                     if self.core.has_given_up() {
                         stop.cancel();
                     }
@@ -262,13 +263,10 @@ impl Worker {
             }
             let began = Instant::now();
             for job in quick {
-                let done = self.timings.run(job, began, &Progress::default());
+                let done = self.meters.run(job, began, &Progress::default());
                 self.core.apply(Input::Done(done), clock::monotonic_ns());
             }
         }
-        metrics::gauge!(names::SHARDS_OWNED).set(self.core.owned().count() as f64);
-        metrics::gauge!(names::ROOMS_IN_MEMORY).set(self.core.room_count() as f64);
-        metrics::gauge!(names::ROOMS_QUARANTINED).set(self.core.quarantined_count() as f64);
     }
 
     fn carry_out(&mut self, command: Command) {
@@ -308,7 +306,7 @@ impl Worker {
                     }
                 });
             }
-            Command::CountVerdicts(tally) => count(tally),
+            Command::CountVerdicts(tally) => self.meters.count(tally),
             Command::Follow(shard) => {
                 let task = tokio::spawn(follow(journal, shard, self.inputs.clone()));
                 if let Some(old) = self.following.insert(shard, task.abort_handle()) {
@@ -346,28 +344,29 @@ impl Worker {
                 });
             }
             Command::Run(job) => {
-                self.timings.waited(job.events());
+                self.meters.waited(job.events());
                 if job.is_quick() {
                     self.quick.push(job);
                     return;
                 }
-                let (inputs, timings, progress) = (self.inputs.clone(), self.timings.clone(), self.watchdog.start(&job));
+                let (inputs, meters, progress) = (self.inputs.clone(), self.meters.clone(), self.watchdog.start(&job));
                 let began = Instant::now();
                 tokio::task::spawn_blocking(move || {
-                    let _ = inputs.blocking_send(Input::Done(timings.run(job, began, &progress)));
+                    let _ = inputs.blocking_send(Input::Done(meters.run(job, began, &progress)));
                 });
             }
-            Command::Commit(commit) => self.insist(Scope::Shared, "commit", move |journal| {
-                let commit = commit.clone();
-                async move {
-                    let began = Instant::now();
-                    let answer = journal.commit(&commit).await?;
-                    metrics::histogram!(names::COMMIT_SECONDS).record(began.elapsed().as_secs_f64());
-                    metrics::counter!(names::COMMITS_TOTAL).increment(1);
-                    metrics::counter!(names::PUSHES_TOTAL).increment(commit.pushes.len() as u64);
-                    Ok(Input::Committed { shard: commit.shard, lease: commit.lease, number: commit.number, answer })
-                }
-            }),
+            Command::Commit(commit) => {
+                let meters = self.meters.clone();
+                self.insist(Scope::Shared, "commit", move |journal| {
+                    let (commit, meters) = (commit.clone(), meters.clone());
+                    async move {
+                        let began = Instant::now();
+                        let answer = journal.commit(&commit).await?;
+                        meters.committed(&commit, began);
+                        Ok(Input::Committed { shard: commit.shard, lease: commit.lease, number: commit.number, answer })
+                    }
+                })
+            }
             Command::Publish { gateway, push, answer } => {
                 let inputs = self.inputs.clone();
                 tokio::spawn(async move {

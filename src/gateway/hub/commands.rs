@@ -30,13 +30,13 @@ impl Hub {
                             if now_ns == 0 {
                                 now_ns = clock::monotonic_ns();
                             }
-                            self.0.verdict_seconds.record(Duration::from_nanos(now_ns.saturating_sub(arrived_ns)));
+                            self.0.meters.verdict.record(Duration::from_nanos(now_ns.saturating_sub(arrived_ns)));
                         }
                         self.deliver(session, delivery);
                     }
                     Command::Append { flush, mut waits } => {
                         if !waits.is_empty() {
-                            waits.end(clock::monotonic_ns(), &metrics::histogram!(names::SETTLE_SECONDS));
+                            waits.end(clock::monotonic_ns(), &self.0.meters.settle);
                         }
                         self.spawn(|hub| hub.append(flush));
                     }
@@ -113,9 +113,9 @@ impl Hub {
                 self.0.journal.append(&flush)
             })
             .await;
-        metrics::histogram!(names::APPEND_SECONDS).record(began.elapsed().as_secs_f64());
+        self.0.meters.append.record(began.elapsed().as_secs_f64());
         match &answer {
-            Appended::Stored(_) => metrics::counter!(names::FLUSHES_TOTAL).increment(1),
+            Appended::Stored(_) => self.0.meters.flushes.increment(1),
             Appended::Moved => {}
             Appended::Refused(rooms) => {
                 let rooms = rooms.iter().map(RoomId::as_str).collect::<Vec<_>>().join(", ");
