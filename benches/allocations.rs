@@ -51,7 +51,7 @@ const EVENTS: u64 = 64_000;
 fn main() {
     let journal: Arc<dyn Journal> = Arc::new(MemoryJournal::new(1));
     let worker = scene::Worker::start(&journal);
-    let gateway_runtime = runtime::gateway(10).expect("runtime");
+    let gateway_runtime = runtime::gateway(10, runtime::Priority::Normal).expect("runtime");
     let mut scene = gateway_runtime.block_on(scene::Scene::new(journal));
     println!("{:>10}{:>24}{:>18}", "in flight", "allocations an event", "bytes an event");
     for in_flight in [1, 64] {

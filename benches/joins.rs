@@ -68,7 +68,7 @@ fn main() {
     c = c.sample_size(10).configure_from_args();
     let journal: Arc<dyn Journal> = Arc::new(MemoryJournal::new(1));
     let worker = scene::Worker::start(&journal);
-    let gateway_runtime = runtime::gateway(10).expect("runtime");
+    let gateway_runtime = runtime::gateway(10, runtime::Priority::Normal).expect("runtime");
     let gateway = gateway_runtime.block_on(Gateway::start(journal)).expect("gateway");
     let mut group = c.benchmark_group("joins");
     let mut rooms = 0;

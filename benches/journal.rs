@@ -193,7 +193,7 @@ fn servers(level: Durability) -> std::io::Result<Vec<RedisServer>> {
 fn main() {
     let mut c = Criterion::default().warm_up_time(Duration::from_millis(300)).measurement_time(Duration::from_secs(2));
     c = c.sample_size(20).configure_from_args();
-    let runtime = lasthit::internals::runtime::gateway(100).expect("runtime");
+    let runtime = lasthit::internals::runtime::gateway(100, lasthit::internals::runtime::Priority::Normal).expect("runtime");
     journal(&mut c, "memory", &runtime, &|| Box::pin(async { Arc::new(MemoryJournal::new(SHARDS)) as Arc<dyn Journal> }));
     for (name, level) in Durability::NAMES {
         match servers(level) {

@@ -36,7 +36,7 @@ fn main() {
     c = c.sample_size(20).configure_from_args();
     let journal: Arc<dyn Journal> = Arc::new(MemoryJournal::new(1));
     let worker = scene::Worker::start(&journal);
-    let gateway_runtime = runtime::gateway(10).expect("runtime");
+    let gateway_runtime = runtime::gateway(10, runtime::Priority::Normal).expect("runtime");
     let mut scene = gateway_runtime.block_on(scene::Scene::new(journal));
     let mut group = c.benchmark_group("pipeline");
     for in_flight in [1, 64] {

@@ -55,7 +55,7 @@ fn clocks(c: &mut Criterion) {
 }
 
 fn reads(c: &mut Criterion) {
-    let runtime = lasthit::internals::runtime::gateway(100).expect("runtime");
+    let runtime = lasthit::internals::runtime::gateway(100, lasthit::internals::runtime::Priority::Normal).expect("runtime");
     let mut group = c.benchmark_group("stamp/read");
 
     let listener = TcpListener::bind("127.0.0.1:0").expect("bound");

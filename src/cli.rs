@@ -266,6 +266,9 @@ struct CommonArgs {
     /// [default: $XDG_RUNTIME_DIR/lasthit, else lasthit-UID in the directory for temporary files]
     #[arg(long, value_name = "DIR")]
     runtime_dir: Option<String>,
+    /// normal, or realtime: before all usual processes of the host, which needs a right [default: normal]
+    #[arg(long, value_name = "PRIORITY")]
+    priority: Option<String>,
     /// Format of the logs on stderr: text or json [default: text]
     #[arg(long, value_name = "FORMAT")]
     log_format: Option<String>,

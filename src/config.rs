@@ -26,6 +26,7 @@ use crate::journal::default_runtime_dir;
 use crate::journal::redis::Durability;
 use crate::limits;
 use crate::rules::RulesBook;
+use crate::runtime::Priority;
 use crate::telemetry::LogFormat;
 use sources::Sources;
 
@@ -97,6 +98,8 @@ pub struct Config {
     pub durability: Durability,
     /// Where this host's processes have their lock files, if anywhere.
     pub runtime_dir: Option<PathBuf>,
+    /// How the system chooses between this process and the others of its host.
+    pub priority: Priority,
     /// How long a room may be empty before it ends.
     pub room_linger: Duration,
     /// Sessions of one gateway. None: `limits::SESSIONS_MAX`, or as many as the process may open files for.
@@ -154,6 +157,7 @@ impl Config {
             retention: limits::RETENTION,
             durability: Durability::Redis,
             runtime_dir: Some(default_runtime_dir()),
+            priority: Priority::Normal,
             room_linger: limits::ROOM_LINGER,
             sessions_max: None,
             sessions_per_address: limits::SESSIONS_PER_ADDRESS,
@@ -209,6 +213,7 @@ impl Config {
             retention: from.get("retention", d.retention, |v| values::duration(v, limits::RETENTION_MIN, limits::RETENTION_MAX)),
             durability: from.get("durability", d.durability, |v| values::word(v, &Durability::NAMES)),
             runtime_dir: from.get("runtime_dir", d.runtime_dir, values::directory_or_none),
+            priority: from.get("priority", d.priority, |v| values::word(v, &Priority::NAMES)),
             room_linger: from
                 .get("room_linger", d.room_linger, |v| values::duration(v, limits::ROOM_LINGER_MIN, limits::ROOM_LINGER_MAX)),
             sessions_max: from.get("sessions_max", None, |v| values::whole(v, 1, limits::SESSIONS_SETTING_MAX).map(Some)),

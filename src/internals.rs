@@ -37,7 +37,7 @@ pub mod replay {
 }
 
 pub mod runtime {
-    pub use crate::runtime::{gateway, worker};
+    pub use crate::runtime::{Priority, gateway, worker};
 }
 
 pub mod telemetry {

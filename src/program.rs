@@ -57,7 +57,7 @@ fn say(line: &str) {
 }
 
 fn read(reading: &Reading, config: &Config) -> anyhow::Result<Told> {
-    let runtime = runtime::worker().context("the runtime cannot start")?;
+    let runtime = runtime::worker(runtime::Priority::Normal).context("the runtime cannot start")?;
     Ok(runtime.block_on(command::run(reading, config))?)
 }
 
@@ -66,6 +66,7 @@ fn run(mut config: Config) -> anyhow::Result<()> {
     for notice in config.notices() {
         tracing::warn!("{notice}");
     }
+    config.priority.take().map_err(anyhow::Error::msg)?;
     let open_files = runtime::raise_open_files().context("the limit of open files cannot be read")?;
     let runtime = if config.role.listens() {
         let held = runtime::sessions_held(config.sessions_max, open_files).map_err(anyhow::Error::msg)?;
@@ -73,9 +74,9 @@ fn run(mut config: Config) -> anyhow::Result<()> {
             tracing::warn!("this process may open {open_files} files, which allows {held} sessions: raise that limit for more");
         }
         config.sessions_max = Some(held);
-        runtime::gateway(held)
+        runtime::gateway(held, config.priority)
     } else {
-        runtime::worker()
+        runtime::worker(config.priority)
     }
     .context("the runtime cannot start")?;
     let ended = runtime.block_on(drive(config));

@@ -90,9 +90,10 @@ pub(crate) async fn serve(config: Config, shutdown: Shutdown) -> Result<(), Role
     side.watch("worker", trouble.subscribe());
     // The gateway's thread reads sockets and does nothing else.
     let (rules, options, stop) = (config.rules_book(), worker_options(&config), worker_stop.clone());
+    let priority = config.priority;
     let worker_journal = journal.clone();
     let thread = std::thread::Builder::new().name("worker".to_owned()).spawn(move || {
-        let runtime = runtime::worker()?;
+        let runtime = runtime::worker(priority)?;
         let working = runtime.spawn(worker::run(worker_journal, rules, options, stop, trouble));
         let ended = runtime.block_on(working);
         // Rules that never return keep their threads. Nobody waits for them.

@@ -3,19 +3,69 @@
 use std::io;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use thread_priority::{
+    NormalThreadSchedulePolicy, RealtimeThreadSchedulePolicy, ThreadPriority, ThreadSchedulePolicy,
+    set_thread_priority_and_policy, thread_native_id,
+};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::limits::{SESSIONS_MAX, sources_max};
 
+/// How the system chooses between a role's threads and the others of its host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Priority {
+    /// As it chooses between all others.
+    Normal,
+    /// A role's own threads run at once, before all usual ones. Slow rules and whatever else blocks have threads of normal
+    /// priority.
+    Realtime,
+}
+
+impl Priority {
+    /// All priorities by their names.
+    pub(crate) const NAMES: [(&'static str, Self); 2] = [("normal", Self::Normal), ("realtime", Self::Realtime)];
+
+    /// Gives the calling thread this priority. Threads that it starts inherit it, unless a runtime starts them.
+    ///
+    /// # Errors
+    /// When this process has no right to it: what to do, in one line.
+    pub(crate) fn take(self) -> Result<(), String> {
+        if self == Self::Normal {
+            return Ok(());
+        }
+        // Round robin at the lowest level: the roles of a host do not wait for each other's turns to end.
+        let policy = ThreadSchedulePolicy::Realtime(RealtimeThreadSchedulePolicy::RoundRobin);
+        set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Min, policy).map_err(|error| {
+            format!(
+                "--priority realtime: this process may not run before others ({error}): allow it (LimitRTPRIO=1 in systemd, \
+                 ulimit -r 1, --cap-add SYS_NICE in docker), or use --priority normal"
+            )
+        })
+    }
+
+    /// The threads of a runtime with a role's priority that may block start without it.
+    fn on(self, builder: &mut Builder) -> &mut Builder {
+        match self {
+            Self::Normal => builder,
+            Self::Realtime => builder.on_thread_start(|| {
+                let policy = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Other);
+                // Giving a priority up takes no right.
+                let _ = set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Min, policy);
+            }),
+        }
+    }
+}
+
 /// A gateway's runtime. It has one thread, so that `yield_now` returns after exactly one sweep. One poll of the driver gets
 /// every ready source: with a smaller batch, sockets would stay unread that the sweep promises to have read.
-pub fn gateway(sessions_max: usize) -> io::Result<Runtime> {
-    Builder::new_current_thread().enable_all().max_io_events_per_tick(sources_max(sessions_max)).build()
+pub fn gateway(sessions_max: usize, priority: Priority) -> io::Result<Runtime> {
+    let mut builder = Builder::new_current_thread();
+    priority.on(builder.enable_all().max_io_events_per_tick(sources_max(sessions_max))).build()
 }
 
 /// A worker's runtime: one thread for its loop, the journal and quick rules. Slow rules have threads of their own.
-pub fn worker() -> io::Result<Runtime> {
-    Builder::new_current_thread().enable_all().build()
+pub fn worker(priority: Priority) -> io::Result<Runtime> {
+    priority.on(Builder::new_current_thread().enable_all()).build()
 }
 
 /// Raises the process's limit of open files to the hard limit, and returns the limit that then holds.
@@ -83,7 +133,7 @@ mod tests {
     /// Rule S5.
     #[test]
     fn one_sweep_takes_in_every_source_that_a_gateway_may_have() {
-        assert_eq!(read_in_one_sweep(&gateway(SESSIONS).expect("runtime")), sources_max(SESSIONS));
+        assert_eq!(read_in_one_sweep(&gateway(SESSIONS, Priority::Normal).expect("runtime")), sources_max(SESSIONS));
         // A batch without room for handshakes and admin connections leaves sources unread.
         let small = SESSIONS + OTHER_SOURCES_MAX;
         let smaller = Builder::new_current_thread().enable_all().max_io_events_per_tick(small).build().expect("runtime");

@@ -25,7 +25,12 @@ impl Worker {
         // Who is silent is waited for until the end.
         let options = WorkerOptions { gateway_timeout: Duration::from_secs(3600), ..WorkerOptions::default() };
         let run = worker::run(journal.clone(), rules, options, stop.clone(), Default::default());
-        Self { stop, thread: std::thread::spawn(move || runtime::worker().expect("runtime").block_on(run).expect("worker")) }
+        Self {
+            stop,
+            thread: std::thread::spawn(move || {
+                runtime::worker(runtime::Priority::Normal).expect("runtime").block_on(run).expect("worker")
+            }),
+        }
     }
 
     pub(crate) fn end(self) {

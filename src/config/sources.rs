@@ -5,7 +5,7 @@ use std::path::Path;
 use super::{Config, ConfigError};
 
 /// Settings that the file may hold. Each but `rooms` may also be a flag or an environment variable.
-const KEYS: [&str; 29] = [
+const KEYS: [&str; 30] = [
     "redis",
     "prefix",
     "shards",
@@ -23,6 +23,7 @@ const KEYS: [&str; 29] = [
     "retention",
     "durability",
     "runtime_dir",
+    "priority",
     "room_linger",
     "sessions_max",
     "sessions_per_address",

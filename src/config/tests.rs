@@ -107,6 +107,8 @@ fn every_setting_refuses_what_it_cannot_be() {
         ("retention", "99999999999999999999d"),
         ("retention", "1ms"),
         ("durability", "ram"),
+        ("runtime_dir", ""),
+        ("priority", "99"),
         ("room_linger", ""),
         ("sessions_max", "-1"),
         ("sessions_per_address", "0"),

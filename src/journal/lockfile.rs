@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use nix::libc::{O_NOFOLLOW, O_NONBLOCK};
 
-use crate::clock;
+use crate::clock::timeline_name;
 use crate::types::Incarnation;
 
 /// Files of processes that are gone are removed by those that start this long after they were made.
@@ -67,7 +67,7 @@ impl LockFiles {
     /// # Errors
     /// When there is no such directory and it cannot be made, or when others may write in it.
     pub(super) fn open(dir: &Path, prefix: &str) -> io::Result<Self> {
-        let (user, boot) = (nix::unistd::geteuid().as_raw(), clock::timeline_name());
+        let (user, boot) = (nix::unistd::geteuid().as_raw(), timeline_name());
         let all = Self { dir: dir.to_owned(), prefix: prefix.to_owned(), user, boot };
         all.make()?;
         all.clean_up();

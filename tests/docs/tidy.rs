@@ -26,7 +26,7 @@ const PARTS: &[(&str, &str)] = &[
     ("runtime", "limits"),
     ("admin", "limits"),
     ("arena", ""),
-    ("journal", "limits types wire"),
+    ("journal", "clock/timeline_name limits types wire"),
     ("journal/memory", "journal types"),
     ("journal/redis", "journal limits types wire"),
     ("engine", "limits rules types wire"),
@@ -34,7 +34,10 @@ const PARTS: &[(&str, &str)] = &[
     ("gateway/front", "clock gateway limits metrics types wire/client"),
     ("worker", "clock engine journal limits metrics rules types wire"),
     ("embed", "gateway journal limits types wire/client"),
-    ("config", "gateway/front/auth journal/default_runtime_dir journal/redis/Durability limits rules telemetry types"),
+    (
+        "config",
+        "gateway/front/auth journal/default_runtime_dir journal/redis/Durability limits rules runtime/Priority telemetry types",
+    ),
     ("replay", "engine journal limits rules types wire worker"),
     ("replay/command", "config journal/redis replay types"),
     (
@@ -61,7 +64,7 @@ const APART: &[(&str, &str, &str)] = &[
 
 /// What drives the cores: everything else in `gateway` and `worker` is a step function, or a value.
 const DRIVERS: &str = "\
-    gateway/front gateway/hub worker/run worker/listen worker/join worker/timings";
+    gateway/front gateway/hub worker/run worker/listen worker/join worker/meters";
 
 /// Names, the only places that may use them, and what others do instead.
 const FENCES: &[(&str, &str, &str)] = &[

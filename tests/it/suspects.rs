@@ -67,7 +67,7 @@ fn deadly_worker() {
     let (Ok(url), Ok(lease)) = (std::env::var(REDIS), std::env::var(LEASE_MS)) else { return };
     let lease = Duration::from_millis(lease.parse().expect("milliseconds"));
     lasthit::internals::telemetry::init(lasthit::internals::telemetry::LogFormat::Text, "info").expect("log");
-    lasthit::internals::runtime::worker().expect("a runtime").block_on(async {
+    lasthit::internals::runtime::worker(lasthit::internals::runtime::Priority::Normal).expect("a runtime").block_on(async {
         let journal = RedisJournal::connect(&url, RedisOptions::default()).await.expect("a journal");
         let rules = RulesBook::new().room("slow*", || Deadly { quick: false }).room("*", || Deadly { quick: true });
         let options = WorkerOptions { lease, rules_timeout: Duration::from_millis(300), ..WorkerOptions::default() };

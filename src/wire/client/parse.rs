@@ -1,8 +1,11 @@
 //! Reads what clients send into the canonical form.
 
 use std::borrow::Cow;
+use std::io::ErrorKind;
 
-use serde::de::DeserializeSeed;
+use rmp_serde::decode;
+use serde::Deserialize;
+use serde::de::{DeserializeSeed, IgnoredAny};
 
 use super::args::{Value, ValueSeed, canonical, shown};
 use super::{Encoding, ErrorCode, Refusal};
@@ -53,12 +56,13 @@ fn read_json(bytes: &[u8]) -> Result<Value<'_>, String> {
 }
 
 fn read_msgpack(bytes: &[u8]) -> Result<Value<'_>, String> {
-    let mut reader = rmp_serde::Deserializer::new(bytes);
+    // Borrows text from the message instead of copying it.
+    let mut reader = rmp_serde::Deserializer::from_read_ref(bytes);
     reader.set_max_depth(READ_DEPTH_MAX);
     let value = ValueSeed::ROOT.deserialize(&mut reader).map_err(|e| e.to_string())?;
-    match reader.get_ref().len() {
-        0 => Ok(value),
-        trailing => Err(format!("{trailing} trailing bytes")),
+    match IgnoredAny::deserialize(&mut reader) {
+        Err(decode::Error::InvalidMarkerRead(error)) if error.kind() == ErrorKind::UnexpectedEof => Ok(value),
+        _ => Err("trailing bytes".to_owned()),
     }
 }
 

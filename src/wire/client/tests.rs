@@ -211,7 +211,9 @@ fn messagepack_is_held_to_the_same() {
     let mut trailing = action_msgpack(Mp::Nil);
     trailing.push(0xc0);
     for (bytes, says) in [
-        (trailing, "1 trailing"),
+        (trailing, "trailing"),
+        ([action_msgpack(Mp::Nil), vec![0xc1]].concat(), "trailing"),
+        ([action_msgpack(Mp::Nil), vec![0xd9]].concat(), "trailing"),
         (vec![0x91; 4096], "depth"),
         (vec![0xdf, 0xff, 0xff, 0xff, 0xff, 0xa2], ""),
         (vec![0xdd, 0xff, 0xff, 0xff, 0xff, 0x01], ""),

@@ -88,7 +88,7 @@ impl WitnessWorker {
         let (url, stop, crowd) = (redis.url(), CancellationToken::new(), Arc::new(Crowd::default()));
         let (stopped, witness) = (stop.clone(), Witness(Arc::clone(&crowd)));
         let thread = std::thread::spawn(move || {
-            let runtime = lasthit::internals::runtime::worker().expect("a runtime");
+            let runtime = lasthit::internals::runtime::worker(lasthit::internals::runtime::Priority::Normal).expect("a runtime");
             runtime.block_on(async {
                 let options_of_redis = RedisOptions { prefix: "lasthit".to_owned(), ..RedisOptions::default() };
                 let journal = RedisJournal::connect(&url, options_of_redis).await.expect("a journal");
