@@ -381,7 +381,7 @@ pub(crate) const ROOM_LINGER_MIN: Duration = Duration::from_millis(100);
 /// Longest configurable time that a room may be empty before it ends.
 pub(crate) const ROOM_LINGER_MAX: Duration = Duration::from_secs(86_400);
 /// Bytes of the prefix of all Redis keys.
-pub(crate) const PREFIX_BYTES_MAX: usize = 32;
+pub(crate) const PREFIX_BYTES_MAX: usize = 64;
 /// Fewest bytes of the key of the players' tokens: as many as its hash has (RFC 7518, section 3.2).
 pub(crate) const JWT_KEY_BYTES_MIN: usize = 32;
 /// Most bytes of the key of the players' tokens.

@@ -18,7 +18,7 @@ use super::meters::Meters;
 use super::step::{Command, Failure, Input, Scope, WorkerLimits};
 use super::watchdog::Watchdog;
 use crate::clock;
-use crate::journal::{self, JournalError, PageSize, Place, StoredPage, WorkerJournal};
+use crate::journal::{self, JournalError, Leased, PageSize, Place, StoredPage, WorkerJournal};
 use crate::limits::{
     Bounds, DEAF_TIMEOUT_MIN, DRAIN_TIMEOUT, LOOK_AFTER, LOOK_INTERVAL, PAGES_MAX, PROBE_INTERVAL, REJOIN_WINDOW, RETRY_MAX,
     STUCK_JOBS_MAX,
@@ -234,7 +234,7 @@ impl Worker {
                 self.report(failure);
             }
             Input::Done(done) => self.watchdog.done(done),
-            Input::Fenced { .. } => metrics::counter!(names::GATEWAY_DEATHS_TOTAL).increment(1),
+            Input::Fenced { answer: Leased::Done(_), .. } => metrics::counter!(names::GATEWAY_DEATHS_TOTAL).increment(1),
             _ => {}
         }
         self.core.apply(input, clock::monotonic_ns());

@@ -176,7 +176,8 @@ impl Process {
     /// What its log has behind `text`, up to the next space: where that stands first.
     pub(crate) fn said(&self, text: &str) -> Option<String> {
         let log = std::fs::read_to_string(&self.log).ok()?;
-        log.split(text).nth(1)?.split_whitespace().next().map(str::to_owned)
+        // The last one: a gateway that started again has another identity.
+        log.rsplit_once(text)?.1.split_whitespace().next().map(str::to_owned)
     }
 
     /// Its state and the end of its log.

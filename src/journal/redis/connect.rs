@@ -11,15 +11,13 @@ use super::error::journal_error;
 use super::keys::{Hex, Keys};
 use super::reply::Reply;
 use super::scripts::{Call, DEPLOYMENT};
-use crate::limits::{REDIS_RESPONSE_TIMEOUT, SHARDS_DEFAULT, SHARDS_MAX};
+use crate::limits::{PREFIX_BYTES_MAX, REDIS_RESPONSE_TIMEOUT, SHARDS_DEFAULT, SHARDS_MAX};
 use crate::types::Incarnation;
 
 /// The version of all stored forms in Redis.
 const FORMAT: u32 = 3;
 /// The oldest version of Redis that has everything that the scripts use.
 const VERSION_MIN: (u32, u32) = (7, 0);
-/// Most characters of a prefix.
-const PREFIX_MAX: usize = 64;
 
 /// A client for the URL. The password is in none of the errors.
 pub(super) fn client(url: &str) -> Result<Client, JournalError> {
@@ -77,9 +75,9 @@ impl Wanted {
     pub(super) fn new(prefix: &str, shards: Option<u16>, durability: Option<Durability>) -> Result<Self, JournalError> {
         let refused = |why: String| Err(JournalError::Refused(why));
         let allowed = |c: char| c.is_ascii_alphanumeric() || ".:_-".contains(c);
-        if prefix.is_empty() || prefix.len() > PREFIX_MAX || !prefix.chars().all(allowed) {
+        if prefix.is_empty() || prefix.len() > PREFIX_BYTES_MAX || !prefix.chars().all(allowed) {
             return refused(format!(
-                "key prefix {prefix:?} is not allowed: use 1 to {PREFIX_MAX} characters out of A-Z a-z 0-9 . : _ -"
+                "key prefix {prefix:?} is not allowed: use 1 to {PREFIX_BYTES_MAX} characters out of A-Z a-z 0-9 . : _ -"
             ));
         }
         if let Some(shards) = shards
