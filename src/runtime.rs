@@ -4,7 +4,7 @@ use std::io;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use thread_priority::{
-    NormalThreadSchedulePolicy, RealtimeThreadSchedulePolicy, ThreadPriority, ThreadSchedulePolicy,
+    NormalThreadSchedulePolicy, RealtimeThreadSchedulePolicy, ThreadPriority, ThreadPriorityOsValue, ThreadSchedulePolicy,
     set_thread_priority_and_policy, thread_native_id,
 };
 use tokio::runtime::{Builder, Runtime};
@@ -49,8 +49,9 @@ impl Priority {
             Self::Normal => builder,
             Self::Realtime => builder.on_thread_start(|| {
                 let policy = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Other);
-                // Giving a priority up takes no right.
-                let _ = set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Min, policy);
+                // A nice value of 0, as threads have usually. Giving a priority up takes no right.
+                let usual = ThreadPriority::Os(ThreadPriorityOsValue::default());
+                let _ = set_thread_priority_and_policy(thread_native_id(), usual, policy);
             }),
         }
     }

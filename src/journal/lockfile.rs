@@ -79,7 +79,7 @@ impl LockFiles {
         DirBuilder::new().recursive(true).mode(0o700).create(&self.dir)?;
         let found = fs::symlink_metadata(&self.dir)?;
         if !found.is_dir() {
-            return Err(io::Error::other("it is no directory"));
+            return Err(io::Error::other("it is a link, or no directory"));
         }
         if found.uid() != self.user || found.mode() & 0o022 != 0 {
             let mode = found.mode() & 0o777;
@@ -156,7 +156,9 @@ impl LockFiles {
                 continue;
             }
             let is_old = |found: &fs::Metadata| found.modified().is_ok_and(|at| at.elapsed().is_ok_and(|age| age > STALE));
-            if let Ok(Some((_file, found))) = self.free(&entry.path())
+            // The age comes first: a look locks a file that is just being made.
+            if entry.metadata().is_ok_and(|found| is_old(&found))
+                && let Ok(Some((_file, found))) = self.free(&entry.path())
                 && is_old(&found)
             {
                 let _ = fs::remove_file(entry.path());

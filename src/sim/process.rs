@@ -323,10 +323,10 @@ impl World {
             WorkerCommand::Look(who) => {
                 let gone: Vec<Incarnation> = who.into_iter().filter(|who| self.free_locks.contains(who)).collect();
                 if !gone.is_empty() {
-                    let delay = self.delay();
-                    self.after(delay, Some(pid), Happening::Gone(gone));
                     self.ledger.count("deaths that a free lock showed");
                 }
+                let delay = self.delay();
+                self.after(delay, Some(pid), Happening::Gone(gone));
             }
             WorkerCommand::Fence { shard, lease, gateway } => self.call(pid, Call::Fence { shard, lease, gateway }),
             WorkerCommand::Forget { shard, lease, gateways } => self.call(pid, Call::Forget { shard, lease, gateways }),

@@ -35,11 +35,14 @@ pub(crate) struct Core {
     /// Shards whose stored owner lives, but did not list them in its last heartbeat.
     suspected: BTreeMap<ShardId, Lease>,
     living: Vec<WorkerRecord>,
-    /// Workers whose locks were free while their heartbeats were still good, and since when.
-    gone: BTreeMap<Incarnation, u64>,
+    /// Workers whose locks were free while their heartbeats were still good, and the shards that their last heartbeat lists. The
+    /// record of one that is gone never changes again.
+    gone: BTreeMap<Incarnation, Option<Vec<ShardId>>>,
     /// Workers that went on beating although their locks were free. Their heartbeats alone tell.
     unlocked: BTreeSet<Incarnation>,
     looked_at_ns: u64,
+    /// Whether a look is under way.
+    looking: bool,
     /// Whom the last look ended with.
     looked_last: Incarnation,
     shared: Shared,
@@ -67,6 +70,7 @@ impl Core {
             gone: BTreeMap::new(),
             unlocked: BTreeSet::new(),
             looked_at_ns: 0,
+            looking: false,
             looked_last: Incarnation::NONE,
             shared: Shared::new(limits),
             heartbeat_at_ns: 0,
@@ -241,22 +245,26 @@ impl Core {
         // Those beyond the bound have their turn with the next look.
         let after = (Bound::Excluded(self.looked_last), Bound::Unbounded);
         let looks: Vec<Incarnation> = who.range(after).chain(who.range(..=self.looked_last)).copied().take(LOOKS_MAX).collect();
-        if let Some(last) = looks.last() {
-            self.looked_last = *last;
+        // One at a time: a file system may hang.
+        if let Some(last) = looks.last()
+            && !self.looking
+        {
+            (self.looking, self.looked_last) = (true, *last);
             self.shared.emit(Command::Look(looks));
         }
     }
 
     fn gone(&mut self, who: &[Incarnation]) {
+        self.looking = false;
         for shard in self.shards.values_mut() {
             shard.gone(who, &mut self.shared);
         }
         let workers: Vec<Incarnation> = self.others().into_iter().filter(|worker| who.contains(worker)).collect();
-        let now_ns = self.shared.now_ns;
-        for worker in &workers {
-            self.gone.entry(*worker).or_insert(now_ns);
+        let known = self.gone.len();
+        for worker in workers {
+            self.gone.entry(worker).or_default();
         }
-        if !workers.is_empty() {
+        if self.gone.len() > known {
             // Its answer says what the living own by now.
             self.heartbeat();
         }
@@ -275,19 +283,19 @@ impl Core {
         if let Some(failure) = failure {
             self.failed(failure);
         }
-        let listed = |worker: &Incarnation| living.iter().any(|record| record.incarnation == *worker);
-        self.unlocked.retain(&listed);
-        // The last heartbeat of one that is gone runs out. Whoever is listed longer than that lives.
-        let (now_ns, lease_ns) = (self.shared.now_ns, 2 * self.shared.limits.lease_ms * 1_000_000);
-        self.gone.retain(|worker, since_ns| {
-            let lives = now_ns.saturating_sub(*since_ns) > lease_ns;
-            if listed(worker) && lives {
-                self.unlocked.insert(*worker);
-                self.shared.emit(Command::Warn(format!(
-                    "worker {worker} lives although its lock file is free: do all workers use the same runtime directory, on a local file system?"
-                )));
+        let record = |worker: &Incarnation| living.iter().find(|record| record.incarnation == *worker);
+        self.unlocked.retain(|worker| record(worker).is_some());
+        self.gone.retain(|worker, lists| {
+            let Some(now) = record(worker).map(|record| &record.shards) else { return false };
+            if lists.as_ref().is_none_or(|lists| lists == now) {
+                *lists = Some(now.clone());
+                return true;
             }
-            listed(worker) && !lives
+            self.unlocked.insert(*worker);
+            self.shared.emit(Command::Warn(format!(
+                "worker {worker} lives although its lock file is free: do all workers use the same runtime directory, on a local file system?"
+            )));
+            false
         });
         self.living = living;
         self.take_share();

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use quanta::Instant;
 use tokio::sync::{Semaphore, mpsc};
-use tokio::task::{AbortHandle, JoinHandle};
+use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -130,7 +130,6 @@ pub(crate) async fn run_joined(
         size,
         quick: Vec::new(),
         watchdog: Watchdog::new(options.rules_timeout),
-        looking: None,
         releases: TaskTracker::new(),
         meters: Arc::new(Meters::new()),
         health,
@@ -166,8 +165,6 @@ struct Worker {
     quick: Vec<Job>,
     /// Watches the jobs that run on threads of their own.
     watchdog: Watchdog,
-    /// The last look at locks.
-    looking: Option<JoinHandle<()>>,
     /// The tasks that release shards.
     releases: TaskTracker,
     meters: Arc<Meters>,
@@ -216,6 +213,7 @@ impl Worker {
             }
             self.perform();
         }
+        self.meters.show(&self.core);
         self.releases.close();
         let _ = tokio::time::timeout(RETRY_MAX, self.releases.wait()).await;
         let goodbye = self.journal.heartbeat(self.me, &[], 0);
@@ -378,17 +376,13 @@ impl Worker {
                     let _ = inputs.send(input).await;
                 });
             }
-            // On a thread of its own: a file system may hang. One look at a time.
-            Command::Look(who) if self.looking.as_ref().is_none_or(JoinHandle::is_finished) => {
+            // On a thread of its own: a file system may hang.
+            Command::Look(who) => {
                 let inputs = self.inputs.clone();
-                self.looking = Some(tokio::task::spawn_blocking(move || {
-                    let gone = journal.gone(&who);
-                    if !gone.is_empty() {
-                        let _ = inputs.blocking_send(Input::Gone(gone));
-                    }
-                }));
+                tokio::task::spawn_blocking(move || {
+                    let _ = inputs.blocking_send(Input::Gone(journal.gone(&who)));
+                });
             }
-            Command::Look(_) => {}
             Command::Testify { shard, witness } => self.insist(Scope::Shared, "testify", move |journal| async move {
                 journal.testify(shard, witness).await.map(|rooms| Input::Testified(shard, rooms))
             }),

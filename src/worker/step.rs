@@ -110,7 +110,7 @@ pub(crate) enum Input {
     },
     /// Answers [`Command::Publish`]: how many subscribers received the push.
     Published(Incarnation, u64),
-    /// Answers [`Command::Look`]: the processes of these are gone.
+    /// Answers [`Command::Look`]: the processes of these are gone; perhaps none is.
     Gone(Vec<Incarnation>),
     /// Answers [`Command::Testify`]: how many rooms began a new era.
     Testified(ShardId, u64),
@@ -189,7 +189,7 @@ pub(crate) enum Command {
     Commit(Arc<Commit>),
     /// Answer with [`Input::Published`] if `answer` is set.
     Publish { gateway: Incarnation, push: Bytes, answer: bool },
-    /// Look at the locks of these gateways and workers; answer with [`Input::Gone`] if one is free.
+    /// Look at the locks of these gateways and workers; answer with [`Input::Gone`].
     Look(Vec<Incarnation>),
     /// Answer with [`Input::Testified`].
     Testify { shard: ShardId, witness: Witness },

@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 
 use rmp_serde::decode;
 use serde::Deserialize;
-use serde::de::{DeserializeSeed, IgnoredAny};
+use serde::de::DeserializeSeed;
 
 use super::args::{Value, ValueSeed, canonical, shown};
 use super::{Encoding, ErrorCode, Refusal};
@@ -60,7 +60,8 @@ fn read_msgpack(bytes: &[u8]) -> Result<Value<'_>, String> {
     let mut reader = rmp_serde::Deserializer::from_read_ref(bytes);
     reader.set_max_depth(READ_DEPTH_MAX);
     let value = ValueSeed::ROOT.deserialize(&mut reader).map_err(|e| e.to_string())?;
-    match IgnoredAny::deserialize(&mut reader) {
+    // Reads one marker and no more: whatever comes is too much.
+    match bool::deserialize(&mut reader) {
         Err(decode::Error::InvalidMarkerRead(error)) if error.kind() == ErrorKind::UnexpectedEof => Ok(value),
         _ => Err("trailing bytes".to_owned()),
     }

@@ -98,6 +98,7 @@ impl Core {
     /// The shard asks again when the gateway has been silent for another timeout.
     pub(super) fn fence_failed(&mut self, shard: ShardId, gateway: Incarnation, failure: &Failure) {
         self.failed(failure);
-        self.with(shard, |shard, shared| shard.fence_failed(gateway, shared));
+        let refused = failure.excuse_ns().is_none();
+        self.with(shard, |shard, shared| shard.fence_failed(gateway, refused, shared));
     }
 }

@@ -153,10 +153,12 @@ impl Shard {
         news
     }
 
-    pub(in crate::worker) fn fence_failed(&mut self, incarnation: Incarnation, shared: &Shared) {
+    /// A journal that was out of reach for a moment is asked again soon, one that refuses the fence after a time-out.
+    pub(in crate::worker) fn fence_failed(&mut self, incarnation: Incarnation, refused: bool, shared: &Shared) {
         if let Some(gateway) = self.gateways.get_mut(&incarnation) {
             (gateway.fencing, gateway.silent_ns) = (false, 0);
-            gateway.spared_until_ns = shared.now_ns.saturating_add(shared.limits.gateway_timeout_ns);
+            let spared_ns = if refused { shared.limits.gateway_timeout_ns } else { shared.limits.look_interval_ns };
+            gateway.spared_until_ns = shared.now_ns.saturating_add(spared_ns);
         }
     }
 

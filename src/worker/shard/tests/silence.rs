@@ -183,8 +183,13 @@ fn a_gateway_whose_lock_is_free_is_fenced_at_once() {
     core.apply(Input::FenceFailed { shard: SHARD, gateway: A, failure }, now_ns);
     core.apply(Input::Gone(vec![A]), now_ns);
     assert_eq!(fences(&mut core), 0, "a journal that refuses the fence is not asked again and again");
-    core.apply(Input::Gone(vec![A]), now_ns + limits().gateway_timeout_ns);
+    let later_ns = now_ns + limits().gateway_timeout_ns;
+    core.apply(Input::Gone(vec![A]), later_ns);
     assert_eq!(fences(&mut core), 1, "it is asked for again");
+    let failure = Failure { what: "fence", scope: Scope::Shared, error: JournalError::Unreachable(String::new()) };
+    core.apply(Input::FenceFailed { shard: SHARD, gateway: A, failure }, later_ns);
+    core.apply(Input::Gone(vec![A]), later_ns + limits().look_interval_ns);
+    assert_eq!(fences(&mut core), 1, "a journal that was out of reach is asked again soon");
 }
 
 /// A worker whose lock is free owns nothing, although its heartbeat is still good.
@@ -213,18 +218,22 @@ fn a_worker_whose_lock_is_free_owns_nothing() {
 fn a_worker_that_beats_on_lives_whatever_its_lock_says() {
     let (me, other) = (Incarnation(9), Incarnation(8));
     let mut core = Core::new(me, 1, limits());
-    let beats = || Input::Alive { living: vec![WorkerRecord { incarnation: other, shards: vec![SHARD] }], failure: None };
-    let lease_ns = limits().lease_ms * 1_000_000;
-    core.apply(beats(), 1);
+    let lists = |shards| Input::Alive { living: vec![WorkerRecord { incarnation: other, shards }], failure: None };
+    core.apply(lists(vec![SHARD]), 1);
     core.apply(Input::Gone(vec![other]), 2);
-    core.apply(beats(), lease_ns);
-    assert!(perform(&mut core).iter().any(|a| matches!(a, Command::ReadOwners)), "this may be its last one");
-    core.apply(Input::Owners(vec![None]), lease_ns);
-    perform(&mut core);
-    core.apply(beats(), 2 * lease_ns + 3);
+    // However long its last heartbeat is good.
+    for now_ns in [3, 60_000_000_000] {
+        core.apply(lists(vec![SHARD]), now_ns);
+        assert!(perform(&mut core).iter().any(|a| matches!(a, Command::ReadOwners)), "it is gone");
+        core.apply(Input::Owners(vec![None]), now_ns);
+        core.apply(Input::Claimed(SHARD, None), now_ns);
+        perform(&mut core);
+    }
+    // It has noticed that its shard is lost.
+    core.apply(lists(Vec::new()), 60_000_000_001);
     let commands = perform(&mut core);
     assert!(commands.iter().any(|a| matches!(a, Command::Warn(text) if text.contains("lives"))), "{commands:?}");
-    core.apply(Input::Tick, 2 * lease_ns + 60_000_003);
+    core.apply(Input::Tick, 61_000_000_000);
     assert!(!perform(&mut core).iter().any(|a| matches!(a, Command::Look(_))));
 }
 
@@ -241,6 +250,7 @@ fn every_suspect_is_looked_at_in_its_turn() {
         for command in perform(&mut core) {
             if let Command::Look(who) = command {
                 looked.extend(who);
+                core.apply(Input::Gone(Vec::new()), now_ns);
             }
         }
     }
