@@ -196,7 +196,6 @@ impl Worker {
                         self.core.apply(Input::Overrun(lane), clock::monotonic_ns());
                     }
                     self.core.apply(Input::Tick, clock::monotonic_ns());
-                    self.meters.show(&self.core);
                     if self.core.has_given_up() {
                         stop.cancel();
                     }
@@ -213,7 +212,6 @@ impl Worker {
             }
             self.perform();
         }
-        self.meters.show(&self.core);
         self.releases.close();
         let _ = tokio::time::timeout(RETRY_MAX, self.releases.wait()).await;
         let goodbye = self.journal.heartbeat(self.me, &[], 0);
@@ -265,6 +263,7 @@ impl Worker {
                 self.core.apply(Input::Done(done), clock::monotonic_ns());
             }
         }
+        self.meters.show(&self.core);
     }
 
     fn carry_out(&mut self, command: Command) {
