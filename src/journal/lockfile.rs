@@ -6,7 +6,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -40,15 +40,13 @@ pub(super) struct LockFiles {
 #[derive(Debug)]
 pub struct LockFile {
     path: PathBuf,
-    locked: File,
+    _locked: File,
 }
 
 impl Drop for LockFile {
     fn drop(&mut self) {
-        // Removed before it is free: one that leaves in an orderly way is not taken for dead. Another's file may have its name.
-        if self.locked.metadata().is_ok_and(|own| fs::symlink_metadata(&self.path).is_ok_and(|found| found.ino() == own.ino())) {
-            let _ = fs::remove_file(&self.path);
-        }
+        // Removed before it is free: one that leaves in an orderly way is not taken for dead.
+        let _ = fs::remove_file(&self.path);
     }
 }
 
@@ -100,7 +98,6 @@ impl LockFiles {
         let (path, new) = (self.path(who), self.dir.join(format!(".{}-{}{UNFINISHED}", self.prefix, who.to_hex())));
         let written = || {
             let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
-            file.set_permissions(fs::Permissions::from_mode(0o600))?;
             file.try_lock()?;
             file.write_all(self.text(who, &file.metadata()?).as_bytes())?;
             if File::open(&new)?.try_lock_shared().is_ok() {
@@ -108,7 +105,7 @@ impl LockFiles {
             }
             // Nobody ever sees it without its lock.
             fs::rename(&new, &path)?;
-            Ok(LockFile { path: path.clone(), locked: file })
+            Ok(LockFile { path: path.clone(), _locked: file })
         };
         written().inspect_err(|_: &io::Error| {
             let _ = fs::remove_file(&new);
@@ -117,22 +114,23 @@ impl LockFiles {
 
     /// Whether the process of `who` is proven to be gone.
     pub(super) fn is_gone(&self, who: Incarnation) -> bool {
-        let look = || {
-            let Some((file, found)) = self.free(&self.path(who))? else { return Ok(false) };
-            let mut text = String::new();
-            (&file).take(TEXT_BYTES_MAX).read_to_string(&mut text)?;
-            // A copy has another inode. A process that leaves removes its file before it frees it.
-            Ok::<bool, io::Error>(text == self.text(who, &found) && file.metadata()?.nlink() == 1)
-        };
-        look().unwrap_or(false)
+        open(&self.path(who)).and_then(|file| self.is_proof(&file, who)).unwrap_or(false)
     }
 
-    /// Opens a file if nobody has locked it. Of several that look at once all find it free.
-    fn free(&self, path: &Path) -> io::Result<Option<(File, fs::Metadata)>> {
-        // A link is not followed, and a pipe is not waited for.
-        let file = OpenOptions::new().read(true).custom_flags(O_NOFOLLOW | O_NONBLOCK).open(path)?;
+    fn is_proof(&self, file: &File, who: Incarnation) -> io::Result<bool> {
+        if !self.is_free(file)? {
+            return Ok(false);
+        }
+        let (mut text, found) = (String::new(), file.metadata()?);
+        file.take(TEXT_BYTES_MAX).read_to_string(&mut text)?;
+        // A copy has another inode. A process that leaves removes its file before it frees it.
+        Ok(text == self.text(who, &found) && found.nlink() == 1)
+    }
+
+    /// Whether nobody has locked a file of this user. Of several that look at once all find it free.
+    fn is_free(&self, file: &File) -> io::Result<bool> {
         let found = file.metadata()?;
-        Ok((found.is_file() && found.uid() == self.user && file.try_lock_shared().is_ok()).then_some((file, found)))
+        Ok(found.is_file() && found.uid() == self.user && file.try_lock_shared().is_ok())
     }
 
     /// What stands in a lock file: whose it is, on which boot, and the file that the text was written to.
@@ -155,16 +153,20 @@ impl LockFiles {
             if own("", ENDING).or_else(|| own(".", UNFINISHED)).is_none() {
                 continue;
             }
-            let is_old = |found: &fs::Metadata| found.modified().is_ok_and(|at| at.elapsed().is_ok_and(|age| age > STALE));
+            let modified = entry.metadata().and_then(|found| found.modified());
             // The age comes first: a look locks a file that is just being made.
-            if entry.metadata().is_ok_and(|found| is_old(&found))
-                && let Ok(Some((_file, found))) = self.free(&entry.path())
-                && is_old(&found)
+            if modified.is_ok_and(|at| at.elapsed().is_ok_and(|age| age > STALE))
+                && open(&entry.path()).and_then(|file| self.is_free(&file)).unwrap_or(false)
             {
                 let _ = fs::remove_file(entry.path());
             }
         }
     }
+}
+
+/// Opens a file to look at its lock. A link is not followed, and a pipe is not waited for.
+fn open(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).custom_flags(O_NOFOLLOW | O_NONBLOCK).open(path)
 }
 
 #[cfg(test)]
@@ -184,7 +186,7 @@ mod tests {
     /// As the kernel leaves it when its process is killed.
     fn killed(file: LockFile) {
         let kept = std::mem::ManuallyDrop::new(file);
-        kept.locked.unlock().expect("unlocked");
+        kept._locked.unlock().expect("unlocked");
     }
 
     #[test]
@@ -200,9 +202,10 @@ mod tests {
         assert!(!LockFiles { user: files.user + 1, ..files.clone() }.is_gone(ME), "another user's");
         assert!(!LockFiles { boot: "another".to_owned(), ..files.clone() }.is_gone(ME), "another kernel's");
         let leaving = files.hold(Incarnation(2)).expect("a lock");
-        let seen = File::open(files.path(Incarnation(2))).expect("there");
+        let seen = open(&files.path(Incarnation(2))).expect("there");
         drop(leaving);
-        assert!(seen.try_lock_shared().is_ok() && !files.is_gone(Incarnation(2)), "one that leaves takes its file along");
+        assert!(!files.is_gone(Incarnation(2)), "one that leaves takes its file along");
+        assert!(!files.is_proof(&seen, Incarnation(2)).expect("read"), "also for whoever has opened it before");
     }
 
     #[test]
@@ -215,11 +218,6 @@ mod tests {
         assert!(!files.is_gone(ME), "removed");
         fs::rename(&copy, &path).expect("put back");
         assert!(!files.is_gone(ME), "a copy");
-        let target = files.dir.join("target");
-        fs::rename(&path, &target).expect("moved");
-        std::os::unix::fs::symlink(&target, &path).expect("a link");
-        assert!(!files.is_gone(ME), "a link");
-        fs::remove_file(&path).expect("removed");
         fs::write(&path, "").expect("emptied");
         assert!(!files.is_gone(ME), "an empty file");
         fs::remove_file(&path).expect("removed");
@@ -232,6 +230,10 @@ mod tests {
         assert!(!files.is_gone(ME), "no directory");
         killed(files.hold(ME).expect("made again"));
         assert!(files.is_gone(ME), "a lock of one's own again");
+        let target = files.dir.join("target");
+        fs::rename(&path, &target).expect("moved");
+        std::os::unix::fs::symlink(&target, &path).expect("a link");
+        assert!(!files.is_gone(ME), "a link");
     }
 
     #[test]

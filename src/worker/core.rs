@@ -237,7 +237,7 @@ impl Core {
 
     /// Looks at the locks of gateways that owe a watermark, and now and then at those of the other workers (rule R9).
     fn look(&mut self) {
-        let mut who = std::mem::take(&mut self.shared.suspects);
+        let mut who = std::mem::take(&mut self.shared.owing);
         if self.shared.now_ns.saturating_sub(self.looked_at_ns) >= self.shared.limits.look_interval_ns {
             self.looked_at_ns = self.shared.now_ns;
             who.extend(self.others().into_iter().filter(|worker| !self.unlocked.contains(worker)));

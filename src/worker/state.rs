@@ -13,15 +13,15 @@ pub(super) struct Shared {
     /// The time of the current input.
     pub(super) now_ns: u64,
     pub(super) permits: Permits,
-    /// Gateways whose locks are to be looked at.
-    pub(super) suspects: BTreeSet<Incarnation>,
+    /// Gateways that have owed a watermark for so long that their locks are looked at.
+    pub(super) owing: BTreeSet<Incarnation>,
     commands: Vec<Command>,
     tokens: u64,
 }
 
 impl Shared {
     pub(super) fn new(limits: WorkerLimits) -> Self {
-        Self { limits, now_ns: 0, permits: Permits::default(), suspects: BTreeSet::new(), commands: Vec::new(), tokens: 0 }
+        Self { limits, now_ns: 0, permits: Permits::default(), owing: BTreeSet::new(), commands: Vec::new(), tokens: 0 }
     }
 
     pub(super) fn emit(&mut self, command: Command) {

@@ -201,7 +201,7 @@ impl Shard {
             }
             gateway.silent_ns += elapsed_ns.min(SILENCE_STEP_NS);
             if gateway.silent_ns >= shared.limits.look_after_ns && gateway.spared_until_ns <= shared.now_ns {
-                shared.suspects.insert(*incarnation);
+                shared.owing.insert(*incarnation);
             }
             if gateway.silent_ns > if gateway.deaf { shared.limits.deaf_timeout_ns } else { timeout_ns } {
                 gateway.fencing = true;

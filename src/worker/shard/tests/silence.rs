@@ -6,6 +6,16 @@ use super::*;
 use crate::journal::WorkerRecord;
 use crate::limits::{GATEWAY_TIMEOUT, REDIS_RESPONSE_TIMEOUT, RESUBSCRIBE_DELAY_MAX, RETRY_MAX};
 
+/// A worker with a room in which B's event at 200 waits for A.
+fn waiting_for_a() -> Core {
+    let (mut core, room) = (worker(), RoomId::new("pit").expect("name"));
+    core.apply(Input::Surveyed(SHARD, survey(1, &room, 100)), 1);
+    perform(&mut core);
+    let entries = vec![(at(1), open(A, 40)), (at(2), open(B, 200))];
+    core.stored_room(SHARD, room, StoredRoom { era: 1, entries, ..StoredRoom::default() }, 2);
+    core
+}
+
 /// Ticks until A is to be fenced. Returns how long that took.
 fn fenced_after(core: &mut Core, from_ns: u64) -> Option<u64> {
     (from_ns..from_ns + 10_000_000_000).step_by(20_000_000).find_map(|now_ns| {
@@ -18,11 +28,7 @@ fn fenced_after(core: &mut Core, from_ns: u64) -> Option<u64> {
 #[test]
 fn a_gateway_is_excused_until_it_may_have_found_back() {
     let start = |failed: Option<bool>| {
-        let (mut core, room) = (worker(), RoomId::new("pit").expect("name"));
-        core.apply(Input::Surveyed(SHARD, survey(1, &room, 100)), 1);
-        perform(&mut core);
-        let entries = vec![(at(1), open(A, 40)), (at(2), open(B, 200))];
-        core.stored_room(SHARD, room, StoredRoom { era: 1, entries, ..StoredRoom::default() }, 2);
+        let mut core = waiting_for_a();
         core.apply(Input::Tick, 3);
         perform(&mut core);
         if let Some(silent) = failed {
@@ -43,11 +49,7 @@ fn a_gateway_is_excused_until_it_may_have_found_back() {
 #[test]
 fn trouble_of_one_room_or_record_excuses_no_gateway() {
     let fenced_beside = |scope: Scope, error: fn(String) -> JournalError| {
-        let (mut core, room) = (worker(), RoomId::new("pit").expect("name"));
-        core.apply(Input::Surveyed(SHARD, survey(1, &room, 100)), 1);
-        perform(&mut core);
-        let entries = vec![(at(1), open(A, 40)), (at(2), open(B, 200))];
-        core.stored_room(SHARD, room, StoredRoom { era: 1, entries, ..StoredRoom::default() }, 2);
+        let mut core = waiting_for_a();
         (3..10_000_000_000).step_by(20_000_000).find(|now_ns| {
             core.apply(Input::Tick, *now_ns);
             core.apply(Input::Failed(Failure { what: "ping", scope, error: error("again".to_owned()) }), *now_ns);
@@ -97,11 +99,7 @@ fn a_gateway_with_a_damaged_record_is_fenced() {
 /// A fence that failed is asked for again when the gateway was silent for another timeout.
 #[test]
 fn a_fence_that_failed_is_asked_for_again() {
-    let (mut core, room) = (worker(), RoomId::new("pit").expect("name"));
-    core.apply(Input::Surveyed(SHARD, survey(1, &room, 100)), 1);
-    perform(&mut core);
-    let entries = vec![(at(1), open(A, 40)), (at(2), open(B, 200))];
-    core.stored_room(SHARD, room, StoredRoom { era: 1, entries, ..StoredRoom::default() }, 2);
+    let mut core = waiting_for_a();
     let first = fenced_after(&mut core, 3).expect("it is fenced");
     let failure = Failure { what: "fence", scope: Scope::Shared, error: JournalError::Unexpected("again".to_owned()) };
     core.apply(Input::FenceFailed { shard: SHARD, gateway: A, failure }, 4 + first);
@@ -162,11 +160,7 @@ fn a_bell_advances_what_it_changes_and_nothing_else() {
 /// A gateway that owes its watermark, and whose lock is free, is fenced long before its time-out.
 #[test]
 fn a_gateway_whose_lock_is_free_is_fenced_at_once() {
-    let (mut core, room) = (worker(), RoomId::new("pit").expect("name"));
-    core.apply(Input::Surveyed(SHARD, survey(1, &room, 100)), 1);
-    perform(&mut core);
-    let entries = vec![(at(1), open(A, 40)), (at(2), open(B, 200))];
-    core.stored_room(SHARD, room, StoredRoom { era: 1, entries, ..StoredRoom::default() }, 2);
+    let mut core = waiting_for_a();
     let looked = (3..200_000_000).step_by(20_000_000).find_map(|now_ns| {
         core.apply(Input::Tick, now_ns);
         let look = perform(&mut core).into_iter().find_map(|a| if let Command::Look(who) = a { Some(who) } else { None });
@@ -183,6 +177,12 @@ fn a_gateway_whose_lock_is_free_is_fenced_at_once() {
     core.apply(Input::FenceFailed { shard: SHARD, gateway: A, failure }, now_ns);
     core.apply(Input::Gone(vec![A]), now_ns);
     assert_eq!(fences(&mut core), 0, "a journal that refuses the fence is not asked again and again");
+    for now_ns in (now_ns..now_ns + limits().gateway_timeout_ns - 100_000_000).step_by(20_000_000) {
+        core.apply(Input::Tick, now_ns);
+        let looks = perform(&mut core).into_iter().find(|a| matches!(a, Command::Look(who) if who.contains(&A)));
+        assert!(looks.is_none(), "nor is its lock looked at: {looks:?} at {now_ns}");
+        core.apply(Input::Gone(Vec::new()), now_ns);
+    }
     let later_ns = now_ns + limits().gateway_timeout_ns;
     core.apply(Input::Gone(vec![A]), later_ns);
     assert_eq!(fences(&mut core), 1, "it is asked for again");
