@@ -101,8 +101,9 @@ impl Scene {
             raw_ns: None,
             audience: Audience::Session,
             body: None,
+            fire: None,
         };
-        let encode = |era: &u64| verdicts::encode(&VerdictBatch { era: *era, verdicts: vec![verdict.clone()] });
+        let encode = |era: &u64| verdicts::encode(&VerdictBatch { era: *era, epoch: None, verdicts: vec![verdict.clone()] });
         let batches: Vec<Bytes> = self.eras.iter().map(encode).collect();
         let part = |i: usize| RoomCommit {
             room: self.rooms[i].clone(),

@@ -56,11 +56,12 @@ fn verdict(seq: u64) -> Verdict {
         raw_ns: None,
         audience: Audience::Room,
         body: Some(packed(&serde_json::json!({ "target": "baron", "hp": 0, "max_hp": 12000, "round": 1, "damage": 300 }))),
+        fire: None,
     }
 }
 
 fn batch_of(verdicts: u64) -> VerdictBatch {
-    VerdictBatch { era: 3, verdicts: (1..=verdicts).map(verdict).collect() }
+    VerdictBatch { era: 3, epoch: None, verdicts: (1..=verdicts).map(verdict).collect() }
 }
 
 /// Asserts that decoding gives back what was encoded, then times both.

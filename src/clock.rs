@@ -18,6 +18,8 @@ use crate::limits::STAMP_AGE_MAX;
 pub(crate) const KERNEL_PATH_NS: u64 = 2_000;
 /// Reading cuts both clocks to whole nanoseconds. This is the most that it may add to either end of a bracket.
 const ROUNDING_NS: i128 = 2;
+/// The brackets that are read to tell the epoch.
+const EPOCH_BRACKETS: usize = 4;
 /// The brackets that are read at the start.
 const FIRST_BRACKETS: usize = 32;
 
@@ -31,6 +33,17 @@ pub fn monotonic_ns() -> u64 {
 #[must_use]
 pub fn unix_s() -> u64 {
     u64::try_from(read(ClockId::CLOCK_REALTIME) / 1_000_000_000).unwrap_or(0)
+}
+
+/// The wall clock (since 1970) less the monotonic clock, in nanoseconds: known to within microseconds. Rooms tell their time by it; it
+/// orders nothing.
+#[must_use]
+pub(crate) fn epoch_ns() -> u64 {
+    let mut offset = Offset::of(Bracket::take());
+    for _ in 1..EPOCH_BRACKETS {
+        offset.observe(Bracket::take());
+    }
+    u64::try_from(offset.low + (offset.high - offset.low) / 2).unwrap_or(0)
 }
 
 fn read(id: ClockId) -> i128 {

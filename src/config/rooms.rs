@@ -6,7 +6,7 @@ use crate::rules::{RulesBook, claim::Claim, last_hit::LastHit};
 use crate::types::Audience;
 
 /// The built-in rules.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RulesChoice {
     /// The hit that takes a target's last points wins.
     LastHit,
@@ -37,9 +37,9 @@ pub(super) fn defaults() -> Vec<RoomRules> {
 }
 
 pub(super) fn book(rooms: &[RoomRules]) -> RulesBook {
-    rooms.iter().fold(RulesBook::new(), |book, room| match room.rules {
+    rooms.iter().fold(RulesBook::new(), |book, room| match room.rules.clone() {
         RulesChoice::LastHit => book.room(&room.pattern, LastHit::new),
-        RulesChoice::Claim { audience } => book.room(&room.pattern, move || Claim::new(audience)),
+        RulesChoice::Claim { audience } => book.room(&room.pattern, move || Claim::new(audience.clone())),
     })
 }
 

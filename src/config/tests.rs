@@ -209,20 +209,21 @@ fn roles_and_redis_must_fit() {
 
 #[test]
 fn rooms_choose_their_rules() {
-    let names =
-        |config: &Config, room: &str| config.rules_book().rules_for(&RoomId::new(room).expect("name")).map(|rules| rules.name());
+    let names = |config: &Config, room: &str| {
+        config.rules_book().rules_for(&RoomId::new(room).expect("name")).map(|rules| rules.name().to_owned())
+    };
     let config = Config::defaults(ProcessRole::Serve);
-    assert_eq!(names(&config, "load-1"), Some("claim"));
-    assert_eq!(names(&config, "claim-1"), Some("claim"));
-    assert_eq!(names(&config, "baron"), Some("last_hit"));
+    assert_eq!(names(&config, "load-1").as_deref(), Some("claim"));
+    assert_eq!(names(&config, "claim-1").as_deref(), Some("claim"));
+    assert_eq!(names(&config, "baron").as_deref(), Some("last_hit"));
     assert_eq!(config.rooms[0].rules, rooms::RulesChoice::Claim { audience: Audience::Session });
 
     let file =
         "[[rooms]]\npattern = 'quiz-?'\nrules = 'claim'\naudience = 'sender'\n[[rooms]]\npattern = 'b*'\nrules = 'last_hit'";
     let config = load(ProcessRole::Serve, &[], &[], file).expect("fits");
-    assert_eq!(names(&config, "quiz-1"), Some("claim"));
-    assert_eq!(names(&config, "baron"), Some("last_hit"));
-    assert_eq!(names(&config, "other"), None);
+    assert_eq!(names(&config, "quiz-1").as_deref(), Some("claim"));
+    assert_eq!(names(&config, "baron").as_deref(), Some("last_hit"));
+    assert_eq!(names(&config, "other").as_deref(), None);
 
     let unreached = "[[rooms]]\npattern = '*'\nrules = 'claim'\n[[rooms]]\npattern = 'b'\nrules = 'last_hit'";
     assert!(mistake(ProcessRole::Serve, &[], &[], unreached).contains("never reached after \"*\""));

@@ -1,13 +1,17 @@
 //! Deterministic decisions: no tokio, no Redis, no clock, no randomness. Time comes in as an argument.
 
 mod contests;
+mod firing;
 mod recent;
 mod resequence;
 mod room;
 mod snapshot;
 #[cfg(test)]
 mod tests;
+mod timers;
 
+pub(crate) use firing::HostClock;
+pub(crate) use resequence::Unproven;
 pub use resequence::{Held, Resequencer};
 pub use room::Room;
 pub(crate) use room::{Known, RULES_FAILED};

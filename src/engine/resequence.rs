@@ -66,7 +66,7 @@ pub struct Unproven {
 }
 
 impl Unproven {
-    fn covers(&self, stamp: Stamp) -> bool {
+    pub(crate) fn covers(&self, stamp: Stamp) -> bool {
         stamp.incarnation != self.dead && stamp.moment > self.above && stamp.moment <= self.until
     }
 }
@@ -209,28 +209,40 @@ impl Resequencer {
         }
         self.held -= released.len();
         // The next owner of the room reads the held events again: their stretches stay as long as they do.
-        let first_held = self.runs.values().filter_map(|run| run.front()).map(|held| held.stamp.moment).min();
+        let first_held = self.first_held();
         let passed = |until| frontier.is_none_or(|f| f >= until) && first_held.is_none_or(|first| first > until);
         self.unproven.retain(|stretch| !passed(stretch.until));
         released
     }
 
+    /// Takes back the last events that were released: they were not resolved.
+    pub fn take_back(&mut self, events: Vec<Held>) {
+        self.held += events.len();
+        for held in events.into_iter().rev() {
+            self.runs.entry(held.stamp.incarnation).or_default().push_front(held);
+        }
+    }
+
+    /// The moment of the first held event.
+    #[must_use]
+    pub fn first_held(&self) -> Option<Moment> {
+        self.runs.values().filter_map(|run| run.front()).map(|held| held.stamp.moment).min()
+    }
+
     /// Whether [`Resequencer::release`] would return any events.
     pub fn releasable(&self, watermark_of: impl Fn(Incarnation) -> Moment) -> bool {
-        let first = self.runs.values().filter_map(|run| run.front()).map(|held| held.stamp.moment).min();
-        first.is_some_and(|first| self.frontier(&watermark_of).is_none_or(|frontier| first <= frontier))
+        self.first_held().is_some_and(|first| self.frontier(&watermark_of).is_none_or(|frontier| first <= frontier))
     }
 
     /// The lowest watermark of the gateways inside. None if there are none.
-    fn frontier(&self, watermark_of: impl Fn(Incarnation) -> Moment) -> Option<Moment> {
+    pub fn frontier(&self, watermark_of: impl Fn(Incarnation) -> Moment) -> Option<Moment> {
         self.sessions.keys().map(|gateway| watermark_of(*gateway)).min()
     }
 
-    /// The gateways that held events wait for, each with the watermark that is needed.
-    pub fn waits_for(&self, watermark_of: impl Fn(Incarnation) -> Moment) -> Vec<(Incarnation, Moment)> {
-        let Some(until) = self.runs.values().filter_map(|run| run.back()).map(|held| held.stamp.moment).max() else {
-            return Vec::new();
-        };
+    /// The gateways that held events, or a timer that is due at `fire`, wait for, each with the watermark that is needed.
+    pub fn waits_for(&self, fire: Option<Moment>, watermark_of: impl Fn(Incarnation) -> Moment) -> Vec<(Incarnation, Moment)> {
+        let held = self.runs.values().filter_map(|run| run.back()).map(|held| held.stamp.moment).max();
+        let Some(until) = held.max(fire) else { return Vec::new() };
         self.sessions.keys().filter(|gateway| watermark_of(**gateway) < until).map(|gateway| (*gateway, until)).collect()
     }
 

@@ -5,10 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::contests::Contests;
 use super::recent::{self, Memory, Recent};
 use super::resequence::{Held, Unproven};
-use crate::limits::{BODY_BYTES_MAX, ROOM_SESSIONS_MAX};
-use crate::rules::{Act, Decision, Happening, Rules, Ruling, What};
+use super::timers::Timers;
+use crate::limits::{AUDIENCE_PLAYERS_MAX, BODY_BYTES_MAX, ROOM_SESSIONS_MAX};
+use crate::rules::{Act, Decision, Facts, Failure, Happening, Inside, Rules, Ruling, What};
 use crate::types::{
-    Audience, EventKind, Flags, Incarnation, Moment, Outcome, PlayerId, ROOM_FULL, Role, SessionId, Stamp, Verdict, VerdictKind,
+    Arrival, Audience, Epoch, EventKind, Flags, Incarnation, Moment, Outcome, PlayerId, ROOM_FULL, Role, RoomTime, SessionId,
+    Stamp, Verdict, VerdictKind,
 };
 use crate::wire::action;
 
@@ -36,7 +38,7 @@ pub(crate) const RULES_FAILED: &str = "rules_failed";
 
 impl<'a> Known<'a> {
     /// Why the event is void, if it is known to be.
-    fn void(self) -> Option<&'a str> {
+    pub(super) fn void(self) -> Option<&'a str> {
         match self {
             Self::Void(reason) => Some(reason),
             Self::Earlier(Verdict { outcome: Outcome::Void(reason), .. }) if reason == RULES_FAILED => Some(reason),
@@ -62,7 +64,22 @@ pub struct Room {
     pub(super) unproven: Vec<Unproven>,
     pub(super) recent: Recent,
     pub(super) contests: Contests,
+    /// Given when the room was created. Random numbers are drawn from it.
+    pub(super) seed: u128,
+    /// The timeline that the room counts its time on, and its epoch there.
+    pub(super) epoch: Option<(u32, Epoch)>,
+    /// The room's time at the last verdict. It never goes back.
+    pub(super) now: RoomTime,
+    /// The highest stamp that was resolved, or at which a timer fired.
+    pub(super) last: Moment,
+    pub(super) timers: Timers,
+    /// How many timers have fired.
+    pub(super) fires: u64,
+    /// How many of them since the last event.
+    pub(super) alone: u32,
     pub(super) rules: Box<dyn Rules>,
+    /// What the program failed on since the last look, by `seq`.
+    pub(super) failures: Vec<(u64, Failure)>,
 }
 
 impl std::fmt::Debug for Room {
@@ -79,6 +96,11 @@ impl Room {
     /// An empty room at `seq` 0.
     #[must_use]
     pub fn new(era: u64, rules: Box<dyn Rules>) -> Self {
+        Self::with_seed(era, 0, rules)
+    }
+
+    /// An empty room at `seq` 0, with the seed that it was created with.
+    pub(crate) fn with_seed(era: u64, seed: u128, rules: Box<dyn Rules>) -> Self {
         Self {
             era,
             seq: 0,
@@ -87,7 +109,15 @@ impl Room {
             unproven: Vec::new(),
             recent: Recent::default(),
             contests: Contests::default(),
+            seed,
+            epoch: None,
+            now: RoomTime::UNKNOWN,
+            last: Moment::default(),
+            timers: Timers::default(),
+            fires: 0,
+            alone: 0,
             rules,
+            failures: Vec::new(),
         }
     }
 
@@ -148,6 +178,9 @@ impl Room {
     pub fn resolve(&mut self, held: &Held, known: Option<Known<'_>>) -> Verdict {
         self.seq = self.seq.saturating_add(1);
         self.marks.insert(held.stamp.incarnation, (held.stamp.ordinal, held.stamp.moment));
+        self.last = self.last.max(held.stamp.moment);
+        self.now = self.time_at(held.stamp.moment);
+        self.alone = 0;
         let mut verdict = self.blank(held);
         let Some(kind) = &held.kind else {
             verdict.outcome = Outcome::Void(held.unreadable.clone().unwrap_or_default());
@@ -179,9 +212,8 @@ impl Room {
             if let Some(reason) = known.and_then(Known::void) {
                 verdict.outcome = Outcome::Void(reason.to_owned());
             } else {
-                let decision =
-                    self.rules.resolve(&Happening { session: held.session, player: &member.player, role: member.role, what });
-                self.apply(decision, held, &mut verdict);
+                let decision = self.decide(held.session, &member.player, member.role, what);
+                self.apply(decision, held.stamp, &held.arrival, &mut verdict);
             }
         }
         if matches!(kind, EventKind::Close) {
@@ -232,17 +264,51 @@ impl Room {
             return;
         }
         let act = Act::new(&action.op, action.contest.as_deref(), &action.args);
-        let decision = self.rules.resolve(&Happening { session: held.session, player, role: member.role, what: What::Data(act) });
-        self.apply(decision, held, verdict);
+        let decision = self.decide(held.session, player, member.role, What::Data(act));
+        self.apply(decision, held.stamp, &held.arrival, verdict);
     }
 
-    fn apply(&mut self, decision: Decision, held: &Held, verdict: &mut Verdict) {
-        if let Some(body) = &decision.body
-            && body.len() > BODY_BYTES_MAX
-        {
-            verdict.outcome = Outcome::Void("body_too_large".to_owned());
+    /// What a decision may use.
+    pub(super) fn facts(&self) -> Facts {
+        Facts::new(self.now, self.seq, self.seed)
+    }
+
+    fn decide(&mut self, session: SessionId, player: &PlayerId, role: Role, what: What<'_>) -> Decision {
+        let facts = self.facts();
+        let inside = |player: &PlayerId| self.sessions.values().filter(|member| member.player == *player).count();
+        self.rules.resolve(&Happening { session, player, role, what, facts, inside: Inside(&inside) })
+    }
+
+    /// Makes a verdict of a decision. If the verdict is void, the rules are told.
+    pub(super) fn apply(&mut self, decision: Decision, stamp: Stamp, arrival: &Arrival, verdict: &mut Verdict) {
+        self.judge(decision, stamp, arrival, verdict);
+        if matches!(verdict.outcome, Outcome::Void(_)) {
+            self.rules.undo();
+        }
+    }
+
+    fn judge(&mut self, decision: Decision, stamp: Stamp, arrival: &Arrival, verdict: &mut Verdict) {
+        let void = |reason: &str| Outcome::Void(reason.to_owned());
+        if let Ruling::Failed(failure) = decision.ruling {
+            self.failures.push((self.seq, *failure));
+            verdict.outcome = void(RULES_FAILED);
             return;
         }
+        if decision.body.as_ref().is_some_and(|body| body.len() > BODY_BYTES_MAX) {
+            verdict.outcome = void("body_too_large");
+            return;
+        }
+        if matches!(&decision.audience, Audience::Players(players) if players.len() > AUDIENCE_PLAYERS_MAX) {
+            verdict.outcome = void("audience_too_large");
+            return;
+        }
+        let timers = match self.timers.check(decision.timers, self.now) {
+            Ok(changes) => changes,
+            Err(fault) => {
+                verdict.outcome = void(fault.reason());
+                return;
+            }
+        };
         verdict.audience = decision.audience;
         verdict.body = decision.body;
         if let Some(contest) = &decision.contest {
@@ -255,18 +321,22 @@ impl Room {
         verdict.outcome = match (decision.ruling, contest) {
             (Ruling::Granted, _) => Outcome::Granted,
             (Ruling::Denied(reason), _) => Outcome::Denied(reason),
-            (Ruling::Won, Some(contest)) if self.contests.win(contest, self.seq, held.stamp, &held.arrival) => Outcome::Granted,
-            (Ruling::Won, _) => Outcome::Void("second_winner".to_owned()),
-            (Ruling::Late, contest) => match contest.and_then(|c| self.contests.margin(c, held.stamp, &held.arrival)) {
+            (Ruling::Won, Some(contest)) if self.contests.win(contest, self.seq, stamp, arrival) => Outcome::Granted,
+            (Ruling::Won, _) => void("second_winner"),
+            (Ruling::Late, contest) => match contest.and_then(|c| self.contests.margin(c, stamp, arrival)) {
                 Some(margin) => {
                     verdict.behind_ns = margin.behind_ns;
                     verdict.flags = verdict.flags.with(margin.flags);
                     Outcome::Denied("late".to_owned())
                 }
-                None => Outcome::Void("no_winner".to_owned()),
+                None => void("no_winner"),
             },
+            (Ruling::Failed(_), _) => void(RULES_FAILED),
         };
         verdict.contest = decision.contest;
+        if !matches!(verdict.outcome, Outcome::Void(_)) {
+            self.timers.apply(timers);
+        }
     }
 
     fn blank(&self, held: &Held) -> Verdict {
@@ -294,6 +364,7 @@ impl Room {
             raw_ns: held.arrival.raw_ns,
             audience: Audience::Room,
             body: None,
+            fire: None,
         }
     }
 

@@ -8,21 +8,27 @@ use super::contests::{Contest, Contests, Winner};
 use super::recent::Recent;
 use super::resequence::Unproven;
 use super::room::{Member, Room};
+use super::timers::{Timer, Timers};
 use crate::limits::MARKS_PER_ROOM_MAX;
-use crate::rules::Rules;
-use crate::types::{Incarnation, Moment, Role, SessionId, Stamp};
+use crate::rules::{Repeat, Rules};
+use crate::types::{Epoch, Incarnation, Moment, Role, RoomTime, SessionId, Stamp};
 use crate::wire::DecodeError;
 use crate::wire::codec::{Reader, Writer};
 
 mod earlier;
 
-/// Version 4, packed: `4, era, seq, incarnations, sessions, marks, stretches of dead gateways, highest forgotten seq, players' ids,
-/// first round, contests, rules' name, rules' version, rules' state`, each list behind its count. Incarnations are named by their
-/// index.
+/// Version 5, packed: `5, era, seq, incarnations, sessions, marks, stretches of dead gateways, highest forgotten seq, players' ids,
+/// first round, contests, rules' name, rules' version, rules' state, seed, time, last moment, epoch, fires, fires since the last
+/// event, timers, further parts`, each list behind its count. Incarnations are named by their index. There are no further parts yet:
+/// their bits are 0.
+///
+/// Versions 3 and 4 are read too. Version 4 ends with the rules' state.
 ///
 /// A player has its name, the highest `seq` of its forgotten ids, and for each id the difference of its `seq` to the one before,
 /// and its hash. A contest has its name, its round, the `seq` that changed it, whether it is won, and its winner.
-const VERSION: u8 = 4;
+const VERSION: u8 = 5;
+/// The oldest packed version that is read.
+const VERSION_MIN: u8 = 4;
 /// Bytes of an incarnation.
 const INCARNATION_BYTES: usize = 16;
 /// The fewest bytes that an id takes.
@@ -42,13 +48,13 @@ pub enum SnapshotError {
         /// The rules that wrote the snapshot.
         found: String,
         /// The rules that should read it.
-        configured: &'static str,
+        configured: String,
     },
     /// The rules cannot read their own state.
     #[error("rules {rules} cannot read their state: {why}")]
     Rules {
         /// The name of the rules.
-        rules: &'static str,
+        rules: String,
         /// Their reason.
         why: String,
     },
@@ -103,6 +109,24 @@ impl Room {
             }
         }
         w.sized(self.rules.name().as_bytes()).varint(self.rules.version().into()).sized(&self.rules.snapshot());
+        w.tail(&self.seed.to_be_bytes()).varint(self.now.0);
+        write_moment(&mut w, self.last);
+        match self.epoch {
+            None => _ = w.byte(0),
+            Some((timeline, Epoch { source_ns, ns })) => _ = w.byte(1).varint(timeline.into()).varint(source_ns).varint(ns),
+        }
+        w.varint(self.fires).varint(self.alone.into()).varint(self.timers.len() as u64);
+        for (name, Timer { due, missed, repeat, data }) in self.timers.iter() {
+            w.sized(name.as_bytes()).varint(due.0).varint(*missed).sized(data);
+            match repeat {
+                Repeat::Never => _ = w.byte(0),
+                Repeat::Every(ns) => _ = w.byte(1).varint(*ns),
+                Repeat::Cron(expression, offset_s) => {
+                    w.byte(2).sized(expression.as_bytes()).tail(&offset_s.to_be_bytes());
+                }
+            }
+        }
+        w.varint(0);
         w.finish()
     }
 
@@ -131,13 +155,32 @@ impl Room {
     /// [`SnapshotError`]: damaged bytes, another version, or other rules.
     pub fn restore(bytes: &[u8], mut rules: Box<dyn Rules>) -> Result<Self, SnapshotError> {
         let read = if bytes.first() == Some(&earlier::FIRST_BYTE) { earlier::read(bytes)? } else { read(bytes)? };
-        let Read { era, seq, sessions, marks, unproven, recent, contests, rules: (found, version, state) } = read;
-        let configured = rules.name();
+        let Read { era, seq, sessions, marks, unproven, recent, contests, rules: (found, version, state), time } = read;
+        let configured = rules.name().to_owned();
         if found != configured {
             return Err(SnapshotError::OtherRules { found, configured });
         }
         rules.restore(version, state).map_err(|why| SnapshotError::Rules { rules: configured, why })?;
-        Ok(Self { era, seq, sessions, marks, unproven, recent, contests, rules })
+        let Time { seed, now, last, epoch, fires, alone, timers } = time;
+        let failures = Vec::new();
+        Ok(Self {
+            era,
+            seq,
+            sessions,
+            marks,
+            unproven,
+            recent,
+            contests,
+            seed,
+            epoch,
+            now,
+            last,
+            timers,
+            fires,
+            alone,
+            rules,
+            failures,
+        })
     }
 }
 
@@ -152,10 +195,48 @@ struct Read<'a> {
     recent: Recent,
     contests: Contests,
     rules: (String, u32, &'a [u8]),
+    time: Time,
+}
+
+/// What versions before 5 did not have.
+#[derive(Default)]
+struct Time {
+    seed: u128,
+    now: RoomTime,
+    last: Moment,
+    epoch: Option<(u32, Epoch)>,
+    fires: u64,
+    alone: u32,
+    timers: Timers,
+}
+
+impl Time {
+    fn read(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        let mut time = Self { seed: r.identity()?.0, now: RoomTime(r.varint()?), last: read_moment(r)?, ..Self::default() };
+        if r.byte()? == 1 {
+            time.epoch = Some((r.narrow()?, Epoch { source_ns: r.varint()?, ns: r.varint()? }));
+        }
+        (time.fires, time.alone) = (r.varint()?, r.narrow()?);
+        for _ in 0..r.count(4)? {
+            let (name, due, missed) = (r.sized_text()?, RoomTime(r.varint()?), r.varint()?);
+            let data = Bytes::copy_from_slice(r.sized()?);
+            let repeat = match r.byte()? {
+                0 => Repeat::Never,
+                1 => Repeat::Every(r.varint()?),
+                2 => Repeat::Cron(r.sized_text()?.to_owned(), i32::from_be_bytes(r.chunk()?)),
+                other => return Err(r.damaged(format!("a timer of kind {other}"))),
+            };
+            time.timers.put(name, Timer { due, missed, repeat, data });
+        }
+        match r.varint()? {
+            0 => Ok(time),
+            parts => Err(r.damaged(format!("unknown parts {parts}"))),
+        }
+    }
 }
 
 fn read(bytes: &[u8]) -> Result<Read<'_>, SnapshotError> {
-    let mut r = Reader::packed("snapshot", bytes, VERSION)?;
+    let (mut r, version) = Reader::packed_of("snapshot", bytes, VERSION_MIN..=VERSION)?;
     let mut read = Read { era: r.varint()?, seq: r.varint()?, ..Read::default() };
     let mut incarnations = Vec::with_capacity(r.count(INCARNATION_BYTES)?);
     for _ in 0..incarnations.capacity() {
@@ -186,6 +267,9 @@ fn read(bytes: &[u8]) -> Result<Read<'_>, SnapshotError> {
         read.contests.put(name, Contest { round, winner, changed });
     }
     read.rules = (r.sized_text()?.to_owned(), r.narrow()?, r.sized()?);
+    if version == VERSION {
+        read.time = Time::read(&mut r)?;
+    }
     r.end()?;
     Ok(read)
 }

@@ -186,7 +186,7 @@ impl History {
             }
         }
         if released.len() < max {
-            let waits = self.hold.waits_for(watermark_of);
+            let waits = self.hold.waits_for(None, watermark_of);
             assert_eq!(self.hold.is_empty(), waits.is_empty(), "what is held waits for somebody, and nothing else does");
         }
         self.released.extend(released);

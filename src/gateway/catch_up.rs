@@ -18,17 +18,18 @@ use super::state::{Session, View, shard_of};
 use super::step::{Command, ReadId};
 use crate::journal::VerdictPage;
 use crate::limits::{CATCH_UP_ENTRIES_MAX, CATCH_UP_WAIT_MAX, DELIVERIES_PER_TURN_MAX, FIRST_READS_MAX, GAP_READS_MAX};
-use crate::types::{Audience, Outcome, Role, RoomId, SessionId, Verdict};
+use crate::types::{Audience, Outcome, PlayerId, Role, RoomId, SessionId, Verdict};
 use crate::wire::client::{VerdictFrames, close};
 use crate::wire::{DecodeError, verdicts};
 
 /// Whether the session may see the verdict.
-fn visible(verdict: &Verdict, session: SessionId, role: Role) -> bool {
+fn visible(verdict: &Verdict, session: SessionId, player: &PlayerId, role: Role) -> bool {
     role == Role::Server
-        || match verdict.audience {
+        || match &verdict.audience {
             Audience::Room => true,
             Audience::Session => verdict.session_id() == session,
             Audience::Server => false,
+            Audience::Players(players) => players.contains(player) || verdict.session_id() == session,
         }
 }
 
@@ -137,7 +138,7 @@ impl Core {
             return 1;
         }
         let most = most.min(DELIVERIES_PER_TURN_MAX).min(bounds.catch_up_messages_max.saturating_sub(session.queued()).max(1));
-        let (resuming, role) = (session.since.is_some(), session.role);
+        let (resuming, player, role) = (session.since.is_some(), session.player.clone(), session.role);
         let next = page.verdicts.partition_point(|frames| frames.verdict().seq <= read_to);
         let rest = page.verdicts.get(next..).unwrap_or_default();
         if rest.first().is_none_or(|frames| frames.verdict().seq > read_to.saturating_add(1)) {
@@ -168,7 +169,7 @@ impl Core {
                 return sent + 1;
             }
             read_to = verdict.seq;
-            if visible(verdict, me, role) {
+            if visible(verdict, me, &player, role) {
                 self.send(number, read_to, Arc::clone(frames));
                 sent += 1;
                 if sent >= most {

@@ -7,7 +7,9 @@ use super::state::{Session, View};
 use super::step::{Command, Delivery};
 use crate::journal::{RoomHead, VerdictPage};
 use crate::limits::ROOM_SESSIONS_MAX;
-use crate::types::{Audience, Incarnation, Outcome, ROOM_FULL, RoomId, SessionId, ShardId, Verdict, VerdictBatch, VerdictKind};
+use crate::types::{
+    Audience, Incarnation, Outcome, ROOM_FULL, Role, RoomId, SessionId, ShardId, Verdict, VerdictBatch, VerdictKind,
+};
 use crate::wire::client::{VerdictFrames, Welcome, close};
 use crate::wire::push::{Push, RoomPush};
 
@@ -162,15 +164,23 @@ impl Core {
 
     fn fan_out(&mut self, room: &RoomId, verdict: Verdict, own: bool) {
         let Some(view) = self.rooms.get(room) else { return };
-        let mut targets = match verdict.audience {
+        let mut targets = match &verdict.audience {
             Audience::Room => view.sessions.clone(),
             Audience::Session | Audience::Server => view.servers.clone(),
+            Audience::Players(players) => {
+                let named = |session: &Session| session.role == Role::Server || players.contains(&session.player);
+                let sees = |number: &u64| self.sessions.get(number).is_some_and(named);
+                view.sessions.iter().copied().filter(sees).collect()
+            }
         };
         if own && let Outcome::Repeat { of } = verdict.outcome {
             // The session that repeated gets the first verdict. Server sessions get the repeat itself.
             targets.retain(|number| *number != verdict.session);
             self.repeat_live(of, &verdict);
-        } else if verdict.audience == Audience::Session && own && !targets.contains(&verdict.session) {
+        } else if matches!(verdict.audience, Audience::Session | Audience::Players(_))
+            && own
+            && !targets.contains(&verdict.session)
+        {
             targets.push(verdict.session);
         }
         let (seq, frames) = (verdict.seq, Arc::new(VerdictFrames::new(verdict, None)));

@@ -81,11 +81,11 @@ impl Claim {
     fn claim(&mut self, player: &PlayerId, key: &str) -> Decision {
         match self.held.get(key) {
             Some(holder) if holder == player => mistake("already_yours").about(key),
-            Some(holder) => Decision::late(key).body(&Holder { holder: holder.as_str() }).to(self.audience),
+            Some(holder) => Decision::late(key).body(&Holder { holder: holder.as_str() }).to(self.audience.clone()),
             None if self.held.len() >= CLAIMS_PER_ROOM_MAX => mistake("too_many_claims"),
             None => {
                 self.held.insert(key.to_owned(), player.clone());
-                Decision::won(key).to(self.audience)
+                Decision::won(key).to(self.audience.clone())
             }
         }
     }
@@ -97,7 +97,7 @@ impl Claim {
         if holder != event.player && event.role != Role::Server {
             return mistake("not_holder").about(key).body(&body);
         }
-        let decision = Decision::granted().about(key).next_round().body(&body).to(self.audience);
+        let decision = Decision::granted().about(key).next_round().body(&body).to(self.audience.clone());
         self.held.remove(key);
         decision
     }
@@ -127,9 +127,9 @@ impl Rules for Claim {
 
     fn resolve(&mut self, event: &Happening<'_>) -> Decision {
         match event.what {
-            What::Open => Decision::granted().body(&self.state()).to(self.audience),
+            What::Open => Decision::granted().body(&self.state()).to(self.audience.clone()),
             What::Data(act) => self.act(event, act),
-            What::End { .. } | What::Error { .. } | What::Close => Decision::granted().to(self.audience),
+            What::End { .. } | What::Error { .. } | What::Close => Decision::granted().to(self.audience.clone()),
         }
     }
 

@@ -13,19 +13,23 @@
 
 mod book;
 pub mod claim;
+mod decision;
 pub mod last_hit;
 #[cfg(test)]
 mod referee;
 mod saved;
+mod when;
 
 pub(crate) use book::Pattern;
 pub use book::{RulesBook, RulesFactory};
 pub use claim::Claim;
+pub use decision::Decision;
+pub(crate) use decision::{Failure, Ruling, TimerCommand};
 pub use last_hit::LastHit;
+pub use when::When;
+pub(crate) use when::{Repeat, TimerFault};
 
-use bytes::Bytes;
-
-use crate::types::{Audience, PlayerId, Role, SessionId};
+use crate::types::{PlayerId, Role, RoomTime, SessionId};
 
 /// What rules see of an event.
 #[derive(Debug, Clone, Copy)]
@@ -38,6 +42,72 @@ pub struct Happening<'a> {
     pub role: Role,
     /// What happened.
     pub what: What<'a>,
+    /// What every decision may use.
+    pub facts: Facts,
+    pub(crate) inside: Inside<'a>,
+}
+
+impl Happening<'_> {
+    /// How many sessions a player has inside. The session of an Open counts, that of a Close too.
+    #[must_use]
+    pub fn sessions_of(&self, player: &PlayerId) -> usize {
+        (self.inside.0)(player)
+    }
+}
+
+/// Counts a player's sessions in the room.
+#[derive(Clone, Copy)]
+pub(crate) struct Inside<'a>(pub(crate) &'a (dyn Fn(&PlayerId) -> usize + 'a));
+
+impl std::fmt::Debug for Inside<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Inside")
+    }
+}
+
+/// What a decision may use beside the event: all that stands for a clock and for randomness. Replay gives the same.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Facts {
+    /// The room's time.
+    pub now: RoomTime,
+    /// The number that the verdict gets.
+    pub seq: u64,
+    /// The room's seed.
+    seed: u128,
+}
+
+impl Facts {
+    pub(crate) fn new(now: RoomTime, seq: u64, seed: u128) -> Self {
+        Self { now, seq, seed }
+    }
+
+    /// A random number: another one for each room, verdict and `call`. Whoever knows no verdict of the room that used one cannot
+    /// tell it in advance.
+    #[must_use]
+    pub fn random(&self, call: u32) -> u64 {
+        let mut bytes = [0; 28];
+        bytes[..16].copy_from_slice(&self.seed.to_be_bytes());
+        bytes[16..24].copy_from_slice(&self.seq.to_be_bytes());
+        bytes[24..].copy_from_slice(&call.to_be_bytes());
+        xxhash_rust::xxh3::xxh3_64(&bytes)
+    }
+}
+
+/// A timer that is due, as rules see it.
+#[derive(Debug, Clone, Copy)]
+pub struct Due<'a> {
+    /// The name that it was set by.
+    pub name: &'a str,
+    /// What it was set with: one MessagePack value.
+    pub data: &'a [u8],
+    /// When it was due. The room's time is this too, unless the room was ahead.
+    pub due: RoomTime,
+    /// How much later the worker noticed it, in nanoseconds.
+    pub late_ns: u64,
+    /// Of a repeating timer: how many moments were noticed too late to fire.
+    pub missed: u64,
+    /// What every decision may use.
+    pub facts: Facts,
 }
 
 /// The five socket events, as rules see them.
@@ -87,92 +157,6 @@ impl<'a> Act<'a> {
     }
 }
 
-/// What rules decide about an event. The core makes a verdict of it: it enforces one winner a round and computes margins.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Decision {
-    pub(crate) ruling: Ruling,
-    pub(crate) contest: Option<String>,
-    pub(crate) next_round: bool,
-    pub(crate) audience: Audience,
-    pub(crate) body: Option<Bytes>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Ruling {
-    Granted,
-    Denied(String),
-    /// Wins the contest's current round, which must have no winner yet.
-    Won,
-    /// Came after the winner of the contest's current round: the core says by how much.
-    Late,
-}
-
-impl Decision {
-    fn of(ruling: Ruling, contest: Option<&str>) -> Self {
-        Self { ruling, contest: contest.map(str::to_owned), next_round: false, audience: Audience::Room, body: None }
-    }
-
-    /// The event takes effect.
-    #[must_use]
-    pub fn granted() -> Self {
-        Self::of(Ruling::Granted, None)
-    }
-
-    /// The event has no effect. `reason` is a short word such as `unknown_target`.
-    #[must_use]
-    pub fn denied(reason: impl Into<String>) -> Self {
-        Self::of(Ruling::Denied(reason.into()), None)
-    }
-
-    /// The event wins the current round of `contest`. If the round has a winner already, the verdict is void
-    /// (`second_winner`): a fault of the rules, counted.
-    #[must_use]
-    pub fn won(contest: &str) -> Self {
-        Self::of(Ruling::Won, Some(contest))
-    }
-
-    /// The event comes after the current round of `contest` was won: it is denied as `late`, with the margin. If the round has no
-    /// winner, the verdict is void (`no_winner`).
-    #[must_use]
-    pub fn late(contest: &str) -> Self {
-        Self::of(Ruling::Late, Some(contest))
-    }
-
-    /// Names the contest that a granted or denied event concerns.
-    #[must_use]
-    pub fn about(mut self, contest: &str) -> Self {
-        self.contest = Some(contest.to_owned());
-        self
-    }
-
-    /// Starts a new round of the named contest with this event (a respawn, a release). Until the round is won the contest counts
-    /// as closed: past 100,000 contests the core forgets closed ones first, and won ones only when all
-    /// are won. A forgotten contest continues with a later round.
-    #[must_use]
-    pub fn next_round(mut self) -> Self {
-        self.next_round = true;
-        self
-    }
-
-    /// Who may see the verdict. By default the whole room.
-    #[must_use]
-    pub fn to(mut self, audience: Audience) -> Self {
-        self.audience = audience;
-        self
-    }
-
-    /// The verdict's body: any value that serializes to MessagePack with string keys, at most 16 KiB. A larger one makes the
-    /// verdict void (`body_too_large`).
-    #[must_use]
-    pub fn body(mut self, body: &impl serde::Serialize) -> Self {
-        // Serialization into memory fails only for types that MessagePack cannot carry. That is a fault of the rules: the lane
-        // catches the panic and makes the verdict void.
-        let bytes = rmp_serde::to_vec_named(body).unwrap_or_else(|e| panic!("rules: body does not serialize: {e}"));
-        self.body = Some(Bytes::from(bytes));
-        self
-    }
-}
-
 /// A room's rules: a deterministic state machine. No clock, no randomness, no I/O; the same events in the same order
 /// always give the same decisions, on any machine (replay and recovery depend on it).
 ///
@@ -211,7 +195,7 @@ impl Decision {
 /// ```
 pub trait Rules: Send + 'static {
     /// Recorded with every snapshot: a room is never continued with other rules.
-    fn name(&self) -> &'static str;
+    fn name(&self) -> &str;
 
     /// Rises when decisions or the snapshot's form change.
     fn version(&self) -> u32;
@@ -224,6 +208,16 @@ pub trait Rules: Send + 'static {
 
     /// Decides one event.
     fn resolve(&mut self, event: &Happening<'_>) -> Decision;
+
+    /// Decides what a timer does that an earlier decision has set ([`Decision::timer`]). By default it is denied as
+    /// `unknown_timer`.
+    fn fire(&mut self, _timer: &Due<'_>) -> Decision {
+        Decision::denied("unknown_timer")
+    }
+
+    /// The last decision went over a bound, or named a second winner: its verdict is void. Rules that can, take back what it
+    /// changed. By default the change stays.
+    fn undo(&mut self) {}
 
     /// The whole state.
     fn snapshot(&self) -> Vec<u8>;

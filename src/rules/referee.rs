@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Act, Decision, Happening, Rules, Ruling, What};
+use super::{Act, Decision, Facts, Happening, Inside, Rules, Ruling, What};
 use crate::limits::BODY_BYTES_MAX;
 use crate::types::{Incarnation, PlayerId, Role, SessionId};
 
@@ -28,6 +28,7 @@ impl Referee {
             Ruling::Won => assert!(!std::mem::replace(won, true), "second winner of {contest} in round {round}"),
             Ruling::Late => assert!(*won, "late for {contest}, whose round {round} nobody won"),
             Ruling::Granted | Ruling::Denied(_) => {}
+            Ruling::Failed(_) => panic!("{decision:?}"),
         }
         *round
     }
@@ -50,7 +51,8 @@ pub(super) fn act(
 /// Lets something happen on `player`'s session.
 pub(super) fn happen(rules: &mut impl Rules, role: Role, player: &str, what: What<'_>) -> Decision {
     let session = SessionId { gateway: Incarnation(1), number: 1 };
-    rules.resolve(&Happening { session, player: &PlayerId::new(player).expect("name"), role, what })
+    let player = PlayerId::new(player).expect("name");
+    rules.resolve(&Happening { session, player: &player, role, what, facts: Facts::default(), inside: Inside(&|_| 1) })
 }
 
 /// The decision's body.

@@ -286,7 +286,7 @@ impl Model for Sequencer {
                 actions.push(Step::Arrive(g));
             }
             let news = !gateway.pending.is_empty()
-                || world.hold.waits_for(|w| world.watermarks[(w.0 - 1) as usize]).iter().any(|(w, _)| *w == incarnation(g))
+                || world.hold.waits_for(None, |w| world.watermarks[(w.0 - 1) as usize]).iter().any(|(w, _)| *w == incarnation(g))
                 // Asked with the other's append, whether or not anything waits.
                 || gateway.opened && world.gateways[1 - g].watermark > gateway.watermark;
             if news && !gateway.fenced {

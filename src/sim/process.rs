@@ -107,6 +107,7 @@ impl World {
             bounds: self.options.bounds,
             rules,
             timeline: TIMELINE,
+            epoch_ns: 0,
             concurrency: 2,
             gateway_timeout_ns: GATEWAY_TIMEOUT_NS,
             deaf_timeout_ns: GATEWAY_TIMEOUT_NS / 4,

@@ -159,6 +159,7 @@ fn limits() -> WorkerLimits {
         bounds: Bounds::default(),
         rules: RulesBook::new().room("*", Race::default),
         timeline: TIMELINE,
+        epoch_ns: 0,
         concurrency: 1,
         gateway_timeout_ns: 60 * MS,
         deaf_timeout_ns: 15 * MS,

@@ -17,11 +17,13 @@ mod action;
 mod event;
 mod id;
 mod stamp;
+mod time;
 mod verdict;
 
 pub use action::Action;
 pub use event::{Entry, Event, EventKind, Role};
 pub use id::{IdError, Incarnation, PlayerId, RoomId, SessionId, ShardId};
 pub use stamp::{Arrival, Flags, Moment, ParseMomentError, Stamp, StreamId};
+pub use time::{Epoch, RoomTime};
 pub(crate) use verdict::ROOM_FULL;
-pub use verdict::{Audience, Outcome, Since, Verdict, VerdictBatch, VerdictKind};
+pub use verdict::{Audience, Fire, Outcome, Since, Verdict, VerdictBatch, VerdictKind};

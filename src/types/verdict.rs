@@ -2,10 +2,11 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{Flags, PlayerId, SessionId, Stamp};
+use super::{Epoch, Flags, PlayerId, RoomTime, SessionId, Stamp};
 
 /// What was decided.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,17 +29,19 @@ pub enum Outcome {
 pub(crate) const ROOM_FULL: &str = "room_full";
 
 /// Who may see a verdict. Sessions with the server role see all of their room.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Audience {
     /// Every session in the room.
     Room,
-    /// The session whose event it decides.
+    /// The session whose event it decides. Nobody's, if a timer fired.
     Session,
     /// Server sessions only.
     Server,
+    /// Every session of these players, and the session whose event it decides.
+    Players(Arc<[PlayerId]>),
 }
 
-/// Which of the socket events a verdict decides.
+/// What a verdict decides: one of the socket events, or a timer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum VerdictKind {
     /// onOpen.
@@ -53,6 +56,21 @@ pub enum VerdictKind {
     Close,
     /// An entry that cannot be read.
     Unreadable,
+    /// A timer of the room has fired.
+    Timer,
+}
+
+/// A timer that has fired.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fire {
+    /// The timer's name.
+    pub name: String,
+    /// When it was due.
+    pub due: RoomTime,
+    /// How much later the worker noticed it, in nanoseconds.
+    pub late_ns: u64,
+    /// How many of its earlier moments did not fire, because they were noticed too late. 0 for a timer that does not repeat.
+    pub missed: u64,
 }
 
 impl VerdictKind {
@@ -66,6 +84,7 @@ impl VerdictKind {
             Self::Error => "error",
             Self::Close => "close",
             Self::Unreadable => "unreadable",
+            Self::Timer => "timer",
         }
     }
 }
@@ -103,6 +122,8 @@ pub struct Verdict {
     pub audience: Audience,
     /// The rules' answer: one MessagePack value.
     pub body: Option<Bytes>,
+    /// The timer, if this is the verdict of one.
+    pub fire: Option<Box<Fire>>,
 }
 
 impl Verdict {
@@ -118,6 +139,8 @@ impl Verdict {
 pub struct VerdictBatch {
     /// The era of the room.
     pub era: u64,
+    /// The epoch that the room counts by from its first verdict on, if that is another than before.
+    pub epoch: Option<Epoch>,
     /// The verdicts. Their `seq` rises. A push leaves out those that none of its gateway's sessions may see.
     pub verdicts: Vec<Verdict>,
 }

@@ -286,15 +286,17 @@ impl<'a> Reader<'a> {
     }
 
     pub(crate) fn identity(&mut self) -> Result<Incarnation, DecodeError> {
-        let (bytes, rest) = self.rest.split_first_chunk().ok_or_else(|| self.damaged("ends early"))?;
-        self.rest = rest;
-        Ok(Incarnation(u128::from_be_bytes(*bytes)))
+        Ok(Incarnation(u128::from_be_bytes(self.chunk()?)))
     }
 
     pub(crate) fn hash(&mut self) -> Result<u64, DecodeError> {
+        Ok(u64::from_be_bytes(self.chunk()?))
+    }
+
+    pub(crate) fn chunk<const N: usize>(&mut self) -> Result<[u8; N], DecodeError> {
         let (bytes, rest) = self.rest.split_first_chunk().ok_or_else(|| self.damaged("ends early"))?;
         self.rest = rest;
-        Ok(u64::from_be_bytes(*bytes))
+        Ok(*bytes)
     }
 
     /// All bytes that are left.

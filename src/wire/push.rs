@@ -165,7 +165,12 @@ mod tests {
                     commit,
                     rooms: rooms
                         .into_iter()
-                        .map(|(room, from, to, era)| RoomPush { room, from, to, batch: VerdictBatch { era, verdicts: vec![] } })
+                        .map(|(room, from, to, era)| RoomPush {
+                            room,
+                            from,
+                            to,
+                            batch: VerdictBatch { era, epoch: None, verdicts: vec![] }
+                        })
                         .collect(),
                 }),
             any::<(u16, u32, u64)>()

@@ -1,33 +1,53 @@
 //! An entry of a room's verdict stream: the verdicts of one commit. Pushes carry the same form.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use super::codec::{DecodeError, Reader, Writer};
-use crate::types::{Audience, Flags, Incarnation, Moment, Outcome, Stamp, Verdict, VerdictBatch, VerdictKind};
+use crate::limits::AUDIENCE_PLAYERS_MAX;
+use crate::types::{
+    Audience, Epoch, Fire, Flags, Incarnation, Moment, Outcome, RoomTime, Stamp, Verdict, VerdictBatch, VerdictKind,
+};
 
-/// Version 3, packed: `3, era, timeline, count of incarnations, incarnation..., count, verdict...`, where a verdict is
-/// `head, seq, ns (zigzag), ordinal, session, round, uncertainty`, then what the head says is there: `incarnation's index,
-/// player, id, contest, reason or first seq, behind, flags, raw, body`. Seq and ns are differences from the verdict before. A body
-/// follows its length. In an Open the length is one more, and 0 means the body of the Open before it: many sessions join at once
-/// and find the room in one state.
+/// Version 4, packed: `4, era, timeline, parts, [epoch], count of incarnations, incarnation..., count, verdict...`. The parts are
+/// bits that say what is there; the epoch is `its source and itself`, as a batch begins to count by it. A verdict is `head, seq, ns
+/// (zigzag), ordinal, session, round, uncertainty`, then what the head says is there: `incarnation's index, player, id, contest,
+/// reason or first seq, behind, flags, raw, body, players of the audience, fire (name, due, late, missed)`. Seq and ns are differences from the
+/// verdict before. A body follows its length. In an Open the length is one more, and 0 means the body of the Open before it: many
+/// sessions join at once and find the room in one state.
 ///
-/// Version 2 is read too. It has no such 0.
-pub(crate) const VERSION: u8 = 3;
+/// Versions 2 and 3 are read too. They have no parts, a head of two bytes, and version 2 has no such 0.
+pub(crate) const VERSION: u8 = 4;
 /// The oldest version that is read.
 const VERSION_MIN: u8 = 2;
 
-/// Bits of a verdict's head, which has two bytes, the lower first: kind, outcome, audience, and the fields that are there.
-const KIND: u16 = 7;
-const OUTCOME_SHIFT: u32 = 3;
-const AUDIENCE_SHIFT: u32 = 6;
-const INCARNATION: u16 = 1 << 8;
-const PLAYER: u16 = 1 << 9;
-const ID: u16 = 1 << 10;
-const CONTEST: u16 = 1 << 11;
-const BEHIND: u16 = 1 << 12;
-const FLAGS: u16 = 1 << 13;
-const RAW: u16 = 1 << 14;
-const BODY: u16 = 1 << 15;
+/// Bits of a batch's parts.
+const EPOCH: u64 = 1;
+
+/// Bits of a verdict's head, a packed number: kind, outcome, audience, and the fields that are there. The usual ones come first, so
+/// that most heads have two bytes. Further bits are free for versions to come.
+const KIND: u64 = 15;
+const OUTCOME_SHIFT: u32 = 4;
+const AUDIENCE_SHIFT: u32 = 7;
+const INCARNATION: u64 = 1 << 9;
+const PLAYER: u64 = 1 << 10;
+const ID: u64 = 1 << 11;
+const CONTEST: u64 = 1 << 12;
+const BODY: u64 = 1 << 13;
+const BEHIND: u64 = 1 << 14;
+const FLAGS: u64 = 1 << 15;
+const RAW: u64 = 1 << 16;
+const FIRE: u64 = 1 << 17;
+const HEAD_BITS: u32 = 18;
+
+/// The head of versions 2 and 3 in the bits of this one: they had three bits for the kind, then three, two, and the fields.
+fn head_of_earlier(head: u16) -> u64 {
+    let head = u64::from(head);
+    let fields = [INCARNATION, PLAYER, ID, CONTEST, BEHIND, FLAGS, RAW, BODY];
+    let there = fields.into_iter().enumerate().filter(|(at, _)| head >> (8 + at) & 1 == 1);
+    there.fold(head & 7 | (head >> 3 & 31) << OUTCOME_SHIFT, |all, (_, bit)| all | bit)
+}
 /// The fewest bytes of a verdict.
 const VERDICT_BYTES_MIN: usize = 8;
 /// The bytes of an incarnation.
@@ -38,6 +58,10 @@ const LATE: &str = "late";
 /// Encodes a batch. Its verdicts share a timeline: a room moves to the next timeline only between batches.
 #[must_use]
 pub fn encode(batch: &VerdictBatch) -> Bytes {
+    write(VERSION, batch, |w, head| _ = w.varint(head))
+}
+
+fn write(version: u8, batch: &VerdictBatch, write_head: impl Fn(&mut Writer, u64)) -> Bytes {
     let mut incarnations: Vec<Incarnation> = Vec::with_capacity(2);
     for verdict in &batch.verdicts {
         if !incarnations.contains(&verdict.stamp.incarnation) {
@@ -47,7 +71,14 @@ pub fn encode(batch: &VerdictBatch) -> Bytes {
     let timeline = batch.verdicts.first().map_or(0, |v| v.stamp.moment.timeline);
     let body: usize = batch.verdicts.iter().map(|v| v.body.as_ref().map_or(0, Bytes::len)).sum();
     let mut w = Writer::with_capacity(16 + incarnations.len() * INCARNATION_BYTES + batch.verdicts.len() * 72 + body);
-    w.byte(VERSION).varint(batch.era).varint(timeline.into()).varint(incarnations.len() as u64);
+    w.byte(version).varint(batch.era).varint(timeline.into());
+    if version == VERSION {
+        w.varint(if batch.epoch.is_some() { EPOCH } else { 0 });
+    }
+    if let Some(Epoch { source_ns, ns }) = batch.epoch {
+        w.varint(source_ns).varint(ns);
+    }
+    w.varint(incarnations.len() as u64);
     for incarnation in &incarnations {
         w.tail(&incarnation.0.to_be_bytes());
     }
@@ -55,9 +86,8 @@ pub fn encode(batch: &VerdictBatch) -> Bytes {
     let (mut seq, mut ns, mut state) = (0, 0, None);
     for v in &batch.verdicts {
         let index = incarnations.iter().position(|i| *i == v.stamp.incarnation).unwrap_or_default();
-        w.tail(&head(v, index).to_le_bytes())
-            .varint(v.seq - seq)
-            .varint(zigzag(v.stamp.moment.ns.wrapping_sub(ns).cast_signed()));
+        write_head(&mut w, head(v, index));
+        w.varint(v.seq - seq).varint(zigzag(v.stamp.moment.ns.wrapping_sub(ns).cast_signed()));
         (seq, ns) = (v.seq, v.stamp.moment.ns);
         w.varint(v.stamp.ordinal).varint(v.session).varint(v.round).varint(v.uncertainty_ns);
         if index > 0 {
@@ -90,11 +120,18 @@ pub fn encode(batch: &VerdictBatch) -> Bytes {
             }
             None => {}
         }
+        if let Audience::Players(players) = &v.audience {
+            w.varint(players.len() as u64);
+            players.iter().for_each(|player| drop(w.sized(player.as_str().as_bytes())));
+        }
+        if let Some(fire) = &v.fire {
+            w.sized(fire.name.as_bytes()).varint(fire.due.0).varint(fire.late_ns).varint(fire.missed);
+        }
     }
     w.finish()
 }
 
-fn head(v: &Verdict, index: usize) -> u16 {
+fn head(v: &Verdict, index: usize) -> u64 {
     let outcome = match &v.outcome {
         Outcome::Granted => 0,
         Outcome::Denied(reason) if reason == LATE => 4,
@@ -102,10 +139,11 @@ fn head(v: &Verdict, index: usize) -> u16 {
         Outcome::Void(_) => 2,
         Outcome::Repeat { .. } => 3,
     };
-    let audience = match v.audience {
+    let audience = match &v.audience {
         Audience::Room => 0,
         Audience::Session => 1,
         Audience::Server => 2,
+        Audience::Players(_) => 3,
     };
     let there = [
         (INCARNATION, index > 0),
@@ -116,14 +154,15 @@ fn head(v: &Verdict, index: usize) -> u16 {
         (FLAGS, v.flags.0 != 0),
         (RAW, v.raw_ns.is_some()),
         (BODY, v.body.is_some()),
+        (FIRE, v.fire.is_some()),
     ];
     let there = there.into_iter().filter(|(_, is)| *is).fold(0, |all, (bit, _)| all | bit);
     there | kind_code(v.kind) | outcome << OUTCOME_SHIFT | audience << AUDIENCE_SHIFT
 }
 
-/// Whether an earlier version wrote the batch. Rooms of that version remembered other ids and contests.
-pub(crate) fn is_earlier(bytes: &[u8]) -> bool {
-    bytes.first().is_some_and(|version| *version < VERSION)
+/// Whether version 2 wrote the batch. Its rooms remembered other ids and contests.
+pub(crate) fn remembers_otherwise(bytes: &[u8]) -> bool {
+    bytes.first() == Some(&2)
 }
 
 /// Reads what [`encode`] and its earlier version wrote.
@@ -140,6 +179,11 @@ pub(crate) fn find(bytes: &Bytes, seq: u64) -> Result<Option<Verdict>, DecodeErr
 fn decode_to(bytes: &Bytes, last: Option<u64>) -> Result<VerdictBatch, DecodeError> {
     let (mut r, version) = Reader::packed_of("verdict batch", bytes, VERSION_MIN..=VERSION)?;
     let (era, timeline) = (r.varint()?, r.narrow()?);
+    let parts = if version < VERSION { 0 } else { r.varint()? };
+    if parts & !EPOCH != 0 {
+        return Err(r.damaged(format!("unknown parts {parts}")));
+    }
+    let epoch = if parts & EPOCH == 0 { None } else { Some(Epoch { source_ns: r.varint()?, ns: r.varint()? }) };
     let len = r.count(INCARNATION_BYTES)?;
     let mut incarnations = Vec::with_capacity(len);
     for _ in 0..len {
@@ -150,7 +194,10 @@ fn decode_to(bytes: &Bytes, last: Option<u64>) -> Result<VerdictBatch, DecodeErr
     let mut state = None;
     for _ in 0..len {
         let (seq, ns) = verdicts.last().map_or((0, 0), |last| (last.seq, last.stamp.moment.ns));
-        let head = u16::from_le_bytes([r.byte()?, r.byte()?]);
+        let head = if version < VERSION { head_of_earlier(u16::from_le_bytes([r.byte()?, r.byte()?])) } else { r.varint()? };
+        if head >> HEAD_BITS != 0 {
+            return Err(r.damaged(format!("unknown fields in the head {head:#x}")));
+        }
         let seq = match (seq.checked_add(r.varint()?), verdicts.is_empty()) {
             (None, _) => return Err(r.damaged("seq overflows")),
             (Some(next), false) if next == seq => return Err(r.damaged("two verdicts have one seq")),
@@ -158,10 +205,10 @@ fn decode_to(bytes: &Bytes, last: Option<u64>) -> Result<VerdictBatch, DecodeErr
         };
         let ns = ns.wrapping_add(unzigzag(r.varint()?).cast_unsigned());
         let (ordinal, session, round, uncertainty_ns) = (r.varint()?, r.varint()?, r.varint()?, r.varint()?);
-        let has = |bit: u16| head & bit != 0;
+        let has = |bit: u64| head & bit != 0;
         let index: usize = if has(INCARNATION) { r.narrow()? } else { 0 };
         let incarnation = *incarnations.get(index).ok_or_else(|| r.damaged(format!("incarnation {index} is not listed")))?;
-        verdicts.push(Verdict {
+        let mut verdict = Verdict {
             seq,
             stamp: Stamp { moment: Moment { timeline, ns }, incarnation, ordinal },
             kind: kind_of(head & KIND).ok_or_else(|| r.damaged("unknown event kind"))?,
@@ -186,10 +233,11 @@ fn decode_to(bytes: &Bytes, last: Option<u64>) -> Result<VerdictBatch, DecodeErr
                 0 => Audience::Room,
                 1 => Audience::Session,
                 2 => Audience::Server,
-                other => return Err(r.damaged(format!("unknown audience {other}"))),
+                _ if version < VERSION => return Err(r.damaged("unknown audience 3")),
+                _ => Audience::Players(Arc::default()),
             },
             body: match has(BODY) {
-                true if version == VERSION && head & KIND == kind_code(VerdictKind::Open) => {
+                true if version > VERSION_MIN && head & KIND == kind_code(VerdictKind::Open) => {
                     if let Some(body) = r.sized_or_before()? {
                         state = Some(bytes.slice_ref(body));
                     }
@@ -198,13 +246,40 @@ fn decode_to(bytes: &Bytes, last: Option<u64>) -> Result<VerdictBatch, DecodeErr
                 true => Some(bytes.slice_ref(r.sized()?)),
                 false => None,
             },
-        });
+            fire: None,
+        };
+        if let Audience::Players(players) = &mut verdict.audience {
+            let len = r.count(2)?;
+            if len > AUDIENCE_PLAYERS_MAX {
+                return Err(r.damaged(format!("an audience of {len} players")));
+            }
+            *players = (0..len).map(|_| r.sized_player()).collect::<Result<_, _>>()?;
+        }
+        if has(FIRE) {
+            let (name, due) = (r.sized_text()?.to_owned(), RoomTime(r.varint()?));
+            verdict.fire = Some(Box::new(Fire { name, due, late_ns: r.varint()?, missed: r.varint()? }));
+        }
+        if verdict.fire.is_some() != (verdict.kind == VerdictKind::Timer) {
+            return Err(r.damaged("a timer without its fire, or the fire of no timer"));
+        }
+        verdicts.push(verdict);
         if last.is_some_and(|last| last <= seq) {
-            return Ok(VerdictBatch { era, verdicts });
+            return Ok(VerdictBatch { era, epoch, verdicts });
         }
     }
     r.end()?;
-    Ok(VerdictBatch { era, verdicts })
+    Ok(VerdictBatch { era, epoch, verdicts })
+}
+
+/// Writes as version 2 or 3 did, what it could write.
+#[cfg(test)]
+pub(crate) fn encode_earlier(version: u8, batch: &VerdictBatch) -> Bytes {
+    let there = |head: u64| {
+        let fields = [INCARNATION, PLAYER, ID, CONTEST, BEHIND, FLAGS, RAW, BODY].into_iter().enumerate();
+        fields.fold(0, |all, (at, bit)| all | u16::from(head & bit != 0) << (8 + at))
+    };
+    let bits = |head: u64| u16::try_from(head & 7 | (head >> OUTCOME_SHIFT & 31) << 3).expect("eight bits") | there(head);
+    write(version, batch, |w, head| _ = w.tail(&bits(head).to_le_bytes()))
 }
 
 fn zigzag(value: i64) -> u64 {
@@ -215,7 +290,7 @@ fn unzigzag(value: u64) -> i64 {
     (value >> 1).cast_signed() ^ -((value & 1).cast_signed())
 }
 
-fn kind_code(kind: VerdictKind) -> u16 {
+fn kind_code(kind: VerdictKind) -> u64 {
     match kind {
         VerdictKind::Open => 0,
         VerdictKind::Data => 1,
@@ -223,10 +298,11 @@ fn kind_code(kind: VerdictKind) -> u16 {
         VerdictKind::Error => 3,
         VerdictKind::Close => 4,
         VerdictKind::Unreadable => 5,
+        VerdictKind::Timer => 6,
     }
 }
 
-fn kind_of(code: u16) -> Option<VerdictKind> {
+fn kind_of(code: u64) -> Option<VerdictKind> {
     Some(match code {
         0 => VerdictKind::Open,
         1 => VerdictKind::Data,
@@ -234,6 +310,7 @@ fn kind_of(code: u16) -> Option<VerdictKind> {
         3 => VerdictKind::Error,
         4 => VerdictKind::Close,
         5 => VerdictKind::Unreadable,
+        6 => VerdictKind::Timer,
         _ => return None,
     })
 }
@@ -255,24 +332,36 @@ mod tests {
         ]
     }
 
+    fn audience() -> impl Strategy<Value = Audience> {
+        let players = proptest::collection::vec("[a-z]{1,9}".prop_map(|name| PlayerId::new(&name).expect("name")), 0..4);
+        prop_oneof![
+            Just(Audience::Room),
+            Just(Audience::Session),
+            Just(Audience::Server),
+            players.prop_map(|players| Audience::Players(players.into())),
+        ]
+    }
+
     prop_compose! {
         fn verdict(timeline: u32)(
-            incarnation in prop::sample::select(vec![1u128, 2, 3]), ordinal: u64, ns: u64, kind in 0u16..6, session: u64,
+            incarnation in prop::sample::select(vec![1u128, 2, 3]), ordinal: u64, ns: u64, kind in 0u64..7, session: u64,
             player in proptest::option::of("[a-z]{1,9}"), id in proptest::option::of("[ -~]{1,9}"), contest in proptest::option::of("[ -~]{1,9}"),
-            numbers: (u64, u64, Option<u64>, u8, Option<u64>), outcome in outcome(), audience in 0u8..3, body in proptest::option::of(any::<Vec<u8>>()),
+            numbers: (u64, u64, Option<u64>, u8, Option<u64>), outcome in outcome(), audience in audience(), fire: (u64, u64, u64), body in proptest::option::of(any::<Vec<u8>>()),
         ) -> Verdict {
             Verdict {
                 seq: 0,
                 stamp: Stamp { moment: Moment { timeline, ns }, incarnation: Incarnation(incarnation), ordinal },
                 kind: kind_of(kind).expect("kind"), session, player: player.map(|p| PlayerId::new(&p).expect("name")), id, contest,
                 round: numbers.0, outcome, uncertainty_ns: numbers.1, behind_ns: numbers.2, flags: Flags(numbers.3), raw_ns: numbers.4,
-                audience: [Audience::Room, Audience::Session, Audience::Server][usize::from(audience)], body: body.map(Bytes::from),
+                audience, body: body.map(Bytes::from),
+                fire: (kind == 6).then(|| Box::new(Fire { name: "respawn".to_owned(), due: RoomTime(fire.0), late_ns: fire.1, missed: fire.2 })),
             }
         }
     }
 
     fn batch() -> impl Strategy<Value = VerdictBatch> {
-        (any::<u32>(), any::<u64>(), 0..u64::MAX / 2).prop_flat_map(|(timeline, era, seq)| {
+        (any::<u32>(), any::<u64>(), 0..u64::MAX / 2, any::<Option<(u64, u64)>>()).prop_flat_map(|(timeline, era, seq, epoch)| {
+            let epoch = epoch.map(|(source_ns, ns)| Epoch { source_ns, ns });
             proptest::collection::vec((verdict(timeline), 1..5u64), 0..8).prop_map(move |parts| {
                 let mut seq = seq;
                 let verdicts = parts.into_iter().map(|(mut v, step)| {
@@ -280,7 +369,7 @@ mod tests {
                     v.seq = seq;
                     v
                 });
-                VerdictBatch { era, verdicts: verdicts.collect() }
+                VerdictBatch { era, epoch, verdicts: verdicts.collect() }
             })
         })
     }
@@ -303,8 +392,9 @@ mod tests {
             raw_ns: None,
             audience: Audience::Room,
             body: Some(body),
+            fire: None,
         };
-        VerdictBatch { era: 1, verdicts: (1..).zip(bodies).map(verdict).collect() }
+        VerdictBatch { era: 1, epoch: None, verdicts: (1..).zip(bodies).map(verdict).collect() }
     }
 
     #[test]
@@ -332,6 +422,13 @@ mod tests {
         #[test]
         fn batches_survive_the_wire(batch in batch()) {
             prop_assert_eq!(decode(&encode(&batch)), Ok(batch));
+        }
+
+        #[test]
+        fn batches_of_the_version_before_are_read(batch in batch()) {
+            let mut batch = VerdictBatch { epoch: None, ..batch };
+            batch.verdicts.retain(|v| v.fire.is_none() && !matches!(v.audience, Audience::Players(_)));
+            prop_assert_eq!(decode(&encode_earlier(3, &batch)), Ok(batch));
         }
 
         #[test]

@@ -85,6 +85,11 @@ impl Core {
         self.shared.now_ns = now_ns;
         match input {
             Input::Tick => self.tick(),
+            Input::Due => self.each(Shard::fire_due),
+            Input::Clock(epoch_ns) => {
+                self.shared.clock.epoch_ns = epoch_ns;
+                self.each(Shard::clock_stepped);
+            }
             Input::Stop => self.stop(),
             Input::ShardIsFree => self.heartbeat(),
             Input::Alive { living, failure } => self.alive(living, failure.as_ref()),
@@ -176,7 +181,7 @@ impl Core {
         }
         let mut quick = false;
         while let Some((shard, room)) = self.shared.permits.next(self.shared.limits.concurrency) {
-            if let Some(job) = self.shards.get_mut(&shard).and_then(|s| s.start(&room, &self.shared.limits.bounds)) {
+            if let Some(job) = self.shards.get_mut(&shard).and_then(|s| s.start(&room, &self.shared)) {
                 self.shared.permits.take();
                 quick |= job.is_quick();
                 self.shared.emit(Command::Run(job));
@@ -200,6 +205,18 @@ impl Core {
     #[must_use]
     pub(crate) fn room_count(&self) -> usize {
         self.shards.values().map(|s| s.lanes.len()).sum()
+    }
+
+    /// When the next timer is due: a moment of this host's clock. [`Input::Due`] is to follow then.
+    #[must_use]
+    pub(crate) fn next_due_ns(&self) -> Option<u64> {
+        self.shards.values().filter_map(Shard::next_due_ns).min()
+    }
+
+    fn each(&mut self, f: impl Fn(&mut Shard, &mut Shared)) {
+        for shard in self.shards.values_mut() {
+            f(shard, &mut self.shared);
+        }
     }
 
     fn with(&mut self, shard: ShardId, f: impl FnOnce(&mut Shard, &mut Shared)) {

@@ -7,10 +7,10 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::restore::{Loaded, restore_room};
-use crate::engine::{Held, Known, RULES_FAILED, Room};
+use crate::engine::{Held, HostClock, Known, RULES_FAILED, Room, Unproven};
 use crate::journal::Gathering;
 use crate::rules::Rules;
-use crate::types::{Audience, Flags, Incarnation, Outcome, RoomId, ShardId, Stamp, Verdict, VerdictBatch, VerdictKind};
+use crate::types::{Audience, Flags, Incarnation, Moment, Outcome, RoomId, ShardId, Stamp, Verdict, VerdictBatch, VerdictKind};
 use crate::wire::verdicts;
 
 /// The size of a verdict without its body, roughly: its names, numbers and stamp.
@@ -67,6 +67,15 @@ pub(crate) struct Resolving {
     pub(super) of: LaneId,
     pub(super) room: Box<Room>,
     pub(super) events: Vec<Held>,
+    /// The clocks of this host, and the time now.
+    pub(super) clock: HostClock,
+    pub(super) now_ns: u64,
+    /// After the events, timers fire up to here. Those that are due before an event fire before it.
+    pub(super) until: Option<Moment>,
+    /// The most timers that fire. Events that come after the next one are handed back.
+    pub(super) fires_max: usize,
+    /// The stretches of dead gateways, in which a fire is not proven (rule T2).
+    pub(super) unproven: Vec<Unproven>,
     /// Events on which the rules failed before: their verdicts are void.
     pub(super) poisoned: BTreeSet<Stamp>,
     /// Whether to take a snapshot after them.
@@ -106,8 +115,9 @@ pub(crate) struct Done {
 
 #[derive(Debug)]
 pub(super) enum DoneOutcome {
-    /// The room after the events, and the result in parts that a commit can carry: at least one.
-    Resolved(Box<Room>, VecDeque<Resolved>),
+    /// The room after the events, and the result in parts that a commit can carry: none if nothing was to be done. The last
+    /// events were not resolved if more timers are due before them than one job lets fire.
+    Resolved(Box<Room>, VecDeque<Resolved>, Vec<Held>),
     /// The rules panicked on this event. The room's state is lost; it must be loaded again.
     Panicked {
         stamp: Stamp,
@@ -221,21 +231,57 @@ impl Job {
 
 impl Resolving {
     fn run(self, progress: &Progress) -> Done {
-        let Self { of, mut room, events, poisoned, snapshot, bytes_max, watched: _ } = self;
+        let Self { of, mut room, events, clock, now_ns, until, fires_max, unproven, poisoned, snapshot, bytes_max, watched: _ } =
+            self;
         let from = room.seq();
         let before: Vec<Incarnation> = gateways(&room);
         let mut watching = room.watching();
-        let mut batch = VerdictBatch { era: room.era(), verdicts: Vec::with_capacity(events.len()) };
-        for held in &events {
-            let known = poisoned.contains(&held.stamp).then_some(Known::Void(RULES_FAILED));
-            progress.is(At::Event(held.stamp));
+        let mut batches: Vec<VerdictBatch> = Vec::with_capacity(1);
+        let mut events = VecDeque::from(events);
+        if let Some(proof) = until.max(events.back().map(|held| held.stamp.moment)) {
+            room.thin_out(clock, proof);
+        }
+        let mut fires = 0;
+        loop {
+            let limit = events.front().map(|held| held.stamp.moment).or(until);
+            let place = room.next_fire(clock).filter(|place| limit.is_some_and(|limit| *place <= limit));
+            let (stamp, held) = match place {
+                Some(_) if fires == fires_max => break,
+                Some(place) => (room.fire_stamp(place), None),
+                None => match events.pop_front() {
+                    Some(held) => (held.stamp, Some(held)),
+                    None => break,
+                },
+            };
+            let epoch = room.keep_time(clock, stamp.moment);
+            // A batch has one timeline, and one epoch.
+            let same =
+                |last: &VerdictBatch| last.verdicts.last().is_some_and(|v| v.stamp.moment.timeline == stamp.moment.timeline);
+            if epoch.is_some() || !batches.last().is_some_and(same) {
+                batches.push(VerdictBatch { era: room.era(), epoch, verdicts: Vec::with_capacity(events.len() + 1) });
+            }
+            let known = poisoned.contains(&stamp).then_some(Known::Void(RULES_FAILED));
+            progress.is(At::Event(stamp));
             // When the rules panic, the room is dropped: nothing sees it half changed.
-            match catch_unwind(AssertUnwindSafe(|| room.resolve(held, known))) {
-                Ok(verdict) => batch.verdicts.push(verdict),
+            let resolved = catch_unwind(AssertUnwindSafe(|| match &held {
+                Some(held) => Some(room.resolve(held, known)),
+                None => {
+                    let flags =
+                        if unproven.iter().any(|stretch| stretch.covers(stamp)) { Flags::UNPROVEN } else { Flags::default() };
+                    room.fire(stamp.moment, now_ns, flags, known)
+                }
+            }));
+            fires += usize::from(held.is_none());
+            match resolved {
+                Ok(verdict) => {
+                    if let Some(batch) = batches.last_mut() {
+                        batch.verdicts.extend(verdict);
+                    }
+                }
                 Err(panic) => {
                     let message = panic.downcast_ref::<String>().cloned();
                     let message = message.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned())).unwrap_or_default();
-                    return Done { of, outcome: DoneOutcome::Panicked { stamp: held.stamp, message } };
+                    return Done { of, outcome: DoneOutcome::Panicked { stamp, message } };
                 }
             }
         }
@@ -245,14 +291,23 @@ impl Resolving {
         concerned.sort_unstable();
         concerned.dedup();
         // Also gateways whose only session was not let in: they wait for the verdicts on its events.
-        for verdict in &batch.verdicts {
-            if let Err(place) = concerned.binary_search(&verdict.stamp.incarnation) {
-                concerned.insert(place, verdict.stamp.incarnation);
+        for gateway in batches.iter().flat_map(|batch| &batch.verdicts).map(|verdict| verdict.stamp.incarnation) {
+            if gateway != Incarnation::NONE
+                && let Err(place) = concerned.binary_search(&gateway)
+            {
+                concerned.insert(place, gateway);
             }
         }
         // A game server that leaves within this batch sees the verdicts before that.
         watching.extend(room.watching());
-        let mut parts: VecDeque<Resolved> = split(batch, bytes_max / (1 + concerned.len()), from)
+        let mut seq = from;
+        let part_bytes = bytes_max / (1 + concerned.len());
+        let all = batches.into_iter().flat_map(|batch| {
+            let to = batch.verdicts.last().map_or(seq, |v| v.seq);
+            let from = std::mem::replace(&mut seq, to);
+            split(batch, part_bytes, from)
+        });
+        let mut parts: VecDeque<Resolved> = all
             .map(|(from, to, batch)| {
                 let mut tally = Tally::default();
                 batch.verdicts.iter().for_each(|verdict| tally.count(verdict));
@@ -269,14 +324,14 @@ impl Resolving {
                 room.snapshot()
             });
         }
-        Done { of, outcome: DoneOutcome::Resolved(room, parts) }
+        Done { of, outcome: DoneOutcome::Resolved(room, parts, events.into()) }
     }
 }
 
 /// Splits a batch into parts of at most `bytes_max`, or of one verdict; each with the `seq` before and after it. The events of a
 /// death stay together: if a part of it were committed, the next owner would take the rest for stale.
 fn split(batch: VerdictBatch, bytes_max: usize, from: u64) -> impl Iterator<Item = (u64, u64, VerdictBatch)> {
-    let era = batch.era;
+    let (era, mut epoch) = (batch.era, batch.epoch);
     let (mut rest, mut seq) = (VecDeque::from(batch.verdicts), from);
     std::iter::from_fn(move || {
         let (mut bytes, mut state) = (0, None);
@@ -294,7 +349,7 @@ fn split(batch: VerdictBatch, bytes_max: usize, from: u64) -> impl Iterator<Item
         }
         let verdicts: Vec<Verdict> = rest.drain(..count).collect();
         let before = std::mem::replace(&mut seq, verdicts.last()?.seq);
-        Some((before, seq, VerdictBatch { era, verdicts }))
+        Some((before, seq, VerdictBatch { era, epoch: epoch.take(), verdicts }))
     })
 }
 
@@ -315,7 +370,9 @@ fn gateways(room: &Room) -> Vec<Incarnation> {
 /// The verdicts of a batch that concern a gateway; `whole` if that is all of them. The body of an Open goes only to the gateway
 /// whose session joins.
 fn push_for(gateway: Incarnation, watches: bool, batch: &VerdictBatch, whole: &Bytes) -> Bytes {
-    let concerns = |v: &Verdict| watches || v.audience == Audience::Room || v.stamp.incarnation == gateway;
+    // The gateway knows which of its sessions are of the players that are named.
+    let concerns =
+        |v: &Verdict| watches || matches!(v.audience, Audience::Room | Audience::Players(_)) || v.stamp.incarnation == gateway;
     let tells_others = |v: &Verdict| v.kind == VerdictKind::Open && v.body.is_some() && v.stamp.incarnation != gateway;
     if batch.verdicts.iter().all(|v| concerns(v) && !tells_others(v)) {
         return whole.clone();
@@ -324,7 +381,7 @@ fn push_for(gateway: Incarnation, watches: bool, batch: &VerdictBatch, whole: &B
         let body = v.body.clone().filter(|_| !tells_others(v));
         Verdict { body, ..v.clone() }
     });
-    verdicts::encode(&VerdictBatch { era: batch.era, verdicts: verdicts.collect() })
+    verdicts::encode(&VerdictBatch { era: batch.era, epoch: batch.epoch, verdicts: verdicts.collect() })
 }
 
 impl Loading {

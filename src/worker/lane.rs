@@ -39,10 +39,11 @@ pub(super) use self::reading::{Paged, Restored};
 use self::snapshots::Snapshots;
 use self::unread::Unread;
 use super::job::{LaneId, Resolved, Resolving};
-use crate::engine::{Resequencer, Room};
+use super::step::WorkerLimits;
+use crate::engine::{Held, HostClock, Resequencer, Room};
 use crate::journal::Gathering;
-use crate::limits::{Bounds, QUARANTINE_MAX, QUARANTINE_MIN};
-use crate::types::{Entry, Incarnation, Moment, Stamp, StreamId};
+use crate::limits::{QUARANTINE_MAX, QUARANTINE_MIN};
+use crate::types::{Entry, Incarnation, Moment, RoomTime, Stamp, StreamId};
 
 /// What a lane is doing.
 #[derive(Debug)]
@@ -130,6 +131,14 @@ pub(super) struct Lane {
     snapshots: Snapshots,
     /// The gateways inside, as the journal was last told. None if unknown.
     told_inside: Option<Vec<Incarnation>>,
+    /// When the next timer is due, as the journal was last told. None if unknown.
+    told_due: Option<Option<RoomTime>>,
+    /// When this lane is to be looked at because of a timer: a moment of this host's clock.
+    due_ns: Option<u64>,
+    /// The room's stream was read to a tail that was observed after this moment.
+    tail: Option<Moment>,
+    /// When the read was asked for that is to move the tail.
+    looking_since: Option<Moment>,
 }
 
 impl Lane {
@@ -158,6 +167,10 @@ impl Lane {
             deaths: BTreeMap::new(),
             snapshots: Snapshots::default(),
             told_inside: None,
+            told_due: None,
+            due_ns: None,
+            tail: None,
+            looking_since: None,
         }
     }
 
@@ -202,8 +215,12 @@ impl Lane {
     }
 
     /// The gateways whose watermarks it waits for, and up to which moment.
-    pub(super) fn waits_for(&self, watermark_of: impl Fn(Incarnation) -> Moment) -> Vec<(Incarnation, Moment)> {
-        if self.may_advance() { self.hold.waits_for(watermark_of) } else { Vec::new() }
+    pub(super) fn waits_for(
+        &self,
+        fire: Option<Moment>,
+        watermark_of: impl Fn(Incarnation) -> Moment,
+    ) -> Vec<(Incarnation, Moment)> {
+        if self.may_advance() { self.hold.waits_for(fire, watermark_of) } else { Vec::new() }
     }
 
     /// The deaths of fenced gateways to write now. A gateway's death is written again only if more of its events were read since.
@@ -226,10 +243,43 @@ impl Lane {
         self.deaths.remove(&gateway);
     }
 
-    /// Idle -> Queued, if the first held event is proven. Returns whether it is.
-    pub(super) fn enqueue(&mut self, watermark_of: impl Fn(Incarnation) -> Moment) -> bool {
+    /// Where the next timer fires, if the room is here.
+    pub(super) fn next_fire(&self, clock: HostClock) -> Option<Moment> {
+        if let State::Live { turn, .. } = &self.state { turn.room()?.next_fire(clock) } else { None }
+    }
+
+    /// Where the next timer fires, if it is due.
+    pub(super) fn due_fire(&self, clock: HostClock, now_ns: u64) -> Option<Moment> {
+        self.next_fire(clock).filter(|place| *place <= Moment { timeline: clock.timeline, ns: now_ns })
+    }
+
+    /// Up to which moment timers may fire (rule T2): all gateways inside have promised it, or, if nobody is inside, the room was
+    /// read to a tail that was observed after it. Never past an event that is held.
+    fn fires_until(&self, watermark_of: impl Fn(Incarnation) -> Moment) -> Option<Moment> {
+        fires_until(&self.hold, self.tail, watermark_of)
+    }
+
+    /// Moves the lane's place among the shard's due lanes. Returns the place before.
+    pub(super) fn move_due(&mut self, due_ns: Option<u64>) -> Option<u64> {
+        std::mem::replace(&mut self.due_ns, due_ns)
+    }
+
+    /// A timer is due while nobody is inside: asks for the room's tail, unless that is under way. Returns the position to read from.
+    pub(super) fn look_for_tail(&mut self, place: Moment, now: Moment) -> Option<StreamId> {
+        if self.hold.gateways().next().is_some() || !self.hold.is_empty() || self.tail.is_some_and(|tail| tail >= place) {
+            return None;
+        }
+        let State::Live { reading: reading @ None, .. } = &mut self.state else { return None };
+        *reading = Some(Unread::default());
+        self.looking_since = Some(now);
+        Some(self.position)
+    }
+
+    /// Idle -> Queued, if the first held event is proven, or a timer may fire. Returns whether it is.
+    pub(super) fn enqueue(&mut self, clock: HostClock, watermark_of: impl Fn(Incarnation) -> Moment + Copy) -> bool {
+        let fires = self.next_fire(clock).is_some_and(|place| self.fires_until(watermark_of).is_some_and(|until| place <= until));
         let State::Live { turn: turn @ Turn::Idle { .. }, reading: None } = &mut self.state else { return false };
-        if !self.hold.releasable(watermark_of) {
+        if !fires && !self.hold.releasable(watermark_of) {
             return false;
         }
         if let Turn::Idle { room, .. } = std::mem::replace(turn, Turn::Busy) {
@@ -245,10 +295,13 @@ impl Lane {
         alone: bool,
         of: LaneId,
         releasing: bool,
-        bounds: &Bounds,
-        watermark_of: impl Fn(Incarnation) -> Moment,
+        limits: &WorkerLimits,
+        now: (HostClock, u64),
+        watermark_of: impl Fn(Incarnation) -> Moment + Copy,
     ) -> Option<Resolving> {
-        let suspect = self.is_suspect();
+        let (suspect, bounds, (clock, now_ns)) = (self.is_suspect(), &limits.bounds, now);
+        let fire = self.next_fire(clock);
+        let unproven = self.hold.unproven().to_vec();
         let State::Live { turn, reading } = &mut self.state else { return None };
         let mut room = match (std::mem::replace(turn, Turn::Busy), alone) {
             (Turn::Queued(room), false) if !suspect => room,
@@ -258,12 +311,21 @@ impl Lane {
                 return None;
             }
         };
-        let events = match (reading.is_some() || releasing, alone) {
-            (true, _) => Vec::new(),
-            (false, true) => self.hold.release_one(watermark_of),
-            (false, false) => self.hold.release(bounds.resolve_events_max, watermark_of),
+        // A timer fires before an event with the same stamp, also if nobody is inside any more.
+        let event = self.hold.first_held().filter(|_| self.hold.releasable(watermark_of));
+        let fires_by = |until: Option<Moment>| fire.filter(|place| until.is_some_and(|until| *place <= until));
+        let (events, until, fires_max) = match (reading.is_some() || releasing, alone) {
+            (true, _) => (Vec::new(), None, 0),
+            (false, true) => match fires_by(fires_until(&self.hold, self.tail, watermark_of).max(event)) {
+                Some(place) => (Vec::new(), Some(place), 1),
+                None => (self.hold.release_one(watermark_of), None, 0),
+            },
+            (false, false) => {
+                let events = self.hold.release(bounds.resolve_events_max, watermark_of);
+                (events, fires_until(&self.hold, self.tail, watermark_of), bounds.resolve_events_max)
+            }
         };
-        if events.is_empty() {
+        if events.is_empty() && fires_by(until).is_none() {
             *turn = Turn::idle(room);
             return None;
         }
@@ -275,7 +337,7 @@ impl Lane {
         }
         let watched = alone || self.caution != Caution::None || snapshot && self.snapshots.is_slow();
         let (poisoned, bytes_max) = (self.poisoned.clone(), bounds.commit_bytes_max);
-        Some(Resolving { of, room, events, poisoned, snapshot, bytes_max, watched })
+        Some(Resolving { of, room, events, clock, now_ns, until, fires_max, unproven, poisoned, snapshot, bytes_max, watched })
     }
 
     /// Queued -> Attempting; returns the lane's token. Or Queued -> Idle if it cannot go on now.
@@ -298,8 +360,13 @@ impl Lane {
     }
 
     /// Busy -> Resolved. Returns false if the lane does not wait for a result.
-    pub(super) fn resolved(&mut self, room: Box<Room>, parts: VecDeque<Resolved>, now_ns: u64) -> bool {
+    pub(super) fn resolved(&mut self, room: Box<Room>, parts: VecDeque<Resolved>, rest: Vec<Held>, now_ns: u64) -> bool {
         let State::Live { turn: turn @ Turn::Busy, .. } = &mut self.state else { return false };
+        self.hold.take_back(rest);
+        if parts.is_empty() {
+            *turn = Turn::idle(room);
+            return false;
+        }
         let cursor = self.hold.cursor(self.position);
         *turn = Turn::Resolved { room, parts, cursor, resolved_ns: now_ns };
         true
@@ -365,8 +432,8 @@ impl Lane {
     pub(super) fn end(&mut self, now_ns: u64, linger_ns: u64) -> Option<u64> {
         let deserted = self.is_deserted();
         let State::Live { turn, reading: None } = &mut self.state else { return None };
-        let Turn::Idle { empty_since_ns, .. } = turn else { return None };
-        if !deserted || now_ns.saturating_sub(*empty_since_ns.get_or_insert(now_ns)) < linger_ns {
+        let Turn::Idle { room, empty_since_ns } = turn else { return None };
+        if !deserted || room.is_kept_by_timers() || now_ns.saturating_sub(*empty_since_ns.get_or_insert(now_ns)) < linger_ns {
             return None;
         }
         let Turn::Idle { room, .. } = std::mem::replace(turn, Turn::Busy) else { return None };
@@ -399,6 +466,11 @@ impl Lane {
         }
         came
     }
+}
+
+fn fires_until(hold: &Resequencer, tail: Option<Moment>, watermark_of: impl Fn(Incarnation) -> Moment) -> Option<Moment> {
+    let proven = hold.frontier(watermark_of).or(tail)?;
+    Some(hold.first_held().map_or(proven, |held| proven.min(held)))
 }
 
 #[cfg(test)]

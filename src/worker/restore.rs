@@ -89,7 +89,7 @@ pub(crate) fn replay(
             let mut held = held.ok_or_else(|| format!("the event of verdict {} is not in the stream", recorded.seq))?;
             // The record has the flags that the resequencer had set.
             held.arrival.flags = Flags(recorded.flags.0 & !Flags::PHOTO_FINISH.0);
-            let again = room.resolve(&held, known(&recorded, verdicts::is_earlier(bytes)));
+            let again = room.resolve(&held, known(&recorded, verdicts::remembers_otherwise(bytes)));
             if again != recorded {
                 deviations.push(format!("verdict {}: {}", recorded.seq, difference(&recorded, &again)));
             }

@@ -20,8 +20,8 @@ use super::watchdog::Watchdog;
 use crate::clock;
 use crate::journal::{self, JournalError, Leased, PageSize, Place, StoredPage, WorkerJournal};
 use crate::limits::{
-    Bounds, DEAF_TIMEOUT_MIN, DRAIN_TIMEOUT, LOOK_AFTER, LOOK_INTERVAL, PAGES_MAX, PROBE_INTERVAL, REJOIN_WINDOW, RETRY_MAX,
-    STUCK_JOBS_MAX,
+    Bounds, DEAF_TIMEOUT_MIN, DRAIN_TIMEOUT, EPOCH_STEP_MIN, LOOK_AFTER, LOOK_INTERVAL, PAGES_MAX, PROBE_INTERVAL, REJOIN_WINDOW,
+    RETRY_MAX, STUCK_JOBS_MAX,
 };
 use crate::metrics as names;
 use crate::rules::RulesBook;
@@ -99,6 +99,7 @@ pub(crate) async fn run_joined(
         bounds: Bounds::default(),
         rules,
         timeline,
+        epoch_ns: clock::epoch_ns(),
         concurrency: options.concurrency.max(1),
         gateway_timeout_ns: ns(options.gateway_timeout),
         deaf_timeout_ns: ns((options.gateway_timeout / 4).max(DEAF_TIMEOUT_MIN)),
@@ -180,6 +181,9 @@ impl Worker {
         let mut stopping = false;
         let deadline = tokio::time::sleep(Duration::MAX / 4);
         tokio::pin!(deadline);
+        let (due, mut due_ns) = (tokio::time::sleep(Duration::MAX / 4), None);
+        tokio::pin!(due);
+        let mut epoch_ns = clock::epoch_ns();
         while !self.core.is_stopped() {
             tokio::select! {
                 biased;
@@ -190,7 +194,17 @@ impl Worker {
                         self.apply(input);
                     }
                 }
+                () = &mut due, if due_ns.is_some() => {
+                    due_ns = None;
+                    self.core.apply(Input::Due, clock::monotonic_ns());
+                }
                 _ = tick.tick() => {
+                    let now = clock::epoch_ns();
+                    if now.abs_diff(epoch_ns) >= u64::try_from(EPOCH_STEP_MIN.as_nanos()).unwrap_or(u64::MAX) {
+                        tracing::warn!(ms = now.abs_diff(epoch_ns) / 1_000_000, "the wall clock was stepped: the rooms' time follows, forward only");
+                        epoch_ns = now;
+                        self.core.apply(Input::Clock(now), clock::monotonic_ns());
+                    }
                     for lane in self.watchdog.overdue() {
                         metrics::counter!(names::RULES_OVERRUNS_TOTAL).increment(1);
                         self.core.apply(Input::Overrun(lane), clock::monotonic_ns());
@@ -211,6 +225,11 @@ impl Worker {
                 }
             }
             self.perform();
+            if self.core.next_due_ns() != due_ns {
+                due_ns = self.core.next_due_ns();
+                let ahead = due_ns.map_or(0, |due_ns| due_ns.saturating_sub(clock::monotonic_ns()));
+                due.as_mut().reset(tokio::time::Instant::now() + Duration::from_nanos(ahead));
+            }
         }
         self.releases.close();
         let _ = tokio::time::timeout(RETRY_MAX, self.releases.wait()).await;

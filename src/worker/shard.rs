@@ -25,7 +25,6 @@ use super::lane::Lane;
 use super::state::Shared;
 use super::step::{Command, EXCUSE_NS};
 use crate::journal::{Bell, Commit, FlushEntry, Lease, Survey};
-use crate::limits::Bounds;
 use crate::types::{Incarnation, Moment, RoomId, ShardId};
 use crate::wire::{entry, push};
 
@@ -60,6 +59,8 @@ pub(super) struct Shard {
     commit: u64,
     gateways: BTreeMap<Incarnation, GatewayView>,
     pub(super) lanes: BTreeMap<RoomId, Lane>,
+    /// When rooms are to be looked at because a timer is due: moments of this host's clock.
+    due: BTreeSet<(u64, RoomId)>,
     /// Rooms that have something for the next commit.
     resolved: VecDeque<RoomId>,
     in_flight: Option<Arc<Commit>>,
@@ -92,6 +93,7 @@ impl Shard {
             commit: 0,
             gateways: BTreeMap::new(),
             lanes: BTreeMap::new(),
+            due: BTreeSet::new(),
             resolved: VecDeque::new(),
             in_flight: None,
             tally: Tally::default(),
@@ -233,6 +235,30 @@ impl Shard {
         }
     }
 
+    /// When the next timer is due: a moment of this host's clock.
+    pub(super) fn next_due_ns(&self) -> Option<u64> {
+        self.due.first().map(|(due_ns, _)| *due_ns)
+    }
+
+    /// Looks at the rooms whose timers are due by now.
+    pub(super) fn fire_due(&mut self, shared: &mut Shared) {
+        while let Some((due_ns, room)) = self.due.pop_first() {
+            if due_ns > shared.now_ns {
+                self.due.insert((due_ns, room));
+                break;
+            }
+            if let Some(lane) = self.lanes.get_mut(&room) {
+                lane.move_due(None);
+            }
+            self.advance(&room, shared);
+        }
+    }
+
+    /// The wall clock was stepped: what is due when is to be told anew.
+    pub(super) fn clock_stepped(&mut self, shared: &mut Shared) {
+        self.advance_all(shared);
+    }
+
     fn advance_all(&mut self, shared: &mut Shared) {
         for room in self.lanes.keys().cloned().collect::<Vec<_>>() {
             self.advance(&room, shared);
@@ -255,10 +281,19 @@ impl Shard {
             let entry = FlushEntry { room: room.clone(), top: entry.top(), bytes: entry::encode(&entry) };
             shared.emit(Command::Death { shard: self.id, lease: self.lease, token: lane.token(), gateway, entry });
         }
-        let waits = lane.waits_for(watermarks(gateways));
+        let fire = lane.due_fire(shared.clock, shared.now_ns);
+        let waits = lane.waits_for(fire, watermarks(gateways));
+        let tail = fire.and_then(|place| lane.look_for_tail(place, now));
+        let due_ns = lane.next_fire(shared.clock).filter(|_| fire.is_none()).map(|place| place.ns);
+        let before = lane.move_due(due_ns);
+        if due_ns != before {
+            before.map(|before| self.due.remove(&(before, room.clone())));
+            due_ns.map(|due_ns| self.due.insert((due_ns, room.clone())));
+        }
         if lane.has_only_moved() {
             self.queue_commit(room);
         }
+        self.read_on(room, tail, shared);
         self.enqueue(room, shared);
         for (gateway, until) in waits {
             self.want(gateway, until, shared);
@@ -274,16 +309,17 @@ impl Shard {
     fn enqueue(&mut self, room: &RoomId, shared: &mut Shared) {
         if !self.releasing
             && let Some(lane) = self.lanes.get_mut(room)
-            && lane.enqueue(watermarks(&self.gateways))
+            && lane.enqueue(shared.clock, watermarks(&self.gateways))
         {
             shared.permits.enqueue(self.id, room, lane.is_suspect());
         }
     }
 
     /// The lane has a permit: returns the job of its next batch, unless nothing is proven any more.
-    pub(super) fn start(&mut self, room: &RoomId, bounds: &Bounds) -> Option<Job> {
+    pub(super) fn start(&mut self, room: &RoomId, shared: &Shared) -> Option<Job> {
         let of = self.lane_id(room)?;
-        let job = self.lanes.get_mut(room)?.start(false, of, self.releasing, bounds, watermarks(&self.gateways))?;
+        let lane = self.lanes.get_mut(room)?;
+        let job = lane.start(false, of, self.releasing, &shared.limits, shared.now(), watermarks(&self.gateways))?;
         Some(Job::Resolve(job))
     }
 
@@ -321,4 +357,4 @@ fn watermarks(gateways: &BTreeMap<Incarnation, GatewayView>) -> impl Fn(Incarnat
 }
 
 #[cfg(test)]
-mod tests;
+pub(in crate::worker) mod tests;

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::permits::Permits;
 use super::step::{Command, WorkerLimits};
+use crate::engine::HostClock;
 use crate::types::Incarnation;
 
 /// The shared state of a worker's shards.
@@ -12,6 +13,8 @@ pub(super) struct Shared {
     pub(super) limits: WorkerLimits,
     /// The time of the current input.
     pub(super) now_ns: u64,
+    /// The clocks of this host.
+    pub(super) clock: HostClock,
     pub(super) permits: Permits,
     /// Gateways that have owed a watermark for so long that their locks are looked at.
     pub(super) owing: BTreeSet<Incarnation>,
@@ -21,7 +24,13 @@ pub(super) struct Shared {
 
 impl Shared {
     pub(super) fn new(limits: WorkerLimits) -> Self {
-        Self { limits, now_ns: 0, permits: Permits::default(), owing: BTreeSet::new(), commands: Vec::new(), tokens: 0 }
+        let clock = HostClock { timeline: limits.timeline, epoch_ns: limits.epoch_ns };
+        Self { limits, now_ns: 0, clock, permits: Permits::default(), owing: BTreeSet::new(), commands: Vec::new(), tokens: 0 }
+    }
+
+    /// The clocks of this host, and the time of the current input.
+    pub(super) fn now(&self) -> (HostClock, u64) {
+        (self.clock, self.now_ns)
     }
 
     pub(super) fn emit(&mut self, command: Command) {

@@ -20,6 +20,8 @@ pub(crate) struct WorkerLimits {
     pub rules: RulesBook,
     /// The timeline of this host's clock.
     pub timeline: u32,
+    /// This host's wall clock less its monotonic clock, in nanoseconds.
+    pub epoch_ns: u64,
     /// How many rooms are resolved at once.
     pub concurrency: usize,
     /// How long a gateway may owe a watermark before it is fenced.
@@ -57,6 +59,10 @@ impl std::fmt::Debug for WorkerLimits {
 pub(crate) enum Input {
     /// Time passes: about every [`crate::limits::PROBE_INTERVAL`].
     Tick,
+    /// A timer of a room may be due ([`Core::next_due_ns`](super::core::Core::next_due_ns)).
+    Due,
+    /// The wall clock was stepped: it less the monotonic clock, in nanoseconds.
+    Clock(u64),
     /// The worker is to stop. It hands over each shard as soon as all resolved events are committed.
     Stop,
     /// Another worker released a shard, or such a push may have been missed. A worker that lacks shards looks at once.

@@ -84,6 +84,7 @@ fn verdict(v: &Value) -> Verdict {
         raw_ns: None,
         audience: Audience::Room,
         body: msgpack(v, "body"),
+        fire: None,
     }
 }
 

@@ -40,6 +40,7 @@ fn verdict() -> impl Strategy<Value = Verdict> {
             raw_ns: behind_ns,
             audience: Audience::Room,
             body: None,
+            fire: None,
         },
     )
 }
@@ -59,7 +60,7 @@ fn said() -> impl Strategy<Value = Said> {
         (edge(), vec(verdict(), 0..4)).prop_map(|(era, mut verdicts)| {
             verdicts.sort_by_key(|verdict| verdict.seq);
             verdicts.dedup_by_key(|verdict| verdict.seq);
-            VerdictBatch { era, verdicts }
+            VerdictBatch { era, epoch: None, verdicts }
         })
     };
     prop_oneof![

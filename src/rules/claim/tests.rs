@@ -23,7 +23,7 @@ fn the_first_has_it_until_it_is_released() {
     let mut rules = room();
     assert_eq!(claim(&mut rules, "ann", "seat"), Decision::won("seat"));
     let late = claim(&mut rules, "bob", "seat");
-    assert_eq!((&late.ruling, late.audience, body(&late)), (&Ruling::Late, Audience::Room, json!({"holder": "ann"})));
+    assert_eq!((&late.ruling, late.audience.clone(), body(&late)), (&Ruling::Late, Audience::Room, json!({"holder": "ann"})));
     let released = release(&mut rules, Role::Player, "ann", "seat");
     assert_eq!((&released.ruling, released.next_round, released.audience), (&Ruling::Granted, true, Audience::Room));
     assert_eq!(claim(&mut rules, "bob", "seat"), Decision::won("seat"));
@@ -42,7 +42,7 @@ fn mistakes_have_their_word_and_go_to_the_sender() {
     assert_eq!(release(&mut rules, Role::Player, "ann", "free"), mistake("not_held"));
     assert_eq!(release(&mut rules, Role::Server, "game", "free"), mistake("not_held"));
     let not_holder = release(&mut rules, Role::Player, "bob", "seat");
-    assert_eq!((&not_holder.ruling, not_holder.audience), (&Ruling::Denied("not_holder".into()), Audience::Session));
+    assert_eq!((&not_holder.ruling, not_holder.audience.clone()), (&Ruling::Denied("not_holder".into()), Audience::Session));
     assert_eq!((body(&not_holder), not_holder.next_round), (json!({"holder": "ann"}), false));
     assert_eq!(rules, before);
 }

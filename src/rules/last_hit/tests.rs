@@ -39,7 +39,7 @@ fn the_hit_that_takes_the_last_point_wins() {
     assert_eq!(body(&first), json!({"target": "baron", "hp": 40, "max_hp": 100, "round": 1, "damage": 60}));
 
     let last = hit(&mut rules, "bob", "baron", 60);
-    assert_eq!((&last.ruling, last.audience), (&Ruling::Won, Audience::Room));
+    assert_eq!((&last.ruling, last.audience.clone()), (&Ruling::Won, Audience::Room));
     assert_eq!(body(&last), json!({"target": "baron", "hp": 0, "max_hp": 100, "round": 1, "damage": 60, "overkill": 20}));
 
     let late = hit(&mut rules, "ann", "baron", 60);

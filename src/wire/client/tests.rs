@@ -255,6 +255,7 @@ fn verdict() -> Verdict {
         raw_ns: None,
         audience: Audience::Room,
         body: Some(pack(&Mp::Map(vec![(Mp::from("hp"), Mp::from(0))])).into()),
+        fire: None,
     }
 }
 

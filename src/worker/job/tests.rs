@@ -21,12 +21,17 @@ fn what_a_room_says_to_one_who_joins_goes_to_its_gateway() {
         of: LaneId { shard: ShardId(0), epoch: 1, room: RoomId::new("pit").expect("name"), token: 1 },
         room: Box::new(Room::new(1, Box::new(LastHit::new()))),
         events: vec![event(1, one), event(2, other), event(3, one)],
+        clock: HostClock::default(),
+        now_ns: 0,
+        until: None,
+        fires_max: 0,
+        unproven: Vec::new(),
         poisoned: BTreeSet::new(),
         snapshot: false,
         watched: false,
         bytes_max: 1 << 20,
     };
-    let DoneOutcome::Resolved(_, parts) = Job::Resolve(job).run().outcome else { panic!("resolved") };
+    let DoneOutcome::Resolved(_, parts, _) = Job::Resolve(job).run().outcome else { panic!("resolved") };
     let resolved = parts.front().expect("one part");
     let bodies = |bytes: &Bytes| -> Vec<bool> {
         verdicts::decode(bytes).expect("a batch").verdicts.iter().map(|verdict| verdict.body.is_some()).collect()
@@ -51,12 +56,17 @@ fn what_became_of_an_event_goes_to_its_gateway_whoever_is_inside() {
         of: LaneId { shard: ShardId(0), epoch: 1, room: RoomId::new("pit").expect("name"), token: 1 },
         room: Box::new(Room::new(1, Box::new(LastHit::new()))),
         events: vec![event(1, one, open), event(2, other, EventKind::End { code: 1013 }), event(3, other, EventKind::Close)],
+        clock: HostClock::default(),
+        now_ns: 0,
+        until: None,
+        fires_max: 0,
+        unproven: Vec::new(),
         poisoned: BTreeSet::new(),
         snapshot: false,
         watched: false,
         bytes_max: 1 << 20,
     };
-    let DoneOutcome::Resolved(_, parts) = Job::Resolve(job).run().outcome else { panic!("resolved") };
+    let DoneOutcome::Resolved(_, parts, _) = Job::Resolve(job).run().outcome else { panic!("resolved") };
     let pushed: Vec<_> = parts.iter().flat_map(|part| part.pushes.iter().map(|(gateway, _)| *gateway)).collect();
     assert_eq!(pushed, [one, other]);
     assert_eq!(parts.back().and_then(|part| part.inside.clone()), Some(vec![one]), "and is not inside");
@@ -89,7 +99,7 @@ fn a_record_is_resolved_again_in_the_era_that_it_is_of() {
     let verdicts: Vec<Verdict> =
         hold.release(usize::MAX, |_| Moment { timeline: 1, ns: u64::MAX }).iter().map(|held| room.resolve(held, None)).collect();
     assert_eq!(verdicts.last().map(|v| &v.outcome), Some(&Outcome::Denied("no_contest".to_owned())), "the rules were asked");
-    let batch = verdicts::encode(&VerdictBatch { era: 2, verdicts });
+    let batch = verdicts::encode(&VerdictBatch { era: 2, epoch: None, verdicts });
     let mut again = Room::new(1, Box::new(LastHit::new()));
     let (_, deviations) = replay(&mut again, &[(StreamId { ms: 1, seq: 0 }, Ok(entry))], &[batch], |_, _| {}).expect("resolved");
     assert_eq!((deviations, again.snapshot()), (Vec::new(), room.snapshot()));
@@ -123,12 +133,10 @@ fn what_the_rules_failed_on_in_the_version_before_is_void_again() {
     let again = all.pop().expect("three verdicts");
     assert_eq!(again.outcome, Outcome::Repeat { of: 2 });
     let failed = Verdict { outcome: Outcome::Void(RULES_FAILED.to_owned()), ..again };
-    let before = verdicts::encode(&VerdictBatch { era: 1, verdicts: all });
-    // Without an Open both versions write the same, but for the version itself.
-    let mut earlier = verdicts::encode(&VerdictBatch { era: 1, verdicts: vec![failed] }).to_vec();
-    earlier[0] = verdicts::VERSION - 1;
-    assert!(verdicts::is_earlier(&earlier));
-    let batches = [before, Bytes::from(earlier)];
+    let before = verdicts::encode(&VerdictBatch { era: 1, epoch: None, verdicts: all });
+    let earlier = verdicts::encode_earlier(2, &VerdictBatch { era: 1, epoch: None, verdicts: vec![failed] });
+    assert!(verdicts::remembers_otherwise(&earlier));
+    let batches = [before, earlier];
     let (count, deviations) =
         replay(&mut Room::new(1, rules()), &[(StreamId { ms: 1, seq: 0 }, Ok(entry))], &batches, |_, _| {}).expect("resolved");
     assert_eq!((count, deviations), (3, Vec::new()));

@@ -183,6 +183,7 @@ impl Lane {
         if let Some(Place::Entries(after)) = page.next {
             return Some(after);
         }
+        self.tail = self.looking_since.take().max(self.tail);
         let State::Live { reading, .. } = &mut self.state else { return None };
         let unread = reading.take()?;
         let rest = self.catch_up(unread, now_ns, watermark_of);

@@ -1,8 +1,10 @@
 use super::*;
 use crate::journal::{AheadName, StoredRoom};
+use crate::limits::Bounds;
 use crate::rules::Claim;
 use crate::types::{Audience, RoomId, ShardId};
 use crate::worker::restore::restore_room;
+use crate::worker::shard::tests::limits;
 
 impl Lane {
     pub(in crate::worker) fn room(&self) -> Option<&Room> {
@@ -88,9 +90,9 @@ fn a_transition_from_another_state_changes_nothing() {
     for make in states {
         let mut lane = make();
         let before = format!("{lane:?}");
-        assert!(!lane.enqueue(NEVER), "nothing is held");
-        assert!(lane.start(false, of(1), false, &Bounds::default(), NEVER).is_none());
-        assert!(lane.start(true, of(1), false, &Bounds::default(), NEVER).is_none());
+        assert!(!lane.enqueue(HostClock::default(), NEVER), "nothing is held");
+        assert!(lane.start(false, of(1), false, &limits(), (HostClock::default(), 0), NEVER).is_none());
+        assert!(lane.start(true, of(1), false, &limits(), (HostClock::default(), 0), NEVER).is_none());
         assert_eq!(lane.attempt(false), None);
         assert!(!lane.overrun() && !lane.panicked(stamp));
         assert!(lane.is_quarantined() || !lane.wake(u64::MAX - 1, || 2));

@@ -94,7 +94,11 @@ impl Shard {
             let (lanes, passed) = (&self.lanes, gateway.watermark);
             let far = Moment { timeline: u32::MAX, ns: u64::MAX };
             let reached = |g: Incarnation| if g == *incarnation { passed } else { far };
-            let waits = |room: &RoomId| lanes.get(room).is_some_and(|lane| !lane.waits_for(reached).is_empty());
+            let waits = |room: &RoomId| {
+                lanes
+                    .get(room)
+                    .is_some_and(|lane| !lane.waits_for(lane.due_fire(shared.clock, shared.now_ns), reached).is_empty())
+            };
             while gateway.waiters.first().is_some_and(|room| !waits(room)) {
                 gateway.waiters.pop_first();
             }

@@ -73,8 +73,8 @@ impl Shard {
         let room = done.of.room;
         let Some(lane) = self.lanes.get_mut(&room).filter(|lane| lane.token() == done.of.token) else { return };
         match done.outcome {
-            DoneOutcome::Resolved(state, resolved) => {
-                if lane.resolved(state, resolved, shared.now_ns) {
+            DoneOutcome::Resolved(state, resolved, rest) => {
+                if lane.resolved(state, resolved, rest, shared.now_ns) {
                     self.queue_commit(&room);
                 }
             }

@@ -28,7 +28,7 @@ impl Shard {
     pub(in crate::worker) fn attempted(&mut self, room: &RoomId, token: u64, attempts: u32, shared: &mut Shared) {
         let Some(of) = self.lane_id(room).filter(|of| of.token == token) else { return };
         let Some(lane) = self.lanes.get_mut(room) else { return };
-        let job = lane.start(true, of, self.releasing, &shared.limits.bounds, watermarks(&self.gateways));
+        let job = lane.start(true, of, self.releasing, &shared.limits, shared.now(), watermarks(&self.gateways));
         let Some(mut job) = job else {
             self.advance(room, shared);
             return;

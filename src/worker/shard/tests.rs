@@ -13,6 +13,7 @@ use bytes::Bytes;
 use super::*;
 use crate::engine::RULES_FAILED;
 use crate::journal::{Committed, GatewayRecord, JournalError, Leased, Place, RoomHead, StoredPage, StoredRoom, Witness};
+use crate::limits::Bounds;
 use crate::rules::{RulesBook, claim::Claim};
 use crate::types::{Arrival, Audience, Entry, Event, EventKind, PlayerId, Role, StreamId};
 use crate::worker::core::Core;
@@ -23,11 +24,12 @@ const LEASE: Lease = Lease { epoch: 1, owner: Incarnation(9), server: Incarnatio
 const A: Incarnation = Incarnation(1);
 const B: Incarnation = Incarnation(2);
 
-fn limits() -> WorkerLimits {
+pub(in crate::worker) fn limits() -> WorkerLimits {
     WorkerLimits {
         bounds: Bounds::default(),
         rules: RulesBook::new().room("*", || Claim::new(Audience::Room)),
         timeline: 1,
+        epoch_ns: 0,
         concurrency: 4,
         gateway_timeout_ns: 1_000_000_000,
         deaf_timeout_ns: 250_000_000,

@@ -30,6 +30,7 @@ fn verdict(seq: u64, player: &str, id: &str, outcome: Outcome) -> Verdict {
         raw_ns: None,
         audience: Audience::Room,
         body: None,
+        fire: None,
     }
 }
 

@@ -85,13 +85,14 @@ impl Scene {
             raw_ns: None,
             audience: Audience::Room,
             body: None,
+            fire: None,
         }
     }
 
     /// Stores a commit, and pushes it if `pushed`.
     pub(super) fn commit(&mut self, verdicts: Vec<Verdict>, pushed: bool) {
         let (from, to) = (verdicts[0].seq - 1, self.seq);
-        let batch = VerdictBatch { era: self.era, verdicts };
+        let batch = VerdictBatch { era: self.era, epoch: None, verdicts };
         self.batches.push((to, verdicts::encode(&batch)));
         if pushed {
             let rooms = vec![RoomPush { room: self.room.clone(), from, to, batch }];
