@@ -127,12 +127,7 @@ impl<'a> Reader<'a> {
         Ok(reader)
     }
 
-    /// Opens packed `bytes`, whose first byte is the version.
-    pub(crate) fn packed(what: &'static str, bytes: &'a [u8], known: u8) -> Result<Self, DecodeError> {
-        Ok(Self::packed_of(what, bytes, known..=known)?.0)
-    }
-
-    /// Opens packed `bytes` of one of several versions, and returns the version.
+    /// Opens packed `bytes`, whose first byte is the version: one of several, which it returns.
     pub(crate) fn packed_of(
         what: &'static str,
         bytes: &'a [u8],
@@ -336,7 +331,7 @@ mod tests {
 
     #[test]
     fn the_form_before_it_was_packed_is_version_1() {
-        let error = |bytes| Reader::packed("entry", bytes, 2).expect_err("another version");
+        let error = |bytes| Reader::packed_of("entry", bytes, 2..=2).expect_err("another version");
         assert_eq!(error(&[0x97, 1, 0]), DecodeError::Version { what: "entry", found: 1, known: 2 });
         assert_eq!(error(&[3]), DecodeError::Version { what: "entry", found: 3, known: 2 });
         assert!(matches!(error(&[]), DecodeError::Damaged { at: 0, .. }));

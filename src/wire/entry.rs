@@ -6,24 +6,33 @@ use super::codec::{DecodeError, Reader, Writer};
 use crate::limits::REASON_BYTES_MAX;
 use crate::types::{Arrival, Entry, Event, EventKind, Flags, Role};
 
-/// Version 2, packed: `2, incarnation, timeline * 2 + death, count, event...`, where an event is
+/// Version 3, packed: `3, incarnation, timeline * 2 + death, count, event...`, where an event is
 /// `head, session, ordinal, ns, uncertainty, flags, raw, fields of its kind`. Ordinal and ns are differences from the event
 /// before. Flags and raw are there only if the head says so.
-pub(crate) const VERSION: u8 = 2;
+///
+/// Version 2 is read too. Its heads are bytes with three bits for the kind.
+pub(crate) const VERSION: u8 = 3;
+/// The oldest version that is read.
+const VERSION_MIN: u8 = 2;
 
-/// Bits of an event's head: its kind, and the fields that are there.
-const KIND: u8 = 7;
-const FLAGS: u8 = 8;
-const RAW: u8 = 16;
+/// Bits of an event's head, a packed number: its kind, and the fields that are there. Further bits are free for versions to come.
+const KIND: u64 = 15;
+const FLAGS: u64 = 16;
+const RAW: u64 = 32;
+const HEAD_BITS: u32 = 6;
 /// The fewest bytes of an event.
 const EVENT_BYTES_MIN: usize = 5;
 
 /// Encodes an entry.
 #[must_use]
 pub fn encode(entry: &Entry) -> Bytes {
+    write(VERSION, entry, |w, head| _ = w.varint(head))
+}
+
+fn write(version: u8, entry: &Entry, write_head: impl Fn(&mut Writer, u64)) -> Bytes {
     let payload: usize = entry.events.iter().map(|e| if let EventKind::Data(b) = &e.kind { b.len() + 12 } else { 40 }).sum();
     let mut w = Writer::with_capacity(payload + 40);
-    w.byte(VERSION).tail(&entry.incarnation.0.to_be_bytes());
+    w.byte(version).tail(&entry.incarnation.0.to_be_bytes());
     w.varint(u64::from(entry.timeline) << 1 | u64::from(entry.death)).varint(entry.events.len() as u64);
     let (mut ordinal, mut ns) = (0, 0);
     for event in &entry.events {
@@ -35,7 +44,7 @@ pub fn encode(entry: &Entry) -> Bytes {
             EventKind::Error { .. } => 3,
             EventKind::Close => 4,
         };
-        w.byte(kind | if flags.0 == 0 { 0 } else { FLAGS } | if raw_ns.is_none() { 0 } else { RAW });
+        write_head(&mut w, kind | if flags.0 == 0 { 0 } else { FLAGS } | if raw_ns.is_none() { 0 } else { RAW });
         w.varint(event.session).varint(event.ordinal - ordinal).varint(event.arrival.ns - ns).varint(uncertainty_ns);
         (ordinal, ns) = (event.ordinal, event.arrival.ns);
         if flags.0 != 0 {
@@ -55,9 +64,21 @@ pub fn encode(entry: &Entry) -> Bytes {
     w.finish()
 }
 
-/// Reads what [`encode`] wrote. Checks that there is at least one event, and that ordinals and stamps rise.
+/// The head of version 2 in the bits of this one: it had three bits for the kind, then those of the fields.
+fn head_of_earlier(head: u8) -> u64 {
+    let head = u64::from(head);
+    head & 7 | head >> 3 << 4
+}
+
+/// Writes as version 2 did.
+#[cfg(test)]
+pub(crate) fn encode_earlier(entry: &Entry) -> Bytes {
+    write(2, entry, |w, head| _ = w.byte(u8::try_from(head & 7 | head >> 4 << 3).expect("five bits")))
+}
+
+/// Reads what [`encode`] and its earlier version wrote. Checks that there is at least one event, and that ordinals and stamps rise.
 pub fn decode(bytes: &Bytes) -> Result<Entry, DecodeError> {
-    let mut r = Reader::packed("journal entry", bytes, VERSION)?;
+    let (mut r, version) = Reader::packed_of("journal entry", bytes, VERSION_MIN..=VERSION)?;
     let incarnation = r.identity()?;
     let timeline = r.varint()?;
     let death = timeline & 1 == 1;
@@ -69,7 +90,7 @@ pub fn decode(bytes: &Bytes) -> Result<Entry, DecodeError> {
     let mut events: Vec<Event> = Vec::with_capacity(len);
     for _ in 0..len {
         let before = events.last().map_or((0, 0), |last| (last.ordinal, last.arrival.ns));
-        let event = decode_event(&mut r, bytes, before)?;
+        let event = decode_event(&mut r, version, bytes, before)?;
         if !events.is_empty() && event.ordinal == before.0 {
             return Err(r.damaged("two events have one ordinal"));
         }
@@ -79,10 +100,10 @@ pub fn decode(bytes: &Bytes) -> Result<Entry, DecodeError> {
     Ok(Entry { incarnation, timeline, death, events })
 }
 
-fn decode_event(r: &mut Reader<'_>, bytes: &Bytes, (ordinal, ns): (u64, u64)) -> Result<Event, DecodeError> {
-    let head = r.byte()?;
-    if head & !(KIND | FLAGS | RAW) != 0 {
-        return Err(r.damaged(format!("event head {head}")));
+fn decode_event(r: &mut Reader<'_>, version: u8, bytes: &Bytes, (ordinal, ns): (u64, u64)) -> Result<Event, DecodeError> {
+    let head = if version < VERSION { head_of_earlier(r.byte()?) } else { r.varint()? };
+    if head >> HEAD_BITS != 0 {
+        return Err(r.damaged(format!("unknown fields in the event head {head:#x}")));
     }
     let session = r.varint()?;
     let ordinal = ordinal.checked_add(r.varint()?).ok_or_else(|| r.damaged("ordinal overflows"))?;
@@ -149,13 +170,28 @@ pub(crate) mod tests {
         }
 
         #[test]
+        fn entries_of_the_version_before_are_read(entry in entry()) {
+            let earlier = encode_earlier(&entry);
+            prop_assert_eq!(earlier.len(), encode(&entry).len());
+            prop_assert_eq!(decode(&earlier), Ok(entry));
+        }
+
+        #[test]
+        fn unknown_fields_are_named(entry in entry(), bit in HEAD_BITS..64) {
+            let unknown = write(VERSION, &entry, |w, head| _ = w.varint(head | 1 << bit));
+            let error = decode(&unknown).expect_err("a field of a version to come").to_string();
+            prop_assert!(error.contains("unknown fields in the event head 0x"), "{}", error);
+        }
+
+        #[test]
         fn damaged_bytes_are_an_error_or_an_entry(entry in entry(), at: prop::sample::Index, byte: u8, cut: prop::sample::Index) {
-            let good = encode(&entry);
-            prop_assert!(decode(&good.slice(..cut.index(good.len()))).is_err(), "what was cut off is noticed");
-            let mut bytes = good.to_vec();
-            let index = at.index(bytes.len());
-            bytes[index] = byte;
-            let _ = decode(&bytes.into());
+            for good in [encode(&entry), encode_earlier(&entry)] {
+                prop_assert!(decode(&good.slice(..cut.index(good.len()))).is_err(), "what was cut off is noticed");
+                let mut bytes = good.to_vec();
+                let index = at.index(bytes.len());
+                bytes[index] = byte;
+                let _ = decode(&bytes.into());
+            }
         }
 
         #[test]
@@ -167,6 +203,6 @@ pub(crate) mod tests {
     #[test]
     fn another_version_is_named() {
         let error = decode(&Bytes::from_static(&[9, 0])).expect_err("version 9");
-        assert_eq!(error, DecodeError::Version { what: "journal entry", found: 9, known: 2 });
+        assert_eq!(error, DecodeError::Version { what: "journal entry", found: 9, known: 3 });
     }
 }
