@@ -91,7 +91,7 @@ impl Scene {
     fn resolve(&mut self, at: StreamId, entry: &Entry) -> VerdictBatch {
         self.hold.read(at, entry, Moment::default(), 0);
         let held = self.hold.release(usize::MAX, |_| Moment { timeline: 1, ns: u64::MAX });
-        VerdictBatch { era: 1, verdicts: held.iter().map(|held| self.room.resolve(held, None)).collect() }
+        VerdictBatch { era: 1, epoch: None, verdicts: held.iter().map(|held| self.room.resolve(held, None)).collect() }
     }
 
     async fn append(&mut self, entry: &Entry) {
@@ -163,7 +163,7 @@ impl Scene {
         self.step((0..players).map(|n| (n, EventKind::Close)).collect()).await;
         let behind = StreamId::default();
         let all = pages::entries(&*self.journal, &self.name, behind, PageSize::default()).await.expect("read");
-        let (nothing, seq) = (VerdictBatch { era: 1, verdicts: Vec::new() }, self.room.seq());
+        let (nothing, seq) = (VerdictBatch { era: 1, epoch: None, verdicts: Vec::new() }, self.room.seq());
         self.commit(seq, &nothing, all.last().expect("an entry").0, None).await;
         self.journal.release(SHARD, self.lease).await.expect("released");
     }

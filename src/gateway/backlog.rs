@@ -150,7 +150,7 @@ mod tests {
         }
 
         fn append(&mut self, flush: &Flush) {
-            let (answer, _) = self.store.append(flush, 1).expect("a flush");
+            let (answer, _) = self.store.append(flush, crate::types::Seed(1), 1).expect("a flush");
             self.core.appended(flush, &answer, false, self.now);
         }
     }

@@ -150,7 +150,7 @@ mod tests {
                     core.appended(&flush, &Appended::Fenced, false, now_ns);
                 }
                 Command::Append { flush, .. } => {
-                    let answer = store.append(&flush, 1).expect("a flush").0;
+                    let answer = store.append(&flush, crate::types::Seed(1), 1).expect("a flush").0;
                     core.appended(&flush, &answer, false, now_ns);
                 }
                 Command::Rebirth => reborn = true,

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::{JournalError, StoredRoom, StoredSnapshot, WorkerJournal};
 use crate::limits::{Bounds, PAGE_BYTES, PAGE_ENTRIES_MAX};
-use crate::types::{RoomId, StreamId};
+use crate::types::{RoomId, Seed, StreamId};
 
 /// The limits of one page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,6 +67,8 @@ pub struct StoredHead {
     pub attempts: u32,
     /// See [`StoredRoom::trims`].
     pub trims: Vec<(StreamId, u64)>,
+    /// See [`StoredRoom::seed`].
+    pub seed: Option<Seed>,
 }
 
 /// A page of a stored room, as it is at one moment.
@@ -87,9 +89,17 @@ pub struct StoredPage {
 #[cfg(test)]
 impl From<StoredRoom> for StoredPage {
     fn from(room: StoredRoom) -> Self {
-        let StoredRoom { era, seq, cursor, snapshot, verdicts, entries, deaths, attempts, trims } = room;
-        let head =
-            StoredHead { era, seq, cursor, snapshot: snapshot.as_ref().map(|s| (s.seq, s.cursor)), deaths, attempts, trims };
+        let StoredRoom { era, seq, cursor, snapshot, verdicts, entries, deaths, attempts, trims, seed } = room;
+        let head = StoredHead {
+            era,
+            seq,
+            cursor,
+            snapshot: snapshot.as_ref().map(|s| (s.seq, s.cursor)),
+            deaths,
+            attempts,
+            trims,
+            seed,
+        };
         Self { head, snapshot: snapshot.into_iter().map(|s| s.bytes).collect(), verdicts, entries, next: None }
     }
 }
@@ -135,10 +145,10 @@ impl Gathering {
     /// The room, once all pages were read. It copies a snapshot of several pieces: do not call it where others wait.
     #[must_use]
     pub fn room(self) -> StoredRoom {
-        let StoredHead { era, seq, cursor, snapshot, deaths, attempts, trims } = self.head.unwrap_or_default();
+        let StoredHead { era, seq, cursor, snapshot, deaths, attempts, trims, seed } = self.head.unwrap_or_default();
         let bytes = joined(self.snapshot);
         let snapshot = snapshot.map(|(seq, cursor)| StoredSnapshot { seq, cursor, bytes });
-        StoredRoom { era, seq, cursor, snapshot, verdicts: self.verdicts, entries: self.entries, deaths, attempts, trims }
+        StoredRoom { era, seq, cursor, snapshot, verdicts: self.verdicts, entries: self.entries, deaths, attempts, trims, seed }
     }
 }
 

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use crate::limits::POKE_IDLE;
-use crate::types::{Incarnation, Moment, RoomId, ShardId, StreamId};
+use crate::types::{Incarnation, Moment, RoomId, Seed, ShardId, StreamId};
 use crate::wire::push::{self, Push};
 
 /// One gateway's flush of one shard: exactly its events in (previous watermark, watermark], in stamp order.
@@ -231,6 +231,8 @@ pub struct StoredRoom {
     pub attempts: u32,
     /// The last [`RoomCommit::trims`] that a commit stored.
     pub trims: Vec<(StreamId, u64)>,
+    /// Given with the append that created the room. None for a room of a version that gave none.
+    pub seed: Option<Seed>,
 }
 
 /// A stored snapshot.

@@ -1,20 +1,31 @@
 //! A recording as a file: `lasthit-dump`, a version byte, the CRC-32 of the rest, and the rest as MessagePack.
 
+use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
 use super::Recording;
 use crate::journal::StoredSnapshot;
 use crate::limits::RECORDING_BYTES_MAX;
-use crate::types::StreamId;
+use crate::types::{Seed, StreamId};
 
 const MAGIC: &[u8; 12] = b"lasthit-dump";
-/// Version 2: `{room, era, seq, snapshot: {seq, ms, n, bytes} | nil, verdicts: [bytes], entries: [[ms, n, bytes]]}`.
-pub const VERSION: u8 = 2;
+/// Version 3: `{room, era, seq, seed: bytes | nil, snapshot: {seq, ms, n, bytes} | nil, verdicts: [bytes], entries: [[ms, n, bytes]]}`.
+/// A later lasthit may add fields under this number, such as the room's programs: a dump that has them is refused by one that does not
+/// know them.
+///
+/// Version 2 is read too. It has no seed.
+pub const VERSION: u8 = 3;
+/// The oldest version that is read.
+const VERSION_MIN: u8 = 2;
+const SEED_BYTES: usize = 16;
+/// The fields that this version knows.
+const FIELDS: [&str; 7] = ["room", "era", "seq", "seed", "snapshot", "verdicts", "entries"];
 /// Magic, version and checksum.
 const HEAD_BYTES: usize = MAGIC.len() + 1 + 4;
 
@@ -42,6 +53,14 @@ pub enum DumpError {
         /// Its version.
         found: u8,
     },
+    /// A newer version wrote something that this one cannot replay.
+    #[error("dump {path:?} has {field:?}, which this lasthit does not know: a newer version wrote it, use that one")]
+    Newer {
+        /// Which file.
+        path: PathBuf,
+        /// What it has.
+        field: String,
+    },
     /// The dump is too large for memory.
     #[error("dump {0:?} has more than {mib} MiB", mib = RECORDING_BYTES_MAX >> 20)]
     TooLarge(PathBuf),
@@ -61,6 +80,8 @@ struct Stored {
     room: String,
     era: u64,
     seq: u64,
+    #[serde(default)]
+    seed: Option<serde_bytes::ByteArray<SEED_BYTES>>,
     snapshot: Option<Snapshot>,
     verdicts: Vec<ByteBuf>,
     entries: Vec<(u64, u64, ByteBuf)>,
@@ -84,6 +105,7 @@ pub fn write(recording: &Recording, path: &Path) -> Result<(), DumpError> {
         room: recording.room.to_string(),
         era: recording.era,
         seq: recording.seq,
+        seed: recording.seed.map(|seed| seed.0.to_be_bytes().into()),
         snapshot: recording.snapshot.as_ref().map(|s| Snapshot {
             seq: s.seq,
             ms: s.cursor.ms,
@@ -126,12 +148,16 @@ fn parse(bytes: &[u8], path: &Path) -> Result<Recording, DumpError> {
     let Some(rest) = bytes.strip_prefix(MAGIC) else { return Err(DumpError::Other(path.to_owned())) };
     let damaged = |why: String| DumpError::Damaged { path: path.to_owned(), why };
     let (version, rest) = rest.split_first().ok_or_else(|| damaged("it ends after its name".to_owned()))?;
-    if *version != VERSION {
+    if !(VERSION_MIN..=VERSION).contains(version) {
         return Err(DumpError::Version { path: path.to_owned(), found: *version });
     }
     let (checksum, body) = rest.split_first_chunk().ok_or_else(|| damaged("it ends within its head".to_owned()))?;
     if crc32fast::hash(body) != u32::from_be_bytes(*checksum) {
         return Err(damaged("its checksum is wrong: it is incomplete or was changed".to_owned()));
+    }
+    let fields: BTreeMap<String, IgnoredAny> = rmp_serde::from_slice(body).map_err(|e| damaged(e.to_string()))?;
+    if let Some(field) = fields.into_keys().find(|field| !FIELDS.contains(&field.as_str())) {
+        return Err(DumpError::Newer { path: path.to_owned(), field: field.chars().take(80).collect() });
     }
     let stored: Stored = rmp_serde::from_slice(body).map_err(|e| damaged(e.to_string()))?;
     let bytes = |b: ByteBuf| Bytes::from(b.into_vec());
@@ -139,6 +165,7 @@ fn parse(bytes: &[u8], path: &Path) -> Result<Recording, DumpError> {
         room: stored.room.parse().map_err(|e| damaged(format!("{e}")))?,
         era: stored.era,
         seq: stored.seq,
+        seed: stored.seed.map(|seed| Seed(u128::from_be_bytes(seed.into_array()))),
         snapshot: stored.snapshot.map(|s| StoredSnapshot {
             seq: s.seq,
             cursor: StreamId { ms: s.ms, seq: s.n },
@@ -158,6 +185,7 @@ mod tests {
             room: "quiz".parse().expect("room"),
             era: 3,
             seq: 9,
+            seed: Some(Seed(u128::MAX - 7)),
             snapshot: Some(StoredSnapshot { seq: 5, cursor: StreamId { ms: 7, seq: 1 }, bytes: Bytes::from_static(b"state") }),
             verdicts: vec![Bytes::from_static(b"v")],
             entries: vec![(StreamId { ms: 8, seq: 0 }, Bytes::from_static(b"entry"))],
@@ -174,8 +202,8 @@ mod tests {
 
         let error = |bytes: &[u8]| parse(bytes, &path).expect_err("refused").to_string();
         let mut newer = good.clone();
-        newer[12] = 3;
-        assert!(error(&newer).contains("has version 3, this lasthit reads version 2"), "{}", error(&newer));
+        newer[12] = 4;
+        assert!(error(&newer).contains("has version 4, this lasthit reads version 3"), "{}", error(&newer));
         assert!(error(b"{\"json\": true}").contains("is not a dump"));
         assert!(error(b"").contains("is not a dump"));
         assert!(error(&good[..12]).contains("damaged") && error(&good[..15]).contains("within its head"));
@@ -185,6 +213,21 @@ mod tests {
             assert!(error(&changed).contains("its checksum is wrong"), "byte {at}");
             assert!(parse(&good[..at], &path).is_err(), "cut at {at}");
         }
+        let with = |field: &str, value: rmpv::Value| {
+            let mut stored: Vec<(rmpv::Value, rmpv::Value)> = match rmp_serde::from_slice(&good[HEAD_BYTES..]).expect("a map") {
+                rmpv::Value::Map(fields) => fields,
+                other => panic!("{other}"),
+            };
+            stored.retain(|(name, _)| name.as_str() != Some(field));
+            stored.push((field.into(), value));
+            let body = rmp_serde::to_vec(&rmpv::Value::Map(stored)).expect("bytes");
+            [&good[..HEAD_BYTES - 4], &crc32fast::hash(&body).to_be_bytes(), &body].concat()
+        };
+        let newer = error(&with("programs", rmpv::Value::Array(Vec::new())));
+        assert!(newer.contains("has \"programs\", which this lasthit does not know: a newer version wrote it"), "{newer}");
+        assert!(error(&with("seed", rmpv::Value::Binary(vec![7; 15]))).contains("damaged"));
+        let without = parse(&with("seed", rmpv::Value::Nil), &path).expect("a dump");
+        assert_eq!(without, Recording { seed: None, ..recording() });
         assert!(read(&dir.path().join("none")).expect_err("refused").to_string().contains("cannot be read"));
     }
 }

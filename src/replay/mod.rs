@@ -19,7 +19,7 @@ use crate::engine::Room;
 use crate::journal::{Journal, JournalError, PageSize, Place, StoredHead, StoredSnapshot, pages};
 use crate::limits::{READ_ENTRIES_MAX, RECORDING_BYTES_MAX};
 use crate::rules::RulesBook;
-use crate::types::{Flags, RoomId, Stamp, StreamId, Verdict, VerdictKind};
+use crate::types::{Flags, RoomId, Seed, Stamp, StreamId, Verdict, VerdictKind};
 use crate::wire::{DecodeError, entry, verdicts};
 use crate::worker;
 
@@ -83,6 +83,8 @@ pub struct Recording {
     pub era: u64,
     /// The last recorded verdict's number.
     pub seq: u64,
+    /// See [`StoredRoom::seed`](crate::journal::StoredRoom::seed).
+    pub seed: Option<Seed>,
     /// The last snapshot.
     pub snapshot: Option<StoredSnapshot>,
     /// Encoded verdict batches, all that are stored, in order.
@@ -174,7 +176,7 @@ impl Recording {
             }
         }
         let seq = seq.max(head.seq);
-        Ok(Self { room: room.clone(), era: head.era, seq, snapshot, verdicts: batches, entries })
+        Ok(Self { room: room.clone(), era: head.era, seq, seed: head.seed, snapshot, verdicts: batches, entries })
     }
 
     /// The room's head and its snapshot. If a worker replaces the snapshot while it is read, the new one is read.
@@ -233,7 +235,7 @@ impl Recording {
         }
         let rules = || rules.rules_for(&self.room).ok_or_else(|| ReplayError::NoRules(self.room.clone()));
         if recorded.first().map_or(self.seq == 0, |first| first.seq == 1) {
-            match self.resolve_from(Room::new(self.era, rules()?), &recorded) {
+            match self.resolve_from(worker::created(&self.room, self.era, self.seed, rules()?), &recorded) {
                 // The events of the first verdicts may be trimmed before the verdicts are.
                 Err(_) if self.snapshot.is_some() => {}
                 done => return done.map_err(unresolvable),

@@ -1,6 +1,7 @@
 //! Rooms that were really played, on a private Redis.
 
 mod recorded;
+mod seeds;
 
 use std::sync::Arc;
 use std::time::Duration;

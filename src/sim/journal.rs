@@ -13,7 +13,7 @@ use crate::journal::{
     Registered, RoomCommit, RoomHead, Seen, StoredPage, Survey, VerdictPage, Witness, WorkerRecord,
 };
 use crate::limits::HEADS_INTERVAL;
-use crate::types::{Incarnation, RoomId, ShardId, StreamId};
+use crate::types::{Incarnation, RoomId, Seed, ShardId, StreamId};
 use crate::wire::verdicts;
 use crate::worker::step::{Failure, Input, Scope};
 
@@ -149,8 +149,8 @@ impl World {
             Call::Append { flush, .. } => {
                 let bad = |entry: &FlushEntry| self.spoiled.contains(&entry.room).then(|| entry.room.clone());
                 let bad: Vec<RoomId> = flush.entries.iter().filter_map(bad).collect();
-                let new =
-                    !bad.is_empty() && self.store.clone().append(flush, self.now / MS).is_ok_and(|(_, bell)| bell.is_some());
+                let new = !bad.is_empty()
+                    && self.store.clone().append(flush, Seed(1), self.now / MS).is_ok_and(|(_, bell)| bell.is_some());
                 new.then(|| Answer::Appended(Appended::Refused(bad)))
             }
             Call::Commit(commit) => {
@@ -182,7 +182,8 @@ impl World {
                 Answer::Nothing
             }
             Call::Append { flush, .. } => {
-                let (answer, bell) = self.store.append(flush, now_ms)?;
+                let (answer, bell) =
+                    self.store.append(flush, Seed(flush.incarnation.0.wrapping_add(flush.number.into())), now_ms)?;
                 self.trace(|| {
                     format!(
                         "append {:?} {} of {:?} up to {} ms: {}",

@@ -194,7 +194,7 @@ impl World {
         let number = gateway.flushes + 1;
         let (server, incarnation) = (self.store.server(), incarnation(g));
         let flush = Flush { shard: SHARD, server, incarnation, number, previous: gateway.watermark, watermark, entries };
-        let (answer, bell) = self.store.append(&flush, 1).expect("a flush that is right");
+        let (answer, bell) = self.store.append(&flush, crate::types::Seed(1), 1).expect("a flush that is right");
         match answer {
             Appended::Stored(heads) => {
                 if self.fenced[g] {

@@ -114,7 +114,7 @@ impl ScriptedGateway {
         self.core.settled(until);
         self.collect();
         let flush = self.flush.take().expect("something to append");
-        let (answer, bell) = store.append(&flush, until / MS).expect("a flush");
+        let (answer, bell) = store.append(&flush, crate::types::Seed(1), until / MS).expect("a flush");
         assert!(matches!(answer, Appended::Stored(_)), "{answer:?}");
         self.appended(flush, answer, repeated, until);
         self.collect();
@@ -386,12 +386,12 @@ fn a_repeated_append_does_not_hide_the_sessions_own_open() {
     c.core.settled(1_061 * MS);
     c.collect();
     let flush = c.flush.take().expect("an Open");
-    let (_, bell) = stage.store.append(&flush, 1_061).expect("a flush");
+    let (_, bell) = stage.store.append(&flush, crate::types::Seed(1), 1_061).expect("a flush");
     stage.bell(bell);
     stage.pass(&mut a, 1_070 * MS);
     stage.pass(&mut b, 1_070 * MS);
     stage.pushed.clear();
-    let (answer, bell) = stage.store.append(&flush, 1_071).expect("a flush");
+    let (answer, bell) = stage.store.append(&flush, crate::types::Seed(1), 1_071).expect("a flush");
     assert_eq!(bell, None);
     c.appended(flush, answer, true, 1_071 * MS);
     let heads = stage.store.heads(SHARD, &[room()]).expect("a head");
@@ -461,7 +461,7 @@ fn a_fenced_gateway_that_is_idle_finds_out() {
     a.core.settled(1_200 * MS);
     a.collect();
     let flush = a.flush.take().expect("a bare watermark");
-    let (answer, _) = stage.store.append(&flush, 1_200).expect("a flush");
+    let (answer, _) = stage.store.append(&flush, crate::types::Seed(1), 1_200).expect("a flush");
     assert_eq!(answer, Appended::Fenced);
     a.appended(flush, answer, false, 1_200 * MS);
     a.collect();

@@ -22,6 +22,8 @@ mod verdict;
 
 pub use action::Action;
 pub use event::{Entry, Event, EventKind, Role};
+#[doc(hidden)]
+pub use id::Seed;
 pub use id::{IdError, Incarnation, PlayerId, RoomId, SessionId, ShardId};
 pub use stamp::{Arrival, Flags, Moment, ParseMomentError, Stamp, StreamId};
 pub use time::{Epoch, RoomTime};

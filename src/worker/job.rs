@@ -388,12 +388,13 @@ impl Loading {
     fn run(self, progress: &Progress) -> Done {
         let Self { of, stored, rules } = self;
         progress.is(At::Restoring(0));
-        let outcome =
-            match catch_unwind(AssertUnwindSafe(|| restore_room(stored.room(), rules, |seq| progress.is(At::Restoring(seq))))) {
-                Ok(Ok(loaded)) => DoneOutcome::Loaded(Box::new(loaded)),
-                Ok(Err(why)) => DoneOutcome::Unloadable(why),
-                Err(_) => DoneOutcome::Unloadable("the rules panicked while the room was restored".to_owned()),
-            };
+        let outcome = match catch_unwind(AssertUnwindSafe(|| {
+            restore_room(&of.room, stored.room(), rules, |seq| progress.is(At::Restoring(seq)))
+        })) {
+            Ok(Ok(loaded)) => DoneOutcome::Loaded(Box::new(loaded)),
+            Ok(Err(why)) => DoneOutcome::Unloadable(why),
+            Err(_) => DoneOutcome::Unloadable("the rules panicked while the room was restored".to_owned()),
+        };
         Done { of, outcome }
     }
 }

@@ -36,6 +36,6 @@ pub(crate) mod step;
 mod watchdog;
 
 pub(crate) use join::join;
-pub(crate) use restore::replay;
+pub(crate) use restore::{created, replay};
 pub(crate) use run::run_joined;
 pub use run::{WorkerError, WorkerOptions, run};

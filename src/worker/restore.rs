@@ -7,7 +7,7 @@ use bytes::Bytes;
 use crate::engine::{Held, Known, RULES_FAILED, Resequencer, Room};
 use crate::journal::StoredRoom;
 use crate::rules::Rules;
-use crate::types::{Entry, Flags, Incarnation, Moment, Outcome, StreamId, Verdict};
+use crate::types::{Entry, Flags, Incarnation, Moment, Outcome, RoomId, Seed, StreamId, Verdict};
 use crate::wire::{DecodeError, entry, verdicts};
 
 /// A restored room.
@@ -27,9 +27,19 @@ pub(super) struct Loaded {
     pub(super) trims: Vec<(StreamId, u64)>,
 }
 
+/// A stored room as it was created. The version before gave its rooms no seed: theirs is 0.
+pub(crate) fn created(room: &RoomId, era: u64, seed: Option<Seed>, rules: Box<dyn Rules>) -> Room {
+    Room::with_seed(era, seed.map_or(0, |seed| seed.of(room)), rules)
+}
+
 /// Restores a room from its snapshot and the recorded verdicts after it, in their recorded order. It follows the record, and
 /// compares it with what the rules decide now (rule C4). `progress` is called with the `seq` of each verdict.
-pub(super) fn restore_room(stored: StoredRoom, rules: Box<dyn Rules>, progress: impl Fn(u64)) -> Result<Loaded, String> {
+pub(super) fn restore_room(
+    room: &RoomId,
+    stored: StoredRoom,
+    rules: Box<dyn Rules>,
+    progress: impl Fn(u64),
+) -> Result<Loaded, String> {
     let mut entries: Vec<(StreamId, Result<Entry, DecodeError>)> =
         stored.entries.iter().map(|(at, bytes)| (*at, entry::decode(bytes))).collect();
     if stored.era == 0 {
@@ -37,7 +47,7 @@ pub(super) fn restore_room(stored: StoredRoom, rules: Box<dyn Rules>, progress: 
     }
     let mut room = match &stored.snapshot {
         Some(snapshot) => Room::restore(&snapshot.bytes, rules).map_err(|e| e.to_string())?,
-        None => Room::new(stored.era, rules),
+        None => created(room, stored.era, stored.seed, rules),
     };
     let (recorded, deviations) = replay(&mut room, &entries, &stored.verdicts, |_, verdict| progress(verdict.seq))?;
     if room.seq() != stored.seq {

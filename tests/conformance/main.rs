@@ -82,6 +82,7 @@ conformance! {
     rooms::a_commit_that_does_not_fit_is_refused_as_a_whole,
     rooms::a_room_is_active_until_its_cursor_is_at_the_tail,
     rooms::a_room_is_loaded_from_its_snapshot_on,
+    rooms::a_room_keeps_the_seed_that_it_was_created_with,
     rooms::verdicts_are_paged,
     pages::no_page_is_larger_than_asked,
     pages::a_snapshot_is_written_ahead_and_put_to_use_by_a_commit,

@@ -1,6 +1,8 @@
 //! What lanes rely on: commits, loading, reading, trimming, eras.
 
-use lasthit::journal::{CommitSnapshot, Committed, Journal, JournalError, Leased, StoredRoom, StoredSnapshot, VerdictPage};
+use lasthit::journal::{
+    CommitSnapshot, Committed, Journal, JournalError, Leased, RoomCommit, StoredRoom, StoredSnapshot, VerdictPage,
+};
 use lasthit::types::{Moment, StreamId};
 
 use crate::fixture::{SHARD, TestGateway, at, bytes, claim, commit, entry, head, load, part, read, room};
@@ -110,7 +112,9 @@ pub(crate) async fn a_room_is_loaded_from_its_snapshot_on(journal: &impl Journal
         deaths: 0,
         attempts: 0,
         trims: vec![],
+        seed: load(journal, &room(0)).await.expect("load").seed,
     };
+    assert!(expected.seed.is_some());
     assert_eq!(load(journal, &room(0)).await.expect("load"), expected);
 
     let mut with_snapshot = part(room(0), 1, 1, 3, ids[1]);
@@ -144,6 +148,30 @@ pub(crate) async fn a_room_is_loaded_from_its_snapshot_on(journal: &impl Journal
     journal.commit(&commit(lease, 5, vec![empty])).await.expect("commit");
     let stored = load(journal, &room(0)).await.expect("load").snapshot;
     assert_eq!(stored, Some(StoredSnapshot { seq: 4, cursor: ids[2], bytes: bytes("") }), "empty is not none");
+}
+
+pub(crate) async fn a_room_keeps_the_seed_that_it_was_created_with(journal: &impl Journal) {
+    let seed = async |n| load(journal, &room(n)).await.expect("load").seed;
+    let mut gateway = TestGateway::register(journal).await;
+    assert_eq!(seed(0).await, None, "no such room");
+    let flush = gateway.flush(at(1), vec![entry(room(0), at(1), "a"), entry(room(1), at(1), "b")]);
+    gateway.append(journal, at(1), flush.entries.clone()).await;
+    let first = seed(0).await;
+    assert!(first.is_some());
+    assert_eq!(seed(1).await, first, "of one flush");
+    let (zero, one) = (room(0), room(1));
+    assert_ne!(first.map(|seed| seed.of(&zero)), first.map(|seed| seed.of(&one)), "but of two rooms");
+    journal.append(&flush).await.expect("answered as before");
+    let id = gateway.write(journal, room(0), "c").await;
+    gateway.write(journal, room(2), "d").await;
+    assert_ne!(seed(2).await, first, "of another flush");
+    let lease = claim(journal).await;
+    let snapshot = Some(CommitSnapshot::Whole(bytes("state")));
+    journal.commit(&commit(lease, 1, vec![RoomCommit { snapshot, ..part(room(0), 1, 0, 2, id) }])).await.expect("commit");
+    assert_eq!(seed(0).await, first);
+    assert_eq!(journal.end_room(SHARD, lease, &room(0), 2).await.expect("end"), Leased::Done(true));
+    gateway.write(journal, room(0), "e").await;
+    assert!(seed(0).await.is_some_and(|again| Some(again) != first), "another room of this name");
 }
 
 pub(crate) async fn verdicts_are_paged(journal: &impl Journal) {

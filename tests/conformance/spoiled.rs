@@ -122,7 +122,9 @@ impl Scene {
                     if [":workers", ":hosts", ":patterns"].iter().any(|end| name.ends_with(end)) {
                         fields.values_mut().for_each(String::clear);
                     }
-                    fields.remove("last").is_some().then(|| fields.insert("last".into(), String::new()));
+                    for another_each_time in ["last", "seed"] {
+                        fields.entry(another_each_time.to_owned()).and_modify(String::clear);
+                    }
                     Content::Fields(fields)
                 }
                 "stream" => {

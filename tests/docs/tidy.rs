@@ -86,6 +86,11 @@ const FENCES: &[(&str, &str, &str)] = &[
         "gateway/hub journal/redis worker/join",
         "only a process that starts, and a server that is met for the first time, get a new identity: take it as an argument",
     ),
+    (
+        "crate::types::Seed::random",
+        "journal/redis journal/memory",
+        "only a journal gives rooms their seeds: take it as an argument",
+    ),
 ];
 
 /// What decides: time and chance are arguments, and what is to be done is a value.

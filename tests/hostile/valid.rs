@@ -55,7 +55,7 @@ pub(crate) fn held(entries: &[Entry]) -> Vec<Held> {
     let mut hold = Resequencer::default();
     for (n, entry) in entries.iter().enumerate() {
         hold.read(StreamId { ms: n as u64, seq: 0 }, entry, Moment::default(), 0);
-        let _ = hold.waits_for(|_| Moment::default());
+        let _ = hold.waits_for(None, |_| Moment::default());
     }
     let _ = hold.cursor(StreamId::default());
     hold.release(usize::MAX, |_| Moment { timeline: u32::MAX, ns: u64::MAX })

@@ -54,7 +54,7 @@ fn pipelined(action_bytes: usize) -> Vec<Flush> {
         core.settled(until);
         let append = |action| if let Command::Append { flush, .. } = action { Some(flush) } else { None };
         let Some(flush) = core.take_commands().into_iter().find_map(append) else { return flushes };
-        let answer = store.append(&flush, 1).expect("a flush").0;
+        let answer = store.append(&flush, crate::types::Seed(1), 1).expect("a flush").0;
         assert!(matches!(answer, Appended::Stored(_)), "{answer:?}");
         flushes.push((*flush).clone());
         // All sessions have one floor.
@@ -101,7 +101,7 @@ fn what_a_full_flush_moves_stays_before_what_its_session_sent_later() {
         core.settled(until);
         let append = |action| if let Command::Append { flush, .. } = action { Some(flush) } else { None };
         let flush = core.take_commands().into_iter().find_map(append).expect("a flush");
-        let answer = store.append(&flush, 1).expect("a flush").0;
+        let answer = store.append(&flush, crate::types::Seed(1), 1).expect("a flush").0;
         core.appended(&flush, &answer, false, until);
         events(&flush)
     };
@@ -147,7 +147,7 @@ fn who_asks_on_and_on_puts_no_answer_off() {
         core.settled(began);
         let append = |action| if let Command::Append { flush, .. } = action { Some(flush) } else { None };
         if let Some(flush) = core.take_commands().into_iter().find_map(append) {
-            let answer = store.append(&flush, 1).expect("a flush").0;
+            let answer = store.append(&flush, crate::types::Seed(1), 1).expect("a flush").0;
             core.appended(&flush, &answer, false, began);
             watermarks.push(flush.watermark.ns);
         }

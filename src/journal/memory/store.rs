@@ -11,7 +11,7 @@ use bytes::Bytes;
 use crate::journal::{
     AheadName, Bell, Flush, FlushEntry, GatewayRecord, JournalError, Lease, RoomCommit, RoomHead, check, era_stride,
 };
-use crate::types::{Incarnation, Moment, RoomId, ShardId, StreamId};
+use crate::types::{Incarnation, Moment, RoomId, Seed, ShardId, StreamId};
 
 /// Everything a journal keeps. Each method is one atomic step with the meaning of its namesake in the journal's traits;
 /// `now_ms` is the journal's clock. Steps that publish return what to publish.
@@ -85,6 +85,7 @@ struct Room {
     attempts: Trouble,
     /// The epoch and name of the last attempt.
     attempt: (u64, u64),
+    seed: Option<Seed>,
 }
 
 #[derive(Debug, Clone)]
@@ -184,10 +185,11 @@ impl Shard {
         inside.copied().filter(asked).collect::<BTreeSet<_>>().into_iter().collect()
     }
 
-    fn add(&mut self, entry: &FlushEntry, id: StreamId) {
+    /// `seed` is for a room that the entry creates.
+    fn add(&mut self, entry: &FlushEntry, id: StreamId, seed: Option<Seed>) {
         let room = self.rooms.entry(entry.room.clone()).or_insert_with(|| {
             self.eras += 1;
-            Room { era: self.eras, ..Room::default() }
+            Room { era: self.eras, seed, ..Room::default() }
         });
         room.entries.push_back((id, entry.bytes.clone()));
         room.last = id;
@@ -296,12 +298,13 @@ impl Store {
         shard: ShardId,
         (incarnation, number, watermark): (Incarnation, u64, Moment),
         entries: &[FlushEntry],
+        seed: Option<Seed>,
         now_ms: u64,
     ) -> Bell {
         let mut rung = Vec::with_capacity(entries.len());
         for entry in entries {
             let id = self.next_position(now_ms);
-            self.shards[usize::from(shard.0)].add(entry, id);
+            self.shards[usize::from(shard.0)].add(entry, id, seed);
             rung.push((entry.room.clone(), id, entry.bytes.clone()));
         }
         let state = &mut self.shards[usize::from(shard.0)];
@@ -324,7 +327,7 @@ mod tests {
         let (previous, watermark) = (Moment::default(), Moment { timeline: 1, ns: 5 });
         let entries = vec![FlushEntry { room: room.clone(), top: watermark, bytes: Bytes::from_static(b"a") }];
         let flush = Flush { shard: SHARD, server: store.server(), incarnation: gateway, number: 1, previous, watermark, entries };
-        store.append(&flush, 1).expect("stored");
+        store.append(&flush, Seed(1), 1).expect("stored");
         let mut owner = 100;
         let mut deaths_after_claim = |store: &mut Store| {
             owner += 1;

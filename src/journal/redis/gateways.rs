@@ -13,7 +13,7 @@ use super::keys::Hex;
 use super::reply::{Reply, code};
 use super::scripts::{APPEND, Call, HEADS, LEAVE, REGISTER, ROOM_BYTES, VERDICTS};
 use crate::limits::{HEADS_INTERVAL, PAGE_BYTES};
-use crate::types::{Incarnation, RoomId, ShardId};
+use crate::types::{Incarnation, RoomId, Seed, ShardId};
 
 #[async_trait]
 impl GatewayJournal for RedisJournal {
@@ -57,13 +57,14 @@ impl GatewayJournal for RedisJournal {
         let keys = self.0.keys.shard(flush.shard);
         let rooms = flush.entries.len();
         let bytes = flush.entries.iter().map(|e| e.bytes.len() + ROOM_BYTES).sum::<usize>() + 4 * ROOM_BYTES;
-        let mut call = Call::new(&APPEND, 4 + 2 * rooms, 8 + 3 * rooms, bytes);
+        let mut call = Call::new(&APPEND, 4 + 2 * rooms, 9 + 3 * rooms, bytes);
         call.text(&keys.shard).text(&keys.gateways).text(&keys.active).text(&keys.rooms);
         for entry in &flush.entries {
             call.text(keys.room(&entry.room)).text(keys.state(&entry.room));
         }
         call.text(Hex(flush.incarnation)).text(flush.number).text(flush.previous).text(flush.watermark).text(&keys.bell);
         call.text(self.0.keys.pushes()).bytes(&flush.poke()).text(flush.idle_below());
+        call.text(format_args!("{:032x}", Seed::random().0));
         for entry in &flush.entries {
             call.text(&entry.room).text(entry.top).bytes(&entry.bytes);
         }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use redis::Value;
 
 use super::super::{GatewayRecord, JournalError, Lease, Place, RoomHead, StoredHead, StoredPage, WorkerRecord};
-use crate::types::{Incarnation, RoomId, ShardId, StreamId};
+use crate::types::{Incarnation, RoomId, Seed, ShardId, StreamId};
 
 /// The reply of a step, read from the front.
 pub(super) struct Reply {
@@ -89,6 +89,12 @@ impl Reply {
         let hex: String = self.parse()?;
         let read = if hex.is_empty() { Some(Incarnation::NONE) } else { Incarnation::from_hex(&hex) };
         read.ok_or_else(|| self.error(&format!("{hex:?} is not an incarnation")))
+    }
+
+    fn seed_or_nil(&mut self) -> Result<Option<Seed>, JournalError> {
+        let Some(hex) = self.parse_or_nil::<String>()? else { return Ok(None) };
+        let seed = Incarnation::from_hex(&hex).map(|read| Seed(read.0));
+        seed.map(Some).ok_or_else(|| self.error("a seed that is not 32 hexadecimal digits"))
     }
 
     pub(super) fn head(&mut self, room: &RoomId) -> Result<RoomHead, JournalError> {
@@ -177,7 +183,8 @@ impl Reply {
             Some((at.parse().ok()?, seq.parse().ok()?))
         });
         let trims = trims.collect::<Option<_>>().ok_or_else(|| self.error("trim points"))?;
-        let head = StoredHead { era, seq, cursor, snapshot, deaths, attempts, trims };
+        let seed = self.seed_or_nil()?;
+        let head = StoredHead { era, seq, cursor, snapshot, deaths, attempts, trims, seed };
         let pieces = self.payloads_or_nil()?.ok_or_else(|| self.error("a part of the snapshot is missing"))?;
         let (verdicts, entries) = (self.payloads()?, self.stream()?);
         let next = match self.parse::<u8>()? {

@@ -17,7 +17,7 @@ fn who_never_got_into_a_damaged_room_owes_it_no_goodbye() {
     a.appended(flush, Appended::Refused(vec![room()]), false, 1_021 * MS);
     a.collect();
     let rest = a.flush.take().expect("the same flush without them");
-    let (answer, _) = store.append(&rest, 1_022).expect("a flush");
+    let (answer, _) = store.append(&rest, crate::types::Seed(1), 1_022).expect("a flush");
     a.appended(rest, answer, true, 1_022 * MS);
     assert!(a.told.iter().any(|(s, d)| *s == ann && matches!(d, Delivery::Close { .. })), "{:?}", a.told);
     a.core.end(ann, 1_013, Arrival::at(1_030 * MS, 0));

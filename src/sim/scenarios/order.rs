@@ -225,7 +225,7 @@ fn a_session_that_left_early_is_not_counted_for_ever() {
     let flush = a.flush.take().expect("an Open and a Close");
     a.core.end(eve, 1000, Arrival::at(1_023 * MS, 0));
     a.core.close(eve, Arrival::at(1_023 * MS, 0));
-    let (answer, bell) = stage.store.append(&flush, 1_022).expect("a flush");
+    let (answer, bell) = stage.store.append(&flush, crate::types::Seed(1), 1_022).expect("a flush");
     stage.bell(bell);
     stage.settle();
     stage.push(&mut a);
@@ -303,7 +303,7 @@ fn a_gap_ends_an_incarnation() {
     let flush = a.flush.take().expect("an action");
     let mut restored = Store::new(1);
     restored.register(SHARD, Incarnation(1), Seen::default(), &[]).expect("a shard");
-    let (answer, _) = restored.append(&flush, 1_031).expect("a flush");
+    let (answer, _) = restored.append(&flush, crate::types::Seed(1), 1_031).expect("a flush");
     assert!(matches!(answer, Appended::Gap { number: 0, .. }), "{answer:?}");
     a.appended(flush, answer, false, 1_032 * MS);
     a.collect();

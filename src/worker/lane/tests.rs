@@ -42,7 +42,8 @@ fn live() -> Lane {
     let mut lane = Lane::loading(1);
     let stored = StoredRoom { era: 1, ..StoredRoom::default() };
     assert!(matches!(lane.page(Default::default(), stored.clone().into()), Paged::All(_)));
-    let loaded = restore_room(stored, Box::new(Claim::new(Audience::Room)), |_| {}).expect("a room");
+    let loaded =
+        restore_room(&"pit".parse().expect("name"), stored, Box::new(Claim::new(Audience::Room)), |_| {}).expect("a room");
     assert!(matches!(lane.restored(loaded, 1, NEVER), Restored::Live(None)));
     lane
 }

@@ -8,7 +8,7 @@ use crate::journal::memory::MemoryJournal;
 use crate::journal::{
     Appended, Bell, Flush, GatewayJournal, JournalError, Registered, RoomHead, Seen, VerdictPage, WorkerRecord, check,
 };
-use crate::types::{Incarnation, RoomId, ShardId};
+use crate::types::{Incarnation, RoomId, Seed, ShardId};
 
 impl Store {
     /// Registers a gateway in a shard. Returns the bell to ring if an earlier server knew the gateway.
@@ -56,11 +56,11 @@ impl Store {
         Ok(())
     }
 
-    /// Appends a flush. If it is new, returns the bell to ring, which names the gateways that get [`Flush::poke`].
+    /// Appends a flush. The rooms that it creates get the seed. If it is new, returns the bell to ring, which names the gateways that get [`Flush::poke`].
     ///
     /// # Errors
     /// [`JournalError::Refused`] for a flush that contradicts itself.
-    pub(crate) fn append(&mut self, flush: &Flush, now_ms: u64) -> Result<(Appended, Option<Bell>), JournalError> {
+    pub(crate) fn append(&mut self, flush: &Flush, seed: Seed, now_ms: u64) -> Result<(Appended, Option<Bell>), JournalError> {
         check::flush(flush, self.shards())?;
         if flush.server != self.server {
             return Ok((Appended::Moved, None));
@@ -80,7 +80,8 @@ impl Store {
             return Ok((Appended::Stored(flush.entries.iter().map(|e| shard.head(&e.room)).collect()), None));
         }
         let poked = shard.idle(flush);
-        let bell = self.write(flush.shard, (flush.incarnation, flush.number, flush.watermark), &flush.entries, now_ms);
+        let bell =
+            self.write(flush.shard, (flush.incarnation, flush.number, flush.watermark), &flush.entries, Some(seed), now_ms);
         let bell = Bell { poked, ..bell };
         let shard = self.shard(flush.shard)?;
         let heads = flush.entries.iter().map(|e| shard.head(&e.room)).collect();
@@ -146,7 +147,7 @@ impl GatewayJournal for MemoryJournal {
     async fn append(&self, flush: &Flush) -> Result<Appended, JournalError> {
         let now_ms = self.now_ms();
         let mut inner = self.inner.lock();
-        let (answer, bell) = inner.store.append(flush, now_ms)?;
+        let (answer, bell) = inner.store.append(flush, Seed::random(), now_ms)?;
         if let Some(bell) = bell.as_ref().filter(|bell| !bell.poked.is_empty()) {
             let poke = flush.poke();
             for gateway in &bell.poked {

@@ -20,6 +20,7 @@ impl Room {
             deaths: self.deaths.at(self.seq),
             attempts: self.attempts.at(self.seq),
             trims: self.trims.clone(),
+            seed: self.seed,
         }
     }
 

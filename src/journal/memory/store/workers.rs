@@ -222,7 +222,7 @@ impl Store {
             // The room has ended.
             return Ok((Leased::Done(()), None));
         }
-        let bell = self.write(shard, (gateway, 0, stored.watermark), std::slice::from_ref(entry), now_ms);
+        let bell = self.write(shard, (gateway, 0, stored.watermark), std::slice::from_ref(entry), None, now_ms);
         Ok((Leased::Done(()), Some(bell)))
     }
 

@@ -10,7 +10,7 @@
 --
 -- KEYS  1 shard, 2 gateways, 3 active, 4 rooms, then per room: room, state
 -- ARGV  1 incarnation, 2 number, 3 previous, 4 watermark, 5 channel of the bell, 6 prefix of push channels, 7 poke,
---       8 idle below, then per room: name, top, entry
+--       8 idle below, 9 seed of the rooms that it creates, then per room: name, top, entry
 -- Returns {0, era, seq, top, ...}   stored: the head of each room
 --         {1, number, watermark}    gap: what is stored (rule W3)
 --         {2}                       not registered, or fenced (rule W1)
@@ -46,7 +46,7 @@ local refused = {3}
 for i = 1, rooms do
   local state = redis.pcall('HMGET', KEYS[4 + 2 * i], 'era', 'seq', 'top', 'gateways')
   local era, seq, top = state[1], state[2], state[3]
-  local appended = ARGV[3 * i + 7]
+  local appended = ARGV[3 * i + 8]
   local sound
   if era then
     sound = seq and top and era ~= '' and seq ~= '' and #era < 16 and #seq < 16 and #top == 24 and string.find(era .. seq, '^%d+$')
@@ -79,7 +79,7 @@ end
 local bell = {append + 1, ARGV[1], number, ARGV[4], ''}
 local names, written, failed = {}, 0, nil
 for i = 1, rooms do
-  local name, entry = ARGV[3 * i + 6], ARGV[3 * i + 8]
+  local name, entry = ARGV[3 * i + 7], ARGV[3 * i + 9]
   local id = redis.pcall('XADD', KEYS[3 + 2 * i], '*', 'e', entry)
   if id.err then
     failed = {3, i}
@@ -111,7 +111,7 @@ for i = 1, rooms do
     redis.call('HSET', KEYS[4 + 2 * i], 'top', top, 'last', id)
   else
     eras = eras + 1
-    redis.call('HSET', KEYS[4 + 2 * i], 'era', eras, 'seq', '0', 'cursor', '0-0', 'top', top, 'last', id)
+    redis.call('HSET', KEYS[4 + 2 * i], 'era', eras, 'seq', '0', 'cursor', '0-0', 'top', top, 'last', id, 'seed', ARGV[9])
     redis.call('SADD', KEYS[4], names[i])
   end
   local gateways = heads[i][4] or ''

@@ -9,11 +9,12 @@
 --       position; 3 most bytes; 4 most pieces, batches and entries together
 -- Returns {} for a room that does not exist, or
 --         {era, seq, cursor, deaths, attempts, seq of the snapshot | nil, cursor of the snapshot | nil, trim points,
+--          seed | nil,
 --          {piece of the snapshot | nil, ...}, {batch, ...}, {ID, entry, ...},
 --          where the next page begins (3: this is the last page), after what}
 -- Errors: LASTHIT for a damaged record of the shard, DAMAGED for one of the room
 local state = redis.call('HMGET', KEYS[3], 'era', 'seq', 'cursor', 'snapshot_seq', 'snapshot_cursor', 'snapshot_parts',
-  'deaths_at', 'deaths', 'attempts_at', 'attempts', 'trims')
+  'deaths_at', 'deaths', 'attempts_at', 'attempts', 'trims', 'seed')
 if not state[1] then return {} end
 local function count(text) return #text < 16 and string.find(text, '^%d+$') and tonumber(text) end
 local shift = redis.pcall('HGET', KEYS[6], 'shift') or '0'
@@ -90,5 +91,5 @@ if begins == 2 and not full() then
 end
 return {
   string.format('%.0f', era + tonumber(shift)), state[2], state[3], state[7] == state[2] and state[8] or '0', state[9] == state[2] and state[10] or '0',
-  state[4], state[5], state[11] or '', snapshot, batches, entries, begins, behind,
+  state[4], state[5], state[11] or '', state[12], snapshot, batches, entries, begins, behind,
 }

@@ -23,7 +23,7 @@ fn own(store: &mut Store, turn: u64, room: &RoomId, now_ms: u64, retention_ms: u
     let entries = vec![FlushEntry { room: room.clone(), top: moment(turn), bytes: entry::encode(&entry) }];
     let (previous, watermark, server) = (moment(turn - 1), moment(turn), store.server());
     let flush = Flush { shard: SHARD, server, incarnation: A, number: turn, previous, watermark, entries };
-    assert!(store.append(&flush, now_ms).expect("append").1.is_some());
+    assert!(store.append(&flush, crate::types::Seed(1), now_ms).expect("append").1.is_some());
 
     core.apply(Input::Subscribed(SHARD), 1);
     loop {
