@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+mod programs;
+pub(crate) use programs::*;
+
 /// Bytes of a room or player name.
 pub(crate) const NAME_BYTES_MAX: usize = 64;
 /// Bytes of an action's op, id or contest.

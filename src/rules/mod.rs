@@ -14,6 +14,7 @@
 mod book;
 pub mod claim;
 mod decision;
+pub mod js;
 pub mod last_hit;
 #[cfg(test)]
 mod referee;
@@ -155,6 +156,11 @@ impl<'a> Act<'a> {
     pub fn args<T: serde::de::DeserializeOwned>(&self) -> Result<T, String> {
         rmp_serde::from_slice(self.args).map_err(|e| format!("args: {e}"))
     }
+
+    /// The arguments as one canonical MessagePack value.
+    pub(crate) fn encoded_args(&self) -> &'a [u8] {
+        self.args
+    }
 }
 
 /// A room's rules: a deterministic state machine. No clock, no randomness, no I/O; the same events in the same order
@@ -204,6 +210,18 @@ pub trait Rules: Send + 'static {
     /// changes of thread for each event. Other rooms get threads of their own, where a slow room delays no other.
     fn is_quick(&self) -> bool {
         false
+    }
+
+    /// Whether they are a program's, which is decided on threads of its own.
+    #[doc(hidden)]
+    fn is_program(&self) -> bool {
+        false
+    }
+
+    /// What a check of the program has found since the last call: decisions that came out otherwise a second time.
+    #[doc(hidden)]
+    fn take_impure(&mut self) -> Vec<String> {
+        Vec::new()
     }
 
     /// Decides one event.

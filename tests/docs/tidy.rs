@@ -71,14 +71,14 @@ const FENCES: &[(&str, &str, &str)] = &[
     ("redis", "journal/redis", "only the Redis journal knows Redis: add a step to the journal's trait"),
     (
         "std::time::Instant std::time::SystemTime nix::time",
-        "clock",
-        "only clock.rs reads clocks: take the time as an argument, or let a driver measure a duration with quanta",
+        "clock rules/js/budget",
+        "only clock.rs reads clocks, and a program's budget the processor time that it has used: take the time as an argument, or let a driver measure a duration with quanta",
     ),
     ("hyper hyper_util tokio_tungstenite", "admin gateway/front", "only the front and the admin address speak HTTP"),
     (
         "nix",
-        "clock runtime gateway/front journal/lockfile",
-        "only clock, runtime, arrival and lock files ask the system: take what they found as an argument",
+        "clock runtime gateway/front journal/lockfile rules/js/budget",
+        "only clock, runtime, arrival, lock files and the budgets of programs ask the system: take what they found as an argument",
     ),
     ("rand", "types/id clock", "only identities are random: take one as an argument"),
     (

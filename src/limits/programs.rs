@@ -1,0 +1,38 @@
+//! The bounds of programs: rules in a file.
+
+use super::TIMERS_PER_ROOM_MAX;
+
+/// Bytes of a program.
+pub(crate) const PROGRAM_BYTES_MAX: usize = 1024 * 1024;
+/// Bytes of the state of a room that a program decides, and of a value that it returns.
+pub(crate) const DATA_BYTES_MAX: usize = 1024 * 1024;
+/// Nesting of such a value.
+pub(crate) const DATA_DEPTH_MAX: usize = 64;
+/// Processor time of a program for one event, in milliseconds, unless configured otherwise.
+pub(crate) const BUDGET_MS: u32 = 50;
+/// The most that may be configured.
+pub(crate) const BUDGET_MS_MAX: u32 = 1_000;
+/// Memory of a context in MiB unless configured otherwise: all that a program holds on one thread.
+pub(crate) const MEMORY_MIB: u32 = 32;
+/// The least that may be configured: the language itself takes some.
+pub(crate) const MEMORY_MIB_MIN: u32 = 8;
+/// The most that may be configured.
+pub(crate) const MEMORY_MIB_MAX: u32 = 1_024;
+/// Stack of a program in KiB unless configured otherwise.
+pub(crate) const STACK_KIB: u32 = 256;
+/// The least that may be configured.
+pub(crate) const STACK_KIB_MIN: u32 = 64;
+/// The most that may be configured: the stack of a thread holds it, and what surrounds it.
+pub(crate) const STACK_KIB_MAX: u32 = 1_024;
+/// Lines of stack that are kept of a failure unless configured otherwise.
+pub(crate) const STACK_LINES: u32 = 10;
+/// The most that may be configured.
+pub(crate) const STACK_LINES_MAX: u32 = 100;
+/// Bytes of the error of a failure, and of a line of its stack.
+pub(crate) const FAILURE_BYTES_MAX: usize = 512;
+/// Contexts that one thread keeps. A further program takes the place of the one that was used longest ago.
+pub(crate) const CONTEXTS_PER_THREAD_MAX: usize = 16;
+/// Events that a context checks before it is made anew, so that it does not remember what the context that decides does.
+pub(crate) const CHECKED_EVENTS_MAX: u32 = 16;
+/// Timers that one event may set and cancel.
+pub(crate) const TIMER_COMMANDS_MAX: usize = 2 * TIMERS_PER_ROOM_MAX;

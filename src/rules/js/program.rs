@@ -1,0 +1,191 @@
+//! A program: rules in one file, checked, and shared by all rooms that play by it.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use bytes::Bytes;
+use ring::digest::{SHA256, digest};
+
+use super::budget::Budget;
+use super::scan;
+use super::thrown::Thrown;
+use super::vm::{Described, Vm};
+use crate::limits::PROGRAM_BYTES_MAX;
+use crate::types::RoomId;
+
+/// The text of a program, and what it may take.
+#[derive(Debug)]
+pub(super) struct Source {
+    /// The file's name, without its folder.
+    pub(super) file: String,
+    pub(super) text: String,
+    pub(super) budget: Budget,
+}
+
+/// Rules in one file.
+#[derive(Debug)]
+pub struct Program {
+    pub(super) source: Source,
+    described: Described,
+    hash: [u8; 32],
+    /// The state of a new room.
+    pub(super) initial: Bytes,
+    /// Whether handlers ask how many sessions a player has. To count them takes time, so that it is done once somebody has asked.
+    pub(super) asks_for_sessions: AtomicBool,
+}
+
+/// Why a file is no program. It reads `file:line:column: what, and the way out`.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{file}:{line}:{column}: {what}")]
+pub struct ProgramError {
+    /// The file's name.
+    pub file: String,
+    /// From 1.
+    pub line: u32,
+    /// In characters, from 1.
+    pub column: u32,
+    /// One line: what is wrong, and the way out.
+    pub what: String,
+}
+
+/// The endings of TypeScript's files.
+const TYPESCRIPT: [&str; 4] = ["ts", "tsx", "mts", "cts"];
+
+impl Program {
+    /// Reads a program of at most 1 MiB of UTF-8, and checks it: it is evaluated once, and makes the state of a new room.
+    ///
+    /// # Errors
+    /// [`ProgramError`] with the first mistake.
+    pub fn load(file: &str, text: &[u8], budget: Budget) -> Result<Arc<Self>, ProgramError> {
+        let name = Path::new(file).file_name().map_or_else(|| file.to_owned(), |name| name.to_string_lossy().into_owned());
+        let wrong = |(line, column): (u32, u32), what: String| ProgramError { file: name.clone(), line, column, what };
+        let bundle = || {
+            let stem = Path::new(&name).file_stem().map_or_else(|| "rules".into(), |stem| stem.to_string_lossy());
+            format!("npx esbuild {name} --bundle --format=esm --outfile={stem}.bundled.js")
+        };
+        let ending = Path::new(&name).extension().map(|ending| ending.to_string_lossy().into_owned()).unwrap_or_default();
+        if TYPESCRIPT.contains(&ending.as_str()) {
+            return Err(wrong((1, 1), format!("TypeScript is bundled to JavaScript first: {}, and use that file", bundle())));
+        }
+        if text.len() > PROGRAM_BYTES_MAX {
+            return Err(wrong(
+                (1, 1),
+                format!("{} bytes, a program has at most {PROGRAM_BYTES_MAX}: leave something out", text.len()),
+            ));
+        }
+        let text = std::str::from_utf8(text).map_err(|e| {
+            let valid = String::from_utf8_lossy(&text[..e.valid_up_to()]);
+            wrong(scan::place(&valid, valid.len()), "a byte that is not UTF-8: save the file as UTF-8".to_owned())
+        })?;
+        if let Some(at) = text.find('\0') {
+            return Err(wrong(scan::place(text, at), "a zero byte: the file is no text".to_owned()));
+        }
+        let source = Source { file: name.clone(), text: text.to_owned(), budget: budget.bounded() };
+        let place = |thrown: Thrown| {
+            if thrown.what.contains("could not load module") {
+                let place = scan::import(text).map_or((1, 1), |at| scan::place(text, at));
+                return wrong(place, format!("a program is one file and imports nothing: {}, and use that file", bundle()));
+            }
+            let of_part = thrown.part.as_deref().and_then(|part| scan::part(text, part));
+            let place = of_part.map(|at| scan::place(text, at)).or(thrown.place);
+            wrong(place.unwrap_or_else(|| scan::place(text, scan::default_export(text))), thrown.what)
+        };
+        let (vm, described) = Vm::new(&source).map_err(place)?;
+        let at_part = |part: &str| scan::part(text, part).map_or((1, 1), |at| scan::place(text, at));
+        if let Err(error) = RoomId::new(&described.name) {
+            let allowed = error.to_string();
+            let allowed = allowed.rsplit_once(": ").map_or(allowed.as_str(), |(_, allowed)| allowed);
+            return Err(wrong(at_part("name"), format!("name {:?} is not allowed: {allowed}", described.name)));
+        }
+        if let Some((name, at)) = scan::twice(text) {
+            return Err(wrong(
+                scan::place(text, at),
+                format!("{name} is there twice, and only the last one would count: remove one"),
+            ));
+        }
+        let initial = vm
+            .initial(&source)
+            .map_err(|thrown| Thrown { part: thrown.place.is_none().then(|| "state".to_owned()), ..thrown })
+            .map_err(place)?;
+        let hash = digest(&SHA256, source.text.as_bytes()).as_ref().try_into().unwrap_or_default();
+        Ok(Arc::new(Self { source, described, hash, initial: initial.into(), asks_for_sessions: AtomicBool::new(false) }))
+    }
+
+    /// Its name, which snapshots record.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.described.name
+    }
+
+    /// Its version.
+    #[must_use]
+    pub fn version(&self) -> u32 {
+        self.described.version
+    }
+
+    /// The file's name.
+    #[must_use]
+    pub fn file(&self) -> &str {
+        &self.source.file
+    }
+
+    /// Its text.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        &self.source.text
+    }
+
+    /// SHA-256 of its text.
+    #[must_use]
+    pub fn hash(&self) -> [u8; 32] {
+        self.hash
+    }
+
+    /// The actions that have a handler of their own.
+    #[must_use]
+    pub fn ops(&self) -> &[String] {
+        &self.described.ops
+    }
+
+    /// The timers that have a handler.
+    #[must_use]
+    pub fn timers(&self) -> &[String] {
+        &self.described.timers
+    }
+
+    /// The socket events that have a handler, by its name, such as `onOpen`.
+    #[must_use]
+    pub fn events(&self) -> &[&'static str] {
+        &self.described.events
+    }
+
+    /// Whether it takes over the state of other versions.
+    #[must_use]
+    pub fn migrates(&self) -> bool {
+        self.described.migrates
+    }
+
+    /// What it may take.
+    #[must_use]
+    pub fn budget(&self) -> Budget {
+        self.source.budget
+    }
+
+    /// The state that it makes of one that another version left: the same if it has no `migrate`.
+    ///
+    /// # Errors
+    /// One line when `migrate` fails, or its result is no state.
+    pub fn migrate(&self, state: &[u8], from: u32) -> Result<Vec<u8>, String> {
+        let vm = Vm::new(&self.source).map(|(vm, _)| vm);
+        vm.and_then(|vm| vm.migrated(&self.source, state, from)).map_err(|thrown| self.told(&thrown))
+    }
+
+    /// A failure in one line, with its place.
+    pub(super) fn told(&self, thrown: &Thrown) -> String {
+        match thrown.place {
+            Some((line, column)) => format!("{}:{line}:{column}: {}", self.source.file, thrown.what),
+            None => format!("{}: {}", self.source.file, thrown.what),
+        }
+    }
+}

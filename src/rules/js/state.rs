@@ -1,0 +1,105 @@
+//! A room's state as bytes: its keys in their order, each with its value. An event reads and writes only the keys that it touches.
+//!
+//! Version 1: a byte 1, then for each key the length of the key, the length of the value, the key, the value. Lengths have four bytes,
+//! big-endian. A value is MessagePack.
+
+use std::ops::Range;
+
+use super::data;
+
+const VERSION: u8 = 1;
+
+/// A key of a state, and where both are in the bytes.
+#[derive(Debug, Clone)]
+pub(super) struct Entry {
+    pub(super) key: Range<usize>,
+    pub(super) value: Range<usize>,
+}
+
+/// A state without keys.
+pub(super) fn empty() -> Vec<u8> {
+    vec![VERSION]
+}
+
+/// Appends a key and its value.
+pub(super) fn push(bytes: &mut Vec<u8>, key: &[u8], value: &[u8]) {
+    for part in [key, value] {
+        bytes.extend_from_slice(&u32::try_from(part.len()).unwrap_or(u32::MAX).to_be_bytes());
+    }
+    bytes.extend_from_slice(key);
+    bytes.extend_from_slice(value);
+}
+
+/// Finds the keys. None if the bytes are no state.
+pub(super) fn entries(bytes: &[u8]) -> Option<Vec<Entry>> {
+    let mut at = 1;
+    let mut entries = Vec::new();
+    if *bytes.first()? != VERSION {
+        return None;
+    }
+    while at < bytes.len() {
+        let len = |at: usize| {
+            let len = bytes.get(at..at + 4)?.try_into().ok().map(u32::from_be_bytes)?;
+            usize::try_from(len).ok()
+        };
+        let (key_len, value_len) = (len(at)?, len(at + 4)?);
+        let key = at + 8..(at + 8).checked_add(key_len)?;
+        let value = key.end..key.end.checked_add(value_len)?;
+        at = value.end;
+        if at > bytes.len() {
+            return None;
+        }
+        entries.push(Entry { key, value });
+    }
+    Some(entries)
+}
+
+/// Checks bytes that may be anything.
+///
+/// # Errors
+/// One line when they are no state.
+pub(super) fn check(bytes: &[u8]) -> Result<(), String> {
+    let entries = entries(bytes).ok_or("state: damaged, or of another version of lasthit")?;
+    let mut keys = std::collections::BTreeSet::new();
+    for Entry { key, value } in entries {
+        let key = std::str::from_utf8(&bytes[key]).map_err(|_| "state: a key is not UTF-8")?;
+        if !keys.insert(key) {
+            return Err(format!("state: {key:?} is there twice"));
+        }
+        data::check(&bytes[value]).map_err(|why| format!("state: {key:?}: {why}"))?;
+    }
+    Ok(())
+}
+
+/// What turns a state back into the one before it: the part that differs.
+#[derive(Debug)]
+pub(super) struct Undo {
+    /// How many bytes at the front and at the end are the same.
+    front: usize,
+    end: usize,
+    /// What was between them.
+    middle: Box<[u8]>,
+}
+
+impl Undo {
+    pub(super) fn new(before: &[u8], after: &[u8]) -> Self {
+        let front = before.iter().zip(after).take_while(|(a, b)| a == b).count();
+        let (before, after) = (&before[front..], &after[front..]);
+        let end = before.iter().rev().zip(after.iter().rev()).take_while(|(a, b)| a == b).count();
+        Self { front, end, middle: before[..before.len() - end].into() }
+    }
+
+    /// The state before.
+    pub(super) fn apply(&self, after: &[u8]) -> Vec<u8> {
+        [&after[..self.front], &self.middle, &after[after.len() - self.end..]].concat()
+    }
+}
+
+/// A state in words, shortened.
+pub(super) fn shown(bytes: &[u8]) -> String {
+    let keys = entries(bytes).unwrap_or_default().into_iter().map(|Entry { key, value }| {
+        let key = String::from_utf8_lossy(&bytes[key]).into_owned();
+        format!("{key}: {}", data::shown(&bytes[value]))
+    });
+    format!("{{{}}}", keys.collect::<Vec<_>>().join(", "))
+}

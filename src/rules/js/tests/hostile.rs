@@ -1,0 +1,150 @@
+//! Programs that take too much, or reach for what is not there.
+
+use std::time::Duration;
+
+use quanta::Instant;
+
+use super::*;
+
+/// The body of a handler, and what its failure says. Each ends at once, or after its budget.
+const HOSTILE: &[(&str, &str)] = &[
+    ("for (;;) {}", "budget_ms: it takes more than 50 ms"),
+    ("for (;;) try { for (;;) {} } catch {} finally { continue }", "budget_ms"),
+    ("(function f() { f() })()", "stack_kib: it takes more than 256 KiB"),
+    ("const f = (x) => [x].map(f); f(1)", "stack_kib"),
+    ("'x'.replace(/x/, function f(x) { return x.replace(/x/, f) })", "stack_kib"),
+    ("const a = []; for (;;) a.push(new Array(1000).fill(1))", "memory_mib: it takes more than 32 MiB"),
+    ("let s = 'x'; for (;;) s += s + 'y' + s; ", "string too long"),
+    ("return new Uint8Array(2 ** 30)", "memory_mib|invalid"),
+    ("return new Array(2 ** 30).fill(7)", "RangeError: fill: an array"),
+    ("return new Array(1e9).join()", "RangeError: join: an array of more than 10000000 elements"),
+    ("return String(new Array(1e9))", "RangeError: join: an array"),
+    ("return [].includes.call({ length: 2 ** 50 }, 1)", "RangeError: includes: an array"),
+    ("const a = []; a.length = 4e9; a.sort()", "RangeError: sort: an array"),
+    ("return JSON.stringify(new Array(1e9))", "memory_mib"),
+    ("return new Array(9e6).join()", "budget_ms|memory_mib|too large"),
+    ("return 'x'.repeat(2 ** 29)", "memory_mib|invalid"),
+    ("return /^(a+)+$/.test('a'.repeat(40) + 'b')", "budget_ms"),
+    ("return /(x+x+)+y/.exec('x'.repeat(200))", "budget_ms"),
+    ("return String(2n ** 10_000_000n)", "BigInt|memory_mib|budget_ms"),
+    ("let x = 2n; for (;;) x = x * x", "BigInt|memory_mib|budget_ms"),
+    ("return JSON.stringify(Array.from({ length: 1e7 }, () => ({})))", "memory_mib|budget_ms"),
+    ("const m = new Map(); for (let i = 0; ; i++) m.set(i, i)", "memory_mib|budget_ms"),
+    ("return new Proxy({}, { ownKeys() { for (;;) {} } })", "budget_ms"),
+    ("return { get x() { for (;;) {} } }", "budget_ms"),
+    ("throw { toString() { for (;;) {} } }", "cannot be shown|budget_ms"),
+    ("const e = new Error(); Object.defineProperty(e, 'stack', { get() { for (;;) {} } }); throw e", "Error"),
+    ("let x = 'a'; try { for (;;) x = [x, x.toString()] } catch { } for (;;) {}", "budget_ms|memory_mib|stack_kib"),
+];
+
+#[test]
+fn whatever_takes_too_much_is_stopped_and_the_room_goes_on() {
+    for (body, expected) in HOSTILE {
+        let mut rules = rules(&format!(
+            "export default {{ name: 't', version: 1, state: () => ({{ n: 1 }}), on: {{ go(ctx, args) {{ ctx.state.n = 2; {body} }}, next: (ctx) => ctx.state.n }} }}"
+        ));
+        let began = Instant::now();
+        let decision = act(&mut rules, "go", None, &json!(null));
+        let took = began.elapsed();
+        assert!(matches!(decision.ruling, Ruling::Failed(_)), "{body}: {took:?}");
+        println!("{took:>10.2?}  {body}: {}", error_of(&decision));
+        assert!(expected.split('|').any(|part| error_of(&decision).contains(part)), "{body}: {}", error_of(&decision));
+        assert!(took < Duration::from_secs(5), "{body}: {took:?}");
+        assert_eq!(referee::body(&act(&mut rules, "next", None, &json!(null))), 1, "{body}");
+    }
+}
+
+#[test]
+fn what_is_not_there_names_the_way_out() {
+    for (body, way) in [
+        ("eval('1')", "write the function into the file"),
+        ("(0, globalThis.eval)('1')", "not a function"),
+        ("Function('return 1')()", "text cannot become code here"),
+        ("new Function('return 1')()", "text cannot become code here"),
+        ("(() => {}).constructor('return 1')()", "text cannot become code here"),
+        ("(async () => {}).constructor('return 1')()", "text cannot become code here"),
+        ("(function* () {}).constructor('return 1')()", "text cannot become code here"),
+        ("(async function* () {}).constructor('return 1')()", "text cannot become code here"),
+        ("new WeakRef({})", "keep it in ctx.state"),
+        ("new FinalizationRegistry(() => 1)", "keep it in ctx.state"),
+        ("new SharedArrayBuffer(8)", "ctx.state"),
+        ("Atomics.add()", "ctx.state"),
+        ("performance.now()", "use ctx.now"),
+        ("Promise.resolve(1)", "a handler decides at once"),
+        ("setTimeout(() => 1, 5)", "use ctx.timer"),
+        ("console.log(1)", "return what you want to see"),
+        ("fetch('http://x')", "let a server session ask"),
+        ("require('fs')", "let a server session ask"),
+        ("(async () => { await 1 })()", "without async, await"),
+        ("import('fs')", "without async, await and import()"),
+        ("return (async () => 1)()", "a promise: a handler answers at once"),
+    ] {
+        let decision = once(body, &json!(null));
+        assert!(matches!(decision.ruling, Ruling::Failed(_)), "{body}");
+        assert!(error_of(&decision).contains(way), "{body}: {}", error_of(&decision));
+    }
+}
+
+#[test]
+fn what_all_events_share_cannot_be_changed() {
+    for body in [
+        "Object.prototype.leak = 1",
+        "Object.prototype.toString = 1",
+        "Array.prototype.push = 1",
+        "Math.random = () => 4",
+        "Math.leak = 1",
+        "globalThis.leak = 1",
+        "globalThis.Date = 1",
+        "Date.prototype.getTime = 1",
+        "Object.getPrototypeOf(function* () {}).leak = 1",
+        "Object.getPrototypeOf([][Symbol.iterator]()).next = 1",
+        "Object.getPrototypeOf(Int8Array).leak = 1",
+        "Error.prepareStackTrace = () => 1",
+        "Error.stackTraceLimit = 0",
+        "Object.setPrototypeOf(Object.prototype, { leak: 1 })",
+        "Object.defineProperty(Array.prototype, 0, { value: 1 })",
+        "RegExp.prototype.leak = 1",
+        "ctx.leak = 1",
+        "ctx.random.leak = 1",
+        "ctx.timer.leak = 1",
+        "ctx.constructor = 1",
+    ] {
+        let decision = once(body, &json!(null));
+        assert!(matches!(decision.ruling, Ruling::Failed(_)), "{body}");
+        assert!(error_of(&decision).contains("TypeError"), "{body}: {}", error_of(&decision));
+    }
+    // What one may do with objects of one's own still works.
+    let body = "class E extends Error { constructor() { super('m'); this.name = 'E' } }
+        const o = {}; o.toString = () => 'o'; o.constructor = 1; const e = new E(); const f = { ...o, valueOf: 1 };
+        return [String(o), o.constructor, e.name, String(e), f.valueOf, typeof RegExp.lastMatch]";
+    assert_eq!(referee::body(&once(body, &json!(null))), json!(["o", 1, "E", "E: m", 1, "undefined"]));
+}
+
+#[test]
+fn a_state_of_an_earlier_event_is_of_no_use() {
+    let mut rules = rules(
+        "let old; export default { name: 't', version: 1, state: () => ({ a: { n: 1 } }), on: {
+        keep(ctx) { old = ctx.state }, use(ctx) { ctx.state.a; return old.a }, write(ctx) { ctx.state.a; old.a = 1 } } }",
+    );
+    act(&mut rules, "keep", None, &json!(null));
+    for op in ["use", "write"] {
+        let decision = act(&mut rules, op, None, &json!(null));
+        assert!(error_of(&decision).contains("the state of an earlier event"), "{decision:?}");
+    }
+}
+
+/// A failure for lack of memory anywhere leaves a process that goes on.
+#[test]
+fn memory_may_run_out_anywhere() {
+    let budget = Budget { memory_mib: 8, ..Budget::default() };
+    for step in 1..60 {
+        let text = format!(
+            "export default {{ name: 't', version: 1, on: {{ go(ctx, args) {{
+                const all = []; try {{ for (let i = 0; ; i++) {{ all.push({{ s: 'x'.repeat({step} * 37), m: new Map([[i, [i]]]), r: /a+/.exec('aa') }}); ctx.state[i] = all[i].s }} }}
+                catch (e) {{ all.push(e); ctx.state.last = String(e); }} }} }} }}"
+        );
+        let mut rules = JsRules::new(program_with(&text, budget), Checking::Off);
+        let _ = act(&mut rules, "go", None, &json!(null));
+        let _ = act(&mut rules, "go", None, &json!(null));
+    }
+}

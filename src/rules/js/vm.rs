@@ -1,0 +1,369 @@
+//! A context: one program on one thread. It never changes threads.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use rquickjs::context::{EvalOptions, intrinsic};
+use rquickjs::function::Function;
+use rquickjs::{Array, Context, Ctx, Module, Object, Persistent, Runtime, Value};
+
+use super::budget::Stopwatch;
+use super::data;
+use super::event::{self, Current, Event};
+use super::program::{Program, Source};
+use super::thrown::{Thrown, thrown};
+use crate::limits::CONTEXTS_PER_THREAD_MAX;
+use crate::rules::{Decision, Facts};
+use crate::types::{Role, SessionId};
+
+const PRELUDE: &str = include_str!("prelude.js");
+
+/// What the file is called in stack traces.
+pub(super) const PRELUDE_NAME: &str = "lasthit:prelude";
+
+type Handler = Persistent<Function<'static>>;
+
+/// What a program has handlers for.
+#[derive(Default)]
+struct Handlers {
+    /// onOpen, onData, onEnd, onError, onClose.
+    socket: [Option<Handler>; 5],
+    on: HashMap<String, Handler>,
+    timers: HashMap<String, Handler>,
+    migrate: Option<Handler>,
+    state: Option<Handler>,
+}
+
+/// What a program says about itself.
+#[derive(Debug)]
+pub(super) struct Described {
+    pub(super) name: String,
+    pub(super) version: u32,
+    pub(super) ops: Vec<String>,
+    pub(super) timers: Vec<String>,
+    /// The five socket events that it handles.
+    pub(super) events: Vec<&'static str>,
+    pub(super) migrates: bool,
+}
+
+/// The names of the handlers of socket events.
+pub(super) const EVENTS: [&str; 5] = ["onOpen", "onData", "onEnd", "onError", "onClose"];
+
+/// Which handler decides.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Which<'a> {
+    /// One of [`EVENTS`].
+    Socket(usize),
+    /// The handler of this op, or else `onData`.
+    On(&'a str),
+    Timer(&'a str),
+}
+
+/// What a handler gets.
+pub(super) enum Args<'a> {
+    None,
+    /// MessagePack.
+    Encoded(&'a [u8]),
+    Code(u16),
+    Reason(&'a str),
+    Due {
+        data: &'a [u8],
+        due_ms: f64,
+        late_ns: u64,
+        missed: u64,
+    },
+}
+
+/// An event, as a context takes it.
+pub(super) struct Call<'a> {
+    pub(super) which: Which<'a>,
+    pub(super) args: Args<'a>,
+    pub(super) player: Option<&'a str>,
+    pub(super) role: Option<Role>,
+    pub(super) session: Option<SessionId>,
+    pub(super) contest: Option<&'a str>,
+    pub(super) facts: Facts,
+    /// How many sessions the player has inside.
+    pub(super) sessions: &'a dyn Fn() -> usize,
+}
+
+/// What came of an event: the decision, and the state after it if that differs.
+pub(super) type Outcome = (Decision, Option<Vec<u8>>);
+
+// The handlers go before the context, and the context before its runtime.
+pub(super) struct Vm {
+    run: Handler,
+    migrate: Handler,
+    handlers: Handlers,
+    event: Current,
+    stopwatch: Rc<Stopwatch>,
+    context: Context,
+    runtime: Runtime,
+}
+
+impl Vm {
+    /// A context that has evaluated the program.
+    pub(super) fn new(source: &Source) -> Result<(Self, Described), Thrown> {
+        let budget = source.budget;
+        let setting_up = |error: rquickjs::Error| Thrown::setting_up(&error.to_string());
+        let runtime = Runtime::new().map_err(setting_up)?;
+        runtime.set_max_stack_size(budget.stack_kib as usize * 1024);
+        let stopwatch = Rc::new(Stopwatch::new(budget.time_ms));
+        let watched = stopwatch.clone();
+        runtime.set_interrupt_handler(Some(Box::new(move || watched.is_over())));
+        type Intrinsics = (
+            intrinsic::Date,
+            intrinsic::Eval,
+            intrinsic::RegExpCompiler,
+            intrinsic::RegExp,
+            intrinsic::Json,
+            intrinsic::Proxy,
+            intrinsic::MapSet,
+            intrinsic::TypedArrays,
+            intrinsic::Promise,
+        );
+        let context = Context::custom::<Intrinsics>(&runtime).map_err(setting_up)?;
+        let event = Current::default();
+        let (run, migrate, inspect) = context.with(|ctx| {
+            let prelude = || -> rquickjs::Result<(Handler, Handler, Handler)> {
+                let mut options = EvalOptions::default();
+                options.filename = Some(PRELUDE_NAME.to_owned());
+                let prelude: Function<'_> = ctx.eval_with_options(PRELUDE, options)?;
+                let made: Array<'_> = prelude.call((event::native(&ctx, &event)?,))?;
+                let save = |at| made.get::<Function<'_>>(at).map(|function| Persistent::save(&ctx, function));
+                Ok((save(0)?, save(1)?, save(2)?))
+            };
+            prelude().map_err(|error| thrown(&ctx, error, source, &stopwatch))
+        })?;
+        // From here on the program runs: it pays for what it takes.
+        runtime.set_memory_limit(budget.memory_mib as usize * 1024 * 1024);
+        stopwatch.start();
+        let (handlers, described) = context.with(|ctx| {
+            let program = || -> rquickjs::Result<(Handlers, Described)> {
+                let module = Module::declare(ctx.clone(), source.file.as_str(), source.text.as_str())?;
+                let (module, evaluated) = module.eval()?;
+                evaluated.result::<Value<'_>>().ok_or(rquickjs::Error::WouldBlock)??;
+                let program: Value<'_> = module.get("default")?;
+                let inspect = inspect.restore(&ctx)?;
+                handlers(&ctx, &inspect.call::<_, Array<'_>>((program,))?)
+            };
+            program().map_err(|error| thrown(&ctx, error, source, &stopwatch))
+        })?;
+        if runtime.is_job_pending() {
+            return Err(Thrown::promise());
+        }
+        Ok((Self { run, migrate, handlers, event, stopwatch, context, runtime }, described))
+    }
+
+    /// Decides an event. The state is that before it.
+    pub(super) fn decide(&self, program: &Program, state: &Bytes, call: &Call<'_>) -> Result<Outcome, Thrown> {
+        let handlers = &self.handlers;
+        let (handler, op) = match call.which {
+            Which::Socket(event) => (handlers.socket[event].as_ref(), None),
+            Which::On(op) => match handlers.on.get(op) {
+                Some(handler) => (Some(handler), None),
+                None => (handlers.socket[1].as_ref(), Some(op)),
+            },
+            Which::Timer(name) => (handlers.timers.get(name), None),
+        };
+        let Some(handler) = handler else {
+            let decision = match call.which {
+                Which::Socket(_) => Decision::granted(),
+                Which::On(_) => Decision::denied("unknown_op").to(crate::types::Audience::Session),
+                Which::Timer(_) => Decision::denied("unknown_timer"),
+            };
+            return Ok((decision, None));
+        };
+        let asks = program.asks_for_sessions.load(Ordering::Relaxed);
+        let first = self.run(program, state, call, (handler, op), asks);
+        if !asks && self.event.borrow().wants_sessions {
+            // It has changed nothing, and runs again with what it asked for.
+            program.asks_for_sessions.store(true, Ordering::Relaxed);
+            return self.run(program, state, call, (handler, op), true);
+        }
+        first
+    }
+
+    fn run(
+        &self,
+        program: &Program,
+        state: &Bytes,
+        call: &Call<'_>,
+        (handler, op): (&Handler, Option<&str>),
+        counts_sessions: bool,
+    ) -> Result<Outcome, Thrown> {
+        let sessions = counts_sessions.then(|| (call.sessions)());
+        *self.event.borrow_mut() =
+            Event { state: state.clone(), facts: call.facts, session: call.session, sessions, ..Event::default() };
+        self.stopwatch.start();
+        self.context.with(|ctx| {
+            let run = || -> rquickjs::Result<()> {
+                let text = |text: Option<&str>| match text {
+                    Some(text) => rquickjs::String::from_str(ctx.clone(), text).map(rquickjs::String::into_value),
+                    None => Ok(Value::new_null(ctx.clone())),
+                };
+                let role = match call.role {
+                    Some(Role::Player) => 0,
+                    Some(Role::Server) => 1,
+                    None => 2,
+                };
+                let (player, contest, args) = (text(call.player)?, text(call.contest)?, args(&ctx, &call.args)?);
+                let now = event::ms(call.facts.now);
+                let run = self.run.clone().restore(&ctx)?;
+                run.call((handler.clone().restore(&ctx)?, player, role, contest, now, args, op))
+            };
+            run().map_err(|error| thrown(&ctx, error, &program.source, &self.stopwatch))
+        })?;
+        if self.runtime.is_job_pending() {
+            return Err(Thrown::promise());
+        }
+        let mut event = self.event.borrow_mut();
+        let changed = event.changed.take();
+        Ok((event.decision(call.contest), changed))
+    }
+
+    /// The state of a new room.
+    pub(super) fn initial(&self, source: &Source) -> Result<Vec<u8>, Thrown> {
+        match &self.handlers.state {
+            Some(state) => self.make(source, state, None),
+            None => Ok(super::state::empty()),
+        }
+    }
+
+    /// The state that the program makes of one of version `from`: the same if it has no `migrate`.
+    pub(super) fn migrated(&self, source: &Source, state: &[u8], from: u32) -> Result<Vec<u8>, Thrown> {
+        match &self.handlers.migrate {
+            Some(migrate) => self.make(source, migrate, Some((state, from))),
+            None => Ok(state.to_vec()),
+        }
+    }
+
+    fn make(&self, source: &Source, function: &Handler, before: Option<(&[u8], u32)>) -> Result<Vec<u8>, Thrown> {
+        *self.event.borrow_mut() = Event::default();
+        self.stopwatch.start();
+        self.context.with(|ctx| {
+            let run = || -> rquickjs::Result<()> {
+                let state = Object::new(ctx.clone())?;
+                let (bytes, from) = before.unwrap_or_default();
+                for entry in super::state::entries(bytes).unwrap_or_default() {
+                    let key = String::from_utf8_lossy(&bytes[entry.key]).into_owned();
+                    state.set(key, data::decode(&ctx, &bytes[entry.value])?)?;
+                }
+                let function = function.clone().restore(&ctx)?;
+                self.migrate.clone().restore(&ctx)?.call((function, state, from))
+            };
+            run().map_err(|error| thrown(&ctx, error, source, &self.stopwatch))
+        })?;
+        if self.runtime.is_job_pending() {
+            return Err(Thrown::promise());
+        }
+        Ok(self.event.borrow_mut().changed.take().unwrap_or_else(super::state::empty))
+    }
+}
+
+fn args<'js>(ctx: &Ctx<'js>, args: &Args<'_>) -> rquickjs::Result<Value<'js>> {
+    let object = match args {
+        Args::None => return Ok(Value::new_undefined(ctx.clone())),
+        Args::Encoded(bytes) => return data::decode(ctx, bytes),
+        _ => Object::new(ctx.clone())?,
+    };
+    match args {
+        Args::Code(code) => object.set("code", *code)?,
+        Args::Reason(reason) => object.set("reason", *reason)?,
+        Args::Due { data, due_ms, late_ns, missed } => {
+            object.set("data", data::decode(ctx, data)?)?;
+            object.set("due", *due_ms)?;
+            #[expect(clippy::cast_precision_loss, reason = "a JavaScript number")]
+            let (late_ns, missed) = (*late_ns as f64, *missed as f64);
+            object.set("lateNs", late_ns)?;
+            object.set("missed", missed)?;
+        }
+        Args::None | Args::Encoded(_) => {}
+    }
+    Ok(object.into_value())
+}
+
+/// Takes what the prelude has found in a program.
+fn handlers<'js>(ctx: &Ctx<'js>, found: &Array<'js>) -> rquickjs::Result<(Handlers, Described)> {
+    let save = |function: Function<'js>| Persistent::save(ctx, function);
+    let optional = |at| found.get::<Option<Function<'js>>>(at).map(|function| function.map(save));
+    let table = |at| -> rquickjs::Result<(HashMap<String, Handler>, Vec<String>)> {
+        let (mut table, mut names) = (HashMap::new(), Vec::new());
+        for pair in found.get::<Array<'js>>(at)?.iter::<Array<'js>>() {
+            let pair = pair?;
+            let name: String = pair.get(0)?;
+            table.insert(name.clone(), save(pair.get(1)?));
+            names.push(name);
+        }
+        Ok((table, names))
+    };
+    let sockets: Array<'js> = found.get(3)?;
+    let mut handlers = Handlers { state: optional(2)?, migrate: optional(6)?, ..Handlers::default() };
+    let mut events = Vec::new();
+    for (at, name) in EVENTS.into_iter().enumerate() {
+        handlers.socket[at] = sockets.get::<Option<Function<'js>>>(at)?.map(save);
+        events.extend(handlers.socket[at].is_some().then_some(name));
+    }
+    let (on, ops) = table(4)?;
+    let (timers, timer_names) = table(5)?;
+    (handlers.on, handlers.timers) = (on, timers);
+    let version: f64 = found.get(1)?;
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the prelude has checked it")]
+    let version = version as u32;
+    let migrates = handlers.migrate.is_some();
+    let described = Described { name: found.get(0)?, version, ops, timers: timer_names, events, migrates };
+    Ok((handlers, described))
+}
+
+/// A context of this thread.
+struct Kept {
+    program: std::sync::Weak<Program>,
+    copy: Copy,
+    /// Events that it has seen.
+    events: u32,
+    vm: Vm,
+}
+
+/// Which of the contexts of a program: the one that decides, or the one that checks it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Copy {
+    Deciding,
+    /// It is made anew after so many events, so that it does not remember what the other one does.
+    Checking(u32),
+}
+
+thread_local! {
+    /// Last used first. A context that is in use is not among them.
+    static CONTEXTS: RefCell<Vec<Kept>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Decides an event in this thread's context of the program. After a failure that may have left something behind, the context is
+/// dropped; the next event gets a new one.
+pub(super) fn decide(program: &Arc<Program>, copy: Copy, state: &Bytes, call: &Call<'_>) -> Result<Outcome, Thrown> {
+    let is_it = |kept: &Kept| {
+        std::mem::discriminant(&kept.copy) == std::mem::discriminant(&copy)
+            && std::ptr::eq(kept.program.as_ptr(), Arc::as_ptr(program))
+    };
+    let found = CONTEXTS.with_borrow_mut(|contexts| contexts.iter().position(is_it).map(|at| contexts.remove(at)));
+    let mut kept = match found {
+        Some(kept) => kept,
+        None => Kept { program: Arc::downgrade(program), copy, events: 0, vm: Vm::new(&program.source)?.0 },
+    };
+    let outcome = kept.vm.decide(program, state, call);
+    kept.events += 1;
+    let is_spent = matches!(kept.copy, Copy::Checking(most) if kept.events >= most);
+    if !is_spent && outcome.as_ref().err().is_none_or(|thrown| !thrown.is_fatal) {
+        CONTEXTS.with_borrow_mut(|contexts| {
+            if contexts.len() >= CONTEXTS_PER_THREAD_MAX {
+                contexts.pop();
+            }
+            contexts.retain(|kept| kept.program.strong_count() > 0);
+            contexts.insert(0, kept);
+        });
+    }
+    outcome
+}
