@@ -44,7 +44,11 @@ impl Scene {
         let (gateway, worker) = (Incarnation::random(), Incarnation::random());
         journal.register(SHARD, gateway, Seen::default(), &[]).await.expect("registered");
         let from = journal.owners().await.expect("owners")[0];
-        let Leased::Done(lease) = journal.claim(SHARD, from, worker).await.expect("claimed") else { panic!("lost") };
+        let Leased::Done(lease) =
+            journal.claim(SHARD, from, worker, lasthit::internals::clock::unix_ms()).await.expect("claimed")
+        else {
+            panic!("lost")
+        };
         let mut scene = Self { journal, rooms, gateway, lease, eras: Vec::new(), flushes: 0, commits: 0 };
         let Appended::Stored(heads) = scene.append().await else { panic!("first flush") };
         scene.eras = heads.iter().map(|head| head.era).collect();
@@ -116,6 +120,7 @@ impl Scene {
             trim: None,
             trims: None,
             gateways: None,
+            due: None,
         };
         let pushed = self.rooms.iter().zip(&batches).map(|(room, batch)| (room, seq - 1, seq, batch));
         let commit = Commit {

@@ -64,7 +64,9 @@ impl Scene {
         let gateway = Incarnation::random();
         journal.register(SHARD, gateway, Seen::default(), &[]).await.expect("registered");
         let from = journal.owners().await.expect("owners")[0];
-        let Leased::Done(lease) = journal.claim(SHARD, from, Incarnation::random()).await.expect("claimed") else {
+        let Leased::Done(lease) =
+            journal.claim(SHARD, from, Incarnation::random(), lasthit::internals::clock::unix_ms()).await.expect("claimed")
+        else {
             panic!("lost")
         };
         // Nobody owned the shard before: no commit is missing.
@@ -109,7 +111,8 @@ impl Scene {
         self.commits += 1;
         let (room, to) = (self.name.clone(), self.room.seq());
         let verdicts = if to > from { verdicts::encode(batch) } else { Bytes::new() };
-        let part = RoomCommit { room, era: 1, from, to, verdicts, cursor, snapshot, trim: None, trims: None, gateways: None };
+        let part =
+            RoomCommit { room, era: 1, from, to, verdicts, cursor, snapshot, trim: None, trims: None, gateways: None, due: None };
         let (lease, number) = (self.lease, self.commits);
         let commit = Commit { shard: SHARD, lease, number, rooms: vec![part], pushes: Vec::new() };
         assert_eq!(self.journal.commit(&commit).await.expect("committed"), Committed::Done);

@@ -35,6 +35,12 @@ pub fn unix_s() -> u64 {
     u64::try_from(read(ClockId::CLOCK_REALTIME) / 1_000_000_000).unwrap_or(0)
 }
 
+/// Now, in whole milliseconds since 1970: what a worker says of its wall clock when it claims a shard. It orders nothing.
+#[must_use]
+pub fn unix_ms() -> u64 {
+    u64::try_from(read(ClockId::CLOCK_REALTIME) / 1_000_000).unwrap_or(0)
+}
+
 /// The wall clock (since 1970) less the monotonic clock, in nanoseconds: known to within microseconds. Rooms tell their time by it; it
 /// orders nothing.
 #[must_use]

@@ -198,6 +198,9 @@ pub struct Survey {
     pub rooms: Vec<RoomHead>,
     /// Rooms with a damaged state. Loading such a room tells what is wrong with it. Empty unless rooms are requested.
     pub damaged_rooms: Vec<RoomId>,
+    /// Rooms with timers, and when the next one is due ([`RoomCommit::due`]): the first due comes first. Empty unless rooms are
+    /// requested.
+    pub due: Vec<(RoomId, u64)>,
 }
 
 /// The answer to a step that needs the lease.
@@ -224,8 +227,8 @@ pub struct StoredRoom {
     pub verdicts: Vec<Bytes>,
     /// Encoded entries after the snapshot's cursor (all, without a snapshot), in stream order, to the stream's tail.
     pub entries: Vec<(StreamId, Bytes)>,
-    /// How many owners in a row the shard lost, without a release, while the room had something unresolved and this `seq`: one
-    /// of the room's events may kill the worker that resolves it.
+    /// How many owners in a row the shard lost, without a release, while the room had something unresolved, or a timer due, and this
+    /// `seq`: one of the room's events or timers may kill the worker that resolves it.
     pub deaths: u32,
     /// The count of attempts at the next event.
     pub attempts: u32,
@@ -286,6 +289,9 @@ pub struct RoomCommit {
     /// Gateways with sessions in the room that appends to it shall ask. At most `ROOM_POKES_MAX`; None keeps the stored ones.
     /// It is only a hint: a worker asks every gateway that it waits for.
     pub gateways: Option<Vec<Incarnation>>,
+    /// The room time, in milliseconds since 1970 and rounded down, at which its next timer is due; Some(None) if it has no timer.
+    /// None keeps what is stored. It is only a hint for takeovers (rule T7): the room's state has its timers.
+    pub due: Option<Option<u64>>,
 }
 
 /// A snapshot in a commit.

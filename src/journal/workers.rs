@@ -44,11 +44,21 @@ pub trait WorkerJournal: CommonJournal {
 
     /// Takes a shard over from `from`, its owner according to [`WorkerJournal::owners`]. The epoch rises. Lost if another worker
     /// was faster. If that owner had not released the shard, this counts a death in every active room
-    /// ([`StoredRoom::deaths`](super::StoredRoom::deaths)).
+    /// ([`StoredRoom::deaths`](super::StoredRoom::deaths)), and in the first `DUE_DEATHS_MAX` rooms with a timer that is due.
+    ///
+    /// `wall_ms` is the worker's wall clock, in milliseconds since 1970: rooms tell their time by it (rule T1).
     ///
     /// # Errors
-    /// When the outcome is unknown: ask [`WorkerJournal::owners`] again.
-    async fn claim(&self, shard: ShardId, from: Option<Lease>, worker: Incarnation) -> Result<Leased<Lease>, JournalError>;
+    /// [`JournalError::Refused`] if that clock is off the journal server's by more than
+    /// [`WALL_CLOCK_OFF_MAX`](crate::limits::WALL_CLOCK_OFF_MAX): claim again once it is set. Otherwise when the outcome is unknown:
+    /// ask [`WorkerJournal::owners`] again.
+    async fn claim(
+        &self,
+        shard: ShardId,
+        from: Option<Lease>,
+        worker: Incarnation,
+        wall_ms: u64,
+    ) -> Result<Leased<Lease>, JournalError>;
 
     /// Releases a shard, so that another worker can take it at once. The epoch stays.
     ///
@@ -63,7 +73,7 @@ pub trait WorkerJournal: CommonJournal {
     /// When the journal does not work.
     async fn bells(&self, shards: &[ShardId]) -> Result<Signals<Bell>, JournalError>;
 
-    /// The shard's counters, gateways and active rooms in one step; with `rooms`, also all rooms' heads.
+    /// The shard's counters, gateways and active rooms in one step; with `rooms`, also all rooms' heads, and which have timers.
     ///
     /// # Errors
     /// When the journal does not work.

@@ -213,7 +213,7 @@ impl World {
             Call::Heartbeat(worker, owned) => Answer::Alive(self.store.heartbeat(*worker, owned, LEASE_MS, now_ms)),
             Call::Owners => Answer::Owners(self.store.owners()),
             Call::Claim { shard, from, worker } => {
-                let answer = self.store.claim(*shard, *from, *worker)?;
+                let answer = self.store.claim(*shard, *from, *worker, now_ms)?;
                 self.trace(|| format!("claim of {shard:?} by {worker:?} from {from:?}: {answer:?}"));
                 Answer::Claimed(answer)
             }

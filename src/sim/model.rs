@@ -80,7 +80,7 @@ fn room() -> RoomId {
 impl World {
     fn new() -> Self {
         let mut store = Store::new(1);
-        let Ok(Leased::Done(lease)) = store.claim(SHARD, None, Incarnation(100)) else { unreachable!("nobody else") };
+        let Ok(Leased::Done(lease)) = store.claim(SHARD, None, Incarnation(100), 0) else { unreachable!("nobody else") };
         for gateway in 0..2 {
             store.register(SHARD, incarnation(gateway), Seen::default(), &[]).expect("a shard");
         }
@@ -138,7 +138,7 @@ impl World {
                 }
             }
             Step::TakeOver => {
-                let Ok(Leased::Done(lease)) = self.store.claim(SHARD, Some(self.lease), Incarnation(101)) else {
+                let Ok(Leased::Done(lease)) = self.store.claim(SHARD, Some(self.lease), Incarnation(101), 0) else {
                     unreachable!("the lease is known")
                 };
                 self.lease = lease;

@@ -201,7 +201,7 @@ impl Stage {
 
     /// The worker owns the shard, without having subscribed its bells.
     fn own(&mut self) {
-        let lease = self.store.claim(SHARD, None, Incarnation(100)).expect("a shard");
+        let lease = self.store.claim(SHARD, None, Incarnation(100), 0).expect("a shard");
         let witness = Witness { server: Incarnation::NONE, epoch: Some(0), confirmed: 0, sent: 0 };
         self.store.testify(SHARD, witness).expect("nothing was lost");
         self.worker.apply(Input::Claimed(SHARD, Some(lease)), self.now);

@@ -1,5 +1,6 @@
 //! Drives a worker's [`Core`]: one loop that applies one input at a time, a task per journal step, a thread per job.
 
+mod health;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -133,7 +134,7 @@ pub(crate) async fn run_joined(
         watchdog: Watchdog::new(options.rules_timeout),
         releases: TaskTracker::new(),
         meters: Arc::new(Meters::new()),
-        health,
+        health: health::Health::new(health),
     };
     let given_up = worker.run(receiver, stop).await;
     news.abort();
@@ -169,7 +170,7 @@ struct Worker {
     /// The tasks that release shards.
     releases: TaskTracker,
     meters: Arc<Meters>,
-    health: tokio::sync::watch::Sender<Option<String>>,
+    health: health::Health,
 }
 
 impl Worker {
@@ -243,27 +244,16 @@ impl Worker {
     fn apply(&mut self, input: Input) {
         match &input {
             Input::Alive { failure: None, .. } => {
-                self.health.send_if_modified(|trouble| trouble.take().is_some());
+                self.health.alive();
             }
             Input::Alive { failure: Some(failure), .. } | Input::FenceFailed { failure, .. } | Input::Failed(failure) => {
-                self.report(failure);
+                self.health.failed(failure);
             }
             Input::Done(done) => self.watchdog.done(done),
             Input::Fenced { answer: Leased::Done(_), .. } => metrics::counter!(names::GATEWAY_DEATHS_TOTAL).increment(1),
             _ => {}
         }
         self.core.apply(input, clock::monotonic_ns());
-    }
-
-    /// Reports a failed step to the operator.
-    fn report(&self, failure: &Failure) {
-        let Failure { what, error, .. } = failure;
-        metrics::counter!(names::JOURNAL_ERRORS_TOTAL, "kind" => error.kind()).increment(1);
-        if failure.excuse_ns().is_none() {
-            tracing::warn!(%error, "a step on a part of the journal failed: {what}; it is tried again until it works");
-        } else if self.health.send_if_modified(|trouble| trouble.replace(error.to_string()).is_none()) {
-            tracing::warn!(%error, "the journal does not work: {what}; it is tried again until it works");
-        }
     }
 
     fn perform(&mut self) {
@@ -299,11 +289,10 @@ impl Worker {
             Command::Claim { shard, from } => {
                 let inputs = self.inputs.clone();
                 tokio::spawn(async move {
-                    let answer = match journal.claim(shard, from, me).await {
+                    let answer = match journal.claim(shard, from, me, clock::unix_ms()).await {
                         Ok(answer) => Some(answer),
                         Err(error) => {
-                            let failure = Failure { what: "claim shard", scope: Scope::Shared, error };
-                            let _ = inputs.send(Input::Failed(failure)).await;
+                            let _ = inputs.send(Input::Failed(Failure { what: "claim", scope: Scope::Claim, error })).await;
                             None
                         }
                     };

@@ -242,6 +242,8 @@ pub(crate) enum Scope {
     Ping,
     /// A shard, a gateway's record, or the workers.
     Shared,
+    /// A shard that this worker does not own yet.
+    Claim,
     Room,
 }
 
@@ -255,6 +257,11 @@ pub(crate) struct Failure {
 }
 
 impl Failure {
+    /// Whether the journal works and does not let this worker have a shard.
+    pub(crate) fn is_refused_claim(&self) -> bool {
+        self.scope == Scope::Claim && matches!(self.error, JournalError::Refused(_))
+    }
+
     /// How long the silence of gateways does not count after this failure (rule R5): they need time to notice that the journal
     /// can be reached again. None when the journal itself works. A room or record whose own steps fail excuses no gateway:
     /// otherwise it would keep every dead gateway of this worker alive for as long as it fails.
@@ -262,6 +269,8 @@ impl Failure {
         match (self.scope, &self.error) {
             // The room may be too large for one answer, or the journal refuses its step. The ping tells about the journal itself.
             (Scope::Room, JournalError::Silent(_) | JournalError::Refused(_)) => None,
+            // This host's clock is wrong, or it is for the ping to tell.
+            (Scope::Claim, JournalError::Refused(_)) => None,
             // The worker waited for an answer in vain, and so may a gateway. A broken connection is noticed at once.
             (_, JournalError::Silent(_)) => Some(EXCUSE_NS),
             (Scope::Ping, _) | (_, JournalError::Unreachable(_) | JournalError::Refused(_)) => Some(BROKEN_EXCUSE_NS),

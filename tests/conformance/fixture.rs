@@ -18,9 +18,13 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 pub(crate) async fn redis() -> (RedisServer, RedisJournal) {
     let server = RedisServer::start().expect("redis-server");
-    let options = RedisOptions { shards: Some(SHARDS), ..RedisOptions::default() };
-    let journal = RedisJournal::connect(&server.url(), options).await.expect("journal");
+    let journal = connect(&server).await;
     (server, journal)
+}
+
+pub(crate) async fn connect(server: &RedisServer) -> RedisJournal {
+    let options = RedisOptions { shards: Some(SHARDS), ..RedisOptions::default() };
+    RedisJournal::connect(&server.url(), options).await.expect("journal")
 }
 
 /// What [`replicated`] wants of its server.
@@ -144,7 +148,7 @@ pub(crate) fn tell(server: &RedisServer, command: &[&str]) {
 
 pub(crate) async fn claim(journal: &impl Journal) -> Lease {
     let from = journal.owners().await.expect("owners")[usize::from(SHARD.0)];
-    match journal.claim(SHARD, from, Incarnation::random()).await.expect("claim") {
+    match journal.claim(SHARD, from, Incarnation::random(), lasthit::internals::clock::unix_ms()).await.expect("claim") {
         Leased::Done(lease) => lease,
         Leased::Lost => panic!("nobody else claims"),
     }
@@ -152,7 +156,7 @@ pub(crate) async fn claim(journal: &impl Journal) -> Lease {
 
 pub(crate) fn part(room: RoomId, era: u64, from: u64, to: u64, cursor: StreamId) -> RoomCommit {
     let verdicts = if to > from { bytes(&format!("verdicts to {to}")) } else { Bytes::new() };
-    RoomCommit { room, era, from, to, verdicts, cursor, snapshot: None, trim: None, trims: None, gateways: None }
+    RoomCommit { room, era, from, to, verdicts, cursor, snapshot: None, trim: None, trims: None, gateways: None, due: None }
 }
 
 pub(crate) fn commit(lease: Lease, number: u64, rooms: Vec<RoomCommit>) -> Commit {

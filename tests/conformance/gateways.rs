@@ -129,7 +129,10 @@ pub(crate) async fn steps_are_bound_to_their_server(journal: &impl Journal) {
     let death = journal.death(SHARD, elsewhere, gateway.incarnation, &entry(room(0), at(2), "d")).await;
     assert_eq!(death.expect("death"), Leased::Lost);
     assert_eq!(journal.end_room(SHARD, elsewhere, &room(0), 0).await.expect("end"), Leased::Lost);
-    assert_eq!(journal.claim(SHARD, Some(elsewhere), Incarnation::random()).await.expect("claim"), Leased::Lost);
+    assert_eq!(
+        journal.claim(SHARD, Some(elsewhere), Incarnation::random(), lasthit::internals::clock::unix_ms()).await.expect("claim"),
+        Leased::Lost
+    );
     journal.release(SHARD, elsewhere).await.expect("release");
     assert_eq!(journal.owners().await.expect("owners")[usize::from(SHARD.0)], Some(lease));
     assert_eq!(journal.survey(SHARD, true).await.expect("survey"), before);

@@ -5,7 +5,8 @@ use std::time::Duration;
 use lasthit::internals::limits::SHARDS_DEFAULT;
 use lasthit::journal::redis::{RedisJournal, RedisOptions};
 use lasthit::journal::{
-    Appended, Committed, CommonJournal as _, Flush, GatewayJournal as _, JournalError, Leased, Seen, Witness, WorkerJournal as _,
+    Appended, Committed, CommonJournal as _, Flush, GatewayJournal as _, JournalError, Leased, RoomCommit, Seen, Witness,
+    WorkerJournal as _,
 };
 use lasthit::types::{Incarnation, ShardId, StreamId};
 use redis::Commands;
@@ -206,6 +207,57 @@ async fn a_deployments_shards_are_fixed() {
     tell(&server, &["HSET", "odd:deployment", "format", "x"]);
     let odd = RedisJournal::connect(&server.url(), with("odd", None)).await;
     assert!(matches!(odd, Err(JournalError::Unexpected(_))), "{odd:?}");
+}
+
+/// Rooms tell their time by their worker's wall clock (rule T1).
+#[tokio::test]
+async fn a_wall_clock_that_is_off_claims_nothing() {
+    let (_server, journal) = fixture::redis().await;
+    let me = Incarnation::random();
+    let claim = async |wall_ms| journal.claim(SHARD, None, me, wall_ms).await;
+    let now = lasthit::internals::clock::unix_ms;
+    for (wall_ms, says) in [(now() + 65_000, " 6"), (now() - 65_000, " 6"), (0, "s behind"), (u64::MAX >> 12, "s ahead of")] {
+        let error = claim(wall_ms).await.expect_err("refused");
+        assert!(matches!(error, JournalError::Refused(_)), "{error:?}");
+        let error = error.to_string();
+        let which = if wall_ms > now() { "ahead of the redis server's" } else { "behind the redis server's" };
+        assert!(error.contains(says) && error.contains(which) && error.contains("NTP") && !error.contains('\n'), "{error}");
+    }
+    assert_eq!(journal.owners().await.expect("owners")[usize::from(SHARD.0)], None, "nothing was written");
+    // What is within the bound is taken.
+    let Leased::Done(lease) = claim(now() - 700).await.expect("claimed") else { panic!("nobody else claims") };
+    let again = journal.claim(SHARD, Some(lease), me, now() + 700).await;
+    assert!(matches!(again, Ok(Leased::Done(_))), "{again:?}");
+}
+
+/// The list of due rooms is a hint: if it is of another type, everything goes on, and it is back as soon as it is deleted.
+#[tokio::test]
+async fn a_list_of_due_rooms_that_is_damaged_stops_nothing() {
+    let (server, journal) = fixture::redis().await;
+    let mut gateway = TestGateway::register(&journal).await;
+    let id = gateway.write(&journal, room(0), "a").await;
+    let key = format!("lasthit:{{s{}}}:due", SHARD.0);
+    tell(&server, &["SET", &key, "not ours"]);
+    let lease = claim(&journal).await;
+    let due = |from, to, ms| RoomCommit { due: Some(ms), ..part(room(0), 1, from, to, id) };
+    for (number, ms) in [(1, Some(5)), (2, None)] {
+        let done = journal.commit(&commit(lease, number, vec![due(number - 1, number, ms)])).await;
+        assert_eq!(done.expect("commit"), Committed::Done);
+    }
+    let survey = journal.survey(SHARD, true).await.expect("survey");
+    assert_eq!((survey.rooms.len(), survey.due), (1, vec![]));
+    let lease = claim(&journal).await;
+    tell(&server, &["DEL", &key]);
+    journal.commit(&commit(lease, 3, vec![due(2, 3, Some(7))])).await.expect("commit");
+    assert_eq!(journal.survey(SHARD, true).await.expect("survey").due, [(room(0), 7)]);
+    // What nobody writes is due at once, or never a moment that is out of bounds.
+    for odd in ["-1", "inf", "1e300"] {
+        tell(&server, &["ZADD", &key, odd, room(0).as_str()]);
+        tell(&server, &["ZADD", &key, "3", "not a room"]);
+        assert_eq!(journal.survey(SHARD, true).await.expect("survey").due, [(room(0), 0)], "{odd}");
+    }
+    tell(&server, &["SET", &key, "not ours"]);
+    assert_eq!(journal.end_room(SHARD, lease, &room(0), 3).await.expect("end"), Leased::Done(true));
 }
 
 #[tokio::test]

@@ -16,6 +16,9 @@ use crate::fixture::{self, SHARD, SHARDS, TestGateway, at, bytes, claim, commit,
 /// What is not a number, not a moment, not a record; what Lua takes for a number all the same; and numbers out of bounds.
 const GARBAGE: [&str; 6] = ["garbage", "", "-1", "1.5", "0x10", "99999999999999999999"];
 
+/// In the year 2255.
+const FAR_MS: u64 = 9_000_000_000_000;
+
 /// A shard with something in every key, and what the steps need to know of it.
 struct Scene {
     server: RedisServer,
@@ -57,6 +60,8 @@ impl Scene {
         let committed = |n: usize, era| RoomCommit {
             snapshot: Some(CommitSnapshot::Whole(bytes("state"))),
             gateways: Some(vec![living.incarnation, dead.incarnation]),
+            // What is due is unresolved, too: a death is counted there whether the list of due rooms is readable or not.
+            due: Some(Some(if n == 3 { FAR_MS } else { 1 })),
             ..part(room(n), era, 0, 2, ids[n.min(2)])
         };
         let first = commit(lease, 1, vec![committed(0, 1), committed(1, 2), committed(3, 3)]);
@@ -131,6 +136,7 @@ impl Scene {
                     let entries: Vec<(String, Vec<Vec<u8>>)> = self.ask(&["XRANGE", &name, "-", "+"]);
                     Content::Entries(entries.into_iter().map(|(_, fields)| fields.concat()).collect())
                 }
+                "zset" => Content::Fields(self.ask(&["ZRANGE", &name, "0", "-1", "WITHSCORES"])),
                 "set" => {
                     let members: BTreeSet<String> = self.ask(&["SMEMBERS", &name]);
                     Content::Fields(members.into_iter().map(|member| (member, String::new())).collect())
@@ -157,6 +163,10 @@ impl Scene {
                 }
             }
             "set" => all.push(vec![words(&["SADD", key, "not a room"])]),
+            "zset" => {
+                all.push(vec![words(&["ZADD", key, "1", "not a room"])]);
+                all.extend(["-1", "1.5", "inf", "-inf", "1e300"].map(|odd| vec![words(&["ZADD", key, odd, room(0).as_str()])]));
+            }
             "stream" => all.push(vec![words(&["XADD", key, &format!("{0}-{0}", u64::MAX), "e", "not ours"])]),
             _ => {}
         }
@@ -173,6 +183,7 @@ impl Scene {
             snapshot: Some(CommitSnapshot::Whole(bytes("newer"))),
             gateways: Some(vec![]),
             trim: Some((StreamId::default(), 0)),
+            due: Some((*n == 0).then_some(2)),
             ..part(room(*n), SHIFT + 1 + *n as u64, 2, 3, self.ids[*n])
         };
         commit(self.lease, 2, rooms.iter().map(part).collect())
@@ -195,7 +206,9 @@ impl Scene {
                 format!("{:?}", journal.append(&again).await?)
             }
             "attempt" => format!("{:?}", journal.attempt(SHARD, lease, &room(0), 9).await?),
-            "claim" => format!("{:?}", journal.claim(SHARD, Some(lease), Incarnation(3)).await?),
+            "claim" => {
+                format!("{:?}", journal.claim(SHARD, Some(lease), Incarnation(3), lasthit::internals::clock::unix_ms()).await?)
+            }
             "commit" => match journal.commit(&self.next_commit(&[0, 1])).await? {
                 Committed::Refused(rooms) => return Ok((String::new(), rooms)),
                 other => format!("{other:?}"),
@@ -282,6 +295,8 @@ async fn of_a_spoiled_key_nothing_is_half_written() {
         let control = scene.contents();
         for key in &keys {
             scene.reset();
+            // A connection keeps the name that the server had when it was made, even a spoiled one.
+            scene.journal = fixture::connect(&scene.server).await;
             for spoil in scene.spoils(key) {
                 scene.reset();
                 for command in &spoil {
@@ -309,9 +324,15 @@ async fn of_a_spoiled_key_nothing_is_half_written() {
                         named += 1;
                     }
                     Ok(_) => {
-                        let differs = |name: &&String| *name != key && control.get(*name) != after.get(*name);
+                        // Where it cannot be read on which server the lost owner had the shard, its death is not counted.
+                        let unowned = step == "claim" && spoil.iter().flatten().any(|word| word == "owned");
+                        let differs = |name: &&String| {
+                            *name != key && control.get(*name) != after.get(*name) && !(unowned && name.contains(":state:"))
+                        };
                         let odd: Vec<&String> = control.keys().chain(after.keys()).filter(differs).collect();
-                        assert!(odd.is_empty() || before == after, "{context}: half written, see {odd:?}");
+                        // The journal may take it for another server from then on, to which nobody has a lease.
+                        let renamed = key.ends_with(":deployment");
+                        assert!(odd.is_empty() || before == after || renamed, "{context}: half written, see {odd:?}");
                         done += 1;
                     }
                 }
@@ -364,11 +385,12 @@ async fn a_damaged_shard_stops_no_other() {
         for worker in [Incarnation(3), Incarnation(4)] {
             let owners = scene.journal.owners().await.unwrap_or_else(|error| panic!("{spoil:?}: {error}"));
             assert_eq!(owners.len(), usize::from(SHARDS), "{spoil:?}");
-            let refused = scene.journal.claim(SHARD, owners[usize::from(SHARD.0)], worker).await;
+            let refused =
+                scene.journal.claim(SHARD, owners[usize::from(SHARD.0)], worker, lasthit::internals::clock::unix_ms()).await;
             assert!(matches!(&refused, Err(JournalError::Unexpected(why)) if why.contains(&key)), "{spoil:?}: {refused:?}");
             let from = owners[usize::from(other.0)];
             assert_eq!(from.map(|lease| lease.owner), (worker == Incarnation(4)).then_some(Incarnation(3)), "{spoil:?}");
-            let claimed = scene.journal.claim(other, from, worker).await;
+            let claimed = scene.journal.claim(other, from, worker, lasthit::internals::clock::unix_ms()).await;
             assert!(matches!(claimed, Ok(Leased::Done(_))), "{spoil:?}: {claimed:?}");
         }
     }

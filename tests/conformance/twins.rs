@@ -14,6 +14,8 @@ use crate::fixture::{self, SHARD, SHARDS, at, bytes, entry, load, message, part,
 const GATEWAYS: u128 = 8;
 const ROOMS: usize = 4;
 const STEPS: usize = 400;
+/// In the year 2255.
+const FAR_MS: u64 = 9_000_000_000_000;
 
 /// A step with nothing in it that only one journal knows: positions are counts of a room's entries.
 #[derive(Debug)]
@@ -41,7 +43,9 @@ async fn take(journal: &dyn Journal, step: &Step) -> String {
     let answer = match step {
         Step::Register(gateway) => format!("{:?}", journal.register(SHARD, *gateway, Seen::default(), &[]).await),
         Step::Append(flush) => format!("{:?}", journal.append(&Flush { server, ..flush.clone() }).await),
-        Step::Claim(from, worker) => format!("{:?}", journal.claim(SHARD, from.as_ref().map(bound), *worker).await),
+        Step::Claim(from, worker) => {
+            format!("{:?}", journal.claim(SHARD, from.as_ref().map(bound), *worker, lasthit::internals::clock::unix_ms()).await)
+        }
         Step::Release(lease) => format!("{:?}", journal.release(SHARD, bound(lease)).await),
         Step::Fence(lease, gateway) => format!("{:?}", journal.fence(SHARD, bound(lease), *gateway).await),
         Step::Death(lease, gateway, room, ns) => {
@@ -71,7 +75,7 @@ async fn view(journal: &dyn Journal) -> String {
         let stored = load(journal, &room(n)).await.expect("load");
         let after: Vec<_> = stored.entries.iter().map(|(id, bytes)| (count(*id), bytes)).collect();
         let snapshot = stored.snapshot.map(|s| (s.seq, count(s.cursor), s.bytes));
-        let head = (stored.era, stored.seq, count(stored.cursor));
+        let head = (stored.era, stored.seq, count(stored.cursor), stored.deaths);
         text.push_str(&format!("{n}: {head:?} {snapshot:?} {:?} {after:?}\n", stored.verdicts));
     }
     text
@@ -124,7 +128,14 @@ fn next(rng: &mut StdRng, survey: &Survey, owner: Option<Lease>, lengths: &[usiz
                 counts.push(*[lengths[*n], rng.random_range(0..=lengths[*n])].choose(rng).expect("two"));
                 let to = from + rng.random_range(0..3);
                 let snapshot = rng.random_bool(0.3).then(|| CommitSnapshot::Whole(bytes(&format!("state {tick}"))));
-                RoomCommit { snapshot, ..part(room(*n), era, from, to, StreamId::default()) }
+                // Long past, or far ahead: the twins read two clocks.
+                let due = match rng.random_range(0..4) {
+                    0 => Some(None),
+                    1 => Some(Some(tick / 6)),
+                    2 => Some(Some(FAR_MS + tick / 6)),
+                    _ => None,
+                };
+                RoomCommit { snapshot, due, ..part(room(*n), era, from, to, StreamId::default()) }
             });
             let parts = parts.collect();
             let pushes = vec![(gateway, bytes(&format!("push {tick}")))];

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use lasthit::internals::clock::unix_ms;
 use lasthit::journal::{
-    Bell, Committed, GatewayRecord, Journal, JournalError, Lease, Leased, Seen, Survey, Witness, WorkerRecord,
+    Bell, Committed, GatewayRecord, Journal, JournalError, Lease, Leased, RoomCommit, Seen, Survey, Witness, WorkerRecord,
 };
 use lasthit::types::{Incarnation, Moment, ShardId, StreamId};
 
@@ -22,29 +23,32 @@ pub(crate) async fn a_shard_changes_hands_only_from_the_owner_that_was_seen(jour
     assert_eq!(owner(journal).await, None);
     let server = journal.survey(SHARD, false).await.expect("survey").server;
     let imagined = Lease { epoch: 0, owner: b, server };
-    assert_eq!(journal.claim(SHARD, Some(imagined), a).await.expect("claim"), Leased::Lost);
+    assert_eq!(journal.claim(SHARD, Some(imagined), a, unix_ms()).await.expect("claim"), Leased::Lost);
     let first = Lease { epoch: 1, owner: a, server };
-    assert_eq!(journal.claim(SHARD, None, a).await.expect("claim"), Leased::Done(first));
+    assert_eq!(journal.claim(SHARD, None, a, unix_ms()).await.expect("claim"), Leased::Done(first));
     assert_eq!(owner(journal).await, Some(first));
-    assert_eq!(journal.claim(SHARD, Some(Lease { owner: b, ..first }), b).await.expect("claim"), Leased::Lost);
-    assert_eq!(journal.claim(SHARD, None, b).await.expect("claim"), Leased::Lost);
+    assert_eq!(journal.claim(SHARD, Some(Lease { owner: b, ..first }), b, unix_ms()).await.expect("claim"), Leased::Lost);
+    assert_eq!(journal.claim(SHARD, None, b, unix_ms()).await.expect("claim"), Leased::Lost);
     let second = Lease { epoch: 2, owner: b, server };
-    assert_eq!(journal.claim(SHARD, Some(first), b).await.expect("claim"), Leased::Done(second));
-    assert_eq!(journal.claim(SHARD, Some(first), a).await.expect("claim"), Leased::Lost);
+    assert_eq!(journal.claim(SHARD, Some(first), b, unix_ms()).await.expect("claim"), Leased::Done(second));
+    assert_eq!(journal.claim(SHARD, Some(first), a, unix_ms()).await.expect("claim"), Leased::Lost);
 
     journal.release(SHARD, first).await.expect("a release of another lease changes nothing");
     assert_eq!(owner(journal).await, Some(second));
     journal.release(SHARD, second).await.expect("release");
     assert_eq!(owner(journal).await, None);
-    assert_eq!(journal.claim(SHARD, Some(second), a).await.expect("claim"), Leased::Lost);
-    assert_eq!(journal.claim(SHARD, None, a).await.expect("claim"), Leased::Done(Lease { epoch: 3, owner: a, server }));
+    assert_eq!(journal.claim(SHARD, Some(second), a, unix_ms()).await.expect("claim"), Leased::Lost);
+    assert_eq!(
+        journal.claim(SHARD, None, a, unix_ms()).await.expect("claim"),
+        Leased::Done(Lease { epoch: 3, owner: a, server })
+    );
     assert_eq!(journal.owners().await.expect("owners").iter().flatten().count(), 1);
 }
 
 pub(crate) async fn of_racing_claims_one_wins(journal: &impl Journal) {
     for _ in 0..20 {
         let from = owner(journal).await;
-        let claims = (0..16).map(|_| journal.claim(SHARD, from, Incarnation::random()));
+        let claims = (0..16).map(|_| journal.claim(SHARD, from, Incarnation::random(), unix_ms()));
         let answers = futures_util::future::join_all(claims).await;
         let won: Vec<_> =
             answers.into_iter().filter_map(|a| if let Ok(Leased::Done(lease)) = a { Some(lease) } else { None }).collect();
@@ -170,6 +174,7 @@ pub(crate) async fn a_survey_tells_everything_at_once(journal: &impl Journal) {
         active: vec![],
         rooms: vec![],
         damaged_rooms: vec![],
+        due: vec![],
     };
     assert_eq!(journal.survey(SHARD, true).await.expect("survey"), empty);
     let mut gateways = [TestGateway::register(journal).await, TestGateway::register(journal).await];
@@ -196,6 +201,7 @@ pub(crate) async fn a_survey_tells_everything_at_once(journal: &impl Journal) {
         active,
         rooms,
         damaged_rooms: vec![],
+        due: vec![],
     };
     assert_eq!(journal.survey(SHARD, true).await.expect("survey"), expected);
     expected.rooms.clear();
@@ -213,7 +219,7 @@ pub(crate) async fn steps_for_shards_and_rooms_of_others_are_refused(journal: &i
         journal.leave(nowhere, someone).await,
         journal.bells(&[SHARD, nowhere]).await.map(|_| ()),
         journal.survey(nowhere, false).await.map(|_| ()),
-        journal.claim(nowhere, None, someone).await.map(|_| ()),
+        journal.claim(nowhere, None, someone, unix_ms()).await.map(|_| ()),
         journal.release(nowhere, lease).await,
         journal.fence(nowhere, lease, someone).await.map(|_| ()),
         journal.heads(nowhere, &[]).await.map(|_| ()),
@@ -238,12 +244,12 @@ pub(crate) async fn an_owner_that_was_lost_is_counted_where_something_was_unreso
     assert_eq!((deaths(0).await, deaths(1).await), (1, 0), "an owner was lost while room 0 had something unresolved");
     let third = claim(journal).await;
     assert_eq!((deaths(0).await, deaths(1).await), (2, 0));
-    assert_eq!(journal.claim(SHARD, Some(second), second.owner).await.expect("claim"), Leased::Lost);
+    assert_eq!(journal.claim(SHARD, Some(second), second.owner, unix_ms()).await.expect("claim"), Leased::Lost);
     assert_eq!(deaths(0).await, 2, "a claim that comes too late counts nothing");
     journal.release(SHARD, third).await.expect("release");
     let fourth = claim(journal).await;
     assert_eq!(deaths(0).await, 2, "one that let go is not lost");
-    let again = journal.claim(SHARD, Some(fourth), fourth.owner).await.expect("claim");
+    let again = journal.claim(SHARD, Some(fourth), fourth.owner, unix_ms()).await.expect("claim");
     let Leased::Done(fourth) = again else { panic!("{again:?}") };
     assert_eq!(deaths(0).await, 2, "one that claims again lives");
     gateway.write(journal, room(0), "c").await;
@@ -251,6 +257,77 @@ pub(crate) async fn an_owner_that_was_lost_is_counted_where_something_was_unreso
     assert_eq!(deaths(0).await, 0, "a verdict: whoever died, died of something else");
     claim(journal).await;
     assert_eq!(deaths(0).await, 1);
+}
+
+/// A commit that says when a room's next timer is due, and nothing else.
+fn due(n: usize, era: u64, ms: Option<u64>) -> RoomCommit {
+    RoomCommit { due: Some(ms), ..part(room(n), era, 0, 0, StreamId::default()) }
+}
+
+pub(crate) async fn rooms_with_timers_are_told_by_when_they_are_due(journal: &impl Journal) {
+    let mut gateway = TestGateway::register(journal).await;
+    let mut ids = Vec::new();
+    for n in 0..4 {
+        ids.push(gateway.write(journal, room(n), "a").await);
+    }
+    let told = async || journal.survey(SHARD, true).await.expect("survey").due;
+    assert_eq!(told().await, []);
+    let lease = claim(journal).await;
+    // The largest that a room's time can be, and one that a double has no exact neighbour of.
+    let (first, far) = (1_700_000_000_123, u64::MAX / 1_000_000);
+    let parts = vec![due(0, 1, Some(far)), due(1, 2, Some(first)), due(2, 3, None), due(3, 4, Some(first + 1))];
+    journal.commit(&commit(lease, 1, parts)).await.expect("commit");
+    assert_eq!(told().await, [(room(1), first), (room(3), first + 1), (room(0), far)]);
+    assert_eq!(journal.survey(SHARD, false).await.expect("survey").due, [], "not asked for");
+
+    // One changes, one is left as it is, one has no timer any more.
+    let kept = part(room(1), 2, 0, 1, ids[1]);
+    journal.commit(&commit(lease, 2, vec![due(0, 1, Some(5)), kept, due(3, 4, None)])).await.expect("commit");
+    assert_eq!(told().await, [(room(0), 5), (room(1), first)]);
+    assert_eq!(journal.end_room(SHARD, lease, &room(1), 0).await.expect("end"), Leased::Done(false));
+    assert_eq!(told().await.len(), 2);
+    assert_eq!(journal.end_room(SHARD, lease, &room(1), 1).await.expect("end"), Leased::Done(true));
+    assert_eq!(told().await, [(room(0), 5)]);
+    // Equal moments are told by name.
+    journal.commit(&commit(lease, 3, vec![due(3, 4, Some(5)), due(2, 3, Some(5))])).await.expect("commit");
+    let mut equal = [0, 2, 3].map(|n| (room(n), 5));
+    equal.sort();
+    assert_eq!(told().await, equal);
+    // Of another owner's commit nothing is stored.
+    let other = Lease { owner: Incarnation::random(), ..lease };
+    let refused = journal.commit(&commit(other, 4, vec![due(0, 1, None)])).await;
+    assert_eq!((refused.expect("an answer"), told().await.len()), (Committed::Fenced, 3));
+}
+
+pub(crate) async fn an_owner_that_was_lost_is_counted_where_a_timer_was_due(journal: &impl Journal) {
+    let mut gateway = TestGateway::register(journal).await;
+    let lease = claim(journal).await;
+    let (now, mut parts) = (unix_ms(), Vec::new());
+    for (n, ms) in [(0, Some(now - 1_000)), (1, Some(now + 600_000)), (2, None)] {
+        let id = gateway.write(journal, room(n), "a").await;
+        parts.push(RoomCommit { due: Some(ms), ..part(room(n), n as u64 + 1, 0, 1, id) });
+    }
+    let unresolved = gateway.write(journal, room(3), "a").await;
+    parts.push(RoomCommit { due: Some(Some(now - 2_000)), ..part(room(3), 4, 0, 0, StreamId::default()) });
+    journal.commit(&commit(lease, 1, parts)).await.expect("commit");
+    let deaths = async || {
+        let mut all = Vec::new();
+        for n in 0..4 {
+            all.push(load(journal, &room(n)).await.expect("load").deaths);
+        }
+        all
+    };
+    let lost = claim(journal).await;
+    assert_eq!(deaths().await, [1, 0, 0, 1], "where something was due, and once where something was unresolved, too");
+    journal.release(SHARD, lost).await.expect("release");
+    let lease = claim(journal).await;
+    assert_eq!(deaths().await, [1, 0, 0, 1], "one that let go is not lost");
+    // Its timer fired.
+    let fired = RoomCommit { due: Some(None), ..part(room(0), 1, 1, 2, last(journal, &room(0)).await) };
+    let resolved = RoomCommit { due: Some(None), ..part(room(3), 4, 0, 1, unresolved) };
+    journal.commit(&commit(lease, 2, vec![fired, resolved])).await.expect("commit");
+    claim(journal).await;
+    assert_eq!(deaths().await, [0, 0, 0, 0]);
 }
 
 pub(crate) async fn attempts_are_counted_by_name_until_the_seq_rises(journal: &impl Journal) {

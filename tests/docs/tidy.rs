@@ -27,7 +27,7 @@ const PARTS: &[(&str, &str)] = &[
     ("admin", "limits"),
     ("arena", ""),
     ("journal", "clock/timeline_name limits types wire"),
-    ("journal/memory", "journal types"),
+    ("journal/memory", "journal limits types"),
     ("journal/redis", "journal limits types wire"),
     ("engine", "limits rules types wire"),
     ("gateway", "clock journal limits metrics rules/Pattern types wire wire/client"),

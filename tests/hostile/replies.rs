@@ -150,6 +150,7 @@ async fn every_step(journal: &RedisJournal) {
         trim: None,
         trims: None,
         gateways: None,
+        due: None,
     };
     let commit = Commit { shard, lease, number: 1, rooms: vec![part], pushes: Vec::new() };
     let _ = journal.timeline("host").await;
@@ -163,7 +164,7 @@ async fn every_step(journal: &RedisJournal) {
     let _ = journal.living_workers().await;
     let _ = journal.announced_patterns().await;
     let _ = journal.owners().await;
-    let _ = journal.claim(shard, Some(lease), me).await;
+    let _ = journal.claim(shard, Some(lease), me, lasthit::internals::clock::unix_ms()).await;
     let _ = journal.release(shard, lease).await;
     let _ = journal.survey(shard, true).await;
     let name = AheadName { lane: 1, seq: 1 };

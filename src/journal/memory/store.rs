@@ -53,6 +53,8 @@ struct Shard {
     gateways: BTreeMap<Incarnation, RegisteredGateway>,
     active: BTreeSet<RoomId>,
     rooms: BTreeMap<RoomId, Room>,
+    /// When a room's next timer is due, in milliseconds since 1970.
+    due: BTreeMap<RoomId, u64>,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -217,6 +219,11 @@ impl Shard {
         if let Some(gateways) = &part.gateways {
             room.gateways.clone_from(gateways);
         }
+        match part.due {
+            None => {}
+            Some(None) => _ = self.due.remove(&part.room),
+            Some(Some(ms)) => _ = self.due.insert(part.room.clone(), ms),
+        }
         if room.cursor == room.last {
             self.active.remove(&part.room);
         }
@@ -332,7 +339,7 @@ mod tests {
         let mut deaths_after_claim = |store: &mut Store| {
             owner += 1;
             let from = store.owners()[0];
-            assert!(matches!(store.claim(SHARD, from, Incarnation(owner)), Ok(Leased::Done(_))));
+            assert!(matches!(store.claim(SHARD, from, Incarnation(owner), 0), Ok(Leased::Done(_))));
             store.load(&room, Place::default(), PageSize::default()).head.deaths
         };
         assert_eq!([0, 1].map(|_| deaths_after_claim(&mut store)), [0, 1]);

@@ -32,6 +32,8 @@ pub(super) struct ShardKeys {
     pub(super) active: String,
     /// Set of all rooms.
     pub(super) rooms: String,
+    /// Sorted set: room -> when its next timer is due, in milliseconds since 1970.
+    pub(super) due: String,
     /// Channel of the shard's bells.
     pub(super) bell: String,
     /// Empty string: written so that replicas can confirm it.
@@ -78,6 +80,7 @@ impl ShardKeys {
             gateways: key("gateways"),
             active: key("active"),
             rooms: key("rooms"),
+            due: key("due"),
             bell: format!("{channels}{{s{shard}}}:bell"),
             confirm: key("confirm"),
             tag,

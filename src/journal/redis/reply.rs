@@ -43,6 +43,13 @@ impl Reply {
         Self::new(self.step, self.next()?)
     }
 
+    pub(super) fn array_or_nil(&mut self) -> Result<Option<Self>, JournalError> {
+        match self.next()? {
+            Value::Nil => Ok(None),
+            value => Self::new(self.step, value).map(Some),
+        }
+    }
+
     /// The next `count` values, of any kind.
     pub(super) fn take(&mut self, count: usize) -> Result<Self, JournalError> {
         let values = (0..count).map(|_| self.next()).collect::<Result<Vec<_>, _>>()?;

@@ -17,6 +17,7 @@ use super::scripts::{
     AHEAD, ATTEMPT, CLAIM, COMMIT, Call, DEATH, END_ROOM, FENCE, FORGET, LOAD, RELEASE, ROOM_BYTES, SURVEY, TESTIFY,
 };
 use super::{Durability, RedisJournal, subscribe};
+use crate::limits::{DUE_DEATHS_MAX, WALL_CLOCK_OFF_MAX};
 use crate::types::{Incarnation, RoomId, ShardId};
 
 #[async_trait]
@@ -55,10 +56,16 @@ impl WorkerJournal for RedisJournal {
         self.0.link.judge(&live, replies)?.into_iter().map(lease).collect()
     }
 
-    async fn claim(&self, shard: ShardId, from: Option<Lease>, worker: Incarnation) -> Result<Leased<Lease>, JournalError> {
+    async fn claim(
+        &self,
+        shard: ShardId,
+        from: Option<Lease>,
+        worker: Incarnation,
+        wall_ms: u64,
+    ) -> Result<Leased<Lease>, JournalError> {
         let keys = self.shard(shard)?;
-        let mut call = Call::new(&CLAIM, 2, 5, 2 * ROOM_BYTES);
-        call.text(&keys.shard).text(&keys.active);
+        let mut call = Call::new(&CLAIM, 3, 8, 2 * ROOM_BYTES);
+        call.text(&keys.shard).text(&keys.active).text(&keys.due);
         let live = self.met().await?;
         let server = live.found.server;
         if from.is_some_and(|lease| lease.server != server) {
@@ -69,10 +76,12 @@ impl WorkerJournal for RedisJournal {
             None => call.bytes(&[]).bytes(&[]),
         };
         call.text(Hex(worker)).text(keys.states()).text(Hex(server));
+        call.text(wall_ms).text(WALL_CLOCK_OFF_MAX.as_millis()).text(DUE_DEATHS_MAX);
         let mut reply = Reply::new("claim", self.send_on(live, &call).await?)?;
         let claimed = match reply.parse::<u8>()? {
             0 => Leased::Done(Lease { epoch: reply.parse()?, owner: worker, server }),
             1 => Leased::Lost,
+            2 => return Err(wall_clock_off(reply.parse()?)),
             other => return Err(reply.error(&format!("code {other}"))),
         };
         reply.end()?;
@@ -100,8 +109,8 @@ impl WorkerJournal for RedisJournal {
 
     async fn survey(&self, shard: ShardId, rooms: bool) -> Result<Survey, JournalError> {
         let keys = self.shard(shard)?;
-        let mut call = Call::new(&SURVEY, 4, 2, ROOM_BYTES);
-        call.text(&keys.shard).text(&keys.gateways).text(&keys.active).text(&keys.rooms);
+        let mut call = Call::new(&SURVEY, 5, 2, ROOM_BYTES);
+        call.text(&keys.shard).text(&keys.gateways).text(&keys.active).text(&keys.rooms).text(&keys.due);
         let live = self.0.link.live().await?;
         let server = live.found.server;
         match rooms {
@@ -112,6 +121,7 @@ impl WorkerJournal for RedisJournal {
         let mut reply = Reply::new("survey", self.send_on(live, &call).await?)?;
         let (append, commit, doubt) = (reply.parse()?, reply.parse()?, reply.parse_or_nil()?);
         let (mut records, mut names, mut states) = (reply.array()?, reply.array()?, reply.array()?);
+        let due = reply.array_or_nil()?;
         reply.end()?;
         let mut survey = Survey {
             server,
@@ -123,6 +133,7 @@ impl WorkerJournal for RedisJournal {
             active: Vec::new(),
             rooms: Vec::new(),
             damaged_rooms: Vec::new(),
+            due: Vec::new(),
         };
         // An unreadable record affects one gateway or one room. An entry with an unreadable name is ignored.
         let nobody = |error: JournalError| tracing::warn!(%shard, %error, "the survey ignores an entry with an unreadable name");
@@ -145,6 +156,18 @@ impl WorkerJournal for RedisJournal {
                     Err(_) => survey.damaged_rooms.push(room),
                 },
                 (Err(error), _) => nobody(error),
+            }
+        }
+        match due {
+            None => tracing::warn!(
+                "{} is no sorted set: delete it. Until a room's timers change, a takeover does not know when it is due",
+                keys.due
+            ),
+            Some(mut due) => {
+                while !due.is_empty() {
+                    let (room, ms) = (due.parse(), due.parse()?);
+                    room.map_or_else(nobody, |room| survey.due.push((room, ms)));
+                }
             }
         }
         survey.gateways.sort_unstable_by_key(|record| record.incarnation);
@@ -196,7 +219,8 @@ impl WorkerJournal for RedisJournal {
         let snapshot = |r: &RoomCommit| if let Some(CommitSnapshot::Whole(bytes)) = &r.snapshot { bytes.len() } else { 0 };
         let bytes = commit.rooms.iter().map(|r| r.verdicts.len() + snapshot(r) + 2 * ROOM_BYTES).sum::<usize>()
             + commit.pushes.iter().map(|(_, push)| push.len() + ROOM_BYTES).sum::<usize>();
-        let option_keys = |r: &RoomCommit| 2 * usize::from(r.snapshot.is_some()) + usize::from(r.trim.is_some());
+        let option_keys =
+            |r: &RoomCommit| 2 * usize::from(r.snapshot.is_some()) + usize::from(r.trim.is_some()) + usize::from(r.due.is_some());
         let keys_sent = 2 + 2 * rooms + commit.rooms.iter().map(option_keys).sum::<usize>();
         let mut call = Call::new(&COMMIT, keys_sent, 4 + 7 * rooms + 2 * commit.pushes.len(), bytes + ROOM_BYTES);
         call.text(&keys.shard).text(&keys.active);
@@ -209,6 +233,9 @@ impl WorkerJournal for RedisJournal {
             }
             if part.trim.is_some() {
                 call.text(keys.room(&part.room));
+            }
+            if part.due.is_some() {
+                call.text(&keys.due);
             }
         }
         call.text(commit.lease.epoch).text(Hex(commit.lease.owner)).text(commit.number).text(rooms);
@@ -233,6 +260,11 @@ impl WorkerJournal for RedisJournal {
             }
             if let Some(trims) = &part.trims {
                 call.text(trims.iter().map(|(at, seq)| format!("{at}.{seq}")).collect::<Vec<_>>().join(","));
+            }
+            match part.due {
+                None => {}
+                Some(None) => _ = call.bytes(&[]),
+                Some(Some(ms)) => _ = call.text(ms),
             }
         }
         // A push that the script publishes may leave before the commit is on the server's disk (to a subscriber whose socket was
@@ -348,10 +380,10 @@ impl WorkerJournal for RedisJournal {
     async fn end_room(&self, shard: ShardId, lease: Lease, room: &RoomId, seq: u64) -> Result<Leased<bool>, JournalError> {
         let keys = self.shard(shard)?;
         check::room(room, shard, self.shards())?;
-        let mut call = Call::new(&END_ROOM, 8, 4, 3 * ROOM_BYTES);
+        let mut call = Call::new(&END_ROOM, 9, 4, 3 * ROOM_BYTES);
         call.text(&keys.shard).text(&keys.active).text(&keys.rooms);
         call.text(keys.room(room)).text(keys.out(room)).text(keys.state(room)).text(keys.snapshot(room)).text(keys.parts(room));
-        call.text(lease.epoch).text(Hex(lease.owner)).text(room).text(seq);
+        call.text(&keys.due).text(lease.epoch).text(Hex(lease.owner)).text(room).text(seq);
         let Some(reply) = self.send_to(lease.server, &call).await? else { return Ok(Leased::Lost) };
         match code("end of room", &reply)? {
             0 => Ok(Leased::Done(true)),
@@ -391,6 +423,18 @@ impl RedisJournal {
     }
 }
 
+/// The error for a worker whose wall clock is so many milliseconds ahead of the server's, or behind it.
+fn wall_clock_off(ahead_ms: i64) -> JournalError {
+    let (off, which) = (ahead_ms.unsigned_abs(), if ahead_ms < 0 { "behind" } else { "ahead of" });
+    JournalError::Refused(format!(
+        "this host's clock is {}.{:03} s {which} the redis server's, and rooms tell their time by it: set the clocks of both hosts, \
+         best by NTP; the worker takes shards as soon as they are at most {} s apart",
+        off / 1_000,
+        off % 1_000,
+        WALL_CLOCK_OFF_MAX.as_secs()
+    ))
+}
+
 /// The name of a snapshot that the owner of a lease writes ahead.
 struct Ahead(Lease, AheadName);
 
@@ -413,6 +457,7 @@ impl fmt::Display for Options<'_> {
         })?;
         f.write_str(if part.trim.is_some() { "t" } else { "" })?;
         f.write_str(if part.gateways.is_some() { "g" } else { "" })?;
-        f.write_str(if part.trims.is_some() { "p" } else { "" })
+        f.write_str(if part.trims.is_some() { "p" } else { "" })?;
+        f.write_str(if part.due.is_some() { "d" } else { "" })
     }
 }

@@ -43,7 +43,7 @@ impl Stage {
         let from = self.store.owners()[0];
         self.wanted.clear();
         self.worker = WorkerCore::new(Incarnation(name), 1, limits);
-        let lease = self.store.claim(SHARD, from, Incarnation(name)).expect("a shard");
+        let lease = self.store.claim(SHARD, from, Incarnation(name), 0).expect("a shard");
         self.worker.apply(Input::Claimed(SHARD, Some(lease)), self.now);
         self.collect();
         self.subscribe();

@@ -96,7 +96,7 @@ impl Lane {
         self.committing = true;
         self.cursor = cursor;
         let room = room.clone();
-        let commit = RoomCommit { room, era, from, to, verdicts, cursor, snapshot, trim, trims, gateways };
+        let commit = RoomCommit { room, era, from, to, verdicts, cursor, snapshot, trim, trims, gateways, due: None };
         Some(Departure { commit, resolved, waited_ns, ahead })
     }
 

@@ -101,6 +101,7 @@ fn survey(append: u64, room: &RoomId, watermark_ns: u64) -> Survey {
         gateways: vec![record(A), record(B)],
         damaged_gateways: Vec::new(),
         damaged_rooms: Vec::new(),
+        due: Vec::new(),
         active: vec![room.clone()],
         rooms: vec![head],
     }

@@ -1,6 +1,8 @@
 //! The steps of workers: heartbeats, leases, and what owners do. The journal takes each under its lock, and then publishes the
 //! messages that the step returns.
 
+use std::collections::BTreeSet;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 
@@ -10,6 +12,7 @@ use crate::journal::{
     AheadPart, Bell, Commit, Committed, FlushEntry, GatewayRecord, JournalError, Lease, Leased, PageSize, Place, RoomCommit,
     Signals, StoredPage, Survey, Witness, WorkerJournal, WorkerRecord, check, signals,
 };
+use crate::limits::DUE_DEATHS_MAX;
 use crate::types::{Incarnation, RoomId, ShardId};
 
 /// The pushes of a commit: gateways, each with an encoded push.
@@ -39,7 +42,7 @@ impl Store {
         self.shards.iter().map(|shard| shard.lease(self.server)).collect()
     }
 
-    /// Takes a shard over.
+    /// Takes a shard over. `wall_ms` is the time since 1970.
     ///
     /// # Errors
     /// [`JournalError::Refused`] for a shard that does not exist.
@@ -48,6 +51,7 @@ impl Store {
         shard: ShardId,
         from: Option<Lease>,
         worker: Incarnation,
+        wall_ms: u64,
     ) -> Result<Leased<Lease>, JournalError> {
         let server = self.server;
         let state = self.shard(shard)?;
@@ -60,8 +64,11 @@ impl Store {
         // On another server every lease ended, so an owner there counts as no death.
         let owned = std::mem::replace(&mut state.owned, server);
         if owned == server && from.is_some_and(|lease| lease.owner != worker) {
-            let Shard { active, rooms, .. } = state;
-            for (_, room) in rooms.iter_mut().filter(|(name, _)| active.contains(*name)) {
+            let Shard { active, rooms, due, .. } = state;
+            let mut due: Vec<_> = due.iter().map(|(name, ms)| (*ms, name)).filter(|(ms, _)| *ms <= wall_ms).collect();
+            due.sort_unstable();
+            let due: BTreeSet<_> = due.into_iter().map(|(_, name)| name).take(DUE_DEATHS_MAX).collect();
+            for (_, room) in rooms.iter_mut().filter(|(name, _)| active.contains(*name) || due.contains(name)) {
                 room.deaths.add(room.seq);
             }
         }
@@ -86,7 +93,10 @@ impl Store {
     pub(crate) fn survey(&mut self, shard: ShardId, rooms: bool) -> Result<Survey, JournalError> {
         let server = self.server;
         let state = self.shard(shard)?;
+        let mut due: Vec<_> = state.due.iter().filter(|_| rooms).map(|(room, ms)| (room.clone(), *ms)).collect();
+        due.sort_unstable_by(|a, b| (a.1, &a.0).cmp(&(b.1, &b.0)));
         Ok(Survey {
+            due,
             server,
             append: state.append,
             commit: state.commit,
@@ -244,6 +254,7 @@ impl Store {
         }
         state.rooms.remove(room);
         state.active.remove(room);
+        state.due.remove(room);
         Ok(Leased::Done(true))
     }
 }
@@ -270,8 +281,15 @@ impl WorkerJournal for MemoryJournal {
         Ok(self.inner.lock().store.owners())
     }
 
-    async fn claim(&self, shard: ShardId, from: Option<Lease>, worker: Incarnation) -> Result<Leased<Lease>, JournalError> {
-        self.inner.lock().store.claim(shard, from, worker)
+    /// It has the caller's clock, so it never refuses.
+    async fn claim(
+        &self,
+        shard: ShardId,
+        from: Option<Lease>,
+        worker: Incarnation,
+        wall_ms: u64,
+    ) -> Result<Leased<Lease>, JournalError> {
+        self.inner.lock().store.claim(shard, from, worker, wall_ms)
     }
 
     async fn release(&self, shard: ShardId, lease: Lease) -> Result<(), JournalError> {

@@ -16,6 +16,7 @@
 --       t  a trim: position in the room's stream, ID in its verdict stream; key: room
 --       g  the gateways inside the room, in hex, without separators
 --       p  the places behind which history may be trimmed
+--       d  when the room's next timer is due, in ms, or empty for never; key: due. A damaged list of due rooms stops nothing
 -- A room's era is the stored era plus the shard's shift.
 -- Returns {0}            committed
 --         {1}            fenced: another lease, or another number
@@ -46,7 +47,7 @@ end
 
 -- Calls `act` with each option of a room and the indexes of its first argument and key. Returns those of the next room.
 local function options(letters, arg, key, act)
-  local more = {s = {1, 2}, a = {1, 2}, t = {2, 1}, g = {1, 0}, p = {1, 0}}
+  local more = {s = {1, 2}, a = {1, 2}, t = {2, 1}, g = {1, 0}, p = {1, 0}, d = {1, 1}}
   for letter in string.gmatch(letters, '.') do
     act(letter, arg, key)
     arg, key = arg + more[letter][1], key + more[letter][2]
@@ -91,7 +92,7 @@ end
 arg, option = 5, 2 * rooms + 3
 for i = 1, rooms do
   local out, state = KEYS[2 * i + 1], KEYS[2 * i + 2]
-  local to, cursor, letters = ARGV[arg + 3], ARGV[arg + 4], ARGV[arg + 6]
+  local name, to, cursor, letters = ARGV[arg], ARGV[arg + 3], ARGV[arg + 4], ARGV[arg + 6]
   if to ~= ARGV[arg + 2] then
     local id = (i > 1 and redis.call or redis.pcall)('XADD', out, to .. '-0', 'v', ARGV[arg + 5])
     if id.err then
@@ -124,8 +125,12 @@ for i = 1, rooms do
         redis.call('XTRIM', out, 'MINID', '~', ARGV[at + 1], 'LIMIT', 100000)
       elseif letter == 'g' then
         redis.call('HSET', state, 'gateways', ARGV[at])
-      else
+      elseif letter == 'p' then
         redis.call('HSET', state, 'trims', ARGV[at])
+      elseif ARGV[at] == '' then
+        redis.pcall('ZREM', KEYS[key], name)
+      else
+        redis.pcall('ZADD', KEYS[key], ARGV[at], name)
       end
     end)
   end

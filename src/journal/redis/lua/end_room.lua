@@ -3,8 +3,9 @@
 --
 -- Guarantee: one atomic step, only for the owner of the lease, and only if the cursor is at the tail of the room's stream and
 -- the seq is the given one. A room that does not exist has ended already. All checks come before the first write.
+-- The list of due rooms is a hint: one that is damaged stops nothing.
 --
--- KEYS  1 shard, 2 active, 3 rooms, 4 room, 5 out, 6 state, 7 snapshot, 8 parts
+-- KEYS  1 shard, 2 active, 3 rooms, 4 room, 5 out, 6 state, 7 snapshot, 8 parts, 9 due
 -- ARGV  1 epoch, 2 owner, 3 name of the room, 4 seq
 -- Returns 0 ended, 1 the lease is lost, 2 the cursor is not at the tail, or the seq is another
 -- Errors: LASTHIT for a damaged record of the shard, DAMAGED for one of the room
@@ -23,4 +24,5 @@ if state[1] and (state[1] ~= ARGV[4] or state[2] ~= state[3]) then return 2 end
 redis.call('UNLINK', KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8])
 redis.call('SREM', KEYS[2], ARGV[3])
 redis.call('SREM', KEYS[3], ARGV[3])
+redis.pcall('ZREM', KEYS[9], ARGV[3])
 return 0
