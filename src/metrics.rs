@@ -1,5 +1,5 @@
 //! The names of all metrics, what they mean, and how they are shown. Labels are few and bounded: an event kind, an
-//! outcome, an error code; never a room, a player or a session.
+//! outcome, an error code; a program; never a room, a player or a session.
 //!
 //! Parts count with the macros of the `metrics` crate: `metrics::counter!(EVENTS_TOTAL, "kind" => "data").increment(1)`.
 //! Without [`install`] the figures are dropped, at next to no cost.
@@ -48,6 +48,9 @@ metrics! {
     Gauge ROOMS_IN_MEMORY = "lasthit_rooms_in_memory": "Rooms that this worker holds in memory";
     Gauge ROOMS_QUARANTINED = "lasthit_rooms_quarantined": "Rooms that this worker cannot continue and leaves alone for now; its log names them";
     Counter RULES_OVERRUNS_TOTAL = "lasthit_rules_overruns_total": "Jobs of this worker that were given up because the rules had one event for too long";
+    Seconds RULES_SECONDS = "lasthit_rules_seconds": "How long a program inside the worker took for an event, by `program`";
+    Counter RULES_FAILURES_TOTAL = "lasthit_rules_failures_total": "Events that are void because a program failed on them, by `program`";
+    Counter RULES_IMPURE_TOTAL = "lasthit_rules_impure_total": "Events that a program decided otherwise the second time, by `program`; only where that is checked";
     Seconds READ_SECONDS = "lasthit_read_seconds": "How long an event took from its arrival until a worker had read it";
     Seconds HOLD_SECONDS = "lasthit_hold_seconds": "How long an event was held until every gateway had passed its stamp";
     Seconds RESOLVE_SECONDS = "lasthit_resolve_seconds": "How long an event took from its release until its room's batch was resolved";

@@ -14,4 +14,4 @@ pub(crate) use firing::HostClock;
 pub(crate) use resequence::Unproven;
 pub use resequence::{Held, Resequencer};
 pub use room::Room;
-pub(crate) use room::{Known, RULES_FAILED};
+pub(crate) use room::{Known, RULES_FAILED, Trouble};

@@ -47,6 +47,15 @@ impl<'a> Known<'a> {
     }
 }
 
+/// What a program had trouble with.
+#[derive(Debug, Default)]
+pub(crate) struct Trouble {
+    /// What it failed on, by `seq`.
+    pub(crate) failures: Vec<(u64, Failure)>,
+    /// What came out otherwise the second time, in words.
+    pub(crate) impure: Vec<String>,
+}
+
 /// Why an action is void if it was sent again so late that the room may have forgotten its id.
 const FORGOTTEN: &str = "forgotten";
 
@@ -142,6 +151,16 @@ impl Room {
     #[must_use]
     pub fn is_quick(&self) -> bool {
         self.rules.is_quick()
+    }
+
+    /// The program's name, if a program decides.
+    pub(crate) fn program(&self) -> Option<&str> {
+        self.rules.is_program().then(|| self.rules.name())
+    }
+
+    /// What the program had trouble with since the last call.
+    pub(crate) fn take_trouble(&mut self) -> Trouble {
+        Trouble { failures: std::mem::take(&mut self.failures), impure: self.rules.take_impure() }
     }
 
     /// Whether `stamp` won the current round of a contest.

@@ -1,5 +1,7 @@
 //! The bounds of programs: rules in a file.
 
+use std::time::Duration;
+
 use super::TIMERS_PER_ROOM_MAX;
 
 /// Bytes of a program.
@@ -36,3 +38,11 @@ pub(crate) const CONTEXTS_PER_THREAD_MAX: usize = 16;
 pub(crate) const CHECKED_EVENTS_MAX: u32 = 16;
 /// Timers that one event may set and cancel.
 pub(crate) const TIMER_COMMANDS_MAX: usize = 2 * TIMERS_PER_ROOM_MAX;
+/// Bytes of the stack of a thread that decides programs: their own, and what surrounds it.
+pub(crate) const PROGRAM_THREAD_STACK_BYTES: usize = 4 * 1024 * 1024;
+/// How often the failures of a room are logged.
+pub(crate) const FAILURE_LOG_INTERVAL: Duration = Duration::from_secs(1);
+/// Rooms whose last log line is remembered.
+pub(crate) const FAILURE_LOG_ROOMS_MAX: usize = 1_024;
+
+const _: () = assert!(PROGRAM_THREAD_STACK_BYTES >= 2 * 1024 * STACK_KIB_MAX as usize);

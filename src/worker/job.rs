@@ -7,7 +7,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::restore::{Loaded, restore_room};
-use crate::engine::{Held, HostClock, Known, RULES_FAILED, Room, Unproven};
+use crate::engine::{Held, HostClock, Known, RULES_FAILED, Room, Trouble, Unproven};
 use crate::journal::Gathering;
 use crate::rules::Rules;
 use crate::types::{Audience, Flags, Incarnation, Moment, Outcome, RoomId, ShardId, Stamp, Verdict, VerdictBatch, VerdictKind};
@@ -111,6 +111,8 @@ impl std::fmt::Debug for Loading {
 pub(crate) struct Done {
     pub(super) of: LaneId,
     pub(super) outcome: DoneOutcome,
+    /// What the room's program had trouble with.
+    pub(super) trouble: Trouble,
 }
 
 #[derive(Debug)]
@@ -199,6 +201,19 @@ impl Job {
         matches!(self, Self::Resolve(job) if job.room.is_quick() && !job.watched)
     }
 
+    /// Whether a program decides, which has threads of its own.
+    pub(crate) fn is_program(&self) -> bool {
+        match self {
+            Self::Resolve(job) => job.room.program().is_some(),
+            Self::Load(job) => job.rules.is_program(),
+        }
+    }
+
+    /// The name of the program whose events it resolves, if it does.
+    pub(crate) fn program(&self) -> Option<String> {
+        if let Self::Resolve(job) = self { job.room.program().map(str::to_owned) } else { None }
+    }
+
     /// The lane that it belongs to.
     pub(crate) fn of(&self) -> &LaneId {
         match self {
@@ -281,7 +296,7 @@ impl Resolving {
                 Err(panic) => {
                     let message = panic.downcast_ref::<String>().cloned();
                     let message = message.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned())).unwrap_or_default();
-                    return Done { of, outcome: DoneOutcome::Panicked { stamp, message } };
+                    return Done { of, outcome: DoneOutcome::Panicked { stamp, message }, trouble: Trouble::default() };
                 }
             }
         }
@@ -324,7 +339,8 @@ impl Resolving {
                 room.snapshot()
             });
         }
-        Done { of, outcome: DoneOutcome::Resolved(room, parts, events.into()) }
+        let trouble = room.take_trouble();
+        Done { of, outcome: DoneOutcome::Resolved(room, parts, events.into()), trouble }
     }
 }
 
@@ -391,11 +407,15 @@ impl Loading {
         let outcome = match catch_unwind(AssertUnwindSafe(|| {
             restore_room(&of.room, stored.room(), rules, |seq| progress.is(At::Restoring(seq)))
         })) {
-            Ok(Ok(loaded)) => DoneOutcome::Loaded(Box::new(loaded)),
+            Ok(Ok(mut loaded)) => {
+                // It was told when the verdicts were made.
+                drop(loaded.room.as_mut().map(|room| room.take_trouble()));
+                DoneOutcome::Loaded(Box::new(loaded))
+            }
             Ok(Err(why)) => DoneOutcome::Unloadable(why),
             Err(_) => DoneOutcome::Unloadable("the rules panicked while the room was restored".to_owned()),
         };
-        Done { of, outcome }
+        Done { of, outcome, trouble: Trouble::default() }
     }
 }
 

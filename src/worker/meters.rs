@@ -1,17 +1,21 @@
 //! Metrics of a worker: how long its events take, and what becomes of them. Each is looked up once, because looking one up costs
 //! more than counting an event.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
+use parking_lot::Mutex;
 use quanta::Instant;
 
 use super::core::Core;
 use super::job::{Done, Job, Progress, Tally};
 use crate::clock;
-use crate::engine::Held;
+use crate::engine::{Held, Trouble};
 use crate::journal::Commit;
+use crate::limits::{FAILURE_LOG_INTERVAL, FAILURE_LOG_ROOMS_MAX};
 use crate::metrics as names;
+use crate::types::RoomId;
 
 /// The metrics of a worker that change with its events.
 pub(super) struct Meters {
@@ -32,6 +36,8 @@ pub(super) struct Meters {
     shards: Gauge,
     rooms: Gauge,
     quarantined: Gauge,
+    /// When the failures of a room were last logged.
+    told: Mutex<HashMap<RoomId, Instant>>,
 }
 
 impl Meters {
@@ -55,6 +61,7 @@ impl Meters {
             shards: gauge!(names::SHARDS_OWNED),
             rooms: gauge!(names::ROOMS_IN_MEMORY),
             quarantined: gauge!(names::ROOMS_QUARANTINED),
+            told: Mutex::default(),
         }
     }
 
@@ -70,11 +77,44 @@ impl Meters {
     /// Runs a job whose events were released at `began`.
     pub(super) fn run(&self, job: Job, began: Instant, progress: &Progress) -> Done {
         let events = job.events().len();
+        let program = job.program();
+        let started = Instant::now();
         let done = job.run_watched(progress);
+        if let Some(program) = program {
+            let each = started.elapsed() / u32::try_from(events.max(1)).unwrap_or(u32::MAX);
+            histogram!(names::RULES_SECONDS, "program" => program.clone()).record_many(each, events.max(1));
+            self.trouble(program, &done.of.room, &done.trouble);
+        }
         if events > 0 {
             self.resolve.record_many(began.elapsed(), events);
         }
         done
+    }
+
+    /// Counts what a program had trouble with, and logs the first of it: at most one line in [`FAILURE_LOG_INTERVAL`] for a room.
+    fn trouble(&self, program: String, room: &RoomId, Trouble { failures, impure }: &Trouble) {
+        if failures.is_empty() && impure.is_empty() {
+            return;
+        }
+        counter!(names::RULES_FAILURES_TOTAL, "program" => program.clone()).increment(failures.len() as u64);
+        counter!(names::RULES_IMPURE_TOTAL, "program" => program.clone()).increment(impure.len() as u64);
+        {
+            let (mut told, now) = (self.told.lock(), Instant::now());
+            let is_old = |at: &Instant| now.duration_since(*at) >= FAILURE_LOG_INTERVAL;
+            if told.len() >= FAILURE_LOG_ROOMS_MAX {
+                told.retain(|_, at| !is_old(at));
+            }
+            if told.get(room).is_some_and(|at| !is_old(at)) || told.len() >= FAILURE_LOG_ROOMS_MAX {
+                return;
+            }
+            told.insert(room.clone(), now);
+        }
+        if let Some((seq, failure)) = failures.first() {
+            tracing::warn!(room.id = %room, %program, seq, error = %failure.error, stack = failure.stack.join(" "), "a program failed: the event is void");
+        }
+        if let Some(difference) = impure.first() {
+            tracing::warn!(room.id = %room, %program, %difference, "a program decided otherwise the second time: it keeps something outside ctx.state");
+        }
     }
 
     /// A commit that was sent at `began` is final.

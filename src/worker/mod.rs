@@ -33,6 +33,7 @@ mod shard;
 mod state;
 pub(crate) mod step;
 
+mod threads;
 mod watchdog;
 
 pub(crate) use join::join;

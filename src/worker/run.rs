@@ -17,6 +17,7 @@ use super::join::{Joined, join};
 use super::listen::{follow, hear_of_shards, stay_entered};
 use super::meters::Meters;
 use super::step::{Command, Failure, Input, Scope, WorkerLimits};
+use super::threads::Threads;
 use super::watchdog::Watchdog;
 use crate::clock;
 use crate::journal::{self, JournalError, Leased, PageSize, Place, StoredPage, WorkerJournal};
@@ -116,6 +117,7 @@ pub(crate) async fn run_joined(
     };
     let (lease_ms, size) = (limits.lease_ms, PageSize::of(&limits.bounds));
     let patterns = limits.rules.patterns();
+    let threads = Threads::new(limits.concurrency);
     let core = Core::new(me, journal.shards(), limits);
     tracing::info!(worker.id = %me, "worker started");
     let (inputs, receiver) = mpsc::channel(INPUTS_MAX);
@@ -132,6 +134,7 @@ pub(crate) async fn run_joined(
         size,
         quick: Vec::new(),
         watchdog: Watchdog::new(options.rules_timeout),
+        threads,
         releases: TaskTracker::new(),
         meters: Arc::new(Meters::new()),
         health: health::Health::new(health),
@@ -167,6 +170,8 @@ struct Worker {
     quick: Vec<Job>,
     /// Watches the jobs that run on threads of their own.
     watchdog: Watchdog,
+    /// What programs are decided on.
+    threads: Threads,
     /// The tasks that release shards.
     releases: TaskTracker,
     meters: Arc<Meters>,
@@ -208,6 +213,7 @@ impl Worker {
                     }
                     for lane in self.watchdog.overdue() {
                         metrics::counter!(names::RULES_OVERRUNS_TOTAL).increment(1);
+                        self.threads.give_up(lane.token);
                         self.core.apply(Input::Overrun(lane), clock::monotonic_ns());
                     }
                     self.core.apply(Input::Tick, clock::monotonic_ns());
@@ -249,7 +255,10 @@ impl Worker {
             Input::Alive { failure: Some(failure), .. } | Input::FenceFailed { failure, .. } | Input::Failed(failure) => {
                 self.health.failed(failure);
             }
-            Input::Done(done) => self.watchdog.done(done),
+            Input::Done(done) => {
+                self.watchdog.done(done);
+                self.threads.done(done.of.token);
+            }
             Input::Fenced { answer: Leased::Done(_), .. } => metrics::counter!(names::GATEWAY_DEATHS_TOTAL).increment(1),
             _ => {}
         }
@@ -355,10 +364,13 @@ impl Worker {
                     return;
                 }
                 let (inputs, meters, progress) = (self.inputs.clone(), self.meters.clone(), self.watchdog.start(&job));
-                let began = Instant::now();
-                tokio::task::spawn_blocking(move || {
-                    let _ = inputs.blocking_send(Input::Done(meters.run(job, began, &progress)));
-                });
+                let (began, token, is_program) = (Instant::now(), job.of().token, job.is_program());
+                let task = move || drop(inputs.blocking_send(Input::Done(meters.run(job, began, &progress))));
+                if is_program {
+                    self.threads.run(token, task);
+                } else {
+                    tokio::task::spawn_blocking(task);
+                }
             }
             Command::Commit(commit) => {
                 let meters = self.meters.clone();

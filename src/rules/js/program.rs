@@ -35,6 +35,15 @@ pub struct Program {
     pub(super) asks_for_sessions: AtomicBool,
 }
 
+/// Whether they decide the same, in the same budget.
+impl PartialEq for Program {
+    fn eq(&self, other: &Self) -> bool {
+        self.hash == other.hash && self.source.file == other.source.file && self.source.budget == other.source.budget
+    }
+}
+
+impl Eq for Program {}
+
 /// Why a file is no program. It reads `file:line:column: what, and the way out`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{file}:{line}:{column}: {what}")]

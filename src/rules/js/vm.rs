@@ -168,7 +168,11 @@ impl Vm {
                 Some(handler) => (Some(handler), None),
                 None => (handlers.socket[1].as_ref(), Some(op)),
             },
-            Which::Timer(name) => (handlers.timers.get(name), None),
+            // What follows a colon only tells timers of one handler apart.
+            Which::Timer(name) => {
+                let kind = || name.split_once(':').and_then(|(kind, _)| handlers.timers.get(kind));
+                (handlers.timers.get(name).or_else(kind), None)
+            }
         };
         let Some(handler) = handler else {
             let decision = match call.which {
