@@ -127,12 +127,13 @@ Examples:
 const SERVE: &str = "\
 Examples:
   lasthit serve                                   then open http://127.0.0.1:7777/ in two tabs
+  lasthit serve --rules examples/rules/arena.js
   lasthit serve --listen 127.0.0.1:8000 --admin none
   LASTHIT_JWT_KEY=\"$(openssl rand -hex 32)\" lasthit serve --listen 0.0.0.0:7777
   lasthit serve --config lasthit.toml             with rules by room name:
       [[rooms]]
       pattern = \"quiz-*\"
-      rules = \"claim\"          # or last_hit
+      rules = \"claim\"          # or last_hit, or { file = \"baron.js\" }
       audience = \"room\"        # or sender; for claim only";
 
 const GATEWAY: &str = "\
@@ -176,6 +177,9 @@ struct RecordingArgs {
 
 #[derive(Debug, Args, Serialize)]
 struct RulesArgs {
+    /// Rules in JavaScript, as the workers have
+    #[arg(long, value_name = "FILE")]
+    rules: Option<String>,
     /// TOML file with the rules by room name
     #[arg(long, value_name = "FILE")]
     config: Option<String>,
@@ -224,6 +228,9 @@ struct GatewayArgs {
 
 #[derive(Debug, Args, Serialize)]
 struct WorkerArgs {
+    /// Rules in JavaScript, for all rooms. For some rooms: [[rooms]] in the file that --config names
+    #[arg(long, value_name = "FILE")]
+    rules: Option<String>,
     /// Most rooms that are resolved at the same time [default: the number of cores]
     #[arg(long, value_name = "N")]
     concurrency: Option<String>,

@@ -26,6 +26,7 @@ use crate::journal::default_runtime_dir;
 use crate::journal::redis::Durability;
 use crate::limits;
 use crate::rules::RulesBook;
+use crate::rules::js::{Budget, Checking};
 use crate::runtime::Priority;
 use crate::telemetry::LogFormat;
 use sources::Sources;
@@ -236,8 +237,13 @@ impl Config {
             log_format: from
                 .get("log_format", d.log_format, |v| values::word(v, &[("text", LogFormat::Text), ("json", LogFormat::Json)])),
             log: from.get("log", d.log, values::log_filter),
-            rooms: rooms::read(from).unwrap_or(d.rooms),
+            rooms: rooms::read(from).or_else(|| Self::program(from)).unwrap_or(d.rooms),
         }
+    }
+
+    /// The rules of all rooms, if `rules` names a program.
+    fn program(from: &mut Sources<'_>) -> Option<Vec<RoomRules>> {
+        from.get("rules", None, |path| rooms::load(path.as_ref(), Budget::default()).map(|program| Some(rooms::all_by(program))))
     }
 
     /// Reads the configuration of a command that resolves recorded rooms. It needs `redis` only if `from_redis`.
@@ -255,6 +261,9 @@ impl Config {
 
     /// Reports settings that do not fit together. A setting that is wrong by itself was reported already.
     fn cross_check(&self, from: &mut Sources<'_>) {
+        if let (Some(place), Some((_, path))) = (from.place("rules"), from.rooms()) {
+            from.mistake(format!("{place}: {path} has [[rooms]], which say what decides: keep one of them"));
+        }
         match self.role {
             ProcessRole::Serve => {
                 if let Some(place) = from.place("redis") {
@@ -305,7 +314,7 @@ impl Config {
     /// The rules by room name.
     #[must_use]
     pub fn rules_book(&self) -> RulesBook {
-        rooms::book(&self.rooms)
+        rooms::book(&self.rooms, Checking::Off)
     }
 
     /// Warnings for the operator, one log line each.

@@ -50,7 +50,7 @@ export class Contest {
       this.player(v.player).sessions.delete(v.session);
       return { what: 'leave' };
     }
-    if (v.event !== 'data' || v.contest !== this.target || !v.body || v.repeat_of !== undefined) return null;
+    if ((v.event !== 'data' && v.event !== 'timer') || v.contest !== this.target || !v.body || v.repeat_of !== undefined) return null;
     if (v.body.damage === undefined) return v.outcome === 'granted' ? this.#placed(v) : null;
     const late = v.outcome === 'denied' && v.reason === 'late';
     if (v.outcome !== 'granted' && !late) return null;

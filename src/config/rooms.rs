@@ -1,11 +1,19 @@
 //! `[[rooms]]`: rules by room name.
 
+use std::io::Read as _;
+use std::path::Path;
+use std::sync::Arc;
+
 use super::sources::Sources;
-use crate::limits::NAME_BYTES_MAX;
+use crate::limits::{
+    BUDGET_MS_MAX, MEMORY_MIB_MAX, MEMORY_MIB_MIN, NAME_BYTES_MAX, PROGRAM_BYTES_MAX, STACK_KIB_MAX, STACK_KIB_MIN,
+    STACK_LINES_MAX,
+};
+use crate::rules::js::{Budget, Checking, JsRules, Program};
 use crate::rules::{RulesBook, claim::Claim, last_hit::LastHit};
 use crate::types::Audience;
 
-/// The built-in rules.
+/// Which rules.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RulesChoice {
     /// The hit that takes a target's last points wins.
@@ -15,6 +23,8 @@ pub enum RulesChoice {
         /// Who sees the verdicts.
         audience: Audience,
     },
+    /// A program in one file.
+    File(Arc<Program>),
 }
 
 /// Rules for the rooms whose names match a pattern.
@@ -36,11 +46,26 @@ pub(super) fn defaults() -> Vec<RoomRules> {
     ]
 }
 
-pub(super) fn book(rooms: &[RoomRules]) -> RulesBook {
+pub(super) fn book(rooms: &[RoomRules], checking: Checking) -> RulesBook {
     rooms.iter().fold(RulesBook::new(), |book, room| match room.rules.clone() {
         RulesChoice::LastHit => book.room(&room.pattern, LastHit::new),
         RulesChoice::Claim { audience } => book.room(&room.pattern, move || Claim::new(audience.clone())),
+        RulesChoice::File(program) => book.room(&room.pattern, move || JsRules::new(program.clone(), checking)),
     })
+}
+
+/// The rules when one program decides all rooms.
+pub(super) fn all_by(program: Arc<Program>) -> Vec<RoomRules> {
+    vec![RoomRules { pattern: "*".to_owned(), rules: RulesChoice::File(program) }]
+}
+
+/// Loads a program.
+pub(super) fn load(path: &Path, budget: Budget) -> Result<Arc<Program>, String> {
+    let mut text = Vec::new();
+    // A byte more than fits, so that what is too large is told as such.
+    let file = std::fs::File::open(path).and_then(|file| file.take(PROGRAM_BYTES_MAX as u64 + 1).read_to_end(&mut text));
+    file.map_err(|e| format!("cannot be read ({e}): name a file with rules in JavaScript"))?;
+    Program::load(&path.to_string_lossy(), &text, budget).map_err(|e| format!("is no program: {e}"))
 }
 
 /// The file's tables; None if there are none. Mistakes are reported.
@@ -53,7 +78,7 @@ pub(super) fn read(from: &mut Sources<'_>) -> Option<Vec<RoomRules>> {
     let mut rooms: Vec<RoomRules> = Vec::new();
     for (at, table) in tables.iter().filter_map(toml::Value::as_table).enumerate() {
         let place = format!("{path}, rooms number {}", at + 1);
-        match page(table) {
+        match page(table, Path::new(&path).parent().unwrap_or(Path::new(""))) {
             Ok(room) => {
                 if let Some(earlier) = rooms.iter().find(|r| r.pattern == "*" || r.pattern == room.pattern) {
                     from.mistake(format!(
@@ -69,7 +94,8 @@ pub(super) fn read(from: &mut Sources<'_>) -> Option<Vec<RoomRules>> {
     Some(rooms)
 }
 
-fn page(table: &toml::Table) -> Result<RoomRules, Vec<String>> {
+/// `folder` is that of the configuration: paths are relative to it.
+fn page(table: &toml::Table, folder: &Path) -> Result<RoomRules, Vec<String>> {
     let mut problems: Vec<String> = table
         .keys()
         .filter(|key| !["pattern", "rules", "audience"].contains(&key.as_str()))
@@ -90,6 +116,15 @@ fn page(table: &toml::Table) -> Result<RoomRules, Vec<String>> {
             None
         }
     };
+    if let Some(rules) = table.get("rules").and_then(toml::Value::as_table) {
+        if table.contains_key("audience") {
+            problems.push("audience is for rules = \"claim\" only: remove it".to_owned());
+        }
+        return match file(rules, folder, &mut problems) {
+            Some(program) if problems.is_empty() => Ok(RoomRules { pattern, rules: RulesChoice::File(program) }),
+            _ => Err(problems),
+        };
+    }
     let rules = match word("rules").as_deref() {
         Some("claim") => RulesChoice::Claim { audience: audience.unwrap_or(Audience::Room) },
         Some("last_hit") => {
@@ -99,9 +134,38 @@ fn page(table: &toml::Table) -> Result<RoomRules, Vec<String>> {
             RulesChoice::LastHit
         }
         other => {
-            problems.push(format!("rules {:?} are not known: use last_hit or claim", other.unwrap_or_default()));
+            let other = other.unwrap_or_default();
+            problems
+                .push(format!("rules {other:?} are not known: use last_hit, claim, or a file as in {{ file = \"baron.js\" }}"));
             RulesChoice::LastHit
         }
     };
     if problems.is_empty() { Ok(RoomRules { pattern, rules }) } else { Err(problems) }
+}
+
+/// `{ file = "baron.js", budget_ms = 50 }`.
+fn file(table: &toml::Table, folder: &Path, problems: &mut Vec<String>) -> Option<Arc<Program>> {
+    let known = ["file", "budget_ms", "memory_mib", "stack_kib", "stack_lines"];
+    let unknown = table.keys().filter(|key| !known.contains(&key.as_str()));
+    problems.extend(unknown.map(|key| format!("rules: {key:?} is not a setting: use {}", known.join(", "))));
+    let mut number = |key: &str, least: u32, most: u32, usual: u32| {
+        let Some(value) = table.get(key) else { return usual };
+        let number = value.as_integer().and_then(|n| u32::try_from(n).ok()).filter(|n| (least..=most).contains(n));
+        number.unwrap_or_else(|| {
+            problems.push(format!("rules: {key} {value} is not allowed: use a number from {least} to {most}"));
+            usual
+        })
+    };
+    let usual = Budget::default();
+    let budget = Budget {
+        time_ms: number("budget_ms", 1, BUDGET_MS_MAX, usual.time_ms),
+        memory_mib: number("memory_mib", MEMORY_MIB_MIN, MEMORY_MIB_MAX, usual.memory_mib),
+        stack_kib: number("stack_kib", STACK_KIB_MIN, STACK_KIB_MAX, usual.stack_kib),
+        stack_lines: number("stack_lines", 0, STACK_LINES_MAX, usual.stack_lines),
+    };
+    let Some(name) = table.get("file").and_then(toml::Value::as_str).filter(|name| !name.is_empty()) else {
+        problems.push("rules: file is missing: write rules = { file = \"baron.js\" }".to_owned());
+        return None;
+    };
+    load(&folder.join(name), budget).map_err(|problem| problems.push(format!("file {name:?} {problem}"))).ok()
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::{Config, ConfigError};
 
 /// Settings that the file may hold. Each but `rooms` may also be a flag or an environment variable.
-const KEYS: [&str; 30] = [
+const KEYS: [&str; 31] = [
     "redis",
     "prefix",
     "shards",
@@ -34,6 +34,7 @@ const KEYS: [&str; 30] = [
     "uncertainty_us",
     "log_format",
     "log",
+    "rules",
     "rooms",
     "config",
 ];

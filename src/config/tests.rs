@@ -65,7 +65,7 @@ fn all_mistakes_are_reported_at_once_each_with_place_value_and_fix() {
         "FILE, rooms number 1: \"hat\" is not a setting",
         "FILE, rooms number 1: pattern \"a b\" matches no room",
         "FILE, rooms number 1: audience \"all\" is not known: use room or sender",
-        "FILE, rooms number 1: rules \"chess\" are not known: use last_hit or claim",
+        "FILE, rooms number 1: rules \"chess\" are not known: use last_hit, claim, or a file",
         "redis is missing: give gateway --redis redis://",
     ];
     assert_eq!(mistakes.len(), expected.len(), "{mistakes:#?}");
@@ -230,6 +230,44 @@ fn rooms_choose_their_rules() {
     let audience = "[[rooms]]\npattern = '*'\nrules = 'last_hit'\naudience = 'room'";
     assert!(mistake(ProcessRole::Serve, &[], &[], audience).contains("for rules = \"claim\" only"));
     assert!(mistake(ProcessRole::Serve, &[], &[], "rooms = 3").contains("write each as [[rooms]]"));
+}
+
+#[test]
+fn a_program_is_a_file_beside_the_configuration() {
+    let folder = tempfile::tempdir().expect("folder");
+    let path = |name: &str| folder.path().join(name).to_str().expect("UTF-8").to_owned();
+    std::fs::write(path("good.js"), "export default { name: 'good', version: 2 }").expect("written");
+    std::fs::write(path("bad.js"), "export default {\n name: 'bad' }").expect("written");
+    let read = |rules: &str| {
+        std::fs::write(path("lasthit.toml"), format!("[[rooms]]\npattern = '*'\nrules = {rules}")).expect("written");
+        Config::load(ProcessRole::Serve, Flags::default().with("config", &path("lasthit.toml")), &|_| None)
+    };
+    let config = read("{ file = 'good.js', budget_ms = 7, memory_mib = 16, stack_kib = 128, stack_lines = 3 }").expect("fits");
+    let Budget { time_ms, memory_mib, stack_kib, stack_lines } = match &config.rooms[0].rules {
+        rooms::RulesChoice::File(program) => program.budget(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!((time_ms, memory_mib, stack_kib, stack_lines), (7, 16, 128, 3));
+    let made = config.rules_book().rules_for(&RoomId::new("any").expect("name")).expect("rules");
+    assert_eq!((made.name(), made.version(), made.is_program()), ("good", 2, true));
+    for (rules, expected) in [
+        ("{ file = 'bad.js' }", "file \"bad.js\" is no program: bad.js:1:1: version is no whole number"),
+        ("{ file = 'none.js' }", "file \"none.js\" cannot be read"),
+        ("{ file = 'good.js', budget_ms = 0 }", "budget_ms 0 is not allowed: use a number from 1 to 1000"),
+        ("{ file = 'good.js', stack_kib = 'big' }", "stack_kib \"big\" is not allowed: use a number from 64 to 1024"),
+        ("{ file = 'good.js', memory = 5 }", "\"memory\" is not a setting: use file,"),
+        ("{}", "file is missing"),
+        ("{ file = 'good.js' }\naudience = 'room'", "for rules = \"claim\" only"),
+    ] {
+        let mistakes = read(rules).expect_err(rules).mistakes;
+        assert!(mistakes.len() == 1 && mistakes[0].contains(expected) && !mistakes[0].contains('\n'), "{rules}: {mistakes:?}");
+    }
+    let flag = |name: &str| load(ProcessRole::Serve, &[("rules", &path(name))], &[], "");
+    assert_eq!(flag("good.js").expect("fits").rooms[0].pattern, "*");
+    let mistakes = flag("bad.js").expect_err("bad");
+    assert!(mistakes[0].starts_with("--rules: ") && mistakes[0].contains("is no program: bad.js:1:1"), "{mistakes:?}");
+    let both = load(ProcessRole::Serve, &[("rules", &path("good.js"))], &[], "[[rooms]]\npattern = '*'\nrules = 'claim'");
+    assert!(both.expect_err("both")[0].contains("keep one of them"));
 }
 
 #[test]

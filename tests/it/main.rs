@@ -14,6 +14,7 @@ mod redis;
 mod resume;
 mod road;
 mod rollback;
+mod rules;
 mod stream;
 mod support;
 mod suspects;

@@ -1,0 +1,150 @@
+//! Rules in JavaScript, played.
+
+use std::io::Write as _;
+
+use serde_json::{Value, json};
+
+use super::support::{GatewayProcess, Process, WorkerProcess, get, program, redis, until};
+
+/// A file of `examples/rules`.
+fn example(name: &str) -> String {
+    format!("{}/examples/rules/{name}", env!("CARGO_MANIFEST_DIR"))
+}
+
+/// A file with these rules. It is there as long as the handle.
+fn rules(text: &str) -> tempfile::NamedTempFile {
+    let mut file = tempfile::Builder::new().suffix(".js").tempfile().expect("file");
+    file.write_all(text.as_bytes()).expect("written");
+    file
+}
+
+fn path(file: &tempfile::NamedTempFile) -> &str {
+    file.path().to_str().expect("UTF-8")
+}
+
+#[tokio::test]
+async fn the_arena_is_played_over_two_gateways_and_redis() {
+    let redis = redis(&[]);
+    let (a, b) = (GatewayProcess::on(&redis, &[]), GatewayProcess::on(&redis, &[]));
+    let _worker = WorkerProcess::on(&redis, &["--rules", &example("arena.js")]);
+    let mut keeper = a.ticket("pit", "keeper").server().join().await;
+    let mut ann = a.ticket("pit", "ann").join().await;
+    let mut bob = b.ticket("pit", "bob").msgpack().join().await;
+    assert_eq!(ann.welcome["state"], json!({"targets": {}}));
+    assert_eq!(ann.ask("spawn", "s", "baron", json!({"hp": 5})).await["reason"], "server_only");
+    let spawned = keeper.ask("spawn", "s", "baron", json!({"hp": 500, "respawn_ms": 60_000})).await;
+    assert_eq!((&spawned["outcome"], &spawned["body"]["hp"], &spawned["round"]), (&json!("granted"), &json!(500), &json!(1)));
+    assert_eq!(ann.hit("1", "baron", 300).await["body"]["hp"], 200);
+    let last = bob.hit("2", "baron", 300).await;
+    assert_eq!((&last["body"]["hp"], &last["body"]["overkill"]), (&json!(0), &json!(100)));
+    let late = ann.hit("3", "baron", 1).await;
+    assert_eq!((&late["outcome"], &late["reason"]), (&json!("denied"), &json!("late")));
+    assert!(late["behind_ns"].as_str().and_then(|ns| ns.parse::<u64>().ok()).is_some(), "{late}");
+    assert_eq!(keeper.ask("spawn", "s2", "baron", json!({"hp": 10})).await["round"], 2);
+    assert_eq!(ann.ask("nothing", "4", "baron", json!(null)).await["reason"], "unknown_op");
+    let cy = b.ticket("pit", "cy").join().await;
+    assert_eq!(cy.welcome["state"], json!({"targets": {"baron": {"hp": 10, "max_hp": 10, "round": 2}}}));
+}
+
+#[tokio::test]
+async fn a_worker_takes_over_what_another_one_has_decided() {
+    let redis = redis(&[]);
+    let a = GatewayProcess::on(&redis, &[]);
+    let mut one = WorkerProcess::on(&redis, &["--rules", &example("arena.js")]);
+    let mut keeper = a.ticket("pit", "keeper").server().join().await;
+    keeper.ask("spawn", "s", "baron", json!({"hp": 1000})).await;
+    for n in 0..300 {
+        keeper.act("hit", &format!("h{n}"), "baron", json!({"damage": 1})).await;
+    }
+    assert_eq!(keeper.answer("h299").await["body"]["hp"], 700);
+    one.process.kill();
+    let _two = WorkerProcess::on(&redis, &["--rules", &example("arena.js")]);
+    assert_eq!(keeper.hit("after", "baron", 1).await["body"]["hp"], 699);
+    let replay =
+        program(&["replay", "--redis", &redis.url(), "--room", "pit", "--rules", &example("arena.js")]).output().expect("run");
+    let told = String::from_utf8_lossy(&replay.stdout).into_owned();
+    assert!(
+        replay.status.success() && told.contains("303 of 303 are the same"),
+        "{told} {}",
+        String::from_utf8_lossy(&replay.stderr)
+    );
+}
+
+/// What fails is void, and nothing but that: the state goes on, others are answered, the room stays in memory.
+#[tokio::test]
+async fn throws() {
+    let file = rules(
+        "export default { name: 'fragile', version: 1, state: () => ({ n: 0 }), on: {
+            count: (ctx) => ++ctx.state.n,
+            bad(ctx) { ctx.state.n = 1e6; throw new Error('as it must') } } }",
+    );
+    let serve = GatewayProcess::serve(&["--rules", path(&file)]);
+    let mut ann = serve.ticket("pit", "ann").join().await;
+    let mut bob = serve.ticket("pit", "bob").join().await;
+    for n in 1..=100 {
+        for m in 0..3 {
+            bob.act("bad", &format!("b{n}.{m}"), "x", json!(null)).await;
+        }
+        assert_eq!(ann.ask("count", &format!("c{n}"), "x", json!(null)).await["body"], n);
+    }
+    let failed = bob.answer("b100.2").await;
+    assert_eq!((&failed["outcome"], &failed["reason"]), (&json!("void"), &json!("rules_failed")), "{failed}");
+    until("all failures are counted", || (serve.metric("lasthit_rules_failures_total") == 300.0).then_some(()));
+    assert_eq!(serve.metric("lasthit_rooms_in_memory"), 1.0);
+    let (_, metrics) = get(serve.admin, "/metrics");
+    assert!(metrics.contains("lasthit_rules_seconds_count{program=\"fragile\"}"), "{metrics}");
+    let line = serve.process.line_with("a program failed");
+    assert!(line.contains("as it must") && line.contains(".js:3:"), "{line}");
+    let told = serve.process.lines().iter().filter(|line| line.contains("a program failed")).count();
+    assert!(told < 100, "{told} lines");
+}
+
+#[tokio::test]
+async fn a_program_that_never_ends_delays_its_own_room_only() {
+    let file = rules(
+        "export default { name: 'slow', version: 1, state: () => ({ n: 0 }), on: {
+            count: (ctx) => ++ctx.state.n, hang(ctx) { ctx.state.n = 7; for (;;); } } }",
+    );
+    let serve = GatewayProcess::serve(&["--rules", path(&file), "--concurrency", "2"]);
+    let mut ann = serve.ticket("pit", "ann").join().await;
+    let mut bob = serve.ticket("other", "bob").join().await;
+    for n in 1..=5 {
+        ann.act("hang", &format!("h{n}"), "x", json!(null)).await;
+        assert_eq!(bob.ask("count", &format!("c{n}"), "x", json!(null)).await["body"], n);
+        assert_eq!(ann.answer(&format!("h{n}")).await["reason"], "rules_failed");
+        assert_eq!(ann.ask("count", &format!("c{n}"), "x", json!(null)).await["body"], n);
+    }
+}
+
+#[test]
+fn what_is_no_program_ends_the_start_with_one_line() {
+    let file = rules("export default {\n  name: 'x',,\n}");
+    let line = Process::start(&["serve", "--rules", path(&file)], &[]).fails(2);
+    assert!(line.starts_with("--rules: ") && line.contains(".js:2:13: SyntaxError"), "{line}");
+}
+
+#[tokio::test]
+async fn a_slain_target_is_back_when_its_timer_says_so() {
+    let serve = GatewayProcess::serve(&["--rules", &example("arena.js")]);
+    let mut keeper = serve.ticket("pit", "keeper").server().join().await;
+    keeper.ask("spawn", "s", "baron", json!({"hp": 3, "respawn_ms": 200})).await;
+    assert_eq!(keeper.hit("1", "baron", 3).await["body"]["hp"], 0);
+    let back = keeper.find(|v: &Value| v["event"] == "timer").await;
+    assert_eq!(back["body"], json!({"target": "baron", "hp": 3, "max_hp": 3, "round": 2}), "{back}");
+    assert_eq!(back["round"], 2);
+    assert_eq!(keeper.hit("2", "baron", 3).await["round"], 2);
+}
+
+#[tokio::test]
+async fn a_lot_closes_at_its_moment() {
+    let serve = GatewayProcess::serve(&["--rules", &example("auction.js")]);
+    let mut house = serve.ticket("hall", "house").server().join().await;
+    let mut ann = serve.ticket("hall", "ann").join().await;
+    house.ask("open", "o", "vase", json!({"ms": 300, "from": 10})).await;
+    assert_eq!(ann.ask("bid", "1", "vase", json!({"amount": 5})).await["reason"], "too_low");
+    assert_eq!(ann.ask("bid", "2", "vase", json!({"amount": 50})).await["outcome"], "granted");
+    let closed = house.find(|v: &Value| v["event"] == "timer").await;
+    assert_eq!((&closed["body"]["by"], &closed["body"]["amount"]), (&json!("ann"), &json!(50)), "{closed}");
+    let late = ann.ask("bid", "3", "vase", json!({"amount": 60})).await;
+    assert_eq!((&late["reason"], late["behind_ns"].is_string()), (&json!("late"), true), "{late}");
+}
