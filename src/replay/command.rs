@@ -128,7 +128,7 @@ async fn load(reading: &Reading, config: &Config) -> Result<Recording, ReplayErr
     let url = config.redis.as_ref().map(|url| url.reveal().to_owned()).unwrap_or_default();
     // As many shards as the deployment has.
     let options = RedisOptions { prefix: config.prefix.clone(), runtime_dir: None, ..RedisOptions::default() };
-    let journal = RedisJournal::connect(&url, options).await?;
+    let journal = RedisJournal::connect_to_read(&url, options).await?;
     Recording::read(&journal, room).await
 }
 

@@ -2,6 +2,7 @@
 
 mod recorded;
 mod seeds;
+mod taken_over;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -15,7 +15,9 @@ use crate::limits::{PREFIX_BYTES_MAX, REDIS_RESPONSE_TIMEOUT, SHARDS_DEFAULT, SH
 use crate::types::Incarnation;
 
 /// The version of all stored forms in Redis.
-const FORMAT: u32 = 3;
+const FORMAT: u32 = 4;
+/// The oldest version that is read, and taken over. In version 3 rooms have no seed, and no timers.
+const FORMAT_MIN: u32 = 3;
 /// The oldest version of Redis that has everything that the scripts use.
 const VERSION_MIN: (u32, u32) = (7, 0);
 
@@ -57,6 +59,8 @@ pub(super) struct Wanted {
     prefix: String,
     shards: Option<u16>,
     durability: Option<Durability>,
+    /// Whether a deployment of an earlier format is taken over, or only read.
+    takes_over: bool,
 }
 
 /// What a server and its deployment have.
@@ -72,7 +76,12 @@ pub(super) struct Found {
 
 impl Wanted {
     /// With the deployment's values where the caller gave none.
-    pub(super) fn new(prefix: &str, shards: Option<u16>, durability: Option<Durability>) -> Result<Self, JournalError> {
+    pub(super) fn new(
+        prefix: &str,
+        shards: Option<u16>,
+        durability: Option<Durability>,
+        takes_over: bool,
+    ) -> Result<Self, JournalError> {
         let refused = |why: String| Err(JournalError::Refused(why));
         let allowed = |c: char| c.is_ascii_alphanumeric() || ".:_-".contains(c);
         if prefix.is_empty() || prefix.len() > PREFIX_BYTES_MAX || !prefix.chars().all(allowed) {
@@ -85,7 +94,7 @@ impl Wanted {
         {
             return refused(format!("{shards} shards are not possible: use 1 to {SHARDS_MAX}"));
         }
-        Ok(Self { prefix: prefix.to_owned(), shards, durability })
+        Ok(Self { prefix: prefix.to_owned(), shards, durability, takes_over })
     }
 
     pub(super) fn fixed(self, found: &Found) -> Self {
@@ -175,20 +184,13 @@ async fn deployment(
 ) -> Result<(u16, Durability, Incarnation), JournalError> {
     let refused = |why: String| Err(JournalError::Refused(why));
     let prefix = &wanted.prefix;
-    let mut call = Call::new(&DEPLOYMENT, 1, 4, 128);
-    call.text(Keys::record(prefix)).text(FORMAT).text(wanted.shards.unwrap_or(SHARDS_DEFAULT));
-    call.text(wanted.durability.unwrap_or_default()).text(Hex(Incarnation::random()));
-    let mut reply = Reply::new("deployment", call.send(connection).await.map_err(|error| journal_error(&error))?)?;
-    let format: u32 = reply.parse()?;
-    if format != FORMAT {
+    let (format, shards, durability, server) = record(connection, wanted, FORMAT).await?;
+    if !(FORMAT_MIN..=FORMAT).contains(&format) {
         return refused(format!(
-            "deployment {prefix:?} has format {format}, this lasthit knows format {FORMAT}: use the version that made it, or \
-             another prefix"
+            "deployment {prefix:?} has format {format}, this lasthit knows formats {FORMAT_MIN} to {FORMAT}: use the version that \
+             made it, or another prefix"
         ));
     }
-    let (shards, durability): (u16, Durability) = (reply.parse()?, reply.parse()?);
-    let server = reply.incarnation_or_empty()?;
-    reply.end()?;
     if !(1..=SHARDS_MAX).contains(&shards) {
         return Err(JournalError::Unexpected(format!("deployment of {shards} shards")));
     }
@@ -205,7 +207,33 @@ async fn deployment(
             Keys::record(prefix)
         ));
     }
+    if format < FORMAT && wanted.takes_over {
+        tracing::info!(
+            "deployment {prefix:?} had format {format} and has {FORMAT} now: processes of earlier versions cannot join it"
+        );
+        record(connection, wanted, FORMAT_MIN).await?;
+    }
     Ok((shards, durability, server))
+}
+
+/// Reads the record, or writes it if there is none. A deployment of format `takes_over` or a later one gets this version's.
+async fn record(
+    connection: &mut MultiplexedConnection,
+    wanted: &Wanted,
+    takes_over: u32,
+) -> Result<(u32, u16, Durability, Incarnation), JournalError> {
+    let mut call = Call::new(&DEPLOYMENT, 1, 5, 128);
+    call.text(Keys::record(&wanted.prefix)).text(FORMAT).text(wanted.shards.unwrap_or(SHARDS_DEFAULT));
+    call.text(wanted.durability.unwrap_or_default()).text(Hex(Incarnation::random())).text(takes_over);
+    let mut reply = Reply::new("deployment", call.send(connection).await.map_err(|error| journal_error(&error))?)?;
+    let format: u32 = reply.parse()?;
+    // What a newer version has written beside its format may be anything.
+    if format > FORMAT {
+        return Ok((format, SHARDS_DEFAULT, Durability::default(), Incarnation::NONE));
+    }
+    let found = (format, reply.parse()?, reply.parse()?, reply.incarnation_or_empty()?);
+    reply.end()?;
+    Ok(found)
 }
 
 #[cfg(test)]

@@ -86,7 +86,8 @@ impl fmt::Debug for RedisJournal {
 
 impl RedisJournal {
     /// Connects, checks the server (version, role, eviction policy, what the durability needs), and reads or writes the
-    /// deployment's record. It checks again after each reconnection. `url` is
+    /// deployment's record. A deployment of the format before is taken over: processes of the version before cannot join it from then
+    /// on. It checks again after each reconnection. `url` is
     /// `redis://[[user]:password@]host[:port][/db]`, `rediss://...` for TLS, or
     /// `unix:///path[?user=&pass=&db=]`. Certificates are checked against the system's authorities, or those in the
     /// file that the environment names as `SSL_CERT_FILE`.
@@ -95,9 +96,21 @@ impl RedisJournal {
     /// [`JournalError::Refused`] if you must change something (URL, password, server, number of shards, durability),
     /// [`JournalError::Unreachable`] or [`JournalError::Silent`] if you can try again. No error shows the password.
     pub async fn connect(url: &str, options: RedisOptions) -> Result<Self, JournalError> {
+        Self::connect_as(url, options, true).await
+    }
+
+    /// As [`RedisJournal::connect`], for whoever only reads: a deployment of the format before is left to the processes that run it.
+    ///
+    /// # Errors
+    /// As [`RedisJournal::connect`].
+    pub(crate) async fn connect_to_read(url: &str, options: RedisOptions) -> Result<Self, JournalError> {
+        Self::connect_as(url, options, false).await
+    }
+
+    async fn connect_as(url: &str, options: RedisOptions, takes_over: bool) -> Result<Self, JournalError> {
         let client = connect::client(url)?;
         let locks = lock_files(&options)?;
-        let wanted = Wanted::new(&options.prefix, options.shards, options.durability)?;
+        let wanted = Wanted::new(&options.prefix, options.shards, options.durability, takes_over)?;
         let new = |wanted| Link::new(client.clone(), connect::without_secrets(url), wanted);
         let link = new(wanted.clone());
         let found = link.live().await?.found;

@@ -14,11 +14,11 @@ use crate::replay::*;
 use crate::rules::{Claim, LastHit};
 use crate::types::{Arrival, Audience, EventKind, Incarnation, Moment, Outcome, Role, SessionId, Stamp, VerdictBatch};
 
-fn book() -> RulesBook {
+pub(super) fn book() -> RulesBook {
     RulesBook::new().room("quiz-*", || Claim::new(Audience::Room)).room("*", LastHit::new)
 }
 
-fn recorded() -> Vec<(PathBuf, Recording)> {
+pub(super) fn recorded() -> Vec<(PathBuf, Recording)> {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/recorded");
     let mut files: Vec<_> = std::fs::read_dir(dir).expect("directory").map(|file| file.expect("file").path()).collect();
     files.sort();

@@ -8,7 +8,8 @@
 -- dropped, changes it and clears the second. If the record is missing, it was lost with all other data.
 --
 -- KEYS  1 deployment
--- ARGV  1 format, 2 shards, 3 durability, 4 a random name
+-- ARGV  1 format, 2 shards, 3 durability, 4 a random name, 5 the oldest format that is taken over: from then on the deployment has
+--       this one
 -- Returns {format, shards, durability, server} as stored. A record from before there were levels has the durability redis. The
 --         server is empty for a Redis user who may not call INFO
 -- Errors: LASTHIT for a damaged record
@@ -26,6 +27,11 @@ elseif run and id and not name then
   name = string.sub(run, 1, 16) .. string.sub(id, 1, 16)
 elseif found[5] ~= run or (found[6] ~= id and not string.find(info, 'master_replid2:0+%s')) then
   name = ARGV[4]
+end
+local format = tonumber(found[1])
+if format and format >= tonumber(ARGV[5]) and format < tonumber(ARGV[1]) then
+  found[1] = ARGV[1]
+  redis.call('HSET', KEYS[1], 'format', ARGV[1])
 end
 if not run or not id then
   name = ''
