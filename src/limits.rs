@@ -342,7 +342,7 @@ pub(crate) const QUARANTINE_MIN: Duration = Duration::from_secs(5);
 /// Longest pause before a room that cannot be continued is tried again.
 pub(crate) const QUARANTINE_MAX: Duration = Duration::from_secs(300);
 /// How far a worker's wall clock may be off the journal server's when it claims a shard.
-pub const WALL_CLOCK_OFF_MAX: Duration = Duration::from_secs(1);
+pub(crate) const WALL_CLOCK_OFF_MAX: Duration = Duration::from_secs(1);
 /// Rooms with a timer due in which a claim counts the death of the owner before, the first due ones.
 pub(crate) const DUE_DEATHS_MAX: usize = 10_000;
 /// How often a worker sends a heartbeat.

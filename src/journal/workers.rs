@@ -50,7 +50,7 @@ pub trait WorkerJournal: CommonJournal {
     ///
     /// # Errors
     /// [`JournalError::Refused`] if that clock is off the journal server's by more than
-    /// [`WALL_CLOCK_OFF_MAX`](crate::limits::WALL_CLOCK_OFF_MAX): claim again once it is set. Otherwise when the outcome is unknown:
+    /// `WALL_CLOCK_OFF_MAX`: claim again once it is set. Otherwise when the outcome is unknown:
     /// ask [`WorkerJournal::owners`] again.
     async fn claim(
         &self,
