@@ -135,7 +135,7 @@ pub(crate) const READ_ENTRIES_MAX: usize = 512;
 /// The same for a gateway, which must serve others in between.
 pub(crate) const CATCH_UP_ENTRIES_MAX: usize = 64;
 /// Timers of a room that are set at one time.
-pub const TIMERS_PER_ROOM_MAX: usize = 256;
+pub(crate) const TIMERS_PER_ROOM_MAX: usize = 256;
 /// Bytes of the data that a timer is set with, encoded.
 pub(crate) const TIMER_DATA_BYTES_MAX: usize = 1024;
 /// Bytes of a cron expression.

@@ -31,7 +31,7 @@
  * @property {'verdict'} t
  * @property {number} seq
  * @property {number} [from] covers from..seq, of which only seq is for this session
- * @property {'open' | 'data' | 'end' | 'error' | 'close' | 'unreadable'} event
+ * @property {'open' | 'data' | 'end' | 'error' | 'close' | 'unreadable' | 'timer'} event
  * @property {string} [session]
  * @property {string} [player]
  * @property {string} [id]
@@ -48,6 +48,10 @@
  * @property {true} [read_time] stamped when it was read; `uncertainty_ns` says how much earlier it may have arrived
  * @property {number} [repeat_of]
  * @property {any} [body]
+ * @property {string} [timer] of a timer that has fired: its name
+ * @property {number} [due_ms] when it was due, in milliseconds since 1970
+ * @property {string} [late_ns] how much later the server noticed it
+ * @property {number} [missed] how many earlier moments did not fire
  */
 
 /**

@@ -1,8 +1,9 @@
 //! What time it is in a room, and its timers that fire.
 
 use super::room::{Known, Room};
-use crate::limits::{EPOCH_STEP_MIN, FIRES_ALONE_MAX};
-use crate::rules::Due;
+use super::timers::Timer;
+use crate::limits::{EPOCH_STEP_MIN, FIRES_ALONE_MAX, TIMER_LATE_MAX};
+use crate::rules::{Due, Repeat};
 use crate::types::{Arrival, Audience, Epoch, Fire, Flags, Incarnation, Moment, Outcome, RoomTime, Stamp, Verdict, VerdictKind};
 
 /// The clocks of a worker's host.
@@ -12,31 +13,55 @@ pub(crate) struct HostClock {
     pub(crate) timeline: u32,
     /// Its wall clock less its monotonic clock, in nanoseconds. 0 if no time is known: then no timer fires.
     pub(crate) epoch_ns: u64,
+    /// When that was measured. A room that counts otherwise goes on to do so up to here.
+    pub(crate) since_ns: u64,
+}
+
+impl HostClock {
+    fn moment(self, ns: u64) -> Moment {
+        Moment { timeline: self.timeline, ns }
+    }
 }
 
 impl Room {
-    /// The epoch on this clock's timeline (rule T1). The room keeps the one that it has until the wall clock is stepped. Whatever it
-    /// takes up instead, its time goes on from where it was.
-    fn epoch_for(&self, clock: HostClock) -> Epoch {
+    /// The epoch of this clock's timeline that the room has, and, if the wall clock was stepped since, the one that it takes up after
+    /// `clock.since_ns` (rule T1). Whatever that is, the room's time goes on from where it was.
+    fn epochs(&self, clock: HostClock) -> (Option<Epoch>, Option<Epoch>) {
+        let has = self.epoch.filter(|(timeline, _)| *timeline == clock.timeline).map(|(_, epoch)| epoch);
         let step = u64::try_from(EPOCH_STEP_MIN.as_nanos()).unwrap_or(u64::MAX);
-        match self.epoch {
-            Some((timeline, epoch)) if timeline == clock.timeline && epoch.source_ns.abs_diff(clock.epoch_ns) < step => epoch,
-            _ => {
-                let reached_ns = if self.last.timeline == clock.timeline { self.last.ns } else { 0 };
-                let ns = clock.epoch_ns.max(self.now.0.saturating_sub(reached_ns));
-                Epoch { source_ns: clock.epoch_ns, ns }
-            }
+        if has.is_some_and(|epoch| epoch.source_ns.abs_diff(clock.epoch_ns) < step) {
+            return (has, None);
+        }
+        let reached_ns = if self.last.timeline == clock.timeline { self.last.ns } else { 0 };
+        let least_ns = has.map_or(self.now.0.saturating_sub(reached_ns), |has| has.ns);
+        (has, Some(Epoch { source_ns: clock.epoch_ns, ns: clock.epoch_ns.max(least_ns) }))
+    }
+
+    /// The epoch at a moment of this clock.
+    fn epoch_at(&self, clock: HostClock, ns: u64) -> Epoch {
+        match self.epochs(clock) {
+            (Some(has), None) => has,
+            (Some(has), Some(_)) if ns <= clock.since_ns => has,
+            (_, next) => next.unwrap_or_default(),
         }
     }
 
     /// Called before whatever happens at `moment`. Returns the epoch if the room takes up another one; it belongs into the record.
     pub(crate) fn keep_time(&mut self, clock: HostClock, moment: Moment) -> Option<Epoch> {
-        if clock.epoch_ns == 0 || moment.timeline != clock.timeline {
+        if clock.epoch_ns == 0 {
             return None;
         }
-        let epoch = self.epoch_for(clock);
-        let changed = self.epoch != Some((clock.timeline, epoch));
-        self.take_epoch(clock.timeline, epoch);
+        let epoch = match self.epoch {
+            _ if moment.timeline == clock.timeline => self.epoch_at(clock, moment.ns),
+            // What comes from before the last boot counts as of that boot, as nothing else is known of its time.
+            None => {
+                let ns = clock.epoch_ns.saturating_sub(moment.ns);
+                Epoch { source_ns: ns, ns }
+            }
+            Some(_) => return None,
+        };
+        let changed = self.epoch != Some((moment.timeline, epoch));
+        self.take_epoch(moment.timeline, epoch);
         changed.then_some(epoch)
     }
 
@@ -53,11 +78,54 @@ impl Room {
         }
     }
 
-    /// Where the next timer fires in the room's order: when it is due, or now if the room is further. None if none is set.
+    /// Where the next timer fires in the room's order: when it is due, or just after the last stamp if the room is further. None if
+    /// none is set.
     pub(crate) fn next_fire(&self, clock: HostClock) -> Option<Moment> {
         let due = self.timers.next_due().filter(|_| clock.epoch_ns > 0)?;
-        let ns = due.0.saturating_sub(self.epoch_for(clock).ns);
-        Some(Moment { timeline: clock.timeline, ns }.max(self.last))
+        let at = |epoch: Epoch| due.0.saturating_sub(epoch.ns);
+        let ns = match self.epochs(clock) {
+            (Some(has), None) => at(has),
+            (Some(has), Some(_)) if at(has) <= clock.since_ns => at(has),
+            (Some(_), Some(next)) => at(next).max(clock.since_ns.saturating_add(1)),
+            (None, next) => at(next?),
+        };
+        Some(self.behind_last(clock.moment(ns)))
+    }
+
+    /// Where the next timer fires if that is not behind the event at `moment`, which may be of an earlier boot of the host.
+    pub(crate) fn next_fire_by(&self, clock: HostClock, moment: Moment) -> Option<Moment> {
+        let place = match self.epoch {
+            Some((timeline, epoch)) if timeline == moment.timeline && timeline != clock.timeline => {
+                let due = self.timers.next_due().filter(|_| clock.epoch_ns > 0)?;
+                self.behind_last(Moment { timeline, ns: due.0.saturating_sub(epoch.ns) })
+            }
+            _ => self.next_fire(clock)?,
+        };
+        (place <= moment).then_some(place)
+    }
+
+    /// Just after what was resolved last, if that is further. Fires that follow each other share a moment, so that nothing comes
+    /// between them. What has a stamp of a later boot than this clock's is compared with nothing.
+    fn behind_last(&self, place: Moment) -> Moment {
+        match self.last {
+            last if place > last || place.timeline < last.timeline => place,
+            last if self.last_is_fire => last,
+            last => last.plus(1),
+        }
+    }
+
+    /// The moment of the room's next timer on the clock that the room counts by, which may be of an earlier boot: what a gateway that
+    /// died then may have taken along counts against it (rule T2).
+    pub(crate) fn next_moment(&self, clock: HostClock) -> Option<Moment> {
+        let place = self.next_fire(clock)?;
+        let due = self.timers.next_due()?;
+        let earlier = self.epoch.filter(|(timeline, _)| *timeline < place.timeline);
+        Some(earlier.map_or(place, |(timeline, epoch)| Moment { timeline, ns: due.0.saturating_sub(epoch.ns) }))
+    }
+
+    /// A timer that should have fired before what has this stamp, and does not repeat: it must not have been passed.
+    pub(crate) fn passed_over(&self, moment: Moment) -> Option<&str> {
+        self.timers.first_once_due(self.time_at(moment))
     }
 
     /// When the next timer is due, in room time.
@@ -70,12 +138,21 @@ impl Room {
         self.timers.has_once() && self.alone <= FIRES_ALONE_MAX
     }
 
-    /// Rule T5: moments of repeating timers that lie too far behind `proof` become one.
-    pub(crate) fn thin_out(&mut self, clock: HostClock, proof: Moment) {
-        if proof.timeline == clock.timeline && self.timers.next_due().is_some() {
-            let epoch = self.epoch_for(clock);
-            self.timers.thin_out(RoomTime(epoch.ns.saturating_add(proof.ns)));
+    /// Rule T5: moments of repeating timers that lie too far behind `proof` become one, if nothing is to be resolved between them: the
+    /// next event is at `event`.
+    pub(crate) fn thin_out(&mut self, clock: HostClock, proof: Moment, event: Option<Moment>) {
+        if proof.timeline != clock.timeline || self.timers.next_due().is_none() {
+            return;
         }
+        let at = |ns: u64| RoomTime(self.epoch_at(clock, ns).ns.saturating_add(ns));
+        let late_ns = u64::try_from(TIMER_LATE_MAX.as_nanos()).unwrap_or(u64::MAX);
+        let limit = RoomTime(at(proof.ns).0.saturating_sub(late_ns));
+        let limit = match event {
+            Some(event) if event.timeline == clock.timeline => limit.min(at(event.ns)),
+            Some(_) => return,
+            None => limit,
+        };
+        self.timers.thin_out(limit);
     }
 
     /// The stamp of the fire at `place`.
@@ -83,31 +160,42 @@ impl Room {
         Stamp { moment: place, incarnation: Incarnation::NONE, ordinal: self.fires.saturating_add(1) }
     }
 
-    /// Fires the next timer at `place`, which [`Room::next_fire`] has told; `now_ns` is the clock's time. None if none is set.
+    /// Names the next fire, wherever it takes place.
+    pub(crate) fn fire_name(&self) -> Stamp {
+        self.fire_stamp(Moment::default())
+    }
+
+    /// Fires the next timer at `place`, which [`Room::next_fire`] or [`Room::next_fire_by`] has told, when the clock is at `now_ns`.
+    /// None if none is set.
     ///
     /// # Panics
     /// As [`Room::resolve`].
-    pub(crate) fn fire(&mut self, place: Moment, now_ns: u64, flags: Flags, known: Option<Known<'_>>) -> Option<Verdict> {
-        let (mut fire, data) = self.timers.take_next()?;
-        let noticed = self.time_at(Moment { ns: now_ns.max(place.ns), ..place });
-        fire.late_ns = noticed.since(fire.due);
-        Some(self.fired(fire, &data, place, flags, known))
+    pub(crate) fn fire(
+        &mut self,
+        place: Moment,
+        (clock, now_ns): (HostClock, u64),
+        flags: Flags,
+        known: Option<Known<'_>>,
+    ) -> Option<Verdict> {
+        let (mut fire, timer) = self.timers.take_next()?;
+        fire.late_ns = RoomTime(self.epoch_at(clock, now_ns).ns.saturating_add(now_ns)).since(fire.due);
+        Some(self.fired(fire, &timer, place, flags, known))
     }
 
     /// Fires a timer as the record says. None if the room has no such timer.
     pub(crate) fn fire_again(&mut self, recorded: &Verdict, known: Option<Known<'_>>) -> Option<Verdict> {
         let fire = recorded.fire.as_deref()?;
-        let data = self.timers.take_recorded(fire)?;
+        let timer = self.timers.take_recorded(fire)?;
         let flags = Flags(recorded.flags.0 & !Flags::PHOTO_FINISH.0);
-        Some(self.fired(fire.clone(), &data, recorded.stamp.moment, flags, known))
+        Some(self.fired(fire.clone(), &timer, recorded.stamp.moment, flags, known))
     }
 
-    fn fired(&mut self, fire: Fire, data: &[u8], place: Moment, flags: Flags, known: Option<Known<'_>>) -> Verdict {
+    fn fired(&mut self, fire: Fire, timer: &Timer, place: Moment, flags: Flags, known: Option<Known<'_>>) -> Verdict {
         let stamp = self.fire_stamp(place);
         self.seq = self.seq.saturating_add(1);
         self.fires = stamp.ordinal;
-        self.alone = self.alone.saturating_add(1);
-        self.last = self.last.max(place);
+        self.alone = self.alone.saturating_add(u32::from(timer.repeat == Repeat::Never));
+        (self.last, self.last_is_fire) = (self.last.max(place), true);
         self.now = self.time_at(place).max(fire.due);
         let arrival = Arrival { ns: place.ns, flags, ..Arrival::default() };
         let mut verdict = Verdict {
@@ -133,7 +221,8 @@ impl Room {
         } else {
             let facts = self.facts();
             let Fire { name, due, late_ns, missed } = &fire;
-            let decision = self.rules.fire(&Due { name, data, due: *due, late_ns: *late_ns, missed: *missed, facts });
+            let decision =
+                self.rules.fire(&Due { name, data: &timer.data, due: *due, late_ns: *late_ns, missed: *missed, facts });
             self.apply(decision, stamp, &arrival, &mut verdict);
             if matches!(&verdict.outcome, Outcome::Void(reason) if reason == super::RULES_FAILED) {
                 verdict.audience = Audience::Server;

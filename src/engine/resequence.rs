@@ -51,6 +51,8 @@ pub struct Resequencer {
     held: usize,
     /// The stretches of dead gateways, until every gateway inside has passed them (rule R7).
     unproven: Vec<Unproven>,
+    /// Where the room's next timer fires.
+    fire: Option<Moment>,
 }
 
 /// The stretch from a dead gateway's last watermark to its death. The gateway may have lost events of this time, which would have
@@ -67,7 +69,10 @@ pub struct Unproven {
 
 impl Unproven {
     pub(crate) fn covers(&self, stamp: Stamp) -> bool {
-        stamp.incarnation != self.dead && stamp.moment > self.above && stamp.moment <= self.until
+        // Merged stretches are nobody's, and so are fires.
+        (stamp.incarnation != self.dead || self.dead == Incarnation::NONE)
+            && stamp.moment > self.above
+            && stamp.moment <= self.until
     }
 }
 
@@ -210,9 +215,16 @@ impl Resequencer {
         self.held -= released.len();
         // The next owner of the room reads the held events again: their stretches stay as long as they do.
         let first_held = self.first_held();
-        let passed = |until| frontier.is_none_or(|f| f >= until) && first_held.is_none_or(|first| first > until);
+        // What is released may set timers, which fire later.
+        let next = [first_held, self.fire, released.first().map(|held| held.stamp.moment)].into_iter().flatten().min();
+        let passed = |until| frontier.is_none_or(|f| f >= until) && next.is_none_or(|next| next > until);
         self.unproven.retain(|stretch| !passed(stretch.until));
         released
+    }
+
+    /// Notes where the room's next timer fires: the stretches of dead gateways that it lies in stay until then.
+    pub(crate) fn note_fire(&mut self, fire: Option<Moment>) {
+        self.fire = fire;
     }
 
     /// Takes back the last events that were released: they were not resolved.

@@ -81,10 +81,12 @@ pub struct Room {
     pub(super) now: RoomTime,
     /// The highest stamp that was resolved, or at which a timer fired.
     pub(super) last: Moment,
+    /// Whether that was a fire.
+    pub(super) last_is_fire: bool,
     pub(super) timers: Timers,
     /// How many timers have fired.
     pub(super) fires: u64,
-    /// How many of them since the last event.
+    /// How many of them since the last event, without those of timers that repeat.
     pub(super) alone: u32,
     pub(super) rules: Box<dyn Rules>,
     /// What the program failed on since the last look, by `seq`.
@@ -122,6 +124,7 @@ impl Room {
             epoch: None,
             now: RoomTime::UNKNOWN,
             last: Moment::default(),
+            last_is_fire: false,
             timers: Timers::default(),
             fires: 0,
             alone: 0,
@@ -197,7 +200,9 @@ impl Room {
     pub fn resolve(&mut self, held: &Held, known: Option<Known<'_>>) -> Verdict {
         self.seq = self.seq.saturating_add(1);
         self.marks.insert(held.stamp.incarnation, (held.stamp.ordinal, held.stamp.moment));
-        self.last = self.last.max(held.stamp.moment);
+        if held.stamp.moment >= self.last {
+            (self.last, self.last_is_fire) = (held.stamp.moment, false);
+        }
         self.now = self.time_at(held.stamp.moment);
         self.alone = 0;
         let mut verdict = self.blank(held);

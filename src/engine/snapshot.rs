@@ -9,7 +9,7 @@ use super::recent::Recent;
 use super::resequence::Unproven;
 use super::room::{Member, Room};
 use super::timers::{Timer, Timers};
-use crate::limits::MARKS_PER_ROOM_MAX;
+use crate::limits::{MARKS_PER_ROOM_MAX, TIMER_AHEAD_MIN, TIMERS_PER_ROOM_MAX};
 use crate::rules::{Repeat, Rules};
 use crate::types::{Epoch, Incarnation, Moment, Role, RoomTime, SessionId, Stamp};
 use crate::wire::DecodeError;
@@ -18,7 +18,7 @@ use crate::wire::codec::{Reader, Writer};
 mod earlier;
 
 /// Version 5, packed: `5, era, seq, incarnations, sessions, marks, stretches of dead gateways, highest forgotten seq, players' ids,
-/// first round, contests, rules' name, rules' version, rules' state, seed, time, last moment, epoch, fires, fires since the last
+/// first round, contests, rules' name, rules' version, rules' state, seed, time, last moment, whether a timer fired there, epoch, fires, fires since the last
 /// event, timers, further parts`, each list behind its count. Incarnations are named by their index. There are no further parts yet:
 /// their bits are 0.
 ///
@@ -111,6 +111,7 @@ impl Room {
         w.sized(self.rules.name().as_bytes()).varint(self.rules.version().into()).sized(&self.rules.snapshot());
         w.tail(&self.seed.to_be_bytes()).varint(self.now.0);
         write_moment(&mut w, self.last);
+        w.byte(u8::from(self.last_is_fire));
         match self.epoch {
             None => _ = w.byte(0),
             Some((timeline, Epoch { source_ns, ns })) => _ = w.byte(1).varint(timeline.into()).varint(source_ns).varint(ns),
@@ -161,7 +162,7 @@ impl Room {
             return Err(SnapshotError::OtherRules { found, configured });
         }
         rules.restore(version, state).map_err(|why| SnapshotError::Rules { rules: configured, why })?;
-        let Time { seed, now, last, epoch, fires, alone, timers } = time;
+        let Time { seed, now, last, last_is_fire, epoch, fires, alone, timers } = time;
         let failures = Vec::new();
         Ok(Self {
             era,
@@ -175,6 +176,7 @@ impl Room {
             epoch,
             now,
             last,
+            last_is_fire,
             timers,
             fires,
             alone,
@@ -204,6 +206,7 @@ struct Time {
     seed: u128,
     now: RoomTime,
     last: Moment,
+    last_is_fire: bool,
     epoch: Option<(u32, Epoch)>,
     fires: u64,
     alone: u32,
@@ -212,17 +215,30 @@ struct Time {
 
 impl Time {
     fn read(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
-        let mut time = Self { seed: r.identity()?.0, now: RoomTime(r.varint()?), last: read_moment(r)?, ..Self::default() };
+        let mut time = Self {
+            seed: r.identity()?.0,
+            now: RoomTime(r.varint()?),
+            last: read_moment(r)?,
+            last_is_fire: r.byte()? == 1,
+            ..Self::default()
+        };
         if r.byte()? == 1 {
             time.epoch = Some((r.narrow()?, Epoch { source_ns: r.varint()?, ns: r.varint()? }));
         }
         (time.fires, time.alone) = (r.varint()?, r.narrow()?);
-        for _ in 0..r.count(4)? {
+        let timers = r.count(4)?;
+        if timers > TIMERS_PER_ROOM_MAX {
+            return Err(r.damaged(format!("{timers} timers")));
+        }
+        for _ in 0..timers {
             let (name, due, missed) = (r.sized_text()?, RoomTime(r.varint()?), r.varint()?);
             let data = Bytes::copy_from_slice(r.sized()?);
             let repeat = match r.byte()? {
                 0 => Repeat::Never,
-                1 => Repeat::Every(r.varint()?),
+                1 => match r.varint()? {
+                    ns if u128::from(ns) >= TIMER_AHEAD_MIN.as_nanos() => Repeat::Every(ns),
+                    ns => return Err(r.damaged(format!("a timer that repeats every {ns} ns"))),
+                },
                 2 => Repeat::Cron(r.sized_text()?.to_owned(), i32::from_be_bytes(r.chunk()?)),
                 other => return Err(r.damaged(format!("a timer of kind {other}"))),
             };
@@ -269,6 +285,8 @@ fn read(bytes: &[u8]) -> Result<Read<'_>, SnapshotError> {
     read.rules = (r.sized_text()?.to_owned(), r.narrow()?, r.sized()?);
     if version == VERSION {
         read.time = Time::read(&mut r)?;
+    } else {
+        read.time.last = read.marks.values().map(|(_, moment)| *moment).max().unwrap_or_default();
     }
     r.end()?;
     Ok(read)

@@ -1,6 +1,7 @@
 //! Properties of the resequencer and of a room's snapshot, over any history.
 
 mod bounds;
+mod time;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -280,7 +281,8 @@ fn more_deaths_than_stretches_forget_none() {
     let flags =
         released.iter().filter(|h| matches!(h.kind, Some(EventKind::Data(_)))).map(|h| h.arrival.flags.has(Flags::UNPROVEN));
     assert_eq!(flags.collect::<Vec<_>>(), [false, true, true]);
-    assert!(hold.unproven().is_empty(), "everybody has passed them");
+    assert!(!hold.unproven().is_empty(), "what was released may set timers in them");
+    assert!(hold.release(usize::MAX, |_| moment(2_000)).is_empty() && hold.unproven().is_empty(), "everybody has passed them");
 }
 
 /// Rule R7: only the first of two events with the same stamp is released. The second keeps its stretch.
@@ -307,7 +309,29 @@ fn what_is_left_behind_keeps_its_stretch() {
     assert_eq!(hold.unproven().len(), 1, "the other is held");
     let second = hold.release_one(passed);
     assert!(second.len() == 1 && second[0].arrival.flags.has(Flags::UNPROVEN), "{second:?}");
-    assert!(hold.is_empty() && hold.unproven().is_empty());
+    assert!(hold.is_empty() && hold.release_one(passed).is_empty() && hold.unproven().is_empty());
+}
+
+/// Rule T2: a timer of the room lies in the stretch.
+#[test]
+fn a_timer_keeps_the_stretch_that_it_fires_in() {
+    let dead = incarnation(0);
+    let mut hold = Resequencer::default();
+    let open = EventKind::Open { player: PlayerId::new("ann").expect("a name"), role: Role::Player };
+    let event = |ordinal, ns, kind| Event { session: 1, ordinal, arrival: Arrival::at(ns, 0), kind };
+    let mut read = |death, event| {
+        let entry = Entry { incarnation: dead, timeline: 1, death, events: vec![event] };
+        hold.read(StreamId { ms: 1, seq: 0 }, &entry, moment(5), 0);
+    };
+    read(false, event(1, 1, open));
+    let mut close = event(2, 5, EventKind::Close);
+    close.arrival.raw_ns = Some(20);
+    read(true, close);
+    assert_eq!(hold.release(9, |_| moment(5)).len(), 2);
+    hold.note_fire(Some(moment(20)));
+    assert!(hold.release(9, |_| moment(5)).is_empty() && hold.unproven().len() == 1);
+    hold.note_fire(Some(moment(21)));
+    assert!(hold.release(9, |_| moment(5)).is_empty() && hold.unproven().is_empty());
 }
 
 /// Session 0 is a game server's; every session opens with its first event in most histories, acts, and closes.

@@ -5,12 +5,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::limits::{FIELD_BYTES_MAX, TIMER_DATA_BYTES_MAX, TIMER_LATE_MAX, TIMERS_PER_ROOM_MAX};
+use crate::limits::{FIELD_BYTES_MAX, TIMER_DATA_BYTES_MAX, TIMERS_PER_ROOM_MAX};
 use crate::rules::{Repeat, TimerCommand, TimerFault};
 use crate::types::{Fire, RoomTime};
 
-/// Missed moments of one timer that are counted.
-const MISSED_MAX: u64 = 1_000_000;
+/// Moments of cron timers that are counted at a time. Each takes microseconds; beyond it, `missed` says fewer than there were.
+const CRON_COUNTED_MAX: u64 = 2_000;
+/// Timers that one decision may set and cancel.
+const TIMER_COMMANDS_MAX: usize = 4 * TIMERS_PER_ROOM_MAX;
 
 /// A timer that is set.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,6 +56,12 @@ impl Timers {
         self.by_due.first().map(|(due, _)| *due)
     }
 
+    /// The first timer that does not repeat and is due before `now`.
+    pub(super) fn first_once_due(&self, now: RoomTime) -> Option<&str> {
+        let due = self.by_due.iter().take_while(|(due, _)| *due < now).map(|(_, name)| &**name);
+        due.into_iter().find(|name| self.by_name.get(*name).is_some_and(|timer| timer.repeat == Repeat::Never))
+    }
+
     /// Sets a timer, in the place of one of the same name.
     pub(super) fn put(&mut self, name: &str, timer: Timer) {
         self.remove(name);
@@ -72,10 +80,11 @@ impl Timers {
 
     /// What the commands of a decision at the moment `now` change, or the bound that one of them goes over.
     pub(super) fn check(&self, commands: Vec<TimerCommand>, now: RoomTime) -> Result<Changes, TimerFault> {
+        if commands.len() > TIMER_COMMANDS_MAX {
+            return Err(TimerFault::TooMany);
+        }
         let mut changes = Vec::with_capacity(commands.len());
-        let mut names: BTreeSet<&str> = BTreeSet::new();
-        let (mut count, known) = (self.len(), |name: &str| self.by_name.contains_key(name));
-        for command in &commands {
+        for command in commands {
             match command {
                 TimerCommand::Set { name, when, data } => {
                     if !(1..=FIELD_BYTES_MAX).contains(&name.len()) {
@@ -84,21 +93,17 @@ impl Timers {
                     if data.len() > TIMER_DATA_BYTES_MAX {
                         return Err(TimerFault::Data(data.len()));
                     }
-                    if names.insert(name) && !known(name) {
-                        count += 1;
-                    }
                     let (due, repeat) = when.first(now)?;
-                    changes.push((name.clone(), Some(Timer { due, missed: 0, repeat, data: data.clone() })));
+                    changes.push((name, Some(Timer { due, missed: 0, repeat, data })));
                 }
-                TimerCommand::Cancel(name) => {
-                    if names.remove(name.as_str()) || known(name) {
-                        count = count.saturating_sub(1);
-                    }
-                    changes.push((name.clone(), None));
-                }
+                TimerCommand::Cancel(name) => changes.push((name, None)),
             }
         }
-        if count > TIMERS_PER_ROOM_MAX {
+        // The last word on each name counts.
+        let after: BTreeMap<&str, bool> = changes.iter().map(|(name, timer)| (name.as_str(), timer.is_some())).collect();
+        let gone = after.keys().filter(|name| self.by_name.contains_key(**name)).count();
+        let set = after.values().filter(|is_set| **is_set).count();
+        if self.len() - gone + set > TIMERS_PER_ROOM_MAX {
             return Err(TimerFault::TooMany);
         }
         Ok(Changes(changes))
@@ -114,43 +119,44 @@ impl Timers {
         }
     }
 
-    /// Rule T5: of each repeating timer, the moments that lie further than [`TIMER_LATE_MAX`] behind `proof` become one.
-    pub(super) fn thin_out(&mut self, proof: RoomTime) {
-        let late_ns = u64::try_from(TIMER_LATE_MAX.as_nanos()).unwrap_or(u64::MAX);
-        let limit = RoomTime(proof.0.saturating_sub(late_ns));
+    /// Rule T5: of each repeating timer, the moments up to `limit` become one.
+    pub(super) fn thin_out(&mut self, limit: RoomTime) {
         let late: Vec<Arc<str>> = self.by_due.iter().take_while(|(due, _)| *due < limit).map(|(_, name)| name.clone()).collect();
+        let mut counted = 0;
         for name in late {
             let Some(timer) = self.by_name.get(&name).filter(|timer| timer.repeat != Repeat::Never) else { continue };
             let Some(last) = timer.repeat.last(timer.due, limit).filter(|last| *last > timer.due) else { continue };
-            let missed = timer.repeat.count(timer.due, last, MISSED_MAX).saturating_sub(1);
+            let missed = timer.repeat.count(timer.due, last, CRON_COUNTED_MAX.saturating_sub(counted)).saturating_sub(1);
+            if matches!(timer.repeat, Repeat::Cron(..)) {
+                counted = counted.saturating_add(missed);
+            }
             let timer = Timer { due: last, missed: timer.missed.saturating_add(missed), ..timer.clone() };
             self.put(&name, timer);
         }
     }
 
-    /// Takes the timer that is due next, and its data. One that repeats is set to its next moment.
-    pub(super) fn take_next(&mut self) -> Option<(Fire, Bytes)> {
+    /// Takes the timer that is due next. One that repeats is set to its next moment.
+    pub(super) fn take_next(&mut self) -> Option<(Fire, Timer)> {
         let (due, name) = self.by_due.first()?.clone();
-        let missed = self.by_name.get(&name)?.missed;
-        let data = self.take(&name, due)?;
-        Some((Fire { name: name.to_string(), due, late_ns: 0, missed }, data))
+        let timer = self.take(&name, due)?;
+        Some((Fire { name: name.to_string(), due, late_ns: 0, missed: timer.missed }, timer))
     }
 
-    /// Takes a timer as it fired according to the record, and returns its data. None if no such timer is set.
-    pub(super) fn take_recorded(&mut self, fire: &Fire) -> Option<Bytes> {
+    /// Takes a timer as it fired according to the record. None if no such timer is set.
+    pub(super) fn take_recorded(&mut self, fire: &Fire) -> Option<Timer> {
         let timer = self.by_name.get(&*fire.name)?;
         // What was thinned out is not recorded elsewhere.
         let fits = timer.due == fire.due || timer.repeat != Repeat::Never && timer.due <= fire.due;
         if fits { self.take(&fire.name, fire.due) } else { None }
     }
 
-    fn take(&mut self, name: &str, due: RoomTime) -> Option<Bytes> {
+    fn take(&mut self, name: &str, due: RoomTime) -> Option<Timer> {
         let timer = self.remove(name)?;
-        let data = timer.data.clone();
-        if let Some(next) = timer.repeat.next(timer.due, due) {
-            self.put(name, Timer { due: next, missed: 0, ..timer });
+        // A damaged record may have moments that do not rise.
+        if let Some(next) = timer.repeat.next(timer.due, due).filter(|next| *next > due) {
+            self.put(name, Timer { due: next, missed: 0, ..timer.clone() });
         }
-        Some(data)
+        Some(timer)
     }
 }
 

@@ -269,11 +269,12 @@ impl Recording {
     }
 }
 
-/// Actions that were decided before one with a lower stamp. An Open or Close may lie below what was resolved, because it changes
+/// Actions and timers that were decided before one with a lower stamp. An Open or Close may lie below what was resolved, because it changes
 /// which gateways count.
 fn disorder<'a>(recorded: impl Iterator<Item = &'a Verdict>) -> Vec<String> {
     let (mut lines, mut last): (Vec<String>, Option<&Verdict>) = (Vec::new(), None);
-    for verdict in recorded.filter(|v| v.kind == VerdictKind::Data && !v.flags.has(Flags::UNPROVEN)) {
+    for verdict in recorded.filter(|v| matches!(v.kind, VerdictKind::Data | VerdictKind::Timer) && !v.flags.has(Flags::UNPROVEN))
+    {
         if let Some(before) = last.filter(|before| before.stamp > verdict.stamp) {
             lines.push(format!("verdict {}: its stamp lies before that of verdict {}", verdict.seq, before.seq));
         } else {

@@ -116,13 +116,6 @@ impl Decision {
         self
     }
 
-    /// A body that is encoded already.
-    #[must_use]
-    pub(crate) fn encoded(mut self, body: Bytes) -> Self {
-        self.body = Some(body);
-        self
-    }
-
     /// Sets a timer, or sets it anew if the room has one of this name. [`Rules::fire`](super::Rules::fire) decides what it does. The
     /// name has 1 to 64 bytes. `data` is any value that serializes to MessagePack, at most 1 KiB. A room has at most 256 timers. Over
     /// a bound the verdict is void, with the bound's name ([`When`] has them).

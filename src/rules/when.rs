@@ -9,9 +9,6 @@ use croner::parser::{CronParser, Seconds, Year};
 use crate::limits::{CRON_BYTES_MAX, TIMER_AHEAD_MAX, TIMER_AHEAD_MIN, TIMER_DATA_BYTES_MAX, TIMERS_PER_ROOM_MAX};
 use crate::types::RoomTime;
 
-/// Moments of a cron expression that are counted: each takes microseconds.
-const CRON_COUNTED_MAX: u64 = 10_000;
-
 /// When a timer is due, in room time: between 16 ms and 30 days ahead. A verdict whose decision says otherwise is void, as
 /// `timer_too_soon`, `timer_too_far` or `bad_timer`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,6 +79,10 @@ impl When {
             Self::At(due) => (*due, Repeat::Never),
             Self::Every(every) => (now.plus(ns(*every)), Repeat::Every(ns(*every))),
             Self::Cron { expression, offset_s } => {
+                // croner looks for a day that never comes through centuries.
+                if !has_a_day(expression, *offset_s, now)? {
+                    return Err(TimerFault::TooFar);
+                }
                 let repeat = Repeat::Cron(expression.clone(), *offset_s);
                 // A moment that is nearer than the bound is left out: the next one counts.
                 let due = repeat.checked_next(now, now.plus(ns(TIMER_AHEAD_MIN) - 1))?;
@@ -104,19 +105,24 @@ impl Repeat {
         self.checked_next(due, after).ok().flatten()
     }
 
-    /// How many moments there are from `due` on, up to and including `until`; counted up to `most`. `most` if they take long to count.
+    /// How many moments there are from `due` on, up to and including `until`. Those of cron are counted up to `most`.
     pub(crate) fn count(&self, due: RoomTime, until: RoomTime, most: u64) -> u64 {
         match self {
             _ if until < due => 0,
             Self::Never => 1,
-            Self::Every(every) => (until.since(due) / (*every).max(1)).saturating_add(1).min(most),
+            Self::Every(every) => (until.since(due) / (*every).max(1)).saturating_add(1),
             Self::Cron(expression, offset_s) => {
                 let Ok((cron, zone)) = parse(expression, *offset_s) else { return 1 };
-                let Some(from) = zoned(due, zone) else { return 1 };
-                let until = i64::try_from(until.0).unwrap_or(i64::MAX);
-                let most = usize::try_from(most.min(CRON_COUNTED_MAX)).unwrap_or(usize::MAX);
-                let before = |at: &DateTime<FixedOffset>| at.timestamp_nanos_opt().is_some_and(|ns| ns <= until);
-                1 + cron.iter_after(from).take_while(before).take(most).count() as u64
+                let mut at = zoned(due, zone);
+                let until = zoned(until, zone);
+                let mut count = 1;
+                while count < most
+                    && let Some(next) =
+                        at.and_then(|at| cron.find_next_occurrence(&at, false).ok()).filter(|at| Some(*at) <= until)
+                {
+                    (count, at) = (count + 1, Some(next));
+                }
+                count
             }
         }
     }
@@ -139,7 +145,7 @@ impl Repeat {
         match self {
             Self::Never => Ok(None),
             Self::Every(every) => {
-                let steps = after.since(due) / (*every).max(1) + 1;
+                let steps = (after.since(due) / (*every).max(1)).saturating_add(1);
                 Ok(Some(due.plus(steps.saturating_mul(*every))))
             }
             Self::Cron(expression, offset_s) => {
@@ -152,12 +158,27 @@ impl Repeat {
     }
 }
 
+/// The last whole second: the moments of cron are whole seconds, and croner takes a part of one along.
 fn zoned(at: RoomTime, zone: FixedOffset) -> Option<DateTime<FixedOffset>> {
-    Some(DateTime::from_timestamp_nanos(i64::try_from(at.0).ok()?).with_timezone(&zone))
+    let whole = at.0 - at.0 % 1_000_000_000;
+    Some(DateTime::from_timestamp_nanos(i64::try_from(whole).ok()?).with_timezone(&zone))
 }
 
 fn room_time(at: &DateTime<FixedOffset>) -> Option<RoomTime> {
     at.timestamp_nanos_opt().and_then(|ns| u64::try_from(ns).ok()).map(RoomTime)
+}
+
+/// Whether there is a day on which a cron expression has a moment, no farther ahead than a timer may be.
+fn has_a_day(expression: &str, offset_s: i32, now: RoomTime) -> Result<bool, TimerFault> {
+    let bad = |why: String| TimerFault::Bad(format!("cron {expression:?}: {why}"));
+    let (_, zone) = parse(expression, offset_s).map_err(bad)?;
+    let fields: Vec<&str> = expression.split_whitespace().collect();
+    let days = format!("* * {}", fields[fields.len().saturating_sub(3)..].join(" "));
+    let (days, _) = parse(&days, offset_s).map_err(bad)?;
+    let day = |n: u64| zoned(now.plus(n * 86_400_000_000_000), zone).map(|at| at.timestamp() / 60 * 60);
+    let minute = |n| DateTime::from_timestamp(day(n)?, 0).map(|at| at.with_timezone(&zone));
+    let most = TIMER_AHEAD_MAX.as_secs() / 86_400;
+    Ok((0..=most).filter_map(minute).any(|at| days.is_time_matching(&at).unwrap_or(false)))
 }
 
 fn parse(expression: &str, offset_s: i32) -> Result<(Cron, FixedOffset), String> {

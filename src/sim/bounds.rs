@@ -117,6 +117,7 @@ impl World {
 
     /// A commit was stored.
     pub(super) fn resolved(&mut self, commit: &Commit) {
+        super::timers::committed(self, commit);
         let bounds = self.options.bounds;
         let each = || commit.rooms.iter().map(|part| usize::try_from(part.to - part.from).unwrap_or(usize::MAX));
         if each().any(|verdicts| verdicts >= bounds.resolve_events_max) {

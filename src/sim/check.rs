@@ -3,27 +3,32 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::client::Told;
+use super::journal::SEED;
 use super::ledger::RoomLog;
 use super::rules::Race;
+use super::timers;
 use super::world::World;
-use crate::engine::Room;
-use crate::types::{Audience, Entry, Flags, Incarnation, Outcome, Role, RoomId, ShardId, Stamp, StreamId, Verdict, VerdictKind};
+use crate::types::{
+    Audience, Entry, Flags, Incarnation, Moment, Outcome, Role, RoomId, ShardId, Stamp, StreamId, Verdict, VerdictKind,
+};
 use crate::wire::entry;
 
 /// All of them.
 pub(super) fn everything(world: &World) {
-    for (room, log) in &world.ledger.rooms {
-        let room = format!("room {}.{}", room.0, room.1);
+    for ((of, era), log) in &world.ledger.rooms {
+        let room = format!("room {of}.{era}");
         order(&room, log);
         true_order(&room, log);
         once(&room, log);
         one_winner(&room, log);
-        replay(&room, log);
+        replay(&room, of, log);
+        timers::record(&room, log);
     }
     arrivals(world);
     unproven(world);
     content(world);
     liveness(world);
+    timers::liveness(world);
 }
 
 fn entries(log: &RoomLog) -> impl Iterator<Item = (StreamId, Entry)> + '_ {
@@ -69,9 +74,10 @@ fn true_order(room: &str, log: &RoomLog) {
                 winner.seq,
                 verdict.seq
             );
+            let comparable = winner.stamp.moment.timeline == verdict.stamp.moment.timeline;
             assert_eq!(
                 verdict.behind_ns,
-                Some(verdict.stamp.moment.since(winner.stamp.moment)),
+                comparable.then(|| verdict.stamp.moment.since(winner.stamp.moment)),
                 "order: {room}: the margin of seq {}",
                 verdict.seq
             );
@@ -119,6 +125,9 @@ fn once(room: &str, log: &RoomLog) {
     for verdict in &log.verdicts {
         let name = (verdict.stamp.incarnation, verdict.stamp.ordinal);
         assert!(seen.insert(name), "once: {room}: the event {:?} has two verdicts, one is seq {}", verdict.stamp, verdict.seq);
+        if verdict.kind == VerdictKind::Timer {
+            continue;
+        }
         let stamp = events.get(&name).map(|(stamp, _)| *stamp);
         assert_eq!(stamp, Some(verdict.stamp), "once: {room}: seq {} decides what was not appended", verdict.seq);
         let (Some(player), Some(id)) = (&verdict.player, &verdict.id) else { continue };
@@ -147,9 +156,9 @@ fn one_winner(room: &str, log: &RoomLog) {
 }
 
 /// Replay: the streams give the same verdicts again.
-fn replay(room: &str, log: &RoomLog) {
+fn replay(room: &str, of: &RoomId, log: &RoomLog) {
     let entries: Vec<_> = log.entries.iter().map(|(at, bytes)| (*at, entry::decode(bytes))).collect();
-    let mut again = Room::new(1, Box::new(Race::default()));
+    let mut again = crate::worker::created(of, 1, Some(SEED), Box::new(Race::default()));
     let (count, deviations) =
         crate::worker::replay(&mut again, &entries, &log.batches, |_, _| {}).unwrap_or_else(|e| panic!("replay: {room}: {e}"));
     assert_eq!((count, deviations), (log.verdicts.len(), Vec::new()), "replay: {room}");
@@ -202,8 +211,12 @@ fn unproven(world: &World) {
             }
             // What came in under a published watermark would have been moved above it.
             let above = lost.arrival_ns.max(watermarks.get(&lost.incarnation).map_or(0, |w| *w));
-            let within = |v: &&Verdict| v.stamp.moment.ns > above && v.stamp.moment.ns <= *death;
-            for verdict in log.verdicts.iter().filter(|v| v.kind == VerdictKind::Data).filter(within) {
+            let within = |v: &&Verdict| {
+                let Moment { timeline, ns } = v.stamp.moment;
+                timeline == lost.timeline && ns > above && ns <= *death
+            };
+            let decides = |v: &&Verdict| matches!(v.kind, VerdictKind::Data | VerdictKind::Timer);
+            for verdict in log.verdicts.iter().filter(decides).filter(within) {
                 assert!(
                     verdict.flags.has(Flags::UNPROVEN),
                     "unproven: room {room}.{era}: seq {} at {} is not flagged; {:?} took along what arrived at {}, and died at {death}",
@@ -248,7 +261,8 @@ fn content(world: &World) {
             for verdict in &log.verdicts[range] {
                 let visible = client.role == Role::Server
                     || verdict.audience == Audience::Room
-                    || (verdict.audience == Audience::Session && verdict.session_id() == told.session);
+                    || (verdict.audience == Audience::Session && verdict.session_id() == told.session)
+                    || matches!(&verdict.audience, Audience::Players(players) if players.contains(&client.player));
                 let repeat = matches!(verdict.outcome, Outcome::Repeat { .. }) && verdict.session_id() != told.session;
                 assert!(
                     !visible || repeat || told.verdicts.contains_key(&verdict.seq),

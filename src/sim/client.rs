@@ -161,9 +161,11 @@ impl World {
 
     pub(super) fn act(&mut self, index: usize, at: u64) {
         let contest = format!("c{}", self.below(CONTESTS));
-        let op = match self.below(10) {
+        let op = match self.below(12) {
             0..6 => "hit",
             6..8 => "next",
+            8..10 => "arm",
+            10 => ["tick", "stop"][self.below(2) as usize],
             _ => "note",
         };
         self.act_on(index, at, op, &contest);
@@ -222,7 +224,8 @@ impl World {
             // A gateway that dies takes it along; whoever it could have beaten must know (rule R7).
             if client.welcomed && client.conn == Some(conn) {
                 let (incarnation, room, arrival_ns) = (gateway.incarnation, client.room.clone(), self.now);
-                self.ledger.lost.push(super::ledger::Lost { incarnation, room, arrival_ns });
+                let timeline = self.timeline;
+                self.ledger.lost.push(super::ledger::Lost { incarnation, room, timeline, arrival_ns });
             }
         }
         self.gateways[index].sockets.push(Unread { arrival_ns: self.now, conn, message });

@@ -21,6 +21,10 @@ pub(super) enum Fault {
     PauseGatewayLong,
     /// Another server serves the journal, and the connections stay.
     ChangeServer,
+    /// Somebody sets the wall clock.
+    StepClock,
+    /// The host goes down, and boots again: a new timeline, and another wall clock.
+    Reboot,
     /// A key of a room is not what was written there, until it is mended.
     SpoilRoom,
 }
@@ -68,6 +72,27 @@ impl World {
             Fault::ChangeServer => {
                 let loses = self.options.restart_interval_ns > 0 && self.below(2) > 0;
                 self.change_server(loses);
+            }
+            Fault::StepClock => {
+                let by = self.below(400 * MS);
+                self.epoch_ns = if self.below(2) == 0 { self.epoch_ns + by } else { self.epoch_ns - by };
+                self.trace(|| format!("the wall clock is {} ms ahead", self.epoch_ns / MS));
+                self.ledger.count("steps of the wall clock");
+            }
+            Fault::Reboot => {
+                for index in 0..self.gateways.len() {
+                    self.kill_gateway(index);
+                }
+                for index in 0..self.workers.len() {
+                    if self.workers[index].core.is_some() {
+                        self.end_worker(index);
+                    }
+                }
+                self.timeline += 1;
+                self.epoch_ns += self.below(200 * MS);
+                self.epoch_ns -= self.below(200 * MS);
+                self.trace(|| format!("the host boots: timeline {}", self.timeline));
+                self.ledger.count("reboots");
             }
             Fault::SpoilRoom => {
                 let any = self.below(self.rooms.len() as u64) as usize;

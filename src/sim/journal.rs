@@ -17,6 +17,9 @@ use crate::types::{Incarnation, RoomId, Seed, ShardId, StreamId};
 use crate::wire::verdicts;
 use crate::worker::step::{Failure, Input, Scope};
 
+/// What every room's seed is made of, beside its name.
+pub(super) const SEED: Seed = Seed(0x5eed);
+
 /// How long a worker's heartbeat is good for.
 pub(super) const LEASE_MS: u64 = 80;
 
@@ -182,8 +185,7 @@ impl World {
                 Answer::Nothing
             }
             Call::Append { flush, .. } => {
-                let (answer, bell) =
-                    self.store.append(flush, Seed(flush.incarnation.0.wrapping_add(flush.number.into())), now_ms)?;
+                let (answer, bell) = self.store.append(flush, SEED, now_ms)?;
                 self.trace(|| {
                     format!(
                         "append {:?} {} of {:?} up to {} ms: {}",

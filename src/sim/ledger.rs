@@ -25,6 +25,7 @@ pub(super) struct RoomLog {
 pub(super) struct Lost {
     pub(super) incarnation: Incarnation,
     pub(super) room: RoomId,
+    pub(super) timeline: u32,
     pub(super) arrival_ns: u64,
 }
 

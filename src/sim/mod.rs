@@ -13,6 +13,7 @@ mod model;
 mod process;
 mod rules;
 mod scenarios;
+mod timers;
 mod world;
 
 use std::collections::BTreeSet;

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::client::Message;
 use super::journal::{Answer, Call, LEASE_MS};
 use super::rules::Race;
-use super::world::{Channel, Happening, Kind, Listening, MS, Pid, TIMELINE, US, World};
+use super::world::{Channel, Happening, Kind, Listening, MS, Pid, US, World};
 use crate::gateway::Delivery;
 use crate::gateway::core::Core as GatewayCore;
 use crate::gateway::step::{Command as GatewayCommand, Input as GatewayInput};
@@ -53,6 +53,10 @@ pub(super) struct GatewayProcess {
 #[derive(Debug)]
 pub(super) struct WorkerProcess {
     pub(super) core: Option<WorkerCore>,
+    /// The wall clock less the monotonic clock, as it measured it last.
+    epoch_ns: u64,
+    /// When it wakes up because a timer is due.
+    due_ns: Option<u64>,
     pub(super) incarnation: Incarnation,
     pub(super) start: u64,
     pub(super) paused_until: u64,
@@ -74,7 +78,7 @@ impl GatewayProcess {
 
 impl WorkerProcess {
     pub(super) fn nobody() -> Self {
-        Self { core: None, incarnation: Incarnation::NONE, start: 0, paused_until: 0 }
+        Self { core: None, epoch_ns: 0, due_ns: None, incarnation: Incarnation::NONE, start: 0, paused_until: 0 }
     }
 }
 
@@ -90,7 +94,7 @@ impl World {
     pub(super) fn start_gateway(&mut self, index: usize) {
         let incarnation = self.incarnation();
         let start = self.gateways[index].start + 1;
-        let core = GatewayCore::new(incarnation, TIMELINE, self.store.shards(), "sim", 0).bounded(self.options.bounds);
+        let core = GatewayCore::new(incarnation, self.timeline, self.store.shards(), "sim", 0).bounded(self.options.bounds);
         self.gateways[index] = GatewayProcess { core: Some(core), incarnation, start, ..GatewayProcess::nobody() };
         self.trace(|| format!("gateway {index} starts as {incarnation:?}"));
         let pid = self.gateway_pid(index);
@@ -103,11 +107,13 @@ impl World {
         let incarnation = self.incarnation();
         let start = self.workers[index].start + 1;
         let rules = RulesBook::new().room("slow*", || Race { slow: true, ..Race::default() }).room("*", Race::default);
+        // Every process measures it a little otherwise.
+        let epoch_ns = self.epoch_ns + self.below(2 * US);
         let limits = WorkerLimits {
             bounds: self.options.bounds,
             rules,
-            timeline: TIMELINE,
-            epoch_ns: 0,
+            timeline: self.timeline,
+            epoch_ns,
             concurrency: 2,
             gateway_timeout_ns: GATEWAY_TIMEOUT_NS,
             deaf_timeout_ns: GATEWAY_TIMEOUT_NS / 4,
@@ -122,7 +128,7 @@ impl World {
             retention_ms: self.options.retention_ms,
         };
         let core = WorkerCore::new(incarnation, self.store.shards(), limits);
-        self.workers[index] = WorkerProcess { core: Some(core), incarnation, start, paused_until: 0 };
+        self.workers[index] = WorkerProcess { core: Some(core), epoch_ns, due_ns: None, incarnation, start, paused_until: 0 };
         self.trace(|| format!("worker {index} starts as {incarnation:?}"));
         let pid = self.worker_pid(index);
         self.after(1, Some(pid), Happening::Tick);
@@ -149,6 +155,12 @@ impl World {
             Kind::Worker => {
                 let interval = if self.calm { 20 * MS } else { 5 * MS };
                 self.after(interval, Some(pid), Happening::Tick);
+                let measured = self.epoch_ns + self.below(2 * US);
+                let known = &mut self.workers[pid.index].epoch_ns;
+                if known.abs_diff(measured) >= MS {
+                    *known = measured;
+                    self.feed_worker(pid.index, Input::Clock(measured));
+                }
                 self.feed_worker(pid.index, Input::Tick);
             }
         }
@@ -286,6 +298,23 @@ impl World {
         if self.workers[index].core.as_ref().is_some_and(WorkerCore::is_stopped) {
             self.trace(|| format!("worker {index} has stopped"));
             self.end_worker(index);
+            return;
+        }
+        let due_ns = self.workers[index].core.as_ref().and_then(WorkerCore::next_due_ns);
+        if due_ns != self.workers[index].due_ns {
+            self.workers[index].due_ns = due_ns;
+            let (pid, late_ns) = (self.worker_pid(index), self.below(MS));
+            if let Some(due_ns) = due_ns {
+                self.at(due_ns.max(now) + late_ns, Some(pid), Happening::Due(due_ns));
+            }
+        }
+    }
+
+    /// A worker wakes up because of a timer, unless it wants to wake up at another moment by now.
+    pub(super) fn due(&mut self, pid: Pid, due_ns: u64) {
+        if self.workers[pid.index].due_ns == Some(due_ns) {
+            self.workers[pid.index].due_ns = None;
+            self.feed_worker(pid.index, Input::Due);
         }
     }
 

@@ -1,18 +1,35 @@
-//! The rules of the simulated rooms: `hit` is a race for a contest, `next` starts its next round, `note` is for the sender.
+//! The rules of the simulated rooms: `hit` is a race for a contest, `next` starts its next round, `note` is for the sender. `arm` sets
+//! a timer that starts a contest's next round, perhaps again and again; `stop` cancels it. `tick` sets one that repeats a few times.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
-use crate::rules::{Act, Decision, Happening, Rules, What};
+use crate::rules::{Act, Decision, Due, Facts, Happening, Rules, What, When};
 use crate::types::Audience;
+
+/// After so many fires the repeating timer is cancelled.
+const TICKS: u8 = 5;
+/// The name of the repeating timer.
+pub(super) const TICK: &str = "tick";
 
 #[derive(Debug, Default)]
 pub(super) struct Race {
     pub(super) won: BTreeSet<String>,
     pub(super) slow: bool,
+    pub(super) ticks: u8,
+}
+
+/// What a verdict says of timers: the name, after how many nanoseconds it is due (0: it is cancelled), and whether it repeats.
+pub(super) type Said = (String, u64, bool);
+
+fn arm(decision: Decision, name: &str, facts: &Facts, again: u8) -> Decision {
+    let ms = 16 + facts.random(0) % 45;
+    let said: Said = (name.to_owned(), ms * 1_000_000, false);
+    decision.timer(name, When::After(Duration::from_millis(ms)), &again).body(&said)
 }
 
 impl Rules for Race {
-    fn name(&self) -> &'static str {
+    fn name(&self) -> &str {
         "race"
     }
 
@@ -34,17 +51,52 @@ impl Rules for Race {
             What::Data(Act { op: "next", contest: Some(contest), .. }) if self.won.remove(contest) => {
                 Decision::granted().about(contest).next_round()
             }
+            What::Data(Act { op: "arm", contest: Some(contest), .. }) => {
+                // Some go on for longer than timers may keep an empty room.
+                let again = [0, 0, 1, 3, 40][(event.facts.random(1) % 5) as usize];
+                arm(Decision::granted().to(Audience::Players([event.player.clone()].into())), contest, &event.facts, again)
+            }
+            What::Data(Act { op: "stop", contest: Some(contest), .. }) => {
+                let said: Said = (contest.to_owned(), 0, false);
+                Decision::granted().cancel(contest).body(&said)
+            }
+            What::Data(Act { op: "tick", .. }) => {
+                self.ticks = 0;
+                let ms = 16 + event.facts.random(0) % 20;
+                let said: Said = (TICK.to_owned(), ms * 1_000_000, true);
+                Decision::granted().timer(TICK, When::Every(Duration::from_millis(ms)), &()).body(&said)
+            }
             What::Data(_) => Decision::denied("noted").to(Audience::Session),
             _ => Decision::granted(),
         }
     }
 
+    fn fire(&mut self, timer: &Due<'_>) -> Decision {
+        if timer.name == TICK {
+            self.ticks += 1;
+            let said: Said = (TICK.to_owned(), 0, false);
+            let decision = Decision::granted().to(Audience::Server);
+            return if self.ticks < TICKS { decision } else { decision.cancel(TICK).body(&said) };
+        }
+        let decision = match self.won.remove(timer.name) {
+            true => Decision::granted().about(timer.name).next_round(),
+            false => Decision::denied("nothing_to_do"),
+        };
+        match timer.data {
+            [0] => decision,
+            data => arm(decision, timer.name, &timer.facts, data[0] - 1),
+        }
+    }
+
     fn snapshot(&self) -> Vec<u8> {
-        self.won.iter().map(String::as_str).collect::<Vec<_>>().join(" ").into_bytes()
+        let won = self.won.iter().map(String::as_str).collect::<Vec<_>>().join(" ");
+        [&[self.ticks], won.as_bytes()].concat()
     }
 
     fn restore(&mut self, _version: u32, bytes: &[u8]) -> Result<(), String> {
-        let text = std::str::from_utf8(bytes).map_err(|e| e.to_string())?;
+        let (ticks, won) = bytes.split_first().ok_or("no state")?;
+        let text = std::str::from_utf8(won).map_err(|e| e.to_string())?;
+        self.ticks = *ticks;
         self.won = text.split_whitespace().map(str::to_owned).collect();
         Ok(())
     }

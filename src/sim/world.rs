@@ -26,6 +26,8 @@ pub(super) const MS: u64 = 1_000_000;
 pub(super) const US: u64 = 1_000;
 /// The clock of the simulated host.
 pub(super) const TIMELINE: u32 = 1;
+/// Its wall clock less its monotonic clock, at first.
+const EPOCH_NS: u64 = 1_700_000_000_000 * MS;
 const SHARDS: u16 = 2;
 /// How long the world is left alone after the last fault: longer than every timeout of the cores.
 const CALM_NS: u64 = 20_000 * MS;
@@ -93,6 +95,12 @@ impl Options {
         let mut rng = StdRng::seed_from_u64(seed ^ 0x7769_6465);
         if rng.random_bool(0.5) {
             self.faults.push(Fault::ChangeServer);
+        }
+        if rng.random_bool(0.5) {
+            self.faults.push(Fault::StepClock);
+        }
+        if rng.random_bool(0.3) {
+            self.faults.push(Fault::Reboot);
         }
         if rng.random_bool(0.5) {
             // Gateways that look dead, are forgotten, and wake up after that.
@@ -229,6 +237,8 @@ pub(super) enum Happening {
     /// A session's outbox is empty.
     Drained(u64),
     Rested,
+    /// A timer may be due.
+    Due(u64),
     /// Bytes reach the machine: the true arrival.
     Arrive {
         conn: u64,
@@ -264,6 +274,9 @@ pub(super) struct World {
     pub(super) options: Options,
     rng: StdRng,
     pub(super) now: u64,
+    /// The timeline of the host's clock, and its wall clock less that.
+    pub(super) timeline: u32,
+    pub(super) epoch_ns: u64,
     agenda: BTreeMap<(u64, u64), (Option<Pid>, Happening)>,
     drawn: u64,
     channels: BTreeMap<Channel, u64>,
@@ -295,6 +308,8 @@ impl World {
         let mut world = Self {
             rng: StdRng::seed_from_u64(seed),
             now: 1_000 * MS,
+            timeline: TIMELINE,
+            epoch_ns: EPOCH_NS,
             agenda: BTreeMap::new(),
             drawn: 0,
             channels: BTreeMap::new(),
@@ -406,6 +421,7 @@ impl World {
             (Happening::ShardIsFree, Some(pid)) => self.feed_worker(pid.index, Input::ShardIsFree),
             (Happening::Job(job), Some(pid)) => self.feed_worker(pid.index, Input::Done(job.run())),
             (Happening::Tick, Some(pid)) => self.tick(pid),
+            (Happening::Due(due_ns), Some(pid)) => self.due(pid, due_ns),
             (Happening::Turn, Some(pid)) => self.turn(pid),
             (Happening::Drained(session), Some(pid)) => {
                 self.tell_gateway(pid.index, GatewayInput::OutboxDrained { session, taken: u64::MAX });

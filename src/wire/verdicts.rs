@@ -122,7 +122,9 @@ fn write(version: u8, batch: &VerdictBatch, write_head: impl Fn(&mut Writer, u64
         }
         if let Audience::Players(players) = &v.audience {
             w.varint(players.len() as u64);
-            players.iter().for_each(|player| drop(w.sized(player.as_str().as_bytes())));
+            for player in players.iter() {
+                w.sized(player.as_str().as_bytes());
+            }
         }
         if let Some(fire) = &v.fire {
             w.sized(fire.name.as_bytes()).varint(fire.due.0).varint(fire.late_ns).varint(fire.missed);

@@ -83,11 +83,14 @@ impl Core {
     /// Applies one input, at `now_ns`. Nothing else changes a core.
     pub(crate) fn apply(&mut self, input: Input, now_ns: u64) {
         self.shared.now_ns = now_ns;
+        if self.shared.clock.since_ns == 0 {
+            self.shared.clock.since_ns = now_ns;
+        }
         match input {
             Input::Tick => self.tick(),
             Input::Due => self.each(Shard::fire_due),
             Input::Clock(epoch_ns) => {
-                self.shared.clock.epoch_ns = epoch_ns;
+                (self.shared.clock.epoch_ns, self.shared.clock.since_ns) = (epoch_ns, now_ns);
                 self.each(Shard::clock_stepped);
             }
             Input::Stop => self.stop(),

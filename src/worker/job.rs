@@ -245,6 +245,14 @@ impl Job {
 }
 
 impl Resolving {
+    /// The names of its events; of the next fire, if it has none.
+    pub(super) fn names(&self) -> Vec<Stamp> {
+        match self.events.iter().map(|held| held.stamp).collect::<Vec<_>>() {
+            names if names.is_empty() => vec![self.room.fire_name()],
+            names => names,
+        }
+    }
+
     fn run(self, progress: &Progress) -> Done {
         let Self { of, mut room, events, clock, now_ns, until, fires_max, unproven, poisoned, snapshot, bytes_max, watched: _ } =
             self;
@@ -253,21 +261,25 @@ impl Resolving {
         let mut watching = room.watching();
         let mut batches: Vec<VerdictBatch> = Vec::with_capacity(1);
         let mut events = VecDeque::from(events);
-        if let Some(proof) = until.max(events.back().map(|held| held.stamp.moment)) {
-            room.thin_out(clock, proof);
-        }
+        let proof = until.max(events.back().map(|held| held.stamp.moment));
         let mut fires = 0;
         loop {
+            if let Some(proof) = proof {
+                progress.is(At::Event(room.fire_name()));
+                room.thin_out(clock, proof, events.front().map(|held| held.stamp.moment));
+            }
             let limit = events.front().map(|held| held.stamp.moment).or(until);
-            let place = room.next_fire(clock).filter(|place| limit.is_some_and(|limit| *place <= limit));
-            let (stamp, held) = match place {
+            let place = limit.and_then(|limit| room.next_fire_by(clock, limit));
+            // Until it has fired, a timer's place may move. So a fire is known by its number alone.
+            let (stamp, name, held) = match place {
                 Some(_) if fires == fires_max => break,
-                Some(place) => (room.fire_stamp(place), None),
+                Some(place) => (room.fire_stamp(place), room.fire_name(), None),
                 None => match events.pop_front() {
-                    Some(held) => (held.stamp, Some(held)),
+                    Some(held) => (held.stamp, held.stamp, Some(held)),
                     None => break,
                 },
             };
+            let moment = room.next_moment(clock).unwrap_or(stamp.moment);
             let epoch = room.keep_time(clock, stamp.moment);
             // A batch has one timeline, and one epoch.
             let same =
@@ -275,15 +287,16 @@ impl Resolving {
             if epoch.is_some() || !batches.last().is_some_and(same) {
                 batches.push(VerdictBatch { era: room.era(), epoch, verdicts: Vec::with_capacity(events.len() + 1) });
             }
-            let known = poisoned.contains(&stamp).then_some(Known::Void(RULES_FAILED));
-            progress.is(At::Event(stamp));
+            let known = poisoned.contains(&name).then_some(Known::Void(RULES_FAILED));
+            progress.is(At::Event(name));
             // When the rules panic, the room is dropped: nothing sees it half changed.
             let resolved = catch_unwind(AssertUnwindSafe(|| match &held {
                 Some(held) => Some(room.resolve(held, known)),
                 None => {
-                    let flags =
-                        if unproven.iter().any(|stretch| stretch.covers(stamp)) { Flags::UNPROVEN } else { Flags::default() };
-                    room.fire(stamp.moment, now_ns, flags, known)
+                    let covers = |moment| unproven.iter().any(|stretch| stretch.covers(Stamp { moment, ..stamp }));
+                    let unproven = covers(stamp.moment) || covers(moment);
+                    let flags = if unproven { Flags::UNPROVEN } else { Flags::default() };
+                    room.fire(stamp.moment, (clock, now_ns), flags, known)
                 }
             }));
             fires += usize::from(held.is_none());
@@ -296,7 +309,8 @@ impl Resolving {
                 Err(panic) => {
                     let message = panic.downcast_ref::<String>().cloned();
                     let message = message.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned())).unwrap_or_default();
-                    return Done { of, outcome: DoneOutcome::Panicked { stamp, message }, trouble: Trouble::default() };
+                    let outcome = DoneOutcome::Panicked { stamp: name, message };
+                    return Done { of, outcome, trouble: Trouble::default() };
                 }
             }
         }

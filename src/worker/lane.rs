@@ -43,7 +43,7 @@ use super::step::WorkerLimits;
 use crate::engine::{Held, HostClock, Resequencer, Room};
 use crate::journal::Gathering;
 use crate::limits::{QUARANTINE_MAX, QUARANTINE_MIN};
-use crate::types::{Entry, Incarnation, Moment, RoomTime, Stamp, StreamId};
+use crate::types::{Entry, Incarnation, Moment, Stamp, StreamId};
 
 /// What a lane is doing.
 #[derive(Debug)]
@@ -72,7 +72,7 @@ impl State {
 #[derive(Debug)]
 enum Turn {
     /// There is nothing to resolve.
-    Idle { room: Box<Room>, empty_since_ns: Option<u64> },
+    Idle(Box<Room>),
     /// The lane waits for a permit; a suspect waits for its trial.
     Queued(Box<Room>),
     /// The lane is a suspect, and the journal counts its attempt.
@@ -85,12 +85,12 @@ enum Turn {
 
 impl Turn {
     fn idle(room: Box<Room>) -> Self {
-        Self::Idle { room, empty_since_ns: None }
+        Self::Idle(room)
     }
 
     fn room(&self) -> Option<&Room> {
         match self {
-            Self::Idle { room, .. } | Self::Queued(room) | Self::Attempting(room) | Self::Resolved { room, .. } => Some(room),
+            Self::Idle(room) | Self::Queued(room) | Self::Attempting(room) | Self::Resolved { room, .. } => Some(room),
             Self::Busy => None,
         }
     }
@@ -131,10 +131,12 @@ pub(super) struct Lane {
     snapshots: Snapshots,
     /// The gateways inside, as the journal was last told. None if unknown.
     told_inside: Option<Vec<Incarnation>>,
-    /// When the next timer is due, as the journal was last told. None if unknown.
-    told_due: Option<Option<RoomTime>>,
+    /// When the next timer is due, in milliseconds of room time, as the journal was last told.
+    told_due: Option<u64>,
     /// When this lane is to be looked at because of a timer: a moment of this host's clock.
     due_ns: Option<u64>,
+    /// Since when nobody and nothing keeps the room. Repeating timers do not.
+    empty_since_ns: Option<u64>,
     /// The room's stream was read to a tail that was observed after this moment.
     tail: Option<Moment>,
     /// When the read was asked for that is to move the tail.
@@ -169,6 +171,7 @@ impl Lane {
             told_inside: None,
             told_due: None,
             due_ns: None,
+            empty_since_ns: None,
             tail: None,
             looking_since: None,
         }
@@ -248,6 +251,11 @@ impl Lane {
         if let State::Live { turn, .. } = &self.state { turn.room()?.next_fire(clock) } else { None }
     }
 
+    /// The earliest moment that the next timer may be said to be of, if the room is here.
+    fn next_moment(&self, clock: HostClock) -> Option<Moment> {
+        if let State::Live { turn, .. } = &self.state { turn.room()?.next_moment(clock) } else { None }
+    }
+
     /// Where the next timer fires, if it is due.
     pub(super) fn due_fire(&self, clock: HostClock, now_ns: u64) -> Option<Moment> {
         self.next_fire(clock).filter(|place| *place <= Moment { timeline: clock.timeline, ns: now_ns })
@@ -278,11 +286,11 @@ impl Lane {
     /// Idle -> Queued, if the first held event is proven, or a timer may fire. Returns whether it is.
     pub(super) fn enqueue(&mut self, clock: HostClock, watermark_of: impl Fn(Incarnation) -> Moment + Copy) -> bool {
         let fires = self.next_fire(clock).is_some_and(|place| self.fires_until(watermark_of).is_some_and(|until| place <= until));
-        let State::Live { turn: turn @ Turn::Idle { .. }, reading: None } = &mut self.state else { return false };
+        let State::Live { turn: turn @ Turn::Idle(_), reading: None } = &mut self.state else { return false };
         if !fires && !self.hold.releasable(watermark_of) {
             return false;
         }
-        if let Turn::Idle { room, .. } = std::mem::replace(turn, Turn::Busy) {
+        if let Turn::Idle(room) = std::mem::replace(turn, Turn::Busy) {
             *turn = Turn::Queued(room);
         }
         true
@@ -300,7 +308,7 @@ impl Lane {
         watermark_of: impl Fn(Incarnation) -> Moment + Copy,
     ) -> Option<Resolving> {
         let (suspect, bounds, (clock, now_ns)) = (self.is_suspect(), &limits.bounds, now);
-        let fire = self.next_fire(clock);
+        self.hold.note_fire(self.next_moment(clock));
         let unproven = self.hold.unproven().to_vec();
         let State::Live { turn, reading } = &mut self.state else { return None };
         let mut room = match (std::mem::replace(turn, Turn::Busy), alone) {
@@ -311,21 +319,23 @@ impl Lane {
                 return None;
             }
         };
-        // A timer fires before an event with the same stamp, also if nobody is inside any more.
-        let event = self.hold.first_held().filter(|_| self.hold.releasable(watermark_of));
-        let fires_by = |until: Option<Moment>| fire.filter(|place| until.is_some_and(|until| *place <= until));
+        let until = fires_until(&self.hold, self.tail, watermark_of);
         let (events, until, fires_max) = match (reading.is_some() || releasing, alone) {
             (true, _) => (Vec::new(), None, 0),
-            (false, true) => match fires_by(fires_until(&self.hold, self.tail, watermark_of).max(event)) {
-                Some(place) => (Vec::new(), Some(place), 1),
-                None => (self.hold.release_one(watermark_of), None, 0),
-            },
+            (false, true) => {
+                // A timer fires before an event with the same stamp, also if nobody is inside any more.
+                let event = self.hold.first_held().filter(|_| self.hold.releasable(watermark_of));
+                match until.max(event).filter(|until| room.next_fire_by(clock, *until).is_some()) {
+                    Some(until) => (Vec::new(), Some(until), 1),
+                    None => (self.hold.release_one(watermark_of), None, 0),
+                }
+            }
             (false, false) => {
                 let events = self.hold.release(bounds.resolve_events_max, watermark_of);
                 (events, fires_until(&self.hold, self.tail, watermark_of), bounds.resolve_events_max)
             }
         };
-        if events.is_empty() && fires_by(until).is_none() {
+        if events.is_empty() && until.is_none_or(|until| room.next_fire_by(clock, until).is_none()) {
             *turn = Turn::idle(room);
             return None;
         }
@@ -353,7 +363,7 @@ impl Lane {
     /// worker counts against this room.
     pub(super) fn is_on_trial(&self, token: u64) -> bool {
         let turn = match &self.state {
-            State::Live { turn, .. } => !matches!(turn, Turn::Idle { .. } | Turn::Queued(_)),
+            State::Live { turn, .. } => !matches!(turn, Turn::Idle(_) | Turn::Queued(_)),
             _ => false,
         };
         self.token == token && (turn || self.committing)
@@ -422,21 +432,25 @@ impl Lane {
         over
     }
 
-    /// Whether nobody is inside, everything is resolved and committed, and no snapshot is being written.
-    fn is_deserted(&self) -> bool {
-        let nothing_held = self.hold.is_empty() && self.hold.gateways().next().is_none();
-        nothing_held && !self.committing && !self.snapshots.is_writing() && self.cursor >= self.position
+    /// Whether everything is resolved and committed, and no snapshot is being written.
+    fn is_settled(&self) -> bool {
+        !self.committing && !self.snapshots.is_writing() && self.cursor >= self.position
     }
 
-    /// Idle -> Ending, if the room was deserted for `linger_ns`. Returns the room's `seq`.
+    /// Idle -> Ending, if the room was deserted for `linger_ns`: nobody is inside, nothing is held, and no timer keeps it. Returns
+    /// the room's `seq`.
     pub(super) fn end(&mut self, now_ns: u64, linger_ns: u64) -> Option<u64> {
-        let deserted = self.is_deserted();
-        let State::Live { turn, reading: None } = &mut self.state else { return None };
-        let Turn::Idle { room, empty_since_ns } = turn else { return None };
-        if !deserted || room.is_kept_by_timers() || now_ns.saturating_sub(*empty_since_ns.get_or_insert(now_ns)) < linger_ns {
+        let (occupied, settled) = (self.hold.gateways().next().is_some() || !self.hold.is_empty(), self.is_settled());
+        let State::Live { turn: turn @ Turn::Idle(_), reading: None } = &mut self.state else { return None };
+        if occupied || turn.room().is_some_and(Room::is_kept_by_timers) {
+            self.empty_since_ns = None;
             return None;
         }
-        let Turn::Idle { room, .. } = std::mem::replace(turn, Turn::Busy) else { return None };
+        let since_ns = *self.empty_since_ns.get_or_insert(now_ns);
+        if !settled || now_ns.saturating_sub(since_ns) < linger_ns {
+            return None;
+        }
+        let Turn::Idle(room) = std::mem::replace(turn, Turn::Busy) else { return None };
         let seq = room.seq();
         self.state = State::Ending { room, unread: Unread::default() };
         Some(seq)

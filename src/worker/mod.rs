@@ -34,6 +34,7 @@ mod state;
 pub(crate) mod step;
 
 mod threads;
+mod wake;
 mod watchdog;
 
 pub(crate) use join::join;

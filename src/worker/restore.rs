@@ -7,7 +7,7 @@ use bytes::Bytes;
 use crate::engine::{Held, Known, RULES_FAILED, Resequencer, Room};
 use crate::journal::StoredRoom;
 use crate::rules::Rules;
-use crate::types::{Entry, Flags, Incarnation, Moment, Outcome, RoomId, Seed, StreamId, Verdict};
+use crate::types::{Entry, Flags, Incarnation, Moment, Outcome, RoomId, Seed, StreamId, Verdict, VerdictKind};
 use crate::wire::{DecodeError, entry, verdicts};
 
 /// A restored room.
@@ -89,25 +89,49 @@ pub(crate) fn replay(
     let (mut count, mut deviations) = (0, Vec::new());
     for bytes in batches {
         let batch = verdicts::decode(bytes).map_err(|e| e.to_string())?;
+        let mut epoch = batch.epoch;
         for recorded in batch.verdicts {
             if recorded.seq <= room.seq() {
                 continue;
             }
             room.begin_era(batch.era);
+            if let Some(epoch) = epoch.take() {
+                room.take_epoch(recorded.stamp.moment.timeline, epoch);
+            }
+            let taken = known(&recorded, verdicts::remembers_otherwise(bytes));
+            if recorded.kind == VerdictKind::Timer {
+                let Some(again) = room.fire_again(&recorded, taken) else {
+                    return Err(format!(
+                        "the timer of verdict {} is not set, or not due then: {:?}",
+                        recorded.seq, recorded.fire
+                    ));
+                };
+                compare(&recorded, &again, &mut deviations);
+                seen(room, &again);
+                count += 1;
+                continue;
+            }
             let key = (recorded.stamp.incarnation, recorded.stamp.ordinal);
             let held = events.remove(&key);
             let mut held = held.ok_or_else(|| format!("the event of verdict {} is not in the stream", recorded.seq))?;
             // The record has the flags that the resequencer had set.
             held.arrival.flags = Flags(recorded.flags.0 & !Flags::PHOTO_FINISH.0);
-            let again = room.resolve(&held, known(&recorded, verdicts::remembers_otherwise(bytes)));
-            if again != recorded {
-                deviations.push(format!("verdict {}: {}", recorded.seq, difference(&recorded, &again)));
+            if let Some(name) = room.passed_over(recorded.stamp.moment).filter(|_| recorded.kind == VerdictKind::Data) {
+                deviations.push(format!("verdict {}: the timer {name:?} was due before it and has not fired", recorded.seq));
             }
+            let again = room.resolve(&held, taken);
+            compare(&recorded, &again, &mut deviations);
             seen(room, &again);
             count += 1;
         }
     }
     Ok((count, deviations))
+}
+
+fn compare(recorded: &Verdict, again: &Verdict, deviations: &mut Vec<String>) {
+    if again != recorded {
+        deviations.push(format!("verdict {}: {}", recorded.seq, difference(recorded, again)));
+    }
 }
 
 /// The differences between two verdicts, in words.
@@ -124,6 +148,7 @@ fn difference(recorded: &Verdict, again: &Verdict) -> String {
             ("flags", format!("{:?}", v.flags)),
             ("audience", format!("{:?}", v.audience)),
             ("body", format!("{:?}", v.body)),
+            ("timer", format!("{:?}", v.fire)),
         ]
     };
     let pairs = fields(recorded).into_iter().zip(fields(again)).filter(|(was, is)| was != is);

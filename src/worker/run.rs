@@ -18,12 +18,13 @@ use super::listen::{follow, hear_of_shards, stay_entered};
 use super::meters::Meters;
 use super::step::{Command, Failure, Input, Scope, WorkerLimits};
 use super::threads::Threads;
+use super::wake::Wake;
 use super::watchdog::Watchdog;
 use crate::clock;
 use crate::journal::{self, JournalError, Leased, PageSize, Place, StoredPage, WorkerJournal};
 use crate::limits::{
-    Bounds, DEAF_TIMEOUT_MIN, DRAIN_TIMEOUT, EPOCH_STEP_MIN, LOOK_AFTER, LOOK_INTERVAL, PAGES_MAX, PROBE_INTERVAL, REJOIN_WINDOW,
-    RETRY_MAX, STUCK_JOBS_MAX,
+    Bounds, DEAF_TIMEOUT_MIN, DRAIN_TIMEOUT, LOOK_AFTER, LOOK_INTERVAL, PAGES_MAX, PROBE_INTERVAL, REJOIN_WINDOW, RETRY_MAX,
+    STUCK_JOBS_MAX,
 };
 use crate::metrics as names;
 use crate::rules::RulesBook;
@@ -55,14 +56,13 @@ pub struct WorkerOptions {
 
 impl Default for WorkerOptions {
     fn default() -> Self {
-        use crate::limits;
         Self {
             concurrency: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
-            gateway_timeout: limits::GATEWAY_TIMEOUT,
-            rules_timeout: limits::RULES_TIMEOUT,
-            lease: limits::LEASE_TIMEOUT,
-            room_linger: limits::ROOM_LINGER,
-            retention: limits::RETENTION,
+            gateway_timeout: crate::limits::GATEWAY_TIMEOUT,
+            rules_timeout: crate::limits::RULES_TIMEOUT,
+            lease: crate::limits::LEASE_TIMEOUT,
+            room_linger: crate::limits::ROOM_LINGER,
+            retention: crate::limits::RETENTION,
         }
     }
 }
@@ -187,9 +187,7 @@ impl Worker {
         let mut stopping = false;
         let deadline = tokio::time::sleep(Duration::MAX / 4);
         tokio::pin!(deadline);
-        let (due, mut due_ns) = (tokio::time::sleep(Duration::MAX / 4), None);
-        tokio::pin!(due);
-        let mut epoch_ns = clock::epoch_ns();
+        let mut wake = Wake::new();
         while !self.core.is_stopped() {
             tokio::select! {
                 biased;
@@ -200,16 +198,10 @@ impl Worker {
                         self.apply(input);
                     }
                 }
-                () = &mut due, if due_ns.is_some() => {
-                    due_ns = None;
-                    self.core.apply(Input::Due, clock::monotonic_ns());
-                }
+                () = wake.due() => self.core.apply(Input::Due, clock::monotonic_ns()),
                 _ = tick.tick() => {
-                    let now = clock::epoch_ns();
-                    if now.abs_diff(epoch_ns) >= u64::try_from(EPOCH_STEP_MIN.as_nanos()).unwrap_or(u64::MAX) {
-                        tracing::warn!(ms = now.abs_diff(epoch_ns) / 1_000_000, "the wall clock was stepped: the rooms' time follows, forward only");
-                        epoch_ns = now;
-                        self.core.apply(Input::Clock(now), clock::monotonic_ns());
+                    if let Some(epoch_ns) = wake.stepped() {
+                        self.core.apply(Input::Clock(epoch_ns), clock::monotonic_ns());
                     }
                     for lane in self.watchdog.overdue() {
                         metrics::counter!(names::RULES_OVERRUNS_TOTAL).increment(1);
@@ -232,11 +224,7 @@ impl Worker {
                 }
             }
             self.perform();
-            if self.core.next_due_ns() != due_ns {
-                due_ns = self.core.next_due_ns();
-                let ahead = due_ns.map_or(0, |due_ns| due_ns.saturating_sub(clock::monotonic_ns()));
-                due.as_mut().reset(tokio::time::Instant::now() + Duration::from_nanos(ahead));
-            }
+            wake.at(self.core.next_due_ns());
         }
         self.releases.close();
         let _ = tokio::time::timeout(RETRY_MAX, self.releases.wait()).await;

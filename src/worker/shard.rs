@@ -181,6 +181,16 @@ impl Shard {
         if self.announce {
             self.announce = false;
             self.excused_until_ns = shared.now_ns.saturating_add(EXCUSE_NS);
+            // Rule T7: those that are due are loaded at once, the others when they are due, or in this order when there is time.
+            for (room, due_ms) in survey.due {
+                let due_ns = due_ms.saturating_mul(1_000_000).saturating_sub(shared.clock.epoch_ns);
+                if due_ns > shared.now_ns {
+                    self.due.insert((due_ns, room.clone()));
+                    self.adopt.push_back(room);
+                } else if !self.lanes.contains_key(&room) {
+                    self.load(&room, shared);
+                }
+            }
             let heads: Vec<(RoomId, u64, u64)> = survey.rooms.iter().map(|h| (h.room.clone(), h.era, h.seq)).collect();
             self.adopt.extend(survey.rooms.into_iter().map(|h| h.room).chain(survey.damaged_rooms));
             let gateways: Vec<Incarnation> = self.gateways.iter().filter(|(_, g)| !g.fenced).map(|(i, _)| *i).collect();
@@ -242,13 +252,16 @@ impl Shard {
 
     /// Looks at the rooms whose timers are due by now.
     pub(super) fn fire_due(&mut self, shared: &mut Shared) {
-        while let Some((due_ns, room)) = self.due.pop_first() {
+        let mut due = std::mem::take(&mut self.due);
+        while let Some((due_ns, room)) = due.pop_first() {
             if due_ns > shared.now_ns {
                 self.due.insert((due_ns, room));
+                self.due.append(&mut due);
                 break;
             }
-            if let Some(lane) = self.lanes.get_mut(&room) {
-                lane.move_due(None);
+            match self.lanes.get_mut(&room) {
+                Some(lane) => drop(lane.move_due(None)),
+                None => self.load(&room, shared),
             }
             self.advance(&room, shared);
         }
@@ -284,7 +297,8 @@ impl Shard {
         let fire = lane.due_fire(shared.clock, shared.now_ns);
         let waits = lane.waits_for(fire, watermarks(gateways));
         let tail = fire.and_then(|place| lane.look_for_tail(place, now));
-        let due_ns = lane.next_fire(shared.clock).filter(|_| fire.is_none()).map(|place| place.ns);
+        let ahead = lane.next_fire(shared.clock).filter(|place| *place > now && place.timeline == now.timeline);
+        let due_ns = ahead.map(|place| place.ns);
         let before = lane.move_due(due_ns);
         if due_ns != before {
             before.map(|before| self.due.remove(&(before, room.clone())));

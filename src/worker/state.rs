@@ -24,8 +24,13 @@ pub(super) struct Shared {
 
 impl Shared {
     pub(super) fn new(limits: WorkerLimits) -> Self {
-        let clock = HostClock { timeline: limits.timeline, epoch_ns: limits.epoch_ns };
+        let clock = HostClock { timeline: limits.timeline, epoch_ns: limits.epoch_ns, since_ns: 0 };
         Self { limits, now_ns: 0, clock, permits: Permits::default(), owing: BTreeSet::new(), commands: Vec::new(), tokens: 0 }
+    }
+
+    /// How much of the time between two ticks counts as awake: a gap of more than two and a half intervals is this worker's own pause.
+    pub(super) fn awake_ns(&self, elapsed_ns: u64) -> u64 {
+        elapsed_ns.min(self.limits.probe_interval_ns / 2 * 5)
     }
 
     /// The clocks of this host, and the time of the current input.

@@ -2,7 +2,7 @@
 //! values, its tables have every code.
 
 use lasthit::types::{
-    Action, Audience, Flags, Incarnation, Moment, Outcome, PlayerId, Role, SessionId, Stamp, Verdict, VerdictKind,
+    Action, Audience, Fire, Flags, Incarnation, Moment, Outcome, PlayerId, Role, RoomTime, SessionId, Stamp, Verdict, VerdictKind,
 };
 use lasthit::wire::client::{
     Encoding, ErrorCode, Refusal, VerdictFrames, Welcome, close, encode_refusal, encode_welcome, parse_action,
@@ -53,18 +53,19 @@ fn player(value: &Value) -> Option<PlayerId> {
 }
 
 fn verdict(v: &Value) -> Verdict {
-    let kinds = [VerdictKind::Open, VerdictKind::Data, VerdictKind::End, VerdictKind::Error, VerdictKind::Close];
+    let kinds =
+        [VerdictKind::Open, VerdictKind::Data, VerdictKind::End, VerdictKind::Error, VerdictKind::Close, VerdictKind::Timer];
     let set = |key, flag| if v.get(key) == Some(&Value::Bool(true)) { flag } else { Flags::default() };
     let reason = || text(v, "reason").expect("reason");
     Verdict {
         seq: number(v, "seq").expect("seq"),
         stamp: Stamp {
             moment: Moment { timeline: 1, ns: nanos(v, "arrival_ns").expect("arrival") },
-            incarnation: session(v).gateway,
+            incarnation: if v.get("session").is_some() { session(v).gateway } else { Incarnation::NONE },
             ordinal: 1,
         },
         kind: kinds.into_iter().find(|k| Some(k.as_str()) == v["event"].as_str()).expect("event"),
-        session: session(v).number,
+        session: v.get("session").map_or(0, |_| session(v).number),
         player: player(v),
         id: text(v, "id"),
         contest: text(v, "contest"),
@@ -84,7 +85,11 @@ fn verdict(v: &Value) -> Verdict {
         raw_ns: None,
         audience: Audience::Room,
         body: msgpack(v, "body"),
-        fire: None,
+        fire: text(v, "timer").map(|name| {
+            let due = RoomTime(number(v, "due_ms").expect("due") * 1_000_000);
+            let late_ns = nanos(v, "late_ns").expect("late");
+            Box::new(Fire { name, due, late_ns, missed: number(v, "missed").unwrap_or(0) })
+        }),
     }
 }
 

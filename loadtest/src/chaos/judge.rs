@@ -269,10 +269,11 @@ impl<F: Fn(&str) -> bool> Judge<F> {
         }
         let hidden = (seen.from.max(last + 1)..seq).filter_map(|n| index.by_seq.get(&n));
         let hidden: BTreeSet<u64> = hidden
-            .filter(|v| match v.audience {
+            .filter(|v| match &v.audience {
                 Audience::Room => true,
                 Audience::Session => v.session_id().to_string() == session,
                 Audience::Server => false,
+                Audience::Players(players) => players.iter().any(|named| named.as_str() == player),
             })
             .map(|v| v.seq)
             .collect();

@@ -96,7 +96,7 @@ fn what_a_handler_says_becomes_the_decision() {
     let ask = |body: &str| once(body, &json!(null));
     assert_eq!(ask("ctx.win()"), Decision::won("pit"));
     assert_eq!(ask("ctx.win('a'); ctx.nextRound('a')"), Decision::won("a").next_round());
-    assert_eq!(ask("ctx.late(); return 1").encoded(vec![1].into()), Decision::late("pit").body(&1));
+    assert_eq!(ask("ctx.late(); return 1").body(&1), Decision::late("pit").body(&1));
     assert_eq!(ask("ctx.deny('no')"), Decision::denied("no").about("pit").to(Audience::Session));
     assert_eq!(ask("ctx.deny('no'); ctx.to('room')"), Decision::denied("no").about("pit"));
     assert_eq!(ask("ctx.to('server')"), Decision::granted().about("pit").to(Audience::Server));

@@ -109,6 +109,12 @@ impl VerdictFrames {
         f.number("seq", v.seq);
         let after_seq = f.position();
         f.text("event", v.kind.as_str());
+        if let Some(fire) = &v.fire {
+            f.text("timer", &fire.name).number("due_ms", fire.due.ms()).nanos("late_ns", fire.late_ns);
+            if fire.missed > 0 {
+                f.number("missed", fire.missed);
+            }
+        }
         if v.stamp.incarnation != Incarnation::NONE {
             f.text("session", &v.session_id().to_string());
         }

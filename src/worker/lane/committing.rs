@@ -5,7 +5,7 @@ use bytes::Bytes;
 use super::{Caution, Lane, State, Turn};
 use crate::journal::{AheadName, AheadPart, CommitSnapshot, RoomCommit};
 use crate::limits::{Bounds, ROOM_POKES_MAX};
-use crate::types::{Incarnation, RoomId, StreamId};
+use crate::types::{Incarnation, RoomId, RoomTime, StreamId};
 use crate::worker::job::Resolved;
 
 /// A lane's part of a commit.
@@ -42,7 +42,7 @@ impl Lane {
 
     /// Whether the lane has read only duplicates since its last commit, so that the cursor moves without a verdict.
     pub(in crate::worker) fn has_only_moved(&self) -> bool {
-        let idle = matches!(self.state, State::Live { turn: Turn::Idle { .. }, reading: None });
+        let idle = matches!(self.state, State::Live { turn: Turn::Idle(_), reading: None });
         idle && self.hold.is_empty() && !self.committing && self.cursor < self.position
     }
 
@@ -57,10 +57,15 @@ impl Lane {
     ) -> Option<Departure> {
         self.to_commit = false;
         let State::Live { turn, .. } = &mut self.state else { return None };
-        let (era, seq) = turn.room().filter(|_| !self.committing).map(|room| (room.era(), room.seq()))?;
+        let state = turn.room().filter(|_| !self.committing)?;
+        let (era, seq, mut due_ms) = (state.era(), state.seq(), state.next_due().map(RoomTime::ms));
         let (mut resolved, waited_ns, cursor) = match turn.take_part() {
             // The cursor stays until the last part: the next owner resolves again what is not final.
-            Some((part, at_ns, cursor)) => (Some(part), now_ns.saturating_sub(at_ns), cursor.unwrap_or(self.cursor)),
+            Some((part, at_ns, cursor)) => {
+                // What the rest sets and cancels is told with the last part. Until then the room is active.
+                due_ms = if cursor.is_some() { due_ms } else { self.told_due };
+                (Some(part), now_ns.saturating_sub(at_ns), cursor.unwrap_or(self.cursor))
+            }
             None => (None, 0, self.hold.cursor(self.position).max(self.cursor)),
         };
         if resolved.is_none() && cursor <= self.cursor && !self.snapshots.is_written() {
@@ -93,10 +98,11 @@ impl Lane {
             None => (None, None),
         };
         let gateways = resolved.as_ref().and_then(|part| self.tell_inside(part.inside.as_deref()?));
+        let due = (std::mem::replace(&mut self.told_due, due_ms) != due_ms).then_some(due_ms);
         self.committing = true;
         self.cursor = cursor;
         let room = room.clone();
-        let commit = RoomCommit { room, era, from, to, verdicts, cursor, snapshot, trim, trims, gateways, due: None };
+        let commit = RoomCommit { room, era, from, to, verdicts, cursor, snapshot, trim, trims, gateways, due };
         Some(Departure { commit, resolved, waited_ns, ahead })
     }
 

@@ -4,9 +4,9 @@ use bytes::Bytes;
 
 use super::unread::Unread;
 use super::{Caution, Lane, State, Turn};
-use crate::engine::{Resequencer, Room};
+use crate::engine::{HostClock, Resequencer, Room};
 use crate::journal::{Gathering, Place, StoredPage};
-use crate::types::{Incarnation, Moment, StreamId};
+use crate::types::{Incarnation, Moment, RoomTime, StreamId};
 use crate::wire::entry;
 use crate::worker::restore::Loaded;
 
@@ -57,7 +57,7 @@ impl Lane {
     pub(in crate::worker) fn restored(
         &mut self,
         loaded: Loaded,
-        now_ns: u64,
+        (clock, now_ns): (HostClock, u64),
         watermark_of: impl Fn(Incarnation) -> Moment,
     ) -> Restored {
         let State::Restoring { unread } = &mut self.state else { return Restored::Discarded };
@@ -70,6 +70,7 @@ impl Lane {
         };
         self.hold = Resequencer::resume(room.sessions().map(|(s, _)| s), room.marks(), room.unproven());
         self.cursor = loaded.cursor;
+        self.told_due = room.next_due().map(RoomTime::ms);
         self.snapshots.resume_trims(loaded.trims);
         self.position = StreamId::default();
         if let Some((seq, cursor, bytes)) = loaded.snapshot {
@@ -88,7 +89,9 @@ impl Lane {
         }
         let reading = self.catch_up(unread, now_ns, watermark_of);
         self.position = self.position.max(loaded.cursor);
-        let unresolved = Some(self.position).filter(|tail| self.cursor < *tail);
+        // A timer that is due may be what its last owner died of.
+        let fires = room.next_fire(clock).is_some_and(|place| place <= Moment { timeline: clock.timeline, ns: now_ns });
+        let unresolved = Some(self.position).filter(|tail| self.cursor < *tail || fires);
         let suspect = self.is_suspect() || loaded.deaths >= DEATHS_SUSPICIOUS || loaded.attempts > 0;
         self.caution = match unresolved {
             Some(tail) if suspect => Caution::Suspect(tail),
@@ -143,9 +146,7 @@ impl Lane {
             return;
         }
         self.position = at;
-        if let State::Live { turn: Turn::Idle { empty_since_ns, .. }, .. } = &mut self.state {
-            *empty_since_ns = None;
-        }
+        self.empty_since_ns = None;
         match entry::decode(bytes) {
             Ok(entry) => self.hold.read(at, &entry, watermark_of(entry.incarnation), now_ns),
             Err(error) => self.hold.read_unreadable(at, error.to_string()),

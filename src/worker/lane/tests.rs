@@ -44,7 +44,7 @@ fn live() -> Lane {
     assert!(matches!(lane.page(Default::default(), stored.clone().into()), Paged::All(_)));
     let loaded =
         restore_room(&"pit".parse().expect("name"), stored, Box::new(Claim::new(Audience::Room)), |_| {}).expect("a room");
-    assert!(matches!(lane.restored(loaded, 1, NEVER), Restored::Live(None)));
+    assert!(matches!(lane.restored(loaded, (HostClock::default(), 1), NEVER), Restored::Live(None)));
     lane
 }
 

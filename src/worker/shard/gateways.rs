@@ -10,8 +10,6 @@ use crate::worker::lane::Lane;
 use crate::worker::state::Shared;
 use crate::worker::step::Command;
 
-/// The most that one tick adds to a gateway's silence: a longer gap between two ticks is this worker's own pause.
-pub(super) const SILENCE_STEP_NS: u64 = 50_000_000;
 /// A journal that takes longer over an answer than this part of the gateways' timeout counts as out of reach.
 const HINT: u64 = 4;
 /// A gateway with sessions is probed when nothing was heard of it for this long, though no room waits for it.
@@ -203,7 +201,7 @@ impl Shard {
             if gateway.on_earlier_server && shared.now_ns < self.excused_until_ns {
                 continue;
             }
-            gateway.silent_ns += elapsed_ns.min(SILENCE_STEP_NS);
+            gateway.silent_ns += shared.awake_ns(elapsed_ns);
             if gateway.silent_ns >= shared.limits.look_after_ns && gateway.spared_until_ns <= shared.now_ns {
                 shared.owing.insert(*incarnation);
             }

@@ -3,7 +3,6 @@
 
 use std::collections::BTreeSet;
 
-use super::gateways::SILENCE_STEP_NS;
 use super::{Shard, State};
 use crate::journal::{Survey, Witness};
 use crate::types::{Incarnation, Moment};
@@ -113,7 +112,7 @@ impl Shard {
                 shared.emit(Command::Publish { gateway: *gateway, push: push.clone(), answer: false });
             }
         }
-        rejoin.waited_ns += elapsed_ns.min(SILENCE_STEP_NS);
+        rejoin.waited_ns += shared.awake_ns(elapsed_ns);
         if rejoin.waited_ns > shared.limits.rejoin_window_ns {
             self.renew(shared);
         }

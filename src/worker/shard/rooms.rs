@@ -103,7 +103,7 @@ impl Shard {
         for deviation in std::mem::take(&mut loaded.deviations) {
             shared.emit(Command::Warn(format!("room {room}: replay differs from the record, which stands: {deviation}")));
         }
-        match lane.restored(loaded, shared.now_ns, watermarks(&self.gateways)) {
+        match lane.restored(loaded, shared.now(), watermarks(&self.gateways)) {
             Restored::Discarded => {}
             Restored::Live(after) => self.read_on(room, after, shared),
             Restored::LookAgain => self.load_from(room, Place::default(), shared),

@@ -34,12 +34,11 @@ impl Shard {
             return;
         };
         if attempts > RULES_ATTEMPTS_MAX {
-            for held in &job.events {
+            for name in job.names() {
                 shared.emit(Command::Warn(format!(
-                    "room {room}: no worker survived event {:?} in {RULES_ATTEMPTS_MAX} attempts; its verdict is void ({RULES_FAILED})",
-                    held.stamp
+                    "room {room}: no worker survived event {name:?} in {RULES_ATTEMPTS_MAX} attempts; its verdict is void ({RULES_FAILED})"
                 )));
-                job.poisoned.insert(held.stamp);
+                job.poisoned.insert(name);
             }
         }
         shared.permits.take();
