@@ -301,7 +301,9 @@ fn changed<'js>(
         Some(object) if !state.is_array() => object,
         _ => return Err(Fault::odd("no object: the state is a plain object")),
     };
-    encoder.check_plain(object)?;
+    if !in_part {
+        encoder.check_plain(object)?;
+    }
     let mut touched: Vec<(String, std::ops::Range<usize>)> = Vec::new();
     for prop in object.own_props::<Text<'js>, Value<'js>>(Filter::default()) {
         let (key, value) = prop?;

@@ -71,7 +71,8 @@ impl JsRules {
             Ok((decision, changed)) => {
                 if let Some(after) = changed {
                     self.undo = Some(Undo::new(&self.state, &after));
-                    self.state = after.into();
+                    // Not a byte more than it has: there are many rooms.
+                    self.state = after.into_boxed_slice().into();
                 }
                 decision
             }

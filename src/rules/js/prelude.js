@@ -3,12 +3,11 @@
 (function (native) {
   "use strict";
   const global = globalThis;
-  const { defineProperty, getOwnPropertyDescriptor, getPrototypeOf, freeze } = Object;
+  const { defineProperty, getOwnPropertyDescriptor, getPrototypeOf, freeze, hasOwn } = Object;
   const { apply, ownKeys } = Reflect;
   // More do not fit into the memory of a program, unless they are holes.
   const ELEMENTS_MAX = 10_000_000;
   const plain = Object.prototype;
-  const hasOwn = Function.prototype.call.bind(Object.prototype.hasOwnProperty);
   const isDate = (value) => {
     try {
       getTime(value);
@@ -139,8 +138,7 @@
     stale(t);
     const value = native.load(key);
     if (value === undefined) return t[key];
-    defineProperty(t, key, { value, writable: true, enumerable: true, configurable: true });
-    return value;
+    return (t[key] = value);
   };
   const fetchAll = (t) => {
     stale(t);
@@ -159,8 +157,10 @@
     get: (t, key) => (whole || typeof key === "symbol" || hasOwn(t, key) ? t[key] : fetch(t, key)),
     set(t, key, value) {
       stale(t);
+      if (typeof key === "symbol") throw new TypeError("state: a key that is a symbol: use text");
       if (whole) return Reflect.set(t, key, value);
-      return Reflect.defineProperty(t, key, { value, writable: true, enumerable: true, configurable: true });
+      t[key] = value;
+      return true;
     },
   };
   for (const trap of ["has", "deleteProperty", "ownKeys", "getOwnPropertyDescriptor", "defineProperty", "preventExtensions"]) {
@@ -199,7 +199,7 @@
     },
     get player() { return player; },
     get role() { return role; },
-    get session() { return native.session(); },
+    get session() { return native.session() ?? null; },
     get sessions() { return native.sessions(); },
     get contest() { return contest; },
     get now() { return now; },

@@ -71,6 +71,23 @@ pub(super) fn check(bytes: &[u8]) -> Result<(), String> {
     Ok(())
 }
 
+/// How many bytes two texts have in common at one side: `at` takes so many bytes there, `rest` leaves them out.
+fn common<'a>(
+    mut one: &'a [u8],
+    mut other: &'a [u8],
+    at: impl Fn(&'a [u8], usize) -> &'a [u8],
+    rest: impl Fn(&'a [u8], usize) -> &'a [u8],
+) -> usize {
+    let mut len = 0;
+    for step in [256, 16, 1] {
+        while one.len().min(other.len()) >= step && at(one, step) == at(other, step) {
+            (one, other) = (rest(one, step), rest(other, step));
+            len += step;
+        }
+    }
+    len
+}
+
 /// What turns a state back into the one before it: the part that differs.
 #[derive(Debug)]
 pub(super) struct Undo {
@@ -83,10 +100,16 @@ pub(super) struct Undo {
 
 impl Undo {
     pub(super) fn new(before: &[u8], after: &[u8]) -> Self {
-        let front = before.iter().zip(after).take_while(|(a, b)| a == b).count();
+        let front = common(before, after, |bytes, len| &bytes[..len], |bytes, len| &bytes[len..]);
         let (before, after) = (&before[front..], &after[front..]);
-        let end = before.iter().rev().zip(after.iter().rev()).take_while(|(a, b)| a == b).count();
+        let end = common(before, after, |bytes, len| &bytes[bytes.len() - len..], |bytes, len| &bytes[..bytes.len() - len]);
         Self { front, end, middle: before[..before.len() - end].into() }
+    }
+
+    /// How many bytes it keeps.
+    #[cfg(test)]
+    pub(super) fn bytes(&self) -> usize {
+        self.middle.len()
     }
 
     /// The state before.

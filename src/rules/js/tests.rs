@@ -177,6 +177,7 @@ fn what_is_no_plain_data_is_told_with_its_path() {
         ("{ 'a b': [{}, { x: Infinity }] }", "state.players.ann[\"a b\"][1].x: Infinity"),
         ("new (class Foo {})()", "state.players.ann: an instance of Foo"),
         ("'\\ud800'", "state.players.ann: text with half of a surrogate pair"),
+        ("{ [Symbol('x')]: 1 }", "state.players.ann: a key that is a symbol"),
         ("{ '\\ud800': 1 }", "state.players.ann: text with half of a surrogate pair"),
         ("(async () => 1)()", "state.players.ann: a promise"),
         ("'x'.repeat(2 ** 21)", "state.players.ann: too large: more than 1048576 bytes"),
@@ -193,6 +194,7 @@ fn what_is_no_plain_data_is_told_with_its_path() {
     assert!(error_of(&cycle).contains("a cycle: it contains itself"), "{}", error_of(&cycle));
     let body = once("return { x: () => 1 }", &json!(null));
     assert!(error_of(&body).contains("the returned value.x: a function"), "{}", error_of(&body));
+    assert!(error_of(&once("ctx.state[Symbol('x')] = 5", &json!(null))).contains("state: a key that is a symbol"));
     assert!(error_of(&once("ctx.state = 5", &json!(null))).contains("state: no object"));
     assert_eq!(referee::body(&once("return { a: undefined, b: -0 }", &json!(null))), json!({"b": -0.0}));
 }
@@ -243,6 +245,18 @@ fn dates_know_room_time_and_utc_only() {
     }
 }
 
+/// The time zone of a process does not change: the test above runs again, in another one.
+#[test]
+fn dates_are_the_same_in_every_time_zone() {
+    let again = std::process::Command::new(std::env::current_exe().expect("path"))
+        .args(["--exact", "rules::js::tests::dates_know_room_time_and_utc_only"])
+        .env("TZ", "XXX-9:30")
+        .output()
+        .expect("run");
+    let told = String::from_utf8_lossy(&again.stdout).into_owned();
+    assert!(again.status.success() && told.contains("1 passed"), "{told}");
+}
+
 #[test]
 fn timers_are_checked_where_they_are_set() {
     let ask = |body: &str| once(body, &json!(null));
@@ -270,6 +284,16 @@ fn timers_are_checked_where_they_are_set() {
     ] {
         assert!(error_of(&ask(body)).contains(error), "{body}: {}", error_of(&ask(body)));
     }
+}
+
+#[test]
+fn a_room_takes_little_beside_its_state() {
+    let mut rules = go("for (let n = 0; n < 10; n++) ctx.state['key' + n] ??= 'x'.repeat(90); ctx.state.key3 = args");
+    act(&mut rules, "go", None, &json!(null));
+    act(&mut rules, "go", None, &json!("y".repeat(90)));
+    assert!((1000..1100).contains(&rules.snapshot().len()));
+    // The other 100 bytes are what the last event changed.
+    assert!(size_of::<JsRules>() + rules.undo.as_ref().map_or(0, Undo::bytes) < 256);
 }
 
 #[test]
@@ -308,6 +332,14 @@ fn a_snapshot_is_the_state_and_hostile_bytes_are_none() {
 }
 
 proptest::proptest! {
+    #[test]
+    fn any_change_can_be_taken_back(same: Vec<u8>, before: Vec<u8>, after: Vec<u8>, end in proptest::collection::vec(0..2_u8, 0..600)) {
+        let (before, after) = ([&same[..], &before, &end].concat(), [&same[..], &after, &end].concat());
+        let undo = Undo::new(&before, &after);
+        proptest::prop_assert_eq!(undo.apply(&after), before.clone());
+        proptest::prop_assert!(undo.bytes() <= before.len() - same.len());
+    }
+
     #[test]
     fn any_bytes_are_a_state_or_an_error(bytes: Vec<u8>, flip: (usize, u8)) {
         let mut rules = rules("export default { name: 't', version: 1, state: () => ({ a: [1, { b: 'x' }], c: 1.5 }), on: { go: (ctx) => ctx.state } }");

@@ -329,7 +329,7 @@ struct Kept {
     copy: Copy,
     /// Events that it has seen.
     events: u32,
-    vm: Vm,
+    vm: Box<Vm>,
 }
 
 /// Which of the contexts of a program: the one that decides, or the one that checks it.
@@ -355,7 +355,7 @@ pub(super) fn decide(program: &Arc<Program>, copy: Copy, state: &Bytes, call: &C
     let found = CONTEXTS.with_borrow_mut(|contexts| contexts.iter().position(is_it).map(|at| contexts.remove(at)));
     let mut kept = match found {
         Some(kept) => kept,
-        None => Kept { program: Arc::downgrade(program), copy, events: 0, vm: Vm::new(&program.source)?.0 },
+        None => Kept { program: Arc::downgrade(program), copy, events: 0, vm: Box::new(Vm::new(&program.source)?.0) },
     };
     let outcome = kept.vm.decide(program, state, call);
     kept.events += 1;
