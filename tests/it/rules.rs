@@ -116,6 +116,33 @@ async fn a_program_that_never_ends_delays_its_own_room_only() {
     }
 }
 
+/// The search takes a second, and the interpreter does not ask whether to go on.
+#[tokio::test]
+async fn a_built_in_that_cannot_be_stopped_costs_its_own_thread_only() {
+    let file = rules(
+        "export default { name: 'search', version: 1, state: () => ({ n: 0 }), on: {
+            count: (ctx) => ++ctx.state.n,
+            search: (ctx) => 'a'.repeat(4e4).indexOf('a'.repeat(2e4) + 'b') } }",
+    );
+    let serve = GatewayProcess::serve(&["--rules", path(&file), "--concurrency", "1", "--rules-timeout-ms", "100"]);
+    let mut ann = serve.ticket("pit", "ann").join().await;
+    let mut bob = serve.ticket("other", "bob").join().await;
+    ann.act("search", "s", "x", json!(null)).await;
+    until("it is given up", || (serve.metric("lasthit_rules_overruns_total") >= 1.0).then_some(()));
+    for n in 1..=20 {
+        assert_eq!(bob.ask("count", &format!("c{n}"), "x", json!(null)).await["body"], n);
+    }
+    let failed = ann.answer("s").await;
+    assert_eq!((&failed["outcome"], &failed["reason"]), (&json!("void"), &json!("rules_failed")), "{failed}");
+    assert_eq!(ann.ask("count", "c", "x", json!(null)).await["body"], 1);
+    let threads = || {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", serve.process.id())).expect("tasks");
+        let name = |task: std::io::Result<std::fs::DirEntry>| std::fs::read_to_string(task.ok()?.path().join("comm")).ok();
+        tasks.filter_map(name).filter(|name| name.starts_with("rules-")).count()
+    };
+    until("the threads that were given up end", || (threads() == 1).then_some(()));
+}
+
 #[test]
 fn what_is_no_program_ends_the_start_with_one_line() {
     let file = rules("export default {\n  name: 'x',,\n}");
