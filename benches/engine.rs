@@ -120,7 +120,7 @@ fn resolve(c: &mut Criterion) {
         let late = verdicts.iter().filter(|v| v.outcome == Outcome::Denied("late".to_owned()));
         assert!(late.clone().all(|v| v.behind_ns.is_some()) && late.count() as u64 == EVENTS - granted, "{name}");
         assert!(verdicts.iter().all(|v| v.flags == Flags::default() || v.flags == Flags::PHOTO_FINISH), "{name}");
-        let encoded = verdicts::encode(&lasthit::types::VerdictBatch { era: 1, epoch: None, verdicts });
+        let encoded = verdicts::encode(&lasthit::types::VerdictBatch { era: 1, epoch: None, decided: None, verdicts });
         assert_eq!(verdicts::decode(&encoded).expect("batch").verdicts.len() as u64, EVENTS, "{name}");
         group.bench_function(name, |b| {
             b.iter_batched_ref(

@@ -107,7 +107,9 @@ impl Scene {
             body: None,
             fire: None,
         };
-        let encode = |era: &u64| verdicts::encode(&VerdictBatch { era: *era, epoch: None, verdicts: vec![verdict.clone()] });
+        let encode = |era: &u64| {
+            verdicts::encode(&VerdictBatch { era: *era, epoch: None, decided: None, verdicts: vec![verdict.clone()] })
+        };
         let batches: Vec<Bytes> = self.eras.iter().map(encode).collect();
         let part = |i: usize| RoomCommit {
             room: self.rooms[i].clone(),
@@ -121,6 +123,7 @@ impl Scene {
             trims: None,
             gateways: None,
             due: None,
+            program: None,
         };
         let pushed = self.rooms.iter().zip(&batches).map(|(room, batch)| (room, seq - 1, seq, batch));
         let commit = Commit {

@@ -93,7 +93,12 @@ impl Scene {
     fn resolve(&mut self, at: StreamId, entry: &Entry) -> VerdictBatch {
         self.hold.read(at, entry, Moment::default(), 0);
         let held = self.hold.release(usize::MAX, |_| Moment { timeline: 1, ns: u64::MAX });
-        VerdictBatch { era: 1, epoch: None, verdicts: held.iter().map(|held| self.room.resolve(held, None)).collect() }
+        VerdictBatch {
+            era: 1,
+            epoch: None,
+            decided: None,
+            verdicts: held.iter().map(|held| self.room.resolve(held, None)).collect(),
+        }
     }
 
     async fn append(&mut self, entry: &Entry) {
@@ -111,8 +116,20 @@ impl Scene {
         self.commits += 1;
         let (room, to) = (self.name.clone(), self.room.seq());
         let verdicts = if to > from { verdicts::encode(batch) } else { Bytes::new() };
-        let part =
-            RoomCommit { room, era: 1, from, to, verdicts, cursor, snapshot, trim: None, trims: None, gateways: None, due: None };
+        let part = RoomCommit {
+            room,
+            era: 1,
+            from,
+            to,
+            verdicts,
+            cursor,
+            snapshot,
+            trim: None,
+            trims: None,
+            gateways: None,
+            due: None,
+            program: None,
+        };
         let (lease, number) = (self.lease, self.commits);
         let commit = Commit { shard: SHARD, lease, number, rooms: vec![part], pushes: Vec::new() };
         assert_eq!(self.journal.commit(&commit).await.expect("committed"), Committed::Done);
@@ -166,7 +183,7 @@ impl Scene {
         self.step((0..players).map(|n| (n, EventKind::Close)).collect()).await;
         let behind = StreamId::default();
         let all = pages::entries(&*self.journal, &self.name, behind, PageSize::default()).await.expect("read");
-        let (nothing, seq) = (VerdictBatch { era: 1, epoch: None, verdicts: Vec::new() }, self.room.seq());
+        let (nothing, seq) = (VerdictBatch { era: 1, epoch: None, decided: None, verdicts: Vec::new() }, self.room.seq());
         self.commit(seq, &nothing, all.last().expect("an entry").0, None).await;
         self.journal.release(SHARD, self.lease).await.expect("released");
     }

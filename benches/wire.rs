@@ -61,7 +61,7 @@ fn verdict(seq: u64) -> Verdict {
 }
 
 fn batch_of(verdicts: u64) -> VerdictBatch {
-    VerdictBatch { era: 3, epoch: None, verdicts: (1..=verdicts).map(verdict).collect() }
+    VerdictBatch { era: 3, epoch: None, decided: None, verdicts: (1..=verdicts).map(verdict).collect() }
 }
 
 /// Asserts that decoding gives back what was encoded, then times both.

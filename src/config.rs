@@ -7,6 +7,7 @@
 //! file, and the JWT key itself is only in the environment (`LASTHIT_JWT_KEY`), because process lists show flags, and files get
 //! copied.
 
+mod outside;
 mod rooms;
 mod sources;
 mod values;

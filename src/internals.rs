@@ -32,6 +32,10 @@ pub mod metrics {
     pub use crate::metrics::*;
 }
 
+pub mod programs {
+    pub use crate::rules::messages::check;
+}
+
 pub mod replay {
     pub use crate::replay::{Recording, dump};
 }

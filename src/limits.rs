@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
+mod outside;
 mod programs;
+pub(crate) use outside::*;
 pub(crate) use programs::*;
 
 /// Bytes of a room or player name.

@@ -51,6 +51,8 @@ metrics! {
     Seconds RULES_SECONDS = "lasthit_rules_seconds": "How long a program inside the worker took for an event, by `program`";
     Counter RULES_FAILURES_TOTAL = "lasthit_rules_failures_total": "Events that are void because a program failed on them, by `program`";
     Counter RULES_IMPURE_TOTAL = "lasthit_rules_impure_total": "Events that a program decided otherwise the second time, by `program`; only where that is checked";
+    Seconds PROGRAM_SECONDS = "lasthit_program_seconds": "How long a program outside of the worker took over one request, by `program`";
+    Counter PROGRAM_FAILURES_TOTAL = "lasthit_program_failures_total": "Requests on which an instance of a program died, was too late, or answered what is no answer, by `program`";
     Seconds READ_SECONDS = "lasthit_read_seconds": "How long an event took from its arrival until a worker had read it";
     Seconds HOLD_SECONDS = "lasthit_hold_seconds": "How long an event was held until every gateway had passed its stamp";
     Seconds RESOLVE_SECONDS = "lasthit_resolve_seconds": "How long an event took from its release until its room's batch was resolved";

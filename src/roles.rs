@@ -21,8 +21,10 @@ use crate::journal::redis::{RedisJournal, RedisOptions};
 use crate::journal::{self, GatewayJournal, JournalError};
 use crate::limits::{REDIS_START_TIMEOUT, SESSIONS_MAX};
 use crate::metrics::{self, MetricsError};
+use crate::rules::RulesBook;
 use crate::runtime;
 use crate::shutdown::Shutdown;
+use crate::worker::programs::{self, Programs};
 use crate::worker::{self, WorkerError, WorkerOptions};
 
 /// Why a role failed.
@@ -89,12 +91,16 @@ pub(crate) async fn serve(config: Config, shutdown: Shutdown) -> Result<(), Role
     let (trouble, worker_stop) = (watch::Sender::new(None), CancellationToken::new());
     side.watch("worker", trouble.subscribe());
     // The gateway's thread reads sockets and does nothing else.
-    let (rules, options, stop) = (config.rules_book(), worker_options(&config), worker_stop.clone());
+    let (options, stop) = (worker_options(&config), worker_stop.clone());
+    let rules = start_rules(&config, &side)?;
     let priority = config.priority;
     let worker_journal = journal.clone();
     let thread = std::thread::Builder::new().name("worker".to_owned()).spawn(move || {
         let runtime = runtime::worker(priority)?;
-        let working = runtime.spawn(worker::run(worker_journal, rules, options, stop, trouble));
+        let working = runtime.spawn(async move {
+            let joined = worker::join(worker_journal).await?;
+            worker::run_joined(joined, rules, options, stop, trouble).await
+        });
         let ended = runtime.block_on(working);
         // Rules that never return keep their threads. Nobody waits for them.
         runtime.shutdown_background();
@@ -127,7 +133,8 @@ pub(crate) async fn worker(config: Config, shutdown: Shutdown) -> Result<(), Rol
     side.readiness.pass("started");
     let stop = shutdown.token().clone();
     // As a task of its own: waking the future of `block_on` takes a detour through the driver.
-    let working = tokio::spawn(worker::run_joined(joined, config.rules_book(), worker_options(&config), stop, trouble));
+    let rules = start_rules(&config, &side)?;
+    let working = tokio::spawn(worker::run_joined(joined, rules, worker_options(&config), stop, trouble));
     working.await.map_err(|error| RoleError::Thread(io::Error::other(error)))??;
     Ok(())
 }
@@ -164,6 +171,15 @@ async fn insist<T, F: Future<Output = Result<T, JournalError>>>(
         std::future::ready(if passes { Ok(()) } else { Err(error) })
     };
     shutdown.token().run_until_cancelled(journal::insist(step, failed)).await.transpose()
+}
+
+/// Starts the programs of the rules. `/readyz` says when an instance is missing.
+fn start_rules(config: &Config, side: &Side) -> Result<(RulesBook, Programs), WorkerError> {
+    let (rules, programs) = programs::start(config.rules_book())?;
+    if programs.are_there() {
+        side.watch("programs", programs.trouble());
+    }
+    Ok((rules, programs))
 }
 
 fn worker_options(config: &Config) -> WorkerOptions {

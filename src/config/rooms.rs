@@ -4,13 +4,14 @@ use std::io::Read as _;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::outside;
 use super::sources::Sources;
 use crate::limits::{
     BUDGET_MS_MAX, MEMORY_MIB_MAX, MEMORY_MIB_MIN, NAME_BYTES_MAX, PROGRAM_BYTES_MAX, STACK_KIB_MAX, STACK_KIB_MIN,
     STACK_LINES_MAX,
 };
 use crate::rules::js::{Budget, Checking, JsRules, Program};
-use crate::rules::{RulesBook, claim::Claim, last_hit::LastHit};
+use crate::rules::{ProgramSpec, RulesBook, claim::Claim, last_hit::LastHit};
 use crate::types::Audience;
 
 /// Which rules.
@@ -25,6 +26,8 @@ pub enum RulesChoice {
     },
     /// A program in one file.
     File(Arc<Program>),
+    /// A program outside decides.
+    Program(ProgramSpec),
 }
 
 /// Rules for the rooms whose names match a pattern.
@@ -51,6 +54,7 @@ pub(super) fn book(rooms: &[RoomRules], checking: Checking) -> RulesBook {
         RulesChoice::LastHit => book.room(&room.pattern, LastHit::new),
         RulesChoice::Claim { audience } => book.room(&room.pattern, move || Claim::new(audience.clone())),
         RulesChoice::File(program) => book.room(&room.pattern, move || JsRules::new(program.clone(), checking)),
+        RulesChoice::Program(program) => book.program(&room.pattern, program),
     })
 }
 
@@ -120,6 +124,10 @@ fn page(table: &toml::Table, folder: &Path) -> Result<RoomRules, Vec<String>> {
         if table.contains_key("audience") {
             problems.push("audience is for rules = \"claim\" only: remove it".to_owned());
         }
+        if rules.contains_key("process") || rules.contains_key("socket") {
+            let rules = RulesChoice::Program(outside::read(rules, folder, &mut problems));
+            return if problems.is_empty() { Ok(RoomRules { pattern, rules }) } else { Err(problems) };
+        }
         return match file(rules, folder, &mut problems) {
             Some(program) if problems.is_empty() => Ok(RoomRules { pattern, rules: RulesChoice::File(program) }),
             _ => Err(problems),
@@ -135,8 +143,9 @@ fn page(table: &toml::Table, folder: &Path) -> Result<RoomRules, Vec<String>> {
         }
         other => {
             let other = other.unwrap_or_default();
-            problems
-                .push(format!("rules {other:?} are not known: use last_hit, claim, or a file as in {{ file = \"baron.js\" }}"));
+            problems.push(format!(
+                "rules {other:?} are not known: use last_hit, claim, or a file as in {{ file = \"baron.js\" }}, or {{ process = [\"python3\", \"quiz.py\"] }}"
+            ));
             RulesChoice::LastHit
         }
     };

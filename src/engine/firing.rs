@@ -65,6 +65,16 @@ impl Room {
         changed.then_some(epoch)
     }
 
+    /// What [`Room::keep_time`] may change.
+    pub(crate) fn time_kept(&self) -> Option<(u32, Epoch)> {
+        self.epoch
+    }
+
+    /// Takes [`Room::keep_time`] back: nothing happens at that moment after all.
+    pub(crate) fn put_time_back(&mut self, kept: Option<(u32, Epoch)>) {
+        self.epoch = kept;
+    }
+
     /// Takes up the epoch that the record says.
     pub(crate) fn take_epoch(&mut self, timeline: u32, epoch: Epoch) {
         self.epoch = Some((timeline, epoch));
@@ -165,7 +175,12 @@ impl Room {
         self.fire_stamp(Moment::default())
     }
 
-    /// Fires the next timer at `place`, which [`Room::next_fire`] or [`Room::next_fire_by`] has told, when the clock is at `now_ns`.
+    /// How much later than `due` it is on the clock.
+    pub(super) fn late_ns(&self, due: RoomTime, (clock, now_ns): (HostClock, u64)) -> u64 {
+        RoomTime(self.epoch_at(clock, now_ns).ns.saturating_add(now_ns)).since(due)
+    }
+
+    /// Fires the next timer at `place`, which [`Room::next_fire`] or [`Room::next_fire_by`] has told, when the clock is at `now`.
     /// None if none is set.
     ///
     /// # Panics
@@ -173,12 +188,12 @@ impl Room {
     pub(crate) fn fire(
         &mut self,
         place: Moment,
-        (clock, now_ns): (HostClock, u64),
+        now: (HostClock, u64),
         flags: Flags,
         known: Option<Known<'_>>,
     ) -> Option<Verdict> {
         let (mut fire, timer) = self.timers.take_next()?;
-        fire.late_ns = RoomTime(self.epoch_at(clock, now_ns).ns.saturating_add(now_ns)).since(fire.due);
+        fire.late_ns = self.late_ns(fire.due, now);
         Some(self.fired(fire, &timer, place, flags, known))
     }
 
@@ -217,12 +232,15 @@ impl Room {
             fire: None,
         };
         if let Some(reason) = known.and_then(Known::void) {
-            (verdict.outcome, verdict.audience) = (Outcome::Void(reason.to_owned()), Audience::Server);
+            let audience = if reason == super::RULES_FAILED { Audience::Server } else { Audience::Room };
+            (verdict.outcome, verdict.audience) = (Outcome::Void(reason.to_owned()), audience);
         } else {
             let facts = self.facts();
             let Fire { name, due, late_ns, missed } = &fire;
-            let decision =
-                self.rules.fire(&Due { name, data: &timer.data, due: *due, late_ns: *late_ns, missed: *missed, facts });
+            let decision = match known {
+                Some(Known::Decided(decision)) => decision.clone(),
+                _ => self.rules.fire(&Due { name, data: &timer.data, due: *due, late_ns: *late_ns, missed: *missed, facts }),
+            };
             self.apply(decision, stamp, &arrival, &mut verdict);
             if matches!(&verdict.outcome, Outcome::Void(reason) if reason == super::RULES_FAILED) {
                 verdict.audience = Audience::Server;

@@ -1,7 +1,9 @@
 //! Deterministic decisions: no tokio, no Redis, no clock, no randomness. Time comes in as an argument.
 
 mod contests;
+mod decided;
 mod firing;
+mod foresee;
 mod recent;
 mod resequence;
 mod room;
@@ -10,6 +12,7 @@ mod snapshot;
 mod tests;
 mod timers;
 
+pub(crate) use decided::{Record, known};
 pub(crate) use firing::HostClock;
 pub(crate) use resequence::Unproven;
 pub use resequence::{Held, Resequencer};

@@ -62,6 +62,11 @@ impl Recent {
         if seen.is_some_and(|seen| seen < forgotten) { Memory::Forgotten } else { Memory::New }
     }
 
+    /// Whether an action of this id is known, so that it is a repeat.
+    pub(super) fn knows(&self, player: &PlayerId, id: u64) -> bool {
+        self.players.get(player).is_some_and(|ids| ids.by_id.contains_key(&id))
+    }
+
     fn remember(&mut self, player: &PlayerId, id: u64, seq: u64) {
         let ids = match self.players.get_mut(player) {
             Some(ids) => ids,

@@ -30,8 +30,13 @@ pub struct Held {
 
 impl Held {
     /// Whether a player can cause it at will: an action, an Open, or something unreadable.
-    fn acts(&self) -> bool {
+    pub(crate) fn acts(&self) -> bool {
         matches!(self.kind, None | Some(EventKind::Data(_) | EventKind::Open { .. }))
+    }
+
+    /// Whether both are of one death, whose events have one stamp, and none of them acts.
+    pub(super) fn is_of_death_with(&self, other: &Self) -> bool {
+        !self.acts() && !other.acts() && self.is_stamped_with(other)
     }
 
     fn is_stamped_with(&self, other: &Self) -> bool {

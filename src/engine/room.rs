@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::contests::Contests;
+use super::decided::Decided;
 use super::recent::{self, Memory, Recent};
 use super::resequence::{Held, Unproven};
 use super::timers::Timers;
@@ -31,6 +32,8 @@ pub enum Known<'a> {
     /// The version before this one has recorded this verdict. Its ids and contests are taken from the record, because that version
     /// remembered others.
     Earlier(&'a Verdict),
+    /// A program outside decided this, and is not asked again.
+    Decided(&'a Decision),
 }
 
 /// Why an event is void on which the rules failed.
@@ -42,7 +45,7 @@ impl<'a> Known<'a> {
         match self {
             Self::Void(reason) => Some(reason),
             Self::Earlier(Verdict { outcome: Outcome::Void(reason), .. }) if reason == RULES_FAILED => Some(reason),
-            Self::Earlier(_) => None,
+            Self::Earlier(_) | Self::Decided(_) => None,
         }
     }
 }
@@ -91,6 +94,8 @@ pub struct Room {
     pub(super) rules: Box<dyn Rules>,
     /// What the program failed on since the last look, by `seq`.
     pub(super) failures: Vec<(u64, Failure)>,
+    /// What a program outside decided since the last look.
+    pub(super) decided: Vec<Decided>,
 }
 
 impl std::fmt::Debug for Room {
@@ -130,6 +135,7 @@ impl Room {
             alone: 0,
             rules,
             failures: Vec::new(),
+            decided: Vec::new(),
         }
     }
 
@@ -236,7 +242,7 @@ impl Room {
             if let Some(reason) = known.and_then(Known::void) {
                 verdict.outcome = Outcome::Void(reason.to_owned());
             } else {
-                let decision = self.decide(held.session, &member.player, member.role, what);
+                let decision = self.decide(held.session, &member.player, member.role, what, known);
                 self.apply(decision, held.stamp, &held.arrival, &mut verdict);
             }
         }
@@ -288,7 +294,7 @@ impl Room {
             return;
         }
         let act = Act::new(&action.op, action.contest.as_deref(), &action.args);
-        let decision = self.decide(held.session, player, member.role, What::Data(act));
+        let decision = self.decide(held.session, player, member.role, What::Data(act), known);
         self.apply(decision, held.stamp, &held.arrival, verdict);
     }
 
@@ -297,7 +303,17 @@ impl Room {
         Facts::new(self.now, self.seq, self.seed)
     }
 
-    fn decide(&mut self, session: SessionId, player: &PlayerId, role: Role, what: What<'_>) -> Decision {
+    fn decide(
+        &mut self,
+        session: SessionId,
+        player: &PlayerId,
+        role: Role,
+        what: What<'_>,
+        known: Option<Known<'_>>,
+    ) -> Decision {
+        if let Some(Known::Decided(decision)) = known {
+            return decision.clone();
+        }
         let facts = self.facts();
         let inside = |player: &PlayerId| self.sessions.values().filter(|member| member.player == *player).count();
         self.rules.resolve(&Happening { session, player, role, what, facts, inside: Inside(&inside) })
@@ -312,6 +328,9 @@ impl Room {
     }
 
     fn judge(&mut self, decision: Decision, stamp: Stamp, arrival: &Arrival, verdict: &mut Verdict) {
+        if self.rules.as_process().is_some() {
+            self.decided.extend(Decided::of(self.seq, &decision));
+        }
         let void = |reason: &str| Outcome::Void(reason.to_owned());
         if let Ruling::Failed(failure) = decision.ruling {
             self.failures.push((self.seq, *failure));

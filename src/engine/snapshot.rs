@@ -158,12 +158,17 @@ impl Room {
         let read = if bytes.first() == Some(&earlier::FIRST_BYTE) { earlier::read(bytes)? } else { read(bytes)? };
         let Read { era, seq, sessions, marks, unproven, recent, contests, rules: (found, version, state), time } = read;
         let configured = rules.name().to_owned();
-        if found != configured {
-            return Err(SnapshotError::OtherRules { found, configured });
+        if let Some(process) = rules.as_process() {
+            // What the program is called is known when it is asked.
+            process.take_up(&found, version, state).map_err(|why| SnapshotError::Rules { rules: found, why })?;
+        } else {
+            if found != configured {
+                return Err(SnapshotError::OtherRules { found, configured });
+            }
+            rules.restore(version, state).map_err(|why| SnapshotError::Rules { rules: configured, why })?;
         }
-        rules.restore(version, state).map_err(|why| SnapshotError::Rules { rules: configured, why })?;
         let Time { seed, now, last, last_is_fire, epoch, fires, alone, timers } = time;
-        let failures = Vec::new();
+        let (failures, decided) = (Vec::new(), Vec::new());
         Ok(Self {
             era,
             seq,
@@ -182,6 +187,7 @@ impl Room {
             alone,
             rules,
             failures,
+            decided,
         })
     }
 }

@@ -135,6 +135,13 @@ impl Timers {
         }
     }
 
+    /// The timer that is due next, and its data.
+    pub(super) fn peek_next(&self) -> Option<(Fire, Bytes)> {
+        let (due, name) = self.by_due.first()?;
+        let timer = self.by_name.get(name)?;
+        Some((Fire { name: name.to_string(), due: *due, late_ns: 0, missed: timer.missed }, timer.data.clone()))
+    }
+
     /// Takes the timer that is due next. One that repeats is set to its next moment.
     pub(super) fn take_next(&mut self) -> Option<(Fire, Timer)> {
         let (due, name) = self.by_due.first()?.clone();

@@ -78,6 +78,8 @@ pub struct StoredPage {
     pub head: StoredHead,
     /// Pieces of the snapshot, in order.
     pub snapshot: Vec<Bytes>,
+    /// See [`StoredRoom::program`]. Only the first page has it.
+    pub program: Option<Bytes>,
     /// Encoded verdict batches.
     pub verdicts: Vec<Bytes>,
     /// Encoded entries.
@@ -89,7 +91,7 @@ pub struct StoredPage {
 #[cfg(test)]
 impl From<StoredRoom> for StoredPage {
     fn from(room: StoredRoom) -> Self {
-        let StoredRoom { era, seq, cursor, snapshot, verdicts, entries, deaths, attempts, trims, seed } = room;
+        let StoredRoom { era, seq, cursor, snapshot, verdicts, entries, deaths, attempts, trims, seed, program } = room;
         let head = StoredHead {
             era,
             seq,
@@ -100,7 +102,7 @@ impl From<StoredRoom> for StoredPage {
             trims,
             seed,
         };
-        Self { head, snapshot: snapshot.into_iter().map(|s| s.bytes).collect(), verdicts, entries, next: None }
+        Self { head, snapshot: snapshot.into_iter().map(|s| s.bytes).collect(), program, verdicts, entries, next: None }
     }
 }
 
@@ -111,6 +113,7 @@ pub struct Gathering {
     head: Option<StoredHead>,
     place: Place,
     snapshot: Vec<Bytes>,
+    program: Option<Bytes>,
     verdicts: Vec<Bytes>,
     entries: Vec<(StreamId, Bytes)>,
 }
@@ -136,6 +139,7 @@ impl Gathering {
         }
         self.head = Some(page.head);
         self.snapshot.extend(page.snapshot);
+        self.program = self.program.take().or(page.program);
         self.verdicts.extend(page.verdicts);
         self.entries.extend(page.entries);
         self.place = page.next.unwrap_or_default();
@@ -144,11 +148,12 @@ impl Gathering {
 
     /// The room, once all pages were read. It copies a snapshot of several pieces: do not call it where others wait.
     #[must_use]
-    pub fn room(self) -> StoredRoom {
-        let StoredHead { era, seq, cursor, snapshot, deaths, attempts, trims, seed } = self.head.unwrap_or_default();
-        let bytes = joined(self.snapshot);
+    pub fn room(mut self) -> StoredRoom {
+        let StoredHead { era, seq, cursor, snapshot, deaths, attempts, trims, seed } = self.head.take().unwrap_or_default();
+        let Self { snapshot: pieces, verdicts, entries, program, .. } = self;
+        let bytes = joined(pieces);
         let snapshot = snapshot.map(|(seq, cursor)| StoredSnapshot { seq, cursor, bytes });
-        StoredRoom { era, seq, cursor, snapshot, verdicts: self.verdicts, entries: self.entries, deaths, attempts, trims, seed }
+        StoredRoom { era, seq, cursor, snapshot, verdicts, entries, deaths, attempts, trims, seed, program }
     }
 }
 

@@ -236,6 +236,8 @@ pub struct StoredRoom {
     pub trims: Vec<(StreamId, u64)>,
     /// Given with the append that created the room. None for a room of a version that gave none.
     pub seed: Option<Seed>,
+    /// The last [`RoomCommit::program`] that a commit stored.
+    pub program: Option<Bytes>,
 }
 
 /// A stored snapshot.
@@ -292,6 +294,8 @@ pub struct RoomCommit {
     /// The room time, in milliseconds since 1970 and rounded down, at which its next timer is due; Some(None) if it has no timer.
     /// None keeps what is stored. It is only a hint for takeovers (rule T7): the room's state has its timers.
     pub due: Option<Option<u64>>,
+    /// The state of the program outside that decides the room, after `to`; None keeps the stored one. Opaque to the journal.
+    pub program: Option<Bytes>,
 }
 
 /// A snapshot in a commit.

@@ -7,7 +7,9 @@ use super::timeline::{Timeline, draw};
 use super::{Recording, ReplayError, dump};
 use crate::config::Config;
 use crate::journal::redis::{RedisJournal, RedisOptions};
+use crate::rules::RulesBook;
 use crate::types::RoomId;
+use crate::worker::programs;
 
 /// What to do with a recording.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,7 +65,11 @@ const TOLD_MAX: usize = 20;
 /// When the recording cannot be read or resolved, or a file cannot be written.
 pub(crate) async fn run(reading: &Reading, config: &Config) -> Result<Told, ReplayError> {
     let recording = load(reading, config).await?;
-    let rules = config.rules_book();
+    // The programs end with the command. A room that nobody resolves again needs none.
+    let (rules, _programs) = match &reading.task {
+        Task::Dump(_) => programs::start(RulesBook::new())?,
+        Task::Replay | Task::Timeline { .. } => programs::start(config.rules_book().of_room(&recording.room))?,
+    };
     match &reading.task {
         Task::Replay => {
             let replayed = recording.resolve(&rules)?;

@@ -66,6 +66,9 @@ pub enum ReplayError {
         /// Verdicts that there are.
         verdicts: usize,
     },
+    /// The rules' program cannot be started.
+    #[error(transparent)]
+    Programs(#[from] worker::ProgramsError),
     /// A dump that cannot be read or written.
     #[error(transparent)]
     Dump(#[from] dump::DumpError),
@@ -254,7 +257,7 @@ impl Recording {
         let entries: Vec<_> = self.entries.iter().map(|(at, bytes)| (*at, entry::decode(bytes))).collect();
         let mut winners = Vec::new();
         let replay = AssertUnwindSafe(|| {
-            worker::replay(&mut room, &entries, &self.verdicts, |room, verdict| {
+            worker::replay(&mut room, &entries, &self.verdicts, worker::Programs::Asked, |room, verdict| {
                 if verdict.contest.as_deref().is_some_and(|contest| room.is_winner(contest, verdict.stamp)) {
                     winners.push(verdict.stamp);
                 }

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use wildmatch::WildMatch;
 
-use super::Rules;
+use super::{ProgramSpec, Rules};
+use crate::limits::PROGRAM_JOBS_PER_INSTANCE;
 use crate::types::RoomId;
 
 /// Makes the rules of a new room.
@@ -13,7 +14,24 @@ pub type RulesFactory = Arc<dyn Fn() -> Box<dyn Rules> + Send + Sync>;
 /// Rules by room name pattern (`*` any run of characters, `?` one); the first that matches counts.
 #[derive(Clone, Default)]
 pub struct RulesBook {
-    pages: Vec<(Pattern, RulesFactory)>,
+    pages: Vec<Page>,
+}
+
+#[derive(Clone)]
+struct Page {
+    pattern: Pattern,
+    /// None for a program that is not started yet.
+    make: Option<RulesFactory>,
+    program: Option<ProgramSpec>,
+}
+
+/// Which permits the jobs of a room need. Rooms of a program have permits of their own, so that no other room waits for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub(crate) struct Crew {
+    /// 0 for the rules inside the worker, otherwise the program's number.
+    pub(crate) number: usize,
+    /// How many jobs of a program run at once.
+    pub(crate) jobs: usize,
 }
 
 /// Room names: `*` is any run of characters, `?` one.
@@ -40,25 +58,67 @@ impl RulesBook {
     /// Adds rules for the rooms whose names match `pattern`.
     #[must_use]
     pub fn room<R: Rules>(mut self, pattern: &str, make: impl Fn() -> R + Send + Sync + 'static) -> Self {
-        self.pages.push((Pattern::new(pattern), Arc::new(move || Box::new(make()))));
+        let make: RulesFactory = Arc::new(move || Box::new(make()));
+        self.pages.push(Page { pattern: Pattern::new(pattern), make: Some(make), program: None });
+        self
+    }
+
+    /// Adds rules for the rooms whose names match `pattern`: a program decides. The worker starts it, or waits for it.
+    #[must_use]
+    pub fn program(mut self, pattern: &str, program: ProgramSpec) -> Self {
+        self.pages.push(Page { pattern: Pattern::new(pattern), make: None, program: Some(program) });
+        self
+    }
+
+    /// The book with its programs started: `start` is called for each, and returns what makes its rooms' rules.
+    pub(crate) fn with_programs<R: Rules, E, M: Fn() -> R + Send + Sync + 'static>(
+        mut self,
+        mut start: impl FnMut(&ProgramSpec) -> Result<M, E>,
+    ) -> Result<Self, E> {
+        for page in &mut self.pages {
+            if let (None, Some(program)) = (&page.make, &page.program) {
+                let make = start(program)?;
+                page.make = Some(Arc::new(move || Box::new(make())));
+            }
+        }
+        Ok(self)
+    }
+
+    /// Only what decides this room.
+    pub(crate) fn of_room(mut self, room: &RoomId) -> Self {
+        let at = self.at(room);
+        self.pages = at.map(|at| self.pages.swap_remove(at)).into_iter().collect();
         self
     }
 
     /// The patterns of the rooms that it has rules for.
     #[must_use]
     pub fn patterns(&self) -> Vec<String> {
-        self.pages.iter().map(|(pattern, _)| pattern.0.clone()).collect()
+        self.pages.iter().map(|page| page.pattern.0.clone()).collect()
     }
 
     /// Whether a pattern matches.
     #[must_use]
     pub fn knows(&self, room: &RoomId) -> bool {
-        self.pages.iter().any(|(pattern, _)| pattern.matches(room))
+        self.at(room).is_some()
+    }
+
+    /// Which permits the jobs of a room need.
+    pub(crate) fn crew_of(&self, room: &RoomId) -> Crew {
+        let program = self.at(room).and_then(|at| Some((at, self.pages[at].program.as_ref()?)));
+        program.map_or(Crew::default(), |(at, program)| Crew {
+            number: at + 1,
+            jobs: program.instances.max(1) * PROGRAM_JOBS_PER_INSTANCE,
+        })
     }
 
     /// New rules for a room; None when no pattern matches.
     #[must_use]
     pub fn rules_for(&self, room: &RoomId) -> Option<Box<dyn Rules>> {
-        self.pages.iter().find(|(pattern, _)| pattern.matches(room)).map(|(_, make)| make())
+        self.at(room).and_then(|at| self.pages[at].make.as_ref()).map(|make| make())
+    }
+
+    fn at(&self, room: &RoomId) -> Option<usize> {
+        self.pages.iter().position(|page| page.pattern.matches(room))
     }
 }

@@ -16,17 +16,22 @@ pub mod claim;
 mod decision;
 pub mod js;
 pub mod last_hit;
+pub(crate) mod process;
 #[cfg(test)]
 mod referee;
 mod saved;
 mod when;
 
-pub(crate) use book::Pattern;
+pub(crate) use book::{Crew, Pattern};
 pub use book::{RulesBook, RulesFactory};
 pub use claim::Claim;
 pub use decision::Decision;
 pub(crate) use decision::{Failure, Ruling, TimerCommand};
 pub use last_hit::LastHit;
+#[doc(hidden)]
+pub use process::Process;
+pub(crate) use process::{Fault, Identity as ProgramIdentity, Program, frames, messages};
+pub use process::{ProgramSource, ProgramSpec};
 pub use when::When;
 pub(crate) use when::{Repeat, TimerFault};
 
@@ -245,4 +250,10 @@ pub trait Rules: Send + 'static {
     /// # Errors
     /// One line when the bytes are not such a state.
     fn restore(&mut self, version: u32, bytes: &[u8]) -> Result<(), String>;
+
+    /// The rules as those of a program outside, which is asked ahead.
+    #[doc(hidden)]
+    fn as_process(&mut self) -> Option<&mut Process> {
+        None
+    }
 }

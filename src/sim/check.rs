@@ -160,7 +160,8 @@ fn replay(room: &str, of: &RoomId, log: &RoomLog) {
     let entries: Vec<_> = log.entries.iter().map(|(at, bytes)| (*at, entry::decode(bytes))).collect();
     let mut again = crate::worker::created(of, 1, Some(SEED), Box::new(Race::default()));
     let (count, deviations) =
-        crate::worker::replay(&mut again, &entries, &log.batches, |_, _| {}).unwrap_or_else(|e| panic!("replay: {room}: {e}"));
+        crate::worker::replay(&mut again, &entries, &log.batches, crate::worker::Programs::Asked, |_, _| {})
+            .unwrap_or_else(|e| panic!("replay: {room}: {e}"));
     assert_eq!((count, deviations), (log.verdicts.len(), Vec::new()), "replay: {room}");
 }
 

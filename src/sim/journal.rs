@@ -44,7 +44,7 @@ pub(super) enum Call {
     Death { shard: ShardId, lease: Lease, token: u64, gateway: Incarnation, entry: FlushEntry },
     EndRoom { shard: ShardId, lease: Lease, room: RoomId, token: u64, seq: u64 },
     Forget { shard: ShardId, lease: Lease, gateways: Vec<Incarnation> },
-    Attempt { shard: ShardId, lease: Lease, room: RoomId, token: u64 },
+    Attempt { shard: ShardId, lease: Lease, room: RoomId, token: u64, name: u64 },
 }
 
 pub(super) enum Answer {
@@ -259,8 +259,8 @@ impl World {
                 self.ring(bell);
                 Answer::Death(answer)
             }
-            Call::Attempt { shard, lease, room, token } => {
-                let answer = self.store.attempt(*shard, *lease, room, *token)?;
+            Call::Attempt { shard, lease, room, name, .. } => {
+                let answer = self.store.attempt(*shard, *lease, room, *name)?;
                 self.trace(|| format!("attempt at the next event of {room}: {answer:?}"));
                 self.ledger.count("resolved alone");
                 Answer::Attempted(answer)

@@ -363,7 +363,9 @@ impl World {
             WorkerCommand::Death { shard, lease, token, gateway, entry } => {
                 self.call(pid, Call::Death { shard, lease, token, gateway, entry });
             }
-            WorkerCommand::Attempt { shard, lease, room, token } => self.call(pid, Call::Attempt { shard, lease, room, token }),
+            WorkerCommand::Attempt { shard, lease, room, token, name } => {
+                self.call(pid, Call::Attempt { shard, lease, room, token, name });
+            }
             WorkerCommand::EndRoom { shard, lease, room, token, seq } => {
                 self.call(pid, Call::EndRoom { shard, lease, room, token, seq })
             }

@@ -141,6 +141,8 @@ pub struct VerdictBatch {
     pub era: u64,
     /// The epoch that the room counts by from its first verdict on, if that is another than before.
     pub epoch: Option<Epoch>,
+    /// What a program outside decided, as far as the verdicts do not tell it; None for rooms without one, and in pushes.
+    pub decided: Option<Bytes>,
     /// The verdicts. Their `seq` rises. A push leaves out those that none of its gateway's sessions may see.
     pub verdicts: Vec<Verdict>,
 }

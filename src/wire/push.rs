@@ -169,7 +169,7 @@ mod tests {
                             room,
                             from,
                             to,
-                            batch: VerdictBatch { era, epoch: None, verdicts: vec![] }
+                            batch: VerdictBatch { era, epoch: None, decided: None, verdicts: vec![] }
                         })
                         .collect(),
                 }),

@@ -10,8 +10,8 @@ use crate::types::{
     Audience, Epoch, Fire, Flags, Incarnation, Moment, Outcome, RoomTime, Stamp, Verdict, VerdictBatch, VerdictKind,
 };
 
-/// Version 4, packed: `4, era, timeline, parts, [epoch], count of incarnations, incarnation..., count, verdict...`. The parts are
-/// bits that say what is there; the epoch is `its source and itself`, as a batch begins to count by it. A verdict is `head, seq, ns
+/// Version 4, packed: `4, era, timeline, parts, [epoch], [decided], count of incarnations, incarnation..., count, verdict...`. The parts are
+/// bits that say what is there; the epoch is `its source and itself`, as a batch begins to count by it; what a program decided follows its length. A verdict is `head, seq, ns
 /// (zigzag), ordinal, session, round, uncertainty`, then what the head says is there: `incarnation's index, player, id, contest,
 /// reason or first seq, behind, flags, raw, body, players of the audience, fire (name, due, late, missed)`. Seq and ns are differences from the
 /// verdict before. A body follows its length. In an Open the length is one more, and 0 means the body of the Open before it: many
@@ -24,6 +24,7 @@ const VERSION_MIN: u8 = 2;
 
 /// Bits of a batch's parts.
 const EPOCH: u64 = 1;
+const DECIDED: u64 = 2;
 
 /// Bits of a verdict's head, a packed number: kind, outcome, audience, and the fields that are there. The usual ones come first, so
 /// that most heads have two bytes. Further bits are free for versions to come.
@@ -73,10 +74,13 @@ fn write(version: u8, batch: &VerdictBatch, write_head: impl Fn(&mut Writer, u64
     let mut w = Writer::with_capacity(16 + incarnations.len() * INCARNATION_BYTES + batch.verdicts.len() * 72 + body);
     w.byte(version).varint(batch.era).varint(timeline.into());
     if version == VERSION {
-        w.varint(if batch.epoch.is_some() { EPOCH } else { 0 });
+        w.varint(if batch.epoch.is_some() { EPOCH } else { 0 } | if batch.decided.is_some() { DECIDED } else { 0 });
     }
     if let Some(Epoch { source_ns, ns }) = batch.epoch {
         w.varint(source_ns).varint(ns);
+    }
+    if let Some(decided) = &batch.decided {
+        w.sized(decided);
     }
     w.varint(incarnations.len() as u64);
     for incarnation in &incarnations {
@@ -182,10 +186,11 @@ fn decode_to(bytes: &Bytes, last: Option<u64>) -> Result<VerdictBatch, DecodeErr
     let (mut r, version) = Reader::packed_of("verdict batch", bytes, VERSION_MIN..=VERSION)?;
     let (era, timeline) = (r.varint()?, r.narrow()?);
     let parts = if version < VERSION { 0 } else { r.varint()? };
-    if parts & !EPOCH != 0 {
+    if parts & !(EPOCH | DECIDED) != 0 {
         return Err(r.damaged(format!("unknown parts {parts}")));
     }
     let epoch = if parts & EPOCH == 0 { None } else { Some(Epoch { source_ns: r.varint()?, ns: r.varint()? }) };
+    let decided = if parts & DECIDED == 0 { None } else { Some(bytes.slice_ref(r.sized()?)) };
     let len = r.count(INCARNATION_BYTES)?;
     let mut incarnations = Vec::with_capacity(len);
     for _ in 0..len {
@@ -266,11 +271,11 @@ fn decode_to(bytes: &Bytes, last: Option<u64>) -> Result<VerdictBatch, DecodeErr
         }
         verdicts.push(verdict);
         if last.is_some_and(|last| last <= seq) {
-            return Ok(VerdictBatch { era, epoch, verdicts });
+            return Ok(VerdictBatch { era, epoch, decided, verdicts });
         }
     }
     r.end()?;
-    Ok(VerdictBatch { era, epoch, verdicts })
+    Ok(VerdictBatch { era, epoch, decided, verdicts })
 }
 
 /// Writes as version 2 or 3 did, what it could write.
@@ -362,18 +367,20 @@ mod tests {
     }
 
     fn batch() -> impl Strategy<Value = VerdictBatch> {
-        (any::<u32>(), any::<u64>(), 0..u64::MAX / 2, any::<Option<(u64, u64)>>()).prop_flat_map(|(timeline, era, seq, epoch)| {
-            let epoch = epoch.map(|(source_ns, ns)| Epoch { source_ns, ns });
-            proptest::collection::vec((verdict(timeline), 1..5u64), 0..8).prop_map(move |parts| {
-                let mut seq = seq;
-                let verdicts = parts.into_iter().map(|(mut v, step)| {
-                    seq += step;
-                    v.seq = seq;
-                    v
-                });
-                VerdictBatch { era, epoch, verdicts: verdicts.collect() }
-            })
-        })
+        (any::<u32>(), any::<u64>(), 0..u64::MAX / 2, any::<Option<(u64, u64)>>(), any::<Option<Vec<u8>>>()).prop_flat_map(
+            |(timeline, era, seq, epoch, decided)| {
+                let epoch = epoch.map(|(source_ns, ns)| Epoch { source_ns, ns });
+                proptest::collection::vec((verdict(timeline), 1..5u64), 0..8).prop_map(move |parts| {
+                    let (mut seq, decided) = (seq, decided.clone().map(Bytes::from));
+                    let verdicts = parts.into_iter().map(|(mut v, step)| {
+                        seq += step;
+                        v.seq = seq;
+                        v
+                    });
+                    VerdictBatch { era, epoch, decided, verdicts: verdicts.collect() }
+                })
+            },
+        )
     }
 
     /// Each of `bodies` said to one who joins.
@@ -396,7 +403,7 @@ mod tests {
             body: Some(body),
             fire: None,
         };
-        VerdictBatch { era: 1, epoch: None, verdicts: (1..).zip(bodies).map(verdict).collect() }
+        VerdictBatch { era: 1, epoch: None, decided: None, verdicts: (1..).zip(bodies).map(verdict).collect() }
     }
 
     #[test]
@@ -428,7 +435,7 @@ mod tests {
 
         #[test]
         fn batches_of_the_version_before_are_read(batch in batch()) {
-            let mut batch = VerdictBatch { epoch: None, ..batch };
+            let mut batch = VerdictBatch { epoch: None, decided: None, ..batch };
             batch.verdicts.retain(|v| v.fire.is_none() && !matches!(v.audience, Audience::Players(_)));
             prop_assert_eq!(decode(&encode_earlier(3, &batch)), Ok(batch));
         }

@@ -183,9 +183,9 @@ impl Core {
             self.shared.emit(Command::Run(Job::Load(job)));
         }
         let mut quick = false;
-        while let Some((shard, room)) = self.shared.permits.next(self.shared.limits.concurrency) {
+        while let Some((shard, room, crew)) = self.shared.permits.next(self.shared.limits.concurrency) {
             if let Some(job) = self.shards.get_mut(&shard).and_then(|s| s.start(&room, &self.shared)) {
-                self.shared.permits.take();
+                self.shared.permits.take(crew, job.of().token);
                 quick |= job.is_quick();
                 self.shared.emit(Command::Run(job));
             }

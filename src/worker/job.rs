@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use super::restore::{Loaded, restore_room};
 use crate::engine::{Held, HostClock, Known, RULES_FAILED, Room, Trouble, Unproven};
 use crate::journal::Gathering;
-use crate::rules::Rules;
+use crate::rules::{Fault, Rules};
 use crate::types::{Audience, Flags, Incarnation, Moment, Outcome, RoomId, ShardId, Stamp, Verdict, VerdictBatch, VerdictKind};
 use crate::wire::verdicts;
 
@@ -113,6 +113,8 @@ pub(crate) struct Done {
     pub(super) outcome: DoneOutcome,
     /// What the room's program had trouble with.
     pub(super) trouble: Trouble,
+    /// Why a program outside did not decide the events that came back.
+    pub(super) fault: Option<Fault>,
 }
 
 #[derive(Debug)]
@@ -185,13 +187,16 @@ pub(super) struct Resolved {
     /// The gateways with sessions inside after it. None if another part follows.
     pub(super) inside: Option<Vec<Incarnation>>,
     pub(super) snapshot: Option<Bytes>,
+    /// The state of the program outside that decides the room, if it has changed.
+    pub(super) program: Option<Bytes>,
 }
 
 impl Resolved {
     /// How many bytes it adds to a commit.
     pub(super) fn bytes(&self) -> usize {
         let pushes: usize = self.pushes.iter().map(|(_, push)| push.len()).sum();
-        self.verdicts.len() + pushes + self.snapshot.as_ref().map_or(0, Bytes::len)
+        let states = [&self.snapshot, &self.program].into_iter().flatten().map(Bytes::len).sum::<usize>();
+        self.verdicts.len() + pushes + states
     }
 }
 
@@ -254,14 +259,29 @@ impl Resolving {
     }
 
     fn run(self, progress: &Progress) -> Done {
-        let Self { of, mut room, events, clock, now_ns, until, fires_max, unproven, poisoned, snapshot, bytes_max, watched: _ } =
-            self;
+        let Self {
+            of,
+            mut room,
+            events,
+            clock,
+            now_ns,
+            until,
+            fires_max,
+            unproven,
+            mut poisoned,
+            snapshot,
+            bytes_max,
+            watched: _,
+        } = self;
         let from = room.seq();
         let before: Vec<Incarnation> = gateways(&room);
         let mut watching = room.watching();
         let mut batches: Vec<VerdictBatch> = Vec::with_capacity(1);
         let mut events = VecDeque::from(events);
         let proof = until.max(events.back().map(|held| held.stamp.moment));
+        // The state of a program outside goes with the commit of what led to it: its result has one part.
+        let (outside, mut bytes, mut fault) = (room.asks_ahead(), 0, None);
+        let bytes_most = bytes_max / (1 + before.len());
         let mut fires = 0;
         loop {
             if let Some(proof) = proof {
@@ -280,12 +300,39 @@ impl Resolving {
                 },
             };
             let moment = room.next_moment(clock).unwrap_or(stamp.moment);
+            let kept = room.time_kept();
             let epoch = room.keep_time(clock, stamp.moment);
             // A batch has one timeline, and one epoch.
             let same =
                 |last: &VerdictBatch| last.verdicts.last().is_some_and(|v| v.stamp.moment.timeline == stamp.moment.timeline);
-            if epoch.is_some() || !batches.last().is_some_and(same) {
-                batches.push(VerdictBatch { era: room.era(), epoch, verdicts: Vec::with_capacity(events.len() + 1) });
+            let anew = epoch.is_some() || !batches.last().is_some_and(same);
+            if outside {
+                // Its budget bounds the time that a program takes, not the watchdog.
+                progress.is(At::Waiting);
+                let last = batches.last().and_then(|batch| batch.verdicts.last());
+                let amid = last.zip(held.as_ref()).is_some_and(|(last, held)| is_of_death(last, held));
+                let full = last.is_some() && bytes >= bytes_most && !amid;
+                let asked = match &held {
+                    _ if full || anew && !batches.is_empty() => None,
+                    Some(next) => {
+                        Some(room.ask_ahead(next, events.iter(), room.next_fire(clock), |stamp| poisoned.contains(&stamp)))
+                    }
+                    None if poisoned.contains(&name) => Some(Ok(())),
+                    None => Some(room.ask_for_fire(stamp.moment, (clock, now_ns))),
+                };
+                if matches!(asked, Some(Err(_))) && amid {
+                    // A death is not cut: what the program did not decide of it is void.
+                    poisoned.insert(name);
+                } else if !matches!(asked, Some(Ok(()))) {
+                    fault = asked.and_then(Result::err);
+                    room.put_time_back(kept);
+                    held.into_iter().for_each(|held| events.push_front(held));
+                    break;
+                }
+            }
+            if anew {
+                let verdicts = Vec::with_capacity(events.len() + 1);
+                batches.push(VerdictBatch { era: room.era(), epoch, decided: None, verdicts });
             }
             let known = poisoned.contains(&name).then_some(Known::Void(RULES_FAILED));
             progress.is(At::Event(name));
@@ -302,6 +349,7 @@ impl Resolving {
             fires += usize::from(held.is_none());
             match resolved {
                 Ok(verdict) => {
+                    bytes += verdict.as_ref().map_or(0, |v| VERDICT_BYTES + v.body.as_ref().map_or(0, Bytes::len));
                     if let Some(batch) = batches.last_mut() {
                         batch.verdicts.extend(verdict);
                     }
@@ -310,7 +358,7 @@ impl Resolving {
                     let message = panic.downcast_ref::<String>().cloned();
                     let message = message.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned())).unwrap_or_default();
                     let outcome = DoneOutcome::Panicked { stamp: name, message };
-                    return Done { of, outcome, trouble: Trouble::default() };
+                    return Done { of, outcome, trouble: Trouble::default(), fault: None };
                 }
             }
         }
@@ -330,7 +378,7 @@ impl Resolving {
         // A game server that leaves within this batch sees the verdicts before that.
         watching.extend(room.watching());
         let mut seq = from;
-        let part_bytes = bytes_max / (1 + concerned.len());
+        let part_bytes = if outside { usize::MAX } else { bytes_max / (1 + concerned.len()) };
         let all = batches.into_iter().flat_map(|batch| {
             let to = batch.verdicts.last().map_or(seq, |v| v.seq);
             let from = std::mem::replace(&mut seq, to);
@@ -343,18 +391,23 @@ impl Resolving {
                 let verdicts = verdicts::encode(&batch);
                 let push = |gateway: &Incarnation| (*gateway, push_for(*gateway, watching.contains(gateway), &batch, &verdicts));
                 let pushes = concerned.iter().map(push).collect();
-                Resolved { from, to, verdicts, tally, pushes, inside: None, snapshot: None }
+                let verdicts = match room.take_decided(to) {
+                    Some(decided) => verdicts::encode(&VerdictBatch { decided: Some(decided), ..batch }),
+                    None => verdicts,
+                };
+                Resolved { from, to, verdicts, tally, pushes, inside: None, snapshot: None, program: None }
             })
             .collect();
         if let Some(last) = parts.back_mut() {
             last.inside = Some(inside);
+            last.program = room.take_program_state();
             last.snapshot = snapshot.then(|| {
                 progress.is(At::Snapshot);
                 room.snapshot()
             });
         }
         let trouble = room.take_trouble();
-        Done { of, outcome: DoneOutcome::Resolved(room, parts, events.into()), trouble }
+        Done { of, outcome: DoneOutcome::Resolved(room, parts, events.into()), trouble, fault }
     }
 }
 
@@ -379,8 +432,14 @@ fn split(batch: VerdictBatch, bytes_max: usize, from: u64) -> impl Iterator<Item
         }
         let verdicts: Vec<Verdict> = rest.drain(..count).collect();
         let before = std::mem::replace(&mut seq, verdicts.last()?.seq);
-        Some((before, seq, VerdictBatch { era, epoch: epoch.take(), verdicts }))
+        Some((before, seq, VerdictBatch { era, epoch: epoch.take(), decided: None, verdicts }))
     })
+}
+
+/// Whether an event may be of the death that a verdict is of.
+fn is_of_death(one: &Verdict, held: &Held) -> bool {
+    let leaves = matches!(one.kind, VerdictKind::End | VerdictKind::Error | VerdictKind::Close);
+    leaves && !held.acts() && (one.stamp.moment, one.stamp.incarnation) == (held.stamp.moment, held.stamp.incarnation)
 }
 
 /// Whether two verdicts may be of one death, whose events have one stamp, and none of them acts. [`Resequencer::release`] keeps
@@ -411,7 +470,7 @@ fn push_for(gateway: Incarnation, watches: bool, batch: &VerdictBatch, whole: &B
         let body = v.body.clone().filter(|_| !tells_others(v));
         Verdict { body, ..v.clone() }
     });
-    verdicts::encode(&VerdictBatch { era: batch.era, epoch: batch.epoch, verdicts: verdicts.collect() })
+    verdicts::encode(&VerdictBatch { era: batch.era, epoch: batch.epoch, decided: None, verdicts: verdicts.collect() })
 }
 
 impl Loading {
@@ -429,7 +488,7 @@ impl Loading {
             Ok(Err(why)) => DoneOutcome::Unloadable(why),
             Err(_) => DoneOutcome::Unloadable("the rules panicked while the room was restored".to_owned()),
         };
-        Done { of, outcome, trouble: Trouble::default() }
+        Done { of, outcome, trouble: Trouble::default(), fault: None }
     }
 }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::programs::ProgramsError;
 use crate::clock;
 use crate::journal::{self, JournalError, LockFile, Signals, WorkerJournal};
 use crate::types::Incarnation;
@@ -33,4 +34,18 @@ pub(crate) async fn join(journal: Arc<dyn WorkerJournal>) -> Result<Joined, Jour
     let pushes = journal.pushes(me).await?;
     let lock = journal.lock(me);
     Ok(Joined { journal, timeline, me, pushes, lock })
+}
+
+/// Why a worker ended without being asked to.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkerError {
+    /// The journal did not work at the start.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// This many jobs of the rules never returned, each of which holds a thread.
+    #[error("{0} jobs of the rules never returned: start the worker again, and fix the rules that its log names")]
+    Rules(usize),
+    /// The rules' programs cannot be started.
+    #[error(transparent)]
+    Programs(#[from] ProgramsError),
 }

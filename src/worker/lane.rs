@@ -43,6 +43,7 @@ use super::step::WorkerLimits;
 use crate::engine::{Held, HostClock, Resequencer, Room};
 use crate::journal::Gathering;
 use crate::limits::{QUARANTINE_MAX, QUARANTINE_MIN};
+use crate::rules::Crew;
 use crate::types::{Entry, Incarnation, Moment, Stamp, StreamId};
 
 /// What a lane is doing.
@@ -110,6 +111,8 @@ enum Caution {
 #[derive(Debug)]
 pub(super) struct Lane {
     token: u64,
+    /// Whose permits its jobs need.
+    pub(super) crew: Crew,
     state: State,
     hold: Resequencer,
     /// How far the room's stream was read.
@@ -145,18 +148,19 @@ pub(super) struct Lane {
 
 impl Lane {
     /// A lane whose room is to be loaded. No other lane of this worker has the same `token`.
-    pub(super) fn loading(token: u64) -> Self {
-        Self::new(token, State::loading())
+    pub(super) fn loading(token: u64, crew: Crew) -> Self {
+        Self::new(token, crew, State::loading())
     }
 
     /// A lane for a room that this worker has no rules for, and never will.
     pub(super) fn without_rules(token: u64) -> Self {
-        Self::new(token, State::Quarantined { until_ns: u64::MAX })
+        Self::new(token, Crew::default(), State::Quarantined { until_ns: u64::MAX })
     }
 
-    fn new(token: u64, state: State) -> Self {
+    fn new(token: u64, crew: Crew, state: State) -> Self {
         Self {
             token,
+            crew,
             state,
             hold: Resequencer::default(),
             position: StreamId::default(),
@@ -181,7 +185,7 @@ impl Lane {
     fn renew(&mut self, token: u64, state: State) {
         let (failures, poisoned) = (self.failures, std::mem::take(&mut self.poisoned));
         let caution = if self.is_suspect() { self.caution } else { Caution::None };
-        *self = Self { failures, poisoned, caution, ..Self::new(token, state) };
+        *self = Self { failures, poisoned, caution, ..Self::new(token, self.crew, state) };
     }
 
     /// Identifies this lane among all that the room had: results of an earlier lane are discarded.
@@ -393,6 +397,11 @@ impl Lane {
         busy
     }
 
+    /// A program outside did not decide: the lane goes on with one event at a time.
+    pub(super) fn suspect(&mut self) {
+        self.caution = Caution::Suspect(self.position);
+    }
+
     /// Busy -> Failed: the rules do not return from an event. The lane goes on as a suspect. Returns false if it does not wait for
     /// a result.
     pub(super) fn overrun(&mut self) -> bool {
@@ -476,7 +485,7 @@ impl Lane {
         let unread = std::mem::take(unread);
         let came = unread.came();
         if came {
-            *self = Self::new(token(), State::Loading { pages: Box::default(), unread: unread.for_a_new_read() });
+            *self = Self::new(token(), self.crew, State::Loading { pages: Box::default(), unread: unread.for_a_new_read() });
         }
         came
     }

@@ -1,27 +1,40 @@
 //! Permits to run jobs: which lanes wait for one, and which have one.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::job::Loading;
 use crate::limits::{LOADS_MAX, STUCK_JOBS_MAX};
+use crate::rules::Crew;
 use crate::types::{RoomId, ShardId};
 
 /// Permits to resolve events, and to load rooms.
 #[derive(Debug, Default)]
 pub(super) struct Permits {
+    /// Who resolves: the rules inside the worker, and each program outside.
+    crews: BTreeMap<Crew, Resolvers>,
+    /// Tokens of the lanes with a permit of a program outside.
+    outside: BTreeMap<u64, Crew>,
+    /// Rooms to load: the small ones, and the large ones.
+    loads: [Loads; 2],
+    /// Tokens of lanes whose job hangs. Its permit is free again.
+    stuck: BTreeSet<u64>,
+}
+
+/// The permits of one crew: a program that is slow, or down, holds up its own rooms only.
+#[derive(Debug, Default)]
+struct Resolvers {
     /// Lanes that wait for a permit to resolve.
     queue: VecDeque<(ShardId, RoomId)>,
     /// How many lanes have such a permit.
     resolving: usize,
-    /// Rooms to load: the small ones, and the large ones.
-    loads: [Loads; 2],
     /// Lanes whose next event is to be resolved alone.
     suspects: VecDeque<(ShardId, RoomId)>,
     /// The suspect that goes on. There is at most one, so that the death of the worker counts against the right room (rule C6).
-    trial: Option<(ShardId, RoomId, u64)>,
-    /// Tokens of lanes whose job hangs. Its permit is free again.
-    stuck: BTreeSet<u64>,
+    trial: Option<Trial>,
 }
+
+/// The lane of a suspect that goes on, and its token.
+pub(super) type Trial = (ShardId, RoomId, u64);
 
 #[derive(Debug, Default)]
 struct Loads {
@@ -32,27 +45,36 @@ struct Loads {
 
 impl Permits {
     /// Puts a lane into the queue for permits, or a suspect into the queue for the trial.
-    pub(super) fn enqueue(&mut self, shard: ShardId, room: &RoomId, suspect: bool) {
-        let queue = if suspect { &mut self.suspects } else { &mut self.queue };
+    pub(super) fn enqueue(&mut self, shard: ShardId, room: &RoomId, crew: Crew, suspect: bool) {
+        let crew = self.crews.entry(crew).or_default();
+        let queue = if suspect { &mut crew.suspects } else { &mut crew.queue };
         queue.push_back((shard, room.clone()));
     }
 
-    /// The next lane in the queue, if fewer than `concurrency` have a permit. The caller follows with [`Permits::take`] if it
-    /// starts a job.
-    pub(super) fn next(&mut self, concurrency: usize) -> Option<(ShardId, RoomId)> {
-        if self.resolving < concurrency { self.queue.pop_front() } else { None }
+    /// The next lane in a queue, if fewer than `concurrency`, or than a program outside may have, have a permit. The caller follows
+    /// with [`Permits::take`] if it starts a job.
+    pub(super) fn next(&mut self, concurrency: usize) -> Option<(ShardId, RoomId, Crew)> {
+        self.crews.iter_mut().find_map(|(crew, resolvers)| {
+            let most = if crew.number == 0 { concurrency } else { crew.jobs };
+            let (shard, room) = if resolvers.resolving < most { resolvers.queue.pop_front() } else { None }?;
+            Some((shard, room, *crew))
+        })
     }
 
-    /// Hands out a permit. A suspect's job takes one beyond the limit; there is at most one such job.
-    pub(super) fn take(&mut self) {
-        self.resolving += 1;
+    /// Hands out a permit. A suspect's job takes one beyond the limit; there is at most one such job of a crew.
+    pub(super) fn take(&mut self, crew: Crew, token: u64) {
+        self.crews.entry(crew).or_default().resolving += 1;
+        if crew.number > 0 {
+            self.outside.insert(token, crew);
+        }
     }
 
     /// Takes back the permit of a lane's job, unless [`Permits::give_up`] already has.
     pub(super) fn free(&mut self, token: u64) {
         let loading = self.loads.iter_mut().any(|loads| loads.running.remove(&token));
         if !loading && !self.stuck.remove(&token) {
-            self.resolving = self.resolving.saturating_sub(1);
+            let crew = self.crews.entry(self.outside.remove(&token).unwrap_or_default()).or_default();
+            crew.resolving = crew.resolving.saturating_sub(1);
         }
     }
 
@@ -70,21 +92,24 @@ impl Permits {
 
     /// Whether a lane waits for a permit.
     pub(super) fn are_wanted(&self) -> bool {
-        !self.queue.is_empty() || self.loads.iter().any(|loads| !loads.queue.is_empty())
+        self.crews.values().any(|crew| !crew.queue.is_empty()) || self.loads.iter().any(|loads| !loads.queue.is_empty())
     }
 
-    pub(super) fn trial(&self) -> Option<&(ShardId, RoomId, u64)> {
-        self.trial.as_ref()
+    /// The crews, and the suspect of each that goes on.
+    pub(super) fn trials(&self) -> Vec<(Crew, Option<Trial>)> {
+        let there = self.crews.iter().filter(|(_, crew)| crew.trial.is_some() || !crew.suspects.is_empty());
+        there.map(|(crew, resolvers)| (*crew, resolvers.trial.clone())).collect()
     }
 
-    pub(super) fn begin_trial(&mut self, shard: ShardId, room: RoomId, token: u64) {
-        self.trial = Some((shard, room, token));
+    pub(super) fn begin_trial(&mut self, crew: Crew, shard: ShardId, room: RoomId, token: u64) {
+        self.crews.entry(crew).or_default().trial = Some((shard, room, token));
     }
 
-    /// Ends the trial. Returns the next suspect in the queue.
-    pub(super) fn next_suspect(&mut self) -> Option<(ShardId, RoomId)> {
-        self.trial = None;
-        self.suspects.pop_front()
+    /// Ends a crew's trial. Returns the next suspect in its queue.
+    pub(super) fn next_suspect(&mut self, crew: Crew) -> Option<(ShardId, RoomId)> {
+        let crew = self.crews.get_mut(&crew)?;
+        crew.trial = None;
+        crew.suspects.pop_front()
     }
 
     /// Takes back the permit of a job that hangs. Returns false if that was done before.

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use bytes::Bytes;
 
-use crate::engine::{Held, Known, RULES_FAILED, Resequencer, Room};
+use crate::engine::{self, Held, Known, RULES_FAILED, Record, Resequencer, Room};
 use crate::journal::StoredRoom;
 use crate::rules::Rules;
 use crate::types::{Entry, Flags, Incarnation, Moment, Outcome, RoomId, Seed, StreamId, Verdict, VerdictKind};
@@ -49,7 +49,12 @@ pub(super) fn restore_room(
         Some(snapshot) => Room::restore(&snapshot.bytes, rules).map_err(|e| e.to_string())?,
         None => created(room, stored.era, stored.seed, rules),
     };
-    let (recorded, deviations) = replay(&mut room, &entries, &stored.verdicts, |_, verdict| progress(verdict.seq))?;
+    let (recorded, deviations) = replay(&mut room, &entries, &stored.verdicts, Programs::Followed, |_, v| progress(v.seq))?;
+    if let Some(program) = &stored.program {
+        room.take_up_program_state(program)?;
+    }
+    // Nothing of it belongs into the next commit.
+    let _ = room.take_decided(room.seq());
     if room.seq() != stored.seq {
         return Err(format!("{recorded} verdicts lead to seq {}, the journal says {}", room.seq(), stored.seq));
     }
@@ -63,6 +68,15 @@ pub(super) fn restore_room(
     Ok(Loaded { room: Some(Box::new(room)), cursor, snapshot, entries, deviations, deaths, attempts, trims })
 }
 
+/// What becomes of decisions that programs outside have made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Programs {
+    /// The record says them.
+    Followed,
+    /// They are asked again.
+    Asked,
+}
+
 /// Resolves recorded events again, in the recorded order. Returns how many, and the deviations from the record. `seen` is called
 /// with each new verdict, and the room after it.
 ///
@@ -72,6 +86,7 @@ pub(crate) fn replay(
     room: &mut Room,
     entries: &[(StreamId, Result<Entry, DecodeError>)],
     batches: &[Bytes],
+    programs: Programs,
     mut seen: impl FnMut(&Room, &Verdict),
 ) -> Result<(usize, Vec<String>), String> {
     // Read as the worker has read them, so that the same entries count as duplicates.
@@ -87,9 +102,12 @@ pub(crate) fn replay(
     let mut events: HashMap<(Incarnation, u64), Held> =
         all.into_iter().map(|held| ((held.stamp.incarnation, held.stamp.ordinal), held)).collect();
     let (mut count, mut deviations) = (0, Vec::new());
+    let mut told = false;
     for bytes in batches {
         let batch = verdicts::decode(bytes).map_err(|e| e.to_string())?;
         let mut epoch = batch.epoch;
+        let record = batch.decided.as_ref().map(|bytes| Record::read(bytes)).transpose().map_err(|e| e.to_string())?;
+        let decided = record.as_ref().filter(|_| programs == Programs::Followed);
         for recorded in batch.verdicts {
             if recorded.seq <= room.seq() {
                 continue;
@@ -98,7 +116,11 @@ pub(crate) fn replay(
             if let Some(epoch) = epoch.take() {
                 room.take_epoch(recorded.stamp.moment.timeline, epoch);
             }
-            let taken = known(&recorded, verdicts::remembers_otherwise(bytes));
+            let decision = decided.and_then(|decided| decided.decision(&recorded));
+            let taken = match &decided {
+                Some(_) => engine::known(&recorded, decision.as_ref()),
+                None => known(&recorded, verdicts::remembers_otherwise(bytes)),
+            };
             if recorded.kind == VerdictKind::Timer {
                 let Some(again) = room.fire_again(&recorded, taken) else {
                     return Err(format!(
@@ -121,6 +143,12 @@ pub(crate) fn replay(
             }
             let again = room.resolve(&held, taken);
             compare(&recorded, &again, &mut deviations);
+            if let Some(other) =
+                record.as_ref().filter(|_| !told && programs == Programs::Asked).and_then(|r| r.other_program(room))
+            {
+                deviations.push(format!("from verdict {}: {other}", recorded.seq));
+                told = true;
+            }
             seen(room, &again);
             count += 1;
         }

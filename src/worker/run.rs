@@ -13,9 +13,10 @@ use tokio_util::task::TaskTracker;
 
 use super::core::Core;
 use super::job::{Job, Progress};
-use super::join::{Joined, join};
+use super::join::{Joined, WorkerError, join};
 use super::listen::{follow, hear_of_shards, stay_entered};
 use super::meters::Meters;
+use super::programs::{self, Programs};
 use super::step::{Command, Failure, Input, Scope, WorkerLimits};
 use super::threads::Threads;
 use super::wake::Wake;
@@ -80,16 +81,17 @@ pub async fn run(
     stop: CancellationToken,
     health: tokio::sync::watch::Sender<Option<String>>,
 ) -> Result<(), WorkerError> {
-    run_joined(join(journal).await?, rules, options, stop, health).await
+    let joined = join(journal).await?;
+    run_joined(joined, programs::start(rules)?, options, stop, health).await
 }
 
-/// As [`run`], after the worker has joined: from here on it waits for a journal that does not work.
+/// As [`run`], after the worker has joined: from here on it waits for a journal that does not work. The programs end with it.
 ///
 /// # Errors
 /// When too many jobs of the rules never returned.
 pub(crate) async fn run_joined(
     joined: Joined,
-    rules: RulesBook,
+    (rules, _programs): (RulesBook, Programs),
     options: WorkerOptions,
     stop: CancellationToken,
     health: tokio::sync::watch::Sender<Option<String>>,
@@ -143,17 +145,6 @@ pub(crate) async fn run_joined(
     news.abort();
     entered.abort();
     if given_up { Err(WorkerError::Rules(STUCK_JOBS_MAX)) } else { Ok(()) }
-}
-
-/// Why a worker ended without being asked to.
-#[derive(Debug, thiserror::Error)]
-pub enum WorkerError {
-    /// The journal did not work at the start.
-    #[error(transparent)]
-    Journal(#[from] JournalError),
-    /// This many jobs of the rules never returned, each of which holds a thread.
-    #[error("{0} jobs of the rules never returned: start the worker again, and fix the rules that its log names")]
-    Rules(usize),
 }
 
 struct Worker {
@@ -415,9 +406,9 @@ impl Worker {
                     }
                 });
             }
-            Command::Attempt { shard, lease, room, token } => {
+            Command::Attempt { shard, lease, room, token, name } => {
                 self.insist_on_room("count attempt", (shard, room, token), move |journal, room| async move {
-                    let answer = journal.attempt(shard, lease, &room, token).await?;
+                    let answer = journal.attempt(shard, lease, &room, name).await?;
                     Ok(Input::Attempted { shard, room, token, answer })
                 });
             }

@@ -325,7 +325,7 @@ impl Shard {
             && let Some(lane) = self.lanes.get_mut(room)
             && lane.enqueue(shared.clock, watermarks(&self.gateways))
         {
-            shared.permits.enqueue(self.id, room, lane.is_suspect());
+            shared.permits.enqueue(self.id, room, lane.crew, lane.is_suspect());
         }
     }
 

@@ -205,8 +205,8 @@ pub(crate) enum Command {
     Forget { shard: ShardId, lease: Lease, gateways: Vec<Incarnation> },
     /// Answer with [`Input::DeathWritten`].
     Death { shard: ShardId, lease: Lease, token: u64, gateway: Incarnation, entry: FlushEntry },
-    /// Answer with [`Input::Attempted`].
-    Attempt { shard: ShardId, lease: Lease, room: RoomId, token: u64 },
+    /// Answer with [`Input::Attempted`]. No other attempt has the same `name`: a step that is repeated counts once.
+    Attempt { shard: ShardId, lease: Lease, room: RoomId, token: u64, name: u64 },
     /// Answer with [`Input::RoomEnded`].
     EndRoom { shard: ShardId, lease: Lease, room: RoomId, token: u64, seq: u64 },
     /// Count these verdicts in the metrics: they are final.

@@ -156,7 +156,20 @@ pub(crate) async fn claim(journal: &impl Journal) -> Lease {
 
 pub(crate) fn part(room: RoomId, era: u64, from: u64, to: u64, cursor: StreamId) -> RoomCommit {
     let verdicts = if to > from { bytes(&format!("verdicts to {to}")) } else { Bytes::new() };
-    RoomCommit { room, era, from, to, verdicts, cursor, snapshot: None, trim: None, trims: None, gateways: None, due: None }
+    RoomCommit {
+        room,
+        era,
+        from,
+        to,
+        verdicts,
+        cursor,
+        snapshot: None,
+        trim: None,
+        trims: None,
+        gateways: None,
+        due: None,
+        program: None,
+    }
 }
 
 pub(crate) fn commit(lease: Lease, number: u64, rooms: Vec<RoomCommit>) -> Commit {

@@ -113,6 +113,7 @@ pub(crate) async fn a_room_is_loaded_from_its_snapshot_on(journal: &impl Journal
         attempts: 0,
         trims: vec![],
         seed: load(journal, &room(0)).await.expect("load").seed,
+        program: None,
     };
     assert!(expected.seed.is_some());
     assert_eq!(load(journal, &room(0)).await.expect("load"), expected);
@@ -121,6 +122,8 @@ pub(crate) async fn a_room_is_loaded_from_its_snapshot_on(journal: &impl Journal
     with_snapshot.snapshot = Some(CommitSnapshot::Whole(bytes("state at 3")));
     expected.trims = vec![(ids[0], 1), (StreamId { ms: u64::MAX, seq: 7 }, 3)];
     with_snapshot.trims = Some(expected.trims.clone());
+    with_snapshot.program = Some(bytes("a program's state"));
+    expected.program.clone_from(&with_snapshot.program);
     journal.commit(&commit(lease, 2, vec![with_snapshot])).await.expect("commit");
     journal.commit(&commit(lease, 3, vec![part(room(0), 1, 3, 4, ids[2])])).await.expect("commit");
     expected.seq = 4;

@@ -39,15 +39,15 @@ const PARTS: &[(&str, &str)] = &[
         "gateway/front/auth journal/default_runtime_dir journal/redis/Durability limits rules runtime/Priority telemetry types",
     ),
     ("replay", "engine journal limits rules types wire worker"),
-    ("replay/command", "config journal/redis replay types"),
+    ("replay/command", "config journal/redis replay rules types worker"),
     (
         "roles",
         "admin arena clock config gateway gateway/front journal journal/memory journal/redis limits metrics runtime \
-         shutdown worker",
+         rules shutdown worker",
     ),
     ("cli", "config replay/command"),
     ("program", "cli config limits replay/command roles runtime shutdown telemetry"),
-    ("internals", "clock config engine gateway/front limits metrics program replay runtime telemetry wire"),
+    ("internals", "clock config engine gateway/front limits metrics program replay rules/messages runtime telemetry wire"),
     ("main", "internals"),
 ];
 
@@ -64,7 +64,7 @@ const APART: &[(&str, &str, &str)] = &[
 
 /// What drives the cores: everything else in `gateway` and `worker` is a step function, or a value.
 const DRIVERS: &str = "\
-    gateway/front gateway/hub worker/run worker/wake worker/listen worker/join worker/meters worker/threads";
+    gateway/front gateway/hub worker/run worker/wake worker/listen worker/join worker/meters worker/programs worker/threads";
 
 /// Names, the only places that may use them, and what others do instead.
 const FENCES: &[(&str, &str, &str)] = &[

@@ -7,6 +7,7 @@ use lasthit::internals::config::{Config, Flags, ProcessRole};
 use lasthit::internals::engine::Room;
 use lasthit::internals::gateway::{Asking, Gatekeeper, JwtKey};
 use lasthit::internals::limits::{MESSAGE_BYTES_MAX, TOKEN_BYTES_MAX};
+use lasthit::internals::programs;
 use lasthit::internals::replay::{Recording, dump};
 use lasthit::internals::wire::{action, entry, push, verdicts};
 use lasthit::journal::StoredSnapshot;
@@ -159,6 +160,30 @@ proptest! {
                     assert_eq!(action::decode(&action::encode(&said)).expect("its own bytes"), said);
                 }
             });
+        }
+    }
+
+    /// In JSON and in MessagePack, cut and spoiled: an error or a message, whatever comes.
+    #[test]
+    fn what_programs_answer(by in vec(spoil(), 0..4), arbitrary in vec(0_u8.., 0..300)) {
+        let decision = serde_json::json!({"outcome": "won", "contest": "flag", "next_round": true, "to": ["ann"], "body": {"a": [1.5, null]},
+            "timers": [{"name": "t", "after": 20, "data": {"x": "y"}}, {"name": "u", "cron": "0 20 * * FRI", "offset": "+09:00"}], "state": {"n": 1}});
+        let failed = serde_json::json!({"outcome": "failed", "error": "e", "stack": ["a", "b"]});
+        let answers = [
+            serde_json::json!({"type": "resolved", "id": 7, "decisions": [decision, failed]}),
+            serde_json::json!({"type": "hello", "protocol": 1, "name": "flag", "version": 1}),
+            serde_json::json!({"type": "log", "text": "a\u{1b}[2Jb"}),
+        ];
+        for answer in answers {
+            for good in [answer.to_string().into_bytes(), rmp_serde::to_vec_named(&answer).expect("memory")] {
+                programs::check(&good, 2).expect("it is good");
+                for body in [spoiled(good, &by), arbitrary.clone()] {
+                    bounded(body.len(), TIMES, FIXED_BY_SERDE, || match programs::check(&body, 2) {
+                        Ok(said) => assert!(!said.is_empty()),
+                        Err(why) => assert!(!why.is_empty()),
+                    });
+                }
+            }
         }
     }
 

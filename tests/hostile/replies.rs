@@ -151,6 +151,7 @@ async fn every_step(journal: &RedisJournal) {
         trims: None,
         gateways: None,
         due: None,
+        program: None,
     };
     let commit = Commit { shard, lease, number: 1, rooms: vec![part], pushes: Vec::new() };
     let _ = journal.timeline("host").await;

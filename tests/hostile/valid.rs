@@ -69,7 +69,7 @@ pub(crate) fn resolved(held: &[Held], last_hit: bool) -> (Room, Vec<Verdict>) {
 }
 
 pub(crate) fn batch() -> VerdictBatch {
-    VerdictBatch { epoch: None, era: 1, verdicts: resolved(&held(&entries()), true).1 }
+    VerdictBatch { epoch: None, decided: None, era: 1, verdicts: resolved(&held(&entries()), true).1 }
 }
 
 /// One of each, by name.

@@ -10,6 +10,7 @@ mod input;
 mod messages;
 mod operating;
 mod outages;
+mod process;
 mod redis;
 mod resume;
 mod road;

@@ -60,7 +60,7 @@ fn said() -> impl Strategy<Value = Said> {
         (edge(), vec(verdict(), 0..4)).prop_map(|(era, mut verdicts)| {
             verdicts.sort_by_key(|verdict| verdict.seq);
             verdicts.dedup_by_key(|verdict| verdict.seq);
-            VerdictBatch { era, epoch: None, verdicts }
+            VerdictBatch { era, epoch: None, decided: None, verdicts }
         })
     };
     prop_oneof![

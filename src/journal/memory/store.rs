@@ -83,6 +83,7 @@ struct Room {
     /// Gateways that every append asks for their watermarks.
     gateways: Vec<Incarnation>,
     trims: Vec<(StreamId, u64)>,
+    program: Option<Bytes>,
     deaths: Trouble,
     attempts: Trouble,
     /// The epoch and name of the last attempt.
@@ -215,6 +216,9 @@ impl Shard {
         }
         if let Some(trims) = &part.trims {
             room.trims.clone_from(trims);
+        }
+        if let Some(program) = &part.program {
+            room.program = Some(program.clone());
         }
         if let Some(gateways) = &part.gateways {
             room.gateways.clone_from(gateways);

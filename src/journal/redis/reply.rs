@@ -204,8 +204,9 @@ impl Reply {
         if next.is_some_and(|next| next <= place) {
             return Err(self.error("a page that leads back to where it began: an ID that is not a seq"));
         }
+        let program = self.bytes_or_nil()?;
         self.end()?;
-        Ok(StoredPage { head, snapshot: pieces, verdicts, entries, next })
+        Ok(StoredPage { head, snapshot: pieces, program, verdicts, entries, next })
     }
 
     pub(super) fn end(self) -> Result<(), JournalError> {

@@ -217,7 +217,8 @@ impl WorkerJournal for RedisJournal {
         let keys = self.0.keys.shard(commit.shard);
         let rooms = commit.rooms.len();
         let snapshot = |r: &RoomCommit| if let Some(CommitSnapshot::Whole(bytes)) = &r.snapshot { bytes.len() } else { 0 };
-        let bytes = commit.rooms.iter().map(|r| r.verdicts.len() + snapshot(r) + 2 * ROOM_BYTES).sum::<usize>()
+        let program = |r: &RoomCommit| r.program.as_ref().map_or(0, Bytes::len);
+        let bytes = commit.rooms.iter().map(|r| r.verdicts.len() + snapshot(r) + program(r) + 2 * ROOM_BYTES).sum::<usize>()
             + commit.pushes.iter().map(|(_, push)| push.len() + ROOM_BYTES).sum::<usize>();
         let option_keys =
             |r: &RoomCommit| 2 * usize::from(r.snapshot.is_some()) + usize::from(r.trim.is_some()) + usize::from(r.due.is_some());
@@ -265,6 +266,9 @@ impl WorkerJournal for RedisJournal {
                 None => {}
                 Some(None) => _ = call.bytes(&[]),
                 Some(Some(ms)) => _ = call.text(ms),
+            }
+            if let Some(program) = &part.program {
+                call.bytes(program);
             }
         }
         // A push that the script publishes may leave before the commit is on the server's disk (to a subscriber whose socket was
@@ -458,6 +462,7 @@ impl fmt::Display for Options<'_> {
         f.write_str(if part.trim.is_some() { "t" } else { "" })?;
         f.write_str(if part.gateways.is_some() { "g" } else { "" })?;
         f.write_str(if part.trims.is_some() { "p" } else { "" })?;
-        f.write_str(if part.due.is_some() { "d" } else { "" })
+        f.write_str(if part.due.is_some() { "d" } else { "" })?;
+        f.write_str(if part.program.is_some() { "o" } else { "" })
     }
 }

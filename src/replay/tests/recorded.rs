@@ -41,7 +41,8 @@ fn replayed(recording: &Recording, room: &mut Room) -> Vec<Verdict> {
     let entries: Vec<_> = recording.entries.iter().map(|(at, bytes)| (*at, entry::decode(bytes))).collect();
     let mut said = Vec::new();
     let seen = |_: &Room, verdict: &Verdict| said.push(verdict.clone());
-    let (_, deviations) = worker::replay(room, &entries, &recording.verdicts, seen).expect("brought back");
+    let (_, deviations) =
+        worker::replay(room, &entries, &recording.verdicts, worker::Programs::Asked, seen).expect("brought back");
     assert_eq!((deviations, room.seq()), (Vec::new(), recording.seq), "{}", recording.room);
     said
 }

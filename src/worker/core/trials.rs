@@ -5,21 +5,24 @@ use crate::worker::job::LaneId;
 use crate::worker::step::Command;
 
 impl Core {
-    /// Lets the next suspect go on, once the verdict of the one before is final.
+    /// Lets each crew's next suspect go on, once the verdict of the one before is final.
     pub(super) fn start_trial(&mut self) {
-        if let Some((shard, room, token)) = self.shared.permits.trial()
-            && self.shards.get(shard).is_some_and(|s| s.is_on_trial(room, *token))
-        {
-            return;
-        }
-        while let Some((id, room)) = self.shared.permits.next_suspect() {
-            if let Some(shard) = self.shards.get_mut(&id)
-                && let Some(token) = shard.begin_trial(&room)
+        for (crew, trial) in self.shared.permits.trials() {
+            if let Some((shard, room, token)) = trial
+                && self.shards.get(&shard).is_some_and(|s| s.is_on_trial(&room, token))
             {
-                let lease = shard.lease;
-                self.shared.permits.begin_trial(id, room.clone(), token);
-                self.shared.emit(Command::Attempt { shard: id, lease, room, token });
-                return;
+                continue;
+            }
+            while let Some((id, room)) = self.shared.permits.next_suspect(crew) {
+                if let Some(shard) = self.shards.get_mut(&id)
+                    && let Some(token) = shard.begin_trial(&room)
+                {
+                    let lease = shard.lease;
+                    self.shared.permits.begin_trial(crew, id, room.clone(), token);
+                    let name = self.shared.token();
+                    self.shared.emit(Command::Attempt { shard: id, lease, room, token, name });
+                    break;
+                }
             }
         }
     }

@@ -1,9 +1,12 @@
+mod outside;
+
 use super::*;
 use crate::engine::Resequencer;
 use crate::limits::RECENT_IDS_PER_PLAYER_MAX;
 use crate::rules::LastHit;
 use crate::types::{Action, Arrival, Entry, Event, EventKind, Moment, PlayerId, Role, SessionId, Since, StreamId};
 use crate::wire::action;
+use crate::worker::Programs;
 use crate::worker::restore::replay;
 
 /// Sessions join through two gateways. Each gateway gets the state for its own sessions, and learns that the others joined.
@@ -99,9 +102,10 @@ fn a_record_is_resolved_again_in_the_era_that_it_is_of() {
     let verdicts: Vec<Verdict> =
         hold.release(usize::MAX, |_| Moment { timeline: 1, ns: u64::MAX }).iter().map(|held| room.resolve(held, None)).collect();
     assert_eq!(verdicts.last().map(|v| &v.outcome), Some(&Outcome::Denied("no_contest".to_owned())), "the rules were asked");
-    let batch = verdicts::encode(&VerdictBatch { era: 2, epoch: None, verdicts });
+    let batch = verdicts::encode(&VerdictBatch { era: 2, epoch: None, decided: None, verdicts });
     let mut again = Room::new(1, Box::new(LastHit::new()));
-    let (_, deviations) = replay(&mut again, &[(StreamId { ms: 1, seq: 0 }, Ok(entry))], &[batch], |_, _| {}).expect("resolved");
+    let (_, deviations) =
+        replay(&mut again, &[(StreamId { ms: 1, seq: 0 }, Ok(entry))], &[batch], Programs::Asked, |_, _| {}).expect("resolved");
     assert_eq!((deviations, again.snapshot()), (Vec::new(), room.snapshot()));
 }
 
@@ -133,11 +137,12 @@ fn what_the_rules_failed_on_in_the_version_before_is_void_again() {
     let again = all.pop().expect("three verdicts");
     assert_eq!(again.outcome, Outcome::Repeat { of: 2 });
     let failed = Verdict { outcome: Outcome::Void(RULES_FAILED.to_owned()), ..again };
-    let before = verdicts::encode(&VerdictBatch { era: 1, epoch: None, verdicts: all });
-    let earlier = verdicts::encode_earlier(2, &VerdictBatch { era: 1, epoch: None, verdicts: vec![failed] });
+    let before = verdicts::encode(&VerdictBatch { era: 1, epoch: None, decided: None, verdicts: all });
+    let earlier = verdicts::encode_earlier(2, &VerdictBatch { era: 1, epoch: None, decided: None, verdicts: vec![failed] });
     assert!(verdicts::remembers_otherwise(&earlier));
     let batches = [before, earlier];
     let (count, deviations) =
-        replay(&mut Room::new(1, rules()), &[(StreamId { ms: 1, seq: 0 }, Ok(entry))], &batches, |_, _| {}).expect("resolved");
+        replay(&mut Room::new(1, rules()), &[(StreamId { ms: 1, seq: 0 }, Ok(entry))], &batches, Programs::Asked, |_, _| {})
+            .expect("resolved");
     assert_eq!((count, deviations), (3, Vec::new()));
 }

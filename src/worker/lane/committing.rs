@@ -72,6 +72,7 @@ impl Lane {
             return None;
         }
         let taken = resolved.as_mut().and_then(|part| part.snapshot.take());
+        let program = resolved.as_mut().and_then(|part| part.program.take());
         let (from, to, verdicts) = match &resolved {
             Some(part) => (part.from, part.to, part.verdicts.clone()),
             None => (seq, seq, Bytes::new()),
@@ -102,7 +103,7 @@ impl Lane {
         self.committing = true;
         self.cursor = cursor;
         let room = room.clone();
-        let commit = RoomCommit { room, era, from, to, verdicts, cursor, snapshot, trim, trims, gateways, due };
+        let commit = RoomCommit { room, era, from, to, verdicts, cursor, snapshot, trim, trims, gateways, due, program };
         Some(Departure { commit, resolved, waited_ns, ahead })
     }
 

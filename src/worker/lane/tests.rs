@@ -2,6 +2,7 @@ use super::*;
 use crate::journal::{AheadName, StoredRoom};
 use crate::limits::Bounds;
 use crate::rules::Claim;
+use crate::rules::Crew;
 use crate::types::{Audience, RoomId, ShardId};
 use crate::worker::restore::restore_room;
 use crate::worker::shard::tests::limits;
@@ -39,7 +40,7 @@ fn at(ms: u64) -> StreamId {
 
 /// A live lane of an empty room.
 fn live() -> Lane {
-    let mut lane = Lane::loading(1);
+    let mut lane = Lane::loading(1, Crew::default());
     let stored = StoredRoom { era: 1, ..StoredRoom::default() };
     assert!(matches!(lane.page(Default::default(), stored.clone().into()), Paged::All(_)));
     let loaded =
@@ -73,7 +74,7 @@ fn a_commit_of_an_earlier_lane_clears_nothing() {
 fn a_transition_from_another_state_changes_nothing() {
     let of = |token| LaneId { shard: ShardId(0), epoch: 1, room: RoomId::new("pit").expect("name"), token };
     let states: [fn() -> Lane; 5] = [
-        || Lane::loading(1),
+        || Lane::loading(1, Crew::default()),
         || Lane::without_rules(1),
         live,
         || {

@@ -3,6 +3,7 @@
 use super::{Shard, watermarks};
 use crate::engine::RULES_FAILED;
 use crate::journal::{Place, StoredPage};
+use crate::rules::Fault;
 use crate::types::{RoomId, StreamId};
 use crate::worker::job::{Done, DoneOutcome, Loading};
 use crate::worker::lane::{Lane, Paged, Restored};
@@ -14,7 +15,7 @@ impl Shard {
     pub(super) fn load(&mut self, room: &RoomId, shared: &mut Shared) {
         let token = shared.token();
         if shared.limits.rules.knows(room) {
-            self.lanes.insert(room.clone(), Lane::loading(token));
+            self.lanes.insert(room.clone(), Lane::loading(token, shared.limits.rules.crew_of(room)));
             self.load_from(room, Place::default(), shared);
         } else {
             self.lanes.insert(room.clone(), Lane::without_rules(token));
@@ -74,8 +75,15 @@ impl Shard {
         let Some(lane) = self.lanes.get_mut(&room).filter(|lane| lane.token() == done.of.token) else { return };
         match done.outcome {
             DoneOutcome::Resolved(state, resolved, rest) => {
-                if lane.resolved(state, resolved, rest, shared.now_ns) {
+                let to_commit = lane.resolved(state, resolved, rest, shared.now_ns);
+                if done.fault.is_some() {
+                    lane.suspect();
+                }
+                if to_commit {
                     self.queue_commit(&room);
+                }
+                if let Some(Fault::Other(why)) = done.fault {
+                    self.quarantine(&room, done.of.token, &why, shared);
                 }
             }
             DoneOutcome::Panicked { stamp, message } => {

@@ -3,6 +3,9 @@
 //! A room is suspect if two owners in a row died before its next verdict, or if its rules did not return from an event in time. A
 //! worker resolves one event of all its suspects at a time, on a thread of its own. The journal counts the attempt first, so
 //! that the next owner finds the count if this worker dies (rule C6).
+//!
+//! A room is suspect, too, if a program outside did not decide its events. Each such program has trials of its own: it cannot kill the
+//! worker, and nobody else waits for it.
 
 use super::{Shard, watermarks};
 use crate::engine::RULES_FAILED;
@@ -28,20 +31,22 @@ impl Shard {
     pub(in crate::worker) fn attempted(&mut self, room: &RoomId, token: u64, attempts: u32, shared: &mut Shared) {
         let Some(of) = self.lane_id(room).filter(|of| of.token == token) else { return };
         let Some(lane) = self.lanes.get_mut(room) else { return };
+        let crew = lane.crew;
         let job = lane.start(true, of, self.releasing, &shared.limits, shared.now(), watermarks(&self.gateways));
         let Some(mut job) = job else {
             self.advance(room, shared);
             return;
         };
         if attempts > RULES_ATTEMPTS_MAX {
+            let who = if crew.number == 0 { "no worker survived" } else { "its program did not decide" };
             for name in job.names() {
                 shared.emit(Command::Warn(format!(
-                    "room {room}: no worker survived event {name:?} in {RULES_ATTEMPTS_MAX} attempts; its verdict is void ({RULES_FAILED})"
+                    "room {room}: {who} event {name:?} in {RULES_ATTEMPTS_MAX} attempts; its verdict is void ({RULES_FAILED})"
                 )));
                 job.poisoned.insert(name);
             }
         }
-        shared.permits.take();
+        shared.permits.take(crew, token);
         shared.emit(Command::Run(Job::Resolve(job)));
     }
 

@@ -92,7 +92,7 @@ impl Scene {
     /// Stores a commit, and pushes it if `pushed`.
     pub(super) fn commit(&mut self, verdicts: Vec<Verdict>, pushed: bool) {
         let (from, to) = (verdicts[0].seq - 1, self.seq);
-        let batch = VerdictBatch { era: self.era, epoch: None, verdicts };
+        let batch = VerdictBatch { era: self.era, epoch: None, decided: None, verdicts };
         self.batches.push((to, verdicts::encode(&batch)));
         if pushed {
             let rooms = vec![RoomPush { room: self.room.clone(), from, to, batch }];

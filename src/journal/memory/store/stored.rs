@@ -75,6 +75,9 @@ impl Store {
         };
         let (seq, cursor) = page.head.snapshot.unwrap_or_default();
         let mut left = size;
+        if place == Place::default() {
+            page.program.clone_from(&stored.program);
+        }
         if let Place::Snapshot(read) = place {
             // A snapshot that was stored as a whole is read in pieces, too.
             let pieces = stored.snapshot.iter().flat_map(|s| &s.pieces).flat_map(|piece| {

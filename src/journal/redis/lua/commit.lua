@@ -17,6 +17,7 @@
 --       g  the gateways inside the room, in hex, without separators
 --       p  the places behind which history may be trimmed
 --       d  when the room's next timer is due, in ms, or empty for never; key: due. A damaged list of due rooms stops nothing
+--       o  the state of the program outside that decides the room
 -- A room's era is the stored era plus the shard's shift.
 -- Returns {0}            committed
 --         {1}            fenced: another lease, or another number
@@ -47,7 +48,7 @@ end
 
 -- Calls `act` with each option of a room and the indexes of its first argument and key. Returns those of the next room.
 local function options(letters, arg, key, act)
-  local more = {s = {1, 2}, a = {1, 2}, t = {2, 1}, g = {1, 0}, p = {1, 0}, d = {1, 1}}
+  local more = {s = {1, 2}, a = {1, 2}, t = {2, 1}, g = {1, 0}, p = {1, 0}, d = {1, 1}, o = {1, 0}}
   for letter in string.gmatch(letters, '.') do
     act(letter, arg, key)
     arg, key = arg + more[letter][1], key + more[letter][2]
@@ -125,6 +126,8 @@ for i = 1, rooms do
         redis.call('XTRIM', out, 'MINID', '~', ARGV[at + 1], 'LIMIT', 100000)
       elseif letter == 'g' then
         redis.call('HSET', state, 'gateways', ARGV[at])
+      elseif letter == 'o' then
+        redis.call('HSET', state, 'program', ARGV[at])
       elseif letter == 'p' then
         redis.call('HSET', state, 'trims', ARGV[at])
       elseif ARGV[at] == '' then

@@ -11,7 +11,7 @@
 --         {era, seq, cursor, deaths, attempts, seq of the snapshot | nil, cursor of the snapshot | nil, trim points,
 --          seed | nil,
 --          {piece of the snapshot | nil, ...}, {batch, ...}, {ID, entry, ...},
---          where the next page begins (3: this is the last page), after what}
+--          where the next page begins (3: this is the last page), after what, the program's state | nil (first page only)}
 -- Errors: LASTHIT for a damaged record of the shard, DAMAGED for one of the room
 local state = redis.call('HMGET', KEYS[3], 'era', 'seq', 'cursor', 'snapshot_seq', 'snapshot_cursor', 'snapshot_parts',
   'deaths_at', 'deaths', 'attempts_at', 'attempts', 'trims', 'seed')
@@ -54,6 +54,7 @@ local function take(stream, few, value)
 end
 
 local snapshot, batches, entries = {}, {}, {}
+local program = begins == 0 and behind == '0' and redis.call('HGET', KEYS[3], 'program')
 if begins == 0 and state[4] then
   local name, total = string.match(state[6] or '', '^(.+)/(%d+)$')
   if not name then total = math.max(1, math.ceil(redis.call('STRLEN', KEYS[4]) / size)) end
@@ -92,4 +93,5 @@ end
 return {
   string.format('%.0f', era + tonumber(shift)), state[2], state[3], state[7] == state[2] and state[8] or '0', state[9] == state[2] and state[10] or '0',
   state[4], state[5], state[11] or '', state[12], snapshot, batches, entries, begins, behind,
+  program,
 }

@@ -1,0 +1,192 @@
+//! What a program outside decided, as far as the verdict does not tell it, and the state that it left: both go with the commit. The next
+//! owner of the room takes them from there (rule P4): to load a room, no program is asked.
+
+use bytes::Bytes;
+
+use super::room::{Known, Room};
+use crate::rules::{Decision, Ruling, TimerCommand, When};
+use crate::types::{Outcome, RoomTime, Verdict};
+use crate::wire::DecodeError;
+use crate::wire::codec::{Reader, Writer};
+
+/// The version of both forms.
+const VERSION: u8 = 1;
+
+/// A ruling with its contest, and what else the verdict does not show.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Decided {
+    seq: u64,
+    ruling: u8,
+    next_round: bool,
+    timers: Vec<TimerCommand>,
+}
+
+impl Decided {
+    /// What is to be kept of a decision; None if the verdict tells all.
+    pub(super) fn of(seq: u64, decision: &Decision) -> Option<Self> {
+        let ruling = match decision.ruling {
+            Ruling::Granted => 0,
+            Ruling::Denied(_) => 1,
+            Ruling::Won => 2,
+            Ruling::Late => 3,
+            Ruling::Failed(_) => return None,
+        };
+        let tells_all = decision.contest.is_none() && decision.timers.is_empty();
+        (!tells_all).then(|| Self { seq, ruling, next_round: decision.next_round, timers: decision.timers.clone() })
+    }
+}
+
+/// What a batch of verdicts says beside them: `1, program's name, its version, count, (seq, ruling and next round, count of timers,
+/// timer...)...`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Record {
+    /// The program that decided.
+    pub(crate) name: String,
+    /// Its version.
+    pub(crate) version: u32,
+    decided: Vec<Decided>,
+}
+
+impl Record {
+    pub(crate) fn read(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let (mut r, _) = Reader::packed_of("program's decisions", bytes, VERSION..=VERSION)?;
+        let mut record = Self { name: r.sized_text()?.to_owned(), version: r.narrow()?, decided: Vec::new() };
+        for _ in 0..r.count(3)? {
+            let (seq, bits) = (r.varint()?, r.byte()?);
+            let mut decided = Decided { seq, ruling: bits & 3, next_round: bits & 4 != 0, timers: Vec::new() };
+            for _ in 0..r.count(2)? {
+                decided.timers.push(read_timer(&mut r)?);
+            }
+            record.decided.push(decided);
+        }
+        r.end()?;
+        Ok(record)
+    }
+
+    /// Says so if another program than the recorded one decides now.
+    pub(crate) fn other_program(&self, room: &mut Room) -> Option<String> {
+        let running = room.rules.as_process()?.running()?;
+        let same = self.name.is_empty() || self.name == running.name && self.version == running.version;
+        (!same).then(|| format!("decided by {} version {}, asked was {running}", self.name, self.version))
+    }
+
+    fn write(&self) -> Bytes {
+        let mut w = Writer::with_capacity(32);
+        w.byte(VERSION).sized(self.name.as_bytes()).varint(self.version.into()).varint(self.decided.len() as u64);
+        for Decided { seq, ruling, next_round, timers } in &self.decided {
+            w.varint(*seq).byte(ruling | u8::from(*next_round) << 2).varint(timers.len() as u64);
+            timers.iter().for_each(|timer| write_timer(&mut w, timer));
+        }
+        w.finish()
+    }
+
+    /// The decision that led to a recorded verdict; None if its event never reached the rules, or changed nothing.
+    pub(crate) fn decision(&self, verdict: &Verdict) -> Option<Decision> {
+        let found = self.decided.binary_search_by_key(&verdict.seq, |decided| decided.seq).ok().map(|at| &self.decided[at]);
+        let (ruling, next_round, timers) = match (&verdict.outcome, found) {
+            (Outcome::Granted, None) => (Ruling::Granted, false, Vec::new()),
+            (Outcome::Denied(reason), None) => (Ruling::Denied(reason.clone()), false, Vec::new()),
+            (Outcome::Repeat { .. } | Outcome::Void(_), None) => return None,
+            (outcome, Some(Decided { ruling, next_round, timers, .. })) => {
+                let ruling = match (ruling, outcome) {
+                    (0, _) => Ruling::Granted,
+                    (1, Outcome::Denied(reason)) => Ruling::Denied(reason.clone()),
+                    (2, _) => Ruling::Won,
+                    (3, _) => Ruling::Late,
+                    // Over a bound: it changed nothing.
+                    _ => return None,
+                };
+                // A verdict without its contest went over a bound, too.
+                if matches!(outcome, Outcome::Void(_)) && verdict.contest.is_none() {
+                    return None;
+                }
+                (ruling, *next_round, timers.clone())
+            }
+        };
+        let (contest, audience, body) = (verdict.contest.clone(), verdict.audience.clone(), verdict.body.clone());
+        Some(Decision { ruling, contest, next_round, audience, body, timers })
+    }
+}
+
+/// What is known of a recorded verdict that a program outside decided.
+pub(crate) fn known<'a>(recorded: &'a Verdict, decision: Option<&'a Decision>) -> Option<Known<'a>> {
+    match (&recorded.outcome, decision) {
+        (_, Some(decision)) => Some(Known::Decided(decision)),
+        (Outcome::Void(reason), None) => Some(Known::Void(reason)),
+        _ => None,
+    }
+}
+
+impl Room {
+    /// Whether decisions go with the commit because a program outside makes them; and what is to be recorded of those since the
+    /// last call.
+    pub(crate) fn take_decided(&mut self, to: u64) -> Option<Bytes> {
+        self.rules.as_process()?;
+        let rest = self.decided.partition_point(|decided| decided.seq <= to);
+        let later = self.decided.split_off(rest);
+        let decided = std::mem::replace(&mut self.decided, later);
+        Some(Record { name: self.rules.name().to_owned(), version: self.rules.version(), decided }.write())
+    }
+
+    /// The program's state, if it has changed since the last call: `1, name, version, state`.
+    pub(crate) fn take_program_state(&mut self) -> Option<Bytes> {
+        let (name, version, state) = self.rules.as_process()?.take_changed()?;
+        let mut w = Writer::with_capacity(16 + name.len() + state.len());
+        w.byte(VERSION).sized(name.as_bytes()).varint(version.into()).sized(state);
+        Some(w.finish())
+    }
+
+    /// Takes up the state that came with the last commit.
+    ///
+    /// # Errors
+    /// One line: when the bytes are no such state, or the room's rules are no program outside.
+    pub(crate) fn take_up_program_state(&mut self, bytes: &[u8]) -> Result<(), String> {
+        let (mut r, _) = Reader::packed_of("program's state", bytes, VERSION..=VERSION).map_err(|e| e.to_string())?;
+        let mut read = || Ok((r.sized_text()?, r.narrow()?, r.sized()?));
+        let (name, version, state) = read().map_err(|e: DecodeError| e.to_string())?;
+        let configured = self.rules.name().to_owned();
+        let Some(process) = self.rules.as_process() else {
+            return Err(format!(
+                "the room was resolved by the program {name:?}, the configuration says {configured:?}: give the room its rules back, or end it"
+            ));
+        };
+        process.take_up(name, version, state)
+    }
+}
+
+fn write_timer(w: &mut Writer, timer: &TimerCommand) {
+    let (name, data, kind) = match timer {
+        TimerCommand::Cancel(name) => (name, None, 0),
+        TimerCommand::Set { name, when, data } => {
+            let kind = match when {
+                When::After(_) => 1,
+                When::At(_) => 2,
+                When::Every(_) => 3,
+                When::Cron { .. } => 4,
+            };
+            (name, Some((when, data)), kind)
+        }
+    };
+    w.byte(kind).sized(name.as_bytes());
+    let Some((when, data)) = data else { return };
+    match when {
+        When::After(span) | When::Every(span) => _ = w.varint(u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)),
+        When::At(at) => _ = w.varint(at.0),
+        When::Cron { expression, offset_s } => _ = w.sized(expression.as_bytes()).tail(&offset_s.to_be_bytes()),
+    }
+    w.sized(data);
+}
+
+fn read_timer(r: &mut Reader<'_>) -> Result<TimerCommand, DecodeError> {
+    let (kind, name) = (r.byte()?, r.sized_text()?.to_owned());
+    let span = std::time::Duration::from_nanos;
+    let when = match kind {
+        0 => return Ok(TimerCommand::Cancel(name)),
+        1 => When::After(span(r.varint()?)),
+        2 => When::At(RoomTime(r.varint()?)),
+        3 => When::Every(span(r.varint()?)),
+        4 => When::Cron { expression: r.sized_text()?.to_owned(), offset_s: i32::from_be_bytes(r.chunk()?) },
+        other => return Err(r.damaged(format!("a timer of kind {other}"))),
+    };
+    Ok(TimerCommand::Set { name, when, data: Bytes::copy_from_slice(r.sized()?) })
+}
