@@ -284,7 +284,7 @@ impl Resolving {
         let bytes_most = bytes_max / (1 + before.len());
         let mut fires = 0;
         loop {
-            if let Some(proof) = proof {
+            if let Some(proof) = proof.filter(|_| room.next_due().is_some()) {
                 progress.is(At::Event(room.fire_name()));
                 room.thin_out(clock, proof, events.front().map(|held| held.stamp.moment));
             }
@@ -299,7 +299,7 @@ impl Resolving {
                     None => break,
                 },
             };
-            let moment = room.next_moment(clock).unwrap_or(stamp.moment);
+            let moment = if held.is_none() { room.next_moment(clock) } else { None };
             let kept = room.time_kept();
             let epoch = room.keep_time(clock, stamp.moment);
             // A batch has one timeline, and one epoch.
@@ -341,7 +341,7 @@ impl Resolving {
                 Some(held) => Some(room.resolve(held, known)),
                 None => {
                     let covers = |moment| unproven.iter().any(|stretch| stretch.covers(Stamp { moment, ..stamp }));
-                    let unproven = covers(stamp.moment) || covers(moment);
+                    let unproven = covers(stamp.moment) || moment.is_some_and(covers);
                     let flags = if unproven { Flags::UNPROVEN } else { Flags::default() };
                     room.fire(stamp.moment, (clock, now_ns), flags, known)
                 }
