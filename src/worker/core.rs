@@ -113,7 +113,7 @@ impl Core {
                 self.leased(shard, answer, |shard, (), shared| shard.written_ahead(&room, &part, shared));
             }
             Input::Done(done) => self.done(done),
-            Input::Overrun(lane) => self.overrun(&lane),
+            Input::Overrun { of, hopeless } => self.overrun(&of, hopeless),
             Input::Committed { shard, lease, number, answer } => self.committed(shard, lease, number, &answer),
             Input::Published(gateway, listeners) => {
                 self.shards.values_mut().for_each(|shard| shard.published(gateway, listeners));

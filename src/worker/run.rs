@@ -194,10 +194,10 @@ impl Worker {
                     if let Some(epoch_ns) = wake.stepped() {
                         self.core.apply(Input::Clock(epoch_ns), clock::monotonic_ns());
                     }
-                    for lane in self.watchdog.overdue() {
+                    for (of, hopeless) in self.watchdog.overdue() {
                         metrics::counter!(names::RULES_OVERRUNS_TOTAL).increment(1);
-                        self.threads.give_up(lane.token);
-                        self.core.apply(Input::Overrun(lane), clock::monotonic_ns());
+                        self.threads.give_up(of.token);
+                        self.core.apply(Input::Overrun { of, hopeless }, clock::monotonic_ns());
                     }
                     self.core.apply(Input::Tick, clock::monotonic_ns());
                     if self.core.has_given_up() {

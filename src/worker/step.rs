@@ -11,7 +11,7 @@ use crate::journal::{
 };
 use crate::limits::{Bounds, REDIS_RESPONSE_TIMEOUT, RESUBSCRIBE_DELAY_MAX, RETRY_MAX};
 use crate::rules::RulesBook;
-use crate::types::{Incarnation, RoomId, ShardId, StreamId};
+use crate::types::{Incarnation, RoomId, ShardId, Stamp, StreamId};
 
 /// What bounds and drives a worker.
 #[derive(Clone)]
@@ -106,7 +106,11 @@ pub(crate) enum Input {
     /// Answers [`Command::Run`].
     Done(Done),
     /// The job of this lane is overdue: the rules have not returned from an event.
-    Overrun(LaneId),
+    Overrun {
+        of: LaneId,
+        /// The event of a program, which would hang again: it is void at once.
+        hopeless: Option<Stamp>,
+    },
     /// Answers [`Command::Commit`].
     Committed {
         shard: ShardId,

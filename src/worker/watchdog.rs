@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::job::{At, Done, Job, LaneId, Progress};
 use crate::limits::{PROBE_INTERVAL, STATE_TIMEOUT};
+use crate::types::Stamp;
 
 /// The jobs that are watched: as many as there are permits. A job that is given up is watched no longer.
 pub(super) struct Watchdog {
@@ -16,11 +17,20 @@ pub(super) struct Watchdog {
 
 struct Watched {
     of: LaneId,
+    /// Whether a program decides: one that hangs in an event would hang in it again.
+    is_program: bool,
     progress: Arc<Progress>,
     /// Where the job was at the last look.
     seen: At,
     /// How long it has not moved, not counting time in which this process was paused.
     stalled: Duration,
+}
+
+impl Watched {
+    fn given_up(self) -> (LaneId, Option<Stamp>) {
+        let event = if let At::Event(name) = self.seen { Some(name) } else { None };
+        (self.of, event.filter(|_| self.is_program))
+    }
 }
 
 impl Watchdog {
@@ -32,7 +42,8 @@ impl Watchdog {
     /// Watches a job that starts soon. The job reports its progress through the returned value.
     pub(super) fn start(&mut self, job: &Job) -> Arc<Progress> {
         let (of, progress) = (job.of().clone(), Arc::new(Progress::default()));
-        let watched = Watched { of, progress: progress.clone(), seen: At::Waiting, stalled: Duration::ZERO };
+        let watched =
+            Watched { of, is_program: job.is_program(), progress: progress.clone(), seen: At::Waiting, stalled: Duration::ZERO };
         self.jobs.insert(watched.of.token, watched);
         progress
     }
@@ -41,9 +52,9 @@ impl Watchdog {
         self.jobs.remove(&done.of.token);
     }
 
-    /// Gives up the jobs that have not moved for too long. Called every [`PROBE_INTERVAL`]. A late call counts as one interval: the
+    /// Gives up the jobs that have not moved for too long, and names the event that a program hangs in. Called every [`PROBE_INTERVAL`]. A late call counts as one interval: the
     /// process was paused, and the rules with it.
-    pub(super) fn overdue(&mut self) -> Vec<LaneId> {
+    pub(super) fn overdue(&mut self) -> Vec<(LaneId, Option<Stamp>)> {
         for job in self.jobs.values_mut() {
             let at = job.progress.at();
             if at == At::Waiting || at != job.seen {
@@ -56,7 +67,7 @@ impl Watchdog {
             At::Snapshot | At::Restoring(0) => self.rules_timeout.max(STATE_TIMEOUT),
             _ => self.rules_timeout,
         };
-        self.jobs.extract_if(|_, job| job.stalled > patience(job.seen)).map(|(_, job)| job.of).collect()
+        self.jobs.extract_if(|_, job| job.stalled > patience(job.seen)).map(|(_, job)| job.given_up()).collect()
     }
 }
 
@@ -66,7 +77,7 @@ mod tests {
     use super::*;
     use crate::journal::Gathering;
     use crate::rules::Claim;
-    use crate::types::{Audience, Incarnation, Moment, RoomId, ShardId, Stamp};
+    use crate::types::{Audience, Incarnation, Moment, RoomId, ShardId};
 
     /// Also when the time for an event is the least that may be configured.
     #[test]

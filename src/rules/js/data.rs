@@ -83,11 +83,22 @@ pub(super) struct Encoder<'js> {
     pub(super) bytes: Vec<u8>,
     /// The most bytes.
     pub(super) most: usize,
+    /// Values and keys that were looked at, also those that take no byte: nothing interrupts that.
+    looks: usize,
 }
 
 impl<'js> Encoder<'js> {
     pub(super) fn new(plain: Object<'js>, most: usize) -> Self {
-        Self { plain, bytes: Vec::new(), most }
+        Self { plain, bytes: Vec::new(), most, looks: 0 }
+    }
+
+    fn look(&mut self) -> Result<(), Fault> {
+        self.looks += 1;
+        if self.looks > self.most {
+            Err(Fault::odd(format!("too large: more than {} values and keys", self.most)))
+        } else {
+            Ok(())
+        }
     }
 
     /// Appends a value.
@@ -97,6 +108,7 @@ impl<'js> Encoder<'js> {
 
     /// `inside` are the objects that the value is in.
     fn write(&mut self, value: &Value<'js>, inside: &mut Vec<Value<'js>>) -> Result<(), Fault> {
+        self.look()?;
         if let Some(text) = value.as_string() {
             // Not as rquickjs::CString, which takes half surrogates for UTF-8.
             let text = text.to_string()?;
@@ -157,11 +169,15 @@ impl<'js> Encoder<'js> {
     }
 
     fn array(&mut self, array: &Array<'js>, inside: &mut Vec<Value<'js>>) -> Result<(), Fault> {
-        let len = array.len();
+        // Not as rquickjs::Array, which panics on a length that is no small number.
+        let len: f64 = array.as_object().get("length")?;
         // Each element takes a byte: it is refused before its elements are looked at.
-        if len > self.most {
+        #[expect(clippy::cast_precision_loss, reason = "a bound")]
+        if !(0.0..=self.most as f64).contains(&len) {
             return Err(Fault::odd(format!("too large: {len} elements")));
         }
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it was compared")]
+        let len = len as usize;
         rmp::encode::write_array_len(&mut self.bytes, u32::try_from(len).unwrap_or(u32::MAX)).expect(INFALLIBLE);
         for index in 0..len {
             let value: Value<'js> = array.get(index)?;
@@ -178,6 +194,7 @@ impl<'js> Encoder<'js> {
         for prop in object.own_props::<Text<'js>, Value<'js>>(Filter::default()) {
             let (key, value) = prop?;
             if value.is_undefined() {
+                self.look()?;
                 continue;
             }
             let key = key.to_string()?;

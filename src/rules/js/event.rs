@@ -1,6 +1,7 @@
 //! What a handler reads and decides while an event is under way: the functions behind `ctx`.
 
 use std::cell::RefCell;
+use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -22,6 +23,8 @@ pub(super) struct Event {
     pub(super) state: Bytes,
     /// The keys of the state, once somebody has asked.
     pub(super) entries: Option<Rc<[Entry]>>,
+    /// Where each key is among the entries, if they are many.
+    pub(super) places: Option<HashMap<Box<[u8]>, usize>>,
     pub(super) facts: Facts,
     /// Random numbers drawn.
     pub(super) draws: u32,
@@ -40,6 +43,9 @@ pub(super) struct Event {
     pub(super) changed: Option<Vec<u8>>,
 }
 
+/// So many keys are compared one by one.
+const FEW_KEYS: usize = 16;
+
 /// Shared by a context and the functions in it.
 pub(super) type Current = Rc<RefCell<Event>>;
 
@@ -47,6 +53,20 @@ impl Event {
     fn entries(&mut self) -> Rc<[Entry]> {
         // The bytes were written here, or checked when they were restored.
         self.entries.get_or_insert_with(|| state::entries(&self.state).unwrap_or_default().into()).clone()
+    }
+
+    /// The value of a key of the state.
+    fn value(&mut self, key: &[u8]) -> Option<Bytes> {
+        let (entries, state) = (self.entries(), &self.state);
+        let entry = if entries.len() <= FEW_KEYS {
+            entries.iter().find(|entry| state[entry.key.clone()] == *key)
+        } else {
+            let places = self.places.get_or_insert_with(|| {
+                entries.iter().enumerate().map(|(at, entry)| (Box::from(&state[entry.key.clone()]), at)).collect()
+            });
+            places.get(key).and_then(|at| entries.get(*at))
+        };
+        entry.map(|entry| state.slice(entry.value.clone()))
     }
 
     /// The decision. `contest` is the action's.
@@ -187,12 +207,9 @@ pub(super) fn native<'js>(ctx: &Ctx<'js>, event: &Current) -> Result<Object<'js>
 
     let event = shared();
     let load = move |ctx: Ctx<'js>, key: String| -> Result<Value<'js>> {
-        let (entries, state) = {
-            let mut event = event.borrow_mut();
-            (event.entries(), event.state.clone())
-        };
-        match entries.iter().find(|entry| state[entry.key.clone()] == *key.as_bytes()) {
-            Some(entry) => data::decode(&ctx, &state[entry.value.clone()]),
+        let value = event.borrow_mut().value(key.as_bytes());
+        match value {
+            Some(value) => data::decode(&ctx, &value),
             None => Ok(Value::new_undefined(ctx)),
         }
     };
@@ -323,7 +340,8 @@ fn changed<'js>(
         }
     };
     if in_part {
-        let find = |key: &[u8]| touched.iter().position(|(touched, _)| touched.as_bytes() == key);
+        let places: HashMap<&[u8], usize> = touched.iter().enumerate().map(|(at, (key, _))| (key.as_bytes(), at)).collect();
+        let find = |key: &[u8]| places.get(key).copied();
         let mut new = vec![true; touched.len()];
         for entry in entries {
             let key = &before[entry.key.clone()];

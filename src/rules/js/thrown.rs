@@ -2,7 +2,7 @@
 
 use rquickjs::{Coerced, Ctx, Error, Exception, Object};
 
-use super::budget::Stopwatch;
+use super::budget::{Budget, Stopwatch};
 use super::program::Source;
 use super::vm::PRELUDE_NAME;
 use crate::limits::FAILURE_BYTES_MAX;
@@ -20,11 +20,28 @@ pub(super) struct Thrown {
     pub(super) part: Option<String>,
     /// Whether the context may be in no good state.
     pub(super) is_fatal: bool,
+    /// Whether it is for want of memory.
+    pub(super) is_memory: bool,
 }
 
 impl Thrown {
     fn fatal(what: impl Into<String>) -> Self {
-        Self { what: what.into(), place: None, stack: Vec::new(), part: None, is_fatal: true }
+        Self { what: what.into(), is_fatal: true, ..Self::at(String::new()) }
+    }
+
+    fn at(what: String) -> Self {
+        Self { what, place: None, stack: Vec::new(), part: None, is_fatal: false, is_memory: false }
+    }
+
+    /// It took too long.
+    pub(super) fn time(budget: Budget) -> Self {
+        Self::fatal(format!("budget_ms: it takes more than {} ms: an endless loop?", budget.time_ms))
+    }
+
+    /// It took too much memory.
+    fn memory(budget: Budget) -> Self {
+        let what = format!("memory_mib: it takes more than {} MiB of memory", budget.memory_mib);
+        Self { is_memory: true, ..Self::fatal(what) }
     }
 
     /// The interpreter could not be set up.
@@ -73,33 +90,37 @@ fn line(text: &str) -> String {
     line
 }
 
-/// Takes the exception out of the context, and says it in words.
-pub(super) fn thrown(ctx: &Ctx<'_>, error: Error, source: &Source, stopwatch: &Stopwatch) -> Thrown {
+/// Lines of a stack trace that are looked at.
+const TRACE_LINES_MAX: usize = 256;
+
+/// Takes the exception out of the context, and says it in words. While a program is loaded, the prelude throws arrays: the part, what is wrong
+/// with it, and perhaps the function.
+pub(super) fn thrown(ctx: &Ctx<'_>, error: Error, source: &Source, stopwatch: &Stopwatch, loading: bool) -> Thrown {
     let budget = source.budget;
-    let no_memory = || Thrown::fatal(format!("memory_mib: it takes more than {} MiB of memory", budget.memory_mib));
     let value = match error {
         Error::Exception => ctx.catch(),
-        Error::Allocation => return no_memory(),
+        Error::Allocation => return Thrown::memory(budget),
         Error::WouldBlock => return Thrown::promise(),
         Error::InvalidString(_) => return Thrown::fatal("a zero byte: the file is no text"),
-        error => return Thrown { what: line(&error.to_string()), place: None, stack: Vec::new(), part: None, is_fatal: true },
+        error => return Thrown::fatal(line(&error.to_string())),
     };
-    if stopwatch.has_stopped() {
-        return Thrown::fatal(format!("budget_ms: it takes more than {} ms: an endless loop?", budget.time_ms));
-    }
     if value.is_null() {
         // What the interpreter throws when there is no memory for an error, either.
-        return Thrown { what: format!("{} (or it threw null)", no_memory().what), ..no_memory() };
+        let memory = Thrown::memory(budget);
+        return Thrown { what: format!("{} (or it threw null)", memory.what), ..memory };
     }
-    if let Some(wrong) = value.as_array() {
+    if let Some(wrong) = value.as_array().filter(|_| loading) {
         let text = |at| wrong.get::<String>(at).unwrap_or_default();
         let place = wrong
             .get::<Object<'_>>(2)
             .ok()
             .and_then(|function| Some((function.get("lineNumber").ok()?, function.get("columnNumber").ok()?)));
-        return Thrown { what: line(&text(1)), place, stack: Vec::new(), part: Some(text(0)), is_fatal: false };
+        return Thrown { place, part: Some(text(0)), ..Thrown::at(line(&text(1))) };
     }
     let Some(exception) = value.as_object().and_then(|object| Exception::from_object(object.clone())) else {
+        if stopwatch.has_stopped() {
+            return Thrown::time(budget);
+        }
         let text = value.get::<Coerced<String>>().map_or_else(
             |_| {
                 ctx.catch();
@@ -107,21 +128,23 @@ pub(super) fn thrown(ctx: &Ctx<'_>, error: Error, source: &Source, stopwatch: &S
             },
             |text| text.0,
         );
-        return Thrown {
-            what: line(&format!("threw {text:?}: throw an Error, to see where")),
-            place: None,
-            stack: Vec::new(),
-            part: None,
-            is_fatal: stopwatch.has_stopped(),
-        };
+        return Thrown::at(line(&format!("threw {text:?}: throw an Error, to see where")));
     };
+    let all = exception.stack().unwrap_or_default();
+    let lines = all.lines().take(TRACE_LINES_MAX).map(str::trim);
+    let lines = lines.filter(|line| !line.is_empty() && !line.contains(PRELUDE_NAME) && !line.contains("(native)"));
+    let stack: Vec<String> = lines.map(line).collect();
+    let place = stack.iter().find_map(|line| place_in(line, &source.file));
+    let stack: Vec<String> = stack.into_iter().take(budget.stack_lines as usize).collect();
+    if stopwatch.has_stopped() {
+        return Thrown { place, stack, ..Thrown::time(budget) };
+    }
     let name = exception.get::<_, Coerced<String>>("name").map_or_else(|_| "Error".to_owned(), |name| name.0);
     let message = exception.message().unwrap_or_default();
-    let all = exception.stack().unwrap_or_default();
     // What failed may have thrown again while it was read.
     ctx.catch();
     if name == "InternalError" && message == "out of memory" {
-        return no_memory();
+        return Thrown { place, stack, ..Thrown::memory(budget) };
     }
     let is_stack = message.contains("call stack size exceeded") || message == "stack overflow";
     let mut what = if is_stack {
@@ -134,12 +157,7 @@ pub(super) fn thrown(ctx: &Ctx<'_>, error: Error, source: &Source, stopwatch: &S
     {
         what = format!("{what} here: {instead}");
     }
-    let lines =
-        all.lines().map(str::trim).filter(|line| !line.is_empty() && !line.contains(PRELUDE_NAME) && !line.contains("(native)"));
-    let stack: Vec<String> = lines.map(line).collect();
-    let place = stack.iter().find_map(|line| place_in(line, &source.file));
-    let stack = stack.into_iter().take(budget.stack_lines as usize).collect();
-    Thrown { what: line(&what), place, stack, part: None, is_fatal: stopwatch.has_stopped() }
+    Thrown { place, stack, ..Thrown::at(line(&what)) }
 }
 
 /// Line and column of `file:line:column` in a line of a stack trace.

@@ -11,7 +11,7 @@ use rquickjs::context::{EvalOptions, intrinsic};
 use rquickjs::function::Function;
 use rquickjs::{Array, Context, Ctx, Module, Object, Persistent, Runtime, Value};
 
-use super::budget::Stopwatch;
+use super::budget::{Budget, Stopwatch};
 use super::data;
 use super::event::{self, Current, Event};
 use super::program::{Program, Source};
@@ -137,12 +137,12 @@ impl Vm {
                 let save = |at| made.get::<Function<'_>>(at).map(|function| Persistent::save(&ctx, function));
                 Ok((save(0)?, save(1)?, save(2)?))
             };
-            prelude().map_err(|error| thrown(&ctx, error, source, &stopwatch))
+            prelude().map_err(|error| thrown(&ctx, error, source, &stopwatch, true))
         })?;
         // From here on the program runs: it pays for what it takes.
         runtime.set_memory_limit(budget.memory_mib as usize * 1024 * 1024);
         stopwatch.start();
-        let (handlers, described) = context.with(|ctx| {
+        let loaded = context.with(|ctx| {
             let program = || -> rquickjs::Result<(Handlers, Described)> {
                 let module = Module::declare(ctx.clone(), source.file.as_str(), source.text.as_str())?;
                 let (module, evaluated) = module.eval()?;
@@ -151,11 +151,9 @@ impl Vm {
                 let inspect = inspect.restore(&ctx)?;
                 handlers(&ctx, &inspect.call::<_, Array<'_>>((program,))?)
             };
-            program().map_err(|error| thrown(&ctx, error, source, &stopwatch))
-        })?;
-        if runtime.is_job_pending() {
-            return Err(Thrown::promise());
-        }
+            program().map_err(|error| thrown(&ctx, error, source, &stopwatch, true))
+        });
+        let (handlers, described) = clean(&runtime, &stopwatch, budget, loaded)?;
         Ok((Self { run, migrate, handlers, event, stopwatch, context, runtime }, described))
     }
 
@@ -203,8 +201,8 @@ impl Vm {
         let sessions = counts_sessions.then(|| (call.sessions)());
         *self.event.borrow_mut() =
             Event { state: state.clone(), facts: call.facts, session: call.session, sessions, ..Event::default() };
-        self.stopwatch.start();
-        self.context.with(|ctx| {
+        self.begin(&program.source);
+        let ran = self.context.with(|ctx| {
             let run = || -> rquickjs::Result<()> {
                 let text = |text: Option<&str>| match text {
                     Some(text) => rquickjs::String::from_str(ctx.clone(), text).map(rquickjs::String::into_value),
@@ -220,14 +218,18 @@ impl Vm {
                 let run = self.run.clone().restore(&ctx)?;
                 run.call((handler.clone().restore(&ctx)?, player, role, contest, now, args, op))
             };
-            run().map_err(|error| thrown(&ctx, error, &program.source, &self.stopwatch))
-        })?;
-        if self.runtime.is_job_pending() {
-            return Err(Thrown::promise());
-        }
+            run().map_err(|error| thrown(&ctx, error, &program.source, &self.stopwatch, false))
+        });
+        clean(&self.runtime, &self.stopwatch, program.source.budget, ran)?;
         let mut event = self.event.borrow_mut();
         let changed = event.changed.take();
         Ok((event.decision(call.contest), changed))
+    }
+
+    fn begin(&self, source: &Source) {
+        // What an event before it has left behind is collected in time: the interpreter raises this to what was alive then.
+        self.runtime.set_gc_threshold(source.budget.memory_mib as usize * 1024 * 1024 / 2);
+        self.stopwatch.start();
     }
 
     /// The state of a new room.
@@ -248,8 +250,8 @@ impl Vm {
 
     fn make(&self, source: &Source, function: &Handler, before: Option<(&[u8], u32)>) -> Result<Vec<u8>, Thrown> {
         *self.event.borrow_mut() = Event::default();
-        self.stopwatch.start();
-        self.context.with(|ctx| {
+        self.begin(source);
+        let ran = self.context.with(|ctx| {
             let run = || -> rquickjs::Result<()> {
                 let state = Object::new(ctx.clone())?;
                 let (bytes, from) = before.unwrap_or_default();
@@ -260,12 +262,20 @@ impl Vm {
                 let function = function.clone().restore(&ctx)?;
                 self.migrate.clone().restore(&ctx)?.call((function, state, from))
             };
-            run().map_err(|error| thrown(&ctx, error, source, &self.stopwatch))
-        })?;
-        if self.runtime.is_job_pending() {
-            return Err(Thrown::promise());
-        }
+            run().map_err(|error| thrown(&ctx, error, source, &self.stopwatch, false))
+        });
+        clean(&self.runtime, &self.stopwatch, source.budget, ran)?;
         Ok(self.event.borrow_mut().changed.take().unwrap_or_else(super::state::empty))
+    }
+}
+
+/// What a program left behind counts, whatever it returned or threw: a job that would run in the next event, or a time-out that it caught.
+fn clean<T>(runtime: &Runtime, stopwatch: &Stopwatch, budget: Budget, ran: Result<T, Thrown>) -> Result<T, Thrown> {
+    match ran {
+        Err(thrown) if thrown.is_fatal => Err(thrown),
+        _ if stopwatch.has_stopped() => Err(Thrown::time(budget)),
+        _ if runtime.is_job_pending() => Err(Thrown::promise()),
+        other => other,
     }
 }
 
@@ -357,7 +367,12 @@ pub(super) fn decide(program: &Arc<Program>, copy: Copy, state: &Bytes, call: &C
         Some(kept) => kept,
         None => Kept { program: Arc::downgrade(program), copy, events: 0, vm: Box::new(Vm::new(&program.source)?.0) },
     };
-    let outcome = kept.vm.decide(program, state, call);
+    let mut outcome = kept.vm.decide(program, state, call);
+    if kept.events > 0 && outcome.as_ref().is_err_and(|thrown| thrown.is_memory) {
+        // The events before it may have left too little: what it takes by itself counts.
+        kept.vm = Box::new(Vm::new(&program.source)?.0);
+        outcome = kept.vm.decide(program, state, call);
+    }
     kept.events += 1;
     let is_spent = matches!(kept.copy, Copy::Checking(most) if kept.events >= most);
     if !is_spent && outcome.as_ref().err().is_none_or(|thrown| !thrown.is_fatal) {

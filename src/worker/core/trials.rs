@@ -1,6 +1,7 @@
 //! Events that may kill or hang the worker: one suspect goes on at a time, and the number of hung threads is bounded.
 
 use super::Core;
+use crate::types::Stamp;
 use crate::worker::job::LaneId;
 use crate::worker::step::Command;
 
@@ -28,12 +29,12 @@ impl Core {
     }
 
     /// The rules have not returned from an event in time. The lane stops waiting for its job.
-    pub(super) fn overrun(&mut self, of: &LaneId) {
+    pub(super) fn overrun(&mut self, of: &LaneId, hopeless: Option<Stamp>) {
         if !self.shared.permits.give_up(of.token) {
             return;
         }
         if self.shards.get(&of.shard).is_some_and(|s| s.lease.epoch == of.epoch) {
-            self.with(of.shard, |shard, shared| shard.overrun(&of.room, of.token, shared));
+            self.with(of.shard, |shard, shared| shard.overrun(&of.room, of.token, hopeless, shared));
         }
         if self.has_given_up() && !self.stopping {
             let count = self.shared.permits.stuck_count();

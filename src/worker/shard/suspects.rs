@@ -10,7 +10,7 @@
 use super::{Shard, watermarks};
 use crate::engine::RULES_FAILED;
 use crate::limits::RULES_ATTEMPTS_MAX;
-use crate::types::{Incarnation, RoomId};
+use crate::types::{Incarnation, RoomId, Stamp};
 use crate::wire::push;
 use crate::worker::job::Job;
 use crate::worker::state::Shared;
@@ -52,8 +52,15 @@ impl Shard {
 
     /// The rules have not returned in time. The room is loaded again and goes on as a suspect. A job that restores a room is
     /// waited for.
-    pub(in crate::worker) fn overrun(&mut self, room: &RoomId, token: u64, shared: &mut Shared) {
+    pub(in crate::worker) fn overrun(&mut self, room: &RoomId, token: u64, hopeless: Option<Stamp>, shared: &mut Shared) {
         let Some(lane) = self.lanes.get_mut(room).filter(|lane| lane.token() == token) else { return };
+        if let Some(name) = hopeless.filter(|name| lane.panicked(*name)) {
+            shared.emit(Command::Warn(format!(
+                "room {room}: its program does not return from event {name:?}; its verdict is void ({RULES_FAILED})"
+            )));
+            self.reload_failed(room, shared);
+            return;
+        }
         if !lane.overrun() {
             shared.emit(Command::Warn(format!("room {room}: its rules take long to restore it; it waits for them")));
             return;

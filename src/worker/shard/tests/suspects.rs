@@ -124,7 +124,7 @@ fn rules_that_do_not_come_back_free_their_permit_and_make_their_room_a_suspect()
     let mut core = worker_with(std::slice::from_ref(&room), 1);
     jobs(&mut core).into_iter().for_each(|load| core.apply(Input::Done(load.run()), 1));
     let stuck = jobs(&mut core).pop().expect("a job");
-    core.apply(Input::Overrun(stuck.of().clone()), 1);
+    core.apply(Input::Overrun { of: stuck.of().clone(), hopeless: None }, 1);
     let commands = perform(&mut core);
     assert!(commands.iter().any(|a| matches!(a, Command::Load { .. })), "{commands:?}");
     let entries = vec![(at(1), open(A, 40)), (at(2), open(B, 50))];
@@ -149,7 +149,7 @@ fn a_worker_whose_rules_keep_too_many_threads_hands_its_shards_over() {
             if matches!(job, Job::Load(_)) {
                 core.apply(Input::Done(job.run()), 1);
             } else {
-                core.apply(Input::Overrun(job.of().clone()), 1);
+                core.apply(Input::Overrun { of: job.of().clone(), hopeless: None }, 1);
                 stuck += 1;
             }
         }
