@@ -77,7 +77,7 @@ fn configuration_mistakes_come_all_at_once() {
         "LASTHIT_REDIS: \"http://***@host\" is not the address of a redis".to_owned(),
         format!("{path}, shards: \"9999\" does not fit: use a whole number from 1 to 1024"),
         "LASTHIT_RETENTION: \"long\" is not a duration".to_owned(),
-        format!("{path}, rooms number 1: rules \"chess\" are not known: use last_hit or claim"),
+        format!("{path}, rooms number 1: rules \"chess\" are not known: use last_hit, claim, or a file"),
         "--listen: \"0.0.0.0:7777\" is reachable from other hosts and there is no key".to_owned(),
     ];
     assert_eq!(lines.len(), expected.len(), "{lines:#?}");
