@@ -1,6 +1,8 @@
 //! The command line. It only collects texts. [`Config::load`] checks them together with environment and file, so that
 //! all mistakes are reported at once.
 
+mod rules;
+
 use std::path::PathBuf;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
@@ -9,6 +11,7 @@ use serde::Serialize;
 
 use crate::config::{Config, ConfigError, Flags, ProcessRole};
 use crate::replay::command::{Reading, Source, Task};
+use crate::workbench::Work;
 
 const ABOUT: &str = "Decides who was first: sequences game events by arrival, and decides each one exactly once";
 
@@ -102,6 +105,12 @@ enum Command {
         /// Print JSON instead of text
         #[arg(long)]
         json: bool,
+    },
+    /// Helps to write rules in JavaScript: a start, a check, tests, a measurement
+    #[command(after_help = rules::EXAMPLES)]
+    Rules {
+        #[command(subcommand)]
+        tool: rules::Tool,
     },
 }
 
@@ -291,6 +300,8 @@ pub(crate) enum Parsed {
     Run(Box<Config>),
     /// Read a recorded room.
     Read(Reading, Box<Config>),
+    /// Work on a program.
+    Work(Work),
     /// Print the help or the version on stdout.
     Shown(String),
     /// Report mistakes on stderr, one line each.
@@ -324,6 +335,7 @@ pub(crate) fn parse(args: impl IntoIterator<Item = std::ffi::OsString>, env: &dy
         Command::Timeline { recording, file, contest, round, svg, json } => {
             return read(recording, file, json, Task::Timeline { contest, round, svg }, env);
         }
+        Command::Rules { tool } => return Parsed::Work(tool.into()),
     };
     match Config::load(role, flags, env) {
         Ok(config) => Parsed::Run(Box::new(config)),
@@ -357,7 +369,11 @@ fn read(args: RecordingArgs, file: Option<PathBuf>, json: bool, task: Task, env:
 /// Clap's error as one line: its message and its tips, without the usage.
 fn one_line(error: &clap::Error) -> String {
     if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
-        return "a command is missing: use serve, gateway, worker, replay, dump or timeline; see lasthit --help".to_owned();
+        if error.render().to_string().contains("lasthit rules") {
+            return "a command is missing: use new, check, test or bench; see lasthit rules --help".to_owned();
+        }
+        return "a command is missing: use serve, gateway, worker, replay, dump, timeline or rules; see lasthit --help"
+            .to_owned();
     }
     if let (ErrorKind::MissingRequiredArgument, Some(ContextValue::Strings(missing))) =
         (error.kind(), error.get(ContextKind::InvalidArg))
@@ -380,7 +396,9 @@ mod tests {
     #[test]
     fn every_flag_is_a_setting_of_the_same_name() {
         use clap::CommandFactory as _;
-        for command in Cli::command().get_subcommands().filter(|c| !["replay", "dump", "timeline"].contains(&c.get_name())) {
+        for command in
+            Cli::command().get_subcommands().filter(|c| !["replay", "dump", "timeline", "rules"].contains(&c.get_name()))
+        {
             for flag in command.get_arguments().filter_map(clap::Arg::get_long).filter(|long| *long != "help") {
                 let key = flag.replace('-', "_");
                 assert!(crate::config::is_setting(&key), "--{flag} of {}", command.get_name());

@@ -16,7 +16,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub(crate) use rooms::RoomRules;
+pub(crate) use rooms::{RoomRules, program_text};
 pub use sources::Flags;
 #[cfg(test)]
 pub(crate) use sources::is_setting;

@@ -66,6 +66,7 @@ mod admin;
 mod metrics;
 mod replay;
 mod telemetry;
+mod workbench;
 
 #[doc(hidden)]
 pub mod internals;

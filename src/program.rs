@@ -1,5 +1,6 @@
 //! The program: it parses its arguments, then runs a role or reads a recorded room. Exit codes: 0 done; 1 failed while running,
-//! or a replayed verdict deviates; 2 wrong usage or configuration, or a recorded room cannot be resolved again.
+//! a replayed verdict deviates, or a program
+//! is none or fails its tests; 2 wrong usage or configuration, or a recorded room cannot be resolved again.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -9,7 +10,7 @@ use crate::config::{Config, ProcessRole};
 use crate::limits::{DRAIN_TIMEOUT, SESSIONS_MAX};
 use crate::replay::command::{self, Reading, Told};
 use crate::shutdown::Shutdown;
-use crate::{roles, runtime, telemetry};
+use crate::{roles, runtime, telemetry, workbench};
 use anyhow::Context as _;
 
 const FAILED: u8 = 1;
@@ -38,6 +39,16 @@ pub fn main() -> ExitCode {
             Err(error) => {
                 say(&error.to_string());
                 ExitCode::from(USAGE)
+            }
+        },
+        Parsed::Work(work) => match workbench::run(&work) {
+            Ok(told) => {
+                let _ = std::io::Write::write_fmt(&mut std::io::stdout(), format_args!("{}\n", told.text));
+                ExitCode::from(if told.failed { FAILED } else { 0 })
+            }
+            Err(error) => {
+                say(&error);
+                ExitCode::from(FAILED)
             }
         },
         Parsed::Shown(text) => {

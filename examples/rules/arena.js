@@ -101,3 +101,33 @@ export default {
     },
   },
 };
+
+// lasthit rules test examples/rules/arena.js
+export const tests = {
+  "the last points win, who comes later is told, and the target is back": [
+    { who: "keeper", role: "server", op: "spawn", contest: "baron", args: { hp: 500 }, expect: { outcome: "granted", round: 1 } },
+    { who: "ann", op: "hit", contest: "baron", args: { damage: 300 }, expect: { body: { target: "baron", hp: 200, max_hp: 500, round: 1, damage: 300 } } },
+    { who: "bob", op: "hit", contest: "baron", args: { damage: 300 }, expect: { outcome: "granted", body: { target: "baron", hp: 0, max_hp: 500, round: 1, damage: 300, overkill: 100 } } },
+    { who: "ann", op: "hit", contest: "baron", args: { damage: 1 }, expect: { outcome: "denied", reason: "late" } },
+    { after: 9_000, fires: [] },
+    { after: 1_000, fires: [{ timer: "respawn:baron", round: 2, body: { target: "baron", hp: 500, max_hp: 500, round: 2 } }] },
+    { who: "ann", op: "hit", contest: "baron", args: { damage: 500 }, expect: { outcome: "granted", round: 2 } },
+  ],
+  "a target that the server sets again does not come back a second time": [
+    { who: "keeper", role: "server", op: "spawn", contest: "baron", args: { hp: 1, respawn_ms: 1_000 } },
+    { who: "ann", op: "hit", contest: "baron", args: { damage: 1 } },
+    { who: "keeper", op: "spawn", contest: "baron", args: { hp: 5 }, expect: { outcome: "granted", round: 2 } },
+    { after: 5_000, fires: [] },
+    { who: "keeper", op: "despawn", contest: "baron" },
+    { who: "ann", op: "hit", contest: "baron", args: { damage: 1 }, expect: { reason: "unknown_target" } },
+  ],
+  "what does not fit is denied, to its sender alone": [
+    { who: "ann", op: "spawn", contest: "baron", args: { hp: 5 }, expect: { reason: "server_only", to: "sender" } },
+    { who: "keeper", role: "server", op: "spawn", contest: "baron", args: { hp: 0 }, expect: { reason: "bad_hp" } },
+    { who: "keeper", op: "spawn", contest: "baron", args: { hp: 5, respawn_ms: 1 }, expect: { reason: "bad_respawn" } },
+    { who: "ann", op: "hit", args: { damage: 1 }, expect: { reason: "no_contest" } },
+    { who: "ann", op: "hit", contest: "baron", args: { damage: 0 }, expect: { reason: "bad_args" } },
+    { who: "ann", op: "hit", contest: "__proto__", args: { damage: 1 }, expect: { reason: "unknown_target" } },
+    { who: "ann", op: "fly", expect: { reason: "unknown_op" } },
+  ],
+};

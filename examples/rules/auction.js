@@ -63,3 +63,27 @@ export default {
     },
   },
 };
+
+// lasthit rules test examples/rules/auction.js
+export const tests = {
+  "a lot closes at its moment: before it a bid counts, after it is late": [
+    { who: "house", role: "server", op: "open", contest: "vase", args: { ms: 1_000, from: 10 }, expect: { outcome: "granted" } },
+    { who: "ann", op: "bid", contest: "vase", args: { amount: 5 }, expect: { reason: "too_low", to: "sender" } },
+    { who: "ann", op: "bid", contest: "vase", args: { amount: 50 }, expect: { outcome: "granted" } },
+    { who: "bob", op: "bid", contest: "vase", args: { amount: 50 }, expect: { reason: "too_low" } },
+    { after: 996.98, who: "bob", op: "bid", contest: "vase", args: { amount: 60 }, fires: [], expect: { outcome: "granted" } },
+    { after: 0.04, who: "ann", op: "bid", contest: "vase", args: { amount: 70 }, fires: [{ timer: "close:vase", outcome: "granted" }], expect: { reason: "late" } },
+  ],
+  "an auction closes although nobody is inside": [
+    { who: "house", role: "server", op: "open", contest: "vase", args: { ms: 60_000 } },
+    { who: "house", event: "close" },
+    { after: 60_000, fires: ["close:vase"] },
+  ],
+  "only the house opens a lot, and each once": [
+    { who: "ann", op: "open", contest: "vase", args: { ms: 1_000 }, expect: { reason: "server_only" } },
+    { who: "house", role: "server", op: "open", contest: "vase", args: { ms: 99 }, expect: { reason: "bad_ms" } },
+    { who: "house", op: "open", contest: "vase", args: { ms: 100 }, expect: { outcome: "granted" } },
+    { who: "house", op: "open", contest: "vase", args: { ms: 100 }, expect: { reason: "already_opened" } },
+    { who: "ann", op: "bid", contest: "cup", args: { amount: 5 }, expect: { reason: "unknown_lot" } },
+  ],
+};

@@ -63,12 +63,18 @@ pub(super) fn all_by(program: Arc<Program>) -> Vec<RoomRules> {
     vec![RoomRules { pattern: "*".to_owned(), rules: RulesChoice::File(program) }]
 }
 
-/// Loads a program.
-pub(super) fn load(path: &Path, budget: Budget) -> Result<Arc<Program>, String> {
+/// Reads the text of a program.
+pub(crate) fn program_text(path: &Path) -> Result<Vec<u8>, String> {
     let mut text = Vec::new();
     // A byte more than fits, so that what is too large is told as such.
     let file = std::fs::File::open(path).and_then(|file| file.take(PROGRAM_BYTES_MAX as u64 + 1).read_to_end(&mut text));
     file.map_err(|e| format!("cannot be read ({e}): name a file with rules in JavaScript"))?;
+    Ok(text)
+}
+
+/// Loads a program.
+pub(super) fn load(path: &Path, budget: Budget) -> Result<Arc<Program>, String> {
+    let text = program_text(path)?;
     Program::load(&path.to_string_lossy(), &text, budget).map_err(|e| format!("is no program: {e}"))
 }
 

@@ -167,6 +167,11 @@ impl Room {
         self.rules.is_program().then(|| self.rules.name())
     }
 
+    /// Bytes of the rules' state.
+    pub(crate) fn state_bytes(&self) -> usize {
+        self.rules.snapshot().len()
+    }
+
     /// What the program had trouble with since the last call.
     pub(crate) fn take_trouble(&mut self) -> Trouble {
         Trouble { failures: std::mem::take(&mut self.failures), impure: self.rules.take_impure() }

@@ -38,6 +38,14 @@ pub(crate) const CONTEXTS_PER_THREAD_MAX: usize = 16;
 pub(crate) const CHECKED_EVENTS_MAX: u32 = 16;
 /// Timers that one event may set and cancel.
 pub(crate) const TIMER_COMMANDS_MAX: usize = 2 * TIMERS_PER_ROOM_MAX;
+/// Timers that may fire within one step of a test.
+pub(crate) const STEP_FIRES_MAX: usize = 1_000;
+/// The most room time that one step of a test lets pass.
+pub(crate) const STEP_AFTER_MAX: Duration = Duration::from_secs(400 * 86_400);
+/// How long a program is measured.
+pub(crate) const BENCH_TIME: Duration = Duration::from_secs(1);
+/// Events that are measured at most.
+pub(crate) const BENCH_EVENTS_MAX: usize = 1_000_000;
 /// Bytes of the stack of a thread that decides programs: their own, and what surrounds it.
 pub(crate) const PROGRAM_THREAD_STACK_BYTES: usize = 4 * 1024 * 1024;
 /// How often the failures of a room are logged.

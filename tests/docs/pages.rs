@@ -8,7 +8,7 @@ use std::process::Command;
 use super::tree::{files, from_root, read, root};
 
 /// The program's.
-const COMMANDS: [&str; 6] = ["serve", "gateway", "worker", "replay", "dump", "timeline"];
+const COMMANDS: [&str; 7] = ["serve", "gateway", "worker", "replay", "dump", "timeline", "rules"];
 
 /// The words of a text: letters, digits and underscores, with the place where each begins.
 fn words(text: &str) -> impl Iterator<Item = (usize, &str)> {

@@ -45,8 +45,9 @@ const PARTS: &[(&str, &str)] = &[
         "admin arena clock config gateway gateway/front journal journal/memory journal/redis limits metrics runtime \
          rules shutdown worker",
     ),
-    ("cli", "config replay/command"),
-    ("program", "cli config limits replay/command roles runtime shutdown telemetry"),
+    ("workbench", "config engine limits rules types wire"),
+    ("cli", "config replay/command workbench"),
+    ("program", "cli config limits replay/command roles runtime shutdown telemetry workbench"),
     ("internals", "clock config engine gateway/front limits metrics program replay rules/messages runtime telemetry wire"),
     ("main", "internals"),
 ];

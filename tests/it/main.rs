@@ -19,4 +19,5 @@ mod rules;
 mod stream;
 mod support;
 mod suspects;
+mod tools;
 mod workers;

@@ -46,6 +46,8 @@ pub enum Checking {
     Off,
     /// Yes. A difference is told; the first decision stands.
     EachEvent,
+    /// Yes, and each time in a context that has seen no event before: it takes milliseconds, and finds a difference at the first event.
+    Anew,
 }
 
 impl JsRules {
@@ -59,8 +61,13 @@ impl JsRules {
     fn decide(&mut self, call: &Call<'_>) -> Decision {
         self.undo = None;
         let outcome = vm::decide(&self.program, Copy::Deciding, &self.state, call);
-        if self.checking == Checking::EachEvent {
-            let again = vm::decide(&self.program, Copy::Checking(CHECKED_EVENTS_MAX), &self.state, call);
+        let checked = match self.checking {
+            Checking::Off => None,
+            Checking::EachEvent => Some(CHECKED_EVENTS_MAX),
+            Checking::Anew => Some(1),
+        };
+        if let Some(most) = checked {
+            let again = vm::decide(&self.program, Copy::Checking(most), &self.state, call);
             let (first, second) = (self.shown(&outcome), self.shown(&again));
             if first != second {
                 let seq = call.facts.seq;

@@ -275,8 +275,9 @@
     const wrong = (key, what, at) => { throw [key, what, at]; };
     const plain = (value) => typeof value === "object" && value !== null && !Array.isArray(value);
     if (!plain(program)) wrong("default", "the default export is no object: write export default { name, version, state, ... }");
-    const known = ["name", "version", "state", ...events, "on", "timers", "migrate", "tests"];
+    const known = ["name", "version", "state", ...events, "on", "timers", "migrate"];
     for (const name of Object.keys(program)) {
+      if (name === "tests") wrong(name, "tests stand beside the default export: write export const tests = { ... }");
       if (!known.includes(name)) wrong(name, `${name} is no part of a program: use ${known.join(", ")}`);
     }
     const kind = (value) => Object.prototype.toString.call(value);

@@ -145,6 +145,12 @@ impl Program {
         &self.source.text
     }
 
+    /// Bytes of the state of a new room.
+    #[must_use]
+    pub fn state_bytes(&self) -> usize {
+        self.initial.len()
+    }
+
     /// SHA-256 of its text.
     #[must_use]
     pub fn hash(&self) -> [u8; 32] {
@@ -179,6 +185,23 @@ impl Program {
     #[must_use]
     pub fn budget(&self) -> Budget {
         self.source.budget
+    }
+
+    /// What it exports as `tests`: one MessagePack value of at most 1 MiB. None if it exports nothing of this name.
+    ///
+    /// # Errors
+    /// [`ProgramError`] when that is no plain data.
+    pub fn tests(&self) -> Result<Option<Vec<u8>>, ProgramError> {
+        let tests = Vm::new(&self.source).and_then(|(vm, _)| vm.tests(&self.source));
+        tests.map_err(|thrown| self.wrong_test(None, thrown.what))
+    }
+
+    /// What is wrong with its tests, or with one of them.
+    pub(crate) fn wrong_test(&self, scenario: Option<&str>, what: String) -> ProgramError {
+        let text = &self.source.text;
+        let at = scan::tests(text, scenario).or_else(|| scan::tests(text, None)).unwrap_or_default();
+        let (line, column) = scan::place(text, at);
+        ProgramError { file: self.source.file.clone(), line, column, what }
     }
 
     /// The state that it makes of one that another version left: the same if it has no `migrate`.

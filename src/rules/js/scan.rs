@@ -50,6 +50,15 @@ pub(super) fn default_export(source: &str) -> usize {
     tokens.windows(2).find(|pair| pair[0].text == "export" && pair[1].text == "default").map_or(0, |pair| pair[0].at)
 }
 
+/// Where `tests` is that is exported, or the scenario of this name in it.
+pub(super) fn tests(source: &str, scenario: Option<&str>) -> Option<usize> {
+    let tokens = tokens(source);
+    let exported = tokens.windows(3).position(|three| three[0].text == "export" && three[2].text == "tests")? + 2;
+    let Some(scenario) = scenario else { return Some(tokens[exported].at) };
+    let object = tokens[exported..].iter().find(|token| token.kind == Kind::Mark(b'{'))?.at;
+    keys(&tokens).iter().find(|key| key.object == object && key.name == scenario).map(|key| key.at)
+}
+
 /// Where the first import is.
 pub(super) fn import(source: &str) -> Option<usize> {
     let from = |token: &&Token<'_>| token.kind == Kind::Name && matches!(token.text, "import" | "from");

@@ -364,6 +364,10 @@ fn what_a_program_keeps_outside_its_state_is_found() {
     let counter = "let n = 0; export default { name: 't', version: 1, on: { go: () => ++n } }";
     let found = check(counter, 40);
     assert!(found.first().is_some_and(|line| line.contains("body 17") && line.contains("body 1,")), "{found:?}");
+    let mut rules = JsRules::new(program(counter), Checking::Anew);
+    (0..2).for_each(|_| drop(act(&mut rules, "go", None, &json!(null))));
+    let found = rules.take_impure();
+    assert!(matches!(&found[..], [line] if line.contains("body 2,") && line.contains("body 1,")), "{found:?}");
     let pure = "const cache = {}; export default { name: 't', version: 1, state: () => ({ n: 0 }), on: {
         go(ctx) { cache.x ??= 5; ctx.state.n += cache.x; ctx.win('a' + ctx.state.n); return [Math.random(), ctx.now] } } }";
     assert_eq!(check(pure, 40), Vec::<String>::new());

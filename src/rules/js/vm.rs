@@ -12,11 +12,11 @@ use rquickjs::function::Function;
 use rquickjs::{Array, Context, Ctx, Module, Object, Persistent, Runtime, Value};
 
 use super::budget::{Budget, Stopwatch};
-use super::data;
+use super::data::{self, Encoder};
 use super::event::{self, Current, Event};
 use super::program::{Program, Source};
 use super::thrown::{Thrown, thrown};
-use crate::limits::CONTEXTS_PER_THREAD_MAX;
+use crate::limits::{CONTEXTS_PER_THREAD_MAX, DATA_BYTES_MAX};
 use crate::rules::{Decision, Facts};
 use crate::types::{Role, SessionId};
 
@@ -99,6 +99,8 @@ pub(super) struct Vm {
     run: Handler,
     migrate: Handler,
     handlers: Handlers,
+    /// What the program exports as `tests`.
+    tests: Persistent<Value<'static>>,
     event: Current,
     stopwatch: Rc<Stopwatch>,
     context: Context,
@@ -143,18 +145,19 @@ impl Vm {
         runtime.set_memory_limit(budget.memory_mib as usize * 1024 * 1024);
         stopwatch.start();
         let loaded = context.with(|ctx| {
-            let program = || -> rquickjs::Result<(Handlers, Described)> {
+            let program = || -> rquickjs::Result<(Handlers, Described, Persistent<Value<'static>>)> {
                 let module = Module::declare(ctx.clone(), source.file.as_str(), source.text.as_str())?;
                 let (module, evaluated) = module.eval()?;
                 evaluated.result::<Value<'_>>().ok_or(rquickjs::Error::WouldBlock)??;
                 let program: Value<'_> = module.get("default")?;
                 let inspect = inspect.restore(&ctx)?;
-                handlers(&ctx, &inspect.call::<_, Array<'_>>((program,))?)
+                let (handlers, described) = handlers(&ctx, &inspect.call::<_, Array<'_>>((program,))?)?;
+                Ok((handlers, described, Persistent::save(&ctx, module.get::<_, Value<'_>>("tests")?)))
             };
             program().map_err(|error| thrown(&ctx, error, source, &stopwatch, true))
         });
-        let (handlers, described) = clean(&runtime, &stopwatch, budget, loaded)?;
-        Ok((Self { run, migrate, handlers, event, stopwatch, context, runtime }, described))
+        let (handlers, described, tests) = clean(&runtime, &stopwatch, budget, loaded)?;
+        Ok((Self { run, migrate, handlers, tests, event, stopwatch, context, runtime }, described))
     }
 
     /// Decides an event. The state is that before it.
@@ -246,6 +249,24 @@ impl Vm {
             Some(migrate) => self.make(source, migrate, Some((state, from))),
             None => Ok(state.to_vec()),
         }
+    }
+
+    /// What the program exports as `tests`, as MessagePack; None if it exports nothing of this name.
+    pub(super) fn tests(&self, source: &Source) -> Result<Option<Vec<u8>>, Thrown> {
+        self.stopwatch.start();
+        self.context.with(|ctx| {
+            let encode = || -> rquickjs::Result<Option<Vec<u8>>> {
+                let tests = self.tests.clone().restore(&ctx)?;
+                if tests.is_undefined() {
+                    return Ok(None);
+                }
+                let plain = ctx.globals().get::<_, Object<'_>>("Object")?.get("prototype")?;
+                let mut encoder = Encoder::new(plain, DATA_BYTES_MAX);
+                encoder.value(&tests).map_err(|fault| fault.throw(&ctx, "tests"))?;
+                Ok(Some(encoder.bytes))
+            };
+            encode().map_err(|error| thrown(&ctx, error, source, &self.stopwatch, false))
+        })
     }
 
     fn make(&self, source: &Source, function: &Handler, before: Option<(&[u8], u32)>) -> Result<Vec<u8>, Thrown> {

@@ -30,6 +30,7 @@ fn what_is_no_program_is_told_with_its_place() {
         ("export default {\n name: 'a b', version: 1 }", "baron.js:2:2: name \"a b\" is not allowed: use 1 to 64 characters"),
         ("export default {\n name: 'a',\n version: 0 }", "baron.js:3:2: version is no whole number from 1 on"),
         ("export default {\n name: 'a', version: 1,\n onopen() {} }", "baron.js:3:2: onopen is no part of a program: use name,"),
+        ("export default { name: 'a', version: 1,\n  tests: {} }", "baron.js:2:3: tests stand beside the default export"),
         ("export default { name: 'a', version: 1,\n  on: {\n    hit: 5 } }", "baron.js:3:5: on.hit is no function"),
         (
             "export default { name: 'a', version: 1,\n  timers: {\n   async back() {} } }",
@@ -76,6 +77,20 @@ fn what_is_no_program_is_told_with_its_place() {
     assert!(Program::load("l.js", &large, Budget::default()).expect_err("large").to_string().contains("at most 1048576"));
 }
 
+#[test]
+fn tests_are_plain_data_and_have_their_places() {
+    let with = |tests: &str| program(&format!("export default {{ name: 'a', version: 1 }};\n{tests}"));
+    assert_eq!(with("").tests(), Ok(None));
+    let program = with("export const tests = {\n  one: [{ after: 1.5 }],\n  'the other': [] };");
+    let tests = program.tests().expect("plain").expect("there");
+    let tests: serde_json::Value = rmp_serde::from_slice(&tests).expect("a value");
+    assert_eq!(tests, json!({"one": [{"after": 1.5}], "the other": []}));
+    let place = |scenario| program.wrong_test(scenario, String::new()).to_string();
+    assert_eq!((place(None), place(Some("the other"))), ("test.js:2:14: ".to_owned(), "test.js:4:3: ".to_owned()));
+    let odd = with("export const tests = { one: [() => 1] };").tests().expect_err("a function").to_string();
+    assert_eq!(odd, "test.js:2:14: TypeError: tests.one[0]: a function: keep data only");
+}
+
 /// Whatever looks like a key in the text, but is none.
 #[test]
 fn nothing_else_is_taken_for_a_part_that_is_there_twice() {
@@ -96,6 +111,7 @@ proptest::proptest! {
         scan::twice(&text);
         scan::part(&text, "on.a");
         scan::import(&text);
+        scan::tests(&text, Some("a"));
         scan::default_export(&text);
     }
 }
