@@ -5,6 +5,7 @@ mod history;
 mod order;
 mod owners;
 mod restarts;
+mod timers;
 
 use std::collections::BTreeMap;
 

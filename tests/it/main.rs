@@ -19,5 +19,6 @@ mod rules;
 mod stream;
 mod support;
 mod suspects;
+mod timers;
 mod tools;
 mod workers;
