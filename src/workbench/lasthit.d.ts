@@ -80,7 +80,7 @@ export interface Due<D = any> {
   /** When it was due, in milliseconds since 1970. */
   due: number;
   /** How many nanoseconds later the worker noticed it. */
-  lateNs: number;
+  late_ns: number;
   /** Of a repeating timer: how many moments were noticed too late to fire. */
   missed: number;
 }

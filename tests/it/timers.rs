@@ -11,7 +11,7 @@ use super::support::{GatewayProcess, Session, WorkerProcess, end_by_signal, now,
 
 /// `set` sets what its arguments say, `cancel` cancels. `close` ends the bids.
 const PROGRAM: &str = "
-const fired = (ctx, { data, due, lateNs, missed }) => ({ data, due, late: lateNs, missed, now: ctx.now, fires: ++ctx.state.fires });
+const fired = (ctx, { data, due, late_ns, missed }) => ({ data, due, late: late_ns, missed, now: ctx.now, fires: ++ctx.state.fires });
 export default {
   name: 'clock', version: 1,
   state: () => ({ open: true, bids: 0, fires: 0 }),

@@ -301,7 +301,7 @@ fn a_timer_reaches_its_handler() {
     let mut rules =
         rules("export default { name: 't', version: 1, timers: { wake(ctx, due) { return [due, ctx.player, ctx.sessions] } } }");
     let due = Due { name: "wake", data: &[0x92, 1, 2], due: NOW, late_ns: 1_500, missed: 2, facts: facts(9) };
-    let expected = json!([{"data": [1, 2], "due": 1_795_176_000_123.456_8, "lateNs": 1500, "missed": 2}, null, 0]);
+    let expected = json!([{"data": [1, 2], "due": 1_795_176_000_123.456_8, "late_ns": 1500, "missed": 2}, null, 0]);
     assert_eq!(referee::body(&rules.fire(&due)), expected);
     assert_eq!(referee::body(&rules.fire(&Due { name: "wake:up", ..due })), expected);
     assert_eq!(rules.fire(&Due { name: "other", ..due }), Decision::denied("unknown_timer"));

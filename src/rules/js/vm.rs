@@ -314,7 +314,7 @@ fn args<'js>(ctx: &Ctx<'js>, args: &Args<'_>) -> rquickjs::Result<Value<'js>> {
             object.set("due", *due_ms)?;
             #[expect(clippy::cast_precision_loss, reason = "a JavaScript number")]
             let (late_ns, missed) = (*late_ns as f64, *missed as f64);
-            object.set("lateNs", late_ns)?;
+            object.set("late_ns", late_ns)?;
             object.set("missed", missed)?;
         }
         Args::None | Args::Encoded(_) => {}
