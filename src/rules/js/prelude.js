@@ -7,7 +7,11 @@
   const { apply, ownKeys } = Reflect;
   // More do not fit into the memory of a program, unless they are holes.
   const ELEMENTS_MAX = 10_000_000;
+  // As in src/limits.rs and src/types.
+  const PLAYERS_MAX = 256;
+  const NAME_CHARS_MAX = 64;
   const plain = Object.prototype;
+  const { isArray } = Array;
   const isDate = (value) => {
     try {
       getTime(value);
@@ -25,10 +29,11 @@
   let role = null;
   let contest = null;
   let now = 0;
-  let target = null;
+  // The state of this event, the object behind it, and what a handler has put in its place.
   let proxy = null;
+  let target = null;
+  let instead = null;
   let whole = false;
-  let replaced = false;
   const roles = ["player", "server", null];
 
   const time = () => {
@@ -46,10 +51,11 @@
   const { parse, UTC } = Real;
   const toUTCString = Function.prototype.call.bind(dates.toUTCString);
   const read = (text) => {
-    if (/^[+-]?\d{4,6}-\d\d-\d\dT\d\d:\d\d(:\d\d([.,]\d+)?)?$/.test(text)) return parse(text + "Z");
-    if (/^[+-]?\d{4,6}(-\d\d(-\d\d)?)?$/.test(text)) return parse(text);
-    if (/^[+-]?\d{4,6}-\d\d-\d\dT\d\d:\d\d(:\d\d([.,]\d+)?)?(Z|[+-]\d\d:?\d\d)$/.test(text)) return parse(text);
-    return /(GMT|UTC|Z)$/.test(text) ? parse(text) : NaN;
+    if (/^(?:\d{4}|[+-]\d{6})-\d\d-\d\dT\d\d:\d\d(:\d\d([.,]\d+)?)?$/.test(text)) return parse(text + "Z");
+    if (/^(?:\d{4}|[+-]\d{6})(-\d\d(-\d\d)?)?$/.test(text)) return parse(text);
+    if (/^(?:\d{4}|[+-]\d{6})-\d\d-\d\dT\d\d:\d\d(:\d\d([.,]\d+)?)?(Z|[+-]\d\d:?\d\d)$/.test(text)) return parse(text);
+    // What does not end in a time zone would be read in that of the machine. Of long text, the end would not be read.
+    return /^[ -~]{0,90}[\d ](GMT|UTC|Z)$/.test(text) ? parse(text) : NaN;
   };
   const RoomDate = {
     Date: function (...parts) {
@@ -106,6 +112,12 @@
   for (const name of ["eval", "SharedArrayBuffer", "Atomics", "Promise", "queueMicrotask", "WeakRef", "FinalizationRegistry"]) {
     delete global[name];
   }
+  // What is disposed of at the end of a block could throw away that the event was stopped.
+  for (const name of ["DisposableStack", "AsyncDisposableStack", "SuppressedError"]) delete global[name];
+  const promises = getPrototypeOf((async () => {})());
+  put(promises, "constructor", function Promise() {
+    throw new TypeError("Promise: a handler decides at once");
+  });
   delete Error.prepareStackTrace;
   delete Error.stackTraceLimit;
   // A player may be called __proto__.
@@ -130,12 +142,20 @@
     put(arrays, name, bounded);
   }
 
+  // The interpreter steps from one of its own iterators to the next without a look at the stack: a call looks.
+  for (const helper of [[].values().map((x) => x), Iterator.from({ next() {} })]) {
+    const prototype = getPrototypeOf(helper);
+    for (const name of ["next", "return"]) {
+      const method = prototype[name];
+      put(prototype, name, { [name]() { return apply(method, this, arguments); } }[name]);
+    }
+  }
+
   // The state of an event: a key is read when it is first touched.
   const stale = (t) => {
     if (t !== target) throw new Error("this is the state of an earlier event: use ctx.state of this one");
   };
   const fetch = (t, key) => {
-    stale(t);
     const value = native.load(key);
     if (value === undefined) return t[key];
     return (t[key] = value);
@@ -154,9 +174,14 @@
     for (const name of names) t[name] = added[name];
   };
   const traps = {
-    get: (t, key) => (whole || typeof key === "symbol" || hasOwn(t, key) ? t[key] : fetch(t, key)),
-    set(t, key, value) {
+    get(t, key) {
       stale(t);
+      return whole || typeof key === "symbol" || hasOwn(t, key) ? t[key] : fetch(t, key);
+    },
+    set(t, key, value, receiver) {
+      stale(t);
+      // An object that inherits from the state gets a key of its own.
+      if (receiver !== proxy) return Reflect.set({}, key, value, receiver);
       if (typeof key === "symbol") throw new TypeError("state: a key that is a symbol: use text");
       if (whole) return Reflect.set(t, key, value);
       t[key] = value;
@@ -184,6 +209,7 @@
   const ctx = {
     get state() {
       inside("state");
+      if (instead !== null) return instead;
       if (proxy === null) {
         target = {};
         proxy = new Proxy(target, traps);
@@ -192,10 +218,10 @@
     },
     set state(value) {
       inside("state");
-      if (value === proxy && value !== null) return;
-      proxy = value;
-      target = value;
-      replaced = true;
+      if (value === null || typeof value !== "object" || isArray(value)) {
+        throw new TypeError("ctx.state: no object: the state is a plain object, as in ctx.state = {}");
+      }
+      instead = value === proxy ? null : value;
     },
     get player() { return player; },
     get role() { return role; },
@@ -214,12 +240,19 @@
     nextRound(name) { native.rule("nextRound", key("nextRound", name)); },
     to(audience) {
       inside("to");
-      const one = typeof audience === "string";
-      const players = Array.isArray(audience) && audience.every((name) => typeof name === "string");
-      if (!one && !players) {
-        throw new TypeError('ctx.to: give "room", "sender", "server", or an array of players');
-      }
-      native.to(one ? audience : undefined, one ? [] : audience);
+      const wrong = () => new TypeError('ctx.to: give "room", "sender", "server", or an array of players');
+      const checked = (name) => {
+        if (typeof name !== "string") throw wrong();
+        if (name.length > NAME_CHARS_MAX) throw new RangeError(`ctx.to: a name of more than ${NAME_CHARS_MAX} characters`);
+        return name;
+      };
+      if (typeof audience === "string") return native.to(checked(audience), []);
+      if (!isArray(audience)) throw wrong();
+      const { length } = audience;
+      if (!(length <= PLAYERS_MAX)) throw new RangeError(`audience_too_large: ${length} players, at most ${PLAYERS_MAX}`);
+      const players = [];
+      for (let at = 0; at < length; at++) players[at] = checked(audience[at]);
+      native.to(undefined, players);
     },
     timer(name, when) {
       inside("timer");
@@ -252,17 +285,21 @@
     role = roles[r];
     contest = c;
     now = n;
-    target = proxy = null;
-    whole = replaced = false;
+    target = proxy = instead = null;
+    whole = false;
     live = true;
   };
   // 0: not touched; 1: some keys are in the object; 2: all are.
   const run = (handler, p, r, c, n, args, op) => {
     begin(p, r, c, n);
     const body = handler(ctx, args, op);
-    native.done(body, replaced || whole ? 2 : target === null ? 0 : 1, target, plain);
+    if (instead !== null) {
+      native.done(body, 2, instead, plain);
+    } else {
+      native.done(body, whole ? 2 : target === null ? 0 : 1, target, plain);
+    }
     live = false;
-    target = proxy = null;
+    target = proxy = instead = null;
   };
   const migrate = (handler, state, from) => {
     live = false;
@@ -271,10 +308,11 @@
 
   // What a program is made of. Throws [key, what is wrong, the value, if it is a function].
   const events = ["onOpen", "onData", "onEnd", "onError", "onClose"];
-  const inspect = (program) => {
+  const inspect = (program, meta) => {
+    freeze(meta);
     const wrong = (key, what, at) => { throw [key, what, at]; };
-    const plain = (value) => typeof value === "object" && value !== null && !Array.isArray(value);
-    if (!plain(program)) wrong("default", "the default export is no object: write export default { name, version, state, ... }");
+    const isPlain = (value) => typeof value === "object" && value !== null && [plain, null].includes(getPrototypeOf(value));
+    if (!isPlain(program)) wrong("default", "the default export is no plain object: write export default { name, version, state, ... }");
     const known = ["name", "version", "state", ...events, "on", "timers", "migrate"];
     for (const name of Object.keys(program)) {
       if (name === "tests") wrong(name, "tests stand beside the default export: write export const tests = { ... }");
@@ -287,12 +325,15 @@
         wrong(key, `${key} is async: a handler decides at once: remove async and await`, value);
       }
       if (kind(value) === "[object GeneratorFunction]") wrong(key, `${key} is a generator: use a plain function`, value);
+      if (getOwnPropertyDescriptor(value, "prototype")?.writable === false && /^class\b/.test(`${value}`)) {
+        wrong(key, `${key} is a class: use a plain function`, value);
+      }
       return value;
     };
     const table = (name) => {
       const handlers = program[name];
       if (handlers === undefined) return [];
-      if (!plain(handlers)) wrong(name, `${name} is no object: write ${name}: { name(ctx, args) { ... } }`);
+      if (!isPlain(handlers)) wrong(name, `${name} is no plain object: write ${name}: { name(ctx, args) { ... } }`);
       return Object.keys(handlers).map((key) => [key, handler(`${name}.${key}`, handlers[key])]);
     };
     const { name, version, state } = program;
@@ -353,6 +394,7 @@
     (function () { return arguments; })(),
     native,
     ctx,
+    promises,
   ]) {
     harden(value);
   }

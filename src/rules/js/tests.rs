@@ -108,6 +108,12 @@ fn what_a_handler_says_becomes_the_decision() {
         ("ctx.deny()", "short reason"),
         ("ctx.to('all')", "\"all\" is not known"),
         ("ctx.to(['no name'])", "player name"),
+        ("ctx.to(['x'.repeat(65)])", "a name of more than 64 characters"),
+        ("ctx.to('x'.repeat(1e7))", "a name of more than 64 characters"),
+        ("ctx.to(Array(257).fill('bob'))", "audience_too_large: 257 players, at most 256"),
+        ("ctx.to(new Array(4294967295))", "audience_too_large"),
+        ("ctx.to(Object.defineProperty([1], 'every', { value: () => true }))", "an array of players"),
+        ("ctx.to(new Proxy([], { get: (t, k) => k === 'length' ? NaN : 'bob' }))", "audience_too_large"),
         ("ctx.player = 'bob'", "no setter"),
     ] {
         assert!(error_of(&ask(body)).contains(error), "{body}: {}", error_of(&ask(body)));
@@ -144,6 +150,34 @@ fn a_state_lives_from_event_to_event() {
     assert_eq!(referee::body(&ask("whole", json!(null))), json!({"only": 1, "__proto__": {"x": 1}, "toString": 5}));
     rules.undo();
     assert_eq!(state(&rules), r#"{only: 1, __proto__: {"x": 1}, toString: 5}"#, "the last event changed nothing");
+}
+
+#[test]
+fn a_state_can_be_replaced_and_inherited_from() {
+    let expected = |body: &str, after: &str, answer: serde_json::Value| {
+        let mut rules = rules(&format!(
+            "export default {{ name: 't', version: 1, state: () => ({{ n: 1, m: 2 }}), on: {{ go(ctx) {{ {body} }} }} }}"
+        ));
+        let decision = act(&mut rules, "go", None, &json!(null));
+        assert_eq!((referee::body(&decision), state(&rules)), (answer, after.to_owned()), "{body}");
+    };
+    expected("const c = Object.create(ctx.state); c.n = 55; return [c.n, ctx.state.n]", "{n: 1, m: 2}", json!([55, 1]));
+    expected("const c = Object.create(ctx.state); c.toString = 5; return [c.toString, c.m]", "{n: 1, m: 2}", json!([5, 2]));
+    expected("Reflect.set(ctx.state, 'n', 9, {}); return 1", "{n: 1, m: 2}", json!(1));
+    expected("Reflect.set(ctx.state, 'n', 9); return 1", "{n: 9, m: 2}", json!(1));
+    expected("const p = new Proxy(ctx.state, {}); p.n = 9; return p.n", "{n: 9, m: 2}", json!(9));
+    expected(
+        "const old = ctx.state; ctx.state = { x: 1 }; ctx.state = old; ctx.state.n = 3; return old.n",
+        "{n: 3, m: 2}",
+        json!(3),
+    );
+    expected(
+        "const old = ctx.state; ctx.state = { x: 1 }; ctx.state.y = old.m; return ctx.state",
+        "{x: 1, y: 2}",
+        json!({"x": 1, "y": 2}),
+    );
+    expected("ctx.state = { x: 1 }; ctx.state = { z: 1 }; return Object.keys(ctx.state)", "{z: 1}", json!(["z"]));
+    expected("ctx.state = { ...ctx.state, n: 4 }; return 1", "{n: 4, m: 2}", json!(1));
 }
 
 #[test]
@@ -195,7 +229,10 @@ fn what_is_no_plain_data_is_told_with_its_path() {
     let body = once("return { x: () => 1 }", &json!(null));
     assert!(error_of(&body).contains("the returned value.x: a function"), "{}", error_of(&body));
     assert!(error_of(&once("ctx.state[Symbol('x')] = 5", &json!(null))).contains("state: a key that is a symbol"));
-    assert!(error_of(&once("ctx.state = 5", &json!(null))).contains("state: no object"));
+    for value in ["5", "null", "undefined", "[1]", "() => 1"] {
+        let decision = once(&format!("ctx.state = {value}; ctx.state.n = 7"), &json!(null));
+        assert!(error_of(&decision).contains("ctx.state: no object: the state is a plain object"), "{value}: {decision:?}");
+    }
     assert_eq!(referee::body(&once("return { a: undefined, b: -0 }", &json!(null))), json!({"b": -0.0}));
 }
 
@@ -233,6 +270,16 @@ fn dates_know_room_time_and_utc_only() {
         ("new Date('2026-07-01T05:00').toISOString()", json!("2026-07-01T05:00:00.000Z")),
         ("new Date('2026-07-01T05:00+09:00').toISOString()", json!("2026-06-30T20:00:00.000Z")),
         ("Date.parse('Jul 1 2026 05:00')", json!(null)),
+        ("Date.parse('Jul 1 2026 05:00 GMT')", json!(1_782_882_000_000_u64)),
+        ("Date.parse('+012345-01-01')", json!(327_403_382_400_000_u64)),
+        ("Date.parse('12345')", json!(null)),
+        ("Date.parse('12345-01')", json!(null)),
+        ("Date.parse('202001')", json!(null)),
+        ("Date.parse('202001-01-01T05:00')", json!(null)),
+        ("Date.parse('1 2026 JanZ')", json!(null)),
+        ("Date.parse('1 2026 Jan.UTC')", json!(null)),
+        ("Date.parse('Jan 1 2026\\0 GMT')", json!(null)),
+        ("Date.parse('Jan 1 2026' + ' '.repeat(200) + 'GMT')", json!(null)),
         ("new Date(new Date(5)).getTime()", json!(5)),
         ("(() => { const d = new Date(0); d.setHours(3); return d.getTime() })()", json!(10_800_000)),
         ("new Date(0).toLocaleString()", json!("Thu, 01 Jan 1970 00:00:00 GMT")),

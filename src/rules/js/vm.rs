@@ -151,7 +151,7 @@ impl Vm {
                 evaluated.result::<Value<'_>>().ok_or(rquickjs::Error::WouldBlock)??;
                 let program: Value<'_> = module.get("default")?;
                 let inspect = inspect.restore(&ctx)?;
-                let (handlers, described) = handlers(&ctx, &inspect.call::<_, Array<'_>>((program,))?)?;
+                let (handlers, described) = handlers(&ctx, &inspect.call::<_, Array<'_>>((program, module.meta()?))?)?;
                 Ok((handlers, described, Persistent::save(&ctx, module.get::<_, Value<'_>>("tests")?)))
             };
             program().map_err(|error| thrown(&ctx, error, source, &stopwatch, true))

@@ -90,6 +90,49 @@ fn a_state_may_have_many_keys() {
     assert_eq!((&decision.ruling, referee::body(&decision)), (&Ruling::Granted, json!(29_999)));
 }
 
+/// The interpreter looks at the stack when it calls a function: each way from one iterator to the next has to be a call.
+#[test]
+fn a_chain_of_iterators_does_not_take_the_stack() {
+    let steps = [
+        "it.map(f)",
+        "it.filter(() => true)",
+        "it.take(5)",
+        "it.drop(0)",
+        "it.flatMap((x) => [x])",
+        "it.chunks(1)",
+        "it.windows(1)",
+        "Iterator.from({ __proto__: null, next: it.next.bind(it) })",
+        "Iterator.concat(it)",
+        "Iterator.concat([], it)",
+        "Iterator.zip([it])",
+        "(function* () { yield* it })()",
+        "(function (it) { return { [Symbol.iterator]: () => it, __proto__: it } })(it).map(f)",
+    ];
+    let ends = ["it.next()", "it.return()", "[...it]"];
+    let budget = Budget { time_ms: 1000, ..Budget::default() };
+    for step in steps {
+        for end in ends {
+            let text = format!(
+                "export default {{ name: 't', version: 1, on: {{ go(ctx) {{ const f = (x) => x; let it = [1].values();
+                 for (let i = 0; i < 10000; i++) it = {step}; {end}; return 'the end' }} }} }}"
+            );
+            let run = move || {
+                let mut rules = JsRules::new(program_with(&text, budget), Checking::Off);
+                let decision = act(&mut rules, "go", None, &json!(null));
+                assert!(matches!(decision.ruling, Ruling::Granted | Ruling::Failed(_)), "{decision:?}");
+            };
+            let thread = std::thread::Builder::new().stack_size(1024 * 1024).spawn(run);
+            thread.expect("thread").join().expect("no panic");
+        }
+    }
+    let body = "const it = [3, 1, 2].values().map((x) => x + 1).filter((x) => x > 2).take(5).drop(0).flatMap((x) => [x, x]);
+        const from = Iterator.from({ n: 0, next() { return { done: this.n++ > 1, value: this.n } }, return() { return { closed: 1 } } });
+        const wrapped = Iterator.from({ next: () => ({ value: 1 }), return: () => ({ closed: 1 }) });
+        return [[...it], from.toArray(), wrapped.return(), Iterator.concat([1], [2]).toArray(), it.next().done]";
+    let expected = json!([[4, 4, 3, 3], [1, 2], {"closed": 1}, [1, 2], true]);
+    assert_eq!(referee::body(&once(body, &json!(null))), expected);
+}
+
 #[test]
 fn what_is_not_there_names_the_way_out() {
     for (body, way) in [
@@ -113,6 +156,11 @@ fn what_is_not_there_names_the_way_out() {
         ("require('fs')", "let a server session ask"),
         ("(async () => { await 1 })()", "without async, await"),
         ("import('fs')", "without async, await and import()"),
+        ("(async () => 1)().constructor.resolve(1)", "not a function"),
+        ("new ((async () => 1)().constructor)(() => 1)", "a handler decides at once"),
+        ("new DisposableStack()", "not defined"),
+        ("new AsyncDisposableStack()", "not defined"),
+        ("new SuppressedError()", "not defined"),
         ("return (async () => 1)()", "a promise: a handler answers at once"),
     ] {
         let decision = once(body, &json!(null));
@@ -141,6 +189,8 @@ fn what_all_events_share_cannot_be_changed() {
         "Object.defineProperty(Array.prototype, 0, { value: 1 })",
         "RegExp.prototype.leak = 1",
         "ctx.leak = 1",
+        "Object.getPrototypeOf((async () => {})()).leak = 1",
+        "import.meta.leak = 1",
         "ctx.random.leak = 1",
         "ctx.timer.leak = 1",
         "ctx.constructor = 1",
@@ -160,10 +210,10 @@ fn what_all_events_share_cannot_be_changed() {
 fn a_state_of_an_earlier_event_is_of_no_use() {
     let mut rules = rules(
         "let old; export default { name: 't', version: 1, state: () => ({ a: { n: 1 } }), on: {
-        keep(ctx) { old = ctx.state }, use(ctx) { ctx.state.a; return old.a }, write(ctx) { ctx.state.a; old.a = 1 } } }",
+        keep(ctx) { old = ctx.state; old.a }, touch() { return old.a }, use(ctx) { ctx.state.a; return old.a }, write(ctx) { ctx.state.a; old.a = 1 } } }",
     );
     act(&mut rules, "keep", None, &json!(null));
-    for op in ["use", "write"] {
+    for op in ["use", "write", "touch"] {
         let decision = act(&mut rules, op, None, &json!(null));
         assert!(error_of(&decision).contains("the state of an earlier event"), "{decision:?}");
     }

@@ -24,14 +24,24 @@ fn a_program_tells_what_it_has() {
 fn what_is_no_program_is_told_with_its_place() {
     let cases = [
         ("export default {\n  name: 'x',\n  version: 1,,\n}", "baron.js:3:14: SyntaxError: "),
-        ("let a = 1", "baron.js:1:1: the default export is no object"),
-        ("\n\nexport default 5", "baron.js:3:1: the default export is no object"),
+        ("let a = 1", "baron.js:1:1: the default export is no plain object"),
+        ("\n\nexport default 5", "baron.js:3:1: the default export is no plain object"),
         ("export default { version: 1 }", "baron.js:1:1: name is missing: write name: \"baron\""),
         ("export default {\n name: 'a b', version: 1 }", "baron.js:2:2: name \"a b\" is not allowed: use 1 to 64 characters"),
         ("export default {\n name: 'a',\n version: 0 }", "baron.js:3:2: version is no whole number from 1 on"),
         ("export default {\n name: 'a', version: 1,\n onopen() {} }", "baron.js:3:2: onopen is no part of a program: use name,"),
         ("export default { name: 'a', version: 1,\n  tests: {} }", "baron.js:2:3: tests stand beside the default export"),
         ("export default { name: 'a', version: 1,\n  on: {\n    hit: 5 } }", "baron.js:3:5: on.hit is no function"),
+        (
+            "class On { hit() {} }\nexport default { name: 'a', version: 1,\n  on: new On() }",
+            "baron.js:3:3: on is no plain object",
+        ),
+        ("export default { name: 'a', version: 1,\n  on: new Map() }", "baron.js:2:3: on is no plain object"),
+        ("class P { name = 'a'; version = 1 }\nexport default new P()", "baron.js:2:1: the default export is no"),
+        (
+            "export default { name: 'a', version: 1,\n  timers: {\n   t: class {} } }",
+            "baron.js:3:4: timers.t is a class: use a plain",
+        ),
         (
             "export default { name: 'a', version: 1,\n  timers: {\n   async back() {} } }",
             "baron.js:3:10: timers.back is async: a handler decides at once",
@@ -99,6 +109,7 @@ fn nothing_else_is_taken_for_a_part_that_is_there_twice() {
         "export default { name: 'a', version: 1, on: { get hit() { return () => 1 }, set hit(x) {} } }",
         "const on = { a() { switch (1) { case 1: { a(), a() } } } }; export default { name: 'a', version: 1, on }",
         "class A { hit() {} } class B { hit() {} } const x = 4 / 2 / 1; export default { name: 'a', version: 1, on: { hit() { return { hit: 1 } } } }",
+        "export default { name: 'a', version: 1, on: { __proto__: null, class() {}, x: function () {}, y: () => 1 } }",
         "export default { name: 'a', version: 1, on: { hit() { // hit() {}\n /* hit() {} */ return '\"' } } }",
     ] {
         program(text);
