@@ -5,14 +5,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::limits::{FIELD_BYTES_MAX, TIMER_DATA_BYTES_MAX, TIMERS_PER_ROOM_MAX};
+use crate::limits::{FIELD_BYTES_MAX, TIMER_COMMANDS_MAX, TIMER_DATA_BYTES_MAX, TIMERS_PER_ROOM_MAX};
 use crate::rules::{Repeat, TimerCommand, TimerFault};
 use crate::types::{Fire, RoomTime};
 
 /// Moments of cron timers that are counted at a time. Each takes microseconds; beyond it, `missed` says fewer than there were.
 const CRON_COUNTED_MAX: u64 = 2_000;
-/// Timers that one decision may set and cancel.
-const TIMER_COMMANDS_MAX: usize = 4 * TIMERS_PER_ROOM_MAX;
 
 /// A timer that is set.
 #[derive(Debug, Clone, PartialEq, Eq)]
