@@ -17,9 +17,23 @@ const HOSTILE: &[(&str, &str)] = &[
     ("return new Array(2 ** 30).fill(7)", "RangeError: fill: an array"),
     ("return new Array(1e9).join()", "RangeError: join: an array of more than 10000000 elements"),
     ("return String(new Array(1e9))", "RangeError: join: an array"),
-    ("return [].includes.call({ length: 2 ** 50 }, 1)", "RangeError: includes: an array"),
+    ("return [].includes.call({ length: 2 ** 50 }, 1)", "budget_ms"),
     ("const a = []; a.length = 4e9; a.sort()", "RangeError: sort: an array"),
     ("return JSON.stringify(new Array(1e9))", "memory_mib"),
+    ("return [].shift.call({ length: 9e15 })", "budget_ms"),
+    ("return [].fill.call(new Proxy([], { get: (t, k) => (k === 'length' ? 9e15 : 1) }))", "budget_ms|memory_mib"),
+    (
+        "let n = 0; return [].indexOf.call({ get length() { return n++ ? 1e9 : 1 } }, 5) + [].indexOf.call({ length: 1e9 }, 5)",
+        "budget_ms",
+    ),
+    ("return JSON.stringify({}, new Array(4294967295))", "RangeError: stringify: an array"),
+    ("return [new Array(4294967295)].flat()", "budget_ms"),
+    ("return [1].flatMap(() => new Array(4294967295))", "budget_ms"),
+    ("return [].keys.call({ length: 9e15 }).drop(9e15).next()", "RangeError: drop: "),
+    ("return Math.max(...[].concat({ length: 9e15, [Symbol.isConcatSpreadable]: true }))", "RangeError: concat: "),
+    ("return [].concat(new Array(9e6))", "budget_ms"),
+    ("const a = new Array(9e6); for (;;) a.includes(1)", "budget_ms"),
+    ("const p = new Proxy([], { get: (t, k) => (k === 'length' ? 9e15 : t[k]) }); p.forEach(() => 1)", "budget_ms"),
     ("return new Array(9e6).join()", "budget_ms|memory_mib|too large"),
     ("return 'x'.repeat(2 ** 29)", "memory_mib|invalid"),
     ("return /^(a+)+$/.test('a'.repeat(40) + 'b')", "budget_ms"),
@@ -131,6 +145,35 @@ fn a_chain_of_iterators_does_not_take_the_stack() {
         return [[...it], from.toArray(), wrapped.return(), Iterator.concat([1], [2]).toArray(), it.next().done]";
     let expected = json!([[4, 4, 3, 3], [1, 2], {"closed": 1}, [1, 2], true]);
     assert_eq!(referee::body(&once(body, &json!(null))), expected);
+}
+
+/// The methods that are bounded still do what they are for.
+#[test]
+fn methods_of_arrays_work_on_what_is_like_one() {
+    for (expression, expected) in [
+        ("(function () { return [].slice.call(arguments, 1) })(1, 2, 3)", json!([2, 3])),
+        ("[].map.call('abc', (c) => c + c)", json!(["aa", "bb", "cc"])),
+        (
+            "(() => { const o = { 0: 3, 1: 1, length: 2 }; return [[].sort.call(o) === o, o] })()",
+            json!([true, {"0": 1, "1": 3, "length": 2}]),
+        ),
+        ("(() => { const o = { 0: 3, 1: 1, length: 2 }; return [[].shift.call(o), o] })()", json!([3, {"0": 1, "length": 1}])),
+        (
+            "(() => { const a = [3, 1], p = new Proxy(a, {}); p.reverse(); p.splice(1, 1); p.unshift(8); return [a, p.map((x) => x)] })()",
+            json!([[8, 1], [8, 1]]),
+        ),
+        ("Proxy.revocable([1, 2], {}).proxy.join()", json!("1,2")),
+        ("[1, [2, [3, [4]]], []].flat()", json!([1, 2, [3, [4]]])),
+        ("[1, [2, [3, [4]]]].flat(Infinity)", json!([1, 2, 3, 4])),
+        ("[1, 2].flatMap((x, at) => [x, at])", json!([1, 0, 2, 1])),
+        ("[1].concat(2, [3, 4], 'x', [[5]], { length: 1 }, null)", json!([1, 2, 3, 4, "x", [5], {"length": 1}, null])),
+        ("[].concat({ length: 2, 0: 7, 1: 8, [Symbol.isConcatSpreadable]: true })", json!([7, 8])),
+        ("[1, , 3].concat([, 4]).length + [].concat.length + [].flat.length", json!(6)),
+        ("[1, 2, 3].values().drop(1).toArray()", json!([2, 3])),
+        ("JSON.stringify({ a: 1, b: [2] }, ['b'], 1)", json!("{\n \"b\": [\n  2\n ]\n}")),
+    ] {
+        assert_eq!(referee::body(&once(&format!("return {expression}"), &json!(null))), expected, "{expression}");
+    }
 }
 
 #[test]
