@@ -280,7 +280,7 @@ impl Worker {
                     let answer = match journal.claim(shard, from, me, clock::unix_ms()).await {
                         Ok(answer) => Some(answer),
                         Err(error) => {
-                            let _ = inputs.send(Input::Failed(Failure { what: "claim", scope: Scope::Claim, error })).await;
+                            let _ = inputs.send(Input::Failed(Failure { what: "claim shard", scope: Scope::Claim, error })).await;
                             None
                         }
                     };

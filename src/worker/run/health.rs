@@ -49,7 +49,8 @@ mod tests {
     fn a_refused_claim_is_told_until_none_is_refused() {
         let (sender, trouble) = watch::channel(None);
         let mut health = Health::new(sender);
-        let refused = |why: &str| Failure { what: "claim", scope: Scope::Claim, error: JournalError::Refused(why.to_owned()) };
+        let refused =
+            |why: &str| Failure { what: "claim shard", scope: Scope::Claim, error: JournalError::Refused(why.to_owned()) };
         for off in ["3.1 s", "3.2 s"] {
             health.failed(&refused(off));
             assert!(trouble.borrow().as_ref().is_some_and(|why| why.contains(off)), "{off}");
