@@ -318,7 +318,7 @@ pub(crate) fn read(text: &str, most: usize) -> Result<FromProgram, String> {
 /// tests.
 ///
 /// # Errors
-/// As [`read`].
+/// As `read`.
 pub fn check(body: &[u8], most: usize) -> Result<String, String> {
     let text = super::frames::read(super::frames::encoding(body), body.to_vec()).map_err(|e| e.to_string())?;
     read(&text, most).map(|said| format!("{said:?}"))
