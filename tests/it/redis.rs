@@ -27,7 +27,10 @@ fn refused(url: &str, words: &[&str]) {
 /// It may come: it is waited for before they end.
 #[test]
 fn one_that_is_missing() {
-    let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("an address");
+    // Bound and not listening: it refuses connections, and no other test gets the port.
+    let held = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
+    held.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).expect("a port");
+    let free = held.local_addr().ok().and_then(|address| address.as_socket()).expect("an address");
     std::thread::scope(|scope| {
         scope.spawn(|| refused(&format!("redis://user:hush@{free}"), &["no redis at", &free.to_string(), "start one there"]));
         scope.spawn(|| refused("unix:///nowhere/redis.sock", &["no redis at unix:///nowhere/redis.sock"]));
