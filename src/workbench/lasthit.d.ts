@@ -2,7 +2,7 @@
 //
 // In JavaScript:  /** @type {import("./lasthit").Program} */ const program = { ... }; export default program;
 // In TypeScript:  import type { Program } from "./lasthit"; export default { ... } satisfies Program;
-//                 and bundle it: npx esbuild baron.ts --bundle --format=esm --outfile=baron.js
+//                 and bundle it: npx esbuild baron.ts --bundle --format=esm --outfile=baron.bundled.js
 
 /** Plain data: what a state, a body, arguments and the data of a timer are made of. Numbers are finite. */
 export type Data = null | boolean | number | string | Data[] | { [key: string]: Data | undefined };

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use lasthit::journal::redis::{RedisJournal, RedisOptions};
+use lasthit::rules::js::{Budget, Checking, JsRules, Program};
 use lasthit::rules::{Decision, Due, Happening, ProgramSource, ProgramSpec, Rules, RulesBook, What, When};
 use lasthit::types::{Audience, PlayerId, Role};
 use lasthit::worker::{self, WorkerOptions};
@@ -177,6 +178,13 @@ const PYTHON: [&str; 2] = ["python3", "examples/rules/flag.py"];
 const NODE: [&str; 3] = ["node", "rules/js/lasthit-rules.mjs", "examples/rules/flag.mjs"];
 const PERL: [&str; 2] = ["perl", "examples/rules/flag.pl"];
 
+/// A program of `examples/rules` inside the worker.
+fn javascript(path: &str) -> impl Fn() -> JsRules + Send + Sync + 'static {
+    let text = std::fs::read(in_project(path)).expect("a program");
+    let program = Program::load(path, &text, Budget::default()).expect("a program without mistakes");
+    move || JsRules::new(program.clone(), Checking::EachEvent)
+}
+
 /// A worker inside the test.
 struct Embedded {
     stop: CancellationToken,
@@ -214,12 +222,15 @@ async fn one_suite_for_every_language() {
     let redis = redis(&[]);
     let book = RulesBook::new().room("rust", Flag::default).program("python", spec(&PYTHON, 2));
     let book = book.program("node", spec(&NODE, 1)).program("perl", spec(&PERL, 1));
+    let book = book.room("javascript", javascript("examples/rules/flag.mjs"));
     let gateway = GatewayProcess::on(&redis, &[]);
     let _worker = Embedded::start(&redis, book);
     let expected = play_the_suite(&gateway, "rust", false).await;
     assert_eq!(expected.len(), 13);
     assert_eq!(expected[1], json!(["data", "bob", "denied", "late", "flag", 1, null]));
     assert_eq!(expected[8], json!(["timer", null, "granted", null, "flag", 3, {"free": true, "from": "bob"}]));
+    // The file that node runs, in the worker.
+    assert_eq!(play_the_suite(&gateway, "javascript", true).await, expected, "javascript");
     for language in ["python3", "node", "perl"] {
         if has(language) {
             let told = play_the_suite(&gateway, language.trim_end_matches('3'), true).await;

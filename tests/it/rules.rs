@@ -46,6 +46,87 @@ async fn the_arena_is_played_over_two_gateways_and_redis() {
     assert_eq!(cy.welcome["state"], json!({"targets": {"baron": {"hp": 10, "max_hp": 10, "round": 2}}}));
 }
 
+/// What both arenas are asked, and what everybody sees of it, without what differs from room to room.
+async fn play_the_arena(a: &GatewayProcess, b: &GatewayProcess, room: &str) -> Vec<Value> {
+    let mut keeper = a.ticket(room, "keeper").server().join().await;
+    let mut ann = a.ticket(room, "ann").join().await;
+    let mut bob = b.ticket(room, "bob").msgpack().join().await;
+    assert_eq!(ann.ask("spawn", "s", "baron", json!({"hp": 5})).await["reason"], "server_only");
+    for (id, contest, args) in [
+        ("s1", "baron", json!({"hp": 500, "respawn_ms": 150})),
+        ("s2", "baron", json!({"hp": 1})),
+        ("s3", "wolf", json!({"hp": 0})),
+        ("s4", "wolf", json!({"hp": 3, "respawn_ms": 60_000})),
+        ("s5", "bear", json!({"hp": 3, "respawn_ms": 99})),
+        ("s6", "bear", json!(null)),
+    ] {
+        keeper.ask("spawn", id, contest, args).await;
+    }
+    ann.hit("1", "baron", 300).await;
+    bob.hit("1", "baron", 300).await;
+    assert_eq!(ann.hit("2", "baron", 1).await["reason"], "late");
+    let back = ann.find(|v| v["timer"] == "respawn:baron").await;
+    assert_eq!((&back["round"], &back["body"]["hp"]), (&json!(2), &json!(500)), "{back}");
+    ann.hit("3", "baron", 500).await;
+    for (id, op, args) in [("4", "hit", json!({"damage": 0})), ("5", "hit", json!(null)), ("6", "fly", json!(null))] {
+        bob.ask(op, id, "wolf", args).await;
+    }
+    bob.hit("7", "toString", 1).await;
+    bob.hit("8", "wolf", 9).await;
+    keeper.ask("despawn", "d1", "wolf", json!(null)).await;
+    keeper.ask("despawn", "d2", "bear", json!(null)).await;
+    keeper.ask("spawn", "s7", "wolf", json!({"hp": 7})).await;
+    let cy = b.ticket(room, "cy").join().await;
+    bob.hit("9", "wolf", 1).await;
+    // Servers see all of the room, and this is the last of it.
+    keeper.find(|v| v["id"] == "9").await;
+    let seen = keeper.seen.iter().filter(|v| v["event"] != "open").map(|v| {
+        let told =
+            ["event", "timer", "player", "id", "outcome", "reason", "contest", "round", "body"].map(|field| v[field].clone());
+        json!([told, v["behind_ns"].is_string()])
+    });
+    [cy.welcome["state"].clone()].into_iter().chain(seen).collect()
+}
+
+/// Makes JavaScript of `arena.ts`, if the machine has what it takes: esbuild, or a node that strips types.
+fn of_typescript(folder: &std::path::Path) -> Option<String> {
+    let made = folder.join("made.js").display().to_string();
+    let (file, out) = (example("arena.ts"), format!("--outfile={made}"));
+    let strip = "const { readFileSync, writeFileSync } = require('node:fs');
+        writeFileSync(process.argv[2], require('node:module').stripTypeScriptTypes(readFileSync(process.argv[1], 'utf8')));";
+    let ways: [(&str, &[&str]); 2] =
+        [("esbuild", &[&file, "--bundle", "--format=esm", &out]), ("node", &["-e", strip, &file, &made])];
+    let ran = |(program, args): &(&str, &[&str])| {
+        std::process::Command::new(program).args(*args).output().is_ok_and(|output| output.status.success())
+    };
+    ways.iter().any(ran).then_some(made)
+}
+
+#[tokio::test]
+async fn an_arena_in_typescript_is_played_as_the_one_in_javascript() {
+    let folder = tempfile::tempdir().expect("folder");
+    let made = of_typescript(folder.path());
+    if made.is_none() {
+        eprintln!("left out: neither esbuild nor a node that strips types is there; the bundle that is kept is played");
+    }
+    let files = [("js-*", Some(example("arena.js"))), ("kept-*", Some(example("arena.bundled.js"))), ("made-*", made)];
+    let rooms = files.iter().filter_map(|(pattern, file)| {
+        let file = json!(file.as_ref()?);
+        Some(format!("[[rooms]]\npattern = \"{pattern}\"\nrules = {{ file = {file} }}\n"))
+    });
+    let config = folder.path().join("lasthit.toml");
+    std::fs::write(&config, rooms.collect::<String>()).expect("written");
+    let redis = redis(&[]);
+    let (a, b) = (GatewayProcess::on(&redis, &[]), GatewayProcess::on(&redis, &[]));
+    let _worker = WorkerProcess::on(&redis, &["--config", config.to_str().expect("UTF-8")]);
+    let expected = play_the_arena(&a, &b, "js-1").await;
+    assert!(expected.len() > 20, "{expected:#?}");
+    assert_eq!(play_the_arena(&a, &b, "kept-1").await, expected);
+    if files[2].1.is_some() {
+        assert_eq!(play_the_arena(&a, &b, "made-1").await, expected);
+    }
+}
+
 #[tokio::test]
 async fn a_worker_takes_over_what_another_one_has_decided() {
     let redis = redis(&[]);

@@ -32,12 +32,15 @@ fn refused(name: &str, file: &Path) -> String {
     stderr.trim_end().strip_prefix("lasthit: ").expect("ours").to_owned()
 }
 
-/// The files of `examples/rules`, and a start, in a folder.
+/// The files of `examples/rules` that somebody wrote, and a start, in a folder.
 fn programs(folder: &Path) -> Vec<(PathBuf, String)> {
     let (code, _, stderr) = run(program(&["rules", "new", "start"]).current_dir(folder));
     assert_eq!((code, stderr.as_str()), (Some(0), ""));
     let examples = std::fs::read_dir(format!("{}/examples/rules", env!("CARGO_MANIFEST_DIR"))).expect("folder");
-    let examples = examples.map(|entry| entry.expect("entry").path()).filter(|path| path.extension().is_some_and(|e| e == "js"));
+    let is_written = |path: &PathBuf| {
+        path.file_name().and_then(|name| name.to_str()?.strip_suffix(".js")).is_some_and(|stem| !stem.ends_with(".bundled"))
+    };
+    let examples = examples.map(|entry| entry.expect("entry").path()).filter(is_written);
     let mut all: Vec<PathBuf> = examples.chain([folder.join("start.js")]).collect();
     all.sort();
     assert!(all.len() >= 3, "{all:?}");

@@ -88,7 +88,9 @@ fn every_socket_event_has_its_handler() {
     }
     let mut none = self::rules("export default { name: 't', version: 1 }");
     assert_eq!(happen(&mut none, What::Open), Decision::granted());
-    assert_eq!(act(&mut none, "toString", None, &json!(null)), Decision::denied("unknown_op").to(Audience::Session));
+    let unknown = Decision::denied("unknown_op").to(Audience::Session);
+    assert_eq!(act(&mut none, "toString", None, &json!(null)), unknown);
+    assert_eq!(act(&mut none, "toString", Some("pit"), &json!(null)), unknown.about("pit"));
 }
 
 #[test]

@@ -178,7 +178,11 @@ impl Vm {
         let Some(handler) = handler else {
             let decision = match call.which {
                 Which::Socket(_) => Decision::granted(),
-                Which::On(_) => Decision::denied("unknown_op").to(crate::types::Audience::Session),
+                Which::On(_) => {
+                    // About what the action contests, as every other denial of a program.
+                    let denied = Decision::denied("unknown_op").to(crate::types::Audience::Session);
+                    call.contest.into_iter().fold(denied, Decision::about)
+                }
                 Which::Timer(_) => Decision::denied("unknown_timer"),
             };
             return Ok((decision, None));
