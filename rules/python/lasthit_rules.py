@@ -188,8 +188,9 @@ class Program:
                 said = text.encode()
                 before = after
             except Exception as error:
-                where = [line.strip() for line in traceback.format_exc().splitlines() if line.strip()]
-                failed = {"outcome": "failed", "error": "%s: %s" % (type(error).__name__, error), "stack": where[:-STACK_LINES:-1]}
+                frames = reversed(traceback.extract_tb(error.__traceback__))
+                where = ["%s (%s:%s)" % (frame.name, frame.filename, frame.lineno) for frame in frames][:STACK_LINES]
+                failed = {"outcome": "failed", "error": "%s: %s" % (type(error).__name__, error), "stack": where}
                 said = json.dumps(failed).encode()
             # Every event begins with what is stored.
             state = json.loads(before)
