@@ -162,7 +162,12 @@ impl Room {
         self.rules.is_quick()
     }
 
-    /// The program's name, if a program decides.
+    /// The name of its rules.
+    pub(crate) fn rules_name(&self) -> &str {
+        self.rules.name()
+    }
+
+    /// The program's name, if one inside the worker decides.
     pub(crate) fn program(&self) -> Option<&str> {
         self.rules.is_program().then(|| self.rules.name())
     }

@@ -217,7 +217,7 @@ pub trait Rules: Send + 'static {
         false
     }
 
-    /// Whether they are a program's, which is decided on threads of its own.
+    /// Whether they are a program that runs inside the worker, on threads of its own.
     #[doc(hidden)]
     fn is_program(&self) -> bool {
         false

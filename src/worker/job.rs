@@ -206,7 +206,7 @@ impl Job {
         matches!(self, Self::Resolve(job) if job.room.is_quick() && !job.watched)
     }
 
-    /// Whether a program decides, which has threads of its own.
+    /// Whether a program inside the worker decides, which has threads of its own.
     pub(crate) fn is_program(&self) -> bool {
         match self {
             Self::Resolve(job) => job.room.program().is_some(),
@@ -214,7 +214,7 @@ impl Job {
         }
     }
 
-    /// The name of the program whose events it resolves, if it does.
+    /// The name of the program inside the worker whose events it resolves, if it does.
     pub(crate) fn program(&self) -> Option<String> {
         if let Self::Resolve(job) = self { job.room.program().map(str::to_owned) } else { None }
     }

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use quanta::Instant;
 
 use super::core::Core;
-use super::job::{Done, Job, Progress, Tally};
+use super::job::{Done, DoneOutcome, Job, Progress, Tally};
 use crate::clock;
 use crate::engine::{Held, Trouble};
 use crate::journal::Commit;
@@ -82,8 +82,10 @@ impl Meters {
         let done = job.run_watched(progress);
         if let Some(program) = program {
             let each = started.elapsed() / u32::try_from(events.max(1)).unwrap_or(u32::MAX);
-            histogram!(names::RULES_SECONDS, "program" => program.clone()).record_many(each, events.max(1));
-            self.trouble(program, &done.of.room, &done.trouble);
+            histogram!(names::RULES_SECONDS, "program" => program).record_many(each, events.max(1));
+        }
+        if let DoneOutcome::Resolved(room, ..) = &done.outcome {
+            self.trouble(room.rules_name(), &done.of.room, &done.trouble);
         }
         if events > 0 {
             self.resolve.record_many(began.elapsed(), events);
@@ -92,12 +94,12 @@ impl Meters {
     }
 
     /// Counts what a program had trouble with, and logs the first of it: at most one line in [`FAILURE_LOG_INTERVAL`] for a room.
-    fn trouble(&self, program: String, room: &RoomId, Trouble { failures, impure }: &Trouble) {
+    fn trouble(&self, program: &str, room: &RoomId, Trouble { failures, impure }: &Trouble) {
         if failures.is_empty() && impure.is_empty() {
             return;
         }
-        counter!(names::RULES_FAILURES_TOTAL, "program" => program.clone()).increment(failures.len() as u64);
-        counter!(names::RULES_IMPURE_TOTAL, "program" => program.clone()).increment(impure.len() as u64);
+        counter!(names::RULES_FAILURES_TOTAL, "program" => program.to_owned()).increment(failures.len() as u64);
+        counter!(names::RULES_IMPURE_TOTAL, "program" => program.to_owned()).increment(impure.len() as u64);
         {
             let (mut told, now) = (self.told.lock(), Instant::now());
             let is_old = |at: &Instant| now.duration_since(*at) >= FAILURE_LOG_INTERVAL;
@@ -110,10 +112,10 @@ impl Meters {
             told.insert(room.clone(), now);
         }
         if let Some((seq, failure)) = failures.first() {
-            tracing::warn!(room.id = %room, %program, seq, error = %failure.error, stack = failure.stack.join(" "), "a program failed: the event is void");
+            tracing::warn!(room.id = %room, program, seq, error = %failure.error, stack = failure.stack.join(" "), "a program failed: the event is void");
         }
         if let Some(difference) = impure.first() {
-            tracing::warn!(room.id = %room, %program, %difference, "a program decided otherwise the second time: it keeps something outside ctx.state");
+            tracing::warn!(room.id = %room, program, %difference, "a program decided otherwise the second time: it keeps something outside ctx.state");
         }
     }
 

@@ -464,6 +464,20 @@ async fn what_is_no_answer_is_tried_elsewhere_and_then_void() {
     worker.process.line_with("its program did not decide event");
 }
 
+/// What a handler raises is in the log, with its place, and is counted.
+#[tokio::test]
+async fn a_failure_is_told_and_counted() {
+    let redis = redis(&[]);
+    let configured = Configured::new(&[("*", python("examples/rules/flag.py", &[]))]);
+    let gateway = GatewayProcess::on(&redis, &[]);
+    let worker = configured.worker(&redis);
+    let mut ann = gateway.ticket("room", "ann").join().await;
+    assert_eq!(ann.ask("cheat", "1", "c", json!(null)).await["reason"], "rules_failed");
+    let line = worker.process.line_with("nobody cheats here");
+    assert!(line.contains("program=\"flag\"") && line.contains("cheat (") && line.contains("flag.py:"), "{line}");
+    assert_eq!(worker.metric("lasthit_rules_failures_total"), 1.0);
+}
+
 /// One that ends at once: `/readyz` says so, and other rooms play.
 #[tokio::test]
 async fn a_program_that_ends_at_start_is_told_and_holds_up_nobody() {
