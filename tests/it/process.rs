@@ -424,7 +424,6 @@ async fn what_is_no_answer_is_tried_elsewhere_and_then_void() {
             ("too_many", "decisions on 1 events"),
             ("too_late", "no answer within 300 ms"),
             ("other_request", "an answer to request"),
-            ("unknown_field", "unknown field `hat`"),
             ("nothing", "0 decisions on 1 events"),
             ("large_frame", "a frame of 4294967295 bytes"),
             ("exit", "it closed its socket, or died"),
@@ -439,11 +438,23 @@ async fn what_is_no_answer_is_tried_elsewhere_and_then_void() {
             let line = line.unwrap_or_else(|| panic!("{op}: no line with {why:?} in {:#?}", worker.process.lines()));
             assert!(line.len() < 1_200 && !line.contains("\u{1b}[2J"), "{line}");
         }
-        // Over its bound: void at once, as it would be again.
-        let mut ann = gateway.ticket("bad-state", "ann").join().await;
-        let failed = ann.ask("large_state", "bad", "c", json!(null)).await;
-        assert_eq!(failed["reason"], "rules_failed", "{failed}");
-        assert_eq!(ann.ask("add", "after", "c", json!(null)).await["body"], 1);
+        // A state over its bound, and a value that may not be there: void at once, as they would be again, and no instance is given up.
+        let given_up = worker.metric("lasthit_program_failures_total");
+        let cases = [
+            ("large_state", json!(null), "state_too_large: "),
+            ("unknown_field", json!(null), "decisions[0]: unknown field `hat`"),
+            ("whisper", json!("no such player"), "decisions[0]: to \"no such player\""),
+        ];
+        for (op, args, why) in cases {
+            let mut ann = gateway.ticket(&format!("bad-{op}"), "ann").join().await;
+            let failed = ann.ask(op, "bad", "c", args).await;
+            assert_eq!(failed["reason"], "rules_failed", "{failed}");
+            assert_eq!(ann.ask("add", "after", "c", json!(null)).await["body"], 1);
+            let line = worker.process.line_with(why);
+            assert!(line.contains(&format!("bad-{op}")), "{line}");
+        }
+        assert_eq!(worker.metric("lasthit_program_failures_total"), given_up);
+        assert_eq!(worker.metric("lasthit_rules_failures_total"), 3.0);
         done.store(true, Ordering::SeqCst);
     };
     let play = async {

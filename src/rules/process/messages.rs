@@ -211,7 +211,7 @@ struct Resolved<'a> {
     _kind: serde::de::IgnoredAny,
     id: u64,
     #[serde(borrow)]
-    decisions: Vec<Said<'a>>,
+    decisions: Vec<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
@@ -281,7 +281,8 @@ struct Timer {
     data: Value,
 }
 
-/// Reads a message of a program that was asked for decisions on at most `most` events.
+/// Reads a message of a program that was asked for decisions on at most `most` events. A decision that says what it may not is one that
+/// failed, and the last.
 ///
 /// # Errors
 /// One line that says what is wrong.
@@ -304,9 +305,7 @@ pub(crate) fn read(text: &str, most: usize) -> Result<FromProgram, String> {
             if decisions.is_empty() || decisions.len() > most {
                 return Err(format!("{} decisions on {most} events", decisions.len()));
             }
-            let decided =
-                decisions.into_iter().enumerate().map(|(i, said)| decided(said).map_err(|e| format!("decisions[{i}]: {e}")));
-            Ok(FromProgram::Resolved(id, decided.collect::<Result<_, _>>()?))
+            Ok(FromProgram::Resolved(id, read_decisions(&decisions)))
         }
         "pong" => parse::<Pong>(text).map(|pong| FromProgram::Pong(pong.id)),
         "log" => parse::<Log>(text).map(|log| FromProgram::Log(line(&log.text))),
@@ -336,6 +335,23 @@ pub(crate) fn line(text: &str) -> String {
 fn cut(text: &str, bytes: usize) -> &str {
     let end = (0..=bytes.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
     &text[..end.unwrap_or_default()]
+}
+
+/// Reads decisions up to the first that is none. That one has failed: what is wrong with it may come from a client's arguments, and
+/// another instance would say the same. What follows rests on a state that is not there.
+fn read_decisions(texts: &[&RawValue]) -> Vec<Decided> {
+    let mut all = Vec::with_capacity(texts.len());
+    for (i, text) in texts.iter().enumerate() {
+        match serde_json::from_str(text.get()).map_err(|e| e.to_string()).and_then(decided) {
+            Ok(decided) => all.push(decided),
+            Err(why) => {
+                let why = line(&format!("decisions[{i}]: {why}"));
+                all.push(Decided { decision: Decision::failed(why, Vec::new()), state: None });
+                break;
+            }
+        }
+    }
+    all
 }
 
 fn decided(said: Said<'_>) -> Result<Decided, String> {

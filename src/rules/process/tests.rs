@@ -171,9 +171,18 @@ fn an_event_is_the_same_text_whenever_it_is_asked_for() {
 }
 
 fn read(decision: &Value) -> Result<Decided, String> {
-    let text = json!({"type": "resolved", "id": 4, "decisions": [decision]}).to_string();
-    match messages::read(&text, 1)? {
-        FromProgram::Resolved(4, mut decided) => Ok(decided.remove(0)),
+    let mut decided = read_all(&[decision]);
+    let Decided { decision, state } = decided.remove(0);
+    match decision.ruling {
+        Ruling::Failed(failure) => Err(failure.error),
+        _ => Ok(Decided { decision, state }),
+    }
+}
+
+fn read_all(decisions: &[&Value]) -> Vec<Decided> {
+    let text = json!({"type": "resolved", "id": 4, "decisions": decisions}).to_string();
+    match messages::read(&text, decisions.len()) {
+        Ok(FromProgram::Resolved(4, decided)) => decided,
         other => panic!("{other:?}"),
     }
 }
@@ -207,7 +216,7 @@ fn decisions_say_what_the_page_says() {
 }
 
 #[test]
-fn what_is_no_decision_is_refused_with_its_place() {
+fn what_is_no_decision_has_failed_and_ends_the_answer() {
     let cases = [
         (json!({}), "missing field `outcome`"),
         (json!({"outcome": "maybe"}), "unknown variant `maybe`"),
@@ -226,9 +235,19 @@ fn what_is_no_decision_is_refused_with_its_place() {
         (json!({"outcome": "granted", "timers": [{"name": "t", "cron": "* * * * *", "offset": "9"}]}), "write it as +09:00"),
     ];
     for (decision, why) in cases {
-        let refused = read(&decision).expect_err("refused");
-        assert!(refused.contains(why), "{decision}: {refused}");
+        let failed = read(&decision).expect_err("failed");
+        assert!(failed.contains(why) && failed.starts_with("decisions[0]: "), "{decision}: {failed}");
     }
+    let (good, bad) = (json!({"outcome": "granted", "state": 1}), json!({"outcome": "granted", "to": ["a b"], "state": 2}));
+    let decided = read_all(&[&good, &bad, &good]);
+    assert_eq!(decided.len(), 2, "what follows rests on a state that is not there");
+    assert_eq!(decided[0].state.as_deref(), Some("1"));
+    assert!(matches!(&decided[1].decision.ruling, Ruling::Failed(why) if why.error.starts_with("decisions[1]: to \"a b\"")));
+    assert_eq!(decided[1].state, None);
+}
+
+#[test]
+fn what_is_no_message_is_refused() {
     for (text, why) in [
         ("[]", "no message"),
         ("{\"type\":\"dance\"}", "use hello, resolved, pong or log"),

@@ -41,6 +41,9 @@ while True:
         elif op == "unknown_field":
             decisions.append({"outcome": "granted", "hat": 1})
             continue
+        elif op == "whisper":
+            decisions.append({"outcome": "granted", "to": [event["args"]]})
+            continue
         elif op == "nothing":
             decisions = []
             break
