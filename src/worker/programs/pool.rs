@@ -12,7 +12,7 @@ use quanta::Instant;
 use tokio::sync::watch;
 
 use super::link::Link;
-use crate::limits::PROGRAM_WAIT_MAX;
+use crate::limits::{PROGRAM_JOBS_PER_INSTANCE, PROGRAM_WAIT_MAX};
 use crate::metrics as names;
 use crate::rules::messages::Decided;
 use crate::rules::{Fault, Program, ProgramIdentity, ProgramSource, ProgramSpec};
@@ -267,12 +267,19 @@ impl Pool {
             }
             // While instances are busy, their jobs end in time. While there is none, it is known for how long.
             let waited = if inner.links.is_empty() { inner.down_since.elapsed() } else { began.elapsed() };
-            let Some(left) = PROGRAM_WAIT_MAX.checked_sub(waited).filter(|left| !left.is_zero()) else {
+            let Some(left) = wait_max(inner.links.len(), self.spec.budget).checked_sub(waited).filter(|left| !left.is_zero())
+            else {
                 return Err(Fault::Failed(format!("no instance of {} is free: {}", self.label, inner.why)));
             };
             self.changed.wait_for(&mut inner, left);
         }
     }
+}
+
+/// How long to wait for an instance that is free, when so many are there: as long as the jobs that share one may take.
+fn wait_max(links: usize, budget: Duration) -> Duration {
+    let jobs = u32::try_from(PROGRAM_JOBS_PER_INSTANCE).unwrap_or(u32::MAX);
+    if links == 0 { PROGRAM_WAIT_MAX } else { PROGRAM_WAIT_MAX.max(budget.saturating_mul(jobs)) }
 }
 
 impl Program for Pool {
@@ -308,5 +315,19 @@ impl Program for Pool {
                 Err(Fault::Failed(error.to_string()))
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::PROGRAM_BUDGET_MS_MAX;
+
+    #[test]
+    fn a_job_waits_as_long_as_the_one_before_it_may_take() {
+        let longest = Duration::from_millis(PROGRAM_BUDGET_MS_MAX);
+        assert!(wait_max(1, longest) > longest, "the one before it has only begun");
+        assert_eq!(wait_max(1, Duration::from_millis(50)), PROGRAM_WAIT_MAX);
+        assert_eq!(wait_max(0, longest), PROGRAM_WAIT_MAX, "nobody works: nothing ends in time");
     }
 }
