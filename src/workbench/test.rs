@@ -36,16 +36,19 @@ pub(super) fn test(program: &Arc<Program>, scenario: &Scenario) -> Result<Vec<St
         next(room)
     });
     problems.extend(damaged.map(|why| format!("the room cannot be put back: {why}")));
-    for (at, (first, again)) in (1..).zip(straight.iter().zip(put_back.iter().flatten())) {
-        let (first, again) = (words(first), words(again));
-        if first != again {
-            problems.push(format!(
-                "step {at}: with the state taken out and put back it comes out otherwise: first {first}; again {again}"
-            ));
-            break;
-        }
-    }
+    problems.extend(otherwise(&straight, &put_back));
     Ok(problems)
+}
+
+/// The first difference, if there is one, between what was played straight and what was played with the room put back.
+fn otherwise(straight: &[Led], put_back: &Result<Vec<Led>, String>) -> Option<String> {
+    let put_back = match put_back {
+        Ok(put_back) => put_back,
+        Err(what) => return Some(format!("with the state taken out and put back it cannot be played: {what}")),
+    };
+    let mut steps = (1..).zip(straight.iter().map(words).zip(put_back.iter().map(words)));
+    let (at, (first, again)) = steps.find(|(_, (first, again))| first != again)?;
+    Some(format!("step {at}: with the state taken out and put back it comes out otherwise: first {first}; again {again}"))
 }
 
 /// All verdicts of a step.
@@ -103,4 +106,17 @@ fn told(decided: &Decided, expected: &Expected) -> Vec<String> {
         _ => problems.extend(expected.differs(verdict)),
     }
     problems
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_played_again_is_told() {
+        let nothing = || Led { fires: Vec::new(), joined: None, decided: None };
+        assert_eq!(otherwise(&[nothing()], &Ok(vec![nothing()])), None);
+        let told = otherwise(&[nothing()], &Err("step 1: ann is inside already".to_owned())).expect("told");
+        assert!(told.contains("cannot be played: step 1: ann is inside already"), "{told}");
+    }
 }
