@@ -16,7 +16,7 @@ use crate::workbench::Work;
 const ABOUT: &str = "Decides who was first: sequences game events by arrival, and decides each one exactly once";
 
 const SETTINGS: &str = "\
-Each setting is also an environment variable (LASTHIT_LEASE_MS for --lease-ms) and a name in the TOML file that --config or
+Each setting but --rules is also an environment variable (LASTHIT_LEASE_MS for --lease-ms) and a name in the TOML file that --config or
 LASTHIT_CONFIG gives (lease_ms = 1000). A flag overrides the environment, and the environment overrides the file.";
 
 #[derive(Debug, Parser)]

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::{Config, ConfigError};
 
-/// Settings that the file may hold. Each but `rooms` may also be a flag or an environment variable.
+/// Settings that the file may hold. Each but `rooms` may also be a flag, and each but `rooms` and `rules` an environment variable.
 const KEYS: [&str; 31] = [
     "redis",
     "prefix",
@@ -34,10 +34,13 @@ const KEYS: [&str; 31] = [
     "uncertainty_us",
     "log_format",
     "log",
-    "rules",
+    RULES,
     "rooms",
     "config",
 ];
+
+/// The setting that has no environment variable.
+const RULES: &str = "rules";
 
 /// Whether a flag of that name (with `_` for `-`) sets anything.
 #[cfg(test)]
@@ -171,7 +174,10 @@ impl<'a> Sources<'a> {
         if let Some(text) = self.flags.get(key) {
             return Some(Raw { text, place: format!("--{}", key.replace('_', "-")) });
         }
-        if let Some(text) = self.env(key) {
+        // LASTHIT_RULES tells a program where its worker's socket is. It is nobody's file.
+        if key != RULES
+            && let Some(text) = self.env(key)
+        {
             return Some(Raw { text, place: env_name(key) });
         }
         let value = self.file.get(key)?;

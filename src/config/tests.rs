@@ -268,6 +268,14 @@ fn a_program_is_a_file_beside_the_configuration() {
     assert!(mistakes[0].starts_with("--rules: ") && mistakes[0].contains("is no program: bad.js:1:1"), "{mistakes:?}");
     let both = load(ProcessRole::Serve, &[("rules", &path("good.js"))], &[], "[[rooms]]\npattern = '*'\nrules = 'claim'");
     assert!(both.expect_err("both")[0].contains("keep one of them"));
+    // It is where a program finds its worker, and may well be set where a lasthit process is started.
+    let env = [("LASTHIT_RULES", "/run/flag.sock")];
+    let unset = Config::defaults(ProcessRole::Gateway).rooms;
+    for role in [ProcessRole::Gateway, ProcessRole::Worker, ProcessRole::Serve] {
+        let redis = [("redis", "redis://127.0.0.1:6379")];
+        let flags = if role == ProcessRole::Serve { &[][..] } else { &redis };
+        assert_eq!(load(role, flags, &env, "").expect("fits").rooms, unset, "{role:?}");
+    }
 }
 
 #[test]
