@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
-use super::{COMMIT_BYTES_MAX, RESOLVE_EVENTS_MAX};
+use super::{ARGS_DEPTH_MAX, COMMIT_BYTES_MAX, RESOLVE_EVENTS_MAX};
 
 /// Bytes of a room's state that a program may keep, as JSON.
 pub(crate) const PROGRAM_STATE_BYTES_MAX: usize = 1024 * 1024;
+/// Nesting of a value that a program says: a state, a body, the data of a timer.
+pub(crate) const PROGRAM_DEPTH_MAX: usize = 100;
 /// Events that a program is asked for at once.
 pub(crate) const PROGRAM_EVENTS_MAX: usize = RESOLVE_EVENTS_MAX;
 /// Bytes of the events in one request, each counted with the state that may come back with it.
@@ -45,6 +47,8 @@ pub(crate) const PROGRAM_RESTART_MAX: Duration = Duration::from_secs(10);
 // A state that is due to be asked for with one event, and a few that come back in one answer.
 const _: () = assert!(PROGRAM_STATE_BYTES_MAX * 2 <= PROGRAM_EVENTS_BYTES && PROGRAM_EVENTS_BYTES * 4 <= PROGRAM_FRAME_BYTES_MAX);
 const _: () = assert!(PROGRAM_STATE_BYTES_MAX * 2 <= COMMIT_BYTES_MAX && PROGRAM_EVENTS_MAX <= RESOLVE_EVENTS_MAX);
+// The arguments of an action are said back to a program, and all of it is read as one value of at most 128 levels.
+const _: () = assert!(ARGS_DEPTH_MAX <= PROGRAM_DEPTH_MAX && PROGRAM_DEPTH_MAX + 3 < 128);
 const _: () = assert!(PROGRAM_RESTART_MIN.as_millis() < PROGRAM_RESTART_MAX.as_millis());
 const _: () = assert!(
     PROGRAM_BUDGET_MS_MIN < PROGRAM_BUDGET.as_millis() as u64 && PROGRAM_BUDGET.as_millis() as u64 <= PROGRAM_BUDGET_MS_MAX

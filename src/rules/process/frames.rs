@@ -68,13 +68,40 @@ pub(crate) fn read(encoding: Encoding, body: Vec<u8>) -> Result<String, FrameErr
         Encoding::MessagePack => {
             let mut rest = body.as_slice();
             let mut reader = rmp_serde::Deserializer::new(&mut rest);
-            let value: Value =
+            let value: rmpv::Value =
                 serde::Deserialize::deserialize(&mut reader).map_err(|e| FrameError::MessagePack(e.to_string()))?;
             match rest.len() {
-                0 => Ok(value.to_string()),
+                0 => Ok(plain(value).map_err(FrameError::MessagePack)?.to_string()),
                 bytes => Err(FrameError::MessagePack(format!("{bytes} bytes after it"))),
             }
         }
+    }
+}
+
+/// A value that JSON can say. Anything else is an error: it would become null without a word.
+fn plain(value: rmpv::Value) -> Result<Value, String> {
+    let float = |number: f64| {
+        let number = serde_json::Number::from_f64(number).ok_or_else(|| format!("{number}: use a finite number"))?;
+        Ok(Value::Number(number))
+    };
+    let text = |text: rmpv::Utf8String| text.into_str().ok_or_else(|| "text that is not UTF-8".to_owned());
+    match value {
+        rmpv::Value::Nil => Ok(Value::Null),
+        rmpv::Value::Boolean(is) => Ok(Value::Bool(is)),
+        rmpv::Value::Integer(number) => Ok(number.as_u64().map_or_else(|| Value::from(number.as_i64()), Value::from)),
+        rmpv::Value::F32(number) => float(number.into()),
+        rmpv::Value::F64(number) => float(number),
+        rmpv::Value::String(string) => text(string).map(Value::String),
+        rmpv::Value::Array(items) => items.into_iter().map(plain).collect::<Result<_, _>>().map(Value::Array),
+        rmpv::Value::Map(entries) => {
+            let entries = entries.into_iter().map(|(key, value)| match key {
+                rmpv::Value::String(key) => Ok((text(key)?, plain(value)?)),
+                other => Err(format!("the key {other} of a map: use text")),
+            });
+            entries.collect::<Result<_, _>>().map(Value::Object)
+        }
+        rmpv::Value::Binary(_) => Err("binary data: use text".to_owned()),
+        rmpv::Value::Ext(..) => Err("an extension: use plain data".to_owned()),
     }
 }
 

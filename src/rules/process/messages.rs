@@ -10,7 +10,9 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::Identity;
-use crate::limits::{FIELD_BYTES_MAX, NAME_BYTES_MAX, PROGRAM_LINE_BYTES_MAX, PROGRAM_STACK_LINES_MAX, REASON_BYTES_MAX};
+use crate::limits::{
+    FIELD_BYTES_MAX, NAME_BYTES_MAX, PROGRAM_DEPTH_MAX, PROGRAM_LINE_BYTES_MAX, PROGRAM_STACK_LINES_MAX, REASON_BYTES_MAX,
+};
 use crate::rules::{Decision, Due, Happening, What, When};
 use crate::types::{Audience, PlayerId, RoomTime};
 
@@ -249,9 +251,10 @@ struct Said<'a> {
     #[serde(default)]
     next_round: bool,
     to: Option<To>,
-    body: Option<Value>,
-    #[serde(default)]
-    timers: Vec<Timer>,
+    #[serde(borrow)]
+    body: Option<&'a RawValue>,
+    #[serde(default, borrow)]
+    timers: Vec<Timer<'a>>,
     #[serde(borrow)]
     state: Option<&'a RawValue>,
     error: Option<String>,
@@ -268,7 +271,7 @@ enum To {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Timer {
+struct Timer<'a> {
     name: String,
     after: Option<f64>,
     at: Option<f64>,
@@ -277,8 +280,8 @@ struct Timer {
     offset: Option<String>,
     #[serde(default)]
     cancel: bool,
-    #[serde(default)]
-    data: Value,
+    #[serde(borrow)]
+    data: Option<&'a RawValue>,
 }
 
 /// Reads a message of a program that was asked for decisions on at most `most` events. A decision that says what it may not is one that
@@ -401,12 +404,42 @@ fn decided(said: Said<'_>) -> Result<Decided, String> {
         }
     }
     if let Some(body) = body {
-        decision.body = Some(pack(&body)?);
+        decision.body = Some(pack(&plain(body, "the body")?)?);
     }
     for timer in timers {
         decision = timed(decision, timer)?;
     }
+    if let Some(state) = state {
+        check_depth(state, "the state")?;
+    }
     Ok(Decided { decision, state: state.map(|state| Arc::from(state.get())) })
+}
+
+/// Deeper values could not be read again, or not by every program.
+fn check_depth(value: &RawValue, what: &str) -> Result<(), String> {
+    let (mut depth, mut most, mut in_text, mut escaped) = (0_usize, 0, false, false);
+    for byte in value.get().bytes() {
+        match byte {
+            _ if std::mem::take(&mut escaped) => {}
+            b'\\' => escaped = true,
+            b'"' => in_text = !in_text,
+            _ if in_text => {}
+            b'[' | b'{' => depth += 1,
+            b']' | b'}' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        most = most.max(depth);
+    }
+    if most > PROGRAM_DEPTH_MAX {
+        Err(format!("{what} is nested {most} levels deep, not at most {PROGRAM_DEPTH_MAX}"))
+    } else {
+        Ok(())
+    }
+}
+
+fn plain(value: &RawValue, what: &str) -> Result<Value, String> {
+    check_depth(value, what)?;
+    serde_json::from_str(value.get()).map_err(|e| format!("{what}: {e}"))
 }
 
 fn short(text: &str, what: &str, most: usize) -> Result<String, String> {
@@ -420,7 +453,7 @@ fn pack(value: &Value) -> Result<Bytes, String> {
     rmp_serde::to_vec_named(value).map(Bytes::from).map_err(|e| e.to_string())
 }
 
-fn timed(decision: Decision, timer: Timer) -> Result<Decision, String> {
+fn timed(decision: Decision, timer: Timer<'_>) -> Result<Decision, String> {
     let Timer { name, after, at, every, cron, offset, cancel, data } = timer;
     let said = [after.is_some(), at.is_some(), every.is_some(), cron.is_some(), cancel];
     if said.into_iter().filter(|is| *is).count() != 1 {
@@ -443,6 +476,7 @@ fn timed(decision: Decision, timer: Timer) -> Result<Decision, String> {
     } else {
         return Ok(decision.cancel(&name));
     };
+    let data = data.map_or(Ok(Value::Null), |data| plain(data, &format!("the data of timer {name:?}")))?;
     Ok(decision.timer(&name, when, &data))
 }
 

@@ -9,7 +9,9 @@ use serde_json::{Value, json};
 use super::frames::{self, Encoding, FrameError};
 use super::messages::{self, Decided, FromProgram};
 use super::{Fault, Identity, Process, Program, events_max};
-use crate::limits::{PROGRAM_EVENTS_BYTES, PROGRAM_EVENTS_MAX, PROGRAM_FRAME_BYTES_MAX, PROGRAM_STATE_BYTES_MAX};
+use crate::limits::{
+    PROGRAM_DEPTH_MAX, PROGRAM_EVENTS_BYTES, PROGRAM_EVENTS_MAX, PROGRAM_FRAME_BYTES_MAX, PROGRAM_STATE_BYTES_MAX,
+};
 use crate::rules::{Act, Decision, Facts, Happening, Inside, Rules, Ruling, TimerCommand, What, When};
 use crate::types::{Audience, Incarnation, PlayerId, Role, RoomTime, SessionId};
 
@@ -244,6 +246,63 @@ fn what_is_no_decision_has_failed_and_ends_the_answer() {
     assert_eq!(decided[0].state.as_deref(), Some("1"));
     assert!(matches!(&decided[1].decision.ruling, Ruling::Failed(why) if why.error.starts_with("decisions[1]: to \"a b\"")));
     assert_eq!(decided[1].state, None);
+}
+
+/// What is read is said back: in both encodings, as deep as it may be.
+#[test]
+fn values_have_a_depth_that_every_request_can_carry() {
+    for encoding in [Encoding::Json, Encoding::MessagePack] {
+        let say = |depth: usize, at: &str| {
+            let value: Value = (0..depth).fold(json!("] \\\" ["), |inner, _| json!([inner]));
+            let decision = match at {
+                "data" => json!({"outcome": "granted", "timers": [{"name": "t", "after": 20, "data": value}]}),
+                at => json!({"outcome": "granted", at: value}),
+            };
+            let text = json!({"type": "resolved", "id": 4, "decisions": [decision]}).to_string();
+            let frame = frames::write(encoding, &text).expect("written");
+            let text = frames::read(encoding, frame[frames::HEAD_BYTES..].to_vec()).expect("read");
+            match messages::read(&text, 1) {
+                Ok(FromProgram::Resolved(4, mut decided)) => decided.remove(0),
+                other => panic!("{other:?}"),
+            }
+        };
+        for at in ["state", "body", "data"] {
+            let decided = say(PROGRAM_DEPTH_MAX, at);
+            assert_eq!(decided.decision.ruling, Ruling::Granted, "{at}");
+            if let Some(state) = decided.state {
+                frames::write(encoding, &messages::resolve(1, &state, &[text(1, 1)])).expect("it can be asked about");
+            }
+            match say(PROGRAM_DEPTH_MAX + 1, at).decision.ruling {
+                Ruling::Failed(why) => assert!(why.error.contains("is nested 101 levels deep, not at most 100"), "{why:?}"),
+                other => panic!("{at}: {other:?}"),
+            }
+        }
+    }
+    // No decoder reads this one: no request with it could be written.
+    let deep = format!("{}{}", "[".repeat(1_000), "]".repeat(1_000));
+    let answer = format!("{{\"type\":\"resolved\",\"id\":4,\"decisions\":[{{\"outcome\":\"granted\",\"state\":{deep}}}]}}");
+    match messages::read(&answer, 1) {
+        Ok(FromProgram::Resolved(4, decided)) => assert!(matches!(decided[0].decision.ruling, Ruling::Failed(_)), "{decided:?}"),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn messagepack_that_json_cannot_say_is_refused() {
+    use rmpv::Value::{Binary, Ext, F32, F64, Map};
+    for (value, why) in [
+        (F64(f64::NAN), "NaN: use a finite number"),
+        (F32(f32::NEG_INFINITY), "-inf: use a finite number"),
+        (Binary(vec![1]), "binary data: use text"),
+        (Ext(1, vec![1]), "an extension: use plain data"),
+        (Map(vec![(1.into(), 2.into())]), "the key 1 of a map: use text"),
+    ] {
+        let message = Map(vec![("body".into(), rmpv::Value::Array(vec![value]))]);
+        let mut body = Vec::new();
+        rmpv::encode::write_value(&mut body, &message).expect("written");
+        let refused = frames::read(Encoding::MessagePack, body).expect_err("refused").to_string();
+        assert!(refused.contains(why), "{refused}");
+    }
 }
 
 #[test]
