@@ -13,7 +13,7 @@
 //       },
 //     });
 //
-// `node lasthit-rules.mjs baron.mjs` runs a file whose default export is such an object.
+// `node lasthit-rules.mjs baron.mjs` runs a file whose default export is such an object. (Before Node 22.7 its name must end in .mjs.)
 //
 // A handler gets `ctx` and the action's arguments; what it returns is the verdict's body. It may change `ctx.state`, which is plain
 // data, as JSON has it. It must not look at a clock, at random numbers or at anything else outside of `ctx`: the same events must always
@@ -27,7 +27,7 @@ const PROTOCOL = 1;
 const ANSWER_BYTES = 4 << 20;
 const FRAME_BYTES = 16 << 20;
 const STACK_LINES = 10;
-const SOCKET_EVENTS = { open: 'onOpen', end: 'onEnd', error: 'onError', close: 'onClose' };
+const SOCKET_EVENTS = { open: 'onOpen', close: 'onClose' };
 
 // Plain data as its text. What JSON would leave out or change without a word is an error.
 function text(value, path) {
@@ -82,12 +82,12 @@ class Context {
     this.state = state;
   }
 
-  get player() { return this.#event.player; }
-  get role() { return this.#event.role; }
-  get session() { return this.#event.session; }
+  get player() { return this.#event.player ?? null; }
+  get role() { return this.#event.role ?? null; }
+  get session() { return this.#event.session ?? null; }
   /** How many sessions the player has inside. */
-  get sessions() { return this.#event.sessions; }
-  get contest() { return this.#event.contest; }
+  get sessions() { return this.#event.sessions ?? 0; }
+  get contest() { return this.#event.contest ?? null; }
   /** The room's time: milliseconds since 1970. */
   get now() { return this.#event.now; }
 
@@ -146,22 +146,34 @@ class Context {
   /** What was decided. */
   static decision(ctx, body) {
     const timers = ctx.#timers.length > 0 ? ctx.#timers : undefined;
-    return { outcome: 'granted', contest: ctx.contest, ...ctx.#said, body, timers };
+    return { outcome: 'granted', contest: ctx.#event.contest, ...ctx.#said, body, timers };
   }
 }
 
+const own = (handlers, name) => (handlers && Object.hasOwn(handlers, name) ? handlers[name] : undefined);
+
 function handle(program, ctx, event) {
   switch (event.event) {
-    case 'data':
-      if (Object.hasOwn(program.on ?? {}, event.op)) return program.on[event.op](ctx, event.args);
+    case 'data': {
+      const handler = own(program.on, event.op);
+      if (handler) return handler(ctx, event.args);
       return program.onData ? program.onData(ctx, event.args, event.op) : ctx.deny('unknown_op');
+    }
     case 'timer': {
       const { name, data, due, late_ns, missed } = event;
-      if (!Object.hasOwn(program.timers ?? {}, name)) return ctx.deny('unknown_timer');
-      return program.timers[name](ctx, { name, data, due, late_ns, missed });
+      // What follows a colon only tells timers of one handler apart.
+      const handler = own(program.timers, name) ?? (name.includes(':') ? own(program.timers, name.split(':')[0]) : undefined);
+      if (handler) return handler(ctx, { data, due, late_ns, missed });
+      // All see it, as they see what timers do.
+      ctx.to('room');
+      return ctx.deny('unknown_timer');
     }
+    case 'end':
+      return program.onEnd?.(ctx, { code: event.code });
+    case 'error':
+      return program.onError?.(ctx, { reason: event.reason });
     default:
-      return program[SOCKET_EVENTS[event.event]]?.(ctx, { code: event.code, reason: event.reason });
+      return program[SOCKET_EVENTS[event.event]]?.(ctx);
   }
 }
 
@@ -179,7 +191,7 @@ export function resolve(program, state, events) {
       if (typeof body?.then === 'function') throw new TypeError('a handler decides at once: it cannot return a promise');
       said = text(Context.decision(ctx, body), 'the decision');
       const after = text(ctx.state, 'state');
-      if (after === 'null') throw new TypeError('ctx.state is null: keep an object there');
+      if (!after.startsWith('{')) throw new TypeError('ctx.state: no object: the state is a plain object, as in ctx.state = {}');
       if (after !== before) said = `${said.slice(0, -1)},"state":${after}}`;
       before = after;
     } catch (error) {
@@ -234,8 +246,9 @@ export function run(program) {
   socket.on('data', (piece) => {
     inbox = inbox.length > 0 ? Buffer.concat([inbox, piece]) : piece;
     while (inbox.length >= 4) {
-      const end = 4 + inbox.readUInt32BE(0);
-      if (end > FRAME_BYTES) throw new RangeError(`a frame of ${end} bytes`);
+      const length = inbox.readUInt32BE(0);
+      if (length > FRAME_BYTES) throw new RangeError(`a frame of ${length} bytes`);
+      const end = 4 + length;
       if (inbox.length < end) break;
       const message = JSON.parse(inbox.toString('utf8', 4, end));
       inbox = inbox.subarray(end);

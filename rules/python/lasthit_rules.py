@@ -39,12 +39,12 @@ class Context:
         self._timers = []
         self._draws = None
         self.state = state
-        #: The player who acts, the session's role (`player` or `server`), and the session.
+        #: The player who acts, the session's role (`player` or `server`), and the session; None for timers.
         self.player = event.get("player")
         self.role = event.get("role")
         self.session = event.get("session")
-        #: How many sessions the player has inside.
-        self.sessions = event.get("sessions")
+        #: How many sessions the player has inside; 0 for timers.
+        self.sessions = event.get("sessions", 0)
         #: The contest that the action names.
         self.contest = event.get("contest")
         #: The room's time: milliseconds since 1970.
@@ -163,10 +163,13 @@ class Program:
                 return self.on_data(ctx, event["args"], event["op"])
             return ctx.deny("unknown_op")
         if kind == "timer":
-            handler = self.timers.get(event["name"])
+            # What follows a colon only tells timers of one handler apart.
+            handler = self.timers.get(event["name"]) or self.timers.get(event["name"].split(":")[0])
             if handler is None:
+                # All see it, as they see what timers do.
+                ctx.to("room")
                 return ctx.deny("unknown_timer")
-            return handler(ctx, {key: event[key] for key in ("name", "data", "due", "late_ns", "missed")})
+            return handler(ctx, {key: event[key] for key in ("data", "due", "late_ns", "missed")})
         handler = self.socket.get(kind)
         if handler is None:
             return None

@@ -1,4 +1,7 @@
-"""Counts in a room's state. `who` tells which process began the room: a state that was made anew would say another one."""
+"""Counts in a room's state, and tells which process began the room: a state that was made anew would say another one.
+
+With the word `plain`, it only counts.
+"""
 
 import os
 import sys
@@ -8,7 +11,7 @@ import lasthit_rules
 
 
 def state():
-    return {"count": 0, "pid": os.getpid()}
+    return {"count": 0, "pid": None if sys.argv[1:] == ["plain"] else os.getpid()}
 
 
 def add(ctx, _):
