@@ -124,6 +124,7 @@ impl Scene {
             gateways: None,
             due: None,
             program: None,
+            failed: None,
         };
         let pushed = self.rooms.iter().zip(&batches).map(|(room, batch)| (room, seq - 1, seq, batch));
         let commit = Commit {

@@ -129,6 +129,7 @@ impl Scene {
             gateways: None,
             due: None,
             program: None,
+            failed: None,
         };
         let (lease, number) = (self.lease, self.commits);
         let commit = Commit { shard: SHARD, lease, number, rooms: vec![part], pushes: Vec::new() };

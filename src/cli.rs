@@ -1,6 +1,7 @@
 //! The command line. It only collects texts. [`Config::load`] checks them together with environment and file, so that
 //! all mistakes are reported at once.
 
+mod failed;
 mod rules;
 
 use std::path::PathBuf;
@@ -10,6 +11,7 @@ use clap::{Args, Parser, Subcommand};
 use serde::Serialize;
 
 use crate::config::{Config, ConfigError, Flags, ProcessRole};
+use crate::failed::Looking;
 use crate::replay::command::{Reading, Source, Task};
 use crate::workbench::Work;
 
@@ -105,6 +107,12 @@ enum Command {
         /// Print JSON instead of text
         #[arg(long)]
         json: bool,
+    },
+    /// Lists, shows and drops the events that rules failed on
+    #[command(after_help = failed::EXAMPLES)]
+    Failed {
+        #[command(subcommand)]
+        tool: failed::Tool,
     },
     /// Helps to write rules in JavaScript: a start, a check, tests, a measurement
     #[command(after_help = rules::EXAMPLES)]
@@ -302,6 +310,8 @@ pub(crate) enum Parsed {
     Read(Reading, Box<Config>),
     /// Work on a program.
     Work(Work),
+    /// Look after failed events.
+    Look(Looking, Box<Config>),
     /// Print the help or the version on stdout.
     Shown(String),
     /// Report mistakes on stderr, one line each.
@@ -336,10 +346,23 @@ pub(crate) fn parse(args: impl IntoIterator<Item = std::ffi::OsString>, env: &dy
             return read(recording, file, json, Task::Timeline { contest, round, svg }, env);
         }
         Command::Rules { tool } => return Parsed::Work(tool.into()),
+        Command::Failed { tool } => return look(tool, env),
     };
     match Config::load(role, flags, env) {
         Ok(config) => Parsed::Run(Box::new(config)),
         Err(ConfigError { mistakes }) => Parsed::Mistakes(mistakes),
+    }
+}
+
+fn look(tool: failed::Tool, env: &dyn Fn(&str) -> Option<String>) -> Parsed {
+    let (looking, mistake, common) = match tool.read() {
+        Ok((looking, common)) => (Some(looking), None, common),
+        Err((mistake, common)) => (None, Some(mistake), common),
+    };
+    let loaded = Config::load_to_read(Flags::of(&common.redis), env, Some(""));
+    match (looking, loaded) {
+        (Some(looking), Ok(config)) => Parsed::Look(looking, Box::new(config)),
+        (_, loaded) => Parsed::Mistakes(mistake.into_iter().chain(loaded.err().into_iter().flat_map(|e| e.mistakes)).collect()),
     }
 }
 
@@ -356,7 +379,8 @@ fn read(args: RecordingArgs, file: Option<PathBuf>, json: bool, task: Task, env:
             None
         }
     };
-    let loaded = Config::load_for_replay(Flags::of(&args.redis).and(&args.rules), env, from_redis);
+    let loaded =
+        Config::load_to_read(Flags::of(&args.redis).and(&args.rules), env, from_redis.then_some(", or --file with a dump"));
     match (source, loaded) {
         (Some(source), Ok(config)) => Parsed::Read(Reading { source, json, task }, Box::new(config)),
         (_, loaded) => {
@@ -369,10 +393,13 @@ fn read(args: RecordingArgs, file: Option<PathBuf>, json: bool, task: Task, env:
 /// Clap's error as one line: its message and its tips, without the usage.
 fn one_line(error: &clap::Error) -> String {
     if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        if error.render().to_string().contains("lasthit failed") {
+            return "a command is missing: use list, show or drop; see lasthit failed --help".to_owned();
+        }
         if error.render().to_string().contains("lasthit rules") {
             return "a command is missing: use new, check, test or bench; see lasthit rules --help".to_owned();
         }
-        return "a command is missing: use serve, gateway, worker, replay, dump, timeline or rules; see lasthit --help"
+        return "a command is missing: use serve, gateway, worker, replay, dump, timeline, failed or rules; see lasthit --help"
             .to_owned();
     }
     if let (ErrorKind::MissingRequiredArgument, Some(ContextValue::Strings(missing))) =
@@ -396,8 +423,9 @@ mod tests {
     #[test]
     fn every_flag_is_a_setting_of_the_same_name() {
         use clap::CommandFactory as _;
-        for command in
-            Cli::command().get_subcommands().filter(|c| !["replay", "dump", "timeline", "rules"].contains(&c.get_name()))
+        for command in Cli::command()
+            .get_subcommands()
+            .filter(|c| !["replay", "dump", "timeline", "failed", "rules"].contains(&c.get_name()))
         {
             for flag in command.get_arguments().filter_map(clap::Arg::get_long).filter(|long| *long != "help") {
                 let key = flag.replace('-', "_");

@@ -247,15 +247,15 @@ impl Config {
         from.get("rules", None, |path| rooms::load(path.as_ref(), Budget::default()).map(|program| Some(rooms::all_by(program))))
     }
 
-    /// Reads the configuration of a command that resolves recorded rooms. It needs `redis` only if `from_redis`.
+    /// Reads the configuration of a command that reads what is stored. `or` is given if it needs `redis`: what else would do.
     ///
     /// # Errors
     /// [`ConfigError`] with all mistakes.
-    pub fn load_for_replay(flags: Flags, env: &dyn Fn(&str) -> Option<String>, from_redis: bool) -> Result<Self, ConfigError> {
+    pub fn load_to_read(flags: Flags, env: &dyn Fn(&str) -> Option<String>, or: Option<&str>) -> Result<Self, ConfigError> {
         let mut from = Sources::open(flags, env);
         let config = Self::read(ProcessRole::Worker, &mut from);
-        if from_redis && from.place("redis").is_none() {
-            from.mistake("redis is missing: give --redis redis://127.0.0.1:6379, or --file with a dump".to_owned());
+        if let Some(or) = or.filter(|_| from.place("redis").is_none()) {
+            from.mistake(format!("redis is missing: give --redis redis://127.0.0.1:6379{or}"));
         }
         from.finish(config)
     }

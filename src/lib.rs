@@ -56,6 +56,7 @@ pub mod embed;
 mod arena;
 mod cli;
 mod config;
+mod failed;
 mod program;
 mod roles;
 mod runtime;

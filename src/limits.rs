@@ -190,8 +190,10 @@ pub(crate) const PAGES_MAX: usize = 8;
 /// Rooms that a worker restores at the same time, beside those that it resolves. Large rooms have as many permits of their own,
 /// so that small ones do not wait for them.
 pub(crate) const LOADS_MAX: usize = 4;
-/// Attempts at an event that ends its worker or hangs its rules; after them the event is void.
-pub const RULES_ATTEMPTS_MAX: u32 = 3;
+/// Attempts at an event that ends its worker or hangs its rules, unless configured otherwise; after them the event is void.
+pub const RULES_ATTEMPTS: u32 = 3;
+/// The most attempts that may be configured.
+pub(crate) const RULES_ATTEMPTS_MAX: u32 = 10;
 /// Threads of one worker that rules may keep for good; at so many the worker hands its shards over and ends.
 pub(crate) const STUCK_JOBS_MAX: usize = 64;
 /// Bytes of the room patterns that a worker announces. A worker with more announces that it has rules for all rooms.

@@ -1,5 +1,5 @@
 //! The program: it parses its arguments, then runs a role or reads a recorded room. Exit codes: 0 done; 1 failed while running,
-//! a replayed verdict deviates, or a program
+//! a replayed verdict deviates, kept failed events are damaged, or a program
 //! is none or fails its tests; 2 wrong usage or configuration, or a recorded room cannot be resolved again.
 
 use std::process::ExitCode;
@@ -10,7 +10,7 @@ use crate::config::{Config, ProcessRole};
 use crate::limits::{DRAIN_TIMEOUT, SESSIONS_MAX};
 use crate::replay::command::{self, Reading, Told};
 use crate::shutdown::Shutdown;
-use crate::{roles, runtime, telemetry, workbench};
+use crate::{failed, roles, runtime, telemetry, workbench};
 use anyhow::Context as _;
 
 const FAILED: u8 = 1;
@@ -51,6 +51,17 @@ pub fn main() -> ExitCode {
                 ExitCode::from(FAILED)
             }
         },
+        Parsed::Look(looking, config) => match look(&looking, &config) {
+            Ok(failed::Told { text, damaged }) => {
+                let _ = std::io::Write::write_fmt(&mut std::io::stdout(), format_args!("{text}\n"));
+                damaged.iter().for_each(|line| say(line));
+                ExitCode::from(if damaged.is_empty() { 0 } else { FAILED })
+            }
+            Err(error) => {
+                say(&format!("{error:#}"));
+                ExitCode::from(FAILED)
+            }
+        },
         Parsed::Shown(text) => {
             // The reader may stop after the first lines (`| head`).
             let _ = std::io::Write::write_all(&mut std::io::stdout(), text.as_bytes());
@@ -70,6 +81,11 @@ fn say(line: &str) {
 fn read(reading: &Reading, config: &Config) -> anyhow::Result<Told> {
     let runtime = runtime::worker(runtime::Priority::Normal).context("the runtime cannot start")?;
     Ok(runtime.block_on(command::run(reading, config))?)
+}
+
+fn look(looking: &failed::Looking, config: &Config) -> anyhow::Result<failed::Told> {
+    let runtime = runtime::worker(runtime::Priority::Normal).context("the runtime cannot start")?;
+    runtime.block_on(failed::run(looking, config)).map_err(anyhow::Error::msg)
 }
 
 fn run(mut config: Config) -> anyhow::Result<()> {

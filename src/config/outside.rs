@@ -3,12 +3,13 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::rooms::whole;
 use crate::limits::{PROGRAM_BUDGET, PROGRAM_BUDGET_MS_MAX, PROGRAM_BUDGET_MS_MIN, PROGRAM_INSTANCES_MAX};
 use crate::rules::{ProgramSource, ProgramSpec};
 
 /// `{ process = ["python3", "quiz.py"], instances = 2, budget_ms = 500 }`, or with `socket = "PATH"` instead of the process.
 pub(super) fn read(table: &toml::Table, folder: &Path, problems: &mut Vec<String>) -> ProgramSpec {
-    let known = ["process", "socket", "instances", "budget_ms"];
+    let known = ["process", "socket", "instances", "budget_ms", "attempts"];
     let unknown = table.keys().filter(|key| !known.contains(&key.as_str()));
     problems.extend(unknown.map(|key| format!("rules: {key:?} is not a setting: use {}", known.join(", "))));
     let words = |value: &toml::Value| -> Option<Vec<String>> {
@@ -32,14 +33,7 @@ pub(super) fn read(table: &toml::Table, folder: &Path, problems: &mut Vec<String
             ProgramSource::Command(Vec::new())
         }
     };
-    let mut number = |key: &str, least: u64, most: u64, usual: u64| {
-        let Some(value) = table.get(key) else { return usual };
-        let number = value.as_integer().and_then(|n| u64::try_from(n).ok()).filter(|n| (least..=most).contains(n));
-        number.unwrap_or_else(|| {
-            problems.push(format!("rules: {key} {value} is not allowed: use a number from {least} to {most}"));
-            usual
-        })
-    };
+    let mut number = |key: &str, least: u64, most: u64, usual: u64| whole(table, key, least..=most, usual, "rules: ", problems);
     let instances = number("instances", 1, PROGRAM_INSTANCES_MAX as u64, 1);
     let usual_ms = u64::try_from(PROGRAM_BUDGET.as_millis()).unwrap_or(PROGRAM_BUDGET_MS_MAX);
     let budget_ms = number("budget_ms", PROGRAM_BUDGET_MS_MIN, PROGRAM_BUDGET_MS_MAX, usual_ms);
@@ -79,7 +73,10 @@ mod tests {
             ("process = ['a']\nsocket = 'b'", "give a process or a socket, one of them"),
             ("process = ['a']\ninstances = 65", "instances 65 is not allowed: use a number from 1 to 64"),
             ("process = ['a']\nbudget_ms = 1", "budget_ms 1 is not allowed: use a number from 10 to 60000"),
-            ("process = ['a']\nmemory_mib = 1", "\"memory_mib\" is not a setting: use process, socket, instances, budget_ms"),
+            (
+                "process = ['a']\nmemory_mib = 1",
+                "\"memory_mib\" is not a setting: use process, socket, instances, budget_ms, attempts",
+            ),
         ] {
             let problems = parse(text).expect_err(text);
             assert!(problems.len() == 1 && problems[0].contains(why) && !problems[0].contains('\n'), "{text}: {problems:?}");

@@ -1,17 +1,18 @@
 //! `[[rooms]]`: rules by room name.
 
 use std::io::Read as _;
+use std::ops::RangeInclusive;
 use std::path::Path;
 use std::sync::Arc;
 
 use super::outside;
 use super::sources::Sources;
 use crate::limits::{
-    BUDGET_MS_MAX, MEMORY_MIB_MAX, MEMORY_MIB_MIN, NAME_BYTES_MAX, PROGRAM_BYTES_MAX, STACK_KIB_MAX, STACK_KIB_MIN,
-    STACK_LINES_MAX,
+    BUDGET_MS_MAX, KEEP_DONE_MAX, KEEP_DONE_MIN, KEEP_FAILED_MAX, MEMORY_MIB_MAX, MEMORY_MIB_MIN, NAME_BYTES_MAX,
+    PROGRAM_BYTES_MAX, RULES_ATTEMPTS_MAX, STACK_KIB_MAX, STACK_KIB_MIN, STACK_LINES_MAX,
 };
 use crate::rules::js::{Budget, Checking, JsRules, Program};
-use crate::rules::{ProgramSpec, RulesBook, claim::Claim, last_hit::LastHit};
+use crate::rules::{Keep, ProgramSpec, RulesBook, claim::Claim, last_hit::LastHit};
 use crate::types::Audience;
 
 /// Which rules.
@@ -37,11 +38,13 @@ pub struct RoomRules {
     pub pattern: String,
     /// The rules of these rooms.
     pub rules: RulesChoice,
+    /// How often they try an event, and how much they keep.
+    pub keep: Keep,
 }
 
 /// The rules when none are configured.
 pub(super) fn defaults() -> Vec<RoomRules> {
-    let page = |pattern: &str, rules| RoomRules { pattern: pattern.to_owned(), rules };
+    let page = |pattern: &str, rules| RoomRules { pattern: pattern.to_owned(), rules, keep: Keep::default() };
     vec![
         page("load-*", RulesChoice::Claim { audience: Audience::Session }),
         page("claim-*", RulesChoice::Claim { audience: Audience::Room }),
@@ -50,17 +53,20 @@ pub(super) fn defaults() -> Vec<RoomRules> {
 }
 
 pub(super) fn book(rooms: &[RoomRules], checking: Checking) -> RulesBook {
-    rooms.iter().fold(RulesBook::new(), |book, room| match room.rules.clone() {
-        RulesChoice::LastHit => book.room(&room.pattern, LastHit::new),
-        RulesChoice::Claim { audience } => book.room(&room.pattern, move || Claim::new(audience.clone())),
-        RulesChoice::File(program) => book.room(&room.pattern, move || JsRules::new(program.clone(), checking)),
-        RulesChoice::Program(program) => book.program(&room.pattern, program),
+    rooms.iter().fold(RulesBook::new(), |book, room| {
+        let book = match room.rules.clone() {
+            RulesChoice::LastHit => book.room(&room.pattern, LastHit::new),
+            RulesChoice::Claim { audience } => book.room(&room.pattern, move || Claim::new(audience.clone())),
+            RulesChoice::File(program) => book.room(&room.pattern, move || JsRules::new(program.clone(), checking)),
+            RulesChoice::Program(program) => book.program(&room.pattern, program),
+        };
+        book.keeping(room.keep)
     })
 }
 
 /// The rules when one program decides all rooms.
 pub(super) fn all_by(program: Arc<Program>) -> Vec<RoomRules> {
-    vec![RoomRules { pattern: "*".to_owned(), rules: RulesChoice::File(program) }]
+    vec![RoomRules { pattern: "*".to_owned(), rules: RulesChoice::File(program), keep: Keep::default() }]
 }
 
 /// Reads the text of a program.
@@ -108,8 +114,8 @@ pub(super) fn read(from: &mut Sources<'_>) -> Option<Vec<RoomRules>> {
 fn page(table: &toml::Table, folder: &Path) -> Result<RoomRules, Vec<String>> {
     let mut problems: Vec<String> = table
         .keys()
-        .filter(|key| !["pattern", "rules", "audience"].contains(&key.as_str()))
-        .map(|key| format!("{key:?} is not a setting: use pattern, rules, audience"))
+        .filter(|key| !["pattern", "rules", "audience", "keep_done", "keep_failed"].contains(&key.as_str()))
+        .map(|key| format!("{key:?} is not a setting: use pattern, rules, audience, keep_done, keep_failed"))
         .collect();
     let word = |key: &str| table.get(key).map(|v| v.as_str().map_or_else(|| v.to_string(), str::to_owned));
     let pattern = word("pattern").unwrap_or_default();
@@ -126,16 +132,22 @@ fn page(table: &toml::Table, folder: &Path) -> Result<RoomRules, Vec<String>> {
             None
         }
     };
+    let mut keep = Keep::default();
+    if table.contains_key("keep_done") {
+        keep.done = Some(whole(table, "keep_done", KEEP_DONE_MIN..=KEEP_DONE_MAX, KEEP_DONE_MIN, "", &mut problems));
+    }
+    keep.failed = whole(table, "keep_failed", 0..=KEEP_FAILED_MAX, keep.failed, "", &mut problems);
     if let Some(rules) = table.get("rules").and_then(toml::Value::as_table) {
+        keep.attempts = whole(rules, "attempts", 1..=RULES_ATTEMPTS_MAX, keep.attempts, "rules: ", &mut problems);
         if table.contains_key("audience") {
             problems.push("audience is for rules = \"claim\" only: remove it".to_owned());
         }
         if rules.contains_key("process") || rules.contains_key("socket") {
             let rules = RulesChoice::Program(outside::read(rules, folder, &mut problems));
-            return if problems.is_empty() { Ok(RoomRules { pattern, rules }) } else { Err(problems) };
+            return if problems.is_empty() { Ok(RoomRules { pattern, rules, keep }) } else { Err(problems) };
         }
         return match file(rules, folder, &mut problems) {
-            Some(program) if problems.is_empty() => Ok(RoomRules { pattern, rules: RulesChoice::File(program) }),
+            Some(program) if problems.is_empty() => Ok(RoomRules { pattern, rules: RulesChoice::File(program), keep }),
             _ => Err(problems),
         };
     }
@@ -155,22 +167,32 @@ fn page(table: &toml::Table, folder: &Path) -> Result<RoomRules, Vec<String>> {
             RulesChoice::LastHit
         }
     };
-    if problems.is_empty() { Ok(RoomRules { pattern, rules }) } else { Err(problems) }
+    if problems.is_empty() { Ok(RoomRules { pattern, rules, keep }) } else { Err(problems) }
+}
+
+/// A whole number of a table, which has to be in a range; `usual` if it is not there.
+pub(super) fn whole<N: TryFrom<i64> + PartialOrd + std::fmt::Display + Copy>(
+    table: &toml::Table,
+    key: &str,
+    range: RangeInclusive<N>,
+    usual: N,
+    place: &str,
+    problems: &mut Vec<String>,
+) -> N {
+    let Some(value) = table.get(key) else { return usual };
+    let number = value.as_integer().and_then(|n| N::try_from(n).ok()).filter(|n| range.contains(n));
+    number.unwrap_or_else(|| {
+        problems.push(format!("{place}{key} {value} is not allowed: use a number from {} to {}", range.start(), range.end()));
+        usual
+    })
 }
 
 /// `{ file = "baron.js", budget_ms = 50 }`.
 fn file(table: &toml::Table, folder: &Path, problems: &mut Vec<String>) -> Option<Arc<Program>> {
-    let known = ["file", "budget_ms", "memory_mib", "stack_kib", "stack_lines"];
+    let known = ["file", "budget_ms", "memory_mib", "stack_kib", "stack_lines", "attempts"];
     let unknown = table.keys().filter(|key| !known.contains(&key.as_str()));
     problems.extend(unknown.map(|key| format!("rules: {key:?} is not a setting: use {}", known.join(", "))));
-    let mut number = |key: &str, least: u32, most: u32, usual: u32| {
-        let Some(value) = table.get(key) else { return usual };
-        let number = value.as_integer().and_then(|n| u32::try_from(n).ok()).filter(|n| (least..=most).contains(n));
-        number.unwrap_or_else(|| {
-            problems.push(format!("rules: {key} {value} is not allowed: use a number from {least} to {most}"));
-            usual
-        })
-    };
+    let mut number = |key: &str, least: u32, most: u32, usual: u32| whole(table, key, least..=most, usual, "rules: ", problems);
     let usual = Budget::default();
     let budget = Budget {
         time_ms: number("budget_ms", 1, BUDGET_MS_MAX, usual.time_ms),

@@ -2,6 +2,7 @@ use std::collections::BTreeMap;
 use std::io::Write as _;
 
 use super::*;
+use crate::rules::Keep;
 use crate::types::{Audience, RoomId};
 
 /// Loads with flags and environment given as `key=value`, and a file's text.
@@ -233,6 +234,26 @@ fn rooms_choose_their_rules() {
 }
 
 #[test]
+fn a_pattern_says_how_much_it_keeps_and_how_often_it_tries() {
+    let rooms = "[[rooms]]\npattern = 'a*'\nrules = 'claim'\nkeep_done = 5000\nkeep_failed = 0\n[[rooms]]\npattern = 'b*'\n\
+                 rules = { process = ['true'], attempts = 10 }";
+    let book = load(ProcessRole::Serve, &[], &[], rooms).expect("good").rules_book();
+    let keep = |room: &str| book.keep_of(&RoomId::new(room).expect("name"));
+    assert_eq!(keep("a"), Keep { attempts: 3, done: Some(5_000), failed: 0 });
+    assert_eq!(keep("b"), Keep { attempts: 10, done: None, failed: 1_000 });
+    for (setting, expected) in [
+        ("keep_done = 999\nrules = 'claim'", "keep_done 999 is not allowed: use a number from 1000 to 1000000000"),
+        ("keep_failed = 10001\nrules = 'claim'", "keep_failed 10001 is not allowed: use a number from 0 to 10000"),
+        ("keep_failed = 'all'\nrules = 'claim'", "keep_failed \"all\" is not allowed: use a number from 0 to 10000"),
+        ("rules = { process = ['true'], attempts = 0 }", "rules: attempts 0 is not allowed: use a number from 1 to 10"),
+        ("rules = { process = ['true'], attempts = 11 }", "rules: attempts 11 is not allowed: use a number from 1 to 10"),
+    ] {
+        let line = mistake(ProcessRole::Serve, &[], &[], &format!("[[rooms]]\npattern = '*'\n{setting}"));
+        assert!(line.ends_with(expected), "{line}");
+    }
+}
+
+#[test]
 fn a_program_is_a_file_beside_the_configuration() {
     let folder = tempfile::tempdir().expect("folder");
     let path = |name: &str| folder.path().join(name).to_str().expect("UTF-8").to_owned();
@@ -242,7 +263,8 @@ fn a_program_is_a_file_beside_the_configuration() {
         std::fs::write(path("lasthit.toml"), format!("[[rooms]]\npattern = '*'\nrules = {rules}")).expect("written");
         Config::load(ProcessRole::Serve, Flags::default().with("config", &path("lasthit.toml")), &|_| None)
     };
-    let config = read("{ file = 'good.js', budget_ms = 7, memory_mib = 16, stack_kib = 128, stack_lines = 3 }").expect("fits");
+    let config = read("{ file = 'good.js', attempts = 2, budget_ms = 7, memory_mib = 16, stack_kib = 128, stack_lines = 3 }")
+        .expect("fits");
     let Budget { time_ms, memory_mib, stack_kib, stack_lines } = match &config.rooms[0].rules {
         rooms::RulesChoice::File(program) => program.budget(),
         other => panic!("{other:?}"),

@@ -231,9 +231,9 @@ impl Room {
             body: None,
             fire: None,
         };
-        if let Some(reason) = known.and_then(Known::void) {
-            let audience = if reason == super::RULES_FAILED { Audience::Server } else { Audience::Room };
-            (verdict.outcome, verdict.audience) = (Outcome::Void(reason.to_owned()), audience);
+        if let Some(void) = self.void_if_known(known) {
+            let failed = matches!(&void, Outcome::Void(reason) if reason == super::RULES_FAILED);
+            (verdict.outcome, verdict.audience) = (void, if failed { Audience::Server } else { Audience::Room });
         } else {
             let facts = self.facts();
             let Fire { name, due, late_ns, missed } = &fire;
@@ -246,6 +246,7 @@ impl Room {
                 verdict.audience = Audience::Server;
             }
         }
+        self.keep_failed(&verdict, None, Some(&fire.name));
         verdict.fire = Some(Box::new(fire));
         verdict
     }

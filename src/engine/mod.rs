@@ -2,6 +2,7 @@
 
 mod contests;
 mod decided;
+mod failing;
 mod firing;
 mod foresee;
 mod recent;
@@ -13,8 +14,9 @@ mod tests;
 mod timers;
 
 pub(crate) use decided::{Record, known};
+pub(crate) use failing::Trouble;
 pub(crate) use firing::HostClock;
 pub(crate) use resequence::Unproven;
 pub use resequence::{Held, Resequencer};
 pub use room::Room;
-pub(crate) use room::{Known, RULES_FAILED, Trouble};
+pub(crate) use room::{Known, RULES_FAILED};

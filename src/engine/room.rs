@@ -10,8 +10,8 @@ use super::timers::Timers;
 use crate::limits::{AUDIENCE_PLAYERS_MAX, BODY_BYTES_MAX, ROOM_SESSIONS_MAX};
 use crate::rules::{Act, Decision, Facts, Failure, Happening, Inside, Rules, Ruling, What};
 use crate::types::{
-    Arrival, Audience, Epoch, EventKind, Flags, Incarnation, Moment, Outcome, PlayerId, ROOM_FULL, Role, RoomTime, SessionId,
-    Stamp, Verdict, VerdictKind,
+    Arrival, Audience, Epoch, EventKind, Failed, Flags, Incarnation, Moment, Outcome, PlayerId, ROOM_FULL, Role, RoomTime,
+    SessionId, Stamp, Verdict, VerdictKind,
 };
 use crate::wire::action;
 
@@ -27,8 +27,10 @@ pub struct Member {
 /// What is known of a verdict before its event is resolved.
 #[derive(Debug, Clone, Copy)]
 pub enum Known<'a> {
-    /// The rules failed on the event, so it is void for this reason.
+    /// The record says that it is void, for this reason.
     Void(&'a str),
+    /// The rules failed on the event, and this is what they did.
+    Failed(&'a str),
     /// The version before this one has recorded this verdict. Its ids and contests are taken from the record, because that version
     /// remembered others.
     Earlier(&'a Verdict),
@@ -44,19 +46,11 @@ impl<'a> Known<'a> {
     pub(super) fn void(self) -> Option<&'a str> {
         match self {
             Self::Void(reason) => Some(reason),
+            Self::Failed(_) => Some(RULES_FAILED),
             Self::Earlier(Verdict { outcome: Outcome::Void(reason), .. }) if reason == RULES_FAILED => Some(reason),
             Self::Earlier(_) | Self::Decided(_) => None,
         }
     }
-}
-
-/// What a program had trouble with.
-#[derive(Debug, Default)]
-pub(crate) struct Trouble {
-    /// What it failed on, by `seq`.
-    pub(crate) failures: Vec<(u64, Failure)>,
-    /// What came out otherwise the second time, in words.
-    pub(crate) impure: Vec<String>,
 }
 
 /// Why an action is void if it was sent again so late that the room may have forgotten its id.
@@ -92,8 +86,10 @@ pub struct Room {
     /// How many of them since the last event, without those of timers that repeat.
     pub(super) alone: u32,
     pub(super) rules: Box<dyn Rules>,
-    /// What the program failed on since the last look, by `seq`.
-    pub(super) failures: Vec<(u64, Failure)>,
+    /// What the rules did wrong in the event that is being resolved.
+    pub(super) failing: Option<Failure>,
+    /// What they failed on since the last look, by `seq`.
+    pub(super) failures: Vec<Failed>,
     /// What a program outside decided since the last look.
     pub(super) decided: Vec<Decided>,
 }
@@ -134,6 +130,7 @@ impl Room {
             fires: 0,
             alone: 0,
             rules,
+            failing: None,
             failures: Vec::new(),
             decided: Vec::new(),
         }
@@ -175,11 +172,6 @@ impl Room {
     /// Bytes of the rules' state.
     pub(crate) fn state_bytes(&self) -> usize {
         self.rules.snapshot().len()
-    }
-
-    /// What the program had trouble with since the last call.
-    pub(crate) fn take_trouble(&mut self) -> Trouble {
-        Trouble { failures: std::mem::take(&mut self.failures), impure: self.rules.take_impure() }
     }
 
     /// Whether `stamp` won the current round of a contest.
@@ -249,8 +241,8 @@ impl Room {
                 EventKind::Error { reason } => What::Error { reason },
                 _ => What::Close,
             };
-            if let Some(reason) = known.and_then(Known::void) {
-                verdict.outcome = Outcome::Void(reason.to_owned());
+            if let Some(void) = self.void_if_known(known) {
+                verdict.outcome = void;
             } else {
                 let decision = self.decide(held.session, &member.player, member.role, what, known);
                 self.apply(decision, held.stamp, &held.arrival, &mut verdict);
@@ -259,6 +251,7 @@ impl Room {
         if matches!(kind, EventKind::Close) {
             self.sessions.remove(&held.session);
         }
+        self.keep_failed(&verdict, if let EventKind::Data(action) = kind { Some(action) } else { None }, None);
         verdict
     }
 
@@ -291,8 +284,8 @@ impl Room {
                 return;
             }
         }
-        if let Some(reason) = known.and_then(Known::void) {
-            verdict.outcome = Outcome::Void(reason.to_owned());
+        if let Some(void) = self.void_if_known(known) {
+            verdict.outcome = void;
             return;
         }
         // That version denied it without asking the rules. A denial by the rules has a round, or no contest.
@@ -341,24 +334,27 @@ impl Room {
         if self.rules.as_process().is_some() {
             self.decided.extend(Decided::of(self.seq, &decision));
         }
-        let void = |reason: &str| Outcome::Void(reason.to_owned());
         if let Ruling::Failed(failure) = decision.ruling {
-            self.failures.push((self.seq, *failure));
-            verdict.outcome = void(RULES_FAILED);
+            self.failing = Some(*failure);
+            verdict.outcome = Outcome::Void(RULES_FAILED.to_owned());
             return;
         }
-        if decision.body.as_ref().is_some_and(|body| body.len() > BODY_BYTES_MAX) {
-            verdict.outcome = void("body_too_large");
+        if let Some(body) = decision.body.as_ref().filter(|body| body.len() > BODY_BYTES_MAX) {
+            verdict.outcome =
+                self.broken("body_too_large", format!("the body has {} bytes, at most {BODY_BYTES_MAX}", body.len()));
             return;
         }
-        if matches!(&decision.audience, Audience::Players(players) if players.len() > AUDIENCE_PLAYERS_MAX) {
-            verdict.outcome = void("audience_too_large");
+        if let Audience::Players(players) = &decision.audience
+            && players.len() > AUDIENCE_PLAYERS_MAX
+        {
+            let error = format!("the verdict is to {} players, at most {AUDIENCE_PLAYERS_MAX}", players.len());
+            verdict.outcome = self.broken("audience_too_large", error);
             return;
         }
         let timers = match self.timers.check(decision.timers, self.now) {
             Ok(changes) => changes,
             Err(fault) => {
-                verdict.outcome = void(fault.reason());
+                verdict.outcome = self.broken(fault.reason(), fault.to_string());
                 return;
             }
         };
@@ -375,16 +371,22 @@ impl Room {
             (Ruling::Granted, _) => Outcome::Granted,
             (Ruling::Denied(reason), _) => Outcome::Denied(reason),
             (Ruling::Won, Some(contest)) if self.contests.win(contest, self.seq, stamp, arrival) => Outcome::Granted,
-            (Ruling::Won, _) => void("second_winner"),
+            (Ruling::Won, contest) => {
+                let error = format!("the round of {:?} has a winner already", contest.unwrap_or_default());
+                self.broken("second_winner", error)
+            }
             (Ruling::Late, contest) => match contest.and_then(|c| self.contests.margin(c, stamp, arrival)) {
                 Some(margin) => {
                     verdict.behind_ns = margin.behind_ns;
                     verdict.flags = verdict.flags.with(margin.flags);
                     Outcome::Denied("late".to_owned())
                 }
-                None => void("no_winner"),
+                None => {
+                    let error = format!("the round of {:?} has no winner to come after", contest.unwrap_or_default());
+                    self.broken("no_winner", error)
+                }
             },
-            (Ruling::Failed(_), _) => void(RULES_FAILED),
+            (Ruling::Failed(_), _) => Outcome::Void(RULES_FAILED.to_owned()),
         };
         verdict.contest = decision.contest;
         if !matches!(verdict.outcome, Outcome::Void(_)) {

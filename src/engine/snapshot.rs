@@ -186,6 +186,7 @@ impl Room {
             fires,
             alone,
             rules,
+            failing: None,
             failures,
             decided,
         })

@@ -19,6 +19,7 @@
 //! that the outcome is unknown or that the journal refused to work, and the caller sends the same step again.
 
 mod check;
+mod failed;
 mod gateways;
 mod insist;
 mod lockfile;
@@ -33,6 +34,8 @@ mod workers;
 use async_trait::async_trait;
 use bytes::Bytes;
 
+#[doc(hidden)]
+pub use failed::FailedJournal;
 pub use gateways::GatewayJournal;
 #[doc(hidden)]
 pub use gateways::known_rooms;
@@ -179,6 +182,6 @@ pub trait CommonJournal: Send + Sync + 'static {
 }
 
 /// A journal for a process that runs gateways as well as workers. An `Arc<dyn Journal>` converts to either trait.
-pub trait Journal: GatewayJournal + WorkerJournal {}
+pub trait Journal: GatewayJournal + WorkerJournal + FailedJournal {}
 
-impl<T: GatewayJournal + WorkerJournal> Journal for T {}
+impl<T: GatewayJournal + WorkerJournal + FailedJournal> Journal for T {}

@@ -296,6 +296,19 @@ pub struct RoomCommit {
     pub due: Option<Option<u64>>,
     /// The state of the program outside that decides the room, after `to`; None keeps the stored one. Opaque to the journal.
     pub program: Option<Bytes>,
+    /// What the rules failed on in these verdicts, if they did.
+    pub failed: Option<FailedEvents>,
+}
+
+/// Failed events of a room, to be kept apart from it: they stay when the room is trimmed, and when it ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FailedEvents {
+    /// The room pattern, by which they are kept.
+    pub pattern: String,
+    /// How many of this pattern the shard keeps, at least 1: the newest.
+    pub keep: u32,
+    /// Each opaque to the journal; oldest first, at most `keep`.
+    pub records: Vec<Bytes>,
 }
 
 /// A snapshot in a commit.

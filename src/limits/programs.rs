@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use super::TIMERS_PER_ROOM_MAX;
+use super::{
+    COMMIT_BYTES_MAX, MESSAGE_BYTES_MAX, NAME_BYTES_MAX, REASON_BYTES_MAX, RESOLVE_EVENTS_MAX, RULES_ATTEMPTS,
+    RULES_ATTEMPTS_MAX, TIMERS_PER_ROOM_MAX,
+};
 
 /// Bytes of a program.
 pub(crate) const PROGRAM_BYTES_MAX: usize = 1024 * 1024;
@@ -52,5 +55,23 @@ pub(crate) const PROGRAM_THREAD_STACK_BYTES: usize = 4 * 1024 * 1024;
 pub(crate) const FAILURE_LOG_INTERVAL: Duration = Duration::from_secs(1);
 /// Rooms whose last log line is remembered.
 pub(crate) const FAILURE_LOG_ROOMS_MAX: usize = 1_024;
+/// Failed events of a pattern's rooms that are kept unless configured otherwise.
+pub(crate) const KEEP_FAILED: u32 = 1_000;
+/// The most that may be configured.
+pub(crate) const KEEP_FAILED_MAX: u32 = 10_000;
+/// Bytes of what is kept of one failed event, at most.
+pub(crate) const FAILED_BYTES_MAX: usize = 64 * 1024;
+/// Failed events that one step reads.
+pub(crate) const FAILED_PAGE: usize = 64;
+/// The fewest resolved verdicts of a room that may be configured to be kept: gateways that have missed a push read them.
+pub(crate) const KEEP_DONE_MIN: u64 = 1_000;
+/// The most that may be configured.
+pub(crate) const KEEP_DONE_MAX: u64 = 1_000_000_000;
 
+const _: () = assert!(RULES_ATTEMPTS <= RULES_ATTEMPTS_MAX && KEEP_FAILED <= KEEP_FAILED_MAX);
+const _: () = assert!(
+    (STACK_LINES_MAX as usize + 1) * (FAILURE_BYTES_MAX + 2) + MESSAGE_BYTES_MAX + 4 * NAME_BYTES_MAX + REASON_BYTES_MAX
+        < FAILED_BYTES_MAX
+);
+const _: () = assert!(FAILED_PAGE * FAILED_BYTES_MAX <= COMMIT_BYTES_MAX && KEEP_DONE_MIN >= RESOLVE_EVENTS_MAX as u64);
 const _: () = assert!(PROGRAM_THREAD_STACK_BYTES >= 2 * 1024 * STACK_KIB_MAX as usize);

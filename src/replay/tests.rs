@@ -149,7 +149,7 @@ async fn the_commands_work_from_redis_and_from_a_dump() {
     let dir = tempfile::tempdir().expect("dir");
     let (file, svg) = (dir.path().join("room.dump"), dir.path().join("k0.svg"));
     let config =
-        Config::load_for_replay(Settings::default().with("redis", &played.redis.url()), &|_| None, true).expect("config");
+        Config::load_to_read(Settings::default().with("redis", &played.redis.url()), &|_| None, Some("")).expect("config");
     let room: RoomId = "claim-1".parse().expect("room");
     let from_redis = |task| Reading { source: Source::Redis(room.clone()), json: false, task };
     let told = run(&from_redis(Task::Replay), &config).await.expect("replayed");
@@ -159,7 +159,7 @@ async fn the_commands_work_from_redis_and_from_a_dump() {
     run(&from_redis(Task::Dump(file.clone())), &config).await.expect("dumped");
     assert_eq!(dump::read(&file).expect("dump"), recorded(&played).await);
 
-    let offline = Config::load_for_replay(Settings::default(), &|_| None, false).expect("config");
+    let offline = Config::load_to_read(Settings::default(), &|_| None, None).expect("config");
     let from_file = |room: Option<RoomId>, task| Reading { source: Source::File(file.clone(), room), json: true, task };
     let told = run(&from_file(None, Task::Replay), &offline).await.expect("replayed");
     let json: serde_json::Value = serde_json::from_str(&told.text).expect("json");

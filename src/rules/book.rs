@@ -5,7 +5,7 @@ use std::sync::Arc;
 use wildmatch::WildMatch;
 
 use super::{ProgramSpec, Rules};
-use crate::limits::PROGRAM_JOBS_PER_INSTANCE;
+use crate::limits::{KEEP_FAILED, PROGRAM_JOBS_PER_INSTANCE, RULES_ATTEMPTS};
 use crate::types::RoomId;
 
 /// Makes the rules of a new room.
@@ -23,6 +23,24 @@ struct Page {
     /// None for a program that is not started yet.
     make: Option<RulesFactory>,
     program: Option<ProgramSpec>,
+    keep: Keep,
+}
+
+/// How often the rooms of a pattern try an event, and how much of their past they keep.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Keep {
+    /// Attempts at an event that ends its worker, or that no instance of its program decides. After them it is void.
+    pub attempts: u32,
+    /// The most resolved verdicts of a room that the journal keeps, if there is such a bound.
+    pub done: Option<u64>,
+    /// The most failed events of all its rooms that the journal keeps. None is kept with 0.
+    pub failed: u32,
+}
+
+impl Default for Keep {
+    fn default() -> Self {
+        Self { attempts: RULES_ATTEMPTS, done: None, failed: KEEP_FAILED }
+    }
 }
 
 /// Which permits the jobs of a room need. Rooms of a program have permits of their own, so that no other room waits for it.
@@ -59,14 +77,22 @@ impl RulesBook {
     #[must_use]
     pub fn room<R: Rules>(mut self, pattern: &str, make: impl Fn() -> R + Send + Sync + 'static) -> Self {
         let make: RulesFactory = Arc::new(move || Box::new(make()));
-        self.pages.push(Page { pattern: Pattern::new(pattern), make: Some(make), program: None });
+        self.pages.push(Page { pattern: Pattern::new(pattern), make: Some(make), program: None, keep: Keep::default() });
         self
     }
 
     /// Adds rules for the rooms whose names match `pattern`: a program decides. The worker starts it, or waits for it.
     #[must_use]
     pub fn program(mut self, pattern: &str, program: ProgramSpec) -> Self {
-        self.pages.push(Page { pattern: Pattern::new(pattern), make: None, program: Some(program) });
+        self.pages.push(Page { pattern: Pattern::new(pattern), make: None, program: Some(program), keep: Keep::default() });
+        self
+    }
+
+    /// The same book, whose last pattern keeps so much.
+    pub(crate) fn keeping(mut self, keep: Keep) -> Self {
+        if let Some(page) = self.pages.last_mut() {
+            page.keep = keep;
+        }
         self
     }
 
@@ -110,6 +136,16 @@ impl RulesBook {
             number: at + 1,
             jobs: program.instances.max(1) * PROGRAM_JOBS_PER_INSTANCE,
         })
+    }
+
+    /// How much of its past a room keeps.
+    pub(crate) fn keep_of(&self, room: &RoomId) -> Keep {
+        self.at(room).map_or_else(Keep::default, |at| self.pages[at].keep)
+    }
+
+    /// The pattern that a room matches.
+    pub(crate) fn pattern_of(&self, room: &RoomId) -> Option<&str> {
+        self.at(room).map(|at| self.pages[at].pattern.0.as_str())
     }
 
     /// New rules for a room; None when no pattern matches.

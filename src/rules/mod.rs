@@ -22,7 +22,7 @@ mod referee;
 mod saved;
 mod when;
 
-pub(crate) use book::{Crew, Pattern};
+pub(crate) use book::{Crew, Keep, Pattern};
 pub use book::{RulesBook, RulesFactory};
 pub use claim::Claim;
 pub use decision::Decision;

@@ -15,6 +15,7 @@
 
 mod action;
 mod event;
+mod failed;
 mod id;
 mod stamp;
 mod time;
@@ -22,6 +23,8 @@ mod verdict;
 
 pub use action::Action;
 pub use event::{Entry, Event, EventKind, Role};
+pub use failed::Failed;
+pub(crate) use failed::failure_line;
 #[doc(hidden)]
 pub use id::Seed;
 pub use id::{IdError, Incarnation, PlayerId, RoomId, SessionId, ShardId};

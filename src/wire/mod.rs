@@ -8,6 +8,7 @@ pub(crate) mod action;
 pub mod client;
 pub(crate) mod codec;
 pub(crate) mod entry;
+pub(crate) mod failed;
 pub(crate) mod push;
 pub(crate) mod verdicts;
 

@@ -297,7 +297,7 @@ fn unzigzag(value: u64) -> i64 {
     (value >> 1).cast_signed() ^ -((value & 1).cast_signed())
 }
 
-fn kind_code(kind: VerdictKind) -> u64 {
+pub(super) fn kind_code(kind: VerdictKind) -> u64 {
     match kind {
         VerdictKind::Open => 0,
         VerdictKind::Data => 1,
@@ -309,7 +309,7 @@ fn kind_code(kind: VerdictKind) -> u64 {
     }
 }
 
-fn kind_of(code: u64) -> Option<VerdictKind> {
+pub(super) fn kind_of(code: u64) -> Option<VerdictKind> {
     Some(match code {
         0 => VerdictKind::Open,
         1 => VerdictKind::Data,

@@ -100,7 +100,7 @@ fn told(decided: &Decided, expected: &Expected) -> Vec<String> {
         .collect();
     match &verdict.outcome {
         Outcome::Void(reason) if !expected.is_void() => {
-            let why: Vec<&str> = failures.iter().map(|(_, failure)| failure.error.as_str()).collect();
+            let why: Vec<&str> = failures.iter().map(|failed| failed.error.as_str()).collect();
             problems.push(format!("void {reason}{}{}", if why.is_empty() { "" } else { ": " }, why.join("; ")));
         }
         _ => problems.extend(expected.differs(verdict)),

@@ -1,17 +1,20 @@
 //! A lane's jobs: to resolve a batch of events, or to restore a stored room. They are pure functions and run on any thread.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 
+mod parts;
+
+use self::parts::{gateways, is_of_death, push_for, split};
 use super::restore::{Loaded, restore_room};
-use crate::engine::{Held, HostClock, Known, RULES_FAILED, Room, Trouble, Unproven};
+use crate::engine::{Held, HostClock, Known, Room, Trouble, Unproven};
 use crate::journal::Gathering;
 use crate::rules::{Fault, Rules};
-use crate::types::{Audience, Flags, Incarnation, Moment, Outcome, RoomId, ShardId, Stamp, Verdict, VerdictBatch, VerdictKind};
-use crate::wire::verdicts;
+use crate::types::{Flags, Incarnation, Moment, Outcome, RoomId, ShardId, Stamp, Verdict, VerdictBatch};
+use crate::wire::{failed, verdicts};
 
 /// The size of a verdict without its body, roughly: its names, numbers and stamp.
 const VERDICT_BYTES: usize = 256;
@@ -76,8 +79,8 @@ pub(crate) struct Resolving {
     pub(super) fires_max: usize,
     /// The stretches of dead gateways, in which a fire is not proven (rule T2).
     pub(super) unproven: Vec<Unproven>,
-    /// Events on which the rules failed before: their verdicts are void.
-    pub(super) poisoned: BTreeSet<Stamp>,
+    /// Events on which the rules failed before, and what they did: their verdicts are void.
+    pub(super) poisoned: BTreeMap<Stamp, String>,
     /// Whether to take a snapshot after them.
     pub(super) snapshot: bool,
     /// The most bytes of verdicts and pushes in one part of the result.
@@ -189,14 +192,16 @@ pub(super) struct Resolved {
     pub(super) snapshot: Option<Bytes>,
     /// The state of the program outside that decides the room, if it has changed.
     pub(super) program: Option<Bytes>,
+    /// What the rules failed on in it, as the journal keeps it.
+    pub(super) failed: Vec<Bytes>,
 }
 
 impl Resolved {
     /// How many bytes it adds to a commit.
     pub(super) fn bytes(&self) -> usize {
         let pushes: usize = self.pushes.iter().map(|(_, push)| push.len()).sum();
-        let states = [&self.snapshot, &self.program].into_iter().flatten().map(Bytes::len).sum::<usize>();
-        self.verdicts.len() + pushes + states
+        let others = [&self.snapshot, &self.program].into_iter().flatten().chain(&self.failed).map(Bytes::len).sum::<usize>();
+        self.verdicts.len() + pushes + others
     }
 }
 
@@ -315,14 +320,14 @@ impl Resolving {
                 let asked = match &held {
                     _ if full || anew && !batches.is_empty() => None,
                     Some(next) => {
-                        Some(room.ask_ahead(next, events.iter(), room.next_fire(clock), |stamp| poisoned.contains(&stamp)))
+                        Some(room.ask_ahead(next, events.iter(), room.next_fire(clock), |stamp| poisoned.contains_key(&stamp)))
                     }
-                    None if poisoned.contains(&name) => Some(Ok(())),
+                    None if poisoned.contains_key(&name) => Some(Ok(())),
                     None => Some(room.ask_for_fire(stamp.moment, (clock, now_ns))),
                 };
-                if matches!(asked, Some(Err(_))) && amid {
+                if let (Some(Err(fault)), true) = (&asked, amid) {
                     // A death is not cut: what the program did not decide of it is void.
-                    poisoned.insert(name);
+                    poisoned.insert(name, fault.why().to_owned());
                 } else if !matches!(asked, Some(Ok(()))) {
                     fault = asked.and_then(Result::err);
                     room.put_time_back(kept);
@@ -334,7 +339,7 @@ impl Resolving {
                 let verdicts = Vec::with_capacity(events.len() + 1);
                 batches.push(VerdictBatch { era: room.era(), epoch, decided: None, verdicts });
             }
-            let known = poisoned.contains(&name).then_some(Known::Void(RULES_FAILED));
+            let known = poisoned.get(&name).map(|why| Known::Failed(why));
             progress.is(At::Event(name));
             // When the rules panic, the room is dropped: nothing sees it half changed.
             let resolved = catch_unwind(AssertUnwindSafe(|| match &held {
@@ -349,7 +354,9 @@ impl Resolving {
             fires += usize::from(held.is_none());
             match resolved {
                 Ok(verdict) => {
-                    bytes += verdict.as_ref().map_or(0, |v| VERDICT_BYTES + v.body.as_ref().map_or(0, Bytes::len));
+                    bytes += verdict
+                        .as_ref()
+                        .map_or(0, |v| VERDICT_BYTES + v.body.as_ref().map_or(0, Bytes::len) + room.failed_bytes(v.seq));
                     if let Some(batch) = batches.last_mut() {
                         batch.verdicts.extend(verdict);
                     }
@@ -377,12 +384,14 @@ impl Resolving {
         }
         // A game server that leaves within this batch sees the verdicts before that.
         watching.extend(room.watching());
+        let trouble = room.take_trouble();
+        let wall_ms = if clock.epoch_ns == 0 { 0 } else { clock.epoch_ns.saturating_add(now_ns) / 1_000_000 };
         let mut seq = from;
         let part_bytes = if outside { usize::MAX } else { bytes_max / (1 + concerned.len()) };
         let all = batches.into_iter().flat_map(|batch| {
             let to = batch.verdicts.last().map_or(seq, |v| v.seq);
             let from = std::mem::replace(&mut seq, to);
-            split(batch, part_bytes, from)
+            split(batch, part_bytes, from, |seq| trouble.failures_of(seq).map(failed::bytes_of).sum())
         });
         let mut parts: VecDeque<Resolved> = all
             .map(|(from, to, batch)| {
@@ -395,7 +404,9 @@ impl Resolving {
                     Some(decided) => verdicts::encode(&VerdictBatch { decided: Some(decided), ..batch }),
                     None => verdicts,
                 };
-                Resolved { from, to, verdicts, tally, pushes, inside: None, snapshot: None, program: None }
+                let failures = trouble.failures.iter().filter(|failed| (from + 1..=to).contains(&failed.seq));
+                let failed = failures.map(|failed| failed::encode(&of.room, wall_ms, failed)).collect();
+                Resolved { from, to, verdicts, tally, pushes, inside: None, snapshot: None, program: None, failed }
             })
             .collect();
         if let Some(last) = parts.back_mut() {
@@ -406,71 +417,8 @@ impl Resolving {
                 room.snapshot()
             });
         }
-        let trouble = room.take_trouble();
         Done { of, outcome: DoneOutcome::Resolved(room, parts, events.into()), trouble, fault }
     }
-}
-
-/// Splits a batch into parts of at most `bytes_max`, or of one verdict; each with the `seq` before and after it. The events of a
-/// death stay together: if a part of it were committed, the next owner would take the rest for stale.
-fn split(batch: VerdictBatch, bytes_max: usize, from: u64) -> impl Iterator<Item = (u64, u64, VerdictBatch)> {
-    let (era, mut epoch) = (batch.era, batch.epoch);
-    let (mut rest, mut seq) = (VecDeque::from(batch.verdicts), from);
-    std::iter::from_fn(move || {
-        let (mut bytes, mut state) = (0, None);
-        let fits = |verdict: &&Verdict| {
-            // An Open with the same state as the one before is written without it.
-            let again = verdict.kind == VerdictKind::Open && std::mem::replace(&mut state, verdict.body.clone()) == verdict.body;
-            bytes += VERDICT_BYTES + verdict.body.as_ref().filter(|_| !again).map_or(0, Bytes::len);
-            bytes <= bytes_max
-        };
-        let mut count = rest.iter().take_while(fits).count().max(1).min(rest.len());
-        while let (Some(last), Some(next)) = (rest.get(count.wrapping_sub(1)), rest.get(count))
-            && belong_together(last, next)
-        {
-            count += 1;
-        }
-        let verdicts: Vec<Verdict> = rest.drain(..count).collect();
-        let before = std::mem::replace(&mut seq, verdicts.last()?.seq);
-        Some((before, seq, VerdictBatch { era, epoch: epoch.take(), decided: None, verdicts }))
-    })
-}
-
-/// Whether an event may be of the death that a verdict is of.
-fn is_of_death(one: &Verdict, held: &Held) -> bool {
-    let leaves = matches!(one.kind, VerdictKind::End | VerdictKind::Error | VerdictKind::Close);
-    leaves && !held.acts() && (one.stamp.moment, one.stamp.incarnation) == (held.stamp.moment, held.stamp.incarnation)
-}
-
-/// Whether two verdicts may be of one death, whose events have one stamp, and none of them acts. [`Resequencer::release`] keeps
-/// them together by the same rule.
-fn belong_together(one: &Verdict, other: &Verdict) -> bool {
-    let leaves = |v: &Verdict| matches!(v.kind, VerdictKind::End | VerdictKind::Error | VerdictKind::Close);
-    let stamp = |v: &Verdict| (v.stamp.moment, v.stamp.incarnation);
-    leaves(one) && leaves(other) && stamp(one) == stamp(other)
-}
-
-fn gateways(room: &Room) -> Vec<Incarnation> {
-    let mut gateways: Vec<Incarnation> = room.sessions().map(|(session, _)| session.gateway).collect();
-    gateways.dedup();
-    gateways
-}
-
-/// The verdicts of a batch that concern a gateway; `whole` if that is all of them. The body of an Open goes only to the gateway
-/// whose session joins.
-fn push_for(gateway: Incarnation, watches: bool, batch: &VerdictBatch, whole: &Bytes) -> Bytes {
-    // The gateway knows which of its sessions are of the players that are named.
-    let concerns =
-        |v: &Verdict| watches || matches!(v.audience, Audience::Room | Audience::Players(_)) || v.stamp.incarnation == gateway;
-    let tells_others = |v: &Verdict| v.kind == VerdictKind::Open && v.body.is_some() && v.stamp.incarnation != gateway;
-    if batch.verdicts.iter().all(|v| concerns(v) && !tells_others(v)) {
-        return whole.clone();
-    }
-    let verdicts = batch.verdicts.iter().filter(|v| concerns(v)).map(|v| {
-        let body = v.body.clone().filter(|_| !tells_others(v));
-        Verdict { body, ..v.clone() }
-    });
-    verdicts::encode(&VerdictBatch { era: batch.era, epoch: batch.epoch, decided: None, verdicts: verdicts.collect() })
 }
 
 impl Loading {
@@ -480,11 +428,7 @@ impl Loading {
         let outcome = match catch_unwind(AssertUnwindSafe(|| {
             restore_room(&of.room, stored.room(), rules, |seq| progress.is(At::Restoring(seq)))
         })) {
-            Ok(Ok(mut loaded)) => {
-                // It was told when the verdicts were made.
-                drop(loaded.room.as_mut().map(|room| room.take_trouble()));
-                DoneOutcome::Loaded(Box::new(loaded))
-            }
+            Ok(Ok(loaded)) => DoneOutcome::Loaded(Box::new(loaded)),
             Ok(Err(why)) => DoneOutcome::Unloadable(why),
             Err(_) => DoneOutcome::Unloadable("the rules panicked while the room was restored".to_owned()),
         };

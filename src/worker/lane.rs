@@ -28,11 +28,12 @@
 //! While a `Live` lane is `reading`, the journal has entries that it has not read. Bells wait behind them; nothing is released.
 
 mod committing;
+mod failing;
 mod reading;
 mod snapshots;
 mod unread;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 pub(super) use self::committing::Departure;
 pub(super) use self::reading::{Paged, Restored};
@@ -42,8 +43,7 @@ use super::job::{LaneId, Resolved, Resolving};
 use super::step::WorkerLimits;
 use crate::engine::{Held, HostClock, Resequencer, Room};
 use crate::journal::Gathering;
-use crate::limits::{QUARANTINE_MAX, QUARANTINE_MIN};
-use crate::rules::Crew;
+use crate::rules::{Crew, Keep};
 use crate::types::{Entry, Incarnation, Moment, Stamp, StreamId};
 
 /// What a lane is doing.
@@ -126,8 +126,12 @@ pub(super) struct Lane {
     caution: Caution,
     /// How often in a row the room could not be continued.
     failures: u32,
-    /// Events on which the rules failed. Their verdicts are void.
-    poisoned: BTreeSet<Stamp>,
+    /// Events on which the rules failed, and what they did. Their verdicts are void.
+    poisoned: BTreeMap<Stamp, String>,
+    /// Why a program outside did not decide the last time.
+    fault: Option<String>,
+    /// How much of the room's past the journal keeps.
+    keep: Keep,
     /// Gateways whose death was written to this room, with the last ordinal read from them by then. If more is read, that death
     /// came too early and counts as a duplicate: another one is written.
     deaths: BTreeMap<Incarnation, u64>,
@@ -152,6 +156,11 @@ impl Lane {
         Self::new(token, crew, State::loading())
     }
 
+    /// The same lane, whose room keeps so much of its past.
+    pub(super) fn keeping(self, keep: Keep) -> Self {
+        Self { keep, ..self }
+    }
+
     /// A lane for a room that this worker has no rules for, and never will.
     pub(super) fn without_rules(token: u64) -> Self {
         Self::new(token, Crew::default(), State::Quarantined { until_ns: u64::MAX })
@@ -169,7 +178,9 @@ impl Lane {
             to_commit: false,
             caution: Caution::None,
             failures: 0,
-            poisoned: BTreeSet::new(),
+            poisoned: BTreeMap::new(),
+            fault: None,
+            keep: Keep::default(),
             deaths: BTreeMap::new(),
             snapshots: Snapshots::default(),
             told_inside: None,
@@ -185,7 +196,8 @@ impl Lane {
     fn renew(&mut self, token: u64, state: State) {
         let (failures, poisoned) = (self.failures, std::mem::take(&mut self.poisoned));
         let caution = if self.is_suspect() { self.caution } else { Caution::None };
-        *self = Self { failures, poisoned, caution, ..Self::new(token, self.crew, state) };
+        let (fault, keep) = (self.fault.take(), self.keep);
+        *self = Self { failures, poisoned, caution, fault, keep, ..Self::new(token, self.crew, state) };
     }
 
     /// Identifies this lane among all that the room had: results of an earlier lane are discarded.
@@ -386,61 +398,6 @@ impl Lane {
         true
     }
 
-    /// Busy -> Failed: the rules panicked on this event, whose verdict will be void. Returns false if the lane does not wait for
-    /// a result.
-    pub(super) fn panicked(&mut self, stamp: Stamp) -> bool {
-        let busy = self.is_busy();
-        if busy {
-            self.state = State::Failed;
-            self.poisoned.insert(stamp);
-        }
-        busy
-    }
-
-    /// A program outside did not decide: the lane goes on with one event at a time.
-    pub(super) fn suspect(&mut self) {
-        self.caution = Caution::Suspect(self.position);
-    }
-
-    /// Busy -> Failed: the rules do not return from an event. The lane goes on as a suspect. Returns false if it does not wait for
-    /// a result.
-    pub(super) fn overrun(&mut self) -> bool {
-        let busy = self.is_busy();
-        if busy {
-            self.state = State::Failed;
-            self.caution = Caution::Suspect(self.position);
-        }
-        busy
-    }
-
-    /// Failed -> Loading, unless the commit in flight has a part of this lane.
-    pub(super) fn reload_failed(&mut self, token: impl FnOnce() -> u64) -> bool {
-        let over = self.is_failed() && !self.committing;
-        if over {
-            self.renew(token(), State::loading());
-        }
-        over
-    }
-
-    /// Any -> Quarantined: the room cannot be continued. Returns for how many seconds. Events that were resolved and not committed
-    /// are resolved again.
-    pub(super) fn quarantine(&mut self, now_ns: u64, token: impl FnOnce() -> u64) -> u64 {
-        let (least, most) = (QUARANTINE_MIN.as_secs(), QUARANTINE_MAX.as_secs());
-        let retry_s = least.saturating_mul(1 << self.failures.min(16)).min(most);
-        self.renew(token(), State::Quarantined { until_ns: now_ns.saturating_add(retry_s * 1_000_000_000) });
-        self.failures = self.failures.saturating_add(1);
-        retry_s
-    }
-
-    /// Quarantined -> Loading, if the time is over.
-    pub(super) fn wake(&mut self, now_ns: u64, token: impl FnOnce() -> u64) -> bool {
-        let over = matches!(self.state, State::Quarantined { until_ns } if now_ns >= until_ns);
-        if over {
-            self.renew(token(), State::loading());
-        }
-        over
-    }
-
     /// Whether everything is resolved and committed, and no snapshot is being written.
     fn is_settled(&self) -> bool {
         !self.committing && !self.snapshots.is_writing() && self.cursor >= self.position
@@ -485,7 +442,8 @@ impl Lane {
         let unread = std::mem::take(unread);
         let came = unread.came();
         if came {
-            *self = Self::new(token(), self.crew, State::Loading { pages: Box::default(), unread: unread.for_a_new_read() });
+            let state = State::Loading { pages: Box::default(), unread: unread.for_a_new_read() };
+            *self = Self::new(token(), self.crew, state).keeping(self.keep);
         }
         came
     }

@@ -15,7 +15,7 @@ use crate::engine::{Held, Trouble};
 use crate::journal::Commit;
 use crate::limits::{FAILURE_LOG_INTERVAL, FAILURE_LOG_ROOMS_MAX};
 use crate::metrics as names;
-use crate::types::RoomId;
+use crate::types::{Failed, RoomId};
 
 /// The metrics of a worker that change with its events.
 pub(super) struct Meters {
@@ -111,8 +111,8 @@ impl Meters {
             }
             told.insert(room.clone(), now);
         }
-        if let Some((seq, failure)) = failures.first() {
-            tracing::warn!(room.id = %room, program, seq, error = %failure.error, stack = failure.stack.join(" "), "a program failed: the event is void");
+        if let Some(Failed { seq, error, stack, .. }) = failures.first() {
+            tracing::warn!(room.id = %room, program, seq, %error, stack = stack.join(" "), "a program failed: the event is void");
         }
         if let Some(difference) = impure.first() {
             tracing::warn!(room.id = %room, program, %difference, "a program decided otherwise the second time: it keeps something outside ctx.state");

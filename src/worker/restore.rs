@@ -152,6 +152,8 @@ pub(crate) fn replay(
             seen(room, &again);
             count += 1;
         }
+        // It was told and kept when the verdicts were made.
+        drop(room.take_trouble());
     }
     Ok((count, deviations))
 }

@@ -169,6 +169,7 @@ pub(crate) fn part(room: RoomId, era: u64, from: u64, to: u64, cursor: StreamId)
         gateways: None,
         due: None,
         program: None,
+        failed: None,
     }
 }
 

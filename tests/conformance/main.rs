@@ -1,6 +1,7 @@
 //! One suite for all journals: whatever stands on the trait may rely on what is tested here.
 
 mod durability;
+mod failed;
 mod fixture;
 mod gateways;
 mod identity;
@@ -91,6 +92,10 @@ conformance! {
     pages::what_was_written_ahead_by_others_is_never_put_to_use,
     pages::an_ended_room_leaves_nothing_of_its_parts,
     rooms::trimming_keeps_what_was_not_named,
+    failed::failed_events_are_kept_once_by_the_commit_that_made_them,
+    failed::the_newest_failed_events_of_a_pattern_stay,
+    failed::failed_events_outlive_their_room,
+    failed::failed_events_are_dropped_one_by_one_or_together,
     rooms::an_ended_room_begins_a_higher_era,
     rooms::a_room_does_not_end_before_its_tail,
 }

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use lasthit::journal::redis::{RedisJournal, RedisOptions};
 use lasthit::journal::{
-    AheadName, AheadPart, Appended, Commit, CommitSnapshot, Committed, CommonJournal as _, Flush, GatewayJournal as _,
-    JournalError, Lease, Leased, RoomCommit, Seen, Witness, WorkerJournal as _,
+    AheadName, AheadPart, Appended, Commit, CommitSnapshot, Committed, CommonJournal as _, FailedEvents, FailedJournal as _,
+    Flush, GatewayJournal as _, JournalError, Lease, Leased, RoomCommit, Seen, Witness, WorkerJournal as _,
 };
 use lasthit::types::{Incarnation, Moment, RoomId, ShardId, StreamId};
 use servers::RedisServer;
@@ -62,6 +62,7 @@ impl Scene {
             gateways: Some(vec![living.incarnation, dead.incarnation]),
             // What is due is unresolved, too: a death is counted there whether the list of due rooms is readable or not.
             due: Some(Some(if n == 3 { FAR_MS } else { 1 })),
+            failed: Some(failed("earlier")),
             ..part(room(n), era, 0, 2, ids[n.min(2)])
         };
         let first = commit(lease, 1, vec![committed(0, 1), committed(1, 2), committed(3, 3)]);
@@ -184,6 +185,7 @@ impl Scene {
             gateways: Some(vec![]),
             trim: Some((StreamId::default(), 0)),
             due: Some((*n == 0).then_some(2)),
+            failed: Some(failed("newer")),
             ..part(room(*n), SHIFT + 1 + *n as u64, 2, 3, self.ids[*n])
         };
         commit(self.lease, 2, rooms.iter().map(part).collect())
@@ -218,7 +220,11 @@ impl Scene {
                 let options = RedisOptions { shards: Some(SHARDS), ..RedisOptions::default() };
                 format!("{:?}", RedisJournal::connect(&self.server.url(), options).await?.shards())
             }
+            "drop failed" => format!("{:?}", journal.drop_failed(SHARD, "*", &[]).await?),
+            "drop one failed" => format!("{:?}", journal.drop_failed(SHARD, "*", &[StreamId { ms: 1, seq: 1 }]).await?),
             "end room" => format!("{:?}", journal.end_room(SHARD, lease, &room(3), 2).await?),
+            "failed" => format!("{:?}", journal.failed(SHARD, "*", None).await?.len()),
+            "failed patterns" => format!("{:?}", journal.failed_patterns(SHARD).await?),
             "fence" => format!("{:?}", journal.fence(SHARD, lease, self.living.incarnation).await?),
             "forget" => format!("{:?}", journal.forget(SHARD, lease, &[self.dead.incarnation]).await?),
             "heads" => format!("{:?}", journal.heads(SHARD, &[room(0), room(1)]).await?),
@@ -248,6 +254,11 @@ impl Scene {
     }
 }
 
+/// A failed event to keep.
+fn failed(text: &str) -> FailedEvents {
+    FailedEvents { pattern: "*".to_owned(), keep: 9, records: vec![bytes(text)] }
+}
+
 /// The first part of a snapshot.
 fn ahead(era: u64, seq: u64) -> AheadPart {
     AheadPart { name: AheadName { lane: 4, seq }, era, index: 0, bytes: bytes("part") }
@@ -256,7 +267,7 @@ fn ahead(era: u64, seq: u64) -> AheadPart {
 /// How far the scene's rooms are from the eras that are stored with them.
 const SHIFT: u64 = 5;
 
-const STEPS: [&str; 25] = [
+const STEPS: [&str; 29] = [
     "append",
     "append again",
     "attempt",
@@ -264,7 +275,11 @@ const STEPS: [&str; 25] = [
     "commit",
     "death",
     "deployment",
+    "drop failed",
+    "drop one failed",
     "end room",
+    "failed",
+    "failed patterns",
     "fence",
     "forget",
     "heads",

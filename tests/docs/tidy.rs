@@ -46,8 +46,9 @@ const PARTS: &[(&str, &str)] = &[
          rules shutdown worker",
     ),
     ("workbench", "config engine limits rules types wire"),
-    ("cli", "config replay/command workbench"),
-    ("program", "cli config limits replay/command roles runtime shutdown telemetry workbench"),
+    ("failed", "config journal journal/redis limits types wire"),
+    ("cli", "config failed replay/command workbench"),
+    ("program", "cli config failed limits replay/command roles runtime shutdown telemetry workbench"),
     ("internals", "clock config engine gateway/front limits metrics program replay rules/messages runtime telemetry wire"),
     ("main", "internals"),
 ];

@@ -152,6 +152,7 @@ async fn every_step(journal: &RedisJournal) {
         gateways: None,
         due: None,
         program: None,
+        failed: None,
     };
     let commit = Commit { shard, lease, number: 1, rooms: vec![part], pushes: Vec::new() };
     let _ = journal.timeline("host").await;

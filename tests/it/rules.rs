@@ -1,5 +1,7 @@
 //! Rules in JavaScript, played.
 
+mod failed;
+
 use std::io::Write as _;
 
 use serde_json::{Value, json};

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use lasthit::internals::limits::RULES_ATTEMPTS_MAX;
+use lasthit::internals::limits::RULES_ATTEMPTS;
 use lasthit::journal::redis::{RedisJournal, RedisOptions};
 use lasthit::rules::{Act, Decision, Happening, Rules, RulesBook, What};
 use lasthit::worker::{self, WorkerOptions};
@@ -177,7 +177,7 @@ async fn suffer(room: &str, op: &str, lease: Duration) -> (usize, Duration) {
 async fn an_event_that_kills_its_worker_is_void_after_a_few_and_others_wait_for_leases_only() {
     let (deaths, longest) = suffer("deadly", "die", LEASE).await;
     // One that did not know, one that went on in batches (or two, with a verdict in between), and the counted attempts.
-    let counted = RULES_ATTEMPTS_MAX as usize;
+    let counted = RULES_ATTEMPTS as usize;
     assert!((2 + counted..=3 + counted).contains(&deaths), "{deaths}");
     assert!(longest < (LEASE + SLACK) * u32::try_from(deaths).expect("few"), "{longest:?}");
 }

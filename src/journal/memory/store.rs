@@ -1,5 +1,6 @@
 //! The memory journal's state, step by step: no clock, no randomness, no task. The simulation drives it directly.
 
+mod failed;
 mod gateways;
 mod stored;
 mod workers;
@@ -55,6 +56,7 @@ struct Shard {
     rooms: BTreeMap<RoomId, Room>,
     /// When a room's next timer is due, in milliseconds since 1970.
     due: BTreeMap<RoomId, u64>,
+    failed: BTreeMap<String, failed::Failed>,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -222,6 +224,9 @@ impl Shard {
         }
         if let Some(gateways) = &part.gateways {
             room.gateways.clone_from(gateways);
+        }
+        if let Some(failed) = &part.failed {
+            self.failed.entry(failed.pattern.clone()).or_default().add(failed);
         }
         match part.due {
             None => {}

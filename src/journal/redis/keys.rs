@@ -34,6 +34,8 @@ pub(super) struct ShardKeys {
     pub(super) rooms: String,
     /// Sorted set: room -> when its next timer is due, in milliseconds since 1970.
     pub(super) due: String,
+    /// Hash: room pattern -> how many of its failed events are kept.
+    pub(super) failed: String,
     /// Channel of the shard's bells.
     pub(super) bell: String,
     /// Empty string: written so that replicas can confirm it.
@@ -81,6 +83,7 @@ impl ShardKeys {
             active: key("active"),
             rooms: key("rooms"),
             due: key("due"),
+            failed: key("failed"),
             bell: format!("{channels}{{s{shard}}}:bell"),
             confirm: key("confirm"),
             tag,
@@ -95,6 +98,11 @@ impl ShardKeys {
     /// Stream of verdict batches, one field `v`; the ID is the last `seq`.
     pub(super) fn out<'a>(&'a self, room: &'a RoomId) -> RoomKey<'a> {
         RoomKey(&self.tag, "out:", room.as_str())
+    }
+
+    /// Stream of failed events of a room pattern, one field `f`.
+    pub(super) fn failed_of<'a>(&'a self, pattern: &'a str) -> RoomKey<'a> {
+        RoomKey(&self.tag, "failed:", pattern)
     }
 
     /// Hash: era (without the shard's shift), seq, cursor, top, last, `snapshot_seq`, `snapshot_cursor`, `snapshot_parts`

@@ -13,6 +13,7 @@
 mod connect;
 mod durability;
 mod error;
+mod failed;
 mod gateways;
 mod keys;
 mod link;

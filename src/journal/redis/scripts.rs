@@ -22,6 +22,7 @@ scripts! {
     CONFIRM = "confirm",
     DEATH = "death",
     DEPLOYMENT = "deployment",
+    DROP_FAILED = "drop_failed",
     END_ROOM = "end_room",
     FENCE = "fence",
     FORGET = "forget",

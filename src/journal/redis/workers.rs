@@ -218,10 +218,16 @@ impl WorkerJournal for RedisJournal {
         let rooms = commit.rooms.len();
         let snapshot = |r: &RoomCommit| if let Some(CommitSnapshot::Whole(bytes)) = &r.snapshot { bytes.len() } else { 0 };
         let program = |r: &RoomCommit| r.program.as_ref().map_or(0, Bytes::len);
-        let bytes = commit.rooms.iter().map(|r| r.verdicts.len() + snapshot(r) + program(r) + 2 * ROOM_BYTES).sum::<usize>()
-            + commit.pushes.iter().map(|(_, push)| push.len() + ROOM_BYTES).sum::<usize>();
-        let option_keys =
-            |r: &RoomCommit| 2 * usize::from(r.snapshot.is_some()) + usize::from(r.trim.is_some()) + usize::from(r.due.is_some());
+        let failed = |r: &RoomCommit| r.failed.as_ref().map_or(0, |f| f.records.iter().map(|record| record.len() + 16).sum());
+        let bytes =
+            commit.rooms.iter().map(|r| r.verdicts.len() + snapshot(r) + program(r) + failed(r) + 2 * ROOM_BYTES).sum::<usize>()
+                + commit.pushes.iter().map(|(_, push)| push.len() + ROOM_BYTES).sum::<usize>();
+        let option_keys = |r: &RoomCommit| {
+            2 * usize::from(r.snapshot.is_some())
+                + usize::from(r.trim.is_some())
+                + usize::from(r.due.is_some())
+                + 2 * usize::from(r.failed.is_some())
+        };
         let keys_sent = 2 + 2 * rooms + commit.rooms.iter().map(option_keys).sum::<usize>();
         let mut call = Call::new(&COMMIT, keys_sent, 4 + 7 * rooms + 2 * commit.pushes.len(), bytes + ROOM_BYTES);
         call.text(&keys.shard).text(&keys.active);
@@ -237,6 +243,9 @@ impl WorkerJournal for RedisJournal {
             }
             if part.due.is_some() {
                 call.text(&keys.due);
+            }
+            if let Some(failed) = &part.failed {
+                call.text(&keys.failed).text(keys.failed_of(&failed.pattern));
             }
         }
         call.text(commit.lease.epoch).text(Hex(commit.lease.owner)).text(commit.number).text(rooms);
@@ -269,6 +278,10 @@ impl WorkerJournal for RedisJournal {
             }
             if let Some(program) = &part.program {
                 call.bytes(program);
+            }
+            if let Some(failed) = &part.failed {
+                call.text(&failed.pattern).text(failed.keep).text(failed.records.len());
+                failed.records.iter().for_each(|record| _ = call.bytes(record));
             }
         }
         // A push that the script publishes may leave before the commit is on the server's disk (to a subscriber whose socket was
@@ -463,6 +476,7 @@ impl fmt::Display for Options<'_> {
         f.write_str(if part.gateways.is_some() { "g" } else { "" })?;
         f.write_str(if part.trims.is_some() { "p" } else { "" })?;
         f.write_str(if part.due.is_some() { "d" } else { "" })?;
-        f.write_str(if part.program.is_some() { "o" } else { "" })
+        f.write_str(if part.program.is_some() { "o" } else { "" })?;
+        f.write_str(if part.failed.is_some() { "f" } else { "" })
     }
 }

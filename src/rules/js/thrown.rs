@@ -5,7 +5,7 @@ use rquickjs::{Coerced, Ctx, Error, Exception, Object};
 use super::budget::{Budget, Stopwatch};
 use super::program::Source;
 use super::vm::PRELUDE_NAME;
-use crate::limits::FAILURE_BYTES_MAX;
+use crate::types::failure_line as line;
 
 /// Why a program, or a handler of it, came to no end.
 #[derive(Debug)]
@@ -75,19 +75,6 @@ fn instead_of(name: &str) -> Option<&'static str> {
         }
         _ => return None,
     })
-}
-
-/// One line of at most [`FAILURE_BYTES_MAX`].
-fn line(text: &str) -> String {
-    let mut line = String::new();
-    for c in text.chars().map(|c| if c.is_control() { ' ' } else { c }) {
-        if line.len() + c.len_utf8() > FAILURE_BYTES_MAX {
-            line.push('…');
-            break;
-        }
-        line.push(c);
-    }
-    line
 }
 
 /// Lines of a stack trace that are looked at.

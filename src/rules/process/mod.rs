@@ -75,6 +75,14 @@ pub(crate) enum Fault {
     Other(String),
 }
 
+impl Fault {
+    /// In words.
+    pub(crate) fn why(&self) -> &str {
+        let (Self::Failed(why) | Self::Other(why)) = self;
+        why
+    }
+}
+
 /// A program that can be asked; it blocks until there is an answer.
 pub(crate) trait Program: Send + Sync + std::fmt::Debug {
     /// Waits until an instance has said what it is called.

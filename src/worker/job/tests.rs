@@ -1,6 +1,7 @@
 mod outside;
 
 use super::*;
+use crate::engine::RULES_FAILED;
 use crate::engine::Resequencer;
 use crate::limits::RECENT_IDS_PER_PLAYER_MAX;
 use crate::rules::LastHit;
@@ -29,7 +30,7 @@ fn what_a_room_says_to_one_who_joins_goes_to_its_gateway() {
         until: None,
         fires_max: 0,
         unproven: Vec::new(),
-        poisoned: BTreeSet::new(),
+        poisoned: BTreeMap::new(),
         snapshot: false,
         watched: false,
         bytes_max: 1 << 20,
@@ -64,7 +65,7 @@ fn what_became_of_an_event_goes_to_its_gateway_whoever_is_inside() {
         until: None,
         fires_max: 0,
         unproven: Vec::new(),
-        poisoned: BTreeSet::new(),
+        poisoned: BTreeMap::new(),
         snapshot: false,
         watched: false,
         bytes_max: 1 << 20,

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::{Caution, Lane, State, Turn};
-use crate::journal::{AheadName, AheadPart, CommitSnapshot, RoomCommit};
+use crate::journal::{AheadName, AheadPart, CommitSnapshot, FailedEvents, RoomCommit};
 use crate::limits::{Bounds, ROOM_POKES_MAX};
 use crate::types::{Incarnation, RoomId, RoomTime, StreamId};
 use crate::worker::job::Resolved;
@@ -54,6 +54,7 @@ impl Lane {
         now_ns: u64,
         bounds: &Bounds,
         retention_ms: u64,
+        pattern_of: impl FnOnce() -> String,
     ) -> Option<Departure> {
         self.to_commit = false;
         let State::Live { turn, .. } = &mut self.state else { return None };
@@ -73,6 +74,8 @@ impl Lane {
         }
         let taken = resolved.as_mut().and_then(|part| part.snapshot.take());
         let program = resolved.as_mut().and_then(|part| part.program.take());
+        let failed =
+            resolved.as_mut().and_then(|part| failed_events(std::mem::take(&mut part.failed), self.keep.failed, pattern_of));
         let (from, to, verdicts) = match &resolved {
             Some(part) => (part.from, part.to, part.verdicts.clone()),
             None => (seq, seq, Bytes::new()),
@@ -95,7 +98,7 @@ impl Lane {
             }),
         };
         let (trim, trims) = match snapshot {
-            Some(_) => self.snapshots.trim(self.position.ms, at, retention_ms),
+            Some(_) => self.snapshots.trim((self.position.ms, to), at, retention_ms, self.keep.done),
             None => (None, None),
         };
         let gateways = resolved.as_ref().and_then(|part| self.tell_inside(part.inside.as_deref()?));
@@ -103,7 +106,7 @@ impl Lane {
         self.committing = true;
         self.cursor = cursor;
         let room = room.clone();
-        let commit = RoomCommit { room, era, from, to, verdicts, cursor, snapshot, trim, trims, gateways, due, program };
+        let commit = RoomCommit { room, era, from, to, verdicts, cursor, snapshot, trim, trims, gateways, due, program, failed };
         Some(Departure { commit, resolved, waited_ns, ahead })
     }
 
@@ -143,4 +146,11 @@ impl Lane {
             self.poisoned.clear();
         }
     }
+}
+
+/// What the journal is to keep of these failed events: the newest.
+fn failed_events(mut records: Vec<Bytes>, keep: u32, pattern_of: impl FnOnce() -> String) -> Option<FailedEvents> {
+    let over = records.len().saturating_sub(usize::try_from(keep).unwrap_or(usize::MAX));
+    records.drain(..over);
+    (!records.is_empty()).then(|| FailedEvents { pattern: pattern_of(), keep, records })
 }

@@ -114,24 +114,31 @@ impl Snapshots {
         self.trims = trims.into();
     }
 
-    /// The next commit carries a snapshot. Returns the last position that is older than the retention, when the stream's own clock
-    /// is at `now_ms`: the journal may trim what lies before it. Also returns all positions from there on, if they have changed.
-    /// A trim may remove only a part, so the following snapshots name the same position, until the next one is old enough.
+    /// The next commit carries a snapshot, and the room's `seq` is `to` after it. Returns the last position that is older than the
+    /// retention, when the stream's own clock is at `now_ms`, or the first behind which at most `keep_done` verdicts lie: the journal
+    /// may trim what lies before it. It is that of an earlier snapshot, so that gateways can read what they have missed. Also returns all positions from there on, if they have changed. A trim
+    /// may remove only a part, so the following snapshots name the same position, until the next one is due.
     pub(super) fn trim(
         &mut self,
-        now_ms: u64,
+        (now_ms, to): (u64, u64),
         (cursor, seq): TrimPoint,
         retention_ms: u64,
+        keep_done: Option<u64>,
     ) -> (Option<TrimPoint>, Option<Vec<TrimPoint>>) {
-        let limit = now_ms.saturating_sub(retention_ms);
+        let (limit, least) = (now_ms.saturating_sub(retention_ms), keep_done.map_or(0, |most| to.saturating_sub(most)));
         let count = self.trims.len();
-        while self.trims.get(1).is_some_and(|(cursor, _)| cursor.ms <= limit) {
+        while let (Some((_, seq)), Some((next, _))) = (self.trims.front(), self.trims.get(1))
+            && (next.ms <= limit || *seq < least)
+        {
             self.trims.pop_front();
         }
-        let last = self.trims.front().copied().filter(|(cursor, _)| cursor.ms <= limit);
+        let last = self.trims.front().copied().filter(|(cursor, _)| cursor.ms <= limit || least > 0);
         let mut changed = self.trims.len() < count;
-        let apart = retention_ms / TRIM_POINTS_MAX as u64;
-        let due = self.trims.back().is_none_or(|(last, _)| cursor.ms.saturating_sub(last.ms) > apart);
+        let part_of = |whole: u64| whole / TRIM_POINTS_MAX as u64;
+        let due = self.trims.back().is_none_or(|(last, last_seq)| {
+            cursor.ms.saturating_sub(last.ms) > part_of(retention_ms)
+                || keep_done.is_some_and(|most| seq.saturating_sub(*last_seq) > part_of(most))
+        });
         if due && self.trims.len() < TRIM_POINTS_MAX {
             self.trims.push_back((cursor, seq));
             changed = true;

@@ -1,6 +1,7 @@
 use super::*;
 use crate::journal::{AheadName, StoredRoom};
 use crate::limits::Bounds;
+use crate::limits::TRIM_POINTS_MAX;
 use crate::rules::Claim;
 use crate::rules::Crew;
 use crate::types::{Audience, RoomId, ShardId};
@@ -63,7 +64,7 @@ fn a_room_does_not_end_while_its_snapshot_is_written() {
 fn a_commit_of_an_earlier_lane_clears_nothing() {
     let mut lane = live();
     lane.committing = true;
-    lane.poisoned.insert(Stamp { moment: Moment::default(), incarnation: Incarnation(1), ordinal: 1 });
+    lane.poisoned.insert(Stamp { moment: Moment::default(), incarnation: Incarnation(1), ordinal: 1 }, String::new());
     let first_s = lane.quarantine(0, || 2);
     lane.committed();
     assert_eq!((lane.poisoned.len(), lane.quarantine(0, || 3)), (1, 2 * first_s));
@@ -96,7 +97,7 @@ fn a_transition_from_another_state_changes_nothing() {
         assert!(lane.start(false, of(1), false, &limits(), (HostClock::default(), 0), NEVER).is_none());
         assert!(lane.start(true, of(1), false, &limits(), (HostClock::default(), 0), NEVER).is_none());
         assert_eq!(lane.attempt(false), None);
-        assert!(!lane.overrun() && !lane.panicked(stamp));
+        assert!(!lane.overrun() && !lane.panicked(stamp, String::new()));
         assert!(lane.is_quarantined() || !lane.wake(u64::MAX - 1, || 2));
         if !matches!(lane.state, State::Ending { .. }) {
             assert_eq!(lane.stay(1, NEVER), None);
@@ -113,7 +114,7 @@ fn a_transition_from_another_state_changes_nothing() {
 #[test]
 fn what_is_too_old_is_named_by_every_snapshot_until_the_next_place_is_as_old() {
     let mut snapshots = Snapshots::default();
-    let trim = |snapshots: &mut Snapshots, seq: u64| snapshots.trim(seq * 10, (at(seq * 10), seq), 1_600);
+    let trim = |snapshots: &mut Snapshots, seq: u64| snapshots.trim((seq * 10, seq), (at(seq * 10), seq), 1_600, None);
     let place = |seq: u64| (at(seq * 10), seq);
     let places = |seqs: std::ops::RangeInclusive<u64>| Some(seqs.step_by(20).map(place).collect::<Vec<_>>());
     for seq in (20..=160).step_by(20) {
@@ -127,4 +128,34 @@ fn what_is_too_old_is_named_by_every_snapshot_until_the_next_place_is_as_old() {
     next.resume_trims(places(20..=180).expect("places"));
     assert_eq!(trim(&mut next, 182), (Some(place(20)), None));
     assert_eq!(trim(&mut next, 200), (Some(place(40)), places(40..=200)));
+}
+
+/// By count as by age: never beyond the snapshot, and the next owner goes on with the same places.
+#[test]
+fn more_verdicts_than_are_kept_are_trimmed_at_a_snapshot() {
+    let trim = |snapshots: &mut Snapshots, seq: u64, to: u64| {
+        let (last, places) = snapshots.trim((seq * 10, to), (at(seq * 10), seq), u64::MAX, Some(1_600));
+        assert!(places.as_ref().is_none_or(|places| places.len() <= TRIM_POINTS_MAX), "{places:?}");
+        (last.map(|(_, seq)| seq), places)
+    };
+    let mut snapshots = Snapshots::default();
+    for seq in (200..=1_600).step_by(200) {
+        assert_eq!(trim(&mut snapshots, seq, seq).0, None, "no more than are kept");
+    }
+    // 300 more make the first two places too old: behind 400 lie 1,500.
+    let (last, places) = trim(&mut snapshots, 1_900, 1_900);
+    assert_eq!(last, Some(400));
+    let mut next = Snapshots::default();
+    next.resume_trims(places.expect("changed"));
+    assert_eq!(trim(&mut next, 1_901, 1_901), (Some(400), None), "the same place again");
+    // More than are kept came since the last snapshot: nothing is trimmed beyond that.
+    assert_eq!(trim(&mut next, 9_000, 9_000).0, Some(1_900));
+    assert_eq!(trim(&mut next, 9_100, 20_000).0, Some(9_000), "a snapshot that was written ahead");
+    // Places that are as close as every snapshot are not all kept.
+    let mut close = Snapshots::default();
+    for seq in (1..=5_000).step_by(3) {
+        let (last, _) = trim(&mut close, seq, seq);
+        let kept = seq - last.unwrap_or(0);
+        assert!(kept <= 1_600 && (last.is_none() || kept >= 1_600 - 2 * 1_600 / TRIM_POINTS_MAX as u64), "{seq}: {last:?}");
+    }
 }

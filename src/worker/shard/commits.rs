@@ -48,7 +48,8 @@ impl Shard {
             && let Some(room) = self.resolved.pop_front()
         {
             let Some(lane) = self.lanes.get_mut(&room) else { continue };
-            let departure = lane.depart(&room, shared.now_ns, &bounds, shared.limits.retention_ms);
+            let pattern_of = || shared.limits.rules.pattern_of(&room).unwrap_or_default().to_owned();
+            let departure = lane.depart(&room, shared.now_ns, &bounds, shared.limits.retention_ms, pattern_of);
             let Some(Departure { commit, resolved, waited_ns, ahead }) = departure else { continue };
             if let Some((large, part)) = ahead {
                 if large > SNAPSHOT_BYTES_MAX {

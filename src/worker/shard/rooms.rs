@@ -15,7 +15,9 @@ impl Shard {
     pub(super) fn load(&mut self, room: &RoomId, shared: &mut Shared) {
         let token = shared.token();
         if shared.limits.rules.knows(room) {
-            self.lanes.insert(room.clone(), Lane::loading(token, shared.limits.rules.crew_of(room)));
+            let rules = &shared.limits.rules;
+            let lane = Lane::loading(token, rules.crew_of(room)).keeping(rules.keep_of(room));
+            self.lanes.insert(room.clone(), lane);
             self.load_from(room, Place::default(), shared);
         } else {
             self.lanes.insert(room.clone(), Lane::without_rules(token));
@@ -76,8 +78,8 @@ impl Shard {
         match done.outcome {
             DoneOutcome::Resolved(state, resolved, rest) => {
                 let to_commit = lane.resolved(state, resolved, rest, shared.now_ns);
-                if done.fault.is_some() {
-                    lane.suspect();
+                if let Some(fault) = &done.fault {
+                    lane.suspect(fault.why());
                 }
                 if to_commit {
                     self.queue_commit(&room);
@@ -87,7 +89,7 @@ impl Shard {
                 }
             }
             DoneOutcome::Panicked { stamp, message } => {
-                if lane.panicked(stamp) {
+                if lane.panicked(stamp, format!("the rules panicked: {message}")) {
                     shared.emit(Command::Warn(format!(
                         "rules of room {room} panicked on event {stamp:?}: {message}; its verdict is void ({RULES_FAILED})"
                     )));

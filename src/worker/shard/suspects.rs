@@ -9,7 +9,6 @@
 
 use super::{Shard, watermarks};
 use crate::engine::RULES_FAILED;
-use crate::limits::RULES_ATTEMPTS_MAX;
 use crate::types::{Incarnation, RoomId, Stamp};
 use crate::wire::push;
 use crate::worker::job::Job;
@@ -37,13 +36,16 @@ impl Shard {
             self.advance(room, shared);
             return;
         };
-        if attempts > RULES_ATTEMPTS_MAX {
+        let most = shared.limits.rules.keep_of(room).attempts;
+        if attempts > most {
             let who = if crew.number == 0 { "no worker survived" } else { "its program did not decide" };
+            let plural = if most == 1 { "" } else { "s" };
+            let last = lane.fault().map(|why| format!(": {why}")).unwrap_or_default();
             for name in job.names() {
                 shared.emit(Command::Warn(format!(
-                    "room {room}: {who} event {name:?} in {RULES_ATTEMPTS_MAX} attempts; its verdict is void ({RULES_FAILED})"
+                    "room {room}: {who} event {name:?} in {most} attempt{plural}{last}; its verdict is void ({RULES_FAILED})"
                 )));
-                job.poisoned.insert(name);
+                job.poisoned.insert(name, format!("{who} it in {most} attempt{plural}{last}"));
             }
         }
         shared.permits.take(crew, token);
@@ -54,7 +56,8 @@ impl Shard {
     /// waited for.
     pub(in crate::worker) fn overrun(&mut self, room: &RoomId, token: u64, hopeless: Option<Stamp>, shared: &mut Shared) {
         let Some(lane) = self.lanes.get_mut(room).filter(|lane| lane.token() == token) else { return };
-        if let Some(name) = hopeless.filter(|name| lane.panicked(*name)) {
+        let why = || "its program does not return from it: what it does cannot be stopped".to_owned();
+        if let Some(name) = hopeless.filter(|name| lane.panicked(*name, why())) {
             shared.emit(Command::Warn(format!(
                 "room {room}: its program does not return from event {name:?}; its verdict is void ({RULES_FAILED})"
             )));

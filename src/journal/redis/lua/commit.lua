@@ -18,6 +18,8 @@
 --       p  the places behind which history may be trimmed
 --       d  when the room's next timer is due, in ms, or empty for never; key: due. A damaged list of due rooms stops nothing
 --       o  the state of the program outside that decides the room
+--       f  failed events: their pattern, how many of it are kept, their count, then each; keys: failed, that of the pattern. If these are
+--          damaged, that stops nothing
 -- A room's era is the stored era plus the shard's shift.
 -- Returns {0}            committed
 --         {1}            fenced: another lease, or another number
@@ -48,9 +50,10 @@ end
 
 -- Calls `act` with each option of a room and the indexes of its first argument and key. Returns those of the next room.
 local function options(letters, arg, key, act)
-  local more = {s = {1, 2}, a = {1, 2}, t = {2, 1}, g = {1, 0}, p = {1, 0}, d = {1, 1}, o = {1, 0}}
+  local more = {s = {1, 2}, a = {1, 2}, t = {2, 1}, g = {1, 0}, p = {1, 0}, d = {1, 1}, o = {1, 0}, f = {3, 2}}
   for letter in string.gmatch(letters, '.') do
     act(letter, arg, key)
+    if letter == 'f' then arg = arg + ARGV[arg + 2] end
     arg, key = arg + more[letter][1], key + more[letter][2]
   end
   return arg, key
@@ -130,6 +133,11 @@ for i = 1, rooms do
         redis.call('HSET', state, 'program', ARGV[at])
       elseif letter == 'p' then
         redis.call('HSET', state, 'trims', ARGV[at])
+      elseif letter == 'f' then
+        redis.pcall('HSET', KEYS[key], ARGV[at], ARGV[at + 1])
+        for i = at + 3, at + 2 + ARGV[at + 2] do
+          redis.pcall('XADD', KEYS[key + 1], 'MAXLEN', ARGV[at + 1], '*', 'f', ARGV[i])
+        end
       elseif ARGV[at] == '' then
         redis.pcall('ZREM', KEYS[key], name)
       else

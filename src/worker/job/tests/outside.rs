@@ -111,7 +111,7 @@ fn job(room: Box<Room>, events: Vec<Held>) -> Job {
         until: None,
         fires_max: 0,
         unproven: Vec::new(),
-        poisoned: BTreeSet::new(),
+        poisoned: BTreeMap::new(),
         snapshot: false,
         watched: false,
         bytes_max: 1 << 20,

@@ -1,5 +1,5 @@
 use super::*;
-use crate::limits::{RULES_ATTEMPTS_MAX, STUCK_JOBS_MAX};
+use crate::limits::{RULES_ATTEMPTS, STUCK_JOBS_MAX};
 use crate::types::Outcome;
 use crate::wire::verdicts;
 
@@ -93,8 +93,7 @@ fn a_suspect_is_resolved_event_by_event_and_each_attempt_is_counted_first() {
 fn what_nobody_came_back_from_is_void_and_the_next_event_is_not() {
     let room = room("pit");
     let mut core = worker_with(std::slice::from_ref(&room), 2);
-    for (counted, expected) in
-        [(RULES_ATTEMPTS_MAX + 1, Outcome::Void(RULES_FAILED.to_owned())), (RULES_ATTEMPTS_MAX, Outcome::Granted)]
+    for (counted, expected) in [(RULES_ATTEMPTS + 1, Outcome::Void(RULES_FAILED.to_owned())), (RULES_ATTEMPTS, Outcome::Granted)]
     {
         let asked = attempts(&perform(&mut core));
         core.apply(Input::Attempted { shard: SHARD, room: room.clone(), token: asked[0].1, answer: Leased::Done(counted) }, 1);
