@@ -121,6 +121,12 @@ pub(crate) struct SoakArgs {
     /// Time that a room may be empty before it ends
     #[arg(long, default_value = "1s", value_name = "TIME")]
     pub(crate) room_linger: String,
+    /// Verdicts that each room keeps at most. Those who stay then act five times as often; give a retention that is longer than the run
+    #[arg(long, value_name = "N")]
+    pub(crate) keep_done: Option<u64>,
+    /// Failed events that are kept at most. Some of those who stay then play a program in JavaScript that throws
+    #[arg(long, value_name = "N")]
+    pub(crate) keep_failed: Option<u32>,
     /// Number of gateways
     #[arg(long, default_value_t = 2, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
     pub(crate) gateways: u16,

@@ -327,6 +327,8 @@ async fn soak_command(args: SoakArgs) -> Result<ExitCode> {
         duration: args.duration,
         retention: args.retention,
         room_linger: args.room_linger,
+        keep_done: args.keep_done,
+        keep_failed: args.keep_failed,
         gateways: args.gateways.into(),
         workers: args.workers.into(),
     };

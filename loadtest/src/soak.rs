@@ -26,6 +26,12 @@ const CLAIMS: u32 = 3;
 const STEADY_ROOMS: u32 = 8;
 /// Between two claims of a player who stays.
 const STEADY_PACE: Duration = Duration::from_millis(100);
+/// The same where counts bound what is kept: they are to be reached.
+const COUNTED_PACE: Duration = Duration::from_millis(20);
+/// Rooms that stay and fail, with two players each.
+const FAILING_ROOMS: u32 = 2;
+/// What they play.
+const FAILING_RULES: &str = "export default { name: 'failing', version: 1, on: { fail() { throw new Error('on purpose') } } };\n";
 /// Keys that those who stay go round in.
 const STEADY_KEYS: u64 = 50;
 /// Short-lived rooms that are played in at once; what is due beyond that waits, so that a machine that was busy for a
@@ -53,6 +59,10 @@ pub(crate) struct SoakConfig {
     pub(crate) retention: String,
     /// How long an empty room stays.
     pub(crate) room_linger: String,
+    /// How many verdicts a room keeps.
+    pub(crate) keep_done: Option<u64>,
+    /// How many failed events are kept.
+    pub(crate) keep_failed: Option<u32>,
     /// Gateways.
     pub(crate) gateways: usize,
     /// Workers.
@@ -85,6 +95,10 @@ pub(crate) struct SoakReport {
     duration_s: f64,
     retention: String,
     room_linger: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    keep_done: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    keep_failed: Option<u32>,
     /// Rooms that were played in.
     rooms: u64,
     /// Visits that did not get all their answers.
@@ -116,7 +130,10 @@ impl Counts {
 
 /// Runs it. None when `stop` was ready first.
 pub(crate) async fn run(config: &SoakConfig, stop: impl Future<Output = ()>) -> Result<Option<SoakReport>> {
-    let args = ["--retention", &config.retention, "--room-linger", &config.room_linger];
+    let mut args = vec!["--retention", &config.retention, "--room-linger", &config.room_linger];
+    let folder = config.counts().then(|| config.write_rules()).transpose()?;
+    let file = folder.as_ref().map(|folder| folder.path().join("lasthit.toml").display().to_string());
+    args.extend(file.iter().flat_map(|file| ["--config", file]));
     let fleet = Fleet::start(Durability::Redis, (config.gateways, config.workers), &args).await?;
     let done = tokio::select! {
         done = play(config, &fleet) => done.map(Some),
@@ -129,16 +146,43 @@ pub(crate) async fn run(config: &SoakConfig, stop: impl Future<Output = ()>) -> 
     done
 }
 
+impl SoakConfig {
+    /// Whether counts bound what is kept.
+    fn counts(&self) -> bool {
+        self.keep_done.is_some() || self.keep_failed.is_some()
+    }
+
+    /// A folder with the workers' configuration.
+    fn write_rules(&self) -> Result<tempfile::TempDir> {
+        let folder = tempfile::Builder::new().prefix("loadtest-").tempdir().context("no directory for the configuration")?;
+        let done = self.keep_done.map(|count| format!("keep_done = {count}\n")).unwrap_or_default();
+        let failed = self.keep_failed.map(|count| format!("keep_failed = {count}\n")).unwrap_or_default();
+        let page = |pattern, rules| format!("[[rooms]]\npattern = \"{pattern}\"\nrules = {rules}\n{done}{failed}");
+        let text = page("claim-*", "\"claim\"") + &page("failing-*", "{ file = \"failing.js\" }");
+        std::fs::write(folder.path().join("lasthit.toml"), text)?;
+        std::fs::write(folder.path().join("failing.js"), FAILING_RULES)?;
+        Ok(folder)
+    }
+
+    /// Which rooms stay, whether they fail, and how often their players act.
+    fn steady(&self) -> (impl Iterator<Item = (String, bool)>, Duration) {
+        let (failing, pace) = if self.counts() { (FAILING_ROOMS, COUNTED_PACE) } else { (0, STEADY_PACE) };
+        let failing = (0..failing).map(|n| (format!("failing-{n}"), true));
+        ((0..STEADY_ROOMS).map(|n| (format!("claim-steady-{n}"), false)).chain(failing), pace)
+    }
+}
+
 async fn play(config: &SoakConfig, fleet: &Fleet) -> Result<SoakReport> {
     let counts = Arc::new(Counts::default());
     let start = Instant::now();
     let (over, seen) = watch::channel(false);
     let mut steady = JoinSet::new();
-    for n in 0..STEADY_ROOMS * 2 {
-        let (room, url) = (format!("claim-steady-{}", n / 2), fleet.urls()[n as usize % fleet.urls().len()].clone());
+    let (rooms, pace) = config.steady();
+    for (n, (room, fails)) in rooms.flat_map(|room| [room.clone(), room]).enumerate() {
+        let url = fleet.urls()[n % fleet.urls().len()].clone();
         let (counts, over) = (Arc::clone(&counts), seen.clone());
         steady.spawn(async move {
-            if let Err(error) = stay(&url, &room, &format!("p{n}"), &counts, over).await {
+            if let Err(error) = stay(&url, &room, &format!("p{n}"), (fails, pace), &counts, over).await {
                 counts.failed(&error);
             }
         });
@@ -166,6 +210,8 @@ async fn play(config: &SoakConfig, fleet: &Fleet) -> Result<SoakReport> {
         duration_s,
         retention: config.retention.clone(),
         room_linger: config.room_linger.clone(),
+        keep_done: config.keep_done,
+        keep_failed: config.keep_failed,
         rooms: count(&counts.rooms),
         failed: count(&counts.failed),
         first_failure: counts.first_failure.lock().ok().and_then(|first| first.clone()),
@@ -216,16 +262,23 @@ async fn visit(url: &str, room: &str, player: &str, counts: &Counts) -> Result<(
     timeout(VISIT_TIMEOUT, visiting).await.unwrap_or_else(|_| bail!("a visit to {room} took longer than {VISIT_TIMEOUT:?}"))
 }
 
-/// Claims and gives back until it is over.
-async fn stay(url: &str, room: &str, player: &str, counts: &Counts, over: watch::Receiver<bool>) -> Result<()> {
+/// Claims and gives back, or fails, until it is over.
+async fn stay(
+    url: &str,
+    room: &str,
+    player: &str,
+    (fails, pace): (bool, Duration),
+    counts: &Counts,
+    over: watch::Receiver<bool>,
+) -> Result<()> {
     let mut seat = Seat::join(url, room, player).await?;
     let mut n = 0_u64;
     while !*over.borrow() {
-        let op = if n.is_multiple_of(2) { "claim" } else { "release" };
+        let op = if fails { "fail" } else { ["claim", "release"][usize::from(n % 2 == 1)] };
         seat.ask(op, &format!("{n}"), &format!("k{}", n / 2 % STEADY_KEYS)).await?;
         counts.answered.fetch_add(1, Ordering::Relaxed);
         n += 1;
-        sleep(STEADY_PACE).await;
+        sleep(pace).await;
     }
     seat.leave().await
 }
@@ -406,6 +459,8 @@ mod tests {
             duration_s: 120.0,
             retention,
             room_linger,
+            keep_done: None,
+            keep_failed: None,
             rooms: 1,
             failed: 0,
             first_failure: None,
