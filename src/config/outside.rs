@@ -3,15 +3,13 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::rooms::whole;
+use super::rooms::{unknown, whole};
 use crate::limits::{PROGRAM_BUDGET, PROGRAM_BUDGET_MS_MAX, PROGRAM_BUDGET_MS_MIN, PROGRAM_INSTANCES_MAX};
 use crate::rules::{ProgramSource, ProgramSpec};
 
 /// `{ process = ["python3", "quiz.py"], instances = 2, budget_ms = 500 }`, or with `socket = "PATH"` instead of the process.
 pub(super) fn read(table: &toml::Table, folder: &Path, problems: &mut Vec<String>) -> ProgramSpec {
-    let known = ["process", "socket", "instances", "budget_ms", "attempts"];
-    let unknown = table.keys().filter(|key| !known.contains(&key.as_str()));
-    problems.extend(unknown.map(|key| format!("rules: {key:?} is not a setting: use {}", known.join(", "))));
+    unknown(table, &["process", "socket", "instances", "budget_ms", "attempts"], "rules: ", problems);
     let words = |value: &toml::Value| -> Option<Vec<String>> {
         let words = value.as_array()?.iter().map(|word| word.as_str().map(str::to_owned)).collect::<Option<Vec<_>>>()?;
         words.first().is_some_and(|first| !first.is_empty()).then_some(words)

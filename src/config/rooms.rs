@@ -112,11 +112,8 @@ pub(super) fn read(from: &mut Sources<'_>) -> Option<Vec<RoomRules>> {
 
 /// `folder` is that of the configuration: paths are relative to it.
 fn page(table: &toml::Table, folder: &Path) -> Result<RoomRules, Vec<String>> {
-    let mut problems: Vec<String> = table
-        .keys()
-        .filter(|key| !["pattern", "rules", "audience", "keep_done", "keep_failed"].contains(&key.as_str()))
-        .map(|key| format!("{key:?} is not a setting: use pattern, rules, audience, keep_done, keep_failed"))
-        .collect();
+    let mut problems = Vec::new();
+    unknown(table, &["pattern", "rules", "audience", "keep_done", "keep_failed"], "", &mut problems);
     let word = |key: &str| table.get(key).map(|v| v.as_str().map_or_else(|| v.to_string(), str::to_owned));
     let pattern = word("pattern").unwrap_or_default();
     let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-' | b'*' | b'?');
@@ -146,6 +143,11 @@ fn page(table: &toml::Table, folder: &Path) -> Result<RoomRules, Vec<String>> {
             let rules = RulesChoice::Program(outside::read(rules, folder, &mut problems));
             return if problems.is_empty() { Ok(RoomRules { pattern, rules, keep }) } else { Err(problems) };
         }
+        if !rules.contains_key("file") {
+            let given: Vec<&str> = rules.keys().map(String::as_str).collect();
+            problems.push(format!("rules: [{}] name no program: give file, process or socket, one of them", given.join(", ")));
+            return Err(problems);
+        }
         return match file(rules, folder, &mut problems) {
             Some(program) if problems.is_empty() => Ok(RoomRules { pattern, rules: RulesChoice::File(program), keep }),
             _ => Err(problems),
@@ -170,6 +172,12 @@ fn page(table: &toml::Table, folder: &Path) -> Result<RoomRules, Vec<String>> {
     if problems.is_empty() { Ok(RoomRules { pattern, rules, keep }) } else { Err(problems) }
 }
 
+/// Reports the keys of a table that are no settings.
+pub(super) fn unknown(table: &toml::Table, known: &[&str], place: &str, problems: &mut Vec<String>) {
+    let unknown = table.keys().filter(|key| !known.contains(&key.as_str()));
+    problems.extend(unknown.map(|key| format!("{place}{key:?} is not a setting: use {}", known.join(", "))));
+}
+
 /// A whole number of a table, which has to be in a range; `usual` if it is not there.
 pub(super) fn whole<N: TryFrom<i64> + PartialOrd + std::fmt::Display + Copy>(
     table: &toml::Table,
@@ -189,9 +197,7 @@ pub(super) fn whole<N: TryFrom<i64> + PartialOrd + std::fmt::Display + Copy>(
 
 /// `{ file = "baron.js", budget_ms = 50 }`.
 fn file(table: &toml::Table, folder: &Path, problems: &mut Vec<String>) -> Option<Arc<Program>> {
-    let known = ["file", "budget_ms", "memory_mib", "stack_kib", "stack_lines", "attempts"];
-    let unknown = table.keys().filter(|key| !known.contains(&key.as_str()));
-    problems.extend(unknown.map(|key| format!("rules: {key:?} is not a setting: use {}", known.join(", "))));
+    unknown(table, &["file", "budget_ms", "memory_mib", "stack_kib", "stack_lines", "attempts"], "rules: ", problems);
     let mut number = |key: &str, least: u32, most: u32, usual: u32| whole(table, key, least..=most, usual, "rules: ", problems);
     let usual = Budget::default();
     let budget = Budget {
@@ -201,7 +207,7 @@ fn file(table: &toml::Table, folder: &Path, problems: &mut Vec<String>) -> Optio
         stack_lines: number("stack_lines", 0, STACK_LINES_MAX, usual.stack_lines),
     };
     let Some(name) = table.get("file").and_then(toml::Value::as_str).filter(|name| !name.is_empty()) else {
-        problems.push("rules: file is missing: write rules = { file = \"baron.js\" }".to_owned());
+        problems.push("rules: file has no name: write rules = { file = \"baron.js\" }".to_owned());
         return None;
     };
     load(&folder.join(name), budget).map_err(|problem| problems.push(format!("file {name:?} {problem}"))).ok()

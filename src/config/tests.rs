@@ -278,7 +278,9 @@ fn a_program_is_a_file_beside_the_configuration() {
         ("{ file = 'good.js', budget_ms = 0 }", "budget_ms 0 is not allowed: use a number from 1 to 1000"),
         ("{ file = 'good.js', stack_kib = 'big' }", "stack_kib \"big\" is not allowed: use a number from 64 to 1024"),
         ("{ file = 'good.js', memory = 5 }", "\"memory\" is not a setting: use file,"),
-        ("{}", "file is missing"),
+        ("{}", "rules: [] name no program: give file, process or socket, one of them"),
+        ("{ proces = ['python3'] }", "rules: [proces] name no program: give file, process or socket, one of them"),
+        ("{ file = '' }", "file has no name"),
         ("{ file = 'good.js' }\naudience = 'room'", "for rules = \"claim\" only"),
     ] {
         let mistakes = read(rules).expect_err(rules).mistakes;
