@@ -430,6 +430,27 @@ async fn a_program_that_ends_at_start_is_told_and_holds_up_nobody() {
     assert_eq!(other.ask("add", "2", "c", json!(null)).await["body"]["count"], 2);
 }
 
+/// The start of `docs/rules-protocol.md`, to its first verdicts.
+#[tokio::test]
+async fn the_start_of_the_page_leads_to_verdicts() {
+    let page = include_str!("../../docs/rules-protocol.md");
+    let settings = page.split("A program is started in the folder of that file:\n\n").nth(1).expect("a start");
+    let settings = settings.split("\n\n").next().expect("settings");
+    let dir = tempfile::tempdir().expect("a directory");
+    for folder in ["examples", "rules"] {
+        std::os::unix::fs::symlink(in_project(folder), dir.path().join(folder)).expect("linked");
+    }
+    let path = dir.path().join("lasthit.toml");
+    std::fs::write(&path, settings).expect("written");
+    let serve = GatewayProcess::serve(&["--config", &path.display().to_string()]);
+    let mut ann = serve.ticket("flag-1", "ann").join().await;
+    let mut bob = serve.ticket("flag-1", "bob").join().await;
+    let first = ann.ask("grab", "1", "flag", json!(null)).await;
+    assert_eq!((&first["outcome"], &first["body"]), (&json!("granted"), &json!({"grabs": 1})), "{first}");
+    let late = bob.ask("grab", "1", "flag", json!(null)).await;
+    assert!(late["reason"] == "late" && late["behind_ns"].is_string(), "{late}");
+}
+
 /// `rules = { socket = "PATH" }`: somebody else runs it.
 #[tokio::test]
 async fn a_program_may_be_started_by_somebody_else() {
