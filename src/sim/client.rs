@@ -166,7 +166,8 @@ impl World {
             6..8 => "next",
             8..10 => "arm",
             10 => ["tick", "stop"][self.below(2) as usize],
-            _ => "note",
+            // Of the same length, and without another number drawn: a seed plays on as it did.
+            _ => ["note", "fail"][usize::from(self.clients[index].next % 2 == 1)],
         };
         self.act_on(index, at, op, &contest);
     }

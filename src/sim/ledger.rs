@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
+use crate::engine::RULES_FAILED;
 use crate::journal::{Bell, Commit, CommitSnapshot, RoomCommit};
-use crate::types::{Incarnation, PlayerId, RoomId, ShardId, StreamId, Verdict};
-use crate::wire::verdicts;
+use crate::types::{Incarnation, Outcome, PlayerId, RoomId, ShardId, StreamId, Verdict};
+use crate::wire::{failed, verdicts};
 
 /// One life of a room.
 #[derive(Debug, Default, Clone)]
@@ -124,6 +125,19 @@ impl Ledger {
             assert_eq!(part.from, next, "contiguity: room {} is at {next}, the commit begins at {}", part.room, part.from);
             for (verdict, seq) in batch.verdicts.iter().zip(part.from + 1..) {
                 assert_eq!(verdict.seq, seq, "contiguity: room {} commits seq {} in the place of {seq}", part.room, verdict.seq);
+            }
+            let void = batch.verdicts.iter().filter(|v| matches!(&v.outcome, Outcome::Void(reason) if reason == RULES_FAILED));
+            let void: Vec<u64> = void.map(|v| v.seq).collect();
+            let kept = part.failed.iter().flat_map(|kept| &kept.records).map(|record| failed::decode(record).expect("a record"));
+            let kept: Vec<u64> = kept
+                .map(|(room, _, failed)| {
+                    assert_eq!((&room, failed.era), (&part.room, part.era), "failed: kept for another room");
+                    failed.seq
+                })
+                .collect();
+            assert_eq!(kept, void, "failed: what is kept of {} is not what is void", part.room);
+            if !void.is_empty() {
+                self.reached.insert("failed events");
             }
             log.verdicts.extend(batch.verdicts);
             assert_eq!(log.verdicts.len() as u64, part.to, "contiguity: room {} commits up to {}", part.room, part.to);

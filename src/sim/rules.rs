@@ -1,4 +1,4 @@
-//! The rules of the simulated rooms: `hit` is a race for a contest, `next` starts its next round, `note` is for the sender. `arm` sets
+//! The rules of the simulated rooms: `hit` is a race for a contest, `next` starts its next round, `note` is for the sender, `fail` fails. `arm` sets
 //! a timer that starts a contest's next round, perhaps again and again; `stop` cancels it. `tick` sets one that repeats a few times.
 
 use std::collections::BTreeSet;
@@ -66,6 +66,7 @@ impl Rules for Race {
                 let said: Said = (TICK.to_owned(), ms * 1_000_000, true);
                 Decision::granted().timer(TICK, When::Every(Duration::from_millis(ms)), &()).body(&said)
             }
+            What::Data(Act { op: "fail", .. }) => Decision::failed("on purpose".to_owned(), vec!["at fail".to_owned()]),
             What::Data(_) => Decision::denied("noted").to(Audience::Session),
             _ => Decision::granted(),
         }
