@@ -112,6 +112,10 @@ pub(crate) enum Command {
     /// Starts a private redis-server and all processes, and ends them. With --durability redis, Redis is stopped gracefully and
     /// never killed; with disk it is killed, too. Exit code 0 if the audit passed, 1 if it failed, 2 if there was no run, 130 if it
     /// was interrupted.
+    ///
+    ///     loadtest chaos --duration 5m --durability disk
+    ///     loadtest chaos --duration 5m --rules examples/rules/arena.js
+    #[command(verbatim_doc_comment)]
     Chaos(ChaosArgs),
     /// Checks that memory stays flat while rooms come and go. Compares the memory of Redis and of every process at the end of the
     /// run with that after one third of it.
@@ -189,6 +193,10 @@ pub(crate) struct ChaosArgs {
     /// Add one hostile session that floods, repeats, does not read and reconnects all the time, and measure its effect on the others
     #[arg(long, action = clap::ArgAction::Set, default_value_t = true, value_name = "BOOL")]
     pub(crate) rude: bool,
+    /// Program in JavaScript that decides, instead of the built-in claims: one with the actions of examples/rules/arena.js. The audit then
+    /// covers its timers, too
+    #[arg(long, value_name = "FILE")]
+    pub(crate) rules: Option<PathBuf>,
     /// Also write the report into this JSON file
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,

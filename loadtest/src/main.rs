@@ -344,6 +344,7 @@ async fn chaos_command(args: ChaosArgs) -> Result<ExitCode> {
         rooms: args.rooms.into(),
         rate: args.rate,
         rude: args.rude,
+        rules: args.rules,
     };
     let Some(report) = chaos::run(&config, stopped()?).await? else {
         eprintln!("interrupted: no report");

@@ -314,7 +314,7 @@ impl Seat {
     }
 
     async fn ask(&mut self, op: &str, id: &str, contest: &str) -> Result<()> {
-        self.socket.send(Encoding::Msgpack.message(&Action { op, id, contest })?).await?;
+        self.socket.send(Encoding::Msgpack.message(&Action { op, id, contest, args: None })?).await?;
         let player = self.player.clone();
         self.until(|frame| &*frame.t == "verdict" && &*frame.id == id && *frame.player == *player).await
     }

@@ -67,3 +67,29 @@ fn replicas_that_come_and_go_are_no_loss() {
     let (report, said) = chaos(&["--duration", "15s", "--rude", "false", "--only", only]);
     assert_eq!((&report["rolled_back"], &report["own_ends"]), (&0.into(), &0.into()), "{said}");
 }
+
+/// Rooms of a program, whose timers fire once, in their place, however often the workers are killed.
+#[test]
+fn timers_fire_once() {
+    let arena = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/rules/arena.js");
+    let (report, said) = chaos(&["--duration", "15s", "--faults-per-minute", "90", "--rules", arena]);
+    for key in ["lost", "doubled", "changed", "two_winners", "inversions", "gaps", "replay"] {
+        assert_eq!(report[key], 0, "{key}: {said}");
+    }
+    for key in ["timers_lost", "timers_doubled", "timers_early", "timers_out_of_order"] {
+        assert_eq!(report[key], 0, "{key}: {said}");
+    }
+    assert!(report["fires"].as_u64() > Some(20), "{said}");
+    assert_eq!(report["rules"], arena, "{said}");
+}
+
+#[test]
+fn what_is_no_program_is_told_in_one_line() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("a.js");
+    std::fs::write(&file, "export default {\n  name: 'x',,\n}").expect("written");
+    let run = Command::new(env!("CARGO_BIN_EXE_loadtest")).args(["chaos", "--rules"]).arg(&file).output().expect("the program");
+    let said = String::from_utf8_lossy(&run.stderr);
+    assert_eq!((run.status.code(), said.lines().count()), (Some(2), 1), "{said}");
+    assert!(said.contains("--rules a.js:2:13: SyntaxError"), "{said}");
+}

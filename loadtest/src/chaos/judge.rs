@@ -8,22 +8,26 @@
 //! * `inversions`: actions decided in another order than that of their stamps, unless they are flagged `unproven`;
 //! * `gaps`: a number that the journal or a player skipped, or a range that hid what the player should have seen;
 //! * `replay`: verdicts that differ when the room is resolved again;
+//! * `timers_lost`, `timers_doubled`, `timers_early`, `timers_out_of_order`: timers that never fired, fired without being set, before they
+//!   were due, or in another place than their moment gives them among the actions;
 //! * `rolled_back`: a player was told that its room begins a new era. It is a fault at the levels at which Redis
 //!   loses nothing. At the level `redis` it may happen when a worker and a gateway died together with Redis;
-//! * `unproven`, `clamped`: verdicts with that flag. They are counted, and are no fault.
+//! * `fires`: timers that fired; `unproven`, `clamped`: verdicts with that flag. They are counted, and are no fault.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use lasthit::internals::limits::RECENT_IDS_PER_PLAYER_MAX;
 use lasthit::types::{Audience, Flags, Outcome, Stamp, Verdict};
 use serde::Serialize;
+use timers::Wrong;
 
+use super::game::Game;
 use super::record::{Record, RoomRecord, Seen, Told, digest_of, is_data};
 
 /// Faults that are told one by one.
 const TOLD_MAX: usize = 20;
 
-/// The findings. All except the last three must be 0.
+/// The findings. All except the last four must be 0.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct Faults {
     pub(crate) lost: u64,
@@ -33,14 +37,19 @@ pub(crate) struct Faults {
     pub(crate) inversions: u64,
     pub(crate) gaps: u64,
     pub(crate) replay: u64,
+    pub(crate) timers_lost: u64,
+    pub(crate) timers_doubled: u64,
+    pub(crate) timers_early: u64,
+    pub(crate) timers_out_of_order: u64,
     pub(crate) rolled_back: u64,
+    pub(crate) fires: u64,
     pub(crate) unproven: u64,
     pub(crate) clamped: u64,
 }
 
 impl Faults {
     /// What counts as a failure, by name.
-    pub(crate) fn failures(&self) -> [(&'static str, u64); 7] {
+    pub(crate) fn failures(&self) -> [(&'static str, u64); 11] {
         [
             ("lost", self.lost),
             ("doubled", self.doubled),
@@ -49,6 +58,10 @@ impl Faults {
             ("inversions", self.inversions),
             ("gaps", self.gaps),
             ("replay", self.replay),
+            ("timers lost", self.timers_lost),
+            ("timers doubled", self.timers_doubled),
+            ("timers early", self.timers_early),
+            ("timers out of order", self.timers_out_of_order),
         ]
     }
 }
@@ -60,9 +73,9 @@ pub(crate) struct Findings {
     pub(crate) told: Vec<String>,
 }
 
-/// Judges a run. `is_claim` tells by an action's id whether being granted made a winner.
-pub(crate) fn judge(records: &[Record], rooms: &[RoomRecord], is_claim: impl Fn(&str) -> bool) -> Findings {
-    let mut judge = Judge { findings: Findings::default(), is_claim };
+/// Judges a run of this game.
+pub(crate) fn judge(records: &[Record], rooms: &[RoomRecord], game: &Game) -> Findings {
+    let mut judge = Judge { findings: Findings::default(), game };
     let indexes: Vec<Index<'_>> = rooms.iter().map(|room| judge.room(room)).collect();
     for record in records {
         judge.answers(record, &rooms[record.room].name);
@@ -77,12 +90,12 @@ struct Index<'a> {
     by_seq: HashMap<u64, &'a Verdict>,
 }
 
-struct Judge<F> {
+struct Judge<'g> {
     findings: Findings,
-    is_claim: F,
+    game: &'g Game,
 }
 
-impl<F: Fn(&str) -> bool> Judge<F> {
+impl Judge<'_> {
     fn found(&mut self, count: impl FnOnce(&mut Faults) -> &mut u64, say: impl FnOnce() -> String) {
         *count(&mut self.findings.faults) += 1;
         if self.findings.told.len() < TOLD_MAX {
@@ -92,6 +105,7 @@ impl<F: Fn(&str) -> bool> Judge<F> {
 
     /// A room by itself.
     fn room<'a>(&mut self, room: &'a RoomRecord) -> Index<'a> {
+        self.timers(room);
         let name = &room.name;
         for line in &room.deviations {
             self.found(|f| &mut f.replay, || format!("replay: room {name}: {line}"));
@@ -179,10 +193,25 @@ impl<F: Fn(&str) -> bool> Judge<F> {
         Index { room, by_seq: room.verdicts.iter().map(|v| (v.seq, v)).collect() }
     }
 
+    /// The timers of a room by themselves.
+    fn timers(&mut self, room: &RoomRecord) {
+        let (fires, wrong) = timers::timers(room, self.game);
+        self.findings.faults.fires += fires;
+        for wrong in wrong {
+            let name = &room.name;
+            let (count, why): (fn(&mut Faults) -> &mut u64, String) = match wrong {
+                Wrong::Lost(why) => (|f| &mut f.timers_lost, why),
+                Wrong::Doubled(why) => (|f| &mut f.timers_doubled, why),
+                Wrong::Early(why) => (|f| &mut f.timers_early, why),
+                Wrong::OutOfOrder(why) => (|f| &mut f.timers_out_of_order, why),
+            };
+            self.found(count, || format!("timer: room {name}: {why}"));
+        }
+    }
+
     /// The contest that a verdict won.
     fn won<'a>(&self, verdict: &'a Verdict) -> Option<&'a str> {
-        let claim = verdict.outcome == Outcome::Granted && verdict.id.as_deref().is_some_and(|id| (self.is_claim)(id));
-        verdict.contest.as_deref().filter(|_| claim)
+        verdict.contest.as_deref().filter(|_| self.game.is_win(verdict))
     }
 
     /// Whether everything that a player sent was answered.
@@ -288,3 +317,4 @@ impl<F: Fn(&str) -> bool> Judge<F> {
 
 #[cfg(test)]
 mod tests;
+pub(super) mod timers;

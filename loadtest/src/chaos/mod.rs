@@ -1,9 +1,10 @@
 //! Breaks everything, by a plan, while players compete. Then compares every player's record with the journal's.
 //!
-//! `plan` says what breaks when, `fleet` and `servers` break it, and `player` plays on whatever happens. `wire` is the players'
+//! `plan` says what breaks when, `fleet` and `servers` break it, and `player` plays a `game` on whatever happens. `wire` is the players'
 //! protocol, `record` is what they saw, `rude` is a hostile session. `judge` compares, `recovery` measures, `report` prints.
 
 pub(crate) mod fleet;
+mod game;
 mod judge;
 mod plan;
 mod player;
@@ -14,6 +15,7 @@ mod rude;
 mod servers;
 pub(crate) mod wire;
 
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -23,11 +25,11 @@ use indicatif::{ProgressBar, ProgressStyle};
 use lasthit::internals::limits::SHARDS_DEFAULT;
 use lasthit::internals::replay::Recording;
 use lasthit::internals::wire::entry;
+use lasthit::internals::wire::verdicts;
 use lasthit::journal::Journal;
 use lasthit::journal::redis::{RedisJournal, RedisOptions};
 use lasthit::rules::RulesBook;
-use lasthit::rules::claim::Claim;
-use lasthit::types::{Audience, EventKind, RoomId, ShardId};
+use lasthit::types::{EventKind, RoomId, ShardId};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -35,6 +37,8 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 pub(crate) use self::plan::Kind;
 pub(crate) use self::report::ChaosReport;
 use fleet::Fleet;
+use game::Game;
+use judge::timers::Wrong;
 use plan::{Fault, Target, Terms};
 use player::{Phase, Player, World};
 use record::{Record, RoomRecord};
@@ -126,6 +130,8 @@ pub(crate) struct ChaosConfig {
     pub(crate) rate: u32,
     /// One more session is rude.
     pub(crate) rude: bool,
+    /// Rooms are decided by this program, which has the actions of an arena, instead of the built-in claims.
+    pub(crate) rules: Option<PathBuf>,
 }
 
 impl ChaosConfig {
@@ -163,9 +169,13 @@ pub(crate) async fn run(config: &ChaosConfig, stop: impl Future<Output = ()>) ->
         kinds: kinds.into_iter().filter(only).collect(),
     };
     let faults = plan::plan(&terms);
-    let fleet = Fleet::start(config.durability, (config.gateways, config.workers), &WORKER_ARGS).await?;
+    let game = Game::of(config.rules.as_deref())?;
+    let rules = config.rules.as_ref().map(|path| path.display().to_string());
+    let mut args = WORKER_ARGS.to_vec();
+    args.extend(rules.iter().flat_map(|rules| ["--rules", rules]));
+    let fleet = Fleet::start(config.durability, (config.gateways, config.workers), &args).await?;
     let done = tokio::select! {
-        done = play(config, &faults, &fleet) => done.map(Some),
+        done = play(config, &game, &faults, &fleet) => done.map(Some),
         () = stop => Ok(None),
     };
     if done.as_ref().map_or(true, |report| report.as_ref().is_some_and(|report| report.failure().is_some())) {
@@ -179,20 +189,21 @@ pub(crate) async fn run(config: &ChaosConfig, stop: impl Future<Output = ()>) ->
     done
 }
 
-async fn play(config: &ChaosConfig, faults: &[Fault], fleet: &Arc<Fleet>) -> Result<ChaosReport> {
-    let rooms: Vec<RoomId> =
-        (0..config.rooms).map(|n| RoomId::new(&format!("claim-{n}"))).collect::<Result<_, _>>().context("room")?;
+async fn play(config: &ChaosConfig, game: &Game, faults: &[Fault], fleet: &Arc<Fleet>) -> Result<ChaosReport> {
+    let rooms: Vec<RoomId> = (0..config.rooms).map(|n| RoomId::new(&game.room(n))).collect::<Result<_, _>>().context("room")?;
     let options =
         || RedisOptions { prefix: "lasthit".to_owned(), shards: Some(SHARDS_DEFAULT), durability: None, runtime_dir: None };
     let journal: Arc<dyn Journal> = Arc::new(RedisJournal::connect(fleet.redis_url(), options()).await?);
     let pace = Duration::from_secs(1).mul_f64(config.players as f64 / f64::from(config.rate.max(1)));
-    let world = Arc::new(World::new(fleet.urls().to_vec(), config.players, pace));
+    let world = Arc::new(World::new(fleet.urls().to_vec(), config.players, pace, game.clone()));
     let (phase, seen) = watch::channel(Phase::Play);
     let mut players = JoinSet::new();
     for number in 0..config.players {
         let room = number % config.rooms;
         let name = rooms[room].to_string();
-        let player = Player::new(number, (room, name), config.seed, Arc::clone(&world), seen.clone());
+        // The first player of a room.
+        let keeper = game.has_keepers() && number == room;
+        let player = Player::new(number, (room, name), keeper, config.seed, Arc::clone(&world), seen.clone());
         players.spawn(async move { (number, player.play().await) });
     }
     let supervisor = tokio::spawn({
@@ -251,16 +262,14 @@ async fn play(config: &ChaosConfig, faults: &[Fault], fleet: &Arc<Fleet>) -> Res
     let drained = world.now().saturating_sub(over);
     progress.abort();
     until_quiet(&*journal).await?;
-    let mut kept = Vec::with_capacity(rooms.len());
-    for room in &rooms {
-        kept.push(read_room(&*journal, room).await?);
-    }
+    let book = game.book();
+    let kept = read_rooms(&*journal, &rooms, game, &book).await?;
     supervisor.abort();
     match supervisor.await {
         Err(error) if error.is_cancelled() => {}
         ended => ended??,
     }
-    let findings = judge::judge(&records, &kept, player::is_claim);
+    let findings = judge::judge(&records, &kept, game);
     let killed = killed.lock().map_err(|_| anyhow!("a fault failed"))?.clone();
     let redis_version = fleet.ask(&["INFO", "server"]).await?;
     let redis_version = redis_version.lines().find_map(|line| line.strip_prefix("redis_version:")).unwrap_or_default().to_owned();
@@ -326,10 +335,25 @@ async fn until_quiet(journal: &dyn Journal) -> Result<()> {
     }
 }
 
-async fn read_room(journal: &dyn Journal, room: &RoomId) -> Result<RoomRecord> {
+/// Every room, when no timer is left that has yet to fire. What has not fired after a while is told as lost.
+async fn read_rooms(journal: &dyn Journal, rooms: &[RoomId], game: &Game, book: &RulesBook) -> Result<Vec<RoomRecord>> {
+    let deadline = Instant::now() + QUIET;
+    loop {
+        let mut kept = Vec::with_capacity(rooms.len());
+        for room in rooms {
+            kept.push(read_room(journal, room, book).await?);
+        }
+        let waits = |room: &RoomRecord| judge::timers::timers(room, game).1.iter().any(|wrong| matches!(wrong, Wrong::Lost(_)));
+        if Instant::now() > deadline || !kept.iter().any(waits) {
+            return Ok(kept);
+        }
+        sleep(LOOK * 10).await;
+    }
+}
+
+async fn read_room(journal: &dyn Journal, room: &RoomId, book: &RulesBook) -> Result<RoomRecord> {
     let recording = Recording::read(journal, room).await.with_context(|| format!("room {room} cannot be read"))?;
-    let rules = RulesBook::new().room("*", || Claim::new(Audience::Room));
-    let deviations = match recording.resolve(&rules) {
+    let deviations = match recording.resolve(book) {
         // Inversions are counted by the judge.
         Ok(replayed) => replayed.deviations.into_iter().filter(|line| !line.contains("its stamp lies before")).collect(),
         Err(error) => vec![error.to_string()],
@@ -340,8 +364,13 @@ async fn read_room(journal: &dyn Journal, room: &RoomId) -> Result<RoomRecord> {
         let data = entry.events.iter().filter(|event| matches!(event.kind, EventKind::Data(_)));
         accepted.extend(data.map(|event| entry.stamp(event)));
     }
-    let verdicts = recording.decode_verdicts()?;
-    Ok(RoomRecord { name: room.to_string(), era: recording.era, seq: recording.seq, verdicts, accepted, deviations })
+    let (mut epochs, mut all) = (Vec::new(), Vec::new());
+    for bytes in &recording.verdicts {
+        let batch = verdicts::decode(bytes).with_context(|| format!("verdicts of room {room}"))?;
+        epochs.extend(batch.verdicts.first().zip(batch.epoch).map(|(first, epoch)| (first.seq, epoch.ns)));
+        all.extend(batch.verdicts);
+    }
+    Ok(RoomRecord { name: room.to_string(), era: recording.era, seq: recording.seq, epochs, verdicts: all, accepted, deviations })
 }
 
 /// A line that lives, when there is a terminal to draw it on.

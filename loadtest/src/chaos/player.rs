@@ -15,12 +15,11 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_tungstenite::tungstenite::Message;
 
+use super::game::{Game, Move};
 use super::record::{Acted, Answer, Record, Says, Seen, Told, digest};
 use super::wire::{Action, Socket, connect};
 use crate::speak::frame::{Encoding, Nanos, Text};
 
-/// Keys that the players of a room contend for.
-const KEYS: u32 = 6;
 /// Actions of one player that may be unanswered; past it no new one is begun.
 const UNANSWERED_MAX: usize = 32;
 /// How long joining may take before another gateway is tried.
@@ -58,6 +57,8 @@ pub(crate) struct World {
     pub(crate) start: Instant,
     /// The mean time between two actions of one player.
     pub(crate) pace: Duration,
+    /// What they play.
+    pub(super) game: Game,
     /// Which gateway each player is connected to.
     seats: Vec<AtomicUsize>,
     /// Answers so far.
@@ -72,11 +73,12 @@ pub(crate) struct World {
 
 impl World {
     /// A world without players, at time 0.
-    pub(crate) fn new(urls: Vec<String>, players: usize, pace: Duration) -> Self {
+    pub(super) fn new(urls: Vec<String>, players: usize, pace: Duration, game: Game) -> Self {
         Self {
             urls,
             start: Instant::now(),
             pace,
+            game,
             seats: (0..players).map(|_| AtomicUsize::new(NOWHERE)).collect(),
             answered: AtomicU64::new(0),
             reconnects: AtomicU64::new(0),
@@ -96,15 +98,12 @@ impl World {
     }
 }
 
-/// Whether an action's id is a claim's, whose granting makes a winner.
-pub(crate) fn is_claim(id: &str) -> bool {
-    id.starts_with('c')
-}
-
 /// One player.
 pub(crate) struct Player {
     number: usize,
     room: String,
+    /// It is its room's session of a server.
+    keeper: bool,
     world: Arc<World>,
     phase: watch::Receiver<Phase>,
     encoding: Encoding,
@@ -120,7 +119,7 @@ pub(crate) struct Player {
 
 #[derive(Debug)]
 struct Open {
-    key: String,
+    does: Move,
     /// When it was last sent on this connection.
     sent: Instant,
     /// It was refused, and is due again then.
@@ -138,6 +137,8 @@ struct Frame<'a> {
     resumed: bool,
     #[serde(borrow)]
     event: Text<'a>,
+    #[serde(borrow)]
+    timer: Text<'a>,
     #[serde(borrow)]
     session: Text<'a>,
     #[serde(borrow)]
@@ -160,6 +161,7 @@ impl Player {
     pub(crate) fn new(
         number: usize,
         (room, name): (usize, String),
+        keeper: bool,
         seed: u64,
         world: Arc<World>,
         phase: watch::Receiver<Phase>,
@@ -168,7 +170,7 @@ impl Player {
         let record = Record { player: format!("p{number}"), room, ..Record::default() };
         let random = StdRng::seed_from_u64(seed ^ (number as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
         let (open, held) = (BTreeMap::new(), Vec::new());
-        Self { number, room: name, world, phase, encoding, random, record, open, held, since: None }
+        Self { number, room: name, keeper, world, phase, encoding, random, record, open, held, since: None }
     }
 
     /// Plays until the phase says that it is over, or until everything is answered while draining.
@@ -211,7 +213,8 @@ impl Player {
 
     async fn join(&mut self, at: usize) -> Result<Socket> {
         let since = self.since.map(|(era, seq)| format!("&since={era}.{seq}")).unwrap_or_default();
-        let address = format!("{}/v1/room/{}?player={}{since}", self.world.urls[at], self.room, self.record.player);
+        let role = if self.keeper { "&role=server" } else { "" };
+        let address = format!("{}/v1/room/{}?player={}{role}{since}", self.world.urls[at], self.room, self.record.player);
         let mut socket = connect(&address, self.encoding).await?;
         while let Some(message) = socket.next().await {
             match message? {
@@ -277,19 +280,17 @@ impl Player {
         self.world.pace.mul_f64(self.random.random_range(0.2..1.8))
     }
 
-    /// Begins something new: gives back what it holds, or claims what others claim too.
+    /// Begins something new.
     async fn act(&mut self, socket: &mut Socket) -> Result<()> {
         if self.open.len() >= UNANSWERED_MAX {
             return Ok(());
         }
-        let release = !self.held.is_empty() && self.random.random_bool(0.5);
         let number = self.record.acted.len();
-        let (id, key) = match if release { self.held.pop() } else { None } {
-            Some(key) => (format!("r{number}"), key),
-            None => (format!("c{number}"), format!("k{}", self.random.random_range(0..KEYS))),
-        };
+        let does = self.world.game.next(&mut self.random, &mut self.held, self.keeper);
+        // Its first letter says what it is.
+        let id = format!("{}{number}", &does.op[..1]);
         self.record.acted.push(Acted { id, sent: self.world.now(), sends: 0, answer: None });
-        self.open.insert(number, Open { key, sent: Instant::now(), again: None });
+        self.open.insert(number, Open { does, sent: Instant::now(), again: None });
         self.send(socket, number).await
     }
 
@@ -298,8 +299,8 @@ impl Player {
         (open.sent, open.again) = (Instant::now(), None);
         let acted = &mut self.record.acted[number];
         acted.sends += 1;
-        let op = if is_claim(&acted.id) { "claim" } else { "release" };
-        let action = Action { op, id: &acted.id, contest: &open.key };
+        let Move { op, key, args } = &open.does;
+        let action = Action { op, id: &acted.id, contest: key, args: *args };
         let message = self.encoding.message(&action)?;
         timeout(ANSWER_PATIENCE, socket.send(message)).await??;
         Ok(())
@@ -346,6 +347,7 @@ impl Player {
     fn verdict(&mut self, frame: &Frame<'_>) {
         let digest = digest(&Says {
             event: &frame.event,
+            timer: &frame.timer,
             player: &frame.player,
             id: &frame.id,
             contest: &frame.contest,
@@ -364,8 +366,8 @@ impl Player {
         let acted = &mut self.record.acted[number];
         acted.answer = Some(Answer { at: self.world.now(), seq });
         self.world.answered.fetch_add(1, Ordering::Relaxed);
-        if is_claim(&acted.id) && &*frame.outcome == "granted" {
-            self.held.push(open.key);
+        if open.does.op == "claim" && &*frame.outcome == "granted" {
+            self.held.push(open.does.key);
         }
     }
 }

@@ -82,6 +82,8 @@ pub(crate) struct RoomRecord {
     pub(crate) era: u64,
     /// The number of its last verdict.
     pub(crate) seq: u64,
+    /// From which verdict on its time is its stamps' nanoseconds and how much more.
+    pub(crate) epochs: Vec<(u64, u64)>,
     /// All of its verdicts, in order.
     pub(crate) verdicts: Vec<Verdict>,
     /// The stamps of all actions in its stream.
@@ -94,6 +96,7 @@ pub(crate) struct RoomRecord {
 #[derive(Debug, Hash)]
 pub(crate) struct Says<'a> {
     pub(crate) event: &'a str,
+    pub(crate) timer: &'a str,
     pub(crate) player: &'a str,
     pub(crate) id: &'a str,
     pub(crate) contest: &'a str,
@@ -121,6 +124,7 @@ pub(crate) fn digest_of(verdict: &Verdict) -> u64 {
     };
     digest(&Says {
         event: verdict.kind.as_str(),
+        timer: verdict.fire.as_ref().map_or("", |fire| &fire.name),
         player: verdict.player.as_ref().map_or("", |player| player.as_str()),
         id: verdict.id.as_deref().unwrap_or_default(),
         contest: verdict.contest.as_deref().unwrap_or_default(),

@@ -54,6 +54,9 @@ struct Environment {
 pub(crate) struct ChaosReport {
     seed: u64,
     durability: Durability,
+    /// The program that decided, if it was not the built-in claims.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rules: Option<String>,
     duration_s: f64,
     /// Whether the audit found nothing.
     passed: bool,
@@ -115,6 +118,7 @@ impl ChaosReport {
         let mut report = Self {
             seed: config.seed,
             durability: config.durability,
+            rules: config.rules.as_ref().map(|path| path.display().to_string()),
             duration_s: config.duration.as_secs_f64(),
             passed: false,
             kills: killed.len(),
@@ -166,6 +170,9 @@ impl ChaosReport {
         if self.faults.rolled_back > 0 && self.durability != Durability::Redis {
             faults.push(format!("{} rolled back", self.faults.rolled_back));
         }
+        if self.rules.is_some() && self.faults.fires == 0 {
+            faults.push("no timer fired: does the program have the actions of examples/rules/arena.js?".to_owned());
+        }
         if self.actions == 0 {
             faults.push("nothing was sent".to_owned());
         }
@@ -216,6 +223,8 @@ impl fmt::Display for ChaosReport {
         for (what, count) in self.faults.failures() {
             write!(f, " {what} {count} ")?;
         }
-        write!(f, " rolled back {}  unproven {}  clamped {}", self.faults.rolled_back, self.faults.unproven, self.faults.clamped)
+        let Faults { rolled_back, fires, unproven, clamped, .. } = self.faults;
+        write!(f, " rolled back {rolled_back}  unproven {unproven}  clamped {clamped}")?;
+        if self.rules.is_some() { write!(f, "  timers fired {fires}") } else { Ok(()) }
     }
 }

@@ -100,7 +100,7 @@ impl Rude {
         // Never a key that the others contend for: who holds it for ever takes the game from them.
         let (id, key) = (format!("r{number}"), format!("rude{}", number % 8));
         let op = if number.is_multiple_of(2) { "claim" } else { "release" };
-        socket.feed(encoding.message(&Action { op, id: &id, contest: &key })?).await?;
+        socket.feed(encoding.message(&Action { op, id: &id, contest: &key, args: None })?).await?;
         self.world.rude_actions.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }

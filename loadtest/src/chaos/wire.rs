@@ -9,6 +9,7 @@ use tokio_tungstenite::tungstenite::http::HeaderValue;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
+use super::game::Args;
 use crate::speak::frame::Encoding;
 
 /// Bytes that a session reads at a time.
@@ -57,4 +58,6 @@ pub(crate) struct Action<'a> {
     pub(crate) op: &'a str,
     pub(crate) id: &'a str,
     pub(crate) contest: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) args: Option<Args>,
 }

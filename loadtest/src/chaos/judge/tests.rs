@@ -5,6 +5,7 @@ use std::time::Duration;
 use lasthit::types::{Audience, Flags, Incarnation, Moment, Outcome, PlayerId, Stamp, Verdict, VerdictKind};
 
 use super::{Faults, judge};
+use crate::chaos::game::Game;
 use crate::chaos::record::{Acted, Answer, Record, RoomRecord, Seen, Told, digest_of};
 
 const GATEWAY: Incarnation = Incarnation(7 << 96);
@@ -13,7 +14,7 @@ fn stamp(ns: u64) -> Stamp {
     Stamp { moment: Moment { timeline: 1, ns }, incarnation: GATEWAY, ordinal: ns }
 }
 
-fn verdict(seq: u64, player: &str, id: &str, outcome: Outcome) -> Verdict {
+pub(super) fn verdict(seq: u64, player: &str, id: &str, outcome: Outcome) -> Verdict {
     Verdict {
         seq,
         stamp: stamp(seq * 10),
@@ -68,12 +69,20 @@ impl Run {
         };
         let ann = Record { player: "ann".to_owned(), room: 0, acted: vec![acted("c0", 2), acted("c1", 6)], told };
         let accepted = verdicts[1..].iter().map(|v| v.stamp).collect();
-        let room = RoomRecord { name: "claim-0".to_owned(), era: 1, seq: 6, verdicts, accepted, deviations: Vec::new() };
+        let room = RoomRecord {
+            name: "claim-0".to_owned(),
+            era: 1,
+            seq: 6,
+            epochs: Vec::new(),
+            verdicts,
+            accepted,
+            deviations: Vec::new(),
+        };
         Self { room, ann }
     }
 
     fn faults(self) -> Faults {
-        judge(&[self.ann], &[self.room], |id| id.starts_with('c')).faults
+        judge(&[self.ann], &[self.room], &Game::Claims).faults
     }
 
     /// The room's verdicts change after the player saw them.
@@ -90,7 +99,7 @@ fn none() -> Faults {
 
 #[test]
 fn a_run_without_a_fault_has_none() {
-    let findings = judge(&[Run::new().ann], &[Run::new().room], |id| id.starts_with('c'));
+    let findings = judge(&[Run::new().ann], &[Run::new().room], &Game::Claims);
     assert_eq!((findings.faults, findings.told), (none(), Vec::new()));
 }
 
