@@ -106,6 +106,7 @@ impl Scene {
             audience: Audience::Session,
             body: None,
             fire: None,
+            change: None,
         };
         let encode = |era: &u64| {
             verdicts::encode(&VerdictBatch { era: *era, epoch: None, decided: None, verdicts: vec![verdict.clone()] })

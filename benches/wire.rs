@@ -57,6 +57,7 @@ fn verdict(seq: u64) -> Verdict {
         audience: Audience::Room,
         body: Some(packed(&serde_json::json!({ "target": "baron", "hp": 0, "max_hp": 12000, "round": 1, "damage": 300 }))),
         fire: None,
+        change: None,
     }
 }
 

@@ -144,7 +144,7 @@ Examples:
 const SERVE: &str = "\
 Examples:
   lasthit serve                                   then open http://127.0.0.1:7777/ in two tabs
-  lasthit serve --rules examples/rules/arena.js
+  lasthit serve --rules examples/rules/arena.js --watch
   lasthit serve --listen 127.0.0.1:8000 --admin none
   LASTHIT_JWT_KEY=\"$(openssl rand -hex 32)\" lasthit serve --listen 0.0.0.0:7777
   lasthit serve --config lasthit.toml             with rules by room name:
@@ -248,6 +248,9 @@ struct WorkerArgs {
     /// Rules in JavaScript, for all rooms. For some rooms: [[rooms]] in the file that --config names
     #[arg(long, value_name = "FILE")]
     rules: Option<String>,
+    /// Read the files of rules again when they change, and check each event by deciding it twice. For development
+    #[arg(long)]
+    watch: bool,
     /// Most rooms that are resolved at the same time [default: the number of cores]
     #[arg(long, value_name = "N")]
     concurrency: Option<String>,

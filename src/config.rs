@@ -122,6 +122,8 @@ pub struct Config {
     pub log_format: LogFormat,
     /// Log lines to write: a level, or `target=level,...`. It is valid.
     pub log: String,
+    /// Whether files of rules are read again when they change, and each event is checked by deciding it twice.
+    pub watch: bool,
     /// Rules by room name pattern; the first that matches counts.
     pub rooms: Vec<RoomRules>,
 }
@@ -170,6 +172,7 @@ impl Config {
             uncertainty: Duration::ZERO,
             log_format: LogFormat::Text,
             log: "info".to_owned(),
+            watch: false,
             rooms: rooms::defaults(),
         }
     }
@@ -238,13 +241,16 @@ impl Config {
             log_format: from
                 .get("log_format", d.log_format, |v| values::word(v, &[("text", LogFormat::Text), ("json", LogFormat::Json)])),
             log: from.get("log", d.log, values::log_filter),
+            watch: from.get("watch", false, values::yes_or_no),
             rooms: rooms::read(from).or_else(|| Self::program(from)).unwrap_or(d.rooms),
         }
     }
 
     /// The rules of all rooms, if `rules` names a program.
     fn program(from: &mut Sources<'_>) -> Option<Vec<RoomRules>> {
-        from.get("rules", None, |path| rooms::load(path.as_ref(), Budget::default()).map(|program| Some(rooms::all_by(program))))
+        from.get("rules", None, |path| {
+            rooms::load(path.as_ref(), Budget::default()).map(|program| Some(rooms::all_by(program, path.into())))
+        })
     }
 
     /// Reads the configuration of a command that reads what is stored. `or` is given if it needs `redis`: what else would do.
@@ -315,7 +321,7 @@ impl Config {
     /// The rules by room name.
     #[must_use]
     pub fn rules_book(&self) -> RulesBook {
-        rooms::book(&self.rooms, Checking::Off)
+        rooms::book(&self.rooms, if self.watch { Checking::EachEvent } else { Checking::Off })
     }
 
     /// Warnings for the operator, one log line each.

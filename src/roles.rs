@@ -94,9 +94,10 @@ pub(crate) async fn serve(config: Config, shutdown: Shutdown) -> Result<(), Role
     let (options, stop) = (worker_options(&config), worker_stop.clone());
     let rules = start_rules(&config, &side)?;
     let priority = config.priority;
-    let worker_journal = journal.clone();
+    let (worker_journal, watch, book) = (journal.clone(), config.watch, config.rules_book());
     let thread = std::thread::Builder::new().name("worker".to_owned()).spawn(move || {
         let runtime = runtime::worker(priority)?;
+        runtime.spawn(worker::follow_files(worker_journal.clone(), book, watch));
         let working = runtime.spawn(async move {
             let joined = worker::join(worker_journal).await?;
             worker::run_joined(joined, rules, options, stop, trouble).await
@@ -134,6 +135,7 @@ pub(crate) async fn worker(config: Config, shutdown: Shutdown) -> Result<(), Rol
     let stop = shutdown.token().clone();
     // As a task of its own: waking the future of `block_on` takes a detour through the driver.
     let rules = start_rules(&config, &side)?;
+    tokio::spawn(worker::follow_files(journal, config.rules_book(), config.watch));
     let working = tokio::spawn(worker::run_joined(joined, rules, worker_options(&config), stop, trouble));
     working.await.map_err(|error| RoleError::Thread(io::Error::other(error)))??;
     Ok(())

@@ -6,8 +6,8 @@
 mod background;
 mod hold;
 mod picture;
-pub(crate) mod priority;
-pub(crate) mod rival;
+mod priority;
+mod rival;
 mod score;
 
 use std::fmt;

@@ -2,7 +2,7 @@
 
 use std::io::Read as _;
 use std::ops::RangeInclusive;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::outside;
@@ -11,8 +11,8 @@ use crate::limits::{
     BUDGET_MS_MAX, KEEP_DONE_MAX, KEEP_DONE_MIN, KEEP_FAILED_MAX, MEMORY_MIB_MAX, MEMORY_MIB_MIN, NAME_BYTES_MAX,
     PROGRAM_BYTES_MAX, RULES_ATTEMPTS_MAX, STACK_KIB_MAX, STACK_KIB_MIN, STACK_LINES_MAX,
 };
-use crate::rules::js::{Budget, Checking, JsRules, Program};
-use crate::rules::{Keep, ProgramSpec, RulesBook, claim::Claim, last_hit::LastHit};
+use crate::rules::js::{Budget, Checking, Program};
+use crate::rules::{FileRules, Keep, ProgramSpec, RulesBook, claim::Claim, last_hit::LastHit};
 use crate::types::Audience;
 
 /// Which rules.
@@ -25,8 +25,8 @@ pub enum RulesChoice {
         /// Who sees the verdicts.
         audience: Audience,
     },
-    /// A program in one file.
-    File(Arc<Program>),
+    /// A program in one file, and where that is.
+    File(Arc<Program>, PathBuf),
     /// A program outside decides.
     Program(ProgramSpec),
 }
@@ -57,7 +57,7 @@ pub(super) fn book(rooms: &[RoomRules], checking: Checking) -> RulesBook {
         let book = match room.rules.clone() {
             RulesChoice::LastHit => book.room(&room.pattern, LastHit::new),
             RulesChoice::Claim { audience } => book.room(&room.pattern, move || Claim::new(audience.clone())),
-            RulesChoice::File(program) => book.room(&room.pattern, move || JsRules::new(program.clone(), checking)),
+            RulesChoice::File(program, path) => book.file(&room.pattern, FileRules { path, program, checking }),
             RulesChoice::Program(program) => book.program(&room.pattern, program),
         };
         book.keeping(room.keep)
@@ -65,8 +65,8 @@ pub(super) fn book(rooms: &[RoomRules], checking: Checking) -> RulesBook {
 }
 
 /// The rules when one program decides all rooms.
-pub(super) fn all_by(program: Arc<Program>) -> Vec<RoomRules> {
-    vec![RoomRules { pattern: "*".to_owned(), rules: RulesChoice::File(program), keep: Keep::default() }]
+pub(super) fn all_by(program: Arc<Program>, path: PathBuf) -> Vec<RoomRules> {
+    vec![RoomRules { pattern: "*".to_owned(), rules: RulesChoice::File(program, path), keep: Keep::default() }]
 }
 
 /// Reads the text of a program.
@@ -149,7 +149,9 @@ fn page(table: &toml::Table, folder: &Path) -> Result<RoomRules, Vec<String>> {
             return Err(problems);
         }
         return match file(rules, folder, &mut problems) {
-            Some(program) if problems.is_empty() => Ok(RoomRules { pattern, rules: RulesChoice::File(program), keep }),
+            Some((program, path)) if problems.is_empty() => {
+                Ok(RoomRules { pattern, rules: RulesChoice::File(program, path), keep })
+            }
             _ => Err(problems),
         };
     }
@@ -196,7 +198,7 @@ pub(super) fn whole<N: TryFrom<i64> + PartialOrd + std::fmt::Display + Copy>(
 }
 
 /// `{ file = "baron.js", budget_ms = 50 }`.
-fn file(table: &toml::Table, folder: &Path, problems: &mut Vec<String>) -> Option<Arc<Program>> {
+fn file(table: &toml::Table, folder: &Path, problems: &mut Vec<String>) -> Option<(Arc<Program>, PathBuf)> {
     unknown(table, &["file", "budget_ms", "memory_mib", "stack_kib", "stack_lines", "attempts"], "rules: ", problems);
     let mut number = |key: &str, least: u32, most: u32, usual: u32| whole(table, key, least..=most, usual, "rules: ", problems);
     let usual = Budget::default();
@@ -210,5 +212,7 @@ fn file(table: &toml::Table, folder: &Path, problems: &mut Vec<String>) -> Optio
         problems.push("rules: file has no name: write rules = { file = \"baron.js\" }".to_owned());
         return None;
     };
-    load(&folder.join(name), budget).map_err(|problem| problems.push(format!("file {name:?} {problem}"))).ok()
+    let path = folder.join(name);
+    let program = load(&path, budget).map_err(|problem| problems.push(format!("file {name:?} {problem}"))).ok()?;
+    Some((program, path))
 }

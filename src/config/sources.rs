@@ -5,7 +5,7 @@ use std::path::Path;
 use super::{Config, ConfigError};
 
 /// Settings that the file may hold. Each but `rooms` may also be a flag, and each but `rooms` and `rules` an environment variable.
-const KEYS: [&str; 31] = [
+const KEYS: [&str; 32] = [
     "redis",
     "prefix",
     "shards",
@@ -35,6 +35,7 @@ const KEYS: [&str; 31] = [
     "log_format",
     "log",
     RULES,
+    "watch",
     "rooms",
     "config",
 ];

@@ -266,7 +266,7 @@ fn a_program_is_a_file_beside_the_configuration() {
     let config = read("{ file = 'good.js', attempts = 2, budget_ms = 7, memory_mib = 16, stack_kib = 128, stack_lines = 3 }")
         .expect("fits");
     let Budget { time_ms, memory_mib, stack_kib, stack_lines } = match &config.rooms[0].rules {
-        rooms::RulesChoice::File(program) => program.budget(),
+        rooms::RulesChoice::File(program, _) => program.budget(),
         other => panic!("{other:?}"),
     };
     assert_eq!((time_ms, memory_mib, stack_kib, stack_lines), (7, 16, 128, 3));

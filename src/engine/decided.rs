@@ -1,20 +1,23 @@
-//! What a program outside decided, as far as the verdict does not tell it, and the state that it left: both go with the commit. The next
-//! owner of the room takes them from there (rule P4): to load a room, no program is asked.
+//! Which program decided, and what the verdicts do not tell of it: that goes with the commit (rule P4). Of a program outside it is what
+//! it decided, and the state that it left: the next owner of the room takes both from there, and asks no program to load it. Of a program
+//! in a file it is the program's name, and the fingerprint of the state: the next owner resolves the events again, and compares.
 
 use bytes::Bytes;
 
 use super::room::{Known, Room};
-use crate::rules::{Decision, Ruling, TimerCommand, When};
-use crate::types::{Outcome, RoomTime, Verdict};
+use crate::rules::{Decision, Fingerprint, Ruling, TimerCommand, When};
+use crate::types::{Outcome, ProgramId, RoomTime, Verdict};
 use crate::wire::DecodeError;
 use crate::wire::codec::{Reader, Writer};
 
-/// The version of both forms.
+/// The version of both forms of a program outside.
 const VERSION: u8 = 1;
+/// The version of the record of a program in a file.
+const FILE: u8 = 2;
 
 /// A ruling with its contest, and what else the verdict does not show.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Decided {
+pub(crate) struct Decided {
     seq: u64,
     ruling: u8,
     next_round: bool,
@@ -36,53 +39,77 @@ impl Decided {
     }
 }
 
-/// What a batch of verdicts says beside them: `1, program's name, its version, count, (seq, ruling and next round, count of timers,
-/// timer...)...`.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(crate) struct Record {
-    /// The program that decided.
-    pub(crate) name: String,
-    /// Its version.
-    pub(crate) version: u32,
-    decided: Vec<Decided>,
+/// What a batch of verdicts says beside them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Record {
+    /// `1, program's name, its version, count, (seq, ruling and next round, count of timers, timer...)...`
+    Outside { name: String, version: u32, decided: Vec<Decided> },
+    /// `2, program, push, whether a fingerprint follows, [engine, state]`. The fingerprint is of the state after the batch.
+    File { program: ProgramId, push: u64, fingerprint: Option<Fingerprint> },
 }
 
 impl Record {
     pub(crate) fn read(bytes: &[u8]) -> Result<Self, DecodeError> {
-        let (mut r, _) = Reader::packed_of("program's decisions", bytes, VERSION..=VERSION)?;
-        let mut record = Self { name: r.sized_text()?.to_owned(), version: r.narrow()?, decided: Vec::new() };
+        let (mut r, version) = Reader::packed_of("program's decisions", bytes, VERSION..=FILE)?;
+        if version == FILE {
+            let (program, push) = (ProgramId(r.identity()?.0), r.varint()?);
+            let fingerprint = match r.byte()? {
+                0 => None,
+                _ => Some(Fingerprint { engine: r.narrow()?, state: u64::from_be_bytes(r.chunk()?) }),
+            };
+            r.end()?;
+            return Ok(Self::File { program, push, fingerprint });
+        }
+        let (name, version, mut all) = (r.sized_text()?.to_owned(), r.narrow()?, Vec::new());
         for _ in 0..r.count(3)? {
             let (seq, bits) = (r.varint()?, r.byte()?);
             let mut decided = Decided { seq, ruling: bits & 3, next_round: bits & 4 != 0, timers: Vec::new() };
             for _ in 0..r.count(2)? {
                 decided.timers.push(read_timer(&mut r)?);
             }
-            record.decided.push(decided);
+            all.push(decided);
         }
         r.end()?;
-        Ok(record)
+        Ok(Self::Outside { name, version, decided: all })
+    }
+
+    /// The program in a file that decided.
+    pub(crate) fn program(&self) -> Option<ProgramId> {
+        if let Self::File { program, .. } = self { Some(*program) } else { None }
     }
 
     /// Says so if another program than the recorded one decides now.
     pub(crate) fn other_program(&self, room: &mut Room) -> Option<String> {
+        let Self::Outside { name, version, .. } = self else { return None };
         let running = room.rules.as_process()?.running()?;
-        let same = self.name.is_empty() || self.name == running.name && self.version == running.version;
-        (!same).then(|| format!("decided by {} version {}, asked was {running}", self.name, self.version))
+        let same = name.is_empty() || *name == running.name && *version == running.version;
+        (!same).then(|| format!("decided by {name} version {version}, asked was {running}"))
     }
 
     fn write(&self) -> Bytes {
-        let mut w = Writer::with_capacity(32);
-        w.byte(VERSION).sized(self.name.as_bytes()).varint(self.version.into()).varint(self.decided.len() as u64);
-        for Decided { seq, ruling, next_round, timers } in &self.decided {
-            w.varint(*seq).byte(ruling | u8::from(*next_round) << 2).varint(timers.len() as u64);
-            timers.iter().for_each(|timer| write_timer(&mut w, timer));
+        let mut w = Writer::with_capacity(40);
+        match self {
+            Self::File { program, push, fingerprint } => {
+                w.byte(FILE).tail(&program.0.to_be_bytes()).varint(*push).byte(fingerprint.is_some().into());
+                if let Some(Fingerprint { engine, state }) = fingerprint {
+                    w.varint((*engine).into()).tail(&state.to_be_bytes());
+                }
+            }
+            Self::Outside { name, version, decided } => {
+                w.byte(VERSION).sized(name.as_bytes()).varint((*version).into()).varint(decided.len() as u64);
+                for Decided { seq, ruling, next_round, timers } in decided {
+                    w.varint(*seq).byte(ruling | u8::from(*next_round) << 2).varint(timers.len() as u64);
+                    timers.iter().for_each(|timer| write_timer(&mut w, timer));
+                }
+            }
         }
         w.finish()
     }
 
     /// The decision that led to a recorded verdict; None if its event never reached the rules, or changed nothing.
     pub(crate) fn decision(&self, verdict: &Verdict) -> Option<Decision> {
-        let found = self.decided.binary_search_by_key(&verdict.seq, |decided| decided.seq).ok().map(|at| &self.decided[at]);
+        let Self::Outside { decided, .. } = self else { return None };
+        let found = decided.binary_search_by_key(&verdict.seq, |decided| decided.seq).ok().map(|at| &decided[at]);
         let (ruling, next_round, timers) = match (&verdict.outcome, found) {
             (Outcome::Granted, None) => (Ruling::Granted, false, Vec::new()),
             (Outcome::Denied(reason), None) => (Ruling::Denied(reason.clone()), false, Vec::new()),
@@ -118,14 +145,18 @@ pub(crate) fn known<'a>(recorded: &'a Verdict, decision: Option<&'a Decision>) -
 }
 
 impl Room {
-    /// Whether decisions go with the commit because a program outside makes them; and what is to be recorded of those since the
-    /// last call.
+    /// What is to be recorded of the program that decided, since the last call and up to the verdict `to`; None if none did.
     pub(crate) fn take_decided(&mut self, to: u64) -> Option<Bytes> {
+        let program = self.rules.program();
+        if program != ProgramId::NONE {
+            let fingerprint = self.rules.fingerprint().filter(|_| to == self.seq);
+            return Some(Record::File { program, push: self.push, fingerprint }.write());
+        }
         self.rules.as_process()?;
         let rest = self.decided.partition_point(|decided| decided.seq <= to);
         let later = self.decided.split_off(rest);
         let decided = std::mem::replace(&mut self.decided, later);
-        Some(Record { name: self.rules.name().to_owned(), version: self.rules.version(), decided }.write())
+        Some(Record::Outside { name: self.rules.name().to_owned(), version: self.rules.version(), decided }.write())
     }
 
     /// The program's state, if it has changed since the last call: `1, name, version, state`.

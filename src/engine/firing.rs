@@ -230,6 +230,7 @@ impl Room {
             audience: Audience::Room,
             body: None,
             fire: None,
+            change: None,
         };
         if let Some(void) = self.void_if_known(known) {
             let failed = matches!(&void, Outcome::Void(reason) if reason == super::RULES_FAILED);

@@ -9,6 +9,7 @@ mod recent;
 mod resequence;
 mod room;
 mod snapshot;
+mod switch;
 #[cfg(test)]
 mod tests;
 mod timers;
@@ -20,3 +21,4 @@ pub(crate) use resequence::Unproven;
 pub use resequence::{Held, Resequencer};
 pub use room::Room;
 pub(crate) use room::{Known, RULES_FAILED};
+pub(crate) use snapshot::program_of;

@@ -90,6 +90,10 @@ pub struct Room {
     pub(super) failing: Option<Failure>,
     /// What they failed on since the last look, by `seq`.
     pub(super) failures: Vec<Failed>,
+    /// The number of the last push of a program that reached the room.
+    pub(super) push: u64,
+    /// Whether what is resolved is recorded already.
+    pub(super) follows: bool,
     /// What a program outside decided since the last look.
     pub(super) decided: Vec<Decided>,
 }
@@ -131,6 +135,8 @@ impl Room {
             alone: 0,
             rules,
             failing: None,
+            push: 0,
+            follows: false,
             failures: Vec::new(),
             decided: Vec::new(),
         }
@@ -165,7 +171,7 @@ impl Room {
     }
 
     /// The program's name, if one inside the worker decides.
-    pub(crate) fn program(&self) -> Option<&str> {
+    pub(crate) fn program_name(&self) -> Option<&str> {
         self.rules.is_program().then(|| self.rules.name())
     }
 
@@ -420,6 +426,7 @@ impl Room {
             audience: Audience::Room,
             body: None,
             fire: None,
+            change: None,
         }
     }
 

@@ -11,7 +11,7 @@ use super::room::{Member, Room};
 use super::timers::{Timer, Timers};
 use crate::limits::{MARKS_PER_ROOM_MAX, TIMER_AHEAD_MIN, TIMERS_PER_ROOM_MAX};
 use crate::rules::{Repeat, Rules};
-use crate::types::{Epoch, Incarnation, Moment, Role, RoomTime, SessionId, Stamp};
+use crate::types::{Epoch, Incarnation, Moment, ProgramId, Role, RoomTime, SessionId, Stamp};
 use crate::wire::DecodeError;
 use crate::wire::codec::{Reader, Writer};
 
@@ -19,8 +19,8 @@ mod earlier;
 
 /// Version 5, packed: `5, era, seq, incarnations, sessions, marks, stretches of dead gateways, highest forgotten seq, players' ids,
 /// first round, contests, rules' name, rules' version, rules' state, seed, time, last moment, whether a timer fired there, epoch, fires, fires since the last
-/// event, timers, further parts`, each list behind its count. Incarnations are named by their index. There are no further parts yet:
-/// their bits are 0.
+/// event, timers, further parts`, each list behind its count. Incarnations are named by their index. The further parts are bits that
+/// say what follows: the program and the number of its push.
 ///
 /// Versions 3 and 4 are read too. Version 4 ends with the rules' state.
 ///
@@ -29,6 +29,8 @@ mod earlier;
 const VERSION: u8 = 5;
 /// The oldest packed version that is read.
 const VERSION_MIN: u8 = 4;
+/// The bit of a further part.
+const PROGRAM: u64 = 1;
 /// Bytes of an incarnation.
 const INCARNATION_BYTES: usize = 16;
 /// The fewest bytes that an id takes.
@@ -127,7 +129,10 @@ impl Room {
                 }
             }
         }
-        w.varint(0);
+        match self.rules.program() {
+            ProgramId::NONE => _ = w.varint(0),
+            program => _ = w.varint(PROGRAM).tail(&program.0.to_be_bytes()).varint(self.push),
+        }
         w.finish()
     }
 
@@ -154,7 +159,16 @@ impl Room {
     ///
     /// # Errors
     /// [`SnapshotError`]: damaged bytes, another version, or other rules.
-    pub fn restore(bytes: &[u8], mut rules: Box<dyn Rules>) -> Result<Self, SnapshotError> {
+    pub fn restore(bytes: &[u8], rules: Box<dyn Rules>) -> Result<Self, SnapshotError> {
+        Self::restore_by(bytes, rules, |program| Err(format!("it has the program {program}, which is not there")))
+    }
+
+    /// [`Room::restore`], where `open` gives the rules if another text decides than that of the configured `rules`.
+    pub(crate) fn restore_by(
+        bytes: &[u8],
+        mut rules: Box<dyn Rules>,
+        open: impl FnOnce(ProgramId) -> Result<Box<dyn Rules>, String>,
+    ) -> Result<Self, SnapshotError> {
         let read = if bytes.first() == Some(&earlier::FIRST_BYTE) { earlier::read(bytes)? } else { read(bytes)? };
         let Read { era, seq, sessions, marks, unproven, recent, contests, rules: (found, version, state), time } = read;
         let configured = rules.name().to_owned();
@@ -162,12 +176,15 @@ impl Room {
             // What the program is called is known when it is asked.
             process.take_up(&found, version, state).map_err(|why| SnapshotError::Rules { rules: found, why })?;
         } else {
-            if found != configured {
+            if found != configured || time.program != ProgramId::NONE && rules.program() == ProgramId::NONE {
                 return Err(SnapshotError::OtherRules { found, configured });
+            }
+            if time.program != ProgramId::NONE && time.program != rules.program() {
+                rules = open(time.program).map_err(|why| SnapshotError::Rules { rules: found, why })?;
             }
             rules.restore(version, state).map_err(|why| SnapshotError::Rules { rules: configured, why })?;
         }
-        let Time { seed, now, last, last_is_fire, epoch, fires, alone, timers } = time;
+        let Time { seed, now, last, last_is_fire, epoch, fires, alone, timers, program: _, push } = time;
         let (failures, decided) = (Vec::new(), Vec::new());
         Ok(Self {
             era,
@@ -187,10 +204,18 @@ impl Room {
             alone,
             rules,
             failing: None,
+            push,
+            follows: false,
             failures,
             decided,
         })
     }
+}
+
+/// The program in a file that decides the room of a snapshot; None if other rules do, or it cannot be read.
+pub(crate) fn program_of(bytes: &[u8]) -> Option<ProgramId> {
+    let program = read(bytes).ok()?.time.program;
+    (program != ProgramId::NONE).then_some(program)
 }
 
 /// The values of a snapshot; of the rules their name, version and state.
@@ -218,6 +243,8 @@ struct Time {
     fires: u64,
     alone: u32,
     timers: Timers,
+    program: ProgramId,
+    push: u64,
 }
 
 impl Time {
@@ -253,6 +280,10 @@ impl Time {
         }
         match r.varint()? {
             0 => Ok(time),
+            PROGRAM => {
+                (time.program, time.push) = (ProgramId(r.identity()?.0), r.varint()?);
+                Ok(time)
+            }
             parts => Err(r.damaged(format!("unknown parts {parts}"))),
         }
     }

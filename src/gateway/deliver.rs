@@ -25,7 +25,7 @@ impl Core {
                 }
             }
             Push::Probe { shard, until } => self.probed(shard, until),
-            Push::Free { .. } => {}
+            Push::Free { .. } | Push::Programs => {}
             Push::Halted { room, known, .. } => self.halted(&room, known),
             Push::Heads { shard, server, rooms } => {
                 if !self.hears(shard, server, 0) {

@@ -26,6 +26,8 @@ mod lockfile;
 pub mod memory;
 #[doc(hidden)]
 pub mod pages;
+#[doc(hidden)]
+pub mod programs;
 pub mod redis;
 mod signals;
 mod steps;
@@ -45,6 +47,8 @@ pub use lockfile::LockFile;
 pub use lockfile::default_runtime_dir;
 #[doc(hidden)]
 pub use pages::{Gathering, PageSize, Place, StoredHead, StoredPage};
+#[doc(hidden)]
+pub use programs::{ProgramJournal, ProgramPush, PushAnswer, Pushed, PushedBy};
 #[doc(hidden)]
 pub use signals::{Signal, Signals};
 #[doc(hidden)]

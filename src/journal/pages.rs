@@ -108,7 +108,7 @@ impl From<StoredRoom> for StoredPage {
 
 /// The pages of a room that were read so far. The reader owns the room's shard, so nobody commits in the meantime, and new
 /// entries come after the tail. If the room changes nevertheless (it begins a new era), it is read again from its beginning.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Gathering {
     head: Option<StoredHead>,
     place: Place,

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::{
-    AheadPart, Bell, Commit, Committed, CommonJournal, FlushEntry, GatewayRecord, JournalError, Lease, Leased, PageSize, Place,
+    AheadPart, Bell, Commit, Committed, FlushEntry, GatewayRecord, JournalError, Lease, Leased, PageSize, Place, ProgramJournal,
     Signals, StoredPage, Survey, Witness, WorkerRecord,
 };
 use crate::limits::{HOST_TIMEOUT, PATTERNS_BYTES_MAX};
@@ -12,7 +12,7 @@ use crate::types::{Incarnation, RoomId, ShardId};
 
 /// What workers may do. Most steps carry a [`Lease`]. If it is lost, the step says so and changes nothing.
 #[async_trait]
-pub trait WorkerJournal: CommonJournal {
+pub trait WorkerJournal: ProgramJournal {
     /// Whether a server that comes back may have lost commits that it had confirmed.
     fn commits_may_be_lost(&self) -> bool {
         true

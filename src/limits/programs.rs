@@ -9,6 +9,14 @@ use super::{
 
 /// Bytes of a program.
 pub(crate) const PROGRAM_BYTES_MAX: usize = 1024 * 1024;
+/// Programs that a deployment keeps.
+pub(crate) const PROGRAMS_KEPT_MAX: usize = 1_024;
+/// Programs that a worker has loaded for rooms that they decided before.
+pub(crate) const PROGRAMS_OPEN_MAX: usize = 64;
+/// How often a worker asks for pushed programs, beside being told of them.
+pub(crate) const PROGRAMS_INTERVAL: Duration = Duration::from_secs(5);
+/// How often a watched file is looked at.
+pub(crate) const WATCH_INTERVAL: Duration = Duration::from_millis(200);
 /// Bytes of the state of a room that a program decides, and of a value that it returns.
 pub(crate) const DATA_BYTES_MAX: usize = 1024 * 1024;
 /// Nesting of such a value.

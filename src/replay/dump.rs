@@ -12,12 +12,12 @@ use serde_bytes::ByteBuf;
 use super::Recording;
 use crate::journal::StoredSnapshot;
 use crate::limits::RECORDING_BYTES_MAX;
-use crate::types::{Seed, StreamId};
+use crate::types::{ProgramId, Seed, StreamId};
 
 const MAGIC: &[u8; 12] = b"lasthit-dump";
-/// Version 3: `{room, era, seq, seed: bytes | nil, snapshot: {seq, ms, n, bytes} | nil, verdicts: [bytes], entries: [[ms, n, bytes]]}`.
-/// A later lasthit may add fields under this number, such as the room's programs: a dump that has them is refused by one that does not
-/// know them.
+/// Version 3: `{room, era, seq, seed: bytes | nil, snapshot: {seq, ms, n, bytes} | nil, verdicts: [bytes], entries: [[ms, n, bytes]],
+/// programs: [text]}`. A later lasthit may add fields under this number: a dump that has them is refused by one that does not know them.
+/// Dumps of rooms without programs have no such field.
 ///
 /// Version 2 is read too. It has no seed.
 pub const VERSION: u8 = 3;
@@ -25,7 +25,7 @@ pub const VERSION: u8 = 3;
 const VERSION_MIN: u8 = 2;
 const SEED_BYTES: usize = 16;
 /// The fields that this version knows.
-const FIELDS: [&str; 7] = ["room", "era", "seq", "seed", "snapshot", "verdicts", "entries"];
+const FIELDS: [&str; 8] = ["room", "era", "seq", "seed", "snapshot", "verdicts", "entries", "programs"];
 /// Magic, version and checksum.
 const HEAD_BYTES: usize = MAGIC.len() + 1 + 4;
 
@@ -85,6 +85,8 @@ struct Stored {
     snapshot: Option<Snapshot>,
     verdicts: Vec<ByteBuf>,
     entries: Vec<(u64, u64, ByteBuf)>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    programs: Vec<ByteBuf>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -114,6 +116,7 @@ pub fn write(recording: &Recording, path: &Path) -> Result<(), DumpError> {
         }),
         verdicts: recording.verdicts.iter().map(|b| ByteBuf::from(b.to_vec())).collect(),
         entries: recording.entries.iter().map(|(at, b)| (at.ms, at.seq, ByteBuf::from(b.to_vec()))).collect(),
+        programs: recording.programs.values().map(|text| ByteBuf::from(text.to_vec())).collect(),
     };
     let file = |source| DumpError::File { path: path.to_owned(), what: "written", source };
     let body = rmp_serde::to_vec_named(&stored).map_err(|e| file(std::io::Error::other(e)))?;
@@ -173,6 +176,7 @@ fn parse(bytes: &[u8], path: &Path) -> Result<Recording, DumpError> {
         }),
         verdicts: stored.verdicts.into_iter().map(bytes).collect(),
         entries: stored.entries.into_iter().map(|(ms, seq, b)| (StreamId { ms, seq }, bytes(b))).collect(),
+        programs: stored.programs.into_iter().map(bytes).map(|text| (ProgramId::of(&text), text)).collect(),
     })
 }
 
@@ -189,6 +193,7 @@ mod tests {
             snapshot: Some(StoredSnapshot { seq: 5, cursor: StreamId { ms: 7, seq: 1 }, bytes: Bytes::from_static(b"state") }),
             verdicts: vec![Bytes::from_static(b"v")],
             entries: vec![(StreamId { ms: 8, seq: 0 }, Bytes::from_static(b"entry"))],
+            programs: [(ProgramId::of(b"text"), Bytes::from_static(b"text"))].into(),
         }
     }
 
@@ -223,8 +228,8 @@ mod tests {
             let body = rmp_serde::to_vec(&rmpv::Value::Map(stored)).expect("bytes");
             [&good[..HEAD_BYTES - 4], &crc32fast::hash(&body).to_be_bytes(), &body].concat()
         };
-        let newer = error(&with("programs", rmpv::Value::Array(Vec::new())));
-        assert!(newer.contains("has \"programs\", which this lasthit does not know: a newer version wrote it"), "{newer}");
+        let newer = error(&with("channels", rmpv::Value::Array(Vec::new())));
+        assert!(newer.contains("has \"channels\", which this lasthit does not know: a newer version wrote it"), "{newer}");
         assert!(error(&with("seed", rmpv::Value::Binary(vec![7; 15]))).contains("damaged"));
         let without = parse(&with("seed", rmpv::Value::Nil), &path).expect("a dump");
         assert_eq!(without, Recording { seed: None, ..recording() });

@@ -10,16 +10,17 @@ mod picture;
 mod tests;
 pub(crate) mod timeline;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use bytes::Bytes;
 use serde::Serialize;
 
-use crate::engine::Room;
+use crate::engine::{self, Room};
 use crate::journal::{Journal, JournalError, PageSize, Place, StoredHead, StoredSnapshot, pages};
 use crate::limits::{READ_ENTRIES_MAX, RECORDING_BYTES_MAX};
-use crate::rules::RulesBook;
-use crate::types::{Flags, RoomId, Seed, Stamp, StreamId, Verdict, VerdictKind};
+use crate::rules::{Rules, RulesBook};
+use crate::types::{Flags, ProgramId, RoomId, Seed, Stamp, StreamId, Verdict, VerdictKind};
 use crate::wire::{DecodeError, entry, verdicts};
 use crate::worker;
 
@@ -94,6 +95,8 @@ pub struct Recording {
     pub verdicts: Vec<Bytes>,
     /// Encoded entries, all that are stored, in stream order.
     pub entries: Vec<(StreamId, Bytes)>,
+    /// The texts of the programs in files that decided it, as far as they are kept.
+    pub programs: BTreeMap<ProgramId, Bytes>,
 }
 
 /// The result of resolving a recording again.
@@ -178,8 +181,16 @@ impl Recording {
                 return Err(ReplayError::Overtaken(room.clone()));
             }
         }
-        let seq = seq.max(head.seq);
-        Ok(Self { room: room.clone(), era: head.era, seq, seed: head.seed, snapshot, verdicts: batches, entries })
+        let (seq, programs) = (seq.max(head.seq), BTreeMap::new());
+        let mut read =
+            Self { room: room.clone(), era: head.era, seq, seed: head.seed, snapshot, verdicts: batches, entries, programs };
+        for program in read.named()? {
+            if let Some(text) = journal.program(program).await? {
+                check(text.len())?;
+                read.programs.insert(program, text);
+            }
+        }
+        Ok(read)
     }
 
     /// The room's head and its snapshot. If a worker replaces the snapshot while it is read, the new one is read.
@@ -214,6 +225,22 @@ impl Recording {
         Err(ReplayError::Overtaken(room.clone()))
     }
 
+    /// The programs in files that its record names.
+    fn named(&self) -> Result<BTreeSet<ProgramId>, ReplayError> {
+        let mut named = BTreeSet::new();
+        if let Some(snapshot) = &self.snapshot {
+            named.extend(engine::program_of(&snapshot.bytes));
+        }
+        for batch in &self.verdicts {
+            let batch = verdicts::decode(batch)?;
+            let record = batch.decided.as_ref().map(|bytes| engine::Record::read(bytes)).transpose()?;
+            named.extend(record.and_then(|record| record.program()));
+            named.extend(batch.verdicts.iter().filter_map(|verdict| Some(verdict.change.as_ref()?.program)));
+        }
+        named.remove(&ProgramId::NONE);
+        Ok(named)
+    }
+
     /// The recorded verdicts, in order.
     ///
     /// # Errors
@@ -236,9 +263,10 @@ impl Recording {
         if let Some(hole) = recorded.windows(2).find(|pair| Some(pair[1].seq) != pair[0].seq.checked_add(1)) {
             return Err(unresolvable(format!("verdict {} is followed by {}", hole[0].seq, hole[1].seq)));
         }
+        let open = |program| self.open(rules, program);
         let rules = || rules.rules_for(&self.room).ok_or_else(|| ReplayError::NoRules(self.room.clone()));
         if recorded.first().map_or(self.seq == 0, |first| first.seq == 1) {
-            match self.resolve_from(worker::created(&self.room, self.era, self.seed, rules()?), &recorded) {
+            match self.resolve_from(worker::created(&self.room, self.era, self.seed, (rules()?, 0)), &open, &recorded) {
                 // The events of the first verdicts may be trimmed before the verdicts are.
                 Err(_) if self.snapshot.is_some() => {}
                 done => return done.map_err(unresolvable),
@@ -248,20 +276,39 @@ impl Recording {
             let first = recorded.first().map_or(1, |v| v.seq);
             return Err(unresolvable(format!("the verdicts before {first} were trimmed, and there is no snapshot")));
         };
-        let room = Room::restore(&snapshot.bytes, rules()?).map_err(|e| unresolvable(e.to_string()))?;
-        self.resolve_from(room, &recorded).map_err(unresolvable)
+        let room = Room::restore_by(&snapshot.bytes, rules()?, open).map_err(|e| unresolvable(e.to_string()))?;
+        self.resolve_from(room, &open, &recorded).map_err(unresolvable)
     }
 
-    fn resolve_from(&self, mut room: Room, recorded: &[Verdict]) -> Result<Replayed, String> {
+    /// New rules by a program that the record names.
+    fn open(&self, rules: &RulesBook, program: ProgramId) -> Result<Box<dyn Rules>, String> {
+        let file = rules
+            .file_of(&self.room)
+            .ok_or("a program in a file decided it, the configuration says otherwise: give it rules = { file }")?;
+        if file.program.id() == program {
+            return Ok(file.new_room());
+        }
+        let text = self.programs.get(&program).ok_or_else(|| format!("the program {program} is not kept"))?;
+        file.with_text(text).map(|file| file.new_room())
+    }
+
+    fn resolve_from(&self, mut room: Room, open: worker::Open<'_>, recorded: &[Verdict]) -> Result<Replayed, String> {
         let from = room.seq().saturating_add(1);
         let entries: Vec<_> = self.entries.iter().map(|(at, bytes)| (*at, entry::decode(bytes))).collect();
         let mut winners = Vec::new();
         let replay = AssertUnwindSafe(|| {
-            worker::replay(&mut room, &entries, &self.verdicts, worker::Programs::Asked, |room, verdict| {
-                if verdict.contest.as_deref().is_some_and(|contest| room.is_winner(contest, verdict.stamp)) {
-                    winners.push(verdict.stamp);
-                }
-            })
+            worker::replay(
+                &mut room,
+                &entries,
+                &self.verdicts,
+                worker::Programs::Asked,
+                open,
+                |room: &Room, verdict: &Verdict| {
+                    if verdict.contest.as_deref().is_some_and(|contest| room.is_winner(contest, verdict.stamp)) {
+                        winners.push(verdict.stamp);
+                    }
+                },
+            )
         });
         let (verdicts, mut deviations) = catch_unwind(replay).map_err(|_| "the rules panicked".to_owned())??;
         if room.seq() != self.seq {

@@ -1,12 +1,14 @@
 //! Which rules a room plays by.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use wildmatch::WildMatch;
 
+use super::js::{self, Checking, JsRules};
 use super::{ProgramSpec, Rules};
 use crate::limits::{KEEP_FAILED, PROGRAM_JOBS_PER_INSTANCE, RULES_ATTEMPTS};
-use crate::types::RoomId;
+use crate::types::{ProgramId, RoomId};
 
 /// Makes the rules of a new room.
 pub type RulesFactory = Arc<dyn Fn() -> Box<dyn Rules> + Send + Sync>;
@@ -24,6 +26,10 @@ struct Page {
     make: Option<RulesFactory>,
     program: Option<ProgramSpec>,
     keep: Keep,
+    /// The program in a file, if that decides.
+    file: Option<FileRules>,
+    /// The number of the push that the rules came with; 0 for rules that are not pushed.
+    push: u64,
 }
 
 /// How often the rooms of a pattern try an event, and how much of their past they keep.
@@ -40,6 +46,62 @@ pub struct Keep {
 impl Default for Keep {
     fn default() -> Self {
         Self { attempts: RULES_ATTEMPTS, done: None, failed: KEEP_FAILED }
+    }
+}
+
+/// A program in a file, as it is configured.
+#[derive(Debug, Clone)]
+pub(crate) struct FileRules {
+    /// Where the file is.
+    pub(crate) path: PathBuf,
+    /// What decides now.
+    pub(crate) program: Arc<js::Program>,
+    pub(crate) checking: Checking,
+}
+
+impl FileRules {
+    /// Rules of a new room.
+    pub(crate) fn new_room(&self) -> Box<dyn Rules> {
+        Box::new(JsRules::new(self.program.clone(), self.checking))
+    }
+
+    /// The same with another text.
+    ///
+    /// # Errors
+    /// One line: when that is no program.
+    pub(crate) fn with_text(&self, text: &[u8]) -> Result<Self, String> {
+        let program = js::Program::load(self.program.file(), text, self.program.budget());
+        let program = program.map_err(|error| error.to_string())?;
+        Ok(Self { program, path: self.path.clone(), checking: self.checking })
+    }
+}
+
+/// Gives the rules of programs by their text, whichever was recorded.
+pub(crate) trait Library: Send + Sync {
+    /// New rules by this program, for a room whose rules are configured so.
+    ///
+    /// # Errors
+    /// When it is not read yet, or not there.
+    fn open(&self, room: &RoomId, program: ProgramId) -> Result<Box<dyn Rules>, Unopened>;
+}
+
+/// Why a program cannot be opened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Unopened {
+    /// It is to be read first.
+    Unread,
+    /// One line.
+    Failed(String),
+}
+
+/// No program but those of the configuration.
+#[cfg(test)]
+pub(crate) struct NoLibrary;
+
+#[cfg(test)]
+impl Library for NoLibrary {
+    fn open(&self, _room: &RoomId, program: ProgramId) -> Result<Box<dyn Rules>, Unopened> {
+        Err(Unopened::Failed(format!("the program {program} is not there")))
     }
 }
 
@@ -66,6 +128,19 @@ impl Pattern {
     }
 }
 
+impl Page {
+    fn by(self, file: FileRules) -> Self {
+        let made = file.clone();
+        Self { make: Some(Arc::new(move || made.new_room())), file: Some(file), ..self }
+    }
+}
+
+impl std::fmt::Debug for RulesBook {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("RulesBook").field(&self.patterns()).finish()
+    }
+}
+
 impl RulesBook {
     /// A book without rules.
     #[must_use]
@@ -77,14 +152,28 @@ impl RulesBook {
     #[must_use]
     pub fn room<R: Rules>(mut self, pattern: &str, make: impl Fn() -> R + Send + Sync + 'static) -> Self {
         let make: RulesFactory = Arc::new(move || Box::new(make()));
-        self.pages.push(Page { pattern: Pattern::new(pattern), make: Some(make), program: None, keep: Keep::default() });
+        self.pages.push(Page {
+            pattern: Pattern::new(pattern),
+            make: Some(make),
+            program: None,
+            file: None,
+            push: 0,
+            keep: Keep::default(),
+        });
         self
     }
 
     /// Adds rules for the rooms whose names match `pattern`: a program decides. The worker starts it, or waits for it.
     #[must_use]
     pub fn program(mut self, pattern: &str, program: ProgramSpec) -> Self {
-        self.pages.push(Page { pattern: Pattern::new(pattern), make: None, program: Some(program), keep: Keep::default() });
+        self.pages.push(Page {
+            pattern: Pattern::new(pattern),
+            make: None,
+            program: Some(program),
+            file: None,
+            push: 0,
+            keep: Keep::default(),
+        });
         self
     }
 
@@ -94,6 +183,53 @@ impl RulesBook {
             page.keep = keep;
         }
         self
+    }
+
+    /// Adds a program in a file.
+    #[must_use]
+    pub(crate) fn file(mut self, pattern: &str, file: FileRules) -> Self {
+        self.pages.push(
+            Page { pattern: Pattern::new(pattern), make: None, program: None, file: None, push: 0, keep: Keep::default() }
+                .by(file),
+        );
+        self
+    }
+
+    /// The rules as they come with a push.
+    #[cfg(test)]
+    #[must_use]
+    pub(crate) fn with_push(mut self, push: u64) -> Self {
+        self.pages.iter_mut().for_each(|page| page.push = push);
+        self
+    }
+
+    /// The programs in files, by pattern.
+    pub(crate) fn files(&self) -> impl Iterator<Item = (&str, &FileRules)> {
+        self.pages.iter().filter_map(|page| Some((page.pattern.0.as_str(), page.file.as_ref()?)))
+    }
+
+    /// The program in a file that decides this room.
+    pub(crate) fn file_of(&self, room: &RoomId) -> Option<&FileRules> {
+        self.pages[self.at(room)?].file.as_ref()
+    }
+
+    /// Sets the program of a pattern, as it was pushed.
+    pub(crate) fn set_file(&mut self, pattern: &str, program: Arc<js::Program>, push: u64) {
+        for page in self.pages.iter_mut().filter(|page| page.pattern.0 == pattern) {
+            if let Some(file) = page.file.take() {
+                *page = Page { push, ..page.clone() }.by(FileRules { program: program.clone(), ..file });
+            }
+        }
+    }
+
+    /// The number of the push that a new room begins with.
+    pub(crate) fn push_of(&self, room: &RoomId) -> u64 {
+        self.at(room).map_or(0, |at| self.pages[at].push)
+    }
+
+    /// The same for a pattern.
+    pub(crate) fn push_of_pattern(&self, pattern: &str) -> u64 {
+        self.pages.iter().find(|page| page.pattern.0 == pattern).map_or(0, |page| page.push)
     }
 
     /// The book with its programs started: `start` is called for each, and returns what makes its rooms' rules.
@@ -152,6 +288,11 @@ impl RulesBook {
     #[must_use]
     pub fn rules_for(&self, room: &RoomId) -> Option<Box<dyn Rules>> {
         self.at(room).and_then(|at| self.pages[at].make.as_ref()).map(|make| make())
+    }
+
+    /// What makes the rules of a new room.
+    pub(crate) fn factory_of(&self, room: &RoomId) -> Option<RulesFactory> {
+        self.at(room).and_then(|at| self.pages[at].make.clone())
     }
 
     fn at(&self, room: &RoomId) -> Option<usize> {

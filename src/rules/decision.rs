@@ -31,11 +31,11 @@ pub(crate) enum TimerCommand {
 
 /// Why a program came to no decision.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Failure {
+pub struct Failure {
     /// One line.
-    pub(crate) error: String,
+    pub error: String,
     /// Where, innermost first.
-    pub(crate) stack: Vec<String>,
+    pub stack: Vec<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -22,20 +22,24 @@ mod referee;
 mod saved;
 mod when;
 
-pub(crate) use book::{Crew, Keep, Pattern};
+#[cfg(test)]
+pub(crate) use book::NoLibrary;
+pub(crate) use book::{Crew, FileRules, Keep, Library, Pattern, Unopened};
 pub use book::{RulesBook, RulesFactory};
 pub use claim::Claim;
 pub use decision::Decision;
-pub(crate) use decision::{Failure, Ruling, TimerCommand};
+#[doc(hidden)]
+pub use decision::Failure;
+pub(crate) use decision::{Ruling, TimerCommand};
 pub use last_hit::LastHit;
 #[doc(hidden)]
 pub use process::Process;
 pub(crate) use process::{Fault, Identity as ProgramIdentity, Program, frames, messages};
 pub use process::{ProgramSource, ProgramSpec};
 pub use when::When;
-pub(crate) use when::{Repeat, TimerFault, offset_s};
+pub(crate) use when::{Repeat, TimerFault};
 
-use crate::types::{PlayerId, Role, RoomTime, SessionId};
+use crate::types::{PlayerId, ProgramId, Role, RoomTime, SessionId};
 
 /// What rules see of an event.
 #[derive(Debug, Clone, Copy)]
@@ -97,6 +101,16 @@ impl Facts {
         bytes[24..].copy_from_slice(&call.to_be_bytes());
         xxhash_rust::xxh3::xxh3_64(&bytes)
     }
+}
+
+/// Tells whether a state that was made again is the same.
+#[doc(hidden)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fingerprint {
+    /// Names what decides beside the program's text.
+    pub engine: u32,
+    /// A hash of the state.
+    pub state: u64,
 }
 
 /// A timer that is due, as rules see it.
@@ -221,6 +235,28 @@ pub trait Rules: Send + 'static {
     #[doc(hidden)]
     fn is_program(&self) -> bool {
         false
+    }
+
+    /// The text that decides, if they are a program's in one file.
+    #[doc(hidden)]
+    fn program(&self) -> ProgramId {
+        ProgramId::NONE
+    }
+
+    /// Whether what is resolved from here on is recorded already: what came to a decision then may take longer now (rule P1).
+    #[doc(hidden)]
+    fn follow(&mut self, _recorded: bool) {}
+
+    /// What to compare when the state is made again.
+    #[doc(hidden)]
+    fn fingerprint(&self) -> Option<Fingerprint> {
+        None
+    }
+
+    /// Goes on with the state that another version of these rules has left.
+    #[doc(hidden)]
+    fn take_over(&mut self, _version: u32, _state: &[u8], _facts: Facts) -> Result<(), Failure> {
+        Err(Failure { error: "these rules take over no other version's state".to_owned(), stack: Vec::new() })
     }
 
     /// What a check of the program has found since the last call: decisions that came out otherwise a second time.

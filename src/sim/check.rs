@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::client::Told;
 use super::journal::SEED;
 use super::ledger::RoomLog;
-use super::rules::Race;
+use super::rules::{self, Race};
 use super::timers;
 use super::world::World;
 use crate::engine::RULES_FAILED;
@@ -22,6 +22,7 @@ pub(super) fn everything(world: &World) {
         true_order(&room, log);
         once(&room, log);
         one_winner(&room, log);
+        changes(world, &room, log);
         replay(&room, of, log);
         timers::record(&room, log);
     }
@@ -45,7 +46,9 @@ fn order(room: &str, log: &RoomLog) {
         .collect();
     let mut last: Option<&Verdict> = None;
     for verdict in &log.verdicts {
-        if verdict.kind == VerdictKind::Open || deaths.contains(&(verdict.stamp.incarnation, verdict.stamp.ordinal)) {
+        if matches!(verdict.kind, VerdictKind::Open | VerdictKind::Rules)
+            || deaths.contains(&(verdict.stamp.incarnation, verdict.stamp.ordinal))
+        {
             continue;
         }
         if let Some(last) = last {
@@ -124,6 +127,9 @@ fn once(room: &str, log: &RoomLog) {
     let events = events(log);
     let (mut seen, mut acted) = (BTreeSet::new(), BTreeMap::new());
     for verdict in &log.verdicts {
+        if verdict.kind == VerdictKind::Rules {
+            continue;
+        }
         let name = (verdict.stamp.incarnation, verdict.stamp.ordinal);
         assert!(seen.insert(name), "once: {room}: the event {:?} has two verdicts, one is seq {}", verdict.stamp, verdict.seq);
         if verdict.kind == VerdictKind::Timer {
@@ -156,13 +162,35 @@ fn one_winner(room: &str, log: &RoomLog) {
     assert_eq!(void, None, "once: {room}: a void verdict");
 }
 
+/// A room's program changes only by a verdict, to a later push each time; what is refused is not tried again.
+fn changes(world: &World, room: &str, log: &RoomLog) {
+    let mut last = 0;
+    for verdict in &log.verdicts {
+        let Some(change) = &verdict.change else { continue };
+        assert!(
+            last < change.push && change.push <= world.pushed,
+            "changes: {room}: push {} comes after push {last}",
+            change.push
+        );
+        last = change.push;
+        let refused = matches!(verdict.outcome, Outcome::Void(_));
+        assert_eq!(refused, Race::is_refused(change.push), "changes: {room}: push {last}: {:?}", verdict.outcome);
+    }
+}
+
 /// Replay: the streams give the same verdicts again.
 fn replay(room: &str, of: &RoomId, log: &RoomLog) {
     let entries: Vec<_> = log.entries.iter().map(|(at, bytes)| (*at, entry::decode(bytes))).collect();
-    let mut again = crate::worker::created(of, 1, Some(SEED), Box::new(Race::default()));
-    let (count, deviations) =
-        crate::worker::replay(&mut again, &entries, &log.batches, crate::worker::Programs::Asked, |_, _| {})
-            .unwrap_or_else(|e| panic!("replay: {room}: {e}"));
+    let mut again = crate::worker::created(of, 1, Some(SEED), (Box::new(Race::of(of, 0)), 0));
+    let (count, deviations) = crate::worker::replay(
+        &mut again,
+        &entries,
+        &log.batches,
+        crate::worker::Programs::Asked,
+        &|program| Ok(rules::open(of, program)),
+        |_, _| {},
+    )
+    .unwrap_or_else(|e| panic!("replay: {room}: {e}"));
     assert_eq!((count, deviations), (log.verdicts.len(), Vec::new()), "replay: {room}");
 }
 

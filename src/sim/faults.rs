@@ -25,6 +25,8 @@ pub(super) enum Fault {
     StepClock,
     /// The host goes down, and boots again: a new timeline, and another wall clock.
     Reboot,
+    /// Somebody pushes another program. Workers hear of it one by one.
+    PushProgram,
     /// A key of a room is not what was written there, until it is mended.
     SpoilRoom,
 }
@@ -93,6 +95,15 @@ impl World {
                 self.epoch_ns -= self.below(200 * MS);
                 self.trace(|| format!("the host boots: timeline {}", self.timeline));
                 self.ledger.count("reboots");
+            }
+            Fault::PushProgram => {
+                self.pushed += 1;
+                self.trace(|| format!("push {}", self.pushed));
+                for index in 0..self.workers.len() {
+                    let (to, delay) = (self.worker_pid(index), self.below(60 * MS));
+                    self.after(delay, Some(to), Happening::Pushed(self.pushed));
+                }
+                self.ledger.count("programs pushed");
             }
             Fault::SpoilRoom => {
                 let any = self.below(self.rooms.len() as u64) as usize;

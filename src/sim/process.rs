@@ -7,17 +7,17 @@ use bytes::Bytes;
 
 use super::client::Message;
 use super::journal::{Answer, Call, LEASE_MS};
-use super::rules::Race;
+use super::rules::{Editions, book};
 use super::world::{Channel, Happening, Kind, Listening, MS, Pid, US, World};
 use crate::gateway::Delivery;
 use crate::gateway::core::Core as GatewayCore;
 use crate::gateway::step::{Command as GatewayCommand, Input as GatewayInput};
 use crate::journal::{AheadName, AheadPart, Bell};
 use crate::limits::HEADS_INTERVAL;
-use crate::rules::RulesBook;
-use crate::types::{Arrival, Incarnation, ShardId};
+use crate::types::{Arrival, Incarnation, ProgramId, ShardId};
 use crate::wire::push;
 use crate::worker::core::Core as WorkerCore;
+use crate::worker::job::Loading;
 use crate::worker::step::{Command as WorkerCommand, Input, WorkerLimits};
 
 /// How long a gateway may owe a watermark here.
@@ -60,6 +60,10 @@ pub(super) struct WorkerProcess {
     pub(super) incarnation: Incarnation,
     pub(super) start: u64,
     pub(super) paused_until: u64,
+    /// The programs that it has read.
+    editions: std::sync::Arc<Editions>,
+    /// The last push that it has heard of.
+    known: u64,
 }
 
 impl GatewayProcess {
@@ -78,7 +82,17 @@ impl GatewayProcess {
 
 impl WorkerProcess {
     pub(super) fn nobody() -> Self {
-        Self { core: None, epoch_ns: 0, due_ns: None, incarnation: Incarnation::NONE, start: 0, paused_until: 0 }
+        let editions = std::sync::Arc::default();
+        Self {
+            core: None,
+            epoch_ns: 0,
+            due_ns: None,
+            incarnation: Incarnation::NONE,
+            start: 0,
+            paused_until: 0,
+            editions,
+            known: 0,
+        }
     }
 }
 
@@ -106,12 +120,20 @@ impl World {
     pub(super) fn start_worker(&mut self, index: usize) {
         let incarnation = self.incarnation();
         let start = self.workers[index].start + 1;
-        let rules = RulesBook::new().room("slow*", || Race { slow: true, ..Race::default() }).room("*", Race::default);
+        // Whoever starts has read what was pushed, or has an older file, and hears of the last push later.
+        let pushed = self.pushed;
+        let known = if pushed > 0 && self.below(4) == 0 { self.below(pushed) } else { pushed };
+        if known < pushed {
+            let delay = self.below(100 * MS);
+            self.after(delay, Some(Pid { kind: Kind::Worker, index, start }), Happening::Pushed(pushed));
+        }
+        let editions = std::sync::Arc::new(Editions::default());
         // Every process measures it a little otherwise.
         let epoch_ns = self.epoch_ns + self.below(2 * US);
         let limits = WorkerLimits {
             bounds: self.options.bounds,
-            rules,
+            rules: book(known),
+            library: editions.clone(),
             timeline: self.timeline,
             epoch_ns,
             concurrency: 2,
@@ -128,7 +150,8 @@ impl World {
             retention_ms: self.options.retention_ms,
         };
         let core = WorkerCore::new(incarnation, self.store.shards(), limits);
-        self.workers[index] = WorkerProcess { core: Some(core), epoch_ns, due_ns: None, incarnation, start, paused_until: 0 };
+        self.workers[index] =
+            WorkerProcess { core: Some(core), epoch_ns, due_ns: None, incarnation, start, paused_until: 0, editions, known };
         self.trace(|| format!("worker {index} starts as {incarnation:?}"));
         let pid = self.worker_pid(index);
         self.after(1, Some(pid), Happening::Tick);
@@ -318,6 +341,20 @@ impl World {
         }
     }
 
+    /// A program was pushed, or pushed again later: the news came late.
+    pub(super) fn hear_of_push(&mut self, index: usize, push: u64) {
+        if self.workers[index].core.is_some() && self.workers[index].known < push {
+            self.workers[index].known = push;
+            self.feed_worker(index, Input::Rules(book(push)));
+        }
+    }
+
+    pub(super) fn fetched(&mut self, index: usize, shard: ShardId, program: ProgramId, loading: Box<Loading>) {
+        self.workers[index].editions.read(program);
+        self.feed_worker(index, Input::Fetched(shard, loading));
+        self.ledger.count("programs read for recorded rooms");
+    }
+
     fn perform_for_worker(&mut self, index: usize, command: WorkerCommand) {
         let pid = self.worker_pid(index);
         let worker = self.workers[index].incarnation;
@@ -342,6 +379,10 @@ impl World {
             WorkerCommand::Load { shard, room, token, place } => self.call(pid, Call::Load { shard, room, token, place }),
             WorkerCommand::WriteAhead { shard, lease, room, part } => {
                 self.call(pid, Call::WriteAhead { shard, lease, room, part })
+            }
+            WorkerCommand::Fetch { shard, program, loading } => {
+                let delay = self.delay();
+                self.after(delay, Some(pid), Happening::Fetched(shard, program, loading));
             }
             WorkerCommand::Read { shard, room, token, after } => self.call(pid, Call::Read { shard, room, token, after }),
             WorkerCommand::Run(job) => {

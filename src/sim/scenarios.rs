@@ -20,6 +20,7 @@ use crate::gateway::{Delivery, Joining};
 use crate::journal::memory::Store;
 use crate::journal::{Appended, Bell, Flush, Leased, PageSize, Place, Seen, Witness};
 use crate::limits::Bounds;
+use crate::rules::NoLibrary;
 use crate::rules::RulesBook;
 use crate::types::{Action, Arrival, Flags, Incarnation, Moment, PlayerId, Role, RoomId, ShardId, Since, Verdict};
 use crate::wire::push::Push;
@@ -159,6 +160,7 @@ fn limits() -> WorkerLimits {
     WorkerLimits {
         bounds: Bounds::default(),
         rules: RulesBook::new().room("*", Race::default),
+        library: std::sync::Arc::new(NoLibrary),
         timeline: TIMELINE,
         epoch_ns: 0,
         concurrency: 1,

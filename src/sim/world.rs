@@ -18,8 +18,8 @@ use crate::gateway::step::Input as GatewayInput;
 use crate::journal::Bell;
 use crate::journal::memory::Store;
 use crate::limits::Bounds;
-use crate::types::{Incarnation, RoomId, ShardId};
-use crate::worker::job::Job;
+use crate::types::{Incarnation, ProgramId, RoomId, ShardId};
+use crate::worker::job::{Job, Loading};
 use crate::worker::step::Input;
 
 pub(super) const MS: u64 = 1_000_000;
@@ -98,6 +98,9 @@ impl Options {
         }
         if rng.random_bool(0.5) {
             self.faults.push(Fault::StepClock);
+        }
+        if rng.random_bool(0.5) {
+            self.faults.push(Fault::PushProgram);
         }
         if rng.random_bool(0.3) {
             self.faults.push(Fault::Reboot);
@@ -228,6 +231,10 @@ pub(super) enum Happening {
         push: Option<Bytes>,
     },
     ShardIsFree,
+    /// A worker hears of a push.
+    Pushed(u64),
+    /// A worker has read a program.
+    Fetched(ShardId, ProgramId, Box<Loading>),
     /// The locks of these are free.
     Gone(Vec<Incarnation>),
     Job(Job),
@@ -292,6 +299,8 @@ pub(super) struct World {
     pub(super) rooms: Vec<RoomId>,
     /// Rooms of which a key was spoiled.
     pub(super) spoiled: BTreeSet<RoomId>,
+    /// The number of the last push of a program.
+    pub(super) pushed: u64,
     /// Processes that died and left a free lock behind.
     pub(super) free_locks: BTreeSet<Incarnation>,
     pub(super) ledger: Ledger,
@@ -323,6 +332,7 @@ impl World {
             pushes: BTreeMap::new(),
             rooms: (0..options.rooms).map(name).collect(),
             spoiled: BTreeSet::new(),
+            pushed: 0,
             free_locks: BTreeSet::new(),
             ledger: Ledger::default(),
             journal_away_until: 0,
@@ -418,6 +428,8 @@ impl World {
             (Happening::Bell { shard, generation, bell }, Some(pid)) => self.bell(pid, shard, generation, bell),
             (Happening::Push { incarnation, generation, push }, Some(pid)) => self.push(pid, incarnation, generation, push),
             (Happening::Gone(who), Some(pid)) => self.feed_worker(pid.index, Input::Gone(who)),
+            (Happening::Pushed(push), Some(pid)) => self.hear_of_push(pid.index, push),
+            (Happening::Fetched(shard, program, loading), Some(pid)) => self.fetched(pid.index, shard, program, loading),
             (Happening::ShardIsFree, Some(pid)) => self.feed_worker(pid.index, Input::ShardIsFree),
             (Happening::Job(job), Some(pid)) => self.feed_worker(pid.index, Input::Done(job.run())),
             (Happening::Tick, Some(pid)) => self.tick(pid),

@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use crate::limits::NAME_BYTES_MAX;
 
-/// Why a name was refused.
+/// Why a room or player name was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{what} name {value:?} is not allowed: use 1 to 64 characters out of A-Z a-z 0-9 . _ -")]
 pub struct IdError {
-    /// `room`, `player` or `program`.
+    /// `room` or `player`.
     pub what: &'static str,
     /// The refused name, cut to 80 characters.
     pub value: String,
@@ -76,11 +76,6 @@ name! {
     PlayerId, "player"
 }
 
-/// Checks the name of a program: as any name.
-pub(crate) fn check_program_name(name: &str) -> Result<(), IdError> {
-    checked("program", name).map(drop)
-}
-
 /// A fixed group of rooms that share a Redis hash tag; the unit of ownership.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ShardId(pub u16);
@@ -140,6 +135,44 @@ impl fmt::Debug for Incarnation {
 impl fmt::Display for Incarnation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(self, f)
+    }
+}
+
+/// Names a program in one file: the first half of the SHA-256 of its text.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub struct ProgramId(pub u128);
+
+impl ProgramId {
+    /// Stands for rules that are no file.
+    pub const NONE: Self = Self(0);
+
+    /// The name of a text.
+    #[must_use]
+    pub fn of(text: &[u8]) -> Self {
+        let hash = ring::digest::digest(&ring::digest::SHA256, text);
+        let half = hash.as_ref().first_chunk().copied().unwrap_or_default();
+        Self(u128::from_be_bytes(half))
+    }
+}
+
+impl fmt::Display for ProgramId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+impl fmt::Debug for ProgramId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:08x}", self.0 >> 96)
+    }
+}
+
+impl std::str::FromStr for ProgramId {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let hex = (text.len() == 32).then(|| u128::from_str_radix(text, 16).ok()).flatten();
+        hex.map(Self)
+            .ok_or_else(|| format!("{:?} names no program: 32 hexadecimal digits do", text.chars().take(80).collect::<String>()))
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{Epoch, Flags, PlayerId, RoomTime, SessionId, Stamp};
+use super::{Epoch, Flags, PlayerId, ProgramId, RoomTime, SessionId, Stamp};
 
 /// What was decided.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,7 +41,7 @@ pub enum Audience {
     Players(Arc<[PlayerId]>),
 }
 
-/// What a verdict decides: one of the socket events, or a timer.
+/// What a verdict decides: one of the socket events, a timer, or which program decides from there on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum VerdictKind {
     /// onOpen.
@@ -58,6 +58,8 @@ pub enum VerdictKind {
     Unreadable,
     /// A timer of the room has fired.
     Timer,
+    /// Another program decides the room from here on, or was to.
+    Rules,
 }
 
 /// A timer that has fired.
@@ -73,6 +75,21 @@ pub struct Fire {
     pub missed: u64,
 }
 
+/// The program that decides a room from a verdict on; if that is void, it was to, and the one before goes on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// The program; [`ProgramId::NONE`] for one outside of the worker.
+    pub program: ProgramId,
+    /// The number of its push; 0 for a program outside.
+    pub push: u64,
+    /// What it calls itself.
+    pub name: String,
+    /// Its version.
+    pub version: u32,
+    /// The version of the program before it.
+    pub from: u32,
+}
+
 impl VerdictKind {
     /// The word on the public wire.
     #[must_use]
@@ -85,6 +102,7 @@ impl VerdictKind {
             Self::Close => "close",
             Self::Unreadable => "unreadable",
             Self::Timer => "timer",
+            Self::Rules => "rules",
         }
     }
 }
@@ -124,6 +142,8 @@ pub struct Verdict {
     pub body: Option<Bytes>,
     /// The timer, if this is the verdict of one.
     pub fire: Option<Box<Fire>>,
+    /// The program, if this is the verdict of a change.
+    pub change: Option<Box<Change>>,
 }
 
 impl Verdict {
@@ -141,10 +161,22 @@ pub struct VerdictBatch {
     pub era: u64,
     /// The epoch that the room counts by from its first verdict on, if that is another than before.
     pub epoch: Option<Epoch>,
-    /// What a program outside decided, as far as the verdicts do not tell it; None for rooms without one, and in pushes.
+    /// Which program decided, and what the verdicts do not tell of that; None for rooms without a program, and in pushes.
     pub decided: Option<Bytes>,
     /// The verdicts. Their `seq` rises. A push leaves out those that none of its gateway's sessions may see.
     pub verdicts: Vec<Verdict>,
+}
+
+impl VerdictBatch {
+    /// A batch of one verdict.
+    pub(crate) fn of(era: u64, verdict: Verdict) -> Self {
+        Self { era, epoch: None, decided: None, verdicts: vec![verdict] }
+    }
+
+    /// Whether it is of a change of program, which has a batch of its own.
+    pub(crate) fn is_change(&self) -> bool {
+        self.verdicts.first().is_some_and(|verdict| verdict.kind == VerdictKind::Rules)
+    }
 }
 
 /// The last verdict of a room that a client has seen, written `era.seq`.

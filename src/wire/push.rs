@@ -35,6 +35,8 @@ pub enum Push {
         /// The shard that is free.
         shard: ShardId,
     },
+    /// A program was pushed. Sent to workers.
+    Programs,
     /// The heads of rooms. A new owner sends them, so that a gateway that missed the last push finds the gap.
     Heads {
         /// The shard of the rooms.
@@ -86,6 +88,9 @@ pub fn encode(push: &Push) -> Bytes {
         }
         Push::Free { shard } => {
             w.uint(3).uint(shard.0.into()).array(0);
+        }
+        Push::Programs => {
+            w.uint(5).uint(0).array(0);
         }
         Push::Halted { shard, room, known } => {
             w.uint(4).uint(shard.0.into()).array(2).text(room.as_str()).uint((*known).into());
@@ -142,6 +147,7 @@ pub fn decode(bytes: &Bytes) -> Result<Push, DecodeError> {
             Push::Heads { shard, server, rooms }
         }
         3 if len == 0 => Push::Free { shard },
+        5 if len == 0 => Push::Programs,
         4 if len == 2 => Push::Halted { shard, room: r.room()?, known: r.uint()? != 0 },
         other => return Err(r.damaged(format!("unknown push {other}"))),
     };
@@ -175,6 +181,7 @@ mod tests {
                 }),
             any::<(u16, u32, u64)>()
                 .prop_map(|(shard, timeline, ns)| Push::Probe { shard: ShardId(shard), until: Moment { timeline, ns } }),
+            Just(Push::Programs),
             any::<u16>().prop_map(|shard| Push::Free { shard: ShardId(shard) }),
             (any::<(u16, bool)>(), room()).prop_map(|((shard, known), room)| Push::Halted { shard: ShardId(shard), room, known }),
             (any::<(u16, u128)>(), proptest::collection::vec((room(), any::<u64>(), any::<u64>()), 0..4))

@@ -7,13 +7,14 @@ use bytes::Bytes;
 use super::codec::{DecodeError, Reader, Writer};
 use crate::limits::AUDIENCE_PLAYERS_MAX;
 use crate::types::{
-    Audience, Epoch, Fire, Flags, Incarnation, Moment, Outcome, RoomTime, Stamp, Verdict, VerdictBatch, VerdictKind,
+    Audience, Change, Epoch, Fire, Flags, Incarnation, Moment, Outcome, ProgramId, RoomTime, Stamp, Verdict, VerdictBatch,
+    VerdictKind,
 };
 
 /// Version 4, packed: `4, era, timeline, parts, [epoch], [decided], count of incarnations, incarnation..., count, verdict...`. The parts are
 /// bits that say what is there; the epoch is `its source and itself`, as a batch begins to count by it; what a program decided follows its length. A verdict is `head, seq, ns
 /// (zigzag), ordinal, session, round, uncertainty`, then what the head says is there: `incarnation's index, player, id, contest,
-/// reason or first seq, behind, flags, raw, body, players of the audience, fire (name, due, late, missed)`. Seq and ns are differences from the
+/// reason or first seq, behind, flags, raw, body, players of the audience, fire (name, due, late, missed), change (program, push, name, version, version before)`. Seq and ns are differences from the
 /// verdict before. A body follows its length. In an Open the length is one more, and 0 means the body of the Open before it: many
 /// sessions join at once and find the room in one state.
 ///
@@ -40,7 +41,8 @@ const BEHIND: u64 = 1 << 14;
 const FLAGS: u64 = 1 << 15;
 const RAW: u64 = 1 << 16;
 const FIRE: u64 = 1 << 17;
-const HEAD_BITS: u32 = 18;
+const CHANGE: u64 = 1 << 18;
+const HEAD_BITS: u32 = 19;
 
 /// The head of versions 2 and 3 in the bits of this one: they had three bits for the kind, then three, two, and the fields.
 fn head_of_earlier(head: u16) -> u64 {
@@ -133,6 +135,13 @@ fn write(version: u8, batch: &VerdictBatch, write_head: impl Fn(&mut Writer, u64
         if let Some(fire) = &v.fire {
             w.sized(fire.name.as_bytes()).varint(fire.due.0).varint(fire.late_ns).varint(fire.missed);
         }
+        if let Some(Change { program, push, name, version, from }) = v.change.as_deref() {
+            w.tail(&program.0.to_be_bytes())
+                .varint(*push)
+                .sized(name.as_bytes())
+                .varint((*version).into())
+                .varint((*from).into());
+        }
     }
     w.finish()
 }
@@ -161,6 +170,7 @@ fn head(v: &Verdict, index: usize) -> u64 {
         (RAW, v.raw_ns.is_some()),
         (BODY, v.body.is_some()),
         (FIRE, v.fire.is_some()),
+        (CHANGE, v.change.is_some()),
     ];
     let there = there.into_iter().filter(|(_, is)| *is).fold(0, |all, (bit, _)| all | bit);
     there | kind_code(v.kind) | outcome << OUTCOME_SHIFT | audience << AUDIENCE_SHIFT
@@ -254,6 +264,7 @@ fn decode_to(bytes: &Bytes, last: Option<u64>) -> Result<VerdictBatch, DecodeErr
                 false => None,
             },
             fire: None,
+            change: None,
         };
         if let Audience::Players(players) = &mut verdict.audience {
             let len = r.count(2)?;
@@ -268,6 +279,13 @@ fn decode_to(bytes: &Bytes, last: Option<u64>) -> Result<VerdictBatch, DecodeErr
         }
         if verdict.fire.is_some() != (verdict.kind == VerdictKind::Timer) {
             return Err(r.damaged("a timer without its fire, or the fire of no timer"));
+        }
+        if has(CHANGE) {
+            let (program, push, name) = (ProgramId(r.identity()?.0), r.varint()?, r.sized_text()?.to_owned());
+            verdict.change = Some(Box::new(Change { program, push, name, version: r.narrow()?, from: r.narrow()? }));
+        }
+        if verdict.change.is_some() != (verdict.kind == VerdictKind::Rules) {
+            return Err(r.damaged("a change of program without the program, or a program without its change"));
         }
         verdicts.push(verdict);
         if last.is_some_and(|last| last <= seq) {
@@ -306,6 +324,7 @@ pub(super) fn kind_code(kind: VerdictKind) -> u64 {
         VerdictKind::Close => 4,
         VerdictKind::Unreadable => 5,
         VerdictKind::Timer => 6,
+        VerdictKind::Rules => 7,
     }
 }
 
@@ -318,6 +337,7 @@ pub(super) fn kind_of(code: u64) -> Option<VerdictKind> {
         4 => VerdictKind::Close,
         5 => VerdictKind::Unreadable,
         6 => VerdictKind::Timer,
+        7 => VerdictKind::Rules,
         _ => return None,
     })
 }
@@ -351,7 +371,7 @@ mod tests {
 
     prop_compose! {
         fn verdict(timeline: u32)(
-            incarnation in prop::sample::select(vec![1u128, 2, 3]), ordinal: u64, ns: u64, kind in 0u64..7, session: u64,
+            incarnation in prop::sample::select(vec![1u128, 2, 3]), ordinal: u64, ns: u64, kind in 0u64..8, session: u64,
             player in proptest::option::of("[a-z]{1,9}"), id in proptest::option::of("[ -~]{1,9}"), contest in proptest::option::of("[ -~]{1,9}"),
             numbers: (u64, u64, Option<u64>, u8, Option<u64>), outcome in outcome(), audience in audience(), fire: (u64, u64, u64), body in proptest::option::of(any::<Vec<u8>>()),
         ) -> Verdict {
@@ -362,6 +382,7 @@ mod tests {
                 round: numbers.0, outcome, uncertainty_ns: numbers.1, behind_ns: numbers.2, flags: Flags(numbers.3), raw_ns: numbers.4,
                 audience, body: body.map(Bytes::from),
                 fire: (kind == 6).then(|| Box::new(Fire { name: "respawn".to_owned(), due: RoomTime(fire.0), late_ns: fire.1, missed: fire.2 })),
+                change: (kind == 7).then(|| Box::new(Change { program: ProgramId(7), push: fire.0, name: "arena".to_owned(), version: 3, from: u32::MAX })),
             }
         }
     }
@@ -402,6 +423,7 @@ mod tests {
             audience: Audience::Room,
             body: Some(body),
             fire: None,
+            change: None,
         };
         VerdictBatch { era: 1, epoch: None, decided: None, verdicts: (1..).zip(bodies).map(verdict).collect() }
     }
@@ -436,7 +458,7 @@ mod tests {
         #[test]
         fn batches_of_the_version_before_are_read(batch in batch()) {
             let mut batch = VerdictBatch { epoch: None, decided: None, ..batch };
-            batch.verdicts.retain(|v| v.fire.is_none() && !matches!(v.audience, Audience::Players(_)));
+            batch.verdicts.retain(|v| v.fire.is_none() && v.change.is_none() && !matches!(v.audience, Audience::Players(_)));
             prop_assert_eq!(decode(&encode_earlier(3, &batch)), Ok(batch));
         }
 

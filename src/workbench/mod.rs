@@ -71,13 +71,13 @@ fn check(path: &Path, json: bool) -> Result<String, String> {
     let program = load(path)?;
     let scenarios = scenario::of(&program).map_err(|e| e.to_string())?;
     let names: Vec<&str> = scenarios.iter().map(|scenario| scenario.name.as_str()).collect();
-    let hash: String = program.hash().iter().map(|byte| format!("{byte:02x}")).collect();
+    let hash = program.id().to_string();
     let (bytes, state_bytes) = (program.text().len(), program.state_bytes());
     if json {
         return Ok(pretty(&json!({
             "file": program.file(), "name": program.name(), "version": program.version(), "actions": program.ops(),
             "events": program.events(), "timers": program.timers(), "migrates": program.migrates(), "tests": names,
-            "bytes": bytes, "state_bytes": state_bytes, "sha256": hash,
+            "bytes": bytes, "state_bytes": state_bytes, "program": hash,
         })));
     }
     let list = |names: &[&str]| if names.is_empty() { "none".to_owned() } else { names.join(", ") };

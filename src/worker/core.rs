@@ -93,6 +93,8 @@ impl Core {
                 (self.shared.clock.epoch_ns, self.shared.clock.since_ns) = (epoch_ns, now_ns);
                 self.each(Shard::clock_stepped);
             }
+            // Rooms change with their next event or timer.
+            Input::Rules(rules) => self.shared.limits.rules = rules,
             Input::Stop => self.stop(),
             Input::ShardIsFree => self.heartbeat(),
             Input::Alive { living, failure } => self.alive(living, failure.as_ref()),
@@ -111,6 +113,10 @@ impl Core {
             }
             Input::WrittenAhead { shard, room, part, answer } => {
                 self.leased(shard, answer, |shard, (), shared| shard.written_ahead(&room, &part, shared));
+            }
+            Input::Fetched(shard, loading) => {
+                self.answered(shard);
+                self.with(shard, |shard, shared| shard.fetched(loading, shared));
             }
             Input::Done(done) => self.done(done),
             Input::Overrun { of, hopeless } => self.overrun(&of, hopeless),

@@ -1,7 +1,9 @@
 //! A lane's jobs: to resolve a batch of events, or to restore a stored room. They are pure functions and run on any thread.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -12,8 +14,8 @@ use self::parts::{gateways, is_of_death, push_for, split};
 use super::restore::{Loaded, restore_room};
 use crate::engine::{Held, HostClock, Known, Room, Trouble, Unproven};
 use crate::journal::Gathering;
-use crate::rules::{Fault, Rules};
-use crate::types::{Flags, Incarnation, Moment, Outcome, RoomId, ShardId, Stamp, Verdict, VerdictBatch};
+use crate::rules::{Fault, Library, Rules, RulesFactory, Unopened};
+use crate::types::{Flags, Incarnation, Moment, Outcome, ProgramId, RoomId, ShardId, Stamp, Verdict, VerdictBatch};
 use crate::wire::{failed, verdicts};
 
 /// The size of a verdict without its body, roughly: its names, numbers and stamp.
@@ -59,16 +61,18 @@ pub(crate) struct LaneId {
 }
 
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "most jobs resolve: they are not worth an allocation each")]
 pub(crate) enum Job {
     Resolve(Resolving),
     Load(Box<Loading>),
 }
 
 /// A job that resolves released events of one room.
-#[derive(Debug)]
 pub(crate) struct Resolving {
     pub(super) of: LaneId,
     pub(super) room: Box<Room>,
+    /// The push that the room is to change to first, and its rules.
+    pub(super) change: Option<(u64, Box<dyn Rules>)>,
     pub(super) events: Vec<Held>,
     /// The clocks of this host, and the time now.
     pub(super) clock: HostClock,
@@ -89,11 +93,20 @@ pub(crate) struct Resolving {
     pub(super) watched: bool,
 }
 
+impl std::fmt::Debug for Resolving {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Resolving").field("room", &self.of.room).field("events", &self.events.len()).finish_non_exhaustive()
+    }
+}
+
 /// A job that restores a stored room.
 pub(crate) struct Loading {
     pub(super) of: LaneId,
     pub(super) stored: Gathering,
-    pub(super) rules: Box<dyn Rules>,
+    /// What a new room begins with, and the number of its push.
+    pub(super) rules: RulesFactory,
+    pub(super) push: u64,
+    pub(super) library: Arc<dyn Library>,
 }
 
 impl Loading {
@@ -120,6 +133,14 @@ pub(crate) struct Done {
     pub(super) fault: Option<Fault>,
 }
 
+impl Done {
+    fn panicked(of: LaneId, stamp: Stamp, panic: &(dyn std::any::Any + Send)) -> Self {
+        let message = panic.downcast_ref::<String>().cloned();
+        let message = message.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned())).unwrap_or_default();
+        Self { of, outcome: DoneOutcome::Panicked { stamp, message }, trouble: Trouble::default(), fault: None }
+    }
+}
+
 #[derive(Debug)]
 pub(super) enum DoneOutcome {
     /// The room after the events, and the result in parts that a commit can carry: none if nothing was to be done. The last
@@ -133,6 +154,8 @@ pub(super) enum DoneOutcome {
     Loaded(Box<Loaded>),
     /// The stored room cannot be continued.
     Unloadable(String),
+    /// To restore the room, this program is to be read first.
+    Wants(ProgramId, Box<Loading>),
 }
 
 /// Counts of verdicts, for metrics.
@@ -214,14 +237,14 @@ impl Job {
     /// Whether a program inside the worker decides, which has threads of its own.
     pub(crate) fn is_program(&self) -> bool {
         match self {
-            Self::Resolve(job) => job.room.program().is_some(),
-            Self::Load(job) => job.rules.is_program(),
+            Self::Resolve(job) => job.room.program_name().is_some(),
+            Self::Load(job) => (job.rules)().is_program(),
         }
     }
 
     /// The name of the program inside the worker whose events it resolves, if it does.
     pub(crate) fn program(&self) -> Option<String> {
-        if let Self::Resolve(job) = self { job.room.program().map(str::to_owned) } else { None }
+        if let Self::Resolve(job) = self { job.room.program_name().map(str::to_owned) } else { None }
     }
 
     /// The lane that it belongs to.
@@ -255,11 +278,12 @@ impl Job {
 }
 
 impl Resolving {
-    /// The names of its events; of the next fire, if it has none.
+    /// The names of its events; of the change or else the next fire, if it has none.
     pub(super) fn names(&self) -> Vec<Stamp> {
-        match self.events.iter().map(|held| held.stamp).collect::<Vec<_>>() {
-            names if names.is_empty() => vec![self.room.fire_name()],
-            names => names,
+        match (self.events.iter().map(|held| held.stamp).collect::<Vec<_>>(), &self.change) {
+            (names, Some((push, _))) if names.is_empty() => vec![self.room.change_name(*push)],
+            (names, None) if names.is_empty() => vec![self.room.fire_name()],
+            (names, _) => names,
         }
     }
 
@@ -267,6 +291,7 @@ impl Resolving {
         let Self {
             of,
             mut room,
+            change,
             events,
             clock,
             now_ns,
@@ -288,6 +313,15 @@ impl Resolving {
         let (outside, mut bytes, mut fault) = (room.asks_ahead(), 0, None);
         let bytes_most = bytes_max / (1 + before.len());
         let mut fires = 0;
+        if let Some((push, next)) = change {
+            let name = room.change_name(push);
+            let known = poisoned.get(&name).map(|why| Known::Failed(why));
+            progress.is(At::Event(name));
+            match catch_unwind(AssertUnwindSafe(|| room.change_to(push, next, known))) {
+                Ok(verdict) => batches.extend(verdict.map(|verdict| VerdictBatch::of(room.era(), verdict))),
+                Err(panic) => return Done::panicked(of, name, panic.as_ref()),
+            }
+        }
         loop {
             if let Some(proof) = proof.filter(|_| room.next_due().is_some()) {
                 progress.is(At::Event(room.fire_name()));
@@ -310,7 +344,8 @@ impl Resolving {
             // A batch has one timeline, and one epoch.
             let same =
                 |last: &VerdictBatch| last.verdicts.last().is_some_and(|v| v.stamp.moment.timeline == stamp.moment.timeline);
-            let anew = epoch.is_some() || !batches.last().is_some_and(same);
+            let anew =
+                epoch.is_some() || !batches.last().is_some_and(same) || batches.last().is_some_and(VerdictBatch::is_change);
             if outside {
                 // Its budget bounds the time that a program takes, not the watchdog.
                 progress.is(At::Waiting);
@@ -361,12 +396,7 @@ impl Resolving {
                         batch.verdicts.extend(verdict);
                     }
                 }
-                Err(panic) => {
-                    let message = panic.downcast_ref::<String>().cloned();
-                    let message = message.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned())).unwrap_or_default();
-                    let outcome = DoneOutcome::Panicked { stamp: name, message };
-                    return Done { of, outcome, trouble: Trouble::default(), fault: None };
-                }
+                Err(panic) => return Done::panicked(of, name, panic.as_ref()),
             }
         }
         let inside = gateways(&room);
@@ -423,13 +453,26 @@ impl Resolving {
 
 impl Loading {
     fn run(self, progress: &Progress) -> Done {
-        let Self { of, stored, rules } = self;
         progress.is(At::Restoring(0));
+        let (stored, wanted) = (self.stored.clone(), Cell::new(None));
+        let (of, rules, push, library) = (self.of.clone(), (self.rules)(), self.push, &self.library);
         let outcome = match catch_unwind(AssertUnwindSafe(|| {
-            restore_room(&of.room, stored.room(), rules, |seq| progress.is(At::Restoring(seq)))
+            let open = |program| {
+                library.open(&of.room, program).map_err(|unopened| match unopened {
+                    Unopened::Failed(why) => why,
+                    Unopened::Unread => {
+                        wanted.set(Some(program));
+                        String::new()
+                    }
+                })
+            };
+            restore_room(&of.room, stored.room(), (rules, push), &open, |seq| progress.is(At::Restoring(seq)))
         })) {
             Ok(Ok(loaded)) => DoneOutcome::Loaded(Box::new(loaded)),
-            Ok(Err(why)) => DoneOutcome::Unloadable(why),
+            Ok(Err(why)) => match wanted.take() {
+                Some(program) => DoneOutcome::Wants(program, Box::new(self)),
+                None => DoneOutcome::Unloadable(why),
+            },
             Err(_) => DoneOutcome::Unloadable("the rules panicked while the room was restored".to_owned()),
         };
         Done { of, outcome, trouble: Trouble::default(), fault: None }

@@ -335,9 +335,14 @@ impl Lane {
                 return None;
             }
         };
+        // Whoever has not heard of the last push yet leaves the room as it is (rule P2).
+        let push = limits.rules.push_of(&of.room);
+        let change = if push > room.push() { limits.rules.rules_for(&of.room).map(|rules| (push, rules)) } else { None };
+        let changes_alone = alone && change.is_some();
         let until = fires_until(&self.hold, self.tail, watermark_of);
         let (events, until, fires_max) = match (reading.is_some() || releasing, alone) {
             (true, _) => (Vec::new(), None, 0),
+            (false, true) if changes_alone => (Vec::new(), None, 0),
             (false, true) => {
                 // A timer fires before an event with the same stamp, also if nobody is inside any more.
                 let event = self.hold.first_held().filter(|_| self.hold.releasable(watermark_of));
@@ -351,7 +356,10 @@ impl Lane {
                 (events, fires_until(&self.hold, self.tail, watermark_of), bounds.resolve_events_max)
             }
         };
-        if events.is_empty() && until.is_none_or(|until| room.next_fire_by(clock, until).is_none()) {
+        if !(changes_alone && reading.is_none() && !releasing)
+            && events.is_empty()
+            && until.is_none_or(|until| room.next_fire_by(clock, until).is_none())
+        {
             *turn = Turn::idle(room);
             return None;
         }
@@ -363,7 +371,21 @@ impl Lane {
         }
         let watched = alone || self.caution != Caution::None || snapshot && self.snapshots.is_slow();
         let (poisoned, bytes_max) = (self.poisoned.clone(), bounds.commit_bytes_max);
-        Some(Resolving { of, room, events, clock, now_ns, until, fires_max, unproven, poisoned, snapshot, bytes_max, watched })
+        Some(Resolving {
+            of,
+            room,
+            change,
+            events,
+            clock,
+            now_ns,
+            until,
+            fires_max,
+            unproven,
+            poisoned,
+            snapshot,
+            bytes_max,
+            watched,
+        })
     }
 
     /// Queued -> Attempting; returns the lane's token. Or Queued -> Idle if it cannot go on now.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use super::step::{Failure, Input, Scope};
 use crate::journal::{self, Backoff, Signal, Signals, WorkerJournal};
@@ -31,13 +31,20 @@ pub(super) async fn stay_entered(
     }
 }
 
-/// Passes the other workers' pushes to the loop.
-pub(super) async fn hear_of_shards(mut pushes: Signals<bytes::Bytes>, inputs: mpsc::Sender<Input>) {
+/// Passes the other workers' pushes to the loop. `programs` is told of pushed programs.
+pub(super) async fn hear_of_shards(mut pushes: Signals<bytes::Bytes>, programs: Arc<Notify>, inputs: mpsc::Sender<Input>) {
     while let Some(signal) = pushes.recv().await {
-        let free = match &signal {
-            Signal::Subscribed => true,
-            Signal::Message(bytes) => matches!(push::decode(bytes), Ok(Push::Free { .. })),
+        let (free, pushed) = match &signal {
+            Signal::Subscribed => (true, true),
+            Signal::Message(bytes) => match push::decode(bytes) {
+                Ok(Push::Free { .. }) => (true, false),
+                Ok(Push::Programs) => (false, true),
+                _ => (false, false),
+            },
         };
+        if pushed {
+            programs.notify_one();
+        }
         if free && inputs.send(Input::ShardIsFree).await.is_err() {
             return;
         }

@@ -20,9 +20,11 @@
 //! ```
 
 pub(crate) mod core;
+mod files;
 pub(crate) mod job;
 mod join;
 mod lane;
+mod library;
 mod listen;
 mod meters;
 mod ownership;
@@ -38,9 +40,10 @@ mod threads;
 mod wake;
 mod watchdog;
 
+pub(crate) use files::follow_files;
 pub use join::WorkerError;
 pub(crate) use join::join;
 pub use programs::ProgramsError;
-pub(crate) use restore::{Programs, created, replay};
+pub(crate) use restore::{Open, Programs, created, replay};
 pub(crate) use run::run_joined;
 pub use run::{WorkerOptions, run};

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use crate::engine::{self, Held, Known, RULES_FAILED, Record, Resequencer, Room};
 use crate::journal::StoredRoom;
 use crate::rules::Rules;
-use crate::types::{Entry, Flags, Incarnation, Moment, Outcome, RoomId, Seed, StreamId, Verdict, VerdictKind};
+use crate::types::{Entry, Flags, Incarnation, Moment, Outcome, ProgramId, RoomId, Seed, StreamId, Verdict, VerdictKind};
 use crate::wire::{DecodeError, entry, verdicts};
 
 /// A restored room.
@@ -28,16 +28,22 @@ pub(super) struct Loaded {
 }
 
 /// A stored room as it was created. The version before gave its rooms no seed: theirs is 0.
-pub(crate) fn created(room: &RoomId, era: u64, seed: Option<Seed>, rules: Box<dyn Rules>) -> Room {
-    Room::with_seed(era, seed.map_or(0, |seed| seed.of(room)), rules)
+pub(crate) fn created(room: &RoomId, era: u64, seed: Option<Seed>, (rules, push): (Box<dyn Rules>, u64)) -> Room {
+    let mut created = Room::with_seed(era, seed.map_or(0, |seed| seed.of(room)), rules);
+    created.take_push(push);
+    created
 }
+
+/// Gives new rules by the text that a record names.
+pub(crate) type Open<'a> = &'a dyn Fn(ProgramId) -> Result<Box<dyn Rules>, String>;
 
 /// Restores a room from its snapshot and the recorded verdicts after it, in their recorded order. It follows the record, and
 /// compares it with what the rules decide now (rule C4). `progress` is called with the `seq` of each verdict.
 pub(super) fn restore_room(
     room: &RoomId,
     stored: StoredRoom,
-    rules: Box<dyn Rules>,
+    rules: (Box<dyn Rules>, u64),
+    open: Open<'_>,
     progress: impl Fn(u64),
 ) -> Result<Loaded, String> {
     let mut entries: Vec<(StreamId, Result<Entry, DecodeError>)> =
@@ -46,10 +52,10 @@ pub(super) fn restore_room(
         return Ok(Loaded { entries, ..Loaded::default() });
     }
     let mut room = match &stored.snapshot {
-        Some(snapshot) => Room::restore(&snapshot.bytes, rules).map_err(|e| e.to_string())?,
+        Some(snapshot) => Room::restore_by(&snapshot.bytes, rules.0, open).map_err(|e| e.to_string())?,
         None => created(room, stored.era, stored.seed, rules),
     };
-    let (recorded, deviations) = replay(&mut room, &entries, &stored.verdicts, Programs::Followed, |_, v| progress(v.seq))?;
+    let (recorded, deviations) = replay(&mut room, &entries, &stored.verdicts, Programs::Followed, open, |_, v| progress(v.seq))?;
     if let Some(program) = &stored.program {
         room.take_up_program_state(program)?;
     }
@@ -87,8 +93,10 @@ pub(crate) fn replay(
     entries: &[(StreamId, Result<Entry, DecodeError>)],
     batches: &[Bytes],
     programs: Programs,
+    open: Open<'_>,
     mut seen: impl FnMut(&Room, &Verdict),
 ) -> Result<(usize, Vec<String>), String> {
+    room.follow(true);
     // Read as the worker has read them, so that the same entries count as duplicates.
     let marks: Vec<_> = room.marks().collect();
     let mut hold = Resequencer::resume(std::iter::empty(), marks.into_iter(), &[]);
@@ -107,7 +115,17 @@ pub(crate) fn replay(
         let batch = verdicts::decode(bytes).map_err(|e| e.to_string())?;
         let mut epoch = batch.epoch;
         let record = batch.decided.as_ref().map(|bytes| Record::read(bytes)).transpose().map_err(|e| e.to_string())?;
-        let decided = record.as_ref().filter(|_| programs == Programs::Followed);
+        let decided =
+            record.as_ref().filter(|_| programs == Programs::Followed && matches!(record, Some(Record::Outside { .. })));
+        let ends = batch.verdicts.last().map_or(0, |last| last.seq);
+        if ends <= room.seq() {
+            continue;
+        }
+        if let Some(Record::File { program, push, .. }) = record
+            && !batch.is_change()
+        {
+            room.is_decided_by(program, push, open)?;
+        }
         for recorded in batch.verdicts {
             if recorded.seq <= room.seq() {
                 continue;
@@ -115,6 +133,23 @@ pub(crate) fn replay(
             room.begin_era(batch.era);
             if let Some(epoch) = epoch.take() {
                 room.take_epoch(recorded.stamp.moment.timeline, epoch);
+            }
+            if let Some(change) = &recorded.change {
+                let next = match recorded.outcome {
+                    Outcome::Granted => Some(open(change.program)?),
+                    _ => None,
+                };
+                let again = match room.change_again(change, next) {
+                    Err(why) if programs == Programs::Asked => {
+                        deviations.push(why);
+                        return Ok((count, deviations));
+                    }
+                    again => again?,
+                };
+                compare(&recorded, &again, &mut deviations);
+                seen(room, &again);
+                count += 1;
+                continue;
             }
             let decision = decided.and_then(|decided| decided.decision(&recorded));
             let taken = match &decided {
@@ -154,7 +189,11 @@ pub(crate) fn replay(
         }
         // It was told and kept when the verdicts were made.
         drop(room.take_trouble());
+        if let Some(why) = record.and_then(|record| room.differs(&record)) {
+            deviations.push(format!("verdict {ends}: {why}"));
+        }
     }
+    room.follow(false);
     Ok((count, deviations))
 }
 
@@ -179,6 +218,7 @@ fn difference(recorded: &Verdict, again: &Verdict) -> String {
             ("audience", format!("{:?}", v.audience)),
             ("body", format!("{:?}", v.body)),
             ("timer", format!("{:?}", v.fire)),
+            ("program", format!("{:?}", v.change)),
         ]
     };
     let pairs = fields(recorded).into_iter().zip(fields(again)).filter(|(was, is)| was != is);

@@ -1,12 +1,13 @@
 //! Drives a worker's [`Core`]: one loop that applies one input at a time, a task per journal step, a thread per job.
 
 mod health;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use quanta::Instant;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -14,6 +15,7 @@ use tokio_util::task::TaskTracker;
 use super::core::Core;
 use super::job::{Job, Progress};
 use super::join::{Joined, WorkerError, join};
+use super::library::{self, Shelf};
 use super::listen::{follow, hear_of_shards, stay_entered};
 use super::meters::Meters;
 use super::programs::{self, Programs};
@@ -99,9 +101,12 @@ pub(crate) async fn run_joined(
     let Joined { journal, timeline, me, pushes, lock: _lock } = joined;
     let ns = |d: Duration| u64::try_from(d.as_nanos()).unwrap_or(u64::MAX);
     let ms = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
+    let Some(rules) = library::settled(&*journal, rules, &stop).await else { return Ok(()) };
+    let (shelf, told) = (Arc::new(Shelf::new(rules.clone())), Arc::new(Notify::new()));
     let limits = WorkerLimits {
         bounds: Bounds::default(),
-        rules,
+        rules: rules.clone(),
+        library: shelf.clone(),
         timeline,
         epoch_ns: clock::epoch_ns(),
         concurrency: options.concurrency.max(1),
@@ -118,12 +123,12 @@ pub(crate) async fn run_joined(
         retention_ms: ms(options.retention),
     };
     let (lease_ms, size) = (limits.lease_ms, PageSize::of(&limits.bounds));
-    let patterns = limits.rules.patterns();
-    let threads = Threads::new(limits.concurrency);
+    let (patterns, threads) = (limits.rules.patterns(), Threads::new(limits.concurrency));
     let core = Core::new(me, journal.shards(), limits);
     tracing::info!(worker.id = %me, "worker started");
     let (inputs, receiver) = mpsc::channel(INPUTS_MAX);
-    let news = tokio::spawn(hear_of_shards(pushes, inputs.clone()));
+    let news = tokio::spawn(hear_of_shards(pushes, told.clone(), inputs.clone()));
+    let pushed = tokio::spawn(library::follow(journal.clone(), rules, told, inputs.clone()));
     let entered = tokio::spawn(stay_entered(journal.clone(), timeline, (me, patterns), inputs.clone()));
     let worker = Worker {
         core,
@@ -137,13 +142,13 @@ pub(crate) async fn run_joined(
         quick: Vec::new(),
         watchdog: Watchdog::new(options.rules_timeout),
         threads,
+        shelf,
         releases: TaskTracker::new(),
         meters: Arc::new(Meters::new()),
         health: health::Health::new(health),
     };
     let given_up = worker.run(receiver, stop).await;
-    news.abort();
-    entered.abort();
+    [news, entered, pushed].iter().for_each(tokio::task::JoinHandle::abort);
     if given_up { Err(WorkerError::Rules(STUCK_JOBS_MAX)) } else { Ok(()) }
 }
 
@@ -163,6 +168,8 @@ struct Worker {
     watchdog: Watchdog,
     /// What programs are decided on.
     threads: Threads,
+    /// The programs that recorded rooms were decided by.
+    shelf: Arc<Shelf>,
     /// The tasks that release shards.
     releases: TaskTracker,
     meters: Arc<Meters>,
@@ -264,8 +271,7 @@ impl Worker {
     }
 
     fn carry_out(&mut self, command: Command) {
-        let journal = self.journal.clone();
-        let (me, lease_ms) = (self.me, self.lease_ms);
+        let (journal, me, lease_ms) = (self.journal.clone(), self.me, self.lease_ms);
         match command {
             // A full journal still takes heartbeats, so that shards stay where they are. The ping tells whether it takes other writes.
             Command::Heartbeat(owned) => self.once("heartbeat", async move {
@@ -326,6 +332,9 @@ impl Worker {
             Command::Read { shard, room, token, after } => {
                 let place = Place::Entries(after);
                 self.load("read room", (shard, room, token), place, move |room, page| Input::Read { shard, room, token, page });
+            }
+            Command::Fetch { shard, program, loading } => {
+                tokio::spawn(library::fetch(journal, self.shelf.clone(), (shard, program, loading), self.inputs.clone()));
             }
             Command::WriteAhead { shard, lease, room, part } => {
                 self.insist_on_room("write snapshot ahead", (shard, room, part.name.lane), move |journal, room| {

@@ -4,20 +4,22 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::job::{Done, Job, LaneId, Tally};
+use super::job::{Done, Job, LaneId, Loading, Tally};
 use crate::journal::{
     AheadPart, Bell, Commit, Committed, FlushEntry, GatewayRecord, JournalError, Lease, Leased, Place, StoredPage, Survey,
     Witness, WorkerRecord,
 };
 use crate::limits::{Bounds, REDIS_RESPONSE_TIMEOUT, RESUBSCRIBE_DELAY_MAX, RETRY_MAX};
-use crate::rules::RulesBook;
-use crate::types::{Incarnation, RoomId, ShardId, Stamp, StreamId};
+use crate::rules::{Library, RulesBook};
+use crate::types::{Incarnation, ProgramId, RoomId, ShardId, Stamp, StreamId};
 
 /// What bounds and drives a worker.
 #[derive(Clone)]
 pub(crate) struct WorkerLimits {
     pub bounds: Bounds,
     pub rules: RulesBook,
+    /// The programs that rooms were decided by before.
+    pub library: Arc<dyn Library>,
     /// The timeline of this host's clock.
     pub timeline: u32,
     /// This host's wall clock less its monotonic clock, in nanoseconds.
@@ -63,6 +65,8 @@ pub(crate) enum Input {
     Due,
     /// The wall clock was stepped: it less the monotonic clock, in nanoseconds.
     Clock(u64),
+    /// Programs were pushed: the rules from here on.
+    Rules(RulesBook),
     /// The worker is to stop. It hands over each shard as soon as all resolved events are committed.
     Stop,
     /// Another worker released a shard, or such a push may have been missed. A worker that lacks shards looks at once.
@@ -103,6 +107,8 @@ pub(crate) enum Input {
         part: AheadPart,
         answer: Leased<()>,
     },
+    /// Answers [`Command::Fetch`].
+    Fetched(ShardId, Box<Loading>),
     /// Answers [`Command::Run`].
     Done(Done),
     /// The job of this lane is overdue: the rules have not returned from an event.
@@ -195,6 +201,8 @@ pub(crate) enum Command {
     WriteAhead { shard: ShardId, lease: Lease, room: RoomId, part: AheadPart },
     /// Run the job; answer with [`Input::Done`].
     Run(Job),
+    /// Read a program into the library; answer with [`Input::Fetched`].
+    Fetch { shard: ShardId, program: ProgramId, loading: Box<Loading> },
     /// Commit, and repeat that until there is an answer: [`Input::Committed`].
     Commit(Arc<Commit>),
     /// Answer with [`Input::Published`] if `answer` is set.
@@ -228,6 +236,7 @@ impl Command {
         match self {
             Self::Survey { shard, .. }
             | Self::Load { shard, .. }
+            | Self::Fetch { shard, .. }
             | Self::Read { shard, .. }
             | Self::WriteAhead { shard, .. }
             | Self::Death { shard, .. }

@@ -73,10 +73,13 @@ impl Watchdog {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::super::job::Loading;
     use super::*;
     use crate::journal::Gathering;
     use crate::rules::Claim;
+    use crate::rules::NoLibrary;
     use crate::types::{Audience, Incarnation, Moment, RoomId, ShardId};
 
     /// Also when the time for an event is the least that may be configured.
@@ -88,8 +91,9 @@ mod tests {
             [(event, timeout), (At::Restoring(7), timeout), (At::Restoring(0), STATE_TIMEOUT), (At::Snapshot, STATE_TIMEOUT)];
         for (at, patience) in cases {
             let mut watchdog = Watchdog::new(timeout);
-            let (room, rules) = (RoomId::new("pit").expect("name"), Box::new(Claim::new(Audience::Room)));
-            let job = Loading { of: LaneId { shard: ShardId(0), epoch: 1, room, token: 1 }, stored: Gathering::default(), rules };
+            let of = LaneId { shard: ShardId(0), epoch: 1, room: RoomId::new("pit").expect("name"), token: 1 };
+            let (rules, library) = (Arc::new(|| Box::new(Claim::new(Audience::Room)) as _), Arc::new(NoLibrary));
+            let job = Loading { of, stored: Gathering::default(), rules, push: 0, library };
             watchdog.start(&Job::Load(Box::new(job))).is(at);
             assert!(watchdog.overdue().is_empty(), "it has come there");
             let stood = (1..10_000_u32).find(|_| !watchdog.overdue().is_empty()).map(|probes| PROBE_INTERVAL * probes);

@@ -2,7 +2,8 @@
 //! values, its tables have every code.
 
 use lasthit::types::{
-    Action, Audience, Fire, Flags, Incarnation, Moment, Outcome, PlayerId, Role, RoomTime, SessionId, Stamp, Verdict, VerdictKind,
+    Action, Audience, Change, Fire, Flags, Incarnation, Moment, Outcome, PlayerId, ProgramId, Role, RoomTime, SessionId, Stamp,
+    Verdict, VerdictKind,
 };
 use lasthit::wire::client::{
     Encoding, ErrorCode, Refusal, VerdictFrames, Welcome, close, encode_refusal, encode_welcome, parse_action,
@@ -53,8 +54,15 @@ fn player(value: &Value) -> Option<PlayerId> {
 }
 
 fn verdict(v: &Value) -> Verdict {
-    let kinds =
-        [VerdictKind::Open, VerdictKind::Data, VerdictKind::End, VerdictKind::Error, VerdictKind::Close, VerdictKind::Timer];
+    let kinds = [
+        VerdictKind::Open,
+        VerdictKind::Data,
+        VerdictKind::End,
+        VerdictKind::Error,
+        VerdictKind::Close,
+        VerdictKind::Timer,
+        VerdictKind::Rules,
+    ];
     let set = |key, flag| if v.get(key) == Some(&Value::Bool(true)) { flag } else { Flags::default() };
     let reason = || text(v, "reason").expect("reason");
     Verdict {
@@ -89,6 +97,12 @@ fn verdict(v: &Value) -> Verdict {
             let due = RoomTime(number(v, "due_ms").expect("due") * 1_000_000);
             let late_ns = nanos(v, "late_ns").expect("late");
             Box::new(Fire { name, due, late_ns, missed: number(v, "missed").unwrap_or(0) })
+        }),
+        change: v.get("rules").map(|name| {
+            let program = text(v, "program").map_or(ProgramId::NONE, |id| id.parse().expect("a program"));
+            let version = |key| u32::try_from(number(v, key).expect("a version")).expect("a version");
+            let name = name.as_str().expect("a name").to_owned();
+            Box::new(Change { program, push: 0, name, version: version("version"), from: version("from_version") })
         }),
     }
 }

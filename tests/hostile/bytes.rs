@@ -211,7 +211,7 @@ proptest! {
         let entries = valid::entries().iter().map(|e| (StreamId { ms: 8, seq: 0 }, entry::encode(e))).collect();
         let verdicts = vec![verdicts::encode(&valid::batch())];
         let room = RoomId::new("pit").expect("name");
-        dump::write(&Recording { room, era: 1, seq: 9, seed: Some(lasthit::types::Seed(7)), snapshot: Some(snapshot), verdicts, entries }, &path).expect("written");
+        dump::write(&Recording { room, era: 1, seq: 9, seed: Some(lasthit::types::Seed(7)), snapshot: Some(snapshot), verdicts, entries, programs: std::collections::BTreeMap::new() }, &path).expect("written");
         // Behind the checksum: whoever makes a dump by hand makes that as well.
         let whole = std::fs::read(&path).expect("read");
         let (head, body) = (&whole[..13], spoiled(whole[17..].to_vec(), &by));

@@ -41,6 +41,7 @@ fn verdict() -> impl Strategy<Value = Verdict> {
             audience: Audience::Room,
             body: None,
             fire: None,
+            change: None,
         },
     )
 }

@@ -2,6 +2,7 @@
 
 mod failed;
 mod gateways;
+mod programs;
 mod stored;
 mod workers;
 
@@ -29,6 +30,7 @@ pub(crate) struct Store {
     hosts: BTreeMap<u32, u64>,
     /// The patterns of each worker, and when they expire.
     patterns: BTreeMap<Incarnation, (u64, Vec<String>)>,
+    programs: programs::Programs,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -251,6 +253,7 @@ impl Store {
             timelines: BTreeMap::new(),
             hosts: BTreeMap::new(),
             patterns: BTreeMap::new(),
+            programs: programs::Programs::default(),
         }
     }
 

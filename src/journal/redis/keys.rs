@@ -17,6 +17,10 @@ pub(super) struct Keys {
     pub(super) hosts: String,
     /// Hash: worker -> when its entry expires, and the patterns of its rooms.
     pub(super) patterns: String,
+    /// Hash: program -> its text.
+    pub(super) programs: String,
+    /// Hash: pattern -> push|program|version|ms|name; under no pattern the number of the last push.
+    pub(super) rules: String,
     shards: Vec<ShardKeys>,
 }
 
@@ -141,6 +145,8 @@ impl Keys {
             timelines: format!("{prefix}:timelines"),
             hosts: format!("{prefix}:hosts"),
             patterns: format!("{prefix}:patterns"),
+            programs: format!("{prefix}:programs"),
+            rules: format!("{prefix}:rules"),
             shards: (0..shards).map(|shard| ShardKeys::new(prefix, &channels, shard)).collect(),
         }
     }

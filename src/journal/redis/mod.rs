@@ -17,6 +17,7 @@ mod failed;
 mod gateways;
 mod keys;
 mod link;
+mod programs;
 mod reply;
 mod scripts;
 mod socket;

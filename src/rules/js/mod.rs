@@ -18,13 +18,15 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 pub use budget::Budget;
+use budget::Measure;
 pub use program::{Program, ProgramError};
 
 use self::state::Undo;
 use self::thrown::Thrown;
-use self::vm::{Args, Call, Copy, Outcome, Socket, Which};
-use super::{Decision, Due, Happening, Rules, TimerCommand, What};
+use self::vm::{Args, Call, Copy, Outcome, Which};
+use super::{Decision, Due, Facts, Failure, Fingerprint, Happening, Rules, TimerCommand, What};
 use crate::limits::CHECKED_EVENTS_MAX;
+use crate::types::ProgramId;
 
 /// The rules of one room, by a program.
 #[derive(Debug)]
@@ -34,6 +36,7 @@ pub struct JsRules {
     /// Takes back what the last event changed.
     undo: Option<Undo>,
     checking: Checking,
+    measure: Measure,
     /// What the check has found since the last look.
     impure: Vec<String>,
 }
@@ -55,19 +58,19 @@ impl JsRules {
     #[must_use]
     pub fn new(program: Arc<Program>, checking: Checking) -> Self {
         let state = program.initial.clone();
-        Self { program, state, undo: None, checking, impure: Vec::new() }
+        Self { program, state, undo: None, checking, measure: Measure::Budget, impure: Vec::new() }
     }
 
     fn decide(&mut self, call: &Call<'_>) -> Decision {
         self.undo = None;
-        let outcome = vm::decide(&self.program, Copy::Deciding, &self.state, call);
+        let outcome = vm::decide(&self.program, self.measure, Copy::Deciding, &self.state, call);
         let checked = match self.checking {
             Checking::Off => None,
             Checking::EachEvent => Some(CHECKED_EVENTS_MAX),
             Checking::Anew => Some(1),
         };
         if let Some(most) = checked {
-            let again = vm::decide(&self.program, Copy::Checking(most), &self.state, call);
+            let again = vm::decide(&self.program, self.measure, Copy::Checking(most), &self.state, call);
             let (first, second) = (self.shown(&outcome), self.shown(&again));
             if first != second {
                 let seq = call.facts.seq;
@@ -129,17 +132,41 @@ impl Rules for JsRules {
         true
     }
 
+    fn program(&self) -> ProgramId {
+        self.program.id()
+    }
+
+    fn follow(&mut self, recorded: bool) {
+        self.measure = if recorded { Measure::Most } else { Measure::Budget };
+    }
+
+    fn fingerprint(&self) -> Option<Fingerprint> {
+        Some(Fingerprint { engine: vm::engine(), state: xxhash_rust::xxh3::xxh3_64(&self.state) })
+    }
+
+    fn take_over(&mut self, version: u32, state: &[u8], facts: Facts) -> Result<(), Failure> {
+        let made = if self.program.migrates() {
+            vm::migrate(&self.program, self.measure, (state, version), facts)
+        } else {
+            Ok(state.to_vec())
+        };
+        let told = |thrown: Thrown| Failure { error: self.program.told(&thrown), stack: thrown.stack };
+        self.state = made.map_err(told)?.into_boxed_slice().into();
+        self.undo = None;
+        Ok(())
+    }
+
     fn take_impure(&mut self) -> Vec<String> {
         std::mem::take(&mut self.impure)
     }
 
     fn resolve(&mut self, event: &Happening<'_>) -> Decision {
         let (which, args, contest) = match event.what {
-            What::Open => (Which::Socket(Socket::Open), Args::None, None),
+            What::Open => (Which::Socket(0), Args::None, None),
             What::Data(act) => (Which::On(act.op), Args::Encoded(act.encoded_args()), act.contest),
-            What::End { code } => (Which::Socket(Socket::End), Args::Code(code), None),
-            What::Error { reason } => (Which::Socket(Socket::Error), Args::Reason(reason), None),
-            What::Close => (Which::Socket(Socket::Close), Args::None, None),
+            What::End { code } => (Which::Socket(2), Args::Code(code), None),
+            What::Error { reason } => (Which::Socket(3), Args::Reason(reason), None),
+            What::Close => (Which::Socket(4), Args::None, None),
         };
         let sessions = || event.sessions_of(event.player);
         self.decide(&Call {
@@ -156,7 +183,7 @@ impl Rules for JsRules {
 
     fn fire(&mut self, timer: &Due<'_>) -> Decision {
         let Due { name, data, due, late_ns, missed, facts } = *timer;
-        let args = Args::Due { data, due_ms: due.fractional_ms(), late_ns, missed };
+        let args = Args::Due { data, due_ms: event::ms(due), late_ns, missed };
         self.decide(&Call {
             which: Which::Timer(name),
             args,

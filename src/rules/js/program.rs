@@ -5,14 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use bytes::Bytes;
-use ring::digest::{SHA256, digest};
 
 use super::budget::Budget;
 use super::scan;
 use super::thrown::Thrown;
 use super::vm::{Described, Vm};
 use crate::limits::PROGRAM_BYTES_MAX;
-use crate::types::check_program_name;
+use crate::types::{ProgramId, RoomId};
 
 /// The text of a program, and what it may take.
 #[derive(Debug)]
@@ -28,7 +27,7 @@ pub(super) struct Source {
 pub struct Program {
     pub(super) source: Source,
     described: Described,
-    hash: [u8; 32],
+    id: ProgramId,
     /// The state of a new room.
     pub(super) initial: Bytes,
     /// Whether handlers ask how many sessions a player has. To count them takes time, so that it is done once somebody has asked.
@@ -38,7 +37,7 @@ pub struct Program {
 /// Whether they decide the same, in the same budget.
 impl PartialEq for Program {
     fn eq(&self, other: &Self) -> bool {
-        self.hash == other.hash && self.source.file == other.source.file && self.source.budget == other.source.budget
+        self.id == other.id && self.source.file == other.source.file && self.source.budget == other.source.budget
     }
 }
 
@@ -102,8 +101,10 @@ impl Program {
         };
         let (vm, described) = Vm::new(&source).map_err(place)?;
         let at_part = |part: &str| scan::part(text, part).map_or((1, 1), |at| scan::place(text, at));
-        if let Err(error) = check_program_name(&described.name) {
-            return Err(wrong(at_part("name"), error.to_string()));
+        if let Err(error) = RoomId::new(&described.name) {
+            let allowed = error.to_string();
+            let allowed = allowed.rsplit_once(": ").map_or(allowed.as_str(), |(_, allowed)| allowed);
+            return Err(wrong(at_part("name"), format!("name {:?} is not allowed: {allowed}", described.name)));
         }
         if let Some((name, at)) = scan::twice(text) {
             return Err(wrong(
@@ -115,8 +116,8 @@ impl Program {
             .initial(&source)
             .map_err(|thrown| Thrown { part: thrown.place.is_none().then(|| "state".to_owned()), ..thrown })
             .map_err(place)?;
-        let hash = digest(&SHA256, source.text.as_bytes()).as_ref().try_into().unwrap_or_default();
-        Ok(Arc::new(Self { source, described, hash, initial: initial.into(), asks_for_sessions: AtomicBool::new(false) }))
+        let id = ProgramId::of(source.text.as_bytes());
+        Ok(Arc::new(Self { source, described, id, initial: initial.into(), asks_for_sessions: AtomicBool::new(false) }))
     }
 
     /// Its name, which snapshots record.
@@ -149,10 +150,10 @@ impl Program {
         self.initial.len()
     }
 
-    /// SHA-256 of its text.
+    /// Names its text.
     #[must_use]
-    pub fn hash(&self) -> [u8; 32] {
-        self.hash
+    pub fn id(&self) -> ProgramId {
+        self.id
     }
 
     /// The actions that have a handler of their own.
@@ -200,15 +201,6 @@ impl Program {
         let at = scan::tests(text, scenario).or_else(|| scan::tests(text, None)).unwrap_or_default();
         let (line, column) = scan::place(text, at);
         ProgramError { file: self.source.file.clone(), line, column, what }
-    }
-
-    /// The state that it makes of one that another version left: the same if it has no `migrate`.
-    ///
-    /// # Errors
-    /// One line when `migrate` fails, or its result is no state.
-    pub fn migrate(&self, state: &[u8], from: u32) -> Result<Vec<u8>, String> {
-        let vm = Vm::new(&self.source).map(|(vm, _)| vm);
-        vm.and_then(|vm| vm.migrated(&self.source, state, from)).map_err(|thrown| self.told(&thrown))
     }
 
     /// A failure in one line, with its place.

@@ -11,19 +11,25 @@ use rquickjs::context::{EvalOptions, intrinsic};
 use rquickjs::function::Function;
 use rquickjs::{Array, Context, Ctx, Module, Object, Persistent, Runtime, Value};
 
-use super::budget::{Budget, Stopwatch};
+use super::budget::{Budget, Measure, Stopwatch};
 use super::data::{self, Encoder};
 use super::event::{self, Current, Event};
 use super::program::{Program, Source};
 use super::thrown::{Thrown, thrown};
-use crate::limits::{AUDIENCE_PLAYERS_MAX, CONTEXTS_PER_THREAD_MAX, DATA_BYTES_MAX, NAME_BYTES_MAX};
+use crate::limits::{CONTEXTS_PER_THREAD_MAX, DATA_BYTES_MAX};
 use crate::rules::{Decision, Facts};
 use crate::types::{Role, SessionId};
 
-const BOUNDED: &str = include_str!("bounded.js");
 const PRELUDE: &str = include_str!("prelude.js");
 
-/// What both files are called in stack traces.
+/// Names what decides beside the program's text: the interpreter, the prelude, and the machine, whose mathematics it uses.
+pub(super) fn engine() -> u32 {
+    static ENGINE: std::sync::OnceLock<u32> = std::sync::OnceLock::new();
+    let name = || [PRELUDE, "rquickjs 0.14", std::env::consts::ARCH, std::env::consts::OS].join("|");
+    *ENGINE.get_or_init(|| crc32fast::hash(name().as_bytes()))
+}
+
+/// What the file is called in stack traces.
 pub(super) const PRELUDE_NAME: &str = "lasthit:prelude";
 
 type Handler = Persistent<Function<'static>>;
@@ -31,8 +37,8 @@ type Handler = Persistent<Function<'static>>;
 /// What a program has handlers for.
 #[derive(Default)]
 struct Handlers {
-    /// In the order of [`Socket`].
-    socket: [Option<Handler>; EVENTS.len()],
+    /// onOpen, onData, onEnd, onError, onClose.
+    socket: [Option<Handler>; 5],
     on: HashMap<String, Handler>,
     timers: HashMap<String, Handler>,
     migrate: Option<Handler>,
@@ -51,23 +57,14 @@ pub(super) struct Described {
     pub(super) migrates: bool,
 }
 
-/// A socket event.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Socket {
-    Open,
-    Data,
-    End,
-    Error,
-    Close,
-}
-
-/// The names of their handlers, in the order of [`Socket`].
-const EVENTS: [&str; 5] = ["onOpen", "onData", "onEnd", "onError", "onClose"];
+/// The names of the handlers of socket events.
+pub(super) const EVENTS: [&str; 5] = ["onOpen", "onData", "onEnd", "onError", "onClose"];
 
 /// Which handler decides.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Which<'a> {
-    Socket(Socket),
+    /// One of [`EVENTS`].
+    Socket(usize),
     /// The handler of this op, or else `onData`.
     On(&'a str),
     Timer(&'a str),
@@ -124,7 +121,7 @@ impl Vm {
         let setting_up = |error: rquickjs::Error| Thrown::setting_up(&error.to_string());
         let runtime = Runtime::new().map_err(setting_up)?;
         runtime.set_max_stack_size(budget.stack_kib as usize * 1024);
-        let stopwatch = Rc::new(Stopwatch::new(budget.time_ms));
+        let stopwatch = Rc::new(Stopwatch::new());
         let watched = stopwatch.clone();
         runtime.set_interrupt_handler(Some(Box::new(move || watched.is_over())));
         type Intrinsics = (
@@ -142,15 +139,10 @@ impl Vm {
         let event = Current::default();
         let (run, migrate, inspect) = context.with(|ctx| {
             let prelude = || -> rquickjs::Result<(Handler, Handler, Handler)> {
-                let named = || {
-                    let mut options = EvalOptions::default();
-                    options.filename = Some(PRELUDE_NAME.to_owned());
-                    options
-                };
-                ctx.eval_with_options::<(), _>(BOUNDED, named())?;
-                let prelude: Function<'_> = ctx.eval_with_options(PRELUDE, named())?;
-                let made: Array<'_> =
-                    prelude.call((event::native(&ctx, &event)?, EVENTS.to_vec(), AUDIENCE_PLAYERS_MAX, NAME_BYTES_MAX))?;
+                let mut options = EvalOptions::default();
+                options.filename = Some(PRELUDE_NAME.to_owned());
+                let prelude: Function<'_> = ctx.eval_with_options(PRELUDE, options)?;
+                let made: Array<'_> = prelude.call((event::native(&ctx, &event)?,))?;
                 let save = |at| made.get::<Function<'_>>(at).map(|function| Persistent::save(&ctx, function));
                 Ok((save(0)?, save(1)?, save(2)?))
             };
@@ -158,7 +150,7 @@ impl Vm {
         })?;
         // From here on the program runs: it pays for what it takes.
         runtime.set_memory_limit(budget.memory_mib as usize * 1024 * 1024);
-        stopwatch.start();
+        stopwatch.start(budget.time_ms);
         let loaded = context.with(|ctx| {
             let program = || -> rquickjs::Result<(Handlers, Described, Persistent<Value<'static>>)> {
                 let module = Module::declare(ctx.clone(), source.file.as_str(), source.text.as_str())?;
@@ -176,13 +168,13 @@ impl Vm {
     }
 
     /// Decides an event. The state is that before it.
-    pub(super) fn decide(&self, program: &Program, state: &Bytes, call: &Call<'_>) -> Result<Outcome, Thrown> {
+    pub(super) fn decide(&self, program: &Program, measure: Measure, state: &Bytes, call: &Call<'_>) -> Result<Outcome, Thrown> {
         let handlers = &self.handlers;
         let (handler, op) = match call.which {
-            Which::Socket(event) => (handlers.socket[event as usize].as_ref(), None),
+            Which::Socket(event) => (handlers.socket[event].as_ref(), None),
             Which::On(op) => match handlers.on.get(op) {
                 Some(handler) => (Some(handler), None),
-                None => (handlers.socket[Socket::Data as usize].as_ref(), Some(op)),
+                None => (handlers.socket[1].as_ref(), Some(op)),
             },
             // What follows a colon only tells timers of one handler apart.
             Which::Timer(name) => {
@@ -203,11 +195,11 @@ impl Vm {
             return Ok((decision, None));
         };
         let asks = program.asks_for_sessions.load(Ordering::Relaxed);
-        let first = self.run(program, state, call, (handler, op), asks);
+        let first = self.run(program, measure, state, call, (handler, op), asks);
         if !asks && self.event.borrow().wants_sessions {
             // It has changed nothing, and runs again with what it asked for.
             program.asks_for_sessions.store(true, Ordering::Relaxed);
-            return self.run(program, state, call, (handler, op), true);
+            return self.run(program, measure, state, call, (handler, op), true);
         }
         first
     }
@@ -215,6 +207,7 @@ impl Vm {
     fn run(
         &self,
         program: &Program,
+        measure: Measure,
         state: &Bytes,
         call: &Call<'_>,
         (handler, op): (&Handler, Option<&str>),
@@ -223,7 +216,8 @@ impl Vm {
         let sessions = counts_sessions.then(|| (call.sessions)());
         *self.event.borrow_mut() =
             Event { state: state.clone(), facts: call.facts, session: call.session, sessions, ..Event::default() };
-        self.begin(&program.source);
+        let budget = program.source.budget.measured(measure);
+        self.begin(&program.source, budget);
         let ran = self.context.with(|ctx| {
             let run = || -> rquickjs::Result<()> {
                 let text = |text: Option<&str>| match text {
@@ -236,43 +230,50 @@ impl Vm {
                     None => 2,
                 };
                 let (player, contest, args) = (text(call.player)?, text(call.contest)?, args(&ctx, &call.args)?);
-                let now = call.facts.now.fractional_ms();
+                let now = event::ms(call.facts.now);
                 let run = self.run.clone().restore(&ctx)?;
                 run.call((handler.clone().restore(&ctx)?, player, role, contest, now, args, op))
             };
             run().map_err(|error| thrown(&ctx, error, &program.source, &self.stopwatch, false))
         });
-        clean(&self.runtime, &self.stopwatch, program.source.budget, ran)?;
+        clean(&self.runtime, &self.stopwatch, budget, ran)?;
         let mut event = self.event.borrow_mut();
         let changed = event.changed.take();
         Ok((event.decision(call.contest), changed))
     }
 
-    fn begin(&self, source: &Source) {
+    fn begin(&self, source: &Source, budget: Budget) {
+        self.runtime.set_memory_limit(budget.memory_mib as usize * 1024 * 1024);
         // What an event before it has left behind is collected in time: the interpreter raises this to what was alive then.
         self.runtime.set_gc_threshold(source.budget.memory_mib as usize * 1024 * 1024 / 2);
-        self.stopwatch.start();
+        self.stopwatch.start(budget.time_ms);
     }
 
     /// The state of a new room.
     pub(super) fn initial(&self, source: &Source) -> Result<Vec<u8>, Thrown> {
         match &self.handlers.state {
-            Some(state) => self.make(source, state, None),
+            Some(state) => self.make(source, (state, None), Measure::Budget, Facts::default()),
             None => Ok(super::state::empty()),
         }
     }
 
     /// The state that the program makes of one of version `from`: the same if it has no `migrate`.
-    pub(super) fn migrated(&self, source: &Source, state: &[u8], from: u32) -> Result<Vec<u8>, Thrown> {
+    pub(super) fn migrated(
+        &self,
+        source: &Source,
+        measure: Measure,
+        (state, from): (&[u8], u32),
+        facts: Facts,
+    ) -> Result<Vec<u8>, Thrown> {
         match &self.handlers.migrate {
-            Some(migrate) => self.make(source, migrate, Some((state, from))),
+            Some(migrate) => self.make(source, (migrate, Some((state, from))), measure, facts),
             None => Ok(state.to_vec()),
         }
     }
 
     /// What the program exports as `tests`, as MessagePack; None if it exports nothing of this name.
     pub(super) fn tests(&self, source: &Source) -> Result<Option<Vec<u8>>, Thrown> {
-        self.stopwatch.start();
+        self.stopwatch.start(source.budget.time_ms);
         self.context.with(|ctx| {
             let encode = || -> rquickjs::Result<Option<Vec<u8>>> {
                 let tests = self.tests.clone().restore(&ctx)?;
@@ -288,9 +289,16 @@ impl Vm {
         })
     }
 
-    fn make(&self, source: &Source, function: &Handler, before: Option<(&[u8], u32)>) -> Result<Vec<u8>, Thrown> {
-        *self.event.borrow_mut() = Event::default();
-        self.begin(source);
+    fn make(
+        &self,
+        source: &Source,
+        (function, before): (&Handler, Option<(&[u8], u32)>),
+        measure: Measure,
+        facts: Facts,
+    ) -> Result<Vec<u8>, Thrown> {
+        *self.event.borrow_mut() = Event { facts, ..Event::default() };
+        let budget = source.budget.measured(measure);
+        self.begin(source, budget);
         let ran = self.context.with(|ctx| {
             let run = || -> rquickjs::Result<()> {
                 let state = Object::new(ctx.clone())?;
@@ -304,7 +312,7 @@ impl Vm {
             };
             run().map_err(|error| thrown(&ctx, error, source, &self.stopwatch, false))
         });
-        clean(&self.runtime, &self.stopwatch, source.budget, ran)?;
+        clean(&self.runtime, &self.stopwatch, budget, ran)?;
         Ok(self.event.borrow_mut().changed.take().unwrap_or_else(super::state::empty))
     }
 }
@@ -397,7 +405,22 @@ thread_local! {
 
 /// Decides an event in this thread's context of the program. After a failure that may have left something behind, the context is
 /// dropped; the next event gets a new one.
-pub(super) fn decide(program: &Arc<Program>, copy: Copy, state: &Bytes, call: &Call<'_>) -> Result<Outcome, Thrown> {
+pub(super) fn decide(
+    program: &Arc<Program>,
+    measure: Measure,
+    copy: Copy,
+    state: &Bytes,
+    call: &Call<'_>,
+) -> Result<Outcome, Thrown> {
+    in_context(program, copy, |vm| vm.decide(program, measure, state, call))
+}
+
+/// Makes the state of another version of the program this one's.
+pub(super) fn migrate(program: &Arc<Program>, measure: Measure, before: (&[u8], u32), facts: Facts) -> Result<Vec<u8>, Thrown> {
+    in_context(program, Copy::Deciding, |vm| vm.migrated(&program.source, measure, before, facts))
+}
+
+fn in_context<T>(program: &Arc<Program>, copy: Copy, act: impl Fn(&Vm) -> Result<T, Thrown>) -> Result<T, Thrown> {
     let is_it = |kept: &Kept| {
         std::mem::discriminant(&kept.copy) == std::mem::discriminant(&copy)
             && std::ptr::eq(kept.program.as_ptr(), Arc::as_ptr(program))
@@ -407,11 +430,11 @@ pub(super) fn decide(program: &Arc<Program>, copy: Copy, state: &Bytes, call: &C
         Some(kept) => kept,
         None => Kept { program: Arc::downgrade(program), copy, events: 0, vm: Box::new(Vm::new(&program.source)?.0) },
     };
-    let mut outcome = kept.vm.decide(program, state, call);
+    let mut outcome = act(&kept.vm);
     if kept.events > 0 && outcome.as_ref().is_err_and(|thrown| thrown.is_memory) {
         // The events before it may have left too little: what it takes by itself counts.
         kept.vm = Box::new(Vm::new(&program.source)?.0);
-        outcome = kept.vm.decide(program, state, call);
+        outcome = act(&kept.vm);
     }
     kept.events += 1;
     let is_spent = matches!(kept.copy, Copy::Checking(most) if kept.events >= most);

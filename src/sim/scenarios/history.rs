@@ -5,7 +5,7 @@ use crate::wire::client::close;
 
 /// Everything but the last two snapshots' history goes at once.
 fn short() -> WorkerLimits {
-    let bounds = Bounds { snapshot_events: 1, ..Bounds::default() };
+    let bounds = Bounds { snapshot_events: 1, snapshot_events_max: 1, ..Bounds::default() };
     WorkerLimits { bounds, retention_ms: 0, ..limits() }
 }
 

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::fields::{Fields, INFALLIBLE, map_header};
 use super::{Encoding, Refusal, Welcome};
 use crate::limits;
-use crate::types::{Flags, Incarnation, Outcome, Verdict, VerdictKind};
+use crate::types::{Flags, Incarnation, Outcome, ProgramId, Verdict, VerdictKind};
 
 /// Encodes the first message of a session.
 #[must_use]
@@ -113,6 +113,12 @@ impl VerdictFrames {
             f.text("timer", &fire.name).number("due_ms", fire.due.ms()).nanos("late_ns", fire.late_ns);
             if fire.missed > 0 {
                 f.number("missed", fire.missed);
+            }
+        }
+        if let Some(change) = &v.change {
+            f.text("rules", &change.name).number("version", change.version.into()).number("from_version", change.from.into());
+            if change.program != ProgramId::NONE {
+                f.text("program", &change.program.to_string());
             }
         }
         if v.stamp.incarnation != Incarnation::NONE {

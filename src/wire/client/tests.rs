@@ -256,6 +256,7 @@ fn verdict() -> Verdict {
         audience: Audience::Room,
         body: Some(pack(&Mp::Map(vec![(Mp::from("hp"), Mp::from(0))])).into()),
         fire: None,
+        change: None,
     }
 }
 

@@ -22,6 +22,7 @@ fn what_a_room_says_to_one_who_joins_goes_to_its_gateway() {
         Held { at: StreamId { ms: 1, seq: n }, stamp, arrival, session, kind: Some(kind), unreadable: None, read_ns: 0 }
     };
     let job = Resolving {
+        change: None,
         of: LaneId { shard: ShardId(0), epoch: 1, room: RoomId::new("pit").expect("name"), token: 1 },
         room: Box::new(Room::new(1, Box::new(LastHit::new()))),
         events: vec![event(1, one), event(2, other), event(3, one)],
@@ -57,6 +58,7 @@ fn what_became_of_an_event_goes_to_its_gateway_whoever_is_inside() {
     };
     let open = EventKind::Open { player: PlayerId::new("ann").expect("name"), role: Role::Player };
     let job = Resolving {
+        change: None,
         of: LaneId { shard: ShardId(0), epoch: 1, room: RoomId::new("pit").expect("name"), token: 1 },
         room: Box::new(Room::new(1, Box::new(LastHit::new()))),
         events: vec![event(1, one, open), event(2, other, EventKind::End { code: 1013 }), event(3, other, EventKind::Close)],
@@ -105,8 +107,15 @@ fn a_record_is_resolved_again_in_the_era_that_it_is_of() {
     assert_eq!(verdicts.last().map(|v| &v.outcome), Some(&Outcome::Denied("no_contest".to_owned())), "the rules were asked");
     let batch = verdicts::encode(&VerdictBatch { era: 2, epoch: None, decided: None, verdicts });
     let mut again = Room::new(1, Box::new(LastHit::new()));
-    let (_, deviations) =
-        replay(&mut again, &[(StreamId { ms: 1, seq: 0 }, Ok(entry))], &[batch], Programs::Asked, |_, _| {}).expect("resolved");
+    let (_, deviations) = replay(
+        &mut again,
+        &[(StreamId { ms: 1, seq: 0 }, Ok(entry))],
+        &[batch],
+        Programs::Asked,
+        &|_| Err(String::new()),
+        |_: &Room, _: &Verdict| {},
+    )
+    .expect("resolved");
     assert_eq!((deviations, again.snapshot()), (Vec::new(), room.snapshot()));
 }
 
@@ -142,8 +151,14 @@ fn what_the_rules_failed_on_in_the_version_before_is_void_again() {
     let earlier = verdicts::encode_earlier(2, &VerdictBatch { era: 1, epoch: None, decided: None, verdicts: vec![failed] });
     assert!(verdicts::remembers_otherwise(&earlier));
     let batches = [before, earlier];
-    let (count, deviations) =
-        replay(&mut Room::new(1, rules()), &[(StreamId { ms: 1, seq: 0 }, Ok(entry))], &batches, Programs::Asked, |_, _| {})
-            .expect("resolved");
+    let (count, deviations) = replay(
+        &mut Room::new(1, rules()),
+        &[(StreamId { ms: 1, seq: 0 }, Ok(entry))],
+        &batches,
+        Programs::Asked,
+        &|_| Err(String::new()),
+        |_: &Room, _: &Verdict| {},
+    )
+    .expect("resolved");
     assert_eq!((count, deviations), (3, Vec::new()));
 }

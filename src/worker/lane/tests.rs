@@ -44,8 +44,14 @@ fn live() -> Lane {
     let mut lane = Lane::loading(1, Crew::default());
     let stored = StoredRoom { era: 1, ..StoredRoom::default() };
     assert!(matches!(lane.page(Default::default(), stored.clone().into()), Paged::All(_)));
-    let loaded =
-        restore_room(&"pit".parse().expect("name"), stored, Box::new(Claim::new(Audience::Room)), |_| {}).expect("a room");
+    let loaded = restore_room(
+        &"pit".parse().expect("name"),
+        stored,
+        (Box::new(Claim::new(Audience::Room)), 0),
+        &|_| Err(String::new()),
+        |_| {},
+    )
+    .expect("a room");
     assert!(matches!(lane.restored(loaded, (HostClock::default(), 1), NEVER), Restored::Live(None)));
     lane
 }

@@ -51,9 +51,18 @@ impl Shard {
             Paged::Discarded => {}
             Paged::More(place) => self.load_from(room, place, shared),
             Paged::All(stored) => {
-                let (Some(of), Some(rules)) = (self.lane_id(room), shared.limits.rules.rules_for(room)) else { return };
-                shared.permits.enqueue_load(Box::new(Loading { of, stored: *stored, rules }));
+                let book = &shared.limits.rules;
+                let (Some(of), Some(rules)) = (self.lane_id(room), book.factory_of(room)) else { return };
+                let (push, library) = (book.push_of(room), shared.limits.library.clone());
+                shared.permits.enqueue_load(Box::new(Loading { of, stored: *stored, rules, push, library }));
             }
+        }
+    }
+
+    /// A program that the job needs was read, or is not there.
+    pub(in crate::worker) fn fetched(&mut self, loading: Box<Loading>, shared: &mut Shared) {
+        if self.lanes.get(&loading.of.room).is_some_and(|lane| lane.token() == loading.of.token) {
+            shared.permits.enqueue_load(loading);
         }
     }
 
@@ -97,6 +106,7 @@ impl Shard {
                 }
             }
             DoneOutcome::Loaded(loaded) => self.loaded(&room, *loaded, shared),
+            DoneOutcome::Wants(program, loading) => shared.emit(Command::Fetch { shard: self.id, program, loading }),
             DoneOutcome::Unloadable(why) => self.quarantine(&room, done.of.token, &why, shared),
         }
         self.advance(&room, shared);

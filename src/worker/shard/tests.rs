@@ -14,6 +14,7 @@ use super::*;
 use crate::engine::RULES_FAILED;
 use crate::journal::{Committed, GatewayRecord, JournalError, Leased, Place, RoomHead, StoredPage, StoredRoom, Witness};
 use crate::limits::Bounds;
+use crate::rules::NoLibrary;
 use crate::rules::{RulesBook, claim::Claim};
 use crate::types::{Arrival, Audience, Entry, Event, EventKind, PlayerId, Role, StreamId};
 use crate::worker::core::Core;
@@ -28,6 +29,7 @@ pub(in crate::worker) fn limits() -> WorkerLimits {
     WorkerLimits {
         bounds: Bounds::default(),
         rules: RulesBook::new().room("*", || Claim::new(Audience::Room)),
+        library: Arc::new(NoLibrary),
         timeline: 1,
         epoch_ns: 0,
         concurrency: 4,

@@ -32,6 +32,7 @@ pub(super) fn verdict(seq: u64, player: &str, id: &str, outcome: Outcome) -> Ver
         audience: Audience::Room,
         body: None,
         fire: None,
+        change: None,
     }
 }
 

@@ -86,6 +86,7 @@ impl Scene {
             audience: Audience::Room,
             body: None,
             fire: None,
+            change: None,
         }
     }
 

@@ -105,6 +105,7 @@ fn job(room: Box<Room>, events: Vec<Held>) -> Job {
     Job::Resolve(Resolving {
         of: LaneId { shard: ShardId(0), epoch: 1, room: RoomId::new("pit").expect("name"), token: 1 },
         room,
+        change: None,
         events,
         clock: HostClock { timeline: 1, epoch_ns: 1_790_000_000_000_000_000, ..HostClock::default() },
         now_ns: 0,
@@ -150,7 +151,9 @@ fn the_next_owner_follows_what_a_program_decided() {
         HostClock { timeline: 1, epoch_ns: 1_790_000_000_000_000_000, ..HostClock::default() },
         Moment { timeline: 1, ns: 1 },
     );
-    let (count, deviations) = replay(&mut next, &entries, &[part.verdicts], Programs::Followed, |_, _| {}).expect("followed");
+    let (count, deviations) =
+        replay(&mut next, &entries, &[part.verdicts], Programs::Followed, &|_| Err(String::new()), |_: &Room, _: &Verdict| {})
+            .expect("followed");
     assert_eq!((count, deviations), (10, Vec::<String>::new()));
     next.take_up_program_state(&part.program.expect("a state")).expect("its own");
     assert_eq!(next.snapshot(), first.snapshot());

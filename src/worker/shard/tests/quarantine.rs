@@ -218,7 +218,9 @@ fn a_room_in_memory_is_not_brought_back_over_itself() {
     let again = Loading {
         of: LaneId { shard: SHARD, epoch: 1, room: pit(), token: second },
         stored: crate::journal::Gathering::default(),
-        rules: Box::new(Claim::new(Audience::Room)),
+        rules: Arc::new(|| Box::new(Claim::new(Audience::Room))),
+        push: 0,
+        library: Arc::new(NoLibrary),
     };
     core.apply(Input::Done(first.run()), 1);
     perform(&mut core);
