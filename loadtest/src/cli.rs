@@ -11,6 +11,7 @@ use crate::load::knee::Ramp;
 use crate::load::plan::CONTENDERS;
 use crate::load::{Load, Pace};
 use crate::part::Part;
+use crate::rules::Bar;
 use crate::spawn::Spawn;
 use crate::speak::dialect::{Audience, Dialect};
 use crate::stages::Vary;
@@ -88,6 +89,20 @@ pub(crate) enum Command {
     ///     loadtest stages --vary shards=1,8,64 --rooms 1000 --sessions 1000 --rates 10000
     #[command(verbatim_doc_comment)]
     Stages(StagesArgs),
+    /// Measures what programs and timers cost, and compares each figure with its bar and its aim.
+    ///
+    /// Starts a private redis-server, two gateways and a worker for each group of figures. JavaScript and a Python process (Python 3.9
+    /// or newer) take turns with the built-in rules that they are a copy of: 100 sessions in 20 rooms, ten contenders a contest.
+    /// With --close, it counts the bids that an auction decides wrongly instead, and checks that each lot closes once, at its moment.
+    /// Exit code 0 if there are figures, 1 if lasthit broke a promise meanwhile, 2 if there are none, 130 if it was interrupted.
+    ///
+    ///     loadtest rules --json rules.json
+    ///     loadtest rules --only timer_us,timers_per_s
+    ///     loadtest rules --only builtin_cost --before target/before/lasthit
+    ///     loadtest rules --close
+    ///     loadtest rules --close --kill-worker --trials 20
+    #[command(verbatim_doc_comment)]
+    Rules(RulesArgs),
     /// The programs that `compare` starts
     #[command(subcommand, hide = true)]
     Part(Part),
@@ -267,6 +282,38 @@ pub(crate) struct StagesArgs {
     /// Also draw the figures into this SVG file
     #[arg(long, value_name = "FILE")]
     pub(crate) svg: Option<PathBuf>,
+}
+
+/// Options of `rules`.
+#[derive(Debug, Args)]
+pub(crate) struct RulesArgs {
+    /// Measure only these [default: all; builtin_cost with --before]
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "NAMES")]
+    pub(crate) only: Vec<Bar>,
+    /// Program of another build, with which the cost of built-in rules is compared
+    #[arg(long, value_name = "FILE")]
+    pub(crate) before: Option<PathBuf>,
+    /// Number of turns of programs and built-in rules
+    #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub(crate) rounds: u32,
+    /// Time that each median is measured. Other measurements are longer or shorter with it
+    #[arg(long, default_value = "4s", value_parser = duration, value_name = "TIME")]
+    pub(crate) duration: Duration,
+    /// Do only one round of short measurements in few rooms: to see that it works
+    #[arg(long)]
+    pub(crate) quick: bool,
+    /// Instead, let an auction close: bids 20 µs before and after it, through two gateways
+    #[arg(long, conflicts_with_all = ["only", "before", "rounds", "duration", "quick"])]
+    pub(crate) close: bool,
+    /// Kill the only worker at each close, and start it again
+    #[arg(long, requires = "close")]
+    pub(crate) kill_worker: bool,
+    /// Number of lots that are bid for at their moments [default: 1000, or 50 with --kill-worker]
+    #[arg(long, requires = "close", value_name = "N")]
+    pub(crate) trials: Option<u32>,
+    /// Also write the figures into this JSON file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
 }
 
 /// Options of `fair`.

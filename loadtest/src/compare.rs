@@ -137,7 +137,7 @@ impl Comparison {
 
     async fn measure_rounds(config: &CompareConfig, pace: Pace) -> Result<Self> {
         let (began, before) = (Instant::now(), load_average());
-        let mut teller = Teller { began, round: String::new(), notes: Vec::new() };
+        let mut teller = Teller { began, ..Teller::new() };
         // The gateways have this program's limit.
         if let Err(e) = allow_files(redis_cost::SESSIONS_MAX + 512) {
             teller.note(format!("measurements with very many sessions may be missing: {e:#}"));
@@ -162,7 +162,7 @@ impl Comparison {
         rivals.remove();
         ensure!(TARGETS.iter().any(|target| target.value(&rounds).is_some()), "nothing could be compared");
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        let mut notes = teller.notes;
+        let mut notes = teller.notes();
         notes.dedup();
         Ok(Self { rounds, notes, load_average: [before, load_average()], cores })
     }
@@ -230,7 +230,17 @@ pub(crate) struct Teller {
 }
 
 impl Teller {
-    fn tell(&self, what: &str) {
+    /// Of a run that begins now.
+    pub(crate) fn new() -> Self {
+        Self { began: Instant::now(), round: String::new(), notes: Vec::new() }
+    }
+
+    /// What is missing so far.
+    pub(crate) fn notes(self) -> Vec<String> {
+        self.notes
+    }
+
+    pub(crate) fn tell(&self, what: &str) {
         let comma = if self.round.is_empty() { "" } else { ": " };
         eprintln!("{:>4} s  {}{comma}{what}", self.began.elapsed().as_secs(), self.round);
     }
@@ -240,10 +250,16 @@ impl Teller {
         self.notes.push(note);
     }
 
-    /// One measurement. When it fails, what needs it is absent; unless lasthit broke a promise, which ends the comparison.
+    /// One measurement, see [`Teller::kept`].
     async fn step<T>(&mut self, what: &str, step: impl Future<Output = Result<T>>) -> Result<Option<T>> {
         self.tell(what);
-        match step.await {
+        let measured = step.await;
+        self.kept(what, measured)
+    }
+
+    /// What was measured. When it failed, what needs it is absent; unless lasthit broke a promise, which ends the run.
+    pub(crate) fn kept<T>(&mut self, what: &str, measured: Result<T>) -> Result<Option<T>> {
+        match measured {
             Ok(value) => Ok(Some(value)),
             Err(e) if e.is::<Broken>() => Err(e.context(format!("{what}: no result"))),
             Err(e) => {
@@ -255,7 +271,7 @@ impl Teller {
 }
 
 /// What the processes said last, when lasthit broke a promise: a machine that is too busy is no reason to look there.
-fn explain<T>(measured: &Result<T>, fleet: &mut Fleet) {
+pub(crate) fn explain<T>(measured: &Result<T>, fleet: &mut Fleet) {
     if measured.as_ref().is_err_and(anyhow::Error::is::<Broken>) {
         eprintln!("{}", fleet.logs());
     }

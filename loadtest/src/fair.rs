@@ -6,8 +6,8 @@
 mod background;
 mod hold;
 mod picture;
-mod priority;
-mod rival;
+pub(crate) mod priority;
+pub(crate) mod rival;
 mod score;
 
 use std::fmt;

@@ -122,6 +122,8 @@ pub(crate) const CURVE_TIME_MIN: Duration = Duration::from_secs(10);
 pub(crate) const CURVE_TIME_MAX: Duration = Duration::from_secs(4 * 3600);
 /// Races for each gap.
 pub(crate) const TRIALS_MAX: u32 = 1_000_000;
+/// Lots of an auction that are bid for at their close.
+pub(crate) const CLOSE_TRIALS_MAX: u32 = 100_000;
 /// How often a comparison measures everything, in turns.
 pub(crate) const COMPARE_ROUNDS: u32 = 3;
 /// How long a comparison may take.

@@ -72,7 +72,7 @@ pub(crate) async fn measure(load: &Load, progress: &Progress, stop: impl Future<
     ensure!(!is_bounded || (1..=OUTSTANDING_MAX).contains(&outstanding), "outstanding {outstanding}: use 1 to {OUTSTANDING_MAX}");
     allow_files(u64::from(load.sessions) + 256)?;
     let mut stop = pin!(stop);
-    let tag = load.tag.clone().unwrap_or_else(|| Incarnation::random().to_string());
+    let tag = load.tag.clone().unwrap_or_else(|| format!("{}{}", load.family, Incarnation::random()));
     let joined = tokio::select! {
         joined = join_all(load, &plan, &tag) => joined?,
         () = &mut stop => return Ok(Outcome::Interrupted(0)),

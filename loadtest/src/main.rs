@@ -7,6 +7,7 @@
 //! - `fair`: two rivals, a known time apart; `curve`: the same for several values of `--sweep-guard-us`
 //! - `compare`: lasthit and other systems; `part`: the programs that it starts
 //! - `stages`: where the time of one event goes, and what it costs
+//! - `rules`: what programs and timers cost, against their bars
 //! - `chaos`: everything breaks, by a plan; `soak`: memory stays flat
 
 // The wings.
@@ -28,6 +29,7 @@ mod curve;
 mod fair;
 mod part;
 mod rejoin;
+mod rules;
 mod soak;
 mod stages;
 
@@ -46,7 +48,7 @@ use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
 
 use chaos::ChaosConfig;
-use cli::{ChaosArgs, Cli, Command, CompareArgs, CurveArgs, FairArgs, RunArgs, SoakArgs, StagesArgs};
+use cli::{ChaosArgs, Cli, Command, CompareArgs, CurveArgs, FairArgs, RulesArgs, RunArgs, SoakArgs, StagesArgs};
 use compare::{CompareConfig, Comparison};
 use curve::{Curve, CurveConfig};
 use fair::{FairConfig, Fairness};
@@ -57,6 +59,7 @@ use load::report::Broken;
 use load::report::Report;
 use load::{Load, Outcome, measure};
 use rejoin::{Crowd, Rejoined};
+use rules::{CloseConfig, Closed, Measured, RulesConfig};
 use soak::SoakConfig;
 use spawn::{Fleet, Options, Peers};
 use speak::dialect::Dialect;
@@ -66,6 +69,10 @@ use stages::{Choice, Stages, StagesConfig};
 const FAILED: u8 = 1;
 /// There was no run.
 const NO_RUN: u8 = 2;
+/// Lots of an auction, unless told otherwise.
+const TRIALS: u32 = 1_000;
+/// The same where the worker is killed at each close.
+const KILLED_TRIALS: u32 = 50;
 /// What shells report for a program that Ctrl-C ended.
 const INTERRUPTED: u8 = 130;
 
@@ -81,6 +88,7 @@ fn main() -> ExitCode {
                 Command::Curve(args) => curve_command(args).await,
                 Command::Compare(args) => compare_command(args).await,
                 Command::Stages(args) => stages_command(args).await,
+                Command::Rules(args) => rules_command(args).await,
                 Command::Part(part) => part::run(part).await.map(|()| ExitCode::SUCCESS),
                 Command::Chaos(args) => chaos_command(args).await,
                 Command::Soak(args) => soak_command(args).await,
@@ -298,6 +306,29 @@ async fn stages_command(args: StagesArgs) -> Result<ExitCode> {
         write(path, json + "\n")?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+async fn rules_command(args: RulesArgs) -> Result<ExitCode> {
+    let RulesArgs { only, before, rounds, duration, quick, close, kill_worker, trials, json } = args;
+    if close {
+        let trials = trials.unwrap_or(if kill_worker { KILLED_TRIALS } else { TRIALS });
+        let Some(closed) = Closed::measure(&CloseConfig { trials, kill_worker }, &stop_flag()?).await? else {
+            eprintln!("interrupted: no figures");
+            return Ok(ExitCode::from(INTERRUPTED));
+        };
+        return tell(&closed, closed.failure(), json.as_deref());
+    }
+    let config = RulesConfig { only, before, rounds, duration, quick };
+    let stop = stopped()?;
+    // What is under way is dropped when somebody asks for the end, and its processes are killed with it.
+    let measured = tokio::select! {
+        measured = Measured::measure(&config) => measured?,
+        () = stop => {
+            eprintln!("interrupted: no figures");
+            return Ok(ExitCode::from(INTERRUPTED));
+        }
+    };
+    tell(&measured, None, json.as_deref())
 }
 
 async fn chaos_command(args: ChaosArgs) -> Result<ExitCode> {

@@ -26,7 +26,7 @@ use crate::load::{Load, Pace, allow_files};
 use crate::spawn::{Fleet, Options, Spawn};
 use crate::speak::dialect::Dialect;
 use breakdown::{Breakdown, Typical};
-pub(crate) use choice::{Choice, Vary};
+pub(crate) use choice::{Choice, Vary, median};
 use counts::Counts;
 pub(crate) use picture::draw;
 use watch::Seen;

@@ -211,6 +211,12 @@ impl Fleet {
         }
     }
 
+    /// Kills a worker, and starts it again after a while.
+    pub(crate) async fn kill_worker(&self, number: usize, lasts: Duration) -> Result<()> {
+        let fault = Fault { at: Duration::ZERO, kind: Kind::WorkerKill, target: Target::Worker(number), lasts };
+        self.inflict(fault).await
+    }
+
     async fn inflict_process(&self, slot: &Mutex<Slot>, fault: Fault) -> Result<()> {
         let mut slot = slot.lock().await;
         match fault.kind {

@@ -38,32 +38,39 @@ const NEAR_FACTOR: f64 = 1.4;
 
 /// Who is sent to.
 #[derive(Debug, Clone)]
-pub(super) struct Target {
-    pub(super) dialect: Dialect,
-    pub(super) urls: Vec<String>,
+pub(crate) struct Target {
+    pub(crate) dialect: Dialect,
+    pub(crate) urls: Vec<String>,
+    /// See [`Load::family`].
+    pub(crate) family: &'static str,
 }
 
 /// The highest rate that held.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Highest {
-    pub(super) verdicts_per_s: f64,
+pub(crate) struct Highest {
+    pub(crate) verdicts_per_s: f64,
     /// It was the generator that did not hold more.
-    pub(super) generator: bool,
+    pub(crate) generator: bool,
 }
 
 impl Target {
+    /// lasthit, with its usual rules.
+    pub(crate) fn lasthit(urls: &[String]) -> Self {
+        Self { dialect: Dialect::Lasthit, urls: urls.to_vec(), family: "" }
+    }
+
     fn load(&self, pace: Pace, duration: Duration) -> Load {
         let usual = Load::new(self.dialect, self.urls.clone(), pace);
-        Load { warm_up: WARM_UP, duration, drain: DRAIN, lateness_max: LATENESS_MAX, ..usual }
+        Load { family: self.family, warm_up: WARM_UP, duration, drain: DRAIN, lateness_max: LATENESS_MAX, ..usual }
     }
 
     /// The usual work at a rate.
-    pub(super) async fn at(&self, rate: u32, duration: Duration) -> Result<Report> {
+    pub(crate) async fn at(&self, rate: u32, duration: Duration) -> Result<Report> {
         figures(&self.load(Pace::Open { rate }, duration)).await
     }
 
     /// In so many rooms with as many sessions each, without a warm-up.
-    pub(super) async fn in_rooms(&self, (rooms, sessions_each): (u32, u32), rate: u32, duration: Duration) -> Result<Report> {
+    pub(crate) async fn in_rooms(&self, (rooms, sessions_each): (u32, u32), rate: u32, duration: Duration) -> Result<Report> {
         let paced = self.load(Pace::Open { rate }, duration);
         // No times are kept of it.
         let load = Load { rooms, sessions: rooms * sessions_each, warm_up: Duration::ZERO, lateness_max: Duration::MAX, ..paced };
@@ -71,13 +78,13 @@ impl Target {
     }
 
     /// Every session sends when it is answered.
-    pub(super) async fn flat_out(&self, duration: Duration) -> Result<Report> {
+    pub(crate) async fn flat_out(&self, duration: Duration) -> Result<Report> {
         figures(&self.load(Pace::Closed { outstanding: OUTSTANDING }, duration)).await
     }
 
     /// The highest rate with a p99 within [`P99_MAX`], at `step` for each rate that is tried. The search begins
     /// below what is `expected`, and goes on elsewhere when that was wrong.
-    pub(super) async fn highest(&self, expected: f64, step: Duration) -> Result<Highest> {
+    pub(crate) async fn highest(&self, expected: f64, step: Duration) -> Result<Highest> {
         if let Some(highest) = self.search(NEAR.map(|share| rate(expected * share)), NEAR_FACTOR, step).await? {
             return Ok(highest);
         }

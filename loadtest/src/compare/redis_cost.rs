@@ -17,7 +17,6 @@ use super::ratios::Figures;
 use super::{CompareConfig, Only, Pace, Teller, explain};
 use crate::limits::{CONNECT_TIMEOUT, CONNECTING_MAX};
 use crate::spawn::{Fleet, Spawn};
-use crate::speak::dialect::Dialect;
 use crate::speak::frame::Encoding;
 
 /// Sessions of one measurement.
@@ -83,7 +82,7 @@ pub(super) async fn in_fleet<T>(spawn: Spawn, step: impl AsyncFnOnce(&mut Fleet)
 }
 
 fn target(fleet: &Fleet) -> Target {
-    Target { dialect: Dialect::Lasthit, urls: fleet.urls().to_vec() }
+    Target::lasthit(fleet.urls())
 }
 
 /// Commands that were sent to Redis; those inside of scripts are not.
@@ -143,10 +142,10 @@ async fn session_kib(fleet: &mut Fleet) -> Result<f64> {
     let [few, many] = SESSIONS;
     let mut sessions = join(&url, 0..few).await?;
     sleep(IDLE).await;
-    let before = fleet.gateways_resident_kib()?;
+    let before = fleet.resident_kib("gateway")?;
     sessions.extend(join(&url, few..many).await?);
     sleep(IDLE).await;
-    let grown = fleet.gateways_resident_kib()?.saturating_sub(before);
+    let grown = fleet.resident_kib("gateway")?.saturating_sub(before);
     drop(sessions);
     Ok(grown as f64 / f64::from(many - few))
 }

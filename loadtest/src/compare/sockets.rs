@@ -95,7 +95,7 @@ impl System {
 
     async fn measure_in(&self, fleet: impl Future<Output = Result<Fleet>>, pace: Pace) -> Result<Measured> {
         let mut fleet = fleet.await?;
-        let target = Target { dialect: self.dialect, urls: fleet.urls().to_vec() };
+        let target = Target { dialect: self.dialect, urls: fleet.urls().to_vec(), family: "" };
         let measured = self.measure_at(&target, pace).await;
         explain(&measured, &mut fleet);
         fleet.end().await;

@@ -8,7 +8,7 @@ use thread_priority::{
 ///
 /// # Errors
 /// A note for people, when the system does not permit it.
-pub(super) fn raise() -> Result<(), String> {
+pub(crate) fn raise() -> Result<(), String> {
     let realtime = ThreadSchedulePolicy::Realtime(RealtimeThreadSchedulePolicy::Fifo);
     set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Min, realtime).map_err(|error| {
         format!(

@@ -13,14 +13,14 @@ use crate::limits::{BURST_SEND, CONNECT_TIMEOUT, GAP_SPIN, VERDICT_TIMEOUT};
 use crate::speak::dialect::Dialect;
 
 /// One of them.
-pub(super) struct Rival {
+pub(crate) struct Rival {
     socket: WebSocket<TcpStream>,
     dialect: Dialect,
 }
 
 impl Rival {
     /// Connects and, where there is one, waits for the welcome.
-    pub(super) fn join(dialect: Dialect, url: &str, room: &str, player: &str) -> Result<Self> {
+    pub(crate) fn join(dialect: Dialect, url: &str, room: &str, player: &str) -> Result<Self> {
         let join = || {
             let host = url.trim_start_matches("ws://").trim_end_matches('/');
             let stream = TcpStream::connect(host)?;
@@ -45,8 +45,21 @@ impl Rival {
     }
 
     /// One frame, with one system call.
-    fn send(&mut self, frame: &[u8]) -> io::Result<()> {
+    pub(crate) fn send(&mut self, frame: &[u8]) -> io::Result<()> {
         self.socket.get_mut().write_all(frame)
+    }
+
+    /// The next message; None when none came within [`VERDICT_TIMEOUT`].
+    pub(crate) fn next(&mut self) -> Result<Option<Message>> {
+        let message = match self.socket.read() {
+            Ok(message) => message,
+            Err(tungstenite::Error::Io(e)) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => return Ok(None),
+            Err(e) => return Err(anyhow!("a rival's connection broke: {e}")),
+        };
+        if let Message::Close(frame) = &message {
+            bail!("a rival was closed by its gateway: {frame:?}");
+        }
+        Ok(Some(message))
     }
 
     /// Reads until every one of `ids` was answered, and returns the answer to the first, with the moment at which it had
@@ -55,14 +68,7 @@ impl Rival {
         let deadline = monotonic_ns() + nanos(VERDICT_TIMEOUT);
         let (mut first, mut left) = (None, ids.len());
         while left > 0 && monotonic_ns() < deadline {
-            let message = match self.socket.read() {
-                Ok(message) => message,
-                Err(tungstenite::Error::Io(e)) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => break,
-                Err(e) => return Err(anyhow!("a rival's connection broke: {e}")),
-            };
-            if let Message::Close(frame) = &message {
-                bail!("a rival was closed by its gateway: {frame:?}");
-            }
+            let Some(message) = self.next()? else { break };
             let Some(answer) = Answer::of(self.dialect, &message)? else { continue };
             if let Some(at) = ids.iter().position(|id| *id == answer.id) {
                 left -= 1;
@@ -124,16 +130,17 @@ fn send_heads(first: &mut Rival, second: &mut Rival, hits: &[Hit<'_>; 2], gap: G
 
 /// What lies between two sends.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Gap {
+pub(crate) struct Gap {
     /// How much.
-    pub(super) ns: u64,
+    pub(crate) ns: u64,
     /// Whether the thread may sleep through most of it, so that whoever the first send woke has the core: only one that runs
     /// before all others is back in time.
-    pub(super) sleeps: bool,
+    pub(crate) sleeps: bool,
 }
 
 impl Gap {
-    fn wait_until(self, at_ns: u64) {
+    /// Returns at that moment.
+    pub(crate) fn wait_until(self, at_ns: u64) {
         loop {
             let left = at_ns.saturating_sub(monotonic_ns());
             if left == 0 {

@@ -61,7 +61,7 @@ impl Ramp {
 
     /// The rate to try next, when `held` is the highest that held and `broke` the lowest that did not; None when they are
     /// close enough together, or there is none left.
-    fn next(&self, held: Option<u32>, broke: Option<u32>) -> Option<u32> {
+    pub(crate) fn next(&self, held: Option<u32>, broke: Option<u32>) -> Option<u32> {
         match (held, broke) {
             (None, None) => Some(self.from),
             (None, Some(_)) => None,

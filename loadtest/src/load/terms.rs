@@ -14,6 +14,8 @@ pub(crate) struct Load {
     pub(crate) dialect: Dialect,
     /// Tells its rooms, ids and contests from others'; a new one when it is not given.
     pub(crate) tag: Option<String>,
+    /// What a new tag begins with: tells rooms apart that have other rules.
+    pub(crate) family: &'static str,
     /// Sessions over all gateways.
     pub(crate) sessions: u32,
     /// Rooms that they play in: new ones each time, where the dialect can.
@@ -61,6 +63,7 @@ impl Load {
             urls,
             dialect,
             tag: None,
+            family: "",
             sessions: 100,
             rooms: 20,
             pace,

@@ -97,6 +97,11 @@ impl Fleet {
         Ok(shown)
     }
 
+    /// A counter or gauge, named with its labels, of all its processes together.
+    pub(crate) async fn counted(&self, name: &str) -> Result<u64> {
+        Ok(self.shown().await?.iter().map(|text| counter(text, name)).sum())
+    }
+
     /// Actions that its gateways have taken in.
     pub(crate) async fn data_events(&self) -> Result<u64> {
         let mut events = 0;
@@ -106,10 +111,10 @@ impl Fleet {
         Ok(events)
     }
 
-    /// Resident size of all gateways, in KiB.
-    pub(crate) fn gateways_resident_kib(&self) -> Result<u64> {
+    /// Resident size of all processes of a kind, in KiB.
+    pub(crate) fn resident_kib(&self, of: &str) -> Result<u64> {
         let mut kib = 0;
-        for process in self.processes.iter().filter(|process| kind(process) == "gateway") {
+        for process in self.processes.iter().filter(|process| kind(process) == of) {
             kib += field(&proc(pid(process)?, "status")?, "VmRSS:").context("a status is not understood")?;
         }
         Ok(kib)

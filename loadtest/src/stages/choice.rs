@@ -2,7 +2,7 @@
 //! changes least.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use anyhow::{Context, Result, ensure};
@@ -45,6 +45,11 @@ impl FromStr for Vary {
 }
 
 impl Vary {
+    /// Between these programs.
+    pub(crate) fn binaries(programs: &[&Path]) -> Self {
+        Self { name: "binary".to_owned(), values: programs.iter().map(|path| path.display().to_string()).collect() }
+    }
+
     fn options(&self, value: &str, usual: &Options) -> Options {
         let mut options = usual.clone();
         match self.name.as_str() {
@@ -91,6 +96,15 @@ struct Measured {
 }
 
 impl Choice {
+    /// What the second value's median and CPU time an event are of the first one's, at each rate.
+    pub(crate) fn ratios(&self) -> Vec<[f64; 2]> {
+        let of = |pair: &[Row]| match pair {
+            [one, other] => Some([other.p50_us / one.p50_us, other.cpu_us_total / one.cpu_us_total]),
+            _ => None,
+        };
+        self.rows.chunks(2).filter_map(of).collect()
+    }
+
     /// Every value at every rate, `rounds` times in turns, each on processes of its own.
     pub(crate) async fn measure(config: &StagesConfig, vary: &Vary, rounds: u32) -> Result<Self> {
         ensure!(rounds > 0, "rounds 0: use at least 1");
@@ -169,7 +183,7 @@ impl Row {
 }
 
 /// The lower one of the two in the middle; 0 without any.
-pub(super) fn median(mut values: Vec<f64>) -> f64 {
+pub(crate) fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len().saturating_sub(1) / 2).copied().unwrap_or(0.0)
 }
