@@ -1,5 +1,7 @@
 //! The command line.
 
+mod values;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -15,6 +17,7 @@ use crate::rules::Bar;
 use crate::spawn::Spawn;
 use crate::speak::dialect::{Audience, Dialect};
 use crate::stages::Vary;
+use values::{duration, setting, url};
 
 /// Sends load to lasthit, measures it, and audits every answer.
 #[derive(Debug, Parser)]
@@ -469,36 +472,6 @@ pub(crate) struct Target {
     /// after the run
     #[arg(long, value_name = "WHAT")]
     pub(crate) spawn: Option<Spawn>,
-}
-
-fn url(text: &str) -> Result<String, String> {
-    let rest = text.strip_prefix("ws://").ok_or_else(|| format!("url {text:?} does not begin with ws://"))?;
-    let host = rest.strip_suffix('/').unwrap_or(rest);
-    if host.is_empty() || host.contains(['/', '?', '#', ' ']) {
-        return Err(format!("url {text:?} is not of the form ws://host:port"));
-    }
-    Ok(format!("ws://{host}"))
-}
-
-fn setting(text: &str) -> Result<(String, String), String> {
-    let parts = text.split_once('=').filter(|(name, value)| !name.is_empty() && !value.is_empty());
-    let (name, value) = parts.ok_or_else(|| format!("setting {text:?} is not of the form shards=16"))?;
-    Ok((name.to_owned(), value.to_owned()))
-}
-
-fn duration(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("duration {text:?} is not of the form 500ms, 10s or 2m");
-    let digits = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
-    let (number, unit) = text.split_at(digits);
-    let number: u64 = number.parse().map_err(|_| wrong())?;
-    let millis = match unit {
-        "ms" => Some(number),
-        "s" => number.checked_mul(1000),
-        "m" => number.checked_mul(60_000),
-        _ => None,
-    };
-    // More than a day is a typing error, and a deadline could overflow.
-    millis.filter(|ms| *ms <= 86_400_000).map(Duration::from_millis).ok_or_else(wrong)
 }
 
 #[cfg(test)]
