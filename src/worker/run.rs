@@ -21,7 +21,7 @@ use super::meters::Meters;
 use super::programs::{self, Programs};
 use super::step::{Command, Failure, Input, Scope, WorkerLimits};
 use super::threads::Threads;
-use super::wake::Wake;
+use super::wake::{Turn, Wake};
 use super::watchdog::Watchdog;
 use crate::clock;
 use crate::journal::{self, JournalError, Leased, PageSize, Place, StoredPage, WorkerJournal};
@@ -122,7 +122,7 @@ pub(crate) async fn run_joined(
         room_linger_ns: ns(options.room_linger),
         retention_ms: ms(options.retention),
     };
-    let (lease_ms, size) = (limits.lease_ms, PageSize::of(&limits.bounds));
+    let (lease_ms, size, wake) = (limits.lease_ms, PageSize::of(&limits.bounds), Wake::new(limits.epoch_ns));
     let (patterns, threads) = (limits.rules.patterns(), Threads::new(limits.concurrency));
     let core = Core::new(me, journal.shards(), limits);
     tracing::info!(worker.id = %me, "worker started");
@@ -147,7 +147,7 @@ pub(crate) async fn run_joined(
         meters: Arc::new(Meters::new()),
         health: health::Health::new(health),
     };
-    let given_up = worker.run(receiver, stop).await;
+    let given_up = worker.run(receiver, wake, stop).await;
     [news, entered, pushed].iter().for_each(tokio::task::JoinHandle::abort);
     if given_up { Err(WorkerError::Rules(STUCK_JOBS_MAX)) } else { Ok(()) }
 }
@@ -178,39 +178,14 @@ struct Worker {
 
 impl Worker {
     /// Runs until it is asked to stop, or until too many jobs of the rules hang: then it returns true.
-    async fn run(mut self, mut receiver: mpsc::Receiver<Input>, stop: CancellationToken) -> bool {
+    async fn run(mut self, mut receiver: mpsc::Receiver<Input>, mut wake: Wake, stop: CancellationToken) -> bool {
         let stop = stop.child_token();
-        let mut tick = tokio::time::interval(PROBE_INTERVAL);
-        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         let mut stopping = false;
         let deadline = tokio::time::sleep(Duration::MAX / 4);
         tokio::pin!(deadline);
-        let mut wake = Wake::new();
         while !self.core.is_stopped() {
             tokio::select! {
                 biased;
-                Some(input) = receiver.recv() => {
-                    self.apply(input);
-                    // One commit carries what follows from all inputs that wait.
-                    while let Ok(input) = receiver.try_recv() {
-                        self.apply(input);
-                    }
-                }
-                () = wake.due() => self.core.apply(Input::Due, clock::monotonic_ns()),
-                _ = tick.tick() => {
-                    if let Some(epoch_ns) = wake.stepped() {
-                        self.core.apply(Input::Clock(epoch_ns), clock::monotonic_ns());
-                    }
-                    for (of, hopeless) in self.watchdog.overdue() {
-                        metrics::counter!(names::RULES_OVERRUNS_TOTAL).increment(1);
-                        self.threads.give_up(of.token);
-                        self.core.apply(Input::Overrun { of, hopeless }, clock::monotonic_ns());
-                    }
-                    self.core.apply(Input::Tick, clock::monotonic_ns());
-                    if self.core.has_given_up() {
-                        stop.cancel();
-                    }
-                }
                 () = stop.cancelled(), if !stopping => {
                     stopping = true;
                     deadline.as_mut().reset(tokio::time::Instant::now() + DRAIN_TIMEOUT / 2);
@@ -220,6 +195,29 @@ impl Worker {
                     tracing::warn!("shards could not be handed over in time; their leases run out");
                     break;
                 }
+                turn = wake.turn(&mut receiver) => match turn {
+                    Turn::Input(input) => self.apply(input),
+                    Turn::Due => self.core.apply(Input::Due, clock::monotonic_ns()),
+                    Turn::Tick => {
+                        if let Some(epoch_ns) = wake.stepped() {
+                            self.core.apply(Input::Clock(epoch_ns), clock::monotonic_ns());
+                        }
+                        for (of, hopeless) in self.watchdog.overdue() {
+                            metrics::counter!(names::RULES_OVERRUNS_TOTAL).increment(1);
+                            self.threads.give_up(of.token);
+                            self.core.apply(Input::Overrun { of, hopeless }, clock::monotonic_ns());
+                        }
+                        self.core.apply(Input::Tick, clock::monotonic_ns());
+                        if self.core.has_given_up() {
+                            stop.cancel();
+                        }
+                    }
+                }
+            }
+            // One commit carries what follows from all inputs that wait.
+            for _ in 0..INPUTS_MAX {
+                let Ok(input) = receiver.try_recv() else { break };
+                self.apply(input);
             }
             self.perform();
             wake.at(self.core.next_due_ns());

@@ -1,0 +1,120 @@
+//! When a shard looks at rooms whose timers are due.
+
+use std::time::Duration;
+
+use super::*;
+use crate::rules::{Decision, Due, Happening, Rules, What, When};
+
+const WALL_NS: u64 = 1_767_225_600_000_000_000;
+const HOUR_NS: u64 = 3_600_000_000_000;
+
+/// Whoever joins sets a timer that repeats every hour.
+struct Hourly;
+
+impl Rules for Hourly {
+    fn name(&self) -> &str {
+        "hourly"
+    }
+
+    fn version(&self) -> u32 {
+        1
+    }
+
+    fn resolve(&mut self, event: &Happening<'_>) -> Decision {
+        let hour = When::Every(Duration::from_nanos(HOUR_NS));
+        if matches!(event.what, What::Open) { Decision::granted().timer("t", hour, &()) } else { Decision::granted() }
+    }
+
+    fn fire(&mut self, _timer: &Due<'_>) -> Decision {
+        Decision::granted()
+    }
+
+    fn snapshot(&self) -> Vec<u8> {
+        Vec::new()
+    }
+
+    fn restore(&mut self, _version: u32, _bytes: &[u8]) -> Result<(), String> {
+        Ok(())
+    }
+}
+
+fn hourly() -> Core {
+    worker_limited(|limits| {
+        limits.rules = RulesBook::new().room("*", || Hourly);
+        limits.epoch_ns = WALL_NS;
+        limits.room_linger_ns = 0;
+    })
+}
+
+/// A worker that has loaded none of these rooms yet, each of which has a timer that is due so many hours after its start.
+fn with_due(rooms: &[(RoomId, u64)]) -> Core {
+    let mut core = hourly();
+    let due = rooms.iter().map(|(room, hours)| (room.clone(), (WALL_NS + hours * HOUR_NS) / 1_000_000)).collect();
+    core.apply(Input::Surveyed(SHARD, Survey { active: Vec::new(), due, ..survey(1, &rooms[0].0, 100) }), 1);
+    perform(&mut core);
+    core
+}
+
+fn room(name: &str) -> RoomId {
+    RoomId::new(name).expect("a name")
+}
+
+fn loads(core: &mut Core) -> Vec<RoomId> {
+    let load = |command| if let Command::Load { room, .. } = command { Some(room) } else { None };
+    perform(core).into_iter().filter_map(load).collect()
+}
+
+#[test]
+fn what_is_due_is_looked_at_and_nothing_else() {
+    let mut core = with_due(&[(room("a"), 1), (room("b"), 2), (room("c"), 3)]);
+    core.apply(Input::Due, 2 * HOUR_NS);
+    assert_eq!(loads(&mut core), [room("a"), room("b")]);
+    assert_eq!(core.next_due_ns(), Some(3 * HOUR_NS));
+}
+
+/// Also if nobody has loaded them.
+#[test]
+fn rooms_follow_a_step_of_the_wall_clock() {
+    let mut core = with_due(&[(room("a"), 2), (room("b"), 5)]);
+    core.apply(Input::Clock(WALL_NS + HOUR_NS), 10);
+    assert_eq!(core.next_due_ns(), Some(HOUR_NS), "the clock went forward");
+    core.apply(Input::Clock(WALL_NS - HOUR_NS), 20);
+    assert_eq!(core.next_due_ns(), Some(3 * HOUR_NS), "and back");
+    core.apply(Input::Clock(WALL_NS + 3 * HOUR_NS), 30);
+    core.apply(Input::Due, 40);
+    assert_eq!(loads(&mut core), [room("a")]);
+    assert_eq!(core.next_due_ns(), Some(2 * HOUR_NS));
+}
+
+#[test]
+fn a_room_that_has_ended_leaves_no_timer_behind() {
+    let (mut core, room) = (hourly(), room("pit"));
+    core.apply(Input::Surveyed(SHARD, survey(1, &room, 100)), 1);
+    perform(&mut core);
+    let close = Event { session: 1, ordinal: 2, arrival: Arrival::at(50, 0), kind: EventKind::Close };
+    let close = entry::encode(&Entry { incarnation: A, timeline: 1, death: false, events: vec![close] });
+    let entries = vec![(at(1), open(A, 40)), (at(2), close)];
+    core.stored_room(SHARD, room.clone(), StoredRoom { era: 1, entries, ..StoredRoom::default() }, 1);
+    let (mut now, mut ended) = (1, false);
+    while !ended {
+        now += 1_000_000_000;
+        assert!(now < HOUR_NS, "the room does not end");
+        core.apply(Input::Tick, now);
+        for command in perform(&mut core) {
+            match command {
+                Command::Commit(commit) => {
+                    done(&mut core, &commit, now);
+                    assert_eq!(core.next_due_ns(), Some(HOUR_NS + 40));
+                }
+                Command::EndRoom { shard, room, token, .. } => {
+                    core.apply(Input::RoomEnded { shard, room, token, answer: Leased::Done(true) }, now);
+                    ended = true;
+                }
+                _ => {}
+            }
+        }
+    }
+    assert_eq!(core.next_due_ns(), None);
+    core.apply(Input::Due, 2 * HOUR_NS);
+    assert_eq!(loads(&mut core), [], "a room that is no more is not loaded again");
+}
