@@ -90,8 +90,9 @@ impl Core {
             Input::Tick => self.tick(),
             Input::Due => self.each(Shard::fire_due),
             Input::Clock(epoch_ns) => {
+                let back_ns = i64::try_from(i128::from(self.shared.clock.epoch_ns) - i128::from(epoch_ns)).unwrap_or(0);
                 (self.shared.clock.epoch_ns, self.shared.clock.since_ns) = (epoch_ns, now_ns);
-                self.each(Shard::clock_stepped);
+                self.each(|shard, shared| shard.clock_stepped(back_ns, shared));
             }
             // Rooms change with their next event or timer.
             Input::Rules(rules) => self.shared.limits.rules = rules,

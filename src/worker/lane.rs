@@ -197,7 +197,8 @@ impl Lane {
         let (failures, poisoned) = (self.failures, std::mem::take(&mut self.poisoned));
         let caution = if self.is_suspect() { self.caution } else { Caution::None };
         let (fault, keep) = (self.fault.take(), self.keep);
-        *self = Self { failures, poisoned, caution, fault, keep, ..Self::new(token, self.crew, state) };
+        let due_ns = self.due_ns;
+        *self = Self { failures, poisoned, caution, fault, keep, due_ns, ..Self::new(token, self.crew, state) };
     }
 
     /// Identifies this lane among all that the room had: results of an earlier lane are discarded.
@@ -465,7 +466,8 @@ impl Lane {
         let came = unread.came();
         if came {
             let state = State::Loading { pages: Box::default(), unread: unread.for_a_new_read() };
-            *self = Self::new(token(), self.crew, state).keeping(self.keep);
+            let due_ns = self.due_ns;
+            *self = Self { due_ns, ..Self::new(token(), self.crew, state).keeping(self.keep) };
         }
         came
     }

@@ -252,13 +252,10 @@ impl Shard {
 
     /// Looks at the rooms whose timers are due by now.
     pub(super) fn fire_due(&mut self, shared: &mut Shared) {
-        let mut due = std::mem::take(&mut self.due);
-        while let Some((due_ns, room)) = due.pop_first() {
-            if due_ns > shared.now_ns {
-                self.due.insert((due_ns, room));
-                self.due.append(&mut due);
-                break;
-            }
+        // What is put there meanwhile lies ahead.
+        while self.due.first().is_some_and(|(due_ns, _)| *due_ns <= shared.now_ns)
+            && let Some((_, room)) = self.due.pop_first()
+        {
             match self.lanes.get_mut(&room) {
                 Some(lane) => drop(lane.move_due(None)),
                 None => self.load(&room, shared),
@@ -267,8 +264,12 @@ impl Shard {
         }
     }
 
-    /// The wall clock was stepped: what is due when is to be told anew.
-    pub(super) fn clock_stepped(&mut self, shared: &mut Shared) {
+    /// The wall clock was stepped, and differs by this much less from the monotonic clock: what is due when is to be told anew.
+    pub(super) fn clock_stepped(&mut self, back_ns: i64, shared: &mut Shared) {
+        let moved = |(due_ns, room): (u64, RoomId)| (due_ns.saturating_add_signed(back_ns), room);
+        // Nothing else knows of rooms that are not in memory.
+        let unloaded: Vec<(u64, RoomId)> = self.due.extract_if(.., |(_, room)| !self.lanes.contains_key(room)).collect();
+        self.due.extend(unloaded.into_iter().map(moved));
         self.advance_all(shared);
     }
 

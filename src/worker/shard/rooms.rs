@@ -127,9 +127,7 @@ impl Shard {
             Restored::Discarded => {}
             Restored::Live(after) => self.read_on(room, after, shared),
             Restored::LookAgain => self.load_from(room, Place::default(), shared),
-            Restored::Gone => {
-                self.lanes.remove(room);
-            }
+            Restored::Gone => self.remove_lane(room),
         }
     }
 
@@ -142,7 +140,14 @@ impl Shard {
         } else if lane.begin_again(|| shared.token()) {
             self.load_from(room, Place::default(), shared);
         } else {
-            self.lanes.remove(room);
+            self.remove_lane(room);
+        }
+    }
+
+    /// The room is gone, and its timers with it.
+    fn remove_lane(&mut self, room: &RoomId) {
+        if let Some(due_ns) = self.lanes.remove(room).and_then(|mut lane| lane.move_due(None)) {
+            self.due.remove(&(due_ns, room.clone()));
         }
     }
 

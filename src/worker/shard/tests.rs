@@ -7,6 +7,7 @@ mod quarantine;
 mod rejoin;
 mod silence;
 mod suspects;
+mod timers;
 
 use bytes::Bytes;
 
