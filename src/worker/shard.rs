@@ -266,10 +266,12 @@ impl Shard {
 
     /// The wall clock was stepped, and differs by this much less from the monotonic clock: what is due when is to be told anew.
     pub(super) fn clock_stepped(&mut self, back_ns: i64, shared: &mut Shared) {
-        let moved = |(due_ns, room): (u64, RoomId)| (due_ns.saturating_add_signed(back_ns), room);
         // Nothing else knows of rooms that are not in memory.
-        let unloaded: Vec<(u64, RoomId)> = self.due.extract_if(.., |(_, room)| !self.lanes.contains_key(room)).collect();
-        self.due.extend(unloaded.into_iter().map(moved));
+        let moved = |(due_ns, room): (u64, RoomId)| match self.lanes.contains_key(&room) {
+            true => (due_ns, room),
+            false => (due_ns.saturating_add_signed(back_ns), room),
+        };
+        self.due = std::mem::take(&mut self.due).into_iter().map(moved).collect();
         self.advance_all(shared);
     }
 

@@ -13,6 +13,7 @@ use crate::limits::{EPOCH_STEP_MIN, PROBE_INTERVAL};
 
 /// What the loop turns to.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "there is one at a time")]
 pub(super) enum Turn {
     Tick,
     Due,
