@@ -205,6 +205,16 @@ export function resolve(program, state, events) {
   return answer;
 }
 
+/** This version's state, made of the one that version `from` left. */
+function migrated(program, { id, state, from }) {
+  try {
+    const made = program.migrate ? program.migrate(state, from) : state;
+    return `{"type":"migrated","id":${id},"state":${text(made, 'the state')}}`;
+  } catch (error) {
+    return JSON.stringify({ type: 'migrated', id, error: wellFormed(`${error}`) });
+  }
+}
+
 let socket;
 
 function send(message) {
@@ -224,6 +234,8 @@ function take(program, message) {
   if (message.type === 'resolve') {
     const answer = resolve(program, message.state, message.events);
     send(`{"type":"resolved","id":${message.id},"decisions":[${answer.join(',')}]}`);
+  } else if (message.type === 'migrate') {
+    send(migrated(program, message));
   } else if (message.type === 'ping') {
     send(`{"type":"pong","id":${message.id}}`);
   } else if (message.type === 'refused') {

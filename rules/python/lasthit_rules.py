@@ -148,10 +148,10 @@ def _text(value):
 class Program:
     """Handlers by name."""
 
-    def __init__(self, state=None, on_open=None, on_data=None, on_end=None, on_error=None, on_close=None, on=None, timers=None):
+    def __init__(self, state=None, on_open=None, on_data=None, on_end=None, on_error=None, on_close=None, on=None, timers=None, migrate=None):
         self.state = state or dict
         self.socket = {"open": on_open, "end": on_end, "error": on_error, "close": on_close}
-        self.on_data, self.on, self.timers = on_data, on or {}, timers or {}
+        self.on_data, self.on, self.timers, self.migrate = on_data, on or {}, timers or {}, migrate
 
     def _run(self, ctx, event):
         kind = event["event"]
@@ -250,7 +250,16 @@ def run(name, version, **handlers):
         if message is None:
             return
         kind = message["type"]
-        if kind == "resolve":
+        if kind == "migrate":
+            said = {"type": "migrated", "id": message["id"]}
+            try:
+                state = message["state"]
+                said["state"] = program.migrate(state, message["from"]) if program.migrate else state
+                _text(said)
+            except Exception as error:
+                said = {"type": "migrated", "id": message["id"], "error": "%s: %s" % (type(error).__name__, error)}
+            _connection.send(said)
+        elif kind == "resolve":
             answer = program.resolve(message["state"], message["events"])
             _connection.write(b'{"type":"resolved","id":%d,"decisions":[%b]}' % (message["id"], b",".join(answer)))
         elif kind == "ping":

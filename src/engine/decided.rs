@@ -14,6 +14,8 @@ use crate::wire::codec::{Reader, Writer};
 const VERSION: u8 = 1;
 /// The version of the record of a program in a file.
 const FILE: u8 = 2;
+/// The version of the record of a program outside that has migrated the state.
+const MIGRATED: u8 = 3;
 
 /// A ruling with its contest, and what else the verdict does not show.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,16 +44,18 @@ impl Decided {
 /// What a batch of verdicts says beside them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Record {
-    /// `1, program's name, its version, count, (seq, ruling and next round, count of timers, timer...)...`
-    Outside { name: String, version: u32, decided: Vec<Decided> },
+    /// `1, program's name, its version, count, (seq, ruling and next round, count of timers, timer...)...`. `3` is the same with the state
+    /// behind the version: the one that this version has made of another's.
+    Outside { name: String, version: u32, state: Option<Bytes>, decided: Vec<Decided> },
     /// `2, program, push, whether a fingerprint follows, [engine, state]`. The fingerprint is of the state after the batch.
     File { program: ProgramId, push: u64, fingerprint: Option<Fingerprint> },
 }
 
 impl Record {
     pub(crate) fn read(bytes: &[u8]) -> Result<Self, DecodeError> {
-        let (mut r, version) = Reader::packed_of("program's decisions", bytes, VERSION..=FILE)?;
-        if version == FILE {
+        let (mut r, version) = Reader::packed_of("program's decisions", bytes, VERSION..=MIGRATED)?;
+        let form = version;
+        if form == FILE {
             let (program, push) = (ProgramId(r.identity()?.0), r.varint()?);
             let fingerprint = match r.byte()? {
                 0 => None,
@@ -61,6 +65,7 @@ impl Record {
             return Ok(Self::File { program, push, fingerprint });
         }
         let (name, version, mut all) = (r.sized_text()?.to_owned(), r.narrow()?, Vec::new());
+        let state = if form == MIGRATED { Some(Bytes::copy_from_slice(r.sized()?)) } else { None };
         for _ in 0..r.count(3)? {
             let (seq, bits) = (r.varint()?, r.byte()?);
             let mut decided = Decided { seq, ruling: bits & 3, next_round: bits & 4 != 0, timers: Vec::new() };
@@ -70,7 +75,7 @@ impl Record {
             all.push(decided);
         }
         r.end()?;
-        Ok(Self::Outside { name, version, decided: all })
+        Ok(Self::Outside { name, version, state, decided: all })
     }
 
     /// The program in a file that decided.
@@ -95,8 +100,10 @@ impl Record {
                     w.varint((*engine).into()).tail(&state.to_be_bytes());
                 }
             }
-            Self::Outside { name, version, decided } => {
-                w.byte(VERSION).sized(name.as_bytes()).varint((*version).into()).varint(decided.len() as u64);
+            Self::Outside { name, version, state, decided } => {
+                w.byte(if state.is_some() { MIGRATED } else { VERSION }).sized(name.as_bytes()).varint((*version).into());
+                state.iter().for_each(|state| _ = w.sized(state));
+                w.varint(decided.len() as u64);
                 for Decided { seq, ruling, next_round, timers } in decided {
                     w.varint(*seq).byte(ruling | u8::from(*next_round) << 2).varint(timers.len() as u64);
                     timers.iter().for_each(|timer| write_timer(&mut w, timer));
@@ -156,7 +163,8 @@ impl Room {
         let rest = self.decided.partition_point(|decided| decided.seq <= to);
         let later = self.decided.split_off(rest);
         let decided = std::mem::replace(&mut self.decided, later);
-        Some(Record::Outside { name: self.rules.name().to_owned(), version: self.rules.version(), decided }.write())
+        let state = std::mem::take(&mut self.migrated).then(|| Bytes::from(self.rules.snapshot()));
+        Some(Record::Outside { name: self.rules.name().to_owned(), version: self.rules.version(), state, decided }.write())
     }
 
     /// The program's state, if it has changed since the last call: `1, name, version, state`.

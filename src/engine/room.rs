@@ -94,6 +94,8 @@ pub struct Room {
     pub(super) push: u64,
     /// Whether what is resolved is recorded already.
     pub(super) follows: bool,
+    /// Whether a program outside has made its state of another version's, which is to be recorded.
+    pub(super) migrated: bool,
     /// What a program outside decided since the last look.
     pub(super) decided: Vec<Decided>,
 }
@@ -137,6 +139,7 @@ impl Room {
             failing: None,
             push: 0,
             follows: false,
+            migrated: false,
             failures: Vec::new(),
             decided: Vec::new(),
         }

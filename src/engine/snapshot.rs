@@ -206,6 +206,7 @@ impl Room {
             failing: None,
             push,
             follows: false,
+            migrated: false,
             failures,
             decided,
         })

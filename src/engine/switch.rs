@@ -2,7 +2,7 @@
 
 use super::decided::Record;
 use super::room::{Known, RULES_FAILED, Room};
-use crate::rules::{Failure, Rules};
+use crate::rules::{Failure, Fault, Rules};
 use crate::types::{Audience, Change, Failed, Flags, Incarnation, Moment, Outcome, ProgramId, Stamp, Verdict, VerdictKind};
 
 impl Room {
@@ -81,6 +81,33 @@ impl Room {
         };
         let void = self.void_if_known(known);
         Some(self.changed(change, Some(next), void))
+    }
+
+    /// Changes to a later version of the program outside that decides, if that runs by now.
+    ///
+    /// # Errors
+    /// When it does not take over the room's state: the room rests.
+    pub(crate) fn change_outside(&mut self) -> Result<Option<Verdict>, Fault> {
+        let Some(process) = self.rules.as_process() else { return Ok(None) };
+        let Some(from) = process.catch_up()?.filter(|_| self.seq > 0) else { return Ok(None) };
+        let (name, version) = (self.rules.name().to_owned(), self.rules.version());
+        self.migrated = true;
+        let change = Change { program: ProgramId::NONE, push: self.push, name, version, from };
+        Ok(Some(self.changed(change, None, Some(Outcome::Granted))))
+    }
+
+    /// The same as the record says, which has the state after it.
+    ///
+    /// # Errors
+    /// When it has not, or another kind of rules decides the room now.
+    pub(crate) fn change_outside_again(&mut self, change: &Change, record: Option<&Record>) -> Result<Verdict, String> {
+        let state = match record {
+            Some(Record::Outside { state: Some(state), .. }) => state,
+            _ => return Err(format!("the record has no state of {} version {}", change.name, change.version)),
+        };
+        let process = self.rules.as_process().ok_or("a program outside decided it, the configuration says otherwise")?;
+        process.take_up(&change.name, change.version, state)?;
+        Ok(self.changed(change.clone(), None, Some(Outcome::Granted)))
     }
 
     /// Changes as the record says. A recorded change that was void changes nothing again.

@@ -322,7 +322,17 @@ impl Resolving {
                 Err(panic) => return Done::panicked(of, name, panic.as_ref()),
             }
         }
+        match room.change_outside() {
+            Ok(None) => {}
+            Ok(Some(verdict)) => batches.push(VerdictBatch::of(room.era(), verdict)),
+            Err(other) => fault = Some(other),
+        }
+        // The state goes with the commit of what led to it: what follows has another one.
+        let changes_only = outside && (fault.is_some() || !batches.is_empty());
         loop {
+            if changes_only {
+                break;
+            }
             if let Some(proof) = proof.filter(|_| room.next_due().is_some()) {
                 progress.is(At::Event(room.fire_name()));
                 room.thin_out(clock, proof, events.front().map(|held| held.stamp.moment));

@@ -115,11 +115,16 @@ pub(crate) fn replay(
         let batch = verdicts::decode(bytes).map_err(|e| e.to_string())?;
         let mut epoch = batch.epoch;
         let record = batch.decided.as_ref().map(|bytes| Record::read(bytes)).transpose().map_err(|e| e.to_string())?;
-        let decided =
-            record.as_ref().filter(|_| programs == Programs::Followed && matches!(record, Some(Record::Outside { .. })));
+        // What another version decided cannot be asked of the one that runs.
+        let other = record.as_ref().filter(|_| programs == Programs::Asked).and_then(|record| record.other_program(room));
+        let follows = programs == Programs::Followed || other.is_some();
+        let decided = record.as_ref().filter(|record| follows && matches!(record, Record::Outside { .. }));
         let ends = batch.verdicts.last().map_or(0, |last| last.seq);
         if ends <= room.seq() {
             continue;
+        }
+        if let Some(other) = other.filter(|_| !std::mem::replace(&mut told, true)) {
+            deviations.push(format!("from verdict {}: {other}: not resolved again", batch.verdicts.first().map_or(0, |v| v.seq)));
         }
         if let Some(Record::File { program, push, .. }) = record
             && !batch.is_change()
@@ -135,11 +140,12 @@ pub(crate) fn replay(
                 room.take_epoch(recorded.stamp.moment.timeline, epoch);
             }
             if let Some(change) = &recorded.change {
-                let next = match recorded.outcome {
-                    Outcome::Granted => Some(open(change.program)?),
-                    _ => None,
+                let again = match recorded.outcome {
+                    Outcome::Granted if change.program == ProgramId::NONE => room.change_outside_again(change, record.as_ref()),
+                    Outcome::Granted => open(change.program).and_then(|next| room.change_again(change, Some(next))),
+                    _ => room.change_again(change, None),
                 };
-                let again = match room.change_again(change, next) {
+                let again = match again {
                     Err(why) if programs == Programs::Asked => {
                         deviations.push(why);
                         return Ok((count, deviations));
@@ -178,12 +184,6 @@ pub(crate) fn replay(
             }
             let again = room.resolve(&held, taken);
             compare(&recorded, &again, &mut deviations);
-            if let Some(other) =
-                record.as_ref().filter(|_| !told && programs == Programs::Asked).and_then(|r| r.other_program(room))
-            {
-                deviations.push(format!("from verdict {}: {other}", recorded.seq));
-                told = true;
-            }
             seen(room, &again);
             count += 1;
         }

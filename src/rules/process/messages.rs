@@ -33,6 +33,8 @@ pub(crate) enum FromProgram {
     /// Answers the request of this number.
     Resolved(u64, Vec<Decided>),
     Pong(u64),
+    /// Answers the request of this number: the state that this version made of another one's, or why it did not.
+    Migrated(u64, Result<Arc<str>, String>),
     /// A line for the worker's log.
     Log(String),
 }
@@ -180,6 +182,11 @@ pub(crate) fn resolve(id: u64, state: &str, events: &[String]) -> String {
     text
 }
 
+/// Asks for this version's state, made of one that version `from` left.
+pub(crate) fn migrate(id: u64, state: &str, from: u32) -> String {
+    format!(r#"{{"type":"migrate","id":{id},"state":{state},"from":{from}}}"#)
+}
+
 /// Asks whether the program is there.
 pub(crate) fn ping(id: u64) -> String {
     format!(r#"{{"type":"ping","id":{id}}}"#)
@@ -222,6 +229,17 @@ struct Pong {
     #[serde(rename = "type")]
     _kind: serde::de::IgnoredAny,
     id: u64,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Migrated<'a> {
+    #[serde(rename = "type")]
+    _kind: serde::de::IgnoredAny,
+    id: u64,
+    #[serde(borrow)]
+    state: Option<&'a RawValue>,
+    error: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -310,9 +328,20 @@ pub(crate) fn read(text: &str, most: usize) -> Result<FromProgram, String> {
             }
             Ok(FromProgram::Resolved(id, read_decisions(&decisions)))
         }
+        "migrated" => {
+            let Migrated { id, state, error, .. } = parse(text)?;
+            match (state, error) {
+                (Some(state), None) => {
+                    check_depth(state, "the state")?;
+                    Ok(FromProgram::Migrated(id, Ok(Arc::from(state.get()))))
+                }
+                (None, Some(error)) => Ok(FromProgram::Migrated(id, Err(line(&error)))),
+                _ => Err("migrated has either a state or an error".to_owned()),
+            }
+        }
         "pong" => parse::<Pong>(text).map(|pong| FromProgram::Pong(pong.id)),
         "log" => parse::<Log>(text).map(|log| FromProgram::Log(line(&log.text))),
-        other => Err(format!("type {other:?}: use hello, resolved, pong or log")),
+        other => Err(format!("type {other:?}: use hello, resolved, migrated, pong or log")),
     }
 }
 

@@ -89,8 +89,11 @@ pub(crate) trait Program: Send + Sync + std::fmt::Debug {
     fn identity(&self) -> Result<Identity, Fault>;
 
     /// Asks for decisions on events, each one JSON text, that meet a room in this state. At least one decision comes back, and at most
-    /// one for each event.
-    fn resolve(&self, state: &str, events: &[String]) -> Result<Vec<Decided>, Fault>;
+    /// one for each event. `who` is whom it asks: nobody else answers.
+    fn resolve(&self, who: &Identity, state: &str, events: &[String]) -> Result<Vec<Decided>, Fault>;
+
+    /// Asks for this version's state, made of the one that version `from` left; or for the reason why there is none.
+    fn migrate(&self, who: &Identity, state: &str, from: u32) -> Result<Result<Arc<str>, String>, Fault>;
 }
 
 /// The rules of a room that a program decides.
@@ -128,7 +131,7 @@ impl Process {
         let (mut ahead, mut state) = (VecDeque::new(), self.state.clone());
         while ahead.is_empty() || ahead.len() < least && !events.is_empty() {
             let later = events.split_off(events_max(state.len(), &events));
-            let decided = self.program.resolve(&state, &events)?;
+            let decided = self.program.resolve(&running, &state, &events)?;
             let later = events.split_off(decided.len().min(events.len())).into_iter().chain(later).collect();
             for (event, decided) in std::mem::replace(&mut events, later).into_iter().zip(decided) {
                 state = decided.state.clone().unwrap_or(state);
@@ -143,6 +146,32 @@ impl Process {
     /// What the program calls itself that runs.
     pub(crate) fn running(&self) -> Option<Identity> {
         self.program.identity().ok()
+    }
+
+    /// If the program that runs is a later version of the one whose state this is, it takes the state over. Returns the version before.
+    ///
+    /// # Errors
+    /// When the program does not, for now or at all: no other gets to see the state.
+    pub(crate) fn catch_up(&mut self) -> Result<Option<u32>, Fault> {
+        let Some(mine) = &self.identity else { return Ok(None) };
+        let running = self.program.identity()?;
+        if running.name != mine.name || running.version <= mine.version {
+            return Ok(None);
+        }
+        let (from, other) = (mine.version, |why: String| Fault::Other(format!("{running} does not take over the state of {mine}: {why}")));
+        if &*self.state != NO_STATE {
+            let made = match self.program.migrate(&running, &self.state, from) {
+                Ok(made) => made.map_err(other)?,
+                Err(Fault::Failed(why) | Fault::Other(why)) => return Err(other(why)),
+            };
+            if made.len() > PROGRAM_STATE_BYTES_MAX {
+                return Err(other(format!("state_too_large: {} bytes, at most {PROGRAM_STATE_BYTES_MAX}", made.len())));
+            }
+            self.state = made;
+        }
+        (self.identity, self.before, self.changed) = (Some(running), None, true);
+        self.ahead.clear();
+        Ok(Some(from))
     }
 
     /// The program that runs must be the one whose state this is: no other gets to see it.

@@ -31,11 +31,15 @@ impl Adder {
 }
 
 impl Program for Adder {
+    fn migrate(&self, who: &Identity, state: &str, from: u32) -> Result<Result<Arc<str>, String>, Fault> {
+        Ok(Ok(format!("[{from},{},{state}]", who.version).into()))
+    }
+
     fn identity(&self) -> Result<Identity, Fault> {
         Ok(self.identity.lock().clone())
     }
 
-    fn resolve(&self, state: &str, events: &[String]) -> Result<Vec<Decided>, Fault> {
+    fn resolve(&self, _who: &Identity, state: &str, events: &[String]) -> Result<Vec<Decided>, Fault> {
         self.asked.lock().push(events.len());
         let mut sum = serde_json::from_str::<Value>(state).expect("a state").as_u64().unwrap_or(0);
         let decide = |event: &String| {

@@ -2,6 +2,7 @@
 
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 use std::time::Duration;
 
 use quanta::Instant;
@@ -129,6 +130,17 @@ impl Link {
         self.answer(events.len(), deadline, |said| match said {
             FromProgram::Resolved(of, decided) if of == id => Ok(decided),
             FromProgram::Resolved(of, _) => Err(format!("an answer to request {of} instead of {id}")),
+            _ => Err(format!("no answer to request {id}")),
+        })
+    }
+
+    /// Asks for this version's state, made of the one that version `from` left.
+    pub(super) fn migrate(&mut self, state: &str, from: u32, within: Duration) -> Result<Result<Arc<str>, String>, LinkError> {
+        self.requests += 1;
+        let (id, deadline) = (self.requests, Deadline::new(within));
+        self.write(&messages::migrate(id, state, from), deadline)?;
+        self.answer(0, deadline, |said| match said {
+            FromProgram::Migrated(of, made) if of == id => Ok(made),
             _ => Err(format!("no answer to request {id}")),
         })
     }

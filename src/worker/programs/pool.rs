@@ -11,7 +11,7 @@ use parking_lot::{Condvar, Mutex};
 use quanta::Instant;
 use tokio::sync::watch;
 
-use super::link::Link;
+use super::link::{Link, LinkError};
 use crate::limits::{PROGRAM_JOBS_PER_INSTANCE, PROGRAM_WAIT_MAX};
 use crate::metrics as names;
 use crate::rules::messages::Decided;
@@ -46,8 +46,10 @@ struct Inner {
     /// The connections of started instances that have decided something: one for each instance, at most.
     proven: BTreeSet<u64>,
     numbers: u64,
-    /// What the first instance called itself. Another program does not take its place while this worker runs.
+    /// What the instances call themselves. A later version takes their place; an earlier one when none is left.
     identity: Option<ProgramIdentity>,
+    /// Connections to a version before, which somebody still asks.
+    outdated: BTreeSet<u64>,
     /// Since when no instance is there.
     down_since: Instant,
     /// Why the last instance ended.
@@ -106,6 +108,7 @@ impl Pool {
             proven: BTreeSet::new(),
             numbers: 0,
             identity: None,
+            outdated: BTreeSet::new(),
             down_since: Instant::now(),
             why: "none has said hello yet".to_owned(),
             stopping: false,
@@ -139,27 +142,50 @@ impl Pool {
     /// When it is another program than the ones before.
     pub(super) fn add(&self, number: u64, mut link: Link, identity: ProgramIdentity) -> Result<(), String> {
         let mut inner = self.inner.lock();
-        match &inner.identity {
-            Some(first) if *first != identity => {
-                let why = format!("it is {identity}, but this worker runs {first}: start the worker again to change its rules");
+        let known = inner.identity.clone().filter(|known| *known != identity);
+        if let Some(known) = known {
+            let is_next = known.name == identity.name && (identity.version > known.version || inner.links.is_empty());
+            if !is_next {
+                let why = format!("it is {identity}, but this worker runs {known}: start the worker again to change its rules");
                 link.refuse(&why);
                 inner.why.clone_from(&why);
                 self.tell(&inner);
                 return Err(why);
             }
-            Some(_) => {}
-            None => inner.identity = Some(identity),
+            tracing::info!(program = self.label, "{identity} takes the place of version {}", known.version);
+            self.retire(&mut inner, &format!("{identity} takes its place"));
         }
+        inner.identity = Some(identity);
         inner.links.insert(number, Some(link));
         self.tell(&inner);
         self.changed.notify_all();
         Ok(())
     }
 
+    /// Gives up all instances: at once, or when they have answered.
+    fn retire(&self, inner: &mut Inner, why: &str) {
+        let there: Vec<(u64, bool)> = inner.links.iter().map(|(number, link)| (*number, link.is_some())).collect();
+        for (number, is_free) in there {
+            if !is_free {
+                inner.outdated.insert(number);
+                continue;
+            }
+            if let Some(Some(mut link)) = inner.links.remove(&number) {
+                link.refuse(why);
+            }
+            if let Some(stream) = inner.streams.remove(&number) {
+                let _ = stream.shutdown(Shutdown::Both);
+            }
+        }
+        why.clone_into(&mut inner.why);
+        self.gone.notify_all();
+    }
+
     /// The instance of this connection is given up.
     pub(super) fn lose(&self, number: u64, why: &str) {
         let mut inner = self.inner.lock();
         inner.streams.remove(&number);
+        inner.outdated.remove(&number);
         if inner.links.remove(&number).is_some() {
             why.clone_into(&mut inner.why);
             if inner.links.is_empty() {
@@ -206,6 +232,11 @@ impl Pool {
 
     /// Gives it back.
     pub(super) fn give_back(&self, number: u64, link: Link) {
+        if self.inner.lock().outdated.remove(&number) {
+            drop(link);
+            self.lose(number, "a later version takes its place");
+            return;
+        }
         if let Some(place) = self.inner.lock().links.get_mut(&number) {
             *place = Some(link);
         }
@@ -253,12 +284,15 @@ impl Pool {
         self.troubles.set(self.at, (!enough).then_some(trouble));
     }
 
-    /// Waits for an instance that nobody asks.
-    fn wait(&self) -> Result<(u64, Link), Fault> {
+    /// Waits for an instance that nobody asks, and that is `who`, if that is given.
+    fn wait(&self, who: Option<&ProgramIdentity>) -> Result<(u64, Link), Fault> {
         let (began, mut inner) = (Instant::now(), self.inner.lock());
         loop {
             if inner.stopping {
                 return Err(Fault::Failed(ENDS.to_owned()));
+            }
+            if who.is_some() && inner.identity.as_ref() != who {
+                return Err(Fault::Failed("another version has taken its place".to_owned()));
             }
             if let Some((number, place)) = inner.links.iter_mut().find(|(_, place)| place.is_some())
                 && let Some(link) = place.take()
@@ -288,28 +322,39 @@ impl Program for Pool {
         match known {
             Some(identity) => Ok(identity),
             None => {
-                let (number, link) = self.wait()?;
+                let (number, link) = self.wait(None)?;
                 self.give_back(number, link);
                 self.inner.lock().identity.clone().ok_or_else(|| Fault::Failed(ENDS.to_owned()))
             }
         }
     }
 
-    fn resolve(&self, state: &str, events: &[String]) -> Result<Vec<Decided>, Fault> {
-        let (number, mut link) = self.wait()?;
+    fn resolve(&self, who: &ProgramIdentity, state: &str, events: &[String]) -> Result<Vec<Decided>, Fault> {
+        self.ask(who, events.len(), |link| link.resolve(state, events, self.spec.budget))
+    }
+
+    fn migrate(&self, who: &ProgramIdentity, state: &str, from: u32) -> Result<Result<Arc<str>, String>, Fault> {
+        self.ask(who, 0, |link| link.migrate(state, from, self.spec.budget))
+    }
+}
+
+impl Pool {
+    /// Asks an instance of this version. One that gives no answer is given up.
+    fn ask<T>(&self, who: &ProgramIdentity, events: usize, ask: impl FnOnce(&mut Link) -> Result<T, LinkError>) -> Result<T, Fault> {
+        let (number, mut link) = self.wait(Some(who))?;
         let began = Instant::now();
-        match link.resolve(state, events, self.spec.budget) {
-            Ok(decided) => {
+        match ask(&mut link) {
+            Ok(answer) => {
                 if matches!(self.spec.source, ProgramSource::Command(_)) {
                     self.inner.lock().proven.insert(number);
                 }
                 self.give_back(number, link);
                 self.meters.seconds.record(began.elapsed());
-                Ok(decided)
+                Ok(answer)
             }
             Err(error) => {
                 self.meters.failures.increment(1);
-                tracing::warn!(program = link.label, events = events.len(), "the program failed: {error}");
+                tracing::warn!(program = link.label, events, "the program failed: {error}");
                 drop(link);
                 self.lose(number, &error.to_string());
                 Err(Fault::Failed(error.to_string()))

@@ -17,11 +17,15 @@ struct Obedient {
 }
 
 impl Program for Obedient {
+    fn migrate(&self, who: &ProgramIdentity, state: &str, from: u32) -> Result<Result<Arc<str>, String>, Fault> {
+        Ok(Ok(format!("[{from},{},{state}]", who.version).into()))
+    }
+
     fn identity(&self) -> Result<ProgramIdentity, Fault> {
         Ok(ProgramIdentity { name: "obedient".to_owned(), version: 3 })
     }
 
-    fn resolve(&self, state: &str, events: &[String]) -> Result<Vec<Decided>, Fault> {
+    fn resolve(&self, _who: &ProgramIdentity, state: &str, events: &[String]) -> Result<Vec<Decided>, Fault> {
         self.asked.fetch_add(1, Ordering::Relaxed);
         let mut count = serde_json::from_str::<Value>(state).expect("a state").as_u64().unwrap_or(0);
         let mut decisions = Vec::new();
@@ -50,11 +54,15 @@ impl Program for Obedient {
 struct Absent;
 
 impl Program for Absent {
+    fn migrate(&self, who: &ProgramIdentity, state: &str, from: u32) -> Result<Result<Arc<str>, String>, Fault> {
+        Ok(Ok(format!("[{from},{},{state}]", who.version).into()))
+    }
+
     fn identity(&self) -> Result<ProgramIdentity, Fault> {
         Err(Fault::Failed("it is not there".to_owned()))
     }
 
-    fn resolve(&self, _: &str, events: &[String]) -> Result<Vec<Decided>, Fault> {
+    fn resolve(&self, _who: &ProgramIdentity, _: &str, events: &[String]) -> Result<Vec<Decided>, Fault> {
         panic!("asked: {events:?}")
     }
 }
