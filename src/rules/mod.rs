@@ -37,7 +37,7 @@ pub use process::Process;
 pub(crate) use process::{Fault, Identity as ProgramIdentity, Program, frames, messages};
 pub use process::{ProgramSource, ProgramSpec};
 pub use when::When;
-pub(crate) use when::{Repeat, TimerFault};
+pub(crate) use when::{Repeat, TimerFault, offset_s};
 
 use crate::types::{PlayerId, ProgramId, Role, RoomTime, SessionId};
 

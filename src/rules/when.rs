@@ -158,6 +158,26 @@ impl Repeat {
     }
 }
 
+/// Seconds of an offset such as `+09:00`, or `Z`.
+///
+/// # Errors
+/// How it is written.
+pub(crate) fn offset_s(text: &str) -> Result<i32, String> {
+    let wrong = || format!("offset {text:?}: write it as +09:00");
+    let (sign, rest) = match text.as_bytes().first() {
+        Some(b'+') => (1, &text[1..]),
+        Some(b'-') => (-1, &text[1..]),
+        Some(b'Z') if text.len() == 1 => return Ok(0),
+        _ => return Err(wrong()),
+    };
+    let (hours, minutes) = rest.split_once(':').ok_or_else(wrong)?;
+    let part = |digits: &str, below: i32| {
+        let good = digits.len() == 2 && digits.bytes().all(|b| b.is_ascii_digit());
+        digits.parse::<i32>().ok().filter(|n| good && *n < below).ok_or_else(wrong)
+    };
+    Ok(sign * (part(hours, 24)? * 3600 + part(minutes, 60)? * 60))
+}
+
 /// The last whole second: the moments of cron are whole seconds, and croner takes a part of one along.
 fn zoned(at: RoomTime, zone: FixedOffset) -> Option<DateTime<FixedOffset>> {
     let whole = at.0 - at.0 % 1_000_000_000;

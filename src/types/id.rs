@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use crate::limits::NAME_BYTES_MAX;
 
-/// Why a room or player name was refused.
+/// Why a name was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{what} name {value:?} is not allowed: use 1 to 64 characters out of A-Z a-z 0-9 . _ -")]
 pub struct IdError {
-    /// `room` or `player`.
+    /// `room`, `player` or `program`.
     pub what: &'static str,
     /// The refused name, cut to 80 characters.
     pub value: String,
@@ -74,6 +74,11 @@ name! {
 name! {
     /// A player's name. One player may have several sessions.
     PlayerId, "player"
+}
+
+/// Checks the name of a program: as any name.
+pub(crate) fn check_program_name(name: &str) -> Result<(), IdError> {
+    checked("program", name).map(drop)
 }
 
 /// A fixed group of rooms that share a Redis hash tag; the unit of ownership.

@@ -27,8 +27,10 @@ pub use failed::Failed;
 pub(crate) use failed::failure_line;
 #[doc(hidden)]
 pub use id::Seed;
+pub(crate) use id::check_program_name;
 pub use id::{IdError, Incarnation, PlayerId, ProgramId, RoomId, SessionId, ShardId};
 pub use stamp::{Arrival, Flags, Moment, ParseMomentError, Stamp, StreamId};
+pub(crate) use time::ns_of_ms;
 pub use time::{Epoch, RoomTime};
 pub(crate) use verdict::ROOM_FULL;
 pub use verdict::{Audience, Change, Fire, Outcome, Since, Verdict, VerdictBatch, VerdictKind};

@@ -16,6 +16,16 @@ impl RoomTime {
         self.0 / 1_000_000
     }
 
+    /// The same with what is behind the point: parts of a millisecond.
+    #[must_use]
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "milliseconds until the year 287,000 are exact; their fraction is not needed so"
+    )]
+    pub fn fractional_ms(self) -> f64 {
+        self.ms() as f64 + (self.0 % 1_000_000) as f64 / 1e6
+    }
+
     /// The time `ns` nanoseconds later.
     #[must_use]
     pub fn plus(self, ns: u64) -> Self {
@@ -36,4 +46,11 @@ pub struct Epoch {
     pub source_ns: u64,
     /// What the room adds. It differs from `source_ns` by what kept its time from going back.
     pub ns: u64,
+}
+
+/// Nanoseconds of so many milliseconds. None if that is negative or no number.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "what is out of range becomes the largest number")]
+pub(crate) fn ns_of_ms(ms: f64) -> Option<u64> {
+    // In two parts: a moment in nanoseconds is more than a float holds.
+    (ms >= 0.0).then(|| (ms.trunc() as u64).saturating_mul(1_000_000).saturating_add((ms.fract() * 1e6).round() as u64))
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::json;
 
-use crate::types::RoomId;
+use crate::types::check_program_name;
 
 /// The start; `NAME` stands for its name.
 const START: &str = include_str!("start.js");
@@ -16,7 +16,7 @@ const TYPES_FILE: &str = "lasthit.d.ts";
 /// Writes both files into a folder. The types may be there already, as they are written here.
 pub(super) fn write(name: &str, folder: &Path, json: bool) -> Result<String, String> {
     let name = name.strip_suffix(".js").unwrap_or(name);
-    RoomId::new(name).map_err(|e| e.to_string().replacen("room", "program", 1))?;
+    check_program_name(name).map_err(|e| e.to_string())?;
     if name.starts_with(['.', '-']) {
         return Err(format!("program name {name:?} is not allowed: begin with a letter or a digit"));
     }

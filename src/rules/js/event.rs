@@ -13,8 +13,8 @@ use super::state::{self, Entry};
 use crate::limits::{
     AUDIENCE_PLAYERS_MAX, DATA_BYTES_MAX, FIELD_BYTES_MAX, REASON_BYTES_MAX, TIMER_COMMANDS_MAX, TIMER_DATA_BYTES_MAX,
 };
-use crate::rules::{Decision, Facts, Ruling, TimerCommand, TimerFault, When};
-use crate::types::{Audience, PlayerId, RoomTime, SessionId};
+use crate::rules::{Decision, Facts, Ruling, TimerCommand, TimerFault, When, offset_s};
+use crate::types::{Audience, PlayerId, RoomTime, SessionId, ns_of_ms};
 
 /// The event that is under way in a context.
 #[derive(Debug, Default)]
@@ -155,40 +155,13 @@ impl Event {
     }
 }
 
-/// Milliseconds, with three digits and more behind the point.
-#[expect(clippy::cast_precision_loss, reason = "milliseconds until the year 287,000 are exact; their fraction is not needed so")]
-pub(super) fn ms(time: RoomTime) -> f64 {
-    (time.0 / 1_000_000) as f64 + (time.0 % 1_000_000) as f64 / 1e6
-}
-
-/// Nanoseconds of so many milliseconds. None if that is negative or no number.
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "what is out of range becomes the largest number")]
-fn ns(ms: f64) -> Option<u64> {
-    // In two parts: a moment in nanoseconds is more than a float holds.
-    (ms >= 0.0).then(|| (ms.trunc() as u64).saturating_mul(1_000_000).saturating_add((ms.fract() * 1e6).round() as u64))
-}
-
-fn offset_s(text: &str) -> Option<i32> {
-    let (sign, rest) = match text.split_at_checked(1)? {
-        ("+", rest) => (1, rest),
-        ("-", rest) => (-1, rest),
-        _ => return (text == "Z").then_some(0),
-    };
-    let (hours, minutes) = rest.split_once(':')?;
-    let number = |text: &str, most: i32| -> Option<i32> {
-        let is_number = text.len() == 2 && text.bytes().all(|b| b.is_ascii_digit());
-        is_number.then(|| text.parse().ok()).flatten().filter(|number| *number < most)
-    };
-    Some(sign * (number(hours, 24)? * 3600 + number(minutes, 60)? * 60))
-}
-
 fn when(kind: &str, value: &str, offset: &str) -> std::result::Result<When, String> {
     if kind == "cron" {
-        let offset_s = offset_s(offset).ok_or_else(|| format!("bad_timer: offset {offset:?}: write it as \"+09:00\""))?;
+        let offset_s = offset_s(offset).map_err(|why| format!("bad_timer: {why}"))?;
         return Ok(When::Cron { expression: value.to_owned(), offset_s });
     }
     let bad = || format!("bad_timer: {kind}: {value} is no number of milliseconds from 0 on");
-    let ns = value.parse().ok().and_then(ns).ok_or_else(bad)?;
+    let ns = value.parse().ok().and_then(ns_of_ms).ok_or_else(bad)?;
     Ok(match kind {
         "after" => When::After(Duration::from_nanos(ns)),
         "every" => When::Every(Duration::from_nanos(ns)),

@@ -183,7 +183,7 @@ impl Rules for JsRules {
 
     fn fire(&mut self, timer: &Due<'_>) -> Decision {
         let Due { name, data, due, late_ns, missed, facts } = *timer;
-        let args = Args::Due { data, due_ms: event::ms(due), late_ns, missed };
+        let args = Args::Due { data, due_ms: due.fractional_ms(), late_ns, missed };
         self.decide(&Call {
             which: Which::Timer(name),
             args,

@@ -11,7 +11,7 @@ use super::scan;
 use super::thrown::Thrown;
 use super::vm::{Described, Vm};
 use crate::limits::PROGRAM_BYTES_MAX;
-use crate::types::{ProgramId, RoomId};
+use crate::types::{ProgramId, check_program_name};
 
 /// The text of a program, and what it may take.
 #[derive(Debug)]
@@ -101,10 +101,8 @@ impl Program {
         };
         let (vm, described) = Vm::new(&source).map_err(place)?;
         let at_part = |part: &str| scan::part(text, part).map_or((1, 1), |at| scan::place(text, at));
-        if let Err(error) = RoomId::new(&described.name) {
-            let allowed = error.to_string();
-            let allowed = allowed.rsplit_once(": ").map_or(allowed.as_str(), |(_, allowed)| allowed);
-            return Err(wrong(at_part("name"), format!("name {:?} is not allowed: {allowed}", described.name)));
+        if let Err(error) = check_program_name(&described.name) {
+            return Err(wrong(at_part("name"), error.to_string()));
         }
         if let Some((name, at)) = scan::twice(text) {
             return Err(wrong(

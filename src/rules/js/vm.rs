@@ -230,7 +230,7 @@ impl Vm {
                     None => 2,
                 };
                 let (player, contest, args) = (text(call.player)?, text(call.contest)?, args(&ctx, &call.args)?);
-                let now = event::ms(call.facts.now);
+                let now = call.facts.now.fractional_ms();
                 let run = self.run.clone().restore(&ctx)?;
                 run.call((handler.clone().restore(&ctx)?, player, role, contest, now, args, op))
             };

@@ -10,11 +10,9 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::Identity;
-use crate::limits::{
-    FIELD_BYTES_MAX, NAME_BYTES_MAX, PROGRAM_DEPTH_MAX, PROGRAM_LINE_BYTES_MAX, PROGRAM_STACK_LINES_MAX, REASON_BYTES_MAX,
-};
-use crate::rules::{Decision, Due, Happening, What, When};
-use crate::types::{Audience, PlayerId, RoomTime};
+use crate::limits::{FIELD_BYTES_MAX, PROGRAM_DEPTH_MAX, PROGRAM_LINE_BYTES_MAX, PROGRAM_STACK_LINES_MAX, REASON_BYTES_MAX};
+use crate::rules::{Decision, Due, Happening, What, When, offset_s};
+use crate::types::{Audience, PlayerId, RoomTime, check_program_name, ns_of_ms};
 
 /// The version of the protocol.
 pub(crate) const PROTOCOL: u32 = 1;
@@ -40,7 +38,7 @@ pub(crate) enum FromProgram {
 }
 
 /// An event as its JSON text. Equal events have equal texts.
-#[derive(Serialize)]
+#[derive(Default, Serialize)]
 struct Event<'a> {
     event: &'a str,
     seq: u64,
@@ -81,45 +79,13 @@ struct Event<'a> {
 impl<'a> Event<'a> {
     fn new(event: &'a str, facts: crate::rules::Facts) -> Self {
         let [a, b] = [facts.random(0), facts.random(1)].map(|bits| [(bits >> 32) as u32, (bits & 0xffff_ffff) as u32]);
-        Self {
-            event,
-            seq: facts.seq,
-            now: ms(facts.now),
-            seed: [a[0], a[1], b[0], b[1]],
-            player: None,
-            role: None,
-            session: None,
-            sessions: None,
-            op: None,
-            contest: None,
-            args: None,
-            code: None,
-            reason: None,
-            name: None,
-            data: None,
-            due: None,
-            late_ns: None,
-            missed: None,
-        }
+        Self { event, seq: facts.seq, now: facts.now.fractional_ms(), seed: [a[0], a[1], b[0], b[1]], ..Self::default() }
     }
 
     fn text(&self) -> String {
         // Strings, numbers and JSON values always serialize.
         serde_json::to_string(self).unwrap_or_default()
     }
-}
-
-/// Milliseconds; what is behind the point are parts of one.
-#[expect(clippy::cast_precision_loss, reason = "milliseconds until the year 287,000 are exact; their fraction is not needed so")]
-fn ms(time: RoomTime) -> f64 {
-    (time.0 / 1_000_000) as f64 + (time.0 % 1_000_000) as f64 / 1e6
-}
-
-/// Nanoseconds of so many milliseconds. None if that is negative or no number.
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "what is out of range becomes the largest number")]
-fn ns(ms: f64) -> Option<u64> {
-    // In two parts: a moment in nanoseconds is more than a float holds.
-    (ms >= 0.0).then(|| (ms.trunc() as u64).saturating_mul(1_000_000).saturating_add((ms.fract() * 1e6).round() as u64))
 }
 
 /// The core has checked arguments and data; what cannot be said in JSON is null.
@@ -159,7 +125,7 @@ pub(crate) fn timer_text(timer: &Due<'_>) -> String {
     let event = Event {
         name: Some(timer.name),
         data: Some(value(timer.data)),
-        due: Some(ms(timer.due)),
+        due: Some(timer.due.fractional_ms()),
         late_ns: Some(timer.late_ns),
         missed: Some(timer.missed),
         ..Event::new("timer", timer.facts)
@@ -315,10 +281,7 @@ pub(crate) fn read(text: &str, most: usize) -> Result<FromProgram, String> {
             if protocol != PROTOCOL {
                 return Err(format!("protocol {protocol}: this worker speaks {PROTOCOL}"));
             }
-            let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
-            if !(1..=NAME_BYTES_MAX).contains(&name.len()) || !name.bytes().all(allowed) {
-                return Err(format!("name {name:?}: use 1 to {NAME_BYTES_MAX} characters out of A-Z a-z 0-9 . _ -"));
-            }
+            check_program_name(&name).map_err(|e| e.to_string())?;
             Ok(FromProgram::Hello(Identity { name, version }))
         }
         "resolved" => {
@@ -491,7 +454,7 @@ fn timed(decision: Decision, timer: Timer<'_>) -> Result<Decision, String> {
     if offset.is_some() && cron.is_none() {
         return Err(format!("timer {name:?}: an offset belongs to cron"));
     }
-    let ns = |ms: f64| ns(ms).ok_or_else(|| format!("timer {name:?}: {ms} is no number of milliseconds from 0 on"));
+    let ns = |ms: f64| ns_of_ms(ms).ok_or_else(|| format!("timer {name:?}: {ms} is no number of milliseconds from 0 on"));
     // A moment that the core's bounds do not allow makes the verdict void there.
     let when = if let Some(ms) = after {
         When::After(Duration::from_nanos(ns(ms)?))
@@ -507,20 +470,4 @@ fn timed(decision: Decision, timer: Timer<'_>) -> Result<Decision, String> {
     };
     let data = data.map_or(Ok(Value::Null), |data| plain(data, &format!("the data of timer {name:?}")))?;
     Ok(decision.timer(&name, when, &data))
-}
-
-/// Seconds of an offset such as `+09:00`.
-fn offset_s(text: &str) -> Result<i32, String> {
-    let wrong = || format!("offset {text:?}: write it as +09:00");
-    let (sign, rest) = match text.as_bytes().first() {
-        Some(b'+') => (1, &text[1..]),
-        Some(b'-') => (-1, &text[1..]),
-        _ => return Err(wrong()),
-    };
-    let (hours, minutes) = rest.split_once(':').ok_or_else(wrong)?;
-    let part = |digits: &str, below: i32| {
-        let good = digits.len() == 2 && digits.bytes().all(|b| b.is_ascii_digit());
-        digits.parse::<i32>().ok().filter(|n| good && *n < below).ok_or_else(wrong)
-    };
-    Ok(sign * (part(hours, 24)? * 3600 + part(minutes, 60)? * 60))
 }

@@ -207,7 +207,8 @@ fn decisions_say_what_the_page_says() {
     assert_eq!(denied.decision, Decision::denied("no").about("c").to(Audience::Session));
     let timers = json!([
         {"name": "a", "after": 20.5, "data": null}, {"name": "b", "at": 1_790_000_000_000.25_f64}, {"name": "c", "every": 16},
-        {"name": "d", "cron": "0 20 * * FRI", "offset": "-09:30"}, {"name": "e", "cancel": true}
+        {"name": "d", "cron": "0 20 * * FRI", "offset": "-09:30"}, {"name": "e", "cancel": true},
+        {"name": "f", "cron": "0 20 * * FRI", "offset": "Z"}
     ]);
     let timed = read(&json!({"outcome": "granted", "timers": timers})).expect("read").decision.timers;
     let when = |at: usize| match &timed[at] {
@@ -218,6 +219,7 @@ fn decisions_say_what_the_page_says() {
     assert_eq!(when(1), When::At(RoomTime(1_790_000_000_000_250_000)));
     assert_eq!(when(2), When::Every(std::time::Duration::from_millis(16)));
     assert_eq!(when(3), When::Cron { expression: "0 20 * * FRI".to_owned(), offset_s: -34_200 });
+    assert_eq!(when(5), When::Cron { expression: "0 20 * * FRI".to_owned(), offset_s: 0 });
     assert_eq!(timed[4], TimerCommand::Cancel("e".to_owned()));
 }
 
