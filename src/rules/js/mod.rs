@@ -23,7 +23,7 @@ pub use program::{Program, ProgramError};
 
 use self::state::Undo;
 use self::thrown::Thrown;
-use self::vm::{Args, Call, Copy, Outcome, Which};
+use self::vm::{Args, Call, Copy, Outcome, Socket, Which};
 use super::{Decision, Due, Facts, Failure, Fingerprint, Happening, Rules, TimerCommand, What};
 use crate::limits::CHECKED_EVENTS_MAX;
 use crate::types::ProgramId;
@@ -162,11 +162,11 @@ impl Rules for JsRules {
 
     fn resolve(&mut self, event: &Happening<'_>) -> Decision {
         let (which, args, contest) = match event.what {
-            What::Open => (Which::Socket(0), Args::None, None),
+            What::Open => (Which::Socket(Socket::Open), Args::None, None),
             What::Data(act) => (Which::On(act.op), Args::Encoded(act.encoded_args()), act.contest),
-            What::End { code } => (Which::Socket(2), Args::Code(code), None),
-            What::Error { reason } => (Which::Socket(3), Args::Reason(reason), None),
-            What::Close => (Which::Socket(4), Args::None, None),
+            What::End { code } => (Which::Socket(Socket::End), Args::Code(code), None),
+            What::Error { reason } => (Which::Socket(Socket::Error), Args::Reason(reason), None),
+            What::Close => (Which::Socket(Socket::Close), Args::None, None),
         };
         let sessions = || event.sessions_of(event.player);
         self.decide(&Call {

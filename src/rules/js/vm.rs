@@ -16,20 +16,21 @@ use super::data::{self, Encoder};
 use super::event::{self, Current, Event};
 use super::program::{Program, Source};
 use super::thrown::{Thrown, thrown};
-use crate::limits::{CONTEXTS_PER_THREAD_MAX, DATA_BYTES_MAX};
+use crate::limits::{AUDIENCE_PLAYERS_MAX, CONTEXTS_PER_THREAD_MAX, DATA_BYTES_MAX, NAME_BYTES_MAX};
 use crate::rules::{Decision, Facts};
 use crate::types::{Role, SessionId};
 
+const BOUNDED: &str = include_str!("bounded.js");
 const PRELUDE: &str = include_str!("prelude.js");
 
 /// Names what decides beside the program's text: the interpreter, the prelude, and the machine, whose mathematics it uses.
 pub(super) fn engine() -> u32 {
     static ENGINE: std::sync::OnceLock<u32> = std::sync::OnceLock::new();
-    let name = || [PRELUDE, "rquickjs 0.14", std::env::consts::ARCH, std::env::consts::OS].join("|");
+    let name = || [BOUNDED, PRELUDE, "rquickjs 0.14", std::env::consts::ARCH, std::env::consts::OS].join("|");
     *ENGINE.get_or_init(|| crc32fast::hash(name().as_bytes()))
 }
 
-/// What the file is called in stack traces.
+/// What both files are called in stack traces.
 pub(super) const PRELUDE_NAME: &str = "lasthit:prelude";
 
 type Handler = Persistent<Function<'static>>;
@@ -37,8 +38,8 @@ type Handler = Persistent<Function<'static>>;
 /// What a program has handlers for.
 #[derive(Default)]
 struct Handlers {
-    /// onOpen, onData, onEnd, onError, onClose.
-    socket: [Option<Handler>; 5],
+    /// In the order of [`Socket`].
+    socket: [Option<Handler>; EVENTS.len()],
     on: HashMap<String, Handler>,
     timers: HashMap<String, Handler>,
     migrate: Option<Handler>,
@@ -57,14 +58,23 @@ pub(super) struct Described {
     pub(super) migrates: bool,
 }
 
-/// The names of the handlers of socket events.
-pub(super) const EVENTS: [&str; 5] = ["onOpen", "onData", "onEnd", "onError", "onClose"];
+/// A socket event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Socket {
+    Open,
+    Data,
+    End,
+    Error,
+    Close,
+}
+
+/// The names of their handlers, in the order of [`Socket`].
+const EVENTS: [&str; 5] = ["onOpen", "onData", "onEnd", "onError", "onClose"];
 
 /// Which handler decides.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Which<'a> {
-    /// One of [`EVENTS`].
-    Socket(usize),
+    Socket(Socket),
     /// The handler of this op, or else `onData`.
     On(&'a str),
     Timer(&'a str),
@@ -139,10 +149,15 @@ impl Vm {
         let event = Current::default();
         let (run, migrate, inspect) = context.with(|ctx| {
             let prelude = || -> rquickjs::Result<(Handler, Handler, Handler)> {
-                let mut options = EvalOptions::default();
-                options.filename = Some(PRELUDE_NAME.to_owned());
-                let prelude: Function<'_> = ctx.eval_with_options(PRELUDE, options)?;
-                let made: Array<'_> = prelude.call((event::native(&ctx, &event)?,))?;
+                let named = || {
+                    let mut options = EvalOptions::default();
+                    options.filename = Some(PRELUDE_NAME.to_owned());
+                    options
+                };
+                ctx.eval_with_options::<(), _>(BOUNDED, named())?;
+                let prelude: Function<'_> = ctx.eval_with_options(PRELUDE, named())?;
+                let made: Array<'_> =
+                    prelude.call((event::native(&ctx, &event)?, EVENTS.to_vec(), AUDIENCE_PLAYERS_MAX, NAME_BYTES_MAX))?;
                 let save = |at| made.get::<Function<'_>>(at).map(|function| Persistent::save(&ctx, function));
                 Ok((save(0)?, save(1)?, save(2)?))
             };
@@ -171,10 +186,10 @@ impl Vm {
     pub(super) fn decide(&self, program: &Program, measure: Measure, state: &Bytes, call: &Call<'_>) -> Result<Outcome, Thrown> {
         let handlers = &self.handlers;
         let (handler, op) = match call.which {
-            Which::Socket(event) => (handlers.socket[event].as_ref(), None),
+            Which::Socket(event) => (handlers.socket[event as usize].as_ref(), None),
             Which::On(op) => match handlers.on.get(op) {
                 Some(handler) => (Some(handler), None),
-                None => (handlers.socket[1].as_ref(), Some(op)),
+                None => (handlers.socket[Socket::Data as usize].as_ref(), Some(op)),
             },
             // What follows a colon only tells timers of one handler apart.
             Which::Timer(name) => {
