@@ -124,7 +124,7 @@ export interface Step {
   who?: string;
   /** Which of the player's sessions: 1, 2, ... [default: 1] */
   session?: number;
-  /** The role that the session joins with [default: player]. */
+  /** The role that the session joins with [default: player]. A step of a session that is inside need not repeat it. */
   role?: "player" | "server";
   /** An action. */
   op?: string;
@@ -146,7 +146,7 @@ export interface Step {
 
 /** Fields of a verdict. `body` is compared as a whole. */
 export interface Expected {
-  outcome?: "granted" | "denied" | "void" | "repeat";
+  outcome?: "granted" | "denied" | "void";
   reason?: string;
   contest?: string;
   round?: number;

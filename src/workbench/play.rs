@@ -9,7 +9,8 @@ use crate::engine::{Held, HostClock, Room, Trouble};
 use crate::limits::STEP_FIRES_MAX;
 use crate::rules::Rules;
 use crate::types::{
-    Action, Arrival, Audience, EventKind, Flags, Incarnation, Moment, Outcome, PlayerId, SessionId, Stamp, StreamId, Verdict,
+    Action, Arrival, Audience, EventKind, Flags, Incarnation, Moment, Outcome, PlayerId, Role, SessionId, Stamp, StreamId,
+    Verdict,
 };
 use crate::wire::action;
 
@@ -50,7 +51,7 @@ struct Player<'a> {
     now_ns: u64,
     ordinal: u64,
     /// By player and number.
-    sessions: BTreeMap<(PlayerId, u64), SessionId>,
+    sessions: BTreeMap<(PlayerId, u64), (SessionId, Role)>,
 }
 
 /// Plays the steps. The error is told of the step that could not be played.
@@ -70,19 +71,23 @@ impl Player<'_> {
         let mut joined = None;
         let session = match self.sessions.get(&of) {
             Some(_) if matches!(event.kind, Kind::Open) => return Err(format!("{} is inside already", event.who)),
-            Some(session) => *session,
+            Some((_, role)) if event.role.is_some_and(|said| said != *role) => {
+                return Err(format!("{} is inside as {}: a role belongs to the step that joins", event.who, role.as_str()));
+            }
+            Some((session, _)) => *session,
             None => {
-                let session = SessionId { gateway: GATEWAY, number: self.ordinal + 1 };
-                self.sessions.insert(of.clone(), session);
-                let open = EventKind::Open { player: event.who.clone(), role: event.role };
+                let (session, role) =
+                    (SessionId { gateway: GATEWAY, number: self.ordinal + 1 }, event.role.unwrap_or(Role::Player));
+                self.sessions.insert(of.clone(), (session, role));
+                let open = EventKind::Open { player: event.who.clone(), role };
                 joined = self.event(session, "open", open);
                 session
             }
         };
-        let (name, kind) = self.kind(event);
-        if matches!(event.kind, Kind::Open) {
+        let Some((name, kind)) = self.kind(event) else {
+            // The session has joined.
             return Ok(Led { fires, joined: None, decided: joined });
-        }
+        };
         let decided = self.event(session, &name, kind);
         if matches!(event.kind, Kind::Close) {
             self.sessions.remove(&of);
@@ -90,10 +95,10 @@ impl Player<'_> {
         Ok(Led { fires, joined, decided })
     }
 
-    /// What happens: its name, and the event.
-    fn kind(&self, event: &Happens) -> (String, EventKind) {
-        match &event.kind {
-            Kind::Open => ("open".to_owned(), EventKind::Open { player: event.who.clone(), role: event.role }),
+    /// What happens on a session that is inside: its name, and the event.
+    fn kind(&self, event: &Happens) -> Option<(String, EventKind)> {
+        Some(match &event.kind {
+            Kind::Open => return None,
             Kind::Act { op, contest, player, args } => {
                 let action = Action {
                     op: op.clone(),
@@ -108,7 +113,7 @@ impl Player<'_> {
             Kind::End { code } => ("end".to_owned(), EventKind::End { code: *code }),
             Kind::Error { reason } => ("error".to_owned(), EventKind::Error { reason: reason.clone() }),
             Kind::Close => ("close".to_owned(), EventKind::Close),
-        }
+        })
     }
 
     fn event(&mut self, session: SessionId, name: &str, kind: EventKind) -> Option<Decided> {

@@ -35,7 +35,8 @@ pub(super) struct Happens {
     pub(super) who: PlayerId,
     /// Which of the player's sessions.
     pub(super) session: u64,
-    pub(super) role: Role,
+    /// None if the step does not say it.
+    pub(super) role: Option<Role>,
     pub(super) kind: Kind,
 }
 
@@ -139,7 +140,7 @@ fn fire(value: Value) -> Result<Expected, String> {
 }
 
 fn expected(map: Map<String, Value>) -> Result<Expected, String> {
-    let outcomes = ["granted", "denied", "void", "repeat"];
+    let outcomes = ["granted", "denied", "void"];
     match map.get("outcome") {
         Some(odd) if !odd.as_str().is_some_and(|outcome| outcomes.contains(&outcome)) => {
             Err(format!("outcome {odd} is not known: use {}", outcomes.join(", ")))
@@ -149,6 +150,7 @@ fn expected(map: Map<String, Value>) -> Result<Expected, String> {
 }
 
 fn happens(mut map: Map<String, Value>) -> Result<Happens, String> {
+    let keys: Vec<String> = map.keys().cloned().collect();
     let mut text = |key: &str| match map.remove(key) {
         None | Some(Value::Null) => Ok(None),
         Some(Value::String(text)) => Ok(Some(text)),
@@ -159,23 +161,31 @@ fn happens(mut map: Map<String, Value>) -> Result<Happens, String> {
     let (event, op, contest, reason) = (text("event")?, text("op")?, text("contest")?, text("reason")?);
     let for_player = text("as")?.map(player).transpose()?;
     let role = match text("role")?.as_deref() {
-        None | Some("player") => Role::Player,
-        Some("server") => Role::Server,
+        None => None,
+        Some("player") => Some(Role::Player),
+        Some("server") => Some(Role::Server),
         Some(odd) => return Err(format!("role {odd:?} is not known: use player or server")),
     };
     let session = match map.get("session") {
         None => 1,
-        Some(session) => session.as_u64().filter(|n| *n > 0).ok_or_else(|| format!("session {session}: use 1, 2, ..."))?,
+        Some(session) => session
+            .as_u64()
+            .filter(|n| *n > 0)
+            .ok_or_else(|| format!("session {session} is not allowed: use a whole number from 1 on"))?,
     };
     let code = match map.get("code") {
         None => 1000,
-        Some(code) => code.as_u64().and_then(|code| u16::try_from(code).ok()).ok_or_else(|| format!("code {code}: use 1000"))?,
+        Some(code) => code
+            .as_u64()
+            .and_then(|code| u16::try_from(code).ok())
+            .ok_or_else(|| format!("code {code} is not allowed: use a whole number from 0 to {}", u16::MAX))?,
     };
     let kind = match (event.as_deref(), op) {
         (None, Some(op)) => {
             for (what, text) in [("op", Some(&op)), ("contest", contest.as_ref())] {
                 if text.is_some_and(|text| !(1..=FIELD_BYTES_MAX).contains(&text.len())) {
-                    return Err(format!("{what} has not 1 to {FIELD_BYTES_MAX} bytes"));
+                    let text = text.map(String::as_str).unwrap_or_default();
+                    return Err(format!("{what} {text:?} has {} bytes: use 1 to {FIELD_BYTES_MAX}", text.len()));
                 }
             }
             let args = rmp_serde::to_vec_named(&map.remove("args").unwrap_or_default()).map_err(|e| e.to_string())?;
@@ -188,5 +198,16 @@ fn happens(mut map: Map<String, Value>) -> Result<Happens, String> {
         (None, None) => return Err("op is missing: name the action, or an event: open, end, error or close".to_owned()),
         (Some(event), _) => return Err(format!("event {event:?} does not fit: use open, end, error or close, without op")),
     };
+    for (odd, whose, fits) in [
+        ("contest", "an action", matches!(kind, Kind::Act { .. })),
+        ("args", "an action", matches!(kind, Kind::Act { .. })),
+        ("as", "an action", matches!(kind, Kind::Act { .. })),
+        ("code", "the event end", matches!(kind, Kind::End { .. })),
+        ("reason", "the event error", matches!(kind, Kind::Error { .. })),
+    ] {
+        if !fits && keys.iter().any(|key| key == odd) {
+            return Err(format!("{odd} is for {whose} only: remove it"));
+        }
+    }
     Ok(Happens { who: player(who)?, session, role, kind })
 }

@@ -74,6 +74,20 @@ fn problems(path: &Path) -> String {
     stdout
 }
 
+/// The program of the ten minutes, and what its tests print.
+#[test]
+fn the_first_program_of_the_page_runs_as_it_stands() {
+    let page = include_str!("../../docs/rules.md");
+    let flag = page.split("\n```js\n").nth(1).and_then(|rest| rest.split("\n```").next()).expect("a program");
+    let printed =
+        page.split("    lasthit rules test flag.js\n\n").nth(1).and_then(|rest| rest.split("\n\n").next()).expect("text");
+    let printed: String = printed.lines().map(|line| format!("{}\n", line.trim_start_matches("    "))).collect();
+    let folder = folder();
+    file(&folder, "flag.js", flag);
+    let (code, stdout, stderr) = run(program(&["rules", "test", "flag.js"]).current_dir(folder.path()));
+    assert_eq!((code, stderr.as_str(), stdout), (Some(0), "", printed));
+}
+
 #[test]
 fn each_tool_works_on_each_example() {
     let folder = folder();
@@ -173,6 +187,11 @@ fn what_comes_out_otherwise_than_expected_is_told() {
             "{ who: 'a', op: 'go' }, { after: 1e9 }",
             "step 2: more than 1000 timers fire in it",
         ),
+        (
+            "",
+            "{ who: 'a', op: 'go' }, { who: 'a', role: 'server', op: 'go' }",
+            "step 2: a is inside as player: a role belongs to",
+        ),
     ] {
         let told = problems(&with_test(&folder, go, steps));
         assert!(told.contains(expected), "{go}\n{told}");
@@ -190,6 +209,15 @@ fn what_comes_out_otherwise_than_expected_is_told() {
         ("{ after: 1, fires: 'tick' }", "fires is no array"),
         ("{ who: 'a', event: 'leave' }", "event \"leave\" does not fit"),
         ("{ who: 'a', role: 'king', op: 'go' }", "role \"king\" is not known"),
+        ("{ who: 'a', session: 0, op: 'go' }", "session 0 is not allowed: use a whole number from 1 on"),
+        ("{ who: 'a', event: 'end', code: 70000 }", "code 70000 is not allowed: use a whole number from 0 to 65535"),
+        ("{ who: 'a', op: 'go', contest: 'c'.repeat(65) }", "c\" has 65 bytes: use 1 to 64"),
+        ("{ who: 'a', event: 'open', contest: 'c' }", "contest is for an action only"),
+        ("{ who: 'a', event: 'close', args: 1 }", "args is for an action only"),
+        ("{ who: 'a', event: 'error', as: 'b' }", "as is for an action only"),
+        ("{ who: 'a', op: 'go', code: 1000 }", "code is for the event end only"),
+        ("{ who: 'a', event: 'end', reason: 'r' }", "reason is for the event error only"),
+        ("{ who: 'a', op: 'go', expect: { outcome: 'repeat' } }", "step 1: outcome \"repeat\" is not known"),
         ("() => 1", "t.js:2:14: TypeError: tests.one[0]: a function"),
     ] {
         let line = refused("test", &with_test(&folder, "", steps));
