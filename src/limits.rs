@@ -4,7 +4,7 @@ use std::time::Duration;
 
 mod outside;
 mod programs;
-pub(crate) use outside::*;
+pub use outside::*;
 pub(crate) use programs::*;
 
 /// Bytes of a room or player name.

@@ -98,9 +98,39 @@ fn the_worker_reads_the_pages_answers() {
     }
 }
 
-/// The helpers are as short as they are said to be, and the bounds are the ones that count.
+/// The page's table has every bound, as it counts.
 #[test]
-fn what_the_page_says_is_so() {
+fn the_page_has_the_bounds_that_there_are() {
+    use lasthit::internals::limits as is;
+    let kib = |bytes: usize| {
+        if bytes.is_multiple_of(1 << 20) { format!("{} MiB", bytes >> 20) } else { format!("{} KiB", bytes >> 10) }
+    };
+    let (hello, lines) = (is::PROGRAM_HELLO_TIMEOUT.as_secs(), is::PROGRAM_LINES_PER_SECOND);
+    let (least, most) = (is::PROGRAM_BUDGET_MS_MIN, is::PROGRAM_BUDGET_MS_MAX / 1_000);
+    let rows = [
+        format!("state of a room, as JSON | {} |", kib(is::PROGRAM_STATE_BYTES_MAX)),
+        format!("frame, in both directions | {} |", kib(is::PROGRAM_FRAME_BYTES_MAX)),
+        format!("events in a request | {}, and as many as fit into {}, ", is::PROGRAM_EVENTS_MAX, kib(is::PROGRAM_EVENTS_BYTES)),
+        format!("time for a request | {} s, or `budget_ms` ({least} to {most},000): ", is::PROGRAM_BUDGET.as_secs()),
+        format!("time from the start until the program connects, and from then to `hello` | {hello} s each; "),
+        format!("nesting of a state, a body, a timer's data | {} lists and maps in each other; ", is::PROGRAM_DEPTH_MAX),
+        format!(
+            "lines for the log | {lines} a second from `log`, {lines} from stdout, {lines} from stderr, of {} each |",
+            kib(is::PROGRAM_LINE_BYTES_MAX)
+        ),
+        format!("instances | {} |", is::PROGRAM_INSTANCES_MAX),
+    ];
+    let table = DOC.split("\n## Bounds\n").nth(1).and_then(|rest| rest.split("\n## ").next()).expect("bounds");
+    let told: Vec<&str> = table.lines().filter_map(|line| line.strip_prefix("| ")).skip(1).collect();
+    assert_eq!(told.len(), rows.len(), "{told:?}");
+    for (told, row) in told.iter().zip(&rows) {
+        assert!(told.starts_with(row), "{told}\ninstead of\n{row}");
+    }
+}
+
+/// The helpers are as short as they are said to be.
+#[test]
+fn the_helpers_are_short() {
     for helper in ["rules/js/lasthit-rules.mjs", "rules/python/lasthit_rules.py"] {
         let lines = super::tree::read(&root().join(helper)).lines().count();
         assert!(lines < 300, "{helper}: {lines} lines");

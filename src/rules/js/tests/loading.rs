@@ -28,7 +28,10 @@ fn what_is_no_program_is_told_with_its_place() {
         ("let a = 1", "baron.js:1:1: the default export is no plain object"),
         ("\n\nexport default 5", "baron.js:3:1: the default export is no plain object"),
         ("export default { version: 1 }", "baron.js:1:1: name is missing: write name: \"baron\""),
-        ("export default {\n name: 'a b', version: 1 }", "baron.js:2:2: program name \"a b\" is not allowed: use 1 to 64 characters"),
+        (
+            "export default {\n name: 'a b', version: 1 }",
+            "baron.js:2:2: program name \"a b\" is not allowed: use 1 to 64 characters",
+        ),
         ("export default {\n name: 'a',\n version: 0 }", "baron.js:3:2: version is no whole number from 1 on"),
         ("export default {\n name: 'a', version: 1,\n onopen() {} }", "baron.js:3:2: onopen is no part of a program: use name,"),
         ("export default { name: 'a', version: 1,\n  tests: {} }", "baron.js:2:3: tests stand beside the default export"),
