@@ -1,5 +1,7 @@
 //! What a process does, by its role.
 
+mod files;
+
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -97,7 +99,7 @@ pub(crate) async fn serve(config: Config, shutdown: Shutdown) -> Result<(), Role
     let (worker_journal, watch, book) = (journal.clone(), config.watch, config.rules_book());
     let thread = std::thread::Builder::new().name("worker".to_owned()).spawn(move || {
         let runtime = runtime::worker(priority)?;
-        runtime.spawn(worker::follow_files(worker_journal.clone(), book, watch));
+        runtime.spawn(files::follow_files(worker_journal.clone(), book, watch));
         let working = runtime.spawn(async move {
             let joined = worker::join(worker_journal).await?;
             worker::run_joined(joined, rules, options, stop, trouble).await
@@ -135,7 +137,7 @@ pub(crate) async fn worker(config: Config, shutdown: Shutdown) -> Result<(), Rol
     let stop = shutdown.token().clone();
     // As a task of its own: waking the future of `block_on` takes a detour through the driver.
     let rules = start_rules(&config, &side)?;
-    tokio::spawn(worker::follow_files(journal, config.rules_book(), config.watch));
+    tokio::spawn(files::follow_files(journal, config.rules_book(), config.watch));
     let working = tokio::spawn(worker::run_joined(joined, rules, worker_options(&config), stop, trouble));
     working.await.map_err(|error| RoleError::Thread(io::Error::other(error)))??;
     Ok(())

@@ -5,6 +5,7 @@ use bytes::Bytes;
 
 use super::{CommonJournal, JournalError};
 use crate::types::ProgramId;
+use crate::wire::push::{self, Push};
 
 /// What the rooms of a pattern are decided by.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,6 +39,13 @@ pub struct ProgramPush {
     pub by: PushedBy,
 }
 
+impl ProgramPush {
+    /// What the workers are told when something has changed.
+    pub(super) fn told() -> Bytes {
+        push::encode(&Push::Programs)
+    }
+}
+
 /// Who pushes a program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PushedBy {
@@ -66,7 +74,7 @@ pub enum PushAnswer {
 #[async_trait]
 pub trait ProgramJournal: CommonJournal {
     /// Keeps a program, and makes it what its pattern's rooms are decided by. The text is kept also if another one stays; a damaged one
-    /// of the same name is replaced. All workers are told ([`Push::Programs`](crate::wire::push::Push::Programs)) if something changed.
+    /// of the same name is replaced. All workers are told ([`Push::Programs`]) if something changed.
     /// Idempotent, but for [`PushedBy::HandAgain`].
     ///
     /// # Errors

@@ -20,7 +20,6 @@
 //! ```
 
 pub(crate) mod core;
-mod files;
 pub(crate) mod job;
 mod join;
 mod lane;
@@ -40,9 +39,9 @@ mod threads;
 mod wake;
 mod watchdog;
 
-pub(crate) use files::follow_files;
 pub use join::WorkerError;
 pub(crate) use join::join;
+pub(crate) use library::as_push;
 pub use programs::ProgramsError;
 pub(crate) use restore::{Open, Programs, created, replay};
 pub(crate) use run::run_joined;

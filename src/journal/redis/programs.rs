@@ -11,7 +11,6 @@ use super::reply::{Reply, code, unexpected};
 use super::scripts::{Call, DROP, PUSH, ROOM_BYTES};
 use crate::limits::PROGRAMS_KEPT_MAX;
 use crate::types::ProgramId;
-use crate::wire::push::{self, Push};
 
 /// Reads `push|program|version|ms|name`.
 fn record(pattern: &str, text: &str) -> Option<Pushed> {
@@ -46,7 +45,7 @@ impl ProgramJournal for RedisJournal {
             PushedBy::Hand => "hand",
             PushedBy::HandAgain => "again",
         });
-        call.text(PROGRAMS_KEPT_MAX).text(keys.pushes()).bytes(&push::encode(&Push::Programs));
+        call.text(PROGRAMS_KEPT_MAX).text(keys.pushes()).bytes(&ProgramPush::told());
         let mut reply = Reply::new("push program", self.send(&call).await?)?;
         let (code, text) = (reply.parse::<u8>()?, if reply.is_empty() { String::new() } else { reply.parse()? });
         reply.end()?;

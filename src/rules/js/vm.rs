@@ -26,8 +26,13 @@ const PRELUDE: &str = include_str!("prelude.js");
 /// Names what decides beside the program's text: the interpreter, the prelude, and the machine, whose mathematics it uses.
 pub(super) fn engine() -> u32 {
     static ENGINE: std::sync::OnceLock<u32> = std::sync::OnceLock::new();
-    let name = || [BOUNDED, PRELUDE, "rquickjs 0.14", std::env::consts::ARCH, std::env::consts::OS].join("|");
-    *ENGINE.get_or_init(|| crc32fast::hash(name().as_bytes()))
+    let machine = match (cfg!(target_arch = "x86_64"), cfg!(all(target_os = "linux", target_env = "gnu"))) {
+        (true, true) => "x86_64 gnu",
+        (true, false) => "x86_64",
+        (false, true) => "gnu",
+        (false, false) => "other",
+    };
+    *ENGINE.get_or_init(|| crc32fast::hash([BOUNDED, PRELUDE, "rquickjs 0.14", machine].join("|").as_bytes()))
 }
 
 /// What both files are called in stack traces.

@@ -158,7 +158,8 @@ impl Process {
         if running.name != mine.name || running.version <= mine.version {
             return Ok(None);
         }
-        let (from, other) = (mine.version, |why: String| Fault::Other(format!("{running} does not take over the state of {mine}: {why}")));
+        let (from, other) =
+            (mine.version, |why: String| Fault::Other(format!("{running} does not take over the state of {mine}: {why}")));
         if &*self.state != NO_STATE {
             let made = match self.program.migrate(&running, &self.state, from) {
                 Ok(made) => made.map_err(other)?,

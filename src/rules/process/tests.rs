@@ -315,7 +315,7 @@ fn messagepack_that_json_cannot_say_is_refused() {
 fn what_is_no_message_is_refused() {
     for (text, why) in [
         ("[]", "no message"),
-        ("{\"type\":\"dance\"}", "use hello, resolved, pong or log"),
+        ("{\"type\":\"dance\"}", "use hello, resolved, migrated, pong or log"),
         ("{\"type\":\"resolved\",\"id\":1,\"decisions\":[]}", "0 decisions on 1 events"),
         ("{\"type\":\"hello\",\"protocol\":2,\"name\":\"a\",\"version\":1}", "protocol 2: this worker speaks 1"),
         ("{\"type\":\"hello\",\"protocol\":1,\"name\":\"a b\",\"version\":1}", "name \"a b\""),

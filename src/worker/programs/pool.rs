@@ -340,7 +340,12 @@ impl Program for Pool {
 
 impl Pool {
     /// Asks an instance of this version. One that gives no answer is given up.
-    fn ask<T>(&self, who: &ProgramIdentity, events: usize, ask: impl FnOnce(&mut Link) -> Result<T, LinkError>) -> Result<T, Fault> {
+    fn ask<T>(
+        &self,
+        who: &ProgramIdentity,
+        events: usize,
+        ask: impl FnOnce(&mut Link) -> Result<T, LinkError>,
+    ) -> Result<T, Fault> {
         let (number, mut link) = self.wait(Some(who))?;
         let began = Instant::now();
         match ask(&mut link) {

@@ -11,7 +11,6 @@ use crate::journal::JournalError;
 use crate::journal::programs::{ProgramJournal, ProgramPush, PushAnswer, Pushed, PushedBy};
 use crate::limits::PROGRAMS_KEPT_MAX;
 use crate::types::{Incarnation, ProgramId};
-use crate::wire::push::{self, Push};
 
 /// The texts by name, and the record of each pattern.
 #[derive(Debug, Clone, Default)]
@@ -65,7 +64,7 @@ impl ProgramJournal for MemoryJournal {
     async fn push_program(&self, push: &ProgramPush) -> Result<PushAnswer, JournalError> {
         let (now_ms, mut inner) = (self.now_ms(), self.inner.lock());
         let (answer, tell) = inner.store.push_program(push, now_ms);
-        let told = push::encode(&Push::Programs);
+        let told = ProgramPush::told();
         for worker in tell {
             inner.push(worker, &told);
         }

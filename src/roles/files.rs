@@ -5,14 +5,14 @@ use std::sync::Arc;
 
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::library::as_push;
 use crate::config::program_text;
 use crate::journal::{PushAnswer, PushedBy, WorkerJournal};
 use crate::limits::{PROGRAMS_KEPT_MAX, WATCH_INTERVAL};
 use crate::rules::{FileRules, RulesBook};
+use crate::worker::as_push;
 
 /// Pushes the files of the book when they have changed, until it is dropped. Returns if there are none.
-pub(crate) async fn follow_files(journal: Arc<dyn WorkerJournal>, book: RulesBook, watch: bool) {
+pub(super) async fn follow_files(journal: Arc<dyn WorkerJournal>, book: RulesBook, watch: bool) {
     let mut files: Vec<File> = book.files().map(|(pattern, rules)| File::new(pattern, rules.clone())).collect();
     if files.is_empty() {
         return;
