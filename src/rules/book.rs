@@ -105,13 +105,16 @@ impl Library for NoLibrary {
     }
 }
 
-/// Which permits the jobs of a room need. Rooms of a program have permits of their own, so that no other room waits for it.
+/// Which permits the jobs of a room need. Programs have permits of their own, so that no other room waits for them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub(crate) struct Crew {
-    /// 0 for the rules inside the worker, otherwise the program's number.
-    pub(crate) number: usize,
-    /// How many jobs of a program run at once.
-    pub(crate) jobs: usize,
+pub(crate) enum Crew {
+    /// Rules inside the worker.
+    #[default]
+    Inside,
+    /// Programs in files.
+    Files,
+    /// A program outside: its number, and how many of its jobs run at once.
+    Process { number: usize, jobs: usize },
 }
 
 /// Room names: `*` is any run of characters, `?` one.
@@ -267,11 +270,13 @@ impl RulesBook {
 
     /// Which permits the jobs of a room need.
     pub(crate) fn crew_of(&self, room: &RoomId) -> Crew {
-        let program = self.at(room).and_then(|at| Some((at, self.pages[at].program.as_ref()?)));
-        program.map_or(Crew::default(), |(at, program)| Crew {
-            number: at + 1,
-            jobs: program.instances.max(1) * PROGRAM_JOBS_PER_INSTANCE,
-        })
+        match self.at(room).map(|at| (at, &self.pages[at])) {
+            Some((number, Page { program: Some(program), .. })) => {
+                Crew::Process { number, jobs: program.instances.max(1) * PROGRAM_JOBS_PER_INSTANCE }
+            }
+            Some((_, Page { file: Some(_), .. })) => Crew::Files,
+            _ => Crew::Inside,
+        }
     }
 
     /// How much of its past a room keeps.

@@ -156,7 +156,7 @@ impl Core {
             }
             // A lane may go on when a commit has taken its result.
             self.start_jobs();
-            self.start_trial();
+            self.start_trials();
             self.hand_over();
         }
         let commands = self.shared.take_commands();

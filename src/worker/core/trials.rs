@@ -1,4 +1,4 @@
-//! Events that may kill or hang the worker: one suspect goes on at a time, and the number of hung threads is bounded.
+//! Events that may kill or hang the worker: one suspect goes on at a time, beside those of programs outside, and the number of hung threads is bounded.
 
 use super::Core;
 use crate::types::Stamp;
@@ -6,13 +6,13 @@ use crate::worker::job::LaneId;
 use crate::worker::step::Command;
 
 impl Core {
-    /// Lets each crew's next suspect go on, once the verdict of the one before is final.
-    pub(super) fn start_trial(&mut self) {
-        for (crew, trial) in self.shared.permits.trials() {
-            if let Some((shard, room, token)) = trial
-                && self.shards.get(&shard).is_some_and(|s| s.is_on_trial(&room, token))
-            {
-                continue;
+    /// Lets each crew's next suspects go on, once the verdicts of those before are final.
+    pub(super) fn start_trials(&mut self) {
+        for (crew, trials) in self.shared.permits.trials() {
+            for (shard, room, token) in trials {
+                if !self.shards.get(&shard).is_some_and(|s| s.is_on_trial(&room, token)) {
+                    self.shared.permits.end_trial(crew, token);
+                }
             }
             while let Some((id, room)) = self.shared.permits.next_suspect(crew) {
                 if let Some(shard) = self.shards.get_mut(&id)
@@ -22,7 +22,6 @@ impl Core {
                     self.shared.permits.begin_trial(crew, id, room.clone(), token);
                     let name = self.shared.token();
                     self.shared.emit(Command::Attempt { shard: id, lease, room, token, name });
-                    break;
                 }
             }
         }

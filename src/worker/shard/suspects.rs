@@ -4,11 +4,12 @@
 //! worker resolves one event of all its suspects at a time, on a thread of its own. The journal counts the attempt first, so
 //! that the next owner finds the count if this worker dies (rule C6).
 //!
-//! A room is suspect, too, if a program outside did not decide its events. Each such program has trials of its own: it cannot kill the
-//! worker, and nobody else waits for it.
+//! A room is suspect, too, if a program outside did not decide its events. Each such program has trials of its own, so that nobody else
+//! waits for it. It cannot kill the worker, so as many of its rooms are on trial at once as its jobs may run.
 
 use super::{Shard, watermarks};
 use crate::engine::RULES_FAILED;
+use crate::rules::Crew;
 use crate::types::{Incarnation, RoomId, Stamp};
 use crate::wire::push;
 use crate::worker::job::Job;
@@ -38,7 +39,8 @@ impl Shard {
         };
         let most = shared.limits.rules.keep_of(room).attempts;
         if attempts > most {
-            let who = if crew.number == 0 { "no worker survived" } else { "its program did not decide" };
+            let outside = matches!(crew, Crew::Process { .. });
+            let who = if outside { "its program did not decide" } else { "no worker survived" };
             let plural = if most == 1 { "" } else { "s" };
             let last = lane.fault().map(|why| format!(": {why}")).unwrap_or_default();
             for name in job.names() {

@@ -1,6 +1,7 @@
 //! What is refused when a program is loaded, and where the error says that it is.
 
 use super::*;
+use crate::rules::{Claim, Crew, FileRules, RulesBook};
 
 fn error(text: &str) -> String {
     Program::load("baron.js", text.as_bytes(), Budget::default()).expect_err(text).to_string()
@@ -129,4 +130,13 @@ proptest::proptest! {
         scan::tests(&text, Some("a"));
         scan::default_export(&text);
     }
+}
+
+#[test]
+fn programs_in_files_have_permits_of_their_own() {
+    let program = program("export default { name: 'baron', version: 1 }");
+    let file = FileRules { path: "baron.js".into(), program, checking: Checking::Off };
+    let book = RulesBook::new().room("pit*", || Claim::new(Audience::Room)).file("*", file);
+    let crew = |room: &str| book.crew_of(&room.parse().expect("a name"));
+    assert_eq!([crew("pit1"), crew("arena"), crew("other")], [Crew::Inside, Crew::Files, Crew::Files]);
 }

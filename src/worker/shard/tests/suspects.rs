@@ -1,11 +1,15 @@
 use super::*;
-use crate::limits::{RULES_ATTEMPTS, STUCK_JOBS_MAX};
+use crate::limits::{PROGRAM_JOBS_PER_INSTANCE, RULES_ATTEMPTS, STUCK_JOBS_MAX};
+use crate::rules::{ProgramSource, ProgramSpec};
 use crate::types::Outcome;
 use crate::wire::verdicts;
 
 /// A worker whose rooms each hold an Open from A and one from B, both proven. `deaths` owners in a row died.
 fn worker_with(rooms: &[RoomId], deaths: u32) -> Core {
-    let mut core = worker();
+    with_rooms(worker(), rooms, deaths)
+}
+
+fn with_rooms(mut core: Core, rooms: &[RoomId], deaths: u32) -> Core {
     let mut found = survey(1, &rooms[0], 100);
     found.active = rooms.to_vec();
     core.apply(Input::Surveyed(SHARD, found), 1);
@@ -115,6 +119,23 @@ fn of_two_suspects_one_waits_until_the_others_verdict_is_final() {
     let next = attempts(&perform(&mut core));
     assert_eq!(next.len(), 1);
     assert_ne!(next[0].0, asked[0].0, "in turn");
+}
+
+/// It cannot kill the worker. After an outage, each of its rooms is a suspect.
+#[test]
+fn as_many_suspects_of_a_program_outside_go_on_at_once_as_it_has_jobs() {
+    let source = ProgramSource::Command(vec!["game".to_owned()]);
+    let spec = ProgramSpec { source, folder: None, instances: 2, budget: std::time::Duration::from_secs(1) };
+    let book = RulesBook::new().program("*", spec).with_programs(|_| Ok::<_, String>(|| Claim::new(Audience::Room)));
+    let rooms: Vec<RoomId> = (0..2 * PROGRAM_JOBS_PER_INSTANCE + 3).map(|n| room(&format!("room{n}"))).collect();
+    let mut core = with_rooms(worker_limited(|limits| limits.rules = book.expect("a book")), &rooms, 2);
+    let asked = attempts(&perform(&mut core));
+    assert_eq!(asked.len(), 2 * PROGRAM_JOBS_PER_INSTANCE);
+    core.apply(Input::Attempted { shard: SHARD, room: asked[0].0.clone(), token: asked[0].1, answer: Leased::Done(1) }, 1);
+    let commands = perform(&mut core);
+    assert_eq!(attempts(&commands), [], "its commit is under way");
+    assert_eq!(commits(&mut core, &commands).len(), 1);
+    assert_eq!(attempts(&perform(&mut core)).len(), 1, "another one goes on");
 }
 
 #[test]
