@@ -128,6 +128,7 @@ send_message({ type => 'hello', protocol => 1, name => 'flag', version => 1 });
 while (1) {
     my $message = $json->decode(receive(unpack 'N', receive(4)));
     if    ($message->{type} eq 'resolve') { send_message(resolve($message)) }
+    elsif ($message->{type} eq 'migrate') { send_message({ type => 'migrated', id => $message->{id}, state => $message->{state} }) }
     elsif ($message->{type} eq 'ping')    { send_message({ type => 'pong', id => $message->{id} }) }
     elsif ($message->{type} eq 'refused') { die "$message->{error}\n" }
 }

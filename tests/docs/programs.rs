@@ -82,7 +82,7 @@ fn converse(words: &[&str]) {
 
 #[test]
 fn every_program_holds_the_conversation_of_its_page() {
-    assert_eq!(conversation().len(), 7);
+    assert_eq!(conversation().len(), 9);
     converse(&["python3", "examples/rules/flag.py"]);
     converse(&["node", "rules/js/lasthit-rules.mjs", "examples/rules/flag.mjs"]);
     converse(&["perl", "examples/rules/flag.pl"]);

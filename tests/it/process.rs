@@ -2,6 +2,7 @@
 
 mod flag;
 mod inside;
+mod versions;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
