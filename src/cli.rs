@@ -13,6 +13,7 @@ use serde::Serialize;
 use crate::config::{Config, ConfigError, Flags, ProcessRole};
 use crate::failed::Looking;
 use crate::replay::command::{Reading, Source, Task};
+use crate::versions::Managing;
 use crate::workbench::Work;
 
 const ABOUT: &str = "Decides who was first: sequences game events by arrival, and decides each one exactly once";
@@ -114,7 +115,7 @@ enum Command {
         #[command(subcommand)]
         tool: failed::Tool,
     },
-    /// Helps to write rules in JavaScript: a start, a check, tests, a measurement
+    /// Helps to write rules in JavaScript, and changes them while rooms are played
     #[command(after_help = rules::EXAMPLES)]
     Rules {
         #[command(subcommand)]
@@ -313,6 +314,8 @@ pub(crate) enum Parsed {
     Read(Reading, Box<Config>),
     /// Work on a program.
     Work(Work),
+    /// Look after the programs of a deployment.
+    Manage(Managing, Box<Config>),
     /// Look after failed events.
     Look(Looking, Box<Config>),
     /// Print the help or the version on stdout.
@@ -348,7 +351,7 @@ pub(crate) fn parse(args: impl IntoIterator<Item = std::ffi::OsString>, env: &dy
         Command::Timeline { recording, file, contest, round, svg, json } => {
             return read(recording, file, json, Task::Timeline { contest, round, svg }, env);
         }
-        Command::Rules { tool } => return Parsed::Work(tool.into()),
+        Command::Rules { tool } => return tool.parse(env),
         Command::Failed { tool } => return look(tool, env),
     };
     match Config::load(role, flags, env) {
@@ -372,16 +375,7 @@ fn look(tool: failed::Tool, env: &dyn Fn(&str) -> Option<String>) -> Parsed {
 fn read(args: RecordingArgs, file: Option<PathBuf>, json: bool, task: Task, env: &dyn Fn(&str) -> Option<String>) -> Parsed {
     let mut mistakes = Vec::new();
     let from_redis = file.is_none();
-    let room = args.room.map(|room| room.parse().map_err(|e| mistakes.push(format!("--room: {e}"))));
-    let source = match (room, file) {
-        (Some(Err(())), _) => None,
-        (Some(Ok(room)), None) => Some(Source::Redis(room)),
-        (room, Some(file)) => Some(Source::File(file, room.and_then(Result::ok))),
-        (None, None) => {
-            mistakes.push("room is missing: give --room".to_owned());
-            None
-        }
-    };
+    let source = Source::of(args.room, file).map_err(|mistake| mistakes.push(mistake)).ok();
     let loaded =
         Config::load_to_read(Flags::of(&args.redis).and(&args.rules), env, from_redis.then_some(", or --file with a dump"));
     match (source, loaded) {
@@ -400,7 +394,8 @@ fn one_line(error: &clap::Error) -> String {
             return "a command is missing: use list, show or drop; see lasthit failed --help".to_owned();
         }
         if error.render().to_string().contains("lasthit rules") {
-            return "a command is missing: use new, check, test or bench; see lasthit rules --help".to_owned();
+            return "a command is missing: use new, check, test, bench, push, list, try or drop; see lasthit rules --help"
+                .to_owned();
         }
         return "a command is missing: use serve, gateway, worker, replay, dump, timeline, failed or rules; see lasthit --help"
             .to_owned();

@@ -245,7 +245,7 @@ fn told_dropped(dropped: u64, json: bool) -> String {
 }
 
 /// A wall clock's time, to the millisecond.
-fn time(ms: u64) -> String {
+pub(crate) fn time(ms: u64) -> String {
     let time = i64::try_from(ms).ok().filter(|ms| *ms > 0).and_then(chrono::DateTime::from_timestamp_millis);
     time.map_or_else(|| "unknown".to_owned(), |time| time.to_string().replacen(' ', "T", 1).replace(" UTC", "Z"))
 }

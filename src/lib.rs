@@ -67,6 +67,7 @@ mod admin;
 mod metrics;
 mod replay;
 mod telemetry;
+mod versions;
 mod workbench;
 
 #[doc(hidden)]

@@ -1,6 +1,6 @@
 //! The program: it parses its arguments, then runs a role or reads a recorded room. Exit codes: 0 done; 1 failed while running,
 //! a replayed verdict deviates, kept failed events are damaged, or a program
-//! is none or fails its tests; 2 wrong usage or configuration, or a recorded room cannot be resolved again.
+//! is none, fails its tests, is refused, or would have decided otherwise; 2 wrong usage or configuration, or a recorded room cannot be resolved again.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use crate::config::{Config, ProcessRole};
 use crate::limits::{DRAIN_TIMEOUT, SESSIONS_MAX};
 use crate::replay::command::{self, Reading, Told};
 use crate::shutdown::Shutdown;
-use crate::{failed, roles, runtime, telemetry, workbench};
+use crate::{failed, roles, runtime, telemetry, versions, workbench};
 use anyhow::Context as _;
 
 const FAILED: u8 = 1;
@@ -51,6 +51,16 @@ pub fn main() -> ExitCode {
                 ExitCode::from(FAILED)
             }
         },
+        Parsed::Manage(managing, config) => match manage(&managing, &config) {
+            Ok(versions::Told { text, differs }) => {
+                let _ = std::io::Write::write_fmt(&mut std::io::stdout(), format_args!("{text}\n"));
+                ExitCode::from(if differs { FAILED } else { 0 })
+            }
+            Err(error) => {
+                say(&format!("{error:#}"));
+                ExitCode::from(managing.task.fails_with())
+            }
+        },
         Parsed::Look(looking, config) => match look(&looking, &config) {
             Ok(failed::Told { text, damaged }) => {
                 let _ = std::io::Write::write_fmt(&mut std::io::stdout(), format_args!("{text}\n"));
@@ -86,6 +96,11 @@ fn read(reading: &Reading, config: &Config) -> anyhow::Result<Told> {
 fn look(looking: &failed::Looking, config: &Config) -> anyhow::Result<failed::Told> {
     let runtime = runtime::worker(runtime::Priority::Normal).context("the runtime cannot start")?;
     runtime.block_on(failed::run(looking, config)).map_err(anyhow::Error::msg)
+}
+
+fn manage(managing: &versions::Managing, config: &Config) -> anyhow::Result<versions::Told> {
+    let runtime = runtime::worker(runtime::Priority::Normal).context("the runtime cannot start")?;
+    runtime.block_on(versions::run(managing, config)).map_err(anyhow::Error::msg)
 }
 
 fn run(mut config: Config) -> anyhow::Result<()> {

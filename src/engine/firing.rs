@@ -205,7 +205,7 @@ impl Room {
         Some(self.fired(fire.clone(), &timer, recorded.stamp.moment, flags, known))
     }
 
-    fn fired(&mut self, fire: Fire, timer: &Timer, place: Moment, flags: Flags, known: Option<Known<'_>>) -> Verdict {
+    pub(super) fn fired(&mut self, fire: Fire, timer: &Timer, place: Moment, flags: Flags, known: Option<Known<'_>>) -> Verdict {
         let stamp = self.fire_stamp(place);
         self.seq = self.seq.saturating_add(1);
         self.fires = stamp.ordinal;

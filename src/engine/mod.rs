@@ -13,6 +13,7 @@ mod switch;
 #[cfg(test)]
 mod tests;
 mod timers;
+mod trying;
 
 pub(crate) use decided::{Record, known};
 pub(crate) use failing::Trouble;

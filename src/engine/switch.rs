@@ -171,7 +171,7 @@ impl Room {
         verdict
     }
 
-    fn take_over(&mut self, mut next: Box<dyn Rules>) -> Result<(), Failure> {
+    pub(super) fn take_over(&mut self, mut next: Box<dyn Rules>) -> Result<(), Failure> {
         let (from, state) = (self.rules.version(), self.rules.snapshot());
         let fault = |error: String| Err(Failure { error, stack: Vec::new() });
         if next.name() != self.rules.name() {

@@ -140,6 +140,12 @@ impl Timers {
         Some((Fire { name: name.to_string(), due: *due, late_ns: 0, missed: timer.missed }, timer.data.clone()))
     }
 
+    /// The first that is due before `limit` and has another name.
+    pub(super) fn first_before(&self, limit: RoomTime, other_than: Option<&str>) -> Option<(RoomTime, Arc<str>)> {
+        let due = self.by_due.iter().take_while(|(due, _)| *due < limit);
+        due.into_iter().find(|(_, name)| Some(&**name) != other_than).cloned()
+    }
+
     /// Takes the timer that is due next. One that repeats is set to its next moment.
     pub(super) fn take_next(&mut self) -> Option<(Fire, Timer)> {
         let (due, name) = self.by_due.first()?.clone();
@@ -155,7 +161,7 @@ impl Timers {
         if fits { self.take(&fire.name, fire.due) } else { None }
     }
 
-    fn take(&mut self, name: &str, due: RoomTime) -> Option<Timer> {
+    pub(super) fn take(&mut self, name: &str, due: RoomTime) -> Option<Timer> {
         let timer = self.remove(name)?;
         // A damaged record may have moments that do not rise.
         if let Some(next) = timer.repeat.next(timer.due, due).filter(|next| *next > due) {

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::{CommonJournal, JournalError};
-use crate::types::ProgramId;
+use crate::types::{ProgramId, RoomId, ShardId};
 use crate::wire::push::{self, Push};
 
 /// What the rooms of a pattern are decided by.
@@ -98,6 +98,12 @@ pub trait ProgramJournal: CommonJournal {
     /// # Errors
     /// When the journal does not work.
     async fn kept_programs(&self) -> Result<Vec<(ProgramId, usize)>, JournalError>;
+
+    /// The rooms of a shard that are stored: their records may name programs.
+    ///
+    /// # Errors
+    /// When the journal does not work.
+    async fn stored_rooms(&self, shard: ShardId) -> Result<Vec<RoomId>, JournalError>;
 
     /// Deletes a program, unless a pattern has it. Returns whether it is gone.
     ///

@@ -15,6 +15,10 @@ pub(crate) const PROGRAMS_KEPT_MAX: usize = 1_024;
 pub(crate) const PROGRAMS_OPEN_MAX: usize = 64;
 /// How often a worker asks for pushed programs, beside being told of them.
 pub(crate) const PROGRAMS_INTERVAL: Duration = Duration::from_secs(5);
+/// How long a program that decided before is kept at least, as workers and rooms may not have changed yet.
+pub(crate) const PROGRAM_UNUSED_MIN: Duration = Duration::from_secs(3600);
+/// Timers that may fire while a program is tried on a recorded room, beside those of the record.
+pub(crate) const TRIED_FIRES_MAX: usize = 100_000;
 /// How often a watched file is looked at.
 pub(crate) const WATCH_INTERVAL: Duration = Duration::from_millis(200);
 /// Bytes of the state of a room that a program decides, and of a value that it returns.

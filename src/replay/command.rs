@@ -30,6 +30,21 @@ pub(crate) enum Source {
     File(PathBuf, Option<RoomId>),
 }
 
+impl Source {
+    /// What a command line names.
+    ///
+    /// # Errors
+    /// One line: what is missing, or no room's name.
+    pub(crate) fn of(room: Option<String>, file: Option<PathBuf>) -> Result<Self, String> {
+        let room: Option<RoomId> = room.map(|room| room.parse()).transpose().map_err(|e| format!("--room: {e}"))?;
+        match (room, file) {
+            (room, Some(file)) => Ok(Self::File(file, room)),
+            (Some(room), None) => Ok(Self::Redis(room)),
+            (None, None) => Err("room is missing: give --room".to_owned()),
+        }
+    }
+}
+
 /// What to do with a recording.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Task {
@@ -64,7 +79,7 @@ const TOLD_MAX: usize = 20;
 /// # Errors
 /// When the recording cannot be read or resolved, or a file cannot be written.
 pub(crate) async fn run(reading: &Reading, config: &Config) -> Result<Told, ReplayError> {
-    let recording = load(reading, config).await?;
+    let recording = load(&reading.source, config).await?;
     // The programs end with the command. A room that nobody resolves again needs none.
     let (rules, _programs) = match &reading.task {
         Task::Dump(_) => programs::start(RulesBook::new())?,
@@ -117,8 +132,12 @@ pub(crate) async fn run(reading: &Reading, config: &Config) -> Result<Told, Repl
     }
 }
 
-async fn load(reading: &Reading, config: &Config) -> Result<Recording, ReplayError> {
-    let room = match &reading.source {
+/// Reads a recording.
+///
+/// # Errors
+/// When it cannot be read.
+pub(crate) async fn load(source: &Source, config: &Config) -> Result<Recording, ReplayError> {
+    let room = match source {
         Source::Redis(room) => room,
         Source::File(path, wanted) => {
             let recording = dump::read(path)?;

@@ -9,6 +9,7 @@ mod picture;
 #[cfg(test)]
 mod tests;
 pub(crate) mod timeline;
+pub(crate) mod trying;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -226,7 +227,7 @@ impl Recording {
     }
 
     /// The programs in files that its record names.
-    fn named(&self) -> Result<BTreeSet<ProgramId>, ReplayError> {
+    pub(crate) fn named(&self) -> Result<BTreeSet<ProgramId>, ReplayError> {
         let mut named = BTreeSet::new();
         if let Some(snapshot) = &self.snapshot {
             named.extend(engine::program_of(&snapshot.bytes));
@@ -259,10 +260,7 @@ impl Recording {
     /// When there is neither, or something between was trimmed or cannot be read.
     pub fn resolve(&self, rules: &RulesBook) -> Result<Replayed, ReplayError> {
         let unresolvable = |why: String| ReplayError::Unresolvable { room: self.room.clone(), why };
-        let recorded = self.decode_verdicts()?;
-        if let Some(hole) = recorded.windows(2).find(|pair| Some(pair[1].seq) != pair[0].seq.checked_add(1)) {
-            return Err(unresolvable(format!("verdict {} is followed by {}", hole[0].seq, hole[1].seq)));
-        }
+        let recorded = self.without_holes()?;
         let open = |program| self.open(rules, program);
         let rules = || rules.rules_for(&self.room).ok_or_else(|| ReplayError::NoRules(self.room.clone()));
         if recorded.first().map_or(self.seq == 0, |first| first.seq == 1) {
@@ -278,6 +276,17 @@ impl Recording {
         };
         let room = Room::restore_by(&snapshot.bytes, rules()?, open).map_err(|e| unresolvable(e.to_string()))?;
         self.resolve_from(room, &open, &recorded).map_err(unresolvable)
+    }
+
+    /// The recorded verdicts, of which none may be missing between two others.
+    fn without_holes(&self) -> Result<Vec<Verdict>, ReplayError> {
+        let recorded = self.decode_verdicts()?;
+        let hole = recorded.windows(2).find(|pair| Some(pair[1].seq) != pair[0].seq.checked_add(1));
+        hole.map_or(Ok(()), |hole| {
+            let why = format!("verdict {} is followed by {}", hole[0].seq, hole[1].seq);
+            Err(ReplayError::Unresolvable { room: self.room.clone(), why })
+        })?;
+        Ok(recorded)
     }
 
     /// New rules by a program that the record names.

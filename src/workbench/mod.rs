@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use serde_json::json;
 
+pub(crate) use self::play::shown;
 use crate::config::program_text;
 use crate::rules::js::{Budget, Program};
 
@@ -65,6 +66,16 @@ fn load(path: &Path) -> Result<Arc<Program>, String> {
 
 fn pretty(value: &impl serde::Serialize) -> String {
     serde_json::to_string_pretty(value).unwrap_or_default()
+}
+
+/// Loads a program and checks what it exports.
+///
+/// # Errors
+/// One line: what is wrong with the file, and where.
+pub(crate) fn checked(path: &Path) -> Result<Arc<Program>, String> {
+    let program = load(path)?;
+    scenario::of(&program).map_err(|e| e.to_string())?;
+    Ok(program)
 }
 
 fn check(path: &Path, json: bool) -> Result<String, String> {

@@ -153,7 +153,7 @@ impl Player<'_> {
 }
 
 /// A verdict as the tests speak of it.
-pub(super) fn shown(verdict: &Verdict) -> Value {
+pub(crate) fn shown(verdict: &Verdict) -> Value {
     let (outcome, reason) = match &verdict.outcome {
         Outcome::Granted => ("granted", None),
         Outcome::Denied(reason) => ("denied", Some(reason)),

@@ -83,6 +83,36 @@ pub(crate) enum Programs {
     Asked,
 }
 
+/// The events of a room's entries.
+pub(crate) struct Events(HashMap<(Incarnation, u64), Held>);
+
+impl Events {
+    /// Read as the worker has read them, so that the same entries count as duplicates.
+    pub(crate) fn of(room: &Room, entries: &[(StreamId, Result<Entry, DecodeError>)]) -> Self {
+        let marks: Vec<_> = room.marks().collect();
+        let mut hold = Resequencer::resume(std::iter::empty(), marks.into_iter(), &[]);
+        for (at, entry) in entries {
+            match entry {
+                Ok(entry) => hold.read(*at, entry, Moment::default(), 0),
+                Err(error) => hold.read_unreadable(*at, error.to_string()),
+            }
+        }
+        let all = hold.release(usize::MAX, |_| Moment { timeline: u32::MAX, ns: u64::MAX });
+        Self(all.into_iter().map(|held| ((held.stamp.incarnation, held.stamp.ordinal), held)).collect())
+    }
+
+    /// The event of a recorded verdict, with the flags that the resequencer had set.
+    ///
+    /// # Errors
+    /// When it is not among the entries.
+    pub(crate) fn take(&mut self, recorded: &Verdict) -> Result<Held, String> {
+        let held = self.0.remove(&(recorded.stamp.incarnation, recorded.stamp.ordinal));
+        let mut held = held.ok_or_else(|| format!("the event of verdict {} is not in the stream", recorded.seq))?;
+        held.arrival.flags = Flags(recorded.flags.0 & !Flags::PHOTO_FINISH.0);
+        Ok(held)
+    }
+}
+
 /// Resolves recorded events again, in the recorded order. Returns how many, and the deviations from the record. `seen` is called
 /// with each new verdict, and the room after it.
 ///
@@ -97,18 +127,7 @@ pub(crate) fn replay(
     mut seen: impl FnMut(&Room, &Verdict),
 ) -> Result<(usize, Vec<String>), String> {
     room.follow(true);
-    // Read as the worker has read them, so that the same entries count as duplicates.
-    let marks: Vec<_> = room.marks().collect();
-    let mut hold = Resequencer::resume(std::iter::empty(), marks.into_iter(), &[]);
-    for (at, entry) in entries {
-        match entry {
-            Ok(entry) => hold.read(*at, entry, Moment::default(), 0),
-            Err(error) => hold.read_unreadable(*at, error.to_string()),
-        }
-    }
-    let all = hold.release(usize::MAX, |_| Moment { timeline: u32::MAX, ns: u64::MAX });
-    let mut events: HashMap<(Incarnation, u64), Held> =
-        all.into_iter().map(|held| ((held.stamp.incarnation, held.stamp.ordinal), held)).collect();
+    let mut events = Events::of(room, entries);
     let (mut count, mut deviations) = (0, Vec::new());
     let mut told = false;
     for bytes in batches {
@@ -174,11 +193,7 @@ pub(crate) fn replay(
                 count += 1;
                 continue;
             }
-            let key = (recorded.stamp.incarnation, recorded.stamp.ordinal);
-            let held = events.remove(&key);
-            let mut held = held.ok_or_else(|| format!("the event of verdict {} is not in the stream", recorded.seq))?;
-            // The record has the flags that the resequencer had set.
-            held.arrival.flags = Flags(recorded.flags.0 & !Flags::PHOTO_FINISH.0);
+            let held = events.take(&recorded)?;
             if let Some(name) = room.passed_over(recorded.stamp.moment).filter(|_| recorded.kind == VerdictKind::Data) {
                 deviations.push(format!("verdict {}: the timer {name:?} was due before it and has not fired", recorded.seq));
             }

@@ -47,8 +47,9 @@ const PARTS: &[(&str, &str)] = &[
     ),
     ("workbench", "config engine limits rules types wire"),
     ("failed", "config journal journal/redis limits types wire"),
-    ("cli", "config failed replay/command workbench"),
-    ("program", "cli config failed limits replay/command roles runtime shutdown telemetry workbench"),
+    ("versions", "clock config failed journal journal/redis limits replay replay/command rules types workbench worker"),
+    ("cli", "config failed replay/command versions workbench"),
+    ("program", "cli config failed limits replay/command roles runtime shutdown telemetry versions workbench"),
     ("internals", "clock config engine gateway/front limits metrics program replay rules/messages runtime telemetry wire"),
     ("main", "internals"),
 ];

@@ -1,6 +1,7 @@
 //! Rules in JavaScript, played.
 
 mod failed;
+mod versions;
 
 use std::io::Write as _;
 

@@ -10,7 +10,10 @@ use super::RedisJournal;
 use super::reply::{Reply, code, unexpected};
 use super::scripts::{Call, DROP, PUSH, ROOM_BYTES};
 use crate::limits::PROGRAMS_KEPT_MAX;
-use crate::types::ProgramId;
+use crate::types::{ProgramId, RoomId, ShardId};
+
+/// Rooms that one step of a scan looks at.
+const ROOMS_PER_SCAN: usize = 1_000;
 
 /// Reads `push|program|version|ms|name`.
 fn record(pattern: &str, text: &str) -> Option<Pushed> {
@@ -97,6 +100,28 @@ impl ProgramJournal for RedisJournal {
         }
         kept.sort_unstable();
         Ok(kept)
+    }
+
+    async fn stored_rooms(&self, shard: ShardId) -> Result<Vec<RoomId>, JournalError> {
+        let (key, mut rooms, mut cursor) = (&self.shard(shard)?.rooms, Vec::new(), "0".to_owned());
+        loop {
+            let mut scan = cmd("SSCAN");
+            scan.arg(key).arg(&cursor).arg("COUNT").arg(ROOMS_PER_SCAN);
+            let mut reply = Reply::new("stored rooms", self.ask(scan).await?)?;
+            cursor = reply.parse()?;
+            let mut page = reply.array()?;
+            reply.end()?;
+            while !page.is_empty() {
+                rooms.push(page.parse()?);
+            }
+            if cursor == "0" {
+                break;
+            }
+        }
+        // A scan may tell a room twice.
+        rooms.sort_unstable();
+        rooms.dedup();
+        Ok(rooms)
     }
 
     async fn drop_program(&self, program: ProgramId) -> Result<bool, JournalError> {

@@ -10,7 +10,7 @@ use super::Store;
 use crate::journal::JournalError;
 use crate::journal::programs::{ProgramJournal, ProgramPush, PushAnswer, Pushed, PushedBy};
 use crate::limits::PROGRAMS_KEPT_MAX;
-use crate::types::{Incarnation, ProgramId};
+use crate::types::{Incarnation, ProgramId, RoomId, ShardId};
 
 /// The texts by name, and the record of each pattern.
 #[derive(Debug, Clone, Default)]
@@ -53,6 +53,11 @@ impl Store {
         self.programs.patterns.values().cloned().collect()
     }
 
+    /// The rooms of a shard.
+    fn stored_rooms(&self, shard: ShardId) -> Vec<RoomId> {
+        self.shards.get(usize::from(shard.0)).map(|shard| shard.rooms.keys().cloned().collect()).unwrap_or_default()
+    }
+
     /// The text of a program.
     pub(crate) fn program(&self, program: ProgramId) -> Option<Bytes> {
         self.programs.texts.get(&program).cloned()
@@ -82,6 +87,11 @@ impl ProgramJournal for MemoryJournal {
     async fn kept_programs(&self) -> Result<Vec<(ProgramId, usize)>, JournalError> {
         let inner = self.inner.lock();
         Ok(inner.store.programs.texts.iter().map(|(program, text)| (*program, text.len())).collect())
+    }
+
+    async fn stored_rooms(&self, shard: ShardId) -> Result<Vec<RoomId>, JournalError> {
+        let inner = self.inner.lock();
+        Ok(inner.store.stored_rooms(shard))
     }
 
     async fn drop_program(&self, program: ProgramId) -> Result<bool, JournalError> {
