@@ -18,19 +18,19 @@ use crate::wire::entry;
 pub(super) fn everything(world: &World) {
     for ((of, era), log) in &world.ledger.rooms {
         let room = format!("room {of}.{era}");
+        let events = events(log);
         order(&room, log);
-        true_order(&room, log);
-        once(&room, log);
-        one_winner(&room, log);
+        true_order(&room, log, &events);
+        once(&room, log, &events);
+        one_winner(&room, log, &events);
         changes(world, &room, log);
         replay(&room, of, log);
-        timers::record(&room, log);
+        timers::record(world, (of, *era), log);
     }
     arrivals(world);
     unproven(world);
     content(world);
     liveness(world);
-    timers::liveness(world);
 }
 
 fn entries(log: &RoomLog) -> impl Iterator<Item = (StreamId, Entry)> + '_ {
@@ -66,9 +66,9 @@ fn order(room: &str, log: &RoomLog) {
 }
 
 /// Order: of two rivals that nothing is flagged of, the one that really arrived first wins.
-fn true_order(room: &str, log: &RoomLog) {
+fn true_order(room: &str, log: &RoomLog, events: &Named) {
     let flagged = |v: &Verdict| v.flags.has(Flags::CLAMPED) || v.flags.has(Flags::UNPROVEN);
-    let winners: BTreeMap<(&str, u64), &Verdict> = winners(log).filter(|(_, v)| !flagged(v)).collect();
+    let winners: BTreeMap<(&str, u64), &Verdict> = winners(log, events).filter(|(_, v)| !flagged(v)).collect();
     for verdict in log.verdicts.iter().filter(|v| v.outcome == Outcome::Denied("late".to_owned()) && !flagged(v)) {
         let contest = verdict.contest.as_deref().expect("late for a contest");
         if let Some(winner) = winners.get(&(contest, verdict.round)) {
@@ -89,9 +89,8 @@ fn true_order(room: &str, log: &RoomLog) {
     }
 }
 
-fn winners(log: &RoomLog) -> impl Iterator<Item = ((&str, u64), &Verdict)> {
+fn winners<'a>(log: &'a RoomLog, events: &'a Named) -> impl Iterator<Item = ((&'a str, u64), &'a Verdict)> {
     use crate::types::EventKind;
-    let events = events(log);
     // A granted `next` names the contest as well: it begins the round that it names.
     let hits = move |v: &Verdict| match events.get(&(v.stamp.incarnation, v.stamp.ordinal)) {
         Some((_, EventKind::Data(bytes))) => crate::wire::action::decode(bytes).is_ok_and(|action| action.op == "hit"),
@@ -123,8 +122,7 @@ fn events(log: &RoomLog) -> Named {
 }
 
 /// Once: no event has two verdicts, no verdict is of nothing, and an id acts once.
-fn once(room: &str, log: &RoomLog) {
-    let events = events(log);
+fn once(room: &str, log: &RoomLog, events: &Named) {
     let (mut seen, mut acted) = (BTreeSet::new(), BTreeMap::new());
     for verdict in &log.verdicts {
         if verdict.kind == VerdictKind::Rules {
@@ -151,9 +149,9 @@ fn once(room: &str, log: &RoomLog) {
 }
 
 /// One winner per contest and round.
-fn one_winner(room: &str, log: &RoomLog) {
+fn one_winner(room: &str, log: &RoomLog, events: &Named) {
     let mut seen = BTreeMap::new();
-    for (round, verdict) in winners(log) {
+    for (round, verdict) in winners(log, events) {
         if let Some(first) = seen.insert(round, verdict.seq) {
             panic!("one winner: {room}: {round:?} is won by seq {first} and by seq {}", verdict.seq);
         }

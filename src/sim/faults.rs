@@ -253,5 +253,8 @@ impl World {
     pub(super) fn calm_down(&mut self) {
         self.trace(|| "calm".to_owned());
         self.calm = true;
+        let long = ["servers with a loss", "servers without a loss", "reboots"];
+        let excused = long.iter().any(|what| self.ledger.counts.contains_key(what));
+        self.calm_since = (self.spoiled.is_empty() && !excused).then_some(self.now);
     }
 }

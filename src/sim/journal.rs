@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::timers;
 use super::world::{Channel, Happening, Kind, Listening, MS, Pid, World};
 use crate::gateway::step::ReadId;
 use crate::journal::{
@@ -215,8 +216,15 @@ impl World {
             Call::Heartbeat(worker, owned) => Answer::Alive(self.store.heartbeat(*worker, owned, LEASE_MS, now_ms)),
             Call::Owners => Answer::Owners(self.store.owners()),
             Call::Claim { shard, from, worker } => {
-                let answer = self.store.claim(*shard, *from, *worker, now_ms)?;
+                let answer = self.store.claim(*shard, *from, *worker, self.wall_ms())?;
                 self.trace(|| format!("claim of {shard:?} by {worker:?} from {from:?}: {answer:?}"));
+                if matches!(answer, Leased::Done(_)) {
+                    // On another server every lease has ended.
+                    let same = self.ledger.claims.insert(*shard, self.store.server()) == Some(self.store.server());
+                    if same && from.is_some_and(|lease| lease.owner != *worker) {
+                        timers::owner_died(self, *shard);
+                    }
+                }
                 Answer::Claimed(answer)
             }
             Call::Release { shard, lease } => {

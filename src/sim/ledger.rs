@@ -45,6 +45,8 @@ pub(super) struct Ledger {
     pub(super) left: BTreeSet<(RoomId, u64)>,
     /// Watermarks of gateways that the journal has forgotten.
     pub(super) forgotten: BTreeMap<(ShardId, Incarnation), u64>,
+    /// The journal's server that each shard was claimed on the last time.
+    pub(super) claims: BTreeMap<ShardId, Incarnation>,
     /// Times that the journal came back with less than it had.
     pub(super) losses: u64,
     /// Bounds that somebody came up against.

@@ -393,9 +393,12 @@ impl World {
             WorkerCommand::Publish { gateway, push, .. } => self.call(pid, Call::Publish(gateway, push)),
             WorkerCommand::Look(who) => {
                 let gone: Vec<Incarnation> = who.into_iter().filter(|who| self.free_locks.contains(who)).collect();
-                if !gone.is_empty() {
-                    self.ledger.count("deaths that a free lock showed");
+                if gone.is_empty() {
+                    let now = self.now;
+                    self.workers[index].core.iter_mut().for_each(|core| core.apply(Input::Gone(Vec::new()), now));
+                    return;
                 }
+                self.ledger.count("deaths that a free lock showed");
                 let delay = self.delay();
                 self.after(delay, Some(pid), Happening::Gone(gone));
             }

@@ -5,14 +5,15 @@ use std::collections::BTreeMap;
 use super::ledger::RoomLog;
 use super::rules::Said;
 use super::world::{MS, World};
-use crate::journal::Commit;
+use crate::journal::{Commit, PageSize, Place};
 use crate::limits::FIRES_ALONE_MAX;
-use crate::types::{Epoch, Moment, Outcome, ShardId, Verdict, VerdictKind};
+use crate::types::{Epoch, Moment, Outcome, RoomId, ShardId, Verdict, VerdictKind};
 use crate::wire::verdicts;
 
-/// How much later than it is due a timer may fire while nothing goes wrong, in virtual time: a tick of a worker that does
-/// not know of it, and a room that is loaded first.
-const LATE_NS: u64 = 3_000 * MS;
+/// How much later than it is due a timer may fire while nothing goes wrong, in virtual time: its worker wakes up a little later.
+const LATE_NS: u64 = 50 * MS;
+/// How long after the last fault timers may be later than that: a worker comes back, and has the rooms to load first.
+const SETTLED_NS: u64 = 3_000 * MS;
 
 #[derive(Debug, Clone)]
 struct Set {
@@ -43,22 +44,23 @@ impl Timers {
         let moment = verdict.stamp.moment;
         let now = self.time_at(moment);
         if let Some(fire) = &verdict.fire {
-            let of = format!("{room}: seq {} fires {fire:?} at {moment:?}, the room's time is {now}", verdict.seq);
-            let set = self.set.get(&fire.name).cloned().unwrap_or_else(|| panic!("timer once: {of}: no such timer is set"));
+            let of = || format!("{room}: seq {} fires {fire:?} at {moment:?}, the room's time is {now}", verdict.seq);
+            let set = self.set.get(&fire.name).cloned();
+            let set = set.unwrap_or_else(|| panic!("timer once: {}: no such timer is set", of()));
             match set.every {
-                None => assert_eq!((set.due, 0), (fire.due.0, fire.missed), "timer once: {of}"),
+                None => assert_eq!((set.due, 0), (fire.due.0, fire.missed), "timer once: {}", of()),
                 Some(every) => {
                     let skipped =
-                        fire.due.0.checked_sub(set.due).unwrap_or_else(|| panic!("timer once: {of}: due at {}", set.due));
-                    assert_eq!(skipped % every, 0, "timer once: {of}: not one of its moments");
-                    assert_eq!(fire.missed, skipped / every, "timer once: {of}: skipped");
+                        fire.due.0.checked_sub(set.due).unwrap_or_else(|| panic!("timer once: {}: due at {}", of(), set.due));
+                    assert_eq!(skipped % every, 0, "timer once: {}: not one of its moments", of());
+                    assert_eq!(fire.missed, skipped / every, "timer once: {}: skipped", of());
                 }
             }
-            assert!(now >= fire.due.0, "timer early: {of}");
-            assert!(moment >= self.last, "timer order: {of}: the room was at {:?}", self.last);
+            assert!(now >= fire.due.0, "timer early: {}", of());
+            assert!(moment >= self.last, "timer order: {}: the room was at {:?}", of(), self.last);
             let other =
                 self.set.iter().find(|(name, other)| **name != fire.name && other.due < fire.due.0 && other.every.is_none());
-            assert!(other.is_none(), "timer order: {of}: {other:?} was due before");
+            assert!(other.is_none(), "timer order: {}: {other:?} was due before", of());
             match set.every {
                 None => drop(self.set.remove(&fire.name)),
                 Some(every) => self.set.get_mut(&fire.name).expect("it is set").due = fire.due.0 + every,
@@ -86,9 +88,37 @@ impl Timers {
     }
 }
 
-/// Timer once, timer order, timer early.
-pub(super) fn record(room: &str, log: &RoomLog) {
-    read(room, log);
+/// Timer once, timer order, timer early. Liveness: what is due fires, if its room lives on.
+pub(super) fn record(world: &World, (room, era): (&RoomId, u64), log: &RoomLog) {
+    let timers = read(&format!("room {room}.{era}"), log);
+    if world.ledger.left.contains(&(room.clone(), era)) {
+        return;
+    }
+    let now = timers.time_at(Moment { timeline: world.timeline, ns: world.now });
+    let ended = !world.lives(room, era);
+    for (name, set) in &timers.set {
+        let kept = set.every.is_none() && timers.alone <= FIRES_ALONE_MAX;
+        assert!(!ended || !kept, "liveness: room {room}.{era} has ended, and {name} is due at {}", set.due);
+        assert!(ended || set.due + SETTLED_NS > now, "liveness: room {room}.{era}: {name} was due at {}, it is {now}", set.due);
+    }
+}
+
+/// A shard has a new owner, and the last one died: in each room with a timer that was due by then, that death counts (rule C6).
+pub(super) fn owner_died(world: &World, shard: ShardId) {
+    let wall_ms = world.wall_ms();
+    let of_shard = |room: &RoomId| ShardId::of(room, world.store.shards()) == shard;
+    for ((room, era), log) in world.ledger.rooms.iter().filter(|((room, _), _)| of_shard(room)) {
+        if world.lives(room, *era)
+            && let Some(due) = read(room.as_str(), log).set.values().map(|set| set.due).min()
+            && due / MS <= wall_ms
+        {
+            let deaths = world.store.load(room, Place::default(), PageSize::default()).head.deaths;
+            assert!(
+                deaths > 0,
+                "deaths: the owner of room {room}.{era} died when a timer was due at {due}, and it does not count"
+            );
+        }
+    }
 }
 
 fn read(room: &str, log: &RoomLog) -> Timers {
@@ -107,29 +137,17 @@ fn read(room: &str, log: &RoomLog) -> Timers {
     timers
 }
 
-/// Timer early: nothing fires before its moment has come for the host.
+/// Timer early: nothing fires before its moment has come for the host. Liveness: what is due fires soon while nothing goes wrong.
 pub(super) fn committed(world: &World, commit: &Commit) {
+    let settled = world.calm_since.map(|since| world.epoch_ns + since + SETTLED_NS);
     for part in commit.rooms.iter().filter(|part| !part.verdicts.is_empty()) {
         let batch = verdicts::decode(&part.verdicts).expect("a batch");
         for verdict in batch.verdicts.iter().filter(|v| v.kind == VerdictKind::Timer) {
             let now = Moment { timeline: world.timeline, ns: world.now };
             assert!(verdict.stamp.moment <= now, "timer early: {}: seq {} at {now:?}", part.room, verdict.seq);
-        }
-    }
-}
-
-/// Liveness: what is due fires, if its room lives on.
-pub(super) fn liveness(world: &World) {
-    let mut store = world.store.clone();
-    for ((room, era), log) in world.ledger.rooms.iter().filter(|(life, _)| !world.ledger.left.contains(life)) {
-        let timers = read(room.as_str(), log);
-        let shard = ShardId::of(room, store.shards());
-        let ended = store.heads(shard, std::slice::from_ref(room)).expect("a head").remove(0).era != *era;
-        let now = timers.time_at(Moment { timeline: world.timeline, ns: world.now });
-        for (name, set) in &timers.set {
-            let kept = set.every.is_none() && timers.alone <= FIRES_ALONE_MAX;
-            assert!(!ended || !kept, "liveness: room {room}.{era} has ended, and {name} is due at {}", set.due);
-            assert!(ended || set.due + LATE_NS > now, "liveness: room {room}.{era}: {name} was due at {}, it is {now}", set.due);
+            let fire = verdict.fire.as_ref().expect("a fire");
+            let soon = settled.is_none_or(|settled| fire.due.0 < settled || fire.late_ns < LATE_NS);
+            assert!(soon, "liveness: {}: seq {} fires {fire:?}, that is too late", part.room, verdict.seq);
         }
     }
 }

@@ -15,8 +15,8 @@ use super::ledger::{Ledger, Rooms};
 use super::process::{GatewayProcess, Subscription, WorkerProcess};
 use crate::gateway::Delivery;
 use crate::gateway::step::Input as GatewayInput;
-use crate::journal::Bell;
 use crate::journal::memory::Store;
+use crate::journal::{Bell, PageSize, Place};
 use crate::limits::Bounds;
 use crate::types::{Incarnation, ProgramId, RoomId, ShardId};
 use crate::worker::job::{Job, Loading};
@@ -309,6 +309,8 @@ pub(super) struct World {
     pub(super) history: VecDeque<(Store, Rooms)>,
     /// Faults are over.
     pub(super) calm: bool,
+    /// Since when they are, if no room is spoiled, and workers have no reason to wait for gateways that may find the journal later.
+    pub(super) calm_since: Option<u64>,
 }
 
 impl World {
@@ -338,6 +340,7 @@ impl World {
             journal_away_until: 0,
             history: VecDeque::new(),
             calm: false,
+            calm_since: None,
             options,
         };
         for index in 0..world.options.workers {
@@ -408,6 +411,16 @@ impl World {
             self.happen(pid, happening);
         }
         self.now = self.now.max(end);
+    }
+
+    /// What the wall clock says, in milliseconds.
+    pub(super) fn wall_ms(&self) -> u64 {
+        (self.epoch_ns + self.now) / MS
+    }
+
+    /// Whether the journal has the room in this era.
+    pub(super) fn lives(&self, room: &RoomId, era: u64) -> bool {
+        self.store.load(room, Place::default(), PageSize::default()).head.era == era
     }
 
     fn life(&self, pid: Pid) -> (u64, bool, u64) {
