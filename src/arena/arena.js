@@ -59,6 +59,10 @@ room.on('welcome', (welcome) => {
 room.on('gone', () => note(null, 'missed verdicts are gone: starting from the room as it is'));
 room.on('refused', (error) => say(`refused: ${error.message}`));
 room.on('verdict', (verdict) => {
+  if (verdict.event === 'rules') {
+    note(verdict.seq, verdict.outcome === 'granted' ? `new rules: ${verdict.rules} version ${verdict.version}` : `version ${verdict.version} of the rules did not take over the room`);
+    return;
+  }
   const happened = contest.apply(verdict);
   if (!happened) return;
   const { what, mark } = happened;
