@@ -263,10 +263,11 @@ impl Recording {
         let recorded = self.without_holes()?;
         let open = |program| self.open(rules, program);
         let rules = || rules.rules_for(&self.room).ok_or_else(|| ReplayError::NoRules(self.room.clone()));
+        let mut before = None;
         if recorded.first().map_or(self.seq == 0, |first| first.seq == 1) {
             match self.resolve_from(worker::created(&self.room, self.era, self.seed, (rules()?, 0)), &open, &recorded) {
                 // The events of the first verdicts may be trimmed before the verdicts are.
-                Err(_) if self.snapshot.is_some() => {}
+                Err(why) if self.snapshot.is_some() => before = Some(why),
                 done => return done.map_err(unresolvable),
             }
         }
@@ -275,7 +276,12 @@ impl Recording {
             return Err(unresolvable(format!("the verdicts before {first} were trimmed, and there is no snapshot")));
         };
         let room = Room::restore_by(&snapshot.bytes, rules()?, open).map_err(|e| unresolvable(e.to_string()))?;
-        self.resolve_from(room, &open, &recorded).map_err(unresolvable)
+        let mut replayed = self.resolve_from(room, &open, &recorded).map_err(unresolvable)?;
+        // Trimmed events are as usual; a program that is not there is not.
+        if let Some(why) = before.filter(|why: &String| !why.ends_with("is not in the stream")) {
+            replayed.deviations.insert(0, format!("resolved from the last snapshot only: {why}"));
+        }
+        Ok(replayed)
     }
 
     /// The recorded verdicts, of which none may be missing between two others.

@@ -101,7 +101,10 @@ impl File {
                     "the journal keeps {PROGRAMS_KEPT_MAX} programs, which is the most: drop some (lasthit rules drop --unused)"
                 )
             }
-            Ok(PushAnswer::Unknown) => format!("no worker has started with a program for {pattern}"),
+            Ok(PushAnswer::Unknown) => {
+                self.taken.clear();
+                format!("no worker has started with a program for {pattern}")
+            }
             Err(error) => {
                 // At the next look it is tried again.
                 self.taken.clear();

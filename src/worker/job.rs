@@ -322,7 +322,12 @@ impl Resolving {
                 Err(panic) => return Done::panicked(of, name, panic.as_ref()),
             }
         }
-        match room.change_outside() {
+        // What is void asks no program.
+        let is_void = match events.front() {
+            Some(held) => poisoned.contains_key(&held.stamp),
+            None => poisoned.contains_key(&room.fire_name()),
+        };
+        match if is_void { Ok(None) } else { room.change_outside() } {
             Ok(None) => {}
             Ok(Some(verdict)) => batches.push(VerdictBatch::of(room.era(), verdict)),
             Err(other) => fault = Some(other),

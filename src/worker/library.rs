@@ -27,8 +27,8 @@ pub(super) struct Shelf {
 struct Read {
     /// None for a program that is not there.
     texts: HashMap<ProgramId, Option<Bytes>>,
-    /// Loaded for the rooms of a pattern, in its budget. The pattern is named by its own program's file.
-    loaded: HashMap<(ProgramId, std::path::PathBuf), FileRules>,
+    /// Loaded for the rooms of a pattern, in its budget.
+    loaded: HashMap<(ProgramId, String), FileRules>,
 }
 
 impl Shelf {
@@ -53,10 +53,11 @@ impl Library for Shelf {
         if file.program.id() == program {
             return Ok(file.new_room());
         }
-        let key = (program, file.path.clone());
+        let key = (program, self.book.pattern_of(room).unwrap_or_default().to_owned());
         let mut read = self.read.lock();
-        if let Some(loaded) = read.loaded.get(&key) {
-            return Ok(loaded.new_room());
+        if let Some(loaded) = read.loaded.get(&key).map(FileRules::new_room) {
+            read.texts.remove(&program);
+            return Ok(loaded);
         }
         // What is not there is looked for again when the room is loaded again.
         let Some(text) = read.texts.remove(&program) else { return Err(Unopened::Unread) };
@@ -97,7 +98,7 @@ pub(super) async fn settle(journal: &dyn WorkerJournal, mut book: RulesBook) -> 
                      push it (lasthit rules push)",
                     pushed.name, pushed.version, pushed.program, mine.name(), mine.version(), mine.id()
                 );
-                take(journal, &mut book, &pushed).await?;
+                take(journal, &mut book, &pushed, false).await?;
             }
             PushAnswer::Full => tracing::error!(
                 %pattern,
@@ -139,9 +140,9 @@ pub(super) async fn follow(journal: Arc<dyn WorkerJournal>, mut book: RulesBook,
     if book.files().next().is_none() {
         return;
     }
+    let mut refused = HashMap::new();
     loop {
-        let _ = tokio::time::timeout(PROGRAMS_INTERVAL, told.notified()).await;
-        match catch_up(&*journal, &mut book).await {
+        match catch_up(&*journal, &mut book, &mut refused).await {
             Ok(false) => {}
             Ok(true) => {
                 if inputs.send(Input::Rules(book.clone())).await.is_err() {
@@ -155,11 +156,16 @@ pub(super) async fn follow(journal: Arc<dyn WorkerJournal>, mut book: RulesBook,
                 }
             }
         }
+        let _ = tokio::time::timeout(PROGRAMS_INTERVAL, told.notified()).await;
     }
 }
 
-/// Returns whether the book has changed.
-async fn catch_up(journal: &dyn WorkerJournal, book: &mut RulesBook) -> Result<bool, JournalError> {
+/// Returns whether the book has changed. `refused` has the last push of a pattern that cannot be loaded here: that is told once.
+async fn catch_up(
+    journal: &dyn WorkerJournal,
+    book: &mut RulesBook,
+    refused: &mut HashMap<String, u64>,
+) -> Result<bool, JournalError> {
     let pushed = journal.pushed_programs().await?;
     let known: Vec<(String, u64, Arc<Program>)> =
         book.files().map(|(pattern, file)| (pattern.to_owned(), book.push_of_pattern(pattern), file.program.clone())).collect();
@@ -168,19 +174,27 @@ async fn catch_up(journal: &dyn WorkerJournal, book: &mut RulesBook) -> Result<b
         let now = match pushed.iter().find(|pushed| pushed.pattern == pattern) {
             Some(pushed) if pushed.push == push => continue,
             Some(pushed) if pushed.push > push => pushed.clone(),
-            // The journal has lost the last pushes: rooms may have changed to this program by now, so it is to be kept.
-            _ => match journal.push_program(&as_push(&pattern, &mine, PushedBy::Start)).await? {
-                PushAnswer::Decides(pushed) | PushAnswer::Stays(pushed) => pushed,
-                PushAnswer::Full | PushAnswer::Unknown => continue,
-            },
+            // The journal has lost the last pushes: rooms may have changed to this program by now, so it is pushed again.
+            found => {
+                let by = if found.is_some() { PushedBy::Hand } else { PushedBy::Start };
+                match journal.push_program(&as_push(&pattern, &mine, by)).await? {
+                    PushAnswer::Decides(pushed) | PushAnswer::Stays(pushed) => pushed,
+                    PushAnswer::Full | PushAnswer::Unknown => continue,
+                }
+            }
         };
-        changed |= take(journal, book, &now).await?;
+        let is_told = refused.get(&pattern) == Some(&now.push);
+        let taken = take(journal, book, &now, is_told).await?;
+        if !taken {
+            refused.insert(pattern, now.push);
+        }
+        changed |= taken;
     }
     Ok(changed)
 }
 
-/// Lets a pushed program decide its pattern's rooms. Returns whether it does.
-async fn take(journal: &dyn WorkerJournal, book: &mut RulesBook, pushed: &Pushed) -> Result<bool, JournalError> {
+/// Lets a pushed program decide its pattern's rooms. Returns whether it does; says why not, unless that is told already.
+async fn take(journal: &dyn WorkerJournal, book: &mut RulesBook, pushed: &Pushed, is_told: bool) -> Result<bool, JournalError> {
     let Pushed { pattern, program, push, name, version, .. } = pushed;
     let Some(file) = book.files().find(|(known, _)| known == pattern).map(|(_, file)| file.clone()) else { return Ok(false) };
     if file.program.id() == *program {
@@ -188,7 +202,12 @@ async fn take(journal: &dyn WorkerJournal, book: &mut RulesBook, pushed: &Pushed
         return Ok(true);
     }
     let Some(text) = journal.program(*program).await? else {
-        tracing::error!(%pattern, "the program {name} version {version} ({program}) was pushed and is not there, or damaged: push it again");
+        if !is_told {
+            tracing::error!(
+                %pattern,
+                "the program {name} version {version} ({program}) was pushed and is not there, or damaged: push it again"
+            );
+        }
         return Ok(false);
     };
     let loaded = tokio::task::spawn_blocking(move || file.with_text(&text)).await;
@@ -199,7 +218,9 @@ async fn take(journal: &dyn WorkerJournal, book: &mut RulesBook, pushed: &Pushed
             Ok(true)
         }
         Err(why) => {
-            tracing::error!(%pattern, "rooms stay with their program: {why}");
+            if !is_told {
+                tracing::error!(%pattern, "rooms stay with their program: {why}");
+            }
             Ok(false)
         }
     }

@@ -44,7 +44,12 @@ impl Budget {
     pub(super) fn measured(self, by: Measure) -> Self {
         match by {
             Measure::Budget => self,
-            Measure::Most => Self { time_ms: BUDGET_MS_MAX, memory_mib: MEMORY_MIB_MAX, ..self },
+            Measure::Most => Self {
+                time_ms: BUDGET_MS_MAX,
+                memory_mib: MEMORY_MIB_MAX,
+                stack_kib: STACK_KIB_MAX,
+                stack_lines: self.stack_lines,
+            },
         }
     }
 

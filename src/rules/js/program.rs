@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 
 use bytes::Bytes;
 
-use super::budget::Budget;
+use super::budget::{Budget, Measure};
 use super::scan;
 use super::thrown::Thrown;
 use super::vm::{Described, Vm};
@@ -99,7 +99,7 @@ impl Program {
             let place = of_part.map(|at| scan::place(text, at)).or(thrown.place);
             wrong(place.unwrap_or_else(|| scan::place(text, scan::default_export(text))), thrown.what)
         };
-        let (vm, described) = Vm::new(&source).map_err(place)?;
+        let (vm, described) = Vm::new(&source, Measure::Budget).map_err(place)?;
         let at_part = |part: &str| scan::part(text, part).map_or((1, 1), |at| scan::place(text, at));
         if let Err(error) = check_program_name(&described.name) {
             return Err(wrong(at_part("name"), error.to_string()));
@@ -189,7 +189,7 @@ impl Program {
     /// # Errors
     /// [`ProgramError`] when that is no plain data.
     pub fn tests(&self) -> Result<Option<Vec<u8>>, ProgramError> {
-        let tests = Vm::new(&self.source).and_then(|(vm, _)| vm.tests(&self.source));
+        let tests = Vm::new(&self.source, Measure::Budget).and_then(|(vm, _)| vm.tests(&self.source));
         tests.map_err(|thrown| self.wrong_test(None, thrown.what))
     }
 

@@ -131,8 +131,8 @@ pub(super) struct Vm {
 
 impl Vm {
     /// A context that has evaluated the program.
-    pub(super) fn new(source: &Source) -> Result<(Self, Described), Thrown> {
-        let budget = source.budget;
+    pub(super) fn new(source: &Source, measure: Measure) -> Result<(Self, Described), Thrown> {
+        let budget = source.budget.measured(measure);
         let setting_up = |error: rquickjs::Error| Thrown::setting_up(&error.to_string());
         let runtime = Runtime::new().map_err(setting_up)?;
         runtime.set_max_stack_size(budget.stack_kib as usize * 1024);
@@ -264,6 +264,7 @@ impl Vm {
 
     fn begin(&self, source: &Source, budget: Budget) {
         self.runtime.set_memory_limit(budget.memory_mib as usize * 1024 * 1024);
+        self.runtime.set_max_stack_size(budget.stack_kib as usize * 1024);
         // What an event before it has left behind is collected in time: the interpreter raises this to what was alive then.
         self.runtime.set_gc_threshold(source.budget.memory_mib as usize * 1024 * 1024 / 2);
         self.stopwatch.start(budget.time_ms);
@@ -432,15 +433,20 @@ pub(super) fn decide(
     state: &Bytes,
     call: &Call<'_>,
 ) -> Result<Outcome, Thrown> {
-    in_context(program, copy, |vm| vm.decide(program, measure, state, call))
+    in_context(program, measure, copy, |vm| vm.decide(program, measure, state, call))
 }
 
 /// Makes the state of another version of the program this one's.
 pub(super) fn migrate(program: &Arc<Program>, measure: Measure, before: (&[u8], u32), facts: Facts) -> Result<Vec<u8>, Thrown> {
-    in_context(program, Copy::Deciding, |vm| vm.migrated(&program.source, measure, before, facts))
+    in_context(program, measure, Copy::Deciding, |vm| vm.migrated(&program.source, measure, before, facts))
 }
 
-fn in_context<T>(program: &Arc<Program>, copy: Copy, act: impl Fn(&Vm) -> Result<T, Thrown>) -> Result<T, Thrown> {
+fn in_context<T>(
+    program: &Arc<Program>,
+    measure: Measure,
+    copy: Copy,
+    act: impl Fn(&Vm) -> Result<T, Thrown>,
+) -> Result<T, Thrown> {
     let is_it = |kept: &Kept| {
         std::mem::discriminant(&kept.copy) == std::mem::discriminant(&copy)
             && std::ptr::eq(kept.program.as_ptr(), Arc::as_ptr(program))
@@ -448,12 +454,12 @@ fn in_context<T>(program: &Arc<Program>, copy: Copy, act: impl Fn(&Vm) -> Result
     let found = CONTEXTS.with_borrow_mut(|contexts| contexts.iter().position(is_it).map(|at| contexts.remove(at)));
     let mut kept = match found {
         Some(kept) => kept,
-        None => Kept { program: Arc::downgrade(program), copy, events: 0, vm: Box::new(Vm::new(&program.source)?.0) },
+        None => Kept { program: Arc::downgrade(program), copy, events: 0, vm: Box::new(Vm::new(&program.source, measure)?.0) },
     };
     let mut outcome = act(&kept.vm);
     if kept.events > 0 && outcome.as_ref().is_err_and(|thrown| thrown.is_memory) {
         // The events before it may have left too little: what it takes by itself counts.
-        kept.vm = Box::new(Vm::new(&program.source)?.0);
+        kept.vm = Box::new(Vm::new(&program.source, measure)?.0);
         outcome = act(&kept.vm);
     }
     kept.events += 1;

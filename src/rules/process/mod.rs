@@ -161,10 +161,7 @@ impl Process {
         let (from, other) =
             (mine.version, |why: String| Fault::Other(format!("{running} does not take over the state of {mine}: {why}")));
         if &*self.state != NO_STATE {
-            let made = match self.program.migrate(&running, &self.state, from) {
-                Ok(made) => made.map_err(other)?,
-                Err(Fault::Failed(why) | Fault::Other(why)) => return Err(other(why)),
-            };
+            let made = self.program.migrate(&running, &self.state, from)?.map_err(other)?;
             if made.len() > PROGRAM_STATE_BYTES_MAX {
                 return Err(other(format!("state_too_large: {} bytes, at most {PROGRAM_STATE_BYTES_MAX}", made.len())));
             }
@@ -179,6 +176,10 @@ impl Process {
     fn recognize(&self) -> Result<Identity, Fault> {
         let running = self.program.identity()?;
         match &self.identity {
+            // The next job catches up.
+            Some(mine) if mine.name == running.name && mine.version < running.version => {
+                Err(Fault::Failed(format!("{running} has taken the place of {mine}")))
+            }
             Some(mine) if *mine != running => Err(Fault::Other(format!("its program is {mine}, the one that runs is {running}"))),
             _ => Ok(running),
         }

@@ -146,11 +146,19 @@ fn a_state_of_another_program_is_not_continued() {
     let mut rules = Process::new(adder.clone());
     rules.take_up("adder", 1, b"41").expect("a state");
     assert_eq!(add(&mut rules, 1, 1), Some(42));
-    adder.identity.lock().version = 2;
-    let why = "its program is adder version 1, the one that runs is adder version 2";
     let asked = adder.asked.lock().len();
+    adder.identity.lock().version = 2;
+    let why = "adder version 2 has taken the place of adder version 1";
+    assert_eq!(rules.ask(vec![text(1, 2)], 1), Err(Fault::Failed(why.to_owned())), "until it has caught up");
+    adder.identity.lock().version = 0;
+    let why = "its program is adder version 1, the one that runs is adder version 0";
     assert_eq!(rules.ask(vec![text(1, 2)], 1), Err(Fault::Other(why.to_owned())));
-    assert_eq!(adder.asked.lock().len(), asked, "it has not seen the state");
+    assert_eq!(adder.asked.lock().len(), asked, "neither has seen the state");
+    assert_eq!(rules.catch_up(), Ok(None), "an earlier one takes over nothing");
+    adder.identity.lock().version = 2;
+    assert_eq!((rules.catch_up(), rules.version()), (Ok(Some(1)), 2));
+    assert_eq!(rules.snapshot(), b"[1,2,42]");
+    assert_eq!(rules.catch_up(), Ok(None), "once");
     assert!(rules.take_up("adder", 1, b"{").is_err());
     assert!(rules.take_up("adder", 1, b"\xff").is_err());
 }

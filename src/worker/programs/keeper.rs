@@ -153,12 +153,7 @@ fn connect(pool: &Pool, listener: &UnixListener, child: &mut Started) -> Result<
 fn greet(pool: &Pool, stream: UnixStream, label: String, within: Duration) -> Result<u64, String> {
     let number = pool.connected(&stream)?;
     let came = Link::greet(stream, label.clone(), within).map_err(|e| e.to_string());
-    let added = came.and_then(|(mut link, identity)| {
-        if pool.count() >= pool.spec.instances {
-            let why = format!("{} instances are connected already", pool.count());
-            link.refuse(&why);
-            return Err(why);
-        }
+    let added = came.and_then(|(link, identity)| {
         pool.add(number, link, identity.clone())?;
         tracing::info!(program = label, "{identity} is there");
         Ok(())

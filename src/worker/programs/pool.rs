@@ -155,6 +155,12 @@ impl Pool {
             tracing::info!(program = self.label, "{identity} takes the place of version {}", known.version);
             self.retire(&mut inner, &format!("{identity} takes its place"));
         }
+        let there = inner.links.len() - inner.outdated.len();
+        if there >= self.spec.instances {
+            let why = format!("{there} instances are connected already");
+            link.refuse(&why);
+            return Err(why);
+        }
         inner.identity = Some(identity);
         inner.links.insert(number, Some(link));
         self.tell(&inner);
@@ -215,11 +221,6 @@ impl Pool {
         self.inner.lock().links.contains_key(&number)
     }
 
-    /// The count of instances that are there.
-    pub(super) fn count(&self) -> usize {
-        self.inner.lock().links.len()
-    }
-
     /// The connections that are there.
     pub(super) fn numbers(&self) -> BTreeSet<u64> {
         self.inner.lock().links.keys().copied().collect()
@@ -232,14 +233,16 @@ impl Pool {
 
     /// Gives it back.
     pub(super) fn give_back(&self, number: u64, link: Link) {
-        if self.inner.lock().outdated.remove(&number) {
-            drop(link);
+        let mut inner = self.inner.lock();
+        if inner.outdated.contains(&number) {
+            drop((inner, link));
             self.lose(number, "a later version takes its place");
             return;
         }
-        if let Some(place) = self.inner.lock().links.get_mut(&number) {
+        if let Some(place) = inner.links.get_mut(&number) {
             *place = Some(link);
         }
+        drop(inner);
         self.changed.notify_all();
     }
 

@@ -24,12 +24,13 @@ impl Store {
     /// Keeps and perhaps sets a program. Returns whom to tell, too.
     pub(crate) fn push_program(&mut self, push: &ProgramPush, now_ms: u64) -> (PushAnswer, Vec<Incarnation>) {
         let (program, programs) = (ProgramId::of(&push.text), &mut self.programs);
-        if !programs.texts.contains_key(&program) && programs.texts.len() >= PROGRAMS_KEPT_MAX {
-            return (PushAnswer::Full, Vec::new());
-        }
         let record = programs.patterns.get(&push.pattern);
         if record.is_none() && push.by != PushedBy::Start {
             return (PushAnswer::Unknown, Vec::new());
+        }
+        if !programs.texts.contains_key(&program) && programs.texts.len() >= PROGRAMS_KEPT_MAX {
+            let stays = programs.patterns.get(&push.pattern).filter(|_| push.by == PushedBy::Start);
+            return (stays.map_or(PushAnswer::Full, |record| PushAnswer::Stays(record.clone())), Vec::new());
         }
         programs.texts.insert(program, push.text.clone());
         if let Some(record) = record {
