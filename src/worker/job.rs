@@ -33,9 +33,11 @@ pub(crate) enum At {
     Waiting,
     /// It restores the room, up to the verdict with this `seq` so far.
     Restoring(u64),
+    /// A program outside is asked about this event, and perhaps the next ones. Its budget bounds the time that it takes, not the watchdog.
+    Asking(Stamp),
     /// The rules resolve this event.
     Event(Stamp),
-    /// The rules write their state.
+    /// The result is put together, and the rules write their state.
     Snapshot,
 }
 
@@ -134,10 +136,16 @@ pub(crate) struct Done {
 }
 
 impl Done {
-    fn panicked(of: LaneId, stamp: Stamp, panic: &(dyn std::any::Any + Send)) -> Self {
+    /// The job panicked there.
+    fn panicked(of: LaneId, at: At, panic: &(dyn std::any::Any + Send)) -> Self {
         let message = panic.downcast_ref::<String>().cloned();
         let message = message.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned())).unwrap_or_default();
-        Self { of, outcome: DoneOutcome::Panicked { stamp, message }, trouble: Trouble::default(), fault: None }
+        let outcome = match at {
+            At::Asking(stamp) | At::Event(stamp) => DoneOutcome::Panicked { stamp, message },
+            At::Restoring(_) => DoneOutcome::Unloadable("the rules panicked while the room was restored".to_owned()),
+            At::Waiting | At::Snapshot => DoneOutcome::Unloadable(format!("its job panicked: {message}")),
+        };
+        Self { of, outcome, trouble: Trouble::default(), fault: None }
     }
 }
 
@@ -270,10 +278,13 @@ impl Job {
     /// Runs it, and reports how far it has come.
     #[must_use]
     pub(crate) fn run_watched(self, progress: &Progress) -> Done {
-        match self {
+        let of = self.of().clone();
+        // A room whose job panics is dropped with the job: nothing sees it half changed.
+        let done = catch_unwind(AssertUnwindSafe(|| match self {
             Self::Resolve(job) => job.run(progress),
             Self::Load(job) => job.run(progress),
-        }
+        }));
+        done.unwrap_or_else(|panic| Done::panicked(of, progress.at(), panic.as_ref()))
     }
 }
 
@@ -317,10 +328,8 @@ impl Resolving {
             let name = room.change_name(push);
             let known = poisoned.get(&name).map(|why| Known::Failed(why));
             progress.is(At::Event(name));
-            match catch_unwind(AssertUnwindSafe(|| room.change_to(push, next, known))) {
-                Ok(verdict) => batches.extend(verdict.map(|verdict| VerdictBatch::of(room.era(), verdict))),
-                Err(panic) => return Done::panicked(of, name, panic.as_ref()),
-            }
+            let verdict = room.change_to(push, next, known);
+            batches.extend(verdict.map(|verdict| VerdictBatch::of(room.era(), verdict)));
         }
         // What is void asks no program.
         let is_void = match events.front() {
@@ -338,7 +347,7 @@ impl Resolving {
             if changes_only {
                 break;
             }
-            if let Some(proof) = proof.filter(|_| room.next_due().is_some()) {
+            if let Some(proof) = proof.filter(|_| room.next_due().is_some() && !poisoned.contains_key(&room.fire_name())) {
                 progress.is(At::Event(room.fire_name()));
                 room.thin_out(clock, proof, events.front().map(|held| held.stamp.moment));
             }
@@ -362,8 +371,7 @@ impl Resolving {
             let anew =
                 epoch.is_some() || !batches.last().is_some_and(same) || batches.last().is_some_and(VerdictBatch::is_change);
             if outside {
-                // Its budget bounds the time that a program takes, not the watchdog.
-                progress.is(At::Waiting);
+                progress.is(At::Asking(name));
                 let last = batches.last().and_then(|batch| batch.verdicts.last());
                 let amid = last.zip(held.as_ref()).is_some_and(|(last, held)| is_of_death(last, held));
                 let full = last.is_some() && bytes >= bytes_most && !amid;
@@ -391,8 +399,7 @@ impl Resolving {
             }
             let known = poisoned.get(&name).map(|why| Known::Failed(why));
             progress.is(At::Event(name));
-            // When the rules panic, the room is dropped: nothing sees it half changed.
-            let resolved = catch_unwind(AssertUnwindSafe(|| match &held {
+            let verdict = match &held {
                 Some(held) => Some(room.resolve(held, known)),
                 None => {
                     let covers = |moment| unproven.iter().any(|stretch| stretch.covers(Stamp { moment, ..stamp }));
@@ -400,20 +407,15 @@ impl Resolving {
                     let flags = if unproven { Flags::UNPROVEN } else { Flags::default() };
                     room.fire(stamp.moment, (clock, now_ns), flags, known)
                 }
-            }));
+            };
             fires += usize::from(held.is_none());
-            match resolved {
-                Ok(verdict) => {
-                    bytes += verdict
-                        .as_ref()
-                        .map_or(0, |v| VERDICT_BYTES + v.body.as_ref().map_or(0, Bytes::len) + room.failed_bytes(v.seq));
-                    if let Some(batch) = batches.last_mut() {
-                        batch.verdicts.extend(verdict);
-                    }
-                }
-                Err(panic) => return Done::panicked(of, name, panic.as_ref()),
+            let size = |v: &Verdict| VERDICT_BYTES + v.body.as_ref().map_or(0, Bytes::len) + room.failed_bytes(v.seq);
+            bytes += verdict.as_ref().map_or(0, size);
+            if let Some(batch) = batches.last_mut() {
+                batch.verdicts.extend(verdict);
             }
         }
+        progress.is(At::Snapshot);
         let inside = gateways(&room);
         let mut concerned = inside.clone();
         concerned.extend(before);
@@ -457,10 +459,7 @@ impl Resolving {
         if let Some(last) = parts.back_mut() {
             last.inside = Some(inside);
             last.program = room.take_program_state();
-            last.snapshot = snapshot.then(|| {
-                progress.is(At::Snapshot);
-                room.snapshot()
-            });
+            last.snapshot = snapshot.then(|| room.snapshot());
         }
         Done { of, outcome: DoneOutcome::Resolved(room, parts, events.into()), trouble, fault }
     }
@@ -471,24 +470,20 @@ impl Loading {
         progress.is(At::Restoring(0));
         let (stored, wanted) = (self.stored.clone(), Cell::new(None));
         let (of, rules, push, library) = (self.of.clone(), (self.rules)(), self.push, &self.library);
-        let outcome = match catch_unwind(AssertUnwindSafe(|| {
-            let open = |program| {
-                library.open(&of.room, program).map_err(|unopened| match unopened {
-                    Unopened::Failed(why) => why,
-                    Unopened::Unread => {
-                        wanted.set(Some(program));
-                        String::new()
-                    }
-                })
-            };
-            restore_room(&of.room, stored.room(), (rules, push), &open, |seq| progress.is(At::Restoring(seq)))
-        })) {
-            Ok(Ok(loaded)) => DoneOutcome::Loaded(Box::new(loaded)),
-            Ok(Err(why)) => match wanted.take() {
-                Some(program) => DoneOutcome::Wants(program, Box::new(self)),
-                None => DoneOutcome::Unloadable(why),
-            },
-            Err(_) => DoneOutcome::Unloadable("the rules panicked while the room was restored".to_owned()),
+        let open = |program| {
+            library.open(&of.room, program).map_err(|unopened| match unopened {
+                Unopened::Failed(why) => why,
+                Unopened::Unread => {
+                    wanted.set(Some(program));
+                    String::new()
+                }
+            })
+        };
+        let loaded = restore_room(&of.room, stored.room(), (rules, push), &open, |seq| progress.is(At::Restoring(seq)));
+        let outcome = match (loaded, wanted.take()) {
+            (Ok(loaded), _) => DoneOutcome::Loaded(Box::new(loaded)),
+            (Err(_), Some(program)) => DoneOutcome::Wants(program, Box::new(self)),
+            (Err(why), None) => DoneOutcome::Unloadable(why),
         };
         Done { of, outcome, trouble: Trouble::default(), fault: None }
     }

@@ -57,7 +57,7 @@ impl Watchdog {
     pub(super) fn overdue(&mut self) -> Vec<(LaneId, Option<Stamp>)> {
         for job in self.jobs.values_mut() {
             let at = job.progress.at();
-            if at == At::Waiting || at != job.seen {
+            if matches!(at, At::Waiting | At::Asking(_)) || at != job.seen {
                 (job.seen, job.stalled) = (at, Duration::ZERO);
             } else {
                 job.stalled += PROBE_INTERVAL;

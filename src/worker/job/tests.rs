@@ -10,6 +10,24 @@ use crate::wire::action;
 use crate::worker::Programs;
 use crate::worker::restore::replay;
 
+fn resolving(room: Room, events: Vec<Held>) -> Resolving {
+    Resolving {
+        of: LaneId { shard: ShardId(0), epoch: 1, room: RoomId::new("pit").expect("name"), token: 1 },
+        room: Box::new(room),
+        change: None,
+        events,
+        clock: HostClock::default(),
+        now_ns: 0,
+        until: None,
+        fires_max: 0,
+        unproven: Vec::new(),
+        poisoned: BTreeMap::new(),
+        snapshot: false,
+        watched: false,
+        bytes_max: 1 << 20,
+    }
+}
+
 /// Sessions join through two gateways. Each gateway gets the state for its own sessions, and learns that the others joined.
 #[test]
 fn what_a_room_says_to_one_who_joins_goes_to_its_gateway() {
@@ -21,21 +39,7 @@ fn what_a_room_says_to_one_who_joins_goes_to_its_gateway() {
         let session = SessionId { gateway, number: n };
         Held { at: StreamId { ms: 1, seq: n }, stamp, arrival, session, kind: Some(kind), unreadable: None, read_ns: 0 }
     };
-    let job = Resolving {
-        change: None,
-        of: LaneId { shard: ShardId(0), epoch: 1, room: RoomId::new("pit").expect("name"), token: 1 },
-        room: Box::new(Room::new(1, Box::new(LastHit::new()))),
-        events: vec![event(1, one), event(2, other), event(3, one)],
-        clock: HostClock::default(),
-        now_ns: 0,
-        until: None,
-        fires_max: 0,
-        unproven: Vec::new(),
-        poisoned: BTreeMap::new(),
-        snapshot: false,
-        watched: false,
-        bytes_max: 1 << 20,
-    };
+    let job = resolving(Room::new(1, Box::new(LastHit::new())), vec![event(1, one), event(2, other), event(3, one)]);
     let DoneOutcome::Resolved(_, parts, _) = Job::Resolve(job).run().outcome else { panic!("resolved") };
     let resolved = parts.front().expect("one part");
     let bodies = |bytes: &Bytes| -> Vec<bool> {
@@ -57,21 +61,10 @@ fn what_became_of_an_event_goes_to_its_gateway_whoever_is_inside() {
         Held { at: StreamId { ms: 1, seq: n }, stamp, arrival, session, kind: Some(kind), unreadable: None, read_ns: 0 }
     };
     let open = EventKind::Open { player: PlayerId::new("ann").expect("name"), role: Role::Player };
-    let job = Resolving {
-        change: None,
-        of: LaneId { shard: ShardId(0), epoch: 1, room: RoomId::new("pit").expect("name"), token: 1 },
-        room: Box::new(Room::new(1, Box::new(LastHit::new()))),
-        events: vec![event(1, one, open), event(2, other, EventKind::End { code: 1013 }), event(3, other, EventKind::Close)],
-        clock: HostClock::default(),
-        now_ns: 0,
-        until: None,
-        fires_max: 0,
-        unproven: Vec::new(),
-        poisoned: BTreeMap::new(),
-        snapshot: false,
-        watched: false,
-        bytes_max: 1 << 20,
-    };
+    let job = resolving(
+        Room::new(1, Box::new(LastHit::new())),
+        vec![event(1, one, open), event(2, other, EventKind::End { code: 1013 }), event(3, other, EventKind::Close)],
+    );
     let DoneOutcome::Resolved(_, parts, _) = Job::Resolve(job).run().outcome else { panic!("resolved") };
     let pushed: Vec<_> = parts.iter().flat_map(|part| part.pushes.iter().map(|(gateway, _)| *gateway)).collect();
     assert_eq!(pushed, [one, other]);
@@ -161,4 +154,44 @@ fn what_the_rules_failed_on_in_the_version_before_is_void_again() {
     )
     .expect("resolved");
     assert_eq!((count, deviations), (3, Vec::new()));
+}
+
+/// Fails where nothing but the guard of the whole job is around it.
+#[derive(Default)]
+struct Unwritable;
+
+impl Rules for Unwritable {
+    fn name(&self) -> &str {
+        "unwritable"
+    }
+
+    fn version(&self) -> u32 {
+        1
+    }
+
+    fn resolve(&mut self, _event: &crate::rules::Happening<'_>) -> crate::rules::Decision {
+        crate::rules::Decision::granted()
+    }
+
+    fn snapshot(&self) -> Vec<u8> {
+        panic!("as it must")
+    }
+
+    fn restore(&mut self, _version: u32, _bytes: &[u8]) -> Result<(), String> {
+        Ok(())
+    }
+}
+
+/// No event is void for it: none is at fault.
+#[test]
+fn a_job_that_panics_after_its_events_is_done() {
+    let mut job = resolving(Room::new(1, Box::new(Unwritable)), Vec::new());
+    job.snapshot = true;
+    let stamp = Stamp { moment: Moment { timeline: 1, ns: 1 }, incarnation: Incarnation(1), ordinal: 1 };
+    let session = SessionId { gateway: Incarnation(1), number: 1 };
+    let kind = Some(EventKind::Open { player: PlayerId::new("ann").expect("name"), role: Role::Player });
+    let at = StreamId { ms: 1, seq: 1 };
+    job.events = vec![Held { at, stamp, arrival: Arrival::at(1, 0), session, kind, unreadable: None, read_ns: 0 }];
+    let done = Job::Resolve(job).run();
+    assert!(matches!(&done.outcome, DoneOutcome::Unloadable(why) if why.ends_with("as it must")), "{done:?}");
 }

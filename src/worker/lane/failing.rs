@@ -16,6 +16,11 @@ impl Lane {
         busy
     }
 
+    /// Whether the verdict of this event will be void because the rules failed on it.
+    pub(in crate::worker) fn is_poisoned(&self, stamp: Stamp) -> bool {
+        self.poisoned.contains_key(&stamp)
+    }
+
     /// A program outside did not decide: the lane goes on with one event at a time.
     pub(in crate::worker) fn suspect(&mut self, why: &str) {
         self.fault = Some(why.to_owned());

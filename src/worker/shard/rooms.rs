@@ -97,6 +97,11 @@ impl Shard {
                     self.quarantine(&room, done.of.token, &why, shared);
                 }
             }
+            // That it is void has not helped.
+            DoneOutcome::Panicked { stamp, message } if lane.is_poisoned(stamp) => {
+                let why = format!("its job panicked again on event {stamp:?}: {message}");
+                self.quarantine(&room, done.of.token, &why, shared);
+            }
             DoneOutcome::Panicked { stamp, message } => {
                 if lane.panicked(stamp, format!("the rules panicked: {message}")) {
                     shared.emit(Command::Warn(format!(

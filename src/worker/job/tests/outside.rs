@@ -110,21 +110,8 @@ fn held(entry: &Entry) -> Vec<Held> {
 }
 
 fn job(room: Box<Room>, events: Vec<Held>) -> Job {
-    Job::Resolve(Resolving {
-        of: LaneId { shard: ShardId(0), epoch: 1, room: RoomId::new("pit").expect("name"), token: 1 },
-        room,
-        change: None,
-        events,
-        clock: HostClock { timeline: 1, epoch_ns: 1_790_000_000_000_000_000, ..HostClock::default() },
-        now_ns: 0,
-        until: None,
-        fires_max: 0,
-        unproven: Vec::new(),
-        poisoned: BTreeMap::new(),
-        snapshot: false,
-        watched: false,
-        bytes_max: 1 << 20,
-    })
+    let clock = HostClock { timeline: 1, epoch_ns: 1_790_000_000_000_000_000, ..HostClock::default() };
+    Job::Resolve(Resolving { clock, ..resolving(*room, events) })
 }
 
 fn outcomes(part: &Resolved) -> Vec<String> {
@@ -227,4 +214,32 @@ fn the_events_of_a_death_stay_together() {
     }
     assert_eq!(sizes.last(), Some(&40), "{sizes:?}");
     assert!(sizes[..sizes.len() - 1].iter().all(|size| *size == 1), "{sizes:?}");
+}
+
+/// Panics when it is asked.
+#[derive(Debug)]
+struct Broken;
+
+impl Program for Broken {
+    fn migrate(&self, who: &ProgramIdentity, state: &str, from: u32) -> Result<Result<Arc<str>, String>, Fault> {
+        Ok(Ok(format!("[{from},{},{state}]", who.version).into()))
+    }
+
+    fn identity(&self) -> Result<ProgramIdentity, Fault> {
+        Obedient::default().identity()
+    }
+
+    fn resolve(&self, _who: &ProgramIdentity, _: &str, events: &[String]) -> Result<Vec<Decided>, Fault> {
+        panic!("asked: {events:?}")
+    }
+}
+
+/// Whatever panics, the job has a result.
+#[test]
+fn a_job_that_panics_while_a_program_is_asked_is_done() {
+    let events = held(&story());
+    let first = events[0].stamp;
+    let done = job(room(&Arc::new(Broken)), events).run();
+    assert!(matches!(done.outcome, DoneOutcome::Panicked { stamp, .. } if stamp == first));
+    assert_eq!(done.of.token, 1);
 }
