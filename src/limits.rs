@@ -5,7 +5,7 @@ use std::time::Duration;
 mod outside;
 mod programs;
 pub use outside::*;
-pub(crate) use programs::*;
+pub use programs::*;
 
 /// Bytes of a room or player name.
 pub(crate) const NAME_BYTES_MAX: usize = 64;

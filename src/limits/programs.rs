@@ -10,7 +10,7 @@ use super::{
 /// Bytes of a program.
 pub(crate) const PROGRAM_BYTES_MAX: usize = 1024 * 1024;
 /// Programs that a deployment keeps.
-pub(crate) const PROGRAMS_KEPT_MAX: usize = 1_024;
+pub const PROGRAMS_KEPT_MAX: usize = 1_024;
 /// Programs that a worker has loaded for rooms that they decided before.
 pub(crate) const PROGRAMS_OPEN_MAX: usize = 64;
 /// How often a worker asks for pushed programs, beside being told of them.

@@ -7,6 +7,7 @@ mod gateways;
 mod identity;
 mod large;
 mod pages;
+mod programs;
 mod redis;
 mod rooms;
 mod spoiled;
@@ -96,6 +97,12 @@ conformance! {
     failed::the_newest_failed_events_of_a_pattern_stay,
     failed::failed_events_outlive_their_room,
     failed::failed_events_are_dropped_one_by_one_or_together,
+    programs::a_start_decides_if_nothing_does_or_its_version_is_higher,
+    programs::a_push_by_hand_replaces_what_is_there_unless_its_version_is_lower,
+    programs::workers_are_told_of_a_push_that_changes_something,
+    programs::what_a_pattern_has_is_not_dropped,
+    programs::one_program_too_many_is_not_kept,
+    programs::stored_rooms_are_told_by_shard,
     rooms::an_ended_room_begins_a_higher_era,
     rooms::a_room_does_not_end_before_its_tail,
 }

@@ -68,10 +68,12 @@ impl ProgramJournal for RedisJournal {
         let mut reply = Reply::new("pushed programs", self.ask(all).await?)?;
         let mut pushed = Vec::new();
         while !reply.is_empty() {
-            let (pattern, text): (String, Bytes) = (reply.parse()?, reply.bytes()?);
+            let (pattern, text) = (reply.bytes()?, reply.bytes()?);
             // The count of pushes is under no pattern.
-            if !pattern.is_empty() {
-                pushed.extend(std::str::from_utf8(&text).ok().and_then(|text| record(&pattern, text)));
+            if let (false, Ok(pattern), Ok(text)) =
+                (pattern.is_empty(), std::str::from_utf8(&pattern), std::str::from_utf8(&text))
+            {
+                pushed.extend(record(pattern, text));
             }
         }
         pushed.sort_by(|one: &Pushed, other| one.pattern.cmp(&other.pattern));

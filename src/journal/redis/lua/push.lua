@@ -14,7 +14,7 @@
 --         {3}          nobody has started with a program for this pattern, so there is nothing to replace
 -- A record is push|program|version|ms|name.
 local record = redis.call('HGET', KEYS[2], ARGV[1])
-local push, program, version, ms, name = string.match(record or '', '^(%d+)|(%x+)|(%d+)|(%d+)|(.+)$')
+local push, program, version, ms, name = string.match(record or '', '^(%d+)|(%x+)|(%d+)|(%d+)|([%w._-]+)$')
 if push and (#push > 15 or #program ~= 32 or #version > 10 or tonumber(version) > 4294967295 or #ms > 15) then
   push, program, version, name = nil, nil, nil, nil
 end
