@@ -31,7 +31,7 @@
  * @property {'verdict'} t
  * @property {number} seq
  * @property {number} [from] covers from..seq, of which only seq is for this session
- * @property {'open' | 'data' | 'end' | 'error' | 'close' | 'unreadable' | 'timer'} event
+ * @property {'open' | 'data' | 'end' | 'error' | 'close' | 'unreadable' | 'timer' | 'rules'} event
  * @property {string} [session]
  * @property {string} [player]
  * @property {string} [id]
@@ -52,6 +52,10 @@
  * @property {number} [due_ms] when it was due, in milliseconds since 1970
  * @property {string} [late_ns] how much later the server noticed it
  * @property {number} [missed] how many earlier moments did not fire
+ * @property {string} [rules] of an event `rules`: the name of the program, of which another version decides from here on
+ * @property {number} [version] that version; if the outcome is void, the one before goes on
+ * @property {number} [from_version] the version before
+ * @property {string} [program] names the text of the program, if it is a file
  */
 
 /**

@@ -8,7 +8,9 @@ use std::process::Command;
 use super::tree::{files, from_root, read, root};
 
 /// The program's.
-const COMMANDS: [&str; 7] = ["serve", "gateway", "worker", "replay", "dump", "timeline", "rules"];
+const COMMANDS: [&str; 8] = ["serve", "gateway", "worker", "replay", "dump", "timeline", "rules", "failed"];
+/// Those with commands of their own, which have the flags.
+const NESTED: [&str; 2] = ["rules", "failed"];
 
 /// The words of a text: letters, digits and underscores, with the place where each begins.
 fn words(text: &str) -> impl Iterator<Item = (usize, &str)> {
@@ -51,9 +53,9 @@ fn relative_links_lead_somewhere() {
     assert!(broken.is_empty(), "{broken:#?}");
 }
 
-fn help(program: &Path, command: &str) -> String {
-    let output = Command::new(program).args([command, "--help"]).output().expect("run");
-    assert!(output.status.success(), "{} {command} --help", program.display());
+fn help(program: &Path, command: &[&str]) -> String {
+    let output = Command::new(program).args(command).arg("--help").output().expect("run");
+    assert!(output.status.success(), "{} {command:?} --help", program.display());
     String::from_utf8(output.stdout).expect("text")
 }
 
@@ -83,11 +85,13 @@ fn shown_commands_have_their_flags() {
             if !COMMANDS.contains(&command) {
                 continue;
             }
-            let help = help(Path::new(env!("CARGO_BIN_EXE_lasthit")), command);
+            let nested = words.get(1).filter(|word| NESTED.contains(&command) && !word.starts_with('-'));
+            let command: Vec<&str> = [command].into_iter().chain(nested.map(String::as_str)).collect();
+            let help = help(Path::new(env!("CARGO_BIN_EXE_lasthit")), &command);
             for flag in words.iter().filter(|word| word.starts_with("--")) {
                 seen += 1;
                 if !help.contains(&format!("{flag} ")) && !help.contains(&format!("{flag}\n")) {
-                    wrong.push(format!("{}: lasthit {command} {flag}", page.display()));
+                    wrong.push(format!("{}: lasthit {} {flag}", page.display(), command.join(" ")));
                 }
             }
         }
@@ -103,7 +107,7 @@ fn shown_commands_have_their_flags() {
         }
     }
     // A flag by itself, in the text: some command has it.
-    let commands = COMMANDS.map(|command| help(Path::new(env!("CARGO_BIN_EXE_lasthit")), command));
+    let commands = COMMANDS.map(|command| help(Path::new(env!("CARGO_BIN_EXE_lasthit")), &[command]));
     for page in ["README.md", "ARCHITECTURE.md"] {
         let text = prose(&read(&root().join(page)));
         for flag in text.split('`').skip(1).step_by(2).filter(|span| span.starts_with("--")) {
