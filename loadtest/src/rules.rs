@@ -1,7 +1,7 @@
 //! What programs and timers cost, against the bars that lasthit sets for them; and whether an auction closes at its moment.
 //!
 //! `bars` is the table. `beside` compares programs with the built-in rules, `memory` weighs rooms, `clock` measures timers in the rooms
-//! of `rooms`; `programs` has the files. `close` is the auction.
+//! of `rooms`, `push` changes their program; `programs` has the files. `close` is the auction.
 
 mod bars;
 mod beside;
@@ -9,6 +9,7 @@ mod clock;
 mod close;
 mod memory;
 mod programs;
+mod push;
 mod rooms;
 
 use std::collections::BTreeMap;
@@ -152,6 +153,10 @@ impl Measured {
         }
         let step = clock::measure(&wanted, pace, &mut teller).await;
         rows.extend(teller.kept("timers", step)?.unwrap_or_default());
+        if wanted.contains(&Bar::PushS) {
+            let step = push::measure(pace, &mut teller).await;
+            rows.extend(teller.kept("a push", step)?);
+        }
         ensure!(!rows.is_empty(), "nothing could be measured");
         Ok(Self {
             bars: rows.iter().map(|row| (row.name.clone(), row.clone())).collect(),

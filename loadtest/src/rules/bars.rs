@@ -25,6 +25,8 @@ pub(crate) enum Bar {
     TimersPerS,
     /// Commands a second to Redis of 1,000 rooms with a timer an hour ahead, where nobody acts
     TimerIdle,
+    /// Time until a push has changed 1,000 busy rooms, and answers by another version than the room's
+    PushS,
 }
 
 /// One value, the bar, and the aim.
@@ -75,6 +77,7 @@ impl Bar {
             Self::TimerUs => "timer: due to delivered, 1,000 rooms, one a second each",
             Self::TimersPerS => "timers a second of one worker, 1,000 rooms, p99 under 50 ms late",
             Self::TimerIdle => "commands/s to Redis, 1,000 rooms with a timer an hour ahead",
+            Self::PushS => "push to 1,000 busy rooms: until all have changed; answers by another version",
         }
     }
 
@@ -89,6 +92,7 @@ impl Bar {
             Self::TimerUs => &[("p50", "µs", 3_000.0, 1_500.0), ("p99", "µs", 20_000.0, 8_000.0)],
             Self::TimersPerS => &[("", "/s", 10_000.0, 20_000.0)],
             Self::TimerIdle => &[("", "/s", 50.0, 20.0)],
+            Self::PushS => &[("", "s", 2.0, 1.0), ("wrong", "answers", 0.0, 0.0)],
         }
     }
 

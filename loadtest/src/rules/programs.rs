@@ -1,6 +1,6 @@
 //! The programs that are measured, in a folder with a configuration that gives each its rooms.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use tempfile::TempDir;
@@ -25,6 +25,8 @@ pub(super) enum Family {
     Kilobyte,
     /// JavaScript with a timer.
     Clock,
+    /// JavaScript with a timer, whose answers name its version.
+    Busy,
 }
 
 impl Family {
@@ -36,6 +38,7 @@ impl Family {
             Self::Python => "py-",
             Self::Kilobyte => "kib-",
             Self::Clock => "clock-",
+            Self::Busy => "busy-",
         }
     }
 
@@ -43,7 +46,7 @@ impl Family {
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::BuiltIn => "built-in rules",
-            Self::JavaScript | Self::Kilobyte | Self::Clock => "JavaScript",
+            Self::JavaScript | Self::Kilobyte | Self::Clock | Self::Busy => "JavaScript",
             Self::Python => "a Python process",
         }
     }
@@ -59,7 +62,18 @@ impl Family {
             ],
             Self::Kilobyte => &[("room.js", include_str!("../../programs/room.js"))],
             Self::Clock => &[("clock.js", include_str!("../../programs/clock.js"))],
+            Self::Busy => &[("busy.js", include_str!("../../programs/busy.js"))],
         }
+    }
+
+    /// The version that its answers name; 0 if they do not.
+    pub(super) fn version(self) -> u32 {
+        u32::from(self == Self::Busy)
+    }
+
+    /// Which rooms have its program, as in the configuration.
+    pub(super) fn pattern(self) -> String {
+        format!("load-{}*", self.tag())
     }
 
     fn rules(self) -> Option<String> {
@@ -87,7 +101,7 @@ impl Programs {
                 std::fs::write(dir.path().join(file), text).with_context(|| format!("{file} cannot be written"))?;
             }
             if let Some(rules) = family.rules() {
-                rooms += &format!("[[rooms]]\npattern = \"load-{}*\"\nrules = {rules}\n", family.tag());
+                rooms += &format!("[[rooms]]\npattern = \"{}\"\nrules = {rules}\n", family.pattern());
             }
         }
         rooms += "[[rooms]]\npattern = \"*\"\nrules = \"claim\"\naudience = \"sender\"\n";
@@ -100,6 +114,15 @@ impl Programs {
         let config = self.path().join(CONFIG).display().to_string();
         let settings = [("config", config), ("room-linger", room_linger.to_owned())];
         Options { settings: settings.map(|(name, value)| (name.to_owned(), value)).to_vec(), ..Options::default() }
+    }
+
+    /// Puts something else in the place of a part of a program's text, and returns its file.
+    pub(super) fn rewrite(&self, family: Family, [part, instead]: [&str; 2]) -> Result<PathBuf> {
+        let (file, text) = family.files().first().context("built-in rules have no file")?;
+        ensure!(text.contains(part), "{file} has no {part:?}");
+        let path = self.path().join(file);
+        std::fs::write(&path, text.replace(part, instead)).with_context(|| format!("{file} cannot be written"))?;
+        Ok(path)
     }
 
     fn path(&self) -> &Path {

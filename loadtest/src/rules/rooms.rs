@@ -1,5 +1,5 @@
-//! Rooms with a timer each, and a session in each that sees it fire. They find what is lost, doubled, or at another moment than it was
-//! set for.
+//! Rooms with a timer each, and a session in each that sees it fire. They find what is lost, doubled, at another moment than it was
+//! set for, or decided by another version than the room's.
 
 use std::future::poll_fn;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -26,7 +26,7 @@ use crate::speak::frame::{Encoding, Nanos, Text};
 use crate::speak::socket::Message;
 
 /// All rooms are set within this, so that their timers are not due at one moment.
-const SPREAD: Duration = Duration::from_secs(1);
+pub(super) const SPREAD: Duration = Duration::from_secs(1);
 /// Nothing fires any more when nothing has for so long.
 const QUIET: Duration = Duration::from_millis(500);
 
@@ -55,6 +55,8 @@ struct Room {
     seq: u64,
     /// The moment of the last fire, or of the action that set the timer; 0 without one.
     from_ns: u64,
+    /// Of the program that decides it, which all answers name; 0 if they name none.
+    version: u32,
 }
 
 /// What all sessions share.
@@ -63,11 +65,18 @@ struct State {
     rooms: Vec<Room>,
     /// What the timers are set to.
     every_ns: Option<u64>,
+    /// They were set to the same before.
+    as_before: bool,
     /// Answers to what was asked last.
     answered: u32,
     /// Something was heard last.
     fired: Instant,
     seen: Seen,
+    /// A room has changed to another version last.
+    changed: Instant,
+    /// Answers by another version than the room's, and the first of them.
+    wrong: u64,
+    first_wrong: Option<String>,
     /// The first promise that was not kept.
     broken: Option<String>,
 }
@@ -99,6 +108,12 @@ struct Told<'a> {
     message: Text<'a>,
     arrival_ns: Nanos,
     missed: u64,
+    #[serde(borrow)]
+    rules: Text<'a>,
+    version: u32,
+    from_version: u32,
+    /// The version that decided, and that of the room's state.
+    body: Option<[u32; 2]>,
 }
 
 #[derive(Serialize)]
@@ -136,9 +151,8 @@ impl Rooms {
             async move { join(Dialect::Lasthit, url, &room?, &format!("p{n}")).await }
         });
         let joined: Vec<Joined> = stream::iter(joining).buffered(CONNECTING_MAX).try_collect().await?;
-        let rooms = joined.iter().map(|joined| Room { seq: joined.place().1, from_ns: 0 }).collect();
-        let (fired, seen) = (Instant::now(), Seen::nothing());
-        let state = State { rooms, every_ns: None, answered: 0, fired, seen, broken: None };
+        let room = |joined: &Joined| Room { seq: joined.place().1, from_ns: 0, version: family.version() };
+        let state = State::of(joined.iter().map(room).collect());
         let mut all = Self { sessions: Vec::new(), state: Arc::new(Mutex::new(state)), tasks: JoinSet::new() };
         let scratch = Arc::new(Mutex::new(vec![0; READ_BYTES]));
         for (n, joined) in joined.into_iter().enumerate() {
@@ -181,6 +195,7 @@ impl Rooms {
     async fn ask(&self, op: &str, every_ns: Option<u64>, args: impl Fn() -> Args) -> Result<()> {
         {
             let mut state = locked(&self.state);
+            state.as_before = every_ns == state.every_ns;
             (state.every_ns, state.answered) = (every_ns, 0);
         }
         let (start, mut payload) = (Instant::now(), Vec::new());
@@ -201,6 +216,33 @@ impl Rooms {
             sleep(LOOK_INTERVAL).await;
         }
         self.check()
+    }
+
+    /// Returns when all rooms are decided by this version: how long after `start` the last one changed to it.
+    pub(super) async fn until_version(&self, version: u32, start: Instant) -> Result<Duration> {
+        let deadline = start + SETTLE_TIMEOUT;
+        loop {
+            self.check()?;
+            let (changed, at) = {
+                let state = locked(&self.state);
+                (state.rooms.iter().filter(|room| room.version == version).count(), state.changed)
+            };
+            if changed == self.sessions.len() {
+                return Ok(at - start);
+            }
+            ensure!(
+                Instant::now() < deadline,
+                "{changed} of {} rooms changed to version {version} within {SETTLE_TIMEOUT:?}",
+                self.count()
+            );
+            sleep(LOOK_INTERVAL).await;
+        }
+    }
+
+    /// How many answers were another version's than their room's, and what the first of them was.
+    pub(super) fn wrong(&self) -> (u64, Option<String>) {
+        let state = locked(&self.state);
+        (state.wrong, state.first_wrong.clone())
     }
 
     /// What comes from now on for so long.
@@ -253,6 +295,22 @@ async fn listen(n: usize, session: Arc<Mutex<Joined>>, state: Arc<Mutex<State>>,
 }
 
 impl State {
+    fn of(rooms: Vec<Room>) -> Self {
+        let (now, seen) = (Instant::now(), Seen::nothing());
+        Self {
+            rooms,
+            every_ns: None,
+            as_before: false,
+            answered: 0,
+            fired: now,
+            seen,
+            changed: now,
+            wrong: 0,
+            first_wrong: None,
+            broken: None,
+        }
+    }
+
     fn broke(&mut self, why: impl FnOnce() -> String) {
         self.broken.get_or_insert_with(why);
     }
@@ -275,6 +333,11 @@ impl State {
             self.broke(|| format!("room {n} told verdict {} after {before}", told.seq));
             return;
         }
+        match &*told.event {
+            "rules" => return self.change(n, told),
+            "data" | "timer" => self.decided(n, told),
+            _ => {}
+        }
         if &*told.event == "data" && !told.id.is_empty() {
             self.rooms[n].from_ns = if every_ns.is_some() { at_ns } else { 0 };
             self.answered += 1;
@@ -295,11 +358,39 @@ impl State {
             self.broke(|| format!("a timer of room {n} came {} ns before it was due", at_ns - now_ns));
         }
         // A fire of before it was set anew has another distance.
+        let sessions = self.sessions();
         let room = &mut self.rooms[n];
-        let (from_ns, is_set) = (std::mem::replace(&mut room.from_ns, at_ns), self.answered == self.sessions());
+        let (from_ns, is_set) = (std::mem::replace(&mut room.from_ns, at_ns), self.as_before || self.answered == sessions);
         let wanted_ns = every_ns.map(|every| every * (told.missed + 1));
         if is_set && from_ns > 0 && wanted_ns.is_some_and(|wanted| wanted != since_ns) {
             self.broke(|| format!("a timer of room {n} fired {since_ns} ns after the last one instead of {wanted_ns:?}"));
+        }
+    }
+
+    /// A room changes to the version after its own.
+    fn change(&mut self, n: usize, told: &Told<'_>) {
+        let has = std::mem::replace(&mut self.rooms[n].version, told.version);
+        self.changed = Instant::now();
+        let (rules, from, to) = (&*told.rules, told.from_version, told.version);
+        if &*told.outcome != "granted" {
+            self.broke(|| format!("room {n} stays with version {from} of {rules}: {} ({})", &*told.outcome, &*told.reason));
+        } else if (from, to) != (has, has + 1) {
+            self.broke(|| format!("room {n} changed from version {from} of {rules} to {to}, it had {has}"));
+        }
+    }
+
+    /// An answer is of the room's version, and so is the state that it was made of.
+    fn decided(&mut self, n: usize, told: &Told<'_>) {
+        let (version, by) = (self.rooms[n].version, told.body.unwrap_or_default());
+        if by != [version; 2] {
+            self.wrong += 1;
+            let seq = told.seq;
+            self.first_wrong.get_or_insert_with(|| {
+                let [program, state] = by;
+                format!(
+                    "verdict {seq} of room {n} is of version {program} with the state of {state}; the room has version {version}"
+                )
+            });
         }
     }
 
@@ -317,9 +408,8 @@ mod tests {
     const MS: u64 = 1_000_000;
 
     fn state(every_ms: u64) -> State {
-        let (fired, seen) = (Instant::now(), Seen::nothing());
-        let rooms = vec![Room { seq: 1, from_ns: 0 }];
-        let mut state = State { rooms, every_ns: Some(every_ms * MS), answered: 0, fired, seen, broken: None };
+        let mut state = State::of(vec![Room { seq: 1, ..Room::default() }]);
+        state.every_ns = Some(every_ms * MS);
         told(&mut state, json!({"seq": 2, "event": "data", "id": "a", "outcome": "granted", "arrival_ns": 1_000 * MS}), 0);
         state
     }
@@ -342,6 +432,36 @@ mod tests {
         told(&mut state, fire(4, 1_400, 2), 4 * MS);
         assert_eq!((state.broken.as_deref(), state.seen.fires, state.seen.missed), (None, 2, 2));
         assert!((3_990.0..4_010.0).contains(&state.seen.late.quantile_us(1.0)));
+    }
+
+    fn changes(outcome: &str, from: u32, to: u32) -> Value {
+        json!({"seq": 2, "event": "rules", "outcome": outcome, "rules": "busy", "version": to, "from_version": from, "arrival_ns": 0})
+    }
+
+    #[test]
+    fn a_room_changes_once_and_what_another_version_answers_is_counted() {
+        let decided = |before: [u32; 2], after: [u32; 2]| {
+            let mut state = State::of(vec![Room { seq: 0, version: 1, ..Room::default() }]);
+            let data =
+                |seq: u64, by: [u32; 2]| json!({"seq": seq, "event": "data", "outcome": "granted", "arrival_ns": 0, "body": by});
+            told(&mut state, data(1, before), 0);
+            told(&mut state, changes("granted", 1, 2), 0);
+            told(&mut state, data(3, after), 0);
+            assert_eq!((state.broken, state.rooms[0].version), (None, 2));
+            (state.wrong, state.first_wrong.unwrap_or_default())
+        };
+        assert_eq!(decided([1, 1], [2, 2]), (0, String::new()));
+        assert_eq!(decided([2, 2], [2, 2]).0, 1, "before its change");
+        assert!(decided([1, 1], [1, 1]).1.contains("verdict 3 of room 0 is of version 1 with the state of 1"), "after it");
+        assert_eq!(decided([1, 1], [2, 1]).0, 1, "a state that was not migrated");
+        let broken = |verdict: Value| {
+            let mut state = State::of(vec![Room { seq: 1, version: 1, ..Room::default() }]);
+            told(&mut state, verdict, 0);
+            state.broken.unwrap_or_default()
+        };
+        assert_eq!(broken(changes("granted", 1, 2)), "");
+        assert!(broken(changes("void", 1, 2)).contains("room 0 stays with version 1 of busy: void"));
+        assert!(broken(changes("granted", 2, 3)).contains("from version 2 of busy to 3, it had 1"));
     }
 
     #[test]
