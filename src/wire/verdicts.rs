@@ -429,6 +429,21 @@ mod tests {
     }
 
     #[test]
+    fn unknown_fields_and_parts_are_named() {
+        let batch = joining(std::iter::once(Bytes::new()));
+        for bit in HEAD_BITS..64 {
+            let error = decode(&write(VERSION, &batch, |w, head| _ = w.varint(head | 1 << bit))).expect_err("a field to come");
+            assert!(error.to_string().contains("unknown fields in the head 0x"), "{error}");
+        }
+        for bit in 2..7 {
+            let mut bytes = encode(&batch).to_vec();
+            assert_eq!(std::mem::replace(&mut bytes[3], 1 << bit), 0, "its parts");
+            let error = decode(&bytes.into()).expect_err("a part to come");
+            assert!(error.to_string().contains("unknown parts"), "{error}");
+        }
+    }
+
+    #[test]
     fn a_state_that_many_find_who_join_at_once_is_written_once() {
         let state = Bytes::from(vec![7; crate::limits::BODY_BYTES_MAX]);
         let batch = joining(std::iter::repeat_n(state.clone(), 500));
