@@ -78,6 +78,9 @@ impl Timers {
 
     /// What the commands of a decision at the moment `now` change, or the bound that one of them goes over.
     pub(super) fn check(&self, commands: Vec<TimerCommand>, now: RoomTime) -> Result<Changes, TimerFault> {
+        if commands.is_empty() {
+            return Ok(Changes::default());
+        }
         if commands.len() > TIMER_COMMANDS_MAX {
             return Err(TimerFault::TooMany);
         }

@@ -340,12 +340,12 @@ impl Lane {
         let push = limits.rules.push_of(&of.room);
         let change = if push > room.push() { limits.rules.rules_for(&of.room).map(|rules| (push, rules)) } else { None };
         let changes_alone = alone && change.is_some();
-        let until = fires_until(&self.hold, self.tail, watermark_of);
         let (events, until, fires_max) = match (reading.is_some() || releasing, alone) {
             (true, _) => (Vec::new(), None, 0),
             (false, true) if changes_alone => (Vec::new(), None, 0),
             (false, true) => {
                 // A timer fires before an event with the same stamp, also if nobody is inside any more.
+                let until = fires_until(&self.hold, self.tail, watermark_of);
                 let event = self.hold.first_held().filter(|_| self.hold.releasable(watermark_of));
                 match until.max(event).filter(|until| room.next_fire_by(clock, *until).is_some()) {
                     Some(until) => (Vec::new(), Some(until), 1),

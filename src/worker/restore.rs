@@ -158,46 +158,38 @@ pub(crate) fn replay(
             if let Some(epoch) = epoch.take() {
                 room.take_epoch(recorded.stamp.moment.timeline, epoch);
             }
-            if let Some(change) = &recorded.change {
+            let again = if let Some(change) = &recorded.change {
                 let again = match recorded.outcome {
                     Outcome::Granted if change.program == ProgramId::NONE => room.change_outside_again(change, record.as_ref()),
                     Outcome::Granted => open(change.program).and_then(|next| room.change_again(change, Some(next))),
                     _ => room.change_again(change, None),
                 };
-                let again = match again {
+                match again {
                     Err(why) if programs == Programs::Asked => {
                         deviations.push(why);
                         return Ok((count, deviations));
                     }
                     again => again?,
+                }
+            } else {
+                let decision = decided.and_then(|decided| decided.decision(&recorded));
+                let taken = match &decided {
+                    Some(_) => engine::known(&recorded, decision.as_ref()),
+                    None => known(&recorded, verdicts::remembers_otherwise(bytes)),
                 };
-                compare(&recorded, &again, &mut deviations);
-                seen(room, &again);
-                count += 1;
-                continue;
-            }
-            let decision = decided.and_then(|decided| decided.decision(&recorded));
-            let taken = match &decided {
-                Some(_) => engine::known(&recorded, decision.as_ref()),
-                None => known(&recorded, verdicts::remembers_otherwise(bytes)),
+                if recorded.kind == VerdictKind::Timer {
+                    let (seq, fire) = (recorded.seq, &recorded.fire);
+                    let again = room.fire_again(&recorded, taken);
+                    again.ok_or_else(|| format!("the timer of verdict {seq} is not set, or not due then: {fire:?}"))?
+                } else {
+                    let held = events.take(&recorded)?;
+                    if let Some(name) = room.passed_over(recorded.stamp.moment).filter(|_| recorded.kind == VerdictKind::Data) {
+                        let seq = recorded.seq;
+                        deviations.push(format!("verdict {seq}: the timer {name:?} was due before it and has not fired"));
+                    }
+                    room.resolve(&held, taken)
+                }
             };
-            if recorded.kind == VerdictKind::Timer {
-                let Some(again) = room.fire_again(&recorded, taken) else {
-                    return Err(format!(
-                        "the timer of verdict {} is not set, or not due then: {:?}",
-                        recorded.seq, recorded.fire
-                    ));
-                };
-                compare(&recorded, &again, &mut deviations);
-                seen(room, &again);
-                count += 1;
-                continue;
-            }
-            let held = events.take(&recorded)?;
-            if let Some(name) = room.passed_over(recorded.stamp.moment).filter(|_| recorded.kind == VerdictKind::Data) {
-                deviations.push(format!("verdict {}: the timer {name:?} was due before it and has not fired", recorded.seq));
-            }
-            let again = room.resolve(&held, taken);
             compare(&recorded, &again, &mut deviations);
             seen(room, &again);
             count += 1;

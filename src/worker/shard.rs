@@ -297,10 +297,11 @@ impl Shard {
             let entry = FlushEntry { room: room.clone(), top: entry.top(), bytes: entry::encode(&entry) };
             shared.emit(Command::Death { shard: self.id, lease: self.lease, token: lane.token(), gateway, entry });
         }
-        let fire = lane.due_fire(shared.clock, shared.now_ns);
+        let next = lane.next_fire(shared.clock);
+        let fire = next.filter(|place| *place <= now);
         let waits = lane.waits_for(fire, watermarks(gateways));
         let tail = fire.and_then(|place| lane.look_for_tail(place, now));
-        let ahead = lane.next_fire(shared.clock).filter(|place| *place > now && place.timeline == now.timeline);
+        let ahead = next.filter(|place| *place > now && place.timeline == now.timeline);
         let due_ns = ahead.map(|place| place.ns);
         let before = lane.move_due(due_ns);
         if due_ns != before {
