@@ -331,6 +331,9 @@ impl Config {
         if self.role == ProcessRole::Serve {
             notices.push("rooms are in this process's memory and end with it".to_owned());
         }
+        if self.watch && self.rooms.iter().any(|room| matches!(room.rules, rooms::RulesChoice::Program(_))) {
+            notices.push("--watch looks at files in JavaScript only: end a process's instances to bring in a new version".to_owned());
+        }
         if self.role.listens() && self.jwt_key.is_none() {
             notices.push(format!(
                 "no jwt key: the gateway believes every player's name, and role=server in the url grants that role; {}",

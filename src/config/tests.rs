@@ -307,4 +307,7 @@ fn notices_say_what_is_open() {
     let config = Config::defaults(ProcessRole::Serve);
     let notices = config.notices().join("\n");
     assert!(notices.contains("end with it") && notices.contains("role=server"), "{notices}");
+    let watched = "[[rooms]]\npattern = '*'\nrules = { process = ['x'] }";
+    let config = load(ProcessRole::Serve, &[("watch", "true")], &[], watched).expect("a configuration");
+    assert!(config.notices().join("\n").contains("--watch looks at files in JavaScript only"));
 }

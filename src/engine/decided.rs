@@ -229,3 +229,46 @@ fn read_timer(r: &mut Reader<'_>) -> Result<TimerCommand, DecodeError> {
     };
     Ok(TimerCommand::Set { name, when, data: Bytes::copy_from_slice(r.sized()?) })
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn record() -> impl Strategy<Value = Record> {
+        let fingerprint = proptest::option::of((any::<u32>(), any::<u64>()).prop_map(|(engine, state)| Fingerprint { engine, state }));
+        let file = (any::<u128>(), any::<u64>(), fingerprint)
+            .prop_map(|(program, push, fingerprint)| Record::File { program: ProgramId(program), push, fingerprint });
+        let one = (any::<u64>(), 0..4u8, any::<bool>(), any::<u64>()).prop_map(|(seq, ruling, next_round, at)| Decided {
+            seq,
+            ruling,
+            next_round,
+            timers: vec![
+                TimerCommand::Cancel("free".to_owned()),
+                TimerCommand::Set { name: "free".to_owned(), when: When::At(RoomTime(at)), data: Bytes::from_static(&[0xc0]) },
+            ],
+        });
+        let (state, decided) = (proptest::option::of("[a-z]{0,9}".prop_map(Bytes::from)), proptest::collection::vec(one, 0..4));
+        let outside = ("[a-z]{0,9}", any::<u32>(), state, decided)
+            .prop_map(|(name, version, state, decided)| Record::Outside { name, version, state, decided });
+        prop_oneof![file, outside]
+    }
+
+    proptest! {
+        #[test]
+        fn records_of_programs_survive(record in record()) {
+            prop_assert_eq!(Record::read(&record.write()), Ok(record));
+        }
+
+        #[test]
+        fn damaged_records_are_an_error_or_a_record(record in record(), at: prop::sample::Index, byte: u8, cut: prop::sample::Index) {
+            let good = record.write();
+            prop_assert!(Record::read(&good[..cut.index(good.len())]).is_err(), "what was cut off is noticed");
+            let mut bytes = good.to_vec();
+            let index = at.index(bytes.len());
+            bytes[index] = byte;
+            let _ = Record::read(&bytes);
+        }
+    }
+}

@@ -57,6 +57,9 @@ pub struct ProgramError {
     pub what: String,
 }
 
+/// Endings of files that are programs, and in another language.
+const OTHER: [&str; 10] = ["py", "pl", "rb", "lua", "php", "go", "rs", "java", "cs", "sh"];
+
 /// The endings of TypeScript's files.
 const TYPESCRIPT: [&str; 4] = ["ts", "tsx", "mts", "cts"];
 
@@ -75,6 +78,12 @@ impl Program {
         let ending = Path::new(&name).extension().map(|ending| ending.to_string_lossy().into_owned()).unwrap_or_default();
         if TYPESCRIPT.contains(&ending.as_str()) {
             return Err(wrong((1, 1), format!("TypeScript is bundled to JavaScript first: {}, and use that file", bundle())));
+        }
+        if OTHER.contains(&ending.as_str()) {
+            return Err(wrong(
+                (1, 1),
+                "a file of rules is JavaScript; a program in another language is a process: see docs/rules-protocol.md".to_owned(),
+            ));
         }
         if text.len() > PROGRAM_BYTES_MAX {
             return Err(wrong(
