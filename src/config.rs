@@ -332,7 +332,9 @@ impl Config {
             notices.push("rooms are in this process's memory and end with it".to_owned());
         }
         if self.watch && self.rooms.iter().any(|room| matches!(room.rules, rooms::RulesChoice::Program(_))) {
-            notices.push("--watch looks at files in JavaScript only: end a process's instances to bring in a new version".to_owned());
+            notices.push(
+                "--watch looks at files in JavaScript only: end a process's instances to bring in a new version".to_owned(),
+            );
         }
         if self.role.listens() && self.jwt_key.is_none() {
             notices.push(format!(

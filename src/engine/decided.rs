@@ -237,9 +237,13 @@ mod tests {
     use super::*;
 
     fn record() -> impl Strategy<Value = Record> {
-        let fingerprint = proptest::option::of((any::<u32>(), any::<u64>()).prop_map(|(engine, state)| Fingerprint { engine, state }));
-        let file = (any::<u128>(), any::<u64>(), fingerprint)
-            .prop_map(|(program, push, fingerprint)| Record::File { program: ProgramId(program), push, fingerprint });
+        let fingerprint =
+            proptest::option::of((any::<u32>(), any::<u64>()).prop_map(|(engine, state)| Fingerprint { engine, state }));
+        let file = (any::<u128>(), any::<u64>(), fingerprint).prop_map(|(program, push, fingerprint)| Record::File {
+            program: ProgramId(program),
+            push,
+            fingerprint,
+        });
         let one = (any::<u64>(), 0..4u8, any::<bool>(), any::<u64>()).prop_map(|(seq, ruling, next_round, at)| Decided {
             seq,
             ruling,
@@ -250,8 +254,12 @@ mod tests {
             ],
         });
         let (state, decided) = (proptest::option::of("[a-z]{0,9}".prop_map(Bytes::from)), proptest::collection::vec(one, 0..4));
-        let outside = ("[a-z]{0,9}", any::<u32>(), state, decided)
-            .prop_map(|(name, version, state, decided)| Record::Outside { name, version, state, decided });
+        let outside = ("[a-z]{0,9}", any::<u32>(), state, decided).prop_map(|(name, version, state, decided)| Record::Outside {
+            name,
+            version,
+            state,
+            decided,
+        });
         prop_oneof![file, outside]
     }
 

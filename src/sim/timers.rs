@@ -68,6 +68,10 @@ impl Timers {
             self.now = now.max(fire.due.0);
             self.alone += u32::from(set.every.is_none());
         } else {
+            // A change of program is no event: whoever is inside has not acted.
+            if verdict.kind == VerdictKind::Rules {
+                return;
+            }
             if verdict.kind == VerdictKind::Data {
                 let passed = self.set.iter().find(|(_, set)| set.due < now && set.every.is_none());
                 assert!(passed.is_none(), "timer order: {room}: seq {} at {moment:?} ({now}) passes {passed:?}", verdict.seq);

@@ -82,7 +82,8 @@ impl Program {
         if OTHER.contains(&ending.as_str()) {
             return Err(wrong(
                 (1, 1),
-                "a file of rules is JavaScript; a program in another language is a process: see docs/rules-protocol.md".to_owned(),
+                "a file of rules is JavaScript; a program in another language is a process: see docs/rules-protocol.md"
+                    .to_owned(),
             ));
         }
         if text.len() > PROGRAM_BYTES_MAX {

@@ -89,7 +89,10 @@ fn what_is_no_program_is_told_with_its_place() {
         "baron.ts:1:1: TypeScript is bundled to JavaScript first: npx esbuild baron.ts --bundle --format=esm --outfile=baron.bundled.js, and use that file"
     );
     let python = Program::load("rules/baron.py", b"import x", Budget::default()).expect_err("py").to_string();
-    assert!(python.starts_with("baron.py:1:1: a file of rules is JavaScript; a program in another language is a process"), "{python}");
+    assert!(
+        python.starts_with("baron.py:1:1: a file of rules is JavaScript; a program in another language is a process"),
+        "{python}"
+    );
     let large = vec![b' '; 1024 * 1024 + 1];
     assert!(Program::load("l.js", &large, Budget::default()).expect_err("large").to_string().contains("at most 1048576"));
 }
