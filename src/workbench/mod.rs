@@ -95,7 +95,7 @@ fn check(path: &Path, json: bool) -> Result<String, String> {
     let texts = |names: &[String]| list(&names.iter().map(String::as_str).collect::<Vec<_>>());
     Ok(format!(
         "{}: {} version {}\n  actions  {}\n  events   {}\n  timers   {}\n  tests    {}\n  size     {bytes} bytes; a new room's state \
-         {state_bytes} bytes\n  sha256   {hash}",
+         {state_bytes} bytes\n  program  {hash}",
         program.file(),
         program.name(),
         program.version(),

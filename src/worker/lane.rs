@@ -43,7 +43,7 @@ use super::job::{LaneId, Resolved, Resolving};
 use super::step::WorkerLimits;
 use crate::engine::{Held, HostClock, Resequencer, Room};
 use crate::journal::Gathering;
-use crate::rules::{Crew, Keep};
+use crate::rules::{Crew, Fault, Keep};
 use crate::types::{Entry, Incarnation, Moment, Stamp, StreamId};
 
 /// What a lane is doing.
@@ -129,7 +129,7 @@ pub(super) struct Lane {
     /// Events on which the rules failed, and what they did. Their verdicts are void.
     poisoned: BTreeMap<Stamp, String>,
     /// Why a program outside did not decide the last time.
-    fault: Option<String>,
+    fault: Option<Fault>,
     /// How much of the room's past the journal keeps.
     keep: Keep,
     /// Gateways whose death was written to this room, with the last ordinal read from them by then. If more is read, that death

@@ -94,9 +94,9 @@ fn each_tool_works_on_each_example() {
     for (path, text) in programs(folder.path()) {
         let check = told("check", &path);
         assert_eq!((&check["bytes"], &check["version"]), (&json!(text.len()), &json!(1)), "{check}");
-        assert_eq!((check["sha256"].as_str().map(str::len), check["timers"].as_array().map(Vec::len)), (Some(64), Some(1)));
+        assert_eq!((check["program"].as_str().map(str::len), check["timers"].as_array().map(Vec::len)), (Some(32), Some(1)));
         let (code, stdout, _) = tool("check", &path, &[]);
-        assert!(code == Some(0) && stdout.contains(check["sha256"].as_str().expect("text")), "{stdout}");
+        assert!(code == Some(0) && stdout.contains(check["program"].as_str().expect("text")), "{stdout}");
         let test = told("test", &path);
         let count = test["scenarios"].as_array().map(Vec::len);
         assert!(count >= Some(2) && count == check["tests"].as_array().map(Vec::len) && test["failed"] == 0, "{test}");
@@ -276,5 +276,5 @@ fn the_tools_explain_themselves() {
         assert!(code == Some(0) && stdout.contains("Examples:") && stdout.contains("lasthit rules "), "{stdout}");
     }
     let (code, _, stderr) = run(&mut program(&["rules"]));
-    assert!(code == Some(2) && stderr.contains("use new, check, test or bench"), "{stderr}");
+    assert!(code == Some(2) && stderr.contains("use new, check, test, bench, push, list, try or drop"), "{stderr}");
 }

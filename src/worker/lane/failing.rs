@@ -2,6 +2,7 @@
 
 use super::{Caution, Lane, State};
 use crate::limits::{QUARANTINE_MAX, QUARANTINE_MIN};
+use crate::rules::Fault;
 use crate::types::Stamp;
 
 impl Lane {
@@ -22,14 +23,19 @@ impl Lane {
     }
 
     /// A program outside did not decide: the lane goes on with one event at a time.
-    pub(in crate::worker) fn suspect(&mut self, why: &str) {
-        self.fault = Some(why.to_owned());
+    pub(in crate::worker) fn suspect(&mut self, fault: &Fault) {
+        self.fault = Some(fault.clone());
         self.caution = Caution::Suspect(self.position);
     }
 
     /// Why a program outside did not decide the last time, if that is known.
     pub(in crate::worker) fn fault(&self) -> Option<&str> {
-        self.fault.as_deref()
+        self.fault.as_ref().map(Fault::why)
+    }
+
+    /// Whether the program that runs is not the room's: it has decided nothing, and its events wait for the one that is.
+    pub(in crate::worker) fn waits_for_its_program(&self) -> bool {
+        matches!(self.fault, Some(Fault::Other(_)))
     }
 
     /// Busy -> Failed: the rules do not return from an event. The lane goes on as a suspect. Returns false if it does not wait for

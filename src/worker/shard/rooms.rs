@@ -88,7 +88,7 @@ impl Shard {
             DoneOutcome::Resolved(state, resolved, rest) => {
                 let to_commit = lane.resolved(state, resolved, rest, shared.now_ns);
                 if let Some(fault) = &done.fault {
-                    lane.suspect(fault.why());
+                    lane.suspect(fault);
                 }
                 if to_commit {
                     self.queue_commit(&room);

@@ -38,7 +38,7 @@ impl Shard {
             return;
         };
         let most = shared.limits.rules.keep_of(room).attempts;
-        if attempts > most {
+        if attempts > most && !lane.waits_for_its_program() {
             let outside = matches!(crew, Crew::Process { .. });
             let who = if outside { "its program did not decide" } else { "no worker survived" };
             let plural = if most == 1 { "" } else { "s" };
