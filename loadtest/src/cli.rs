@@ -9,6 +9,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::chaos::{Durability, Kind};
 use crate::compare::Only;
+use crate::limits::CLOSE_APART_MAX_US;
 use crate::load::knee::Ramp;
 use crate::load::plan::CONTENDERS;
 use crate::load::{Load, Pace};
@@ -305,9 +306,12 @@ pub(crate) struct RulesArgs {
     /// Do only one round of short measurements in few rooms: to see that it works
     #[arg(long)]
     pub(crate) quick: bool,
-    /// Instead, let an auction close: bids 20 µs before and after it, through two gateways
+    /// Instead, let an auction close: bids just before and after it, through two gateways
     #[arg(long, conflicts_with_all = ["only", "before", "rounds", "duration", "quick"])]
     pub(crate) close: bool,
+    /// How many microseconds before and after the close they are sent
+    #[arg(long, default_value_t = 20, value_name = "US", requires = "close", value_parser = clap::value_parser!(u32).range(1..=CLOSE_APART_MAX_US))]
+    pub(crate) apart_us: u32,
     /// Kill the only worker at each close, and start it again
     #[arg(long, requires = "close")]
     pub(crate) kill_worker: bool,

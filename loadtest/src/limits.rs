@@ -124,6 +124,8 @@ pub(crate) const CURVE_TIME_MAX: Duration = Duration::from_secs(4 * 3600);
 pub(crate) const TRIALS_MAX: u32 = 1_000_000;
 /// Lots of an auction that are bid for at their close.
 pub(crate) const CLOSE_TRIALS_MAX: u32 = 100_000;
+/// How many microseconds before and after its close a lot is bid for at most: the next one closes 10 ms later.
+pub(crate) const CLOSE_APART_MAX_US: i64 = 4_000;
 /// How often a comparison measures everything, in turns.
 pub(crate) const COMPARE_ROUNDS: u32 = 3;
 /// How long a comparison may take.

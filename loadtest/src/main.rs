@@ -309,10 +309,10 @@ async fn stages_command(args: StagesArgs) -> Result<ExitCode> {
 }
 
 async fn rules_command(args: RulesArgs) -> Result<ExitCode> {
-    let RulesArgs { only, before, rounds, duration, quick, close, kill_worker, trials, json } = args;
+    let RulesArgs { only, before, rounds, duration, quick, close, apart_us, kill_worker, trials, json } = args;
     if close {
         let trials = trials.unwrap_or(if kill_worker { KILLED_TRIALS } else { TRIALS });
-        let Some(closed) = Closed::measure(&CloseConfig { trials, kill_worker }, &stop_flag()?).await? else {
+        let Some(closed) = Closed::measure(&CloseConfig { trials, apart_us, kill_worker }, &stop_flag()?).await? else {
             eprintln!("interrupted: no figures");
             return Ok(ExitCode::from(INTERRUPTED));
         };

@@ -26,8 +26,6 @@ use judge::Tally;
 
 /// The program.
 const AUCTION: &str = include_str!("../../../examples/rules/auction.js");
-/// How far the bids are from the close.
-const APART: Duration = Duration::from_micros(20);
 /// Lots that are open at the same time.
 const LOTS: u32 = 25;
 /// Lots of one room.
@@ -44,6 +42,8 @@ const GONE: Duration = Duration::from_millis(200);
 pub(crate) struct CloseConfig {
     /// Lots whose bids were sent at their moments.
     pub(crate) trials: u32,
+    /// They are sent so long before and after the close, in microseconds.
+    pub(crate) apart_us: u32,
     /// The only worker is killed at each close, and started again.
     pub(crate) kill_worker: bool,
 }
@@ -52,7 +52,7 @@ pub(crate) struct CloseConfig {
 #[derive(Debug, Serialize)]
 pub(crate) struct Closed {
     passed: bool,
-    apart_us: f64,
+    apart_us: u32,
     /// How often the worker was killed.
     kills: u32,
     #[serde(flatten)]
@@ -82,7 +82,7 @@ impl Closed {
         let Some(Done { tally, realtime, kills }) = measured? else { return Ok(None) };
         Ok(Some(Self {
             passed: tally.failure().is_none(),
-            apart_us: APART.as_secs_f64() * 1e6,
+            apart_us: config.apart_us,
             kills,
             tally,
             realtime,
@@ -126,8 +126,9 @@ async fn all(config: &CloseConfig, fleet: &Arc<Fleet>, stop: &AtomicBool) -> Res
         });
         let (mut there, opened) = opened.await??;
         let last_ns = opened.last().map_or(0, |lot| lot.closes_ns);
+        let apart = Duration::from_micros(u64::from(config.apart_us));
         let bidding = tokio::task::spawn_blocking(move || {
-            let (realtime, lots) = there.bid(opened, APART)?;
+            let (realtime, lots) = there.bid(opened, apart)?;
             anyhow::Ok((there, realtime, lots))
         });
         if config.kill_worker {
