@@ -16,8 +16,8 @@ use lasthit::journal::{
     Appended, Commit, Committed, Flush, FlushEntry, Journal, Lease, Leased, PageSize, RoomCommit, Seen, pages,
 };
 use lasthit::types::{
-    Arrival, Audience, Entry, Event, EventKind, Flags, Incarnation, Moment, Outcome, PlayerId, RoomId, ShardId, Stamp, StreamId,
-    Verdict, VerdictBatch, VerdictKind,
+    Arrival, Audience, Entry, Event, EventKind, Incarnation, Moment, PlayerId, RoomId, ShardId, Stamp, StreamId, Verdict,
+    VerdictBatch, VerdictKind,
 };
 use quanta::Instant;
 use servers::RedisServer;
@@ -90,23 +90,18 @@ impl Scene {
         self.commits += 1;
         let seq = self.commits;
         let verdict = Verdict {
-            seq,
-            stamp: Stamp { moment: Self::moment(seq), incarnation: self.gateway, ordinal: seq },
-            kind: VerdictKind::Data,
             session: 1,
             player: Some(PlayerId::new("ann").expect("name")),
             id: Some("k3v9-1".to_owned()),
             contest: Some("baron".to_owned()),
             round: 1,
-            outcome: Outcome::Granted,
             uncertainty_ns: 2_000,
-            behind_ns: None,
-            flags: Flags::default(),
-            raw_ns: None,
             audience: Audience::Session,
-            body: None,
-            fire: None,
-            change: None,
+            ..Verdict::granted(
+                seq,
+                Stamp { moment: Self::moment(seq), incarnation: self.gateway, ordinal: seq },
+                VerdictKind::Data,
+            )
         };
         let encode = |era: &u64| {
             verdicts::encode(&VerdictBatch { era: *era, epoch: None, decided: None, verdicts: vec![verdict.clone()] })

@@ -9,8 +9,8 @@ use criterion::{BatchSize, BenchmarkGroup, Criterion, Throughput};
 use lasthit::internals::wire::push::{Push, RoomPush};
 use lasthit::internals::wire::{action, entry, push, verdicts};
 use lasthit::types::{
-    Action, Arrival, Audience, Entry, Event, EventKind, Flags, Incarnation, Moment, Outcome, PlayerId, Role, RoomId, SessionId,
-    ShardId, Stamp, Verdict, VerdictBatch, VerdictKind,
+    Action, Arrival, Entry, Event, EventKind, Flags, Incarnation, Moment, Outcome, PlayerId, Role, RoomId, SessionId, ShardId,
+    Stamp, Verdict, VerdictBatch, VerdictKind,
 };
 use lasthit::wire::client::{Encoding, ErrorCode, Refusal, VerdictFrames, Welcome, encode_refusal, encode_welcome, parse_action};
 
@@ -37,13 +37,6 @@ fn entry_of(events: u64) -> Entry {
 
 fn verdict(seq: u64) -> Verdict {
     Verdict {
-        seq,
-        stamp: Stamp {
-            moment: Moment { timeline: 1, ns: 48_211_900_312_744 + seq * 900 },
-            incarnation: GATEWAY,
-            ordinal: 1_000 + seq,
-        },
-        kind: VerdictKind::Data,
         session: 4,
         player: Some(PlayerId::new("ann").expect("name")),
         id: Some(format!("k3v9-{seq}")),
@@ -53,11 +46,16 @@ fn verdict(seq: u64) -> Verdict {
         uncertainty_ns: 2_100,
         behind_ns: Some(1_300),
         flags: Flags::PHOTO_FINISH,
-        raw_ns: None,
-        audience: Audience::Room,
         body: Some(packed(&serde_json::json!({ "target": "baron", "hp": 0, "max_hp": 12000, "round": 1, "damage": 300 }))),
-        fire: None,
-        change: None,
+        ..Verdict::granted(
+            seq,
+            Stamp {
+                moment: Moment { timeline: 1, ns: 48_211_900_312_744 + seq * 900 },
+                incarnation: GATEWAY,
+                ordinal: 1_000 + seq,
+            },
+            VerdictKind::Data,
+        )
     }
 }
 

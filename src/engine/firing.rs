@@ -213,25 +213,7 @@ impl Room {
         (self.last, self.last_is_fire) = (self.last.max(place), true);
         self.now = self.time_at(place).max(fire.due);
         let arrival = Arrival { ns: place.ns, flags, ..Arrival::default() };
-        let mut verdict = Verdict {
-            seq: self.seq,
-            stamp,
-            kind: VerdictKind::Timer,
-            session: 0,
-            player: None,
-            id: None,
-            contest: None,
-            round: 0,
-            outcome: Outcome::Granted,
-            uncertainty_ns: 0,
-            behind_ns: None,
-            flags,
-            raw_ns: None,
-            audience: Audience::Room,
-            body: None,
-            fire: None,
-            change: None,
-        };
+        let mut verdict = Verdict { flags, ..Verdict::granted(self.seq, stamp, VerdictKind::Timer) };
         if let Some(void) = self.void_if_known(known) {
             let failed = matches!(&void, Outcome::Void(reason) if reason == super::RULES_FAILED);
             (verdict.outcome, verdict.audience) = (void, if failed { Audience::Server } else { Audience::Room });

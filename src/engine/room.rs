@@ -413,23 +413,11 @@ impl Room {
             Some(EventKind::Close) => VerdictKind::Close,
         };
         Verdict {
-            seq: self.seq,
-            stamp: held.stamp,
-            kind,
             session: held.session.number,
-            player: None,
-            id: None,
-            contest: None,
-            round: 0,
-            outcome: Outcome::Granted,
             uncertainty_ns: held.arrival.uncertainty_ns,
-            behind_ns: None,
             flags: Flags(held.arrival.flags.0),
             raw_ns: held.arrival.raw_ns,
-            audience: Audience::Room,
-            body: None,
-            fire: None,
-            change: None,
+            ..Verdict::granted(self.seq, held.stamp, kind)
         }
     }
 

@@ -18,9 +18,9 @@ use crate::wire::codec::{Reader, Writer};
 mod earlier;
 
 /// Version 5, packed: `5, era, seq, incarnations, sessions, marks, stretches of dead gateways, highest forgotten seq, players' ids,
-/// first round, contests, rules' name, rules' version, rules' state, seed, time, last moment, whether a timer fired there, epoch, fires, fires since the last
-/// event, timers, further parts`, each list behind its count. Incarnations are named by their index. The further parts are bits that
-/// say what follows: the program and the number of its push.
+/// first round, contests, rules' name, rules' version, rules' state, seed, time, last moment, whether a timer fired there, epoch,
+/// fires, fires since the last event, timers, further parts`, each list behind its count. Incarnations are named by their index. The
+/// further parts are bits that say what follows: the program and the number of its push.
 ///
 /// Versions 3 and 4 are read too. Version 4 ends with the rules' state.
 ///

@@ -3,7 +3,7 @@
 use super::decided::Record;
 use super::room::{Known, RULES_FAILED, Room};
 use crate::rules::{Failure, Fault, Rules};
-use crate::types::{Audience, Change, Failed, Flags, Incarnation, Moment, Outcome, ProgramId, Stamp, Verdict, VerdictKind};
+use crate::types::{Change, Failed, Incarnation, Moment, Outcome, ProgramId, Stamp, Verdict, VerdictKind};
 
 impl Room {
     /// The number of the last push that reached the room.
@@ -137,25 +137,7 @@ impl Room {
         self.seq = self.seq.saturating_add(1);
         let stamp = Stamp { moment: self.last, incarnation: Incarnation::NONE, ordinal: self.seq };
         self.push = change.push;
-        let mut verdict = Verdict {
-            seq: self.seq,
-            stamp,
-            kind: VerdictKind::Rules,
-            session: 0,
-            player: None,
-            id: None,
-            contest: None,
-            round: 0,
-            outcome: Outcome::Granted,
-            uncertainty_ns: 0,
-            behind_ns: None,
-            flags: Flags::default(),
-            raw_ns: None,
-            audience: Audience::Room,
-            body: None,
-            fire: None,
-            change: None,
-        };
+        let mut verdict = Verdict::granted(self.seq, stamp, VerdictKind::Rules);
         verdict.outcome = match (void, next) {
             (None, Some(next)) => self.take_over(next).map_or_else(
                 |failure| {

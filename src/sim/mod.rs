@@ -6,10 +6,12 @@
 mod bounds;
 mod check;
 mod client;
+mod driver;
 mod faults;
 mod journal;
 mod ledger;
 mod model;
+mod options;
 mod process;
 mod rules;
 mod scenarios;
@@ -20,7 +22,8 @@ use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use world::{Options, World};
+use options::Options;
+use world::World;
 
 /// Seeds of the normal test run.
 const SEEDS: u64 = 1_000;

@@ -147,6 +147,30 @@ pub struct Verdict {
 }
 
 impl Verdict {
+    /// Granted to nobody in particular, and seen by the whole room: what a verdict is before more is known.
+    #[must_use]
+    pub fn granted(seq: u64, stamp: Stamp, kind: VerdictKind) -> Self {
+        Self {
+            seq,
+            stamp,
+            kind,
+            session: 0,
+            player: None,
+            id: None,
+            contest: None,
+            round: 0,
+            outcome: Outcome::Granted,
+            uncertainty_ns: 0,
+            behind_ns: None,
+            flags: Flags::default(),
+            raw_ns: None,
+            audience: Audience::Room,
+            body: None,
+            fire: None,
+            change: None,
+        }
+    }
+
     /// The session whose event it decides.
     #[must_use]
     pub fn session_id(&self) -> SessionId {

@@ -11,12 +11,13 @@ use crate::types::{
     VerdictKind,
 };
 
-/// Version 4, packed: `4, era, timeline, parts, [epoch], [decided], count of incarnations, incarnation..., count, verdict...`. The parts are
-/// bits that say what is there; the epoch is `its source and itself`, as a batch begins to count by it; what a program decided follows its length. A verdict is `head, seq, ns
-/// (zigzag), ordinal, session, round, uncertainty`, then what the head says is there: `incarnation's index, player, id, contest,
-/// reason or first seq, behind, flags, raw, body, players of the audience, fire (name, due, late, missed), change (program, push, name, version, version before)`. Seq and ns are differences from the
-/// verdict before. A body follows its length. In an Open the length is one more, and 0 means the body of the Open before it: many
-/// sessions join at once and find the room in one state.
+/// Version 4, packed: `4, era, timeline, parts, [epoch], [decided], count of incarnations, incarnation..., count, verdict...`. The
+/// parts are bits that say what is there. The epoch is its source and itself, as a batch begins to count by it. What a program decided
+/// follows its length. A verdict is `head, seq, ns (zigzag), ordinal, session, round, uncertainty`, then what the head says is there:
+/// `incarnation's index, player, id, contest, reason or first seq, behind, flags, raw, body, players of the audience, fire (name, due,
+/// late, missed), change (program, push, name, version, version before)`. Seq and ns are differences from the verdict before. A body
+/// follows its length. In an Open the length is one more, and 0 means the body of the Open before it: many sessions join at once and
+/// find the room in one state.
 ///
 /// Versions 2 and 3 are read too. They have no parts, a head of two bytes, and version 2 has no such 0.
 pub(crate) const VERSION: u8 = 4;

@@ -20,12 +20,12 @@ pub(crate) fn admin(server: &RedisServer) -> redis::Connection {
     redis::Client::open(server.url()).expect("client").get_connection().expect("connection")
 }
 
-async fn connect(url: &str) -> Result<RedisJournal, JournalError> {
+pub(crate) async fn connect(url: &str) -> Result<RedisJournal, JournalError> {
     RedisJournal::connect(url, RedisOptions::default()).await
 }
 
 #[track_caller]
-fn refuses<T: std::fmt::Debug>(result: Result<T, JournalError>, says: &str) {
+pub(crate) fn refuses<T: std::fmt::Debug>(result: Result<T, JournalError>, says: &str) {
     match result {
         Err(JournalError::Refused(why)) if why.contains(says) && !why.contains('\n') && !why.contains("secret") => {}
         other => panic!("a refusal that says {says:?} was expected: {other:?}"),
@@ -187,58 +187,6 @@ async fn a_server_that_becomes_a_replica_or_full() {
     tell(&server, &["CONFIG", "SET", "maxmemory", "0"]);
     assert!(matches!(journal.append(&flush).await, Ok(Appended::Stored(_))));
     journal.commit(&first).await.expect("commit");
-}
-
-#[tokio::test]
-async fn a_deployments_shards_are_fixed() {
-    let server = RedisServer::start().expect("server");
-    let with = |prefix: &str, shards| RedisOptions { prefix: prefix.into(), shards, ..RedisOptions::default() };
-    let first = futures_util::future::join_all((0..8).map(|_| async { connect(&server.url()).await })).await;
-    assert!(first.into_iter().all(|journal| journal.expect("journal").shards() == SHARDS_DEFAULT));
-    let other = RedisJournal::connect(&server.url(), with("lasthit", Some(16))).await;
-    refuses(other, "has 8 shards, and 16 are configured");
-    let beside = RedisJournal::connect(&server.url(), with("other", Some(16))).await.expect("another prefix");
-    assert_eq!(beside.shards(), 16);
-    for (prefix, shards) in [("", None), ("a{b}", None), ("a b", None), ("zero", Some(0)), ("many", Some(1025))] {
-        refuses(RedisJournal::connect(&server.url(), with(prefix, shards)).await, "use 1 to");
-    }
-    tell(&server, &["HSET", "new:deployment", "format", "9"]);
-    refuses(RedisJournal::connect(&server.url(), with("new", None)).await, "has format 9");
-    tell(&server, &["HSET", "odd:deployment", "format", "x"]);
-    let odd = RedisJournal::connect(&server.url(), with("odd", None)).await;
-    assert!(matches!(odd, Err(JournalError::Unexpected(_))), "{odd:?}");
-}
-
-/// The record as the version before has written it.
-#[tokio::test]
-async fn a_deployment_of_the_format_before_is_taken_over_once_its_settings_fit() {
-    let server = RedisServer::start().expect("redis-server");
-    let key = "lasthit:deployment";
-    let format = || server.ask::<String>(&["HGET", key, "format"]).expect("a format");
-    let journal = connect(&server.url()).await.expect("journal");
-    let name = journal.survey(ShardId(0), false).await.expect("survey").server;
-    for field in ["server", "run", "replid"] {
-        let stored: Option<String> = server.ask(&["HGET", key, field]).expect("an answer");
-        assert!(stored.is_some(), "{field}");
-    }
-    assert_eq!(format(), "4");
-    tell(&server, &["HSET", key, "format", "3"]);
-    let other = RedisOptions { shards: Some(SHARDS_DEFAULT + 1), ..RedisOptions::default() };
-    refuses(RedisJournal::connect(&server.url(), other).await, "are configured");
-    assert_eq!(format(), "3", "who does not join takes nothing over");
-    let joined = futures_util::future::join_all((0..4).map(|_| async { connect(&server.url()).await })).await;
-    for journal in joined {
-        let journal = journal.expect("journal");
-        assert_eq!(journal.survey(ShardId(0), false).await.expect("survey").server, name, "it is the same server");
-    }
-    assert_eq!(format(), "4");
-    for other in ["2", "0", "5", "40"] {
-        tell(&server, &["HSET", key, "format", other]);
-        refuses(connect(&server.url()).await, &format!("has format {other}, this lasthit knows formats 3 to 4"));
-        assert_eq!(format(), other);
-    }
-    tell(&server, &["HSET", key, "format", "5", "durability", "of a newer version"]);
-    refuses(connect(&server.url()).await, "has format 5");
 }
 
 /// Rooms tell their time by their worker's wall clock (rule T1).

@@ -8,7 +8,7 @@ use super::super::step::{Command, Joining};
 use super::Core;
 use crate::journal::{Appended, GatewayRecord, Registered, RoomHead, VerdictPage};
 use crate::types::{
-    Arrival, Audience, Flags, Incarnation, Moment, Outcome, PlayerId, Role, RoomId, ShardId, Since, Stamp, Verdict, VerdictBatch,
+    Arrival, Flags, Incarnation, Moment, Outcome, PlayerId, Role, RoomId, ShardId, Since, Stamp, Verdict, VerdictBatch,
     VerdictKind,
 };
 use crate::wire::push::{Push, RoomPush};
@@ -25,23 +25,16 @@ fn verdict() -> impl Strategy<Value = Verdict> {
     let kind = prop_oneof![Just(VerdictKind::Open), Just(VerdictKind::Data), Just(VerdictKind::Close)];
     (edge(), (edge(), edge()), kind, 0..3_u64, outcome, 6..8_u128, (edge(), proptest::option::of(edge()))).prop_map(
         |(seq, (ns, ordinal), kind, session, outcome, of, (uncertainty_ns, behind_ns))| Verdict {
-            seq,
-            stamp: Stamp { moment: Moment { timeline: 1, ns }, incarnation: Incarnation(of), ordinal },
-            kind,
             session,
             player: Some(PlayerId::new("ann").expect("name")),
             id: Some("1".to_owned()),
-            contest: None,
             round: ns,
             outcome,
             uncertainty_ns,
             behind_ns,
             flags: Flags(0xff),
             raw_ns: behind_ns,
-            audience: Audience::Room,
-            body: None,
-            fire: None,
-            change: None,
+            ..Verdict::granted(seq, Stamp { moment: Moment { timeline: 1, ns }, incarnation: Incarnation(of), ordinal }, kind)
         },
     )
 }

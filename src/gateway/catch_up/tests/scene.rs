@@ -10,8 +10,7 @@ use crate::gateway::step::{Command, Delivery, Joining, ReadId};
 use crate::journal::{Appended, GatewayRecord, Registered, RoomHead, VerdictPage};
 use crate::limits::{OUTBOX_MESSAGES_MAX, PAGE_BYTES};
 use crate::types::{
-    Arrival, Audience, Flags, Incarnation, Moment, Outcome, PlayerId, RoomId, ShardId, Since, Stamp, Verdict, VerdictBatch,
-    VerdictKind,
+    Arrival, Flags, Incarnation, Moment, Outcome, PlayerId, RoomId, ShardId, Since, Stamp, Verdict, VerdictBatch, VerdictKind,
 };
 use crate::wire::push::{Push, RoomPush};
 use crate::wire::verdicts;
@@ -70,23 +69,16 @@ impl Scene {
     pub(super) fn verdict(&mut self, kind: VerdictKind, by: Incarnation, session: u64, outcome: Outcome) -> Verdict {
         self.seq += 1;
         Verdict {
-            seq: self.seq,
-            stamp: Stamp { moment: Moment { timeline: 1, ns: self.seq }, incarnation: by, ordinal: self.seq },
-            kind,
             session,
             player: Some(PlayerId::new("ann").expect("a name")),
             id: Some(format!("n{}", self.seq)),
-            contest: None,
-            round: 0,
             outcome,
-            uncertainty_ns: 0,
-            behind_ns: None,
             flags: Flags(0),
-            raw_ns: None,
-            audience: Audience::Room,
-            body: None,
-            fire: None,
-            change: None,
+            ..Verdict::granted(
+                self.seq,
+                Stamp { moment: Moment { timeline: 1, ns: self.seq }, incarnation: by, ordinal: self.seq },
+                kind,
+            )
         }
     }
 
