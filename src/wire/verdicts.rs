@@ -407,24 +407,12 @@ mod tests {
 
     /// Each of `bodies` said to one who joins.
     fn joining(bodies: impl Iterator<Item = Bytes>) -> VerdictBatch {
+        let stamp = |ns| Stamp { moment: Moment { timeline: 1, ns }, incarnation: Incarnation(1), ordinal: ns };
         let verdict = |(seq, body)| Verdict {
-            seq,
-            stamp: Stamp { moment: Moment { timeline: 1, ns: seq }, incarnation: Incarnation(1), ordinal: seq },
-            kind: VerdictKind::Open,
             session: seq,
             player: Some(PlayerId::new("ann").expect("name")),
-            id: None,
-            contest: None,
-            round: 0,
-            outcome: Outcome::Granted,
-            uncertainty_ns: 0,
-            behind_ns: None,
-            flags: Flags::default(),
-            raw_ns: None,
-            audience: Audience::Room,
             body: Some(body),
-            fire: None,
-            change: None,
+            ..Verdict::granted(seq, stamp(seq), VerdictKind::Open)
         };
         VerdictBatch { era: 1, epoch: None, decided: None, verdicts: (1..).zip(bodies).map(verdict).collect() }
     }
