@@ -298,6 +298,7 @@ impl Shard {
             shared.emit(Command::Death { shard: self.id, lease: self.lease, token: lane.token(), gateway, entry });
         }
         let next = lane.next_fire(shared.clock);
+        // Rule T3: nobody is asked before it is due.
         let fire = next.filter(|place| *place <= now);
         let waits = lane.waits_for(fire, watermarks(gateways));
         let tail = fire.and_then(|place| lane.look_for_tail(place, now));

@@ -95,7 +95,7 @@ fn shown_commands_have_their_flags() {
                 }
             }
         }
-        let commands = ["run", "fair", "curve", "compare", "stages", "chaos", "soak"];
+        let commands = ["run", "fair", "curve", "compare", "stages", "chaos", "soak", "rules"];
         for words in shown(&text, "loadtest").iter().filter(|words| commands.contains(&&*words[0])) {
             for flag in words.iter().filter_map(|word| word.strip_prefix("--")) {
                 seen += 1;
@@ -239,7 +239,7 @@ fn names_are_still_there() {
 
 /// A letter and a number, as rules are named.
 fn is_rule(word: &str) -> bool {
-    matches!(word.as_bytes(), [b'S' | b'W' | b'R' | b'C' | b'G', b'1'..=b'9'])
+    matches!(word.as_bytes(), [b'S' | b'W' | b'R' | b'C' | b'T' | b'P' | b'G', b'1'..=b'9'])
 }
 
 /// Every rule that is cited below these folders, with one place; and what names one without the word "rule".

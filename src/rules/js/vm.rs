@@ -139,6 +139,7 @@ impl Vm {
         let stopwatch = Rc::new(Stopwatch::new());
         let watched = stopwatch.clone();
         runtime.set_interrupt_handler(Some(Box::new(move || watched.is_over())));
+        // Rule P3: the prelude takes the machine's clock and random numbers away, and there is no file and no socket to begin with.
         type Intrinsics = (
             intrinsic::Date,
             intrinsic::Eval,

@@ -72,6 +72,46 @@ fn what_is_due_is_looked_at_and_nothing_else() {
     assert_eq!(core.next_due_ns(), Some(3 * HOUR_NS));
 }
 
+/// Rule T7.
+#[test]
+fn a_takeover_loads_what_is_due_first() {
+    let mut core = hourly();
+    let due = [("late", 0), ("due", 0), ("next", 1), ("far", 2)];
+    let due = due.map(|(name, hours)| (room(name), (WALL_NS + hours * HOUR_NS) / 1_000_000)).to_vec();
+    let heads = ["other", "far", "next", "due", "late"];
+    let heads = heads.map(|name| RoomHead { room: room(name), era: 1, seq: 0, top: Moment::default() }).to_vec();
+    core.apply(Input::Surveyed(SHARD, Survey { active: Vec::new(), due, rooms: heads, ..survey(1, &room("a"), 100) }), 1);
+    assert_eq!(loads(&mut core), [room("late"), room("due")], "at once");
+    let mut later = Vec::new();
+    for ms in 1..10 {
+        core.apply(Input::Tick, ms * 1_000_000);
+        later.extend(loads(&mut core));
+    }
+    assert_eq!(later, [room("next"), room("far"), room("other")], "when there is time");
+}
+
+/// Rule T3: two rooms are due at one moment, and their gateways have nothing to say of themselves.
+#[test]
+fn who_is_inside_is_asked_once_from_the_due_moment_on() {
+    let (mut core, rooms) = (hourly(), [room("a"), room("b")]);
+    let heads = rooms.clone().map(|room| RoomHead { room, era: 1, seq: 0, top: Moment::default() }).to_vec();
+    core.apply(Input::Surveyed(SHARD, Survey { active: rooms.to_vec(), rooms: heads, ..survey(2, &rooms[0], 100) }), 1);
+    perform(&mut core);
+    for room in &rooms {
+        let entries = vec![(at(1), open(A, 40)), (at(2), open(B, 50))];
+        core.stored_room(SHARD, room.clone(), StoredRoom { era: 1, entries, ..StoredRoom::default() }, 1);
+    }
+    let mut before = asked(&perform(&mut core));
+    assert_eq!(core.next_due_ns(), Some(HOUR_NS + 50));
+    core.apply(Input::Due, HOUR_NS + 49);
+    before.extend(asked(&perform(&mut core)));
+    assert_eq!(before, [], "nobody before");
+    core.apply(Input::Due, HOUR_NS + 50);
+    let mut now = asked(&perform(&mut core));
+    now.sort_unstable();
+    assert_eq!(now, [A, B], "each once, for both rooms");
+}
+
 /// Also if nobody has loaded them.
 #[test]
 fn rooms_follow_a_step_of_the_wall_clock() {
