@@ -152,7 +152,10 @@ async fn realtime_priority_is_taken_by_a_roles_own_threads_or_refused_in_words()
     let others = threads(serve.process.id()).into_iter().filter(|(name, ..)| !own.contains(&name.as_str())).count();
     assert!(others > 0);
     for (name, nice, policy) in threads(serve.process.id()) {
-        assert_eq!((policy == ROUND_ROBIN, nice), (own.contains(&name.as_str()), 0), "{name}");
+        let is_own = own.contains(&name.as_str());
+        assert_eq!(policy == ROUND_ROBIN, is_own, "{name}");
+        // What these inherit of the tests' nice value means nothing to real-time threads, and Linux resets it in those that they start.
+        assert!(is_own || nice == 0, "{name}: {nice}");
     }
 }
 
