@@ -1,7 +1,6 @@
 //! What a handler reads and decides while an event is under way: the functions behind `ctx`.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -9,7 +8,7 @@ use bytes::Bytes;
 use rquickjs::{Ctx, Exception, Filter, Function, Object, Result, String as Text, Value};
 
 use super::data::{self, Encoder, Fault};
-use super::state::{self, Entry};
+use super::state::{self, Index};
 use crate::limits::{
     AUDIENCE_PLAYERS_MAX, DATA_BYTES_MAX, FIELD_BYTES_MAX, REASON_BYTES_MAX, TIMER_COMMANDS_MAX, TIMER_DATA_BYTES_MAX,
 };
@@ -21,10 +20,8 @@ use crate::types::{Audience, PlayerId, RoomTime, SessionId, ns_of_ms};
 pub(super) struct Event {
     /// The state before it.
     pub(super) state: Bytes,
-    /// The keys of the state, once somebody has asked.
-    pub(super) entries: Option<Rc<[Entry]>>,
-    /// Where each key is among the entries, if they are many.
-    pub(super) places: Option<HashMap<Box<[u8]>, usize>>,
+    /// Finds the keys of that state.
+    pub(super) index: Index,
     pub(super) facts: Facts,
     /// Random numbers drawn.
     pub(super) draws: u32,
@@ -43,30 +40,14 @@ pub(super) struct Event {
     pub(super) changed: Option<Vec<u8>>,
 }
 
-/// So many keys are compared one by one.
-const FEW_KEYS: usize = 16;
-
 /// Shared by a context and the functions in it.
 pub(super) type Current = Rc<RefCell<Event>>;
 
 impl Event {
-    fn entries(&mut self) -> Rc<[Entry]> {
-        // The bytes were written here, or checked when they were restored.
-        self.entries.get_or_insert_with(|| state::entries(&self.state).unwrap_or_default().into()).clone()
-    }
-
     /// The value of a key of the state.
     fn value(&mut self, key: &[u8]) -> Option<Bytes> {
-        let (entries, state) = (self.entries(), &self.state);
-        let entry = if entries.len() <= FEW_KEYS {
-            entries.iter().find(|entry| state[entry.key.clone()] == *key)
-        } else {
-            let places = self.places.get_or_insert_with(|| {
-                entries.iter().enumerate().map(|(at, entry)| (Box::from(&state[entry.key.clone()]), at)).collect()
-            });
-            places.get(key).and_then(|at| entries.get(*at))
-        };
-        entry.map(|entry| state.slice(entry.value.clone()))
+        let entry = self.index.find(&self.state, key)?;
+        Some(self.state.slice(entry.value))
     }
 
     /// The decision. `contest` is the action's.
@@ -190,9 +171,10 @@ pub(super) fn native<'js>(ctx: &Ctx<'js>, event: &Current) -> Result<Object<'js>
 
     let event = shared();
     let keys = move || -> Vec<String> {
-        let mut event = event.borrow_mut();
-        let entries = event.entries();
-        entries.iter().map(|entry| String::from_utf8_lossy(&event.state[entry.key.clone()]).into_owned()).collect()
+        let state = &event.borrow().state;
+        // The bytes were written here, or checked when they were restored.
+        let entries = state::entries(state).unwrap_or_default();
+        entries.into_iter().map(|entry| String::from_utf8_lossy(&state[entry.key]).into_owned()).collect()
     };
     native.set("keys", Function::new(ctx.clone(), keys)?)?;
 
@@ -269,12 +251,7 @@ fn done<'js>(
         event.borrow_mut().body = Some(std::mem::take(&mut encoder.bytes).into());
     }
     if touched > 0 {
-        // Not borrowed while values are read: that may run code of the program.
-        let (before, entries) = {
-            let mut event = event.borrow_mut();
-            (event.state.clone(), event.entries())
-        };
-        let after = changed(&mut encoder, (&before, &entries), touched == 1, state).map_err(|fault| fault.throw(ctx, "state"))?;
+        let after = changed(&mut encoder, event, touched == 1, state).map_err(|fault| fault.throw(ctx, "state"))?;
         event.borrow_mut().changed = after;
     }
     Ok(())
@@ -283,7 +260,7 @@ fn done<'js>(
 /// The state after an event. None if it is the same.
 fn changed<'js>(
     encoder: &mut Encoder<'js>,
-    (before, entries): (&Bytes, &[Entry]),
+    event: &Current,
     in_part: bool,
     state: &Value<'js>,
 ) -> std::result::Result<Option<Vec<u8>>, Fault> {
@@ -294,6 +271,7 @@ fn changed<'js>(
     if !in_part {
         encoder.check_plain(object)?;
     }
+    // The event is not borrowed while values are read: that may run code of the program.
     let mut touched: Vec<(String, std::ops::Range<usize>)> = Vec::new();
     for prop in object.own_props::<Text<'js>, Value<'js>>(Filter::default()) {
         let (key, value) = prop?;
@@ -304,36 +282,20 @@ fn changed<'js>(
         }
         touched.push((key, start..encoder.bytes.len()));
     }
-    let mut after = Vec::with_capacity(before.len() + 64);
-    after.extend_from_slice(&state::empty());
     // An empty value is a key that is undefined.
-    let mut push = |key: &[u8], value: &[u8]| {
-        if !value.is_empty() {
-            state::push(&mut after, key, value);
-        }
-    };
-    if in_part {
-        let places: HashMap<&[u8], usize> = touched.iter().enumerate().map(|(at, (key, _))| (key.as_bytes(), at)).collect();
-        let find = |key: &[u8]| places.get(key).copied();
-        let mut new = vec![true; touched.len()];
-        for entry in entries {
-            let key = &before[entry.key.clone()];
-            match find(key) {
-                Some(at) => {
-                    new[at] = false;
-                    push(key, &encoder.bytes[touched[at].1.clone()]);
-                }
-                None => push(key, &before[entry.value.clone()]),
-            }
-        }
-        for ((key, value), _) in touched.iter().zip(new).filter(|(_, new)| *new) {
-            push(key.as_bytes(), &encoder.bytes[value.clone()]);
+    let touched = touched.iter().map(|(key, value)| (key.as_bytes(), &encoder.bytes[value.clone()]));
+    let event = &mut *event.borrow_mut();
+    let (before, index) = (&event.state, &mut event.index);
+    let after = if in_part {
+        match state::with_changes(before, index, touched) {
+            Some(after) => after,
+            None => return Ok(None),
         }
     } else {
-        for (key, value) in &touched {
-            push(key.as_bytes(), &encoder.bytes[value.clone()]);
-        }
-    }
+        let mut after = state::empty();
+        touched.filter(|(_, value)| !value.is_empty()).for_each(|(key, value)| state::push(&mut after, key, value));
+        after
+    };
     if after.len() > DATA_BYTES_MAX {
         return Err(Fault::odd(format!("too large: {} bytes, at most {DATA_BYTES_MAX} a room", after.len())));
     }

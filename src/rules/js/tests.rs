@@ -1,6 +1,7 @@
 //! What a program can do, and what it cannot.
 
 mod hostile;
+mod keys;
 mod loading;
 
 use serde_json::json;

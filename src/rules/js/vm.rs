@@ -318,7 +318,7 @@ impl Vm {
         measure: Measure,
         facts: Facts,
     ) -> Result<Vec<u8>, Thrown> {
-        *self.event.borrow_mut() = Event { facts, ..Event::default() };
+        *self.event.borrow_mut() = Event { state: super::state::empty().into(), facts, ..Event::default() };
         let budget = source.budget.measured(measure);
         self.begin(source, budget);
         let ran = self.context.with(|ctx| {
