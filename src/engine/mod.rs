@@ -22,4 +22,4 @@ pub(crate) use resequence::Unproven;
 pub use resequence::{Held, Resequencer};
 pub use room::Room;
 pub(crate) use room::{Known, RULES_FAILED};
-pub(crate) use snapshot::program_of;
+pub(crate) use snapshot::{SnapshotError, program_of};

@@ -169,8 +169,7 @@ impl Room {
         mut rules: Box<dyn Rules>,
         open: impl FnOnce(ProgramId) -> Result<Box<dyn Rules>, String>,
     ) -> Result<Self, SnapshotError> {
-        let read = if bytes.first() == Some(&earlier::FIRST_BYTE) { earlier::read(bytes)? } else { read(bytes)? };
-        let Read { era, seq, sessions, marks, unproven, recent, contests, rules: (found, version, state), time } = read;
+        let Read { era, seq, sessions, marks, unproven, recent, contests, rules: (found, version, state), time } = read(bytes)?;
         let configured = rules.name().to_owned();
         if let Some(process) = rules.as_process() {
             // What the program is called is known when it is asked.
@@ -213,10 +212,13 @@ impl Room {
     }
 }
 
-/// The program in a file that decides the room of a snapshot; None if other rules do, or it cannot be read.
-pub(crate) fn program_of(bytes: &[u8]) -> Option<ProgramId> {
-    let program = read(bytes).ok()?.time.program;
-    (program != ProgramId::NONE).then_some(program)
+/// The program in a file that decides the room of a snapshot; None if other rules do.
+///
+/// # Errors
+/// [`SnapshotError::Decode`]: which one it is cannot be known.
+pub(crate) fn program_of(bytes: &[u8]) -> Result<Option<ProgramId>, SnapshotError> {
+    let program = read(bytes)?.time.program;
+    Ok((program != ProgramId::NONE).then_some(program))
 }
 
 /// The values of a snapshot; of the rules their name, version and state.
@@ -290,7 +292,12 @@ impl Time {
     }
 }
 
+/// Reads a snapshot of any version that is still read.
 fn read(bytes: &[u8]) -> Result<Read<'_>, SnapshotError> {
+    if bytes.first() == Some(&earlier::FIRST_BYTE) { earlier::read(bytes) } else { packed(bytes) }
+}
+
+fn packed(bytes: &[u8]) -> Result<Read<'_>, SnapshotError> {
     let (mut r, version) = Reader::packed_of("snapshot", bytes, VERSION_MIN..=VERSION)?;
     let mut read = Read { era: r.varint()?, seq: r.varint()?, ..Read::default() };
     let mut incarnations = Vec::with_capacity(r.count(INCARNATION_BYTES)?);

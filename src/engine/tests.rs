@@ -8,8 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use proptest::prelude::*;
 
-use super::{Held, Resequencer, Room};
-use crate::rules::LastHit;
+use super::{Held, Resequencer, Room, program_of};
+use crate::rules::js::{Budget, Checking, JsRules, Program};
+use crate::rules::{LastHit, Rules};
 use crate::types::{
     Action, Arrival, Entry, Event, EventKind, Flags, Incarnation, Moment, PlayerId, Role, SessionId, Stamp, StreamId,
 };
@@ -332,6 +333,23 @@ fn a_timer_keeps_the_stretch_that_it_fires_in() {
     assert!(hold.release(9, |_| moment(5)).is_empty() && hold.unproven().len() == 1);
     hold.note_fire(Some(moment(21)));
     assert!(hold.release(9, |_| moment(5)).is_empty() && hold.unproven().is_empty());
+}
+
+/// A program in a file that calls itself as other rules do.
+fn namesake() -> Box<dyn Rules> {
+    let text = b"export default { name: 'last_hit', version: 1 };";
+    Box::new(JsRules::new(Program::load("hit.js", text, Budget::default()).expect("a program"), Checking::Off))
+}
+
+#[test]
+fn a_snapshot_names_its_program_or_says_that_it_cannot() {
+    let program = namesake().program();
+    let by_file = Room::new(1, namesake()).snapshot();
+    assert_eq!(program_of(&by_file), Ok(Some(program)));
+    assert_eq!(program_of(&Room::new(1, Box::new(LastHit::new())).snapshot()), Ok(None));
+    for end in 0..by_file.len() {
+        assert!(program_of(&by_file[..end]).is_err(), "{end} bytes");
+    }
 }
 
 /// Session 0 is a game server's; every session opens with its first event in most histories, acts, and closes.

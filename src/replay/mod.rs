@@ -17,7 +17,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use bytes::Bytes;
 use serde::Serialize;
 
-use crate::engine::{self, Room};
+use crate::engine::{self, Room, SnapshotError};
 use crate::journal::{Journal, JournalError, PageSize, Place, StoredHead, StoredSnapshot, pages};
 use crate::limits::{READ_ENTRIES_MAX, RECORDING_BYTES_MAX};
 use crate::rules::{Rules, RulesBook};
@@ -48,6 +48,9 @@ pub enum ReplayError {
     /// Recorded bytes that cannot be read.
     #[error(transparent)]
     Decode(#[from] DecodeError),
+    /// A snapshot that cannot be read.
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
     /// No rules for the room.
     #[error("room {0} has no rules: add a [[rooms]] table whose pattern matches to the file of --config")]
     NoRules(RoomId),
@@ -185,7 +188,10 @@ impl Recording {
         let (seq, programs) = (seq.max(head.seq), BTreeMap::new());
         let mut read =
             Self { room: room.clone(), era: head.era, seq, seed: head.seed, snapshot, verdicts: batches, entries, programs };
-        for program in read.named()? {
+        let mut named = named_in(&read.verdicts)?;
+        // A snapshot that cannot be read is told when the room is resolved from it.
+        named.extend(read.snapshot.as_ref().and_then(|snapshot| engine::program_of(&snapshot.bytes).ok()?));
+        for program in named {
             if let Some(text) = journal.program(program).await? {
                 check(text.len())?;
                 read.programs.insert(program, text);
@@ -227,18 +233,14 @@ impl Recording {
     }
 
     /// The programs in files that its record names.
+    ///
+    /// # Errors
+    /// When a part of it cannot be read: it may name any.
     pub(crate) fn named(&self) -> Result<BTreeSet<ProgramId>, ReplayError> {
-        let mut named = BTreeSet::new();
+        let mut named = named_in(&self.verdicts)?;
         if let Some(snapshot) = &self.snapshot {
-            named.extend(engine::program_of(&snapshot.bytes));
+            named.extend(engine::program_of(&snapshot.bytes)?);
         }
-        for batch in &self.verdicts {
-            let batch = verdicts::decode(batch)?;
-            let record = batch.decided.as_ref().map(|bytes| engine::Record::read(bytes)).transpose()?;
-            named.extend(record.and_then(|record| record.program()));
-            named.extend(batch.verdicts.iter().filter_map(|verdict| Some(verdict.change.as_ref()?.program)));
-        }
-        named.remove(&ProgramId::NONE);
         Ok(named)
     }
 
@@ -332,6 +334,19 @@ impl Recording {
         deviations.extend(disorder(recorded.iter().filter(|v| v.seq >= from)));
         Ok(Replayed { room: self.room.to_string(), era: self.era, from, to: room.seq(), verdicts, deviations, winners })
     }
+}
+
+/// The programs in files that these batches name.
+fn named_in(batches: &[Bytes]) -> Result<BTreeSet<ProgramId>, ReplayError> {
+    let mut named = BTreeSet::new();
+    for batch in batches {
+        let batch = verdicts::decode(batch)?;
+        let record = batch.decided.as_ref().map(|bytes| engine::Record::read(bytes)).transpose()?;
+        named.extend(record.and_then(|record| record.program()));
+        named.extend(batch.verdicts.iter().filter_map(|verdict| Some(verdict.change.as_ref()?.program)));
+    }
+    named.remove(&ProgramId::NONE);
+    Ok(named)
 }
 
 /// Actions and timers that were decided before one with a lower stamp. An Open or Close may lie below what was resolved, because it changes

@@ -370,6 +370,17 @@ async fn programs_are_pushed_listed_tried_and_dropped() {
     expected.sort_unstable();
     assert_eq!((used.as_slice(), &dropped["dropped"]), (&expected[..], &json!([unused])), "{dropped}");
     setup.replays("pit-1");
+
+    // A snapshot that this version cannot read may name any program.
+    let keys: Vec<String> = setup.redis.ask(&["KEYS", "lasthit:*:state:pit-1"]).expect("keys");
+    let [state] = &keys[..] else { panic!("{keys:?}") };
+    setup.redis.ask::<()>(&["HDEL", state, "snapshot_parts"]).expect("set");
+    setup.redis.ask::<()>(&["HSET", state, "snapshot_seq", "1", "snapshot_cursor", "0-0"]).expect("set");
+    setup.redis.ask::<()>(&["SET", &state.replace(":state:", ":snapshot:"), "\u{63}, of a later version"]).expect("set");
+    let kept = setup.json(&["rules", "list"], 0)["others"].clone();
+    let why = setup.fails(&["rules", "drop", "--unused"], 1);
+    assert!(why.contains("nothing is dropped") && why.contains("room pit-1") && why.contains("snapshot"), "{why}");
+    assert_eq!(setup.json(&["rules", "list"], 0)["others"], kept);
 }
 
 /// Counts hits, and ticks by itself. `hit` and `tick` are what another version does besides, and says.
