@@ -23,7 +23,7 @@ use crate::limits::{READ_ENTRIES_MAX, RECORDING_BYTES_MAX};
 use crate::rules::{Rules, RulesBook};
 use crate::types::{Flags, ProgramId, RoomId, Seed, Stamp, StreamId, Verdict, VerdictKind};
 use crate::wire::{DecodeError, entry, verdicts};
-use crate::worker;
+use crate::worker::{self, Unresolved};
 
 /// Why a room could not be resolved again.
 #[derive(Debug, thiserror::Error)]
@@ -269,8 +269,9 @@ impl Recording {
         if recorded.first().map_or(self.seq == 0, |first| first.seq == 1) {
             match self.resolve_from(worker::created(&self.room, self.era, self.seed, (rules()?, 0)), &open, &recorded) {
                 // The events of the first verdicts may be trimmed before the verdicts are.
+                Err(Unresolved::NoEvent(_)) if self.snapshot.is_some() => {}
                 Err(why) if self.snapshot.is_some() => before = Some(why),
-                done => return done.map_err(unresolvable),
+                done => return done.map_err(|why| unresolvable(why.to_string())),
             }
         }
         let Some(snapshot) = &self.snapshot else {
@@ -278,9 +279,8 @@ impl Recording {
             return Err(unresolvable(format!("the verdicts before {first} were trimmed, and there is no snapshot")));
         };
         let room = Room::restore_by(&snapshot.bytes, rules()?, open).map_err(|e| unresolvable(e.to_string()))?;
-        let mut replayed = self.resolve_from(room, &open, &recorded).map_err(unresolvable)?;
-        // Trimmed events are as usual; a program that is not there is not.
-        if let Some(why) = before.filter(|why: &String| !why.ends_with("is not in the stream")) {
+        let mut replayed = self.resolve_from(room, &open, &recorded).map_err(|why| unresolvable(why.to_string()))?;
+        if let Some(why) = before {
             replayed.deviations.insert(0, format!("resolved from the last snapshot only: {why}"));
         }
         Ok(replayed)
@@ -309,7 +309,7 @@ impl Recording {
         file.with_text(text).map(|file| file.new_room())
     }
 
-    fn resolve_from(&self, mut room: Room, open: worker::Open<'_>, recorded: &[Verdict]) -> Result<Replayed, String> {
+    fn resolve_from(&self, mut room: Room, open: worker::Open<'_>, recorded: &[Verdict]) -> Result<Replayed, Unresolved> {
         let from = room.seq().saturating_add(1);
         let entries: Vec<_> = self.entries.iter().map(|(at, bytes)| (*at, entry::decode(bytes))).collect();
         let mut winners = Vec::new();
@@ -327,7 +327,8 @@ impl Recording {
                 },
             )
         });
-        let (verdicts, mut deviations) = catch_unwind(replay).map_err(|_| "the rules panicked".to_owned())??;
+        let replayed = catch_unwind(replay).unwrap_or_else(|_| Err("the rules panicked".to_owned().into()));
+        let (verdicts, mut deviations) = replayed?;
         if room.seq() != self.seq {
             deviations.push(format!("{verdicts} verdicts lead to {}, the record says {}", room.seq(), self.seq));
         }

@@ -3,6 +3,7 @@
 mod recorded;
 mod seeds;
 mod taken_over;
+mod tried;
 
 use std::sync::Arc;
 use std::time::Duration;

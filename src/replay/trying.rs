@@ -10,7 +10,7 @@ use crate::rules::Rules;
 use crate::rules::js::{Budget, Checking, JsRules, Program};
 use crate::types::{ProgramId, Verdict, VerdictKind};
 use crate::wire::{entry, verdicts};
-use crate::worker;
+use crate::worker::{self, Unresolved};
 
 /// A program, tried on a recorded room.
 #[derive(Debug)]
@@ -41,16 +41,21 @@ impl Recording {
     /// over. Recorded changes of programs are passed over.
     ///
     /// # Errors
-    /// As [`Recording::resolve`]; when the program does not take over the state of the snapshot.
+    /// As [`Recording::resolve`]; when the program does not take over the state of the snapshot; when more than [`TRIED_FIRES_MAX`]
+    /// timers would fire that have not.
     pub(crate) fn try_program(&self, program: &Arc<Program>) -> Result<Tried, ReplayError> {
+        self.try_within(program, TRIED_FIRES_MAX)
+    }
+
+    /// [`Recording::try_program`], with so many timers at most.
+    pub(super) fn try_within(&self, program: &Arc<Program>, fires_max: usize) -> Result<Tried, ReplayError> {
         let unresolvable = |why: String| ReplayError::Unresolvable { room: self.room.clone(), why };
         let fresh = || -> Box<dyn Rules> { Box::new(JsRules::new(program.clone(), Checking::Off)) };
         let recorded = self.without_holes()?;
         if recorded.first().map_or(self.seq == 0, |first| first.seq == 1) {
-            match self.try_from(worker::created(&self.room, self.era, self.seed, (fresh(), 0)), &recorded) {
-                // The events of the first verdicts may be trimmed before the verdicts are.
-                Err(_) if self.snapshot.is_some() => {}
-                done => return done.map_err(unresolvable),
+            match self.try_from(worker::created(&self.room, self.era, self.seed, (fresh(), 0)), &recorded, fires_max) {
+                Err(Unresolved::NoEvent(_)) if self.snapshot.is_some() => {}
+                done => return done.map_err(|why| unresolvable(why.to_string())),
             }
         }
         let Some(snapshot) = &self.snapshot else {
@@ -67,18 +72,19 @@ impl Recording {
             room.try_with(fresh())?;
             Ok(room)
         });
-        room.and_then(|room| self.try_from(room, &recorded)).map_err(unresolvable)
+        let tried = self.try_from(room.map_err(unresolvable)?, &recorded, fires_max);
+        tried.map_err(|why| unresolvable(why.to_string()))
     }
 
-    fn try_from(&self, mut room: Room, recorded: &[Verdict]) -> Result<Tried, String> {
+    fn try_from(&self, mut room: Room, recorded: &[Verdict], fires_max: usize) -> Result<Tried, Unresolved> {
         let from = room.seq().saturating_add(1);
-        let tried = catch_unwind(AssertUnwindSafe(|| self.tried(&mut room)));
-        let (verdicts, otherwise) = tried.map_err(|_| "the program panicked".to_owned())??;
+        let tried = catch_unwind(AssertUnwindSafe(|| self.tried(&mut room, fires_max)));
+        let (verdicts, otherwise) = tried.unwrap_or_else(|_| Err("the program panicked".to_owned().into()))?;
         Ok(Tried { from, to: recorded.last().map_or(self.seq, |last| last.seq), verdicts, otherwise })
     }
 
     /// How many verdicts were decided again, and what came out otherwise.
-    fn tried(&self, room: &mut Room) -> Result<(usize, Vec<Otherwise>), String> {
+    fn tried(&self, room: &mut Room, fires_max: usize) -> Result<(usize, Vec<Otherwise>), Unresolved> {
         room.follow(true);
         let entries: Vec<_> = self.entries.iter().map(|(at, bytes)| (*at, entry::decode(bytes))).collect();
         let mut events = worker::Events::of(room, &entries);
@@ -106,8 +112,8 @@ impl Recording {
                 let limit = fire.map_or_else(|| room.time_of(recorded.stamp.moment), |fire| fire.due);
                 while let Some(now) = room.fire_before(limit, fire.map(|fire| &*fire.name)) {
                     fires += 1;
-                    if fires > TRIED_FIRES_MAX {
-                        return Err(format!("more than {TRIED_FIRES_MAX} timers would fire that have not"));
+                    if fires > fires_max {
+                        return Err(format!("more than {fires_max} timers would fire that have not").into());
                     }
                     otherwise.push(Otherwise { error: failed(room), recorded: None, now: Some(now) });
                     room.count_as(recorded.seq.saturating_sub(1));

@@ -43,6 +43,6 @@ pub use join::WorkerError;
 pub(crate) use join::join;
 pub(crate) use library::as_push;
 pub use programs::ProgramsError;
-pub(crate) use restore::{Events, Open, Programs, created, replay};
+pub(crate) use restore::{Events, Open, Programs, Unresolved, created, replay};
 pub(crate) use run::run_joined;
 pub use run::{WorkerOptions, run};

@@ -55,7 +55,8 @@ pub(super) fn restore_room(
         Some(snapshot) => Room::restore_by(&snapshot.bytes, rules.0, open).map_err(|e| e.to_string())?,
         None => created(room, stored.era, stored.seed, rules),
     };
-    let (recorded, deviations) = replay(&mut room, &entries, &stored.verdicts, Programs::Followed, open, |_, v| progress(v.seq))?;
+    let replayed = replay(&mut room, &entries, &stored.verdicts, Programs::Followed, open, |_, v| progress(v.seq));
+    let (recorded, deviations) = replayed.map_err(|e| e.to_string())?;
     if let Some(program) = &stored.program {
         room.take_up_program_state(program)?;
     }
@@ -72,6 +73,23 @@ pub(super) fn restore_room(
     // have come without a bell.
     entries.retain(|(at, entry)| *at > cursor || !matches!(entry, Ok(entry) if !entry.death));
     Ok(Loaded { room: Some(Box::new(room)), cursor, snapshot, entries, deviations, deaths, attempts, trims })
+}
+
+/// Why recorded events cannot be resolved again.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Unresolved {
+    /// The event of this verdict. Events may be trimmed before their verdicts are.
+    #[error("the event of verdict {0} is not in the stream")]
+    NoEvent(u64),
+    /// One line.
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl From<String> for Unresolved {
+    fn from(why: String) -> Self {
+        Self::Failed(why)
+    }
 }
 
 /// What becomes of decisions that programs outside have made.
@@ -104,10 +122,10 @@ impl Events {
     /// The event of a recorded verdict, with the flags that the resequencer had set.
     ///
     /// # Errors
-    /// When it is not among the entries.
-    pub(crate) fn take(&mut self, recorded: &Verdict) -> Result<Held, String> {
+    /// [`Unresolved::NoEvent`]: it is not among the entries.
+    pub(crate) fn take(&mut self, recorded: &Verdict) -> Result<Held, Unresolved> {
         let held = self.0.remove(&(recorded.stamp.incarnation, recorded.stamp.ordinal));
-        let mut held = held.ok_or_else(|| format!("the event of verdict {} is not in the stream", recorded.seq))?;
+        let mut held = held.ok_or(Unresolved::NoEvent(recorded.seq))?;
         held.arrival.flags = Flags(recorded.flags.0 & !Flags::PHOTO_FINISH.0);
         Ok(held)
     }
@@ -117,7 +135,7 @@ impl Events {
 /// with each new verdict, and the room after it.
 ///
 /// # Errors
-/// When a recorded event is not among the entries.
+/// [`Unresolved`]: a recorded event is not among the entries, or a program cannot be opened.
 pub(crate) fn replay(
     room: &mut Room,
     entries: &[(StreamId, Result<Entry, DecodeError>)],
@@ -125,7 +143,7 @@ pub(crate) fn replay(
     programs: Programs,
     open: Open<'_>,
     mut seen: impl FnMut(&Room, &Verdict),
-) -> Result<(usize, Vec<String>), String> {
+) -> Result<(usize, Vec<String>), Unresolved> {
     room.follow(true);
     let mut events = Events::of(room, entries);
     let (mut count, mut deviations) = (0, Vec::new());
