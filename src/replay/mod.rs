@@ -13,6 +13,7 @@ pub(crate) mod trying;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::Serialize;
@@ -20,7 +21,8 @@ use serde::Serialize;
 use crate::engine::{self, Room, SnapshotError};
 use crate::journal::{Journal, JournalError, PageSize, Place, StoredHead, StoredSnapshot, pages};
 use crate::limits::{READ_ENTRIES_MAX, RECORDING_BYTES_MAX};
-use crate::rules::{Rules, RulesBook};
+use crate::rules::js::{Budget, Program};
+use crate::rules::{FileRules, Rules, RulesBook};
 use crate::types::{Flags, ProgramId, RoomId, Seed, Stamp, StreamId, Verdict, VerdictKind};
 use crate::wire::{DecodeError, entry, verdicts};
 use crate::worker::{self, Unresolved};
@@ -305,8 +307,14 @@ impl Recording {
         if file.program.id() == program {
             return Ok(file.new_room());
         }
+        let of_then = self.kept(program, file.program.file())?;
+        Ok(FileRules { program: of_then, ..file.clone() }.new_room())
+    }
+
+    /// A program that the record names. It has decided then, perhaps in a larger budget than is configured now.
+    fn kept(&self, program: ProgramId, file: &str) -> Result<Arc<Program>, String> {
         let text = self.programs.get(&program).ok_or_else(|| format!("the program {program} is not kept"))?;
-        file.with_text(text).map(|file| file.new_room())
+        Program::load(file, text, Budget::most()).map_err(|error| error.to_string())
     }
 
     fn resolve_from(&self, mut room: Room, open: worker::Open<'_>, recorded: &[Verdict]) -> Result<Replayed, Unresolved> {

@@ -7,7 +7,7 @@ use super::{Recording, ReplayError};
 use crate::engine::{Known, Room};
 use crate::limits::TRIED_FIRES_MAX;
 use crate::rules::Rules;
-use crate::rules::js::{Budget, Checking, JsRules, Program};
+use crate::rules::js::{Checking, JsRules, Program};
 use crate::types::{ProgramId, Verdict, VerdictKind};
 use crate::wire::{entry, verdicts};
 use crate::worker::{self, Unresolved};
@@ -63,9 +63,7 @@ impl Recording {
             return Err(unresolvable(format!("the verdicts before {first} were trimmed, and there is no snapshot")));
         };
         let open = |id: ProgramId| -> Result<Box<dyn Rules>, String> {
-            let text = self.programs.get(&id).ok_or_else(|| format!("the program {id} is not kept"))?;
-            let of_then = Program::load(&format!("{id}.js"), text, Budget::default()).map_err(|error| error.to_string())?;
-            Ok(Box::new(JsRules::new(of_then, Checking::Off)))
+            Ok(Box::new(JsRules::new(self.kept(id, &format!("{id}.js"))?, Checking::Off)))
         };
         let room = Room::restore_by(&snapshot.bytes, fresh(), open).map_err(|e| e.to_string()).and_then(|mut room| {
             room.follow(true);

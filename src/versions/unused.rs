@@ -27,8 +27,7 @@ pub(super) async fn run(journal: &RedisJournal, json: bool) -> Result<String, St
             continue;
         }
         let text = journal.program(program).await.map_err(line)?;
-        // What is damaged decides nothing.
-        let name = text.and_then(|text| Program::load("kept.js", &text, Budget::default()).ok()).map(|p| p.name().to_owned());
+        let name = text.and_then(|text| name_of(&text));
         if name.is_some_and(|name| may_be_under_way(&name, &pushed, now_ms)) { young.push(program) } else { unused.push(program) }
     }
     let mut named = BTreeSet::new();
@@ -50,6 +49,11 @@ pub(super) async fn run(journal: &RedisJournal, json: bool) -> Result<String, St
         }
     }
     Ok(told(&dropped, &used, &young, rooms, json))
+}
+
+/// What a program calls itself. None if it is damaged: then it decides nothing.
+fn name_of(text: &[u8]) -> Option<String> {
+    Program::load("kept.js", text, Budget::most()).ok().map(|program| program.name().to_owned())
 }
 
 /// Whether its pattern got another program so lately that rooms may still be changing. When a program was pushed is known of the last push of
@@ -97,6 +101,13 @@ fn told(dropped: &[ProgramId], used: &[ProgramId], young: &[ProgramId], rooms: u
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_program_is_known_whatever_budget_it_was_given() {
+        let text = "const large = new Uint8Array(100 * 1024 * 1024); export default { name: 'large', version: 1 };";
+        assert_eq!(name_of(text.as_bytes()).as_deref(), Some("large"));
+        assert_eq!(name_of(b"export default"), None);
+    }
 
     #[test]
     fn a_program_stays_for_an_hour_after_the_last_push_of_its_name() {

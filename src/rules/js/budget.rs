@@ -28,8 +28,8 @@ pub(super) enum Measure {
     /// The budget.
     #[default]
     Budget,
-    /// The most that any budget may be: it is recorded already that the event came to a decision, perhaps on a faster machine, or in
-    /// another budget (rule P1).
+    /// [`Budget::most`]: it is recorded already that the event came to a decision, perhaps on a faster machine, or in another budget
+    /// (rule P1).
     Most,
 }
 
@@ -40,16 +40,16 @@ impl Default for Budget {
 }
 
 impl Budget {
+    /// The most that any budget may be: for a text that has decided before, perhaps in another budget (rule P1).
+    pub(crate) fn most() -> Self {
+        Self { time_ms: BUDGET_MS_MAX, memory_mib: MEMORY_MIB_MAX, stack_kib: STACK_KIB_MAX, stack_lines: STACK_LINES_MAX }
+    }
+
     /// What an event may take.
     pub(super) fn measured(self, by: Measure) -> Self {
         match by {
             Measure::Budget => self,
-            Measure::Most => Self {
-                time_ms: BUDGET_MS_MAX,
-                memory_mib: MEMORY_MIB_MAX,
-                stack_kib: STACK_KIB_MAX,
-                stack_lines: self.stack_lines,
-            },
+            Measure::Most => Self { stack_lines: self.stack_lines, ..Self::most() },
         }
     }
 
