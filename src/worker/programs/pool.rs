@@ -57,6 +57,13 @@ struct Inner {
     stopping: bool,
 }
 
+impl Inner {
+    /// How many instances of the current version are there.
+    fn there(&self) -> usize {
+        self.links.len() - self.outdated.len()
+    }
+}
+
 struct Meters {
     seconds: Histogram,
     failures: Counter,
@@ -155,7 +162,7 @@ impl Pool {
             tracing::info!(program = self.label, "{identity} takes the place of version {}", known.version);
             self.retire(&mut inner, &format!("{identity} takes its place"));
         }
-        let there = inner.links.len() - inner.outdated.len();
+        let there = inner.there();
         if there >= self.spec.instances {
             let why = format!("{there} instances are connected already");
             link.refuse(&why);
@@ -278,7 +285,7 @@ impl Pool {
 
     /// Shows in `/readyz` what is missing.
     fn tell(&self, inner: &Inner) {
-        let (there, wanted) = (inner.links.len(), self.spec.instances);
+        let (there, wanted) = (inner.there(), self.spec.instances);
         let enough = match self.spec.source {
             ProgramSource::Command(_) => there == wanted,
             ProgramSource::Socket(_) => there > 0,
@@ -373,8 +380,44 @@ impl Pool {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
     use super::*;
     use crate::limits::PROGRAM_BUDGET_MS_MAX;
+    use crate::rules::frames::{self, Encoding};
+
+    /// An instance of this version says hello: the number of its connection, and its own end of that.
+    fn joins(pool: &Pool, version: u32) -> (u64, UnixStream) {
+        let (mut its, ours) = UnixStream::pair().expect("a pair");
+        let hello = format!(r#"{{"type":"hello","protocol":1,"name":"quiz","version":{version}}}"#);
+        its.write_all(&frames::write(Encoding::Json, &hello).expect("a frame")).expect("written");
+        let number = pool.connected(&ours).expect("connected");
+        let (link, identity) = Link::greet(ours, format!("quiz {number}"), Duration::from_secs(5)).expect("a hello");
+        pool.add(number, link, identity).expect("added");
+        (number, its)
+    }
+
+    #[test]
+    fn an_instance_of_the_version_before_does_not_count() {
+        let (sender, trouble) = watch::channel(None);
+        let source = ProgramSource::Command(vec!["quiz".to_owned()]);
+        let spec = ProgramSpec { source, folder: None, instances: 1, budget: Duration::from_millis(50) };
+        let pool = Pool::new(spec, 0, Troubles::new(sender));
+        assert_eq!(trouble.borrow().as_deref(), Some("quiz: 0 of 1 instances are there: none has said hello yet"));
+        let (first, _first) = joins(&pool, 1);
+        assert_eq!(*trouble.borrow(), None);
+
+        // Somebody still asks it when the next version comes.
+        let link = pool.take(first).expect("free");
+        let (second, _second) = joins(&pool, 2);
+        assert_eq!(*trouble.borrow(), None, "all that are wanted are there");
+        pool.lose(second, "it died");
+        assert_eq!(trouble.borrow().as_deref(), Some("quiz: 0 of 1 instances are there: it died"));
+        pool.give_back(first, link);
+        assert!(!pool.has(first), "it is given up when it has answered");
+        joins(&pool, 2);
+        assert_eq!(*trouble.borrow(), None);
+    }
 
     #[test]
     fn a_job_waits_as_long_as_the_one_before_it_may_take() {
