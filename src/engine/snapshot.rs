@@ -175,8 +175,12 @@ impl Room {
             // What the program is called is known when it is asked.
             process.take_up(&found, version, state).map_err(|why| SnapshotError::Rules { rules: found, why })?;
         } else {
-            if found != configured || time.program != ProgramId::NONE && rules.program() == ProgramId::NONE {
+            if found != configured {
                 return Err(SnapshotError::OtherRules { found, configured });
+            }
+            if time.program != ProgramId::NONE && rules.program() == ProgramId::NONE {
+                let why = "a program in a file wrote it: give the room rules = { file } again, or end it".to_owned();
+                return Err(SnapshotError::Rules { rules: configured, why });
             }
             if time.program != ProgramId::NONE && time.program != rules.program() {
                 rules = open(time.program).map_err(|why| SnapshotError::Rules { rules: found, why })?;

@@ -352,6 +352,14 @@ fn a_snapshot_names_its_program_or_says_that_it_cannot() {
     }
 }
 
+#[test]
+fn rules_of_the_same_name_do_not_go_on_with_a_programs_state() {
+    let snapshot = Room::new(1, namesake()).snapshot();
+    let error = Room::restore(&snapshot, Box::new(LastHit::new())).map(|_| ()).expect_err("refused").to_string();
+    assert!(error.contains("last_hit") && error.contains("give the room rules = { file } again"), "{error}");
+    assert!(Room::restore(&snapshot, namesake()).is_ok());
+}
+
 /// Session 0 is a game server's; every session opens with its first event in most histories, acts, and closes.
 fn held(ordinal: u64, (session, what, contest, id): (u64, usize, u64, u64)) -> Held {
     let role = if session == 0 { Role::Server } else { Role::Player };
