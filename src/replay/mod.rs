@@ -5,13 +5,14 @@
 
 pub(crate) mod command;
 pub mod dump;
+pub(crate) mod named;
 mod picture;
 #[cfg(test)]
 mod tests;
 pub(crate) mod timeline;
 pub(crate) mod trying;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
@@ -148,21 +149,13 @@ impl Recording {
         };
         let (head, snapshot) = Self::read_snapshot(journal, room, size, &mut turn).await?;
         check(snapshot.as_ref().map_or(0, |s| s.bytes.len()))?;
-        let (mut batches, mut seq) = (Vec::new(), 0);
-        loop {
-            turn();
-            let page = journal.verdicts(room, seq, READ_ENTRIES_MAX.min(size.entries)).await?;
-            if page.era != head.era {
-                return Err(ReplayError::Changed(room.clone()));
-            }
-            let Some(last) = page.batches.last() else { break };
-            check(page.batches.iter().map(Bytes::len).sum())?;
-            seq = verdicts::decode(last)?.verdicts.last().map_or(seq, |v| v.seq);
-            batches.extend(page.batches);
-            if seq >= page.seq {
-                break;
-            }
-        }
+        let mut batches = Vec::new();
+        let take = |page: Vec<Bytes>| {
+            check(page.iter().map(Bytes::len).sum())?;
+            batches.extend(page);
+            Ok(())
+        };
+        let seq = Self::read_batches(journal, room, (head.era, size), &mut turn, take).await?;
         // Entries are read after the verdicts, so that they include the event of every verdict.
         let (mut entries, mut place): (Vec<(StreamId, Bytes)>, _) = (Vec::new(), Some(Place::Entries(StreamId::default())));
         while let Some(from) = place {
@@ -190,7 +183,7 @@ impl Recording {
         let (seq, programs) = (seq.max(head.seq), BTreeMap::new());
         let mut read =
             Self { room: room.clone(), era: head.era, seq, seed: head.seed, snapshot, verdicts: batches, entries, programs };
-        let mut named = named_in(&read.verdicts)?;
+        let mut named = named::named_in(&read.verdicts)?;
         // A snapshot that cannot be read is told when the room is resolved from it.
         named.extend(read.snapshot.as_ref().and_then(|snapshot| engine::program_of(&snapshot.bytes).ok()?));
         for program in named {
@@ -200,6 +193,30 @@ impl Recording {
             }
         }
         Ok(read)
+    }
+
+    /// Gives `take` the recorded batches of an era, page by page. Returns the `seq` of the last one.
+    async fn read_batches(
+        journal: &dyn Journal,
+        room: &RoomId,
+        (era, size): (u64, PageSize),
+        turn: &mut impl FnMut(),
+        mut take: impl FnMut(Vec<Bytes>) -> Result<(), ReplayError>,
+    ) -> Result<u64, ReplayError> {
+        let mut seq = 0;
+        loop {
+            turn();
+            let page = journal.verdicts(room, seq, READ_ENTRIES_MAX.min(size.entries)).await?;
+            if page.era != era {
+                return Err(ReplayError::Changed(room.clone()));
+            }
+            let Some(last) = page.batches.last() else { return Ok(seq) };
+            seq = verdicts::decode(last)?.verdicts.last().map_or(seq, |v| v.seq);
+            take(page.batches)?;
+            if seq >= page.seq {
+                return Ok(seq);
+            }
+        }
     }
 
     /// The room's head and its snapshot. If a worker replaces the snapshot while it is read, the new one is read.
@@ -232,18 +249,6 @@ impl Recording {
             return Ok((head, snapshot));
         }
         Err(ReplayError::Overtaken(room.clone()))
-    }
-
-    /// The programs in files that its record names.
-    ///
-    /// # Errors
-    /// When a part of it cannot be read: it may name any.
-    pub(crate) fn named(&self) -> Result<BTreeSet<ProgramId>, ReplayError> {
-        let mut named = named_in(&self.verdicts)?;
-        if let Some(snapshot) = &self.snapshot {
-            named.extend(engine::program_of(&snapshot.bytes)?);
-        }
-        Ok(named)
     }
 
     /// The recorded verdicts, in order.
@@ -343,19 +348,6 @@ impl Recording {
         deviations.extend(disorder(recorded.iter().filter(|v| v.seq >= from)));
         Ok(Replayed { room: self.room.to_string(), era: self.era, from, to: room.seq(), verdicts, deviations, winners })
     }
-}
-
-/// The programs in files that these batches name.
-fn named_in(batches: &[Bytes]) -> Result<BTreeSet<ProgramId>, ReplayError> {
-    let mut named = BTreeSet::new();
-    for batch in batches {
-        let batch = verdicts::decode(batch)?;
-        let record = batch.decided.as_ref().map(|bytes| engine::Record::read(bytes)).transpose()?;
-        named.extend(record.and_then(|record| record.program()));
-        named.extend(batch.verdicts.iter().filter_map(|verdict| Some(verdict.change.as_ref()?.program)));
-    }
-    named.remove(&ProgramId::NONE);
-    Ok(named)
 }
 
 /// Actions and timers that were decided before one with a lower stamp. An Open or Close may lie below what was resolved, because it changes

@@ -17,6 +17,7 @@ use super::*;
 use crate::config::{Config, Flags as Settings};
 use crate::embed::{Delivery, Gateway, Joining, Seat, act};
 use crate::journal::redis::{RedisJournal, RedisOptions};
+use crate::rules::js::{Checking, JsRules};
 use crate::rules::{claim::Claim, last_hit::LastHit};
 use crate::types::{Audience, Outcome, Role, VerdictBatch};
 use crate::worker::WorkerOptions;
@@ -248,4 +249,34 @@ async fn a_recording_that_is_overtaken_while_it_is_read_says_so() {
     }
     let trimmed = at_page(pages - 1, &["XTRIM", &key("room"), "MAXLEN", "2"]).await;
     assert!(trimmed.contains("trimmed faster than it was read"), "{trimmed:?}");
+}
+
+/// What is dropped depends on it: what cannot be read may name any program. A recording is read nevertheless.
+#[tokio::test]
+async fn the_programs_that_a_record_names_are_known_without_its_entries() {
+    let played = played(10).await;
+    let room: RoomId = "claim-1".parse().expect("room");
+    let shard = crate::types::ShardId::of(&room, 2);
+    let key = |name: &str| format!("lasthit:{{s{shard}}}:{name}:{room}");
+    let (size, mut pages) = (PageSize { bytes: 1, entries: 1 }, 0);
+    let named = named::named_paged(&*played.journal, &room, size, || pages += 1).await.expect("read");
+    let recording = recorded(&played).await;
+    assert_eq!((named.len(), pages), (0, recording.verdicts.len()), "a page for each batch");
+
+    let by_file =
+        Program::load("claim.js", b"export default { name: 'claim', version: 1 };", Budget::default()).expect("a program");
+    let snapshot = Room::new(1, Box::new(JsRules::new(by_file.clone(), Checking::Off))).snapshot();
+    let mut connection = ::redis::Client::open(played.redis.url()).expect("client").get_connection().expect("connection");
+    for (bytes, names) in [(&snapshot[..], true), (&snapshot[..snapshot.len() - 1], false)] {
+        let mut pipeline = ::redis::pipe();
+        pipeline.hset_multiple(key("state"), &[("snapshot_seq", "1"), ("snapshot_cursor", "0-0")]).ignore();
+        pipeline.set(key("snapshot"), bytes).ignore();
+        pipeline.exec(&mut connection).expect("written");
+        let named = named::named_by(&*played.journal, &room).await;
+        match names {
+            true => assert_eq!(named.expect("read").into_iter().collect::<Vec<_>>(), [by_file.id()]),
+            false => assert!(named.expect_err("damaged").to_string().contains("snapshot")),
+        }
+        assert!(Recording::read(&*played.journal, &room).await.expect("read").snapshot.is_some());
+    }
 }

@@ -10,7 +10,7 @@ use crate::clock;
 use crate::journal::redis::RedisJournal;
 use crate::journal::{CommonJournal as _, ProgramJournal as _, Pushed};
 use crate::limits::PROGRAM_UNUSED_MIN;
-use crate::replay::{Recording, ReplayError};
+use crate::replay::{ReplayError, named};
 use crate::rules::js::{Budget, Program};
 use crate::types::{ProgramId, RoomId, ShardId};
 
@@ -30,19 +30,18 @@ pub(super) async fn run(journal: &RedisJournal, json: bool) -> Result<String, St
         let name = text.and_then(|text| name_of(&text));
         if name.is_some_and(|name| may_be_under_way(&name, &pushed, now_ms)) { young.push(program) } else { unused.push(program) }
     }
-    let mut named = BTreeSet::new();
-    let mut rooms = 0;
+    let (mut in_records, mut rooms) = (BTreeSet::new(), 0);
     if !unused.is_empty() {
         for shard in (0..journal.shards()).map(ShardId) {
             for room in journal.stored_rooms(shard).await.map_err(line)? {
-                named.append(&mut named_by(journal, &room).await?);
+                in_records.append(&mut named_by(journal, &room).await?);
                 rooms += 1;
             }
         }
     }
     let (mut dropped, mut used) = (Vec::new(), Vec::new());
     for program in unused {
-        if !named.contains(&program) && journal.drop_program(program).await.map_err(line)? {
+        if !in_records.contains(&program) && journal.drop_program(program).await.map_err(line)? {
             dropped.push(program);
         } else {
             used.push(program);
@@ -68,8 +67,8 @@ fn may_be_under_way(name: &str, pushed: &[Pushed], now_ms: u64) -> bool {
 /// The programs that a room's record names.
 async fn named_by(journal: &RedisJournal, room: &RoomId) -> Result<BTreeSet<ProgramId>, String> {
     for _ in 0..READS {
-        return match Recording::read(journal, room).await {
-            Ok(recording) => recording.named().map_err(|error| undone(room, &error)),
+        return match named::named_by(journal, room).await {
+            Ok(named) => Ok(named),
             // It has ended meanwhile.
             Err(ReplayError::NoRoom(_)) => Ok(BTreeSet::new()),
             Err(ReplayError::Changed(_) | ReplayError::Overtaken(_)) => continue,
