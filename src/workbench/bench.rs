@@ -43,7 +43,7 @@ pub(super) fn bench(program: &Arc<Program>, scenarios: &[Scenario]) -> Result<Be
             state_bytes = state_bytes.max(room.state_bytes());
             verdict
         });
-        led.map_err(|what| format!("{}: {what}", scenario.name))?;
+        led.map_err(|problem| format!("{}: {problem}", scenario.name))?;
     }
     let mut times: BTreeMap<String, Vec<u32>> = BTreeMap::new();
     let (began, mut events) = (quanta::Instant::now(), 0);
@@ -60,7 +60,8 @@ pub(super) fn bench(program: &Arc<Program>, scenarios: &[Scenario]) -> Result<Be
                 }
                 events += 1;
                 verdict
-            })?;
+            })
+            .map_err(|problem| problem.to_string())?;
         }
         if events == before {
             return Err("its tests have no event: write one with who and op".to_owned());

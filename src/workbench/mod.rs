@@ -111,7 +111,7 @@ fn scenarios(program: &Program) -> Result<Vec<scenario::Scenario>, String> {
     let scenarios = scenario::of(program).map_err(|e| e.to_string())?;
     if scenarios.is_empty() {
         let how = "it has no tests: write export const tests = { \"what is shown\": [{ who: \"ann\", op: \"...\" }] }";
-        return Err(program.wrong_test(None, how.to_owned()).to_string());
+        return Err(program.wrong_test(None, None, how.to_owned()).to_string());
     }
     Ok(scenarios)
 }
@@ -122,7 +122,7 @@ fn test(path: &Path, json: bool) -> Result<Told, String> {
     for scenario in scenarios(&program)? {
         let name = &scenario.name;
         let problems = test::test(&program, &scenario).map_err(|e| e.to_string())?;
-        let problems: Vec<String> = problems.into_iter().map(|what| program.wrong_test(Some(name), what).to_string()).collect();
+        let problems: Vec<String> = problems.iter().map(|problem| problem.told(&program, name).to_string()).collect();
         let is_ok = problems.is_empty();
         failed += usize::from(!is_ok);
         let _ = writeln!(text, "{} {name}", if is_ok { "ok    " } else { "FAILED" });

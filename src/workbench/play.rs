@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::scenario::{Expected, Happens, Kind, Scenario, Step};
+use super::scenario::{Expected, Happens, Kind, Problem, Scenario, Step};
 use crate::engine::{Held, HostClock, Room, Trouble};
 use crate::limits::STEP_FIRES_MAX;
 use crate::rules::Rules;
@@ -55,11 +55,11 @@ struct Player<'a> {
 }
 
 /// Plays the steps. The error is told of the step that could not be played.
-pub(super) fn play(scenario: &Scenario, rules: Box<dyn Rules>, around: Around<'_>) -> Result<Vec<Led>, String> {
+pub(super) fn play(scenario: &Scenario, rules: Box<dyn Rules>, around: Around<'_>) -> Result<Vec<Led>, Problem> {
     let room = Room::with_seed(1, SEED, rules);
     let mut player = Player { room, around, now_ns: BOOTED_NS, ordinal: 0, sessions: BTreeMap::new() };
     let steps = (1..).zip(&scenario.steps);
-    steps.map(|(at, step)| player.step(step).map_err(|what| format!("step {at}: {what}"))).collect()
+    steps.map(|(at, step)| player.step(step).map_err(|what| Problem::of(at, what))).collect()
 }
 
 impl Player<'_> {

@@ -60,6 +60,35 @@ pub(super) enum Kind {
     Close,
 }
 
+/// What is wrong with a scenario.
+#[derive(Debug)]
+pub(super) struct Problem {
+    /// The step, from 1; None if it is not one step's.
+    step: Option<usize>,
+    what: String,
+}
+
+impl Problem {
+    pub(super) fn of(step: usize, what: String) -> Self {
+        Self { step: Some(step), what }
+    }
+
+    pub(super) fn of_all(what: String) -> Self {
+        Self { step: None, what }
+    }
+
+    /// With its place in the program.
+    pub(super) fn told(&self, program: &Program, scenario: &str) -> ProgramError {
+        program.wrong_test(Some(scenario), self.step, self.to_string())
+    }
+}
+
+impl std::fmt::Display for Problem {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.step.map_or(Ok(()), |step| write!(f, "step {step}: ")).and_then(|()| f.write_str(&self.what))
+    }
+}
+
 /// What a verdict is like: the fields that are given.
 #[derive(Debug, Default)]
 pub(super) struct Expected(pub(super) Map<String, Value>);
@@ -70,7 +99,7 @@ const VERDICT: [&str; 6] = ["outcome", "reason", "contest", "round", "body", "to
 
 /// The scenarios of a program, in their order.
 pub(super) fn of(program: &Program) -> Result<Vec<Scenario>, ProgramError> {
-    let wrong = |what: &str| program.wrong_test(None, what.to_owned());
+    let wrong = |what: &str| program.wrong_test(None, None, what.to_owned());
     let Some(bytes) = program.tests()? else { return Ok(Vec::new()) };
     let tests = rmp_serde::from_slice(&bytes).unwrap_or(rmpv::Value::Nil);
     let rmpv::Value::Map(tests) = tests else {
@@ -80,9 +109,9 @@ pub(super) fn of(program: &Program) -> Result<Vec<Scenario>, ProgramError> {
         let name = name.as_str().unwrap_or_default().to_owned();
         let steps = serde_json::to_value(steps).unwrap_or_default();
         let Value::Array(steps) = steps else {
-            return Err(program.wrong_test(Some(&name), "a scenario is an array of steps".to_owned()));
+            return Err(program.wrong_test(Some(&name), None, "a scenario is an array of steps".to_owned()));
         };
-        let read = |(at, value)| step(value).map_err(|what| program.wrong_test(Some(&name), format!("step {at}: {what}")));
+        let read = |(at, value)| step(value).map_err(|what| Problem::of(at, what).told(program, &name));
         let steps: Result<Vec<Step>, _> = (1..).zip(steps).map(read).collect();
         steps.map(|steps| Scenario { name, steps })
     });

@@ -5,21 +5,21 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::play::{Decided, Led, play, shown};
-use super::scenario::{Expected, Scenario};
+use super::scenario::{Expected, Problem, Scenario};
 use crate::engine::{Room, Trouble};
 use crate::rules::js::{Budget, Checking, JsRules, Program, ProgramError};
 use crate::types::{Outcome, Verdict};
 
-/// Plays a scenario. Returns what is wrong, one line each.
-pub(super) fn test(program: &Arc<Program>, scenario: &Scenario) -> Result<Vec<String>, ProgramError> {
+/// Plays a scenario. Returns what is wrong.
+pub(super) fn test(program: &Arc<Program>, scenario: &Scenario) -> Result<Vec<Problem>, ProgramError> {
     let rules = || Box::new(JsRules::new(program.clone(), Checking::Anew));
     let straight = match play(scenario, rules(), &mut |room, _, next| next(room)) {
         Ok(led) => led,
-        Err(what) => return Ok(vec![what]),
+        Err(problem) => return Ok(vec![problem]),
     };
-    let mut problems: Vec<String> = Vec::new();
+    let mut problems: Vec<Problem> = Vec::new();
     for ((at, step), led) in (1..).zip(&scenario.steps).zip(&straight) {
-        problems.extend(checked(step, led).into_iter().map(|what| format!("step {at}: {what}")));
+        problems.extend(checked(step, led).into_iter().map(|what| Problem::of(at, what)));
     }
     if straight.iter().flat_map(all).any(|decided| !decided.trouble.impure.is_empty()) {
         return Ok(problems);
@@ -35,20 +35,23 @@ pub(super) fn test(program: &Arc<Program>, scenario: &Scenario) -> Result<Vec<St
         }
         next(room)
     });
-    problems.extend(damaged.map(|why| format!("the room cannot be put back: {why}")));
+    problems.extend(damaged.map(|why| Problem::of_all(format!("the room cannot be put back: {why}"))));
     problems.extend(otherwise(&straight, &put_back));
     Ok(problems)
 }
 
 /// The first difference, if there is one, between what was played straight and what was played with the room put back.
-fn otherwise(straight: &[Led], put_back: &Result<Vec<Led>, String>) -> Option<String> {
+fn otherwise(straight: &[Led], put_back: &Result<Vec<Led>, Problem>) -> Option<Problem> {
     let put_back = match put_back {
         Ok(put_back) => put_back,
-        Err(what) => return Some(format!("with the state taken out and put back it cannot be played: {what}")),
+        Err(problem) => {
+            return Some(Problem::of_all(format!("with the state taken out and put back it cannot be played: {problem}")));
+        }
     };
     let mut steps = (1..).zip(straight.iter().map(words).zip(put_back.iter().map(words)));
     let (at, (first, again)) = steps.find(|(_, (first, again))| first != again)?;
-    Some(format!("step {at}: with the state taken out and put back it comes out otherwise: first {first}; again {again}"))
+    let what = format!("with the state taken out and put back it comes out otherwise: first {first}; again {again}");
+    Some(Problem::of(at, what))
 }
 
 /// All verdicts of a step.
@@ -115,8 +118,8 @@ mod tests {
     #[test]
     fn what_cannot_be_played_again_is_told() {
         let nothing = || Led { fires: Vec::new(), joined: None, decided: None };
-        assert_eq!(otherwise(&[nothing()], &Ok(vec![nothing()])), None);
-        let told = otherwise(&[nothing()], &Err("step 1: ann is inside already".to_owned())).expect("told");
+        assert!(otherwise(&[nothing()], &Ok(vec![nothing()])).is_none());
+        let told = otherwise(&[nothing()], &Err(Problem::of(1, "ann is inside already".to_owned()))).expect("told").to_string();
         assert!(told.contains("cannot be played: step 1: ann is inside already"), "{told}");
     }
 }

@@ -166,11 +166,11 @@ fn a_start_is_written_once() {
 fn what_comes_out_otherwise_than_expected_is_told() {
     let folder = folder();
     for (go, steps, expected) in [
-        ("return 1", "{ who: 'a', op: 'go', expect: { body: 2 } }", "t.js:2:24: step 1: body is 1, not 2"),
+        ("return 1", "{ who: 'a', op: 'go', expect: { body: 2 } }", "t.js:2:30: step 1: body is 1, not 2"),
         ("ctx.deny('no')", "{ who: 'a', op: 'go', expect: { reason: 'yes' } }", "step 1: reason is \"no\", not \"yes\""),
         ("ctx.to(['b'])", "{ who: 'a', op: 'go', expect: { to: ['a'] } }", "to is [\"b\"], not [\"a\"]"),
         ("throw new Error('x')", "{ who: 'a', op: 'go' }", "step 1: void rules_failed: t.js:1:"),
-        ("ctx.win('x'); return 1", "{ who: 'a', op: 'go' }, { who: 'a', op: 'go' }", "step 2: void second_winner"),
+        ("ctx.win('x'); return 1", "{ who: 'a', op: 'go' },\n { who: 'a', op: 'go' }", "t.js:3:2: step 2: void second_winner"),
         ("for (let i = 0; i < 257; i++) ctx.timer('t' + i, { after: 100 })", "{ who: 'a', op: 'go' }", "void too_many_timers"),
         (
             "ctx.timer('tick', { after: 100 })",
@@ -197,7 +197,7 @@ fn what_comes_out_otherwise_than_expected_is_told() {
         assert!(told.contains(expected), "{go}\n{told}");
     }
     for (steps, expected) in [
-        ("{ who: 'a' }", "t.js:2:24: step 1: op is missing"),
+        ("{ who: 'a' }", "t.js:2:30: step 1: op is missing"),
         ("{ op: 'go' }", "step 1: who is missing"),
         ("{ who: 'a b', op: 'go' }", "step 1: player name"),
         ("{ who: 'a', op: 'go', expct: {} }", "step 1: expct is not known in a step"),

@@ -200,13 +200,14 @@ impl Program {
     /// [`ProgramError`] when that is no plain data.
     pub fn tests(&self) -> Result<Option<Vec<u8>>, ProgramError> {
         let tests = Vm::new(&self.source, Measure::Budget).and_then(|(vm, _)| vm.tests(&self.source));
-        tests.map_err(|thrown| self.wrong_test(None, thrown.what))
+        tests.map_err(|thrown| self.wrong_test(None, None, thrown.what))
     }
 
-    /// What is wrong with its tests, or with one of them.
-    pub(crate) fn wrong_test(&self, scenario: Option<&str>, what: String) -> ProgramError {
+    /// What is wrong with its tests, with one of them, or with a step of that (from 1). The place is the nearest that is found.
+    pub(crate) fn wrong_test(&self, scenario: Option<&str>, step: Option<usize>, what: String) -> ProgramError {
         let text = &self.source.text;
-        let at = scan::tests(text, scenario).or_else(|| scan::tests(text, None)).unwrap_or_default();
+        let of_step = scenario.zip(step).and_then(|(scenario, step)| scan::step(text, scenario, step));
+        let at = of_step.or_else(|| scan::tests(text, scenario)).or_else(|| scan::tests(text, None)).unwrap_or_default();
         let (line, column) = scan::place(text, at);
         ProgramError { file: self.source.file.clone(), line, column, what }
     }

@@ -59,6 +59,36 @@ pub(super) fn tests(source: &str, scenario: Option<&str>) -> Option<usize> {
     keys(&tokens).iter().find(|key| key.object == object && key.name == scenario).map(|key| key.at)
 }
 
+/// Where a step of this scenario is, counted from 1. None if it is not written there as an element of an array.
+pub(super) fn step(source: &str, scenario: &str, number: usize) -> Option<usize> {
+    let (tokens, key) = (tokens(source), tests(source, Some(scenario))?);
+    let array = tokens.iter().position(|token| token.at == key)? + 2;
+    if tokens.get(array)?.kind != Kind::Mark(b'[') {
+        return None;
+    }
+    let (mut steps, mut depth, mut begins) = (Vec::new(), 0, false);
+    for (i, token) in tokens.iter().enumerate().skip(array) {
+        if matches!(token.kind, Kind::Mark(b'}' | b')' | b']')) {
+            depth -= 1;
+            if depth == 0 {
+                // What follows may make another array of it.
+                let is_all = matches!(tokens.get(i + 1)?.kind, Kind::Mark(b',' | b'}'));
+                return steps.get(number.checked_sub(1)?).copied().filter(|_| is_all);
+            }
+        }
+        if begins {
+            // Nobody can tell how many steps `...more` are.
+            if token.kind == Kind::Mark(b'.') {
+                return None;
+            }
+            steps.push(token.at);
+        }
+        depth += u32::from(matches!(token.kind, Kind::Mark(b'{' | b'(' | b'[')));
+        begins = depth == 1 && matches!(token.kind, Kind::Mark(b'[' | b','));
+    }
+    None
+}
+
 /// Where the first import is.
 pub(super) fn import(source: &str) -> Option<usize> {
     let from = |token: &&Token<'_>| token.kind == Kind::Name && matches!(token.text, "import" | "from");

@@ -105,10 +105,31 @@ fn tests_are_plain_data_and_have_their_places() {
     let tests = program.tests().expect("plain").expect("there");
     let tests: serde_json::Value = rmp_serde::from_slice(&tests).expect("a value");
     assert_eq!(tests, json!({"one": [{"after": 1.5}], "the other": []}));
-    let place = |scenario| program.wrong_test(scenario, String::new()).to_string();
+    let place = |scenario| program.wrong_test(scenario, None, String::new()).to_string();
     assert_eq!((place(None), place(Some("the other"))), ("test.js:2:14: ".to_owned(), "test.js:4:3: ".to_owned()));
     let odd = with("export const tests = { one: [() => 1] };").tests().expect_err("a function").to_string();
     assert_eq!(odd, "test.js:2:14: TypeError: tests.one[0]: a function: keep data only");
+}
+
+/// A step that is not written out has the place of its scenario.
+#[test]
+fn steps_have_their_places() {
+    for (steps, number, column) in [
+        ("[{ after: 1 }, { fires: [{}, {}] }, { after: 3 }]", 3, 65),
+        ("[{ after: 1 },\n { after: 2 },]", 2, 2),
+        ("[{ who: `${[1, 2]}]`, op: '],' }, join('ann', [1]), { after: /[,]/ } ]", 3, 81),
+        ("[]", 1, 24),
+        ("[{ after: 1 }]", 2, 24),
+        ("[{ after: 1 }, { after: 2 }].map((step) => step)", 2, 24),
+        ("[...more, { after: 2 }]", 2, 24),
+        ("steps", 1, 24),
+    ] {
+        let text = "const more = [], steps = [], join = () => ({}); export default { name: 'a', version: 1 };";
+        let program = program(&format!("{text}\nexport const tests = {{ one: {steps}, two: [{{ after: 1 }}] }};"));
+        let line = if steps.contains('\n') { 3 } else { 2 };
+        let told = program.wrong_test(Some("one"), Some(number), String::new()).to_string();
+        assert_eq!(told, format!("test.js:{line}:{column}: "), "{steps}");
+    }
 }
 
 /// Whatever looks like a key in the text, but is none.
