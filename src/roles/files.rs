@@ -7,9 +7,9 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::program_text;
 use crate::journal::{PushAnswer, PushedBy, WorkerJournal};
-use crate::limits::{PROGRAMS_KEPT_MAX, WATCH_INTERVAL};
+use crate::limits::WATCH_INTERVAL;
 use crate::rules::{FileRules, RulesBook};
-use crate::worker::as_push;
+use crate::worker::{as_push, refusal};
 
 /// Pushes the files of the book when they have changed, until it is dropped. Returns if there are none.
 pub(super) async fn follow_files(journal: Arc<dyn WorkerJournal>, book: RulesBook, watch: bool) {
@@ -82,28 +82,15 @@ impl File {
                 return;
             }
         };
-        let told = match journal.push_program(&as_push(pattern, &program, PushedBy::Hand)).await {
-            Ok(PushAnswer::Decides(_)) => return,
-            Ok(PushAnswer::Stays(other)) if other.name != program.name() => format!(
-                "{} calls itself {:?}, its rooms are decided by {:?}: give it the same name",
-                program.file(),
-                program.name(),
-                other.name
-            ),
-            Ok(PushAnswer::Stays(other)) => format!(
-                "{} has version {}, its rooms are decided by version {}: raise it",
-                program.file(),
-                program.version(),
-                other.version
-            ),
-            Ok(PushAnswer::Full) => {
-                format!(
-                    "the journal keeps {PROGRAMS_KEPT_MAX} programs, which is the most: drop some (lasthit rules drop --unused)"
-                )
-            }
-            Ok(PushAnswer::Unknown) => {
-                self.taken.clear();
-                format!("no worker has started with a program for {pattern}")
+        let push = as_push(pattern, &program, PushedBy::Hand);
+        let told = match journal.push_program(&push).await {
+            Ok(answer) => {
+                let Some(why) = refusal(&push, program.file(), &answer) else { return };
+                if answer == PushAnswer::Unknown {
+                    // The worker is about to start: at the next look it is tried again.
+                    self.taken.clear();
+                }
+                why
             }
             Err(error) => {
                 // At the next look it is tried again.

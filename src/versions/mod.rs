@@ -12,7 +12,6 @@ use crate::config::Config;
 use crate::failed::time;
 use crate::journal::redis::{RedisJournal, RedisOptions};
 use crate::journal::{JournalError, ProgramJournal as _, PushAnswer, Pushed, PushedBy};
-use crate::limits::PROGRAMS_KEPT_MAX;
 use crate::replay::command::Source;
 use crate::types::ProgramId;
 use crate::{workbench, worker};
@@ -121,33 +120,19 @@ async fn push(config: &Config, file: &std::path::Path, pattern: &str, again: boo
     let journal = connect(config).await?;
     let before = journal.pushed_programs().await.map_err(line)?;
     let by = if again { PushedBy::HandAgain } else { PushedBy::Hand };
-    let answer = journal.push_program(&worker::as_push(pattern, &program, by)).await.map_err(line)?;
-    let file = file.display();
+    let push = worker::as_push(pattern, &program, by);
+    let answer = journal.push_program(&push).await.map_err(line)?;
+    let why = worker::refusal(&push, program.file(), &answer).unwrap_or_default();
     match answer {
         PushAnswer::Decides(now) => Ok(Changed { before: before.into_iter().find(|before| before.pattern == now.pattern), now }),
-        PushAnswer::Stays(other) if other.name != program.name() => Err(format!(
-            "{file} calls itself {:?}, the rooms of {pattern:?} are decided by {:?}: give it the same name",
-            program.name(),
-            other.name
-        )),
-        PushAnswer::Stays(other) => Err(format!(
-            "{file} has version {}, the rooms of {pattern:?} are decided by version {}: raise it",
-            program.version(),
-            other.version
-        )),
-        PushAnswer::Full => Err(format!(
-            "the journal keeps {PROGRAMS_KEPT_MAX} programs, which is the most: drop some (lasthit rules drop --unused)"
-        )),
-        PushAnswer::Unknown if before.is_empty() => Err(format!(
-            "no program in a file decides the rooms of {pattern:?}, nor any others: start a worker with one first (rules = {{ file }})"
-        )),
+        PushAnswer::Unknown if before.is_empty() => {
+            Err(format!("{why}, nor any others: start a worker with one first (rules = {{ file }})"))
+        }
         PushAnswer::Unknown => {
             let known: Vec<String> = before.iter().map(|known| format!("{:?}", known.pattern)).collect();
-            Err(format!(
-                "no program in a file decides the rooms of {pattern:?}: the patterns that have one are {}",
-                known.join(", ")
-            ))
+            Err(format!("{why}: the patterns that have one are {}", known.join(", ")))
         }
+        PushAnswer::Stays(_) | PushAnswer::Full => Err(why),
     }
 }
 

@@ -84,28 +84,48 @@ pub(crate) fn as_push(pattern: &str, program: &Program, by: PushedBy) -> Program
     ProgramPush { pattern: pattern.to_owned(), name, version: program.version(), text, by }
 }
 
+/// Why a push changes nothing, in one line that says what to do. None if it decides.
+pub(crate) fn refusal(push: &ProgramPush, file: &str, answer: &PushAnswer) -> Option<String> {
+    let ProgramPush { pattern, name, version, .. } = push;
+    Some(match answer {
+        PushAnswer::Decides(_) => return None,
+        PushAnswer::Stays(other) if other.name != *name => {
+            format!(
+                "{file} calls itself {name:?}, the rooms of {pattern:?} are decided by {:?}: give it the same name",
+                other.name
+            )
+        }
+        PushAnswer::Stays(other) => {
+            format!("{file} has version {version}, the rooms of {pattern:?} are decided by version {}: raise it", other.version)
+        }
+        PushAnswer::Full => {
+            format!("the journal keeps {PROGRAMS_KEPT_MAX} programs, which is the most: drop some (lasthit rules drop --unused)")
+        }
+        PushAnswer::Unknown => format!("no program in a file decides the rooms of {pattern:?}"),
+    })
+}
+
 /// Settles with the journal what the patterns' rooms are decided by: by the file of this worker, or by what was pushed.
 pub(super) async fn settle(journal: &dyn WorkerJournal, mut book: RulesBook) -> Result<RulesBook, JournalError> {
     let files: Vec<(String, Arc<Program>)> =
         book.files().map(|(pattern, file)| (pattern.to_owned(), file.program.clone())).collect();
     for (pattern, mine) in files {
-        match journal.push_program(&as_push(&pattern, &mine, PushedBy::Start)).await? {
+        let push = as_push(&pattern, &mine, PushedBy::Start);
+        let answer = journal.push_program(&push).await?;
+        let why = refusal(&push, mine.file(), &answer).unwrap_or_default();
+        match answer {
             PushAnswer::Decides(pushed) => book.set_file(&pattern, mine, pushed.push),
             PushAnswer::Stays(pushed) => {
                 tracing::warn!(
-                    %pattern,
-                    "rooms stay with the program {} version {} ({}) that was pushed; the file has {} version {} ({}): raise its version, or \
-                     push it (lasthit rules push)",
-                    pushed.name, pushed.version, pushed.program, mine.name(), mine.version(), mine.id()
+                    "rooms stay with the program {} that was pushed, and do not change to {}: {why}",
+                    pushed.program,
+                    mine.id()
                 );
                 take(journal, &mut book, &pushed, false).await?;
             }
-            PushAnswer::Full => tracing::error!(
-                %pattern,
-                "the journal keeps {PROGRAMS_KEPT_MAX} programs, which is the most: rooms of this file cannot be continued elsewhere until some \
-                 are dropped (lasthit rules drop --unused)"
-            ),
-            PushAnswer::Unknown => {}
+            PushAnswer::Full | PushAnswer::Unknown => {
+                tracing::error!("rooms of {} cannot be continued elsewhere: {why}", mine.file());
+            }
         }
     }
     Ok(book)

@@ -41,7 +41,7 @@ mod watchdog;
 
 pub use join::WorkerError;
 pub(crate) use join::join;
-pub(crate) use library::as_push;
+pub(crate) use library::{as_push, refusal};
 pub use programs::ProgramsError;
 pub(crate) use restore::{Events, Open, Programs, Unresolved, created, replay};
 pub(crate) use run::run_joined;

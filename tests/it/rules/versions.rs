@@ -177,7 +177,7 @@ async fn three_pushes_and_a_migrate_that_fails_while_a_worker_is_killed() {
     // It has version 1 in its file, and goes on with what was pushed.
     let late = setup.worker(&[]);
     let warned = late.process.line_with("stay with the program");
-    assert!(warned.contains("pit version 4") && warned.contains("the file has pit version 1"), "{warned}");
+    assert!(warned.contains("start.js has version 1") && warned.contains("decided by version 4: raise it"), "{warned}");
     drop(other);
     load.hits += 1;
     for (room, [ann, bob]) in &mut load.rooms {
