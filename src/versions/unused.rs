@@ -8,7 +8,7 @@ use serde_json::json;
 use super::{line, pretty};
 use crate::clock;
 use crate::journal::redis::RedisJournal;
-use crate::journal::{CommonJournal as _, ProgramJournal as _, Pushed};
+use crate::journal::{CommonJournal as _, JournalError, ProgramJournal, Pushed};
 use crate::limits::PROGRAM_UNUSED_MIN;
 use crate::replay::{ReplayError, named};
 use crate::rules::js::{Budget, Program};
@@ -39,15 +39,38 @@ pub(super) async fn run(journal: &RedisJournal, json: bool) -> Result<String, St
             }
         }
     }
-    let (mut dropped, mut used) = (Vec::new(), Vec::new());
-    for program in unused {
-        if !in_records.contains(&program) && journal.drop_program(program).await.map_err(line)? {
-            dropped.push(program);
-        } else {
-            used.push(program);
-        }
-    }
+    let Sorted { dropped, used, pushed } = drop_all(journal, unused, &in_records).await.map_err(line)?;
+    young.extend(pushed);
     Ok(told(&dropped, &used, &young, rooms, json))
+}
+
+/// What became of programs that no pattern had at first.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Sorted {
+    dropped: Vec<ProgramId>,
+    /// A record names them.
+    used: Vec<ProgramId>,
+    /// A pattern has them by now.
+    pushed: Vec<ProgramId>,
+}
+
+async fn drop_all(
+    journal: &dyn ProgramJournal,
+    programs: Vec<ProgramId>,
+    in_records: &BTreeSet<ProgramId>,
+) -> Result<Sorted, JournalError> {
+    let mut sorted = Sorted::default();
+    for program in programs {
+        let place = if in_records.contains(&program) {
+            &mut sorted.used
+        } else if journal.drop_program(program).await? {
+            &mut sorted.dropped
+        } else {
+            &mut sorted.pushed
+        };
+        place.push(program);
+    }
+    Ok(sorted)
 }
 
 /// What a program calls itself. None if it is damaged: then it decides nothing.
@@ -100,6 +123,26 @@ fn told(dropped: &[ProgramId], used: &[ProgramId], young: &[ProgramId], rooms: u
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::journal::memory::MemoryJournal;
+    use crate::journal::{ProgramPush, PushedBy};
+
+    /// It was pushed while the records were read. No record names it.
+    #[tokio::test]
+    async fn a_program_that_a_pattern_has_by_now_stays_as_such() {
+        let journal = MemoryJournal::new(1);
+        let push = |text: &'static str, pattern: &str| ProgramPush {
+            pattern: pattern.to_owned(),
+            name: "pit".to_owned(),
+            version: 1,
+            text: text.as_bytes().into(),
+            by: PushedBy::Start,
+        };
+        let [pushed, named, other] = ["pushed", "named", "other"].map(|text| ProgramId::of(text.as_bytes()));
+        journal.push_program(&push("pushed", "pit-*")).await.expect("pushed");
+        let sorted = drop_all(&journal, vec![pushed, named, other], &[named].into()).await.expect("sorted");
+        assert_eq!(sorted, Sorted { dropped: vec![other], used: vec![named], pushed: vec![pushed] });
+        assert!(journal.program(pushed).await.expect("asked").is_some());
+    }
 
     #[test]
     fn a_program_is_known_whatever_budget_it_was_given() {
