@@ -81,7 +81,7 @@ impl Room {
     }
 
     /// The room's time at a moment; never below what it was.
-    pub(super) fn time_at(&self, moment: Moment) -> RoomTime {
+    pub(crate) fn time_at(&self, moment: Moment) -> RoomTime {
         match self.epoch {
             Some((timeline, epoch)) if timeline == moment.timeline => self.now.max(RoomTime(epoch.ns.saturating_add(moment.ns))),
             _ => self.now,
@@ -215,8 +215,7 @@ impl Room {
         let arrival = Arrival { ns: place.ns, flags, ..Arrival::default() };
         let mut verdict = Verdict { flags, ..Verdict::granted(self.seq, stamp, VerdictKind::Timer) };
         if let Some(void) = self.void_if_known(known) {
-            let failed = matches!(&void, Outcome::Void(reason) if reason == super::RULES_FAILED);
-            (verdict.outcome, verdict.audience) = (void, if failed { Audience::Server } else { Audience::Room });
+            verdict.outcome = void;
         } else {
             let facts = self.facts();
             let Fire { name, due, late_ns, missed } = &fire;
@@ -225,9 +224,9 @@ impl Room {
                 _ => self.rules.fire(&Due { name, data: &timer.data, due: *due, late_ns: *late_ns, missed: *missed, facts }),
             };
             self.apply(decision, stamp, &arrival, &mut verdict);
-            if matches!(&verdict.outcome, Outcome::Void(reason) if reason == super::RULES_FAILED) {
-                verdict.audience = Audience::Server;
-            }
+        }
+        if matches!(&verdict.outcome, Outcome::Void(reason) if reason == super::RULES_FAILED) {
+            verdict.audience = Audience::Server;
         }
         self.keep_failed(&verdict, None, Some(&fire.name));
         verdict.fire = Some(Box::new(fire));

@@ -93,7 +93,7 @@ impl Room {
         let (name, version) = (self.rules.name().to_owned(), self.rules.version());
         self.migrated = true;
         let change = Change { program: ProgramId::NONE, push: self.push, name, version, from };
-        Ok(Some(self.changed(change, None, Some(Outcome::Granted))))
+        Ok(Some(self.changed(change, None, None)))
     }
 
     /// The same as the record says, which has the state after it.
@@ -107,7 +107,7 @@ impl Room {
         };
         let process = self.rules.as_process().ok_or("a program outside decided it, the configuration says otherwise")?;
         process.take_up(&change.name, change.version, state)?;
-        Ok(self.changed(change.clone(), None, Some(Outcome::Granted)))
+        Ok(self.changed(change.clone(), None, None))
     }
 
     /// Changes as the record says. A recorded change that was void changes nothing again.

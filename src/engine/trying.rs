@@ -2,7 +2,7 @@
 
 use super::room::Room;
 use crate::rules::Rules;
-use crate::types::{Fire, Flags, Moment, RoomTime, Verdict};
+use crate::types::{Epoch, Fire, Flags, Moment, RoomTime, Verdict};
 
 impl Room {
     /// Lets `next` go on from the room's state, as a change of programs does, without a verdict.
@@ -25,18 +25,9 @@ impl Room {
     pub(crate) fn fire_before(&mut self, limit: RoomTime, recorded: Option<&str>) -> Option<Verdict> {
         let (due, name) = self.timers.first_before(limit, recorded)?;
         let timer = self.timers.take(&name, due)?;
-        let ns = match self.epoch {
-            Some((_, epoch)) => due.0.saturating_sub(epoch.ns),
-            None => self.last.ns,
-        };
-        let timeline = self.epoch.map_or(self.last.timeline, |(timeline, _)| timeline);
-        let place = Moment { timeline, ns }.max(self.last);
+        let at = |(timeline, epoch): (u32, Epoch)| Moment { timeline, ns: due.0.saturating_sub(epoch.ns) };
+        let place = self.epoch.map_or(self.last, at).max(self.last);
         let fire = Fire { name: name.to_string(), due, late_ns: 0, missed: timer.missed };
         Some(self.fired(fire, &timer, place, Flags::default(), None))
-    }
-
-    /// The room's time at a moment.
-    pub(crate) fn time_of(&self, moment: Moment) -> RoomTime {
-        self.time_at(moment)
     }
 }

@@ -107,7 +107,7 @@ impl Recording {
                     continue;
                 }
                 let fire = recorded.fire.as_deref();
-                let limit = fire.map_or_else(|| room.time_of(recorded.stamp.moment), |fire| fire.due);
+                let limit = fire.map_or_else(|| room.time_at(recorded.stamp.moment), |fire| fire.due);
                 while let Some(now) = room.fire_before(limit, fire.map(|fire| &*fire.name)) {
                     fires += 1;
                     if fires > fires_max {

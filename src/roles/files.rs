@@ -95,13 +95,13 @@ impl File {
                     return;
                 };
                 if answer == PushAnswer::Unknown {
-                    // The worker is about to start: at the next look it is tried again.
+                    // The worker is about to start: it is tried again, at the next look or when somebody asks.
                     self.taken.clear();
                 }
                 why
             }
             Err(error) => {
-                // At the next look it is tried again.
+                // As above.
                 self.taken.clear();
                 error.to_string()
             }

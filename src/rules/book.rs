@@ -132,9 +132,15 @@ impl Pattern {
 }
 
 impl Page {
-    fn by(self, file: FileRules) -> Self {
+    /// A page that says nothing yet.
+    fn new(pattern: &str) -> Self {
+        Self { pattern: Pattern::new(pattern), make: None, program: None, keep: Keep::default(), file: None, push: 0 }
+    }
+
+    fn decided_by(&mut self, file: FileRules) {
         let made = file.clone();
-        Self { make: Some(Arc::new(move || made.new_room())), file: Some(file), ..self }
+        self.make = Some(Arc::new(move || made.new_room()));
+        self.file = Some(file);
     }
 }
 
@@ -155,28 +161,14 @@ impl RulesBook {
     #[must_use]
     pub fn room<R: Rules>(mut self, pattern: &str, make: impl Fn() -> R + Send + Sync + 'static) -> Self {
         let make: RulesFactory = Arc::new(move || Box::new(make()));
-        self.pages.push(Page {
-            pattern: Pattern::new(pattern),
-            make: Some(make),
-            program: None,
-            file: None,
-            push: 0,
-            keep: Keep::default(),
-        });
+        self.pages.push(Page { make: Some(make), ..Page::new(pattern) });
         self
     }
 
     /// Adds rules for the rooms whose names match `pattern`: a program decides. The worker starts it, or waits for it.
     #[must_use]
     pub fn program(mut self, pattern: &str, program: ProgramSpec) -> Self {
-        self.pages.push(Page {
-            pattern: Pattern::new(pattern),
-            make: None,
-            program: Some(program),
-            file: None,
-            push: 0,
-            keep: Keep::default(),
-        });
+        self.pages.push(Page { program: Some(program), ..Page::new(pattern) });
         self
     }
 
@@ -191,10 +183,9 @@ impl RulesBook {
     /// Adds a program in a file.
     #[must_use]
     pub(crate) fn file(mut self, pattern: &str, file: FileRules) -> Self {
-        self.pages.push(
-            Page { pattern: Pattern::new(pattern), make: None, program: None, file: None, push: 0, keep: Keep::default() }
-                .by(file),
-        );
+        let mut page = Page::new(pattern);
+        page.decided_by(file);
+        self.pages.push(page);
         self
     }
 
@@ -213,21 +204,22 @@ impl RulesBook {
 
     /// The program in a file that decides this room.
     pub(crate) fn file_of(&self, room: &RoomId) -> Option<&FileRules> {
-        self.pages[self.at(room)?].file.as_ref()
+        self.page(room)?.file.as_ref()
     }
 
     /// Sets the program of a pattern, as it was pushed.
     pub(crate) fn set_file(&mut self, pattern: &str, program: Arc<js::Program>, push: u64) {
         for page in self.pages.iter_mut().filter(|page| page.pattern.0 == pattern) {
             if let Some(file) = page.file.take() {
-                *page = Page { push, ..page.clone() }.by(FileRules { program: program.clone(), ..file });
+                page.decided_by(FileRules { program: program.clone(), ..file });
+                page.push = push;
             }
         }
     }
 
     /// The number of the push that a new room begins with.
     pub(crate) fn push_of(&self, room: &RoomId) -> u64 {
-        self.at(room).map_or(0, |at| self.pages[at].push)
+        self.page(room).map_or(0, |page| page.push)
     }
 
     /// The same for a pattern.
@@ -270,34 +262,39 @@ impl RulesBook {
 
     /// Which permits the jobs of a room need.
     pub(crate) fn crew_of(&self, room: &RoomId) -> Crew {
-        match self.at(room).map(|at| (at, &self.pages[at])) {
-            Some((number, Page { program: Some(program), .. })) => {
+        let Some(number) = self.at(room) else { return Crew::Inside };
+        match &self.pages[number] {
+            Page { program: Some(program), .. } => {
                 Crew::Process { number, jobs: program.instances.max(1) * PROGRAM_JOBS_PER_INSTANCE }
             }
-            Some((_, Page { file: Some(_), .. })) => Crew::Files,
+            Page { file: Some(_), .. } => Crew::Files,
             _ => Crew::Inside,
         }
     }
 
     /// How much of its past a room keeps.
     pub(crate) fn keep_of(&self, room: &RoomId) -> Keep {
-        self.at(room).map_or_else(Keep::default, |at| self.pages[at].keep)
+        self.page(room).map_or_else(Keep::default, |page| page.keep)
     }
 
     /// The pattern that a room matches.
     pub(crate) fn pattern_of(&self, room: &RoomId) -> Option<&str> {
-        self.at(room).map(|at| self.pages[at].pattern.0.as_str())
+        self.page(room).map(|page| page.pattern.0.as_str())
     }
 
     /// New rules for a room; None when no pattern matches.
     #[must_use]
     pub fn rules_for(&self, room: &RoomId) -> Option<Box<dyn Rules>> {
-        self.at(room).and_then(|at| self.pages[at].make.as_ref()).map(|make| make())
+        self.page(room)?.make.as_ref().map(|make| make())
     }
 
     /// What makes the rules of a new room.
     pub(crate) fn factory_of(&self, room: &RoomId) -> Option<RulesFactory> {
-        self.at(room).and_then(|at| self.pages[at].make.clone())
+        self.page(room)?.make.clone()
+    }
+
+    fn page(&self, room: &RoomId) -> Option<&Page> {
+        self.at(room).map(|at| &self.pages[at])
     }
 
     fn at(&self, room: &RoomId) -> Option<usize> {

@@ -152,14 +152,14 @@ pub(crate) fn replay(
         let batch = verdicts::decode(bytes).map_err(|e| e.to_string())?;
         let mut epoch = batch.epoch;
         let record = batch.decided.as_ref().map(|bytes| Record::read(bytes)).transpose().map_err(|e| e.to_string())?;
-        // What another version decided cannot be asked of the one that runs.
-        let other = record.as_ref().filter(|_| programs == Programs::Asked).and_then(|record| record.other_program(room));
-        let follows = programs == Programs::Followed || other.is_some();
-        let decided = record.as_ref().filter(|record| follows && matches!(record, Record::Outside { .. }));
         let ends = batch.verdicts.last().map_or(0, |last| last.seq);
         if ends <= room.seq() {
             continue;
         }
+        // What another version decided cannot be asked of the one that runs.
+        let other = record.as_ref().filter(|_| programs == Programs::Asked).and_then(|record| record.other_program(room));
+        let follows = programs == Programs::Followed || other.is_some();
+        let decided = record.as_ref().filter(|record| follows && matches!(record, Record::Outside { .. }));
         if let Some(other) = other.filter(|_| !std::mem::replace(&mut told, true)) {
             deviations.push(format!("from verdict {}: {other}: not resolved again", batch.verdicts.first().map_or(0, |v| v.seq)));
         }

@@ -422,3 +422,12 @@ fn what_a_program_keeps_outside_its_state_is_found() {
         go(ctx) { cache.x ??= 5; ctx.state.n += cache.x; ctx.win('a' + ctx.state.n); return [Math.random(), ctx.now] } } }";
     assert_eq!(check(pure, 40), Vec::<String>::new());
 }
+
+/// Records name the interpreter that decided: another one that went by this name would be taken for it.
+#[test]
+fn the_interpreter_is_named_as_it_is_built_in() {
+    let lock = include_str!("../../../Cargo.lock");
+    let (_, version) = lock.split_once("\nname = \"rquickjs\"\nversion = \"").expect("a package");
+    let version: Vec<&str> = version.split('.').take(2).collect();
+    assert_eq!(vm::INTERPRETER, format!("rquickjs {}", version.join(".")));
+}

@@ -23,6 +23,9 @@ use crate::types::{Role, SessionId};
 const BOUNDED: &str = include_str!("bounded.js");
 const PRELUDE: &str = include_str!("prelude.js");
 
+/// The interpreter, as `Cargo.lock` has it: another one is named here, so that what it decides otherwise is told apart.
+pub(super) const INTERPRETER: &str = "rquickjs 0.14";
+
 /// Names what decides beside the program's text: the interpreter, the prelude, and the machine, whose mathematics it uses.
 pub(super) fn engine() -> u32 {
     static ENGINE: std::sync::OnceLock<u32> = std::sync::OnceLock::new();
@@ -32,7 +35,7 @@ pub(super) fn engine() -> u32 {
         (false, true) => "gnu",
         (false, false) => "other",
     };
-    *ENGINE.get_or_init(|| crc32fast::hash([BOUNDED, PRELUDE, "rquickjs 0.14", machine].join("|").as_bytes()))
+    *ENGINE.get_or_init(|| crc32fast::hash([BOUNDED, PRELUDE, INTERPRETER, machine].join("|").as_bytes()))
 }
 
 /// What both files are called in stack traces.
