@@ -1,6 +1,6 @@
-//! The program: it parses its arguments, then runs a role or reads a recorded room. Exit codes: 0 done; 1 failed while running,
-//! a replayed verdict deviates, kept failed events are damaged, or a program
-//! is none, fails its tests, is refused, or would have decided otherwise; 2 wrong usage or configuration, or a recorded room cannot be resolved again.
+//! The program: it parses its arguments, then runs a role or reads a recorded room. Exit codes: 0 done; 1 failed while running, a
+//! replayed verdict deviates, kept failed events are damaged, or a program is none, fails its tests, is refused, or would have
+//! decided otherwise; 2 wrong usage or configuration, or a recorded room cannot be resolved again.
 
 use std::process::ExitCode;
 use std::time::Duration;

@@ -1,5 +1,6 @@
-//! The rules of the simulated rooms: `hit` is a race for a contest, `next` starts its next round, `note` is for the sender, `fail` fails. `arm` sets
-//! a timer that starts a contest's next round, perhaps again and again; `stop` cancels it. `tick` sets one that repeats a few times.
+//! The rules of the simulated rooms: `hit` is a race for a contest, `next` starts its next round, `note` is for the sender, `fail`
+//! fails. `arm` sets a timer that starts a contest's next round, perhaps again and again; `stop` cancels it. `tick` sets one that
+//! repeats a few times.
 
 use std::collections::BTreeSet;
 use std::time::Duration;

@@ -42,7 +42,8 @@ impl RoomTime {
 /// What a room adds to the nanoseconds of its stamps to get its time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Epoch {
-    /// The wall clock less the monotonic clock, as the worker measured it, in nanoseconds. It tells whether the wall clock was stepped since.
+    /// The wall clock less the monotonic clock, as the worker measured it, in nanoseconds. It tells whether the wall clock was
+    /// stepped since.
     pub source_ns: u64,
     /// What the room adds. It differs from `source_ns` by what kept its time from going back.
     pub ns: u64,

@@ -78,8 +78,8 @@ fn name_of(text: &[u8]) -> Option<String> {
     Program::load("kept.js", text, Budget::most()).ok().map(|program| program.name().to_owned())
 }
 
-/// Whether its pattern got another program so lately that rooms may still be changing. When a program was pushed is known of the last push of
-/// each pattern only: of each pattern whose program has this name.
+/// Whether its pattern got another program so lately that rooms may still be changing. When a program was pushed is known of the
+/// last push of each pattern only: of each pattern whose program has this name.
 fn may_be_under_way(name: &str, pushed: &[Pushed], now_ms: u64) -> bool {
     pushed
         .iter()

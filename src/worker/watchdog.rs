@@ -52,8 +52,8 @@ impl Watchdog {
         self.jobs.remove(&done.of.token);
     }
 
-    /// Gives up the jobs that have not moved for too long, and names the event that a program hangs in. Called every [`PROBE_INTERVAL`]. A late call counts as one interval: the
-    /// process was paused, and the rules with it.
+    /// Gives up the jobs that have not moved for too long, and names the event that a program hangs in. Called every
+    /// [`PROBE_INTERVAL`]. A late call counts as one interval: the process was paused, and the rules with it.
     pub(super) fn overdue(&mut self) -> Vec<(LaneId, Option<Stamp>)> {
         for job in self.jobs.values_mut() {
             let at = job.progress.at();

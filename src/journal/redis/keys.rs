@@ -110,8 +110,8 @@ impl ShardKeys {
     }
 
     /// Hash: era (without the shard's shift), seq, cursor, top, last, `snapshot_seq`, `snapshot_cursor`, `snapshot_parts`
-    /// (name/count), gateways, trims, program, seed (not where an earlier version created it); after trouble also deaths and attempts, each with its seq (`deaths_at`, `attempts_at`), and
-    /// the last attempt.
+    /// (name/count), gateways, trims, program, seed (not where an earlier version created it); after trouble also deaths and
+    /// attempts, each with its seq (`deaths_at`, `attempts_at`), and the last attempt.
     pub(super) fn state<'a>(&'a self, room: &'a RoomId) -> RoomKey<'a> {
         RoomKey(&self.tag, "state:", room.as_str())
     }

@@ -1,4 +1,5 @@
-//! Events that may kill or hang the worker: one suspect goes on at a time, beside those of programs outside, and the number of hung threads is bounded.
+//! Events that may kill or hang the worker: one suspect goes on at a time, beside those of programs outside, and the number of hung
+//! threads is bounded.
 
 use super::Core;
 use crate::types::Stamp;

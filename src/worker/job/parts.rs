@@ -10,8 +10,8 @@ use crate::types::{Audience, Incarnation, Verdict, VerdictBatch, VerdictKind};
 use crate::wire::verdicts;
 
 /// Splits a batch into parts of at most `bytes_max`, or of one verdict; each with the `seq` before and after it. `beside` tells how
-/// many bytes go with a verdict. The events of a
-/// death stay together: if a part of it were committed, the next owner would take the rest for stale.
+/// many bytes go with a verdict. The events of a death stay together: if a part of it were committed, the next owner would take the
+/// rest for stale.
 pub(super) fn split(
     batch: VerdictBatch,
     bytes_max: usize,

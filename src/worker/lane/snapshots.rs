@@ -115,9 +115,10 @@ impl Snapshots {
     }
 
     /// The next commit carries a snapshot, and the room's `seq` is `to` after it. Returns the last position that is older than the
-    /// retention, when the stream's own clock is at `now_ms`, or the first behind which at most `keep_done` verdicts lie: the journal
-    /// may trim what lies before it. It is that of an earlier snapshot, so that gateways can read what they have missed. Also returns all positions from there on, if they have changed. A trim
-    /// may remove only a part, so the following snapshots name the same position, until the next one is due.
+    /// retention, when the stream's own clock is at `now_ms`, or the first behind which at most `keep_done` verdicts lie: the
+    /// journal may trim what lies before it. It is that of an earlier snapshot, so that gateways can read what they have missed.
+    /// Also returns all positions from there on, if they have changed. A trim may remove only a part, so the following snapshots
+    /// name the same position, until the next one is due.
     pub(super) fn trim(
         &mut self,
         (now_ms, to): (u64, u64),

@@ -56,7 +56,8 @@ impl Store {
         Ok(())
     }
 
-    /// Appends a flush. The rooms that it creates get the seed. If it is new, returns the bell to ring, which names the gateways that get [`Flush::poke`].
+    /// Appends a flush. The rooms that it creates get the seed. If it is new, returns the bell to ring, which names the gateways
+    /// that get [`Flush::poke`].
     ///
     /// # Errors
     /// [`JournalError::Refused`] for a flush that contradicts itself.
