@@ -192,7 +192,10 @@ async fn a_timeline_tells_who_won_each_round() {
     let winner = &last.contenders[last.winner.expect("won")];
     assert_eq!((last.round, &*winner.player), (2, "bob"));
     let picture = draw(&first);
-    assert!(picture.contains("ann won") && picture.contains("late</text>") && picture.contains("round 1"), "{picture}");
+    // On a busy machine the clock may not tell the two apart.
+    let is_close = first.contenders[1].flags.contains(&"photo_finish");
+    let (won, second) = if is_close { ("ann won; too close", "too close to tell</text>") } else { ("ann won", "late</text>") };
+    assert!(picture.contains(won) && picture.contains(second) && picture.contains("round 1"), "{picture}");
     for (contest, round) in [("k9", None), ("k0", Some(3))] {
         let error = Timeline::of(&recording, &book(), contest, round).expect_err("refused").to_string();
         assert!(error.contains(contest) && error.contains("claim-1"), "{error}");
