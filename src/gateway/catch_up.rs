@@ -5,7 +5,7 @@
 //!                                                                                           └──► own repeat: first verdict
 //! ```
 //! One page serves all sessions of the room whose place is in it. Reads in flight and pages in memory are bounded for the
-//! whole gateway. Sessions wait in the order in which they came.
+//! whole gateway. Sessions wait in the order in which they came, each in one place.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -80,7 +80,11 @@ impl Core {
             self.take_turns(number, page);
         } else {
             session.wait = Wait::Page;
-            self.reads.behind.push_back(number);
+            // It may still have the place of an earlier wait that another's page ended. With two, those who share would crowd out
+            // those who cannot.
+            if !std::mem::replace(&mut session.in_line, true) {
+                self.reads.behind.push_back(number);
+            }
             self.read_pages();
         }
     }
@@ -259,8 +263,9 @@ impl Core {
                 return;
             }
             let Some(number) = self.reads.behind.pop_front() else { return };
-            let Some(session) = self.sessions.get(&number).filter(|session| matches!(session.wait, Wait::Page)) else { continue };
-            let View::CatchingUp { read_to } = session.view else { continue };
+            let Some(session) = self.sessions.get_mut(&number) else { continue };
+            session.in_line = false;
+            let (Wait::Page, View::CatchingUp { read_to }) = (&session.wait, session.view) else { continue };
             let room = session.room.clone();
             let same = |read: &InFlight| read.purpose == Purpose::Page && read.after == read_to && read.room == room;
             // The answer to that read serves all sessions that wait.

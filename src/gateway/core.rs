@@ -159,6 +159,7 @@ impl Core {
             last_order: (0, 0),
             view: View::Joining,
             wait: Wait::Nothing,
+            in_line: false,
             sent: 0,
             taken: 0,
             asked: false,

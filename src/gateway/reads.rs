@@ -83,7 +83,7 @@ pub(super) struct Reads {
     pub(super) damaged: BTreeSet<RoomId>,
     /// Sessions that wait for a first verdict.
     pub(super) firsts: VecDeque<u64>,
-    /// Sessions that wait for a page.
+    /// Sessions that wait for a page, each at most once. Some were served by another's page since, or are gone.
     pub(super) behind: VecDeque<u64>,
     /// Sessions that wait for their turn.
     pub(super) turns: VecDeque<u64>,

@@ -30,6 +30,8 @@ pub(super) struct Session {
     pub(super) last_order: (u64, u64),
     pub(super) view: View,
     pub(super) wait: Wait,
+    /// Whether it has its place in the line for pages.
+    pub(super) in_line: bool,
     /// Deliveries that the core put into its outbox.
     pub(super) sent: u64,
     /// Deliveries that it took out of its outbox, as far as the core knows.

@@ -2,6 +2,7 @@
 
 mod scene;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -87,6 +88,32 @@ fn sessions_at_one_place_share_what_is_read() {
     };
     let (one, many) = (count(1), count(100));
     assert!(one < 40 && many <= one, "{many} reads for 100 sessions, {one} for one");
+}
+
+/// Forty share the pages that any of them has read; ten are too far apart for that. Each has its turn to have one read.
+#[test]
+fn who_reads_alone_is_not_crowded_out_by_those_who_share() {
+    const TURNS: usize = 40;
+    let mut scene = Scene::new();
+    (0..2_000).for_each(|_| scene.others_act(1, false));
+    (scene.core.bounds.catch_up_pages_max, scene.core.bounds.catch_up_messages_max) = (1, 1);
+    let alone: BTreeMap<u64, u64> = (0..10).map(|n| 1 + 100 * n).map(|since| (scene.join(Some(since)), since)).collect();
+    let together: Vec<u64> = (0..40).map(|n| scene.join(Some(1_001 + 3 * n))).collect();
+    let all: Vec<u64> = alone.keys().copied().chain(together).collect();
+    for round in 0.. {
+        if scene.read_count >= TURNS * all.len() {
+            break;
+        }
+        scene.answer();
+        scene.rest();
+        all.iter().skip(round % 2).step_by(2).for_each(|session| scene.take(*session, 2));
+        let places = scene.core.reads.behind.len();
+        assert!(places <= all.len(), "{places} places in line for {} sessions", all.len());
+    }
+    for (session, since) in alone {
+        let told = scene.told.get(&session).map_or(0, |told| told - since);
+        assert!(told >= TURNS as u64, "session {session} had {told} verdicts of {} reads", scene.read_count);
+    }
 }
 
 #[test]
