@@ -61,6 +61,7 @@ mod program;
 mod roles;
 mod runtime;
 pub mod shutdown;
+pub(crate) mod supervisor;
 
 // Its operation.
 mod admin;

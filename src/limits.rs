@@ -4,8 +4,10 @@ use std::time::Duration;
 
 mod outside;
 mod programs;
+mod supervisor;
 pub use outside::*;
 pub use programs::*;
+pub(crate) use supervisor::*;
 
 /// Bytes of a room or player name.
 pub(crate) const NAME_BYTES_MAX: usize = 64;

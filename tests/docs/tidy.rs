@@ -25,6 +25,7 @@ const PARTS: &[(&str, &str)] = &[
     ("shutdown", ""),
     ("runtime", "limits"),
     ("admin", "limits"),
+    ("supervisor", "limits"),
     ("arena", ""),
     ("journal", "clock/timeline_name limits types wire"),
     ("journal/memory", "journal limits types"),
@@ -97,7 +98,7 @@ const FENCES: &[(&str, &str, &str)] = &[
 ];
 
 /// What decides: time and chance are arguments, and what is to be done is a value.
-const PURE: &str = "engine gateway journal/check journal/steps limits rules types wire worker";
+const PURE: &str = "engine gateway journal/check journal/steps limits rules supervisor/plan supervisor/policy types wire worker";
 
 /// Names that nothing in [`PURE`] uses, but for [`DRIVERS`].
 const IMPURE: &str = "\

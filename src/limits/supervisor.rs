@@ -1,0 +1,78 @@
+//! The bounds of a supervisor: how many processes it runs, how long it waits for them, when it replaces them and how it spreads load.
+#![expect(dead_code, reason = "what carries the plan out comes with the command")]
+
+use std::time::Duration;
+
+use super::{MARKS_PER_ROOM_MAX, SHARDS_MAX};
+
+/// Deployments that one supervisor runs.
+pub(crate) const DEPLOYMENTS_MAX: usize = 16;
+/// Processes of one role in one deployment.
+pub(crate) const PROCESSES_PER_ROLE_MAX: usize = 128;
+/// Bytes of a deployment's name.
+pub(crate) const DEPLOYMENT_BYTES_MAX: usize = 32;
+/// Requests that wait for their end at one time. Further ones are refused.
+pub(crate) const REQUESTS_MAX: usize = 64;
+/// Names in one request, ranges counted as one.
+pub(crate) const REQUEST_NAMES_MAX: usize = 256;
+/// How often the supervisor reads all channels of its children, whatever happens. Of a longer gap only so much counts as waking time.
+pub(crate) const BEAT: Duration = Duration::from_secs(1);
+/// How long a child may take until it is ready, unless configured otherwise.
+pub(crate) const READY_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long a child may take to end after it was asked to, unless configured otherwise.
+pub(crate) const STOP_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long a child may say nothing, unless configured otherwise.
+pub(crate) const HANG_TIMEOUT: Duration = Duration::from_secs(10);
+/// Shortest of these three that may be configured.
+pub(crate) const CHILD_TIMEOUT_MIN: Duration = Duration::from_secs(2);
+/// Longest of these three that may be configured.
+pub(crate) const CHILD_TIMEOUT_MAX: Duration = Duration::from_secs(600);
+/// How long a gateway that leaves may take to move its sessions, unless configured otherwise.
+pub(crate) const DRAIN_WINDOW: Duration = Duration::from_secs(5);
+/// Longest such time that may be configured.
+pub(crate) const DRAIN_WINDOW_MAX: Duration = Duration::from_secs(300);
+/// First pause before a child that crashed is started again. It doubles each time.
+pub(crate) const CHILD_RESTART_MIN: Duration = Duration::from_millis(100);
+/// Longest such pause.
+pub(crate) const CHILD_RESTART_MAX: Duration = Duration::from_secs(10);
+/// A child that was ready for so long has started well: the pauses begin from the start again.
+pub(crate) const CHILD_RESTART_RESET: Duration = Duration::from_secs(10);
+/// Mean use of a core, in per cent, above which a role that follows load gets one more process.
+pub(crate) const SCALE_UP_CPU_PERCENT: u32 = 70;
+/// How long the mean must be above it.
+pub(crate) const SCALE_UP_AFTER: Duration = Duration::from_secs(10);
+/// Mean use of a core, in per cent, below which the others must stay for a role to give one process up.
+pub(crate) const SCALE_DOWN_CPU_PERCENT: u32 = 50;
+/// How long the mean would have to be below it.
+pub(crate) const SCALE_DOWN_AFTER: Duration = Duration::from_secs(120);
+/// How long gateways are uneven before sessions are offered to move.
+pub(crate) const EVEN_AFTER: Duration = Duration::from_secs(3);
+/// How often sessions are offered to move.
+pub(crate) const EVEN_INTERVAL: Duration = Duration::from_millis(200);
+/// Sessions that are offered to move in a second, over all gateways.
+pub(crate) const EVEN_MOVES_PER_SECOND: u32 = 50;
+/// Sessions of the fullest gateway, in per cent of the mean, above which gateways are uneven. One session above it is even.
+pub(crate) const EVEN_ABOVE_PERCENT: u64 = 110;
+/// Sessions of the fullest gateway, in per cent of the mean, at which they are even again.
+pub(crate) const EVEN_UNTIL_PERCENT: u64 = 105;
+/// How far below its bound a child may be replaced, in per cent of the bound, so that not all are due at once.
+pub(crate) const RECYCLE_SPREAD_PERCENT: u64 = 10;
+/// How long after a replacement that failed the next is tried.
+pub(crate) const RECYCLE_RETRY: Duration = Duration::from_secs(60);
+
+// A replacement's pair of each gateway has a place among the gateways of a room.
+const _: () = assert!(PROCESSES_PER_ROLE_MAX * 2 <= MARKS_PER_ROOM_MAX && PROCESSES_PER_ROLE_MAX <= SHARDS_MAX as usize);
+const _: () = assert!(BEAT.as_millis() * 2 <= CHILD_TIMEOUT_MIN.as_millis());
+const _: () = assert!(CHILD_TIMEOUT_MIN.as_millis() <= HANG_TIMEOUT.as_millis());
+const _: () = assert!(HANG_TIMEOUT.as_millis() <= CHILD_TIMEOUT_MAX.as_millis());
+const _: () = assert!(READY_TIMEOUT.as_millis() <= CHILD_TIMEOUT_MAX.as_millis());
+const _: () = assert!(STOP_TIMEOUT.as_millis() <= CHILD_TIMEOUT_MAX.as_millis());
+const _: () = assert!(DRAIN_WINDOW.as_millis() <= DRAIN_WINDOW_MAX.as_millis());
+const _: () = assert!(CHILD_RESTART_MIN.as_millis() < CHILD_RESTART_MAX.as_millis());
+const _: () = assert!(CHILD_RESTART_MAX.as_millis() <= CHILD_RESTART_RESET.as_millis());
+// What one process more takes off the others must not be what gives it up again.
+const _: () = assert!(SCALE_DOWN_CPU_PERCENT < SCALE_UP_CPU_PERCENT && SCALE_UP_AFTER.as_millis() < SCALE_DOWN_AFTER.as_millis());
+const _: () = assert!(100 < EVEN_UNTIL_PERCENT && EVEN_UNTIL_PERCENT < EVEN_ABOVE_PERCENT);
+const _: () =
+    assert!(EVEN_INTERVAL.as_millis() * EVEN_MOVES_PER_SECOND as u128 >= 1_000 && EVEN_INTERVAL.as_millis() < BEAT.as_millis());
+const _: () = assert!(RECYCLE_SPREAD_PERCENT < 100);
