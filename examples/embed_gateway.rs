@@ -69,6 +69,8 @@ async fn serve(stream: TcpStream, gateway: &Gateway) -> anyhow::Result<()> {
                 Some(Delivery::Welcome(welcome)) => format!("welcome to {room}, {}", welcome.player),
                 Some(Delivery::Verdict { frames, .. }) => line_of(frames.verdict()),
                 Some(Delivery::Refused(refusal)) => format!("refused: {refusal}"),
+                // There is no other gateway to move to.
+                Some(Delivery::Move { .. }) => continue,
                 Some(Delivery::Close { reason, .. }) => anyhow::bail!("closed: {reason}"),
                 None => anyhow::bail!("closed: too slow"),
             },

@@ -30,13 +30,14 @@
 //! ```
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 
 pub use crate::gateway::{Delivery, Joining};
 use crate::gateway::{Hub, Outbox, Settle};
 use crate::journal::{GatewayJournal, JournalError};
-use crate::limits::SESSIONS_MAX;
+use crate::limits::{MOVE_URL_BYTES_MAX, SESSIONS_MAX};
 use crate::types::{Action, Arrival, PlayerId, SessionId, Since};
 use crate::wire::client::{Encoding, ErrorCode, Refusal, close, parse_action};
 
@@ -62,11 +63,38 @@ impl Gateway {
         Ok(Seat { hub: self.0.clone(), session, outbox, left: false })
     }
 
+    /// Asks at most `count` quiet sessions to move ([`Delivery::Move`]), so that another gateway can take them: sessions that have
+    /// nothing unanswered and have not acted for 1 s. A session is asked so at most once a minute. Returns how many were asked.
+    pub fn offer_moves(&self, count: usize) -> usize {
+        self.0.offer_moves(count)
+    }
+
+    /// Moves all sessions to other gateways. Asks each to move ([`Delivery::Move`]), spread over the first half of `window`. At its
+    /// end, closes those that are still there with code 4504, and lets nobody in any more. Returns when no session is left, at
+    /// the latest some 4 s after `window`, of which at most 600 s count. Then [`Gateway::drain`] it.
+    ///
+    /// A client that does as `docs/protocol.md` says loses no action, and plays on without a pause if `window` is at least 2 s.
+    /// `url` is the address of the gateway to move to (`ws://` or `wss://`); None lets the client use the address that it knows.
+    ///
+    /// # Errors
+    /// When `url` is no such address, or has more than 256 bytes. Nobody is asked then.
+    pub async fn move_sessions(&self, window: Duration, url: Option<&str>) -> Result<(), String> {
+        if let Some(url) = url.filter(|url| !is_address(url)) {
+            return Err(format!("{url:?} is no address to move to: use ws:// or wss:// and at most {MOVE_URL_BYTES_MAX} bytes"));
+        }
+        self.0.move_sessions(window, url.map(Into::into)).await;
+        Ok(())
+    }
+
     /// Closes all sessions. Returns when they are gone, all accepted actions are in the journal, and the gateway's registrations
     /// are removed.
     pub async fn drain(&self) {
         self.0.drain().await;
     }
+}
+
+fn is_address(url: &str) -> bool {
+    url.len() <= MOVE_URL_BYTES_MAX && (url.starts_with("ws://") || url.starts_with("wss://"))
 }
 
 /// One session of one player in one room. Dropping it closes the session with code 1006 (no goodbye). After a
@@ -213,7 +241,7 @@ mod tests {
         ann.leave(close::NORMAL);
         drop(bob);
         assert_eq!(gateway.0.outbox_count(), 0);
-        tokio::time::timeout(std::time::Duration::from_secs(10), gateway.drain()).await.expect("drained");
+        tokio::time::timeout(Duration::from_secs(10), gateway.drain()).await.expect("drained");
         assert_eq!(gateway.0.session_count(), 0);
     }
 }

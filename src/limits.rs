@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+mod moves;
 mod outside;
 mod programs;
 mod supervisor;
+pub(crate) use moves::*;
 pub use outside::*;
 pub use programs::*;
 pub(crate) use supervisor::*;

@@ -29,7 +29,8 @@ macro_rules! metrics {
 
 metrics! {
     Gauge SESSIONS_OPEN = "lasthit_sessions_open": "Sessions that are open on this gateway";
-    Counter SESSIONS_TOTAL = "lasthit_sessions_total": "Sessions that ended, by `how` (client, server, error, slow, idle, expired, draining)";
+    Counter SESSIONS_TOTAL = "lasthit_sessions_total": "Sessions that ended, by `how` (client, server, error, slow, idle, expired, draining, moved)";
+    Counter MOVES_OFFERED_TOTAL = "lasthit_moves_offered_total": "Sessions that this gateway asked to move to another one";
     Counter EVENTS_TOTAL = "lasthit_events_total": "Events that arrived, by `kind` (open, data, end, error, close)";
     Counter REFUSALS_TOTAL = "lasthit_refusals_total": "Connections and actions that were refused, by `code`";
     Counter FLUSHES_TOTAL = "lasthit_flushes_total": "Flushes that the journal stored";

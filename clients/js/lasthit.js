@@ -1,6 +1,6 @@
 /**
  * lasthit client for browsers and Node: one room, one player, verdicts in order without gap or repeat, whatever happens
- * to the connection. No dependencies. Node 22 and browsers have WebSocket; elsewhere pass one (`{ WebSocket }`, as from
+ * to the connection. Moves to another gateway when the server asks it to, and plays on meanwhile. No dependencies. Node 22 and browsers have WebSocket; elsewhere pass one (`{ WebSocket }`, as from
  * the package `ws`).
  *
  *     import { connect } from './lasthit.js';
@@ -68,6 +68,8 @@
  * @property {number} [delayMs] first pause before reconnecting, 200 by default; doubles, with jitter
  * @property {number} [delayMaxMs] longest such pause, 5,000 by default
  * @property {number} [answerMs] reconnect when an action is unanswered for so long, 10,000 by default
+ * @property {'follow' | 'ignore'} [moves] whether to move when the server asks, `follow` by default; with `ignore` the
+ *   connection is closed instead, and opened again at once
  * @property {number} [attempts] connections in a row without a welcome before giving up; no limit by default
  */
 
@@ -77,12 +79,18 @@
 const NORMAL = 1000;
 const SINCE_AHEAD = 4400;
 const TOKEN_EXPIRED = 4401;
+/** The gateway left, and this session had not moved: another takes it at once. */
+const MOVED = 4504;
 /** Refusals that a later attempt under the same id may not meet. */
 const PASSING = new Set(['busy', 'rate_limited', 'shutting_down']);
 /** How long a welcome may take. */
 const WELCOME_MS = 15_000;
 /** A connection that lasted so long was a good one: the next pause is short again. */
 const STEADY_MS = 5_000;
+/** How long nothing is sent before a move that is late is done all the same. */
+const HUSH_MS = 250;
+/** Messages of the next session at most that are kept until the change. */
+const KEPT_MAX = 1_024;
 /** Unanswered actions at most. */
 const PENDING_MAX = 256;
 /** Times that one action is sent at most. */
@@ -112,7 +120,7 @@ export function connect(room, player, options = {}) {
 
 /**
  * Events, by `on(name, handler)`:
- * - `welcome` (Welcome): connected; when not `resumed`, `state` is where to start from.
+ * - `welcome` (Welcome): connected, or moved; when not `resumed`, `state` is where to start from.
  * - `verdict` (Verdict): the next one; each once, in order.
  * - `gone` (Welcome): what was missed is no longer there: start afresh from its `state`. Comes before `welcome`.
  * - `status` (Status, { code, reason, delayMs }): the connection's state.
@@ -133,7 +141,7 @@ export class Room {
     this._options = options;
     this._WebSocket = options.WebSocket ?? globalThis.WebSocket;
     if (!this._WebSocket) throw new LasthitError('no_websocket', 'no global WebSocket: pass one as options.WebSocket');
-    /** @type {Map<string, { action: object, seen?: string, sends: number, resolve: Function, reject: Function, as?: string, timer: any }>} */
+    /** @type {Map<string, { action: object, seen?: string, sends: number, on: any, resolve: Function, reject: Function, as?: string, timer: any }>} `on`: the connection that owes the answer */
     this._pending = new Map();
     /** @type {Map<string, Set<Function>>} */
     this._handlers = new Map();
@@ -143,6 +151,11 @@ export class Room {
     this._lost = false;
     this._socket = null;
     this._timer = null;
+    /**
+     * The move under way: the next connection, its welcome, and what it said since.
+     * @type {{ url?: string, socket: any, openedAt: number, welcome: Welcome | null, kept: any[], failures: number, late: boolean, silent: boolean, timer: any, clock: any } | null}
+     */
+    this._move = null;
     this._open();
   }
 
@@ -170,7 +183,7 @@ export class Room {
       return Promise.reject(new LasthitError('too_many', `${PENDING_MAX} actions are unanswered`, id));
     }
     return new Promise((resolve, reject) => {
-      this._pending.set(id, { action: { op, id, contest, as, args }, seen: undefined, sends: 0, resolve, reject, as, timer: null });
+      this._pending.set(id, { action: { op, id, contest, as, args }, seen: undefined, sends: 0, on: null, resolve, reject, as, timer: null });
       if (this.status === 'open') this._send(id);
     });
   }
@@ -184,32 +197,50 @@ export class Room {
     this._setStatus('connecting');
     let token;
     try {
-      token = typeof this._options.token === 'function' ? await this._options.token() : this._options.token;
+      token = await this._token();
     } catch (error) {
       return this._retry(0, `token: ${error}`);
     }
     if (this.status === 'closed') return;
-    let socket;
     try {
-      socket = new this._WebSocket(this._url(token), ['lasthit.v1.json']);
+      this._socket = this._connect(token);
     } catch (error) {
       return this._end('bad_url', String(error));
     }
-    this._socket = socket;
     this._openedAt = Date.now();
-    this._timer = setTimeout(() => this._drop(0, 'no welcome in time'), WELCOME_MS);
-    socket.onmessage = (message) => {
-      if (socket === this._socket) this._receive(message.data);
-    };
-    socket.onerror = () => {};
-    socket.onclose = (event) => {
-      if (socket === this._socket) this._closed(event.code, event.reason);
-    };
+    this._timer = this._deadline(this._socket);
   }
 
-  _url(token) {
+  async _token() {
+    return typeof this._options.token === 'function' ? this._options.token() : this._options.token;
+  }
+
+  /** Opens a connection, which is the current one or that of a move. */
+  _connect(token, base) {
+    const socket = new this._WebSocket(this._url(token, base), ['lasthit.v1.json']);
+    socket.onmessage = ({ data }) => {
+      if (socket === this._socket) this._receive(data);
+      else if (socket === this._move?.socket) this._keep(data);
+    };
+    socket.onerror = () => {};
+    socket.onclose = ({ code, reason }) => {
+      if (socket === this._socket) this._closed(code, reason);
+      else if (socket === this._move?.socket) this._nextFailed(code);
+    };
+    return socket;
+  }
+
+  /** A connection must be welcomed in time. */
+  _deadline(socket) {
+    return setTimeout(() => {
+      if (socket === this._socket) this._drop(0, 'no welcome in time');
+      else if (socket === this._move?.socket) this._nextFailed(0);
+    }, WELCOME_MS);
+  }
+
+  _url(token, base) {
     const page = globalThis.location;
-    const base = this._options.url ?? (page && `${page.protocol === 'https:' ? 'wss' : 'ws'}://${page.host}`);
+    base ??= this._options.url ?? (page && `${page.protocol === 'https:' ? 'wss' : 'ws'}://${page.host}`);
     if (!base) throw new LasthitError('bad_url', 'options.url is missing, as in ws://127.0.0.1:7777');
     const url = new URL(`/v1/room/${encodeURIComponent(this.room)}`, base);
     if (this.player) url.searchParams.set('player', this.player);
@@ -226,23 +257,135 @@ export class Room {
     } catch {
       return this._drop(0, 'a message is not JSON');
     }
+    this._heard(frame);
+  }
+
+  _heard(frame) {
     if (frame.t === 'welcome') this._welcomed(frame);
     else if (frame.t === 'verdict') this._decided(frame);
     else if (frame.t === 'error') this._refused(frame);
+    else if (frame.t === 'move') this._asked(frame);
   }
 
-  /** @param {Welcome} welcome */
-  _welcomed(welcome) {
+  /** @param {Welcome} welcome @param {any[]} [kept] what the connection said since, if it was not the current one */
+  _welcomed(welcome, kept = []) {
+    const socket = this._socket;
     clearTimeout(this._timer);
     const lost = this._lost || (this.since !== null && !welcome.resumed);
     this._lost = false;
     this.welcome = welcome;
     this.player = welcome.player;
-    this.since = { era: welcome.era, seq: welcome.seq };
-    this._setStatus('open');
+    // One that was opened for a move continues where the connection before it stood then: more has been seen since.
+    if (!welcome.resumed || !(this.since && this.since.seq > welcome.seq)) this.since = { era: welcome.era, seq: welcome.seq };
+    if (this.status !== 'open') this._setStatus('open');
     if (lost) this._emit('gone', welcome);
     this._emit('welcome', welcome);
-    for (const id of [...this._pending.keys()]) this._send(id);
+    for (const frame of kept) {
+      if (socket === this._socket) this._heard(frame);
+    }
+    if (socket === this._socket) this._sendRest();
+  }
+
+  /** The server asks this connection to move. It stays the one that counts until {@link _change}. */
+  _asked({ within_ms, url }) {
+    if (this.status !== 'open' || this._move || this._options.moves === 'ignore') return;
+    const clock = setTimeout(() => this._hurry(), Math.max(0, Number(within_ms) || 0));
+    this._move = { url, socket: null, openedAt: 0, welcome: null, kept: [], failures: 0, late: false, silent: false, timer: null, clock };
+    this._openNext(this._move);
+  }
+
+  async _openNext(move) {
+    try {
+      const token = await this._token();
+      if (this._move !== move) return;
+      move.socket = this._connect(token, move.url);
+    } catch {
+      if (this._move === move) this._stay();
+      return;
+    }
+    move.openedAt = Date.now();
+    move.timer = this._deadline(move.socket);
+  }
+
+  /** What the next connection says counts from the change on. */
+  _keep(data) {
+    const move = this._move;
+    let frame;
+    try {
+      frame = JSON.parse(data);
+    } catch {
+      return this._nextFailed(0);
+    }
+    if (frame.t === 'welcome') {
+      clearTimeout(move.timer);
+      move.welcome = frame;
+      if (!frame.resumed) return this._change();
+      if (move.late) this._hurry();
+      return this._changeWhenQuiet();
+    }
+    if (frame.t === 'verdict' && frame.seq <= this.since.seq) return;
+    move.kept.push(frame);
+    if (move.kept.length <= KEPT_MAX) return;
+    move.kept = move.kept.filter(({ t, seq }) => t !== 'verdict' || seq > this.since.seq);
+    if (move.kept.length > KEPT_MAX) {
+      // The current connection is far behind: it hardly catches up.
+      if (move.silent) this._change();
+      else this._hurry();
+    }
+  }
+
+  /** Changes over if nothing is unanswered on the current connection: then no action overtakes another. */
+  _changeWhenQuiet() {
+    if (!this._move?.welcome) return;
+    for (const { on } of this._pending.values()) if (on === this._socket) return;
+    this._change();
+  }
+
+  /** The time of the move is over: whoever sends on and on pauses for it. */
+  _hurry() {
+    const move = this._move;
+    move.late = true;
+    if (!move.welcome) {
+      if (!move.socket) this._stay();
+      return;
+    }
+    if (move.silent) return;
+    move.silent = true;
+    clearTimeout(move.clock);
+    move.clock = setTimeout(() => this._change(), HUSH_MS);
+  }
+
+  /** From now on the next connection is the current one. */
+  _change() {
+    const [move, old] = [this._takeMove(), this._socket];
+    clearTimeout(this._timer);
+    [this._socket, this._openedAt] = [move.socket, move.openedAt];
+    quit(old);
+    this._welcomed(move.welcome, move.kept);
+  }
+
+  /** The next connection has ended: another, or none if it is too late for that. */
+  _nextFailed(code) {
+    const move = this._move;
+    if (move.late) return this._stay();
+    quit(move.socket);
+    clearTimeout(move.timer);
+    [move.socket, move.welcome, move.kept] = [null, null, []];
+    move.timer = setTimeout(() => this._openNext(move), code === MOVED ? 0 : this._pause(move.failures++));
+  }
+
+  /** Leaves the move: the current connection goes on. */
+  _stay() {
+    quit(this._takeMove()?.socket);
+    this._sendRest();
+  }
+
+  _takeMove() {
+    const move = this._move;
+    this._move = null;
+    clearTimeout(move?.timer);
+    clearTimeout(move?.clock);
+    return move;
   }
 
   /** @param {Verdict} verdict */
@@ -258,6 +401,7 @@ export class Room {
     const pending = this._pending.get(verdict.id);
     if (pending && (verdict.player === (pending.as ?? this.player) || verdict.session === this.welcome?.session)) {
       this._settle(verdict.id)?.resolve(verdict);
+      this._changeWhenQuiet();
     }
   }
 
@@ -265,19 +409,26 @@ export class Room {
     const pending = id === undefined ? undefined : this._pending.get(id);
     // The close that follows decides: a new token, and the action is sent again, or the end.
     if (code === 'expired') return;
+    if (pending) pending.on = null;
     if (pending && PASSING.has(code) && pending.sends < SENDS_MAX) {
       clearTimeout(pending.timer);
       pending.timer = setTimeout(() => this._send(id), this._pause(pending.sends));
-      return;
+      return this._changeWhenQuiet();
     }
     const error = new LasthitError(code, message, id);
     this._emit('refused', error);
     if (pending) this._settle(id)?.reject(error);
+    this._changeWhenQuiet();
+  }
+
+  /** Sends what the current connection was not sent yet. */
+  _sendRest() {
+    for (const [id, { on }] of [...this._pending]) if (on !== this._socket) this._send(id);
   }
 
   _send(id) {
     const pending = this._pending.get(id);
-    if (!pending || this.status !== 'open') return;
+    if (!pending || this.status !== 'open' || this._move?.silent) return;
     clearTimeout(pending.timer);
     if (pending.sends >= SENDS_MAX) {
       return this._settle(id)?.reject(new LasthitError('unanswered', `no answer after ${SENDS_MAX} attempts`, id));
@@ -287,6 +438,7 @@ export class Room {
     // A gateway that knows `seen` says so: others refuse what they do not know.
     const again = pending.sends > 1 && this.welcome?.limits?.room_ids !== undefined;
     pending.seen ??= `${this.since?.era}.${this.since?.seq}`;
+    pending.on = this._socket;
     this._socket.send(JSON.stringify(again ? { ...pending.action, seen: pending.seen } : pending.action));
   }
 
@@ -302,11 +454,7 @@ export class Room {
   _drop(code, reason) {
     const socket = this._socket;
     this._socket = null;
-    try {
-      socket?.close(1000);
-    } catch {
-      // It was closed before.
-    }
+    quit(socket);
     this._closed(code, reason);
   }
 
@@ -323,7 +471,21 @@ export class Room {
       this._lost = true;
     }
     if (code === TOKEN_EXPIRED && typeof this._options.token !== 'function') return this._end('expired', 'the token has expired', code);
+    if (this._move?.socket) return this._goOnWithNext();
+    this._takeMove();
+    // The next gateway waits already.
+    if (code === MOVED && welcomed) return void this._open();
     this._retry(code, reason);
+  }
+
+  /** The connection has ended during its move: the next one takes its place. */
+  _goOnWithNext() {
+    if (this._move.welcome) return this._change();
+    const timer = this._move.timer;
+    [this._socket, this._openedAt, this._timer] = [this._move.socket, this._move.openedAt, timer];
+    this._move.timer = null;
+    this._takeMove();
+    this._setStatus('connecting');
   }
 
   _retry(code, reason) {
@@ -344,11 +506,8 @@ export class Room {
     clearTimeout(this._timer);
     const socket = this._socket;
     this._socket = null;
-    try {
-      socket?.close(1000);
-    } catch {
-      // It never opened.
-    }
+    quit(socket);
+    quit(this._takeMove()?.socket);
     for (const id of [...this._pending.keys()]) this._settle(id)?.reject(new LasthitError(code, message, id));
     this._setStatus('closed', { code: closeCode, reason: message });
   }
@@ -367,6 +526,14 @@ export class Room {
         setTimeout(() => { throw error; });
       }
     }
+  }
+}
+
+function quit(socket) {
+  try {
+    socket?.close(1000);
+  } catch {
+    // It never opened, or was closed before.
   }
 }
 

@@ -14,64 +14,14 @@ import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { connect, LasthitError } from './lasthit.js';
+import { moves } from './moves.test.mjs';
+import { scripted, Scripted, sleep, until } from './scripted.mjs';
 
 const arguments_ = process.argv.slice(2);
 const option = (name) => {
   const at = arguments_.indexOf(`--${name}`);
   return at < 0 ? undefined : arguments_[at + 1];
 };
-const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
-
-/** Waits until something holds, and says what did not. */
-async function until(what, holds, ms = 10_000) {
-  const end = Date.now() + ms;
-  while (!holds()) {
-    if (Date.now() > end) assert.fail(`not within ${ms} ms: ${what}`);
-    await sleep(5);
-  }
-}
-
-/** A WebSocket whose other end is the test. */
-class Scripted {
-  static opened = [];
-  constructor(url, protocols) {
-    this.url = new URL(url);
-    this.protocols = protocols;
-    this.sent = [];
-    Scripted.opened.push(this);
-  }
-  send(text) {
-    assert.ok(!this.over, 'sent on a closed socket');
-    this.sent.push(JSON.parse(text));
-  }
-  close() {
-    this.over = true;
-  }
-  // The server's side.
-  say(frame) {
-    this.onmessage({ data: typeof frame === 'string' ? frame : JSON.stringify(frame) });
-  }
-  welcome(fields) {
-    this.say({ t: 'welcome', session: `s-${Scripted.opened.length}`, player: 'ann', role: 'player', era: 1, seq: 0, resumed: false,
-      gone: false, clock: { source: 'kernel', uncertainty_ns: '1000' }, limits: {}, ...fields });
-  }
-  verdict(seq, fields) {
-    this.say({ t: 'verdict', seq, event: 'data', session: 'x', player: 'bob', outcome: 'granted', arrival_ns: '1', uncertainty_ns: '1', ...fields });
-  }
-  end(code, reason = '') {
-    this.over = true;
-    this.onclose({ code, reason });
-  }
-}
-
-async function scripted(options = {}) {
-  Scripted.opened = [];
-  const room = connect('pit', 'ann', { url: 'ws://test:1', WebSocket: Scripted, delayMs: 2, delayMaxMs: 10, ...options });
-  room.seen = [];
-  room.on('verdict', (verdict) => room.seen.push(verdict.seq));
-  await until('a connection', () => Scripted.opened.length === 1);
-  return { room, socket: (n) => until(`connection ${n}`, () => Scripted.opened.length >= n).then(() => Scripted.opened[n - 1]) };
-}
 
 const tests = {
   async 'the address says room, player and what was seen'() {
@@ -203,6 +153,8 @@ const tests = {
     for (const n of [1, 2, 3]) (await third.socket(n)).end(1006);
     assert.equal(third.room.status, 'closed');
   },
+
+  ...moves,
 };
 
 /** A match on a real gateway; with a command, the gateway is killed in its middle. */

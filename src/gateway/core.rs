@@ -11,7 +11,7 @@
 //! ```
 //!
 //! Its values are in [`super::step`] and [`super::state`]. [`super::settle`] is the way in, [`super::deliver`] and
-//! [`super::catch_up`] are the way out, [`super::leaving`] is the end.
+//! [`super::catch_up`] are the way out, [`super::moves`] and [`super::leaving`] are the end.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -114,7 +114,6 @@ impl Core {
     }
 
     /// The number of sessions.
-    #[cfg(test)]
     pub(crate) fn session_count(&self) -> usize {
         self.sessions.len()
     }
@@ -167,6 +166,8 @@ impl Core {
             seen: 0,
             era: 0,
             open: None,
+            unanswered: 0,
+            asked_to_move_ns: 0,
             leaving: None,
         };
         self.sessions.insert(number, session);
@@ -194,8 +195,9 @@ impl Core {
         if let Err(message) = self.admit(number, &kind) {
             return refuse(ErrorCode::Busy, format!("{message}: send it again later"));
         }
-        if let Some(session) = self.sessions.get_mut(&number).filter(|session| !session.opened) {
-            session.waiting_actions += 1;
+        if let Some(session) = self.sessions.get_mut(&number) {
+            session.unanswered += 1;
+            session.waiting_actions += usize::from(!session.opened);
         }
         self.enqueue(number, kind, arrival);
         Ok(())

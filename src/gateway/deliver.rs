@@ -155,6 +155,12 @@ impl Core {
             if own && verdict.kind == VerdictKind::Open {
                 self.joined(room, &verdict);
             }
+            if own
+                && verdict.kind == VerdictKind::Data
+                && let Some(session) = self.sessions.get_mut(&verdict.session)
+            {
+                session.unanswered = session.unanswered.saturating_sub(1);
+            }
             self.fan_out(room, verdict, own);
         }
         if self.rooms.get(room).is_some_and(|view| view.sessions.is_empty() && view.unresolved == 0) {

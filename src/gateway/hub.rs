@@ -21,10 +21,11 @@ pub(crate) use outbox::Outbox;
 use upkeep::{ping_journal, run_timers};
 
 use super::core::Core;
+use super::moves::Departure;
 use super::step::{Input, Joining};
 use crate::clock;
 use crate::journal::{self, GatewayJournal, JournalError, LockFile};
-use crate::limits::Bounds;
+use crate::limits::{self, Bounds};
 use crate::metrics as names;
 use crate::rules::Pattern;
 use crate::types::{Action, Arrival, Incarnation, SessionId};
@@ -240,17 +241,48 @@ impl Hub {
         self.perform(&mut state);
     }
 
+    /// Asks at most `count` quiet sessions to move. Returns how many were asked. Who was asked is left alone for
+    /// [`MOVE_AGAIN`](limits::MOVE_AGAIN).
+    pub(crate) fn offer_moves(&self, count: usize) -> usize {
+        let asked = self.with(|state| state.core.offer_moves(count, clock::monotonic_ns()));
+        metrics::counter!(names::MOVES_OFFERED_TOTAL).increment(asked as u64);
+        asked
+    }
+
+    /// Asks all sessions to move, spread over the first half of `window`, to the gateway at `url` if there is one. New sessions
+    /// are still let in, and asked at once. Closes who is still there at the end with 4504, and lets nobody in any more. Returns
+    /// when no session is left. [`Hub::drain`] completes the departure.
+    pub(crate) async fn move_sessions(&self, window: Duration, url: Option<Arc<str>>) {
+        let mut departure = Departure::new(clock::monotonic_ns(), window.min(limits::MOVE_WINDOW_MAX), url);
+        loop {
+            let now_ns = clock::monotonic_ns();
+            if departure.is_over(now_ns) {
+                break;
+            }
+            let asked = self.with(|state| state.core.move_some(&mut departure, now_ns));
+            metrics::counter!(names::MOVES_OFFERED_TOTAL).increment(asked as u64);
+            tokio::time::sleep(limits::MOVE_STEP).await;
+        }
+        self.with(|state| state.core.close_unmoved());
+        self.until(|core| core.session_count() == 0).await;
+    }
+
+    /// Returns once `holds`, which is looked at whenever something has changed while the gateway drains.
+    async fn until(&self, holds: impl Fn(&Core) -> bool) {
+        loop {
+            let changed = self.0.drained.notified();
+            if holds(&self.0.state.lock().core) {
+                return;
+            }
+            changed.await;
+        }
+    }
+
     /// Dismisses all sessions. Returns when they are gone, all accepted events are in the journal, and this gateway's
     /// registrations are removed.
     pub(crate) async fn drain(&self) {
         self.with(|state| state.core.drain(close::GOING_AWAY, "this gateway is stopping: connect again with since"));
-        loop {
-            let changed = self.0.drained.notified();
-            if self.0.state.lock().core.is_drained() {
-                break;
-            }
-            changed.await;
-        }
+        self.until(Core::is_drained).await;
         let (gateway, shards) = {
             let mut state = self.0.state.lock();
             (state.core.incarnation(), state.core.leave())
@@ -278,7 +310,7 @@ impl Hub {
             }
         }
         self.perform(&mut state);
-        if state.core.is_drained() {
+        if state.core.session_count() == 0 {
             self.0.drained.notify_waiters();
         }
         result

@@ -46,6 +46,10 @@ pub(super) struct Session {
     pub(super) era: u64,
     /// The `seq` of its own Open, and the rules' answer to it.
     pub(super) open: Option<(u64, Option<Bytes>)>,
+    /// Its actions in the journal, or on their way there, that are not decided yet.
+    pub(super) unanswered: usize,
+    /// When it was last asked to move; 0 if never.
+    pub(super) asked_to_move_ns: u64,
     /// Set once the session is dismissed.
     pub(super) leaving: Option<Leaving>,
 }
@@ -54,6 +58,11 @@ impl Session {
     /// The most deliveries that can be in its outbox now.
     pub(super) fn queued(&self) -> usize {
         usize::try_from(self.sent - self.taken).unwrap_or(usize::MAX)
+    }
+
+    /// Whether it was sent its welcome, and was not dismissed.
+    pub(super) fn is_inside(&self) -> bool {
+        self.since.is_none() && matches!(self.view, View::Live | View::CatchingUp { .. })
     }
 
     /// Whether it is live and still needs the room's verdict `seq`.

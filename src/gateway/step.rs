@@ -45,6 +45,13 @@ pub enum Delivery {
     },
     /// An action that was not accepted.
     Refused(Box<Refusal>),
+    /// The gateway asks the session to move: to connect again, and to end here when it is welcomed there.
+    Move {
+        /// The time for it, in milliseconds.
+        within_ms: u64,
+        /// The gateway to connect to; None for the address that the client knows.
+        url: Option<Arc<str>>,
+    },
     /// The last message.
     Close {
         /// The WebSocket close code.

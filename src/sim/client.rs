@@ -297,6 +297,8 @@ impl World {
                 self.ledger.count("actions refused");
                 self.clients[index].refused.extend(refusal.id);
             }
+            // Players of the simulation move by themselves.
+            Delivery::Move { .. } => {}
             Delivery::Close { code, reason } => {
                 self.trace(|| format!("client {index} is closed: {code} {reason}"));
                 if code == close::SINCE_AHEAD {

@@ -10,8 +10,8 @@
 //! ```
 //!
 //! `docs/protocol.md` describes it for authors of clients. A test runs its examples against this module. Clients send one kind
-//! of message, an action ([`parse_action`]). They get three: `welcome` ([`encode_welcome`]), `verdict` ([`VerdictFrames`]) and
-//! `error` ([`encode_refusal`]).
+//! of message, an action ([`parse_action`]). They get four: `welcome` ([`encode_welcome`]), `verdict` ([`VerdictFrames`]),
+//! `error` ([`encode_refusal`]) and `move` ([`encode_move`]).
 
 mod args;
 mod fields;
@@ -20,7 +20,7 @@ mod parse;
 #[cfg(test)]
 mod tests;
 
-pub use frames::{VerdictFrames, encode_refusal, encode_welcome};
+pub use frames::{VerdictFrames, encode_move, encode_refusal, encode_welcome};
 pub use parse::parse_action;
 
 use bytes::Bytes;
@@ -164,9 +164,11 @@ pub mod close {
     pub const TOO_FAST: u16 = 4429;
     /// The gateway had to restart its sessions: reconnect with `since`.
     pub const RESTARTED: u16 = 4503;
+    /// The gateway is leaving, and the session had not moved: reconnect with `since`, at once.
+    pub const MOVED: u16 = 4504;
 
     /// All of them, with the word that is sent as the closing reason.
-    pub const ALL: [(u16, &str); 15] = [
+    pub const ALL: [(u16, &str); 16] = [
         (NORMAL, "normal"),
         (GOING_AWAY, "going_away"),
         (PROTOCOL, "protocol"),
@@ -182,6 +184,7 @@ pub mod close {
         (ROLLED_BACK, "rolled_back"),
         (TOO_FAST, "too_fast"),
         (RESTARTED, "restarted"),
+        (MOVED, "moved"),
     ];
 }
 

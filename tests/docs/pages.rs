@@ -239,7 +239,7 @@ fn names_are_still_there() {
 
 /// A letter and a number, as rules are named.
 fn is_rule(word: &str) -> bool {
-    matches!(word.as_bytes(), [b'S' | b'W' | b'R' | b'C' | b'T' | b'P' | b'G', b'1'..=b'9'])
+    matches!(word.as_bytes(), [b'S' | b'W' | b'R' | b'C' | b'T' | b'P' | b'X' | b'G', b'1'..=b'9'])
 }
 
 /// Every rule that is cited below these folders, with one place; and what names one without the word "rule".

@@ -6,7 +6,7 @@ use lasthit::types::{
     Verdict, VerdictKind,
 };
 use lasthit::wire::client::{
-    Encoding, ErrorCode, Refusal, VerdictFrames, Welcome, close, encode_refusal, encode_welcome, parse_action,
+    Encoding, ErrorCode, Refusal, VerdictFrames, Welcome, close, encode_move, encode_refusal, encode_welcome, parse_action,
 };
 use serde_json::Value;
 
@@ -164,6 +164,18 @@ fn every_welcome_is_what_the_encoder_makes() {
         for name in shown["limits"].as_object().expect("limits").keys() {
             assert!(DOC.contains(&format!("\n| `{name}` |")), "limit {name} is not in the table");
         }
+    }
+}
+
+#[test]
+fn every_move_is_what_the_encoder_makes() {
+    let moves = blocks("json move");
+    assert!(moves.len() >= 2);
+    for block in moves {
+        let shown = json(block);
+        let url = text(&shown, "url");
+        let frame = encode_move(Encoding::Json, number(&shown, "within_ms").expect("time"), url.as_deref());
+        assert_eq!(serde_json::from_slice::<Value>(&frame).expect("json"), shown);
     }
 }
 

@@ -197,7 +197,7 @@ fn answer<B>(front: &Front, peer: IpAddr, request: &Request<B>) -> Result<Answer
             &format!("this gateway is full with {} sessions: try another gateway, or later", front.settings.sessions_max),
         )
     })?;
-    let place = front.places.enter(&front.settings, permit, peer, &player, role);
+    let place = front.places.enter(&front.settings, permit, peer, &player, role, target.since.is_some());
     let place = place.map_err(|problem| Problem::new(StatusCode::TOO_MANY_REQUESTS, "too_many_sessions", problem))?;
     let valid_for = expires_unix_s.map(|end| Duration::from_secs(end.saturating_sub(now_unix_s)));
     let joining = Joining { room: target.room, player, role, since: target.since };

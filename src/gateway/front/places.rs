@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::settings::Settings;
+use crate::limits::RESUMED_SESSIONS_FACTOR;
 use crate::types::{PlayerId, Role};
 
 /// The rates that are kept before those of idle addresses are dropped.
@@ -111,7 +112,8 @@ impl Places {
         })
     }
 
-    /// A player joins. Server sessions are not counted by player, because one server may be in every room.
+    /// A player joins. Server sessions are not counted by player, because one server may be in every room. One that resumes, as
+    /// the second session of a move does, may go beyond the bounds, up to [`RESUMED_SESSIONS_FACTOR`] times as many.
     /// The error says, in one line, that the address or the player holds all of its places.
     pub(super) fn enter(
         &self,
@@ -120,15 +122,17 @@ impl Places {
         peer: IpAddr,
         player: &PlayerId,
         role: Role,
+        resumes: bool,
     ) -> Result<Place, String> {
-        let most = settings.sessions_per_player;
+        let factor = if resumes { RESUMED_SESSIONS_FACTOR } else { 1 };
+        let most = settings.sessions_per_player.saturating_mul(factor);
         let of_player = match role {
             Role::Server => None,
             Role::Player => Some(self.players.take(player, most).ok_or_else(|| {
                 format!("player {player:?} has {most} sessions on this gateway, the limit: close one, or connect again later")
             })?),
         };
-        let most = settings.sessions_per_address;
+        let most = settings.sessions_per_address.saturating_mul(factor);
         let of_address = match counted(settings, peer) {
             None => None,
             Some(address) => Some(self.sessions.take(&address, most).ok_or_else(|| {
@@ -192,19 +196,26 @@ mod tests {
     fn places_come_back_and_nothing_is_kept_of_them() {
         let settings = Settings { sessions_per_address: 2, sessions_per_player: 2, ..Settings::default() };
         let (places, gateway) = (Places::new(&settings), Arc::new(Semaphore::new(100)));
-        let enter = |peer: &str, player: &str, role| {
+        let enter = |peer: &str, player: &str, role, resumes: bool| {
             let permit = gateway.clone().try_acquire_owned().expect("a permit");
-            places.enter(&settings, permit, ip(peer), &PlayerId::new(player).expect("name"), role)
+            places.enter(&settings, permit, ip(peer), &PlayerId::new(player).expect("name"), role, resumes)
         };
-        let mut inside = vec![enter("192.0.2.1", "ann", Role::Player).expect("the first")];
-        inside.push(enter("127.0.0.1", "ann", Role::Player).expect("the second"));
-        let refused = enter("192.0.2.2", "ann", Role::Player).expect_err("the third of a player");
+        let mut inside = vec![enter("192.0.2.1", "ann", Role::Player, false).expect("the first")];
+        inside.push(enter("127.0.0.1", "ann", Role::Player, false).expect("the second"));
+        let refused = enter("192.0.2.2", "ann", Role::Player, false).expect_err("the third of a player");
         assert!(refused.contains("\"ann\"") && refused.contains("2 sessions"), "{refused}");
-        inside.push(enter("192.0.2.1", "bob", Role::Player).expect("the second of an address"));
-        let refused = enter("192.0.2.1", "cid", Role::Player).expect_err("the third of an address");
+        inside.push(enter("192.0.2.1", "bob", Role::Player, false).expect("the second of an address"));
+        let refused = enter("192.0.2.1", "cid", Role::Player, false).expect_err("the third of an address");
         assert!(refused.contains("192.0.2.1") && refused.contains("2 sessions"), "{refused}");
+        // The second session of a move has `since`: the first one is still there.
+        inside.push(enter("192.0.2.1", "ann", Role::Player, true).expect("a third that resumes"));
+        inside.push(enter("192.0.2.1", "ann", Role::Player, true).expect("a fourth that resumes"));
+        let refused = enter("192.0.2.3", "ann", Role::Player, true).expect_err("the fifth of a player");
+        assert!(refused.contains("\"ann\"") && refused.contains("4 sessions"), "{refused}");
+        let refused = enter("192.0.2.1", "cid", Role::Player, true).expect_err("the fifth of an address");
+        assert!(refused.contains("192.0.2.1") && refused.contains("4 sessions"), "{refused}");
         for _ in 0..10 {
-            inside.push(enter("127.0.0.1", "ann", Role::Server).expect("servers and loopback are not counted"));
+            inside.push(enter("127.0.0.1", "ann", Role::Server, false).expect("servers and loopback are not counted"));
         }
         drop(inside);
         assert!(places.players.0.lock().is_empty() && places.sessions.0.lock().is_empty());

@@ -24,7 +24,7 @@ use crate::gateway::{Delivery, Hub, Outbox};
 use crate::limits::DELIVERIES_PER_TURN_MAX;
 use crate::metrics::{REFUSALS_TOTAL, SESSIONS_OPEN, SESSIONS_TOTAL};
 use crate::types::{Arrival, SessionId};
-use crate::wire::client::{Encoding, ErrorCode, Refusal, close, encode_refusal, encode_welcome, parse_action};
+use crate::wire::client::{Encoding, ErrorCode, Refusal, close, encode_move, encode_refusal, encode_welcome, parse_action};
 
 /// Stands for the close code of a close frame that has none.
 const NO_STATUS: u16 = 1005;
@@ -57,6 +57,7 @@ impl Ending {
             Self::Ours { code: close::IDLE, .. } => "idle",
             Self::Ours { code: close::TOKEN_EXPIRED, .. } => "expired",
             Self::Ours { code: close::GOING_AWAY, .. } => "draining",
+            Self::Ours { code: close::MOVED, .. } => "moved",
             Self::Ours { .. } => "server",
         }
     }
@@ -152,27 +153,30 @@ impl<'a> Session<'a> {
     async fn converse(&self, socket: &mut Socket, mut outbox: Outbox) -> Ending {
         let mut timer = pin!(sleep_until(socket.next_deadline(self.settings)));
         let mut leaving = pin!(self.front.leaving.cancelled());
-        let mut told_to_leave = false;
+        // Set when the gateway closes the session as soon as it has read what had reached the socket.
+        let mut farewell = None;
         loop {
             let writable = socket.is_writable();
             // Received messages come first: they are older than anything else.
             let applied = tokio::select! {
                 biased;
                 step = poll_fn(|cx| socket.poll_step(timer.as_mut(), self.settings, cx)) => self.step(socket, step),
-                () = &mut leaving, if !told_to_leave => {
-                    told_to_leave = true;
+                () = &mut leaving, if farewell.is_none() => {
+                    farewell = Some(close::GOING_AWAY);
                     Ok(())
                 }
                 // After one yield everything that had reached the socket has been read.
-                () = tokio::task::yield_now(), if told_to_leave => Err(Ending::ours(close::GOING_AWAY)),
-                delivery = outbox.recv(), if writable => match delivery {
+                () = tokio::task::yield_now(), if farewell.is_some() => Err(Ending::ours(farewell.unwrap_or_default())),
+                delivery = outbox.recv(), if writable && farewell != Some(close::MOVED) => match delivery {
                     Some(delivery) => self.deliver_all(socket, delivery, &mut outbox),
                     // The gateway was reborn. The outbox is empty; the client gets the rest with `since`.
                     None => Err(Ending::ours(close::SLOW)),
                 },
             };
-            if let Err(ending) = applied {
-                return ending;
+            match applied {
+                Ok(()) => {}
+                Err(Ending::Ours { code: close::MOVED, .. }) if farewell != Some(close::MOVED) => farewell = Some(close::MOVED),
+                Err(ending) => return ending,
             }
         }
     }
@@ -256,6 +260,7 @@ impl<'a> Session<'a> {
             }
             Delivery::Verdict { from, frames } => frames.encode(self.encoding, from),
             Delivery::Refused(refusal) => refusal_frame(self.encoding, &refusal),
+            Delivery::Move { within_ms, url } => encode_move(self.encoding, within_ms, url.as_deref()),
             Delivery::Close { code, reason } => return Err(Ending::Ours { code, reason }),
         };
         Ok(socket.send(encoded)?)

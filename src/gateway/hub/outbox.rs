@@ -33,9 +33,9 @@ pub(crate) struct Outbox {
     session: SessionId,
 }
 
-/// Creates an outbox that holds all that the core may put in: verdicts, and a `Close` after them.
+/// Creates an outbox that holds all that the core may put in: verdicts, a wish to move or two, and a `Close` after them.
 pub(super) fn new(hub: Weak<Inner>, session: SessionId) -> (Inlet, Outbox) {
-    let (sender, receiver) = mpsc::channel(OUTBOX_MESSAGES_MAX + 2);
+    let (sender, receiver) = mpsc::channel(OUTBOX_MESSAGES_MAX + 4);
     let asked = Arc::new(AtomicUsize::new(NOBODY));
     (Inlet { sender, count: AtomicU64::new(0), asked: Arc::clone(&asked) }, Outbox { receiver, asked, hub, session })
 }

@@ -36,6 +36,14 @@ pub fn encode_refusal(encoding: Encoding, refusal: &Refusal) -> Bytes {
     whole(encoding, f)
 }
 
+/// Encodes the wish that a session moves within so many milliseconds, to the gateway at `url` if there is one.
+#[must_use]
+pub fn encode_move(encoding: Encoding, within_ms: u64, url: Option<&str>) -> Bytes {
+    let mut f = Fields::new(encoding, "move", 48 + url.map_or(0, str::len));
+    f.number("within_ms", within_ms).text_if("url", url);
+    whole(encoding, f)
+}
+
 fn whole(encoding: Encoding, fields: Fields) -> Bytes {
     let (body, count) = fields.finish();
     match encoding {

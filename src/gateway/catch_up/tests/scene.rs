@@ -194,7 +194,7 @@ impl Scene {
                     }));
                 }
                 Delivery::Close { code, .. } => self.closed.push((session, code)),
-                Delivery::Refused(_) => {}
+                Delivery::Refused(_) | Delivery::Move { .. } => {}
             }
             self.answer_outbox(session);
         }

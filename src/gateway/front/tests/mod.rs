@@ -3,6 +3,7 @@
 
 mod bounds;
 mod life;
+mod moves;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
