@@ -1,5 +1,4 @@
 //! The bounds of a supervisor: how many processes it runs, how long it waits for them, when it replaces them and how it spreads load.
-#![expect(dead_code, reason = "what carries the plan out comes with the command")]
 
 use std::time::Duration;
 
@@ -51,6 +50,8 @@ pub(crate) const EVEN_AFTER: Duration = Duration::from_secs(3);
 pub(crate) const EVEN_INTERVAL: Duration = Duration::from_millis(200);
 /// Sessions that are offered to move in a second, over all gateways.
 pub(crate) const EVEN_MOVES_PER_SECOND: u32 = 50;
+/// How long a session that was asked to move counts as one that will. Afterwards it stays where it is, and others are asked.
+pub(crate) const EVEN_OFFER: Duration = Duration::from_secs(5);
 /// Sessions of the fullest gateway, in per cent of the mean, above which gateways are uneven. One session above it is even.
 pub(crate) const EVEN_ABOVE_PERCENT: u64 = 110;
 /// Sessions of the fullest gateway, in per cent of the mean, at which they are even again.
@@ -75,4 +76,6 @@ const _: () = assert!(SCALE_DOWN_CPU_PERCENT < SCALE_UP_CPU_PERCENT && SCALE_UP_
 const _: () = assert!(100 < EVEN_UNTIL_PERCENT && EVEN_UNTIL_PERCENT < EVEN_ABOVE_PERCENT);
 const _: () =
     assert!(EVEN_INTERVAL.as_millis() * EVEN_MOVES_PER_SECOND as u128 >= 1_000 && EVEN_INTERVAL.as_millis() < BEAT.as_millis());
+// An offer lasts until its outcome has been heard.
+const _: () = assert!(BEAT.as_millis() * 2 <= EVEN_OFFER.as_millis());
 const _: () = assert!(RECYCLE_SPREAD_PERCENT < 100);

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::supervisor::policy::counts::Count;
-use crate::supervisor::policy::names::{Group, Role, Slot};
+use crate::supervisor::policy::counts::{Count, Deployment};
+use crate::supervisor::policy::names::{Group, Slot};
 use crate::supervisor::policy::recycle::Bounds;
 
 /// One start of a process. Never reused, also not over a change of the supervisor's own program.
@@ -37,29 +37,6 @@ pub(crate) struct Settings {
     pub(crate) recycle: Bounds,
     /// Whether sessions are offered to move when gateways are uneven.
     pub(crate) even: bool,
-}
-
-/// One deployment and how many processes it has.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Deployment {
-    /// Empty for the one at the top of the file.
-    pub(crate) name: String,
-    /// How many gateways.
-    pub(crate) gateways: Count,
-    /// How many workers.
-    pub(crate) workers: Count,
-    /// Shards: more workers than that are refused.
-    pub(crate) shards: u16,
-}
-
-impl Deployment {
-    /// How many processes of a role.
-    pub(crate) fn count(&self, role: Role) -> Count {
-        match role {
-            Role::Gateway => self.gateways,
-            Role::Worker => self.workers,
-        }
-    }
 }
 
 /// What happened.
