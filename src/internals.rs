@@ -43,6 +43,19 @@ pub mod replay {
     pub use crate::replay::{Recording, dump};
 }
 
+pub mod roles {
+    use crate::config::Config;
+    use crate::shutdown::Shutdown;
+
+    /// `lasthit gateway`, in the runtime of the caller.
+    ///
+    /// # Errors
+    /// As the program: in one line.
+    pub async fn gateway(config: Config, shutdown: Shutdown) -> Result<(), String> {
+        crate::roles::gateway(config, shutdown).await.map_err(|error| error.to_string())
+    }
+}
+
 pub mod runtime {
     pub use crate::runtime::{Priority, gateway, worker};
 }

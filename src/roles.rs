@@ -233,6 +233,9 @@ async fn run_gateway(
     let drained = async {
         shutdown.requested().await;
         side.readiness.fail("draining", "asked to stop");
+        if let Some(window) = shutdown.moving() {
+            hub.move_sessions(window, None).await;
+        }
         // Each session is read to its end and closed, and its last events reach the journal.
         leaving.cancel();
         hub.drain().await;

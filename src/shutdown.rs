@@ -9,10 +9,13 @@
 //! assert!(token.is_cancelled());
 //! ```
 
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
+
+use crate::limits::MOVE_WINDOW_MAX;
 
 /// Exit code of a process that was signalled twice and did not drain.
 const EXIT_UNDRAINED: i32 = 1;
@@ -21,6 +24,7 @@ const EXIT_UNDRAINED: i32 = 1;
 #[derive(Debug, Clone, Default)]
 pub struct Shutdown {
     token: CancellationToken,
+    moving: Arc<OnceLock<Duration>>,
 }
 
 impl Shutdown {
@@ -56,6 +60,22 @@ impl Shutdown {
         self.token.cancel();
     }
 
+    /// Requests the shutdown of a gateway whose sessions can move to another one: it asks them to, spread over the first half of
+    /// `window` (at most 600 s), closes at its end those that are still there with code 4504, and drains then. Does nothing once
+    /// a shutdown was requested.
+    pub fn request_moving(&self, window: Duration) {
+        if !self.is_requested() {
+            let _ = self.moving.set(window.min(MOVE_WINDOW_MAX));
+            self.request();
+        }
+    }
+
+    /// The time over which a gateway moves its sessions before it drains; None when it drains at once.
+    #[must_use]
+    pub fn moving(&self) -> Option<Duration> {
+        self.moving.get().copied()
+    }
+
     /// Returns once the shutdown is requested.
     pub async fn requested(&self) {
         self.token.cancelled().await;
@@ -67,13 +87,14 @@ impl Shutdown {
         self.token.is_cancelled()
     }
 
-    /// Runs `work` to its end. Returns None when it has not ended within `drain` after the request.
+    /// Runs `work` to its end. Returns None when it has not ended within `drain` after the request, and after the time for moving
+    /// sessions.
     pub async fn bound<T>(&self, drain: Duration, work: impl Future<Output = T>) -> Option<T> {
         tokio::select! {
             done = work => Some(done),
             () = async {
                 self.requested().await;
-                tokio::time::sleep(drain).await;
+                tokio::time::sleep(drain + self.moving().unwrap_or_default()).await;
             } => None,
         }
     }
@@ -108,5 +129,14 @@ mod tests {
         assert!(shutdown.is_requested());
         assert_eq!(shutdown.bound(drain, std::future::ready(8)).await, Some(8));
         assert_eq!(shutdown.bound(drain, std::future::pending::<()>()).await, None);
+        shutdown.request_moving(drain);
+        assert_eq!(shutdown.moving(), None, "it drains already");
+        let moving = Shutdown::new();
+        moving.request_moving(drain * 4);
+        let work = async {
+            tokio::time::sleep(drain * 3).await;
+            9
+        };
+        assert_eq!(moving.bound(drain, work).await, Some(9), "the time for moving is not for draining");
     }
 }

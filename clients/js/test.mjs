@@ -7,6 +7,9 @@
  *          --url ws://127.0.0.1:7777 [--durable]            killed (SIGKILL) in the middle, and started again;
  *                                                           --durable: what was decided before is still there then
  *
+ *     node clients/js/test.mjs --url ws://127.0.0.1:7777 --travel 2    and while the gateways behind that address leave
+ *                                                           one after the other, until every player has moved twice
+ *
  * Where Node has no WebSocket of its own (before 22) it starts itself again with the flag that brings it.
  */
 
@@ -199,6 +202,53 @@ async function match(url, command, durable) {
   }
 }
 
+/** Players act on and on while their gateways leave one after the other, until each has moved often enough. */
+async function travel(url, times) {
+  const name = `js-moves-${Date.now().toString(36)}`;
+  const keeper = connect(name, 'keeper', { url, role: 'server', delayMaxMs: 500 });
+  assert.equal((await keeper.act('spawn', { contest: 'baron', args: { hp: 1e9 } })).outcome, 'granted');
+  const players = Array.from({ length: 6 }, (_, n) => {
+    const moves = n % 2 ? 'ignore' : 'follow';
+    const room = connect(name, `p${n}`, { url, moves, delayMaxMs: 500 });
+    const player = { room, moves, welcomes: 0, statuses: [], seen: [], answers: [] };
+    room.on('welcome', () => { player.welcomes += 1; });
+    room.on('status', (status) => player.statuses.push(status));
+    room.on('verdict', (verdict) => player.seen.push(verdict));
+    room.on('gone', () => assert.fail('nothing is gone'));
+    return player;
+  });
+  const moved = () => players.every(({ welcomes }) => welcomes > times);
+  const plays = async ({ room, answers }, pause) => {
+    const end = Date.now() + 90_000;
+    while (!moved()) {
+      assert.ok(Date.now() < end, `after 90 s the players have moved ${players.map(({ welcomes }) => welcomes - 1)} times`);
+      // One that all see, and one that only the player is told.
+      const acts = ['baron', 'nobody'].map((contest) => room.act('hit', { contest, args: { damage: 1 } }));
+      answers.push(...(await Promise.all(acts)));
+      await sleep(pause);
+    }
+  };
+  await Promise.all(players.map((player, n) => plays(player, 5 * n)));
+  for (const { moves, statuses, seen, answers } of players) {
+    const places = answers.map((verdict) => verdict.repeat_of ?? verdict.seq);
+    assert.ok(answers.length > 20 && places.every((place, n) => n === 0 || place > places[n - 1]), 'no action overtakes another');
+    for (const [n, verdict] of answers.entries()) assert.equal(verdict.reason ?? verdict.outcome, n % 2 ? 'unknown_target' : 'granted');
+    for (const [n, { from, seq }] of seen.entries()) {
+      if (n > 0) assert.ok(seq > seen[n - 1].seq && (from ?? seq) <= seen[n - 1].seq + 1, `${seen[n - 1].seq}, then ${from}..${seq}`);
+    }
+    // What an action did, it did once.
+    const ids = seen.filter(({ id, repeat_of }) => id && repeat_of === undefined).map(({ id, player }) => `${player} ${id}`);
+    assert.equal(new Set(ids).size, ids.length, 'no action is done twice');
+    const away = statuses.filter((status) => status !== 'open');
+    if (moves === 'follow') assert.deepEqual(away, [], 'never unconnected');
+    else assert.ok(away.length >= times, 'it was closed and came back');
+  }
+  const hits = players.flatMap(({ answers }) => answers).filter(({ outcome }) => outcome === 'granted').length;
+  const last = await keeper.act('hit', { contest: 'baron', args: { damage: 1 } });
+  assert.equal(1e9 - last.body.hp, hits + 1, 'every hit counts once');
+  for (const room of [keeper, ...players.map((player) => player.room)]) room.close();
+}
+
 /** Every message begins where the one before ended. */
 function contiguous(log) {
   for (const [index, verdict] of log.entries()) {
@@ -231,7 +281,9 @@ async function stop(gateway, signal) {
 
 async function main() {
   const url = option('url');
-  if (url) tests[`a match at ${url}`] = () => match(url, option('spawn'), arguments_.includes('--durable'));
+  const times = Number(option('travel'));
+  if (times) tests[`${times} moves at ${url}`] = () => travel(url, times);
+  else if (url) tests[`a match at ${url}`] = () => match(url, option('spawn'), arguments_.includes('--durable'));
   for (const [name, test] of Object.entries(tests)) {
     await test();
     console.log(`ok ${name}`);

@@ -22,7 +22,7 @@ const PARTS: &[(&str, &str)] = &[
     ("clock", "limits"),
     ("metrics", ""),
     ("telemetry", ""),
-    ("shutdown", ""),
+    ("shutdown", "limits"),
     ("runtime", "limits"),
     ("admin", "limits"),
     ("supervisor", "limits"),
@@ -51,7 +51,10 @@ const PARTS: &[(&str, &str)] = &[
     ("versions", "clock config failed journal journal/redis limits replay replay/command rules types workbench worker"),
     ("cli", "config failed replay/command versions workbench"),
     ("program", "cli config failed limits replay/command roles runtime shutdown telemetry versions workbench"),
-    ("internals", "clock config engine gateway/front limits metrics program replay rules/messages runtime telemetry wire"),
+    (
+        "internals",
+        "clock config engine gateway/front limits metrics program replay roles rules/messages runtime shutdown telemetry wire",
+    ),
     ("main", "internals"),
 ];
 

@@ -1,9 +1,16 @@
 //! Other people's clients: Python's, JavaScript's, and the page in a browser.
 
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::thread::JoinHandle;
 use std::time::Duration;
+
+use lasthit::internals::config::{Config, Flags, ProcessRole};
+use lasthit::internals::roles;
+use lasthit::internals::runtime::{self, Priority};
+use lasthit::shutdown::Shutdown;
+use servers::{Proxy, RedisServer, Upstream};
 
 use super::support::{GatewayProcess, WorkerProcess, now, redis};
 
@@ -102,6 +109,55 @@ fn the_javascript_client_loses_nothing_on_redis() {
     let program = env!("CARGO_BIN_EXE_lasthit");
     let command = format!("exec {program} gateway --redis {} --listen 127.0.0.1:{port} --admin none", redis.url());
     javascript(&command, port, &["--durable"]);
+}
+
+/// A gateway on a thread of this process, which can be asked to move its sessions.
+struct Movable {
+    address: SocketAddr,
+    shutdown: Shutdown,
+    thread: Option<JoinHandle<Result<(), String>>>,
+}
+
+impl Movable {
+    fn on(redis: &RedisServer) -> Self {
+        let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
+        let flags = Flags::default().with("redis", &redis.url()).with("listen", &address.to_string()).with("admin", "none");
+        let config = Config::load(ProcessRole::Gateway, flags, &|_| None).expect("settings");
+        let (shutdown, runtime) = (Shutdown::new(), runtime::gateway(1_000, Priority::Normal).expect("a runtime"));
+        let told = shutdown.clone();
+        let thread = std::thread::spawn(move || runtime.block_on(roles::gateway(config, told)));
+        super::support::until("it listens", || std::net::TcpStream::connect(address).ok());
+        Self { address, shutdown, thread: Some(thread) }
+    }
+}
+
+impl Drop for Movable {
+    fn drop(&mut self) {
+        self.shutdown.request();
+        let ended = self.thread.take().and_then(|thread| thread.join().ok());
+        assert!(std::thread::panicking() || matches!(ended, Some(Ok(()))), "{ended:?}");
+    }
+}
+
+/// Some follow their gateways, the others are closed and come back. Nobody loses an action, or has one done twice.
+#[test]
+fn the_javascript_client_plays_on_while_its_gateways_leave() {
+    let redis = redis(&[]);
+    let _worker = WorkerProcess::on(&redis, &[]);
+    let mut here = Movable::on(&redis);
+    let door = Proxy::start(Upstream::Tcp(here.address)).expect("a proxy");
+    let url = format!("ws://{}", door.address());
+    let player = std::thread::spawn(move || {
+        run(Command::new("node").arg(script("clients/js/test.mjs")).args(["--url", &url, "--travel", "2"]));
+    });
+    while !player.is_finished() {
+        let there = Movable::on(&redis);
+        door.lead_to(Upstream::Tcp(there.address));
+        here.shutdown.request_moving(Duration::from_millis(1_500));
+        // Once it has ended.
+        here = there;
+    }
+    player.join().expect("the players have played on");
 }
 
 #[test]

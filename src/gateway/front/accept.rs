@@ -16,7 +16,8 @@ use crate::limits;
 use crate::metrics::REFUSALS_TOTAL;
 
 impl Front {
-    /// Accepts connections until `stop` is cancelled. Then waits for the last one to end, at most [`limits::DRAIN_TIMEOUT`].
+    /// Accepts connections until `stop` is cancelled. Then waits for the last one to end, at most [`limits::DRAIN_TIMEOUT`] from when
+    /// all sessions must be closed.
     /// Connections are tasks of the calling runtime.
     pub(crate) async fn serve(self: Arc<Self>, listener: TcpListener, stop: CancellationToken) {
         let connections = TaskTracker::new();
@@ -54,6 +55,10 @@ impl Front {
         }
         drop(listener);
         connections.close();
+        tokio::select! {
+            () = self.leaving.cancelled() => {}
+            () = connections.wait() => {}
+        }
         if tokio::time::timeout(limits::DRAIN_TIMEOUT, connections.wait()).await.is_err() {
             tracing::warn!(connections = connections.len(), "connections did not end in time: they are dropped");
         }
