@@ -18,7 +18,7 @@ use crate::rules::Bar;
 use crate::spawn::Spawn;
 use crate::speak::dialect::{Audience, Dialect};
 use crate::stages::Vary;
-use values::{duration, setting, url};
+use values::{Moves, duration, setting, url};
 
 /// Sends load to lasthit, measures it, and audits every answer.
 #[derive(Debug, Parser)]
@@ -420,6 +420,9 @@ pub(crate) struct RunArgs {
     /// Sessions that receive a verdict
     #[arg(long, value_enum, default_value_t = Audience::Sender)]
     pub(crate) audience: Audience,
+    /// What sessions do when a gateway asks them to move: they follow it, or ignore it, are closed, and reconnect
+    #[arg(long, value_enum, default_value_t = Moves::Follow)]
+    pub(crate) moves: Moves,
     /// Saturation of the generator: if the p99 of its own delay is above this, there is no report
     #[arg(long, default_value = "5ms", value_parser = duration, value_name = "TIME")]
     pub(crate) lateness_max: Duration,
@@ -455,6 +458,7 @@ impl RunArgs {
             waiting_max: self.outstanding.filter(|_| !self.closed),
             contenders: self.contenders,
             payload_bytes: self.payload_bytes,
+            follows: self.moves == Moves::Follow,
             audience: self.audience,
             warm_up: seconds(self.warm_up, 2, 1),
             duration: seconds(self.duration, 10, 3),

@@ -26,6 +26,16 @@ pub(crate) const MESSAGE_BYTES_MAX: usize = 16 * 1024 * 1024;
 pub(crate) const HANDSHAKE_BYTES_MAX: usize = 16 * 1024;
 /// Bytes that a session may owe its socket; an action that is due then is counted as not sent.
 pub(crate) const WRITE_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// How long a session that is late to move pauses before it changes over.
+pub(crate) const MOVE_HUSH: Duration = Duration::from_millis(250);
+/// Messages of its next connection that a session keeps; one more and it pauses at once.
+pub(crate) const MOVE_KEPT_MAX: usize = 100_000;
+/// Pause before a session tries its next connection again.
+pub(crate) const MOVE_RETRY: Duration = Duration::from_millis(100);
+/// How long a session that was closed as moved tries to come back.
+pub(crate) const MOVE_PATIENCE: Duration = Duration::from_secs(15);
+/// Sessions of a player before the current one whose verdicts may still be under way.
+pub(crate) const EARLIER_SESSIONS_MAX: usize = 8;
 /// How long sessions that come again may take to catch up.
 pub(crate) const REJOIN_TIMEOUT: Duration = Duration::from_secs(120);
 /// Sessions that are connecting at a time.

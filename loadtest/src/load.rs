@@ -1,14 +1,18 @@
 //! One measurement: joins all sessions, sends by the plan, waits for the answers, reports. [`measure`] is what `run`, the
 //! ramp and the comparisons are made of.
 //!
-//! `terms` says what to measure, `plan` who sends what, `pace` waits until it is due, `client` sends and reads, `tally` counts,
-//! `audit` judges, `record` keeps the times, `health` watches the generator, `progress` and `report` tell. `knee` measures rate
+//! `terms` says what to measure, `plan` who sends what, `pace` waits until it is due, `joined` connects, `client` sends and reads, `moves` opens
+//! a session's next connection, `judge` reads what a session is told, `answers` knows its own actions, `tally` counts, `audit` judges, `record` keeps the times, `health` watches the generator, `progress` and `report` tell. `knee` measures rate
 //! after rate.
 
+pub(crate) mod answers;
 pub(crate) mod audit;
 pub(crate) mod client;
 pub(crate) mod health;
+pub(crate) mod joined;
+mod judge;
 pub(crate) mod knee;
+pub(crate) mod moves;
 pub(crate) mod pace;
 pub(crate) mod plan;
 pub(crate) mod progress;
@@ -30,8 +34,9 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::limits::{BATCH_ACTIONS_MAX, BEHIND_MAX, CONNECTING_MAX, LEAD, OUTSTANDING_MAX, PAYLOAD_BYTES_MAX};
 use audit::Audit;
-use client::{Joined, Run, Session};
+use client::{Run, Session};
 use health::{Meter, Saturation, Usage};
+use joined::Joined;
 use pace::Pacer;
 use plan::{Plan, Schedule};
 use progress::Progress;
@@ -87,6 +92,9 @@ pub(crate) async fn measure(load: &Load, progress: &Progress, stop: impl Future<
         end: whole,
         tag,
         dialect: load.dialect,
+        audience: load.audience,
+        urls: load.urls.clone(),
+        follows: load.follows,
         args: "x".repeat(load.payload_bytes),
         tally: Tally::new(audit, Window { from: load.warm_up, to: whole }),
         pen: Mutex::default(),
@@ -133,7 +141,7 @@ async fn join_all(load: &Load, plan: &Plan, tag: &str) -> Result<Vec<Joined>> {
     let joining = (0..plan.sessions()).map(|number| async move {
         let seat = plan.seat(number);
         let room = load.dialect.room(load.audience, tag, seat.room)?;
-        client::join(load.dialect, &load.urls[seat.url as usize], &room, &format!("p{number}")).await
+        joined::join(load.dialect, &load.urls[seat.url as usize], &room, &format!("p{number}")).await
     });
     stream::iter(joining).buffered(CONNECTING_MAX).try_collect().await
 }

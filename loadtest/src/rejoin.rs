@@ -14,7 +14,7 @@ use serde::Serialize;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::limits::{READ_BYTES, REJOIN_TIMEOUT};
-use crate::load::client::{self, Joined};
+use crate::load::joined::{Joined, join};
 use crate::load::report::Report;
 use crate::load::{Load, allow_files};
 use crate::speak::dialect::Dialect;
@@ -92,7 +92,7 @@ impl Crowd {
     async fn join(&self, number: u32, room: &str, era: Option<u64>) -> Result<Joined> {
         let url = &self.urls[number as usize % self.urls.len()];
         let player = era.map_or_else(|| "before".to_owned(), |era| format!("again-{number}&since={era}.1"));
-        client::join(self.dialect, url, room, &player).await
+        join(self.dialect, url, room, &player).await
     }
 }
 

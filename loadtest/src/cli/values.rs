@@ -31,3 +31,12 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
     // More than a day is a typing error, and a deadline could overflow.
     millis.filter(|ms| *ms <= 86_400_000).map(Duration::from_millis).ok_or_else(wrong)
 }
+
+/// What sessions do when a gateway asks them to move.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Moves {
+    /// They connect again first, and change over when nothing is unanswered.
+    Follow,
+    /// They stay until they are closed.
+    Ignore,
+}

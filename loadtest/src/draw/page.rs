@@ -220,13 +220,14 @@ fn facts(report: &Report) -> String {
         (Some(rate), Some(n)) => format!("open loop, {} a second, {n} outstanding a session at most", grouped(u64::from(rate))),
         (None, n) => format!("closed loop, {} outstanding a session", n.unwrap_or(1)),
     };
-    let Faults { lost, doubled, gaps, two_winners } = report.faults;
+    let Faults { lost, doubled, gaps, two_winners, overtaken } = report.faults;
     let mut audit = vec![
         ("actions", grouped(report.audited)),
         ("lost", grouped(lost)),
         ("answered twice", grouped(doubled)),
         ("gaps in a session's count", grouped(gaps)),
         ("contests with two winners", grouped(two_winners)),
+        ("overtaken by the same player's next", grouped(overtaken)),
         ("not sent: gateways did not keep up", grouped(report.unsent)),
         ("broken sessions", grouped(report.broken_sessions)),
         ("refused", grouped(report.refusals())),

@@ -4,7 +4,8 @@
 //! * every sent action is answered exactly once, by a verdict or by a refusal (`lost`, `doubled`);
 //! * each session's `seq` is contiguous from its welcome on, `from ..= seq` covering what it may not see (`gaps`); what it
 //!   has seen already may come again, as the protocol says;
-//! * a round of a contest has one winner, whichever session saw it (`two_winners`).
+//! * a round of a contest has one winner, whichever session saw it (`two_winners`);
+//! * a player's actions are decided in the order in which it sent them, over all of its connections (`overtaken`).
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -46,12 +47,14 @@ pub(crate) struct Faults {
     pub(crate) gaps: u64,
     /// Winners of a round beyond its first.
     pub(crate) two_winners: u64,
+    /// Actions that a player sent after another one and that were decided before it.
+    pub(crate) overtaken: u64,
 }
 
 impl Faults {
     /// Whether there is more than answers that did not come.
     pub(crate) fn contradict(&self) -> bool {
-        self.doubled + self.gaps + self.two_winners > 0
+        self.doubled + self.gaps + self.two_winners + self.overtaken > 0
     }
 }
 
@@ -70,6 +73,7 @@ pub(crate) struct Audit {
     doubled: u64,
     gaps: u64,
     two_winners: u64,
+    overtaken: u64,
 }
 
 impl Audit {
@@ -78,7 +82,16 @@ impl Audit {
         let size = |count: u64| usize::try_from(count).unwrap_or(usize::MAX);
         // Both have their final size at once, so that nothing is moved while the schedule runs; memory is used as they fill.
         let winners = HashMap::with_capacity(size(winners.min(WINNERS_EXPECTED_MAX)));
-        Self { fates: vec![UNSENT; size(actions)], winners, sent: 0, answered: 0, doubled: 0, gaps: 0, two_winners: 0 }
+        Self {
+            fates: vec![UNSENT; size(actions)],
+            winners,
+            sent: 0,
+            answered: 0,
+            doubled: 0,
+            gaps: 0,
+            two_winners: 0,
+            overtaken: 0,
+        }
     }
 
     /// An action was given to its socket, so long after the start of the run.
@@ -108,6 +121,11 @@ impl Audit {
         }
     }
 
+    /// Two actions of a player changed places.
+    pub(crate) fn overtaken(&mut self) {
+        self.overtaken += 1;
+    }
+
     /// A session saw `from ..= seq`.
     pub(crate) fn seen(&mut self, contiguity: &mut Contiguity, from: u64, seq: u64) {
         if !contiguity.advance(from, seq) {
@@ -128,7 +146,8 @@ impl Audit {
     /// What is wrong if nothing more comes.
     pub(crate) fn faults(&self) -> Faults {
         let lost = self.sent - self.answered;
-        Faults { lost, doubled: self.doubled, gaps: self.gaps, two_winners: self.two_winners }
+        let Self { doubled, gaps, two_winners, overtaken, .. } = *self;
+        Faults { lost, doubled, gaps, two_winners, overtaken }
     }
 
     fn fate(&mut self, action: u64) -> Option<&mut u64> {
@@ -146,6 +165,11 @@ impl Contiguity {
     /// A session that was welcomed at `seq`.
     pub(crate) fn after(seq: u64) -> Self {
         Self { last: seq }
+    }
+
+    /// The last `seq` that was seen.
+    pub(crate) fn seen(&self) -> u64 {
+        self.last
     }
 
     /// Whether `from ..= seq` leaves out nothing between it and what was seen; the session has seen `seq` afterwards.

@@ -3,22 +3,24 @@
 use std::collections::VecDeque;
 use std::fmt::Write;
 use std::future::poll_fn;
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::audit::{Contiguity, Place, Round};
+use super::answers::Answers;
+use super::audit::Contiguity;
+use super::joined::Joined;
+use super::judge::Seen;
+use super::moves::{Asked, Next, Turn, Whose};
 use super::plan::{Plan, Schedule};
 use super::tally::{Counts, Tally};
-use crate::limits::{CLOSE_TIMEOUT, CONNECT_TIMEOUT, DUE_ACTIONS_MAX, READ_BYTES};
-use crate::speak::dialect::Dialect;
-use crate::speak::frame::{Frame, number};
-use crate::speak::socket::{Message, Socket};
+use crate::limits::{CLOSE_TIMEOUT, DUE_ACTIONS_MAX, EARLIER_SESSIONS_MAX, READ_BYTES};
+use crate::speak::dialect::{Audience, Dialect};
+use crate::speak::socket::{Closed, Message, Socket};
+use lasthit::wire::client::close;
 
 /// What all sessions of a run share.
 pub(crate) struct Run {
@@ -36,6 +38,12 @@ pub(crate) struct Run {
     pub(crate) tag: String,
     /// How the sessions speak.
     pub(crate) dialect: Dialect,
+    /// Who is told of a verdict.
+    pub(crate) audience: Audience,
+    /// The gateways.
+    pub(crate) urls: Vec<String>,
+    /// Whether sessions move when a gateway asks them to.
+    pub(crate) follows: bool,
     /// What every claim carries.
     pub(crate) args: String,
     /// What was seen.
@@ -54,6 +62,18 @@ pub(crate) struct Pen {
     payload: Vec<u8>,
 }
 
+impl Pen {
+    /// Writes an action's id and contest.
+    fn name(&mut self, run: &Run, action: u64) -> Result<&mut Self> {
+        self.id.clear();
+        self.contest.clear();
+        self.payload.clear();
+        write!(self.id, "{}-{action}", run.tag)?;
+        write!(self.contest, "{}-{}", run.tag, run.plan.action(action).contest)?;
+        Ok(self)
+    }
+}
+
 impl Run {
     /// What all sessions read into.
     pub(crate) fn scratch() -> Mutex<Vec<u8>> {
@@ -66,76 +86,8 @@ impl Run {
     }
 
     /// When an action is due; None in a closed loop.
-    fn due(&self, action: u64) -> Option<Duration> {
+    pub(super) fn due(&self, action: u64) -> Option<Duration> {
         self.schedule.map(|schedule| schedule.due(action))
-    }
-}
-
-/// A session that may begin.
-#[derive(Debug)]
-pub(crate) struct Joined {
-    socket: Socket,
-    id: String,
-    era: u64,
-    seq: u64,
-    /// What came right behind the welcome.
-    early: Vec<(bool, Vec<u8>)>,
-}
-
-/// Joins a room and waits for the welcome, where there is one.
-pub(crate) async fn join(dialect: Dialect, url: &str, room: &str, player: &str) -> Result<Joined> {
-    let request = dialect.request(url, room, player)?;
-    let address = request.uri().to_string();
-    let joining = async {
-        let socket = Socket::connect(request).await?;
-        let mut joined = Joined { socket, id: String::new(), era: 0, seq: 0, early: Vec::new() };
-        if dialect.is_lasthit() {
-            joined.welcome(dialect).await?;
-        }
-        Ok(joined)
-    };
-    let joined = timeout(CONNECT_TIMEOUT, joining).await.unwrap_or_else(|_| bail!("no welcome within {CONNECT_TIMEOUT:?}"));
-    joined.with_context(|| format!("{address} cannot be joined"))
-}
-
-impl Joined {
-    /// Era and seq of its welcome.
-    pub(crate) fn place(&self) -> (u64, u64) {
-        (self.era, self.seq)
-    }
-
-    /// What came right behind the welcome: whether it is text, and its bytes.
-    pub(crate) fn take_early(&mut self) -> Vec<(bool, Vec<u8>)> {
-        std::mem::take(&mut self.early)
-    }
-
-    /// What comes after that.
-    pub(crate) fn socket(&mut self) -> &mut Socket {
-        &mut self.socket
-    }
-
-    async fn welcome(&mut self, dialect: Dialect) -> Result<()> {
-        let Self { socket, id, era, seq, early } = self;
-        let welcomed = AtomicBool::new(false);
-        let mut first = |message: Message<'_>| {
-            if welcomed.load(Relaxed) {
-                early.push((message.is_text, message.payload.to_vec()));
-                return Ok(());
-            }
-            let frame = dialect.hear(message.is_text, message.payload)?;
-            let (t, said) = (&*frame.t, &*frame.message);
-            ensure!(t == "welcome", "the first message is {t:?} instead of a welcome: {said}");
-            (*id, *era, *seq) = (frame.session.to_string(), frame.era, frame.seq);
-            welcomed.store(true, Relaxed);
-            Ok(())
-        };
-        socket.carried(&mut first)?;
-        let mut scratch = vec![0; READ_BYTES];
-        poll_fn(|cx| {
-            let ended = if welcomed.load(Relaxed) { Poll::Pending } else { socket.poll_read(cx, &mut scratch, &mut first) };
-            if welcomed.load(Relaxed) && ended.is_pending() { Poll::Ready(Ok(())) } else { ended }
-        })
-        .await
     }
 }
 
@@ -150,16 +102,22 @@ struct State {
     room: u32,
     /// As the gateway calls it.
     id: String,
+    /// Before that: its own sessions on other connections.
+    earlier: Vec<String>,
     era: u64,
     contiguity: Contiguity,
+    /// The last `seq` that it had seen when it moved: the next connection may be behind, and says it again.
+    floor: u64,
     /// Actions that are written with the next system call.
     pending: Vec<u64>,
     /// In a closed loop: actions that were sent.
     turn: u64,
     /// In an open one: what was due while too many waited for their answers.
     due: VecDeque<u64>,
-    /// Actions that wait for their answers.
-    waiting: u32,
+    /// Its actions and their answers.
+    answers: Answers,
+    /// The connection that it moves to.
+    next: Option<Next>,
     /// Its task, which must write what the socket did not take.
     waker: Option<Waker>,
     early: Vec<(bool, Vec<u8>)>,
@@ -176,18 +134,21 @@ enum Phase {
 impl Session {
     /// Nothing is sent yet.
     pub(crate) fn new(joined: Joined, number: u32, run: &Run) -> Self {
-        let Joined { socket, id, era, seq, early } = joined;
+        let Joined { socket, id, era, seq, early, .. } = joined;
         Self(Mutex::new(State {
             socket,
             number,
             room: run.plan.seat(number).room,
             id,
+            earlier: Vec::new(),
             era,
             contiguity: Contiguity::after(seq),
+            floor: 0,
             pending: Vec::new(),
             turn: 0,
             due: VecDeque::new(),
-            waiting: 0,
+            answers: Answers::default(),
+            next: None,
             waker: None,
             early,
             phase: Phase::Plays,
@@ -197,7 +158,7 @@ impl Session {
     /// An action is due: it leaves with the next [`Self::flush`], or when fewer wait for their answers.
     pub(crate) fn queue(&self, run: &Run, action: u64) -> Result<()> {
         let mut state = self.lock();
-        if state.waiting < run.outstanding {
+        if state.may_send(run) {
             return state.queue(run, action, &mut run.tally.lock());
         }
         let mut counts = run.tally.lock();
@@ -262,30 +223,150 @@ impl State {
         }
         let mut counts = run.tally.lock();
         let mut scratch = run.scratch.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut seen = Seen { number: self.number, room: self.room, id: &self.id, era: self.era, run, counts: &mut counts };
-        let (contiguity, mut answered) = (&mut self.contiguity, 0);
-        for (is_text, payload) in self.early.drain(..) {
-            answered += seen.receive(Message { is_text, payload: &payload }, contiguity)?;
+        let early = std::mem::take(&mut self.early);
+        self.hear(run, &mut counts, early)?;
+        if !self.is_away()
+            && let Err(e) = self.read(cx, run, &mut counts, &mut scratch)
+        {
+            self.lose(run, e)?;
         }
-        let read = self.socket.poll_read(cx, &mut scratch, |message| {
-            answered += seen.receive(message, contiguity)?;
-            Ok(())
-        });
-        if let Poll::Ready(ended) = read {
-            return Poll::Ready(ended);
-        }
+        self.turn(cx, run, &mut counts, &mut scratch)?;
         drop(scratch);
-        self.waiting = self.waiting.saturating_sub(answered);
-        if self.phase == Phase::Plays && self.waiting < run.outstanding {
+        if self.phase == Phase::Plays && self.may_send(run) {
             self.go_on(run, &mut counts)?;
         }
-        let written = self.socket.poll_write(cx)?;
+        if self.is_away() {
+            return if self.phase == Phase::Over { Poll::Ready(Ok(())) } else { Poll::Pending };
+        }
+        let written = match self.socket.poll_write(cx) {
+            Poll::Ready(Err(e)) => {
+                self.lose(run, e.into())?;
+                // Its place is taken with the next turn.
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            written => written,
+        };
         if self.phase == Phase::Over && written.is_ready() { Poll::Ready(Ok(())) } else { Poll::Pending }
+    }
+
+    /// Whether another action may leave now.
+    fn may_send(&self, run: &Run) -> bool {
+        self.answers.waiting() < run.outstanding && !self.next.as_ref().is_some_and(Next::is_silent)
+    }
+
+    /// Whether its connection is over, and the next one is not there.
+    fn is_away(&self) -> bool {
+        self.next.as_ref().is_some_and(|next| next.away)
+    }
+
+    /// Judges what is there; an error when the connection is over.
+    fn read(&mut self, cx: &mut Context<'_>, run: &Run, counts: &mut Counts, scratch: &mut [u8]) -> Result<()> {
+        let Self { number, room, id, earlier, era, contiguity, floor, answers, socket, .. } = self;
+        let mut seen = Seen {
+            number: *number,
+            room: *room,
+            id,
+            earlier,
+            era: *era,
+            floor: *floor,
+            run,
+            counts,
+            contiguity,
+            answers,
+            asked: None,
+        };
+        let read = socket.poll_read(cx, scratch, |message| seen.receive(message));
+        let asked = seen.asked;
+        self.asked(run, asked);
+        if let Poll::Ready(ended) = read { ended } else { Ok(()) }
+    }
+
+    /// Judges what was kept.
+    fn hear(&mut self, run: &Run, counts: &mut Counts, kept: Vec<(bool, Vec<u8>)>) -> Result<()> {
+        let Self { number, room, id, earlier, era, contiguity, floor, answers, .. } = self;
+        let mut seen = Seen {
+            number: *number,
+            room: *room,
+            id,
+            earlier,
+            era: *era,
+            floor: *floor,
+            run,
+            counts,
+            contiguity,
+            answers,
+            asked: None,
+        };
+        for (is_text, payload) in kept {
+            seen.receive(Message { is_text, payload: &payload })?;
+        }
+        let asked = seen.asked;
+        self.asked(run, asked);
+        Ok(())
+    }
+
+    fn asked(&mut self, run: &Run, asked: Option<Asked>) {
+        if let Some(asked) = asked.filter(|_| run.follows && self.next.is_none()) {
+            self.next = Some(Next::asked(asked));
+        }
+    }
+
+    /// The connection is over. The next one takes its place, if there may be one.
+    fn lose(&mut self, run: &Run, why: anyhow::Error) -> Result<()> {
+        let moved = why.downcast_ref::<Closed>().is_some_and(|closed| closed.code == Some(close::MOVED));
+        match &mut self.next {
+            Some(next) => next.leave(),
+            None if moved && run.dialect.is_lasthit() => self.next = Some(Next::away()),
+            None => return Err(why),
+        }
+        Ok(())
+    }
+
+    /// Goes on with the next connection, if there is one.
+    fn turn(&mut self, cx: &mut Context<'_>, run: &Run, counts: &mut Counts, scratch: &mut [u8]) -> Result<()> {
+        while let Some(next) = &mut self.next {
+            let whose = Whose { number: self.number, room: self.room, era: self.era, seen: self.contiguity.seen() };
+            match next.poll(cx, run, whose, scratch, self.answers.waiting() == 0)? {
+                Turn::Waits => return Ok(()),
+                Turn::Stays => self.next = None,
+                Turn::Changes => self.change(run, counts)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// The next connection is the session's from now on.
+    fn change(&mut self, run: &Run, counts: &mut Counts) -> Result<()> {
+        let Some((next, joined)) = self.next.take().and_then(|mut next| next.joined.take().map(|joined| (next, joined))) else {
+            return Ok(());
+        };
+        counts.moves.count(next.away, next.silent_for());
+        let Joined { socket, id, early, .. } = joined;
+        let mut old = std::mem::replace(&mut self.socket, socket);
+        if !next.away {
+            tokio::spawn(async move { timeout(CLOSE_TIMEOUT, old.close()).await });
+        }
+        self.earlier.push(std::mem::replace(&mut self.id, id));
+        if self.earlier.len() > EARLIER_SESSIONS_MAX {
+            self.earlier.remove(0);
+        }
+        self.floor = self.contiguity.seen();
+        self.hear(run, counts, early)?;
+        let mut pen = run.pen.lock().unwrap_or_else(PoisonError::into_inner);
+        for (action, seen) in self.answers.send_again() {
+            let Pen { id, contest, payload } = pen.name(run, action)?;
+            run.dialect.claim_again(payload, id, contest, &run.args, &format!("{}.{seen}", self.era))?;
+            ensure!(self.socket.queue(run.dialect.is_text(), payload), "what is unanswered does not fit into the socket");
+        }
+        // What is wrong with a connection, the task learns when it reads.
+        let _ = self.socket.write();
+        Ok(())
     }
 
     /// As many actions as may wait for their answers: in a closed loop the next ones, in an open one what is overdue.
     fn go_on(&mut self, run: &Run, counts: &mut Counts) -> Result<()> {
-        while self.waiting < run.outstanding {
+        while self.may_send(run) {
             let action = if run.schedule.is_some() {
                 let Some(action) = self.due.pop_front() else { break };
                 action
@@ -307,16 +388,11 @@ impl State {
             return Ok(());
         }
         let mut pen = run.pen.lock().unwrap_or_else(PoisonError::into_inner);
-        let Pen { id, contest, payload } = &mut *pen;
-        id.clear();
-        contest.clear();
-        payload.clear();
-        write!(id, "{}-{action}", run.tag)?;
-        write!(contest, "{}-{}", run.tag, run.plan.action(action).contest)?;
+        let Pen { id, contest, payload } = pen.name(run, action)?;
         run.dialect.claim(payload, id, contest, &run.args)?;
         if self.socket.queue(run.dialect.is_text(), payload) {
             self.pending.push(action);
-            self.waiting = self.waiting.saturating_add(1);
+            self.answers.sent(action, self.contiguity.seen());
         } else {
             counts.unsent += 1;
         }
@@ -340,61 +416,5 @@ impl State {
         if let Some(waker) = &self.waker {
             waker.wake_by_ref();
         }
-    }
-}
-
-/// What a session needs in order to judge a message.
-struct Seen<'a> {
-    number: u32,
-    room: u32,
-    id: &'a str,
-    era: u64,
-    run: &'a Run,
-    counts: &'a mut Counts,
-}
-
-impl Seen<'_> {
-    /// How many of the session's own actions it answers.
-    fn receive(&mut self, message: Message<'_>, contiguity: &mut Contiguity) -> Result<u32> {
-        let frame = self.run.dialect.hear(message.is_text, message.payload)?;
-        match &*frame.t {
-            "verdict" => Ok(self.verdict(&frame, contiguity)),
-            "error" => {
-                let action = (!frame.id.is_empty()).then(|| self.own(&frame.id));
-                self.counts.refused(action, &frame.code);
-                Ok(u32::from(action.is_some()))
-            }
-            _ => Ok(0),
-        }
-    }
-
-    fn verdict(&mut self, frame: &Frame<'_>, contiguity: &mut Contiguity) -> u32 {
-        let (run, granted) = (self.run, &*frame.outcome == "granted");
-        let is_lasthit = run.dialect.is_lasthit();
-        if is_lasthit {
-            self.counts.audit.seen(contiguity, frame.from.unwrap_or(frame.seq), frame.seq);
-            if granted && let Some(contest) = number(&run.tag, &frame.contest) {
-                let round = Round { room: self.room, contest, round: frame.round };
-                self.counts.audit.won(round, Place { era: self.era, seq: frame.seq });
-            }
-            // The room's joins and leaves have no id.
-            if *frame.session != *self.id || frame.id.is_empty() {
-                return 0;
-            }
-        }
-        let action = self.own(&frame.id);
-        if granted && !is_lasthit {
-            // Others tell the claimer only that it has won, and whoever has won, again.
-            let round = Round { room: self.room, contest: run.plan.action(action).contest, round: 1 };
-            self.counts.audit.won(round, Place { era: 0, seq: u64::from(self.number) });
-        }
-        self.counts.verdict(action, (&frame.outcome, &frame.reason), run.due(action), run.elapsed());
-        1
-    }
-
-    /// Which of this session's actions an id names; one that does not exist when it names none.
-    fn own(&self, id: &str) -> u64 {
-        let known = number(&self.run.tag, id).filter(|n| *n < self.run.plan.actions());
-        known.filter(|n| self.run.plan.action(*n).session == self.number).unwrap_or(u64::MAX)
     }
 }

@@ -19,6 +19,8 @@ pub(super) struct Seen<'a> {
     pub(super) id: &'a str,
     pub(super) earlier: &'a [String],
     pub(super) era: u64,
+    /// Verdicts up to here were judged on another connection.
+    pub(super) floor: u64,
     pub(super) run: &'a Run,
     pub(super) counts: &'a mut Counts,
     pub(super) contiguity: &'a mut Contiguity,
@@ -52,6 +54,9 @@ impl Seen<'_> {
         let (run, granted) = (self.run, &*frame.outcome == "granted");
         let is_lasthit = run.dialect.is_lasthit();
         if is_lasthit {
+            if frame.seq <= self.floor {
+                return;
+            }
             self.counts.audit.seen(self.contiguity, frame.from.unwrap_or(frame.seq), frame.seq);
             if granted && let Some(contest) = number(&run.tag, &frame.contest) {
                 let round = Round { room: self.room, contest, round: frame.round };

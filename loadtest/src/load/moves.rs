@@ -10,7 +10,8 @@ use anyhow::{Result, ensure};
 use serde::Serialize;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::client::{Joined, Run, join};
+use super::client::Run;
+use super::joined::{Joined, join};
 use crate::limits::{MOVE_HUSH, MOVE_KEPT_MAX, MOVE_PATIENCE, MOVE_RETRY};
 
 /// What a gateway asks.

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::audit::Faults;
 use super::health::Usage;
+use super::moves::Moves;
 use super::record::{Distribution, Quantiles, Second};
 use super::tally::Counts;
 use super::terms::{Load, Pace};
@@ -119,6 +120,8 @@ pub(crate) struct Report {
     pub(crate) reasons: BTreeMap<String, u64>,
     /// Refusals by error code, in the whole run.
     pub(crate) refused: BTreeMap<String, u64>,
+    /// How sessions changed over to other gateways.
+    pub(crate) moves: Moves,
     /// Sessions that ended before the run did.
     pub(crate) broken_sessions: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -149,6 +152,7 @@ impl Report {
             outcomes: counts.outcomes.clone(),
             reasons: counts.reasons.clone(),
             refused: counts.refused.clone(),
+            moves: counts.moves,
             broken_sessions: counts.broken,
             first_broken: counts.first_broken.clone(),
             series: record.series.seconds(),
@@ -162,12 +166,13 @@ impl Report {
 
     /// What the audit found, in one line; None when everything was as promised.
     pub(crate) fn failure(&self) -> Option<String> {
-        let Faults { lost, doubled, gaps, two_winners } = self.faults;
+        let Faults { lost, doubled, gaps, two_winners, overtaken } = self.faults;
         let counted = [
             (lost, "lost"),
             (doubled, "doubled"),
             (gaps, "gaps"),
             (two_winners, "two winners"),
+            (overtaken, "overtaken"),
             (self.unsent, "not sent, because the gateways did not read or answer"),
         ];
         let mut faults: Vec<String> =
@@ -236,7 +241,11 @@ impl fmt::Display for Report {
             }
         }
         writeln!(f, "generator {}", self.generator.usage)?;
-        let Faults { lost, doubled, gaps, two_winners } = self.faults;
-        write!(f, "audit     lost {lost}  doubled {doubled}  gaps {gaps}  two winners {two_winners}  of {} sent", self.audited)
+        if self.moves.any() {
+            writeln!(f, "moves     {}", self.moves)?;
+        }
+        let Faults { lost, doubled, gaps, two_winners, overtaken } = self.faults;
+        write!(f, "audit     lost {lost}  doubled {doubled}  gaps {gaps}  two winners {two_winners}  overtaken {overtaken}  ")?;
+        write!(f, "of {} sent", self.audited)
     }
 }

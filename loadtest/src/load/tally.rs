@@ -5,6 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::audit::Audit;
+use super::moves::Moves;
 use super::record::Record;
 
 /// The counts of a run, shared by its sessions.
@@ -46,6 +47,8 @@ pub(crate) struct Counts {
     pub(crate) refused: BTreeMap<String, u64>,
     /// Actions that were due while their session's socket owed too much, in the whole run.
     pub(crate) unsent: u64,
+    /// How sessions changed over to other gateways.
+    pub(crate) moves: Moves,
     /// Sessions that ended before the run did, and why the first of them did.
     pub(crate) broken: u64,
     /// The first of them.
@@ -65,6 +68,7 @@ impl Tally {
             reasons: BTreeMap::new(),
             refused: BTreeMap::new(),
             unsent: 0,
+            moves: Moves::default(),
             broken: 0,
             first_broken: None,
         }))

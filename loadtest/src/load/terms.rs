@@ -29,6 +29,8 @@ pub(crate) struct Load {
     pub(crate) contenders: u32,
     /// Bytes of a claim's arguments.
     pub(crate) payload_bytes: usize,
+    /// Whether sessions move when a gateway asks them to. The others are closed, and reconnect.
+    pub(crate) follows: bool,
     /// Who is told of a verdict.
     pub(crate) audience: Audience,
     /// How long actions are sent before that, outside all figures.
@@ -70,6 +72,7 @@ impl Load {
             waiting_max: None,
             contenders: CONTENDERS,
             payload_bytes: 64,
+            follows: true,
             audience: Audience::Sender,
             warm_up: Duration::from_secs(2),
             duration: Duration::from_secs(10),

@@ -18,7 +18,7 @@ use super::programs::Family;
 use super::{LOOK_INTERVAL, SETTLE_TIMEOUT};
 use crate::limits::{CLOSE_TIMEOUT, CONNECTING_MAX, READ_BYTES};
 use crate::load::allow_files;
-use crate::load::client::{Joined, join};
+use crate::load::joined::{Joined, join};
 use crate::load::record::{Times, nanos};
 use crate::load::report::Broken;
 use crate::speak::dialect::{Audience, Dialect};

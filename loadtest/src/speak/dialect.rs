@@ -108,8 +108,13 @@ impl Dialect {
         }
         match self {
             Self::Peer => Ok(serde_json::to_writer(out, &PeerClaim { id, contest })?),
-            _ => self.encoding().write(out, &Action { op: "claim", id, contest, args }),
+            _ => self.encoding().write(out, &Action { op: "claim", id, contest, args, seen: None }),
         }
+    }
+
+    /// Writes a claim that was sent before. `seen` is what its sender had seen then.
+    pub(crate) fn claim_again(self, out: &mut Vec<u8>, id: &str, contest: &str, args: &str, seen: &str) -> Result<()> {
+        self.encoding().write(out, &Action { op: "claim", id, contest, args, seen: Some(seen) })
     }
 
     /// What a message says, in lasthit's terms: a claim's answer is a verdict.

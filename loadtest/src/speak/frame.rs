@@ -66,9 +66,12 @@ pub(crate) struct Action<'a> {
     pub(crate) contest: &'a str,
     /// For the rules.
     pub(crate) args: &'a str,
+    /// Only when it is sent again: `{era}.{seq}` of the first sending.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) seen: Option<&'a str>,
 }
 
-/// What a client is sent: `welcome`, `verdict` and `error` have their fields out of these.
+/// What a client is sent: `welcome`, `verdict`, `error` and `move` have their fields out of these.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(crate) struct Frame<'a> {
@@ -98,6 +101,11 @@ pub(crate) struct Frame<'a> {
     pub(crate) photo_finish: bool,
     pub(crate) uncertainty_ns: Option<Nanos>,
     pub(crate) behind_ns: Option<Nanos>,
+    pub(crate) repeat_of: Option<u64>,
+    pub(crate) resumed: bool,
+    pub(crate) within_ms: u64,
+    #[serde(borrow)]
+    pub(crate) url: Text<'a>,
 }
 
 /// A number, which JSON writes as a string.

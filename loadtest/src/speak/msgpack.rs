@@ -31,6 +31,10 @@ impl<'a> Frame<'a> {
                 b"photo_finish" => frame.photo_finish.put(pass.value()?, 14),
                 b"uncertainty_ns" => frame.uncertainty_ns.put(pass.value()?, 15),
                 b"behind_ns" => frame.behind_ns.put(pass.value()?, 16),
+                b"repeat_of" => frame.repeat_of.put(pass.value()?, 17),
+                b"resumed" => frame.resumed.put(pass.value()?, 18),
+                b"within_ms" => frame.within_ms.put(pass.value()?, 19),
+                b"url" => frame.url.put(pass.value()?, 20),
                 _ => pass.skip().map(|()| 0),
             };
             let bit = bit.with_context(|| format!("field {:?}", String::from_utf8_lossy(name)))?;

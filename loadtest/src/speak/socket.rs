@@ -2,6 +2,7 @@
 //! buffer, and everything that is due is sent with one system call. Every frame is a whole message, both ways: all measured
 //! servers do that. tungstenite does the handshake and the headers of frames.
 
+use std::fmt;
 use std::io::{self, Cursor, ErrorKind};
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -27,6 +28,25 @@ pub(crate) struct Message<'a> {
     pub(crate) is_text: bool,
     /// What it says.
     pub(crate) payload: &'a [u8],
+}
+
+/// The server has closed a connection.
+#[derive(Debug)]
+pub(crate) struct Closed {
+    /// None when its close frame has none.
+    pub(crate) code: Option<u16>,
+    reason: String,
+}
+
+impl std::error::Error for Closed {}
+
+impl fmt::Display for Closed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.code {
+            Some(code) => write!(f, "closed by the gateway: {code} {}", self.reason),
+            None => f.write_str("closed by the gateway: no code"),
+        }
+    }
 }
 
 /// A connection.
@@ -181,7 +201,7 @@ fn messages(bytes: &[u8], out: &mut Vec<u8>, told: &mut impl FnMut(Message<'_>) 
             OpCode::Data(kind @ (Data::Text | Data::Binary)) => told(Message { is_text: kind == Data::Text, payload })?,
             OpCode::Control(Control::Ping) => frame(out, OpCode::Control(Control::Pong), payload),
             OpCode::Control(Control::Pong) => {}
-            OpCode::Control(Control::Close) => bail!("closed by the gateway: {}", reason(payload)),
+            OpCode::Control(Control::Close) => bail!(closed(payload)),
             other => bail!("a message of the kind {other:?}: the measured servers do not send it"),
         }
     }
@@ -199,11 +219,11 @@ pub(crate) fn frame(out: &mut Vec<u8>, opcode: OpCode, payload: &[u8]) {
     }
 }
 
-/// The code and the reason of a close frame.
-fn reason(payload: &[u8]) -> String {
+/// What a close frame says.
+fn closed(payload: &[u8]) -> Closed {
     match payload.split_first_chunk() {
-        Some((code, why)) => format!("{} {}", u16::from_be_bytes(*code), String::from_utf8_lossy(why)),
-        None => "no code".to_owned(),
+        Some((code, why)) => Closed { code: Some(u16::from_be_bytes(*code)), reason: String::from_utf8_lossy(why).into_owned() },
+        None => Closed { code: None, reason: String::new() },
     }
 }
 
