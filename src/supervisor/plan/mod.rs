@@ -140,11 +140,11 @@ impl Plan {
             Input::Finished { result } => self.finished(result),
             Input::StopAll => self.stop_all(),
         }
-        // A roll may end what a request waits for, and the other way round.
-        self.turn_roll();
-        self.turn_requests();
+        // Rolls and the end of everything change what requests wait for, and the last act of a roll waits for requests.
         self.turn_roll();
         self.turn_stopping();
+        self.turn_requests();
+        self.turn_roll();
         std::mem::take(&mut self.actions)
     }
 
