@@ -109,6 +109,12 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// A process that a supervisor started
+    #[command(hide = true)]
+    Child {
+        /// Its name
+        name: String,
+    },
     /// Lists, shows and drops the events that rules failed on
     #[command(after_help = failed::EXAMPLES)]
     Failed {
@@ -310,6 +316,8 @@ struct CommonArgs {
 pub(crate) enum Parsed {
     /// Run a role.
     Run(Box<Config>),
+    /// Run what a supervisor wants of the process of this name.
+    Child(String),
     /// Read a recorded room.
     Read(Reading, Box<Config>),
     /// Work on a program.
@@ -353,6 +361,7 @@ pub(crate) fn parse(args: impl IntoIterator<Item = std::ffi::OsString>, env: &dy
         }
         Command::Rules { tool } => return tool.parse(env),
         Command::Failed { tool } => return look(tool, env),
+        Command::Child { name } => return Parsed::Child(name),
     };
     match Config::load(role, flags, env) {
         Ok(config) => Parsed::Run(Box::new(config)),
@@ -423,7 +432,7 @@ mod tests {
         use clap::CommandFactory as _;
         for command in Cli::command()
             .get_subcommands()
-            .filter(|c| !["replay", "dump", "timeline", "failed", "rules"].contains(&c.get_name()))
+            .filter(|c| !["replay", "dump", "timeline", "failed", "rules", "child"].contains(&c.get_name()))
         {
             for flag in command.get_arguments().filter_map(clap::Arg::get_long).filter(|long| *long != "help") {
                 let key = flag.replace('-', "_");

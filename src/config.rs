@@ -188,6 +188,22 @@ impl Config {
         from.finish(config)
     }
 
+    /// As [`Config::load`], where the file was read before: its path and its text.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with all mistakes.
+    pub(crate) fn load_with(
+        role: ProcessRole,
+        flags: Flags,
+        env: &dyn Fn(&str) -> Option<String>,
+        file: Option<(String, String)>,
+    ) -> Result<Self, ConfigError> {
+        let mut from = Sources::with_text(flags, env, file);
+        let config = Self::read(role, &mut from);
+        config.cross_check(&mut from);
+        from.finish(config)
+    }
+
     /// Reads each setting, and checks it by itself.
     fn read(role: ProcessRole, from: &mut Sources<'_>) -> Self {
         let d = Self::defaults(role);

@@ -54,6 +54,7 @@ pub mod embed;
 
 // The program.
 mod arena;
+mod child;
 mod cli;
 mod config;
 mod failed;

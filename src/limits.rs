@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+mod child;
 mod moves;
 mod outside;
 mod programs;
 mod supervisor;
+pub(crate) use child::*;
 pub(crate) use moves::*;
 pub use outside::*;
 pub use programs::*;

@@ -2,15 +2,16 @@
 //! replayed verdict deviates, kept failed events are damaged, or a program is none, fails its tests, is refused, or would have
 //! decided otherwise; 2 wrong usage or configuration, or a recorded room cannot be resolved again.
 
+use std::os::fd::OwnedFd;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use crate::cli::{self, Parsed};
 use crate::config::{Config, ProcessRole};
-use crate::limits::{DRAIN_TIMEOUT, SESSIONS_MAX};
+use crate::limits::{DRAIN_TIMEOUT, METRICS_UPKEEP_INTERVAL, SESSIONS_MAX};
 use crate::replay::command::{self, Reading, Told};
 use crate::shutdown::Shutdown;
-use crate::{failed, roles, runtime, telemetry, versions, workbench};
+use crate::{child, failed, metrics, roles, runtime, telemetry, versions, workbench};
 use anyhow::Context as _;
 
 const FAILED: u8 = 1;
@@ -24,13 +25,8 @@ const BLOCKING_REST: Duration = Duration::from_millis(500);
 pub fn main() -> ExitCode {
     let env = |name: &str| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned());
     match cli::parse(std::env::args_os(), &env) {
-        Parsed::Run(config) => match run(*config) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => {
-                say(&format!("{error:#}"));
-                ExitCode::from(FAILED)
-            }
-        },
+        Parsed::Run(config) => ended(run(*config, None)),
+        Parsed::Child(name) => child(&name),
         Parsed::Read(reading, config) => match read(&reading, &config) {
             Ok(told) => {
                 let _ = std::io::Write::write_fmt(&mut std::io::stdout(), format_args!("{}\n", told.text));
@@ -84,6 +80,33 @@ pub fn main() -> ExitCode {
     }
 }
 
+fn ended(ended: anyhow::Result<()>) -> ExitCode {
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            say(&format!("{error:#}"));
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+/// A process under a supervisor. Mistakes in its settings are of no use to try again: see the exit code.
+fn child(name: &str) -> ExitCode {
+    let mistakes = |lines: &[String]| {
+        lines.iter().for_each(|line| say(line));
+        ExitCode::from(USAGE)
+    };
+    let attached = match child::attach() {
+        Ok(attached) if attached.name == name => attached,
+        Ok(other) => return mistakes(&[format!("this is child {name:?}, and the supervisor means {:?}", other.name)]),
+        Err(why) => return mistakes(&[why]),
+    };
+    match attached.settings.config() {
+        Ok(config) => ended(run(config, Some(attached.channel))),
+        Err(error) => mistakes(&error.mistakes),
+    }
+}
+
 fn say(line: &str) {
     let _ = std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("lasthit: {line}\n"));
 }
@@ -103,7 +126,8 @@ fn manage(managing: &versions::Managing, config: &Config) -> anyhow::Result<vers
     runtime.block_on(versions::run(managing, config)).map_err(anyhow::Error::msg)
 }
 
-fn run(mut config: Config) -> anyhow::Result<()> {
+/// Runs a role. `channel` is to the supervisor, if there is one.
+fn run(mut config: Config, channel: Option<OwnedFd>) -> anyhow::Result<()> {
     telemetry::init(config.log_format, &config.log)?;
     for notice in config.notices() {
         tracing::warn!("{notice}");
@@ -121,25 +145,41 @@ fn run(mut config: Config) -> anyhow::Result<()> {
         runtime::worker(config.priority)
     }
     .context("the runtime cannot start")?;
-    let ended = runtime.block_on(drive(config));
+    let ended = runtime.block_on(drive(config, channel));
     runtime.shutdown_timeout(BLOCKING_REST);
     ended
 }
 
 /// Runs the role until it ends by itself, or, after a signal, for at most [`DRAIN_TIMEOUT`].
-async fn drive(config: Config) -> anyhow::Result<()> {
+async fn drive(config: Config, channel: Option<OwnedFd>) -> anyhow::Result<()> {
     let shutdown = Shutdown::new();
     shutdown.watch_signals().context("signals cannot be watched")?;
+    let above = channel.map(|channel| above(channel, shutdown.clone())).transpose()?;
     let role = async {
         let shutdown = shutdown.clone();
         match config.role {
             ProcessRole::Serve => roles::serve(config, shutdown).await,
-            ProcessRole::Gateway => roles::gateway(config, shutdown).await,
-            ProcessRole::Worker => roles::worker(config, shutdown).await,
+            ProcessRole::Gateway => roles::gateway(config, shutdown, above).await,
+            ProcessRole::Worker => roles::worker(config, shutdown, above).await,
         }
     };
     match shutdown.bound(DRAIN_TIMEOUT, role).await {
         Some(ended) => Ok(ended?),
         None => anyhow::bail!("draining took more than {} s: stopped before it was done", DRAIN_TIMEOUT.as_secs()),
     }
+}
+
+/// Listens to the supervisor, which also shows this process's metrics.
+fn above(channel: OwnedFd, shutdown: Shutdown) -> anyhow::Result<roles::Above> {
+    let metrics = metrics::install()?;
+    let upkeep = metrics.clone();
+    tokio::spawn(async move {
+        let mut turns = tokio::time::interval(METRICS_UPKEEP_INTERVAL);
+        loop {
+            turns.tick().await;
+            upkeep.run_upkeep();
+        }
+    });
+    let (link, passed) = child::Link::start(channel, metrics, shutdown).context("the supervisor's channel cannot be used")?;
+    Ok(roles::Above { link, passed })
 }

@@ -12,11 +12,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admin::{Admin, AdminError, Readiness};
 use crate::arena;
+use crate::child::{Link, Passed};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::gateway::front::arrival::{self, Drains, KERNEL_STAMPS};
 use crate::gateway::front::auth::Gatekeeper;
-use crate::gateway::front::{Front, Settings, sweep};
+use crate::gateway::front::{Front, Intake, Settings, sweep};
 use crate::gateway::{Hub, Settle};
 use crate::journal::memory::MemoryJournal;
 use crate::journal::redis::{RedisJournal, RedisOptions};
@@ -46,6 +47,12 @@ pub(crate) enum RoleError {
     Thread(io::Error),
 }
 
+/// A supervisor above this process.
+pub(crate) struct Above {
+    pub(crate) link: Link,
+    pub(crate) passed: Passed,
+}
+
 /// Serves health and metrics until it is dropped.
 struct Side {
     readiness: Readiness,
@@ -53,10 +60,11 @@ struct Side {
 }
 
 impl Side {
-    async fn start(config: &Config) -> Result<Self, RoleError> {
+    /// A supervisor above shows the metrics of its children, and asks for them itself.
+    async fn start(config: &Config, above: Option<&Above>) -> Result<Self, RoleError> {
         let (readiness, stop) = (Readiness::new(), CancellationToken::new());
         readiness.fail("started", "still starting");
-        if let Some(address) = config.admin {
+        if let Some(address) = config.admin.filter(|_| above.is_none()) {
             let admin = Admin::bind(address).await?;
             tracing::info!("health and metrics on http://{}/", admin.address());
             tokio::spawn(admin.run(readiness.clone(), metrics::install()?, stop.clone()));
@@ -89,7 +97,7 @@ impl Drop for Side {
 /// Gateway and worker in one process, on the memory journal.
 pub(crate) async fn serve(config: Config, shutdown: Shutdown) -> Result<(), RoleError> {
     let journal = Arc::new(MemoryJournal::new(config.shards));
-    let side = Side::start(&config).await?;
+    let side = Side::start(&config, None).await?;
     let (trouble, worker_stop) = (watch::Sender::new(None), CancellationToken::new());
     side.watch("worker", trouble.subscribe());
     // The gateway's thread reads sockets and does nothing else.
@@ -110,7 +118,7 @@ pub(crate) async fn serve(config: Config, shutdown: Shutdown) -> Result<(), Role
         ended?.map_err(io::Error::other)
     });
     let thread = thread.map_err(RoleError::Thread)?;
-    let ended = run_gateway(&config, &side, journal, &shutdown).await;
+    let ended = run_gateway(&config, &side, journal, &shutdown, None).await;
     worker_stop.cancel();
     let joined = tokio::task::spawn_blocking(move || thread.join()).await;
     if !matches!(joined, Ok(Ok(Ok(())))) {
@@ -120,20 +128,28 @@ pub(crate) async fn serve(config: Config, shutdown: Shutdown) -> Result<(), Role
 }
 
 /// A gateway on Redis.
-pub(crate) async fn gateway(config: Config, shutdown: Shutdown) -> Result<(), RoleError> {
-    let side = Side::start(&config).await?;
+pub(crate) async fn gateway(config: Config, shutdown: Shutdown, above: Option<Above>) -> Result<(), RoleError> {
+    let side = Side::start(&config, above.as_ref()).await?;
     let Some(journal) = connect(&config, &side, &shutdown).await? else { return Ok(()) };
-    run_gateway(&config, &side, journal, &shutdown).await
+    run_gateway(&config, &side, journal, &shutdown, above).await
 }
 
 /// A worker on Redis.
-pub(crate) async fn worker(config: Config, shutdown: Shutdown) -> Result<(), RoleError> {
-    let side = Side::start(&config).await?;
+pub(crate) async fn worker(config: Config, shutdown: Shutdown, above: Option<Above>) -> Result<(), RoleError> {
+    let side = Side::start(&config, above.as_ref()).await?;
     let Some(journal) = connect(&config, &side, &shutdown).await? else { return Ok(()) };
     let Some(joined) = insist(&side, &shutdown, || worker::join(journal.clone())).await? else { return Ok(()) };
-    let trouble = watch::Sender::new(None);
+    let trouble = watch::Sender::new(Some("no heartbeat yet".to_owned()));
     side.watch("journal", trouble.subscribe());
     side.readiness.pass("started");
+    if let Some(above) = &above {
+        let (link, readiness) = (above.link.clone(), side.readiness.clone());
+        tokio::spawn(async move {
+            readiness.passed().await;
+            link.ready(None, 0);
+        });
+        leave_when_told(above, shutdown.clone());
+    }
     let stop = shutdown.token().clone();
     // As a task of its own: waking the future of `block_on` takes a detour through the driver.
     let rules = start_rules(&config, &side)?;
@@ -197,14 +213,26 @@ fn worker_options(config: &Config) -> WorkerOptions {
     }
 }
 
+/// A supervisor that replaces this process wants it to leave.
+fn leave_when_told(above: &Above, shutdown: Shutdown) {
+    let mut leave = above.passed.leave.clone();
+    tokio::spawn(async move {
+        if leave.wait_for(Option::is_some).await.is_ok() {
+            shutdown.request();
+        }
+    });
+}
+
 async fn run_gateway(
     config: &Config,
     side: &Side,
     journal: Arc<dyn GatewayJournal>,
     shutdown: &Shutdown,
+    above: Option<Above>,
 ) -> Result<(), RoleError> {
-    let listener = arrival::listen(config.listen).map_err(|source| RoleError::Listen { address: config.listen, source })?;
-    let address = listener.local_addr().map_err(|source| RoleError::Listen { address: config.listen, source })?;
+    let failed = |source| RoleError::Listen { address: config.listen, source };
+    let listener = if above.is_none() { Some(arrival::listen(config.listen).map_err(failed)?) } else { None };
+    let address = listener.as_ref().map(|listener| listener.local_addr()).transpose().map_err(failed)?;
     let (clock, drains) = (Clock::new().behind_a_card(config.uncertainty), Drains::new(config.sweep_guard));
     let source = if KERNEL_STAMPS { "kernel" } else { "read" };
     if !KERNEL_STAMPS {
@@ -227,9 +255,21 @@ async fn run_gateway(
     let gatekeeper = Gatekeeper::new(config.jwt_key.as_ref(), config.allowed_origins.clone(), config.allow_host_names);
     let leaving = CancellationToken::new();
     let front = Front::new(hub.clone(), gatekeeper, arena::asset, clock, drains, settings, leaving.clone());
-    let serving = Arc::new(front).serve(listener, shutdown.token().clone());
-    tracing::info!("open http://{address}/ to play, connect to ws://{address}/v1/room/ROOM");
+    if let Some(address) = address {
+        tracing::info!("open http://{address}/ to play, connect to ws://{address}/v1/room/ROOM");
+    }
     side.readiness.pass("started");
+    let intake = match (listener, above) {
+        (Some(listener), _) => Intake::from(listener),
+        (None, Some(above)) => {
+            side.readiness.passed().await;
+            above.link.ready(Some(front.tally()), sessions_max);
+            leave_when_told(&above, shutdown.clone());
+            Intake::Passed(above.passed.connections)
+        }
+        (None, None) => return Ok(()),
+    };
+    let serving = Arc::new(front).serve(intake, shutdown.token().clone());
     let drained = async {
         shutdown.requested().await;
         side.readiness.fail("draining", "asked to stop");

@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 
 /// Named checks that the parts of a process set. Clones share them.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Readiness {
     /// The reason why each check fails, or None if it passes. The names are fixed in the code, so there are only a few.
     checks: Arc<Mutex<BTreeMap<&'static str, Option<String>>>>,
+    changed: Arc<Notify>,
 }
 
 impl Readiness {
@@ -24,6 +26,7 @@ impl Readiness {
         if self.checks.lock().insert(check, None).flatten().is_some() {
             tracing::info!(check, "passes again");
         }
+        self.changed.notify_waiters();
     }
 
     /// The check fails from now on; `reason` is one line.
@@ -40,6 +43,17 @@ impl Readiness {
         match result {
             Ok(()) => self.pass(check),
             Err(error) => self.fail(check, error.to_string()),
+        }
+    }
+
+    /// Returns once no check fails.
+    pub(crate) async fn passed(&self) {
+        loop {
+            let changed = self.changed.notified();
+            if self.failing().is_empty() {
+                return;
+            }
+            changed.await;
         }
     }
 

@@ -82,8 +82,19 @@ impl Flags {
         self
     }
 
+    /// All of them, by name.
+    pub(crate) fn pairs(&self) -> &[(String, String)] {
+        &self.0
+    }
+
     fn get(&self, key: &str) -> Option<String> {
         self.0.iter().find(|(k, _)| k == key).map(|(_, v)| v.clone())
+    }
+}
+
+impl From<Vec<(String, String)>> for Flags {
+    fn from(pairs: Vec<(String, String)>) -> Self {
+        Self(pairs)
     }
 }
 
@@ -107,21 +118,37 @@ fn env_name(key: &str) -> String {
 
 impl<'a> Sources<'a> {
     pub(super) fn open(flags: Flags, env: &'a dyn Fn(&str) -> Option<String>) -> Self {
-        let mut sources = Self { flags, env, file: toml::Table::new(), path: String::new(), mistakes: Vec::new() };
+        let mut sources = Self::without_file(flags, env);
         if let Some(Raw { text: path, place }) = sources.raw("config") {
-            match read(Path::new(&path)) {
-                Ok(file) => sources.file = file,
-                Err(problem) => sources.mistakes.push(format!("{place}: {path:?} {problem}")),
-            }
-            sources.path = path;
-        }
-        let unknown: Vec<String> =
-            sources.file.keys().filter(|k| *k == "config" || !KEYS.contains(&k.as_str())).cloned().collect();
-        for key in unknown {
-            let known = &KEYS[..KEYS.len() - 1];
-            sources.mistakes.push(format!("{}: {key:?} is not a setting: use one of {}", sources.path, known.join(", ")));
+            sources.take_file(&place, &path, read(Path::new(&path)));
         }
         sources
+    }
+
+    /// As [`Sources::open`], with the file's path and its text where it was read before.
+    pub(super) fn with_text(flags: Flags, env: &'a dyn Fn(&str) -> Option<String>, file: Option<(String, String)>) -> Self {
+        let mut sources = Self::without_file(flags, env);
+        if let Some((path, text)) = file {
+            sources.take_file(&path, &path, parse(&text));
+        }
+        sources
+    }
+
+    fn without_file(flags: Flags, env: &'a dyn Fn(&str) -> Option<String>) -> Self {
+        Self { flags, env, file: toml::Table::new(), path: String::new(), mistakes: Vec::new() }
+    }
+
+    fn take_file(&mut self, place: &str, path: &str, file: Result<toml::Table, String>) {
+        match file {
+            Ok(file) => self.file = file,
+            Err(problem) => self.mistakes.push(format!("{place}: {path:?} {problem}")),
+        }
+        self.path = path.to_owned();
+        let unknown: Vec<String> = self.file.keys().filter(|k| *k == "config" || !KEYS.contains(&k.as_str())).cloned().collect();
+        for key in unknown {
+            let known = &KEYS[..KEYS.len() - 1];
+            self.mistakes.push(format!("{}: {key:?} is not a setting: use one of {}", self.path, known.join(", ")));
+        }
     }
 
     /// The value of a setting, or the default if it is not set. A wrong value is reported, and the default returned.
@@ -196,7 +223,10 @@ fn plain(value: &toml::Value) -> String {
 }
 
 fn read(path: &Path) -> Result<toml::Table, String> {
-    let text = std::fs::read_to_string(path).map_err(|e| format!("cannot be read ({e}): name a TOML file"))?;
+    parse(&std::fs::read_to_string(path).map_err(|e| format!("cannot be read ({e}): name a TOML file"))?)
+}
+
+fn parse(text: &str) -> Result<toml::Table, String> {
     text.parse::<toml::Table>().map_err(|e| {
         let line = e.span().map_or(1, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
         format!("is not TOML, line {line}: {}", e.message().lines().collect::<Vec<_>>().join(", "))

@@ -1,11 +1,11 @@
 //! Accepts connections. Each is one task, which holds the permits that bound it.
 
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -15,11 +15,40 @@ use super::{Front, http, session};
 use crate::limits;
 use crate::metrics::REFUSALS_TOTAL;
 
+/// Where connections come from.
+#[derive(Debug)]
+pub(crate) enum Intake {
+    /// A listener of its own.
+    Listener(TcpListener),
+    /// Another process accepts them.
+    Passed(mpsc::Receiver<(TcpStream, SocketAddr)>),
+}
+
+impl From<TcpListener> for Intake {
+    fn from(listener: TcpListener) -> Self {
+        Self::Listener(listener)
+    }
+}
+
+impl Intake {
+    async fn next(&mut self) -> io::Result<(TcpStream, SocketAddr)> {
+        match self {
+            Self::Listener(listener) => listener.accept().await,
+            Self::Passed(passed) => match passed.recv().await {
+                Some(connection) => Ok(connection),
+                // Whoever passed them is gone: the process is asked to stop by this too.
+                None => std::future::pending().await,
+            },
+        }
+    }
+}
+
 impl Front {
-    /// Accepts connections until `stop` is cancelled. Then waits for the last one to end, at most [`limits::DRAIN_TIMEOUT`] from when
+    /// Takes connections in until `stop` is cancelled. Then waits for the last one to end, at most [`limits::DRAIN_TIMEOUT`] from when
     /// all sessions must be closed.
     /// Connections are tasks of the calling runtime.
-    pub(crate) async fn serve(self: Arc<Self>, listener: TcpListener, stop: CancellationToken) {
+    pub(crate) async fn serve(self: Arc<Self>, intake: impl Into<Intake>, stop: CancellationToken) {
+        let mut intake = intake.into();
         let connections = TaskTracker::new();
         let handshakes = Arc::new(Semaphore::new(limits::HANDSHAKES_MAX));
         let turned_away = Arc::new(Semaphore::new(limits::TURNED_AWAY_MAX));
@@ -27,7 +56,7 @@ impl Front {
             let next = async {
                 // The semaphore is never closed, so there is always a permit in the end.
                 let permit = Arc::clone(&handshakes).acquire_owned().await.ok()?;
-                Some((listener.accept().await, permit))
+                Some((intake.next().await, permit))
             };
             let (accepted, permit) = tokio::select! {
                 biased;
@@ -53,7 +82,7 @@ impl Front {
                 }
             }
         }
-        drop(listener);
+        drop(intake);
         connections.close();
         tokio::select! {
             () = self.leaving.cancelled() => {}
@@ -65,11 +94,14 @@ impl Front {
     }
 
     pub(super) async fn connection(self: Arc<Self>, tcp: TcpStream, peer: IpAddr, handshake: (OwnedSemaphorePermit, Knock)) {
+        let _taken = self.tally.connection();
         let Ok(stream) = StampedStream::new(tcp, self.clock.clone(), self.drains.clone()) else { return };
+        let counting = self.tally.handshake();
         // Boxed, so that an open session does not keep its handshake's memory.
         let upgraded = Box::pin(http::exchange(&self, peer, stream)).await;
-        drop(handshake);
+        drop((handshake, counting));
         if let Some(upgraded) = upgraded {
+            let _session = self.tally.session();
             session::run(&self, upgraded).await;
         }
     }

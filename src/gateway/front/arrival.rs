@@ -104,6 +104,13 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(ACCEPT_BACKLOG)
 }
 
+/// Takes over a connection that another process accepted. It is stamped from here on, if its listener did not care for that.
+pub(crate) fn adopt(tcp: std::net::TcpStream) -> io::Result<TcpStream> {
+    kernel::prepare(&tcp)?;
+    tcp.set_nonblocking(true)?;
+    TcpStream::from_std(tcp)
+}
+
 /// Whether a connection stays on this host, so that it passes no network card.
 fn is_local(peer: IpAddr, own: IpAddr) -> bool {
     peer.to_canonical().is_loopback() || peer == own

@@ -13,6 +13,7 @@ mod session;
 mod settings;
 mod socket;
 pub(crate) mod sweep;
+pub(crate) mod tally;
 mod token;
 
 use std::sync::Arc;
@@ -20,10 +21,12 @@ use std::sync::Arc;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use self::accept::Intake;
 use self::arrival::Drains;
 use self::auth::Gatekeeper;
 use self::places::Places;
 pub(crate) use self::settings::Settings;
+use self::tally::Tally;
 use super::hub::Hub;
 use crate::clock::Clock;
 
@@ -40,6 +43,7 @@ pub(crate) struct Front {
     settings: Settings,
     sessions: Arc<Semaphore>,
     places: Places,
+    tally: Arc<Tally>,
     /// Cancelled when all sessions must be closed as going away.
     leaving: CancellationToken,
 }
@@ -58,7 +62,13 @@ impl Front {
     ) -> Self {
         let sessions = Arc::new(Semaphore::new(settings.sessions_max.min(Semaphore::MAX_PERMITS)));
         let places = Places::new(&settings);
-        Self { hub, gatekeeper, assets, clock, drains, settings, sessions, places, leaving }
+        let tally = Arc::default();
+        Self { hub, gatekeeper, assets, clock, drains, settings, sessions, places, tally, leaving }
+    }
+
+    /// What it has to do.
+    pub(crate) fn tally(&self) -> Arc<Tally> {
+        self.tally.clone()
     }
 }
 

@@ -212,6 +212,7 @@ impl<'a> Session<'a> {
         let within_rate = self.within_rate()?;
         let acted = parse_action(self.encoding, payload).and_then(|action| {
             if within_rate {
+                self.front.tally.event();
                 return self.hub.act(self.id, action, arrival);
             }
             let rate = self.settings.actions_per_second;

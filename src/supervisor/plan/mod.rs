@@ -216,6 +216,7 @@ impl Plan {
     }
 
     /// What the next image of the supervisor needs to go on: to be taken when [`Action::Finish`] is carried out.
+    #[cfg_attr(not(test), expect(dead_code, reason = "a supervisor does not execute another program in its own place yet"))]
     pub(crate) fn save(&self) -> Result<String, String> {
         serde_json::to_string(self).map_err(|error| format!("the supervisor's state cannot be written: {error}"))
     }
@@ -224,6 +225,7 @@ impl Plan {
     ///
     /// # Errors
     /// One line when the text is no such state.
+    #[cfg_attr(not(test), expect(dead_code, reason = "as `save`"))]
     pub(crate) fn restore(saved: &str, now: Duration) -> Result<Self, String> {
         let mut plan: Self =
             serde_json::from_str(saved).map_err(|error| format!("the supervisor's state cannot be read: {error}"))?;

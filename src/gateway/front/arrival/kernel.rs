@@ -1,10 +1,10 @@
 //! What the kernel says about a socket: the stamp of a read, the unread bytes, the segments that are held back.
 
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 
 use nix::sys::socket::MsgFlags;
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::TcpStream;
 
 #[cfg(target_os = "linux")]
 mod option {
@@ -38,7 +38,7 @@ pub(super) struct Received {
 
 /// Makes the sockets that `listener` accepts report when bytes came and how many are unread.
 #[cfg(target_os = "linux")]
-pub(super) fn prepare(listener: &TcpSocket) -> io::Result<()> {
+pub(super) fn prepare(listener: &impl AsFd) -> io::Result<()> {
     use nix::sys::socket::{setsockopt, sockopt};
 
     setsockopt(listener, sockopt::ReceiveTimestampns, &true)?;
@@ -49,7 +49,7 @@ pub(super) fn prepare(listener: &TcpSocket) -> io::Result<()> {
 
 /// This system needs no preparation.
 #[cfg(not(target_os = "linux"))]
-pub(super) fn prepare(_: &TcpSocket) -> io::Result<()> {
+pub(super) fn prepare(_: &impl AsFd) -> io::Result<()> {
     Ok(())
 }
 

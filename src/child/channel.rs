@@ -1,0 +1,245 @@
+//! The channel between a supervisor and a child: a Unix seqpacket pair, which is the child's stdin. A message is JSON; a descriptor
+//! may be beside it.
+
+use std::io::{self, IoSlice};
+use std::marker::PhantomData;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use tokio_seqpacket::UnixSeqpacket;
+use tokio_seqpacket::ancillary::{AncillaryMessageWriter, OwnedAncillaryMessage};
+
+use super::settings::Settings;
+use crate::limits::CHANNEL_MESSAGE_BYTES_MAX;
+
+/// The version of the messages. A child of another one is refused.
+pub(crate) const VERSION: u32 = 1;
+
+/// Room for the descriptors beside a message, and for what else the kernel may put there.
+const BESIDE_BYTES: usize = 64;
+
+/// What a supervisor says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "t", rename_all = "snake_case")]
+pub(crate) enum ToChild {
+    /// The first message. Beside it is a file with the [`Settings`].
+    Start {
+        /// [`VERSION`].
+        v: u32,
+        /// `gateway-1`.
+        name: String,
+    },
+    /// A player's connection is beside it.
+    Connection,
+    /// Offers `move` to so many quiet sessions.
+    Offer { sessions: usize },
+    /// Moves all sessions away within the time, or hands the shards over, then ends.
+    Leave { window_ms: u64 },
+    /// Asks for the metrics.
+    Metrics { number: u64 },
+}
+
+/// What a child says.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "t", rename_all = "snake_case")]
+pub(crate) enum ToSupervisor {
+    /// It can do its work.
+    Ready {
+        /// [`VERSION`].
+        v: u32,
+    },
+    /// What it has to do. It is said at least every [`crate::limits::CHILD_BEAT`]: it also means that the child is there.
+    Load(Load),
+    /// Beside it is a file with the metrics, as Prometheus reads them.
+    Metrics { number: u64 },
+}
+
+/// What a child has to do.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Load {
+    /// Sessions that are open.
+    pub(crate) sessions: u64,
+    /// Connections that were passed to it and that it has taken, since its start.
+    pub(crate) taken: u64,
+    /// Of them, those that have ended.
+    pub(crate) gone: u64,
+    /// Of the others, those that are no sessions yet.
+    pub(crate) handshakes: u64,
+    /// The most sessions.
+    pub(crate) sessions_max: u64,
+    /// Actions that came in, or events that were resolved, since its start.
+    pub(crate) events: u64,
+}
+
+/// One end: it says `S` and hears `H`.
+#[derive(Debug)]
+pub(crate) struct Channel<S, H> {
+    socket: UnixSeqpacket,
+    words: PhantomData<fn(S) -> H>,
+}
+
+/// The supervisor's end.
+pub(crate) type Upper = Channel<ToChild, ToSupervisor>;
+/// The child's end.
+pub(crate) type Lower = Channel<ToSupervisor, ToChild>;
+
+impl Upper {
+    /// A new channel, and the descriptor that becomes the child's stdin.
+    pub(crate) fn pair() -> io::Result<(Self, OwnedFd)> {
+        let (near, far) = UnixSeqpacket::pair()?;
+        Ok((Self { socket: near, words: PhantomData }, far.into()))
+    }
+}
+
+impl<S: Serialize, H: DeserializeOwned> Channel<S, H> {
+    /// An end whose descriptor was handed over.
+    pub(crate) fn of(descriptor: OwnedFd) -> io::Result<Self> {
+        rustix::io::ioctl_fionbio(&descriptor, true)?;
+        Ok(Self { socket: UnixSeqpacket::try_from(descriptor)?, words: PhantomData })
+    }
+
+    /// Says something, with a descriptor beside it.
+    ///
+    /// # Errors
+    /// When the other end is gone, or the message is larger than [`CHANNEL_MESSAGE_BYTES_MAX`].
+    pub(crate) async fn say(&self, message: &S, beside: Option<BorrowedFd<'_>>) -> io::Result<()> {
+        let bytes = encode(message)?;
+        let mut space = [0; BESIDE_BYTES];
+        let mut writer = AncillaryMessageWriter::new(&mut space);
+        if let Some(descriptor) = beside {
+            writer.add_fds([descriptor]).map_err(|_| io::Error::other("no room for a descriptor"))?;
+        }
+        self.socket.send_vectored_with_ancillary(&[IoSlice::new(&bytes)], &mut writer).await.map(drop)
+    }
+
+    /// What the other end says next. None when it is closed.
+    ///
+    /// # Errors
+    /// One line when the message is none: what was wrong with it.
+    pub(crate) async fn hear(&self) -> io::Result<Option<(H, Option<OwnedFd>)>> {
+        let (mut bytes, mut space) = (vec![0; CHANNEL_MESSAGE_BYTES_MAX + 1], [0; BESIDE_BYTES]);
+        let heard = self.socket.recv_with_ancillary(&mut bytes, &mut space).await;
+        let (info, beside) = match heard {
+            Ok(heard) => heard,
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let descriptors = beside.into_messages().filter_map(|message| match message {
+            OwnedAncillaryMessage::FileDescriptors(descriptors) => Some(descriptors),
+            _ => None,
+        });
+        let descriptor = descriptors.flatten().next();
+        if info.bytes_read() == 0 {
+            return Ok(None);
+        }
+        let bytes = &bytes[..info.bytes_read()];
+        if info.truncated() || bytes.len() > CHANNEL_MESSAGE_BYTES_MAX {
+            return Err(bad(format!("a message of more than {CHANNEL_MESSAGE_BYTES_MAX} bytes")));
+        }
+        let message = serde_json::from_slice(bytes).map_err(|error| {
+            let shown: String = String::from_utf8_lossy(bytes).chars().take(80).collect();
+            bad(format!("{shown:?} is no message: {error}"))
+        })?;
+        Ok(Some((message, descriptor)))
+    }
+}
+
+impl<S, H> AsFd for Channel<S, H> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+impl<S, H> From<Channel<S, H>> for OwnedFd {
+    fn from(channel: Channel<S, H>) -> Self {
+        channel.socket.into()
+    }
+}
+
+fn bad(why: String) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, why)
+}
+
+/// A message's bytes.
+pub(crate) fn encode(message: &impl Serialize) -> io::Result<Vec<u8>> {
+    let bytes = serde_json::to_vec(message)?;
+    if bytes.len() > CHANNEL_MESSAGE_BYTES_MAX {
+        return Err(bad(format!("a message of {} bytes, at most {CHANNEL_MESSAGE_BYTES_MAX}", bytes.len())));
+    }
+    Ok(bytes)
+}
+
+/// A file in memory with these bytes: for what is larger than a message, or secret.
+pub(crate) fn file_of(name: &str, bytes: &[u8]) -> io::Result<OwnedFd> {
+    use rustix::fs::{MemfdFlags, memfd_create};
+    use std::io::Write as _;
+    let file = memfd_create(name, MemfdFlags::CLOEXEC)?;
+    let mut file = std::fs::File::from(file);
+    file.write_all(bytes)?;
+    Ok(file.into())
+}
+
+/// The bytes of such a file, at most `most`.
+pub(crate) fn bytes_of(file: OwnedFd, most: usize) -> io::Result<Vec<u8>> {
+    use std::os::unix::fs::FileExt as _;
+    let file = std::fs::File::from(file);
+    let len = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX);
+    if len > most {
+        return Err(bad(format!("a file of {len} bytes, at most {most}")));
+    }
+    let mut bytes = vec![0; len];
+    file.read_exact_at(&mut bytes, 0)?;
+    Ok(bytes)
+}
+
+/// The settings in the file beside [`ToChild::Start`].
+pub(crate) fn settings_of(file: OwnedFd) -> io::Result<Settings> {
+    let bytes = bytes_of(file, crate::limits::CHANNEL_SETTINGS_BYTES_MAX)?;
+    serde_json::from_slice(&bytes).map_err(|error| bad(format!("the settings cannot be read: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_message_and_a_descriptor_arrive_and_the_end_is_told() {
+        let (upper, far) = Upper::pair().expect("a pair");
+        let lower = Lower::of(far).expect("the other end");
+        let file = file_of("test", b"settings").expect("a file");
+        let start = ToChild::Start { v: VERSION, name: "gateway-1".to_owned() };
+        upper.say(&start, Some(file.as_fd())).await.expect("said");
+        upper.say(&ToChild::Leave { window_ms: 5_000 }, None).await.expect("said");
+        let (heard, beside) = lower.hear().await.expect("heard").expect("there");
+        assert_eq!(heard, start);
+        assert_eq!(bytes_of(beside.expect("a descriptor"), 8).expect("its bytes"), b"settings");
+        let (heard, beside) = lower.hear().await.expect("heard").expect("there");
+        assert!(heard == ToChild::Leave { window_ms: 5_000 } && beside.is_none());
+        lower.say(&ToSupervisor::Load(Load { sessions: 7, ..Load::default() }), None).await.expect("said");
+        let heard = upper.hear().await.expect("heard").expect("there").0;
+        assert_eq!(heard, ToSupervisor::Load(Load { sessions: 7, ..Load::default() }));
+        drop(upper);
+        assert!(lower.hear().await.expect("the end").is_none());
+    }
+
+    #[tokio::test]
+    async fn what_is_no_message_is_told_in_one_line() {
+        let (upper, far) = Upper::pair().expect("a pair");
+        let other = UnixSeqpacket::try_from(far).expect("the other end");
+        let large = vec![b' '; CHANNEL_MESSAGE_BYTES_MAX + 1];
+        for (bytes, expected) in [
+            (&b"garbage"[..], "is no message"),
+            (b"{\"t\": \"fly\"}", "unknown variant `fly`"),
+            (b"\xff\n\xff", "is no message"),
+            (&large, "more than 16384 bytes"),
+        ] {
+            other.send(bytes).await.expect("sent");
+            let error = upper.hear().await.expect_err("refused").to_string();
+            assert!(error.contains(expected) && !error.contains('\n'), "{error}");
+        }
+        other.send(br#"{"t": "ready", "v": 1, "more": 2}"#).await.expect("sent");
+        assert_eq!(upper.hear().await.expect("heard").expect("there").0, ToSupervisor::Ready { v: 1 });
+        assert!(bytes_of(file_of("test", b"12345").expect("a file"), 4).is_err());
+    }
+}
