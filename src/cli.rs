@@ -1,6 +1,7 @@
 //! The command line. It only collects texts. [`Config::load`] checks them together with environment and file, so that
 //! all mistakes are reported at once.
 
+mod control;
 mod failed;
 mod rules;
 
@@ -10,9 +11,11 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, Parser, Subcommand};
 use serde::Serialize;
 
+use crate::child;
 use crate::config::{Config, ConfigError, Flags, ProcessRole};
 use crate::failed::Looking;
 use crate::replay::command::{Reading, Source, Task};
+use crate::supervisor::client::Asking;
 use crate::versions::Managing;
 use crate::workbench::Work;
 
@@ -30,6 +33,7 @@ struct Cli {
 }
 
 #[derive(Debug, Subcommand)]
+#[expect(clippy::large_enum_variant, reason = "there is one of it")]
 enum Command {
     /// Runs a gateway and a worker in one process. Rooms are in memory and end with the process
     #[command(after_help = SERVE)]
@@ -109,6 +113,24 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Runs gateways and workers on one port, starts them again when they fail, and looks after them
+    #[command(after_help = UP)]
+    Up {
+        #[command(flatten)]
+        up: UpArgs,
+        #[command(flatten)]
+        redis: RedisArgs,
+        #[command(flatten)]
+        durability: DurabilityArgs,
+        #[command(flatten)]
+        gateway: GatewayArgs,
+        #[command(flatten)]
+        worker: WorkerArgs,
+        #[command(flatten)]
+        common: CommonArgs,
+    },
+    #[command(flatten)]
+    Control(control::Tool),
     /// A process that a supervisor started
     #[command(hide = true)]
     Child {
@@ -167,12 +189,46 @@ Examples:
   LASTHIT_REDIS=rediss://user:password@redis.example:6380 \\
     lasthit gateway --listen 0.0.0.0:7777 --jwt-key-file /etc/lasthit/jwt.key --allowed-origins https://game.example";
 
+const UP: &str = "\
+Examples:
+  lasthit up --redis redis://127.0.0.1:6379
+  lasthit up --redis unix:///run/redis.sock --gateways 2 --workers auto:1..4 --listen 0.0.0.0:7777 --jwt-key-file /etc/lasthit/jwt.key
+  lasthit up --redis redis://10.0.0.5:6379 --gateways 0 --workers 4        workers only: gateways run elsewhere";
+
 const WORKER: &str = "\
 A worker serves health and metrics only if --admin gives it an address, so that several workers can run on one machine.
 
 Examples:
   lasthit worker --redis redis://127.0.0.1:6379
   lasthit worker --redis redis://127.0.0.1:6379 --admin 127.0.0.1:7779 --concurrency 4 --lease-ms 2000";
+
+#[derive(Debug, Args, Serialize)]
+struct UpArgs {
+    /// Gateways: a number, auto (by the number of cores), or auto:MIN..MAX (by load) [default: auto]
+    #[arg(long, value_name = "COUNT")]
+    gateways: Option<String>,
+    /// Workers: the same [default: auto]
+    #[arg(long, value_name = "COUNT")]
+    workers: Option<String>,
+    /// Socket for commands [default: supervisor.sock in --runtime-dir]
+    #[arg(long, value_name = "PATH")]
+    control: Option<String>,
+    /// Time that a process may take until it is ready [default: 15s]
+    #[arg(long, value_name = "TIME")]
+    ready_timeout: Option<String>,
+    /// Time that a process may take to end [default: 15s]
+    #[arg(long, value_name = "TIME")]
+    stop_timeout: Option<String>,
+    /// Time that a process may say nothing before it is killed [default: 10s]
+    #[arg(long, value_name = "TIME")]
+    hang_timeout: Option<String>,
+    /// Time over which a gateway that leaves moves its sessions [default: 5s]
+    #[arg(long, value_name = "TIME")]
+    drain_window: Option<String>,
+    /// Move sessions when gateways are uneven: on or off [default: on]
+    #[arg(long, value_name = "ON")]
+    even: Option<String>,
+}
 
 #[derive(Debug, Args, Serialize)]
 struct RedisArgs {
@@ -316,6 +372,10 @@ struct CommonArgs {
 pub(crate) enum Parsed {
     /// Run a role.
     Run(Box<Config>),
+    /// Run gateways and workers, with these settings.
+    Up(Box<Config>, child::Settings),
+    /// Ask a running supervisor.
+    Ask(Asking),
     /// Run what a supervisor wants of the process of this name.
     Child(String),
     /// Read a recorded room.
@@ -362,6 +422,15 @@ pub(crate) fn parse(args: impl IntoIterator<Item = std::ffi::OsString>, env: &dy
         Command::Rules { tool } => return tool.parse(env),
         Command::Failed { tool } => return look(tool, env),
         Command::Child { name } => return Parsed::Child(name),
+        Command::Control(tool) => return Parsed::Ask(tool.asking(env)),
+        Command::Up { up, redis, durability, gateway, worker, common } => {
+            let flags = Flags::of(&up).and(&redis).and(&durability).and(&gateway).and(&worker).and(&common);
+            let gathered = child::Settings::gather(&flags, env).map_err(|mistake| ConfigError { mistakes: vec![mistake] });
+            return match gathered.and_then(|settings| Ok((settings.of_supervisor()?, settings))) {
+                Ok((config, settings)) => Parsed::Up(Box::new(config), settings),
+                Err(ConfigError { mistakes }) => Parsed::Mistakes(mistakes),
+            };
+        }
     };
     match Config::load(role, flags, env) {
         Ok(config) => Parsed::Run(Box::new(config)),
@@ -406,7 +475,7 @@ fn one_line(error: &clap::Error) -> String {
             return "a command is missing: use new, check, test, bench, push, list, try or drop; see lasthit rules --help"
                 .to_owned();
         }
-        return "a command is missing: use serve, gateway, worker, replay, dump, timeline, failed or rules; see lasthit --help"
+        return "a command is missing: use serve, up, gateway, worker, ps, replay, dump, timeline, failed or rules; see lasthit --help"
             .to_owned();
     }
     if let (ErrorKind::MissingRequiredArgument, Some(ContextValue::Strings(missing))) =
@@ -427,13 +496,16 @@ fn one_line(error: &clap::Error) -> String {
 mod tests {
     use super::*;
 
+    /// Commands whose flags are no settings.
+    const NO_SETTINGS: [&str; 16] = [
+        "replay", "dump", "timeline", "failed", "rules", "child", "ps", "start", "stop", "restart", "recycle", "delete", "scale",
+        "down", "reload", "logs",
+    ];
+
     #[test]
     fn every_flag_is_a_setting_of_the_same_name() {
         use clap::CommandFactory as _;
-        for command in Cli::command()
-            .get_subcommands()
-            .filter(|c| !["replay", "dump", "timeline", "failed", "rules", "child"].contains(&c.get_name()))
-        {
+        for command in Cli::command().get_subcommands().filter(|c| !NO_SETTINGS.contains(&c.get_name())) {
             for flag in command.get_arguments().filter_map(clap::Arg::get_long).filter(|long| *long != "help") {
                 let key = flag.replace('-', "_");
                 assert!(crate::config::is_setting(&key), "--{flag} of {}", command.get_name());

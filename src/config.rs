@@ -10,6 +10,7 @@
 mod outside;
 mod rooms;
 mod sources;
+mod up;
 mod values;
 
 use std::net::SocketAddr;
@@ -20,6 +21,8 @@ pub(crate) use rooms::{RoomRules, program_text};
 pub use sources::Flags;
 #[cfg(test)]
 pub(crate) use sources::is_setting;
+pub(crate) use sources::of_environment;
+pub(crate) use up::Up;
 pub(crate) use values::RedisUrl;
 
 use crate::gateway::front::auth::{JwtKey, Origin};
@@ -41,6 +44,8 @@ pub enum ProcessRole {
     Gateway,
     /// Resolves rooms; on Redis.
     Worker,
+    /// Runs gateways and workers as processes of their own; on Redis.
+    Up,
 }
 
 impl ProcessRole {
@@ -51,6 +56,7 @@ impl ProcessRole {
             Self::Serve => "serve",
             Self::Gateway => "gateway",
             Self::Worker => "worker",
+            Self::Up => "up",
         }
     }
 
@@ -126,6 +132,8 @@ pub struct Config {
     pub watch: bool,
     /// Rules by room name pattern; the first that matches counts.
     pub rooms: Vec<RoomRules>,
+    /// What a supervisor runs. Unused by the others.
+    pub(crate) up: Up,
 }
 
 /// Everything that is wrong with a configuration.
@@ -174,6 +182,7 @@ impl Config {
             log: "info".to_owned(),
             watch: false,
             rooms: rooms::defaults(),
+            up: Up::default(),
         }
     }
 
@@ -259,6 +268,7 @@ impl Config {
             log: from.get("log", d.log, values::log_filter),
             watch: from.get("watch", false, values::yes_or_no),
             rooms: rooms::read(from).or_else(|| Self::program(from)).unwrap_or(d.rooms),
+            up: Up::read(from),
         }
     }
 
@@ -301,13 +311,13 @@ impl Config {
                     ));
                 }
             }
-            ProcessRole::Gateway | ProcessRole::Worker if from.place("redis").is_none() => {
+            ProcessRole::Gateway | ProcessRole::Worker | ProcessRole::Up if from.place("redis").is_none() => {
                 from.mistake(format!(
                     "redis is missing: give {} --redis redis://127.0.0.1:6379 (or LASTHIT_REDIS, or redis in the file)",
                     self.role.as_str()
                 ));
             }
-            ProcessRole::Gateway | ProcessRole::Worker => {}
+            ProcessRole::Gateway | ProcessRole::Worker | ProcessRole::Up => {}
         }
         if self.role.listens() && !self.listen.ip().is_loopback() && self.jwt_key.is_none() && !self.allow_keyless {
             // A wrong key was reported already: it is not missing.

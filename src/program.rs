@@ -11,7 +11,8 @@ use crate::config::{Config, ProcessRole};
 use crate::limits::{DRAIN_TIMEOUT, METRICS_UPKEEP_INTERVAL, SESSIONS_MAX};
 use crate::replay::command::{self, Reading, Told};
 use crate::shutdown::Shutdown;
-use crate::{child, failed, metrics, roles, runtime, telemetry, versions, workbench};
+use crate::supervisor::client::{self, Asking};
+use crate::{child, failed, metrics, roles, runtime, supervisor, telemetry, versions, workbench};
 use anyhow::Context as _;
 
 const FAILED: u8 = 1;
@@ -27,6 +28,20 @@ pub fn main() -> ExitCode {
     match cli::parse(std::env::args_os(), &env) {
         Parsed::Run(config) => ended(run(*config, None)),
         Parsed::Child(name) => child(&name),
+        Parsed::Ask(asking) => match ask(&asking) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                say(&error);
+                ExitCode::from(FAILED)
+            }
+        },
+        Parsed::Up(config, settings) => match up(*config, settings) {
+            Ok(code) => ExitCode::from(code),
+            Err(error) => {
+                say(&format!("{error:#}"));
+                ExitCode::from(FAILED)
+            }
+        },
         Parsed::Read(reading, config) => match read(&reading, &config) {
             Ok(told) => {
                 let _ = std::io::Write::write_fmt(&mut std::io::stdout(), format_args!("{}\n", told.text));
@@ -107,6 +122,28 @@ fn child(name: &str) -> ExitCode {
     }
 }
 
+fn ask(asking: &Asking) -> Result<(), String> {
+    let runtime = runtime::worker(runtime::Priority::Normal).map_err(|error| format!("the runtime cannot start: {error}"))?;
+    runtime.block_on(client::ask(asking))
+}
+
+/// Runs gateways and workers until it is asked to stop. Returns the exit code.
+fn up(config: Config, settings: child::Settings) -> anyhow::Result<u8> {
+    telemetry::init(config.log_format, &config.log)?;
+    for notice in config.notices() {
+        tracing::warn!("{notice}");
+    }
+    runtime::raise_open_files().context("the limit of open files cannot be read")?;
+    let runtime = runtime::worker(runtime::Priority::Normal).context("the runtime cannot start")?;
+    let ended = runtime.block_on(async {
+        let shutdown = Shutdown::new();
+        shutdown.watch_signals().context("signals cannot be watched")?;
+        supervisor::up(config, settings, shutdown.token().clone()).await
+    });
+    runtime.shutdown_timeout(BLOCKING_REST);
+    ended
+}
+
 fn say(line: &str) {
     let _ = std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("lasthit: {line}\n"));
 }
@@ -161,6 +198,8 @@ async fn drive(config: Config, channel: Option<OwnedFd>) -> anyhow::Result<()> {
             ProcessRole::Serve => roles::serve(config, shutdown).await,
             ProcessRole::Gateway => roles::gateway(config, shutdown, above).await,
             ProcessRole::Worker => roles::worker(config, shutdown, above).await,
+            // It is no role of one process: see [`up`].
+            ProcessRole::Up => Ok(()),
         }
     };
     match shutdown.bound(DRAIN_TIMEOUT, role).await {

@@ -6,13 +6,13 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::{Admin, AdminError, Readiness};
 use crate::arena;
-use crate::child::{Link, Passed};
+use crate::child::{Link, Passed, Wish};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::gateway::front::arrival::{self, Drains, KERNEL_STAMPS};
@@ -142,13 +142,13 @@ pub(crate) async fn worker(config: Config, shutdown: Shutdown, above: Option<Abo
     let trouble = watch::Sender::new(Some("no heartbeat yet".to_owned()));
     side.watch("journal", trouble.subscribe());
     side.readiness.pass("started");
-    if let Some(above) = &above {
-        let (link, readiness) = (above.link.clone(), side.readiness.clone());
+    if let Some(Above { link, passed }) = above {
+        let readiness = side.readiness.clone();
         tokio::spawn(async move {
             readiness.passed().await;
             link.ready(None, 0);
         });
-        leave_when_told(above, shutdown.clone());
+        fulfil(passed.wishes, shutdown.clone(), None);
     }
     let stop = shutdown.token().clone();
     // As a task of its own: waking the future of `block_on` takes a detour through the driver.
@@ -213,12 +213,21 @@ fn worker_options(config: &Config) -> WorkerOptions {
     }
 }
 
-/// A supervisor that replaces this process wants it to leave.
-fn leave_when_told(above: &Above, shutdown: Shutdown) {
-    let mut leave = above.passed.leave.clone();
+/// Does what the supervisor wants. `hub` has the sessions, if there are any.
+fn fulfil(mut wishes: mpsc::Receiver<Wish>, shutdown: Shutdown, hub: Option<Hub>) {
     tokio::spawn(async move {
-        if leave.wait_for(Option::is_some).await.is_ok() {
-            shutdown.request();
+        while let Some(wish) = wishes.recv().await {
+            match (wish, &hub) {
+                (Wish::Offer(sessions), Some(hub)) => _ = hub.offer_moves(sessions),
+                (Wish::Offer(_), None) => {}
+                (Wish::Leave(window), hub) => {
+                    if let Some(hub) = hub {
+                        tracing::info!("sessions are moved to other gateways within {} s", window.as_secs());
+                        hub.move_sessions(window, None).await;
+                    }
+                    shutdown.request();
+                }
+            }
         }
     });
 }
@@ -264,7 +273,7 @@ async fn run_gateway(
         (None, Some(above)) => {
             side.readiness.passed().await;
             above.link.ready(Some(front.tally()), sessions_max);
-            leave_when_told(&above, shutdown.clone());
+            fulfil(above.passed.wishes, shutdown.clone(), Some(hub.clone()));
             Intake::Passed(above.passed.connections)
         }
         (None, None) => return Ok(()),

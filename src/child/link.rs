@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpStream;
-use tokio::sync::{Mutex, mpsc, watch};
+use tokio::sync::{Mutex, mpsc};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::channel::{Load, Lower, ToChild, ToSupervisor, VERSION, file_of};
 use crate::gateway::front::arrival::adopt;
 use crate::gateway::front::tally::Tally;
-use crate::limits::{CHILD_BEAT, CHILD_LOAD_INTERVAL, PASSED_MAX};
+use crate::limits::{CHILD_BEAT, CHILD_LOAD_INTERVAL, PASSED_MAX, WISHES_MAX};
 use crate::shutdown::Shutdown;
 
 /// The connection to the supervisor. Clones share it.
@@ -25,8 +25,17 @@ pub(crate) struct Link(Arc<Lower>);
 pub(crate) struct Passed {
     /// Players' connections.
     pub(crate) connections: mpsc::Receiver<(TcpStream, SocketAddr)>,
-    /// Set once the process is to leave: its sessions are to be moved within this time.
-    pub(crate) leave: watch::Receiver<Option<Duration>>,
+    /// What else the supervisor wants.
+    pub(crate) wishes: mpsc::Receiver<Wish>,
+}
+
+/// What a supervisor wants of a process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wish {
+    /// So many quiet sessions are to be offered to move.
+    Offer(usize),
+    /// Others go on: all sessions are to be moved within this time, then the process ends.
+    Leave(Duration),
 }
 
 impl Link {
@@ -37,24 +46,23 @@ impl Link {
     pub(crate) fn start(channel: OwnedFd, metrics: PrometheusHandle, shutdown: Shutdown) -> io::Result<(Self, Passed)> {
         let link = Self(Arc::new(Lower::of(channel)?));
         let (sender, connections) = mpsc::channel(PASSED_MAX);
-        let (leaving, leave) = watch::channel(None);
+        let (wishing, wishes) = mpsc::channel(WISHES_MAX);
         let hearing = link.clone();
         tokio::spawn(async move {
-            match hearing.hear(&sender, &leaving, &metrics, &shutdown).await {
+            match hearing.hear(&sender, &wishing, &metrics).await {
                 Ok(()) => tracing::info!("the supervisor closed the channel: draining"),
                 Err(error) => tracing::error!(%error, "the supervisor cannot be understood: draining"),
             }
             shutdown.request();
         });
-        Ok((link, Passed { connections, leave }))
+        Ok((link, Passed { connections, wishes }))
     }
 
     async fn hear(
         &self,
         connections: &mpsc::Sender<(TcpStream, SocketAddr)>,
-        leave: &watch::Sender<Option<Duration>>,
+        wishes: &mpsc::Sender<Wish>,
         metrics: &PrometheusHandle,
-        shutdown: &Shutdown,
     ) -> io::Result<()> {
         let about_metrics = Arc::new(Mutex::new(()));
         while let Some((message, beside)) = self.0.hear().await? {
@@ -68,11 +76,9 @@ impl Link {
                         Err(error) => tracing::debug!(%error, "a connection ended on its way here"),
                     }
                 }
+                (ToChild::Offer { sessions }, _) => drop(wishes.send(Wish::Offer(sessions)).await),
                 (ToChild::Leave { window_ms }, _) => {
-                    leave.send_replace(Some(Duration::from_millis(window_ms)));
-                    if connections.is_closed() {
-                        shutdown.request();
-                    }
+                    let _ = wishes.send(Wish::Leave(Duration::from_millis(window_ms))).await;
                 }
                 (ToChild::Metrics { number }, _) => {
                     let (link, metrics, turn) = (self.0.clone(), metrics.clone(), about_metrics.clone());

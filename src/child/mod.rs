@@ -7,7 +7,7 @@ mod settings;
 
 use std::os::fd::OwnedFd;
 
-pub(crate) use self::link::{Link, Passed};
+pub(crate) use self::link::{Link, Passed, Wish};
 pub(crate) use self::settings::Settings;
 use crate::limits::CHILD_SETTINGS_TIMEOUT;
 use channel::{Lower, ToChild, VERSION};

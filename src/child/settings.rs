@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::{Config, ConfigError, Flags, ProcessRole};
+use crate::config::{Config, ConfigError, Flags, ProcessRole, of_environment};
 
 /// The role and the settings of a child. They hold secrets: they are shown nowhere.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 pub(crate) struct Settings {
     /// `gateway` or `worker`.
     pub(crate) role: String,
@@ -19,7 +19,46 @@ pub(crate) struct Settings {
     pub(crate) file: Option<(String, String)>,
 }
 
+impl std::fmt::Debug for Settings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Settings").field("role", &self.role).finish_non_exhaustive()
+    }
+}
+
 impl Settings {
+    /// What a supervisor was started with. The role is that of no child yet.
+    ///
+    /// # Errors
+    /// One line when the file cannot be read.
+    pub(crate) fn gather(flags: &Flags, env: &dyn Fn(&str) -> Option<String>) -> Result<Self, String> {
+        let env = of_environment(env);
+        let flag = flags.pairs().iter().find(|(name, _)| name == "config").map(|(_, path)| ("--config", path));
+        let place = flag.or_else(|| env.get("LASTHIT_CONFIG").map(|path| ("LASTHIT_CONFIG", path)));
+        let file = place.map(|(place, path)| {
+            let text =
+                std::fs::read_to_string(path).map_err(|e| format!("{place}: {path:?} cannot be read ({e}): name a TOML file"));
+            Ok::<_, String>((path.clone(), text?))
+        });
+        Ok(Self { role: String::new(), flags: flags.pairs().to_vec(), file: file.transpose()?, env })
+    }
+
+    /// The same, with the file as it is now.
+    ///
+    /// # Errors
+    /// One line when the file cannot be read.
+    pub(crate) fn again(&self) -> Result<Self, String> {
+        Self::gather(&Flags::from(self.flags.clone()), &|name| self.env.get(name).cloned())
+    }
+
+    /// The configuration of the supervisor itself.
+    ///
+    /// # Errors
+    /// All mistakes.
+    pub(crate) fn of_supervisor(&self) -> Result<Config, ConfigError> {
+        let env = |name: &str| self.env.get(name).cloned();
+        Config::load_with(ProcessRole::Up, Flags::from(self.flags.clone()), &env, self.file.clone())
+    }
+
     /// The configuration of a child.
     ///
     /// # Errors

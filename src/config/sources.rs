@@ -5,7 +5,7 @@ use std::path::Path;
 use super::{Config, ConfigError};
 
 /// Settings that the file may hold. Each but `rooms` may also be a flag, and each but `rooms` and `rules` an environment variable.
-const KEYS: [&str; 32] = [
+const KEYS: [&str; 40] = [
     "redis",
     "prefix",
     "shards",
@@ -36,12 +36,26 @@ const KEYS: [&str; 32] = [
     "log",
     RULES,
     "watch",
+    "gateways",
+    "workers",
+    "control",
+    "ready_timeout",
+    "stop_timeout",
+    "hang_timeout",
+    "drain_window",
+    "even",
     "rooms",
     "config",
 ];
 
 /// The setting that has no environment variable.
 const RULES: &str = "rules";
+
+/// The environment's settings, by the names of their variables.
+pub(crate) fn of_environment(env: &dyn Fn(&str) -> Option<String>) -> std::collections::BTreeMap<String, String> {
+    let names = KEYS.iter().filter(|key| **key != RULES).chain(&["jwt_key"]).map(|key| env_name(key));
+    names.filter_map(|name| env(&name).map(|value| (name, value))).collect()
+}
 
 /// Whether a flag of that name (with `_` for `-`) sets anything.
 #[cfg(test)]

@@ -31,6 +31,13 @@ impl RedisUrl {
         }
     }
 
+    /// Whether it surely runs on this host.
+    pub(crate) fn is_on_this_host(&self) -> bool {
+        let Some((scheme, rest)) = self.0.split_once("://") else { return false };
+        let host = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
+        scheme == "unix" || ["localhost", "127.", "[::1]"].iter().any(|own| host.starts_with(own))
+    }
+
     /// The whole URL with its password, only for connecting.
     #[must_use]
     pub fn reveal(&self) -> &str {

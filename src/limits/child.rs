@@ -16,3 +16,25 @@ pub(crate) const CHILD_BEAT: Duration = Duration::from_secs(1);
 pub(crate) const CHILD_LOAD_INTERVAL: Duration = Duration::from_millis(20);
 /// Connections that were passed to a gateway and that it has not accepted yet: as many as may be in their handshake.
 pub(crate) const PASSED_MAX: usize = super::HANDSHAKES_MAX;
+/// Bytes of a line that a child writes; what is longer is cut into several.
+pub(crate) const LOG_LINE_BYTES_MAX: usize = 8 * 1024;
+/// Lines of children that are kept for whoever asks.
+pub(crate) const LOG_LINES_KEPT: usize = 1_000;
+/// Lines that wait to be written; further ones are dropped and counted.
+pub(crate) const LOG_LINES_WAITING: usize = 4_096;
+/// Connections that the kernel holds until the door accepts them, if the system allows so many.
+pub(crate) const DOOR_BACKLOG: i32 = 4_096;
+/// What happened and the supervisor has not looked at yet.
+pub(crate) const SUPERVISOR_EVENTS_MAX: usize = 4_096;
+/// Answers with the metrics of all children that wait for a child at one time; then the oldest is given as it is.
+pub(crate) const GATHERINGS_MAX: usize = 8;
+/// Connections to the control socket at one time; further ones wait in the kernel.
+pub(crate) const CONTROL_CONNECTIONS_MAX: usize = 16;
+/// Bytes of a request's body there.
+pub(crate) const CONTROL_BODY_BYTES_MAX: usize = 64 * 1024;
+/// Lines about a command that wait for whoever asked; further ones are dropped.
+pub(crate) const PROGRESS_LINES_WAITING: usize = 256;
+/// Wishes of a supervisor that wait for its child.
+pub(crate) const WISHES_MAX: usize = 16;
+/// How long whoever asked a supervisor that ends may take to read its answer.
+pub(crate) const LAST_ANSWERS_TIMEOUT: Duration = Duration::from_millis(500);

@@ -27,7 +27,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use self::kernel::Received;
 use super::frames::Frames;
 use crate::clock::{Clock, Reading, monotonic_ns};
-use crate::limits::{ACCEPT_BACKLOG, OVERTAKING_MAX, SWEEP_GUARD};
+use crate::limits::{ACCEPT_BACKLOG, DOOR_BACKLOG, OVERTAKING_MAX, SWEEP_GUARD};
 use crate::metrics::STAMP_AGE_SECONDS;
 use crate::types::{Arrival, Flags};
 
@@ -102,6 +102,18 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     kernel::prepare(&socket)?;
     socket.bind(address)?;
     socket.listen(ACCEPT_BACKLOG)
+}
+
+/// Opens a listener whose connections other processes serve. No runtime watches it.
+pub(crate) fn listen_for_others(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_with, sockopt};
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let socket = socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)?;
+    sockopt::set_socket_reuseaddr(&socket, true)?;
+    kernel::prepare(&socket)?;
+    bind(&socket, &address)?;
+    listen(&socket, DOOR_BACKLOG)?;
+    Ok(socket.into())
 }
 
 /// Takes over a connection that another process accepted. It is stamped from here on, if its listener did not care for that.

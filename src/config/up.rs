@@ -1,0 +1,68 @@
+//! The settings of `lasthit up`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::sources::Sources;
+use super::values;
+use crate::limits;
+use crate::supervisor::policy::counts::Wanted;
+use crate::supervisor::policy::recycle::Bounds;
+
+/// What a supervisor runs, and how long it waits for it.
+#[derive(Debug, Clone)]
+pub(crate) struct Up {
+    /// How many gateways.
+    pub(crate) gateways: Wanted,
+    /// How many workers.
+    pub(crate) workers: Wanted,
+    /// Where its commands come in. None: in the runtime directory.
+    pub(crate) control: Option<PathBuf>,
+    /// How long a child may take until it is ready.
+    pub(crate) ready_timeout: Duration,
+    /// How long it may take to end.
+    pub(crate) stop_timeout: Duration,
+    /// How long it may say nothing.
+    pub(crate) hang_timeout: Duration,
+    /// How long a gateway that leaves moves its sessions.
+    pub(crate) drain_window: Duration,
+    /// When a child is replaced by itself.
+    pub(crate) recycle: Bounds,
+    /// Whether sessions are moved when gateways are uneven.
+    pub(crate) even: bool,
+}
+
+impl Default for Up {
+    fn default() -> Self {
+        Self {
+            gateways: Wanted::Auto,
+            workers: Wanted::Auto,
+            control: None,
+            ready_timeout: limits::READY_TIMEOUT,
+            stop_timeout: limits::STOP_TIMEOUT,
+            hang_timeout: limits::HANG_TIMEOUT,
+            drain_window: limits::DRAIN_WINDOW,
+            recycle: Bounds::default(),
+            even: true,
+        }
+    }
+}
+
+impl Up {
+    pub(super) fn read(from: &mut Sources<'_>) -> Self {
+        let d = Self::default();
+        let timeout = |v: &str| values::duration(v, limits::CHILD_TIMEOUT_MIN, limits::CHILD_TIMEOUT_MAX);
+        Self {
+            gateways: from.get("gateways", d.gateways, Wanted::parse),
+            workers: from.get("workers", d.workers, Wanted::parse),
+            control: from.get("control", None, |v| Ok(Some(PathBuf::from(v)))),
+            ready_timeout: from.get("ready_timeout", d.ready_timeout, timeout),
+            stop_timeout: from.get("stop_timeout", d.stop_timeout, timeout),
+            hang_timeout: from.get("hang_timeout", d.hang_timeout, timeout),
+            drain_window: from
+                .get("drain_window", d.drain_window, |v| values::duration(v, Duration::ZERO, limits::DRAIN_WINDOW_MAX)),
+            recycle: d.recycle,
+            even: from.get("even", d.even, |v| values::word(v, &[("on", true), ("off", false)])),
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! The door: one thread that accepts connections and passes each to the ready gateway with the fewest sessions. No byte of a player
+//! goes through the supervisor.
+//!
+//! Where no gateway can take one more, nothing is accepted, and the kernel's queue holds what comes.
+
+use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use parking_lot::{Condvar, Mutex};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+
+use super::plan::step::ChildId;
+use super::policy::choose::{Candidate, choose};
+use super::policy::names::Slot;
+use crate::child::channel::{Load, ToChild, encode};
+use crate::limits::{ACCEPT_RETRY_INTERVAL, PASSED_MAX};
+
+/// A gateway behind the door.
+#[derive(Debug)]
+struct Gate {
+    child: ChildId,
+    slot: Slot,
+    channel: OwnedFd,
+    /// Connections that were passed to it.
+    passed: u64,
+    /// The last that it said.
+    load: Load,
+    actions_per_s: f64,
+    /// It takes nothing until it has said something.
+    is_full: bool,
+}
+
+impl Gate {
+    fn candidate(&self) -> Candidate {
+        let sessions = self.passed.saturating_sub(self.load.gone);
+        let on_their_way = self.passed.saturating_sub(self.load.taken);
+        let free = |most: u64, held: u64| if self.is_full { 0 } else { most.saturating_sub(held) };
+        Candidate {
+            slot: self.slot.clone(),
+            sessions,
+            actions_per_s: self.actions_per_s,
+            free_sessions: free(self.load.sessions_max, sessions),
+            free_handshakes: free(PASSED_MAX as u64, self.load.handshakes + on_their_way),
+            leaving: false,
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct State {
+    gates: Vec<Gate>,
+    stopped: bool,
+}
+
+#[derive(Debug)]
+struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+    /// Wakes the thread while it waits for connections.
+    wake: OwnedFd,
+}
+
+/// The door. It closes when this is dropped.
+#[derive(Debug)]
+pub(super) struct Door(Arc<Shared>);
+
+impl Drop for Door {
+    fn drop(&mut self) {
+        self.0.state.lock().stopped = true;
+        self.0.changed.notify_all();
+        let _ = rustix::io::write(&self.0.wake, &1_u64.to_ne_bytes());
+    }
+}
+
+impl Door {
+    /// Opens it: connections are accepted as soon as there is a gateway for them.
+    pub(super) fn open(listener: TcpListener) -> io::Result<Self> {
+        let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        let shared = Arc::new(Shared { state: Mutex::default(), changed: Condvar::new(), wake });
+        let door = Self(shared.clone());
+        std::thread::Builder::new().name("door".to_owned()).spawn(move || shared.work(&listener))?;
+        Ok(door)
+    }
+
+    /// The gateways that may be chosen, and the channels of the new ones among them.
+    pub(super) fn set(&self, gateways: &[(Slot, ChildId)], channel: impl Fn(ChildId) -> Option<OwnedFd>) {
+        let mut state = self.0.state.lock();
+        state.gates.retain(|gate| gateways.iter().any(|(_, child)| *child == gate.child));
+        for (slot, child) in gateways {
+            if state.gates.iter().any(|gate| gate.child == *child) {
+                continue;
+            }
+            let Some(channel) = channel(*child) else { continue };
+            let (slot, child) = (slot.clone(), *child);
+            // Until it has said how much it takes, it takes nothing.
+            state.gates.push(Gate { child, slot, channel, passed: 0, load: Load::default(), actions_per_s: 0.0, is_full: true });
+        }
+        drop(state);
+        self.0.changed.notify_all();
+    }
+
+    /// A gateway has said what it has to do.
+    pub(super) fn heard(&self, child: ChildId, load: Load, actions_per_s: f64) {
+        let mut state = self.0.state.lock();
+        if let Some(gate) = state.gates.iter_mut().find(|gate| gate.child == child) {
+            (gate.load, gate.actions_per_s, gate.is_full) = (load, actions_per_s, false);
+        }
+        drop(state);
+        self.0.changed.notify_all();
+    }
+
+    /// Connections that were passed to a gateway and are not gone. None: it is not behind the door.
+    pub(super) fn sessions(&self, child: ChildId) -> Option<u64> {
+        let state = self.0.state.lock();
+        state.gates.iter().find(|gate| gate.child == child).map(|gate| gate.candidate().sessions)
+    }
+}
+
+impl Shared {
+    fn work(&self, listener: &TcpListener) {
+        // Sized for any message: it says only what is beside it.
+        let message = encode(&ToChild::Connection).unwrap_or_default();
+        while self.wait_for_credit() {
+            let (connection, _) = match accept(listener, self.wake.as_fd()) {
+                Ok(Some(accepted)) => accepted,
+                Ok(None) => continue,
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a connection: raise the limit of open files");
+                    std::thread::sleep(ACCEPT_RETRY_INTERVAL);
+                    continue;
+                }
+            };
+            while self.wait_for_credit() && !self.pass(&message, connection.as_fd()) {}
+        }
+    }
+
+    /// Returns once a gateway takes connections; false when the door closes.
+    fn wait_for_credit(&self) -> bool {
+        let mut state = self.state.lock();
+        while !state.stopped && state.gates.iter().all(|gate| gate.candidate().credit() == 0) {
+            self.changed.wait(&mut state);
+        }
+        !state.stopped
+    }
+
+    /// Passes a connection. False when the one that was chosen does not take it.
+    fn pass(&self, message: &[u8], connection: BorrowedFd<'_>) -> bool {
+        let mut state = self.state.lock();
+        let candidates: Vec<Candidate> = state.gates.iter().map(Gate::candidate).collect();
+        let Some(gate) = choose(&candidates).and_then(|index| state.gates.get_mut(index)) else { return false };
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut beside = SendAncillaryBuffer::new(&mut space);
+        let descriptors = [connection];
+        beside.push(SendAncillaryMessage::ScmRights(&descriptors));
+        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        match sendmsg(&gate.channel, &[IoSlice::new(message)], &mut beside, flags) {
+            Ok(_) => {
+                gate.passed += 1;
+                true
+            }
+            Err(error) => {
+                // It is stuck or gone: others take its part until it says something.
+                tracing::debug!(%error, process = %gate.slot, "takes no connection");
+                gate.is_full = true;
+                false
+            }
+        }
+    }
+}
+
+/// The next connection. None when the thread was woken for something else, or the connection has gone before it was accepted.
+fn accept(listener: &TcpListener, wake: BorrowedFd<'_>) -> io::Result<Option<(std::net::TcpStream, SocketAddr)>> {
+    let mut waited = [PollFd::new(listener, PollFlags::IN), PollFd::from_borrowed_fd(wake, PollFlags::IN)];
+    match poll(&mut waited, None) {
+        Ok(_) => {}
+        Err(rustix::io::Errno::INTR) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    }
+    let mut count = [0; 8];
+    let _ = rustix::io::read(wake, &mut count);
+    match listener.accept() {
+        Ok(accepted) => Ok(Some(accepted)),
+        Err(error) => match error.kind() {
+            io::ErrorKind::WouldBlock
+            | io::ErrorKind::Interrupted
+            | io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset => Ok(None),
+            _ => Err(error),
+        },
+    }
+}

@@ -1,0 +1,403 @@
+//! Carries the plan out: one loop takes what happened (signals, ends of processes, what children say, what is asked), gives it to the
+//! plan, and does what comes of it.
+
+use std::collections::HashMap;
+use std::net::TcpListener;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
+
+use super::ask::{Ask, Process, Told, seconds};
+use super::door::Door;
+use super::gather::Gathering;
+use super::logs::Logs;
+use super::plan::Plan;
+use super::plan::step::{Action, ChildId, Command, Exit, Generation, Input, Load, RequestId, Settings};
+use super::policy::names::{Role, Slot};
+use super::spawn::{self, Binary, Cost, Spawned};
+use crate::child;
+use crate::child::channel::{self, ToChild, ToSupervisor, Upper, VERSION};
+use crate::limits::{BEAT, SUPERVISOR_EVENTS_MAX};
+
+/// What happened.
+enum Event {
+    Said(ChildId, ToSupervisor, Option<OwnedFd>),
+    /// A child's channel is closed. With a reason: by what it said.
+    Closed(ChildId, Option<String>),
+    Exited(ChildId, Exit),
+}
+
+/// What a generation of children runs.
+pub(super) struct Prepared {
+    pub(super) settings: Settings,
+    pub(super) kit: Kit,
+}
+
+/// What is needed to start a child.
+#[derive(Clone)]
+pub(super) struct Kit {
+    pub(super) binary: Binary,
+    /// What it is told; its role is added.
+    pub(super) child: child::Settings,
+    /// How long a gateway that leaves moves its sessions.
+    pub(super) drain_window: Duration,
+}
+
+/// Reads settings and program again, for a reload. The error is one line.
+pub(super) type Prepare = Box<dyn Fn() -> Result<Prepared, String>>;
+
+/// A child's process.
+struct Running {
+    name: String,
+    process: spawn::Process,
+    drain_window: Duration,
+    channel: Arc<Upper>,
+    is_ready: bool,
+    said: channel::Load,
+    /// When that was counted from which the rates are, and what was counted.
+    since: (Instant, u64, Cost),
+    load: Load,
+}
+
+struct Supervisor {
+    plan: Plan,
+    began: Instant,
+    kits: HashMap<Generation, Kit>,
+    generation: Generation,
+    prepare: Prepare,
+    running: HashMap<ChildId, Running>,
+    requests: HashMap<RequestId, mpsc::Sender<Told>>,
+    next_request: u64,
+    door: Option<Door>,
+    logs: Logs,
+    events: mpsc::Sender<Event>,
+    gathering: Gathering,
+    code: Option<u8>,
+}
+
+/// Runs all processes until a signal ends them (`stop`), or a command. Returns the exit code.
+///
+/// # Errors
+/// When no process can be made at all.
+pub(super) async fn run(
+    prepared: Prepared,
+    prepare: Prepare,
+    listener: Option<TcpListener>,
+    logs: Logs,
+    mut asks: mpsc::Receiver<Ask>,
+    stop: tokio_util::sync::CancellationToken,
+) -> std::io::Result<u8> {
+    let (events, mut happened) = mpsc::channel(SUPERVISOR_EVENTS_MAX);
+    let generation = Generation(1);
+    let (plan, actions) = Plan::new(prepared.settings, generation, Duration::ZERO);
+    let mut supervisor = Supervisor {
+        plan,
+        began: Instant::now(),
+        kits: HashMap::from([(generation, prepared.kit)]),
+        generation,
+        prepare,
+        running: HashMap::new(),
+        requests: HashMap::new(),
+        next_request: 0,
+        door: listener.map(Door::open).transpose()?,
+        logs,
+        events,
+        gathering: Gathering::default(),
+        code: None,
+    };
+    supervisor.carry_out(actions);
+    let mut beat = tokio::time::interval(BEAT);
+    let mut stopping = false;
+    while supervisor.code.is_none() {
+        let due = supervisor.plan.next_due().map(|due| supervisor.began + due);
+        tokio::select! {
+            biased;
+            () = stop.cancelled(), if !stopping => {
+                stopping = true;
+                supervisor.step(Input::StopAll);
+            }
+            Some(event) = happened.recv() => supervisor.take(event),
+            Some(ask) = asks.recv() => supervisor.answer(ask),
+            _ = beat.tick() => supervisor.measure(),
+            () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
+                // The tasks that read the channels come first, so that nobody is taken for silent who has spoken.
+                tokio::task::yield_now().await;
+                tokio::task::yield_now().await;
+                while let Ok(event) = happened.try_recv() {
+                    supervisor.take(event);
+                }
+                supervisor.step(Input::Looked);
+            }
+        }
+    }
+    Ok(supervisor.code.unwrap_or(0))
+}
+
+impl Supervisor {
+    fn step(&mut self, input: Input) {
+        let actions = self.plan.step(input, self.began.elapsed());
+        self.carry_out(actions);
+    }
+
+    fn take(&mut self, event: Event) {
+        match event {
+            Event::Said(child, ToSupervisor::Ready { v }, _) => {
+                let Some(running) = self.running.get_mut(&child) else { return };
+                if v != VERSION {
+                    self.refuse(child, &format!("speaks version {v} of the channel, and this supervisor {VERSION}"));
+                } else if std::mem::replace(&mut running.is_ready, true) {
+                    self.refuse(child, "says `ready` twice");
+                } else {
+                    tracing::info!(process = running.name, pid = running.process.pid, "ready");
+                    self.step(Input::Ready { child });
+                }
+            }
+            Event::Said(child, ToSupervisor::Load(said), _) => self.heard(child, said),
+            Event::Said(child, ToSupervisor::Metrics { number }, Some(file)) => {
+                if let Some(running) = self.running.get(&child) {
+                    self.gathering.take(number, &running.name, file);
+                }
+            }
+            Event::Said(child, ToSupervisor::Metrics { .. }, None) => self.refuse(child, "says `metrics` without any"),
+            Event::Closed(child, Some(why)) => self.refuse(child, &why),
+            // Its end follows, or it drains.
+            Event::Closed(_, None) => {}
+            Event::Exited(child, exit) => {
+                let gone = self.running.remove(&child);
+                if let Some(gone) = &gone {
+                    tracing::info!(process = gone.name, pid = gone.process.pid, "{exit}");
+                }
+                self.step(Input::Ended { child, exit });
+            }
+        }
+    }
+
+    /// A child that cannot be understood is ended; another one takes its place, as after a crash.
+    fn refuse(&self, child: ChildId, why: &str) {
+        if let Some(running) = self.running.get(&child) {
+            tracing::error!(process = running.name, pid = running.process.pid, "killed: {why}");
+            running.process.kill();
+        }
+    }
+
+    fn heard(&mut self, child: ChildId, said: channel::Load) {
+        let Some(running) = self.running.get_mut(&child) else { return };
+        running.said = said;
+        running.load.events = said.events;
+        running.load.sessions = said.sessions;
+        if let Some(door) = &self.door {
+            door.heard(child, said, running.load.actions_per_s);
+            running.load.sessions = door.sessions(child).unwrap_or(said.sessions);
+        }
+        let load = running.load;
+        self.step(Input::Heard { child, load });
+    }
+
+    /// Measures what each process costs. What a child says by itself tells that it is there, this does not.
+    fn measure(&mut self) {
+        let now = Instant::now();
+        for running in self.running.values_mut() {
+            let Some(cost) = Cost::of(running.process.pid) else { continue };
+            let (since, events, before) = std::mem::replace(&mut running.since, (now, running.said.events, cost));
+            let passed_s = (now - since).as_secs_f64().max(0.001);
+            running.load.cpu = (cost.cpu_s - before.cpu_s).max(0.0) / passed_s;
+            running.load.memory_bytes = cost.memory_bytes;
+            #[expect(clippy::cast_precision_loss, reason = "events of a second")]
+            let rate = running.said.events.saturating_sub(events) as f64 / passed_s;
+            running.load.actions_per_s = rate;
+        }
+    }
+
+    fn answer(&mut self, ask: Ask) {
+        match ask {
+            Ask::Ps(answer) => drop(answer.send(self.ps())),
+            Ask::Metrics(answer) => {
+                let asked: Vec<_> = self.running.values().filter(|running| running.is_ready).collect();
+                let number = self.gathering.begin(answer, asked.len());
+                for running in asked {
+                    self.say(running, ToChild::Metrics { number });
+                }
+            }
+            Ask::Do(command, told) => self.command(command, told),
+            Ask::Reload(told) => match (self.prepare)() {
+                Ok(Prepared { settings, kit }) => {
+                    self.generation = Generation(self.generation.0 + 1);
+                    self.kits.insert(self.generation, kit);
+                    self.command(Command::Reload { generation: self.generation, settings }, told);
+                    let needed = self.plan.generations();
+                    self.kits.retain(|generation, _| needed.contains(generation));
+                }
+                Err(why) => drop(told.try_send(Told::Failed(format!("nothing is changed: {why}")))),
+            },
+        }
+    }
+
+    fn command(&mut self, command: Command, told: mpsc::Sender<Told>) {
+        let request = RequestId(self.next_request);
+        self.next_request += 1;
+        self.requests.insert(request, told);
+        self.step(Input::Command { request, command });
+    }
+
+    fn carry_out(&mut self, actions: Vec<Action>) {
+        for action in actions {
+            match action {
+                Action::Start { child, slot, generation } => {
+                    let input = match self.start(child, &slot, generation) {
+                        Ok(pid) => Input::Started { child, pid },
+                        Err(error) => {
+                            tracing::error!(process = %slot, %error, "cannot start");
+                            Input::StartFailed { child, why: error.to_string() }
+                        }
+                    };
+                    self.step(input);
+                }
+                Action::AskToEnd { child } => {
+                    if let Some(running) = self.running.get(&child) {
+                        let _ = rustix::net::shutdown(running.channel.as_fd(), rustix::net::Shutdown::Write);
+                    }
+                }
+                Action::AskToLeave { child, successor: _ } => {
+                    let Some(running) = self.running.get(&child) else { continue };
+                    let window_ms = u64::try_from(running.drain_window.as_millis()).unwrap_or(u64::MAX);
+                    self.tell(child, ToChild::Leave { window_ms });
+                }
+                Action::Kill { child, why } => {
+                    if let Some(running) = self.running.get(&child) {
+                        tracing::warn!(process = running.name, pid = running.process.pid, "killed: {why}");
+                        running.process.kill();
+                    }
+                }
+                Action::Move { child, sessions } => {
+                    self.tell(child, ToChild::Offer { sessions: usize::try_from(sessions).unwrap_or(usize::MAX) });
+                }
+                Action::Progress { request, line } => self.told(request, Told::Progress(line)),
+                Action::Answer { request, result } => {
+                    self.told(request, result.map_or_else(Told::Failed, |()| Told::Done));
+                    self.requests.remove(&request);
+                }
+                Action::Log { line } => tracing::info!("{line}"),
+                Action::Finish { generation: _ } => self.step(Input::Finished { result: Ok(()) }),
+                Action::End { code } => self.code = Some(code),
+            }
+        }
+        if let Some(door) = &self.door {
+            let channel = |child| self.running.get(&child)?.channel.as_fd().try_clone_to_owned().ok();
+            door.set(&self.plan.ready_gateways(), channel);
+        }
+    }
+
+    /// Whoever asked may be gone, or read slowly: then a line is lost, never the others.
+    fn told(&self, request: RequestId, told: Told) {
+        if let Some(asker) = self.requests.get(&request) {
+            let _ = asker.try_send(told);
+        }
+    }
+
+    fn tell(&self, child: ChildId, message: ToChild) {
+        if let Some(running) = self.running.get(&child) {
+            self.say(running, message);
+        }
+    }
+
+    /// One that does not listen is noticed by its silence.
+    fn say(&self, running: &Running, message: ToChild) {
+        let channel = running.channel.clone();
+        tokio::spawn(async move { channel.say(&message, None).await });
+    }
+
+    fn start(&mut self, child: ChildId, slot: &Slot, generation: Generation) -> std::io::Result<u32> {
+        let name = slot.to_string();
+        let kit = self.kits.get(&generation).ok_or_else(|| std::io::Error::other("its settings are forgotten"))?;
+        let settings = child::Settings { role: slot.group.role.as_str().to_owned(), ..kit.child.clone() };
+        let drain_window = kit.drain_window;
+        let file = channel::file_of("settings", &serde_json::to_vec(&settings)?)?;
+        let Spawned { process, channel, output } = spawn::spawn(&kit.binary, &name)?;
+        let channel = Arc::new(channel);
+        let (pid, events) = (process.pid, self.events.clone());
+        tokio::spawn(self.logs.clone().read(name.clone(), tokio::process::ChildStdout::from_std(output.0)?));
+        tokio::spawn(self.logs.clone().read(name.clone(), tokio::process::ChildStderr::from_std(output.1)?));
+        let (waited, ended) = (process.clone(), events.clone());
+        tokio::spawn(async move {
+            let exit = waited.ended().await.unwrap_or_else(|error| {
+                tracing::error!(%error, "the end of a process cannot be waited for");
+                Exit::Code(-1)
+            });
+            let _ = ended.send(Event::Exited(child, exit)).await;
+        });
+        let (heard, first) = (channel.clone(), ToChild::Start { v: VERSION, name: name.clone() });
+        tokio::spawn(async move {
+            if heard.say(&first, Some(file.as_fd())).await.is_err() {
+                return;
+            }
+            loop {
+                let event = match heard.hear().await {
+                    Ok(Some((message, beside))) => Event::Said(child, message, beside),
+                    Ok(None) => Event::Closed(child, None),
+                    Err(error) => Event::Closed(child, Some(error.to_string())),
+                };
+                let is_over = matches!(event, Event::Closed(..));
+                if events.send(event).await.is_err() || is_over {
+                    return;
+                }
+            }
+        });
+        let since = (Instant::now(), 0, Cost::default());
+        let running = Running {
+            name,
+            process,
+            drain_window,
+            channel,
+            is_ready: false,
+            said: channel::Load::default(),
+            since,
+            load: Load::default(),
+        };
+        self.running.insert(child, running);
+        Ok(pid)
+    }
+
+    fn ps(&self) -> Vec<Process> {
+        let mut all = Vec::new();
+        for slot in self.plan.slots() {
+            let process = |phase: &str| Process {
+                name: slot.slot.to_string(),
+                phase: phase.to_owned(),
+                pid: None,
+                age_s: 0.0,
+                cpu: 0.0,
+                memory_bytes: 0,
+                sessions: 0,
+                actions_per_s: 0.0,
+                crashes: slot.crashes,
+                starts_in_s: None,
+                last_end: slot.last_end.clone(),
+                generation: slot.generation.0,
+            };
+            for child in &slot.children {
+                let load = self.running.get(&child.child).map_or(child.load, |running| running.load);
+                all.push(Process {
+                    pid: child.pid,
+                    age_s: seconds(child.age),
+                    cpu: load.cpu,
+                    memory_bytes: load.memory_bytes,
+                    sessions: if slot.slot.group.role == Role::Gateway { load.sessions } else { 0 },
+                    actions_per_s: load.actions_per_s,
+                    generation: child.generation.0,
+                    ..process(child.phase.as_str())
+                });
+            }
+            if slot.children.is_empty() {
+                let starts_in_s = match slot.phase {
+                    super::plan::step::Phase::Waiting(rest) => Some(seconds(rest)),
+                    _ => None,
+                };
+                all.push(Process { starts_in_s, ..process(slot.phase.as_str()) });
+            }
+        }
+        all
+    }
+}

@@ -1,0 +1,154 @@
+//! Makes processes, and waits for their ends.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::{ChildStderr, ChildStdout, Command, Stdio};
+use std::sync::Arc;
+
+use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, kill_process_group, pidfd_open, waitid};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+use super::plan::step::Exit;
+use crate::child::channel::Upper;
+
+/// Settings of this beginning are given to children through their channel.
+const ENV_PREFIX: &str = "LASTHIT_";
+
+/// A running program, as a file that is open: whatever is put in its place later, this is what runs.
+#[derive(Debug, Clone)]
+pub(super) struct Binary(Arc<File>);
+
+impl Binary {
+    /// The program of this process.
+    pub(super) fn own() -> io::Result<Self> {
+        Self::at(Path::new("/proc/self/exe"))
+    }
+
+    /// The program that is there now.
+    pub(super) fn at(path: &Path) -> io::Result<Self> {
+        let file = File::open(path)?;
+        let about = file.metadata()?;
+        if !about.is_file() || about.permissions().mode() & 0o111 == 0 {
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, "it is no program that may be run"));
+        }
+        Ok(Self(Arc::new(file)))
+    }
+}
+
+/// A process that was just made.
+#[derive(Debug)]
+pub(super) struct Spawned {
+    pub(super) process: Process,
+    pub(super) channel: Upper,
+    pub(super) output: (ChildStdout, ChildStderr),
+}
+
+/// A process. It is held by a descriptor, so that its number cannot become another's.
+#[derive(Debug, Clone)]
+pub(super) struct Process {
+    pub(super) pid: u32,
+    held: Arc<AsyncFd<OwnedFd>>,
+}
+
+/// Starts a child in a process group of its own.
+pub(super) fn spawn(binary: &Binary, name: &str) -> io::Result<Spawned> {
+    let (channel, stdin) = Upper::pair()?;
+    // The path is looked up in the new process, which still has the descriptor then.
+    let mut command = Command::new(format!("/proc/self/fd/{}", binary.0.as_raw_fd()));
+    command.arg0("lasthit").args(["child", name]).process_group(0);
+    command.stdin(Stdio::from(stdin)).stdout(Stdio::piped()).stderr(Stdio::piped());
+    for (variable, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with(ENV_PREFIX)) {
+        command.env_remove(variable);
+    }
+    let mut child = command.spawn()?;
+    let (Some(stdout), Some(stderr)) = (child.stdout.take(), child.stderr.take()) else {
+        return Err(io::Error::other("a child without output"));
+    };
+    let pid = child.id();
+    // Nobody else waits for it, so the number is still its own.
+    let held = pidfd_open(id(pid)?, PidfdFlags::NONBLOCK)?;
+    let held = Arc::new(watched(held)?);
+    Ok(Spawned { process: Process { pid, held }, channel, output: (stdout, stderr) })
+}
+
+/// A descriptor that the runtime watches.
+#[expect(
+    deprecated,
+    reason = "what takes its place is unsafe: an owned descriptor that is not given away keeps what it asks for"
+)]
+fn watched(held: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    AsyncFd::with_interest(held, Interest::READABLE)
+}
+
+fn id(pid: u32) -> io::Result<Pid> {
+    i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or_else(|| io::Error::other("a process without a number"))
+}
+
+impl Process {
+    /// Returns when it has ended.
+    pub(super) async fn ended(&self) -> io::Result<Exit> {
+        loop {
+            let mut ready = self.held.readable().await?;
+            match waitid(WaitId::PidFd(self.held.as_fd()), WaitIdOptions::EXITED | WaitIdOptions::NOHANG) {
+                Ok(Some(status)) => {
+                    let signal = status.terminating_signal().map(Exit::Signal);
+                    return Ok(signal.unwrap_or(Exit::Code(status.exit_status().unwrap_or(-1))));
+                }
+                Ok(None) | Err(rustix::io::Errno::INTR | rustix::io::Errno::AGAIN) => ready.clear_ready(),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Ends it at once, and what it has started in its group.
+    pub(super) fn kill(&self) {
+        let _ = rustix::process::pidfd_send_signal(self.held.as_fd(), Signal::KILL);
+        if let Ok(pid) = id(self.pid) {
+            let _ = kill_process_group(pid, Signal::KILL);
+        }
+    }
+}
+
+/// What a process costs.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(super) struct Cost {
+    /// Processor time since its start, in seconds.
+    pub(super) cpu_s: f64,
+    pub(super) memory_bytes: u64,
+}
+
+impl Cost {
+    /// Of a living process.
+    pub(super) fn of(pid: u32) -> Option<Self> {
+        let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        parse_stat(&text, rustix::param::clock_ticks_per_second(), rustix::param::page_size() as u64)
+    }
+}
+
+/// The fields behind the name, which may hold anything.
+fn parse_stat(text: &str, ticks: u64, page: u64) -> Option<Cost> {
+    let fields: Vec<&str> = text.rsplit_once(") ")?.1.split(' ').collect();
+    let field = |number: usize| fields.get(number - 3)?.parse::<u64>().ok();
+    #[expect(clippy::cast_precision_loss, reason = "ticks of a process's life are far below 2^52")]
+    let cpu_s = (field(14)? + field(15)?) as f64 / ticks as f64;
+    Some(Cost { cpu_s, memory_bytes: field(24)? * page })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_process_costs_is_read_behind_any_name() {
+        let rest = (4..=52).map(|n| (n * 10).to_string()).collect::<Vec<_>>().join(" ");
+        let cost = parse_stat(&format!("7 (a) b (c) R {rest}"), 100, 4096).expect("a cost");
+        assert_eq!(cost, Cost { cpu_s: 2.9, memory_bytes: 240 * 4096 });
+        assert_eq!(parse_stat("7 (a", 100, 4096), None);
+        assert!(Cost::of(std::process::id()).is_some_and(|cost| cost.memory_bytes > 0));
+    }
+}
