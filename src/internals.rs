@@ -52,7 +52,7 @@ pub mod roles {
     /// # Errors
     /// As the program: in one line.
     pub async fn gateway(config: Config, shutdown: Shutdown) -> Result<(), String> {
-        crate::roles::gateway(config, shutdown).await.map_err(|error| error.to_string())
+        crate::roles::gateway(config, shutdown, None).await.map_err(|error| error.to_string())
     }
 }
 
