@@ -20,7 +20,7 @@ use super::policy::names::{Role, Slot};
 use super::spawn::{self, Binary, Cost, Spawned};
 use crate::child;
 use crate::child::channel::{self, ToChild, ToSupervisor, Upper, VERSION};
-use crate::limits::{BEAT, SUPERVISOR_EVENTS_MAX};
+use crate::limits::{BEAT, SUPERVISOR_EVENTS_MAX, WISHES_MAX};
 
 /// What happened.
 enum Event {
@@ -55,6 +55,8 @@ struct Running {
     process: spawn::Process,
     drain_window: Duration,
     channel: Arc<Upper>,
+    /// What is said to it, in this order. None once it was asked to end: its channel closes when all was said.
+    words: Option<mpsc::Sender<ToChild>>,
     is_ready: bool,
     said: channel::Load,
     /// When that was counted from which the rates are, and what was counted.
@@ -256,8 +258,8 @@ impl Supervisor {
                     self.step(input);
                 }
                 Action::AskToEnd { child } => {
-                    if let Some(running) = self.running.get(&child) {
-                        let _ = rustix::net::shutdown(running.channel.as_fd(), rustix::net::Shutdown::Write);
+                    if let Some(running) = self.running.get_mut(&child) {
+                        running.words = None;
                     }
                 }
                 Action::AskToLeave { child, successor: _ } => {
@@ -303,10 +305,11 @@ impl Supervisor {
         }
     }
 
-    /// One that does not listen is noticed by its silence.
+    /// One that does not listen is noticed by its silence, and is told no more than it can read.
     fn say(&self, running: &Running, message: ToChild) {
-        let channel = running.channel.clone();
-        tokio::spawn(async move { channel.say(&message, None).await });
+        if let Some(words) = &running.words {
+            let _ = words.try_send(message);
+        }
     }
 
     fn start(&mut self, child: ChildId, slot: &Slot, generation: Generation) -> std::io::Result<u32> {
@@ -329,10 +332,18 @@ impl Supervisor {
             let _ = ended.send(Event::Exited(child, exit)).await;
         });
         let (heard, first) = (channel.clone(), ToChild::Start { v: VERSION, name: name.clone() });
+        let (words, mut said) = mpsc::channel(WISHES_MAX);
+        let saying = channel.clone();
         tokio::spawn(async move {
-            if heard.say(&first, Some(file.as_fd())).await.is_err() {
-                return;
+            let mut result = saying.say(&first, Some(file.as_fd())).await;
+            while result.is_ok()
+                && let Some(message) = said.recv().await
+            {
+                result = saying.say(&message, None).await;
             }
+            let _ = rustix::net::shutdown(saying.as_fd(), rustix::net::Shutdown::Write);
+        });
+        tokio::spawn(async move {
             loop {
                 let event = match heard.hear().await {
                     Ok(Some((message, beside))) => Event::Said(child, message, beside),
@@ -351,6 +362,7 @@ impl Supervisor {
             process,
             drain_window,
             channel,
+            words: Some(words),
             is_ready: false,
             said: channel::Load::default(),
             since,
