@@ -3,6 +3,7 @@
 
 mod control;
 mod failed;
+mod roles;
 mod rules;
 
 use std::path::PathBuf;
@@ -11,11 +12,12 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, Parser, Subcommand};
 use serde::Serialize;
 
+use self::roles::{CommonArgs, DurabilityArgs, GatewayArgs, RedisArgs, UpArgs, WorkerArgs};
 use crate::child;
 use crate::config::{Config, ConfigError, Flags, ProcessRole};
 use crate::failed::Looking;
 use crate::replay::command::{Reading, Source, Task};
-use crate::supervisor::client::Asking;
+use crate::supervisor::asking::Asking;
 use crate::versions::Managing;
 use crate::workbench::Work;
 
@@ -202,47 +204,6 @@ Examples:
   lasthit worker --redis redis://127.0.0.1:6379
   lasthit worker --redis redis://127.0.0.1:6379 --admin 127.0.0.1:7779 --concurrency 4 --lease-ms 2000";
 
-#[derive(Debug, Args, Serialize)]
-struct UpArgs {
-    /// Gateways: a number, auto (by the number of cores), or auto:MIN..MAX (by load) [default: auto]
-    #[arg(long, value_name = "COUNT")]
-    gateways: Option<String>,
-    /// Workers: the same [default: auto]
-    #[arg(long, value_name = "COUNT")]
-    workers: Option<String>,
-    /// Socket for commands [default: supervisor.sock in --runtime-dir]
-    #[arg(long, value_name = "PATH")]
-    control: Option<String>,
-    /// Time that a process may take until it is ready [default: 15s]
-    #[arg(long, value_name = "TIME")]
-    ready_timeout: Option<String>,
-    /// Time that a process may take to end [default: 15s]
-    #[arg(long, value_name = "TIME")]
-    stop_timeout: Option<String>,
-    /// Time that a process may say nothing before it is killed [default: 10s]
-    #[arg(long, value_name = "TIME")]
-    hang_timeout: Option<String>,
-    /// Time over which a gateway that leaves moves its sessions [default: 5s]
-    #[arg(long, value_name = "TIME")]
-    drain_window: Option<String>,
-    /// Move sessions when gateways are uneven: on or off [default: on]
-    #[arg(long, value_name = "ON")]
-    even: Option<String>,
-}
-
-#[derive(Debug, Args, Serialize)]
-struct RedisArgs {
-    /// redis://, rediss:// or unix:// URL. If it has a password, use LASTHIT_REDIS: process lists show flags
-    #[arg(long, value_name = "URL")]
-    redis: Option<String>,
-    /// Prefix of all keys in Redis [default: lasthit]
-    #[arg(long, value_name = "TEXT")]
-    prefix: Option<String>,
-    /// Number of shards: groups of rooms that workers share. Fixed for a deployment [default: 8]
-    #[arg(long, value_name = "N")]
-    shards: Option<String>,
-}
-
 /// A recorded room and its rules.
 #[derive(Debug, Args)]
 struct RecordingArgs {
@@ -263,108 +224,6 @@ struct RulesArgs {
     /// TOML file with the rules by room name
     #[arg(long, value_name = "FILE")]
     config: Option<String>,
-}
-
-#[derive(Debug, Args, Serialize)]
-struct GatewayArgs {
-    /// Address that players connect to [default: 127.0.0.1:7777]
-    #[arg(long, value_name = "IP:PORT")]
-    listen: Option<String>,
-    /// File with the key of the players' tokens (HS256). Or give the key itself in LASTHIT_JWT_KEY
-    #[arg(long, value_name = "FILE")]
-    jwt_key_file: Option<String>,
-    /// Origins of web pages that may connect: https://a,https://b or * [default: loopback and the gateway's own page]
-    #[arg(long, value_name = "LIST")]
-    allowed_origins: Option<String>,
-    /// Accept players from other hosts without a key: anyone can then act as any player
-    #[arg(long)]
-    allow_keyless: bool,
-    /// Without a key, accept the gateway's own page under any host name. Do not use it where an attacker may point a host name
-    /// at this machine
-    #[arg(long)]
-    allow_host_names: bool,
-    /// Most sessions at a time [default: 20000, or fewer if the limit of open files allows no more]
-    #[arg(long, value_name = "N")]
-    sessions_max: Option<String>,
-    /// Most sessions of one address. Loopback is exempt [default: 1000]
-    #[arg(long, value_name = "N")]
-    sessions_per_address: Option<String>,
-    /// Most connections that one address may open in a second. Loopback is exempt [default: 200]
-    #[arg(long, value_name = "N")]
-    connections_per_second: Option<String>,
-    /// Most sessions of one player, except with the role server [default: 32]
-    #[arg(long, value_name = "N")]
-    sessions_per_player: Option<String>,
-    /// Most actions of one session in a second [default: 1000]
-    #[arg(long, value_name = "N")]
-    actions_per_second: Option<String>,
-    /// Time that a watermark stays behind the sweep that proves it, see docs/arrival.md [default: 20]
-    #[arg(long, value_name = "US")]
-    sweep_guard_us: Option<String>,
-    /// Longest time that the network card may hold a message back before the kernel stamps it, see docs/arrival.md [default: 0]
-    #[arg(long, value_name = "US")]
-    uncertainty_us: Option<String>,
-}
-
-#[derive(Debug, Args, Serialize)]
-struct WorkerArgs {
-    /// Rules in JavaScript, for all rooms. For some rooms: [[rooms]] in the file that --config names
-    #[arg(long, value_name = "FILE")]
-    rules: Option<String>,
-    /// Read the files of rules again when they change, and check each event by deciding it twice. For development
-    #[arg(long)]
-    watch: bool,
-    /// Most rooms that are resolved at the same time [default: the number of cores]
-    #[arg(long, value_name = "N")]
-    concurrency: Option<String>,
-    /// Time that a gateway may owe its watermark before the worker fences it [default: 1000]
-    #[arg(long, value_name = "MS")]
-    gateway_timeout_ms: Option<String>,
-    /// Time that rules may take for one event before the worker gives up on them [default: 2000]
-    #[arg(long, value_name = "MS")]
-    rules_timeout_ms: Option<String>,
-    /// Time after which other workers take over the shards of a silent worker [default: 1000]
-    #[arg(long, value_name = "MS")]
-    lease_ms: Option<String>,
-    /// Time that events and verdicts are kept for `since` and replay [default: 10m]
-    #[arg(long, value_name = "TIME")]
-    retention: Option<String>,
-    /// Time that a room may be empty before it ends [default: 30s]
-    #[arg(long, value_name = "TIME")]
-    room_linger: Option<String>,
-}
-
-#[derive(Debug, Args, Serialize)]
-struct DurabilityArgs {
-    /// What a verdict has survived before anyone sees it: redis, disk or replicated. Not for serve [default: redis]
-    #[arg(long, value_name = "LEVEL")]
-    durability: Option<String>,
-}
-
-#[derive(Debug, Args, Serialize)]
-struct CommonArgs {
-    /// TOML file with settings and rules by room name
-    #[arg(long, value_name = "FILE")]
-    config: Option<String>,
-    /// Address that serves health and metrics, or none [default: 127.0.0.1:7778, for a worker none]
-    #[arg(long, value_name = "IP:PORT")]
-    admin: Option<String>,
-    /// Accept other hosts on --admin, which has no password
-    #[arg(long)]
-    allow_remote_admin: bool,
-    /// Where gateways and workers of one host lock a file each, so that a killed one is noticed at once; none: time-outs alone
-    /// [default: $XDG_RUNTIME_DIR/lasthit, else lasthit-UID in the directory for temporary files]
-    #[arg(long, value_name = "DIR")]
-    runtime_dir: Option<String>,
-    /// normal, or realtime: before all usual processes of the host, which needs a right [default: normal]
-    #[arg(long, value_name = "PRIORITY")]
-    priority: Option<String>,
-    /// Format of the logs on stderr: text or json [default: text]
-    #[arg(long, value_name = "FORMAT")]
-    log_format: Option<String>,
-    /// Logs to write: error, warn, info, debug, trace, or target=level,... [default: info]
-    #[arg(long, value_name = "FILTER")]
-    log: Option<String>,
 }
 
 /// What a command line asks for.

@@ -7,11 +7,13 @@ mod moves;
 mod outside;
 mod programs;
 mod supervisor;
+mod timers;
 pub(crate) use child::*;
 pub(crate) use moves::*;
 pub use outside::*;
 pub use programs::*;
 pub(crate) use supervisor::*;
+pub(crate) use timers::*;
 
 /// Bytes of a room or player name.
 pub(crate) const NAME_BYTES_MAX: usize = 64;
@@ -142,22 +144,6 @@ pub(crate) const FLUSH_BYTES_MAX: usize = 512 * 1024;
 pub(crate) const READ_ENTRIES_MAX: usize = 512;
 /// The same for a gateway, which must serve others in between.
 pub(crate) const CATCH_UP_ENTRIES_MAX: usize = 64;
-/// Timers of a room that are set at one time.
-pub(crate) const TIMERS_PER_ROOM_MAX: usize = 256;
-/// Bytes of the data that a timer is set with, encoded.
-pub(crate) const TIMER_DATA_BYTES_MAX: usize = 1024;
-/// Bytes of a cron expression.
-pub(crate) const CRON_BYTES_MAX: usize = 128;
-/// The nearest moment that a timer may be set to, and the shortest interval of one that repeats.
-pub(crate) const TIMER_AHEAD_MIN: Duration = Duration::from_millis(16);
-/// The farthest moment that a timer may be set to.
-pub(crate) const TIMER_AHEAD_MAX: Duration = Duration::from_secs(30 * 86_400);
-/// How late a moment of a repeating timer may be noticed and still fire by itself. Those that are noticed later fire once together.
-pub(crate) const TIMER_LATE_MAX: Duration = Duration::from_millis(200);
-/// Fires without an event in between, beyond which timers keep an empty room no longer.
-pub(crate) const FIRES_ALONE_MAX: u32 = 16;
-/// By how much the wall clock must be stepped before rooms count by it anew. Measurements of its offset differ by far less.
-pub(crate) const EPOCH_STEP_MIN: Duration = Duration::from_millis(1);
 /// Players that one verdict may name as its audience.
 pub(crate) const AUDIENCE_PLAYERS_MAX: usize = 256;
 /// Events that a lane resolves before it hands its results over.
@@ -444,10 +430,6 @@ pub(crate) const fn sources_max(sessions_max: usize) -> usize {
     sessions_max + HANDSHAKES_MAX + TURNED_AWAY_MAX + ADMIN_CONNECTIONS_MAX + OTHER_SOURCES_MAX
 }
 
-const _: () = assert!(
-    TIMER_AHEAD_MIN.as_millis() * 10 < TIMER_LATE_MAX.as_millis() && TIMER_LATE_MAX.as_millis() < RULES_TIMEOUT.as_millis()
-);
-const _: () = assert!(TIMERS_PER_ROOM_MAX <= RESOLVE_EVENTS_MAX && FIRES_ALONE_MAX as usize <= RESOLVE_EVENTS_MAX);
 const _: () = assert!(AUDIENCE_PLAYERS_MAX * (NAME_BYTES_MAX + 2) <= 2 * BODY_BYTES_MAX);
 const _: () = assert!(SWEEP_GUARD.as_nanos() < OVERTAKING_MAX.as_nanos() && OVERTAKING_MAX.as_nanos() < STAMP_AGE_MAX.as_nanos());
 const _: () = assert!(PROBE_INTERVAL.as_millis() * 10 < GATEWAY_TIMEOUT_MS_MIN as u128);

@@ -11,7 +11,8 @@ use crate::config::{Config, ProcessRole};
 use crate::limits::{DRAIN_TIMEOUT, METRICS_UPKEEP_INTERVAL, SESSIONS_MAX};
 use crate::replay::command::{self, Reading, Told};
 use crate::shutdown::Shutdown;
-use crate::supervisor::client::{self, Asking};
+use crate::supervisor::asking::Asking;
+use crate::supervisor::client;
 use crate::{child, failed, metrics, roles, runtime, supervisor, telemetry, versions, workbench};
 use anyhow::Context as _;
 

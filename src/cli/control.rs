@@ -5,8 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 
 use crate::journal::default_runtime_dir;
-use crate::supervisor::CONTROL_FILE;
-use crate::supervisor::client::{Asking, What};
+use crate::supervisor::asking::{Asking, CONTROL_FILE, What};
 
 const NAMES: &str = "\
 Names: gateway-1, gateway-2..4, gateway (all gateways), worker, eu/gateway-1 (of a deployment), all.";

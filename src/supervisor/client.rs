@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::Path;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
@@ -13,41 +13,7 @@ use serde_json::{Value, json};
 use tokio::net::UnixStream;
 
 use super::ask::{Process, Told};
-
-/// What to ask.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Asking {
-    /// The control socket.
-    pub(crate) control: PathBuf,
-    /// Print JSON.
-    pub(crate) json: bool,
-    pub(crate) what: What,
-}
-
-/// A question or a command.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum What {
-    /// Lists all processes.
-    Ps,
-    /// `start`, `stop`, `restart`, `recycle` or `delete` these.
-    Act(&'static str, Vec<String>),
-    /// Sets how many there are of a role.
-    Scale {
-        /// Which role.
-        group: String,
-        /// How many.
-        count: String,
-    },
-    /// Reads settings and program again, and replaces everything.
-    Reload,
-    /// Ends everything.
-    End,
-    /// Prints what processes have logged, and goes on if it is to follow.
-    Logs {
-        /// Whether to go on.
-        follow: bool,
-    },
-}
+use super::asking::{Asking, What};
 
 /// Asks, and prints the answer as it comes.
 ///
@@ -106,7 +72,7 @@ fn print(line: &str) {
     let _ = writeln!(std::io::stdout(), "{line}");
 }
 
-async fn send(control: &PathBuf, method: Method, path: &str, body: &Value) -> Result<Response<Incoming>, String> {
+async fn send(control: &Path, method: Method, path: &str, body: &Value) -> Result<Response<Incoming>, String> {
     let stream = UnixStream::connect(control).await.map_err(|error| {
         format!("no supervisor answers at {} ({error}): start one with `lasthit up`, or give its --control", control.display())
     })?;

@@ -4,6 +4,7 @@
 //! decided by numbers alone. [`run`] carries the plan out, the [`door`] passes connections on, and [`control`] takes commands in.
 
 mod ask;
+pub(crate) mod asking;
 pub(crate) mod client;
 mod control;
 mod door;
@@ -21,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::ask::{Ask, Told};
+use self::asking::CONTROL_FILE;
 use self::control::Control;
 use self::logs::Logs;
 use self::plan::step::Settings;
@@ -31,9 +33,6 @@ use crate::child;
 use crate::config::{Config, RedisUrl};
 use crate::gateway::front::arrival::listen_for_others;
 use crate::limits::{LAST_ANSWERS_TIMEOUT, REQUESTS_MAX};
-
-/// The control socket's name in the runtime directory.
-pub(crate) const CONTROL_FILE: &str = "supervisor.sock";
 
 /// Runs the processes that a configuration asks for, until `stop`. Returns the exit code.
 ///

@@ -25,7 +25,9 @@ const PARTS: &[(&str, &str)] = &[
     ("shutdown", "limits"),
     ("runtime", "limits"),
     ("admin", "limits"),
-    ("supervisor", "limits"),
+    ("supervisor/asking", ""),
+    ("supervisor/policy", "limits"),
+    ("supervisor/plan", "limits supervisor/policy"),
     ("arena", ""),
     ("journal", "clock/timeline_name limits types wire"),
     ("journal/memory", "journal limits types"),
@@ -37,20 +39,30 @@ const PARTS: &[(&str, &str)] = &[
     ("embed", "gateway journal limits types wire/client"),
     (
         "config",
-        "gateway/front/auth journal/default_runtime_dir journal/redis/Durability limits rules runtime/Priority telemetry types",
+        "gateway/front/auth journal/default_runtime_dir journal/redis/Durability limits rules runtime/Priority \
+         supervisor/policy/counts/Wanted supervisor/policy/recycle/Bounds telemetry types",
+    ),
+    ("child", "config gateway/front/arrival gateway/front/tally limits shutdown"),
+    (
+        "supervisor",
+        "child config gateway/front/arrival limits supervisor/asking supervisor/plan supervisor/policy telemetry/LogFormat",
     ),
     ("replay", "engine journal limits rules types wire worker"),
     ("replay/command", "config journal/redis replay rules types worker"),
     (
         "roles",
-        "admin arena clock config gateway gateway/front journal journal/memory journal/redis limits metrics runtime \
+        "admin arena child clock config gateway gateway/front journal journal/memory journal/redis limits metrics runtime \
          rules shutdown worker",
     ),
     ("workbench", "config engine limits rules types wire"),
     ("failed", "config journal journal/redis limits types wire"),
     ("versions", "clock config failed journal journal/redis limits replay replay/command rules types workbench worker"),
-    ("cli", "config failed replay/command versions workbench"),
-    ("program", "cli config failed limits replay/command roles runtime shutdown telemetry versions workbench"),
+    ("cli", "child config failed journal/default_runtime_dir replay/command supervisor/asking versions workbench"),
+    (
+        "program",
+        "child cli config failed limits metrics replay/command roles runtime shutdown supervisor supervisor/asking telemetry versions \
+         workbench",
+    ),
     (
         "internals",
         "clock config engine gateway/front limits metrics program replay roles rules/messages runtime shutdown telemetry wire",
@@ -64,6 +76,7 @@ const APART: &[(&str, &str, &str)] = &[
     ("gateway/front", "worker engine journal/redis", "gateways never decide, and know the journal only"),
     ("embed", "worker engine journal/redis", "gateways never decide, and know the journal only"),
     ("worker", "gateway gateway/front journal/redis", "workers never see a socket, and know the journal only"),
+    ("supervisor/plan", "clock config journal metrics", "what the plan is given decides"),
     ("engine", "clock journal metrics", "what the engine is given decides"),
     ("rules", "clock journal metrics", "what rules are given decides"),
     ("wire", "clock journal metrics", "bytes are values"),
@@ -81,7 +94,11 @@ const FENCES: &[(&str, &str, &str)] = &[
         "clock rules/js/budget",
         "only clock.rs reads clocks, and a program's budget the processor time that it has used: take the time as an argument, or let a driver measure a duration with quanta",
     ),
-    ("hyper hyper_util tokio_tungstenite", "admin gateway/front", "only the front and the admin address speak HTTP"),
+    (
+        "hyper hyper_util tokio_tungstenite",
+        "admin gateway/front supervisor/client supervisor/control",
+        "only the front, the admin address and the control socket speak HTTP",
+    ),
     (
         "nix",
         "clock runtime gateway/front journal/lockfile rules/js/budget",
