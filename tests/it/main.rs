@@ -21,4 +21,5 @@ mod support;
 mod suspects;
 mod timers;
 mod tools;
+mod up;
 mod workers;

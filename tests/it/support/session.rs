@@ -47,25 +47,34 @@ impl Ticket {
 
     /// Upgrades, and reads nothing.
     pub(crate) async fn open(&self) -> Session {
+        self.try_open().await.expect("upgraded")
+    }
+
+    async fn try_open(&self) -> Result<Session, Error> {
         let subprotocol = if self.msgpack { "lasthit.v1.msgpack" } else { "lasthit.v1.json" };
         let target = format!("ws://{}/v1/room/{}?{}", self.address, self.room, self.query);
         let mut request = target.into_client_request().expect("a request");
         request.headers_mut().insert("sec-websocket-protocol", subprotocol.parse().expect("a header"));
-        let tcp = TcpStream::connect(self.address).await.expect("connected");
-        tcp.set_nodelay(true).expect("set");
-        let (ws, response) = client_async(request, tcp).await.expect("upgraded");
+        let tcp = TcpStream::connect(self.address).await?;
+        tcp.set_nodelay(true)?;
+        let (ws, response) = client_async(request, tcp).await?;
         assert_eq!(response.headers()["sec-websocket-protocol"], subprotocol);
-        Session { ws, msgpack: self.msgpack, id: String::new(), welcome: Value::Null, seq: 0, seen: Vec::new() }
+        Ok(Session { ws, msgpack: self.msgpack, id: String::new(), welcome: Value::Null, seq: 0, seen: Vec::new() })
+    }
+
+    /// Upgrades, and reads the welcome. None when the gateway ends, refuses or leaves meanwhile.
+    pub(crate) async fn try_join(&self) -> Option<Session> {
+        let mut session = timeout(PATIENCE, self.try_open()).await.expect("an answer").ok()?;
+        let Heard::Message(welcome) = session.next().await else { return None };
+        session.welcomed(welcome);
+        Some(session)
     }
 
     /// Upgrades, and reads the welcome.
     pub(crate) async fn join(&self) -> Session {
         let mut session = self.open().await;
         let welcome = session.next().await.message();
-        assert_eq!(welcome["t"], "welcome", "{welcome}");
-        session.seq = welcome["seq"].as_u64().expect("seq");
-        welcome["session"].as_str().expect("session").clone_into(&mut session.id);
-        session.welcome = welcome;
+        session.welcomed(welcome);
         session
     }
 }
@@ -100,6 +109,13 @@ pub(crate) struct Session {
 }
 
 impl Session {
+    fn welcomed(&mut self, welcome: Value) {
+        assert_eq!(welcome["t"], "welcome", "{welcome}");
+        self.seq = welcome["seq"].as_u64().expect("seq");
+        welcome["session"].as_str().expect("session").clone_into(&mut self.id);
+        self.welcome = welcome;
+    }
+
     pub(crate) fn era(&self) -> u64 {
         self.welcome["era"].as_u64().expect("era")
     }
