@@ -9,7 +9,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::chaos::{Durability, Kind};
 use crate::compare::Only;
-use crate::limits::CLOSE_APART_MAX_US;
+use crate::limits::{CLOSE_APART_MAX_US, EVEN_SESSIONS_MAX};
 use crate::load::knee::Ramp;
 use crate::load::plan::CONTENDERS;
 use crate::load::{Load, Pace};
@@ -66,6 +66,12 @@ pub(crate) enum Command {
     ///     loadtest fair --spawn gateways=2,workers=1 --background 1000 --peer --svg fair.svg
     #[command(verbatim_doc_comment)]
     Fair(FairArgs),
+    /// Looks how evenly a supervisor spreads sessions over its gateways
+    ///
+    ///     loadtest even --spawn up:gateways=8,workers=1 --sessions 1000
+    ///     loadtest even --spawn up:gateways=4,workers=1 --sessions 1000 --kill
+    #[command(verbatim_doc_comment)]
+    Even(EvenArgs),
     /// Measures the setting --sweep-guard-us of gateways: for each value, how many verdicts are wrong or clamped, and how long they
     /// take.
     ///
@@ -318,6 +324,23 @@ pub(crate) struct RulesArgs {
     /// Number of lots that are bid for at their moments [default: 1000, or 50 with --kill-worker]
     #[arg(long, requires = "close", value_name = "N")]
     pub(crate) trials: Option<u32>,
+    /// Also write the figures into this JSON file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+}
+
+/// Options of `even`.
+#[derive(Debug, Args)]
+pub(crate) struct EvenArgs {
+    /// Start a private redis-server, and these processes under a supervisor
+    #[arg(long, default_value = "up:gateways=8,workers=1", value_name = "WHAT")]
+    pub(crate) spawn: Spawn,
+    /// Number of sessions
+    #[arg(long, default_value_t = 1000, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=EVEN_SESSIONS_MAX))]
+    pub(crate) sessions: u32,
+    /// Then kill one gateway with -9, and wait until the gateways are even again
+    #[arg(long)]
+    pub(crate) kill: bool,
     /// Also write the figures into this JSON file
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,

@@ -145,3 +145,16 @@ const _: () = assert!(END_TIMEOUT.as_secs() > lasthit::internals::limits::DRAIN_
 const _: () = assert!(PAYLOAD_BYTES_MAX + 512 <= lasthit::internals::limits::MESSAGE_BYTES_MAX);
 const _: () = assert!(BACKGROUND_SESSIONS.is_multiple_of(BACKGROUND_ROOMS));
 const _: () = assert!((BURST_MAX as usize) < lasthit::internals::limits::WAITING_ACTIONS_MAX);
+
+/// Sessions of an even spread.
+pub(crate) const EVEN_SESSIONS_MAX: i64 = 20_000;
+/// Of them, those in one room.
+pub(crate) const EVEN_ROOM_SESSIONS: u32 = 20;
+/// How often the spread is looked at.
+pub(crate) const EVEN_LOOK_INTERVAL: Duration = Duration::from_millis(250);
+/// How long all sessions may take to open.
+pub(crate) const EVEN_OPEN_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long gateways may take to be even again after one was killed.
+pub(crate) const EVEN_AGAIN_TIMEOUT: Duration = Duration::from_secs(120);
+/// How long a session waits before it tries again.
+pub(crate) const EVEN_RETRY: Duration = Duration::from_millis(100);

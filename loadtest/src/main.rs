@@ -17,6 +17,7 @@ mod speak;
 
 // What they share.
 mod environment;
+mod even;
 mod histogram;
 mod limits;
 mod spawn;
@@ -48,9 +49,10 @@ use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
 
 use chaos::ChaosConfig;
-use cli::{ChaosArgs, Cli, Command, CompareArgs, CurveArgs, FairArgs, RulesArgs, RunArgs, SoakArgs, StagesArgs};
+use cli::{ChaosArgs, Cli, Command, CompareArgs, CurveArgs, EvenArgs, FairArgs, RulesArgs, RunArgs, SoakArgs, StagesArgs};
 use compare::{CompareConfig, Comparison};
 use curve::{Curve, CurveConfig};
+use even::{Even, EvenConfig};
 use fair::{FairConfig, Fairness};
 use lasthit::types::Incarnation;
 use load::knee::{self, Tried};
@@ -85,6 +87,7 @@ fn main() -> ExitCode {
             match command {
                 Command::Run(args) => run_command(args).await,
                 Command::Fair(args) => fair_command(args).await,
+                Command::Even(args) => even_command(args).await,
                 Command::Curve(args) => curve_command(args).await,
                 Command::Compare(args) => compare_command(args).await,
                 Command::Stages(args) => stages_command(args).await,
@@ -388,6 +391,15 @@ fn tell(report: &(impl Display + Serialize), failure: Option<String>, json: Opti
 
 fn write(path: &Path, text: String) -> Result<()> {
     std::fs::write(path, text).with_context(|| format!("{} cannot be written", path.display()))
+}
+
+async fn even_command(args: EvenArgs) -> Result<ExitCode> {
+    let EvenArgs { spawn, sessions, kill, json } = args;
+    let Some(even) = Even::measure(&EvenConfig { spawn, sessions, kill }, &stop_flag()?).await? else {
+        eprintln!("interrupted: no figures");
+        return Ok(ExitCode::from(INTERRUPTED));
+    };
+    tell(&even, None, json.as_deref())
 }
 
 async fn fair_command(args: FairArgs) -> Result<ExitCode> {

@@ -41,13 +41,20 @@ pub(crate) enum Spawn {
         /// How much later everything between the first gateway and Redis arrives, in either direction.
         delay: Option<Duration>,
     },
+    /// The same under a supervisor, behind one address.
+    Up {
+        /// How many gateways.
+        gateways: u16,
+        /// How many workers.
+        workers: u16,
+    },
 }
 
 impl Spawn {
     /// How many processes of lasthit's.
     fn roles(self) -> u16 {
         match self {
-            Self::Serve => 1,
+            Self::Serve | Self::Up { .. } => 1,
             Self::Redis { gateways, workers, .. } => gateways + workers,
         }
     }
@@ -59,6 +66,12 @@ impl FromStr for Spawn {
     fn from_str(text: &str) -> Result<Self, String> {
         if text == "serve" {
             return Ok(Self::Serve);
+        }
+        if let Some(counts) = text.strip_prefix("up:") {
+            return match counts.parse()? {
+                Self::Redis { gateways, workers, delay: None } => Ok(Self::Up { gateways, workers }),
+                _ => Err(format!("spawn {text:?} is not of the form up:gateways=2,workers=2")),
+            };
         }
         let (mut gateways, mut workers, mut delay) = (None, None, None);
         for part in text.split(',') {
@@ -74,7 +87,11 @@ impl FromStr for Spawn {
             let slot = match what {
                 "gateways" => &mut gateways,
                 "workers" => &mut workers,
-                _ => return Err(format!("spawn {text:?} is not of the form gateways=2,workers=2, nor serve")),
+                _ => {
+                    return Err(format!(
+                        "spawn {text:?} is not of the form gateways=2,workers=2, up:gateways=2,workers=2, nor serve"
+                    ));
+                }
             };
             let count = count.parse().ok().filter(|n| (1..=SPAWN_MAX).contains(n));
             let count = count.ok_or_else(|| format!("spawn {part:?}: use 1 to {SPAWN_MAX} {what}, as in {what}=2"))?;
@@ -168,6 +185,11 @@ impl Fleet {
         self.dir.path().join("redis.sock")
     }
 
+    /// The control socket of the fleet's supervisor, if it has one.
+    pub(crate) fn control(&self) -> PathBuf {
+        self.dir.path().join("control.sock")
+    }
+
     async fn start_redis_process(&mut self, port: u16) -> Result<PathBuf> {
         let socket = self.redis_socket();
         self.processes.push(Process::redis(self.dir.path(), &socket, port)?);
@@ -190,13 +212,24 @@ impl Fleet {
 
     async fn start_all(&mut self, binary: &Path, spawn: Spawn, options: &Options) -> Result<()> {
         self.ports = free_ports(2 * spawn.roles() + u16::from(options.tcp))?;
-        let Spawn::Redis { gateways, workers, delay } = spawn else {
+        if spawn == Spawn::Serve {
             self.start_role(binary, "serve", "serve", options, &[], true)?;
             return self.ready().await;
-        };
+        }
         let port = if options.tcp { self.ports.pop().map_or(NO_PORT, |address| address.port()) } else { NO_PORT };
         let socket = self.start_redis_process(port).await?;
         let redis = if options.tcp { format!("redis://127.0.0.1:{port}") } else { format!("unix://{}", socket.display()) };
+        let (gateways, workers, delay) = match spawn {
+            Spawn::Redis { gateways, workers, delay } => (gateways, workers, delay),
+            Spawn::Up { gateways, workers } => {
+                let (gateways, workers) = (gateways.to_string(), workers.to_string());
+                let control = self.control().display().to_string();
+                let args = ["--redis", &redis, "--gateways", &gateways, "--workers", &workers, "--control", &control];
+                self.start_role(binary, "up", "up", options, &args, true)?;
+                return self.ready().await;
+            }
+            Spawn::Serve => (0, 0, None),
+        };
         if let Some(delay) = delay {
             let proxy = Proxy::start(Upstream::Unix(socket)).context("no proxy for the delayed gateway")?;
             proxy.delay(delay, delay);
@@ -290,11 +323,21 @@ mod tests {
         assert_eq!("serve".parse(), Ok(Spawn::Serve));
         assert_eq!("gateways=2,workers=3".parse(), Ok(Spawn::Redis { gateways: 2, workers: 3, delay: None }));
         assert_eq!("workers=3".parse(), Ok(Spawn::Redis { gateways: 1, workers: 3, delay: None }));
+        assert_eq!("up:gateways=2,workers=3".parse(), Ok(Spawn::Up { gateways: 2, workers: 3 }));
         let delay = Some(Duration::from_millis(20));
         assert_eq!("gateways=2,workers=1,delay=20ms".parse(), Ok(Spawn::Redis { gateways: 2, workers: 1, delay }));
-        for bad in
-            ["", "gateways", "gateways=0", "gateways=65", "workers=-1", "serve,workers=1", "gateways=1,gateways=2", "delay=20"]
-        {
+        for bad in [
+            "",
+            "gateways",
+            "gateways=0",
+            "gateways=65",
+            "workers=-1",
+            "serve,workers=1",
+            "gateways=1,gateways=2",
+            "delay=20",
+            "up:serve",
+            "up:delay=20ms",
+        ] {
             assert!(bad.parse::<Spawn>().is_err(), "{bad}");
         }
     }
