@@ -115,7 +115,8 @@ fn child(name: &str) -> ExitCode {
     let attached = match child::attach() {
         Ok(attached) if attached.name == name => attached,
         Ok(other) => return mistakes(&[format!("this is child {name:?}, and the supervisor means {:?}", other.name)]),
-        Err(why) => return mistakes(&[why]),
+        Err((why, true)) => return mistakes(&[why]),
+        Err((why, false)) => return ended(Err(anyhow::Error::msg(why))),
     };
     match attached.settings.config() {
         Ok(config) => ended(run(config, Some(attached.channel))),
@@ -130,7 +131,7 @@ fn ask(asking: &Asking) -> Result<(), String> {
 
 /// Runs gateways and workers until it is asked to stop. Returns the exit code.
 fn up(config: Config, settings: child::Settings) -> anyhow::Result<u8> {
-    telemetry::init(config.log_format, &config.log)?;
+    let waiting = telemetry::init_without_waiting(config.log_format, &config.log)?;
     for notice in config.notices() {
         tracing::warn!("{notice}");
     }
@@ -142,6 +143,7 @@ fn up(config: Config, settings: child::Settings) -> anyhow::Result<u8> {
         supervisor::up(config, settings, shutdown.token().clone()).await
     });
     runtime.shutdown_timeout(BLOCKING_REST);
+    waiting.finish();
     ended
 }
 
@@ -166,7 +168,13 @@ fn manage(managing: &versions::Managing, config: &Config) -> anyhow::Result<vers
 
 /// Runs a role. `channel` is to the supervisor, if there is one.
 fn run(mut config: Config, channel: Option<OwnedFd>) -> anyhow::Result<()> {
-    telemetry::init(config.log_format, &config.log)?;
+    // A child's stderr is read by its supervisor, which may be stopped.
+    let waiting = if channel.is_some() {
+        Some(telemetry::init_without_waiting(config.log_format, &config.log)?)
+    } else {
+        telemetry::init(config.log_format, &config.log)?;
+        None
+    };
     for notice in config.notices() {
         tracing::warn!("{notice}");
     }
@@ -185,6 +193,9 @@ fn run(mut config: Config, channel: Option<OwnedFd>) -> anyhow::Result<()> {
     .context("the runtime cannot start")?;
     let ended = runtime.block_on(drive(config, channel));
     runtime.shutdown_timeout(BLOCKING_REST);
+    if let Some(waiting) = waiting {
+        waiting.finish();
+    }
     ended
 }
 

@@ -146,7 +146,7 @@ pub(crate) async fn worker(config: Config, shutdown: Shutdown, above: Option<Abo
         let readiness = side.readiness.clone();
         tokio::spawn(async move {
             readiness.passed().await;
-            link.ready(None, 0);
+            link.ready(0);
         });
         fulfil(passed.wishes, shutdown.clone(), None);
     }
@@ -264,6 +264,7 @@ async fn run_gateway(
     let gatekeeper = Gatekeeper::new(config.jwt_key.as_ref(), config.allowed_origins.clone(), config.allow_host_names);
     let leaving = CancellationToken::new();
     let front = Front::new(hub.clone(), gatekeeper, arena::asset, clock, drains, settings, leaving.clone());
+    let front = if let Some(above) = &above { front.counting(above.link.tally()) } else { front };
     if let Some(address) = address {
         tracing::info!("open http://{address}/ to play, connect to ws://{address}/v1/room/ROOM");
     }
@@ -272,7 +273,7 @@ async fn run_gateway(
         (Some(listener), _) => Intake::from(listener),
         (None, Some(above)) => {
             side.readiness.passed().await;
-            above.link.ready(Some(front.tally()), sessions_max);
+            above.link.ready(sessions_max);
             fulfil(above.passed.wishes, shutdown.clone(), Some(hub.clone()));
             Intake::Passed(above.passed.connections)
         }

@@ -1,17 +1,16 @@
 //! What a child hears while it runs, and what it says.
 
 use std::io;
-use std::net::SocketAddr;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
 use metrics_exporter_prometheus::PrometheusHandle;
-use tokio::net::TcpStream;
 use tokio::sync::{Mutex, mpsc};
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep_until};
 
 use super::channel::{Load, Lower, ToChild, ToSupervisor, VERSION, file_of};
+use crate::gateway::front::Passing;
 use crate::gateway::front::arrival::adopt;
 use crate::gateway::front::tally::Tally;
 use crate::limits::{CHILD_BEAT, CHILD_LOAD_INTERVAL, PASSED_MAX, WISHES_MAX};
@@ -19,12 +18,16 @@ use crate::shutdown::Shutdown;
 
 /// The connection to the supervisor. Clones share it.
 #[derive(Clone)]
-pub(crate) struct Link(Arc<Lower>);
+pub(crate) struct Link {
+    channel: Arc<Lower>,
+    tally: Arc<Tally>,
+    shutdown: Shutdown,
+}
 
 /// What comes through the channel.
 pub(crate) struct Passed {
     /// Players' connections.
-    pub(crate) connections: mpsc::Receiver<(TcpStream, SocketAddr)>,
+    pub(crate) connections: mpsc::Receiver<Passing>,
     /// What else the supervisor wants.
     pub(crate) wishes: mpsc::Receiver<Wish>,
 }
@@ -44,7 +47,7 @@ impl Link {
     /// # Errors
     /// When the channel cannot be used.
     pub(crate) fn start(channel: OwnedFd, metrics: PrometheusHandle, shutdown: Shutdown) -> io::Result<(Self, Passed)> {
-        let link = Self(Arc::new(Lower::of(channel)?));
+        let link = Self { channel: Arc::new(Lower::of(channel)?), tally: Arc::default(), shutdown: shutdown.clone() };
         let (sender, connections) = mpsc::channel(PASSED_MAX);
         let (wishing, wishes) = mpsc::channel(WISHES_MAX);
         let hearing = link.clone();
@@ -60,19 +63,23 @@ impl Link {
 
     async fn hear(
         &self,
-        connections: &mpsc::Sender<(TcpStream, SocketAddr)>,
+        connections: &mpsc::Sender<Passing>,
         wishes: &mpsc::Sender<Wish>,
         metrics: &PrometheusHandle,
     ) -> io::Result<()> {
         let about_metrics = Arc::new(Mutex::new(()));
-        while let Some((message, beside)) = self.0.hear().await? {
+        while let Some((message, beside)) = self.channel.hear().await? {
             match (message, beside) {
-                (ToChild::Connection, Some(connection)) => {
-                    let connection = std::net::TcpStream::from(connection);
+                (ToChild::Connection, connection) => {
+                    // It counts from here on, whatever becomes of it: the door counts on that.
+                    let taken = self.tally.connection();
+                    let Some(connection) = connection.map(std::net::TcpStream::from) else {
+                        tracing::warn!("a connection was lost on its way here: raise the limit of open files");
+                        continue;
+                    };
                     // One that has gone away meanwhile has no peer any more.
-                    let taken = connection.peer_addr().and_then(|peer| Ok((adopt(connection)?, peer)));
-                    match taken {
-                        Ok(taken) => drop(connections.send(taken).await),
+                    match connection.peer_addr().and_then(|peer| Ok((adopt(connection)?, peer))) {
+                        Ok((stream, peer)) => drop(connections.send(Passing { stream, peer, taken }).await),
                         Err(error) => tracing::debug!(%error, "a connection ended on its way here"),
                     }
                 }
@@ -81,7 +88,7 @@ impl Link {
                     let _ = wishes.send(Wish::Leave(Duration::from_millis(window_ms))).await;
                 }
                 (ToChild::Metrics { number }, _) => {
-                    let (link, metrics, turn) = (self.0.clone(), metrics.clone(), about_metrics.clone());
+                    let (link, metrics, turn) = (self.channel.clone(), metrics.clone(), about_metrics.clone());
                     tokio::spawn(async move {
                         let _one_at_a_time = turn.lock().await;
                         let said = match file_of("metrics", metrics.render().as_bytes()) {
@@ -93,37 +100,44 @@ impl Link {
                         }
                     });
                 }
-                (other, _) => tracing::warn!(?other, "the supervisor says what this process cannot do"),
+                (other @ ToChild::Start { .. }, _) => tracing::warn!(?other, "the supervisor says again what was said"),
             }
         }
         Ok(())
     }
 
-    /// Tells that the process can do its work, and from then on what it has to do.
-    pub(crate) fn ready(&self, tally: Option<Arc<Tally>>, sessions_max: usize) {
+    /// What the supervisor is told of.
+    pub(crate) fn tally(&self) -> Arc<Tally> {
+        self.tally.clone()
+    }
+
+    /// Tells that the process can do its work, and from then on what it has to do. One that ends takes no session more.
+    pub(crate) fn ready(&self, sessions_max: usize) {
         let link = self.clone();
         tokio::spawn(async move {
-            let mut said = link.0.say(&ToSupervisor::Ready { v: VERSION }, None).await;
+            let mut said = link.channel.say(&ToSupervisor::Ready { v: VERSION }, None).await;
             while said.is_ok() {
                 let began = Instant::now();
-                let load = tally.as_ref().map_or_else(Load::default, |tally| {
-                    let counted = tally.read();
-                    Load {
-                        sessions: counted.sessions,
-                        taken: counted.taken,
-                        gone: counted.gone,
-                        handshakes: counted.handshakes,
-                        sessions_max: sessions_max as u64,
-                        events: counted.events,
+                let (counted, is_ending) = (link.tally.read(), link.shutdown.is_requested());
+                let load = Load {
+                    sessions: counted.sessions,
+                    taken: counted.taken,
+                    gone: counted.gone,
+                    handshakes: counted.handshakes,
+                    sessions_max: if is_ending { 0 } else { sessions_max as u64 },
+                    events: counted.events,
+                };
+                said = link.channel.say(&ToSupervisor::Load(load), None).await;
+                let ending = async {
+                    if is_ending {
+                        std::future::pending::<()>().await;
                     }
-                });
-                said = link.0.say(&ToSupervisor::Load(load), None).await;
-                match &tally {
-                    Some(tally) => {
-                        let _ = timeout_at(began + CHILD_BEAT, tally.changed()).await;
-                        sleep_until(began + CHILD_LOAD_INTERVAL).await;
-                    }
-                    None => sleep_until(began + CHILD_BEAT).await,
+                    link.shutdown.requested().await;
+                };
+                tokio::select! {
+                    () = ending => {}
+                    () = link.tally.changed() => sleep_until(began + CHILD_LOAD_INTERVAL).await,
+                    () = sleep_until(began + CHILD_BEAT) => {}
                 }
             }
         });

@@ -25,13 +25,20 @@ pub(crate) struct Attached {
 /// inherits it. It must run before any runtime.
 ///
 /// # Errors
-/// One line: this is no child of a supervisor, or the supervisor says nothing that can be understood.
-pub(crate) fn attach() -> Result<Attached, String> {
+/// One line: this is no child of a supervisor, or the supervisor says nothing that can be understood. With it, whether it is of no
+/// use to try again.
+pub(crate) fn attach() -> Result<Attached, (String, bool)> {
+    let mut is_hopeless = true;
+    attach_or(&mut is_hopeless).map_err(|why| (why, is_hopeless))
+}
+
+fn attach_or(is_hopeless: &mut bool) -> Result<Attached, String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| format!("the runtime cannot start: {error}"))?;
     runtime.block_on(async {
         let channel = take_stdin().map_err(|why| format!("{why}: children are started by `lasthit up`"))?;
         let channel = Lower::of(channel).map_err(|error| format!("the channel cannot be read: {error}"))?;
+        *is_hopeless = false;
         let heard = tokio::time::timeout(CHILD_SETTINGS_TIMEOUT, channel.hear()).await;
         let heard = heard.map_err(|_| format!("the supervisor says nothing for {} s", CHILD_SETTINGS_TIMEOUT.as_secs()))?;
         match heard.map_err(|error| format!("the supervisor: {error}"))? {
@@ -40,6 +47,7 @@ pub(crate) fn attach() -> Result<Attached, String> {
                 Ok(Attached { name, settings, channel: channel.into() })
             }
             Some((ToChild::Start { v, .. }, _)) if v != VERSION => {
+                *is_hopeless = true;
                 Err(format!("the supervisor speaks version {v}, this program {VERSION}: reload the supervisor first"))
             }
             Some(_) => Err("the supervisor says something else before the settings".to_owned()),

@@ -12,9 +12,10 @@
 //!
 //! A command answers line by line: `{"progress": "..."}`, then `"done"` or `{"failed": "..."}`.
 
+use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::io;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -23,6 +24,7 @@ use futures_util::stream::unfold;
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt as _, Full, Limited, StreamBody};
 use hyper::body::{Body, Frame, Incoming};
+use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -72,10 +74,13 @@ impl Control {
             use std::os::unix::fs::DirBuilderExt as _;
             std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed)?;
         }
-        match std::os::unix::net::UnixStream::connect(path) {
-            Ok(_) => return Err(ControlError::Taken(path.to_owned())),
-            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => std::fs::remove_file(path).map_err(failed)?,
-            Err(_) => {}
+        // Connecting to what is no socket is refused, too: that is nobody's to remove.
+        if std::fs::symlink_metadata(path).is_ok_and(|about| about.file_type().is_socket()) {
+            match std::os::unix::net::UnixStream::connect(path) {
+                Ok(_) => return Err(ControlError::Taken(path.to_owned())),
+                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => std::fs::remove_file(path).map_err(failed)?,
+                Err(_) => {}
+            }
         }
         let listener = UnixListener::bind(path).map_err(failed)?;
         let control = Self { listener, path: path.to_owned() };
@@ -146,24 +151,37 @@ async fn health(method: &Method, path: &str, asks: &mpsc::Sender<Ask>) -> Answer
         (&Method::GET, "/healthz") => text(StatusCode::OK, "ok\n"),
         (&Method::GET, "/readyz") => match processes(asks).await {
             None => ended(),
-            Some(all) => {
-                let fails = |process: &&Process| !["ready", "stopped", "leaving"].contains(&process.phase.as_str());
-                let failing = all.iter().filter(fails).map(|process| format!("{}: {}\n", process.name, process.phase));
-                match failing.collect::<String>() {
-                    none if none.is_empty() => text(StatusCode::OK, "ready\n"),
-                    failing => text(StatusCode::SERVICE_UNAVAILABLE, failing),
-                }
-            }
+            Some(all) => match missing(&all) {
+                none if none.is_empty() => text(StatusCode::OK, "ready\n"),
+                missing => text(StatusCode::SERVICE_UNAVAILABLE, missing),
+            },
         },
         (&Method::GET, "/metrics") => {
             let (answer, answered) = oneshot::channel();
             let _ = asks.send(Ask::Metrics(answer)).await;
             let metrics = tokio::time::timeout(HANDSHAKE_TIMEOUT, answered).await;
-            metrics.ok().and_then(Result::ok).map_or_else(ended, |metrics| text(StatusCode::OK, metrics))
+            match metrics {
+                Ok(Ok(metrics)) => {
+                    let mut response = text(StatusCode::OK, metrics);
+                    // Prometheus' text format has version 0.0.4.
+                    let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+                    response.headers_mut().insert(CONTENT_TYPE, kind);
+                    response
+                }
+                _ => ended(),
+            }
         }
         (&Method::GET, _) => text(StatusCode::NOT_FOUND, "not found: use /healthz, /readyz or /metrics\n"),
         _ => text(StatusCode::METHOD_NOT_ALLOWED, "use GET\n"),
     }
+}
+
+/// The roles of which no process is ready, though one is wanted: a line for each. Others go on while one is replaced, or has failed.
+fn missing(all: &[Process]) -> String {
+    let role = |process: &Process| process.name.rsplit_once('-').map_or_else(String::new, |(role, _)| role.to_owned());
+    let wanted: BTreeSet<String> = all.iter().filter(|process| process.phase != "stopped").map(role).collect();
+    let ready: BTreeSet<String> = all.iter().filter(|process| process.phase == "ready").map(role).collect();
+    wanted.difference(&ready).map(|role| format!("{role}: none is ready\n")).collect()
 }
 
 async fn processes(asks: &mpsc::Sender<Ask>) -> Option<Vec<Process>> {
@@ -217,9 +235,11 @@ async fn answer<B: Body<Error: std::error::Error + Send + Sync + 'static>>(
         },
         (&Method::GET, "/v1/logs") => lines(logs, head.uri.query() == Some("follow")),
         (&Method::POST, path) => {
-            let body = match Limited::new(body, CONTROL_BODY_BYTES_MAX).collect().await {
-                Ok(body) => body.to_bytes(),
-                Err(error) => {
+            let collected = tokio::time::timeout(HANDSHAKE_TIMEOUT, Limited::new(body, CONTROL_BODY_BYTES_MAX).collect()).await;
+            let body = match collected {
+                Ok(Ok(body)) => body.to_bytes(),
+                Err(_) => return wrong("the request's body does not come: send all of it"),
+                Ok(Err(error)) => {
                     return wrong(format!(
                         "the request's body cannot be read ({error}): send at most {CONTROL_BODY_BYTES_MAX} bytes"
                     ));
@@ -375,6 +395,9 @@ mod tests {
         assert!(!path.exists());
         drop(std::os::unix::net::UnixListener::bind(&path).expect("one that nobody answers"));
         drop(Control::bind(&path).expect("replaced"));
+        let file = folder.path().join("lasthit.toml");
+        std::fs::write(&file, "listen = 1").expect("written");
+        assert!(Control::bind(&file).is_err() && file.exists(), "a file is no socket that nobody answers");
         let long = folder.path().join("x".repeat(120));
         assert!(Control::bind(&long).expect_err("too long").to_string().contains("--control PATH"));
     }

@@ -18,6 +18,8 @@ pub(super) struct Gathering {
 
 #[derive(Debug)]
 struct Open {
+    /// In beats.
+    age: u32,
     answer: Option<oneshot::Sender<String>>,
     missing: usize,
     families: Families,
@@ -27,7 +29,7 @@ impl Gathering {
     /// Begins an answer of so many parts. The oldest one is answered as it is if there are too many.
     pub(super) fn begin(&mut self, answer: oneshot::Sender<String>, parts: usize) -> u64 {
         self.next += 1;
-        self.open.insert(self.next, Open { answer: Some(answer), missing: parts, families: Families::default() });
+        self.open.insert(self.next, Open { age: 0, answer: Some(answer), missing: parts, families: Families::default() });
         while self.open.len() > GATHERINGS_MAX {
             drop(self.open.pop_first());
         }
@@ -44,6 +46,20 @@ impl Gathering {
         }
         open.missing = open.missing.saturating_sub(1);
         self.finish(number);
+    }
+
+    /// A child's part was lost.
+    pub(super) fn miss(&mut self, number: u64) {
+        if let Some(open) = self.open.get_mut(&number) {
+            open.missing = open.missing.saturating_sub(1);
+        }
+        self.finish(number);
+    }
+
+    /// A beat has passed: who has not answered for two of them is left out.
+    pub(super) fn grow_old(&mut self) {
+        self.open.values_mut().for_each(|open| open.age += 1);
+        self.open.retain(|_, open| open.age < 2);
     }
 
     fn finish(&mut self, number: u64) {
@@ -136,5 +152,11 @@ mod tests {
             gathering.begin(oneshot::channel().0, 1);
         }
         assert_eq!(old.await.expect("given up"), "");
+        let (answer, late) = oneshot::channel();
+        let number = gathering.begin(answer, 2);
+        gathering.miss(number);
+        gathering.grow_old();
+        gathering.grow_old();
+        assert_eq!(late.await.expect("without who is silent"), "");
     }
 }

@@ -66,11 +66,14 @@ pub(crate) async fn up(config: Config, child: child::Settings, stop: Cancellatio
     };
     let logs = Logs::start(config.log_format).context("the log's thread cannot start")?;
     reload_at_hangup(asker.clone()).context("signals cannot be watched")?;
-    let gathered = first.kit.child.clone();
+    let (gathered, listens) = (first.kit.child.clone(), listener.is_some());
     let prepare = Box::new(move || {
         let child = gathered.again()?;
         let next = child.of_supervisor().map_err(|error| error.mistakes.join("; "))?;
         fits(&config, &next)?;
+        if !listens && next.up.gateways.or(1).most() > 0 {
+            return Err("it was started with --gateways 0 and listens nowhere: start it anew with gateways".to_owned());
+        }
         let binary = Binary::at(&program).map_err(|error| format!("{} cannot be run: {error}", program.display()))?;
         prepared(&next, child, binary)
     });

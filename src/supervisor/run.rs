@@ -58,6 +58,8 @@ struct Running {
     /// What is said to it, in this order. None once it was asked to end: its channel closes when all was said.
     words: Option<mpsc::Sender<ToChild>>,
     is_ready: bool,
+    /// It was asked to end.
+    is_leaving: bool,
     said: channel::Load,
     /// When that was counted from which the rates are, and what was counted.
     since: (Instant, u64, Cost),
@@ -112,6 +114,8 @@ pub(super) async fn run(
     };
     supervisor.carry_out(actions);
     let mut beat = tokio::time::interval(BEAT);
+    // After a pause there is one turn, not all that were missed.
+    beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut stopping = false;
     while supervisor.code.is_none() {
         let due = supervisor.plan.next_due().map(|due| supervisor.began + due);
@@ -163,7 +167,11 @@ impl Supervisor {
                     self.gathering.take(number, &running.name, file);
                 }
             }
-            Event::Said(child, ToSupervisor::Metrics { .. }, None) => self.refuse(child, "says `metrics` without any"),
+            // The file was lost on its way: this process has too many open.
+            Event::Said(_, ToSupervisor::Metrics { number }, None) => {
+                tracing::warn!("metrics are left out: raise the limit of open files");
+                self.gathering.miss(number);
+            }
             Event::Closed(child, Some(why)) => self.refuse(child, &why),
             // Its end follows, or it drains.
             Event::Closed(_, None) => {}
@@ -200,6 +208,7 @@ impl Supervisor {
 
     /// Measures what each process costs. What a child says by itself tells that it is there, this does not.
     fn measure(&mut self) {
+        self.gathering.grow_old();
         let now = Instant::now();
         for running in self.running.values_mut() {
             let Some(cost) = Cost::of(running.process.pid) else { continue };
@@ -217,11 +226,19 @@ impl Supervisor {
         match ask {
             Ask::Ps(answer) => drop(answer.send(self.ps())),
             Ask::Metrics(answer) => {
-                let asked: Vec<_> = self.running.values().filter(|running| running.is_ready).collect();
+                // Of a replacement's pair, one answers.
+                let asked: Vec<_> = self.running.values().filter(|running| running.is_ready && !running.is_leaving).collect();
                 let number = self.gathering.begin(answer, asked.len());
                 for running in asked {
                     self.say(running, ToChild::Metrics { number });
                 }
+            }
+            // Nobody would come in: the listener was opened for none.
+            Ask::Do(Command::Scale { group, count }, told)
+                if self.door.is_none() && group.role == Role::Gateway && count.most() > 0 =>
+            {
+                let why = "it was started with --gateways 0 and listens nowhere: start it anew with gateways";
+                let _ = told.try_send(Told::Failed(why.to_owned()));
             }
             Ask::Do(command, told) => self.command(command, told),
             Ask::Reload(told) => match (self.prepare)() {
@@ -259,11 +276,12 @@ impl Supervisor {
                 }
                 Action::AskToEnd { child } => {
                     if let Some(running) = self.running.get_mut(&child) {
-                        running.words = None;
+                        (running.words, running.is_leaving) = (None, true);
                     }
                 }
                 Action::AskToLeave { child, successor: _ } => {
-                    let Some(running) = self.running.get(&child) else { continue };
+                    let Some(running) = self.running.get_mut(&child) else { continue };
+                    running.is_leaving = true;
                     let window_ms = u64::try_from(running.drain_window.as_millis()).unwrap_or(u64::MAX);
                     self.tell(child, ToChild::Leave { window_ms });
                 }
@@ -321,8 +339,8 @@ impl Supervisor {
         let Spawned { process, channel, output } = spawn::spawn(&kit.binary, &name)?;
         let channel = Arc::new(channel);
         let (pid, events) = (process.pid, self.events.clone());
-        tokio::spawn(self.logs.clone().read(name.clone(), tokio::process::ChildStdout::from_std(output.0)?));
-        tokio::spawn(self.logs.clone().read(name.clone(), tokio::process::ChildStderr::from_std(output.1)?));
+        tokio::spawn(self.logs.clone().read(name.clone(), output.0));
+        tokio::spawn(self.logs.clone().read(name.clone(), output.1));
         let (waited, ended) = (process.clone(), events.clone());
         tokio::spawn(async move {
             let exit = waited.ended().await.unwrap_or_else(|error| {
@@ -336,6 +354,8 @@ impl Supervisor {
         let saying = channel.clone();
         tokio::spawn(async move {
             let mut result = saying.say(&first, Some(file.as_fd())).await;
+            // It has secrets.
+            drop(file);
             while result.is_ok()
                 && let Some(message) = said.recv().await
             {
@@ -364,6 +384,7 @@ impl Supervisor {
             channel,
             words: Some(words),
             is_ready: false,
+            is_leaving: false,
             said: channel::Load::default(),
             since,
             load: Load::default(),

@@ -6,12 +6,13 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
-use std::process::{ChildStderr, ChildStdout, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, kill_process_group, pidfd_open, waitid};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+use tokio::process::{ChildStderr, ChildStdout};
 
 use super::plan::step::Exit;
 use crate::child::channel::Upper;
@@ -66,14 +67,25 @@ pub(super) fn spawn(binary: &Binary, name: &str) -> io::Result<Spawned> {
         command.env_remove(variable);
     }
     let mut child = command.spawn()?;
-    let (Some(stdout), Some(stderr)) = (child.stdout.take(), child.stderr.take()) else {
-        return Err(io::Error::other("a child without output"));
-    };
     let pid = child.id();
-    // Nobody else waits for it, so the number is still its own.
-    let held = pidfd_open(id(pid)?, PidfdFlags::NONBLOCK)?;
-    let held = Arc::new(watched(held)?);
-    Ok(Spawned { process: Process { pid, held }, channel, output: (stdout, stderr) })
+    let mut take = || -> io::Result<(Process, (ChildStdout, ChildStderr))> {
+        let (Some(stdout), Some(stderr)) = (child.stdout.take(), child.stderr.take()) else {
+            return Err(io::Error::other("a child without output"));
+        };
+        let output = (ChildStdout::from_std(stdout)?, ChildStderr::from_std(stderr)?);
+        // Nobody else waits for it, so the number is still its own.
+        let held = pidfd_open(id(pid)?, PidfdFlags::NONBLOCK)?;
+        Ok((Process { pid, held: Arc::new(watched(held)?) }, output))
+    };
+    match take() {
+        Ok((process, output)) => Ok(Spawned { process, channel, output }),
+        Err(error) => {
+            // It may not stay as one that nobody waits for.
+            let _ = child.kill();
+            let _ = child.wait();
+            Err(error)
+        }
+    }
 }
 
 /// A descriptor that the runtime watches.
@@ -94,8 +106,14 @@ impl Process {
     pub(super) async fn ended(&self) -> io::Result<Exit> {
         loop {
             let mut ready = self.held.readable().await?;
-            match waitid(WaitId::PidFd(self.held.as_fd()), WaitIdOptions::EXITED | WaitIdOptions::NOHANG) {
+            let look = |more| waitid(WaitId::PidFd(self.held.as_fd()), WaitIdOptions::EXITED | WaitIdOptions::NOHANG | more);
+            match look(WaitIdOptions::NOWAIT) {
                 Ok(Some(status)) => {
+                    // What it has started and left behind ends with it, while its number is still its own.
+                    if let Ok(pid) = id(self.pid) {
+                        let _ = kill_process_group(pid, Signal::KILL);
+                    }
+                    look(WaitIdOptions::empty())?;
                     let signal = status.terminating_signal().map(Exit::Signal);
                     return Ok(signal.unwrap_or(Exit::Code(status.exit_status().unwrap_or(-1))));
                 }
@@ -105,12 +123,9 @@ impl Process {
         }
     }
 
-    /// Ends it at once, and what it has started in its group.
+    /// Ends it at once. What it has started goes with it, see [`Process::ended`].
     pub(super) fn kill(&self) {
         let _ = rustix::process::pidfd_send_signal(self.held.as_fd(), Signal::KILL);
-        if let Ok(pid) = id(self.pid) {
-            let _ = kill_process_group(pid, Signal::KILL);
-        }
     }
 }
 

@@ -11,6 +11,7 @@ use tokio_util::task::TaskTracker;
 
 use super::arrival::StampedStream;
 use super::places::Knock;
+use super::tally::{Taken, Tally};
 use super::{Front, http, session};
 use crate::limits;
 use crate::metrics::REFUSALS_TOTAL;
@@ -21,7 +22,15 @@ pub(crate) enum Intake {
     /// A listener of its own.
     Listener(TcpListener),
     /// Another process accepts them.
-    Passed(mpsc::Receiver<(TcpStream, SocketAddr)>),
+    Passed(mpsc::Receiver<Passing>),
+}
+
+/// A connection that another process has accepted.
+#[derive(Debug)]
+pub(crate) struct Passing {
+    pub(crate) stream: TcpStream,
+    pub(crate) peer: SocketAddr,
+    pub(crate) taken: Taken,
 }
 
 impl From<TcpListener> for Intake {
@@ -31,11 +40,13 @@ impl From<TcpListener> for Intake {
 }
 
 impl Intake {
-    async fn next(&mut self) -> io::Result<(TcpStream, SocketAddr)> {
+    async fn next(&mut self, tally: &Arc<Tally>) -> io::Result<Passing> {
         match self {
-            Self::Listener(listener) => listener.accept().await,
+            Self::Listener(listener) => {
+                listener.accept().await.map(|(stream, peer)| Passing { stream, peer, taken: tally.connection() })
+            }
             Self::Passed(passed) => match passed.recv().await {
-                Some(connection) => Ok(connection),
+                Some(passing) => Ok(passing),
                 // Whoever passed them is gone: the process is asked to stop by this too.
                 None => std::future::pending().await,
             },
@@ -56,7 +67,7 @@ impl Front {
             let next = async {
                 // The semaphore is never closed, so there is always a permit in the end.
                 let permit = Arc::clone(&handshakes).acquire_owned().await.ok()?;
-                Some((intake.next().await, permit))
+                Some((intake.next(&self.tally).await, permit))
             };
             let (accepted, permit) = tokio::select! {
                 biased;
@@ -64,13 +75,16 @@ impl Front {
                 Some(next) = next => next,
             };
             match accepted {
-                Ok((tcp, peer)) => match self.places.knock(&self.settings, peer.ip()) {
-                    Ok(knock) => drop(connections.spawn(Arc::clone(&self).connection(tcp, peer.ip(), (permit, knock)))),
+                Ok(Passing { stream: tcp, peer, taken }) => match self.places.knock(&self.settings, peer.ip()) {
+                    Ok(knock) => drop(connections.spawn(Arc::clone(&self).connection(tcp, peer.ip(), (permit, knock), taken))),
                     Err(problem) => {
                         metrics::counter!(REFUSALS_TOTAL, "code" => http::TOO_MANY_CONNECTIONS).increment(1);
                         if let Ok(told) = turned_away.clone().try_acquire_owned() {
                             let timeout = self.settings.close_timeout;
-                            connections.spawn(tokio::time::timeout(timeout, http::turn_away(tcp, problem, told)));
+                            connections.spawn(async move {
+                                let _taken = taken;
+                                let _ = tokio::time::timeout(timeout, http::turn_away(tcp, problem, told)).await;
+                            });
                         }
                     }
                 },
@@ -79,6 +93,17 @@ impl Front {
                     // Most likely there are no free file descriptors: other connections must end first.
                     tracing::warn!(%error, "cannot accept a connection: raise the limit of open files");
                     tokio::time::sleep(limits::ACCEPT_RETRY_INTERVAL).await;
+                }
+            }
+        }
+        // What was passed before is answered, though nobody comes in any more.
+        if let Intake::Passed(passed) = &mut intake {
+            passed.close();
+            while let Ok(Passing { stream, peer, taken }) = passed.try_recv() {
+                if let (Ok(permit), Ok(knock)) =
+                    (Arc::clone(&handshakes).try_acquire_owned(), self.places.knock(&self.settings, peer.ip()))
+                {
+                    connections.spawn(Arc::clone(&self).connection(stream, peer.ip(), (permit, knock), taken));
                 }
             }
         }
@@ -93,8 +118,13 @@ impl Front {
         }
     }
 
-    pub(super) async fn connection(self: Arc<Self>, tcp: TcpStream, peer: IpAddr, handshake: (OwnedSemaphorePermit, Knock)) {
-        let _taken = self.tally.connection();
+    pub(super) async fn connection(
+        self: Arc<Self>,
+        tcp: TcpStream,
+        peer: IpAddr,
+        handshake: (OwnedSemaphorePermit, Knock),
+        _taken: Taken,
+    ) {
         let Ok(stream) = StampedStream::new(tcp, self.clock.clone(), self.drains.clone()) else { return };
         let counting = self.tally.handshake();
         // Boxed, so that an open session does not keep its handshake's memory.

@@ -21,7 +21,7 @@ use std::sync::Arc;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use self::accept::Intake;
+pub(crate) use self::accept::{Intake, Passing};
 use self::arrival::Drains;
 use self::auth::Gatekeeper;
 use self::places::Places;
@@ -66,9 +66,9 @@ impl Front {
         Self { hub, gatekeeper, assets, clock, drains, settings, sessions, places, tally, leaving }
     }
 
-    /// What it has to do.
-    pub(crate) fn tally(&self) -> Arc<Tally> {
-        self.tally.clone()
+    /// Counts there what it has to do.
+    pub(crate) fn counting(self, tally: Arc<Tally>) -> Self {
+        Self { tally, ..self }
     }
 }
 

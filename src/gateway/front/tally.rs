@@ -1,5 +1,6 @@
 //! How much a gateway has to do, for whoever passes connections to it.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::Notify;
@@ -30,10 +31,11 @@ pub(crate) struct Counted {
     pub(crate) events: u64,
 }
 
-/// A connection. It is gone when this is dropped.
-pub(super) struct Taken<'a>(&'a Tally);
+/// A connection, from the moment at which this process has it. It is gone when this is dropped, whatever became of it.
+#[derive(Debug)]
+pub(crate) struct Taken(Arc<Tally>);
 
-impl Drop for Taken<'_> {
+impl Drop for Taken {
     fn drop(&mut self) {
         self.0.gone.fetch_add(1, Ordering::Relaxed);
         self.0.changed.notify_one();
@@ -72,10 +74,10 @@ impl Tally {
     }
 
     /// A connection is taken.
-    pub(super) fn connection(&self) -> Taken<'_> {
+    pub(crate) fn connection(self: &Arc<Self>) -> Taken {
         self.taken.fetch_add(1, Ordering::Relaxed);
         self.changed.notify_one();
-        Taken(self)
+        Taken(self.clone())
     }
 
     /// An HTTP exchange begins.

@@ -1,3 +1,4 @@
+use super::super::tally::Tally;
 use super::*;
 use crate::types::Flags;
 
@@ -146,7 +147,7 @@ async fn a_sessions_task_is_small() {
     let permit = Arc::new(tokio::sync::Semaphore::new(1)).acquire_owned().await.unwrap();
     let (tcp, peer) = listener.accept().await.unwrap();
     let knock = front.places.knock(&front.settings, peer.ip()).unwrap();
-    let task = Arc::new(front).connection(tcp, peer.ip(), (permit, knock));
+    let task = Arc::new(front).connection(tcp, peer.ip(), (permit, knock), Arc::new(Tally::default()).connection());
     let bytes = size_of_val(&task);
     assert!(bytes < 2048, "{bytes}");
 }
