@@ -123,6 +123,26 @@ async fn metrics_and_readiness_are_of_all_processes() {
     assert_eq!(get(admin, "/readyz").0, 200);
 }
 
+/// Connections that are gone before anybody looks at them, and those that are turned away, take nothing from the door: more of them
+/// than both gateways may have in a handshake, and the next player comes in.
+#[tokio::test]
+async fn connections_that_come_to_nothing_close_no_door() {
+    let redis = redis(&[]);
+    let up = Up::on(&redis, &[]);
+    let address = up.address;
+    let resets = std::thread::spawn(move || {
+        for _ in 0..2_600 {
+            let socket = socket2::Socket::from(TcpStream::connect(address).expect("accepted by the kernel"));
+            // It is reset, not closed.
+            socket.set_linger(Some(std::time::Duration::ZERO)).expect("a linger of 0");
+        }
+    });
+    resets.join().expect("all were reset");
+    let mut ann = up.ticket("claim-1", "ann").join().await;
+    assert_eq!(ann.ask("claim", "1", "hat", json!(null)).await["outcome"], "granted");
+    until("one session is counted", || (up.ps().iter().map(super::Row::sessions).sum::<u64>() == 1).then_some(()));
+}
+
 /// The key and the password reach the processes, but neither through a command line nor through an environment.
 #[tokio::test]
 async fn secrets_are_in_no_command_line_and_no_environment() {
