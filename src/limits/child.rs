@@ -38,3 +38,5 @@ pub(crate) const PROGRESS_LINES_WAITING: usize = 256;
 pub(crate) const WISHES_MAX: usize = 16;
 /// How long whoever asked a supervisor that ends may take to read its answer.
 pub(crate) const LAST_ANSWERS_TIMEOUT: Duration = Duration::from_millis(500);
+/// How long a command waits until the supervisor begins to answer.
+pub(crate) const CONTROL_ANSWER_TIMEOUT: Duration = Duration::from_secs(5);

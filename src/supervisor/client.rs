@@ -14,6 +14,7 @@ use tokio::net::UnixStream;
 
 use super::ask::{Process, Told};
 use super::asking::{Asking, What};
+use crate::limits::CONTROL_ANSWER_TIMEOUT;
 
 /// Asks, and prints the answer as it comes.
 ///
@@ -29,7 +30,11 @@ pub(crate) async fn ask(asking: &Asking) -> Result<(), String> {
         What::End => (Method::POST, "/v1/end".to_owned(), Value::Null),
         What::Logs { follow } => (Method::GET, format!("/v1/logs{}", if *follow { "?follow" } else { "" }), Value::Null),
     };
-    let response = send(control, method, &path, &body).await?;
+    let response = tokio::time::timeout(CONTROL_ANSWER_TIMEOUT, send(control, method, &path, &body)).await;
+    let response = response.map_err(|_| {
+        let s = CONTROL_ANSWER_TIMEOUT.as_secs();
+        format!("the supervisor does not answer within {s} s: try again, or see whether its process hangs or is stopped")
+    })??;
     let is_wrong = response.status() != StatusCode::OK;
     let mut body = response.into_body();
     if is_wrong {

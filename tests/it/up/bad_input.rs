@@ -5,7 +5,7 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use super::{Home, Said, Up, shown};
-use crate::support::{PATIENCE, redis};
+use crate::support::{PATIENCE, redis, until};
 
 #[test]
 fn what_cannot_be_run_is_refused_before_anything_runs() {
@@ -71,6 +71,27 @@ fn a_second_one_on_the_same_socket_is_refused() {
     up.all_ready(4);
 }
 
+/// Only a socket that nobody answers is taken away.
+#[test]
+fn a_file_in_the_control_sockets_place_is_kept() {
+    let home = Home::new();
+    let notes = home.write("supervisor.sock", "notes\n");
+    let line = home.start(&["--redis", "unix:///nowhere", "--listen", "127.0.0.1:0", "--admin", "none"], &[]).fails(1);
+    assert!(line.contains("supervisor.sock\" cannot be made (Address already in use"), "{line}");
+    assert_eq!(std::fs::read_to_string(notes).expect("it is there"), "notes\n");
+}
+
+#[test]
+fn a_supervisor_that_does_not_answer_is_not_waited_for() {
+    let redis = redis(&[]);
+    let up = Up::on(&redis, &[]);
+    up.process.signal("STOP");
+    let line = up.ask(&["ps"]).refused(1);
+    up.process.signal("CONT");
+    assert!(line.starts_with("the supervisor does not answer within 5 s"), "{line}");
+    up.all_ready(4);
+}
+
 #[test]
 fn a_child_is_started_by_a_supervisor_alone() {
     let line = Said::of(&["child", "gateway-1"]).refused(2);
@@ -116,12 +137,20 @@ fn garbage_on_the_control_socket_changes_nothing() {
     assert!(send(&up.home, b"DELETE /v1/processes HTTP/1.1\r\nhost: x\r\n\r\n").starts_with("HTTP/1.1 405 "));
     assert!(send(&up.home, format!("GET /{} HTTP/1.1\r\n\r\n", "x".repeat(1 << 20)).as_bytes()).lines().count() < 20);
     // Some say nothing, and one does not read on. There is room for the others.
-    let silent: Vec<UnixStream> = (0..8).map(|_| UnixStream::connect(up.home.control()).expect("connected")).collect();
+    let connect = || UnixStream::connect(up.home.control()).expect("connected");
+    let silent: Vec<UnixStream> = (0..8).map(|_| connect()).collect();
     let follower = UnixStream::connect(up.home.control()).expect("connected");
     follower.set_read_timeout(Some(Duration::from_secs(1))).expect("set");
     (&follower).write_all(b"GET /v1/logs?follow HTTP/1.1\r\nhost: x\r\n\r\n").expect("sent");
     assert_eq!(up.children(), before);
     up.all_ready(4);
     drop((silent, follower));
+    // Some promise more than they send, on every place that there is. They lose it.
+    let promises: Vec<UnixStream> = (0..20).map(|_| connect()).collect();
+    for mut stream in &promises {
+        stream.write_all(b"POST /v1/end HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n").expect("sent");
+    }
+    until("there is room again", || (up.ask(&["ps"]).code == Some(0)).then_some(()));
+    drop(promises);
     assert_eq!(up.ask(&["stop", "gateway-1"]).done(), ["gateway-1 has ended"]);
 }
