@@ -4,8 +4,8 @@ use std::net::TcpStream;
 
 use serde_json::json;
 
-use super::{Row, Up, runs};
-use crate::support::{end_by_signal, redis, until};
+use super::{Home, Row, Up, runs};
+use crate::support::{end_by_signal, get, redis, until};
 
 fn names(rows: &[Row]) -> Vec<(&str, &str)> {
     rows.iter().map(|row| (row.name(), row.phase())).collect()
@@ -111,7 +111,9 @@ async fn processes_are_stopped_started_replaced_and_deleted() {
 #[tokio::test]
 async fn commands_that_come_at_the_same_time_wait_or_are_refused() {
     let redis = redis(&[]);
-    let mut up = Up::on(&redis, &[]);
+    let mut up = Up::of(Home::new(), &redis, &["--admin", "127.0.0.1:0"]);
+    let admin = up.process.address_in("health and metrics on http://");
+    up.all_ready(4);
     // The new one cannot become ready, as the journal does not answer.
     end_by_signal(redis.pid(), "STOP");
     let restart = up.asks(&["restart", "worker-1"]);
@@ -121,6 +123,7 @@ async fn commands_that_come_at_the_same_time_wait_or_are_refused() {
         "a restart (0 of 1 replaced) is under way: ask again when it has ended"
     );
     assert_eq!(up.ask(&["reload"]).refused(1), "a restart (0 of 1 replaced) is under way: ask again when it has ended");
+    assert_eq!(get(admin, "/readyz"), (200, "ready\n".to_owned()), "the old one does the work");
     end_by_signal(redis.pid(), "CONT");
     restart.join().expect("restarted").done();
     // Two may ask for the end. Both hear of it.

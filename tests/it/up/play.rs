@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::player::Player;
 use super::{Home, Up, runs};
-use crate::support::{get, redis, until};
+use crate::support::{end_by_signal, get, redis, until};
 
 const SESSIONS: usize = 40;
 
@@ -113,6 +113,15 @@ async fn metrics_and_readiness_are_of_all_processes() {
     // Each family is described once, whoever has samples of it.
     let about: Vec<&str> = text.lines().filter(|line| line.starts_with("# TYPE lasthit_sessions_open ")).collect();
     assert_eq!(about.len(), 1, "{text}");
+    // One that hangs does not keep the numbers of the others back.
+    let hangs = up.pid("worker-2");
+    end_by_signal(hangs, "STOP");
+    let (status, text) = get(admin, "/metrics");
+    end_by_signal(hangs, "CONT");
+    assert!(
+        status == 200 && text.contains("{process=\"gateway-2\"") && !text.contains("{process=\"worker-2\""),
+        "{status} {text}"
+    );
     // What somebody stopped does not make it unready; a role of which none is ready does.
     up.ask(&["stop", "worker-2"]).done();
     assert_eq!(get(admin, "/readyz").0, 200);
