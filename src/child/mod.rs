@@ -1,5 +1,6 @@
 //! A process under a supervisor (`lasthit up`): its stdin is a channel, through which it gets its role, its settings and its
-//! connections, and says what it has to do. When the channel closes, it drains and ends.
+//! connections, and says what it has to do. When the channel closes, it drains and ends
+//! (rule U6).
 
 pub(crate) mod channel;
 mod link;
@@ -33,6 +34,8 @@ pub(crate) fn attach() -> Result<Attached, (String, bool)> {
 }
 
 fn attach_or(is_hopeless: &mut bool) -> Result<Attached, String> {
+    // The supervisor starts an open file, whose number would be the name that `top` and `pgrep` show.
+    let _ = rustix::thread::set_name(c"lasthit");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| format!("the runtime cannot start: {error}"))?;
     runtime.block_on(async {

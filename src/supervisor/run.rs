@@ -287,7 +287,7 @@ impl Supervisor {
                 }
                 Action::Kill { child, why } => {
                     if let Some(running) = self.running.get(&child) {
-                        tracing::warn!(process = running.name, pid = running.process.pid, "killed: {why}");
+                        tracing::warn!(process = running.name, pid = running.process.pid, "{why}");
                         running.process.kill();
                     }
                 }

@@ -73,7 +73,9 @@ impl Roll {
             Kind::Restart => "restart",
             Kind::Recycle => "recycle",
         };
-        let (done, all) = (self.done.len(), self.done.len() + self.left.len() + usize::from(self.at.is_some()));
+        // A slot is done when the new one is ready, and at its turn until the old one has ended.
+        let at = self.at.iter().filter(|slot| !self.done.contains(slot)).count();
+        let (done, all) = (self.done.len(), self.done.len() + self.left.len() + at);
         format!("a {what} ({done} of {all} replaced)")
     }
 }

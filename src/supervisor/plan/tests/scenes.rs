@@ -291,6 +291,9 @@ fn who_asks_at_the_same_time_is_answered() {
     let restart = world.ask(|_| Command::Restart(names("all")));
     let second = world.ask(|_| Command::Restart(names("gateway-1")));
     assert_eq!(world.refusal(second), "a restart (0 of 2 replaced) is under way: ask again when it has ended");
+    world.run_for(secs(2));
+    let third = world.ask(|_| Command::Restart(names("gateway-1")));
+    assert_eq!(world.refusal(third), "a restart (1 of 2 replaced) is under way: ask again when it has ended");
     let stop = world.ask(|_| Command::Stop(names("worker-1")));
     world.run_for(secs(20));
     assert_eq!((&world.answers[&restart], &world.answers[&stop]), (&Ok(()), &Ok(())));
