@@ -1,7 +1,7 @@
 //! The door: one thread that accepts connections and passes each to the ready gateway with the fewest sessions. No byte of a player
 //! goes through the supervisor.
 //!
-//! Where no gateway can take one more, nothing is accepted, and the kernel's queue holds what comes.
+//! Where no gateway can take one more, nothing is accepted, and the kernel's queue holds what comes (rule U5).
 
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;

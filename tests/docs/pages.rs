@@ -8,7 +8,10 @@ use std::process::Command;
 use super::tree::{files, from_root, read, root};
 
 /// The program's.
-const COMMANDS: [&str; 8] = ["serve", "gateway", "worker", "replay", "dump", "timeline", "rules", "failed"];
+const COMMANDS: [&str; 19] = [
+    "serve", "up", "gateway", "worker", "ps", "start", "stop", "restart", "recycle", "delete", "scale", "reload", "down", "logs",
+    "replay", "dump", "timeline", "rules", "failed",
+];
 /// Those with commands of their own, which have the flags.
 const NESTED: [&str; 2] = ["rules", "failed"];
 
@@ -237,9 +240,9 @@ fn names_are_still_there() {
     assert!(gone.is_empty(), "\n{}", gone.join("\n"));
 }
 
-/// A letter and a number, as rules are named.
+/// A letter and a number, as rules are named. `U8` is a type of numbers.
 fn is_rule(word: &str) -> bool {
-    matches!(word.as_bytes(), [b'S' | b'W' | b'R' | b'C' | b'T' | b'P' | b'X' | b'G', b'1'..=b'9'])
+    word != "U8" && matches!(word.as_bytes(), [b'S' | b'W' | b'R' | b'C' | b'T' | b'P' | b'X' | b'U' | b'G', b'1'..=b'9'])
 }
 
 /// Every rule that is cited below these folders, with one place; and what names one without the word "rule".

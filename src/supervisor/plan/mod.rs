@@ -1,7 +1,7 @@
 //! What the supervisor does next: a step function over slots and children. An input and the time go in, actions come out.
 //!
 //! A **slot** is a place for a process, with a name. A **child** is one start of it. A slot has one child; while it is replaced it has
-//! two: the next one, until it is ready, or the last one, until it has ended.
+//! two: the next one, until it is ready, or the last one, until it has ended (rule U1).
 //!
 //! ```text
 //!            +--------------------- after a pause ---------------------+
@@ -16,7 +16,7 @@
 //! ```
 //!
 //! All waits are counted in the supervisor's own **waking time**: of a gap between two inputs only one [`BEAT`] counts. They end only in
-//! [`Input::Looked`]: a supervisor that was stopped, or had no core, first hears what its children have said meanwhile.
+//! [`Input::Looked`]: a supervisor that was stopped, or had no core, first hears what its children have said meanwhile (rule U3).
 
 mod place;
 mod requests;

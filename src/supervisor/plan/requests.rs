@@ -1,4 +1,4 @@
-//! What somebody asks for, and when it is answered: each request exactly once.
+//! What somebody asks for, and when it is answered: each request exactly once (rule U4).
 
 use std::collections::BTreeMap;
 use std::fmt::Display;

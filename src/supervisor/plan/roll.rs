@@ -1,7 +1,7 @@
 //! One slot after the other is replaced: in a reload, by a command, or because a child has done enough.
 //!
 //! The next child starts; when it is ready the last one leaves; when that has ended the next slot follows. A child that does not
-//! become ready ends the roll, and the one that was there stays.
+//! become ready ends the roll, and the one that was there stays (rule U2).
 
 use std::collections::{BTreeSet, VecDeque};
 
