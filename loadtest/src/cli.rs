@@ -1,5 +1,6 @@
 //! The command line.
 
+mod run;
 mod values;
 
 use std::path::PathBuf;
@@ -12,7 +13,6 @@ use crate::compare::Only;
 use crate::limits::{CLOSE_APART_MAX_US, EVEN_SESSIONS_MAX};
 use crate::load::knee::Ramp;
 use crate::load::plan::CONTENDERS;
-use crate::load::{Load, Pace};
 use crate::part::Part;
 use crate::rules::Bar;
 use crate::spawn::Spawn;
@@ -462,34 +462,6 @@ pub(crate) struct RunArgs {
     /// Also write the report into this HTML file, which needs no other files
     #[arg(long, value_name = "FILE")]
     pub(crate) html: Option<PathBuf>,
-}
-
-impl RunArgs {
-    /// The load that these options describe.
-    pub(crate) fn load(&self, urls: Vec<String>) -> Load {
-        let seconds = |time: Option<Duration>, whole, step| {
-            time.unwrap_or(Duration::from_secs(if self.ramp.is_some() { step } else { whole }))
-        };
-        let pace = if self.closed {
-            Pace::Closed { outstanding: self.outstanding.unwrap_or(1) }
-        } else {
-            Pace::Open { rate: self.rate }
-        };
-        Load {
-            sessions: self.sessions,
-            rooms: self.rooms,
-            waiting_max: self.outstanding.filter(|_| !self.closed),
-            contenders: self.contenders,
-            payload_bytes: self.payload_bytes,
-            follows: self.moves == Moves::Follow,
-            audience: self.audience,
-            warm_up: seconds(self.warm_up, 2, 1),
-            duration: seconds(self.duration, 10, 3),
-            drain: self.drain,
-            lateness_max: self.lateness_max,
-            ..Load::new(self.dialect, urls, pace)
-        }
-    }
 }
 
 /// The gateways to measure.

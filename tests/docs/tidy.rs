@@ -42,7 +42,7 @@ const PARTS: &[(&str, &str)] = &[
         "gateway/front/auth journal/default_runtime_dir journal/redis/Durability limits rules runtime/Priority \
          supervisor/policy/counts/Wanted supervisor/policy/recycle/Bounds telemetry types",
     ),
-    ("child", "config gateway/front/arrival gateway/front/tally limits shutdown"),
+    ("child", "config gateway/front/Passing gateway/front/arrival gateway/front/tally limits shutdown"),
     (
         "supervisor",
         "child config gateway/front/arrival limits supervisor/asking supervisor/plan supervisor/policy telemetry/LogFormat",
