@@ -53,7 +53,7 @@ fn every_command_explains_itself_with_examples() {
 #[test]
 fn usage_mistakes_are_one_line() {
     for (args, expected) in [
-        (vec![], "a command is missing: use serve, gateway, worker, "),
+        (vec![], "a command is missing: use serve, up, gateway, worker, ps, "),
         (vec!["fly"], "'fly'"),
         (vec!["worker", "--listen", "127.0.0.1:1"], "'--listen'"),
         (vec!["gateway", "--redis"], "'--redis <URL>'"),
