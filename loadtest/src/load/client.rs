@@ -260,22 +260,16 @@ impl State {
         self.next.as_ref().is_some_and(|next| next.away)
     }
 
+    /// What judges its messages, and where they come from.
+    fn seeing<'a>(&'a mut self, run: &'a Run, counts: &'a mut Counts) -> (Seen<'a>, &'a mut Socket) {
+        let Self { number, room, id, earlier, era, contiguity, floor, answers, socket, .. } = self;
+        let (number, room, era, floor) = (*number, *room, *era, *floor);
+        (Seen { number, room, id, earlier, era, floor, run, counts, contiguity, answers, asked: None }, socket)
+    }
+
     /// Judges what is there; an error when the connection is over.
     fn read(&mut self, cx: &mut Context<'_>, run: &Run, counts: &mut Counts, scratch: &mut [u8]) -> Result<()> {
-        let Self { number, room, id, earlier, era, contiguity, floor, answers, socket, .. } = self;
-        let mut seen = Seen {
-            number: *number,
-            room: *room,
-            id,
-            earlier,
-            era: *era,
-            floor: *floor,
-            run,
-            counts,
-            contiguity,
-            answers,
-            asked: None,
-        };
+        let (mut seen, socket) = self.seeing(run, counts);
         let read = socket.poll_read(cx, scratch, |message| seen.receive(message));
         let asked = seen.asked;
         self.asked(run, asked);
@@ -284,20 +278,7 @@ impl State {
 
     /// Judges what was kept.
     fn hear(&mut self, run: &Run, counts: &mut Counts, kept: Vec<(bool, Vec<u8>)>) -> Result<()> {
-        let Self { number, room, id, earlier, era, contiguity, floor, answers, .. } = self;
-        let mut seen = Seen {
-            number: *number,
-            room: *room,
-            id,
-            earlier,
-            era: *era,
-            floor: *floor,
-            run,
-            counts,
-            contiguity,
-            answers,
-            asked: None,
-        };
+        let (mut seen, _) = self.seeing(run, counts);
         for (is_text, payload) in kept {
             seen.receive(Message { is_text, payload: &payload })?;
         }

@@ -16,23 +16,13 @@ fn stamp(ns: u64) -> Stamp {
 
 pub(super) fn verdict(seq: u64, player: &str, id: &str, outcome: Outcome) -> Verdict {
     Verdict {
-        seq,
-        stamp: stamp(seq * 10),
-        kind: VerdictKind::Data,
         session: 1,
         player: Some(PlayerId::new(player).expect("a name")),
         id: Some(id.to_owned()),
         contest: Some("key".to_owned()),
         round: 1,
         outcome,
-        uncertainty_ns: 0,
-        behind_ns: None,
-        flags: Flags::default(),
-        raw_ns: None,
-        audience: Audience::Room,
-        body: None,
-        fire: None,
-        change: None,
+        ..Verdict::granted(seq, stamp(seq * 10), VerdictKind::Data)
     }
 }
 
