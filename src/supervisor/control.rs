@@ -8,7 +8,7 @@
 //! | `POST /v1/reload` | reads settings and program again, and replaces everything |
 //! | `POST /v1/end` | ends everything |
 //! | `GET /v1/logs` | the last lines of all processes; `?follow` goes on |
-//! | `GET /metrics`, `/healthz`, `/readyz` | of all processes; of the supervisor; whether all processes are ready |
+//! | `GET /metrics`, `/healthz`, `/readyz` | of all processes; of the supervisor; whether each role has one that is ready |
 //!
 //! A command answers line by line: `{"progress": "..."}`, then `"done"` or `{"failed": "..."}`.
 
