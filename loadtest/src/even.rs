@@ -221,7 +221,8 @@ async fn processes(control: &Path) -> Result<Vec<Process>> {
     let mut answer = Vec::new();
     timeout(EVEN_OPEN_TIMEOUT, stream.read_to_end(&mut answer)).await.context("the supervisor does not answer in time")??;
     let text = String::from_utf8_lossy(&answer);
-    let (_, body) = text.split_once("\r\n\r\n").context("the supervisor's answer has no body")?;
+    let (head, body) = text.split_once("\r\n\r\n").context("the supervisor's answer has no body")?;
+    ensure!(head.contains(" 200 "), "the supervisor answers: {text}");
     serde_json::from_str(body).with_context(|| format!("the supervisor's answer: {text}"))
 }
 

@@ -140,12 +140,6 @@ pub(crate) const CLOSE_APART_MAX_US: i64 = 4_000;
 pub(crate) const COMPARE_ROUNDS: u32 = 3;
 /// How long a comparison may take.
 pub(crate) const COMPARE_TIME_MAX: Duration = Duration::from_secs(15 * 60);
-
-const _: () = assert!(END_TIMEOUT.as_secs() > lasthit::internals::limits::DRAIN_TIMEOUT.as_secs());
-const _: () = assert!(PAYLOAD_BYTES_MAX + 512 <= lasthit::internals::limits::MESSAGE_BYTES_MAX);
-const _: () = assert!(BACKGROUND_SESSIONS.is_multiple_of(BACKGROUND_ROOMS));
-const _: () = assert!((BURST_MAX as usize) < lasthit::internals::limits::WAITING_ACTIONS_MAX);
-
 /// Sessions of an even spread.
 pub(crate) const EVEN_SESSIONS_MAX: i64 = 20_000;
 /// Of them, those in one room.
@@ -158,3 +152,8 @@ pub(crate) const EVEN_OPEN_TIMEOUT: Duration = Duration::from_secs(60);
 pub(crate) const EVEN_AGAIN_TIMEOUT: Duration = Duration::from_secs(120);
 /// How long a session waits before it tries again.
 pub(crate) const EVEN_RETRY: Duration = Duration::from_millis(100);
+
+const _: () = assert!(END_TIMEOUT.as_secs() > lasthit::internals::limits::DRAIN_TIMEOUT.as_secs());
+const _: () = assert!(PAYLOAD_BYTES_MAX + 512 <= lasthit::internals::limits::MESSAGE_BYTES_MAX);
+const _: () = assert!(BACKGROUND_SESSIONS.is_multiple_of(BACKGROUND_ROOMS));
+const _: () = assert!((BURST_MAX as usize) < lasthit::internals::limits::WAITING_ACTIONS_MAX);

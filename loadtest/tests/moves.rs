@@ -119,7 +119,7 @@ fn players_follow_a_gateway_that_leaves_without_a_pause() {
     let report = play(&["--rate", "200", "--sessions", "40"], Duration::from_secs(2));
     assert_eq!((number(&report, "followed"), number(&report, "reconnected")), (80.0, 0.0), "{}", report["moves"]);
     // Where the machine is so busy that an answer takes as long as the time between two actions, some pause.
-    assert!(number(&report, "paused") < 40.0 && number(&report, "unconnected_ms") <= 300.0, "{}", report["moves"]);
+    assert!(number(&report, "paused") < 40.0 && number(&report, "unconnected_ms") <= 1_000.0, "{}", report["moves"]);
 }
 
 /// Verdicts for all, which the next connection may know before the old one, or after it.

@@ -2,7 +2,6 @@
 
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
-use std::time::Duration;
 
 use super::{Home, Said, Up, shown};
 use crate::support::{PATIENCE, redis, until};
@@ -140,7 +139,6 @@ fn garbage_on_the_control_socket_changes_nothing() {
     let connect = || UnixStream::connect(up.home.control()).expect("connected");
     let silent: Vec<UnixStream> = (0..8).map(|_| connect()).collect();
     let follower = UnixStream::connect(up.home.control()).expect("connected");
-    follower.set_read_timeout(Some(Duration::from_secs(1))).expect("set");
     (&follower).write_all(b"GET /v1/logs?follow HTTP/1.1\r\nhost: x\r\n\r\n").expect("sent");
     assert_eq!(up.children(), before);
     up.all_ready(4);

@@ -126,7 +126,7 @@ async fn commands_that_come_at_the_same_time_wait_or_are_refused() {
     assert_eq!(get(admin, "/readyz"), (200, "ready\n".to_owned()), "the old one does the work");
     end_by_signal(redis.pid(), "CONT");
     restart.join().expect("restarted").done();
-    // Two may ask for the end. Both hear of it.
+    // Two may ask for the end. One hears of it, and so does the other if it does not come too late.
     let both = [up.asks(&["down"]), up.asks(&["down"])];
     let refused = both.map(|down| down.join().expect("down")).into_iter().filter(|said| said.code != Some(0)).count();
     assert!(refused < 2);

@@ -152,7 +152,9 @@ async fn after_a_killed_supervisor_the_next_one_goes_on() {
     play(&mut players, 5).await;
     let mut children = up.children();
     assert_eq!(children.len(), 4);
+    let mut dan = up.ticket("claim-1", "dan").join().await;
     up.process.kill();
+    assert_eq!(dan.close_code().await.0, 1001);
     assert!(up.home.control().exists(), "nobody was there to take it away");
     let (address, url) = (up.address.to_string(), redis.url());
     let args = ["--redis", &url, "--listen", &address, "--gateways", "1", "--workers", "1", "--admin", "none"];

@@ -79,7 +79,7 @@ async fn sigterm_ends_everything_and_nobody_is_left_unanswered() {
     let refused = up.ask(&["ps"]).refused(1);
     assert!(refused.contains("no supervisor answers at") && refused.contains("lasthit up"), "{refused}");
 
-    // It is all there for the next one, on the same folder and the same port.
+    // It is all there for the next one, on the same port.
     let address = up.address.to_string();
     let url = redis.url();
     let args = ["--redis", &url, "--listen", &address, "--gateways", "1", "--workers", "1", "--admin", "none"];
@@ -126,8 +126,11 @@ async fn metrics_and_readiness_are_of_all_processes() {
     up.ask(&["stop", "worker-2"]).done();
     assert_eq!(get(admin, "/readyz").0, 200);
     let pid = up.pid("worker-1");
+    // Until Redis answers, none can be.
+    end_by_signal(redis.pid(), "STOP");
     super::kill(pid);
     until("no worker is ready", || (get(admin, "/readyz") == (503, "worker: none is ready\n".to_owned())).then_some(()));
+    end_by_signal(redis.pid(), "CONT");
     up.replaced("worker-1", pid);
     assert_eq!(get(admin, "/readyz").0, 200);
 }

@@ -9,7 +9,7 @@ use servers::RedisServer;
 
 use super::player::Player;
 use super::{Home, Up};
-use crate::support::{Heard, redis, until};
+use crate::support::{Heard, end_by_signal, redis, until};
 
 /// A supervisor whose settings are in a file.
 fn from_file(redis: &RedisServer, more: &str) -> Up {
@@ -101,6 +101,8 @@ async fn a_reload_that_cannot_be_changes_nothing() {
         (with("workers = 2", "workers = 9"), "worker: 9 processes and 8 shards"),
         (with("gateways = 2\nworkers = 2", "gateways = 0\nworkers = 0"), "there is nothing to run"),
         (with("unix://", "unix:///tmp/.."), &*format!("redis {fixed}")),
+        (format!("{file}rules = \"none.js\"\n"), "none.js"),
+        (format!("{file}durability = \"disk\"\n"), &*format!("durability {fixed}")),
         (format!("{file}prefix = \"other\"\n"), &*format!("prefix {fixed}")),
         (format!("{file}shards = 4\n"), &*format!("shards {fixed}")),
         (with("127.0.0.1:0", "127.0.0.1:1"), &*format!("listen {fixed}")),
@@ -129,11 +131,16 @@ async fn a_reload_that_cannot_be_changes_nothing() {
 #[tokio::test]
 async fn a_reload_whose_processes_do_not_start_keeps_the_old_ones() {
     let redis = redis(&[]);
-    let up = from_file(&redis, "");
+    let hasty = "ready_timeout = \"3s\"\n";
+    let up = from_file(&redis, hasty);
     let before = up.children();
-    up.home.write("lasthit.toml", &settings(&redis, &format!("rules = \"{}\"\n", super::shown(&up.home.file("none.js")))));
+    up.home.write("lasthit.toml", &settings(&redis, &format!("{hasty}room_linger = \"31s\"\n")));
+    // What was there goes on without Redis. What is new is not ready.
+    end_by_signal(redis.pid(), "STOP");
     let line = up.ask(&["reload"]).refused(1);
-    assert!(!line.contains('\n') && (line.contains("none.js") || line.contains("as before: worker-1, worker-2")), "{line}");
+    end_by_signal(redis.pid(), "CONT");
+    assert!(line.contains("worker-1: the new one was not ready within 3 s"), "{line}");
+    assert!(line.contains("new: none") && line.contains("as before: worker-1, worker-2, gateway-1, gateway-2"), "{line}");
     assert_eq!(up.children(), before);
     assert!(up.all_ready(4).iter().all(|row| row.generation() == 1));
 }
