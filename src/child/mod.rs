@@ -1,6 +1,5 @@
 //! A process under a supervisor (`lasthit up`): its stdin is a channel, through which it gets its role, its settings and its
-//! connections, and says what it has to do. When the channel closes, it drains and ends
-//! (rule U6).
+//! connections, and through which it says what it has to do. When the channel closes, it drains and ends (rule U6).
 
 pub(crate) mod channel;
 mod link;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{MARKS_PER_ROOM_MAX, SHARDS_MAX};
+use super::{CHILD_BEAT, MARKS_PER_ROOM_MAX, SHARDS_MAX};
 
 /// Deployments that one supervisor runs.
 pub(crate) const DEPLOYMENTS_MAX: usize = 16;
@@ -63,7 +63,7 @@ pub(crate) const RECYCLE_RETRY: Duration = Duration::from_secs(60);
 
 // A replacement's pair of each gateway has a place among the gateways of a room.
 const _: () = assert!(PROCESSES_PER_ROLE_MAX * 2 <= MARKS_PER_ROOM_MAX && PROCESSES_PER_ROLE_MAX <= SHARDS_MAX as usize);
-const _: () = assert!(BEAT.as_millis() * 2 <= CHILD_TIMEOUT_MIN.as_millis());
+const _: () = assert!(CHILD_BEAT.as_millis() * 2 <= CHILD_TIMEOUT_MIN.as_millis());
 const _: () = assert!(CHILD_TIMEOUT_MIN.as_millis() <= HANG_TIMEOUT.as_millis());
 const _: () = assert!(HANG_TIMEOUT.as_millis() <= CHILD_TIMEOUT_MAX.as_millis());
 const _: () = assert!(READY_TIMEOUT.as_millis() <= CHILD_TIMEOUT_MAX.as_millis());

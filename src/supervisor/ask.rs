@@ -16,7 +16,7 @@ pub(crate) enum Ask {
     Do(Command, mpsc::Sender<Told>),
     /// To read the settings and the program again, and to replace everything by what they say.
     Reload(mpsc::Sender<Told>),
-    /// The metrics of all children and its own, as Prometheus reads them.
+    /// The metrics of all children, as Prometheus reads them.
     Metrics(oneshot::Sender<String>),
 }
 

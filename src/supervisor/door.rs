@@ -45,7 +45,6 @@ impl Gate {
             actions_per_s: self.actions_per_s,
             free_sessions: free(self.load.sessions_max, sessions),
             free_handshakes: free(PASSED_MAX as u64, self.load.handshakes + on_their_way),
-            leaving: false,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Runs gateways and workers as processes of its own (`lasthit up`).
 //!
 //! [`plan`] decides what is done next: a step function over slots and children, without I/O, clock or chance. [`policy`] has what is
-//! decided by numbers alone. [`run`] carries the plan out, the [`door`] passes connections on, and [`control`] takes commands in.
+//! decided by numbers alone. The dispatcher ([`run`]) carries the plan out, the [`door`] passes connections on, and [`control`] takes commands in.
 
 mod ask;
 pub(crate) mod asking;
@@ -32,7 +32,7 @@ use self::spawn::Binary;
 use crate::child;
 use crate::config::{Config, RedisUrl};
 use crate::gateway::front::arrival::listen_for_others;
-use crate::limits::{LAST_ANSWERS_TIMEOUT, REQUESTS_MAX};
+use crate::limits::{LAST_ANSWERS_TIMEOUT, PROGRESS_LINES_WAITING, REQUESTS_MAX};
 
 /// Runs the processes that a configuration asks for, until `stop`. Returns the exit code.
 ///
@@ -111,7 +111,7 @@ fn prepared(config: &Config, child: child::Settings, binary: Binary) -> Result<P
         recycle: up.recycle,
         even: up.even,
     };
-    Ok(Prepared { settings, kit: Kit { binary, child, drain_window: up.drain_window } })
+    Ok(Prepared { settings, kit: Kit { binary, child } })
 }
 
 /// Whether a running deployment may become another one. What all of its processes share cannot change one by one.
@@ -139,7 +139,7 @@ fn reload_at_hangup(asks: mpsc::Sender<Ask>) -> std::io::Result<()> {
     let mut hangup = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup())?;
     tokio::spawn(async move {
         while hangup.recv().await.is_some() {
-            let (told, mut telling) = mpsc::channel(REQUESTS_MAX);
+            let (told, mut telling) = mpsc::channel(PROGRESS_LINES_WAITING);
             if asks.send(Ask::Reload(told)).await.is_err() {
                 return;
             }

@@ -1,4 +1,4 @@
-//! Carries the plan out: one loop takes what happened (signals, ends of processes, what children say, what is asked), gives it to the
+//! The dispatcher carries the plan out: one loop takes what happened (signals, ends of processes, what children say, what is asked), gives it to the
 //! plan, and does what comes of it.
 
 use std::collections::HashMap;
@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::time::{Instant, sleep_until};
 
 use super::ask::{Ask, Process, Told, seconds};
@@ -42,8 +43,6 @@ pub(super) struct Kit {
     pub(super) binary: Binary,
     /// What it is told; its role is added.
     pub(super) child: child::Settings,
-    /// How long a gateway that leaves moves its sessions.
-    pub(super) drain_window: Duration,
 }
 
 /// Reads settings and program again, for a reload. The error is one line.
@@ -53,7 +52,6 @@ pub(super) type Prepare = Box<dyn Fn() -> Result<Prepared, String>>;
 struct Running {
     name: String,
     process: spawn::Process,
-    drain_window: Duration,
     channel: Arc<Upper>,
     /// What is said to it, in this order. None once it was asked to end: its channel closes when all was said.
     words: Option<mpsc::Sender<ToChild>>,
@@ -66,7 +64,7 @@ struct Running {
     load: Load,
 }
 
-struct Supervisor {
+struct Dispatcher {
     plan: Plan,
     began: Instant,
     kits: HashMap<Generation, Kit>,
@@ -97,7 +95,7 @@ pub(super) async fn run(
     let (events, mut happened) = mpsc::channel(SUPERVISOR_EVENTS_MAX);
     let generation = Generation(1);
     let (plan, actions) = Plan::new(prepared.settings, generation, Duration::ZERO);
-    let mut supervisor = Supervisor {
+    let mut dispatcher = Dispatcher {
         plan,
         began: Instant::now(),
         kits: HashMap::from([(generation, prepared.kit)]),
@@ -112,40 +110,48 @@ pub(super) async fn run(
         gathering: Gathering::default(),
         code: None,
     };
-    supervisor.carry_out(actions);
+    dispatcher.carry_out(actions);
     let mut beat = tokio::time::interval(BEAT);
     // After a pause there is one turn, not all that were missed.
     beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut stopping = false;
-    while supervisor.code.is_none() {
-        let due = supervisor.plan.next_due().map(|due| supervisor.began + due);
+    while dispatcher.code.is_none() {
+        let due = dispatcher.plan.next_due().map(|due| dispatcher.began + due);
         tokio::select! {
             biased;
             () = stop.cancelled(), if !stopping => {
                 stopping = true;
-                supervisor.step(Input::StopAll);
+                dispatcher.step(Input::StopAll);
             }
-            Some(event) = happened.recv() => supervisor.take(event),
-            Some(ask) = asks.recv() => supervisor.answer(ask),
-            _ = beat.tick() => supervisor.measure(),
+            Some(event) = happened.recv() => dispatcher.take(event),
+            Some(ask) = asks.recv() => dispatcher.answer(ask),
+            _ = beat.tick() => dispatcher.measure(),
             () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
                 // The tasks that read the channels come first, so that nobody is taken for silent who has spoken.
                 tokio::task::yield_now().await;
                 tokio::task::yield_now().await;
                 while let Ok(event) = happened.try_recv() {
-                    supervisor.take(event);
+                    dispatcher.take(event);
                 }
-                supervisor.step(Input::Looked);
+                dispatcher.step(Input::Looked);
             }
         }
     }
-    Ok(supervisor.code.unwrap_or(0))
+    Ok(dispatcher.code.unwrap_or(0))
 }
 
-impl Supervisor {
+impl Dispatcher {
     fn step(&mut self, input: Input) {
+        let is_load = matches!(input, Input::Heard { .. });
         let actions = self.plan.step(input, self.began.elapsed());
+        if is_load && actions.is_empty() {
+            return;
+        }
         self.carry_out(actions);
+        if let Some(door) = &self.door {
+            let channel = |child| self.running.get(&child)?.channel.as_fd().try_clone_to_owned().ok();
+            door.set(&self.plan.ready_gateways(), channel);
+        }
     }
 
     fn take(&mut self, event: Event) {
@@ -279,10 +285,10 @@ impl Supervisor {
                         (running.words, running.is_leaving) = (None, true);
                     }
                 }
-                Action::AskToLeave { child, successor: _ } => {
+                Action::AskToLeave { child, successor: _, window } => {
                     let Some(running) = self.running.get_mut(&child) else { continue };
                     running.is_leaving = true;
-                    let window_ms = u64::try_from(running.drain_window.as_millis()).unwrap_or(u64::MAX);
+                    let window_ms = u64::try_from(window.as_millis()).unwrap_or(u64::MAX);
                     self.tell(child, ToChild::Leave { window_ms });
                 }
                 Action::Kill { child, why } => {
@@ -294,26 +300,27 @@ impl Supervisor {
                 Action::Move { child, sessions } => {
                     self.tell(child, ToChild::Offer { sessions: usize::try_from(sessions).unwrap_or(usize::MAX) });
                 }
-                Action::Progress { request, line } => self.told(request, Told::Progress(line)),
+                Action::Progress { request, line } => {
+                    // Whoever asked may be gone, or read slowly: then a line is lost.
+                    if let Some(asker) = self.requests.get(&request) {
+                        let _ = asker.try_send(Told::Progress(line));
+                    }
+                }
                 Action::Answer { request, result } => {
-                    self.told(request, result.map_or_else(Told::Failed, |()| Told::Done));
-                    self.requests.remove(&request);
+                    self.answered(request, result.map_or_else(Told::Failed, |()| Told::Done));
                 }
                 Action::Log { line } => tracing::info!("{line}"),
                 Action::Finish { generation: _ } => self.step(Input::Finished { result: Ok(()) }),
                 Action::End { code } => self.code = Some(code),
             }
         }
-        if let Some(door) = &self.door {
-            let channel = |child| self.running.get(&child)?.channel.as_fd().try_clone_to_owned().ok();
-            door.set(&self.plan.ready_gateways(), channel);
-        }
     }
 
-    /// Whoever asked may be gone, or read slowly: then a line is lost, never the others.
-    fn told(&self, request: RequestId, told: Told) {
-        if let Some(asker) = self.requests.get(&request) {
-            let _ = asker.try_send(told);
+    /// The last word. Whoever reads slowly gets it all the same; whoever is gone is not waited for.
+    fn answered(&mut self, request: RequestId, told: Told) {
+        let Some(asker) = self.requests.remove(&request) else { return };
+        if let Err(TrySendError::Full(told)) = asker.try_send(told) {
+            tokio::spawn(async move { asker.send(told).await });
         }
     }
 
@@ -334,7 +341,6 @@ impl Supervisor {
         let name = slot.to_string();
         let kit = self.kits.get(&generation).ok_or_else(|| std::io::Error::other("its settings are forgotten"))?;
         let settings = child::Settings { role: slot.group.role.as_str().to_owned(), ..kit.child.clone() };
-        let drain_window = kit.drain_window;
         let file = channel::file_of("settings", &serde_json::to_vec(&settings)?)?;
         let Spawned { process, channel, output } = spawn::spawn(&kit.binary, &name)?;
         let channel = Arc::new(channel);
@@ -380,7 +386,6 @@ impl Supervisor {
         let running = Running {
             name,
             process,
-            drain_window,
             channel,
             words: Some(words),
             is_ready: false,

@@ -36,7 +36,7 @@ use crate::supervisor::policy::counts::Count;
 use crate::supervisor::policy::even::Even;
 use crate::supervisor::policy::names::{Group, Role, Slot};
 use crate::supervisor::policy::scale::Scale;
-use place::{Child, Place, Rest, Wish};
+use place::{Aim, Child, Place, Rest};
 use requests::Pending;
 use roll::Roll;
 use step::{Action, ChildId, ChildView, Generation, Input, Phase, RequestId, Settings, SlotView};
@@ -238,7 +238,7 @@ impl Plan {
 
     /// The slots of a group that are wanted, by number.
     fn slots_of(&self, group: &Group) -> impl Iterator<Item = &Slot> {
-        let places = self.places.iter().filter(move |(slot, place)| slot.group == *group && place.wish != Wish::Remove);
+        let places = self.places.iter().filter(move |(slot, place)| slot.group == *group && place.aim != Aim::Remove);
         places.map(|(slot, _)| slot)
     }
 

@@ -17,7 +17,7 @@ const EXIT_GIVEN_UP: i32 = 2;
 pub(super) struct Place {
     /// What its next child runs, unless a roll says otherwise.
     pub(super) generation: Generation,
-    pub(super) wish: Wish,
+    pub(super) aim: Aim,
     /// The child that counts.
     pub(super) now: Option<ChildId>,
     /// Becomes `now` once it is ready. There is no `last` then.
@@ -33,7 +33,7 @@ pub(super) struct Place {
 
 /// What is wanted of a slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) enum Wish {
+pub(super) enum Aim {
     Run,
     Stop,
     /// Stop, then forget it.
@@ -55,7 +55,7 @@ impl Place {
     pub(super) fn new(generation: Generation) -> Self {
         Self {
             generation,
-            wish: Wish::Run,
+            aim: Aim::Run,
             now: None,
             next: None,
             last: None,
@@ -206,7 +206,7 @@ impl Plan {
         if is_ready && (successor.is_some() || self.ready_children().any(|(other, _)| other != slot && other.group == slot.group))
         {
             self.go(id, Life::Leaving, window + self.settings.stop_timeout);
-            self.actions.push(Action::AskToLeave { child: id, successor });
+            self.actions.push(Action::AskToLeave { child: id, successor, window });
         } else {
             self.end(id);
         }
@@ -225,9 +225,9 @@ impl Plan {
     }
 
     /// Wants a slot to be empty: its children go, and no other comes.
-    pub(super) fn retire(&mut self, slot: &Slot, wish: Wish) {
+    pub(super) fn retire(&mut self, slot: &Slot, aim: Aim) {
         let Some(place) = self.places.get_mut(slot) else { return };
-        place.wish = wish;
+        place.aim = aim;
         let children: Vec<ChildId> = place.children().collect();
         for child in children {
             if self.stopping.is_some() && self.children.get(&child).is_some_and(|child| child.life == Life::Leaving) {
@@ -242,17 +242,17 @@ impl Plan {
     /// An empty slot that is to be empty is stopped, or gone.
     fn settle(&mut self, slot: &Slot) {
         let Some(place) = self.places.get_mut(slot).filter(|place| place.is_empty()) else { return };
-        match place.wish {
-            Wish::Run => {}
-            Wish::Stop => place.rest = Rest::Stopped,
-            Wish::Remove => drop(self.places.remove(slot)),
+        match place.aim {
+            Aim::Run => {}
+            Aim::Stop => place.rest = Rest::Stopped,
+            Aim::Remove => drop(self.places.remove(slot)),
         }
     }
 
     /// Wants a slot to have a child. One that goes is waited for.
     pub(super) fn revive(&mut self, slot: &Slot) {
         let Some(place) = self.places.get_mut(slot) else { return };
-        place.wish = Wish::Run;
+        place.aim = Aim::Run;
         place.backoff = Backoff::default();
         if place.now.is_none() && place.next.is_none() {
             self.fill(slot);
@@ -283,9 +283,9 @@ impl Plan {
             place.last = None;
         } else if place.next == Some(id) {
             place.next = None;
-            let (runs, is_new) = (place.wish == Wish::Run, place.now.is_none() && place.rest == Rest::None);
+            let (runs, is_new) = (place.aim == Aim::Run, place.now.is_none() && place.rest == Rest::None);
             if place.rest == Rest::Stopped {
-                place.wish = Wish::Stop;
+                place.aim = Aim::Stop;
             }
             if runs && is_new {
                 // It was made for this child alone.
@@ -299,9 +299,9 @@ impl Plan {
             let asked = matches!(child.life, Life::Leaving | Life::Ending);
             if !asked {
                 self.crashed(&slot, &child, how, gave_up);
-            } else if place.wish == Wish::Run && place.next.is_none() {
+            } else if place.aim == Aim::Run && place.next.is_none() {
                 self.fill(&slot);
-            } else if place.wish == Wish::Run {
+            } else if place.aim == Aim::Run {
                 place.rest = Rest::Waiting(self.awake);
             }
         }
@@ -313,7 +313,7 @@ impl Plan {
         let Some(place) = self.places.get_mut(slot) else { return };
         place.crashes += 1;
         let pause = place.backoff.pause(child.ready_at.map_or(Duration::ZERO, |at| awake.saturating_sub(at)));
-        let then = if place.wish != Wish::Run {
+        let then = if place.aim != Aim::Run {
             String::new()
         } else if gave_up {
             place.rest = Rest::Failed;

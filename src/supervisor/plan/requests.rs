@@ -6,7 +6,7 @@ use std::fmt::Display;
 use serde::{Deserialize, Serialize};
 
 use super::Plan;
-use super::place::{Life, Place, Rest, Wish};
+use super::place::{Aim, Life, Place, Rest};
 use super::roll::{Kind, Roll};
 use super::step::{Action, Command, RequestId};
 use crate::limits::REQUESTS_MAX;
@@ -19,7 +19,7 @@ pub(super) struct Pending {
     request: RequestId,
     open: BTreeMap<Slot, Goal>,
     /// What is to go when nothing is open any more, and how.
-    then: Option<(Vec<Slot>, Wish)>,
+    then: Option<(Vec<Slot>, Aim)>,
     problems: Vec<String>,
 }
 
@@ -66,8 +66,8 @@ impl Plan {
                 }
                 self.wait(request, slots, Goal::Ready);
             }
-            Command::Stop(names) => self.retire_in_turn(request, &names, Wish::Stop)?,
-            Command::Delete(names) => self.retire_in_turn(request, &names, Wish::Remove)?,
+            Command::Stop(names) => self.retire_in_turn(request, &names, Aim::Stop)?,
+            Command::Delete(names) => self.retire_in_turn(request, &names, Aim::Remove)?,
             Command::Restart(names) => {
                 let slots = self.named(&names)?;
                 self.enqueue(Roll::new(Some(request), Kind::Restart, slots.into()))?;
@@ -109,13 +109,13 @@ impl Plan {
     }
 
     /// Gateways go first, so that workers decide what they leave.
-    fn retire_in_turn(&mut self, request: RequestId, names: &[String], wish: Wish) -> Result<(), String> {
+    fn retire_in_turn(&mut self, request: RequestId, names: &[String], aim: Aim) -> Result<(), String> {
         let slots = self.named(names)?;
-        if wish == Wish::Remove {
+        if aim == Aim::Remove {
             if self.is_reloading() {
                 return Err("a reload is under way: ask again when it has ended".to_owned());
             }
-            for slot in slots.iter().filter(|slot| self.places.get(slot).is_some_and(|place| place.wish != Wish::Remove)) {
+            for slot in slots.iter().filter(|slot| self.places.get(slot).is_some_and(|place| place.aim != Aim::Remove)) {
                 if let Some(Count::Fixed(count)) = self.counts.get_mut(&slot.group) {
                     *count = count.saturating_sub(1);
                 }
@@ -123,11 +123,11 @@ impl Plan {
         }
         let (first, then): (Vec<Slot>, Vec<Slot>) = slots.into_iter().partition(|slot| slot.group.role == Role::Gateway);
         for slot in &first {
-            self.retire(slot, wish);
+            self.retire(slot, aim);
         }
         self.wait(request, first, Goal::Gone);
         if let Some(pending) = self.pending.last_mut().filter(|_| !then.is_empty()) {
-            pending.then = Some((then, wish));
+            pending.then = Some((then, aim));
         }
         Ok(())
     }
@@ -164,7 +164,7 @@ impl Plan {
         let there: Vec<Slot> = self.slots_of(group).cloned().collect();
         let less: Vec<Slot> = there.iter().skip(count).cloned().collect();
         for slot in &less {
-            self.retire(slot, Wish::Remove);
+            self.retire(slot, Aim::Remove);
         }
         let free = (1..).map(|number| group.slot(number)).filter(|slot| !there.contains(slot));
         let more: Vec<Slot> = free.take(count.saturating_sub(there.len())).collect();
@@ -200,9 +200,9 @@ impl Plan {
                 for line in lines {
                     self.say(Some(pending.request), line);
                 }
-                let Some((slots, wish)) = pending.then.take_if(|_| pending.open.is_empty()) else { break };
+                let Some((slots, aim)) = pending.then.take_if(|_| pending.open.is_empty()) else { break };
                 for slot in &slots {
-                    self.retire(slot, wish);
+                    self.retire(slot, aim);
                 }
                 pending.open = slots.into_iter().map(|slot| (slot, Goal::Gone)).collect();
             }
@@ -221,10 +221,10 @@ impl Plan {
         let place = self.places.get(slot);
         match (goal, place) {
             (Goal::Gone, None) => Some(Ok(format!("{slot} has ended"))),
-            (Goal::Gone, Some(place)) if place.wish == Wish::Run => Some(Err(format!("{slot} was started again meanwhile"))),
+            (Goal::Gone, Some(place)) if place.aim == Aim::Run => Some(Err(format!("{slot} was started again meanwhile"))),
             (Goal::Gone, Some(place)) => place.is_empty().then(|| Ok(format!("{slot} has ended"))),
             (Goal::Ready, None) => Some(Err(format!("{slot} was removed meanwhile"))),
-            (Goal::Ready, Some(place)) if place.wish != Wish::Run => Some(Err(format!("{slot} was stopped meanwhile"))),
+            (Goal::Ready, Some(place)) if place.aim != Aim::Run => Some(Err(format!("{slot} was stopped meanwhile"))),
             (Goal::Ready, Some(place)) => {
                 let child = place.now.and_then(|now| self.children.get(&now));
                 let how = || place.last_end.as_deref().unwrap_or("has ended");
@@ -250,8 +250,8 @@ impl Plan {
     fn retire_all(&mut self, role: Role) {
         let slots: Vec<Slot> = self.places.keys().filter(|slot| slot.group.role == role).cloned().collect();
         for slot in slots {
-            let wish = self.places.get(&slot).map_or(Wish::Stop, |place| place.wish);
-            self.retire(&slot, if wish == Wish::Run { Wish::Stop } else { wish });
+            let aim = self.places.get(&slot).map_or(Aim::Stop, |place| place.aim);
+            self.retire(&slot, if aim == Aim::Run { Aim::Stop } else { aim });
         }
     }
 

@@ -8,7 +8,7 @@ use std::collections::{BTreeSet, VecDeque};
 use serde::{Deserialize, Serialize};
 
 use super::Plan;
-use super::place::{Place, Rest, Wish};
+use super::place::{Aim, Place, Rest};
 use super::requests::list;
 use super::step::{Action, ChildId, Generation, RequestId, Settings};
 use crate::limits::RECYCLE_RETRY;
@@ -191,9 +191,9 @@ impl Plan {
             return true;
         };
         let skipped = match &roll.kind {
-            Kind::Reload(..) if place.wish == Wish::Stop => Some("is stopped"),
+            Kind::Reload(..) if place.aim == Aim::Stop => Some("is stopped"),
             Kind::Reload(..) => None,
-            Kind::Restart | Kind::Recycle if place.wish == Wish::Remove => Some("is being removed"),
+            Kind::Restart | Kind::Recycle if place.aim == Aim::Remove => Some("is being removed"),
             Kind::Restart => None,
             Kind::Recycle if place.now.and_then(|now| self.children.get(&now)).is_some_and(|child| child.is_ready()) => None,
             Kind::Recycle => Some("is not ready, and stays as it is"),
@@ -203,11 +203,11 @@ impl Plan {
             self.say(roll.request, format!("{slot} {why}"));
             return true;
         }
-        if place.is_replaced() || place.wish != Wish::Run && !place.is_empty() {
+        if place.is_replaced() || place.aim != Aim::Run && !place.is_empty() {
             // What leaves is gone soon.
             return false;
         }
-        place.wish = Wish::Run;
+        place.aim = Aim::Run;
         let generation = if let Kind::Reload(generation, _) = roll.kind { generation } else { place.generation };
         roll.left.pop_front();
         self.say(roll.request, format!("{slot}: a new one is started"));
@@ -229,7 +229,7 @@ impl Plan {
         }
         let extra: Vec<Slot> = self.places.keys().filter(|slot| !wanted.contains(slot)).cloned().collect();
         for slot in extra {
-            self.retire(&slot, Wish::Remove);
+            self.retire(&slot, Aim::Remove);
         }
     }
 
@@ -244,7 +244,7 @@ impl Plan {
         let is_old = |slot: &&Slot| !roll.done.contains(slot);
         let old: Vec<&Slot> = match roll.kind {
             Kind::Reload(..) => {
-                let runs = self.places.iter().filter(|(_, place)| place.wish == Wish::Run || place.rest != Rest::Stopped);
+                let runs = self.places.iter().filter(|(_, place)| place.aim == Aim::Run || place.rest != Rest::Stopped);
                 runs.map(|(slot, _)| slot).filter(is_old).collect()
             }
             _ => roll.left.iter().collect(),

@@ -61,7 +61,7 @@ pub(crate) enum Input {
         /// Who.
         child: ChildId,
     },
-    /// It said something, or what it costs was measured: it is there.
+    /// It said what it has to do: it is there.
     Heard {
         /// Who.
         child: ChildId,
@@ -176,12 +176,14 @@ pub(crate) enum Action {
         /// Who.
         child: ChildId,
     },
-    /// Others go on: a gateway moves its sessions over the drain window, a worker hands its shards over; then it ends.
+    /// Others go on: a gateway moves its sessions, a worker hands its shards over; then it ends.
     AskToLeave {
         /// Who.
         child: ChildId,
         /// Who replaces it, if anybody.
         successor: Option<ChildId>,
+        /// How long a gateway moves its sessions.
+        window: Duration,
     },
     /// SIGKILL. Said once of a child.
     Kill {

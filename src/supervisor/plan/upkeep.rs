@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::Plan;
-use super::place::{Child, Life, Rest, Wish, seconds};
+use super::place::{Aim, Child, Life, Rest, seconds};
 use super::roll::{Kind, Roll};
 use super::step::{Action, ChildId, Load};
 use crate::limits::{BEAT, EVEN_INTERVAL, EVEN_MOVES_PER_SECOND, EVEN_OFFER};
@@ -59,7 +59,7 @@ impl Plan {
         let due: Vec<Slot> = self
             .places
             .iter()
-            .filter(|(_, place)| place.wish == Wish::Run && place.now.is_none() && place.next.is_none() && is_due(place.rest))
+            .filter(|(_, place)| place.aim == Aim::Run && place.now.is_none() && place.next.is_none() && is_due(place.rest))
             .map(|(slot, _)| slot.clone())
             .collect();
         for slot in due {
@@ -170,7 +170,7 @@ impl Plan {
         let hang_timeout = self.settings.hang_timeout;
         let deadlines = children.flat_map(|child| [child.deadline, child.silent_until(hang_timeout)]).flatten();
         let starts = self.places.values().filter_map(|place| match place.rest {
-            Rest::Waiting(until) if place.wish == Wish::Run && place.next.is_none() => Some(until),
+            Rest::Waiting(until) if place.aim == Aim::Run && place.next.is_none() => Some(until),
             _ => None,
         });
         let evens_out = self.settings.even && self.stopping.is_none() && self.evens.values().any(Even::is_uneven);

@@ -15,14 +15,12 @@ pub(crate) struct Candidate {
     pub(crate) free_sessions: u64,
     /// How many more handshakes it takes.
     pub(crate) free_handshakes: u64,
-    /// It leaves: it gets nothing new.
-    pub(crate) leaving: bool,
 }
 
 impl Candidate {
     /// How many connections it takes now.
     pub(crate) fn credit(&self) -> u64 {
-        if self.leaving { 0 } else { self.free_sessions.min(self.free_handshakes) }
+        self.free_sessions.min(self.free_handshakes)
     }
 }
 
@@ -44,7 +42,7 @@ mod tests {
 
     fn gateway(number: usize, sessions: u64, actions_per_s: f64) -> Candidate {
         let slot = Group::new("", Role::Gateway).slot(number);
-        Candidate { slot, sessions, actions_per_s, free_sessions: 9, free_handshakes: 9, leaving: false }
+        Candidate { slot, sessions, actions_per_s, free_sessions: 9, free_handshakes: 9 }
     }
 
     #[test]
@@ -58,12 +56,12 @@ mod tests {
     proptest! {
         #[test]
         fn whoever_is_chosen_has_credit_and_nobody_with_credit_has_less(
-            all in proptest::collection::vec((0..5_u64, 0..3_u64, 0..3_u64, any::<bool>()), 0..6)
+            all in proptest::collection::vec((0..5_u64, 0..3_u64, 0..3_u64), 0..6)
         ) {
-            let all: Vec<Candidate> = (1..).zip(all).map(|(number, (sessions, free_sessions, free_handshakes, leaving))| {
-                Candidate { free_sessions, free_handshakes, leaving, ..gateway(number, sessions, 0.0) }
+            let all: Vec<Candidate> = (1..).zip(all).map(|(number, (sessions, free_sessions, free_handshakes))| {
+                Candidate { free_sessions, free_handshakes, ..gateway(number, sessions, 0.0) }
             }).collect();
-            let open = |gateway: &&Candidate| !gateway.leaving && gateway.free_sessions > 0 && gateway.free_handshakes > 0;
+            let open = |gateway: &&Candidate| gateway.free_sessions > 0 && gateway.free_handshakes > 0;
             let fewest = all.iter().filter(open).map(|gateway| gateway.sessions).min();
             prop_assert_eq!(choose(&all).map(|index| all[index].sessions), fewest);
             prop_assert!(choose(&all).is_none_or(|index| open(&&all[index])));

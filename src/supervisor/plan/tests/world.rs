@@ -172,7 +172,7 @@ impl World {
                     assert!(more.is_empty(), "{more:?}");
                 }
                 Action::AskToEnd { child } => self.asked(child),
-                Action::AskToLeave { child, successor } => {
+                Action::AskToLeave { child, successor, window: _ } => {
                     if let Some(successor) = successor {
                         assert!(self.living[&successor].ready, "{child:?} is to leave before {successor:?} is ready");
                     }
