@@ -14,8 +14,9 @@
 
 use std::collections::BTreeSet;
 use std::convert::Infallible;
+use std::fs::{File, TryLockError};
 use std::io;
-use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -44,11 +45,17 @@ use crate::limits::{
 
 type Answer = Response<BoxBody<Bytes, Infallible>>;
 
+/// What the name of the file beside the socket ends with.
+const CONTROL_LOCK_ENDING: &str = ".lock";
+
 /// The socket. Its file goes when this is dropped.
 #[derive(Debug)]
 pub(super) struct Control {
     listener: UnixListener,
     path: PathBuf,
+    /// The file beside it, locked: one supervisor at a time looks at the path, and has it. The file stays, as whoever removes it could
+    /// remove another's.
+    _lock: File,
 }
 
 impl Drop for Control {
@@ -71,8 +78,16 @@ impl Control {
     pub(super) fn bind(path: &Path) -> Result<Self, ControlError> {
         let failed = |source| ControlError::Bind { path: path.to_owned(), source };
         if let Some(folder) = path.parent().filter(|folder| !folder.exists()) {
-            use std::os::unix::fs::DirBuilderExt as _;
             std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed)?;
+        }
+        let mut beside = path.as_os_str().to_owned();
+        beside.push(CONTROL_LOCK_ENDING);
+        let lock = File::options().write(true).create(true).truncate(false).mode(0o600).open(&beside).map_err(failed)?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(ControlError::Taken(path.to_owned())),
+            // A file system that keeps no locks.
+            Err(TryLockError::Error(error)) => tracing::warn!(%error, "the file beside the control socket cannot be locked"),
         }
         // Connecting to what is no socket is refused, too: that is nobody's to remove.
         if std::fs::symlink_metadata(path).is_ok_and(|about| about.file_type().is_socket()) {
@@ -83,7 +98,7 @@ impl Control {
             }
         }
         let listener = UnixListener::bind(path).map_err(failed)?;
-        let control = Self { listener, path: path.to_owned() };
+        let control = Self { listener, path: path.to_owned(), _lock: lock };
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(failed)?;
         Ok(control)
     }
@@ -400,5 +415,20 @@ mod tests {
         assert!(Control::bind(&file).is_err() && file.exists(), "a file is no socket that nobody answers");
         let long = folder.path().join("x".repeat(120));
         assert!(Control::bind(&long).expect_err("too long").to_string().contains("--control PATH"));
+    }
+
+    /// Both have found that nobody answers. The slower one would remove what the faster one has just made.
+    #[tokio::test]
+    async fn of_two_that_find_a_stale_socket_one_replaces_it() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("control.sock");
+        drop(std::os::unix::net::UnixListener::bind(&path).expect("one that nobody answers"));
+        let faster = File::create(folder.path().join("control.sock.lock")).expect("a file");
+        faster.lock().expect("it is about to replace it");
+        assert!(matches!(Control::bind(&path), Err(ControlError::Taken(_))));
+        assert!(path.exists(), "it is the faster one's to remove");
+        drop(faster);
+        drop(Control::bind(&path).expect("replaced"));
+        drop(Control::bind(&path).expect("the file that stays is free"));
     }
 }
