@@ -7,6 +7,7 @@
 //! file, and the JWT key itself is only in the environment (`LASTHIT_JWT_KEY`), because process lists show flags, and files get
 //! copied.
 
+mod deployments;
 mod outside;
 mod rooms;
 mod sources;
@@ -21,7 +22,7 @@ pub(crate) use rooms::{RoomRules, program_text};
 pub use sources::Flags;
 #[cfg(test)]
 pub(crate) use sources::is_setting;
-pub(crate) use sources::of_environment;
+pub(crate) use sources::{FileText, Sources, of_environment, read_file};
 pub(crate) use up::Up;
 pub(crate) use values::RedisUrl;
 
@@ -33,7 +34,6 @@ use crate::rules::RulesBook;
 use crate::rules::js::{Budget, Checking};
 use crate::runtime::Priority;
 use crate::telemetry::LogFormat;
-use sources::Sources;
 
 /// What a process does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -191,25 +191,20 @@ impl Config {
     /// # Errors
     /// [`ConfigError`] with all mistakes.
     pub fn load(role: ProcessRole, flags: Flags, env: &dyn Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
-        let mut from = Sources::open(flags, env);
-        let config = Self::read(role, &mut from);
-        config.cross_check(&mut from);
-        from.finish(config)
+        Self::load_from(role, Sources::open(flags, env))
     }
 
-    /// As [`Config::load`], where the file was read before: its path and its text.
+    /// As [`Config::load`], from sources that were opened before.
     ///
     /// # Errors
     /// [`ConfigError`] with all mistakes.
-    pub(crate) fn load_with(
-        role: ProcessRole,
-        flags: Flags,
-        env: &dyn Fn(&str) -> Option<String>,
-        file: Option<(String, String)>,
-    ) -> Result<Self, ConfigError> {
-        let mut from = Sources::with_text(flags, env, file);
-        let config = Self::read(role, &mut from);
-        config.cross_check(&mut from);
+    pub(crate) fn load_from(role: ProcessRole, mut from: Sources<'_>) -> Result<Self, ConfigError> {
+        let mut config = Self::read(role, &mut from);
+        if role == ProcessRole::Up {
+            config.up.deployments = deployments::read(&config, &mut from);
+        } else {
+            config.cross_check(&mut from);
+        }
         from.finish(config)
     }
 
@@ -354,6 +349,11 @@ impl Config {
     #[must_use]
     pub fn notices(&self) -> Vec<String> {
         let mut notices = Vec::new();
+        if !self.up.deployments.is_empty() {
+            let named = |name: &str, line| if name.is_empty() { line } else { format!("{name}: {line}") };
+            let all = self.up.deployments.iter();
+            return all.flat_map(|(name, config)| config.notices().into_iter().map(|line| named(name, line))).collect();
+        }
         if self.role == ProcessRole::Serve {
             notices.push("rooms are in this process's memory and end with it".to_owned());
         }

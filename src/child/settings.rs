@@ -4,19 +4,22 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::{Config, ConfigError, Flags, ProcessRole, of_environment};
+use crate::config::{Config, ConfigError, FileText, Flags, ProcessRole, Sources, of_environment, read_file};
 
 /// The role and the settings of a child. They hold secrets: they are shown nowhere.
 #[derive(Clone, Serialize, Deserialize)]
 pub(crate) struct Settings {
     /// `gateway` or `worker`.
     pub(crate) role: String,
+    /// Which of the file's deployments it belongs to; empty for the only one.
+    #[serde(default)]
+    pub(crate) deployment: String,
     /// As on a command line.
     pub(crate) flags: Vec<(String, String)>,
     /// The environment's settings: `LASTHIT_...`.
     pub(crate) env: BTreeMap<String, String>,
     /// The configuration file: where it is, and its text.
-    pub(crate) file: Option<(String, String)>,
+    pub(crate) file: Option<FileText>,
 }
 
 impl std::fmt::Debug for Settings {
@@ -26,20 +29,14 @@ impl std::fmt::Debug for Settings {
 }
 
 impl Settings {
-    /// What a supervisor was started with. The role is that of no child yet.
+    /// What a supervisor was started with. Role and deployment are those of no child yet.
     ///
     /// # Errors
     /// One line when the file cannot be read.
     pub(crate) fn gather(flags: &Flags, env: &dyn Fn(&str) -> Option<String>) -> Result<Self, String> {
-        let env = of_environment(env);
-        let flag = flags.pairs().iter().find(|(name, _)| name == "config").map(|(_, path)| ("--config", path));
-        let place = flag.or_else(|| env.get("LASTHIT_CONFIG").map(|path| ("LASTHIT_CONFIG", path)));
-        let file = place.map(|(place, path)| {
-            let text =
-                std::fs::read_to_string(path).map_err(|e| format!("{place}: {path:?} cannot be read ({e}): name a TOML file"));
-            Ok::<_, String>((path.clone(), text?))
-        });
-        Ok(Self { role: String::new(), flags: flags.pairs().to_vec(), file: file.transpose()?, env })
+        let file = read_file(flags, env)?;
+        let (role, deployment) = (String::new(), String::new());
+        Ok(Self { role, deployment, flags: flags.pairs().to_vec(), env: of_environment(env), file })
     }
 
     /// The same, with the file as it is now.
@@ -56,7 +53,7 @@ impl Settings {
     /// All mistakes.
     pub(crate) fn of_supervisor(&self) -> Result<Config, ConfigError> {
         let env = |name: &str| self.env.get(name).cloned();
-        Config::load_with(ProcessRole::Up, Flags::from(self.flags.clone()), &env, self.file.clone())
+        Config::load_from(ProcessRole::Up, Sources::with_text(Flags::from(self.flags.clone()), &env, self.file.clone()))
     }
 
     /// The configuration of a child.
@@ -69,6 +66,8 @@ impl Settings {
             return Err(ConfigError { mistakes });
         };
         let env = |name: &str| self.env.get(name).cloned();
-        Config::load_with(role, Flags::from(self.flags), &env, self.file)
+        let mut from = Sources::with_text(Flags::from(self.flags), &env, self.file);
+        from.of(&self.deployment);
+        Config::load_from(role, from)
     }
 }

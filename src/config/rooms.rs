@@ -87,6 +87,7 @@ pub(super) fn load(path: &Path, budget: Budget) -> Result<Arc<Program>, String> 
 /// The file's tables; None if there are none. Mistakes are reported.
 pub(super) fn read(from: &mut Sources<'_>) -> Option<Vec<RoomRules>> {
     let (value, path) = from.rooms()?;
+    let folder = from.folder();
     let Some(tables) = value.as_array().filter(|tables| !tables.is_empty() && tables.iter().all(toml::Value::is_table)) else {
         from.mistake(format!("{path}, rooms: is not a list of tables: write each as [[rooms]] with pattern and rules"));
         return None;
@@ -94,7 +95,7 @@ pub(super) fn read(from: &mut Sources<'_>) -> Option<Vec<RoomRules>> {
     let mut rooms: Vec<RoomRules> = Vec::new();
     for (at, table) in tables.iter().filter_map(toml::Value::as_table).enumerate() {
         let place = format!("{path}, rooms number {}", at + 1);
-        match page(table, Path::new(&path).parent().unwrap_or(Path::new(""))) {
+        match page(table, &folder) {
             Ok(room) => {
                 if let Some(earlier) = rooms.iter().find(|r| r.pattern == "*" || r.pattern == room.pattern) {
                     from.mistake(format!(

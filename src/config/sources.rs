@@ -1,11 +1,14 @@
 //! The sources of settings (flags, environment, file), and the mistakes that were found in them.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::{Config, ConfigError};
+use crate::limits::DEPLOYMENT_BYTES_MAX;
+use crate::supervisor::policy::names::is_deployment;
 
-/// Settings that the file may hold. Each but `rooms` may also be a flag, and each but `rooms` and `rules` an environment variable.
-const KEYS: [&str; 40] = [
+/// Settings that the file may hold. Each but `rooms` and `deployments` may also be a flag, and each but these and `rules` an
+/// environment variable.
+const KEYS: [&str; 41] = [
     "redis",
     "prefix",
     "shards",
@@ -44,12 +47,32 @@ const KEYS: [&str; 40] = [
     "hang_timeout",
     "drain_window",
     "even",
-    "rooms",
+    ROOMS,
+    DEPLOYMENTS,
     "config",
 ];
 
 /// The setting that has no environment variable.
 const RULES: &str = "rules";
+/// The tables with the rules of rooms.
+const ROOMS: &str = "rooms";
+/// The tables that each hold the settings of one deployment.
+const DEPLOYMENTS: &str = "deployments";
+
+/// Settings of the supervisor itself, and of all its processes: a deployment has none of its own.
+const OF_ALL: [&str; 11] = [
+    "admin",
+    "allow_remote_admin",
+    "runtime_dir",
+    "log_format",
+    "control",
+    "ready_timeout",
+    "stop_timeout",
+    "hang_timeout",
+    "drain_window",
+    "even",
+    DEPLOYMENTS,
+];
 
 /// The environment's settings, by the names of their variables.
 pub(crate) fn of_environment(env: &dyn Fn(&str) -> Option<String>) -> std::collections::BTreeMap<String, String> {
@@ -118,11 +141,31 @@ pub(super) struct Raw {
     pub(super) place: String,
 }
 
-pub(super) struct Sources<'a> {
+/// A configuration file: its path, and its text.
+pub(crate) type FileText = (String, String);
+
+/// Reads the file that flags or environment name, if they do.
+///
+/// # Errors
+/// One line when it cannot be read.
+pub(crate) fn read_file(flags: &Flags, env: &dyn Fn(&str) -> Option<String>) -> Result<Option<FileText>, String> {
+    let flag = flags.get("config").map(|path| ("--config".to_owned(), path));
+    let Some((place, path)) = flag.or_else(|| Some((env_name("config"), env(&env_name("config"))?))) else { return Ok(None) };
+    match std::fs::read_to_string(&path) {
+        Ok(text) => Ok(Some((path, text))),
+        Err(error) => Err(format!("{place}: {path:?} cannot be read ({error}): name a TOML file")),
+    }
+}
+
+/// Where settings are looked up: flags before the environment, that before the table of the deployment, that before the top of the
+/// file.
+pub(crate) struct Sources<'a> {
     flags: Flags,
     env: &'a dyn Fn(&str) -> Option<String>,
     file: toml::Table,
     path: String,
+    /// Whose table comes before the top of the file.
+    deployment: Option<(String, toml::Table)>,
     mistakes: Vec<String>,
 }
 
@@ -131,38 +174,81 @@ fn env_name(key: &str) -> String {
 }
 
 impl<'a> Sources<'a> {
+    /// With the file that flags or environment name.
     pub(super) fn open(flags: Flags, env: &'a dyn Fn(&str) -> Option<String>) -> Self {
-        let mut sources = Self::without_file(flags, env);
-        if let Some(Raw { text: path, place }) = sources.raw("config") {
-            sources.take_file(&place, &path, read(Path::new(&path)));
-        }
+        let (file, mistake) = match read_file(&flags, env) {
+            Ok(file) => (file, None),
+            Err(mistake) => (None, Some(mistake)),
+        };
+        let mut sources = Self::with_text(flags, env, file);
+        sources.mistakes.extend(mistake);
         sources
     }
 
-    /// As [`Sources::open`], with the file's path and its text where it was read before.
-    pub(super) fn with_text(flags: Flags, env: &'a dyn Fn(&str) -> Option<String>, file: Option<(String, String)>) -> Self {
-        let mut sources = Self::without_file(flags, env);
-        if let Some((path, text)) = file {
-            sources.take_file(&path, &path, parse(&text));
+    /// With a file that was read before.
+    pub(crate) fn with_text(flags: Flags, env: &'a dyn Fn(&str) -> Option<String>, file: Option<FileText>) -> Self {
+        let (path, text) = file.unwrap_or_default();
+        let mut sources = Self { flags, env, file: toml::Table::new(), path, deployment: None, mistakes: Vec::new() };
+        match parse(&text) {
+            Ok(file) => sources.file = file,
+            Err(problem) => sources.mistake(format!("{} {problem}", sources.path)),
         }
-        sources
-    }
-
-    fn without_file(flags: Flags, env: &'a dyn Fn(&str) -> Option<String>) -> Self {
-        Self { flags, env, file: toml::Table::new(), path: String::new(), mistakes: Vec::new() }
-    }
-
-    fn take_file(&mut self, place: &str, path: &str, file: Result<toml::Table, String>) {
-        match file {
-            Ok(file) => self.file = file,
-            Err(problem) => self.mistakes.push(format!("{place}: {path:?} {problem}")),
-        }
-        self.path = path.to_owned();
-        let unknown: Vec<String> = self.file.keys().filter(|k| *k == "config" || !KEYS.contains(&k.as_str())).cloned().collect();
+        let unknown: Vec<String> = sources.file.keys().filter(|key| !is_known(key)).cloned().collect();
         for key in unknown {
-            let known = &KEYS[..KEYS.len() - 1];
-            self.mistakes.push(format!("{}: {key:?} is not a setting: use one of {}", self.path, known.join(", ")));
+            sources.mistake(format!("{}: {}", sources.path, no_setting(&key)));
         }
+        sources
+    }
+
+    /// The names of the deployments that the file has. Mistakes are reported, those of names too.
+    pub(super) fn deployments(&mut self) -> Vec<String> {
+        let Some(value) = self.file.get(DEPLOYMENTS) else { return Vec::new() };
+        let place = format!("{}, {DEPLOYMENTS}", self.path);
+        let Some(tables) = value.as_table().filter(|tables| !tables.is_empty()).cloned() else {
+            self.mistake(format!("{place}: has no table: write one for each, as [deployments.eu], or leave it out"));
+            return Vec::new();
+        };
+        let mut names = Vec::new();
+        for (name, value) in tables {
+            let Some(table) = value.as_table() else {
+                self.mistake(format!("{place}: {name:?} is not a table: write it as [deployments.eu] with settings below"));
+                continue;
+            };
+            if !is_deployment(&name) {
+                self.mistake(format!(
+                    "{place}: {name:?} is no name: use 1 to {DEPLOYMENT_BYTES_MAX} letters, digits, _ and -, and not `all`"
+                ));
+                continue;
+            }
+            for key in table.keys() {
+                if !is_known(key) {
+                    self.mistake(format!("{place}.{name}: {}", no_setting(key)));
+                } else if OF_ALL.contains(&key.as_str()) {
+                    self.mistake(format!("{place}.{name}: {key:?} is the same for all: set it at the top of the file"));
+                }
+            }
+            names.push(name);
+        }
+        names
+    }
+
+    /// From here on the settings are those of this deployment. One that is not there has none of its own.
+    pub(crate) fn of(&mut self, deployment: &str) {
+        let table = || self.file.get(DEPLOYMENTS)?.get(deployment)?.as_table().cloned();
+        self.deployment = table().map(|table| (deployment.to_owned(), table));
+    }
+
+    /// The file, or the part of it that counts, for a message.
+    pub(super) fn place_in_file(&self) -> String {
+        match &self.deployment {
+            Some((name, _)) => format!("{}, {DEPLOYMENTS}.{name}", self.path),
+            None => self.path.clone(),
+        }
+    }
+
+    /// The folder of the file: paths in it are relative to that.
+    pub(super) fn folder(&self) -> PathBuf {
+        Path::new(&self.path).parent().map(Path::to_owned).unwrap_or_default()
     }
 
     /// The value of a setting, or the default if it is not set. A wrong value is reported, and the default returned.
@@ -174,7 +260,7 @@ impl<'a> Sources<'a> {
                 // Only the URL of Redis may hold a secret.
                 let shown = if key == "redis" { super::values::without_password(&text) } else { text };
                 let shown: String = shown.chars().take(200).collect();
-                self.mistakes.push(format!("{place}: {shown:?} {problem}"));
+                self.mistake(format!("{place}: {shown:?} {problem}"));
                 default
             }
         }
@@ -199,13 +285,24 @@ impl<'a> Sources<'a> {
         self.env(key).is_some()
     }
 
-    /// The file's `[[rooms]]`, and its path for messages.
+    /// The `[[rooms]]` that count, and where they are. Those of a deployment take the place of those above it.
     pub(super) fn rooms(&self) -> Option<(toml::Value, String)> {
-        self.file.get("rooms").map(|rooms| (rooms.clone(), self.path.clone()))
+        if let Some((_, table)) = &self.deployment {
+            if let Some(rooms) = table.get(ROOMS) {
+                return Some((rooms.clone(), self.place_in_file()));
+            }
+            if table.contains_key(RULES) {
+                return None;
+            }
+        }
+        self.file.get(ROOMS).map(|rooms| (rooms.clone(), self.path.clone()))
     }
 
+    /// Notes a mistake, once: what several deployments have in common is read for each of them.
     pub(super) fn mistake(&mut self, line: String) {
-        self.mistakes.push(line);
+        if !self.mistakes.contains(&line) {
+            self.mistakes.push(line);
+        }
     }
 
     pub(super) fn finish(self, config: Config) -> Result<Config, ConfigError> {
@@ -222,6 +319,14 @@ impl<'a> Sources<'a> {
         {
             return Some(Raw { text, place: env_name(key) });
         }
+        if let Some((_, table)) = &self.deployment {
+            if let Some(value) = table.get(key) {
+                return Some(Raw { text: plain(value), place: format!("{}.{key}", self.place_in_file()) });
+            }
+            if key == RULES && table.contains_key(ROOMS) {
+                return None;
+            }
+        }
         let value = self.file.get(key)?;
         Some(Raw { text: plain(value), place: format!("{}, {key}", self.path) })
     }
@@ -236,8 +341,12 @@ fn plain(value: &toml::Value) -> String {
     }
 }
 
-fn read(path: &Path) -> Result<toml::Table, String> {
-    parse(&std::fs::read_to_string(path).map_err(|e| format!("cannot be read ({e}): name a TOML file"))?)
+fn is_known(key: &str) -> bool {
+    key != "config" && KEYS.contains(&key)
+}
+
+fn no_setting(key: &str) -> String {
+    format!("{key:?} is not a setting: use one of {}", KEYS[..KEYS.len() - 1].join(", "))
 }
 
 fn parse(text: &str) -> Result<toml::Table, String> {

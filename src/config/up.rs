@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::sources::Sources;
-use super::values;
+use super::{Config, values};
 use crate::limits;
 use crate::supervisor::policy::counts::Wanted;
 use crate::supervisor::policy::recycle::Bounds;
@@ -12,6 +12,8 @@ use crate::supervisor::policy::recycle::Bounds;
 /// What a supervisor runs, and how long it waits for it.
 #[derive(Debug, Clone)]
 pub(crate) struct Up {
+    /// The deployments by their names: that of the only one is empty. A deployment itself has none.
+    pub(crate) deployments: Vec<(String, Config)>,
     /// How many gateways.
     pub(crate) gateways: Wanted,
     /// How many workers.
@@ -35,6 +37,7 @@ pub(crate) struct Up {
 impl Default for Up {
     fn default() -> Self {
         Self {
+            deployments: Vec::new(),
             gateways: Wanted::Auto,
             workers: Wanted::Auto,
             control: None,
@@ -53,6 +56,7 @@ impl Up {
         let d = Self::default();
         let timeout = |v: &str| values::duration(v, limits::CHILD_TIMEOUT_MIN, limits::CHILD_TIMEOUT_MAX);
         Self {
+            deployments: d.deployments,
             gateways: from.get("gateways", d.gateways, Wanted::parse),
             workers: from.get("workers", d.workers, Wanted::parse),
             control: from.get("control", None, |v| Ok(Some(PathBuf::from(v)))),

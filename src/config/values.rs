@@ -38,6 +38,22 @@ impl RedisUrl {
         scheme == "unix" || ["localhost", "127.", "[::1]"].iter().any(|own| host.starts_with(own))
     }
 
+    /// The server and its database, without who asks. What is written differently may still be the same.
+    pub(crate) fn database(&self) -> String {
+        let (scheme, rest) = self.0.split_once("://").unwrap_or(("", &self.0));
+        if scheme == "unix" {
+            let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
+            let number = query.split('&').find_map(|pair| pair.strip_prefix("db=")).unwrap_or("0");
+            return format!("{path}/{number}");
+        }
+        let rest = rest.split('?').next().unwrap_or(rest);
+        let rest = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
+        let (host, number) = rest.split_once('/').unwrap_or((rest, ""));
+        let has_port = host.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+        let (port, number) = (if has_port { "" } else { ":6379" }, if number.is_empty() { "0" } else { number });
+        format!("{}{port}/{number}", host.to_ascii_lowercase())
+    }
+
     /// The whole URL with its password, only for connecting.
     #[must_use]
     pub fn reveal(&self) -> &str {

@@ -15,6 +15,8 @@ pub(crate) mod policy;
 mod run;
 mod spawn;
 
+use std::collections::BTreeMap;
+
 use anyhow::Context as _;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
@@ -41,15 +43,8 @@ use crate::limits::{LAST_ANSWERS_TIMEOUT, PROGRESS_LINES_WAITING, REQUESTS_MAX};
 pub(crate) async fn up(config: Config, child: child::Settings, stop: CancellationToken) -> anyhow::Result<u8> {
     // By its path: what is there at a reload is what runs then.
     let program = std::env::current_exe().context("the path of this program is not known")?;
-    let first = prepared(&config, child, Binary::own()?).map_err(anyhow::Error::msg)?;
-    let listener = if first.settings.deployments.iter().any(|deployment| deployment.gateways.most() > 0) {
-        let listener = listen_for_others(config.listen).with_context(|| format!("cannot listen on {}", config.listen))?;
-        let address = listener.local_addr()?;
-        tracing::info!("open http://{address}/ to play, connect to ws://{address}/v1/room/ROOM");
-        Some(listener)
-    } else {
-        None
-    };
+    let mut first = prepared(&config, child, Binary::own()?).map_err(anyhow::Error::msg)?;
+    first.listeners = listeners(&config, &BTreeMap::new()).map_err(anyhow::Error::msg)?;
     let control = config.up.control.clone().or_else(|| Some(config.runtime_dir.as_ref()?.join(CONTROL_FILE)));
     let control = control.context("without --runtime-dir there is no place for commands: give --control PATH")?;
     let (asker, asks) = mpsc::channel(REQUESTS_MAX);
@@ -66,20 +61,24 @@ pub(crate) async fn up(config: Config, child: child::Settings, stop: Cancellatio
     };
     let logs = Logs::start(config.log_format).context("the log's thread cannot start")?;
     reload_at_hangup(asker.clone()).context("signals cannot be watched")?;
-    let (gathered, listens) = (first.kit.child.clone(), listener.is_some());
-    let prepare = Box::new(move || {
+    let gathered = first.kit.child.clone();
+    // By their names; what was added later, too.
+    let mut known: BTreeMap<String, Config> = config.up.deployments.iter().cloned().collect();
+    let prepare = Box::new(move |there: &BTreeMap<String, bool>| {
         let child = gathered.again()?;
         let next = child.of_supervisor().map_err(|error| error.mistakes.join("; "))?;
-        fits(&config, &next)?;
-        if !listens && next.up.gateways.or(1).most() > 0 {
-            return Err("it was started with --gateways 0 and listens nowhere: start it anew with gateways".to_owned());
-        }
+        known.retain(|name, _| there.contains_key(name));
+        fits(&config, &known, &next)?;
         let binary = Binary::at(&program).map_err(|error| format!("{} cannot be run: {error}", program.display()))?;
-        prepared(&next, child, binary)
+        let prepared = Prepared { listeners: listeners(&next, there)?, ..prepared(&next, child, binary)? };
+        for (name, config) in next.up.deployments {
+            known.entry(name).or_insert(config);
+        }
+        Ok(prepared)
     });
     let connections = TaskTracker::new();
     let code = tokio::select! {
-        code = run(first, prepare, listener, logs.clone(), asks, stop) => code?,
+        code = run(first, prepare, logs.clone(), asks, stop) => code?,
         () = socket.serve(asker.clone(), logs, &connections) => 0,
         () = control::serve_health(admin, asker) => 0,
     };
@@ -89,18 +88,22 @@ pub(crate) async fn up(config: Config, child: child::Settings, stop: Cancellatio
     Ok(code)
 }
 
-/// What a configuration asks for.
+/// What a configuration asks for. It opens no listener.
 fn prepared(config: &Config, child: child::Settings, binary: Binary) -> Result<Prepared, String> {
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let (gateways, workers) = counts::auto(cores, config.redis.as_ref().is_some_and(RedisUrl::is_on_this_host), config.shards);
     let up = &config.up;
-    let deployment = Deployment {
-        name: String::new(),
-        gateways: up.gateways.or(gateways),
-        workers: up.workers.or(workers),
-        shards: config.shards,
-    };
-    let deployments = vec![deployment];
+    // Deployments share the cores.
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get) / up.deployments.len().max(1);
+    let deployments = up.deployments.iter().map(|(name, config)| {
+        let (gateways, workers) =
+            counts::auto(cores, config.redis.as_ref().is_some_and(RedisUrl::is_on_this_host), config.shards);
+        Deployment {
+            name: name.clone(),
+            gateways: config.up.gateways.or(gateways),
+            workers: config.up.workers.or(workers),
+            shards: config.shards,
+        }
+    });
+    let deployments: Vec<Deployment> = deployments.collect();
     counts::check(&deployments)?;
     let settings = Settings {
         deployments,
@@ -111,23 +114,47 @@ fn prepared(config: &Config, child: child::Settings, binary: Binary) -> Result<P
         recycle: up.recycle,
         even: up.even,
     };
-    Ok(Prepared { settings, kit: Kit { binary, child } })
+    Ok(Prepared { settings, kit: Kit { binary, child }, listeners: Vec::new() })
 }
 
-/// Whether a running deployment may become another one. What all of its processes share cannot change one by one.
-fn fits(now: &Config, next: &Config) -> Result<(), String> {
-    let redis = |config: &Config| config.redis.as_ref().map(|url| url.reveal().to_owned());
-    let fixed = [
-        ("redis", redis(now) == redis(next)),
-        ("prefix", now.prefix == next.prefix),
-        ("shards", now.shards == next.shards),
-        ("durability", now.durability == next.durability),
-        ("listen", now.listen == next.listen),
-        ("admin", now.admin == next.admin),
-        ("control", now.up.control == next.up.control),
-        ("runtime_dir", now.runtime_dir == next.runtime_dir),
+/// A listener for each deployment that has gateways, but for those that listen already.
+fn listeners(config: &Config, there: &BTreeMap<String, bool>) -> Result<Vec<(String, std::net::TcpListener)>, String> {
+    let is_missing = |name: &str, config: &Config| config.up.gateways.or(1).most() > 0 && there.get(name) != Some(&true);
+    let mut listeners = Vec::new();
+    for (name, config) in config.up.deployments.iter().filter(|(name, config)| is_missing(name, config)) {
+        let failed = |error| format!("cannot listen on {}: {error}", config.listen);
+        let listener = listen_for_others(config.listen).map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        let of = if name.is_empty() { String::new() } else { format!("{name}: ") };
+        tracing::info!("{of}open http://{address}/ to play, connect to ws://{address}/v1/room/ROOM");
+        listeners.push((name.clone(), listener));
+    }
+    Ok(listeners)
+}
+
+/// Whether what runs may become what a configuration says. What all processes of a deployment share cannot change one by one.
+fn fits(now: &Config, deployments: &BTreeMap<String, Config>, next: &Config) -> Result<(), String> {
+    let mut fixed = vec![
+        ("admin".to_owned(), now.admin == next.admin),
+        ("control".to_owned(), now.up.control == next.up.control),
+        ("runtime_dir".to_owned(), now.runtime_dir == next.runtime_dir),
     ];
-    let changed: Vec<&str> = fixed.iter().filter(|(_, same)| !same).map(|(name, _)| *name).collect();
+    for (name, next) in &next.up.deployments {
+        let Some(now) = deployments.get(name) else { continue };
+        let redis = |config: &Config| config.redis.as_ref().map(|url| url.reveal().to_owned());
+        let of = if name.is_empty() { String::new() } else { format!("{name}/") };
+        fixed.extend(
+            [
+                ("redis", redis(now) == redis(next)),
+                ("prefix", now.prefix == next.prefix),
+                ("shards", now.shards == next.shards),
+                ("durability", now.durability == next.durability),
+                ("listen", now.listen == next.listen),
+            ]
+            .map(|(setting, same)| (format!("{of}{setting}"), same)),
+        );
+    }
+    let changed: Vec<String> = fixed.into_iter().filter(|(_, same)| !same).map(|(name, _)| name).collect();
     if changed.is_empty() {
         return Ok(());
     }

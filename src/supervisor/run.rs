@@ -1,7 +1,7 @@
 //! The dispatcher carries the plan out: one loop takes what happened (signals, ends of processes, what children say, what is asked), gives it to the
 //! plan, and does what comes of it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::TcpListener;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
@@ -35,6 +35,8 @@ enum Event {
 pub(super) struct Prepared {
     pub(super) settings: Settings,
     pub(super) kit: Kit,
+    /// Listeners that are new, by their deployments.
+    pub(super) listeners: Vec<(String, TcpListener)>,
 }
 
 /// What is needed to start a child.
@@ -45,12 +47,14 @@ pub(super) struct Kit {
     pub(super) child: child::Settings,
 }
 
-/// Reads settings and program again, for a reload. The error is one line.
-pub(super) type Prepare = Box<dyn Fn() -> Result<Prepared, String>>;
+/// Reads settings and program again, for a reload, given the deployments that there are, and whether each listens. The error is one
+/// line.
+pub(super) type Prepare = Box<dyn FnMut(&BTreeMap<String, bool>) -> Result<Prepared, String>>;
 
 /// A child's process.
 struct Running {
     name: String,
+    deployment: String,
     process: spawn::Process,
     channel: Arc<Upper>,
     /// What is said to it, in this order. None once it was asked to end: its channel closes when all was said.
@@ -73,7 +77,8 @@ struct Dispatcher {
     running: HashMap<ChildId, Running>,
     requests: HashMap<RequestId, mpsc::Sender<Told>>,
     next_request: u64,
-    door: Option<Door>,
+    /// By the deployments that they lead into.
+    doors: BTreeMap<String, Door>,
     logs: Logs,
     events: mpsc::Sender<Event>,
     gathering: Gathering,
@@ -87,7 +92,6 @@ struct Dispatcher {
 pub(super) async fn run(
     prepared: Prepared,
     prepare: Prepare,
-    listener: Option<TcpListener>,
     logs: Logs,
     mut asks: mpsc::Receiver<Ask>,
     stop: tokio_util::sync::CancellationToken,
@@ -104,12 +108,13 @@ pub(super) async fn run(
         running: HashMap::new(),
         requests: HashMap::new(),
         next_request: 0,
-        door: listener.map(Door::open).transpose()?,
+        doors: BTreeMap::new(),
         logs,
         events,
         gathering: Gathering::default(),
         code: None,
     };
+    dispatcher.open(prepared.listeners)?;
     dispatcher.carry_out(actions);
     let mut beat = tokio::time::interval(BEAT);
     // After a pause there is one turn, not all that were missed.
@@ -141,6 +146,13 @@ pub(super) async fn run(
 }
 
 impl Dispatcher {
+    fn open(&mut self, listeners: Vec<(String, TcpListener)>) -> std::io::Result<()> {
+        for (deployment, listener) in listeners {
+            self.doors.insert(deployment, Door::open(listener)?);
+        }
+        Ok(())
+    }
+
     fn step(&mut self, input: Input) {
         let is_load = matches!(input, Input::Heard { .. });
         let actions = self.plan.step(input, self.began.elapsed());
@@ -148,9 +160,11 @@ impl Dispatcher {
             return;
         }
         self.carry_out(actions);
-        if let Some(door) = &self.door {
-            let channel = |child| self.running.get(&child)?.channel.as_fd().try_clone_to_owned().ok();
-            door.set(&self.plan.ready_gateways(), channel);
+        let ready = self.plan.ready_gateways();
+        let channel = |child| self.running.get(&child)?.channel.as_fd().try_clone_to_owned().ok();
+        for (deployment, door) in &self.doors {
+            let own: Vec<_> = ready.iter().filter(|(slot, _)| slot.group.deployment == *deployment).cloned().collect();
+            door.set(&own, channel);
         }
     }
 
@@ -204,7 +218,7 @@ impl Dispatcher {
         running.said = said;
         running.load.events = said.events;
         running.load.sessions = said.sessions;
-        if let Some(door) = &self.door {
+        if let Some(door) = self.doors.get(&running.deployment) {
             door.heard(child, said, running.load.actions_per_s);
             running.load.sessions = door.sessions(child).unwrap_or(said.sessions);
         }
@@ -241,14 +255,14 @@ impl Dispatcher {
             }
             // Nobody would come in: the listener was opened for none.
             Ask::Do(Command::Scale { group, count }, told)
-                if self.door.is_none() && group.role == Role::Gateway && count.most() > 0 =>
+                if group.role == Role::Gateway && count.most() > 0 && self.listens(&group.deployment) == Some(false) =>
             {
-                let why = "it was started with --gateways 0 and listens nowhere: start it anew with gateways";
-                let _ = told.try_send(Told::Failed(why.to_owned()));
+                let why = format!("{group}: it has --gateways 0 and listens nowhere: give it gateways, and reload");
+                let _ = told.try_send(Told::Failed(why));
             }
             Ask::Do(command, told) => self.command(command, told),
-            Ask::Reload(told) => match (self.prepare)() {
-                Ok(Prepared { settings, kit }) => {
+            Ask::Reload(told) => match self.prepared() {
+                Ok(Prepared { settings, kit, .. }) => {
                     self.generation = Generation(self.generation.0 + 1);
                     self.kits.insert(self.generation, kit);
                     self.command(Command::Reload { generation: self.generation, settings }, told);
@@ -258,6 +272,19 @@ impl Dispatcher {
                 Err(why) => drop(told.try_send(Told::Failed(format!("nothing is changed: {why}")))),
             },
         }
+    }
+
+    /// Whether a deployment has a door. None: there is no such deployment.
+    fn listens(&self, deployment: &str) -> Option<bool> {
+        self.plan.deployments().get(deployment).map(|_| self.doors.contains_key(deployment))
+    }
+
+    /// What a reload would bring, with doors for what is new in it.
+    fn prepared(&mut self) -> Result<Prepared, String> {
+        let there = self.plan.deployments().into_keys().map(|name| (name.to_owned(), self.doors.contains_key(name))).collect();
+        let mut prepared = (self.prepare)(&there)?;
+        self.open(std::mem::take(&mut prepared.listeners)).map_err(|error| format!("a door cannot be opened: {error}"))?;
+        Ok(prepared)
     }
 
     fn command(&mut self, command: Command, told: mpsc::Sender<Told>) {
@@ -307,6 +334,9 @@ impl Dispatcher {
                     }
                 }
                 Action::Answer { request, result } => {
+                    // A reload has brought them or taken them away, or it has failed.
+                    let there = self.plan.deployments();
+                    self.doors.retain(|name, _| there.get(name.as_str()).copied().unwrap_or(false));
                     self.answered(request, result.map_or_else(Told::Failed, |()| Told::Done));
                 }
                 Action::Log { line } => tracing::info!("{line}"),
@@ -340,7 +370,8 @@ impl Dispatcher {
     fn start(&mut self, child: ChildId, slot: &Slot, generation: Generation) -> std::io::Result<u32> {
         let name = slot.to_string();
         let kit = self.kits.get(&generation).ok_or_else(|| std::io::Error::other("its settings are forgotten"))?;
-        let settings = child::Settings { role: slot.group.role.as_str().to_owned(), ..kit.child.clone() };
+        let (role, deployment) = (slot.group.role.as_str().to_owned(), slot.group.deployment.clone());
+        let settings = child::Settings { role, deployment: deployment.clone(), ..kit.child.clone() };
         let file = channel::file_of("settings", &serde_json::to_vec(&settings)?)?;
         let Spawned { process, channel, output } = spawn::spawn(&kit.binary, &name)?;
         let channel = Arc::new(channel);
@@ -385,6 +416,7 @@ impl Dispatcher {
         let since = (Instant::now(), 0, Cost::default());
         let running = Running {
             name,
+            deployment,
             process,
             channel,
             words: Some(words),

@@ -40,7 +40,7 @@ const PARTS: &[(&str, &str)] = &[
     (
         "config",
         "gateway/front/auth journal/default_runtime_dir journal/redis/Durability limits rules runtime/Priority \
-         supervisor/policy/counts/Wanted supervisor/policy/recycle/Bounds telemetry types",
+         supervisor/policy/counts/Wanted supervisor/policy/names/is_deployment supervisor/policy/recycle/Bounds telemetry types",
     ),
     ("child", "config gateway/front/Passing gateway/front/arrival gateway/front/tally limits shutdown"),
     (

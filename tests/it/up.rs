@@ -3,6 +3,7 @@
 mod bad_input;
 mod commands;
 mod crashes;
+mod deployments;
 mod play;
 mod player;
 mod reload;

@@ -215,6 +215,19 @@ impl Plan {
         all
     }
 
+    /// The deployments that there are, or that a reload is about to bring, and whether they have gateways.
+    pub(crate) fn deployments(&self) -> BTreeMap<&str, bool> {
+        let of_roll = [&self.roll, &self.queued].into_iter().flatten().filter_map(|roll| match &roll.kind {
+            roll::Kind::Reload(_, settings) => Some(settings),
+            _ => None,
+        });
+        let mut all = BTreeMap::new();
+        for deployment in of_roll.chain([&self.settings]).flat_map(|settings| &settings.deployments) {
+            *all.entry(deployment.name.as_str()).or_default() |= deployment.gateways.most() > 0;
+        }
+        all
+    }
+
     /// What the next image of the supervisor needs to go on: to be taken when [`Action::Finish`] is carried out.
     #[cfg_attr(not(test), expect(dead_code, reason = "a supervisor does not execute another program in its own place yet"))]
     pub(crate) fn save(&self) -> Result<String, String> {

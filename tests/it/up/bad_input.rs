@@ -15,6 +15,7 @@ fn what_cannot_be_run_is_refused_before_anything_runs() {
     let missing = shown(&home.file("missing.toml"));
     let broken = home.write("broken.toml", "gateways = \n");
     let both = home.write("both.toml", "gateways = 2\nhang_timeout = \"1s\"\n");
+    let same = home.write("same.toml", "prefix = \"p\"\n[deployments.eu]\n[deployments.us]\n");
     for (code, args, expected) in [
         (
             1,
@@ -37,6 +38,7 @@ fn what_cannot_be_run_is_refused_before_anything_runs() {
         (2, &["--config", &missing], "missing.toml\" cannot be read"),
         (2, &["--config", &broken], "broken.toml"),
         (2, &["--config", &both], "hang_timeout"),
+        (2, &["--config", &same], "same.toml, prefix: \"eu\" and \"us\" have the same redis (unix://"),
     ] {
         let has = |flag: &str| args.contains(&flag);
         let (control, folder) = (shown(&home.control()), shown(home.0.path()));
