@@ -22,6 +22,8 @@ pub(crate) const READY_TIMEOUT: Duration = Duration::from_secs(15);
 pub(crate) const STOP_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long a child may say nothing, unless configured otherwise.
 pub(crate) const HANG_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a gateway may say nothing until it gets no connections, and others get them.
+pub(crate) const GATEWAY_SILENCE_MAX: Duration = Duration::from_secs(2);
 /// Shortest of these three that may be configured.
 pub(crate) const CHILD_TIMEOUT_MIN: Duration = Duration::from_secs(2);
 /// Longest of these three that may be configured.

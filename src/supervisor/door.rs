@@ -32,13 +32,15 @@ struct Gate {
     actions_per_s: f64,
     /// It takes nothing until it has said something.
     is_full: bool,
+    /// It may be chosen. One that leaves, or is silent, may not; what it has still counts.
+    is_open: bool,
 }
 
 impl Gate {
     fn candidate(&self) -> Candidate {
         let sessions = self.passed.saturating_sub(self.load.gone);
         let on_their_way = self.passed.saturating_sub(self.load.taken);
-        let free = |most: u64, held: u64| if self.is_full { 0 } else { most.saturating_sub(held) };
+        let free = |most: u64, held: u64| if self.is_full || !self.is_open { 0 } else { most.saturating_sub(held) };
         Candidate {
             slot: self.slot.clone(),
             sessions,
@@ -88,7 +90,9 @@ impl Door {
     /// The gateways that may be chosen, and the channels of the new ones among them.
     pub(super) fn set(&self, gateways: &[(Slot, ChildId)], channel: impl Fn(ChildId) -> Option<OwnedFd>) {
         let mut state = self.0.state.lock();
-        state.gates.retain(|gate| gateways.iter().any(|(_, child)| *child == gate.child));
+        for gate in &mut state.gates {
+            gate.is_open = gateways.iter().any(|(_, child)| *child == gate.child);
+        }
         for (slot, child) in gateways {
             if state.gates.iter().any(|gate| gate.child == *child) {
                 continue;
@@ -96,10 +100,16 @@ impl Door {
             let Some(channel) = channel(*child) else { continue };
             let (slot, child) = (slot.clone(), *child);
             // Until it has said how much it takes, it takes nothing.
-            state.gates.push(Gate { child, slot, channel, passed: 0, load: Load::default(), actions_per_s: 0.0, is_full: true });
+            let (load, is_full, is_open) = (Load::default(), true, true);
+            state.gates.push(Gate { child, slot, channel, passed: 0, load, actions_per_s: 0.0, is_full, is_open });
         }
         drop(state);
         self.0.changed.notify_all();
+    }
+
+    /// A gateway's process has ended.
+    pub(super) fn gone(&self, child: ChildId) {
+        self.0.state.lock().gates.retain(|gate| gate.child != child);
     }
 
     /// A gateway has said what it has to do.

@@ -198,6 +198,9 @@ impl Dispatcher {
             Event::Exited(child, exit) => {
                 let gone = self.running.remove(&child);
                 if let Some(gone) = &gone {
+                    if let Some(door) = self.doors.get(&gone.deployment) {
+                        door.gone(child);
+                    }
                     tracing::info!(process = gone.name, pid = gone.process.pid, "{exit}");
                 }
                 self.step(Input::Ended { child, exit });

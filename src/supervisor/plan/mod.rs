@@ -195,9 +195,10 @@ impl Plan {
         }
     }
 
-    /// The gateways that the door may choose from: ready, and not asked to leave. Sorted by name.
+    /// The gateways that the door may choose from: ready, not asked to leave, and heard of lately. Sorted by name.
     pub(crate) fn ready_gateways(&self) -> Vec<(Slot, ChildId)> {
-        let gateways = self.ready_children().filter(|(slot, _)| slot.group.role == Role::Gateway);
+        let speaks = |id: &ChildId| self.children.get(id).is_some_and(|child| !child.passed_over);
+        let gateways = self.ready_children().filter(|(slot, id)| slot.group.role == Role::Gateway && speaks(id));
         gateways.map(|(slot, child)| (slot.clone(), child)).collect()
     }
 

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Plan;
 use super::step::{Action, ChildId, Exit, Generation, Load, Phase};
+use crate::limits::GATEWAY_SILENCE_MAX;
 use crate::supervisor::policy::backoff::Backoff;
 use crate::supervisor::policy::names::{Role, Slot};
 
@@ -93,6 +94,8 @@ pub(super) struct Child {
     pub(super) started: Duration,
     pub(super) ready_at: Option<Duration>,
     pub(super) heard: Duration,
+    /// A gateway that says nothing: the door passes it over until it says something.
+    pub(super) passed_over: bool,
     pub(super) load: Load,
     /// Sessions that were asked to move, until they are gone or the offer has expired.
     pub(super) offered: u64,
@@ -123,6 +126,12 @@ impl Child {
 
     pub(super) fn is_ready(&self) -> bool {
         self.life == Life::Ready && self.killed.is_none()
+    }
+
+    /// When it gets no connections any more if nothing is heard of it: only of a gateway that gets some.
+    pub(super) fn passed_over_at(&self) -> Option<Duration> {
+        let gets_some = self.is_ready() && !self.passed_over && self.slot.group.role == Role::Gateway;
+        gets_some.then(|| self.heard + GATEWAY_SILENCE_MAX)
     }
 
     /// When it is killed if nothing is heard of it: only of a child that has said that it is there, and that can say more.
@@ -163,6 +172,7 @@ impl Plan {
             started: self.awake,
             ready_at: None,
             heard: self.awake,
+            passed_over: false,
             load: Load::default(),
             offered: 0,
             offered_at: self.awake,

@@ -179,6 +179,8 @@ proptest! {
         world.step(Input::StopAll);
         world.run_for(Duration::from_secs(60));
         prop_assert!(world.killed.is_empty() && world.ended_with == Some(0), "{:?}, {:?}", world.killed, world.ended_with);
+        let passed_over = world.lines.iter().find(|line| line.contains("others get its connections"));
+        prop_assert!(passed_over.is_none(), "{:?}", passed_over);
     }
 
     /// Whatever the new ones do: what is replaced stays until the new one is ready.

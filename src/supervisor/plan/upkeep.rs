@@ -6,7 +6,7 @@ use super::Plan;
 use super::place::{Aim, Child, Life, Rest, seconds};
 use super::roll::{Kind, Roll};
 use super::step::{Action, ChildId, Load};
-use crate::limits::{BEAT, EVEN_INTERVAL, EVEN_MOVES_PER_SECOND, EVEN_OFFER};
+use crate::limits::{BEAT, EVEN_INTERVAL, EVEN_MOVES_PER_SECOND, EVEN_OFFER, GATEWAY_SILENCE_MAX};
 use crate::supervisor::policy::counts::Count;
 use crate::supervisor::policy::even::{Even, Gateway};
 use crate::supervisor::policy::names::{Group, Role, Slot};
@@ -16,6 +16,7 @@ use crate::supervisor::policy::scale::Change;
 impl Plan {
     /// All channels were read: what nobody has said by now was not said in time.
     pub(super) fn looked(&mut self) {
+        self.pass_over();
         self.kill_late();
         self.start_waiting();
         if self.stopping.is_none() {
@@ -29,6 +30,21 @@ impl Plan {
         let Some(child) = self.children.get_mut(&id) else { return };
         child.offered = child.offered.saturating_sub(child.load.sessions.saturating_sub(load.sessions));
         (child.heard, child.load) = (self.awake, load);
+        if std::mem::take(&mut child.passed_over) {
+            self.actions.push(Action::Log { line: format!("{} says something again: it gets connections", child.slot) });
+        }
+    }
+
+    /// Gateways that say nothing get no connections.
+    fn pass_over(&mut self) {
+        for child in self.children.values_mut() {
+            if child.passed_over_at().is_some_and(|at| at <= self.awake) {
+                child.passed_over = true;
+                let line =
+                    format!("{} has said nothing for {}: others get its connections", child.slot, seconds(GATEWAY_SILENCE_MAX));
+                self.actions.push(Action::Log { line });
+            }
+        }
     }
 
     fn kill_late(&mut self) {
@@ -168,7 +184,8 @@ impl Plan {
     pub(super) fn next_moment(&self) -> Option<Duration> {
         let children = self.children.values().filter(|child| child.killed.is_none());
         let hang_timeout = self.settings.hang_timeout;
-        let deadlines = children.flat_map(|child| [child.deadline, child.silent_until(hang_timeout)]).flatten();
+        let deadlines = children
+            .flat_map(|child| [child.deadline, child.passed_over_at(), child.silent_until(hang_timeout)].into_iter().flatten());
         let starts = self.places.values().filter_map(|place| match place.rest {
             Rest::Waiting(until) if place.aim == Aim::Run && place.next.is_none() => Some(until),
             _ => None,

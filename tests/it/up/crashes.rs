@@ -68,6 +68,28 @@ async fn a_process_that_hangs_is_killed_and_replaced() {
     assert_eq!((up.row("worker-2").crashes(), up.row("gateway-2").crashes()), (0, 0));
 }
 
+/// One of two gateways stands still for long: whoever comes meanwhile gets to the other one at once.
+#[tokio::test]
+async fn connections_pass_by_a_gateway_that_hangs() {
+    let redis = redis(&[]);
+    let up = Up::on(&redis, &["--hang-timeout", "60s"]);
+    let pid = up.pid("gateway-1");
+    end_by_signal(pid, "STOP");
+    up.process.line_with("gateway-1 has said nothing for 2 s: others get its connections");
+    let mut players = Vec::new();
+    for n in 0..20 {
+        let mut player = up.ticket("claim-1", &format!("p{n}")).join().await;
+        assert_eq!(player.ask("claim", "1", &format!("hat {n}"), json!(null)).await["outcome"], "granted");
+        players.push(player);
+    }
+    assert_eq!((up.row("gateway-1").sessions(), up.row("gateway-2").sessions()), (0, 20));
+    end_by_signal(pid, "CONT");
+    up.process.line_with("gateway-1 says something again: it gets connections");
+    players.push(up.ticket("claim-1", "late").join().await);
+    until("the one with the fewest has it", || (up.row("gateway-1").sessions() == 1).then_some(()));
+    assert_eq!(up.all_ready(4).iter().map(super::Row::crashes).sum::<u64>(), 0);
+}
+
 /// Time in which the supervisor does not run is no time in which its children are silent.
 #[tokio::test]
 async fn a_supervisor_that_stood_still_kills_nobody() {

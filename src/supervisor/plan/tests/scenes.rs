@@ -128,6 +128,31 @@ fn silence_is_counted_in_the_time_that_the_supervisor_was_awake() {
 }
 
 #[test]
+fn a_gateway_that_says_nothing_gets_no_connections_until_it_does() {
+    let mut world = running(2, 0);
+    let hear = |world: &mut World, slot: &str| {
+        let n = world.child(slot);
+        world.give(|child| Input::Heard { child, load: Load::default() }, n);
+    };
+    let open = |world: &World| -> Vec<String> { world.plan.ready_gateways().iter().map(|(slot, _)| slot.to_string()).collect() };
+    hear(&mut world, "gateway-1");
+    // The supervisor sleeps for a minute: that is nobody's silence.
+    world.pass(secs(60));
+    for _ in 0..2 {
+        hear(&mut world, "gateway-2");
+        assert_eq!(open(&world), ["gateway-1", "gateway-2"]);
+        world.look_after(BEAT / 2);
+    }
+    assert_eq!(open(&world), ["gateway-2"]);
+    world.look_after(BEAT / 2);
+    assert_eq!(world.lines, ["gateway-1 has said nothing for 2 s: others get its connections"], "once");
+    hear(&mut world, "gateway-1");
+    assert_eq!(open(&world), ["gateway-1", "gateway-2"]);
+    assert_eq!(world.lines[1], "gateway-1 says something again: it gets connections");
+    assert!(world.killed.is_empty());
+}
+
+#[test]
 fn gateways_drain_before_workers_end() {
     let mut world = running(2, 2);
     world.manners.end_ms = vec![3_000];
