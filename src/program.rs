@@ -119,7 +119,10 @@ fn child(name: &str) -> ExitCode {
         Err((why, false)) => return ended(Err(anyhow::Error::msg(why))),
     };
     match attached.settings.config() {
-        Ok(config) => ended(run(config, Some(attached.channel))),
+        Ok(config) => match run(config, Some(attached.channel)) {
+            Err(error) if error.downcast_ref().is_some_and(roles::RoleError::is_final) => mistakes(&[format!("{error:#}")]),
+            other => ended(other),
+        },
         Err(error) => mistakes(&error.mistakes),
     }
 }

@@ -47,6 +47,13 @@ pub(crate) enum RoleError {
     Thread(io::Error),
 }
 
+impl RoleError {
+    /// Whether it is of no use to start again before somebody has changed the settings.
+    pub(crate) fn is_final(&self) -> bool {
+        matches!(self, Self::Journal(JournalError::Unfit(_)))
+    }
+}
+
 /// A supervisor above this process.
 pub(crate) struct Above {
     pub(crate) link: Link,

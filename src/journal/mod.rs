@@ -72,6 +72,10 @@ pub enum JournalError {
     /// The journal answers, but refuses to work (password, version, eviction policy, read-only, memory limit).
     #[error("journal refuses: {0}")]
     Refused(String),
+    /// What the caller wants is not what the deployment has (URL, prefix, number of shards, durability, format): as long as neither
+    /// is changed, it is of no use to try again.
+    #[error("journal refuses: {0}")]
+    Unfit(String),
     /// The journal's answer is not one that this version understands.
     #[error("journal answered with something unexpected: {0}")]
     Unexpected(String),
@@ -86,7 +90,7 @@ impl JournalError {
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Unreachable(_) | Self::Silent(_) => "unreachable",
-            Self::Refused(_) => "refused",
+            Self::Refused(_) | Self::Unfit(_) => "refused",
             Self::Unexpected(_) => "unexpected",
             Self::Damaged(_) => "damaged",
         }

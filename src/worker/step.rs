@@ -286,7 +286,9 @@ impl Failure {
             (Scope::Claim, JournalError::Refused(_)) => None,
             // The worker waited for an answer in vain, and so may a gateway. A broken connection is noticed at once.
             (_, JournalError::Silent(_)) => Some(EXCUSE_NS),
-            (Scope::Ping, _) | (_, JournalError::Unreachable(_) | JournalError::Refused(_)) => Some(BROKEN_EXCUSE_NS),
+            (Scope::Ping, _) | (_, JournalError::Unreachable(_) | JournalError::Refused(_) | JournalError::Unfit(_)) => {
+                Some(BROKEN_EXCUSE_NS)
+            }
             (_, JournalError::Unexpected(_) | JournalError::Damaged(_)) => None,
         }
     }

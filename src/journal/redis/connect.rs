@@ -37,7 +37,7 @@ pub(super) fn client(url: &str) -> Result<Client, JournalError> {
 }
 
 fn bad_url(url: &str, why: &str) -> JournalError {
-    JournalError::Refused(format!(
+    JournalError::Unfit(format!(
         "redis url {:?} is not usable ({why}): write redis://[[user]:password@]host[:port][/db], rediss://... for tls, or \
          unix:///path/to/redis.sock[?user=&pass=&db=], with special characters percent-encoded",
         without_secrets(url)
@@ -82,7 +82,7 @@ impl Wanted {
         durability: Option<Durability>,
         takes_over: bool,
     ) -> Result<Self, JournalError> {
-        let refused = |why: String| Err(JournalError::Refused(why));
+        let refused = |why: String| Err(JournalError::Unfit(why));
         let allowed = |c: char| c.is_ascii_alphanumeric() || ".:_-".contains(c);
         if prefix.is_empty() || prefix.len() > PREFIX_BYTES_MAX || !prefix.chars().all(allowed) {
             return refused(format!(
@@ -182,7 +182,7 @@ async fn deployment(
     connection: &mut MultiplexedConnection,
     wanted: &Wanted,
 ) -> Result<(u16, Durability, Incarnation), JournalError> {
-    let refused = |why: String| Err(JournalError::Refused(why));
+    let refused = |why: String| Err(JournalError::Unfit(why));
     let prefix = &wanted.prefix;
     let (format, shards, durability, server) = record(connection, wanted, FORMAT).await?;
     if !(FORMAT_MIN..=FORMAT).contains(&format) {
@@ -261,7 +261,7 @@ mod tests {
             "unix://relative?pass=secret",
         ] {
             let error = client(bad).expect_err(bad);
-            assert!(matches!(error, JournalError::Refused(_)), "{error:?}");
+            assert!(matches!(error, JournalError::Unfit(_)), "{error:?}");
             let text = error.to_string();
             assert!(text.contains("redis://[[user]:password@]host"), "{text}");
             assert!(!text.contains("secret") && !text.contains('\n'), "{text}");

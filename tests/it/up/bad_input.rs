@@ -56,6 +56,23 @@ fn what_cannot_be_run_is_refused_before_anything_runs() {
     assert!(Said::of(&["up"]).refused(2).starts_with("redis is missing: give up --redis redis://"));
 }
 
+/// Redis has the deployment with other settings than these: nothing but a change of them helps.
+#[test]
+fn what_the_deployment_refuses_is_not_tried_again() {
+    let redis = redis(&[]);
+    drop(Up::on(&redis, &["--shards", "4"]));
+    let up = Up::of(Home::new(), &redis, &["--admin", "none", "--shards", "8"]);
+    let rows = until("all have failed", || {
+        let rows = up.ps();
+        rows.iter().all(|row| row.phase() == "failed").then_some(rows)
+    });
+    for row in rows {
+        assert_eq!((row.crashes(), row.last_end()), (1, "ended with code 2 before it was ready"), "{row:?}");
+        let said = up.process.line_with(&format!("{:<10} | lasthit: ", row.name()));
+        assert!(said.contains("has 4 shards, and 8 are configured"), "{said}");
+    }
+}
+
 #[test]
 fn a_second_one_on_the_same_socket_is_refused() {
     let redis = redis(&[]);
