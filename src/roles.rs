@@ -108,7 +108,7 @@ pub(crate) async fn serve(config: Config, shutdown: Shutdown) -> Result<(), Role
     let (trouble, worker_stop) = (watch::Sender::new(None), CancellationToken::new());
     side.watch("worker", trouble.subscribe());
     // The gateway's thread reads sockets and does nothing else.
-    let (options, stop) = (worker_options(&config), worker_stop.clone());
+    let (options, stop) = (worker_options(&config, None), worker_stop.clone());
     let rules = start_rules(&config, &side)?;
     let priority = config.priority;
     let (worker_journal, watch, book) = (journal.clone(), config.watch, config.rules_book());
@@ -149,6 +149,7 @@ pub(crate) async fn worker(config: Config, shutdown: Shutdown, above: Option<Abo
     let trouble = watch::Sender::new(Some("no heartbeat yet".to_owned()));
     side.watch("journal", trouble.subscribe());
     side.readiness.pass("started");
+    let options = worker_options(&config, above.as_ref());
     if let Some(Above { link, passed }) = above {
         let readiness = side.readiness.clone();
         tokio::spawn(async move {
@@ -161,7 +162,7 @@ pub(crate) async fn worker(config: Config, shutdown: Shutdown, above: Option<Abo
     // As a task of its own: waking the future of `block_on` takes a detour through the driver.
     let rules = start_rules(&config, &side)?;
     tokio::spawn(files::follow_files(journal, config.rules_book(), config.watch));
-    let working = tokio::spawn(worker::run_joined(joined, rules, worker_options(&config), stop, trouble));
+    let working = tokio::spawn(worker::run_joined(joined, rules, options, stop, trouble));
     working.await.map_err(|error| RoleError::Thread(io::Error::other(error)))??;
     Ok(())
 }
@@ -209,7 +210,8 @@ fn start_rules(config: &Config, side: &Side) -> Result<(RulesBook, Programs), Wo
     Ok((rules, programs))
 }
 
-fn worker_options(config: &Config) -> WorkerOptions {
+/// A supervisor above counts what is resolved.
+fn worker_options(config: &Config, above: Option<&Above>) -> WorkerOptions {
     WorkerOptions {
         concurrency: config.concurrency,
         gateway_timeout: config.gateway_timeout,
@@ -217,6 +219,7 @@ fn worker_options(config: &Config) -> WorkerOptions {
         lease: config.lease,
         room_linger: config.room_linger,
         retention: config.retention,
+        resolved: above.map(|above| above.link.tally().events()).unwrap_or_default(),
     }
 }
 

@@ -26,6 +26,15 @@ pub(super) struct UpArgs {
     /// Time over which a gateway that leaves moves its sessions [default: 5s]
     #[arg(long, value_name = "TIME")]
     pub(super) drain_window: Option<String>,
+    /// Replace a process when it has had so many actions or events, less up to a tenth of that [default: never]
+    #[arg(long, value_name = "N")]
+    pub(super) recycle_events: Option<String>,
+    /// Replace a process when it is so old, less up to a tenth of that [default: never]
+    #[arg(long, value_name = "TIME")]
+    pub(super) recycle_age: Option<String>,
+    /// Replace a process when it uses so much memory (512MiB), less up to a tenth of that [default: never]
+    #[arg(long, value_name = "SIZE")]
+    pub(super) recycle_memory: Option<String>,
     /// Move sessions when gateways are uneven: on or off [default: on]
     #[arg(long, value_name = "ON")]
     pub(super) even: Option<String>,

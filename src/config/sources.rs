@@ -8,7 +8,7 @@ use crate::supervisor::policy::names::is_deployment;
 
 /// Settings that the file may hold. Each but `rooms` and `deployments` may also be a flag, and each but these and `rules` an
 /// environment variable.
-const KEYS: [&str; 41] = [
+const KEYS: [&str; 44] = [
     "redis",
     "prefix",
     "shards",
@@ -46,6 +46,9 @@ const KEYS: [&str; 41] = [
     "stop_timeout",
     "hang_timeout",
     "drain_window",
+    "recycle_events",
+    "recycle_age",
+    "recycle_memory",
     "even",
     ROOMS,
     DEPLOYMENTS,

@@ -65,7 +65,17 @@ impl Up {
             hang_timeout: from.get("hang_timeout", d.hang_timeout, timeout),
             drain_window: from
                 .get("drain_window", d.drain_window, |v| values::duration(v, Duration::ZERO, limits::DRAIN_WINDOW_MAX)),
-            recycle: d.recycle,
+            recycle: Bounds {
+                events: from.get("recycle_events", None, |v| {
+                    values::whole(v, limits::RECYCLE_EVENTS_MIN, limits::RECYCLE_EVENTS_MAX).map(Some)
+                }),
+                age: from.get("recycle_age", None, |v| {
+                    values::duration(v, limits::RECYCLE_AGE_MIN, limits::RECYCLE_AGE_MAX).map(Some)
+                }),
+                memory_bytes: from.get("recycle_memory", None, |v| {
+                    values::bytes(v, limits::RECYCLE_MEMORY_MIN, limits::RECYCLE_MEMORY_MAX).map(Some)
+                }),
+            },
             even: from.get("even", d.even, |v| values::word(v, &[("on", true), ("off", false)])),
         }
     }

@@ -181,6 +181,19 @@ pub(super) fn duration(text: &str, min: Duration, max: Duration) -> Result<Durat
     }
 }
 
+/// A whole number of bytes with its unit: `512MiB`, `2GiB`.
+pub(super) fn bytes(text: &str, min: u64, max: u64) -> Result<u64, String> {
+    let at = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(at);
+    let shift = [("MiB", 20), ("GiB", 30)].iter().find(|(name, _)| *name == unit).map(|(_, shift)| *shift);
+    let size = shift.and_then(|shift| number.parse::<u64>().ok()?.checked_mul(1 << shift));
+    match size {
+        Some(size) if (min..=max).contains(&size) => Ok(size),
+        Some(_) => Err(format!("is out of bounds: use {} MiB to {} GiB", min >> 20, max >> 30)),
+        None => Err("is not a size: use a whole number and a unit (MiB, GiB) such as 512MiB or 2GiB".to_owned()),
+    }
+}
+
 /// Writes a duration in the form that [`duration`] reads.
 struct Shown(Duration);
 

@@ -60,12 +60,28 @@ pub(crate) const EVEN_ABOVE_PERCENT: u64 = 110;
 pub(crate) const EVEN_UNTIL_PERCENT: u64 = 105;
 /// How far below its bound a child may be replaced, in per cent of the bound, so that not all are due at once.
 pub(crate) const RECYCLE_SPREAD_PERCENT: u64 = 10;
+/// Fewest events after which a child is replaced that may be configured.
+pub(crate) const RECYCLE_EVENTS_MIN: u64 = 100;
+/// Most such events.
+pub(crate) const RECYCLE_EVENTS_MAX: u64 = 1_000_000_000_000;
+/// Shortest age at which a child is replaced that may be configured.
+pub(crate) const RECYCLE_AGE_MIN: Duration = Duration::from_secs(60);
+/// Longest such age.
+pub(crate) const RECYCLE_AGE_MAX: Duration = Duration::from_secs(365 * 24 * 3_600);
+/// Least memory at which a child is replaced that may be configured, in bytes.
+pub(crate) const RECYCLE_MEMORY_MIN: u64 = 32 << 20;
+/// Most such memory, in bytes.
+pub(crate) const RECYCLE_MEMORY_MAX: u64 = 1 << 40;
+/// No child is replaced by itself before it is so old: one that needs more than it may have is not replaced again and again at once.
+pub(crate) const RECYCLE_LIFE_MIN: Duration = Duration::from_secs(5);
 /// How long after a replacement that failed the next is tried.
 pub(crate) const RECYCLE_RETRY: Duration = Duration::from_secs(60);
 
 // A replacement's pair of each gateway has a place among the gateways of a room.
 const _: () = assert!(PROCESSES_PER_ROLE_MAX * 2 <= MARKS_PER_ROOM_MAX && PROCESSES_PER_ROLE_MAX <= SHARDS_MAX as usize);
 const _: () = assert!(CHILD_BEAT.as_millis() * 2 <= CHILD_TIMEOUT_MIN.as_millis());
+// A gateway that has something to say is heard before it is passed over.
+const _: () = assert!(CHILD_BEAT.as_millis() * 2 <= GATEWAY_SILENCE_MAX.as_millis());
 const _: () = assert!(CHILD_TIMEOUT_MIN.as_millis() <= HANG_TIMEOUT.as_millis());
 const _: () = assert!(HANG_TIMEOUT.as_millis() <= CHILD_TIMEOUT_MAX.as_millis());
 const _: () = assert!(READY_TIMEOUT.as_millis() <= CHILD_TIMEOUT_MAX.as_millis());
@@ -80,4 +96,4 @@ const _: () =
     assert!(EVEN_INTERVAL.as_millis() * EVEN_MOVES_PER_SECOND as u128 >= 1_000 && EVEN_INTERVAL.as_millis() < BEAT.as_millis());
 // An offer lasts until its outcome has been heard.
 const _: () = assert!(BEAT.as_millis() * 2 <= EVEN_OFFER.as_millis());
-const _: () = assert!(RECYCLE_SPREAD_PERCENT < 100);
+const _: () = assert!(RECYCLE_SPREAD_PERCENT < 100 && RECYCLE_LIFE_MIN.as_millis() < RECYCLE_AGE_MIN.as_millis());

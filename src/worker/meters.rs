@@ -2,6 +2,8 @@
 //! more than counting an event.
 
 use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
@@ -36,12 +38,14 @@ pub(super) struct Meters {
     shards: Gauge,
     rooms: Gauge,
     quarantined: Gauge,
+    /// Events whose verdicts are final, for whoever else counts them.
+    resolved: Arc<AtomicU64>,
     /// When the failures of a room were last logged.
     told: Mutex<HashMap<RoomId, Instant>>,
 }
 
 impl Meters {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(resolved: Arc<AtomicU64>) -> Self {
         let verdicts = |outcome: &'static str| counter!(names::VERDICTS_TOTAL, "outcome" => outcome);
         Self {
             read: histogram!(names::READ_SECONDS),
@@ -61,6 +65,7 @@ impl Meters {
             shards: gauge!(names::SHARDS_OWNED),
             rooms: gauge!(names::ROOMS_IN_MEMORY),
             quarantined: gauge!(names::ROOMS_QUARANTINED),
+            resolved,
             told: Mutex::default(),
         }
     }
@@ -130,6 +135,7 @@ impl Meters {
     #[expect(clippy::cast_precision_loss, reason = "verdicts wait far less than 2^52 ns")]
     pub(super) fn count(&self, tally: Tally) {
         if let verdicts @ 1.. = tally.total() {
+            self.resolved.fetch_add(verdicts as u64, Ordering::Relaxed);
             self.commit_wait.record_many(tally.waited_ns as f64 / verdicts as f64 / 1e9, verdicts);
         }
         for (counter, count) in [

@@ -4,6 +4,7 @@ mod health;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use quanta::Instant;
@@ -55,6 +56,8 @@ pub struct WorkerOptions {
     pub room_linger: Duration,
     /// How long the journal keeps resolved events and verdicts.
     pub retention: Duration,
+    /// Counts the events whose verdicts are final, since the start. Keep a clone of it to see how far the worker is.
+    pub resolved: Arc<AtomicU64>,
 }
 
 impl Default for WorkerOptions {
@@ -66,6 +69,7 @@ impl Default for WorkerOptions {
             lease: crate::limits::LEASE_TIMEOUT,
             room_linger: crate::limits::ROOM_LINGER,
             retention: crate::limits::RETENTION,
+            resolved: Arc::default(),
         }
     }
 }
@@ -144,7 +148,7 @@ pub(crate) async fn run_joined(
         threads,
         shelf,
         releases: TaskTracker::new(),
-        meters: Arc::new(Meters::new()),
+        meters: Arc::new(Meters::new(options.resolved)),
         health: health::Health::new(health),
     };
     let given_up = worker.run(receiver, wake, stop).await;

@@ -6,6 +6,7 @@ mod crashes;
 mod deployments;
 mod play;
 mod player;
+mod recycle;
 mod reload;
 
 use std::collections::BTreeSet;
@@ -121,6 +122,10 @@ impl Row {
 
     fn sessions(&self) -> u64 {
         self.0["sessions"].as_u64().expect("sessions")
+    }
+
+    fn actions_per_s(&self) -> f64 {
+        self.0["actions_per_s"].as_f64().expect("a rate")
     }
 
     fn age_s(&self) -> f64 {

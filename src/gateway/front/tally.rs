@@ -12,7 +12,7 @@ pub(crate) struct Tally {
     gone: AtomicU64,
     handshakes: AtomicU64,
     sessions: AtomicU64,
-    events: AtomicU64,
+    events: Arc<AtomicU64>,
     changed: Notify,
 }
 
@@ -90,6 +90,11 @@ impl Tally {
     pub(super) fn session(&self) -> Counting<'_> {
         self.sessions.fetch_add(1, Ordering::Relaxed);
         Counting { tally: self, now: &self.sessions }
+    }
+
+    /// Counts events for a process that has no sessions.
+    pub(crate) fn events(&self) -> Arc<AtomicU64> {
+        self.events.clone()
     }
 
     /// An action came in.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::limits::RECYCLE_SPREAD_PERCENT;
+use crate::limits::{RECYCLE_LIFE_MIN, RECYCLE_SPREAD_PERCENT};
 
 /// After what a child is replaced. None: never.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,8 +19,11 @@ pub(crate) struct Bounds {
 }
 
 /// Why a child is to be replaced, if it is. The bounds of each child are a little lower than they say, by up to
-/// [`RECYCLE_SPREAD_PERCENT`]: what started together does not end together.
+/// [`RECYCLE_SPREAD_PERCENT`]: what started together does not end together. None is due before [`RECYCLE_LIFE_MIN`].
 pub(crate) fn due(bounds: &Bounds, child: u64, age: Duration, events: u64, memory_bytes: u64) -> Option<String> {
+    if age < RECYCLE_LIFE_MIN {
+        return None;
+    }
     let (age_ms, most_ms) = (millis(age), bounds.age.map(millis));
     if bounds.events.is_some_and(|most| events >= spread(most, child)) {
         Some(format!("it has had {events} events"))
@@ -57,8 +60,9 @@ mod tests {
         let at = |age_s, events, mib: u64| due(&bounds, 1, Duration::from_secs(age_s), events, mib << 20);
         assert_eq!(at(53, 899, 89), None);
         assert_eq!(at(60, 0, 0).as_deref(), Some("it is 60 s old"));
-        assert_eq!(at(0, 1_000, 0).as_deref(), Some("it has had 1000 events"));
-        assert_eq!(at(0, 0, 100).as_deref(), Some("it uses 100 MiB"));
+        assert_eq!(at(5, 1_000, 0).as_deref(), Some("it has had 1000 events"));
+        assert_eq!(at(5, 0, 100).as_deref(), Some("it uses 100 MiB"));
+        assert_eq!(at(4, 1_000, 100), None, "it has only just started");
     }
 
     proptest! {
