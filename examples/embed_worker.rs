@@ -1,7 +1,9 @@
-//! A worker with rules of its own, beside `lasthit gateway`: `cargo run --example embed_worker -- redis://127.0.0.1`
+//! A worker with rules of its own. Supervised, or by hand beside `lasthit gateway`:
+//!     lasthit up --redis redis://127.0.0.1 --worker-command target/debug/examples/embed_worker
+//!     cargo run --example embed_worker -- redis://127.0.0.1
 use lasthit::journal::redis::{RedisJournal, RedisOptions};
 use lasthit::rules::{Decision, Happening, Rules, RulesBook, What};
-use lasthit::{shutdown::Shutdown, worker};
+use lasthit::{child, shutdown::Shutdown, worker};
 
 /// An auction: only what is above every earlier bid is granted. The action's arguments are the bid.
 #[derive(Default)]
@@ -29,11 +31,16 @@ impl Rules for Auction {
         Ok(())
     }
 }
+
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
+    let rules = RulesBook::new().room("*", Auction::default);
+    if let Some(child) = child::attach()? {
+        let child::Worker { journal, options, stop, health, .. } = child.worker().await?;
+        return Ok(worker::run(journal, rules, options, stop, health).await?);
+    }
     let (url, shutdown) = (std::env::args().nth(1).unwrap_or("redis://127.0.0.1".to_owned()), Shutdown::new());
     shutdown.watch_signals()?;
     let journal = std::sync::Arc::new(RedisJournal::connect(&url, RedisOptions::default()).await?);
-    let rules = RulesBook::new().room("*", Auction::default);
     Ok(worker::run(journal, rules, Default::default(), shutdown.token().clone(), Default::default()).await?)
 }

@@ -13,7 +13,7 @@ use clap::{Args, Parser, Subcommand};
 use serde::Serialize;
 
 use self::roles::{CommonArgs, DurabilityArgs, GatewayArgs, RedisArgs, UpArgs, WorkerArgs};
-use crate::child;
+use crate::child::settings as child;
 use crate::config::{Config, ConfigError, Flags, ProcessRole};
 use crate::failed::Looking;
 use crate::replay::command::{Reading, Source, Task};

@@ -54,10 +54,11 @@ pub mod embed;
 
 // The program.
 mod arena;
-mod child;
+pub mod child;
 mod cli;
 mod config;
 mod failed;
+mod process;
 mod program;
 mod roles;
 mod runtime;

@@ -93,6 +93,17 @@ pub(crate) fn install() -> Result<PrometheusHandle, MetricsError> {
     Ok(handle)
 }
 
+/// As [`install`], for a program that may have a recorder of its own: then the handle renders nothing.
+pub(crate) fn install_or_none() -> Result<PrometheusHandle, MetricsError> {
+    install().or_else(|error| match error {
+        MetricsError::Twice => {
+            tracing::warn!("this program records its metrics itself: its supervisor shows none of them");
+            Ok(recorder()?.handle())
+        }
+        other => Err(other),
+    })
+}
+
 fn recorder() -> Result<PrometheusRecorder, MetricsError> {
     Ok(PrometheusBuilder::new().set_buckets(&BUCKETS_SECONDS)?.build_recorder())
 }

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admin::{Admin, AdminError, Readiness};
 use crate::arena;
-use crate::child::{Link, Passed, Wish};
+use crate::child::link::{Link, Passed, Wish};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::gateway::front::arrival::{self, Drains, KERNEL_STAMPS};
@@ -58,6 +58,8 @@ impl RoleError {
 pub(crate) struct Above {
     pub(crate) link: Link,
     pub(crate) passed: Passed,
+    /// What its rooms are decided by.
+    pub(crate) rules: RulesBook,
 }
 
 /// Serves health and metrics until it is dropped.
@@ -109,7 +111,7 @@ pub(crate) async fn serve(config: Config, shutdown: Shutdown) -> Result<(), Role
     side.watch("worker", trouble.subscribe());
     // The gateway's thread reads sockets and does nothing else.
     let (options, stop) = (worker_options(&config, None), worker_stop.clone());
-    let rules = start_rules(&config, &side)?;
+    let rules = start_rules(config.rules_book(), &side)?;
     let priority = config.priority;
     let (worker_journal, watch, book) = (journal.clone(), config.watch, config.rules_book());
     let thread = std::thread::Builder::new().name("worker".to_owned()).spawn(move || {
@@ -143,14 +145,42 @@ pub(crate) async fn gateway(config: Config, shutdown: Shutdown, above: Option<Ab
 
 /// A worker on Redis.
 pub(crate) async fn worker(config: Config, shutdown: Shutdown, above: Option<Above>) -> Result<(), RoleError> {
-    let side = Side::start(&config, above.as_ref()).await?;
-    let Some(journal) = connect(&config, &side, &shutdown).await? else { return Ok(()) };
+    let book = above.as_ref().map_or_else(|| config.rules_book(), |above| above.rules.clone());
+    let Some(Prepared { journal, options, health, side }) = prepare_worker(&config, &shutdown, above).await? else {
+        return Ok(());
+    };
     let Some(joined) = insist(&side, &shutdown, || worker::join(journal.clone())).await? else { return Ok(()) };
-    let trouble = watch::Sender::new(Some("no heartbeat yet".to_owned()));
-    side.watch("journal", trouble.subscribe());
     side.readiness.pass("started");
-    let options = worker_options(&config, above.as_ref());
-    if let Some(Above { link, passed }) = above {
+    let stop = shutdown.token().clone();
+    let rules = start_rules(book.clone(), &side)?;
+    tokio::spawn(files::follow_files(journal, book, config.watch));
+    // As a task of its own: waking the future of `block_on` takes a detour through the driver.
+    let working = tokio::spawn(worker::run_joined(joined, rules, options, stop, health));
+    working.await.map_err(|error| RoleError::Thread(io::Error::other(error)))??;
+    Ok(())
+}
+
+/// What a worker on Redis is run with.
+pub(crate) struct Prepared {
+    pub(crate) journal: Arc<RedisJournal>,
+    pub(crate) options: WorkerOptions,
+    /// After the first heartbeat a supervisor above takes the worker for ready.
+    pub(crate) health: watch::Sender<Option<String>>,
+    side: Side,
+}
+
+/// Connects a worker with its journal and its supervisor. None when it is asked to stop.
+pub(crate) async fn prepare_worker(
+    config: &Config,
+    shutdown: &Shutdown,
+    above: Option<Above>,
+) -> Result<Option<Prepared>, RoleError> {
+    let side = Side::start(config, above.as_ref()).await?;
+    let Some(journal) = connect(config, &side, shutdown).await? else { return Ok(None) };
+    let (options, health) = (worker_options(config, above.as_ref()), watch::Sender::new(Some("no heartbeat yet".to_owned())));
+    side.watch("journal", health.subscribe());
+    side.readiness.pass("started");
+    if let Some(Above { link, passed, .. }) = above {
         let readiness = side.readiness.clone();
         tokio::spawn(async move {
             readiness.passed().await;
@@ -158,13 +188,7 @@ pub(crate) async fn worker(config: Config, shutdown: Shutdown, above: Option<Abo
         });
         fulfil(passed.wishes, shutdown.clone(), None);
     }
-    let stop = shutdown.token().clone();
-    // As a task of its own: waking the future of `block_on` takes a detour through the driver.
-    let rules = start_rules(&config, &side)?;
-    tokio::spawn(files::follow_files(journal, config.rules_book(), config.watch));
-    let working = tokio::spawn(worker::run_joined(joined, rules, options, stop, trouble));
-    working.await.map_err(|error| RoleError::Thread(io::Error::other(error)))??;
-    Ok(())
+    Ok(Some(Prepared { journal, options, health, side }))
 }
 
 async fn connect(config: &Config, side: &Side, shutdown: &Shutdown) -> Result<Option<Arc<RedisJournal>>, RoleError> {
@@ -202,8 +226,8 @@ async fn insist<T, F: Future<Output = Result<T, JournalError>>>(
 }
 
 /// Starts the programs of the rules. `/readyz` says when an instance is missing.
-fn start_rules(config: &Config, side: &Side) -> Result<(RulesBook, Programs), WorkerError> {
-    let (rules, programs) = programs::start(config.rules_book())?;
+fn start_rules(book: RulesBook, side: &Side) -> Result<(RulesBook, Programs), WorkerError> {
+    let (rules, programs) = programs::start(book)?;
     if programs.are_there() {
         side.watch("programs", programs.trouble());
     }
@@ -230,13 +254,11 @@ fn fulfil(mut wishes: mpsc::Receiver<Wish>, shutdown: Shutdown, hub: Option<Hub>
             match (wish, &hub) {
                 (Wish::Offer(sessions), Some(hub)) => _ = hub.offer_moves(sessions),
                 (Wish::Offer(_), None) => {}
-                (Wish::Leave(window), hub) => {
-                    if let Some(hub) = hub {
-                        tracing::info!("sessions are moved to other gateways within {} s", window.as_secs());
-                        hub.move_sessions(window, None).await;
-                    }
-                    shutdown.request();
+                (Wish::Leave(window), Some(_)) => {
+                    tracing::info!("sessions are moved to other gateways within {} s", window.as_secs());
+                    shutdown.request_moving(window);
                 }
+                (Wish::Leave(_), None) => shutdown.request(),
             }
         }
     });
@@ -250,8 +272,11 @@ async fn run_gateway(
     above: Option<Above>,
 ) -> Result<(), RoleError> {
     let failed = |source| RoleError::Listen { address: config.listen, source };
-    let listener = if above.is_none() { Some(arrival::listen(config.listen).map_err(failed)?) } else { None };
-    let address = listener.as_ref().map(|listener| listener.local_addr()).transpose().map_err(failed)?;
+    // Without a supervisor that passes connections it listens itself.
+    let intake = match above {
+        Some(above) => Ok(above),
+        None => Err(arrival::listen(config.listen).map_err(failed)?),
+    };
     let (clock, drains) = (Clock::new().behind_a_card(config.uncertainty), Drains::new(config.sweep_guard));
     let source = if KERNEL_STAMPS { "kernel" } else { "read" };
     if !KERNEL_STAMPS {
@@ -274,20 +299,20 @@ async fn run_gateway(
     let gatekeeper = Gatekeeper::new(config.jwt_key.as_ref(), config.allowed_origins.clone(), config.allow_host_names);
     let leaving = CancellationToken::new();
     let front = Front::new(hub.clone(), gatekeeper, arena::asset, clock, drains, settings, leaving.clone());
-    let front = if let Some(above) = &above { front.counting(above.link.tally()) } else { front };
-    if let Some(address) = address {
-        tracing::info!("open http://{address}/ to play, connect to ws://{address}/v1/room/ROOM");
-    }
     side.readiness.pass("started");
-    let intake = match (listener, above) {
-        (Some(listener), _) => Intake::from(listener),
-        (None, Some(above)) => {
-            side.readiness.passed().await;
-            above.link.ready(sessions_max);
-            fulfil(above.passed.wishes, shutdown.clone(), Some(hub.clone()));
-            Intake::Passed(above.passed.connections)
+    let (front, intake) = match intake {
+        Err(listener) => {
+            let address = listener.local_addr().map_err(failed)?;
+            tracing::info!("open http://{address}/ to play, connect to ws://{address}/v1/room/ROOM");
+            (front, Intake::Listener(listener))
         }
-        (None, None) => return Ok(()),
+        Ok(Above { link, passed, .. }) => {
+            let front = front.counting(link.tally());
+            side.readiness.passed().await;
+            link.ready(sessions_max);
+            fulfil(passed.wishes, shutdown.clone(), Some(hub.clone()));
+            (front, Intake::Passed(passed.connections))
+        }
     };
     let serving = Arc::new(front).serve(intake, shutdown.token().clone());
     let drained = async {

@@ -1,9 +1,11 @@
 //! The channel between a supervisor and a child: a Unix seqpacket pair, which is the child's stdin. A message is JSON; a descriptor
 //! may be beside it.
 
-use std::io::{self, IoSlice};
+use std::io::{self, IoSlice, IoSliceMut};
 use std::marker::PhantomData;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -133,16 +135,52 @@ impl<S: Serialize, H: DeserializeOwned> Channel<S, H> {
         if info.bytes_read() == 0 {
             return Ok(None);
         }
-        let bytes = &bytes[..info.bytes_read()];
-        if info.truncated() || bytes.len() > CHANNEL_MESSAGE_BYTES_MAX {
-            return Err(bad(format!("a message of more than {CHANNEL_MESSAGE_BYTES_MAX} bytes")));
-        }
-        let message = serde_json::from_slice(bytes).map_err(|error| {
-            let shown: String = String::from_utf8_lossy(bytes).chars().take(80).collect();
-            bad(format!("{shown:?} is no message: {error}"))
-        })?;
-        Ok(Some((message, descriptor)))
+        Ok(Some((decode(&bytes[..info.bytes_read()], info.truncated())?, descriptor)))
     }
+}
+
+/// What a supervisor says first, without a runtime. None when it is gone.
+///
+/// # Errors
+/// When it says nothing within the time, or something that is no message.
+pub(crate) fn hear_first(channel: &OwnedFd, within: Duration) -> io::Result<Option<(ToChild, Option<OwnedFd>)>> {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, recvmsg};
+    let time = Timespec::try_from(within).map_err(io::Error::other)?;
+    let ready = rustix::io::retry_on_intr(|| poll(&mut [PollFd::new(channel, PollFlags::IN)], Some(&time)))?;
+    if ready == 0 {
+        return Err(io::Error::new(io::ErrorKind::TimedOut, format!("it says nothing for {} s", within.as_secs())));
+    }
+    let mut bytes = vec![0; CHANNEL_MESSAGE_BYTES_MAX + 1];
+    let mut space = [MaybeUninit::uninit(); BESIDE_BYTES];
+    let mut beside = RecvAncillaryBuffer::new(&mut space);
+    let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
+    let heard = rustix::io::retry_on_intr(|| recvmsg(channel, &mut [IoSliceMut::new(&mut bytes)], &mut beside, flags));
+    let (len, is_cut) = match heard {
+        Ok(heard) => (heard.bytes, heard.flags.contains(ReturnFlags::TRUNC)),
+        Err(rustix::io::Errno::CONNRESET) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    if len == 0 {
+        return Ok(None);
+    }
+    let descriptors = beside.drain().filter_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(descriptors) => Some(descriptors),
+        _ => None,
+    });
+    let descriptor = descriptors.flatten().next();
+    Ok(Some((decode(&bytes[..len], is_cut)?, descriptor)))
+}
+
+/// A message of these bytes.
+fn decode<H: DeserializeOwned>(bytes: &[u8], is_cut: bool) -> io::Result<H> {
+    if is_cut || bytes.len() > CHANNEL_MESSAGE_BYTES_MAX {
+        return Err(bad(format!("a message of more than {CHANNEL_MESSAGE_BYTES_MAX} bytes")));
+    }
+    serde_json::from_slice(bytes).map_err(|error| {
+        let shown: String = String::from_utf8_lossy(bytes).chars().take(80).collect();
+        bad(format!("{shown:?} is no message: {error}"))
+    })
 }
 
 impl<S, H> AsFd for Channel<S, H> {
@@ -221,6 +259,25 @@ mod tests {
         assert_eq!(heard, ToSupervisor::Load(Load { sessions: 7, ..Load::default() }));
         drop(upper);
         assert!(lower.hear().await.expect("the end").is_none());
+    }
+
+    #[test]
+    fn what_is_said_first_is_heard_without_a_runtime() {
+        let second = Duration::from_secs(1);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let _inside = runtime.enter();
+        let (upper, far) = Upper::pair().expect("a pair");
+        let silence = hear_first(&far, Duration::from_millis(1)).expect_err("nothing was said").to_string();
+        assert!(silence.contains("it says nothing"), "{silence}");
+        let file = file_of("test", b"settings").expect("a file");
+        let start = ToChild::Start { v: VERSION, name: "worker-1".to_owned() };
+        runtime.block_on(upper.say(&start, Some(file.as_fd()))).expect("said");
+        let (heard, beside) = hear_first(&far, second).expect("heard").expect("there");
+        assert!(heard == start && bytes_of(beside.expect("a descriptor"), 8).expect("its bytes") == b"settings");
+        rustix::io::write(&upper, b"garbage").expect("sent");
+        assert!(hear_first(&far, second).expect_err("garbage").to_string().contains("is no message"));
+        drop(upper);
+        assert!(hear_first(&far, second).expect("the end").is_none());
     }
 
     #[tokio::test]

@@ -11,6 +11,9 @@ pub(super) struct UpArgs {
     /// Workers: the same [default: auto]
     #[arg(long, value_name = "COUNT")]
     pub(super) workers: Option<String>,
+    /// Program that runs as each worker instead of this one, with its arguments behind it: "./my-worker --fast" [default: this one]
+    #[arg(long, value_name = "COMMAND")]
+    pub(super) worker_command: Option<String>,
     /// Socket for commands [default: supervisor.sock in --runtime-dir]
     #[arg(long, value_name = "PATH")]
     pub(super) control: Option<String>,

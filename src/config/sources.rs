@@ -8,7 +8,7 @@ use crate::supervisor::policy::names::is_deployment;
 
 /// Settings that the file may hold. Each but `rooms` and `deployments` may also be a flag, and each but these and `rules` an
 /// environment variable.
-const KEYS: [&str; 44] = [
+const KEYS: [&str; 45] = [
     "redis",
     "prefix",
     "shards",
@@ -41,6 +41,7 @@ const KEYS: [&str; 44] = [
     "watch",
     "gateways",
     "workers",
+    "worker_command",
     "control",
     "ready_timeout",
     "stop_timeout",
@@ -63,7 +64,7 @@ const ROOMS: &str = "rooms";
 const DEPLOYMENTS: &str = "deployments";
 
 /// Settings of the supervisor itself, and of all its processes: a deployment has none of its own.
-const OF_ALL: [&str; 11] = [
+const OF_ALL: [&str; 14] = [
     "admin",
     "allow_remote_admin",
     "runtime_dir",
@@ -73,6 +74,9 @@ const OF_ALL: [&str; 11] = [
     "stop_timeout",
     "hang_timeout",
     "drain_window",
+    "recycle_events",
+    "recycle_age",
+    "recycle_memory",
     "even",
     DEPLOYMENTS,
 ];

@@ -118,6 +118,7 @@ fn every_setting_refuses_what_it_cannot_be() {
         ("actions_per_second", "1.5"),
         ("sweep_guard_us", "10001"),
         ("uncertainty_us", "100001"),
+        ("worker_command", " "),
         ("recycle_events", "99"),
         ("recycle_age", "59s"),
         ("recycle_memory", "31MiB"),

@@ -18,6 +18,8 @@ pub(crate) struct Up {
     pub(crate) gateways: Wanted,
     /// How many workers.
     pub(crate) workers: Wanted,
+    /// What runs as a worker instead of this program: the program, then its arguments.
+    pub(crate) worker_command: Option<Vec<String>>,
     /// Where its commands come in. None: in the runtime directory.
     pub(crate) control: Option<PathBuf>,
     /// How long a child may take until it is ready.
@@ -40,6 +42,7 @@ impl Default for Up {
             deployments: Vec::new(),
             gateways: Wanted::Auto,
             workers: Wanted::Auto,
+            worker_command: None,
             control: None,
             ready_timeout: limits::READY_TIMEOUT,
             stop_timeout: limits::STOP_TIMEOUT,
@@ -59,6 +62,7 @@ impl Up {
             deployments: d.deployments,
             gateways: from.get("gateways", d.gateways, Wanted::parse),
             workers: from.get("workers", d.workers, Wanted::parse),
+            worker_command: from.get("worker_command", None, |v| values::command(v).map(Some)),
             control: from.get("control", None, |v| Ok(Some(PathBuf::from(v)))),
             ready_timeout: from.get("ready_timeout", d.ready_timeout, timeout),
             stop_timeout: from.get("stop_timeout", d.stop_timeout, timeout),

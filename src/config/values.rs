@@ -181,6 +181,15 @@ pub(super) fn duration(text: &str, min: Duration, max: Duration) -> Result<Durat
     }
 }
 
+/// A program and its arguments, with blanks between them.
+pub(super) fn command(text: &str) -> Result<Vec<String>, String> {
+    let words: Vec<String> = text.split_whitespace().map(str::to_owned).collect();
+    if words.is_empty() {
+        return Err("names no program: use one such as ./my-worker, and its arguments behind it".to_owned());
+    }
+    Ok(words)
+}
+
 /// A whole number of bytes with its unit: `512MiB`, `2GiB`.
 pub(super) fn bytes(text: &str, min: u64, max: u64) -> Result<u64, String> {
     let at = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());

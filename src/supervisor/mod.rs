@@ -15,7 +15,7 @@ pub(crate) mod policy;
 mod run;
 mod spawn;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use anyhow::Context as _;
 use tokio::net::TcpListener;
@@ -30,8 +30,8 @@ use self::logs::Logs;
 use self::plan::step::Settings;
 use self::policy::counts::{self, Deployment};
 use self::run::{Kit, Prepared, run};
-use self::spawn::Binary;
-use crate::child;
+use self::spawn::{Binary, Other};
+use crate::child::settings as child;
 use crate::config::{Config, RedisUrl};
 use crate::gateway::front::arrival::listen_for_others;
 use crate::limits::{LAST_ANSWERS_TIMEOUT, PROGRESS_LINES_WAITING, REQUESTS_MAX};
@@ -114,7 +114,14 @@ fn prepared(config: &Config, child: child::Settings, binary: Binary) -> Result<P
         recycle: up.recycle,
         even: up.even,
     };
-    Ok(Prepared { settings, kit: Kit { binary, child }, listeners: Vec::new() })
+    let mut workers = HashMap::new();
+    for (name, config) in &up.deployments {
+        if let Some(words) = &config.up.worker_command {
+            let other = Other::find(words).map_err(|why| format!("worker_command: {:?} {why}", words[0]))?;
+            workers.insert(name.clone(), other);
+        }
+    }
+    Ok(Prepared { settings, kit: Kit { binary, child, workers }, listeners: Vec::new() })
 }
 
 /// A listener for each deployment that has gateways, but for those that listen already.

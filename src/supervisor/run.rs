@@ -19,8 +19,8 @@ use super::plan::Plan;
 use super::plan::step::{Action, ChildId, Command, Exit, Generation, Input, Load, RequestId, Settings};
 use super::policy::names::{Role, Slot};
 use super::spawn::{self, Binary, Cost, Spawned};
-use crate::child;
 use crate::child::channel::{self, ToChild, ToSupervisor, Upper, VERSION};
+use crate::child::settings as child;
 use crate::limits::{BEAT, SUPERVISOR_EVENTS_MAX, WISHES_MAX};
 
 /// What happened.
@@ -45,6 +45,8 @@ pub(super) struct Kit {
     pub(super) binary: Binary,
     /// What it is told; its role is added.
     pub(super) child: child::Settings,
+    /// What runs as a worker instead of it, by deployments.
+    pub(super) workers: HashMap<String, spawn::Other>,
 }
 
 /// Reads settings and program again, for a reload, given the deployments that there are, and whether each listens. The error is one
@@ -376,7 +378,8 @@ impl Dispatcher {
         let (role, deployment) = (slot.group.role.as_str().to_owned(), slot.group.deployment.clone());
         let settings = child::Settings { role, deployment: deployment.clone(), ..kit.child.clone() };
         let file = channel::file_of("settings", &serde_json::to_vec(&settings)?)?;
-        let Spawned { process, channel, output } = spawn::spawn(&kit.binary, &name)?;
+        let other = kit.workers.get(&deployment).filter(|_| slot.group.role == Role::Worker);
+        let Spawned { process, channel, output } = spawn::spawn(&kit.binary, other, &name)?;
         let channel = Arc::new(channel);
         let (pid, events) = (process.pid, self.events.clone());
         tokio::spawn(self.logs.clone().read(name.clone(), output.0));

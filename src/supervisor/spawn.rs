@@ -41,6 +41,35 @@ impl Binary {
     }
 }
 
+/// A program of somebody else that is run as a child.
+#[derive(Debug, Clone)]
+pub(super) struct Other {
+    binary: Binary,
+    /// Its path as it was given, then its arguments.
+    words: Vec<String>,
+}
+
+impl Other {
+    /// Finds a program as a shell does: by its path, or without one in `PATH`.
+    ///
+    /// # Errors
+    /// The rest of a sentence that begins with the program.
+    pub(super) fn find(words: &[String]) -> Result<Self, String> {
+        let word = words.first().map(String::as_str).unwrap_or_default();
+        let found = if word.contains('/') {
+            Binary::at(Path::new(word))
+        } else {
+            let folders = std::env::var_os("PATH").unwrap_or_default();
+            let in_path = std::env::split_paths(&folders).map(|folder| folder.join(word)).find(|path| path.is_file());
+            in_path.map_or_else(|| Err(io::Error::new(io::ErrorKind::NotFound, "it is not in PATH")), |path| Binary::at(&path))
+        };
+        match found {
+            Ok(binary) => Ok(Self { binary, words: words.to_vec() }),
+            Err(error) => Err(format!("cannot be run ({error}): name a program that is there and may be run")),
+        }
+    }
+}
+
 /// A process that was just made.
 #[derive(Debug)]
 pub(super) struct Spawned {
@@ -56,12 +85,16 @@ pub(super) struct Process {
     held: Arc<AsyncFd<OwnedFd>>,
 }
 
-/// Starts a child in a process group of its own.
-pub(super) fn spawn(binary: &Binary, name: &str) -> io::Result<Spawned> {
+/// Starts a child in a process group of its own: `binary` as what its name says, or another program.
+pub(super) fn spawn(binary: &Binary, other: Option<&Other>, name: &str) -> io::Result<Spawned> {
     let (channel, stdin) = Upper::pair()?;
+    let (binary, words) = match other {
+        None => (binary, [own_name().as_str(), "child", name].map(str::to_owned).to_vec()),
+        Some(Other { binary, words }) => (binary, words.clone()),
+    };
     // The path is looked up in the new process, which still has the descriptor then.
     let mut command = Command::new(format!("/proc/self/fd/{}", binary.0.as_raw_fd()));
-    command.arg0("lasthit").args(["child", name]).process_group(0);
+    command.arg0(&words[0]).args(&words[1..]).process_group(0);
     command.stdin(Stdio::from(stdin)).stdout(Stdio::piped()).stderr(Stdio::piped());
     for (variable, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with(ENV_PREFIX)) {
         command.env_remove(variable);
@@ -86,6 +119,12 @@ pub(super) fn spawn(binary: &Binary, name: &str) -> io::Result<Spawned> {
             Err(error)
         }
     }
+}
+
+/// What this program was started as, without its folder.
+fn own_name() -> String {
+    let program = std::env::args_os().next().unwrap_or_default();
+    Path::new(&program).file_name().map_or_else(|| "lasthit".to_owned(), |name| name.to_string_lossy().into_owned())
 }
 
 /// A descriptor that the runtime watches.
@@ -157,6 +196,23 @@ fn parse_stat(text: &str, ticks: u64, page: u64) -> Option<Cost> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_program_is_found_by_its_path_or_in_the_list_of_folders() {
+        let find = |word: &str| Other::find(&[word.to_owned(), "-x".to_owned()]);
+        for word in ["sh", "/bin/sh", "/bin/../bin/sh"] {
+            assert_eq!(find(word).expect(word).words, [word, "-x"]);
+        }
+        for (word, expected) in [
+            ("no-such-program", "it is not in PATH"),
+            ("./no-such-program", "No such file"),
+            ("/", "it is no program that may be run"),
+            ("/etc/passwd", "it is no program that may be run"),
+        ] {
+            let why = find(word).expect_err(word);
+            assert!(why.starts_with("cannot be run (") && why.contains(expected) && !why.contains('\n'), "{why}");
+        }
+    }
 
     #[test]
     fn what_a_process_costs_is_read_behind_any_name() {

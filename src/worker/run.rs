@@ -4,7 +4,6 @@ mod health;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use quanta::Instant;
@@ -35,8 +34,7 @@ use crate::rules::RulesBook;
 use crate::types::{Incarnation, RoomId, ShardId};
 use crate::wire::push::{self, Push};
 
-/// How many inputs may wait for the loop. The core bounds the answers and jobs among them. While the queue is full, bells wait in
-/// their subscription.
+/// How many inputs may wait for the loop. The core bounds answers and jobs among them. When it is full, bells wait where they are.
 const INPUTS_MAX: usize = 4096;
 
 /// The settings of a worker.
@@ -57,7 +55,7 @@ pub struct WorkerOptions {
     /// How long the journal keeps resolved events and verdicts.
     pub retention: Duration,
     /// Counts the events whose verdicts are final, since the start. Keep a clone of it to see how far the worker is.
-    pub resolved: Arc<AtomicU64>,
+    pub resolved: Arc<std::sync::atomic::AtomicU64>,
 }
 
 impl Default for WorkerOptions {

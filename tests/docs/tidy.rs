@@ -42,25 +42,29 @@ const PARTS: &[(&str, &str)] = &[
         "gateway/front/auth journal/default_runtime_dir journal/redis/Durability limits rules runtime/Priority \
          supervisor/policy/counts/Wanted supervisor/policy/names/is_deployment supervisor/policy/recycle/Bounds telemetry types",
     ),
-    ("child", "config gateway/front/Passing gateway/front/arrival gateway/front/tally limits shutdown"),
+    ("child/settings", "config"),
+    ("child/channel", "child/settings limits"),
+    ("child/link", "child/channel gateway/front/Passing gateway/front/arrival gateway/front/tally limits shutdown"),
     (
         "supervisor",
-        "child config gateway/front/arrival limits supervisor/asking supervisor/plan supervisor/policy telemetry/LogFormat",
+        "child/channel child/settings config gateway/front/arrival limits supervisor/asking supervisor/plan supervisor/policy telemetry/LogFormat",
     ),
     ("replay", "engine journal limits rules types wire worker"),
     ("replay/command", "config journal/redis replay rules types worker"),
     (
         "roles",
-        "admin arena child clock config gateway gateway/front journal journal/memory journal/redis limits metrics runtime \
+        "admin arena child/link clock config gateway gateway/front journal journal/memory journal/redis limits metrics runtime \
          rules shutdown worker",
     ),
+    ("process", "child/link config limits metrics roles rules runtime shutdown telemetry"),
+    ("child", "child/channel config journal/redis limits process roles rules shutdown worker"),
     ("workbench", "config engine limits rules types wire"),
     ("failed", "config journal journal/redis limits types wire"),
     ("versions", "clock config failed journal journal/redis limits replay replay/command rules types workbench worker"),
-    ("cli", "child config failed journal/default_runtime_dir replay/command supervisor/asking versions workbench"),
+    ("cli", "child/settings config failed journal/default_runtime_dir replay/command supervisor/asking versions workbench"),
     (
         "program",
-        "child cli config failed limits metrics replay/command roles runtime shutdown supervisor supervisor/asking telemetry versions \
+        "child child/settings cli config failed process replay/command runtime shutdown supervisor supervisor/asking telemetry versions \
          workbench",
     ),
     (

@@ -64,6 +64,12 @@ async fn play_probe(gateway: &GatewayProcess, room: &str) -> Vec<Value> {
     told.push(bob.welcome["state"].clone());
     drop(bob);
     told.push(shown(&ann.find(|v| v["event"] == "close").await));
+    // She moves: her next session is there before the first one is closed.
+    let mut next = gateway.ticket(room, "ann").join().await;
+    told.push(next.welcome["state"].clone());
+    ann.ws.close(None).await.expect("closed");
+    told.push(shown(&next.find(|v| v["event"] == "close").await));
+    told.push(shown(&next.ask("other", "p", "c", json!(null)).await));
     told
 }
 
@@ -96,5 +102,8 @@ async fn a_file_decides_as_a_process_what_it_decides_inside_the_worker() {
     assert_eq!(play_auction(&gateway, "auction-process").await, play_auction(&gateway, "auction-inside").await);
     let inside = play_probe(&gateway, "probe-inside").await;
     assert_eq!(inside[2][6]["sessions"], 0, "{inside:?}");
+    // The next Open, the first one's Close, and what comes then.
+    let [.., open, close, after] = &inside[..] else { panic!("{inside:?}") };
+    assert_eq!([&open["sessions"], &close[6]["sessions"], &after[6]["sessions"]], [2, 2, 1], "{inside:?}");
     assert_eq!(play_probe(&gateway, "probe-process").await, inside);
 }
