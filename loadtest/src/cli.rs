@@ -1,6 +1,8 @@
 //! The command line.
 
+mod faults;
 mod run;
+mod supervised;
 mod values;
 
 use std::path::PathBuf;
@@ -8,17 +10,18 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::chaos::{Durability, Kind};
 use crate::compare::Only;
-use crate::limits::{CLOSE_APART_MAX_US, EVEN_SESSIONS_MAX};
-use crate::load::knee::Ramp;
-use crate::load::plan::CONTENDERS;
+use crate::limits::CLOSE_APART_MAX_US;
 use crate::part::Part;
 use crate::rules::Bar;
 use crate::spawn::Spawn;
-use crate::speak::dialect::{Audience, Dialect};
+use crate::speak::dialect::Dialect;
 use crate::stages::Vary;
-use values::{Moves, duration, setting, url};
+pub(crate) use faults::{ChaosArgs, SoakArgs};
+pub(crate) use run::RunArgs;
+pub(crate) use supervised::{AutoArgs, DoorArgs, EvenArgs};
+pub(crate) use values::duration;
+use values::{setting, url};
 
 /// Sends load to lasthit, measures it, and audits every answer.
 #[derive(Debug, Parser)]
@@ -50,6 +53,10 @@ pub(crate) enum Command {
     ///
     ///     loadtest run --spawn gateways=1,workers=1 --audience room --rejoin 1000
     ///
+    /// Measure what players and further connections notice while processes are replaced and killed, one after the other:
+    ///
+    ///     loadtest run --spawn up:gateways=2,workers=2 --sessions 200 --connects 200 --during reload,exec,scale,crash,supervisor-stop
+    ///
     /// Keep every session busy (closed loop), or measure the gateways of another system:
     ///
     ///     loadtest run --url ws://127.0.0.1:7777 --closed --outstanding 4
@@ -66,12 +73,28 @@ pub(crate) enum Command {
     ///     loadtest fair --spawn gateways=2,workers=1 --background 1000 --peer --svg fair.svg
     #[command(verbatim_doc_comment)]
     Fair(FairArgs),
-    /// Looks how evenly a supervisor spreads sessions over its gateways
+    /// Looks how evenly a supervisor spreads sessions over its gateways, also beside a Node cluster.
     ///
-    ///     loadtest even --spawn up:gateways=8,workers=1 --sessions 1000
+    /// Exit code 0 if there are figures, 2 if there are none, or if gateways do not become even again, 130 if it was interrupted.
+    ///
+    ///     loadtest even --spawn up:gateways=8,workers=1 --sessions 1000 --peer cluster --svg even.svg
     ///     loadtest even --spawn up:gateways=4,workers=1 --sessions 1000 --kill
     #[command(verbatim_doc_comment)]
     Even(EvenArgs),
+    /// Measures what it costs to connect through a supervisor's door, beside connecting to a gateway that listens itself.
+    ///
+    /// Both are of one deployment and take turns. Exit code 0 if there are figures, 2 if there are none, 130 if it was interrupted.
+    ///
+    ///     loadtest door --json door.json
+    #[command(verbatim_doc_comment)]
+    Door(DoorArgs),
+    /// Sends loads that rise and fall to a supervisor whose counts follow them, and prints these counts over time.
+    ///
+    /// Exit code 0 if the audit of every step passed, 1 if one failed, 2 if there was no run, 130 if it was interrupted.
+    ///
+    ///     loadtest auto --spawn up:gateways=auto:1..4,workers=1 --steps 1000:20s,40000:60s,1000:150s
+    #[command(verbatim_doc_comment)]
+    Auto(AutoArgs),
     /// Measures the setting --sweep-guard-us of gateways: for each value, how many verdicts are wrong or clamped, and how long they
     /// take.
     ///
@@ -133,83 +156,6 @@ pub(crate) enum Command {
     /// Starts a private redis-server and all processes, and ends them. Exit code 0 if nothing grew by more than a tenth and every
     /// visit to a room succeeded, 1 if not, 2 if there was no run, 130 if it was interrupted.
     Soak(SoakArgs),
-}
-
-/// Options of `soak`.
-#[derive(Debug, Args)]
-pub(crate) struct SoakArgs {
-    /// Number of rooms that come and go, evenly over the run, with two players each
-    #[arg(long, default_value_t = 100_000, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
-    pub(crate) rooms: u32,
-    /// Length of the run: 90s, 10m
-    #[arg(long, default_value = "10m", value_parser = duration)]
-    pub(crate) duration: Duration,
-    /// Time that workers keep events and verdicts of the rooms that stay
-    #[arg(long, default_value = "60s", value_name = "TIME")]
-    pub(crate) retention: String,
-    /// Time that a room may be empty before it ends
-    #[arg(long, default_value = "1s", value_name = "TIME")]
-    pub(crate) room_linger: String,
-    /// Verdicts that each room keeps at most. Those who stay then act five times as often; give a retention that is longer than the run
-    #[arg(long, value_name = "N")]
-    pub(crate) keep_done: Option<u64>,
-    /// Failed events that are kept at most. Some of those who stay then play a program in JavaScript that throws
-    #[arg(long, value_name = "N")]
-    pub(crate) keep_failed: Option<u32>,
-    /// Number of gateways
-    #[arg(long, default_value_t = 2, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
-    pub(crate) gateways: u16,
-    /// Number of workers
-    #[arg(long, default_value_t = 2, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
-    pub(crate) workers: u16,
-    /// Also write the report, with all samples, into this JSON file
-    #[arg(long, value_name = "FILE")]
-    pub(crate) json: Option<PathBuf>,
-}
-
-/// Options of `chaos`.
-#[derive(Debug, Args)]
-pub(crate) struct ChaosArgs {
-    /// Length of the run: 20s, 5m
-    #[arg(long, default_value = "60s", value_parser = duration)]
-    pub(crate) duration: Duration,
-    /// Seed of the plan and the players [default: random; it is printed]
-    #[arg(long)]
-    pub(crate) seed: Option<u64>,
-    /// Durability of lasthit and configuration of Redis
-    #[arg(long, value_enum, default_value_t = Durability::Redis)]
-    pub(crate) durability: Durability,
-    /// Faults in a minute. About four in ten are kills. A short run has more, so that every kind occurs once
-    #[arg(long, default_value_t = 60, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=600))]
-    pub(crate) faults_per_minute: u32,
-    /// Kinds of faults to use [default: all]
-    #[arg(long, value_enum, value_delimiter = ',', value_name = "KINDS")]
-    pub(crate) only: Vec<Kind>,
-    /// Number of gateways
-    #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
-    pub(crate) gateways: u16,
-    /// Number of workers
-    #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
-    pub(crate) workers: u16,
-    /// Number of players over all gateways
-    #[arg(long, default_value_t = 48, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=5000))]
-    pub(crate) players: u16,
-    /// Number of rooms in which they compete
-    #[arg(long, default_value_t = 12, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
-    pub(crate) rooms: u16,
-    /// Actions a second of all players together
-    #[arg(long, default_value_t = 200, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=20_000))]
-    pub(crate) rate: u32,
-    /// Add one hostile session that floods, repeats, does not read and reconnects all the time, and measure its effect on the others
-    #[arg(long, action = clap::ArgAction::Set, default_value_t = true, value_name = "BOOL")]
-    pub(crate) rude: bool,
-    /// Program in JavaScript that decides, instead of the built-in claims: one with the actions of examples/rules/arena.js. The audit then
-    /// covers its timers, too
-    #[arg(long, value_name = "FILE")]
-    pub(crate) rules: Option<PathBuf>,
-    /// Also write the report into this JSON file
-    #[arg(long, value_name = "FILE")]
-    pub(crate) json: Option<PathBuf>,
 }
 
 /// Options of `curve`.
@@ -329,23 +275,6 @@ pub(crate) struct RulesArgs {
     pub(crate) json: Option<PathBuf>,
 }
 
-/// Options of `even`.
-#[derive(Debug, Args)]
-pub(crate) struct EvenArgs {
-    /// Start a private redis-server, and these processes under a supervisor
-    #[arg(long, default_value = "up:gateways=8,workers=1", value_name = "WHAT")]
-    pub(crate) spawn: Spawn,
-    /// Number of sessions
-    #[arg(long, default_value_t = 1000, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=EVEN_SESSIONS_MAX))]
-    pub(crate) sessions: u32,
-    /// Then kill one gateway with -9, and wait until the gateways are even again
-    #[arg(long)]
-    pub(crate) kill: bool,
-    /// Also write the figures into this JSON file
-    #[arg(long, value_name = "FILE")]
-    pub(crate) json: Option<PathBuf>,
-}
-
 /// Options of `fair`.
 #[derive(Debug, Args)]
 pub(crate) struct FairArgs {
@@ -393,88 +322,6 @@ pub(crate) struct FairArgs {
     /// Also draw the figures into this SVG file
     #[arg(long, value_name = "FILE")]
     pub(crate) svg: Option<PathBuf>,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct RunArgs {
-    #[command(flatten)]
-    pub(crate) target: Target,
-    /// Protocol of the gateways at --url
-    #[arg(long, value_enum, default_value_t = Dialect::Lasthit)]
-    pub(crate) dialect: Dialect,
-    /// Number of sessions over all gateways
-    #[arg(long, default_value_t = 50)]
-    pub(crate) sessions: u32,
-    /// Number of rooms that the sessions are spread over. Every run uses new rooms
-    #[arg(long, default_value_t = 10)]
-    pub(crate) rooms: u32,
-    /// Actions a second of all sessions together. They do not wait for answers (open loop)
-    #[arg(long, default_value_t = 1000, conflicts_with_all = ["closed", "ramp"])]
-    pub(crate) rate: u32,
-    /// Send the next action when the last one is answered (closed loop). This shows the highest throughput, and hides stalls
-    #[arg(long, conflicts_with = "ramp")]
-    pub(crate) closed: bool,
-    /// Most actions of a session that wait for answers at a time [default: 1 with --closed, otherwise no limit]. Further actions are
-    /// sent when answers come, and measured from when they were due
-    #[arg(long, value_name = "N")]
-    pub(crate) outstanding: Option<u32>,
-    /// Find the highest rate that keeps --p99 (the knee). Rates double from FROM to TO; STEP is another factor (:1.5x) or a
-    /// difference (:5000). Then the interval between the last two rates is halved until the knee is found
-    #[arg(long, value_name = "FROM..TO[:STEP]")]
-    pub(crate) ramp: Option<Ramp>,
-    /// Highest p99 for --ramp, measured from when an action was due
-    #[arg(long, default_value = "50ms", value_parser = duration, value_name = "TIME", requires = "ramp")]
-    pub(crate) p99: Duration,
-    /// Time to send before the measurement [default: 2s, or 1s for each step of a ramp]
-    #[arg(long, value_parser = duration, value_name = "TIME")]
-    pub(crate) warm_up: Option<Duration>,
-    /// Time to send and measure: 500ms, 10s, 2m [default: 10s, or 3s for each step of a ramp]
-    #[arg(long, value_parser = duration, value_name = "TIME")]
-    pub(crate) duration: Option<Duration>,
-    /// Time to wait for the last answers before they count as lost
-    #[arg(long, default_value = "10s", value_parser = duration, value_name = "TIME")]
-    pub(crate) drain: Duration,
-    /// Number of claims to each key
-    #[arg(long, default_value_t = CONTENDERS, value_name = "N")]
-    pub(crate) contenders: u32,
-    /// Size of each claim's arguments, in bytes
-    #[arg(long, default_value_t = 64, value_name = "BYTES")]
-    pub(crate) payload_bytes: usize,
-    /// Sessions that receive a verdict
-    #[arg(long, value_enum, default_value_t = Audience::Sender)]
-    pub(crate) audience: Audience,
-    /// What sessions do when a gateway asks them to move: they follow it, or ignore it, are closed, and reconnect
-    #[arg(long, value_enum, default_value_t = Moves::Follow)]
-    pub(crate) moves: Moves,
-    /// Saturation of the generator: if the p99 of its own delay is above this, there is no report
-    #[arg(long, default_value = "5ms", value_parser = duration, value_name = "TIME")]
-    pub(crate) lateness_max: Duration,
-    /// Measure twice. The second time, N sessions reconnect to the rooms at once with an old `since`. Reports what the other
-    /// sessions notice
-    #[arg(long, value_name = "N", conflicts_with_all = ["closed", "ramp", "html"], value_parser = clap::value_parser!(u32).range(1..=20_000))]
-    pub(crate) rejoin: Option<u32>,
-    /// Show no progress
-    #[arg(long, short)]
-    pub(crate) quiet: bool,
-    /// Also write the report into this JSON file
-    #[arg(long, value_name = "FILE")]
-    pub(crate) json: Option<PathBuf>,
-    /// Also write the report into this HTML file, which needs no other files
-    #[arg(long, value_name = "FILE")]
-    pub(crate) html: Option<PathBuf>,
-}
-
-/// The gateways to measure.
-#[derive(Debug, Args)]
-#[group(required = true, multiple = false)]
-pub(crate) struct Target {
-    /// Gateways to measure: ws://127.0.0.1:7777,ws://127.0.0.1:7779
-    #[arg(long, value_delimiter = ',', value_parser = url, value_name = "URL")]
-    pub(crate) url: Vec<String>,
-    /// Start a private redis-server and these processes (gateways=2,workers=2), or one process without Redis (serve), and end them
-    /// after the run
-    #[arg(long, value_name = "WHAT")]
-    pub(crate) spawn: Option<Spawn>,
 }
 
 #[cfg(test)]

@@ -247,6 +247,7 @@ impl Point {
             same: self.gateways == 1,
             seed,
             time_max: Some(time),
+            shares_address: false,
             metrics: Vec::new(),
         }
     }

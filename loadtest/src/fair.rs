@@ -58,6 +58,9 @@ pub(crate) struct FairConfig {
     /// After this long it ends with the races that it had.
     #[serde(skip)]
     pub(crate) time_max: Option<Duration>,
+    /// One address leads to all gateways: who connects gets the emptiest.
+    #[serde(skip)]
+    pub(crate) shares_address: bool,
     /// Where the workers' metrics are, `host:port` each.
     #[serde(skip)]
     pub(crate) metrics: Vec<String>,
@@ -131,6 +134,11 @@ pub(crate) fn measure(
     let second = if config.same { &urls[0] } else { &urls[1] };
     let room = dialect.room(Audience::Sender, &tag, 0)?;
     let mut rivals = [Rival::join(dialect, &urls[0], &room, "p-ann")?, Rival::join(dialect, second, &room, "p-bob")?];
+    // A supervisor chooses the gateway, and gives the next session to another one.
+    ensure!(
+        config.same || !config.shares_address || !rivals[0].is_beside(&rivals[1]),
+        "both rivals were given to one gateway: use a supervisor with two, as in --spawn up:gateways=2,workers=1, or --same"
+    );
     let background = (config.background > 0)
         .then(|| Background::start(dialect, urls.to_vec(), tag.clone(), config.background))
         .transpose()

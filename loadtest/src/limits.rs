@@ -153,6 +153,55 @@ pub(crate) const EVEN_AGAIN_TIMEOUT: Duration = Duration::from_secs(120);
 /// How long a session waits before it tries again.
 pub(crate) const EVEN_RETRY: Duration = Duration::from_millis(100);
 
+/// How long a Node cluster is watched after one of its processes was killed: it promises nothing.
+pub(crate) const EVEN_PEER_WATCH: Duration = Duration::from_secs(15);
+/// How long is looked on when all sessions are open, and when they are even again.
+pub(crate) const EVEN_REST: Duration = Duration::from_secs(1);
+/// Sessions that are opened in a second.
+pub(crate) const EVEN_RATE_MAX: i64 = 10_000;
+/// From when on a connection is late, where nothing else was asked for.
+pub(crate) const CONNECT_LATE: Duration = Duration::from_secs(1);
+/// How much later than planned one of a hundred connections may begin: beyond that, the generator is what is measured.
+pub(crate) const DOOR_BEHIND_MAX: Duration = Duration::from_millis(100);
+/// From when the threads that connect are started to the first connection.
+pub(crate) const DOOR_LEAD: Duration = Duration::from_millis(100);
+/// Between two rates of connections.
+pub(crate) const DOOR_REST: Duration = Duration::from_millis(500);
+/// Handshakes that are timed on each way.
+pub(crate) const DOOR_SAMPLES_MAX: i64 = 100_000;
+/// Threads that connect.
+pub(crate) const DOOR_TASKS_MAX: i64 = 64;
+/// How often counts that follow a load are looked at.
+pub(crate) const AUTO_LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// Seconds between two rows of their table, where nothing changes.
+pub(crate) const AUTO_ROW_S: f64 = 10.0;
+/// Steps of such a load.
+pub(crate) const AUTO_STEPS_MAX: usize = 64;
+/// How long a supervisor may take to say what it has.
+pub(crate) const ASK_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a supervisor may take to do what it is asked for.
+pub(crate) const COMMAND_TIMEOUT: Duration = Duration::from_secs(120);
+/// Between two looks at whether a supervisor has done something.
+pub(crate) const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+/// Further connections a second beside a run.
+pub(crate) const CONNECTS_MAX: i64 = 5_000;
+/// Rooms that they are in.
+pub(crate) const CONNECT_ROOMS: u64 = 64;
+/// How long a phase goes on behind what is done in it, so that its effects are counted with it.
+pub(crate) const PHASE_SETTLE: Duration = Duration::from_secs(1);
+/// Before each phase, and behind the last: what a run is like outside of phases.
+pub(crate) const PHASE_REST: Duration = Duration::from_secs(2);
+/// How long one phase may take, all of its commands together.
+pub(crate) const PHASE_TIMEOUT: Duration = Duration::from_secs(180);
+/// How long there is one process more of a role before it goes again: longer than uneven gateways wait before they even out.
+pub(crate) const SCALE_HOLD: Duration = Duration::from_secs(5);
+/// How long a supervisor is stopped.
+pub(crate) const SUPERVISOR_STOP: Duration = Duration::from_secs(5);
+/// How long what was done beside a run may still take when its schedule is over.
+pub(crate) const BESIDE_LEAVE: Duration = Duration::from_secs(30);
+
+const _: () = assert!(BESIDE_LEAVE.as_secs() > CONNECT_TIMEOUT.as_secs() + CLOSE_TIMEOUT.as_secs());
+const _: () = assert!(PHASE_TIMEOUT.as_secs() > COMMAND_TIMEOUT.as_secs());
 const _: () = assert!(END_TIMEOUT.as_secs() > lasthit::internals::limits::DRAIN_TIMEOUT.as_secs());
 const _: () = assert!(PAYLOAD_BYTES_MAX + 512 <= lasthit::internals::limits::MESSAGE_BYTES_MAX);
 const _: () = assert!(BACKGROUND_SESSIONS.is_multiple_of(BACKGROUND_ROOMS));

@@ -3,41 +3,45 @@
 //!
 //! `terms` says what to measure, `plan` who sends what, `pace` waits until it is due, `joined` connects, `client` sends and reads, `moves` opens
 //! a session's next connection, `judge` reads what a session is told, `answers` knows its own actions, `tally` counts, `audit` judges, `record` keeps the times, `health` watches the generator, `progress` and `report` tell. `knee` measures rate
-//! after rate.
+//! after rate. `phases` knows what is done to the system meanwhile, `connects` makes further connections, `service` tells of both.
 
 pub(crate) mod answers;
 pub(crate) mod audit;
 pub(crate) mod client;
+pub(crate) mod connects;
 pub(crate) mod health;
 pub(crate) mod joined;
 mod judge;
 pub(crate) mod knee;
 pub(crate) mod moves;
 pub(crate) mod pace;
+pub(crate) mod phases;
 pub(crate) mod plan;
 pub(crate) mod progress;
 pub(crate) mod record;
 pub(crate) mod report;
+pub(crate) mod service;
 pub(crate) mod tally;
 mod terms;
 
-use std::pin::pin;
-use std::sync::{Arc, Mutex};
+use std::pin::{Pin, pin};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use lasthit::types::Incarnation;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use crate::limits::{BATCH_ACTIONS_MAX, BEHIND_MAX, CONNECTING_MAX, LEAD, OUTSTANDING_MAX, PAYLOAD_BYTES_MAX};
+use crate::limits::{BATCH_ACTIONS_MAX, BEHIND_MAX, BESIDE_LEAVE, CONNECTING_MAX, LEAD, OUTSTANDING_MAX, PAYLOAD_BYTES_MAX};
 use audit::Audit;
 use client::{Run, Session};
 use health::{Meter, Saturation, Usage};
 use joined::Joined;
 use pace::Pacer;
+use phases::Phases;
 use plan::{Plan, Schedule};
 use progress::Progress;
 use report::Report;
@@ -55,16 +59,32 @@ pub(crate) enum Outcome {
     Interrupted(u64),
 }
 
+/// What is done beside a run. The schedule ends with it, at the latest when the load's `extra` time is over.
+pub(crate) type Beside = Box<dyn FnOnce(Arc<Run>) -> Pin<Box<dyn Future<Output = Result<()>>>>>;
+
 /// Measures until everything is answered or the drain time is over, or until `stop` is ready; closes all sessions before it
 /// returns. The generator is the thread that calls.
 ///
 /// # Errors
 /// When the load is out of bounds, or its sessions cannot be joined.
 pub(crate) async fn measure(load: &Load, progress: &Progress, stop: impl Future<Output = ()>) -> Result<Outcome> {
+    measure_beside(load, progress, stop, None).await
+}
+
+/// The same, while something else is done.
+///
+/// # Errors
+/// As in [`measure`], and when what is done beside it fails or does not end in time.
+pub(crate) async fn measure_beside(
+    load: &Load,
+    progress: &Progress,
+    stop: impl Future<Output = ()>,
+    beside: Option<Beside>,
+) -> Result<Outcome> {
     let urls = u32::try_from(load.urls.len()).context("more urls than can be counted")?;
     ensure!(load.payload_bytes <= PAYLOAD_BYTES_MAX, "payload of {} bytes: use 0 to {PAYLOAD_BYTES_MAX}", load.payload_bytes);
     ensure!(!load.duration.is_zero(), "duration 0: use at least 1ms");
-    let whole = load.warm_up + load.duration;
+    let whole = load.warm_up + load.duration + load.extra;
     let (plan, schedule, outstanding) = match load.pace {
         Pace::Open { rate } => {
             let schedule = Schedule::new(rate)?;
@@ -96,6 +116,7 @@ pub(crate) async fn measure(load: &Load, progress: &Progress, stop: impl Future<
         urls: load.urls.clone(),
         follows: load.follows,
         args: "x".repeat(load.payload_bytes),
+        cut: OnceLock::new(),
         tally: Tally::new(audit, Window { from: load.warm_up, to: whole }),
         pen: Mutex::default(),
         scratch: Run::scratch(),
@@ -106,8 +127,11 @@ pub(crate) async fn measure(load: &Load, progress: &Progress, stop: impl Future<
     for session in &sessions {
         tasks.spawn(client::play(Arc::clone(session), Arc::clone(&run)));
     }
+    if beside.is_some() {
+        run.tally.lock().phases = Some(Phases::new(load.late_after));
+    }
     let driven = tokio::select! {
-        driven = drive(load, &run, &sessions) => Some(driven),
+        driven = drive_beside(load, &run, &sessions, beside) => Some(driven),
         never = progress.show(&run) => match never {},
         () = &mut stop => None,
     };
@@ -118,6 +142,10 @@ pub(crate) async fn measure(load: &Load, progress: &Progress, stop: impl Future<
         task.map_err(|e| anyhow!("a session failed: {e}"))?;
     }
     let counts = run.tally.lock();
+    let load = &Load {
+        duration: run.cut.get().map_or(load.duration + load.extra, |at| at.saturating_sub(load.warm_up)),
+        ..load.clone()
+    };
     Ok(match driven.transpose()? {
         None => Outcome::Interrupted(counts.audit.sent_count()),
         Some(Driven::GaveUp { behind, usage }) => Outcome::Saturated(Saturation::gave_up(behind, &counts.record, usage)),
@@ -146,6 +174,34 @@ async fn join_all(load: &Load, plan: &Plan, tag: &str) -> Result<Vec<Joined>> {
     stream::iter(joining).buffered(CONNECTING_MAX).try_collect().await
 }
 
+/// The schedule, which ends as soon as what is done beside it does.
+async fn drive_beside(load: &Load, run: &Arc<Run>, sessions: &[Arc<Session>], beside: Option<Beside>) -> Result<Driven> {
+    let Some(beside) = beside else { return drive(load, run, sessions).await };
+    let beside = async {
+        let done = beside(Arc::clone(run)).await;
+        // A second end changes nothing.
+        let _ = run.cut.set(run.elapsed());
+        done
+    };
+    let (mut driving, mut beside, mut done) = (pin!(drive(load, run, sessions)), pin!(beside), None);
+    let driven = loop {
+        tokio::select! {
+            driven = &mut driving => break driven?,
+            ended = &mut beside, if done.is_none() => done = Some(ended),
+        }
+    };
+    if matches!(driven, Driven::Through(_)) {
+        match done {
+            Some(done) => done?,
+            None => match timeout(BESIDE_LEAVE, beside).await {
+                Ok(done) => done?,
+                Err(_) => bail!("what is done beside the run does not end within its time"),
+            },
+        }
+    }
+    Ok(driven)
+}
+
 /// Sends what is due, or lets the sessions do so, then waits until all is answered.
 async fn drive(load: &Load, run: &Run, sessions: &[Arc<Session>]) -> Result<Driven> {
     let driven = match run.schedule {
@@ -168,7 +224,7 @@ async fn send_all(load: &Load, run: &Run, schedule: Schedule, sessions: &[Arc<Se
     let mut pacer = Pacer::new().context("no timer for the schedule")?;
     let (mut next, mut touched) = (0, Vec::new());
     let mut meter = None;
-    while next < run.plan.actions() {
+    while next < run.plan.actions() && run.cut.get().is_none() {
         let (now, batch) = (Instant::now(), next);
         if now >= run.start + load.warm_up {
             meter.get_or_insert_with(Meter::read);

@@ -8,22 +8,27 @@ mod parts;
 mod peers;
 pub(crate) mod process;
 
+use std::fmt;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use nix::unistd::Pid;
 use servers::{Proxy, Upstream};
 use tempfile::TempDir;
 
 use crate::limits::{DELAY_MS_MAX, SPAWN_MAX};
+use crate::supervised::Supervised;
 use parts::run_to_end;
 pub(crate) use peers::Peers;
 use process::Process;
 
 /// A Redis with this port listens on its Unix socket only.
 const NO_PORT: u16 = 0;
+/// A supervisor's role, and its name among the processes.
+const SUPERVISOR: &str = "up";
 /// Jobs that the usual stack's worker has under way, where nothing else was asked for: its own default.
 const PEER_CONCURRENCY: u32 = 4;
 
@@ -44,10 +49,30 @@ pub(crate) enum Spawn {
     /// The same under a supervisor, behind one address.
     Up {
         /// How many gateways.
-        gateways: u16,
+        gateways: Count,
         /// How many workers.
-        workers: u16,
+        workers: Count,
     },
+}
+
+/// How many processes of a role a supervisor has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Count {
+    Fixed(u16),
+    /// By load.
+    Between {
+        min: u16,
+        max: u16,
+    },
+}
+
+impl fmt::Display for Count {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fixed(count) => write!(f, "{count}"),
+            Self::Between { min, max } => write!(f, "auto:{min}..{max}"),
+        }
+    }
 }
 
 impl Spawn {
@@ -68,10 +93,7 @@ impl FromStr for Spawn {
             return Ok(Self::Serve);
         }
         if let Some(counts) = text.strip_prefix("up:") {
-            return match counts.parse()? {
-                Self::Redis { gateways, workers, delay: None } => Ok(Self::Up { gateways, workers }),
-                _ => Err(format!("spawn {text:?} is not of the form up:gateways=2,workers=2")),
-            };
+            return supervised(text, counts);
         }
         let (mut gateways, mut workers, mut delay) = (None, None, None);
         for part in text.split(',') {
@@ -101,6 +123,37 @@ impl FromStr for Spawn {
         }
         Ok(Self::Redis { gateways: gateways.unwrap_or(1), workers: workers.unwrap_or(1), delay })
     }
+}
+
+/// Counts of a supervisor's processes.
+fn supervised(text: &str, counts: &str) -> Result<Spawn, String> {
+    let (mut gateways, mut workers) = (None, None);
+    for part in counts.split(',') {
+        let (what, count) = part.split_once('=').unwrap_or((part, ""));
+        let slot = match what {
+            "gateways" => &mut gateways,
+            "workers" => &mut workers,
+            _ => {
+                return Err(format!(
+                    "spawn {text:?} is not of the form up:gateways=2,workers=2, nor up:gateways=auto:1..4,workers=1"
+                ));
+            }
+        };
+        let number = |text: &str| text.parse().ok().filter(|n| (1..=SPAWN_MAX).contains(n));
+        let count = match count.strip_prefix("auto:").and_then(|range| range.split_once("..")) {
+            Some((min, max)) => {
+                number(min).zip(number(max)).filter(|(min, max)| min <= max).map(|(min, max)| Count::Between { min, max })
+            }
+            None => number(count).map(Count::Fixed),
+        };
+        let count =
+            count.ok_or_else(|| format!("spawn {part:?}: use 1 to {SPAWN_MAX} {what}, as in {what}=2 or {what}=auto:1..4"))?;
+        if slot.replace(count).is_some() {
+            return Err(format!("spawn {text:?} gives {what} twice"));
+        }
+    }
+    let one = Count::Fixed(1);
+    Ok(Spawn::Up { gateways: gateways.unwrap_or(one), workers: workers.unwrap_or(one) })
 }
 
 /// How lasthit's processes are started.
@@ -133,6 +186,7 @@ pub(crate) struct Fleet {
     ports: Vec<SocketAddr>,
     /// The delayed gateway's way to Redis.
     proxy: Option<Proxy>,
+    supervised: Option<Supervised>,
     dir: TempDir,
 }
 
@@ -177,7 +231,15 @@ impl Fleet {
 
     fn empty() -> Result<Self> {
         let dir = tempfile::Builder::new().prefix("loadtest-").tempdir().context("no directory for logs and sockets")?;
-        Ok(Self { processes: Vec::new(), urls: Vec::new(), metrics: Vec::new(), ports: Vec::new(), proxy: None, dir })
+        Ok(Self {
+            processes: Vec::new(),
+            urls: Vec::new(),
+            metrics: Vec::new(),
+            ports: Vec::new(),
+            proxy: None,
+            supervised: None,
+            dir,
+        })
     }
 
     /// The socket of the fleet's own Redis.
@@ -185,9 +247,22 @@ impl Fleet {
         self.dir.path().join("redis.sock")
     }
 
-    /// The control socket of the fleet's supervisor, if it has one.
-    pub(crate) fn control(&self) -> PathBuf {
-        self.dir.path().join("control.sock")
+    /// The fleet's supervisor, if it has one.
+    pub(crate) fn supervised(&self) -> Option<&Supervised> {
+        self.supervised.as_ref()
+    }
+
+    /// The process of the fleet's supervisor.
+    pub(crate) fn supervisor(&self) -> Option<Pid> {
+        self.processes.iter().find(|process| process.name() == SUPERVISOR).and_then(Process::pid)
+    }
+
+    /// Adds a gateway that no supervisor looks after, on the fleet's Redis.
+    pub(crate) async fn add_gateway(&mut self) -> Result<()> {
+        self.ports = free_ports(2)?;
+        let (binary, redis) = (binary::lasthit()?, format!("unix://{}", self.redis_socket().display()));
+        self.start_role(&binary, "gateway", "gateway-alone", &Options::default(), &["--redis", &redis], true)?;
+        self.ready().await
     }
 
     async fn start_redis_process(&mut self, port: u16) -> Result<PathBuf> {
@@ -223,10 +298,17 @@ impl Fleet {
             Spawn::Redis { gateways, workers, delay } => (gateways, workers, delay),
             Spawn::Up { gateways, workers } => {
                 let (gateways, workers) = (gateways.to_string(), workers.to_string());
-                let control = self.control().display().to_string();
-                let args = ["--redis", &redis, "--gateways", &gateways, "--workers", &workers, "--control", &control];
-                self.start_role(binary, "up", "up", options, &args, true)?;
-                return self.ready().await;
+                let control = self.dir.path().join("control.sock");
+                // A copy, so that another program can be put in its place while it runs.
+                let program = self.dir.path().join("lasthit");
+                std::fs::copy(binary, &program).with_context(|| format!("{} cannot be copied", binary.display()))?;
+                let path = control.display().to_string();
+                let args = ["--redis", &redis, "--gateways", &gateways, "--workers", &workers, "--control", &path];
+                self.start_role(&program, SUPERVISOR, SUPERVISOR, options, &args, true)?;
+                self.ready().await?;
+                let supervised = self.supervised.insert(Supervised::at(control, program));
+                // It is ready itself when one process of each role is.
+                return supervised.until_ready().await;
             }
             Spawn::Serve => (0, 0, None),
         };
@@ -323,7 +405,11 @@ mod tests {
         assert_eq!("serve".parse(), Ok(Spawn::Serve));
         assert_eq!("gateways=2,workers=3".parse(), Ok(Spawn::Redis { gateways: 2, workers: 3, delay: None }));
         assert_eq!("workers=3".parse(), Ok(Spawn::Redis { gateways: 1, workers: 3, delay: None }));
-        assert_eq!("up:gateways=2,workers=3".parse(), Ok(Spawn::Up { gateways: 2, workers: 3 }));
+        let (two, three, one) = (Count::Fixed(2), Count::Fixed(3), Count::Fixed(1));
+        assert_eq!("up:gateways=2,workers=3".parse(), Ok(Spawn::Up { gateways: two, workers: three }));
+        let by_load = Count::Between { min: 1, max: 4 };
+        assert_eq!("up:gateways=auto:1..4".parse(), Ok(Spawn::Up { gateways: by_load, workers: one }));
+        assert_eq!((by_load.to_string(), two.to_string()), ("auto:1..4".to_owned(), "2".to_owned()));
         let delay = Some(Duration::from_millis(20));
         assert_eq!("gateways=2,workers=1,delay=20ms".parse(), Ok(Spawn::Redis { gateways: 2, workers: 1, delay }));
         for bad in [
@@ -337,6 +423,11 @@ mod tests {
             "delay=20",
             "up:serve",
             "up:delay=20ms",
+            "up:gateways=auto:4..1",
+            "up:gateways=auto:0..1",
+            "up:gateways=auto",
+            "up:workers=1,workers=2",
+            "gateways=auto:1..4",
         ] {
             assert!(bad.parse::<Spawn>().is_err(), "{bad}");
         }

@@ -2,7 +2,7 @@
 
 mod cost;
 mod fair;
-mod mock;
+pub(crate) mod mock;
 mod others;
 mod pace;
 

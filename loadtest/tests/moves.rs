@@ -60,7 +60,7 @@ impl Drop for Gateway {
 static ALONE: Mutex<()> = Mutex::new(());
 
 /// Plays on two gateways, of which the first leaves in the middle and comes back, twice.
-fn play(options: &[&str], window: Duration) -> Value {
+fn play(sessions: u64, options: &[&str], window: Duration) -> Value {
     let _alone = ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let redis = RedisServer::start_with(&[]).expect("a redis-server");
     let worker_stop = Shutdown::new();
@@ -78,8 +78,17 @@ fn play(options: &[&str], window: Duration) -> Value {
     let door = Proxy::start(Upstream::Tcp(a.address)).expect("a proxy");
     let dir = tempfile::tempdir().expect("a directory");
     let json = dir.path().join("moves.json");
-    let run = Command::new(env!("CARGO_BIN_EXE_loadtest"))
-        .args(["run", "--url", &format!("ws://{}", door.address()), "--rooms", "5", "--quiet"])
+    let mut run = Command::new(env!("CARGO_BIN_EXE_loadtest"))
+        .args([
+            "run",
+            "--url",
+            &format!("ws://{}", door.address()),
+            "--sessions",
+            &sessions.to_string(),
+            "--rooms",
+            "5",
+            "--quiet",
+        ])
         .args(["--warm-up", "0ms", "--duration", "7s", "--lateness-max", "20s"])
         .args(options)
         .arg("--json")
@@ -88,7 +97,11 @@ fn play(options: &[&str], window: Duration) -> Value {
         .stderr(Stdio::piped())
         .spawn()
         .expect("the program");
-    sleep(Duration::from_millis(1_500));
+    // Each has sent its handshake, and then as many actions again.
+    while door.sent() < 2 * sessions {
+        assert!(run.try_wait().expect("a run").is_none(), "it ended before it began: {:?}", run.wait_with_output());
+        sleep(Duration::from_millis(5));
+    }
     door.lead_to(Upstream::Tcp(b.address));
     a.leave(window);
     a = Gateway::start(&redis);
@@ -116,7 +129,7 @@ fn number(report: &Value, field: &str) -> f64 {
 /// Private verdicts, and sessions that are quiet now and then.
 #[test]
 fn players_follow_a_gateway_that_leaves_without_a_pause() {
-    let report = play(&["--rate", "200", "--sessions", "40"], Duration::from_secs(2));
+    let report = play(40, &["--rate", "200"], Duration::from_secs(2));
     assert_eq!((number(&report, "followed"), number(&report, "reconnected")), (80.0, 0.0), "{}", report["moves"]);
     // Where the machine is so busy that an answer takes as long as the time between two actions, some pause.
     assert!(number(&report, "paused") < 40.0 && number(&report, "unconnected_ms") <= 1_000.0, "{}", report["moves"]);
@@ -125,15 +138,15 @@ fn players_follow_a_gateway_that_leaves_without_a_pause() {
 /// Verdicts for all, which the next connection may know before the old one, or after it.
 #[test]
 fn players_that_act_on_and_on_lose_nothing_when_a_gateway_leaves() {
-    let load = ["--rate", "3000", "--sessions", "10", "--audience", "room"];
-    let report = play(&load, Duration::from_secs(1));
+    let report = play(10, &["--rate", "3000", "--audience", "room"], Duration::from_secs(1));
     assert_eq!(number(&report, "followed") + number(&report, "reconnected"), 20.0, "{}", report["moves"]);
 }
 
 /// Who ignores the wish is closed, comes back at once, and sends what is unanswered again.
 #[test]
 fn players_that_ignore_a_move_are_closed_and_come_back_with_nothing_lost() {
-    let report = play(&["--rate", "1000", "--sessions", "40", "--moves", "ignore"], Duration::from_millis(700));
+    let report = play(40, &["--rate", "1000", "--moves", "ignore"], Duration::from_millis(700));
     assert_eq!((number(&report, "followed"), number(&report, "reconnected")), (0.0, 80.0), "{}", report["moves"]);
+    assert_eq!((number(&report, "ignored"), number(&report, "returned")), (80.0, 0.0), "{}", report["moves"]);
     assert!(number(&report, "unconnected_ms") > 0.0, "{}", report["moves"]);
 }

@@ -78,7 +78,8 @@ fn shown(page: &str, name: &str) -> Vec<Vec<String>> {
 #[test]
 fn shown_commands_have_their_flags() {
     let mut wrong = Vec::new();
-    let loadtest = read(&root().join("loadtest/src/cli.rs"));
+    let loadtest: String = files(&root().join("loadtest/src/cli"), &[".rs"]).iter().map(|file| read(file)).collect();
+    let loadtest = read(&root().join("loadtest/src/cli.rs")) + &loadtest;
     let mut seen = 0;
     for page in files(root(), &[".md"]) {
         // The program runs as `cargo run --release -- serve`, too.
@@ -98,7 +99,7 @@ fn shown_commands_have_their_flags() {
                 }
             }
         }
-        let commands = ["run", "fair", "curve", "compare", "stages", "chaos", "soak", "rules", "even"];
+        let commands = ["run", "fair", "curve", "compare", "stages", "chaos", "soak", "rules", "even", "door", "auto"];
         for words in shown(&text, "loadtest").iter().filter(|words| commands.contains(&&*words[0])) {
             for flag in words.iter().filter_map(|word| word.strip_prefix("--")) {
                 seen += 1;

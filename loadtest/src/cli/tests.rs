@@ -1,4 +1,6 @@
 use super::*;
+use crate::chaos::{Durability, Kind};
+use crate::during::Deed;
 
 fn parse(line: &str) -> Result<RunArgs, String> {
     let cli = Cli::try_parse_from(line.split_whitespace()).map_err(|e| e.to_string())?;
@@ -15,6 +17,19 @@ fn a_whole_line() {
     assert_eq!((args.sessions, args.rooms, args.rate, args.duration), (5, 2, 9, Some(Duration::from_millis(500))));
     assert_eq!(args.dialect, Dialect::Lasthit);
     assert!(parse("loadtest run --spawn gateways=2,workers=1").is_ok());
+}
+
+#[test]
+fn what_is_done_during_a_run_is_a_list() {
+    let line = "loadtest run --spawn up:gateways=2,workers=2 --connects 200 --late-after 2s --during reload,exec,scale,crash,supervisor-stop";
+    let args = parse(line).expect("args");
+    assert_eq!((args.connects, args.late_after), (Some(200), Duration::from_secs(2)));
+    let deeds = [Deed::Reload, Deed::Exec, Deed::Scale, Deed::Crash, Deed::SupervisorStop];
+    assert_eq!(args.during, deeds);
+    let load = args.load(vec!["ws://a".into()]);
+    assert!(load.extra >= Duration::from_secs(5 * 120) && load.connects == 200, "{load:?}");
+    let plain = parse("loadtest run --url ws://a").expect("args").load(vec!["ws://a".into()]);
+    assert_eq!((plain.extra, plain.connects, plain.late_after), (Duration::ZERO, 0, Duration::from_secs(1)));
 }
 
 #[test]
@@ -62,6 +77,34 @@ fn a_chaos_line_and_a_soak_line() {
 }
 
 #[test]
+fn lines_about_a_supervisor() {
+    let even = "loadtest even --spawn up:gateways=4,workers=1 --sessions 100 --rate 50 --kill --peer cluster --svg f --json g";
+    let Command::Even(args) = Cli::try_parse_from(even.split_whitespace()).expect("args").command else { panic!("{even}") };
+    assert_eq!((args.sessions, args.rate, args.kill, args.peer.is_some(), args.svg.is_some()), (100, 50, true, true, true));
+    let door = "loadtest door --samples 5 --ramp 10..100 --tasks 3 --duration 1s";
+    let Command::Door(args) = Cli::try_parse_from(door.split_whitespace()).expect("args").command else { panic!("{door}") };
+    assert_eq!(
+        (args.samples, args.tasks, args.duration, args.ramp),
+        (5, 3, Duration::from_secs(1), "10..100".parse().expect("a ramp"))
+    );
+    let auto = "loadtest auto --steps 1000:30s,2000:1m --sessions 10 --rooms 2";
+    let Command::Auto(args) = Cli::try_parse_from(auto.split_whitespace()).expect("args").command else { panic!("{auto}") };
+    assert_eq!((args.steps.len(), args.sessions, args.rooms), (2, 10, 2));
+    for bad in [
+        "even --peer bus",
+        "even --rate 0",
+        "even --sessions 20001",
+        "door --samples 0",
+        "door --tasks 65",
+        "auto --steps 1000",
+        "door --ramp 9..1",
+    ] {
+        let error = Cli::try_parse_from(format!("loadtest {bad}").split_whitespace()).expect_err(bad).to_string();
+        assert!(error.contains(bad.rsplit(' ').next().expect("a value")), "{error}");
+    }
+}
+
+#[test]
 fn a_stages_line() {
     let line = "loadtest stages --rates 10,20 --set shards=4 --set retention=1s --vary redis=unix,tcp --rounds 2";
     let Command::Stages(args) = Cli::try_parse_from(line.split_whitespace()).expect("args").command else { panic!("{line}") };
@@ -90,6 +133,13 @@ fn mistakes_name_the_value() {
         ("--url ws://a --duration 25h", "25h"),
         ("--spawn gateways=0,workers=1", "gateways"),
         ("--spawn redis", "redis"),
+        ("--spawn up:gateways=auto:4..1", "gateways=auto:4..1"),
+        ("--url ws://a --connects 0", "0 is not in 1..=5000"),
+        ("--url ws://a --connects 5001", "5001"),
+        ("--url ws://a --during lunch", "lunch"),
+        ("--url ws://a --late-after 1s", "--connects"),
+        ("--url ws://a --connects 5 --late-after soon", "\"soon\""),
+        ("--spawn up:gateways=2 --during reload --closed", "--closed"),
     ] {
         let error = parse(&format!("loadtest run {line}")).expect_err(line);
         assert!(error.contains(named), "{error}");

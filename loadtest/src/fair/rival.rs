@@ -16,6 +16,8 @@ use crate::speak::dialect::Dialect;
 pub(crate) struct Rival {
     socket: WebSocket<TcpStream>,
     dialect: Dialect,
+    /// The identity of its gateway, where it says one.
+    gateway: Option<String>,
 }
 
 impl Rival {
@@ -31,17 +33,24 @@ impl Rival {
                 HandshakeError::Failure(e) => anyhow!("{e}"),
                 HandshakeError::Interrupted(_) => anyhow!("no answer within {CONNECT_TIMEOUT:?}"),
             })?;
-            while dialect.is_lasthit() {
-                match socket.read()? {
+            let mut gateway = None;
+            while dialect.is_lasthit() && gateway.is_none() {
+                let message = socket.read()?;
+                match &message {
                     Message::Close(_) => bail!("closed before the welcome"),
-                    Message::Text(_) | Message::Binary(_) => break,
+                    Message::Text(_) | Message::Binary(_) => gateway = Some(gateway_of(dialect, &message)?),
                     _ => {}
                 }
             }
             socket.get_mut().set_read_timeout(Some(VERDICT_TIMEOUT))?;
-            Ok(Self { socket, dialect })
+            Ok(Self { socket, dialect, gateway })
         };
         join().with_context(|| format!("{url} cannot be joined as {player}"))
+    }
+
+    /// Whether both play through one gateway, as far as it is known.
+    pub(super) fn is_beside(&self, other: &Self) -> bool {
+        self.gateway.is_some() && self.gateway == other.gateway
     }
 
     /// One frame, with one system call.
@@ -195,6 +204,21 @@ impl Sent {
         let long = nanos(crate::limits::RIVAL_SEND_MAX).max(wanted_ns / 2);
         self.gap_ns().abs_diff(wanted_ns) <= far && self.first.1 - self.first.0 <= long && self.second.1 - self.second.0 <= long
     }
+}
+
+/// The gateway of a welcome: its session is named after it.
+fn gateway_of(dialect: Dialect, welcome: &Message) -> Result<String> {
+    let frame = match welcome {
+        Message::Text(text) => dialect.hear(true, text.as_bytes())?,
+        other => dialect.hear(
+            false,
+            match other {
+                Message::Binary(bytes) => bytes,
+                _ => &[],
+            },
+        )?,
+    };
+    Ok(frame.session.rsplit_once('-').map_or_else(String::new, |(gateway, _)| gateway.to_owned()))
 }
 
 fn nanos(time: Duration) -> u64 {

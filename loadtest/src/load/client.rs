@@ -3,7 +3,8 @@
 use std::collections::VecDeque;
 use std::fmt::Write;
 use std::future::poll_fn;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use super::answers::Answers;
 use super::audit::Contiguity;
 use super::joined::Joined;
 use super::judge::Seen;
-use super::moves::{Asked, Next, Turn, Whose};
+use super::moves::{Asked, Away, Next, Turn, Whose};
 use super::plan::{Plan, Schedule};
 use super::tally::{Counts, Tally};
 use crate::limits::{CLOSE_TIMEOUT, DUE_ACTIONS_MAX, EARLIER_SESSIONS_MAX, READ_BYTES};
@@ -34,6 +35,8 @@ pub(crate) struct Run {
     pub(crate) start: Instant,
     /// From then on: when it ends.
     pub(crate) end: Duration,
+    /// Set when it ends before that: when.
+    pub(crate) cut: OnceLock<Duration>,
     /// Tells this run's ids and contests from those of others in the same rooms.
     pub(crate) tag: String,
     /// How the sessions speak.
@@ -257,7 +260,7 @@ impl State {
 
     /// Whether its connection is over, and the next one is not there.
     fn is_away(&self) -> bool {
-        self.next.as_ref().is_some_and(|next| next.away)
+        self.next.as_ref().is_some_and(|next| next.away.is_some())
     }
 
     /// What judges its messages, and where they come from.
@@ -272,7 +275,7 @@ impl State {
         let (mut seen, socket) = self.seeing(run, counts);
         let read = socket.poll_read(cx, scratch, |message| seen.receive(message));
         let asked = seen.asked;
-        self.asked(run, asked);
+        self.asked(run, counts, asked);
         if let Poll::Ready(ended) = read { ended } else { Ok(()) }
     }
 
@@ -283,23 +286,26 @@ impl State {
             seen.receive(Message { is_text, payload: &payload })?;
         }
         let asked = seen.asked;
-        self.asked(run, asked);
+        self.asked(run, counts, asked);
         Ok(())
     }
 
-    fn asked(&mut self, run: &Run, asked: Option<Asked>) {
-        if let Some(asked) = asked.filter(|_| run.follows && self.next.is_none()) {
+    fn asked(&mut self, run: &Run, counts: &mut Counts, asked: Option<Asked>) {
+        let Some(asked) = asked.filter(|_| self.next.is_none()) else { return };
+        if run.follows {
             self.next = Some(Next::asked(asked));
+        } else {
+            counts.moved(run.elapsed(), None, |moves| moves.ignored += 1);
         }
     }
 
     /// The connection is over. The next one takes its place, if there may be one.
     fn lose(&mut self, run: &Run, why: anyhow::Error) -> Result<()> {
-        let moved = why.downcast_ref::<Closed>().is_some_and(|closed| closed.code == Some(close::MOVED));
-        match &mut self.next {
-            Some(next) => next.leave(),
-            None if moved && run.dialect.is_lasthit() => self.next = Some(Next::away()),
-            None => return Err(why),
+        let away = away(&why).filter(|_| run.dialect.is_lasthit());
+        match (&mut self.next, away) {
+            (Some(next), away) => next.leave(away.unwrap_or(Away::Lost)),
+            (None, Some(away)) => self.next = Some(Next::away(away)),
+            (None, None) => return Err(why),
         }
         Ok(())
     }
@@ -322,10 +328,11 @@ impl State {
         let Some((next, joined)) = self.next.take().and_then(|mut next| next.joined.take().map(|joined| (next, joined))) else {
             return Ok(());
         };
-        counts.moves.count(next.away, next.silent_for());
+        let (away, silent) = (next.away, next.silent_for());
+        counts.moved(run.elapsed(), silent, |moves| moves.count(away, silent));
         let Joined { socket, id, early, .. } = joined;
         let mut old = std::mem::replace(&mut self.socket, socket);
-        if !next.away {
+        if away.is_none() {
             tokio::spawn(async move { timeout(CLOSE_TIMEOUT, old.close()).await });
         }
         self.earlier.push(std::mem::replace(&mut self.id, id));
@@ -352,7 +359,7 @@ impl State {
                 let Some(action) = self.due.pop_front() else { break };
                 action
             } else {
-                if run.elapsed() >= run.end {
+                if run.elapsed() >= run.end || run.cut.get().is_some() {
                     break;
                 }
                 self.turn += 1;
@@ -397,5 +404,17 @@ impl State {
         if let Some(waker) = &self.waker {
             waker.wake_by_ref();
         }
+    }
+}
+
+/// What clients do about the end of a connection, as the protocol says it: they come back, unless they did something wrong themselves.
+fn away(why: &anyhow::Error) -> Option<Away> {
+    match why.downcast_ref::<Closed>() {
+        Some(Closed { code: Some(close::MOVED), .. }) => Some(Away::Moved),
+        Some(Closed { code: Some(close::GOING_AWAY | close::INTERNAL | close::TRY_AGAIN | close::RESTARTED), .. }) => {
+            Some(Away::Lost)
+        }
+        Some(_) => None,
+        None => why.is::<io::Error>().then_some(Away::Lost),
     }
 }

@@ -30,35 +30,50 @@ pub(crate) struct Moves {
     pub(crate) followed: u64,
     /// Of them, those that had to pause for it.
     pub(crate) paused: u64,
-    /// Sessions that connected again because they were closed.
+    /// Sessions that were asked to change over and stayed.
+    pub(crate) ignored: u64,
+    /// Sessions that connected again because they were closed as moved.
     pub(crate) reconnected: u64,
+    /// Sessions that connected again because their connection broke, or their gateway ended.
+    pub(crate) returned: u64,
     /// The longest time in which an action of a session could not leave.
     pub(crate) unconnected_ms: f64,
 }
 
 impl Moves {
     /// A session changed over.
-    pub(crate) fn count(&mut self, was_away: bool, silent: Option<Duration>) {
-        self.followed += u64::from(!was_away);
-        self.paused += u64::from(!was_away && silent.is_some());
-        self.reconnected += u64::from(was_away);
+    pub(crate) fn count(&mut self, away: Option<Away>, silent: Option<Duration>) {
+        self.followed += u64::from(away.is_none());
+        self.paused += u64::from(away.is_none() && silent.is_some());
+        self.reconnected += u64::from(away == Some(Away::Moved));
+        self.returned += u64::from(away == Some(Away::Lost));
         let ms = silent.unwrap_or_default().as_secs_f64() * 1000.0;
         self.unconnected_ms = self.unconnected_ms.max((ms * 10.0).round() / 10.0);
     }
 
     /// Whether any session moved.
     pub(crate) fn any(&self) -> bool {
-        self.followed + self.reconnected > 0
+        self.followed + self.ignored + self.reconnected + self.returned > 0
     }
+}
+
+/// Why a connection is over before the next one is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Away {
+    /// Its gateway closed it as moved.
+    Moved,
+    /// It broke, or its gateway ended or failed.
+    Lost,
 }
 
 impl fmt::Display for Moves {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { followed, paused, reconnected, unconnected_ms } = self;
+        let Self { followed, paused, ignored, reconnected, returned, unconnected_ms } = self;
         write!(
             f,
-            "{followed} followed, {paused} of them after a pause, {reconnected} reconnected; unconnected for at most {unconnected_ms} ms"
-        )
+            "{followed} followed, {paused} of them after a pause, {ignored} stayed, {reconnected} were closed and reconnected, "
+        )?;
+        write!(f, "{returned} lost their connection and came back; unconnected for at most {unconnected_ms} ms")
     }
 }
 
@@ -97,7 +112,7 @@ pub(crate) struct Next {
     /// Since when nothing is sent.
     silent: Option<Instant>,
     /// Whether the old connection is over.
-    pub(crate) away: bool,
+    pub(crate) away: Option<Away>,
     timer: Pin<Box<Sleep>>,
 }
 
@@ -119,21 +134,21 @@ impl Next {
             began: now,
             ends: now + asked.within,
             silent: None,
-            away: false,
+            away: None,
             timer: Box::pin(sleep_until(now)),
         }
     }
 
-    /// The session was closed as moved.
-    pub(crate) fn away() -> Self {
+    /// The session's connection is over, though no gateway asked it to move.
+    pub(crate) fn away(away: Away) -> Self {
         let mut next = Self::asked(Asked { within: Duration::ZERO, url: None });
-        next.leave();
+        next.leave(away);
         next
     }
 
     /// The old connection has ended.
-    pub(crate) fn leave(&mut self) {
-        self.away = true;
+    pub(crate) fn leave(&mut self, away: Away) {
+        self.away = Some(away);
         self.began = Instant::now();
         self.silent.get_or_insert(self.began);
     }
@@ -164,14 +179,17 @@ impl Next {
             if let Err(e) = self.listen(cx, scratch) {
                 (self.joining, self.joined) = (None, None);
                 self.failures += 1;
-                if !self.away && Instant::now() >= self.ends {
+                if self.away.is_none() && Instant::now() >= self.ends {
                     return Ok(Turn::Stays);
                 }
-                ensure!(!self.away || self.began.elapsed() < MOVE_PATIENCE, "{e:#}, again and again for {MOVE_PATIENCE:?}");
+                ensure!(
+                    self.away.is_none() || self.began.elapsed() < MOVE_PATIENCE,
+                    "{e:#}, again and again for {MOVE_PATIENCE:?}"
+                );
                 self.timer.as_mut().reset(Instant::now() + MOVE_RETRY);
             }
             if let Some(joined) = &self.joined {
-                if quiet || self.away {
+                if quiet || self.away.is_some() {
                     return Ok(Turn::Changes);
                 }
                 if joined.kept() > MOVE_KEPT_MAX {

@@ -7,6 +7,7 @@ use std::io::{IsTerminal, Write as _, stderr};
 use tokio::time::sleep;
 
 use super::client::Run;
+use super::phases::Phases;
 use crate::limits::{PROGRESS_INTERVAL, PROGRESS_LINE_INTERVAL};
 
 /// How it is shown.
@@ -76,6 +77,9 @@ impl Progress {
             0 => write!(line, "  warming up"),
             n => write!(line, "  {n} measured  p50 {} µs  p99 {} µs", latency.quantile_us(0.5), latency.quantile_us(0.99)),
         };
+        if let Some(phase) = counts.phases.as_ref().and_then(Phases::current) {
+            let _ = write!(line, "  {phase}");
+        }
         if counts.broken > 0 {
             let _ = write!(line, "  {} sessions broke", counts.broken);
         }

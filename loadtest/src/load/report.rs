@@ -9,6 +9,7 @@ use super::audit::Faults;
 use super::health::Usage;
 use super::moves::Moves;
 use super::record::{Distribution, Quantiles, Second};
+use super::service::Service;
 use super::tally::Counts;
 use super::terms::{Load, Pace};
 use crate::environment::Environment;
@@ -122,6 +123,9 @@ pub(crate) struct Report {
     pub(crate) refused: BTreeMap<String, u64>,
     /// How sessions changed over to other gateways.
     pub(crate) moves: Moves,
+    /// What was done to the system meanwhile, and the further connections.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub(crate) service: Option<Service>,
     /// Sessions that ended before the run did.
     pub(crate) broken_sessions: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -153,6 +157,7 @@ impl Report {
             reasons: counts.reasons.clone(),
             refused: counts.refused.clone(),
             moves: counts.moves,
+            service: counts.phases.as_ref().map(|phases| Service::of(phases, &counts.moves, load.connects > 0)),
             broken_sessions: counts.broken,
             first_broken: counts.first_broken.clone(),
             series: record.series.seconds(),
@@ -181,6 +186,7 @@ impl Report {
             let first = self.first_broken.as_deref().unwrap_or_default();
             faults.push(format!("{} sessions broke, the first: {first}", self.broken_sessions));
         }
+        faults.extend(self.service.iter().flat_map(Service::broken));
         if self.sent == 0 {
             faults.push("nothing was sent".to_owned());
         }
@@ -243,6 +249,9 @@ impl fmt::Display for Report {
         writeln!(f, "generator {}", self.generator.usage)?;
         if self.moves.any() {
             writeln!(f, "moves     {}", self.moves)?;
+        }
+        if let Some(service) = &self.service {
+            write!(f, "{service}")?;
         }
         let Faults { lost, doubled, gaps, two_winners, overtaken } = self.faults;
         write!(f, "audit     lost {lost}  doubled {doubled}  gaps {gaps}  two winners {two_winners}  overtaken {overtaken}  ")?;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::audit::Audit;
 use super::moves::Moves;
+use super::phases::{How, Phases};
 use super::record::Record;
 
 /// The counts of a run, shared by its sessions.
@@ -49,6 +50,8 @@ pub(crate) struct Counts {
     pub(crate) unsent: u64,
     /// How sessions changed over to other gateways.
     pub(crate) moves: Moves,
+    /// What is done to the system meanwhile, where something is.
+    pub(crate) phases: Option<Phases>,
     /// Sessions that ended before the run did, and why the first of them did.
     pub(crate) broken: u64,
     /// The first of them.
@@ -69,6 +72,7 @@ impl Tally {
             refused: BTreeMap::new(),
             unsent: 0,
             moves: Moves::default(),
+            phases: None,
             broken: 0,
             first_broken: None,
         }))
@@ -110,6 +114,9 @@ impl Counts {
         if now >= self.window.from {
             self.record.series.verdict(now - self.window.from, latency);
         }
+        if let Some(phases) = self.phases.as_mut().filter(|_| due >= self.window.from) {
+            phases.answered(due, now);
+        }
         if self.window.contains(due) {
             self.record.latency.record(latency);
             self.record.service.record(now.saturating_sub(sent));
@@ -124,6 +131,21 @@ impl Counts {
     pub(crate) fn refused(&mut self, action: Option<u64>, code: &str) {
         if action.is_none_or(|action| self.audit.answered(action).is_some()) {
             count(&mut self.refused, code);
+        }
+    }
+
+    /// A session moved at `now`, or did not, after `silent` in which it could send nothing.
+    pub(crate) fn moved(&mut self, now: Duration, silent: Option<Duration>, count: impl Fn(&mut Moves)) {
+        count(&mut self.moves);
+        if let Some(phases) = &mut self.phases {
+            phases.moved(now, count, silent);
+        }
+    }
+
+    /// A further connection, due at `at`, was welcomed or over after so long.
+    pub(crate) fn connected(&mut self, at: Duration, took: Duration, how: How) {
+        if let Some(phases) = &mut self.phases {
+            phases.connected(at, took, how);
         }
     }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::plan::CONTENDERS;
+use crate::limits::CONNECT_LATE;
 use crate::speak::dialect::{Audience, Dialect};
 
 /// What to measure.
@@ -37,6 +38,12 @@ pub(crate) struct Load {
     pub(crate) warm_up: Duration,
     /// How long actions are sent that are measured.
     pub(crate) duration: Duration,
+    /// How much longer, at most, while something is done beside it.
+    pub(crate) extra: Duration,
+    /// Further connections a second beside it.
+    pub(crate) connects: u32,
+    /// From when on one of them is late.
+    pub(crate) late_after: Duration,
     /// How long the last answers may take.
     pub(crate) drain: Duration,
     /// How late the latest hundredth of the sends may leave.
@@ -76,6 +83,9 @@ impl Load {
             audience: Audience::Sender,
             warm_up: Duration::from_secs(2),
             duration: Duration::from_secs(10),
+            extra: Duration::ZERO,
+            connects: 0,
+            late_after: CONNECT_LATE,
             drain: Duration::from_secs(10),
             lateness_max: Duration::from_millis(5),
         }

@@ -1,6 +1,6 @@
 //! Processes that `compare` starts beside lasthit's own: its parts, and those of others that run on Node.
 
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::time::Duration;
 
@@ -30,10 +30,19 @@ impl Fleet {
 
     /// Only a script on Node that listens at `PORT`.
     pub(crate) async fn start_script(dir: &Path, script: &str) -> Result<Self> {
-        let mut fleet = Self::empty()?;
         let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
-        let env = [("PORT", address.port().to_string())];
-        fleet.start_node("script", dir, script, &env, "ready").await?;
+        Self::start_listening_script(dir, script, &[("PORT", address.port().to_string())], address).await
+    }
+
+    /// Only a script on Node that listens at `address`, as its environment says.
+    pub(crate) async fn start_listening_script(
+        dir: &Path,
+        script: &str,
+        env: &[(&str, String)],
+        address: SocketAddr,
+    ) -> Result<Self> {
+        let mut fleet = Self::empty()?;
+        fleet.start_node("script", dir, script, env, "ready").await?;
         fleet.urls.push(url(address));
         Ok(fleet)
     }

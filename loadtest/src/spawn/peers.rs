@@ -53,6 +53,12 @@ impl Peers {
         Ok(copy)
     }
 
+    /// One that has no packages.
+    pub(crate) fn folder(&self, name: &str) -> Result<PathBuf> {
+        let there = self.dir.path().join(name);
+        if there.is_dir() { Ok(there) } else { self.copy(name) }
+    }
+
     /// Copies its files, without packages that lie beside them.
     fn copy(&self, name: &str) -> Result<PathBuf> {
         let from = self.folders.iter().map(|folder| folder.join(name)).find(|from| from.is_dir());

@@ -7,7 +7,7 @@ use std::io::{self, Cursor, ErrorKind};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::handshake::client::{Request, generate_request};
@@ -70,7 +70,9 @@ impl Socket {
         let mut answer = Vec::new();
         let head = loop {
             ensure!(answer.len() < HANDSHAKE_BYTES_MAX, "the answer to the handshake is longer than {HANDSHAKE_BYTES_MAX} bytes");
-            ensure!(stream.read_buf(&mut answer).await? > 0, "the connection ended within the handshake");
+            if stream.read_buf(&mut answer).await? == 0 {
+                bail!(ended("the connection ended within the handshake"));
+            }
             if let Some(at) = answer.windows(4).position(|end| end == b"\r\n\r\n") {
                 break at + 4;
             }
@@ -149,7 +151,7 @@ impl Socket {
             std::task::ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer))?;
             let read = buffer.filled();
             if read.is_empty() {
-                return Poll::Ready(Err(anyhow!("the connection ended")));
+                return Poll::Ready(Err(ended("the connection ended").into()));
             }
             if self.carry.is_empty() {
                 let used = messages(read, &mut self.out, &mut told)?;
@@ -179,6 +181,11 @@ impl Socket {
         while self.stream.read(&mut rest).await? > 0 {}
         Ok(())
     }
+}
+
+/// The other side has gone without a word.
+fn ended(what: &'static str) -> io::Error {
+    io::Error::new(ErrorKind::UnexpectedEof, what)
 }
 
 /// A header's value; names are compared without case.

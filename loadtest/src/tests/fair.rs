@@ -28,6 +28,7 @@ fn config() -> FairConfig {
         same: false,
         seed: 1,
         time_max: None,
+        shares_address: false,
         metrics: vec![],
     }
 }

@@ -37,7 +37,7 @@ pub(super) fn payload(encoding: Encoding, message: &Message) -> Option<&[u8]> {
 
 /// What goes wrong, once, at the 50th action of 300.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Fault {
+pub(crate) enum Fault {
     None,
     Lose,
     Double,
@@ -59,7 +59,7 @@ pub(super) enum Fault {
     Unfair,
 }
 
-pub(super) struct Mock {
+pub(crate) struct Mock {
     address: SocketAddr,
 }
 
@@ -90,7 +90,7 @@ struct Session {
 }
 
 impl Mock {
-    pub(super) async fn start(fault: Fault) -> Self {
+    pub(crate) async fn start(fault: Fault) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("port");
         let address = listener.local_addr().expect("address");
         tokio::spawn(async move {
@@ -103,7 +103,7 @@ impl Mock {
     }
 
     /// The same gateway under as many URLs.
-    pub(super) fn urls(&self, count: usize) -> Vec<String> {
+    pub(crate) fn urls(&self, count: usize) -> Vec<String> {
         vec![format!("ws://{}", self.address); count]
     }
 }

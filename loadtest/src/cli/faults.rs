@@ -1,0 +1,86 @@
+//! Options of what breaks, and of what lasts.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+
+use super::values::duration;
+use crate::chaos::{Durability, Kind};
+
+/// Options of `soak`.
+#[derive(Debug, Args)]
+pub(crate) struct SoakArgs {
+    /// Number of rooms that come and go, evenly over the run, with two players each
+    #[arg(long, default_value_t = 100_000, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    pub(crate) rooms: u32,
+    /// Length of the run: 90s, 10m
+    #[arg(long, default_value = "10m", value_parser = duration)]
+    pub(crate) duration: Duration,
+    /// Time that workers keep events and verdicts of the rooms that stay
+    #[arg(long, default_value = "60s", value_name = "TIME")]
+    pub(crate) retention: String,
+    /// Time that a room may be empty before it ends
+    #[arg(long, default_value = "1s", value_name = "TIME")]
+    pub(crate) room_linger: String,
+    /// Verdicts that each room keeps at most. Those who stay then act five times as often; give a retention that is longer than the run
+    #[arg(long, value_name = "N")]
+    pub(crate) keep_done: Option<u64>,
+    /// Failed events that are kept at most. Some of those who stay then play a program in JavaScript that throws
+    #[arg(long, value_name = "N")]
+    pub(crate) keep_failed: Option<u32>,
+    /// Number of gateways
+    #[arg(long, default_value_t = 2, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub(crate) gateways: u16,
+    /// Number of workers
+    #[arg(long, default_value_t = 2, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub(crate) workers: u16,
+    /// Also write the report, with all samples, into this JSON file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+}
+
+/// Options of `chaos`.
+#[derive(Debug, Args)]
+pub(crate) struct ChaosArgs {
+    /// Length of the run: 20s, 5m
+    #[arg(long, default_value = "60s", value_parser = duration)]
+    pub(crate) duration: Duration,
+    /// Seed of the plan and the players [default: random; it is printed]
+    #[arg(long)]
+    pub(crate) seed: Option<u64>,
+    /// Durability of lasthit and configuration of Redis
+    #[arg(long, value_enum, default_value_t = Durability::Redis)]
+    pub(crate) durability: Durability,
+    /// Faults in a minute. About four in ten are kills. A short run has more, so that every kind occurs once
+    #[arg(long, default_value_t = 60, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=600))]
+    pub(crate) faults_per_minute: u32,
+    /// Kinds of faults to use [default: all]
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "KINDS")]
+    pub(crate) only: Vec<Kind>,
+    /// Number of gateways
+    #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub(crate) gateways: u16,
+    /// Number of workers
+    #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub(crate) workers: u16,
+    /// Number of players over all gateways
+    #[arg(long, default_value_t = 48, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=5000))]
+    pub(crate) players: u16,
+    /// Number of rooms in which they compete
+    #[arg(long, default_value_t = 12, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub(crate) rooms: u16,
+    /// Actions a second of all players together
+    #[arg(long, default_value_t = 200, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=20_000))]
+    pub(crate) rate: u32,
+    /// Add one hostile session that floods, repeats, does not read and reconnects all the time, and measure its effect on the others
+    #[arg(long, action = clap::ArgAction::Set, default_value_t = true, value_name = "BOOL")]
+    pub(crate) rude: bool,
+    /// Program in JavaScript that decides, instead of the built-in claims: one with the actions of examples/rules/arena.js. The audit then
+    /// covers its timers, too
+    #[arg(long, value_name = "FILE")]
+    pub(crate) rules: Option<PathBuf>,
+    /// Also write the report into this JSON file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+}
