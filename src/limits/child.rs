@@ -34,6 +34,8 @@ pub(crate) const CONTROL_CONNECTIONS_MAX: usize = 16;
 pub(crate) const CONTROL_BODY_BYTES_MAX: usize = 64 * 1024;
 /// Lines about a command that wait for whoever asked; further ones are dropped.
 pub(crate) const PROGRESS_LINES_WAITING: usize = 256;
+/// Words for the service manager that wait for it; further ones are said again with the next.
+pub(crate) const HOST_WORDS_WAITING: usize = 16;
 /// Wishes of a supervisor that wait for its child.
 pub(crate) const WISHES_MAX: usize = 16;
 /// How long whoever asked a supervisor that ends may take to read its answer.

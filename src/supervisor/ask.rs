@@ -33,7 +33,7 @@ pub(crate) enum Told {
 }
 
 /// A process, or the place of one.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Process {
     /// `gateway-1`.
     pub(crate) name: String,

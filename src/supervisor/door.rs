@@ -55,6 +55,9 @@ impl Gate {
 struct State {
     gates: Vec<Gate>,
     stopped: bool,
+    /// How often the thread was asked whether it is there, and which of these it has answered last.
+    asked: u64,
+    answered: u64,
 }
 
 #[derive(Debug)]
@@ -122,6 +125,17 @@ impl Door {
         self.0.changed.notify_all();
     }
 
+    /// Asks the thread whether it is there. Says whether it has answered since the last time.
+    pub(super) fn answers(&self) -> bool {
+        let mut state = self.0.state.lock();
+        let answered = state.answered == state.asked;
+        state.asked += 1;
+        drop(state);
+        self.0.changed.notify_all();
+        let _ = rustix::io::write(&self.0.wake, &1_u64.to_ne_bytes());
+        answered
+    }
+
     /// Connections that were passed to a gateway and are not gone. None: it is not behind the door.
     pub(super) fn sessions(&self, child: ChildId) -> Option<u64> {
         let state = self.0.state.lock();
@@ -150,8 +164,10 @@ impl Shared {
     /// Returns once a gateway takes connections; false when the door closes.
     fn wait_for_credit(&self) -> bool {
         let mut state = self.state.lock();
+        state.answered = state.asked;
         while !state.stopped && state.gates.iter().all(|gate| gate.candidate().credit() == 0) {
             self.changed.wait(&mut state);
+            state.answered = state.asked;
         }
         !state.stopped
     }
@@ -200,5 +216,27 @@ fn accept(listener: &TcpListener, wake: BorrowedFd<'_>) -> io::Result<Option<(st
             | io::ErrorKind::ConnectionReset => Ok(None),
             _ => Err(error),
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_thread_that_does_not_answer_is_told_from_one_that_waits() {
+        // It has no gateway, and waits for one.
+        let door = Door::open(TcpListener::bind("127.0.0.1:0").expect("a port")).expect("a door");
+        for _ in 0..3 {
+            while !door.answers() {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+        let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).expect("a descriptor");
+        let stuck = Door(Arc::new(Shared { state: Mutex::default(), changed: Condvar::new(), wake }));
+        assert!(stuck.answers(), "it was not asked before");
+        assert!(!stuck.answers() && !stuck.answers());
     }
 }

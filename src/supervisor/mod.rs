@@ -9,13 +9,17 @@ pub(crate) mod client;
 mod control;
 mod door;
 mod gather;
+mod handed;
+mod host;
 mod logs;
 pub(crate) mod plan;
 pub(crate) mod policy;
 mod run;
 mod spawn;
+mod strangers;
 
 use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
 
 use anyhow::Context as _;
 use tokio::net::TcpListener;
@@ -26,6 +30,7 @@ use tokio_util::task::TaskTracker;
 use self::ask::{Ask, Told};
 use self::asking::CONTROL_FILE;
 use self::control::Control;
+use self::handed::Handed;
 use self::logs::Logs;
 use self::plan::step::Settings;
 use self::policy::counts::{self, Deployment};
@@ -33,7 +38,6 @@ use self::run::{Kit, Prepared, run};
 use self::spawn::{Binary, Other};
 use crate::child::settings as child;
 use crate::config::{Config, RedisUrl};
-use crate::gateway::front::arrival::listen_for_others;
 use crate::limits::{LAST_ANSWERS_TIMEOUT, PROGRESS_LINES_WAITING, REQUESTS_MAX};
 
 /// Runs the processes that a configuration asks for, until `stop`. Returns the exit code.
@@ -41,10 +45,12 @@ use crate::limits::{LAST_ANSWERS_TIMEOUT, PROGRESS_LINES_WAITING, REQUESTS_MAX};
 /// # Errors
 /// When they cannot be run at all.
 pub(crate) async fn up(config: Config, child: child::Settings, stop: CancellationToken) -> anyhow::Result<u8> {
+    let mut handed = Handed::take().map_err(anyhow::Error::msg)?;
     // By its path: what is there at a reload is what runs then.
     let program = std::env::current_exe().context("the path of this program is not known")?;
     let mut first = prepared(&config, child, Binary::own()?).map_err(anyhow::Error::msg)?;
-    first.listeners = listeners(&config, &BTreeMap::new()).map_err(anyhow::Error::msg)?;
+    first.listeners = listeners(&config, &BTreeMap::new(), &mut handed).map_err(anyhow::Error::msg)?;
+    handed.all_taken(&addresses(&config)).map_err(anyhow::Error::msg)?;
     let control = config.up.control.clone().or_else(|| Some(config.runtime_dir.as_ref()?.join(CONTROL_FILE)));
     let control = control.context("without --runtime-dir there is no place for commands: give --control PATH")?;
     let (asker, asks) = mpsc::channel(REQUESTS_MAX);
@@ -70,7 +76,8 @@ pub(crate) async fn up(config: Config, child: child::Settings, stop: Cancellatio
         known.retain(|name, _| there.contains_key(name));
         fits(&config, &known, &next)?;
         let binary = Binary::at(&program).map_err(|error| format!("{} cannot be run: {error}", program.display()))?;
-        let prepared = Prepared { listeners: listeners(&next, there)?, ..prepared(&next, child, binary)? };
+        let prepared =
+            Prepared { listeners: listeners(&next, there, &mut Handed::default())?, ..prepared(&next, child, binary)? };
         for (name, config) in next.up.deployments {
             known.entry(name).or_insert(config);
         }
@@ -124,14 +131,23 @@ fn prepared(config: &Config, child: child::Settings, binary: Binary) -> Result<P
     Ok(Prepared { settings, kit: Kit { binary, child, workers }, listeners: Vec::new() })
 }
 
+/// Where a configuration listens.
+fn addresses(config: &Config) -> Vec<SocketAddr> {
+    let all = config.up.deployments.iter().map(|(_, config)| config);
+    all.filter(|config| config.up.gateways.or(1).most() > 0).map(|config| config.listen).collect()
+}
+
 /// A listener for each deployment that has gateways, but for those that listen already.
-fn listeners(config: &Config, there: &BTreeMap<String, bool>) -> Result<Vec<(String, std::net::TcpListener)>, String> {
+fn listeners(
+    config: &Config,
+    there: &BTreeMap<String, bool>,
+    handed: &mut Handed,
+) -> Result<Vec<(String, std::net::TcpListener)>, String> {
     let is_missing = |name: &str, config: &Config| config.up.gateways.or(1).most() > 0 && there.get(name) != Some(&true);
     let mut listeners = Vec::new();
     for (name, config) in config.up.deployments.iter().filter(|(name, config)| is_missing(name, config)) {
-        let failed = |error| format!("cannot listen on {}: {error}", config.listen);
-        let listener = listen_for_others(config.listen).map_err(failed)?;
-        let address = listener.local_addr().map_err(failed)?;
+        let listener = handed.listen(config.listen)?;
+        let address = listener.local_addr().map_err(|error| format!("cannot listen on {}: {error}", config.listen))?;
         let of = if name.is_empty() { String::new() } else { format!("{name}: ") };
         tracing::info!("{of}open http://{address}/ to play, connect to ws://{address}/v1/room/ROOM");
         listeners.push((name.clone(), listener));

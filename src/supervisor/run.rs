@@ -14,11 +14,13 @@ use tokio::time::{Instant, sleep_until};
 use super::ask::{Ask, Process, Told, seconds};
 use super::door::Door;
 use super::gather::Gathering;
+use super::host::{Doing, Host};
 use super::logs::Logs;
 use super::plan::Plan;
 use super::plan::step::{Action, ChildId, Command, Exit, Generation, Input, Load, RequestId, Settings};
 use super::policy::names::{Role, Slot};
 use super::spawn::{self, Binary, Cost, Spawned};
+use super::strangers::Strangers;
 use crate::child::channel::{self, ToChild, ToSupervisor, Upper, VERSION};
 use crate::child::settings as child;
 use crate::limits::{BEAT, SUPERVISOR_EVENTS_MAX, WISHES_MAX};
@@ -79,11 +81,15 @@ struct Dispatcher {
     running: HashMap<ChildId, Running>,
     requests: HashMap<RequestId, mpsc::Sender<Told>>,
     next_request: u64,
+    /// The reload that is under way.
+    reload: Option<RequestId>,
     /// By the deployments that they lead into.
     doors: BTreeMap<String, Door>,
     logs: Logs,
     events: mpsc::Sender<Event>,
     gathering: Gathering,
+    host: Host,
+    strangers: Strangers,
     code: Option<u8>,
 }
 
@@ -110,10 +116,13 @@ pub(super) async fn run(
         running: HashMap::new(),
         requests: HashMap::new(),
         next_request: 0,
+        reload: None,
         doors: BTreeMap::new(),
         logs,
         events,
         gathering: Gathering::default(),
+        host: Host::start()?,
+        strangers: Strangers::new(),
         code: None,
     };
     dispatcher.open(prepared.listeners)?;
@@ -129,6 +138,7 @@ pub(super) async fn run(
             () = stop.cancelled(), if !stopping => {
                 stopping = true;
                 dispatcher.step(Input::StopAll);
+                dispatcher.report();
             }
             Some(event) = happened.recv() => dispatcher.take(event),
             Some(ask) = asks.recv() => dispatcher.answer(ask),
@@ -181,6 +191,7 @@ impl Dispatcher {
                 } else {
                     tracing::info!(process = running.name, pid = running.process.pid, "ready");
                     self.step(Input::Ready { child });
+                    self.report();
                 }
             }
             Event::Said(child, ToSupervisor::Load(said), _) => self.heard(child, said),
@@ -245,6 +256,17 @@ impl Dispatcher {
             let rate = running.said.events.saturating_sub(events) as f64 / passed_s;
             running.load.actions_per_s = rate;
         }
+        self.strangers.look(|pid| self.running.values().any(|running| running.process.pid == pid));
+        self.report();
+    }
+
+    /// Tells the service manager what is new.
+    fn report(&mut self) {
+        if self.host.listens() {
+            let door_answers = self.doors.values().filter(|door| !door.answers()).count() == 0;
+            let doing = Doing { reloads: self.reload.is_some(), stops: self.plan.is_stopping(), door_answers };
+            self.host.look(&self.ps(), doing);
+        }
     }
 
     fn answer(&mut self, ask: Ask) {
@@ -270,6 +292,7 @@ impl Dispatcher {
                 Ok(Prepared { settings, kit, .. }) => {
                     self.generation = Generation(self.generation.0 + 1);
                     self.kits.insert(self.generation, kit);
+                    self.reload.get_or_insert(RequestId(self.next_request));
                     self.command(Command::Reload { generation: self.generation, settings }, told);
                     let needed = self.plan.generations();
                     self.kits.retain(|generation, _| needed.contains(generation));
@@ -297,6 +320,7 @@ impl Dispatcher {
         self.next_request += 1;
         self.requests.insert(request, told);
         self.step(Input::Command { request, command });
+        self.report();
     }
 
     fn carry_out(&mut self, actions: Vec<Action>) {
@@ -343,6 +367,9 @@ impl Dispatcher {
                     let there = self.plan.deployments();
                     self.doors.retain(|name, _| there.get(name.as_str()).copied().unwrap_or(false));
                     self.answered(request, result.map_or_else(Told::Failed, |()| Told::Done));
+                    if self.reload.take_if(|reload| *reload == request).is_some() {
+                        self.report();
+                    }
                 }
                 Action::Log { line } => tracing::info!("{line}"),
                 Action::Finish { generation: _ } => self.step(Input::Finished { result: Ok(()) }),

@@ -14,6 +14,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::process::{ChildStderr, ChildStdout};
 
+use super::host;
 use super::plan::step::Exit;
 use crate::child::channel::Upper;
 
@@ -96,7 +97,8 @@ pub(super) fn spawn(binary: &Binary, other: Option<&Other>, name: &str) -> io::R
     let mut command = Command::new(format!("/proc/self/fd/{}", binary.0.as_raw_fd()));
     command.arg0(&words[0]).args(&words[1..]).process_group(0);
     command.stdin(Stdio::from(stdin)).stdout(Stdio::piped()).stderr(Stdio::piped());
-    for (variable, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with(ENV_PREFIX)) {
+    let is_not_its = |name: &str| name.starts_with(ENV_PREFIX) || host::ENV.contains(&name);
+    for (variable, _) in std::env::vars_os().filter(|(name, _)| is_not_its(&name.to_string_lossy())) {
         command.env_remove(variable);
     }
     let mut child = command.spawn()?;

@@ -116,6 +116,12 @@ pub(crate) fn listen_for_others(address: SocketAddr) -> io::Result<std::net::Tcp
     Ok(socket.into())
 }
 
+/// Has the connections of a listener that another process opened stamped. No runtime watches it, and it waits for none.
+pub(crate) fn stamp_others(listener: &std::net::TcpListener) -> io::Result<()> {
+    kernel::prepare(listener)?;
+    listener.set_nonblocking(true)
+}
+
 /// Takes over a connection that another process accepted. It is stamped from here on, if its listener did not care for that.
 pub(crate) fn adopt(tcp: std::net::TcpStream) -> io::Result<TcpStream> {
     kernel::prepare(&tcp)?;

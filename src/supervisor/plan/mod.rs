@@ -153,6 +153,11 @@ impl Plan {
         self.next_moment().filter(|_| !self.is_over).map(|moment| self.last + moment.saturating_sub(self.awake))
     }
 
+    /// Whether everything is to end.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping.is_some()
+    }
+
     /// All slots by name, for `ps`.
     pub(crate) fn slots(&self) -> Vec<SlotView> {
         let view = |id: ChildId| {
