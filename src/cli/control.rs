@@ -10,10 +10,23 @@ use crate::supervisor::asking::{Asking, CONTROL_FILE, What};
 const NAMES: &str = "\
 Names: gateway-1, gateway-2..4, gateway (all gateways), worker, eu/gateway-1 (of a deployment), all.";
 
+const TOP: &str = "\
+Latencies are those of the last 5 s. Without --json it needs a terminal; NO_COLOR=1 leaves colours out. It ends with code 1 when nobody
+answers for a minute.";
+
 #[derive(Debug, Subcommand)]
 pub(super) enum Tool {
     /// Lists the processes of a supervisor
     Ps {
+        #[command(flatten)]
+        socket: Socket,
+    },
+    /// Shows the processes of a supervisor and how fast they are, again each second, until q is pressed
+    #[command(after_help = TOP)]
+    Top {
+        /// Snapshots to print, one a second [default: until it is ended]
+        #[arg(long, value_name = "N", requires = "json")]
+        count: Option<u64>,
         #[command(flatten)]
         socket: Socket,
     },
@@ -84,6 +97,7 @@ impl Tool {
     pub(super) fn asking(self, env: &dyn Fn(&str) -> Option<String>) -> Asking {
         let (what, Socket { control, json }) = match self {
             Self::Ps { socket } => (What::Ps, socket),
+            Self::Top { count, socket } => (What::Top { count }, socket),
             Self::Start(Names { names, socket }) => (What::Act("start", names), socket),
             Self::Stop(Names { names, socket }) => (What::Act("stop", names), socket),
             Self::Restart(Names { names, socket }) => (What::Act("restart", names), socket),

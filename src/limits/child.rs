@@ -42,3 +42,5 @@ pub(crate) const WISHES_MAX: usize = 16;
 pub(crate) const LAST_ANSWERS_TIMEOUT: Duration = Duration::from_millis(500);
 /// How long a command waits until the supervisor begins to answer.
 pub(crate) const CONTROL_ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// Bytes of an answer of a supervisor, where it is read as a whole: the metrics of some hundred processes fit.
+pub(crate) const CONTROL_ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;

@@ -76,6 +76,16 @@ pub(crate) const RECYCLE_MEMORY_MAX: u64 = 1 << 40;
 pub(crate) const RECYCLE_LIFE_MIN: Duration = Duration::from_secs(5);
 /// How long after a replacement that failed the next is tried.
 pub(crate) const RECYCLE_RETRY: Duration = Duration::from_secs(60);
+/// How often `lasthit top` looks.
+pub(crate) const TOP_INTERVAL: Duration = Duration::from_secs(1);
+/// Looks over which `lasthit top` takes latencies.
+pub(crate) const TOP_WINDOW: usize = 5;
+/// Looks that `lasthit top` draws at most.
+pub(crate) const TOP_HISTORY: usize = 240;
+/// Looks in a row that nobody answers until `lasthit top` gives up.
+pub(crate) const TOP_RETRIES_MAX: u32 = 60;
+/// Keys that wait for `lasthit top`.
+pub(crate) const TOP_KEYS_WAITING: usize = 16;
 
 // A replacement's pair of each gateway has a place among the gateways of a room.
 const _: () = assert!(PROCESSES_PER_ROLE_MAX * 2 <= MARKS_PER_ROOM_MAX && PROCESSES_PER_ROLE_MAX <= SHARDS_MAX as usize);
@@ -97,3 +107,4 @@ const _: () =
 // An offer lasts until its outcome has been heard.
 const _: () = assert!(BEAT.as_millis() * 2 <= EVEN_OFFER.as_millis());
 const _: () = assert!(RECYCLE_SPREAD_PERCENT < 100 && RECYCLE_LIFE_MIN.as_millis() < RECYCLE_AGE_MIN.as_millis());
+const _: () = assert!(1 < TOP_WINDOW && TOP_WINDOW <= TOP_HISTORY);

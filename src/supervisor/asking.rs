@@ -21,6 +21,11 @@ pub(crate) struct Asking {
 pub(crate) enum What {
     /// Lists all processes.
     Ps,
+    /// Shows all processes, again each second.
+    Top {
+        /// So many times; only as JSON.
+        count: Option<u64>,
+    },
     /// `start`, `stop`, `restart`, `recycle` or `delete` these.
     Act(&'static str, Vec<String>),
     /// Sets how many there are of a role.

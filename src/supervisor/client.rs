@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::path::Path;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, Full};
+use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
@@ -14,7 +14,8 @@ use tokio::net::UnixStream;
 
 use super::ask::{Process, Told};
 use super::asking::{Asking, What};
-use crate::limits::CONTROL_ANSWER_TIMEOUT;
+use super::top;
+use crate::limits::{CONTROL_ANSWER_BYTES_MAX, CONTROL_ANSWER_TIMEOUT};
 
 /// Asks, and prints the answer as it comes.
 ///
@@ -22,59 +23,80 @@ use crate::limits::CONTROL_ANSWER_TIMEOUT;
 /// One line: nobody answers, or it is not done, and why.
 pub(crate) async fn ask(asking: &Asking) -> Result<(), String> {
     let Asking { control, json, what } = asking;
-    let (method, path, body) = match what {
-        What::Ps => (Method::GET, "/v1/processes".to_owned(), Value::Null),
-        What::Act(verb, names) => (Method::POST, format!("/v1/{verb}"), json!({ "names": names })),
-        What::Scale { group, count } => (Method::POST, "/v1/scale".to_owned(), json!({ "group": group, "count": count })),
-        What::Reload => (Method::POST, "/v1/reload".to_owned(), Value::Null),
-        What::End => (Method::POST, "/v1/end".to_owned(), Value::Null),
-        What::Logs { follow } => (Method::GET, format!("/v1/logs{}", if *follow { "?follow" } else { "" }), Value::Null),
+    let (path, body) = match what {
+        What::Ps => return list(control, *json).await,
+        What::Top { count } if *json => return top::print(control, *count).await,
+        What::Top { .. } => return top::show(control).await,
+        What::Logs { follow } => return logs(control, *follow).await,
+        What::Act(verb, names) => (format!("/v1/{verb}"), json!({ "names": names })),
+        What::Scale { group, count } => ("/v1/scale".to_owned(), json!({ "group": group, "count": count })),
+        What::Reload => ("/v1/reload".to_owned(), Value::Null),
+        What::End => ("/v1/end".to_owned(), Value::Null),
     };
-    let response = tokio::time::timeout(CONTROL_ANSWER_TIMEOUT, send(control, method, &path, &body)).await;
-    let response = response.map_err(|_| {
-        let s = CONTROL_ANSWER_TIMEOUT.as_secs();
-        format!("the supervisor does not answer within {s} s: try again, or see whether its process hangs or is stopped")
-    })??;
-    let is_wrong = response.status() != StatusCode::OK;
-    let mut body = response.into_body();
-    if is_wrong {
-        return Err(read(body).await?.trim_end().to_owned());
-    }
-    if *what == What::Ps {
-        let text = read(body).await?;
+    let body = begin(control, Method::POST, &path, &body).await?;
+    let told = lines(body, |line| {
         if *json {
-            print(text.trim_end());
-            return Ok(());
+            print(line);
         }
-        let processes: Vec<Process> = serde_json::from_str(&text).map_err(|error| format!("the supervisor's answer: {error}"))?;
-        print(table(&processes).trim_end());
+        Ok(match serde_json::from_str(line).map_err(|error| format!("the supervisor's answer {line:?}: {error}"))? {
+            Told::Progress(_) if *json => None,
+            Told::Progress(said) => {
+                print(&said);
+                None
+            }
+            Told::Done => Some(Ok(())),
+            Told::Failed(why) => Some(Err(why)),
+        })
+    });
+    told.await?.unwrap_or_else(|| Err("the supervisor ended before it was done".to_owned()))
+}
+
+async fn list(control: &Path, json: bool) -> Result<(), String> {
+    let text = get(control, "/v1/processes").await?;
+    if json {
+        print(text.trim_end());
         return Ok(());
     }
-    let mut rest = String::new();
-    while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| format!("the supervisor stopped answering: {error}"))?;
-        rest += &String::from_utf8_lossy(frame.data_ref().map_or(&[], |data| &data[..]));
-        while let Some((line, others)) = rest.split_once('\n') {
-            if matches!(what, What::Logs { .. }) || *json {
-                print(line);
-            }
-            if !matches!(what, What::Logs { .. }) {
-                match serde_json::from_str(line).map_err(|error| format!("the supervisor's answer {line:?}: {error}"))? {
-                    Told::Progress(said) if !json => print(&said),
-                    Told::Progress(_) => {}
-                    Told::Done => return Ok(()),
-                    Told::Failed(why) => return Err(why),
-                }
-            }
-            rest = others.to_owned();
-        }
-    }
-    if matches!(what, What::Logs { .. }) { Ok(()) } else { Err("the supervisor ended before it was done".to_owned()) }
+    let processes: Vec<Process> = serde_json::from_str(&text).map_err(|error| format!("the supervisor's answer: {error}"))?;
+    print(table(&processes).trim_end());
+    Ok(())
+}
+
+async fn logs(control: &Path, follow: bool) -> Result<(), String> {
+    let body = begin(control, Method::GET, if follow { "/v1/logs?follow" } else { "/v1/logs" }, &Value::Null).await?;
+    let print = |line: &str| {
+        print(line);
+        Ok(None::<()>)
+    };
+    lines(body, print).await.map(drop)
 }
 
 /// A reader that has gone (`| head`) is nobody's mistake.
 fn print(line: &str) {
     let _ = writeln!(std::io::stdout(), "{line}");
+}
+
+/// A whole answer.
+///
+/// # Errors
+/// One line: nobody answers, or not all of it comes, or it is too long.
+pub(super) async fn get(control: &Path, path: &str) -> Result<String, String> {
+    let answer = async { read(begin(control, Method::GET, path, &Value::Null).await?).await };
+    tokio::time::timeout(CONTROL_ANSWER_TIMEOUT, answer).await.unwrap_or_else(|_| Err(silent()))
+}
+
+/// The body of an answer that says that all is well.
+async fn begin(control: &Path, method: Method, path: &str, body: &Value) -> Result<Incoming, String> {
+    let answer = tokio::time::timeout(CONTROL_ANSWER_TIMEOUT, send(control, method, path, body));
+    let response = answer.await.unwrap_or_else(|_| Err(silent()))?;
+    let is_well = response.status() == StatusCode::OK;
+    let body = response.into_body();
+    if is_well { Ok(body) } else { Err(read(body).await?.trim_end().to_owned()) }
+}
+
+fn silent() -> String {
+    let s = CONTROL_ANSWER_TIMEOUT.as_secs();
+    format!("the supervisor does not answer within {s} s: try again, or see whether its process hangs or is stopped")
 }
 
 async fn send(control: &Path, method: Method, path: &str, body: &Value) -> Result<Response<Incoming>, String> {
@@ -89,9 +111,28 @@ async fn send(control: &Path, method: Method, path: &str, body: &Value) -> Resul
     sender.send_request(request).await.map_err(failed)
 }
 
+fn broken(error: impl std::fmt::Display) -> String {
+    format!("the supervisor stopped answering: {error}")
+}
+
 async fn read(body: Incoming) -> Result<String, String> {
-    let bytes = body.collect().await.map_err(|error| format!("the supervisor stopped answering: {error}"))?.to_bytes();
+    let bytes = Limited::new(body, CONTROL_ANSWER_BYTES_MAX).collect().await.map_err(broken)?.to_bytes();
     Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// Gives each line of an answer to `take` until that returns something. None: the answer has ended before.
+async fn lines<T>(mut body: Incoming, mut take: impl FnMut(&str) -> Result<Option<T>, String>) -> Result<Option<T>, String> {
+    let mut rest = Vec::new();
+    while let Some(frame) = body.frame().await {
+        rest.extend_from_slice(frame.map_err(broken)?.data_ref().map_or(&[], |data| &data[..]));
+        while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
+            let line: Vec<u8> = rest.drain(..=end).collect();
+            if let Some(taken) = take(String::from_utf8_lossy(&line[..end]).as_ref())? {
+                return Ok(Some(taken));
+            }
+        }
+    }
+    Ok(None)
 }
 
 /// Processes for people.
@@ -127,7 +168,7 @@ fn table(processes: &[Process]) -> String {
 }
 
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "whole seconds of a process's age")]
-fn age(age_s: f64) -> String {
+pub(super) fn age(age_s: f64) -> String {
     let s = age_s as u64;
     match s {
         0..60 => format!("{s} s"),
@@ -137,7 +178,7 @@ fn age(age_s: f64) -> String {
     }
 }
 
-fn mib(bytes: u64) -> String {
+pub(super) fn mib(bytes: u64) -> String {
     format!("{} MiB", bytes.div_ceil(1024 * 1024))
 }
 

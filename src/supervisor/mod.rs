@@ -17,6 +17,7 @@ pub(crate) mod policy;
 mod run;
 mod spawn;
 mod strangers;
+mod top;
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;

@@ -8,9 +8,9 @@ use std::process::Command;
 use super::tree::{files, from_root, read, root};
 
 /// The program's.
-const COMMANDS: [&str; 19] = [
+const COMMANDS: [&str; 20] = [
     "serve", "up", "gateway", "worker", "ps", "start", "stop", "restart", "recycle", "delete", "scale", "reload", "down", "logs",
-    "replay", "dump", "timeline", "rules", "failed",
+    "top", "replay", "dump", "timeline", "rules", "failed",
 ];
 /// Those with commands of their own, which have the flags.
 const NESTED: [&str; 2] = ["rules", "failed"];

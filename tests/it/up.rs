@@ -10,6 +10,7 @@ mod play;
 mod player;
 mod recycle;
 mod reload;
+mod top;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
