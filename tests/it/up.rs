@@ -6,6 +6,7 @@ mod crashes;
 mod deployments;
 mod host;
 mod own;
+mod page;
 mod play;
 mod player;
 mod recycle;
