@@ -147,6 +147,7 @@ pub(crate) enum Command {
     /// was interrupted.
     ///
     ///     loadtest chaos --duration 5m --durability disk
+    ///     loadtest chaos --duration 5m --durability disk --supervised
     ///     loadtest chaos --duration 5m --rules examples/rules/arena.js
     #[command(verbatim_doc_comment)]
     Chaos(ChaosArgs),

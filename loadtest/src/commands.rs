@@ -180,6 +180,7 @@ async fn chaos_command(args: ChaosArgs) -> Result<ExitCode> {
         only: args.only,
         gateways: args.gateways.into(),
         workers: args.workers.into(),
+        supervised: args.supervised.map(|(gateways, workers)| (gateways.into(), workers.into())),
         players: args.players.into(),
         rooms: args.rooms.into(),
         rate: args.rate,
@@ -203,6 +204,7 @@ async fn soak_command(args: SoakArgs) -> Result<ExitCode> {
         keep_failed: args.keep_failed,
         gateways: args.gateways.into(),
         workers: args.workers.into(),
+        supervised: args.supervised.map(|(gateways, workers)| (gateways.into(), workers.into())),
     };
     let Some(report) = soak::run(&config, stopped()?).await? else {
         eprintln!("interrupted: no report");

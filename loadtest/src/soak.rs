@@ -16,7 +16,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::chaos::Durability;
-use crate::chaos::fleet::Fleet;
+use crate::chaos::fleet::{Fleet, Size};
 use crate::chaos::wire::{Action, Socket, connect};
 use crate::speak::frame::{Encoding, Text};
 
@@ -67,6 +67,8 @@ pub(crate) struct SoakConfig {
     pub(crate) gateways: usize,
     /// Workers.
     pub(crate) workers: usize,
+    /// Gateways and workers of a supervisor, if there is one.
+    pub(crate) supervised: Option<(usize, usize)>,
 }
 
 /// What was there at one moment.
@@ -134,7 +136,8 @@ pub(crate) async fn run(config: &SoakConfig, stop: impl Future<Output = ()>) -> 
     let folder = config.counts().then(|| config.write_rules()).transpose()?;
     let file = folder.as_ref().map(|folder| folder.path().join("lasthit.toml").display().to_string());
     args.extend(file.iter().flat_map(|file| ["--config", file]));
-    let fleet = Fleet::start(Durability::Redis, (config.gateways, config.workers), &args).await?;
+    let size = Size { gateways: config.gateways, workers: config.workers, supervised: config.supervised };
+    let fleet = Fleet::start(Durability::Redis, size, &args).await?;
     let done = tokio::select! {
         done = play(config, &fleet) => done.map(Some),
         () = stop => Ok(None),

@@ -102,6 +102,11 @@ impl Supervised {
         self.command("scale", &format!(r#"{{"group": "{role}", "count": "{count}"}}"#)).await
     }
 
+    /// Replaces one process, as `lasthit recycle` does.
+    pub(crate) async fn recycle(&self, name: &str) -> Result<()> {
+        self.command("recycle", &format!(r#"{{"names": ["{name}"]}}"#)).await
+    }
+
     /// Sends a signal to a process that it has.
     pub(crate) async fn signal(&self, name: &str, signal: Signal) -> Result<Pid> {
         let found = self.processes().await?.into_iter().find(|process| process.name == name);

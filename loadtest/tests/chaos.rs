@@ -68,6 +68,34 @@ fn replicas_that_come_and_go_are_no_loss() {
     assert_eq!((&report["rolled_back"], &report["own_ends"]), (&0.into(), &0.into()), "{said}");
 }
 
+/// What only a supervisor can have, beside a gateway that is killed by hand: nothing is lost, and all is ready in the end.
+#[test]
+fn a_supervisor_is_broken_too() {
+    let kinds = ["worker-hang", "recycle", "supervisor-kill", "gateway-kill"];
+    let size = ["--gateways", "1", "--workers", "0", "--supervised", "gateways=1,workers=1"];
+    let (report, said) = chaos(&[&["--duration", "20s", "--rude", "false", "--only", &kinds.join(",")], &size[..]].concat());
+    for key in ["lost", "doubled", "changed", "two_winners", "inversions", "gaps", "replay", "rolled_back", "crashes"] {
+        assert_eq!(report[key], 0, "{key}: {said}");
+    }
+    let had: BTreeSet<&str> = report["faults_by_kind"].as_object().expect("kinds").keys().map(String::as_str).collect();
+    assert_eq!(had, BTreeSet::from(kinds), "{said}");
+    assert!(report.get("undone").is_none() && report.get("unready").is_none(), "{said}");
+    assert_eq!(report["environment"]["supervised"], serde_json::json!([1, 1]), "{said}");
+}
+
+#[test]
+fn what_needs_a_supervisor_or_somebody_to_play_with_is_told_in_one_line() {
+    for (arguments, named) in [
+        (&["--only", "reload"][..], "reload needs a supervisor: add --supervised"),
+        (&["--gateways", "0"], "gateways 0: use at least 1, or add --supervised"),
+        (&["--supervised", "workers=0"], "counts \"workers=0\""),
+    ] {
+        let run = Command::new(env!("CARGO_BIN_EXE_loadtest")).arg("chaos").args(arguments).output().expect("the program");
+        let said = String::from_utf8_lossy(&run.stderr);
+        assert!(run.status.code() == Some(2) && said.contains(named), "{said}");
+    }
+}
+
 /// Rooms of a program, whose timers fire once, in their place, however often the workers are killed.
 #[test]
 fn timers_fire_once() {

@@ -1,4 +1,7 @@
-//! The processes under attack: a Redis, gateways and workers. Each reaches Redis on a path of its own, which can fail.
+//! The processes under attack: a Redis, gateways and workers, and if it is wanted a supervisor with some more of both, in the same
+//! deployment. Each reaches Redis on a path of its own, which can fail; a supervisor and what it looks after share one.
+
+mod supervisor;
 
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener};
@@ -20,6 +23,8 @@ use super::plan::{Fault, Kind, Target};
 use super::servers::{self, Servers};
 use crate::spawn::binary;
 use crate::spawn::process::{Process, RUNTIME_DIR};
+pub(crate) use supervisor::Size;
+use supervisor::Up;
 
 /// How often processes that ended by themselves are looked for.
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);
@@ -30,7 +35,7 @@ const STARTED: &str = " started ";
 /// Processes that may end by themselves in one run.
 const OWN_ENDS_MAX: usize = 1000;
 
-/// A gateway or a worker, over all of its lives.
+/// A gateway, a worker or a supervisor, over all of its lives.
 #[derive(Debug)]
 struct Slot {
     role: &'static str,
@@ -48,6 +53,7 @@ struct Slot {
 pub(crate) struct Fleet {
     workers: Vec<Mutex<Slot>>,
     gateways: Vec<Mutex<Slot>>,
+    up: Option<Up>,
     redis: Arc<Mutex<Servers>>,
     /// Everybody's way to Redis, the last one for the run itself.
     ways: Vec<Arc<Proxy>>,
@@ -68,11 +74,8 @@ pub(crate) struct Fleet {
 
 impl Fleet {
     /// Starts everything, and returns when all of it is ready.
-    pub(crate) async fn start(
-        durability: Durability,
-        (gateways, workers): (usize, usize),
-        worker_args: &[&str],
-    ) -> Result<Arc<Self>> {
+    pub(crate) async fn start(durability: Durability, size: impl Into<Size>, worker_args: &[&str]) -> Result<Arc<Self>> {
+        let Size { gateways, workers, supervised } = size.into().checked()?;
         let binary = binary::lasthit()?;
         let redis = tokio::task::spawn_blocking(move || Servers::start(durability)).await?;
         let redis = redis.context("no redis-server")?;
@@ -88,17 +91,20 @@ impl Fleet {
         };
         let workers = (0..workers).map(|n| slot("worker", n)).collect::<Result<Vec<_>>>()?;
         let gateways = (0..gateways).map(|n| slot("gateway", n)).collect::<Result<Vec<_>>>()?;
+        let up = supervised.map(|counts| Up::new(slot("up", 0)?, counts, &binary, dir.path())).transpose()?;
         let own = Arc::new(Proxy::start(redis.upstream())?);
         let redis_url = own.url();
         ways.push(own);
         let mut urls = Vec::new();
-        for gateway in &gateways {
+        // The supervisor's is the last one.
+        for gateway in gateways.iter().chain(up.as_ref().map(|up| &up.slot)) {
             urls.push(format!("ws://{}", gateway.lock().await.listen));
         }
         let worker_args = worker_args.iter().map(|arg| (*arg).to_owned()).collect();
         let fleet = Arc::new(Self {
             workers,
             gateways,
+            up,
             redis_url,
             redis: Arc::new(Mutex::new(redis)),
             ways,
@@ -119,11 +125,12 @@ impl Fleet {
                 process.ready().await?;
             }
         }
+        fleet.until_supervised_ready().await?;
         Ok(fleet)
     }
 
     fn slots(&self) -> impl Iterator<Item = &Mutex<Slot>> {
-        self.workers.iter().chain(&self.gateways)
+        self.workers.iter().chain(&self.gateways).chain(self.up.as_ref().map(|up| &up.slot))
     }
 
     /// The URLs of the gateways.
@@ -154,6 +161,9 @@ impl Fleet {
                 pids.push((format!("{}-{}", slot.role, slot.number + 1), pid));
             }
         }
+        if let Some(up) = &self.up {
+            pids.extend(up.pids().await);
+        }
         pids
     }
 
@@ -169,13 +179,20 @@ impl Fleet {
         slot.lives += 1;
         let (admin, listen, redis) = (slot.admin.to_string(), slot.listen.to_string(), slot.proxy.url());
         let mut args = vec![slot.role, "--admin", &admin, "--redis", &redis, "--durability", self.durability.name()];
-        if slot.role == "gateway" {
+        if slot.role != "worker" {
             args.extend(["--listen", &listen]);
-        } else {
+        }
+        if slot.role != "gateway" {
             args.extend(self.worker_args.iter().map(String::as_str));
         }
+        let mut binary = &self.binary;
+        let up = self.up.as_ref().filter(|_| slot.role == "up");
+        if let Some(up) = up {
+            args.extend(up.args.iter().map(String::as_str));
+            binary = &up.program;
+        }
         let name = format!("{}-{}.{}", slot.role, slot.number + 1, slot.lives);
-        slot.process = Some(Process::lasthit(&self.binary, &name, &args, std::iter::empty(), slot.admin, self.dir.path())?);
+        slot.process = Some(Process::lasthit(binary, &name, &args, std::iter::empty(), slot.admin, self.dir.path())?);
         Ok(())
     }
 
@@ -207,6 +224,11 @@ impl Fleet {
             Target::Worker(n) => self.inflict_process(&self.workers[n], fault).await,
             Target::Gateway(n) => self.inflict_process(&self.gateways[n], fault).await,
             Target::Redis if fault.kind == Kind::RuntimeDirGone => self.remove_locks(""),
+            Target::Supervisor => match &self.up {
+                Some(up) if up.does(fault.kind) => up.inflict(fault).await,
+                Some(up) => self.inflict_process(&up.slot, fault).await,
+                None => Ok(()),
+            },
             Target::Redis => servers::inflict(self.redis.clone().lock_owned().await, fault, &self.ways).await,
         }
     }
@@ -233,7 +255,11 @@ impl Fleet {
                 sleep(fault.lasts).await;
                 slot.proxy.swallow(false);
             }
-            Kind::WorkerPauseShort | Kind::WorkerPauseLong | Kind::GatewayPauseShort | Kind::GatewayPauseLong => {
+            Kind::WorkerPauseShort
+            | Kind::WorkerPauseLong
+            | Kind::GatewayPauseShort
+            | Kind::GatewayPauseLong
+            | Kind::SupervisorPause => {
                 if let Some(process) = &slot.process {
                     process.signal(Signal::SIGSTOP);
                     sleep(fault.lasts).await;
@@ -274,6 +300,19 @@ impl Fleet {
     /// The logs of processes that ended without being told to.
     pub(crate) fn own_ends(&self) -> Vec<String> {
         self.own_ends.lock().map(|told| told.clone()).unwrap_or_default()
+    }
+
+    /// Waits until all that a supervisor looks after is ready, if there is one.
+    pub(crate) async fn until_supervised_ready(&self) -> Result<()> {
+        match &self.up {
+            Some(up) => up.supervised.until_ready().await.context("under the supervisor"),
+            None => Ok(()),
+        }
+    }
+
+    /// What a supervisor was asked for and did not do.
+    pub(crate) fn undone(&self) -> Vec<String> {
+        self.up.as_ref().map(Up::undone).unwrap_or_default()
     }
 
     /// How many processes ended by themselves after they had started.

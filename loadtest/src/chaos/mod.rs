@@ -36,7 +36,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 pub(crate) use self::plan::Kind;
 pub(crate) use self::report::ChaosReport;
-use fleet::Fleet;
+use fleet::{Fleet, Size};
 use game::Game;
 use judge::timers::Wrong;
 use plan::{Fault, Target, Terms};
@@ -122,6 +122,8 @@ pub(crate) struct ChaosConfig {
     pub(crate) gateways: usize,
     /// Workers.
     pub(crate) workers: usize,
+    /// Gateways and workers of a supervisor, if there is one.
+    pub(crate) supervised: Option<(usize, usize)>,
     /// Players over all rooms.
     pub(crate) players: usize,
     /// Rooms.
@@ -144,7 +146,11 @@ impl ChaosConfig {
 
 /// Breaks, drains, judges. None when `stop` was ready first.
 pub(crate) async fn run(config: &ChaosConfig, stop: impl Future<Output = ()>) -> Result<Option<ChaosReport>> {
-    let kinds = Kind::all(config.durability);
+    let size = Size { gateways: config.gateways, workers: config.workers, supervised: config.supervised };
+    let kinds = Kind::all(config.durability, config.supervised.is_some());
+    if let Some(kind) = config.only.iter().find(|kind| kind.needs_supervisor() && config.supervised.is_none()) {
+        bail!("{} needs a supervisor: add --supervised", kind.name());
+    }
     let level = config.durability.name();
     if let Some(kind) = config.only.iter().find(|kind| !kinds.contains(kind)) {
         let fit = Durability::value_variants().iter().find(|other| other.has(*kind)).map_or("", |other| other.name());
@@ -166,6 +172,7 @@ pub(crate) async fn run(config: &ChaosConfig, stop: impl Future<Output = ()>) ->
         per_minute: config.per_minute,
         gateways: config.gateways,
         workers: config.workers,
+        supervised: config.supervised.is_some(),
         kinds: kinds.into_iter().filter(only).collect(),
     };
     let faults = plan::plan(&terms);
@@ -173,7 +180,7 @@ pub(crate) async fn run(config: &ChaosConfig, stop: impl Future<Output = ()>) ->
     let rules = config.rules.as_ref().map(|path| path.display().to_string());
     let mut args = WORKER_ARGS.to_vec();
     args.extend(rules.iter().flat_map(|rules| ["--rules", rules]));
-    let fleet = Fleet::start(config.durability, (config.gateways, config.workers), &args).await?;
+    let fleet = Fleet::start(config.durability, size, &args).await?;
     let done = tokio::select! {
         done = play(config, &game, &faults, &fleet) => done.map(Some),
         () = stop => Ok(None),
@@ -240,6 +247,9 @@ async fn play(config: &ChaosConfig, game: &Game, faults: &[Fault], fleet: &Arc<F
         done??;
     }
 
+    let unready = fleet.until_supervised_ready().await.err().map(|why| format!("{why:#}"));
+    let over = world.now().max(over);
+
     // Everything works again: what is not answered now is lost.
     phase.send_replace(Phase::Drain);
     if let Some(rude) = rude {
@@ -286,6 +296,8 @@ async fn play(config: &ChaosConfig, game: &Game, faults: &[Fault], fleet: &Arc<F
             own_ends: fleet.own_ends().len() as u64,
             crashes: fleet.crashes(),
             panics: fleet.panics()?,
+            undone: fleet.undone(),
+            unready,
             rude: config.rude.then(|| report::Rude {
                 joins: world.rude_joins.load(std::sync::atomic::Ordering::Relaxed),
                 actions: world.rude_actions.load(std::sync::atomic::Ordering::Relaxed),
@@ -306,6 +318,8 @@ async fn affected(fault: &Fault, fleet: &Fleet, world: &World, journal: &dyn Jou
     match fault.target {
         Target::Gateway(n) => Affected::Players(world.seated(n)),
         Target::Redis => Affected::Rooms((0..rooms.len()).collect()),
+        // Its address is the last one.
+        Target::Supervisor => Affected::Players(world.seated(world.urls.len().saturating_sub(1))),
         Target::Worker(n) => {
             let Some(me) = fleet.incarnation(n).await else { return Affected::Unknown };
             let Ok(Ok(owners)) = timeout(OWNERS, journal.owners()).await else { return Affected::Unknown };

@@ -20,6 +20,8 @@ pub(crate) enum Target {
     Gateway(usize),
     /// The Redis, or the way to it.
     Redis,
+    /// The supervisor, or what it looks after.
+    Supervisor,
 }
 
 /// Faults, by kind.
@@ -73,18 +75,50 @@ pub(crate) enum Kind {
     LockRemoved,
     /// The directory of all lock files is removed.
     RuntimeDirGone,
+    /// Replace everything under the supervisor (`lasthit reload`)
+    Reload,
+    /// Put another program in the place of the supervisor's, then reload
+    Exec,
+    /// One gateway and one worker more under the supervisor, and back again
+    Scale,
+    /// Replace one gateway and one worker of the supervisor (`lasthit recycle`)
+    Recycle,
+    /// Pause a gateway of the supervisor (SIGSTOP) until it is replaced
+    GatewayHang,
+    /// Pause a worker of the supervisor until it is replaced
+    WorkerHang,
+    /// Kill the supervisor itself, start a new one a little later
+    SupervisorKill,
+    /// Pause the supervisor itself for some seconds
+    SupervisorPause,
 }
 
 impl Kind {
-    /// Every kind that a run at this level has.
-    pub(crate) fn all(durability: Durability) -> Vec<Self> {
+    /// Every kind that a run at this level has, with a supervisor or without.
+    pub(crate) fn all(durability: Durability, supervised: bool) -> Vec<Self> {
         use clap::ValueEnum;
-        Self::value_variants().iter().copied().filter(|kind| durability.has(*kind)).collect()
+        let has = |kind: &Self| durability.has(*kind) && (supervised || !kind.needs_supervisor());
+        Self::value_variants().iter().copied().filter(has).collect()
+    }
+
+    /// Whether it happens to a supervisor only.
+    pub(crate) fn needs_supervisor(self) -> bool {
+        matches!(
+            self,
+            Self::Reload
+                | Self::Exec
+                | Self::Scale
+                | Self::Recycle
+                | Self::GatewayHang
+                | Self::WorkerHang
+                | Self::SupervisorKill
+                | Self::SupervisorPause
+        )
     }
 
     /// Whether a process is killed.
     pub(crate) fn is_kill(self) -> bool {
-        matches!(self, Self::WorkerKill | Self::GatewayKill | Self::RedisKill | Self::RedisFailover)
+        matches!(self, Self::WorkerKill | Self::GatewayKill | Self::RedisKill | Self::RedisFailover | Self::SupervisorKill)
     }
 
     /// As in the report and on the command line.
@@ -102,7 +136,9 @@ impl Kind {
             Self::GatewayKill | Self::GatewayStop | Self::GatewayPauseShort | Self::GatewayPauseLong => {
                 matches!(target, Target::Gateway(_))
             }
-            Self::Cut | Self::Swallow | Self::LockRemoved => target != Target::Redis,
+            Self::Cut | Self::Swallow => target != Target::Redis,
+            Self::LockRemoved => matches!(target, Target::Worker(_) | Target::Gateway(_)),
+            _ if self.needs_supervisor() => target == Target::Supervisor,
             _ => target == Target::Redis,
         }
     }
@@ -111,7 +147,7 @@ impl Kind {
     fn weight(self) -> usize {
         match self {
             Self::WorkerKill | Self::GatewayKill => 6,
-            Self::RedisKill | Self::RedisFailover => 3,
+            Self::RedisKill | Self::RedisFailover | Self::SupervisorKill => 3,
             _ => 1,
         }
     }
@@ -126,6 +162,11 @@ impl Kind {
             Self::RedisPauseShort | Self::ClientPause => 100..1000,
             Self::RedisPauseLong | Self::Swallow => 2300..3000,
             Self::WorkerStop | Self::GatewayStop => 50..500,
+            // As long as the supervisor takes for it, about: the next fault of its waits for the end of this one.
+            Self::Reload | Self::Exec | Self::Scale => 5000..8000,
+            Self::Recycle | Self::GatewayHang | Self::WorkerHang => 3000..6000,
+            Self::SupervisorKill => 100..1000,
+            Self::SupervisorPause => 1000..4000,
             Self::ClientKill
             | Self::SubscriberKill
             | Self::ScriptFlush
@@ -164,6 +205,8 @@ pub(crate) struct Terms {
     pub(crate) gateways: usize,
     /// Workers that there are.
     pub(crate) workers: usize,
+    /// Whether there is a supervisor, too.
+    pub(crate) supervised: bool,
     /// The kinds to draw from.
     pub(crate) kinds: Vec<Kind>,
 }
@@ -182,16 +225,20 @@ pub(crate) fn plan(terms: &Terms) -> Vec<Fault> {
     let mut random = StdRng::seed_from_u64(terms.seed);
     // Each with the time from which it is free.
     let processes = (0..terms.workers).map(Target::Worker).chain((0..terms.gateways).map(Target::Gateway));
-    let mut targets: Vec<_> = processes.chain([Target::Redis]).map(|target| (target, Duration::ZERO)).collect();
+    let targets = processes.chain([Target::Redis]).chain(terms.supervised.then_some(Target::Supervisor));
+    let mut targets: Vec<_> = targets.map(|target| (target, Duration::ZERO)).collect();
+    // Those that there is a target for.
+    let kinds = terms.kinds.iter().copied().filter(|kind| targets.iter().any(|(target, _)| kind.befalls(*target)));
+    let kinds: Vec<Kind> = kinds.collect();
     let (mut deck, mut faults, mut first) = (Vec::new(), Vec::new(), true);
     let usual = Duration::from_secs(60) / terms.per_minute.max(1);
-    let room = terms.duration.saturating_sub(LEAD) / u32::try_from(terms.kinds.len() + 1).unwrap_or(u32::MAX);
+    let room = terms.duration.saturating_sub(LEAD) / u32::try_from(kinds.len() + 1).unwrap_or(u32::MAX);
     let mut interval = usual.min(room.mul_f64(FIRST_PASS_SHARE));
     let mut at = LEAD;
-    while at < terms.duration && !terms.kinds.is_empty() {
+    while at < terms.duration && !kinds.is_empty() {
         if deck.is_empty() {
             let times = |kind: Kind| if first { 1 } else { kind.weight() };
-            deck = terms.kinds.iter().flat_map(|kind| std::iter::repeat_n(*kind, times(*kind))).collect();
+            deck = kinds.iter().flat_map(|kind| std::iter::repeat_n(*kind, times(*kind))).collect();
             deck.shuffle(&mut random);
             if !std::mem::take(&mut first) {
                 interval = usual;
@@ -228,8 +275,8 @@ mod tests {
     const LEVELS: [Durability; 3] = [Durability::Redis, Durability::Disk, Durability::Replicated];
 
     fn terms(seed: u64, seconds: u64, durability: Durability) -> Terms {
-        let kinds = Kind::all(durability);
-        Terms { seed, duration: Duration::from_secs(seconds), per_minute: 60, gateways: 3, workers: 3, kinds }
+        let kinds = Kind::all(durability, false);
+        Terms { seed, duration: Duration::from_secs(seconds), per_minute: 60, gateways: 3, workers: 3, supervised: false, kinds }
     }
 
     #[test]
@@ -244,9 +291,28 @@ mod tests {
         for seed in 0..200 {
             for durability in LEVELS {
                 let kinds: BTreeSet<Kind> = plan(&terms(seed, 20, durability)).iter().map(|fault| fault.kind).collect();
-                assert_eq!(kinds.into_iter().collect::<Vec<_>>(), Kind::all(durability), "seed {seed}");
+                assert_eq!(kinds.into_iter().collect::<Vec<_>>(), Kind::all(durability, false), "seed {seed}");
             }
         }
+    }
+
+    #[test]
+    fn five_minutes_over_a_supervisor_have_every_kind() {
+        for seed in 0..50 {
+            let kinds = Kind::all(Durability::Disk, true);
+            let terms = Terms { supervised: true, kinds: kinds.clone(), ..terms(seed, 300, Durability::Disk) };
+            let had: BTreeSet<Kind> = plan(&terms).iter().map(|fault| fault.kind).collect();
+            assert_eq!(had.into_iter().collect::<Vec<_>>(), kinds, "seed {seed}");
+        }
+    }
+
+    #[test]
+    fn what_has_no_target_does_not_hold_up_the_rest() {
+        let all = Kind::all(Durability::Redis, true);
+        let only = Terms { gateways: 0, workers: 0, supervised: true, kinds: all, ..terms(1, 300, Durability::Redis) };
+        let faults = plan(&only);
+        assert!(faults.len() > 60 && faults.iter().all(|f| matches!(f.target, Target::Redis | Target::Supervisor)), "{faults:?}");
+        assert!(faults.iter().any(|fault| fault.kind == Kind::SupervisorKill && fault.at > Duration::from_secs(100)));
     }
 
     #[test]

@@ -19,6 +19,10 @@ pub(super) struct Run {
     pub(super) own_ends: u64,
     pub(super) crashes: usize,
     pub(super) panics: Vec<String>,
+    /// What a supervisor was asked for and did not do.
+    pub(super) undone: Vec<String>,
+    /// Why not all that it looks after was ready in the end.
+    pub(super) unready: Option<String>,
     pub(super) rude: Option<Rude>,
     pub(super) redis_version: String,
 }
@@ -44,6 +48,9 @@ struct Environment {
     arch: &'static str,
     gateways: usize,
     workers: usize,
+    /// Gateways and workers of a supervisor.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    supervised: Option<(usize, usize)>,
     players: usize,
     rooms: usize,
     rate: u32,
@@ -87,6 +94,12 @@ pub(crate) struct ChaosReport {
     /// Log lines about panics.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     panics: Vec<String>,
+    /// What a supervisor was asked for and did not do: while Redis was away, for one.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    undone: Vec<String>,
+    /// Why not all that it looks after was ready in the end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unready: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     rude: Option<Rude>,
     /// From the end of the faults until the last player had its last answer.
@@ -136,6 +149,8 @@ impl ChaosReport {
             own_ends: run.own_ends,
             crashes: run.crashes,
             panics: run.panics,
+            undone: run.undone,
+            unready: run.unready,
             rude: run.rude,
             drain_ms: u64::try_from(run.drained.as_millis()).unwrap_or(u64::MAX),
             environment: Environment {
@@ -147,6 +162,7 @@ impl ChaosReport {
                 arch: std::env::consts::ARCH,
                 gateways: config.gateways,
                 workers: config.workers,
+                supervised: config.supervised,
                 players: config.players,
                 rooms: config.rooms,
                 rate: config.rate,
@@ -167,6 +183,7 @@ impl ChaosReport {
         if let Some(first) = self.panics.first() {
             faults.push(format!("{} panics, first {first}", self.panics.len()));
         }
+        faults.extend(self.unready.clone());
         if self.faults.rolled_back > 0 && self.durability != Durability::Redis {
             faults.push(format!("{} rolled back", self.faults.rolled_back));
         }
@@ -182,10 +199,12 @@ impl ChaosReport {
 
 impl fmt::Display for ChaosReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Environment { gateways, workers, players, rooms, rate, .. } = &self.environment;
+        let Environment { gateways, workers, supervised, players, rooms, rate, .. } = &self.environment;
+        let supervised = supervised
+            .map_or_else(String::new, |(gateways, workers)| format!(", and {gateways} and {workers} under a supervisor"));
         writeln!(
             f,
-            "seed {}, {} s at {}: {players} players in {rooms} rooms over {gateways} gateways and {workers} workers, {rate}/s",
+            "seed {}, {} s at {}: {players} players in {rooms} rooms over {gateways} gateways and {workers} workers{supervised}, {rate}/s",
             self.seed,
             self.duration_s,
             self.durability.name()
@@ -202,6 +221,9 @@ impl fmt::Display for ChaosReport {
         )?;
         if self.own_ends > 0 {
             writeln!(f, "ended     {} processes ended by themselves and were started again", self.own_ends)?;
+        }
+        if let Some(first) = self.undone.first() {
+            writeln!(f, "undone    {} things that the supervisor was asked for, the first: {first}", self.undone.len())?;
         }
         if let Some(rude) = &self.rude {
             write!(f, "rude      joined {} times, sent {}", rude.joins, rude.actions)?;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::values::duration;
+use super::values::{counts, duration};
 use crate::chaos::{Durability, Kind};
 
 /// Options of `soak`.
@@ -30,11 +30,14 @@ pub(crate) struct SoakArgs {
     #[arg(long, value_name = "N")]
     pub(crate) keep_failed: Option<u32>,
     /// Number of gateways
-    #[arg(long, default_value_t = 2, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
+    #[arg(long, default_value_t = 2, value_name = "N", value_parser = clap::value_parser!(u16).range(0..=64))]
     pub(crate) gateways: u16,
     /// Number of workers
-    #[arg(long, default_value_t = 2, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
+    #[arg(long, default_value_t = 2, value_name = "N", value_parser = clap::value_parser!(u16).range(0..=64))]
     pub(crate) workers: u16,
+    /// Also run these under `lasthit up`, in the same deployment: with --gateways 0 --workers 0, nothing else
+    #[arg(long, value_name = "COUNTS", num_args = 0..=1, default_missing_value = "gateways=2,workers=2", value_parser = counts)]
+    pub(crate) supervised: Option<(u16, u16)>,
     /// Also write the report, with all samples, into this JSON file
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
@@ -59,11 +62,15 @@ pub(crate) struct ChaosArgs {
     #[arg(long, value_enum, value_delimiter = ',', value_name = "KINDS")]
     pub(crate) only: Vec<Kind>,
     /// Number of gateways
-    #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
+    #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u16).range(0..=64))]
     pub(crate) gateways: u16,
     /// Number of workers
-    #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
+    #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u16).range(0..=64))]
     pub(crate) workers: u16,
+    /// Also run these under `lasthit up`, in the same deployment, and do to it what only a supervisor can have: reload, exec, scale,
+    /// recycle, gateway-hang, worker-hang, supervisor-kill, supervisor-pause
+    #[arg(long, value_name = "COUNTS", num_args = 0..=1, default_missing_value = "gateways=2,workers=2", value_parser = counts)]
+    pub(crate) supervised: Option<(u16, u16)>,
     /// Number of players over all gateways
     #[arg(long, default_value_t = 48, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=5000))]
     pub(crate) players: u16,

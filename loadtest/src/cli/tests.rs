@@ -67,7 +67,20 @@ fn a_chaos_line_and_a_soak_line() {
     let Command::Chaos(args) = Cli::try_parse_from(line.split_whitespace()).expect("args").command else { panic!("{line}") };
     assert_eq!((args.duration, args.seed, args.durability), (Duration::from_secs(20), Some(7), Durability::Disk));
     assert_eq!((args.only, args.faults_per_minute), (vec![Kind::WorkerKill, Kind::Cut], 30));
-    for bad in ["--only murder", "--durability ram", "--faults-per-minute 0", "--rooms 0", "--gateways 65"] {
+    for (given, counts) in [("--supervised --seed 7", (2, 2)), ("--supervised gateways=1,workers=3", (1, 3))] {
+        let cli = Cli::try_parse_from(format!("loadtest chaos --gateways 0 {given}").split_whitespace()).expect("args");
+        let Command::Chaos(args) = cli.command else { panic!("{given}") };
+        assert_eq!((args.supervised, args.gateways), (Some(counts), 0));
+    }
+    let bads = [
+        "--only murder",
+        "--durability ram",
+        "--faults-per-minute 0",
+        "--rooms 0",
+        "--gateways 65",
+        "--supervised gateways=auto:1..2",
+    ];
+    for bad in bads {
         let error = Cli::try_parse_from(format!("loadtest chaos {bad}").split_whitespace()).expect_err(bad).to_string();
         assert!(error.contains(bad.split_once(' ').expect("a value").1), "{error}");
     }

@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use crate::limits::SPAWN_MAX;
+use crate::spawn::{Count, Spawn};
+
 pub(super) fn url(text: &str) -> Result<String, String> {
     let rest = text.strip_prefix("ws://").ok_or_else(|| format!("url {text:?} does not begin with ws://"))?;
     let host = rest.strip_suffix('/').unwrap_or(rest);
@@ -30,6 +33,14 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     };
     // More than a day is a typing error, and a deadline could overflow.
     millis.filter(|ms| *ms <= 86_400_000).map(Duration::from_millis).ok_or_else(wrong)
+}
+
+/// Gateways and workers of a supervisor.
+pub(super) fn counts(text: &str) -> Result<(u16, u16), String> {
+    match format!("up:{text}").parse() {
+        Ok(Spawn::Up { gateways: Count::Fixed(gateways), workers: Count::Fixed(workers) }) => Ok((gateways, workers)),
+        _ => Err(format!("counts {text:?} are not of the form gateways=2,workers=2, of 1 to {SPAWN_MAX} each")),
+    }
 }
 
 /// What sessions do when a gateway asks them to move.
