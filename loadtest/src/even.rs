@@ -206,8 +206,8 @@ impl Watching<'_> {
     }
 
     /// For a while, whatever there is to see.
-    async fn rest(&mut self) -> Result<()> {
-        let _ = self.until_even(EVEN_REST, 0.0, None).await?;
+    async fn rest(&mut self, time: Duration) -> Result<()> {
+        let _ = self.until_even(time, 0.0, None).await?;
         Ok(())
     }
 
@@ -254,12 +254,13 @@ async fn watch(
         Looked::Late => bail!("{name}: not all sessions are open after {} s: {:?}", EVEN_OPEN_TIMEOUT.as_secs(), watching.last()),
         Looked::Stopped => return Ok(None),
     };
-    watching.rest().await?;
+    watching.rest(EVEN_REST).await?;
     let (mut killed_s, mut even_after_crash_s) = (None, None);
     if config.kill {
         let victim = spreading.processes().await?.into_iter().find(|process| process.name == "gateway-1");
         let pid = victim.and_then(|process| process.pid()).context("gateway-1 does not run")?;
         kill(pid, Signal::SIGKILL)?;
+        let killed = Instant::now();
         killed_s = Some(round(began.elapsed()));
         // Who does not promise to be even again is watched for a while.
         let promises = matches!(spreading, Spreading::Supervised(_));
@@ -270,7 +271,9 @@ async fn watch(
             Looked::Late => {}
             Looked::Stopped => return Ok(None),
         }
-        watching.rest().await?;
+        // A picture beside others is as long as theirs.
+        let left = EVEN_PEER_WATCH.saturating_sub(killed.elapsed());
+        watching.rest(if config.cluster { left.max(EVEN_REST) } else { EVEN_REST }).await?;
     }
     let looks = watching.looks;
     sessions.shutdown().await;

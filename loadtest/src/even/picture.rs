@@ -31,10 +31,11 @@ pub(crate) fn draw(even: &Even) -> String {
     let spreads: Vec<&Spread> = [&even.own].into_iter().chain(&even.peers).collect();
     let most = spreads.iter().flat_map(|spread| spread.looks.iter().flat_map(|look| look.sessions.values())).max();
     let scale = Scale::linear(*most.unwrap_or(&1) as f64);
+    let end = spreads.iter().filter_map(|spread| spread.looks.last()).map(|look| look.s).fold(0.5, f64::max);
     let width = (WIDTH - 2.0 * MARGIN) / spreads.len() as f64;
     for (n, spread) in spreads.into_iter().enumerate() {
         let left = MARGIN + LABELS + width * n as f64;
-        panel(&mut svg, spread, &scale, (left, left + width - LABELS - GAP));
+        panel(&mut svg, spread, (&scale, end), (left, left + width - LABELS - GAP));
     }
     let foot = "A line is one process. Lines that would lie on each other are drawn side by side.";
     svg::close(svg, (MARGIN, HEIGHT - 18.0), foot)
@@ -61,13 +62,14 @@ fn legend(svg: &mut String, processes: u16) {
     }
 }
 
-fn panel(svg: &mut String, spread: &Spread, scale: &Scale, (left, right): (f64, f64)) {
+/// One way to spread sessions, on axes that all panels share: sessions, and seconds up to `end`.
+fn panel(svg: &mut String, spread: &Spread, (scale, end): (&Scale, f64), (left, right): (f64, f64)) {
     let bottom = TOP + PANEL_HEIGHT;
     let y = |value: f64| bottom - PANEL_HEIGHT * scale.at(value);
-    let end = spread.looks.last().map_or(1.0, |look| look.s.max(0.5));
     let x = |s: f64| left + (right - left) * (s / end).clamp(0.0, 1.0);
     text(svg, (left, TOP - 34.0), "font-size=\"15\" font-weight=\"600\" fill=\"#16202c\"", spread.name);
     text(svg, (left, TOP - 15.0), "font-size=\"12.5\" fill=\"#2b3643\"", &figures(spread));
+    text(svg, (left - 8.0, TOP - 15.0), &format!("{SMALL} text-anchor=\"end\""), "sessions");
     for (n, tick) in scale.ticks.iter().enumerate() {
         svg::rule(svg, (left, right), y(*tick), n == 0);
         text(svg, (left - 8.0, y(*tick) + 4.0), &format!("{SMALL} text-anchor=\"end\""), &tick.to_string());
@@ -95,19 +97,17 @@ fn panel(svg: &mut String, spread: &Spread, scale: &Scale, (left, right): (f64, 
         let points: Vec<(f64, f64)> = points.map(|(x, y)| (x, y.min(bottom))).collect();
         svg::line(svg, &points, colour(n), 1.4);
     }
-    text(svg, (left - LABELS, TOP - 15.0), SMALL, "");
 }
 
 /// What a panel says in words.
 fn figures(spread: &Spread) -> String {
     let (least, most) = spread.ends();
-    let mut words = format!("{least} to {most} each: fullest {:.2} times the mean", spread.even_max_over_mean);
+    let each = if least == most { format!("{least} each") } else { format!("{least} to {most} each") };
     match (spread.killed_s, spread.even_after_crash_s) {
-        (None, _) => {}
-        (Some(_), Some(after)) => words = format!("{least} to {most} each; even {after:.1} s after the kill"),
-        (Some(_), None) => words = format!("{least} to {most} each; not even again"),
+        (None, _) => format!("{each}: the fullest has {:.2} times the mean", spread.even_max_over_mean),
+        (Some(_), Some(after)) => format!("{each}; even {after:.1} s after the kill"),
+        (Some(_), None) => format!("{each}; not even again"),
     }
-    words
 }
 
 /// Round numbers of seconds, some four of them.
@@ -146,9 +146,7 @@ mod tests {
         let even = Even { sessions: 10, processes: 2, rate: 500, own, peers, environment: Environment::read() };
         let drawn = draw(&even);
         assert_eq!(drawn.matches("stroke-linejoin").count(), 4, "{drawn}");
-        assert!(
-            drawn.contains("another &lt;one&gt;") && drawn.contains("5 to 5 each; not even again") && drawn.ends_with("</svg>\n")
-        );
+        assert!(drawn.contains("another &lt;one&gt;") && drawn.contains("5 each; not even again") && drawn.ends_with("</svg>\n"));
         assert!(drawn.contains("--sessions 10 --rate 500 --kill --peer cluster"), "{drawn}");
         // Two processes with as many sessions do not hide each other.
         let lines: Vec<&str> = drawn.lines().filter(|line| line.contains("stroke-linejoin")).collect();
