@@ -192,7 +192,10 @@ Examples:
     lasthit gateway --listen 0.0.0.0:7777 --jwt-key-file /etc/lasthit/jwt.key --allowed-origins https://game.example";
 
 const UP: &str = "\
+Without --redis it runs a Redis of its own (redis-server must be installed), and keeps its data in --data over restarts.
+
 Examples:
+  lasthit up
   lasthit up --redis redis://127.0.0.1:6379
   lasthit up --redis unix:///run/redis.sock --gateways 2 --workers auto:1..4 --listen 0.0.0.0:7777 --jwt-key-file /etc/lasthit/jwt.key
   lasthit up --redis redis://10.0.0.5:6379 --gateways 0 --workers 4        workers only: gateways run elsewhere";

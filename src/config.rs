@@ -72,7 +72,7 @@ impl ProcessRole {
 pub struct Config {
     /// What this process does.
     pub role: ProcessRole,
-    /// Where Redis is. Always there for `gateway` and `worker`, never for `serve`.
+    /// Where Redis is. Always there for `gateway` and `worker`, never for `serve`. None for `up`: it runs one of its own.
     pub redis: Option<RedisUrl>,
     /// Prefix of all keys in Redis.
     pub prefix: String,
@@ -211,11 +211,15 @@ impl Config {
     /// Reads each setting, and checks it by itself.
     fn read(role: ProcessRole, from: &mut Sources<'_>) -> Self {
         let d = Self::defaults(role);
+        let redis = from.redis(role == ProcessRole::Up);
+        // A redis of the supervisor's own keeps what it has.
+        let is_managed = from.managed.is_some() || role == ProcessRole::Up && redis.is_none();
+        let durability = if is_managed { Durability::Disk } else { d.durability };
         let micros = |d: Duration| u64::try_from(d.as_micros()).unwrap_or(u64::MAX);
         let millis = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
         Self {
             role,
-            redis: from.get("redis", None, |v| RedisUrl::new(v).map(Some)),
+            redis,
             prefix: from.get("prefix", d.prefix, values::prefix),
             shards: from.get("shards", d.shards, |v| values::whole(v, 1, limits::SHARDS_MAX)),
             listen: from.get("listen", d.listen, values::address),
@@ -236,7 +240,7 @@ impl Config {
                 from.get("lease_ms", millis(d.lease), |v| values::whole(v, limits::LEASE_MS_MIN, limits::LEASE_MS_MAX)),
             ),
             retention: from.get("retention", d.retention, |v| values::duration(v, limits::RETENTION_MIN, limits::RETENTION_MAX)),
-            durability: from.get("durability", d.durability, |v| values::word(v, &Durability::NAMES)),
+            durability: from.get("durability", durability, |v| values::word(v, &Durability::NAMES)),
             runtime_dir: from.get("runtime_dir", d.runtime_dir, values::directory_or_none),
             priority: from.get("priority", d.priority, |v| values::word(v, &Priority::NAMES)),
             room_linger: from
@@ -306,7 +310,13 @@ impl Config {
                     ));
                 }
             }
-            ProcessRole::Gateway | ProcessRole::Worker | ProcessRole::Up if from.place("redis").is_none() => {
+            ProcessRole::Up if self.redis.is_none() && self.durability == Durability::Replicated => {
+                let place = from.place("durability").unwrap_or_default();
+                from.mistake(format!(
+                    "{place}: \"replicated\" needs replicas, and a managed redis has none: use disk, or give --redis URL of one that has"
+                ));
+            }
+            ProcessRole::Gateway | ProcessRole::Worker if self.redis.is_none() && from.place("redis").is_none() => {
                 from.mistake(format!(
                     "redis is missing: give {} --redis redis://127.0.0.1:6379 (or LASTHIT_REDIS, or redis in the file)",
                     self.role.as_str()

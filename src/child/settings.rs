@@ -14,6 +14,9 @@ pub(crate) struct Settings {
     /// Which of the file's deployments it belongs to; empty for the only one.
     #[serde(default)]
     pub(crate) deployment: String,
+    /// Where the supervisor's own Redis is, if it has one: for those that name no other.
+    #[serde(default)]
+    pub(crate) managed: Option<String>,
     /// As on a command line.
     pub(crate) flags: Vec<(String, String)>,
     /// The environment's settings: `LASTHIT_...`.
@@ -36,7 +39,7 @@ impl Settings {
     pub(crate) fn gather(flags: &Flags, env: &dyn Fn(&str) -> Option<String>) -> Result<Self, String> {
         let file = read_file(flags, env)?;
         let (role, deployment) = (String::new(), String::new());
-        Ok(Self { role, deployment, flags: flags.pairs().to_vec(), env: of_environment(env), file })
+        Ok(Self { role, deployment, managed: None, flags: flags.pairs().to_vec(), env: of_environment(env), file })
     }
 
     /// The same, with the file as it is now.
@@ -44,7 +47,8 @@ impl Settings {
     /// # Errors
     /// One line when the file cannot be read.
     pub(crate) fn again(&self) -> Result<Self, String> {
-        Self::gather(&Flags::from(self.flags.clone()), &|name| self.env.get(name).cloned())
+        let gathered = Self::gather(&Flags::from(self.flags.clone()), &|name| self.env.get(name).cloned())?;
+        Ok(Self { managed: self.managed.clone(), ..gathered })
     }
 
     /// The configuration of the supervisor itself.
@@ -68,6 +72,7 @@ impl Settings {
         let env = |name: &str| self.env.get(name).cloned();
         let mut from = Sources::with_text(Flags::from(self.flags), &env, self.file);
         from.of(&self.deployment);
+        from.managed = self.managed;
         Config::load_from(role, from)
     }
 }

@@ -17,6 +17,9 @@ pub(super) struct UpArgs {
     /// Socket for commands [default: supervisor.sock in --runtime-dir]
     #[arg(long, value_name = "PATH")]
     pub(super) control: Option<String>,
+    /// Where the managed redis keeps its data [default: /var/lib/lasthit of root, else ~/.local/state/lasthit]
+    #[arg(long, value_name = "DIR")]
+    pub(super) data: Option<String>,
     /// Time that a process may take until it is ready [default: 15s]
     #[arg(long, value_name = "TIME")]
     pub(super) ready_timeout: Option<String>,
@@ -45,7 +48,8 @@ pub(super) struct UpArgs {
 
 #[derive(Debug, Args, Serialize)]
 pub(super) struct RedisArgs {
-    /// redis://, rediss:// or unix:// URL. If it has a password, use LASTHIT_REDIS: process lists show flags
+    /// redis://, rediss:// or unix:// URL. If it has a password, use LASTHIT_REDIS: process lists show flags. `lasthit up` runs one
+    /// of its own unless a URL is given (managed)
     #[arg(long, value_name = "URL")]
     pub(super) redis: Option<String>,
     /// Prefix of all keys in Redis [default: lasthit]
@@ -127,7 +131,8 @@ pub(super) struct WorkerArgs {
 
 #[derive(Debug, Args, Serialize)]
 pub(super) struct DurabilityArgs {
-    /// What a verdict has survived before anyone sees it: redis, disk or replicated. Not for serve [default: redis]
+    /// What a verdict has survived before anyone sees it: redis, disk or replicated. Not for serve [default: redis, with a managed redis
+    /// disk]
     #[arg(long, value_name = "LEVEL")]
     pub(super) durability: Option<String>,
 }

@@ -2,13 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Config, ConfigError};
+use super::{Config, ConfigError, RedisUrl};
 use crate::limits::DEPLOYMENT_BYTES_MAX;
 use crate::supervisor::policy::names::is_deployment;
 
 /// Settings that the file may hold. Each but `rooms` and `deployments` may also be a flag, and each but these and `rules` an
 /// environment variable.
-const KEYS: [&str; 45] = [
+const KEYS: [&str; 46] = [
     "redis",
     "prefix",
     "shards",
@@ -51,6 +51,7 @@ const KEYS: [&str; 45] = [
     "recycle_age",
     "recycle_memory",
     "even",
+    "data",
     ROOMS,
     DEPLOYMENTS,
     "config",
@@ -64,7 +65,7 @@ const ROOMS: &str = "rooms";
 const DEPLOYMENTS: &str = "deployments";
 
 /// Settings of the supervisor itself, and of all its processes: a deployment has none of its own.
-const OF_ALL: [&str; 14] = [
+const OF_ALL: [&str; 15] = [
     "admin",
     "allow_remote_admin",
     "runtime_dir",
@@ -78,6 +79,7 @@ const OF_ALL: [&str; 14] = [
     "recycle_age",
     "recycle_memory",
     "even",
+    "data",
     DEPLOYMENTS,
 ];
 
@@ -173,6 +175,8 @@ pub(crate) struct Sources<'a> {
     path: String,
     /// Whose table comes before the top of the file.
     deployment: Option<(String, toml::Table)>,
+    /// Where the supervisor's own Redis is, for a process of those that use it.
+    pub(crate) managed: Option<String>,
     mistakes: Vec<String>,
 }
 
@@ -195,7 +199,8 @@ impl<'a> Sources<'a> {
     /// With a file that was read before.
     pub(crate) fn with_text(flags: Flags, env: &'a dyn Fn(&str) -> Option<String>, file: Option<FileText>) -> Self {
         let (path, text) = file.unwrap_or_default();
-        let mut sources = Self { flags, env, file: toml::Table::new(), path, deployment: None, mistakes: Vec::new() };
+        let mut sources =
+            Self { flags, env, file: toml::Table::new(), path, deployment: None, managed: None, mistakes: Vec::new() };
         match parse(&text) {
             Ok(file) => sources.file = file,
             Err(problem) => sources.mistake(format!("{} {problem}", sources.path)),
@@ -271,6 +276,17 @@ impl<'a> Sources<'a> {
                 default
             }
         }
+    }
+
+    /// Where Redis is. None: nowhere else, so it is managed, if it `may_be`.
+    pub(super) fn redis(&mut self, may_be: bool) -> Option<RedisUrl> {
+        let managed = self.managed.as_deref().and_then(|url| RedisUrl::new(url).ok());
+        let found = self.get("redis", None, |text| match text {
+            "managed" if may_be || managed.is_some() => Ok(None),
+            "managed" => Err("is what `lasthit up` runs: give the address of one, as its log says it".to_owned()),
+            url => RedisUrl::new(url).map(Some),
+        });
+        found.or(managed)
     }
 
     /// Where a setting is set, if anywhere.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::sources::Sources;
 use super::{Config, values};
+use crate::journal::redis::Durability;
 use crate::limits;
 use crate::supervisor::policy::counts::Wanted;
 use crate::supervisor::policy::recycle::Bounds;
@@ -22,6 +23,8 @@ pub(crate) struct Up {
     pub(crate) worker_command: Option<Vec<String>>,
     /// Where its commands come in. None: in the runtime directory.
     pub(crate) control: Option<PathBuf>,
+    /// Where its own Redis keeps its data. None: in the usual place.
+    pub(crate) data: Option<PathBuf>,
     /// How long a child may take until it is ready.
     pub(crate) ready_timeout: Duration,
     /// How long it may take to end.
@@ -44,6 +47,7 @@ impl Default for Up {
             workers: Wanted::Auto,
             worker_command: None,
             control: None,
+            data: None,
             ready_timeout: limits::READY_TIMEOUT,
             stop_timeout: limits::STOP_TIMEOUT,
             hang_timeout: limits::HANG_TIMEOUT,
@@ -55,6 +59,12 @@ impl Default for Up {
 }
 
 impl Up {
+    /// Of those deployments whose Redis is the supervisor's own, the highest durability.
+    pub(crate) fn managed(&self) -> Option<Durability> {
+        let own = self.deployments.iter().filter(|(_, config)| config.redis.is_none()).map(|(_, config)| config.durability);
+        own.max_by_key(|level| *level == Durability::Disk)
+    }
+
     pub(super) fn read(from: &mut Sources<'_>) -> Self {
         let d = Self::default();
         let timeout = |v: &str| values::duration(v, limits::CHILD_TIMEOUT_MIN, limits::CHILD_TIMEOUT_MAX);
@@ -64,6 +74,7 @@ impl Up {
             workers: from.get("workers", d.workers, Wanted::parse),
             worker_command: from.get("worker_command", None, |v| values::command(v).map(Some)),
             control: from.get("control", None, |v| Ok(Some(PathBuf::from(v)))),
+            data: from.get("data", None, |v| values::directory(v).map(Some)),
             ready_timeout: from.get("ready_timeout", d.ready_timeout, timeout),
             stop_timeout: from.get("stop_timeout", d.stop_timeout, timeout),
             hang_timeout: from.get("hang_timeout", d.hang_timeout, timeout),

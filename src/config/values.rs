@@ -133,13 +133,17 @@ pub(super) fn address_or_none(text: &str) -> Result<Option<SocketAddr>, String> 
     if text == "none" { Ok(None) } else { address(text).map(Some).map_err(|e| format!("{e}, or none")) }
 }
 
-/// A directory, or `none`. Processes of one host may be started anywhere, so it says where it is by itself.
-pub(super) fn directory_or_none(text: &str) -> Result<Option<PathBuf>, String> {
+/// A directory. Processes of one host may be started anywhere, so it says where it is by itself.
+pub(super) fn directory(text: &str) -> Result<PathBuf, String> {
     match Path::new(text) {
-        _ if text == "none" => Ok(None),
-        path if path.is_absolute() => Ok(Some(path.to_owned())),
-        _ => Err("is not a path from the root: use one such as /run/lasthit, or none".to_owned()),
+        path if path.is_absolute() => Ok(path.to_owned()),
+        _ => Err("is not a path from the root: use one such as /var/lib/lasthit".to_owned()),
     }
+}
+
+/// A directory as [`directory`] reads it, or `none`.
+pub(super) fn directory_or_none(text: &str) -> Result<Option<PathBuf>, String> {
+    if text == "none" { Ok(None) } else { directory(text).map(Some).map_err(|e| format!("{e}, or none")) }
 }
 
 pub(super) fn yes_or_no(text: &str) -> Result<bool, String> {

@@ -86,6 +86,16 @@ pub(crate) const TOP_HISTORY: usize = 240;
 pub(crate) const TOP_RETRIES_MAX: u32 = 60;
 /// Keys that wait for `lasthit top`.
 pub(crate) const TOP_KEYS_WAITING: usize = 16;
+/// How often a Redis that starts is asked whether it answers.
+pub(crate) const MANAGED_POLL: Duration = Duration::from_millis(20);
+/// How long a lock on the data of a Redis may be held by a process that does not answer.
+pub(crate) const MANAGED_LOCK_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a redis-server may take to tell its version.
+pub(crate) const MANAGED_VERSION_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the last words of a Redis that has ended are waited for.
+pub(crate) const MANAGED_LAST_WORDS: Duration = Duration::from_millis(500);
+/// Bytes of the path of a Unix socket, as the kernel has it.
+pub(crate) const SOCKET_PATH_BYTES_MAX: usize = 107;
 
 // A replacement's pair of each gateway has a place among the gateways of a room.
 const _: () = assert!(PROCESSES_PER_ROLE_MAX * 2 <= MARKS_PER_ROOM_MAX && PROCESSES_PER_ROLE_MAX <= SHARDS_MAX as usize);

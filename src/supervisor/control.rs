@@ -193,7 +193,7 @@ async fn health(method: &Method, path: &str, asks: &mpsc::Sender<Ask>) -> Answer
 
 /// The roles of which no process is ready, though one is wanted: a line for each. Others go on while one is replaced, or has failed.
 fn missing(all: &[Process]) -> String {
-    let role = |process: &Process| process.name.rsplit_once('-').map_or_else(String::new, |(role, _)| role.to_owned());
+    let role = |process: &Process| process.name.rsplit_once('-').map_or(&*process.name, |(role, _)| role).to_owned();
     let wanted: BTreeSet<String> = all.iter().filter(|process| process.phase != "stopped").map(role).collect();
     let ready: BTreeSet<String> = all.iter().filter(|process| process.phase == "ready").map(role).collect();
     wanted.difference(&ready).map(|role| format!("{role}: none is ready\n")).collect()

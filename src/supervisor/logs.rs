@@ -27,6 +27,9 @@ struct Shared {
     followers: broadcast::Sender<String>,
 }
 
+/// The process that is no child of a plan, and whose lines are text.
+pub(super) const REDIS: &str = "redis";
+
 impl Logs {
     /// Starts the thread that writes.
     pub(super) fn start(format: LogFormat) -> std::io::Result<Self> {
@@ -65,6 +68,7 @@ impl Logs {
     fn write(&self, process: &str, text: &str) {
         let line = match (self.0.format, text.strip_prefix('{')) {
             (LogFormat::Json, Some(rest)) => format!("{{\"process\":\"{process}\",{rest}"),
+            (LogFormat::Json, None) if process == REDIS => serde_json::json!({ "process": process, "message": text }).to_string(),
             _ => format!("{process:<10} | {text}"),
         };
         {
@@ -79,6 +83,16 @@ impl Logs {
         if let Err(TrySendError::Full(_)) = self.0.lines.try_send(line) {
             self.0.dropped.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    /// The last line of a process that says something, without its name.
+    pub(super) fn last_of(&self, process: &str) -> Option<String> {
+        let (kept, name) = (self.0.kept.lock(), format!("{process:<10} | "));
+        let said = |line: &String| match serde_json::from_str::<serde_json::Value>(line) {
+            Ok(object) if object["process"] == process => object["message"].as_str().map(str::to_owned),
+            _ => line.strip_prefix(&name).map(str::to_owned),
+        };
+        kept.iter().rev().filter_map(said).find(|said| !said.is_empty())
     }
 
     /// The last lines, and those that follow.
@@ -99,6 +113,7 @@ mod tests {
         logs.clone().read("gateway-1".to_owned(), [b"one\n\xff", long.as_bytes(), b"\nlast"].concat().as_slice()).await;
         let (kept, mut follow) = logs.follow();
         assert_eq!((kept.len(), &*kept[0], &*kept[3]), (4, "gateway-1  | one", "gateway-1  | last"));
+        assert_eq!(logs.last_of("gateway-1").as_deref(), Some("last"));
         assert!(kept[1].len() <= LOG_LINE_BYTES_MAX + 20);
         for n in 0..LOG_LINES_KEPT {
             logs.write("worker-1", &n.to_string());
@@ -112,6 +127,13 @@ mod tests {
         let logs = Logs::start(LogFormat::Json).expect("started");
         logs.write("eu/worker-1", r#"{"level":"INFO"}"#);
         logs.write("eu/worker-1", "panicked");
-        assert_eq!(logs.follow().0, [r#"{"process":"eu/worker-1","level":"INFO"}"#, "eu/worker-1 | panicked"]);
+        logs.write(REDIS, "7:M * \"Ready\"");
+        let lines = [
+            r#"{"process":"eu/worker-1","level":"INFO"}"#,
+            "eu/worker-1 | panicked",
+            r#"{"message":"7:M * \"Ready\"","process":"redis"}"#,
+        ];
+        assert_eq!(logs.follow().0, lines);
+        assert_eq!((logs.last_of(REDIS).as_deref(), logs.last_of("worker-1")), (Some("7:M * \"Ready\""), None));
     }
 }

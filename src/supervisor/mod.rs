@@ -12,6 +12,7 @@ mod gather;
 mod handed;
 mod host;
 mod logs;
+mod managed;
 pub(crate) mod plan;
 pub(crate) mod policy;
 mod run;
@@ -33,12 +34,14 @@ use self::asking::CONTROL_FILE;
 use self::control::Control;
 use self::handed::Handed;
 use self::logs::Logs;
+use self::managed::{Home, Managed, Wanted};
 use self::plan::step::Settings;
 use self::policy::counts::{self, Deployment};
 use self::run::{Kit, Prepared, run};
 use self::spawn::{Binary, Other};
 use crate::child::settings as child;
 use crate::config::{Config, RedisUrl};
+use crate::journal::redis::Durability;
 use crate::limits::{LAST_ANSWERS_TIMEOUT, PROGRESS_LINES_WAITING, REQUESTS_MAX};
 
 /// Runs the processes that a configuration asks for, until `stop`. Returns the exit code.
@@ -49,6 +52,10 @@ pub(crate) async fn up(config: Config, child: child::Settings, stop: Cancellatio
     let mut handed = Handed::take().map_err(anyhow::Error::msg)?;
     // By its path: what is there at a reload is what runs then.
     let program = std::env::current_exe().context("the path of this program is not known")?;
+    let own_redis = config.up.managed().map(|level| Ok::<_, String>((Home::open(config.up.data.as_deref())?, level)));
+    let own_redis = own_redis.transpose().map_err(anyhow::Error::msg)?;
+    let (url, level) = own_redis.as_ref().map(|(home, level)| (home.url(), *level)).unzip();
+    let child = child::Settings { managed: url, ..child };
     let mut first = prepared(&config, child, Binary::own()?).map_err(anyhow::Error::msg)?;
     first.listeners = listeners(&config, &BTreeMap::new(), &mut handed).map_err(anyhow::Error::msg)?;
     handed.all_taken(&addresses(&config)).map_err(anyhow::Error::msg)?;
@@ -68,7 +75,7 @@ pub(crate) async fn up(config: Config, child: child::Settings, stop: Cancellatio
     };
     let logs = Logs::start(config.log_format).context("the log's thread cannot start")?;
     reload_at_hangup(asker.clone()).context("signals cannot be watched")?;
-    let gathered = first.kit.child.clone();
+    let (gathered, ready_timeout, stop_timeout) = (first.kit.child.clone(), config.up.ready_timeout, config.up.stop_timeout);
     // By their names; what was added later, too.
     let mut known: BTreeMap<String, Config> = config.up.deployments.iter().cloned().collect();
     let prepare = Box::new(move |there: &BTreeMap<String, bool>| {
@@ -76,6 +83,11 @@ pub(crate) async fn up(config: Config, child: child::Settings, stop: Cancellatio
         let next = child.of_supervisor().map_err(|error| error.mistakes.join("; "))?;
         known.retain(|name, _| there.contains_key(name));
         fits(&config, &known, &next)?;
+        if let Some(wanted) = next.up.managed().filter(|wanted| level != Some(*wanted) && level != Some(Durability::Disk)) {
+            return Err(format!(
+                "a managed redis of durability {wanted} is brought by a start alone: stop it with `lasthit down` and start it anew"
+            ));
+        }
         let binary = Binary::at(&program).map_err(|error| format!("{} cannot be run: {error}", program.display()))?;
         let prepared =
             Prepared { listeners: listeners(&next, there, &mut Handed::default())?, ..prepared(&next, child, binary)? };
@@ -85,9 +97,23 @@ pub(crate) async fn up(config: Config, child: child::Settings, stop: Cancellatio
         Ok(prepared)
     });
     let connections = TaskTracker::new();
+    let running = async {
+        let managed = match own_redis {
+            None => None,
+            Some((home, durability)) => {
+                tracing::info!("redis is managed: other commands reach it by --redis {}", home.url());
+                let wanted = Wanted { home, durability, ready_timeout, stop_timeout };
+                let Some(managed) = Managed::start(wanted, logs.clone(), &stop).await.map_err(anyhow::Error::msg)? else {
+                    return Ok::<_, anyhow::Error>(0);
+                };
+                Some(managed)
+            }
+        };
+        Ok(run(first, prepare, managed, logs.clone(), asks, stop).await?)
+    };
     let code = tokio::select! {
-        code = run(first, prepare, logs.clone(), asks, stop) => code?,
-        () = socket.serve(asker.clone(), logs, &connections) => 0,
+        code = running => code?,
+        () = socket.serve(asker.clone(), logs.clone(), &connections) => 0,
         () = control::serve_health(admin, asker) => 0,
     };
     // Whoever asked for the end hears of it.
@@ -102,8 +128,7 @@ fn prepared(config: &Config, child: child::Settings, binary: Binary) -> Result<P
     // Deployments share the cores.
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get) / up.deployments.len().max(1);
     let deployments = up.deployments.iter().map(|(name, config)| {
-        let (gateways, workers) =
-            counts::auto(cores, config.redis.as_ref().is_some_and(RedisUrl::is_on_this_host), config.shards);
+        let (gateways, workers) = counts::auto(cores, config.redis.as_ref().is_none_or(RedisUrl::is_on_this_host), config.shards);
         Deployment {
             name: name.clone(),
             gateways: config.up.gateways.or(gateways),
@@ -161,6 +186,7 @@ fn fits(now: &Config, deployments: &BTreeMap<String, Config>, next: &Config) -> 
     let mut fixed = vec![
         ("admin".to_owned(), now.admin == next.admin),
         ("control".to_owned(), now.up.control == next.up.control),
+        ("data".to_owned(), now.up.data == next.up.data),
         ("runtime_dir".to_owned(), now.runtime_dir == next.runtime_dir),
     ];
     for (name, next) in &next.up.deployments {

@@ -1,6 +1,8 @@
 //! The dispatcher carries the plan out: one loop takes what happened (signals, ends of processes, what children say, what is asked), gives it to the
 //! plan, and does what comes of it.
 
+mod rows;
+
 use std::collections::{BTreeMap, HashMap};
 use std::net::TcpListener;
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -11,11 +13,12 @@ use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::time::{Instant, sleep_until};
 
-use super::ask::{Ask, Process, Told, seconds};
+use super::ask::{Ask, Told};
 use super::door::Door;
 use super::gather::Gathering;
 use super::host::{Doing, Host};
 use super::logs::Logs;
+use super::managed::Managed;
 use super::plan::Plan;
 use super::plan::step::{Action, ChildId, Command, Exit, Generation, Input, Load, RequestId, Settings};
 use super::policy::names::{Role, Slot};
@@ -90,6 +93,9 @@ struct Dispatcher {
     gathering: Gathering,
     host: Host,
     strangers: Strangers,
+    managed: Option<Managed>,
+    /// What is done when everything has ended, but for Redis.
+    last: Vec<Action>,
     code: Option<u8>,
 }
 
@@ -100,6 +106,7 @@ struct Dispatcher {
 pub(super) async fn run(
     prepared: Prepared,
     prepare: Prepare,
+    managed: Option<Managed>,
     logs: Logs,
     mut asks: mpsc::Receiver<Ask>,
     stop: tokio_util::sync::CancellationToken,
@@ -123,6 +130,8 @@ pub(super) async fn run(
         gathering: Gathering::default(),
         host: Host::start()?,
         strangers: Strangers::new(),
+        managed,
+        last: Vec::new(),
         code: None,
     };
     dispatcher.open(prepared.listeners)?;
@@ -154,7 +163,14 @@ pub(super) async fn run(
             }
         }
     }
-    Ok(dispatcher.code.unwrap_or(0))
+    let mut code = dispatcher.code.unwrap_or(0);
+    if let Some(managed) = dispatcher.managed.take() {
+        // Last, and whoever asked for the end hears of it then.
+        code |= u8::from(!managed.stop().await);
+        let last = std::mem::take(&mut dispatcher.last);
+        dispatcher.carry_out(last);
+    }
+    Ok(code)
 }
 
 impl Dispatcher {
@@ -245,6 +261,9 @@ impl Dispatcher {
     /// Measures what each process costs. What a child says by itself tells that it is there, this does not.
     fn measure(&mut self) {
         self.gathering.grow_old();
+        if let Some(managed) = &self.managed {
+            managed.measure();
+        }
         let now = Instant::now();
         for running in self.running.values_mut() {
             let Some(cost) = Cost::of(running.process.pid) else { continue };
@@ -256,7 +275,8 @@ impl Dispatcher {
             let rate = running.said.events.saturating_sub(events) as f64 / passed_s;
             running.load.actions_per_s = rate;
         }
-        self.strangers.look(|pid| self.running.values().any(|running| running.process.pid == pid));
+        let of_redis = self.managed.as_ref().and_then(|managed| managed.row().pid);
+        self.strangers.look(|pid| Some(pid) == of_redis || self.running.values().any(|running| running.process.pid == pid));
         self.report();
     }
 
@@ -282,7 +302,10 @@ impl Dispatcher {
             }
             // Nobody would come in: the listener was opened for none.
             Ask::Do(Command::Scale { group, count }, told)
-                if group.role == Role::Gateway && count.most() > 0 && self.listens(&group.deployment) == Some(false) =>
+                if group.role == Role::Gateway
+                    && count.most() > 0
+                    && self.plan.deployments().contains_key(&*group.deployment)
+                    && !self.doors.contains_key(&group.deployment) =>
             {
                 let why = format!("{group}: it has --gateways 0 and listens nowhere: give it gateways, and reload");
                 let _ = told.try_send(Told::Failed(why));
@@ -302,11 +325,6 @@ impl Dispatcher {
         }
     }
 
-    /// Whether a deployment has a door. None: there is no such deployment.
-    fn listens(&self, deployment: &str) -> Option<bool> {
-        self.plan.deployments().get(deployment).map(|_| self.doors.contains_key(deployment))
-    }
-
     /// What a reload would bring, with doors for what is new in it.
     fn prepared(&mut self) -> Result<Prepared, String> {
         let there = self.plan.deployments().into_keys().map(|name| (name.to_owned(), self.doors.contains_key(name))).collect();
@@ -324,6 +342,11 @@ impl Dispatcher {
     }
 
     fn carry_out(&mut self, actions: Vec<Action>) {
+        let end = actions.iter().find_map(|action| if let Action::End { code } = action { Some(*code) } else { None });
+        if end.is_some() && self.managed.is_some() {
+            (self.code, self.last) = (end, actions);
+            return;
+        }
         for action in actions {
             match action {
                 Action::Start { child, slot, generation } => {
@@ -461,46 +484,5 @@ impl Dispatcher {
         };
         self.running.insert(child, running);
         Ok(pid)
-    }
-
-    fn ps(&self) -> Vec<Process> {
-        let mut all = Vec::new();
-        for slot in self.plan.slots() {
-            let process = |phase: &str| Process {
-                name: slot.slot.to_string(),
-                phase: phase.to_owned(),
-                pid: None,
-                age_s: 0.0,
-                cpu: 0.0,
-                memory_bytes: 0,
-                sessions: 0,
-                actions_per_s: 0.0,
-                crashes: slot.crashes,
-                starts_in_s: None,
-                last_end: slot.last_end.clone(),
-                generation: slot.generation.0,
-            };
-            for child in &slot.children {
-                let load = self.running.get(&child.child).map_or(child.load, |running| running.load);
-                all.push(Process {
-                    pid: child.pid,
-                    age_s: seconds(child.age),
-                    cpu: load.cpu,
-                    memory_bytes: load.memory_bytes,
-                    sessions: if slot.slot.group.role == Role::Gateway { load.sessions } else { 0 },
-                    actions_per_s: load.actions_per_s,
-                    generation: child.generation.0,
-                    ..process(child.phase.as_str())
-                });
-            }
-            if slot.children.is_empty() {
-                let starts_in_s = match slot.phase {
-                    super::plan::step::Phase::Waiting(rest) => Some(seconds(rest)),
-                    _ => None,
-                };
-                all.push(Process { starts_in_s, ..process(slot.phase.as_str()) });
-            }
-        }
-        all
     }
 }

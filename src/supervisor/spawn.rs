@@ -97,10 +97,7 @@ pub(super) fn spawn(binary: &Binary, other: Option<&Other>, name: &str) -> io::R
     let mut command = Command::new(format!("/proc/self/fd/{}", binary.0.as_raw_fd()));
     command.arg0(&words[0]).args(&words[1..]).process_group(0);
     command.stdin(Stdio::from(stdin)).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let is_not_its = |name: &str| name.starts_with(ENV_PREFIX) || host::ENV.contains(&name);
-    for (variable, _) in std::env::vars_os().filter(|(name, _)| is_not_its(&name.to_string_lossy())) {
-        command.env_remove(variable);
-    }
+    without_settings(&mut command);
     let mut child = command.spawn()?;
     let pid = child.id();
     let mut take = || -> io::Result<(Process, (ChildStdout, ChildStderr))> {
@@ -109,8 +106,7 @@ pub(super) fn spawn(binary: &Binary, other: Option<&Other>, name: &str) -> io::R
         };
         let output = (ChildStdout::from_std(stdout)?, ChildStderr::from_std(stderr)?);
         // Nobody else waits for it, so the number is still its own.
-        let held = pidfd_open(id(pid)?, PidfdFlags::NONBLOCK)?;
-        Ok((Process { pid, held: Arc::new(watched(held)?) }, output))
+        Ok((Process::at(pid)?, output))
     };
     match take() {
         Ok((process, output)) => Ok(Spawned { process, channel, output }),
@@ -129,6 +125,14 @@ fn own_name() -> String {
     Path::new(&program).file_name().map_or_else(|| "lasthit".to_owned(), |name| name.to_string_lossy().into_owned())
 }
 
+/// A process that is started gets no settings, and no secrets, from the environment.
+pub(super) fn without_settings(command: &mut Command) {
+    let is_not_its = |name: &str| name.starts_with(ENV_PREFIX) || host::ENV.contains(&name);
+    for (variable, _) in std::env::vars_os().filter(|(name, _)| is_not_its(&name.to_string_lossy())) {
+        command.env_remove(variable);
+    }
+}
+
 /// A descriptor that the runtime watches.
 #[expect(
     deprecated,
@@ -143,7 +147,22 @@ fn id(pid: u32) -> io::Result<Pid> {
 }
 
 impl Process {
-    /// Returns when it has ended.
+    /// The one that has this number now.
+    pub(super) fn at(pid: u32) -> io::Result<Self> {
+        let held = pidfd_open(id(pid)?, PidfdFlags::NONBLOCK)?;
+        Ok(Self { pid, held: Arc::new(watched(held)?) })
+    }
+
+    /// One that was just made.
+    pub(super) fn of(mut child: std::process::Child) -> io::Result<Self> {
+        Self::at(child.id()).inspect_err(|_| {
+            // It may not stay as one that nobody waits for.
+            let _ = child.kill();
+            let _ = child.wait();
+        })
+    }
+
+    /// Returns when it has ended. How is told of children alone: of another one this is an error.
     pub(super) async fn ended(&self) -> io::Result<Exit> {
         loop {
             let mut ready = self.held.readable().await?;
@@ -162,6 +181,11 @@ impl Process {
                 Err(error) => return Err(error.into()),
             }
         }
+    }
+
+    /// Asks it to end.
+    pub(super) fn terminate(&self) {
+        let _ = rustix::process::pidfd_send_signal(self.held.as_fd(), Signal::TERM);
     }
 
     /// Ends it at once. What it has started goes with it, see [`Process::ended`].

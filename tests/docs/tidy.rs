@@ -47,7 +47,8 @@ const PARTS: &[(&str, &str)] = &[
     ("child/link", "child/channel gateway/front/Passing gateway/front/arrival gateway/front/tally limits shutdown"),
     (
         "supervisor",
-        "child/channel child/settings config gateway/front/arrival limits supervisor/asking supervisor/plan supervisor/policy telemetry/LogFormat",
+        "child/channel child/settings config gateway/front/arrival journal/JournalError journal/redis/Durability journal/redis/own limits \
+         supervisor/asking supervisor/plan supervisor/policy telemetry/LogFormat",
     ),
     ("replay", "engine journal limits rules types wire worker"),
     ("replay/command", "config journal/redis replay rules types worker"),

@@ -5,6 +5,7 @@ mod commands;
 mod crashes;
 mod deployments;
 mod host;
+mod managed;
 mod own;
 mod page;
 mod play;

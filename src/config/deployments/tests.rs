@@ -127,6 +127,38 @@ fn names_and_keys_that_do_not_fit_are_told() {
 }
 
 #[test]
+fn who_names_no_redis_uses_the_supervisors_own() {
+    use crate::journal::redis::Durability;
+    let file = "[deployments.eu]\nprefix = 'eu'\nredis = 'managed'\n[deployments.us]\nlisten = '127.0.0.1:1'\nredis = 'redis://h'\n\
+                [deployments.as]\nlisten = '127.0.0.1:2'\ndurability = 'redis'\n";
+    let config = load(&[], &[], file).expect("fits");
+    let of = |name: &str| &config.up.deployments.iter().find(|(other, _)| other == name).expect("there").1;
+    assert_eq!(["eu", "us", "as"].map(|name| of(name).redis.is_none()), [true, false, true]);
+    assert_eq!(["eu", "us", "as"].map(|name| of(name).durability), [Durability::Disk, Durability::Redis, Durability::Redis]);
+    assert_eq!(config.up.managed(), Some(Durability::Disk));
+    assert_eq!(load(&[("redis", "redis://h")], &[], "").expect("fits").up.managed(), None);
+    let mistakes = load(&[("durability", "replicated")], &[], "").expect_err("a mistake");
+    assert!(mistakes[0].starts_with("--durability: \"replicated\" needs replicas, and a managed redis has none"), "{mistakes:?}");
+    let mistakes = load(&[("data", "here")], &[], "").expect_err("a mistake");
+    assert_eq!(mistakes, ["--data: \"here\" is not a path from the root: use one such as /var/lib/lasthit"]);
+    // A process of it is told where that is.
+    let child = |role, managed: Option<&str>| {
+        let mut from = Sources::with_text(Flags::default(), &|_| None, Some(("FILE".to_owned(), file.to_owned())));
+        from.of("eu");
+        from.managed = managed.map(str::to_owned);
+        Config::load_from(role, from).map_err(|error| error.mistakes)
+    };
+    let config = child(ProcessRole::Worker, Some("unix:///d/redis.sock")).expect("fits");
+    assert_eq!(config.redis.as_ref().map(super::super::RedisUrl::reveal), Some("unix:///d/redis.sock"));
+    assert_eq!((config.durability, config.prefix.as_str()), (Durability::Disk, "eu"));
+    let mistakes = child(ProcessRole::Worker, None).expect_err("by hand");
+    assert_eq!(
+        mistakes,
+        ["FILE, deployments.eu.redis: \"managed\" is what `lasthit up` runs: give the address of one, as its log says it"]
+    );
+}
+
+#[test]
 fn databases_are_the_same_however_they_are_written() {
     let of = |url: &str| super::super::RedisUrl::new(url).expect(url).database();
     for (a, b) in [

@@ -149,12 +149,12 @@ async fn keeps(connection: &mut MultiplexedConnection, durability: Durability, i
     }
 }
 
-fn field<'a>(info: &'a str, name: &str) -> &'a str {
+pub(super) fn field<'a>(info: &'a str, name: &str) -> &'a str {
     info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).unwrap_or_default().trim()
 }
 
 /// Checks by its `INFO` that a server can be a journal.
-fn fit(info: &str) -> Result<(), JournalError> {
+pub(super) fn fit(info: &str) -> Result<(), JournalError> {
     let field = |name: &str| field(info, name);
     let refused = |why: String| Err(JournalError::Refused(why));
     if field("loading") == "1" {

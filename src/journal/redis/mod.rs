@@ -17,6 +17,7 @@ mod failed;
 mod gateways;
 mod keys;
 mod link;
+pub(crate) mod own;
 mod programs;
 mod reply;
 mod scripts;

@@ -57,7 +57,6 @@ fn what_cannot_be_run_is_refused_before_anything_runs() {
         assert!(line.contains(expected), "{args:?}: {line}");
         assert!(!home.control().exists(), "{args:?} leaves no socket");
     }
-    assert!(Said::of(&["up"]).refused(2).starts_with("redis is missing: give up --redis redis://"));
 }
 
 /// Redis has the deployment with other settings than these: nothing but a change of them helps.

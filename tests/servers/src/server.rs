@@ -140,6 +140,14 @@ impl RedisServer {
         self.child.id()
     }
 
+    /// The program that is started.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn program() -> io::Result<PathBuf> {
+        program()
+    }
+
     /// Asks it something, on a connection of its own.
     ///
     /// # Errors

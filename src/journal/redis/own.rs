@@ -1,0 +1,48 @@
+//! A server of one's own, as `lasthit up` runs it: what it is told so that it is fit, and whether it is.
+
+use redis::AsyncConnectionConfig;
+
+use super::super::JournalError;
+use super::connect::{client, field, fit};
+use super::durability::Durability;
+use super::error::journal_error;
+use super::socket;
+use crate::limits::REDIS_RESPONSE_TIMEOUT;
+
+/// Settings of a server and their values. All of them can be set while it runs.
+pub(crate) type ServerSettings = [(&'static str, &'static str); 6];
+
+/// What a server is told to keep its data, and what the level promises. Nothing bounds its memory, and nothing is evicted.
+pub(crate) fn server_settings(durability: Durability) -> ServerSettings {
+    let fsync = if durability == Durability::Disk { "always" } else { "everysec" };
+    [
+        ("appendonly", "yes"),
+        ("appendfsync", fsync),
+        ("no-appendfsync-on-rewrite", "no"),
+        ("save", ""),
+        ("maxmemory", "0"),
+        ("maxmemory-policy", "noeviction"),
+    ]
+}
+
+/// Gives a server these settings, once it has loaded its data. False while it loads.
+///
+/// # Errors
+/// When it does not answer, or is not fit.
+pub(crate) async fn set_up(url: &str, settings: &ServerSettings) -> Result<bool, JournalError> {
+    let config = AsyncConnectionConfig::new().set_response_timeout(Some(REDIS_RESPONSE_TIMEOUT));
+    let failed = |error| journal_error(&error);
+    let (mut connection, _driver) = socket::connect(&client(url)?, config).await.map_err(failed)?;
+    let info: String = redis::cmd("INFO").query_async(&mut connection).await.map_err(failed)?;
+    if field(&info, "loading") == "1" {
+        return Ok(false);
+    }
+    let mut set = redis::cmd("CONFIG");
+    set.arg("SET");
+    for (name, value) in settings {
+        set.arg(name).arg(value);
+    }
+    let () = set.query_async(&mut connection).await.map_err(failed)?;
+    let info: String = redis::cmd("INFO").query_async(&mut connection).await.map_err(failed)?;
+    fit(&info).map(|()| true)
+}
