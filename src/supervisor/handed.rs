@@ -3,6 +3,7 @@
 use std::net::{SocketAddr, TcpListener};
 
 use listenfd::ListenFd;
+use rustix::net::sockopt::socket_acceptconn;
 
 use crate::gateway::front::arrival::{listen_for_others, stamp_others};
 
@@ -11,8 +12,8 @@ use crate::gateway::front::arrival::{listen_for_others, stamp_others};
 pub(super) struct Handed(Vec<(SocketAddr, TcpListener)>);
 
 impl Handed {
-    /// Takes them from the environment, which names them no more afterwards: a program that takes this one's place finds none. It must
-    /// run before anything else is opened.
+    /// Takes them from the environment, which names them no more afterwards: a program that takes this one's place finds none. It
+    /// must run before anything else is opened.
     ///
     /// # Errors
     /// One line when one of them is no listening TCP socket.
@@ -27,6 +28,9 @@ impl Handed {
                 )
             };
             let Some(listener) = given.take_tcp_listener(index).map_err(wrong)? else { continue };
+            if !socket_acceptconn(&listener).map_err(|error| wrong(error.into()))? {
+                return Err(wrong(std::io::Error::other("it does not listen")));
+            }
             stamp_others(&listener).map_err(wrong)?;
             all.push((listener.local_addr().map_err(wrong)?, listener));
         }

@@ -1,5 +1,5 @@
-//! What the service manager of the host (systemd) is told: that all is ready, that a reload is under way, how many processes there are,
-//! and that the door and the dispatcher answer.
+//! What the service manager of the host (systemd) is told: that all is ready, that a reload is under way, how many processes there
+//! are, and that the door and the dispatcher answer.
 
 use std::collections::BTreeSet;
 use std::sync::mpsc::{SyncSender, sync_channel};

@@ -1,5 +1,5 @@
-//! Orphans. Where the supervisor is the first process of a container, the kernel makes it the parent of whoever loses its own: it waits
-//! for them when they end, or their places in the table of processes would never be free again.
+//! Orphans. Where the supervisor is the first process of a container, the kernel makes it the parent of whoever loses its own: it
+//! waits for them when they end, or their places in the table of processes would never be free again.
 
 use std::collections::BTreeSet;
 
@@ -18,8 +18,8 @@ impl Strangers {
         Self { is_first: std::process::id() == 1, ended: BTreeSet::new() }
     }
 
-    /// Waits for those that had ended at the last look already. Whoever has started a process waits for it at once: what is still there a
-    /// beat later is nobody's. `is_own` names the others for good.
+    /// Waits for those that had ended at the last look already. Whoever has started a process waits for it at once: what is still
+    /// there a beat later is nobody's. `is_own` names the others for good.
     pub(super) fn look(&mut self, is_own: impl Fn(u32) -> bool) {
         if !self.is_first {
             return;

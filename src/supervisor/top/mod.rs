@@ -1,7 +1,7 @@
 //! `lasthit top`: the processes of a supervisor and how fast they are, again each second.
 //!
-//! What is drawn ([`view`]) is a function of what was seen ([`snapshot`]). This file looks, waits for keys, and gives up in the end if
-//! nobody answers any more.
+//! What is drawn ([`view`]) is a function of what was seen ([`snapshot`]). This file looks, waits for keys, and gives up in the end
+//! if nobody answers any more.
 
 mod scrape;
 mod screen;
