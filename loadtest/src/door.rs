@@ -199,7 +199,8 @@ fn why_not(made: &[Connect], rate: u32, duration: Duration) -> Option<String> {
     let failed: Vec<String> =
         counted.iter().filter(|(_, count)| *count > 0).map(|(how, count)| format!("{count} {how}")).collect();
     if !failed.is_empty() {
-        return Some(failed.join(", "));
+        let first = made.iter().find_map(|one| one.why.as_ref()).map_or_else(String::new, |why| format!(", the first: {why}"));
+        return Some(failed.join(", ") + &first);
     }
     let mut behind = Times::new();
     made.iter().for_each(|one| behind.record(one.behind));
@@ -243,7 +244,7 @@ mod tests {
     const MS: Duration = Duration::from_millis(1);
 
     fn one(how: How, took: Duration, behind: Duration) -> Connect {
-        Connect { at: Duration::ZERO, took, behind, how }
+        Connect { at: Duration::ZERO, took, behind, how, why: None }
     }
 
     #[test]

@@ -85,7 +85,7 @@ impl During {
                 sessions: run.plan.sessions(),
             };
             let told = Arc::clone(&run);
-            Connector::start(connecting, run.start, move |one| told.tally.lock().connected(one.at, one.took, one.how))
+            Connector::start(connecting, run.start, move |one| told.tally.lock().connected(one))
         });
         let connector = connector.transpose()?;
         sleep_until(run.start + self.warm_up).await;

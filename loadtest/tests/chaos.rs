@@ -79,7 +79,13 @@ fn a_supervisor_is_broken_too() {
     }
     let had: BTreeSet<&str> = report["faults_by_kind"].as_object().expect("kinds").keys().map(String::as_str).collect();
     assert_eq!(had, BTreeSet::from(kinds), "{said}");
-    assert!(report.get("undone").is_none() && report.get("unready").is_none(), "{said}");
+    let supervisor = &report["supervisor"];
+    let kills = report["faults_by_kind"]["supervisor-kill"].as_u64().expect("a count");
+    assert!(kills > 0 && supervisor["starts"] == kills + 1, "{said}");
+    for kind in ["worker-hang", "recycle"] {
+        assert_eq!(supervisor["done"][kind], report["faults_by_kind"][kind], "{said}");
+    }
+    assert!(supervisor.get("undone").is_none() && report.get("unready").is_none(), "{said}");
     assert_eq!(report["environment"]["supervised"], serde_json::json!([1, 1]), "{said}");
 }
 

@@ -23,8 +23,8 @@ use super::plan::{Fault, Kind, Target};
 use super::servers::{self, Servers};
 use crate::spawn::binary;
 use crate::spawn::process::{Process, RUNTIME_DIR};
-pub(crate) use supervisor::Size;
 use supervisor::Up;
+pub(crate) use supervisor::{Had, Size};
 
 /// How often processes that ended by themselves are looked for.
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);
@@ -310,9 +310,12 @@ impl Fleet {
         }
     }
 
-    /// What a supervisor was asked for and did not do.
-    pub(crate) fn undone(&self) -> Vec<String> {
-        self.up.as_ref().map(Up::undone).unwrap_or_default()
+    /// What a supervisor did, if there is one.
+    pub(crate) async fn supervisor_had(&self) -> Option<Had> {
+        match &self.up {
+            Some(up) => Some(up.had().await),
+            None => None,
+        }
     }
 
     /// How many processes ended by themselves after they had started.

@@ -296,7 +296,7 @@ async fn play(config: &ChaosConfig, game: &Game, faults: &[Fault], fleet: &Arc<F
             own_ends: fleet.own_ends().len() as u64,
             crashes: fleet.crashes(),
             panics: fleet.panics()?,
-            undone: fleet.undone(),
+            supervisor: fleet.supervisor_had().await,
             unready,
             rude: config.rude.then(|| report::Rude {
                 joins: world.rude_joins.load(std::sync::atomic::Ordering::Relaxed),

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::fleet::Had;
 use super::judge::{Faults, Findings};
 use super::plan::Fault;
 use super::record::{Record, RoomRecord};
@@ -19,8 +20,8 @@ pub(super) struct Run {
     pub(super) own_ends: u64,
     pub(super) crashes: usize,
     pub(super) panics: Vec<String>,
-    /// What a supervisor was asked for and did not do.
-    pub(super) undone: Vec<String>,
+    /// What a supervisor did, if there was one.
+    pub(super) supervisor: Option<Had>,
     /// Why not all that it looks after was ready in the end.
     pub(super) unready: Option<String>,
     pub(super) rude: Option<Rude>,
@@ -94,9 +95,9 @@ pub(crate) struct ChaosReport {
     /// Log lines about panics.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     panics: Vec<String>,
-    /// What a supervisor was asked for and did not do: while Redis was away, for one.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    undone: Vec<String>,
+    /// What a supervisor did, if there was one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    supervisor: Option<Had>,
     /// Why not all that it looks after was ready in the end.
     #[serde(skip_serializing_if = "Option::is_none")]
     unready: Option<String>,
@@ -149,7 +150,7 @@ impl ChaosReport {
             own_ends: run.own_ends,
             crashes: run.crashes,
             panics: run.panics,
-            undone: run.undone,
+            supervisor: run.supervisor,
             unready: run.unready,
             rude: run.rude,
             drain_ms: u64::try_from(run.drained.as_millis()).unwrap_or(u64::MAX),
@@ -222,8 +223,10 @@ impl fmt::Display for ChaosReport {
         if self.own_ends > 0 {
             writeln!(f, "ended     {} processes ended by themselves and were started again", self.own_ends)?;
         }
-        if let Some(first) = self.undone.first() {
-            writeln!(f, "undone    {} things that the supervisor was asked for, the first: {first}", self.undone.len())?;
+        if let Some(Had { starts, done, undone }) = &self.supervisor {
+            let done: Vec<String> = done.iter().map(|(kind, count)| format!("{kind} {count}")).collect();
+            writeln!(f, "supervisor started {starts} times, did {}; did not do {} things", done.join("  "), undone.len())?;
+            undone.first().map_or(Ok(()), |first| writeln!(f, "           the first: {first}"))?;
         }
         if let Some(rude) = &self.rude {
             write!(f, "rude      joined {} times, sent {}", rude.joins, rude.actions)?;

@@ -69,7 +69,9 @@ fn panel(svg: &mut String, spread: &Spread, (scale, end): (&Scale, f64), (left, 
     let x = |s: f64| left + (right - left) * (s / end).clamp(0.0, 1.0);
     text(svg, (left, TOP - 34.0), "font-size=\"15\" font-weight=\"600\" fill=\"#16202c\"", spread.name);
     text(svg, (left, TOP - 15.0), "font-size=\"12.5\" fill=\"#2b3643\"", &figures(spread));
-    text(svg, (left - 8.0, TOP - 15.0), &format!("{SMALL} text-anchor=\"end\""), "sessions");
+    let middle = f64::midpoint(TOP, bottom);
+    let turned = format!("{SMALL} text-anchor=\"middle\" transform=\"rotate(-90 {:.1} {middle:.1})\"", left - 36.0);
+    text(svg, (left - 36.0, middle), &turned, "sessions");
     for (n, tick) in scale.ticks.iter().enumerate() {
         svg::rule(svg, (left, right), y(*tick), n == 0);
         text(svg, (left - 8.0, y(*tick) + 4.0), &format!("{SMALL} text-anchor=\"end\""), &tick.to_string());

@@ -32,7 +32,7 @@ pub(crate) struct Connecting {
 }
 
 /// One connection.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Connect {
     /// When it was due, from the start on.
     pub(crate) at: Duration,
@@ -41,6 +41,8 @@ pub(crate) struct Connect {
     /// How much later than due it began: the generator's own fault.
     pub(crate) behind: Duration,
     pub(crate) how: How,
+    /// What was said, or found, when it was not welcomed.
+    pub(crate) why: Option<String>,
 }
 
 /// Connections that are being made until this is ended.
@@ -105,6 +107,7 @@ async fn connect_all(
             let began = Instant::now();
             let joined = connecting.join(number).await;
             let took = due.elapsed();
+            let why = joined.as_ref().err().map(|why| format!("{why:#}"));
             let how = match joined {
                 Ok(mut joined) => {
                     // A goodbye that fails or takes too long is no other's business.
@@ -114,7 +117,7 @@ async fn connect_all(
                 Err(_) if began.elapsed() >= CONNECT_TIMEOUT => How::Forgotten,
                 Err(why) => how_failed(&why),
             };
-            Connect { at, took, behind: began.saturating_duration_since(due), how }
+            Connect { at, took, behind: began.saturating_duration_since(due), how, why }
         });
     }
     while let Some(done) = tasks.join_next().await {

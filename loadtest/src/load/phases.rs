@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use super::connects::Connect;
 use super::moves::Moves;
 use super::record::Times;
 
@@ -60,13 +61,15 @@ pub(crate) struct Connects {
     pub(crate) refused: u64,
     pub(crate) reset: u64,
     pub(crate) late: u64,
+    /// Why the first of those failed that were not welcomed.
+    pub(crate) first: Option<String>,
     /// Of those that were welcomed: from when they were due to their welcome.
     pub(crate) times: Times,
 }
 
 impl Connects {
     fn new() -> Self {
-        Self { made: 0, refused: 0, reset: 0, late: 0, times: Times::new() }
+        Self { made: 0, refused: 0, reset: 0, late: 0, first: None, times: Times::new() }
     }
 }
 
@@ -151,13 +154,14 @@ impl Phases {
         count(&mut self.of(now.saturating_sub(silent.unwrap_or_default()), now).moves);
     }
 
-    /// A further connection that was due at `at` came to its end, or its welcome, after so long.
-    pub(crate) fn connected(&mut self, at: Duration, took: Duration, how: How) {
+    /// A further connection came to its end, or its welcome.
+    pub(crate) fn connected(&mut self, Connect { at, took, how, why, .. }: Connect) {
         let late_after = self.late_after;
         let stretch = self.of(at, at + took);
         let is_late = took > late_after + stretch.what.allowance;
         let connects = &mut stretch.connects;
         connects.made += 1;
+        connects.first = connects.first.take().or(why);
         match how {
             How::Welcomed => {
                 connects.times.record(took);
@@ -219,8 +223,14 @@ mod tests {
             (32, 0, How::Refused),
             (33, 15, How::Forgotten),
         ] {
-            phases.connected(at * S, took * S, how);
+            let why = (how != How::Welcomed).then(|| format!("{how:?} at {at}"));
+            phases.connected(Connect { at: at * S, took: took * S, behind: Duration::ZERO, how, why });
         }
+        assert_eq!(
+            phases.all()[1].connects.first.as_deref(),
+            Some("Refused at 32"),
+            "the first that failed, not the first that was late"
+        );
         let of = |stretch: &Stretch| {
             let Connects { made, refused, reset, late, .. } = stretch.connects;
             (made, refused, reset, late)

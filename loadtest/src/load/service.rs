@@ -9,7 +9,7 @@ use super::moves::Moves;
 use super::phases::{Connects, Phases, Stretch};
 
 /// What became of further connections.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub(crate) struct Connected {
     pub(crate) made: u64,
     /// Nobody listened, or the server said no.
@@ -21,13 +21,17 @@ pub(crate) struct Connected {
     /// From when they were due to their welcome.
     pub(crate) p50_ms: f64,
     pub(crate) p99_ms: f64,
+    /// Why the first of those failed that were not welcomed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) first: Option<String>,
 }
 
 impl Connected {
     fn of(connects: &Connects) -> Self {
-        let Connects { made, refused, reset, late, times } = connects;
+        let Connects { made, refused, reset, late, first, times } = connects;
         let ms = |quantile| (times.quantile_us(quantile) / 10.0).round() / 100.0;
-        Self { made: *made, refused: *refused, reset: *reset, late: *late, p50_ms: ms(0.5), p99_ms: ms(0.99) }
+        let (p50_ms, p99_ms, first) = (ms(0.5), ms(0.99), first.clone());
+        Self { made: *made, refused: *refused, reset: *reset, late: *late, p50_ms, p99_ms, first }
     }
 }
 
@@ -90,8 +94,11 @@ impl Phase {
             (if what.resets { 0 } else { connected.reset }, "reset"),
             (if what.resets { 0 } else { connected.late }, "late"),
         ];
-        let counted =
-            counted.into_iter().filter(|(count, _)| *count > 0).map(|(count, how)| format!("{count} connections {how}"));
+        let counted = counted.into_iter().filter(|(count, _)| *count > 0).map(|(count, how)| match &connected.first {
+            Some(first) if how != "late" => format!("{count} connections {how}, the first: {first}"),
+            _ => format!("{count} connections {how}"),
+        });
+        let broken = failed.iter().cloned().chain(counted).collect();
         Self {
             name: what.name,
             begin_s: seconds(from),
@@ -103,7 +110,7 @@ impl Phase {
             p99_ratio,
             moves: *moves,
             connects: connects.then_some(connected),
-            broken: failed.iter().cloned().chain(counted).collect(),
+            broken,
             note: *note,
         }
     }
@@ -116,7 +123,8 @@ impl Service {
         let all: Vec<Phase> = phases.all().iter().map(|stretch| Phase::of(stretch, connects, Some(outside.p99_us))).collect();
         let ratios =
             all.iter().filter_map(|phase| Some((format!("{}_p99_ratio", phase.name.replace('-', "_")), phase.p99_ratio?)));
-        let mut sum = Connects { made: 0, refused: 0, reset: 0, late: 0, times: phases.outside().connects.times.clone() };
+        let mut sum =
+            Connects { made: 0, refused: 0, reset: 0, late: 0, first: None, times: phases.outside().connects.times.clone() };
         for stretch in phases.all() {
             sum.times.add(&stretch.connects.times);
         }
@@ -164,12 +172,12 @@ impl fmt::Display for Service {
             write!(f, "{:16}{:>9}{:>9}", phase.name, seconds(phase.begin_s), seconds(phase.took_s))?;
             write!(f, "{:>11}{:>11}{ratio:>7}", ms(phase.p50_us), ms(phase.p99_us))?;
             write!(f, "{:>13}{followed:>10}{ignored:>9}", format!("{unconnected_ms} ms"))?;
-            if let Some(Connected { made, refused, reset, late, .. }) = phase.connects {
+            if let Some(Connected { made, refused, reset, late, .. }) = &phase.connects {
                 write!(f, "{made:>11}  {refused}/{reset}/{late}")?;
             }
             writeln!(f, "{}", phase.note.map_or_else(String::new, |note| format!("  {note}")))?;
         }
-        if let Some(Connected { made, refused, reset, late, p50_ms, p99_ms }) = self.connects {
+        if let Some(Connected { made, refused, reset, late, p50_ms, p99_ms, .. }) = &self.connects {
             writeln!(
                 f,
                 "connects  {made} made  {refused} refused  {reset} reset  {late} late (over {} ms)  p50 {p50_ms} ms  p99 {p99_ms} ms",
@@ -184,6 +192,7 @@ impl fmt::Display for Service {
 mod tests {
     use std::time::Duration;
 
+    use super::super::connects::Connect;
     use super::super::moves::Away;
     use super::super::phases::{How, What};
     use super::*;
@@ -199,7 +208,9 @@ mod tests {
             let at = 10_000 * MS * (u32::try_from(n).expect("few") + 1);
             phases.begin(what(name, resets), at);
             phases.answered(at, at + 4 * MS);
-            phases.connected(at, MS, [How::Refused, How::Reset, How::Welcomed][n]);
+            let how = [How::Refused, How::Reset, How::Welcomed][n];
+            let why = (how != How::Welcomed).then(|| "no".to_owned());
+            phases.connected(Connect { at, took: MS, behind: MS, how, why });
             phases.moved(at, |moves| moves.count(Some(Away::Moved), Some(7 * MS)), None);
             phases.done(at + 100 * MS, (n == 2).then(|| "it hangs".to_owned()), (n == 0).then_some("a note"));
             phases.end(at + 1000 * MS);
@@ -228,7 +239,7 @@ mod tests {
     fn what_was_not_as_promised_is_named_with_its_phase() {
         let broken: Vec<String> = service().broken().collect();
         // Whoever was on a process that was killed may be reset.
-        assert_eq!(broken, ["reload: 1 connections refused", "supervisor-stop: it hangs"]);
+        assert_eq!(broken, ["reload: 1 connections refused, the first: no", "supervisor-stop: it hangs"]);
     }
 
     #[test]

@@ -5,8 +5,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::audit::Audit;
+use super::connects::Connect;
 use super::moves::Moves;
-use super::phases::{How, Phases};
+use super::phases::Phases;
 use super::record::Record;
 
 /// The counts of a run, shared by its sessions.
@@ -142,10 +143,10 @@ impl Counts {
         }
     }
 
-    /// A further connection, due at `at`, was welcomed or over after so long.
-    pub(crate) fn connected(&mut self, at: Duration, took: Duration, how: How) {
+    /// A further connection was welcomed, or is over.
+    pub(crate) fn connected(&mut self, one: Connect) {
         if let Some(phases) = &mut self.phases {
-            phases.connected(at, took, how);
+            phases.connected(one);
         }
     }
 

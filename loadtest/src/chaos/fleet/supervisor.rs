@@ -1,10 +1,12 @@
 //! The supervisor under attack: what is asked of it, and what is done to the processes that it looks after.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
+use serde::Serialize;
 use tokio::sync::Mutex;
 use tokio::time::sleep;
 
@@ -56,7 +58,19 @@ pub(super) struct Up {
     /// What it is told beside what all are.
     pub(super) args: Vec<String>,
     counts: (usize, usize),
-    undone: std::sync::Mutex<Vec<String>>,
+    had: std::sync::Mutex<Had>,
+}
+
+/// What it was asked for, or had to do about its processes.
+#[derive(Debug, Clone, Default, Serialize)]
+pub(crate) struct Had {
+    /// How often it was started.
+    pub(crate) starts: u32,
+    /// What it did, by kind.
+    pub(crate) done: BTreeMap<String, u64>,
+    /// What it did not do: while Redis was away, for one.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) undone: Vec<String>,
 }
 
 impl Up {
@@ -67,7 +81,7 @@ impl Up {
         let args = ["--gateways", &gateways, "--workers", &workers, "--control", &path];
         let args = args.into_iter().chain(SETTINGS).map(str::to_owned).collect();
         let supervised = Supervised::at(control, program.clone());
-        Ok(Self { slot, supervised, program, args, counts, undone: std::sync::Mutex::default() })
+        Ok(Self { slot, supervised, program, args, counts, had: std::sync::Mutex::default() })
     }
 
     /// Whether a fault is something that it is asked for, or that happens to a process of its.
@@ -80,11 +94,12 @@ impl Up {
     pub(super) async fn inflict(&self, fault: Fault) -> Result<()> {
         // One thing at a time, and none while it is down.
         let _alone = self.slot.lock().await;
-        if let Err(why) = self.carry_out(fault).await
-            && let Ok(mut undone) = self.undone.lock()
-            && undone.len() < UNDONE_MAX
-        {
-            undone.push(format!("{}: {why:#}", fault.kind.name()));
+        let outcome = self.carry_out(fault).await;
+        let Ok(mut had) = self.had.lock() else { return Ok(()) };
+        match outcome {
+            Ok(()) => *had.done.entry(fault.kind.name()).or_default() += 1,
+            Err(why) if had.undone.len() < UNDONE_MAX => had.undone.push(format!("{}: {why:#}", fault.kind.name())),
+            Err(_) => {}
         }
         Ok(())
     }
@@ -119,8 +134,9 @@ impl Up {
         }
     }
 
-    pub(super) fn undone(&self) -> Vec<String> {
-        self.undone.lock().map(|undone| undone.clone()).unwrap_or_default()
+    pub(super) async fn had(&self) -> Had {
+        let starts = self.slot.lock().await.lives;
+        Had { starts, ..self.had.lock().map(|had| had.clone()).unwrap_or_default() }
     }
 
     /// The processes that it looks after, by name.
