@@ -82,6 +82,8 @@ async fn from_nothing_to_a_played_contest_and_the_data_stays() {
     // It is nobody's to replace.
     assert!(up.ask(&["restart", "all"]).done().iter().all(|line| !line.contains("redis")));
     assert!(up.ask(&["stop", "redis"]).refused(1).starts_with("\"redis\" is no process: there is worker-1, gateway-1"));
+    let reloaded = up.ask(&["reload"]).done();
+    assert!(reloaded.iter().any(|line| line.starts_with("worker-1: ")) && reloaded.iter().all(|line| !line.contains("redis")));
     assert_eq!(up.pid("redis"), redis);
     ann.play().await;
 
