@@ -47,8 +47,21 @@ async fn deployments_are_played_beside_each_other_and_notice_nothing_of_the_othe
             player.play().await;
         }
     }
-    // The same room, player and ids, and none has heard of another.
     players.iter().for_each(Player::is_content);
+    // The same room and contest: whoever comes to the same one meets there, though the gateways of the others have fewer sessions.
+    let mut sessions = Vec::new();
+    for (address, player, outcome) in [
+        (addresses[0], "bob", "granted"),
+        (addresses[0], "cid", "denied"),
+        (addresses[0], "dan", "denied"),
+        (addresses[1], "bob", "granted"),
+        (addresses[2], "bob", "granted"),
+    ] {
+        let mut session = Ticket::new(address, "claim-2", player).join().await;
+        assert_eq!(session.ask("claim", "1", "hat", serde_json::json!(null)).await["outcome"], outcome, "{player} at {address}");
+        sessions.push(session);
+    }
+    drop(sessions);
     // The rules are those of each.
     Ticket::new(addresses[0], "arena", "bob").join().await.leave(1000).await;
 
