@@ -46,3 +46,18 @@ pub(crate) async fn set_up(url: &str, settings: &ServerSettings) -> Result<bool,
     let info: String = redis::cmd("INFO").query_async(&mut connection).await.map_err(failed)?;
     fit(&info).map(|()| true)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_is_told_what_its_level_wants() {
+        for (level, fsync) in [(Durability::Disk, "always"), (Durability::Redis, "everysec")] {
+            let told = server_settings(level).map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+            assert_eq!(level.judge(&told, 0).expect("fit"), 0);
+            assert_eq!(told["appendfsync"], fsync);
+            assert_eq!((&*told["appendonly"], &*told["maxmemory-policy"]), ("yes", "noeviction"));
+        }
+    }
+}

@@ -146,6 +146,10 @@ async fn a_reload_brings_a_deployment_and_takes_it_away() {
     assert!(std::net::TcpStream::connect(us).is_err(), "nobody listens there any more");
     ann.play().await;
     ann.is_content();
+    // Redis is managed from the start, or not at all.
+    up.home.write("lasthit.toml", &format!("{eu}[deployments.own]\n"));
+    let line = up.ask(&["reload"]).refused(1);
+    assert!(line.starts_with("nothing is changed: a managed redis of durability disk is brought by a start alone"), "{line}");
     // A port that is another's: nothing has changed.
     let taken = format!("{both}listen = \"{}\"\n", up.address);
     up.home.write("lasthit.toml", &taken);
