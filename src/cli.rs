@@ -139,6 +139,9 @@ enum Command {
         /// Its name
         name: String,
     },
+    /// Says on stdout whether this program can take the place of the supervisor that asks on stdin
+    #[command(hide = true)]
+    Takeover,
     /// Lists, shows and drops the events that rules failed on
     #[command(after_help = failed::EXAMPLES)]
     Failed {
@@ -240,6 +243,8 @@ pub(crate) enum Parsed {
     Ask(Asking),
     /// Run what a supervisor wants of the process of this name.
     Child(String),
+    /// Say whether this program can take a supervisor's place.
+    Takeover,
     /// Read a recorded room.
     Read(Reading, Box<Config>),
     /// Work on a program.
@@ -284,6 +289,7 @@ pub(crate) fn parse(args: impl IntoIterator<Item = std::ffi::OsString>, env: &dy
         Command::Rules { tool } => return tool.parse(env),
         Command::Failed { tool } => return look(tool, env),
         Command::Child { name } => return Parsed::Child(name),
+        Command::Takeover => return Parsed::Takeover,
         Command::Control(tool) => return Parsed::Ask(tool.asking(env)),
         Command::Up { up, redis, durability, gateway, worker, common } => {
             let flags = Flags::of(&up).and(&redis).and(&durability).and(&gateway).and(&worker).and(&common);

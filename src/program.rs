@@ -10,7 +10,7 @@ use crate::process::{self, BLOCKING_REST};
 use crate::replay::command::{self, Reading, Told};
 use crate::shutdown::Shutdown;
 use crate::supervisor::asking::Asking;
-use crate::supervisor::client;
+use crate::supervisor::{Begin, Ended, client, takeover};
 use crate::{child, failed, runtime, supervisor, telemetry, versions, workbench};
 use anyhow::Context as _;
 
@@ -21,6 +21,12 @@ const USAGE: u8 = 2;
 #[must_use]
 pub fn main() -> ExitCode {
     let env = |name: &str| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned());
+    // The image before this one has parsed its arguments, and the file that they name may have changed.
+    if std::env::args_os().nth(1).is_some_and(|command| command == "up")
+        && let Some(begin) = Begin::handed_over()
+    {
+        return up_ended(begin.map_err(anyhow::Error::msg).and_then(up));
+    }
     match cli::parse(std::env::args_os(), &env) {
         Parsed::Run(config) => ended(process::run(*config, None)),
         Parsed::Child(name) => child(&name),
@@ -31,11 +37,15 @@ pub fn main() -> ExitCode {
                 ExitCode::from(FAILED)
             }
         },
-        Parsed::Up(config, settings) => match up(*config, settings) {
-            Ok(code) => ExitCode::from(code),
+        Parsed::Up(config, settings) => up_ended(up(Begin::Anew(config, settings))),
+        Parsed::Takeover => match takeover::answer() {
+            Ok(line) => {
+                let _ = std::io::Write::write_fmt(&mut std::io::stdout(), format_args!("{line}\n"));
+                ExitCode::SUCCESS
+            }
             Err(error) => {
-                say(&format!("{error:#}"));
-                ExitCode::from(FAILED)
+                say(&error);
+                ExitCode::from(USAGE)
             }
         },
         Parsed::Read(reading, config) => match read(&reading, &config) {
@@ -92,8 +102,12 @@ pub fn main() -> ExitCode {
 }
 
 fn ended(ended: anyhow::Result<()>) -> ExitCode {
+    up_ended(ended.map(|()| 0))
+}
+
+fn up_ended(ended: anyhow::Result<u8>) -> ExitCode {
     match ended {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => ExitCode::from(code),
         Err(error) => {
             say(&format!("{error:#}"));
             ExitCode::from(FAILED)
@@ -128,22 +142,33 @@ fn ask(asking: &Asking) -> Result<(), String> {
     runtime.block_on(client::ask(asking))
 }
 
-/// Runs gateways and workers until it is asked to stop. Returns the exit code.
-fn up(config: Config, settings: child::settings::Settings) -> anyhow::Result<u8> {
-    let waiting = telemetry::init_without_waiting(config.log_format, &config.log)?;
-    for notice in config.notices() {
-        tracing::warn!("{notice}");
+/// Runs gateways and workers until it is asked to stop, or executes another image of itself. Returns the exit code.
+fn up(mut begin: Begin) -> anyhow::Result<u8> {
+    // Threads that start before they are watched never get any.
+    runtime::hold_signals()?;
+    child::take_name();
+    let (format, filter) = begin.log().map_err(anyhow::Error::msg)?;
+    let waiting = telemetry::init_without_waiting(format, &filter)?;
+    if let Begin::Anew(config, _) = &begin {
+        for notice in config.notices() {
+            tracing::warn!("{notice}");
+        }
     }
     runtime::raise_open_files().context("the limit of open files cannot be read")?;
-    let runtime = runtime::worker(runtime::Priority::Normal).context("the runtime cannot start")?;
-    let ended = runtime.block_on(async {
-        let shutdown = Shutdown::new();
-        shutdown.watch_signals().context("signals cannot be watched")?;
-        supervisor::up(config, settings, shutdown.token().clone()).await
-    });
-    runtime.shutdown_timeout(BLOCKING_REST);
-    waiting.finish();
-    ended
+    loop {
+        let runtime = runtime::worker(runtime::Priority::Normal).context("the runtime cannot start")?;
+        let ended = runtime.block_on(async {
+            let shutdown = Shutdown::new();
+            shutdown.watch_signals().context("signals cannot be watched")?;
+            supervisor::up(begin, shutdown.token().clone()).await
+        });
+        runtime.shutdown_timeout(BLOCKING_REST);
+        waiting.finish();
+        match ended? {
+            Ended::Code(code) => return Ok(code),
+            Ended::Parked(parked) => begin = Begin::Resumed(Box::new(parked.execute())),
+        }
+    }
 }
 
 fn say(line: &str) {

@@ -1,8 +1,12 @@
-//! The tokio runtimes of the roles, and how many files a process may open.
+//! The tokio runtimes of the roles, how many files a process may open, and how it executes another program in its own place.
 
+use std::ffi::CString;
 use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt as _;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::signal::{SigSet, Signal};
 use thread_priority::{
     NormalThreadSchedulePolicy, RealtimeThreadSchedulePolicy, ThreadPriority, ThreadPriorityOsValue, ThreadSchedulePolicy,
     set_thread_priority_and_policy, thread_native_id,
@@ -74,6 +78,55 @@ pub(crate) fn raise_open_files() -> io::Result<u64> {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     // Some systems report a hard limit that they do not grant. The limit then stays as it was.
     Ok(if setrlimit(Resource::RLIMIT_NOFILE, hard, hard).is_ok() { hard } else { soft })
+}
+
+/// The signals that are requests to a process.
+fn requests() -> SigSet {
+    [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP].into_iter().collect()
+}
+
+/// From now on requests by signals wait: for this thread, and for those that it starts. They wait beyond [`execute`], too.
+///
+/// # Errors
+/// Never, with these signals.
+pub(crate) fn hold_signals() -> io::Result<()> {
+    Ok(requests().thread_block()?)
+}
+
+/// Lets them come to this thread, those first that have waited.
+///
+/// # Errors
+/// Never, with these signals.
+pub(crate) fn release_signals() -> io::Result<()> {
+    Ok(requests().thread_unblock()?)
+}
+
+/// Starts a thread that never gets such a signal: what it would take could be lost between two programs.
+pub(crate) fn start_thread<T: Send + 'static>(
+    name: &str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> io::Result<std::thread::JoinHandle<T>> {
+    std::thread::Builder::new().name(name.to_owned()).spawn(move || {
+        let _ = hold_signals();
+        work()
+    })
+}
+
+/// Executes another program in this process's place, with the same arguments and environment, and with `stdin`. It returns if that
+/// fails, and nothing has changed then. Signals that are held stay so.
+///
+/// # Errors
+/// Why it failed.
+pub(crate) fn execute(program: BorrowedFd<'_>, stdin: &OwnedFd) -> io::Result<()> {
+    let text = |bytes: Vec<u8>| CString::new(bytes).map_err(io::Error::other);
+    let args: Vec<CString> = std::env::args_os().map(|arg| text(arg.into_vec())).collect::<Result<_, _>>()?;
+    let env = std::env::vars_os().map(|(name, value)| text([name.into_vec(), value.into_vec()].join(&b'=')));
+    let env: Vec<CString> = env.collect::<Result<_, _>>()?;
+    let before = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)?;
+    rustix::stdio::dup2_stdin(stdin)?;
+    let failed = nix::unistd::fexecve(program, &args, &env);
+    rustix::stdio::dup2_stdin(&before)?;
+    failed.map(|never| match never {}).map_err(io::Error::from)
 }
 
 /// The most sessions of a gateway that may open `open_files` files: `asked`, or by default [`SESSIONS_MAX`], or fewer when the

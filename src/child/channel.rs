@@ -237,6 +237,20 @@ pub(crate) fn settings_of(file: OwnedFd) -> io::Result<Settings> {
     serde_json::from_slice(&bytes).map_err(|error| bad(format!("the settings cannot be read: {error}")))
 }
 
+/// The descriptor behind stdin, if it is a seqpacket socket. Nothing stays in its place.
+pub(crate) fn taken_stdin() -> io::Result<Option<OwnedFd>> {
+    use rustix::net::{SocketType, sockopt::socket_type};
+    use rustix::stdio;
+    let stdin = stdio::stdin();
+    if !socket_type(stdin).is_ok_and(|kind| kind == SocketType::SEQPACKET) {
+        return Ok(None);
+    }
+    let channel = rustix::io::fcntl_dupfd_cloexec(stdin, 3)?;
+    let nothing = std::fs::File::open("/dev/null")?;
+    stdio::dup2_stdin(&nothing)?;
+    Ok(Some(channel))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -46,6 +46,7 @@ use crate::limits::CHILD_SETTINGS_TIMEOUT;
 use crate::process::{self, Under};
 use crate::roles;
 use crate::rules::RulesBook;
+use crate::runtime;
 use crate::shutdown::Shutdown;
 use crate::worker::WorkerOptions;
 
@@ -136,10 +137,14 @@ pub struct Worker {
 /// # Example
 /// See the [module](self).
 pub fn attach() -> Result<Option<Child>, Error> {
-    let Some(channel) = taken_stdin().map_err(|error| Error::passing(format!("stdin cannot be taken over ({error})")))? else {
+    let Some(channel) =
+        channel::taken_stdin().map_err(|error| Error::passing(format!("stdin cannot be taken over ({error})")))?
+    else {
         return Ok(None);
     };
     take_name();
+    // A supervisor that is about to execute its next image holds them, and its children inherit that.
+    runtime::release_signals().map_err(|error| Error::passing(format!("signals are held ({error})")))?;
     let failed = |error| Error::passing(format!("the supervisor: {error}"));
     let heard = channel::hear_first(&channel, CHILD_SETTINGS_TIMEOUT).map_err(failed)?;
     let (name, file) = match heard {
@@ -277,22 +282,8 @@ impl Child {
     }
 }
 
-/// The descriptor behind stdin, if it is a seqpacket socket. Nothing stays in its place.
-fn taken_stdin() -> std::io::Result<Option<OwnedFd>> {
-    use rustix::net::{SocketType, sockopt::socket_type};
-    use rustix::stdio;
-    let stdin = stdio::stdin();
-    if !socket_type(stdin).is_ok_and(|kind| kind == SocketType::SEQPACKET) {
-        return Ok(None);
-    }
-    let channel = rustix::io::fcntl_dupfd_cloexec(stdin, 3)?;
-    let nothing = std::fs::File::open("/dev/null")?;
-    stdio::dup2_stdin(&nothing)?;
-    Ok(Some(channel))
-}
-
 /// Takes the name that it was started by. The supervisor starts an open file, whose number would be what `top` and `pgrep` show.
-fn take_name() {
+pub(crate) fn take_name() {
     let program = std::env::args_os().next().unwrap_or_default();
     let name = Path::new(&program).file_name().unwrap_or_default().as_bytes();
     if let Ok(name) = CString::new(&name[..name.len().min(THREAD_NAME_BYTES_MAX)]) {

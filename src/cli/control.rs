@@ -56,6 +56,17 @@ pub(super) enum Tool {
     },
     /// Reads settings and program again, and replaces all processes, one at a time (so does SIGHUP)
     Reload {
+        /// Program to run from now on [default: the one at the path of the last]
+        #[arg(long, value_name = "PATH")]
+        binary: Option<PathBuf>,
+        #[command(flatten)]
+        socket: Socket,
+    },
+    /// Says what speaks against a reload, and changes nothing
+    Check {
+        /// Program to check [default: the one at the path of the last]
+        #[arg(long, value_name = "PATH")]
+        binary: Option<PathBuf>,
         #[command(flatten)]
         socket: Socket,
     },
@@ -93,6 +104,11 @@ pub(super) struct Socket {
     json: bool,
 }
 
+/// The supervisor may be in another directory.
+fn absolute(path: PathBuf) -> PathBuf {
+    std::path::absolute(&path).unwrap_or(path)
+}
+
 impl Tool {
     pub(super) fn asking(self, env: &dyn Fn(&str) -> Option<String>) -> Asking {
         let (what, Socket { control, json }) = match self {
@@ -104,7 +120,8 @@ impl Tool {
             Self::Recycle(Names { names, socket }) => (What::Act("recycle", names), socket),
             Self::Delete(Names { names, socket }) => (What::Act("delete", names), socket),
             Self::Scale { group, count, socket } => (What::Scale { group, count }, socket),
-            Self::Reload { socket } => (What::Reload, socket),
+            Self::Reload { binary, socket } => (What::Reload(binary.map(absolute)), socket),
+            Self::Check { binary, socket } => (What::Check(binary.map(absolute)), socket),
             Self::Down { socket } => (What::End, socket),
             Self::Logs { follow, socket } => (What::Logs { follow }, socket),
         };

@@ -20,6 +20,8 @@ pub(crate) const PASSED_MAX: usize = super::HANDSHAKES_MAX;
 pub(crate) const LOG_LINE_BYTES_MAX: usize = 8 * 1024;
 /// Lines of children that are kept for whoever asks.
 pub(crate) const LOG_LINES_KEPT: usize = 1_000;
+/// How long the next image of a supervisor waits for lines that the one before has not written.
+pub(crate) const LOG_FLUSH_TIMEOUT: Duration = Duration::from_millis(200);
 /// Lines that wait to be written; further ones are dropped and counted.
 pub(crate) const LOG_LINES_WAITING: usize = 4_096;
 /// Connections that the kernel holds until the door accepts them, if the system allows so many.
@@ -40,6 +42,20 @@ pub(crate) const HOST_WORDS_WAITING: usize = 16;
 pub(crate) const WISHES_MAX: usize = 16;
 /// How long whoever asked a supervisor that ends may take to read its answer.
 pub(crate) const LAST_ANSWERS_TIMEOUT: Duration = Duration::from_millis(500);
+/// How long a program may take to say whether it can take the supervisor's place.
+pub(crate) const CHECK_TIMEOUT: Duration = Duration::from_secs(5);
+/// Bytes of what it says.
+pub(crate) const CHECK_ANSWER_BYTES_MAX: usize = 64 * 1024;
+/// Checks that are under way at one time. Further ones are refused.
+pub(crate) const CHECKS_MAX: usize = 4;
+/// Bytes of the state that a supervisor hands to its next image.
+pub(crate) const PARKED_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Descriptors beside one message of that. The kernel takes 253.
+pub(crate) const PARKED_PER_MESSAGE: usize = 128;
+/// How long a supervisor that is about to execute its next image lets whoever is just asking it finish.
+pub(crate) const PARK_TIMEOUT: Duration = Duration::from_millis(500);
+/// Bytes that are kept of an answer that is not read, when it goes to the next image. Further lines are dropped and counted.
+pub(crate) const STREAM_UNSENT_BYTES_MAX: usize = 256 * 1024;
 /// How long a command waits until the supervisor begins to answer.
 pub(crate) const CONTROL_ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Bytes of an answer of a supervisor, where it is read as a whole: the metrics of some hundred processes fit.

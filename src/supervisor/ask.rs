@@ -1,5 +1,6 @@
 //! What may be asked of a running supervisor, and how it answers.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -14,8 +15,13 @@ pub(crate) enum Ask {
     Ps(oneshot::Sender<Vec<Process>>),
     /// To do something. Lines come as it goes on, then the outcome.
     Do(Command, mpsc::Sender<Told>),
-    /// To read the settings and the program again, and to replace everything by what they say.
-    Reload(mpsc::Sender<Told>),
+    /// To read the settings and the program again, and to replace everything by what they say. Without a path it is the program where
+    /// it was.
+    Reload(Option<PathBuf>, mpsc::Sender<Told>),
+    /// The same, as SIGHUP: the log is told.
+    Hangup,
+    /// To say what would speak against that.
+    Check(Option<PathBuf>, mpsc::Sender<Told>),
     /// The metrics of all children, as Prometheus reads them.
     Metrics(oneshot::Sender<String>),
 }

@@ -35,8 +35,10 @@ pub(crate) enum What {
         /// How many.
         count: String,
     },
-    /// Reads settings and program again, and replaces everything.
-    Reload,
+    /// Reads settings and program again, and replaces everything; or that program.
+    Reload(Option<PathBuf>),
+    /// Says what would speak against that.
+    Check(Option<PathBuf>),
     /// Ends everything.
     End,
     /// Prints what processes have logged, and goes on if it is to follow.

@@ -30,7 +30,8 @@ pub(crate) async fn ask(asking: &Asking) -> Result<(), String> {
         What::Logs { follow } => return logs(control, *follow).await,
         What::Act(verb, names) => (format!("/v1/{verb}"), json!({ "names": names })),
         What::Scale { group, count } => ("/v1/scale".to_owned(), json!({ "group": group, "count": count })),
-        What::Reload => ("/v1/reload".to_owned(), Value::Null),
+        What::Reload(binary) => ("/v1/reload".to_owned(), json!({ "binary": shown(binary.as_deref()) })),
+        What::Check(binary) => ("/v1/check".to_owned(), json!({ "binary": shown(binary.as_deref()) })),
         What::End => ("/v1/end".to_owned(), Value::Null),
     };
     let body = begin(control, Method::POST, &path, &body).await?;
@@ -69,6 +70,10 @@ async fn logs(control: &Path, follow: bool) -> Result<(), String> {
         Ok(None::<()>)
     };
     lines(body, print).await.map(drop)
+}
+
+fn shown(path: Option<&Path>) -> Option<String> {
+    path.map(|path| path.to_string_lossy().into_owned())
 }
 
 /// A reader that has gone (`| head`) is nobody's mistake.

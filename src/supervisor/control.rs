@@ -5,14 +5,15 @@
 //! | `GET /v1/processes` | all processes, as JSON |
 //! | `POST /v1/start`, `stop`, `restart`, `recycle`, `delete` | `{"names": ["gateway-1", "worker-2..4", "all"]}` |
 //! | `POST /v1/scale` | `{"group": "gateway", "count": "3"}`, or `"auto:1..4"` |
-//! | `POST /v1/reload` | reads settings and program again, and replaces everything |
+//! | `POST /v1/reload`, `check` | reads settings and program again, and replaces everything; says what speaks against it. The program of `{"binary": "/path"}`, if it is given |
 //! | `POST /v1/end` | ends everything |
 //! | `GET /v1/logs` | the last lines of all processes; `?follow` goes on |
 //! | `GET /metrics`, `/healthz`, `/readyz` | of all processes; of the supervisor; whether each role has one that is ready |
 //!
 //! A command answers line by line: `{"progress": "..."}`, then `"done"` or `{"failed": "..."}`.
 
-use std::collections::BTreeSet;
+mod health;
+
 use std::convert::Infallible;
 use std::fs::{File, TryLockError};
 use std::io;
@@ -21,26 +22,29 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures_util::stream::unfold;
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt as _, Full, Limited, StreamBody};
-use hyper::body::{Body, Frame, Incoming};
-use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::body::Body;
 use hyper::service::service_fn;
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::{Method, Request, Response, StatusCode, Version};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use parking_lot::Mutex;
 use serde::Deserialize;
-use tokio::net::{TcpListener, UnixListener, UnixStream};
-use tokio::sync::{Semaphore, broadcast, mpsc, oneshot};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio_util::task::TaskTracker;
 
-use super::ask::{Ask, Process, Told};
+pub(super) use self::health::serve_health;
+use self::health::{health, processes};
+use super::ask::Ask;
 use super::logs::Logs;
+use super::parked::Descriptors;
 use super::plan::step::Command;
 use super::policy::counts::Wanted;
+use super::stream::{Source, Streams};
 use crate::limits::{
-    ACCEPT_RETRY_INTERVAL, ADMIN_CONNECTION_TIMEOUT, ADMIN_CONNECTIONS_MAX, CONTROL_BODY_BYTES_MAX, CONTROL_CONNECTIONS_MAX,
-    HANDSHAKE_TIMEOUT, PROGRESS_LINES_WAITING, REQUEST_NAMES_MAX,
+    ACCEPT_RETRY_INTERVAL, CONTROL_BODY_BYTES_MAX, CONTROL_CONNECTIONS_MAX, HANDSHAKE_TIMEOUT, PROGRESS_LINES_WAITING,
+    REQUEST_NAMES_MAX,
 };
 
 type Answer = Response<BoxBody<Bytes, Infallible>>;
@@ -51,16 +55,21 @@ const CONTROL_LOCK_ENDING: &str = ".lock";
 /// The socket. Its file goes when this is dropped.
 #[derive(Debug)]
 pub(super) struct Control {
-    listener: UnixListener,
+    /// None once it was handed over.
+    held: Option<(UnixListener, Lock)>,
     path: PathBuf,
-    /// The file beside it, locked: one supervisor at a time looks at the path, and has it. The file stays, as whoever removes it could
-    /// remove another's.
-    _lock: File,
+    places: Arc<Semaphore>,
 }
+
+/// The file beside it, locked: one supervisor at a time looks at the path, and has it. The file stays, as whoever removes it could
+/// remove another's.
+type Lock = File;
 
 impl Drop for Control {
     fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.path);
+        if self.held.is_some() {
+            let _ = std::fs::remove_file(&self.path);
+        }
     }
 }
 
@@ -98,17 +107,56 @@ impl Control {
             }
         }
         let listener = UnixListener::bind(path).map_err(failed)?;
-        let control = Self { listener, path: path.to_owned(), _lock: lock };
+        let control = Self::of(listener, lock, path.to_owned());
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(failed)?;
         Ok(control)
     }
 
-    /// Answers for as long as the future is polled. Each connection is a task of `connections`.
-    pub(super) async fn serve(&self, asks: mpsc::Sender<Ask>, logs: Logs, connections: &TaskTracker) {
-        let places = Arc::new(Semaphore::new(CONTROL_CONNECTIONS_MAX));
+    fn of(listener: UnixListener, lock: Lock, path: PathBuf) -> Self {
+        Self { held: Some((listener, lock)), path, places: Arc::new(Semaphore::new(CONTROL_CONNECTIONS_MAX)) }
+    }
+
+    /// One that another image has handed over.
+    ///
+    /// # Errors
+    /// When a descriptor is missing.
+    pub(super) fn resume(path: PathBuf, descriptors: &mut Descriptors) -> io::Result<Self> {
+        let listener = UnixListener::from_std(descriptors.need("control")?.into())?;
+        Ok(Self::of(listener, descriptors.need("control lock")?.into(), path))
+    }
+
+    /// Hands it over: the file stays.
+    ///
+    /// # Errors
+    /// When the runtime does not let it go.
+    pub(super) fn park(mut self, descriptors: &mut Descriptors) -> io::Result<()> {
+        if let Some((listener, lock)) = self.held.take() {
+            descriptors.put("control", listener.into_std()?);
+            descriptors.put("control lock", lock);
+        }
+        Ok(())
+    }
+
+    /// A place for an answer of another image that goes on.
+    pub(super) fn place(&self) -> Option<OwnedSemaphorePermit> {
+        self.places.clone().try_acquire_owned().ok()
+    }
+
+    /// Answers for as long as the future is polled, and `open` says so. Each connection is a task of `connections`; an answer that goes on
+    /// is one of `streams`.
+    pub(super) async fn serve(
+        &self,
+        asks: mpsc::Sender<Ask>,
+        logs: Logs,
+        connections: &TaskTracker,
+        streams: &Streams,
+        mut open: Open,
+    ) {
+        let Some((listener, _)) = &self.held else { return };
         loop {
-            let Ok(place) = places.clone().acquire_owned().await else { return };
-            let stream = match self.listener.accept().await {
+            let Ok(place) = self.places.clone().acquire_owned().await else { return };
+            let Some(accepted) = open.while_so(listener.accept()).await else { continue };
+            let stream = match accepted {
                 Ok((stream, _)) => stream,
                 Err(error) => {
                     tracing::warn!(%error, "the control socket cannot accept");
@@ -120,89 +168,45 @@ impl Control {
                 tracing::warn!("another user's process may not use the control socket");
                 continue;
             }
-            let (asks, logs) = (asks.clone(), logs.clone());
+            let (asks, logs, streams) = (asks.clone(), logs.clone(), streams.clone());
             connections.spawn(async move {
-                let _place = place;
+                let goes_on = Arc::new(Mutex::new(None));
+                let source = goes_on.clone();
                 let service = service_fn(move |request| {
-                    let (asks, logs) = (asks.clone(), logs.clone());
-                    async move { Ok::<_, Infallible>(answer(request, &asks, &logs).await) }
+                    let (asks, logs, goes_on) = (asks.clone(), logs.clone(), goes_on.clone());
+                    async move {
+                        let (response, source) = answer(request, &asks, &logs).await;
+                        *goes_on.lock() = source;
+                        Ok::<_, Infallible>(response)
+                    }
                 });
                 let mut http = hyper::server::conn::http1::Builder::new();
                 http.timer(TokioTimer::new()).header_read_timeout(HANDSHAKE_TIMEOUT).keep_alive(false);
-                let _ = http.serve_connection(TokioIo::new(stream), service).await;
-            });
-        }
-    }
-}
-
-/// Serves health and the metrics of all processes, where there is an address for that.
-pub(super) async fn serve_health(listener: Option<TcpListener>, asks: mpsc::Sender<Ask>) {
-    let Some(listener) = listener else { return std::future::pending().await };
-    let places = Arc::new(Semaphore::new(ADMIN_CONNECTIONS_MAX));
-    loop {
-        let Ok(place) = places.clone().acquire_owned().await else { return };
-        let Ok((stream, _)) = listener.accept().await else {
-            tokio::time::sleep(ACCEPT_RETRY_INTERVAL).await;
-            continue;
-        };
-        let asks = asks.clone();
-        tokio::spawn(async move {
-            let _place = place;
-            let service = service_fn(move |request: Request<Incoming>| {
-                let asks = asks.clone();
-                async move { Ok::<_, Infallible>(health(request.method(), request.uri().path(), &asks).await) }
-            });
-            let mut http = hyper::server::conn::http1::Builder::new();
-            http.timer(TokioTimer::new()).header_read_timeout(HANDSHAKE_TIMEOUT).keep_alive(false);
-            let _ = tokio::time::timeout(ADMIN_CONNECTION_TIMEOUT, http.serve_connection(TokioIo::new(stream), service)).await;
-        });
-    }
-}
-
-async fn health(method: &Method, path: &str, asks: &mpsc::Sender<Ask>) -> Answer {
-    let ended = || text(StatusCode::SERVICE_UNAVAILABLE, "the supervisor ends\n");
-    match (method, path) {
-        (&Method::GET, "/") => text(StatusCode::OK, "lasthit: /healthz, /readyz, /metrics\n"),
-        (&Method::GET, "/healthz") => text(StatusCode::OK, "ok\n"),
-        (&Method::GET, "/readyz") => match processes(asks).await {
-            None => ended(),
-            Some(all) => match missing(&all) {
-                none if none.is_empty() => text(StatusCode::OK, "ready\n"),
-                missing => text(StatusCode::SERVICE_UNAVAILABLE, missing),
-            },
-        },
-        (&Method::GET, "/metrics") => {
-            let (answer, answered) = oneshot::channel();
-            let _ = asks.send(Ask::Metrics(answer)).await;
-            let metrics = tokio::time::timeout(HANDSHAKE_TIMEOUT, answered).await;
-            match metrics {
-                Ok(Ok(metrics)) => {
-                    let mut response = text(StatusCode::OK, metrics);
-                    // Prometheus' text format has version 0.0.4.
-                    let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
-                    response.headers_mut().insert(CONTENT_TYPE, kind);
-                    response
+                let served = http.serve_connection(TokioIo::new(stream), service).without_shutdown().await;
+                let source = source.lock().take();
+                if let (Ok(parts), Some(source)) = (served, source) {
+                    streams.run(parts.io.into_inner(), Vec::new(), Some(source), Some(place));
                 }
-                _ => ended(),
-            }
+            });
         }
-        (&Method::GET, _) => text(StatusCode::NOT_FOUND, "not found: use /healthz, /readyz or /metrics\n"),
-        _ => text(StatusCode::METHOD_NOT_ALLOWED, "use GET\n"),
     }
 }
 
-/// The roles of which no process is ready, though one is wanted: a line for each. Others go on while one is replaced, or has failed.
-fn missing(all: &[Process]) -> String {
-    let role = |process: &Process| process.name.rsplit_once('-').map_or(&*process.name, |(role, _)| role).to_owned();
-    let wanted: BTreeSet<String> = all.iter().filter(|process| process.phase != "stopped").map(role).collect();
-    let ready: BTreeSet<String> = all.iter().filter(|process| process.phase == "ready").map(role).collect();
-    wanted.difference(&ready).map(|role| format!("{role}: none is ready\n")).collect()
-}
+/// Whether connections are accepted: not while the next image is about to be executed.
+#[derive(Debug, Clone)]
+pub(super) struct Open(pub(super) watch::Receiver<bool>);
 
-async fn processes(asks: &mpsc::Sender<Ask>) -> Option<Vec<Process>> {
-    let (answer, answered) = oneshot::channel();
-    let _ = asks.send(Ask::Ps(answer)).await;
-    answered.await.ok()
+impl Open {
+    /// What comes of a future. None: it was given up, and may be tried again.
+    async fn while_so<T>(&mut self, future: impl Future<Output = T>) -> Option<T> {
+        if self.0.wait_for(|open| *open).await.is_err() {
+            return std::future::pending().await;
+        }
+        tokio::select! {
+            come = future => Some(come),
+            _ = self.0.wait_for(|open| !*open) => None,
+        }
+    }
 }
 
 /// The same user's, or root's.
@@ -234,46 +238,81 @@ struct Scaling {
     count: String,
 }
 
+/// An answer, or its head and the lines that follow.
 async fn answer<B: Body<Error: std::error::Error + Send + Sync + 'static>>(
     request: Request<B>,
     asks: &mpsc::Sender<Ask>,
     logs: &Logs,
-) -> Answer {
+) -> (Answer, Option<Source>) {
+    match answer_or(request, asks, logs).await {
+        Ok(source) => (lines_follow(), Some(source)),
+        Err(whole) => (whole, None),
+    }
+}
+
+/// The lines of an answer that goes on. Err: it is whole.
+async fn answer_or<B: Body<Error: std::error::Error + Send + Sync + 'static>>(
+    request: Request<B>,
+    asks: &mpsc::Sender<Ask>,
+    logs: &Logs,
+) -> Result<Source, Answer> {
     let (head, body) = request.into_parts();
     let path = head.uri.path();
     let ended = || text(StatusCode::SERVICE_UNAVAILABLE, "the supervisor ends\n");
-    match (&head.method, path) {
+    Err(match (&head.method, path) {
         (&Method::GET, "/healthz" | "/readyz" | "/metrics") => health(&head.method, path, asks).await,
         (&Method::GET, "/v1/processes") => match processes(asks).await.map(|processes| serde_json::to_string(&processes)) {
             Some(Ok(json)) => text(StatusCode::OK, json + "\n"),
             _ => ended(),
         },
-        (&Method::GET, "/v1/logs") => lines(logs, head.uri.query() == Some("follow")),
+        (&Method::GET, "/v1/logs") => {
+            let (kept, following) = logs.follow();
+            let follows = head.uri.query() == Some("follow");
+            return Ok(Source::Lines(kept.into_iter(), follows.then_some(following)));
+        }
         (&Method::POST, path) => {
             let collected = tokio::time::timeout(HANDSHAKE_TIMEOUT, Limited::new(body, CONTROL_BODY_BYTES_MAX).collect()).await;
             let body = match collected {
                 Ok(Ok(body)) => body.to_bytes(),
-                Err(_) => return wrong("the request's body does not come: send all of it"),
+                Err(_) => return Err(wrong("the request's body does not come: send all of it")),
                 Ok(Err(error)) => {
-                    return wrong(format!(
+                    return Err(wrong(format!(
                         "the request's body cannot be read ({error}): send at most {CONTROL_BODY_BYTES_MAX} bytes"
-                    ));
+                    )));
                 }
             };
             let (told, telling) = mpsc::channel(PROGRESS_LINES_WAITING);
             let ask = match command(path, &body) {
                 Ok(Some(command)) => Ask::Do(command, told),
-                Ok(None) if path == "/v1/reload" => Ask::Reload(told),
-                Ok(None) => return text(StatusCode::NOT_FOUND, "not found\n"),
-                Err(why) => return wrong(why),
+                Ok(None) if path == "/v1/reload" => Ask::Reload(binary(&body).map_err(wrong)?, told),
+                Ok(None) if path == "/v1/check" => Ask::Check(binary(&body).map_err(wrong)?, told),
+                Ok(None) => return Err(text(StatusCode::NOT_FOUND, "not found\n")),
+                Err(why) => return Err(wrong(why)),
             };
-            if asks.send(ask).await.is_err() {
-                return ended();
-            }
-            told_line_by_line(telling)
+            return if asks.send(ask).await.is_ok() { Ok(Source::Told(telling)) } else { Err(ended()) };
         }
         (&Method::GET, _) => text(StatusCode::NOT_FOUND, "not found: see GET /v1/processes, /v1/logs, /metrics, /healthz\n"),
         _ => text(StatusCode::METHOD_NOT_ALLOWED, "use GET or POST\n"),
+    })
+}
+
+/// The program of a reload, if it names one.
+fn binary(body: &[u8]) -> Result<Option<PathBuf>, String> {
+    #[derive(Default, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Of {
+        #[serde(default)]
+        binary: Option<PathBuf>,
+    }
+    let of: Option<Of> = if body.is_empty() {
+        None
+    } else {
+        serde_json::from_slice(body).map_err(|error| format!("the body is not {{\"binary\": \"/path\"}}: {error}"))?
+    };
+    let binary = of.unwrap_or_default().binary;
+    match &binary {
+        Some(path) if !path.is_absolute() => Err(format!("{} is no absolute path", path.display())),
+        _ => Ok(binary),
     }
 }
 
@@ -307,40 +346,17 @@ fn command(path: &str, body: &[u8]) -> Result<Option<Command>, String> {
     }))
 }
 
-fn frame(mut line: String) -> Result<Frame<Bytes>, Infallible> {
-    line.push('\n');
-    Ok(Frame::data(line.into()))
-}
-
-fn told_line_by_line(telling: mpsc::Receiver<Told>) -> Answer {
-    let lines = unfold(telling, async |mut telling| {
-        let told = telling.recv().await?;
-        Some((frame(serde_json::to_string(&told).unwrap_or_default()), telling))
-    });
-    Response::new(StreamBody::new(Box::pin(lines)).boxed())
-}
-
-fn lines(logs: &Logs, follow: bool) -> Answer {
-    let (kept, following) = logs.follow();
-    let following = follow.then_some(following);
-    let lines = unfold((kept.into_iter(), following), async |(mut kept, mut following)| {
-        if let Some(line) = kept.next() {
-            return Some((frame(line), (kept, following)));
-        }
-        let line = match following.as_mut()?.recv().await {
-            Ok(line) => line,
-            Err(broadcast::error::RecvError::Lagged(lost)) => {
-                format!("lasthit: {lost} lines were dropped, as they were not read in time")
-            }
-            Err(broadcast::error::RecvError::Closed) => return None,
-        };
-        Some((frame(line), (kept, following)))
-    });
-    Response::new(StreamBody::new(Box::pin(lines)).boxed())
+/// The head of an answer that goes on: its lines come until the connection closes. They are no part of an exchange, so that another
+/// image can send them, too.
+fn lines_follow() -> Answer {
+    let mut response = Response::new(StreamBody::new(futures_util::stream::empty()).boxed());
+    *response.version_mut() = Version::HTTP_10;
+    response
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::ask::Told;
     use super::super::policy::counts::Count;
     use super::*;
     use crate::telemetry::LogFormat;
@@ -363,10 +379,16 @@ mod tests {
         let logs = Logs::start(LogFormat::Text).expect("logs");
         let response = tokio::select! {
             response = async {
-                let response = answer(request, &asks, &logs).await;
+                let (response, source) = answer(request, &asks, &logs).await;
                 let status = response.status();
                 let body = response.into_body().collect().await.expect("a body").to_bytes();
-                (status, String::from_utf8_lossy(&body).into_owned())
+                let mut text = String::from_utf8_lossy(&body).into_owned();
+                if let Some(mut source) = source {
+                    while let Some(line) = source.next().await {
+                        text += &line;
+                    }
+                }
+                (status, text)
             } => response,
             () = answering => unreachable!("it goes on"),
         };
@@ -392,6 +414,9 @@ mod tests {
             let (status, said) = asked(Method::POST, path, body).await;
             assert!(status == StatusCode::BAD_REQUEST && said.contains(expected) && said.lines().count() == 1, "{path}: {said}");
         }
+        let (status, said) = asked(Method::POST, "/v1/reload", r#"{"binary": "lasthit"}"#).await;
+        assert_eq!((status, &*said), (StatusCode::BAD_REQUEST, "lasthit is no absolute path\n"));
+        assert_eq!(asked(Method::POST, "/v1/check", "{\"path\": 1}").await.0, StatusCode::BAD_REQUEST);
         assert_eq!(asked(Method::POST, "/v1/fly", "{}").await.0, StatusCode::NOT_FOUND);
         assert_eq!(asked(Method::PUT, "/v1/processes", "").await.0, StatusCode::METHOD_NOT_ALLOWED);
         let scaled = command("/v1/scale", br#"{"group": "eu/worker", "count": "auto:1..4"}"#).expect("a command");

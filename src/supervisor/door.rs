@@ -5,9 +5,10 @@
 
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use std::thread::JoinHandle;
 
 use parking_lot::{Condvar, Mutex};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
@@ -16,8 +17,10 @@ use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg}
 use super::plan::step::ChildId;
 use super::policy::choose::{Candidate, choose};
 use super::policy::names::Slot;
+use super::state;
 use crate::child::channel::{Load, ToChild, encode};
 use crate::limits::{ACCEPT_RETRY_INTERVAL, PASSED_MAX};
+use crate::runtime::start_thread;
 
 /// A gateway behind the door.
 #[derive(Debug)]
@@ -70,29 +73,80 @@ struct Shared {
 
 /// The door. It closes when this is dropped.
 #[derive(Debug)]
-pub(super) struct Door(Arc<Shared>);
+pub(super) struct Door {
+    shared: Arc<Shared>,
+    /// It returns what it holds.
+    thread: Option<JoinHandle<Held>>,
+}
+
+/// What a door's thread holds: the listener, and a connection that nobody could take yet.
+type Held = (TcpListener, Option<TcpStream>);
 
 impl Drop for Door {
     fn drop(&mut self) {
-        self.0.state.lock().stopped = true;
-        self.0.changed.notify_all();
-        let _ = rustix::io::write(&self.0.wake, &1_u64.to_ne_bytes());
+        self.stop();
     }
 }
 
 impl Door {
     /// Opens it: connections are accepted as soon as there is a gateway for them.
     pub(super) fn open(listener: TcpListener) -> io::Result<Self> {
+        Self::resume(listener, None, Vec::new())
+    }
+
+    /// Opens it with what another image's door held, and knew of these gateways.
+    pub(super) fn resume(
+        listener: TcpListener,
+        waits: Option<TcpStream>,
+        gates: Vec<(state::Gate, OwnedFd)>,
+    ) -> io::Result<Self> {
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        let shared = Arc::new(Shared { state: Mutex::default(), changed: Condvar::new(), wake });
-        let door = Self(shared.clone());
-        std::thread::Builder::new().name("door".to_owned()).spawn(move || shared.work(&listener))?;
-        Ok(door)
+        let gates = gates.into_iter().map(|(gate, channel)| {
+            let state::Gate { child, slot, passed, load, actions_per_s, is_full } = gate;
+            // Whether it is open is said at the first step.
+            Gate { child, slot, channel, passed, load, actions_per_s, is_full, is_open: false }
+        });
+        let state = State { gates: gates.collect(), ..State::default() };
+        let shared = Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new(), wake });
+        let working = shared.clone();
+        let thread = start_thread("door", move || working.work(listener, waits))?;
+        Ok(Self { shared, thread: Some(thread) })
+    }
+
+    fn stop(&self) {
+        self.shared.state.lock().stopped = true;
+        self.shared.changed.notify_all();
+        let _ = rustix::io::write(&self.shared.wake, &1_u64.to_ne_bytes());
+    }
+
+    /// Closes it, and returns what the next image needs to open it. Connections wait in the kernel meanwhile.
+    ///
+    /// # Errors
+    /// When its thread has panicked.
+    pub(super) fn close(mut self) -> io::Result<(Held, Vec<state::Gate>)> {
+        self.stop();
+        let held = self.thread.take().and_then(|thread| thread.join().ok());
+        let held = held.ok_or_else(|| io::Error::other("the door's thread has ended"))?;
+        Ok((held, self.gates()))
+    }
+
+    /// What it knows of gateways.
+    pub(super) fn gates(&self) -> Vec<state::Gate> {
+        let state = self.shared.state.lock();
+        let gates = state.gates.iter().map(|gate| state::Gate {
+            child: gate.child,
+            slot: gate.slot.clone(),
+            passed: gate.passed,
+            load: gate.load,
+            actions_per_s: gate.actions_per_s,
+            is_full: gate.is_full,
+        });
+        gates.collect()
     }
 
     /// The gateways that may be chosen, and the channels of the new ones among them.
     pub(super) fn set(&self, gateways: &[(Slot, ChildId)], channel: impl Fn(ChildId) -> Option<OwnedFd>) {
-        let mut state = self.0.state.lock();
+        let mut state = self.shared.state.lock();
         for gate in &mut state.gates {
             gate.is_open = gateways.iter().any(|(_, child)| *child == gate.child);
         }
@@ -107,58 +161,62 @@ impl Door {
             state.gates.push(Gate { child, slot, channel, passed: 0, load, actions_per_s: 0.0, is_full, is_open });
         }
         drop(state);
-        self.0.changed.notify_all();
+        self.shared.changed.notify_all();
     }
 
     /// A gateway's process has ended.
     pub(super) fn gone(&self, child: ChildId) {
-        self.0.state.lock().gates.retain(|gate| gate.child != child);
+        self.shared.state.lock().gates.retain(|gate| gate.child != child);
     }
 
     /// A gateway has said what it has to do.
     pub(super) fn heard(&self, child: ChildId, load: Load, actions_per_s: f64) {
-        let mut state = self.0.state.lock();
+        let mut state = self.shared.state.lock();
         if let Some(gate) = state.gates.iter_mut().find(|gate| gate.child == child) {
             (gate.load, gate.actions_per_s, gate.is_full) = (load, actions_per_s, false);
         }
         drop(state);
-        self.0.changed.notify_all();
+        self.shared.changed.notify_all();
     }
 
     /// Asks the thread whether it is there. Says whether it has answered since the last time.
     pub(super) fn answers(&self) -> bool {
-        let mut state = self.0.state.lock();
+        let mut state = self.shared.state.lock();
         let answered = state.answered == state.asked;
         state.asked += 1;
         drop(state);
-        self.0.changed.notify_all();
-        let _ = rustix::io::write(&self.0.wake, &1_u64.to_ne_bytes());
+        self.shared.changed.notify_all();
+        let _ = rustix::io::write(&self.shared.wake, &1_u64.to_ne_bytes());
         answered
     }
 
     /// Connections that were passed to a gateway and are not gone. None: it is not behind the door.
     pub(super) fn sessions(&self, child: ChildId) -> Option<u64> {
-        let state = self.0.state.lock();
+        let state = self.shared.state.lock();
         state.gates.iter().find(|gate| gate.child == child).map(|gate| gate.candidate().sessions)
     }
 }
 
 impl Shared {
-    fn work(&self, listener: &TcpListener) {
+    /// Until the door closes.
+    fn work(&self, listener: TcpListener, mut waits: Option<TcpStream>) -> Held {
         // Sized for any message: it says only what is beside it.
         let message = encode(&ToChild::Connection).unwrap_or_default();
         while self.wait_for_credit() {
-            let (connection, _) = match accept(listener, self.wake.as_fd()) {
-                Ok(Some(accepted)) => accepted,
-                Ok(None) => continue,
-                Err(error) => {
-                    tracing::warn!(%error, "cannot accept a connection: raise the limit of open files");
-                    std::thread::sleep(ACCEPT_RETRY_INTERVAL);
-                    continue;
-                }
-            };
-            while self.wait_for_credit() && !self.pass(&message, connection.as_fd()) {}
+            if waits.is_none() {
+                waits = match accept(&listener, self.wake.as_fd()) {
+                    Ok(accepted) => accepted,
+                    Err(error) => {
+                        tracing::warn!(%error, "cannot accept a connection: raise the limit of open files");
+                        std::thread::sleep(ACCEPT_RETRY_INTERVAL);
+                        None
+                    }
+                };
+            } else if waits.as_ref().is_some_and(|connection| self.pass(&message, connection.as_fd())) {
+                waits = None;
+            }
         }
+        (listener, waits)
     }
 
     /// Returns once a gateway takes connections; false when the door closes.
@@ -198,7 +256,7 @@ impl Shared {
 }
 
 /// The next connection. None when the thread was woken for something else, or the connection has gone before it was accepted.
-fn accept(listener: &TcpListener, wake: BorrowedFd<'_>) -> io::Result<Option<(std::net::TcpStream, SocketAddr)>> {
+fn accept(listener: &TcpListener, wake: BorrowedFd<'_>) -> io::Result<Option<TcpStream>> {
     let mut waited = [PollFd::new(listener, PollFlags::IN), PollFd::from_borrowed_fd(wake, PollFlags::IN)];
     match poll(&mut waited, None) {
         Ok(_) => {}
@@ -208,7 +266,7 @@ fn accept(listener: &TcpListener, wake: BorrowedFd<'_>) -> io::Result<Option<(st
     let mut count = [0; 8];
     let _ = rustix::io::read(wake, &mut count);
     match listener.accept() {
-        Ok(accepted) => Ok(Some(accepted)),
+        Ok((connection, _)) => Ok(Some(connection)),
         Err(error) => match error.kind() {
             io::ErrorKind::WouldBlock
             | io::ErrorKind::Interrupted
@@ -237,7 +295,8 @@ mod tests {
             assert!((0..10_000).any(answers));
         }
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).expect("a descriptor");
-        let stuck = Door(Arc::new(Shared { state: Mutex::default(), changed: Condvar::new(), wake }));
+        let shared = Arc::new(Shared { state: Mutex::default(), changed: Condvar::new(), wake });
+        let stuck = Door { shared, thread: None };
         assert!(stuck.answers(), "it was not asked before");
         assert!(!stuck.answers() && !stuck.answers());
     }

@@ -37,6 +37,16 @@ impl Gathering {
         self.next
     }
 
+    /// Goes on behind this number: what is said of it or of one before comes too late.
+    pub(super) fn resume(number: u64) -> Self {
+        Self { next: number, open: BTreeMap::new() }
+    }
+
+    /// The last number.
+    pub(super) fn number(&self) -> u64 {
+        self.next
+    }
+
     /// A child's part.
     pub(super) fn take(&mut self, number: u64, process: &str, file: OwnedFd) {
         let Some(open) = self.open.get_mut(&number) else { return };

@@ -8,6 +8,7 @@ use sd_notify::NotifyState;
 
 use super::ask::Process;
 use crate::limits::HOST_WORDS_WAITING;
+use crate::runtime::start_thread;
 
 /// Variables that a service manager sets for the process that it has started, and for no child of it.
 pub(super) const ENV: [&str; 6] =
@@ -57,7 +58,7 @@ impl Host {
         let watched = sd_notify::watchdog_enabled().is_some();
         let words = if std::env::var_os("NOTIFY_SOCKET").is_some() {
             let (words, said) = sync_channel::<Vec<Word>>(HOST_WORDS_WAITING);
-            std::thread::Builder::new().name("host".to_owned()).spawn(move || said.into_iter().for_each(|words| tell(&words)))?;
+            start_thread("host", move || said.into_iter().for_each(|words| tell(&words)))?;
             Some(words)
         } else {
             None

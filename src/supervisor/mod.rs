@@ -5,6 +5,7 @@
 
 mod ask;
 pub(crate) mod asking;
+mod children;
 pub(crate) mod client;
 mod control;
 mod door;
@@ -13,117 +14,236 @@ mod handed;
 mod host;
 mod logs;
 mod managed;
+mod parked;
 pub(crate) mod plan;
 pub(crate) mod policy;
 mod run;
 mod spawn;
+mod state;
 mod strangers;
+mod stream;
+mod succeed;
+pub(crate) mod takeover;
 mod top;
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::net::TcpListener;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use self::ask::{Ask, Told};
+use self::ask::Ask;
 use self::asking::CONTROL_FILE;
-use self::control::Control;
+use self::control::{Control, Open};
 use self::handed::Handed;
 use self::logs::Logs;
 use self::managed::{Home, Managed, Wanted};
+use self::parked::Parked;
 use self::plan::step::Settings;
 use self::policy::counts::{self, Deployment};
-use self::run::{Kit, Prepared, run};
+use self::run::{Dispatcher, End, Kit, Prepared, Surroundings};
 use self::spawn::{Binary, Other};
+use self::state::State;
+use self::stream::Streams;
+use crate::child::channel::taken_stdin;
 use crate::child::settings as child;
 use crate::config::{Config, RedisUrl};
 use crate::journal::redis::Durability;
-use crate::limits::{LAST_ANSWERS_TIMEOUT, PROGRESS_LINES_WAITING, REQUESTS_MAX};
+use crate::limits::{LAST_ANSWERS_TIMEOUT, REQUESTS_MAX};
+use crate::runtime::release_signals;
+use crate::telemetry::LogFormat;
 
-/// Runs the processes that a configuration asks for, until `stop`. Returns the exit code.
+/// With what a supervisor begins.
+pub(crate) enum Begin {
+    /// With a configuration.
+    Anew(Box<Config>, child::Settings),
+    /// With what another image has handed over.
+    Resumed(Box<Parked>),
+}
+
+/// How one ends.
+pub(crate) enum Ended {
+    /// Nothing runs any more: the exit code.
+    Code(u8),
+    /// Another image goes on: it is to be executed.
+    Parked(Box<Parked>),
+}
+
+impl Begin {
+    /// What another image has handed over on stdin. None: nothing was.
+    pub(crate) fn handed_over() -> Option<Result<Self, String>> {
+        let socket = taken_stdin().ok().flatten()?;
+        let parked =
+            Parked::receive(&socket).map_err(|error| format!("what the last image has handed over cannot be read: {error}"));
+        Some(parked.map(|parked| Self::Resumed(Box::new(parked))))
+    }
+
+    /// The format and the filter of the log.
+    ///
+    /// # Errors
+    /// One line when what was handed over cannot be read.
+    pub(crate) fn log(&self) -> Result<(LogFormat, String), String> {
+        match self {
+            Self::Anew(config, _) => Ok((config.log_format, config.log.clone())),
+            Self::Resumed(parked) => {
+                let (state, _) = State::read(&parked.state, Duration::ZERO)?;
+                Ok((format_of(state.json), state.log))
+            }
+        }
+    }
+}
+
+fn format_of(json: bool) -> LogFormat {
+    if json { LogFormat::Json } else { LogFormat::Text }
+}
+
+/// Runs processes, until `stop` or a command. Signals that are held when it is called are let go.
 ///
 /// # Errors
 /// When they cannot be run at all.
-pub(crate) async fn up(config: Config, child: child::Settings, stop: CancellationToken) -> anyhow::Result<u8> {
-    let mut handed = Handed::take().map_err(anyhow::Error::msg)?;
-    // By its path: what is there at a reload is what runs then.
-    let program = std::env::current_exe().context("the path of this program is not known")?;
-    let own_redis = config.up.managed().map(|level| Ok::<_, String>((Home::open(config.up.data.as_deref())?, level)));
-    let own_redis = own_redis.transpose().map_err(anyhow::Error::msg)?;
-    let (url, level) = own_redis.as_ref().map(|(home, level)| (home.url(), *level)).unzip();
-    let child = child::Settings { managed: url, ..child };
-    let mut first = prepared(&config, child, Binary::own()?).map_err(anyhow::Error::msg)?;
-    first.listeners = listeners(&config, &BTreeMap::new(), &mut handed).map_err(anyhow::Error::msg)?;
-    handed.all_taken(&addresses(&config)).map_err(anyhow::Error::msg)?;
-    let control = config.up.control.clone().or_else(|| Some(config.runtime_dir.as_ref()?.join(CONTROL_FILE)));
-    let control = control.context("without --runtime-dir there is no place for commands: give --control PATH")?;
+pub(crate) async fn up(begin: Begin, stop: CancellationToken) -> anyhow::Result<Ended> {
     let (asker, asks) = mpsc::channel(REQUESTS_MAX);
-    let socket = Control::bind(&control)?;
-    tracing::info!("commands such as `lasthit ps` come in at {}", control.display());
-    let admin = match config.admin {
-        Some(address) => {
-            let admin =
-                TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address} for health and metrics"))?;
-            tracing::info!("health and metrics on http://{}/", admin.local_addr()?);
-            Some(admin)
-        }
-        None => None,
+    reload_at_hangup(asker.clone())?;
+    let (streams, connections) = (Streams::default(), TaskTracker::new());
+    let (open, is_open) = watch::channel(true);
+    let surround = |json, log: String, control: &Path| -> anyhow::Result<Surroundings> {
+        let logs = Logs::start(format_of(json)).context("the log's thread cannot start")?;
+        let (control, connections) = (control.to_owned(), connections.clone());
+        Ok(Surroundings { logs, json, log, control, open: open.clone(), connections })
     };
-    let logs = Logs::start(config.log_format).context("the log's thread cannot start")?;
-    reload_at_hangup(asker.clone()).context("signals cannot be watched")?;
-    let (gathered, ready_timeout, stop_timeout) = (first.kit.child.clone(), config.up.ready_timeout, config.up.stop_timeout);
-    // By their names; what was added later, too.
-    let mut known: BTreeMap<String, Config> = config.up.deployments.iter().cloned().collect();
-    let prepare = Box::new(move |there: &BTreeMap<String, bool>| {
-        let child = gathered.again()?;
-        let next = child.of_supervisor().map_err(|error| error.mistakes.join("; "))?;
-        known.retain(|name, _| there.contains_key(name));
-        fits(&config, &known, &next)?;
-        if let Some(wanted) = next.up.managed().filter(|wanted| level != Some(*wanted) && level != Some(Durability::Disk)) {
-            return Err(format!(
-                "a managed redis of durability {wanted} is brought by a start alone: stop it with `lasthit down` and start it anew"
-            ));
-        }
-        let binary = Binary::at(&program).map_err(|error| format!("{} cannot be run: {error}", program.display()))?;
-        let prepared =
-            Prepared { listeners: listeners(&next, there, &mut Handed::default())?, ..prepared(&next, child, binary)? };
-        for (name, config) in next.up.deployments {
-            known.entry(name).or_insert(config);
-        }
-        Ok(prepared)
-    });
-    let connections = TaskTracker::new();
-    let running = async {
-        let managed = match own_redis {
-            None => None,
-            Some((home, durability)) => {
+    let (mut dispatcher, control, admin, wanted) = match begin {
+        Begin::Anew(config, child) => {
+            let mut handed = Handed::take().map_err(anyhow::Error::msg)?;
+            // By its path: what is there at a reload is what runs then.
+            let program = std::env::current_exe().context("the path of this program is not known")?;
+            let own_redis = config.up.managed().map(|level| Ok::<_, String>((Home::open(config.up.data.as_deref())?, level)));
+            let own_redis = own_redis.transpose().map_err(anyhow::Error::msg)?;
+            let (url, level) = own_redis.as_ref().map(|(home, level)| (home.url(), *level)).unzip();
+            let child = child::Settings { managed: url, ..child };
+            let mut first = prepared(&config, Binary::own()?, program, child, level).map_err(anyhow::Error::msg)?;
+            first.listeners = listeners(&config, &BTreeMap::new(), &mut handed).map_err(anyhow::Error::msg)?;
+            handed.all_taken(&addresses(&config)).map_err(anyhow::Error::msg)?;
+            let path = config.up.control.clone().or_else(|| Some(config.runtime_dir.as_ref()?.join(CONTROL_FILE)));
+            let path = path.context("without --runtime-dir there is no place for commands: give --control PATH")?;
+            let control = Control::bind(&path)?;
+            tracing::info!("commands such as `lasthit ps` come in at {}", path.display());
+            let admin = match config.admin {
+                Some(address) => {
+                    let admin = TcpListener::bind(address)
+                        .await
+                        .with_context(|| format!("cannot listen on {address} for health and metrics"))?;
+                    tracing::info!("health and metrics on http://{}/", admin.local_addr()?);
+                    Some(admin)
+                }
+                None => None,
+            };
+            let surroundings = surround(config.log_format == LogFormat::Json, config.log.clone(), &path)?;
+            let wanted = own_redis.map(|(home, durability)| {
                 tracing::info!("redis is managed: other commands reach it by --redis {}", home.url());
-                let wanted = Wanted { home, durability, ready_timeout, stop_timeout };
-                let Some(managed) = Managed::start(wanted, logs.clone(), &stop).await.map_err(anyhow::Error::msg)? else {
-                    return Ok::<_, anyhow::Error>(0);
-                };
-                Some(managed)
+                Wanted { home, durability, ready_timeout: config.up.ready_timeout, stop_timeout: config.up.stop_timeout }
+            });
+            let dispatcher = Dispatcher::start(first, Box::new(prepare), surroundings, asks, stop.clone())?;
+            (dispatcher, control, admin, wanted)
+        }
+        Begin::Resumed(mut parked) => {
+            let (state, plan) = State::read(&parked.state, Duration::ZERO).map_err(anyhow::Error::msg)?;
+            let surroundings = surround(state.json, state.log.clone(), &state.control)?;
+            surroundings.logs.resume(state.lines.clone(), state.lost_lines);
+            let control = Control::resume(state.control.clone(), &mut parked.descriptors)?;
+            let admin = parked.descriptors.take("admin").map(|admin| TcpListener::from_std(admin.into())).transpose()?;
+            if state.stops {
+                stop.cancel();
             }
-        };
-        Ok(run(first, prepare, managed, logs.clone(), asks, stop).await?)
+            let mut dispatcher = Dispatcher::of(plan, Box::new(prepare), surroundings, asks, stop.clone())?;
+            dispatcher.resume(state, &mut parked, &streams, &control)?;
+            (dispatcher, control, admin, None)
+        }
     };
-    let code = tokio::select! {
-        code = running => code?,
-        () = socket.serve(asker.clone(), logs.clone(), &connections) => 0,
-        () = control::serve_health(admin, asker) => 0,
+    let logs = dispatcher.surroundings.logs.clone();
+    let is_open = Open(is_open);
+    let running = async {
+        if let Some(wanted) = wanted {
+            match Managed::start(wanted, logs.clone(), &stop).await.map_err(anyhow::Error::msg)? {
+                Some(managed) => dispatcher.managed = Some(managed),
+                None => return Ok::<_, anyhow::Error>(End::Code(0)),
+            }
+        }
+        Ok(dispatcher.run().await)
     };
-    // Whoever asked for the end hears of it.
-    connections.close();
-    let _ = tokio::time::timeout(LAST_ANSWERS_TIMEOUT, connections.wait()).await;
-    Ok(code)
+    let end = tokio::select! {
+        end = running => end?,
+        () = control.serve(asker.clone(), logs.clone(), &connections, &streams, is_open.clone()) => End::Code(0),
+        () = control::serve_health(admin.as_ref(), asker, &connections, is_open) => End::Code(0),
+    };
+    match end {
+        End::Code(code) => {
+            drop(dispatcher);
+            // Whoever asked for the end hears of it.
+            connections.close();
+            let _ = tokio::time::timeout(LAST_ANSWERS_TIMEOUT, connections.wait()).await;
+            streams.finish(LAST_ANSWERS_TIMEOUT).await;
+            Ok(Ended::Code(code))
+        }
+        End::Execute(generation) => {
+            let (state, mut descriptors) = dispatcher.park(&streams).await?;
+            control.park(&mut descriptors)?;
+            if let Some(admin) = admin {
+                descriptors.put("admin", admin.into_std()?);
+            }
+            let state = state.write().map_err(anyhow::Error::msg)?;
+            let image = format!("binary {}", generation.0);
+            Ok(Ended::Parked(Box::new(Parked { state, descriptors, image, failed: None })))
+        }
+    }
+}
+
+/// Reads settings and program again, given what runs now and which deployments listen.
+fn prepare(path: &Path, now: &Kit, there: &BTreeMap<String, bool>) -> Result<Prepared, String> {
+    let child = now.child.again()?;
+    let next = child.of_supervisor().map_err(|error| error.mistakes.join("; "))?;
+    fits(&now.fixed, &fixed(&next))?;
+    let level = now.level;
+    if let Some(wanted) = next.up.managed().filter(|wanted| level != Some(*wanted) && level != Some(Durability::Disk)) {
+        return Err(format!(
+            "a managed redis of durability {wanted} is brought by a start alone: stop it with `lasthit down` and start it anew"
+        ));
+    }
+    let binary = Binary::at(path).map_err(|error| format!("{} cannot be run: {error}", path.display()))?;
+    let prepared = prepared(&next, binary, path.to_owned(), child, level)?;
+    Ok(Prepared { listeners: listeners(&next, there, &mut Handed::default())?, ..prepared })
 }
 
 /// What a configuration asks for. It opens no listener.
-fn prepared(config: &Config, child: child::Settings, binary: Binary) -> Result<Prepared, String> {
+fn prepared(
+    config: &Config,
+    binary: Binary,
+    path: PathBuf,
+    child: child::Settings,
+    level: Option<Durability>,
+) -> Result<Prepared, String> {
+    let kit = Kit { binary, path, child, workers: workers(config)?, fixed: fixed(config), level };
+    Ok(Prepared { settings: settings(config)?, kit, listeners: Vec::new() })
+}
+
+/// The programs of somebody else that are workers, by their deployments.
+fn workers(config: &Config) -> Result<HashMap<String, Other>, String> {
+    let mut workers = HashMap::new();
+    for (name, config) in &config.up.deployments {
+        if let Some(words) = &config.up.worker_command {
+            let other = Other::find(words).map_err(|why| format!("worker_command: {:?} {why}", words[0]))?;
+            workers.insert(name.clone(), other);
+        }
+    }
+    Ok(workers)
+}
+
+/// The plan's part of a configuration.
+fn settings(config: &Config) -> Result<Settings, String> {
     let up = &config.up;
     // Deployments share the cores.
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get) / up.deployments.len().max(1);
@@ -138,7 +258,7 @@ fn prepared(config: &Config, child: child::Settings, binary: Binary) -> Result<P
     });
     let deployments: Vec<Deployment> = deployments.collect();
     counts::check(&deployments)?;
-    let settings = Settings {
+    Ok(Settings {
         deployments,
         ready_timeout: up.ready_timeout,
         stop_timeout: up.stop_timeout,
@@ -146,15 +266,7 @@ fn prepared(config: &Config, child: child::Settings, binary: Binary) -> Result<P
         drain_window: up.drain_window,
         recycle: up.recycle,
         even: up.even,
-    };
-    let mut workers = HashMap::new();
-    for (name, config) in &up.deployments {
-        if let Some(words) = &config.up.worker_command {
-            let other = Other::find(words).map_err(|why| format!("worker_command: {:?} {why}", words[0]))?;
-            workers.insert(name.clone(), other);
-        }
-    }
-    Ok(Prepared { settings, kit: Kit { binary, child, workers }, listeners: Vec::new() })
+    })
 }
 
 /// Where a configuration listens.
@@ -181,53 +293,42 @@ fn listeners(
     Ok(listeners)
 }
 
-/// Whether what runs may become what a configuration says. What all processes of a deployment share cannot change one by one.
-fn fits(now: &Config, deployments: &BTreeMap<String, Config>, next: &Config) -> Result<(), String> {
+/// What all processes share, or all of a deployment, by the names of the settings: it cannot change one by one. It holds secrets.
+fn fixed(config: &Config) -> Vec<(String, String)> {
     let mut fixed = vec![
-        ("admin".to_owned(), now.admin == next.admin),
-        ("control".to_owned(), now.up.control == next.up.control),
-        ("data".to_owned(), now.up.data == next.up.data),
-        ("runtime_dir".to_owned(), now.runtime_dir == next.runtime_dir),
+        ("admin".to_owned(), format!("{:?}", config.admin)),
+        ("control".to_owned(), format!("{:?}", config.up.control)),
+        ("data".to_owned(), format!("{:?}", config.up.data)),
+        ("runtime_dir".to_owned(), format!("{:?}", config.runtime_dir)),
     ];
-    for (name, next) in &next.up.deployments {
-        let Some(now) = deployments.get(name) else { continue };
-        let redis = |config: &Config| config.redis.as_ref().map(|url| url.reveal().to_owned());
+    for (name, config) in &config.up.deployments {
         let of = if name.is_empty() { String::new() } else { format!("{name}/") };
-        fixed.extend(
-            [
-                ("redis", redis(now) == redis(next)),
-                ("prefix", now.prefix == next.prefix),
-                ("shards", now.shards == next.shards),
-                ("durability", now.durability == next.durability),
-                ("listen", now.listen == next.listen),
-            ]
-            .map(|(setting, same)| (format!("{of}{setting}"), same)),
-        );
+        let own = [
+            ("redis", config.redis.as_ref().map_or_else(String::new, |url| url.reveal().to_owned())),
+            ("prefix", config.prefix.clone()),
+            ("shards", config.shards.to_string()),
+            ("durability", format!("{:?}", config.durability)),
+            ("listen", config.listen.to_string()),
+        ];
+        fixed.extend(own.map(|(setting, value)| (format!("{of}{setting}"), value)));
     }
-    let changed: Vec<String> = fixed.into_iter().filter(|(_, same)| !same).map(|(name, _)| name).collect();
+    fixed
+}
+
+/// Whether what runs may become what a configuration says. What only one of them has comes or goes with its deployment.
+fn fits(now: &[(String, String)], next: &[(String, String)]) -> Result<(), String> {
+    let is_other = |(setting, value): &&(String, String)| now.iter().any(|(other, was)| other == setting && was != value);
+    let changed: Vec<&str> = next.iter().filter(is_other).map(|(setting, _)| setting.as_str()).collect();
     if changed.is_empty() {
         return Ok(());
     }
     Err(format!("{} cannot change while it runs: stop it with `lasthit down` and start it anew", changed.join(", ")))
 }
 
-/// SIGHUP is `lasthit reload`. The log says what came of it.
-fn reload_at_hangup(asks: mpsc::Sender<Ask>) -> std::io::Result<()> {
-    let mut hangup = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup())?;
-    tokio::spawn(async move {
-        while hangup.recv().await.is_some() {
-            let (told, mut telling) = mpsc::channel(PROGRESS_LINES_WAITING);
-            if asks.send(Ask::Reload(told)).await.is_err() {
-                return;
-            }
-            while let Some(told) = telling.recv().await {
-                match told {
-                    Told::Progress(line) => tracing::info!("reload: {line}"),
-                    Told::Done => tracing::info!("reload: done"),
-                    Told::Failed(why) => tracing::error!("reload: {why}"),
-                }
-            }
-        }
-    });
-    Ok(())
+/// SIGHUP is `lasthit reload`. From here on signals that were held come.
+fn reload_at_hangup(asks: mpsc::Sender<Ask>) -> anyhow::Result<()> {
+    let mut hangup =
+        tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup()).context("signals cannot be watched")?;
+    tokio::spawn(async move { while hangup.recv().await.is_some() && asks.send(Ask::Hangup).await.is_ok() {} });
+    Ok(release_signals()?)
 }

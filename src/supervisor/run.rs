@@ -6,34 +6,54 @@ mod rows;
 use std::collections::{BTreeMap, HashMap};
 use std::net::TcpListener;
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::ask::{Ask, Told};
+use super::children::{Running, Tasks};
 use super::door::Door;
 use super::gather::Gathering;
 use super::host::{Doing, Host};
 use super::logs::Logs;
 use super::managed::Managed;
 use super::plan::Plan;
-use super::plan::step::{Action, ChildId, Command, Exit, Generation, Input, Load, RequestId, Settings};
+use super::plan::step::{Action, ChildId, Command, Exit, Generation, Input, RequestId, Settings};
 use super::policy::names::{Role, Slot};
-use super::spawn::{self, Binary, Cost, Spawned};
+use super::spawn::{self, Binary, Spawned};
+use super::state;
 use super::strangers::Strangers;
-use crate::child::channel::{self, ToChild, ToSupervisor, Upper, VERSION};
+use super::succeed::tell_the_log;
+use crate::child::channel::{self, ToChild, ToSupervisor, VERSION};
 use crate::child::settings as child;
-use crate::limits::{BEAT, SUPERVISOR_EVENTS_MAX, WISHES_MAX};
+use crate::journal::redis::Durability;
+use crate::limits::{BEAT, PROGRESS_LINES_WAITING, SUPERVISOR_EVENTS_MAX};
 
 /// What happened.
-enum Event {
+pub(super) enum Event {
     Said(ChildId, ToSupervisor, Option<OwnedFd>),
     /// A child's channel is closed. With a reason: by what it said.
     Closed(ChildId, Option<String>),
     Exited(ChildId, Exit),
+    /// A program was asked whether it can take over: its version, or what speaks against it.
+    Checked(Check, Result<String, String>),
+    /// Nobody is just asking anything, or they have had the time for it.
+    Quiet,
+}
+
+/// A question to a program, and what it is for.
+pub(super) enum Check {
+    /// `lasthit check`.
+    Only(PathBuf, mpsc::Sender<Told>),
+    /// A reload, before anything changes.
+    Reload(Box<Prepared>, mpsc::Sender<Told>),
+    /// The last act of a reload, before the program is executed in this one's place.
+    Finish,
 }
 
 /// What a generation of children runs.
@@ -48,155 +68,213 @@ pub(super) struct Prepared {
 #[derive(Clone)]
 pub(super) struct Kit {
     pub(super) binary: Binary,
+    /// Where that was.
+    pub(super) path: PathBuf,
     /// What it is told; its role is added.
     pub(super) child: child::Settings,
     /// What runs as a worker instead of it, by deployments.
     pub(super) workers: HashMap<String, spawn::Other>,
+    /// What a reload may not change, by the names of the settings.
+    pub(super) fixed: Vec<(String, String)>,
+    /// The level of the supervisor's own Redis, if it has one.
+    pub(super) level: Option<Durability>,
 }
 
-/// Reads settings and program again, for a reload, given the deployments that there are, and whether each listens. The error is one
-/// line.
-pub(super) type Prepare = Box<dyn FnMut(&BTreeMap<String, bool>) -> Result<Prepared, String>>;
+/// Reads settings and the program at a path again, for a reload, given what runs now and the deployments that there are, and whether each
+/// listens. The error is one line.
+pub(super) type Prepare = Box<dyn FnMut(&Path, &Kit, &BTreeMap<String, bool>) -> Result<Prepared, String>>;
 
-/// A child's process.
-struct Running {
-    name: String,
-    deployment: String,
-    process: spawn::Process,
-    channel: Arc<Upper>,
-    /// What is said to it, in this order. None once it was asked to end: its channel closes when all was said.
-    words: Option<mpsc::Sender<ToChild>>,
-    is_ready: bool,
-    /// It was asked to end.
-    is_leaving: bool,
-    said: channel::Load,
-    /// When that was counted from which the rates are, and what was counted.
-    since: (Instant, u64, Cost),
-    load: Load,
-}
-
-struct Dispatcher {
-    plan: Plan,
+/// The loop's state.
+pub(super) struct Dispatcher {
+    pub(super) plan: Plan,
     began: Instant,
-    kits: HashMap<Generation, Kit>,
-    generation: Generation,
-    prepare: Prepare,
-    running: HashMap<ChildId, Running>,
-    requests: HashMap<RequestId, mpsc::Sender<Told>>,
-    next_request: u64,
+    pub(super) kits: HashMap<Generation, Kit>,
+    /// The highest that was used.
+    pub(super) generation: Generation,
+    pub(super) prepare: Prepare,
+    pub(super) running: HashMap<ChildId, Running>,
+    pub(super) requests: HashMap<RequestId, mpsc::Sender<Told>>,
+    pub(super) next_request: u64,
     /// The reload that is under way.
-    reload: Option<RequestId>,
+    pub(super) reload: Option<RequestId>,
     /// By the deployments that they lead into.
-    doors: BTreeMap<String, Door>,
-    logs: Logs,
-    events: mpsc::Sender<Event>,
-    gathering: Gathering,
+    pub(super) doors: BTreeMap<String, Door>,
+    pub(super) surroundings: Surroundings,
+    pub(super) events: mpsc::Sender<Event>,
+    pub(super) happened: mpsc::Receiver<Event>,
+    pub(super) asks: mpsc::Receiver<Ask>,
+    pub(super) stop: CancellationToken,
+    pub(super) tasks: Tasks,
+    pub(super) gathering: Gathering,
     host: Host,
     strangers: Strangers,
-    managed: Option<Managed>,
-    /// What is done when everything has ended, but for Redis.
+    pub(super) managed: Option<Managed>,
+    /// What is done first, and what when everything has ended but for Redis.
+    first: Vec<Action>,
     last: Vec<Action>,
-    code: Option<u8>,
+    /// Programs that are being asked, and whether their answers alone are waited for.
+    pub(super) checks: usize,
+    pub(super) is_quiet: bool,
+    /// A SIGHUP came when it was too late for it.
+    pub(super) hangup: bool,
+    pub(super) end: Option<End>,
 }
 
-/// Runs all processes until a signal ends them (`stop`), or a command. Returns the exit code.
-///
-/// # Errors
-/// When no process can be made at all.
-pub(super) async fn run(
-    prepared: Prepared,
-    prepare: Prepare,
-    managed: Option<Managed>,
-    logs: Logs,
-    mut asks: mpsc::Receiver<Ask>,
-    stop: tokio_util::sync::CancellationToken,
-) -> std::io::Result<u8> {
-    let (events, mut happened) = mpsc::channel(SUPERVISOR_EVENTS_MAX);
-    let generation = Generation(1);
-    let (plan, actions) = Plan::new(prepared.settings, generation, Duration::ZERO);
-    let mut dispatcher = Dispatcher {
-        plan,
-        began: Instant::now(),
-        kits: HashMap::from([(generation, prepared.kit)]),
-        generation,
-        prepare,
-        running: HashMap::new(),
-        requests: HashMap::new(),
-        next_request: 0,
-        reload: None,
-        doors: BTreeMap::new(),
-        logs,
-        events,
-        gathering: Gathering::default(),
-        host: Host::start()?,
-        strangers: Strangers::new(),
-        managed,
-        last: Vec::new(),
-        code: None,
-    };
-    dispatcher.open(prepared.listeners)?;
-    dispatcher.carry_out(actions);
-    let mut beat = tokio::time::interval(BEAT);
-    // After a pause there is one turn, not all that were missed.
-    beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut stopping = false;
-    while dispatcher.code.is_none() {
-        let due = dispatcher.plan.next_due().map(|due| dispatcher.began + due);
-        tokio::select! {
-            biased;
-            () = stop.cancelled(), if !stopping => {
-                stopping = true;
-                dispatcher.step(Input::StopAll);
-                dispatcher.report();
-            }
-            Some(event) = happened.recv() => dispatcher.take(event),
-            Some(ask) = asks.recv() => dispatcher.answer(ask),
-            _ = beat.tick() => dispatcher.measure(),
-            () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
-                // The tasks that read the channels come first, so that nobody is taken for silent who has spoken.
-                tokio::task::yield_now().await;
-                tokio::task::yield_now().await;
-                while let Ok(event) = happened.try_recv() {
-                    dispatcher.take(event);
-                }
-                dispatcher.step(Input::Looked);
-            }
-        }
-    }
-    let mut code = dispatcher.code.unwrap_or(0);
-    if let Some(managed) = dispatcher.managed.take() {
-        // Last, and whoever asked for the end hears of it then.
-        code |= u8::from(!managed.stop().await);
-        let last = std::mem::take(&mut dispatcher.last);
-        dispatcher.carry_out(last);
-    }
-    Ok(code)
+/// What is around the loop.
+#[derive(Clone)]
+pub(super) struct Surroundings {
+    pub(super) logs: Logs,
+    /// The format and the filter of the log.
+    pub(super) json: bool,
+    pub(super) log: String,
+    pub(super) control: PathBuf,
+    /// Whether connections to the control socket and for health are accepted, and those that are not through.
+    pub(super) open: watch::Sender<bool>,
+    pub(super) connections: TaskTracker,
+}
+
+/// How the loop ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    /// Nothing runs any more: the exit code.
+    Code(u8),
+    /// The binary of a generation is to be executed in this one's place.
+    Execute(Generation),
 }
 
 impl Dispatcher {
-    fn open(&mut self, listeners: Vec<(String, TcpListener)>) -> std::io::Result<()> {
+    /// One that starts everything once it is run.
+    ///
+    /// # Errors
+    /// When a door cannot be opened.
+    pub(super) fn start(
+        prepared: Prepared,
+        prepare: Prepare,
+        surroundings: Surroundings,
+        asks: mpsc::Receiver<Ask>,
+        stop: CancellationToken,
+    ) -> std::io::Result<Self> {
+        let generation = Generation(1);
+        let (plan, actions) = Plan::new(prepared.settings, generation, Duration::ZERO);
+        let mut dispatcher = Self::of(plan, prepare, surroundings, asks, stop)?;
+        dispatcher.open(prepared.listeners)?;
+        dispatcher.kits.insert(generation, prepared.kit);
+        dispatcher.first = actions;
+        Ok(dispatcher)
+    }
+
+    /// Opens doors.
+    pub(super) fn open(&mut self, listeners: Vec<(String, TcpListener)>) -> std::io::Result<()> {
         for (deployment, listener) in listeners {
             self.doors.insert(deployment, Door::open(listener)?);
         }
         Ok(())
     }
 
-    fn step(&mut self, input: Input) {
+    /// One without children.
+    ///
+    /// # Errors
+    /// When a thread cannot start.
+    pub(super) fn of(
+        plan: Plan,
+        prepare: Prepare,
+        surroundings: Surroundings,
+        asks: mpsc::Receiver<Ask>,
+        stop: CancellationToken,
+    ) -> std::io::Result<Self> {
+        let (events, happened) = mpsc::channel(SUPERVISOR_EVENTS_MAX);
+        let tasks = Tasks::new(events.clone(), surroundings.logs.clone());
+        Ok(Self {
+            plan,
+            began: Instant::now(),
+            kits: HashMap::new(),
+            generation: Generation(1),
+            prepare,
+            running: HashMap::new(),
+            requests: HashMap::new(),
+            next_request: 0,
+            reload: None,
+            doors: BTreeMap::new(),
+            surroundings,
+            events,
+            happened,
+            asks,
+            stop,
+            tasks,
+            gathering: Gathering::default(),
+            host: Host::start()?,
+            strangers: Strangers::new(),
+            managed: None,
+            first: Vec::new(),
+            last: Vec::new(),
+            checks: 0,
+            is_quiet: false,
+            hangup: false,
+            end: None,
+        })
+    }
+
+    /// Runs all processes until a signal ends them, or a command, or another image is to go on.
+    pub(super) async fn run(&mut self) -> End {
+        let mut beat = tokio::time::interval(BEAT);
+        // After a pause there is one turn, not all that were missed.
+        beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut stopping = false;
+        let first = std::mem::take(&mut self.first);
+        self.carry_out(first);
+        loop {
+            match (self.end, self.managed.take_if(|_| matches!(self.end, Some(End::Code(_))))) {
+                (Some(End::Code(code)), Some(managed)) => {
+                    // Last, and whoever asked for the end hears of it then.
+                    let code = code | u8::from(!managed.stop().await);
+                    let last = std::mem::take(&mut self.last);
+                    self.carry_out(last);
+                    return End::Code(code);
+                }
+                (Some(end), _) => return end,
+                (None, _) => {}
+            }
+            let due = self.plan.next_due().map(|due| self.began + due);
+            tokio::select! {
+                biased;
+                () = self.stop.cancelled(), if !stopping => {
+                    stopping = true;
+                    self.step(Input::StopAll);
+                    self.report();
+                }
+                Some(event) = self.happened.recv() => self.take(event),
+                Some(ask) = self.asks.recv() => self.answer(ask),
+                _ = beat.tick() => self.measure(),
+                () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
+                    // The tasks that read the channels come first, so that nobody is taken for silent who has spoken.
+                    tokio::task::yield_now().await;
+                    tokio::task::yield_now().await;
+                    while let Ok(event) = self.happened.try_recv() {
+                        self.take(event);
+                    }
+                    self.step(Input::Looked);
+                }
+            }
+        }
+    }
+
+    pub(super) fn step(&mut self, input: Input) {
         let is_load = matches!(input, Input::Heard { .. });
         let actions = self.plan.step(input, self.began.elapsed());
         if is_load && actions.is_empty() {
             return;
         }
-        self.carry_out(actions);
+        // First of all: nobody is passed to a gateway that is told, or said, to get no more.
         let ready = self.plan.ready_gateways();
         let channel = |child| self.running.get(&child)?.channel.as_fd().try_clone_to_owned().ok();
         for (deployment, door) in &self.doors {
             let own: Vec<_> = ready.iter().filter(|(slot, _)| slot.group.deployment == *deployment).cloned().collect();
             door.set(&own, channel);
         }
+        self.carry_out(actions);
     }
 
-    fn take(&mut self, event: Event) {
+    pub(super) fn take(&mut self, event: Event) {
         match event {
             Event::Said(child, ToSupervisor::Ready { v }, _) => {
                 let Some(running) = self.running.get_mut(&child) else { return };
@@ -227,12 +305,17 @@ impl Dispatcher {
             Event::Exited(child, exit) => {
                 let gone = self.running.remove(&child);
                 if let Some(gone) = &gone {
-                    if let Some(door) = self.doors.get(&gone.deployment) {
+                    if let Some(door) = self.doors.get(&gone.slot.group.deployment) {
                         door.gone(child);
                     }
                     tracing::info!(process = gone.name, pid = gone.process.pid, "{exit}");
                 }
                 self.step(Input::Ended { child, exit });
+            }
+            Event::Checked(check, result) => self.checked(check, result),
+            Event::Quiet => {
+                self.is_quiet = true;
+                self.succeed();
             }
         }
     }
@@ -250,7 +333,7 @@ impl Dispatcher {
         running.said = said;
         running.load.events = said.events;
         running.load.sessions = said.sessions;
-        if let Some(door) = self.doors.get(&running.deployment) {
+        if let Some(door) = self.doors.get(&running.slot.group.deployment) {
             door.heard(child, said, running.load.actions_per_s);
             running.load.sessions = door.sessions(child).unwrap_or(said.sessions);
         }
@@ -265,16 +348,7 @@ impl Dispatcher {
             managed.measure();
         }
         let now = Instant::now();
-        for running in self.running.values_mut() {
-            let Some(cost) = Cost::of(running.process.pid) else { continue };
-            let (since, events, before) = std::mem::replace(&mut running.since, (now, running.said.events, cost));
-            let passed_s = (now - since).as_secs_f64().max(0.001);
-            running.load.cpu = (cost.cpu_s - before.cpu_s).max(0.0) / passed_s;
-            running.load.memory_bytes = cost.memory_bytes;
-            #[expect(clippy::cast_precision_loss, reason = "events of a second")]
-            let rate = running.said.events.saturating_sub(events) as f64 / passed_s;
-            running.load.actions_per_s = rate;
-        }
+        self.running.values_mut().for_each(|running| running.measure(now));
         let of_redis = self.managed.as_ref().and_then(|managed| managed.row().pid);
         self.strangers.look(|pid| Some(pid) == of_redis || self.running.values().any(|running| running.process.pid == pid));
         self.report();
@@ -289,7 +363,7 @@ impl Dispatcher {
         }
     }
 
-    fn answer(&mut self, ask: Ask) {
+    pub(super) fn answer(&mut self, ask: Ask) {
         match ask {
             Ask::Ps(answer) => drop(answer.send(self.ps())),
             Ask::Metrics(answer) => {
@@ -297,43 +371,34 @@ impl Dispatcher {
                 let asked: Vec<_> = self.running.values().filter(|running| running.is_ready && !running.is_leaving).collect();
                 let number = self.gathering.begin(answer, asked.len());
                 for running in asked {
-                    self.say(running, ToChild::Metrics { number });
+                    running.say(ToChild::Metrics { number });
                 }
             }
             // Nobody would come in: the listener was opened for none.
             Ask::Do(Command::Scale { group, count }, told)
-                if group.role == Role::Gateway
-                    && count.most() > 0
-                    && self.plan.deployments().contains_key(&*group.deployment)
-                    && !self.doors.contains_key(&group.deployment) =>
+                if group.role == Role::Gateway && count.most() > 0 && self.listens(&group.deployment) == Some(false) =>
             {
                 let why = format!("{group}: it has --gateways 0 and listens nowhere: give it gateways, and reload");
                 let _ = told.try_send(Told::Failed(why));
             }
             Ask::Do(command, told) => self.command(command, told),
-            Ask::Reload(told) => match self.prepared() {
-                Ok(Prepared { settings, kit, .. }) => {
-                    self.generation = Generation(self.generation.0 + 1);
-                    self.kits.insert(self.generation, kit);
-                    self.reload.get_or_insert(RequestId(self.next_request));
-                    self.command(Command::Reload { generation: self.generation, settings }, told);
-                    let needed = self.plan.generations();
-                    self.kits.retain(|generation, _| needed.contains(generation));
-                }
-                Err(why) => drop(told.try_send(Told::Failed(format!("nothing is changed: {why}")))),
-            },
+            Ask::Reload(binary, told) => self.check(binary, told, Check::Reload),
+            Ask::Check(binary, told) => self.check(binary, told, |prepared, told| Check::Only(prepared.kit.path, told)),
+            Ask::Hangup if self.plan.is_finishing() => self.hangup = true,
+            Ask::Hangup => {
+                let (told, telling) = mpsc::channel(PROGRESS_LINES_WAITING);
+                tokio::spawn(tell_the_log(telling));
+                self.check(None, told, Check::Reload);
+            }
         }
     }
 
-    /// What a reload would bring, with doors for what is new in it.
-    fn prepared(&mut self) -> Result<Prepared, String> {
-        let there = self.plan.deployments().into_keys().map(|name| (name.to_owned(), self.doors.contains_key(name))).collect();
-        let mut prepared = (self.prepare)(&there)?;
-        self.open(std::mem::take(&mut prepared.listeners)).map_err(|error| format!("a door cannot be opened: {error}"))?;
-        Ok(prepared)
+    /// Whether a deployment has a door. None: there is no such deployment.
+    fn listens(&self, deployment: &str) -> Option<bool> {
+        self.plan.deployments().get(deployment).map(|_| self.doors.contains_key(deployment))
     }
 
-    fn command(&mut self, command: Command, told: mpsc::Sender<Told>) {
+    pub(super) fn command(&mut self, command: Command, told: mpsc::Sender<Told>) {
         let request = RequestId(self.next_request);
         self.next_request += 1;
         self.requests.insert(request, told);
@@ -342,15 +407,15 @@ impl Dispatcher {
     }
 
     fn carry_out(&mut self, actions: Vec<Action>) {
-        let end = actions.iter().find_map(|action| if let Action::End { code } = action { Some(*code) } else { None });
+        let end = actions.iter().find_map(|action| if let Action::End { code } = action { Some(End::Code(*code)) } else { None });
         if end.is_some() && self.managed.is_some() {
-            (self.code, self.last) = (end, actions);
+            (self.end, self.last) = (end, actions);
             return;
         }
         for action in actions {
             match action {
                 Action::Start { child, slot, generation } => {
-                    let input = match self.start(child, &slot, generation) {
+                    let input = match self.start_child(child, &slot, generation) {
                         Ok(pid) => Input::Started { child, pid },
                         Err(error) => {
                             tracing::error!(process = %slot, %error, "cannot start");
@@ -361,14 +426,14 @@ impl Dispatcher {
                 }
                 Action::AskToEnd { child } => {
                     if let Some(running) = self.running.get_mut(&child) {
-                        (running.words, running.is_leaving) = (None, true);
+                        running.end();
                     }
                 }
                 Action::AskToLeave { child, successor: _, window } => {
                     let Some(running) = self.running.get_mut(&child) else { continue };
                     running.is_leaving = true;
                     let window_ms = u64::try_from(window.as_millis()).unwrap_or(u64::MAX);
-                    self.tell(child, ToChild::Leave { window_ms });
+                    running.say(ToChild::Leave { window_ms });
                 }
                 Action::Kill { child, why } => {
                     if let Some(running) = self.running.get(&child) {
@@ -377,7 +442,9 @@ impl Dispatcher {
                     }
                 }
                 Action::Move { child, sessions } => {
-                    self.tell(child, ToChild::Offer { sessions: usize::try_from(sessions).unwrap_or(usize::MAX) });
+                    if let Some(running) = self.running.get(&child) {
+                        running.say(ToChild::Offer { sessions: usize::try_from(sessions).unwrap_or(usize::MAX) });
+                    }
                 }
                 Action::Progress { request, line } => {
                     // Whoever asked may be gone, or read slowly: then a line is lost.
@@ -395,8 +462,8 @@ impl Dispatcher {
                     }
                 }
                 Action::Log { line } => tracing::info!("{line}"),
-                Action::Finish { generation: _ } => self.step(Input::Finished { result: Ok(()) }),
-                Action::End { code } => self.code = Some(code),
+                Action::Finish { generation } => self.finish(generation),
+                Action::End { code } => self.end = Some(End::Code(code)),
             }
         }
     }
@@ -409,80 +476,18 @@ impl Dispatcher {
         }
     }
 
-    fn tell(&self, child: ChildId, message: ToChild) {
-        if let Some(running) = self.running.get(&child) {
-            self.say(running, message);
-        }
-    }
-
-    /// One that does not listen is noticed by its silence, and is told no more than it can read.
-    fn say(&self, running: &Running, message: ToChild) {
-        if let Some(words) = &running.words {
-            let _ = words.try_send(message);
-        }
-    }
-
-    fn start(&mut self, child: ChildId, slot: &Slot, generation: Generation) -> std::io::Result<u32> {
+    fn start_child(&mut self, child: ChildId, slot: &Slot, generation: Generation) -> std::io::Result<u32> {
         let name = slot.to_string();
         let kit = self.kits.get(&generation).ok_or_else(|| std::io::Error::other("its settings are forgotten"))?;
         let (role, deployment) = (slot.group.role.as_str().to_owned(), slot.group.deployment.clone());
-        let settings = child::Settings { role, deployment: deployment.clone(), ..kit.child.clone() };
-        let file = channel::file_of("settings", &serde_json::to_vec(&settings)?)?;
         let other = kit.workers.get(&deployment).filter(|_| slot.group.role == Role::Worker);
+        let settings = child::Settings { role, deployment, ..kit.child.clone() };
+        let file = channel::file_of("settings", &serde_json::to_vec(&settings)?)?;
         let Spawned { process, channel, output } = spawn::spawn(&kit.binary, other, &name)?;
-        let channel = Arc::new(channel);
-        let (pid, events) = (process.pid, self.events.clone());
-        tokio::spawn(self.logs.clone().read(name.clone(), output.0));
-        tokio::spawn(self.logs.clone().read(name.clone(), output.1));
-        let (waited, ended) = (process.clone(), events.clone());
-        tokio::spawn(async move {
-            let exit = waited.ended().await.unwrap_or_else(|error| {
-                tracing::error!(%error, "the end of a process cannot be waited for");
-                Exit::Code(-1)
-            });
-            let _ = ended.send(Event::Exited(child, exit)).await;
-        });
-        let (heard, first) = (channel.clone(), ToChild::Start { v: VERSION, name: name.clone() });
-        let (words, mut said) = mpsc::channel(WISHES_MAX);
-        let saying = channel.clone();
-        tokio::spawn(async move {
-            let mut result = saying.say(&first, Some(file.as_fd())).await;
-            // It has secrets.
-            drop(file);
-            while result.is_ok()
-                && let Some(message) = said.recv().await
-            {
-                result = saying.say(&message, None).await;
-            }
-            let _ = rustix::net::shutdown(saying.as_fd(), rustix::net::Shutdown::Write);
-        });
-        tokio::spawn(async move {
-            loop {
-                let event = match heard.hear().await {
-                    Ok(Some((message, beside))) => Event::Said(child, message, beside),
-                    Ok(None) => Event::Closed(child, None),
-                    Err(error) => Event::Closed(child, Some(error.to_string())),
-                };
-                let is_over = matches!(event, Event::Closed(..));
-                if events.send(event).await.is_err() || is_over {
-                    return;
-                }
-            }
-        });
-        let since = (Instant::now(), 0, Cost::default());
-        let running = Running {
-            name,
-            deployment,
-            process,
-            channel,
-            words: Some(words),
-            is_ready: false,
-            is_leaving: false,
-            said: channel::Load::default(),
-            since,
-            load: Load::default(),
-        };
-        self.running.insert(child, running);
+        let pid = process.pid;
+        let first = (ToChild::Start { v: VERSION, name }, file);
+        let state = state::Child::new(child, slot.clone(), pid);
+        self.running.insert(child, self.tasks.attend(state, process, channel, output.map(Some), Some(first)));
         Ok(pid)
     }
 }

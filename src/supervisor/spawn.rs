@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -12,7 +12,6 @@ use std::sync::Arc;
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, kill_process_group, pidfd_open, waitid};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tokio::process::{ChildStderr, ChildStdout};
 
 use super::host;
 use super::plan::step::Exit;
@@ -25,6 +24,12 @@ const ENV_PREFIX: &str = "LASTHIT_";
 #[derive(Debug, Clone)]
 pub(super) struct Binary(Arc<File>);
 
+impl From<OwnedFd> for Binary {
+    fn from(file: OwnedFd) -> Self {
+        Self(Arc::new(file.into()))
+    }
+}
+
 impl Binary {
     /// The program of this process.
     pub(super) fn own() -> io::Result<Self> {
@@ -33,21 +38,57 @@ impl Binary {
 
     /// The program that is there now.
     pub(super) fn at(path: &Path) -> io::Result<Self> {
-        let file = File::open(path)?;
+        // A pipe in its place would wait for whoever writes.
+        let file = File::options().read(true).custom_flags(rustix::fs::OFlags::NONBLOCK.bits().cast_signed()).open(path)?;
         let about = file.metadata()?;
         if !about.is_file() || about.permissions().mode() & 0o111 == 0 {
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, "it is no program that may be run"));
         }
+        let mut first = [0; 2];
+        if file.read_at(&mut first, 0)? == 2 && first == *b"#!" {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is a script: name the program itself"));
+        }
         Ok(Self(Arc::new(file)))
+    }
+
+    /// Whether this process runs it.
+    pub(super) fn is_own(&self) -> io::Result<bool> {
+        let (this, own) = (self.0.metadata()?, std::fs::metadata("/proc/self/exe")?);
+        Ok((this.dev(), this.ino()) == (own.dev(), own.ino()))
+    }
+
+    /// The open file.
+    pub(super) fn into_descriptor(self) -> io::Result<OwnedFd> {
+        match Arc::try_unwrap(self.0) {
+            Ok(file) => Ok(file.into()),
+            Err(shared) => shared.as_fd().try_clone_to_owned(),
+        }
+    }
+}
+
+/// How a program is started: in a process group of its own, from an open file. The first word is its name.
+pub(super) fn command(binary: &Binary, words: &[String]) -> Command {
+    // The path is looked up in the new process, which still has the descriptor then.
+    let mut command = Command::new(format!("/proc/self/fd/{}", binary.0.as_raw_fd()));
+    command.arg0(&words[0]).args(&words[1..]).process_group(0);
+    without_settings(&mut command);
+    command
+}
+
+/// A process that is started gets no settings, and no secrets, from the environment.
+pub(super) fn without_settings(command: &mut Command) {
+    let is_not_its = |name: &str| name.starts_with(ENV_PREFIX) || host::ENV.contains(&name);
+    for (variable, _) in std::env::vars_os().filter(|(name, _)| is_not_its(&name.to_string_lossy())) {
+        command.env_remove(variable);
     }
 }
 
 /// A program of somebody else that is run as a child.
 #[derive(Debug, Clone)]
 pub(super) struct Other {
-    binary: Binary,
+    pub(super) binary: Binary,
     /// Its path as it was given, then its arguments.
-    words: Vec<String>,
+    pub(super) words: Vec<String>,
 }
 
 impl Other {
@@ -76,7 +117,8 @@ impl Other {
 pub(super) struct Spawned {
     pub(super) process: Process,
     pub(super) channel: Upper,
-    pub(super) output: (ChildStdout, ChildStderr),
+    /// Its stdout and its stderr.
+    pub(super) output: [OwnedFd; 2],
 }
 
 /// A process. It is held by a descriptor, so that its number cannot become another's.
@@ -89,24 +131,19 @@ pub(super) struct Process {
 /// Starts a child in a process group of its own: `binary` as what its name says, or another program.
 pub(super) fn spawn(binary: &Binary, other: Option<&Other>, name: &str) -> io::Result<Spawned> {
     let (channel, stdin) = Upper::pair()?;
-    let (binary, words) = match other {
-        None => (binary, [own_name().as_str(), "child", name].map(str::to_owned).to_vec()),
-        Some(Other { binary, words }) => (binary, words.clone()),
+    let mut command = match other {
+        None => command(binary, &own(&["child", name])),
+        Some(Other { binary, words }) => command(binary, words),
     };
-    // The path is looked up in the new process, which still has the descriptor then.
-    let mut command = Command::new(format!("/proc/self/fd/{}", binary.0.as_raw_fd()));
-    command.arg0(&words[0]).args(&words[1..]).process_group(0);
     command.stdin(Stdio::from(stdin)).stdout(Stdio::piped()).stderr(Stdio::piped());
-    without_settings(&mut command);
     let mut child = command.spawn()?;
     let pid = child.id();
-    let mut take = || -> io::Result<(Process, (ChildStdout, ChildStderr))> {
+    let mut take = || -> io::Result<(Process, [OwnedFd; 2])> {
         let (Some(stdout), Some(stderr)) = (child.stdout.take(), child.stderr.take()) else {
             return Err(io::Error::other("a child without output"));
         };
-        let output = (ChildStdout::from_std(stdout)?, ChildStderr::from_std(stderr)?);
         // Nobody else waits for it, so the number is still its own.
-        Ok((Process::at(pid)?, output))
+        Ok((Process::at(pid)?, [stdout.into(), stderr.into()]))
     };
     match take() {
         Ok((process, output)) => Ok(Spawned { process, channel, output }),
@@ -119,18 +156,11 @@ pub(super) fn spawn(binary: &Binary, other: Option<&Other>, name: &str) -> io::R
     }
 }
 
-/// What this program was started as, without its folder.
-fn own_name() -> String {
+/// Words for a program of ours: it is named as this one was started, without its folder.
+pub(super) fn own(args: &[&str]) -> Vec<String> {
     let program = std::env::args_os().next().unwrap_or_default();
-    Path::new(&program).file_name().map_or_else(|| "lasthit".to_owned(), |name| name.to_string_lossy().into_owned())
-}
-
-/// A process that is started gets no settings, and no secrets, from the environment.
-pub(super) fn without_settings(command: &mut Command) {
-    let is_not_its = |name: &str| name.starts_with(ENV_PREFIX) || host::ENV.contains(&name);
-    for (variable, _) in std::env::vars_os().filter(|(name, _)| is_not_its(&name.to_string_lossy())) {
-        command.env_remove(variable);
-    }
+    let name = Path::new(&program).file_name().map_or_else(|| "lasthit".to_owned(), |name| name.to_string_lossy().into_owned());
+    std::iter::once(name).chain(args.iter().map(|arg| (*arg).to_owned())).collect()
 }
 
 /// A descriptor that the runtime watches.
@@ -147,10 +177,14 @@ fn id(pid: u32) -> io::Result<Pid> {
 }
 
 impl Process {
+    /// One whose descriptor is held.
+    pub(super) fn held(pid: u32, held: OwnedFd) -> io::Result<Self> {
+        Ok(Self { pid, held: Arc::new(watched(held)?) })
+    }
+
     /// The one that has this number now.
     pub(super) fn at(pid: u32) -> io::Result<Self> {
-        let held = pidfd_open(id(pid)?, PidfdFlags::NONBLOCK)?;
-        Ok(Self { pid, held: Arc::new(watched(held)?) })
+        Self::held(pid, pidfd_open(id(pid)?, PidfdFlags::NONBLOCK)?)
     }
 
     /// One that was just made.
@@ -160,6 +194,14 @@ impl Process {
             let _ = child.kill();
             let _ = child.wait();
         })
+    }
+
+    /// The descriptor, which no runtime watches any more.
+    pub(super) fn into_descriptor(self) -> io::Result<OwnedFd> {
+        match Arc::try_unwrap(self.held) {
+            Ok(held) => Ok(held.into_inner()),
+            Err(shared) => shared.as_fd().try_clone_to_owned(),
+        }
     }
 
     /// Returns when it has ended. How is told of children alone: of another one this is an error.
@@ -222,23 +264,6 @@ fn parse_stat(text: &str, ticks: u64, page: u64) -> Option<Cost> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_program_is_found_by_its_path_or_in_the_list_of_folders() {
-        let find = |word: &str| Other::find(&[word.to_owned(), "-x".to_owned()]);
-        for word in ["sh", "/bin/sh", "/bin/../bin/sh"] {
-            assert_eq!(find(word).expect(word).words, [word, "-x"]);
-        }
-        for (word, expected) in [
-            ("no-such-program", "it is not in PATH"),
-            ("./no-such-program", "No such file"),
-            ("/", "it is no program that may be run"),
-            ("/etc/passwd", "it is no program that may be run"),
-        ] {
-            let why = find(word).expect_err(word);
-            assert!(why.starts_with("cannot be run (") && why.contains(expected) && !why.contains('\n'), "{why}");
-        }
-    }
 
     #[test]
     fn what_a_process_costs_is_read_behind_any_name() {

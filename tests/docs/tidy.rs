@@ -47,8 +47,8 @@ const PARTS: &[(&str, &str)] = &[
     ("child/link", "child/channel gateway/front/Passing gateway/front/arrival gateway/front/tally limits shutdown"),
     (
         "supervisor",
-        "child/channel child/settings config gateway/front/arrival journal/JournalError journal/redis/Durability journal/redis/own limits \
-         supervisor/asking supervisor/plan supervisor/policy telemetry/LogFormat",
+        "child/channel child/settings config gateway/front/arrival journal/JournalError journal/redis/Durability journal/redis/FORMAT \
+         journal/redis/own limits runtime supervisor/asking supervisor/plan supervisor/policy telemetry/LogFormat",
     ),
     ("replay", "engine journal limits rules types wire worker"),
     ("replay/command", "config journal/redis replay rules types worker"),
@@ -58,14 +58,14 @@ const PARTS: &[(&str, &str)] = &[
          rules shutdown worker",
     ),
     ("process", "child/link config limits metrics roles rules runtime shutdown telemetry"),
-    ("child", "child/channel config journal/redis limits process roles rules shutdown worker"),
+    ("child", "child/channel config journal/redis limits process roles rules runtime shutdown worker"),
     ("workbench", "config engine limits rules types wire"),
     ("failed", "config journal journal/redis limits types wire"),
     ("versions", "clock config failed journal journal/redis limits replay replay/command rules types workbench worker"),
     ("cli", "child/settings config failed journal/default_runtime_dir replay/command supervisor/asking versions workbench"),
     (
         "program",
-        "child child/settings cli config failed process replay/command runtime shutdown supervisor supervisor/asking telemetry versions \
+        "child cli config failed process replay/command runtime shutdown supervisor supervisor/asking telemetry versions \
          workbench",
     ),
     (

@@ -4,6 +4,7 @@ mod bad_input;
 mod commands;
 mod crashes;
 mod deployments;
+mod exec;
 mod host;
 mod managed;
 mod own;

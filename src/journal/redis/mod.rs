@@ -37,6 +37,7 @@ use super::lockfile::{LockFile, LockFiles, default_runtime_dir};
 use super::{CommonJournal, JournalError, Signals, check};
 use crate::limits::REPLICATED_CONNECTIONS;
 use crate::types::{Incarnation, RoomId, ShardId};
+pub(crate) use connect::FORMAT;
 use connect::Wanted;
 pub use durability::Durability;
 use keys::{Hex, Keys, ShardKeys};

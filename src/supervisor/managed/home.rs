@@ -23,7 +23,7 @@ const IN_PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'
 #[derive(Debug)]
 pub(in crate::supervisor) struct Home {
     pub(super) folder: PathBuf,
-    _lock: File,
+    lock: File,
 }
 
 /// `/var/lib/lasthit` of root; of others `$XDG_STATE_HOME/lasthit`, or `~/.local/state/lasthit`.
@@ -37,6 +37,16 @@ fn default_data() -> Option<PathBuf> {
 }
 
 impl Home {
+    /// One that the last image of this supervisor had.
+    pub(super) fn resume(folder: PathBuf, lock: File) -> Self {
+        Self { folder, lock }
+    }
+
+    /// Gives the lock on.
+    pub(super) fn into_lock(self) -> File {
+        self.lock
+    }
+
     /// The folder in `data`, or in the usual place. Makes it if it is not there.
     ///
     /// # Errors
@@ -76,7 +86,7 @@ impl Home {
         }
         let written = lock.set_len(0).and_then(|()| lock.rewind()).and_then(|()| write!(lock, "{}", std::process::id()));
         written.map_err(|error| unusable(error.to_string()))?;
-        Ok(Self { folder, _lock: lock })
+        Ok(Self { folder, lock })
     }
 
     /// How processes of this host reach the server.

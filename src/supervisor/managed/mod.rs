@@ -4,6 +4,7 @@
 mod home;
 mod server;
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,8 +17,10 @@ use tokio_util::sync::CancellationToken;
 pub(super) use self::home::Home;
 use super::ask::{self, Process as Row};
 use super::logs::{Logs, REDIS};
+use super::parked::Descriptors;
 use super::policy::backoff::Backoff;
 use super::spawn::{Cost, Process};
+use super::state;
 use crate::journal::JournalError;
 use crate::journal::redis::Durability;
 use crate::journal::redis::own::{ServerSettings, server_settings, set_up};
@@ -102,6 +105,65 @@ impl Managed {
         Ok(Some(Self { shared, stop, keeping }))
     }
 
+    /// Lets go of it, for the next image: it runs on.
+    ///
+    /// # Errors
+    /// When a descriptor cannot be kept.
+    pub(super) async fn park(self, descriptors: &mut Descriptors) -> io::Result<state::Managed> {
+        self.keeping.abort();
+        let _ = self.keeping.await;
+        let shared = Arc::try_unwrap(self.shared).map_err(|_| io::Error::other("somebody still looks after redis"))?;
+        let Shared { wanted, state, .. } = shared;
+        let Wanted { home, durability, ready_timeout, stop_timeout } = wanted;
+        let State { process, since, ready, crashes, last_end, .. } = state.into_inner();
+        let parked = state::Managed {
+            folder: home.folder.clone(),
+            durability: durability.as_str().to_owned(),
+            ready_timeout,
+            stop_timeout,
+            pid: process.as_ref().filter(|_| ready.is_some()).map(|process| process.pid),
+            age: since.elapsed(),
+            crashes,
+            last_end,
+        };
+        descriptors.put("data lock", home.into_lock());
+        if let Some(process) = process {
+            descriptors.put("redis", process.into_descriptor()?);
+        }
+        Ok(parked)
+    }
+
+    /// Looks after it again. One that was not ready is found by its lock, or started.
+    ///
+    /// # Errors
+    /// When a descriptor is missing.
+    pub(super) fn resume(parked: state::Managed, descriptors: &mut Descriptors, logs: Logs) -> io::Result<Self> {
+        let home = Home::resume(parked.folder, descriptors.need("data lock")?.into());
+        let durability = parked.durability.parse().unwrap_or(Durability::Disk);
+        let wanted = Wanted { home, durability, ready_timeout: parked.ready_timeout, stop_timeout: parked.stop_timeout };
+        let held = descriptors.take("redis");
+        let process =
+            parked.pid.map(|pid| Process::held(pid, held.ok_or_else(|| io::Error::other("redis was not handed over"))?));
+        let now = Instant::now();
+        let state = State {
+            process: process.transpose()?,
+            since: now.checked_sub(parked.age).unwrap_or(now),
+            ready: parked.pid.map(|_| now),
+            due: None,
+            crashes: parked.crashes,
+            last_end: parked.last_end,
+            cpu: 0.0,
+            cost: (now, parked.pid.and_then(Cost::of).unwrap_or_default()),
+        };
+        let shared = Arc::new(Shared { settings: server_settings(durability), wanted, logs, state: Mutex::new(state) });
+        if parked.pid.is_some() {
+            shared.read()?;
+        }
+        let stop = CancellationToken::new();
+        let keeping = tokio::spawn(shared.clone().keep(stop.clone()));
+        Ok(Self { shared, stop, keeping })
+    }
+
     /// Ends it as it wants to end, with everything on its disk. False if it did not end in time, and was killed.
     pub(super) async fn stop(self) -> bool {
         self.stop.cancel();
@@ -184,8 +246,7 @@ impl Shared {
 
     /// Starts it, or finds the one that lives, and waits until it answers.
     async fn begin(&self) -> Result<(), String> {
-        let pipe = self.wanted.home.output().and_then(|path| pipe::OpenOptions::new().open_receiver(path));
-        let pipe = pipe.map_err(|error| self.unusable(&error))?;
+        let pipe = self.pipe().map_err(|error| self.unusable(&error))?;
         let (process, is_new) = self.obtain().await?;
         let now = Instant::now();
         {
@@ -193,7 +254,7 @@ impl Shared {
             (state.process, state.since, state.due) = (Some(process.clone()), now, None);
             state.cost = (now, Cost::of(process.pid).unwrap_or_default());
         }
-        let mut reading = tokio::spawn(self.logs.clone().read(REDIS.to_owned(), pipe));
+        let mut reading = self.listen(pipe);
         let ready = tokio::select! {
             ready = self.ready(&process) => ready,
             how = how_it_ended(&process) => {
@@ -212,7 +273,23 @@ impl Shared {
         Ok(())
     }
 
-    fn unusable(&self, error: &std::io::Error) -> String {
+    /// Where it writes its lines.
+    fn pipe(&self) -> io::Result<pipe::Receiver> {
+        pipe::OpenOptions::new().open_receiver(self.wanted.home.output()?)
+    }
+
+    fn listen(&self, mut pipe: pipe::Receiver) -> JoinHandle<()> {
+        let logs = self.logs.clone();
+        tokio::spawn(async move { drop(logs.take_in(REDIS, &mut pipe, Vec::new(), &CancellationToken::new()).await) })
+    }
+
+    /// Takes in what it writes from here on.
+    fn read(&self) -> io::Result<()> {
+        drop(self.listen(self.pipe()?));
+        Ok(())
+    }
+
+    fn unusable(&self, error: &io::Error) -> String {
         format!("redis cannot be started in {} ({error})", self.wanted.home.folder.display())
     }
 

@@ -234,8 +234,17 @@ impl Plan {
         all
     }
 
+    /// What everything runs, but for what a reload that is under way has replaced.
+    pub(crate) fn generation(&self) -> Generation {
+        self.generation
+    }
+
+    /// Whether [`Action::Finish`] is being carried out.
+    pub(crate) fn is_finishing(&self) -> bool {
+        self.roll.as_ref().is_some_and(Roll::is_finishing)
+    }
+
     /// What the next image of the supervisor needs to go on: to be taken when [`Action::Finish`] is carried out.
-    #[cfg_attr(not(test), expect(dead_code, reason = "a supervisor does not execute another program in its own place yet"))]
     pub(crate) fn save(&self) -> Result<String, String> {
         serde_json::to_string(self).map_err(|error| format!("the supervisor's state cannot be written: {error}"))
     }
@@ -244,7 +253,6 @@ impl Plan {
     ///
     /// # Errors
     /// One line when the text is no such state.
-    #[cfg_attr(not(test), expect(dead_code, reason = "as `save`"))]
     pub(crate) fn restore(saved: &str, now: Duration) -> Result<Self, String> {
         let mut plan: Self =
             serde_json::from_str(saved).map_err(|error| format!("the supervisor's state cannot be read: {error}"))?;

@@ -9,7 +9,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use self::world::{Manners, World, settings, with_eu};
-use super::step::{Command, Exit, Generation, Input, Load};
+use super::step::{ChildId, Command, Exit, Generation, Input, Load};
 use crate::limits::{BEAT, CHILD_RESTART_MAX, CHILD_RESTART_MIN, CHILD_RESTART_RESET};
 use crate::supervisor::policy::counts::Count;
 use crate::supervisor::policy::recycle::Bounds;
@@ -31,6 +31,24 @@ enum Op {
     /// The state goes through the form that the next image reads.
     Exec,
     StopAll,
+}
+
+impl Op {
+    fn happens(self, world: &mut World) {
+        match self {
+            Self::Ready(n) => world.give(|child| Input::Ready { child }, n),
+            Self::Heard(n, load) => world.give(|child| Input::Heard { child, load }, n),
+            Self::Ended(n, exit) => world.end(n, exit),
+            Self::StartFailed(n) => world.fail_to_start(n),
+            Self::Look(ms) => world.look_after(Duration::from_millis(ms)),
+            Self::Wait(ms) => world.pass(Duration::from_millis(ms)),
+            Self::Ask(ask) => drop(world.ask(|generation| ask.into_command(generation))),
+            Self::Finished(true) => world.step(Input::Finished { result: Ok(()) }),
+            Self::Finished(false) => world.step(Input::Finished { result: Err("no".to_owned()) }),
+            Self::Exec => world.exec(),
+            Self::StopAll => world.step(Input::StopAll),
+        }
+    }
 }
 
 /// A request without its number.
@@ -139,22 +157,32 @@ proptest! {
         prop_assume!(gateways.most() + workers.most() > 0);
         let mut world = World::new(with_eu(gateways, workers));
         for op in ops {
-            match op {
-                Op::Ready(n) => world.give(|child| Input::Ready { child }, n),
-                Op::Heard(n, load) => world.give(|child| Input::Heard { child, load }, n),
-                Op::Ended(n, exit) => world.end(n, exit),
-                Op::StartFailed(n) => world.fail_to_start(n),
-                Op::Look(ms) => world.look_after(Duration::from_millis(ms)),
-                Op::Wait(ms) => world.pass(Duration::from_millis(ms)),
-                Op::Ask(ask) => drop(world.ask(|generation| ask.into_command(generation))),
-                Op::Finished(true) => world.step(Input::Finished { result: Ok(()) }),
-                Op::Finished(false) => world.step(Input::Finished { result: Err("no".to_owned()) }),
-                Op::Exec => world.exec(),
-                Op::StopAll => world.step(Input::StopAll),
-            }
+            op.happens(&mut world);
         }
         world.step(Input::StopAll);
         world.runs_to_its_end();
+    }
+
+    /// Two supervisors have the same history. One of them executes another image at any moment: what follows is the same.
+    #[test]
+    fn an_image_that_follows_does_what_the_one_before_had_done(
+        gateways in count(), workers in count(), ops in vec(op(), 1..80), at in any::<prop::sample::Index>()
+    ) {
+        prop_assume!(gateways.most() + workers.most() > 0);
+        let [mut one, mut other] = [World::new(with_eu(gateways, workers)), World::new(with_eu(gateways, workers))];
+        let at = at.index(ops.len());
+        for (number, op) in ops.into_iter().enumerate() {
+            if number == at {
+                // Both have looked at the clock.
+                one.step(Input::Started { child: ChildId(0), pid: 1 });
+                other.exec();
+            }
+            let op = if matches!(op, Op::Exec) { Op::Wait(1) } else { op };
+            op.clone().happens(&mut one);
+            op.happens(&mut other);
+        }
+        prop_assert_eq!(one.told(), other.told());
+        prop_assert_eq!(one.plan.save(), other.plan.save());
     }
 
     /// Children that do all in time are not killed, however the supervisor sleeps, and whatever it is asked for.

@@ -313,6 +313,15 @@ impl World {
         self.step(Input::Looked);
     }
 
+    /// All that the plan has said and done, and when it wants to be asked again.
+    pub(super) fn told(&self) -> String {
+        let Self { living, answers, lines, killed, moves, left, finish, ended_with, .. } = self;
+        format!(
+            "{living:?} {answers:?} {lines:?} {killed:?} {moves:?} {left:?} {finish:?} {ended_with:?} {:?}",
+            self.plan.next_due()
+        )
+    }
+
     pub(super) fn exec(&mut self) {
         self.step(Input::Started { child: ChildId(0), pid: 1 });
         let saved = self.plan.save().expect("saved");
