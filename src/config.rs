@@ -112,7 +112,7 @@ pub struct Config {
     pub room_linger: Duration,
     /// Sessions of one gateway. None: `limits::SESSIONS_MAX`, or as many as the process may open files for.
     pub sessions_max: Option<usize>,
-    /// Sessions of one address on one gateway.
+    /// Sessions of one address: on one gateway, or on all behind one door.
     pub sessions_per_address: usize,
     /// Connections that one address may open to one gateway in a second.
     pub connections_per_second: u32,

@@ -33,7 +33,14 @@ pub(crate) enum ToChild {
         name: String,
     },
     /// A player's connection is beside it.
-    Connection,
+    Connection {
+        /// Of this child, counted from 0.
+        number: u64,
+        /// Connections of its address that were passed to any gateway before, and are not gone.
+        held: u64,
+        /// Connections that its address has opened in this second before.
+        recent: u64,
+    },
     /// Offers `move` to so many quiet sessions.
     Offer { sessions: usize },
     /// Moves all sessions away within the time, or hands the shards over, then ends.
@@ -53,6 +60,9 @@ pub(crate) enum ToSupervisor {
     },
     /// What it has to do. It is said at least every [`crate::limits::CHILD_BEAT`]: it also means that the child is there.
     Load(Load),
+    /// Connections that have ended, by their numbers: at most [`crate::limits::GONE_PER_MESSAGE_MAX`]. It is said before the [`Load`] that
+    /// counts them.
+    Gone { numbers: Vec<u64> },
     /// Beside it is a file with the metrics, as Prometheus reads them.
     Metrics { number: u64 },
 }

@@ -10,10 +10,10 @@ use tokio::sync::{Mutex, mpsc};
 use tokio::time::{Instant, sleep_until};
 
 use super::channel::{Load, Lower, ToChild, ToSupervisor, VERSION, file_of};
-use crate::gateway::front::Passing;
 use crate::gateway::front::arrival::adopt;
 use crate::gateway::front::tally::Tally;
-use crate::limits::{CHILD_BEAT, CHILD_LOAD_INTERVAL, PASSED_MAX, WISHES_MAX};
+use crate::gateway::front::{Everywhere, Passing, Peer};
+use crate::limits::{CHILD_BEAT, CHILD_LOAD_INTERVAL, GONE_PER_MESSAGE_MAX, PASSED_MAX, WISHES_MAX};
 use crate::shutdown::Shutdown;
 
 /// The connection to the supervisor. Clones share it.
@@ -70,16 +70,19 @@ impl Link {
         let about_metrics = Arc::new(Mutex::new(()));
         while let Some((message, beside)) = self.channel.hear().await? {
             match (message, beside) {
-                (ToChild::Connection, connection) => {
+                (ToChild::Connection { number, held, recent }, connection) => {
                     // It counts from here on, whatever becomes of it: the door counts on that.
-                    let taken = self.tally.connection();
+                    let taken = self.tally.connection(Some(number));
                     let Some(connection) = connection.map(std::net::TcpStream::from) else {
                         tracing::warn!("a connection was lost on its way here: raise the limit of open files");
                         continue;
                     };
                     // One that has gone away meanwhile has no peer any more.
                     match connection.peer_addr().and_then(|peer| Ok((adopt(connection)?, peer))) {
-                        Ok((stream, peer)) => drop(connections.send(Passing { stream, peer, taken }).await),
+                        Ok((stream, peer)) => {
+                            let peer = Peer { ip: peer.ip(), everywhere: Some(Everywhere { held, recent }) };
+                            drop(connections.send(Passing { stream, peer, taken }).await);
+                        }
                         Err(error) => tracing::debug!(%error, "a connection ended on its way here"),
                     }
                 }
@@ -119,6 +122,14 @@ impl Link {
             while said.is_ok() {
                 let began = Instant::now();
                 let (counted, is_ending) = (link.tally.read(), link.shutdown.is_requested());
+                // What is counted as gone was named before.
+                loop {
+                    let numbers = link.tally.take_ended(GONE_PER_MESSAGE_MAX);
+                    if numbers.is_empty() || said.is_err() {
+                        break;
+                    }
+                    said = link.channel.say(&ToSupervisor::Gone { numbers }, None).await;
+                }
                 let load = Load {
                     sessions: counted.sessions,
                     taken: counted.taken,

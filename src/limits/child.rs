@@ -16,6 +16,8 @@ pub(crate) const CHILD_BEAT: Duration = Duration::from_secs(1);
 pub(crate) const CHILD_LOAD_INTERVAL: Duration = Duration::from_millis(20);
 /// Connections that were passed to a gateway and that it has not accepted yet: as many as may be in their handshake.
 pub(crate) const PASSED_MAX: usize = super::HANDSHAKES_MAX;
+/// Connections that a child names in one message as gone. Of more it sends several.
+pub(crate) const GONE_PER_MESSAGE_MAX: usize = 512;
 /// Bytes of a line that a child writes; what is longer is cut into several.
 pub(crate) const LOG_LINE_BYTES_MAX: usize = 8 * 1024;
 /// Lines of children that are kept for whoever asks.
@@ -60,3 +62,6 @@ pub(crate) const STREAM_UNSENT_BYTES_MAX: usize = 256 * 1024;
 pub(crate) const CONTROL_ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Bytes of an answer of a supervisor, where it is read as a whole: the metrics of some hundred processes fit.
 pub(crate) const CONTROL_ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+// Each is a number of at most 20 digits, and a comma.
+const _: () = assert!(GONE_PER_MESSAGE_MAX * 21 + 64 <= CHANNEL_MESSAGE_BYTES_MAX);

@@ -289,6 +289,11 @@ impl Dispatcher {
                 }
             }
             Event::Said(child, ToSupervisor::Load(said), _) => self.heard(child, said),
+            Event::Said(child, ToSupervisor::Gone { numbers }, _) => {
+                if let Some(door) = self.running.get(&child).and_then(|running| self.doors.get(&running.slot.group.deployment)) {
+                    door.gone(child, &numbers);
+                }
+            }
             Event::Said(child, ToSupervisor::Metrics { number }, Some(file)) => {
                 if let Some(running) = self.running.get(&child) {
                     self.gathering.take(number, &running.name, file);
@@ -306,7 +311,7 @@ impl Dispatcher {
                 let gone = self.running.remove(&child);
                 if let Some(gone) = &gone {
                     if let Some(door) = self.doors.get(&gone.slot.group.deployment) {
-                        door.gone(child);
+                        door.ended(child);
                     }
                     tracing::info!(process = gone.name, pid = gone.process.pid, "{exit}");
                 }

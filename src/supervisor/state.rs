@@ -1,6 +1,7 @@
 //! A supervisor's state as the next image reads it. Descriptors go beside it: see [`super::parked`].
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -107,6 +108,8 @@ pub(super) struct Gate {
     pub(super) child: ChildId,
     pub(super) slot: Slot,
     pub(super) passed: u64,
+    /// The numbers of connections that are not gone, and whose they are.
+    pub(super) held: Vec<(u64, IpAddr)>,
     pub(super) load: channel::Load,
     pub(super) actions_per_s: f64,
     pub(super) is_full: bool,

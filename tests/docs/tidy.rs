@@ -44,11 +44,15 @@ const PARTS: &[(&str, &str)] = &[
     ),
     ("child/settings", "config"),
     ("child/channel", "child/settings limits"),
-    ("child/link", "child/channel gateway/front/Passing gateway/front/arrival gateway/front/tally limits shutdown"),
+    (
+        "child/link",
+        "child/channel gateway/front/Everywhere gateway/front/Passing gateway/front/Peer gateway/front/arrival gateway/front/tally limits \
+         shutdown",
+    ),
     (
         "supervisor",
-        "child/channel child/settings config gateway/front/arrival journal/JournalError journal/redis/Durability journal/redis/FORMAT \
-         journal/redis/own limits runtime supervisor/asking supervisor/plan supervisor/policy telemetry/LogFormat",
+        "child/channel child/settings config gateway/front/arrival gateway/front/network journal/JournalError journal/redis/Durability \
+         journal/redis/FORMAT journal/redis/own limits runtime supervisor/asking supervisor/plan supervisor/policy telemetry/LogFormat",
     ),
     ("replay", "engine journal limits rules types wire worker"),
     ("replay/command", "config journal/redis replay rules types worker"),

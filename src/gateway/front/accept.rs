@@ -1,7 +1,6 @@
 //! Accepts connections. Each is one task, which holds the permits that bound it.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use tokio::net::{TcpListener, TcpStream};
@@ -10,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::arrival::StampedStream;
-use super::places::Knock;
+use super::places::{Knock, Peer};
 use super::tally::{Taken, Tally};
 use super::{Front, http, session};
 use crate::limits;
@@ -29,7 +28,7 @@ pub(crate) enum Intake {
 #[derive(Debug)]
 pub(crate) struct Passing {
     pub(crate) stream: TcpStream,
-    pub(crate) peer: SocketAddr,
+    pub(crate) peer: Peer,
     pub(crate) taken: Taken,
 }
 
@@ -43,7 +42,8 @@ impl Intake {
     async fn next(&mut self, tally: &Arc<Tally>) -> io::Result<Passing> {
         match self {
             Self::Listener(listener) => {
-                listener.accept().await.map(|(stream, peer)| Passing { stream, peer, taken: tally.connection() })
+                let (stream, peer) = listener.accept().await?;
+                Ok(Passing { stream, peer: peer.ip().into(), taken: tally.connection(None) })
             }
             Self::Passed(passed) => match passed.recv().await {
                 Some(passing) => Ok(passing),
@@ -75,8 +75,10 @@ impl Front {
                 Some(next) = next => next,
             };
             match accepted {
-                Ok(Passing { stream: tcp, peer, taken }) => match self.places.knock(&self.settings, peer.ip()) {
-                    Ok(knock) => drop(connections.spawn(Arc::clone(&self).connection(tcp, peer.ip(), (permit, knock), taken))),
+                Ok(Passing { stream: tcp, peer, taken }) => match self.places.knock(&self.settings, peer) {
+                    Ok(knock) => {
+                        drop(connections.spawn(Arc::clone(&self).connection(tcp, (permit, knock), Box::new((peer, taken)))))
+                    }
                     Err(problem) => {
                         metrics::counter!(REFUSALS_TOTAL, "code" => http::TOO_MANY_CONNECTIONS).increment(1);
                         if let Ok(told) = turned_away.clone().try_acquire_owned() {
@@ -101,9 +103,9 @@ impl Front {
             passed.close();
             while let Ok(Passing { stream, peer, taken }) = passed.try_recv() {
                 if let (Ok(permit), Ok(knock)) =
-                    (Arc::clone(&handshakes).try_acquire_owned(), self.places.knock(&self.settings, peer.ip()))
+                    (Arc::clone(&handshakes).try_acquire_owned(), self.places.knock(&self.settings, peer))
                 {
-                    connections.spawn(Arc::clone(&self).connection(stream, peer.ip(), (permit, knock), taken));
+                    connections.spawn(Arc::clone(&self).connection(stream, (permit, knock), Box::new((peer, taken))));
                 }
             }
         }
@@ -121,14 +123,14 @@ impl Front {
     pub(super) async fn connection(
         self: Arc<Self>,
         tcp: TcpStream,
-        peer: IpAddr,
         handshake: (OwnedSemaphorePermit, Knock),
-        _taken: Taken,
+        // Boxed, so that the task of a session is small.
+        who: Box<(Peer, Taken)>,
     ) {
         let Ok(stream) = StampedStream::new(tcp, self.clock.clone(), self.drains.clone()) else { return };
         let counting = self.tally.handshake();
         // Boxed, so that an open session does not keep its handshake's memory.
-        let upgraded = Box::pin(http::exchange(&self, peer, stream)).await;
+        let upgraded = Box::pin(http::exchange(&self, who.0, stream)).await;
         drop((handshake, counting));
         if let Some(upgraded) = upgraded {
             let _session = self.tally.session();

@@ -3,7 +3,6 @@
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::io;
-use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -28,7 +27,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::Front;
 use super::arrival::StampedStream;
 use super::auth::{Admission, Asking, AuthError};
-use super::places::Place;
+use super::places::{Peer, Place};
 use super::socket::linger;
 use super::token::excerpt;
 use crate::clock::unix_s;
@@ -99,7 +98,7 @@ impl From<AuthError> for Problem {
 }
 
 /// Answers the connection's request. Returns the connection when the request was an upgrade, and closes it otherwise.
-pub(super) async fn exchange(front: &Front, peer: IpAddr, stream: StampedStream) -> Option<Box<Upgraded>> {
+pub(super) async fn exchange(front: &Front, peer: Peer, stream: StampedStream) -> Option<Box<Upgraded>> {
     let (granted, answered) = (Mutex::new(None), AtomicBool::new(false));
     let service = service_fn(|request: Request<Incoming>| {
         answered.store(true, Ordering::Relaxed);
@@ -160,7 +159,7 @@ fn respond(status: StatusCode, content_type: &'static str, body: impl Into<Bytes
 
 type Answer = (Response<Full<Bytes>>, Option<Grant>);
 
-fn answer<B>(front: &Front, peer: IpAddr, request: &Request<B>) -> Result<Answer, Problem> {
+fn answer<B>(front: &Front, peer: Peer, request: &Request<B>) -> Result<Answer, Problem> {
     let path = request.uri().path();
     if request.method() != Method::GET {
         let message = format!("method {} is not served: use GET", request.method());

@@ -25,6 +25,7 @@ pub(crate) use self::accept::{Intake, Passing};
 use self::arrival::Drains;
 use self::auth::Gatekeeper;
 use self::places::Places;
+pub(crate) use self::places::{Everywhere, Peer, network};
 pub(crate) use self::settings::Settings;
 use self::tally::Tally;
 use super::hub::Hub;

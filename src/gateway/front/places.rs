@@ -21,6 +21,29 @@ use crate::types::{PlayerId, Role};
 /// The rates that are kept before those of idle addresses are dropped.
 const RATES_KEPT: usize = 1024;
 
+/// Who connects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Peer {
+    pub(crate) ip: IpAddr,
+    /// Where several gateways are behind one door.
+    pub(crate) everywhere: Option<Everywhere>,
+}
+
+/// What an address has at all gateways behind a door, when it connects to one of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Everywhere {
+    /// Its connections that were passed on before and are not gone: sessions, and what may become one.
+    pub(crate) held: u64,
+    /// Connections that it has opened in this second before.
+    pub(crate) recent: u64,
+}
+
+impl From<IpAddr> for Peer {
+    fn from(ip: IpAddr) -> Self {
+        Self { ip, everywhere: None }
+    }
+}
+
 /// How many places each key holds. A key without places is not in the map.
 #[derive(Debug)]
 struct Counts<K: Eq + Hash>(Mutex<HashMap<K, usize>>);
@@ -95,13 +118,14 @@ impl Places {
 
     /// A client connects.
     /// The error says, in one line, that the address holds all of its places or connects too often.
-    pub(super) fn knock(&self, settings: &Settings, peer: IpAddr) -> Result<Knock, String> {
-        let Some(address) = counted(settings, peer) else { return Ok(Knock { _address: None }) };
+    pub(super) fn knock(&self, settings: &Settings, peer: Peer) -> Result<Knock, String> {
+        let Some(address) = counted(settings, peer.ip) else { return Ok(Knock { _address: None }) };
         if self.rate.len() >= self.rates_max.load(Ordering::Relaxed) {
             self.rate.retain_recent();
             self.rates_max.store((self.rate.len() * 2).max(RATES_KEPT), Ordering::Relaxed);
         }
-        if self.rate.check_key(&address).is_err() {
+        let recent = peer.everywhere.map_or(0, |everywhere| everywhere.recent);
+        if self.rate.check_key(&address).is_err() || recent >= u64::from(settings.connections_per_second) {
             let rate = settings.connections_per_second;
             return Err(format!("more than {rate} connections a second from {}: connect again later", Shown(address)));
         }
@@ -119,7 +143,7 @@ impl Places {
         &self,
         settings: &Settings,
         gateway: OwnedSemaphorePermit,
-        peer: IpAddr,
+        peer: Peer,
         player: &PlayerId,
         role: Role,
         resumes: bool,
@@ -133,11 +157,15 @@ impl Places {
             })?),
         };
         let most = settings.sessions_per_address.saturating_mul(factor);
-        let of_address = match counted(settings, peer) {
+        let of_address = match counted(settings, peer.ip) {
             None => None,
-            Some(address) => Some(self.sessions.take(&address, most).ok_or_else(|| {
-                format!("{} has {most} sessions on this gateway, the limit: connect again later", Shown(address))
-            })?),
+            Some(address) => {
+                let too_many = || format!("{} has {most} sessions here, the limit: connect again later", Shown(address));
+                if peer.everywhere.is_some_and(|everywhere| everywhere.held >= most as u64) {
+                    return Err(too_many());
+                }
+                Some(self.sessions.take(&address, most).ok_or_else(too_many)?)
+            }
         };
         Ok(Place { _gateway: gateway, _address: of_address, _player: of_player })
     }
@@ -145,13 +173,18 @@ impl Places {
 
 /// The part of a peer's address that is counted; None when it is exempt.
 fn counted(settings: &Settings, peer: IpAddr) -> Option<IpAddr> {
+    let is_exempt = settings.spares_loopback && peer.to_canonical().is_loopback();
+    (!is_exempt).then(|| network(peer))
+}
+
+/// The part of a peer's address that is counted.
+pub(crate) fn network(peer: IpAddr) -> IpAddr {
     match peer.to_canonical() {
-        loopback if settings.spares_loopback && loopback.is_loopback() => None,
         IpAddr::V6(v6) => {
             let [a, b, c, d, ..] = v6.segments();
-            Some(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into())
+            Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
         }
-        v4 @ IpAddr::V4(_) => Some(v4),
+        v4 @ IpAddr::V4(_) => v4,
     }
 }
 
@@ -198,7 +231,7 @@ mod tests {
         let (places, gateway) = (Places::new(&settings), Arc::new(Semaphore::new(100)));
         let enter = |peer: &str, player: &str, role, resumes: bool| {
             let permit = gateway.clone().try_acquire_owned().expect("a permit");
-            places.enter(&settings, permit, ip(peer), &PlayerId::new(player).expect("name"), role, resumes)
+            places.enter(&settings, permit, ip(peer).into(), &PlayerId::new(player).expect("name"), role, resumes)
         };
         let mut inside = vec![enter("192.0.2.1", "ann", Role::Player, false).expect("the first")];
         inside.push(enter("127.0.0.1", "ann", Role::Player, false).expect("the second"));
@@ -222,13 +255,36 @@ mod tests {
         assert_eq!(gateway.available_permits(), 100);
     }
 
+    /// A gateway behind a door counts what its address has at the others.
+    #[test]
+    fn what_an_address_has_at_other_gateways_counts() {
+        let settings = Settings { sessions_per_address: 2, connections_per_second: 3, ..Settings::default() };
+        let (places, gateway) = (Places::new(&settings), Arc::new(Semaphore::new(100)));
+        let peer = |ip_of: &str, held, recent| Peer { ip: ip(ip_of), everywhere: Some(Everywhere { held, recent }) };
+        let enter = |peer, resumes| {
+            let permit = gateway.clone().try_acquire_owned().expect("a permit");
+            places.enter(&settings, permit, peer, &PlayerId::new("ann").expect("name"), Role::Player, resumes).map(drop)
+        };
+        assert_eq!(enter(peer("192.0.2.1", 1, 0), false), Ok(()));
+        let refused = enter(peer("192.0.2.1", 2, 0), false).expect_err("the third of an address");
+        assert!(refused.contains("192.0.2.1") && refused.contains("2 sessions here"), "{refused}");
+        assert_eq!(enter(peer("192.0.2.1", 3, 0), true), Ok(()), "the second session of a move");
+        let refused = enter(peer("192.0.2.1", 4, 0), true).expect_err("the fifth of an address");
+        assert!(refused.contains("4 sessions here"), "{refused}");
+        assert_eq!(enter(peer("127.0.0.1", 9, 9), false), Ok(()), "loopback is exempt");
+        assert!(places.knock(&settings, peer("192.0.2.1", 0, 2)).is_ok());
+        let refused = places.knock(&settings, peer("192.0.2.1", 0, 3)).expect_err("too often");
+        assert!(refused.contains("more than 3 connections a second from address 192.0.2.1"), "{refused}");
+        assert!(places.knock(&settings, peer("127.0.0.1", 0, 3)).is_ok());
+    }
+
     /// The rate of an address is forgotten once the address has been idle.
     #[test]
     fn addresses_that_rest_are_forgotten() {
         let settings = Settings { connections_per_second: 1_000_000, ..Settings::default() };
         let places = Places::new(&settings);
         for n in 0..4 * u32::try_from(RATES_KEPT).expect("small") {
-            places.knock(&settings, IpAddr::V4((0x0a00_0000 + n).into())).expect("within the rate");
+            places.knock(&settings, IpAddr::V4((0x0a00_0000 + n).into()).into()).expect("within the rate");
         }
         assert!(places.rate.len() <= 2 * RATES_KEPT, "{}", places.rate.len());
         assert!(places.handshakes.0.lock().is_empty());

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 /// Counts since the start. Parts count, and a reader is woken by what it may act on.
@@ -10,6 +11,8 @@ use tokio::sync::Notify;
 pub(crate) struct Tally {
     taken: AtomicU64,
     gone: AtomicU64,
+    /// The numbers of those that have ended, until whoever gave them has been told: at most as many as there may be connections.
+    ended: Mutex<Vec<u64>>,
     handshakes: AtomicU64,
     sessions: AtomicU64,
     events: Arc<AtomicU64>,
@@ -33,12 +36,18 @@ pub(crate) struct Counted {
 
 /// A connection, from the moment at which this process has it. It is gone when this is dropped, whatever became of it.
 #[derive(Debug)]
-pub(crate) struct Taken(Arc<Tally>);
+pub(crate) struct Taken {
+    tally: Arc<Tally>,
+    /// What whoever passed it calls it.
+    number: Option<u64>,
+}
 
 impl Drop for Taken {
     fn drop(&mut self) {
-        self.0.gone.fetch_add(1, Ordering::Relaxed);
-        self.0.changed.notify_one();
+        // Its number first: who counts it as gone has been told which it is.
+        self.tally.ended.lock().extend(self.number);
+        self.tally.gone.fetch_add(1, Ordering::Relaxed);
+        self.tally.changed.notify_one();
     }
 }
 
@@ -73,11 +82,18 @@ impl Tally {
         self.changed.notified().await;
     }
 
-    /// A connection is taken.
-    pub(crate) fn connection(self: &Arc<Self>) -> Taken {
+    /// A connection is taken, which whoever passed it calls by a number.
+    pub(crate) fn connection(self: &Arc<Self>, number: Option<u64>) -> Taken {
         self.taken.fetch_add(1, Ordering::Relaxed);
         self.changed.notify_one();
-        Taken(self.clone())
+        Taken { tally: self.clone(), number }
+    }
+
+    /// The numbers of connections that have ended, at most so many, each once.
+    pub(crate) fn take_ended(&self, most: usize) -> Vec<u64> {
+        let mut ended = self.ended.lock();
+        let first = ended.len().saturating_sub(most);
+        ended.split_off(first)
     }
 
     /// An HTTP exchange begins.

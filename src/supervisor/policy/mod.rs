@@ -1,5 +1,6 @@
 //! What is decided by numbers and names alone: each file is one question.
 
+pub(crate) mod addresses;
 pub(crate) mod backoff;
 pub(crate) mod choose;
 pub(crate) mod counts;

@@ -6,6 +6,8 @@ use tokio::net::TcpSocket;
 use super::*;
 use crate::gateway::Joining;
 use crate::gateway::front::arrival::StampedStream;
+use crate::gateway::front::tally::Tally;
+use crate::gateway::front::{Everywhere, Intake, Passing, Peer};
 use crate::limits::SESSIONS_MAX;
 
 #[tokio::test]
@@ -45,7 +47,7 @@ async fn one_that_does_not_read_its_answer_is_let_go() {
         client.write_all(request.as_bytes()).await.unwrap();
         let (tcp, peer) = listener.accept().await.unwrap();
         let stream = StampedStream::new(tcp, clock.clone(), drains.clone()).unwrap();
-        let exchange = super::super::http::exchange(&front, peer.ip(), stream);
+        let exchange = super::super::http::exchange(&front, peer.ip().into(), stream);
         assert!(timeout(PATIENCE, exchange).await.expect("its place is free again").is_none());
     }
 }
@@ -107,6 +109,46 @@ async fn an_address_has_its_share_of_the_sessions() {
     assert!(is_in(&join(&mut other, "d").await), "another address has its own");
     drop(first);
     join_when_free("127.0.0.2", &gateway, "e").await;
+}
+
+/// A gateway behind a door judges by what its address has at all gateways, and says which connections are gone.
+#[tokio::test]
+async fn what_a_door_says_of_an_address_is_judged_here() {
+    let hub = Hub::start(Arc::new(MemoryJournal::new(1)), Settle::Sweep, 10, "read", 0).await.unwrap();
+    let (drains, leaving, tally) = (Drains::default(), CancellationToken::new(), Arc::new(Tally::default()));
+    tokio::spawn(sweep(hub.clone(), drains.clone(), leaving.clone()));
+    let settings =
+        Settings { spares_loopback: false, sessions_per_address: 2, connections_per_second: 100, ..Settings::default() };
+    let gatekeeper = Gatekeeper::new(None, Vec::new(), false);
+    let front = Front::new(hub, gatekeeper, |_| None, Clock::new(), drains, settings, leaving.clone()).counting(tally.clone());
+    let listener = listen("127.0.0.1:0".parse().unwrap()).unwrap();
+    let (passing, passed) = tokio::sync::mpsc::channel(10);
+    tokio::spawn(Arc::new(front).serve(Intake::Passed(passed), leaving.clone()));
+    // Passes a connection, as one of so many that its address has.
+    let pass = async |number, held, recent| {
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (stream, peer) = listener.accept().await.unwrap();
+        let peer = Peer { ip: peer.ip(), everywhere: Some(Everywhere { held, recent }) };
+        passing.send(Passing { stream, peer, taken: tally.connection(Some(number)) }).await.unwrap();
+        client
+    };
+    let mut inside = pass(0, 1, 0).await;
+    assert!(is_in(&join(&mut inside, "a").await));
+    is_refused(&join(&mut pass(1, 2, 0).await, "b").await, "too_many_sessions", &["127.0.0.1", "2 sessions here"]);
+    is_refused(&join(&mut pass(2, 0, 100).await, "c").await, "too_many_connections", &["100 connections a second"]);
+    let mut ended = Vec::new();
+    while ended.len() < 2 {
+        tally.changed().await;
+        ended.extend(tally.take_ended(1));
+    }
+    ended.sort_unstable();
+    assert_eq!((ended, tally.read().sessions), (vec![1, 2], 1), "one is inside");
+    drop(inside);
+    while tally.read().gone < 3 {
+        tally.changed().await;
+    }
+    assert_eq!((tally.take_ended(9), tally.take_ended(9)), (vec![0], vec![]));
+    leaving.cancel();
 }
 
 #[tokio::test]

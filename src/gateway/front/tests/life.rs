@@ -146,8 +146,9 @@ async fn a_sessions_task_is_small() {
     );
     let permit = Arc::new(tokio::sync::Semaphore::new(1)).acquire_owned().await.unwrap();
     let (tcp, peer) = listener.accept().await.unwrap();
-    let knock = front.places.knock(&front.settings, peer.ip()).unwrap();
-    let task = Arc::new(front).connection(tcp, peer.ip(), (permit, knock), Arc::new(Tally::default()).connection());
+    let knock = front.places.knock(&front.settings, peer.ip().into()).unwrap();
+    let who = Box::new((peer.ip().into(), Arc::new(Tally::default()).connection(None)));
+    let task = Arc::new(front).connection(tcp, (permit, knock), who);
     let bytes = size_of_val(&task);
     assert!(bytes < 2048, "{bytes}");
 }
