@@ -185,6 +185,8 @@ pub(crate) const COMMAND_TIMEOUT: Duration = Duration::from_secs(120);
 pub(crate) const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 /// Further connections a second beside a run.
 pub(crate) const CONNECTS_MAX: i64 = 5_000;
+/// Of them, those that one thread has open at a time; what is due beyond that waits, and is the later for it.
+pub(crate) const CONNECTS_OPEN_MAX: usize = 4_000;
 /// Rooms that they are in.
 pub(crate) const CONNECT_ROOMS: u64 = 64;
 /// How long a phase goes on behind what is done in it, so that its effects are counted with it.

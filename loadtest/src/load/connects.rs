@@ -15,7 +15,7 @@ use super::allow_files;
 use super::joined::{Joined, join};
 use super::phases::How;
 use super::plan::Schedule;
-use crate::limits::{CLOSE_TIMEOUT, CONNECT_ROOMS, CONNECT_TIMEOUT};
+use crate::limits::{CLOSE_TIMEOUT, CONNECT_ROOMS, CONNECT_TIMEOUT, CONNECTS_OPEN_MAX};
 use crate::speak::dialect::{Audience, Dialect};
 
 /// Where to connect, and how often.
@@ -60,8 +60,8 @@ impl Connector {
     pub(crate) fn start(connecting: Connecting, start: Instant, told: impl Fn(Connect) + Send + 'static) -> Result<Self> {
         let schedule = Schedule::new(connecting.rate)?;
         // As many as are open at a time if none is answered.
-        let at_a_time = u64::from(connecting.rate) * (CONNECT_TIMEOUT + CLOSE_TIMEOUT).as_secs();
-        allow_files(at_a_time + u64::from(connecting.sessions) + 1024)?;
+        let unanswered = u64::from(connecting.rate) * (CONNECT_TIMEOUT + CLOSE_TIMEOUT).as_secs();
+        allow_files(unanswered.min(CONNECTS_OPEN_MAX as u64) + u64::from(connecting.sessions) + 1024)?;
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let thread = std::thread::Builder::new().name("connects".into()).spawn(move || {
@@ -95,7 +95,7 @@ async fn connect_all(
         loop {
             tokio::select! {
                 biased;
-                () = &mut sleeping => break,
+                () = &mut sleeping, if tasks.len() < CONNECTS_OPEN_MAX => break,
                 Some(done) = tasks.join_next() => told(done?),
             }
         }
