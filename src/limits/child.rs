@@ -34,6 +34,8 @@ pub(crate) const SUPERVISOR_EVENTS_MAX: usize = 4_096;
 pub(crate) const GATHERINGS_MAX: usize = 8;
 /// Connections to the control socket at one time; further ones wait in the kernel.
 pub(crate) const CONTROL_CONNECTIONS_MAX: usize = 16;
+/// Those who follow the logs at one time, beside them. Further ones are refused.
+pub(crate) const LOG_FOLLOWERS_MAX: usize = 16;
 /// Bytes of a request's body there.
 pub(crate) const CONTROL_BODY_BYTES_MAX: usize = 64 * 1024;
 /// Lines about a command that wait for whoever asked; further ones are dropped.

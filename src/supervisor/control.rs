@@ -43,8 +43,8 @@ use super::plan::step::Command;
 use super::policy::counts::Wanted;
 use super::stream::{Source, Streams};
 use crate::limits::{
-    ACCEPT_RETRY_INTERVAL, CONTROL_BODY_BYTES_MAX, CONTROL_CONNECTIONS_MAX, HANDSHAKE_TIMEOUT, PROGRESS_LINES_WAITING,
-    REQUEST_NAMES_MAX,
+    ACCEPT_RETRY_INTERVAL, CONTROL_BODY_BYTES_MAX, CONTROL_CONNECTIONS_MAX, HANDSHAKE_TIMEOUT, LOG_FOLLOWERS_MAX,
+    PROGRESS_LINES_WAITING, REQUEST_NAMES_MAX,
 };
 
 type Answer = Response<BoxBody<Bytes, Infallible>>;
@@ -59,6 +59,8 @@ pub(super) struct Control {
     held: Option<(UnixListener, Lock)>,
     path: PathBuf,
     places: Arc<Semaphore>,
+    /// Of those who follow the logs: they take no place from commands.
+    followers: Arc<Semaphore>,
 }
 
 /// The file beside it, locked: one supervisor at a time looks at the path, and has it. The file stays, as whoever removes it could
@@ -113,7 +115,12 @@ impl Control {
     }
 
     fn of(listener: UnixListener, lock: Lock, path: PathBuf) -> Self {
-        Self { held: Some((listener, lock)), path, places: Arc::new(Semaphore::new(CONTROL_CONNECTIONS_MAX)) }
+        Self {
+            held: Some((listener, lock)),
+            path,
+            places: Arc::new(Semaphore::new(CONTROL_CONNECTIONS_MAX)),
+            followers: Arc::new(Semaphore::new(LOG_FOLLOWERS_MAX)),
+        }
     }
 
     /// One that another image has handed over.
@@ -138,8 +145,9 @@ impl Control {
     }
 
     /// A place for an answer of another image that goes on.
-    pub(super) fn place(&self) -> Option<OwnedSemaphorePermit> {
-        self.places.clone().try_acquire_owned().ok()
+    pub(super) fn place(&self, source: Option<&Source>) -> Option<OwnedSemaphorePermit> {
+        let places = if source.is_some_and(Source::follows) { &self.followers } else { &self.places };
+        places.clone().try_acquire_owned().ok()
     }
 
     /// Answers for as long as the future is polled, and `open` says so. Each connection is a task of `connections`; an answer that goes on
@@ -168,14 +176,14 @@ impl Control {
                 tracing::warn!("another user's process may not use the control socket");
                 continue;
             }
-            let (asks, logs, streams) = (asks.clone(), logs.clone(), streams.clone());
+            let (asks, logs, streams, followers) = (asks.clone(), logs.clone(), streams.clone(), self.followers.clone());
             connections.spawn(async move {
                 let goes_on = Arc::new(Mutex::new(None));
                 let source = goes_on.clone();
                 let service = service_fn(move |request| {
-                    let (asks, logs, goes_on) = (asks.clone(), logs.clone(), goes_on.clone());
+                    let (asks, logs, goes_on, followers) = (asks.clone(), logs.clone(), goes_on.clone(), followers.clone());
                     async move {
-                        let (response, source) = answer(request, &asks, &logs).await;
+                        let (response, source) = seated(answer(request, &asks, &logs).await, followers);
                         *goes_on.lock() = source;
                         Ok::<_, Infallible>(response)
                     }
@@ -184,8 +192,8 @@ impl Control {
                 http.timer(TokioTimer::new()).header_read_timeout(HANDSHAKE_TIMEOUT).keep_alive(false);
                 let served = http.serve_connection(TokioIo::new(stream), service).without_shutdown().await;
                 let source = source.lock().take();
-                if let (Ok(parts), Some(source)) = (served, source) {
-                    streams.run(parts.io.into_inner(), Vec::new(), Some(source), Some(place));
+                if let (Ok(parts), Some((source, seat))) = (served, source) {
+                    streams.run(parts.io.into_inner(), Vec::new(), Some(source), Some(seat.unwrap_or(place)));
                 }
             });
         }
@@ -236,6 +244,23 @@ struct Names {
 struct Scaling {
     group: String,
     count: String,
+}
+
+/// Whoever follows the logs has a place of another kind, if there is one.
+fn seated(
+    (response, source): (Answer, Option<Source>),
+    followers: Arc<Semaphore>,
+) -> (Answer, Option<(Source, Option<OwnedSemaphorePermit>)>) {
+    match source {
+        Some(source) if source.follows() => match followers.try_acquire_owned() {
+            Ok(seat) => (response, Some((source, Some(seat)))),
+            Err(_) => {
+                let full = format!("{LOG_FOLLOWERS_MAX} follow the logs already: end one of them\n");
+                (text(StatusCode::SERVICE_UNAVAILABLE, full), None)
+            }
+        },
+        source => (response, source.map(|source| (source, None))),
+    }
 }
 
 /// An answer, or its head and the lines that follow.

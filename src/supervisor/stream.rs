@@ -45,6 +45,11 @@ pub(super) struct Left {
 }
 
 impl Source {
+    /// Whether it goes on for as long as whoever asked wants it to.
+    pub(super) fn follows(&self) -> bool {
+        matches!(self, Self::Lines(_, Some(_)))
+    }
+
     /// The next line with its end. None: that was all.
     pub(super) async fn next(&mut self) -> Option<String> {
         let mut line = match self {

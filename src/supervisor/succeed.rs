@@ -276,7 +276,8 @@ impl Dispatcher {
                 Then::Told => telling.take().map(Source::Told),
                 Then::Lines => Some(Source::Lines(Vec::new().into_iter(), Some(self.surroundings.logs.follow().1))),
             };
-            streams.run(stream, unsent, source, control.place());
+            let place = control.place(source.as_ref());
+            streams.run(stream, unsent, source, place);
         }
         // It was a signal, or whoever asked has gone.
         if let Some(telling) = telling {

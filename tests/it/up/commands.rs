@@ -1,6 +1,8 @@
 //! Commands to a running supervisor: what they change, what they say, and how they end.
 
+use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
 
 use serde_json::json;
 
@@ -132,4 +134,24 @@ async fn commands_that_come_at_the_same_time_wait_or_are_refused() {
     assert!(refused < 2);
     assert_eq!(up.process.code(), Some(0));
     assert!(TcpStream::connect(up.address).is_err());
+}
+
+/// Whoever follows the logs, for however long, takes no place from commands.
+#[test]
+fn followers_of_the_logs_keep_nobody_out() {
+    let redis = redis(&[]);
+    let up = Up::on(&redis, &[]);
+    let follow = || {
+        let mut stream = UnixStream::connect(up.home.control()).expect("connected");
+        stream.write_all(b"GET /v1/logs?follow HTTP/1.1\r\nhost: lasthit\r\n\r\n").expect("asked");
+        let mut head = [0; 12];
+        stream.read_exact(&mut head).expect("an answer");
+        head.ends_with(b" 200").then_some(stream)
+    };
+    let followers: Vec<_> = (0..16).map(|number| follow().unwrap_or_else(|| panic!("{number}"))).collect();
+    assert_eq!(up.ps().len(), 4);
+    assert_eq!(up.ask(&["logs", "--follow"]).refused(1), "16 follow the logs already: end one of them");
+    assert_eq!(up.ask(&["stop", "worker-1"]).done(), ["worker-1 has ended"]);
+    drop(followers);
+    until("there is a place again", follow);
 }
