@@ -181,8 +181,14 @@ impl Plan {
         self.pending.push(Pending { request, open, then: None, problems: Vec::new() });
     }
 
-    /// Answers what has nothing left to wait for.
+    /// Answers what has nothing left to wait for. What one request sets off may be what another waits for.
     pub(super) fn turn_requests(&mut self) {
+        while self.turn_each_request() {}
+    }
+
+    /// Whether one of them has set something off.
+    fn turn_each_request(&mut self) -> bool {
+        let mut goes_on = false;
         for mut pending in std::mem::take(&mut self.pending) {
             loop {
                 let mut lines = Vec::new();
@@ -201,6 +207,7 @@ impl Plan {
                     self.say(Some(pending.request), line);
                 }
                 let Some((slots, aim)) = pending.then.take_if(|_| pending.open.is_empty()) else { break };
+                goes_on = true;
                 for slot in &slots {
                     self.retire(slot, aim);
                 }
@@ -214,6 +221,7 @@ impl Plan {
                 self.answer(Some(pending.request), Err(pending.problems.join("; ")));
             }
         }
+        goes_on
     }
 
     /// What came of a goal. None: it is still open.
