@@ -22,7 +22,7 @@ pub(crate) use rooms::{RoomRules, program_text};
 pub use sources::Flags;
 #[cfg(test)]
 pub(crate) use sources::is_setting;
-pub(crate) use sources::{FileText, Sources, of_environment, read_file};
+pub(crate) use sources::{FileText, JWT_KEY, Sources, env_name, of_environment, read_file, wrong_name};
 pub(crate) use up::Up;
 pub(crate) use values::RedisUrl;
 

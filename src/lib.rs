@@ -63,7 +63,7 @@ mod program;
 mod roles;
 mod runtime;
 pub mod shutdown;
-pub(crate) mod supervisor;
+pub mod supervisor;
 
 // Its operation.
 mod admin;

@@ -160,7 +160,7 @@ fn up(mut begin: Begin) -> anyhow::Result<u8> {
         let ended = runtime.block_on(async {
             let shutdown = Shutdown::new();
             shutdown.watch_signals().context("signals cannot be watched")?;
-            supervisor::up(begin, shutdown.token().clone()).await
+            supervisor::up(begin, None, shutdown.token().clone()).await
         });
         runtime.shutdown_timeout(BLOCKING_REST);
         waiting.finish();

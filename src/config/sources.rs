@@ -57,6 +57,8 @@ const KEYS: [&str; 46] = [
     "config",
 ];
 
+/// The key itself, which has only an environment variable.
+pub(crate) const JWT_KEY: &str = "jwt_key";
 /// The setting that has no environment variable.
 const RULES: &str = "rules";
 /// The tables with the rules of rooms.
@@ -85,8 +87,13 @@ const OF_ALL: [&str; 15] = [
 
 /// The environment's settings, by the names of their variables.
 pub(crate) fn of_environment(env: &dyn Fn(&str) -> Option<String>) -> std::collections::BTreeMap<String, String> {
-    let names = KEYS.iter().filter(|key| **key != RULES).chain(&["jwt_key"]).map(|key| env_name(key));
+    let names = KEYS.iter().filter(|key| **key != RULES).chain(&[JWT_KEY]).map(|key| env_name(key));
     names.filter_map(|name| env(&name).map(|value| (name, value))).collect()
+}
+
+/// What is wrong with the name of a setting that is given alone, if anything.
+pub(crate) fn wrong_name(key: &str) -> Option<String> {
+    (!is_known(key) || matches!(key, ROOMS | DEPLOYMENTS)).then(|| no_setting(key))
 }
 
 /// Whether a flag of that name (with `_` for `-`) sets anything.
@@ -180,7 +187,8 @@ pub(crate) struct Sources<'a> {
     mistakes: Vec<String>,
 }
 
-fn env_name(key: &str) -> String {
+/// The environment variable of a setting.
+pub(crate) fn env_name(key: &str) -> String {
     format!("LASTHIT_{}", key.to_ascii_uppercase())
 }
 

@@ -24,6 +24,8 @@ pub(crate) const STOP_TIMEOUT: Duration = Duration::from_secs(15);
 pub(crate) const HANG_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a gateway may say nothing until it gets no connections, and others get them.
 pub(crate) const GATEWAY_SILENCE_MAX: Duration = Duration::from_secs(2);
+/// How long a supervisor in a program of somebody else waits for settings when it is reloaded.
+pub(crate) const SETTINGS_TIMEOUT: Duration = Duration::from_secs(30);
 /// Addresses of which connections are known before those that have none are forgotten.
 pub(crate) const ADDRESSES_SWEPT_AT: usize = 1_024;
 /// Shortest of these three that may be configured.

@@ -1,7 +1,6 @@
-//! Runs gateways and workers as processes of its own (`lasthit up`).
-//!
-//! [`plan`] decides what is done next: a step function over slots and children, without I/O, clock or chance. [`policy`] has what is
-//! decided by numbers alone. The dispatcher ([`run`]) carries the plan out, the [`door`] passes connections on, and [`control`] takes commands in.
+//! Runs gateways and workers as processes of its own: `lasthit up`, or [`Supervisor::run`] in a program of your own.
+// `plan` decides what is done next: a step function over slots and children, without I/O, clock or chance. `policy` has what is
+// decided by numbers alone. The dispatcher (`run`) carries the plan out, the `door` passes connections on, and `control` takes commands in.
 
 mod ask;
 pub(crate) mod asking;
@@ -14,6 +13,7 @@ mod handed;
 mod host;
 mod logs;
 mod managed;
+mod own;
 mod parked;
 pub(crate) mod plan;
 pub(crate) mod policy;
@@ -43,10 +43,12 @@ use self::control::{Control, Open};
 use self::handed::Handed;
 use self::logs::Logs;
 use self::managed::{Home, Managed, Wanted};
+pub use self::own::{Error, Settings, Supervisor};
+use self::own::{Gather, Latest};
 use self::parked::Parked;
-use self::plan::step::Settings;
+use self::plan::step;
 use self::policy::counts::{self, Deployment};
-use self::run::{Dispatcher, End, Kit, Prepared, Surroundings};
+use self::run::{Dispatcher, End, Kit, Prepare, Prepared, Surroundings};
 use self::spawn::{Binary, Other};
 use self::state::State;
 use self::stream::Streams;
@@ -106,15 +108,23 @@ fn format_of(json: bool) -> LogFormat {
 ///
 /// # Errors
 /// When they cannot be run at all.
-pub(crate) async fn up(begin: Begin, stop: CancellationToken) -> anyhow::Result<Ended> {
+pub(crate) async fn up(begin: Begin, gather: Option<Gather>, stop: CancellationToken) -> anyhow::Result<Ended> {
     let (asker, asks) = mpsc::channel(REQUESTS_MAX);
+    let stays = gather.is_some();
+    let (asker, prepare): (_, Prepare) = match gather {
+        None => (asker, Box::new(|path, now, there| prepare(now.child.again()?, path, now, there))),
+        Some(gather) => {
+            let (asker, latest) = Latest::before(asker, gather);
+            (asker, Box::new(move |path, now, there| prepare(latest.get()?, path, now, there)))
+        }
+    };
     reload_at_hangup(asker.clone())?;
     let (streams, connections) = (Streams::default(), TaskTracker::new());
     let (open, is_open) = watch::channel(true);
     let surround = |json, log: String, control: &Path| -> anyhow::Result<Surroundings> {
         let logs = Logs::start(format_of(json)).context("the log's thread cannot start")?;
         let (control, connections) = (control.to_owned(), connections.clone());
-        Ok(Surroundings { logs, json, log, control, open: open.clone(), connections })
+        Ok(Surroundings { logs, json, log, control, stays, open: open.clone(), connections })
     };
     let (mut dispatcher, control, admin, wanted) = match begin {
         Begin::Anew(config, child) => {
@@ -147,7 +157,7 @@ pub(crate) async fn up(begin: Begin, stop: CancellationToken) -> anyhow::Result<
                 tracing::info!("redis is managed: other commands reach it by --redis {}", home.url());
                 Wanted { home, durability, ready_timeout: config.up.ready_timeout, stop_timeout: config.up.stop_timeout }
             });
-            let dispatcher = Dispatcher::start(first, Box::new(prepare), surroundings, asks, stop.clone())?;
+            let dispatcher = Dispatcher::start(first, prepare, surroundings, asks, stop.clone())?;
             (dispatcher, control, admin, wanted)
         }
         Begin::Resumed(mut parked) => {
@@ -159,7 +169,7 @@ pub(crate) async fn up(begin: Begin, stop: CancellationToken) -> anyhow::Result<
             if state.stops {
                 stop.cancel();
             }
-            let mut dispatcher = Dispatcher::of(plan, Box::new(prepare), surroundings, asks, stop.clone())?;
+            let mut dispatcher = Dispatcher::of(plan, prepare, surroundings, asks, stop.clone())?;
             dispatcher.resume(state, &mut parked, &streams, &control)?;
             (dispatcher, control, admin, None)
         }
@@ -202,9 +212,9 @@ pub(crate) async fn up(begin: Begin, stop: CancellationToken) -> anyhow::Result<
     }
 }
 
-/// Reads settings and program again, given what runs now and which deployments listen.
-fn prepare(path: &Path, now: &Kit, there: &BTreeMap<String, bool>) -> Result<Prepared, String> {
-    let child = now.child.again()?;
+/// What a reload brings by these settings and the program at a path, given what runs now and which deployments listen.
+fn prepare(child: child::Settings, path: &Path, now: &Kit, there: &BTreeMap<String, bool>) -> Result<Prepared, String> {
+    let child = child::Settings { managed: now.child.managed.clone(), ..child };
     let next = child.of_supervisor().map_err(|error| error.mistakes.join("; "))?;
     fits(&now.fixed, &fixed(&next))?;
     let level = now.level;
@@ -243,7 +253,7 @@ fn workers(config: &Config) -> Result<HashMap<String, Other>, String> {
 }
 
 /// The plan's part of a configuration.
-fn settings(config: &Config) -> Result<Settings, String> {
+fn settings(config: &Config) -> Result<step::Settings, String> {
     let up = &config.up;
     // Deployments share the cores.
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get) / up.deployments.len().max(1);
@@ -258,7 +268,7 @@ fn settings(config: &Config) -> Result<Settings, String> {
     });
     let deployments: Vec<Deployment> = deployments.collect();
     counts::check(&deployments)?;
-    Ok(Settings {
+    Ok(step::Settings {
         deployments,
         ready_timeout: up.ready_timeout,
         stop_timeout: up.stop_timeout,

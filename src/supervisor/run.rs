@@ -128,6 +128,8 @@ pub(super) struct Surroundings {
     pub(super) json: bool,
     pub(super) log: String,
     pub(super) control: PathBuf,
+    /// It is a program of somebody else: it is not asked whether it can take over, and no other is executed in its place.
+    pub(super) stays: bool,
     /// Whether connections to the control socket and for health are accepted, and those that are not through.
     pub(super) open: watch::Sender<bool>,
     pub(super) connections: TaskTracker,

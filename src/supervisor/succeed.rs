@@ -51,6 +51,21 @@ impl Dispatcher {
         } else {
             now.ok_or_else(|| "what runs now is not known".to_owned()).and_then(|now| (self.prepare)(&path, now, &there))
         };
+        let prepared = match prepared {
+            Ok(prepared) if self.surroundings.stays => {
+                return match check(Box::new(prepared), told) {
+                    Check::Only(_, told) => {
+                        let why = "this supervisor is a program of somebody else: end it and start it again to change it";
+                        drop(told.try_send(Told::Failed(why.to_owned())));
+                    }
+                    check => {
+                        self.checks += 1;
+                        self.checked(check, Ok(String::new()));
+                    }
+                };
+            }
+            other => other,
+        };
         let asked = prepared.and_then(|prepared| {
             let question = Question::new(prepared.kit.child.clone(), self.state()?.write()?);
             Ok((question, prepared))
@@ -105,6 +120,9 @@ impl Dispatcher {
 
     /// The last act of a reload. If the program is another, it is asked once more, with the state as it is now.
     pub(super) fn finish(&mut self, generation: Generation) {
+        if self.surroundings.stays {
+            return self.finished(Ok(()));
+        }
         let Some(kit) = self.kits.get(&generation).cloned() else { return };
         let is_own = kit.binary.is_own().map_err(|error| error.to_string());
         let question = self.state().and_then(|state| Ok(Question::new(kit.child, state.write()?)));

@@ -52,7 +52,7 @@ const PARTS: &[(&str, &str)] = &[
     (
         "supervisor",
         "child/channel child/settings config gateway/front/arrival gateway/front/network journal/JournalError journal/redis/Durability \
-         journal/redis/FORMAT journal/redis/own limits runtime supervisor/asking supervisor/plan supervisor/policy telemetry/LogFormat",
+         journal/redis/FORMAT journal/redis/own limits runtime shutdown supervisor/asking supervisor/plan supervisor/policy telemetry/LogFormat",
     ),
     ("replay", "engine journal limits rules types wire worker"),
     ("replay/command", "config journal/redis replay rules types worker"),

@@ -162,7 +162,7 @@ fn beside_a_server_acts_for_its_players() {
 
 #[test]
 fn examples_are_short() {
-    for name in ["embed_gateway", "embed_worker", "beside_a_server"] {
+    for name in ["embed_gateway", "embed_worker", "embed_supervisor", "beside_a_server"] {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples").join(name).with_extension("rs");
         let lines = std::fs::read_to_string(path).expect("source").lines().count();
         assert!(lines < 100, "{name}: {lines} lines");

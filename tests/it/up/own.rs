@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde_json::{Value, json};
 
 use super::{Home, Up, kill, runs, shown};
-use crate::support::{redis, until};
+use crate::support::{Process, redis, until};
 
 /// A program that cargo built along with this test: examples lie beside the `deps` that this one runs from.
 fn example(name: &str) -> PathBuf {
@@ -85,4 +85,58 @@ fn a_program_that_does_not_attach_is_not_taken_for_ready() {
     let row = until("it is given up", || Some(up.row("worker-1")).filter(|row| row.crashes() > 0));
     assert_eq!(row.last_end(), "was not ready within 2 s, and was killed");
     until("the gateways are ready", || (up.row("gateway-2").phase() == "ready").then_some(()));
+}
+
+/// Its gateways and workers are the same program, with its own rules; its settings are asked for again at each reload.
+#[tokio::test]
+async fn a_program_is_its_own_supervisor() {
+    let redis = redis(&[]);
+    let home = Home::new();
+    let program = shown(&home.file("game"));
+    std::fs::copy(example("embed_supervisor"), &program).expect("copied");
+    let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port");
+    let (control, folder, url) = (shown(&home.control()), shown(home.0.path()), redis.url());
+    let file = |workers: &str| {
+        format!(
+            "redis = \"{url}\"\nlisten = \"{free}\"\nadmin = \"none\"\ncontrol = \"{control}\"\nruntime_dir = \"{folder}\"\n\
+             gateways = 1\nworkers = {workers}\n"
+        )
+    };
+    let path = home.write("game.toml", &file("1"));
+    let process = Process::of(std::process::Command::new(&program).arg(&path));
+    let mut up = Up { process, address: free, home };
+    until("it answers", || (up.ask(&["ps"]).code == Some(0)).then_some(()));
+    up.all_ready(2);
+    for name in ["gateway-1", "worker-1"] {
+        let text = std::fs::read_to_string(format!("/proc/{}/cmdline", up.pid(name))).expect("a process");
+        assert_eq!(text, format!("game\0child\0{name}\0"));
+    }
+    let mut ann = up.ticket("room", "ann").join().await;
+    for n in 1..=3 {
+        assert_eq!(ann.ask("any", &n.to_string(), "thing", json!(null)).await["body"], n, "its own rules");
+    }
+
+    let before = up.children();
+    up.home.write("game.toml", &file("\"many\""));
+    let line = up.ask(&["reload"]).refused(1);
+    assert!(line.starts_with("nothing is changed: ") && line.contains("\"many\" does not fit"), "{line}");
+    std::fs::remove_file(&path).expect("removed");
+    let line = up.ask(&["reload"]).refused(1);
+    assert!(line.starts_with("nothing is changed: ") && line.contains("game.toml\" cannot be read"), "{line}");
+    assert_eq!(up.children(), before);
+    up.home.write("game.toml", &file("2"));
+    up.ask(&["reload"]).done();
+    let after = up.all_ready(3);
+    assert!(after.iter().all(|row| row.generation() == 2 && row.pid().is_some_and(|pid| !before.contains(&pid))), "{after:?}");
+    let mut bob = up.ticket("room", "bob").join().await;
+    assert_eq!(bob.ask("any", "1", "thing", json!(null)).await["body"], 4, "the room goes on");
+
+    up.process.signal("TERM");
+    assert_eq!(up.process.code(), Some(0));
+    let refused = up.ask(&["ps"]).refused(1);
+    assert!(refused.contains("no supervisor answers"), "{refused}");
+    // What cannot be is said in one line, by the program itself.
+    let wrong = up.home.write("game.toml", &file("\"many\""));
+    let process = Process::of(std::process::Command::new(&program).arg(&wrong));
+    until("it says why", || process.lines().iter().any(|line| line.contains("\"many\" does not fit")).then_some(()));
 }
