@@ -191,6 +191,82 @@ export const moves = {
     room.close();
   },
 
+  async 'too much is kept during the pause: it changes over at once, and sends the unanswered again'() {
+    const { room, one, two } = await moving(1);
+    const act = room.act('a', { id: 'a1' });
+    two.welcome(RESUMED);
+    await sleep(20);
+    const held = room.act('b', { id: 'b1' });
+    assert.deepEqual(ids(one), ['a1'], 'it pauses');
+    for (let seq = 5; seq < 5 + 1_024; seq += 1) two.verdict(seq);
+    assert.ok(!one.over, 'as many as are kept');
+    two.verdict(5 + 1_024);
+    assert.ok(one.over, 'one more, and the pause is over');
+    assert.deepEqual(two.sent, [{ op: 'a', id: 'a1', seen: '1.4' }, { op: 'b', id: 'b1' }]);
+    assert.deepEqual(room.seen, Array.from({ length: 1_025 }, (_, n) => n + 5), 'nothing of it is missing');
+    for (const [n, id] of ['a1', 'b1'].entries()) two.verdict(1_030 + n, { id, player: 'ann' });
+    await Promise.all([act, held]);
+    room.close();
+  },
+
+  async 'a next connection that is welcomed late begins the pause then'() {
+    const { room, socket, one, two } = await moving(30, { delayMs: 5, delayMaxMs: 5 });
+    const act = room.act('a', { id: 'a1' });
+    await sleep(50);
+    assert.ok(!one.over && !two.over, 'one that is under way goes on after the time');
+    const more = room.act('b', { id: 'b1' });
+    assert.deepEqual(ids(one), ['a1', 'b1'], 'and nothing pauses for it yet');
+    two.welcome(RESUMED);
+    const held = room.act('c', { id: 'c1' });
+    assert.deepEqual(ids(one), ['a1', 'b1'], 'now it does');
+    one.verdict(5, { id: 'b1', player: 'ann' });
+    one.verdict(6, { id: 'a1', player: 'ann' });
+    assert.ok(one.over && ids(two).join() === 'c1', 'both are answered');
+    two.verdict(7, { id: 'c1', player: 'ann' });
+    await Promise.all([act, more, held]);
+    assert.equal((await socket(2)), two);
+    room.close();
+  },
+
+  async 'two moves in a row: what both old connections left unanswered goes to the last, oldest first'() {
+    const { room, socket, one, two } = await moving(1);
+    const acts = [room.act('a', { id: 'a1' }), room.act('b', { id: 'b1' })];
+    two.welcome(RESUMED);
+    await until('the first change', () => one.over, 2_000);
+    assert.deepEqual(ids(two), ['a1', 'b1']);
+    acts.push(room.act('c', { id: 'c1' }));
+    two.say({ t: 'move', within_ms: 1 });
+    const three = await socket(3);
+    assert.equal(three.url.searchParams.get('since'), '1.4');
+    three.welcome({ ...RESUMED, session: 's-3' });
+    await sleep(20);
+    acts.push(room.act('d', { id: 'd1' }));
+    // Only the second is answered, and told by both.
+    two.verdict(5, { id: 'b1', player: 'ann', session: 's-1' });
+    three.verdict(5, { id: 'b1', player: 'ann', session: 's-1' });
+    await until('the second change', () => two.over, 2_000);
+    assert.deepEqual(three.sent, [{ op: 'a', id: 'a1', seen: '1.4' }, { op: 'c', id: 'c1', seen: '1.4' }, { op: 'd', id: 'd1' }]);
+    for (const [n, id] of ['a1', 'c1', 'd1'].entries()) three.verdict(6 + n, { id, player: 'ann', session: 's-3' });
+    assert.deepEqual((await Promise.all(acts)).map(({ seq }) => seq), [6, 5, 7, 8]);
+    assert.deepEqual([room.seen, room.statuses], [[5, 6, 7, 8], ['open']], 'never unconnected');
+    room.close();
+  },
+
+  async 'an old connection that ends in the pause leaves its place at once'() {
+    const { room, one, two } = await moving(1);
+    const act = room.act('a', { id: 'a1' });
+    two.welcome(RESUMED);
+    await sleep(20);
+    const held = room.act('b', { id: 'b1' });
+    one.end(4504);
+    assert.deepEqual([ids(two), room.statuses], [['a1', 'b1'], ['open']]);
+    for (const [n, id] of ['a1', 'b1'].entries()) two.verdict(5 + n, { id, player: 'ann' });
+    await Promise.all([act, held]);
+    await sleep(300);
+    assert.ok(!two.over, 'the pause has ended with it');
+    room.close();
+  },
+
   async 'a move during a move waits, and its address is for one connection'() {
     const { room, socket, one, two } = await moving();
     one.say({ t: 'move', within_ms: 5_000, url: 'ws://elsewhere:2' });

@@ -2,6 +2,9 @@
  * The arena, played in headless Chromium by two tabs.
  *
  *     node clients/js/page.test.mjs --url http://127.0.0.1:7777 [--screenshot DIR] [--chromium PATH]
+ *     node clients/js/page.test.mjs --url http://127.0.0.1:7777 --reload "lasthit reload"
+ *
+ * With `--reload`, one tab plays on while this command replaces the gateways behind it.
  *
  * Exit code 77 when there is no Chromium.
  */
@@ -44,7 +47,7 @@ async function browser(profile) {
 
 /** One tab, driven over the DevTools protocol. */
 class Tab {
-  static async open(host, url, width, height) {
+  static async open(host, url, width, height, first = '') {
     const target = await (await fetch(`http://${host}/json/new?about:blank`, { method: 'PUT' })).json();
     const tab = new Tab();
     tab.faults = [];
@@ -54,6 +57,7 @@ class Tab {
     tab.socket.onmessage = ({ data }) => tab.heard(JSON.parse(data));
     for (const domain of ['Runtime', 'Log', 'Page']) await tab.call(`${domain}.enable`);
     await tab.call('Emulation.setDeviceMetricsOverride', { width, height, deviceScaleFactor: 1, mobile: width < 600 });
+    await tab.call('Page.addScriptToEvaluateOnNewDocument', { source: first });
     await tab.call('Page.navigate', { url });
     await tab.until(`${url} is loaded`, `location.href !== 'about:blank' && document.readyState === 'complete'`);
     return tab;
@@ -158,6 +162,66 @@ async function play(host) {
   }
 }
 
+/** Writes down what the page does with its connections, and each hit that it sends. */
+const WATCHED = `
+  globalThis.watch = { sockets: [], hits: new Map(), statuses: [] };
+  globalThis.WebSocket = class extends WebSocket {
+    constructor(url, protocols) {
+      super(url, protocols);
+      const { searchParams } = new URL(url);
+      this.seen = { player: searchParams.get('player'), since: searchParams.get('since') };
+      watch.sockets.push(this.seen);
+      this.addEventListener('message', ({ data }) => {
+        const { t } = JSON.parse(data);
+        if (t === 'welcome') this.seen.welcomed = performance.now();
+        if (t === 'move') this.seen.asked = true;
+      });
+      this.addEventListener('close', ({ code }) => { this.seen.ended = code; });
+    }
+    send(text) {
+      const { op, id, args } = JSON.parse(text);
+      if (op === 'hit') watch.hits.set(this.seen.player + ' ' + id, args.damage);
+      super.send(text);
+    }
+    close(code) {
+      if (this.seen.ended === undefined) this.seen.left ??= performance.now();
+      super.close(code);
+    }
+  };`;
+
+/** One tab plays with its rivals while everything behind it is replaced. */
+async function playOn(host, command) {
+  const tab = await Tab.open(host, `${option('url')}/?room=page-${Date.now().toString(36)}&player=ann&hp=9000000`, 1280, 800, WATCHED);
+  await tab.until('the target was placed', `${POINTS} === '9,000,000 / 9,000,000'`);
+  await tab.evaluate(`new MutationObserver(() => watch.statuses.push(document.getElementById('status').textContent.trim()))
+    .observe(document.getElementById('status'), { childList: true, characterData: true, subtree: true }), 0`);
+  await tab.evaluate(`document.getElementById('rival').click(), document.getElementById('rival').click(), 0`);
+  await tab.evaluate(`globalThis.playing = setInterval(() => dispatchEvent(new KeyboardEvent('keydown', { key: '1' })), 20), 0`);
+  await tab.until('three play', `new Set([...watch.hits.keys()].map((hit) => hit.split(' ')[0])).size === 3`);
+  const before = await tab.evaluate('watch.hits.size');
+  const reload = spawn(command, { shell: true, stdio: ['ignore', 'ignore', 'inherit'] });
+  assert.equal(await new Promise((resolve) => reload.once('exit', resolve)), 0, command);
+  await tab.until('they play on', `watch.hits.size > ${before + 5}`);
+  await tab.evaluate('clearInterval(playing), 0');
+  const sockets = (await tab.evaluate('watch.sockets')).filter(({ player }) => player !== 'keeper');
+  const players = new Set(sockets.map(({ player }) => player));
+  assert.equal(players.size, 3);
+  for (const player of players) {
+    const own = sockets.filter((socket) => socket.player === player);
+    assert.ok(own.length > 1 && own.at(-1).left === undefined, `${player} has moved: ${JSON.stringify(own)}`);
+    for (const [n, socket] of own.slice(0, -1).entries()) {
+      assert.ok(socket.asked && own[n + 1].since, 'it was asked, and goes on where it was');
+      assert.ok(socket.left >= own[n + 1].welcomed, `${player} leaves when the next one is welcomed: ${JSON.stringify(own)}`);
+    }
+  }
+  // In one look at the page: what was sent, each hit once, and what the room says.
+  await tab.until('each hit has counted once', `(() => {
+    const sum = [...watch.hits.values()].reduce((all, damage) => all + damage, 0);
+    return ${POINTS} === (9000000 - sum).toLocaleString('en') + ' / 9,000,000';
+  })()`);
+  assert.deepEqual([tab.faults, await tab.evaluate('watch.statuses')], [[], []], 'the page shows no trouble');
+}
+
 /** What is printed of a time: never a digit finer than its uncertainty. */
 const SPANS = [
   [8_312, 900, '8 µs'], [8_312, 1_200, '< 10 µs'], [18_312, 1_200, '20 µs'], [8_312, 100, '8.3 µs'], [232_774_100, 2_400, '232,770 µs'],
@@ -205,6 +269,11 @@ async function main() {
   }
   const over = new Promise((resolve) => chromium.process_.once('exit', resolve));
   try {
+    if (option('reload')) {
+      await playOn(chromium.host, option('reload'));
+      console.log('ok a tab plays on through a reload');
+      return 0;
+    }
     await play(chromium.host);
     console.log('ok two tabs play the arena');
     await precision(chromium.host);

@@ -20,7 +20,7 @@ const SKIPPED: i32 = 77;
 const SCRIPT: Duration = Duration::from_secs(120);
 
 /// Runs a script to its end, on a machine that has what it needs; prints what it printed.
-fn run(command: &mut Command) {
+pub(super) fn run(command: &mut Command) {
     let shown = format!("{command:?}");
     let child =
         command.current_dir(env!("CARGO_MANIFEST_DIR")).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -50,7 +50,7 @@ fn skip(what: &str, why: &str) {
     let _ = writeln!(std::io::stderr(), "SKIPPED {what}: {why}");
 }
 
-fn script(path: &str) -> String {
+pub(super) fn script(path: &str) -> String {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path).display().to_string()
 }
 

@@ -173,3 +173,14 @@ fn the_javascript_client_plays_on_through_reloads() {
     let said = [String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr)].concat();
     assert!(output.status.success(), "{said}");
 }
+
+/// The page follows its gateways: it is never without a connection, and each of its hits counts once.
+#[test]
+fn the_page_plays_on_through_a_reload() {
+    let redis = redis(&[]);
+    let up = from_file(&redis, "");
+    let (url, control) = (format!("http://{}", up.address), super::shown(&up.home.control()));
+    let reload = format!("{} reload --control {control}", env!("CARGO_BIN_EXE_lasthit"));
+    let script = crate::clients::script("clients/js/page.test.mjs");
+    crate::clients::run(Command::new("node").args([&*script, "--url", &url, "--reload", &reload]));
+}
