@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 use clap::ValueEnum;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -116,23 +116,20 @@ async fn phase(deed: Deed, supervised: &Supervised, supervisor: Pid, run: &Run) 
     tell(&|phases| phases.begin(deed.what(), run.elapsed()));
     let done = timeout(PHASE_TIMEOUT, deed.carry_out(supervised, supervisor)).await;
     let done = done.unwrap_or_else(|_| bail!("it is not over after {} s", PHASE_TIMEOUT.as_secs()));
-    let failed = done.as_ref().err().map(|why| format!("{why:#}"));
-    let note = done.unwrap_or_default();
-    tell(&|phases| phases.done(run.elapsed(), failed.clone(), note));
+    let failed = done.err().map(|why| format!("{why:#}"));
+    tell(&|phases| phases.done(run.elapsed(), failed.clone()));
     sleep(PHASE_SETTLE).await;
     tell(&|phases| phases.end(run.elapsed()));
 }
 
 impl Deed {
-    /// What is to be told of it beside.
-    async fn carry_out(self, supervised: &Supervised, supervisor: Pid) -> Result<Option<&'static str>> {
+    async fn carry_out(self, supervised: &Supervised, supervisor: Pid) -> Result<()> {
         match self {
             Self::Reload => supervised.reload().await?,
             Self::Exec => {
                 supervised.put_another_program().await?;
                 supervised.reload().await?;
-                let itself = supervised.runs_program(supervisor);
-                return Ok((!itself).then_some("the supervisor itself runs the program of before"));
+                ensure!(supervised.runs_program(supervisor), "the supervisor itself runs the program of before");
             }
             Self::Scale => {
                 for role in ["gateway", "worker"] {
@@ -158,7 +155,7 @@ impl Deed {
                 supervised.until_ready().await?;
             }
         }
-        Ok(None)
+        Ok(())
     }
 }
 

@@ -32,8 +32,6 @@ pub(crate) struct Stretch {
     pub(crate) took: Duration,
     /// Why it was not done, or not as promised.
     pub(crate) failed: Option<String>,
-    /// Something to be told of it.
-    pub(crate) note: Option<&'static str>,
     pub(crate) what: What,
     /// Of actions: from the intended send to the verdict.
     pub(crate) latency: Times,
@@ -80,7 +78,6 @@ impl Stretch {
             to: None,
             took: Duration::ZERO,
             failed: None,
-            note: None,
             what,
             latency: Times::new(),
             moves: Moves::default(),
@@ -131,9 +128,9 @@ impl Phases {
     }
 
     /// What is done in the last one is done, or has failed.
-    pub(crate) fn done(&mut self, at: Duration, failed: Option<String>, note: Option<&'static str>) {
+    pub(crate) fn done(&mut self, at: Duration, failed: Option<String>) {
         if let Some(stretch) = self.all.last_mut() {
-            (stretch.took, stretch.failed, stretch.note) = (at.saturating_sub(stretch.from), failed, note);
+            (stretch.took, stretch.failed) = (at.saturating_sub(stretch.from), failed);
         }
     }
 
@@ -191,7 +188,7 @@ mod tests {
     fn phases() -> Phases {
         let mut phases = Phases::new(S);
         phases.begin(KILL, 10 * S);
-        phases.done(15 * S, None, None);
+        phases.done(15 * S, None);
         phases.end(20 * S);
         phases.begin(STOP, 30 * S);
         phases

@@ -60,8 +60,6 @@ pub(crate) struct Phase {
     /// What it was not as promised in.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) broken: Vec<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) note: Option<&'static str>,
 }
 
 /// How a service was while things were done to it.
@@ -83,7 +81,7 @@ pub(crate) struct Service {
 
 impl Phase {
     fn of(stretch: &Stretch, connects: bool, outside_p99: Option<f64>) -> Self {
-        let Stretch { from, to, took, failed, note, what, latency, moves, .. } = stretch;
+        let Stretch { from, to, took, failed, what, latency, moves, .. } = stretch;
         let connected = Connected::of(&stretch.connects);
         let is_phase = outside_p99.is_some();
         let seconds = |time: &std::time::Duration| is_phase.then_some((time.as_secs_f64() * 100.0).round() / 100.0);
@@ -111,7 +109,6 @@ impl Phase {
             moves: *moves,
             connects: connects.then_some(connected),
             broken,
-            note: *note,
         }
     }
 }
@@ -175,7 +172,7 @@ impl fmt::Display for Service {
             if let Some(Connected { made, refused, reset, late, .. }) = &phase.connects {
                 write!(f, "{made:>11}  {refused}/{reset}/{late}")?;
             }
-            writeln!(f, "{}", phase.note.map_or_else(String::new, |note| format!("  {note}")))?;
+            writeln!(f)?;
         }
         if let Some(Connected { made, refused, reset, late, p50_ms, p99_ms, .. }) = &self.connects {
             writeln!(
@@ -212,7 +209,7 @@ mod tests {
             let why = (how != How::Welcomed).then(|| "no".to_owned());
             phases.connected(Connect { at, took: MS, behind: MS, how, why });
             phases.moved(at, |moves| moves.count(Some(Away::Moved), Some(7 * MS)), None);
-            phases.done(at + 100 * MS, (n == 2).then(|| "it hangs".to_owned()), (n == 0).then_some("a note"));
+            phases.done(at + 100 * MS, (n == 2).then(|| "it hangs".to_owned()));
             phases.end(at + 1000 * MS);
         }
         Service::of(&phases, &Moves { unconnected_ms: 7.0, ..Moves::default() }, true)
@@ -247,7 +244,7 @@ mod tests {
         let text = service().to_string();
         let line =
             |name: &str| text.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("{name}: {text}")).to_owned();
-        assert!(line("reload").contains("10.0 s") && line("reload").ends_with("1  1/0/0  a note"), "{text}");
+        assert!(line("reload").contains("10.0 s") && line("reload").ends_with("1  1/0/0"), "{text}");
         assert!(
             line("outside").contains("1.00 ms") && line("connects").contains("1 refused  1 reset  0 late (over 100 ms)"),
             "{text}"

@@ -179,7 +179,7 @@ fn the_units_are_valid_and_leave_little_open() {
     }
 }
 
-/// As in a container: the first process, no root, a root file system that nobody can write to.
+/// As in a container: the first process of its namespace.
 #[test]
 fn the_first_process_of_a_container_waits_for_orphans_too() {
     let redis = redis(&[]);
