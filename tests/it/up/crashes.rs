@@ -82,7 +82,8 @@ async fn connections_pass_by_a_gateway_that_hangs() {
         assert_eq!(player.ask("claim", "1", &format!("hat {n}"), json!(null)).await["outcome"], "granted");
         players.push(player);
     }
-    assert_eq!((up.row("gateway-1").sessions(), up.row("gateway-2").sessions()), (0, 20));
+    let sessions = || (up.row("gateway-1").sessions(), up.row("gateway-2").sessions());
+    until("all are told of", || (sessions() == (0, 20)).then_some(()));
     end_by_signal(pid, "CONT");
     up.process.line_with("gateway-1 says something again: it gets connections");
     players.push(up.ticket("claim-1", "late").join().await);
