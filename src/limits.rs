@@ -246,6 +246,12 @@ pub(crate) struct Bounds {
     pub(crate) check_interval_ns: u64,
     /// See [`FORGET_AFTER`]; in nanoseconds.
     pub(crate) forget_ns: u64,
+    /// See [`MOVE_QUIET`]; in nanoseconds.
+    pub(crate) move_quiet_ns: u64,
+    /// See [`MOVE_AGAIN`]; in nanoseconds.
+    pub(crate) move_again_ns: u64,
+    /// See [`MOVE_WITHIN`]; in nanoseconds.
+    pub(crate) move_within_ns: u64,
 }
 
 impl Default for Bounds {
@@ -275,6 +281,9 @@ impl Default for Bounds {
             page_entries_max: PAGE_ENTRIES_MAX,
             check_interval_ns: SHARD_CHECK_INTERVAL.as_nanos() as u64,
             forget_ns: FORGET_AFTER.as_nanos() as u64,
+            move_quiet_ns: MOVE_QUIET.as_nanos() as u64,
+            move_again_ns: MOVE_AGAIN.as_nanos() as u64,
+            move_within_ns: MOVE_WITHIN.as_nanos() as u64,
         }
     }
 }

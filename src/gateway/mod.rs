@@ -7,7 +7,7 @@ mod deliver;
 pub(crate) mod front;
 pub(crate) mod hub;
 mod leaving;
-mod moves;
+pub(crate) mod moves;
 mod reads;
 mod settle;
 mod state;

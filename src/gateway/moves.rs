@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::core::Core;
 use super::state::Session;
 use super::step::{Command, Delivery};
-use crate::limits::{MOVE_AGAIN, MOVE_GRACE, MOVE_QUIET, MOVE_STEP, MOVE_WITHIN};
+use crate::limits::{MOVE_GRACE, MOVE_STEP};
 use crate::wire::client::close;
 
 /// A gateway's way out: from when to when it moves its sessions, and where to.
@@ -49,16 +49,17 @@ fn nanos(duration: Duration) -> u64 {
 impl Core {
     /// Rule X4. Asks at most `count` quiet sessions to move, those that have been here longest first. Returns how many were asked.
     pub(crate) fn offer_moves(&mut self, count: usize, now_ns: u64) -> usize {
-        let rested = |since_ns: u64, time: Duration| now_ns.saturating_sub(since_ns) >= nanos(time);
+        let (quiet_ns, again_ns) = (self.bounds.move_quiet_ns, self.bounds.move_again_ns);
+        let rested = |since_ns: u64, time_ns: u64| now_ns.saturating_sub(since_ns) >= time_ns;
         let quiet = |session: &Session| {
             session.is_inside()
                 && session.unanswered == 0
-                && rested(session.last_order.0, MOVE_QUIET)
-                && (session.asked_to_move_ns == 0 || rested(session.asked_to_move_ns, MOVE_AGAIN))
+                && rested(session.last_order.0, quiet_ns)
+                && (session.asked_to_move_ns == 0 || rested(session.asked_to_move_ns, again_ns))
         };
         let asked: Vec<u64> = self.sessions.iter().filter(|(_, s)| quiet(s)).map(|(n, _)| *n).take(count).collect();
         for number in &asked {
-            self.ask_to_move(*number, nanos(MOVE_WITHIN), None, now_ns);
+            self.ask_to_move(*number, self.bounds.move_within_ns, None, now_ns);
         }
         asked.len()
     }

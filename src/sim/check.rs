@@ -31,6 +31,7 @@ pub(super) fn everything(world: &World) {
     unproven(world);
     content(world);
     liveness(world);
+    switch(world);
 }
 
 fn entries(log: &RoomLog) -> impl Iterator<Item = (StreamId, Entry)> + '_ {
@@ -284,6 +285,9 @@ fn content(world: &World) {
             let log = log.unwrap_or_else(|| panic!("contiguity: {} was told of era {}", client.player, told.era));
             for verdict in told.verdicts.values() {
                 same(log, verdict, told, &client.room);
+                let stored = &log.verdicts[usize::try_from(verdict.seq - 1).expect("small")];
+                let foreign = stored.audience == Audience::Session && stored.session_id() != told.session;
+                assert!(!foreign || client.role == Role::Server, "private: {} was told {stored:?}", told.session);
             }
             let range = usize::try_from(told.after).expect("small")..usize::try_from(told.to).expect("small");
             for verdict in &log.verdicts[range] {
@@ -302,6 +306,39 @@ fn content(world: &World) {
                     told.to,
                     verdict.seq
                 );
+            }
+        }
+    }
+}
+
+/// Switch: over all connections of a player who may move, each action is answered once, and none overtakes another (rule X1).
+fn switch(world: &World) {
+    let of =
+        |index: usize, id: &str| id.split_once('-').and_then(|(i, n)| (i.parse() == Ok(index)).then(|| n.parse::<u64>().ok())?);
+    for (index, client) in world.clients.iter().enumerate().filter(|_| world.supervisor.is_some()) {
+        let answered: BTreeSet<u64> = client.answered.iter().filter_map(|action| of(index, &action.id)).collect();
+        assert_eq!(
+            (answered.len() as u64, client.answered.len() as u64),
+            (client.next, client.next),
+            "switch: client {index} has {} actions, answered were {answered:?}",
+            client.next
+        );
+        for ((room, era), log) in world.ledger.rooms.iter().filter(|((room, _), _)| *room == client.room) {
+            let mut last = 0;
+            for verdict in
+                log.verdicts.iter().filter(|v| v.kind == VerdictKind::Data && v.player.as_ref() == Some(&client.player))
+            {
+                let id = verdict.id.as_deref().unwrap_or_default();
+                let Some(number) = of(index, id).filter(|_| !client.late.contains(id)) else { continue };
+                if matches!(verdict.outcome, Outcome::Repeat { .. }) {
+                    continue;
+                }
+                assert!(
+                    last < number,
+                    "switch: room {room}.{era}: action {last} of client {index} overtook {number} at seq {}",
+                    verdict.seq
+                );
+                last = number;
             }
         }
     }
@@ -359,7 +396,11 @@ fn liveness(world: &World) {
         let survey = store.survey(ShardId(shard), true).expect("a shard");
         assert_eq!(survey.active, Vec::<RoomId>::new(), "liveness: shard {shard} has rooms that are not resolved");
         for gateway in &world.gateways {
-            assert!(gateway.core.is_some(), "liveness: a gateway is not back");
+            // A supervisor's are counted elsewhere.
+            assert!(gateway.core.is_some() || world.supervisor.is_some(), "liveness: a gateway is not back");
+            if gateway.core.is_none() {
+                continue;
+            }
             let fenced = survey.gateways.iter().any(|g| g.incarnation == gateway.incarnation && g.fenced);
             assert!(
                 !fenced,
@@ -373,10 +414,11 @@ fn liveness(world: &World) {
         let open = events(log).into_iter().find(|(name, _)| !resolved.contains(name));
         assert!(open.is_none(), "liveness: room {room}.{era}: {open:?} has no verdict");
     }
+    world.check_supervision();
     for (index, client) in world.clients.iter().enumerate() {
         assert!(client.welcomed, "liveness: client {index} ({}) has no welcome", client.player);
         assert!(client.open.is_empty(), "liveness: client {index}: {:?} have no answer", client.open.keys());
-        let told = client.told.last().expect("a welcome");
+        let told = &client.told[client.conn.and_then(|conn| world.conns[&conn].told).expect("a welcome")];
         let shard = ShardId::of(&client.room, store.shards());
         let head = store.heads(shard, std::slice::from_ref(&client.room)).expect("a head").remove(0);
         assert_eq!(told.era, head.era, "rolled back: client {index} is in an era that is over");

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
+use super::follow::Moving;
 use super::process::Unread;
 use super::world::{Channel, Happening, MS, Pid, US, World};
 use crate::gateway::{Delivery, Joining};
@@ -11,6 +12,8 @@ use crate::types::{Action, Arrival, PlayerId, Role, RoomId, Since, Verdict};
 use crate::wire::client::{ErrorCode, VerdictFrames, Welcome, close};
 
 const CONTESTS: u64 = 3;
+/// Actions that a player who follows moves leaves unanswered.
+const OPEN_MAX: usize = 6;
 
 #[derive(Debug)]
 pub(super) enum Message {
@@ -28,6 +31,10 @@ pub(super) struct Conn {
     pub(super) start: u64,
     pub(super) session: Option<u64>,
     last_arrival_ns: u64,
+    /// What it continues after.
+    pub(super) asked: Option<Since>,
+    /// What it was told: which of its client's.
+    pub(super) told: Option<usize>,
 }
 
 /// What one session was told: everything in (after, to] that it may see.
@@ -38,6 +45,7 @@ pub(super) struct Told {
     pub(super) to: u64,
     pub(super) verdicts: BTreeMap<u64, Verdict>,
     pub(super) session: crate::types::SessionId,
+    pub(super) resumed: bool,
 }
 
 #[derive(Debug)]
@@ -47,20 +55,27 @@ pub(super) struct Client {
     pub(super) room: RoomId,
     pub(super) conn: Option<u64>,
     pub(super) welcomed: bool,
-    asked: Option<Since>,
     pub(super) seen: Option<Since>,
     /// How much of `told` it knows to be void, for it was ahead of what the journal has.
     pub(super) void: usize,
     /// Sent and not answered.
     pub(super) open: BTreeMap<String, Action>,
-    refused: BTreeSet<String>,
-    answered: Vec<Action>,
-    next: u64,
+    /// Of these, what waits for an answer, and on which connection.
+    pub(super) sent_on: BTreeMap<String, u64>,
+    pub(super) refused: BTreeSet<String>,
+    /// What was refused, or sent again after its answer: it takes its place when it is sent again.
+    pub(super) late: BTreeSet<String>,
+    pub(super) answered: Vec<Action>,
+    pub(super) next: u64,
     pub(super) told: Vec<Told>,
+    /// Whether it moves when it is asked to.
+    pub(super) follows: bool,
+    pub(super) moving: Option<Moving>,
+    pub(super) moves: u64,
 }
 
 impl Client {
-    pub(super) fn new(index: usize, room: RoomId) -> Self {
+    pub(super) fn new(index: usize, room: RoomId, moved: bool) -> Self {
         Self {
             // The first two are one player on two connections; some are game servers.
             player: PlayerId::new(&format!("p{}", index.max(1))).expect("a name"),
@@ -68,15 +83,27 @@ impl Client {
             room,
             conn: None,
             welcomed: false,
-            asked: None,
             seen: None,
             void: 0,
             open: BTreeMap::new(),
+            sent_on: BTreeMap::new(),
             refused: BTreeSet::new(),
+            late: BTreeSet::new(),
             answered: Vec::new(),
             next: 0,
             told: Vec::new(),
+            // Some ignore it.
+            follows: moved && index % 4 != 3,
+            moving: None,
+            moves: 0,
         }
+    }
+
+    /// What waits for an answer, oldest first.
+    pub(super) fn unanswered(&self) -> Vec<String> {
+        let mut ids: Vec<String> = self.open.keys().cloned().collect();
+        ids.sort_by_key(|id| (id.len(), id.clone()));
+        ids
     }
 }
 
@@ -84,16 +111,16 @@ impl World {
     pub(super) fn client_step(&mut self, index: usize) {
         // A crowd together does not do more than a few.
         let crowd = (self.clients.len() as u64).div_ceil(20);
-        let pause = crowd * if self.calm { 50 * MS } else { 3 * MS + self.below(50 * MS) };
+        let pause = crowd * if self.calm { 50 * MS } else { self.options.leisure * (3 * MS + self.below(50 * MS)) };
         self.after(pause, None, Happening::ClientStep(index));
         let (conn, welcomed) = (self.clients[index].conn, self.clients[index].welcomed);
         let Some(conn) = conn else {
             self.join(index, None);
             return;
         };
-        for id in std::mem::take(&mut self.clients[index].refused) {
-            if let Some(action) = self.clients[index].open.get(&id).cloned() {
-                self.say(conn, self.now, Message::Act(action));
+        if !self.clients[index].is_silent() {
+            for id in std::mem::take(&mut self.clients[index].refused) {
+                self.send_action(index, &id, self.now);
             }
         }
         if self.calm {
@@ -106,7 +133,7 @@ impl World {
                 self.say(conn, self.now, Message::Leave);
                 self.part(index);
             }
-            0..75 if welcomed || self.chance(200) => self.act(index, self.now),
+            0..75 if welcomed || self.hasty(200) => self.act(index, self.now),
             75..83 => self.repeat(index, conn),
             83..90 => {
                 self.say(conn, self.now, Message::Leave);
@@ -121,10 +148,35 @@ impl World {
         }
     }
 
-    /// The client no longer listens to its connection.
+    /// The client no longer listens to its connection, nor to that of a move.
     fn part(&mut self, index: usize) {
+        if let Some(next) = self.clients[index].next_conn() {
+            self.say(next, self.now, Message::Leave);
+        }
+        self.clients[index].moving = None;
         self.clients[index].conn = None;
         self.clients[index].welcomed = false;
+    }
+
+    /// Its connection has ended.
+    fn lose(&mut self, index: usize, code: u16, why: &str) {
+        if self.clients[index].next_conn().is_some() {
+            if !self.clients[index].moving.as_ref().is_some_and(|moving| moving.welcomed) {
+                self.unconnected(index, why);
+            }
+            return self.go_on_with_next(index);
+        }
+        self.unconnected(index, why);
+        self.part(index);
+        if code == close::MOVED {
+            self.ledger.count("sessions closed as moved");
+            self.join(index, None);
+        }
+    }
+
+    /// Whether it acts before it is welcomed. Who moves keeps its actions in order, and waits.
+    fn hasty(&mut self, per_mille: u32) -> bool {
+        self.chance(per_mille) && self.supervisor.is_none()
     }
 
     pub(super) fn join(&mut self, index: usize, gateway: Option<usize>) {
@@ -132,23 +184,48 @@ impl World {
         if alive.is_empty() {
             return;
         }
-        let gateway = gateway.unwrap_or(alive[self.below(alive.len() as u64) as usize]);
+        let gateway = match gateway {
+            Some(gateway) => gateway,
+            None if self.supervisor.is_some() => match self.door() {
+                Some(gateway) => gateway,
+                None => return,
+            },
+            None => alive[self.below(alive.len() as u64) as usize],
+        };
         let fresh = self.chance(150);
-        let client = &mut self.clients[index];
-        client.asked = client.seen.filter(|_| !fresh);
-        let joining =
-            Joining { room: client.room.clone(), player: client.player.clone(), role: client.role, since: client.asked };
-        let id = self.conns.len() as u64 + 1;
-        let conn = Conn { client: index, gateway, start: self.gateways[gateway].start, session: None, last_arrival_ns: self.now };
-        self.conns.insert(id, conn);
+        let since = self.clients[index].seen.filter(|_| !fresh);
+        let id = self.open_conn(index, gateway, since);
         self.clients[index].conn = Some(id);
         self.clients[index].welcomed = false;
-        self.trace(|| format!("client {index} joins {} at gateway {gateway}: conn {id}", self.clients[index].room));
-        self.say(id, self.now, Message::Open(joining));
-        if self.chance(300) {
+        if self.hasty(300) {
             // Sent along with the upgrade (rule S7).
             self.act(index, self.now);
         }
+    }
+
+    /// Opens a connection to a gateway.
+    pub(super) fn open_conn(&mut self, index: usize, gateway: usize, since: Option<Since>) -> u64 {
+        let client = &self.clients[index];
+        let joining = Joining { room: client.room.clone(), player: client.player.clone(), role: client.role, since };
+        let id = self.conns.len() as u64 + 1;
+        let start = self.gateways[gateway].start;
+        let conn = Conn { client: index, gateway, start, session: None, last_arrival_ns: self.now, asked: since, told: None };
+        self.conns.insert(id, conn);
+        self.trace(|| format!("client {index} joins {} at gateway {gateway}: conn {id}", self.clients[index].room));
+        // A supervisor passes it on.
+        let slowly = self.supervisor.is_some() && self.below(3) == 0;
+        let passing = if slowly { self.below(40 * MS) } else { 0 };
+        self.gateways[gateway].coming += 1;
+        self.say(id, self.now + passing, Message::Open(joining));
+        id
+    }
+
+    /// Sends an action that waits for its answer.
+    pub(super) fn send_action(&mut self, index: usize, id: &str, at: u64) {
+        let client = &mut self.clients[index];
+        let (Some(conn), Some(action)) = (client.conn, client.open.get(id).cloned()) else { return };
+        client.sent_on.insert(id.to_owned(), conn);
+        self.say(conn, at, Message::Act(action));
     }
 
     /// The client sends something that reaches the machine `at` or soon after.
@@ -175,20 +252,28 @@ impl World {
     pub(super) fn act_on(&mut self, index: usize, at: u64, op: &str, contest: &str) {
         let Some(conn) = self.clients[index].conn else { return };
         let client = &mut self.clients[index];
+        if client.open.len() >= OPEN_MAX && client.follows {
+            return;
+        }
         client.next += 1;
         let id = format!("{index}-{}", client.next);
         let (op, contest) = (op.to_owned(), Some(contest.to_owned()));
         let action = Action { op, id: id.clone(), contest, player: None, seen: None, args: Bytes::from_static(&[0xc0]) };
         // It says so only when it sends it again.
-        client.open.insert(id, Action { seen: client.seen, ..action.clone() });
+        client.open.insert(id.clone(), Action { seen: client.seen, ..action.clone() });
+        if client.is_silent() {
+            return;
+        }
+        client.sent_on.insert(id, conn);
         self.say(conn, at, Message::Act(action));
     }
 
     fn repeat(&mut self, index: usize, conn: u64) {
         let answered = self.clients[index].answered.len() as u64;
-        if answered > 0 {
+        if answered > 0 && !self.clients[index].is_silent() {
             let which = self.below(answered) as usize;
             let action = self.clients[index].answered[which].clone();
+            self.clients[index].late.insert(action.id.clone());
             self.say(conn, self.now, Message::Act(action));
         }
     }
@@ -198,7 +283,7 @@ impl World {
         if self.calm {
             return;
         }
-        let pause = 2 * MS + self.below(12 * MS);
+        let pause = self.options.leisure * (2 * MS + self.below(12 * MS));
         self.after(pause, None, Happening::Rally);
         let any = self.below(self.rooms.len() as u64) as usize;
         let room = self.rooms[any].clone();
@@ -241,10 +326,12 @@ impl World {
         match message {
             Message::Open(joining) => match self.with_gateway(index, |core, _| core.open(joining, arrival)) {
                 Some(Ok(session)) => {
+                    self.gateways[index].coming = self.gateways[index].coming.saturating_sub(1);
                     self.gateways[index].sessions.insert(session.number, conn);
                     self.conns.get_mut(&conn).expect("a connection").session = Some(session.number);
                 }
                 refused => {
+                    self.gateways[index].coming = self.gateways[index].coming.saturating_sub(1);
                     if let Some(Err(refusal)) = refused {
                         self.refused_for(&refusal.message);
                     }
@@ -253,6 +340,7 @@ impl World {
             },
             Message::Act(action) => {
                 let Some(session) = self.live_session(index, conn) else { return };
+                self.gateways[index].events += 1;
                 if let Some(Err(refusal)) = self.with_gateway(index, |core, _| core.act(session, &action, arrival)) {
                     let incarnation = self.gateways[index].incarnation;
                     self.ledger.lost.retain(|lost| (lost.incarnation, lost.arrival_ns) != (incarnation, arrival_ns));
@@ -278,48 +366,73 @@ impl World {
     pub(super) fn connection_lost(&mut self, conn: u64) {
         let index = self.conns[&conn].client;
         if self.clients[index].conn == Some(conn) {
-            self.part(index);
+            self.lose(index, close::ABNORMAL, "its connection broke");
+        } else if self.clients[index].next_conn() == Some(conn) {
+            self.next_failed(index, close::ABNORMAL);
         }
     }
 
     pub(super) fn delivered(&mut self, conn: u64, delivery: Delivery) {
         let index = self.conns[&conn].client;
-        if self.clients[index].conn != Some(conn) {
+        let is_next = self.clients[index].next_conn() == Some(conn);
+        if self.clients[index].conn != Some(conn) && !is_next {
             return;
         }
         match delivery {
-            Delivery::Welcome(welcome) => self.welcomed(index, conn, &welcome),
-            Delivery::Verdict { from, frames } => self.told(index, from, &frames),
+            Delivery::Welcome(welcome) => {
+                self.welcomed(index, conn, &welcome);
+                if is_next {
+                    return self.next_welcomed(index, welcome.resumed);
+                }
+                self.begin(index, conn);
+                self.clients[index].refused.clear();
+                for id in self.clients[index].unanswered() {
+                    self.send_action(index, &id, self.now);
+                }
+            }
+            Delivery::Verdict { from, frames } => {
+                self.told(index, conn, from, &frames);
+                if is_next { self.keep(index, from, &frames) } else { self.apply(index, from, &frames) }
+            }
             Delivery::Refused(refusal) => {
                 assert_ne!(refusal.code, ErrorCode::Expired, "once: {refusal} although everything is kept");
                 self.trace(|| format!("client {index} is refused: {refusal}"));
                 self.refused_for(&refusal.message);
                 self.ledger.count("actions refused");
-                self.clients[index].refused.extend(refusal.id);
+                let client = &mut self.clients[index];
+                if let Some(id) = refusal.id {
+                    client.sent_on.remove(&id);
+                    client.late.insert(id.clone());
+                    client.refused.insert(id);
+                }
+                self.change_when_quiet(index);
             }
-            // Players of the simulation move by themselves.
-            Delivery::Move { .. } => {}
+            Delivery::Move { within_ms, .. } if is_next => self.keep_move(index, within_ms),
+            Delivery::Move { within_ms, .. } => self.asked_to_move(index, within_ms),
             Delivery::Close { code, reason } => {
                 self.trace(|| format!("client {index} is closed: {code} {reason}"));
                 if code == close::SINCE_AHEAD {
-                    let life = self.clients[index].asked.map(|asked| (self.clients[index].room.clone(), asked.era));
+                    let asked = self.conns[&conn].asked;
+                    let life = asked.map(|asked| (self.clients[index].room.clone(), asked.era));
                     let lost = life.is_some_and(|life| self.ledger.shortened.contains(&life));
                     assert!(lost, "contiguity: client {index} is refused: {reason}");
                     // Nobody was left who knew, and what it has seen is gone: it was told so.
                     let client = &mut self.clients[index];
-                    (client.seen, client.void) = (None, client.told.len());
+                    if !is_next {
+                        (client.seen, client.void) = (None, client.told.len());
+                    }
                 }
                 self.ledger.count("sessions closed by gateways");
-                self.part(index);
+                if is_next { self.next_failed(index, code) } else { self.lose(index, code, &reason) }
             }
         }
     }
 
     fn welcomed(&mut self, index: usize, conn: u64, welcome: &Welcome) {
         let client = &mut self.clients[index];
-        assert!(!client.welcomed, "contiguity: client {index} is welcomed twice");
-        client.welcomed = true;
-        match client.asked {
+        let conn = self.conns.get_mut(&conn).expect("a connection");
+        assert!(conn.told.replace(client.told.len()).is_none(), "contiguity: client {index} is welcomed twice");
+        match conn.asked {
             Some(asked) if welcome.resumed => {
                 assert_eq!((welcome.era, welcome.seq), (asked.era, asked.seq), "contiguity: client {index} resumes elsewhere");
             }
@@ -331,38 +444,55 @@ impl World {
             }
             None => assert!(!welcome.resumed && !welcome.gone, "contiguity: client {index} resumes without a since"),
         }
-        client.seen = Some(Since { era: welcome.era, seq: welcome.seq });
         client.told.push(Told {
             era: welcome.era,
             after: welcome.seq,
             to: welcome.seq,
             verdicts: BTreeMap::new(),
             session: welcome.session,
+            resumed: welcome.resumed,
         });
-        let again: Vec<Action> = client.open.values().cloned().collect();
-        for action in again {
-            self.say(conn, self.now, Message::Act(action));
-        }
     }
 
-    fn told(&mut self, index: usize, from: Option<u64>, frames: &VerdictFrames) {
+    /// A connection is told something: each the whole of its part.
+    fn told(&mut self, index: usize, conn: u64, from: Option<u64>, frames: &VerdictFrames) {
         let verdict = frames.verdict();
         self.trace(|| {
             format!("client {index} is told {} {:?} {:?} {:?}", verdict.seq, verdict.kind, verdict.id, verdict.outcome)
         });
         let client = &mut self.clients[index];
-        assert!(client.welcomed, "contiguity: client {index} gets a verdict before its welcome");
-        let told = client.told.last_mut().expect("a welcome came first");
+        let told = self.conns[&conn].told;
+        assert!(told.is_some(), "contiguity: client {index} gets a verdict before its welcome");
+        let told = &mut client.told[told.unwrap_or_default()];
         let first = from.unwrap_or(verdict.seq);
         assert_eq!(first, told.to + 1, "contiguity: client {index} was told up to {}, then {first} to {}", told.to, verdict.seq);
         assert!(verdict.seq >= first, "contiguity: client {index}: a range from {first} to {}", verdict.seq);
         told.to = verdict.seq;
         told.verdicts.insert(verdict.seq, verdict.clone());
-        client.seen = Some(Since { era: told.era, seq: told.to });
+    }
+
+    /// The player takes a verdict in, by its count over all connections.
+    pub(super) fn apply(&mut self, index: usize, from: Option<u64>, frames: &VerdictFrames) {
+        let verdict = frames.verdict();
+        let client = &mut self.clients[index];
+        let seen = client.seen.expect("a welcome came first");
+        if verdict.seq <= seen.seq {
+            return;
+        }
+        let first = from.unwrap_or(verdict.seq);
+        assert!(first <= seen.seq + 1, "switch: client {index} has seen up to {}, then {first} to {}", seen.seq, verdict.seq);
+        client.seen = Some(Since { seq: verdict.seq, ..seen });
         if verdict.player.as_ref() == Some(&client.player)
-            && let Some(action) = verdict.id.as_ref().and_then(|id| client.open.remove(id))
+            && let Some(id) = &verdict.id
+            && let Some(action) = client.open.remove(id)
         {
+            client.sent_on.remove(id);
             client.answered.push(action);
+            // One plays on and on while it moves: something of it is always unanswered.
+            if index == 2 && client.moving.is_some() && !client.is_silent() && !self.calm {
+                self.act(index, self.now);
+            }
+            self.change_when_quiet(index);
         }
     }
 

@@ -1,6 +1,7 @@
 //! What goes wrong.
 
 use super::world::{Happening, Kind, Listening, MS, World};
+use crate::supervisor::plan::step::Exit;
 use crate::types::{Incarnation, RoomId};
 use crate::worker::step::Input;
 
@@ -29,6 +30,12 @@ pub(super) enum Fault {
     PushProgram,
     /// A key of a room is not what was written there, until it is mended.
     SpoilRoom,
+    /// Somebody asks the supervisor for something.
+    Ask,
+    /// A process stands still until its supervisor kills it.
+    Hang,
+    KillSupervisor,
+    PauseSupervisor,
 }
 
 impl Fault {
@@ -58,8 +65,12 @@ impl World {
 
     fn cause(&mut self, fault: Fault) {
         self.trace(|| format!("fault: {fault:?}"));
-        let gateway = self.below(self.gateways.len() as u64) as usize;
-        let worker = self.below(self.workers.len() as u64) as usize;
+        let (gateways, workers) = (self.gateways_to_hit(), self.workers_to_hit());
+        if gateways.is_empty() || workers.is_empty() {
+            return;
+        }
+        let gateway = gateways[self.below(gateways.len() as u64) as usize];
+        let worker = workers[self.below(workers.len() as u64) as usize];
         match fault {
             Fault::PauseGateway => {
                 let until = self.now + self.below(200 * MS);
@@ -89,6 +100,9 @@ impl World {
                     if self.workers[index].core.is_some() {
                         self.end_worker(index);
                     }
+                }
+                if self.supervisor.is_some() {
+                    self.kill_supervisor();
                 }
                 self.timeline += 1;
                 self.epoch_ns += self.below(200 * MS);
@@ -140,9 +154,22 @@ impl World {
                 self.feed_worker(worker, Input::Stop);
                 self.ledger.count("workers stopped");
             }
+            Fault::Ask => self.ask(),
+            Fault::Hang => self.hang(),
+            Fault::KillSupervisor => self.kill_supervisor(),
+            Fault::PauseSupervisor => self.put_supervisor_to_sleep(),
             Fault::BreakBells => self.break_bells(),
             Fault::BreakPushes => self.break_pushes(gateway),
         }
+    }
+
+    /// Whom a fault may strike: of a supervisor's processes those that live.
+    fn gateways_to_hit(&self) -> Vec<usize> {
+        if self.supervisor.is_some() { self.gateways_alive() } else { (0..self.gateways.len()).collect() }
+    }
+
+    fn workers_to_hit(&self) -> Vec<usize> {
+        (0..self.workers.len()).filter(|i| self.supervisor.is_none() || self.workers[*i].core.is_some()).collect()
     }
 
     pub(super) fn kill_gateway(&mut self, index: usize) {
@@ -156,9 +183,12 @@ impl World {
         self.gateways[index].core = None;
         self.pushes.remove(&incarnation);
         self.lose_connections(pid);
+        self.ledger.count("gateways killed");
+        if self.supervisor.is_some() {
+            return self.child_over((Kind::Gateway, index), Exit::Signal(9));
+        }
         let delay = 10 * MS + self.below(150 * MS);
         self.after(delay, None, Happening::Revive { kind: Kind::Gateway, index });
-        self.ledger.count("gateways killed");
     }
 
     /// A process that died leaves a free lock behind, unless its file was removed, or there never was one.
@@ -253,6 +283,7 @@ impl World {
     pub(super) fn calm_down(&mut self) {
         self.trace(|| "calm".to_owned());
         self.calm = true;
+        self.mend_supervisor();
         let long = ["servers with a loss", "servers without a loss", "reboots"];
         let excused = long.iter().any(|what| self.ledger.counts.contains_key(what));
         self.calm_since = (self.spoiled.is_empty() && !excused).then_some(self.now);

@@ -222,6 +222,7 @@ impl World {
                     // On another server every lease has ended.
                     let same = self.ledger.claims.insert(*shard, self.store.server()) == Some(self.store.server());
                     if same && from.is_some_and(|lease| lease.owner != *worker) {
+                        self.ledger.count("claims from the dead");
                         timers::owner_died(self, *shard);
                     }
                 }

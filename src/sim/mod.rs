@@ -8,6 +8,7 @@ mod check;
 mod client;
 mod driver;
 mod faults;
+mod follow;
 mod journal;
 mod ledger;
 mod model;
@@ -15,6 +16,7 @@ mod options;
 mod process;
 mod rules;
 mod scenarios;
+mod supervised;
 mod timers;
 mod world;
 
@@ -32,12 +34,13 @@ fn setting(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name}={text} is not a number")))
 }
 
-/// Plays one seed to its end and checks it; tells which bounds it has reached.
+/// Plays one seed to its end and checks it; tells which bounds it has reached, and what has happened in it.
 fn play(seed: u64) -> BTreeSet<&'static str> {
     let mut world = World::new(seed, Options::of_seed(seed));
     world.run();
     check::everything(&world);
-    world.ledger.reached
+    let counted = world.ledger.counts.keys().copied();
+    world.ledger.reached.into_iter().chain(counted).collect()
 }
 
 /// `LASTHIT_SIM_SEED=… cargo test --lib sim::one_seed -- --nocapture` plays one seed and tells what happens.
@@ -112,6 +115,25 @@ fn seeds_play_large_rooms() {
         parts += world.ledger.counts.get("parts of snapshots").copied().unwrap_or_default();
     }
     assert!(pages > 100 && parts > 100, "{pages} pages, {parts} parts");
+}
+
+/// Processes come and go, and players move from one gateway to another, in all the ways that there are.
+#[test]
+fn seeds_play_moves_and_supervised_restarts() {
+    let mut counts = std::collections::BTreeMap::<&str, u64>::new();
+    for seed in (3..).step_by(15).take(setting("LASTHIT_SIM_MOVES").unwrap_or(8) as usize) {
+        let mut world = World::new(seed, Options::of_seed(seed));
+        world.run();
+        check::everything(&world);
+        for (what, count) in world.ledger.counts {
+            *counts.entry(what).or_default() += count;
+        }
+    }
+    for what in
+        ["moves", "moves offered to even out", "sessions closed as moved", "gateways that left", "workers that left", "reloads"]
+    {
+        assert!(counts.get(what).is_some_and(|count| *count > 0), "no {what}: {counts:?}");
+    }
 }
 
 /// Two runs of a seed are one history.

@@ -4,8 +4,12 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use super::faults::Fault;
+use super::supervised::Supervised;
 use super::world::MS;
 use crate::limits::Bounds;
+
+/// Of so many seeds one has a supervisor.
+const SUPERVISED: u64 = 15;
 
 /// What a seed plays.
 #[derive(Debug, Clone)]
@@ -34,12 +38,21 @@ pub(super) struct Options {
     pub(super) prompt: bool,
     /// How long it is, at most, until the journal's server starts again; 0 for never.
     pub(super) restart_interval_ns: u64,
+    /// Processes come and go as a supervisor says. It starts all of them.
+    pub(super) supervised: Option<Supervised>,
+    /// How many times as long players think before they act.
+    pub(super) leisure: u64,
     pub(super) trace: bool,
 }
 
 impl Options {
     /// Every seed has its own size and its own mixture of faults.
     pub(super) fn of_seed(seed: u64) -> Self {
+        let options = Self::unsupervised(seed);
+        if seed % SUPERVISED == 3 { options.supervised(seed) } else { options }
+    }
+
+    fn unsupervised(seed: u64) -> Self {
         let mut rng = StdRng::seed_from_u64(seed ^ 0x0075_7470);
         let faults = Fault::USUAL.into_iter().filter(|_| rng.random_bool(0.6)).collect();
         let usual = Self {
@@ -60,9 +73,42 @@ impl Options {
             locks_per_mille: [0, 500, 1_000][(seed % 3) as usize],
             // Not drawn, so that a seed without restarts is the history that it was before there were any.
             restart_interval_ns: if seed % 4 == 2 { 400 * MS } else { 0 },
+            supervised: None,
+            leisure: 1,
             trace: false,
         };
         if seed % 8 < 4 { usual } else { usual.widened(seed) }
+    }
+
+    /// A supervisor starts and replaces everything, and players follow when they are asked to move. Every second such seed is gentle.
+    fn supervised(mut self, seed: u64) -> Self {
+        let mut rng = StdRng::seed_from_u64(seed ^ 0x7375_7065);
+        let gentle = (seed / SUPERVISED).is_multiple_of(2);
+        let crashes = seed / SUPERVISED / 2 % 2 == 1;
+        let supervised = Supervised::new(&mut |n| rng.random_range(0..n), gentle, crashes);
+        let supervised = if self.clients > 14 { supervised.crowded() } else { supervised };
+        (self.gateways, self.workers, self.leisure) = (0, 0, 4);
+        // A crowd would take long.
+        self.clients = self.clients.clamp(rng.random_range(4..=14), 40);
+        self.bounds.sessions_max = self.bounds.sessions_max.max(self.clients);
+        self.active_ns = rng.random_range(2_500..=4_000) * MS;
+        self.fault_interval_ns = rng.random_range(100..=250) * MS;
+        self.bounds.move_quiet_ns = rng.random_range(10..=100) * MS;
+        self.bounds.move_again_ns = rng.random_range(200..=1_000) * MS;
+        self.bounds.move_within_ns = rng.random_range(0..=600) * MS;
+        if gentle {
+            self.faults = vec![Fault::Ask, Fault::PushProgram];
+            if supervised.crashes {
+                self.faults.extend([Fault::Ask, Fault::Ask, Fault::KillGateway, Fault::KillWorker, Fault::Hang]);
+            }
+            (self.lost_per_mille, self.late_per_mille, self.prompt, self.restart_interval_ns) = (0, 0, true, 0);
+            self.bounds.sessions_max = Bounds::default().sessions_max;
+            self.retention_ms = 3_600_000;
+        } else {
+            self.faults.extend([Fault::Ask, Fault::Ask, Fault::Ask, Fault::Hang, Fault::KillSupervisor, Fault::PauseSupervisor]);
+        }
+        self.supervised = Some(supervised);
+        self
     }
 
     /// Half of the seeds have, beside what the others have, some of what takes a deployment days or thousands of players.
@@ -118,7 +164,7 @@ impl Options {
     /// No gateway fails, and nothing comes between it and the journal; workers pause, and the journal does.
     pub(super) fn of_living_gateways(seed: u64) -> Self {
         let faults = vec![Fault::PauseWorker, Fault::PauseJournal, Fault::KillWorker, Fault::StopWorker, Fault::BreakBells];
-        Self { faults, lost_per_mille: 0, late_per_mille: 0, prompt: true, restart_interval_ns: 0, ..Self::of_seed(seed) }
+        Self { faults, lost_per_mille: 0, late_per_mille: 0, prompt: true, restart_interval_ns: 0, ..Self::unsupervised(seed) }
     }
 
     /// Small ones in half of the seeds (rule W6), and snapshots all the time in another half.

@@ -14,6 +14,7 @@ use crate::gateway::core::Core as GatewayCore;
 use crate::gateway::step::{Command as GatewayCommand, Input as GatewayInput};
 use crate::journal::Bell;
 use crate::limits::HEADS_INTERVAL;
+use crate::supervisor::plan::step::Exit;
 use crate::types::{Arrival, Incarnation, ShardId};
 use crate::wire::push;
 use crate::worker::core::Core as WorkerCore;
@@ -47,6 +48,12 @@ pub(super) struct GatewayProcess {
     pub(super) sockets: Vec<Unread>,
     pub(super) sessions: BTreeMap<u64, u64>,
     turning: bool,
+    /// It ends once it is drained.
+    pub(super) ending: bool,
+    /// Connections that were passed to it and that it has not let in yet.
+    pub(super) coming: u64,
+    /// Actions that came in.
+    pub(super) events: u64,
 }
 
 #[derive(Debug)]
@@ -75,6 +82,9 @@ impl GatewayProcess {
             sockets: Vec::new(),
             sessions: BTreeMap::new(),
             turning: false,
+            ending: false,
+            coming: 0,
+            events: 0,
         }
     }
 }
@@ -108,7 +118,8 @@ impl World {
         let incarnation = self.incarnation();
         let start = self.gateways[index].start + 1;
         let core = GatewayCore::new(incarnation, self.timeline, self.store.shards(), "sim", 0).bounded(self.options.bounds);
-        self.gateways[index] = GatewayProcess { core: Some(core), incarnation, start, ..GatewayProcess::nobody() };
+        let coming = self.gateways[index].coming;
+        self.gateways[index] = GatewayProcess { core: Some(core), incarnation, start, coming, ..GatewayProcess::nobody() };
         self.trace(|| format!("gateway {index} starts as {incarnation:?}"));
         let pid = self.gateway_pid(index);
         self.listen(pid, Listening::Pushes(incarnation));
@@ -223,6 +234,10 @@ impl World {
             for command in commands {
                 self.obey_gateway(index, command);
             }
+        }
+        if self.gateways[index].ending && self.gateways[index].core.as_ref()?.is_drained() {
+            self.gateway_is_drained(index);
+            return Some(result);
         }
         if self.gateways[index].core.as_ref()?.wants_settling() {
             self.want_turn(index, 5 * US, 60 * US);
@@ -352,8 +367,11 @@ impl World {
     }
 
     pub(super) fn end_worker(&mut self, index: usize) {
-        self.workers[index].core = None;
+        let stopped = self.workers[index].core.take().is_some_and(|core| core.is_stopped());
         self.bells.retain(|(worker, _), _| *worker != index);
+        if self.supervisor.is_some() {
+            return self.child_over((Kind::Worker, index), if stopped { Exit::Code(0) } else { Exit::Signal(9) });
+        }
         let delay = 10 * MS + self.below(150 * MS);
         self.after(delay, None, Happening::Revive { kind: Kind::Worker, index });
     }

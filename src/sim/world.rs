@@ -10,14 +10,17 @@ use rand::{Rng, SeedableRng};
 use super::check;
 use super::client::{Client, Conn, Message};
 use super::faults::Fault;
+use super::follow::Following;
 use super::journal::{Answer, Call};
 use super::ledger::{Ledger, Rooms};
 use super::options::Options;
 use super::process::{GatewayProcess, Subscription, WorkerProcess};
+use super::supervised::{Child, Deed, Supervisor};
 use crate::gateway::Delivery;
 use crate::gateway::step::Input as GatewayInput;
 use crate::journal::memory::Store;
 use crate::journal::{Bell, PageSize, Place};
+use crate::supervisor::plan::step::{ChildId, Exit};
 use crate::types::{Incarnation, ProgramId, RoomId, ShardId};
 use crate::worker::job::{Job, Loading};
 use crate::worker::step::Input;
@@ -110,6 +113,25 @@ pub(super) enum Happening {
     SessionOver(u64),
     ConnectionLost(u64),
     ClientStep(usize),
+    /// A move of a player goes on, if it is still this one.
+    Follow {
+        client: usize,
+        number: u64,
+        step: Following,
+    },
+    /// The supervisor looks after its children.
+    Look {
+        supervisor: u64,
+        due: u64,
+    },
+    /// A child does something.
+    Deed((Kind, usize), Deed),
+    /// Its process is gone.
+    Exited {
+        supervisor: u64,
+        child: ChildId,
+        exit: Exit,
+    },
     Rally,
     Fault,
     /// What the journal has now may be all that it has after a restart.
@@ -144,6 +166,11 @@ pub(super) struct World {
     pub(super) connection: u64,
     pub(super) gateways: Vec<GatewayProcess>,
     pub(super) workers: Vec<WorkerProcess>,
+    pub(super) supervisor: Option<Supervisor>,
+    /// Its processes.
+    pub(super) children: BTreeMap<(Kind, usize), Child>,
+    /// Until then players may feel that a process has died or stands still.
+    pub(super) trouble_until: u64,
     pub(super) clients: Vec<Client>,
     pub(super) conns: BTreeMap<u64, Conn>,
     pub(super) bells: BTreeMap<(usize, ShardId), Subscription>,
@@ -180,6 +207,9 @@ impl World {
             connection: 0,
             gateways: Vec::new(),
             workers: Vec::new(),
+            supervisor: None,
+            children: BTreeMap::new(),
+            trouble_until: 0,
             clients: Vec::new(),
             conns: BTreeMap::new(),
             bells: BTreeMap::new(),
@@ -195,6 +225,9 @@ impl World {
             calm_since: None,
             options,
         };
+        if world.options.supervised.is_some() {
+            world.start_supervisor();
+        }
         for index in 0..world.options.workers {
             world.workers.push(WorkerProcess::nobody());
             world.start_worker(index);
@@ -205,7 +238,7 @@ impl World {
         }
         for index in 0..world.options.clients {
             let room = world.rooms[index % world.rooms.len()].clone();
-            world.clients.push(Client::new(index, room));
+            world.clients.push(Client::new(index, room, world.options.supervised.is_some()));
             let at = world.now + world.below(30 * MS);
             world.at(at, None, Happening::ClientStep(index));
         }
@@ -313,6 +346,10 @@ impl World {
             (Happening::SessionOver(conn), Some(pid)) => self.session_over(pid, conn),
             (Happening::ConnectionLost(conn), _) => self.connection_lost(conn),
             (Happening::ClientStep(index), _) => self.client_step(index),
+            (Happening::Follow { client, number, step }, _) => self.follow(client, number, step),
+            (Happening::Look { supervisor, due }, _) => self.look(supervisor, due),
+            (Happening::Deed(key, deed), _) => self.deed(key, deed),
+            (Happening::Exited { supervisor, child, exit }, _) => self.exited(supervisor, child, exit),
             (Happening::Rally, _) => self.rally(),
             (Happening::Fault, _) => self.fault(),
             (Happening::Remember, _) => self.remember(),
