@@ -80,6 +80,14 @@ pub(crate) const RECYCLE_MEMORY_MAX: u64 = 1 << 40;
 pub(crate) const RECYCLE_LIFE_MIN: Duration = Duration::from_secs(5);
 /// How long after a replacement that failed the next is tried.
 pub(crate) const RECYCLE_RETRY: Duration = Duration::from_secs(60);
+/// How long a roll waits between two slots: a start and a hand-over cost some 40 ms of a core, and those who play share the cores.
+pub(crate) const ROLL_REST: Duration = Duration::from_millis(250);
+/// Connections in a second that the door lets in from a queue that has formed. This doubles each [`DOOR_PACE_STEP`] that it lasts.
+pub(crate) const DOOR_PACE: u32 = 1_000;
+/// How long the door keeps one such rate.
+pub(crate) const DOOR_PACE_STEP: Duration = Duration::from_secs(1);
+/// Connections without a pause between them that are no queue yet.
+pub(crate) const DOOR_BURST: u32 = 64;
 /// How often `lasthit top` looks.
 pub(crate) const TOP_INTERVAL: Duration = Duration::from_secs(1);
 /// Looks over which `lasthit top` takes latencies.

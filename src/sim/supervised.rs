@@ -463,7 +463,12 @@ impl World {
     pub(super) fn ask(&mut self) {
         let group = |role| Group::new("", role);
         let gentle = self.gentle();
+        // A crowd at one gateway is to be seen when there are more.
+        let is_crowded = self.options.supervised.as_ref().is_some_and(|supervised| supervised.gateways == Count::Fixed(1));
         let command = match self.below(if gentle { 8 } else { 12 }) {
+            0..=3 if is_crowded => {
+                Command::Scale { group: group(Role::Gateway), count: Count::Fixed(2 + self.below(3) as usize) }
+            }
             0..=1 => Command::Restart(vec!["gateway".to_owned()]),
             2 => Command::Restart(vec!["worker".to_owned()]),
             3 => Command::Recycle(vec!["all".to_owned()]),

@@ -10,6 +10,7 @@ use std::net::{IpAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 use quanta::Instant;
@@ -20,6 +21,7 @@ use super::plan::step::ChildId;
 use super::policy::addresses::Addresses;
 use super::policy::choose::{Candidate, choose};
 use super::policy::names::Slot;
+use super::policy::pace::Pace;
 use super::state;
 use crate::child::channel::{Load, ToChild, encode};
 use crate::gateway::front::network;
@@ -230,9 +232,13 @@ impl Door {
 impl Shared {
     /// Until the door closes.
     fn work(&self, listener: TcpListener, mut waits: Option<TcpStream>) -> Held {
+        let mut pace = Pace::default();
         while self.wait_for_credit() {
-            if waits.is_none() {
-                waits = match accept(&listener, self.wake.as_fd()) {
+            let pause = pace.wait(self.began.elapsed());
+            if !pause.is_zero() {
+                self.rest(pause);
+            } else if waits.is_none() {
+                waits = match accept(&listener, self.wake.as_fd(), &mut pace) {
                     Ok(accepted) => accepted,
                     Err(error) => {
                         tracing::warn!(%error, "cannot accept a connection: raise the limit of open files");
@@ -242,9 +248,18 @@ impl Shared {
                 };
             } else if waits.as_ref().is_some_and(|connection| self.pass(connection)) {
                 waits = None;
+                pace.let_in(self.began.elapsed());
             }
         }
         (listener, waits)
+    }
+
+    /// Returns after a pause, or when the door closes.
+    fn rest(&self, pause: Duration) {
+        let mut state = self.state.lock();
+        if !state.stopped {
+            self.changed.wait_for(&mut state, pause);
+        }
     }
 
     /// Returns once a gateway takes connections; false when the door closes.
@@ -293,32 +308,32 @@ impl Shared {
     }
 }
 
-/// The next connection. None when the thread was woken for something else, or the connection has gone before it was accepted.
-fn accept(listener: &TcpListener, wake: BorrowedFd<'_>) -> io::Result<Option<TcpStream>> {
-    let mut waited = [PollFd::new(listener, PollFlags::IN), PollFd::from_borrowed_fd(wake, PollFlags::IN)];
-    match poll(&mut waited, None) {
-        Ok(_) => {}
-        Err(rustix::io::Errno::INTR) => return Ok(None),
-        Err(error) => return Err(error.into()),
-    }
-    let mut count = [0; 8];
-    let _ = rustix::io::read(wake, &mut count);
+/// The next connection. None when there may be one now, the thread was woken for something else, or the connection has gone before it
+/// was accepted. The pace hears if none waited.
+fn accept(listener: &TcpListener, wake: BorrowedFd<'_>, pace: &mut Pace) -> io::Result<Option<TcpStream>> {
     match listener.accept() {
-        Ok((connection, _)) => Ok(Some(connection)),
+        Ok((connection, _)) => return Ok(Some(connection)),
         Err(error) => match error.kind() {
-            io::ErrorKind::WouldBlock
-            | io::ErrorKind::Interrupted
-            | io::ErrorKind::ConnectionAborted
-            | io::ErrorKind::ConnectionReset => Ok(None),
-            _ => Err(error),
+            io::ErrorKind::WouldBlock => pace.is_empty(),
+            io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset => return Ok(None),
+            _ => return Err(error),
         },
     }
+    let mut waited = [PollFd::new(listener, PollFlags::IN), PollFd::from_borrowed_fd(wake, PollFlags::IN)];
+    match poll(&mut waited, None) {
+        Ok(_) | Err(rustix::io::Errno::INTR) => {}
+        Err(error) => return Err(error.into()),
+    }
+    if waited[1].revents().contains(PollFlags::IN) {
+        let mut count = [0; 8];
+        let _ = rustix::io::read(wake, &mut count);
+    }
+    Ok(None)
 }
 
 #[cfg(test)]
 mod tests {
     use std::net::SocketAddr;
-    use std::time::Duration;
 
     use super::*;
     use crate::child::channel::{Upper, hear_first};

@@ -16,8 +16,13 @@ use crate::types::{Incarnation, ShardId};
 
 /// Gateways and workers whose locks one tick looks at.
 const LOOKS_MAX: usize = 128;
-/// How many stored rooms a tick loads per shard while no lane waits for a permit.
-const ADOPT_PER_TICK: usize = 16;
+/// In how many ticks a worker that stops hands its shards over.
+const HAND_OVER_STEPS: usize = 8;
+/// How long it waits to be told who lives.
+const HAND_OVER_WAIT_NS: u64 = 100_000_000;
+/// How many stored rooms a tick loads while no lane waits for a permit. Those who play share the journal and the cores with that, just
+/// when shards move.
+const ADOPT_PER_TICK: usize = 4;
 
 /// One worker.
 #[derive(Debug)]
@@ -30,16 +35,18 @@ pub(crate) struct Core {
     memories: BTreeMap<ShardId, Memory>,
     /// How many steps per shard are unanswered ([`Command::answered_to`]).
     unanswered: BTreeMap<ShardId, usize>,
-    /// The shards to claim, once [`Input::Owners`] has told who owns them.
+    /// The shards of which some are to be claimed, once [`Input::Owners`] has told who owns them.
     wanted: Vec<ShardId>,
-    /// Shards whose stored owner lives, but did not list them in its last heartbeat.
-    suspected: BTreeMap<ShardId, Lease>,
+    /// Shards whose stored owner lives, but did not list them in its last heartbeat; and since when.
+    suspected: BTreeMap<ShardId, (Lease, u64)>,
     living: Vec<WorkerRecord>,
     /// Workers whose locks were free while their heartbeats were still good, and the shards that their last heartbeat lists. The
     /// record of one that is gone never changes again.
     gone: BTreeMap<Incarnation, Option<Vec<ShardId>>>,
     /// Workers that went on beating although their locks were free. Their heartbeats alone tell.
     unlocked: BTreeSet<Incarnation>,
+    /// Since when this worker owns more than its share.
+    beyond_since_ns: Option<u64>,
     looked_at_ns: u64,
     /// Whether a look is under way.
     looking: bool,
@@ -51,6 +58,9 @@ pub(crate) struct Core {
     /// No gateway's silence counts until then (rule R5).
     excused_until_ns: u64,
     stopping: bool,
+    /// While it stops: since when, and how many shards it hands over with each tick. None until it was told who lives.
+    stopped_at_ns: u64,
+    hands_over: Option<usize>,
 }
 
 impl Core {
@@ -69,6 +79,7 @@ impl Core {
             living: Vec::new(),
             gone: BTreeMap::new(),
             unlocked: BTreeSet::new(),
+            beyond_since_ns: None,
             looked_at_ns: 0,
             looking: false,
             looked_last: Incarnation::NONE,
@@ -77,6 +88,8 @@ impl Core {
             ticked_at_ns: 0,
             excused_until_ns: 0,
             stopping: false,
+            stopped_at_ns: 0,
+            hands_over: None,
         }
     }
 
@@ -243,7 +256,11 @@ impl Core {
             self.heartbeat_at_ns = now_ns;
             self.heartbeat();
         }
+        if self.stopping {
+            self.hand_over_next();
+        }
         let counted = if now_ns < self.excused_until_ns { 0 } else { elapsed };
+        let mut adopts = ADOPT_PER_TICK;
         for (id, shard) in &mut self.shards {
             shard.tick(counted, &mut self.shared);
             // A death that is not written yet needs its gateway's record.
@@ -252,10 +269,8 @@ impl Core {
             }
             // Idle time loads rooms that no bell has named yet.
             if !self.shared.permits.are_wanted() && !shard.releasing {
-                for _ in 0..ADOPT_PER_TICK {
-                    if !shard.adopt_one(&mut self.shared) {
-                        break;
-                    }
+                while adopts > 0 && shard.adopt_one(&mut self.shared) {
+                    adopts -= 1;
                 }
             }
         }
@@ -333,18 +348,28 @@ impl Core {
         self.living.retain(|worker| !self.gone.contains_key(&worker.incarnation));
         self.suspected.retain(|shard, _| !self.living.iter().any(|worker| worker.shards.contains(shard)));
         if self.stopping {
+            if self.hands_over.is_none() {
+                let steps = if self.others().is_empty() { 1 } else { HAND_OVER_STEPS };
+                self.hands_over = Some(self.shards.len().div_ceil(steps).max(1));
+                self.hand_over_next();
+            }
             return;
         }
         let mine: BTreeSet<ShardId> = self.shards.keys().copied().chain(self.claiming.iter().copied()).collect();
         let plan = ownership::plan(self.me, &mine, &self.living, self.shards_total);
-        if let Some(shard) = plan.release.and_then(|id| self.shards.get_mut(&id)) {
+        self.beyond_since_ns = plan.release.map(|_| self.beyond_since_ns.unwrap_or(self.shared.now_ns));
+        // A worker that is being replaced counts beside its successor for a moment: no shard moves for that.
+        let is_settled = self
+            .beyond_since_ns
+            .is_some_and(|since_ns| self.shared.now_ns.saturating_sub(since_ns) >= self.shared.limits.heartbeat_interval_ns / 2);
+        if is_settled && let Some(shard) = plan.release.and_then(|id| self.shards.get_mut(&id)) {
             shard.releasing = true;
         }
         // Two workers list the same shard. The one that lost it may have nothing to commit, and would not notice otherwise.
         let others = self.living.iter().filter(|w| w.incarnation != self.me);
         let contested = others.flat_map(|w| &w.shards).any(|shard| self.shards.contains_key(shard));
-        if !plan.claim.is_empty() || contested {
-            self.wanted = plan.claim;
+        if plan.claim > 0 || contested {
+            self.wanted = plan.free;
             self.shared.emit(Command::ReadOwners);
         }
     }
@@ -358,42 +383,69 @@ impl Core {
             |id: ShardId, lease: Lease| owners.get(usize::from(id.0)).copied().flatten().is_some_and(|l| l.epoch > lease.epoch);
         let lost: Vec<ShardId> = self.shards.iter().filter(|(id, shard)| newer(**id, shard.lease)).map(|(id, _)| *id).collect();
         lost.into_iter().for_each(|shard| self.lose(shard));
+        let mine = self.shards.len() + self.claiming.len();
+        let mut missing = ownership::share(self.me, &self.living, self.shards_total).saturating_sub(mine);
         for shard in std::mem::take(&mut self.wanted) {
             let from = owners.get(usize::from(shard.0)).copied().flatten();
-            let lives = |lease: Lease| lease.owner != self.me && self.living.iter().any(|w| w.incarnation == lease.owner);
-            if self.stopping || self.shards.contains_key(&shard) || self.unanswered.contains_key(&shard) {
+            let is_mine = self.shards.contains_key(&shard) || self.claiming.contains(&shard);
+            if missing == 0 || self.stopping || is_mine || self.unanswered.contains_key(&shard) {
                 continue;
             }
-            // A living owner that does not list the shard twice in a row does not know that it owns it: the answer to its claim
-            // was lost.
-            if let Some(lease) = from.filter(|lease| lives(*lease))
-                && self.suspected.insert(shard, lease) != Some(lease)
+            let lives = |lease: &Lease| lease.owner != self.me && self.living.iter().any(|w| w.incarnation == lease.owner);
+            if let Some(lease) = from.filter(lives)
+                && !self.is_forgotten(shard, lease)
             {
                 continue;
             }
             self.suspected.remove(&shard);
             self.claiming.insert(shard);
             self.shared.emit(Command::Claim { shard, from });
+            missing -= 1;
         }
+    }
+
+    /// Whether a living owner did not list a shard, and did not list it with its next heartbeat either: it does not know that it owns
+    /// it. The answer to its claim was lost.
+    fn is_forgotten(&mut self, shard: ShardId, lease: Lease) -> bool {
+        let now_ns = self.shared.now_ns;
+        let (suspect, since_ns) = self.suspected.entry(shard).or_insert((lease, now_ns));
+        if *suspect != lease {
+            (*suspect, *since_ns) = (lease, now_ns);
+        }
+        now_ns.saturating_sub(*since_ns) >= self.shared.limits.heartbeat_interval_ns / 2
     }
 
     fn claimed(&mut self, shard: ShardId, answer: Option<Leased<Lease>>) {
         self.claiming.remove(&shard);
-        if let Some(Leased::Done(lease)) = answer {
-            if self.stopping {
+        match answer {
+            Some(Leased::Done(lease)) if self.stopping => {
                 let tell = self.others();
                 self.shared.emit(Command::Release { shard, lease, tell });
-                return;
             }
-            self.shards.insert(shard, Shard::new(shard, lease, self.memories.remove(&shard)));
-            self.shared.emit(Command::Follow(shard));
-            self.heartbeat();
+            Some(Leased::Done(lease)) => {
+                self.shards.insert(shard, Shard::new(shard, lease, self.memories.remove(&shard)));
+                self.shared.emit(Command::Follow(shard));
+                self.heartbeat();
+            }
+            // Another was faster: another shard may still be free.
+            Some(Leased::Lost) => self.heartbeat(),
+            None => {}
         }
     }
 
     fn stop(&mut self) {
-        self.stopping = true;
-        for shard in self.shards.values_mut() {
+        (self.stopping, self.stopped_at_ns) = (true, self.shared.now_ns);
+        // Its answer says who is there for the shards: in a reload, the successor has only just come.
+        self.heartbeat();
+    }
+
+    /// Lets go of the next shards. The rooms of one wait until its next owner has read them: one after the other they wait a moment each,
+    /// together they would wait for all.
+    fn hand_over_next(&mut self) {
+        // A journal that does not answer takes nothing over.
+        let is_late = self.shared.now_ns.saturating_sub(self.stopped_at_ns) >= HAND_OVER_WAIT_NS;
+        let Some(count) = self.hands_over.or_else(|| is_late.then_some(usize::MAX)) else { return };
+        for shard in self.shards.values_mut().filter(|shard| !shard.releasing).take(count) {
             shard.releasing = true;
         }
     }

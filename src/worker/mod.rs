@@ -29,6 +29,7 @@ mod meters;
 mod ownership;
 mod permits;
 pub(crate) mod programs;
+mod release;
 mod restore;
 mod run;
 mod shard;

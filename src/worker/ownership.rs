@@ -8,30 +8,40 @@ use crate::types::{Incarnation, ShardId};
 /// What a worker should do to reach its share.
 #[derive(Debug, PartialEq, Eq, Default)]
 pub(super) struct Plan {
-    /// Shards to take over, unless their stored owner lives.
-    pub(super) claim: Vec<ShardId>,
+    /// How many shards to take over.
+    pub(super) claim: usize,
+    /// The shards that nobody alive lists, in the order in which to take them. The stored owner of some may live.
+    pub(super) free: Vec<ShardId>,
     /// A shard to hand over, so that another worker can reach its share.
     pub(super) release: Option<ShardId>,
 }
 
-/// Plans for worker `me`, which owns `mine`. `living` may or may not include `me`. The deployment has `shards` shards.
+/// How many shards worker `me` should own. `living` may or may not include it. The deployment has `shards` shards.
+pub(super) fn share(me: Incarnation, living: &[WorkerRecord], shards: u16) -> usize {
+    usize::from(shards).div_ceil(workers(me, living).len())
+}
+
+fn workers(me: Incarnation, living: &[WorkerRecord]) -> BTreeSet<Incarnation> {
+    living.iter().map(|worker| worker.incarnation).chain([me]).collect()
+}
+
+/// Plans for worker `me`, which owns `mine`.
 pub(super) fn plan(me: Incarnation, mine: &BTreeSet<ShardId>, living: &[WorkerRecord], shards: u16) -> Plan {
-    let mut workers: Vec<Incarnation> = living.iter().map(|w| w.incarnation).collect();
-    workers.push(me);
-    workers.sort_unstable();
-    workers.dedup();
-    let share = usize::from(shards).div_ceil(workers.len());
+    let share = share(me, living, shards);
     if mine.len() > share {
-        return Plan { claim: Vec::new(), release: mine.last().copied() };
+        return Plan { release: mine.last().copied(), ..Plan::default() };
+    }
+    if mine.len() == share {
+        return Plan::default();
     }
     let owned: BTreeSet<ShardId> = living.iter().filter(|w| w.incarnation != me).flat_map(|w| w.shards.iter().copied()).collect();
     // Each worker starts its search at another shard, so that two rarely claim the same one.
-    let rank = workers.iter().position(|w| *w == me).unwrap_or_default();
+    let rank = workers(me, living).iter().position(|worker| *worker == me).unwrap_or_default();
     let start = rank * share;
     let free = (0..usize::from(shards)).map(|i| (start + i) % usize::from(shards));
     let free = free.filter_map(|i| u16::try_from(i).ok().map(ShardId));
-    let claim = free.filter(|shard| !owned.contains(shard) && !mine.contains(shard)).take(share - mine.len());
-    Plan { claim: claim.collect(), release: None }
+    let free: Vec<ShardId> = free.filter(|shard| !owned.contains(shard) && !mine.contains(shard)).collect();
+    Plan { claim: free.len().min(share - mine.len()), free, release: None }
 }
 
 #[cfg(test)]
@@ -52,7 +62,7 @@ mod tests {
             let order = turns.iter().map(|t| t.index(workers)).chain(round.iter().copied().cycle().take(workers * 200));
             for turn in order {
                 let plan = plan(Incarnation(turn as u128 + 1), &owned[turn], &records(&owned), shards);
-                for shard in plan.claim {
+                for shard in plan.free.into_iter().take(plan.claim) {
                     if !owned.iter().any(|o| o.contains(&shard)) {
                         owned[turn].insert(shard);
                     }

@@ -10,7 +10,6 @@ use quanta::Instant;
 use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use super::core::Core;
 use super::job::{Job, Progress};
@@ -19,6 +18,7 @@ use super::library::{self, Shelf};
 use super::listen::{follow, hear_of_shards, stay_entered};
 use super::meters::Meters;
 use super::programs::{self, Programs};
+use super::release::Releases;
 use super::step::{Command, Failure, Input, Scope, WorkerLimits};
 use super::threads::Threads;
 use super::wake::{Turn, Wake};
@@ -26,13 +26,11 @@ use super::watchdog::Watchdog;
 use crate::clock;
 use crate::journal::{self, JournalError, Leased, PageSize, Place, StoredPage, WorkerJournal};
 use crate::limits::{
-    Bounds, DEAF_TIMEOUT_MIN, DRAIN_TIMEOUT, LOOK_AFTER, LOOK_INTERVAL, PAGES_MAX, PROBE_INTERVAL, REJOIN_WINDOW, RETRY_MAX,
-    STUCK_JOBS_MAX,
+    Bounds, DEAF_TIMEOUT_MIN, DRAIN_TIMEOUT, LOOK_AFTER, LOOK_INTERVAL, PAGES_MAX, PROBE_INTERVAL, REJOIN_WINDOW, STUCK_JOBS_MAX,
 };
 use crate::metrics as names;
 use crate::rules::RulesBook;
 use crate::types::{Incarnation, RoomId, ShardId};
-use crate::wire::push::{self, Push};
 
 /// How many inputs may wait for the loop. The core bounds answers and jobs among them. When it is full, bells wait where they are.
 const INPUTS_MAX: usize = 4096;
@@ -125,7 +123,8 @@ pub(crate) async fn run_joined(
         retention_ms: ms(options.retention),
     };
     let (lease_ms, size, wake) = (limits.lease_ms, PageSize::of(&limits.bounds), Wake::new(limits.epoch_ns));
-    let (patterns, threads) = (limits.rules.patterns(), Threads::new(limits.concurrency));
+    let (releases, patterns, threads) =
+        (Releases::new(journal.clone()), limits.rules.patterns(), Threads::new(limits.concurrency));
     let core = Core::new(me, journal.shards(), limits);
     tracing::info!(worker.id = %me, "worker started");
     let (inputs, receiver) = mpsc::channel(INPUTS_MAX);
@@ -145,7 +144,7 @@ pub(crate) async fn run_joined(
         watchdog: Watchdog::new(options.rules_timeout),
         threads,
         shelf,
-        releases: TaskTracker::new(),
+        releases,
         meters: Arc::new(Meters::new(options.resolved)),
         health: health::Health::new(health),
     };
@@ -172,8 +171,7 @@ struct Worker {
     threads: Threads,
     /// The programs that recorded rooms were decided by.
     shelf: Arc<Shelf>,
-    /// The tasks that release shards.
-    releases: TaskTracker,
+    releases: Releases,
     meters: Arc<Meters>,
     health: health::Health,
 }
@@ -224,12 +222,7 @@ impl Worker {
             self.perform();
             wake.at(self.core.next_due_ns());
         }
-        self.releases.close();
-        let _ = tokio::time::timeout(RETRY_MAX, self.releases.wait()).await;
-        let goodbye = self.journal.heartbeat(self.me, &[], 0);
-        if let Ok(Err(error)) = tokio::time::timeout(RETRY_MAX, goodbye).await {
-            tracing::warn!(%error, "the other workers could not be told that this one stops");
-        }
+        self.releases.say_goodbye(self.me).await;
         self.core.has_given_up()
     }
 
@@ -293,18 +286,7 @@ impl Worker {
                     let _ = inputs.send(Input::Claimed(shard, answer)).await;
                 });
             }
-            Command::Release { shard, lease, tell } => {
-                self.releases.spawn(async move {
-                    if let Err(error) = journal.release(shard, lease).await {
-                        tracing::warn!(%error, %shard, "shard could not be released; its lease runs out");
-                        return;
-                    }
-                    // A worker that misses this push finds the shard free at its next heartbeat.
-                    for worker in tell {
-                        let _ = journal.publish(worker, push::encode(&Push::Free { shard })).await;
-                    }
-                });
-            }
+            Command::Release { shard, lease, tell } => self.releases.start(shard, lease, tell),
             Command::CountVerdicts(tally) => self.meters.count(tally),
             Command::Follow(shard) => {
                 let task = tokio::spawn(follow(journal, shard, self.inputs.clone()));

@@ -93,7 +93,8 @@ const APART: &[(&str, &str, &str)] = &[
 
 /// What drives the cores: everything else in `gateway` and `worker` is a step function, or a value.
 const DRIVERS: &str = "\
-    gateway/front gateway/hub worker/run worker/wake worker/listen worker/join worker/meters worker/programs worker/threads worker/library";
+    gateway/front gateway/hub worker/run worker/wake worker/listen worker/join worker/release worker/meters worker/programs worker/threads
+    worker/library";
 
 /// Names, the only places that may use them, and what others do instead.
 const FENCES: &[(&str, &str, &str)] = &[

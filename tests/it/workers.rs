@@ -132,6 +132,26 @@ async fn a_worker_that_is_asked_to_stop_hands_over_at_once() {
     assert_eq!(two.metric("lasthit_shards_owned"), SHARDS);
 }
 
+/// Its successor has come after its last heartbeat, and counts the one that leaves until its goodbye: the next heartbeats of both are 15 s
+/// away, and no lock tells.
+#[tokio::test]
+async fn a_worker_that_stops_hands_over_to_who_has_only_just_come() {
+    let redis = redis(&[]);
+    let gateway = GatewayProcess::on(&redis, &[]);
+    let patient = [&["--lease-ms", "60000"], &LOCKLESS[..]].concat();
+    let mut one = WorkerProcess::on(&redis, &patient);
+    let mut players = players(&gateway).await;
+    play(&mut players, "before").await;
+    let two = WorkerProcess::on(&redis, &patient);
+    one.process.signal("TERM");
+    let asked = now();
+    play(&mut players, "after").await;
+    until("all shards are taken", || (two.metric("lasthit_shards_owned") == SHARDS).then_some(()));
+    let took = asked.elapsed();
+    assert!(took < Duration::from_secs(8), "{took:?}: nobody waits for a heartbeat");
+    assert_eq!(one.process.code(), Some(0));
+}
+
 #[tokio::test]
 async fn no_more_rooms_than_allowed_are_resolved_at_once() {
     let redis = redis(&[]);

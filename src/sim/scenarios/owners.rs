@@ -117,13 +117,15 @@ fn a_claim_whose_answer_was_lost_is_made_again() {
 }
 
 /// Rule C1: the same, but it was another worker's claim, which lives, and has meanwhile what it needs. It is suspected when it
-/// does not list the shard twice in a row: once may be the time between the claim and its next heartbeat.
+/// does not list the shard with its next heartbeat either: until then it may not have said so yet.
 #[test]
 fn a_living_owner_that_does_not_know_of_its_shard_is_claimed_from() {
     let mut stage = Stage::unowned(limits());
     stage.store.claim(SHARD, None, Incarnation(101), 0).expect("a shard");
     let living = [record(100), record(101)];
     assert!(stage.look_around(&living).is_empty(), "it may not have said so yet");
+    assert!(stage.look_around(&living).is_empty(), "nor in the same moment");
+    stage.now += 20 * MS;
     let claims = stage.look_around(&living);
     assert_eq!(stage.claim(&claims, 100), Some(Incarnation(101)));
     assert!(stage.owns());

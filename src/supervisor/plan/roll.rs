@@ -1,9 +1,10 @@
 //! One slot after the other is replaced: in a reload, by a command, or because a child has done enough.
 //!
-//! The next child starts; when it is ready the last one leaves; when that has ended the next slot follows. A child that does not
-//! become ready ends the roll, and the one that was there stays (rule U2).
+//! The next child starts; when it is ready the last one leaves; when that has ended, and what came with it has settled, the next slot
+//! follows. A child that does not become ready ends the roll, and the one that was there stays (rule U2).
 
 use std::collections::{BTreeSet, VecDeque};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -11,7 +12,7 @@ use super::Plan;
 use super::place::{Aim, Place, Rest};
 use super::requests::list;
 use super::step::{Action, ChildId, Generation, RequestId, Settings};
-use crate::limits::RECYCLE_RETRY;
+use crate::limits::{RECYCLE_RETRY, ROLL_REST};
 use crate::supervisor::policy::names::{Group, Role, Slot};
 
 /// What is replaced, and how far that is.
@@ -25,6 +26,9 @@ pub(super) struct Roll {
     /// Whose turn it is.
     at: Option<Slot>,
     done: Vec<Slot>,
+    /// When the next slot may follow, in waking time. A state of an image that knows no such pause has none.
+    #[serde(default)]
+    rests_until: Duration,
     /// Why it ends early.
     failed: Option<String>,
     step: Step,
@@ -55,7 +59,7 @@ enum Step {
 
 impl Roll {
     pub(super) fn new(request: Option<RequestId>, kind: Kind, left: VecDeque<Slot>) -> Self {
-        Self { request, kind, left, at: None, done: Vec::new(), failed: None, step: Step::Queued }
+        Self { request, kind, left, at: None, done: Vec::new(), rests_until: Duration::ZERO, failed: None, step: Step::Queued }
     }
 
     pub(super) fn is_reload(&self) -> bool {
@@ -64,6 +68,11 @@ impl Roll {
 
     pub(super) fn is_finishing(&self) -> bool {
         self.step == Step::Finishing
+    }
+
+    /// When its pause ends.
+    pub(super) fn next_moment(&self) -> Option<Duration> {
+        (self.step == Step::Replacing && self.at.is_none() && !self.left.is_empty()).then_some(self.rests_until)
     }
 
     /// As a line names it: `a reload (2 of 4 replaced)`.
@@ -114,7 +123,9 @@ impl Plan {
                     true
                 }
                 Step::Replacing => {
-                    roll.at.take_if(|slot| !self.places.get(slot).is_some_and(Place::is_replaced));
+                    if roll.at.take_if(|slot| !self.places.get(slot).is_some_and(Place::is_replaced)).is_some() {
+                        roll.rests_until = self.awake + ROLL_REST;
+                    }
                     match (&roll.at, roll.failed.take(), roll.left.front().cloned()) {
                         (Some(_), failed, _) => {
                             roll.failed = failed;
@@ -124,6 +135,7 @@ impl Plan {
                             self.roll_stops(roll, &failed);
                             continue;
                         }
+                        (None, None, Some(_)) if self.looked < roll.rests_until => false,
                         (None, None, Some(slot)) => self.replace(&mut roll, slot),
                         (None, None, None) => {
                             let Kind::Reload(generation, settings) = &roll.kind else {

@@ -193,6 +193,7 @@ impl Plan {
         let evens_out = self.settings.even && self.stopping.is_none() && self.evens.values().any(Even::is_uneven);
         let evening = evens_out.then_some(self.evened + EVEN_INTERVAL);
         let beat = (!self.children.is_empty()).then_some(self.looked + BEAT);
-        deadlines.chain(starts).chain(evening).chain(beat).min()
+        let roll = self.roll.iter().filter_map(Roll::next_moment).filter(|moment| *moment > self.looked);
+        deadlines.chain(starts).chain(evening).chain(beat).chain(roll).min()
     }
 }

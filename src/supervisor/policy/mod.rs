@@ -6,5 +6,6 @@ pub(crate) mod choose;
 pub(crate) mod counts;
 pub(crate) mod even;
 pub(crate) mod names;
+pub(crate) mod pace;
 pub(crate) mod recycle;
 pub(crate) mod scale;

@@ -1,5 +1,7 @@
 //! How tests look into a core, and answer its steps.
 
+mod shares;
+
 use bytes::Bytes;
 
 use super::Core;

@@ -36,9 +36,10 @@ local function full()
 end
 
 -- Reads on in a stream until its tail, or until the page is full. It reads only a few at a time, because the next may be large.
-local function take(stream, few, value)
-  local largest = size / 4
+local function take(stream, value)
+  local largest, few = size / 4, 1
   repeat
+    few = math.min(few * 2, 8)
     local count = math.max(1, math.min(few, pieces, math.floor(bytes / largest)))
     largest = 64
     local entries = redis.call('XRANGE', stream, '(' .. behind, '+', 'COUNT', count)
@@ -80,11 +81,11 @@ elseif begins == 0 then
 end
 if begins == 1 and not full() then
   behind = behind .. '-0'
-  take(KEYS[2], 2, function(_, batch) batches[#batches + 1] = batch end)
+  take(KEYS[2], function(_, batch) batches[#batches + 1] = batch end)
   if full() then behind = string.match(behind, '^%d+') else begins, behind = 2, state[5] or '0-0' end
 end
 if begins == 2 and not full() then
-  take(KEYS[1], 8, function(id, entry)
+  take(KEYS[1], function(id, entry)
     local n = #entries
     entries[n + 1], entries[n + 2] = id, entry
   end)

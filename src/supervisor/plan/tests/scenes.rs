@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::world::{Manners, World, settings, with_eu};
-use crate::limits::{BEAT, STOP_TIMEOUT};
+use crate::limits::{BEAT, ROLL_REST, STOP_TIMEOUT};
 use crate::supervisor::plan::step::{ChildId, Command, Exit, Generation, Input, Load, Phase, RequestId};
 use crate::supervisor::policy::counts::Count;
 
@@ -187,6 +187,8 @@ fn a_reload_replaces_workers_then_gateways_and_ends_with_its_last_act() {
     assert_eq!(world.ps(), "gateway-1 ready(2), gateway-2 ready(3), worker-1 ready(4+1)");
     assert_eq!(world.left, [(ChildId(1), Some(ChildId(4)))], "to its successor by name");
     world.run_for(Duration::from_millis(200));
+    assert_eq!(world.ps(), "gateway-1 ready(2), gateway-2 ready(3), worker-1 ready(4)", "what came with that settles");
+    world.run_for(ROLL_REST);
     assert_eq!(world.ps(), "gateway-1 ready(2+5), gateway-2 ready(3), worker-1 ready(4)");
     let saved_at = |world: &mut World| {
         while world.finish.is_none() {

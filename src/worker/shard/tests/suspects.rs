@@ -175,6 +175,8 @@ fn a_worker_whose_rules_keep_too_many_threads_hands_its_shards_over() {
         }
     }
     assert!(core.has_given_up());
+    perform(&mut core);
+    core.apply(Input::Alive { living: Vec::new(), failure: None }, 1);
     assert!(perform(&mut core).iter().any(|a| matches!(a, Command::Release { .. })));
     assert!(core.is_stopped());
 }

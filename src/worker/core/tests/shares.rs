@@ -1,0 +1,145 @@
+//! Which shards a core takes and hands over, and when.
+
+use crate::journal::{Lease, Leased, WorkerRecord};
+use crate::types::{Incarnation, ShardId};
+use crate::worker::core::Core;
+use crate::worker::shard::tests::limits;
+use crate::worker::step::{Command, Input};
+
+const MS: u64 = 1_000_000;
+const SERVER: Incarnation = Incarnation(7);
+const ME: Incarnation = Incarnation(100);
+
+fn record(worker: u128, shards: impl IntoIterator<Item = u16>) -> WorkerRecord {
+    WorkerRecord { incarnation: Incarnation(worker), shards: shards.into_iter().map(ShardId).collect() }
+}
+
+/// A core, the time, and who owns what by the journal.
+struct Scene {
+    core: Core,
+    now_ns: u64,
+    owners: Vec<Option<Lease>>,
+}
+
+impl Scene {
+    fn new(shards: u16) -> Self {
+        Self { core: Core::new(ME, shards, limits()), now_ns: 1_000 * MS, owners: vec![None; usize::from(shards)] }
+    }
+
+    fn apply(&mut self, input: Input) -> Vec<Command> {
+        self.core.apply(input, self.now_ns);
+        self.core.take_commands()
+    }
+
+    fn owned(&self) -> Vec<u16> {
+        self.core.owned().map(|shard| shard.0).collect()
+    }
+
+    fn own(&mut self, shard: u16, worker: Incarnation) -> Lease {
+        let before = self.owners[usize::from(shard)].map_or(0, |lease| lease.epoch);
+        let lease = Lease { epoch: before + 1, owner: worker, server: SERVER };
+        self.owners[usize::from(shard)] = Some(lease);
+        lease
+    }
+
+    /// A heartbeat's answer; the shards that are claimed then.
+    fn alive(&mut self, living: &[WorkerRecord]) -> Vec<u16> {
+        let mut commands = self.apply(Input::Alive { living: living.to_vec(), failure: None });
+        if commands.iter().any(|command| matches!(command, Command::ReadOwners)) {
+            commands = self.apply(Input::Owners(self.owners.clone()));
+        }
+        let shard = |command: &Command| if let Command::Claim { shard, .. } = command { Some(shard.0) } else { None };
+        commands.iter().filter_map(shard).collect()
+    }
+
+    /// It is alone, and takes all shards.
+    fn takes_all(&mut self) {
+        for shard in self.alive(&[]) {
+            let lease = self.own(shard, ME);
+            self.apply(Input::Claimed(ShardId(shard), Some(Leased::Done(lease))));
+        }
+        assert_eq!(self.owned().len(), self.owners.len());
+    }
+
+    /// Time passes; the shards that are released then.
+    fn tick(&mut self, ms: u64) -> Vec<u16> {
+        self.now_ns += ms * MS;
+        released(&self.apply(Input::Tick))
+    }
+}
+
+fn released(commands: &[Command]) -> Vec<u16> {
+    let shard = |command: &Command| if let Command::Release { shard, .. } = command { Some(shard.0) } else { None };
+    commands.iter().filter_map(shard).collect()
+}
+
+fn beats(commands: &[Command]) -> bool {
+    commands.iter().any(|command| matches!(command, Command::Heartbeat(_)))
+}
+
+/// Who looked at the same moment takes another one: the shards that the plan names may all be somebody's by now.
+#[test]
+fn a_claim_that_came_too_late_is_followed_by_another() {
+    let mut scene = Scene::new(4);
+    let living = [record(100, []), record(101, [])];
+    assert_eq!(scene.alive(&living), [0, 1]);
+    scene.own(0, Incarnation(101));
+    assert!(beats(&scene.apply(Input::Claimed(ShardId(0), Some(Leased::Lost)))), "it looks again at once");
+    let lease = scene.own(1, ME);
+    scene.apply(Input::Claimed(ShardId(1), Some(Leased::Done(lease))));
+    // The other one has not said yet that it owns 0.
+    assert_eq!(scene.alive(&living), [2], "not 0, and not more than its share");
+}
+
+#[test]
+fn who_has_more_than_its_share_for_a_moment_keeps_it() {
+    let mut scene = Scene::new(4);
+    scene.takes_all();
+    let both = [record(100, 0..4), record(101, [])];
+    assert!(scene.alive(&both).is_empty());
+    assert!(scene.alive(&both).is_empty() && scene.tick(0).is_empty(), "the same moment");
+    // It has gone again: what comes later is counted anew.
+    scene.alive(&both[..1]);
+    scene.now_ns += limits().heartbeat_interval_ns;
+    scene.alive(&both);
+    assert!(scene.tick(0).is_empty());
+    scene.now_ns += limits().heartbeat_interval_ns;
+    scene.alive(&both);
+    assert_eq!(scene.owned(), [0, 1, 2], "one at a time");
+}
+
+/// In a reload the successor has come after the last heartbeat.
+#[test]
+fn a_core_that_stops_asks_who_is_there_and_hands_over_step_by_step() {
+    let mut scene = Scene::new(16);
+    scene.takes_all();
+    let commands = scene.apply(Input::Stop);
+    assert!(beats(&commands) && released(&commands).is_empty());
+    assert!(scene.tick(20).is_empty());
+    let commands = scene.apply(Input::Alive { living: vec![record(100, 0..16), record(101, [])], failure: None });
+    assert_eq!(released(&commands), [0, 1]);
+    let tells = |command: &Command| matches!(command, Command::Release { tell, .. } if *tell == [Incarnation(101)]);
+    assert!(commands.iter().any(tells), "{commands:?}");
+    for step in 1..8 {
+        assert_eq!(scene.tick(20), [step * 2, step * 2 + 1]);
+    }
+    assert!(scene.core.is_stopped());
+}
+
+#[test]
+fn a_core_that_stops_alone_hands_all_over_at_once() {
+    let mut scene = Scene::new(16);
+    scene.takes_all();
+    scene.apply(Input::Stop);
+    let commands = scene.apply(Input::Alive { living: vec![record(100, 0..16)], failure: None });
+    assert_eq!((released(&commands).len(), scene.core.is_stopped()), (16, true));
+}
+
+#[test]
+fn a_core_that_stops_does_not_wait_for_a_journal_that_does_not_answer() {
+    let mut scene = Scene::new(16);
+    scene.takes_all();
+    scene.apply(Input::Stop);
+    assert!(scene.tick(80).is_empty());
+    assert_eq!((scene.tick(20).len(), scene.core.is_stopped()), (16, true));
+}
