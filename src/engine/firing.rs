@@ -15,6 +15,9 @@ pub(crate) struct HostClock {
     pub(crate) epoch_ns: u64,
     /// When that was measured. A room that counts otherwise goes on to do so up to here.
     pub(crate) since_ns: u64,
+    /// Since when the room's worker has owned it. A room whose time is ahead of this clock's goes on from here, and not from the host's
+    /// boot.
+    pub(crate) from_ns: u64,
 }
 
 impl HostClock {
@@ -32,7 +35,8 @@ impl Room {
         if has.is_some_and(|epoch| epoch.source_ns.abs_diff(clock.epoch_ns) < step) {
             return (has, None);
         }
-        let reached_ns = if self.last.timeline == clock.timeline { self.last.ns } else { 0 };
+        // Nothing that another clock says tells when the room got there.
+        let reached_ns = if self.last.timeline == clock.timeline { self.last.ns } else { clock.from_ns };
         let least_ns = has.map_or(self.now.0.saturating_sub(reached_ns), |has| has.ns);
         (has, Some(Epoch { source_ns: clock.epoch_ns, ns: clock.epoch_ns.max(least_ns) }))
     }

@@ -129,9 +129,9 @@ impl Resequencer {
         if entry.death
             && let Some(death_ns) = entry.events.last().map(|event| event.arrival.raw_ns.unwrap_or(event.arrival.ns))
         {
-            // A death below its own stamp is of a later boot. Its stretch lasts to the end of the gateway's timeline.
+            // Deaths of later boots have this end already, unless an earlier version wrote them: then one below its own stamp has.
             let later_boot = entry.events.iter().any(|event| event.arrival.ns > death_ns);
-            let until = Moment { timeline: entry.timeline, ns: if later_boot { u64::MAX } else { death_ns } };
+            let until = Moment { timeline: entry.timeline, ns: if later_boot { Moment::END_NS } else { death_ns } };
             self.flag_unproven(Unproven { dead: entry.incarnation, above: last_watermark, until });
         }
     }
@@ -280,10 +280,12 @@ impl Resequencer {
     }
 
     /// The entry that ends a dead gateway's sessions: Error and Close for each, stamped just above the last event read from it
-    /// (rule R6). The raw stamp is the moment of the death (rule R7). None if the gateway has no sessions inside.
+    /// (rule R6). The raw stamp is the moment of the death on the gateway's clock (rule R7): another timeline's clock tells nothing of
+    /// it, so then it is the end of the gateway's timeline. None if the gateway has no sessions inside.
     pub(crate) fn death_entry(&self, gateway: Incarnation, now: Moment) -> Option<Entry> {
         let (mut ordinal, last) = self.last_read(gateway)?;
-        let arrival = Arrival { ns: last.ns.saturating_add(1), raw_ns: Some(now.ns), ..Arrival::default() };
+        let raw_ns = if now.timeline == last.timeline { now.ns } else { Moment::END_NS };
+        let arrival = Arrival { ns: last.ns.saturating_add(1), raw_ns: Some(raw_ns), ..Arrival::default() };
         let mut events = Vec::new();
         for session in self.sessions_of(gateway) {
             for kind in [EventKind::Error { reason: "its gateway died".to_owned() }, EventKind::Close] {

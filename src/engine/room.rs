@@ -416,7 +416,7 @@ impl Room {
             session: held.session.number,
             uncertainty_ns: held.arrival.uncertainty_ns,
             flags: Flags(held.arrival.flags.0),
-            raw_ns: held.arrival.raw_ns,
+            raw_ns: held.arrival.raw_ns.filter(|raw_ns| *raw_ns != Moment::END_NS),
             ..Verdict::granted(self.seq, held.stamp, kind)
         }
     }

@@ -1,6 +1,7 @@
 //! Properties of the resequencer and of a room's snapshot, over any history.
 
 mod bounds;
+mod stretches;
 mod time;
 
 use std::collections::{BTreeMap, BTreeSet};

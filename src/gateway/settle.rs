@@ -216,7 +216,9 @@ impl Core {
     /// Rule S7: from now on the session's stamps lie above this moment and above everything in the room.
     fn acknowledge(&mut self, number: u64, heads: &[RoomHead], now_ns: u64) {
         let Some(session) = self.sessions.get_mut(&number) else { return };
-        let top = heads.iter().find(|head| head.room == session.room).map_or(0, |head| head.top.ns);
+        // What another host's clock has stamped is below everything that comes now.
+        let head = heads.iter().find(|head| head.room == session.room && head.top.timeline == self.timeline);
+        let top = head.map_or(0, |head| head.top.ns);
         session.opened = true;
         session.floor_ns = now_ns.max(top.saturating_add(1));
         let waiting = std::mem::take(&mut session.waiting);

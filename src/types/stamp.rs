@@ -15,15 +15,19 @@ pub struct Moment {
 }
 
 impl Moment {
+    /// The end of a timeline, above every stamp. It is no moment: nothing arrives then.
+    pub(crate) const END_NS: u64 = u64::MAX;
+
     /// The moment `ns` nanoseconds later.
     #[must_use]
     pub fn plus(self, ns: u64) -> Self {
         Self { ns: self.ns.saturating_add(ns), ..self }
     }
 
-    /// Nanoseconds from `earlier` to `self`; 0 when it is not later. Meaningful within one timeline.
+    /// Nanoseconds from `earlier` to `self`; 0 when it is not later. Both must be of one timeline.
     #[must_use]
     pub fn since(self, earlier: Self) -> u64 {
+        debug_assert_eq!(self.timeline, earlier.timeline, "two clocks tell no time between them");
         self.ns.saturating_sub(earlier.ns)
     }
 }

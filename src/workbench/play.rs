@@ -18,7 +18,7 @@ use crate::wire::action;
 const BEGIN_NS: u64 = 1_767_225_600_000_000_000;
 /// When that is on the host's monotonic clock.
 const BOOTED_NS: u64 = 1_000_000_000;
-const CLOCK: HostClock = HostClock { timeline: 1, epoch_ns: BEGIN_NS - BOOTED_NS, since_ns: 0 };
+const CLOCK: HostClock = HostClock { timeline: 1, epoch_ns: BEGIN_NS - BOOTED_NS, since_ns: 0, from_ns: 0 };
 /// The seed of every room.
 const SEED: u128 = 0x6c61_7374_6869_7400_6c61_7374_6869_7400;
 const GATEWAY: Incarnation = Incarnation(1);

@@ -96,15 +96,15 @@ impl Core {
     /// Applies one input, at `now_ns`. Nothing else changes a core.
     pub(crate) fn apply(&mut self, input: Input, now_ns: u64) {
         self.shared.now_ns = now_ns;
-        if self.shared.clock.since_ns == 0 {
-            self.shared.clock.since_ns = now_ns;
+        if self.shared.wall.1 == 0 {
+            self.shared.wall.1 = now_ns;
         }
         match input {
             Input::Tick => self.tick(),
             Input::Due => self.each(Shard::fire_due),
             Input::Clock(epoch_ns) => {
-                let back_ns = i64::try_from(i128::from(self.shared.clock.epoch_ns) - i128::from(epoch_ns)).unwrap_or(0);
-                (self.shared.clock.epoch_ns, self.shared.clock.since_ns) = (epoch_ns, now_ns);
+                let back_ns = i64::try_from(i128::from(self.shared.wall.0) - i128::from(epoch_ns)).unwrap_or(0);
+                self.shared.wall = (epoch_ns, now_ns);
                 self.each(|shard, shared| shard.clock_stepped(back_ns, shared));
             }
             // Rooms change with their next event or timer.
@@ -423,7 +423,7 @@ impl Core {
                 self.shared.emit(Command::Release { shard, lease, tell });
             }
             Some(Leased::Done(lease)) => {
-                self.shards.insert(shard, Shard::new(shard, lease, self.memories.remove(&shard)));
+                self.shards.insert(shard, Shard::new(shard, lease, self.memories.remove(&shard), self.shared.now_ns));
                 self.shared.emit(Command::Follow(shard));
                 self.heartbeat();
             }

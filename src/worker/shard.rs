@@ -24,6 +24,7 @@ use super::job::{Job, LaneId, Tally};
 use super::lane::Lane;
 use super::state::Shared;
 use super::step::{Command, EXCUSE_NS};
+use crate::engine::HostClock;
 use crate::journal::{Bell, Commit, FlushEntry, Lease, Survey};
 use crate::types::{Incarnation, Moment, RoomId, ShardId};
 use crate::wire::{entry, push};
@@ -48,6 +49,8 @@ enum State {
 pub(super) struct Shard {
     id: ShardId,
     pub(super) lease: Lease,
+    /// When this worker came to own it.
+    owned_since_ns: u64,
     state: State,
     /// What this worker knows from an earlier ownership, until it was compared with what is stored.
     memory: Option<Memory>,
@@ -82,10 +85,11 @@ pub(super) struct Shard {
 }
 
 impl Shard {
-    pub(super) fn new(id: ShardId, lease: Lease, memory: Option<Memory>) -> Self {
+    pub(super) fn new(id: ShardId, lease: Lease, memory: Option<Memory>, now_ns: u64) -> Self {
         Self {
             id,
             lease,
+            owned_since_ns: now_ns,
             state: State::Following,
             memory,
             whole: false,
@@ -107,6 +111,17 @@ impl Shard {
             #[cfg(test)]
             advanced: 0,
         }
+    }
+
+    /// The clocks of this host, as the shard's rooms count by them.
+    fn clock(&self, shared: &Shared) -> HostClock {
+        let (epoch_ns, since_ns) = shared.wall;
+        HostClock { timeline: shared.limits.timeline, epoch_ns, since_ns, from_ns: self.owned_since_ns }
+    }
+
+    /// The moment of the current input.
+    fn now(&self, shared: &Shared) -> Moment {
+        Moment { timeline: shared.limits.timeline, ns: shared.now_ns }
     }
 
     /// Bells are subscribed, for the first time or again. A survey finds what was missed.
@@ -183,7 +198,7 @@ impl Shard {
             self.excused_until_ns = shared.now_ns.saturating_add(EXCUSE_NS);
             // Rule T7: those that are due are loaded at once, the others when they are due, or in this order when there is time.
             for (room, due_ms) in survey.due {
-                let due_ns = due_ms.saturating_mul(1_000_000).saturating_sub(shared.clock.epoch_ns);
+                let due_ns = due_ms.saturating_mul(1_000_000).saturating_sub(shared.wall.0);
                 if due_ns > shared.now_ns {
                     self.due.insert((due_ns, room.clone()));
                     self.adopt.push_back(room);
@@ -288,16 +303,17 @@ impl Shard {
         {
             self.advanced += 1;
         }
+        let (clock, now) = (self.clock(shared), self.now(shared));
         let Some(lane) = self.lanes.get_mut(room) else { return };
         if !lane.may_advance() {
             return;
         }
-        let (gateways, now) = (&self.gateways, Moment { timeline: shared.limits.timeline, ns: shared.now_ns });
+        let gateways = &self.gateways;
         for (gateway, entry) in lane.deaths(|g| gateways.get(&g).is_some_and(|g| g.fenced), now) {
             let entry = FlushEntry { room: room.clone(), top: entry.top(), bytes: entry::encode(&entry) };
             shared.emit(Command::Death { shard: self.id, lease: self.lease, token: lane.token(), gateway, entry });
         }
-        let next = lane.next_fire(shared.clock);
+        let next = lane.next_fire(clock);
         // Rule T3: nobody is asked before it is due.
         let fire = next.filter(|place| *place <= now);
         let waits = lane.waits_for(fire, watermarks(gateways));
@@ -326,9 +342,10 @@ impl Shard {
 
     /// Queues a lane for a permit, if something in it is proven.
     fn enqueue(&mut self, room: &RoomId, shared: &mut Shared) {
+        let clock = self.clock(shared);
         if !self.releasing
             && let Some(lane) = self.lanes.get_mut(room)
-            && lane.enqueue(shared.clock, watermarks(&self.gateways))
+            && lane.enqueue(clock, watermarks(&self.gateways))
         {
             shared.permits.enqueue(self.id, room, lane.crew, lane.is_suspect());
         }
@@ -337,8 +354,9 @@ impl Shard {
     /// The lane has a permit: returns the job of its next batch, unless nothing is proven any more.
     pub(super) fn start(&mut self, room: &RoomId, shared: &Shared) -> Option<Job> {
         let of = self.lane_id(room)?;
+        let now = (self.clock(shared), shared.now_ns);
         let lane = self.lanes.get_mut(room)?;
-        let job = lane.start(false, of, self.releasing, &shared.limits, shared.now(), watermarks(&self.gateways))?;
+        let job = lane.start(false, of, self.releasing, &shared.limits, now, watermarks(&self.gateways))?;
         Some(Job::Resolve(job))
     }
 

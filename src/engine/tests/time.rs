@@ -66,7 +66,7 @@ impl Scene {
     fn new() -> Self {
         let mut scene = Self {
             room: Room::with_seed(1, 42, Box::new(Alarm::default())),
-            clock: HostClock { timeline: 1, epoch_ns: WALL, since_ns: 0 },
+            clock: HostClock { timeline: 1, epoch_ns: WALL, since_ns: 0, from_ns: 0 },
             ordinal: 0,
         };
         scene.happen(1, EventKind::Open { player: PlayerId::new("ann").expect("a name"), role: Role::Player });
@@ -166,7 +166,7 @@ fn a_boot_neither_forgets_nor_hurries_a_timer() {
     scene.act(9_000, "set", "soon", 500);
     scene.act(9_000, "set", "far", 60_000);
     // What was appended before the boot and is resolved after it: the timer lies between.
-    scene.clock = HostClock { timeline: 2, epoch_ns: WALL + 20_000 * MS, since_ns: MS };
+    scene.clock = HostClock { timeline: 2, epoch_ns: WALL + 20_000 * MS, since_ns: MS, from_ns: 0 };
     let before = Moment { timeline: 1, ns: 9_600 * MS };
     assert_eq!(scene.room.next_fire_by(scene.clock, before), Some(Moment { timeline: 1, ns: 9_500 * MS }));
     assert_eq!(scene.room.next_fire_by(scene.clock, Moment { timeline: 1, ns: 9_400 * MS }), None);
@@ -175,9 +175,33 @@ fn a_boot_neither_forgets_nor_hurries_a_timer() {
     assert_eq!(scene.fire(49_000), [at("far", 49_000)]);
     // The wall clock of the next boot is far behind.
     scene.act(49_001, "set", "again", 1_000);
-    scene.clock = HostClock { timeline: 3, epoch_ns: WALL / 2, since_ns: MS };
+    scene.clock = HostClock { timeline: 3, epoch_ns: WALL / 2, since_ns: MS, from_ns: 0 };
     assert_eq!(scene.fire(998), []);
     assert_eq!(scene.fire(1_001), [at("again", 1_000)]);
+}
+
+/// Rule T1: a host that has been up for ten days takes over a room that is ahead of its wall clock. The room's time goes on from where
+/// it was, and not by ten days.
+#[test]
+fn a_room_ahead_of_another_host_goes_on_from_where_it_was() {
+    let mut scene = Scene::new();
+    scene.act(9_000, "set", "soon", 500);
+    scene.act(9_000, "set", "far", 60_000);
+    let up_ms = 10 * 24 * 3_600_000;
+    let epoch_ns = WALL + 8_000 * MS - up_ms * MS;
+    scene.clock = HostClock { timeline: 2, epoch_ns, since_ns: MS, from_ns: up_ms * MS };
+    assert_eq!(scene.fire(up_ms + 499), []);
+    assert_eq!(scene.fire(up_ms + 10_000), [at("soon", up_ms + 500)]);
+    scene.act(up_ms + 10_000, "set", "later", 100);
+    assert_eq!(scene.now_ms(), 19_000);
+    assert_eq!(scene.fire(up_ms + 60_000), [at("later", up_ms + 10_100), at("far", up_ms + 60_000)]);
+    // A gateway stamped something before the host's worker owned the room: it turns no time back.
+    let mut scene = Scene::new();
+    scene.act(9_000, "set", "soon", 500);
+    scene.clock = HostClock { timeline: 2, epoch_ns, since_ns: MS, from_ns: up_ms * MS };
+    scene.act(up_ms - 1_000, "set", "early", 600);
+    assert_eq!(scene.now_ms(), 9_000);
+    assert_eq!(scene.fire(up_ms + 10_000), [at("soon", up_ms + 500), at("early", up_ms + 600)]);
 }
 
 /// Rule T6.

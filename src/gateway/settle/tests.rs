@@ -119,6 +119,34 @@ fn what_a_full_flush_moves_stays_before_what_its_session_sent_later() {
     }
 }
 
+/// Rule S7, where the room's highest stamp is another host's: that clock says nothing of this one's, and moves nothing.
+#[test]
+fn a_stamp_of_another_timeline_moves_nothing() {
+    for (timeline, moved) in [(1, true), (2, false)] {
+        let (mut core, mut store) = (Core::new(Incarnation(1), timeline, 1, "test", 0), Store::new(1));
+        core.probed(SHARD, Moment::default());
+        core.registered(SHARD, &store.register(SHARD, Incarnation(1), Seen::default(), &[]).expect("a shard").0);
+        core.take_commands();
+        let joining = Joining::new(RoomId::new("pit").expect("a name"), PlayerId::new("ann").expect("a name"));
+        let session = core.open(joining, Arrival::at(1, 0)).expect("a session").number;
+        let mut flush = |core: &mut Core, until: u64| {
+            core.settled(until);
+            let append = |action| if let Command::Append { flush, .. } = action { Some(flush) } else { None };
+            let flush = core.take_commands().into_iter().find_map(append).expect("a flush");
+            let Appended::Stored(mut heads) = store.append(&flush, crate::types::Seed(1), 1).expect("a flush").0 else {
+                panic!("not stored")
+            };
+            heads[0].top = Moment { timeline: 1, ns: 5_000 };
+            core.appended(&flush, &Appended::Stored(heads), false, until);
+            events(&flush)
+        };
+        flush(&mut core, 10);
+        core.act(session, &action(0, 1), Arrival::at(100, 0)).expect("taken in");
+        let stamped = flush(&mut core, 6_000)[0].arrival;
+        assert_eq!(stamped.ns, if moved { 5_001 } else { 100 }, "{stamped:?}");
+    }
+}
+
 /// Rule W2. The journal cannot check it, because it does not read entries.
 #[test]
 fn a_flush_carries_what_lies_between_its_watermarks() {

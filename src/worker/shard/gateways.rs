@@ -88,14 +88,13 @@ impl Shard {
     /// Probes the gateways that rooms still wait for. Drops waiters that wait no more.
     pub(super) fn want_again(&mut self, shared: &mut Shared) {
         let mut wanted = Vec::new();
+        let clock = self.clock(shared);
         for (incarnation, gateway) in &mut self.gateways {
             let (lanes, passed) = (&self.lanes, gateway.watermark);
             let far = Moment { timeline: u32::MAX, ns: u64::MAX };
             let reached = |g: Incarnation| if g == *incarnation { passed } else { far };
             let waits = |room: &RoomId| {
-                lanes
-                    .get(room)
-                    .is_some_and(|lane| !lane.waits_for(lane.due_fire(shared.clock, shared.now_ns), reached).is_empty())
+                lanes.get(room).is_some_and(|lane| !lane.waits_for(lane.due_fire(clock, shared.now_ns), reached).is_empty())
             };
             while gateway.waiters.first().is_some_and(|room| !waits(room)) {
                 gateway.waiters.pop_first();
@@ -256,7 +255,7 @@ impl Shard {
     /// Marks gateways to be probed that were not heard of for long: they may have died while no room waits for them.
     pub(super) fn check_gateways(&mut self, shared: &mut Shared) {
         let inside: BTreeSet<Incarnation> = self.lanes.values().flat_map(Lane::gateways).collect();
-        let now = Moment { timeline: shared.limits.timeline, ns: shared.now_ns };
+        let now = self.now(shared);
         for (incarnation, gateway) in &mut self.gateways {
             let unheard_ns = shared.now_ns.saturating_sub(gateway.heard_at_ns);
             let quiet = unheard_ns > if inside.contains(incarnation) { HEARTBEAT_NS } else { IDLE_NS };

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use super::{Shard, State};
 use crate::journal::{Survey, Witness};
-use crate::types::{Incarnation, Moment};
+use crate::types::Incarnation;
 use crate::wire::push;
 use crate::worker::lane::Lane;
 use crate::worker::state::Shared;
@@ -100,13 +100,13 @@ impl Shard {
     /// Probes absent gateways. When the window is over, the rooms begin a new era: what the absent have delivered stays unknown.
     /// Time in which the journal was out of reach does not count (rule R5).
     pub(super) fn tick_rejoin(&mut self, elapsed_ns: u64, shared: &mut Shared) {
+        let until = self.now(shared);
         let State::Rejoining(rejoin) = &mut self.state else { return };
         if rejoin.absent.is_empty() {
             return;
         }
         if shared.now_ns.saturating_sub(rejoin.probed_at_ns) >= shared.limits.probe_interval_ns {
             rejoin.probed_at_ns = shared.now_ns;
-            let until = Moment { timeline: shared.limits.timeline, ns: shared.now_ns };
             let push = push::encode(&push::Push::Probe { shard: self.id, until });
             for gateway in &rejoin.absent {
                 shared.emit(Command::Publish { gateway: *gateway, push: push.clone(), answer: false });

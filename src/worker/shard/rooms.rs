@@ -124,11 +124,12 @@ impl Shard {
     }
 
     fn loaded(&mut self, room: &RoomId, mut loaded: Loaded, shared: &mut Shared) {
+        let now = (self.clock(shared), shared.now_ns);
         let Some(lane) = self.lanes.get_mut(room) else { return };
         for deviation in std::mem::take(&mut loaded.deviations) {
             shared.emit(Command::Warn(format!("room {room}: replay differs from the record, which stands: {deviation}")));
         }
-        match lane.restored(loaded, shared.now(), watermarks(&self.gateways)) {
+        match lane.restored(loaded, now, watermarks(&self.gateways)) {
             Restored::Discarded => {}
             Restored::Live(after) => self.read_on(room, after, shared),
             Restored::LookAgain => self.load_from(room, Place::default(), shared),

@@ -30,9 +30,10 @@ impl Shard {
     /// The attempt is counted. Resolves the event, which is void after too many attempts.
     pub(in crate::worker) fn attempted(&mut self, room: &RoomId, token: u64, attempts: u32, shared: &mut Shared) {
         let Some(of) = self.lane_id(room).filter(|of| of.token == token) else { return };
+        let now = (self.clock(shared), shared.now_ns);
         let Some(lane) = self.lanes.get_mut(room) else { return };
         let crew = lane.crew;
-        let job = lane.start(true, of, self.releasing, &shared.limits, shared.now(), watermarks(&self.gateways));
+        let job = lane.start(true, of, self.releasing, &shared.limits, now, watermarks(&self.gateways));
         let Some(mut job) = job else {
             self.advance(room, shared);
             return;
