@@ -3,12 +3,14 @@
 use std::time::Duration;
 
 mod child;
+mod homes;
 mod moves;
 mod outside;
 mod programs;
 mod supervisor;
 mod timers;
 pub(crate) use child::*;
+pub(crate) use homes::*;
 pub(crate) use moves::*;
 pub use outside::*;
 pub use programs::*;

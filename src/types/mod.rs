@@ -16,6 +16,7 @@
 mod action;
 mod event;
 mod failed;
+mod home;
 mod id;
 mod stamp;
 mod time;
@@ -25,6 +26,7 @@ pub use action::Action;
 pub use event::{Entry, Event, EventKind, Role};
 pub use failed::Failed;
 pub(crate) use failed::failure_line;
+pub use home::{Home, HomeError, HostId};
 #[doc(hidden)]
 pub use id::Seed;
 pub(crate) use id::check_program_name;
