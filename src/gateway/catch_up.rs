@@ -133,7 +133,7 @@ impl Core {
 
     /// Sends a session the next verdicts of a page. Returns how many deliveries that took.
     fn serve(&mut self, number: u64, page: &Arc<Page>, most: usize) -> usize {
-        let (me, bounds) = (SessionId { gateway: self.incarnation, number }, self.bounds);
+        let (me, bounds) = (self.session_id(number), self.bounds);
         let Some(session) = self.sessions.get_mut(&number) else { return 0 };
         let View::CatchingUp { mut read_to } = session.view else { return 0 };
         let Some((open_seq, _)) = session.open else { return 0 };
@@ -210,7 +210,7 @@ impl Core {
                 // It names the repeating session, whose client recognizes its own action by that.
                 first.seq = seq;
                 first.session = number;
-                first.stamp.incarnation = self.incarnation;
+                first.stamp.incarnation = self.session_id(number).gateway;
                 VerdictFrames::new(first, Some(of))
             }
             // The first verdict is no longer kept: the repeat itself is the answer.
@@ -284,7 +284,7 @@ impl Core {
     }
 
     pub(super) fn page(&mut self, read: &ReadId, page: &VerdictPage) {
-        // An answer to an earlier incarnation is discarded.
+        // An answer to an earlier turn is discarded.
         let Some(InFlight { room, after, purpose }) = self.reads.in_flight.remove(&read.number) else { return };
         let shard = shard_of(&self.shards, &room);
         if !self.hears(shard, page.server, page.commit) {
@@ -311,7 +311,7 @@ impl Core {
         }
     }
 
-    fn read_more(&mut self) {
+    pub(super) fn read_more(&mut self) {
         self.read_gaps();
         self.read_firsts();
         self.read_pages();

@@ -20,7 +20,7 @@ use super::reads::{Reads, Wait};
 use super::state::{PendingEvent, RoomView, Session, ShardOut, View, shard_of};
 use super::step::{Command, Input, Joining};
 use crate::limits::{Bounds, REASON_BYTES_MAX, SESSIONS_PER_ROOM_MAX};
-use crate::types::{Action, Arrival, EventKind, Incarnation, Role, RoomId, SessionId};
+use crate::types::{Action, Arrival, EventKind, Incarnation, Role, RoomId, SessionId, ShardId};
 use crate::wire::action;
 use crate::wire::client::{ErrorCode, Refusal};
 
@@ -42,7 +42,8 @@ pub(crate) struct Core {
     pub(super) read_count: u64,
     pub(super) reads: Reads,
     pub(super) next_session: u64,
-    pub(super) fenced: bool,
+    /// The last turn that was begun, in any shard.
+    pub(super) turns: u32,
     pub(super) draining: bool,
     pub(super) commands: Vec<Command>,
 }
@@ -59,13 +60,13 @@ impl Core {
             bounds: Bounds::default(),
             sessions: BTreeMap::new(),
             rooms: HashMap::new(),
-            shards: (0..shards).map(|_| ShardOut::default()).collect(),
+            shards: (0..shards).map(|_| ShardOut { turn: incarnation, ..ShardOut::default() }).collect(),
             unresolved: 0,
             backlog: Backlog::default(),
             read_count: 0,
             reads: Reads::default(),
             next_session: 0,
-            fenced: false,
+            turns: 0,
             draining: false,
             commands: Vec::new(),
         }
@@ -107,8 +108,8 @@ impl Core {
         self.commands.push(command);
     }
 
-    /// The identity of this gateway.
-    #[must_use]
+    /// The identity of this gateway's process.
+    #[cfg(test)]
     pub(crate) fn incarnation(&self) -> Incarnation {
         self.incarnation
     }
@@ -122,7 +123,7 @@ impl Core {
     /// Refused when a bound is reached or the gateway is stopping.
     pub(crate) fn open(&mut self, joining: Joining, arrival: Arrival) -> Result<SessionId, Refusal> {
         let refuse = |code, message: String| Err(Refusal { code, id: None, message });
-        if self.fenced || self.draining {
+        if self.draining {
             return refuse(ErrorCode::ShuttingDown, "this gateway is stopping: connect again".to_owned());
         }
         let sessions_max = self.bounds.sessions_max;
@@ -145,8 +146,10 @@ impl Core {
         let number = self.next_session;
         view.join(number, joining.role);
         let open = EventKind::Open { player: joining.player.clone(), role: joining.role };
+        let turn = out.turn;
         let session = Session {
             room: joining.room,
+            turn,
             player: joining.player,
             role: joining.role,
             since: joining.since,
@@ -172,7 +175,22 @@ impl Core {
         };
         self.sessions.insert(number, session);
         self.enqueue(number, open, arrival);
-        Ok(SessionId { gateway: self.incarnation, number })
+        Ok(SessionId { gateway: turn, number })
+    }
+
+    /// The gateway's turn in a shard.
+    pub(crate) fn turn_in(&self, shard: ShardId) -> Incarnation {
+        self.shards.get(usize::from(shard.0)).map_or(self.incarnation, |out| out.turn)
+    }
+
+    /// A session as verdicts name it.
+    pub(crate) fn session_id(&self, number: u64) -> SessionId {
+        SessionId { gateway: self.sessions.get(&number).map_or(self.incarnation, |session| session.turn), number }
+    }
+
+    /// Whether the turn that a session joined under is over: nothing of it can leave any more.
+    fn is_lost(&self, session: &Session) -> bool {
+        self.turn_in(shard_of(&self.shards, &session.room)) != session.turn
     }
 
     /// A session acts.
@@ -220,10 +238,11 @@ impl Core {
     /// A session has ended. It is sent nothing more. A second call does nothing.
     pub(crate) fn close(&mut self, number: u64, arrival: Arrival) {
         self.enqueue(number, EventKind::Close, arrival);
+        let lost = self.sessions.get(&number).is_some_and(|session| self.is_lost(session));
         if let Some(session) = self.sessions.get_mut(&number) {
             session.view = View::Closed;
             let room = session.room.clone();
-            if session.opened {
+            if session.opened || lost {
                 self.sessions.remove(&number);
             }
             if let Some(view) = self.rooms.get_mut(&room) {
@@ -232,7 +251,6 @@ impl Core {
             self.let_go(&room);
         }
         self.forget_reads(number);
-        self.check_reborn();
     }
 
     /// Adds an event to its shard, or to the session's waiting events while the journal does not have the session's Open.
@@ -253,7 +271,7 @@ impl Core {
         let Some(session) = self.sessions.get_mut(&number) else { return };
         let shard = shard_of(&self.shards, &session.room);
         let out = &mut self.shards[usize::from(shard.0)];
-        if out.fenced {
+        if out.turn != session.turn {
             return;
         }
         // Rule W2: nothing at or below a published watermark. Rule S2, rule S7: nothing below the session's floor.

@@ -140,11 +140,12 @@ impl Core {
         let Some(view) = self.rooms.get_mut(room) else { return };
         let head = view.head.unwrap_or(0);
         (view.head, view.at_rest) = (Some(to), false);
+        let me = self.shards[usize::from(view.shard.0)].turn;
         for verdict in batch {
             if verdict.seq <= head {
                 continue;
             }
-            let own = verdict.stamp.incarnation == self.incarnation;
+            let own = verdict.stamp.incarnation == me;
             if own
                 && let Some(view) = self.rooms.get_mut(room)
                 && view.unresolved > 0
@@ -269,7 +270,7 @@ impl Core {
         // Taken out: as a slice of its batch, it would keep the whole batch in memory.
         let state = session.open.as_mut().and_then(|(_, body)| body.take()).filter(|_| !resumed);
         let welcome = Welcome {
-            session: SessionId { gateway: self.incarnation, number },
+            session: SessionId { gateway: session.turn, number },
             player: session.player.clone(),
             role: session.role,
             era,

@@ -12,7 +12,6 @@ use std::time::Duration;
 use dashmap::DashMap;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
-use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use meters::Meters;
@@ -68,8 +67,7 @@ struct Inner {
 
 struct State {
     core: Core,
-    subscription: Option<JoinHandle<()>>,
-    /// Shows the workers of this host that this incarnation lives.
+    /// Shows the workers of this host that this process lives.
     lock: Option<LockFile>,
 }
 
@@ -97,7 +95,7 @@ impl Hub {
         let hub = Self(Arc::new(Inner {
             journal,
             settle,
-            state: Mutex::new(State { core, subscription: None, lock: None }),
+            state: Mutex::new(State { core, lock: None }),
             outboxes: DashMap::new(),
             sweep: Notify::new(),
             known: RwLock::new(None),
@@ -154,16 +152,7 @@ impl Hub {
     /// A session acts. `arrival` is when the bytes reached the machine.
     /// Refused when the session is over, acts for another player without the server role, or too much is unresolved.
     pub(crate) fn act(&self, session: SessionId, action: Action, arrival: Arrival) -> Result<(), Refusal> {
-        let result = self.with(|state| {
-            if session.gateway != state.core.incarnation() {
-                return Err(Refusal {
-                    code: ErrorCode::ShuttingDown,
-                    id: Some(action.id.clone()),
-                    message: "the session is over".to_owned(),
-                });
-            }
-            state.core.act(session.number, &action, arrival)
-        });
+        let result = self.with(|state| state.core.act(session.number, &action, arrival));
         if result.is_ok() {
             self.0.meters.data.increment(1);
         }
@@ -172,26 +161,22 @@ impl Hub {
 
     /// A session announces its end, with a WebSocket close code.
     pub(crate) fn end(&self, session: SessionId, code: u16, arrival: Arrival) {
-        self.finish(session, "end", |core| core.end(session.number, code, arrival));
+        self.finish("end", |core| core.end(session.number, code, arrival));
     }
 
     /// A session broke.
     pub(crate) fn error(&self, session: SessionId, reason: &str, arrival: Arrival) {
-        self.finish(session, "error", |core| core.error(session.number, reason, arrival));
+        self.finish("error", |core| core.error(session.number, reason, arrival));
     }
 
     /// A session has ended. Call this once, after everything else.
     pub(crate) fn close(&self, session: SessionId, arrival: Arrival) {
-        self.finish(session, "close", |core| core.close(session.number, arrival));
+        self.finish("close", |core| core.close(session.number, arrival));
         self.0.outboxes.remove(&session.number);
     }
 
-    fn finish(&self, session: SessionId, kind: &'static str, f: impl FnOnce(&mut Core)) {
-        self.with(|state| {
-            if session.gateway == state.core.incarnation() {
-                f(&mut state.core);
-            }
-        });
+    fn finish(&self, kind: &'static str, f: impl FnOnce(&mut Core)) {
+        self.with(|state| f(&mut state.core));
         metrics::counter!(names::EVENTS_TOTAL, "kind" => kind).increment(1);
     }
 
@@ -209,10 +194,8 @@ impl Hub {
     pub(crate) fn leave(&self, session: SessionId, code: u16) {
         self.with(|state| {
             let now = Arrival::at(clock::monotonic_ns(), 0);
-            if session.gateway == state.core.incarnation() {
-                state.core.end(session.number, code, now);
-                state.core.close(session.number, now);
-            }
+            state.core.end(session.number, code, now);
+            state.core.close(session.number, now);
             self.0.outboxes.remove(&session.number);
         });
     }
@@ -283,11 +266,8 @@ impl Hub {
     pub(crate) async fn drain(&self) {
         self.with(|state| state.core.drain(close::GOING_AWAY, "this gateway is stopping: connect again with since"));
         self.until(Core::is_drained).await;
-        let (gateway, shards) = {
-            let mut state = self.0.state.lock();
-            (state.core.incarnation(), state.core.leave())
-        };
-        for shard in shards {
+        let shards = self.0.state.lock().core.leave();
+        for (shard, gateway) in shards {
             if let Err(error) = self.0.journal.leave(shard, gateway).await {
                 tracing::warn!(%error, "cannot remove this gateway's registrations: workers will fence it");
                 return;

@@ -1,13 +1,12 @@
-//! How sessions end, and how a gateway is drained, fenced and reborn.
+//! How sessions end, and how a gateway is drained, and fenced in a shard.
 //!
-//! A dismissed session has [`CLOSE_TIMEOUT`] to leave. Then the core ends it, so that no room, drain or rebirth waits for a
-//! session that stays.
+//! A dismissed session has [`CLOSE_TIMEOUT`] to leave. Then the core ends it, so that no room or drain waits for a session that stays.
 
 use super::core::Core;
-use super::state::{Leaving, Session, View, shard_of};
+use super::state::{Leaving, Session, ShardOut, View};
 use super::step::{Command, Delivery};
 use crate::limits::{CLOSE_TIMEOUT, WELCOME_TIMEOUT};
-use crate::types::{Arrival, Incarnation, RoomId, ShardId};
+use crate::types::{Arrival, Incarnation, ShardId};
 use crate::wire::client::close;
 
 fn nanos(duration: std::time::Duration) -> u64 {
@@ -43,49 +42,38 @@ impl Core {
     /// Whether all sessions are gone and all accepted events are in the journal.
     #[must_use]
     pub(crate) fn is_drained(&self) -> bool {
-        self.sessions.is_empty() && self.shards.iter().all(|shard| shard.fenced || shard.is_empty())
+        self.sessions.is_empty() && self.shards.iter().all(|shard| shard.left || shard.is_empty())
     }
 
-    /// This incarnation may append nothing more in `shard`. All sessions are dismissed. Once the other shards have everything,
-    /// the gateway starts again under a new identity.
+    /// This turn may append nothing more in `shard`. Its sessions there are dismissed, and the next turn begins at once: whoever joins from
+    /// now on is of that. Nobody in another shard notices.
     pub(super) fn fence(&mut self, shard: ShardId) {
-        self.shards[usize::from(shard.0)].fence();
-        if !self.fenced {
-            self.fenced = true;
-            self.close_all(close::RESTARTED, "this gateway was declared dead and starts again: connect again with since");
-        }
-        // Sessions whose shard is fenced have nothing left to wait for.
-        self.check_reborn();
-    }
-
-    pub(super) fn check_reborn(&mut self) {
-        if !self.fenced {
-            return;
-        }
-        let lost = |room: &RoomId| self.shards[usize::from(shard_of(&self.shards, room).0)].fenced;
-        self.sessions.retain(|_, session| !(matches!(session.view, View::Closed) && lost(&session.room)));
-        if self.is_drained() {
-            for shard in self.leave() {
-                self.issue(Command::Leave(shard, self.incarnation));
+        self.turns = self.turns.saturating_add(1);
+        let out = &mut self.shards[usize::from(shard.0)];
+        let fenced = std::mem::replace(out, ShardOut { turn: self.incarnation.turn(self.turns), ..ShardOut::default() });
+        for room in &fenced.followed {
+            for number in self.rooms.get(room).map_or(Vec::new(), |view| view.sessions.clone()) {
+                let reason = "this gateway was declared dead for this room: connect again with since";
+                self.dismiss(number, close::RESTARTED, reason);
             }
-            self.issue(Command::Rebirth);
+            self.unfollow(room);
         }
+        self.issue(Command::Fenced(shard));
+        self.reads.forget(&fenced.followed);
+        self.read_more();
+        // Those that have ended waited for nothing but their Open, which is void.
+        let over = |session: &Session| matches!(session.view, View::Closed) && fenced.followed.contains(&session.room);
+        self.sessions.retain(|_, session| !over(session));
     }
 
-    /// Ends this incarnation once it is drained. Returns the shards in which its registration must be removed.
-    pub(crate) fn leave(&mut self) -> Vec<ShardId> {
+    /// Ends this gateway once it is drained. Returns the shards in which its registration must be removed, and its turns there.
+    pub(crate) fn leave(&mut self) -> Vec<(ShardId, Incarnation)> {
         let known = (0..).map(ShardId).zip(&mut self.shards).filter(|(_, shard)| shard.is_registered());
-        known.map(|(id, shard)| (id, shard.fence()).0).collect()
-    }
-
-    /// Starts again under a new identity, after [`Command::Rebirth`]. A gateway that is stopping goes on stopping.
-    pub(crate) fn reborn(&mut self, incarnation: Incarnation) {
-        #[expect(clippy::cast_possible_truncation, reason = "made from a u16")]
-        let shards = self.shards.len() as u16;
-        let born = Self::new(incarnation, self.timeline, shards, self.clock, self.precision_ns);
-        let old = std::mem::replace(self, born);
-        (self.next_session, self.reads.last_number) = (old.next_session, old.reads.last_number);
-        (self.bounds, self.draining, self.commands) = (old.bounds, old.draining, old.commands);
+        let left = known.map(|(id, shard)| {
+            shard.left = true;
+            (id, shard.turn)
+        });
+        left.collect()
     }
 
     /// Dismisses sessions that got no welcome in time, because no worker resolves their room. Ends dismissed sessions that
@@ -117,7 +105,7 @@ mod tests {
     use super::*;
     use crate::journal::memory::Store;
     use crate::journal::{Appended, Seen};
-    use crate::types::{Moment, PlayerId};
+    use crate::types::{Action, Moment, PlayerId, RoomId};
 
     const MS: u64 = 1_000_000;
 
@@ -140,46 +128,81 @@ mod tests {
         core.open(joining, Arrival::at(1_000, 0)).ok().map(|session| session.number)
     }
 
-    /// Appends what is pending. The shard `fenced` answers that the gateway is fenced. Returns whether the core asks for rebirth.
-    fn perform(core: &mut Core, store: &mut Store, now_ns: u64, fenced: ShardId) -> bool {
-        core.settled(now_ns);
-        let mut reborn = false;
-        for command in core.take_commands() {
-            match command {
-                Command::Append { flush, .. } if flush.shard == fenced => {
-                    core.appended(&flush, &Appended::Fenced, false, now_ns);
-                }
-                Command::Append { flush, .. } => {
-                    let answer = store.append(&flush, crate::types::Seed(1), 1).expect("a flush").0;
-                    core.appended(&flush, &answer, false, now_ns);
-                }
-                Command::Rebirth => reborn = true,
-                _ => {}
-            }
-        }
-        reborn
+    fn action() -> Action {
+        let args = bytes::Bytes::from_static(&[0xc0]);
+        Action { op: "hit".to_owned(), id: "1".to_owned(), contest: None, player: None, seen: None, args }
     }
 
-    /// Ticks for a minute at most. Returns the number of ticks until the rebirth.
-    fn until_reborn(core: &mut Core, store: &mut Store, fenced: ShardId) -> Option<u64> {
-        (1..60).find(|second| {
-            let now_ns = second * 1_000 * MS;
-            core.tick(now_ns);
-            // Once for what the core asks for, once for what follows from the answers.
-            perform(core, store, now_ns, fenced) || perform(core, store, now_ns + MS, fenced)
-        })
+    /// Registers where the core wants to, and appends what is pending. The shard `fenced` answers that the gateway is fenced. Returns
+    /// the rooms that were appended to, and by which turn.
+    fn perform(core: &mut Core, store: &mut Store, now_ns: u64, fenced: Option<ShardId>) -> Vec<(RoomId, Incarnation)> {
+        let mut appended = Vec::new();
+        for round in 0..3 {
+            core.settled(now_ns + round);
+            for command in core.take_commands() {
+                match command {
+                    Command::Append { flush, .. } if Some(flush.shard) == fenced => {
+                        core.appended(&flush, &Appended::Fenced, false, now_ns + round);
+                    }
+                    Command::Append { flush, .. } => {
+                        let answer = store.append(&flush, crate::types::Seed(1), 1).expect("a flush").0;
+                        assert!(matches!(answer, Appended::Stored(_)), "{answer:?}");
+                        appended.extend(flush.entries.iter().map(|entry| (entry.room.clone(), flush.incarnation)));
+                        core.appended(&flush, &answer, false, now_ns + round);
+                    }
+                    Command::Register { shard, gateway, seen, rooms } => {
+                        core.registered(shard, &store.register(shard, gateway, seen, &rooms).expect("a shard").0);
+                    }
+                    _ => {}
+                }
+            }
+        }
+        appended
+    }
+
+    /// Rule W1: the fence of one shard closes its sessions, and no other's. Who comes back joins at once, under another turn.
+    #[test]
+    fn a_fence_ends_the_sessions_of_its_shard_alone() {
+        for fenced in [ShardId(0), ShardId(1)] {
+            let (mut core, mut store) = gateway();
+            let other = ShardId(1 - fenced.0);
+            let (lost, stays) = (join(&mut core, fenced).expect("a session"), join(&mut core, other).expect("a session"));
+            let before = core.session_id(lost);
+            perform(&mut core, &mut store, 2_000, Some(fenced));
+            assert_eq!((core.turn_in(other), core.turn_in(fenced)), (Incarnation(1), Incarnation(1).turn(1)));
+            assert!(core.sessions[&lost].leaving.is_some() && core.sessions[&stays].leaving.is_none());
+            let back = join(&mut core, fenced).expect("at once");
+            let now = Arrival::at(3_000, 0);
+            for session in [lost, stays] {
+                core.act(session, &action(), now).expect("taken in");
+            }
+            let appended = perform(&mut core, &mut store, 4_000, None);
+            assert_eq!(
+                appended.iter().map(|(_, turn)| *turn).collect::<std::collections::BTreeSet<_>>(),
+                [Incarnation(1), Incarnation(1).turn(1)].into()
+            );
+            assert_ne!(before.gateway, core.session_id(back).gateway);
+            // What the lost session still says is of no turn.
+            core.end(lost, 1000, now);
+            core.close(lost, now);
+            assert_eq!(perform(&mut core, &mut store, 5_000, None), []);
+            assert_eq!(core.session_count(), 2);
+            assert_eq!(core.unresolved, 3, "two Opens and an action");
+        }
     }
 
     #[test]
-    fn a_session_that_does_not_go_holds_up_no_rebirth() {
-        for fenced in [ShardId(0), ShardId(1)] {
-            let (mut core, mut store) = gateway();
-            join(&mut core, ShardId(0)).expect("a session");
-            join(&mut core, ShardId(1)).expect("a session");
-            assert!(until_reborn(&mut core, &mut store, fenced).is_some_and(|seconds| seconds < 10));
-            core.reborn(Incarnation(2));
-            assert_eq!(core.session_count(), 0);
+    fn turns_are_used_once() {
+        let (mut core, _) = gateway();
+        let mut turns = vec![core.turn_in(ShardId(0))];
+        for shard in [ShardId(0), ShardId(1), ShardId(0), ShardId(0), ShardId(1)] {
+            core.fence(shard);
+            turns.push(core.turn_in(shard));
+            assert_eq!(core.turn_in(shard).process(), Incarnation(1));
         }
+        turns.sort_unstable();
+        turns.dedup();
+        assert_eq!(turns.len(), 6);
     }
 
     #[test]
@@ -187,18 +210,21 @@ mod tests {
         let (mut core, mut store) = gateway();
         join(&mut core, ShardId(0)).expect("a session");
         core.drain(close::GOING_AWAY, "bye");
-        let nobody = ShardId(9);
-        assert_eq!(until_reborn(&mut core, &mut store, nobody), None);
-        assert!(core.is_drained());
+        let drained = (1..60).find(|second| {
+            core.tick(second * 1_000 * MS);
+            perform(&mut core, &mut store, second * 1_000 * MS, None);
+            core.is_drained()
+        });
+        assert!(drained.is_some_and(|seconds| seconds < 10));
+        assert_eq!(core.leave(), [0, 1].map(|shard| (ShardId(shard), Incarnation(1))));
     }
 
     #[test]
-    fn a_gateway_that_is_born_again_while_it_goes_down_takes_nobody_in() {
+    fn a_gateway_that_is_fenced_while_it_goes_down_takes_nobody_in() {
         let (mut core, mut store) = gateway();
         join(&mut core, ShardId(0)).expect("a session");
         core.drain(close::GOING_AWAY, "bye");
-        until_reborn(&mut core, &mut store, ShardId(0)).expect("born again");
-        core.reborn(Incarnation(2));
+        perform(&mut core, &mut store, 2_000, Some(ShardId(0)));
         assert_eq!(join(&mut core, ShardId(0)), None);
     }
 

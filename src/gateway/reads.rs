@@ -74,7 +74,7 @@ pub(super) struct InFlight {
 /// The reads of a gateway.
 #[derive(Debug, Default)]
 pub(super) struct Reads {
-    /// The last read's number. No number is used twice, so answers to an earlier incarnation match nothing.
+    /// The last read's number. No number is used twice, so answers that are waited for no more match nothing.
     pub(super) last_number: u64,
     pub(super) in_flight: BTreeMap<u64, InFlight>,
     /// Rooms whose gap waits to be read.
@@ -100,6 +100,13 @@ impl Reads {
     /// How many reads in flight have such a purpose.
     pub(super) fn count(&self, which: impl Fn(Purpose) -> bool) -> usize {
         self.in_flight.values().filter(|read| which(read.purpose)).count()
+    }
+
+    /// The answers to reads of these rooms would come to other sessions than asked.
+    pub(super) fn forget(&mut self, rooms: &BTreeSet<RoomId>) {
+        self.in_flight.retain(|_, read| !rooms.contains(&read.room));
+        self.gaps.retain(|room| !rooms.contains(room));
+        self.damaged.retain(|room| !rooms.contains(room));
     }
 
     /// The page that a session holds and that has the verdict after `place`.

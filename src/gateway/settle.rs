@@ -99,7 +99,7 @@ impl Core {
             let (session, arrival, kind) = (event.session, event.arrival, event.kind);
             rooms.entry(event.room).or_default().push(Event { session, ordinal: shard.ordinal, arrival, kind });
         }
-        let (incarnation, timeline) = (self.incarnation, self.timeline);
+        let (incarnation, timeline) = (shard.turn, self.timeline);
         let entries = rooms.into_iter().map(|(room, events)| {
             let entry = Entry { incarnation, timeline, death: false, events };
             FlushEntry { room, top: entry.top(), bytes: entry::encode(&entry) }
@@ -134,16 +134,16 @@ impl Core {
     pub(super) fn register(&mut self, shard: ShardId) {
         let out = &mut self.shards[usize::from(shard.0)];
         out.registration = Registration::Asked;
-        let seen = out.seen();
+        let (gateway, seen) = (out.turn, out.seen());
         let rooms = self.rooms_of(shard);
-        self.issue(Command::Register { shard, seen, rooms });
+        self.issue(Command::Register { shard, gateway, seen, rooms });
     }
 
     /// Whether a message of `server` about a shard counts. When this gateway is registered with another server, it registers
     /// again first: the new server may have lost what the old one said, or contradict it.
     pub(super) fn hears(&mut self, shard: ShardId, server: Incarnation, commit: u64) -> bool {
         let Some(out) = self.shards.get_mut(usize::from(shard.0)) else { return false };
-        if out.registration != Registration::Done || out.fenced {
+        if !out.is_registered() {
             return false;
         }
         if out.server != server {
@@ -165,10 +165,10 @@ impl Core {
     pub(super) fn registered(&mut self, shard: ShardId, answer: &Registered) {
         let out = &mut self.shards[usize::from(shard.0)];
         let record = &answer.record;
-        if record.incarnation != self.incarnation || out.registration != Registration::Asked || out.fenced {
+        if record.incarnation != out.turn || !out.is_registering() {
             return;
         }
-        // The journal has less than it confirmed, so this incarnation's watermarks do not hold.
+        // The journal has less than it confirmed, so this turn's watermarks do not hold.
         if record.fenced || !(out.seen().flush..=out.number).contains(&record.number) {
             self.fence(shard);
             return;
@@ -187,7 +187,7 @@ impl Core {
     pub(super) fn appended(&mut self, flush: &Flush, answer: &Appended, repeated: bool, now_ns: u64) {
         let out = &mut self.shards[usize::from(flush.shard.0)];
         let expected = |f: &Arc<Flush>| (f.number, f.server) == (flush.number, flush.server);
-        if flush.incarnation != self.incarnation
+        if flush.incarnation != out.turn
             || out.registration != Registration::Done
             || !out.in_flight.as_ref().is_some_and(expected)
         {
@@ -205,7 +205,6 @@ impl Core {
                 for number in opening {
                     self.acknowledge(number, heads, now_ns);
                 }
-                self.check_reborn();
             }
             Appended::Moved => self.register(flush.shard),
             Appended::Gap { .. } | Appended::Fenced => self.fence(flush.shard),

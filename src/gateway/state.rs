@@ -14,6 +14,8 @@ use crate::types::{Arrival, EventKind, Incarnation, Moment, PlayerId, Role, Room
 #[derive(Debug)]
 pub(super) struct Session {
     pub(super) room: RoomId,
+    /// The gateway's turn in the room's shard, as it was when the session opened.
+    pub(super) turn: Incarnation,
     pub(super) player: PlayerId,
     pub(super) role: Role,
     pub(super) since: Option<Since>,
@@ -158,12 +160,15 @@ pub(super) enum Registration {
 /// One shard as this gateway writes to it.
 #[derive(Debug, Default)]
 pub(super) struct ShardOut {
+    /// Who the gateway is here: a fence ends a turn, and the next one begins.
+    pub(super) turn: Incarnation,
     pub(super) registration: Registration,
     /// The journal's server that the gateway is registered with.
     pub(super) server: Incarnation,
     /// The highest commit that this server has named.
     pub(super) commit: u64,
-    pub(super) fenced: bool,
+    /// Whether the registration was withdrawn, because the gateway stops.
+    pub(super) left: bool,
     /// The rooms of this shard that the gateway follows.
     pub(super) followed: BTreeSet<RoomId>,
     /// The number of the last flush.
@@ -211,12 +216,12 @@ impl ShardOut {
 
     /// Whether a registration is in flight.
     pub(super) fn is_registering(&self) -> bool {
-        self.registration == Registration::Asked && !self.fenced
+        self.registration == Registration::Asked && !self.left
     }
 
-    /// Whether the journal knows this gateway and has not fenced it.
+    /// Whether the journal knows this gateway.
     pub(super) fn is_registered(&self) -> bool {
-        self.registration == Registration::Done && !self.fenced
+        self.registration == Registration::Done && !self.left
     }
 
     /// What the journal has confirmed to this gateway.
@@ -231,14 +236,6 @@ impl ShardOut {
 
     pub(super) fn is_empty(&self) -> bool {
         self.pending.is_empty() && self.in_flight.is_none()
-    }
-
-    pub(super) fn fence(&mut self) {
-        self.fenced = true;
-        self.owed_closes.clear();
-        self.pending.clear();
-        self.in_flight = None;
-        self.shares_in_flight.clear();
     }
 
     /// Whether a settled moment would let a flush leave.

@@ -118,6 +118,8 @@ pub(crate) enum Command {
     /// Call [`crate::journal::GatewayJournal::register`] until it succeeds, then answer with [`Input::Registered`].
     Register {
         shard: ShardId,
+        /// The gateway's turn there.
+        gateway: Incarnation,
         /// What an earlier server of the journal had confirmed.
         seen: Seen,
         /// The rooms whose heads the answer must have.
@@ -147,10 +149,8 @@ pub(crate) enum Command {
     ReadHeads(ShardId, Vec<RoomId>),
     /// Put the delivery into the outbox of the session with this number. Nothing follows a [`Delivery::Close`].
     Deliver(u64, Delivery),
-    /// Call [`crate::journal::GatewayJournal::leave`]. The core needs no answer.
-    Leave(ShardId, Incarnation),
+    /// Log that the gateway was declared dead in a shard, and goes on there under its next turn.
+    Fenced(ShardId),
     /// Log that verdicts of a room cannot be read.
     Unreadable { room: RoomId, why: String },
-    /// This incarnation is fenced, and everything that it could still append is in the journal: call `Core::reborn`.
-    Rebirth,
 }

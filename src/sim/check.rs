@@ -307,7 +307,7 @@ fn content(world: &World) {
                 let repeat = matches!(verdict.outcome, Outcome::Repeat { .. }) && verdict.session_id() != told.session;
                 assert!(
                     !visible || repeat || told.verdicts.contains_key(&verdict.seq),
-                    "contiguity: {} in room {}.{} was told {} to {} without seq {}, which it may see",
+                    "contiguity: {:?} in room {}.{} was told {} to {} without seq {}, which it may see: {verdict:?}",
                     told.session,
                     client.room,
                     told.era,
@@ -407,10 +407,9 @@ fn liveness(world: &World) {
         for gateway in &world.gateways {
             // A supervisor's are counted elsewhere.
             assert!(gateway.core.is_some() || world.supervisor.is_some(), "liveness: a gateway is not back");
-            if gateway.core.is_none() {
-                continue;
-            }
-            let fenced = survey.gateways.iter().any(|g| g.incarnation == gateway.incarnation && g.fenced);
+            let Some(core) = &gateway.core else { continue };
+            let turn = core.turn_in(ShardId(shard));
+            let fenced = survey.gateways.iter().any(|g| g.incarnation == turn && g.fenced);
             assert!(
                 !fenced,
                 "liveness: gateway {:?} lives, is fenced in shard {shard} and does not know it",

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use super::follow::Moving;
 use super::process::Unread;
 use super::world::{Channel, Happening, MS, Pid, US, World};
+use crate::gateway::core::Core as GatewayCore;
 use crate::gateway::{Delivery, Joining};
 use crate::types::{Action, Arrival, PlayerId, Role, RoomId, Since, Verdict};
 use crate::wire::client::{ErrorCode, VerdictFrames, Welcome, close};
@@ -309,7 +310,9 @@ impl World {
             self.ledger.arrivals.entry(key).or_default().insert(self.now);
             // A gateway that dies takes it along; whoever it could have beaten must know (rule R7).
             if client.welcomed && client.conn == Some(conn) {
-                let (incarnation, room, arrival_ns) = (gateway.incarnation, client.room.clone(), self.now);
+                let turn = |core: &GatewayCore| core.session_id(c.session.unwrap_or_default()).gateway;
+                let incarnation = gateway.core.as_ref().map_or(gateway.incarnation, turn);
+                let (room, arrival_ns) = (client.room.clone(), self.now);
                 let timeline = self.timeline;
                 self.ledger.lost.push(super::ledger::Lost { incarnation, room, timeline, arrival_ns });
             }
@@ -342,8 +345,8 @@ impl World {
                 let Some(session) = self.live_session(index, conn) else { return };
                 self.gateways[index].events += 1;
                 if let Some(Err(refusal)) = self.with_gateway(index, |core, _| core.act(session, &action, arrival)) {
-                    let incarnation = self.gateways[index].incarnation;
-                    self.ledger.lost.retain(|lost| (lost.incarnation, lost.arrival_ns) != (incarnation, arrival_ns));
+                    let process = self.gateways[index].incarnation;
+                    self.ledger.lost.retain(|lost| (lost.incarnation.process(), lost.arrival_ns) != (process, arrival_ns));
                     let delivery = Delivery::Refused(Box::new(refusal));
                     self.along(Channel::ToClient(conn), None, Happening::Deliver { conn, delivery });
                 }

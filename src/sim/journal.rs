@@ -374,6 +374,7 @@ impl World {
 
     /// Tells how many listen.
     fn publish(&mut self, to: Incarnation, push: &Bytes) -> u64 {
+        let to = to.process();
         let Some(s) = self.pushes.get(&to).filter(|s| s.connected) else { return 0 };
         let (pid, generation) = (s.pid, s.generation);
         let push = Some(push.clone());

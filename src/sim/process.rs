@@ -247,12 +247,10 @@ impl World {
 
     fn obey_gateway(&mut self, index: usize, command: GatewayCommand) {
         let pid = self.gateway_pid(index);
-        let incarnation = self.gateways[index].incarnation;
         match command {
-            GatewayCommand::Register { shard, seen, rooms } => {
-                self.call(pid, Call::Register { shard, gateway: incarnation, seen, rooms });
+            GatewayCommand::Register { shard, gateway, seen, rooms } => {
+                self.call(pid, Call::Register { shard, gateway, seen, rooms });
             }
-            GatewayCommand::Leave(shard, gateway) => self.call(pid, Call::Leave(shard, gateway)),
             GatewayCommand::Append { flush, .. } => self.call(pid, Call::Append { flush, sent: Cell::new(0) }),
             GatewayCommand::Read { room, after, entries_max, read } => {
                 self.call(pid, Call::Verdicts { room, after, entries_max, read });
@@ -276,23 +274,11 @@ impl World {
                 }
                 self.along(Channel::ToClient(conn), None, Happening::Deliver { conn, delivery });
             }
-            GatewayCommand::Unreadable { why, .. } => assert!(why.contains("damaged in the journal"), "{why}"),
-            GatewayCommand::Rebirth => {
-                let born = self.incarnation();
-                self.trace(|| format!("gateway {index} is reborn as {born:?}"));
-                self.ledger.count("rebirths");
-                self.pushes.remove(&incarnation);
-                let gateway = &mut self.gateways[index];
-                gateway.incarnation = born;
-                let conns: Vec<u64> = std::mem::take(&mut gateway.sessions).into_values().collect();
-                if let Some(core) = &mut gateway.core {
-                    core.reborn(born);
-                }
-                for conn in conns {
-                    self.along(Channel::ToClient(conn), None, Happening::ConnectionLost(conn));
-                }
-                self.listen(pid, Listening::Pushes(born));
+            GatewayCommand::Fenced(shard) => {
+                self.trace(|| format!("gateway {index} begins another turn in {shard:?}"));
+                self.ledger.count("turns");
             }
+            GatewayCommand::Unreadable { why, .. } => assert!(why.contains("damaged in the journal"), "{why}"),
         }
     }
 

@@ -95,7 +95,7 @@ impl ScriptedGateway {
                 GatewayCommand::Append { flush, .. } => self.flush = Some(flush),
                 GatewayCommand::Deliver(session, delivery) => self.told.push((session, delivery)),
                 GatewayCommand::Read { room, after, read, .. } => self.reads.push((room, after, read)),
-                GatewayCommand::Register { shard, seen, rooms } => self.registering = Some((shard, seen, rooms)),
+                GatewayCommand::Register { shard, seen, rooms, .. } => self.registering = Some((shard, seen, rooms)),
                 GatewayCommand::Unreadable { why, .. } => panic!("{why}"),
                 _ => {}
             }

@@ -387,8 +387,8 @@ impl World {
         let pid = self.gateway_pid(index);
         let incarnation = self.gateways[index].incarnation;
         let shards = self.gateways[index].core.as_mut().map(Core::leave).unwrap_or_default();
-        for shard in shards {
-            self.call(pid, Call::Leave(shard, incarnation));
+        for (shard, turn) in shards {
+            self.call(pid, Call::Leave(shard, turn));
         }
         self.trace(|| format!("gateway {index} has ended"));
         self.gateways[index].core = None;
@@ -581,7 +581,7 @@ impl World {
             let mut store = self.store.clone();
             for shard in (0..store.shards()).map(ShardId) {
                 for known in store.survey(shard, false).expect("a shard").gateways {
-                    let lives = self.gateways.iter().any(|g| g.core.is_some() && g.incarnation == known.incarnation);
+                    let lives = self.gateways.iter().any(|g| g.core.is_some() && g.incarnation == known.incarnation.process());
                     assert!(lives || known.fenced, "handover: {known:?} has left and is still registered in {shard:?}");
                 }
             }

@@ -396,7 +396,7 @@ impl World {
     }
 
     pub(super) fn incarnation(&mut self) -> Incarnation {
-        Incarnation(self.rng.random::<u128>() | 1)
+        Incarnation(self.rng.random::<u128>() | 1).process()
     }
 
     pub(super) fn generation(&mut self) -> u64 {

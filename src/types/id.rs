@@ -104,7 +104,9 @@ impl fmt::Display for ShardId {
     }
 }
 
-/// Identity of one start of a process: random, never reused (rule W1).
+/// Identity of one start of a process: random, never reused (rule W1). A gateway that is fenced in a shard goes on there under the next
+/// turn of its identity, which no other registration has or had: bits 64 to 95 count its turns, the others are the process. The upper 32 bits
+/// are what people see.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct Incarnation(pub u128);
 
@@ -115,7 +117,19 @@ impl Incarnation {
     /// A new identity from the operating system's randomness.
     #[must_use]
     pub fn random() -> Self {
-        Self(rand::random::<u128>() | 1)
+        Self(rand::random::<u128>() | 1).process()
+    }
+
+    /// The process: the same for all its turns. Its lock and its pushes have this name.
+    #[must_use]
+    pub fn process(self) -> Self {
+        Self(self.0 & !(u128::from(u32::MAX) << 64))
+    }
+
+    /// The turn of this number, of the same process; 0 is the process itself.
+    #[must_use]
+    pub fn turn(self, number: u32) -> Self {
+        Self(self.process().0 | u128::from(number) << 64)
     }
 
     /// The 32 hexadecimal digits that Redis keeps.
@@ -133,13 +147,17 @@ impl Incarnation {
 
 impl fmt::Debug for Incarnation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:08x}", self.0 >> 96)
+        write!(f, "{self}")?;
+        match (self.0 ^ self.process().0) >> 64 {
+            0 => Ok(()),
+            turn => write!(f, ".{turn}"),
+        }
     }
 }
 
 impl fmt::Display for Incarnation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(self, f)
+        write!(f, "{:08x}", self.0 >> 96)
     }
 }
 

@@ -1,7 +1,7 @@
 //! A lane's jobs: to resolve a batch of events, or to restore a stored room. They are pure functions and run on any thread.
 
 use std::cell::Cell;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
@@ -216,7 +216,7 @@ pub(super) struct Resolved {
     pub(super) to: u64,
     pub(super) verdicts: Bytes,
     pub(super) tally: Tally,
-    /// For each gateway that is concerned: the verdicts that its sessions may see.
+    /// For each gateway process that is concerned: the verdicts that its sessions may see.
     pub(super) pushes: Vec<(Incarnation, Bytes)>,
     /// The gateways with sessions inside after it. None if another part follows.
     pub(super) inside: Option<Vec<Incarnation>>,
@@ -417,12 +417,12 @@ impl Resolving {
         }
         progress.is(At::Snapshot);
         let inside = gateways(&room);
-        let mut concerned = inside.clone();
-        concerned.extend(before);
+        // A process takes what it is told for all its turns: one push has what any of them may see.
+        let mut concerned: Vec<Incarnation> = inside.iter().chain(&before).map(|gateway| gateway.process()).collect();
         concerned.sort_unstable();
         concerned.dedup();
         // Also gateways whose only session was not let in: they wait for the verdicts on its events.
-        for gateway in batches.iter().flat_map(|batch| &batch.verdicts).map(|verdict| verdict.stamp.incarnation) {
+        for gateway in batches.iter().flat_map(|batch| &batch.verdicts).map(|verdict| verdict.stamp.incarnation.process()) {
             if gateway != Incarnation::NONE
                 && let Err(place) = concerned.binary_search(&gateway)
             {
@@ -431,6 +431,7 @@ impl Resolving {
         }
         // A game server that leaves within this batch sees the verdicts before that.
         watching.extend(room.watching());
+        let watching: BTreeSet<Incarnation> = watching.into_iter().map(Incarnation::process).collect();
         let trouble = room.take_trouble();
         let wall_ms = if clock.epoch_ns == 0 { 0 } else { clock.epoch_ns.saturating_add(now_ns) / 1_000_000 };
         let mut seq = from;

@@ -65,7 +65,7 @@ impl Running {
             let (code, reason) = player.close_code().await;
             assert!(code == 4503 || code == 4410, "{name}: {code} {reason}");
             if code == 4503 {
-                gateway.process.line_with("starts again under a new identity");
+                gateway.process.line_with("was declared dead in a shard");
             }
             let again = gateway.ticket(ROOM, name).since(player.era(), player.seq).join().await;
             assert_eq!((again.welcome["resumed"].as_bool(), again.welcome["gone"].as_bool()), (Some(false), Some(true)));

@@ -169,7 +169,7 @@ impl<'a> Session<'a> {
                 () = tokio::task::yield_now(), if farewell.is_some() => Err(Ending::ours(farewell.unwrap_or_default())),
                 delivery = outbox.recv(), if writable && farewell != Some(close::MOVED) => match delivery {
                     Some(delivery) => self.deliver_all(socket, delivery, &mut outbox),
-                    // The gateway was reborn. The outbox is empty; the client gets the rest with `since`.
+                    // The gateway has dropped its end without a last message; the client gets the rest with `since`.
                     None => Err(Ending::ours(close::SLOW)),
                 },
             };

@@ -14,7 +14,7 @@ use crate::gateway::step::{Command, Input, ReadId};
 use crate::journal::{self, Appended, Flush, JournalError, Seen, Signal};
 use crate::limits::{CATCH_UP_REST, HEADS_INTERVAL};
 use crate::metrics as names;
-use crate::types::{Incarnation, RoomId, SessionId, ShardId};
+use crate::types::{Incarnation, RoomId, ShardId};
 use crate::wire::push;
 
 impl Hub {
@@ -24,9 +24,7 @@ impl Hub {
             for command in state.core.take_commands() {
                 match command {
                     Command::Deliver(session, delivery) => {
-                        if let Some(arrived_ns) =
-                            delivery.decides_since(SessionId { gateway: state.core.incarnation(), number: session })
-                        {
+                        if let Some(arrived_ns) = delivery.decides_since(state.core.session_id(session)) {
                             if now_ns == 0 {
                                 now_ns = clock::monotonic_ns();
                             }
@@ -40,9 +38,8 @@ impl Hub {
                         }
                         self.spawn(|hub| hub.append(flush));
                     }
-                    Command::Register { shard, seen, rooms } => {
-                        let incarnation = state.core.incarnation();
-                        self.spawn(move |hub| hub.register(shard, incarnation, seen, rooms));
+                    Command::Register { shard, gateway, seen, rooms } => {
+                        self.spawn(move |hub| hub.register(shard, gateway, seen, rooms));
                     }
                     Command::Read { room, after, entries_max, read } => {
                         self.spawn(move |hub| hub.read(room, after, entries_max, read))
@@ -66,15 +63,15 @@ impl Hub {
                             Err(error) => hub.trouble("read heads", &error),
                         }
                     }),
-                    Command::Leave(shard, gateway) => self.spawn(move |hub| async move {
-                        if let Err(error) = hub.0.journal.leave(shard, gateway).await {
-                            hub.trouble("remove a registration", &error);
-                        }
-                    }),
+                    Command::Fenced(shard) => {
+                        tracing::warn!(
+                            shard = shard.0,
+                            "this gateway was declared dead in a shard: its sessions there connect again"
+                        );
+                    }
                     Command::Unreadable { room, why } => {
                         tracing::error!(room.id = %room, error = why, "cannot read verdicts");
                     }
-                    Command::Rebirth => self.rebirth(state),
                 }
             }
         }
@@ -85,8 +82,8 @@ impl Hub {
         self.0.runtime.spawn(async move { stop.run_until_cancelled(work).await });
     }
 
-    async fn register(self, shard: ShardId, incarnation: Incarnation, seen: Seen, rooms: Vec<RoomId>) {
-        let answer = self.insist("register", || self.0.journal.register(shard, incarnation, seen, &rooms)).await;
+    async fn register(self, shard: ShardId, gateway: Incarnation, seen: Seen, rooms: Vec<RoomId>) {
+        let answer = self.insist("register", || self.0.journal.register(shard, gateway, seen, &rooms)).await;
         if seen.flush > 0 {
             tracing::info!(
                 shard = shard.0,
@@ -123,9 +120,7 @@ impl Hub {
                     "rooms are damaged in the journal, and their sessions were dismissed: {rooms}: restore their keys"
                 );
             }
-            Appended::Gap { .. } | Appended::Fenced => {
-                tracing::warn!(shard = flush.shard.0, ?answer, "this gateway was declared dead: it starts again");
-            }
+            Appended::Gap { .. } | Appended::Fenced => {}
         }
         let repeated = sent.into_inner() > 1;
         self.with(|state| {
@@ -185,17 +180,9 @@ impl Hub {
             };
             stop.run_until_cancelled(listen).await;
         });
-        let lock = self.0.journal.lock(incarnation);
-        let mut state = self.0.state.lock();
-        // It may have started again meanwhile, under another identity.
-        if state.core.incarnation() != incarnation {
-            task.abort();
-            return Ok(());
-        }
-        state.lock = lock;
-        if let Some(old) = state.subscription.replace(task) {
-            old.abort();
-        }
+        // The task ends with the hub.
+        drop(task);
+        self.0.state.lock().lock = self.0.journal.lock(incarnation);
         Ok(())
     }
 
@@ -207,16 +194,5 @@ impl Hub {
                 Err(error) => tracing::error!(%error, "cannot read a push"),
             },
         }
-    }
-
-    /// The core starts again under a new identity. Its pushes are subscribed before it registers in any shard.
-    fn rebirth(&self, state: &mut State) {
-        let incarnation = Incarnation::random();
-        state.core.reborn(incarnation);
-        self.0.outboxes.clear();
-        tracing::warn!(gateway.id = %incarnation, "gateway starts again under a new identity");
-        self.spawn(move |hub| async move {
-            hub.insist("subscribe", || hub.subscribe(incarnation)).await;
-        });
     }
 }

@@ -109,7 +109,7 @@ impl Hub {
     fn drained(&self, session: SessionId) {
         self.with(|state| {
             let taken = self.0.outboxes.get(&session.number).map(|inlet| inlet.taken());
-            if let Some(taken) = taken.filter(|_| session.gateway == state.core.incarnation()) {
+            if let Some(taken) = taken {
                 state.core.apply(Input::OutboxDrained { session: session.number, taken });
             }
         });

@@ -55,6 +55,7 @@ impl Inner {
     }
 
     fn push(&mut self, gateway: Incarnation, push: &Bytes) -> u64 {
+        let gateway = gateway.process();
         let Some(listeners) = self.pushes.get_mut(&gateway) else { return 0 };
         listeners.retain(|to| signals::offer(to, push.clone()));
         let count = listeners.len();
@@ -102,7 +103,7 @@ impl CommonJournal for MemoryJournal {
     async fn pushes(&self, to: Incarnation) -> Result<Signals<Bytes>, JournalError> {
         let (sender, from) = signals::channel();
         signals::subscribed(&sender);
-        self.inner.lock().pushes.entry(to).or_default().push(sender);
+        self.inner.lock().pushes.entry(to.process()).or_default().push(sender);
         Ok(from)
     }
 }

@@ -15,7 +15,7 @@ use crate::limits::{PREFIX_BYTES_MAX, REDIS_RESPONSE_TIMEOUT, SHARDS_DEFAULT, SH
 use crate::types::Incarnation;
 
 /// The version of all stored forms in Redis.
-pub(crate) const FORMAT: u32 = 4;
+pub(crate) const FORMAT: u32 = 5;
 /// The oldest version that is read, and taken over. In version 3 rooms have no seed, and no timers.
 const FORMAT_MIN: u32 = 3;
 /// The oldest version of Redis that has everything that the scripts use.

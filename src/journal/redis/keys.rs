@@ -171,10 +171,10 @@ impl Keys {
     }
 
     pub(super) fn push(&self, gateway: Incarnation) -> PushChannel<'_> {
-        PushChannel(&self.pushes, gateway)
+        PushChannel(&self.pushes, gateway.process())
     }
 
-    /// The prefix of all gateways' channels; the incarnation in hex follows.
+    /// The prefix of all gateways' channels; the process in hex follows.
     pub(super) fn pushes(&self) -> &str {
         &self.pushes
     }

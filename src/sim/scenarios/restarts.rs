@@ -13,7 +13,7 @@ impl ScriptedGateway {
     /// Carries out the registration that it wants, if it does.
     fn registration(&mut self, store: &mut Store) -> Option<Registered> {
         let (shard, seen, rooms) = self.registering.take()?;
-        let (answer, _) = store.register(shard, self.core.incarnation(), seen, &rooms).expect("a shard");
+        let (answer, _) = store.register(shard, self.core.turn_in(shard), seen, &rooms).expect("a shard");
         self.core.apply(GatewayInput::Registered(shard, answer.clone()));
         self.collect();
         Some(answer)

@@ -60,13 +60,14 @@ pub(super) fn gateways(room: &Room) -> Vec<Incarnation> {
     gateways
 }
 
-/// The verdicts of a batch that concern a gateway; `whole` if that is all of them. The body of an Open goes only to the gateway
+/// The verdicts of a batch that concern a gateway's process; `whole` if that is all of them. The body of an Open goes only to the gateway
 /// whose session joins.
 pub(super) fn push_for(gateway: Incarnation, watches: bool, batch: &VerdictBatch, whole: &Bytes) -> Bytes {
     // The gateway knows which of its sessions are of the players that are named.
-    let concerns =
-        |v: &Verdict| watches || matches!(v.audience, Audience::Room | Audience::Players(_)) || v.stamp.incarnation == gateway;
-    let tells_others = |v: &Verdict| v.kind == VerdictKind::Open && v.body.is_some() && v.stamp.incarnation != gateway;
+    let concerns = |v: &Verdict| {
+        watches || matches!(v.audience, Audience::Room | Audience::Players(_)) || v.stamp.incarnation.process() == gateway
+    };
+    let tells_others = |v: &Verdict| v.kind == VerdictKind::Open && v.body.is_some() && v.stamp.incarnation.process() != gateway;
     if batch.verdicts.iter().all(|v| concerns(v) && !tells_others(v)) {
         return whole.clone();
     }

@@ -129,10 +129,12 @@ impl Shard {
 
     /// The processes of these are gone: they are fenced without being waited for (rule R9).
     pub(in crate::worker) fn gone(&mut self, who: &[Incarnation], shared: &mut Shared) {
-        for incarnation in who {
-            if self.gateways.get(incarnation).is_some_and(|gateway| gateway.spared_until_ns <= shared.now_ns) {
-                self.fence(*incarnation, shared);
-            }
+        let gone = self
+            .gateways
+            .iter()
+            .filter(|(turn, gateway)| gateway.spared_until_ns <= shared.now_ns && who.contains(&turn.process()));
+        for turn in gone.map(|(turn, _)| *turn).collect::<Vec<_>>() {
+            self.fence(turn, shared);
         }
     }
 
@@ -202,7 +204,7 @@ impl Shard {
             }
             gateway.silent_ns += shared.awake_ns(elapsed_ns);
             if gateway.silent_ns >= shared.limits.look_after_ns && gateway.spared_until_ns <= shared.now_ns {
-                shared.owing.insert(*incarnation);
+                shared.owing.insert(incarnation.process());
             }
             if gateway.silent_ns > if gateway.deaf { shared.limits.deaf_timeout_ns } else { timeout_ns } {
                 gateway.fencing = true;

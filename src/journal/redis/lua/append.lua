@@ -122,7 +122,8 @@ for i = 1, rooms do
       asked[gateway] = true
       local promised = string.match(redis.call('HGET', KEYS[2], gateway) or '', '|(%x+)|0|')
       if promised and promised < ARGV[8] then
-        poked[#poked + 1] = ARGV[6] .. gateway
+        -- The channel is the process's; 8 digits count its turns.
+        poked[#poked + 1] = ARGV[6] .. string.sub(gateway, 1, 8) .. '00000000' .. string.sub(gateway, 17)
         bell[5] = bell[5] .. gateway
       end
     end
