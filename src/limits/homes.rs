@@ -1,6 +1,18 @@
 //! Bounds of homes: where a shard's gateways and owner are.
 
+use std::time::Duration;
+
 /// Bytes of a host's name: a boot id and a time namespace are about 52.
 pub(crate) const HOST_NAME_BYTES_MAX: usize = 128;
 /// The highest number of a home. The next one names changes of programs, and no event bears it.
 pub(crate) const HOME_NUMBER_MAX: u32 = u32::MAX - 1;
+/// How long the hosts must be out of balance, without a break, before a shard is moved for it. Nor is a shard moved for it again
+/// within this time.
+pub(crate) const BALANCE_AFTER: Duration = Duration::from_secs(30);
+/// How long a shard may take from its being named to its new home. A move that takes longer is given up.
+pub(crate) const REHOME_WITHIN: Duration = Duration::from_secs(20);
+/// Within how many leases of its loss only the host that the plan has chosen claims a shard, beyond the time that it is waited for.
+pub(crate) const CHOSEN_LEASES: u32 = 1;
+
+// A move for balance that fails is not tried again at once.
+const _: () = assert!(REHOME_WITHIN.as_secs() < BALANCE_AFTER.as_secs() && CHOSEN_LEASES > 0);

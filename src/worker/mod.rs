@@ -20,6 +20,8 @@
 //! ```
 
 pub(crate) mod core;
+#[cfg(test)]
+mod homes;
 pub(crate) mod job;
 mod join;
 mod lane;
