@@ -1,7 +1,8 @@
 /**
  * lasthit client for browsers and Node: one room, one player, verdicts in order without gap or repeat, whatever happens
- * to the connection. Moves to another gateway when the server asks it to, and plays on meanwhile. No dependencies. Node 22 and browsers have WebSocket; elsewhere pass one (`{ WebSocket }`, as from
- * the package `ws`).
+ * to the connection. Moves to another gateway when the server asks it to, and plays on meanwhile. Goes to the host at which the
+ * room is at home, wherever that is. No dependencies. Node 22 and browsers have WebSocket; elsewhere pass one (`{ WebSocket }`, as
+ * from the package `ws`).
  *
  *     import { connect } from './lasthit.js';
  *     const room = connect('baron-pit', 'ann', { url: 'ws://127.0.0.1:7777' });
@@ -24,6 +25,7 @@
  * @property {any} [state] what the rules said to the session's joining; absent when resumed
  * @property {{ source: 'kernel' | 'read', uncertainty_ns: string }} clock
  * @property {Record<string, number>} limits
+ * @property {number} [home] the number of the room's home, in a deployment over several hosts
  */
 
 /**
@@ -60,7 +62,8 @@
 
 /**
  * @typedef {object} Options
- * @property {string} [url] of the gateway, `ws://` or `wss://`; in a browser by default where the page came from
+ * @property {string | string[]} [url] of the gateway, `ws://` or `wss://`; in a browser by default where the page came from. Of
+ *   several, the first that answers is asked where the room is at home
  * @property {'player' | 'server'} [role]
  * @property {string | (() => string | Promise<string>)} [token] a function is asked again at every connection
  * @property {{ era: number, seq: number }} [since] continue from here (as kept from `room.since`)
@@ -70,6 +73,7 @@
  * @property {number} [answerMs] reconnect when an action is unanswered for so long, 10,000 by default
  * @property {'follow' | 'ignore'} [moves] whether to move when the server asks, `follow` by default; with `ignore` the
  *   connection is closed instead, and opened again at once
+ * @property {number} [homeMs] how long a room's home may take to answer before it is looked for anew, 2,000 by default
  * @property {number} [attempts] connections in a row without a welcome before giving up; no limit by default
  */
 
@@ -79,12 +83,16 @@
 const NORMAL = 1000;
 const SINCE_AHEAD = 4400;
 const TOKEN_EXPIRED = 4401;
+/** The room is at home elsewhere: the reason is the URL. */
+const ELSEWHERE = 4421;
 /** The gateway left, and this session had not moved: another takes it at once. */
 const MOVED = 4504;
 /** Refusals that a later attempt under the same id may not meet. */
 const PASSING = new Set(['busy', 'rate_limited', 'shutting_down']);
 /** How long a welcome may take. */
 const WELCOME_MS = 15_000;
+/** How often in a row it goes at once where it is sent, and how many answers in a row may be older than what it knows. */
+const FOLLOW_MAX = 4;
 /** A connection that lasted so long was a good one: the next pause is short again. */
 const STEADY_MS = 5_000;
 /** How long nothing is sent before a move that is late is done all the same. */
@@ -151,9 +159,22 @@ export class Room {
     this._lost = false;
     this._socket = null;
     this._timer = null;
+    const page = globalThis.location;
+    /** @type {string[]} what it was given, and which of them is next */
+    this._urls = [options.url ?? (page ? `${page.protocol === 'https:' ? 'wss' : 'ws'}://${page.host}` : [])].flat();
+    this._at = 0;
+    /** @type {string | null} where the room is at home, as far as is known */
+    this._home = null;
+    /** The highest number of a home that was told: lower ones are old answers. */
+    this._number = 0;
+    this._older = 0;
+    this._follows = 0;
+    /** The address of the current connection, and whether it was known as the home. */
+    this._base = null;
+    this._atHome = false;
     /**
      * The move under way: the next connection, its welcome, and what it said since.
-     * @type {{ url?: string, socket: any, openedAt: number, welcome: Welcome | null, kept: any[], failures: number, late: boolean, silent: boolean, timer: any, clock: any } | null}
+     * @type {{ url?: string, base: string | null, socket: any, openedAt: number, welcome: Welcome | null, kept: any[], failures: number, late: boolean, silent: boolean, timer: any, clock: any } | null}
      */
     this._move = null;
     this._open();
@@ -201,14 +222,73 @@ export class Room {
     } catch (error) {
       return this._retry(0, `token: ${error}`);
     }
+    if (!this._home && this._urls.length > 1 && this.status !== 'closed') await this._ask();
     if (this.status === 'closed') return;
+    this._atHome = this._home !== null;
+    this._base = this._home ?? this._urls[this._at];
     try {
-      this._socket = this._connect(token);
+      this._socket = this._connect(token, this._base);
     } catch (error) {
-      return this._end('bad_url', String(error));
+      if (!this._atHome) return this._end('bad_url', String(error));
+      return this._closed(0, `the room's home has no good address: ${error}`);
     }
     this._openedAt = Date.now();
-    this._timer = this._deadline(this._socket);
+    this._timer = this._deadline(this._socket, this._atHome ? this._homeMs() : WELCOME_MS);
+  }
+
+  _homeMs() {
+    return this._options.homeMs ?? 2_000;
+  }
+
+  /** Asks one address after the other where the room is at home. If none knows, the next connection may be told. */
+  async _ask() {
+    for (let n = 0; n < this._urls.length && this.status !== 'closed'; n += 1) {
+      const at = (this._at + n) % this._urls.length;
+      const answer = await this._route(this._urls[at]);
+      if (answer && this._learn(answer)) {
+        this._at = at;
+        return;
+      }
+    }
+  }
+
+  /** What one address says; null if it does not know, or does not answer. */
+  async _route(base) {
+    try {
+      const url = new URL(`/v1/route/${encodeURIComponent(this.room)}`, base);
+      url.protocol = url.protocol === 'wss:' ? 'https:' : 'http:';
+      const answer = await fetch(url, { signal: AbortSignal.timeout(this._homeMs()) });
+      if (!answer.ok) return null;
+      const { url: home, home: number } = await answer.json();
+      return asHome(home, number);
+    } catch {
+      return null;
+    }
+  }
+
+  /** Takes up where the room is at home, unless a later home is known. @param {{ url: string, number?: number }} home */
+  _learn({ url, number }) {
+    if (number < this._number) {
+      this._older += 1;
+      // A room that was rolled back may have a lower one.
+      if (this._older >= FOLLOW_MAX) this._number = 0;
+      return false;
+    }
+    this._older = 0;
+    [this._home, this._number] = [url, number ?? this._number];
+    return true;
+  }
+
+  /** It is sent elsewhere: whether to go there at once. */
+  _sent(reason) {
+    this._home = null;
+    const [, url, number] = /^([^#]*)#?(\d*)$/.exec(reason ?? '') ?? [];
+    const home = asHome(url, number ? Number(number) : undefined);
+    if (!home || !this._learn(home)) return false;
+    this._follows += 1;
+    if (this._follows <= FOLLOW_MAX) return true;
+    [this._home, this._follows] = [null, 0];
+    return false;
   }
 
   async _token() {
@@ -225,22 +305,20 @@ export class Room {
     socket.onerror = () => {};
     socket.onclose = ({ code, reason }) => {
       if (socket === this._socket) this._closed(code, reason);
-      else if (socket === this._move?.socket) this._nextFailed(code);
+      else if (socket === this._move?.socket) this._nextFailed(code, reason);
     };
     return socket;
   }
 
   /** A connection must be welcomed in time. */
-  _deadline(socket) {
+  _deadline(socket, ms = WELCOME_MS) {
     return setTimeout(() => {
       if (socket === this._socket) this._drop(0, 'no welcome in time');
       else if (socket === this._move?.socket) this._nextFailed(0);
-    }, WELCOME_MS);
+    }, ms);
   }
 
   _url(token, base) {
-    const page = globalThis.location;
-    base ??= this._options.url ?? (page && `${page.protocol === 'https:' ? 'wss' : 'ws'}://${page.host}`);
     if (!base) throw new LasthitError('bad_url', 'options.url is missing, as in ws://127.0.0.1:7777');
     const url = new URL(`/v1/room/${encodeURIComponent(this.room)}`, base);
     if (this.player) url.searchParams.set('player', this.player);
@@ -274,6 +352,11 @@ export class Room {
     const lost = this._lost || (this.since !== null && !welcome.resumed);
     this._lost = false;
     this.welcome = welcome;
+    if (typeof welcome.home === 'number') {
+      // Whoever lets it in is its home, whatever was said before. One that has a single address has nobody else to ask.
+      [this._number, this._older] = [welcome.home, 0];
+      this._home = this._urls.length > 1 || this._base !== this._urls[0] ? this._base : null;
+    }
     this.player = welcome.player;
     // One that was opened for a move continues where the connection before it stood then: more has been seen since.
     if (!welcome.resumed || !(this.since && this.since.seq > welcome.seq)) this.since = { era: welcome.era, seq: welcome.seq };
@@ -290,7 +373,7 @@ export class Room {
   _asked({ within_ms, url }) {
     if (this.status !== 'open' || this._move || this._options.moves === 'ignore') return;
     const clock = setTimeout(() => this._hurry(), Math.max(0, Number(within_ms) || 0));
-    this._move = { url, socket: null, openedAt: 0, welcome: null, kept: [], failures: 0, late: false, silent: false, timer: null, clock };
+    this._move = { url, base: null, socket: null, openedAt: 0, welcome: null, kept: [], failures: 0, late: false, silent: false, timer: null, clock };
     this._openNext(this._move);
   }
 
@@ -298,7 +381,8 @@ export class Room {
     try {
       const token = await this._token();
       if (this._move !== move) return;
-      move.socket = this._connect(token, move.url);
+      move.base = move.url ?? this._home ?? this._urls[this._at];
+      move.socket = this._connect(token, move.base);
     } catch {
       if (this._move === move) this._stay();
       return;
@@ -359,19 +443,21 @@ export class Room {
   _change() {
     const [move, old] = [this._takeMove(), this._socket];
     clearTimeout(this._timer);
-    [this._socket, this._openedAt] = [move.socket, move.openedAt];
+    [this._socket, this._openedAt, this._base, this._atHome] = [move.socket, move.openedAt, move.base, false];
     quit(old);
     this._welcomed(move.welcome, move.kept);
   }
 
   /** The next connection has ended: another, or none if it is too late for that. */
-  _nextFailed(code) {
+  _nextFailed(code, reason) {
     const move = this._move;
+    const follows = code === ELSEWHERE && this._sent(reason);
+    if (code === ELSEWHERE) move.url = undefined;
     if (move.late) return this._stay();
     quit(move.socket);
     clearTimeout(move.timer);
     [move.socket, move.welcome, move.kept] = [null, null, []];
-    move.timer = setTimeout(() => this._openNext(move), code === MOVED ? 0 : this._pause(move.failures++));
+    move.timer = setTimeout(() => this._openNext(move), code === MOVED || follows ? 0 : this._pause(move.failures++));
   }
 
   /** Leaves the move: the current connection goes on. */
@@ -462,8 +548,16 @@ export class Room {
     clearTimeout(this._timer);
     for (const pending of this._pending.values()) clearTimeout(pending.timer);
     const welcomed = this.status === 'open';
-    this._failures = welcomed && Date.now() - this._openedAt > STEADY_MS ? 0 : this._failures + 1;
+    const steady = welcomed && Date.now() - this._openedAt > STEADY_MS;
+    if (steady) this._follows = 0;
+    const follows = code === ELSEWHERE && this._sent(reason);
+    if (steady) this._failures = 0;
+    else if (!follows) this._failures += 1;
     if (this.status === 'closed') return;
+    if (!welcomed && !follows) {
+      if (!this._atHome) this._at = (this._at + 1) % Math.max(1, this._urls.length);
+      this._home = null;
+    }
     if (code === NORMAL) return this._end('closed', `the server closed the session: ${reason || code}`, code);
     if (code === SINCE_AHEAD) {
       // The room has less than was seen here: nothing to continue from.
@@ -474,7 +568,7 @@ export class Room {
     if (this._move?.socket) return this._goOnWithNext();
     this._takeMove();
     // The next gateway waits already.
-    if (code === MOVED && welcomed) return void this._open();
+    if ((code === MOVED && welcomed) || follows) return void this._open();
     this._retry(code, reason);
   }
 
@@ -483,6 +577,7 @@ export class Room {
     if (this._move.welcome) return this._change();
     const timer = this._move.timer;
     [this._socket, this._openedAt, this._timer] = [this._move.socket, this._move.openedAt, timer];
+    [this._base, this._atHome] = [this._move.base, false];
     this._move.timer = null;
     this._takeMove();
     this._setStatus('connecting');
@@ -527,6 +622,11 @@ export class Room {
       }
     }
   }
+}
+
+/** What was told about a home, if it is one. @returns {{ url: string, number?: number } | null} */
+function asHome(url, number) {
+  return typeof url === 'string' && /^wss?:\/\//.test(url) ? { url, number: typeof number === 'number' ? number : undefined } : null;
 }
 
 function quit(socket) {

@@ -17,6 +17,7 @@ import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { connect, LasthitError } from './lasthit.js';
+import { homes } from './homes.test.mjs';
 import { moves } from './moves.test.mjs';
 import { scripted, Scripted, sleep, until } from './scripted.mjs';
 
@@ -158,6 +159,7 @@ const tests = {
   },
 
   ...moves,
+  ...homes,
 };
 
 /** A match on a real gateway; with a command, the gateway is killed in its middle. */
