@@ -34,6 +34,12 @@ pub(crate) const MOVE_KEPT_MAX: usize = 100_000;
 pub(crate) const MOVE_RETRY: Duration = Duration::from_millis(100);
 /// How long a session that was closed as moved tries to come back.
 pub(crate) const MOVE_PATIENCE: Duration = Duration::from_secs(15);
+/// How often in a row a session goes at once where it is sent, and how many answers in a row may be older than what it knows.
+pub(crate) const FOLLOW_MAX: u32 = 4;
+/// How long a room's home may take to welcome a session that was sent there.
+pub(crate) const HOME_TIMEOUT: Duration = Duration::from_secs(2);
+/// A session that lasted longer was at home where it was.
+pub(crate) const HOME_STEADY: Duration = Duration::from_secs(5);
 /// Sessions of a player before the current one whose verdicts may still be under way.
 pub(crate) const EARLIER_SESSIONS_MAX: usize = 8;
 /// How long sessions that come again may take to catch up.

@@ -10,6 +10,7 @@ pub(crate) mod audit;
 pub(crate) mod client;
 pub(crate) mod connects;
 pub(crate) mod health;
+pub(crate) mod home;
 pub(crate) mod joined;
 mod judge;
 pub(crate) mod knee;

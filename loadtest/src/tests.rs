@@ -2,6 +2,7 @@
 
 mod cost;
 mod fair;
+mod homes;
 pub(crate) mod mock;
 mod others;
 mod pace;
@@ -112,6 +113,16 @@ async fn a_session_that_is_closed_fails_the_run_and_says_why() {
     assert_eq!(report["broken_sessions"], 1);
     let failure = failure.expect("failed");
     assert!(failure.contains("closed by the gateway: 4408 slow"), "{failure}");
+}
+
+/// What was on its way is sent again, where it was sent.
+#[tokio::test]
+async fn a_session_that_is_sent_to_another_host_plays_on_there() {
+    for dialect in [Dialect::Lasthit, Dialect::LasthitJson] {
+        let (report, failure) = report(Fault::Rehome, dialect).await;
+        assert_eq!((failure, &report["verdicts"], &report["broken_sessions"]), (None, &json!(300), &json!(0)), "{report:#}");
+        assert_eq!((&report["moves"]["sent_on"], &report["moves"]["returned"]), (&json!(1), &json!(0)));
+    }
 }
 
 #[tokio::test]

@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::answers::Answers;
 use super::audit::Contiguity;
+use super::home::{Elsewhere, Known};
 use super::joined::Joined;
 use super::judge::Seen;
 use super::moves::{Asked, Away, Next, Turn, Whose};
@@ -103,6 +104,8 @@ struct State {
     socket: Socket,
     number: u32,
     room: u32,
+    /// Where the room is at home.
+    known: Known,
     /// As the gateway calls it.
     id: String,
     /// Before that: its own sessions on other connections.
@@ -137,11 +140,12 @@ enum Phase {
 impl Session {
     /// Nothing is sent yet.
     pub(crate) fn new(joined: Joined, number: u32, run: &Run) -> Self {
-        let Joined { socket, id, era, seq, early, .. } = joined;
+        let Joined { socket, known, id, era, seq, early, .. } = joined;
         Self(Mutex::new(State {
             socket,
             number,
             room: run.plan.seat(number).room,
+            known,
             id,
             earlier: Vec::new(),
             era,
@@ -293,7 +297,7 @@ impl State {
     fn asked(&mut self, run: &Run, counts: &mut Counts, asked: Option<Asked>) {
         let Some(asked) = asked.filter(|_| self.next.is_none()) else { return };
         if run.follows {
-            self.next = Some(Next::asked(asked));
+            self.next = Some(Next::asked(asked, self.known.clone()));
         } else {
             counts.moved(run.elapsed(), None, |moves| moves.ignored += 1);
         }
@@ -301,10 +305,17 @@ impl State {
 
     /// The connection is over. The next one takes its place, if there may be one.
     fn lose(&mut self, run: &Run, why: anyhow::Error) -> Result<()> {
-        let away = away(&why).filter(|_| run.dialect.is_lasthit());
+        let away = match Elsewhere::told(&why) {
+            Some(to) => {
+                // Whether it goes at once, or pauses, the next connection sees by what is known.
+                let _ = self.known.sent(&to);
+                Some(Away::Elsewhere)
+            }
+            None => away(&why).filter(|_| run.dialect.is_lasthit()),
+        };
         match (&mut self.next, away) {
             (Some(next), away) => next.leave(away.unwrap_or(Away::Lost)),
-            (None, Some(away)) => self.next = Some(Next::away(away)),
+            (None, Some(away)) => self.next = Some(Next::away(away, self.known.clone())),
             (None, None) => return Err(why),
         }
         Ok(())
@@ -330,7 +341,8 @@ impl State {
         };
         let (away, silent) = (next.away, next.silent_for());
         counts.moved(run.elapsed(), silent, |moves| moves.count(away, silent));
-        let Joined { socket, id, early, .. } = joined;
+        let Joined { socket, known, id, early, .. } = joined;
+        self.known = known;
         let mut old = std::mem::replace(&mut self.socket, socket);
         if away.is_none() {
             tokio::spawn(async move { timeout(CLOSE_TIMEOUT, old.close()).await });

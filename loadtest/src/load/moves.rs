@@ -11,7 +11,8 @@ use serde::Serialize;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::client::Run;
-use super::joined::{Joined, join};
+use super::home::Known;
+use super::joined::{Joined, join_known};
 use crate::limits::{MOVE_HUSH, MOVE_KEPT_MAX, MOVE_PATIENCE, MOVE_RETRY};
 
 /// What a gateway asks.
@@ -36,6 +37,8 @@ pub(crate) struct Moves {
     pub(crate) reconnected: u64,
     /// Sessions that connected again because their connection broke, or their gateway ended.
     pub(crate) returned: u64,
+    /// Sessions that connected again because they were closed: their room is at home elsewhere.
+    pub(crate) sent_on: u64,
     /// The longest time in which an action of a session could not leave.
     pub(crate) unconnected_ms: f64,
 }
@@ -47,13 +50,14 @@ impl Moves {
         self.paused += u64::from(away.is_none() && silent.is_some());
         self.reconnected += u64::from(away == Some(Away::Moved));
         self.returned += u64::from(away == Some(Away::Lost));
+        self.sent_on += u64::from(away == Some(Away::Elsewhere));
         let ms = silent.unwrap_or_default().as_secs_f64() * 1000.0;
         self.unconnected_ms = self.unconnected_ms.max((ms * 10.0).round() / 10.0);
     }
 
     /// Whether any session moved.
     pub(crate) fn any(&self) -> bool {
-        self.followed + self.ignored + self.reconnected + self.returned > 0
+        self.followed + self.ignored + self.reconnected + self.returned + self.sent_on > 0
     }
 }
 
@@ -62,17 +66,22 @@ impl Moves {
 pub(crate) enum Away {
     /// Its gateway closed it as moved.
     Moved,
+    /// Its gateway closed it because its room is at home elsewhere.
+    Elsewhere,
     /// It broke, or its gateway ended or failed.
     Lost,
 }
 
 impl fmt::Display for Moves {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { followed, paused, ignored, reconnected, returned, unconnected_ms } = self;
+        let Self { followed, paused, ignored, reconnected, returned, sent_on, unconnected_ms } = self;
         write!(
             f,
             "{followed} followed, {paused} of them after a pause, {ignored} stayed, {reconnected} were closed and reconnected, "
         )?;
+        if *sent_on > 0 {
+            write!(f, "{sent_on} were sent to another host, ")?;
+        }
         write!(f, "{returned} lost their connection and came back; unconnected for at most {unconnected_ms} ms")
     }
 }
@@ -97,11 +106,13 @@ pub(crate) enum Turn {
     Changes,
 }
 
-type Joining = Pin<Box<dyn Future<Output = Result<Joined>> + Send>>;
+/// What it knows of the room's home afterwards comes with it.
+type Joining = Pin<Box<dyn Future<Output = (Result<Joined>, Known)> + Send>>;
 
 /// The next connection.
 pub(crate) struct Next {
     url: Option<String>,
+    known: Known,
     joining: Option<Joining>,
     /// What it said since its welcome is kept with it.
     pub(crate) joined: Option<Joined>,
@@ -124,10 +135,11 @@ impl fmt::Debug for Next {
 
 impl Next {
     /// A gateway asked for it.
-    pub(crate) fn asked(asked: Asked) -> Self {
+    pub(crate) fn asked(asked: Asked, known: Known) -> Self {
         let now = Instant::now();
         Self {
             url: asked.url,
+            known,
             joining: None,
             joined: None,
             failures: 0,
@@ -140,8 +152,12 @@ impl Next {
     }
 
     /// The session's connection is over, though no gateway asked it to move.
-    pub(crate) fn away(away: Away) -> Self {
-        let mut next = Self::asked(Asked { within: Duration::ZERO, url: None });
+    pub(crate) fn away(away: Away, known: Known) -> Self {
+        let mut next = Self::asked(Asked { within: Duration::ZERO, url: None }, known);
+        if away == Away::Elsewhere && next.known.url().is_none() {
+            // Where it was sent it must not go at once.
+            next.timer.as_mut().reset(Instant::now() + MOVE_RETRY);
+        }
         next.leave(away);
         next
     }
@@ -218,16 +234,20 @@ impl Next {
         let (dialect, player) = (run.dialect, format!("p{number}&since={era}.{seen}"));
         // Who knows several addresses takes the next one.
         let turn = run.plan.seat(number).url as usize + 1 + self.failures as usize;
-        let url = self.url.clone().unwrap_or_else(|| run.urls[turn % run.urls.len()].clone());
-        self.joining = Some(Box::pin(async move { join(dialect, &url, &room, &player).await }));
+        let mut known = self.known.clone();
+        let home = || known.url().map(str::to_owned);
+        let url = self.url.clone().or_else(home).unwrap_or_else(|| run.urls[turn % run.urls.len()].clone());
+        self.joining = Some(Box::pin(async move { (join_known(dialect, &mut known, &url, &room, &player).await, known) }));
         Ok(())
     }
 
     fn listen(&mut self, cx: &mut Context<'_>, scratch: &mut [u8]) -> Result<()> {
         if let Some(joining) = &mut self.joining
-            && let Poll::Ready(joined) = joining.as_mut().poll(cx)
+            && let Poll::Ready((joined, known)) = joining.as_mut().poll(cx)
         {
-            self.joining = None;
+            (self.joining, self.known) = (None, known);
+            // A move that was sent on goes to the home the next time.
+            self.url = self.url.take().filter(|_| self.known.url().is_none());
             let joined = joined?;
             ensure!(joined.resumed(), "the room does not go on where the session was");
             self.joined = Some(joined);

@@ -73,6 +73,8 @@ impl Dialect {
                 let mut request = format!("{url}/v1/room/{room}?player={player}").into_client_request()?;
                 let subprotocol = HeaderValue::from_static(self.encoding().subprotocol());
                 request.headers_mut().insert("sec-websocket-protocol", subprotocol);
+                // It can be told of the room's home in the answer.
+                request.headers_mut().insert("lasthit-route", HeaderValue::from_static("1"));
                 request
             }
             Self::Peer | Self::Echo => format!("{url}/?room={room}").into_client_request()?,

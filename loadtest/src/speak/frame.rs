@@ -103,6 +103,7 @@ pub(crate) struct Frame<'a> {
     pub(crate) behind_ns: Option<Nanos>,
     pub(crate) repeat_of: Option<u64>,
     pub(crate) resumed: bool,
+    pub(crate) home: Option<u64>,
     pub(crate) within_ms: u64,
     #[serde(borrow)]
     pub(crate) url: Text<'a>,

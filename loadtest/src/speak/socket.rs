@@ -35,7 +35,7 @@ pub(crate) struct Message<'a> {
 pub(crate) struct Closed {
     /// None when its close frame has none.
     pub(crate) code: Option<u16>,
-    reason: String,
+    pub(crate) reason: String,
 }
 
 impl std::error::Error for Closed {}
@@ -46,6 +46,23 @@ impl fmt::Display for Closed {
             Some(code) => write!(f, "closed by the gateway: {code} {}", self.reason),
             None => f.write_str("closed by the gateway: no code"),
         }
+    }
+}
+
+/// The server has refused a handshake.
+#[derive(Debug)]
+pub(crate) struct Refused {
+    pub(crate) status: u16,
+    /// The status with its words.
+    pub(crate) line: String,
+    pub(crate) body: String,
+}
+
+impl std::error::Error for Refused {}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.line, self.body.chars().take(300).collect::<String>())
     }
 }
 
@@ -80,11 +97,12 @@ impl Socket {
         let mut carry = answer.split_off(head);
         let head = String::from_utf8_lossy(&answer).into_owned();
         let (status, headers) = head.split_once("\r\n").unwrap_or((&head, ""));
-        if status.split(' ').nth(1) != Some("101") {
+        let number = status.split(' ').nth(1).and_then(|number| number.parse().ok()).unwrap_or(0);
+        if number != 101 {
             let length = header(headers, "content-length").and_then(|len| len.parse().ok()).unwrap_or(0);
             while carry.len() < length && carry.len() < HANDSHAKE_BYTES_MAX && stream.read_buf(&mut carry).await? > 0 {}
-            let said: String = String::from_utf8_lossy(&carry).chars().take(300).collect();
-            bail!("{}: {said}", status.trim_start_matches("HTTP/1.1 "));
+            let (line, body) = (status.trim_start_matches("HTTP/1.1 ").to_owned(), String::from_utf8_lossy(&carry).into_owned());
+            bail!(Refused { status: number, line, body });
         }
         let accepted = header(headers, "sec-websocket-accept") == Some(&derive_accept_key(key.as_bytes()));
         ensure!(accepted, "the server did not accept the handshake's key");

@@ -45,6 +45,8 @@ pub(crate) enum Fault {
     SecondWinner,
     Refuse,
     Close,
+    /// Not a fault: the session is sent to another host, which is this one again.
+    Rehome,
     /// Not a fault: the room's verdicts are for all, and this session is shown another's.
     Overhear,
     /// Nothing is answered for 100 ms.
@@ -65,6 +67,8 @@ pub(crate) struct Mock {
 
 #[derive(Default)]
 struct State {
+    /// The gateway's own.
+    url: String,
     actions: u64,
     sessions: u64,
     stalled_until: Option<Instant>,
@@ -94,7 +98,7 @@ impl Mock {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("port");
         let address = listener.local_addr().expect("address");
         tokio::spawn(async move {
-            let state = Arc::new(Mutex::new(State::default()));
+            let state = Arc::new(Mutex::new(State { url: format!("ws://{address}"), ..State::default() }));
             while let Ok((stream, _)) = listener.accept().await {
                 tokio::spawn(session(stream, fault, Arc::clone(&state)));
             }
@@ -121,6 +125,8 @@ async fn session(stream: TcpStream, fault: Fault, state: Arc<Mutex<State>>) {
     .await
     .expect("handshake");
     let (room, player) = path.strip_prefix("/v1/room/").and_then(|p| p.split_once("?player=")).expect("the protocol's path");
+    let (player, since) =
+        player.split_once("&since=1.").map_or((player, None), |(player, seq)| (player, seq.parse::<u64>().ok()));
     assert!(room.starts_with("load-") && player.starts_with('p'), "{path}");
     let encoding = if protocol == "lasthit.v1.json" { Encoding::Json } else { Encoding::Msgpack };
     assert_eq!(encoding.subprotocol(), protocol);
@@ -129,8 +135,10 @@ async fn session(stream: TcpStream, fault: Fault, state: Arc<Mutex<State>>) {
         state.sessions += 1;
         (format!("mock-{}", state.sessions), state.rooms.entry(room.to_owned()).or_default().seq)
     };
+    let told = since.unwrap_or(told);
     let mut session = Session { encoding, room: room.to_owned(), name, told, fault, state };
-    let welcome = json!({"t": "welcome", "session": session.name, "era": 1, "seq": told, "state": {"held": 0, "claims": {}}});
+    let resumed = since.is_some();
+    let welcome = json!({"t": "welcome", "session": session.name, "era": 1, "seq": told, "resumed": resumed, "state": {"held": 0, "claims": {}}});
     socket.send(message(encoding, &welcome)).await.expect("send");
     while let Some(Ok(message)) = socket.next().await {
         let read = |bytes: &[u8]| match encoding {
@@ -143,7 +151,13 @@ async fn session(stream: TcpStream, fault: Fault, state: Arc<Mutex<State>>) {
             sleep_until(until).await;
         }
         for answer in session.answers(&action) {
+            let closes = answer.is_close();
             if socket.send(answer).await.is_err() {
+                return;
+            }
+            if closes {
+                // What comes now was not taken in.
+                while let Some(Ok(_)) = socket.next().await {}
                 return;
             }
         }
@@ -179,6 +193,10 @@ impl Session {
         }
         if faulty && self.fault == Fault::Close {
             return vec![Message::Close(Some(CloseFrame { code: 4408.into(), reason: "slow".into() }))];
+        }
+        if faulty && self.fault == Fault::Rehome {
+            let reason = format!("{}#7", state.url);
+            return vec![Message::Close(Some(CloseFrame { code: 4421.into(), reason: reason.into() }))];
         }
         // What a gap hides is the verdict on somebody else's action.
         room.seq += if faulty && self.fault == Fault::Gap { 2 } else { 1 };
