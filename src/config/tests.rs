@@ -135,6 +135,48 @@ fn every_setting_refuses_what_it_cannot_be() {
 }
 
 #[test]
+fn the_address_for_players_is_a_host_and_nothing_else() {
+    for (good, kept) in [
+        ("ws://10.0.0.7:7777", "ws://10.0.0.7:7777"),
+        ("wss://eu-1.example.com/", "wss://eu-1.example.com"),
+        ("ws://localhost", "ws://localhost"),
+        ("ws://[2001:db8::7]:80", "ws://[2001:db8::7]:80"),
+    ] {
+        assert_eq!(values::advertise(good).as_deref(), Ok(kept));
+    }
+    let (fits, long) = (format!("wss://{}", "a".repeat(90)), format!("wss://{}/", "a".repeat(91)));
+    assert_eq!(values::advertise(&fits), Ok(fits));
+    for (bad, why) in [
+        ("", "is no address for players: "),
+        ("eu-1.example.com", "is no address for players: "),
+        ("http://eu-1.example.com", "is no address for players: "),
+        ("WSS://eu-1.example.com", "is no address for players: "),
+        ("ws://h?player=a", "has something behind its host: "),
+        ("ws://h#7", "has something behind its host: "),
+        ("ws://h/game", "has a path, "),
+        ("ws://h//", "has a path, "),
+        ("ws://ann:hush@h", "has a name or a password, "),
+        ("ws://", "names no host and port: "),
+        ("ws:///", "names no host and port: "),
+        ("ws://:80", "names no host and port: "),
+        ("ws://h:", "names no host and port: "),
+        ("ws://h:0", "names no host and port: "),
+        ("ws://h:65536", "names no host and port: "),
+        ("ws://h 2", "names no host and port: "),
+        ("ws://[::1", "names no host and port: "),
+        ("ws://[h]:80", "names no host and port: "),
+        ("ws://[::1]80", "names no host and port: "),
+        ("ws://h\u{e9}", "names no host and port: "),
+        ("ws://0.0.0.0:7777", "stands for all addresses of this host, "),
+        ("ws://[::]:7777", "stands for all addresses of this host, "),
+        (&long, "has 97 bytes: use an address of at most 96"),
+    ] {
+        let error = values::advertise(bad).expect_err(bad);
+        assert!(error.starts_with(why) && error.contains(": ") && !error.contains('\n'), "{bad}: {error}");
+    }
+}
+
+#[test]
 fn secrets_are_never_shown() {
     for url in ["http://u:hush@h", "u:hush@h", "redis://u:hush", "unix:///s?pass=hush x", "redis://u:hu@sh@:port"] {
         let line = mistake(ProcessRole::Worker, &[("redis", url)], &[], "");

@@ -13,6 +13,11 @@ pub(crate) const BALANCE_AFTER: Duration = Duration::from_secs(30);
 pub(crate) const REHOME_WITHIN: Duration = Duration::from_secs(20);
 /// Within how many leases of its loss only the host that the plan has chosen claims a shard, beyond the time that it is waited for.
 pub(crate) const CHOSEN_LEASES: u32 = 1;
+/// Bytes of the reason in a close frame.
+pub(crate) const CLOSE_REASON_BYTES: usize = 123;
+/// Bytes of a host's public URL. A close frame's reason holds it, with `#` and the number of a home behind it.
+pub(crate) const ADVERTISE_BYTES_MAX: usize = 96;
 
+const _: () = assert!(ADVERTISE_BYTES_MAX + "#4294967294".len() <= CLOSE_REASON_BYTES);
 // A move for balance that fails is not tried again at once.
 const _: () = assert!(REHOME_WITHIN.as_secs() < BALANCE_AFTER.as_secs() && CHOSEN_LEASES > 0);
