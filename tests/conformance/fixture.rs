@@ -9,7 +9,7 @@ use lasthit::journal::{
     RoomCommit, RoomHead, Seen, Signal, Signals, StoredRoom, pages,
 };
 use lasthit::types::{Incarnation, Moment, RoomId, ShardId, StreamId};
-use servers::RedisServer;
+use servers::{Program, RedisServer};
 
 pub(crate) const SHARDS: u16 = 4;
 /// Where most scenarios play.
@@ -20,6 +20,13 @@ pub(crate) async fn redis() -> (RedisServer, RedisJournal) {
     let server = RedisServer::start().expect("redis-server");
     let journal = connect(&server).await;
     (server, journal)
+}
+
+/// A server of another program, if there is one.
+pub(crate) async fn other(program: Program) -> Option<(RedisServer, RedisJournal)> {
+    let server = RedisServer::start_other(program, &[], false).expect("a server")?;
+    let journal = connect(&server).await;
+    Some((server, journal))
 }
 
 pub(crate) async fn connect(server: &RedisServer) -> RedisJournal {

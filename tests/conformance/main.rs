@@ -36,10 +36,27 @@ macro_rules! conformance {
                 listener.read_all(&journal).await;
             })*
         }
+        on_another! { on_valkey, Valkey, $($module::$scenario),* }
+        on_another! { on_redis_8, Redis8, $($module::$scenario),* }
         mod on_replicas {
             $(#[tokio::test]
             async fn $scenario() {
                 let (_server, _replica, journal) = crate::fixture::replicated().await;
+                let listener = crate::fixture::Listener::to(&journal).await;
+                crate::$module::$scenario(&journal).await;
+                listener.read_all(&journal).await;
+            })*
+        }
+    };
+}
+
+/// The same on another program, where it is found.
+macro_rules! on_another {
+    ($name:ident, $program:ident, $($module:ident :: $scenario:ident),*) => {
+        mod $name {
+            $(#[tokio::test]
+            async fn $scenario() {
+                let Some((_server, journal)) = crate::fixture::other(servers::Program::$program).await else { return };
                 let listener = crate::fixture::Listener::to(&journal).await;
                 crate::$module::$scenario(&journal).await;
                 listener.read_all(&journal).await;

@@ -9,6 +9,7 @@ mod gateways;
 mod input;
 mod messages;
 mod operating;
+mod other_servers;
 mod outages;
 mod process;
 mod redis;

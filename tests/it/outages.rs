@@ -18,8 +18,8 @@ const ROOM: &str = "claim-1";
 const ACTS: usize = 40;
 
 /// A gateway and a worker in the middle of a game, with a path to Redis that can fail.
-struct Running {
-    proxy: Proxy,
+pub(super) struct Running {
+    pub(super) proxy: Proxy,
     gateway: GatewayProcess,
     worker: WorkerProcess,
     ann: Session,
@@ -27,7 +27,7 @@ struct Running {
 }
 
 impl Running {
-    async fn on(redis: &RedisServer, flags: &[&str]) -> Self {
+    pub(super) async fn on(redis: &RedisServer, flags: &[&str]) -> Self {
         Self::start(redis, flags, flags).await
     }
 
@@ -40,7 +40,7 @@ impl Running {
     }
 
     /// Sends what is to be resolved later.
-    async fn act(&mut self) {
+    pub(super) async fn act(&mut self) {
         for _ in 0..ACTS {
             let id = format!("n{}", self.acted);
             self.ann.act("claim", &id, &id, json!(null)).await;
@@ -61,7 +61,7 @@ impl Running {
 
     /// Everything is answered on the same session, once; everything works again, and says so. The client's record is the
     /// stream's.
-    async fn recovers(mut self, redis: &RedisServer) {
+    pub(super) async fn recovers(mut self, redis: &RedisServer) {
         // Its actions are resolved in their order.
         let last = format!("n{}", self.acted - 1);
         self.ann.find(|v| v["id"] == last.as_str()).await;
@@ -72,7 +72,7 @@ impl Running {
 }
 
 /// Every verdict that the client saw stands in the stream, under its `seq`; the stream has no gap, and each action once.
-async fn audit(redis: &RedisServer, client: &Session, actions: usize) {
+pub(super) async fn audit(redis: &RedisServer, client: &Session, actions: usize) {
     let journal = RedisJournal::connect(&redis.url(), RedisOptions::default()).await.expect("a journal");
     let room: RoomId = ROOM.parse().expect("a name");
     let (mut stored, mut after) = (BTreeMap::new(), 0);

@@ -7,18 +7,21 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use super::Upstream;
+use super::{Program, Upstream};
 
 /// How long a server may take until it answers.
-const START_TIMEOUT: Duration = Duration::from_secs(10);
+pub(crate) const START_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often it is asked.
 const START_POLL: Duration = Duration::from_millis(5);
+/// What a server is told that is no sentinel: nothing is kept, and replicas need not wait.
+const STAND_ALONE: [&str; 6] = ["--save", "", "--appendonly", "no", "--repl-diskless-sync-delay", "0"];
 /// Free ports that are tried: another process may take one before the server has it.
 const PORTS_MAX: usize = 5;
 
 /// A redis-server of one's own: on a Unix socket in a directory of its own, without persistence, killed on drop.
 #[derive(Debug)]
 pub struct RedisServer {
+    program: PathBuf,
     child: Child,
     /// Where its socket and its log are; removed on drop.
     home: PathBuf,
@@ -41,7 +44,22 @@ impl RedisServer {
     /// # Errors
     /// As [`RedisServer::start`]; with what the server said when it does not start.
     pub fn start_with(options: &[&str]) -> io::Result<Self> {
-        Self::launch(options, None)
+        Self::launch(&program()?, options, None)
+    }
+
+    /// Starts one of another program, with options and a port as they say. None, and words on stderr, if the program is not
+    /// here.
+    ///
+    /// # Errors
+    /// As [`RedisServer::start_with`].
+    pub fn start_other(program: Program, options: &[&str], with_port: bool) -> io::Result<Option<Self>> {
+        let Some(program) = program.find()? else { return Ok(None) };
+        if with_port {
+            with_free_port(|port| Self::launch(&program, options, Some(port)))
+        } else {
+            Self::launch(&program, options, None)
+        }
+        .map(Some)
     }
 
     /// Starts one that listens on a loopback port too, which it keeps over restarts: one that may have replicas.
@@ -49,23 +67,18 @@ impl RedisServer {
     /// # Errors
     /// As [`RedisServer::start_with`].
     pub fn start_tcp(options: &[&str]) -> io::Result<Self> {
-        let mut tried = 1;
-        loop {
-            let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
-            match Self::launch(options, Some(port)) {
-                Err(error) if tried < PORTS_MAX && error.to_string().contains("Address already in use") => tried += 1,
-                other => return other,
-            }
-        }
+        let program = program()?;
+        with_free_port(|port| Self::launch(&program, options, Some(port)))
     }
 
-    /// Starts a replica of this server, which must have a port, and waits until it has caught up.
+    /// Starts a replica of this server, which must have a port, with the same program, and waits until it has caught up.
     ///
     /// # Errors
     /// As [`RedisServer::start_with`], and when the replica does not catch up.
     pub fn replica(&self, options: &[&str]) -> io::Result<Self> {
         let port = self.port_for_replicas()?;
-        let replica = Self::start_tcp(&[&["--replicaof", "127.0.0.1", &port], options].concat())?;
+        let options = [&["--replicaof", "127.0.0.1", &port], options].concat();
+        let replica = with_free_port(|port| Self::launch(&self.program, &options, Some(port)))?;
         replica.follow(self)?;
         Ok(replica)
     }
@@ -78,7 +91,7 @@ impl RedisServer {
         self.ask::<()>(&["REPLICAOF", "127.0.0.1", &primary.port_for_replicas()?])?;
         // The replica says that its link is up some time before its primary counts on it.
         let online = format!("port={},state=online", self.port.unwrap_or_default());
-        wait_until(|| Ok(primary.ask::<String>(&["INFO", "replication"])?.contains(&online).then_some(())))?
+        wait_until(START_TIMEOUT, || Ok(primary.ask::<String>(&["INFO", "replication"])?.contains(&online).then_some(())))?
             .ok_or_else(|| io::Error::other(format!("the replica has not caught up within {START_TIMEOUT:?}")))
     }
 
@@ -87,19 +100,35 @@ impl RedisServer {
         Ok(port.to_string())
     }
 
-    fn launch(options: &[&str], port: Option<u16>) -> io::Result<Self> {
+    fn launch(program: &Path, options: &[&str], port: Option<u16>) -> io::Result<Self> {
+        Self::launch_on(program, None, options, port)
+    }
+
+    /// Starts a sentinel of the same program as this server.
+    pub(crate) fn sentinel(&self, configuration: &str) -> io::Result<Self> {
+        with_free_port(|port| Self::launch_on(&self.program, Some(configuration), &[], Some(port)))
+    }
+
+    /// With a configuration, the file of which is written first, it is a sentinel.
+    fn launch_on(program: &Path, configuration: Option<&str>, options: &[&str], port: Option<u16>) -> io::Result<Self> {
         // Socket paths are limited to about 100 bytes: the temporary directory it is, not the target directory.
         let home = std::env::temp_dir().join(format!("lasthit-redis-{:016x}", rand::random::<u64>()));
         std::fs::create_dir(&home)?;
-        let options = options.iter().map(|option| (*option).to_owned()).collect();
-        let child = match spawn(&home, &options, port) {
+        let options: Vec<String> = match configuration {
+            None => STAND_ALONE.iter().chain(options).map(|option| (*option).to_owned()).collect(),
+            Some(text) => {
+                std::fs::write(home.join("sentinel.conf"), text)?;
+                vec!["sentinel.conf".to_owned(), "--sentinel".to_owned()]
+            }
+        };
+        let child = match spawn(program, &home, &options, port) {
             Ok(child) => child,
             Err(error) => {
                 let _ = std::fs::remove_dir_all(&home);
                 return Err(error);
             }
         };
-        let mut server = Self { child, home, options, port };
+        let mut server = Self { program: program.to_owned(), child, home, options, port };
         server.wait_until_it_answers()?;
         Ok(server)
     }
@@ -189,12 +218,12 @@ impl RedisServer {
     /// # Errors
     /// As [`RedisServer::start_with`].
     pub fn restart(&mut self) -> io::Result<()> {
-        self.child = spawn(&self.home, &self.options, self.port)?;
+        self.child = spawn(&self.program, &self.home, &self.options, self.port)?;
         self.wait_until_it_answers()
     }
 
     fn wait_until_it_answers(&mut self) -> io::Result<()> {
-        let answered = wait_until(|| {
+        let answered = wait_until(START_TIMEOUT, || {
             if let Some(status) = self.child.try_wait()? {
                 return Err(io::Error::other(format!("redis-server ended with {status}: {}", self.said())));
             }
@@ -228,8 +257,8 @@ impl Drop for RedisServer {
 }
 
 /// Asks until there is an answer; None when there was none in time.
-fn wait_until<T>(mut ask: impl FnMut() -> io::Result<Option<T>>) -> io::Result<Option<T>> {
-    for _ in 0..START_TIMEOUT.as_millis() / START_POLL.as_millis() {
+pub(crate) fn wait_until<T>(patience: Duration, mut ask: impl FnMut() -> io::Result<Option<T>>) -> io::Result<Option<T>> {
+    for _ in 0..patience.as_millis() / START_POLL.as_millis() {
         if let Some(answer) = ask()? {
             return Ok(Some(answer));
         }
@@ -238,12 +267,29 @@ fn wait_until<T>(mut ask: impl FnMut() -> io::Result<Option<T>>) -> io::Result<O
     Ok(None)
 }
 
-fn spawn(home: &Path, options: &Vec<String>, port: Option<u16>) -> io::Result<Child> {
+/// Tries with one free port after another, as long as somebody else takes it first.
+fn with_free_port(mut launch: impl FnMut(u16) -> io::Result<RedisServer>) -> io::Result<RedisServer> {
+    let mut tried = 1;
+    loop {
+        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
+        match launch(port) {
+            Err(error) if tried < PORTS_MAX && error.to_string().contains("Address already in use") => tried += 1,
+            other => return other,
+        }
+    }
+}
+
+fn spawn(program: &Path, home: &Path, options: &[String], port: Option<u16>) -> io::Result<Child> {
     let log = File::create(home.join("log"))?;
-    Command::new(program()?)
-        .args(["--port", &port.unwrap_or(0).to_string(), "--unixsocket", "redis.sock", "--save", "", "--appendonly", "no"])
-        .args(["--daemonize", "no", "--repl-diskless-sync-delay", "0"])
-        .args(options)
+    // The name of a configuration comes first; where an option comes twice, the later one counts.
+    let (first, others) = match options {
+        [first, others @ ..] if !first.starts_with("--") => (Some(first), others),
+        all => (None, all),
+    };
+    Command::new(program)
+        .args(first)
+        .args(["--port", &port.unwrap_or(0).to_string(), "--unixsocket", "redis.sock", "--daemonize", "no"])
+        .args(others)
         .current_dir(home)
         .stdin(Stdio::null())
         .stdout(log.try_clone()?)
