@@ -7,6 +7,7 @@ mod homes;
 mod moves;
 mod outside;
 mod programs;
+mod sentinel;
 mod supervisor;
 mod timers;
 pub(crate) use child::*;
@@ -14,6 +15,7 @@ pub(crate) use homes::*;
 pub(crate) use moves::*;
 pub use outside::*;
 pub use programs::*;
+pub(crate) use sentinel::*;
 pub(crate) use supervisor::*;
 pub(crate) use timers::*;
 

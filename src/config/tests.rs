@@ -178,7 +178,17 @@ fn the_address_for_players_is_a_host_and_nothing_else() {
 
 #[test]
 fn secrets_are_never_shown() {
-    for url in ["http://u:hush@h", "u:hush@h", "redis://u:hush", "unix:///s?pass=hush x", "redis://u:hu@sh@:port"] {
+    for url in [
+        "http://u:hush@h",
+        "u:hush@h",
+        "redis://u:hush",
+        "unix:///s?pass=hush x",
+        "redis://u:hu@sh@:port",
+        "redis+sentinel://u:hush",
+        "redis+sentinel://u:hush@h:1",
+        "redis+sentinel://h/name?sentinel_password=hu@sh",
+        "redis+sentinel://h/name?hush=1",
+    ] {
         let line = mistake(ProcessRole::Worker, &[("redis", url)], &[], "");
         assert!(!line.contains("hush") && !line.contains("hu@"), "{line}");
     }
@@ -189,6 +199,33 @@ fn secrets_are_never_shown() {
     assert_eq!(config.redis.map(|u| u.to_string()).as_deref(), Some("rediss://***@h:1/2"));
     for good in ["unix:///run/r.sock", "redis://[::1]:6379", "redis://host", "redis://:pw@host:1/0"] {
         assert!(RedisUrl::new(good).is_ok(), "{good}");
+    }
+}
+
+#[test]
+fn a_url_of_sentinel_has_hosts_and_a_name() {
+    let set = |url: &str| mistake(ProcessRole::Worker, &[("redis", url)], &[], "");
+    for (url, says) in [
+        ("redis+sentinel://", "\"redis+sentinel://***\" names no sentinel: use redis+sentinel://"),
+        ("redis+sentinel:///main", "names no sentinel: use redis+sentinel://"),
+        ("rediss+sentinel://h:26379,i", "\"rediss+sentinel://h:26379,i\" does not say what its sentinels call the primary"),
+        ("redis+sentinel://h,i:x/main", "has a sentinel that is no HOST or HOST:PORT"),
+        ("redis+sentinel://h,h:26379/main", "names the sentinel h:26379 twice"),
+        ("redis+sentinel://h/main/3", "characters than A-Z a-z 0-9 . - _"),
+        ("redis+sentinel://h/main?db=x", "has a db that is no number"),
+    ] {
+        assert!(set(url).contains(says), "{}", set(url));
+    }
+    let good = "rediss+sentinel://u:hush@s1:26379,[::1]/main?db=2&sentinel_password=hush";
+    for config in [
+        load(ProcessRole::Worker, &[("redis", good)], &[], ""),
+        load(ProcessRole::Worker, &[], &[("LASTHIT_REDIS", good)], ""),
+        load(ProcessRole::Worker, &[], &[], &format!("redis = '{good}'")),
+    ] {
+        let url = config.expect("fits").redis.expect("a url");
+        assert_eq!(url.to_string(), "rediss+sentinel://***@s1:26379,[::1]/main?***");
+        assert!(!url.is_on_this_host() && !RedisUrl::new("redis+sentinel://localhost/m").expect("fits").is_on_this_host());
+        assert_eq!(url.database(), "[::1]:26379,s1:26379/main/2");
     }
 }
 

@@ -9,6 +9,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use crate::gateway::front::auth::{JwtKey, Origin};
+use crate::journal::redis::{SENTINEL_FORM, SentinelUrl, names_a_host};
 #[cfg(test)]
 use crate::limits::ADVERTISE_BYTES_MAX;
 use crate::limits::PREFIX_BYTES_MAX;
@@ -18,32 +19,43 @@ use crate::limits::PREFIX_BYTES_MAX;
 pub struct RedisUrl(String);
 
 impl RedisUrl {
-    /// Checks that the URL has the form `redis://HOST`, `rediss://HOST` or `unix://PATH`.
+    /// Checks that the URL has the form `redis://HOST`, `rediss://HOST`, `unix://PATH`, or that of Sentinel.
     ///
     /// # Errors
     /// What is wrong, and the right form.
     pub fn new(url: &str) -> Result<Self, String> {
+        if let Some(Err(why)) = SentinelUrl::read(url) {
+            return Err(format!("{why}: use {SENTINEL_FORM}"));
+        }
         let fits = match url.split_once("://") {
-            Some(("redis" | "rediss", rest)) => names_a_host(rest),
+            Some(("redis+sentinel" | "rediss+sentinel", _)) => true,
+            Some(("redis" | "rediss", rest)) => names_a_host(host_of(rest)),
             Some(("unix", path)) => !path.is_empty(),
             _ => false,
         };
         if fits && !url.chars().any(|c| c.is_whitespace() || c.is_control()) {
             Ok(Self(url.to_owned()))
         } else {
-            Err("is not the address of a redis: use redis://USER:PASSWORD@HOST:PORT/DB, rediss://..., or unix:///PATH".to_owned())
+            Err("is not the address of a redis: use redis://USER:PASSWORD@HOST:PORT/DB, rediss://..., unix:///PATH, or redis+sentinel://HOST:PORT,HOST:PORT/NAME".to_owned())
         }
     }
 
     /// Whether it surely runs on this host.
     pub(crate) fn is_on_this_host(&self) -> bool {
         let Some((scheme, rest)) = self.0.split_once("://") else { return false };
+        // Where Sentinel is says nothing about where the servers are.
+        if SentinelUrl::read(&self.0).is_some() {
+            return false;
+        }
         let host = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
         scheme == "unix" || ["localhost", "127.", "[::1]"].iter().any(|own| host.starts_with(own))
     }
 
     /// The server and its database, without who asks. What is written differently may still be the same.
     pub(crate) fn database(&self) -> String {
+        if let Some(Ok(url)) = SentinelUrl::read(&self.0) {
+            return url.database();
+        }
         let (scheme, rest) = self.0.split_once("://").unwrap_or(("", &self.0));
         if scheme == "unix" {
             let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
@@ -77,15 +89,10 @@ impl fmt::Debug for RedisUrl {
     }
 }
 
-/// Whether the text after the scheme has a host and, if any, a numeric port. (`user:password` without `@host` does not.)
-fn names_a_host(rest: &str) -> bool {
+/// The host and the port in the text after the scheme.
+fn host_of(rest: &str) -> &str {
     let authority = rest.split(['/', '?']).next().unwrap_or_default();
-    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
-    let (name, port) = match host.strip_prefix('[').and_then(|v6| v6.split_once(']')) {
-        Some((name, port)) => (name, port.strip_prefix(':').unwrap_or(port)),
-        None => host.split_once(':').unwrap_or((host, "")),
-    };
-    !name.is_empty() && (port.is_empty() || port.parse::<u16>().is_ok())
+    authority.rsplit_once('@').map_or(authority, |(_, host)| host)
 }
 
 /// A URL, even a malformed one, without what could be a password: the user info, and the query.
@@ -95,7 +102,7 @@ pub(super) fn without_password(url: &str) -> String {
     let separator = if scheme.is_empty() { "" } else { "://" };
     match rest.rsplit_once('@') {
         Some((_, host)) => format!("{scheme}{separator}***@{host}{query}"),
-        None if scheme != "unix" && !names_a_host(rest) => format!("{scheme}{separator}***"),
+        None if scheme != "unix" && !host_of(rest).split(',').all(names_a_host) => format!("{scheme}{separator}***"),
         None => format!("{scheme}{separator}{rest}{query}"),
     }
 }

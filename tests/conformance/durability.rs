@@ -25,7 +25,7 @@ fn tell(server: &RedisServer, command: &[&str]) {
 }
 
 #[track_caller]
-fn refuses<T>(result: Result<T, JournalError>, says: &[&str]) {
+pub(crate) fn refuses<T>(result: Result<T, JournalError>, says: &[&str]) {
     let Err(error) = result else { panic!("a refusal that says {says:?} was expected") };
     let text = error.to_string();
     assert!(says.iter().all(|word| text.contains(word)) && !text.contains('\n'), "{text}");
@@ -94,7 +94,7 @@ async fn it_is_looked_at_again_when_it_comes_back() {
 }
 
 /// Asks until it is so.
-async fn until(mut so: impl AsyncFnMut() -> bool) {
+pub(crate) async fn until(mut so: impl AsyncFnMut() -> bool) {
     for _ in 0..2000 {
         if so().await {
             return;
@@ -220,7 +220,7 @@ async fn subscriptions_follow_to_another_server() {
     assert_eq!(message(&mut pushes).await, bytes("push"));
 }
 
-fn stop(server: &RedisServer, signal: &str) {
+pub(crate) fn stop(server: &RedisServer, signal: &str) {
     let told = std::process::Command::new("sh").args(["-c", &format!("kill -{signal} {}", server.pid())]).status();
     assert!(told.expect("sh").success());
 }

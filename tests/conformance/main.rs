@@ -11,6 +11,7 @@ mod pages;
 mod programs;
 mod redis;
 mod rooms;
+mod sentinel;
 mod spoiled;
 mod twins;
 mod workers;

@@ -17,6 +17,7 @@ mod resume;
 mod road;
 mod rollback;
 mod rules;
+mod sentinel;
 mod stream;
 mod support;
 mod suspects;

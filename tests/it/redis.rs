@@ -13,7 +13,7 @@ use super::outages::tell;
 use super::support::{GatewayProcess, Process, WorkerProcess, redis, until};
 
 /// Both roles end with one line that holds all of `words`, and without the password.
-fn refused(url: &str, words: &[&str]) {
+pub(super) fn refused(url: &str, words: &[&str]) {
     let roles = [&["gateway", "--listen", "127.0.0.1:0", "--admin", "none"][..], &["worker"][..]];
     for process in roles.map(|role| Process::start(&[role, &["--redis", url][..]].concat(), &[])) {
         let line = process.fails(1);

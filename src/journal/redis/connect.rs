@@ -11,6 +11,8 @@ use super::error::journal_error;
 use super::keys::{Hex, Keys};
 use super::reply::Reply;
 use super::scripts::{Call, DEPLOYMENT};
+use super::sentinel;
+use super::target::Server;
 use crate::limits::{PREFIX_BYTES_MAX, REDIS_RESPONSE_TIMEOUT, SHARDS_DEFAULT, SHARDS_MAX};
 use crate::types::Incarnation;
 
@@ -36,21 +38,38 @@ pub(super) fn client(url: &str) -> Result<Client, JournalError> {
     Client::open(info).map_err(|error| journal_error(&error))
 }
 
-fn bad_url(url: &str, why: &str) -> JournalError {
+pub(super) fn bad_url(url: &str, why: &str) -> JournalError {
     JournalError::Unfit(format!(
-        "redis url {:?} is not usable ({why}): write redis://[[user]:password@]host[:port][/db], rediss://... for tls, or \
-         unix:///path/to/redis.sock[?user=&pass=&db=], with special characters percent-encoded",
-        without_secrets(url)
+        "redis url {:?} is not usable ({why}): write redis://[[user]:password@]host[:port][/db], rediss://... for tls, \
+         unix:///path/to/redis.sock[?user=&pass=&db=], or {}, with special characters percent-encoded",
+        without_secrets(url),
+        sentinel::FORM
     ))
 }
 
 /// The URL without user, password and query, cut to 100 characters.
 pub(super) fn without_secrets(url: &str) -> String {
     let (scheme, rest) = url.split_once("://").map_or(("", url), |(scheme, rest)| (scheme, rest));
-    let rest = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
-    let rest = rest.split(['?', '#']).next().unwrap_or_default();
+    let open = rest.split(['?', '#']).next().unwrap_or_default();
+    let rest = match open.rsplit_once('@') {
+        Some((_, host)) => host,
+        // The password itself may have a character that must be percent-encoded, or stand where a port should.
+        None if scheme == "unix" => open,
+        None if rest.contains('@') => "***",
+        None if scheme.ends_with("sentinel") && !open.split('/').next().unwrap_or_default().split(',').all(names_a_host) => "***",
+        None => open,
+    };
     let separator = if scheme.is_empty() { "" } else { "://" };
     [scheme, separator, rest].concat().chars().take(100).collect()
+}
+
+/// Whether a text is a host and, if any, a numeric port. (`user:password` without `@host` is not.)
+pub(crate) fn names_a_host(text: &str) -> bool {
+    let (name, port) = match text.strip_prefix('[').and_then(|v6| v6.split_once(']')) {
+        Some((name, port)) => (name, port.strip_prefix(':').unwrap_or(port)),
+        None => text.split_once(':').unwrap_or((text, "")),
+    };
+    !name.is_empty() && (port.is_empty() || port.parse::<u16>().is_ok())
 }
 
 /// What the caller wants of a server and its deployment.
@@ -103,7 +122,11 @@ impl Wanted {
 }
 
 /// Checks that a server can be a journal, and that its deployment is the wanted one.
-pub(super) async fn look(connection: &mut MultiplexedConnection, wanted: &Wanted) -> Result<Found, JournalError> {
+pub(super) async fn look(
+    connection: &mut MultiplexedConnection,
+    wanted: &Wanted,
+    server: &Server,
+) -> Result<Found, JournalError> {
     let info = match redis::cmd("INFO").query_async::<String>(connection).await {
         Ok(info) => Some(info),
         // Managed servers may forbid the command. Then the operator must check the settings.
@@ -112,22 +135,27 @@ pub(super) async fn look(connection: &mut MultiplexedConnection, wanted: &Wanted
             tracing::warn!(%why, "redis does not tell its version, eviction policy and run id: 7.0 and noeviction are taken for granted, and a restart that loses data is not noticed");
             None
         }
-        Err(error) => return Err(journal_error(&error)),
+        Err(error) => return Err(server.error(&error)),
     };
     if let Some(info) = &info {
-        fit(info)?;
+        fit(info, server)?;
     }
     // This comes before the record is written: it must not promise what the server cannot keep.
     let recorded = redis::cmd("HGET").arg(Keys::record(&wanted.prefix)).arg("durability").query_async(connection).await;
-    let recorded: Option<String> = recorded.map_err(|error| journal_error(&error))?;
+    let recorded: Option<String> = recorded.map_err(|error| server.error(&error))?;
     let level = recorded.and_then(|level| level.parse().ok()).or(wanted.durability).unwrap_or_default();
-    let replicas = keeps(connection, level, info.as_deref()).await?;
-    let (shards, durability, server) = deployment(connection, wanted).await?;
+    let replicas = keeps(connection, level, info.as_deref(), server).await?;
+    let (shards, durability, server) = deployment(connection, wanted, server).await?;
     Ok(Found { server, shards, durability, replicas })
 }
 
 /// Checks that the server keeps what the level promises. Returns how many replicas must confirm.
-async fn keeps(connection: &mut MultiplexedConnection, durability: Durability, info: Option<&str>) -> Result<u32, JournalError> {
+pub(super) async fn keeps(
+    connection: &mut MultiplexedConnection,
+    durability: Durability,
+    info: Option<&str>,
+    server: &Server,
+) -> Result<u32, JournalError> {
     let mut settings = HashMap::new();
     if !durability.settings().is_empty() {
         let asked = redis::cmd("CONFIG").arg("GET").arg(durability.settings()).query_async(connection).await;
@@ -137,8 +165,11 @@ async fn keeps(connection: &mut MultiplexedConnection, durability: Durability, i
                  said: {})",
                 error.detail().unwrap_or_default()
             )),
-            _ => journal_error(&error),
+            _ => server.error(&error),
         })?;
+    }
+    if let (Durability::Replicated, Some(sentinels)) = (durability, &server.sentinels) {
+        sentinels.covered(Durability::confirming(&settings), &server.shown).await?;
     }
     let connected = info.map(|info| field(info, "connected_slaves").parse().unwrap_or(0));
     match connected {
@@ -154,25 +185,39 @@ pub(super) fn field<'a>(info: &'a str, name: &str) -> &'a str {
 }
 
 /// Checks by its `INFO` that a server can be a journal.
-pub(super) fn fit(info: &str) -> Result<(), JournalError> {
+pub(super) fn fit(info: &str, server: &Server) -> Result<(), JournalError> {
     let field = |name: &str| field(info, name);
     let refused = |why: String| Err(JournalError::Refused(why));
+    if let Some(error) = sentinel::is_a_sentinel(info, &server.shown) {
+        return Err(error);
+    }
     if field("loading") == "1" {
         return Err(JournalError::Unreachable("redis is loading its data: wait for it".into()));
     }
+    // Each Valkey also tells the version of Redis whose commands it has.
+    let name = if field("server_name") == "valkey" { format!("valkey {}", field("valkey_version")) } else { "redis".to_owned() };
     let version = field("redis_version");
     let mut numbers = version.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
     let (major, minor) = VERSION_MIN;
     if (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) < VERSION_MIN {
-        return refused(format!("redis has version {version:?}: {major}.{minor} or newer is needed"));
+        return refused(format!("{name} has version {version:?}: {major}.{minor} or newer is needed"));
     }
     let role = field("role");
+    if role != "master" && server.sentinels.is_some() {
+        return Err(JournalError::Unreachable(format!(
+            "{} has the role {role:?}, and sentinel names it as the primary: waiting until they agree",
+            server.shown
+        )));
+    }
     if role != "master" {
-        return refused(format!("redis is a read-only replica (it has the role {role:?}): give the url of the primary"));
+        return refused(format!("{name} is a read-only replica (it has the role {role:?}): give the url of the primary"));
     }
     let policy = field("maxmemory_policy");
     if policy != "noeviction" {
-        return refused(format!("redis may evict keys (maxmemory-policy is {policy:?}): set it to noeviction"));
+        return refused(format!(
+            "{name} at {} may evict keys (maxmemory-policy is {policy:?}): set it to noeviction (CONFIG SET maxmemory-policy noeviction)",
+            server.shown
+        ));
     }
     Ok(())
 }
@@ -181,10 +226,11 @@ pub(super) fn fit(info: &str) -> Result<(), JournalError> {
 async fn deployment(
     connection: &mut MultiplexedConnection,
     wanted: &Wanted,
+    server: &Server,
 ) -> Result<(u16, Durability, Incarnation), JournalError> {
     let refused = |why: String| Err(JournalError::Unfit(why));
     let prefix = &wanted.prefix;
-    let (format, shards, durability, server) = record(connection, wanted, FORMAT).await?;
+    let (format, shards, durability, name) = record(connection, wanted, FORMAT, server).await?;
     if !(FORMAT_MIN..=FORMAT).contains(&format) {
         return refused(format!(
             "deployment {prefix:?} has format {format}, this lasthit knows formats {FORMAT_MIN} to {FORMAT}: use the version that \
@@ -211,9 +257,9 @@ async fn deployment(
         tracing::info!(
             "deployment {prefix:?} had format {format} and has {FORMAT} now: processes of earlier versions cannot join it"
         );
-        record(connection, wanted, FORMAT_MIN).await?;
+        record(connection, wanted, FORMAT_MIN, server).await?;
     }
-    Ok((shards, durability, server))
+    Ok((shards, durability, name))
 }
 
 /// Reads the record, or writes it if there is none. A deployment of format `takes_over` or a later one gets this version's.
@@ -221,11 +267,12 @@ async fn record(
     connection: &mut MultiplexedConnection,
     wanted: &Wanted,
     takes_over: u32,
+    server: &Server,
 ) -> Result<(u32, u16, Durability, Incarnation), JournalError> {
     let mut call = Call::new(&DEPLOYMENT, 1, 5, 128);
     call.text(Keys::record(&wanted.prefix)).text(FORMAT).text(wanted.shards.unwrap_or(SHARDS_DEFAULT));
     call.text(wanted.durability.unwrap_or_default()).text(Hex(Incarnation::random())).text(takes_over);
-    let mut reply = Reply::new("deployment", call.send(connection).await.map_err(|error| journal_error(&error))?)?;
+    let mut reply = Reply::new("deployment", call.send(connection).await.map_err(|error| server.error(&error))?)?;
     let format: u32 = reply.parse()?;
     // What a newer version has written beside its format may be anything.
     if format > FORMAT {
@@ -258,21 +305,46 @@ mod tests {
             "redis://:se@secret@:1/",
             "redis://user:secret@host/x",
             "user:secret@host",
-            "unix://relative?pass=secret",
+            "unix://relative?pass=sec@ret",
         ] {
             let error = client(bad).expect_err(bad);
             assert!(matches!(error, JournalError::Unfit(_)), "{error:?}");
             let text = error.to_string();
             assert!(text.contains("redis://[[user]:password@]host"), "{text}");
-            assert!(!text.contains("secret") && !text.contains('\n'), "{text}");
+            assert!(!text.contains("secret") && !text.contains("ret\"") && !text.contains('\n'), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_shown_has_no_secret() {
+        for (url, shown) in [
+            ("redis://u:secret@h:1/2?secret", "redis://h:1/2"),
+            ("redis://user?secret@host:1/x", "redis://***"),
+            ("unix:///s?pass=sec@ret", "unix:///s"),
+            ("redis+sentinel://u:secret@h,i:1/m?sentinel_password=a@b", "redis+sentinel://h,i:1/m"),
+            ("redis+sentinel://u:secret", "redis+sentinel://***"),
+        ] {
+            assert_eq!(without_secrets(url), shown);
         }
     }
 
     #[test]
     fn a_server_is_judged_by_what_it_says() {
-        let good = "redis_version:7.0.15\r\nloading:0\r\nmaxmemory_policy:noeviction\r\nrole:master\r\n";
+        let good = "redis_version:7.0.15\r\nredis_mode:standalone\r\nloading:0\r\nmaxmemory_policy:noeviction\r\nrole:master\r\n";
+        let at = Server::at("redis://u:secret@h:26379/3").expect("a url");
+        let fit = |info: &str| fit(info, &at);
         fit(good).expect("good");
         fit(&good.replace("7.0.15", "10.1.0")).expect("newer");
+        let valkey = format!("{}server_name:valkey\r\nvalkey_version:9.1.2\r\n", good.replace("redis_mode", "server_mode"));
+        fit(&valkey.replace("7.0.15", "7.2.4")).expect("valkey");
+        let error = fit(&valkey.replace("master", "slave")).expect_err("a replica").to_string();
+        assert!(error.contains("valkey 9.1.2 is a read-only replica"), "{error}");
+        for (own, masters) in [("redis_mode", "master0:name=main,status=ok,address=h:1,slaves=2\r\n"), ("server_mode", "")] {
+            let info = format!("redis_version:7.0.15\r\n{own}:sentinel\r\n{masters}");
+            let error = fit(&info).expect_err("a sentinel").to_string();
+            let name = if masters.is_empty() { "NAME" } else { "main" };
+            assert!(error.contains(&format!("redis://h:26379/3 is a sentinel: use redis+sentinel://h:26379/{name},")), "{error}");
+        }
         for (from, to, says) in [
             ("7.0.15", "6.2.9", "7.0 or newer"),
             ("noeviction", "allkeys-lru", "noeviction"),

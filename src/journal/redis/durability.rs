@@ -41,6 +41,11 @@ impl Durability {
         }
     }
 
+    /// How many replicas must confirm by a server's settings, at the level `replicated`. 0: none.
+    pub(super) fn confirming(settings: &HashMap<String, String>) -> u32 {
+        settings.get("min-replicas-to-write").and_then(|n| n.parse().ok()).unwrap_or(0)
+    }
+
     /// Checks that a server with these settings and with `connected` replicas keeps what the level promises. Returns how many
     /// replicas must confirm.
     ///
@@ -61,7 +66,7 @@ impl Durability {
                 wants("no-appendfsync-on-rewrite", "no").map(|()| 0)
             }
             Self::Replicated => {
-                let replicas = settings.get("min-replicas-to-write").and_then(|n| n.parse::<u32>().ok()).unwrap_or(0);
+                let replicas = Self::confirming(settings);
                 if replicas == 0 {
                     return wants("min-replicas-to-write", "1").map(|()| 1);
                 }

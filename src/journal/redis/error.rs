@@ -23,6 +23,12 @@ pub(super) fn journal_error(error: &RedisError) -> JournalError {
         return login(said);
     }
     let refused = |why: &str| JournalError::Refused(format!("{why} (redis said: {said})"));
+    // Lua is a module of Valkey since version 9.1, and may be absent.
+    if said.contains("scripting engine") {
+        return refused(
+            "valkey has no Lua, and lasthit's steps are Lua scripts: give it its module (loadmodule .../libvalkeylua.so)",
+        );
+    }
     match error.code().unwrap_or_default() {
         "LOADING" => JournalError::Unreachable("redis is loading its data".into()),
         "BUSY" => JournalError::Unreachable("redis is busy with a script of somebody".into()),
@@ -79,6 +85,8 @@ mod tests {
         for code in ["LASTHIT", "ERR", "CROSSSLOT"] {
             assert!(matches!(sorted(code), JournalError::Unexpected(_)), "{code}");
         }
+        let no_lua = ::redis::make_extension_error("ERR".into(), Some("Could not find scripting engine 'lua'".into()));
+        assert!(matches!(journal_error(&no_lua), JournalError::Refused(why) if why.contains("libvalkeylua.so")));
         for code in ["WRONGTYPE", "DAMAGED"] {
             assert!(matches!(sorted(code), JournalError::Damaged(_)), "{code}");
         }

@@ -9,30 +9,30 @@ use tokio::sync::{Mutex, watch};
 
 use super::super::JournalError;
 use super::connect::{self, Found, Wanted};
-use super::error::{breaks, journal_error};
+use super::error::breaks;
 use super::scripts::{self, Call};
 use super::socket::{self, Driver};
+use super::target::{Server, Target};
 use crate::limits::{REDIS_RESPONSE_TIMEOUT, REPLICAS_TIMEOUT};
 
 /// One connection that many callers share.
 pub(super) struct Link {
-    client: Client,
-    /// The URL without secrets.
-    shown: String,
+    target: Arc<Target>,
     /// What the server must have. Once a value was found, it must stay.
     wanted: parking_lot::Mutex<Wanted>,
     live: Mutex<Option<Live>>,
     /// Attempts to connect that have ended.
     attempts: AtomicU64,
     failure: parking_lot::Mutex<Option<JournalError>>,
-    /// Counts the connections that were made, so that subscriptions follow to another server.
-    made: watch::Sender<u64>,
+    /// Where the connection that was made last leads, so that subscriptions follow there. None before the first.
+    made: watch::Sender<Option<Client>>,
 }
 
 /// A connection, and what its server and deployment have.
 #[derive(Clone)]
 pub(super) struct Live {
     pub(super) connection: MultiplexedConnection,
+    pub(super) at: Arc<Server>,
     pub(super) found: Found,
     number: u64,
     waits: Arc<Waits>,
@@ -49,9 +49,9 @@ struct Waits {
 
 impl Link {
     /// A link that connects when it is first used.
-    pub(super) fn new(client: Client, shown: String, wanted: Wanted) -> Self {
+    pub(super) fn new(target: Arc<Target>, wanted: Wanted) -> Self {
         let (live, failure, wanted) = (Mutex::new(None), parking_lot::Mutex::new(None), parking_lot::Mutex::new(wanted));
-        Self { client, shown, wanted, live, attempts: AtomicU64::new(0), failure, made: watch::Sender::new(0) }
+        Self { target, wanted, live, attempts: AtomicU64::new(0), failure, made: watch::Sender::new(None) }
     }
 
     /// The connection. If there is none, it is made now. Of many callers at the same time one connects, and all share the result.
@@ -68,31 +68,27 @@ impl Link {
             return Err(error);
         }
         let connected = self.connect().await;
-        self.attempts.fetch_add(1, Ordering::Release);
+        let number = self.attempts.fetch_add(1, Ordering::Release);
         *self.failure.lock() = connected.as_ref().err().cloned();
-        let (connection, driver, found) = connected?;
-        let mut number = 0;
-        self.made.send_modify(|made| {
-            *made += 1;
-            number = *made;
-        });
+        let (connection, driver, found, at) = connected?;
+        self.made.send_replace(Some(at.client.clone()));
         let waits = Arc::new(Waits { begun: AtomicU64::new(0), ended: Mutex::new((0, Ok(()))) });
-        Ok(live.insert(Live { connection, found, number, waits, _driver: Arc::new(driver) }).clone())
+        Ok(live.insert(Live { connection, at, found, number, waits, _driver: Arc::new(driver) }).clone())
     }
 
-    async fn connect(&self) -> Result<(MultiplexedConnection, Driver, Found), JournalError> {
+    async fn connect(&self) -> Result<(MultiplexedConnection, Driver, Found, Arc<Server>), JournalError> {
+        let server = self.target.find().await?;
         let config = AsyncConnectionConfig::new().set_response_timeout(Some(REDIS_RESPONSE_TIMEOUT));
-        let connected = socket::connect(&self.client, config).await;
-        let missing = |why| format!("no redis at {}: {why}: start one there, or correct the url", self.shown);
-        let (mut connection, driver) = connected.map_err(|error| match journal_error(&error) {
-            JournalError::Unreachable(why) => JournalError::Unreachable(missing(why)),
-            JournalError::Silent(why) => JournalError::Silent(missing(why)),
+        let connected = socket::connect(&server.client, config).await;
+        let (mut connection, driver) = connected.map_err(|error| match server.error(&error) {
+            JournalError::Unreachable(why) => JournalError::Unreachable(server.missing(&why)),
+            JournalError::Silent(why) => JournalError::Silent(server.missing(&why)),
             other => other,
         })?;
         let wanted = self.wanted.lock().clone();
-        let found = connect::look(&mut connection, &wanted).await?;
+        let found = connect::look(&mut connection, &wanted, &server).await?;
         *self.wanted.lock() = wanted.fixed(&found);
-        Ok((connection, driver, found))
+        Ok((connection, driver, found, server))
     }
 
     /// Converts an error. If it shows that the connection or its server is no longer the same, later callers get a new connection.
@@ -103,7 +99,7 @@ impl Link {
                 tracing::debug!(%error, "connection to redis is given up");
                 self.give_up(live);
             }
-            journal_error(&error)
+            live.at.error(&error)
         })
     }
 
@@ -141,8 +137,13 @@ impl Link {
         }
     }
 
-    /// Counts the connections that were made.
-    pub(super) fn made(&self) -> watch::Receiver<u64> {
+    /// The connection, if there is one at this moment.
+    pub(super) fn met(&self) -> Option<Live> {
+        self.live.try_lock().ok()?.clone()
+    }
+
+    /// Where the connection that was made last leads. It changes with every connection, even to the same server.
+    pub(super) fn made(&self) -> watch::Receiver<Option<Client>> {
         self.made.subscribe()
     }
 }

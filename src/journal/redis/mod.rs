@@ -21,15 +21,17 @@ pub(crate) mod own;
 mod programs;
 mod reply;
 mod scripts;
+mod sentinel;
 mod socket;
 mod subscribe;
+mod target;
 mod workers;
 
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use ::redis::{Client, Value};
+use ::redis::Value;
 use async_trait::async_trait;
 use bytes::Bytes;
 
@@ -37,13 +39,15 @@ use super::lockfile::{LockFile, LockFiles, default_runtime_dir};
 use super::{CommonJournal, JournalError, Signals, check};
 use crate::limits::REPLICATED_CONNECTIONS;
 use crate::types::{Incarnation, RoomId, ShardId};
-pub(crate) use connect::FORMAT;
 use connect::Wanted;
+pub(crate) use connect::{FORMAT, names_a_host};
 pub use durability::Durability;
 use keys::{Hex, Keys, ShardKeys};
 use link::{Link, Live};
 use reply::{Reply, code};
 use scripts::{CONFIRM, Call, HEARTBEAT, PING, ROOM_BYTES, TIMELINE};
+pub(crate) use sentinel::{FORM as SENTINEL_FORM, SentinelUrl};
+use target::Target;
 
 /// How to use a Redis server.
 #[derive(Debug, Clone)]
@@ -72,7 +76,6 @@ impl Default for RedisOptions {
 pub struct RedisJournal(Arc<Inner>);
 
 struct Inner {
-    client: Client,
     link: Link,
     /// Connections that wait for replicas, by shard. Empty except at [`Durability::Replicated`].
     waiting: Vec<Link>,
@@ -81,9 +84,16 @@ struct Inner {
     locks: Option<LockFiles>,
 }
 
+impl Inner {
+    /// The connections that there are at this moment.
+    fn links(&self) -> impl Iterator<Item = (&Link, Live)> {
+        std::iter::once(&self.link).chain(&self.waiting).filter_map(|link| Some((link, link.met()?)))
+    }
+}
+
 impl fmt::Debug for RedisJournal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The client knows the password.
+        // The links know the password.
         f.debug_struct("RedisJournal").field("keys", &self.0.keys).finish_non_exhaustive()
     }
 }
@@ -92,8 +102,10 @@ impl RedisJournal {
     /// Connects, checks the server (version, role, eviction policy, what the durability needs), and reads or writes the
     /// deployment's record. A deployment of the format before is taken over: processes of the version before cannot join it from then
     /// on. It checks again after each reconnection. `url` is
-    /// `redis://[[user]:password@]host[:port][/db]`, `rediss://...` for TLS, or
-    /// `unix:///path[?user=&pass=&db=]`. Certificates are checked against the system's authorities, or those in the
+    /// `redis://[[user]:password@]host[:port][/db]`, `rediss://...` for TLS,
+    /// `unix:///path[?user=&pass=&db=]`, or, for the primary that Sentinel names,
+    /// `redis+sentinel://[[user]:password@]host[:port],host[:port]/name[?db=&sentinel_user=&sentinel_password=]` with the hosts of
+    /// the sentinels (`rediss+sentinel://...` for TLS to them and to the servers). Certificates are checked against the system's authorities, or those in the
     /// file that the environment names as `SSL_CERT_FILE`.
     ///
     /// # Errors
@@ -112,17 +124,20 @@ impl RedisJournal {
     }
 
     async fn connect_as(url: &str, options: RedisOptions, takes_over: bool) -> Result<Self, JournalError> {
-        let client = connect::client(url)?;
+        let target = Arc::new(Target::of(url)?);
         let locks = lock_files(&options)?;
         let wanted = Wanted::new(&options.prefix, options.shards, options.durability, takes_over)?;
-        let new = |wanted| Link::new(client.clone(), connect::without_secrets(url), wanted);
+        let new = |wanted| Link::new(target.clone(), wanted);
         let link = new(wanted.clone());
         let found = link.live().await?.found;
         let waiting = if found.durability == Durability::Replicated { REPLICATED_CONNECTIONS } else { 0 };
         let waiting = (0..waiting.min(usize::from(found.shards))).map(|_| new(wanted.clone().fixed(&found))).collect();
-        let database = client.get_connection_info().redis_settings().db();
-        let keys = Keys::new(&options.prefix, database, found.shards);
-        Ok(Self(Arc::new(Inner { link, waiting, durability: found.durability, keys, client, locks })))
+        let keys = Keys::new(&options.prefix, target.database(), found.shards);
+        let inner = Arc::new(Inner { link, waiting, durability: found.durability, keys, locks });
+        if let Target::Sentinels(sentinels) = &*target {
+            tokio::spawn(sentinel::watch(Arc::downgrade(&inner), sentinels.clone()));
+        }
+        Ok(Self(inner))
     }
 
     /// What a verdict has survived before anyone sees it.
@@ -312,7 +327,7 @@ impl CommonJournal for RedisJournal {
 
     async fn pushes(&self, to: Incarnation) -> Result<Signals<Bytes>, JournalError> {
         let channel = self.0.keys.push(to).to_string();
-        subscribe::subscribe(self.0.client.clone(), vec![channel], self.0.link.made(), |_, push| Ok(push)).await
+        subscribe::subscribe(vec![channel], self.0.link.made(), |_, push| Ok(push)).await
     }
 
     fn lock(&self, who: Incarnation) -> Option<LockFile> {

@@ -3,10 +3,11 @@
 use redis::AsyncConnectionConfig;
 
 use super::super::JournalError;
-use super::connect::{client, field, fit};
+use super::connect::{field, fit};
 use super::durability::Durability;
 use super::error::journal_error;
 use super::socket;
+use super::target::Server;
 use crate::limits::REDIS_RESPONSE_TIMEOUT;
 
 /// Settings of a server and their values. All of them can be set while it runs.
@@ -32,7 +33,8 @@ pub(crate) fn server_settings(durability: Durability) -> ServerSettings {
 pub(crate) async fn set_up(url: &str, settings: &ServerSettings) -> Result<bool, JournalError> {
     let config = AsyncConnectionConfig::new().set_response_timeout(Some(REDIS_RESPONSE_TIMEOUT));
     let failed = |error| journal_error(&error);
-    let (mut connection, _driver) = socket::connect(&client(url)?, config).await.map_err(failed)?;
+    let server = Server::at(url)?;
+    let (mut connection, _driver) = socket::connect(&server.client, config).await.map_err(failed)?;
     let info: String = redis::cmd("INFO").query_async(&mut connection).await.map_err(failed)?;
     if field(&info, "loading") == "1" {
         return Ok(false);
@@ -44,7 +46,7 @@ pub(crate) async fn set_up(url: &str, settings: &ServerSettings) -> Result<bool,
     }
     let () = set.query_async(&mut connection).await.map_err(failed)?;
     let info: String = redis::cmd("INFO").query_async(&mut connection).await.map_err(failed)?;
-    fit(&info).map(|()| true)
+    fit(&info, &server).map(|()| true)
 }
 
 #[cfg(test)]

@@ -22,7 +22,9 @@ struct Connection {
     messages: PubSubStream,
 }
 
-async fn connect(client: &Client, channels: &[String]) -> Result<Connection, JournalError> {
+/// Connects to where the journal's own connection leads.
+async fn connect(made: &mut watch::Receiver<Option<Client>>, channels: &[String]) -> Result<Connection, JournalError> {
+    let client = made.borrow_and_update().clone().ok_or_else(|| JournalError::Unreachable("no connection yet".into()))?;
     let open = async {
         let (mut sink, messages) = client.get_async_pubsub().await?.split();
         if !channels.is_empty() {
@@ -36,20 +38,18 @@ async fn connect(client: &Client, channels: &[String]) -> Result<Connection, Jou
     }
 }
 
-/// Subscribes, and keeps the subscription until its reader is gone. `read` decodes a message of a channel. `made` changes when
-/// the journal's own connection was made again, perhaps to another server: then this one is made again, too.
+/// Subscribes, and keeps the subscription until its reader is gone. `read` decodes a message of a channel. `made` is where
+/// the journal's own connection leads, and changes when that was made again, perhaps to another server: then this one is made again.
 pub(super) async fn subscribe<T, F>(
-    client: Client,
     channels: Vec<String>,
-    mut made: watch::Receiver<u64>,
+    mut made: watch::Receiver<Option<Client>>,
     read: F,
 ) -> Result<Signals<T>, JournalError>
 where
     T: Send + 'static,
     F: Fn(&str, Bytes) -> Result<T, DecodeError> + Send + Sync + 'static,
 {
-    made.mark_unchanged();
-    let mut connection = connect(&client, &channels).await?;
+    let mut connection = connect(&mut made, &channels).await?;
     let (to, from) = signals::channel();
     tokio::spawn(async move {
         while signals::subscribed(&to) {
@@ -58,9 +58,8 @@ where
                 () = changed(&mut made) => tracing::debug!(?channels, "following to where the journal is now"),
                 () = to.closed() => return,
             }
-            made.mark_unchanged();
             tokio::select! {
-                again = reconnect(&client, &channels) => connection = again,
+                again = reconnect(&mut made, &channels) => connection = again,
                 () = to.closed() => return,
             }
         }
@@ -99,18 +98,18 @@ async fn deliver<T>(
     }
 }
 
-async fn changed(made: &mut watch::Receiver<u64>) {
+async fn changed(made: &mut watch::Receiver<Option<Client>>) {
     if made.changed().await.is_err() {
         // The journal was dropped. Its subscriptions live as long as they are read.
         std::future::pending::<()>().await;
     }
 }
 
-async fn reconnect(client: &Client, channels: &[String]) -> Connection {
+async fn reconnect(made: &mut watch::Receiver<Option<Client>>, channels: &[String]) -> Connection {
     let mut backoff = Backoff::new(RESUBSCRIBE_DELAY_MIN, RESUBSCRIBE_DELAY_MAX);
     loop {
         backoff.rest().await;
-        match connect(client, channels).await {
+        match connect(made, channels).await {
             Ok(connection) => return connection,
             Err(error) => tracing::debug!(%error, ?backoff, "no subscription yet"),
         }

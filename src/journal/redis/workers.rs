@@ -101,7 +101,7 @@ impl WorkerJournal for RedisJournal {
         }
         let channels = by_channel.keys().cloned().collect();
         let unknown = ShardId(u16::MAX);
-        subscribe::subscribe(self.0.client.clone(), channels, self.0.link.made(), move |channel, bytes| {
+        subscribe::subscribe(channels, self.0.link.made(), move |channel, bytes| {
             subscribe::bell(by_channel.get(channel).copied().unwrap_or(unknown), &bytes)
         })
         .await
