@@ -73,3 +73,20 @@ impl Server {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_no_primary_any_more_is_out_of_reach_only_if_there_is_a_successor() {
+        let alone = Server::at("redis://h").expect("a url");
+        let Ok(Target::Sentinels(sentinels)) = Target::of("redis+sentinel://h/main") else { panic!("a url") };
+        let named = sentinels.server("h:1").expect("an address");
+        for (code, is_final) in [("READONLY", true), ("MASTERDOWN", true), ("UNBLOCKED", false), ("LOADING", false)] {
+            let error = redis::make_extension_error(code.into(), None);
+            assert!(matches!(named.error(&error), JournalError::Unreachable(_)), "{code}");
+            assert_eq!(matches!(alone.error(&error), JournalError::Refused(_)), is_final, "{code}");
+        }
+    }
+}
