@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 mod child;
+mod connections;
 mod homes;
 mod moves;
 mod outside;
@@ -11,6 +12,7 @@ mod sentinel;
 mod supervisor;
 mod timers;
 pub(crate) use child::*;
+pub use connections::*;
 pub(crate) use homes::*;
 pub(crate) use moves::*;
 pub use outside::*;
@@ -368,22 +370,6 @@ pub const HEADS_INTERVAL: Duration = Duration::from_secs(5);
 pub(crate) const ROOM_LINGER: Duration = Duration::from_secs(30);
 /// How long resolved events and verdicts are kept for `since` and replay.
 pub(crate) const RETENTION: Duration = Duration::from_secs(600);
-/// How long Redis may take to answer before the outcome of a step counts as unknown.
-pub(crate) const REDIS_RESPONSE_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long replicas may take to confirm a step before its outcome counts as unknown.
-pub(crate) const REPLICAS_TIMEOUT: Duration = Duration::from_secs(1);
-/// Connections that wait for replicas. A wait blocks its connection, so shards are spread over several.
-pub(crate) const REPLICATED_CONNECTIONS: usize = 8;
-/// How long connecting to Redis, or subscribing there, may take.
-pub(crate) const REDIS_CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long a process that starts waits for a Redis that cannot be reached, before it ends with an error.
-pub(crate) const REDIS_START_TIMEOUT: Duration = Duration::from_secs(10);
-/// How often a subscription's connection is pinged.
-pub const SUBSCRIPTION_PING_INTERVAL: Duration = Duration::from_secs(1);
-/// First pause before a broken subscription connects again. It doubles with every failure.
-pub(crate) const RESUBSCRIBE_DELAY_MIN: Duration = Duration::from_millis(20);
-/// Longest pause before a broken subscription connects again.
-pub(crate) const RESUBSCRIBE_DELAY_MAX: Duration = Duration::from_millis(100);
 
 /// Rooms that a worker may resolve at once.
 pub(crate) const CONCURRENCY_MAX: usize = 1024;
