@@ -110,7 +110,8 @@ pub struct Registered {
     pub record: GatewayRecord,
     /// The heads of the requested rooms, in their order.
     pub rooms: Vec<RoomHead>,
-    /// The count of rooms with verdicts that began a new era, because the shard has lost what this gateway has seen (rule G3).
+    /// The count of rooms that began a new era, because the shard has lost what this gateway has seen (rule G3). 0 in a shard without
+    /// a commit: no room has verdicts.
     pub renewed: u64,
     /// The shard's last commit.
     pub commit: u64,

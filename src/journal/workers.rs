@@ -116,7 +116,8 @@ pub trait WorkerJournal: ProgramJournal {
     /// Compares what a worker knows of a shard from another server with what this server found when it first met the shard (rule
     /// G3). If a final commit is missing, all rooms of the shard begin a new era with their present state, once for each server.
     /// This counts as a commit, so that a loss of it is noticed, too. If the witness owned the shard last, and nothing that it
-    /// sent is missing, the doubt ([`Survey::doubt`]) is over. Returns the count of rooms with verdicts that began a new era.
+    /// sent is missing, the doubt ([`Survey::doubt`]) is over. Returns the count of rooms that began a new era;
+    /// 0 in a shard without a commit, where no room has verdicts.
     ///
     /// # Errors
     /// When the outcome is unknown: send it again.

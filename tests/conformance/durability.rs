@@ -1,8 +1,6 @@
 //! What the levels of durability promise: nobody sees what has not survived as much, and a server that cannot keep it is
 //! refused.
 
-use std::time::Duration;
-
 use lasthit::journal::redis::{Durability, RedisJournal, RedisOptions};
 use lasthit::journal::{
     Appended, Committed, CommonJournal as _, GatewayJournal as _, JournalError, Seen, Signal, WorkerJournal as _,
@@ -11,7 +9,7 @@ use lasthit::types::Incarnation;
 use servers::{Proxy, RedisServer};
 
 use crate::fixture::{
-    REPLICATED, SHARD, SHARDS, TestGateway, at, bytes, claim, commit, entry, message, part, replicated, room, subscribed,
+    REPLICATED, SHARD, SHARDS, TestGateway, at, bytes, claim, commit, entry, message, part, replicated, room, subscribed, until,
 };
 
 const DISK: [&str; 4] = ["--appendonly", "yes", "--appendfsync", "always"];
@@ -91,17 +89,6 @@ async fn it_is_looked_at_again_when_it_comes_back() {
         .await;
     tell(&server, &["CONFIG", "SET", "appendfsync", "always"]);
     until(async || journal.ping().await.is_ok()).await;
-}
-
-/// Asks until it is so.
-pub(crate) async fn until(mut so: impl AsyncFnMut() -> bool) {
-    for _ in 0..2000 {
-        if so().await {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    panic!("it does not come to be so");
 }
 
 /// Rule C3: the replica is there and confirms nothing.

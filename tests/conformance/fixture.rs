@@ -219,3 +219,14 @@ pub(crate) async fn message<T>(signals: &mut Signals<T>) -> T {
 pub(crate) async fn subscribed<T>(signals: &mut Signals<T>) {
     assert!(matches!(signal(signals).await, Signal::Subscribed));
 }
+
+/// Asks until it is so.
+pub(crate) async fn until(mut so: impl AsyncFnMut() -> bool) {
+    for _ in 0..2000 {
+        if so().await {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    panic!("it does not come to be so");
+}

@@ -63,7 +63,7 @@ pub(crate) async fn a_gateway_that_has_seen_more_than_is_stored_begins_new_eras(
     let seen = Seen { server, flush: 0, commit: 1 };
     let answer = journal.register(SHARD, other, seen, &[room(1), room(0)]).await.expect("register");
     assert!(!answer.record.fenced, "{answer:?}");
-    assert_eq!((answer.renewed, answer.commit), (1, 2), "one room has verdicts; it counts as a commit");
+    assert_eq!((answer.renewed, answer.commit), (2, 2), "both rooms; it counts as a commit");
     let eras: Vec<u64> = answer.rooms.iter().map(|head| head.era).collect();
     assert!(eras.iter().all(|era| *era > 2) && eras[0] != eras[1], "{eras:?}");
     assert_eq!(answer.rooms[1].seq, 3, "with what it has");
@@ -82,6 +82,25 @@ pub(crate) async fn a_gateway_that_has_seen_more_than_is_stored_begins_new_eras(
     assert_eq!(journal.commit(&again).await.expect("commit"), Committed::Fenced);
     let next = commit(lease, 3, vec![part(room(0), eras[1], 3, 4, id)]);
     assert_eq!(journal.commit(&next).await.expect("commit"), Committed::Done);
+}
+
+/// Where gateways came first, a new deployment's first owner knows nothing, either. No operator is to be alarmed by that.
+pub(crate) async fn no_room_counts_as_renewed_before_the_first_commit(journal: &impl Journal) {
+    for (shard, testifies) in [(SHARD, true), (ShardId(1), false)] {
+        let room = room_of(shard, 0);
+        let mut gateway = TestGateway::register_in(journal, shard).await;
+        gateway.append(journal, at(1), vec![entry(room.clone(), at(1), "a")]).await;
+        let era = async || journal.heads(shard, std::slice::from_ref(&room)).await.expect("heads").1[0].era;
+        let before = era().await;
+        let renewed = if testifies {
+            journal.testify(shard, Witness::NONE).await.expect("testify")
+        } else {
+            let seen = Seen { server: Incarnation::random(), flush: 1, commit: 1 };
+            journal.register(shard, gateway.incarnation, seen, &[]).await.expect("register").renewed
+        };
+        assert_eq!(renewed, 0);
+        assert!(era().await > before, "its rooms have a new era");
+    }
 }
 
 pub(crate) async fn a_worker_that_has_seen_more_than_is_stored_begins_new_eras(journal: &impl Journal) {

@@ -12,6 +12,7 @@ mod programs;
 mod redis;
 mod rooms;
 mod sentinel;
+mod slots;
 mod spoiled;
 mod twins;
 mod workers;
@@ -72,6 +73,7 @@ conformance! {
     gateways::registering_is_idempotent,
     gateways::a_gateway_that_has_seen_more_than_is_stored_begins_new_eras,
     gateways::a_worker_that_has_seen_more_than_is_stored_begins_new_eras,
+    gateways::no_room_counts_as_renewed_before_the_first_commit,
     gateways::steps_are_bound_to_their_server,
     gateways::a_flush_is_stored_once_and_in_sequence,
     gateways::a_gap_is_answered_with_what_is_stored,

@@ -7,8 +7,8 @@ use lasthit::journal::{CommonJournal as _, GatewayJournal as _, JournalError, Se
 use lasthit::types::Incarnation;
 use servers::{Program, RedisServer, Sentinels};
 
-use crate::durability::{refuses, stop, until as asked_until};
-use crate::fixture::{REPLICATED, SHARD, SHARDS, TestGateway, bytes, room, subscribed, tell};
+use crate::durability::{refuses, stop};
+use crate::fixture::{REPLICATED, SHARD, SHARDS, TestGateway, bytes, room, subscribed, tell, until as asked_until};
 
 /// Some seconds until the next look at everything, and more on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(20);

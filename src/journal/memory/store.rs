@@ -165,16 +165,17 @@ impl Shard {
         }
     }
 
-    /// Begins a new era in all rooms. Returns how many of them have verdicts.
+    /// Begins a new era in all rooms. Returns how many there are; none count before the first commit, when no room has verdicts.
     fn renew(&mut self, server: Incarnation) -> u64 {
         if std::mem::replace(&mut self.renewed, server) == server {
             return 0;
         }
+        let rooms = if self.commit == 0 { 0 } else { self.rooms.len() as u64 };
         self.commit += 1;
         self.commit_epoch = 0;
         (self.server, self.found, self.doubt) = (server, self.commit, None);
         self.shift += era_stride(server);
-        self.rooms.values().filter(|room| room.seq > 0).count() as u64
+        rooms
     }
 
     fn head(&self, room: &RoomId) -> RoomHead {

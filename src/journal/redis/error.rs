@@ -32,7 +32,9 @@ pub(super) fn journal_error(error: &RedisError) -> JournalError {
     match error.code().unwrap_or_default() {
         "LOADING" => JournalError::Unreachable("redis is loading its data".into()),
         "BUSY" => JournalError::Unreachable("redis is busy with a script of somebody".into()),
-        "TRYAGAIN" | "CLUSTERDOWN" | "UNBLOCKED" => JournalError::Unreachable(text),
+        "MOVED" | "ASK" | "TRYAGAIN" | "CLUSTERDOWN" | "UNBLOCKED" => JournalError::Unreachable(text),
+        // What a script is told of a key that it did not declare, where its slot is being moved or its cluster is down.
+        "ERR" if said.starts_with("Script attempted to") && said.contains("cluster") => JournalError::Unreachable(text),
         "NOAUTH" | "WRONGPASS" => login(said),
         "NOPERM" => refused("redis user may not do this: give it ~<prefix>:* &<prefix>:* +@all -@dangerous +info"),
         "READONLY" => refused("redis is a read-only replica: give the url of the primary"),
@@ -69,7 +71,7 @@ mod tests {
     #[test]
     fn errors_are_sorted_by_what_to_do_about_them() {
         let sorted = |code: &str| journal_error(&::redis::make_extension_error(code.into(), Some("said".into())));
-        for code in ["LOADING", "BUSY", "TRYAGAIN", "CLUSTERDOWN", "UNBLOCKED"] {
+        for code in ["LOADING", "BUSY", "MOVED", "ASK", "TRYAGAIN", "CLUSTERDOWN", "UNBLOCKED"] {
             assert!(matches!(sorted(code), JournalError::Unreachable(_)), "{code}");
         }
         for code in ["NOAUTH", "WRONGPASS", "NOPERM", "READONLY", "OOM", "MISCONF", "MASTERDOWN", "NOREPLICAS"] {

@@ -27,13 +27,13 @@ impl GatewayJournal for RedisJournal {
         let keys = self.shard(shard)?;
         rooms.iter().try_for_each(|room| check::room(room, shard, self.shards()))?;
         let server = self.met().await?.found.server;
-        let mut call = Call::new(&REGISTER, 3 + rooms.len(), 8, (4 + rooms.len()) * ROOM_BYTES);
+        let mut call = Call::new(&REGISTER, 3 + rooms.len(), 7, (4 + rooms.len()) * ROOM_BYTES);
         call.text(&keys.shard).text(&keys.gateways).text(&keys.rooms);
         for room in rooms {
             call.text(keys.state(room));
         }
         call.text(Hex(gateway)).text(Hex(server)).text(era_stride(server)).text(seen.flush).text(seen.commit);
-        call.text(keys.states()).text(&keys.bell).text(Hex(seen.server));
+        call.text(&keys.bell).text(Hex(seen.server));
         let Some(reply) = self.send_confirmed_to(server, shard, &call).await? else {
             return Err(JournalError::Unreachable("redis lost its data meanwhile: asked again".into()));
         };

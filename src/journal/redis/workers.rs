@@ -330,13 +330,13 @@ impl WorkerJournal for RedisJournal {
         let keys = self.shard(shard)?;
         let live = self.met().await?;
         let server = live.found.server;
-        let mut call = Call::new(&TESTIFY, 2, 7, 3 * ROOM_BYTES);
+        let mut call = Call::new(&TESTIFY, 2, 6, 3 * ROOM_BYTES);
         call.text(&keys.shard).text(&keys.rooms).text(Hex(server)).text(era_stride(server)).text(Hex(witness.server));
         match witness.epoch {
             Some(epoch) => call.text(epoch),
             None => call.bytes(&[]),
         };
-        call.text(witness.confirmed).text(witness.sent).text(keys.states());
+        call.text(witness.confirmed).text(witness.sent);
         Reply::new("testify", Value::Array(vec![self.send_on(live, &call).await?]))?.parse()
     }
 

@@ -162,7 +162,7 @@ impl Store {
         Ok(Leased::Done(stored.attempts.add(stored.seq)))
     }
 
-    /// Compares what a worker knows with what was found. Returns how many rooms with verdicts began a new era.
+    /// Compares what a worker knows with what was found. Returns how many rooms began a new era.
     ///
     /// # Errors
     /// [`JournalError::Refused`] for a shard that does not exist.

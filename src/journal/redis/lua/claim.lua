@@ -6,7 +6,8 @@
 -- an earlier owner had not released the shard, its events may have killed it: the same step counts a death in each active room
 -- (rule C6), and in the first rooms that have a timer due; except in rooms with a damaged state, which fail when they are loaded. An
 -- owner on another server counts as none: there every lease ended. A damaged list of due rooms stops nothing. KEYS cannot list the
--- states of these rooms, because they are known only inside the script; they share the hash tag. All checks come before the first
+-- states of these rooms, because they are known only inside the script; they share the hash tag. Where a cluster moves their slot to
+-- another node, some may have left already: so all are read first, and the error ends the script. All checks come before the first
 -- write.
 --
 -- KEYS  1 shard, 2 active, 3 due
@@ -14,7 +15,7 @@
 --       clock in ms, 7 how far that may be off this server's, in ms, 8 most due rooms
 -- Returns {0, epoch} claimed, {1} another claim was faster, {2, ms} refused: the worker's wall clock is so far ahead (behind, if
 --         negative)
--- Errors: LASTHIT for a damaged record of the shard
+-- Errors: LASTHIT for a damaged record of the shard; what the server says where a room's state is out of reach
 local function damaged(key, why) return redis.error_reply('LASTHIT ' .. key .. ' is damaged: ' .. why) end
 local function count(text) return #text < 16 and string.find(text, '^%d+$') and tonumber(text) end
 
@@ -37,10 +38,7 @@ local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 local off = tonumber(ARGV[6]) - now
 if math.abs(off) > tonumber(ARGV[7]) then return {2, string.format('%.0f', off)} end
 
-if shard[3] ~= ARGV[5] then
-  redis.call('HSET', KEYS[1], 'server', ARGV[5], 'found', commit, 'doubt', epoch)
-end
-redis.call('HSET', KEYS[1], 'epoch', count(epoch) + 1, 'owner', ARGV[3], 'owned', ARGV[5])
+local keys, seqs, deaths = {}, {}, {}
 if shard[2] and shard[2] ~= ARGV[3] and shard[5] == ARGV[5] then
   local due = redis.pcall('ZRANGE', KEYS[3], '-inf', string.format('%.0f', now), 'BYSCORE', 'LIMIT', 0, ARGV[8])
   local counted = {}
@@ -48,8 +46,18 @@ if shard[2] and shard[2] ~= ARGV[3] and shard[5] == ARGV[5] then
   for i = 1, #due do counted[due[i]] = true end
   for name in pairs(counted) do
     local state = redis.pcall('HMGET', ARGV[4] .. name, 'seq', 'deaths_at', 'deaths')
-    local deaths = state[1] and (state[1] ~= state[2] and 0 or count(state[3] or ''))
-    if deaths then redis.call('HSET', ARGV[4] .. name, 'deaths_at', state[1], 'deaths', deaths + 1) end
+    if state.err and not string.find(state.err, '^WRONGTYPE') then return state end
+    local before = state[1] and (state[1] ~= state[2] and 0 or count(state[3] or ''))
+    if before then
+      local n = #keys + 1
+      keys[n], seqs[n], deaths[n] = ARGV[4] .. name, state[1], before + 1
+    end
   end
 end
+
+if shard[3] ~= ARGV[5] then
+  redis.call('HSET', KEYS[1], 'server', ARGV[5], 'found', commit, 'doubt', epoch)
+end
+redis.call('HSET', KEYS[1], 'epoch', count(epoch) + 1, 'owner', ARGV[3], 'owned', ARGV[5])
+for i = 1, #keys do redis.call('HSET', keys[i], 'deaths_at', seqs[i], 'deaths', deaths[i]) end
 return {0, count(epoch) + 1}

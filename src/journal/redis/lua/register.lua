@@ -4,13 +4,13 @@
 -- Guarantee: one atomic, idempotent step. A fenced gateway stays fenced. If flushes of the gateway are missing, they are lost
 -- or the gateway was forgotten: it is fenced. If commits are missing that it has heard of, all rooms of the shard begin a new
 -- era, once for each server. Only the shard's shift of eras jumps, so a room with a damaged state has a new era when it is
--- repaired, too. If an earlier server knew the gateway, the bell rings, without a new count of appends. All checks come before
--- the first write.
+-- repaired, too, and the step takes no longer where there are many rooms. If an earlier server knew the gateway, the bell rings,
+-- without a new count of appends. All checks come before the first write.
 --
 -- KEYS  1 shard, 2 gateways, 3 rooms, then the states of the rooms that the gateway asks for
 -- ARGV  1 incarnation, 2 server, 3 size of a jump of the eras' shift, 4 the gateway's last confirmed flush, 5 the last commit
---       that it has heard of, 6 prefix of the rooms' state keys, 7 channel of the bell, 8 server of its last registration
--- Returns {record, count of rooms with verdicts that began a new era, last commit, {era, seq, top, ...}}; the record is
+--       that it has heard of, 6 channel of the bell, 7 server of its last registration
+-- Returns {record, count of rooms that began a new era (0 in a shard without a commit), last commit, {era, seq, top, ...}}; the record is
 --         number|watermark|fenced|server; era 0 means that the room does not exist, or that its state is damaged
 -- Errors: LASTHIT for a damaged record of the shard
 local function damaged(key, why) return redis.error_reply('LASTHIT ' .. key .. ' is damaged: ' .. why) end
@@ -31,30 +31,27 @@ if shard[4] == ARGV[2] then found = count(shard[5] or '') end
 if not append or not commit or not found or not shift then
   return damaged(KEYS[1], 'append, commit, found or shift is no number')
 end
-local rooms = {}
-local lost = ARGV[8] ~= ARGV[2] and tonumber(ARGV[5]) > found and shard[3] ~= ARGV[2]
+local renewed = 0
+local lost = ARGV[7] ~= ARGV[2] and tonumber(ARGV[5]) > found and shard[3] ~= ARGV[2]
 if lost then
-  rooms = redis.pcall('SMEMBERS', KEYS[3])
-  if rooms.err then return damaged(KEYS[3], 'it is no set') end
+  renewed = redis.pcall('SCARD', KEYS[3])
+  if type(renewed) == 'table' then return damaged(KEYS[3], 'it is no set') end
+  -- Before the first commit no room has verdicts that could be missing.
+  if commit == 0 then renewed = 0 end
 end
 
 local flush = tonumber(ARGV[4])
 if flush > tonumber(number) then fenced = '1' end
 local now = number .. '|' .. watermark .. '|' .. fenced .. '|' .. ARGV[2]
 if now ~= record then redis.call('HSET', KEYS[2], ARGV[1], now) end
-local renewed = 0
 if lost then
   commit, shift = commit + 1, shift + tonumber(ARGV[3])
   redis.call('HSET', KEYS[1], 'commit', commit, 'renewed', ARGV[2], 'commit_epoch', '0', 'server', ARGV[2], 'found', commit,
     'shift', string.format('%.0f', shift))
   redis.call('HDEL', KEYS[1], 'doubt')
-  for _, name in ipairs(rooms) do
-    local seq = redis.pcall('HGET', ARGV[6] .. name, 'seq')
-    if seq and not seq.err and seq ~= '0' then renewed = renewed + 1 end
-  end
 end
 if server ~= ARGV[2] and (record or flush > 0) then
-  redis.call('PUBLISH', ARGV[7], cmsgpack.pack({append, ARGV[1], tonumber(number), watermark, ''}))
+  redis.call('PUBLISH', ARGV[6], cmsgpack.pack({append, ARGV[1], tonumber(number), watermark, ''}))
 end
 
 local heads = {}

@@ -15,6 +15,7 @@ local heads = {}
 if ARGV[1] ~= '' then
   for _, name in ipairs(redis.call('SMEMBERS', KEYS[4])) do
     local state = redis.pcall('HMGET', ARGV[1] .. name, 'era', 'seq', 'top')
+    if state.err and not string.find(state.err, '^WRONGTYPE') then return state end
     local era, seq, top = count(state[1] or ''), state[2] or '', state[3] or ''
     local n = #heads
     heads[n + 1], heads[n + 2], heads[n + 3], heads[n + 4] = name, false, false, false

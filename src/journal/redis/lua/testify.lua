@@ -3,13 +3,13 @@
 --
 -- Guarantee: one atomic step. If a final commit is missing, all rooms begin a new era with their present state, once for each
 -- server. This counts as a commit without an owner. Only the shard's shift of eras jumps, so a room with a damaged state has a
--- new era when it is repaired, too. If the witness owned the shard last, and nothing that it sent is missing, the doubt is
+-- new era when it is repaired, too, and the step takes no longer where there are many rooms. If the witness owned the shard last, and nothing that it sent is missing, the doubt is
 -- over. All checks come before the first write.
 --
 -- KEYS  1 shard, 2 rooms
 -- ARGV  1 server, 2 size of a jump of the eras' shift, 3 the witness's server, 4 its epoch or empty, 5 its last final commit,
---       6 the last commit that it sent, 7 prefix of the rooms' state keys
--- Returns the count of rooms with verdicts that began a new era
+--       6 the last commit that it sent
+-- Returns the count of rooms that began a new era; 0 in a shard without a commit
 -- Errors: LASTHIT for a damaged record of the shard
 local function damaged(key, why) return redis.error_reply('LASTHIT ' .. key .. ' is damaged: ' .. why) end
 local function count(text) return #text < 16 and string.find(text, '^%d+$') and tonumber(text) end
@@ -25,10 +25,12 @@ if not commit or not shift or not found or (doubt and not count(doubt)) then
   return damaged(KEYS[1], 'commit, epoch, found, doubt or shift is no number')
 end
 local lost = tonumber(ARGV[5]) > found
-local rooms = {}
+local renewed = 0
 if lost and shard[6] ~= ARGV[1] then
-  rooms = redis.pcall('SMEMBERS', KEYS[2])
-  if rooms.err then return damaged(KEYS[2], 'it is no set') end
+  renewed = redis.pcall('SCARD', KEYS[2])
+  if type(renewed) == 'table' then return damaged(KEYS[2], 'it is no set') end
+  -- Before the first commit no room has verdicts that could be missing.
+  if commit == 0 then renewed = 0 end
 end
 
 if not met then redis.call('HSET', KEYS[1], 'server', ARGV[1], 'found', commit, 'doubt', doubt) end
@@ -40,9 +42,4 @@ if shard[6] == ARGV[1] then return 0 end
 redis.call('HSET', KEYS[1], 'commit', commit + 1, 'renewed', ARGV[1], 'commit_epoch', '0', 'found', commit + 1,
   'shift', string.format('%.0f', shift + tonumber(ARGV[2])))
 redis.call('HDEL', KEYS[1], 'doubt')
-local renewed = 0
-for _, name in ipairs(rooms) do
-  local seq = redis.pcall('HGET', ARGV[7] .. name, 'seq')
-  if seq and not seq.err and seq ~= '0' then renewed = renewed + 1 end
-end
 return renewed
