@@ -160,6 +160,8 @@ pub(crate) const LANE_BUFFER_ENTRIES_MAX: usize = 1024;
 pub(crate) const LANE_BUFFER_BYTES_MAX: usize = 1024 * 1024;
 /// Bells that wait while a shard is surveyed; beyond this the shard is surveyed again.
 pub(crate) const SHARD_BELLS_MAX: usize = 16 * 1024;
+/// Rooms that one step of a survey reads, about: some 3 ms of the journal's time.
+pub(crate) const SURVEY_ROOMS: usize = 500;
 /// Verdicts in one commit.
 pub(crate) const COMMIT_VERDICTS_MAX: usize = 4096;
 /// Bytes of verdicts, snapshots and pushes in one commit after which no other room is added, and bytes of one room's verdicts and
@@ -234,6 +236,8 @@ pub(crate) struct Bounds {
     pub(crate) resolve_events_max: usize,
     /// See [`SHARD_BELLS_MAX`].
     pub(crate) shard_bells_max: usize,
+    /// See [`SURVEY_ROOMS`].
+    pub(crate) survey_rooms: usize,
     /// See [`COMMIT_VERDICTS_MAX`].
     pub(crate) commit_verdicts_max: usize,
     /// See [`COMMIT_BYTES_MAX`].
@@ -278,6 +282,7 @@ impl Default for Bounds {
             catch_up_pages_max: CATCH_UP_PAGES_MAX,
             resolve_events_max: RESOLVE_EVENTS_MAX,
             shard_bells_max: SHARD_BELLS_MAX,
+            survey_rooms: SURVEY_ROOMS,
             commit_verdicts_max: COMMIT_VERDICTS_MAX,
             commit_bytes_max: COMMIT_BYTES_MAX,
             snapshot_events: SNAPSHOT_EVENTS,

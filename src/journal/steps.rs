@@ -177,8 +177,8 @@ pub struct Lease {
     pub server: Incarnation,
 }
 
-/// The state of a shard for its new owner, read in one step.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// The state of a shard for its new owner, read in one step but for its rooms.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Survey {
     /// The journal's server.
     pub server: Incarnation,
@@ -195,13 +195,64 @@ pub struct Survey {
     pub damaged_gateways: Vec<Incarnation>,
     /// Rooms with entries that are not resolved.
     pub active: Vec<RoomId>,
-    /// The heads of all rooms with a readable state. Empty unless requested.
+    /// The first page of the shard's rooms, if requested: the heads of those with a readable state.
     pub rooms: Vec<RoomHead>,
-    /// Rooms with a damaged state. Loading such a room tells what is wrong with it. Empty unless rooms are requested.
+    /// Of the same page. See [`RoomsPage::damaged_rooms`].
     pub damaged_rooms: Vec<RoomId>,
-    /// Rooms with timers, and when the next one is due ([`RoomCommit::due`]): the first due comes first. Empty unless rooms are
-    /// requested.
+    /// Of the same page. See [`RoomsPage::due`].
     pub due: Vec<(RoomId, u64)>,
+    /// Where the next page begins, if there is one.
+    pub next: Option<RoomsPlace>,
+}
+
+impl Survey {
+    /// With the first page of the shard's rooms.
+    pub(super) fn with(self, page: RoomsPage) -> Self {
+        let RoomsPage { server: _, rooms, damaged_rooms, due, next } = page;
+        Self { rooms, damaged_rooms, due, next, ..self }
+    }
+
+    /// Takes the first page of the shard's rooms out.
+    pub(crate) fn take_page(&mut self) -> RoomsPage {
+        RoomsPage {
+            server: self.server,
+            rooms: std::mem::take(&mut self.rooms),
+            damaged_rooms: std::mem::take(&mut self.damaged_rooms),
+            due: std::mem::take(&mut self.due),
+            next: self.next.take(),
+        }
+    }
+}
+
+/// Where a page of a shard's rooms begins. What a cursor says is the journal's; it is empty at first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RoomsPlace {
+    /// Among the rooms with timers. All rooms follow.
+    Due(String),
+    /// Among all rooms.
+    Heads(String),
+}
+
+impl Default for RoomsPlace {
+    fn default() -> Self {
+        Self::Due(String::new())
+    }
+}
+
+/// A page of a shard's rooms. It is of a later moment than the pages before it: a room that is stored, or has a timer, all the time is on
+/// some page, perhaps on two.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct RoomsPage {
+    /// The journal's server.
+    pub server: Incarnation,
+    /// The heads of rooms with a readable state.
+    pub rooms: Vec<RoomHead>,
+    /// Rooms with a damaged state. Loading such a room tells what is wrong with it.
+    pub damaged_rooms: Vec<RoomId>,
+    /// Rooms with timers, and when the next one is due ([`RoomCommit::due`]): of one page the first due comes first.
+    pub due: Vec<(RoomId, u64)>,
+    /// Where the next page begins; None after the last.
+    pub next: Option<RoomsPlace>,
 }
 
 /// The answer to a step that needs the lease.

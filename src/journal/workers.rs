@@ -5,7 +5,7 @@ use bytes::Bytes;
 
 use super::{
     AheadPart, Bell, Commit, Committed, FlushEntry, GatewayRecord, JournalError, Lease, Leased, PageSize, Place, ProgramJournal,
-    Signals, StoredPage, Survey, Witness, WorkerRecord,
+    RoomsPage, RoomsPlace, Signals, StoredPage, Survey, Witness, WorkerRecord,
 };
 use crate::limits::{HOST_TIMEOUT, PATTERNS_BYTES_MAX};
 use crate::types::{Incarnation, RoomId, ShardId};
@@ -73,11 +73,17 @@ pub trait WorkerJournal: ProgramJournal {
     /// When the journal does not work.
     async fn bells(&self, shards: &[ShardId]) -> Result<Signals<Bell>, JournalError>;
 
-    /// The shard's counters, gateways and active rooms in one step; with `rooms`, also all rooms' heads, and which have timers.
+    /// The shard's counters, gateways and active rooms in one step; with `rooms`, then also the first page of its rooms.
     ///
     /// # Errors
     /// When the journal does not work.
     async fn survey(&self, shard: ShardId, rooms: bool) -> Result<Survey, JournalError>;
+
+    /// A page of the shard's rooms: which have timers, then the heads of all; about `count`. Some servers tell small sets at once.
+    ///
+    /// # Errors
+    /// When the journal does not work.
+    async fn rooms(&self, shard: ShardId, place: &RoomsPlace, count: usize) -> Result<RoomsPage, JournalError>;
 
     /// A page of what is needed to continue a room: its snapshot, the verdicts after it, and the entries after its cursor, up to
     /// the stream's tail ([`pages::load`](super::pages::load) reads all pages). A [`Place`] may lie before the snapshot's.

@@ -88,6 +88,7 @@ impl World {
                 self.bells.remove(&(index, shard));
             }
             WorkerCommand::Survey { shard, rooms } => self.call(pid, Call::Survey { shard, rooms }),
+            WorkerCommand::Rooms { shard, place, count } => self.call(pid, Call::Rooms { shard, place, count }),
             WorkerCommand::Load { shard, room, token, place } => self.call(pid, Call::Load { shard, room, token, place }),
             WorkerCommand::WriteAhead { shard, lease, room, part } => {
                 self.call(pid, Call::WriteAhead { shard, lease, room, part })
@@ -141,6 +142,7 @@ impl World {
             (Call::Owners, Answer::Owners(owners)) => Input::Owners(owners),
             (Call::Claim { shard, .. }, Answer::Claimed(answer)) => Input::Claimed(*shard, Some(answer)),
             (Call::Survey { shard, .. }, Answer::Survey(survey)) => Input::Surveyed(*shard, survey),
+            (Call::Rooms { shard, .. }, Answer::Rooms(page)) => Input::Rooms(*shard, page),
             (Call::Load { shard, room, token, place }, Answer::Stored(page)) => {
                 Input::Stored { shard: *shard, room: room.clone(), token: *token, place: *place, page }
             }

@@ -11,7 +11,7 @@ use super::world::{Channel, Happening, Kind, Listening, MS, Pid, World};
 use crate::gateway::step::ReadId;
 use crate::journal::{
     AheadPart, Appended, Bell, Commit, Committed, Flush, FlushEntry, GatewayRecord, JournalError, Lease, Leased, PageSize, Place,
-    Registered, RoomCommit, RoomHead, Seen, StoredPage, Survey, VerdictPage, Witness, WorkerRecord,
+    Registered, RoomCommit, RoomHead, RoomsPage, RoomsPlace, Seen, StoredPage, Survey, VerdictPage, Witness, WorkerRecord,
 };
 use crate::limits::HEADS_INTERVAL;
 use crate::types::{Incarnation, RoomId, Seed, ShardId, StreamId};
@@ -35,6 +35,7 @@ pub(super) enum Call {
     Claim { shard: ShardId, from: Option<Lease>, worker: Incarnation },
     Release { shard: ShardId, lease: Lease },
     Survey { shard: ShardId, rooms: bool },
+    Rooms { shard: ShardId, place: RoomsPlace, count: usize },
     Load { shard: ShardId, room: RoomId, token: u64, place: Place },
     Read { shard: ShardId, room: RoomId, token: u64, after: StreamId },
     WriteAhead { shard: ShardId, lease: Lease, room: RoomId, part: AheadPart },
@@ -57,6 +58,7 @@ pub(super) enum Answer {
     Owners(Vec<Option<Lease>>),
     Claimed(Leased<Lease>),
     Survey(Survey),
+    Rooms(RoomsPage),
     Stored(StoredPage),
     WrittenAhead(Leased<()>),
     Committed(Committed),
@@ -234,7 +236,14 @@ impl World {
             }
             Call::Survey { shard, rooms } => {
                 self.trace(|| format!("survey of {shard:?}"));
-                Answer::Survey(self.store.survey(*shard, *rooms)?)
+                Answer::Survey(self.store.survey_paged(*shard, *rooms, self.options.bounds.survey_rooms)?)
+            }
+            Call::Rooms { shard, place, count } => {
+                let page = self.store.rooms(*shard, place, *count)?;
+                self.trace(|| format!("rooms of {shard:?} from {place:?} to {:?}", page.next));
+                self.ledger.reached.insert("survey_rooms");
+                self.ledger.count("surveys in pages");
+                Answer::Rooms(page)
             }
             Call::Load { room, place, .. } => Answer::Stored(self.page(room, *place)),
             Call::Read { room, after, .. } => Answer::Stored(self.page(room, Place::Entries(*after))),

@@ -197,6 +197,10 @@ impl Options {
             bounds.page_entries_max = 1 + seed as usize % 5;
             bounds.commit_bytes_max = 300;
         }
+        // Surveys of many pages, in another part of the seeds.
+        if !seed.is_multiple_of(3) {
+            bounds.survey_rooms = 1 + seed as usize % 2;
+        }
         bounds
     }
 }

@@ -117,6 +117,7 @@ impl Core {
             Input::Subscribed(shard) => self.subscribed(shard),
             Input::Bell(bell) => self.with(bell.shard, |shard, shared| shard.bell(bell, shared)),
             Input::Surveyed(shard, survey) => self.surveyed(shard, survey),
+            Input::Rooms(shard, page) => self.rooms(shard, page),
             Input::Stored { shard, room, token, place, page } => {
                 self.answered(shard);
                 self.with(shard, |shard, shared| shard.stored(&room, token, place, page, shared));

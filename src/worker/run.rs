@@ -302,6 +302,10 @@ impl Worker {
             Command::Survey { shard, rooms } => self.insist(Scope::Shared, "survey", move |journal| async move {
                 journal.survey(shard, rooms).await.map(|survey| Input::Surveyed(shard, survey))
             }),
+            Command::Rooms { shard, place, count } => self.insist(Scope::Shared, "survey", move |journal| {
+                let place = place.clone();
+                async move { journal.rooms(shard, &place, count).await.map(|page| Input::Rooms(shard, page)) }
+            }),
             Command::Load { shard, room, token, place } => {
                 self.load("load room", (shard, room, token), place, move |room, page| Input::Stored {
                     shard,

@@ -27,10 +27,7 @@ use super::step::{Command, EXCUSE_NS};
 use crate::engine::HostClock;
 use crate::journal::{Bell, Commit, FlushEntry, Lease, Survey};
 use crate::types::{Incarnation, Moment, RoomId, ShardId};
-use crate::wire::{entry, push};
-
-/// Rooms in one push of heads.
-const HEADS_PER_PUSH: usize = 500;
+use crate::wire::entry;
 
 #[derive(Debug)]
 enum State {
@@ -154,7 +151,7 @@ impl Shard {
     }
 
     /// Returns false if another server of the journal has answered, where this lease is not valid.
-    pub(super) fn surveyed(&mut self, survey: Survey, shared: &mut Shared) -> bool {
+    pub(super) fn surveyed(&mut self, mut survey: Survey, shared: &mut Shared) -> bool {
         if survey.server != self.lease.server {
             return false;
         }
@@ -171,6 +168,7 @@ impl Shard {
             }
             return true;
         }
+        let page = survey.take_page();
         self.state = State::Live;
         self.append = self.append.max(survey.append);
         self.commit = survey.commit.max(self.commit);
@@ -196,25 +194,7 @@ impl Shard {
         if self.announce {
             self.announce = false;
             self.excused_until_ns = shared.now_ns.saturating_add(EXCUSE_NS);
-            // Rule T7: those that are due are loaded at once, the others when they are due, or in this order when there is time.
-            for (room, due_ms) in survey.due {
-                let due_ns = due_ms.saturating_mul(1_000_000).saturating_sub(shared.wall.0);
-                if due_ns > shared.now_ns {
-                    self.due.insert((due_ns, room.clone()));
-                    self.adopt.push_back(room);
-                } else if !self.lanes.contains_key(&room) {
-                    self.load(&room, shared);
-                }
-            }
-            let heads: Vec<(RoomId, u64, u64)> = survey.rooms.iter().map(|h| (h.room.clone(), h.era, h.seq)).collect();
-            self.adopt.extend(survey.rooms.into_iter().map(|h| h.room).chain(survey.damaged_rooms));
-            let gateways: Vec<Incarnation> = self.gateways.iter().filter(|(_, g)| !g.fenced).map(|(i, _)| *i).collect();
-            for rooms in heads.chunks(HEADS_PER_PUSH) {
-                let push = push::encode(&push::Push::Heads { shard: self.id, server: self.lease.server, rooms: rooms.to_vec() });
-                for gateway in &gateways {
-                    shared.emit(Command::Publish { gateway: *gateway, push: push.clone(), answer: false });
-                }
-            }
+            self.stored_rooms(page, shared);
         }
         for bell in buffer {
             self.bell(bell, shared);

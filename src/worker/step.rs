@@ -6,8 +6,8 @@ use bytes::Bytes;
 
 use super::job::{Done, Job, LaneId, Loading, Tally};
 use crate::journal::{
-    AheadPart, Bell, Commit, Committed, FlushEntry, GatewayRecord, JournalError, Lease, Leased, Place, StoredPage, Survey,
-    Witness, WorkerRecord,
+    AheadPart, Bell, Commit, Committed, FlushEntry, GatewayRecord, JournalError, Lease, Leased, Place, RoomsPage, RoomsPlace,
+    StoredPage, Survey, Witness, WorkerRecord,
 };
 use crate::limits::{Bounds, REDIS_RESPONSE_TIMEOUT, RESUBSCRIBE_DELAY_MAX, RETRY_MAX};
 use crate::rules::{Library, RulesBook};
@@ -85,6 +85,8 @@ pub(crate) enum Input {
     Bell(Bell),
     /// Answers [`Command::Survey`].
     Surveyed(ShardId, Survey),
+    /// Answers [`Command::Rooms`].
+    Rooms(ShardId, RoomsPage),
     /// Answers [`Command::Load`].
     Stored {
         shard: ShardId,
@@ -193,6 +195,8 @@ pub(crate) enum Command {
     Unfollow(ShardId),
     /// Answer with [`Input::Surveyed`].
     Survey { shard: ShardId, rooms: bool },
+    /// Read the page of about `count` of the shard's rooms that begins at this place; answer with [`Input::Rooms`].
+    Rooms { shard: ShardId, place: RoomsPlace, count: usize },
     /// Load the page of a stored room that begins at this place; answer with [`Input::Stored`].
     Load { shard: ShardId, room: RoomId, token: u64, place: Place },
     /// Read a page of the room's entries after this position; answer with [`Input::Read`].
@@ -235,6 +239,7 @@ impl Command {
     pub(super) fn answered_to(&self) -> Option<ShardId> {
         match self {
             Self::Survey { shard, .. }
+            | Self::Rooms { shard, .. }
             | Self::Load { shard, .. }
             | Self::Fetch { shard, .. }
             | Self::Read { shard, .. }

@@ -99,6 +99,7 @@ conformance! {
     workers::a_survey_tells_everything_at_once,
     workers::an_owner_that_was_lost_is_counted_where_something_was_unresolved,
     workers::rooms_with_timers_are_told_by_when_they_are_due,
+    workers::rooms_are_told_page_by_page_while_others_come_and_go,
     workers::an_owner_that_was_lost_is_counted_where_a_timer_was_due,
     workers::attempts_are_counted_by_name_until_the_seq_rises,
     workers::steps_for_shards_and_rooms_of_others_are_refused,

@@ -1,10 +1,12 @@
 //! What workers rely on: leases, fences, deaths, heartbeats, surveys.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use lasthit::internals::clock::unix_ms;
 use lasthit::journal::{
-    Bell, Committed, GatewayRecord, Journal, JournalError, Lease, Leased, RoomCommit, Seen, Survey, Witness, WorkerRecord,
+    Bell, Committed, GatewayRecord, Journal, JournalError, Lease, Leased, RoomCommit, RoomsPlace, Seen, Survey, Witness,
+    WorkerRecord,
 };
 use lasthit::types::{Incarnation, Moment, ShardId, StreamId};
 
@@ -175,6 +177,7 @@ pub(crate) async fn a_survey_tells_everything_at_once(journal: &impl Journal) {
         rooms: vec![],
         damaged_rooms: vec![],
         due: vec![],
+        next: None,
     };
     assert_eq!(journal.survey(SHARD, true).await.expect("survey"), empty);
     let mut gateways = [TestGateway::register(journal).await, TestGateway::register(journal).await];
@@ -202,6 +205,7 @@ pub(crate) async fn a_survey_tells_everything_at_once(journal: &impl Journal) {
         rooms,
         damaged_rooms: vec![],
         due: vec![],
+        next: None,
     };
     assert_eq!(journal.survey(SHARD, true).await.expect("survey"), expected);
     expected.rooms.clear();
@@ -262,6 +266,39 @@ pub(crate) async fn an_owner_that_was_lost_is_counted_where_something_was_unreso
 /// A commit that says when a room's next timer is due, and nothing else.
 fn due(n: usize, era: u64, ms: Option<u64>) -> RoomCommit {
     RoomCommit { due: Some(ms), ..part(room(n), era, 0, 0, StreamId::default()) }
+}
+
+pub(crate) async fn rooms_are_told_page_by_page_while_others_come_and_go(journal: &impl Journal) {
+    const STAY: usize = 40;
+    let mut gateway = TestGateway::register(journal).await;
+    let lease = claim(journal).await;
+    let mut parts = Vec::new();
+    for n in 0..2 * STAY {
+        let id = gateway.write(journal, room(n), "a").await;
+        parts.push(RoomCommit { due: Some(Some(n as u64)), ..part(room(n), 1 + n as u64, 0, 1, id) });
+    }
+    assert_eq!(journal.commit(&commit(lease, 1, parts)).await.expect("commit"), Committed::Done);
+
+    let (mut due, mut rooms, mut pages) = (BTreeSet::new(), BTreeSet::new(), 0);
+    let mut next = Some(RoomsPlace::default());
+    while let Some(place) = next {
+        let page = journal.rooms(SHARD, &place, 3).await.expect("a page");
+        assert_eq!((page.server, page.damaged_rooms.len()), (lease.server, 0));
+        due.extend(page.due);
+        rooms.extend(page.rooms.into_iter().map(|head| (head.room, head.seq)));
+        next = page.next;
+        // Meanwhile one ends, and one is new.
+        if pages < STAY {
+            let ended = journal.end_room(SHARD, lease, &room(STAY + pages), 1).await.expect("ended");
+            assert_eq!(ended, Leased::Done(true));
+            gateway.write(journal, room(2 * STAY + pages), "b").await;
+        }
+        pages += 1;
+    }
+    assert!(pages > 2, "{pages}");
+    for n in 0..STAY {
+        assert!(due.contains(&(room(n), n as u64)) && rooms.contains(&(room(n), 1)), "{n}");
+    }
 }
 
 pub(crate) async fn rooms_with_timers_are_told_by_when_they_are_due(journal: &impl Journal) {

@@ -24,6 +24,7 @@ mod scripts;
 mod sentinel;
 mod socket;
 mod subscribe;
+mod survey;
 mod target;
 mod workers;
 

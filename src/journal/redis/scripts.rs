@@ -35,6 +35,7 @@ scripts! {
     PUSH = "push",
     REGISTER = "register",
     RELEASE = "release",
+    ROOMS = "rooms",
     SURVEY = "survey",
     TESTIFY = "testify",
     TIMELINE = "timeline",

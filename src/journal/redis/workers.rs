@@ -9,15 +9,14 @@ use bytes::Bytes;
 
 use super::super::{
     AheadName, AheadPart, Bell, Commit, CommitSnapshot, Committed, CommonJournal, FlushEntry, GatewayRecord, JournalError, Lease,
-    Leased, PageSize, Place, RoomCommit, Signals, StoredPage, Survey, Witness, WorkerJournal, WorkerRecord, check, era_stride,
+    Leased, PageSize, Place, RoomCommit, RoomsPage, RoomsPlace, Signals, StoredPage, Survey, Witness, WorkerJournal,
+    WorkerRecord, check, era_stride,
 };
 use super::keys::Hex;
-use super::reply::{Reply, code, gateway};
-use super::scripts::{
-    AHEAD, ATTEMPT, CLAIM, COMMIT, Call, DEATH, END_ROOM, FENCE, FORGET, LOAD, RELEASE, ROOM_BYTES, SURVEY, TESTIFY,
-};
+use super::reply::{Reply, code};
+use super::scripts::{AHEAD, ATTEMPT, CLAIM, COMMIT, Call, DEATH, END_ROOM, FENCE, FORGET, LOAD, RELEASE, ROOM_BYTES, TESTIFY};
 use super::{Durability, RedisJournal, subscribe};
-use crate::limits::{DUE_DEATHS_MAX, WALL_CLOCK_OFF_MAX};
+use crate::limits::{DUE_DEATHS_MAX, SURVEY_ROOMS, WALL_CLOCK_OFF_MAX};
 use crate::types::{Incarnation, RoomId, ShardId};
 
 #[async_trait]
@@ -108,72 +107,19 @@ impl WorkerJournal for RedisJournal {
     }
 
     async fn survey(&self, shard: ShardId, rooms: bool) -> Result<Survey, JournalError> {
-        let keys = self.shard(shard)?;
-        let mut call = Call::new(&SURVEY, 5, 2, ROOM_BYTES);
-        call.text(&keys.shard).text(&keys.gateways).text(&keys.active).text(&keys.rooms).text(&keys.due);
-        let live = self.0.link.live().await?;
-        let server = live.found.server;
-        match rooms {
-            true => call.text(keys.states()),
-            false => call.bytes(&[]),
-        };
-        call.text(Hex(server));
-        let mut reply = Reply::new("survey", self.send_on(live, &call).await?)?;
-        let (append, commit, doubt) = (reply.parse()?, reply.parse()?, reply.parse_or_nil()?);
-        let (mut records, mut names, mut states) = (reply.array()?, reply.array()?, reply.array()?);
-        let due = reply.array_or_nil()?;
-        reply.end()?;
-        let mut survey = Survey {
-            server,
-            append,
-            commit,
-            doubt,
-            gateways: Vec::new(),
-            damaged_gateways: Vec::new(),
-            active: Vec::new(),
-            rooms: Vec::new(),
-            damaged_rooms: Vec::new(),
-            due: Vec::new(),
-        };
-        // An unreadable record affects one gateway or one room. An entry with an unreadable name is ignored.
-        let nobody = |error: JournalError| tracing::warn!(%shard, %error, "the survey ignores an entry with an unreadable name");
-        while !records.is_empty() {
-            match (records.incarnation(), records.next()?) {
-                (Ok(incarnation), record) => match gateway(incarnation, &record) {
-                    Some(record) => survey.gateways.push(record),
-                    None => survey.damaged_gateways.push(incarnation),
-                },
-                (Err(error), _) => nobody(error),
-            }
+        let survey = self.read_survey(shard).await?;
+        if !rooms {
+            return Ok(survey);
         }
-        while !names.is_empty() {
-            names.parse().map_or_else(nobody, |room| survey.active.push(room));
+        let page = self.read_rooms(shard, &RoomsPlace::default(), SURVEY_ROOMS).await?;
+        if page.server != survey.server {
+            return Err(JournalError::Unreachable("redis has changed its server meanwhile: asked again".into()));
         }
-        while !states.is_empty() {
-            match (states.parse::<RoomId>(), states.take(3)?) {
-                (Ok(room), mut state) => match state.head(&room) {
-                    Ok(head) => survey.rooms.push(head),
-                    Err(_) => survey.damaged_rooms.push(room),
-                },
-                (Err(error), _) => nobody(error),
-            }
-        }
-        match due {
-            None => tracing::warn!(
-                "{} is no sorted set: delete it. Until a room's timers change, a takeover does not know when it is due",
-                keys.due
-            ),
-            Some(mut due) => {
-                while !due.is_empty() {
-                    let (room, ms) = (due.parse(), due.parse()?);
-                    room.map_or_else(nobody, |room| survey.due.push((room, ms)));
-                }
-            }
-        }
-        survey.gateways.sort_unstable_by_key(|record| record.incarnation);
-        survey.active.sort_unstable();
-        survey.rooms.sort_unstable_by(|a, b| a.room.cmp(&b.room));
-        Ok(survey)
+        Ok(survey.with(page))
+    }
+
+    async fn rooms(&self, shard: ShardId, place: &RoomsPlace, count: usize) -> Result<RoomsPage, JournalError> {
+        self.read_rooms(shard, place, count).await
     }
 
     /// A page that cannot be read means that the room is damaged.

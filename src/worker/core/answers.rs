@@ -1,7 +1,7 @@
 //! How the core takes bells, and the answers of the journal and of jobs.
 
 use super::Core;
-use crate::journal::{Committed, GatewayRecord, Lease, Leased, Survey};
+use crate::journal::{Committed, GatewayRecord, Lease, Leased, RoomsPage, Survey};
 use crate::types::{Incarnation, ShardId};
 use crate::worker::job::Done;
 use crate::worker::step::{Command, Failure};
@@ -17,6 +17,13 @@ impl Core {
     pub(super) fn surveyed(&mut self, shard: ShardId, survey: Survey) {
         self.answered(shard);
         if self.shards.get_mut(&shard).is_some_and(|s| !s.surveyed(survey, &mut self.shared)) {
+            self.lose(shard);
+        }
+    }
+
+    pub(super) fn rooms(&mut self, shard: ShardId, page: RoomsPage) {
+        self.answered(shard);
+        if self.shards.get_mut(&shard).is_some_and(|s| !s.stored_rooms(page, &mut self.shared)) {
             self.lose(shard);
         }
     }

@@ -2,16 +2,51 @@
 
 use super::{Shard, watermarks};
 use crate::engine::RULES_FAILED;
-use crate::journal::{Place, StoredPage};
+use crate::journal::{Place, RoomsPage, StoredPage};
 use crate::rules::Fault;
-use crate::types::{RoomId, StreamId};
+use crate::types::{Incarnation, RoomId, StreamId};
+use crate::wire::push;
 use crate::worker::job::{Done, DoneOutcome, Loading};
 use crate::worker::lane::{Lane, Paged, Restored};
 use crate::worker::restore::Loaded;
 use crate::worker::state::Shared;
 use crate::worker::step::Command;
 
+/// Rooms in one push of heads.
+const HEADS_PER_PUSH: usize = 500;
+
 impl Shard {
+    /// Takes a page of the shard's rooms, and asks for the next one. The pages are read while the shard is live: what has changed since
+    /// the page before, bells and this shard's own commits have told. Returns false if another server of the journal has answered.
+    pub(in crate::worker) fn stored_rooms(&mut self, page: RoomsPage, shared: &mut Shared) -> bool {
+        if page.server != self.lease.server {
+            return false;
+        }
+        // Rule T7: those that are due are loaded at once, the others when they are due, or in this order when there is time.
+        for (room, due_ms) in page.due {
+            let due_ns = due_ms.saturating_mul(1_000_000).saturating_sub(shared.wall.0);
+            if due_ns > shared.now_ns {
+                self.due.insert((due_ns, room.clone()));
+                self.adopt.push_back(room);
+            } else if !self.lanes.contains_key(&room) {
+                self.load(&room, shared);
+            }
+        }
+        let heads: Vec<(RoomId, u64, u64)> = page.rooms.iter().map(|h| (h.room.clone(), h.era, h.seq)).collect();
+        self.adopt.extend(page.rooms.into_iter().map(|h| h.room).chain(page.damaged_rooms));
+        let gateways: Vec<Incarnation> = self.gateways.iter().filter(|(_, g)| !g.fenced).map(|(i, _)| *i).collect();
+        for rooms in heads.chunks(HEADS_PER_PUSH) {
+            let push = push::encode(&push::Push::Heads { shard: self.id, server: self.lease.server, rooms: rooms.to_vec() });
+            for gateway in &gateways {
+                shared.emit(Command::Publish { gateway: *gateway, push: push.clone(), answer: false });
+            }
+        }
+        if let Some(place) = page.next {
+            shared.emit(Command::Rooms { shard: self.id, place, count: shared.limits.bounds.survey_rooms });
+        }
+        true
+    }
+
     pub(super) fn load(&mut self, room: &RoomId, shared: &mut Shared) {
         let token = shared.token();
         if shared.limits.rules.knows(room) {

@@ -13,11 +13,14 @@ use bytes::Bytes;
 
 use super::*;
 use crate::engine::RULES_FAILED;
-use crate::journal::{Committed, GatewayRecord, JournalError, Leased, Place, RoomHead, StoredPage, StoredRoom, Witness};
+use crate::journal::{
+    Committed, GatewayRecord, JournalError, Leased, Place, RoomHead, RoomsPage, RoomsPlace, StoredPage, StoredRoom, Witness,
+};
 use crate::limits::Bounds;
 use crate::rules::NoLibrary;
 use crate::rules::{RulesBook, claim::Claim};
 use crate::types::{Arrival, Audience, Entry, Event, EventKind, PlayerId, Role, StreamId};
+use crate::wire::push;
 use crate::worker::core::Core;
 use crate::worker::step::{Failure, Input, Scope, WorkerLimits};
 
@@ -107,6 +110,7 @@ fn survey(append: u64, room: &RoomId, watermark_ns: u64) -> Survey {
         due: Vec::new(),
         active: vec![room.clone()],
         rooms: vec![head],
+        next: None,
     }
 }
 

@@ -10,9 +10,9 @@ use super::{RegisteredGateway, Shard, Store, Worker};
 use crate::journal::memory::MemoryJournal;
 use crate::journal::{
     AheadPart, Bell, Commit, Committed, FlushEntry, GatewayRecord, JournalError, Lease, Leased, PageSize, Place, RoomCommit,
-    Signals, StoredPage, Survey, Witness, WorkerJournal, WorkerRecord, check, signals,
+    RoomsPage, RoomsPlace, Signals, StoredPage, Survey, Witness, WorkerJournal, WorkerRecord, check, signals,
 };
-use crate::limits::DUE_DEATHS_MAX;
+use crate::limits::{DUE_DEATHS_MAX, SURVEY_ROOMS};
 use crate::types::{Incarnation, RoomId, ShardId};
 
 /// The pushes of a commit: gateways, each with an encoded push.
@@ -106,7 +106,49 @@ impl Store {
             damaged_rooms: Vec::new(),
             active: state.active.iter().cloned().collect(),
             rooms: if rooms { state.rooms.iter().map(|(id, room)| room.head(id, state.shift)).collect() } else { Vec::new() },
+            next: None,
         })
+    }
+
+    /// The state of a shard for its new owner, with the first page of its rooms.
+    ///
+    /// # Errors
+    /// [`JournalError::Refused`] for a shard that does not exist.
+    pub(crate) fn survey_paged(&mut self, shard: ShardId, rooms: bool, count: usize) -> Result<Survey, JournalError> {
+        let survey = self.survey(shard, false)?;
+        Ok(if rooms { survey.with(self.rooms(shard, &RoomsPlace::default(), count)?) } else { survey })
+    }
+
+    /// A page of a shard's rooms. A cursor is the last name of the page before.
+    ///
+    /// # Errors
+    /// [`JournalError::Refused`] for a shard that does not exist.
+    pub(crate) fn rooms(&mut self, shard: ShardId, place: &RoomsPlace, count: usize) -> Result<RoomsPage, JournalError> {
+        let server = self.server;
+        let state = self.shard(shard)?;
+        let count = count.max(1);
+        let mut page = RoomsPage { server, ..RoomsPage::default() };
+        let mut behind = "";
+        match place {
+            RoomsPlace::Due(after) => {
+                let mut rest = state.due.iter().filter(|(room, _)| room.as_str() > after.as_str());
+                page.due = rest.by_ref().take(count).map(|(room, ms)| (room.clone(), *ms)).collect();
+                if rest.next().is_some() {
+                    page.next = page.due.last().map(|(room, _)| RoomsPlace::Due(room.to_string()));
+                }
+                page.due.sort_unstable_by(|a, b| (a.1, &a.0).cmp(&(b.1, &b.0)));
+            }
+            RoomsPlace::Heads(after) => behind = after,
+        }
+        let left = count - page.due.len();
+        if page.next.is_none() {
+            let mut rest = state.rooms.iter().filter(|(room, _)| room.as_str() > behind);
+            page.rooms = rest.by_ref().take(left).map(|(room, stored)| stored.head(room, state.shift)).collect();
+            if rest.next().is_some() {
+                page.next = Some(RoomsPlace::Heads(page.rooms.last().map_or(String::new(), |head| head.room.to_string())));
+            }
+        }
+        Ok(page)
     }
 
     /// Makes verdicts final. Returns the pushes to publish, unless the verdicts were final before.
@@ -308,7 +350,11 @@ impl WorkerJournal for MemoryJournal {
     }
 
     async fn survey(&self, shard: ShardId, rooms: bool) -> Result<Survey, JournalError> {
-        self.inner.lock().store.survey(shard, rooms)
+        self.inner.lock().store.survey_paged(shard, rooms, SURVEY_ROOMS)
+    }
+
+    async fn rooms(&self, shard: ShardId, place: &RoomsPlace, count: usize) -> Result<RoomsPage, JournalError> {
+        self.inner.lock().store.rooms(shard, place, count)
     }
 
     async fn load(&self, room: &RoomId, place: Place, size: PageSize) -> Result<StoredPage, JournalError> {

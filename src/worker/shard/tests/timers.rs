@@ -90,6 +90,47 @@ fn a_takeover_loads_what_is_due_first() {
     assert_eq!(later, [room("next"), room("far"), room("other")], "when there is time");
 }
 
+/// The shard is live before all its rooms are read; each page is used when it comes. A page of another server is none.
+#[test]
+fn a_takeover_reads_its_rooms_page_by_page() {
+    let mut core = hourly();
+    let due = |name, hours| (room(name), (WALL_NS + hours * HOUR_NS) / 1_000_000);
+    let head = |name| RoomHead { room: room(name), era: 1, seq: 7, top: Moment::default() };
+    let place = |cursor: &str| RoomsPlace::Heads(cursor.to_owned());
+    let first = Survey { due: vec![due("a", 0)], rooms: Vec::new(), next: Some(place("1")), ..survey(1, &room("busy"), 100) };
+    core.apply(Input::Surveyed(SHARD, first), 1);
+    let told = |core: &mut Core| {
+        let (mut loaded, mut pushed, mut next) = (Vec::new(), Vec::new(), None);
+        for command in perform(core) {
+            match command {
+                Command::Load { room, .. } => loaded.push(room),
+                Command::Rooms { place, .. } => next = Some(place),
+                Command::Publish { gateway: A, push, .. } => match push::decode(&push) {
+                    Ok(push::Push::Heads { rooms, .. }) => pushed.extend(rooms),
+                    other => panic!("{other:?}"),
+                },
+                _ => {}
+            }
+        }
+        (loaded, pushed, next)
+    };
+    assert_eq!(told(&mut core), (vec![room("busy"), room("a")], vec![], Some(place("1"))));
+
+    let page =
+        RoomsPage { due: vec![due("b", 0), due("c", 1)], rooms: vec![head("b")], next: Some(place("2")), ..RoomsPage::default() };
+    core.apply(Input::Rooms(SHARD, page), 2);
+    assert_eq!(told(&mut core), (vec![room("b")], vec![(room("b"), 1, 7)], Some(place("2"))));
+    core.apply(Input::Rooms(SHARD, RoomsPage { rooms: vec![head("c"), head("d")], ..RoomsPage::default() }), 3);
+    assert_eq!(told(&mut core), (vec![], vec![(room("c"), 1, 7), (room("d"), 1, 7)], None));
+    for ms in 1..10 {
+        core.apply(Input::Tick, ms * 1_000_000);
+    }
+    assert_eq!(told(&mut core).0, [room("c"), room("d")], "when there is time");
+
+    core.apply(Input::Rooms(SHARD, RoomsPage { server: Incarnation(77), ..RoomsPage::default() }), 10_000_000);
+    assert!(perform(&mut core).iter().any(|command| matches!(command, Command::Unfollow(SHARD))), "the lease is lost");
+}
+
 /// Rule T3: two rooms are due at one moment, and their gateways have nothing to say of themselves.
 #[test]
 fn who_is_inside_is_asked_once_from_the_due_moment_on() {
