@@ -29,9 +29,9 @@ async fn a_deployments_shards_are_fixed() {
     assert!(matches!(odd, Err(JournalError::Unexpected(_))), "{odd:?}");
 }
 
-/// The record as the version before has written it.
+/// The record as the versions before have written it.
 #[tokio::test]
-async fn a_deployment_of_the_format_before_is_taken_over_once_its_settings_fit() {
+async fn a_deployment_of_an_earlier_format_is_taken_over_once_its_settings_fit() {
     let server = RedisServer::start().expect("redis-server");
     let key = "lasthit:deployment";
     let format = || server.ask::<String>(&["HGET", key, "format"]).expect("a format");
@@ -41,22 +41,24 @@ async fn a_deployment_of_the_format_before_is_taken_over_once_its_settings_fit()
         let stored: Option<String> = server.ask(&["HGET", key, field]).expect("an answer");
         assert!(stored.is_some(), "{field}");
     }
-    assert_eq!(format(), "4");
-    tell(&server, &["HSET", key, "format", "3"]);
-    let other = RedisOptions { shards: Some(SHARDS_DEFAULT + 1), ..RedisOptions::default() };
-    refuses(RedisJournal::connect(&server.url(), other).await, "are configured");
-    assert_eq!(format(), "3", "who does not join takes nothing over");
-    let joined = futures_util::future::join_all((0..4).map(|_| async { connect(&server.url()).await })).await;
-    for journal in joined {
-        let journal = journal.expect("journal");
-        assert_eq!(journal.survey(ShardId(0), false).await.expect("survey").server, name, "it is the same server");
+    assert_eq!(format(), "5");
+    for before in ["3", "4"] {
+        tell(&server, &["HSET", key, "format", before]);
+        let other = RedisOptions { shards: Some(SHARDS_DEFAULT + 1), ..RedisOptions::default() };
+        refuses(RedisJournal::connect(&server.url(), other).await, "are configured");
+        assert_eq!(format(), before, "who does not join takes nothing over");
+        let joined = futures_util::future::join_all((0..4).map(|_| async { connect(&server.url()).await })).await;
+        for journal in joined {
+            let journal = journal.expect("journal");
+            assert_eq!(journal.survey(ShardId(0), false).await.expect("survey").server, name, "it is the same server");
+        }
+        assert_eq!(format(), "5");
     }
-    assert_eq!(format(), "4");
-    for other in ["2", "0", "5", "40"] {
+    for other in ["2", "0", "6", "40"] {
         tell(&server, &["HSET", key, "format", other]);
-        refuses(connect(&server.url()).await, &format!("has format {other}, this lasthit knows formats 3 to 4"));
+        refuses(connect(&server.url()).await, &format!("has format {other}, this lasthit knows formats 3 to 5"));
         assert_eq!(format(), other);
     }
-    tell(&server, &["HSET", key, "format", "5", "durability", "of a newer version"]);
-    refuses(connect(&server.url()).await, "has format 5");
+    tell(&server, &["HSET", key, "format", "6", "durability", "of a newer version"]);
+    refuses(connect(&server.url()).await, "has format 6");
 }
