@@ -163,12 +163,12 @@ pub trait WorkerJournal: ProgramJournal {
     /// When the outcome is unknown: send it again.
     async fn end_room(&self, shard: ShardId, lease: Lease, room: &RoomId, seq: u64) -> Result<Leased<bool>, JournalError>;
 
-    /// Publishes to a gateway without a commit (probes, heads). Returns the count of subscribers: 0 is a hint that the gateway is
+    /// Publishes without a commit: to a gateway what is of a shard (probes, heads), to a worker what is of none. Returns the count of subscribers: 0 is a hint that the receiver is
     /// gone, not a proof.
     ///
     /// # Errors
     /// When the journal does not work.
-    async fn publish(&self, gateway: Incarnation, push: Bytes) -> Result<u64, JournalError>;
+    async fn publish(&self, shard: Option<ShardId>, to: Incarnation, push: Bytes) -> Result<u64, JournalError>;
 
     /// Those of these gateways and workers whose processes are proven to be gone (rule R9). Of the others nothing is known.
     fn gone(&self, _who: &[Incarnation]) -> Vec<Incarnation> {

@@ -103,7 +103,7 @@ impl World {
                 self.after(delay, Some(pid), Happening::Job(job));
             }
             WorkerCommand::Commit(commit) => self.call(pid, Call::Commit(commit)),
-            WorkerCommand::Publish { gateway, push, .. } => self.call(pid, Call::Publish(gateway, push)),
+            WorkerCommand::Publish { shard, gateway, push, .. } => self.call(pid, Call::Publish(shard, gateway, push)),
             WorkerCommand::Look(who) => {
                 let gone: Vec<Incarnation> = who.into_iter().filter(|who| self.free_locks.contains(who)).collect();
                 if gone.is_empty() {
@@ -164,7 +164,7 @@ impl World {
             (Call::EndRoom { shard, room, token, .. }, Answer::RoomEnded(answer)) => {
                 Input::RoomEnded { shard: *shard, room: room.clone(), token: *token, answer }
             }
-            (Call::Publish(gateway, _), Answer::Published(listeners)) => Input::Published(*gateway, listeners),
+            (Call::Publish(shard, gateway, _), Answer::Published(listeners)) => Input::Published(*shard, *gateway, listeners),
             (
                 Call::Load { shard, token, .. }
                 | Call::Read { shard, token, .. }

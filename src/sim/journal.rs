@@ -40,7 +40,7 @@ pub(super) enum Call {
     Read { shard: ShardId, room: RoomId, token: u64, after: StreamId },
     WriteAhead { shard: ShardId, lease: Lease, room: RoomId, part: AheadPart },
     Commit(Arc<Commit>),
-    Publish(Incarnation, Bytes),
+    Publish(ShardId, Incarnation, Bytes),
     Testify { shard: ShardId, witness: Witness },
     Fence { shard: ShardId, lease: Lease, gateway: Incarnation },
     Death { shard: ShardId, lease: Lease, token: u64, gateway: Incarnation, entry: FlushEntry },
@@ -255,7 +255,7 @@ impl World {
                 Answer::WrittenAhead(answer)
             }
             Call::Commit(commit) => Answer::Committed(self.commit(commit)?),
-            Call::Publish(gateway, push) => Answer::Published(self.publish(*gateway, push)),
+            Call::Publish(_, gateway, push) => Answer::Published(self.publish(*gateway, push)),
             Call::Testify { shard, witness } => {
                 let before = self.store.survey(*shard, true)?.rooms;
                 let answer = self.store.testify(*shard, *witness)?;

@@ -136,8 +136,10 @@ impl Core {
             Input::Done(done) => self.done(done),
             Input::Overrun { of, hopeless } => self.overrun(&of, hopeless),
             Input::Committed { shard, lease, number, answer } => self.committed(shard, lease, number, &answer),
-            Input::Published(gateway, listeners) => {
-                self.shards.values_mut().for_each(|shard| shard.published(gateway, listeners));
+            Input::Published(shard, gateway, listeners) => {
+                if let Some(shard) = self.shards.get_mut(&shard) {
+                    shard.published(gateway, listeners);
+                }
             }
             Input::Gone(who) => self.gone(&who),
             Input::Testified(shard, rooms) => self.testified(shard, rooms),

@@ -58,7 +58,7 @@ impl Releases {
 
 async fn publish_free(journal: &dyn WorkerJournal, shard: ShardId, tell: &[Incarnation]) -> Result<(), JournalError> {
     for worker in tell {
-        journal.publish(*worker, push::encode(&Push::Free { shard })).await?;
+        journal.publish(None, *worker, push::encode(&Push::Free { shard })).await?;
     }
     Ok(())
 }

@@ -358,11 +358,11 @@ impl Worker {
                     }
                 })
             }
-            Command::Publish { gateway, push, answer } => {
+            Command::Publish { shard, gateway, push, answer } => {
                 let inputs = self.inputs.clone();
                 tokio::spawn(async move {
-                    let input = match journal.publish(gateway, push).await {
-                        Ok(listeners) if answer => Input::Published(gateway, listeners),
+                    let input = match journal.publish(Some(shard), gateway, push).await {
+                        Ok(listeners) if answer => Input::Published(shard, gateway, listeners),
                         Ok(_) => return,
                         Err(error) => Input::Failed(Failure { what: "publish", scope: Scope::Shared, error }),
                     };

@@ -127,7 +127,7 @@ pub(crate) enum Input {
         answer: Committed,
     },
     /// Answers [`Command::Publish`]: how many subscribers received the push.
-    Published(Incarnation, u64),
+    Published(ShardId, Incarnation, u64),
     /// Answers [`Command::Look`]: the processes of these are gone; perhaps none is.
     Gone(Vec<Incarnation>),
     /// Answers [`Command::Testify`]: how many rooms began a new era.
@@ -210,7 +210,7 @@ pub(crate) enum Command {
     /// Commit, and repeat that until there is an answer: [`Input::Committed`].
     Commit(Arc<Commit>),
     /// Answer with [`Input::Published`] if `answer` is set.
-    Publish { gateway: Incarnation, push: Bytes, answer: bool },
+    Publish { shard: ShardId, gateway: Incarnation, push: Bytes, answer: bool },
     /// Look at the locks of these gateways and workers; answer with [`Input::Gone`].
     Look(Vec<Incarnation>),
     /// Answer with [`Input::Testified`].

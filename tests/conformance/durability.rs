@@ -185,7 +185,7 @@ async fn a_black_hole_is_left_behind() {
     until(async || journal.ping().await.is_ok()).await;
     assert_eq!(pushes.recv().await, Some(Signal::Subscribed), "subscriptions too");
     until(async || {
-        journal.publish(Incarnation(7), bytes("push")).await.is_ok()
+        journal.publish(None, Incarnation(7), bytes("push")).await.is_ok()
             && matches!(pushes.try_recv(), Ok(Signal::Message(push)) if push == bytes("push"))
     })
     .await;
@@ -203,7 +203,7 @@ async fn subscriptions_follow_to_another_server() {
     tell(&old, &["CLIENT", "KILL", "TYPE", "normal"]);
     until(async || journal.ping().await.is_ok()).await;
     subscribed(&mut pushes).await;
-    until(async || journal.publish(Incarnation(7), bytes("push")).await.is_ok_and(|heard| heard == 1)).await;
+    until(async || journal.publish(None, Incarnation(7), bytes("push")).await.is_ok_and(|heard| heard == 1)).await;
     assert_eq!(message(&mut pushes).await, bytes("push"));
 }
 

@@ -350,7 +350,7 @@ pub(crate) async fn every_message_of_a_step_is_read(journal: &impl Journal) {
     journal.commit(&first).await.expect("commit");
     asking.write(journal, room(0), "b").await;
     asking.append(journal, at(9), vec![]).await;
-    journal.publish(inside.incarnation, push::encode(&probe(8))).await.expect("publish");
+    journal.publish(Some(SHARD), inside.incarnation, push::encode(&probe(8))).await.expect("publish");
     journal.fence(SHARD, lease, inside.incarnation).await.expect("fence");
     journal.death(SHARD, lease, inside.incarnation, &entry(room(0), at(10), "d")).await.expect("death");
 
@@ -399,7 +399,7 @@ pub(crate) async fn every_listener_hears_the_bells_of_its_shards(journal: &impl 
 
 pub(crate) async fn pushes_arrive_in_the_order_of_their_steps(journal: &impl Journal) {
     let [here, nowhere] = [Incarnation::random(), Incarnation::random()];
-    assert_eq!(journal.publish(here, bytes("early")).await.expect("publish"), 0);
+    assert_eq!(journal.publish(Some(SHARD), here, bytes("early")).await.expect("publish"), 0);
     let mut pushes = journal.pushes(here).await.expect("pushes");
     subscribed(&mut pushes).await;
     let lease = claim(journal).await;
@@ -413,7 +413,7 @@ pub(crate) async fn pushes_arrive_in_the_order_of_their_steps(journal: &impl Jou
     let mut refused = commit(lease, 2, vec![part(room(0), 1, 0, 1, id)]);
     refused.pushes = vec![(here, bytes("never"))];
     journal.commit(&refused).await.expect("refused");
-    assert_eq!(journal.publish(here, bytes("3")).await.expect("publish"), 1);
+    assert_eq!(journal.publish(Some(SHARD), here, bytes("3")).await.expect("publish"), 1);
     let mut heard = Vec::new();
     while heard.last() != Some(&bytes("3")) {
         heard.push(message(&mut pushes).await);

@@ -103,7 +103,7 @@ async fn two_databases_of_one_server_are_apart() {
         gateways.push(gateway.incarnation);
     }
     for (name, journal) in ["first", "second"].into_iter().zip(journals) {
-        assert_eq!(journal.publish(Incarnation(1), bytes(name)).await.expect("publish"), 1, "{name}");
+        assert_eq!(journal.publish(None, Incarnation(1), bytes(name)).await.expect("publish"), 1, "{name}");
     }
     for n in [0, 1] {
         assert_eq!(message(&mut bells[n]).await.incarnation, gateways[n]);
@@ -252,7 +252,7 @@ async fn subscriptions_come_back() {
         subscribed(&mut pushes).await;
         gateway.append(&journal, at(round), vec![]).await;
         assert_eq!(message(&mut bells).await.append, round);
-        assert_eq!(journal.publish(Incarnation(7), bytes("push")).await.expect("publish"), 1);
+        assert_eq!(journal.publish(None, Incarnation(7), bytes("push")).await.expect("publish"), 1);
         assert_eq!(message(&mut pushes).await, bytes("push"));
         tell(&server, &["CLIENT", "KILL", "TYPE", "pubsub"]);
     }
@@ -263,7 +263,7 @@ async fn a_dropped_subscription_ends() {
     let (server, journal) = fixture::redis().await;
     drop(journal.pushes(Incarnation(7)).await.expect("pushes"));
     for _ in 0..100 {
-        if journal.publish(Incarnation(7), bytes("push")).await.expect("publish") == 0 {
+        if journal.publish(None, Incarnation(7), bytes("push")).await.expect("publish") == 0 {
             return;
         }
         tokio::time::sleep(Duration::from_millis(20)).await;

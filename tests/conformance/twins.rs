@@ -172,7 +172,7 @@ async fn play(seed: u64) {
     assert!(done > STEPS / 50, "seed {seed}: {done} commits went through, too few to mean anything");
 
     for gateway in twins {
-        assert_eq!(gateway.publish(Incarnation(1), bytes("end")).await.expect("publish"), 1);
+        assert_eq!(gateway.publish(None, Incarnation(1), bytes("end")).await.expect("publish"), 1);
     }
     loop {
         let pair = [message(&mut pushes[0]).await, message(&mut pushes[1]).await];

@@ -182,7 +182,7 @@ async fn every_step(journal: &RedisJournal) {
     let _ = journal.testify(shard, Witness { server: Incarnation::NONE, epoch: Some(1), confirmed: 1, sent: 1 }).await;
     let _ = journal.attempt(shard, lease, &room, 1).await;
     let _ = journal.end_room(shard, lease, &room, 1).await;
-    let _ = journal.publish(me, Bytes::from_static(b"push")).await;
+    let _ = journal.publish(Some(shard), me, Bytes::from_static(b"push")).await;
 }
 
 #[test]

@@ -356,10 +356,10 @@ impl WorkerJournal for RedisJournal {
         }
     }
 
-    async fn publish(&self, gateway: Incarnation, push: Bytes) -> Result<u64, JournalError> {
+    async fn publish(&self, _shard: Option<ShardId>, to: Incarnation, push: Bytes) -> Result<u64, JournalError> {
         let mut live = self.0.link.live().await?;
         let mut command = ::redis::cmd("PUBLISH");
-        command.arg(self.0.keys.push(gateway).to_string()).arg(&push[..]);
+        command.arg(self.0.keys.push(to).to_string()).arg(&push[..]);
         let listeners = command.query_async(&mut live.connection).await;
         self.0.link.judge(&live, listeners)
     }

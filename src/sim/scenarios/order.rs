@@ -346,8 +346,8 @@ fn silence_until_fenced(listeners: Option<u64>) -> Option<u64> {
         stage.collect();
         let wanted = stage.take(|_| true);
         for action in &wanted {
-            if let (WorkerCommand::Publish { gateway, answer: true, .. }, Some(listeners)) = (action, listeners) {
-                stage.worker.apply(Input::Published(*gateway, listeners), stage.now);
+            if let (WorkerCommand::Publish { shard, gateway, answer: true, .. }, Some(listeners)) = (action, listeners) {
+                stage.worker.apply(Input::Published(*shard, *gateway, listeners), stage.now);
             }
         }
         wanted.iter().any(|action| matches!(action, WorkerCommand::Fence { .. }))

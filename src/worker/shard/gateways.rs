@@ -81,7 +81,7 @@ impl Shard {
             if !answered {
                 gateway.unanswered_since_ns.get_or_insert(shared.now_ns);
             }
-            shared.emit(Command::Publish { gateway: incarnation, push, answer: !answered });
+            shared.emit(Command::Publish { shard: self.id, gateway: incarnation, push, answer: !answered });
         }
     }
 

@@ -109,7 +109,7 @@ impl Shard {
             rejoin.probed_at_ns = shared.now_ns;
             let push = push::encode(&push::Push::Probe { shard: self.id, until });
             for gateway in &rejoin.absent {
-                shared.emit(Command::Publish { gateway: *gateway, push: push.clone(), answer: false });
+                shared.emit(Command::Publish { shard: self.id, gateway: *gateway, push: push.clone(), answer: false });
             }
         }
         rejoin.waited_ns += shared.awake_ns(elapsed_ns);

@@ -38,7 +38,7 @@ impl Shard {
         for rooms in heads.chunks(HEADS_PER_PUSH) {
             let push = push::encode(&push::Push::Heads { shard: self.id, server: self.lease.server, rooms: rooms.to_vec() });
             for gateway in &gateways {
-                shared.emit(Command::Publish { gateway: *gateway, push: push.clone(), answer: false });
+                shared.emit(Command::Publish { shard: self.id, gateway: *gateway, push: push.clone(), answer: false });
             }
         }
         if let Some(place) = page.next {

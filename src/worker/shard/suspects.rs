@@ -89,7 +89,7 @@ impl Shard {
         let push = push::encode(&push::Push::Halted { shard: self.id, room: room.clone(), known });
         let told = self.gateways.iter().filter(|(told, g)| !g.fenced && gateway.is_none_or(|gateway| gateway == **told));
         for (gateway, _) in told {
-            shared.emit(Command::Publish { gateway: *gateway, push: push.clone(), answer: false });
+            shared.emit(Command::Publish { shard: self.id, gateway: *gateway, push: push.clone(), answer: false });
         }
     }
 }

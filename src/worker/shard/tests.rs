@@ -125,9 +125,9 @@ fn perform(core: &mut Core) -> Vec<Command> {
         for command in commands {
             match command {
                 Command::Run(job) => core.apply(Input::Done(job.run()), 1),
-                Command::Publish { gateway, push, answer: true } => {
-                    core.apply(Input::Published(gateway, 1), 1);
-                    others.push(Command::Publish { gateway, push, answer: true });
+                Command::Publish { shard, gateway, push, answer: true } => {
+                    core.apply(Input::Published(shard, gateway, 1), 1);
+                    others.push(Command::Publish { shard, gateway, push, answer: true });
                 }
                 other => others.push(other),
             }

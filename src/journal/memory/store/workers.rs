@@ -414,7 +414,7 @@ impl WorkerJournal for MemoryJournal {
         self.inner.lock().store.end_room(shard, lease, room, seq)
     }
 
-    async fn publish(&self, gateway: Incarnation, push: Bytes) -> Result<u64, JournalError> {
-        Ok(self.inner.lock().push(gateway, &push))
+    async fn publish(&self, _shard: Option<ShardId>, to: Incarnation, push: Bytes) -> Result<u64, JournalError> {
+        Ok(self.inner.lock().push(to, &push))
     }
 }
