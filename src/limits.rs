@@ -464,7 +464,8 @@ const _: () = assert!(ROOM_RESERVE_EVENTS <= UNRESOLVED_PER_ROOM_MAX);
 const _: () = assert!(RESOLVE_EVENTS_MAX <= COMMIT_VERDICTS_MAX);
 const _: () = assert!(LANE_BUFFER_BYTES_MAX >= FLUSH_BYTES_MAX);
 const _: () = assert!(QUARANTINE_MIN.as_secs() < QUARANTINE_MAX.as_secs());
-/// By default Redis disconnects subscribers that are so far behind for a minute. One push must be far below.
+/// By default Redis disconnects a subscriber that is so far behind for a minute, in all that its process hears. One push must be far
+/// below.
 const REDIS_PUBSUB_BYTES: usize = 8 * 1024 * 1024;
 const _: () = assert!(COMMIT_BYTES_MAX * 2 <= REDIS_PUBSUB_BYTES);
 const _: () = assert!(MARKS_PER_ROOM_MAX * (BODY_BYTES_MAX + 1024) <= COMMIT_BYTES_MAX + 1024 * 1024);

@@ -177,6 +177,7 @@ pub trait CommonJournal: Send + Sync + 'static {
     async fn ping(&self) -> Result<(), JournalError>;
 
     /// Subscribes to the pushes for one gateway or worker. The subscription exists when it returns, and reconnects by itself.
+    /// What is of a shard comes from the gateway's registration there on.
     ///
     /// # Errors
     /// When the journal does not work.

@@ -163,8 +163,8 @@ pub trait WorkerJournal: ProgramJournal {
     /// When the outcome is unknown: send it again.
     async fn end_room(&self, shard: ShardId, lease: Lease, room: &RoomId, seq: u64) -> Result<Leased<bool>, JournalError>;
 
-    /// Publishes without a commit: to a gateway what is of a shard (probes, heads), to a worker what is of none. Returns the count of subscribers: 0 is a hint that the receiver is
-    /// gone, not a proof.
+    /// Publishes without a commit: to a gateway what is of a shard (probes, heads), to a worker what is of none. Returns the count
+    /// of subscribers: 0 is a hint that the receiver is gone, not a proof.
     ///
     /// # Errors
     /// When the journal does not work.

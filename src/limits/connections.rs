@@ -12,8 +12,10 @@ pub(crate) const REPLICATED_CONNECTIONS: usize = 8;
 pub(crate) const REDIS_CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a process that starts waits for a Redis that cannot be reached, before it ends with an error.
 pub(crate) const REDIS_START_TIMEOUT: Duration = Duration::from_secs(10);
-/// How often a subscription's connection is pinged.
-pub const SUBSCRIPTION_PING_INTERVAL: Duration = Duration::from_secs(1);
+/// How often a process calls itself by the connection for its commands, to hear whether the one for its subscriptions does.
+pub const SUBSCRIPTION_ECHO_INTERVAL: Duration = Duration::from_secs(1);
+/// Echoes, one after the other, that may not come back before the subscribing connection is made again.
+pub(crate) const ECHOES_MISSING_MAX: u32 = 2;
 /// First pause before a broken subscription connects again. It doubles with every failure.
 pub(crate) const RESUBSCRIBE_DELAY_MIN: Duration = Duration::from_millis(20);
 /// Longest pause before a broken subscription connects again.

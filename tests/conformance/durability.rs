@@ -98,6 +98,7 @@ async fn nothing_leaves_before_replicas_confirmed_it() {
     let mut pushes = journal.pushes(Incarnation(7)).await.expect("pushes");
     subscribed(&mut pushes).await;
     let mut gateway = TestGateway::register(&journal).await;
+    journal.register(SHARD, Incarnation(7), Seen::default(), &[]).await.expect("register");
     let id = gateway.write(&journal, room(0), "a").await;
     let lease = claim(&journal).await;
     let mut first = commit(lease, 1, vec![part(room(0), 1, 0, 1, id)]);
@@ -161,10 +162,11 @@ async fn at_disk_a_commit_publishes_after_it_was_answered() {
     let mut first = commit(claim(&journal).await, 1, vec![part(room(0), 1, 0, 1, id)]);
     first.pushes = vec![(Incarnation(7), bytes("verdict"))];
     // No publishing, no answer: then the commit is sent again.
-    tell(&server, &["ACL", "SETUSER", "default", "-publish"]);
+    tell(&server, &["ACL", "SETUSER", "default", "-spublish"]);
     journal.commit(&first).await.expect_err("the push did not leave");
     assert_eq!(journal.survey(SHARD, false).await.expect("survey").commit, 1, "the commit is there without it");
-    tell(&server, &["ACL", "SETUSER", "default", "+publish"]);
+    tell(&server, &["ACL", "SETUSER", "default", "+spublish"]);
+    journal.register(SHARD, Incarnation(7), Seen::default(), &[]).await.expect("register");
     let mut pushes = journal.pushes(Incarnation(7)).await.expect("pushes");
     subscribed(&mut pushes).await;
     assert_eq!(journal.commit(&first).await.expect("a repeat"), Committed::Done);

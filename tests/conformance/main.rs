@@ -14,6 +14,7 @@ mod rooms;
 mod sentinel;
 mod slots;
 mod spoiled;
+mod subscriptions;
 mod twins;
 mod workers;
 

@@ -9,7 +9,6 @@ use lasthit::journal::{
     WorkerJournal as _,
 };
 use lasthit::types::{Incarnation, ShardId, StreamId};
-use redis::Commands;
 use servers::RedisServer;
 
 use crate::fixture::{
@@ -54,9 +53,15 @@ async fn users_and_passwords() {
     redis::cmd("ACL").arg(&user).exec(&mut admin).expect("acl");
     let url = format!("{}?user=baron&pass=secret3", server.url());
     let journal = connect(&url).await.expect("a user with the rights that the error names");
+    let mut pushes = journal.pushes(Incarnation(2)).await.expect("pushes");
+    subscribed(&mut pushes).await;
     TestGateway::register(&journal).await.append(&journal, at(1), vec![entry(fixture_room(), at(1), "a")]).await;
+    assert_eq!(journal.publish(None, Incarnation(2), bytes("push")).await.expect("publish"), 1);
+    assert_eq!(message(&mut pushes).await, bytes("push"));
     redis::cmd("ACL").arg(&["SETUSER", "baron", "-info"]).exec(&mut admin).expect("acl");
     connect(&url).await.expect("a server that tells nothing is taken at its word");
+    redis::cmd("ACL").arg(&["SETUSER", "baron", "-ssubscribe"]).exec(&mut admin).expect("acl");
+    refuses(journal.pushes(Incarnation(3)).await, "redis user may not");
     redis::cmd("ACL").arg(&["SETUSER", "baron", "-evalsha"]).exec(&mut admin).expect("acl");
     refuses(journal.timeline("host").await, "redis user may not");
 }
@@ -276,7 +281,8 @@ async fn a_bell_that_nobody_can_read_says_look_for_yourself() {
     let (server, journal) = fixture::redis().await;
     let mut bells = journal.bells(&[SHARD]).await.expect("bells");
     subscribed(&mut bells).await;
-    let _: u64 = admin(&server).publish(format!("lasthit:{{s{SHARD}}}:bell"), "garbage").expect("publish");
+    let heard: u64 = server.ask(&["SPUBLISH", &format!("lasthit:{{s{SHARD}}}:bell"), "garbage"]).expect("publish");
+    assert_eq!(heard, 1);
     subscribed(&mut bells).await;
     TestGateway::register(&journal).await.append(&journal, at(1), vec![]).await;
     assert_eq!(message(&mut bells).await.append, 1);

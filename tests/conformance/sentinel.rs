@@ -146,7 +146,7 @@ async fn subscriptions_follow_to_the_successor() {
     sentinels.all_name(&replica).expect("elected");
     until(async || {
         // More than one may be made on the way.
-        let _ = journal.publish(Some(SHARD), Incarnation(7), bytes("push")).await;
+        let _ = journal.publish(None, Incarnation(7), bytes("push")).await;
         matches!(pushes.try_recv(), Ok(Signal::Message(push)) if push == bytes("push"))
     })
     .await;

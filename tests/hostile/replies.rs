@@ -48,12 +48,14 @@ fn serve(connection: TcpStream, said: &Said) -> Option<()> {
     loop {
         let words: Vec<Vec<u8>> = (0..length(&mut commands)?).map(|_| word(&mut commands)).collect::<Option<_>>()?;
         let command = words.first()?.to_ascii_uppercase();
-        // What a server is looked at by is answered truthfully, or no step would come to be sent: its record (five
+        // What a server is looked at by is answered truthfully, or no step would come to be sent: its record (six
         // arguments), and whether it is still the one that it was.
         let looks = words.get(3).is_some_and(|key| key.ends_with(b":deployment"));
         let answer = match command.as_slice() {
             b"INFO" => format!("${}\r\n{INFO}\r\n", INFO.len()).into_bytes(),
-            b"EVALSHA" if looks && words.len() == 9 => b"*4\r\n$1\r\n4\r\n$1\r\n4\r\n$5\r\nredis\r\n$0\r\n\r\n".to_vec(),
+            b"EVALSHA" if looks && words.len() == 10 => {
+                b"*5\r\n$1\r\n4\r\n$1\r\n4\r\n$5\r\nredis\r\n$0\r\n\r\n$0\r\n\r\n".to_vec()
+            }
             b"EVALSHA" if looks => b":0\r\n".to_vec(),
             b"EVALSHA" | b"HMGET" | b"PUBLISH" | b"PING" => {
                 // Who announces says PING before its step.

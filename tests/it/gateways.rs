@@ -4,7 +4,7 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use lasthit::internals::limits::{HEADS_INTERVAL, HEARTBEAT_INTERVAL, SUBSCRIPTION_PING_INTERVAL};
+use lasthit::internals::limits::{HEADS_INTERVAL, HEARTBEAT_INTERVAL, SUBSCRIPTION_ECHO_INTERVAL};
 use serde_json::json;
 use servers::RedisServer;
 
@@ -85,8 +85,9 @@ async fn an_idle_deployment_leaves_redis_alone() {
     let beats = 2 * 2 * often(HEARTBEAT_INTERVAL);
     // Of each gateway and shard: the heads, and a heartbeat behind a PING; the first time a script may have to be loaded.
     let heads = (3 * 2 * SHARDS + 4) * often(HEADS_INTERVAL) + 2 * SHARDS;
-    let pings = (2 + 2 + SHARDS) * often(SUBSCRIPTION_PING_INTERVAL);
-    let bound = usize::try_from(beats + heads + pings).expect("small");
+    // Of each process: its echo.
+    let echoes = 2 * 2 * often(SUBSCRIPTION_ECHO_INTERVAL);
+    let bound = usize::try_from(beats + heads + echoes).expect("small");
     println!("{} commands in {time:?}, at most {bound} are expected", commands.len());
     assert!(commands.len() <= bound, "{} commands in {time:?}, bound {bound}: {commands:#?}", commands.len());
     assert!(commands.len() >= usize::try_from(beats / 4).expect("small"), "too few to be true: {commands:?}");

@@ -8,7 +8,7 @@ use redis::{Client, IntoConnectionInfo, ProtocolVersion};
 use super::super::JournalError;
 use super::durability::Durability;
 use super::error::journal_error;
-use super::keys::{Hex, Keys};
+use super::keys::{Hex, Keys, Tags};
 use super::reply::Reply;
 use super::scripts::{Call, DEPLOYMENT};
 use super::sentinel;
@@ -78,6 +78,8 @@ pub(super) struct Wanted {
     prefix: String,
     shards: Option<u16>,
     durability: Option<Durability>,
+    /// None: the deployment's, or those of a new one.
+    tags: Option<Tags>,
     /// Whether a deployment of an earlier format is taken over, or only read.
     takes_over: bool,
 }
@@ -89,6 +91,7 @@ pub(super) struct Found {
     pub(super) server: Incarnation,
     pub(super) shards: u16,
     pub(super) durability: Durability,
+    pub(super) tags: Tags,
     /// How many replicas must confirm a write; 0 except at [`Durability::Replicated`].
     pub(super) replicas: u32,
 }
@@ -113,11 +116,11 @@ impl Wanted {
         {
             return refused(format!("{shards} shards are not possible: use 1 to {SHARDS_MAX}"));
         }
-        Ok(Self { prefix: prefix.to_owned(), shards, durability, takes_over })
+        Ok(Self { prefix: prefix.to_owned(), shards, durability, tags: None, takes_over })
     }
 
     pub(super) fn fixed(self, found: &Found) -> Self {
-        Self { shards: Some(found.shards), durability: Some(found.durability), ..self }
+        Self { shards: Some(found.shards), durability: Some(found.durability), tags: Some(found.tags), ..self }
     }
 }
 
@@ -145,8 +148,8 @@ pub(super) async fn look(
     let recorded: Option<String> = recorded.map_err(|error| server.error(&error))?;
     let level = recorded.and_then(|level| level.parse().ok()).or(wanted.durability).unwrap_or_default();
     let replicas = keeps(connection, level, info.as_deref(), server).await?;
-    let (shards, durability, server) = deployment(connection, wanted, server).await?;
-    Ok(Found { server, shards, durability, replicas })
+    let (shards, durability, server, tags) = deployment(connection, wanted, server).await?;
+    Ok(Found { server, shards, durability, tags, replicas })
 }
 
 /// Checks that the server keeps what the level promises. Returns how many replicas must confirm.
@@ -222,15 +225,15 @@ pub(super) fn fit(info: &str, server: &Server) -> Result<(), JournalError> {
     Ok(())
 }
 
-/// The deployment's shards and durability, and the server's name, from the record. Writes the record if there is none.
+/// The deployment's shards, durability and tags, and the server's name, from the record. Writes the record if there is none.
 async fn deployment(
     connection: &mut MultiplexedConnection,
     wanted: &Wanted,
     server: &Server,
-) -> Result<(u16, Durability, Incarnation), JournalError> {
+) -> Result<(u16, Durability, Incarnation, Tags), JournalError> {
     let refused = |why: String| Err(JournalError::Unfit(why));
     let prefix = &wanted.prefix;
-    let (format, shards, durability, name) = record(connection, wanted, FORMAT, server).await?;
+    let (format, shards, durability, name, tags) = record(connection, wanted, FORMAT, server).await?;
     if !(FORMAT_MIN..=FORMAT).contains(&format) {
         return refused(format!(
             "deployment {prefix:?} has format {format}, this lasthit knows formats {FORMAT_MIN} to {FORMAT}: use the version that \
@@ -253,13 +256,25 @@ async fn deployment(
             Keys::record(prefix)
         ));
     }
+    let Some(tags) = Tags::of_record(&tags) else {
+        return refused(format!(
+            "deployment {prefix:?} has channels of kind {tags:?}, this lasthit knows none and {:?}: use the version that made it, or \
+             another prefix",
+            Tags::Sharded.recorded()
+        ));
+    };
+    if wanted.tags.is_some_and(|other| other != tags) {
+        return refused(format!(
+            "deployment {prefix:?} was made anew, with channels of other names, while this process used it: start the process again"
+        ));
+    }
     if format < FORMAT && wanted.takes_over {
         tracing::info!(
             "deployment {prefix:?} had format {format} and has {FORMAT} now: processes of earlier versions cannot join it"
         );
         record(connection, wanted, FORMAT_MIN, server).await?;
     }
-    Ok((shards, durability, name))
+    Ok((shards, durability, name, tags))
 }
 
 /// Reads the record, or writes it if there is none. A deployment of format `takes_over` or a later one gets this version's.
@@ -268,17 +283,18 @@ async fn record(
     wanted: &Wanted,
     takes_over: u32,
     server: &Server,
-) -> Result<(u32, u16, Durability, Incarnation), JournalError> {
-    let mut call = Call::new(&DEPLOYMENT, 1, 5, 128);
+) -> Result<(u32, u16, Durability, Incarnation, String), JournalError> {
+    let mut call = Call::new(&DEPLOYMENT, 1, 6, 128);
     call.text(Keys::record(&wanted.prefix)).text(FORMAT).text(wanted.shards.unwrap_or(SHARDS_DEFAULT));
     call.text(wanted.durability.unwrap_or_default()).text(Hex(Incarnation::random())).text(takes_over);
+    call.text(wanted.tags.unwrap_or(Tags::Sharded).recorded());
     let mut reply = Reply::new("deployment", call.send(connection).await.map_err(|error| server.error(&error))?)?;
     let format: u32 = reply.parse()?;
     // What a newer version has written beside its format may be anything.
     if format > FORMAT {
-        return Ok((format, SHARDS_DEFAULT, Durability::default(), Incarnation::NONE));
+        return Ok((format, SHARDS_DEFAULT, Durability::default(), Incarnation::NONE, String::new()));
     }
-    let found = (format, reply.parse()?, reply.parse()?, reply.incarnation_or_empty()?);
+    let found = (format, reply.parse()?, reply.parse()?, reply.incarnation_or_empty()?, reply.parse()?);
     reply.end()?;
     Ok(found)
 }

@@ -26,8 +26,11 @@ impl GatewayJournal for RedisJournal {
     ) -> Result<Registered, JournalError> {
         let keys = self.shard(shard)?;
         rooms.iter().try_for_each(|room| check::room(room, shard, self.shards()))?;
+        // From the registration on, the shard may push to it.
+        let (everywhere, here) = (self.0.keys.push(gateway).to_string(), keys.push(gateway).to_string());
+        self.0.subscriptions.put_beside(&everywhere, &here).await?;
         let server = self.met().await?.found.server;
-        let mut call = Call::new(&REGISTER, 3 + rooms.len(), 7, (4 + rooms.len()) * ROOM_BYTES);
+        let mut call = Call::new(REGISTER.by(self.0.keys.tags), 3 + rooms.len(), 7, (4 + rooms.len()) * ROOM_BYTES);
         call.text(&keys.shard).text(&keys.gateways).text(&keys.rooms);
         for room in rooms {
             call.text(keys.state(room));
@@ -47,6 +50,7 @@ impl GatewayJournal for RedisJournal {
     }
 
     async fn leave(&self, shard: ShardId, gateway: Incarnation) -> Result<(), JournalError> {
+        self.0.subscriptions.forget_beside(&self.0.keys.push(gateway).to_string());
         let mut call = Call::new(&LEAVE, 1, 1, ROOM_BYTES);
         call.text(&self.shard(shard)?.gateways).text(Hex(gateway));
         code("leave", &self.send(&call).await?).map(|_| ())
@@ -57,13 +61,13 @@ impl GatewayJournal for RedisJournal {
         let keys = self.0.keys.shard(flush.shard);
         let rooms = flush.entries.len();
         let bytes = flush.entries.iter().map(|e| e.bytes.len() + ROOM_BYTES).sum::<usize>() + 4 * ROOM_BYTES;
-        let mut call = Call::new(&APPEND, 4 + 2 * rooms, 9 + 3 * rooms, bytes);
+        let mut call = Call::new(APPEND.by(self.0.keys.tags), 4 + 2 * rooms, 9 + 3 * rooms, bytes);
         call.text(&keys.shard).text(&keys.gateways).text(&keys.active).text(&keys.rooms);
         for entry in &flush.entries {
             call.text(keys.room(&entry.room)).text(keys.state(&entry.room));
         }
         call.text(Hex(flush.incarnation)).text(flush.number).text(flush.previous).text(flush.watermark).text(&keys.bell);
-        call.text(self.0.keys.pushes()).bytes(&flush.poke()).text(flush.idle_below());
+        call.text(&keys.pushes).bytes(&flush.poke()).text(flush.idle_below());
         call.text(format_args!("{:032x}", Seed::random().0));
         for entry in &flush.entries {
             call.text(&entry.room).text(entry.top).bytes(&entry.bytes);

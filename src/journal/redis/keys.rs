@@ -4,10 +4,57 @@ use std::fmt;
 
 use crate::types::{Incarnation, RoomId, ShardId};
 
+/// How the channels of a deployment are named, and so how messages are published. Its record has it as `tags`, for good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Tags {
+    /// The record has none: it is older than they are. Every message goes through the whole server.
+    Plain,
+    /// Every channel has the tag of its shard, or of the deployment, and messages stay with whoever has that slot.
+    Sharded,
+}
+
+impl Tags {
+    /// What the record has; empty where it has nothing.
+    pub(super) fn recorded(self) -> &'static str {
+        match self {
+            Self::Plain => "",
+            Self::Sharded => "2",
+        }
+    }
+
+    pub(super) fn of_record(text: &str) -> Option<Self> {
+        [Self::Plain, Self::Sharded].into_iter().find(|tags| tags.recorded() == text)
+    }
+
+    pub(super) fn publish(self) -> &'static str {
+        match self {
+            Self::Plain => "PUBLISH",
+            Self::Sharded => "SPUBLISH",
+        }
+    }
+
+    pub(super) fn subscribe(self) -> &'static str {
+        match self {
+            Self::Plain => "SUBSCRIBE",
+            Self::Sharded => "SSUBSCRIBE",
+        }
+    }
+
+    pub(super) fn unsubscribe(self) -> &'static str {
+        match self {
+            Self::Plain => "UNSUBSCRIBE",
+            Self::Sharded => "SUNSUBSCRIBE",
+        }
+    }
+}
+
 /// The names that do not depend on a room, made once.
 #[derive(Debug)]
 pub(super) struct Keys {
+    pub(super) tags: Tags,
+    /// See [`Keys::pushes`].
     pushes: String,
+    echoes: String,
     /// See [`Keys::record`].
     pub(super) deployment: String,
     /// Hash: worker -> heartbeat.
@@ -42,6 +89,8 @@ pub(super) struct ShardKeys {
     pub(super) failed: String,
     /// Channel of the shard's bells.
     pub(super) bell: String,
+    /// The prefix of the channels on which gateways hear of this shard; the process in hex follows.
+    pub(super) pushes: String,
     /// Empty string: written so that replicas can confirm it.
     pub(super) confirm: String,
 }
@@ -67,7 +116,7 @@ impl fmt::Display for Hex {
     }
 }
 
-/// A gateway's channel.
+/// A gateway's or worker's channel.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct PushChannel<'a>(&'a str, Incarnation);
 
@@ -78,8 +127,9 @@ impl fmt::Display for PushChannel<'_> {
 }
 
 impl ShardKeys {
-    fn new(prefix: &str, channels: &str, shard: u16) -> Self {
+    fn new(prefix: &str, channels: &str, tags: Tags, shard: u16) -> Self {
         let tag = format!("{prefix}:{{s{shard}}}:");
+        let tagged = format!("{channels}{{s{shard}}}:");
         let key = |name: &str| format!("{tag}{name}");
         Self {
             shard: key("shard"),
@@ -88,10 +138,16 @@ impl ShardKeys {
             rooms: key("rooms"),
             due: key("due"),
             failed: key("failed"),
-            bell: format!("{channels}{{s{shard}}}:bell"),
+            bell: format!("{tagged}bell"),
+            pushes: format!("{}push:", if tags == Tags::Sharded { &tagged } else { channels }),
             confirm: key("confirm"),
             tag,
         }
+    }
+
+    /// Where a gateway hears of this shard.
+    pub(super) fn push(&self, gateway: Incarnation) -> PushChannel<'_> {
+        PushChannel(&self.pushes, gateway.process())
     }
 
     /// Stream of entries, one field `e`.
@@ -135,11 +191,18 @@ impl ShardKeys {
 
 impl Keys {
     /// Channels, unlike keys, are shared by all databases of a server: outside of database 0 their names carry the database.
-    /// No prefix has an `@`.
-    pub(super) fn new(prefix: &str, database: i64, shards: u16) -> Self {
+    /// No prefix has an `@`, or a brace.
+    pub(super) fn new(prefix: &str, database: i64, shards: u16, tags: Tags) -> Self {
         let channels = if database == 0 { format!("{prefix}:") } else { format!("{prefix}:@{database}:") };
+        let of_all = match tags {
+            Tags::Plain => channels.clone(),
+            // The slot of the record.
+            Tags::Sharded => format!("{channels}{{{}}}:", Self::record(prefix)),
+        };
         Self {
-            pushes: format!("{channels}push:"),
+            tags,
+            pushes: format!("{of_all}push:"),
+            echoes: format!("{of_all}echo:"),
             deployment: Self::record(prefix),
             workers: format!("{prefix}:workers"),
             timelines: format!("{prefix}:timelines"),
@@ -147,11 +210,11 @@ impl Keys {
             patterns: format!("{prefix}:patterns"),
             programs: format!("{prefix}:programs"),
             rules: format!("{prefix}:rules"),
-            shards: (0..shards).map(|shard| ShardKeys::new(prefix, &channels, shard)).collect(),
+            shards: (0..shards).map(|shard| ShardKeys::new(prefix, &channels, tags, shard)).collect(),
         }
     }
 
-    /// Hash: format, shards, durability; the server's name, and the run id and replication id for which it was given. Read before
+    /// Hash: format, shards, durability, tags; the server's name, and the run id and replication id for which it was given. Read before
     /// the number of shards is known.
     pub(super) fn record(prefix: &str) -> String {
         format!("{prefix}:deployment")
@@ -170,13 +233,19 @@ impl Keys {
         u16::try_from(self.shards.len()).unwrap_or(u16::MAX)
     }
 
-    pub(super) fn push(&self, gateway: Incarnation) -> PushChannel<'_> {
-        PushChannel(&self.pushes, gateway.process())
+    /// Where a gateway or worker hears of what is of no shard, or of all.
+    pub(super) fn push(&self, to: Incarnation) -> PushChannel<'_> {
+        PushChannel(&self.pushes, to.process())
     }
 
-    /// The prefix of all gateways' channels; the process in hex follows.
+    /// The prefix of the channels of what is of no shard; the process in hex follows.
     pub(super) fn pushes(&self) -> &str {
         &self.pushes
+    }
+
+    /// Where a process hears itself.
+    pub(super) fn echo(&self, process: Incarnation) -> PushChannel<'_> {
+        PushChannel(&self.echoes, process)
     }
 }
 
@@ -186,21 +255,47 @@ mod tests {
 
     #[test]
     fn keys_of_a_shard_share_its_hash_tag() {
-        let keys = Keys::new("lasthit", 0, 8);
+        let keys = Keys::new("lasthit", 0, 8, Tags::Plain);
         let room = RoomId::new("baron").expect("name");
         let shard = keys.shard(ShardId(7));
         assert_eq!(shard.shard, "lasthit:{s7}:shard");
         assert_eq!(shard.room(&room).to_string(), "lasthit:{s7}:room:baron");
         assert_eq!(shard.state(&room).to_string(), format!("{}baron", shard.states()));
-        assert_eq!(keys.push(Incarnation(255)).to_string(), format!("lasthit:push:{}", Incarnation(255).to_hex()));
+    }
+
+    /// Processes of earlier versions have these names: they stay.
+    #[test]
+    fn the_channels_of_an_existing_deployment_keep_their_names() {
+        let (gateway, hex) = (Incarnation(255), Incarnation(255).to_hex());
+        for (database, prefix) in [(0, "lasthit:"), (3, "lasthit:@3:")] {
+            let keys = Keys::new("lasthit", database, 8, Tags::Plain);
+            let shard = keys.shard(ShardId(7));
+            assert_eq!(shard.bell, format!("{prefix}{{s7}}:bell"));
+            assert_eq!(keys.push(gateway).to_string(), format!("{prefix}push:{hex}"));
+            assert_eq!(shard.push(gateway).to_string(), keys.push(gateway).to_string());
+            assert_eq!(keys.echo(gateway).to_string(), format!("{prefix}echo:{hex}"));
+        }
     }
 
     #[test]
-    fn channels_are_of_one_database() {
-        let shard = ShardId(7);
-        assert_eq!(Keys::new("lasthit", 0, 8).shard(shard).bell, "lasthit:{s7}:bell");
-        let keys = Keys::new("lasthit", 3, 8);
-        assert_eq!((keys.shard(shard).bell.as_str(), keys.pushes()), ("lasthit:@3:{s7}:bell", "lasthit:@3:push:"));
-        assert_eq!(keys.shard(shard).shard, "lasthit:{s7}:shard");
+    fn the_channels_of_a_new_deployment_have_the_tag_of_their_shard_or_of_the_record() {
+        let (gateway, hex) = (Incarnation(255), Incarnation(255).to_hex());
+        for (database, prefix) in [(0, "lasthit:"), (3, "lasthit:@3:")] {
+            let keys = Keys::new("lasthit", database, 8, Tags::Sharded);
+            let shard = keys.shard(ShardId(7));
+            assert_eq!(shard.shard, "lasthit:{s7}:shard");
+            assert_eq!(shard.bell, format!("{prefix}{{s7}}:bell"));
+            assert_eq!(shard.push(gateway).to_string(), format!("{prefix}{{s7}}:push:{hex}"));
+            assert_eq!(keys.push(gateway).to_string(), format!("{prefix}{{lasthit:deployment}}:push:{hex}"));
+            assert_eq!(keys.echo(gateway).to_string(), format!("{prefix}{{lasthit:deployment}}:echo:{hex}"));
+        }
+    }
+
+    #[test]
+    fn a_record_says_which_tags_it_has() {
+        for tags in [Tags::Plain, Tags::Sharded] {
+            assert_eq!(Tags::of_record(tags.recorded()), Some(tags));
+        }
+        assert_eq!((Tags::of_record("1"), Tags::of_record("3"), Tags::of_record("22")), (None, None, None));
     }
 }

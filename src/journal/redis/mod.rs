@@ -10,6 +10,7 @@
 //! # }
 //! ```
 
+mod channels;
 mod connect;
 mod durability;
 mod error;
@@ -48,6 +49,7 @@ use link::{Link, Live};
 use reply::{Reply, code};
 use scripts::{CONFIRM, Call, HEARTBEAT, PING, ROOM_BYTES, TIMELINE};
 pub(crate) use sentinel::{FORM as SENTINEL_FORM, SentinelUrl};
+use subscribe::Subscriptions;
 use target::Target;
 
 /// How to use a Redis server.
@@ -72,12 +74,14 @@ impl Default for RedisOptions {
     }
 }
 
-/// A [`Journal`](super::Journal) in Redis 7.0 or newer. Clones share their connections; each subscription has its own.
+/// A [`Journal`](super::Journal) in Redis 7.0 or newer. Clones share their connections: one for the commands, one for all
+/// subscriptions.
 #[derive(Clone)]
 pub struct RedisJournal(Arc<Inner>);
 
 struct Inner {
-    link: Link,
+    link: Arc<Link>,
+    subscriptions: Subscriptions,
     /// Connections that wait for replicas, by shard. Empty except at [`Durability::Replicated`].
     waiting: Vec<Link>,
     durability: Durability,
@@ -88,7 +92,7 @@ struct Inner {
 impl Inner {
     /// The connections that there are at this moment.
     fn links(&self) -> impl Iterator<Item = (&Link, Live)> {
-        std::iter::once(&self.link).chain(&self.waiting).filter_map(|link| Some((link, link.met()?)))
+        std::iter::once(&*self.link).chain(&self.waiting).filter_map(|link| Some((link, link.met()?)))
     }
 }
 
@@ -129,12 +133,14 @@ impl RedisJournal {
         let locks = lock_files(&options)?;
         let wanted = Wanted::new(&options.prefix, options.shards, options.durability, takes_over)?;
         let new = |wanted| Link::new(target.clone(), wanted);
-        let link = new(wanted.clone());
+        let link = Arc::new(new(wanted.clone()));
         let found = link.live().await?.found;
         let waiting = if found.durability == Durability::Replicated { REPLICATED_CONNECTIONS } else { 0 };
         let waiting = (0..waiting.min(usize::from(found.shards))).map(|_| new(wanted.clone().fixed(&found))).collect();
-        let keys = Keys::new(&options.prefix, target.database(), found.shards);
-        let inner = Arc::new(Inner { link, waiting, durability: found.durability, keys, locks });
+        let keys = Keys::new(&options.prefix, target.database(), found.shards, found.tags);
+        let echo = keys.echo(Incarnation::random()).to_string();
+        let subscriptions = Subscriptions::new(link.clone(), keys.tags, echo);
+        let inner = Arc::new(Inner { link, subscriptions, waiting, durability: found.durability, keys, locks });
         if let Target::Sentinels(sentinels) = &*target {
             tokio::spawn(sentinel::watch(Arc::downgrade(&inner), sentinels.clone()));
         }
@@ -328,7 +334,7 @@ impl CommonJournal for RedisJournal {
 
     async fn pushes(&self, to: Incarnation) -> Result<Signals<Bytes>, JournalError> {
         let channel = self.0.keys.push(to).to_string();
-        subscribe::subscribe(vec![channel], self.0.link.made(), |_, push| Ok(push)).await
+        self.0.subscriptions.subscribe(vec![(channel, ())], |(), push| Ok(push)).await
     }
 
     fn lock(&self, who: Incarnation) -> Option<LockFile> {

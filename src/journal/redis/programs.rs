@@ -40,7 +40,7 @@ impl RedisJournal {
 impl ProgramJournal for RedisJournal {
     async fn push_program(&self, push: &ProgramPush) -> Result<PushAnswer, JournalError> {
         let keys = &self.0.keys;
-        let mut call = Call::new(&PUSH, 3, 9, ROOM_BYTES + push.text.len());
+        let mut call = Call::new(PUSH.by(keys.tags), 3, 9, ROOM_BYTES + push.text.len());
         call.text(&keys.programs).text(&keys.rules).text(&keys.workers);
         call.text(&push.pattern).text(ProgramId::of(&push.text)).text(push.version).text(&push.name).bytes(&push.text);
         call.text(match push.by {

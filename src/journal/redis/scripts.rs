@@ -7,20 +7,20 @@ use std::time::Duration;
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, ErrorKind, Pipeline, RedisError, RedisResult, RedisWrite, Script, ServerErrorKind, Value, cmd};
 
+use super::keys::Tags;
+
 macro_rules! scripts {
-    ($($name:ident = $file:literal),* $(,)?) => {
-        $(pub(super) static $name: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!(concat!("lua/", $file, ".lua"))));)*
+    ($kind:ident: $($name:ident = $file:literal),* $(,)?) => {
+        $(pub(super) static $name: LazyLock<$kind> = LazyLock::new(|| $kind::new(include_str!(concat!("lua/", $file, ".lua"))));)*
     };
 }
 
 scripts! {
+    Script:
     AHEAD = "ahead",
-    APPEND = "append",
     ATTEMPT = "attempt",
     CLAIM = "claim",
-    COMMIT = "commit",
     CONFIRM = "confirm",
-    DEATH = "death",
     DEPLOYMENT = "deployment",
     DROP = "drop",
     DROP_FAILED = "drop_failed",
@@ -32,14 +32,41 @@ scripts! {
     LEAVE = "leave",
     LOAD = "load",
     PING = "ping",
-    PUSH = "push",
-    REGISTER = "register",
     RELEASE = "release",
     ROOMS = "rooms",
     SURVEY = "survey",
     TESTIFY = "testify",
     TIMELINE = "timeline",
     VERDICTS = "verdicts",
+}
+
+scripts! {
+    Publishing:
+    APPEND = "append",
+    COMMIT = "commit",
+    DEATH = "death",
+    PUSH = "push",
+    REGISTER = "register",
+}
+
+/// A script that publishes: as it is written, and the same by `SPUBLISH`.
+pub(super) struct Publishing {
+    plain: Script,
+    sharded: Script,
+}
+
+impl Publishing {
+    fn new(text: &str) -> Self {
+        Self { plain: Script::new(text), sharded: Script::new(&text.replace("'PUBLISH'", "'SPUBLISH'")) }
+    }
+
+    /// The script for a deployment whose channels have such names.
+    pub(super) fn by(&'static self, tags: Tags) -> &'static Script {
+        match tags {
+            Tags::Plain => &self.plain,
+            Tags::Sharded => &self.sharded,
+        }
+    }
 }
 
 /// Bytes that a call needs beside its payloads, per room: keys, name, stamps. A hint.
@@ -124,5 +151,26 @@ fn answer(reply: RedisResult<Value>) -> RedisResult<Value> {
     match reply? {
         Value::ServerError(error) => Err(error.into()),
         value => Ok(value),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A script that publishes and is not among those would be deaf ears for new deployments.
+    #[test]
+    fn whatever_publishes_does_so_as_the_deployment_does() {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/journal/redis/lua");
+        let mut publish = 0;
+        for file in std::fs::read_dir(folder).expect("the scripts") {
+            let text = std::fs::read_to_string(file.expect("a file").path()).expect("a script");
+            assert_eq!(text.matches("PUBLISH'").count(), text.matches("redis.call('PUBLISH', ").count(), "{text}");
+            publish += usize::from(text.contains("'PUBLISH'"));
+        }
+        let all: [&LazyLock<Publishing>; 5] = [&APPEND, &COMMIT, &DEATH, &PUSH, &REGISTER];
+        assert_eq!(publish, all.len());
+        let hashes = |tags| all.map(|script| script.by(tags).get_hash().to_owned());
+        assert!(hashes(Tags::Plain).iter().zip(hashes(Tags::Sharded)).all(|(plain, sharded)| *plain != sharded));
     }
 }

@@ -1,6 +1,5 @@
 //! The steps of workers: heartbeats, leases, reading rooms, and commits.
 
-use std::collections::HashMap;
 use std::fmt;
 
 use ::redis::{RedisResult, Value};
@@ -12,7 +11,7 @@ use super::super::{
     Leased, PageSize, Place, RoomCommit, RoomsPage, RoomsPlace, Signals, StoredPage, Survey, Witness, WorkerJournal,
     WorkerRecord, check, era_stride,
 };
-use super::keys::Hex;
+use super::keys::{Hex, ShardKeys};
 use super::reply::{Reply, code};
 use super::scripts::{AHEAD, ATTEMPT, CLAIM, COMMIT, Call, DEATH, END_ROOM, FENCE, FORGET, LOAD, RELEASE, ROOM_BYTES, TESTIFY};
 use super::{Durability, RedisJournal, subscribe};
@@ -94,16 +93,9 @@ impl WorkerJournal for RedisJournal {
     }
 
     async fn bells(&self, shards: &[ShardId]) -> Result<Signals<Bell>, JournalError> {
-        let mut by_channel = HashMap::with_capacity(shards.len());
-        for shard in shards {
-            by_channel.insert(self.shard(*shard)?.bell.clone(), *shard);
-        }
-        let channels = by_channel.keys().cloned().collect();
-        let unknown = ShardId(u16::MAX);
-        subscribe::subscribe(channels, self.0.link.made(), move |channel, bytes| {
-            subscribe::bell(by_channel.get(channel).copied().unwrap_or(unknown), &bytes)
-        })
-        .await
+        let channels = shards.iter().map(|shard| Ok((self.shard(*shard)?.bell.clone(), *shard)));
+        let channels = channels.collect::<Result<_, JournalError>>()?;
+        self.0.subscriptions.subscribe(channels, |shard, bytes| subscribe::bell(*shard, &bytes)).await
     }
 
     async fn survey(&self, shard: ShardId, rooms: bool) -> Result<Survey, JournalError> {
@@ -175,7 +167,8 @@ impl WorkerJournal for RedisJournal {
                 + 2 * usize::from(r.failed.is_some())
         };
         let keys_sent = 2 + 2 * rooms + commit.rooms.iter().map(option_keys).sum::<usize>();
-        let mut call = Call::new(&COMMIT, keys_sent, 4 + 7 * rooms + 2 * commit.pushes.len(), bytes + ROOM_BYTES);
+        let mut call =
+            Call::new(COMMIT.by(self.0.keys.tags), keys_sent, 4 + 7 * rooms + 2 * commit.pushes.len(), bytes + ROOM_BYTES);
         call.text(&keys.shard).text(&keys.active);
         for room in commit.rooms.iter().map(|r| &r.room) {
             call.text(keys.out(room)).text(keys.state(room));
@@ -235,7 +228,7 @@ impl WorkerJournal for RedisJournal {
         let later = self.durability() != Durability::Redis;
         if !later {
             for (gateway, push) in &commit.pushes {
-                call.text(self.0.keys.push(*gateway)).bytes(push);
+                call.text(keys.push(*gateway)).bytes(push);
             }
         }
 
@@ -246,7 +239,7 @@ impl WorkerJournal for RedisJournal {
             0 => {
                 reply.end()?;
                 if later {
-                    self.publish_all(&commit.pushes).await?;
+                    self.publish_all(keys, &commit.pushes).await?;
                 }
                 Ok(Committed::Done)
             }
@@ -326,7 +319,7 @@ impl WorkerJournal for RedisJournal {
     ) -> Result<Leased<()>, JournalError> {
         let keys = self.shard(shard)?;
         check::room(&entry.room, shard, self.shards())?;
-        let mut call = Call::new(&DEATH, 5, 7, 2 * ROOM_BYTES + entry.bytes.len());
+        let mut call = Call::new(DEATH.by(self.0.keys.tags), 5, 7, 2 * ROOM_BYTES + entry.bytes.len());
         call.text(&keys.shard).text(&keys.gateways).text(&keys.active);
         call.text(keys.room(&entry.room)).text(keys.state(&entry.room));
         call.text(lease.epoch).text(Hex(lease.owner)).text(Hex(gateway)).text(&keys.bell);
@@ -356,10 +349,14 @@ impl WorkerJournal for RedisJournal {
         }
     }
 
-    async fn publish(&self, _shard: Option<ShardId>, to: Incarnation, push: Bytes) -> Result<u64, JournalError> {
+    async fn publish(&self, shard: Option<ShardId>, to: Incarnation, push: Bytes) -> Result<u64, JournalError> {
+        let channel = match shard {
+            Some(shard) => self.shard(shard)?.push(to),
+            None => self.0.keys.push(to),
+        };
         let mut live = self.0.link.live().await?;
-        let mut command = ::redis::cmd("PUBLISH");
-        command.arg(self.0.keys.push(to).to_string()).arg(&push[..]);
+        let mut command = ::redis::cmd(self.0.keys.tags.publish());
+        command.arg(channel.to_string()).arg(&push[..]);
         let listeners = command.query_async(&mut live.connection).await;
         self.0.link.judge(&live, listeners)
     }
@@ -372,13 +369,13 @@ impl WorkerJournal for RedisJournal {
 
 impl RedisJournal {
     /// Publishes in one round trip, in order. If one fails, the commit is sent again, with all its pushes.
-    async fn publish_all(&self, pushes: &[(Incarnation, Bytes)]) -> Result<(), JournalError> {
+    async fn publish_all(&self, keys: &ShardKeys, pushes: &[(Incarnation, Bytes)]) -> Result<(), JournalError> {
         if pushes.is_empty() {
             return Ok(());
         }
         let mut pipeline = ::redis::pipe();
         for (gateway, push) in pushes {
-            pipeline.cmd("PUBLISH").arg(self.0.keys.push(*gateway).to_string()).arg(&push[..]).ignore();
+            pipeline.cmd(self.0.keys.tags.publish()).arg(keys.push(*gateway).to_string()).arg(&push[..]).ignore();
         }
         let mut live = self.0.link.live().await?;
         let published = pipeline.query_async(&mut live.connection).await;

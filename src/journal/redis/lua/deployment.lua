@@ -9,19 +9,21 @@
 --
 -- KEYS  1 deployment
 -- ARGV  1 format, 2 shards, 3 durability, 4 a random name, 5 the oldest format that is taken over: from then on the deployment has
---       this one
--- Returns {format, shards, durability, server} as stored. A record from before there were levels has the durability redis. The
---         server is empty for a Redis user who may not call INFO
+--       this one, 6 tags, empty for none
+-- Returns {format, shards, durability, server, tags} as stored. A record from before there were levels has the durability redis. The
+--         server is empty for a Redis user who may not call INFO; tags are empty where the record has none
 -- Errors: LASTHIT for a damaged record
 local info = redis.pcall('INFO', 'server', 'replication')
 local run = not info.err and string.match(info, 'run_id:(%x+)')
 local id = not info.err and string.match(info, 'master_replid:(%x+)')
-local found = redis.call('HMGET', KEYS[1], 'format', 'shards', 'durability', 'server', 'run', 'replid')
+local found = redis.call('HMGET', KEYS[1], 'format', 'shards', 'durability', 'server', 'run', 'replid', 'tags')
 local name = found[4]
 if not found[1] then
   if redis.call('EXISTS', KEYS[1]) == 1 then return redis.error_reply('LASTHIT ' .. KEYS[1] .. ' is damaged: it has no format') end
   found[1], found[2], found[3], name = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
   redis.call('HSET', KEYS[1], 'format', ARGV[1], 'shards', ARGV[2], 'durability', ARGV[3])
+  if ARGV[6] ~= '' then redis.call('HSET', KEYS[1], 'tags', ARGV[6]) end
+  found[7] = ARGV[6]
 elseif run and id and not name then
   -- How the name was made before it was stored.
   name = string.sub(run, 1, 16) .. string.sub(id, 1, 16)
@@ -38,4 +40,4 @@ if not run or not id then
 elseif name ~= found[4] then
   redis.call('HSET', KEYS[1], 'server', name, 'run', run, 'replid', id)
 end
-return {found[1], found[2], found[3] or 'redis', name}
+return {found[1], found[2], found[3] or 'redis', name, found[7] or ''}
