@@ -88,7 +88,8 @@ impl TestGateway {
     }
 
     pub(crate) async fn register_in(journal: &impl Journal, shard: ShardId) -> Self {
-        let incarnation = Incarnation::random();
+        // What is the process's must not be named by its turn.
+        let incarnation = Incarnation::random().turn(1);
         let answer = journal.register(shard, incarnation, Seen::default(), &[]).await.expect("register");
         let Registered { server, record, rooms, renewed, .. } = answer;
         assert_eq!(record, GatewayRecord { incarnation, number: 0, watermark: Moment::default(), fenced: false, server });
