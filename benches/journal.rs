@@ -42,13 +42,13 @@ impl Scene {
     async fn new(journal: Arc<dyn Journal>, rooms: usize) -> Self {
         let rooms = (0..rooms).map(|n| RoomId::new(&format!("room-{n}")).expect("name")).collect();
         let (gateway, worker) = (Incarnation::random(), Incarnation::random());
-        journal.register(SHARD, gateway, Seen::default(), &[]).await.expect("registered");
         let from = journal.owners().await.expect("owners")[0];
         let Leased::Done(lease) =
             journal.claim(SHARD, from, worker, lasthit::internals::clock::unix_ms()).await.expect("claimed")
         else {
             panic!("lost")
         };
+        journal.register(SHARD, gateway, Seen::default(), &[]).await.expect("registered").here().expect("its home");
         let mut scene = Self { journal, rooms, gateway, lease, eras: Vec::new(), flushes: 0, commits: 0 };
         let Appended::Stored(heads) = scene.append().await else { panic!("first flush") };
         scene.eras = heads.iter().map(|head| head.era).collect();

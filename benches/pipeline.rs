@@ -8,7 +8,7 @@ use criterion::{BenchmarkId, Criterion, Throughput};
 use lasthit::internals::runtime;
 use lasthit::internals::wire::entry;
 use lasthit::journal::memory::MemoryJournal;
-use lasthit::journal::{Appended, Flush, FlushEntry, Journal, Seen};
+use lasthit::journal::{Appended, Flush, FlushEntry, Journal, Leased, Seen};
 use lasthit::types::{Arrival, Entry, Event, EventKind, Incarnation, Moment, PlayerId, Role, ShardId};
 use quanta::Instant;
 
@@ -17,10 +17,15 @@ mod scene;
 /// So many rooms in which an event waits for a gateway that says nothing more.
 async fn waiting_rooms(journal: &dyn Journal, count: usize) {
     let shard = ShardId(0);
-    let timeline = journal.timeline("bench").await.expect("timeline");
+    let timeline = journal.timeline(&lasthit::internals::clock::timeline_name()).await.expect("timeline");
     let moment = |ns| Moment { timeline, ns };
+    let claimed = journal.claim(shard, None, Incarnation::random(), lasthit::internals::clock::unix_ms()).await;
+    let Ok(Leased::Done(lease)) = claimed else { panic!("{claimed:?}") };
+    assert_eq!(lease.home, timeline);
+    journal.release(shard, lease).await.expect("released");
     for (gateway, ns) in [(Incarnation(1), 1_000), (Incarnation(2), 2_000)] {
-        let server = journal.register(shard, gateway, Seen::default(), &[]).await.expect("registered").server;
+        let server =
+            journal.register(shard, gateway, Seen::default(), &[]).await.expect("registered").here().expect("its home").server;
         let kind = EventKind::Open { player: PlayerId::new("ann").expect("name"), role: Role::Player };
         let event = Event { session: 1, ordinal: 1, arrival: Arrival::at(ns, 0), kind };
         let bytes = entry::encode(&Entry { incarnation: gateway, timeline, death: false, events: vec![event] });

@@ -62,13 +62,13 @@ impl Scene {
     async fn new(journal: Arc<dyn Journal>, name: &str) -> Self {
         let name: RoomId = name.parse().expect("name");
         let gateway = Incarnation::random();
-        journal.register(SHARD, gateway, Seen::default(), &[]).await.expect("registered");
         let from = journal.owners().await.expect("owners")[0];
         let Leased::Done(lease) =
             journal.claim(SHARD, from, Incarnation::random(), lasthit::internals::clock::unix_ms()).await.expect("claimed")
         else {
             panic!("lost")
         };
+        journal.register(SHARD, gateway, Seen::default(), &[]).await.expect("registered").here().expect("its home");
         // Nobody owned the shard before: no commit is missing.
         let witness = Witness { server: Incarnation::NONE, epoch: Some(0), confirmed: 0, sent: 0 };
         journal.testify(SHARD, witness).await.expect("testified");

@@ -68,7 +68,8 @@ pub fn timeline_name() -> String {
 }
 
 fn name_timeline(boot: Option<&str>, namespace: Option<&str>) -> String {
-    match boot.map(str::trim).filter(|boot| !boot.is_empty()) {
+    let is_name = |boot: &&str| (1..=64).contains(&boot.len()) && boot.bytes().all(|b| b.is_ascii_graphic() && b != b'|');
+    match boot.map(str::trim).filter(is_name) {
         Some(boot) => format!("{boot}/{}", namespace.unwrap_or("time:[]")),
         None => format!("process/{:032x}", rand::random::<u128>()),
     }

@@ -231,7 +231,7 @@ mod tests {
 
     #[tokio::test]
     async fn nothing_is_kept_of_a_session_that_left() {
-        let gateway = Gateway::start(Arc::new(MemoryJournal::new(1))).await.expect("gateway");
+        let gateway = Gateway::start(Arc::new(MemoryJournal::at_home(1))).await.expect("gateway");
         let join = |player: &str| {
             let joining = Joining::new("pit".parse().expect("room"), player.parse().expect("player"));
             gateway.join(joining).expect("joined")

@@ -280,7 +280,7 @@ impl Resequencer {
     }
 
     /// The entry that ends a dead gateway's sessions: Error and Close for each, stamped just above the last event read from it
-    /// (rule R6). The raw stamp is the moment of the death on the gateway's clock (rule R7): another timeline's clock tells nothing of
+    /// (rule R6). The raw stamp is the moment of the death on the gateway's clock (rule R7, rule H4): another timeline's clock tells nothing of
     /// it, so then it is the end of the gateway's timeline. None if the gateway has no sessions inside.
     pub(crate) fn death_entry(&self, gateway: Incarnation, now: Moment) -> Option<Entry> {
         let (mut ordinal, last) = self.last_read(gateway)?;

@@ -103,10 +103,10 @@ mod tests {
         }
 
         fn bounded(bounds: Bounds) -> Self {
-            let (mut core, mut store) = (Core::new(Incarnation(1), 1, 1, "test", 0).bounded(bounds), Store::new(1));
+            let (mut core, mut store) = (Core::new(Incarnation(1), 1, "test", 0).bounded(bounds), Store::at_home(1));
             core.probed(SHARD, crate::types::Moment::default());
             let (answer, _) = store.register(SHARD, Incarnation(1), Seen::default(), &[]).expect("a shard");
-            core.registered(SHARD, &answer);
+            core.registered(SHARD, Incarnation(1), &answer);
             core.take_commands();
             Self { core, store, now: 1_000 }
         }

@@ -28,7 +28,6 @@ use crate::wire::client::{ErrorCode, Refusal};
 #[derive(Debug)]
 pub(crate) struct Core {
     pub(super) incarnation: Incarnation,
-    pub(super) timeline: u32,
     pub(super) clock: &'static str,
     pub(super) precision_ns: u64,
     pub(super) bounds: Bounds,
@@ -51,10 +50,9 @@ pub(crate) struct Core {
 impl Core {
     /// Creates a gateway without sessions. Its `welcome` names `clock` and `precision_ns`.
     #[must_use]
-    pub(crate) fn new(incarnation: Incarnation, timeline: u32, shards: u16, clock: &'static str, precision_ns: u64) -> Self {
+    pub(crate) fn new(incarnation: Incarnation, shards: u16, clock: &'static str, precision_ns: u64) -> Self {
         Self {
             incarnation,
-            timeline,
             clock,
             precision_ns,
             bounds: Bounds::default(),
@@ -83,7 +81,7 @@ impl Core {
             Input::Tick(now_ns) => self.tick(now_ns),
             Input::CheckHeads => self.check_heads(),
             Input::Push(push) => self.pushed(push),
-            Input::Registered(shard, answer) => self.registered(shard, &answer),
+            Input::Registered(shard, gateway, answer) => self.registered(shard, gateway, &answer),
             Input::Appended { flush, answer, repeated, now_ns } => self.appended(&flush, &answer, repeated, now_ns),
             Input::Page { read, page } => self.page(&read, &page),
             Input::Unreadable { read, why } => self.unreadable(&read, why),
@@ -181,6 +179,12 @@ impl Core {
     /// The gateway's turn in a shard.
     pub(crate) fn turn_in(&self, shard: ShardId) -> Incarnation {
         self.shards.get(usize::from(shard.0)).map_or(self.incarnation, |out| out.turn)
+    }
+
+    /// The number of the home of a room's shard, as far as this gateway knows it; 0 if it does not.
+    #[cfg(test)]
+    pub(crate) fn home_of(&self, room: &RoomId) -> u32 {
+        self.shards[usize::from(shard_of(&self.shards, room).0)].home.unwrap_or(0)
     }
 
     /// A session as verdicts name it.

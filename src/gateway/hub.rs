@@ -90,7 +90,7 @@ impl Hub {
         let timeline = journal::enter(&*journal, &clock::timeline_name()).await?;
         let incarnation = Incarnation::random();
         let bounds = Bounds { sessions_max, ..Bounds::default() };
-        let core = Core::new(incarnation, timeline, journal.shards(), clock, precision_ns).bounded(bounds);
+        let core = Core::new(incarnation, journal.shards(), clock, precision_ns).bounded(bounds);
         let stop = CancellationToken::new();
         let hub = Self(Arc::new(Inner {
             journal,

@@ -3,7 +3,7 @@
 //! A dismissed session has [`CLOSE_TIMEOUT`] to leave. Then the core ends it, so that no room or drain waits for a session that stays.
 
 use super::core::Core;
-use super::state::{Leaving, Session, ShardOut, View};
+use super::state::{Leaving, Session, ShardOut, View, shard_of};
 use super::step::{Command, Delivery};
 use crate::limits::{CLOSE_TIMEOUT, WELCOME_TIMEOUT};
 use crate::types::{Arrival, Incarnation, ShardId};
@@ -50,7 +50,9 @@ impl Core {
     pub(super) fn fence(&mut self, shard: ShardId) {
         self.turns = self.turns.saturating_add(1);
         let out = &mut self.shards[usize::from(shard.0)];
-        let fenced = std::mem::replace(out, ShardOut { turn: self.incarnation.turn(self.turns), ..ShardOut::default() });
+        // What the sessions were told of commits is not forgotten: a journal that has less hears of it (rule G2).
+        let next = ShardOut { server: out.server, commit: out.commit, ..ShardOut::default() };
+        let fenced = std::mem::replace(out, ShardOut { turn: self.incarnation.turn(self.turns), ..next });
         for room in &fenced.followed {
             for number in self.rooms.get(room).map_or(Vec::new(), |view| view.sessions.clone()) {
                 let reason = "this gateway was declared dead for this room: connect again with since";
@@ -76,6 +78,28 @@ impl Core {
         left.collect()
     }
 
+    /// Takes back what sessions said that have ended before their shard had a home: as it had none for long, nobody waits for them.
+    fn withdraw_late(&mut self, now_ns: u64) {
+        let shards = &self.shards;
+        let late = |s: &Session| {
+            matches!(s.view, View::Closed)
+                && now_ns.saturating_sub(s.opened_at_ns) > nanos(WELCOME_TIMEOUT)
+                && shards[usize::from(shard_of(shards, &s.room).0)].home.is_none()
+        };
+        let late: Vec<u64> = self.sessions.iter().filter(|(_, session)| late(session)).map(|(number, _)| *number).collect();
+        for number in late {
+            let Some(session) = self.sessions.remove(&number) else { continue };
+            let shard = shard_of(&self.shards, &session.room);
+            self.shards[usize::from(shard.0)].pending.retain(|event| event.session != number);
+            let Some(view) = self.rooms.get_mut(&session.room) else { continue };
+            // Only its Open had left for the shard.
+            view.unresolved = view.unresolved.saturating_sub(1);
+            self.unresolved = self.unresolved.saturating_sub(1);
+            view.at_rest = true;
+            self.let_go(&session.room);
+        }
+    }
+
     /// Dismisses sessions that got no welcome in time, because no worker resolves their room. Ends dismissed sessions that
     /// stayed too long.
     pub(super) fn tick(&mut self, now_ns: u64) {
@@ -85,6 +109,7 @@ impl Core {
         for number in late {
             self.dismiss(number, close::TRY_AGAIN, "no worker resolves this room right now: try again");
         }
+        self.withdraw_late(now_ns);
         let mut stayed = Vec::new();
         for (number, session) in &mut self.sessions {
             let Some(leaving) = session.leaving.as_mut().filter(|_| session.view == View::Leaving) else { continue };
@@ -111,11 +136,11 @@ mod tests {
 
     /// A gateway of two shards, registered in both.
     fn gateway() -> (Core, Store) {
-        let (mut core, mut store) = (Core::new(Incarnation(1), 1, 2, "test", 0), Store::new(2));
+        let (mut core, mut store) = (Core::new(Incarnation(1), 2, "test", 0), Store::at_home(2));
         for shard in [ShardId(0), ShardId(1)] {
             core.probed(shard, Moment::default());
             let (answer, _) = store.register(shard, Incarnation(1), Seen::default(), &[]).expect("a shard");
-            core.registered(shard, &answer);
+            core.registered(shard, Incarnation(1), &answer);
         }
         core.take_commands();
         (core, store)
@@ -150,8 +175,8 @@ mod tests {
                         appended.extend(flush.entries.iter().map(|entry| (entry.room.clone(), flush.incarnation)));
                         core.appended(&flush, &answer, false, now_ns + round);
                     }
-                    Command::Register { shard, gateway, seen, rooms } => {
-                        core.registered(shard, &store.register(shard, gateway, seen, &rooms).expect("a shard").0);
+                    Command::Register { shard, gateway, seen, rooms, .. } => {
+                        core.registered(shard, gateway, &store.register(shard, gateway, seen, &rooms).expect("a shard").0);
                     }
                     _ => {}
                 }
@@ -189,6 +214,22 @@ mod tests {
             assert_eq!(core.session_count(), 2);
             assert_eq!(core.unresolved, 3, "two Opens and an action");
         }
+    }
+
+    /// Rule G2: the journal has less than this gateway was told of, and no home any more. The next turn says what was told.
+    #[test]
+    fn what_was_told_of_commits_outlives_a_turn() {
+        let (mut core, _) = gateway();
+        let shard = ShardId(0);
+        assert!(core.hears(shard, Incarnation(1), 7));
+        core.fence(shard);
+        core.take_commands();
+        core.probed(shard, Moment::default());
+        let register = core.take_commands().into_iter().find_map(|command| match command {
+            Command::Register { seen, .. } => Some(seen),
+            _ => None,
+        });
+        assert_eq!(register, Some(Seen { server: Incarnation(1), flush: 0, commit: 7, home: 0 }));
     }
 
     #[test]

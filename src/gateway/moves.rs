@@ -118,7 +118,7 @@ mod tests {
     #[test]
     fn a_departure_is_over_when_nobody_has_been_here_for_a_while_or_with_its_time() {
         let mut departure = Departure::new(0, Duration::from_secs(5), None);
-        let mut core = Core::new(crate::types::Incarnation(1), 1, 1, "test", 0);
+        let mut core = Core::new(crate::types::Incarnation(1), 1, "test", 0);
         core.move_some(&mut departure, 100 * MS);
         assert!(!departure.is_over(499 * MS) && departure.is_over(500 * MS), "a handshake may be under way");
         let joining = super::super::step::Joining::new("pit".parse().expect("room"), "ann".parse().expect("player"));

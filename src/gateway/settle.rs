@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use super::backlog::bytes_of;
 use super::core::Core;
-use super::state::{PendingEvent, Registration, ShardOut, View};
+use super::state::{PendingEvent, Registration, ShardOut, View, shard_of};
 use super::step::Command;
-use crate::journal::{Appended, Flush, FlushEntry, Registered, RoomHead};
+use crate::journal::{Appended, Flush, FlushEntry, Homed, Registered, RoomHead};
 use crate::limits::ROOM_PART_OF_FREE;
 use crate::metrics::Waits;
 use crate::types::{Arrival, Entry, Event, EventKind, Incarnation, Moment, RoomId, ShardId};
@@ -51,8 +51,9 @@ impl Core {
     /// Everything that arrived at or before `until_ns` has been read. The pending events up to then leave, in one flush per
     /// shard that carries the watermark.
     pub(crate) fn settled(&mut self, until_ns: u64) {
-        let until = Moment { timeline: self.timeline, ns: until_ns };
         for index in 0..self.shards.len() {
+            let Some(timeline) = self.shards[index].home else { continue };
+            let until = Moment { timeline, ns: until_ns };
             if self.shards[index].wants_settling() && until > self.shards[index].watermark {
                 self.flush(index, until);
             }
@@ -99,7 +100,7 @@ impl Core {
             let (session, arrival, kind) = (event.session, event.arrival, event.kind);
             rooms.entry(event.room).or_default().push(Event { session, ordinal: shard.ordinal, arrival, kind });
         }
-        let (incarnation, timeline) = (shard.turn, self.timeline);
+        let (incarnation, timeline) = (shard.turn, until.timeline);
         let entries = rooms.into_iter().map(|(room, events)| {
             let entry = Entry { incarnation, timeline, death: false, events };
             FlushEntry { room, top: entry.top(), bytes: entry::encode(&entry) }
@@ -123,6 +124,10 @@ impl Core {
     /// A worker asks for a watermark of at least `until`.
     pub(super) fn probed(&mut self, shard: ShardId, until: Moment) {
         let Some(out) = self.shards.get_mut(usize::from(shard.0)) else { return };
+        // What is asked of another turn, under another home, is nothing that this one could promise.
+        if out.home.is_some_and(|home| home != until.timeline) {
+            return;
+        }
         out.ask(until);
         if out.registration == Registration::Unknown {
             self.register(shard);
@@ -136,7 +141,24 @@ impl Core {
         out.registration = Registration::Asked;
         let (gateway, seen) = (out.turn, out.seen());
         let rooms = self.rooms_of(shard);
-        self.issue(Command::Register { shard, gateway, seen, rooms });
+        self.issue(Command::Register { shard, gateway, seen, rooms, again: false });
+    }
+
+    /// The shard's home is another, or it has none yet.
+    fn is_elsewhere(&mut self, shard: ShardId) {
+        let out = &mut self.shards[usize::from(shard.0)];
+        if out.home.is_some() {
+            self.fence(shard);
+            return;
+        }
+        // Who has joined waits for the first claim, and is dismissed in time.
+        out.registration = Registration::Unknown;
+        if !out.pending.is_empty() {
+            out.registration = Registration::Asked;
+            let (gateway, seen) = (out.turn, out.seen());
+            let rooms = self.rooms_of(shard);
+            self.issue(Command::Register { shard, gateway, seen, rooms, again: true });
+        }
     }
 
     /// Whether a message of `server` about a shard counts. When this gateway is registered with another server, it registers
@@ -162,18 +184,24 @@ impl Core {
         self.send_owed_closes();
     }
 
-    pub(super) fn registered(&mut self, shard: ShardId, answer: &Registered) {
+    pub(super) fn registered(&mut self, shard: ShardId, gateway: Incarnation, answer: &Homed<Registered>) {
         let out = &mut self.shards[usize::from(shard.0)];
-        let record = &answer.record;
-        if record.incarnation != out.turn || !out.is_registering() {
+        if gateway != out.turn || !out.is_registering() {
             return;
         }
+        let Homed::Here(answer) = answer else { return self.is_elsewhere(shard) };
+        let record = &answer.record;
         // The journal has less than it confirmed, so this turn's watermarks do not hold.
         if record.fenced || !(out.seen().flush..=out.number).contains(&record.number) {
             self.fence(shard);
             return;
         }
         (out.registration, out.server, out.commit) = (Registration::Done, answer.server, answer.commit);
+        out.home = Some(answer.home);
+        if out.probed.timeline != answer.home {
+            // Asked before the home was known; who waits asks again.
+            (out.probed, out.asked) = (out.watermark, out.watermark);
+        }
         if let Some(flush) = out.in_flight.take() {
             let flush = Arc::new(Flush { server: answer.server, ..Arc::unwrap_or_clone(flush) });
             (out.in_flight, out.resent) = (Some(flush.clone()), true);
@@ -207,7 +235,7 @@ impl Core {
                 }
             }
             Appended::Moved => self.register(flush.shard),
-            Appended::Gap { .. } | Appended::Fenced => self.fence(flush.shard),
+            Appended::Gap { .. } | Appended::Fenced | Appended::Elsewhere(_) => self.fence(flush.shard),
             Appended::Refused(rooms) => self.resend_without(flush, rooms),
         }
     }
@@ -215,8 +243,9 @@ impl Core {
     /// Rule S7: from now on the session's stamps lie above this moment and above everything in the room.
     fn acknowledge(&mut self, number: u64, heads: &[RoomHead], now_ns: u64) {
         let Some(session) = self.sessions.get_mut(&number) else { return };
-        // What another host's clock has stamped is below everything that comes now.
-        let head = heads.iter().find(|head| head.room == session.room && head.top.timeline == self.timeline);
+        let home = self.shards[usize::from(shard_of(&self.shards, &session.room).0)].home;
+        // Rule H4: what another host's clock has stamped is below everything that comes now.
+        let head = heads.iter().find(|head| head.room == session.room && Some(head.top.timeline) == home);
         let top = head.map_or(0, |head| head.top.ns);
         session.opened = true;
         session.floor_ns = now_ns.max(top.saturating_add(1));

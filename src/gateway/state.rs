@@ -163,6 +163,8 @@ pub(super) struct ShardOut {
     /// Who the gateway is here: a fence ends a turn, and the next one begins.
     pub(super) turn: Incarnation,
     pub(super) registration: Registration,
+    /// The number of the shard's home, while that is here: the first part of the stamps.
+    pub(super) home: Option<u32>,
     /// The journal's server that the gateway is registered with.
     pub(super) server: Incarnation,
     /// The highest commit that this server has named.
@@ -226,7 +228,8 @@ impl ShardOut {
 
     /// What the journal has confirmed to this gateway.
     pub(super) fn seen(&self) -> Seen {
-        Seen { server: self.server, flush: self.number - u64::from(self.in_flight.is_some()), commit: self.commit }
+        let flush = self.number - u64::from(self.in_flight.is_some());
+        Seen { server: self.server, flush, commit: self.commit, home: self.home.unwrap_or(0) }
     }
 
     /// The lowest stamp above the last watermark.

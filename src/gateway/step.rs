@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::journal::{Appended, Flush, Registered, RoomHead, Seen, VerdictPage};
+use crate::journal::{Appended, Flush, Homed, Registered, RoomHead, Seen, VerdictPage};
 use crate::metrics::Waits;
 use crate::types::{Incarnation, PlayerId, Role, RoomId, SessionId, ShardId, Since, Verdict, VerdictKind};
 use crate::wire::client::{Refusal, VerdictFrames, Welcome};
@@ -95,8 +95,8 @@ pub(crate) enum Input {
     CheckHeads,
     /// A worker's push.
     Push(Push),
-    /// Answers [`Command::Register`].
-    Registered(ShardId, Registered),
+    /// Answers [`Command::Register`], for this turn.
+    Registered(ShardId, Incarnation, Homed<Registered>),
     /// Answers [`Command::Append`]. `repeated` says that the flush was sent more than once. Its events may then be resolved
     /// already, and the answer's heads may lie above verdicts that are still to be delivered.
     Appended { flush: Arc<Flush>, answer: Appended, repeated: bool, now_ns: u64 },
@@ -124,6 +124,8 @@ pub(crate) enum Command {
         seen: Seen,
         /// The rooms whose heads the answer must have.
         rooms: Vec<RoomId>,
+        /// Whether the shard had no home just now: ask after [`crate::limits::HELD_TRIES`].
+        again: bool,
     },
     /// Call [`crate::journal::GatewayJournal::append`] until it succeeds, then answer with [`Input::Appended`].
     Append {

@@ -47,7 +47,19 @@ pub(super) fn flush(flush: &Flush, shards: u16) -> Result<(), JournalError> {
     if flush.watermark < flush.previous {
         return Err(refused(format!("flush watermark {} is below the one before, {}", flush.watermark, flush.previous)));
     }
+    if flush.number > 1 && flush.previous.timeline != flush.watermark.timeline {
+        return Err(refused(format!(
+            "flush watermark {} is of another home than the one before, {}: register anew",
+            flush.watermark, flush.previous
+        )));
+    }
     rooms(flush.entries.iter().map(|e| &e.room), flush.shard, shards)?;
+    if let Some(FlushEntry { room, top, .. }) = flush.entries.iter().find(|e| e.top.timeline != flush.watermark.timeline) {
+        return Err(refused(format!(
+            "room {room} has an event at {top}, of another home than its flush's watermark {}",
+            flush.watermark
+        )));
+    }
     let outside = |e: &&FlushEntry| e.top <= flush.previous || e.top > flush.watermark;
     match flush.entries.iter().find(outside) {
         None => Ok(()),

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 
-use super::{Appended, CommonJournal, Flush, JournalError, Registered, RoomHead, Seen, VerdictPage, WorkerRecord};
+use super::{Appended, CommonJournal, Flush, Homed, JournalError, Registered, RoomHead, Seen, VerdictPage, WorkerRecord};
 use crate::types::{Incarnation, RoomId, ShardId};
 
 /// What gateways may do. A gateway has only this trait of the journal, so it cannot claim, commit or fence.
@@ -12,7 +12,7 @@ pub trait GatewayJournal: CommonJournal {
     /// of the gateway are missing, they are lost or the gateway was forgotten: it is fenced, and none of their verdicts were
     /// delivered. If a commit is missing that it has heard of, all rooms of the shard begin a new era, once for each server.
     /// Returns the heads of `rooms`. If an earlier server knew the gateway, the bell rings, without a new count, for a worker
-    /// that waits for the gateway.
+    /// that waits for the gateway. Only gateways of the shard's home register: there is one once a worker has claimed the shard.
     ///
     /// # Errors
     /// When the journal does not work: send it again.
@@ -22,7 +22,7 @@ pub trait GatewayJournal: CommonJournal {
         gateway: Incarnation,
         seen: Seen,
         rooms: &[RoomId],
-    ) -> Result<Registered, JournalError>;
+    ) -> Result<Homed<Registered>, JournalError>;
 
     /// Withdraws a gateway's registration: it stopped gracefully, and everything of its sessions is stored. It can append no
     /// more, as if it were fenced, and nobody waits for it. Idempotent.

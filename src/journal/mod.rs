@@ -57,8 +57,9 @@ pub use workers::WorkerJournal;
 #[doc(hidden)]
 pub use workers::keep_known;
 
+use crate::clock::timeline_name;
 use crate::limits::HOST_TIMEOUT;
-use crate::types::Incarnation;
+use crate::types::{HostId, Incarnation};
 
 /// Why a step of the journal failed. Its outcome may be unknown: send the same step again.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -95,6 +96,11 @@ impl JournalError {
             Self::Damaged(_) => "damaged",
         }
     }
+}
+
+/// The host of this process.
+fn this_host() -> HostId {
+    HostId::new(&timeline_name()).expect("a boot id with a namespace is a name")
 }
 
 /// Announces this host. Returns the number of its timeline, unless processes of another host use the same journal.
@@ -157,7 +163,8 @@ pub trait CommonJournal: Send + Sync + 'static {
     /// The number of shards of this deployment.
     fn shards(&self) -> u16;
 
-    /// The number of this host's timeline: the same for the same name, higher than all before for a new one.
+    /// The number of a host's timeline: the same for the same name, higher than all before for a new one. The first home of a shard has
+    /// it; later ones count on.
     ///
     /// # Errors
     /// When the journal does not work.

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use crate::limits::POKE_IDLE;
-use crate::types::{Incarnation, Moment, RoomId, Seed, ShardId, StreamId};
+use crate::types::{Home, Incarnation, Moment, RoomId, Seed, ShardId, StreamId};
 use crate::wire::push::{self, Push};
 
 /// One gateway's flush of one shard: exactly its events in (previous watermark, watermark], in stamp order.
@@ -70,6 +70,27 @@ pub enum Appended {
     Refused(Vec<RoomId>),
     /// The journal has another server than the flush names. Register again: the answer tells what is stored.
     Moved,
+    /// The shard's home is another, or it has none: nothing was written (rule H2).
+    Elsewhere(Option<Home>),
+}
+
+/// What a gateway of the shard's home is answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Homed<T> {
+    /// This is the home.
+    Here(T),
+    /// The home is another, or there is none yet: nothing was written (rule H2).
+    Elsewhere(Option<Home>),
+}
+
+impl<T> Homed<T> {
+    /// The answer of the home. None if this is not the home.
+    pub fn here(self) -> Option<T> {
+        match self {
+            Self::Here(answer) => Some(answer),
+            Self::Elsewhere(_) => None,
+        }
+    }
 }
 
 /// What a gateway knows of a shard when it registers: nothing yet, or what an earlier server confirmed (rule G2).
@@ -81,6 +102,8 @@ pub struct Seen {
     pub flush: u64,
     /// The highest commit of the shard that it has heard of.
     pub commit: u64,
+    /// The number of the home under which it has registered; 0 if it has not.
+    pub home: u32,
 }
 
 /// What a worker knows of a shard's commits under an earlier server (rule G3).
@@ -115,6 +138,8 @@ pub struct Registered {
     pub renewed: u64,
     /// The shard's last commit.
     pub commit: u64,
+    /// The number of the shard's home: the first part of the gateway's stamps there.
+    pub home: u32,
 }
 
 /// What the journal knows of a room.
@@ -175,6 +200,8 @@ pub struct Lease {
     /// The journal's server that gave the lease. No other server accepts it, because that one may have less data (rule C1, rule
     /// G1).
     pub server: Incarnation,
+    /// The number of the shard's home, whose worker the owner is; 0 where an earlier version has stored none.
+    pub home: u32,
 }
 
 /// The state of a shard for its new owner, read in one step but for its rooms.

@@ -46,6 +46,9 @@ pub trait WorkerJournal: ProgramJournal {
     /// was faster. If that owner had not released the shard, this counts a death in every active room
     /// ([`StoredRoom::deaths`](super::StoredRoom::deaths)), and in the first `DUE_DEATHS_MAX` rooms with a timer that is due.
     ///
+    /// If this journal is of another host than the shard's home, the home changes: its number rises, and all gateways of the shard are
+    /// fenced in the same step (rule H3). The first claim makes the home.
+    ///
     /// `wall_ms` is the worker's wall clock, in milliseconds since 1970: rooms tell their time by it (rule T1).
     ///
     /// # Errors

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+/// How long a gateway waits before it asks again whether a shard without a home has one.
+pub(crate) const HELD_TRIES: Duration = Duration::from_millis(50);
 /// Bytes of a host's name: a boot id and a time namespace are about 52.
 pub(crate) const HOST_NAME_BYTES_MAX: usize = 128;
 /// The highest number of a home. The next one names changes of programs, and no event bears it.

@@ -313,7 +313,7 @@ impl World {
                 let turn = |core: &GatewayCore| core.session_id(c.session.unwrap_or_default()).gateway;
                 let incarnation = gateway.core.as_ref().map_or(gateway.incarnation, turn);
                 let (room, arrival_ns) = (client.room.clone(), self.now);
-                let timeline = self.timeline;
+                let timeline = gateway.core.as_ref().map_or(0, |core| core.home_of(&client.room));
                 self.ledger.lost.push(super::ledger::Lost { incarnation, room, timeline, arrival_ns });
             }
         }

@@ -104,10 +104,10 @@ impl World {
                 if self.supervisor.is_some() {
                     self.kill_supervisor();
                 }
-                self.timeline += 1;
+                self.boots += 1;
                 self.epoch_ns += self.below(200 * MS);
                 self.epoch_ns -= self.below(200 * MS);
-                self.trace(|| format!("the host boots: timeline {}", self.timeline));
+                self.trace(|| format!("the host boots: {}", self.boots));
                 self.ledger.count("reboots");
             }
             Fault::PushProgram => {

@@ -10,11 +10,11 @@ use super::timers;
 use super::world::{Channel, Happening, Kind, Listening, MS, Pid, World};
 use crate::gateway::step::ReadId;
 use crate::journal::{
-    AheadPart, Appended, Bell, Commit, Committed, Flush, FlushEntry, GatewayRecord, JournalError, Lease, Leased, PageSize, Place,
-    Registered, RoomCommit, RoomHead, RoomsPage, RoomsPlace, Seen, StoredPage, Survey, VerdictPage, Witness, WorkerRecord,
+    AheadPart, Appended, Bell, Commit, Committed, Flush, FlushEntry, GatewayRecord, Homed, JournalError, Lease, Leased, PageSize,
+    Place, Registered, RoomCommit, RoomHead, RoomsPage, RoomsPlace, Seen, StoredPage, Survey, VerdictPage, Witness, WorkerRecord,
 };
 use crate::limits::HEADS_INTERVAL;
-use crate::types::{Incarnation, RoomId, Seed, ShardId, StreamId};
+use crate::types::{HostId, Incarnation, RoomId, Seed, ShardId, StreamId};
 use crate::wire::verdicts;
 use crate::worker::step::{Failure, Input, Scope};
 
@@ -50,7 +50,7 @@ pub(super) enum Call {
 }
 
 pub(super) enum Answer {
-    Registered(Registered),
+    Registered(Homed<Registered>),
     Appended(Appended),
     Page(VerdictPage),
     Heads(Incarnation, Vec<RoomHead>),
@@ -96,26 +96,26 @@ impl World {
         if let Call::Append { sent, .. } = &*call {
             sent.set(sent.get() + 1);
         }
-        let (delay, connection) = (self.delay(), self.connection);
+        let (delay, connection, host) = (self.delay(), self.connection, self.boots);
         if self.chance(self.options.lost_per_mille) {
             let executes = self.below(3) > 0;
             let patience = 3 * MS + self.below(20 * MS);
             self.after(patience, Some(by), Happening::Unanswered(call.clone()));
             if executes {
                 let late = self.below(30 * MS);
-                self.after(late, None, Happening::Execute { by, call, connection, answered: false });
+                self.after(late, None, Happening::Execute { host, by, call, connection, answered: false });
             }
             self.ledger.count("answers lost");
             return;
         }
-        self.after(delay, None, Happening::Execute { by, call, connection, answered: true });
+        self.after(delay, None, Happening::Execute { host, by, call, connection, answered: true });
     }
 
-    pub(super) fn execute(&mut self, by: Pid, call: &Rc<Call>, connection: u64, answered: bool) {
+    pub(super) fn execute(&mut self, host: u32, by: Pid, call: &Rc<Call>, connection: u64, answered: bool) {
         if self.journal_away_until > self.now {
             // It stands still; what was sent waits there, and comes in any order.
             let at = self.journal_away_until + self.below(MS);
-            self.at(at, None, Happening::Execute { by, call: call.clone(), connection, answered });
+            self.at(at, None, Happening::Execute { host, by, call: call.clone(), connection, answered });
             return;
         }
         if connection != self.connection {
@@ -126,6 +126,7 @@ impl World {
             }
             return;
         }
+        self.store.by(&HostId::new(&format!("boot-{host}")).expect("a name"));
         let answer = self.damage(call).map_or_else(|| self.step(call), Ok);
         if !answered {
             return;

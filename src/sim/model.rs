@@ -79,7 +79,7 @@ fn room() -> RoomId {
 
 impl World {
     fn new() -> Self {
-        let mut store = Store::new(1);
+        let mut store = Store::at_home(1);
         let Ok(Leased::Done(lease)) = store.claim(SHARD, None, Incarnation(100), 0) else { unreachable!("nobody else") };
         for gateway in 0..2 {
             store.register(SHARD, incarnation(gateway), Seen::default(), &[]).expect("a shard");
@@ -209,7 +209,9 @@ impl World {
                 self.bells.extend(bell);
             }
             Appended::Fenced => gateway.fenced = true,
-            Appended::Gap { .. } | Appended::Refused(_) | Appended::Moved => self.wrong = Some("a gap in the flushes"),
+            Appended::Gap { .. } | Appended::Refused(_) | Appended::Elsewhere(_) | Appended::Moved => {
+                self.wrong = Some("a gap in the flushes")
+            }
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 use bytes::Bytes;
 
@@ -13,7 +14,7 @@ use crate::gateway::Delivery;
 use crate::gateway::core::Core as GatewayCore;
 use crate::gateway::step::{Command as GatewayCommand, Input as GatewayInput};
 use crate::journal::Bell;
-use crate::limits::HEADS_INTERVAL;
+use crate::limits::{HEADS_INTERVAL, HELD_TRIES};
 use crate::supervisor::plan::step::Exit;
 use crate::types::{Arrival, Incarnation, ShardId};
 use crate::wire::push;
@@ -117,7 +118,7 @@ impl World {
     pub(super) fn start_gateway(&mut self, index: usize) {
         let incarnation = self.incarnation();
         let start = self.gateways[index].start + 1;
-        let core = GatewayCore::new(incarnation, self.timeline, self.store.shards(), "sim", 0).bounded(self.options.bounds);
+        let core = GatewayCore::new(incarnation, self.store.shards(), "sim", 0).bounded(self.options.bounds);
         let coming = self.gateways[index].coming;
         self.gateways[index] = GatewayProcess { core: Some(core), incarnation, start, coming, ..GatewayProcess::nobody() };
         self.trace(|| format!("gateway {index} starts as {incarnation:?}"));
@@ -144,7 +145,6 @@ impl World {
             bounds: self.options.bounds,
             rules: book(known),
             library: editions.clone(),
-            timeline: self.timeline,
             epoch_ns,
             concurrency: 2,
             gateway_timeout_ns: GATEWAY_TIMEOUT_NS,
@@ -248,8 +248,12 @@ impl World {
     fn obey_gateway(&mut self, index: usize, command: GatewayCommand) {
         let pid = self.gateway_pid(index);
         match command {
-            GatewayCommand::Register { shard, gateway, seen, rooms } => {
-                self.call(pid, Call::Register { shard, gateway, seen, rooms });
+            GatewayCommand::Register { shard, gateway, seen, rooms, again } => {
+                let register = Call::Register { shard, gateway, seen, rooms };
+                match again {
+                    true => self.after(HELD_TRIES.as_nanos() as u64, Some(pid), Happening::Again(Rc::new(register))),
+                    false => self.call(pid, register),
+                }
             }
             GatewayCommand::Append { flush, .. } => self.call(pid, Call::Append { flush, sent: Cell::new(0) }),
             GatewayCommand::Read { room, after, entries_max, read } => {
@@ -285,7 +289,9 @@ impl World {
     pub(super) fn answer_gateway(&mut self, index: usize, call: &Call, answer: Answer) {
         let me = self.gateways[index].incarnation;
         let input = match (call, answer) {
-            (Call::Register { shard, .. }, Answer::Registered(answer)) => GatewayInput::Registered(*shard, answer),
+            (Call::Register { shard, gateway, .. }, Answer::Registered(answer)) => {
+                GatewayInput::Registered(*shard, *gateway, answer)
+            }
             (Call::Append { flush, sent }, Answer::Appended(answer)) => {
                 GatewayInput::Appended { flush: flush.clone(), answer, repeated: sent.get() > 1, now_ns: self.now }
             }

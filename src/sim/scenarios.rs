@@ -50,6 +50,8 @@ struct Stage {
     wanted: Vec<WorkerCommand>,
     committed: Vec<Verdict>,
     pushed: BTreeMap<Incarnation, Vec<Bytes>>,
+    /// Deaths that are not written yet.
+    deaths: Vec<WorkerCommand>,
     complaints: Vec<String>,
 }
 
@@ -66,14 +68,10 @@ fn probe(ns: u64) -> GatewayInput {
 }
 
 fn gateway(store: &mut Store, name: u128) -> ScriptedGateway {
-    gateway_on(store, name, TIMELINE)
-}
-
-fn gateway_on(store: &mut Store, name: u128, timeline: u32) -> ScriptedGateway {
-    let mut core = GatewayCore::new(Incarnation(name), timeline, 1, "sim", 0);
+    let mut core = GatewayCore::new(Incarnation(name), 1, "sim", 0);
     let (answer, _) = store.register(SHARD, Incarnation(name), Seen::default(), &[]).expect("a shard");
     core.apply(probe(0));
-    core.apply(GatewayInput::Registered(SHARD, answer));
+    core.apply(GatewayInput::Registered(SHARD, Incarnation(name), answer));
     core.take_commands();
     ScriptedGateway { core, told: Vec::new(), reads: Vec::new(), flush: None, registering: None }
 }
@@ -161,7 +159,6 @@ fn limits() -> WorkerLimits {
         bounds: Bounds::default(),
         rules: RulesBook::new().room("*", Race::default),
         library: std::sync::Arc::new(NoLibrary),
-        timeline: TIMELINE,
         epoch_ns: 0,
         concurrency: 1,
         gateway_timeout_ns: 60 * MS,
@@ -191,7 +188,7 @@ impl Stage {
 
     fn unowned(limits: WorkerLimits) -> Self {
         Self {
-            store: Store::new(1),
+            store: Store::at_home(1),
             size: PageSize::of(&limits.bounds),
             worker: WorkerCore::new(Incarnation(100), 1, limits),
             now: 1_000 * MS,
@@ -199,6 +196,7 @@ impl Stage {
             committed: Vec::new(),
             pushed: BTreeMap::new(),
             complaints: Vec::new(),
+            deaths: Vec::new(),
         }
     }
 
@@ -275,6 +273,7 @@ impl Stage {
                 }
                 WorkerCommand::Publish { gateway, push, .. } => self.pushed.entry(gateway).or_default().push(push),
                 WorkerCommand::Warn(text) => self.complaints.push(text),
+                death @ WorkerCommand::Death { .. } => self.deaths.push(death),
                 _ => {}
             }
             self.collect();

@@ -98,7 +98,8 @@ pub(super) fn record(world: &World, (room, era): (&RoomId, u64), log: &RoomLog) 
     if world.ledger.left.contains(&(room.clone(), era)) {
         return;
     }
-    let now = timers.time_at(Moment { timeline: world.timeline, ns: world.now });
+    let home = world.store.home(ShardId::of(room, world.store.shards()));
+    let now = timers.time_at(Moment { timeline: home, ns: world.now });
     let ended = !world.lives(room, era);
     for (name, set) in &timers.set {
         let kept = set.every.is_none() && timers.alone <= FIRES_ALONE_MAX;
@@ -147,7 +148,7 @@ pub(super) fn committed(world: &World, commit: &Commit) {
     for part in commit.rooms.iter().filter(|part| !part.verdicts.is_empty()) {
         let batch = verdicts::decode(&part.verdicts).expect("a batch");
         for verdict in batch.verdicts.iter().filter(|v| v.kind == VerdictKind::Timer) {
-            let now = Moment { timeline: world.timeline, ns: world.now };
+            let now = Moment { timeline: commit.lease.home, ns: world.now };
             assert!(verdict.stamp.moment <= now, "timer early: {}: seq {} at {now:?}", part.room, verdict.seq);
             let fire = verdict.fire.as_ref().expect("a fire");
             let soon = settled.is_none_or(|settled| fire.due.0 < settled || fire.late_ns < LATE_NS);

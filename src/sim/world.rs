@@ -60,6 +60,8 @@ pub(super) enum Channel {
 pub(super) enum Happening {
     /// A request reaches the journal.
     Execute {
+        /// The host of its sender.
+        host: u32,
         by: Pid,
         call: Rc<Call>,
         connection: u64,
@@ -155,8 +157,8 @@ pub(super) struct World {
     pub(super) options: Options,
     rng: StdRng,
     pub(super) now: u64,
-    /// The timeline of the host's clock, and its wall clock less that.
-    pub(super) timeline: u32,
+    /// How often the host has booted: each time it is another host. And its wall clock less its clock.
+    pub(super) boots: u32,
     pub(super) epoch_ns: u64,
     agenda: BTreeMap<(u64, u64), (Option<Pid>, Happening)>,
     drawn: u64,
@@ -198,7 +200,7 @@ impl World {
         let mut world = Self {
             rng: StdRng::seed_from_u64(seed),
             now: 1_000 * MS,
-            timeline: TIMELINE,
+            boots: 0,
             epoch_ns: EPOCH_NS,
             agenda: BTreeMap::new(),
             drawn: 0,
@@ -318,7 +320,9 @@ impl World {
 
     fn happen(&mut self, pid: Option<Pid>, happening: Happening) {
         match (happening, pid) {
-            (Happening::Execute { by, call, connection, answered }, _) => self.execute(by, &call, connection, answered),
+            (Happening::Execute { host, by, call, connection, answered }, _) => {
+                self.execute(host, by, &call, connection, answered)
+            }
             (Happening::Answered { call, answer }, Some(pid)) => self.answered(pid, &call, answer),
             (Happening::Unanswered(call), Some(pid)) => self.unanswered(pid, &call),
             (Happening::Again(call), Some(pid)) => self.send(pid, call),

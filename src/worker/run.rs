@@ -107,7 +107,6 @@ pub(crate) async fn run_joined(
         bounds: Bounds::default(),
         rules: rules.clone(),
         library: shelf.clone(),
-        timeline,
         epoch_ns: clock::epoch_ns(),
         concurrency: options.concurrency.max(1),
         gateway_timeout_ns: ns(options.gateway_timeout),

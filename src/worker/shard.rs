@@ -113,12 +113,12 @@ impl Shard {
     /// The clocks of this host, as the shard's rooms count by them.
     fn clock(&self, shared: &Shared) -> HostClock {
         let (epoch_ns, since_ns) = shared.wall;
-        HostClock { timeline: shared.limits.timeline, epoch_ns, since_ns, from_ns: self.owned_since_ns }
+        HostClock { timeline: self.lease.home, epoch_ns, since_ns, from_ns: self.owned_since_ns }
     }
 
     /// The moment of the current input.
     fn now(&self, shared: &Shared) -> Moment {
-        Moment { timeline: shared.limits.timeline, ns: shared.now_ns }
+        Moment { timeline: self.lease.home, ns: shared.now_ns }
     }
 
     /// Bells are subscribed, for the first time or again. A survey finds what was missed.

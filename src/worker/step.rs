@@ -20,8 +20,6 @@ pub(crate) struct WorkerLimits {
     pub rules: RulesBook,
     /// The programs that rooms were decided by before.
     pub library: Arc<dyn Library>,
-    /// The timeline of this host's clock.
-    pub timeline: u32,
     /// This host's wall clock less its monotonic clock, in nanoseconds.
     pub epoch_ns: u64,
     /// How many rooms are resolved at once.

@@ -142,7 +142,10 @@ async fn nothing_leaves_before_replicas_confirmed_it() {
     until(async || matches!(journal.commit(&first).await, Ok(Committed::Done))).await;
     assert_eq!(message(&mut pushes).await, bytes("verdict"), "the repeat publishes");
     assert_eq!(reader.verdicts(&room(0), 0, 10).await.expect("confirmed").batches.len(), 1);
-    assert_eq!(reader.register(SHARD, Incarnation(8), Seen::default(), &[]).await.expect("confirmed").commit, 1);
+    assert_eq!(
+        reader.register(SHARD, Incarnation(8), Seen::default(), &[]).await.expect("confirmed").here().expect("its home").commit,
+        1
+    );
 
     // What was confirmed survives the loss of the primary.
     drop(server);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use lasthit::journal::redis::{Durability, RedisJournal, RedisOptions};
 use lasthit::journal::{
-    Appended, Bell, Commit, Flush, FlushEntry, GatewayRecord, Journal, JournalError, Lease, Leased, PageSize, Registered,
+    Appended, Bell, Commit, Flush, FlushEntry, GatewayRecord, Homed, Journal, JournalError, Lease, Leased, PageSize, Registered,
     RoomCommit, RoomHead, Seen, Signal, Signals, StoredRoom, pages,
 };
 use lasthit::types::{Incarnation, Moment, RoomId, ShardId, StreamId};
@@ -14,11 +14,14 @@ use servers::{Program, RedisServer};
 pub(crate) const SHARDS: u16 = 4;
 /// Where most scenarios play.
 pub(crate) const SHARD: ShardId = ShardId(2);
+/// The number of its home, by which all moments are told.
+pub(crate) const HOME: u32 = 3;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 pub(crate) async fn redis() -> (RedisServer, RedisJournal) {
     let server = RedisServer::start().expect("redis-server");
     let journal = connect(&server).await;
+    settle(&journal).await;
     (server, journal)
 }
 
@@ -43,7 +46,21 @@ pub(crate) async fn replicated() -> (RedisServer, RedisServer, RedisJournal) {
     let replica = server.replica(&[]).expect("a replica");
     let options = RedisOptions { shards: Some(SHARDS), durability: Some(Durability::Replicated), ..RedisOptions::default() };
     let journal = RedisJournal::connect(&server.url(), options).await.expect("journal");
+    settle(&journal).await;
     (server, replica, journal)
+}
+
+/// All shards have their home here, as after a first claim; nobody owns them.
+pub(crate) async fn settle(journal: &impl Journal) {
+    for other in 1..HOME {
+        journal.timeline(&format!("an earlier host, {other}")).await.expect("timeline");
+    }
+    for shard in (0..SHARDS).map(ShardId) {
+        let claimed = journal.claim(shard, None, Incarnation::random(), lasthit::internals::clock::unix_ms()).await;
+        let Ok(Leased::Done(lease)) = claimed else { panic!("{claimed:?}") };
+        assert_eq!(lease.home, HOME);
+        journal.release(shard, lease).await.expect("release");
+    }
 }
 
 /// The nth room of a shard.
@@ -58,7 +75,7 @@ pub(crate) fn room(n: usize) -> RoomId {
 
 /// Moments beyond 2^53 ns: as doubles, neighbours would be equal.
 pub(crate) fn at(ns: u64) -> Moment {
-    Moment { timeline: 3, ns: (1 << 60) + ns }
+    Moment { timeline: HOME, ns: (1 << 60) + ns }
 }
 
 pub(crate) fn bytes(text: &str) -> Bytes {
@@ -90,7 +107,14 @@ impl TestGateway {
     pub(crate) async fn register_in(journal: &impl Journal, shard: ShardId) -> Self {
         // What is the process's must not be named by its turn.
         let incarnation = Incarnation::random().turn(1);
-        let answer = journal.register(shard, incarnation, Seen::default(), &[]).await.expect("register");
+        let register = async || journal.register(shard, incarnation, Seen::default(), &[]).await.expect("register");
+        let answer = match register().await {
+            Homed::Here(answer) => answer,
+            Homed::Elsewhere(_) => {
+                settle(journal).await;
+                register().await.here().expect("its home")
+            }
+        };
         let Registered { server, record, rooms, renewed, .. } = answer;
         assert_eq!(record, GatewayRecord { incarnation, number: 0, watermark: Moment::default(), fenced: false, server });
         assert_eq!((rooms, renewed), (vec![], 0));

@@ -5,7 +5,7 @@ use lasthit::journal::{Appended, CommonJournal as _, GatewayJournal as _, Leased
 use lasthit::types::Incarnation;
 use servers::RedisServer;
 
-use crate::fixture::{self, SHARD, SHARDS, TestGateway, at, claim, commit, entry, part, room, tell};
+use crate::fixture::{self, HOME, SHARD, SHARDS, TestGateway, at, claim, commit, entry, part, room, tell};
 
 /// A server that keeps everything, and may be told to load it again.
 const DEBUGGED: [&str; 6] = ["--appendonly", "yes", "--appendfsync", "always", "--enable-debug-command", "yes"];
@@ -53,8 +53,9 @@ async fn a_replica_that_comes_and_goes_changes_nothing() {
     let id = gateway.write(&late, room(0), "a").await;
     let first = commit(lease, 1, vec![part(room(0), 1, 0, 1, id)]);
     assert_eq!(late.commit(&first).await.expect("commit"), lasthit::journal::Committed::Done);
-    let answer = early.register(SHARD, gateway.incarnation, Seen { server: before, flush: 1, commit: 1 }, &[room(0)]).await;
-    let answer = answer.expect("registered");
+    let answer =
+        early.register(SHARD, gateway.incarnation, Seen { server: before, flush: 1, commit: 1, home: HOME }, &[room(0)]).await;
+    let answer = answer.expect("registered").here().expect("its home");
     assert_eq!((answer.renewed, answer.record.fenced, answer.rooms[0].era, answer.server), (0, false, 1, before));
 }
 
@@ -156,6 +157,7 @@ async fn a_flush_is_noticed_by_those_who_stay_connected() {
     let mut eras = Vec::new();
     for _ in 0..2 {
         let before = journal.survey(SHARD, false).await.expect("survey").server;
+        fixture::settle(&journal).await;
         let lease = claim(&journal).await;
         assert_eq!(journal.survey(SHARD, false).await.expect("survey").doubt, Some(0), "an empty shard may have lost all");
         journal.testify(SHARD, Witness::NONE).await.expect("testify");
@@ -168,7 +170,7 @@ async fn a_flush_is_noticed_by_those_who_stay_connected() {
         assert_eq!(journal.commit(&first).await.expect("commit"), lasthit::journal::Committed::Done);
 
         tell(&server, &["FLUSHALL"]);
-        assert_eq!(journal.append(&gateway.flush(at(99), vec![])).await.expect("append"), Appended::Fenced);
+        assert_eq!(journal.append(&gateway.flush(at(99), vec![])).await.expect("append"), Appended::Elsewhere(None));
         assert_eq!(journal.fence(SHARD, lease, gateway.incarnation).await.expect("fence"), Leased::Lost);
         journal.ping().await.expect("it works");
         assert_ne!(journal.survey(SHARD, false).await.expect("survey").server, before);

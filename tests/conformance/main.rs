@@ -5,6 +5,7 @@ mod durability;
 mod failed;
 mod fixture;
 mod gateways;
+mod homes;
 mod identity;
 mod large;
 mod pages;
@@ -25,6 +26,7 @@ macro_rules! conformance {
             $(#[tokio::test]
             async fn $scenario() {
                 let journal = lasthit::journal::memory::MemoryJournal::new(crate::fixture::SHARDS);
+                crate::fixture::settle(&journal).await;
                 let listener = crate::fixture::Listener::to(&journal).await;
                 crate::$module::$scenario(&journal).await;
                 listener.read_all(&journal).await;

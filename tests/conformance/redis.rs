@@ -12,7 +12,7 @@ use lasthit::types::{Incarnation, ShardId, StreamId};
 use servers::RedisServer;
 
 use crate::fixture::{
-    self, SHARD, SHARDS, TestGateway, at, bytes, claim, commit, entry, load, message, part, read, room, subscribed, tell,
+    self, HOME, SHARD, SHARDS, TestGateway, at, bytes, claim, commit, entry, load, message, part, read, room, subscribed, tell,
 };
 
 pub(crate) fn admin(server: &RedisServer) -> redis::Connection {
@@ -171,8 +171,8 @@ async fn a_server_that_becomes_a_replica_or_full() {
     // It may have had another one's data meanwhile: what was bound to it has to be bound again.
     assert_eq!(journal.append(&flush).await.expect("append"), Appended::Moved);
     assert_eq!(journal.commit(&first).await.expect("commit"), Committed::Fenced);
-    let seen = Seen { server: gateway.server, flush: gateway.number, commit: 0 };
-    let answer = journal.register(SHARD, gateway.incarnation, seen, &[]).await.expect("registered");
+    let seen = Seen { server: gateway.server, flush: gateway.number, commit: 0, home: HOME };
+    let answer = journal.register(SHARD, gateway.incarnation, seen, &[]).await.expect("registered").here().expect("its home");
     assert_eq!((answer.record.fenced, answer.renewed), (false, 0), "nothing is lost");
     let flush = Flush { server: answer.server, ..flush };
     let earlier = lease;
@@ -433,8 +433,8 @@ async fn a_forgotten_gateway_comes_back_after_a_restart() {
     server.kill().expect("killed");
     server.restart().expect("restarted");
     let journal = RedisJournal::connect(&server.url(), options).await.expect("journal");
-    let seen = Seen { server: gone.server, flush: 1, commit: 1 };
-    let answer = journal.register(SHARD, gone.incarnation, seen, &[room(0)]).await.expect("register");
+    let seen = Seen { server: gone.server, flush: 1, commit: 1, home: HOME };
+    let answer = journal.register(SHARD, gone.incarnation, seen, &[room(0)]).await.expect("register").here().expect("its home");
     assert!(answer.record.fenced && answer.server != gone.server, "{answer:?}");
     assert_eq!((answer.renewed, answer.rooms[0].era, answer.rooms[0].seq), (0, 1, 1));
 }

@@ -96,7 +96,7 @@ async fn of_a_slot_that_is_half_moved_nothing_is_half_done() {
     let shard = format!("lasthit:{{s{}}}:shard", SHARD.0);
     let wall_ms = lasthit::internals::clock::unix_ms();
     let from = journal.owners().await.expect("owners")[usize::from(SHARD.0)];
-    let lost = Seen { server: Incarnation(9), flush: 0, commit: 99 };
+    let lost = Seen { server: Incarnation(9), flush: 0, commit: 99, home: 0 };
     let witness = Witness { server: Incarnation(9), epoch: None, confirmed: 99, sent: 99 };
 
     for n in 0..4 {
@@ -113,7 +113,7 @@ async fn of_a_slot_that_is_half_moved_nothing_is_half_done() {
 
         // They name nothing that has left, and read no rooms: eras are renewed while the slot is being moved.
         let renewed = |dump: &Dump| dump.get(&shard).cloned();
-        let answer = journal.register(SHARD, Incarnation(8), lost, &[]).await.expect("registered");
+        let answer = journal.register(SHARD, Incarnation(8), lost, &[]).await.expect("registered").here().expect("its home");
         assert_eq!((answer.renewed, answer.commit), (4, 2));
         let after = dump(&server);
         assert_ne!(renewed(&after), renewed(&before));

@@ -11,7 +11,7 @@ use lasthit::journal::{
 use lasthit::types::{Incarnation, Moment, RoomId, ShardId, StreamId};
 use servers::RedisServer;
 
-use crate::fixture::{self, SHARD, SHARDS, TestGateway, at, bytes, claim, commit, entry, part, room};
+use crate::fixture::{self, HOME, SHARD, SHARDS, TestGateway, at, bytes, claim, commit, entry, part, room};
 
 /// What is not a number, not a moment, not a record; what Lua takes for a number all the same; and numbers out of bounds.
 const GARBAGE: [&str; 6] = ["garbage", "", "-1", "1.5", "0x10", "99999999999999999999"];
@@ -194,7 +194,7 @@ impl Scene {
     /// One step of each script: what it answers, and which rooms it refuses by name.
     async fn take(&self, step: &str) -> Result<(String, Vec<RoomId>), JournalError> {
         let (journal, lease) = (&self.journal, self.lease);
-        let lost = Seen { server: Incarnation(9), flush: 0, commit: 99 };
+        let lost = Seen { server: Incarnation(9), flush: 0, commit: 99, home: HOME };
         let witness = Witness { server: Incarnation(9), epoch: None, confirmed: 99, sent: 99 };
         let last_words = entry(room(0), at(99), "death");
         let answer = match step {
@@ -239,7 +239,7 @@ impl Scene {
             }
             "register" => format!("{:?}", journal.register(SHARD, Incarnation(4), lost, &[room(0), room(1)]).await?),
             "register again" => {
-                let seen = Seen { server: self.living.server, flush: 1, commit: 1 };
+                let seen = Seen { server: self.living.server, flush: 1, commit: 1, home: HOME };
                 format!("{:?}", journal.register(SHARD, self.living.incarnation, seen, &[room(0), room(1)]).await?)
             }
             "release" => format!("{:?}", journal.release(SHARD, lease).await?),

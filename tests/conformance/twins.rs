@@ -9,7 +9,7 @@ use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 
-use crate::fixture::{self, SHARD, SHARDS, at, bytes, entry, load, message, part, read, room, subscribed};
+use crate::fixture::{self, HOME, SHARD, SHARDS, at, bytes, entry, load, message, part, read, room, subscribed};
 
 const GATEWAYS: u128 = 8;
 const ROOMS: usize = 4;
@@ -91,7 +91,7 @@ fn next(rng: &mut StdRng, survey: &Survey, owner: Option<Lease>, lengths: &[usiz
         1 => right + 1,
         _ => right,
     };
-    let some_lease = owner.unwrap_or(Lease { epoch: 1, owner: Incarnation(100), server: Incarnation::NONE });
+    let some_lease = owner.unwrap_or(Lease { epoch: 1, owner: Incarnation(100), server: Incarnation::NONE, home: HOME });
     let lease = Lease { epoch: off(rng, some_lease.epoch), ..some_lease };
     match rng.random_range(0..20) {
         0 => Step::Register(gateway),
@@ -146,6 +146,7 @@ fn next(rng: &mut StdRng, survey: &Survey, owner: Option<Lease>, lengths: &[usiz
 
 async fn play(seed: u64) {
     let memory = MemoryJournal::new(SHARDS);
+    fixture::settle(&memory).await;
     let (_server, redis) = fixture::redis().await;
     let twins: [&dyn Journal; 2] = [&memory, &redis];
     let mut bells = [memory.bells(&[SHARD]).await.expect("bells"), redis.bells(&[SHARD]).await.expect("bells")];

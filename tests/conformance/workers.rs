@@ -11,7 +11,8 @@ use lasthit::journal::{
 use lasthit::types::{Incarnation, Moment, ShardId, StreamId};
 
 use crate::fixture::{
-    SHARD, SHARDS, TestGateway, at, bytes, claim, commit, entry, head, last, load, message, part, read, room, room_of, subscribed,
+    HOME, SHARD, SHARDS, TestGateway, at, bytes, claim, commit, entry, head, last, load, message, part, read, room, room_of,
+    subscribed,
 };
 
 async fn owner(journal: &impl Journal) -> Option<Lease> {
@@ -24,14 +25,14 @@ pub(crate) async fn a_shard_changes_hands_only_from_the_owner_that_was_seen(jour
     let [a, b] = [Incarnation::random(), Incarnation::random()];
     assert_eq!(owner(journal).await, None);
     let server = journal.survey(SHARD, false).await.expect("survey").server;
-    let imagined = Lease { epoch: 0, owner: b, server };
+    let imagined = Lease { epoch: 0, owner: b, server, home: HOME };
     assert_eq!(journal.claim(SHARD, Some(imagined), a, unix_ms()).await.expect("claim"), Leased::Lost);
-    let first = Lease { epoch: 1, owner: a, server };
+    let first = Lease { epoch: 2, owner: a, server, home: HOME };
     assert_eq!(journal.claim(SHARD, None, a, unix_ms()).await.expect("claim"), Leased::Done(first));
     assert_eq!(owner(journal).await, Some(first));
     assert_eq!(journal.claim(SHARD, Some(Lease { owner: b, ..first }), b, unix_ms()).await.expect("claim"), Leased::Lost);
     assert_eq!(journal.claim(SHARD, None, b, unix_ms()).await.expect("claim"), Leased::Lost);
-    let second = Lease { epoch: 2, owner: b, server };
+    let second = Lease { epoch: 3, owner: b, server, home: HOME };
     assert_eq!(journal.claim(SHARD, Some(first), b, unix_ms()).await.expect("claim"), Leased::Done(second));
     assert_eq!(journal.claim(SHARD, Some(first), a, unix_ms()).await.expect("claim"), Leased::Lost);
 
@@ -42,7 +43,7 @@ pub(crate) async fn a_shard_changes_hands_only_from_the_owner_that_was_seen(jour
     assert_eq!(journal.claim(SHARD, Some(second), a, unix_ms()).await.expect("claim"), Leased::Lost);
     assert_eq!(
         journal.claim(SHARD, None, a, unix_ms()).await.expect("claim"),
-        Leased::Done(Lease { epoch: 3, owner: a, server })
+        Leased::Done(Lease { epoch: 4, owner: a, server, home: HOME })
     );
     assert_eq!(journal.owners().await.expect("owners").iter().flatten().count(), 1);
 }
@@ -56,7 +57,7 @@ pub(crate) async fn of_racing_claims_one_wins(journal: &impl Journal) {
             answers.into_iter().filter_map(|a| if let Ok(Leased::Done(lease)) = a { Some(lease) } else { None }).collect();
         assert_eq!(won.len(), 1);
         assert_eq!(owner(journal).await, Some(won[0]));
-        assert_eq!(won[0].epoch, from.map_or(1, |lease| lease.epoch + 1));
+        assert_eq!(won[0].epoch, from.map_or(2, |lease| lease.epoch + 1));
     }
 }
 
@@ -92,12 +93,15 @@ pub(crate) async fn a_fence_is_for_ever(journal: &impl Journal) {
     for _ in 0..2 {
         assert_eq!(journal.fence(SHARD, lease, incarnation).await.expect("fence"), Leased::Done(record.clone()));
         let again = journal.register(SHARD, incarnation, Seen::default(), &[]).await;
-        assert_eq!(again.expect("register").record, record);
+        assert_eq!(again.expect("register").here().expect("its home").record, record);
     }
     let unknown = Incarnation::random();
     let fenced = GatewayRecord { incarnation: unknown, number: 0, watermark: Moment::default(), fenced: true, server };
     assert_eq!(journal.fence(SHARD, lease, unknown).await.expect("fence"), Leased::Done(fenced.clone()));
-    assert_eq!(journal.register(SHARD, unknown, Seen::default(), &[]).await.expect("register").record, fenced);
+    assert_eq!(
+        journal.register(SHARD, unknown, Seen::default(), &[]).await.expect("register").here().expect("its home").record,
+        fenced
+    );
 }
 
 pub(crate) async fn a_death_needs_the_lease_and_a_fence(journal: &impl Journal) {
@@ -170,7 +174,7 @@ pub(crate) async fn a_survey_tells_everything_at_once(journal: &impl Journal) {
         server,
         append: 0,
         commit: 0,
-        doubt: None,
+        doubt: Some(0),
         gateways: vec![],
         damaged_gateways: vec![],
         active: vec![],
@@ -215,7 +219,7 @@ pub(crate) async fn a_survey_tells_everything_at_once(journal: &impl Journal) {
 pub(crate) async fn steps_for_shards_and_rooms_of_others_are_refused(journal: &impl Journal) {
     let nowhere = ShardId(SHARDS);
     let (someone, foreign) = (Incarnation::random(), room_of(ShardId(1), 0));
-    let lease = Lease { epoch: 1, owner: someone, server: Incarnation::NONE };
+    let lease = Lease { epoch: 1, owner: someone, server: Incarnation::NONE, home: HOME };
     let errors = [
         journal.register(nowhere, someone, Seen::default(), &[]).await.map(|_| ()),
         journal.register(SHARD, someone, Seen::default(), std::slice::from_ref(&foreign)).await.map(|_| ()),

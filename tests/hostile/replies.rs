@@ -129,7 +129,7 @@ async fn every_step(journal: &RedisJournal) {
     let (shard, me) = (ShardId::of(&room, 4), Incarnation(7));
     // The server tells no run id.
     let (server, seen) = (Incarnation::NONE, Seen::default());
-    let lease = Lease { epoch: 1, owner: me, server };
+    let lease = Lease { epoch: 1, owner: me, server, home: 1 };
     let top = Moment { timeline: 1, ns: 5 };
     let entry = FlushEntry { room: room.clone(), top, bytes: Bytes::from_static(b"x") };
     let flush = Flush {

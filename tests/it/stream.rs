@@ -23,7 +23,8 @@ async fn append(redis: &RedisServer) {
     let timeline = journal.timeline(&clock::timeline_name()).await.expect("a timeline");
     let room: RoomId = ROOM.parse().expect("a name");
     let (shard, incarnation) = (ShardId::of(&room, 8), Incarnation::random());
-    let server = journal.register(shard, incarnation, Seen::default(), &[]).await.expect("registered").server;
+    let server =
+        journal.register(shard, incarnation, Seen::default(), &[]).await.expect("registered").here().expect("its home").server;
     let mut previous = Moment::default();
     for (number, bytes) in (1..).zip(UNREADABLE) {
         let watermark = Moment { timeline, ns: clock::monotonic_ns() };

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::super::step::{Command, Joining};
 use super::Core;
-use crate::journal::{Appended, GatewayRecord, Registered, RoomHead, VerdictPage};
+use crate::journal::{Appended, GatewayRecord, Homed, Registered, RoomHead, VerdictPage};
 use crate::types::{
     Arrival, Flags, Incarnation, Moment, Outcome, PlayerId, Role, RoomId, ShardId, Since, Stamp, Verdict, VerdictBatch,
     VerdictKind,
@@ -76,8 +76,9 @@ fn perform(core: &mut Core, head: (u64, u64, u64), page: &VerdictPage) {
                     let watermark = Moment::default();
                     let record =
                         GatewayRecord { incarnation: ME, number: 0, watermark, fenced: false, server: Incarnation::NONE };
-                    let registered = Registered { server: Incarnation::NONE, record, rooms: Vec::new(), renewed: 0, commit: 0 };
-                    core.registered(shard, &registered);
+                    let registered =
+                        Registered { server: Incarnation::NONE, record, rooms: Vec::new(), renewed: 0, commit: 0, home: 1 };
+                    core.registered(shard, ME, &Homed::Here(registered));
                 }
                 Command::Append { flush, .. } => {
                     let told = |room: &RoomId| RoomHead {
@@ -110,7 +111,7 @@ proptest! {
         since in proptest::option::of((edge(), edge())),
         head in (edge(), edge(), edge()),
     ) {
-        let mut core = Core::new(ME, 1, 1, "read", 0);
+        let mut core = Core::new(ME, 1, "read", 0);
         let room = RoomId::new("pit").expect("name");
         let mut page = VerdictPage { server: Incarnation::NONE, commit: 0, era: head.0, seq: head.1, batches: Vec::new() };
         for session in 0..2 {

@@ -11,8 +11,8 @@ use quanta::Instant;
 use super::{Hub, State};
 use crate::clock;
 use crate::gateway::step::{Command, Input, ReadId};
-use crate::journal::{self, Appended, Flush, JournalError, Seen, Signal};
-use crate::limits::{CATCH_UP_REST, HEADS_INTERVAL};
+use crate::journal::{self, Appended, Flush, Homed, JournalError, Registered, Seen, Signal};
+use crate::limits::{CATCH_UP_REST, HEADS_INTERVAL, HELD_TRIES};
 use crate::metrics as names;
 use crate::types::{Incarnation, RoomId, ShardId};
 use crate::wire::push;
@@ -38,9 +38,12 @@ impl Hub {
                         }
                         self.spawn(|hub| hub.append(flush));
                     }
-                    Command::Register { shard, gateway, seen, rooms } => {
-                        self.spawn(move |hub| hub.register(shard, gateway, seen, rooms));
-                    }
+                    Command::Register { shard, gateway, seen, rooms, again } => self.spawn(move |hub| async move {
+                        if again {
+                            tokio::time::sleep(HELD_TRIES).await;
+                        }
+                        hub.register(shard, gateway, seen, rooms).await;
+                    }),
                     Command::Read { room, after, entries_max, read } => {
                         self.spawn(move |hub| hub.read(room, after, entries_max, read))
                     }
@@ -90,15 +93,15 @@ impl Hub {
                 "this gateway has registered with another server of the journal, and told it what the earlier one had confirmed"
             );
         }
-        if answer.renewed > 0 {
-            metrics::counter!(names::ROLLED_BACK_TOTAL).increment(answer.renewed);
+        if let Homed::Here(Registered { renewed: renewed @ 1.., .. }) = answer {
+            metrics::counter!(names::ROLLED_BACK_TOTAL).increment(renewed);
             tracing::error!(
                 shard = shard.0,
-                rooms = answer.renewed,
+                rooms = renewed,
                 "the journal has lost delivered verdicts: its rooms begin a new era"
             );
         }
-        self.apply(Input::Registered(shard, answer));
+        self.apply(Input::Registered(shard, gateway, answer));
     }
 
     async fn append(self, flush: Arc<Flush>) {
@@ -120,7 +123,7 @@ impl Hub {
                     "rooms are damaged in the journal, and their sessions were dismissed: {rooms}: restore their keys"
                 );
             }
-            Appended::Gap { .. } | Appended::Fenced => {}
+            Appended::Gap { .. } | Appended::Fenced | Appended::Elsewhere(_) => {}
         }
         let repeated = sent.into_inner() > 1;
         self.with(|state| {

@@ -27,9 +27,9 @@ fn events(flush: &Flush) -> Vec<Event> {
 
 /// Sessions join and send at once, in turns. Returns all flushes that leave.
 fn pipelined(action_bytes: usize) -> Vec<Flush> {
-    let (mut core, mut store) = (Core::new(Incarnation(1), 1, 1, "test", 0), Store::new(1));
+    let (mut core, mut store) = (Core::new(Incarnation(1), 1, "test", 0), Store::at_home(1));
     core.probed(SHARD, Moment::default());
-    core.registered(SHARD, &store.register(SHARD, Incarnation(1), Seen::default(), &[]).expect("a shard").0);
+    core.registered(SHARD, Incarnation(1), &store.register(SHARD, Incarnation(1), Seen::default(), &[]).expect("a shard").0);
     core.take_commands();
     let mut now = 1_000;
     let mut tick = || {
@@ -91,9 +91,9 @@ fn what_waited_for_the_welcome_leaves_in_flushes_of_the_usual_size() {
 /// a lower kernel stamp.
 #[test]
 fn what_a_full_flush_moves_stays_before_what_its_session_sent_later() {
-    let (mut core, mut store) = (Core::new(Incarnation(1), 1, 1, "test", 0), Store::new(1));
+    let (mut core, mut store) = (Core::new(Incarnation(1), 1, "test", 0), Store::at_home(1));
     core.probed(SHARD, Moment::default());
-    core.registered(SHARD, &store.register(SHARD, Incarnation(1), Seen::default(), &[]).expect("a shard").0);
+    core.registered(SHARD, Incarnation(1), &store.register(SHARD, Incarnation(1), Seen::default(), &[]).expect("a shard").0);
     core.take_commands();
     let joining = || Joining::new(RoomId::new("pit").expect("a name"), PlayerId::new("ann").expect("a name"));
     let sessions = [1, 2].map(|ns| core.open(joining(), Arrival::at(ns, 0)).expect("a session").number);
@@ -123,9 +123,9 @@ fn what_a_full_flush_moves_stays_before_what_its_session_sent_later() {
 #[test]
 fn a_stamp_of_another_timeline_moves_nothing() {
     for (timeline, moved) in [(1, true), (2, false)] {
-        let (mut core, mut store) = (Core::new(Incarnation(1), timeline, 1, "test", 0), Store::new(1));
+        let (mut core, mut store) = (Core::new(Incarnation(1), 1, "test", 0), Store::at_home(1));
         core.probed(SHARD, Moment::default());
-        core.registered(SHARD, &store.register(SHARD, Incarnation(1), Seen::default(), &[]).expect("a shard").0);
+        core.registered(SHARD, Incarnation(1), &store.register(SHARD, Incarnation(1), Seen::default(), &[]).expect("a shard").0);
         core.take_commands();
         let joining = Joining::new(RoomId::new("pit").expect("a name"), PlayerId::new("ann").expect("a name"));
         let session = core.open(joining, Arrival::at(1, 0)).expect("a session").number;
@@ -136,7 +136,7 @@ fn a_stamp_of_another_timeline_moves_nothing() {
             let Appended::Stored(mut heads) = store.append(&flush, crate::types::Seed(1), 1).expect("a flush").0 else {
                 panic!("not stored")
             };
-            heads[0].top = Moment { timeline: 1, ns: 5_000 };
+            heads[0].top = Moment { timeline, ns: 5_000 };
             core.appended(&flush, &Appended::Stored(heads), false, until);
             events(&flush)
         };
@@ -163,9 +163,9 @@ fn a_flush_carries_what_lies_between_its_watermarks() {
 /// Another gateway's appends ask during each sweep for more than that sweep proves: the first question is answered all the same.
 #[test]
 fn who_asks_on_and_on_puts_no_answer_off() {
-    let (mut core, mut store) = (Core::new(Incarnation(1), 1, 1, "test", 0), Store::new(1));
+    let (mut core, mut store) = (Core::new(Incarnation(1), 1, "test", 0), Store::at_home(1));
     core.probed(SHARD, Moment::default());
-    core.registered(SHARD, &store.register(SHARD, Incarnation(1), Seen::default(), &[]).expect("a shard").0);
+    core.registered(SHARD, Incarnation(1), &store.register(SHARD, Incarnation(1), Seen::default(), &[]).expect("a shard").0);
     core.take_commands();
     let at = |ns| Moment { timeline: 1, ns };
     core.probed(SHARD, at(1_000));

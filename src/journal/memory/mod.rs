@@ -19,8 +19,12 @@ use tokio::time::Instant;
 
 pub(crate) use store::Store;
 
-use super::{Bell, CommonJournal, JournalError, Signal, Signals, signals};
-use crate::types::Incarnation;
+use super::{Bell, CommonJournal, JournalError, Signal, Signals, signals, this_host};
+#[cfg(test)]
+use crate::journal::Leased;
+#[cfg(test)]
+use crate::types::ShardId;
+use crate::types::{HostId, Incarnation};
 
 type Sender<T> = mpsc::Sender<Signal<T>>;
 
@@ -28,6 +32,7 @@ type Sender<T> = mpsc::Sender<Signal<T>>;
 #[derive(Debug, Clone)]
 pub struct MemoryJournal {
     shards: u16,
+    host: HostId,
     started: Instant,
     inner: Arc<Mutex<Inner>>,
 }
@@ -70,10 +75,39 @@ impl MemoryJournal {
     /// An empty journal of `shards` shards, at least 1.
     #[must_use]
     pub fn new(shards: u16) -> Self {
-        let store = Store::new(shards);
+        Self::of(Store::new(shards))
+    }
+
+    /// One whose shards have their home here, as after a worker's first claim.
+    #[cfg(test)]
+    pub(crate) fn at_home(shards: u16) -> Self {
+        let host = this_host();
+        let mut store = Store::new(shards);
+        for shard in (0..store.shards()).map(ShardId) {
+            let Ok(Leased::Done(lease)) = store.by(&host).claim(shard, None, Incarnation(1), 0) else {
+                unreachable!("it is free")
+            };
+            store.release(shard, lease).expect("a shard");
+        }
+        Self::of(store)
+    }
+
+    fn of(store: Store) -> Self {
         let shards = store.shards();
         let bells = (0..shards).map(|_| Vec::new()).collect();
-        Self { shards, started: Instant::now(), inner: Arc::new(Mutex::new(Inner { store, bells, pushes: HashMap::new() })) }
+        Self {
+            shards,
+            host: this_host(),
+            started: Instant::now(),
+            inner: Arc::new(Mutex::new(Inner { store, bells, pushes: HashMap::new() })),
+        }
+    }
+
+    /// The same journal, as the processes of another host use it.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn on_host(&self, host: HostId) -> Self {
+        Self { host, ..self.clone() }
     }
 
     fn now_ms(&self) -> u64 {

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use crate::journal::{
     AheadName, Bell, Flush, FlushEntry, GatewayRecord, JournalError, Lease, RoomCommit, RoomHead, check, era_stride,
 };
-use crate::types::{Incarnation, Moment, RoomId, Seed, ShardId, StreamId};
+use crate::types::{Home, HostId, Incarnation, Moment, RoomId, Seed, ShardId, StreamId};
 
 /// Everything a journal keeps. Each method is one atomic step with the meaning of its namesake in the journal's traits;
 /// `now_ms` is the journal's clock. Steps that publish return what to publish.
@@ -22,6 +22,8 @@ pub(crate) struct Store {
     /// The name of the present server.
     server: Incarnation,
     shards: Vec<Shard>,
+    /// Whose step the next one is.
+    host: HostId,
     /// The last position in any room. Positions rise even if `now_ms` does not.
     last: StreamId,
     workers: BTreeMap<Incarnation, Worker>,
@@ -53,6 +55,7 @@ struct Shard {
     doubt: Option<u64>,
     /// The server with which all rooms last began a new era.
     renewed: Incarnation,
+    home: Option<Home>,
     gateways: BTreeMap<Incarnation, RegisteredGateway>,
     active: BTreeSet<RoomId>,
     rooms: BTreeMap<RoomId, Room>,
@@ -151,7 +154,7 @@ impl Room {
 
 impl Shard {
     fn lease(&self, server: Incarnation) -> Option<Lease> {
-        self.owner.map(|owner| Lease { epoch: self.epoch, owner, server })
+        self.owner.map(|owner| Lease { epoch: self.epoch, owner, server, home: self.home.as_ref().map_or(0, |home| home.number) })
     }
 
     /// The last commit when `server` was first met.
@@ -249,6 +252,7 @@ impl Store {
         Self {
             server: Incarnation(1),
             shards: vec![Shard::default(); usize::from(shards.max(1))],
+            host: HostId::new("here").expect("a name"),
             last: StreamId::default(),
             workers: BTreeMap::new(),
             timelines: BTreeMap::new(),
@@ -256,6 +260,17 @@ impl Store {
             patterns: BTreeMap::new(),
             programs: programs::Programs::default(),
         }
+    }
+
+    /// One whose shards have their home here, as after a first claim.
+    #[cfg(test)]
+    pub(crate) fn at_home(shards: u16) -> Self {
+        let mut store = Self::new(shards);
+        let (host, number) = (store.host.clone(), store.timeline("here"));
+        for shard in &mut store.shards {
+            shard.home = Some(Home { number, host: host.clone(), address: String::new() });
+        }
+        store
     }
 
     /// The name of the present server.
@@ -300,6 +315,18 @@ impl Store {
         self.last
     }
 
+    /// The next step is one of this host.
+    pub(crate) fn by(&mut self, host: &HostId) -> &mut Self {
+        self.host.clone_from(host);
+        self
+    }
+
+    /// The number of a shard's home; 0 if it has none.
+    #[cfg(test)]
+    pub(crate) fn home(&self, shard: ShardId) -> u32 {
+        self.shards[usize::from(shard.0)].home.as_ref().map_or(0, |home| home.number)
+    }
+
     /// The number of a host's timeline.
     pub(crate) fn timeline(&mut self, host: &str) -> u32 {
         let next = u32::try_from(self.timelines.len()).unwrap_or(u32::MAX).saturating_add(1);
@@ -342,7 +369,7 @@ mod tests {
 
     #[test]
     fn a_lease_that_ended_with_its_server_is_no_death() {
-        let (mut store, room, gateway) = (Store::new(1), RoomId::new("pit").expect("a name"), Incarnation(1));
+        let (mut store, room, gateway) = (Store::at_home(1), RoomId::new("pit").expect("a name"), Incarnation(1));
         store.register(SHARD, gateway, Seen::default(), &[]).expect("a shard");
         let (previous, watermark) = (Moment::default(), Moment { timeline: 1, ns: 5 });
         let entries = vec![FlushEntry { room: room.clone(), top: watermark, bytes: Bytes::from_static(b"a") }];

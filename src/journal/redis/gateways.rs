@@ -5,8 +5,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::super::{
-    Appended, CommonJournal, Flush, GatewayJournal, JournalError, Registered, RoomHead, Seen, VerdictPage, WorkerRecord, check,
-    era_stride,
+    Appended, CommonJournal, Flush, GatewayJournal, Homed, JournalError, Registered, RoomHead, Seen, VerdictPage, WorkerRecord,
+    check, era_stride,
 };
 use super::RedisJournal;
 use super::keys::Hex;
@@ -23,30 +23,35 @@ impl GatewayJournal for RedisJournal {
         gateway: Incarnation,
         seen: Seen,
         rooms: &[RoomId],
-    ) -> Result<Registered, JournalError> {
+    ) -> Result<Homed<Registered>, JournalError> {
         let keys = self.shard(shard)?;
         rooms.iter().try_for_each(|room| check::room(room, shard, self.shards()))?;
         // From the registration on, the shard may push to it.
         let (everywhere, here) = (self.0.keys.push(gateway).to_string(), keys.push(gateway).to_string());
         self.0.subscriptions.put_beside(&everywhere, &here).await?;
         let server = self.met().await?.found.server;
-        let mut call = Call::new(REGISTER.by(self.0.keys.tags), 3 + rooms.len(), 7, (4 + rooms.len()) * ROOM_BYTES);
+        let mut call = Call::new(REGISTER.by(self.0.keys.tags), 3 + rooms.len(), 9, (4 + rooms.len()) * ROOM_BYTES);
         call.text(&keys.shard).text(&keys.gateways).text(&keys.rooms);
         for room in rooms {
             call.text(keys.state(room));
         }
         call.text(Hex(gateway)).text(Hex(server)).text(era_stride(server)).text(seen.flush).text(seen.commit);
-        call.text(&keys.bell).text(Hex(seen.server));
+        call.text(&keys.bell).text(Hex(seen.server)).text(seen.home).text(&self.1);
         let Some(reply) = self.send_confirmed_to(server, shard, &call).await? else {
             return Err(JournalError::Unreachable("redis lost its data meanwhile: asked again".into()));
         };
         let mut reply = Reply::new("register", reply)?;
-        let (record, renewed, commit) = (reply.gateway(gateway)?, reply.parse()?, reply.parse()?);
+        if reply.skip_empty() {
+            return Ok(Homed::Elsewhere(reply.home()?));
+        }
+        let record = reply.gateway(gateway)?;
+        let (renewed, commit) = (reply.parse()?, reply.parse()?);
         let mut heads = reply.array()?;
+        let home = reply.parse()?;
         reply.end()?;
         let rooms = rooms.iter().map(|room| heads.head(room)).collect::<Result<_, _>>()?;
         heads.end()?;
-        Ok(Registered { server, record, rooms, renewed, commit })
+        Ok(Homed::Here(Registered { server, record, rooms, renewed, commit, home }))
     }
 
     async fn leave(&self, shard: ShardId, gateway: Incarnation) -> Result<(), JournalError> {
@@ -61,7 +66,7 @@ impl GatewayJournal for RedisJournal {
         let keys = self.0.keys.shard(flush.shard);
         let rooms = flush.entries.len();
         let bytes = flush.entries.iter().map(|e| e.bytes.len() + ROOM_BYTES).sum::<usize>() + 4 * ROOM_BYTES;
-        let mut call = Call::new(APPEND.by(self.0.keys.tags), 4 + 2 * rooms, 9 + 3 * rooms, bytes);
+        let mut call = Call::new(APPEND.by(self.0.keys.tags), 4 + 2 * rooms, 10 + 3 * rooms, bytes);
         call.text(&keys.shard).text(&keys.gateways).text(&keys.active).text(&keys.rooms);
         for entry in &flush.entries {
             call.text(keys.room(&entry.room)).text(keys.state(&entry.room));
@@ -69,6 +74,7 @@ impl GatewayJournal for RedisJournal {
         call.text(Hex(flush.incarnation)).text(flush.number).text(flush.previous).text(flush.watermark).text(&keys.bell);
         call.text(&keys.pushes).bytes(&flush.poke()).text(flush.idle_below());
         call.text(format_args!("{:032x}", Seed::random().0));
+        call.text(format_args!("{}|{}", flush.watermark.timeline, self.1));
         for entry in &flush.entries {
             call.text(&entry.room).text(entry.top).bytes(&entry.bytes);
         }
@@ -87,6 +93,7 @@ impl GatewayJournal for RedisJournal {
             1 => Appended::Gap { number: reply.parse()?, watermark: reply.parse()? },
             2 => Appended::Fenced,
             3 => Appended::Refused(reply.indexed(flush.entries.iter().map(|e| &e.room))?),
+            4 => return Ok(Appended::Elsewhere(reply.home()?)),
             other => return Err(reply.error(&format!("code {other}"))),
         };
         reply.end()?;

@@ -38,9 +38,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::lockfile::{LockFile, LockFiles, default_runtime_dir};
-use super::{CommonJournal, JournalError, Signals, check};
+use super::{CommonJournal, JournalError, Signals, check, this_host};
 use crate::limits::REPLICATED_CONNECTIONS;
-use crate::types::{Incarnation, RoomId, ShardId};
+use crate::types::{HostId, Incarnation, RoomId, ShardId};
 use connect::Wanted;
 pub(crate) use connect::{FORMAT, names_a_host};
 pub use durability::Durability;
@@ -77,7 +77,7 @@ impl Default for RedisOptions {
 /// A [`Journal`](super::Journal) in Redis 7.0 or newer. Clones share their connections: one for the commands, one for all
 /// subscriptions.
 #[derive(Clone)]
-pub struct RedisJournal(Arc<Inner>);
+pub struct RedisJournal(Arc<Inner>, HostId);
 
 struct Inner {
     link: Arc<Link>,
@@ -144,13 +144,30 @@ impl RedisJournal {
         if let Target::Sentinels(sentinels) = &*target {
             tokio::spawn(sentinel::watch(Arc::downgrade(&inner), sentinels.clone()));
         }
-        Ok(Self(inner))
+        Ok(Self(inner, this_host()))
     }
 
     /// What a verdict has survived before anyone sees it.
     #[must_use]
     pub fn durability(&self) -> Durability {
         self.0.durability
+    }
+
+    /// The same journal, as the processes of another host use it.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn on_host(&self, host: HostId) -> Self {
+        Self(self.0.clone(), host)
+    }
+
+    /// The number of a host's timeline, and the last one that was given.
+    async fn timelines(&self, host: &str) -> Result<(u32, u32), JournalError> {
+        let mut call = Call::new(&TIMELINE, 1, 1, ROOM_BYTES);
+        call.text(&self.0.keys.timelines).text(host);
+        let mut reply = Reply::new("timeline", self.send(&call).await?)?;
+        let numbers = (reply.parse()?, reply.parse()?);
+        reply.end()?;
+        Ok(numbers)
     }
 
     fn shard(&self, shard: ShardId) -> Result<&ShardKeys, JournalError> {
@@ -312,9 +329,7 @@ impl CommonJournal for RedisJournal {
     }
 
     async fn timeline(&self, host: &str) -> Result<u32, JournalError> {
-        let mut call = Call::new(&TIMELINE, 1, 1, ROOM_BYTES);
-        call.text(&self.0.keys.timelines).text(host);
-        Reply::new("timeline", Value::Array(vec![self.send(&call).await?]))?.parse()
+        Ok(self.timelines(host).await?.0)
     }
 
     async fn live_timelines(&self, timeline: u32, good_for_ms: u64) -> Result<Vec<u32>, JournalError> {

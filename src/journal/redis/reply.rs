@@ -6,7 +6,7 @@ use bytes::Bytes;
 use redis::Value;
 
 use super::super::{GatewayRecord, JournalError, Lease, Place, RoomHead, StoredHead, StoredPage, WorkerRecord};
-use crate::types::{Incarnation, RoomId, Seed, ShardId, StreamId};
+use crate::types::{Home, Incarnation, RoomId, Seed, ShardId, StreamId};
 
 /// The reply of a step, read from the front.
 pub(super) struct Reply {
@@ -152,10 +152,28 @@ impl Reply {
         room.cloned().ok_or_else(|| self.error(&format!("room {index} was not sent")))
     }
 
-    /// A shard's epoch and owner. What cannot be read is nobody's lease.
+    /// The rest: the home and the address of a shard that is elsewhere; None if it has none.
+    pub(super) fn home(mut self) -> Result<Option<Home>, JournalError> {
+        let (home, address): (String, String) = (self.parse()?, self.parse()?);
+        let read = if home.is_empty() { Ok(None) } else { Home::parse_record(&home, &address).map(Some) };
+        let read = read.map_err(|error| self.error(&error.to_string()))?;
+        self.end().map(|()| read)
+    }
+
+    /// Whether the next value is an empty text, which is then read.
+    pub(super) fn skip_empty(&mut self) -> bool {
+        let empty = matches!(self.values.as_slice().first(), Some(Value::BulkString(bytes)) if bytes.is_empty());
+        empty && self.next().is_ok()
+    }
+
+    /// A shard's epoch, owner and home. What cannot be read is nobody's lease.
     pub(super) fn owner(mut self, server: Incarnation) -> Option<Lease> {
         let (epoch, owner) = (self.parse().ok()?, self.incarnation().ok()?);
-        Some(Lease { epoch, owner, server })
+        let home = match self.bytes_or_nil().ok()? {
+            Some(home) => Home::parse_record(std::str::from_utf8(&home).ok()?, "").ok()?.number,
+            None => 0,
+        };
+        Some(Lease { epoch, owner, server, home })
     }
 
     /// The rest: living workers.

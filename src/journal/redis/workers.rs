@@ -43,7 +43,7 @@ impl WorkerJournal for RedisJournal {
     async fn owners(&self) -> Result<Vec<Option<Lease>>, JournalError> {
         let mut pipeline = ::redis::pipe();
         for shard in self.0.keys.shards() {
-            pipeline.cmd("HMGET").arg(&shard.shard).arg("epoch").arg("owner");
+            pipeline.cmd("HMGET").arg(&shard.shard).arg("epoch").arg("owner").arg("home");
         }
         let mut live = self.0.link.live().await?;
         let replies: RedisResult<Vec<RedisResult<Value>>> = pipeline.ignore_errors().query_async(&mut live.connection).await;
@@ -62,8 +62,9 @@ impl WorkerJournal for RedisJournal {
         wall_ms: u64,
     ) -> Result<Leased<Lease>, JournalError> {
         let keys = self.shard(shard)?;
-        let mut call = Call::new(&CLAIM, 3, 8, 2 * ROOM_BYTES);
-        call.text(&keys.shard).text(&keys.active).text(&keys.due);
+        let mut call = Call::new(&CLAIM, 4, 12, 2 * ROOM_BYTES);
+        call.text(&keys.shard).text(&keys.active).text(&keys.due).text(&keys.gateways);
+        let (timeline, last) = self.timelines(self.1.as_str()).await?;
         let live = self.met().await?;
         let server = live.found.server;
         if from.is_some_and(|lease| lease.server != server) {
@@ -75,9 +76,10 @@ impl WorkerJournal for RedisJournal {
         };
         call.text(Hex(worker)).text(keys.states()).text(Hex(server));
         call.text(wall_ms).text(WALL_CLOCK_OFF_MAX.as_millis()).text(DUE_DEATHS_MAX);
+        call.text(&self.1).bytes(&[]).text(timeline).text(last);
         let mut reply = Reply::new("claim", self.send_on(live, &call).await?)?;
         let claimed = match reply.parse::<u8>()? {
-            0 => Leased::Done(Lease { epoch: reply.parse()?, owner: worker, server }),
+            0 => Leased::Done(Lease { epoch: reply.parse()?, owner: worker, server, home: reply.parse()? }),
             1 => Leased::Lost,
             2 => return Err(wall_clock_off(reply.parse()?)),
             other => return Err(reply.error(&format!("code {other}"))),

@@ -6,7 +6,7 @@ use super::*;
 /// resolved without a session, below what others had resolved meanwhile.
 #[test]
 fn who_never_got_into_a_damaged_room_owes_it_no_goodbye() {
-    let mut store = Store::new(1);
+    let mut store = Store::at_home(1);
     let mut a = gateway(&mut store, 1);
     let ann = a.join("ann", None, 1_010 * MS);
     let hasty = a.join("bob", None, 1_011 * MS);

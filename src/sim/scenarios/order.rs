@@ -19,7 +19,8 @@ impl Stage {
 
     /// Writes the deaths that the worker wants; their bells are the caller's.
     fn write_deaths(&mut self) -> Vec<Option<Bell>> {
-        let deaths = self.take(|command| matches!(command, WorkerCommand::Death { .. }));
+        let mut deaths = std::mem::take(&mut self.deaths);
+        deaths.extend(self.take(|command| matches!(command, WorkerCommand::Death { .. })));
         deaths
             .iter()
             .map(|death| {
@@ -251,10 +252,10 @@ fn a_room_outlives_a_reboot() {
     let bell = b.flush(&mut stage.store, 1_050 * MS, false);
     stage.bell(bell);
     stage.settle();
-    let timeline = TIMELINE + 1;
     stage.now = 5 * MS;
-    stage.take_over(101, WorkerLimits { timeline, ..limits() });
-    let mut c = gateway_on(&mut stage.store, 3, timeline);
+    stage.store.by(&crate::types::HostId::new("booted").expect("a name"));
+    stage.take_over(101, limits());
+    let mut c = gateway(&mut stage.store, 3);
     c.join("cid", None, 6 * MS);
     let bell = c.flush(&mut stage.store, 7 * MS, false);
     stage.bell(bell);
@@ -262,10 +263,15 @@ fn a_room_outlives_a_reboot() {
     let bell = c.flush(&mut stage.store, 9 * MS, false);
     stage.bell(bell);
     stage.settle();
-    assert_eq!(stage.ids(), [""; 0], "the gateways of the earlier boot are not fenced yet");
+    assert_eq!(
+        stage.ids(),
+        [""; 0],
+        "the deaths of the earlier boot's gateways, which the claim has fenced, are not written yet"
+    );
     stage.now = 10 * MS;
-    stage.die(Incarnation(1));
-    stage.die(Incarnation(2));
+    for bell in stage.write_deaths() {
+        stage.bell(bell);
+    }
     stage.settle();
     assert_eq!(stage.ids(), ["b", "c"]);
     assert!(stage.verdict("b").flags.has(Flags::UNPROVEN), "{:?}", stage.verdict("b"));
@@ -301,7 +307,7 @@ fn a_gap_ends_an_incarnation() {
     a.core.settled(1_031 * MS);
     a.collect();
     let flush = a.flush.take().expect("an action");
-    let mut restored = Store::new(1);
+    let mut restored = Store::at_home(1);
     restored.register(SHARD, Incarnation(1), Seen::default(), &[]).expect("a shard");
     let (answer, _) = restored.append(&flush, crate::types::Seed(1), 1_031).expect("a flush");
     assert!(matches!(answer, Appended::Gap { number: 0, .. }), "{answer:?}");

@@ -14,9 +14,9 @@ impl ScriptedGateway {
     fn registration(&mut self, store: &mut Store) -> Option<Registered> {
         let (shard, seen, rooms) = self.registering.take()?;
         let (answer, _) = store.register(shard, self.core.turn_in(shard), seen, &rooms).expect("a shard");
-        self.core.apply(GatewayInput::Registered(shard, answer.clone()));
+        self.core.apply(GatewayInput::Registered(shard, self.core.turn_in(shard), answer.clone()));
         self.collect();
-        Some(answer)
+        answer.here()
     }
 
     fn is_closed(&self, session: u64) -> bool {

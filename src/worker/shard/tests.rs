@@ -25,7 +25,7 @@ use crate::worker::core::Core;
 use crate::worker::step::{Failure, Input, Scope, WorkerLimits};
 
 const SHARD: ShardId = ShardId(0);
-const LEASE: Lease = Lease { epoch: 1, owner: Incarnation(9), server: Incarnation::NONE };
+const LEASE: Lease = Lease { epoch: 1, owner: Incarnation(9), server: Incarnation::NONE, home: 1 };
 const A: Incarnation = Incarnation(1);
 const B: Incarnation = Incarnation(2);
 
@@ -34,7 +34,6 @@ pub(in crate::worker) fn limits() -> WorkerLimits {
         bounds: Bounds::default(),
         rules: RulesBook::new().room("*", || Claim::new(Audience::Room)),
         library: Arc::new(NoLibrary),
-        timeline: 1,
         epoch_ns: 0,
         concurrency: 4,
         gateway_timeout_ns: 1_000_000_000,

@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use crate::gateway::core::Core;
 use crate::gateway::step::{Command, Delivery, Joining, ReadId};
-use crate::journal::{Appended, GatewayRecord, Registered, RoomHead, VerdictPage};
+use crate::journal::{Appended, GatewayRecord, Homed, Registered, RoomHead, VerdictPage};
 use crate::limits::{OUTBOX_MESSAGES_MAX, PAGE_BYTES};
 use crate::types::{
     Arrival, Flags, Incarnation, Moment, Outcome, PlayerId, RoomId, ShardId, Since, Stamp, Verdict, VerdictBatch, VerdictKind,
@@ -46,7 +46,7 @@ pub(super) struct Scene {
 impl Scene {
     pub(super) fn new() -> Self {
         Self {
-            core: Core::new(ME, 1, 1, "test", 0),
+            core: Core::new(ME, 1, "test", 0),
             room: RoomId::new("pit").expect("a name"),
             batches: Vec::new(),
             seq: 0,
@@ -141,8 +141,9 @@ impl Scene {
                     fenced: false,
                     server: Incarnation::NONE,
                 };
-                let registered = Registered { server: Incarnation::NONE, record, rooms: Vec::new(), renewed: 0, commit: 0 };
-                self.core.registered(shard, &registered);
+                let registered =
+                    Registered { server: Incarnation::NONE, record, rooms: Vec::new(), renewed: 0, commit: 0, home: 1 };
+                self.core.registered(shard, ME, &Homed::Here(registered));
             }
             Command::Append { flush, .. } => {
                 let (room, seq) = (self.room.clone(), self.seq);

@@ -305,7 +305,7 @@ async fn no_sweep_settles_while_a_session_is_unread() {
     use crate::journal::{GatewayJournal, memory::MemoryJournal};
     use crate::types::{PlayerId, RoomId, ShardId};
 
-    let journal = Arc::new(MemoryJournal::new(1));
+    let journal = Arc::new(MemoryJournal::at_home(1));
     let hub = Hub::start(journal.clone(), Settle::Sweep, 100, "kernel", 0).await.unwrap();
     let mut pair = pair_on(&Clock::new()).await;
     let stop = tokio_util::sync::CancellationToken::new();

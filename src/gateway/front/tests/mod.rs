@@ -56,7 +56,7 @@ async fn gateway_without_worker(change: impl FnOnce(&mut Settings)) -> TestGatew
     let (drains, stop) = (Drains::default(), CancellationToken::new());
     let listener = listen("127.0.0.1:0".parse().unwrap()).unwrap();
     let address = listener.local_addr().unwrap();
-    let journal: Arc<dyn Journal> = Arc::new(MemoryJournal::new(1));
+    let journal: Arc<dyn Journal> = Arc::new(MemoryJournal::at_home(1));
     let hub = Hub::start(journal.clone(), Settle::Sweep, settings.sessions_max, "read", 0).await.unwrap();
     tokio::spawn(sweep(hub.clone(), drains.clone(), stop.clone()));
     let gatekeeper = Gatekeeper::new(None, Vec::new(), false);

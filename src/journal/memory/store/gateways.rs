@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use super::Store;
 use crate::journal::memory::MemoryJournal;
 use crate::journal::{
-    Appended, Bell, Flush, GatewayJournal, JournalError, Registered, RoomHead, Seen, VerdictPage, WorkerRecord, check,
+    Appended, Bell, Flush, GatewayJournal, Homed, JournalError, Registered, RoomHead, Seen, VerdictPage, WorkerRecord, check,
 };
 use crate::types::{Incarnation, RoomId, Seed, ShardId};
 
@@ -21,10 +21,14 @@ impl Store {
         gateway: Incarnation,
         seen: Seen,
         rooms: &[RoomId],
-    ) -> Result<(Registered, Option<Bell>), JournalError> {
-        let (server, shards) = (self.server, self.shards());
+    ) -> Result<(Homed<Registered>, Option<Bell>), JournalError> {
+        let (server, shards, host) = (self.server, self.shards(), self.host.clone());
         rooms.iter().try_for_each(|room| check::room(room, shard, shards))?;
         let state = self.shard(shard)?;
+        let home = match &state.home {
+            Some(home) if home.host == host && (seen.home == 0 || seen.home == home.number) => home.number,
+            other => return Ok((Homed::Elsewhere(other.clone()), None)),
+        };
         let unknown = !state.gateways.contains_key(&gateway);
         let stored = state.gateways.entry(gateway).or_default();
         stored.fenced |= seen.flush > stored.number;
@@ -42,7 +46,7 @@ impl Store {
             poked: Vec::new(),
         };
         let (rooms, commit) = (rooms.iter().map(|room| state.head(room)).collect(), state.commit);
-        Ok((Registered { server, record, rooms, renewed, commit }, again.then_some(bell)))
+        Ok((Homed::Here(Registered { server, record, rooms, renewed, commit, home }), again.then_some(bell)))
     }
 
     /// Withdraws a gateway's registration.
@@ -66,7 +70,11 @@ impl Store {
         if flush.server != self.server {
             return Ok((Appended::Moved, None));
         }
+        let host = self.host.clone();
         let shard = self.shard(flush.shard)?;
+        if shard.home.as_ref().is_none_or(|home| home.host != host || home.number != flush.watermark.timeline) {
+            return Ok((Appended::Elsewhere(shard.home.clone()), None));
+        }
         let stored = match shard.gateways.get_mut(&flush.incarnation) {
             Some(gateway) if !gateway.fenced => gateway,
             _ => return Ok((Appended::Fenced, None)),
@@ -134,9 +142,9 @@ impl GatewayJournal for MemoryJournal {
         gateway: Incarnation,
         seen: Seen,
         rooms: &[RoomId],
-    ) -> Result<Registered, JournalError> {
+    ) -> Result<Homed<Registered>, JournalError> {
         let mut inner = self.inner.lock();
-        let (answer, bell) = inner.store.register(shard, gateway, seen, rooms)?;
+        let (answer, bell) = inner.store.by(&self.host).register(shard, gateway, seen, rooms)?;
         inner.ring(bell);
         Ok(answer)
     }
@@ -148,7 +156,7 @@ impl GatewayJournal for MemoryJournal {
     async fn append(&self, flush: &Flush) -> Result<Appended, JournalError> {
         let now_ms = self.now_ms();
         let mut inner = self.inner.lock();
-        let (answer, bell) = inner.store.append(flush, Seed::random(), now_ms)?;
+        let (answer, bell) = inner.store.by(&self.host).append(flush, Seed::random(), now_ms)?;
         if let Some(bell) = bell.as_ref().filter(|bell| !bell.poked.is_empty()) {
             let poke = flush.poke();
             for gateway in &bell.poked {

@@ -13,7 +13,7 @@ use crate::journal::{
     RoomsPage, RoomsPlace, Signals, StoredPage, Survey, Witness, WorkerJournal, WorkerRecord, check, signals,
 };
 use crate::limits::{DUE_DEATHS_MAX, SURVEY_ROOMS};
-use crate::types::{Incarnation, RoomId, ShardId};
+use crate::types::{Home, Incarnation, RoomId, ShardId};
 
 /// The pushes of a commit: gateways, each with an encoded push.
 type Pushes = [(Incarnation, Bytes)];
@@ -53,10 +53,21 @@ impl Store {
         worker: Incarnation,
         wall_ms: u64,
     ) -> Result<Leased<Lease>, JournalError> {
-        let server = self.server;
+        let (server, host) = (self.server, self.host.clone());
+        let timeline = self.timeline(host.as_str());
+        let last = self.timelines.values().copied().max().unwrap_or(timeline);
         let state = self.shard(shard)?;
         if state.lease(server) != from {
             return Ok(Leased::Lost);
+        }
+        if state.home.as_ref().is_none_or(|home| home.host != host) {
+            let number = match &state.home {
+                Some(home) => home.number + 1,
+                None if state.append > 0 && timeline != last => last + 1,
+                None => timeline,
+            };
+            state.home = Some(Home { number, host, address: String::new() });
+            state.gateways.values_mut().for_each(|gateway| gateway.fenced = true);
         }
         state.meet(server);
         state.epoch += 1;
@@ -72,7 +83,7 @@ impl Store {
                 room.deaths.add(room.seq);
             }
         }
-        Ok(Leased::Done(Lease { epoch: state.epoch, owner: worker, server }))
+        Ok(state.lease(server).map_or(Leased::Lost, Leased::Done))
     }
 
     /// Releases a shard.
@@ -331,7 +342,7 @@ impl WorkerJournal for MemoryJournal {
         worker: Incarnation,
         wall_ms: u64,
     ) -> Result<Leased<Lease>, JournalError> {
-        self.inner.lock().store.claim(shard, from, worker, wall_ms)
+        self.inner.lock().store.by(&self.host).claim(shard, from, worker, wall_ms)
     }
 
     async fn release(&self, shard: ShardId, lease: Lease) -> Result<(), JournalError> {

@@ -10,15 +10,19 @@
 --
 -- KEYS  1 shard, 2 gateways, 3 active, 4 rooms, then per room: room, state
 -- ARGV  1 incarnation, 2 number, 3 previous, 4 watermark, 5 channel of the bell, 6 prefix of push channels, 7 poke,
---       8 idle below, 9 seed of the rooms that it creates, then per room: name, top, entry
+--       8 idle below, 9 seed of the rooms that it creates, 10 home of the gateway, then per room: name, top, entry
 -- Returns {0, era, seq, top, ...}   stored: the head of each room
 --         {1, number, watermark}    gap: what is stored (rule W3)
 --         {2}                       not registered, or fenced (rule W1)
 --         {3, i, ...}               refused: the indexes (from 1) of rooms with a damaged key; there may be more such rooms
+--         {4, home or '', address}  the shard's home is another (rule H2)
 -- Errors: LASTHIT for a damaged record of the shard
 local function damaged(key, why) return redis.error_reply('LASTHIT ' .. key .. ' is damaged: ' .. why) end
 local function count(text) return #text < 16 and string.find(text, '^%d+$') and tonumber(text) end
 
+local shard = redis.pcall('HMGET', KEYS[1], 'append', 'eras', 'shift', 'home')
+if shard.err then return damaged(KEYS[1], 'it is no hash') end
+if shard[4] ~= ARGV[10] then return {4, shard[4] or '', redis.call('HGET', KEYS[1], 'address') or ''} end
 local record = redis.pcall('HGET', KEYS[2], ARGV[1])
 if not record then return {2} end
 if record.err then return damaged(KEYS[2], 'it is no hash') end
@@ -31,8 +35,6 @@ local repeated = number <= tonumber(stored)
 if not repeated and (number ~= tonumber(stored) + 1 or ARGV[3] ~= watermark) then
   return {1, stored, watermark}
 end
-local shard = redis.pcall('HMGET', KEYS[1], 'append', 'eras', 'shift')
-if shard.err then return damaged(KEYS[1], 'it is no hash') end
 local append, eras, shift = count(shard[1] or '0'), count(shard[2] or '0'), count(shard[3] or '0')
 if not append or not eras or not shift or append + eras + shift > 1e15 then
   return damaged(KEYS[1], 'append, eras or shift is no number')
@@ -46,7 +48,7 @@ local refused = {3}
 for i = 1, rooms do
   local state = redis.pcall('HMGET', KEYS[4 + 2 * i], 'era', 'seq', 'top', 'gateways')
   local era, seq, top = state[1], state[2], state[3]
-  local appended = ARGV[3 * i + 8]
+  local appended = ARGV[3 * i + 9]
   local sound
   if era then
     sound = seq and top and era ~= '' and seq ~= '' and #era < 16 and #seq < 16 and #top == 24 and string.find(era .. seq, '^%d+$')
@@ -79,7 +81,7 @@ end
 local bell = {append + 1, ARGV[1], number, ARGV[4], ''}
 local names, written, failed = {}, 0, nil
 for i = 1, rooms do
-  local name, entry = ARGV[3 * i + 7], ARGV[3 * i + 9]
+  local name, entry = ARGV[3 * i + 8], ARGV[3 * i + 10]
   local id = redis.pcall('XADD', KEYS[3 + 2 * i], '*', 'e', entry)
   if id.err then
     failed = {3, i}

@@ -10,16 +10,20 @@
 -- another node, some may have left already: so all are read first, and the error ends the script. All checks come before the first
 -- write.
 --
--- KEYS  1 shard, 2 active, 3 due
+-- A claim from another host than the shard's home changes the home, to the next number; the first claim makes a home. Either fences all
+-- gateways of the shard in the same step, so that none appends under the old home (rules H1, H3).
+--
+-- KEYS  1 shard, 2 active, 3 due, 4 gateways
 -- ARGV  1 epoch seen, 2 owner seen (both empty: no owner), 3 worker, 4 prefix of the rooms' state keys, 5 server, 6 the worker's wall
---       clock in ms, 7 how far that may be off this server's, in ms, 8 most due rooms
--- Returns {0, epoch} claimed, {1} another claim was faster, {2, ms} refused: the worker's wall clock is so far ahead (behind, if
+--       clock in ms, 7 how far that may be off this server's, in ms, 8 most due rooms, 9 the worker's host, 10 its address, 11 number
+--       of the worker's timeline, 12 the last one that was given to a host
+-- Returns {0, epoch, number of the home} claimed, {1} another claim was faster, {2, ms} refused: the worker's wall clock is so far ahead (behind, if
 --         negative)
 -- Errors: LASTHIT for a damaged record of the shard; what the server says where a room's state is out of reach
 local function damaged(key, why) return redis.error_reply('LASTHIT ' .. key .. ' is damaged: ' .. why) end
 local function count(text) return #text < 16 and string.find(text, '^%d+$') and tonumber(text) end
 
-local shard = redis.pcall('HMGET', KEYS[1], 'epoch', 'owner', 'server', 'commit', 'owned')
+local shard = redis.pcall('HMGET', KEYS[1], 'epoch', 'owner', 'server', 'commit', 'owned', 'home', 'append')
 if shard.err then return damaged(KEYS[1], 'it is no hash') end
 local epoch, commit = shard[1] or '0', shard[4] or '0'
 if not count(epoch) or not count(commit) then return damaged(KEYS[1], 'epoch or commit is no number') end
@@ -30,6 +34,20 @@ if shard[2] then
   if count(epoch) ~= tonumber(ARGV[1]) or shard[2] ~= ARGV[2] then return {1} end
 elseif ARGV[2] ~= '' then
   return {1}
+end
+local number, host = nil, ''
+if shard[6] then
+  number, host = string.match(shard[6], '^(%d+)|(.+)$')
+  number = number and #number <= 10 and tonumber(number)
+  if not number or number >= 4294967294 then return damaged(KEYS[1], 'home ' .. shard[6]) end
+end
+local moves, records = host ~= ARGV[9], {}
+if moves then
+  -- Where a shard has no home yet, stamps of several hosts may be in it: those of the last one are the highest.
+  number = number and number + 1 or tonumber(ARGV[11])
+  if not shard[6] and (shard[7] or '0') ~= '0' and ARGV[11] ~= ARGV[12] then number = tonumber(ARGV[12]) + 1 end
+  records = redis.pcall('HGETALL', KEYS[4])
+  if records.err then return damaged(KEYS[4], 'it is no hash') end
 end
 local active = redis.pcall('SMEMBERS', KEYS[2])
 if active.err then return damaged(KEYS[2], 'it is no set') end
@@ -59,5 +77,13 @@ if shard[3] ~= ARGV[5] then
   redis.call('HSET', KEYS[1], 'server', ARGV[5], 'found', commit, 'doubt', epoch)
 end
 redis.call('HSET', KEYS[1], 'epoch', count(epoch) + 1, 'owner', ARGV[3], 'owned', ARGV[5])
+if moves then
+  redis.call('HSET', KEYS[1], 'home', string.format('%.0f|%s', number, ARGV[9]), 'address', ARGV[10])
+  for i = 1, #records, 2 do
+    -- A damaged record stays: whoever has it appends nothing, and is fenced by the owner.
+    local open, server = string.match(records[i + 1], '^(%d+|%x+|)0(|%x+)$')
+    if open then redis.call('HSET', KEYS[4], records[i], open .. '1' .. server) end
+  end
+end
 for i = 1, #keys do redis.call('HSET', keys[i], 'deaths_at', seqs[i], 'deaths', deaths[i]) end
-return {0, count(epoch) + 1}
+return {0, count(epoch) + 1, string.format('%.0f', number)}

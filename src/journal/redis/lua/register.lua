@@ -5,13 +5,15 @@
 -- or the gateway was forgotten: it is fenced. If commits are missing that it has heard of, all rooms of the shard begin a new
 -- era, once for each server. Only the shard's shift of eras jumps, so a room with a damaged state has a new era when it is
 -- repaired, too, and the step takes no longer where there are many rooms. If an earlier server knew the gateway, the bell rings,
--- without a new count of appends. All checks come before the first write.
+-- without a new count of appends. Only a gateway of the shard's home registers (rule H2). All checks come before the first write.
 --
 -- KEYS  1 shard, 2 gateways, 3 rooms, then the states of the rooms that the gateway asks for
 -- ARGV  1 incarnation, 2 server, 3 size of a jump of the eras' shift, 4 the gateway's last confirmed flush, 5 the last commit
---       that it has heard of, 6 channel of the bell, 7 server of its last registration
--- Returns {record, count of rooms that began a new era (0 in a shard without a commit), last commit, {era, seq, top, ...}}; the record is
---         number|watermark|fenced|server; era 0 means that the room does not exist, or that its state is damaged
+--       that it has heard of, 6 channel of the bell, 7 server of its last registration, 8 number of the home that it knows, or 0,
+--       9 its host
+-- Returns {'', home or '', address}   the home is another, or there is none: nothing was written
+--         {record, count of rooms that began a new era (0 in a shard without a commit), last commit, {era, seq, top, ...}, number of
+--         the home}; the record is number|watermark|fenced|server; era 0 means that the room does not exist, or that its state is damaged
 -- Errors: LASTHIT for a damaged record of the shard
 local function damaged(key, why) return redis.error_reply('LASTHIT ' .. key .. ' is damaged: ' .. why) end
 local function count(text) return #text < 16 and string.find(text, '^%d+$') and tonumber(text) end
@@ -23,8 +25,12 @@ if record then
   number, watermark, fenced, server = string.match(record, '^(%d+)|(%x+)|([01])|(%x+)$')
   if not number or #watermark ~= 24 then return damaged(KEYS[2], 'gateway record ' .. record) end
 end
-local shard = redis.pcall('HMGET', KEYS[1], 'append', 'commit', 'renewed', 'server', 'found', 'shift')
+local shard = redis.pcall('HMGET', KEYS[1], 'append', 'commit', 'renewed', 'server', 'found', 'shift', 'home', 'address')
 if shard.err then return damaged(KEYS[1], 'it is no hash') end
+if not shard[7] then return {'', '', ''} end
+local home, host = string.match(shard[7], '^(%d+)|(.+)$')
+if not home or #home > 10 then return damaged(KEYS[1], 'home ' .. shard[7]) end
+if host ~= ARGV[9] or (ARGV[8] ~= '0' and ARGV[8] ~= home) then return {'', shard[7], shard[8] or ''} end
 local append, commit, shift = count(shard[1] or '0'), count(shard[2] or '0'), count(shard[6] or '0')
 local found = commit
 if shard[4] == ARGV[2] then found = count(shard[5] or '') end
@@ -63,4 +69,4 @@ for i = 4, #KEYS do
   heads[3 * i - 10] = sound and seq or '0'
   heads[3 * i - 9] = sound and top or '000000000000000000000000'
 end
-return {now, renewed, commit, heads}
+return {now, renewed, commit, heads, home}

@@ -37,7 +37,7 @@ impl Scene {
 
     fn own(&mut self, shard: u16, worker: Incarnation) -> Lease {
         let before = self.owners[usize::from(shard)].map_or(0, |lease| lease.epoch);
-        let lease = Lease { epoch: before + 1, owner: worker, server: SERVER };
+        let lease = Lease { epoch: before + 1, owner: worker, server: SERVER, home: 1 };
         self.owners[usize::from(shard)] = Some(lease);
         lease
     }

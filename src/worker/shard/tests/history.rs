@@ -65,7 +65,7 @@ fn own(store: &mut Store, turn: u64, room: &RoomId, now_ms: u64, retention_ms: u
 
 #[test]
 fn history_is_trimmed_though_no_owner_lasts_as_long_as_the_retention() {
-    let (mut store, room) = (Store::new(1), RoomId::new("pit").expect("name"));
+    let (mut store, room) = (Store::at_home(1), RoomId::new("pit").expect("name"));
     store.register(SHARD, A, Seen::default(), &[]).expect("register");
     let mut kept = Vec::new();
     for turn in 1..=30 {

@@ -39,7 +39,7 @@ fn moved(confirmed: bool, limits: impl FnOnce(&mut WorkerLimits)) -> (Core, Vec<
 }
 
 fn claim(core: &mut Core) {
-    core.apply(Input::Claimed(SHARD, Some(Leased::Done(Lease { epoch: 2, owner: Incarnation(9), server: NEXT }))), 3);
+    core.apply(Input::Claimed(SHARD, Some(Leased::Done(Lease { epoch: 2, owner: Incarnation(9), server: NEXT, home: 1 }))), 3);
     core.apply(Input::Subscribed(SHARD), 3);
     perform(core);
 }

@@ -195,7 +195,8 @@ fn a_gateway_whose_lock_is_free_is_fenced_at_once() {
 /// A worker whose lock is free owns nothing, although its heartbeat is still good.
 #[test]
 fn a_worker_whose_lock_is_free_owns_nothing() {
-    let (me, other, lease) = (Incarnation(9), Incarnation(8), Lease { epoch: 4, owner: Incarnation(8), server: Incarnation(1) });
+    let (me, other, lease) =
+        (Incarnation(9), Incarnation(8), Lease { epoch: 4, owner: Incarnation(8), server: Incarnation(1), home: 1 });
     let mut core = Core::new(me, 1, limits());
     let living = || vec![WorkerRecord { incarnation: other, shards: vec![SHARD] }];
     core.apply(Input::Alive { living: living(), failure: None }, 1);

@@ -1,0 +1,203 @@
+//! Rules H1 to H4: a shard has one home, whose gateways and workers alone write to it.
+
+use lasthit::internals::clock::unix_ms;
+use lasthit::journal::memory::MemoryJournal;
+use lasthit::journal::{Appended, Flush, GatewayJournal, Homed, Journal, JournalError, Lease, Leased, Seen, WorkerJournal};
+use lasthit::types::{Home, HostId, Incarnation, Moment};
+
+use crate::fixture::{SHARD, SHARDS, entry, redis, room, tell};
+
+fn host(name: &str) -> HostId {
+    HostId::new(name).expect("a name")
+}
+
+/// One journal, as processes of two hosts use it.
+fn memory() -> [MemoryJournal; 2] {
+    let journal = MemoryJournal::new(SHARDS);
+    ["here", "there"].map(|name| journal.on_host(host(name)))
+}
+
+async fn claim(journal: &impl Journal, from: Option<Lease>) -> Lease {
+    let claimed = journal.claim(SHARD, from, Incarnation::random(), unix_ms()).await;
+    let Ok(Leased::Done(lease)) = claimed else { panic!("{claimed:?}") };
+    lease
+}
+
+async fn register(journal: &impl Journal, gateway: Incarnation, home: u32) -> Homed<lasthit::journal::Registered> {
+    journal.register(SHARD, gateway, Seen { home, ..Seen::default() }, &[]).await.expect("an answer")
+}
+
+fn at(timeline: u32, ns: u64) -> Moment {
+    Moment { timeline, ns }
+}
+
+/// A gateway's first flush under a home, with an event at `ns`.
+async fn flush(journal: &impl Journal, gateway: Incarnation, home: u32, ns: u64) -> Flush {
+    let server = journal.survey(SHARD, false).await.expect("survey").server;
+    let (previous, watermark) = (Moment::default(), at(home, ns));
+    let entries = vec![entry(room(0), watermark, "a")];
+    Flush { shard: SHARD, server, incarnation: gateway, number: 1, previous, watermark, entries }
+}
+
+fn home(number: u32, name: &str) -> Home {
+    Home { number, host: host(name), address: String::new() }
+}
+
+async fn a_shard_has_one_home(here: &impl Journal, there: &impl Journal) {
+    let [a, b, c] = [(); 3].map(|()| Incarnation::random());
+    assert_eq!(register(here, a, 0).await, Homed::Elsewhere(None), "only a claim makes a home");
+    let first = claim(here, None).await;
+    assert_eq!(first.home, 1, "the number of the host's timeline");
+    assert_eq!(register(here, a, 0).await.here().expect("at home").home, 1);
+    let late = flush(here, a, 1, 1_000).await;
+    assert!(matches!(here.append(&late).await, Ok(Appended::Stored(_))));
+    let of_here = Some(home(1, "here"));
+    assert_eq!(register(there, b, 0).await, Homed::Elsewhere(of_here.clone()));
+    assert_eq!(there.append(&flush(there, a, 1, 2_000).await).await.expect("append"), Appended::Elsewhere(of_here));
+
+    // A takeover by the same host changes no home and fences nobody.
+    let second = claim(here, Some(first)).await;
+    assert_eq!((second.epoch, second.home), (2, 1));
+    assert!(!here.survey(SHARD, false).await.expect("survey").gateways[0].fenced);
+    assert_eq!(register(here, c, 1).await.here().expect("at home").home, 1);
+
+    // Another host's does both, in one step. Its clock shows less.
+    let third = claim(there, Some(second)).await;
+    assert_eq!((third.epoch, third.home), (3, 2));
+    assert_eq!(there.owners().await.expect("owners")[usize::from(SHARD.0)], Some(third));
+    assert!(there.survey(SHARD, false).await.expect("survey").gateways.iter().all(|record| record.fenced));
+    let of_there = Some(home(2, "there"));
+    for number in [0, 1, 2] {
+        assert_eq!(register(here, a, number).await, Homed::Elsewhere(of_there.clone()), "as of home {number}");
+    }
+    assert_eq!(here.append(&late).await.expect("append"), Appended::Elsewhere(of_there.clone()), "not even what is stored");
+    assert_eq!(register(there, b, 0).await.here().expect("at home").home, 2);
+    assert_eq!(there.append(&flush(there, b, 1, 3_000).await).await.expect("append"), Appended::Elsewhere(of_there));
+    let Appended::Stored(heads) = there.append(&flush(there, b, 2, 7).await).await.expect("append") else { panic!("stored") };
+    assert_eq!(heads[0].top, at(2, 7), "above all of the home before");
+
+    // And back: what was fenced stays so, whatever number it names.
+    let fourth = claim(here, Some(third)).await;
+    assert_eq!(fourth.home, 3);
+    assert_eq!(register(here, a, 1).await, Homed::Elsewhere(Some(home(3, "here"))));
+    assert!(register(here, a, 0).await.here().expect("at home").record.fenced);
+    assert_eq!(here.append(&flush(here, a, 3, 4_000).await).await.expect("append"), Appended::Fenced);
+    let died = entry(room(0), at(1, 1_001), "a died");
+    assert_eq!(here.death(SHARD, fourth, a, &died).await.expect("death"), Leased::Done(()));
+    assert_eq!(here.heads(SHARD, &[room(0)]).await.expect("heads").1[0].top, at(2, 7), "a death of another home lifts nothing");
+}
+
+#[tokio::test]
+async fn a_shard_has_one_home_on_memory() {
+    let [here, there] = memory();
+    a_shard_has_one_home(&here, &there).await;
+}
+
+#[tokio::test]
+async fn a_shard_has_one_home_on_redis() {
+    let server = servers::RedisServer::start().expect("redis-server");
+    let journal = crate::fixture::connect(&server).await;
+    let [here, there] = ["here", "there"].map(|name| journal.on_host(host(name)));
+    a_shard_has_one_home(&here, &there).await;
+}
+
+/// Of two hosts that see the same owner one wins, and the shard has one home more.
+async fn of_racing_hosts_one_wins(here: &impl Journal, there: &impl Journal) {
+    let mut lease = claim(here, None).await;
+    for _ in 0..20 {
+        let claims = (0..8).map(async |n| {
+            let me = Incarnation::random();
+            match n % 2 {
+                0 => here.claim(SHARD, Some(lease), me, unix_ms()).await,
+                _ => there.claim(SHARD, Some(lease), me, unix_ms()).await,
+            }
+        });
+        let answers = futures_util::future::join_all(claims).await;
+        let won: Vec<Lease> = answers
+            .into_iter()
+            .filter_map(|answer| match answer {
+                Ok(Leased::Done(lease)) => Some(lease),
+                _ => None,
+            })
+            .collect();
+        let [next] = won[..] else { panic!("{won:?}") };
+        assert!(next.epoch == lease.epoch + 1 && (lease.home..=lease.home + 1).contains(&next.home), "{next:?} after {lease:?}");
+        lease = next;
+    }
+}
+
+#[tokio::test]
+async fn of_racing_hosts_one_wins_on_memory() {
+    let [here, there] = memory();
+    of_racing_hosts_one_wins(&here, &there).await;
+}
+
+#[tokio::test]
+async fn of_racing_hosts_one_wins_on_redis() {
+    let server = servers::RedisServer::start().expect("redis-server");
+    let journal = crate::fixture::connect(&server).await;
+    let [here, there] = ["here", "there"].map(|name| journal.on_host(host(name)));
+    of_racing_hosts_one_wins(&here, &there).await;
+}
+
+/// A restored Redis gave the number to another host: it is compared, too.
+#[tokio::test]
+async fn a_number_that_two_hosts_had_admits_one() {
+    let (server, journal) = redis().await;
+    let [here, there] = ["here", "there"].map(|name| journal.on_host(host(name)));
+    let lease = claim(&here, None).await;
+    let gateway = Incarnation::random();
+    register(&here, gateway, 0).await.here().expect("at home");
+    tell(&server, &["HSET", "lasthit:{s2}:shard", "home", &format!("{}|there", lease.home)]);
+    let there_now = Some(home(lease.home, "there"));
+    assert_eq!(
+        here.append(&flush(&here, gateway, lease.home, 5).await).await.expect("append"),
+        Appended::Elsewhere(there_now.clone())
+    );
+    assert_eq!(register(&here, gateway, lease.home).await, Homed::Elsewhere(there_now));
+    assert_eq!(claim(&there, Some(lease)).await.home, lease.home, "its own home");
+}
+
+/// A deployment of the version before has no homes. Its stamps stay below those of the first.
+#[tokio::test]
+async fn the_first_home_is_above_all_that_was_written_before() {
+    let (server, journal) = redis().await;
+    let [here, there] = ["here", "there"].map(|name| journal.on_host(host(name)));
+    let (of_here, of_there) = (here.timelines("here").await, there.timelines("there").await);
+    assert!(of_here < of_there);
+    for (appended, name, number) in [("0", "here", of_here), ("7", "here", of_there + 1), ("7", "there", of_there)] {
+        tell(&server, &["DEL", "lasthit:{s2}:shard"]);
+        tell(&server, &["HSET", "lasthit:{s2}:shard", "append", appended]);
+        let journal = if name == "here" { &here } else { &there };
+        assert_eq!(claim(journal, None).await.home, number, "{name}, {appended} flushes");
+    }
+}
+
+trait Timelines {
+    async fn timelines(&self, host: &str) -> u32;
+}
+
+impl<J: Journal> Timelines for J {
+    async fn timelines(&self, host: &str) -> u32 {
+        self.timeline(host).await.expect("timeline")
+    }
+}
+
+#[tokio::test]
+async fn a_damaged_home_is_named_and_holds_up_its_shard_alone() {
+    let (server, journal) = redis().await;
+    let gateway = Incarnation::random();
+    for damaged in ["", "x", "1", "1|", "|here", "12345678901|here", "4294967295|here"] {
+        tell(&server, &["HSET", "lasthit:{s2}:shard", "home", damaged]);
+        let answers = [
+            journal.claim(SHARD, None, Incarnation::random(), unix_ms()).await.map(|_| ()),
+            journal.register(SHARD, gateway, Seen::default(), &[]).await.map(|answer| assert!(answer.here().is_none())),
+        ];
+        assert!(
+            matches!(&answers[0], Err(JournalError::Unexpected(_) | JournalError::Damaged(_) | JournalError::Refused(_))),
+            "{damaged:?}: {answers:?}"
+        );
+        assert!(format!("{:?}", answers[0]).contains("home"), "{damaged:?}: {answers:?}");
+        assert_eq!(journal.owners().await.expect("owners")[usize::from(SHARD.0)], None, "{damaged:?}");
+    }
+}
