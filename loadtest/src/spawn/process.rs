@@ -137,7 +137,8 @@ impl Process {
         let deadline = Instant::now() + READY_TIMEOUT;
         loop {
             if let Some(status) = self.child.try_wait()? {
-                bail!("{} ended before it was ready: {status}", self.name);
+                let log = self.log();
+                bail!("{} ended before it was ready: {status}\n{log}", self.name);
             }
             if timeout(PROBE_TIMEOUT, self.asked.is_ready()).await.unwrap_or(false) {
                 return Ok(());
