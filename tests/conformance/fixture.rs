@@ -29,6 +29,7 @@ pub(crate) async fn redis() -> (RedisServer, RedisJournal) {
 pub(crate) async fn other(program: Program) -> Option<(RedisServer, RedisJournal)> {
     let server = RedisServer::start_other(program, &[], false).expect("a server")?;
     let journal = connect(&server).await;
+    settle(&journal).await;
     Some((server, journal))
 }
 
