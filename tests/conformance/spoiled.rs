@@ -40,6 +40,33 @@ enum Content {
     Fields(BTreeMap<String, String>),
 }
 
+impl Content {
+    fn of(kind: &str, name: &str, value: redis::Value) -> Self {
+        fn read<T: redis::FromRedisValue>(value: redis::Value) -> T {
+            redis::from_redis_value(value).expect("of its type")
+        }
+        match kind {
+            "hash" => {
+                let mut fields: BTreeMap<String, String> = read(value);
+                if [":workers", ":hosts", ":patterns"].iter().any(|end| name.ends_with(end)) {
+                    fields.values_mut().for_each(String::clear);
+                }
+                for another_each_time in ["last", "seed"] {
+                    fields.entry(another_each_time.to_owned()).and_modify(String::clear);
+                }
+                Self::Fields(fields)
+            }
+            "stream" => {
+                let entries: Vec<(String, Vec<Vec<u8>>)> = read(value);
+                Self::Entries(entries.into_iter().map(|(_, fields)| fields.concat()).collect())
+            }
+            "zset" => Self::Fields(read(value)),
+            "set" => Self::Fields(read::<BTreeSet<String>>(value).into_iter().map(|member| (member, String::new())).collect()),
+            _ => Self::Bytes(read(value)),
+        }
+    }
+}
+
 impl Scene {
     async fn new() -> Self {
         let (server, journal) = fixture::redis().await;
@@ -120,33 +147,34 @@ impl Scene {
 
     fn contents(&mut self) -> BTreeMap<String, Content> {
         let names = self.names();
-        let content = |name: String| {
-            let kind: String = self.ask(&["TYPE", &name]);
-            let content = match kind.as_str() {
-                "hash" => {
-                    let mut fields: BTreeMap<String, String> = self.ask(&["HGETALL", &name]);
-                    if [":workers", ":hosts", ":patterns"].iter().any(|end| name.ends_with(end)) {
-                        fields.values_mut().for_each(String::clear);
-                    }
-                    for another_each_time in ["last", "seed"] {
-                        fields.entry(another_each_time.to_owned()).and_modify(String::clear);
-                    }
-                    Content::Fields(fields)
-                }
-                "stream" => {
-                    let entries: Vec<(String, Vec<Vec<u8>>)> = self.ask(&["XRANGE", &name, "-", "+"]);
-                    Content::Entries(entries.into_iter().map(|(_, fields)| fields.concat()).collect())
-                }
-                "zset" => Content::Fields(self.ask(&["ZRANGE", &name, "0", "-1", "WITHSCORES"])),
-                "set" => {
-                    let members: BTreeSet<String> = self.ask(&["SMEMBERS", &name]);
-                    Content::Fields(members.into_iter().map(|member| (member, String::new())).collect())
-                }
-                _ => Content::Bytes(redis::cmd("DUMP").arg(&name).query(&mut self.admin).expect("dump")),
-            };
-            (name, content)
+        let of_all = |command: &[&str], names: &[String]| {
+            let mut pipeline = redis::pipe();
+            for name in names {
+                pipeline.cmd(command[0]).arg(name).arg(&command[1..]);
+            }
+            pipeline
         };
-        names.into_iter().map(content).collect()
+        let kinds: Vec<String> = of_all(&["TYPE"], &names).query(&mut self.admin).expect("types");
+        let mut by_kind: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for (name, kind) in names.into_iter().zip(kinds) {
+            by_kind.entry(kind).or_default().push(name);
+        }
+        let mut contents = BTreeMap::new();
+        for (kind, names) in by_kind {
+            let command: &[&str] = match kind.as_str() {
+                "hash" => &["HGETALL"],
+                "stream" => &["XRANGE", "-", "+"],
+                "zset" => &["ZRANGE", "0", "-1", "WITHSCORES"],
+                "set" => &["SMEMBERS"],
+                _ => &["DUMP"],
+            };
+            let values: Vec<redis::Value> = of_all(command, &names).query(&mut self.admin).expect("contents");
+            for (name, value) in names.into_iter().zip(values) {
+                let content = Content::of(&kind, &name, value);
+                contents.insert(name, content);
+            }
+        }
+        contents
     }
 
     /// What can be done to a key, as commands.
