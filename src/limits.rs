@@ -162,6 +162,11 @@ pub(crate) const LANE_BUFFER_BYTES_MAX: usize = 1024 * 1024;
 pub(crate) const SHARD_BELLS_MAX: usize = 16 * 1024;
 /// Rooms that one step of a survey reads, about: some 3 ms of the journal's time.
 pub(crate) const SURVEY_ROOMS: usize = 500;
+/// Rooms of a shard; new ones beyond it are refused. When an owner dies, the next one's claim counts a death in each active room, which
+/// takes the journal some 10 us a room, all in one step.
+pub const ROOMS_PER_SHARD_MAX: usize = 64_000;
+/// Rooms of a shard beyond which its worker warns: some 80 ms of such a step.
+pub(crate) const ROOMS_PER_SHARD_WARNED: usize = 8_000;
 /// Verdicts in one commit.
 pub(crate) const COMMIT_VERDICTS_MAX: usize = 4096;
 /// Bytes of verdicts, snapshots and pushes in one commit after which no other room is added, and bytes of one room's verdicts and

@@ -47,6 +47,7 @@ metrics! {
     Counter PHOTO_FINISH_TOTAL = "lasthit_photo_finish_total": "Denied contenders that lost by less than the uncertainty";
     Gauge SHARDS_OWNED = "lasthit_shards_owned": "Shards that this worker owns";
     Gauge ROOMS_IN_MEMORY = "lasthit_rooms_in_memory": "Rooms that this worker holds in memory";
+    Gauge SHARD_ROOMS_MAX = "lasthit_shard_rooms_max": "Rooms in memory of the fullest shard that this worker owns";
     Gauge ROOMS_QUARANTINED = "lasthit_rooms_quarantined": "Rooms that this worker cannot continue and leaves alone for now; its log names them";
     Counter RULES_OVERRUNS_TOTAL = "lasthit_rules_overruns_total": "Jobs of this worker that were given up because the rules had one event for too long";
     Seconds RULES_SECONDS = "lasthit_rules_seconds": "How long a program inside the worker took for an event, by `program`";

@@ -236,7 +236,12 @@ impl Core {
             }
             Appended::Moved => self.register(flush.shard),
             Appended::Gap { .. } | Appended::Fenced | Appended::Elsewhere(_) => self.fence(flush.shard),
-            Appended::Refused(rooms) => self.resend_without(flush, rooms),
+            Appended::Refused(rooms) => {
+                self.resend_without(flush, rooms, "what is stored of this room is damaged: try again later");
+            }
+            Appended::Full(rooms) => {
+                self.resend_without(flush, rooms, "the deployment has no place for another room like this: try again later");
+            }
         }
     }
 
@@ -259,8 +264,8 @@ impl Core {
         }
     }
 
-    /// Nothing of `flush` was written, because these rooms are damaged. Sends it again without them.
-    fn resend_without(&mut self, flush: &Flush, rooms: &[RoomId]) {
+    /// Nothing of `flush` was written, because of these rooms. Sends it again without them.
+    fn resend_without(&mut self, flush: &Flush, rooms: &[RoomId], why: &'static str) {
         let out = &mut self.shards[usize::from(flush.shard.0)];
         let mut rest = flush.clone();
         for entry in rest.entries.extract_if(.., |entry| rooms.contains(&entry.room)) {
@@ -286,7 +291,7 @@ impl Core {
             view.at_rest = true;
             self.unresolved = self.unresolved.saturating_sub(std::mem::take(&mut view.unresolved));
             for number in view.sessions.clone() {
-                self.dismiss(number, close::TRY_AGAIN, "what is stored of this room is damaged: try again later");
+                self.dismiss(number, close::TRY_AGAIN, why);
             }
         }
         // These sessions are dismissed and over. The room never learns of them.

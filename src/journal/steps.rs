@@ -68,6 +68,9 @@ pub enum Appended {
     Fenced,
     /// Nothing was written, because keys of these rooms are damaged. Send the other rooms under the same number.
     Refused(Vec<RoomId>),
+    /// Nothing was written: these rooms are new, and the shard has no place for more than `ROOMS_PER_SHARD_MAX`. Send the other rooms
+    /// under the same number.
+    Full(Vec<RoomId>),
     /// The journal has another server than the flush names. Register again: the answer tells what is stored.
     Moved,
     /// The shard's home is another, or it has none: nothing was written (rule H2).

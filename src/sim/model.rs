@@ -209,7 +209,7 @@ impl World {
                 self.bells.extend(bell);
             }
             Appended::Fenced => gateway.fenced = true,
-            Appended::Gap { .. } | Appended::Refused(_) | Appended::Elsewhere(_) | Appended::Moved => {
+            Appended::Gap { .. } | Appended::Refused(_) | Appended::Full(_) | Appended::Elsewhere(_) | Appended::Moved => {
                 self.wrong = Some("a gap in the flushes")
             }
         }

@@ -233,6 +233,12 @@ impl Core {
         self.shards.values().map(|s| s.lanes.len()).sum()
     }
 
+    /// The number of rooms in the fullest shard.
+    #[must_use]
+    pub(crate) fn fullest_shard(&self) -> usize {
+        self.shards.values().map(|s| s.lanes.len()).max().unwrap_or_default()
+    }
+
     /// When the next timer is due: a moment of this host's clock. [`Input::Due`] is to follow then.
     #[must_use]
     pub(crate) fn next_due_ns(&self) -> Option<u64> {

@@ -37,6 +37,7 @@ pub(super) struct Meters {
     photo_finish: Counter,
     shards: Gauge,
     rooms: Gauge,
+    fullest: Gauge,
     quarantined: Gauge,
     /// Events whose verdicts are final, for whoever else counts them.
     resolved: Arc<AtomicU64>,
@@ -64,6 +65,7 @@ impl Meters {
             photo_finish: counter!(names::PHOTO_FINISH_TOTAL),
             shards: gauge!(names::SHARDS_OWNED),
             rooms: gauge!(names::ROOMS_IN_MEMORY),
+            fullest: gauge!(names::SHARD_ROOMS_MAX),
             quarantined: gauge!(names::ROOMS_QUARANTINED),
             resolved,
             told: Mutex::default(),
@@ -158,6 +160,7 @@ impl Meters {
     pub(super) fn show(&self, core: &Core) {
         self.shards.set(core.owned().count() as f64);
         self.rooms.set(core.room_count() as f64);
+        self.fullest.set(core.fullest_shard() as f64);
         self.quarantined.set(core.quarantined_count() as f64);
     }
 }

@@ -68,6 +68,8 @@ pub(super) struct Shard {
     tally: Tally,
     /// Stored rooms that are not loaded yet.
     pub(super) adopt: VecDeque<RoomId>,
+    /// How many times `ROOMS_PER_SHARD_WARNED` rooms there have to be for the next warning.
+    crowd: usize,
     pub(super) releasing: bool,
     pub(super) quarantined: usize,
     checked_at_ns: u64,
@@ -99,6 +101,7 @@ impl Shard {
             in_flight: None,
             tally: Tally::default(),
             adopt: VecDeque::new(),
+            crowd: 1,
             releasing: false,
             quarantined: 0,
             checked_at_ns: 0,

@@ -1,11 +1,11 @@
 //! What gateways rely on: registration, appends, bells, pushes.
 
-use lasthit::internals::limits::{FLUSH_EVENTS_MAX, POKE_IDLE};
+use lasthit::internals::limits::{FLUSH_EVENTS_MAX, POKE_IDLE, ROOMS_PER_SHARD_MAX};
 use lasthit::internals::wire::push::{self, Push};
 use lasthit::journal::{
     Appended, Bell, Committed, GatewayRecord, Journal, JournalError, Lease, Leased, Registered, RoomCommit, Seen, Witness, enter,
 };
-use lasthit::types::{Incarnation, Moment, ShardId, StreamId};
+use lasthit::types::{Incarnation, Moment, RoomId, ShardId, StreamId};
 
 use crate::fixture::{
     HOME, SHARD, TestGateway, at, bytes, claim, commit, entry, head, last, load, message, part, read, room, room_of, subscribed,
@@ -448,6 +448,38 @@ pub(crate) async fn a_large_flush_is_one_step(journal: &impl Journal) {
     let survey = journal.survey(SHARD, true).await.expect("survey");
     assert_eq!((survey.active.len(), survey.rooms.len()), (0, rooms.len()));
     assert!(matches!(journal.fence(SHARD, lease, gateway.incarnation).await, Ok(Leased::Done(_))));
+}
+
+pub(crate) async fn a_shard_has_a_place_for_so_many_rooms(journal: &impl Journal) {
+    let mut gateway = TestGateway::register(journal).await;
+    let lease = claim(journal).await;
+    let names = (0..).map(|n| format!("r{n}").parse::<RoomId>().expect("name"));
+    let mut rooms = names.filter(|room| ShardId::of(room, journal.shards()) == SHARD);
+    let old = rooms.next().expect("endless");
+    gateway.append(journal, at(1), vec![entry(old.clone(), at(1), "a")]).await;
+    let (mut left, mut ns) = (ROOMS_PER_SHARD_MAX - 2, 1);
+    while left > 0 {
+        let some = left.min(8_000);
+        (left, ns) = (left - some, ns + 1);
+        gateway.append(journal, at(ns), rooms.by_ref().take(some).map(|room| entry(room, at(ns), "a")).collect()).await;
+    }
+    let [newest, first_beyond, second_beyond] = std::array::from_fn(|_| rooms.next().expect("endless"));
+    let top = at(ns + 1);
+    let of = |rooms: [&RoomId; 4]| gateway.flush(top, rooms.into_iter().map(|room| entry(room.clone(), top, "b")).collect());
+    let flush = of([&newest, &first_beyond, &old, &second_beyond]);
+    for _ in 0..2 {
+        let answer = journal.append(&flush).await.expect("append");
+        assert_eq!(answer, Appended::Full(vec![first_beyond.clone(), second_beyond.clone()]), "and nothing is written");
+    }
+    gateway.append(journal, top, vec![entry(newest.clone(), top, "b"), entry(old, top, "b")]).await;
+
+    // One ends: there is a place again.
+    let id = last(journal, &newest).await;
+    let era = journal.heads(SHARD, std::slice::from_ref(&newest)).await.expect("heads").1[0].era;
+    let ended = commit(lease, 1, vec![part(newest.clone(), era, 0, 1, id)]);
+    assert_eq!(journal.commit(&ended).await.expect("commit"), Committed::Done);
+    assert_eq!(journal.end_room(SHARD, lease, &newest, 1).await.expect("ended"), Leased::Done(true));
+    gateway.append(journal, at(ns + 2), vec![entry(first_beyond, at(ns + 2), "c")]).await;
 }
 
 pub(crate) async fn only_fenced_gateways_are_forgotten_and_they_stay_out(journal: &impl Journal) {

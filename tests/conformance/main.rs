@@ -92,6 +92,7 @@ conformance! {
     gateways::every_listener_hears_the_bells_of_its_shards,
     gateways::pushes_arrive_in_the_order_of_their_steps,
     gateways::a_large_flush_is_one_step,
+    gateways::a_shard_has_a_place_for_so_many_rooms,
     workers::a_shard_changes_hands_only_from_the_owner_that_was_seen,
     workers::of_racing_claims_one_wins,
     workers::a_lost_lease_writes_nothing,

@@ -12,7 +12,7 @@ use super::{Hub, State};
 use crate::clock;
 use crate::gateway::step::{Command, Input, ReadId};
 use crate::journal::{self, Appended, Flush, Homed, JournalError, Registered, Seen, Signal};
-use crate::limits::{CATCH_UP_REST, HEADS_INTERVAL, HELD_TRIES};
+use crate::limits::{CATCH_UP_REST, HEADS_INTERVAL, HELD_TRIES, ROOMS_PER_SHARD_MAX};
 use crate::metrics as names;
 use crate::types::{Incarnation, RoomId, ShardId};
 use crate::wire::push;
@@ -121,6 +121,14 @@ impl Hub {
                 let rooms = rooms.iter().map(RoomId::as_str).collect::<Vec<_>>().join(", ");
                 tracing::error!(
                     "rooms are damaged in the journal, and their sessions were dismissed: {rooms}: restore their keys"
+                );
+            }
+            Appended::Full(rooms) => {
+                let rooms = rooms.iter().map(RoomId::as_str).collect::<Vec<_>>().join(", ");
+                tracing::error!(
+                    shard = flush.shard.0,
+                    "the shard has {ROOMS_PER_SHARD_MAX} rooms, the most, and the sessions of new ones were dismissed: {rooms}: a \
+                     deployment of more shards has places for more"
                 );
             }
             Appended::Gap { .. } | Appended::Fenced | Appended::Elsewhere(_) => {}

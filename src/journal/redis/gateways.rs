@@ -12,7 +12,7 @@ use super::RedisJournal;
 use super::keys::Hex;
 use super::reply::{Reply, code};
 use super::scripts::{APPEND, Call, HEADS, LEAVE, REGISTER, ROOM_BYTES, VERDICTS};
-use crate::limits::{HEADS_INTERVAL, PAGE_BYTES};
+use crate::limits::{HEADS_INTERVAL, PAGE_BYTES, ROOMS_PER_SHARD_MAX};
 use crate::types::{Incarnation, RoomId, Seed, ShardId};
 
 #[async_trait]
@@ -66,7 +66,7 @@ impl GatewayJournal for RedisJournal {
         let keys = self.0.keys.shard(flush.shard);
         let rooms = flush.entries.len();
         let bytes = flush.entries.iter().map(|e| e.bytes.len() + ROOM_BYTES).sum::<usize>() + 4 * ROOM_BYTES;
-        let mut call = Call::new(APPEND.by(self.0.keys.tags), 4 + 2 * rooms, 10 + 3 * rooms, bytes);
+        let mut call = Call::new(APPEND.by(self.0.keys.tags), 4 + 2 * rooms, 11 + 3 * rooms, bytes);
         call.text(&keys.shard).text(&keys.gateways).text(&keys.active).text(&keys.rooms);
         for entry in &flush.entries {
             call.text(keys.room(&entry.room)).text(keys.state(&entry.room));
@@ -74,7 +74,7 @@ impl GatewayJournal for RedisJournal {
         call.text(Hex(flush.incarnation)).text(flush.number).text(flush.previous).text(flush.watermark).text(&keys.bell);
         call.text(&keys.pushes).bytes(&flush.poke()).text(flush.idle_below());
         call.text(format_args!("{:032x}", Seed::random().0));
-        call.text(format_args!("{}|{}", flush.watermark.timeline, self.1));
+        call.text(format_args!("{}|{}", flush.watermark.timeline, self.1)).text(ROOMS_PER_SHARD_MAX);
         for entry in &flush.entries {
             call.text(&entry.room).text(entry.top).bytes(&entry.bytes);
         }
@@ -94,6 +94,7 @@ impl GatewayJournal for RedisJournal {
             2 => Appended::Fenced,
             3 => Appended::Refused(reply.indexed(flush.entries.iter().map(|e| &e.room))?),
             4 => return Ok(Appended::Elsewhere(reply.home()?)),
+            5 => Appended::Full(reply.indexed(flush.entries.iter().map(|e| &e.room))?),
             other => return Err(reply.error(&format!("code {other}"))),
         };
         reply.end()?;

@@ -6,6 +6,16 @@ use super::*;
 /// resolved without a session, below what others had resolved meanwhile.
 #[test]
 fn who_never_got_into_a_damaged_room_owes_it_no_goodbye() {
+    never_gets_in(Appended::Refused(vec![room()]));
+}
+
+/// The same where the shard has no place for a new room.
+#[test]
+fn who_never_got_into_a_full_shard_owes_its_room_no_goodbye() {
+    never_gets_in(Appended::Full(vec![room()]));
+}
+
+fn never_gets_in(answer: Appended) {
     let mut store = Store::at_home(1);
     let mut a = gateway(&mut store, 1);
     let ann = a.join("ann", None, 1_010 * MS);
@@ -14,7 +24,7 @@ fn who_never_got_into_a_damaged_room_owes_it_no_goodbye() {
     a.core.settled(1_020 * MS);
     a.collect();
     let flush = a.flush.take().expect("two Opens");
-    a.appended(flush, Appended::Refused(vec![room()]), false, 1_021 * MS);
+    a.appended(flush, answer, false, 1_021 * MS);
     a.collect();
     let rest = a.flush.take().expect("the same flush without them");
     let (answer, _) = store.append(&rest, crate::types::Seed(1), 1_022).expect("a flush");

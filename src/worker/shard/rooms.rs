@@ -3,6 +3,7 @@
 use super::{Shard, watermarks};
 use crate::engine::RULES_FAILED;
 use crate::journal::{Place, RoomsPage, StoredPage};
+use crate::limits::ROOMS_PER_SHARD_WARNED;
 use crate::rules::Fault;
 use crate::types::{Incarnation, RoomId, StreamId};
 use crate::wire::push;
@@ -48,6 +49,7 @@ impl Shard {
     }
 
     pub(super) fn load(&mut self, room: &RoomId, shared: &mut Shared) {
+        self.warn_of_crowd(shared);
         let token = shared.token();
         if shared.limits.rules.knows(room) {
             let rules = &shared.limits.rules;
@@ -60,6 +62,19 @@ impl Shard {
                 "room {room} matches no pattern of the configuration, so this worker does not resolve it"
             )));
             self.halt(room, None, shared);
+        }
+    }
+
+    /// Says how many shards it would take when the shard has come to have many rooms, and again whenever it has twice as many.
+    fn warn_of_crowd(&mut self, shared: &mut Shared) {
+        let (rooms, times) = (self.lanes.len() + 1, self.crowd * 2);
+        if rooms > ROOMS_PER_SHARD_WARNED * self.crowd {
+            self.crowd = times;
+            let id = self.id;
+            shared.emit(Command::Warn(format!(
+                "shard {id} has {rooms} rooms, and if all are busy when a worker dies, all wait while its successor counts: a deployment \
+                 of {times} times as many shards would have fewer than {ROOMS_PER_SHARD_WARNED} in each"
+            )));
         }
     }
 

@@ -8,6 +8,7 @@ use crate::journal::memory::MemoryJournal;
 use crate::journal::{
     Appended, Bell, Flush, GatewayJournal, Homed, JournalError, Registered, RoomHead, Seen, VerdictPage, WorkerRecord, check,
 };
+use crate::limits::ROOMS_PER_SHARD_MAX;
 use crate::types::{Incarnation, RoomId, Seed, ShardId};
 
 impl Store {
@@ -75,6 +76,8 @@ impl Store {
         if shard.home.as_ref().is_none_or(|home| home.host != host || home.number != flush.watermark.timeline) {
             return Ok((Appended::Elsewhere(shard.home.clone()), None));
         }
+        let new = flush.entries.iter().map(|entry| &entry.room).filter(|room| !shard.rooms.contains_key(*room));
+        let full: Vec<RoomId> = new.skip(ROOMS_PER_SHARD_MAX.saturating_sub(shard.rooms.len())).cloned().collect();
         let stored = match shard.gateways.get_mut(&flush.incarnation) {
             Some(gateway) if !gateway.fenced => gateway,
             _ => return Ok((Appended::Fenced, None)),
@@ -82,6 +85,9 @@ impl Store {
         if flush.number > stored.number {
             if flush.number != stored.number + 1 || flush.previous != stored.watermark {
                 return Ok((Appended::Gap { number: stored.number, watermark: stored.watermark }, None));
+            }
+            if !full.is_empty() {
+                return Ok((Appended::Full(full), None));
             }
             stored.number = flush.number;
             stored.watermark = flush.watermark;

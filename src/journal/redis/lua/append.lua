@@ -10,12 +10,14 @@
 --
 -- KEYS  1 shard, 2 gateways, 3 active, 4 rooms, then per room: room, state
 -- ARGV  1 incarnation, 2 number, 3 previous, 4 watermark, 5 channel of the bell, 6 prefix of push channels, 7 poke,
---       8 idle below, 9 seed of the rooms that it creates, 10 home of the gateway, then per room: name, top, entry
+--       8 idle below, 9 seed of the rooms that it creates, 10 home of the gateway, 11 most rooms of a shard, then per room: name,
+--       top, entry
 -- Returns {0, era, seq, top, ...}   stored: the head of each room
 --         {1, number, watermark}    gap: what is stored (rule W3)
 --         {2}                       not registered, or fenced (rule W1)
 --         {3, i, ...}               refused: the indexes (from 1) of rooms with a damaged key; there may be more such rooms
 --         {4, home or '', address}  the shard's home is another (rule H2)
+--         {5, i, ...}               refused: the indexes of new rooms for which the shard has no place
 -- Errors: LASTHIT for a damaged record of the shard
 local function damaged(key, why) return redis.error_reply('LASTHIT ' .. key .. ' is damaged: ' .. why) end
 local function count(text) return #text < 16 and string.find(text, '^%d+$') and tonumber(text) end
@@ -48,7 +50,7 @@ local refused = {3}
 for i = 1, rooms do
   local state = redis.pcall('HMGET', KEYS[4 + 2 * i], 'era', 'seq', 'top', 'gateways')
   local era, seq, top = state[1], state[2], state[3]
-  local appended = ARGV[3 * i + 9]
+  local appended = ARGV[3 * i + 10]
   local sound
   if era then
     sound = seq and top and era ~= '' and seq ~= '' and #era < 16 and #seq < 16 and #top == 24 and string.find(era .. seq, '^%d+$')
@@ -76,12 +78,21 @@ if #refused > 1 then return refused end
 if eras > before then
   local kind = redis.call('TYPE', KEYS[4]).ok
   if kind ~= 'set' and kind ~= 'none' then return damaged(KEYS[4], 'it is no set') end
+  local free = tonumber(ARGV[11]) - redis.call('SCARD', KEYS[4])
+  local full = {5}
+  for i = 1, eras - before > free and rooms or 0 do
+    if not heads[i][1] then
+      free = free - 1
+      if free < 0 then full[#full + 1] = i end
+    end
+  end
+  if #full > 1 then return full end
 end
 -- Only the first writes can still fail after these checks. Then they are undone.
 local bell = {append + 1, ARGV[1], number, ARGV[4], ''}
 local names, written, failed = {}, 0, nil
 for i = 1, rooms do
-  local name, entry = ARGV[3 * i + 8], ARGV[3 * i + 10]
+  local name, entry = ARGV[3 * i + 9], ARGV[3 * i + 11]
   local id = redis.pcall('XADD', KEYS[3 + 2 * i], '*', 'e', entry)
   if id.err then
     failed = {3, i}

@@ -78,3 +78,27 @@ fn history_is_trimmed_though_no_owner_lasts_as_long_as_the_retention() {
     // What came in within a second, and what the places behind which may be trimmed are apart.
     assert!(kept[10..].iter().all(|(entries, verdicts)| (4..=6).contains(entries) && (3..=6).contains(verdicts)), "{kept:?}");
 }
+
+/// What stops a shard when its owner has died grows with the count of its rooms.
+#[test]
+fn a_shard_of_many_rooms_says_how_many_shards_it_would_take() {
+    use crate::limits::ROOMS_PER_SHARD_WARNED;
+    let mut core = worker();
+    core.apply(Input::Surveyed(SHARD, Survey::default()), 1);
+    core.take_commands();
+    let head =
+        |n: usize| RoomHead { room: RoomId::new(&format!("room-{n}")).expect("name"), era: 1, seq: 0, top: Moment::default() };
+    let mut rooms = (0..2 * ROOMS_PER_SHARD_WARNED + 1).map(head);
+    let mut warned = Vec::new();
+    for (now, count) in [(2, ROOMS_PER_SHARD_WARNED), (3, 1), (4, ROOMS_PER_SHARD_WARNED - 1), (5, 1)] {
+        core.apply(Input::Rooms(SHARD, RoomsPage { rooms: rooms.by_ref().take(count).collect(), ..RoomsPage::default() }), now);
+        while core.shard_mut(SHARD).adopt.front().is_some() {
+            core.apply(Input::Tick, now);
+        }
+        let warning = |command| if let Command::Warn(text) = command { Some(text) } else { None };
+        warned.push(core.take_commands().into_iter().filter_map(warning).collect::<Vec<_>>());
+    }
+    assert_eq!((warned[0].len(), warned[1].len(), warned[2].len(), warned[3].len()), (0, 1, 0, 1), "{warned:?}");
+    assert!(warned[1][0].contains("2 times as many shards") && warned[3][0].contains("4 times as many shards"), "{warned:?}");
+    assert_eq!(core.fullest_shard(), 2 * ROOMS_PER_SHARD_WARNED + 1);
+}
