@@ -243,6 +243,8 @@ pub(crate) struct Bounds {
     pub(crate) shard_bells_max: usize,
     /// See [`SURVEY_ROOMS`].
     pub(crate) survey_rooms: usize,
+    /// See [`CHECKED_SHARDS_MAX`].
+    pub(crate) checked_shards_max: usize,
     /// See [`COMMIT_VERDICTS_MAX`].
     pub(crate) commit_verdicts_max: usize,
     /// See [`COMMIT_BYTES_MAX`].
@@ -288,6 +290,7 @@ impl Default for Bounds {
             resolve_events_max: RESOLVE_EVENTS_MAX,
             shard_bells_max: SHARD_BELLS_MAX,
             survey_rooms: SURVEY_ROOMS,
+            checked_shards_max: CHECKED_SHARDS_MAX,
             commit_verdicts_max: COMMIT_VERDICTS_MAX,
             commit_bytes_max: COMMIT_BYTES_MAX,
             snapshot_events: SNAPSHOT_EVENTS,

@@ -41,6 +41,8 @@ pub(crate) struct Core {
     pub(super) read_count: u64,
     pub(super) reads: Reads,
     pub(super) next_session: u64,
+    /// The last shard that it was looked at whether anything was missed in it.
+    pub(super) checked: ShardId,
     /// The last turn that was begun, in any shard.
     pub(super) turns: u32,
     pub(super) draining: bool,
@@ -64,6 +66,7 @@ impl Core {
             read_count: 0,
             reads: Reads::default(),
             next_session: 0,
+            checked: ShardId(0),
             turns: 0,
             draining: false,
             commands: Vec::new(),
@@ -79,7 +82,11 @@ impl Core {
     pub(crate) fn apply(&mut self, input: Input) {
         match input {
             Input::Tick(now_ns) => self.tick(now_ns),
-            Input::CheckHeads => self.check_heads(),
+            Input::CheckHeads => {
+                let shards = self.next_to_check();
+                self.check_heads(&shards);
+            }
+            Input::Subscribed => self.check_heads(&self.all_shards()),
             Input::Push(push) => self.pushed(push),
             Input::Registered(shard, gateway, answer) => self.registered(shard, gateway, &answer),
             Input::Appended { flush, answer, repeated, now_ns } => self.appended(&flush, &answer, repeated, now_ns),

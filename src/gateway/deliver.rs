@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::core::Core;
-use super::state::{Session, View};
+use super::state::{Session, ShardOut, View};
 use super::step::{Command, Delivery};
 use crate::journal::{RoomHead, VerdictPage};
 use crate::limits::ROOM_SESSIONS_MAX;
@@ -364,15 +364,29 @@ impl Core {
         }
     }
 
-    /// Compares all rooms with the journal: after each new subscription to the pushes, and periodically (rule C5).
-    pub(super) fn check_heads(&mut self) {
-        self.beat();
+    /// Compares the rooms of these shards with the journal: all after each new subscription to the pushes, and periodically those
+    /// whose turn it is (rule C5).
+    pub(super) fn check_heads(&mut self, shards: &[ShardId]) {
+        self.beat(shards);
         self.try_gaps_again();
-        for shard in (0..).map(ShardId).take(self.shards.len()) {
-            let rooms = self.rooms_of(shard);
+        for shard in shards {
+            let rooms = self.rooms_of(*shard);
             if !rooms.is_empty() {
-                self.issue(Command::ReadHeads(shard, rooms));
+                self.issue(Command::ReadHeads(*shard, rooms));
             }
         }
+    }
+
+    /// The shards that this gateway is in, or as many of them as it may check at once: each has its turn.
+    pub(super) fn next_to_check(&mut self) -> Vec<ShardId> {
+        let (last, first) = self.all_shards().into_iter().partition::<Vec<_>, _>(|shard| *shard <= self.checked);
+        let is_in = |shard: &ShardId| self.shards.get(usize::from(shard.0)).is_some_and(ShardOut::is_registered);
+        let next: Vec<ShardId> = first.into_iter().chain(last).filter(is_in).take(self.bounds.checked_shards_max).collect();
+        self.checked = next.last().copied().unwrap_or(self.checked);
+        next
+    }
+
+    pub(super) fn all_shards(&self) -> Vec<ShardId> {
+        (0..).map(ShardId).take(self.shards.len()).collect()
     }
 }

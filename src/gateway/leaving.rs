@@ -126,7 +126,7 @@ impl Core {
 
 #[cfg(test)]
 mod tests {
-    use super::super::step::Joining;
+    use super::super::step::{Command, Input, Joining};
     use super::*;
     use crate::journal::memory::Store;
     use crate::journal::{Appended, Seen};
@@ -183,6 +183,31 @@ mod tests {
             }
         }
         appended
+    }
+
+    /// N12: what an idle gateway sends does not grow with the shards. After a new subscription it looks at all of them.
+    #[test]
+    fn a_gateway_in_many_shards_checks_them_in_turns() {
+        let (mut core, mut store) = gateway();
+        core.bounds.checked_shards_max = 1;
+        let [first, second] = [ShardId(0), ShardId(1)];
+        for shard in [first, second] {
+            join(&mut core, shard).expect("a session");
+        }
+        perform(&mut core, &mut store, 2_000, None);
+        let mut checked = |core: &mut Core, input| {
+            let asks = |core: &Core| core.shards.iter().map(|out| out.probed > out.watermark).collect::<Vec<_>>();
+            core.apply(input);
+            let asks = asks(core);
+            let of = |command: &Command| if let Command::ReadHeads(shard, _) = command { Some(*shard) } else { None };
+            let read: Vec<ShardId> = core.take_commands().iter().filter_map(of).collect();
+            perform(core, &mut store, 3_000 + core.turns as u64, None);
+            (asks, read)
+        };
+        assert_eq!(checked(&mut core, Input::CheckHeads), (vec![false, true], vec![second]));
+        assert_eq!(checked(&mut core, Input::CheckHeads), (vec![true, false], vec![first]));
+        assert_eq!(checked(&mut core, Input::CheckHeads), (vec![false, true], vec![second]));
+        assert_eq!(checked(&mut core, Input::Subscribed), (vec![true, true], vec![first, second]));
     }
 
     /// Rule W1: the fence of one shard closes its sessions, and no other's. Who comes back joins at once, under another turn.

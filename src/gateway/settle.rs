@@ -176,9 +176,10 @@ impl Core {
         true
     }
 
-    /// A slow heartbeat: an idle gateway learns that it was fenced.
-    pub(super) fn beat(&mut self) {
-        for out in &mut self.shards {
+    /// A slow heartbeat in these shards: an idle gateway learns that it was fenced.
+    pub(super) fn beat(&mut self, shards: &[ShardId]) {
+        for shard in shards {
+            let out = &mut self.shards[usize::from(shard.0)];
             out.ask(out.watermark.plus(1));
         }
         self.send_owed_closes();

@@ -91,8 +91,10 @@ pub(crate) struct ReadId {
 pub(crate) enum Input {
     /// About a second has passed. The value is the time now, in nanoseconds.
     Tick(u64),
-    /// The pushes are subscribed, possibly again, or it is time to compare the rooms with the journal.
+    /// It is time to compare rooms with the journal.
     CheckHeads,
+    /// The subscription to the pushes is new: what came before it may have been missed.
+    Subscribed,
     /// A worker's push.
     Push(Push),
     /// Answers [`Command::Register`], for this turn.

@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+/// Shards in which a gateway says every `HEADS_INTERVAL` that it lives, and looks whether it has missed verdicts: at most 16 steps a second.
+/// A gateway that is in more shards takes them in turns.
+pub(crate) const CHECKED_SHARDS_MAX: usize = 40;
 /// How long a gateway waits before it asks again whether a shard without a home has one.
 pub(crate) const HELD_TRIES: Duration = Duration::from_millis(50);
 /// Bytes of a host's name: a boot id and a time namespace are about 52.

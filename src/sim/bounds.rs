@@ -8,8 +8,10 @@ use crate::limits::{BACKLOG_EVENT_BYTES, Bounds, ROOM_PART_OF_FREE};
 use crate::wire::entry;
 
 /// Bounds that no seed shows from outside, and the scenario that reaches each.
-const ELSEWHERE: [(&str, &str, &str); 1] =
-    [("shard_bells_max", "bells_that_were_not_kept_are_looked_up", include_str!("scenarios/order.rs"))];
+const ELSEWHERE: [(&str, &str, &str); 2] = [
+    ("shard_bells_max", "bells_that_were_not_kept_are_looked_up", include_str!("scenarios/order.rs")),
+    ("checked_shards_max", "a_gateway_in_many_shards_checks_them_in_turns", include_str!("../gateway/leaving.rs")),
+];
 
 /// Panics unless every bound that the cores keep was reached, here or elsewhere.
 pub(super) fn all_reached(reached: &BTreeSet<&'static str>) {
@@ -27,6 +29,7 @@ pub(super) fn all_reached(reached: &BTreeSet<&'static str>) {
         resolve_events_max: _,
         shard_bells_max: _,
         survey_rooms: _,
+        checked_shards_max: _,
         commit_verdicts_max: _,
         commit_bytes_max: _,
         snapshot_events: _,
@@ -60,6 +63,7 @@ pub(super) fn all_reached(reached: &BTreeSet<&'static str>) {
         "resolve_events_max",
         "shard_bells_max",
         "survey_rooms",
+        "checked_shards_max",
         "commit_verdicts_max",
         "commit_bytes_max",
         "snapshot_events",

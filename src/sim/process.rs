@@ -216,7 +216,7 @@ impl World {
             return;
         }
         let pushed = |push| GatewayInput::Push(push::decode(&push).expect("a push"));
-        self.tell_gateway(pid.index, push.map_or(GatewayInput::CheckHeads, pushed));
+        self.tell_gateway(pid.index, push.map_or(GatewayInput::Subscribed, pushed));
     }
 
     pub(super) fn tell_gateway(&mut self, index: usize, input: GatewayInput) {

@@ -138,7 +138,7 @@ proptest! {
                 Said::Page(era, seq, batches) => {
                     page = VerdictPage { server: Incarnation::NONE, commit: 1, era, seq, batches: batches.iter().map(verdicts::encode).collect::<Vec<Bytes>>() };
                 }
-                Said::Beat => core.check_heads(),
+                Said::Beat => core.check_heads(&[ShardId(0)]),
             }
             perform(&mut core, head, &page);
         }

@@ -199,7 +199,7 @@ impl Hub {
 
     fn signal(&self, signal: Signal<Bytes>) {
         match signal {
-            Signal::Subscribed => self.apply(Input::CheckHeads),
+            Signal::Subscribed => self.apply(Input::Subscribed),
             Signal::Message(bytes) => match push::decode(&bytes) {
                 Ok(push) => self.apply(Input::Push(push)),
                 Err(error) => tracing::error!(%error, "cannot read a push"),
