@@ -18,6 +18,7 @@
 //! Every method is one atomic step. Expected refusals (fenced, duplicate, gap) are values; a [`JournalError`] means
 //! that the outcome is unknown or that the journal refused to work, and the caller sends the same step again.
 
+mod catalog;
 mod check;
 mod failed;
 mod gateways;
@@ -36,6 +37,8 @@ mod workers;
 use async_trait::async_trait;
 use bytes::Bytes;
 
+#[doc(hidden)]
+pub use catalog::{Beats, Part, ProcessRecord};
 #[doc(hidden)]
 pub use failed::FailedJournal;
 pub use gateways::GatewayJournal;
@@ -176,6 +179,19 @@ pub trait CommonJournal: Send + Sync + 'static {
     /// # Errors
     /// When the journal does not work.
     async fn live_timelines(&self, timeline: u32, good_for_ms: u64) -> Result<Vec<u32>, JournalError>;
+
+    /// Announces for `good_for_ms` that a process is alive, and what it says of itself. With 0 it withdraws. Returns all that beat.
+    /// What another process wrote and nobody can read is left out and named.
+    ///
+    /// # Errors
+    /// When the journal does not work.
+    async fn beat(&self, me: &ProcessRecord, good_for_ms: u64) -> Result<Beats, JournalError>;
+
+    /// Marks a host as one that is to have no shard, or takes the mark away. Idempotent.
+    ///
+    /// # Errors
+    /// When the outcome is unknown: send it again.
+    async fn drain(&self, host: &HostId, drained: bool) -> Result<(), JournalError>;
 
     /// Checks, in one cheap round trip, whether the journal takes steps. One that is full or read-only does not. For `/readyz`.
     ///

@@ -2,7 +2,10 @@
 
 use lasthit::internals::clock::unix_ms;
 use lasthit::journal::memory::MemoryJournal;
-use lasthit::journal::{Appended, Flush, GatewayJournal, Homed, Journal, JournalError, Lease, Leased, Seen, WorkerJournal};
+use lasthit::journal::{
+    Appended, CommonJournal, Flush, GatewayJournal, Homed, Journal, JournalError, Lease, Leased, Part, ProcessRecord, Seen,
+    WorkerJournal,
+};
 use lasthit::types::{Home, HostId, Incarnation, Moment};
 
 use crate::fixture::{SHARD, SHARDS, entry, redis, room, tell};
@@ -200,4 +203,24 @@ async fn a_damaged_home_is_named_and_holds_up_its_shard_alone() {
         assert!(format!("{:?}", answers[0]).contains("home"), "{damaged:?}: {answers:?}");
         assert_eq!(journal.owners().await.expect("owners")[usize::from(SHARD.0)], None, "{damaged:?}");
     }
+}
+
+/// What another process wrote is no reason to stop.
+#[tokio::test]
+async fn a_process_whose_entry_is_damaged_is_left_out_and_named() {
+    let (server, journal) = redis().await;
+    let me = ProcessRecord::new(Incarnation(1 << 64), host("here"), Part::Worker);
+    let other = Incarnation(2 << 64).to_hex();
+    for damaged in ["9999999999999|", "9999999999999|here|x|1", "9999999999999|here|g|0|00|0||"] {
+        tell(&server, &["HSET", "lasthit:procs", &other, damaged]);
+        tell(&server, &["SADD", "lasthit:drained", "no host", "there"]);
+        let beats = journal.beat(&me, 60_000).await.expect("beat");
+        assert_eq!(beats.processes, [me.clone()], "{damaged}");
+        assert_eq!(beats.drained.iter().map(HostId::as_str).collect::<Vec<_>>(), ["there"]);
+        let [process, host] = &beats.damaged[..] else { panic!("{beats:?}") };
+        assert!(process.contains(&other) && host.contains("no host"), "{process}; {host}");
+    }
+    tell(&server, &["HSET", "lasthit:procs", &other, "9999999999999|"]);
+    tell(&server, &["SET", "lasthit:drained", "no set"]);
+    assert_eq!(journal.beat(&me, 60_000).await.expect("beat").damaged.len(), 2);
 }

@@ -99,6 +99,7 @@ conformance! {
     workers::a_fence_is_for_ever,
     workers::a_death_needs_the_lease_and_a_fence,
     workers::heartbeats_run_out,
+    workers::processes_say_who_they_are,
     workers::what_workers_say_of_their_rooms_is_known_while_it_holds,
     workers::a_survey_tells_everything_at_once,
     workers::an_owner_that_was_lost_is_counted_where_something_was_unresolved,

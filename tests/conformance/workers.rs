@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use lasthit::internals::clock::unix_ms;
 use lasthit::journal::{
-    Bell, Committed, GatewayRecord, Journal, JournalError, Lease, Leased, RoomCommit, RoomsPlace, Seen, Survey, Witness,
-    WorkerRecord,
+    Beats, Bell, Committed, GatewayRecord, Journal, JournalError, Lease, Leased, Part, ProcessRecord, RoomCommit, RoomsPlace,
+    Seen, Survey, Witness, WorkerRecord,
 };
-use lasthit::types::{Incarnation, Moment, ShardId, StreamId};
+use lasthit::types::{HostId, Incarnation, Moment, ShardId, StreamId};
 
 use crate::fixture::{
     HOME, SHARD, SHARDS, TestGateway, at, bytes, claim, commit, entry, head, last, load, message, part, read, room, room_of,
@@ -145,6 +145,39 @@ pub(crate) async fn heartbeats_run_out(journal: &impl Journal) {
     // Taken back, and told to the others only.
     assert_eq!(journal.heartbeat(long, &[ShardId(1)], 0).await.expect("heartbeat"), []);
     assert_eq!(journal.heartbeat(short, &[], 60_000).await.expect("heartbeat"), [record(short, &[])]);
+}
+
+pub(crate) async fn processes_say_who_they_are(journal: &impl Journal) {
+    let [here, there] = ["here", "there"].map(|name| HostId::new(name).expect("a name"));
+    let gateway = ProcessRecord {
+        ready: true,
+        cores: 4,
+        host_id: 5,
+        offset_us: 6,
+        lacks: [ShardId(1), ShardId(3)].into(),
+        url: "wss://here.example".to_owned(),
+        ..ProcessRecord::new(Incarnation(1 << 100), here.clone(), Part::Gateway)
+    };
+    let worker = ProcessRecord::new(Incarnation(2 << 100), there.clone(), Part::Worker);
+    let said = |processes: &[&ProcessRecord], drained: &[&HostId]| Beats {
+        processes: processes.iter().map(|process| (*process).clone()).collect(),
+        drained: drained.iter().map(|host| (*host).clone()).collect(),
+        damaged: Vec::new(),
+    };
+    assert_eq!(journal.beat(&gateway, 60_000).await.expect("beat"), said(&[&gateway], &[]));
+    assert_eq!(journal.beat(&worker, 60_000).await.expect("beat"), said(&[&gateway, &worker], &[]));
+    let changed = ProcessRecord { ready: false, lacks: BTreeSet::new(), ..gateway };
+    assert_eq!(journal.beat(&changed, 150).await.expect("beat"), said(&[&changed, &worker], &[]));
+    for _ in 0..2 {
+        journal.drain(&there, true).await.expect("drained");
+    }
+    journal.drain(&here, true).await.expect("drained");
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(journal.beat(&worker, 60_000).await.expect("beat"), said(&[&worker], &[&here, &there]), "it has run out");
+    for _ in 0..2 {
+        journal.drain(&there, false).await.expect("undrained");
+    }
+    assert_eq!(journal.beat(&worker, 0).await.expect("withdrawn"), said(&[], &[&here]));
 }
 
 pub(crate) async fn what_workers_say_of_their_rooms_is_known_while_it_holds(journal: &impl Journal) {

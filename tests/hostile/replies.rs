@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex};
 use ::bytes::Bytes;
 use lasthit::journal::redis::{RedisJournal, RedisOptions};
 use lasthit::journal::{
-    AheadName, AheadPart, Commit, CommonJournal as _, Flush, FlushEntry, GatewayJournal as _, Lease, PageSize, Place, RoomCommit,
-    Seen, Witness, WorkerJournal as _,
+    AheadName, AheadPart, Commit, CommonJournal as _, Flush, FlushEntry, GatewayJournal as _, Lease, PageSize, Part, Place,
+    ProcessRecord, RoomCommit, Seen, Witness, WorkerJournal as _,
 };
 use lasthit::types::{Incarnation, Moment, RoomId, ShardId, StreamId};
 use proptest::prelude::*;
@@ -159,6 +159,9 @@ async fn every_step(journal: &RedisJournal) {
     let commit = Commit { shard, lease, number: 1, rooms: vec![part], pushes: Vec::new() };
     let _ = journal.timeline("host").await;
     let _ = journal.live_timelines(1, 1_000).await;
+    let host = lasthit::types::HostId::new("host").expect("a name");
+    let _ = journal.beat(&ProcessRecord::new(me, host.clone(), Part::Worker), 1_000).await;
+    let _ = journal.drain(&host, true).await;
     let _ = journal.ping().await;
     let _ = journal.register(shard, me, seen, std::slice::from_ref(&room)).await;
     let _ = journal.append(&flush).await;

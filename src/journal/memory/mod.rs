@@ -19,7 +19,7 @@ use tokio::time::Instant;
 
 pub(crate) use store::Store;
 
-use super::{Bell, CommonJournal, JournalError, Signal, Signals, signals, this_host};
+use super::{Beats, Bell, CommonJournal, JournalError, ProcessRecord, Signal, Signals, signals, this_host};
 #[cfg(test)]
 use crate::journal::Leased;
 #[cfg(test)]
@@ -128,6 +128,16 @@ impl CommonJournal for MemoryJournal {
     async fn live_timelines(&self, timeline: u32, good_for_ms: u64) -> Result<Vec<u32>, JournalError> {
         let now_ms = self.now_ms();
         Ok(self.inner.lock().store.live_timelines(timeline, good_for_ms, now_ms))
+    }
+
+    async fn beat(&self, me: &ProcessRecord, good_for_ms: u64) -> Result<Beats, JournalError> {
+        let now_ms = self.now_ms();
+        Ok(self.inner.lock().store.beat(me, good_for_ms, now_ms))
+    }
+
+    async fn drain(&self, host: &HostId, drained: bool) -> Result<(), JournalError> {
+        self.inner.lock().store.drain(host, drained);
+        Ok(())
     }
 
     async fn ping(&self) -> Result<(), JournalError> {

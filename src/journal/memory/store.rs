@@ -11,7 +11,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use bytes::Bytes;
 
 use crate::journal::{
-    AheadName, Bell, Flush, FlushEntry, GatewayRecord, JournalError, Lease, RoomCommit, RoomHead, check, era_stride,
+    AheadName, Beats, Bell, Flush, FlushEntry, GatewayRecord, JournalError, Lease, ProcessRecord, RoomCommit, RoomHead, check,
+    era_stride,
 };
 use crate::types::{Home, HostId, Incarnation, Moment, RoomId, Seed, ShardId, StreamId};
 
@@ -30,6 +31,9 @@ pub(crate) struct Store {
     timelines: BTreeMap<String, u32>,
     /// When the heartbeat of each timeline expires, in milliseconds.
     hosts: BTreeMap<u32, u64>,
+    /// What processes say of themselves, and when that expires.
+    procs: BTreeMap<Incarnation, (u64, ProcessRecord)>,
+    drained: BTreeSet<HostId>,
     /// The patterns of each worker, and when they expire.
     patterns: BTreeMap<Incarnation, (u64, Vec<String>)>,
     programs: programs::Programs,
@@ -257,6 +261,8 @@ impl Store {
             workers: BTreeMap::new(),
             timelines: BTreeMap::new(),
             hosts: BTreeMap::new(),
+            procs: BTreeMap::new(),
+            drained: BTreeSet::new(),
             patterns: BTreeMap::new(),
             programs: programs::Programs::default(),
         }
@@ -338,6 +344,23 @@ impl Store {
         self.hosts.insert(timeline, now_ms.saturating_add(good_for_ms));
         self.hosts.retain(|_, until| *until > now_ms);
         self.hosts.keys().copied().collect()
+    }
+
+    /// Stores what a process says of itself. Returns all that beat.
+    pub(crate) fn beat(&mut self, me: &ProcessRecord, good_for_ms: u64, now_ms: u64) -> Beats {
+        self.procs.insert(me.incarnation, (now_ms.saturating_add(good_for_ms), me.clone()));
+        self.procs.retain(|_, (until, _)| *until > now_ms);
+        let processes = self.procs.values().map(|(_, process)| process.clone()).collect();
+        Beats { processes, drained: self.drained.clone(), damaged: Vec::new() }
+    }
+
+    /// Marks a host as one that is to have no shard, or takes the mark away.
+    pub(crate) fn drain(&mut self, host: &HostId, drained: bool) {
+        if drained {
+            self.drained.insert(host.clone());
+        } else {
+            self.drained.remove(host);
+        }
     }
 
     fn write(

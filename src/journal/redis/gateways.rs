@@ -135,11 +135,11 @@ impl GatewayJournal for RedisJournal {
     }
 
     async fn living_workers(&self) -> Result<Vec<WorkerRecord>, JournalError> {
-        self.beat("living workers", &self.0.keys.workers, Hex(Incarnation::NONE), 0, "").await?.workers()
+        self.enter_in("living workers", &self.0.keys.workers, Hex(Incarnation::NONE), 0, "").await?.workers()
     }
 
     async fn announced_patterns(&self) -> Result<Vec<(Incarnation, Vec<String>)>, JournalError> {
-        let mut reply = self.beat("patterns", &self.0.keys.patterns, Hex(Incarnation::NONE), 0, "").await?;
+        let mut reply = self.enter_in("patterns", &self.0.keys.patterns, Hex(Incarnation::NONE), 0, "").await?;
         let mut said = Vec::new();
         while !reply.is_empty() {
             let (worker, patterns): (_, String) = (reply.incarnation()?, reply.parse()?);

@@ -62,6 +62,10 @@ pub(super) struct Keys {
     /// Hash: host -> number.
     pub(super) timelines: String,
     pub(super) hosts: String,
+    /// Hash: process -> expires|host|role|cores|id|offset|lacks|URL.
+    pub(super) procs: String,
+    /// Set of hosts that are to have no shard.
+    pub(super) drained: String,
     /// Hash: worker -> when its entry expires, and the patterns of its rooms.
     pub(super) patterns: String,
     /// Hash: program -> its text.
@@ -207,6 +211,8 @@ impl Keys {
             workers: format!("{prefix}:workers"),
             timelines: format!("{prefix}:timelines"),
             hosts: format!("{prefix}:hosts"),
+            procs: format!("{prefix}:procs"),
+            drained: format!("{prefix}:drained"),
             patterns: format!("{prefix}:patterns"),
             programs: format!("{prefix}:programs"),
             rules: format!("{prefix}:rules"),

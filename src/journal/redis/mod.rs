@@ -10,6 +10,7 @@
 //! # }
 //! ```
 
+mod catalog;
 mod channels;
 mod connect;
 mod durability;
@@ -38,7 +39,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::lockfile::{LockFile, LockFiles, default_runtime_dir};
-use super::{CommonJournal, JournalError, Signals, check, this_host};
+use super::{Beats, CommonJournal, JournalError, ProcessRecord, Signals, check, this_host};
 use crate::limits::REPLICATED_CONNECTIONS;
 use crate::types::{HostId, Incarnation, RoomId, ShardId};
 use connect::Wanted;
@@ -292,7 +293,7 @@ impl RedisJournal {
 
     /// Stores a heartbeat or a worker's patterns for `good_for_ms` (0 withdraws them). The reply has all entries that have not
     /// expired by this server's clock.
-    async fn beat(
+    async fn enter_in(
         &self,
         step: &'static str,
         key: &str,
@@ -333,7 +334,7 @@ impl CommonJournal for RedisJournal {
     }
 
     async fn live_timelines(&self, timeline: u32, good_for_ms: u64) -> Result<Vec<u32>, JournalError> {
-        let mut reply = self.beat("live timelines", &self.0.keys.hosts, timeline, good_for_ms, "").await?;
+        let mut reply = self.enter_in("live timelines", &self.0.keys.hosts, timeline, good_for_ms, "").await?;
         let mut live = Vec::new();
         while !reply.is_empty() {
             let name: String = reply.parse()?;
@@ -341,6 +342,14 @@ impl CommonJournal for RedisJournal {
             reply.bytes()?;
         }
         Ok(live)
+    }
+
+    async fn beat(&self, me: &ProcessRecord, good_for_ms: u64) -> Result<Beats, JournalError> {
+        self.beat_of(me, good_for_ms).await
+    }
+
+    async fn drain(&self, host: &HostId, drained: bool) -> Result<(), JournalError> {
+        self.mark_drained(host, drained).await
     }
 
     async fn ping(&self) -> Result<(), JournalError> {

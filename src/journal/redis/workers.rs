@@ -31,11 +31,11 @@ impl WorkerJournal for RedisJournal {
         good_for_ms: u64,
     ) -> Result<Vec<WorkerRecord>, JournalError> {
         let shards = owned.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
-        self.beat("heartbeat", &self.0.keys.workers, Hex(worker), good_for_ms, &shards).await?.workers()
+        self.enter_in("heartbeat", &self.0.keys.workers, Hex(worker), good_for_ms, &shards).await?.workers()
     }
 
     async fn announce_patterns(&self, worker: Incarnation, patterns: &[String], good_for_ms: u64) -> Result<(), JournalError> {
-        self.beat("patterns", &self.0.keys.patterns, Hex(worker), good_for_ms, &patterns.join("\n")).await.map(drop)
+        self.enter_in("patterns", &self.0.keys.patterns, Hex(worker), good_for_ms, &patterns.join("\n")).await.map(drop)
     }
 
     /// The owner is stored in each shard's hash: one pipeline reads them all. If the hash is damaged, the shard counts as nobody's:
