@@ -25,7 +25,7 @@ impl Core {
                 }
             }
             Push::Probe { shard, until } => self.probed(shard, until),
-            Push::Free { .. } | Push::Programs => {}
+            Push::Free { .. } | Push::Programs | Push::Moving { .. } | Push::Home { .. } | Push::Give { .. } => {}
             Push::Halted { room, known, .. } => self.halted(&room, known),
             Push::Heads { shard, server, rooms } => {
                 if !self.hears(shard, server, 0) {

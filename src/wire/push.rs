@@ -4,7 +4,8 @@ use bytes::Bytes;
 
 use super::codec::{DecodeError, Reader, Writer};
 use super::verdicts;
-use crate::types::{Incarnation, Moment, RoomId, ShardId, VerdictBatch};
+use crate::limits::ADVERTISE_BYTES_MAX;
+use crate::types::{Home, HostId, Incarnation, Moment, RoomId, ShardId, VerdictBatch};
 
 /// Version 2: `[2, kind, shard, payload]`.
 pub(crate) const VERSION: u64 = 2;
@@ -55,6 +56,33 @@ pub enum Push {
         /// Whether there are rules for it. If so, its stored state is damaged or cannot be loaded.
         known: bool,
     },
+    /// A shard's owner hands it over to another host. Sent to the shard's gateways, again and again until they have left it.
+    Moving {
+        /// The shard that moves.
+        shard: ShardId,
+        /// The number of the home that it leaves. A gateway that knows a higher one drops this (rule H9).
+        number: u32,
+        /// The host that takes it over.
+        host: HostId,
+        /// Under which URL players reach that host.
+        url: String,
+        /// By when the gateway is to have left the shard, in milliseconds from now.
+        within_ms: u64,
+    },
+    /// A shard has another home from now on. Sent to gateways by its new owner. Whoever knows a higher number drops this (rule H9).
+    Home {
+        /// The shard that has moved.
+        shard: ShardId,
+        /// Where it is.
+        home: Home,
+    },
+    /// Somebody asks for a shard to be moved. Sent to its owner.
+    Give {
+        /// The shard that is to move.
+        shard: ShardId,
+        /// Where it is to go.
+        host: HostId,
+    },
 }
 
 /// A room's part of a push. It covers `from + 1 ..= to`, without the verdicts that none of the gateway's sessions may see.
@@ -94,6 +122,15 @@ pub fn encode(push: &Push) -> Bytes {
         }
         Push::Halted { shard, room, known } => {
             w.uint(4).uint(shard.0.into()).array(2).text(room.as_str()).uint((*known).into());
+        }
+        Push::Moving { shard, number, host, url, within_ms } => {
+            w.uint(6).uint(shard.0.into()).array(4).uint((*number).into()).text(host.as_str()).text(url).uint(*within_ms);
+        }
+        Push::Home { shard, home } => {
+            w.uint(7).uint(shard.0.into()).array(2).text(&home.record()).text(&home.address);
+        }
+        Push::Give { shard, host } => {
+            w.uint(8).uint(shard.0.into()).array(1).text(host.as_str());
         }
         Push::Heads { shard, server, rooms } => {
             w.uint(2).uint(shard.0.into()).array(1 + rooms.len()).incarnation(*server);
@@ -149,10 +186,30 @@ pub fn decode(bytes: &Bytes) -> Result<Push, DecodeError> {
         3 if len == 0 => Push::Free { shard },
         5 if len == 0 => Push::Programs,
         4 if len == 2 => Push::Halted { shard, room: r.room()?, known: r.uint()? != 0 },
+        6 if len == 4 => {
+            let (number, host, url) = (r.small()?, host(&mut r)?, url(&mut r)?);
+            Push::Moving { shard, number, host, url, within_ms: r.uint()? }
+        }
+        7 if len == 2 => {
+            let (record, address) = (r.text()?, url(&mut r)?);
+            let home = Home::parse_record(record, &address).map_err(|error| r.damaged(error))?;
+            Push::Home { shard, home }
+        }
+        8 if len == 1 => Push::Give { shard, host: host(&mut r)? },
         other => return Err(r.damaged(format!("unknown push {other}"))),
     };
     r.end()?;
     Ok(push)
+}
+
+fn host(r: &mut Reader<'_>) -> Result<HostId, DecodeError> {
+    HostId::new(r.text()?).map_err(|error| r.damaged(error))
+}
+
+fn url(r: &mut Reader<'_>) -> Result<String, DecodeError> {
+    let url = r.text()?;
+    let is_url = url.len() <= ADVERTISE_BYTES_MAX && url.bytes().all(|b| b.is_ascii_graphic());
+    if is_url { Ok(url.to_owned()) } else { Err(r.damaged("no URL of a host")) }
 }
 
 #[cfg(test)]
@@ -163,6 +220,7 @@ mod tests {
 
     fn push() -> impl Strategy<Value = Push> {
         let room = || "[a-z]{1,9}".prop_map(|r| RoomId::new(&r).expect("name"));
+        let host = || "[a-z:/]{1,9}".prop_map(|host| HostId::new(&host).expect("name"));
         prop_oneof![
             (any::<(u16, u128, u64)>(), proptest::collection::vec((room(), any::<u64>(), any::<u64>(), any::<u64>()), 0..4))
                 .prop_map(|((shard, server, commit), rooms)| Push::Verdicts {
@@ -181,6 +239,18 @@ mod tests {
                 }),
             any::<(u16, u32, u64)>()
                 .prop_map(|(shard, timeline, ns)| Push::Probe { shard: ShardId(shard), until: Moment { timeline, ns } }),
+            (any::<(u16, u32, u64)>(), host(), "[!-~]{0,96}").prop_map(|((shard, number, within_ms), host, url)| Push::Moving {
+                shard: ShardId(shard),
+                number,
+                host,
+                url,
+                within_ms
+            }),
+            (any::<u16>(), 0..u32::MAX, host(), "[!-~]{0,96}").prop_map(|(shard, number, host, address)| Push::Home {
+                shard: ShardId(shard),
+                home: Home { number, host, address }
+            }),
+            (any::<u16>(), host()).prop_map(|(shard, host)| Push::Give { shard: ShardId(shard), host }),
             Just(Push::Programs),
             any::<u16>().prop_map(|shard| Push::Free { shard: ShardId(shard) }),
             (any::<(u16, bool)>(), room()).prop_map(|((shard, known), room)| Push::Halted { shard: ShardId(shard), room, known }),

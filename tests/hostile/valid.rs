@@ -6,8 +6,8 @@ use lasthit::internals::wire::push::{Push, RoomPush};
 use lasthit::internals::wire::{action, entry, push, verdicts};
 use lasthit::rules::{Claim, LastHit, Rules};
 use lasthit::types::{
-    Action, Arrival, Audience, Entry, Event, EventKind, Incarnation, Moment, PlayerId, Role, RoomId, ShardId, StreamId, Verdict,
-    VerdictBatch,
+    Action, Arrival, Audience, Entry, Event, EventKind, Home, HostId, Incarnation, Moment, PlayerId, Role, RoomId, ShardId,
+    StreamId, Verdict, VerdictBatch,
 };
 use serde_json::json;
 
@@ -77,11 +77,15 @@ pub(crate) fn all() -> Vec<(&'static str, Bytes)> {
     let held = held(&entries());
     let room = RoomId::new("pit").expect("name");
     let part = RoomPush { room: room.clone(), from: 0, to: batch().verdicts.len() as u64, batch: batch() };
+    let host = HostId::new("boot/time:[1]").expect("name");
     let pushes = [
         Push::Verdicts { shard: ShardId(1), server: Incarnation(7), commit: 3, rooms: vec![part] },
         Push::Probe { shard: ShardId(1), until: Moment { timeline: 1, ns: 9 } },
         Push::Free { shard: ShardId(3) },
         Push::Heads { shard: ShardId(0), server: Incarnation(7), rooms: vec![(room, 1, 2)] },
+        Push::Moving { shard: ShardId(1), number: 5, host: host.clone(), url: "wss://b.example".to_owned(), within_ms: 900 },
+        Push::Home { shard: ShardId(1), home: Home { number: 6, host: host.clone(), address: "wss://b.example".to_owned() } },
+        Push::Give { shard: ShardId(1), host },
     ];
     let mut all = vec![("action", act("hit", "1", &json!({"damage": 1}))), ("verdicts", verdicts::encode(&batch()))];
     all.extend(entries().iter().map(|e| ("entry", entry::encode(e))));
