@@ -13,7 +13,7 @@ use lasthit::internals::wire::{entry, push, verdicts};
 use lasthit::journal::memory::MemoryJournal;
 use lasthit::journal::redis::{Durability, RedisJournal, RedisOptions};
 use lasthit::journal::{
-    Appended, Commit, Committed, Flush, FlushEntry, Journal, Lease, Leased, PageSize, RoomCommit, Seen, pages,
+    Appended, Commit, Committed, Flush, FlushEntry, Homing, Journal, Lease, Leased, PageSize, RoomCommit, Seen, pages,
 };
 use lasthit::types::{
     Arrival, Audience, Entry, Event, EventKind, Incarnation, Moment, PlayerId, RoomId, ShardId, Stamp, StreamId, Verdict,
@@ -42,9 +42,9 @@ impl Scene {
     async fn new(journal: Arc<dyn Journal>, rooms: usize) -> Self {
         let rooms = (0..rooms).map(|n| RoomId::new(&format!("room-{n}")).expect("name")).collect();
         let (gateway, worker) = (Incarnation::random(), Incarnation::random());
-        let from = journal.owners().await.expect("owners")[0];
+        let from = journal.owners().await.expect("owners")[0].lease;
         let Leased::Done(lease) =
-            journal.claim(SHARD, from, worker, lasthit::internals::clock::unix_ms()).await.expect("claimed")
+            journal.claim(SHARD, from, worker, lasthit::internals::clock::unix_ms(), &Homing::default()).await.expect("claimed")
         else {
             panic!("lost")
         };

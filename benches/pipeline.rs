@@ -8,7 +8,7 @@ use criterion::{BenchmarkId, Criterion, Throughput};
 use lasthit::internals::runtime;
 use lasthit::internals::wire::entry;
 use lasthit::journal::memory::MemoryJournal;
-use lasthit::journal::{Appended, Flush, FlushEntry, Journal, Leased, Seen};
+use lasthit::journal::{Appended, Flush, FlushEntry, Homing, Journal, Leased, Seen};
 use lasthit::types::{Arrival, Entry, Event, EventKind, Incarnation, Moment, PlayerId, Role, ShardId};
 use quanta::Instant;
 
@@ -19,7 +19,8 @@ async fn waiting_rooms(journal: &dyn Journal, count: usize) {
     let shard = ShardId(0);
     let timeline = journal.timeline(&lasthit::internals::clock::timeline_name()).await.expect("timeline");
     let moment = |ns| Moment { timeline, ns };
-    let claimed = journal.claim(shard, None, Incarnation::random(), lasthit::internals::clock::unix_ms()).await;
+    let claimed =
+        journal.claim(shard, None, Incarnation::random(), lasthit::internals::clock::unix_ms(), &Homing::default()).await;
     let Ok(Leased::Done(lease)) = claimed else { panic!("{claimed:?}") };
     assert_eq!(lease.home, timeline);
     journal.release(shard, lease).await.expect("released");

@@ -15,8 +15,8 @@ use lasthit::internals::replay::Recording;
 use lasthit::internals::wire::{action, entry, verdicts};
 use lasthit::journal::redis::{RedisJournal, RedisOptions};
 use lasthit::journal::{
-    AheadName, AheadPart, Appended, Commit, CommitSnapshot, Committed, Flush, FlushEntry, Journal, Lease, Leased, PageSize,
-    RoomCommit, Seen, Witness, pages,
+    AheadName, AheadPart, Appended, Commit, CommitSnapshot, Committed, Flush, FlushEntry, Homing, Journal, Lease, Leased,
+    PageSize, RoomCommit, Seen, Witness, pages,
 };
 use lasthit::rules::{Claim, RulesBook};
 use lasthit::types::{
@@ -62,9 +62,11 @@ impl Scene {
     async fn new(journal: Arc<dyn Journal>, name: &str) -> Self {
         let name: RoomId = name.parse().expect("name");
         let gateway = Incarnation::random();
-        let from = journal.owners().await.expect("owners")[0];
-        let Leased::Done(lease) =
-            journal.claim(SHARD, from, Incarnation::random(), lasthit::internals::clock::unix_ms()).await.expect("claimed")
+        let from = journal.owners().await.expect("owners")[0].lease;
+        let Leased::Done(lease) = journal
+            .claim(SHARD, from, Incarnation::random(), lasthit::internals::clock::unix_ms(), &Homing::default())
+            .await
+            .expect("claimed")
         else {
             panic!("lost")
         };

@@ -80,6 +80,8 @@ pub struct Config {
     pub shards: u16,
     /// Address that players connect to. Unused by `worker`.
     pub listen: SocketAddr,
+    /// Under which URL players reach the gateways of this host, if it was told.
+    pub advertise: Option<String>,
     /// Address that serves health and metrics, if any.
     pub admin: Option<SocketAddr>,
     /// Whether players from other hosts are accepted without a key.
@@ -100,6 +102,8 @@ pub struct Config {
     pub rules_timeout: Duration,
     /// How long a worker's heartbeat is valid.
     pub lease: Duration,
+    /// How long a shard's home may be without a worker or a gateway before another host takes the shard over. None: two leases.
+    pub rehome_after: Option<Duration>,
     /// How long resolved events and verdicts are kept.
     pub retention: Duration,
     /// What a verdict has survived before anyone sees it.
@@ -155,6 +159,7 @@ impl Config {
             prefix: "lasthit".to_owned(),
             shards: limits::SHARDS_DEFAULT,
             listen: SocketAddr::from(([127, 0, 0, 1], 7777)),
+            advertise: None,
             // A worker serves no health and metrics by default, so that several can start with the same settings.
             admin: role.listens().then(|| SocketAddr::from(([127, 0, 0, 1], 7778))),
             allow_keyless: false,
@@ -166,6 +171,7 @@ impl Config {
             gateway_timeout: limits::GATEWAY_TIMEOUT,
             rules_timeout: limits::RULES_TIMEOUT,
             lease: limits::LEASE_TIMEOUT,
+            rehome_after: None,
             retention: limits::RETENTION,
             durability: Durability::Redis,
             runtime_dir: Some(default_runtime_dir()),
@@ -223,6 +229,7 @@ impl Config {
             prefix: from.get("prefix", d.prefix, values::prefix),
             shards: from.get("shards", d.shards, |v| values::whole(v, 1, limits::SHARDS_MAX)),
             listen: from.get("listen", d.listen, values::address),
+            advertise: from.get("advertise", None, |v| values::advertise(v).map(Some)),
             admin: from.get("admin", d.admin, values::address_or_none),
             allow_keyless: from.get("allow_keyless", false, values::yes_or_no),
             allow_remote_admin: from.get("allow_remote_admin", false, values::yes_or_no),
@@ -239,6 +246,10 @@ impl Config {
             lease: Duration::from_millis(
                 from.get("lease_ms", millis(d.lease), |v| values::whole(v, limits::LEASE_MS_MIN, limits::LEASE_MS_MAX)),
             ),
+            rehome_after: from.get("rehome_after_ms", None, |v| {
+                let ms = values::whole(v, limits::REHOME_AFTER_MS_MIN, limits::REHOME_AFTER_MS_MAX)?;
+                Ok(Some(Duration::from_millis(ms)))
+            }),
             retention: from.get("retention", d.retention, |v| values::duration(v, limits::RETENTION_MIN, limits::RETENTION_MAX)),
             durability: from.get("durability", durability, |v| values::word(v, &Durability::NAMES)),
             runtime_dir: from.get("runtime_dir", d.runtime_dir, values::directory_or_none),
@@ -323,6 +334,17 @@ impl Config {
                 ));
             }
             ProcessRole::Gateway | ProcessRole::Worker | ProcessRole::Up => {}
+        }
+        if let Some(after) = self.rehome_after.filter(|after| *after < self.lease * 2) {
+            let place = from.place("rehome_after_ms").unwrap_or_default();
+            from.mistake(format!(
+                "{place}: {} is less than two leases, within which a host that lives may be silent: use {} or more",
+                after.as_millis(),
+                (self.lease * 2).as_millis()
+            ));
+        }
+        if let Some(place) = from.place("advertise").filter(|_| self.role == ProcessRole::Serve) {
+            from.mistake(format!("{place}: serve has its rooms to itself, and no other host: remove it"));
         }
         if self.role.listens() && !self.listen.ip().is_loopback() && self.jwt_key.is_none() && !self.allow_keyless {
             // A wrong key was reported already: it is not missing.

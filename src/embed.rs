@@ -35,7 +35,7 @@ use std::time::Duration;
 use serde::{Serialize, Serializer};
 
 pub use crate::gateway::{Delivery, Joining};
-use crate::gateway::{Hub, Outbox, Settle};
+use crate::gateway::{Hub, Outbox, Presence, Settle};
 use crate::journal::{GatewayJournal, JournalError};
 use crate::limits::{MOVE_URL_BYTES_MAX, SESSIONS_MAX};
 use crate::types::{Action, Arrival, PlayerId, SessionId, Since};
@@ -51,7 +51,7 @@ impl Gateway {
     /// # Errors
     /// When the journal fails.
     pub async fn start(journal: Arc<dyn GatewayJournal>) -> Result<Self, JournalError> {
-        Ok(Self(Hub::start(journal, Settle::Lock, SESSIONS_MAX, "read", 0).await?))
+        Ok(Self(Hub::start(journal, Settle::Lock, SESSIONS_MAX, "read", 0, Presence::default()).await?))
     }
 
     /// A session joins its room. The first delivery is its welcome.

@@ -18,7 +18,7 @@ use crate::config::Config;
 use crate::gateway::front::arrival::{self, Drains, KERNEL_STAMPS};
 use crate::gateway::front::auth::Gatekeeper;
 use crate::gateway::front::{Front, Intake, Settings, sweep};
-use crate::gateway::{Hub, Settle};
+use crate::gateway::{Hub, Presence, Settle};
 use crate::journal::memory::MemoryJournal;
 use crate::journal::redis::{RedisJournal, RedisOptions};
 use crate::journal::{self, GatewayJournal, JournalError};
@@ -241,6 +241,7 @@ fn worker_options(config: &Config, above: Option<&Above>) -> WorkerOptions {
         gateway_timeout: config.gateway_timeout,
         rules_timeout: config.rules_timeout,
         lease: config.lease,
+        rehome_after: config.rehome_after,
         room_linger: config.room_linger,
         retention: config.retention,
         resolved: above.map(|above| above.link.tally().events()).unwrap_or_default(),
@@ -283,7 +284,8 @@ async fn run_gateway(
         tracing::warn!("this system has no kernel stamps: events are stamped when they are read, which is less exact");
     }
     let sessions_max = config.sessions_max.unwrap_or(SESSIONS_MAX);
-    let start = || Hub::start(journal.clone(), Settle::Sweep, sessions_max, source, clock.uncertainty_ns());
+    let presence = || Presence { advertise: config.advertise.clone(), lease: config.lease };
+    let start = || Hub::start(journal.clone(), Settle::Sweep, sessions_max, source, clock.uncertainty_ns(), presence());
     let Some(hub) = insist(side, shutdown, start).await? else { return Ok(()) };
     side.watch("journal", hub.health());
     let sweeping = CancellationToken::new();

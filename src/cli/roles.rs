@@ -66,6 +66,9 @@ pub(super) struct GatewayArgs {
     /// Address that players connect to [default: 127.0.0.1:7777]
     #[arg(long, value_name = "IP:PORT")]
     pub(super) listen: Option<String>,
+    /// Under which URL players reach this host's gateways (ws:// or wss://): needed where several hosts share a Redis
+    #[arg(long, value_name = "URL")]
+    pub(super) advertise: Option<String>,
     /// File with the key of the players' tokens (HS256). Or give the key itself in LASTHIT_JWT_KEY
     #[arg(long, value_name = "FILE")]
     pub(super) jwt_key_file: Option<String>,
@@ -122,6 +125,9 @@ pub(super) struct WorkerArgs {
     /// Time after which other workers take over the shards of a silent worker [default: 1000]
     #[arg(long, value_name = "MS")]
     pub(super) lease_ms: Option<String>,
+    /// Time that a host may be without a worker or a gateway before another one takes its shards [default: two leases]
+    #[arg(long, value_name = "MS")]
+    pub(super) rehome_after_ms: Option<String>,
     /// Time that events and verdicts are kept for `since` and replay [default: 10m]
     #[arg(long, value_name = "TIME")]
     pub(super) retention: Option<String>,

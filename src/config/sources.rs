@@ -8,11 +8,12 @@ use crate::supervisor::policy::names::is_deployment;
 
 /// Settings that the file may hold. Each but `rooms` and `deployments` may also be a flag, and each but these and `rules` an
 /// environment variable.
-const KEYS: [&str; 46] = [
+const KEYS: [&str; 48] = [
     "redis",
     "prefix",
     "shards",
     "listen",
+    "advertise",
     "admin",
     "allow_keyless",
     "allow_remote_admin",
@@ -23,6 +24,7 @@ const KEYS: [&str; 46] = [
     "gateway_timeout_ms",
     "rules_timeout_ms",
     "lease_ms",
+    "rehome_after_ms",
     "retention",
     "durability",
     "runtime_dir",

@@ -1,18 +1,14 @@
 //! One parser per kind of value. An error continues the sentence `--flag: "value" ...`: what is wrong, then the fix.
 
 use std::fmt;
-use std::net::SocketAddr;
-#[cfg(test)]
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
 use crate::gateway::front::auth::{JwtKey, Origin};
 use crate::journal::redis::{SENTINEL_FORM, SentinelUrl, names_a_host};
-#[cfg(test)]
-use crate::limits::ADVERTISE_BYTES_MAX;
-use crate::limits::PREFIX_BYTES_MAX;
+use crate::limits::{ADVERTISE_BYTES_MAX, PREFIX_BYTES_MAX};
 
 /// The URL of Redis. It may hold a password, which is never shown.
 #[derive(Clone, PartialEq, Eq)]
@@ -108,7 +104,6 @@ pub(super) fn without_password(url: &str) -> String {
 }
 
 /// The URL under which players reach the gateways of this host, without a slash at its end.
-#[cfg(test)]
 pub(super) fn advertise(url: &str) -> Result<String, String> {
     const FORM: &str = "use ws://HOST:PORT or wss://HOST";
     let (scheme, rest) = url.split_once("://").unwrap_or(("", url));

@@ -124,6 +124,10 @@ impl Core {
         self.sessions.len()
     }
 
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining
+    }
+
     /// A session joins its room. Its `welcome` follows once the Open is resolved.
     /// Refused when a bound is reached or the gateway is stopping.
     pub(crate) fn open(&mut self, joining: Joining, arrival: Arrival) -> Result<SessionId, Refusal> {

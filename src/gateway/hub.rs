@@ -17,13 +17,13 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use meters::Meters;
 use outbox::Inlet;
 pub(crate) use outbox::Outbox;
-use upkeep::{ping_journal, run_timers};
+use upkeep::{beat, ping_journal, run_timers};
 
 use super::core::Core;
 use super::moves::Departure;
 use super::step::{Input, Joining};
 use crate::clock;
-use crate::journal::{self, GatewayJournal, JournalError, LockFile};
+use crate::journal::{self, GatewayJournal, JournalError, LockFile, Part, ProcessRecord};
 use crate::limits::{self, Bounds};
 use crate::metrics as names;
 use crate::rules::Pattern;
@@ -42,12 +42,29 @@ pub(crate) enum Settle {
     Sweep,
 }
 
+/// What a gateway says of its place among others.
+#[derive(Debug, Clone)]
+pub(crate) struct Presence {
+    /// Under which URL players reach this host.
+    pub advertise: Option<String>,
+    /// How long a worker's heartbeat is valid. While another host is there, a gateway beats as workers do.
+    pub lease: Duration,
+}
+
+impl Default for Presence {
+    fn default() -> Self {
+        Self { advertise: None, lease: limits::LEASE_TIMEOUT }
+    }
+}
+
 /// A gateway without sockets. It is cheap to clone. Any task of the runtime that it was started on may call its methods.
 #[derive(Clone)]
 pub(crate) struct Hub(Arc<Inner>);
 
 struct Inner {
     journal: Arc<dyn GatewayJournal>,
+    /// What it says of itself with each beat.
+    record: ProcessRecord,
     settle: Settle,
     state: Mutex<State>,
     /// By session number. Deliveries are put in under the lock, so that they are in order.
@@ -80,20 +97,25 @@ impl std::fmt::Debug for Hub {
 impl Hub {
     /// Starts a gateway of at most `sessions_max` sessions on `journal`, under a new identity. Its `welcome` names `clock` and
     /// `precision_ns`.
+    ///
+    /// # Errors
+    /// When the journal fails, or refuses this gateway ([`journal::enter`]).
     pub(crate) async fn start(
         journal: Arc<dyn GatewayJournal>,
         settle: Settle,
         sessions_max: usize,
         clock: &'static str,
         precision_ns: u64,
+        presence: Presence,
     ) -> Result<Self, JournalError> {
-        let timeline = journal::enter(&*journal, &clock::timeline_name()).await?;
         let incarnation = Incarnation::random();
+        let record = journal::enter(&*journal, incarnation, Part::Gateway, presence.advertise.as_deref()).await?;
         let bounds = Bounds { sessions_max, ..Bounds::default() };
         let core = Core::new(incarnation, journal.shards(), clock, precision_ns).bounded(bounds);
         let stop = CancellationToken::new();
         let hub = Self(Arc::new(Inner {
             journal,
+            record,
             settle,
             state: Mutex::new(State { core, lock: None }),
             outboxes: DashMap::new(),
@@ -107,7 +129,8 @@ impl Hub {
             stop,
         }));
         hub.subscribe(incarnation).await?;
-        hub.0.runtime.spawn(run_timers(Arc::downgrade(&hub.0), timeline, hub.0.stop.clone()));
+        hub.0.runtime.spawn(run_timers(Arc::downgrade(&hub.0), hub.0.stop.clone()));
+        hub.0.runtime.spawn(beat(Arc::downgrade(&hub.0), presence.lease, hub.0.stop.clone()));
         hub.0.runtime.spawn(ping_journal(Arc::downgrade(&hub.0), hub.0.stop.clone()));
         tracing::info!(gateway.id = %incarnation, "gateway started");
         Ok(hub)
@@ -265,6 +288,9 @@ impl Hub {
     /// registrations are removed.
     pub(crate) async fn drain(&self) {
         self.with(|state| state.core.drain(close::GOING_AWAY, "this gateway is stopping: connect again with since"));
+        if let Err(error) = self.0.journal.beat(&self.0.record, 0).await {
+            tracing::warn!(%error, "cannot say that this gateway stops: its last beat runs out");
+        }
         self.until(Core::is_drained).await;
         let shards = self.0.state.lock().core.leave();
         for (shard, gateway) in shards {
@@ -273,6 +299,10 @@ impl Hub {
                 return;
             }
         }
+    }
+
+    fn is_draining(&self) -> bool {
+        self.0.state.lock().core.is_draining()
     }
 
     fn apply(&self, input: Input) {

@@ -13,5 +13,5 @@ mod settle;
 mod state;
 pub(crate) mod step;
 
-pub(crate) use hub::{Hub, Outbox, Settle};
+pub(crate) use hub::{Hub, Outbox, Presence, Settle};
 pub use step::{Delivery, Joining};

@@ -102,6 +102,12 @@ pub struct Beats {
 }
 
 impl Beats {
+    /// A worker of another host: that host may be a home.
+    #[must_use]
+    pub fn other_home(&self, me: &ProcessRecord) -> Option<&ProcessRecord> {
+        self.processes.iter().find(|process| process.part == Part::Worker && process.host != me.host)
+    }
+
     /// Adds the entry of a process.
     pub(super) fn add(&mut self, incarnation: Incarnation, text: &str) {
         match ProcessRecord::parse_record(incarnation, text) {

@@ -21,6 +21,10 @@ const STALE: Duration = Duration::from_secs(3600);
 const ENDING: &str = ".lock";
 /// What they end with, behind a leading dot, until they are locked.
 const UNFINISHED: &str = ".new";
+/// The file with the host's id.
+const HOST_ID: &str = "host.id";
+/// How often it is read while another process is writing it.
+const HOST_ID_READS: usize = 100;
 /// Bytes of a lock file's text at most.
 const TEXT_BYTES_MAX: u64 = 256;
 
@@ -87,6 +91,26 @@ impl LockFiles {
             )));
         }
         Ok(())
+    }
+
+    /// The random id of this directory, and so of this host: made by whoever asks first. 0 if it can be neither made nor read.
+    pub(super) fn host_id(&self) -> u128 {
+        let path = self.dir.join(HOST_ID);
+        let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
+        if let Ok(mut file) = made {
+            let _ = file.write_all(Incarnation::random().to_hex().as_bytes());
+        }
+        let mut text = String::new();
+        // Another process may be writing it.
+        for _ in 0..HOST_ID_READS {
+            text.clear();
+            let read = open(&path).and_then(|file| file.take(TEXT_BYTES_MAX).read_to_string(&mut text));
+            if let Some(id) = read.ok().and_then(|_| Incarnation::from_hex(&text)) {
+                return id.0;
+            }
+            std::thread::yield_now();
+        }
+        0
     }
 
     /// Locks the file of a gateway or worker of this process.

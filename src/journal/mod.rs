@@ -20,6 +20,7 @@
 
 mod catalog;
 mod check;
+mod enter;
 mod failed;
 mod gateways;
 mod insist;
@@ -39,6 +40,8 @@ use bytes::Bytes;
 
 #[doc(hidden)]
 pub use catalog::{Beats, Part, ProcessRecord};
+#[doc(hidden)]
+pub use enter::enter;
 #[doc(hidden)]
 pub use failed::FailedJournal;
 pub use gateways::GatewayJournal;
@@ -61,7 +64,6 @@ pub use workers::WorkerJournal;
 pub use workers::keep_known;
 
 use crate::clock::timeline_name;
-use crate::limits::HOST_TIMEOUT;
 use crate::types::{HostId, Incarnation};
 
 /// Why a step of the journal failed. Its outcome may be unknown: send the same step again.
@@ -106,51 +108,6 @@ fn this_host() -> HostId {
     HostId::new(&timeline_name()).expect("a boot id with a namespace is a name")
 }
 
-/// Announces this host. Returns the number of its timeline, unless processes of another host use the same journal.
-///
-/// # Errors
-/// [`JournalError::Refused`] if another host uses the journal; otherwise when the journal does not work.
-#[doc(hidden)]
-pub async fn enter(journal: &dyn CommonJournal, host: &str) -> Result<u32, JournalError> {
-    let timeline = journal.timeline(host).await?;
-    match other_host(journal, timeline).await? {
-        None => Ok(timeline),
-        Some(other) => {
-            // Withdrawn, so that this attempt does not make the other host's next start fail.
-            journal.live_timelines(timeline, 0).await?;
-            Err(JournalError::Refused(format!(
-                "processes of another host (timeline {other}) use this journal, and stamps of two hosts do not compare: run all \
-                 gateways and workers on one host; after a move or a reboot wait {} s",
-                HOST_TIMEOUT.as_secs()
-            )))
-        }
-    }
-}
-
-/// Announces that this host is alive. Call it every [`crate::limits::HEADS_INTERVAL`]. Warns once when processes of another
-/// host have come to use this journal; `alone` holds what the last call found.
-///
-/// # Errors
-/// When the journal does not work.
-#[doc(hidden)]
-pub async fn keep_entered(journal: &dyn CommonJournal, timeline: u32, alone: &mut bool) -> Result<(), JournalError> {
-    let other = other_host(journal, timeline).await?;
-    if let Some(other) = other.filter(|_| *alone) {
-        tracing::warn!(
-            "processes of another host (timeline {other}) use this journal, and stamps of two hosts do not compare: stop those of \
-             one host"
-        );
-    }
-    *alone = other.is_none();
-    Ok(())
-}
-
-/// Announces that this host is alive. Returns the timeline of another living host, if there is one.
-async fn other_host(journal: &dyn CommonJournal, timeline: u32) -> Result<Option<u32>, JournalError> {
-    let live = journal.live_timelines(timeline, u64::try_from(HOST_TIMEOUT.as_millis()).unwrap_or(u64::MAX)).await?;
-    Ok(live.into_iter().find(|other| *other != timeline))
-}
-
 /// The size of the jump of a shard's eras when its rooms begin new ones because commits were lost. It is random, as `server`
 /// is, so no era of the lost time comes twice. Many thousand jumps stay below 2^53.
 fn era_stride(server: Incarnation) -> u64 {
@@ -166,6 +123,15 @@ pub trait CommonJournal: Send + Sync + 'static {
     /// The number of shards of this deployment.
     fn shards(&self) -> u16;
 
+    /// The host whose processes use this journal.
+    fn host(&self) -> &HostId;
+
+    /// The random id that this host keeps beside its lock files; 0 where it keeps none. Machines that were cloned have one name and two
+    /// ids.
+    fn host_id(&self) -> u128 {
+        0
+    }
+
     /// The number of a host's timeline: the same for the same name, higher than all before for a new one. The first home of a shard has
     /// it; later ones count on.
     ///
@@ -173,8 +139,8 @@ pub trait CommonJournal: Send + Sync + 'static {
     /// When the journal does not work.
     async fn timeline(&self, host: &str) -> Result<u32, JournalError>;
 
-    /// Announces for `good_for_ms` that processes on this timeline are alive. Returns all timelines for which that holds. Stamps
-    /// of two hosts do not compare, so no process starts while another host is alive (rule S1).
+    /// Announces for `good_for_ms` that processes on this timeline are alive, as versions do that know one host only. Returns all
+    /// timelines for which that holds.
     ///
     /// # Errors
     /// When the journal does not work.

@@ -4,8 +4,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::{
-    AheadPart, Bell, Commit, Committed, FlushEntry, GatewayRecord, JournalError, Lease, Leased, PageSize, Place, ProgramJournal,
-    RoomsPage, RoomsPlace, Signals, StoredPage, Survey, Witness, WorkerRecord,
+    AheadPart, Bell, Commit, Committed, FlushEntry, GatewayRecord, Homing, JournalError, Lease, Leased, PageSize, Place,
+    ProgramJournal, RoomsPage, RoomsPlace, ShardOwner, Signals, StoredPage, Successor, Survey, Witness, WorkerRecord,
 };
 use crate::limits::{HOST_TIMEOUT, PATTERNS_BYTES_MAX};
 use crate::types::{Incarnation, RoomId, ShardId};
@@ -35,19 +35,19 @@ pub trait WorkerJournal: ProgramJournal {
     /// When the journal does not work.
     async fn announce_patterns(&self, worker: Incarnation, patterns: &[String], good_for_ms: u64) -> Result<(), JournalError>;
 
-    /// The stored owner of each shard. None if nobody ever owned the shard, its owner released it, or its record is damaged: then
-    /// the claim fails.
+    /// The stored owner of each shard, its home, and the successor that was named.
     ///
     /// # Errors
     /// When the journal does not work.
-    async fn owners(&self) -> Result<Vec<Option<Lease>>, JournalError>;
+    async fn owners(&self) -> Result<Vec<ShardOwner>, JournalError>;
 
     /// Takes a shard over from `from`, its owner according to [`WorkerJournal::owners`]. The epoch rises. Lost if another worker
     /// was faster. If that owner had not released the shard, this counts a death in every active room
     /// ([`StoredRoom::deaths`](super::StoredRoom::deaths)), and in the first `DUE_DEATHS_MAX` rooms with a timer that is due.
     ///
-    /// If this journal is of another host than the shard's home, the home changes: its number rises, and all gateways of the shard are
-    /// fenced in the same step (rule H3). The first claim makes the home.
+    /// If this journal is of another host than the shard's home, or there is none yet, the home changes: its number rises, and all
+    /// gateways of the shard are fenced in the same step (rule H3). This needs leave to move, and the home that was seen (rule H1);
+    /// otherwise the claim is lost. It is lost, too, while another host is named as successor (rule H7). A claim takes the name away.
     ///
     /// `wall_ms` is the worker's wall clock, in milliseconds since 1970: rooms tell their time by it (rule T1).
     ///
@@ -61,7 +61,21 @@ pub trait WorkerJournal: ProgramJournal {
         from: Option<Lease>,
         worker: Incarnation,
         wall_ms: u64,
+        homing: &Homing,
     ) -> Result<Leased<Lease>, JournalError>;
+
+    /// Names the host that is to be the shard's next home, for `good_for_ms` from now; None takes the name away. Meanwhile no worker of
+    /// another host claims the shard (rule H7).
+    ///
+    /// # Errors
+    /// When the outcome is unknown: send it again.
+    async fn name(
+        &self,
+        shard: ShardId,
+        lease: Lease,
+        to: Option<&Successor>,
+        good_for_ms: u64,
+    ) -> Result<Leased<()>, JournalError>;
 
     /// Releases a shard, so that another worker can take it at once. The epoch stays.
     ///

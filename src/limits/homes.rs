@@ -18,11 +18,26 @@ pub(crate) const BALANCE_AFTER: Duration = Duration::from_secs(30);
 pub(crate) const REHOME_WITHIN: Duration = Duration::from_secs(20);
 /// Within how many leases of its loss only the host that the plan has chosen claims a shard, beyond the time that it is waited for.
 pub(crate) const CHOSEN_LEASES: u32 = 1;
+/// How long a named successor may keep others from a shard, by its server's clock, after the owner has named it for the last time. A
+/// name is good for one lease; a server that takes over may have an earlier clock.
+pub(crate) const NAMED_MAX: Duration = Duration::from_secs(120);
+/// By when the gateways are to have left a shard that is handed over.
+pub(crate) const HAND_WITHIN: Duration = Duration::from_secs(5);
+/// How much the clocks of two machines of one name must differ, wall less monotonic, in microseconds. Processes of one host find the same
+/// within a few microseconds.
+pub(crate) const CLONES_APART_US: u64 = 5_000;
+/// After this pause a machine that has another's name looks again.
+pub(crate) const CLONES_PAUSE: Duration = Duration::from_secs(1);
+/// Bounds of `--rehome-after-ms`: two of the shortest leases, and ten minutes.
+pub(crate) const REHOME_AFTER_MS_MIN: u64 = 1_600;
+pub(crate) const REHOME_AFTER_MS_MAX: u64 = 600_000;
 /// Bytes of the reason in a close frame.
 pub(crate) const CLOSE_REASON_BYTES: usize = 123;
 /// Bytes of a host's public URL. A close frame's reason holds it, with `#` and the number of a home behind it.
 pub(crate) const ADVERTISE_BYTES_MAX: usize = 96;
 
+// What is handed over is there in time, with a lease for those who have not heard.
+const _: () = assert!(HAND_WITHIN.as_secs() * 2 < REHOME_WITHIN.as_secs());
 const _: () = assert!(ADVERTISE_BYTES_MAX + "#4294967294".len() <= CLOSE_REASON_BYTES);
 // A move for balance that fails is not tried again at once.
 const _: () = assert!(REHOME_WITHIN.as_secs() < BALANCE_AFTER.as_secs() && CHOSEN_LEASES > 0);

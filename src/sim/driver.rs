@@ -73,7 +73,10 @@ impl World {
         match command {
             WorkerCommand::Heartbeat(owned) => self.call(pid, Call::Heartbeat(worker, owned)),
             WorkerCommand::ReadOwners => self.call(pid, Call::Owners),
-            WorkerCommand::Claim { shard, from } => self.call(pid, Call::Claim { shard, from, worker }),
+            WorkerCommand::Claim { shard, from, homing } => self.call(pid, Call::Claim { shard, from, worker, homing }),
+            WorkerCommand::Name { shard, lease, to } => self.call(pid, Call::Name { shard, lease, to }),
+            // One host moves nothing.
+            WorkerCommand::Tell(..) => {}
             WorkerCommand::Release { shard, lease, tell } => {
                 self.call(pid, Call::Release { shard, lease });
                 for other in tell {
@@ -138,8 +141,9 @@ impl World {
 
     pub(super) fn answer_worker(&mut self, index: usize, call: &Call, answer: Answer) {
         let input = match (call, answer) {
-            (Call::Heartbeat(..), Answer::Alive(living)) => Input::Alive { living, failure: None },
+            (Call::Heartbeat(..), Answer::Alive(living)) => Input::Alive { living, beats: self.beats(), failure: None },
             (Call::Owners, Answer::Owners(owners)) => Input::Owners(owners),
+            (Call::Name { shard, lease, .. }, Answer::Named(answer)) => Input::Named(*shard, *lease, answer),
             (Call::Claim { shard, .. }, Answer::Claimed(answer)) => Input::Claimed(*shard, Some(answer)),
             (Call::Survey { shard, .. }, Answer::Survey(survey)) => Input::Surveyed(*shard, survey),
             (Call::Rooms { shard, .. }, Answer::Rooms(page)) => Input::Rooms(*shard, page),

@@ -10,8 +10,9 @@ use super::timers;
 use super::world::{Channel, Happening, Kind, Listening, MS, Pid, World};
 use crate::gateway::step::ReadId;
 use crate::journal::{
-    AheadPart, Appended, Bell, Commit, Committed, Flush, FlushEntry, GatewayRecord, Homed, JournalError, Lease, Leased, PageSize,
-    Place, Registered, RoomCommit, RoomHead, RoomsPage, RoomsPlace, Seen, StoredPage, Survey, VerdictPage, Witness, WorkerRecord,
+    AheadPart, Appended, Bell, Commit, Committed, Flush, FlushEntry, GatewayRecord, Homed, Homing, JournalError, Lease, Leased,
+    PageSize, Place, Registered, RoomCommit, RoomHead, RoomsPage, RoomsPlace, Seen, ShardOwner, StoredPage, Successor, Survey,
+    VerdictPage, Witness, WorkerRecord,
 };
 use crate::limits::HEADS_INTERVAL;
 use crate::types::{HostId, Incarnation, RoomId, Seed, ShardId, StreamId};
@@ -32,7 +33,8 @@ pub(super) enum Call {
     Heads(ShardId, Vec<RoomId>),
     Heartbeat(Incarnation, Vec<ShardId>),
     Owners,
-    Claim { shard: ShardId, from: Option<Lease>, worker: Incarnation },
+    Claim { shard: ShardId, from: Option<Lease>, worker: Incarnation, homing: Homing },
+    Name { shard: ShardId, lease: Lease, to: Option<Successor> },
     Release { shard: ShardId, lease: Lease },
     Survey { shard: ShardId, rooms: bool },
     Rooms { shard: ShardId, place: RoomsPlace, count: usize },
@@ -55,8 +57,9 @@ pub(super) enum Answer {
     Page(VerdictPage),
     Heads(Incarnation, Vec<RoomHead>),
     Alive(Vec<WorkerRecord>),
-    Owners(Vec<Option<Lease>>),
+    Owners(Vec<ShardOwner>),
     Claimed(Leased<Lease>),
+    Named(Leased<()>),
     Survey(Survey),
     Rooms(RoomsPage),
     Stored(StoredPage),
@@ -217,9 +220,10 @@ impl World {
             }
             Call::Heads(shard, rooms) => Answer::Heads(self.store.server(), self.store.heads(*shard, rooms)?),
             Call::Heartbeat(worker, owned) => Answer::Alive(self.store.heartbeat(*worker, owned, LEASE_MS, now_ms)),
-            Call::Owners => Answer::Owners(self.store.owners()),
-            Call::Claim { shard, from, worker } => {
-                let answer = self.store.claim(*shard, *from, *worker, self.wall_ms())?;
+            Call::Owners => Answer::Owners(self.store.owners(now_ms)),
+            Call::Name { shard, lease, to } => Answer::Named(self.store.name(*shard, *lease, to.as_ref(), now_ms + LEASE_MS)?),
+            Call::Claim { shard, from, worker, homing } => {
+                let answer = self.store.claim(*shard, *from, *worker, (self.wall_ms(), now_ms), homing)?;
                 self.trace(|| format!("claim of {shard:?} by {worker:?} from {from:?}: {answer:?}"));
                 if matches!(answer, Leased::Done(_)) {
                     // On another server every lease has ended.
@@ -431,7 +435,7 @@ impl World {
             Call::Leave(..) | Call::Heads(..) | Call::Heartbeat(..) | Call::Owners | Call::Release { .. } | Call::Publish(..) => {
             }
             // Asked for again while they are needed.
-            Call::Fence { .. } | Call::Forget { .. } => {}
+            Call::Fence { .. } | Call::Forget { .. } | Call::Name { .. } => {}
             Call::Claim { shard, .. } => self.feed_worker(pid.index, Input::Claimed(*shard, None)),
             _ => self.send(pid, call.clone()),
         }

@@ -7,7 +7,7 @@ use stateright::{Checker, Model, Property};
 
 use crate::engine::{Held, Resequencer};
 use crate::journal::memory::Store;
-use crate::journal::{Appended, Flush, FlushEntry, Lease, Leased, Seen};
+use crate::journal::{Appended, Flush, FlushEntry, Homing, Lease, Leased, Seen};
 use crate::types::{Arrival, Entry, Event, EventKind, Flags, Incarnation, Moment, PlayerId, Role, RoomId, ShardId, StreamId};
 use crate::wire::entry;
 
@@ -80,7 +80,9 @@ fn room() -> RoomId {
 impl World {
     fn new() -> Self {
         let mut store = Store::at_home(1);
-        let Ok(Leased::Done(lease)) = store.claim(SHARD, None, Incarnation(100), 0) else { unreachable!("nobody else") };
+        let Ok(Leased::Done(lease)) = store.claim(SHARD, None, Incarnation(100), (0, 0), &Homing::default()) else {
+            unreachable!("nobody else")
+        };
         for gateway in 0..2 {
             store.register(SHARD, incarnation(gateway), Seen::default(), &[]).expect("a shard");
         }
@@ -138,7 +140,9 @@ impl World {
                 }
             }
             Step::TakeOver => {
-                let Ok(Leased::Done(lease)) = self.store.claim(SHARD, Some(self.lease), Incarnation(101), 0) else {
+                let Ok(Leased::Done(lease)) =
+                    self.store.claim(SHARD, Some(self.lease), Incarnation(101), (0, 0), &Homing::default())
+                else {
                     unreachable!("the lease is known")
                 };
                 self.lease = lease;

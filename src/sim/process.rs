@@ -13,10 +13,10 @@ use super::world::{Channel, Happening, Kind, Listening, MS, Pid, US, World};
 use crate::gateway::Delivery;
 use crate::gateway::core::Core as GatewayCore;
 use crate::gateway::step::{Command as GatewayCommand, Input as GatewayInput};
-use crate::journal::Bell;
+use crate::journal::{Beats, Bell, Part, ProcessRecord};
 use crate::limits::{HEADS_INTERVAL, HELD_TRIES};
 use crate::supervisor::plan::step::Exit;
-use crate::types::{Arrival, Incarnation, ShardId};
+use crate::types::{Arrival, HostId, Incarnation, ShardId};
 use crate::wire::push;
 use crate::worker::core::Core as WorkerCore;
 use crate::worker::step::{Input, WorkerLimits};
@@ -128,6 +128,20 @@ impl World {
         self.after(HEADS_INTERVAL.as_nanos() as u64, Some(pid), Happening::CheckHeads);
     }
 
+    /// The one host as it is since its last boot.
+    pub(super) fn host(&self) -> HostId {
+        HostId::new(&format!("boot-{}", self.boots)).expect("a name")
+    }
+
+    /// Who beats: the gateways and workers that run.
+    pub(super) fn beats(&self) -> Beats {
+        let gateways =
+            self.gateways.iter().filter(|gateway| gateway.core.is_some()).map(|gateway| (gateway.incarnation, Part::Gateway));
+        let workers = self.workers.iter().filter(|worker| worker.core.is_some()).map(|worker| (worker.incarnation, Part::Worker));
+        let record = |(incarnation, part)| ProcessRecord { ready: true, ..ProcessRecord::new(incarnation, self.host(), part) };
+        Beats { processes: gateways.chain(workers).map(record).collect(), ..Beats::default() }
+    }
+
     pub(super) fn start_worker(&mut self, index: usize) {
         let incarnation = self.incarnation();
         let start = self.workers[index].start + 1;
@@ -154,6 +168,8 @@ impl World {
             look_after_ns: 8 * MS,
             look_interval_ns: 10 * MS,
             commits_may_be_lost: true,
+            host: self.host(),
+            rehome_after_ns: 2 * LEASE_MS * MS,
             heartbeat_interval_ns: 20 * MS,
             lease_ms: LEASE_MS,
             room_linger_ns: self.options.room_linger_ns,

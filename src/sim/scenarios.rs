@@ -18,11 +18,11 @@ use crate::gateway::core::Core as GatewayCore;
 use crate::gateway::step::{Command as GatewayCommand, Input as GatewayInput, ReadId};
 use crate::gateway::{Delivery, Joining};
 use crate::journal::memory::Store;
-use crate::journal::{Appended, Bell, Flush, Leased, PageSize, Place, Seen, Witness};
+use crate::journal::{Appended, Bell, Flush, Homing, Leased, PageSize, Place, Seen, Witness};
 use crate::limits::Bounds;
 use crate::rules::NoLibrary;
 use crate::rules::RulesBook;
-use crate::types::{Action, Arrival, Flags, Incarnation, Moment, PlayerId, Role, RoomId, ShardId, Since, Verdict};
+use crate::types::{Action, Arrival, Flags, HostId, Incarnation, Moment, PlayerId, Role, RoomId, ShardId, Since, Verdict};
 use crate::wire::push::Push;
 use crate::wire::{push, verdicts};
 use crate::worker::core::Core as WorkerCore;
@@ -168,6 +168,8 @@ fn limits() -> WorkerLimits {
         look_after_ns: 8 * MS,
         look_interval_ns: 10 * MS,
         commits_may_be_lost: true,
+        host: HostId::new("here").expect("a name"),
+        rehome_after_ns: 2 * 1_000_000_000,
         heartbeat_interval_ns: 20 * MS,
         lease_ms: LEASE_MS,
         room_linger_ns: 60_000 * MS,
@@ -202,7 +204,7 @@ impl Stage {
 
     /// The worker owns the shard, without having subscribed its bells.
     fn own(&mut self) {
-        let lease = self.store.claim(SHARD, None, Incarnation(100), 0).expect("a shard");
+        let lease = self.store.claim(SHARD, None, Incarnation(100), (0, 0), &Homing::default()).expect("a shard");
         let witness = Witness { server: Incarnation::NONE, epoch: Some(0), confirmed: 0, sent: 0 };
         self.store.testify(SHARD, witness).expect("nothing was lost");
         self.worker.apply(Input::Claimed(SHARD, Some(lease)), self.now);
@@ -344,7 +346,7 @@ fn a_fence_does_not_overtake_the_dead_gateways_last_bell() {
     stage.bell(bell);
     stage.settle();
     let last = a.flush(&mut stage.store, 1_050 * MS, false);
-    let lease = stage.store.owners()[0].expect("an owner");
+    let lease = stage.store.owners(0)[0].lease.expect("an owner");
     let Ok(Leased::Done(record)) = stage.store.fence(SHARD, lease, Incarnation(1)) else { panic!("the lease is held") };
     // The worker hears of the fence before it hears that bell.
     stage.worker.apply(Input::Fenced { shard: SHARD, lease, answer: Leased::Done(record) }, stage.now);
@@ -437,7 +439,7 @@ fn what_is_read_after_a_death_may_be_unproven() {
     let (mut stage, a, mut b) = two_inside();
     b.act(1, "b", 1_040 * MS);
     stage.now = 1_100 * MS;
-    let lease = stage.store.owners()[0].expect("an owner");
+    let lease = stage.store.owners(0)[0].lease.expect("an owner");
     let answer = stage.store.fence(SHARD, lease, a.core.incarnation()).expect("a shard");
     stage.worker.apply(Input::Fenced { shard: SHARD, lease, answer }, stage.now);
     stage.collect();
@@ -456,7 +458,7 @@ fn what_is_read_after_a_death_may_be_unproven() {
 #[test]
 fn a_fenced_gateway_that_is_idle_finds_out() {
     let (mut stage, mut a, _b) = two_inside();
-    let lease = stage.store.owners()[0].expect("an owner");
+    let lease = stage.store.owners(0)[0].lease.expect("an owner");
     stage.store.fence(SHARD, lease, a.core.incarnation()).expect("a shard");
     a.core.apply(GatewayInput::CheckHeads);
     assert!(a.core.wants_settling(), "it has something to say");

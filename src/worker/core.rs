@@ -1,18 +1,19 @@
 //! The worker as a step function: inputs and the time go in, commands come out. It does no I/O and reads no clock.
 
 mod answers;
+mod owners;
 mod trials;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
+use super::homes;
 use super::job::Job;
-use super::ownership;
 use super::shard::{Memory, Shard};
 use super::state::Shared;
-use super::step::{Command, Failure, Input, WorkerLimits};
-use crate::journal::{Lease, Leased, WorkerRecord};
-use crate::types::{Incarnation, ShardId};
+use super::step::{Command, Input, WorkerLimits};
+use crate::journal::{Beats, Lease, Leased, WorkerRecord};
+use crate::types::{HostId, Incarnation, ShardId};
 
 /// Gateways and workers whose locks one tick looks at.
 const LOOKS_MAX: usize = 128;
@@ -30,16 +31,24 @@ pub(crate) struct Core {
     me: Incarnation,
     shards_total: u16,
     shards: BTreeMap<ShardId, Shard>,
-    claiming: BTreeSet<ShardId>,
+    /// The shards whose claims are under way, and whether their homes change by that.
+    claiming: BTreeMap<ShardId, bool>,
     /// What this worker knows of shards that it has lost, for its next claim.
     memories: BTreeMap<ShardId, Memory>,
     /// How many steps per shard are unanswered ([`Command::answered_to`]).
     unanswered: BTreeMap<ShardId, usize>,
-    /// The shards of which some are to be claimed, once [`Input::Owners`] has told who owns them.
-    wanted: Vec<ShardId>,
     /// Shards whose stored owner lives, but did not list them in its last heartbeat; and since when.
     suspected: BTreeMap<ShardId, (Lease, u64)>,
+    /// The living workers of this host.
     living: Vec<WorkerRecord>,
+    /// Those of other hosts.
+    abroad: Vec<WorkerRecord>,
+    beats: Beats,
+    homes: homes::Memory,
+    /// The hosts that may be a home, with their URLs.
+    eligible: BTreeMap<HostId, String>,
+    /// What somebody has asked for since the last heartbeat.
+    given: Vec<(ShardId, HostId)>,
     /// Workers whose locks were free while their heartbeats were still good, and the shards that their last heartbeat lists. The
     /// record of one that is gone never changes again.
     gone: BTreeMap<Incarnation, Option<Vec<ShardId>>>,
@@ -71,12 +80,16 @@ impl Core {
             me,
             shards_total,
             shards: BTreeMap::new(),
-            claiming: BTreeSet::new(),
+            claiming: BTreeMap::new(),
             memories: BTreeMap::new(),
             unanswered: BTreeMap::new(),
-            wanted: Vec::new(),
             suspected: BTreeMap::new(),
             living: Vec::new(),
+            abroad: Vec::new(),
+            beats: Beats::default(),
+            homes: homes::Memory::default(),
+            eligible: BTreeMap::new(),
+            given: Vec::new(),
             gone: BTreeMap::new(),
             unlocked: BTreeSet::new(),
             beyond_since_ns: None,
@@ -111,7 +124,9 @@ impl Core {
             Input::Rules(rules) => self.shared.limits.rules = rules,
             Input::Stop => self.stop(),
             Input::ShardIsFree => self.heartbeat(),
-            Input::Alive { living, failure } => self.alive(living, failure.as_ref()),
+            Input::Alive { living, beats, failure } => self.alive(living, beats, failure.as_ref()),
+            Input::Give(shard, host) => self.give(shard, host),
+            Input::Named(shard, lease, answer) => self.named(shard, lease, &answer),
             Input::Owners(owners) => self.owners(&owners),
             Input::Claimed(shard, answer) => self.claimed(shard, answer),
             Input::Subscribed(shard) => self.subscribed(shard),
@@ -330,102 +345,8 @@ impl Core {
         self.shared.emit(Command::Heartbeat(owned));
     }
 
-    fn alive(&mut self, living: Vec<WorkerRecord>, failure: Option<&Failure>) {
-        if let Some(failure) = failure {
-            self.failed(failure);
-        }
-        let record = |worker: &Incarnation| living.iter().find(|record| record.incarnation == *worker);
-        self.unlocked.retain(|worker| record(worker).is_some());
-        self.gone.retain(|worker, lists| {
-            let Some(now) = record(worker).map(|record| &record.shards) else { return false };
-            if lists.as_ref().is_none_or(|lists| lists == now) {
-                *lists = Some(now.clone());
-                return true;
-            }
-            self.unlocked.insert(*worker);
-            self.shared.emit(Command::Warn(format!(
-                "worker {worker} lives although its lock file is free: do all workers use the same runtime directory, on a local file system?"
-            )));
-            false
-        });
-        self.living = living;
-        self.take_share();
-    }
-
-    /// Claims what nobody alive owns, up to this worker's share; hands over what is beyond it.
-    fn take_share(&mut self) {
-        self.living.retain(|worker| !self.gone.contains_key(&worker.incarnation));
-        self.suspected.retain(|shard, _| !self.living.iter().any(|worker| worker.shards.contains(shard)));
-        if self.stopping {
-            if self.hands_over.is_none() {
-                let steps = if self.others().is_empty() { 1 } else { HAND_OVER_STEPS };
-                self.hands_over = Some(self.shards.len().div_ceil(steps).max(1));
-                self.hand_over_next();
-            }
-            return;
-        }
-        let mine: BTreeSet<ShardId> = self.shards.keys().copied().chain(self.claiming.iter().copied()).collect();
-        let plan = ownership::plan(self.me, &mine, &self.living, self.shards_total);
-        self.beyond_since_ns = plan.release.map(|_| self.beyond_since_ns.unwrap_or(self.shared.now_ns));
-        // A worker that is being replaced counts beside its successor for a moment: no shard moves for that.
-        let is_settled = self
-            .beyond_since_ns
-            .is_some_and(|since_ns| self.shared.now_ns.saturating_sub(since_ns) >= self.shared.limits.heartbeat_interval_ns / 2);
-        if is_settled && let Some(shard) = plan.release.and_then(|id| self.shards.get_mut(&id)) {
-            shard.releasing = true;
-        }
-        // Two workers list the same shard. The one that lost it may have nothing to commit, and would not notice otherwise.
-        let others = self.living.iter().filter(|w| w.incarnation != self.me);
-        let contested = others.flat_map(|w| &w.shards).any(|shard| self.shards.contains_key(shard));
-        if plan.claim > 0 || contested {
-            self.wanted = plan.free;
-            self.shared.emit(Command::ReadOwners);
-        }
-    }
-
-    fn others(&self) -> Vec<Incarnation> {
-        self.living.iter().map(|w| w.incarnation).filter(|w| *w != self.me).collect()
-    }
-
-    fn owners(&mut self, owners: &[Option<Lease>]) {
-        let newer =
-            |id: ShardId, lease: Lease| owners.get(usize::from(id.0)).copied().flatten().is_some_and(|l| l.epoch > lease.epoch);
-        let lost: Vec<ShardId> = self.shards.iter().filter(|(id, shard)| newer(**id, shard.lease)).map(|(id, _)| *id).collect();
-        lost.into_iter().for_each(|shard| self.lose(shard));
-        let mine = self.shards.len() + self.claiming.len();
-        let mut missing = ownership::share(self.me, &self.living, self.shards_total).saturating_sub(mine);
-        for shard in std::mem::take(&mut self.wanted) {
-            let from = owners.get(usize::from(shard.0)).copied().flatten();
-            let is_mine = self.shards.contains_key(&shard) || self.claiming.contains(&shard);
-            if missing == 0 || self.stopping || is_mine || self.unanswered.contains_key(&shard) {
-                continue;
-            }
-            let lives = |lease: &Lease| lease.owner != self.me && self.living.iter().any(|w| w.incarnation == lease.owner);
-            if let Some(lease) = from.filter(lives)
-                && !self.is_forgotten(shard, lease)
-            {
-                continue;
-            }
-            self.suspected.remove(&shard);
-            self.claiming.insert(shard);
-            self.shared.emit(Command::Claim { shard, from });
-            missing -= 1;
-        }
-    }
-
-    /// Whether a living owner did not list a shard, and did not list it with its next heartbeat either: it does not know that it owns
-    /// it. The answer to its claim was lost.
-    fn is_forgotten(&mut self, shard: ShardId, lease: Lease) -> bool {
-        let now_ns = self.shared.now_ns;
-        let (suspect, since_ns) = self.suspected.entry(shard).or_insert((lease, now_ns));
-        if *suspect != lease {
-            (*suspect, *since_ns) = (lease, now_ns);
-        }
-        now_ns.saturating_sub(*since_ns) >= self.shared.limits.heartbeat_interval_ns / 2
-    }
-
     fn claimed(&mut self, shard: ShardId, answer: Option<Leased<Lease>>) {
-        self.claiming.remove(&shard);
+        let moves = self.claiming.remove(&shard).unwrap_or_default();
         match answer {
             Some(Leased::Done(lease)) if self.stopping => {
                 let tell = self.others();
@@ -434,6 +355,9 @@ impl Core {
             Some(Leased::Done(lease)) => {
                 self.shards.insert(shard, Shard::new(shard, lease, self.memories.remove(&shard), self.shared.now_ns));
                 self.shared.emit(Command::Follow(shard));
+                if moves {
+                    self.tell_of_home(shard, lease.home);
+                }
                 self.heartbeat();
             }
             // Another was faster: another shard may still be free.
@@ -475,7 +399,8 @@ impl Core {
         for id in quiet {
             if let Some(shard) = self.shards.remove(&id) {
                 self.shared.emit(Command::Unfollow(id));
-                let tell = self.others();
+                let mut tell = self.others();
+                tell.extend(shard.successor().into_iter().flat_map(|host| self.workers_of(host)));
                 self.shared.emit(Command::Release { shard: id, lease: shard.lease, tell });
             }
         }

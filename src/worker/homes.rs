@@ -7,30 +7,9 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use crate::journal::{Part, ProcessRecord};
 use crate::limits::{BALANCE_AFTER, CHOSEN_LEASES, REHOME_WITHIN};
 use crate::types::{HostId, Incarnation, ShardId};
-
-/// What a process does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Part {
-    Gateway,
-    Worker,
-}
-
-/// A process that beats, as the last heartbeat's answer said.
-#[derive(Debug, Clone)]
-pub(super) struct Process {
-    pub(super) host: HostId,
-    pub(super) part: Part,
-    /// Whether it takes work. This must not hang on a shard's being at home there.
-    pub(super) ready: bool,
-    /// How many cores it has been told that its host has.
-    pub(super) cores: u32,
-    /// Under which URL players reach a gateway; empty if it was told none.
-    pub(super) url: String,
-    /// The shards whose node it does not reach.
-    pub(super) lacks: BTreeSet<ShardId>,
-}
 
 /// What the journal says of a shard.
 #[derive(Debug, Clone)]
@@ -65,7 +44,8 @@ pub(super) struct Table {
     pub(super) lease_ns: u64,
     /// How long a home may be without a gateway or a worker that beats before another host takes over.
     pub(super) rehome_after_ns: u64,
-    pub(super) processes: Vec<Process>,
+    /// The processes that beat, as the last heartbeat's answer said.
+    pub(super) processes: Vec<ProcessRecord>,
     /// The hosts that are to have no shard.
     pub(super) drained: BTreeSet<HostId>,
     /// All shards of the deployment, in their order.
@@ -272,8 +252,8 @@ struct Hosts<'a> {
 
 #[derive(Default)]
 struct Host<'a> {
-    gateways: Vec<&'a Process>,
-    workers: Vec<&'a Process>,
+    gateways: Vec<&'a ProcessRecord>,
+    workers: Vec<&'a ProcessRecord>,
     cores: u64,
 }
 
@@ -320,7 +300,7 @@ impl<'a> Hosts<'a> {
 
     /// Whether a ready gateway and a worker of this host beat and reach the shard's node.
     fn serves(&self, host: &HostId, shard: ShardId) -> bool {
-        let reaches = |processes: &[&Process]| processes.iter().any(|process| !process.lacks.contains(&shard));
+        let reaches = |processes: &[&ProcessRecord]| processes.iter().any(|process| !process.lacks.contains(&shard));
         self.hosts.get(host).is_some_and(|host| reaches(&host.gateways) && reaches(&host.workers))
     }
 

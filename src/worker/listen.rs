@@ -10,19 +10,16 @@ use crate::limits::HEADS_INTERVAL;
 use crate::types::{Incarnation, ShardId};
 use crate::wire::push::{self, Push};
 
-/// Regularly tells the journal that this host lives, and for which rooms this worker has rules.
-pub(super) async fn stay_entered(
+/// Regularly tells the journal for which rooms this worker has rules.
+pub(super) async fn say_patterns(
     journal: Arc<dyn WorkerJournal>,
-    timeline: u32,
-    (me, patterns): (Incarnation, Vec<String>),
+    me: Incarnation,
+    patterns: Vec<String>,
     inputs: mpsc::Sender<Input>,
 ) {
-    let (mut interval, mut alone) = (tokio::time::interval(HEADS_INTERVAL), true);
+    let mut interval = tokio::time::interval(HEADS_INTERVAL);
     loop {
         interval.tick().await;
-        if let Err(error) = journal::keep_entered(&*journal, timeline, &mut alone).await {
-            let _ = inputs.send(Input::Failed(Failure { what: "keep the host's timeline", scope: Scope::Shared, error })).await;
-        }
         if let Err(error) = journal::keep_known(&*journal, me, &patterns).await {
             let _ = inputs
                 .send(Input::Failed(Failure { what: "say for which rooms there are rules", scope: Scope::Shared, error }))
@@ -37,6 +34,12 @@ pub(super) async fn hear_of_shards(mut pushes: Signals<bytes::Bytes>, programs: 
         let (free, pushed) = match &signal {
             Signal::Subscribed => (true, true),
             Signal::Message(bytes) => match push::decode(bytes) {
+                Ok(Push::Give { shard, host }) => {
+                    if inputs.send(Input::Give(shard, host)).await.is_err() {
+                        return;
+                    }
+                    (false, false)
+                }
                 Ok(Push::Free { .. }) => (true, false),
                 Ok(Push::Programs) => (false, true),
                 _ => (false, false),

@@ -20,7 +20,6 @@
 //! ```
 
 pub(crate) mod core;
-#[cfg(test)]
 mod homes;
 pub(crate) mod job;
 mod join;

@@ -1,4 +1,4 @@
-//! Which shards a worker should own: each living worker gets an even share, and shards move one at a time.
+//! Which shards of its host a worker should own: each living worker gets an even share, and shards move one at a time.
 
 use std::collections::BTreeSet;
 
@@ -16,18 +16,19 @@ pub(super) struct Plan {
     pub(super) release: Option<ShardId>,
 }
 
-/// How many shards worker `me` should own. `living` may or may not include it. The deployment has `shards` shards.
-pub(super) fn share(me: Incarnation, living: &[WorkerRecord], shards: u16) -> usize {
-    usize::from(shards).div_ceil(workers(me, living).len())
+/// How many of `shards` shards worker `me` should own. `living` may or may not include it.
+fn share(me: Incarnation, living: &[WorkerRecord], shards: usize) -> usize {
+    shards.div_ceil(workers(me, living).len())
 }
 
 fn workers(me: Incarnation, living: &[WorkerRecord]) -> BTreeSet<Incarnation> {
     living.iter().map(|worker| worker.incarnation).chain([me]).collect()
 }
 
-/// Plans for worker `me`, which owns `mine`.
-pub(super) fn plan(me: Incarnation, mine: &BTreeSet<ShardId>, living: &[WorkerRecord], shards: u16) -> Plan {
-    let share = share(me, living, shards);
+/// Plans for worker `me`, which owns `mine`. `living` are the workers of its host, and `homes` are all shards that are its host's, in
+/// their order.
+pub(super) fn plan(me: Incarnation, mine: &BTreeSet<ShardId>, living: &[WorkerRecord], homes: &[ShardId]) -> Plan {
+    let share = share(me, living, homes.len());
     if mine.len() > share {
         return Plan { release: mine.last().copied(), ..Plan::default() };
     }
@@ -38,8 +39,7 @@ pub(super) fn plan(me: Incarnation, mine: &BTreeSet<ShardId>, living: &[WorkerRe
     // Each worker starts its search at another shard, so that two rarely claim the same one.
     let rank = workers(me, living).iter().position(|worker| *worker == me).unwrap_or_default();
     let start = rank * share;
-    let free = (0..usize::from(shards)).map(|i| (start + i) % usize::from(shards));
-    let free = free.filter_map(|i| u16::try_from(i).ok().map(ShardId));
+    let free = homes.iter().cycle().skip(start).take(homes.len()).copied();
     let free: Vec<ShardId> = free.filter(|shard| !owned.contains(shard) && !mine.contains(shard)).collect();
     Plan { claim: free.len().min(share - mine.len()), free, release: None }
 }
@@ -58,10 +58,11 @@ mod tests {
             let records = |owned: &[BTreeSet<ShardId>]| -> Vec<WorkerRecord> {
                 owned.iter().enumerate().map(|(i, s)| WorkerRecord { incarnation: Incarnation(i as u128 + 1), shards: s.iter().copied().collect() }).collect()
             };
+            let homes: Vec<ShardId> = (0..shards).map(ShardId).collect();
             let round: Vec<usize> = (0..workers).collect();
             let order = turns.iter().map(|t| t.index(workers)).chain(round.iter().copied().cycle().take(workers * 200));
             for turn in order {
-                let plan = plan(Incarnation(turn as u128 + 1), &owned[turn], &records(&owned), shards);
+                let plan = plan(Incarnation(turn as u128 + 1), &owned[turn], &records(&owned), &homes);
                 for shard in plan.free.into_iter().take(plan.claim) {
                     if !owned.iter().any(|o| o.contains(&shard)) {
                         owned[turn].insert(shard);
@@ -76,7 +77,7 @@ mod tests {
             let share = usize::from(shards).div_ceil(workers);
             prop_assert!(owned.iter().all(|o| o.len() <= share));
             for (i, mine) in owned.iter().enumerate() {
-                prop_assert_eq!(plan(Incarnation(i as u128 + 1), mine, &records(&owned), shards), Plan::default());
+                prop_assert_eq!(plan(Incarnation(i as u128 + 1), mine, &records(&owned), &homes), Plan::default());
             }
         }
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio_util::task::TaskTracker;
 
-use crate::journal::{JournalError, Lease, WorkerJournal};
+use crate::journal::{JournalError, Lease, ProcessRecord, WorkerJournal};
 use crate::limits::RETRY_MAX;
 use crate::types::{Incarnation, ShardId};
 use crate::wire::push::{self, Push};
@@ -38,10 +38,12 @@ impl Releases {
 
     /// Waits until all are released, then withdraws the worker, and tells all others. Until then it counts, and their shares are too
     /// small for all that it has released; and it does not know yet who has come since its last heartbeat: in a reload, its successor.
-    pub(super) async fn say_goodbye(self, me: Incarnation) {
+    pub(super) async fn say_goodbye(self, record: &ProcessRecord) {
+        let me = record.incarnation;
         self.tasks.close();
         let _ = tokio::time::timeout(RETRY_MAX, self.tasks.wait()).await;
         let goodbye = async {
+            self.journal.beat(record, 0).await?;
             let living = self.journal.heartbeat(me, &[], 0).await?;
             let others: Vec<Incarnation> =
                 living.iter().map(|worker| worker.incarnation).filter(|worker| *worker != me).collect();

@@ -15,7 +15,7 @@ use super::core::Core;
 use super::job::{Job, Progress};
 use super::join::{Joined, WorkerError, join};
 use super::library::{self, Shelf};
-use super::listen::{follow, hear_of_shards, stay_entered};
+use super::listen::{follow, hear_of_shards, say_patterns};
 use super::meters::Meters;
 use super::programs::{self, Programs};
 use super::release::Releases;
@@ -24,13 +24,13 @@ use super::threads::Threads;
 use super::wake::{Turn, Wake};
 use super::watchdog::Watchdog;
 use crate::clock;
-use crate::journal::{self, JournalError, Leased, PageSize, Place, StoredPage, WorkerJournal};
+use crate::journal::{self, JournalError, Leased, PageSize, Place, ProcessRecord, StoredPage, WorkerJournal};
 use crate::limits::{
     Bounds, DEAF_TIMEOUT_MIN, DRAIN_TIMEOUT, LOOK_AFTER, LOOK_INTERVAL, PAGES_MAX, PROBE_INTERVAL, REJOIN_WINDOW, STUCK_JOBS_MAX,
 };
 use crate::metrics as names;
 use crate::rules::RulesBook;
-use crate::types::{Incarnation, RoomId, ShardId};
+use crate::types::{RoomId, ShardId};
 
 /// How many inputs may wait for the loop. The core bounds answers and jobs among them. When it is full, bells wait where they are.
 const INPUTS_MAX: usize = 4096;
@@ -48,6 +48,9 @@ pub struct WorkerOptions {
     pub rules_timeout: Duration,
     /// How long a worker's heartbeat is valid: other workers take its shards over this long after it died.
     pub lease: Duration,
+    /// How long a shard's home may be without a worker or a gateway before another host takes the shard over, 1.6 s to 10 minutes. None:
+    /// two leases.
+    pub rehome_after: Option<Duration>,
     /// How long a room may be empty before it ends.
     pub room_linger: Duration,
     /// How long the journal keeps resolved events and verdicts.
@@ -63,6 +66,7 @@ impl Default for WorkerOptions {
             gateway_timeout: crate::limits::GATEWAY_TIMEOUT,
             rules_timeout: crate::limits::RULES_TIMEOUT,
             lease: crate::limits::LEASE_TIMEOUT,
+            rehome_after: None,
             room_linger: crate::limits::ROOM_LINGER,
             retention: crate::limits::RETENTION,
             resolved: Arc::default(),
@@ -98,7 +102,8 @@ pub(crate) async fn run_joined(
     stop: CancellationToken,
     health: tokio::sync::watch::Sender<Option<String>>,
 ) -> Result<(), WorkerError> {
-    let Joined { journal, timeline, me, pushes, lock: _lock } = joined;
+    let Joined { journal, record, pushes, lock: _lock } = joined;
+    let me = record.incarnation;
     let ns = |d: Duration| u64::try_from(d.as_nanos()).unwrap_or(u64::MAX);
     let ms = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
     let Some(rules) = library::settled(&*journal, rules, &stop).await else { return Ok(()) };
@@ -116,6 +121,8 @@ pub(crate) async fn run_joined(
         look_after_ns: ns(LOOK_AFTER),
         look_interval_ns: ns(LOOK_INTERVAL),
         commits_may_be_lost: journal.commits_may_be_lost(),
+        host: record.host.clone(),
+        rehome_after_ns: ns(options.rehome_after.unwrap_or(options.lease * 2)),
         heartbeat_interval_ns: ns(options.lease) / 4,
         lease_ms: ms(options.lease),
         room_linger_ns: ns(options.room_linger),
@@ -129,11 +136,11 @@ pub(crate) async fn run_joined(
     let (inputs, receiver) = mpsc::channel(INPUTS_MAX);
     let news = tokio::spawn(hear_of_shards(pushes, told.clone(), inputs.clone()));
     let pushed = tokio::spawn(library::follow(journal.clone(), rules, told, inputs.clone()));
-    let entered = tokio::spawn(stay_entered(journal.clone(), timeline, (me, patterns), inputs.clone()));
+    let entered = tokio::spawn(say_patterns(journal.clone(), me, patterns, inputs.clone()));
     let worker = Worker {
         core,
         journal,
-        me,
+        record,
         lease_ms,
         inputs,
         following: HashMap::new(),
@@ -155,7 +162,8 @@ pub(crate) async fn run_joined(
 struct Worker {
     core: Core,
     journal: Arc<dyn WorkerJournal>,
-    me: Incarnation,
+    /// What it says of itself with each beat.
+    record: ProcessRecord,
     lease_ms: u64,
     inputs: mpsc::Sender<Input>,
     following: HashMap<ShardId, AbortHandle>,
@@ -221,7 +229,7 @@ impl Worker {
             self.perform();
             wake.at(self.core.next_due_ns());
         }
-        self.releases.say_goodbye(self.me).await;
+        self.releases.say_goodbye(&self.record).await;
         self.core.has_given_up()
     }
 
@@ -263,19 +271,24 @@ impl Worker {
     }
 
     fn carry_out(&mut self, command: Command) {
-        let (journal, me, lease_ms) = (self.journal.clone(), self.me, self.lease_ms);
+        let (journal, me, lease_ms) = (self.journal.clone(), self.record.incarnation, self.lease_ms);
         match command {
             // A full journal still takes heartbeats, so that shards stay where they are. The ping tells whether it takes other writes.
-            Command::Heartbeat(owned) => self.once("heartbeat", async move {
-                let living = journal.heartbeat(me, &owned, lease_ms).await?;
-                let failure = journal.ping().await.err().map(|error| Failure { what: "ping", scope: Scope::Ping, error });
-                Ok(Input::Alive { living, failure })
-            }),
+            Command::Heartbeat(owned) => {
+                let mut record = self.record.clone();
+                record.offset_us = clock::epoch_ns() / 1_000;
+                self.once("heartbeat", async move {
+                    let beats = journal.beat(&record, lease_ms).await?;
+                    let living = journal.heartbeat(me, &owned, lease_ms).await?;
+                    let failure = journal.ping().await.err().map(|error| Failure { what: "ping", scope: Scope::Ping, error });
+                    Ok(Input::Alive { living, beats, failure })
+                })
+            }
             Command::ReadOwners => self.once("read owners", async move { journal.owners().await.map(Input::Owners) }),
-            Command::Claim { shard, from } => {
+            Command::Claim { shard, from, homing } => {
                 let inputs = self.inputs.clone();
                 tokio::spawn(async move {
-                    let answer = match journal.claim(shard, from, me, clock::unix_ms()).await {
+                    let answer = match journal.claim(shard, from, me, clock::unix_ms(), &homing).await {
                         Ok(answer) => Some(answer),
                         Err(error) => {
                             let _ = inputs.send(Input::Failed(Failure { what: "claim shard", scope: Scope::Claim, error })).await;
@@ -283,6 +296,16 @@ impl Worker {
                         }
                     };
                     let _ = inputs.send(Input::Claimed(shard, answer)).await;
+                });
+            }
+            Command::Name { shard, lease, to } => self.once("name successor", async move {
+                let answer = journal.name(shard, lease, to.as_ref(), lease_ms).await?;
+                Ok(Input::Named(shard, lease, answer))
+            }),
+            Command::Tell(process, push) => {
+                tokio::spawn(async move {
+                    // Who misses it asks the journal.
+                    let _ = journal.publish(None, process, push).await;
                 });
             }
             Command::Release { shard, lease, tell } => self.releases.start(shard, lease, tell),

@@ -10,6 +10,7 @@
 
 mod commits;
 mod gateways;
+mod handing;
 mod rejoin;
 mod rooms;
 mod suspects;
@@ -18,6 +19,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use self::gateways::GatewayView;
+use self::handing::Handing;
 pub(super) use self::rejoin::Memory;
 use self::rejoin::Rejoin;
 use super::job::{Job, LaneId, Tally};
@@ -71,6 +73,10 @@ pub(super) struct Shard {
     /// How many times `ROOMS_PER_SHARD_WARNED` rooms there have to be for the next warning.
     crowd: usize,
     pub(super) releasing: bool,
+    /// While it is handed over to another host.
+    handing: Option<Handing>,
+    /// The count of appends when somebody last asked how busy it is.
+    busy_from: u64,
     pub(super) quarantined: usize,
     checked_at_ns: u64,
     forgot_at_ns: u64,
@@ -103,6 +109,8 @@ impl Shard {
             adopt: VecDeque::new(),
             crowd: 1,
             releasing: false,
+            handing: None,
+            busy_from: 0,
             quarantined: 0,
             checked_at_ns: 0,
             forgot_at_ns: 0,
@@ -158,6 +166,7 @@ impl Shard {
         if survey.server != self.lease.server {
             return false;
         }
+        self.look_who_is_inside(&survey, shared);
         let (buffer, missed) = match &mut self.state {
             State::Following | State::Rejoining(_) => return true,
             State::Surveying { buffer, missed } => (std::mem::take(buffer), *missed),

@@ -6,12 +6,12 @@ use bytes::Bytes;
 
 use super::job::{Done, Job, LaneId, Loading, Tally};
 use crate::journal::{
-    AheadPart, Bell, Commit, Committed, FlushEntry, GatewayRecord, JournalError, Lease, Leased, Place, RoomsPage, RoomsPlace,
-    StoredPage, Survey, Witness, WorkerRecord,
+    AheadPart, Beats, Bell, Commit, Committed, FlushEntry, GatewayRecord, Homing, JournalError, Lease, Leased, Place, RoomsPage,
+    RoomsPlace, ShardOwner, StoredPage, Successor, Survey, Witness, WorkerRecord,
 };
 use crate::limits::{Bounds, REDIS_RESPONSE_TIMEOUT, RESUBSCRIBE_DELAY_MAX, RETRY_MAX};
 use crate::rules::{Library, RulesBook};
-use crate::types::{Incarnation, ProgramId, RoomId, ShardId, Stamp, StreamId};
+use crate::types::{HostId, Incarnation, ProgramId, RoomId, ShardId, Stamp, StreamId};
 
 /// What bounds and drives a worker.
 #[derive(Clone)]
@@ -39,6 +39,10 @@ pub(crate) struct WorkerLimits {
     pub look_interval_ns: u64,
     /// Whether the journal may come back without commits that it has confirmed.
     pub commits_may_be_lost: bool,
+    /// Where this worker runs.
+    pub host: HostId,
+    /// How long a home may be without a gateway or a worker before another host takes over.
+    pub rehome_after_ns: u64,
     pub heartbeat_interval_ns: u64,
     /// How long a heartbeat is valid.
     pub lease_ms: u64,
@@ -72,10 +76,16 @@ pub(crate) enum Input {
     /// Answers [`Command::Heartbeat`]: which workers live, and the failure if the journal takes no other steps.
     Alive {
         living: Vec<WorkerRecord>,
+        /// Where they and the gateways run.
+        beats: Beats,
         failure: Option<Failure>,
     },
     /// Answers [`Command::ReadOwners`].
-    Owners(Vec<Option<Lease>>),
+    Owners(Vec<ShardOwner>),
+    /// Somebody wants this shard to move to this host.
+    Give(ShardId, HostId),
+    /// Answers [`Command::Name`]. There is no answer when the step failed; the core names again.
+    Named(ShardId, Lease, Leased<()>),
     /// Answers [`Command::Claim`]. None when the outcome is unknown.
     Claimed(ShardId, Option<Leased<Lease>>),
     /// The worker has subscribed to the shard's bells, for the first time or again.
@@ -184,7 +194,11 @@ pub(crate) enum Command {
     /// Answer with [`Input::Owners`].
     ReadOwners,
     /// Answer with [`Input::Claimed`].
-    Claim { shard: ShardId, from: Option<Lease> },
+    Claim { shard: ShardId, from: Option<Lease>, homing: Homing },
+    /// Name the shard's next home, or take the name away; answer with [`Input::Named`].
+    Name { shard: ShardId, lease: Lease, to: Option<Successor> },
+    /// Tell this process something that is not of a shard of its own. No answer is needed.
+    Tell(Incarnation, Bytes),
     /// Release the shard, then push [`crate::wire::push::Push::Free`] to these workers. No answer is needed.
     Release { shard: ShardId, lease: Lease, tell: Vec<Incarnation> },
     /// Subscribe to the shard's bells. Apply [`Input::Subscribed`] after each subscription and [`Input::Bell`] for each bell.

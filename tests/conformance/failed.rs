@@ -1,6 +1,6 @@
 //! Failed events, which are kept apart from their rooms.
 
-use lasthit::journal::{Committed, FailedEvents, Journal, JournalError, Leased, RoomCommit};
+use lasthit::journal::{Committed, FailedEvents, Homing, Journal, JournalError, Leased, RoomCommit};
 use lasthit::types::{Incarnation, ShardId, StreamId};
 
 use crate::fixture::{self, SHARD, TestGateway, bytes, claim, commit, part, room};
@@ -86,9 +86,9 @@ pub(crate) async fn failed_events_outlive_their_room(journal: &impl Journal) {
     all.trim = Some((StreamId { ms: u64::MAX, seq: 0 }, 2));
     journal.commit(&commit(lease, 1, vec![all])).await.expect("commit");
     assert_eq!(journal.end_room(SHARD, lease, &room(0), 2).await.expect("end"), Leased::Done(true));
-    let from = journal.owners().await.expect("owners")[usize::from(SHARD.0)];
+    let from = journal.owners().await.expect("owners")[usize::from(SHARD.0)].lease;
     let wall_ms = lasthit::internals::clock::unix_ms();
-    assert!(matches!(journal.claim(SHARD, from, Incarnation(9), wall_ms).await, Ok(Leased::Done(_))));
+    assert!(matches!(journal.claim(SHARD, from, Incarnation(9), wall_ms, &Homing::default()).await, Ok(Leased::Done(_))));
     assert_eq!(kept(journal, "*").await, ["one"]);
 }
 

@@ -5,8 +5,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use lasthit::journal::redis::{Durability, RedisJournal, RedisOptions};
 use lasthit::journal::{
-    Appended, Bell, Commit, Flush, FlushEntry, GatewayRecord, Homed, Journal, JournalError, Lease, Leased, PageSize, Registered,
-    RoomCommit, RoomHead, Seen, Signal, Signals, StoredRoom, pages,
+    Appended, Bell, Commit, Flush, FlushEntry, GatewayRecord, Homed, Homing, Journal, JournalError, Lease, Leased, PageSize,
+    Registered, RoomCommit, RoomHead, Seen, Signal, Signals, StoredRoom, pages,
 };
 use lasthit::types::{Incarnation, Moment, RoomId, ShardId, StreamId};
 use servers::{Program, RedisServer};
@@ -57,7 +57,9 @@ pub(crate) async fn settle(journal: &impl Journal) {
         journal.timeline(&format!("an earlier host, {other}")).await.expect("timeline");
     }
     for shard in (0..SHARDS).map(ShardId) {
-        let claimed = journal.claim(shard, None, Incarnation::random(), lasthit::internals::clock::unix_ms()).await;
+        let claimed = journal
+            .claim(shard, None, Incarnation::random(), lasthit::internals::clock::unix_ms(), &Homing::moves_from(None))
+            .await;
         let Ok(Leased::Done(lease)) = claimed else { panic!("{claimed:?}") };
         assert_eq!(lease.home, HOME);
         journal.release(shard, lease).await.expect("release");
@@ -180,8 +182,12 @@ pub(crate) fn tell(server: &RedisServer, command: &[&str]) {
 }
 
 pub(crate) async fn claim(journal: &impl Journal) -> Lease {
-    let from = journal.owners().await.expect("owners")[usize::from(SHARD.0)];
-    match journal.claim(SHARD, from, Incarnation::random(), lasthit::internals::clock::unix_ms()).await.expect("claim") {
+    let from = journal.owners().await.expect("owners")[usize::from(SHARD.0)].lease;
+    match journal
+        .claim(SHARD, from, Incarnation::random(), lasthit::internals::clock::unix_ms(), &Homing::default())
+        .await
+        .expect("claim")
+    {
         Leased::Done(lease) => lease,
         Leased::Lost => panic!("nobody else claims"),
     }

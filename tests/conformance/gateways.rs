@@ -3,9 +3,10 @@
 use lasthit::internals::limits::{FLUSH_EVENTS_MAX, POKE_IDLE, ROOMS_PER_SHARD_MAX};
 use lasthit::internals::wire::push::{self, Push};
 use lasthit::journal::{
-    Appended, Bell, Committed, GatewayRecord, Journal, JournalError, Lease, Leased, Registered, RoomCommit, Seen, Witness, enter,
+    Appended, Bell, Committed, GatewayRecord, Homing, Journal, JournalError, Lease, Leased, Part, ProcessRecord, Registered,
+    RoomCommit, Seen, Witness, enter,
 };
-use lasthit::types::{Incarnation, Moment, RoomId, ShardId, StreamId};
+use lasthit::types::{HostId, Incarnation, Moment, RoomId, ShardId, StreamId};
 
 use crate::fixture::{
     HOME, SHARD, TestGateway, at, bytes, claim, commit, entry, head, last, load, message, part, read, room, room_of, subscribed,
@@ -20,13 +21,39 @@ pub(crate) async fn timelines_are_numbered_by_name(journal: &impl Journal) {
     journal.ping().await.expect("ping");
 }
 
-pub(crate) async fn two_hosts_do_not_share_a_journal(journal: &impl Journal) {
-    let first = enter(journal, "boot-1").await.expect("alone");
-    assert_eq!(enter(journal, "boot-1").await.expect("another process of the host"), first);
-    let refused = enter(journal, "boot-2").await.expect_err("another host");
-    assert!(matches!(&refused, JournalError::Refused(text) if text.contains("another host (timeline")), "{refused}");
-    assert!(journal.live_timelines(first, 0).await.expect("gone").is_empty());
-    assert!(enter(journal, "boot-2").await.expect("alone now") > first);
+/// A host without an address can have no second one beside it; one of an earlier version can have none at all.
+pub(crate) async fn who_enters_looks_who_is_there(journal: &impl Journal) {
+    let me = Incarnation::random();
+    let enters = async |part, url| enter(journal, me, part, url).await;
+    let refused = async |part, url, words: &[&str]| {
+        let error = enters(part, url).await.expect_err("refused").to_string();
+        assert!(words.iter().all(|word| error.contains(word)) && !error.contains('\n'), "{error}");
+    };
+    let record = enters(Part::Gateway, None).await.expect("alone");
+    assert!(
+        record.incarnation == me.process() && record.host == *journal.host() && record.ready && record.cores > 0,
+        "{record:?}"
+    );
+    assert!(record.offset_us > 1_600_000_000_000_000 && record.url.is_empty(), "{record:?}");
+    assert!(journal.beat(&record, 0).await.expect("beats").processes.is_empty(), "it has not beaten yet");
+
+    let there = HostId::new("there").expect("a name");
+    let process = |n: u128, part| ProcessRecord { ready: true, ..ProcessRecord::new(Incarnation(n << 64), there.clone(), part) };
+    let gateway = ProcessRecord { url: "wss://there.example".to_owned(), ..process(1, Part::Gateway) };
+    journal.beat(&gateway, 60_000).await.expect("beat");
+    enters(Part::Gateway, None).await.expect("a host without a worker is nobody's home");
+    journal.beat(&process(2, Part::Worker), 60_000).await.expect("beat");
+    refused(Part::Gateway, None, &["another host (there, wss://there.example)", "--advertise URL"]).await;
+    assert_eq!(enters(Part::Gateway, Some("ws://here:1")).await.expect("reachable").url, "ws://here:1");
+    enters(Part::Worker, None).await.expect("a worker needs no address");
+    journal.beat(&process(2, Part::Worker), 0).await.expect("gone");
+    enters(Part::Gateway, None).await.expect("alone again");
+
+    let other = journal.timeline("earlier").await.expect("timeline");
+    journal.live_timelines(other, 60_000).await.expect("it lives");
+    refused(Part::Worker, None, &["earlier version", "another host"]).await;
+    journal.live_timelines(other, 0).await.expect("gone");
+    enters(Part::Worker, None).await.expect("gone");
 }
 
 pub(crate) async fn registering_is_idempotent(journal: &impl Journal) {
@@ -155,11 +182,14 @@ pub(crate) async fn steps_are_bound_to_their_server(journal: &impl Journal) {
     assert_eq!(death.expect("death"), Leased::Lost);
     assert_eq!(journal.end_room(SHARD, elsewhere, &room(0), 0).await.expect("end"), Leased::Lost);
     assert_eq!(
-        journal.claim(SHARD, Some(elsewhere), Incarnation::random(), lasthit::internals::clock::unix_ms()).await.expect("claim"),
+        journal
+            .claim(SHARD, Some(elsewhere), Incarnation::random(), lasthit::internals::clock::unix_ms(), &Homing::default())
+            .await
+            .expect("claim"),
         Leased::Lost
     );
     journal.release(SHARD, elsewhere).await.expect("release");
-    assert_eq!(journal.owners().await.expect("owners")[usize::from(SHARD.0)], Some(lease));
+    assert_eq!(journal.owners().await.expect("owners")[usize::from(SHARD.0)].lease, Some(lease));
     assert_eq!(journal.survey(SHARD, true).await.expect("survey"), before);
 }
 

@@ -3,8 +3,8 @@
 use lasthit::internals::clock::unix_ms;
 use lasthit::journal::memory::MemoryJournal;
 use lasthit::journal::{
-    Appended, CommonJournal, Flush, GatewayJournal, Homed, Journal, JournalError, Lease, Leased, Part, ProcessRecord, Seen,
-    WorkerJournal,
+    Appended, CommonJournal, Flush, GatewayJournal, Homed, Homing, Journal, JournalError, Lease, Leased, Part, ProcessRecord,
+    Seen, WorkerJournal,
 };
 use lasthit::types::{Home, HostId, Incarnation, Moment};
 
@@ -21,7 +21,8 @@ fn memory() -> [MemoryJournal; 2] {
 }
 
 async fn claim(journal: &impl Journal, from: Option<Lease>) -> Lease {
-    let claimed = journal.claim(SHARD, from, Incarnation::random(), unix_ms()).await;
+    let seen = journal.owners().await.expect("owners")[usize::from(SHARD.0)].home.clone();
+    let claimed = journal.claim(SHARD, from, Incarnation::random(), unix_ms(), &Homing::moves_from(seen)).await;
     let Ok(Leased::Done(lease)) = claimed else { panic!("{claimed:?}") };
     lease
 }
@@ -67,7 +68,7 @@ async fn a_shard_has_one_home(here: &impl Journal, there: &impl Journal) {
     // Another host's does both, in one step. Its clock shows less.
     let third = claim(there, Some(second)).await;
     assert_eq!((third.epoch, third.home), (3, 2));
-    assert_eq!(there.owners().await.expect("owners")[usize::from(SHARD.0)], Some(third));
+    assert_eq!(there.owners().await.expect("owners")[usize::from(SHARD.0)].lease, Some(third));
     assert!(there.survey(SHARD, false).await.expect("survey").gateways.iter().all(|record| record.fenced));
     let of_there = Some(home(2, "there"));
     for number in [0, 1, 2] {
@@ -108,11 +109,12 @@ async fn a_shard_has_one_home_on_redis() {
 async fn of_racing_hosts_one_wins(here: &impl Journal, there: &impl Journal) {
     let mut lease = claim(here, None).await;
     for _ in 0..20 {
+        let seen = Homing::moves_from(here.owners().await.expect("owners")[usize::from(SHARD.0)].home.clone());
         let claims = (0..8).map(async |n| {
             let me = Incarnation::random();
             match n % 2 {
-                0 => here.claim(SHARD, Some(lease), me, unix_ms()).await,
-                _ => there.claim(SHARD, Some(lease), me, unix_ms()).await,
+                0 => here.claim(SHARD, Some(lease), me, unix_ms(), &seen).await,
+                _ => there.claim(SHARD, Some(lease), me, unix_ms(), &seen).await,
             }
         });
         let answers = futures_util::future::join_all(claims).await;
@@ -193,7 +195,7 @@ async fn a_damaged_home_is_named_and_holds_up_its_shard_alone() {
     for damaged in ["", "x", "1", "1|", "|here", "12345678901|here", "4294967295|here"] {
         tell(&server, &["HSET", "lasthit:{s2}:shard", "home", damaged]);
         let answers = [
-            journal.claim(SHARD, None, Incarnation::random(), unix_ms()).await.map(|_| ()),
+            journal.claim(SHARD, None, Incarnation::random(), unix_ms(), &Homing::default()).await.map(|_| ()),
             journal.register(SHARD, gateway, Seen::default(), &[]).await.map(|answer| assert!(answer.here().is_none())),
         ];
         assert!(
@@ -201,7 +203,7 @@ async fn a_damaged_home_is_named_and_holds_up_its_shard_alone() {
             "{damaged:?}: {answers:?}"
         );
         assert!(format!("{:?}", answers[0]).contains("home"), "{damaged:?}: {answers:?}");
-        assert_eq!(journal.owners().await.expect("owners")[usize::from(SHARD.0)], None, "{damaged:?}");
+        assert_eq!(journal.owners().await.expect("owners")[usize::from(SHARD.0)].lease, None, "{damaged:?}");
     }
 }
 

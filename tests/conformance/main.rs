@@ -72,7 +72,7 @@ macro_rules! on_another {
 
 conformance! {
     gateways::timelines_are_numbered_by_name,
-    gateways::two_hosts_do_not_share_a_journal,
+    gateways::who_enters_looks_who_is_there,
     gateways::registering_is_idempotent,
     gateways::a_gateway_that_has_seen_more_than_is_stored_begins_new_eras,
     gateways::a_worker_that_has_seen_more_than_is_stored_begins_new_eras,

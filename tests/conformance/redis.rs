@@ -5,7 +5,7 @@ use std::time::Duration;
 use lasthit::internals::limits::SHARDS_DEFAULT;
 use lasthit::journal::redis::{RedisJournal, RedisOptions};
 use lasthit::journal::{
-    Appended, Committed, CommonJournal as _, Flush, GatewayJournal as _, JournalError, Leased, RoomCommit, Seen, Witness,
+    Appended, Committed, CommonJournal as _, Flush, GatewayJournal as _, Homing, JournalError, Leased, RoomCommit, Seen, Witness,
     WorkerJournal as _,
 };
 use lasthit::types::{Incarnation, ShardId, StreamId};
@@ -200,7 +200,7 @@ async fn a_server_that_becomes_a_replica_or_full() {
 async fn a_wall_clock_that_is_off_claims_nothing() {
     let (_server, journal) = fixture::redis().await;
     let me = Incarnation::random();
-    let claim = async |wall_ms| journal.claim(SHARD, None, me, wall_ms).await;
+    let claim = async |wall_ms| journal.claim(SHARD, None, me, wall_ms, &Homing::default()).await;
     let now = lasthit::internals::clock::unix_ms;
     for (wall_ms, says) in [(now() + 65_000, " 6"), (now() - 65_000, " 6"), (0, "s behind"), (u64::MAX >> 12, "s ahead of")] {
         let error = claim(wall_ms).await.expect_err("refused");
@@ -209,10 +209,10 @@ async fn a_wall_clock_that_is_off_claims_nothing() {
         let which = if wall_ms > now() { "ahead of the redis server's" } else { "behind the redis server's" };
         assert!(error.contains(says) && error.contains(which) && error.contains("NTP") && !error.contains('\n'), "{error}");
     }
-    assert_eq!(journal.owners().await.expect("owners")[usize::from(SHARD.0)], None, "nothing was written");
+    assert_eq!(journal.owners().await.expect("owners")[usize::from(SHARD.0)].lease, None, "nothing was written");
     // What is within the bound is taken.
     let Leased::Done(lease) = claim(now() - 700).await.expect("claimed") else { panic!("nobody else claims") };
-    let again = journal.claim(SHARD, Some(lease), me, now() + 700).await;
+    let again = journal.claim(SHARD, Some(lease), me, now() + 700, &Homing::default()).await;
     assert!(matches!(again, Ok(Leased::Done(_))), "{again:?}");
 }
 

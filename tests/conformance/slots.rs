@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, TcpListener};
 
 use lasthit::journal::redis::RedisJournal;
-use lasthit::journal::{Committed, GatewayJournal as _, JournalError, Leased, RoomCommit, Seen, Witness, WorkerJournal as _};
+use lasthit::journal::{
+    Committed, GatewayJournal as _, Homing, JournalError, Leased, RoomCommit, Seen, Witness, WorkerJournal as _,
+};
 use lasthit::types::Incarnation;
 use servers::RedisServer;
 
@@ -95,7 +97,7 @@ async fn of_a_slot_that_is_half_moved_nothing_is_half_done() {
     let (server, journal, whole) = scene().await;
     let shard = format!("lasthit:{{s{}}}:shard", SHARD.0);
     let wall_ms = lasthit::internals::clock::unix_ms();
-    let from = journal.owners().await.expect("owners")[usize::from(SHARD.0)];
+    let from = journal.owners().await.expect("owners")[usize::from(SHARD.0)].lease;
     let lost = Seen { server: Incarnation(9), flush: 0, commit: 99, home: 0 };
     let witness = Witness { server: Incarnation(9), epoch: None, confirmed: 99, sent: 99 };
 
@@ -105,7 +107,7 @@ async fn of_a_slot_that_is_half_moved_nothing_is_half_done() {
         let before = dump(&server);
 
         // They read the rooms that they do not name.
-        is_out_of_reach(journal.claim(SHARD, from, Incarnation(6), wall_ms).await);
+        is_out_of_reach(journal.claim(SHARD, from, Incarnation(6), wall_ms, &Homing::default()).await);
         is_out_of_reach(journal.survey(SHARD, true).await);
         // They name a room that has left.
         is_out_of_reach(journal.register(SHARD, Incarnation(7), lost, &[room(0), room(1), room(2), room(3)]).await);
@@ -126,7 +128,10 @@ async fn of_a_slot_that_is_half_moved_nothing_is_half_done() {
     // Once nothing moves any more, all of it works.
     restore(&server, &whole);
     assert_eq!(journal.survey(SHARD, true).await.expect("survey").rooms.len(), 4);
-    assert!(matches!(journal.claim(SHARD, from, Incarnation(6), wall_ms).await.expect("claim"), Leased::Done(_)));
+    assert!(matches!(
+        journal.claim(SHARD, from, Incarnation(6), wall_ms, &Homing::default()).await.expect("claim"),
+        Leased::Done(_)
+    ));
     for n in 0..4 {
         assert_eq!(fixture::load(&journal, &room(n)).await.expect("load").deaths, 1);
     }

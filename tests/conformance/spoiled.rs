@@ -6,7 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use lasthit::journal::redis::{RedisJournal, RedisOptions};
 use lasthit::journal::{
     AheadName, AheadPart, Appended, Commit, CommitSnapshot, Committed, CommonJournal as _, FailedEvents, FailedJournal as _,
-    Flush, GatewayJournal as _, JournalError, Lease, Leased, Part, ProcessRecord, RoomCommit, Seen, Witness, WorkerJournal as _,
+    Flush, GatewayJournal as _, Homing, JournalError, Lease, Leased, Part, ProcessRecord, RoomCommit, Seen, Witness,
+    WorkerJournal as _,
 };
 use lasthit::types::{HostId, Incarnation, Moment, RoomId, ShardId, StreamId};
 use servers::RedisServer;
@@ -240,7 +241,12 @@ impl Scene {
             "attempt" => format!("{:?}", journal.attempt(SHARD, lease, &room(0), 9).await?),
             "beat" => format!("{:?}", journal.beat(&process(6), 1_000_000).await?),
             "claim" => {
-                format!("{:?}", journal.claim(SHARD, Some(lease), Incarnation(3), lasthit::internals::clock::unix_ms()).await?)
+                format!(
+                    "{:?}",
+                    journal
+                        .claim(SHARD, Some(lease), Incarnation(3), lasthit::internals::clock::unix_ms(), &Homing::default())
+                        .await?
+                )
             }
             "commit" => match journal.commit(&self.next_commit(&[0, 1])).await? {
                 Committed::Refused(rooms) => return Ok((String::new(), rooms)),
@@ -444,12 +450,21 @@ async fn a_damaged_shard_stops_no_other() {
         for worker in [Incarnation(3), Incarnation(4)] {
             let owners = scene.journal.owners().await.unwrap_or_else(|error| panic!("{spoil:?}: {error}"));
             assert_eq!(owners.len(), usize::from(SHARDS), "{spoil:?}");
-            let refused =
-                scene.journal.claim(SHARD, owners[usize::from(SHARD.0)], worker, lasthit::internals::clock::unix_ms()).await;
+            let refused = scene
+                .journal
+                .claim(
+                    SHARD,
+                    owners[usize::from(SHARD.0)].lease,
+                    worker,
+                    lasthit::internals::clock::unix_ms(),
+                    &Homing::default(),
+                )
+                .await;
             assert!(matches!(&refused, Err(JournalError::Unexpected(why)) if why.contains(&key)), "{spoil:?}: {refused:?}");
-            let from = owners[usize::from(other.0)];
+            let from = owners[usize::from(other.0)].lease;
             assert_eq!(from.map(|lease| lease.owner), (worker == Incarnation(4)).then_some(Incarnation(3)), "{spoil:?}");
-            let claimed = scene.journal.claim(other, from, worker, lasthit::internals::clock::unix_ms()).await;
+            let claimed =
+                scene.journal.claim(other, from, worker, lasthit::internals::clock::unix_ms(), &Homing::default()).await;
             assert!(matches!(claimed, Ok(Leased::Done(_))), "{spoil:?}: {claimed:?}");
         }
     }

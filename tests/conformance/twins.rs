@@ -2,7 +2,7 @@
 
 use lasthit::journal::memory::MemoryJournal;
 use lasthit::journal::{
-    Commit, CommitSnapshot, CommonJournal as _, Flush, Journal, Lease, RoomCommit, Seen, Survey, WorkerJournal as _,
+    Commit, CommitSnapshot, CommonJournal as _, Flush, Homing, Journal, Lease, RoomCommit, Seen, Survey, WorkerJournal as _,
 };
 use lasthit::types::{Incarnation, RoomId, ShardId, StreamId};
 use rand::rngs::StdRng;
@@ -44,7 +44,12 @@ async fn take(journal: &dyn Journal, step: &Step) -> String {
         Step::Register(gateway) => format!("{:?}", journal.register(SHARD, *gateway, Seen::default(), &[]).await),
         Step::Append(flush) => format!("{:?}", journal.append(&Flush { server, ..flush.clone() }).await),
         Step::Claim(from, worker) => {
-            format!("{:?}", journal.claim(SHARD, from.as_ref().map(bound), *worker, lasthit::internals::clock::unix_ms()).await)
+            format!(
+                "{:?}",
+                journal
+                    .claim(SHARD, from.as_ref().map(bound), *worker, lasthit::internals::clock::unix_ms(), &Homing::default())
+                    .await
+            )
         }
         Step::Release(lease) => format!("{:?}", journal.release(SHARD, bound(lease)).await),
         Step::Fence(lease, gateway) => format!("{:?}", journal.fence(SHARD, bound(lease), *gateway).await),
@@ -161,7 +166,7 @@ async fn play(seed: u64) {
     let mut done = 0;
     for tick in (10..).step_by(3).take(STEPS) {
         let survey = memory.survey(SHARD, true).await.expect("survey");
-        let owner = memory.owners().await.expect("owners")[usize::from(SHARD.0)];
+        let owner = memory.owners().await.expect("owners")[usize::from(SHARD.0)].lease;
         let mut lengths = Vec::new();
         for n in 0..ROOMS {
             lengths.push(read(&memory, &room(n), StreamId::default()).await.expect("read").len());

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use lasthit::internals::clock::unix_ms;
 use lasthit::journal::{
-    Beats, Bell, Committed, GatewayRecord, Journal, JournalError, Lease, Leased, Part, ProcessRecord, RoomCommit, RoomsPlace,
-    Seen, Survey, Witness, WorkerRecord,
+    Beats, Bell, Committed, GatewayRecord, Homing, Journal, JournalError, Lease, Leased, Part, ProcessRecord, RoomCommit,
+    RoomsPlace, Seen, Survey, Witness, WorkerRecord,
 };
 use lasthit::types::{HostId, Incarnation, Moment, ShardId, StreamId};
 
@@ -18,7 +18,7 @@ use crate::fixture::{
 async fn owner(journal: &impl Journal) -> Option<Lease> {
     let owners = journal.owners().await.expect("owners");
     assert_eq!(owners.len(), usize::from(SHARDS));
-    owners[usize::from(SHARD.0)]
+    owners[usize::from(SHARD.0)].lease
 }
 
 pub(crate) async fn a_shard_changes_hands_only_from_the_owner_that_was_seen(journal: &impl Journal) {
@@ -26,32 +26,36 @@ pub(crate) async fn a_shard_changes_hands_only_from_the_owner_that_was_seen(jour
     assert_eq!(owner(journal).await, None);
     let server = journal.survey(SHARD, false).await.expect("survey").server;
     let imagined = Lease { epoch: 0, owner: b, server, home: HOME };
-    assert_eq!(journal.claim(SHARD, Some(imagined), a, unix_ms()).await.expect("claim"), Leased::Lost);
+    assert_eq!(journal.claim(SHARD, Some(imagined), a, unix_ms(), &Homing::default()).await.expect("claim"), Leased::Lost);
     let first = Lease { epoch: 2, owner: a, server, home: HOME };
-    assert_eq!(journal.claim(SHARD, None, a, unix_ms()).await.expect("claim"), Leased::Done(first));
+    assert_eq!(journal.claim(SHARD, None, a, unix_ms(), &Homing::default()).await.expect("claim"), Leased::Done(first));
     assert_eq!(owner(journal).await, Some(first));
-    assert_eq!(journal.claim(SHARD, Some(Lease { owner: b, ..first }), b, unix_ms()).await.expect("claim"), Leased::Lost);
-    assert_eq!(journal.claim(SHARD, None, b, unix_ms()).await.expect("claim"), Leased::Lost);
+    assert_eq!(
+        journal.claim(SHARD, Some(Lease { owner: b, ..first }), b, unix_ms(), &Homing::default()).await.expect("claim"),
+        Leased::Lost
+    );
+    assert_eq!(journal.claim(SHARD, None, b, unix_ms(), &Homing::default()).await.expect("claim"), Leased::Lost);
     let second = Lease { epoch: 3, owner: b, server, home: HOME };
-    assert_eq!(journal.claim(SHARD, Some(first), b, unix_ms()).await.expect("claim"), Leased::Done(second));
-    assert_eq!(journal.claim(SHARD, Some(first), a, unix_ms()).await.expect("claim"), Leased::Lost);
+    assert_eq!(journal.claim(SHARD, Some(first), b, unix_ms(), &Homing::default()).await.expect("claim"), Leased::Done(second));
+    assert_eq!(journal.claim(SHARD, Some(first), a, unix_ms(), &Homing::default()).await.expect("claim"), Leased::Lost);
 
     journal.release(SHARD, first).await.expect("a release of another lease changes nothing");
     assert_eq!(owner(journal).await, Some(second));
     journal.release(SHARD, second).await.expect("release");
     assert_eq!(owner(journal).await, None);
-    assert_eq!(journal.claim(SHARD, Some(second), a, unix_ms()).await.expect("claim"), Leased::Lost);
+    assert_eq!(journal.claim(SHARD, Some(second), a, unix_ms(), &Homing::default()).await.expect("claim"), Leased::Lost);
     assert_eq!(
-        journal.claim(SHARD, None, a, unix_ms()).await.expect("claim"),
+        journal.claim(SHARD, None, a, unix_ms(), &Homing::default()).await.expect("claim"),
         Leased::Done(Lease { epoch: 4, owner: a, server, home: HOME })
     );
-    assert_eq!(journal.owners().await.expect("owners").iter().flatten().count(), 1);
+    assert_eq!(journal.owners().await.expect("owners").iter().filter(|owner| owner.lease.is_some()).count(), 1);
 }
 
 pub(crate) async fn of_racing_claims_one_wins(journal: &impl Journal) {
     for _ in 0..20 {
         let from = owner(journal).await;
-        let claims = (0..16).map(|_| journal.claim(SHARD, from, Incarnation::random(), unix_ms()));
+        let stays = Homing::default();
+        let claims = (0..16).map(|_| journal.claim(SHARD, from, Incarnation::random(), unix_ms(), &stays));
         let answers = futures_util::future::join_all(claims).await;
         let won: Vec<_> =
             answers.into_iter().filter_map(|a| if let Ok(Leased::Done(lease)) = a { Some(lease) } else { None }).collect();
@@ -260,7 +264,7 @@ pub(crate) async fn steps_for_shards_and_rooms_of_others_are_refused(journal: &i
         journal.leave(nowhere, someone).await,
         journal.bells(&[SHARD, nowhere]).await.map(|_| ()),
         journal.survey(nowhere, false).await.map(|_| ()),
-        journal.claim(nowhere, None, someone, unix_ms()).await.map(|_| ()),
+        journal.claim(nowhere, None, someone, unix_ms(), &Homing::default()).await.map(|_| ()),
         journal.release(nowhere, lease).await,
         journal.fence(nowhere, lease, someone).await.map(|_| ()),
         journal.heads(nowhere, &[]).await.map(|_| ()),
@@ -285,12 +289,15 @@ pub(crate) async fn an_owner_that_was_lost_is_counted_where_something_was_unreso
     assert_eq!((deaths(0).await, deaths(1).await), (1, 0), "an owner was lost while room 0 had something unresolved");
     let third = claim(journal).await;
     assert_eq!((deaths(0).await, deaths(1).await), (2, 0));
-    assert_eq!(journal.claim(SHARD, Some(second), second.owner, unix_ms()).await.expect("claim"), Leased::Lost);
+    assert_eq!(
+        journal.claim(SHARD, Some(second), second.owner, unix_ms(), &Homing::default()).await.expect("claim"),
+        Leased::Lost
+    );
     assert_eq!(deaths(0).await, 2, "a claim that comes too late counts nothing");
     journal.release(SHARD, third).await.expect("release");
     let fourth = claim(journal).await;
     assert_eq!(deaths(0).await, 2, "one that let go is not lost");
-    let again = journal.claim(SHARD, Some(fourth), fourth.owner, unix_ms()).await.expect("claim");
+    let again = journal.claim(SHARD, Some(fourth), fourth.owner, unix_ms(), &Homing::default()).await.expect("claim");
     let Leased::Done(fourth) = again else { panic!("{again:?}") };
     assert_eq!(deaths(0).await, 2, "one that claims again lives");
     gateway.write(journal, room(0), "c").await;

@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex};
 use ::bytes::Bytes;
 use lasthit::journal::redis::{RedisJournal, RedisOptions};
 use lasthit::journal::{
-    AheadName, AheadPart, Commit, CommonJournal as _, Flush, FlushEntry, GatewayJournal as _, Lease, PageSize, Part, Place,
-    ProcessRecord, RoomCommit, Seen, Witness, WorkerJournal as _,
+    AheadName, AheadPart, Commit, CommonJournal as _, Flush, FlushEntry, GatewayJournal as _, Homing, Lease, PageSize, Part,
+    Place, ProcessRecord, RoomCommit, Seen, Successor, Witness, WorkerJournal as _,
 };
 use lasthit::types::{Incarnation, Moment, RoomId, ShardId, StreamId};
 use proptest::prelude::*;
@@ -171,7 +171,9 @@ async fn every_step(journal: &RedisJournal) {
     let _ = journal.living_workers().await;
     let _ = journal.announced_patterns().await;
     let _ = journal.owners().await;
-    let _ = journal.claim(shard, Some(lease), me, lasthit::internals::clock::unix_ms()).await;
+    let _ = journal.claim(shard, Some(lease), me, lasthit::internals::clock::unix_ms(), &Homing::default()).await;
+    let to = Successor { host: host.clone(), url: "wss://host".to_owned() };
+    let _ = journal.name(shard, lease, Some(&to), 1_000).await;
     let _ = journal.release(shard, lease).await;
     let _ = journal.survey(shard, true).await;
     let name = AheadName { lane: 1, seq: 1 };

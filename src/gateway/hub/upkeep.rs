@@ -1,14 +1,15 @@
 //! What a gateway does periodically, whether or not anything happens.
 
 use std::sync::Weak;
+use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
 use super::{Hub, Inner, TICK};
 use crate::clock;
 use crate::gateway::step::Input;
-use crate::journal;
-use crate::limits::HEADS_INTERVAL;
+use crate::journal::{self, ProcessRecord};
+use crate::limits::{HEADS_INTERVAL, HOST_TIMEOUT};
 use crate::rules::Pattern;
 
 /// Pings the journal, so that an idle gateway notices when it fails.
@@ -26,9 +27,41 @@ pub(super) async fn ping_journal(hub: Weak<Inner>, stop: CancellationToken) {
     }
 }
 
-/// Ticks the core, keeps this host entered, asks which rooms have rules, and compares heads.
-pub(super) async fn run_timers(hub: Weak<Inner>, timeline: u32, stop: CancellationToken) {
-    let (mut tick, mut heads, mut alone) = (tokio::time::interval(TICK), tokio::time::interval(HEADS_INTERVAL), true);
+/// Says where this gateway runs: now and then while this host is alone, and as often as workers do while another host is there.
+pub(super) async fn beat(hub: Weak<Inner>, lease: Duration, stop: CancellationToken) {
+    let mut alone = true;
+    loop {
+        let Some(hub) = hub.upgrade().map(Hub) else { return };
+        if hub.is_draining() {
+            return;
+        }
+        let ready = hub.0.trouble.borrow().is_none();
+        let record = ProcessRecord { ready, offset_us: clock::epoch_ns() / 1_000, ..hub.0.record.clone() };
+        let good_for = if alone { HOST_TIMEOUT } else { lease };
+        match hub.0.journal.beat(&record, ms(good_for)).await {
+            Ok(beats) => {
+                alone = beats.other_home(&record).is_none();
+                for damaged in &beats.damaged {
+                    tracing::debug!("what a process says of itself cannot be read: {damaged}");
+                }
+            }
+            Err(error) => hub.trouble("say where this gateway runs", &error),
+        }
+        drop(hub);
+        let pause = if alone { HEADS_INTERVAL } else { lease / 4 };
+        if stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
+            return;
+        }
+    }
+}
+
+fn ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Ticks the core, asks which rooms have rules, and compares heads.
+pub(super) async fn run_timers(hub: Weak<Inner>, stop: CancellationToken) {
+    let (mut tick, mut heads) = (tokio::time::interval(TICK), tokio::time::interval(HEADS_INTERVAL));
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
@@ -38,9 +71,6 @@ pub(super) async fn run_timers(hub: Weak<Inner>, timeline: u32, stop: Cancellati
             }
             _ = heads.tick() => {
                 let Some(hub) = hub.upgrade().map(Hub) else { return };
-                if let Err(error) = journal::keep_entered(&*hub.0.journal, timeline, &mut alone).await {
-                    hub.trouble("keep the host entered", &error);
-                }
                 match journal::known_rooms(&*hub.0.journal).await {
                     Ok(known) => *hub.0.known.write() = known.map(|all| all.iter().map(|one| Pattern::new(one)).collect()),
                     Err(error) => hub.trouble("ask which rooms have rules", &error),

@@ -21,7 +21,7 @@ pub(crate) use store::Store;
 
 use super::{Beats, Bell, CommonJournal, JournalError, ProcessRecord, Signal, Signals, signals, this_host};
 #[cfg(test)]
-use crate::journal::Leased;
+use crate::journal::{Homing, Leased};
 #[cfg(test)]
 use crate::types::ShardId;
 use crate::types::{HostId, Incarnation};
@@ -84,7 +84,8 @@ impl MemoryJournal {
         let host = this_host();
         let mut store = Store::new(shards);
         for shard in (0..store.shards()).map(ShardId) {
-            let Ok(Leased::Done(lease)) = store.by(&host).claim(shard, None, Incarnation(1), 0) else {
+            let Ok(Leased::Done(lease)) = store.by(&host).claim(shard, None, Incarnation(1), (0, 0), &Homing::moves_from(None))
+            else {
                 unreachable!("it is free")
             };
             store.release(shard, lease).expect("a shard");
@@ -119,6 +120,10 @@ impl MemoryJournal {
 impl CommonJournal for MemoryJournal {
     fn shards(&self) -> u16 {
         self.shards
+    }
+
+    fn host(&self) -> &HostId {
+        &self.host
     }
 
     async fn timeline(&self, host: &str) -> Result<u32, JournalError> {

@@ -11,8 +11,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use bytes::Bytes;
 
 use crate::journal::{
-    AheadName, Beats, Bell, Flush, FlushEntry, GatewayRecord, JournalError, Lease, ProcessRecord, RoomCommit, RoomHead, check,
-    era_stride,
+    AheadName, Beats, Bell, Flush, FlushEntry, GatewayRecord, JournalError, Lease, ProcessRecord, RoomCommit, RoomHead,
+    Successor, check, era_stride,
 };
 use crate::types::{Home, HostId, Incarnation, Moment, RoomId, Seed, ShardId, StreamId};
 
@@ -60,6 +60,8 @@ struct Shard {
     /// The server with which all rooms last began a new era.
     renewed: Incarnation,
     home: Option<Home>,
+    /// The successor that was named, and until when, in milliseconds.
+    next: Option<(u64, Successor)>,
     gateways: BTreeMap<Incarnation, RegisteredGateway>,
     active: BTreeSet<RoomId>,
     rooms: BTreeMap<RoomId, Room>,
@@ -159,6 +161,11 @@ impl Room {
 impl Shard {
     fn lease(&self, server: Incarnation) -> Option<Lease> {
         self.owner.map(|owner| Lease { epoch: self.epoch, owner, server, home: self.home.as_ref().map_or(0, |home| home.number) })
+    }
+
+    /// The successor that was named, if the name has not run out.
+    fn named(&self, now_ms: u64) -> Option<&Successor> {
+        self.next.as_ref().filter(|(until, _)| *until > now_ms).map(|(_, next)| next)
     }
 
     /// The last commit when `server` was first met.
@@ -386,7 +393,7 @@ impl Store {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::journal::{Flush, FlushEntry, Leased, PageSize, Place, Seen};
+    use crate::journal::{Flush, FlushEntry, Homing, Leased, PageSize, Place, Seen};
 
     const SHARD: ShardId = ShardId(0);
 
@@ -401,8 +408,8 @@ mod tests {
         let mut owner = 100;
         let mut deaths_after_claim = |store: &mut Store| {
             owner += 1;
-            let from = store.owners()[0];
-            assert!(matches!(store.claim(SHARD, from, Incarnation(owner), 0), Ok(Leased::Done(_))));
+            let from = store.owners(0)[0].lease;
+            assert!(matches!(store.claim(SHARD, from, Incarnation(owner), (0, 0), &Homing::default()), Ok(Leased::Done(_))));
             store.load(&room, Place::default(), PageSize::default()).head.deaths
         };
         assert_eq!([0, 1].map(|_| deaths_after_claim(&mut store)), [0, 1]);

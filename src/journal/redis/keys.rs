@@ -79,7 +79,8 @@ pub(super) struct Keys {
 #[derive(Debug)]
 pub(super) struct ShardKeys {
     tag: String,
-    /// Hash: append, commit, `commit_epoch`, epoch, owner, eras, shift, server, found, doubt, renewed.
+    /// Hash: append, commit, `commit_epoch`, epoch, owner, owned, eras, shift, server, found, doubt, renewed; of its home also home
+    /// (number|host), address, and next (until|host|URL) while a successor is named.
     pub(super) shard: String,
     /// Hash: incarnation -> number|watermark|fenced|server.
     pub(super) gateways: String,

@@ -329,6 +329,14 @@ impl CommonJournal for RedisJournal {
         self.0.keys.shards_count()
     }
 
+    fn host(&self) -> &HostId {
+        &self.1
+    }
+
+    fn host_id(&self) -> u128 {
+        self.0.locks.as_ref().map_or(0, LockFiles::host_id)
+    }
+
     async fn timeline(&self, host: &str) -> Result<u32, JournalError> {
         Ok(self.timelines(host).await?.0)
     }

@@ -5,8 +5,18 @@ use std::str::FromStr;
 use bytes::Bytes;
 use redis::Value;
 
-use super::super::{GatewayRecord, JournalError, Lease, Place, RoomHead, StoredHead, StoredPage, WorkerRecord};
-use crate::types::{Home, Incarnation, RoomId, Seed, ShardId, StreamId};
+use super::super::{
+    GatewayRecord, JournalError, Lease, Place, RoomHead, ShardOwner, StoredHead, StoredPage, Successor, WorkerRecord,
+};
+use crate::types::{Home, HostId, Incarnation, RoomId, Seed, ShardId, StreamId};
+
+/// A named successor, as `name.lua` writes it. A damaged name counts as none, as one that has run out.
+fn successor(text: &str, now_ms: u64) -> Option<Successor> {
+    let mut fields = text.splitn(3, '|');
+    let until: u64 = fields.next()?.parse().ok()?;
+    let next = Successor { host: HostId::new(fields.next()?).ok()?, url: fields.next()?.to_owned() };
+    (until > now_ms).then_some(next)
+}
 
 /// The reply of a step, read from the front.
 pub(super) struct Reply {
@@ -167,13 +177,26 @@ impl Reply {
     }
 
     /// A shard's epoch, owner and home. What cannot be read is nobody's lease.
-    pub(super) fn owner(mut self, server: Incarnation) -> Option<Lease> {
-        let (epoch, owner) = (self.parse().ok()?, self.incarnation().ok()?);
-        let home = match self.bytes_or_nil().ok()? {
-            Some(home) => Home::parse_record(std::str::from_utf8(&home).ok()?, "").ok()?.number,
-            None => 0,
+    pub(super) fn owner(mut self, server: Incarnation, now_ms: u64) -> Result<ShardOwner, JournalError> {
+        let mut text = || self.bytes_or_nil().map(|bytes| bytes.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()));
+        let (epoch, owner, home, address, next) = (text()?, text()?, text()?, text()?, text()?);
+        self.end()?;
+        let has_home = home.is_some();
+        let home = home.and_then(|home| Home::parse_record(&home, &address.unwrap_or_default()).ok());
+        let lease = || {
+            let (epoch, owner) = (epoch?.parse().ok()?, Incarnation::from_hex(&owner?)?);
+            let number = home.as_ref().map(|home| home.number);
+            let home = if has_home { number? } else { 0 };
+            Some(Lease { epoch, owner, server, home })
         };
-        Some(Lease { epoch, owner, server, home })
+        Ok(ShardOwner { lease: lease(), next: next.and_then(|next| successor(&next, now_ms)), home })
+    }
+
+    /// The answer to `TIME`, in milliseconds.
+    pub(super) fn time_ms(mut self) -> Result<u64, JournalError> {
+        let (seconds, micros): (u64, u64) = (self.parse()?, self.parse()?);
+        self.end()?;
+        Ok(seconds.saturating_mul(1_000).saturating_add(micros / 1_000))
     }
 
     /// The rest: living workers.

@@ -31,6 +31,7 @@ scripts! {
     HEARTBEAT = "heartbeat",
     LEAVE = "leave",
     LOAD = "load",
+    NAME = "name",
     PING = "ping",
     RELEASE = "release",
     ROOMS = "rooms",

@@ -7,15 +7,17 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::super::{
-    AheadName, AheadPart, Bell, Commit, CommitSnapshot, Committed, CommonJournal, FlushEntry, GatewayRecord, JournalError, Lease,
-    Leased, PageSize, Place, RoomCommit, RoomsPage, RoomsPlace, Signals, StoredPage, Survey, Witness, WorkerJournal,
-    WorkerRecord, check, era_stride,
+    AheadName, AheadPart, Bell, Commit, CommitSnapshot, Committed, CommonJournal, FlushEntry, GatewayRecord, Homing,
+    JournalError, Lease, Leased, PageSize, Place, RoomCommit, RoomsPage, RoomsPlace, ShardOwner, Signals, StoredPage, Successor,
+    Survey, Witness, WorkerJournal, WorkerRecord, check, era_stride,
 };
 use super::keys::{Hex, ShardKeys};
 use super::reply::{Reply, code};
-use super::scripts::{AHEAD, ATTEMPT, CLAIM, COMMIT, Call, DEATH, END_ROOM, FENCE, FORGET, LOAD, RELEASE, ROOM_BYTES, TESTIFY};
+use super::scripts::{
+    AHEAD, ATTEMPT, CLAIM, COMMIT, Call, DEATH, END_ROOM, FENCE, FORGET, LOAD, NAME, RELEASE, ROOM_BYTES, TESTIFY,
+};
 use super::{Durability, RedisJournal, subscribe};
-use crate::limits::{DUE_DEATHS_MAX, SURVEY_ROOMS, WALL_CLOCK_OFF_MAX};
+use crate::limits::{DUE_DEATHS_MAX, NAMED_MAX, SURVEY_ROOMS, WALL_CLOCK_OFF_MAX};
 use crate::types::{Incarnation, RoomId, ShardId};
 
 #[async_trait]
@@ -40,18 +42,22 @@ impl WorkerJournal for RedisJournal {
 
     /// The owner is stored in each shard's hash: one pipeline reads them all. If the hash is damaged, the shard counts as nobody's:
     /// the claim refuses it, and names it.
-    async fn owners(&self) -> Result<Vec<Option<Lease>>, JournalError> {
+    async fn owners(&self) -> Result<Vec<ShardOwner>, JournalError> {
         let mut pipeline = ::redis::pipe();
+        pipeline.cmd("TIME");
         for shard in self.0.keys.shards() {
-            pipeline.cmd("HMGET").arg(&shard.shard).arg("epoch").arg("owner").arg("home");
+            pipeline.cmd("HMGET").arg(&shard.shard).arg(&["epoch", "owner", "home", "address", "next"]);
         }
         let mut live = self.0.link.live().await?;
         let replies: RedisResult<Vec<RedisResult<Value>>> = pipeline.ignore_errors().query_async(&mut live.connection).await;
-        let lease = |reply: RedisResult<Value>| match reply {
-            Err(error) if error.code() == Some("WRONGTYPE") => Ok(None),
-            reply => Ok(Reply::new("owners", self.0.link.judge(&live, reply)?)?.owner(live.found.server)),
+        let mut replies = self.0.link.judge(&live, replies)?.into_iter();
+        let time = replies.next().ok_or_else(|| JournalError::Unexpected("reply to owners: it ends early".into()))?;
+        let now_ms = Reply::new("owners", self.0.link.judge(&live, time)?)?.time_ms()?;
+        let owner = |reply: RedisResult<Value>| match reply {
+            Err(error) if error.code() == Some("WRONGTYPE") => Ok(ShardOwner::default()),
+            reply => Reply::new("owners", self.0.link.judge(&live, reply)?)?.owner(live.found.server, now_ms),
         };
-        self.0.link.judge(&live, replies)?.into_iter().map(lease).collect()
+        replies.map(owner).collect()
     }
 
     async fn claim(
@@ -60,9 +66,10 @@ impl WorkerJournal for RedisJournal {
         from: Option<Lease>,
         worker: Incarnation,
         wall_ms: u64,
+        homing: &Homing,
     ) -> Result<Leased<Lease>, JournalError> {
         let keys = self.shard(shard)?;
-        let mut call = Call::new(&CLAIM, 4, 12, 2 * ROOM_BYTES);
+        let mut call = Call::new(&CLAIM, 4, 15, 3 * ROOM_BYTES);
         call.text(&keys.shard).text(&keys.active).text(&keys.due).text(&keys.gateways);
         let (timeline, last) = self.timelines(self.1.as_str()).await?;
         let live = self.met().await?;
@@ -76,7 +83,12 @@ impl WorkerJournal for RedisJournal {
         };
         call.text(Hex(worker)).text(keys.states()).text(Hex(server));
         call.text(wall_ms).text(WALL_CLOCK_OFF_MAX.as_millis()).text(DUE_DEATHS_MAX);
-        call.text(&self.1).bytes(&[]).text(timeline).text(last);
+        call.text(&self.1).text(&homing.address).text(timeline).text(last).text(u8::from(homing.moves));
+        match &homing.seen {
+            Some(home) => call.text(home.record()),
+            None => call.bytes(&[]),
+        };
+        call.text(NAMED_MAX.as_millis());
         let mut reply = Reply::new("claim", self.send_on(live, &call).await?)?;
         let claimed = match reply.parse::<u8>()? {
             0 => Leased::Done(Lease { epoch: reply.parse()?, owner: worker, server, home: reply.parse()? }),
@@ -86,6 +98,28 @@ impl WorkerJournal for RedisJournal {
         };
         reply.end()?;
         Ok(claimed)
+    }
+
+    async fn name(
+        &self,
+        shard: ShardId,
+        lease: Lease,
+        to: Option<&Successor>,
+        good_for_ms: u64,
+    ) -> Result<Leased<()>, JournalError> {
+        let mut call = Call::new(&NAME, 1, 5, 2 * ROOM_BYTES);
+        call.text(&self.shard(shard)?.shard).text(lease.epoch).text(Hex(lease.owner));
+        match to {
+            Some(next) => call.text(&next.host).text(&next.url),
+            None => call.bytes(&[]).bytes(&[]),
+        };
+        call.text(good_for_ms);
+        let Some(reply) = self.send_to(lease.server, &call).await? else { return Ok(Leased::Lost) };
+        match code("name", &reply)? {
+            0 => Ok(Leased::Done(())),
+            1 => Ok(Leased::Lost),
+            other => Err(JournalError::Unexpected(format!("reply to name: code {other}"))),
+        }
     }
 
     async fn release(&self, shard: ShardId, lease: Lease) -> Result<(), JournalError> {

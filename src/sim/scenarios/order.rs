@@ -6,7 +6,7 @@ use crate::types::VerdictKind;
 
 impl Stage {
     fn lease(&self) -> crate::journal::Lease {
-        self.store.owners()[0].expect("an owner")
+        self.store.owners(0)[0].lease.expect("an owner")
     }
 
     /// Fences a gateway, and tells the worker.
@@ -41,10 +41,11 @@ impl Stage {
 
     /// Another worker takes the shard over, with nothing but what the journal has.
     pub(super) fn take_over(&mut self, name: u128, limits: WorkerLimits) {
-        let from = self.store.owners()[0];
+        let from = self.store.owners(0)[0].lease;
         self.wanted.clear();
         self.worker = WorkerCore::new(Incarnation(name), 1, limits);
-        let lease = self.store.claim(SHARD, from, Incarnation(name), 0).expect("a shard");
+        let homing = Homing::moves_from(self.store.owners(0)[0].home.clone());
+        let lease = self.store.claim(SHARD, from, Incarnation(name), (0, 0), &homing).expect("a shard");
         self.worker.apply(Input::Claimed(SHARD, Some(lease)), self.now);
         self.collect();
         self.subscribe();
@@ -253,7 +254,7 @@ fn a_room_outlives_a_reboot() {
     stage.bell(bell);
     stage.settle();
     stage.now = 5 * MS;
-    stage.store.by(&crate::types::HostId::new("booted").expect("a name"));
+    stage.store.by(&HostId::new("booted").expect("a name"));
     stage.take_over(101, limits());
     let mut c = gateway(&mut stage.store, 3);
     c.join("cid", None, 6 * MS);

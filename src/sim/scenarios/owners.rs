@@ -1,7 +1,7 @@
 //! Owners of a shard that come, go and come too late, and what they leave behind: one interleaving each.
 
 use super::*;
-use crate::journal::{Commit, Committed, WorkerRecord};
+use crate::journal::{Beats, Commit, Committed, WorkerRecord};
 
 impl Stage {
     /// What the worker would commit now: the journal does not get it yet.
@@ -26,10 +26,10 @@ impl Stage {
 
     /// One heartbeat with these workers alive, and what comes of it.
     fn look_around(&mut self, living: &[WorkerRecord]) -> Vec<WorkerCommand> {
-        self.worker.apply(Input::Alive { living: living.to_vec(), failure: None }, self.now);
+        self.worker.apply(Input::Alive { living: living.to_vec(), beats: Beats::default(), failure: None }, self.now);
         self.collect();
         if !self.take(|command| matches!(command, WorkerCommand::ReadOwners)).is_empty() {
-            self.worker.apply(Input::Owners(self.store.owners()), self.now);
+            self.worker.apply(Input::Owners(self.store.owners(0)), self.now);
             self.collect();
         }
         self.take(|command| matches!(command, WorkerCommand::Claim { .. }))
@@ -37,8 +37,8 @@ impl Stage {
 
     /// Carries a claim out; tells from whom.
     fn claim(&mut self, claims: &[WorkerCommand], worker: u128) -> Option<Incarnation> {
-        let [WorkerCommand::Claim { shard, from }] = claims else { panic!("{claims:?}") };
-        let answer = self.store.claim(*shard, *from, Incarnation(worker), 0).expect("a shard");
+        let [WorkerCommand::Claim { shard, from, .. }] = claims else { panic!("{claims:?}") };
+        let answer = self.store.claim(*shard, *from, Incarnation(worker), (0, 0), &Homing::default()).expect("a shard");
         self.worker.apply(Input::Claimed(*shard, Some(answer)), self.now);
         from.map(|lease| lease.owner)
     }
@@ -58,7 +58,7 @@ fn a_paused_owners_commit_comes_after_a_takeover() {
     stage.bell(bell);
     let late = stage.commit_on_its_way();
     let mut paused = std::mem::replace(&mut stage.worker, WorkerCore::new(Incarnation(101), 1, limits()));
-    let lease = stage.store.claim(SHARD, Some(late.lease), Incarnation(101), 0).expect("a shard");
+    let lease = stage.store.claim(SHARD, Some(late.lease), Incarnation(101), (0, 0), &Homing::default()).expect("a shard");
     stage.worker.apply(Input::Claimed(SHARD, Some(lease)), stage.now);
     stage.collect();
     stage.subscribe();
@@ -109,7 +109,7 @@ fn a_commit_whose_answer_was_lost_is_done() {
 #[test]
 fn a_claim_whose_answer_was_lost_is_made_again() {
     let mut stage = Stage::unowned(limits());
-    stage.store.claim(SHARD, None, Incarnation(100), 0).expect("a shard");
+    stage.store.claim(SHARD, None, Incarnation(100), (0, 0), &Homing::default()).expect("a shard");
     stage.worker.apply(Input::Claimed(SHARD, None), stage.now);
     let claims = stage.look_around(&[record(100)]);
     assert_eq!(stage.claim(&claims, 100), Some(Incarnation(100)));
@@ -121,7 +121,7 @@ fn a_claim_whose_answer_was_lost_is_made_again() {
 #[test]
 fn a_living_owner_that_does_not_know_of_its_shard_is_claimed_from() {
     let mut stage = Stage::unowned(limits());
-    stage.store.claim(SHARD, None, Incarnation(101), 0).expect("a shard");
+    stage.store.claim(SHARD, None, Incarnation(101), (0, 0), &Homing::default()).expect("a shard");
     let living = [record(100), record(101)];
     assert!(stage.look_around(&living).is_empty(), "it may not have said so yet");
     assert!(stage.look_around(&living).is_empty(), "nor in the same moment");

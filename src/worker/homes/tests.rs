@@ -10,11 +10,12 @@ fn host(i: usize) -> HostId {
     HostId::new(&format!("host-{i}")).expect("name")
 }
 
-fn process(i: usize, part: Part, cores: u32) -> Process {
-    Process { host: host(i), part, ready: true, cores, url: format!("wss://{i}.example"), lacks: BTreeSet::new() }
+fn process(i: usize, part: Part, cores: u32) -> ProcessRecord {
+    let url = format!("wss://{i}.example");
+    ProcessRecord { ready: true, cores, url, ..ProcessRecord::new(Incarnation(1), host(i), part) }
 }
 
-fn processes(hosts: &[u32]) -> Vec<Process> {
+fn processes(hosts: &[u32]) -> Vec<ProcessRecord> {
     let both = |(i, cores): (usize, &u32)| [process(i, Part::Gateway, *cores), process(i, Part::Worker, *cores)];
     hosts.iter().enumerate().flat_map(both).collect()
 }

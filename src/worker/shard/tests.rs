@@ -19,7 +19,7 @@ use crate::journal::{
 use crate::limits::Bounds;
 use crate::rules::NoLibrary;
 use crate::rules::{RulesBook, claim::Claim};
-use crate::types::{Arrival, Audience, Entry, Event, EventKind, PlayerId, Role, StreamId};
+use crate::types::{Arrival, Audience, Entry, Event, EventKind, HostId, PlayerId, Role, StreamId};
 use crate::wire::push;
 use crate::worker::core::Core;
 use crate::worker::step::{Failure, Input, Scope, WorkerLimits};
@@ -43,6 +43,8 @@ pub(in crate::worker) fn limits() -> WorkerLimits {
         look_after_ns: 20_000_000,
         look_interval_ns: 50_000_000,
         commits_may_be_lost: true,
+        host: HostId::new("here").expect("a name"),
+        rehome_after_ns: 2 * 1_000_000_000,
         heartbeat_interval_ns: 250_000_000,
         lease_ms: 1_000,
         room_linger_ns: 30_000_000_000,

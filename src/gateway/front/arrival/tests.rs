@@ -301,12 +301,12 @@ async fn every_message_was_sent_within_the_uncertainty_of_its_stamp() {
 #[tokio::test]
 async fn no_sweep_settles_while_a_session_is_unread() {
     use crate::gateway::front::sweep::sweep;
-    use crate::gateway::{Hub, Joining, Settle};
+    use crate::gateway::{Hub, Joining, Presence, Settle};
     use crate::journal::{GatewayJournal, memory::MemoryJournal};
     use crate::types::{PlayerId, RoomId, ShardId};
 
     let journal = Arc::new(MemoryJournal::at_home(1));
-    let hub = Hub::start(journal.clone(), Settle::Sweep, 100, "kernel", 0).await.unwrap();
+    let hub = Hub::start(journal.clone(), Settle::Sweep, 100, "kernel", 0, Presence::default()).await.unwrap();
     let mut pair = pair_on(&Clock::new()).await;
     let stop = tokio_util::sync::CancellationToken::new();
     let sweeping = tokio::spawn(sweep(hub.clone(), pair.drains.clone(), stop.clone()));

@@ -13,7 +13,8 @@ use crate::limits::SESSIONS_MAX;
 #[tokio::test]
 async fn a_gateway_takes_as_many_sessions_as_it_is_told_to() {
     for most in [2, SESSIONS_MAX + 1] {
-        let hub = Hub::start(Arc::new(MemoryJournal::at_home(1)), Settle::Lock, most, "read", 0).await.unwrap();
+        let hub =
+            Hub::start(Arc::new(MemoryJournal::at_home(1)), Settle::Lock, most, "read", 0, Presence::default()).await.unwrap();
         let join = |n: usize| {
             let (room, player) = (format!("pit-{}", n % 100).parse().unwrap(), format!("p{n}").parse().unwrap());
             hub.join(Joining::new(room, player))
@@ -34,7 +35,7 @@ fn large(_: &str) -> Option<(&'static str, &'static str)> {
 
 #[tokio::test]
 async fn one_that_does_not_read_its_answer_is_let_go() {
-    let hub = Hub::start(Arc::new(MemoryJournal::at_home(1)), Settle::Sweep, 1, "read", 0).await.unwrap();
+    let hub = Hub::start(Arc::new(MemoryJournal::at_home(1)), Settle::Sweep, 1, "read", 0, Presence::default()).await.unwrap();
     let quick = Duration::from_millis(40);
     let settings = Settings { handshake_timeout: quick, close_timeout: quick, ..Settings::default() };
     let (clock, drains, leaving) = (Clock::new(), Drains::default(), CancellationToken::new());
@@ -114,7 +115,7 @@ async fn an_address_has_its_share_of_the_sessions() {
 /// A gateway behind a door judges by what its address has at all gateways, and says which connections are gone.
 #[tokio::test]
 async fn what_a_door_says_of_an_address_is_judged_here() {
-    let hub = Hub::start(Arc::new(MemoryJournal::at_home(1)), Settle::Sweep, 10, "read", 0).await.unwrap();
+    let hub = Hub::start(Arc::new(MemoryJournal::at_home(1)), Settle::Sweep, 10, "read", 0, Presence::default()).await.unwrap();
     let (drains, leaving, tally) = (Drains::default(), CancellationToken::new(), Arc::new(Tally::default()));
     tokio::spawn(sweep(hub.clone(), drains.clone(), leaving.clone()));
     let settings =

@@ -20,7 +20,7 @@ use super::auth::Gatekeeper;
 use super::sweep::sweep;
 use super::{Front, Settings};
 use crate::clock::Clock;
-use crate::gateway::hub::{Hub, Settle};
+use crate::gateway::hub::{Hub, Presence, Settle};
 use crate::journal::Journal;
 use crate::journal::memory::MemoryJournal;
 use crate::rules::{LastHit, RulesBook};
@@ -57,7 +57,7 @@ async fn gateway_without_worker(change: impl FnOnce(&mut Settings)) -> TestGatew
     let listener = listen("127.0.0.1:0".parse().unwrap()).unwrap();
     let address = listener.local_addr().unwrap();
     let journal: Arc<dyn Journal> = Arc::new(MemoryJournal::at_home(1));
-    let hub = Hub::start(journal.clone(), Settle::Sweep, settings.sessions_max, "read", 0).await.unwrap();
+    let hub = Hub::start(journal.clone(), Settle::Sweep, settings.sessions_max, "read", 0, Presence::default()).await.unwrap();
     tokio::spawn(sweep(hub.clone(), drains.clone(), stop.clone()));
     let gatekeeper = Gatekeeper::new(None, Vec::new(), false);
     let front = Front::new(hub.clone(), gatekeeper, |_| None, Clock::new(), drains.clone(), settings, stop.child_token());

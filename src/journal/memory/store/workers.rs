@@ -9,8 +9,9 @@ use bytes::Bytes;
 use super::{RegisteredGateway, Shard, Store, Worker};
 use crate::journal::memory::MemoryJournal;
 use crate::journal::{
-    AheadPart, Bell, Commit, Committed, FlushEntry, GatewayRecord, JournalError, Lease, Leased, PageSize, Place, RoomCommit,
-    RoomsPage, RoomsPlace, Signals, StoredPage, Survey, Witness, WorkerJournal, WorkerRecord, check, signals,
+    AheadPart, Bell, Commit, Committed, FlushEntry, GatewayRecord, Homing, JournalError, Lease, Leased, PageSize, Place,
+    RoomCommit, RoomsPage, RoomsPlace, ShardOwner, Signals, StoredPage, Successor, Survey, Witness, WorkerJournal, WorkerRecord,
+    check, signals,
 };
 use crate::limits::{DUE_DEATHS_MAX, SURVEY_ROOMS};
 use crate::types::{Home, Incarnation, RoomId, ShardId};
@@ -38,11 +39,16 @@ impl Store {
 
     /// The owner of each shard.
     #[must_use]
-    pub(crate) fn owners(&self) -> Vec<Option<Lease>> {
-        self.shards.iter().map(|shard| shard.lease(self.server)).collect()
+    pub(crate) fn owners(&self, now_ms: u64) -> Vec<ShardOwner> {
+        let owner = |shard: &Shard| ShardOwner {
+            lease: shard.lease(self.server),
+            home: shard.home.clone(),
+            next: shard.named(now_ms).cloned(),
+        };
+        self.shards.iter().map(owner).collect()
     }
 
-    /// Takes a shard over. `wall_ms` is the time since 1970.
+    /// Takes a shard over. `wall_ms` is the worker's time since 1970, `now_ms` the journal's own.
     ///
     /// # Errors
     /// [`JournalError::Refused`] for a shard that does not exist.
@@ -51,7 +57,8 @@ impl Store {
         shard: ShardId,
         from: Option<Lease>,
         worker: Incarnation,
-        wall_ms: u64,
+        (wall_ms, now_ms): (u64, u64),
+        homing: &Homing,
     ) -> Result<Leased<Lease>, JournalError> {
         let (server, host) = (self.server, self.host.clone());
         let timeline = self.timeline(host.as_str());
@@ -60,7 +67,13 @@ impl Store {
         if state.lease(server) != from {
             return Ok(Leased::Lost);
         }
+        if state.named(now_ms).is_some_and(|next| next.host != host) {
+            return Ok(Leased::Lost);
+        }
         if state.home.as_ref().is_none_or(|home| home.host != host) {
+            if !homing.moves || state.home.as_ref().map(Home::record) != homing.seen.as_ref().map(Home::record) {
+                return Ok(Leased::Lost);
+            }
             let number = match &state.home {
                 Some(home) => home.number + 1,
                 None if state.append > 0 && timeline != last => last + 1,
@@ -69,6 +82,10 @@ impl Store {
             state.home = Some(Home { number, host, address: String::new() });
             state.gateways.values_mut().for_each(|gateway| gateway.fenced = true);
         }
+        if let Some(home) = state.home.as_mut().filter(|_| !homing.address.is_empty()) {
+            home.address.clone_from(&homing.address);
+        }
+        state.next = None;
         state.meet(server);
         state.epoch += 1;
         state.owner = Some(worker);
@@ -84,6 +101,22 @@ impl Store {
             }
         }
         Ok(state.lease(server).map_or(Leased::Lost, Leased::Done))
+    }
+
+    /// Names the next home of a shard, or takes the name away.
+    ///
+    /// # Errors
+    /// [`JournalError::Refused`] for a shard that does not exist.
+    pub(crate) fn name(
+        &mut self,
+        shard: ShardId,
+        lease: Lease,
+        to: Option<&Successor>,
+        until_ms: u64,
+    ) -> Result<Leased<()>, JournalError> {
+        let Some(state) = self.leased(shard, lease)? else { return Ok(Leased::Lost) };
+        state.next = to.map(|next| (until_ms, next.clone()));
+        Ok(Leased::Done(()))
     }
 
     /// Releases a shard.
@@ -330,8 +363,9 @@ impl WorkerJournal for MemoryJournal {
         Ok(())
     }
 
-    async fn owners(&self) -> Result<Vec<Option<Lease>>, JournalError> {
-        Ok(self.inner.lock().store.owners())
+    async fn owners(&self) -> Result<Vec<ShardOwner>, JournalError> {
+        let now_ms = self.now_ms();
+        Ok(self.inner.lock().store.owners(now_ms))
     }
 
     /// It has the caller's clock, so it never refuses.
@@ -341,8 +375,21 @@ impl WorkerJournal for MemoryJournal {
         from: Option<Lease>,
         worker: Incarnation,
         wall_ms: u64,
+        homing: &Homing,
     ) -> Result<Leased<Lease>, JournalError> {
-        self.inner.lock().store.by(&self.host).claim(shard, from, worker, wall_ms)
+        let now_ms = self.now_ms();
+        self.inner.lock().store.by(&self.host).claim(shard, from, worker, (wall_ms, now_ms), homing)
+    }
+
+    async fn name(
+        &self,
+        shard: ShardId,
+        lease: Lease,
+        to: Option<&Successor>,
+        good_for_ms: u64,
+    ) -> Result<Leased<()>, JournalError> {
+        let until_ms = self.now_ms().saturating_add(good_for_ms);
+        self.inner.lock().store.name(shard, lease, to, until_ms)
     }
 
     async fn release(&self, shard: ShardId, lease: Lease) -> Result<(), JournalError> {

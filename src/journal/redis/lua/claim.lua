@@ -10,20 +10,23 @@
 -- another node, some may have left already: so all are read first, and the error ends the script. All checks come before the first
 -- write.
 --
--- A claim from another host than the shard's home changes the home, to the next number; the first claim makes a home. Either fences all
--- gateways of the shard in the same step, so that none appends under the old home (rules H1, H3).
+-- A claim from another host than the shard's home changes the home, to the next number; the first claim makes a home. Either needs leave,
+-- and the home that the caller has seen; it fences all gateways of the shard in the same step, so that none appends under the old home
+-- (rules H1, H3). While a successor is named nobody of another host claims: as long as the name lasts by this server's clock, which may
+-- be another one's than when it was given (rule H7).
 --
 -- KEYS  1 shard, 2 active, 3 due, 4 gateways
 -- ARGV  1 epoch seen, 2 owner seen (both empty: no owner), 3 worker, 4 prefix of the rooms' state keys, 5 server, 6 the worker's wall
 --       clock in ms, 7 how far that may be off this server's, in ms, 8 most due rooms, 9 the worker's host, 10 its address, 11 number
---       of the worker's timeline, 12 the last one that was given to a host
--- Returns {0, epoch, number of the home} claimed, {1} another claim was faster, {2, ms} refused: the worker's wall clock is so far ahead (behind, if
+--       of the worker's timeline, 12 the last one that was given to a host, 13 1 if the home may change, 14 the home seen, or '', 15 how
+--       long a name may last from now, in ms
+-- Returns {0, epoch, number of the home} claimed, {1} another claim was faster, or the shard is another host's, {2, ms} refused: the worker's wall clock is so far ahead (behind, if
 --         negative)
 -- Errors: LASTHIT for a damaged record of the shard; what the server says where a room's state is out of reach
 local function damaged(key, why) return redis.error_reply('LASTHIT ' .. key .. ' is damaged: ' .. why) end
 local function count(text) return #text < 16 and string.find(text, '^%d+$') and tonumber(text) end
 
-local shard = redis.pcall('HMGET', KEYS[1], 'epoch', 'owner', 'server', 'commit', 'owned', 'home', 'append')
+local shard = redis.pcall('HMGET', KEYS[1], 'epoch', 'owner', 'server', 'commit', 'owned', 'home', 'append', 'next')
 if shard.err then return damaged(KEYS[1], 'it is no hash') end
 local epoch, commit = shard[1] or '0', shard[4] or '0'
 if not count(epoch) or not count(commit) then return damaged(KEYS[1], 'epoch or commit is no number') end
@@ -43,6 +46,7 @@ if shard[6] then
 end
 local moves, records = host ~= ARGV[9], {}
 if moves then
+  if ARGV[13] ~= '1' or (shard[6] or '') ~= ARGV[14] then return {1} end
   -- Where a shard has no home yet, stamps of several hosts may be in it: those of the last one are the highest.
   number = number and number + 1 or tonumber(ARGV[11])
   if not shard[6] and (shard[7] or '0') ~= '0' and ARGV[11] ~= ARGV[12] then number = tonumber(ARGV[12]) + 1 end
@@ -53,6 +57,8 @@ local active = redis.pcall('SMEMBERS', KEYS[2])
 if active.err then return damaged(KEYS[2], 'it is no set') end
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+local till, named = string.match(shard[8] or '', '^(%d+)|([^|]+)|')
+if named and #till < 16 and named ~= ARGV[9] and math.min(tonumber(till), now + tonumber(ARGV[15])) > now then return {1} end
 local off = tonumber(ARGV[6]) - now
 if math.abs(off) > tonumber(ARGV[7]) then return {2, string.format('%.0f', off)} end
 
@@ -77,8 +83,10 @@ if shard[3] ~= ARGV[5] then
   redis.call('HSET', KEYS[1], 'server', ARGV[5], 'found', commit, 'doubt', epoch)
 end
 redis.call('HSET', KEYS[1], 'epoch', count(epoch) + 1, 'owner', ARGV[3], 'owned', ARGV[5])
+if shard[8] then redis.call('HDEL', KEYS[1], 'next') end
+if moves or ARGV[10] ~= '' then redis.call('HSET', KEYS[1], 'address', ARGV[10]) end
 if moves then
-  redis.call('HSET', KEYS[1], 'home', string.format('%.0f|%s', number, ARGV[9]), 'address', ARGV[10])
+  redis.call('HSET', KEYS[1], 'home', string.format('%.0f|%s', number, ARGV[9]))
   for i = 1, #records, 2 do
     -- A damaged record stays: whoever has it appends nothing, and is fenced by the owner.
     local open, server = string.match(records[i + 1], '^(%d+|%x+|)0(|%x+)$')

@@ -1,7 +1,7 @@
 //! Which shards a core takes and hands over, and when.
 
-use crate::journal::{Lease, Leased, WorkerRecord};
-use crate::types::{Incarnation, ShardId};
+use crate::journal::{Beats, Lease, Leased, ShardOwner, WorkerRecord};
+use crate::types::{Home, Incarnation, ShardId};
 use crate::worker::core::Core;
 use crate::worker::shard::tests::limits;
 use crate::worker::step::{Command, Input};
@@ -42,11 +42,17 @@ impl Scene {
         lease
     }
 
+    /// All shards are at home here once they were owned.
+    fn rows(&self) -> Vec<ShardOwner> {
+        let home = || Home { number: 1, host: limits().host, address: String::new() };
+        self.owners.iter().map(|lease| ShardOwner { lease: *lease, home: lease.map(|_| home()), next: None }).collect()
+    }
+
     /// A heartbeat's answer; the shards that are claimed then.
     fn alive(&mut self, living: &[WorkerRecord]) -> Vec<u16> {
-        let mut commands = self.apply(Input::Alive { living: living.to_vec(), failure: None });
+        let mut commands = self.apply(Input::Alive { living: living.to_vec(), beats: Beats::default(), failure: None });
         if commands.iter().any(|command| matches!(command, Command::ReadOwners)) {
-            commands = self.apply(Input::Owners(self.owners.clone()));
+            commands = self.apply(Input::Owners(self.rows()));
         }
         let shard = |command: &Command| if let Command::Claim { shard, .. } = command { Some(shard.0) } else { None };
         commands.iter().filter_map(shard).collect()
@@ -116,7 +122,8 @@ fn a_core_that_stops_asks_who_is_there_and_hands_over_step_by_step() {
     let commands = scene.apply(Input::Stop);
     assert!(beats(&commands) && released(&commands).is_empty());
     assert!(scene.tick(20).is_empty());
-    let commands = scene.apply(Input::Alive { living: vec![record(100, 0..16), record(101, [])], failure: None });
+    let commands =
+        scene.apply(Input::Alive { living: vec![record(100, 0..16), record(101, [])], beats: Beats::default(), failure: None });
     assert_eq!(released(&commands), [0, 1]);
     let tells = |command: &Command| matches!(command, Command::Release { tell, .. } if *tell == [Incarnation(101)]);
     assert!(commands.iter().any(tells), "{commands:?}");
@@ -131,7 +138,7 @@ fn a_core_that_stops_alone_hands_all_over_at_once() {
     let mut scene = Scene::new(16);
     scene.takes_all();
     scene.apply(Input::Stop);
-    let commands = scene.apply(Input::Alive { living: vec![record(100, 0..16)], failure: None });
+    let commands = scene.apply(Input::Alive { living: vec![record(100, 0..16)], beats: Beats::default(), failure: None });
     assert_eq!((released(&commands).len(), scene.core.is_stopped()), (16, true));
 }
 

@@ -2,12 +2,14 @@
 
 use super::*;
 use crate::journal::memory::Store;
-use crate::journal::{Flush, PageSize, Seen};
+use crate::journal::{Flush, Homing, PageSize, Seen};
 
 /// An owner for one flush, at `now_ms`: it claims the shard, resolves the flush, and releases the shard.
 fn own(store: &mut Store, turn: u64, room: &RoomId, now_ms: u64, retention_ms: u64) {
     let owner = Incarnation(100 + u128::from(turn));
-    let Ok(Leased::Done(lease)) = store.claim(SHARD, None, owner, 0) else { panic!("the shard is free") };
+    let Ok(Leased::Done(lease)) = store.claim(SHARD, None, owner, (0, 0), &Homing::default()) else {
+        panic!("the shard is free")
+    };
     let mut limits = WorkerLimits { retention_ms, commits_may_be_lost: false, ..limits() };
     limits.bounds.snapshot_events = 1;
     let mut core = Core::new(owner, 1, limits);

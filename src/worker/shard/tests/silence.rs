@@ -3,8 +3,14 @@
 use std::collections::BTreeSet;
 
 use super::*;
-use crate::journal::WorkerRecord;
+use crate::journal::{Beats, ShardOwner, WorkerRecord};
 use crate::limits::{GATEWAY_TIMEOUT, REDIS_RESPONSE_TIMEOUT, RESUBSCRIBE_DELAY_MAX, RETRY_MAX};
+use crate::types::Home;
+
+/// A shard that is at home here.
+fn owner(lease: Option<Lease>) -> ShardOwner {
+    ShardOwner { lease, home: Some(Home { number: 1, host: limits().host, address: String::new() }), next: None }
+}
 
 /// A worker with a room in which B's event at 200 waits for A.
 fn waiting_for_a() -> Core {
@@ -199,7 +205,7 @@ fn a_worker_whose_lock_is_free_owns_nothing() {
         (Incarnation(9), Incarnation(8), Lease { epoch: 4, owner: Incarnation(8), server: Incarnation(1), home: 1 });
     let mut core = Core::new(me, 1, limits());
     let living = || vec![WorkerRecord { incarnation: other, shards: vec![SHARD] }];
-    core.apply(Input::Alive { living: living(), failure: None }, 1);
+    core.apply(Input::Alive { living: living(), beats: Beats::default(), failure: None }, 1);
     core.apply(Input::Tick, 60_000_000);
     let commands = perform(&mut core);
     assert!(commands.iter().any(|a| matches!(a, Command::Look(who) if *who == [other])), "{commands:?}");
@@ -207,9 +213,9 @@ fn a_worker_whose_lock_is_free_owns_nothing() {
     core.apply(Input::Gone(vec![other]), 60_000_001);
     assert!(perform(&mut core).iter().any(|a| matches!(a, Command::Heartbeat(_))), "it asks what the living own");
     // Its heartbeat, of before its death, comes in once more.
-    core.apply(Input::Alive { living: living(), failure: None }, 60_000_002);
+    core.apply(Input::Alive { living: living(), beats: Beats::default(), failure: None }, 60_000_002);
     assert!(perform(&mut core).iter().any(|a| matches!(a, Command::ReadOwners)));
-    core.apply(Input::Owners(vec![Some(lease)]), 60_000_003);
+    core.apply(Input::Owners(vec![owner(Some(lease))]), 60_000_003);
     let commands = perform(&mut core);
     assert!(commands.iter().any(|a| matches!(a, Command::Claim { from: Some(from), .. } if *from == lease)), "{commands:?}");
 }
@@ -219,14 +225,15 @@ fn a_worker_whose_lock_is_free_owns_nothing() {
 fn a_worker_that_beats_on_lives_whatever_its_lock_says() {
     let (me, other) = (Incarnation(9), Incarnation(8));
     let mut core = Core::new(me, 1, limits());
-    let lists = |shards| Input::Alive { living: vec![WorkerRecord { incarnation: other, shards }], failure: None };
+    let living = |shards| vec![WorkerRecord { incarnation: other, shards }];
+    let lists = |shards| Input::Alive { living: living(shards), beats: Beats::default(), failure: None };
     core.apply(lists(vec![SHARD]), 1);
     core.apply(Input::Gone(vec![other]), 2);
     // However long its last heartbeat is good.
     for now_ns in [3, 60_000_000_000] {
         core.apply(lists(vec![SHARD]), now_ns);
         assert!(perform(&mut core).iter().any(|a| matches!(a, Command::ReadOwners)), "it is gone");
-        core.apply(Input::Owners(vec![None]), now_ns);
+        core.apply(Input::Owners(vec![owner(None)]), now_ns);
         core.apply(Input::Claimed(SHARD, None), now_ns);
         perform(&mut core);
     }
@@ -244,7 +251,7 @@ fn every_suspect_is_looked_at_in_its_turn() {
     let mut core = Core::new(Incarnation(9), 1, limits());
     let others: Vec<Incarnation> = (1000..1200).map(Incarnation).collect();
     let living = others.iter().map(|incarnation| WorkerRecord { incarnation: *incarnation, shards: Vec::new() }).collect();
-    core.apply(Input::Alive { living, failure: None }, 1);
+    core.apply(Input::Alive { living, beats: Beats::default(), failure: None }, 1);
     let mut looked = BTreeSet::new();
     for now_ns in [60_000_000, 120_000_000] {
         core.apply(Input::Tick, now_ns);

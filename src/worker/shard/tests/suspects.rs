@@ -1,4 +1,5 @@
 use super::*;
+use crate::journal::Beats;
 use crate::limits::{PROGRAM_JOBS_PER_INSTANCE, RULES_ATTEMPTS, STUCK_JOBS_MAX};
 use crate::rules::{ProgramSource, ProgramSpec};
 use crate::types::Outcome;
@@ -176,7 +177,7 @@ fn a_worker_whose_rules_keep_too_many_threads_hands_its_shards_over() {
     }
     assert!(core.has_given_up());
     perform(&mut core);
-    core.apply(Input::Alive { living: Vec::new(), failure: None }, 1);
+    core.apply(Input::Alive { living: Vec::new(), beats: Beats::default(), failure: None }, 1);
     assert!(perform(&mut core).iter().any(|a| matches!(a, Command::Release { .. })));
     assert!(core.is_stopped());
 }
