@@ -3,6 +3,7 @@
 
 mod control;
 mod failed;
+mod hosts;
 mod roles;
 mod rules;
 
@@ -16,6 +17,7 @@ use self::roles::{CommonArgs, DurabilityArgs, GatewayArgs, RedisArgs, UpArgs, Wo
 use crate::child::settings as child;
 use crate::config::{Config, ConfigError, Flags, ProcessRole};
 use crate::failed::Looking;
+use crate::hosts::Placing;
 use crate::replay::command::{Reading, Source, Task};
 use crate::supervisor::asking::Asking;
 use crate::versions::Managing;
@@ -142,6 +144,8 @@ enum Command {
     /// Says on stdout whether this program can take the place of the supervisor that asks on stdin
     #[command(hide = true)]
     Takeover,
+    #[command(flatten)]
+    Hosts(hosts::Tool),
     /// Lists, shows and drops the events that rules failed on
     #[command(after_help = failed::EXAMPLES)]
     Failed {
@@ -253,6 +257,8 @@ pub(crate) enum Parsed {
     Manage(Managing, Box<Config>),
     /// Look after failed events.
     Look(Looking, Box<Config>),
+    /// Look after hosts and homes.
+    Place(Placing, Box<Config>),
     /// Print the help or the version on stdout.
     Shown(String),
     /// Report mistakes on stderr, one line each.
@@ -288,6 +294,7 @@ pub(crate) fn parse(args: impl IntoIterator<Item = std::ffi::OsString>, env: &dy
         }
         Command::Rules { tool } => return tool.parse(env),
         Command::Failed { tool } => return look(tool, env),
+        Command::Hosts(tool) => return place(tool, env),
         Command::Child { name } => return Parsed::Child(name),
         Command::Takeover => return Parsed::Takeover,
         Command::Control(tool) => return Parsed::Ask(tool.asking(env)),
@@ -303,6 +310,18 @@ pub(crate) fn parse(args: impl IntoIterator<Item = std::ffi::OsString>, env: &dy
     match Config::load(role, flags, env) {
         Ok(config) => Parsed::Run(Box::new(config)),
         Err(ConfigError { mistakes }) => Parsed::Mistakes(mistakes),
+    }
+}
+
+fn place(tool: hosts::Tool, env: &dyn Fn(&str) -> Option<String>) -> Parsed {
+    let (placing, mistake, common) = match tool.read() {
+        Ok((placing, common)) => (Some(placing), None, common),
+        Err((mistake, common)) => (None, Some(mistake), common),
+    };
+    let loaded = Config::load_to_read(Flags::of(&common.redis), env, Some(""));
+    match (placing, loaded) {
+        (Some(placing), Ok(config)) => Parsed::Place(placing, Box::new(config)),
+        (_, loaded) => Parsed::Mistakes(mistake.into_iter().chain(loaded.err().into_iter().flat_map(|e| e.mistakes)).collect()),
     }
 }
 

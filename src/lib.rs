@@ -58,6 +58,7 @@ pub mod child;
 mod cli;
 mod config;
 mod failed;
+mod hosts;
 mod process;
 mod program;
 mod roles;

@@ -11,7 +11,7 @@ use crate::replay::command::{self, Reading, Told};
 use crate::shutdown::Shutdown;
 use crate::supervisor::asking::Asking;
 use crate::supervisor::{Begin, Ended, client, takeover};
-use crate::{child, failed, runtime, supervisor, telemetry, versions, workbench};
+use crate::{child, failed, hosts, runtime, supervisor, telemetry, versions, workbench};
 use anyhow::Context as _;
 
 const FAILED: u8 = 1;
@@ -83,6 +83,16 @@ pub fn main() -> ExitCode {
                 let _ = std::io::Write::write_fmt(&mut std::io::stdout(), format_args!("{text}\n"));
                 damaged.iter().for_each(|line| say(line));
                 ExitCode::from(if damaged.is_empty() { 0 } else { FAILED })
+            }
+            Err(error) => {
+                say(&format!("{error:#}"));
+                ExitCode::from(FAILED)
+            }
+        },
+        Parsed::Place(placing, config) => match place(&placing, &config) {
+            Ok(text) => {
+                let _ = std::io::Write::write_fmt(&mut std::io::stdout(), format_args!("{text}\n"));
+                ExitCode::SUCCESS
             }
             Err(error) => {
                 say(&format!("{error:#}"));
@@ -183,6 +193,11 @@ fn read(reading: &Reading, config: &Config) -> anyhow::Result<Told> {
 fn look(looking: &failed::Looking, config: &Config) -> anyhow::Result<failed::Told> {
     let runtime = runtime::worker(runtime::Priority::Normal).context("the runtime cannot start")?;
     runtime.block_on(failed::run(looking, config)).map_err(anyhow::Error::msg)
+}
+
+fn place(placing: &hosts::Placing, config: &Config) -> anyhow::Result<String> {
+    let runtime = runtime::worker(runtime::Priority::Normal).context("the runtime cannot start")?;
+    runtime.block_on(hosts::run(placing, config)).map_err(anyhow::Error::msg)
 }
 
 fn manage(managing: &versions::Managing, config: &Config) -> anyhow::Result<versions::Told> {

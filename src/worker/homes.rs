@@ -7,7 +7,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::journal::{Part, ProcessRecord};
+use crate::journal::{Beats, Part, ProcessRecord};
 use crate::limits::{BALANCE_AFTER, CHOSEN_LEASES, REHOME_WITHIN};
 use crate::types::{HostId, Incarnation, ShardId};
 
@@ -50,6 +50,20 @@ pub(super) struct Table {
     pub(super) drained: BTreeSet<HostId>,
     /// All shards of the deployment, in their order.
     pub(super) shards: Vec<ShardRow>,
+}
+
+/// The hosts that may be a home, with their URLs, as every worker finds them.
+pub(crate) fn eligible(beats: &Beats) -> BTreeMap<HostId, String> {
+    let table = Table {
+        me: HostId::new("nobody").expect("a name"),
+        worker: Incarnation::NONE,
+        lease_ns: 0,
+        rehome_after_ns: 0,
+        processes: beats.processes.clone(),
+        drained: beats.drained.clone(),
+        shards: Vec::new(),
+    };
+    Hosts::of(&table).eligible()
 }
 
 /// What a worker does about homes.
@@ -276,8 +290,8 @@ impl<'a> Hosts<'a> {
                 Part::Worker => host.workers.push(process),
             }
         }
-        // To a host without a URL no player can be sent. One that is alone has no need to.
-        let alone = hosts.len() == 1;
+        // To a host without a URL no player can be sent. One that is alone has no need to: without a worker no other can be a home.
+        let alone = hosts.values().filter(|host| !host.workers.is_empty()).count() == 1;
         let is_eligible = |(name, host): &(&&HostId, &Host<'_>)| {
             let serves = !host.gateways.is_empty() && !host.workers.is_empty();
             serves && !table.drained.contains(**name) && (alone || !host.url().is_empty())

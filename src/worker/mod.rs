@@ -41,6 +41,7 @@ mod threads;
 mod wake;
 mod watchdog;
 
+pub(crate) use homes::eligible;
 pub use join::WorkerError;
 pub(crate) use join::join;
 pub(crate) use library::{as_push, refusal};

@@ -6,6 +6,7 @@ mod cli;
 mod clients;
 mod events;
 mod gateways;
+mod hosts;
 mod input;
 mod messages;
 mod operating;

@@ -2,11 +2,7 @@
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::time::Duration;
 
-use lasthit::internals::limits::HEADS_INTERVAL;
-use lasthit::journal::CommonJournal as _;
-use lasthit::journal::redis::{RedisJournal, RedisOptions};
 use serde_json::json;
 
 use super::outages::tell;
@@ -152,24 +148,6 @@ async fn one_in_which_a_room_is_damaged() {
         );
         until("no room rests", || (worker.metric("lasthit_rooms_quarantined") == 0.0).then_some(()));
         assert_eq!((gateway.ready().0, worker.ready().0), (200, 200), "{key}");
-    }
-}
-
-/// A second host is refused at start. One that is there all the same is told of, once while it lasts.
-#[tokio::test]
-async fn one_that_another_host_uses_too() {
-    let redis = redis(&[]);
-    let (gateway, worker) = (GatewayProcess::on(&redis, &[]), WorkerProcess::on(&redis, &[]));
-    let journal = RedisJournal::connect(&redis.url(), RedisOptions::default()).await.expect("a journal");
-    let other = journal.timeline("another host").await.expect("a timeline");
-    journal.live_timelines(other, 60_000).await.expect("it lives");
-    let telling = "processes of another host";
-    gateway.process.line_with(telling);
-    worker.process.line_with(telling);
-    tokio::time::sleep(HEADS_INTERVAL + Duration::from_secs(1)).await;
-    for process in [&gateway.process, &worker.process] {
-        let lines = process.lines();
-        assert_eq!(lines.iter().filter(|line| line.contains(telling)).count(), 1, "{lines:#?}");
     }
 }
 

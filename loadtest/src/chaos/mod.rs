@@ -325,7 +325,7 @@ async fn affected(fault: &Fault, fleet: &Fleet, world: &World, journal: &dyn Jou
             let Ok(Ok(owners)) = timeout(OWNERS, journal.owners()).await else { return Affected::Unknown };
             let mine = |room: &RoomId| {
                 let shard = ShardId::of(room, journal.shards());
-                let owner = owners.get(usize::from(shard.0)).copied().flatten();
+                let owner = owners.get(usize::from(shard.0)).and_then(|owner| owner.lease);
                 owner.is_some_and(|lease| lease.owner.to_string() == me)
             };
             Affected::Rooms((0..rooms.len()).filter(|n| mine(&rooms[*n])).collect())

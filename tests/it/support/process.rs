@@ -190,7 +190,11 @@ impl WorkerProcess {
     }
 
     pub(crate) fn at(url: &str, extra: &[&str]) -> Self {
-        let process = Process::start(&[&["worker", "--redis", url, "--admin", "127.0.0.1:0"], extra].concat(), &[]);
+        Self::of(Process::start(&[&["worker", "--redis", url, "--admin", "127.0.0.1:0"], extra].concat(), &[]))
+    }
+
+    /// One that was started, once it works.
+    pub(crate) fn of(process: Process) -> Self {
         let admin = process.address_in("health and metrics on http://");
         process.line_with("worker started");
         Self { process, admin }
