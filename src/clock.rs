@@ -52,6 +52,12 @@ pub(crate) fn epoch_ns() -> u64 {
     u64::try_from(offset.low + (offset.high - offset.low) / 2).unwrap_or(0)
 }
 
+/// The same in microseconds: what a process says of its clocks with each beat. It orders nothing.
+#[must_use]
+pub fn epoch_us() -> u64 {
+    epoch_ns() / 1_000
+}
+
 fn read(id: ClockId) -> i128 {
     // Neither clock can fail on a system that has it, and both are required by POSIX.
     clock_gettime(id).map_or(0, |t| i128::from(t.tv_sec()) * 1_000_000_000 + i128::from(t.tv_nsec()))

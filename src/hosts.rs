@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -96,16 +96,18 @@ pub(crate) async fn run(placing: &Placing, config: &Config) -> Result<String, St
 
 /// Waits until the shard's home is there. Returns its number.
 async fn moved(journal: &RedisJournal, shard: ShardId, to: &HostId) -> Result<u32, String> {
-    let began = Instant::now();
-    while began.elapsed() < REHOME_WITHIN + Duration::from_secs(1) {
-        let owners = journal.owners().await.map_err(|e| e.to_string())?;
-        let home = owners.get(usize::from(shard.0)).and_then(|owner| owner.home.as_ref());
-        if let Some(home) = home.filter(|home| home.host == *to) {
-            return Ok(home.number);
+    let there = async {
+        loop {
+            let owners = journal.owners().await.map_err(|e| e.to_string())?;
+            let home = owners.get(usize::from(shard.0)).and_then(|owner| owner.home.as_ref());
+            if let Some(home) = home.filter(|home| home.host == *to) {
+                return Ok(home.number);
+            }
+            tokio::time::sleep(HELD_TRIES).await;
         }
-        tokio::time::sleep(HELD_TRIES).await;
-    }
-    Err(format!("shard {shard} has not moved within {} s: its owner's log says why", REHOME_WITHIN.as_secs()))
+    };
+    let late = |_| Err(format!("shard {shard} has not moved within {} s: its owner's log says why", REHOME_WITHIN.as_secs()));
+    tokio::time::timeout(REHOME_WITHIN + Duration::from_secs(1), there).await.unwrap_or_else(late)
 }
 
 impl Hosts {

@@ -109,7 +109,8 @@ impl Hub {
         presence: Presence,
     ) -> Result<Self, JournalError> {
         let incarnation = Incarnation::random();
-        let record = journal::enter(&*journal, incarnation, Part::Gateway, presence.advertise.as_deref()).await?;
+        let record =
+            journal::enter(&*journal, incarnation, Part::Gateway, presence.advertise.as_deref(), clock::epoch_us).await?;
         let bounds = Bounds { sessions_max, ..Bounds::default() };
         let core = Core::new(incarnation, journal.shards(), clock, precision_ns).bounded(bounds);
         let stop = CancellationToken::new();

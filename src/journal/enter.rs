@@ -1,12 +1,12 @@
 //! How a process enters a deployment: it looks who is there, and says who it is.
 
 use super::{Beats, CommonJournal, JournalError, Part, ProcessRecord};
-use crate::clock;
 use crate::limits::{CLONES_APART_US, CLONES_PAUSE};
 use crate::types::Incarnation;
 
 /// Looks whether this process may enter. Returns what it is to say of itself with each beat; it has not beaten yet. `url` is under which
-/// URL players reach a gateway; None for a worker, and for a gateway that was told none.
+/// URL players reach a gateway; None for a worker, and for a gateway that was told none. `offset_us` reads the wall clock less the
+/// monotonic clock, in microseconds.
 ///
 /// # Errors
 /// [`JournalError::Refused`] for a gateway without a URL where another host has a worker, for a machine that has the name of another one,
@@ -17,6 +17,7 @@ pub async fn enter(
     me: Incarnation,
     part: Part,
     url: Option<&str>,
+    offset_us: impl Fn() -> u64 + Send,
 ) -> Result<ProcessRecord, JournalError> {
     let host = journal.host().clone();
     let timeline = journal.timeline(host.as_str()).await?;
@@ -28,9 +29,9 @@ pub async fn enter(
     let mut record = ProcessRecord::new(me.process(), host, part);
     record.cores = std::thread::available_parallelism().ok().and_then(|cores| u32::try_from(cores.get()).ok()).unwrap_or(1);
     record.host_id = journal.host_id();
-    record.offset_us = clock::epoch_ns() / 1_000;
+    record.offset_us = offset_us();
     record.url = url.unwrap_or_default().to_owned();
-    // A good for 0 ms only reads.
+    // A beat that is good for 0 ms only reads.
     let beats = journal.beat(&record, 0).await?;
     if part == Part::Gateway && record.url.is_empty() {
         alone(&record, &beats)?;
@@ -38,7 +39,7 @@ pub async fn enter(
     if twin(&record, &beats).is_some() {
         // One of them may have been suspended a moment ago, and not have set its clock yet.
         tokio::time::sleep(CLONES_PAUSE).await;
-        record.offset_us = clock::epoch_ns() / 1_000;
+        record.offset_us = offset_us();
         if let Some(twin) = twin(&record, &journal.beat(&record, 0).await?) {
             return Err(JournalError::Refused(format!(
                 "process {} runs on another machine of the same name ({}), perhaps a clone of this one, and its clock is {} ms off: \

@@ -93,12 +93,12 @@ impl LockFiles {
         Ok(())
     }
 
-    /// The random id of this directory, and so of this host: made by whoever asks first. 0 if it can be neither made nor read.
-    pub(super) fn host_id(&self) -> u128 {
+    /// The random id of this directory, and so of this host: `new` if there was none. 0 if it can be neither made nor read.
+    pub(super) fn host_id(&self, new: Incarnation) -> u128 {
         let path = self.dir.join(HOST_ID);
         let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
         if let Ok(mut file) = made {
-            let _ = file.write_all(Incarnation::random().to_hex().as_bytes());
+            let _ = file.write_all(new.to_hex().as_bytes());
         }
         let mut text = String::new();
         // Another process may be writing it.

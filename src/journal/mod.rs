@@ -23,6 +23,7 @@ mod check;
 mod enter;
 mod failed;
 mod gateways;
+mod homing;
 mod insist;
 mod lockfile;
 pub mod memory;
@@ -47,6 +48,8 @@ pub use failed::FailedJournal;
 pub use gateways::GatewayJournal;
 #[doc(hidden)]
 pub use gateways::known_rooms;
+#[doc(hidden)]
+pub use homing::{Homing, ShardOwner, Successor};
 pub(crate) use insist::{Backoff, insist};
 #[doc(hidden)]
 pub use lockfile::LockFile;

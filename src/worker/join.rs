@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::programs::ProgramsError;
+use crate::clock;
 use crate::journal::{self, JournalError, LockFile, Part, ProcessRecord, Signals, WorkerJournal};
 use crate::types::Incarnation;
 
@@ -28,7 +29,7 @@ impl std::fmt::Debug for Joined {
 /// When the journal does not work. A failed attempt leaves nothing behind; the caller may try again.
 pub(crate) async fn join(journal: Arc<dyn WorkerJournal>) -> Result<Joined, JournalError> {
     let me = Incarnation::random();
-    let record = journal::enter(&*journal, me, Part::Worker, None).await?;
+    let record = journal::enter(&*journal, me, Part::Worker, None, clock::epoch_us).await?;
     let pushes = journal.pushes(me).await?;
     let lock = journal.lock(me);
     Ok(Joined { journal, record, pushes, lock })

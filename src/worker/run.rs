@@ -1,5 +1,6 @@
 //! Drives a worker's [`Core`]: one loop that applies one input at a time, a task per journal step, a thread per job.
 
+mod beats;
 mod health;
 
 use std::collections::HashMap;
@@ -271,19 +272,9 @@ impl Worker {
     }
 
     fn carry_out(&mut self, command: Command) {
-        let (journal, me, lease_ms) = (self.journal.clone(), self.record.incarnation, self.lease_ms);
+        let (journal, me) = (self.journal.clone(), self.record.incarnation);
         match command {
-            // A full journal still takes heartbeats, so that shards stay where they are. The ping tells whether it takes other writes.
-            Command::Heartbeat(owned) => {
-                let mut record = self.record.clone();
-                record.offset_us = clock::epoch_ns() / 1_000;
-                self.once("heartbeat", async move {
-                    let beats = journal.beat(&record, lease_ms).await?;
-                    let living = journal.heartbeat(me, &owned, lease_ms).await?;
-                    let failure = journal.ping().await.err().map(|error| Failure { what: "ping", scope: Scope::Ping, error });
-                    Ok(Input::Alive { living, beats, failure })
-                })
-            }
+            Command::Heartbeat(owned) => self.heartbeat(owned),
             Command::ReadOwners => self.once("read owners", async move { journal.owners().await.map(Input::Owners) }),
             Command::Claim { shard, from, homing } => {
                 let inputs = self.inputs.clone();
@@ -298,16 +289,8 @@ impl Worker {
                     let _ = inputs.send(Input::Claimed(shard, answer)).await;
                 });
             }
-            Command::Name { shard, lease, to } => self.once("name successor", async move {
-                let answer = journal.name(shard, lease, to.as_ref(), lease_ms).await?;
-                Ok(Input::Named(shard, lease, answer))
-            }),
-            Command::Tell(process, push) => {
-                tokio::spawn(async move {
-                    // Who misses it asks the journal.
-                    let _ = journal.publish(None, process, push).await;
-                });
-            }
+            Command::Name { shard, lease, to } => self.name(shard, lease, to),
+            Command::Tell(process, push) => self.tell(process, push),
             Command::Release { shard, lease, tell } => self.releases.start(shard, lease, tell),
             Command::CountVerdicts(tally) => self.meters.count(tally),
             Command::Follow(shard) => {

@@ -1,5 +1,6 @@
 //! What gateways rely on: registration, appends, bells, pushes.
 
+use lasthit::internals::clock::epoch_us;
 use lasthit::internals::limits::{FLUSH_EVENTS_MAX, POKE_IDLE, ROOMS_PER_SHARD_MAX};
 use lasthit::internals::wire::push::{self, Push};
 use lasthit::journal::{
@@ -24,7 +25,7 @@ pub(crate) async fn timelines_are_numbered_by_name(journal: &impl Journal) {
 /// A host without an address can have no second one beside it; one of an earlier version can have none at all.
 pub(crate) async fn who_enters_looks_who_is_there(journal: &impl Journal) {
     let me = Incarnation::random();
-    let enters = async |part, url| enter(journal, me, part, url).await;
+    let enters = async |part, url| enter(journal, me, part, url, epoch_us).await;
     let refused = async |part, url, words: &[&str]| {
         let error = enters(part, url).await.expect_err("refused").to_string();
         assert!(words.iter().all(|word| error.contains(word)) && !error.contains('\n'), "{error}");

@@ -1,10 +1,11 @@
-//! Rules H1 to H4: a shard has one home, whose gateways and workers alone write to it.
+//! Rules H1 to H7: a shard has one home, whose gateways and workers alone write to it.
 
-use lasthit::internals::clock::unix_ms;
+use lasthit::internals::clock::{epoch_us, unix_ms};
 use lasthit::journal::memory::MemoryJournal;
+use lasthit::journal::redis::{RedisJournal, RedisOptions};
 use lasthit::journal::{
     Appended, CommonJournal, Flush, GatewayJournal, Homed, Homing, Journal, JournalError, Lease, Leased, Part, ProcessRecord,
-    Seen, WorkerJournal,
+    Seen, ShardOwner, Successor, WorkerJournal, enter,
 };
 use lasthit::types::{Home, HostId, Incarnation, Moment};
 
@@ -217,7 +218,7 @@ async fn a_process_whose_entry_is_damaged_is_left_out_and_named() {
         tell(&server, &["HSET", "lasthit:procs", &other, damaged]);
         tell(&server, &["SADD", "lasthit:drained", "no host", "there"]);
         let beats = journal.beat(&me, 60_000).await.expect("beat");
-        assert_eq!(beats.processes, [me.clone()], "{damaged}");
+        assert_eq!(beats.processes, std::slice::from_ref(&me), "{damaged}");
         assert_eq!(beats.drained.iter().map(HostId::as_str).collect::<Vec<_>>(), ["there"]);
         let [process, host] = &beats.damaged[..] else { panic!("{beats:?}") };
         assert!(process.contains(&other) && host.contains("no host"), "{process}; {host}");
@@ -225,4 +226,127 @@ async fn a_process_whose_entry_is_damaged_is_left_out_and_named() {
     tell(&server, &["HSET", "lasthit:procs", &other, "9999999999999|"]);
     tell(&server, &["SET", "lasthit:drained", "no set"]);
     assert_eq!(journal.beat(&me, 60_000).await.expect("beat").damaged.len(), 2);
+}
+
+async fn row(journal: &impl Journal) -> ShardOwner {
+    journal.owners().await.expect("owners").swap_remove(usize::from(SHARD.0))
+}
+
+/// Who claims what it saw long ago has no leave to take the shard from where it is now.
+async fn a_home_changes_only_with_leave_and_as_it_was_seen(here: &impl Journal, there: &impl Journal) {
+    let claims = async |journal: &dyn Journal, from, homing: &Homing| {
+        journal.claim(SHARD, from, Incarnation::random(), unix_ms(), homing).await.expect("an answer")
+    };
+    assert_eq!(row(here).await, ShardOwner::default());
+    assert_eq!(claims(here, None, &Homing::default()).await, Leased::Lost, "the first home needs leave, too");
+    let at = |address: &str, seen| Homing { address: address.to_owned(), ..Homing::moves_from(seen) };
+    let Leased::Done(first) = claims(here, None, &at("ws://here", None)).await else { panic!("free") };
+    let home_here = Home { address: "ws://here".to_owned(), ..home(first.home, "here") };
+    assert_eq!(row(there).await, ShardOwner { lease: Some(first), home: Some(home_here.clone()), next: None });
+
+    for refused in [Homing::default(), Homing::moves_from(None), Homing::moves_from(Some(home(first.home + 1, "here")))] {
+        assert_eq!(claims(there, Some(first), &refused).await, Leased::Lost, "{refused:?}");
+    }
+    here.release(SHARD, first).await.expect("released");
+    let Leased::Done(second) = claims(there, None, &at("ws://there", Some(home_here.clone()))).await else { panic!("free") };
+    there.release(SHARD, second).await.expect("released");
+    assert_eq!(claims(here, None, &Homing::moves_from(Some(home_here))).await, Leased::Lost, "it is there by now");
+    let home_there = Home { address: "ws://there".to_owned(), ..home(second.home, "there") };
+    assert_eq!(row(here).await, ShardOwner { lease: None, home: Some(home_there.clone()), next: None });
+
+    // At home nobody needs leave. Who knows no address leaves the one that is there.
+    let Leased::Done(third) = claims(there, None, &Homing::default()).await else { panic!("at home") };
+    assert_eq!((third.home, row(here).await.home), (second.home, Some(home_there)));
+    let moved = Homing { address: "ws://new".to_owned(), ..Homing::default() };
+    assert!(matches!(claims(there, Some(third), &moved).await, Leased::Done(_)));
+    assert_eq!(row(here).await.home.expect("a home").address, "ws://new");
+}
+
+#[tokio::test]
+async fn a_home_changes_only_with_leave_and_as_it_was_seen_on_memory() {
+    let [here, there] = memory();
+    a_home_changes_only_with_leave_and_as_it_was_seen(&here, &there).await;
+}
+
+#[tokio::test]
+async fn a_home_changes_only_with_leave_and_as_it_was_seen_on_redis() {
+    let server = servers::RedisServer::start().expect("redis-server");
+    let journal = crate::fixture::connect(&server).await;
+    let [here, there] = ["here", "there"].map(|name| journal.on_host(host(name)));
+    a_home_changes_only_with_leave_and_as_it_was_seen(&here, &there).await;
+}
+
+/// Rule H7.
+async fn a_named_successor_alone_claims(here: &impl Journal, there: &impl Journal, third: &impl Journal) {
+    let lease = claim(here, None).await;
+    let next = |name: &str| Successor { host: host(name), url: format!("wss://{name}.example") };
+    let seen = row(here).await.home;
+    let claims = async |journal: &dyn Journal, from| {
+        journal.claim(SHARD, from, Incarnation::random(), unix_ms(), &Homing::moves_from(seen.clone())).await.expect("an answer")
+    };
+    let other = Lease { owner: Incarnation::random(), ..lease };
+    assert_eq!(here.name(SHARD, other, Some(&next("there")), 60_000).await.expect("answer"), Leased::Lost);
+    assert_eq!(row(here).await.next, None);
+    assert_eq!(here.name(SHARD, lease, Some(&next("there")), 60_000).await.expect("answer"), Leased::Done(()));
+    assert_eq!(row(third).await.next, Some(next("there")));
+    here.release(SHARD, lease).await.expect("released");
+    assert_eq!(claims(third, None).await, Leased::Lost);
+    assert_eq!(claims(here, None).await, Leased::Lost, "not even where it is at home");
+    let Leased::Done(moved) = claims(there, None).await else { panic!("it is the successor") };
+    assert_eq!((moved.home, row(here).await.next), (lease.home + 1, None), "the name has done its work");
+
+    // Taken away, or run out, it keeps nobody off.
+    for (named_ms, taken_away) in [(60_000, true), (1, false)] {
+        let lease = row(there).await.lease.expect("an owner");
+        there.name(SHARD, lease, Some(&next("third")), named_ms).await.expect("named");
+        if taken_away {
+            assert_eq!(there.name(SHARD, lease, None, 0).await.expect("answer"), Leased::Done(()));
+        }
+        while row(there).await.next.is_some() {
+            tokio::task::yield_now().await;
+        }
+        let again = there.claim(SHARD, Some(lease), Incarnation::random(), unix_ms(), &Homing::default()).await;
+        assert!(matches!(again, Ok(Leased::Done(_))), "{again:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_named_successor_alone_claims_on_memory() {
+    let journal = MemoryJournal::new(SHARDS);
+    let [here, there, third] = ["here", "there", "third"].map(|name| journal.on_host(host(name)));
+    a_named_successor_alone_claims(&here, &there, &third).await;
+}
+
+#[tokio::test]
+async fn a_named_successor_alone_claims_on_redis() {
+    let server = servers::RedisServer::start().expect("redis-server");
+    let journal = crate::fixture::connect(&server).await;
+    let [here, there, third] = ["here", "there", "third"].map(|name| journal.on_host(host(name)));
+    a_named_successor_alone_claims(&here, &there, &third).await;
+    // A server that has taken over may have an earlier clock: a name does not last longer than it was meant to for that.
+    let lease = row(&there).await.lease.expect("an owner");
+    tell(&server, &["HSET", "lasthit:{s2}:shard", "next", "garbage"]);
+    assert_eq!(row(&there).await.next, None);
+    assert!(matches!(there.claim(SHARD, Some(lease), Incarnation(5), unix_ms(), &Homing::default()).await, Ok(Leased::Done(_))));
+}
+
+/// Machines that were cloned have one name. Containers of one host have one name, too, and one clock.
+#[tokio::test]
+async fn a_clone_of_a_living_host_does_not_enter() {
+    let (server, _) = redis().await;
+    let dir = tempfile::tempdir().expect("a directory");
+    let options = RedisOptions { runtime_dir: Some(dir.path().to_owned()), ..RedisOptions::default() };
+    let journal = RedisJournal::connect(&server.url(), options).await.expect("a journal");
+    let first = enter(&journal, Incarnation(1 << 100), Part::Worker, None, epoch_us).await.expect("alone");
+    assert!(first.host_id != 0 && first.host_id == journal.host_id(), "it is kept");
+    let enters = async || enter(&journal, Incarnation(2 << 100), Part::Worker, None, epoch_us).await;
+    for (host_id, later_us, fits) in [(0, 9_000_000, true), (7, 0, true), (first.host_id, 9_000_000, true), (7, 9_000_000, false)]
+    {
+        let other = ProcessRecord { host_id, offset_us: first.offset_us + later_us, ..first.clone() };
+        journal.beat(&other, 60_000).await.expect("beat");
+        match enters().await {
+            Ok(_) => assert!(fits, "{other:?}"),
+            Err(error) => assert!(!fits && error.to_string().contains("clone"), "{error}"),
+        }
+    }
 }

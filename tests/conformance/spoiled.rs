@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use lasthit::journal::redis::{RedisJournal, RedisOptions};
 use lasthit::journal::{
     AheadName, AheadPart, Appended, Commit, CommitSnapshot, Committed, CommonJournal as _, FailedEvents, FailedJournal as _,
-    Flush, GatewayJournal as _, Homing, JournalError, Lease, Leased, Part, ProcessRecord, RoomCommit, Seen, Witness,
+    Flush, GatewayJournal as _, Homing, JournalError, Lease, Leased, Part, ProcessRecord, RoomCommit, Seen, Successor, Witness,
     WorkerJournal as _,
 };
 use lasthit::types::{HostId, Incarnation, Moment, RoomId, ShardId, StreamId};
@@ -270,6 +270,10 @@ impl Scene {
             "host" => format!("{:?}", journal.live_timelines(2, 1_000_000).await?),
             "leave" => format!("{:?}", journal.leave(SHARD, self.living.incarnation).await?),
             "load" => format!("{:?}", fixture::load(journal, &room(0)).await?),
+            "name" => {
+                let next = Successor { host: process(5).host, url: "wss://a.example".to_owned() };
+                format!("{:?}", journal.name(SHARD, lease, Some(&next), 1_000_000).await?)
+            }
             "owners" => format!("{:?}", journal.owners().await?),
             "patterns" => {
                 journal.announce_patterns(Incarnation(6), &["b*".to_owned()], 1_000_000).await?;
@@ -310,7 +314,7 @@ fn ahead(era: u64, seq: u64) -> AheadPart {
 /// How far the scene's rooms are from the eras that are stored with them.
 const SHIFT: u64 = 5;
 
-const STEPS: [&str; 31] = [
+const STEPS: [&str; 32] = [
     "append",
     "append again",
     "attempt",
@@ -332,6 +336,7 @@ const STEPS: [&str; 31] = [
     "host",
     "leave",
     "load",
+    "name",
     "owners",
     "patterns",
     "register",
@@ -387,7 +392,8 @@ async fn of_a_spoiled_key_nothing_is_half_written() {
                         // Where it cannot be read on which server the lost owner had the shard, its death is not counted.
                         let unowned = step == "claim" && spoil.iter().flatten().any(|word| word == "owned");
                         // An entry has the time at which it runs out.
-                        let timed = |name: &str| step == "beat" && name.ends_with(":procs");
+                        let timed =
+                            |name: &str| step == "beat" && name.ends_with(":procs") || step == "name" && name.ends_with(":shard");
                         let differs = |name: &&String| {
                             *name != key
                                 && control.get(*name) != after.get(*name)

@@ -66,11 +66,12 @@ const PARTS: &[(&str, &str)] = &[
     ("child", "child/channel config journal/redis limits process roles rules runtime shutdown worker"),
     ("workbench", "config engine limits rules types wire"),
     ("failed", "config journal journal/redis limits types wire"),
+    ("hosts", "config journal journal/redis limits types wire worker/eligible"),
     ("versions", "clock config failed journal journal/redis limits replay replay/command rules types workbench worker"),
-    ("cli", "child/settings config failed journal/default_runtime_dir replay/command supervisor/asking versions workbench"),
+    ("cli", "child/settings config failed hosts journal/default_runtime_dir replay/command supervisor/asking versions workbench"),
     (
         "program",
-        "child cli config failed process replay/command runtime shutdown supervisor supervisor/asking telemetry versions \
+        "child cli config failed hosts process replay/command runtime shutdown supervisor supervisor/asking telemetry versions \
          workbench",
     ),
     (

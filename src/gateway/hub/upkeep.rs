@@ -36,7 +36,7 @@ pub(super) async fn beat(hub: Weak<Inner>, lease: Duration, stop: CancellationTo
             return;
         }
         let ready = hub.0.trouble.borrow().is_none();
-        let record = ProcessRecord { ready, offset_us: clock::epoch_ns() / 1_000, ..hub.0.record.clone() };
+        let record = ProcessRecord { ready, offset_us: clock::epoch_us(), ..hub.0.record.clone() };
         let good_for = if alone { HOST_TIMEOUT } else { lease };
         match hub.0.journal.beat(&record, ms(good_for)).await {
             Ok(beats) => {

@@ -334,7 +334,7 @@ impl CommonJournal for RedisJournal {
     }
 
     fn host_id(&self) -> u128 {
-        self.0.locks.as_ref().map_or(0, LockFiles::host_id)
+        self.0.locks.as_ref().map_or(0, |locks| locks.host_id(Incarnation::random()))
     }
 
     async fn timeline(&self, host: &str) -> Result<u32, JournalError> {

@@ -1,0 +1,39 @@
+//! How a worker says that it lives and where, names a successor, and tells other processes where a shard is.
+
+use bytes::Bytes;
+
+use super::Worker;
+use crate::clock;
+use crate::journal::{Lease, Successor};
+use crate::types::{Incarnation, ShardId};
+use crate::worker::step::{Failure, Input, Scope};
+
+impl Worker {
+    /// A full journal still takes heartbeats, so that shards stay where they are. The ping tells whether it takes other writes.
+    pub(super) fn heartbeat(&self, owned: Vec<ShardId>) {
+        let (journal, mut record, lease_ms) = (self.journal.clone(), self.record.clone(), self.lease_ms);
+        record.offset_us = clock::epoch_us();
+        self.once("heartbeat", async move {
+            let beats = journal.beat(&record, lease_ms).await?;
+            let living = journal.heartbeat(record.incarnation, &owned, lease_ms).await?;
+            let failure = journal.ping().await.err().map(|error| Failure { what: "ping", scope: Scope::Ping, error });
+            Ok(Input::Alive { living, beats, failure })
+        });
+    }
+
+    pub(super) fn name(&self, shard: ShardId, lease: Lease, to: Option<Successor>) {
+        let (journal, lease_ms) = (self.journal.clone(), self.lease_ms);
+        self.once("name successor", async move {
+            let answer = journal.name(shard, lease, to.as_ref(), lease_ms).await?;
+            Ok(Input::Named(shard, lease, answer))
+        });
+    }
+
+    pub(super) fn tell(&self, process: Incarnation, push: Bytes) {
+        let journal = self.journal.clone();
+        tokio::spawn(async move {
+            // Who misses it asks the journal.
+            let _ = journal.publish(None, process, push).await;
+        });
+    }
+}
