@@ -2,8 +2,21 @@
 
 use async_trait::async_trait;
 
-use super::{Appended, CommonJournal, Flush, Homed, JournalError, Registered, RoomHead, Seen, VerdictPage, WorkerRecord};
-use crate::types::{Incarnation, RoomId, ShardId};
+use super::{
+    Appended, CommonJournal, Flush, Homed, JournalError, Registered, RoomHead, Seen, Successor, VerdictPage, WorkerRecord,
+};
+use crate::types::{Home, Incarnation, RoomId, ShardId};
+
+/// Where a shard is at home.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ShardHome {
+    /// None: it never had one.
+    pub home: Option<Home>,
+    /// The host that it is being handed over to.
+    pub next: Option<Successor>,
+    /// In how many milliseconds that name runs out, by the clock of the server that keeps it; 0 if it has, or if there is none.
+    pub next_left_ms: u64,
+}
 
 /// What gateways may do. A gateway has only this trait of the journal, so it cannot claim, commit or fence.
 #[async_trait]
@@ -45,6 +58,12 @@ pub trait GatewayJournal: CommonJournal {
     /// # Errors
     /// When the journal does not work.
     async fn heads(&self, shard: ShardId, rooms: &[RoomId]) -> Result<(Incarnation, Vec<RoomHead>), JournalError>;
+
+    /// Where a shard is at home, and to whom it is being handed over.
+    ///
+    /// # Errors
+    /// When the journal does not work, or the shard's record is damaged.
+    async fn home(&self, shard: ShardId) -> Result<ShardHome, JournalError>;
 
     /// The verdicts of a room after `seq`, at most `entries_max` batches.
     ///

@@ -47,7 +47,7 @@ pub use enter::enter;
 pub use failed::FailedJournal;
 pub use gateways::GatewayJournal;
 #[doc(hidden)]
-pub use gateways::known_rooms;
+pub use gateways::{ShardHome, known_rooms};
 #[doc(hidden)]
 pub use homing::{Homing, ShardOwner, Successor};
 pub(crate) use insist::{Backoff, insist};

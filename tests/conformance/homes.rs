@@ -5,9 +5,9 @@ use lasthit::journal::memory::MemoryJournal;
 use lasthit::journal::redis::{RedisJournal, RedisOptions};
 use lasthit::journal::{
     Appended, CommonJournal, Flush, GatewayJournal, Homed, Homing, Journal, JournalError, Lease, Leased, Part, ProcessRecord,
-    Seen, ShardOwner, Successor, WorkerJournal, enter,
+    Seen, ShardHome, ShardOwner, Successor, WorkerJournal, enter,
 };
-use lasthit::types::{Home, HostId, Incarnation, Moment};
+use lasthit::types::{Home, HostId, Incarnation, Moment, ShardId};
 
 use crate::fixture::{SHARD, SHARDS, entry, redis, room, tell};
 
@@ -349,4 +349,76 @@ async fn a_clone_of_a_living_host_does_not_enter() {
             Err(error) => assert!(!fits && error.to_string().contains("clone"), "{error}"),
         }
     }
+/// Whoever asks learns where a shard is, from any host.
+async fn a_home_is_told(here: &impl Journal, there: &impl Journal) {
+    for journal in [here as &dyn GatewayJournal, there] {
+        let told = journal.home(SHARD).await.expect("an answer");
+        assert_eq!((told.home, told.next, told.next_left_ms), (None, None, 0), "before the first claim");
+        assert!(journal.home(ShardId(SHARDS)).await.is_err(), "no such shard");
+    }
+    let first = claim(here, None).await;
+    let told = ShardHome { home: Some(home(first.home, "here")), next: None, next_left_ms: 0 };
+    assert_eq!(there.home(SHARD).await.expect("an answer"), told);
+    let second = claim(there, Some(first)).await;
+    let told = ShardHome { home: Some(home(second.home, "there")), next: None, next_left_ms: 0 };
+    assert_eq!(here.home(SHARD).await.expect("an answer"), told);
+    assert_eq!(here.home(ShardId(SHARD.0 + 1)).await.expect("an answer").home, None, "another shard");
+    let to = Successor { host: host("here"), url: "wss://here:1".to_owned() };
+    assert_eq!(there.name(SHARD, second, Some(&to), 60_000).await.expect("named"), Leased::Done(()));
+    let told = here.home(SHARD).await.expect("an answer");
+    assert!((1..=60_000).contains(&told.next_left_ms) && told.next == Some(to), "{told:?}");
+}
+
+#[tokio::test]
+async fn a_home_is_told_on_memory() {
+    let [here, there] = memory();
+    a_home_is_told(&here, &there).await;
+}
+
+#[tokio::test]
+async fn a_home_is_told_on_redis() {
+    let server = servers::RedisServer::start().expect("redis-server");
+    let journal = crate::fixture::connect(&server).await;
+    let [here, there] = ["here", "there"].map(|name| journal.on_host(host(name)));
+    a_home_is_told(&here, &there).await;
+}
+
+/// A successor's name runs out by the server's clock; what is damaged is named.
+#[tokio::test]
+async fn a_successor_is_told_until_its_name_runs_out() {
+    let (server, journal) = redis().await;
+    let shard = "lasthit:{s2}:shard";
+    for (left_ms, expected) in [(60_000_i64, 1..=60_000), (0, 0..=0), (-5_000, 0..=0)] {
+        let until = i64::try_from(unix_ms()).expect("a time") + left_ms;
+        tell(&server, &["HSET", shard, "next", &format!("{until}|there|wss://there:1"), "address", "wss://here:1"]);
+        let told = journal.home(SHARD).await.expect("an answer");
+        assert_eq!(told.home.expect("a home").address, "wss://here:1");
+        assert_eq!(told.next, Some(Successor { host: host("there"), url: "wss://there:1".to_owned() }));
+        assert!(expected.contains(&told.next_left_ms), "{} of {left_ms}", told.next_left_ms);
+    }
+    for (field, damaged) in [
+        ("next", ""),
+        ("next", "x"),
+        ("next", "1|there"),
+        ("next", "-1|there|ws://t"),
+        ("next", "1||ws://t"),
+        ("next", "1|there|ws://t|x"),
+        ("next", "1|th ere|ws://t"),
+        ("next", "1234567890123456|there|ws://t"),
+        ("home", ""),
+        ("home", "x"),
+        ("home", "1|"),
+        ("home", "4294967295|here"),
+        ("home", "1|he re"),
+    ] {
+        tell(&server, &["HDEL", shard, "next", "home"]);
+        tell(&server, &["HSET", shard, field, damaged]);
+        let error = journal.home(SHARD).await.expect_err(damaged).to_string();
+        assert!(error.contains(field) && error.contains(damaged) && !error.contains('\n'), "{field} {damaged:?}: {error}");
+        assert!(journal.home(ShardId(1)).await.is_ok(), "it holds up its shard alone");
+    }
+    tell(&server, &["DEL", shard]);
+    tell(&server, &["SET", shard, "x"]);
+    let error = journal.home(SHARD).await.expect_err("no hash").to_string();
+    assert!(error.contains(shard), "{error}");
 }

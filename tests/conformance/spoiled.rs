@@ -279,6 +279,7 @@ impl Scene {
                 journal.announce_patterns(Incarnation(6), &["b*".to_owned()], 1_000_000).await?;
                 format!("{:?}", journal.announced_patterns().await?)
             }
+            "home" => format!("{:?}", journal.home(SHARD).await?),
             "register" => format!("{:?}", journal.register(SHARD, Incarnation(4), lost, &[room(0), room(1)]).await?),
             "register again" => {
                 let seen = Seen { server: self.living.server, flush: 1, commit: 1, home: HOME };
@@ -332,6 +333,7 @@ const STEPS: [&str; 32] = [
     "fence",
     "forget",
     "heads",
+    "home",
     "heartbeat",
     "host",
     "leave",

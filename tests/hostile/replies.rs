@@ -166,6 +166,7 @@ async fn every_step(journal: &RedisJournal) {
     let _ = journal.register(shard, me, seen, std::slice::from_ref(&room)).await;
     let _ = journal.append(&flush).await;
     let _ = journal.heads(shard, std::slice::from_ref(&room)).await;
+    let _ = journal.home(shard).await;
     let _ = journal.verdicts(&room, 0, 10).await;
     let _ = journal.heartbeat(me, &[shard], 1_000).await;
     let _ = journal.living_workers().await;

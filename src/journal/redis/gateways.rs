@@ -5,13 +5,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::super::{
-    Appended, CommonJournal, Flush, GatewayJournal, Homed, JournalError, Registered, RoomHead, Seen, VerdictPage, WorkerRecord,
-    check, era_stride,
+    Appended, CommonJournal, Flush, GatewayJournal, Homed, JournalError, Registered, RoomHead, Seen, ShardHome, VerdictPage,
+    WorkerRecord, check, era_stride,
 };
 use super::RedisJournal;
 use super::keys::Hex;
 use super::reply::{Reply, code};
-use super::scripts::{APPEND, Call, HEADS, LEAVE, REGISTER, ROOM_BYTES, VERDICTS};
+use super::scripts::{APPEND, Call, HEADS, HOME, LEAVE, REGISTER, ROOM_BYTES, VERDICTS};
 use crate::limits::{HEADS_INTERVAL, PAGE_BYTES, ROOMS_PER_SHARD_MAX};
 use crate::types::{Incarnation, RoomId, Seed, ShardId};
 
@@ -117,6 +117,12 @@ impl GatewayJournal for RedisJournal {
         let heads = rooms.iter().map(|room| reply.head(room)).collect::<Result<_, _>>()?;
         reply.end()?;
         Ok((server, heads))
+    }
+
+    async fn home(&self, shard: ShardId) -> Result<ShardHome, JournalError> {
+        let mut call = Call::new(&HOME, 1, 0, ROOM_BYTES);
+        call.text(&self.shard(shard)?.shard);
+        Reply::new("home", self.send(&call).await?)?.shard_home()
     }
 
     async fn verdicts(&self, room: &RoomId, seq: u64, entries_max: usize) -> Result<VerdictPage, JournalError> {

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use redis::Value;
 
 use super::super::{
-    GatewayRecord, JournalError, Lease, Place, RoomHead, ShardOwner, StoredHead, StoredPage, Successor, WorkerRecord,
+    GatewayRecord, JournalError, Lease, Place, RoomHead, ShardHome, ShardOwner, StoredHead, StoredPage, Successor, WorkerRecord,
 };
 use crate::types::{Home, HostId, Incarnation, RoomId, Seed, ShardId, StreamId};
 
@@ -162,12 +162,30 @@ impl Reply {
         room.cloned().ok_or_else(|| self.error(&format!("room {index} was not sent")))
     }
 
-    /// The rest: the home and the address of a shard that is elsewhere; None if it has none.
-    pub(super) fn home(mut self) -> Result<Option<Home>, JournalError> {
+    /// The home and the address of a shard; None if it has none.
+    fn home_or_empty(&mut self) -> Result<Option<Home>, JournalError> {
         let (home, address): (String, String) = (self.parse()?, self.parse()?);
         let read = if home.is_empty() { Ok(None) } else { Home::parse_record(&home, &address).map(Some) };
-        let read = read.map_err(|error| self.error(&error.to_string()))?;
-        self.end().map(|()| read)
+        read.map_err(|error| self.error(&error.to_string()))
+    }
+
+    /// The rest: the home and the address of a shard that is elsewhere; None if it has none.
+    pub(super) fn home(mut self) -> Result<Option<Home>, JournalError> {
+        let home = self.home_or_empty()?;
+        self.end().map(|()| home)
+    }
+
+    /// The rest: where a shard is at home, as `home.lua` returns it.
+    pub(super) fn shard_home(mut self) -> Result<ShardHome, JournalError> {
+        let home = self.home_or_empty()?;
+        let (next, next_left_ms) = if self.is_empty() {
+            (None, 0)
+        } else {
+            let (left_ms, host): (_, String) = (self.parse()?, self.parse()?);
+            let host = HostId::new(&host).map_err(|error| self.error(&format!("next: {error}")))?;
+            (Some(Successor { host, url: self.parse()? }), left_ms)
+        };
+        self.end().map(|()| ShardHome { home, next, next_left_ms })
     }
 
     /// Whether the next value is an empty text, which is then read.

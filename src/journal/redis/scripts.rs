@@ -29,6 +29,7 @@ scripts! {
     FORGET = "forget",
     HEADS = "heads",
     HEARTBEAT = "heartbeat",
+    HOME = "home",
     LEAVE = "leave",
     LOAD = "load",
     NAME = "name",

@@ -6,7 +6,8 @@ use async_trait::async_trait;
 use super::Store;
 use crate::journal::memory::MemoryJournal;
 use crate::journal::{
-    Appended, Bell, Flush, GatewayJournal, Homed, JournalError, Registered, RoomHead, Seen, VerdictPage, WorkerRecord, check,
+    Appended, Bell, Flush, GatewayJournal, Homed, JournalError, Registered, RoomHead, Seen, ShardHome, VerdictPage, WorkerRecord,
+    check,
 };
 use crate::limits::ROOMS_PER_SHARD_MAX;
 use crate::types::{Incarnation, RoomId, Seed, ShardId};
@@ -113,6 +114,16 @@ impl Store {
         rooms.iter().map(|room| check::room(room, shard, shards).map(|()| state.head(room))).collect()
     }
 
+    /// Where a shard is at home.
+    ///
+    /// # Errors
+    /// [`JournalError::Refused`] for a shard that does not exist.
+    pub(crate) fn home_of(&mut self, shard: ShardId, now_ms: u64) -> Result<ShardHome, JournalError> {
+        let state = self.shard(shard)?;
+        let (until_ms, next) = state.next.clone().map_or((0, None), |(until_ms, next)| (until_ms, Some(next)));
+        Ok(ShardHome { home: state.home.clone(), next, next_left_ms: until_ms.saturating_sub(now_ms) })
+    }
+
     /// A room's verdicts after `seq`.
     #[must_use]
     pub(crate) fn verdicts(&self, room: &RoomId, seq: u64, entries_max: usize) -> VerdictPage {
@@ -176,6 +187,11 @@ impl GatewayJournal for MemoryJournal {
     async fn heads(&self, shard: ShardId, rooms: &[RoomId]) -> Result<(Incarnation, Vec<RoomHead>), JournalError> {
         let mut inner = self.inner.lock();
         Ok((inner.store.server(), inner.store.heads(shard, rooms)?))
+    }
+
+    async fn home(&self, shard: ShardId) -> Result<ShardHome, JournalError> {
+        let now_ms = self.now_ms();
+        self.inner.lock().store.home_of(shard, now_ms)
     }
 
     async fn verdicts(&self, room: &RoomId, seq: u64, entries_max: usize) -> Result<VerdictPage, JournalError> {
