@@ -106,6 +106,7 @@ fn journal_forms(c: &mut Criterion) {
 fn client_forms(c: &mut Criterion) {
     let mut group = c.benchmark_group("wire/client");
     let welcome = Welcome {
+        home: 7,
         session: SessionId { gateway: GATEWAY, number: 4 },
         player: PlayerId::new("ann").expect("name"),
         role: Role::Player,

@@ -54,7 +54,8 @@ impl Gateway {
         Ok(Self(Hub::start(journal, Settle::Lock, SESSIONS_MAX, "read", 0, Presence::default()).await?))
     }
 
-    /// A session joins its room. The first delivery is its welcome.
+    /// A session joins its room. The first delivery is its welcome; or, where the room is at home on another host, a
+    /// [`Delivery::Close`] with [`close::ELSEWHERE`], whose reason is the URL of that host's gateways.
     ///
     /// # Errors
     /// A refusal when a bound is reached or the gateway is stopping.

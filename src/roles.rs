@@ -284,7 +284,8 @@ async fn run_gateway(
         tracing::warn!("this system has no kernel stamps: events are stamped when they are read, which is less exact");
     }
     let sessions_max = config.sessions_max.unwrap_or(SESSIONS_MAX);
-    let presence = || Presence { advertise: config.advertise.clone(), lease: config.lease };
+    let rehome_after = config.rehome_after.unwrap_or(config.lease * 2);
+    let presence = || Presence { advertise: config.advertise.clone(), lease: config.lease, rehome_after };
     let start = || Hub::start(journal.clone(), Settle::Sweep, sessions_max, source, clock.uncertainty_ns(), presence());
     let Some(hub) = insist(side, shutdown, start).await? else { return Ok(()) };
     side.watch("journal", hub.health());
@@ -296,6 +297,7 @@ async fn run_gateway(
         connections_per_second: config.connections_per_second,
         sessions_per_player: config.sessions_per_player,
         actions_per_second: config.actions_per_second,
+        advertise: config.advertise.clone().unwrap_or_default(),
         ..Settings::default()
     };
     let gatekeeper = Gatekeeper::new(config.jwt_key.as_ref(), config.allowed_origins.clone(), config.allow_host_names);

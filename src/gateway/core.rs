@@ -16,11 +16,11 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::backlog::{Backlog, Share};
-use super::reads::{Reads, Wait};
+use super::reads::Reads;
 use super::state::{PendingEvent, RoomView, Session, ShardOut, View, shard_of};
 use super::step::{Command, Input, Joining};
 use crate::limits::{Bounds, REASON_BYTES_MAX, SESSIONS_PER_ROOM_MAX};
-use crate::types::{Action, Arrival, EventKind, Incarnation, Role, RoomId, SessionId, ShardId};
+use crate::types::{Action, Arrival, EventKind, HostId, Incarnation, Role, RoomId, SessionId, ShardId};
 use crate::wire::action;
 use crate::wire::client::{ErrorCode, Refusal};
 
@@ -46,6 +46,14 @@ pub(crate) struct Core {
     /// The last turn that was begun, in any shard.
     pub(super) turns: u32,
     pub(super) draining: bool,
+    /// This gateway's host; None if every home counts as its own.
+    pub(super) here: Option<HostId>,
+    /// The hosts with a gateway that takes sessions, and their URLs.
+    pub(super) hosts: BTreeMap<HostId, String>,
+    /// Whether the journal is silent, and other hosts may have the rooms.
+    pub(super) cut_off: bool,
+    /// The latest time that was told.
+    pub(super) now_ns: u64,
     pub(super) commands: Vec<Command>,
 }
 
@@ -69,6 +77,10 @@ impl Core {
             checked: ShardId(0),
             turns: 0,
             draining: false,
+            here: None,
+            hosts: BTreeMap::new(),
+            cut_off: false,
+            now_ns: 0,
             commands: Vec::new(),
         }
     }
@@ -76,6 +88,11 @@ impl Core {
     /// Replaces the default bounds.
     pub(crate) fn bounded(self, bounds: Bounds) -> Self {
         Self { bounds, ..self }
+    }
+
+    /// It is this late now.
+    pub(crate) fn now(&mut self, now_ns: u64) {
+        self.now_ns = self.now_ns.max(now_ns);
     }
 
     /// Takes what happened outside the sessions.
@@ -93,6 +110,7 @@ impl Core {
             Input::Page { read, page } => self.page(&read, &page),
             Input::Unreadable { read, why } => self.unreadable(&read, why),
             Input::Heads(shard, server, heads) => self.heads(shard, server, &heads),
+            Input::Home(shard, home, now_ns) => self.homed(shard, home, now_ns),
             Input::OutboxDrained { session, taken } => self.outbox_drained(session, taken),
             Input::Rested(waited) => self.rested(waited),
         }
@@ -139,6 +157,10 @@ impl Core {
         if self.sessions.len() >= sessions_max {
             return refuse(ErrorCode::Busy, format!("this gateway has {sessions_max} sessions, its limit"));
         }
+        self.now(arrival.ns);
+        if let Some(told) = self.turned_away(&joining.room, self.now_ns) {
+            return Ok(self.turn_away(joining, arrival, told));
+        }
         let shard = shard_of(&self.shards, &joining.room);
         let (backlog, out) = (&self.backlog, &mut self.shards[usize::from(shard.0)]);
         let view = self.rooms.entry(joining.room.clone()).or_insert_with(|| {
@@ -156,32 +178,7 @@ impl Core {
         view.join(number, joining.role);
         let open = EventKind::Open { player: joining.player.clone(), role: joining.role };
         let turn = out.turn;
-        let session = Session {
-            room: joining.room,
-            turn,
-            player: joining.player,
-            role: joining.role,
-            since: joining.since,
-            opened: false,
-            opened_at_ns: arrival.ns,
-            waiting: Vec::new(),
-            waiting_actions: 0,
-            floor_ns: 0,
-            last_order: (0, 0),
-            view: View::Joining,
-            wait: Wait::Nothing,
-            in_line: false,
-            sent: 0,
-            taken: 0,
-            asked: false,
-            covered: 0,
-            seen: 0,
-            era: 0,
-            open: None,
-            unanswered: 0,
-            asked_to_move_ns: 0,
-            leaving: None,
-        };
+        let session = Session::new(joining, turn, arrival.ns);
         self.sessions.insert(number, session);
         self.enqueue(number, open, arrival);
         Ok(SessionId { gateway: turn, number })
@@ -264,6 +261,7 @@ impl Core {
                 view.leave(number);
             }
             self.let_go(&room);
+            self.let_go_of(shard_of(&self.shards, &room));
         }
         self.forget_reads(number);
     }
@@ -310,7 +308,7 @@ impl Core {
             self.unresolved += 1;
         }
         if out.pend(event) {
-            self.register(shard);
+            self.seek(shard);
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::core::Core;
-use super::state::{Session, ShardOut, View};
+use super::state::{Session, ShardOut, View, shard_of};
 use super::step::{Command, Delivery};
 use crate::journal::{RoomHead, VerdictPage};
 use crate::limits::ROOM_SESSIONS_MAX;
@@ -25,7 +25,9 @@ impl Core {
                 }
             }
             Push::Probe { shard, until } => self.probed(shard, until),
-            Push::Free { .. } | Push::Programs | Push::Moving { .. } | Push::Home { .. } | Push::Give { .. } => {}
+            Push::Moving { shard, number, host, url, within_ms } => self.moving(shard, number, host, url, within_ms),
+            Push::Home { shard, home } => self.has_moved(shard, home),
+            Push::Free { .. } | Push::Programs | Push::Give { .. } => {}
             Push::Halted { room, known, .. } => self.halted(&room, known),
             Push::Heads { shard, server, rooms } => {
                 if !self.hears(shard, server, 0) {
@@ -264,6 +266,7 @@ impl Core {
     /// Sends the welcome and makes the session live.
     pub(super) fn welcome(&mut self, number: u64, era: u64, resumed: bool, gone: bool) {
         let Some(session) = self.sessions.get_mut(&number) else { return };
+        let home = self.shards[usize::from(shard_of(&self.shards, &session.room).0)].home.unwrap_or_default();
         session.view = View::Live;
         session.since = None;
         session.sent += 1;
@@ -274,6 +277,7 @@ impl Core {
             player: session.player.clone(),
             role: session.role,
             era,
+            home,
             seq: session.covered,
             resumed,
             gone,

@@ -2,6 +2,7 @@
 //! WebSockets. `front` adds them; a server that has its own sockets uses the hub directly.
 
 mod commands;
+mod homes;
 mod meters;
 mod outbox;
 mod upkeep;
@@ -14,6 +15,7 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use homes::Homes;
 use meters::Meters;
 use outbox::Inlet;
 pub(crate) use outbox::Outbox;
@@ -49,11 +51,13 @@ pub(crate) struct Presence {
     pub advertise: Option<String>,
     /// How long a worker's heartbeat is valid. While another host is there, a gateway beats as workers do.
     pub lease: Duration,
+    /// How long the journal may be silent before other hosts may have this one's rooms.
+    pub rehome_after: Duration,
 }
 
 impl Default for Presence {
     fn default() -> Self {
-        Self { advertise: None, lease: limits::LEASE_TIMEOUT }
+        Self { advertise: None, lease: limits::LEASE_TIMEOUT, rehome_after: limits::LEASE_TIMEOUT * 2 }
     }
 }
 
@@ -76,6 +80,7 @@ struct Inner {
     /// Why the journal failed last; None while it works.
     trouble: tokio::sync::watch::Sender<Option<String>>,
     meters: Meters,
+    homes: Homes,
     runtime: tokio::runtime::Handle,
     drained: Notify,
     stop: CancellationToken,
@@ -112,7 +117,7 @@ impl Hub {
         let record =
             journal::enter(&*journal, incarnation, Part::Gateway, presence.advertise.as_deref(), clock::epoch_us).await?;
         let bounds = Bounds { sessions_max, ..Bounds::default() };
-        let core = Core::new(incarnation, journal.shards(), clock, precision_ns).bounded(bounds);
+        let core = Core::new(incarnation, journal.shards(), clock, precision_ns).bounded(bounds).at(journal.host().clone());
         let stop = CancellationToken::new();
         let hub = Self(Arc::new(Inner {
             journal,
@@ -124,6 +129,7 @@ impl Hub {
             known: RwLock::new(None),
             trouble: tokio::sync::watch::Sender::new(None),
             meters: Meters::new(),
+            homes: Homes::new(presence.rehome_after),
             runtime: tokio::runtime::Handle::current(),
             drained: Notify::new(),
             _stop_on_drop: stop.clone().drop_guard(),
@@ -328,6 +334,7 @@ impl Hub {
     }
 
     fn works(&self) {
+        self.0.homes.answered();
         self.0.trouble.send_if_modified(|trouble| trouble.take().is_some());
     }
 

@@ -1,9 +1,9 @@
-//! How sessions end, and how a gateway is drained, and fenced in a shard.
+//! How sessions end, and how a gateway is drained.
 //!
 //! A dismissed session has [`CLOSE_TIMEOUT`] to leave. Then the core ends it, so that no room or drain waits for a session that stays.
 
 use super::core::Core;
-use super::state::{Leaving, Session, ShardOut, View, shard_of};
+use super::state::{Leaving, Session, View, shard_of};
 use super::step::{Command, Delivery};
 use crate::limits::{CLOSE_TIMEOUT, WELCOME_TIMEOUT};
 use crate::types::{Arrival, Incarnation, ShardId};
@@ -32,7 +32,7 @@ impl Core {
         self.close_all(code, reason);
     }
 
-    fn close_all(&mut self, code: u16, reason: &str) {
+    pub(super) fn close_all(&mut self, code: u16, reason: &str) {
         let all: Vec<u64> = self.sessions.keys().copied().collect();
         for number in all {
             self.dismiss(number, code, reason);
@@ -43,29 +43,6 @@ impl Core {
     #[must_use]
     pub(crate) fn is_drained(&self) -> bool {
         self.sessions.is_empty() && self.shards.iter().all(|shard| shard.left || shard.is_empty())
-    }
-
-    /// This turn may append nothing more in `shard`. Its sessions there are dismissed, and the next turn begins at once: whoever joins from
-    /// now on is of that. Nobody in another shard notices.
-    pub(super) fn fence(&mut self, shard: ShardId) {
-        self.turns = self.turns.saturating_add(1);
-        let out = &mut self.shards[usize::from(shard.0)];
-        // What the sessions were told of commits is not forgotten: a journal that has less hears of it (rule G2).
-        let next = ShardOut { server: out.server, commit: out.commit, ..ShardOut::default() };
-        let fenced = std::mem::replace(out, ShardOut { turn: self.incarnation.turn(self.turns), ..next });
-        for room in &fenced.followed {
-            for number in self.rooms.get(room).map_or(Vec::new(), |view| view.sessions.clone()) {
-                let reason = "this gateway was declared dead for this room: connect again with since";
-                self.dismiss(number, close::RESTARTED, reason);
-            }
-            self.unfollow(room);
-        }
-        self.issue(Command::Fenced(shard));
-        self.reads.forget(&fenced.followed);
-        self.read_more();
-        // Those that have ended waited for nothing but their Open, which is void.
-        let over = |session: &Session| matches!(session.view, View::Closed) && fenced.followed.contains(&session.room);
-        self.sessions.retain(|_, session| !over(session));
     }
 
     /// Ends this gateway once it is drained. Returns the shards in which its registration must be removed, and its turns there.
@@ -103,6 +80,7 @@ impl Core {
     /// Dismisses sessions that got no welcome in time, because no worker resolves their room. Ends dismissed sessions that
     /// stayed too long.
     pub(super) fn tick(&mut self, now_ns: u64) {
+        self.now(now_ns);
         let late =
             |s: &Session| matches!(s.view, View::Joining) && now_ns.saturating_sub(s.opened_at_ns) > nanos(WELCOME_TIMEOUT);
         let late: Vec<u64> = self.sessions.iter().filter(|(_, s)| late(s)).map(|(n, _)| *n).collect();
@@ -126,6 +104,7 @@ impl Core {
 
 #[cfg(test)]
 mod tests {
+    use super::super::homes::Loss;
     use super::super::step::{Command, Input, Joining};
     use super::*;
     use crate::journal::memory::Store;
@@ -247,7 +226,7 @@ mod tests {
         let (mut core, _) = gateway();
         let shard = ShardId(0);
         assert!(core.hears(shard, Incarnation(1), 7));
-        core.fence(shard);
+        core.lose(shard, Loss::Dead);
         core.take_commands();
         core.probed(shard, Moment::default());
         let register = core.take_commands().into_iter().find_map(|command| match command {
@@ -262,7 +241,7 @@ mod tests {
         let (mut core, _) = gateway();
         let mut turns = vec![core.turn_in(ShardId(0))];
         for shard in [ShardId(0), ShardId(1), ShardId(0), ShardId(0), ShardId(1)] {
-            core.fence(shard);
+            core.lose(shard, Loss::Dead);
             turns.push(core.turn_in(shard));
             assert_eq!(core.turn_in(shard).process(), Incarnation(1));
         }

@@ -69,8 +69,14 @@ impl Core {
         if !self.sessions.is_empty() {
             departure.used_ns = now_ns;
         }
+        let all = self.sessions.keys().copied().collect();
+        self.move_some_of(departure, all, now_ns)
+    }
+
+    /// Asks the next share of these sessions to move. Returns how many were asked.
+    pub(super) fn move_some_of(&mut self, departure: &mut Departure, mut next: Vec<u64>, now_ns: u64) -> usize {
         let waits = |session: &Session| session.is_inside() && session.asked_to_move_ns < departure.began_ns.max(1);
-        let mut next: Vec<u64> = self.sessions.iter().filter(|(_, s)| waits(s)).map(|(n, _)| *n).collect();
+        next.retain(|number| self.sessions.get(number).is_some_and(waits));
         next.truncate(departure.share(next.len(), now_ns));
         let within_ns = departure.ends_ns.saturating_sub(now_ns).saturating_sub(nanos(MOVE_GRACE));
         for number in &next {

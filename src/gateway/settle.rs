@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::backlog::bytes_of;
 use super::core::Core;
+use super::homes::Loss;
 use super::state::{PendingEvent, Registration, ShardOut, View, shard_of};
 use super::step::Command;
 use crate::journal::{Appended, Flush, FlushEntry, Homed, Registered, RoomHead};
@@ -141,24 +142,7 @@ impl Core {
         out.registration = Registration::Asked;
         let (gateway, seen) = (out.turn, out.seen());
         let rooms = self.rooms_of(shard);
-        self.issue(Command::Register { shard, gateway, seen, rooms, again: false });
-    }
-
-    /// The shard's home is another, or it has none yet.
-    fn is_elsewhere(&mut self, shard: ShardId) {
-        let out = &mut self.shards[usize::from(shard.0)];
-        if out.home.is_some() {
-            self.fence(shard);
-            return;
-        }
-        // Who has joined waits for the first claim, and is dismissed in time.
-        out.registration = Registration::Unknown;
-        if !out.pending.is_empty() {
-            out.registration = Registration::Asked;
-            let (gateway, seen) = (out.turn, out.seen());
-            let rooms = self.rooms_of(shard);
-            self.issue(Command::Register { shard, gateway, seen, rooms, again: true });
-        }
+        self.issue(Command::Register { shard, gateway, seen, rooms });
     }
 
     /// Whether a message of `server` about a shard counts. When this gateway is registered with another server, it registers
@@ -190,15 +174,18 @@ impl Core {
         if gateway != out.turn || !out.is_registering() {
             return;
         }
-        let Homed::Here(answer) = answer else { return self.is_elsewhere(shard) };
+        let answer = match answer {
+            Homed::Here(answer) => answer,
+            Homed::Elsewhere(home) => return self.is_elsewhere(shard, home.as_ref()),
+        };
         let record = &answer.record;
         // The journal has less than it confirmed, so this turn's watermarks do not hold.
         if record.fenced || !(out.seen().flush..=out.number).contains(&record.number) {
-            self.fence(shard);
+            self.lose(shard, Loss::Dead);
             return;
         }
         (out.registration, out.server, out.commit) = (Registration::Done, answer.server, answer.commit);
-        out.home = Some(answer.home);
+        (out.home, out.known) = (Some(answer.home), None);
         if out.probed.timeline != answer.home {
             // Asked before the home was known; who waits asks again.
             (out.probed, out.asked) = (out.watermark, out.watermark);
@@ -214,6 +201,7 @@ impl Core {
     }
 
     pub(super) fn appended(&mut self, flush: &Flush, answer: &Appended, repeated: bool, now_ns: u64) {
+        self.now(now_ns);
         let out = &mut self.shards[usize::from(flush.shard.0)];
         let expected = |f: &Arc<Flush>| (f.number, f.server) == (flush.number, flush.server);
         if flush.incarnation != out.turn
@@ -234,9 +222,11 @@ impl Core {
                 for number in opening {
                     self.acknowledge(number, heads, now_ns);
                 }
+                self.let_go_of(flush.shard);
             }
             Appended::Moved => self.register(flush.shard),
-            Appended::Gap { .. } | Appended::Fenced | Appended::Elsewhere(_) => self.fence(flush.shard),
+            Appended::Gap { .. } | Appended::Fenced => self.lose(flush.shard, Loss::Dead),
+            Appended::Elsewhere(home) => self.refused(flush.shard, home.as_ref()),
             Appended::Refused(rooms) => {
                 self.resend_without(flush, rooms, "what is stored of this room is damaged: try again later");
             }

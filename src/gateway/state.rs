@@ -6,7 +6,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::backlog::{Backlog, Share};
+use super::homes::{Handing, Known};
 use super::reads::Wait;
+use super::step::Joining;
 use crate::journal::{Flush, Seen};
 use crate::types::{Arrival, EventKind, Incarnation, Moment, PlayerId, Role, RoomId, ShardId, Since};
 
@@ -57,6 +59,36 @@ pub(super) struct Session {
 }
 
 impl Session {
+    /// One that joins, under a turn of its room's shard, at `opened_at_ns`.
+    pub(super) fn new(joining: Joining, turn: Incarnation, opened_at_ns: u64) -> Self {
+        Self {
+            room: joining.room,
+            turn,
+            player: joining.player,
+            role: joining.role,
+            since: joining.since,
+            opened: false,
+            opened_at_ns,
+            waiting: Vec::new(),
+            waiting_actions: 0,
+            floor_ns: 0,
+            last_order: (0, 0),
+            view: View::Joining,
+            wait: Wait::Nothing,
+            in_line: false,
+            sent: 0,
+            taken: 0,
+            asked: false,
+            covered: 0,
+            seen: 0,
+            era: 0,
+            open: None,
+            unanswered: 0,
+            asked_to_move_ns: 0,
+            leaving: None,
+        }
+    }
+
     /// The most deliveries that can be in its outbox now.
     pub(super) fn queued(&self) -> usize {
         usize::try_from(self.sent - self.taken).unwrap_or(usize::MAX)
@@ -165,6 +197,12 @@ pub(super) struct ShardOut {
     pub(super) registration: Registration,
     /// The number of the shard's home, while that is here: the first part of the stamps.
     pub(super) home: Option<u32>,
+    /// What was last said of its home, while that is not here.
+    pub(super) known: Option<Known>,
+    /// Whether a read of that is in flight.
+    pub(super) reading_home: bool,
+    /// Set while the shard is handed over to another host.
+    pub(super) handing: Option<Handing>,
     /// The journal's server that the gateway is registered with.
     pub(super) server: Incarnation,
     /// The highest commit that this server has named.

@@ -4,7 +4,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::journal::{Appended, Flush, Homed, Registered, RoomHead, Seen, VerdictPage};
+use super::homes::Loss;
+use crate::journal::{Appended, Flush, Homed, Registered, RoomHead, Seen, ShardHome, VerdictPage};
 use crate::metrics::Waits;
 use crate::types::{Incarnation, PlayerId, Role, RoomId, SessionId, ShardId, Since, Verdict, VerdictKind};
 use crate::wire::client::{Refusal, VerdictFrames, Welcome};
@@ -108,6 +109,8 @@ pub(crate) enum Input {
     Unreadable { read: ReadId, why: String },
     /// Answers [`Command::ReadHeads`]. The journal's server that gave the heads comes first.
     Heads(ShardId, Incarnation, Vec<RoomHead>),
+    /// Answers [`Command::ReadHome`], with the time now.
+    Home(ShardId, ShardHome, u64),
     /// Answers [`Command::AskOutbox`]: the session has taken `taken` deliveries in all.
     OutboxDrained { session: u64, taken: u64 },
     /// Answers [`Command::Rest`]: how long ready tasks then had to wait for the gateway.
@@ -126,8 +129,6 @@ pub(crate) enum Command {
         seen: Seen,
         /// The rooms whose heads the answer must have.
         rooms: Vec<RoomId>,
-        /// Whether the shard had no home just now: ask after [`crate::limits::HELD_TRIES`].
-        again: bool,
     },
     /// Call [`crate::journal::GatewayJournal::append`] until it succeeds, then answer with [`Input::Appended`].
     Append {
@@ -151,10 +152,17 @@ pub(crate) enum Command {
     Rest,
     /// Call [`crate::journal::GatewayJournal::heads`] and answer with [`Input::Heads`]. A failed call needs no answer.
     ReadHeads(ShardId, Vec<RoomId>),
+    /// Call [`crate::journal::GatewayJournal::home`] until it succeeds, then answer with [`Input::Home`]. `again` says that sessions are
+    /// held, and that it was asked just now: ask after [`crate::limits::HELD_TRIES`].
+    ReadHome { shard: ShardId, again: bool },
+    /// Call [`Core::hand_over`](super::core::Core::hand_over) every [`crate::limits::MOVE_STEP`] until it returns None.
+    HandOver(ShardId),
+    /// Call [`crate::journal::GatewayJournal::leave`] until it succeeds: the shard is handed over.
+    Leave(ShardId, Incarnation),
     /// Put the delivery into the outbox of the session with this number. Nothing follows a [`Delivery::Close`].
     Deliver(u64, Delivery),
-    /// Log that the gateway was declared dead in a shard, and goes on there under its next turn.
-    Fenced(ShardId),
+    /// Log that a turn in a shard is over: the shard has another home, or the gateway was declared dead there.
+    Fenced(ShardId, Loss),
     /// Log that verdicts of a room cannot be read.
     Unreadable { room: RoomId, why: String },
 }

@@ -7,6 +7,19 @@ use std::time::Duration;
 pub(crate) const CHECKED_SHARDS_MAX: usize = 40;
 /// How long a gateway waits before it asks again whether a shard without a home has one.
 pub(crate) const HELD_TRIES: Duration = Duration::from_millis(50);
+/// How long an answer about a home is used without asking again.
+pub(crate) const HOME_FRESH: Duration = Duration::from_secs(1);
+/// How long such an answer is used where the journal does not say in time. No read takes so long, so what contradicts an answer of this
+/// age came later.
+pub(crate) const HOME_STALE: Duration = Duration::from_secs(5);
+/// How long a request waits to hear where its room is.
+pub(crate) const HOME_WITHIN: Duration = Duration::from_secs(1);
+/// How often a process asks where shards are, in a second.
+pub(crate) const HOMES_PER_S: u32 = 50;
+/// How much earlier than it is asked to a gateway closes the sessions of a shard that it hands over.
+pub(crate) const LEAVE_EARLY: Duration = Duration::from_millis(100);
+/// How often in a second one address is told that a room is elsewhere.
+pub(crate) const SENT_ON_PER_S: u32 = 20;
 /// Bytes of a host's name: a boot id and a time namespace are about 52.
 pub(crate) const HOST_NAME_BYTES_MAX: usize = 128;
 /// The highest number of a home. The next one names changes of programs, and no event bears it.

@@ -11,8 +11,8 @@ use super::world::{Channel, Happening, Kind, Listening, MS, Pid, World};
 use crate::gateway::step::ReadId;
 use crate::journal::{
     AheadPart, Appended, Bell, Commit, Committed, Flush, FlushEntry, GatewayRecord, Homed, Homing, JournalError, Lease, Leased,
-    PageSize, Place, Registered, RoomCommit, RoomHead, RoomsPage, RoomsPlace, Seen, ShardOwner, StoredPage, Successor, Survey,
-    VerdictPage, Witness, WorkerRecord,
+    PageSize, Place, Registered, RoomCommit, RoomHead, RoomsPage, RoomsPlace, Seen, ShardHome, ShardOwner, StoredPage, Successor,
+    Survey, VerdictPage, Witness, WorkerRecord,
 };
 use crate::limits::HEADS_INTERVAL;
 use crate::types::{HostId, Incarnation, RoomId, Seed, ShardId, StreamId};
@@ -31,6 +31,7 @@ pub(super) enum Call {
     Append { flush: Arc<Flush>, sent: Cell<u32> },
     Verdicts { room: RoomId, after: u64, entries_max: usize, read: ReadId },
     Heads(ShardId, Vec<RoomId>),
+    Home(ShardId),
     Heartbeat(Incarnation, Vec<ShardId>),
     Owners,
     Claim { shard: ShardId, from: Option<Lease>, worker: Incarnation, homing: Homing },
@@ -56,6 +57,7 @@ pub(super) enum Answer {
     Appended(Appended),
     Page(VerdictPage),
     Heads(Incarnation, Vec<RoomHead>),
+    Home(ShardHome),
     Alive(Vec<WorkerRecord>),
     Owners(Vec<ShardOwner>),
     Claimed(Leased<Lease>),
@@ -218,6 +220,7 @@ impl World {
                 self.trace(|| format!("page of {room}.{} after {after}, {} batches, for {read:?}", page.era, page.batches.len()));
                 Answer::Page(page)
             }
+            Call::Home(shard) => Answer::Home(self.store.home_of(*shard, now_ms)?),
             Call::Heads(shard, rooms) => Answer::Heads(self.store.server(), self.store.heads(*shard, rooms)?),
             Call::Heartbeat(worker, owned) => Answer::Alive(self.store.heartbeat(*worker, owned, LEASE_MS, now_ms)),
             Call::Owners => Answer::Owners(self.store.owners(now_ms)),

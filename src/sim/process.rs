@@ -264,13 +264,14 @@ impl World {
     fn obey_gateway(&mut self, index: usize, command: GatewayCommand) {
         let pid = self.gateway_pid(index);
         match command {
-            GatewayCommand::Register { shard, gateway, seen, rooms, again } => {
-                let register = Call::Register { shard, gateway, seen, rooms };
-                match again {
-                    true => self.after(HELD_TRIES.as_nanos() as u64, Some(pid), Happening::Again(Rc::new(register))),
-                    false => self.call(pid, register),
-                }
+            GatewayCommand::Register { shard, gateway, seen, rooms } => {
+                self.call(pid, Call::Register { shard, gateway, seen, rooms });
             }
+            GatewayCommand::ReadHome { shard, again } => match again {
+                true => self.after(HELD_TRIES.as_nanos() as u64, Some(pid), Happening::Again(Rc::new(Call::Home(shard)))),
+                false => self.call(pid, Call::Home(shard)),
+            },
+            GatewayCommand::HandOver(_) | GatewayCommand::Leave(..) => unreachable!("nobody hands a shard over"),
             GatewayCommand::Append { flush, .. } => self.call(pid, Call::Append { flush, sent: Cell::new(0) }),
             GatewayCommand::Read { room, after, entries_max, read } => {
                 self.call(pid, Call::Verdicts { room, after, entries_max, read });
@@ -294,7 +295,7 @@ impl World {
                 }
                 self.along(Channel::ToClient(conn), None, Happening::Deliver { conn, delivery });
             }
-            GatewayCommand::Fenced(shard) => {
+            GatewayCommand::Fenced(shard, _) => {
                 self.trace(|| format!("gateway {index} begins another turn in {shard:?}"));
                 self.ledger.count("turns");
             }
@@ -314,6 +315,7 @@ impl World {
             (Call::Verdicts { read, .. }, Answer::Page(page)) => GatewayInput::Page { read: read.clone(), page },
             (Call::Verdicts { read, .. }, Answer::Damaged(_, why)) => GatewayInput::Unreadable { read: read.clone(), why },
             (Call::Leave(..), Answer::Nothing) => return,
+            (Call::Home(shard), Answer::Home(home)) => GatewayInput::Home(*shard, home, self.now),
             (Call::Heads(shard, _), Answer::Heads(server, heads)) => GatewayInput::Heads(*shard, server, heads),
             _ => unreachable!("an answer to another question to {me:?}"),
         };

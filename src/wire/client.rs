@@ -160,6 +160,8 @@ pub mod close {
     /// Verdicts that this session saw were lost, or the room began a new era without it: reconnect with `since`; the welcome
     /// will say `gone`.
     pub const ROLLED_BACK: u16 = 4410;
+    /// The room is at home elsewhere: the reason is the URL, and behind `#` the home's number. Connect there, at once.
+    pub const ELSEWHERE: u16 = 4421;
     /// The client keeps sending faster than it may.
     pub const TOO_FAST: u16 = 4429;
     /// The gateway had to restart its sessions: reconnect with `since`.
@@ -168,7 +170,7 @@ pub mod close {
     pub const MOVED: u16 = 4504;
 
     /// All of them, with the word that is sent as the closing reason.
-    pub const ALL: [(u16, &str); 16] = [
+    pub const ALL: [(u16, &str); 17] = [
         (NORMAL, "normal"),
         (GOING_AWAY, "going_away"),
         (PROTOCOL, "protocol"),
@@ -182,6 +184,7 @@ pub mod close {
         (SLOW, "slow"),
         (IDLE, "idle"),
         (ROLLED_BACK, "rolled_back"),
+        (ELSEWHERE, "elsewhere"),
         (TOO_FAST, "too_fast"),
         (RESTARTED, "restarted"),
         (MOVED, "moved"),
@@ -199,6 +202,8 @@ pub struct Welcome {
     pub role: Role,
     /// The room's era.
     pub era: u64,
+    /// The number of the room's home, which this host is.
+    pub home: u32,
     /// The last verdict that the session has seen. The next one covers `seq + 1`.
     pub seq: u64,
     /// Whether the session continues at the `since` that it asked for.

@@ -152,6 +152,7 @@ fn every_welcome_is_what_the_encoder_makes() {
             player: player(&shown).expect("player"),
             role: if shown["role"] == "server" { Role::Server } else { Role::Player },
             era: number(&shown, "era").expect("era"),
+            home: number(&shown, "home").and_then(|home| home.try_into().ok()).expect("home"),
             seq: number(&shown, "seq").expect("seq"),
             resumed: shown["resumed"] == true,
             gone: shown["gone"] == true,

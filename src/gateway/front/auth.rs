@@ -193,7 +193,8 @@ impl Gatekeeper {
         }
     }
 
-    fn check_origin(&self, origin: &str, host: Option<&str>) -> Result<(), AuthError> {
+    /// Whether pages of this origin may connect; `host` is the request's.
+    pub(super) fn check_origin(&self, origin: &str, host: Option<&str>) -> Result<(), AuthError> {
         let page = origin.split_once("://").map_or("", |(_, page)| page);
         let passes = if self.origins.is_empty() {
             let own = host.is_some_and(|host| !page.is_empty() && host.eq_ignore_ascii_case(page));

@@ -27,6 +27,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::Front;
 use super::arrival::StampedStream;
 use super::auth::{Admission, Asking, AuthError};
+use super::homes::{self, ROUTE_PATH};
 use super::places::{Peer, Place};
 use super::socket::linger;
 use super::token::excerpt;
@@ -62,18 +63,21 @@ pub(super) struct Upgraded {
 
 /// Why a request was refused.
 #[derive(Debug, PartialEq, Eq)]
-struct Problem {
+pub(super) struct Problem {
     status: StatusCode,
     code: &'static str,
     message: String,
 }
 
 impl Problem {
-    fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
+    /// Nobody knows right now where a room is at home.
+    pub(super) const NO_HOME: &str = "no_home";
+
+    pub(super) fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
         Self { status, code, message: message.into() }
     }
 
-    fn bad(code: &'static str, message: impl Into<String>) -> Self {
+    pub(super) fn bad(code: &'static str, message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, code, message)
     }
 
@@ -85,6 +89,9 @@ impl Problem {
             let headers = response.headers_mut();
             headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
             headers.insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+        }
+        if self.code == Self::NO_HOME {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
         response
     }
@@ -101,12 +108,16 @@ impl From<AuthError> for Problem {
 pub(super) async fn exchange(front: &Front, peer: Peer, stream: StampedStream) -> Option<Box<Upgraded>> {
     let (granted, answered) = (Mutex::new(None), AtomicBool::new(false));
     let service = service_fn(|request: Request<Incoming>| {
-        answered.store(true, Ordering::Relaxed);
-        let response = answer(front, peer, &request).map_or_else(Problem::response, |(response, grant)| {
-            *granted.lock() = grant;
-            response
-        });
-        std::future::ready(Ok::<_, Infallible>(response))
+        let (granted, answered) = (&granted, &answered);
+        Box::pin(async move {
+            let answer = answer(front, peer, &request).await;
+            answered.store(true, Ordering::Relaxed);
+            let response = answer.map_or_else(Problem::response, |(response, grant)| {
+                *granted.lock() = grant;
+                response
+            });
+            Ok::<_, Infallible>(response)
+        })
     });
     let mut builder = http1::Builder::new();
     // One timeout covers the whole exchange. Hyper's own timeout would cover only the head.
@@ -145,7 +156,7 @@ pub(super) async fn turn_away(mut tcp: TcpStream, problem: String, _told: OwnedS
     }
 }
 
-fn respond(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
+pub(super) fn respond(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(body.into()));
     *response.status_mut() = status;
     let headers = response.headers_mut();
@@ -159,11 +170,15 @@ fn respond(status: StatusCode, content_type: &'static str, body: impl Into<Bytes
 
 type Answer = (Response<Full<Bytes>>, Option<Grant>);
 
-fn answer<B>(front: &Front, peer: Peer, request: &Request<B>) -> Result<Answer, Problem> {
+async fn answer<B>(front: &Front, peer: Peer, request: &Request<B>) -> Result<Answer, Problem> {
     let path = request.uri().path();
     if request.method() != Method::GET {
         let message = format!("method {} is not served: use GET", request.method());
         return Err(Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message));
+    }
+    if let Some(room) = path.strip_prefix(ROUTE_PATH) {
+        let query = request.uri().query().unwrap_or_default();
+        return Ok((homes::route(front, room, query, request.headers()).await?, None));
     }
     let Some(room) = path.strip_prefix(ROOM_PATH) else {
         let (content_type, body) = (front.assets)(path).ok_or_else(|| {
@@ -189,6 +204,9 @@ fn answer<B>(front: &Front, peer: Peer, request: &Request<B>) -> Result<Answer, 
     let unavailable = |code, message: &str| Problem::new(StatusCode::SERVICE_UNAVAILABLE, code, message);
     if front.leaving.is_cancelled() {
         return Err(unavailable("shutting_down", "this gateway is stopping: connect again"));
+    }
+    if let Some(response) = homes::misdirected(front, peer, &target.room, headers).await? {
+        return Ok((response, None));
     }
     let permit = front.sessions.clone().try_acquire_owned().map_err(|_| {
         unavailable(
@@ -225,7 +243,7 @@ fn switching(accept: &str, encoding: Encoding) -> Response<Full<Bytes>> {
     response
 }
 
-fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
+pub(super) fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
     headers.get(name).and_then(|value| value.to_str().ok())
 }
 
@@ -299,7 +317,7 @@ impl Target {
     }
 }
 
-fn decoded(value: &str) -> Result<String, Problem> {
+pub(super) fn decoded(value: &str) -> Result<String, Problem> {
     let text = percent_decode_str(value).decode_utf8();
     text.map(Into::into).map_err(|_| Problem::bad("bad_parameter", format!("{:?} is not UTF-8 when decoded", excerpt(value))))
 }

@@ -7,6 +7,7 @@ mod accept;
 pub(crate) mod arrival;
 pub(crate) mod auth;
 mod frames;
+mod homes;
 mod http;
 mod places;
 mod session;

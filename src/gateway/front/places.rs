@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::settings::Settings;
-use crate::limits::RESUMED_SESSIONS_FACTOR;
+use crate::limits::{RESUMED_SESSIONS_FACTOR, SENT_ON_PER_S};
 use crate::types::{PlayerId, Role};
 
 /// The rates that are kept before those of idle addresses are dropped.
@@ -104,6 +104,8 @@ pub(super) struct Places {
     handshakes: Arc<Counts<IpAddr>>,
     players: Arc<Counts<PlayerId>>,
     rate: DefaultKeyedRateLimiter<IpAddr>,
+    /// How often an address is told that a room is elsewhere. It is one that connects.
+    sent_on: DefaultKeyedRateLimiter<IpAddr>,
     /// How many rates may be kept before idle ones are dropped.
     rates_max: AtomicUsize,
 }
@@ -113,7 +115,8 @@ impl Places {
         let rate = NonZeroU32::new(settings.connections_per_second).unwrap_or(NonZeroU32::MIN);
         let (sessions, handshakes, players) = (Counts::new(), Counts::new(), Counts::new());
         let (rate, rates_max) = (RateLimiter::keyed(Quota::per_second(rate)), AtomicUsize::new(RATES_KEPT));
-        Self { sessions, handshakes, players, rate, rates_max }
+        let sent_on = RateLimiter::keyed(Quota::per_second(NonZeroU32::new(SENT_ON_PER_S).unwrap_or(NonZeroU32::MIN)));
+        Self { sessions, handshakes, players, rate, sent_on, rates_max }
     }
 
     /// A client connects.
@@ -122,6 +125,7 @@ impl Places {
         let Some(address) = counted(settings, peer.ip) else { return Ok(Knock { _address: None }) };
         if self.rate.len() >= self.rates_max.load(Ordering::Relaxed) {
             self.rate.retain_recent();
+            self.sent_on.retain_recent();
             self.rates_max.store((self.rate.len() * 2).max(RATES_KEPT), Ordering::Relaxed);
         }
         let recent = peer.everywhere.map_or(0, |everywhere| everywhere.recent);
@@ -133,6 +137,18 @@ impl Places {
         let held = self.handshakes.take(&address, most);
         held.map(|held| Knock { _address: Some(held) }).ok_or_else(|| {
             format!("{} has {most} unfinished requests here: finish them first, or connect again later", Shown(address))
+        })
+    }
+
+    /// A client is told that its room is elsewhere.
+    /// The error says, in one line, that its address does not go there.
+    pub(super) fn send_on(&self, settings: &Settings, peer: Peer) -> Result<(), String> {
+        let Some(address) = counted(settings, peer.ip) else { return Ok(()) };
+        self.sent_on.check_key(&address).map_err(|_| {
+            format!(
+                "{} asks more than {SENT_ON_PER_S} times a second for rooms that are elsewhere: connect there",
+                Shown(address)
+            )
         })
     }
 

@@ -48,6 +48,11 @@ impl Ending {
         Self::Ours { code, reason: word.to_owned() }
     }
 
+    /// Whether the gateway reads what had reached the socket before it closes (rule X5).
+    fn reads_first(&self) -> bool {
+        matches!(self, Self::Ours { code: close::MOVED | close::ELSEWHERE, .. })
+    }
+
     /// Its name in the metrics.
     fn how(&self) -> &'static str {
         match self {
@@ -58,6 +63,7 @@ impl Ending {
             Self::Ours { code: close::TOKEN_EXPIRED, .. } => "expired",
             Self::Ours { code: close::GOING_AWAY, .. } => "draining",
             Self::Ours { code: close::MOVED, .. } => "moved",
+            Self::Ours { code: close::ELSEWHERE, .. } => "elsewhere",
             Self::Ours { .. } => "server",
         }
     }
@@ -154,7 +160,7 @@ impl<'a> Session<'a> {
         let mut timer = pin!(sleep_until(socket.next_deadline(self.settings)));
         let mut leaving = pin!(self.front.leaving.cancelled());
         // Set when the gateway closes the session as soon as it has read what had reached the socket.
-        let mut farewell = None;
+        let (mut farewell, mut said) = (None::<Box<Ending>>, false);
         loop {
             let writable = socket.is_writable();
             // Received messages come first: they are older than anything else.
@@ -162,12 +168,12 @@ impl<'a> Session<'a> {
                 biased;
                 step = poll_fn(|cx| socket.poll_step(timer.as_mut(), self.settings, cx)) => self.step(socket, step),
                 () = &mut leaving, if farewell.is_none() => {
-                    farewell = Some(close::GOING_AWAY);
+                    farewell = Some(Box::new(Ending::ours(close::GOING_AWAY)));
                     Ok(())
                 }
                 // After one yield everything that had reached the socket has been read.
-                () = tokio::task::yield_now(), if farewell.is_some() => Err(Ending::ours(farewell.unwrap_or_default())),
-                delivery = outbox.recv(), if writable && farewell != Some(close::MOVED) => match delivery {
+                () = tokio::task::yield_now(), if farewell.is_some() => Err(farewell.take().map_or(Ending::Lost, |ending| *ending)),
+                delivery = outbox.recv(), if writable && !farewell.as_deref().is_some_and(Ending::reads_first) => match delivery {
                     Some(delivery) => self.deliver_all(socket, delivery, &mut outbox),
                     // The gateway has dropped its end without a last message; the client gets the rest with `since`.
                     None => Err(Ending::ours(close::SLOW)),
@@ -175,7 +181,7 @@ impl<'a> Session<'a> {
             };
             match applied {
                 Ok(()) => {}
-                Err(Ending::Ours { code: close::MOVED, .. }) if farewell != Some(close::MOVED) => farewell = Some(close::MOVED),
+                Err(ending) if ending.reads_first() && !said => (farewell, said) = (Some(Box::new(ending)), true),
                 Err(ending) => return ending,
             }
         }

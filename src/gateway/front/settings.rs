@@ -21,6 +21,8 @@ pub(crate) struct Settings {
     pub sessions_per_player: usize,
     /// The most actions that a session may send in a second, and at once.
     pub actions_per_second: u32,
+    /// Under which URL players reach this host; empty if it was told none.
+    pub advertise: String,
     /// The time that a whole HTTP exchange may take.
     pub handshake_timeout: Duration,
     /// The time within which a session's Open must be resolved.
@@ -45,6 +47,7 @@ impl Default for Settings {
             spares_loopback: true,
             sessions_per_player: limits::SESSIONS_PER_PLAYER,
             actions_per_second: limits::ACTIONS_PER_SECOND,
+            advertise: String::new(),
             handshake_timeout: limits::HANDSHAKE_TIMEOUT,
             welcome_timeout: limits::WELCOME_TIMEOUT,
             ping_interval: limits::PING_INTERVAL,

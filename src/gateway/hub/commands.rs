@@ -10,12 +10,13 @@ use quanta::Instant;
 
 use super::{Hub, State};
 use crate::clock;
+use crate::gateway::homes::Loss;
 use crate::gateway::step::{Command, Input, ReadId};
 use crate::journal::{self, Appended, Flush, Homed, JournalError, Registered, Seen, Signal};
-use crate::limits::{CATCH_UP_REST, HEADS_INTERVAL, HELD_TRIES, ROOMS_PER_SHARD_MAX};
+use crate::limits::{CATCH_UP_REST, HEADS_INTERVAL, ROOMS_PER_SHARD_MAX};
 use crate::metrics as names;
 use crate::types::{Incarnation, RoomId, ShardId};
-use crate::wire::push;
+use crate::wire::push::{self, Push};
 
 impl Hub {
     pub(super) fn perform(&self, state: &mut State) {
@@ -38,11 +39,13 @@ impl Hub {
                         }
                         self.spawn(|hub| hub.append(flush));
                     }
-                    Command::Register { shard, gateway, seen, rooms, again } => self.spawn(move |hub| async move {
-                        if again {
-                            tokio::time::sleep(HELD_TRIES).await;
-                        }
-                        hub.register(shard, gateway, seen, rooms).await;
+                    Command::Register { shard, gateway, seen, rooms } => {
+                        self.spawn(move |hub| hub.register(shard, gateway, seen, rooms));
+                    }
+                    Command::ReadHome { shard, again } => self.spawn(move |hub| hub.read_home(shard, again)),
+                    Command::HandOver(shard) => self.spawn(move |hub| hub.hand_over(shard)),
+                    Command::Leave(shard, gateway) => self.spawn(move |hub| async move {
+                        hub.insist("leave", || hub.0.journal.leave(shard, gateway)).await;
                     }),
                     Command::Read { room, after, entries_max, read } => {
                         self.spawn(move |hub| hub.read(room, after, entries_max, read))
@@ -66,11 +69,14 @@ impl Hub {
                             Err(error) => hub.trouble("read heads", &error),
                         }
                     }),
-                    Command::Fenced(shard) => {
+                    Command::Fenced(shard, Loss::Dead) => {
                         tracing::warn!(
                             shard = shard.0,
                             "this gateway was declared dead in a shard: its sessions there connect again"
                         );
+                    }
+                    Command::Fenced(shard, _) => {
+                        tracing::info!(shard = shard.0, "a shard has another home: its sessions are sent on");
                     }
                     Command::Unreadable { room, why } => {
                         tracing::error!(room.id = %room, error = why, "cannot read verdicts");
@@ -102,6 +108,7 @@ impl Hub {
             );
         }
         self.apply(Input::Registered(shard, gateway, answer));
+        self.0.homes.told.notify_waiters();
     }
 
     async fn append(self, flush: Arc<Flush>) {
@@ -158,7 +165,7 @@ impl Hub {
     }
 
     /// Does a step of the journal until its outcome is known (rule W5).
-    async fn insist<T, F: Future<Output = Result<T, JournalError>>>(&self, what: &str, step: impl Fn() -> F) -> T {
+    pub(super) async fn insist<T, F: Future<Output = Result<T, JournalError>>>(&self, what: &str, step: impl Fn() -> F) -> T {
         let failed = |error| async move {
             metrics::counter!(names::JOURNAL_RETRIES_TOTAL).increment(1);
             match error {
@@ -201,7 +208,12 @@ impl Hub {
         match signal {
             Signal::Subscribed => self.apply(Input::Subscribed),
             Signal::Message(bytes) => match push::decode(&bytes) {
-                Ok(push) => self.apply(Input::Push(push)),
+                Ok(push) => self.with(|state| {
+                    if matches!(push, Push::Moving { .. } | Push::Home { .. }) {
+                        state.core.now(clock::monotonic_ns());
+                    }
+                    state.core.apply(Input::Push(push));
+                }),
                 Err(error) => tracing::error!(%error, "cannot read a push"),
             },
         }

@@ -41,6 +41,7 @@ pub(super) async fn beat(hub: Weak<Inner>, lease: Duration, stop: CancellationTo
         match hub.0.journal.beat(&record, ms(good_for)).await {
             Ok(beats) => {
                 alone = beats.other_home(&record).is_none();
+                hub.heard(&beats);
                 for damaged in &beats.damaged {
                     tracing::debug!("what a process says of itself cannot be read: {damaged}");
                 }
@@ -67,7 +68,10 @@ pub(super) async fn run_timers(hub: Weak<Inner>, stop: CancellationToken) {
             () = stop.cancelled() => return,
             _ = tick.tick() => {
                 let Some(hub) = hub.upgrade().map(Hub) else { return };
-                hub.apply(Input::Tick(clock::monotonic_ns()));
+                hub.with(|state| {
+                    hub.check_silence(state);
+                    state.core.apply(Input::Tick(clock::monotonic_ns()));
+                });
             }
             _ = heads.tick() => {
                 let Some(hub) = hub.upgrade().map(Hub) else { return };

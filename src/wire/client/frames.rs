@@ -15,6 +15,7 @@ pub fn encode_welcome(encoding: Encoding, welcome: &Welcome) -> Bytes {
     let mut f = Fields::new(encoding, "welcome", 384 + welcome.state.as_ref().map_or(0, Bytes::len) * 2);
     f.text("session", &welcome.session.to_string()).text("player", welcome.player.as_str());
     f.text("role", welcome.role.as_str()).number("era", welcome.era).number("seq", welcome.seq);
+    f.number("home", welcome.home.into());
     f.bool("resumed", welcome.resumed).bool("gone", welcome.gone).value_if("state", welcome.state.as_deref());
     f.map("clock", |f| {
         f.text("source", welcome.clock).nanos("uncertainty_ns", welcome.uncertainty_ns);

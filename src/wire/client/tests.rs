@@ -389,6 +389,7 @@ fn what_the_rules_say_to_one_who_joins_is_sent_to_nobody_else() {
 #[test]
 fn a_welcome_has_its_fields_in_both_encodings() {
     let welcome = Welcome {
+        home: 7,
         session: verdict().session_id(),
         player: PlayerId::new("ann").expect("name"),
         role: Role::Server,
@@ -401,7 +402,7 @@ fn a_welcome_has_its_fields_in_both_encodings() {
         uncertainty_ns: 2000,
     };
     let mut expected = json!({
-        "t": "welcome", "session": verdict().session_id().to_string(), "player": "ann", "role": "server", "era": 3, "seq": 120,
+        "t": "welcome", "session": verdict().session_id().to_string(), "player": "ann", "role": "server", "era": 3, "home": 7, "seq": 120,
         "resumed": false, "gone": true, "state": {"targets": [1.5]}, "clock": {"source": "kernel", "uncertainty_ns": "2000"},
         "limits": {"message_bytes": 4096, "field_bytes": 64, "args_depth": 16, "recent_ids": 1024, "room_ids": 524288, "ping_s": 20, "idle_s": 60},
     });

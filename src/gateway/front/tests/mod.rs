@@ -2,6 +2,7 @@
 //! settings. Here are the deadlines that would take a minute there, and what happens below the level of messages.
 
 mod bounds;
+mod homes;
 mod life;
 mod moves;
 
@@ -51,13 +52,19 @@ async fn gateway(change: impl FnOnce(&mut Settings)) -> TestGateway {
 }
 
 async fn gateway_without_worker(change: impl FnOnce(&mut Settings)) -> TestGateway {
+    gateway_on(MemoryJournal::at_home(1), change).await
+}
+
+async fn gateway_on(journal: MemoryJournal, change: impl FnOnce(&mut Settings)) -> TestGateway {
     let mut settings = Settings::default();
     change(&mut settings);
     let (drains, stop) = (Drains::default(), CancellationToken::new());
     let listener = listen("127.0.0.1:0".parse().unwrap()).unwrap();
     let address = listener.local_addr().unwrap();
-    let journal: Arc<dyn Journal> = Arc::new(MemoryJournal::at_home(1));
-    let hub = Hub::start(journal.clone(), Settle::Sweep, settings.sessions_max, "read", 0, Presence::default()).await.unwrap();
+    let journal: Arc<dyn Journal> = Arc::new(journal);
+    let advertise = Some(settings.advertise.clone()).filter(|url| !url.is_empty());
+    let presence = Presence { advertise, ..Presence::default() };
+    let hub = Hub::start(journal.clone(), Settle::Sweep, settings.sessions_max, "read", 0, presence).await.unwrap();
     tokio::spawn(sweep(hub.clone(), drains.clone(), stop.clone()));
     let gatekeeper = Gatekeeper::new(None, Vec::new(), false);
     let front = Front::new(hub.clone(), gatekeeper, |_| None, Clock::new(), drains.clone(), settings, stop.child_token());
