@@ -9,7 +9,7 @@ use lasthit::types::{Home, HostId, Incarnation};
 use serde_json::{Value, json};
 use servers::RedisServer;
 
-use super::support::{GatewayProcess, Process, Session, WorkerProcess, program, redis, until};
+use super::support::{GatewayProcess, Process, Session, WorkerProcess, get, program, redis, until};
 
 const ROOMS: usize = 8;
 const SHARDS: [&str; 2] = ["--shards", "4"];
@@ -174,6 +174,56 @@ async fn a_host_that_boots_takes_its_shards_again() {
     let mut bob = join(&gateway, "bob").await;
     assert_eq!(claim(&mut bob, "1", "first").await, ["denied"; ROOMS]);
     assert_eq!(claim(&mut bob, "2", "second").await, ["granted"; ROOMS]);
+}
+
+/// Whoever asks any gateway is told the home, who comes to the wrong one is sent there, and who is inside is moved along.
+#[tokio::test]
+async fn players_find_the_home_of_their_room() {
+    let redis = redis(&[]);
+    let (a, b) = (Host::up_for(500_000), Host::up_for(1_000));
+    let (at_a, at_b) = ("ws://a.example:7777", "ws://b.example:7777");
+    let of_a = GatewayProcess::of(a.gateway(&redis, &["--advertise", at_a]));
+    let worker_a = a.worker(&redis, &[]);
+    owns(&worker_a, 4.0);
+    let mut ann = of_a.ticket("claim-0", "ann").join().await;
+    assert_eq!(
+        (ann.ask("claim", "1", "first", json!(null)).await["outcome"].as_str(), &ann.welcome["home"]),
+        (Some("granted"), &json!(1))
+    );
+    let of_b = GatewayProcess::of(b.gateway(&redis, &["--advertise", at_b]));
+    let worker_b = b.worker(&redis, &[]);
+    let route = |gateway: &GatewayProcess, url: &str, home: u32| {
+        let expected = json!({"url": url, "home": home, "room": "claim-0"});
+        let (status, body) = get(gateway.address, "/v1/route/claim-0");
+        (status == 200 && serde_json::from_str::<Value>(&body).expect("JSON") == expected).then_some(())
+    };
+    for gateway in [&of_a, &of_b] {
+        until("it knows the home", || route(gateway, at_a, 1));
+    }
+    assert_eq!(of_b.ticket("claim-0", "bob").open().await.close_code().await, (4421, format!("{at_a}#1")));
+
+    until("both hosts are eligible", || {
+        let hosts = told(&redis, &["hosts"]);
+        let hosts = hosts["hosts"].as_array().expect("hosts");
+        (hosts.iter().filter(|host| host["eligible"] == true && host["workers"] == 1).count() == 2).then_some(())
+    });
+    told(&redis, &["drain", at_a]);
+    let asked = loop {
+        let message = ann.recv().await;
+        if message["t"] == "move" {
+            break message;
+        }
+    };
+    assert_eq!(asked["url"], at_b);
+    assert_eq!(ann.close_code().await, (4421, format!("{at_b}#1")), "it has not moved");
+    owns(&worker_b, 4.0);
+    for gateway in [&of_a, &of_b] {
+        until("it knows the home", || route(gateway, at_b, 2));
+    }
+    let mut again = of_b.ticket("claim-0", "ann").join().await;
+    assert_eq!(again.welcome["home"], 2);
+    assert_eq!(again.ask("claim", "2", "first", json!(null)).await["reason"], "already_yours");
+    assert_eq!(of_a.ticket("claim-0", "bob").open().await.close_code().await, (4421, format!("{at_b}#2")));
 }
 
 /// What a command says that ends well, as JSON.
