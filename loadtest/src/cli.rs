@@ -17,7 +17,7 @@ use crate::rules::Bar;
 use crate::spawn::Spawn;
 use crate::speak::dialect::Dialect;
 use crate::stages::Vary;
-pub(crate) use faults::{ChaosArgs, SoakArgs};
+pub(crate) use faults::{ChaosArgs, HostsArgs, SoakArgs};
 pub(crate) use run::RunArgs;
 pub(crate) use supervised::{AutoArgs, DoorArgs, EvenArgs};
 pub(crate) use values::duration;
@@ -151,6 +151,23 @@ pub(crate) enum Command {
     ///     loadtest chaos --duration 5m --rules examples/rules/arena.js
     #[command(verbatim_doc_comment)]
     Chaos(ChaosArgs),
+    /// Plays over several hosts on this machine while they are killed, paused, cut off and drained. Each host is a network namespace and
+    /// a time namespace, so that its clock is another; rooms move between them. Then compares what every player saw with the journal.
+    ///
+    /// Two rivals in each of some rooms claim a key 30 to 300 us apart: the first has to win, or a verdict has to be flagged. Needs root,
+    /// `ip` and `nsenter`; starts a private redis-server and all processes, and ends them. Exit code 0 if the audit passed, 1 if it failed,
+    /// 2 if there was no run, 130 if it was interrupted.
+    ///
+    ///     loadtest hosts --hosts 3 --duration 60s --json hosts.json
+    ///     loadtest hosts --only drain,kill
+    #[command(verbatim_doc_comment)]
+    Hosts(HostsArgs),
+    /// Is a host, for `hosts`
+    #[command(hide = true)]
+    Hold {
+        /// How far its clock is ahead of the machine's, in nanoseconds
+        ahead_ns: u64,
+    },
     /// Checks that memory stays flat while rooms come and go. Compares the memory of Redis and of every process at the end of the
     /// run with that after one third of it.
     ///

@@ -15,9 +15,10 @@ use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::chaos::{self, ChaosConfig};
-use crate::cli::{ChaosArgs, Command, CompareArgs, CurveArgs, RulesArgs, SoakArgs, StagesArgs};
+use crate::cli::{ChaosArgs, Command, CompareArgs, CurveArgs, HostsArgs, RulesArgs, SoakArgs, StagesArgs};
 use crate::compare::{self, CompareConfig, Comparison};
 use crate::curve::{self, Curve, CurveConfig};
+use crate::hosts::{self, HostsConfig};
 use crate::part;
 use crate::rules::{CloseConfig, Closed, Measured, RulesConfig};
 use crate::soak::{self, SoakConfig};
@@ -44,6 +45,8 @@ pub(crate) async fn run(command: Command) -> Result<ExitCode> {
         Command::Rules(args) => rules_command(args).await,
         Command::Part(part) => part::run(part).await.map(|()| ExitCode::SUCCESS),
         Command::Chaos(args) => chaos_command(args).await,
+        Command::Hosts(args) => hosts_command(args).await,
+        Command::Hold { ahead_ns } => hosts::hold(ahead_ns).map(|()| ExitCode::SUCCESS),
         Command::Soak(args) => soak_command(args).await,
     }
 }
@@ -188,6 +191,27 @@ async fn chaos_command(args: ChaosArgs) -> Result<ExitCode> {
         rules: args.rules,
     };
     let Some(report) = chaos::run(&config, stopped()?).await? else {
+        eprintln!("interrupted: no report");
+        return Ok(ExitCode::from(INTERRUPTED));
+    };
+    tell(&report, report.failure(), args.json.as_deref())
+}
+
+async fn hosts_command(args: HostsArgs) -> Result<ExitCode> {
+    let config = HostsConfig {
+        seed: args.seed.unwrap_or_else(rand::random),
+        duration: args.duration,
+        hosts: args.hosts.into(),
+        gateways: args.gateways.into(),
+        workers: args.workers.into(),
+        players: args.players.into(),
+        rooms: args.rooms.into(),
+        rate: args.rate,
+        races: args.races.into(),
+        only: args.only,
+    };
+    hosts::enter()?;
+    let Some(report) = hosts::run(&config, stopped()?).await? else {
         eprintln!("interrupted: no report");
         return Ok(ExitCode::from(INTERRUPTED));
     };

@@ -11,6 +11,7 @@
 //! - `rules`: what programs and timers cost, against their bars
 //! - `during`: what is done to a supervisor while a run goes on; `even`, `door`, `auto`: what else is measured of one, all through
 //!   `supervised`
+//! - `hosts`: several hosts of different clocks, and rooms that move between them
 //! - `chaos`: everything breaks, by a plan; `soak`: memory stays flat
 
 // The wings.
@@ -36,6 +37,7 @@ mod door;
 mod during;
 mod even;
 mod fair;
+mod hosts;
 mod part;
 mod rejoin;
 mod rules;

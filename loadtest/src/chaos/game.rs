@@ -26,7 +26,7 @@ const DESPAWNS: u32 = 4;
 
 /// What is played.
 #[derive(Debug, Clone)]
-pub(super) enum Game {
+pub(crate) enum Game {
     /// `claim` and `release`.
     Claims,
     /// `spawn`, `despawn` and `hit`, as in `examples/rules/arena.js`, by this program.
@@ -35,10 +35,10 @@ pub(super) enum Game {
 
 /// What an action says besides its id.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Move {
-    pub(super) op: &'static str,
-    pub(super) key: String,
-    pub(super) args: Option<Args>,
+pub(crate) struct Move {
+    pub(crate) op: &'static str,
+    pub(crate) key: String,
+    pub(crate) args: Option<Args>,
 }
 
 /// Arguments of an arena's actions.
@@ -61,7 +61,7 @@ struct Body {
 
 impl Game {
     /// That of a program, or claims without one.
-    pub(super) fn of(program: Option<&Path>) -> Result<Self> {
+    pub(crate) fn of(program: Option<&Path>) -> Result<Self> {
         let Some(path) = program else { return Ok(Self::Claims) };
         let text = std::fs::read(path).with_context(|| format!("--rules {}", path.display()))?;
         let program = Program::load(&path.display().to_string(), &text, Budget::default());
@@ -69,7 +69,7 @@ impl Game {
     }
 
     /// A room's name, which chooses its rules where there is no program.
-    pub(super) fn room(&self, number: usize) -> String {
+    pub(crate) fn room(&self, number: usize) -> String {
         match self {
             Self::Claims => format!("claim-{number}"),
             Self::Arena(_) => format!("arena-{number}"),
@@ -77,7 +77,7 @@ impl Game {
     }
 
     /// The rules by which the rooms are resolved again.
-    pub(super) fn book(&self) -> RulesBook {
+    pub(crate) fn book(&self) -> RulesBook {
         match self {
             Self::Claims => RulesBook::new().room("*", || Claim::new(Audience::Room)),
             Self::Arena(program) => {
@@ -88,12 +88,12 @@ impl Game {
     }
 
     /// Whether rooms need a session of a server, which sets their targets.
-    pub(super) fn has_keepers(&self) -> bool {
+    pub(crate) fn has_keepers(&self) -> bool {
         matches!(self, Self::Arena(_))
     }
 
     /// What a player does next. `held`: keys that it has, from which what is given back is taken.
-    pub(super) fn next(&self, random: &mut StdRng, held: &mut Vec<String>, keeper: bool) -> Move {
+    pub(crate) fn next(&self, random: &mut StdRng, held: &mut Vec<String>, keeper: bool) -> Move {
         if matches!(self, Self::Claims) {
             let release = !held.is_empty() && random.random_bool(0.5);
             return match if release { held.pop() } else { None } {
@@ -117,7 +117,7 @@ impl Game {
     }
 
     /// Whether a verdict made a winner.
-    pub(super) fn is_win(&self, verdict: &Verdict) -> bool {
+    pub(crate) fn is_win(&self, verdict: &Verdict) -> bool {
         let is = |op| verdict.outcome == Outcome::Granted && verdict.id.as_deref().is_some_and(|id| id.starts_with(op));
         match self {
             Self::Claims => is('c'),
@@ -126,7 +126,7 @@ impl Game {
     }
 
     /// The timer that a verdict sets, with its time, or the one that it cancels. None if it does neither.
-    pub(super) fn timer(&self, verdict: &Verdict) -> Option<(String, Option<u64>)> {
+    pub(crate) fn timer(&self, verdict: &Verdict) -> Option<(String, Option<u64>)> {
         let (Self::Arena(_), Outcome::Granted) = (self, &verdict.outcome) else { return None };
         let (id, key) = (verdict.id.as_deref()?, verdict.contest.as_deref()?);
         let name = || format!("respawn:{key}");

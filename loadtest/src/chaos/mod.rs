@@ -4,11 +4,11 @@
 //! protocol, `record` is what they saw, `rude` is a hostile session. `judge` compares, `recovery` measures, `report` prints.
 
 pub(crate) mod fleet;
-mod game;
-mod judge;
+pub(crate) mod game;
+pub(crate) mod judge;
 mod plan;
-mod player;
-mod record;
+pub(crate) mod player;
+pub(crate) mod record;
 mod recovery;
 mod report;
 mod rude;
@@ -334,7 +334,7 @@ async fn affected(fault: &Fault, fleet: &Fleet, world: &World, journal: &dyn Jou
 }
 
 /// Waits until no room has entries that are not resolved.
-async fn until_quiet(journal: &dyn Journal) -> Result<()> {
+pub(crate) async fn until_quiet(journal: &dyn Journal) -> Result<()> {
     let deadline = Instant::now() + QUIET;
     loop {
         let mut quiet = true;
@@ -350,7 +350,12 @@ async fn until_quiet(journal: &dyn Journal) -> Result<()> {
 }
 
 /// Every room, when no timer is left that has yet to fire. What has not fired after a while is told as lost.
-async fn read_rooms(journal: &dyn Journal, rooms: &[RoomId], game: &Game, book: &RulesBook) -> Result<Vec<RoomRecord>> {
+pub(crate) async fn read_rooms(
+    journal: &dyn Journal,
+    rooms: &[RoomId],
+    game: &Game,
+    book: &RulesBook,
+) -> Result<Vec<RoomRecord>> {
     let deadline = Instant::now() + QUIET;
     loop {
         let mut kept = Vec::with_capacity(rooms.len());

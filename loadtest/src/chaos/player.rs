@@ -23,7 +23,7 @@ use crate::speak::frame::{Encoding, Nanos, Text};
 /// Actions of one player that may be unanswered; past it no new one is begun.
 const UNANSWERED_MAX: usize = 32;
 /// How long joining may take before another gateway is tried.
-const JOIN_TIMEOUT: Duration = Duration::from_secs(4);
+pub(crate) const JOIN_TIMEOUT: Duration = Duration::from_secs(4);
 /// How long an action may be unanswered before its connection is given up.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(3);
 /// Pause before a refused action is sent again.
@@ -33,7 +33,9 @@ const RECONNECT_MIN: Duration = Duration::from_millis(20);
 /// See [`RECONNECT_MIN`].
 const RECONNECT_MAX: Duration = Duration::from_millis(500);
 /// The gateway's close code for a `since` that the room has not come to.
-const AHEAD: u16 = 4400;
+pub(crate) const AHEAD: u16 = 4400;
+/// The gateway's close code for a room that is at home on another host.
+const ELSEWHERE: u16 = 4421;
 /// No gateway.
 const NOWHERE: usize = usize::MAX;
 
@@ -57,6 +59,8 @@ pub(crate) struct World {
     pub(crate) start: Instant,
     /// The mean time between two actions of one player.
     pub(crate) pace: Duration,
+    /// Each of the gateways is another host's: whoever was welcomed comes back there.
+    pub(crate) are_hosts: bool,
     /// What they play.
     pub(super) game: Game,
     /// Which gateway each player is connected to.
@@ -73,11 +77,12 @@ pub(crate) struct World {
 
 impl World {
     /// A world without players, at time 0.
-    pub(super) fn new(urls: Vec<String>, players: usize, pace: Duration, game: Game) -> Self {
+    pub(crate) fn new(urls: Vec<String>, players: usize, pace: Duration, game: Game) -> Self {
         Self {
             urls,
             start: Instant::now(),
             pace,
+            are_hosts: false,
             game,
             seats: (0..players).map(|_| AtomicUsize::new(NOWHERE)).collect(),
             answered: AtomicU64::new(0),
@@ -98,6 +103,48 @@ impl World {
     }
 }
 
+/// At which gateway a session tries next.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Homes {
+    next: Option<usize>,
+    last: usize,
+}
+
+impl Default for Homes {
+    fn default() -> Self {
+        Self { next: None, last: NOWHERE }
+    }
+}
+
+impl Homes {
+    /// Where it is to go; without that, any gateway but the one that was tried last, when there are others.
+    pub(crate) fn pick(&mut self, count: usize, random: &mut StdRng) -> usize {
+        let other = |random: &mut StdRng| {
+            let at = random.random_range(0..count);
+            if at == self.last { (at + 1) % count } else { at }
+        };
+        self.last = self.next.take().unwrap_or_else(|| other(random));
+        self.last
+    }
+
+    /// A gateway has closed the session, and may have said where the room is at home.
+    pub(crate) fn closed(&mut self, code: u16, reason: &str, urls: &[String]) {
+        if code == ELSEWHERE {
+            self.asked(reason.split_once('#').map_or(reason, |(url, _)| url), urls);
+        }
+    }
+
+    /// It is to go there.
+    pub(crate) fn asked(&mut self, url: &str, urls: &[String]) {
+        self.next = urls.iter().position(|known| known.trim_end_matches('/') == url.trim_end_matches('/')).or(self.next);
+    }
+
+    /// It comes back to where it was welcomed.
+    pub(crate) fn stay(&mut self) {
+        self.next = Some(self.last);
+    }
+}
+
 /// One player.
 pub(crate) struct Player {
     number: usize,
@@ -115,6 +162,7 @@ pub(crate) struct Player {
     held: Vec<String>,
     /// The `since` to resume with.
     since: Option<(u64, u64)>,
+    homes: Homes,
 }
 
 #[derive(Debug)]
@@ -154,6 +202,8 @@ struct Frame<'a> {
     reason: Text<'a>,
     arrival_ns: Nanos,
     repeat_of: Option<u64>,
+    #[serde(borrow)]
+    url: Text<'a>,
 }
 
 impl Player {
@@ -170,15 +220,27 @@ impl Player {
         let record = Record { player: format!("p{number}"), room, ..Record::default() };
         let random = StdRng::seed_from_u64(seed ^ (number as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
         let (open, held) = (BTreeMap::new(), Vec::new());
-        Self { number, room: name, keeper, world, phase, encoding, random, record, open, held, since: None }
+        Self {
+            number,
+            room: name,
+            keeper,
+            world,
+            phase,
+            encoding,
+            random,
+            record,
+            open,
+            held,
+            since: None,
+            homes: Homes::default(),
+        }
     }
 
     /// Plays until the phase says that it is over, or until everything is answered while draining.
     pub(crate) async fn play(mut self) -> Record {
-        let (mut pause, mut last) = (RECONNECT_MIN, NOWHERE);
+        let mut pause = RECONNECT_MIN;
         while !self.is_done() {
-            let at = self.pick(last);
-            last = at;
+            let at = self.homes.pick(self.world.urls.len(), &mut self.random);
             match timeout(JOIN_TIMEOUT, self.join(at)).await {
                 Ok(Ok(socket)) => {
                     pause = RECONNECT_MIN;
@@ -204,13 +266,6 @@ impl Player {
         }
     }
 
-    /// Any gateway but the one that was just lost, when there are others.
-    fn pick(&mut self, last: usize) -> usize {
-        let count = self.world.urls.len();
-        let at = self.random.random_range(0..count);
-        if at == last { (at + 1) % count } else { at }
-    }
-
     async fn join(&mut self, at: usize) -> Result<Socket> {
         let since = self.since.map(|(era, seq)| format!("&since={era}.{seq}")).unwrap_or_default();
         let role = if self.keeper { "&role=server" } else { "" };
@@ -220,7 +275,9 @@ impl Player {
             match message? {
                 Message::Ping(_) | Message::Pong(_) => {}
                 Message::Close(frame) => {
-                    if frame.is_some_and(|frame| u16::from(frame.code) == AHEAD) {
+                    let Some(frame) = frame else { break };
+                    self.homes.closed(u16::from(frame.code), frame.reason.as_str(), &self.world.urls);
+                    if u16::from(frame.code) == AHEAD {
                         self.record.told.push(Told::Ahead);
                         self.since = None;
                     }
@@ -234,6 +291,9 @@ impl Player {
                     let (era, seq, resumed) = (frame.era, frame.seq, frame.resumed);
                     self.record.told.push(Told::Welcome { era, seq, resumed, session });
                     self.since = Some((era, seq));
+                    if self.world.are_hosts {
+                        self.homes.stay();
+                    }
                     return Ok(socket);
                 }
             }
@@ -327,12 +387,21 @@ impl Player {
     fn receive(&mut self, message: &Message) -> Result<()> {
         match message {
             Message::Text(_) | Message::Binary(_) => {}
-            Message::Close(_) => bail!("closed by the gateway"),
+            Message::Close(frame) => {
+                if let Some(frame) = frame {
+                    self.homes.closed(u16::from(frame.code), frame.reason.as_str(), &self.world.urls);
+                }
+                bail!("closed by the gateway")
+            }
             _ => return Ok(()),
         }
         let frame: Frame<'_> = self.encoding.read(message)?;
         match &*frame.t {
             "verdict" => self.verdict(&frame),
+            "move" if self.world.are_hosts => {
+                self.homes.asked(&frame.url, &self.world.urls);
+                bail!("asked to move")
+            }
             "error" => {
                 let again = Instant::now() + RESEND_DELAY;
                 if let Some(open) = number(&frame.id).and_then(|number| self.open.get_mut(&number)) {

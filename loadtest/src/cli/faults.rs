@@ -7,6 +7,7 @@ use clap::Args;
 
 use super::values::{counts, duration};
 use crate::chaos::{Durability, Kind};
+use crate::hosts;
 
 /// Options of `soak`.
 #[derive(Debug, Args)]
@@ -87,6 +88,44 @@ pub(crate) struct ChaosArgs {
     /// covers its timers, too
     #[arg(long, value_name = "FILE")]
     pub(crate) rules: Option<PathBuf>,
+    /// Also write the report into this JSON file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+}
+
+/// Options of `hosts`.
+#[derive(Debug, Args)]
+pub(crate) struct HostsArgs {
+    /// Number of hosts
+    #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4))]
+    pub(crate) hosts: u16,
+    /// Length of the run. Each kind of fault has an equal part of it
+    #[arg(long, default_value = "60s", value_parser = duration)]
+    pub(crate) duration: Duration,
+    /// Seed of the players [default: random; it is printed]
+    #[arg(long)]
+    pub(crate) seed: Option<u64>,
+    /// Kinds of faults, in this order [default: all]
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "KINDS")]
+    pub(crate) only: Vec<hosts::Kind>,
+    /// Number of gateways of each host
+    #[arg(long, default_value_t = 2, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=16))]
+    pub(crate) gateways: u16,
+    /// Number of workers of each host
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=16))]
+    pub(crate) workers: u16,
+    /// Number of players, besides the rivals
+    #[arg(long, default_value_t = 48, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub(crate) players: u16,
+    /// Number of rooms in which they compete
+    #[arg(long, default_value_t = 24, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub(crate) rooms: u16,
+    /// Actions a second of all players together
+    #[arg(long, default_value_t = 240, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub(crate) rate: u32,
+    /// Number of rooms with two rivals
+    #[arg(long, default_value_t = 16, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=100))]
+    pub(crate) races: u16,
     /// Also write the report into this JSON file
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
