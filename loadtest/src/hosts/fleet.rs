@@ -112,6 +112,7 @@ impl Fleet {
         let mut all: Vec<&str> = args.iter().map(String::as_str).collect();
         all.extend(["up", "--redis", &redis, "--listen", &listen, "--admin", &admin, "--advertise", &url]);
         all.extend(["--gateways", &gateways, "--workers", &workers, "--control", &control]);
+        all.extend(["--allow-keyless", "--allow-remote-admin"]);
         all.extend(["--retention", "2h", "--room-linger", "2h"]);
         let name = format!("host-{}.{}", n + 1, place.lives);
         let address: SocketAddr = admin.parse()?;
