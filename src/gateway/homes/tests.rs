@@ -494,7 +494,8 @@ proptest! {
                 Step::Late => {
                     scene.now += 3 * S;
                     scene.core.apply(Input::Tick(scene.now));
-                    scene.core.check_heads();
+                    let shards = scene.core.all_shards();
+ scene.core.check_heads(&shards);
                 }
                 Step::Hosts(both) => {
                     let hosts = [host("here"), host("there")].into_iter().take(1 + usize::from(both));
@@ -522,7 +523,8 @@ proptest! {
         scene.now += nanos(MOVE_WINDOW_MAX);
         let _ = scene.core.hand_over(SHARD, scene.now);
         scene.claim(SHARD, "here");
-        scene.core.check_heads();
+        let shards = scene.core.all_shards();
+ scene.core.check_heads(&shards);
         scene.perform();
         scene.answer(None);
         scene.now += nanos(HOME_STALE);
