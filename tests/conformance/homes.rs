@@ -349,6 +349,8 @@ async fn a_clone_of_a_living_host_does_not_enter() {
             Err(error) => assert!(!fits && error.to_string().contains("clone"), "{error}"),
         }
     }
+}
+
 /// Whoever asks learns where a shard is, from any host.
 async fn a_home_is_told(here: &impl Journal, there: &impl Journal) {
     for journal in [here as &dyn GatewayJournal, there] {
