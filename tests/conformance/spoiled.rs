@@ -315,7 +315,7 @@ fn ahead(era: u64, seq: u64) -> AheadPart {
 /// How far the scene's rooms are from the eras that are stored with them.
 const SHIFT: u64 = 5;
 
-const STEPS: [&str; 32] = [
+const STEPS: [&str; 33] = [
     "append",
     "append again",
     "attempt",
