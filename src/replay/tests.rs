@@ -16,7 +16,7 @@ use super::timeline::{Timeline, draw, shown};
 use super::*;
 use crate::config::{Config, Flags as Settings};
 use crate::embed::{Delivery, Gateway, Joining, Seat, act};
-use crate::journal::redis::{RedisJournal, RedisOptions};
+use crate::journal::redis::{RedisJournal, RedisOptions, shard_key};
 use crate::rules::js::{Checking, JsRules};
 use crate::rules::{claim::Claim, last_hit::LastHit};
 use crate::types::{Audience, Outcome, Role, VerdictBatch};
@@ -227,7 +227,7 @@ async fn a_recording_that_is_overtaken_while_it_is_read_says_so() {
     let played = played(10).await;
     let room: RoomId = "claim-1".parse().expect("room");
     let shard = crate::types::ShardId::of(&room, 2);
-    let key = |name: &str| format!("lasthit:{{s{shard}}}:{name}:{room}");
+    let key = |name: &str| shard_key(shard, 2, &format!("{name}:{room}"));
     let whole = recorded(&played).await;
     let size = PageSize { bytes: 1, entries: 1 };
     let mut pages = 0;
@@ -260,7 +260,7 @@ async fn the_programs_that_a_record_names_are_known_without_its_entries() {
     let played = played(10).await;
     let room: RoomId = "claim-1".parse().expect("room");
     let shard = crate::types::ShardId::of(&room, 2);
-    let key = |name: &str| format!("lasthit:{{s{shard}}}:{name}:{room}");
+    let key = |name: &str| shard_key(shard, 2, &format!("{name}:{room}"));
     let (size, mut pages) = (PageSize { bytes: 1, entries: 1 }, 0);
     let named = named::named_paged(&*played.journal, &room, size, || pages += 1).await.expect("read");
     let recording = recorded(&played).await;

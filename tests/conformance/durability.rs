@@ -151,7 +151,7 @@ async fn nothing_leaves_before_replicas_confirmed_it() {
     drop(server);
     tell(&replica, &["REPLICAOF", "NO", "ONE"]);
     tell(&replica, &["CONFIG", "SET", "min-replicas-to-write", "0"]);
-    assert_eq!(replica.ask::<u64>(&["HGET", &format!("lasthit:{{s{SHARD}}}:shard"), "commit"]).expect("an answer"), 1);
+    assert_eq!(replica.ask::<u64>(&["HGET", &crate::fixture::key("shard"), "commit"]).expect("an answer"), 1);
     replica.kill().expect("killed");
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use lasthit::journal::redis::{Durability, RedisJournal, RedisOptions};
+use lasthit::journal::redis::{Durability, RedisJournal, RedisOptions, shard_key};
 use lasthit::journal::{
     Appended, Bell, Commit, Flush, FlushEntry, GatewayRecord, Homed, Homing, Journal, JournalError, Lease, Leased, PageSize,
     Registered, RoomCommit, RoomHead, Seen, Signal, Signals, StoredRoom, pages,
@@ -175,6 +175,16 @@ pub(crate) async fn load(journal: &dyn Journal, room: &RoomId) -> Result<StoredR
 /// A room's entries behind a position.
 pub(crate) async fn read(journal: &dyn Journal, room: &RoomId, after: StreamId) -> Result<Vec<(StreamId, Bytes)>, JournalError> {
     pages::entries(journal, room, after, PageSize { entries: 100, ..PageSize::default() }).await
+}
+
+/// The key of a shard.
+pub(crate) fn key_of(shard: ShardId, name: &str) -> String {
+    shard_key(shard, SHARDS, name)
+}
+
+/// The key of [`SHARD`].
+pub(crate) fn key(name: &str) -> String {
+    key_of(SHARD, name)
 }
 
 pub(crate) fn tell(server: &RedisServer, command: &[&str]) {

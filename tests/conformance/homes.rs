@@ -9,7 +9,7 @@ use lasthit::journal::{
 };
 use lasthit::types::{Home, HostId, Incarnation, Moment, ShardId};
 
-use crate::fixture::{SHARD, SHARDS, entry, redis, room, tell};
+use crate::fixture::{SHARD, SHARDS, entry, key, redis, room, tell};
 
 fn host(name: &str) -> HostId {
     HostId::new(name).expect("a name")
@@ -154,7 +154,7 @@ async fn a_number_that_two_hosts_had_admits_one() {
     let lease = claim(&here, None).await;
     let gateway = Incarnation::random();
     register(&here, gateway, 0).await.here().expect("at home");
-    tell(&server, &["HSET", "lasthit:{s2}:shard", "home", &format!("{}|there", lease.home)]);
+    tell(&server, &["HSET", &key("shard"), "home", &format!("{}|there", lease.home)]);
     let there_now = Some(home(lease.home, "there"));
     assert_eq!(
         here.append(&flush(&here, gateway, lease.home, 5).await).await.expect("append"),
@@ -172,8 +172,8 @@ async fn the_first_home_is_above_all_that_was_written_before() {
     let (of_here, of_there) = (here.timelines("here").await, there.timelines("there").await);
     assert!(of_here < of_there);
     for (appended, name, number) in [("0", "here", of_here), ("7", "here", of_there + 1), ("7", "there", of_there)] {
-        tell(&server, &["DEL", "lasthit:{s2}:shard"]);
-        tell(&server, &["HSET", "lasthit:{s2}:shard", "append", appended]);
+        tell(&server, &["DEL", &key("shard")]);
+        tell(&server, &["HSET", &key("shard"), "append", appended]);
         let journal = if name == "here" { &here } else { &there };
         assert_eq!(claim(journal, None).await.home, number, "{name}, {appended} flushes");
     }
@@ -194,7 +194,7 @@ async fn a_damaged_home_is_named_and_holds_up_its_shard_alone() {
     let (server, journal) = redis().await;
     let gateway = Incarnation::random();
     for damaged in ["", "x", "1", "1|", "|here", "12345678901|here", "4294967295|here"] {
-        tell(&server, &["HSET", "lasthit:{s2}:shard", "home", damaged]);
+        tell(&server, &["HSET", &key("shard"), "home", damaged]);
         let answers = [
             journal.claim(SHARD, None, Incarnation::random(), unix_ms(), &Homing::default()).await.map(|_| ()),
             journal.register(SHARD, gateway, Seen::default(), &[]).await.map(|answer| assert!(answer.here().is_none())),

@@ -35,7 +35,7 @@ async fn lists_of_any_length_are_taken() {
     let gone: Vec<Incarnation> = (1..=MANY as u128).map(Incarnation).collect();
     let record = format!("1|{}|1|{}", at(1), lease.server.to_hex());
     let mut records = ::redis::cmd("HSET");
-    records.arg(format!("lasthit:{{s{}}}:gateways", SHARD.0));
+    records.arg(fixture::key("gateways"));
     for gateway in &gone {
         records.arg(gateway.to_hex()).arg(&record);
     }
@@ -53,7 +53,7 @@ async fn a_long_history_is_trimmed_within_a_few_commits() {
     let mut gateway = TestGateway::register(&journal).await;
     let first = gateway.write(&journal, room(0), "a").await;
     let lease = claim(&journal).await;
-    let key = |name: &str| format!("lasthit:{{s{}}}:{name}:{}", SHARD.0, room(0));
+    let key = |name: &str| fixture::key(&format!("{name}:{}", room(0)));
     let fill = "for i = 1, tonumber(ARGV[2]) do redis.call('XADD', KEYS[1], ARGV[1] + i .. '-0', ARGV[3], 'x') end";
     for (stream, behind, field) in [(key("room"), first.ms, "e"), (key("out"), 0, "v")] {
         ::redis::cmd("EVAL").arg((fill, 1, stream, behind, MANY, field)).exec(&mut admin(&server)).expect("filled");
@@ -77,7 +77,7 @@ async fn small_pieces_before_large_ones_make_no_large_read() {
     let (server, journal) = fixture::redis().await;
     let mut gateway = TestGateway::register(&journal).await;
     let first = gateway.write(&journal, room(0), "a").await;
-    let key = |name: &str| format!("lasthit:{{s{}}}:{name}:{}", SHARD.0, room(0));
+    let key = |name: &str| fixture::key(&format!("{name}:{}", room(0)));
     let fill = "for i = 1, 136 do
         redis.call('XADD', KEYS[1], ARGV[1] + i .. '-0', ARGV[2], string.rep('x', i > 8 and 262144 or 8))
     end";

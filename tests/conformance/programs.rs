@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use lasthit::internals::limits::PROGRAMS_KEPT_MAX;
 use lasthit::internals::wire::push::{self, Push};
+use lasthit::journal::redis::catalog_key;
 use lasthit::journal::{Journal, ProgramJournal as _, ProgramPush, PushAnswer, Pushed, PushedBy};
 use lasthit::types::{Incarnation, ProgramId, ShardId};
 
@@ -158,17 +159,17 @@ async fn what_is_damaged_in_redis_is_healed_by_a_push() {
     }
     let before = journal.pushed_programs().await.expect("read");
     let field = ProgramId::of(b"a").to_string();
-    fixture::tell(&server, &["HSET", "lasthit:programs", &field, "spoiled"]);
+    fixture::tell(&server, &["HSET", &catalog_key("programs"), &field, "spoiled"]);
     assert_eq!((text(&journal, "a").await, text(&journal, "b").await.is_some()), (None, true));
     decides(push(&journal, &of("a", ("pit", 2), "a", PushedBy::Start)).await);
     assert!(text(&journal, "a").await.is_some(), "by a worker that starts");
-    fixture::tell(&server, &["HSET", "lasthit:programs", &field, "spoiled"]);
+    fixture::tell(&server, &["HSET", &catalog_key("programs"), &field, "spoiled"]);
     decides(push(&journal, &of("b", ("pit", 2), "b, otherwise", PushedBy::Hand)).await);
     assert_eq!(text(&journal, "a").await, None, "a push of another one heals nothing");
     stays(push(&journal, &of("b", ("pit", 1), "a", PushedBy::Hand)).await);
     assert!(text(&journal, "a").await.is_some(), "also by one that is refused");
     // No program's name: it is no program.
-    fixture::tell(&server, &["HSET", "lasthit:programs", "spoiled", "spoiled"]);
+    fixture::tell(&server, &["HSET", &catalog_key("programs"), "spoiled", "spoiled"]);
     assert_eq!(journal.kept_programs().await.expect("read").len(), 3);
 
     let id = "0123456789abcdef0123456789abcdef";
@@ -185,7 +186,7 @@ async fn what_is_damaged_in_redis_is_healed_by_a_push() {
     ];
     let large = ["99999999999999999999|ID|1|1|pit", "9007199254740992|ID|1|1|pit", "1|ID|1|99999999999999999999|pit"];
     for spoiled in spoiled.iter().chain(&large).map(|spoiled| spoiled.replace("ID", id)) {
-        fixture::tell(&server, &["HSET", "lasthit:rules", "a", &spoiled]);
+        fixture::tell(&server, &["HSET", &catalog_key("rules"), "a", &spoiled]);
         let others = journal.pushed_programs().await.expect("read");
         let is_read = spoiled.starts_with("9007") || spoiled.ends_with("ü");
         assert!(is_read || others.iter().all(|pushed| pushed.pattern == "b"), "{spoiled:?}: {others:?}");
@@ -203,9 +204,9 @@ async fn numbers_of_pushes_rise_also_when_the_last_is_gone() {
     let mut last = decides(push(&journal, &of("*", ("pit", 1), "first", PushedBy::Start)).await).push;
     for (n, spoil) in (0..).zip(
         [
-            &["HDEL", "lasthit:rules", ""][..],
-            &["HSET", "lasthit:rules", "", "spoiled"][..],
-            &["HSET", "lasthit:rules", "", "1e300"][..],
+            &["HDEL", &catalog_key("rules"), ""][..],
+            &["HSET", &catalog_key("rules"), "", "spoiled"][..],
+            &["HSET", &catalog_key("rules"), "", "1e300"][..],
         ]
         .repeat(3),
     ) {
@@ -216,7 +217,7 @@ async fn numbers_of_pushes_rise_also_when_the_last_is_gone() {
     }
     // All is gone, and comes again later.
     tokio::time::sleep(Duration::from_millis(20)).await;
-    fixture::tell(&server, &["DEL", "lasthit:rules"]);
+    fixture::tell(&server, &["DEL", &catalog_key("rules")]);
     let anew = decides(push(&journal, &of("*", ("pit", 1), "first", PushedBy::Start)).await).push;
     assert!(anew > last, "{anew} after {last}");
 }

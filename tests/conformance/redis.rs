@@ -222,7 +222,7 @@ async fn a_list_of_due_rooms_that_is_damaged_stops_nothing() {
     let (server, journal) = fixture::redis().await;
     let mut gateway = TestGateway::register(&journal).await;
     let id = gateway.write(&journal, room(0), "a").await;
-    let key = format!("lasthit:{{s{}}}:due", SHARD.0);
+    let key = fixture::key("due");
     tell(&server, &["SET", &key, "not ours"]);
     let lease = claim(&journal).await;
     let due = |from, to, ms| RoomCommit { due: Some(ms), ..part(room(0), 1, from, to, id) };
@@ -281,7 +281,7 @@ async fn a_bell_that_nobody_can_read_says_look_for_yourself() {
     let (server, journal) = fixture::redis().await;
     let mut bells = journal.bells(&[SHARD]).await.expect("bells");
     subscribed(&mut bells).await;
-    let heard: u64 = server.ask(&["SPUBLISH", &format!("lasthit:{{s{SHARD}}}:bell"), "garbage"]).expect("publish");
+    let heard: u64 = server.ask(&["SPUBLISH", &fixture::key("bell"), "garbage"]).expect("publish");
     assert_eq!(heard, 1);
     subscribed(&mut bells).await;
     TestGateway::register(&journal).await.append(&journal, at(1), vec![]).await;
@@ -365,7 +365,7 @@ async fn a_damaged_room_is_refused_by_name() {
         let (good, bad) = (room(0), room(1));
         let ids = [gateway.write(&journal, good.clone(), "a").await, gateway.write(&journal, bad.clone(), "b").await];
         let lease = claim(&journal).await;
-        let broken = format!("lasthit:{{s{}}}:{key}:{bad}", SHARD.0);
+        let broken = fixture::key(&format!("{key}:{bad}"));
         tell(&server, &["DEL", &broken]);
         tell(&server, &["RPUSH", &broken, "not ours"]);
 
@@ -386,7 +386,7 @@ async fn a_damaged_room_is_refused_by_name() {
         }
         if key == "state" || key == "out" {
             let active = || {
-                let key = format!("lasthit:{{s{}}}:active", SHARD.0);
+                let key = fixture::key("active");
                 let mut rooms: Vec<String> = server.ask(&["SMEMBERS", &key]).expect("set");
                 rooms.sort();
                 rooms
@@ -449,7 +449,7 @@ async fn what_is_damaged_is_named_by_the_survey() {
     gateways[1].write(&journal, bad.clone(), "b").await;
     let lease = claim(&journal).await;
     let [kept, spoiled] = [gateways[0].incarnation, gateways[1].incarnation];
-    let key = |name: &str| format!("lasthit:{{s{}}}:{name}", SHARD.0);
+    let key = fixture::key;
     tell(&server, &["HDEL", &key(&format!("state:{bad}")), "seq"]);
     tell(&server, &["SADD", &key("active"), "no room of ours"]);
     tell(&server, &["SADD", &key("rooms"), "no room of ours"]);

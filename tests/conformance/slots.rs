@@ -60,13 +60,13 @@ fn restore(server: &RedisServer, dump: &Dump) {
 fn leaves(server: &RedisServer, n: usize) {
     let slot = slot(server);
     for key in ["room", "out", "state", "snapshot", "parts"] {
-        tell(server, &["DEL", &format!("lasthit:{{s{}}}:{key}:{}", SHARD.0, room(n))]);
+        tell(server, &["DEL", &fixture::key(&format!("{key}:{}", room(n)))]);
     }
     tell(server, &["CLUSTER", "SETSLOT", &slot, "MIGRATING", OTHER]);
 }
 
 fn slot(server: &RedisServer) -> String {
-    server.ask::<u64>(&["CLUSTER", "KEYSLOT", &format!("{{s{}}}", SHARD.0)]).expect("a slot").to_string()
+    server.ask::<u64>(&["CLUSTER", "KEYSLOT", &fixture::key("shard")]).expect("a slot").to_string()
 }
 
 fn is_out_of_reach<T: std::fmt::Debug>(answer: Result<T, JournalError>) {
@@ -95,7 +95,7 @@ async fn scene() -> (RedisServer, RedisJournal, Dump) {
 #[tokio::test]
 async fn of_a_slot_that_is_half_moved_nothing_is_half_done() {
     let (server, journal, whole) = scene().await;
-    let shard = format!("lasthit:{{s{}}}:shard", SHARD.0);
+    let shard = fixture::key("shard");
     let wall_ms = lasthit::internals::clock::unix_ms();
     let from = journal.owners().await.expect("owners")[usize::from(SHARD.0)].lease;
     let lost = Seen { server: Incarnation(9), flush: 0, commit: 99, home: 0 };

@@ -110,7 +110,7 @@ impl Scene {
         journal.timeline("boot-1").await.expect("timeline");
         journal.live_timelines(1, 1_000_000).await.expect("timelines");
         // A shard whose rooms have begun new eras before.
-        let shard = format!("lasthit:{{s{}}}:shard", SHARD.0);
+        let shard = fixture::key("shard");
         redis::cmd("HSET").arg(&[&shard, "renewed", &Incarnation(7).to_hex(), "shift", "5"]).exec(&mut admin).expect("hset");
         let mut scene = Self { server, journal, admin, keys: BTreeMap::new(), lease, living, dead, ids };
         scene.keys = scene.dump();
@@ -421,7 +421,7 @@ async fn of_a_spoiled_key_nothing_is_half_written() {
 async fn a_damaged_room_begins_a_new_era_too() {
     for witness in ["gateway", "worker"] {
         let mut scene = Scene::new().await;
-        let state = format!("lasthit:{{s{}}}:state:{}", SHARD.0, room(0));
+        let state = fixture::key(&format!("state:{}", room(0)));
         scene.tell(&["RENAME", &state, "lasthit:aside"]);
         scene.tell(&["RPUSH", &state, "not ours"]);
         scene.take(if witness == "gateway" { "register" } else { "testify" }).await.expect("taken");
@@ -441,7 +441,7 @@ async fn a_damaged_room_begins_a_new_era_too() {
 #[tokio::test]
 async fn a_damaged_shard_stops_no_other() {
     let mut scene = Scene::new().await;
-    let key = format!("lasthit:{{s{}}}:shard", SHARD.0);
+    let key = fixture::key("shard");
     let other = ShardId(SHARD.0 - 1);
     let spoils: [&[&str]; 7] = [
         &["SET", &key, "not ours"],

@@ -77,11 +77,11 @@ async fn an_existing_deployment_keeps_the_names_of_its_channels() {
 #[tokio::test]
 async fn the_channels_of_a_new_deployment_are_of_their_shards() {
     let (server, journal) = fixture::redis().await;
-    assert_eq!(tags(&server).as_deref(), Some("2"));
+    assert_eq!(tags(&server).as_deref(), Some("3"));
     let me = Incarnation(7);
     let mut pushes = journal.pushes(me).await.expect("pushes");
     subscribed(&mut pushes).await;
-    let channel = |shard: ShardId| format!("lasthit:{{s{shard}}}:push:{}", me.to_hex());
+    let channel = |shard| fixture::key_of(shard, &format!("push:{}", me.to_hex()));
     let publish = |channel: &str, message: &str| server.ask::<u64>(&["SPUBLISH", channel, message]).expect("published");
     assert_eq!(publish(&channel(SHARD), "early"), 0, "it is not registered");
     journal.register(SHARD, me, Seen::default(), &[]).await.expect("register");
@@ -144,7 +144,7 @@ async fn a_channel_that_the_server_gives_up_is_subscribed_again() {
     subscribed(&mut bells).await;
     subscribed(&mut others).await;
     let before = clients(&server, "pubsub").len();
-    let slot: u64 = server.ask(&["CLUSTER", "KEYSLOT", &format!("{{s{SHARD}}}")]).expect("a slot");
+    let slot: u64 = server.ask(&["CLUSTER", "KEYSLOT", &fixture::key("bell")]).expect("a slot");
     tell(&server, &["CLUSTER", "DELSLOTS", &slot.to_string()]);
     // It is asked for all the while.
     let refused = async || {
@@ -209,8 +209,8 @@ async fn a_reader_that_takes_nothing_holds_up_nobody() {
 async fn the_kind_of_channels_is_fixed() {
     let server = RedisServer::start().expect("redis-server");
     let journal = fixture::connect(&server).await;
-    tell(&server, &["HSET", RECORD, "tags", "3"]);
-    refuses(crate::redis::connect(&server.url()).await, "has channels of kind \"3\", this lasthit knows none and \"2\"");
+    tell(&server, &["HSET", RECORD, "tags", "4"]);
+    refuses(crate::redis::connect(&server.url()).await, "has names of kind \"4\", this lasthit knows kinds up to \"3\"");
     // Somebody lost everything, and another process was there first.
     tell(&server, &["FLUSHALL"]);
     tell(&server, &["HSET", RECORD, "format", "4", "shards", &SHARDS.to_string(), "durability", "redis"]);

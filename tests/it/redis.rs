@@ -3,6 +3,8 @@
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 
+use lasthit::journal::redis::shard_key;
+use lasthit::types::ShardId;
 use serde_json::json;
 
 use super::outages::tell;
@@ -120,7 +122,7 @@ async fn one_in_which_a_room_is_damaged() {
         let mut ann = gateway.ticket("claim-bad", "ann").join().await;
         let mut bob = gateway.ticket("claim-good", "bob").join().await;
         assert_eq!(ann.ask("claim", "before", "a", json!(null)).await["outcome"], "granted");
-        let name = format!("lasthit:{{s0}}:{key}:claim-bad");
+        let name = shard_key(ShardId(0), 1, &format!("{key}:claim-bad"));
         tell(&redis, &["RENAME", &name, "lasthit:aside"]);
         tell(&redis, &["SET", &name, "not ours"]);
         ann.act("claim", "meanwhile", "b", json!(null)).await;
@@ -155,12 +157,12 @@ async fn one_in_which_a_room_is_damaged() {
 #[test]
 fn one_in_which_a_shard_is_damaged() {
     for (field, garbage) in [("commit", "garbage"), ("owner", "garbage"), ("epoch", "1.5")] {
-        let redis = redis(&[]);
-        tell(&redis, &["HSET", "lasthit:{s1}:shard", "owner", &"7".repeat(32), "epoch", "1", "commit", "1"]);
-        tell(&redis, &["HSET", "lasthit:{s1}:shard", field, garbage]);
+        let (redis, shard) = (redis(&[]), shard_key(ShardId(1), 3, "shard"));
+        tell(&redis, &["HSET", &shard, "owner", &"7".repeat(32), "epoch", "1", "commit", "1"]);
+        tell(&redis, &["HSET", &shard, field, garbage]);
         let worker = WorkerProcess::on(&redis, &["--shards", "3"]);
         let line = worker.process.line_with("claim shard");
-        assert!(line.contains("lasthit:{s1}:shard is damaged"), "{line}");
+        assert!(line.contains(&format!("{shard} is damaged")), "{line}");
         until("the other shards are owned", || (worker.metric("lasthit_shards_owned") == 2.0).then_some(()));
         assert!(worker.metric("lasthit_journal_errors_total") > 0.0, "{field}");
     }

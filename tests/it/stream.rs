@@ -41,7 +41,7 @@ fn connection(redis: &RedisServer) -> ::redis::Connection {
 
 fn key(of: &str) -> String {
     let room: RoomId = ROOM.parse().expect("a name");
-    format!("lasthit:{{s{}}}:{of}", ShardId::of(&room, 8).0)
+    lasthit::journal::redis::shard_key(ShardId::of(&room, 8), 8, of)
 }
 
 /// Puts them into the room's stream by hand.

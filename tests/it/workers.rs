@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use lasthit::journal::redis::shard_key;
+use lasthit::types::ShardId;
 use lasthit::worker::WorkerOptions;
 use serde_json::json;
 use servers::RedisServer;
@@ -46,7 +48,7 @@ fn shared(workers: &[&WorkerProcess]) {
 /// The owners that Redis has on record.
 fn owners(redis: &RedisServer) -> Vec<String> {
     let mut connection = ::redis::Client::open(redis.url()).and_then(|client| client.get_connection()).expect("redis");
-    let owner = |shard| ::redis::cmd("HGET").arg(format!("lasthit:{{s{shard}}}:shard")).arg("owner").query(&mut connection);
+    let owner = |shard| ::redis::cmd("HGET").arg(shard_key(ShardId(shard), 8, "shard")).arg("owner").query(&mut connection);
     (0..8).map(owner).collect::<Result<_, _>>().expect("owners")
 }
 

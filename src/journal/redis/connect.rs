@@ -258,14 +258,14 @@ async fn deployment(
     }
     let Some(tags) = Tags::of_record(&tags) else {
         return refused(format!(
-            "deployment {prefix:?} has channels of kind {tags:?}, this lasthit knows none and {:?}: use the version that made it, or \
+            "deployment {prefix:?} has names of kind {tags:?}, this lasthit knows kinds up to {:?}: use the version that made it, or \
              another prefix",
-            Tags::Sharded.recorded()
+            Tags::NEW.recorded()
         ));
     };
     if wanted.tags.is_some_and(|other| other != tags) {
         return refused(format!(
-            "deployment {prefix:?} was made anew, with channels of other names, while this process used it: start the process again"
+            "deployment {prefix:?} was made anew, with other names, while this process used it: start the process again"
         ));
     }
     if format < FORMAT && wanted.takes_over {
@@ -287,7 +287,7 @@ async fn record(
     let mut call = Call::new(&DEPLOYMENT, 1, 6, 128);
     call.text(Keys::record(&wanted.prefix)).text(FORMAT).text(wanted.shards.unwrap_or(SHARDS_DEFAULT));
     call.text(wanted.durability.unwrap_or_default()).text(Hex(Incarnation::random())).text(takes_over);
-    call.text(wanted.tags.unwrap_or(Tags::Sharded).recorded());
+    call.text(wanted.tags.unwrap_or(Tags::NEW).recorded());
     let mut reply = Reply::new("deployment", call.send(connection).await.map_err(|error| server.error(&error))?)?;
     let format: u32 = reply.parse()?;
     // What a newer version has written beside its format may be anything.

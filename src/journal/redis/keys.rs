@@ -1,49 +1,57 @@
-//! The names of everything in Redis. All keys of a shard share the hash tag `{s<N>}`: every script stays in one slot.
+//! The names of everything in Redis. All keys of a shard share a hash tag, and so do those that are of no shard (the catalog): every
+//! script stays in one slot.
 
 use std::fmt;
 
+use super::slots;
 use crate::types::{Incarnation, RoomId, ShardId};
 
-/// How the channels of a deployment are named, and so how messages are published. Its record has it as `tags`, for good.
+/// How the keys and channels of a deployment are named, and so how messages are published. Its record has it as `tags`, for good.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Tags {
     /// The record has none: it is older than they are. Every message goes through the whole server.
     Plain,
     /// Every channel has the tag of its shard, or of the deployment, and messages stay with whoever has that slot.
     Sharded,
+    /// Besides, the tags of the shards are spread over the slots of a cluster, and the catalog's keys are all in the record's slot.
+    Spread,
 }
 
 impl Tags {
+    /// Those of a new deployment.
+    pub(super) const NEW: Self = Self::Spread;
+
     /// What the record has; empty where it has nothing.
     pub(super) fn recorded(self) -> &'static str {
         match self {
             Self::Plain => "",
             Self::Sharded => "2",
+            Self::Spread => "3",
         }
     }
 
     pub(super) fn of_record(text: &str) -> Option<Self> {
-        [Self::Plain, Self::Sharded].into_iter().find(|tags| tags.recorded() == text)
+        [Self::Plain, Self::Sharded, Self::Spread].into_iter().find(|tags| tags.recorded() == text)
     }
 
     pub(super) fn publish(self) -> &'static str {
         match self {
             Self::Plain => "PUBLISH",
-            Self::Sharded => "SPUBLISH",
+            Self::Sharded | Self::Spread => "SPUBLISH",
         }
     }
 
     pub(super) fn subscribe(self) -> &'static str {
         match self {
             Self::Plain => "SUBSCRIBE",
-            Self::Sharded => "SSUBSCRIBE",
+            Self::Sharded | Self::Spread => "SSUBSCRIBE",
         }
     }
 
     pub(super) fn unsubscribe(self) -> &'static str {
         match self {
             Self::Plain => "UNSUBSCRIBE",
-            Self::Sharded => "SUNSUBSCRIBE",
+            Self::Sharded | Self::Spread => "SUNSUBSCRIBE",
         }
     }
 }
@@ -131,10 +139,23 @@ impl fmt::Display for PushChannel<'_> {
     }
 }
 
+/// For tests and tools that look into Redis: the key of a shard in a new deployment with the prefix `lasthit`.
+#[must_use]
+pub fn shard_key(shard: ShardId, shards: u16, name: &str) -> String {
+    format!("lasthit:{{{}}}:{name}", slots::tag(shard.0, shards))
+}
+
+/// As [`shard_key`]: a key of the catalog.
+#[must_use]
+pub fn catalog_key(name: &str) -> String {
+    format!("lasthit:{{lasthit:deployment}}:{name}")
+}
+
 impl ShardKeys {
-    fn new(prefix: &str, channels: &str, tags: Tags, shard: u16) -> Self {
-        let tag = format!("{prefix}:{{s{shard}}}:");
-        let tagged = format!("{channels}{{s{shard}}}:");
+    fn new(prefix: &str, channels: &str, tags: Tags, shard: u16, shards: u16) -> Self {
+        let tag = if tags == Tags::Spread { slots::tag(shard, shards) } else { format!("s{shard}") };
+        let tagged = format!("{channels}{{{tag}}}:");
+        let tag = format!("{prefix}:{{{tag}}}:");
         let key = |name: &str| format!("{tag}{name}");
         Self {
             shard: key("shard"),
@@ -144,7 +165,7 @@ impl ShardKeys {
             due: key("due"),
             failed: key("failed"),
             bell: format!("{tagged}bell"),
-            pushes: format!("{}push:", if tags == Tags::Sharded { &tagged } else { channels }),
+            pushes: format!("{}push:", if tags == Tags::Plain { channels } else { &tagged }),
             confirm: key("confirm"),
             tag,
         }
@@ -202,22 +223,26 @@ impl Keys {
         let of_all = match tags {
             Tags::Plain => channels.clone(),
             // The slot of the record.
-            Tags::Sharded => format!("{channels}{{{}}}:", Self::record(prefix)),
+            Tags::Sharded | Tags::Spread => format!("{channels}{{{}}}:", Self::record(prefix)),
+        };
+        let catalog = match tags {
+            Tags::Plain | Tags::Sharded => format!("{prefix}:"),
+            Tags::Spread => format!("{prefix}:{{{}}}:", Self::record(prefix)),
         };
         Self {
             tags,
             pushes: format!("{of_all}push:"),
             echoes: format!("{of_all}echo:"),
             deployment: Self::record(prefix),
-            workers: format!("{prefix}:workers"),
-            timelines: format!("{prefix}:timelines"),
-            hosts: format!("{prefix}:hosts"),
-            procs: format!("{prefix}:procs"),
-            drained: format!("{prefix}:drained"),
-            patterns: format!("{prefix}:patterns"),
-            programs: format!("{prefix}:programs"),
-            rules: format!("{prefix}:rules"),
-            shards: (0..shards).map(|shard| ShardKeys::new(prefix, &channels, tags, shard)).collect(),
+            workers: format!("{catalog}workers"),
+            timelines: format!("{catalog}timelines"),
+            hosts: format!("{catalog}hosts"),
+            procs: format!("{catalog}procs"),
+            drained: format!("{catalog}drained"),
+            patterns: format!("{catalog}patterns"),
+            programs: format!("{catalog}programs"),
+            rules: format!("{catalog}rules"),
+            shards: (0..shards).map(|shard| ShardKeys::new(prefix, &channels, tags, shard, shards)).collect(),
         }
     }
 
@@ -278,6 +303,7 @@ mod tests {
             let keys = Keys::new("lasthit", database, 8, Tags::Plain);
             let shard = keys.shard(ShardId(7));
             assert_eq!(shard.bell, format!("{prefix}{{s7}}:bell"));
+            assert_eq!((keys.workers.as_str(), keys.rules.as_str()), ("lasthit:workers", "lasthit:rules"));
             assert_eq!(keys.push(gateway).to_string(), format!("{prefix}push:{hex}"));
             assert_eq!(shard.push(gateway).to_string(), keys.push(gateway).to_string());
             assert_eq!(keys.echo(gateway).to_string(), format!("{prefix}echo:{hex}"));
@@ -285,7 +311,24 @@ mod tests {
     }
 
     #[test]
-    fn the_channels_of_a_new_deployment_have_the_tag_of_their_shard_or_of_the_record() {
+    fn a_new_deployment_has_one_slot_for_each_shard_and_one_for_all_else() {
+        let keys = Keys::new("lasthit", 0, 64, Tags::NEW);
+        let (room, gateway) = (RoomId::new("baron").expect("name"), Incarnation(255));
+        let shard = keys.shard(ShardId(9));
+        assert_eq!(shard.shard, format!("lasthit:{{{}}}:shard", slots::tag(9, 64)));
+        let tagged = [shard.bell.clone(), shard.push(gateway).to_string(), shard.state(&room).to_string(), shard.due.clone()];
+        assert_eq!(tagged.map(|name| slots::slot(&name)), [slots::slot(&shard.shard); 4]);
+        assert_eq!(keys.workers, "lasthit:{lasthit:deployment}:workers");
+        let all = [&keys.workers, &keys.timelines, &keys.hosts, &keys.patterns, &keys.programs, &keys.rules];
+        assert_eq!(all.map(|name| slots::slot(name)), [slots::slot(&keys.deployment); 6]);
+        assert_eq!(
+            [keys.push(gateway), keys.echo(gateway)].map(|name| slots::slot(&name.to_string())),
+            [slots::slot(&keys.deployment); 2]
+        );
+    }
+
+    #[test]
+    fn the_channels_of_a_sharded_deployment_have_the_tag_of_their_shard_or_of_the_record() {
         let (gateway, hex) = (Incarnation(255), Incarnation(255).to_hex());
         for (database, prefix) in [(0, "lasthit:"), (3, "lasthit:@3:")] {
             let keys = Keys::new("lasthit", database, 8, Tags::Sharded);
@@ -300,9 +343,9 @@ mod tests {
 
     #[test]
     fn a_record_says_which_tags_it_has() {
-        for tags in [Tags::Plain, Tags::Sharded] {
+        for tags in [Tags::Plain, Tags::Sharded, Tags::Spread] {
             assert_eq!(Tags::of_record(tags.recorded()), Some(tags));
         }
-        assert_eq!((Tags::of_record("1"), Tags::of_record("3"), Tags::of_record("22")), (None, None, None));
+        assert_eq!((Tags::of_record("1"), Tags::of_record("4"), Tags::of_record("22")), (None, None, None));
     }
 }

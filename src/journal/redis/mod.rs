@@ -24,6 +24,7 @@ mod programs;
 mod reply;
 mod scripts;
 mod sentinel;
+mod slots;
 mod socket;
 mod subscribe;
 mod survey;
@@ -46,6 +47,8 @@ use connect::Wanted;
 pub(crate) use connect::{FORMAT, names_a_host};
 pub use durability::Durability;
 use keys::{Hex, Keys, ShardKeys};
+#[doc(hidden)]
+pub use keys::{catalog_key, shard_key};
 use link::{Link, Live};
 use reply::{Reply, code};
 use scripts::{CONFIRM, Call, HEARTBEAT, PING, ROOM_BYTES, TIMELINE};

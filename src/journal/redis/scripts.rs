@@ -66,7 +66,7 @@ impl Publishing {
     pub(super) fn by(&'static self, tags: Tags) -> &'static Script {
         match tags {
             Tags::Plain => &self.plain,
-            Tags::Sharded => &self.sharded,
+            Tags::Sharded | Tags::Spread => &self.sharded,
         }
     }
 }

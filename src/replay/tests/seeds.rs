@@ -3,10 +3,10 @@
 use super::{answered, dump};
 use crate::embed::{Gateway, Joining, Seat, act};
 use crate::journal::Journal;
-use crate::journal::redis::{RedisJournal, RedisOptions};
+use crate::journal::redis::{RedisJournal, RedisOptions, shard_key};
 use crate::replay::Recording;
 use crate::rules::{Decision, Facts, Happening, Rules, RulesBook, What};
-use crate::types::{Role, RoomId, RoomTime, Seed};
+use crate::types::{Role, RoomId, RoomTime, Seed, ShardId};
 use crate::worker::{self, WorkerOptions};
 use servers::RedisServer;
 use std::sync::Arc;
@@ -97,7 +97,7 @@ async fn a_room_without_a_snapshot_keeps_its_random_numbers() {
     assert_ne!(numbers[0], numbers[1]);
 
     // A room of the version before has none.
-    let key = |room: &RoomId| format!("lasthit:{{s0}}:state:{room}");
+    let key = |room: &RoomId| shard_key(ShardId(0), 1, &format!("state:{room}"));
     let _: u32 = redis.ask(&["HDEL", &key(&rooms[0]), "seed"]).expect("deleted");
     let without = Recording::read(&*journal, &rooms[0]).await.expect("a recording");
     assert_eq!(without, Recording { seed: None, ..recordings.remove(0) });

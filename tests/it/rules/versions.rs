@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use lasthit::journal::redis::catalog_key;
 use serde_json::{Value, json};
 use servers::RedisServer;
 
@@ -215,7 +216,7 @@ async fn a_damaged_text_rests_the_rooms_that_need_it_and_no_others() {
     setup.write("start.js", SECOND);
     worker.process.kill();
     let first = pushed["before"]["program"].as_str().expect("program").to_owned();
-    setup.redis.ask::<()>(&["HSET", "lasthit:programs", &first, "damaged"]).expect("set");
+    setup.redis.ask::<()>(&["HSET", &catalog_key("programs"), &first, "damaged"]).expect("set");
     let list = setup.json(&["rules", "list"], 0);
     assert_eq!(list["others"], json!([{"program": first, "bytes": 7}]), "{list}");
     let worker = setup.worker(&[]);
@@ -359,10 +360,10 @@ async fn programs_are_pushed_listed_tried_and_dropped() {
     // The one of another name was kept although it was refused, and decided nothing.
     let counts = ["dropped", "superseded_lately", "used_by_rooms"].map(|what| lately[what].as_array().map(Vec::len));
     assert_eq!(counts, [Some(1), Some(3), Some(0)], "{lately}");
-    let record: String = setup.redis.ask(&["HGET", "lasthit:rules", "pit-*"]).expect("a record");
+    let record: String = setup.redis.ask(&["HGET", &catalog_key("rules"), "pit-*"]).expect("a record");
     let mut fields: Vec<String> = record.split('|').map(str::to_owned).collect();
     fields[3] = (fields[3].parse::<u64>().expect("ms") - 3_600_000).to_string();
-    setup.redis.ask::<()>(&["HSET", "lasthit:rules", "pit-*", &fields.join("|")]).expect("set");
+    setup.redis.ask::<()>(&["HSET", &catalog_key("rules"), "pit-*", &fields.join("|")]).expect("set");
     let dropped = setup.json(&["rules", "drop", "--unused"], 0);
     let mut used: Vec<&str> = dropped["used_by_rooms"].as_array().expect("a list").iter().filter_map(Value::as_str).collect();
     used.sort_unstable();
