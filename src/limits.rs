@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 mod child;
+mod cluster;
 mod connections;
 mod homes;
 mod moves;
@@ -12,6 +13,7 @@ mod sentinel;
 mod supervisor;
 mod timers;
 pub(crate) use child::*;
+pub(crate) use cluster::*;
 pub use connections::*;
 pub(crate) use homes::*;
 pub(crate) use moves::*;

@@ -7,7 +7,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use crate::gateway::front::auth::{JwtKey, Origin};
-use crate::journal::redis::{SENTINEL_FORM, SentinelUrl, names_a_host};
+use crate::journal::redis::{CLUSTER_FORM, ClusterUrl, SENTINEL_FORM, SentinelUrl, names_a_host};
 use crate::limits::{ADVERTISE_BYTES_MAX, PREFIX_BYTES_MAX};
 
 /// The URL of Redis. It may hold a password, which is never shown.
@@ -15,7 +15,7 @@ use crate::limits::{ADVERTISE_BYTES_MAX, PREFIX_BYTES_MAX};
 pub struct RedisUrl(String);
 
 impl RedisUrl {
-    /// Checks that the URL has the form `redis://HOST`, `rediss://HOST`, `unix://PATH`, or that of Sentinel.
+    /// Checks that the URL has the form `redis://HOST`, `rediss://HOST`, `unix://PATH`, or that of Sentinel or of a cluster.
     ///
     /// # Errors
     /// What is wrong, and the right form.
@@ -23,8 +23,11 @@ impl RedisUrl {
         if let Some(Err(why)) = SentinelUrl::read(url) {
             return Err(format!("{why}: use {SENTINEL_FORM}"));
         }
+        if let Some(Err(why)) = ClusterUrl::read(url) {
+            return Err(format!("{why}: use {CLUSTER_FORM}"));
+        }
         let fits = match url.split_once("://") {
-            Some(("redis+sentinel" | "rediss+sentinel", _)) => true,
+            Some(("redis+sentinel" | "rediss+sentinel" | "redis+cluster" | "rediss+cluster", _)) => true,
             Some(("redis" | "rediss", rest)) => names_a_host(host_of(rest)),
             Some(("unix", path)) => !path.is_empty(),
             _ => false,
@@ -32,15 +35,15 @@ impl RedisUrl {
         if fits && !url.chars().any(|c| c.is_whitespace() || c.is_control()) {
             Ok(Self(url.to_owned()))
         } else {
-            Err("is not the address of a redis: use redis://USER:PASSWORD@HOST:PORT/DB, rediss://..., unix:///PATH, or redis+sentinel://HOST:PORT,HOST:PORT/NAME".to_owned())
+            Err("is not the address of a redis: use redis://USER:PASSWORD@HOST:PORT/DB, rediss://..., unix:///PATH, redis+sentinel://HOST:PORT,HOST:PORT/NAME, or redis+cluster://HOST:PORT,HOST:PORT".to_owned())
         }
     }
 
     /// Whether it surely runs on this host.
     pub(crate) fn is_on_this_host(&self) -> bool {
         let Some((scheme, rest)) = self.0.split_once("://") else { return false };
-        // Where Sentinel is says nothing about where the servers are.
-        if SentinelUrl::read(&self.0).is_some() {
+        // Where Sentinel, or some node, is says nothing about where the servers are.
+        if SentinelUrl::read(&self.0).is_some() || ClusterUrl::read(&self.0).is_some() {
             return false;
         }
         let host = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
@@ -50,6 +53,9 @@ impl RedisUrl {
     /// The server and its database, without who asks. What is written differently may still be the same.
     pub(crate) fn database(&self) -> String {
         if let Some(Ok(url)) = SentinelUrl::read(&self.0) {
+            return url.database();
+        }
+        if let Some(Ok(url)) = ClusterUrl::read(&self.0) {
             return url.database();
         }
         let (scheme, rest) = self.0.split_once("://").unwrap_or(("", &self.0));

@@ -1,5 +1,6 @@
 //! What scenarios are made of.
 
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -9,7 +10,7 @@ use lasthit::journal::{
     Registered, RoomCommit, RoomHead, Seen, Signal, Signals, StoredRoom, pages,
 };
 use lasthit::types::{Incarnation, Moment, RoomId, ShardId, StreamId};
-use servers::{Program, RedisServer};
+use servers::{Cluster, Program, RedisServer};
 
 pub(crate) const SHARDS: u16 = 4;
 /// Where most scenarios play.
@@ -49,6 +50,24 @@ pub(crate) async fn replicated() -> (RedisServer, RedisServer, RedisJournal) {
     let journal = RedisJournal::connect(&server.url(), options).await.expect("journal");
     settle(&journal).await;
     (server, replica, journal)
+}
+
+/// A cluster of three primaries that the tests which run at the same time share, and a deployment of one's own there.
+pub(crate) async fn cluster() -> (Arc<Cluster>, RedisJournal) {
+    static SHARED: Mutex<Weak<Cluster>> = Mutex::new(Weak::new());
+    let cluster = {
+        let mut shared = SHARED.lock().expect("the lock");
+        shared.upgrade().unwrap_or_else(|| {
+            let cluster = Arc::new(Cluster::start(3, 0, &[]).expect("a cluster"));
+            *shared = Arc::downgrade(&cluster);
+            cluster
+        })
+    };
+    let prefix = format!("test-{}", Incarnation::random());
+    let options = RedisOptions { prefix, shards: Some(SHARDS), ..RedisOptions::default() };
+    let journal = RedisJournal::connect(&cluster.url(), options).await.expect("journal");
+    settle(&journal).await;
+    (cluster, journal)
 }
 
 /// All shards have their home here, as after a first claim; nobody owns them.

@@ -43,6 +43,15 @@ macro_rules! conformance {
         }
         on_another! { on_valkey, Valkey, $($module::$scenario),* }
         on_another! { on_redis_8, Redis8, $($module::$scenario),* }
+        mod on_cluster {
+            $(#[tokio::test]
+            async fn $scenario() {
+                let (_cluster, journal) = crate::fixture::cluster().await;
+                let listener = crate::fixture::Listener::to(&journal).await;
+                crate::$module::$scenario(&journal).await;
+                listener.read_all(&journal).await;
+            })*
+        }
         mod on_replicas {
             $(#[tokio::test]
             async fn $scenario() {

@@ -4,14 +4,14 @@
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, TcpListener};
 
-use lasthit::journal::redis::RedisJournal;
+use lasthit::journal::redis::{RedisJournal, RedisOptions};
 use lasthit::journal::{
     Committed, GatewayJournal as _, Homing, JournalError, Leased, RoomCommit, Seen, Witness, WorkerJournal as _,
 };
 use lasthit::types::Incarnation;
 use servers::RedisServer;
 
-use crate::fixture::{self, SHARD, TestGateway, claim, commit, part, room, tell, until};
+use crate::fixture::{self, SHARD, SHARDS, TestGateway, claim, commit, part, room, tell, until};
 
 /// The other node. Nothing listens there: a node only has to know of it.
 const OTHER: &str = "0123456789abcdef0123456789abcdef01234567";
@@ -23,7 +23,7 @@ type Dump = BTreeMap<String, Vec<u8>>;
 async fn cluster_of_one() -> RedisServer {
     let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|free| free.local_addr()).expect("a free port").port();
     let options = ["--cluster-enabled", "yes", "--cluster-port", &port.to_string(), "--cluster-config-file", "nodes.conf"];
-    let mut server = RedisServer::start_with(&options).expect("a server");
+    let mut server = RedisServer::start_tcp(&options).expect("a server");
     tell(&server, &["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]);
     tell(&server, &["CLUSTER", "SAVECONFIG"]);
     server.kill().expect("killed");
@@ -33,6 +33,12 @@ async fn cluster_of_one() -> RedisServer {
     server.restart().expect("restarted");
     until(async || server.ask::<String>(&["CLUSTER", "INFO"]).expect("info").contains("cluster_state:ok")).await;
     server
+}
+
+pub(crate) async fn connect(server: &RedisServer) -> RedisJournal {
+    let url = format!("redis+cluster://{}", server.address().expect("a port"));
+    let options = RedisOptions { shards: Some(SHARDS), ..RedisOptions::default() };
+    RedisJournal::connect(&url, options).await.expect("journal")
 }
 
 fn admin(server: &RedisServer) -> redis::Connection {
@@ -76,7 +82,7 @@ fn is_out_of_reach<T: std::fmt::Debug>(answer: Result<T, JournalError>) {
 /// Rooms with verdicts, all active, of an owner that was lost; some have timers.
 async fn scene() -> (RedisServer, RedisJournal, Dump) {
     let server = cluster_of_one().await;
-    let journal = fixture::connect(&server).await;
+    let journal = connect(&server).await;
     let mut gateway = TestGateway::register(&journal).await;
     let lease = claim(&journal).await;
     let mut parts = Vec::new();
@@ -144,5 +150,6 @@ async fn a_slot_that_nobody_has_is_out_of_reach() {
     tell(&server, &["CLUSTER", "DELSLOTS", &slot(&server)]);
     is_out_of_reach(journal.survey(SHARD, true).await);
     is_out_of_reach(journal.heads(SHARD, &[room(0)]).await);
-    is_out_of_reach(journal.owners().await);
+    let wall_ms = lasthit::internals::clock::unix_ms();
+    is_out_of_reach(journal.claim(SHARD, None, Incarnation(6), wall_ms).await);
 }

@@ -138,7 +138,8 @@ async fn a_channel_that_the_server_gives_up_is_subscribed_again() {
     let server = RedisServer::start_tcp(&options).expect("redis-server");
     tell(&server, &["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]);
     until(async || server.ask::<String>(&["CLUSTER", "INFO"]).expect("info").contains("cluster_state:ok")).await;
-    let journal = fixture::connect(&server).await;
+    let journal = crate::slots::connect(&server).await;
+    fixture::settle(&journal).await;
     let mut bells = journal.bells(&[SHARD]).await.expect("bells");
     let mut others = journal.bells(&[ShardId(1)]).await.expect("bells");
     subscribed(&mut bells).await;

@@ -17,13 +17,13 @@ impl RedisJournal {
             beats.add(incarnation, &String::from_utf8_lossy(&reply.bytes()?));
         }
         beats.processes.sort_unstable_by_key(|process| process.incarnation);
-        let mut live = self.0.link.live().await?;
-        let drained: RedisResult<Value> = cmd("SMEMBERS").arg(&keys.drained).query_async(&mut live.connection).await;
+        let mut place = self.reach(None).await?;
+        let drained: RedisResult<Value> = cmd("SMEMBERS").arg(&keys.drained).query_async(&mut place.live.connection).await;
         match drained {
             // Whoever drains a host is told so, too.
             Err(error) if error.code() == Some("WRONGTYPE") => beats.damaged.push(format!("{} is no set", keys.drained)),
             drained => {
-                let mut hosts = Reply::new("drained", self.0.link.judge(&live, drained)?)?;
+                let mut hosts = Reply::new("drained", place.judge(drained)?)?;
                 while !hosts.is_empty() {
                     beats.add_drained(&String::from_utf8_lossy(&hosts.bytes()?));
                 }
@@ -33,10 +33,10 @@ impl RedisJournal {
     }
 
     pub(super) async fn mark_drained(&self, host: &HostId, drained: bool) -> Result<(), JournalError> {
-        let mut live = self.0.link.live().await?;
+        let mut place = self.reach(None).await?;
         let step = if drained { "SADD" } else { "SREM" };
         let answer: RedisResult<Value> =
-            cmd(step).arg(&self.0.keys.drained).arg(host.as_str()).query_async(&mut live.connection).await;
-        self.0.link.judge(&live, answer).map(drop)
+            cmd(step).arg(&self.0.keys.drained).arg(host.as_str()).query_async(&mut place.live.connection).await;
+        place.judge(answer).map(drop)
     }
 }

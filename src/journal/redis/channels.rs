@@ -1,6 +1,6 @@
-//! Who hears which channel, and what came in by the connection that hears for all. It knows no connection, and never waits.
+//! Who hears which channel, and what came in by the connections that hear for all. It knows no connection, and never waits.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -15,6 +15,9 @@ pub(super) type Hear = Arc<dyn Fn(Option<Bytes>) + Send + Sync>;
 /// Ends when a channel is subscribed, or cannot be.
 pub(super) type Wait = oneshot::Receiver<Result<(), JournalError>>;
 
+/// A node, by its address. Empty: the only server, or, in a cluster, nobody.
+pub(super) type At = Arc<str>;
+
 /// What follows from something that came in.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Then {
@@ -26,45 +29,87 @@ pub(super) enum Then {
 }
 
 /// The channels of a process, and their readers.
-#[derive(Default)]
 pub(super) struct Channels {
-    /// The channel on which the process hears itself.
-    echo: String,
-    /// Echoes that were sent and have not come back.
-    missing: u32,
+    /// Which node has a channel.
+    place: Box<dyn Fn(&str) -> At + Send>,
+    connections: HashMap<At, Connection>,
     channels: HashMap<String, Channel>,
     readers: HashMap<u64, Reader>,
     /// The number of the last reader.
     last: u64,
     /// Channels that readers of another one hear, too.
     beside: HashMap<String, Vec<String>>,
-    /// Channels that perhaps are to be subscribed, or given up.
-    todo: Vec<String>,
-    /// Counts the connections. What comes in by an earlier one counts no more.
-    connection: u64,
 }
 
+/// The connection to one node.
 #[derive(Default)]
+struct Connection {
+    /// Counts them. What comes in by an earlier one counts no more.
+    number: u64,
+    /// The channel on which the process hears itself.
+    echo: String,
+    /// Echoes that were sent and have not come back.
+    missing: u32,
+    /// Channels that perhaps are to be subscribed, or given up.
+    todo: Vec<String>,
+}
+
 struct Channel {
+    at: At,
     /// By the present connection.
     subscribed: bool,
+    /// It was subscribed once.
+    began: bool,
     readers: Vec<(u64, Hear)>,
     waits: Vec<oneshot::Sender<Result<(), JournalError>>>,
 }
 
 struct Reader {
     hear: Hear,
-    /// How many of its channels are not subscribed.
+    parts: HashMap<At, Part>,
+}
+
+/// Those channels of a reader that one node has.
+#[derive(Default)]
+struct Part {
+    channels: usize,
+    /// How many of them are not subscribed.
     pending: usize,
-    /// It was told once that it hears, and has missed something since.
+    /// The reader was told that it hears, and has missed something since.
     missed: bool,
-    /// All its channels were subscribed once.
+    /// All were subscribed once.
     began: bool,
 }
 
+impl Reader {
+    fn part(&mut self, at: &At) -> &mut Part {
+        self.parts.entry(at.clone()).or_default()
+    }
+
+    /// One channel less is awaited.
+    fn came(&mut self, at: &At) {
+        let part = self.part(at);
+        part.pending = part.pending.saturating_sub(1);
+        if part.pending == 0 {
+            part.began = true;
+            if std::mem::take(&mut part.missed) {
+                (self.hear)(None);
+            }
+        }
+    }
+}
+
 impl Channels {
-    pub(super) fn new(echo: String) -> Self {
-        Self { echo, ..Self::default() }
+    /// `place` tells which node has a channel.
+    pub(super) fn new(place: impl Fn(&str) -> At + Send + 'static) -> Self {
+        Self {
+            place: Box::new(place),
+            connections: HashMap::new(),
+            channels: HashMap::new(),
+            readers: HashMap::new(),
+            last: 0,
+            beside: HashMap::new(),
+        }
     }
 
     /// A new reader of some channels. It is told that it hears as soon as it is there: whoever made it waits for all channels
@@ -73,16 +118,13 @@ impl Channels {
         self.last += 1;
         let id = self.last;
         hear(None);
-        self.readers.insert(id, Reader { hear, pending: 0, missed: false, began: false });
+        self.readers.insert(id, Reader { hear, parts: HashMap::new() });
         let mut waits = Vec::new();
         for (channel, hear) in channels {
             for beside in self.beside.get(&channel).cloned().unwrap_or_default() {
                 waits.extend(self.join(&beside, id, &hear));
             }
             waits.extend(self.join(&channel, id, &hear));
-        }
-        if let Some(reader) = self.readers.get_mut(&id) {
-            reader.began = reader.pending == 0;
         }
         (id, waits)
     }
@@ -108,11 +150,18 @@ impl Channels {
     }
 
     fn join(&mut self, name: &str, id: u64, hear: &Hear) -> Option<Wait> {
-        let channel = self.channels.entry(name.to_owned()).or_default();
+        if !self.channels.contains_key(name) {
+            let (at, readers, waits) = ((self.place)(name), Vec::new(), Vec::new());
+            self.channels.insert(name.to_owned(), Channel { at, subscribed: false, began: false, readers, waits });
+        }
+        let channel = self.channels.get_mut(name)?;
         if !channel.readers.iter().any(|(reader, _)| *reader == id) {
             channel.readers.push((id, hear.clone()));
-            if let Some(reader) = self.readers.get_mut(&id).filter(|_| !channel.subscribed) {
-                reader.pending += 1;
+            if let Some(reader) = self.readers.get_mut(&id) {
+                let part = reader.part(&channel.at);
+                part.channels += 1;
+                part.pending += usize::from(!channel.subscribed);
+                part.began |= part.pending == 0;
             }
         }
         if channel.subscribed {
@@ -120,7 +169,7 @@ impl Channels {
         }
         let (wait, waits) = oneshot::channel();
         channel.waits.push(wait);
-        self.todo.push(name.to_owned());
+        self.connections.entry(channel.at.clone()).or_default().todo.push(name.to_owned());
         Some(waits)
     }
 
@@ -132,42 +181,81 @@ impl Channels {
             channel.readers.retain(|(reader, _)| *reader != id);
             if channel.readers.is_empty() && before > 0 {
                 self.beside.remove(name);
-                self.todo.push(name.clone());
+                self.connections.entry(channel.at.clone()).or_default().todo.push(name.clone());
             }
         }
     }
 
-    pub(super) fn nobody_hears(&self) -> bool {
-        self.readers.is_empty()
+    /// The nodes on which somebody hears.
+    pub(super) fn heard_at(&self) -> BTreeSet<At> {
+        self.channels.values().filter(|channel| !channel.readers.is_empty()).map(|channel| channel.at.clone()).collect()
     }
 
-    /// A connection is made: nothing is subscribed there. Returns its number.
-    pub(super) fn connect(&mut self) -> u64 {
-        self.connection += 1;
-        self.missing = 0;
-        self.channels.retain(|_, channel| !channel.readers.is_empty());
-        self.readers.values_mut().for_each(|reader| (reader.pending, reader.missed) = (0, reader.began));
-        for channel in self.channels.values_mut() {
-            channel.subscribed = false;
+    pub(super) fn nobody_hears(&self, at: &At) -> bool {
+        !self.channels.values().any(|channel| channel.at == *at && !channel.readers.is_empty())
+    }
+
+    /// Other nodes may have the channels now. Their readers are told when they hear again.
+    pub(super) fn moved(&mut self) {
+        for (name, channel) in &mut self.channels {
+            let to = (self.place)(name);
+            if to == channel.at {
+                continue;
+            }
             for (id, _) in &channel.readers {
-                self.readers.entry(*id).and_modify(|reader| reader.pending += 1);
+                let Some(reader) = self.readers.get_mut(id) else { continue };
+                let part = reader.part(&to);
+                part.channels += 1;
+                (part.pending, part.missed) = (part.pending + 1, part.missed || channel.began);
+                let part = reader.part(&channel.at);
+                part.channels = part.channels.saturating_sub(1);
+                if part.channels == 0 {
+                    reader.parts.remove(&channel.at);
+                } else if !channel.subscribed {
+                    reader.came(&channel.at);
+                }
             }
+            (channel.at, channel.subscribed) = (to, false);
+            self.connections.entry(channel.at.clone()).or_default().todo.push(name.clone());
         }
-        self.todo = self.channels.keys().cloned().collect();
-        self.todo.push(self.echo.clone());
-        self.connection
     }
 
-    /// The channels to subscribe now (true), and those to give up.
-    pub(super) fn todo(&mut self) -> Vec<(bool, String)> {
-        let mut todo = std::mem::take(&mut self.todo);
+    /// A connection is made to a node: nothing is subscribed there. `echo` is a channel of this process that the node has. Returns
+    /// the connection's number.
+    pub(super) fn connect(&mut self, at: &At, echo: String) -> u64 {
+        self.channels.retain(|_, channel| channel.at != *at || !channel.readers.is_empty());
+        for reader in self.readers.values_mut() {
+            if let Some(part) = reader.parts.get_mut(at) {
+                (part.pending, part.missed) = (0, part.missed || part.began);
+            }
+        }
+        let connection = self.connections.entry(at.clone()).or_default();
+        (connection.number, connection.missing) = (connection.number + 1, 0);
+        connection.todo = vec![echo.clone()];
+        connection.echo = echo;
+        for (name, channel) in self.channels.iter_mut().filter(|(_, channel)| channel.at == *at) {
+            channel.subscribed = false;
+            connection.todo.push(name.clone());
+            for (id, _) in &channel.readers {
+                if let Some(reader) = self.readers.get_mut(id) {
+                    reader.part(at).pending += 1;
+                }
+            }
+        }
+        connection.number
+    }
+
+    /// The channels to subscribe at a node now (true), and those to give up there.
+    pub(super) fn todo(&mut self, at: &At) -> Vec<(bool, String)> {
+        let Some(connection) = self.connections.get_mut(at) else { return Vec::new() };
+        let (mut todo, echo) = (std::mem::take(&mut connection.todo), &connection.echo);
         todo.sort_unstable();
         todo.dedup();
         let needed = |name: String| {
-            if name == self.echo {
+            if name == *echo {
                 return Some((true, name));
             }
-            let channel = self.channels.get(&name)?;
+            let channel = self.channels.get(&name).filter(|channel| channel.at == *at)?;
             if channel.readers.is_empty() {
                 return self.channels.remove(&name).map(|_| (false, name));
             }
@@ -180,34 +268,41 @@ impl Channels {
     pub(super) fn refused(&mut self, name: &str, error: &JournalError) {
         if let Some(channel) = self.channels.get_mut(name) {
             channel.waits.drain(..).for_each(|wait| _ = wait.send(Err(error.clone())));
-            self.todo.push(name.to_owned());
+            self.connections.entry(channel.at.clone()).or_default().todo.push(name.to_owned());
         }
     }
 
-    /// No channel can be subscribed now: nobody waits any more.
-    pub(super) fn failed(&mut self, error: &JournalError) {
-        for channel in self.channels.values_mut() {
+    /// No channel of a node can be subscribed now: nobody waits any more.
+    pub(super) fn failed(&mut self, at: &At, error: &JournalError) {
+        for channel in self.channels.values_mut().filter(|channel| channel.at == *at) {
             channel.waits.drain(..).for_each(|wait| _ = wait.send(Err(error.clone())));
         }
     }
 
-    /// An echo is about to be sent. False if so many are missing that the connection must be taken for silent.
-    pub(super) fn call(&mut self, missing_max: u32) -> bool {
-        let hears = self.missing < missing_max;
-        self.missing += 1;
-        hears
+    /// An echo is about to be sent, by which channel it says. None if so many are missing that the connection must be taken for silent.
+    pub(super) fn call(&mut self, at: &At, missing_max: u32) -> Option<String> {
+        let connection = self.connections.get_mut(at)?;
+        connection.missing += 1;
+        (connection.missing <= missing_max).then(|| connection.echo.clone())
+    }
+
+    /// Whether this is the channel by which the process hears itself at a node.
+    pub(super) fn is_echo(&self, at: &At, channel: &str) -> bool {
+        self.connections.get(at).is_some_and(|connection| connection.echo == channel)
     }
 
     /// The last echo was not sent, as far as is known.
-    pub(super) fn not_called(&mut self) {
-        self.missing = self.missing.saturating_sub(1);
+    pub(super) fn not_called(&mut self, at: &At) {
+        if let Some(connection) = self.connections.get_mut(at) {
+            connection.missing = connection.missing.saturating_sub(1);
+        }
     }
 
     /// Something came in by a connection.
-    pub(super) fn came(&mut self, connection: u64, push: PushInfo) -> Then {
-        if connection != self.connection {
+    pub(super) fn came(&mut self, at: &At, number: u64, push: PushInfo) -> Then {
+        let Some(connection) = self.connections.get_mut(at).filter(|connection| connection.number == number) else {
             return Then::Nothing;
-        }
+        };
         let PushInfo { kind, data } = push;
         if kind == PushKind::Disconnection {
             return Then::Over;
@@ -215,56 +310,52 @@ impl Channels {
         let mut data = data.into_iter();
         let Some(Value::BulkString(name)) = data.next() else { return Then::Nothing };
         let Ok(name) = std::str::from_utf8(&name) else { return Then::Nothing };
+        if name == connection.echo {
+            connection.missing = 0;
+            // The slot by which the process hears itself went elsewhere.
+            return if matches!(kind, PushKind::SUnsubscribe | PushKind::Unsubscribe) { Then::Over } else { Then::Nothing };
+        }
         match kind {
             PushKind::Message | PushKind::SMessage => {
-                if name == self.echo {
-                    self.missing = 0;
-                } else if let (Some(channel), Some(Value::BulkString(message))) = (self.channels.get(name), data.next()) {
+                if let (Some(channel), Some(Value::BulkString(message))) = (self.channels.get(name), data.next()) {
                     let message = Bytes::from(message);
                     channel.readers.iter().for_each(|(_, hear)| hear(Some(message.clone())));
                 }
             }
-            PushKind::Subscribe | PushKind::SSubscribe => self.subscribed(name),
-            PushKind::Unsubscribe | PushKind::SUnsubscribe => return self.unsubscribed(name),
+            PushKind::Subscribe | PushKind::SSubscribe => self.subscribed(at, name),
+            PushKind::Unsubscribe | PushKind::SUnsubscribe => return self.unsubscribed(at, name),
             _ => {}
         }
         Then::Nothing
     }
 
-    fn subscribed(&mut self, name: &str) {
-        let Some(channel) = self.channels.get_mut(name) else { return };
+    fn subscribed(&mut self, at: &At, name: &str) {
+        let Some(channel) = self.channels.get_mut(name).filter(|channel| channel.at == *at) else { return };
         channel.waits.drain(..).for_each(|wait| _ = wait.send(Ok(())));
+        channel.began = true;
         if std::mem::replace(&mut channel.subscribed, true) {
             return;
         }
         for (id, _) in &channel.readers {
-            let Some(reader) = self.readers.get_mut(id) else { continue };
-            reader.pending = reader.pending.saturating_sub(1);
-            if reader.pending > 0 {
-                continue;
-            }
-            reader.began = true;
-            if std::mem::take(&mut reader.missed) {
-                (reader.hear)(None);
+            if let Some(reader) = self.readers.get_mut(id) {
+                reader.came(at);
             }
         }
     }
 
     /// Where nobody hears any more, this is the answer to what was asked for. Elsewhere it is the server that ended it: the slot
     /// went to another one.
-    fn unsubscribed(&mut self, name: &str) -> Then {
-        let Some(channel) = self.channels.get_mut(name).filter(|channel| channel.subscribed && !channel.readers.is_empty())
-        else {
-            return Then::Nothing;
-        };
+    fn unsubscribed(&mut self, at: &At, name: &str) -> Then {
+        let heard = |channel: &&mut Channel| channel.at == *at && channel.subscribed && !channel.readers.is_empty();
+        let Some(channel) = self.channels.get_mut(name).filter(heard) else { return Then::Nothing };
         channel.subscribed = false;
         for (id, _) in &channel.readers {
             if let Some(reader) = self.readers.get_mut(id) {
-                reader.pending += 1;
-                reader.missed = reader.began;
+                let part = reader.part(at);
+                (part.pending, part.missed) = (part.pending + 1, part.missed || part.began);
             }
         }
-        self.todo.push(name.to_owned());
+        self.connections.entry(at.clone()).or_default().todo.push(name.to_owned());
         Then::Look
     }
 }

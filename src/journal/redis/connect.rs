@@ -3,15 +3,18 @@
 use std::collections::HashMap;
 
 use redis::aio::MultiplexedConnection;
-use redis::{Client, IntoConnectionInfo, ProtocolVersion};
+use redis::{AsyncConnectionConfig, Client, IntoConnectionInfo, ProtocolVersion};
 
 use super::super::JournalError;
 use super::durability::Durability;
 use super::error::journal_error;
 use super::keys::{Hex, Keys, Tags};
+use super::link::Live;
+use super::nodes::{self, members, own_replicas};
 use super::reply::Reply;
 use super::scripts::{Call, DEPLOYMENT};
 use super::sentinel;
+use super::socket::{self, Driver};
 use super::target::Server;
 use crate::limits::{PREFIX_BYTES_MAX, REDIS_RESPONSE_TIMEOUT, SHARDS_DEFAULT, SHARDS_MAX};
 use crate::types::Incarnation;
@@ -41,9 +44,10 @@ pub(super) fn client(url: &str) -> Result<Client, JournalError> {
 pub(super) fn bad_url(url: &str, why: &str) -> JournalError {
     JournalError::Unfit(format!(
         "redis url {:?} is not usable ({why}): write redis://[[user]:password@]host[:port][/db], rediss://... for tls, \
-         unix:///path/to/redis.sock[?user=&pass=&db=], or {}, with special characters percent-encoded",
+         unix:///path/to/redis.sock[?user=&pass=&db=], {}, or {}, with special characters percent-encoded",
         without_secrets(url),
-        sentinel::FORM
+        sentinel::FORM,
+        nodes::FORM
     ))
 }
 
@@ -56,7 +60,7 @@ pub(super) fn without_secrets(url: &str) -> String {
         // The password itself may have a character that must be percent-encoded, or stand where a port should.
         None if scheme == "unix" => open,
         None if rest.contains('@') => "***",
-        None if scheme.ends_with("sentinel") && !open.split('/').next().unwrap_or_default().split(',').all(names_a_host) => "***",
+        None if scheme.contains('+') && !open.split('/').next().unwrap_or_default().split(',').all(names_a_host) => "***",
         None => open,
     };
     let separator = if scheme.is_empty() { "" } else { "://" };
@@ -119,9 +123,74 @@ impl Wanted {
         Ok(Self { prefix: prefix.to_owned(), shards, durability, tags: None, takes_over })
     }
 
+    pub(super) fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    /// What there is, where every value was found.
+    pub(super) fn found(&self) -> Option<Found> {
+        let (shards, durability, tags) = (self.shards?, self.durability?, self.tags?);
+        Some(Found { server: Incarnation::NONE, shards, durability, tags, replicas: 0 })
+    }
+
     pub(super) fn fixed(self, found: &Found) -> Self {
         Self { shards: Some(found.shards), durability: Some(found.durability), tags: Some(found.tags), ..self }
     }
+}
+
+/// Connects to a server.
+pub(super) async fn reach(server: &Server) -> Result<(MultiplexedConnection, Driver), JournalError> {
+    let config = AsyncConnectionConfig::new().set_response_timeout(Some(REDIS_RESPONSE_TIMEOUT));
+    socket::connect(&server.client, config).await.map_err(|error| server.unreached(&error))
+}
+
+/// Checks that a node of a cluster can be a journal's, of whatever part. What it has of the deployment is looked at when it is needed.
+pub(super) async fn look_at_node(
+    connection: &mut MultiplexedConnection,
+    wanted: &Wanted,
+    server: &Server,
+) -> Result<Found, JournalError> {
+    let found = wanted.found().ok_or_else(|| JournalError::Unexpected("a node without a deployment".to_owned()))?;
+    let info = redis::cmd("INFO").query_async::<String>(connection).await.map_err(|error| server.error(&error))?;
+    fit(&info, server)?;
+    redis::cmd("EVAL").arg("return 1").arg(0).exec_async(connection).await.map_err(|error| server.error(&error))?;
+    let replicas = keeps(connection, found.durability, Some(&info), server).await?;
+    Ok(Found { replicas, ..found })
+}
+
+/// Warns of a node that takes no steps while a part of the slots is served by nobody.
+pub(super) async fn warn_of_coverage(live: &mut Live) {
+    const SETTING: &str = "cluster-require-full-coverage";
+    let asked = redis::cmd("CONFIG").arg("GET").arg(SETTING).query_async(&mut live.connection).await;
+    let settings: HashMap<String, String> = asked.unwrap_or_default();
+    if settings.get(SETTING).is_some_and(|value| value == "yes") {
+        tracing::warn!(
+            "when one primary of the cluster is lost, {} stops its shards, too: CONFIG SET {SETTING} no there, and keep it in its redis.conf",
+            live.at.shown
+        );
+    }
+}
+
+/// Whether a server that was met before keeps something else now, or less, than the level promises. The next connection tells what.
+pub(super) async fn is_other_level(live: &mut Live) -> bool {
+    match look_again(live).await {
+        Ok(wanted) if wanted == live.found.replicas => return false,
+        Ok(wanted) => tracing::info!("{} wants {wanted} replicas to confirm from now on", live.at.shown),
+        Err(error @ JournalError::Refused(_)) => tracing::error!("leaving {}: {error}", live.at.shown),
+        // The next step notices.
+        Err(_) => return false,
+    }
+    true
+}
+
+/// How many replicas must confirm on a server that was met before.
+async fn look_again(live: &mut Live) -> Result<u32, JournalError> {
+    let info = match live.found.durability {
+        Durability::Redis | Durability::Disk => return Ok(live.found.replicas),
+        Durability::Replicated => redis::cmd("INFO").arg("replication").query_async::<String>(&mut live.connection).await,
+    };
+    let info = info.map_err(|error| live.at.error(&error))?;
+    keeps(&mut live.connection, live.found.durability, Some(&info), &live.at).await
 }
 
 /// Checks that a server can be a journal, and that its deployment is the wanted one.
@@ -174,6 +243,19 @@ pub(super) async fn keeps(
     if let (Durability::Replicated, Some(sentinels)) = (durability, &server.sentinels) {
         sentinels.covered(Durability::confirming(&settings), &server.shown).await?;
     }
+    if let (Durability::Replicated, Some(_)) = (durability, &server.cluster) {
+        let said: String =
+            redis::cmd("CLUSTER").arg("NODES").query_async(connection).await.map_err(|error| server.error(&error))?;
+        let (known, waits) = (own_replicas(&members(&said, "", false)), Durability::confirming(&settings));
+        if known > waits {
+            return Err(JournalError::Refused(format!(
+                "durability replicated needs min-replicas-to-write {known} or more, as the cluster may elect any of the {known} replicas \
+                 that it knows of {shown}, which has {waits}: CONFIG SET min-replicas-to-write {known} there and on its replicas, or, if one \
+                 of them is gone for good, CLUSTER FORGET its id on every node",
+                shown = server.shown
+            )));
+        }
+    }
     let connected = info.map(|info| field(info, "connected_slaves").parse().unwrap_or(0));
     match connected {
         None if durability == Durability::Replicated => {
@@ -194,6 +276,18 @@ pub(super) fn fit(info: &str, server: &Server) -> Result<(), JournalError> {
     if let Some(error) = sentinel::is_a_sentinel(info, &server.shown) {
         return Err(error);
     }
+    let is_node = field("cluster_enabled") == "1";
+    if server.cluster.is_some() && !is_node {
+        return Err(JournalError::Unfit(format!("{0} is a single server and no node of a cluster: use {0}", server.shown)));
+    }
+    if server.cluster.is_none() && is_node {
+        let host = server.shown.split_once("://").map_or("", |(_, rest)| rest).split('/').next().unwrap_or_default();
+        let (scheme, host) = match server.shown.split_once("://").map_or("", |(scheme, _)| scheme) {
+            "unix" => ("redis", "HOST:PORT"),
+            scheme => (scheme, host),
+        };
+        return Err(JournalError::Unfit(format!("{} is a node of a cluster: use {scheme}+cluster://{host}", server.shown)));
+    }
     if field("loading") == "1" {
         return Err(JournalError::Unreachable("redis is loading its data: wait for it".into()));
     }
@@ -203,9 +297,16 @@ pub(super) fn fit(info: &str, server: &Server) -> Result<(), JournalError> {
     let mut numbers = version.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
     let (major, minor) = VERSION_MIN;
     if (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) < VERSION_MIN {
-        return refused(format!("{name} has version {version:?}: {major}.{minor} or newer is needed"));
+        let at = server.shown.as_str();
+        return refused(format!("{name} at {at} has version {version:?}: {major}.{minor} or newer is needed"));
     }
     let role = field("role");
+    if role != "master" && server.cluster.is_some() {
+        return Err(JournalError::Unreachable(format!(
+            "{} has the role {role:?}, and is named as a primary of the cluster: waiting until they agree",
+            server.shown
+        )));
+    }
     if role != "master" && server.sentinels.is_some() {
         return Err(JournalError::Unreachable(format!(
             "{} has the role {role:?}, and sentinel names it as the primary: waiting until they agree",
@@ -226,7 +327,7 @@ pub(super) fn fit(info: &str, server: &Server) -> Result<(), JournalError> {
 }
 
 /// The deployment's shards, durability and tags, and the server's name, from the record. Writes the record if there is none.
-async fn deployment(
+pub(super) async fn deployment(
     connection: &mut MultiplexedConnection,
     wanted: &Wanted,
     server: &Server,
@@ -254,6 +355,11 @@ async fn deployment(
             "deployment {prefix:?} has durability {durability}, and {other} is configured: all processes need the same, use \
              --durability {durability}, or stop them all and HSET {} durability {other}",
             Keys::record(prefix)
+        ));
+    }
+    if server.cluster.is_some() && tags != Tags::NEW.recorded() {
+        return refused(format!(
+            "deployment {prefix:?} was made on a single server, and its keys have names that no cluster holds together: use another prefix"
         ));
     }
     let Some(tags) = Tags::of_record(&tags) else {

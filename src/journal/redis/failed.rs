@@ -14,10 +14,10 @@ use crate::types::{ShardId, StreamId};
 
 impl RedisJournal {
     /// Reads a key. One of another type is told by its name.
-    async fn read_key<T: FromRedisValue>(&self, key: &str, command: &::redis::Cmd) -> Result<T, JournalError> {
-        let mut live = self.0.link.live().await?;
-        let answer: RedisResult<T> = command.query_async(&mut live.connection).await;
-        self.0.link.judge(&live, answer).map_err(|error| match error {
+    async fn read_key<T: FromRedisValue>(&self, shard: ShardId, key: &str, command: &::redis::Cmd) -> Result<T, JournalError> {
+        let mut place = self.at(Some(shard)).await?;
+        let answer: RedisResult<T> = command.query_async(&mut place.live.connection).await;
+        place.judge(answer).map_err(|error| match error {
             JournalError::Damaged(_) => JournalError::Unexpected(format!("{key} is damaged: it is of another type: delete it")),
             other => other,
         })
@@ -29,7 +29,7 @@ impl FailedJournal for RedisJournal {
     async fn failed_patterns(&self, shard: ShardId) -> Result<Vec<(String, u32)>, JournalError> {
         let key = &self.shard(shard)?.failed;
         let mut command = ::redis::cmd("HGETALL");
-        let all: Vec<(String, String)> = self.read_key(key, command.arg(key)).await?;
+        let all: Vec<(String, String)> = self.read_key(shard, key, command.arg(key)).await?;
         // The number is a hint, renewed with the next failed event.
         Ok(all.into_iter().map(|(pattern, keep)| (pattern, keep.parse().unwrap_or(KEEP_FAILED))).collect())
     }
@@ -44,7 +44,7 @@ impl FailedJournal for RedisJournal {
         let end = before.map_or_else(|| "+".to_owned(), |before| format!("({before}"));
         let mut command = ::redis::cmd("XREVRANGE");
         let page: StreamRangeReply =
-            self.read_key(&key, command.arg(&key).arg(end).arg("-").arg("COUNT").arg(FAILED_PAGE)).await?;
+            self.read_key(shard, &key, command.arg(&key).arg(end).arg("-").arg("COUNT").arg(FAILED_PAGE)).await?;
         let read = page.ids.iter().map(|entry| {
             let at = entry.id.parse().map_err(|_| JournalError::Unexpected(format!("{key} has an entry {:?}", entry.id)))?;
             // An entry that is none of ours is read as an empty record, which is damaged.
@@ -58,6 +58,6 @@ impl FailedJournal for RedisJournal {
         let mut call = Call::new(&DROP_FAILED, 2, 1 + only.len(), ROOM_BYTES + 48 * only.len());
         call.text(&keys.failed).text(keys.failed_of(pattern)).text(pattern);
         only.iter().for_each(|at| _ = call.text(at));
-        Reply::new("drop failed", ::redis::Value::Array(vec![self.send(&call).await?]))?.parse()
+        Reply::new("drop failed", ::redis::Value::Array(vec![self.send(Some(shard), &call).await?]))?.parse()
     }
 }

@@ -29,7 +29,7 @@ impl GatewayJournal for RedisJournal {
         // From the registration on, the shard may push to it.
         let (everywhere, here) = (self.0.keys.push(gateway).to_string(), keys.push(gateway).to_string());
         self.0.subscriptions.put_beside(&everywhere, &here).await?;
-        let server = self.met().await?.found.server;
+        let server = self.met(Some(shard)).await?.server;
         let mut call = Call::new(REGISTER.by(self.0.keys.tags), 3 + rooms.len(), 9, (4 + rooms.len()) * ROOM_BYTES);
         call.text(&keys.shard).text(&keys.gateways).text(&keys.rooms);
         for room in rooms {
@@ -58,7 +58,7 @@ impl GatewayJournal for RedisJournal {
         self.0.subscriptions.forget_beside(&self.0.keys.push(gateway).to_string());
         let mut call = Call::new(&LEAVE, 1, 1, ROOM_BYTES);
         call.text(&self.shard(shard)?.gateways).text(Hex(gateway));
-        code("leave", &self.send(&call).await?).map(|_| ())
+        code("leave", &self.send(Some(shard), &call).await?).map(|_| ())
     }
 
     async fn append(&self, flush: &Flush) -> Result<Appended, JournalError> {
@@ -105,7 +105,7 @@ impl GatewayJournal for RedisJournal {
         let keys = self.shard(shard)?;
         rooms.iter().try_for_each(|room| check::room(room, shard, self.shards()))?;
         if rooms.is_empty() {
-            return Ok((self.0.link.live().await?.found.server, Vec::new()));
+            return Ok((self.at(Some(shard)).await?.server, Vec::new()));
         }
         let mut call = Call::new(&HEADS, 1 + rooms.len(), 0, (1 + rooms.len()) * ROOM_BYTES);
         call.text(&keys.shard);
@@ -122,7 +122,7 @@ impl GatewayJournal for RedisJournal {
     async fn home(&self, shard: ShardId) -> Result<ShardHome, JournalError> {
         let mut call = Call::new(&HOME, 1, 0, ROOM_BYTES);
         call.text(&self.shard(shard)?.shard);
-        Reply::new("home", self.send(&call).await?)?.shard_home()
+        Reply::new("home", self.send(Some(shard), &call).await?)?.shard_home()
     }
 
     async fn verdicts(&self, room: &RoomId, seq: u64, entries_max: usize) -> Result<VerdictPage, JournalError> {

@@ -104,6 +104,7 @@ pub(super) struct ShardKeys {
     pub(super) bell: String,
     /// The prefix of the channels on which gateways hear of this shard; the process in hex follows.
     pub(super) pushes: String,
+    echoes: String,
     /// Empty string: written so that replicas can confirm it.
     pub(super) confirm: String,
 }
@@ -166,6 +167,7 @@ impl ShardKeys {
             failed: key("failed"),
             bell: format!("{tagged}bell"),
             pushes: format!("{}push:", if tags == Tags::Plain { channels } else { &tagged }),
+            echoes: format!("{tagged}echo:"),
             confirm: key("confirm"),
             tag,
         }
@@ -257,10 +259,6 @@ impl Keys {
         &self.shards[usize::from(shard.0)]
     }
 
-    pub(super) fn shards(&self) -> &[ShardKeys] {
-        &self.shards
-    }
-
     pub(super) fn shards_count(&self) -> u16 {
         u16::try_from(self.shards.len()).unwrap_or(u16::MAX)
     }
@@ -275,9 +273,27 @@ impl Keys {
         &self.pushes
     }
 
-    /// Where a process hears itself.
-    pub(super) fn echo(&self, process: Incarnation) -> PushChannel<'_> {
-        PushChannel(&self.echoes, process)
+    /// What a channel is of: of a shard, or of none. None if it is no channel of the deployment.
+    pub(super) fn place_of(&self, channel: &str) -> Option<Option<ShardId>> {
+        let (tag, _) = channel.split_once('{')?.1.split_once('}')?;
+        if tag == self.deployment {
+            return Some(None);
+        }
+        let shard = ShardId(tag.strip_prefix('s')?.split('.').next()?.parse().ok()?);
+        (shard.0 < self.shards_count()).then_some(Some(shard))
+    }
+
+    /// Where a process hears itself: with whoever has the shard, or what is of none.
+    pub(super) fn echo(&self, of: Option<ShardId>, process: Incarnation) -> String {
+        match of {
+            None => PushChannel(&self.echoes, process).to_string(),
+            Some(shard) => PushChannel(&self.shard(shard).echoes, process).to_string(),
+        }
+    }
+
+    /// The key whose slot everything of a shard is in, or everything that is of none.
+    pub(super) fn root(&self, of: Option<ShardId>) -> &str {
+        of.map_or(&self.deployment, |shard| &self.shard(shard).shard)
     }
 }
 
@@ -306,7 +322,7 @@ mod tests {
             assert_eq!((keys.workers.as_str(), keys.rules.as_str()), ("lasthit:workers", "lasthit:rules"));
             assert_eq!(keys.push(gateway).to_string(), format!("{prefix}push:{hex}"));
             assert_eq!(shard.push(gateway).to_string(), keys.push(gateway).to_string());
-            assert_eq!(keys.echo(gateway).to_string(), format!("{prefix}echo:{hex}"));
+            assert_eq!(keys.echo(None, gateway), format!("{prefix}echo:{hex}"));
         }
     }
 
@@ -321,10 +337,15 @@ mod tests {
         assert_eq!(keys.workers, "lasthit:{lasthit:deployment}:workers");
         let all = [&keys.workers, &keys.timelines, &keys.hosts, &keys.patterns, &keys.programs, &keys.rules];
         assert_eq!(all.map(|name| slots::slot(name)), [slots::slot(&keys.deployment); 6]);
-        assert_eq!(
-            [keys.push(gateway), keys.echo(gateway)].map(|name| slots::slot(&name.to_string())),
-            [slots::slot(&keys.deployment); 2]
-        );
+        let of_none = [keys.push(gateway).to_string(), keys.echo(None, gateway)];
+        assert_eq!(of_none.map(|name| slots::slot(&name)), [slots::slot(&keys.deployment); 2]);
+        let of_shard = keys.echo(Some(ShardId(9)), gateway);
+        assert_eq!(slots::slot(&of_shard), slots::slot(keys.root(Some(ShardId(9)))));
+        assert_eq!([&shard.bell, &of_shard].map(|name| keys.place_of(name)), [Some(Some(ShardId(9))); 2]);
+        assert_eq!(keys.place_of(&keys.push(gateway).to_string()), Some(None));
+        for other in ["lasthit:bell", "lasthit:{s64.1}:bell", "lasthit:{x}:bell", "lasthit:{s9"] {
+            assert_eq!(keys.place_of(other), None, "{other}");
+        }
     }
 
     #[test]
@@ -337,7 +358,7 @@ mod tests {
             assert_eq!(shard.bell, format!("{prefix}{{s7}}:bell"));
             assert_eq!(shard.push(gateway).to_string(), format!("{prefix}{{s7}}:push:{hex}"));
             assert_eq!(keys.push(gateway).to_string(), format!("{prefix}{{lasthit:deployment}}:push:{hex}"));
-            assert_eq!(keys.echo(gateway).to_string(), format!("{prefix}{{lasthit:deployment}}:echo:{hex}"));
+            assert_eq!(keys.echo(None, gateway), format!("{prefix}{{lasthit:deployment}}:echo:{hex}"));
         }
     }
 

@@ -1,19 +1,21 @@
 //! A connection that is made again when it breaks. The server is checked each time.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, RedisResult};
+use redis::{Client, RedisResult};
 use tokio::sync::{Mutex, watch};
 
 use super::super::JournalError;
 use super::connect::{self, Found, Wanted};
 use super::error::breaks;
 use super::scripts::{self, Call};
-use super::socket::{self, Driver};
+use super::socket::Driver;
 use super::target::{Server, Target};
-use crate::limits::{REDIS_RESPONSE_TIMEOUT, REPLICAS_TIMEOUT};
+use crate::limits::REPLICAS_TIMEOUT;
+use crate::types::{Incarnation, ShardId};
 
 /// One connection that many callers share.
 pub(super) struct Link {
@@ -34,6 +36,8 @@ pub(super) struct Live {
     pub(super) connection: MultiplexedConnection,
     pub(super) at: Arc<Server>,
     pub(super) found: Found,
+    /// In a cluster: the names of the server by shard, and for what is of no shard. Each is asked for when it is first needed.
+    names: Arc<parking_lot::Mutex<HashMap<Option<ShardId>, Incarnation>>>,
     number: u64,
     waits: Arc<Waits>,
     _driver: Arc<Driver>,
@@ -45,6 +49,21 @@ struct Waits {
     begun: AtomicU64,
     /// The number of the last wait that ended, and its result.
     ended: Mutex<(u64, Result<(), JournalError>)>,
+}
+
+impl Live {
+    /// The name under which the server has a shard, or what is of none, if that was asked for on this connection.
+    pub(super) fn name(&self, of: Option<ShardId>) -> Option<Incarnation> {
+        self.names.lock().get(&of).copied()
+    }
+
+    pub(super) fn is_named(&self, of: Option<ShardId>, name: Incarnation) {
+        self.names.lock().insert(of, name);
+    }
+
+    pub(super) fn forget(&self) {
+        self.names.lock().clear();
+    }
 }
 
 impl Link {
@@ -73,20 +92,18 @@ impl Link {
         let (connection, driver, found, at) = connected?;
         self.made.send_replace(Some(at.client.clone()));
         let waits = Arc::new(Waits { begun: AtomicU64::new(0), ended: Mutex::new((0, Ok(()))) });
-        Ok(live.insert(Live { connection, at, found, number, waits, _driver: Arc::new(driver) }).clone())
+        let (names, driver) = (Arc::default(), Arc::new(driver));
+        Ok(live.insert(Live { connection, at, found, names, number, waits, _driver: driver }).clone())
     }
 
     async fn connect(&self) -> Result<(MultiplexedConnection, Driver, Found, Arc<Server>), JournalError> {
         let server = self.target.find().await?;
-        let config = AsyncConnectionConfig::new().set_response_timeout(Some(REDIS_RESPONSE_TIMEOUT));
-        let connected = socket::connect(&server.client, config).await;
-        let (mut connection, driver) = connected.map_err(|error| match server.error(&error) {
-            JournalError::Unreachable(why) => JournalError::Unreachable(server.missing(&why)),
-            JournalError::Silent(why) => JournalError::Silent(server.missing(&why)),
-            other => other,
-        })?;
+        let (mut connection, driver) = connect::reach(&server).await?;
         let wanted = self.wanted.lock().clone();
-        let found = connect::look(&mut connection, &wanted, &server).await?;
+        let found = match &server.cluster {
+            None => connect::look(&mut connection, &wanted, &server).await?,
+            Some(_) => connect::look_at_node(&mut connection, &wanted, &server).await?,
+        };
         *self.wanted.lock() = wanted.fixed(&found);
         Ok((connection, driver, found, server))
     }
@@ -98,6 +115,10 @@ impl Link {
             if breaks(&error) {
                 tracing::debug!(%error, "connection to redis is given up");
                 self.give_up(live);
+            }
+            // What this node had is with another: should it come back, it is met again.
+            if error.code() == Some("MOVED") {
+                live.forget();
             }
             live.at.error(&error)
         })
@@ -125,6 +146,11 @@ impl Link {
                 "{confirmed} of {wanted} replicas confirmed a step within {REPLICAS_TIMEOUT:?}: trying again until they do"
             ))),
         }
+    }
+
+    /// What the server must have.
+    pub(super) fn wanted(&self) -> Wanted {
+        self.wanted.lock().clone()
     }
 
     /// Makes the next caller connect again.

@@ -29,10 +29,10 @@ fn record(pattern: &str, text: &str) -> Option<Pushed> {
 }
 
 impl RedisJournal {
-    async fn ask(&self, cmd: ::redis::Cmd) -> Result<Value, JournalError> {
-        let mut live = self.0.link.live().await?;
-        let answer = cmd.query_async(&mut live.connection).await;
-        self.0.link.judge(&live, answer)
+    async fn ask(&self, of: Option<ShardId>, cmd: ::redis::Cmd) -> Result<Value, JournalError> {
+        let mut place = self.at(of).await?;
+        let answer = cmd.query_async(&mut place.live.connection).await;
+        place.judge(answer)
     }
 }
 
@@ -49,7 +49,7 @@ impl ProgramJournal for RedisJournal {
             PushedBy::HandAgain => "again",
         });
         call.text(PROGRAMS_KEPT_MAX).text(keys.pushes()).bytes(&ProgramPush::told());
-        let mut reply = Reply::new("push program", self.send(&call).await?)?;
+        let mut reply = Reply::new("push program", self.send(None, &call).await?)?;
         let (code, text) = (reply.parse::<u8>()?, if reply.is_empty() { String::new() } else { reply.parse()? });
         reply.end()?;
         let found = || record(&push.pattern, &text).ok_or_else(|| unexpected("push program", &format!("record {text:?}")));
@@ -65,7 +65,7 @@ impl ProgramJournal for RedisJournal {
     async fn pushed_programs(&self) -> Result<Vec<Pushed>, JournalError> {
         let mut all = cmd("HGETALL");
         all.arg(&self.0.keys.rules);
-        let mut reply = Reply::new("pushed programs", self.ask(all).await?)?;
+        let mut reply = Reply::new("pushed programs", self.ask(None, all).await?)?;
         let mut pushed = Vec::new();
         while !reply.is_empty() {
             let (pattern, text) = (reply.bytes()?, reply.bytes()?);
@@ -83,21 +83,21 @@ impl ProgramJournal for RedisJournal {
     async fn program(&self, program: ProgramId) -> Result<Option<Bytes>, JournalError> {
         let mut get = cmd("HGET");
         get.arg(&self.0.keys.programs).arg(program.to_string());
-        let text = Reply::new("program", Value::Array(vec![self.ask(get).await?]))?.bytes_or_nil()?;
+        let text = Reply::new("program", Value::Array(vec![self.ask(None, get).await?]))?.bytes_or_nil()?;
         Ok(text.filter(|text| ProgramId::of(text) == program))
     }
 
     async fn kept_programs(&self) -> Result<Vec<(ProgramId, usize)>, JournalError> {
         let mut names = cmd("HKEYS");
         names.arg(&self.0.keys.programs);
-        let mut reply = Reply::new("kept programs", self.ask(names).await?)?;
+        let mut reply = Reply::new("kept programs", self.ask(None, names).await?)?;
         let mut kept = Vec::new();
         while !reply.is_empty() {
             let name: String = reply.parse()?;
             let Ok(program) = name.parse::<ProgramId>() else { continue };
             let mut length = cmd("HSTRLEN");
             length.arg(&self.0.keys.programs).arg(name);
-            let bytes = Reply::new("kept programs", Value::Array(vec![self.ask(length).await?]))?.parse()?;
+            let bytes = Reply::new("kept programs", Value::Array(vec![self.ask(None, length).await?]))?.parse()?;
             kept.push((program, bytes));
         }
         kept.sort_unstable();
@@ -109,7 +109,7 @@ impl ProgramJournal for RedisJournal {
         loop {
             let mut scan = cmd("SSCAN");
             scan.arg(key).arg(&cursor).arg("COUNT").arg(ROOMS_PER_SCAN);
-            let mut reply = Reply::new("stored rooms", self.ask(scan).await?)?;
+            let mut reply = Reply::new("stored rooms", self.ask(Some(shard), scan).await?)?;
             cursor = reply.parse()?;
             let mut page = reply.array()?;
             reply.end()?;
@@ -129,6 +129,6 @@ impl ProgramJournal for RedisJournal {
     async fn drop_program(&self, program: ProgramId) -> Result<bool, JournalError> {
         let mut call = Call::new(&DROP, 2, 1, ROOM_BYTES);
         call.text(&self.0.keys.programs).text(&self.0.keys.rules).text(program);
-        Ok(code("drop program", &self.send(&call).await?)? == 0)
+        Ok(code("drop program", &self.send(None, &call).await?)? == 0)
     }
 }

@@ -32,6 +32,7 @@ scripts! {
     HOME = "home",
     LEAVE = "leave",
     LOAD = "load",
+    MEET = "meet",
     NAME = "name",
     PING = "ping",
     RELEASE = "release",

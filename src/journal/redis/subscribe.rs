@@ -1,5 +1,6 @@
-//! The one connection by which a process hears of everything: bells and pushes. It reconnects by itself.
+//! The connections by which a process hears of everything, bells and pushes: one to each node. They reconnect by themselves.
 
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::sync::Arc;
 
@@ -8,15 +9,16 @@ use futures_util::future::join_all;
 use parking_lot::Mutex;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, Pipeline, ProtocolVersion, PushInfo, PushKind, Value, cmd};
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout};
 
 use super::super::{Backoff, Bell, JournalError, Signal, Signals, signals};
-use super::channels::{Channels, Hear, Then, Wait};
+use super::channels::{At, Channels, Hear, Then, Wait};
 use super::error::journal_error;
-use super::keys::Tags;
+use super::keys::Keys;
 use super::link::Link;
+use super::nodes::Nodes;
 use super::socket::{self, Driver};
 use crate::limits::{
     ECHOES_MISSING_MAX, REDIS_CONNECT_TIMEOUT, REDIS_RESPONSE_TIMEOUT, RESUBSCRIBE_DELAY_MAX, RESUBSCRIBE_DELAY_MIN,
@@ -26,18 +28,24 @@ use crate::types::{Incarnation, ShardId};
 use crate::wire::DecodeError;
 use crate::wire::codec::Reader;
 
-/// The subscriptions of a process. The connection exists while somebody hears.
+/// The subscriptions of a process. A connection exists while somebody hears by it.
 pub(super) struct Subscriptions(Arc<Shared>);
 
 struct Shared {
     /// For commands. An echo goes out there, and where it leads to, there the subscriptions follow.
-    link: Arc<Link>,
-    tags: Tags,
-    echo: String,
+    nodes: Arc<Nodes>,
+    keys: Arc<Keys>,
+    /// Of its echoes.
+    process: Incarnation,
     channels: Mutex<Channels>,
-    /// There is something for the keeper to do.
-    look: Notify,
-    keeper: Mutex<Option<JoinHandle<()>>>,
+    keepers: Mutex<HashMap<At, Keeper>>,
+}
+
+/// Keeps the connection to a node.
+struct Keeper {
+    task: JoinHandle<()>,
+    /// There is something for it to do.
+    look: Arc<Notify>,
 }
 
 /// Why a connection is not kept.
@@ -50,10 +58,10 @@ enum Ended {
 }
 
 impl Subscriptions {
-    /// `echo` is a channel of this process alone.
-    pub(super) fn new(link: Arc<Link>, tags: Tags, echo: String) -> Self {
-        let channels = Mutex::new(Channels::new(echo.clone()));
-        Self(Arc::new(Shared { link, tags, echo, channels, look: Notify::new(), keeper: Mutex::new(None) }))
+    pub(super) fn new(nodes: Arc<Nodes>, keys: Arc<Keys>) -> Self {
+        let places = nodes.clone();
+        let channels = Mutex::new(Channels::new(move |channel| places.place(channel)));
+        Self(Arc::new(Shared { nodes, keys, process: Incarnation::random(), channels, keepers: Mutex::default() }))
     }
 
     /// Subscribes channels, and keeps them subscribed until their reader is gone. `read` decodes a message of one of them.
@@ -76,7 +84,7 @@ impl Subscriptions {
         tokio::spawn(async move {
             to.closed().await;
             shared.channels.lock().leave(id);
-            shared.look.notify_one();
+            shared.look();
         });
         self.wait(waits).await.map(|()| from)
     }
@@ -92,14 +100,14 @@ impl Subscriptions {
         self.0.channels.lock().forget_beside(channel);
     }
 
+    /// Other nodes may have the channels now: they are subscribed there.
+    pub(super) fn follow(&self) {
+        self.0.channels.lock().moved();
+        self.0.clone().keep_all();
+    }
+
     async fn wait(&self, waits: Vec<Wait>) -> Result<(), JournalError> {
-        self.0.look.notify_one();
-        {
-            let mut keeper = self.0.keeper.lock();
-            if keeper.as_ref().is_none_or(JoinHandle::is_finished) {
-                *keeper = Some(tokio::spawn(self.0.clone().keep()));
-            }
-        }
+        self.0.clone().keep_all();
         let silent = || JournalError::Silent(format!("no subscription within {REDIS_CONNECT_TIMEOUT:?}"));
         let waits = timeout(REDIS_CONNECT_TIMEOUT, join_all(waits)).await.map_err(|_| silent())?;
         waits.into_iter().try_for_each(|wait| wait.unwrap_or_else(|_| Err(silent())))
@@ -119,26 +127,39 @@ fn heard<T>(to: &mpsc::Sender<Signal<T>>, channel: &str, message: Option<Result<
 }
 
 impl Shared {
-    /// Keeps the connection while somebody hears.
-    async fn keep(self: Arc<Self>) {
-        let mut made = self.link.made();
+    fn look(&self) {
+        self.keepers.lock().values().for_each(|keeper| keeper.look.notify_one());
+    }
+
+    /// Somebody keeps each connection by which somebody hears, and looks what there is to do.
+    fn keep_all(self: Arc<Self>) {
+        let mut keepers = self.keepers.lock();
+        keepers.retain(|_, keeper| !keeper.task.is_finished());
+        let heard = self.channels.lock().heard_at();
+        for at in heard {
+            if !keepers.contains_key(&at) {
+                let look = Arc::new(Notify::new());
+                let task = tokio::spawn(self.clone().keep(at.clone(), look.clone()));
+                keepers.insert(at, Keeper { task, look });
+            }
+        }
+        keepers.values().for_each(|keeper| keeper.look.notify_one());
+    }
+
+    /// Keeps the connection to a node while somebody hears there.
+    async fn keep(self: Arc<Self>, at: At, look: Arc<Notify>) {
         let mut backoff = Backoff::new(RESUBSCRIBE_DELAY_MIN, RESUBSCRIBE_DELAY_MAX);
         loop {
             {
-                let mut keeper = self.keeper.lock();
-                if self.channels.lock().nobody_hears() {
-                    *keeper = None;
+                // Who comes later finds this keeper, or that there is none.
+                let mut keepers = self.keepers.lock();
+                if self.channels.lock().nobody_hears(&at) {
+                    keepers.remove(&at);
                     return;
                 }
             }
-            match self.connect(&mut made).await {
-                Ok((connection, _driver, over)) => {
-                    let ended = tokio::select! {
-                        ended = self.follow(connection) => ended,
-                        ended = self.echoes() => ended,
-                        () = over.notified() => Ended::Broken("it broke"),
-                        _ = made.changed() => Ended::Moved,
-                    };
+            match self.clone().hear(&at, &look).await {
+                Ok(ended) => {
                     backoff = Backoff::new(RESUBSCRIBE_DELAY_MIN, RESUBSCRIBE_DELAY_MAX);
                     match ended {
                         Ended::Unheard => continue,
@@ -148,72 +169,77 @@ impl Shared {
                 }
                 Err(error) => {
                     tracing::debug!(%error, ?backoff, "no subscription yet");
-                    self.channels.lock().failed(&error);
+                    self.channels.lock().failed(&at, &error);
                 }
             }
             backoff.rest().await;
         }
     }
 
-    /// Connects to where the commands go now.
-    async fn connect(
-        self: &Arc<Self>,
-        made: &mut watch::Receiver<Option<Client>>,
-    ) -> Result<(MultiplexedConnection, Driver, Arc<Notify>), JournalError> {
+    /// Connects to where the commands for a node go now, and hears until that is over.
+    async fn hear(self: Arc<Self>, at: &At, look: &Arc<Notify>) -> Result<Ended, JournalError> {
+        let (link, echo) = self.nodes.hear_at(at)?;
+        let mut made = link.made();
         // If they go nowhere, this finds where to: perhaps nobody else has a command to send.
-        self.link.live().await?;
+        link.live().await?;
         let to = made.borrow_and_update().clone().ok_or_else(|| JournalError::Unreachable("no connection yet".into()))?;
         let client = hearing(&to)?;
-        let (shared, number, over) = (self.clone(), self.channels.lock().connect(), Arc::new(Notify::new()));
+        let number = self.channels.lock().connect(at, self.keys.echo(echo, self.process));
+        let (shared, of, looks, over) = (self.clone(), at.clone(), look.clone(), Arc::new(Notify::new()));
         let ends = over.clone();
         // Called where the connection is read: nothing waits there, and what does not fit is told to its reader as missed.
         let came = move |push: PushInfo| {
-            match shared.channels.lock().came(number, push) {
+            match shared.channels.lock().came(&of, number, push) {
                 Then::Nothing => {}
-                Then::Look => shared.look.notify_one(),
+                Then::Look => looks.notify_one(),
                 Then::Over => ends.notify_one(),
             }
             Ok::<(), Infallible>(())
         };
         let config = AsyncConnectionConfig::new().set_response_timeout(Some(REDIS_RESPONSE_TIMEOUT)).set_push_sender(came);
-        let (connection, driver) = socket::connect(&client, config).await.map_err(|error| journal_error(&error))?;
-        Ok((connection, driver, over))
+        let (connection, _driver): (_, Driver) = socket::connect(&client, config).await.map_err(|error| journal_error(&error))?;
+        Ok(tokio::select! {
+            ended = self.follow(at, look, connection) => ended,
+            ended = self.echoes(at, &link) => ended,
+            () = over.notified() => Ended::Broken("it broke"),
+            _ = made.changed() => Ended::Moved,
+        })
     }
 
     /// Subscribes what has readers, and gives up what has none, until the connection is over.
-    async fn follow(&self, mut connection: MultiplexedConnection) -> Ended {
+    async fn follow(&self, at: &At, look: &Notify, mut connection: MultiplexedConnection) -> Ended {
         loop {
             let todo = {
                 let mut channels = self.channels.lock();
-                if channels.nobody_hears() {
+                if channels.nobody_hears(at) {
                     return Ended::Unheard;
                 }
-                channels.todo()
+                channels.todo(at)
             };
-            let refused = match self.carry_out(&mut connection, &todo).await {
+            let refused = match self.carry_out(at, &mut connection, &todo).await {
                 Ok(refused) => refused,
                 Err(ended) => return ended,
             };
             tokio::select! {
-                () = self.look.notified() => {}
+                () = look.notified() => {}
                 () = sleep(RESUBSCRIBE_DELAY_MAX), if refused => {}
             }
         }
     }
 
     /// One command for each channel: in a cluster each has its own slot. True if one was refused, and is to be tried again.
-    async fn carry_out(&self, connection: &mut MultiplexedConnection, todo: &[(bool, String)]) -> Result<bool, Ended> {
+    async fn carry_out(&self, at: &At, connection: &mut MultiplexedConnection, todo: &[(bool, String)]) -> Result<bool, Ended> {
         if todo.is_empty() {
             return Ok(false);
         }
-        let mut pipeline = Pipeline::with_capacity(todo.len());
+        let (tags, mut pipeline) = (self.keys.tags, Pipeline::with_capacity(todo.len()));
         for (subscribe, channel) in todo {
-            let verb = if *subscribe { self.tags.subscribe() } else { self.tags.unsubscribe() };
+            let verb = if *subscribe { tags.subscribe() } else { tags.unsubscribe() };
             pipeline.add_command(cmd(verb)).arg(channel);
         }
         let failed = |error: &JournalError| {
             tracing::debug!(%error, "the subscribing connection does not answer");
-            self.channels.lock().failed(error);
+            self.channels.lock().failed(at, error);
             Ended::Broken("it does not answer as it should")
         };
         let answers = connection.send_packed_commands(&pipeline, 0, todo.len()).await;
@@ -223,13 +249,17 @@ impl Shared {
             match answer {
                 Value::ServerError(error) if *subscribe => {
                     let error = journal_error(&error.into());
-                    if *channel == self.echo {
+                    // Perhaps another node has it by now.
+                    self.nodes.look();
+                    if self.channels.lock().is_echo(at, channel) {
                         return Err(failed(&error));
                     }
                     tracing::debug!(channel, %error, "a channel cannot be subscribed");
                     self.channels.lock().refused(channel, &error);
                     refused = true;
                 }
+                // What another node has by now is given up there.
+                Value::ServerError(_) => {}
                 answer if answers_to(*subscribe, channel, &answer) => {}
                 // What comes unasked may take the place of an answer: from then on none is the right one.
                 answer => return Err(failed(&JournalError::Unexpected(format!("reply to a subscription: {answer:?}")))),
@@ -239,27 +269,27 @@ impl Shared {
     }
 
     /// Calls, and hears itself. Returns when it does not.
-    async fn echoes(&self) -> Ended {
+    async fn echoes(&self, at: &At, link: &Link) -> Ended {
         let mut ticks = interval_at(Instant::now() + SUBSCRIPTION_ECHO_INTERVAL, SUBSCRIPTION_ECHO_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
             // Before it is sent: it may be back before the answer.
-            if !self.channels.lock().call(ECHOES_MISSING_MAX) {
+            let Some(echo) = self.channels.lock().call(at, ECHOES_MISSING_MAX) else {
                 return Ended::Broken("it has gone silent");
-            }
-            if self.call().await.is_err() {
-                self.channels.lock().not_called();
+            };
+            if self.call(link, echo).await.is_err() {
+                self.channels.lock().not_called(at);
             }
         }
     }
 
-    async fn call(&self) -> Result<(), JournalError> {
-        let mut live = self.link.live().await?;
-        let mut publish = cmd(self.tags.publish());
-        publish.arg(&self.echo).arg("");
+    async fn call(&self, link: &Link, echo: String) -> Result<(), JournalError> {
+        let mut live = link.live().await?;
+        let mut publish = cmd(self.keys.tags.publish());
+        publish.arg(echo).arg("");
         let answer = publish.query_async::<u64>(&mut live.connection).await;
-        self.link.judge(&live, answer).map(drop)
+        link.judge(&live, answer).map(drop)
     }
 }
 

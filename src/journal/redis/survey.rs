@@ -13,10 +13,10 @@ impl RedisJournal {
         let keys = self.shard(shard)?;
         let mut call = Call::new(&SURVEY, 3, 1, ROOM_BYTES);
         call.text(&keys.shard).text(&keys.gateways).text(&keys.active);
-        let live = self.0.link.live().await?;
-        let server = live.found.server;
+        let place = self.at(Some(shard)).await?;
+        let server = place.server;
         call.text(Hex(server));
-        let mut reply = Reply::new("survey", self.send_on(live, &call).await?)?;
+        let mut reply = Reply::new("survey", self.send_on(&place, &call).await?)?;
         let (append, commit, doubt) = (reply.parse()?, reply.parse()?, reply.parse_or_nil()?);
         let (mut records, mut names) = (reply.array()?, reply.array()?);
         reply.end()?;
@@ -48,9 +48,9 @@ impl RedisJournal {
             RoomsPlace::Heads(cursor) => call.text("heads").text(from(cursor)),
         };
         call.text(count.max(1)).text(keys.states());
-        let live = self.0.link.live().await?;
-        let server = live.found.server;
-        let mut reply = Reply::new("rooms", self.send_on(live, &call).await?)?;
+        let place = self.at(Some(shard)).await?;
+        let server = place.server;
+        let mut reply = Reply::new("rooms", self.send_on(&place, &call).await?)?;
         let (begins, cursor) = (reply.parse_or_nil::<String>()?, reply.parse()?);
         let next = match begins.as_deref() {
             None => None,

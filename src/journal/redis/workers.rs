@@ -5,13 +5,14 @@ use std::fmt;
 use ::redis::{RedisResult, Value};
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures_util::future::join_all;
 
 use super::super::{
     AheadName, AheadPart, Bell, Commit, CommitSnapshot, Committed, CommonJournal, FlushEntry, GatewayRecord, Homing,
     JournalError, Lease, Leased, PageSize, Place, RoomCommit, RoomsPage, RoomsPlace, ShardOwner, Signals, StoredPage, Successor,
     Survey, Witness, WorkerJournal, WorkerRecord, check, era_stride,
 };
-use super::keys::{Hex, ShardKeys};
+use super::keys::Hex;
 use super::reply::{Reply, code};
 use super::scripts::{
     AHEAD, ATTEMPT, CLAIM, COMMIT, Call, DEATH, END_ROOM, FENCE, FORGET, LOAD, NAME, RELEASE, ROOM_BYTES, TESTIFY,
@@ -40,24 +41,23 @@ impl WorkerJournal for RedisJournal {
         self.enter_in("patterns", &self.0.keys.patterns, Hex(worker), good_for_ms, &patterns.join("\n")).await.map(drop)
     }
 
-    /// The owner is stored in each shard's hash: one pipeline reads them all. If the hash is damaged, the shard counts as nobody's:
-    /// the claim refuses it, and names it.
+    /// The owner is stored in each shard's hash: one pipeline a node reads them all. If the hash is damaged, or its node is away, the
+    /// shard counts as nobody's: the claim fails, and says why.
     async fn owners(&self) -> Result<Vec<ShardOwner>, JournalError> {
-        let mut pipeline = ::redis::pipe();
-        pipeline.cmd("TIME");
-        for shard in self.0.keys.shards() {
-            pipeline.cmd("HMGET").arg(&shard.shard).arg(&["epoch", "owner", "home", "address", "next"]);
+        let each = self.0.nodes.one_of_each();
+        let read = each.iter().map(async |of| {
+            let shards = self.0.nodes.beside(*of).unwrap_or_else(|| (0..self.shards()).map(ShardId).collect());
+            let owners = self.owners_at(*of, &shards).await;
+            (shards, owners)
+        });
+        let (mut all, mut failures) = (vec![ShardOwner::default(); usize::from(self.shards())], Vec::new());
+        for (shards, owners) in join_all(read).await {
+            match owners {
+                Ok(owners) => shards.iter().zip(owners).for_each(|(shard, owner)| all[usize::from(shard.0)] = owner),
+                Err(error) => failures.push(error),
+            }
         }
-        let mut live = self.0.link.live().await?;
-        let replies: RedisResult<Vec<RedisResult<Value>>> = pipeline.ignore_errors().query_async(&mut live.connection).await;
-        let mut replies = self.0.link.judge(&live, replies)?.into_iter();
-        let time = replies.next().ok_or_else(|| JournalError::Unexpected("reply to owners: it ends early".into()))?;
-        let now_ms = Reply::new("owners", self.0.link.judge(&live, time)?)?.time_ms()?;
-        let owner = |reply: RedisResult<Value>| match reply {
-            Err(error) if error.code() == Some("WRONGTYPE") => Ok(ShardOwner::default()),
-            reply => Reply::new("owners", self.0.link.judge(&live, reply)?)?.owner(live.found.server, now_ms),
-        };
-        replies.map(owner).collect()
+        if failures.len() == each.len() { failures.pop().map_or(Ok(all), Err) } else { Ok(all) }
     }
 
     async fn claim(
@@ -72,8 +72,8 @@ impl WorkerJournal for RedisJournal {
         let mut call = Call::new(&CLAIM, 4, 15, 3 * ROOM_BYTES);
         call.text(&keys.shard).text(&keys.active).text(&keys.due).text(&keys.gateways);
         let (timeline, last) = self.timelines(self.1.as_str()).await?;
-        let live = self.met().await?;
-        let server = live.found.server;
+        let place = self.met(Some(shard)).await?;
+        let server = place.server;
         if from.is_some_and(|lease| lease.server != server) {
             return Ok(Leased::Lost);
         }
@@ -89,7 +89,7 @@ impl WorkerJournal for RedisJournal {
             None => call.bytes(&[]),
         };
         call.text(NAMED_MAX.as_millis());
-        let mut reply = Reply::new("claim", self.send_on(live, &call).await?)?;
+        let mut reply = Reply::new("claim", self.send_on(&place, &call).await?)?;
         let claimed = match reply.parse::<u8>()? {
             0 => Leased::Done(Lease { epoch: reply.parse()?, owner: worker, server, home: reply.parse()? }),
             1 => Leased::Lost,
@@ -114,7 +114,7 @@ impl WorkerJournal for RedisJournal {
             None => call.bytes(&[]).bytes(&[]),
         };
         call.text(good_for_ms);
-        let Some(reply) = self.send_to(lease.server, &call).await? else { return Ok(Leased::Lost) };
+        let Some(reply) = self.send_to(lease.server, shard, &call).await? else { return Ok(Leased::Lost) };
         match code("name", &reply)? {
             0 => Ok(Leased::Done(())),
             1 => Ok(Leased::Lost),
@@ -125,7 +125,7 @@ impl WorkerJournal for RedisJournal {
     async fn release(&self, shard: ShardId, lease: Lease) -> Result<(), JournalError> {
         let mut call = Call::new(&RELEASE, 1, 2, ROOM_BYTES);
         call.text(&self.shard(shard)?.shard).text(lease.epoch).text(Hex(lease.owner));
-        self.send_to(lease.server, &call).await?.map_or(Ok(()), |reply| code("release", &reply).map(|_| ()))
+        self.send_to(lease.server, shard, &call).await?.map_or(Ok(()), |reply| code("release", &reply).map(|_| ()))
     }
 
     async fn bells(&self, shards: &[ShardId]) -> Result<Signals<Bell>, JournalError> {
@@ -162,7 +162,8 @@ impl WorkerJournal for RedisJournal {
             Place::Entries(position) => call.text(2).text(position),
         };
         call.text(size.bytes.max(1)).text(size.entries.max(1));
-        let page = Reply::new("load", self.send(&call).await?).and_then(|reply| reply.page(place));
+        let page = Reply::new("load", self.send(Some(ShardId::of(room, self.shards())), &call).await?)
+            .and_then(|reply| reply.page(place));
         page.map_err(|error| JournalError::Damaged(error.to_string()))
     }
 
@@ -178,7 +179,7 @@ impl WorkerJournal for RedisJournal {
         let mut call = Call::new(&AHEAD, 3, 7, 3 * ROOM_BYTES + part.bytes.len());
         call.text(&keys.shard).text(keys.state(room)).text(keys.parts(room)).text(lease.epoch).text(Hex(lease.owner));
         call.text(part.era).text(part.name.seq).text(Ahead(lease, part.name)).text(part.index).bytes(&part.bytes);
-        let Some(reply) = self.send_to(lease.server, &call).await? else { return Ok(Leased::Lost) };
+        let Some(reply) = self.send_to(lease.server, shard, &call).await? else { return Ok(Leased::Lost) };
         match code("write ahead", &reply)? {
             0 => Ok(Leased::Done(())),
             1 => Ok(Leased::Lost),
@@ -275,7 +276,7 @@ impl WorkerJournal for RedisJournal {
             0 => {
                 reply.end()?;
                 if later {
-                    self.publish_all(keys, &commit.pushes).await?;
+                    self.publish_all(commit.shard, &commit.pushes).await?;
                 }
                 Ok(Committed::Done)
             }
@@ -290,7 +291,7 @@ impl WorkerJournal for RedisJournal {
         check::room(room, shard, self.shards())?;
         let mut call = Call::new(&ATTEMPT, 2, 3, ROOM_BYTES);
         call.text(&keys.shard).text(keys.state(room)).text(lease.epoch).text(Hex(lease.owner)).text(name);
-        let Some(reply) = self.send_to(lease.server, &call).await? else { return Ok(Leased::Lost) };
+        let Some(reply) = self.send_to(lease.server, shard, &call).await? else { return Ok(Leased::Lost) };
         let mut reply = Reply::new("attempt", reply)?;
         let attempts = match reply.parse::<u8>()? {
             0 => Leased::Done(reply.parse()?),
@@ -303,8 +304,8 @@ impl WorkerJournal for RedisJournal {
 
     async fn testify(&self, shard: ShardId, witness: Witness) -> Result<u64, JournalError> {
         let keys = self.shard(shard)?;
-        let live = self.met().await?;
-        let server = live.found.server;
+        let place = self.met(Some(shard)).await?;
+        let server = place.server;
         let mut call = Call::new(&TESTIFY, 2, 6, 3 * ROOM_BYTES);
         call.text(&keys.shard).text(&keys.rooms).text(Hex(server)).text(era_stride(server)).text(Hex(witness.server));
         match witness.epoch {
@@ -312,7 +313,7 @@ impl WorkerJournal for RedisJournal {
             None => call.bytes(&[]),
         };
         call.text(witness.confirmed).text(witness.sent);
-        Reply::new("testify", Value::Array(vec![self.send_on(live, &call).await?]))?.parse()
+        Reply::new("testify", Value::Array(vec![self.send_on(&place, &call).await?]))?.parse()
     }
 
     async fn fence(&self, shard: ShardId, lease: Lease, gateway: Incarnation) -> Result<Leased<GatewayRecord>, JournalError> {
@@ -320,7 +321,7 @@ impl WorkerJournal for RedisJournal {
         let mut call = Call::new(&FENCE, 2, 4, ROOM_BYTES);
         call.text(&keys.shard).text(&keys.gateways).text(lease.epoch).text(Hex(lease.owner)).text(Hex(gateway));
         call.text(Hex(lease.server));
-        let Some(reply) = self.send_to(lease.server, &call).await? else { return Ok(Leased::Lost) };
+        let Some(reply) = self.send_to(lease.server, shard, &call).await? else { return Ok(Leased::Lost) };
         let mut reply = Reply::new("fence", reply)?;
         let fenced = match reply.parse::<u8>()? {
             0 => Leased::Done(reply.gateway(gateway)?),
@@ -338,7 +339,7 @@ impl WorkerJournal for RedisJournal {
         for gateway in gateways {
             call.text(Hex(*gateway));
         }
-        let Some(reply) = self.send_to(lease.server, &call).await? else { return Ok(Leased::Lost) };
+        let Some(reply) = self.send_to(lease.server, shard, &call).await? else { return Ok(Leased::Lost) };
         match code("forget", &reply)? {
             0 => Ok(Leased::Done(())),
             1 => Ok(Leased::Lost),
@@ -360,7 +361,7 @@ impl WorkerJournal for RedisJournal {
         call.text(keys.room(&entry.room)).text(keys.state(&entry.room));
         call.text(lease.epoch).text(Hex(lease.owner)).text(Hex(gateway)).text(&keys.bell);
         call.text(&entry.room).text(entry.top).bytes(&entry.bytes);
-        let Some(reply) = self.send_to(lease.server, &call).await? else { return Ok(Leased::Lost) };
+        let Some(reply) = self.send_to(lease.server, shard, &call).await? else { return Ok(Leased::Lost) };
         match code("death", &reply)? {
             0 => Ok(Leased::Done(())),
             1 => Ok(Leased::Lost),
@@ -376,7 +377,7 @@ impl WorkerJournal for RedisJournal {
         call.text(&keys.shard).text(&keys.active).text(&keys.rooms);
         call.text(keys.room(room)).text(keys.out(room)).text(keys.state(room)).text(keys.snapshot(room)).text(keys.parts(room));
         call.text(&keys.due).text(lease.epoch).text(Hex(lease.owner)).text(room).text(seq);
-        let Some(reply) = self.send_to(lease.server, &call).await? else { return Ok(Leased::Lost) };
+        let Some(reply) = self.send_to(lease.server, shard, &call).await? else { return Ok(Leased::Lost) };
         match code("end of room", &reply)? {
             0 => Ok(Leased::Done(true)),
             1 => Ok(Leased::Lost),
@@ -390,11 +391,11 @@ impl WorkerJournal for RedisJournal {
             Some(shard) => self.shard(shard)?.push(to),
             None => self.0.keys.push(to),
         };
-        let mut live = self.0.link.live().await?;
+        let mut place = self.at(shard).await?;
         let mut command = ::redis::cmd(self.0.keys.tags.publish());
         command.arg(channel.to_string()).arg(&push[..]);
-        let listeners = command.query_async(&mut live.connection).await;
-        self.0.link.judge(&live, listeners)
+        let listeners = command.query_async(&mut place.live.connection).await;
+        place.judge(listeners)
     }
 
     fn gone(&self, who: &[Incarnation]) -> Vec<Incarnation> {
@@ -405,17 +406,43 @@ impl WorkerJournal for RedisJournal {
 
 impl RedisJournal {
     /// Publishes in one round trip, in order. If one fails, the commit is sent again, with all its pushes.
-    async fn publish_all(&self, keys: &ShardKeys, pushes: &[(Incarnation, Bytes)]) -> Result<(), JournalError> {
+    async fn publish_all(&self, shard: ShardId, pushes: &[(Incarnation, Bytes)]) -> Result<(), JournalError> {
         if pushes.is_empty() {
             return Ok(());
         }
-        let mut pipeline = ::redis::pipe();
+        let (keys, mut pipeline) = (self.0.keys.shard(shard), ::redis::pipe());
         for (gateway, push) in pushes {
             pipeline.cmd(self.0.keys.tags.publish()).arg(keys.push(*gateway).to_string()).arg(&push[..]).ignore();
         }
-        let mut live = self.0.link.live().await?;
-        let published = pipeline.query_async(&mut live.connection).await;
-        self.0.link.judge(&live, published)
+        let mut place = self.at(Some(shard)).await?;
+        let published = pipeline.query_async(&mut place.live.connection).await;
+        place.judge(published)
+    }
+
+    /// The owners of some shards that the same server has, and of which one is `of`.
+    async fn owners_at(&self, of: Option<ShardId>, shards: &[ShardId]) -> Result<Vec<ShardOwner>, JournalError> {
+        let mut pipeline = ::redis::pipe();
+        pipeline.cmd("TIME");
+        for shard in shards {
+            pipeline.cmd("HMGET").arg(&self.0.keys.shard(*shard).shard).arg(&["epoch", "owner", "home", "address", "next"]);
+        }
+        if shards.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut place = self.reach(of).await?;
+        let replies: RedisResult<Vec<RedisResult<Value>>> =
+            pipeline.ignore_errors().query_async(&mut place.live.connection).await;
+        let mut replies = place.judge(replies)?.into_iter();
+        let time = replies.next().ok_or_else(|| JournalError::Unexpected("reply to owners: it ends early".into()))?;
+        let now_ms = Reply::new("owners", place.judge(time)?)?.time_ms()?;
+        let mut owners = Vec::with_capacity(shards.len());
+        for (reply, shard) in replies.zip(shards) {
+            owners.push(match (reply, self.at(Some(*shard)).await) {
+                (Err(error), _) if error.code() == Some("WRONGTYPE") => ShardOwner::default(),
+                (reply, at) => Reply::new("owners", place.judge(reply)?)?.owner(at?.server, now_ms)?,
+            });
+        }
+        Ok(owners)
     }
 }
 

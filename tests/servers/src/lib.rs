@@ -1,6 +1,7 @@
-//! For tests, benches and the load generator: a private Redis server that ends with its handle, sentinels over it, a proxy whose path to it can
+//! For tests, benches and the load generator: a private Redis server that ends with its handle, sentinels over it, a cluster, a proxy whose path to it can
 //! fail, players' tokens, terminals, and WebSockets by hand. It knows nothing of lasthit, so that lasthit's own unit tests can use it.
 
+mod cluster;
 mod program;
 mod proxy;
 pub mod raw;
@@ -9,6 +10,7 @@ mod server;
 mod terminal;
 mod token;
 
+pub use cluster::Cluster;
 pub use program::Program;
 pub use proxy::{Proxy, Upstream};
 pub use sentinel::Sentinels;

@@ -15,8 +15,10 @@ pub(crate) const START_TIMEOUT: Duration = Duration::from_secs(10);
 const START_POLL: Duration = Duration::from_millis(5);
 /// What a server is told that is no sentinel: nothing is kept, and replicas need not wait.
 const STAND_ALONE: [&str; 6] = ["--save", "", "--appendonly", "no", "--repl-diskless-sync-delay", "0"];
+/// The configuration of a sentinel.
+const SENTINEL: &str = "sentinel.conf";
 /// Free ports that are tried: another process may take one before the server has it.
-const PORTS_MAX: usize = 5;
+pub(crate) const PORTS_MAX: usize = 5;
 
 /// A redis-server of one's own: on a Unix socket in a directory of its own, without persistence, killed on drop.
 #[derive(Debug)]
@@ -104,22 +106,27 @@ impl RedisServer {
         Self::launch_on(program, None, options, port)
     }
 
-    /// Starts a sentinel of the same program as this server.
-    pub(crate) fn sentinel(&self, configuration: &str) -> io::Result<Self> {
-        with_free_port(|port| Self::launch_on(&self.program, Some(configuration), &[], Some(port)))
+    /// Starts a node of a cluster on a port that must be free, with the file in which nodes keep what they know of each other.
+    pub(crate) fn node(program: &Path, nodes: &str, options: &[&str], port: u16) -> io::Result<Self> {
+        Self::launch_on(program, Some(("nodes.conf", nodes)), options, Some(port))
     }
 
-    /// With a configuration, the file of which is written first, it is a sentinel.
-    fn launch_on(program: &Path, configuration: Option<&str>, options: &[&str], port: Option<u16>) -> io::Result<Self> {
+    /// Starts a sentinel of the same program as this server.
+    pub(crate) fn sentinel(&self, configuration: &str) -> io::Result<Self> {
+        with_free_port(|port| Self::launch_on(&self.program, Some((SENTINEL, configuration)), &[], Some(port)))
+    }
+
+    /// With a file that is written first, by its name. With the configuration of a sentinel it is one.
+    fn launch_on(program: &Path, file: Option<(&str, &str)>, options: &[&str], port: Option<u16>) -> io::Result<Self> {
         // Socket paths are limited to about 100 bytes: the temporary directory it is, not the target directory.
         let home = std::env::temp_dir().join(format!("lasthit-redis-{:016x}", rand::random::<u64>()));
         std::fs::create_dir(&home)?;
-        let options: Vec<String> = match configuration {
-            None => STAND_ALONE.iter().chain(options).map(|option| (*option).to_owned()).collect(),
-            Some(text) => {
-                std::fs::write(home.join("sentinel.conf"), text)?;
-                vec!["sentinel.conf".to_owned(), "--sentinel".to_owned()]
-            }
+        if let Some((name, text)) = file {
+            std::fs::write(home.join(name), text)?;
+        }
+        let options: Vec<String> = match file {
+            Some((SENTINEL, _)) => vec![SENTINEL.to_owned(), "--sentinel".to_owned()],
+            _ => STAND_ALONE.iter().chain(options).map(|option| (*option).to_owned()).collect(),
         };
         let child = match spawn(program, &home, &options, port) {
             Ok(child) => child,
@@ -298,7 +305,7 @@ fn spawn(program: &Path, home: &Path, options: &[String], port: Option<u16>) -> 
 }
 
 /// The redis-server to use.
-fn program() -> io::Result<PathBuf> {
+pub(crate) fn program() -> io::Result<PathBuf> {
     if let Some(named) = std::env::var_os("REDIS_SERVER").map(PathBuf::from) {
         return if named.is_file() {
             Ok(named)
