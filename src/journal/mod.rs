@@ -67,7 +67,7 @@ pub use workers::WorkerJournal;
 pub use workers::keep_known;
 
 use crate::clock::timeline_name;
-use crate::types::{HostId, Incarnation};
+use crate::types::{HostId, Incarnation, ShardId};
 
 /// Why a step of the journal failed. Its outcome may be unknown: send the same step again.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -167,6 +167,17 @@ pub trait CommonJournal: Send + Sync + 'static {
     /// # Errors
     /// When it does not.
     async fn ping(&self) -> Result<(), JournalError>;
+
+    /// As [`Self::ping`], of those shards that others have than whoever has what is of no shard: who of them does not take steps, and
+    /// which shards it has.
+    async fn ping_shards(&self) -> Vec<(Vec<ShardId>, JournalError)> {
+        Vec::new()
+    }
+
+    /// The shards that are out of reach together with this one, or with what is of no shard. None: all.
+    fn beside(&self, _of: Option<ShardId>) -> Option<Vec<ShardId>> {
+        None
+    }
 
     /// Subscribes to the pushes for one gateway or worker. The subscription exists when it returns, and reconnects by itself.
     /// What is of a shard comes from the gateway's registration there on.

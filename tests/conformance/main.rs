@@ -1,5 +1,6 @@
 //! One suite for all journals: whatever stands on the trait may rely on what is tested here.
 
+mod cluster;
 mod deployment;
 mod durability;
 mod failed;

@@ -39,6 +39,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures_util::future::join_all;
 
 use super::lockfile::{LockFile, LockFiles, default_runtime_dir};
 use super::{Beats, CommonJournal, JournalError, ProcessRecord, Signals, check, this_host};
@@ -242,6 +243,21 @@ impl CommonJournal for RedisJournal {
 
     async fn ping(&self) -> Result<(), JournalError> {
         self.met(None).await.map(drop)
+    }
+
+    async fn ping_shards(&self) -> Vec<(Vec<ShardId>, JournalError)> {
+        if !self.0.nodes.is_cluster() {
+            return Vec::new();
+        }
+        let pings = self.0.nodes.one_of_each().into_iter().map(async |of| {
+            let failure = self.takes_steps(of).await.err()?;
+            Some((self.beside(of).unwrap_or_default(), failure))
+        });
+        join_all(pings).await.into_iter().flatten().collect()
+    }
+
+    fn beside(&self, of: Option<ShardId>) -> Option<Vec<ShardId>> {
+        self.0.nodes.beside(of)
     }
 
     async fn pushes(&self, to: Incarnation) -> Result<Signals<Bytes>, JournalError> {

@@ -87,6 +87,12 @@ impl RedisJournal {
         }
     }
 
+    /// Whether the node of a shard takes steps, whatever it has.
+    pub(super) async fn takes_steps(&self, of: Option<ShardId>) -> Result<(), JournalError> {
+        let place = Place { server: Incarnation::NONE, ..self.reach(of).await? };
+        self.is_still(&place, of).await.map(drop)
+    }
+
     async fn is_still(&self, place: &Place, of: Option<ShardId>) -> Result<bool, JournalError> {
         let of = of.filter(|_| self.0.nodes.is_cluster());
         let mut call = Call::new(&PING, 1, 2, 128);

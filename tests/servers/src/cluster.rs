@@ -26,7 +26,7 @@ impl Cluster {
     /// # Errors
     /// When a node does not start, or they do not find each other.
     pub fn start(primaries: usize, replicas: usize, options: &[&str]) -> io::Result<Self> {
-        Self::start_on(&program()?, primaries, replicas, options)
+        Self::start_on(&program()?, false, primaries, replicas, options)
     }
 
     /// As [`Cluster::start`], of another program. None, and words on stderr, if that is not here.
@@ -35,21 +35,22 @@ impl Cluster {
     /// As [`Cluster::start`].
     pub fn start_other(program: Program, primaries: usize, replicas: usize, options: &[&str]) -> io::Result<Option<Self>> {
         let Some(program) = program.find()? else { return Ok(None) };
-        Self::start_on(&program, primaries, replicas, options).map(Some)
+        Self::start_on(&program, true, primaries, replicas, options).map(Some)
     }
 
-    fn start_on(program: &Path, primaries: usize, replicas: usize, options: &[&str]) -> io::Result<Self> {
+    fn start_on(program: &Path, names_shards: bool, primaries: usize, replicas: usize, options: &[&str]) -> io::Result<Self> {
         let mut tried = 1;
         loop {
-            match Self::launch(program, primaries, replicas, options) {
+            match Self::launch(program, names_shards, primaries, replicas, options) {
                 Err(error) if tried < PORTS_MAX && error.to_string().contains("Address already in use") => tried += 1,
                 other => return other,
             }
         }
     }
 
-    /// The nodes know each other from the beginning: that is quicker than to introduce them.
-    fn launch(program: &Path, primaries: usize, replicas: usize, options: &[&str]) -> io::Result<Self> {
+    /// The nodes know each other from the beginning: that is quicker than to introduce them. Programs later than Redis 7.0 name the
+    /// primary with its replicas, and Valkey ends at a message to one that has no such name.
+    fn launch(program: &Path, names_shards: bool, primaries: usize, replicas: usize, options: &[&str]) -> io::Result<Self> {
         let count = primaries * (1 + replicas);
         let free = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
         let taken = (0..2 * count).map(|_| free()).collect::<io::Result<Vec<_>>>()?;
@@ -66,7 +67,9 @@ impl Cluster {
                 Some(replica) => ("slave", id(replica / replicas), String::new()),
             };
             let (port, bus, epoch) = (ports[2 * node], ports[2 * node + 1], node.min(primaries) + 1);
-            format!("{} 127.0.0.1:{port}@{bus} {own}{kind} {of} 0 0 {epoch} connected{slots}\n", id(node))
+            let first = node.checked_sub(primaries).map_or(node, |replica| replica / replicas);
+            let shard = if names_shards { format!(",,shard-id={}", id(first)) } else { String::new() };
+            format!("{} 127.0.0.1:{port}@{bus}{shard} {own}{kind} {of} 0 0 {epoch} connected{slots}\n", id(node))
         };
         let mut nodes = Vec::with_capacity(count);
         for own in 0..count {
