@@ -81,6 +81,19 @@ impl Side {
         Ok(Self { readiness, stop })
     }
 
+    /// Shows what `/readyz` adds although the process is ready.
+    fn note(&self, what: &'static str, mut told: watch::Receiver<Option<String>>) {
+        let readiness = self.readiness.clone();
+        tokio::spawn(async move {
+            loop {
+                readiness.note(what, told.borrow_and_update().clone());
+                if told.changed().await.is_err() {
+                    return;
+                }
+            }
+        });
+    }
+
     /// Shows a part's last failure as a check of `/readyz`. The check fails for good once the part has ended.
     fn watch(&self, check: &'static str, mut trouble: watch::Receiver<Option<String>>) {
         let readiness = self.readiness.clone();
@@ -108,6 +121,7 @@ pub(crate) async fn serve(config: Config, shutdown: Shutdown) -> Result<(), Role
     let journal = Arc::new(MemoryJournal::new(config.shards));
     let side = Side::start(&config, None).await?;
     let (trouble, worker_stop) = (watch::Sender::new(None), CancellationToken::new());
+    let away = watch::Sender::new(None);
     side.watch("worker", trouble.subscribe());
     // The gateway's thread reads sockets and does nothing else.
     let (options, stop) = (worker_options(&config, None), worker_stop.clone());
@@ -119,7 +133,7 @@ pub(crate) async fn serve(config: Config, shutdown: Shutdown) -> Result<(), Role
         runtime.spawn(files::follow_files(worker_journal.clone(), book, watch));
         let working = runtime.spawn(async move {
             let joined = worker::join(worker_journal).await?;
-            worker::run_joined(joined, rules, options, stop, trouble).await
+            worker::run_joined(joined, rules, options, stop, (trouble, away)).await
         });
         let ended = runtime.block_on(working);
         // Rules that never return keep their threads. Nobody waits for them.
@@ -155,7 +169,11 @@ pub(crate) async fn worker(config: Config, shutdown: Shutdown, above: Option<Abo
     let rules = start_rules(book.clone(), &side)?;
     tokio::spawn(files::follow_files(journal, book, config.watch));
     // As a task of its own: waking the future of `block_on` takes a detour through the driver.
-    let working = tokio::spawn(worker::run_joined(joined, rules, options, stop, health));
+    let working = {
+        let away = watch::Sender::new(None);
+        side.note("journal", away.subscribe());
+        tokio::spawn(worker::run_joined(joined, rules, options, stop, (health, away)))
+    };
     working.await.map_err(|error| RoleError::Thread(io::Error::other(error)))??;
     Ok(())
 }
@@ -289,6 +307,7 @@ async fn run_gateway(
     let start = || Hub::start(journal.clone(), Settle::Sweep, sessions_max, source, clock.uncertainty_ns(), presence());
     let Some(hub) = insist(side, shutdown, start).await? else { return Ok(()) };
     side.watch("journal", hub.health());
+    side.note("journal", hub.away());
     let sweeping = CancellationToken::new();
     tokio::spawn(sweep::sweep(hub.clone(), drains.clone(), sweeping.clone()));
     let settings = Settings {

@@ -3,7 +3,7 @@
 //! | path | answer |
 //! |---|---|
 //! | `/healthz` | 200 while the process runs |
-//! | `/readyz` | 200 when every check passes; otherwise 503 with one line per failing check |
+//! | `/readyz` | 200 when every check passes, with a line for each part of the journal that is out of reach; otherwise 503 with one line per failing check |
 //! | `/metrics` | Prometheus text |
 
 mod readiness;
@@ -125,7 +125,10 @@ impl Shown {
             "/" => ok(INDEX),
             "/healthz" => ok("ok\n"),
             "/readyz" => match self.readiness.failing() {
-                failing if failing.is_empty() => ok("ready\n"),
+                failing if failing.is_empty() => {
+                    let lines = std::iter::once("ready".to_owned()).chain(self.readiness.notes());
+                    (StatusCode::OK, lines.collect::<Vec<_>>().join("\n") + "\n")
+                }
                 failing => (StatusCode::SERVICE_UNAVAILABLE, failing.join("\n") + "\n"),
             },
             "/metrics" => (StatusCode::OK, self.metrics.render()),

@@ -11,6 +11,8 @@ use tokio::sync::Notify;
 pub(crate) struct Readiness {
     /// The reason why each check fails, or None if it passes. The names are fixed in the code, so there are only a few.
     checks: Arc<Mutex<BTreeMap<&'static str, Option<String>>>>,
+    /// What is told of a part although it can do its work.
+    notes: Arc<Mutex<BTreeMap<&'static str, String>>>,
     changed: Arc<Notify>,
 }
 
@@ -44,6 +46,21 @@ impl Readiness {
             Ok(()) => self.pass(check),
             Err(error) => self.fail(check, error.to_string()),
         }
+    }
+
+    /// Sets what is told of a part although it can do its work. None: nothing.
+    pub(crate) fn note(&self, part: &'static str, note: Option<String>) {
+        let mut notes = self.notes.lock();
+        match note {
+            Some(note) => _ = notes.insert(part, note.replace('\n', " ")),
+            None => _ = notes.remove(part),
+        }
+    }
+
+    /// `part: note` for each part that has one.
+    #[must_use]
+    pub(crate) fn notes(&self) -> Vec<String> {
+        self.notes.lock().iter().map(|(part, note)| format!("{part}: {note}")).collect()
     }
 
     /// Returns once no check fails.

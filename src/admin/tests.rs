@@ -28,6 +28,9 @@ async fn health_is_not_readiness() {
     assert_eq!(get(address, "/readyz").await, (503, "start: nothing has been checked yet\n".to_owned()));
     readiness.pass("listener");
     assert_eq!(get(address, "/readyz").await, (200, "ready\n".to_owned()));
+    readiness.note("journal", Some("shards 1, 3: away".to_owned()));
+    assert_eq!(get(address, "/readyz").await, (200, "ready\njournal: shards 1, 3: away\n".to_owned()));
+    readiness.note("journal", None);
     readiness.fail("journal", "is not\nreachable");
     readiness.fail("draining", "SIGTERM");
     assert_eq!(get(address, "/readyz").await, (503, "draining: SIGTERM\njournal: is not reachable\n".to_owned()));

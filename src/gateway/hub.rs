@@ -79,6 +79,8 @@ struct Inner {
     known: RwLock<Option<Vec<Pattern>>>,
     /// Why the journal failed last; None while it works.
     trouble: tokio::sync::watch::Sender<Option<String>>,
+    /// Which shards are out of reach while the journal works; None while all can be reached.
+    away: tokio::sync::watch::Sender<Option<String>>,
     meters: Meters,
     homes: Homes,
     runtime: tokio::runtime::Handle,
@@ -128,6 +130,7 @@ impl Hub {
             sweep: Notify::new(),
             known: RwLock::new(None),
             trouble: tokio::sync::watch::Sender::new(None),
+            away: tokio::sync::watch::Sender::new(None),
             meters: Meters::new(),
             homes: Homes::new(presence.rehome_after),
             runtime: tokio::runtime::Handle::current(),
@@ -147,6 +150,12 @@ impl Hub {
     #[must_use]
     pub(crate) fn health(&self) -> tokio::sync::watch::Receiver<Option<String>> {
         self.0.trouble.subscribe()
+    }
+
+    /// Which shards are out of reach while the journal works; None while all can be reached.
+    #[must_use]
+    pub(crate) fn away(&self) -> tokio::sync::watch::Receiver<Option<String>> {
+        self.0.away.subscribe()
     }
 
     /// The number of sessions.
@@ -331,6 +340,17 @@ impl Hub {
             self.0.drained.notify_waiters();
         }
         result
+    }
+
+    /// Of a step that failed. Which nodes of a cluster are away the pings tell: the others go on.
+    fn failed(&self, what: &str, error: &JournalError) {
+        match self.0.journal.beside(None) {
+            None => self.trouble(what, error),
+            Some(_) => {
+                metrics::counter!(names::JOURNAL_ERRORS_TOTAL, "kind" => error.kind()).increment(1);
+                tracing::debug!(%error, "a step on a node of the cluster failed: {what}; trying again until it works");
+            }
+        }
     }
 
     fn works(&self) {

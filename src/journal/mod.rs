@@ -106,6 +106,25 @@ impl JournalError {
     }
 }
 
+/// Tells which shards are out of reach. It is logged when it begins and when it is over.
+pub(crate) fn tell_away(told: &tokio::sync::watch::Sender<Option<String>>, failures: &[(Vec<ShardId>, JournalError)]) {
+    let one = |(shards, error): &(Vec<ShardId>, JournalError)| {
+        let shards = shards.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        format!("shards {shards}: {error}")
+    };
+    let now = (!failures.is_empty()).then(|| failures.iter().map(one).collect::<Vec<_>>().join("; "));
+    told.send_if_modified(|before| {
+        match (&now, &before) {
+            (Some(away), None) => tracing::warn!(away, "a part of the journal is out of reach: its rooms wait, the others go on"),
+            (None, Some(_)) => tracing::info!("all parts of the journal can be reached again"),
+            _ => {}
+        }
+        let news = *before != now;
+        *before = now.clone();
+        news
+    });
+}
+
 /// The host of this process.
 fn this_host() -> HostId {
     HostId::new(&timeline_name()).expect("a boot id with a namespace is a name")

@@ -431,7 +431,7 @@ impl World {
     /// What the drivers do about an unknown outcome: most steps are done again until they are answered.
     pub(super) fn unanswered(&mut self, pid: Pid, call: &Rc<Call>) {
         if pid.kind == Kind::Worker {
-            let failure = Failure { what: "step", scope: Scope::Ping, error: JournalError::Silent("lost".into()) };
+            let failure = Failure::new("step", Scope::Ping, JournalError::Silent("lost".into()));
             self.feed_worker(pid.index, Input::Failed(failure));
         }
         match &**call {

@@ -1,12 +1,14 @@
 //! The worker as a step function: inputs and the time go in, commands come out. It does no I/O and reads no clock.
 
 mod answers;
+mod away;
 mod owners;
 mod trials;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
+use self::away::Away;
 use super::homes;
 use super::job::Job;
 use super::shard::{Memory, Shard};
@@ -66,6 +68,7 @@ pub(crate) struct Core {
     ticked_at_ns: u64,
     /// No gateway's silence counts until then (rule R5).
     excused_until_ns: u64,
+    away: Away,
     stopping: bool,
     /// While it stops: since when, and how many shards it hands over with each tick. None until it was told who lives.
     stopped_at_ns: u64,
@@ -100,6 +103,7 @@ impl Core {
             heartbeat_at_ns: 0,
             ticked_at_ns: 0,
             excused_until_ns: 0,
+            away: Away::default(),
             stopping: false,
             stopped_at_ns: 0,
             hands_over: None,
@@ -174,6 +178,7 @@ impl Core {
                 self.with(shard, |shard, shared| shard.quarantine(&room, token, &why, shared));
             }
             Input::Failed(failure) => self.failed(&failure),
+            Input::Away(failures) => self.parts_away(failures),
         }
         self.hand_over();
     }
@@ -283,10 +288,10 @@ impl Core {
         if self.stopping {
             self.hand_over_next();
         }
-        let counted = if now_ns < self.excused_until_ns { 0 } else { elapsed };
         let mut adopts = ADOPT_PER_TICK;
         for (id, shard) in &mut self.shards {
-            shard.tick(counted, &mut self.shared);
+            let is_excused = now_ns < self.excused_until_ns || self.away.is_excused(*id, now_ns);
+            shard.tick(if is_excused { 0 } else { elapsed }, &mut self.shared);
             // A death that is not written yet needs its gateway's record.
             if !self.unanswered.contains_key(id) {
                 shard.forget_gateways(&mut self.shared);
@@ -347,6 +352,7 @@ impl Core {
 
     fn claimed(&mut self, shard: ShardId, answer: Option<Leased<Lease>>) {
         let moves = self.claiming.remove(&shard).unwrap_or_default();
+        self.away.claimed(shard, answer.is_none());
         match answer {
             Some(Leased::Done(lease)) if self.stopping => {
                 let tell = self.others();

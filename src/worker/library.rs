@@ -148,7 +148,8 @@ pub(super) async fn fetch(
     (shard, program, loading): (ShardId, ProgramId, Box<Loading>),
     inputs: mpsc::Sender<Input>,
 ) {
-    let failed = |error| inputs.send(Input::Failed(Failure { what: "read a program", scope: Scope::Shared, error }));
+    let failed =
+        |error| inputs.send(Input::Failed(Failure::new("read a program", Scope::Shared, error).at(journal.beside(None))));
     if let Ok(text) = journal::insist(|| journal.program(program), failed).await {
         shelf.put(program, text);
         let _ = inputs.send(Input::Fetched(shard, loading)).await;
@@ -170,7 +171,7 @@ pub(super) async fn follow(journal: Arc<dyn WorkerJournal>, mut book: RulesBook,
                 }
             }
             Err(error) => {
-                let failure = Failure { what: "read the pushed programs", scope: Scope::Shared, error };
+                let failure = Failure::new("read the pushed programs", Scope::Shared, error).at(journal.beside(None));
                 if inputs.send(Input::Failed(failure)).await.is_err() {
                     return;
                 }

@@ -22,7 +22,9 @@ pub(super) async fn say_patterns(
         interval.tick().await;
         if let Err(error) = journal::keep_known(&*journal, me, &patterns).await {
             let _ = inputs
-                .send(Input::Failed(Failure { what: "say for which rooms there are rules", scope: Scope::Shared, error }))
+                .send(Input::Failed(
+                    Failure::new("say for which rooms there are rules", Scope::Shared, error).at(journal.beside(None)),
+                ))
                 .await;
         }
     }
@@ -71,7 +73,11 @@ pub(super) async fn follow(journal: Arc<dyn WorkerJournal>, shard: ShardId, inpu
                 }
             }
             Err(error) => {
-                if inputs.send(Input::Failed(Failure { what: "follow bells", scope: Scope::Shared, error })).await.is_err() {
+                if inputs
+                    .send(Input::Failed(Failure::new("follow bells", Scope::Shared, error).at(journal.beside(Some(shard)))))
+                    .await
+                    .is_err()
+                {
                     return;
                 }
             }

@@ -89,7 +89,7 @@ pub async fn run(
     health: tokio::sync::watch::Sender<Option<String>>,
 ) -> Result<(), WorkerError> {
     let joined = join(journal).await?;
-    run_joined(joined, programs::start(rules)?, options, stop, health).await
+    run_joined(joined, programs::start(rules)?, options, stop, (health, tokio::sync::watch::Sender::new(None))).await
 }
 
 /// As [`run`], after the worker has joined: from here on it waits for a journal that does not work. The programs end with it.
@@ -101,7 +101,7 @@ pub(crate) async fn run_joined(
     (rules, _programs): (RulesBook, Programs),
     options: WorkerOptions,
     stop: CancellationToken,
-    health: tokio::sync::watch::Sender<Option<String>>,
+    (health, away): health::Told,
 ) -> Result<(), WorkerError> {
     let Joined { journal, record, pushes, lock: _lock } = joined;
     let me = record.incarnation;
@@ -153,7 +153,7 @@ pub(crate) async fn run_joined(
         shelf,
         releases,
         meters: Arc::new(Meters::new(options.resolved)),
-        health: health::Health::new(health),
+        health: health::Health::new(health, away),
     };
     let given_up = worker.run(receiver, wake, stop).await;
     [news, entered, pushed].iter().for_each(tokio::task::JoinHandle::abort);
@@ -239,6 +239,7 @@ impl Worker {
             Input::Alive { failure: None, .. } => {
                 self.health.alive();
             }
+            Input::Away(failures) => self.health.away(failures),
             Input::Alive { failure: Some(failure), .. } | Input::FenceFailed { failure, .. } | Input::Failed(failure) => {
                 self.health.failed(failure);
             }
@@ -275,14 +276,15 @@ impl Worker {
         let (journal, me) = (self.journal.clone(), self.record.incarnation);
         match command {
             Command::Heartbeat(owned) => self.heartbeat(owned),
-            Command::ReadOwners => self.once("read owners", async move { journal.owners().await.map(Input::Owners) }),
+            Command::ReadOwners => self.once("read owners", None, async move { journal.owners().await.map(Input::Owners) }),
             Command::Claim { shard, from, homing } => {
                 let inputs = self.inputs.clone();
                 tokio::spawn(async move {
                     let answer = match journal.claim(shard, from, me, clock::unix_ms(), &homing).await {
                         Ok(answer) => Some(answer),
                         Err(error) => {
-                            let _ = inputs.send(Input::Failed(Failure { what: "claim shard", scope: Scope::Claim, error })).await;
+                            let failure = Failure::new("claim shard", Scope::Claim, error);
+                            let _ = inputs.send(Input::Failed(failure.at(journal.beside(Some(shard))))).await;
                             None
                         }
                     };
@@ -304,10 +306,10 @@ impl Worker {
                     task.abort();
                 }
             }
-            Command::Survey { shard, rooms } => self.insist(Scope::Shared, "survey", move |journal| async move {
+            Command::Survey { shard, rooms } => self.insist(Scope::Shared, "survey", shard, move |journal| async move {
                 journal.survey(shard, rooms).await.map(|survey| Input::Surveyed(shard, survey))
             }),
-            Command::Rooms { shard, place, count } => self.insist(Scope::Shared, "survey", move |journal| {
+            Command::Rooms { shard, place, count } => self.insist(Scope::Shared, "survey", shard, move |journal| {
                 let place = place.clone();
                 async move { journal.rooms(shard, &place, count).await.map(|page| Input::Rooms(shard, page)) }
             }),
@@ -353,7 +355,7 @@ impl Worker {
             }
             Command::Commit(commit) => {
                 let meters = self.meters.clone();
-                self.insist(Scope::Shared, "commit", move |journal| {
+                self.insist(Scope::Shared, "commit", commit.shard, move |journal| {
                     let (commit, meters) = (commit.clone(), meters.clone());
                     async move {
                         let began = Instant::now();
@@ -369,7 +371,9 @@ impl Worker {
                     let input = match journal.publish(Some(shard), gateway, push).await {
                         Ok(listeners) if answer => Input::Published(shard, gateway, listeners),
                         Ok(_) => return,
-                        Err(error) => Input::Failed(Failure { what: "publish", scope: Scope::Shared, error }),
+                        Err(error) => {
+                            Input::Failed(Failure::new("publish", Scope::Shared, error).at(journal.beside(Some(shard))))
+                        }
                     };
                     let _ = inputs.send(input).await;
                 });
@@ -381,20 +385,21 @@ impl Worker {
                     let _ = inputs.blocking_send(Input::Gone(journal.gone(&who)));
                 });
             }
-            Command::Testify { shard, witness } => self.insist(Scope::Shared, "testify", move |journal| async move {
+            Command::Testify { shard, witness } => self.insist(Scope::Shared, "testify", shard, move |journal| async move {
                 journal.testify(shard, witness).await.map(|rooms| Input::Testified(shard, rooms))
             }),
             // Not repeated: a journal that refuses the fence may refuse the gateway's flushes, too, so its silence counts anew.
-            Command::Fence { shard, lease, gateway } => self.once("fence", async move {
+            Command::Fence { shard, lease, gateway } => self.once("fence", Some(shard), async move {
                 let answer = journal.fence(shard, lease, gateway).await;
                 Ok(match answer {
                     Ok(answer) => Input::Fenced { shard, lease, answer },
                     Err(error) => {
-                        Input::FenceFailed { shard, gateway, failure: Failure { what: "fence", scope: Scope::Shared, error } }
+                        let failure = Failure::new("fence", Scope::Shared, error).at(journal.beside(Some(shard)));
+                        Input::FenceFailed { shard, gateway, failure }
                     }
                 })
             }),
-            Command::Forget { shard, lease, gateways } => self.once("forget gateways", async move {
+            Command::Forget { shard, lease, gateways } => self.once("forget gateways", Some(shard), async move {
                 let answer = journal.forget(shard, lease, &gateways).await?;
                 Ok(Input::Forgotten { shard, lease, gateways, answer })
             }),
@@ -427,10 +432,16 @@ impl Worker {
     }
 
     /// Runs a step once. When it fails, the core asks for it again.
-    fn once(&self, what: &'static str, step: impl Future<Output = Result<Input, JournalError>> + Send + 'static) {
-        let inputs = self.inputs.clone();
+    fn once(
+        &self,
+        what: &'static str,
+        of: Option<ShardId>,
+        step: impl Future<Output = Result<Input, JournalError>> + Send + 'static,
+    ) {
+        let (inputs, journal) = (self.inputs.clone(), self.journal.clone());
         tokio::spawn(async move {
-            let input = step.await.unwrap_or_else(|error| Input::Failed(Failure { what, scope: Scope::Shared, error }));
+            let failed = |error| Input::Failed(Failure::new(what, Scope::Shared, error).at(journal.beside(of)));
+            let input = step.await.unwrap_or_else(failed);
             let _ = inputs.send(input).await;
         });
     }
@@ -463,7 +474,7 @@ impl Worker {
     ) where
         F: Future<Output = Result<Input, JournalError>> + Send,
     {
-        self.insist(Scope::Room, what, move |journal| {
+        self.insist(Scope::Room, what, shard, move |journal| {
             let (step, room) = (step(journal, room.clone()), room.clone());
             async move {
                 match step.await {
@@ -475,14 +486,20 @@ impl Worker {
     }
 
     /// Repeats a step until its outcome is known.
-    fn insist<F>(&self, scope: Scope, what: &'static str, step: impl Fn(Arc<dyn WorkerJournal>) -> F + Send + 'static)
-    where
+    fn insist<F>(
+        &self,
+        scope: Scope,
+        what: &'static str,
+        of: ShardId,
+        step: impl Fn(Arc<dyn WorkerJournal>) -> F + Send + 'static,
+    ) where
         F: Future<Output = Result<Input, JournalError>> + Send,
     {
         let (journal, inputs) = (self.journal.clone(), self.inputs.clone());
+        let beside = journal.clone();
         let step = move || step(journal.clone());
         tokio::spawn(async move {
-            let failed = |error| inputs.send(Input::Failed(Failure { what, scope, error }));
+            let failed = |error| inputs.send(Input::Failed(Failure::new(what, scope, error).at(beside.beside(Some(of)))));
             if let Ok(input) = journal::insist(step, failed).await {
                 let _ = inputs.send(input).await;
             }

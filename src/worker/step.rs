@@ -184,6 +184,8 @@ pub(crate) enum Input {
     },
     /// A journal step failed. The driver tries it again.
     Failed(Failure),
+    /// Which nodes of a cluster do not take steps, by their shards.
+    Away(Vec<(Vec<ShardId>, JournalError)>),
 }
 
 /// What the core wants its driver to do.
@@ -284,9 +286,34 @@ pub(crate) struct Failure {
     pub what: &'static str,
     pub scope: Scope,
     pub error: JournalError,
+    /// The shards that are out of reach together with what the step was about. None: all.
+    pub shards: Option<Vec<ShardId>>,
 }
 
 impl Failure {
+    /// A failure that concerns all shards.
+    pub(crate) fn new(what: &'static str, scope: Scope, error: JournalError) -> Self {
+        Self { what, scope, error, shards: None }
+    }
+
+    /// A failure that concerns these shards, unless it concerns all.
+    pub(crate) fn at(self, shards: Option<Vec<ShardId>>) -> Self {
+        Self { shards, ..self }
+    }
+
+    /// Whether one node of a cluster does not work: all together are told of by the pings.
+    pub(crate) fn is_of_a_node(&self) -> bool {
+        self.shards.is_some()
+            && self.excuse_ns().is_some()
+            && self.scope != Scope::Ping
+            && !matches!(self.what, "heartbeat" | "read owners")
+    }
+
+    /// Whether the catalog of a cluster is away, in which the workers say that they live.
+    pub(crate) fn is_of_the_catalog(&self) -> bool {
+        self.shards.is_some() && self.what == "heartbeat" && self.excuse_ns().is_some()
+    }
+
     /// Whether the journal works and does not let this worker have a shard.
     pub(crate) fn is_refused_claim(&self) -> bool {
         self.scope == Scope::Claim && matches!(self.error, JournalError::Refused(_))

@@ -66,7 +66,7 @@ impl Hub {
                     Command::ReadHeads(shard, rooms) => self.spawn(move |hub| async move {
                         match hub.0.journal.heads(shard, &rooms).await {
                             Ok((server, heads)) => hub.apply(Input::Heads(shard, server, heads)),
-                            Err(error) => hub.trouble("read heads", &error),
+                            Err(error) => hub.failed("read heads", &error),
                         }
                     }),
                     Command::Fenced(shard, Loss::Dead) => {
@@ -174,12 +174,15 @@ impl Hub {
                     tracing::warn!(%error, "cannot {what}: a room is damaged");
                     tokio::time::sleep(HEADS_INTERVAL).await;
                 }
-                error => self.trouble(what, &error),
+                error => self.failed(what, &error),
             }
             Ok::<(), Infallible>(())
         };
         let Ok(value) = journal::insist(step, failed).await;
-        self.works();
+        // Of a cluster this says something about one node.
+        if self.0.journal.beside(None).is_none() {
+            self.works();
+        }
         value
     }
 

@@ -18,8 +18,10 @@ pub(super) async fn ping_journal(hub: Weak<Inner>, stop: CancellationToken) {
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     while stop.run_until_cancelled(tick.tick()).await.is_some() {
         let Some(journal) = hub.upgrade().map(|hub| hub.journal.clone()) else { return };
-        let Some(answer) = stop.run_until_cancelled(journal.ping()).await else { return };
+        let pings = async { tokio::join!(journal.ping(), journal.ping_shards()) };
+        let Some((answer, away)) = stop.run_until_cancelled(pings).await else { return };
         let Some(hub) = hub.upgrade().map(Hub) else { return };
+        journal::tell_away(&hub.0.away, &away);
         match answer {
             Ok(()) => hub.works(),
             Err(error) => hub.trouble("ping", &error),

@@ -1,10 +1,10 @@
 //! How the core takes bells, and the answers of the journal and of jobs.
 
 use super::Core;
-use crate::journal::{Committed, GatewayRecord, Lease, Leased, RoomsPage, Survey};
+use crate::journal::{Committed, GatewayRecord, JournalError, Lease, Leased, RoomsPage, Survey};
 use crate::types::{Incarnation, ShardId};
 use crate::worker::job::Done;
-use crate::worker::step::{Command, Failure};
+use crate::worker::step::{Command, Failure, Scope};
 
 impl Core {
     pub(super) fn subscribed(&mut self, shard: ShardId) {
@@ -93,12 +93,27 @@ impl Core {
         }
     }
 
-    /// A step failed. While the journal cannot be reached, no gateway's silence counts (rule R5).
+    /// A step failed. While the journal cannot be reached, no gateway's silence counts (rule R5): of a cluster's nodes the one that the
+    /// step went to, and so its shards alone.
     pub(super) fn failed(&mut self, failure: &Failure) {
         let Some(excuse_ns) = failure.excuse_ns() else { return };
-        self.excused_until_ns = self.excused_until_ns.max(self.shared.now_ns.saturating_add(excuse_ns));
-        for shard in self.shards.values_mut() {
-            shard.excuse_gateways();
+        self.away.failed(failure);
+        let until_ns = self.shared.now_ns.saturating_add(excuse_ns);
+        let Some(shards) = &failure.shards else {
+            self.excused_until_ns = self.excused_until_ns.max(until_ns);
+            self.each(|shard, _| shard.excuse_gateways());
+            return;
+        };
+        for id in shards {
+            self.away.excuse(*id, until_ns);
+            self.with(*id, |shard, _| shard.excuse_gateways());
+        }
+    }
+
+    /// Nodes of a cluster do not take steps.
+    pub(super) fn parts_away(&mut self, failures: Vec<(Vec<ShardId>, JournalError)>) {
+        for (shards, error) in failures {
+            self.failed(&Failure::new("ping", Scope::Ping, error).at(Some(shards)));
         }
     }
 

@@ -16,6 +16,7 @@ impl Core {
         if let Some(failure) = failure {
             self.failed(failure);
         }
+        self.away.heard(self.shared.now_ns, self.shared.limits.lease_ms);
         let record = |worker: &Incarnation| living.iter().find(|record| record.incarnation == *worker);
         self.unlocked.retain(|worker| record(worker).is_some());
         self.gone.retain(|worker, lists| {
@@ -133,8 +134,9 @@ impl Core {
         let homes: Vec<ShardId> = (0..self.shards_total).map(ShardId).filter(is_here).collect();
         let share = self.share(&homes);
         self.hand_on(&share);
-        let mut missing = share.claim;
-        for shard in share.free {
+        let (mut missing, mut free) = (share.claim, share.free);
+        self.away.order(&mut free);
+        for shard in free {
             let ShardOwner { lease: from, home, .. } = row(shard).cloned().unwrap_or_default();
             if missing == 0 || self.unanswered.contains_key(&shard) {
                 continue;
@@ -145,6 +147,10 @@ impl Core {
             if let Some(lease) = from.filter(lives)
                 && !self.is_forgotten(shard, lease)
             {
+                continue;
+            }
+            let others = from.filter(|lease| lease.owner != self.me && !self.gone.contains_key(&lease.owner));
+            if self.away.spares(others, self.shared.now_ns) {
                 continue;
             }
             self.suspected.remove(&shard);

@@ -13,17 +13,24 @@ impl Worker {
     pub(super) fn heartbeat(&self, owned: Vec<ShardId>) {
         let (journal, mut record, lease_ms) = (self.journal.clone(), self.record.clone(), self.lease_ms);
         record.offset_us = clock::epoch_us();
-        self.once("heartbeat", async move {
-            let beats = journal.beat(&record, lease_ms).await?;
-            let living = journal.heartbeat(record.incarnation, &owned, lease_ms).await?;
-            let failure = journal.ping().await.err().map(|error| Failure { what: "ping", scope: Scope::Ping, error });
+        let inputs = self.inputs.clone();
+        self.once("heartbeat", None, async move {
+            let said = async {
+                let beats = journal.beat(&record, lease_ms).await?;
+                Ok((beats, journal.heartbeat(record.incarnation, &owned, lease_ms).await?))
+            };
+            let (said, away) = tokio::join!(said, journal.ping_shards());
+            let _ = inputs.send(Input::Away(away)).await;
+            let (beats, living) = said?;
+            let failure = journal.ping().await.err();
+            let failure = failure.map(|error| Failure::new("ping", Scope::Ping, error).at(journal.beside(None)));
             Ok(Input::Alive { living, beats, failure })
         });
     }
 
     pub(super) fn name(&self, shard: ShardId, lease: Lease, to: Option<Successor>) {
         let (journal, lease_ms) = (self.journal.clone(), self.lease_ms);
-        self.once("name successor", async move {
+        self.once("name successor", Some(shard), async move {
             let answer = journal.name(shard, lease, to.as_ref(), lease_ms).await?;
             Ok(Input::Named(shard, lease, answer))
         });

@@ -2,7 +2,9 @@
 
 use tokio::sync::watch;
 
+use crate::journal::{self, JournalError};
 use crate::metrics as names;
+use crate::types::ShardId;
 use crate::worker::step::Failure;
 
 /// The last trouble, until a heartbeat shows that it is over.
@@ -11,11 +13,20 @@ pub(super) struct Health {
     trouble: watch::Sender<Option<String>>,
     /// Whether a claim was refused since the last heartbeat. The journal takes heartbeats meanwhile.
     claim_refused: bool,
+    away: watch::Sender<Option<String>>,
 }
 
+/// Why the worker does not work, and which shards are out of reach while it does.
+pub(super) type Told = (watch::Sender<Option<String>>, watch::Sender<Option<String>>);
+
 impl Health {
-    pub(super) fn new(trouble: watch::Sender<Option<String>>) -> Self {
-        Self { trouble, claim_refused: false }
+    pub(super) fn new(trouble: watch::Sender<Option<String>>, away: watch::Sender<Option<String>>) -> Self {
+        Self { trouble, claim_refused: false, away }
+    }
+
+    /// Which nodes of a cluster are away. It is told when that changes.
+    pub(super) fn away(&self, failures: &[(Vec<ShardId>, JournalError)]) {
+        journal::tell_away(&self.away, failures);
     }
 
     /// The journal took a heartbeat.
@@ -31,7 +42,9 @@ impl Health {
         metrics::counter!(names::JOURNAL_ERRORS_TOTAL, "kind" => error.kind()).increment(1);
         let refused = failure.is_refused_claim();
         self.claim_refused |= refused;
-        if failure.excuse_ns().is_none() && !refused {
+        if failure.is_of_a_node() {
+            tracing::debug!(%error, "a step on a node of the cluster failed: {what}; it is tried again until it works");
+        } else if failure.excuse_ns().is_none() && !refused {
             tracing::warn!(%error, "a step on a part of the journal failed: {what}; it is tried again until it works");
         } else if self.trouble.send_if_modified(|trouble| trouble.replace(error.to_string()).is_none()) {
             tracing::warn!(%error, "the journal does not work: {what}; it is tried again until it works");
@@ -42,15 +55,13 @@ impl Health {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::journal::JournalError;
     use crate::worker::step::Scope;
 
     #[test]
     fn a_refused_claim_is_told_until_none_is_refused() {
         let (sender, trouble) = watch::channel(None);
-        let mut health = Health::new(sender);
-        let refused =
-            |why: &str| Failure { what: "claim shard", scope: Scope::Claim, error: JournalError::Refused(why.to_owned()) };
+        let mut health = Health::new(sender, watch::Sender::new(None));
+        let refused = |why: &str| Failure::new("claim shard", Scope::Claim, JournalError::Refused(why.to_owned()));
         for off in ["3.1 s", "3.2 s"] {
             health.failed(&refused(off));
             assert!(trouble.borrow().as_ref().is_some_and(|why| why.contains(off)), "{off}");
@@ -60,7 +71,7 @@ mod tests {
         health.alive();
         assert_eq!(*trouble.borrow(), None, "a heartbeat long nothing was refused");
         let away = JournalError::Unreachable("away".to_owned());
-        health.failed(&Failure { what: "ping", scope: Scope::Ping, error: away });
+        health.failed(&Failure::new("ping", Scope::Ping, away));
         health.alive();
         assert_eq!(*trouble.borrow(), None);
         assert_eq!(refused("").excuse_ns(), None, "gateways can be reached as ever");

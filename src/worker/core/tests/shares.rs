@@ -1,10 +1,10 @@
 //! Which shards a core takes and hands over, and when.
 
-use crate::journal::{Beats, Lease, Leased, ShardOwner, WorkerRecord};
+use crate::journal::{Beats, JournalError, Lease, Leased, ShardOwner, WorkerRecord};
 use crate::types::{Home, Incarnation, ShardId};
 use crate::worker::core::Core;
 use crate::worker::shard::tests::limits;
-use crate::worker::step::{Command, Input};
+use crate::worker::step::{Command, Failure, Input, Scope};
 
 const MS: u64 = 1_000_000;
 const SERVER: Incarnation = Incarnation(7);
@@ -149,4 +149,42 @@ fn a_core_that_stops_does_not_wait_for_a_journal_that_does_not_answer() {
     scene.apply(Input::Stop);
     assert!(scene.tick(80).is_empty());
     assert_eq!((scene.tick(20).len(), scene.core.is_stopped()), (16, true));
+}
+
+/// While the catalog of a cluster is away nobody can say that it lives. Whoever is first afterwards finds no other.
+#[test]
+fn after_the_catalog_was_away_nobody_is_taken_for_dead_at_once() {
+    let away = |shards: Option<Vec<ShardId>>| {
+        let mut scene = Scene::new(4);
+        for shard in 0..3 {
+            scene.own(shard, Incarnation(200));
+        }
+        assert_eq!(scene.alive(&[record(200, [0, 1, 2])]), [3]);
+        let lease = scene.own(3, ME);
+        scene.apply(Input::Claimed(ShardId(3), Some(Leased::Done(lease))));
+        let error = JournalError::Unreachable("away".to_owned());
+        scene.apply(Input::Failed(Failure::new("heartbeat", Scope::Shared, error).at(shards)));
+        let at_once = scene.alive(&[]);
+        scene.now_ns += limits().lease_ms * MS;
+        (at_once, scene.alive(&[]))
+    };
+    assert_eq!(away(Some(vec![ShardId(0)])), (vec![], vec![0, 1, 2]), "one lease later the silence counts");
+    assert_eq!(away(None).0, [0, 1, 2], "a single server was away for everybody");
+}
+
+/// A shard whose node is away, or that is damaged, is tried after the others.
+#[test]
+fn what_cannot_be_claimed_keeps_nobody_from_the_rest() {
+    let mut scene = Scene::new(4);
+    let other = [record(200, [])];
+    assert_eq!(scene.alive(&other), [0, 1]);
+    for shard in [0, 1] {
+        scene.apply(Input::Claimed(ShardId(shard), None));
+    }
+    assert_eq!(scene.alive(&other), [2, 3]);
+    for shard in [2, 3] {
+        let lease = scene.own(shard, ME);
+        scene.apply(Input::Claimed(ShardId(shard), Some(Leased::Done(lease))));
+    }
+    assert_eq!(scene.owned(), [2, 3]);
 }

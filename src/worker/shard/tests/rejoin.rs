@@ -137,10 +137,7 @@ fn who_does_not_come_back_may_have_seen_it() {
         (1..1_000).map(|i| i * 20_000_000).find(|now| {
             core.apply(Input::Tick, *now);
             if outage && *now == 2_000_000_000 {
-                core.apply(
-                    Input::Failed(Failure { what: "ping", scope: Scope::Ping, error: JournalError::Silent("away".into()) }),
-                    *now,
-                );
+                core.apply(Input::Failed(Failure::new("ping", Scope::Ping, JournalError::Silent("away".into()))), *now);
             }
             witnesses(&perform(&mut core)) == [Witness::NONE]
         })

@@ -39,7 +39,7 @@ fn a_gateway_is_excused_until_it_may_have_found_back() {
         perform(&mut core);
         if let Some(silent) = failed {
             let error = if silent { JournalError::Silent } else { JournalError::Unreachable };
-            core.apply(Input::Failed(Failure { what: "ping", scope: Scope::Ping, error: error("away".to_owned()) }), 3);
+            core.apply(Input::Failed(Failure::new("ping", Scope::Ping, error("away".to_owned()))), 3);
         }
         fenced_after(&mut core, 4).expect("it is fenced in the end")
     };
@@ -58,7 +58,7 @@ fn trouble_of_one_room_or_record_excuses_no_gateway() {
         let mut core = waiting_for_a();
         (3..10_000_000_000).step_by(20_000_000).find(|now_ns| {
             core.apply(Input::Tick, *now_ns);
-            core.apply(Input::Failed(Failure { what: "ping", scope, error: error("again".to_owned()) }), *now_ns);
+            core.apply(Input::Failed(Failure::new("ping", scope, error("again".to_owned()))), *now_ns);
             perform(&mut core).iter().any(|a| matches!(a, Command::Fence { gateway: A, .. }))
         })
     };
@@ -107,7 +107,7 @@ fn a_gateway_with_a_damaged_record_is_fenced() {
 fn a_fence_that_failed_is_asked_for_again() {
     let mut core = waiting_for_a();
     let first = fenced_after(&mut core, 3).expect("it is fenced");
-    let failure = Failure { what: "fence", scope: Scope::Shared, error: JournalError::Unexpected("again".to_owned()) };
+    let failure = Failure::new("fence", Scope::Shared, JournalError::Unexpected("again".to_owned()));
     core.apply(Input::FenceFailed { shard: SHARD, gateway: A, failure }, 4 + first);
     let again = fenced_after(&mut core, 4 + first).expect("it is asked for again");
     assert!((1_000_000_000..1_100_000_000).contains(&again), "{again}");
@@ -179,7 +179,7 @@ fn a_gateway_whose_lock_is_free_is_fenced_at_once() {
     assert_eq!(fences(&mut core), 1);
     core.apply(Input::Gone(vec![A]), now_ns);
     assert_eq!(fences(&mut core), 0, "it is being fenced");
-    let failure = Failure { what: "fence", scope: Scope::Shared, error: JournalError::Damaged(String::new()) };
+    let failure = Failure::new("fence", Scope::Shared, JournalError::Damaged(String::new()));
     core.apply(Input::FenceFailed { shard: SHARD, gateway: A, failure }, now_ns);
     core.apply(Input::Gone(vec![A]), now_ns);
     assert_eq!(fences(&mut core), 0, "a journal that refuses the fence is not asked again and again");
@@ -192,7 +192,7 @@ fn a_gateway_whose_lock_is_free_is_fenced_at_once() {
     let later_ns = now_ns + limits().gateway_timeout_ns;
     core.apply(Input::Gone(vec![A]), later_ns);
     assert_eq!(fences(&mut core), 1, "it is asked for again");
-    let failure = Failure { what: "fence", scope: Scope::Shared, error: JournalError::Unreachable(String::new()) };
+    let failure = Failure::new("fence", Scope::Shared, JournalError::Unreachable(String::new()));
     core.apply(Input::FenceFailed { shard: SHARD, gateway: A, failure }, later_ns);
     core.apply(Input::Gone(vec![A]), later_ns + limits().look_interval_ns);
     assert_eq!(fences(&mut core), 1, "a journal that was out of reach is asked again soon");
@@ -263,4 +263,24 @@ fn every_suspect_is_looked_at_in_its_turn() {
         }
     }
     assert_eq!(looked.len(), others.len());
+}
+
+/// With one node of a cluster dead for long, gateways of the other nodes' shards must still be fenced: their rooms would wait for ever.
+#[test]
+fn a_node_that_is_away_excuses_the_gateways_of_its_own_shards_alone() {
+    let fenced_while_away = |shards: Option<Vec<ShardId>>| {
+        let mut core = waiting_for_a();
+        (3..10_000_000_000).step_by(20_000_000).find(|now_ns| {
+            core.apply(Input::Tick, *now_ns);
+            let away = || JournalError::Unreachable("away".to_owned());
+            match &shards {
+                None => core.apply(Input::Failed(Failure::new("ping", Scope::Ping, away())), *now_ns),
+                Some(shards) => core.apply(Input::Away(vec![(shards.clone(), away())]), *now_ns),
+            }
+            perform(&mut core).iter().any(|a| matches!(a, Command::Fence { gateway: A, .. }))
+        })
+    };
+    assert_eq!((fenced_while_away(None), fenced_while_away(Some(vec![ShardId(7), SHARD]))), (None, None));
+    let after = fenced_while_away(Some(vec![ShardId(7), ShardId(9)]));
+    assert!(after.is_some_and(|ns| ns < 1_100_000_000), "{after:?}");
 }
