@@ -49,7 +49,7 @@ pub(super) struct UpArgs {
 #[derive(Debug, Args, Serialize)]
 pub(super) struct RedisArgs {
     /// redis://, rediss:// or unix:// URL, or redis+sentinel://HOST:PORT,HOST:PORT/NAME (rediss+sentinel:// with TLS) for the primary
-    /// that Sentinel calls NAME. If it has a password, use LASTHIT_REDIS: process lists show flags. `lasthit up` runs one
+    /// that Sentinel calls NAME, or redis+cluster://HOST:PORT,HOST:PORT (rediss+cluster://) for a cluster, by some of its nodes. If it has a password, use LASTHIT_REDIS: process lists show flags. `lasthit up` runs one
     /// of its own unless a URL is given (managed)
     #[arg(long, value_name = "URL")]
     pub(super) redis: Option<String>,

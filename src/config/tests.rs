@@ -203,6 +203,24 @@ fn secrets_are_never_shown() {
 }
 
 #[test]
+fn a_url_of_a_cluster_has_nodes_and_nothing_else() {
+    for (bad, says) in [
+        ("redis+cluster://", "\"redis+cluster://***\" names no node of a cluster: use redis+cluster://"),
+        ("redis+cluster://u:hush@", "names no node of a cluster: use redis+cluster://"),
+        ("redis+cluster://h,i:x", "has a node that is no HOST or HOST:PORT"),
+        ("redis+cluster://h,i/3", "a cluster has no other database than 0"),
+        ("rediss+cluster://h?db=3", "a cluster has no other database than 0"),
+        ("redis+cluster://h,h:6379", "names the node h:6379 twice"),
+    ] {
+        let error = mistake(ProcessRole::Worker, &[("redis", bad)], &[], "");
+        assert!(error.contains(says) && !error.contains("hush") && !error.contains('\n'), "{error}");
+    }
+    let url = RedisUrl::new("redis+cluster://u:hush@10.0.0.1:7000,[::1]").expect("fits");
+    assert_eq!(url.to_string(), "redis+cluster://***@10.0.0.1:7000,[::1]");
+    assert!(!url.is_on_this_host() && !RedisUrl::new("redis+cluster://localhost").expect("fits").is_on_this_host());
+}
+
+#[test]
 fn a_url_of_sentinel_has_hosts_and_a_name() {
     let set = |url: &str| mistake(ProcessRole::Worker, &[("redis", url)], &[], "");
     for (url, says) in [

@@ -39,7 +39,7 @@ const PARTS: &[(&str, &str)] = &[
     ("embed", "gateway journal limits types wire/client"),
     (
         "config",
-        "gateway/front/auth journal/default_runtime_dir journal/redis/Durability journal/redis/SENTINEL_FORM \
+        "gateway/front/auth journal/default_runtime_dir journal/redis/CLUSTER_FORM journal/redis/ClusterUrl journal/redis/Durability journal/redis/SENTINEL_FORM \
          journal/redis/SentinelUrl journal/redis/names_a_host limits rules runtime/Priority \
          supervisor/policy/counts/Wanted supervisor/policy/names/is_deployment supervisor/policy/recycle/Bounds telemetry types",
     ),

@@ -137,11 +137,10 @@ impl Shared {
         keepers.retain(|_, keeper| !keeper.task.is_finished());
         let heard = self.channels.lock().heard_at();
         for at in heard {
-            if !keepers.contains_key(&at) {
+            keepers.entry(at.clone()).or_insert_with(|| {
                 let look = Arc::new(Notify::new());
-                let task = tokio::spawn(self.clone().keep(at.clone(), look.clone()));
-                keepers.insert(at, Keeper { task, look });
-            }
+                Keeper { task: tokio::spawn(self.clone().keep(at, look.clone())), look }
+            });
         }
         keepers.values().for_each(|keeper| keeper.look.notify_one());
     }
