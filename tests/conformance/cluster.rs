@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use lasthit::journal::redis::{Durability, RedisJournal, RedisOptions};
 use lasthit::journal::{
-    Appended, Committed, CommonJournal as _, GatewayJournal as _, JournalError, Lease, Leased, Seen, Witness, WorkerJournal as _,
+    Appended, Committed, CommonJournal as _, GatewayJournal as _, Homing, JournalError, Lease, Leased, Seen, Witness,
+    WorkerJournal as _,
 };
 use lasthit::types::{Incarnation, ShardId};
 use servers::{Cluster, Program, RedisServer};
@@ -199,8 +200,8 @@ async fn a_node_that_is_lost_puts_its_own_shards_into_doubt() {
     let next = commit(lease, 2, vec![part(room(0), 1, 1, 1, Default::default())]);
     assert_eq!(insist(async || journal.commit(&next).await).await, Committed::Fenced, "another server");
     let wall_ms = lasthit::internals::clock::unix_ms();
-    let from = journal.owners().await.expect("owners")[usize::from(SHARD.0)];
-    let claimed = journal.claim(SHARD, from, Incarnation(6), wall_ms).await.expect("claim");
+    let from = journal.owners().await.expect("owners")[usize::from(SHARD.0)].clone();
+    let claimed = journal.claim(SHARD, from.lease, Incarnation(6), wall_ms, &Homing::moves_from(from.home)).await.expect("claim");
     assert!(matches!(claimed, Leased::Done(_)), "{claimed:?}");
     let found = journal.survey(SHARD, false).await.expect("survey");
     assert_eq!((found.commit, found.doubt), (1, Some(lease.epoch)), "its owner has not said whether that is all");

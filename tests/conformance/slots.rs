@@ -151,5 +151,5 @@ async fn a_slot_that_nobody_has_is_out_of_reach() {
     is_out_of_reach(journal.survey(SHARD, true).await);
     is_out_of_reach(journal.heads(SHARD, &[room(0)]).await);
     let wall_ms = lasthit::internals::clock::unix_ms();
-    is_out_of_reach(journal.claim(SHARD, None, Incarnation(6), wall_ms).await);
+    is_out_of_reach(journal.claim(SHARD, None, Incarnation(6), wall_ms, &Homing::moves_from(None)).await);
 }
