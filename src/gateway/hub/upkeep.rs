@@ -39,7 +39,7 @@ pub(super) async fn beat(hub: Weak<Inner>, lease: Duration, stop: CancellationTo
         }
         let ready = hub.0.trouble.borrow().is_none();
         let record = ProcessRecord { ready, offset_us: clock::epoch_us(), ..hub.0.record.clone() };
-        let good_for = if alone { HOST_TIMEOUT } else { lease };
+        let (good_for, until_next) = if alone { (HOST_TIMEOUT, HEADS_INTERVAL) } else { (lease, lease / 4) };
         match hub.0.journal.beat(&record, ms(good_for)).await {
             Ok(beats) => {
                 alone = beats.other_home(&record).is_none();
@@ -51,7 +51,8 @@ pub(super) async fn beat(hub: Weak<Inner>, lease: Duration, stop: CancellationTo
             Err(error) => hub.trouble("say where this gateway runs", &error),
         }
         drop(hub);
-        let pause = if alone { HEADS_INTERVAL } else { lease / 4 };
+        // By what this beat was good for: whoever has just become alone says so in time, or it would be taken for gone.
+        let pause = if alone { until_next } else { lease / 4 };
         if stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
             return;
         }
