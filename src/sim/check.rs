@@ -287,8 +287,13 @@ fn content(world: &World) {
                 if told.to > log.unwrap_or(&empty).verdicts.len() as u64 || told.verdicts.values().any(differs) {
                     assert!(
                         went_on,
-                        "rolled back: {} was told {} to {} of {life:?}, and not that it is void",
-                        told.session, told.after, told.to
+                        "rolled back: {} was told {} to {} of {life:?}, and not that it is void; of {} stored; void {}; it was told {:?}",
+                        told.session,
+                        told.after,
+                        told.to,
+                        log.unwrap_or(&empty).verdicts.len(),
+                        client.void,
+                        client.told.iter().map(|told| (&told.session, told.era, told.after, told.to)).collect::<Vec<_>>()
                     );
                     continue;
                 }

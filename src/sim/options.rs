@@ -200,7 +200,6 @@ impl Options {
         // Surveys of many pages, in another part of the seeds.
         if !seed.is_multiple_of(3) {
             bounds.survey_rooms = 1 + seed as usize % 2;
-            bounds.checked_shards_max = 1;
         }
         bounds
     }

@@ -273,24 +273,11 @@ impl Worker {
     }
 
     fn carry_out(&mut self, command: Command) {
-        let (journal, me) = (self.journal.clone(), self.record.incarnation);
+        let journal = self.journal.clone();
         match command {
             Command::Heartbeat(owned) => self.heartbeat(owned),
             Command::ReadOwners => self.once("read owners", None, async move { journal.owners().await.map(Input::Owners) }),
-            Command::Claim { shard, from, homing } => {
-                let inputs = self.inputs.clone();
-                tokio::spawn(async move {
-                    let answer = match journal.claim(shard, from, me, clock::unix_ms(), &homing).await {
-                        Ok(answer) => Some(answer),
-                        Err(error) => {
-                            let failure = Failure::new("claim shard", Scope::Claim, error);
-                            let _ = inputs.send(Input::Failed(failure.at(journal.beside(Some(shard))))).await;
-                            None
-                        }
-                    };
-                    let _ = inputs.send(Input::Claimed(shard, answer)).await;
-                });
-            }
+            Command::Claim { shard, from, homing } => self.claim(shard, from, homing),
             Command::Name { shard, lease, to } => self.name(shard, lease, to),
             Command::Tell(process, push) => self.tell(process, push),
             Command::Release { shard, lease, tell } => self.releases.start(shard, lease, tell),

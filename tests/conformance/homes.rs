@@ -2,7 +2,7 @@
 
 use lasthit::internals::clock::{epoch_us, unix_ms};
 use lasthit::journal::memory::MemoryJournal;
-use lasthit::journal::redis::{RedisJournal, RedisOptions};
+use lasthit::journal::redis::{RedisJournal, RedisOptions, catalog_key};
 use lasthit::journal::{
     Appended, CommonJournal, Flush, GatewayJournal, Homed, Homing, Journal, JournalError, Lease, Leased, Part, ProcessRecord,
     Seen, ShardHome, ShardOwner, Successor, WorkerJournal, enter,
@@ -214,17 +214,18 @@ async fn a_process_whose_entry_is_damaged_is_left_out_and_named() {
     let (server, journal) = redis().await;
     let me = ProcessRecord::new(Incarnation(1 << 64), host("here"), Part::Worker);
     let other = Incarnation(2 << 64).to_hex();
+    let [procs, drained] = ["procs", "drained"].map(catalog_key);
     for damaged in ["9999999999999|", "9999999999999|here|x|1", "9999999999999|here|g|0|00|0||"] {
-        tell(&server, &["HSET", "lasthit:procs", &other, damaged]);
-        tell(&server, &["SADD", "lasthit:drained", "no host", "there"]);
+        tell(&server, &["HSET", &procs, &other, damaged]);
+        tell(&server, &["SADD", &drained, "no host", "there"]);
         let beats = journal.beat(&me, 60_000).await.expect("beat");
         assert_eq!(beats.processes, std::slice::from_ref(&me), "{damaged}");
         assert_eq!(beats.drained.iter().map(HostId::as_str).collect::<Vec<_>>(), ["there"]);
         let [process, host] = &beats.damaged[..] else { panic!("{beats:?}") };
         assert!(process.contains(&other) && host.contains("no host"), "{process}; {host}");
     }
-    tell(&server, &["HSET", "lasthit:procs", &other, "9999999999999|"]);
-    tell(&server, &["SET", "lasthit:drained", "no set"]);
+    tell(&server, &["HSET", &procs, &other, "9999999999999|"]);
+    tell(&server, &["SET", &drained, "no set"]);
     assert_eq!(journal.beat(&me, 60_000).await.expect("beat").damaged.len(), 2);
 }
 
@@ -325,7 +326,7 @@ async fn a_named_successor_alone_claims_on_redis() {
     a_named_successor_alone_claims(&here, &there, &third).await;
     // A server that has taken over may have an earlier clock: a name does not last longer than it was meant to for that.
     let lease = row(&there).await.lease.expect("an owner");
-    tell(&server, &["HSET", "lasthit:{s2}:shard", "next", "garbage"]);
+    tell(&server, &["HSET", &key("shard"), "next", "garbage"]);
     assert_eq!(row(&there).await.next, None);
     assert!(matches!(there.claim(SHARD, Some(lease), Incarnation(5), unix_ms(), &Homing::default()).await, Ok(Leased::Done(_))));
 }
@@ -389,7 +390,7 @@ async fn a_home_is_told_on_redis() {
 #[tokio::test]
 async fn a_successor_is_told_until_its_name_runs_out() {
     let (server, journal) = redis().await;
-    let shard = "lasthit:{s2}:shard";
+    let shard = &key("shard");
     for (left_ms, expected) in [(60_000_i64, 1..=60_000), (0, 0..=0), (-5_000, 0..=0)] {
         let until = i64::try_from(unix_ms()).expect("a time") + left_ms;
         tell(&server, &["HSET", shard, "next", &format!("{until}|there|wss://there:1"), "address", "wss://here:1"]);

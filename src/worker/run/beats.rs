@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::Worker;
 use crate::clock;
-use crate::journal::{Lease, Successor};
+use crate::journal::{Homing, Lease, Successor};
 use crate::types::{Incarnation, ShardId};
 use crate::worker::step::{Failure, Input, Scope};
 
@@ -25,6 +25,21 @@ impl Worker {
             let failure = journal.ping().await.err();
             let failure = failure.map(|error| Failure::new("ping", Scope::Ping, error).at(journal.beside(None)));
             Ok(Input::Alive { living, beats, failure })
+        });
+    }
+
+    pub(super) fn claim(&self, shard: ShardId, from: Option<Lease>, homing: Homing) {
+        let (journal, me, inputs) = (self.journal.clone(), self.record.incarnation, self.inputs.clone());
+        tokio::spawn(async move {
+            let answer = match journal.claim(shard, from, me, clock::unix_ms(), &homing).await {
+                Ok(answer) => Some(answer),
+                Err(error) => {
+                    let failure = Failure::new("claim shard", Scope::Claim, error);
+                    let _ = inputs.send(Input::Failed(failure.at(journal.beside(Some(shard))))).await;
+                    None
+                }
+            };
+            let _ = inputs.send(Input::Claimed(shard, answer)).await;
         });
     }
 
