@@ -109,6 +109,9 @@ impl Host {
             let (outside, bridge, address) = (host.link(way), way.name(), format!("{}/24", way.address(number + 1)));
             ip(&["link", "add", &outside, "type", "veth", "peer", "name", bridge, "netns", &pid])?;
             ip(&["link", "set", &outside, "master", bridge, "up"])?;
+            // One that boots again is where the others remember it.
+            let hardware = format!("02:00:00:00:{:02x}:{:02x}", way.address(number + 1).octets()[1], number + 1);
+            within(&["link", "set", bridge, "address", &hardware])?;
             within(&["address", "add", &address, "dev", bridge])?;
             within(&["link", "set", bridge, "up"])?;
         }
