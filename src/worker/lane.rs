@@ -426,6 +426,11 @@ impl Lane {
         !self.committing && !self.snapshots.is_writing() && self.cursor >= self.position
     }
 
+    /// Whether nobody was inside when the room was last looked at, so that it may end.
+    pub(super) fn is_deserted(&self) -> bool {
+        self.empty_since_ns.is_some()
+    }
+
     /// Idle -> Ending, if the room was deserted for `linger_ns`: nobody is inside, nothing is held, and no timer keeps it. Returns
     /// the room's `seq`.
     pub(super) fn end(&mut self, now_ns: u64, linger_ns: u64) -> Option<u64> {

@@ -305,7 +305,7 @@ impl Shard {
             let entry = FlushEntry { room: room.clone(), top: entry.top(), bytes: entry::encode(&entry) };
             shared.emit(Command::Death { shard: self.id, lease: self.lease, token: lane.token(), gateway, entry });
         }
-        let next = lane.next_fire(clock);
+        let (next, deserted) = (lane.next_fire(clock), lane.is_deserted());
         // Rule T3: nobody is asked before it is due.
         let fire = next.filter(|place| *place <= now);
         let waits = lane.waits_for(fire, watermarks(gateways));
@@ -329,6 +329,9 @@ impl Shard {
             {
                 gateway.waiters.insert(room.clone());
             }
+        }
+        if deserted {
+            self.end_deserted(room, shared);
         }
     }
 

@@ -2,10 +2,10 @@
 
 use super::{Shard, watermarks};
 use crate::engine::RULES_FAILED;
-use crate::journal::{Place, RoomsPage, StoredPage};
+use crate::journal::{Lease, Place, RoomsPage, StoredPage};
 use crate::limits::ROOMS_PER_SHARD_WARNED;
 use crate::rules::Fault;
-use crate::types::{Incarnation, RoomId, StreamId};
+use crate::types::{Incarnation, RoomId, ShardId, StreamId};
 use crate::wire::push;
 use crate::worker::job::{Done, DoneOutcome, Loading};
 use crate::worker::lane::{Lane, Paged, Restored};
@@ -207,21 +207,31 @@ impl Shard {
         }
     }
 
+    /// A room in which timers fire again and again rests between two commits only, where a tick may never meet it.
+    pub(super) fn end_deserted(&mut self, room: &RoomId, shared: &mut Shared) {
+        if let Some(lane) = self.lanes.get_mut(room).filter(|lane| lane.is_deserted() && !self.releasing) {
+            end(self.id, self.lease, room, lane, shared);
+        }
+    }
+
     pub(super) fn tick_rooms(&mut self, shared: &mut Shared) {
         let mut awake = Vec::new();
         self.quarantined = self.lanes.values().filter(|lane| lane.is_quarantined()).count();
         for (room, lane) in &mut self.lanes {
             if lane.wake(shared.now_ns, || shared.token()) {
                 awake.push(room.clone());
-            } else if !self.releasing
-                && let Some(seq) = lane.end(shared.now_ns, shared.limits.room_linger_ns)
-            {
-                let token = lane.token();
-                shared.emit(Command::EndRoom { shard: self.id, lease: self.lease, room: room.clone(), token, seq });
+            } else if !self.releasing {
+                end(self.id, self.lease, room, lane, shared);
             }
         }
         for room in awake {
             self.load_from(&room, Place::default(), shared);
         }
+    }
+}
+
+fn end(shard: ShardId, lease: Lease, room: &RoomId, lane: &mut Lane, shared: &mut Shared) {
+    if let Some(seq) = lane.end(shared.now_ns, shared.limits.room_linger_ns) {
+        shared.emit(Command::EndRoom { shard, lease, room: room.clone(), token: lane.token(), seq });
     }
 }

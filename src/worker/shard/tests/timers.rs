@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::*;
+use crate::journal::StoredPage;
 use crate::rules::{Decision, Due, Happening, Rules, What, When};
 
 const WALL_NS: u64 = 1_767_225_600_000_000_000;
@@ -167,15 +168,50 @@ fn rooms_follow_a_step_of_the_wall_clock() {
     assert_eq!(core.next_due_ns(), Some(2 * HOUR_NS));
 }
 
-#[test]
-fn a_room_that_has_ended_leaves_no_timer_behind() {
-    let (mut core, room) = (hourly(), room("pit"));
+/// A room of `core` that its only player has left.
+fn left(core: &mut Core) {
+    let room = room("pit");
     core.apply(Input::Surveyed(SHARD, survey(1, &room, 100)), 1);
-    perform(&mut core);
+    perform(core);
     let close = Event { session: 1, ordinal: 2, arrival: Arrival::at(50, 0), kind: EventKind::Close };
     let close = entry::encode(&Entry { incarnation: A, timeline: 1, death: false, events: vec![close] });
     let entries = vec![(at(1), open(A, 40)), (at(2), close)];
-    core.stored_room(SHARD, room.clone(), StoredRoom { era: 1, entries, ..StoredRoom::default() }, 1);
+    core.stored_room(SHARD, room, StoredRoom { era: 1, entries, ..StoredRoom::default() }, 1);
+}
+
+/// However often its timers fire: each tick meets a commit under way.
+#[test]
+fn a_room_whose_commits_meet_every_tick_ends() {
+    let mut core = hourly();
+    left(&mut core);
+    for hour in 1..10 {
+        core.apply(Input::Due, hour * HOUR_NS + 40);
+        let mut commands = perform(&mut core);
+        while !commands.is_empty() {
+            for command in std::mem::take(&mut commands) {
+                match command {
+                    Command::Commit(commit) => {
+                        core.apply(Input::Tick, hour * HOUR_NS + 41);
+                        done(&mut core, &commit, hour * HOUR_NS + 42);
+                    }
+                    // Before it fires, it looks for what it has not read.
+                    Command::Read { shard, room, token, .. } => {
+                        core.apply(Input::Read { shard, room, token, page: StoredPage::default() }, hour * HOUR_NS + 42);
+                    }
+                    Command::EndRoom { .. } => return,
+                    _ => {}
+                }
+            }
+            commands = perform(&mut core);
+        }
+    }
+    panic!("the room does not end");
+}
+
+#[test]
+fn a_room_that_has_ended_leaves_no_timer_behind() {
+    let mut core = hourly();
+    left(&mut core);
     let (mut now, mut ended) = (1, false);
     while !ended {
         now += 1_000_000_000;
