@@ -14,6 +14,8 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::spawn::binary;
+
 /// `CLONE_NEWTIME`, which `nix` does not name.
 const NEW_TIME: CloneFlags = CloneFlags::from_bits_retain(0x80);
 
@@ -89,7 +91,7 @@ pub(super) struct Host {
 impl Host {
     /// Boots a host whose monotonic clock is `ahead` of the machine's.
     pub(super) fn boot(number: usize, life: u32, ahead: Duration) -> Result<Self> {
-        let mut holder = Command::new(std::env::current_exe()?)
+        let mut holder = Command::new(binary::own()?)
             .args(["hold", &ahead.as_nanos().to_string()])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

@@ -5,6 +5,16 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
 
+/// This program, for a process that runs another part of it. Not by its path: a build may put another file there while this one runs.
+pub(crate) fn own() -> Result<PathBuf> {
+    let running = Path::new("/proc/self/exe");
+    if running.exists() {
+        Ok(running.to_owned())
+    } else {
+        std::env::current_exe().context("the load generator's own path is unknown")
+    }
+}
+
 /// Where it is.
 pub(crate) fn lasthit() -> Result<PathBuf> {
     let own = std::env::current_exe().context("the load generator's own path is unknown")?;

@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use tokio::process::Command;
 
 use super::process::Process;
-use super::{Fleet, url};
+use super::{Fleet, binary, url};
 
 impl Fleet {
     /// Only a Redis without persistence.
@@ -93,7 +93,7 @@ pub(super) async fn run_to_end(program: &str, args: &[&str], dir: &Path, time_ma
 }
 
 fn part_command(part: &str, args: &[&str]) -> Result<Command> {
-    let mut command = Command::new(std::env::current_exe().context("the load generator's own path is unknown")?);
+    let mut command = Command::new(binary::own()?);
     command.args(["part", part]).args(args);
     Ok(command)
 }
