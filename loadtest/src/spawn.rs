@@ -9,7 +9,7 @@ mod peers;
 pub(crate) mod process;
 
 use std::fmt;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
@@ -277,7 +277,7 @@ impl Fleet {
         let env = [("REDIS_URL", redis.as_str()), ("CONCURRENCY", &concurrency.to_string())];
         self.processes.push(Process::peer(peer, "worker.mjs", "worker", &env, self.dir.path())?);
         for name in ["g1", "g2"] {
-            let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+            let address = servers::free_address()?;
             let env = [("REDIS_URL", redis.as_str()), ("PORT", &address.port().to_string()), ("GATEWAY_ID", name)];
             self.processes.push(Process::peer(peer, "gateway.mjs", name, &env, self.dir.path())?);
             self.urls.push(url(address));
@@ -386,10 +386,9 @@ impl Fleet {
     }
 }
 
-/// Ports that nobody has. All are taken before any is let go, so that they differ.
+/// Ports that nobody has.
 fn free_ports(count: u16) -> Result<Vec<SocketAddr>> {
-    let taken: Vec<TcpListener> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0")).collect::<Result<_, _>>()?;
-    Ok(taken.iter().map(TcpListener::local_addr).collect::<Result<_, _>>()?)
+    Ok((0..count).map(|_| servers::free_address()).collect::<Result<_, _>>()?)
 }
 
 fn url(address: SocketAddr) -> String {

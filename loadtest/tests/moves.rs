@@ -27,7 +27,7 @@ struct Gateway {
 
 impl Gateway {
     fn start(redis: &RedisServer) -> Self {
-        let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port");
+        let free = servers::free_address().expect("a port");
         let flags = Flags::default().with("redis", &redis.url()).with("listen", &free.to_string()).with("admin", "none");
         let config = Config::load(ProcessRole::Gateway, flags, &|_| None).expect("settings");
         let (shutdown, runtime) = (Shutdown::new(), runtime::gateway(1_000, Priority::Normal).expect("a runtime"));

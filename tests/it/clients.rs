@@ -1,6 +1,6 @@
 //! Other people's clients: Python's, JavaScript's, and the page in a browser.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread::JoinHandle;
@@ -10,7 +10,7 @@ use lasthit::internals::config::{Config, Flags, ProcessRole};
 use lasthit::internals::roles;
 use lasthit::internals::runtime::{self, Priority};
 use lasthit::shutdown::Shutdown;
-use servers::{Proxy, RedisServer, Upstream};
+use servers::{Proxy, RedisServer, Upstream, free_address};
 
 use super::support::{GatewayProcess, WorkerProcess, now, redis};
 
@@ -86,7 +86,7 @@ fn python_plays_a_match_on_redis_with_two_gateways() {
 
 /// A port that nobody listens on just now: the gateway has to come back on the same one.
 fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port").port()
+    free_address().expect("a port").port()
 }
 
 fn javascript(command: &str, port: u16, more: &[&str]) {

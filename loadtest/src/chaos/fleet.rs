@@ -4,13 +4,13 @@
 mod supervisor;
 
 use std::io::ErrorKind;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use ::servers::Proxy;
+use ::servers::{Proxy, free_address};
 use anyhow::{Context, Result};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
@@ -82,9 +82,7 @@ impl Fleet {
         let dir = tempfile::Builder::new().prefix("loadtest-").tempdir().context("no directory for logs")?;
         let mut ways = Vec::new();
         let mut slot = |role, number| -> Result<Mutex<Slot>> {
-            // Both ports are taken before either is let go, so that they differ.
-            let taken = [TcpListener::bind("127.0.0.1:0")?, TcpListener::bind("127.0.0.1:0")?];
-            let [admin, listen] = [taken[0].local_addr()?, taken[1].local_addr()?];
+            let [admin, listen] = [free_address()?, free_address()?];
             let proxy = Arc::new(Proxy::start(redis.upstream())?);
             ways.push(Arc::clone(&proxy));
             Ok(Mutex::new(Slot { role, number, listen, admin, proxy, process: None, lives: 0 }))

@@ -1,7 +1,6 @@
 //! On a host: what the service manager hears and hands in, its units, and the first process of a container.
 
 use std::collections::BTreeSet;
-use std::net::TcpListener;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -101,7 +100,7 @@ async fn a_service_manager_hears_what_happens() {
 #[tokio::test]
 async fn a_port_that_is_handed_in_is_used() {
     let redis = redis(&[]);
-    let port = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port").port();
+    let port = servers::free_address().expect("a free port").port();
     let (address, home) = (format!("127.0.0.1:{port}"), Home::new());
     let activated = |listen: &str| {
         let mut command = tool("systemd-socket-activate", "systemd");

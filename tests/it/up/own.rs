@@ -94,7 +94,7 @@ async fn a_program_is_its_own_supervisor() {
     let home = Home::new();
     let program = shown(&home.file("game"));
     std::fs::copy(example("embed_supervisor"), &program).expect("copied");
-    let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port");
+    let free = servers::free_address().expect("a port");
     let (control, folder, url) = (shown(&home.control()), shown(home.0.path()), redis.url());
     let file = |workers: &str| {
         format!(

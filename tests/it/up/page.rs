@@ -1,7 +1,6 @@
 //! The commands of docs/host.md, one after the other, on a folder in place of the host.
 
 use std::collections::BTreeSet;
-use std::net::TcpListener;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 use std::process::Command;
@@ -62,7 +61,7 @@ fn folder(path: &Path) {
 #[test]
 fn a_fresh_host_gets_a_deployment_by_the_commands_of_the_page() {
     let (redis, home) = (redis(&[]), Home::new());
-    let free = || TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port").to_string();
+    let free = || servers::free_address().expect("a free port").to_string();
     let (listen, admin) = (free(), free());
     for path in ["usr/local/bin", "etc/systemd/system", "run/lasthit"] {
         folder(&home.file(path));

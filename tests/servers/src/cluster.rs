@@ -1,11 +1,10 @@
 //! A cluster of servers.
 
 use std::io;
-use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
 
 use super::server::{PORTS_MAX, START_TIMEOUT, program, wait_until};
-use super::{Program, RedisServer};
+use super::{Program, RedisServer, free_address};
 
 /// How many slots there are.
 const SLOTS: usize = 16_384;
@@ -52,10 +51,7 @@ impl Cluster {
     /// primary with its replicas, and Valkey ends at a message to one that has no such name.
     fn launch(program: &Path, names_shards: bool, primaries: usize, replicas: usize, options: &[&str]) -> io::Result<Self> {
         let count = primaries * (1 + replicas);
-        let free = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
-        let taken = (0..2 * count).map(|_| free()).collect::<io::Result<Vec<_>>>()?;
-        let ports = taken.iter().map(|free| Ok(free.local_addr()?.port())).collect::<io::Result<Vec<u16>>>()?;
-        drop(taken);
+        let ports = (0..2 * count).map(|_| Ok(free_address()?.port())).collect::<io::Result<Vec<u16>>>()?;
         let id = |node: usize| format!("{:040x}", node + 1);
         let line = |node: usize, own: usize| {
             let own = if node == own { "myself," } else { "" };

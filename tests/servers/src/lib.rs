@@ -2,6 +2,7 @@
 //! fail, players' tokens, terminals, and WebSockets by hand. It knows nothing of lasthit, so that lasthit's own unit tests can use it.
 
 mod cluster;
+mod port;
 mod program;
 mod proxy;
 pub mod raw;
@@ -11,6 +12,7 @@ mod terminal;
 mod token;
 
 pub use cluster::Cluster;
+pub use port::free_address;
 pub use program::Program;
 pub use proxy::{Proxy, Upstream};
 pub use sentinel::Sentinels;

@@ -2,12 +2,12 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use super::{Program, Upstream};
+use super::{Program, Upstream, free_address};
 
 /// How long a server may take until it answers.
 pub(crate) const START_TIMEOUT: Duration = Duration::from_secs(10);
@@ -278,7 +278,7 @@ pub(crate) fn wait_until<T>(patience: Duration, mut ask: impl FnMut() -> io::Res
 fn with_free_port(mut launch: impl FnMut(u16) -> io::Result<RedisServer>) -> io::Result<RedisServer> {
     let mut tried = 1;
     loop {
-        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
+        let port = free_address()?.port();
         match launch(port) {
             Err(error) if tried < PORTS_MAX && error.to_string().contains("Address already in use") => tried += 1,
             other => return other,
