@@ -126,8 +126,9 @@ impl Core {
             return Some(Located::CutOff);
         }
         match (&out.handing, out.home) {
-            (Some(handing), Some(number)) => return Some(Located::Away { url: handing.url.clone(), number }),
-            (None, Some(number)) if out.is_registered() => return Some(Located::Here(number)),
+            // Until it closes its sessions it takes in others, and asks them too: at the next home they would wait.
+            (Some(handing), Some(number)) if handing.closed => return Some(Located::Away { url: handing.url.clone(), number }),
+            (_, Some(number)) if out.is_registered() => return Some(Located::Here(number)),
             _ => {}
         }
         out.known.as_ref().filter(|known| known.is_younger(fresh, now_ns)).map(|known| self.place_of(known, now_ns))
@@ -139,15 +140,21 @@ impl Core {
         match (next, &known.home) {
             // Its sessions are held here until the shard comes.
             (Some((host, ..)), _) if self.is_me(host) => Located::Here(number),
+            // Its gateways take sessions in until they leave, and send on who comes later.
+            (Some(_), Some(home)) if !self.is_me(&home.host) && self.hosts.contains_key(&home.host) => self.at_home(home),
             (Some((_, url, _)), _) => Located::Away { url: url.clone(), number },
             (None, Some(home)) if self.is_me(&home.host) => Located::Here(number),
             // A home that does not beat is nobody to send anybody to: it may be this machine, before it booted.
-            (None, Some(home)) => self.hosts.get(&home.host).map_or(Located::Held, |url| {
-                let url = if url.is_empty() { &home.address } else { url };
-                Located::Away { url: url.clone(), number }
-            }),
+            (None, Some(home)) => self.at_home(home),
             (None, None) => Located::Held,
         }
+    }
+
+    fn at_home(&self, home: &Home) -> Located {
+        self.hosts.get(&home.host).map_or(Located::Held, |url| {
+            let url = if url.is_empty() { &home.address } else { url };
+            Located::Away { url: url.clone(), number: home.number }
+        })
     }
 
     /// Whether what is known says that this gateway may register in a shard. It tries, too, where nothing is known.
@@ -345,7 +352,7 @@ impl Core {
         }
         let by_ns = until_ns.saturating_sub(nanos(LEAVE_EARLY)).max(self.now_ns);
         let window = Duration::from_nanos(by_ns - self.now_ns);
-        let departure = Departure::new(self.now_ns, window, Some(url.as_str().into()));
+        let departure = Departure::of_all(self.now_ns, window, url.as_str().into());
         self.shards[usize::from(shard.0)].handing = Some(Handing { url, departure, by_ns, closed: false });
         self.issue(Command::HandOver(shard));
     }

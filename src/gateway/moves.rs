@@ -20,12 +20,21 @@ pub(crate) struct Departure {
     /// When a session was here last.
     used_ns: u64,
     url: Option<Arc<str>>,
+    /// How much less time than there is a session is told to have.
+    spare_ns: u64,
 }
 
 impl Departure {
     /// Begins at `now_ns`.
     pub(crate) fn new(now_ns: u64, window: Duration, url: Option<Arc<str>>) -> Self {
-        Self { began_ns: now_ns, ends_ns: now_ns.saturating_add(nanos(window)), used_ns: now_ns, url }
+        let ends_ns = now_ns.saturating_add(nanos(window));
+        Self { began_ns: now_ns, ends_ns, used_ns: now_ns, url, spare_ns: nanos(MOVE_GRACE) }
+    }
+
+    /// Begins one in which nobody is welcomed at `url` before all have left here: whoever goes early has to wait. So they have all of
+    /// the time, and are closed together.
+    pub(super) fn of_all(now_ns: u64, window: Duration, url: Arc<str>) -> Self {
+        Self { spare_ns: 0, ..Self::new(now_ns, window, Some(url)) }
     }
 
     /// Whether the time is over, or no session has been here for [`MOVE_GRACE`]: a client whose handshake was under way has come
@@ -78,7 +87,7 @@ impl Core {
         let waits = |session: &Session| session.is_inside() && session.asked_to_move_ns < departure.began_ns.max(1);
         next.retain(|number| self.sessions.get(number).is_some_and(waits));
         next.truncate(departure.share(next.len(), now_ns));
-        let within_ns = departure.ends_ns.saturating_sub(now_ns).saturating_sub(nanos(MOVE_GRACE));
+        let within_ns = departure.ends_ns.saturating_sub(now_ns).saturating_sub(departure.spare_ns);
         for number in &next {
             self.ask_to_move(*number, within_ns, departure.url.clone(), now_ns);
         }

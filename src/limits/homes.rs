@@ -34,8 +34,9 @@ pub(crate) const CHOSEN_LEASES: u32 = 1;
 /// How long a named successor may keep others from a shard, by its server's clock, after the owner has named it for the last time. A
 /// name is good for one lease; a server that takes over may have an earlier clock.
 pub(crate) const NAMED_MAX: Duration = Duration::from_secs(120);
-/// By when the gateways are to have left a shard that is handed over.
-pub(crate) const HAND_WITHIN: Duration = Duration::from_secs(5);
+/// By when the gateways are to have left a shard that is handed over. Clients wait for a welcome for 2 s, and those who have followed
+/// are connected to the next home all that time: they are welcomed there when everybody has left.
+pub(crate) const HAND_WITHIN: Duration = Duration::from_millis(1_500);
 /// How much the clocks of two machines of one name must differ, wall less monotonic, in microseconds. Processes of one host find the same
 /// within a few microseconds.
 pub(crate) const CLONES_APART_US: u64 = 5_000;
@@ -50,7 +51,7 @@ pub(crate) const CLOSE_REASON_BYTES: usize = 123;
 pub(crate) const ADVERTISE_BYTES_MAX: usize = 96;
 
 // What is handed over is there in time, with a lease for those who have not heard.
-const _: () = assert!(HAND_WITHIN.as_secs() * 2 < REHOME_WITHIN.as_secs());
+const _: () = assert!(HAND_WITHIN.as_millis() * 2 < REHOME_WITHIN.as_millis());
 const _: () = assert!(ADVERTISE_BYTES_MAX + "#4294967294".len() <= CLOSE_REASON_BYTES);
 // A move for balance that fails is not tried again at once.
 const _: () = assert!(REHOME_WITHIN.as_secs() < BALANCE_AFTER.as_secs() && CHOSEN_LEASES > 0);

@@ -398,10 +398,8 @@ impl Player {
         let frame: Frame<'_> = self.encoding.read(message)?;
         match &*frame.t {
             "verdict" => self.verdict(&frame),
-            "move" if self.world.are_hosts => {
-                self.homes.asked(&frame.url, &self.world.urls);
-                bail!("asked to move")
-            }
+            // It stays until it is closed: to be welcomed at the next home it would have to wait for the others to leave.
+            "move" if self.world.are_hosts => self.homes.asked(&frame.url, &self.world.urls),
             "error" => {
                 let again = Instant::now() + RESEND_DELAY;
                 if let Some(open) = number(&frame.id).and_then(|number| self.open.get_mut(&number)) {

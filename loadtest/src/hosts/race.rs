@@ -160,10 +160,7 @@ impl Rival {
                         return Ok(Answer { won: &*frame.outcome == "granted", flagged });
                     }
                 }
-                "move" => {
-                    self.homes.asked(&frame.url, &world.urls);
-                    bail!("it is asked to move")
-                }
+                "move" => self.homes.asked(&frame.url, &world.urls),
                 "error" if &*frame.id == id => {
                     sleep(PAUSE).await;
                     self.send(message).await?;
