@@ -74,12 +74,12 @@ impl World {
         match fault {
             Fault::PauseGateway => {
                 let until = self.now + self.below(200 * MS);
-                self.gateways[gateway].paused_until = until;
+                self.pause_gateway(gateway, until);
                 self.ledger.count("gateways paused");
             }
             Fault::PauseGatewayLong => {
                 let until = self.now + 100 * MS + self.below(500 * MS);
-                self.gateways[gateway].paused_until = until;
+                self.pause_gateway(gateway, until);
                 self.ledger.count("gateways paused for long");
             }
             Fault::ChangeServer => {
@@ -132,7 +132,7 @@ impl World {
             }
             Fault::PauseWorker => {
                 let until = self.now + self.below(200 * MS);
-                self.workers[worker].paused_until = until;
+                self.pause_worker(worker, until);
                 self.ledger.count("workers paused");
             }
             Fault::PauseJournal => {
@@ -161,6 +161,17 @@ impl World {
             Fault::BreakBells => self.break_bells(),
             Fault::BreakPushes => self.break_pushes(gateway),
         }
+    }
+
+    /// A process stands still. One that already does goes on no earlier for that: what waits for it knows when.
+    pub(super) fn pause_gateway(&mut self, index: usize, until: u64) {
+        let paused_until = &mut self.gateways[index].paused_until;
+        *paused_until = until.max(*paused_until);
+    }
+
+    pub(super) fn pause_worker(&mut self, index: usize, until: u64) {
+        let paused_until = &mut self.workers[index].paused_until;
+        *paused_until = until.max(*paused_until);
     }
 
     /// Whom a fault may strike: of a supervisor's processes those that live.
