@@ -21,6 +21,7 @@ pub(super) fn everything(world: &World) {
         let room = format!("room {of}.{era}");
         let events = events(log);
         order(&room, log);
+        numbers(&room, log);
         true_order(&room, log, &events);
         once(&room, log, &events);
         one_winner(&room, log, &events);
@@ -64,6 +65,16 @@ fn order(room: &str, log: &RoomLog) {
             );
         }
         last = Some(verdict);
+    }
+}
+
+/// Order: the homes of a room's verdicts follow one another as their numbers do (rule H4). A change of program has none.
+fn numbers(room: &str, log: &RoomLog) {
+    let mut last = 0;
+    for verdict in log.verdicts.iter().filter(|v| v.kind != VerdictKind::Rules) {
+        let number = verdict.stamp.moment.timeline;
+        assert!(last <= number, "homes: {room}: seq {} of {number} comes after one of {last}", verdict.seq);
+        last = number;
     }
 }
 
@@ -209,12 +220,14 @@ fn arrivals(world: &World) {
     for ((room, _), log) in &world.ledger.rooms {
         for verdict in log.verdicts.iter().filter(|v| v.kind == VerdictKind::Data && !v.flags.has(Flags::CLAMPED)) {
             let key = (room.clone(), verdict.player.clone().expect("a player"), verdict.id.clone().expect("an id"));
+            let (Moment { timeline, ns }, shard) = (verdict.stamp.moment, ShardId::of(room, world.store.shards()));
             let arrivals = world.ledger.arrivals.get(&key);
+            let here = |(host, at): &(u32, u64)| *at == ns && world.homes.was(shard, timeline, *host);
             assert!(
-                arrivals.is_some_and(|a| a.contains(&verdict.stamp.moment.ns)),
-                "order: room {room}: seq {} is stamped {} and arrived at {arrivals:?}",
+                arrivals.is_some_and(|arrivals| arrivals.iter().any(here)),
+                "order: room {room}: seq {} is stamped {:?} and arrived at {arrivals:?}",
                 verdict.seq,
-                verdict.stamp.moment.ns
+                verdict.stamp.moment
             );
         }
     }
@@ -249,11 +262,12 @@ fn unproven(world: &World) {
             if appended.contains(&(lost.incarnation, lost.arrival_ns)) || lost.arrival_ns < opened[&lost.incarnation] {
                 continue;
             }
+            let ends = world.homes.death_ends(room, lost.incarnation, lost.timeline, *death);
             // What came in under a published watermark would have been moved above it.
             let above = lost.arrival_ns.max(watermarks.get(&lost.incarnation).map_or(0, |w| *w));
             let within = |v: &&Verdict| {
                 let Moment { timeline, ns } = v.stamp.moment;
-                timeline == lost.timeline && ns > above && ns <= *death
+                timeline == lost.timeline && ns > above && ns <= ends
             };
             let decides = |v: &&Verdict| matches!(v.kind, VerdictKind::Data | VerdictKind::Timer);
             for verdict in log.verdicts.iter().filter(decides).filter(within) {

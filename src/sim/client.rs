@@ -31,6 +31,7 @@ pub(super) struct Conn {
     pub(super) gateway: usize,
     pub(super) start: u64,
     pub(super) session: Option<u64>,
+    pub(super) opened_at: u64,
     last_arrival_ns: u64,
     /// What it continues after.
     pub(super) asked: Option<Since>,
@@ -56,6 +57,8 @@ pub(super) struct Client {
     pub(super) room: RoomId,
     pub(super) conn: Option<u64>,
     pub(super) welcomed: bool,
+    /// The gateway where it has waited in vain: its room may live on another host.
+    waited_at: Option<usize>,
     pub(super) seen: Option<Since>,
     /// How much of `told` it knows to be void, for it was ahead of what the journal has.
     pub(super) void: usize,
@@ -84,6 +87,7 @@ impl Client {
             room,
             conn: None,
             welcomed: false,
+            waited_at: None,
             seen: None,
             void: 0,
             open: BTreeMap::new(),
@@ -119,6 +123,13 @@ impl World {
             self.join(index, None);
             return;
         };
+        if !welcomed && self.waits_in_vain(conn) {
+            self.clients[index].waited_at = Some(self.conns[&conn].gateway);
+            self.say(conn, self.now, Message::Leave);
+            self.part(index);
+            self.ledger.count("players that try another gateway");
+            return;
+        }
         if !self.clients[index].is_silent() {
             for id in std::mem::take(&mut self.clients[index].refused) {
                 self.send_action(index, &id, self.now);
@@ -185,7 +196,7 @@ impl World {
         if alive.is_empty() {
             return;
         }
-        let gateway = match gateway {
+        let gateway = match gateway.or(self.clients[index].waited_at.and_then(|waited| self.another_gateway(waited))) {
             Some(gateway) => gateway,
             None if self.supervisor.is_some() => match self.door() {
                 Some(gateway) => gateway,
@@ -210,7 +221,16 @@ impl World {
         let joining = Joining { room: client.room.clone(), player: client.player.clone(), role: client.role, since };
         let id = self.conns.len() as u64 + 1;
         let start = self.gateways[gateway].start;
-        let conn = Conn { client: index, gateway, start, session: None, last_arrival_ns: self.now, asked: since, told: None };
+        let conn = Conn {
+            client: index,
+            gateway,
+            start,
+            session: None,
+            opened_at: self.now,
+            last_arrival_ns: self.now,
+            asked: since,
+            told: None,
+        };
         self.conns.insert(id, conn);
         self.trace(|| format!("client {index} joins {} at gateway {gateway}: conn {id}", self.clients[index].room));
         // A supervisor passes it on.
@@ -307,17 +327,20 @@ impl World {
         if let Message::Act(action) = &message {
             let client = &self.clients[c.client];
             let key = (client.room.clone(), client.player.clone(), action.id.clone());
-            self.ledger.arrivals.entry(key).or_default().insert(self.now);
+            let host = self.host(index);
+            let (name, arrival_ns) = (host.name, host.local(self.now));
+            self.ledger.arrivals.entry(key).or_default().insert((name, arrival_ns));
             // A gateway that dies takes it along; whoever it could have beaten must know (rule R7).
             if client.welcomed && client.conn == Some(conn) {
                 let turn = |core: &GatewayCore| core.session_id(c.session.unwrap_or_default()).gateway;
                 let incarnation = gateway.core.as_ref().map_or(gateway.incarnation, turn);
-                let (room, arrival_ns) = (client.room.clone(), self.now);
+                let room = client.room.clone();
                 let timeline = gateway.core.as_ref().map_or(0, |core| core.home_of(&client.room));
                 self.ledger.lost.push(super::ledger::Lost { incarnation, room, timeline, arrival_ns });
             }
         }
-        self.gateways[index].sockets.push(Unread { arrival_ns: self.now, conn, message });
+        let arrival_ns = self.local(index);
+        self.gateways[index].sockets.push(Unread { arrival_ns, conn, message });
         let slowly = self.chance(30);
         self.want_turn(index, 3 * US, if slowly { 3 * MS } else { 60 * US });
     }
@@ -384,6 +407,7 @@ impl World {
         match delivery {
             Delivery::Welcome(welcome) => {
                 self.welcomed(index, conn, &welcome);
+                self.clients[index].waited_at = None;
                 if is_next {
                     return self.next_welcomed(index, welcome.resumed);
                 }

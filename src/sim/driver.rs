@@ -12,7 +12,7 @@ use crate::worker::step::{Command as WorkerCommand, Input};
 impl World {
     /// Gives a worker's core an input, then does what follows from it.
     pub(super) fn feed_worker(&mut self, index: usize, input: Input) {
-        let now = self.now;
+        let now = self.local(index);
         let Some(core) = &mut self.workers[index].core else { return };
         core.apply(input, now);
         loop {
@@ -40,7 +40,7 @@ impl World {
             self.workers[index].due_ns = due_ns;
             let (pid, late_ns) = (self.worker_pid(index), self.below(MS));
             if let Some(due_ns) = due_ns {
-                self.at(due_ns.max(now) + late_ns, Some(pid), Happening::Due(due_ns));
+                self.after(self.until(index, due_ns) + late_ns, Some(pid), Happening::Due(due_ns));
             }
         }
     }
@@ -108,9 +108,11 @@ impl World {
             WorkerCommand::Commit(commit) => self.call(pid, Call::Commit(commit)),
             WorkerCommand::Publish { shard, gateway, push, .. } => self.call(pid, Call::Publish(shard, gateway, push)),
             WorkerCommand::Look(who) => {
-                let gone: Vec<Incarnation> = who.into_iter().filter(|who| self.free_locks.contains(who)).collect();
+                // Files of another host are not seen.
+                let here = self.place_of(pid);
+                let gone: Vec<Incarnation> = who.into_iter().filter(|who| self.free_locks.get(who) == Some(&here)).collect();
                 if gone.is_empty() {
-                    let now = self.now;
+                    let now = self.local(index);
                     self.workers[index].core.iter_mut().for_each(|core| core.apply(Input::Gone(Vec::new()), now));
                     return;
                 }

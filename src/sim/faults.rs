@@ -24,8 +24,12 @@ pub(super) enum Fault {
     ChangeServer,
     /// Somebody sets the wall clock.
     StepClock,
-    /// The host goes down, and boots again: a new timeline, and another wall clock.
+    /// A host goes down, and boots again: another name, and other clocks.
     Reboot,
+    /// All processes of a host stand still.
+    PauseHost,
+    /// Nothing passes between a host and the journal.
+    CutHost,
     /// Somebody pushes another program. Workers hear of it one by one.
     PushProgram,
     /// A key of a room is not what was written there, until it is mended.
@@ -88,28 +92,18 @@ impl World {
             }
             Fault::StepClock => {
                 let by = self.below(400 * MS);
-                self.epoch_ns = if self.below(2) == 0 { self.epoch_ns + by } else { self.epoch_ns - by };
-                self.trace(|| format!("the wall clock is {} ms ahead", self.epoch_ns / MS));
+                let (host, forth) = (self.any_host(), self.below(2) == 0);
+                let epoch_ns = &mut self.hosts[host].epoch_ns;
+                *epoch_ns = if forth { *epoch_ns + by } else { *epoch_ns - by };
+                self.trace(|| format!("a wall clock is {} ms ahead", self.hosts[host].epoch_ns / MS));
                 self.ledger.count("steps of the wall clock");
             }
             Fault::Reboot => {
-                for index in 0..self.gateways.len() {
-                    self.kill_gateway(index);
-                }
-                for index in 0..self.workers.len() {
-                    if self.workers[index].core.is_some() {
-                        self.end_worker(index);
-                    }
-                }
-                if self.supervisor.is_some() {
-                    self.kill_supervisor();
-                }
-                self.boots += 1;
-                self.epoch_ns += self.below(200 * MS);
-                self.epoch_ns -= self.below(200 * MS);
-                self.trace(|| format!("the host boots: {}", self.boots));
-                self.ledger.count("reboots");
+                let host = self.any_host();
+                self.reboot(host);
             }
+            Fault::PauseHost => self.pause_host(),
+            Fault::CutHost => self.cut_host(),
             Fault::PushProgram => {
                 self.pushed += 1;
                 self.trace(|| format!("push {}", self.pushed));
@@ -145,7 +139,7 @@ impl World {
             Fault::KillWorker => {
                 if self.workers[worker].core.is_some() {
                     self.trace(|| format!("worker {worker} dies"));
-                    self.leave_lock(self.workers[worker].incarnation);
+                    self.leave_lock(self.workers[worker].incarnation, worker);
                     self.end_worker(worker);
                     self.ledger.count("workers killed");
                 }
@@ -190,7 +184,7 @@ impl World {
         self.trace(|| format!("gateway {index} dies"));
         let pid = self.gateway_pid(index);
         let incarnation = self.gateways[index].incarnation;
-        self.leave_lock(incarnation);
+        self.leave_lock(incarnation, index);
         self.gateways[index].core = None;
         self.pushes.remove(&incarnation);
         self.lose_connections(pid);
@@ -203,9 +197,9 @@ impl World {
     }
 
     /// A process that died leaves a free lock behind, unless its file was removed, or there never was one.
-    fn leave_lock(&mut self, who: Incarnation) {
+    fn leave_lock(&mut self, who: Incarnation, index: usize) {
         if self.chance(self.options.locks_per_mille) {
-            self.free_locks.insert(who);
+            self.free_locks.insert(who, index % self.hosts.len());
         }
     }
 
@@ -237,7 +231,7 @@ impl World {
     pub(super) fn remember(&mut self) {
         if !self.calm {
             self.after(3 * MS, None, Happening::Remember);
-            self.history.push_back((self.store.clone(), self.ledger.rooms.clone()));
+            self.history.push_back((self.store.clone(), self.ledger.rooms.clone(), self.homes.now.clone()));
             if self.history.len() > REMEMBERED {
                 self.history.pop_front();
             }
@@ -258,8 +252,8 @@ impl World {
         if loses && !self.history.is_empty() {
             let kept = self.below(self.history.len() as u64) as usize;
             self.history.truncate(kept + 1);
-            let (store, rooms) = self.history[kept].clone();
-            self.store = store;
+            let (store, rooms, homes) = self.history[kept].clone();
+            (self.store, self.homes.now) = (store, homes);
             self.ledger.rolled_back(rooms);
             self.ledger.count("servers with a loss");
         } else {

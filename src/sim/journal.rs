@@ -101,7 +101,7 @@ impl World {
         if let Call::Append { sent, .. } = &*call {
             sent.set(sent.get() + 1);
         }
-        let (delay, connection, host) = (self.delay(), self.connection, self.boots);
+        let (delay, connection, host) = (self.delay(), self.connection, self.host(by.index).name);
         if self.chance(self.options.lost_per_mille) {
             let executes = self.below(3) > 0;
             let patience = 3 * MS + self.below(20 * MS);
@@ -123,6 +123,13 @@ impl World {
             self.at(at, None, Happening::Execute { host, by, call: call.clone(), connection, answered });
             return;
         }
+        if self.cut_off_for(by) > 0 {
+            if answered {
+                let patience = 3 * MS + self.below(20 * MS);
+                self.after(patience, Some(by), Happening::Unanswered(call.clone()));
+            }
+            return;
+        }
         if connection != self.connection {
             // It broke with the server that it led to.
             if answered {
@@ -132,7 +139,7 @@ impl World {
             return;
         }
         self.store.by(&HostId::new(&format!("boot-{host}")).expect("a name"));
-        let answer = self.damage(call).map_or_else(|| self.step(call), Ok);
+        let answer = self.damage(call).map_or_else(|| self.step(host, by, call), Ok);
         if !answered {
             return;
         }
@@ -177,7 +184,7 @@ impl World {
         }
     }
 
-    fn step(&mut self, call: &Call) -> Result<Answer, JournalError> {
+    fn step(&mut self, host: u32, by: Pid, call: &Call) -> Result<Answer, JournalError> {
         let now_ms = self.now / MS;
         Ok(match call {
             Call::Register { shard, gateway, seen, rooms } => {
@@ -185,6 +192,9 @@ impl World {
                 let (answer, bell) = self.store.register(*shard, *gateway, *seen, rooms)?;
                 self.trace(|| format!("register {gateway:?} in {shard:?} with {seen:?}: {answer:?}"));
                 self.note_eras(*shard, &before, true)?;
+                if let Homed::Here(registered) = &answer {
+                    self.registered_at_home(*shard, *gateway, registered.home, host);
+                }
                 self.ring(bell);
                 Answer::Registered(answer)
             }
@@ -206,6 +216,7 @@ impl World {
                     )
                 });
                 if bell.is_some() {
+                    self.appended_at_home(flush, host);
                     self.flushed(flush);
                 }
                 for gateway in bell.iter().flat_map(|bell| &bell.poked) {
@@ -226,14 +237,16 @@ impl World {
             Call::Owners => Answer::Owners(self.store.owners(now_ms)),
             Call::Name { shard, lease, to } => Answer::Named(self.store.name(*shard, *lease, to.as_ref(), now_ms + LEASE_MS)?),
             Call::Claim { shard, from, worker, homing } => {
-                let answer = self.store.claim(*shard, *from, *worker, (self.wall_ms(), now_ms), homing)?;
+                let wall_ms = self.host(by.index).wall(self.now) / MS;
+                let answer = self.store.claim(*shard, *from, *worker, (wall_ms, now_ms), homing)?;
                 self.trace(|| format!("claim of {shard:?} by {worker:?} from {from:?}: {answer:?}"));
-                if matches!(answer, Leased::Done(_)) {
+                if let Leased::Done(lease) = &answer {
+                    self.claimed(*shard, *lease, host);
                     // On another server every lease has ended.
                     let same = self.ledger.claims.insert(*shard, self.store.server()) == Some(self.store.server());
                     if same && from.is_some_and(|lease| lease.owner != *worker) {
                         self.ledger.count("claims from the dead");
-                        timers::owner_died(self, *shard);
+                        timers::owner_died(self, *shard, wall_ms);
                     }
                 }
                 Answer::Claimed(answer)
@@ -282,6 +295,9 @@ impl World {
             Call::Death { shard, lease, gateway, entry, .. } => {
                 let (answer, bell) = self.store.death(*shard, *lease, *gateway, entry, now_ms)?;
                 self.trace(|| format!("death of {gateway:?} in {}: {answer:?}", entry.room));
+                if bell.is_some() {
+                    self.death_written(*shard, &entry.room, *gateway);
+                }
                 self.ring(bell);
                 Answer::Death(answer)
             }

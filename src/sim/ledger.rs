@@ -36,8 +36,8 @@ pub(super) type Rooms = BTreeMap<(RoomId, u64), RoomLog>;
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
     pub(super) rooms: Rooms,
-    /// True arrivals of each action, once per time that it was sent.
-    pub(super) arrivals: BTreeMap<(RoomId, PlayerId, String), BTreeSet<u64>>,
+    /// True arrivals of each action, once per time that it was sent: at which host, and by its clock.
+    pub(super) arrivals: BTreeMap<(RoomId, PlayerId, String), BTreeSet<(u32, u64)>>,
     pub(super) lost: Vec<Lost>,
     /// Lives of rooms of which the journal has lost something.
     pub(super) shortened: BTreeSet<(RoomId, u64)>,

@@ -9,6 +9,7 @@ mod client;
 mod driver;
 mod faults;
 mod follow;
+mod hosts;
 mod journal;
 mod ledger;
 mod model;
@@ -136,13 +137,32 @@ fn seeds_play_moves_and_supervised_restarts() {
     }
 }
 
-/// Two runs of a seed are one history.
+/// Homes move between hosts whose clocks are apart, because hosts boot, stand still and are cut off.
+#[test]
+fn seeds_play_homes_that_move() {
+    let mut counts = std::collections::BTreeMap::<&str, u64>::new();
+    for seed in (8..16).chain(24..32) {
+        let mut world = World::new(seed, Options::of_seed(seed));
+        world.run();
+        check::everything(&world);
+        for (what, count) in world.ledger.counts {
+            *counts.entry(what).or_default() += count;
+        }
+    }
+    for what in ["homes moved", "reboots", "hosts paused", "hosts cut off", "players that try another gateway"] {
+        assert!(counts.get(what).is_some_and(|count| *count > 5), "few {what}: {counts:?}");
+    }
+}
+
+/// Two runs of a seed are one history: of one host, and of several.
 #[test]
 fn a_seed_is_a_whole_history() {
-    let history = || {
-        let mut world = World::new(7, Options::of_seed(7));
-        world.run();
-        world.summary()
-    };
-    assert_eq!(history(), history());
+    for seed in [7, 9] {
+        let history = || {
+            let mut world = World::new(seed, Options::of_seed(seed));
+            world.run();
+            world.summary()
+        };
+        assert_eq!(history(), history());
+    }
 }

@@ -14,6 +14,8 @@ const SUPERVISED: u64 = 15;
 /// What a seed plays.
 #[derive(Debug, Clone)]
 pub(super) struct Options {
+    /// Each with its own clocks. A gateway and a worker at least run on each.
+    pub(super) hosts: usize,
     pub(super) rooms: usize,
     pub(super) gateways: usize,
     pub(super) workers: usize,
@@ -49,13 +51,19 @@ impl Options {
     /// Every seed has its own size and its own mixture of faults.
     pub(super) fn of_seed(seed: u64) -> Self {
         let options = Self::unsupervised(seed);
-        if seed % SUPERVISED == 3 { options.supervised(seed) } else { options }
+        match seed % SUPERVISED {
+            3 => options.supervised(seed),
+            // Not drawn, so that the others are the histories that they were.
+            _ if seed / 8 % 2 == 1 => options.spread(seed),
+            _ => options,
+        }
     }
 
     fn unsupervised(seed: u64) -> Self {
         let mut rng = StdRng::seed_from_u64(seed ^ 0x0075_7470);
         let faults = Fault::USUAL.into_iter().filter(|_| rng.random_bool(0.6)).collect();
         let usual = Self {
+            hosts: 1,
             rooms: rng.random_range(1..=3),
             gateways: rng.random_range(1..=3),
             workers: rng.random_range(1..=3),
@@ -108,6 +116,14 @@ impl Options {
             self.faults.extend([Fault::Ask, Fault::Ask, Fault::Ask, Fault::Hang, Fault::KillSupervisor, Fault::PauseSupervisor]);
         }
         self.supervised = Some(supervised);
+        self
+    }
+
+    /// Processes run on two or three hosts, and hosts fail as a whole.
+    fn spread(mut self, seed: u64) -> Self {
+        self.hosts = 2 + (seed / 16 % 2) as usize;
+        (self.gateways, self.workers) = (self.gateways.max(self.hosts), self.workers.max(self.hosts));
+        self.faults.extend([Fault::Reboot, Fault::PauseHost, Fault::CutHost]);
         self
     }
 

@@ -154,7 +154,7 @@ impl World {
         }
         let editions = std::sync::Arc::new(Editions::default());
         // Every process measures it a little otherwise.
-        let epoch_ns = self.epoch_ns + self.below(2 * US);
+        let epoch_ns = self.host(index).epoch_ns + self.below(2 * US);
         let limits = WorkerLimits {
             bounds: self.options.bounds,
             rules: book(known),
@@ -191,7 +191,7 @@ impl World {
             Listening::Bells(shard) => self.bells.insert((pid.index, shard), subscription),
             Listening::Pushes(incarnation) => self.pushes.insert(incarnation, subscription),
         };
-        let delay = self.delay();
+        let delay = self.delay() + self.cut_off_for(pid);
         self.after(delay, Some(pid), Happening::Connect(what));
     }
 
@@ -199,12 +199,12 @@ impl World {
         match pid.kind {
             Kind::Gateway => {
                 self.after(1_000 * MS, Some(pid), Happening::Tick);
-                self.tell_gateway(pid.index, GatewayInput::Tick(self.now));
+                self.tell_gateway(pid.index, GatewayInput::Tick(self.local(pid.index)));
             }
             Kind::Worker => {
                 let interval = if self.calm { 20 * MS } else { 5 * MS };
                 self.after(interval, Some(pid), Happening::Tick);
-                let measured = self.epoch_ns + self.below(2 * US);
+                let measured = self.host(pid.index).epoch_ns + self.below(2 * US);
                 let known = &mut self.workers[pid.index].epoch_ns;
                 if known.abs_diff(measured) >= MS {
                     *known = measured;
@@ -241,7 +241,8 @@ impl World {
 
     /// Changes a gateway's core, then does what follows from it.
     pub(super) fn with_gateway<T>(&mut self, index: usize, f: impl FnOnce(&mut GatewayCore, u64) -> T) -> Option<T> {
-        let result = f(self.gateways[index].core.as_mut()?, self.now);
+        let now = self.local(index);
+        let result = f(self.gateways[index].core.as_mut()?, now);
         loop {
             let commands = self.gateways[index].core.as_mut()?.take_commands();
             if commands.is_empty() {
@@ -310,7 +311,7 @@ impl World {
                 GatewayInput::Registered(*shard, *gateway, answer)
             }
             (Call::Append { flush, sent }, Answer::Appended(answer)) => {
-                GatewayInput::Appended { flush: flush.clone(), answer, repeated: sent.get() > 1, now_ns: self.now }
+                GatewayInput::Appended { flush: flush.clone(), answer, repeated: sent.get() > 1, now_ns: self.local(index) }
             }
             (Call::Verdicts { read, .. }, Answer::Page(page)) => GatewayInput::Page { read: read.clone(), page },
             (Call::Verdicts { read, .. }, Answer::Damaged(_, why)) => GatewayInput::Unreadable { read: read.clone(), why },
@@ -333,7 +334,7 @@ impl World {
     /// One sweep: the sockets are read, in any order among sessions, and what had arrived before it is settled. A sweep may
     /// miss what one session sent: that comes in late, below a watermark that was published.
     pub(super) fn turn(&mut self, pid: Pid) {
-        let (index, began) = (pid.index, self.now);
+        let (index, began) = (pid.index, self.local(pid.index));
         self.gateways[index].turning = false;
         let mut unread = std::mem::take(&mut self.gateways[index].sockets);
         let missed = match unread.len() as u64 {

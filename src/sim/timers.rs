@@ -98,8 +98,9 @@ pub(super) fn record(world: &World, (room, era): (&RoomId, u64), log: &RoomLog) 
     if world.ledger.left.contains(&(room.clone(), era)) {
         return;
     }
-    let home = world.store.home(ShardId::of(room, world.store.shards()));
-    let now = timers.time_at(Moment { timeline: home, ns: world.now });
+    let shard = ShardId::of(room, world.store.shards());
+    let here = world.home_host(shard).map_or(0, |host| host.local(world.now));
+    let now = timers.time_at(Moment { timeline: world.store.home(shard), ns: here });
     let ended = !world.lives(room, era);
     for (name, set) in &timers.set {
         let kept = set.every.is_none() && timers.alone <= FIRES_ALONE_MAX;
@@ -109,8 +110,7 @@ pub(super) fn record(world: &World, (room, era): (&RoomId, u64), log: &RoomLog) 
 }
 
 /// A shard has a new owner, and the last one died: in each room with a timer that was due by then, that death counts (rule C6).
-pub(super) fn owner_died(world: &World, shard: ShardId) {
-    let wall_ms = world.wall_ms();
+pub(super) fn owner_died(world: &World, shard: ShardId, wall_ms: u64) {
     let of_shard = |room: &RoomId| ShardId::of(room, world.store.shards()) == shard;
     for ((room, era), log) in world.ledger.rooms.iter().filter(|((room, _), _)| of_shard(room)) {
         if world.lives(room, *era)
@@ -144,11 +144,12 @@ fn read(room: &str, log: &RoomLog) -> Timers {
 
 /// Timer early: nothing fires before its moment has come for the host. Liveness: what is due fires soon while nothing goes wrong.
 pub(super) fn committed(world: &World, commit: &Commit) {
-    let settled = world.calm_since.map(|since| world.epoch_ns + since + SETTLED_NS);
+    let host = world.home_host(commit.shard);
+    let settled = world.calm_since.zip(host).map(|(since, host)| host.wall(since) + SETTLED_NS);
     for part in commit.rooms.iter().filter(|part| !part.verdicts.is_empty()) {
         let batch = verdicts::decode(&part.verdicts).expect("a batch");
         for verdict in batch.verdicts.iter().filter(|v| v.kind == VerdictKind::Timer) {
-            let now = Moment { timeline: commit.lease.home, ns: world.now };
+            let now = Moment { timeline: commit.lease.home, ns: host.map_or(u64::MAX, |host| host.local(world.now)) };
             assert!(verdict.stamp.moment <= now, "timer early: {}: seq {} at {now:?}", part.room, verdict.seq);
             let fire = verdict.fire.as_ref().expect("a fire");
             let soon = settled.is_none_or(|settled| fire.due.0 < settled || fire.late_ns < LATE_NS);

@@ -11,6 +11,7 @@ use super::check;
 use super::client::{Client, Conn, Message};
 use super::faults::Fault;
 use super::follow::Following;
+use super::hosts::{Homes, Host, Now};
 use super::journal::{Answer, Call};
 use super::ledger::{Ledger, Rooms};
 use super::options::Options;
@@ -27,10 +28,10 @@ use crate::worker::step::Input;
 
 pub(super) const MS: u64 = 1_000_000;
 pub(super) const US: u64 = 1_000;
-/// The clock of the simulated host.
+/// The number of a shard whose home never changed.
 pub(super) const TIMELINE: u32 = 1;
-/// Its wall clock less its monotonic clock, at first.
-const EPOCH_NS: u64 = 1_700_000_000_000 * MS;
+/// The wall clock less the world's time, at first.
+pub(super) const EPOCH_NS: u64 = 1_700_000_000_000 * MS;
 const SHARDS: u16 = 2;
 /// How long the world is left alone after the last fault: longer than every timeout of the cores.
 const CALM_NS: u64 = 20_000 * MS;
@@ -60,7 +61,7 @@ pub(super) enum Channel {
 pub(super) enum Happening {
     /// A request reaches the journal.
     Execute {
-        /// The host of its sender.
+        /// The name of its sender's host.
         host: u32,
         by: Pid,
         call: Rc<Call>,
@@ -157,9 +158,10 @@ pub(super) struct World {
     pub(super) options: Options,
     rng: StdRng,
     pub(super) now: u64,
-    /// How often the host has booted: each time it is another host. And its wall clock less its clock.
+    pub(super) hosts: Vec<Host>,
+    /// How often hosts have booted: each time one is another host.
     pub(super) boots: u32,
-    pub(super) epoch_ns: u64,
+    pub(super) homes: Homes,
     agenda: BTreeMap<(u64, u64), (Option<Pid>, Happening)>,
     drawn: u64,
     channels: BTreeMap<Channel, u64>,
@@ -182,12 +184,12 @@ pub(super) struct World {
     pub(super) spoiled: BTreeSet<RoomId>,
     /// The number of the last push of a program.
     pub(super) pushed: u64,
-    /// Processes that died and left a free lock behind.
-    pub(super) free_locks: BTreeSet<Incarnation>,
+    /// Processes that died and left a free lock behind, and on which host.
+    pub(super) free_locks: BTreeMap<Incarnation, usize>,
     pub(super) ledger: Ledger,
     pub(super) journal_away_until: u64,
     /// What the journal had, lately, and what was really there then.
-    pub(super) history: VecDeque<(Store, Rooms)>,
+    pub(super) history: VecDeque<(Store, Rooms, Now)>,
     /// Faults are over.
     pub(super) calm: bool,
     /// Since when they are, if no room is spoiled, and workers have no reason to wait for gateways that may find the journal later.
@@ -200,8 +202,9 @@ impl World {
         let mut world = Self {
             rng: StdRng::seed_from_u64(seed),
             now: 1_000 * MS,
+            hosts: Vec::new(),
             boots: 0,
-            epoch_ns: EPOCH_NS,
+            homes: Homes::default(),
             agenda: BTreeMap::new(),
             drawn: 0,
             channels: BTreeMap::new(),
@@ -219,7 +222,7 @@ impl World {
             rooms: (0..options.rooms).map(name).collect(),
             spoiled: BTreeSet::new(),
             pushed: 0,
-            free_locks: BTreeSet::new(),
+            free_locks: BTreeMap::new(),
             ledger: Ledger::default(),
             journal_away_until: 0,
             history: VecDeque::new(),
@@ -227,6 +230,7 @@ impl World {
             calm_since: None,
             options,
         };
+        world.install_hosts();
         if world.options.supervised.is_some() {
             world.start_supervisor();
         }
@@ -298,11 +302,6 @@ impl World {
             self.happen(pid, happening);
         }
         self.now = self.now.max(end);
-    }
-
-    /// What the wall clock says, in milliseconds.
-    pub(super) fn wall_ms(&self) -> u64 {
-        (self.epoch_ns + self.now) / MS
     }
 
     /// Whether the journal has the room in this era.
