@@ -7,9 +7,8 @@ use bytes::Bytes;
 use super::follow::Moving;
 use super::process::Unread;
 use super::world::{Channel, Happening, MS, Pid, US, World};
-use crate::gateway::core::Core as GatewayCore;
 use crate::gateway::{Delivery, Joining};
-use crate::types::{Action, Arrival, PlayerId, Role, RoomId, Since, Verdict};
+use crate::types::{Action, Arrival, PlayerId, Role, RoomId, ShardId, Since, Verdict};
 use crate::wire::client::{ErrorCode, VerdictFrames, Welcome, close};
 
 const CONTESTS: u64 = 3;
@@ -332,11 +331,13 @@ impl World {
             self.ledger.arrivals.entry(key).or_default().insert((name, arrival_ns));
             // A gateway that dies takes it along; whoever it could have beaten must know (rule R7).
             if client.welcomed && client.conn == Some(conn) {
-                let turn = |core: &GatewayCore| core.session_id(c.session.unwrap_or_default()).gateway;
-                let incarnation = gateway.core.as_ref().map_or(gateway.incarnation, turn);
-                let room = client.room.clone();
-                let timeline = gateway.core.as_ref().map_or(0, |core| core.home_of(&client.room));
-                self.ledger.lost.push(super::ledger::Lost { incarnation, room, timeline, arrival_ns });
+                let (room, shard) = (client.room.clone(), ShardId::of(&client.room, self.store.shards()));
+                let core = gateway.core.as_ref().expect("it lives");
+                let (incarnation, timeline) = (core.session_id(c.session.unwrap_or_default()).gateway, core.home_of(&room));
+                // A session of an earlier turn takes nothing in any more.
+                if incarnation == core.turn_in(shard) {
+                    self.ledger.lost.push(super::ledger::Lost { incarnation, room, timeline, arrival_ns });
+                }
             }
         }
         let arrival_ns = self.local(index);
