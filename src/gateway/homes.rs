@@ -286,9 +286,10 @@ impl Core {
         }
         self.reads.forget(&lost.followed);
         self.read_more();
-        // Those that have ended waited for nothing but their Open, which is void.
-        let over = |session: &Session| matches!(session.view, View::Closed) && lost.followed.contains(&session.room);
-        self.sessions.retain(|_, session| !over(session));
+        // Those that have ended waited for nothing but their Open, which is void. Their rooms may have been let go before.
+        let over = |s: &Session| matches!(s.view, View::Closed) && shard_of(&self.shards, &s.room) == shard;
+        let over: Vec<u64> = self.sessions.iter().filter(|(_, session)| over(session)).map(|(number, _)| *number).collect();
+        over.iter().for_each(|number| drop(self.sessions.remove(number)));
     }
 
     /// With which code and reason the sessions of a shard are closed that is elsewhere.

@@ -264,6 +264,27 @@ mod tests {
         assert_eq!(core.leave(), [0, 1].map(|shard| (ShardId(shard), Incarnation(1))));
     }
 
+    /// Its room was let go before: nothing else remembers that the session is of the turn that is over.
+    #[test]
+    fn a_session_that_ended_before_its_open_was_stored_ends_with_its_turn() {
+        for in_flight in [true, false] {
+            let (mut core, _) = gateway();
+            let ann = join(&mut core, ShardId(0)).expect("a session");
+            let room = core.sessions[&ann].room.clone();
+            if in_flight {
+                core.settled(2_000);
+            }
+            core.halted(&room, true);
+            core.end(ann, 1000, Arrival::at(3_000, 0));
+            core.close(ann, Arrival::at(3_000, 0));
+            assert!(core.rooms.is_empty() && core.session_count() == 1, "its Open may be stored");
+            core.lose(ShardId(0), Loss::Dead);
+            assert_eq!(core.session_count(), 0);
+            core.drain(close::GOING_AWAY, "bye");
+            assert!(core.is_drained());
+        }
+    }
+
     #[test]
     fn a_gateway_that_is_fenced_while_it_goes_down_takes_nobody_in() {
         let (mut core, mut store) = gateway();
