@@ -45,6 +45,10 @@ pub(crate) enum Command {
     ///     loadtest run --spawn serve --rate 1000
     ///     loadtest run --spawn gateways=2,workers=1 --sessions 100 --rooms 20 --rate 10000 --html report.html
     ///
+    /// On a Redis Cluster of three primaries:
+    ///
+    ///     loadtest run --spawn cluster=3,gateways=2,workers=2 --rate 1000
+    ///
     /// Find the highest rate with a p99 of at most 20 ms (the knee), between 2,000 and 100,000 a second:
     ///
     ///     loadtest run --spawn gateways=2,workers=1 --ramp 2000..100000 --p99 20ms

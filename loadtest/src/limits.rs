@@ -81,6 +81,10 @@ pub(crate) const RAMP_TRIES: u32 = 2;
 pub(crate) const RAMP_PRECISION: f64 = 0.05;
 /// Gateways or workers that one command starts.
 pub(crate) const SPAWN_MAX: u16 = 64;
+/// Primaries of a Redis Cluster: fewer elect nobody.
+pub(crate) const PRIMARIES_MIN: u16 = 3;
+/// See [`PRIMARIES_MIN`].
+pub(crate) const PRIMARIES_MAX: u16 = 9;
 /// How much a gateway's connection to Redis may be delayed, in milliseconds: less than what counts as its death.
 pub(crate) const DELAY_MS_MAX: u64 = 200;
 /// How long a started process may take to be ready.

@@ -16,10 +16,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use nix::unistd::Pid;
-use servers::{Proxy, Upstream};
+use servers::{Cluster, Proxy, Upstream};
 use tempfile::TempDir;
 
-use crate::limits::{DELAY_MS_MAX, SPAWN_MAX};
+use crate::limits::{DELAY_MS_MAX, PRIMARIES_MAX, PRIMARIES_MIN, SPAWN_MAX};
 use crate::supervised::Supervised;
 use parts::run_to_end;
 pub(crate) use peers::Peers;
@@ -45,6 +45,15 @@ pub(crate) enum Spawn {
         workers: u16,
         /// How much later everything between the first gateway and Redis arrives, in either direction.
         delay: Option<Duration>,
+    },
+    /// Processes on a Redis Cluster of their own, without replicas.
+    Cluster {
+        /// How many primaries.
+        nodes: u16,
+        /// How many gateways.
+        gateways: u16,
+        /// How many workers.
+        workers: u16,
     },
     /// The same under a supervisor, behind one address.
     Up {
@@ -80,7 +89,7 @@ impl Spawn {
     fn roles(self) -> u16 {
         match self {
             Self::Serve | Self::Up { .. } => 1,
-            Self::Redis { gateways, workers, .. } => gateways + workers,
+            Self::Redis { gateways, workers, .. } | Self::Cluster { gateways, workers, .. } => gateways + workers,
         }
     }
 }
@@ -95,7 +104,7 @@ impl FromStr for Spawn {
         if let Some(counts) = text.strip_prefix("up:") {
             return supervised(text, counts);
         }
-        let (mut gateways, mut workers, mut delay) = (None, None, None);
+        let (mut gateways, mut workers, mut delay, mut cluster) = (None, None, None, None);
         for part in text.split(',') {
             let (what, count) = part.split_once('=').unwrap_or((part, ""));
             if what == "delay" {
@@ -106,22 +115,32 @@ impl FromStr for Spawn {
                 }
                 continue;
             }
-            let slot = match what {
-                "gateways" => &mut gateways,
-                "workers" => &mut workers,
+            let (slot, range, example) = match what {
+                "gateways" => (&mut gateways, 1..=SPAWN_MAX, 2),
+                "workers" => (&mut workers, 1..=SPAWN_MAX, 2),
+                "cluster" => (&mut cluster, PRIMARIES_MIN..=PRIMARIES_MAX, PRIMARIES_MIN),
                 _ => {
                     return Err(format!(
-                        "spawn {text:?} is not of the form gateways=2,workers=2, up:gateways=2,workers=2, nor serve"
+                        "spawn {text:?} is not of the form gateways=2,workers=2, cluster=3,gateways=2,workers=2, \
+                         up:gateways=2,workers=2, nor serve"
                     ));
                 }
             };
-            let count = count.parse().ok().filter(|n| (1..=SPAWN_MAX).contains(n));
-            let count = count.ok_or_else(|| format!("spawn {part:?}: use 1 to {SPAWN_MAX} {what}, as in {what}=2"))?;
+            let count = count.parse().ok().filter(|n| range.contains(n)).ok_or_else(|| {
+                let (least, most) = (range.start(), range.end());
+                let things = if what == "cluster" { "primaries" } else { what };
+                format!("spawn {part:?}: use {least} to {most} {things}, as in {what}={example}")
+            })?;
             if slot.replace(count).is_some() {
                 return Err(format!("spawn {text:?} gives {what} twice"));
             }
         }
-        Ok(Self::Redis { gateways: gateways.unwrap_or(1), workers: workers.unwrap_or(1), delay })
+        let (gateways, workers) = (gateways.unwrap_or(1), workers.unwrap_or(1));
+        match (cluster, delay) {
+            (None, delay) => Ok(Self::Redis { gateways, workers, delay }),
+            (Some(nodes), None) => Ok(Self::Cluster { nodes, gateways, workers }),
+            (Some(_), Some(_)) => Err(format!("spawn {text:?}: a delay is before a single Redis: leave out cluster or delay")),
+        }
     }
 }
 
@@ -187,6 +206,8 @@ pub(crate) struct Fleet {
     /// The delayed gateway's way to Redis.
     proxy: Option<Proxy>,
     supervised: Option<Supervised>,
+    /// Ends with its handle, when the processes have.
+    cluster: Option<Cluster>,
     dir: TempDir,
 }
 
@@ -238,6 +259,7 @@ impl Fleet {
             ports: Vec::new(),
             proxy: None,
             supervised: None,
+            cluster: None,
             dir,
         })
     }
@@ -291,6 +313,11 @@ impl Fleet {
             self.start_role(binary, "serve", "serve", options, &[], true)?;
             return self.ready().await;
         }
+        if let Spawn::Cluster { nodes, gateways, workers } = spawn {
+            let cluster = tokio::task::spawn_blocking(move || Cluster::start(nodes.into(), 0, &[])).await?;
+            let redis = self.cluster.insert(cluster.context("no cluster of redis-server")?).url();
+            return self.start_both(binary, (gateways, workers), &redis, options).await;
+        }
         let port = if options.tcp { self.ports.pop().map_or(NO_PORT, |address| address.port()) } else { NO_PORT };
         let socket = self.start_redis_process(port).await?;
         let redis = if options.tcp { format!("redis://127.0.0.1:{port}") } else { format!("unix://{}", socket.display()) };
@@ -310,18 +337,23 @@ impl Fleet {
                 // It is ready itself when one process of each role is.
                 return supervised.until_ready().await;
             }
-            Spawn::Serve => (0, 0, None),
+            Spawn::Serve | Spawn::Cluster { .. } => (0, 0, None),
         };
         if let Some(delay) = delay {
             let proxy = Proxy::start(Upstream::Unix(socket)).context("no proxy for the delayed gateway")?;
             proxy.delay(delay, delay);
             self.proxy = Some(proxy);
         }
+        self.start_both(binary, (gateways, workers), &redis, options).await
+    }
+
+    /// Starts gateways and workers, and returns when they are ready.
+    async fn start_both(&mut self, binary: &Path, (gateways, workers): (u16, u16), redis: &str, options: &Options) -> Result<()> {
         for n in 1..=workers {
-            self.start_role(binary, "worker", &format!("worker-{n}"), options, &["--redis", &redis], false)?;
+            self.start_role(binary, "worker", &format!("worker-{n}"), options, &["--redis", redis], false)?;
         }
         for n in 1..=gateways {
-            let way = self.proxy.as_ref().filter(|_| n == 1).map_or_else(|| redis.clone(), Proxy::url);
+            let way = self.proxy.as_ref().filter(|_| n == 1).map_or_else(|| redis.to_owned(), Proxy::url);
             self.start_role(binary, "gateway", &format!("gateway-{n}"), options, &["--redis", &way], true)?;
         }
         self.ready().await
@@ -409,6 +441,7 @@ mod tests {
         let by_load = Count::Between { min: 1, max: 4 };
         assert_eq!("up:gateways=auto:1..4".parse(), Ok(Spawn::Up { gateways: by_load, workers: one }));
         assert_eq!((by_load.to_string(), two.to_string()), ("auto:1..4".to_owned(), "2".to_owned()));
+        assert_eq!("cluster=3,gateways=2".parse(), Ok(Spawn::Cluster { nodes: 3, gateways: 2, workers: 1 }));
         let delay = Some(Duration::from_millis(20));
         assert_eq!("gateways=2,workers=1,delay=20ms".parse(), Ok(Spawn::Redis { gateways: 2, workers: 1, delay }));
         for bad in [
@@ -427,6 +460,11 @@ mod tests {
             "up:gateways=auto",
             "up:workers=1,workers=2",
             "gateways=auto:1..4",
+            "cluster=2",
+            "cluster=10",
+            "cluster=3,cluster=3",
+            "cluster=3,delay=20ms",
+            "up:cluster=3",
         ] {
             assert!(bad.parse::<Spawn>().is_err(), "{bad}");
         }

@@ -88,7 +88,7 @@ struct Rate {
 impl Stages {
     /// Measures one rate after the other, each on processes of its own; what was started has ended when it returns.
     pub(crate) async fn measure(config: &StagesConfig) -> Result<Self> {
-        ensure!(matches!(config.spawn, Spawn::Redis { .. }), "spawn serve has no journal to look at: use gateways=1,workers=1");
+        ensure!(matches!(config.spawn, Spawn::Redis { .. }), "stages looks at one Redis: use --spawn gateways=1,workers=1");
         ensure!(!config.duration.is_zero() && !config.rates.is_empty(), "nothing to measure: give --duration and --rates");
         allow_files(u64::from(config.sessions) + 256)?;
         let before = load_average();

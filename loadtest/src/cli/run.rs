@@ -102,8 +102,8 @@ pub(crate) struct Target {
     /// Gateways to measure: ws://127.0.0.1:7777,ws://127.0.0.1:7779
     #[arg(long, value_delimiter = ',', value_parser = url, value_name = "URL")]
     pub(crate) url: Vec<String>,
-    /// Start a private redis-server and these processes (gateways=2,workers=2), or one process without Redis (serve), and end them
-    /// after the run
+    /// Start a private redis-server and these processes (gateways=2,workers=2), or a private Redis Cluster of so many primaries and these
+    /// (cluster=3,gateways=2,workers=2), or one process without Redis (serve), and end them after the run
     #[arg(long, value_name = "WHAT")]
     pub(crate) spawn: Option<Spawn>,
 }

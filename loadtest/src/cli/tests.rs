@@ -146,6 +146,8 @@ fn mistakes_name_the_value() {
         ("--url ws://a --duration 25h", "25h"),
         ("--spawn gateways=0,workers=1", "gateways"),
         ("--spawn redis", "redis"),
+        ("--spawn cluster=2,gateways=2", "\"cluster=2\": use 3 to 9 primaries, as in cluster=3"),
+        ("--spawn cluster=3,delay=5ms", "leave out cluster or delay"),
         ("--spawn up:gateways=auto:4..1", "gateways=auto:4..1"),
         ("--url ws://a --connects 0", "0 is not in 1..=5000"),
         ("--url ws://a --connects 5001", "5001"),
