@@ -179,6 +179,8 @@ async fn chaos_command(args: ChaosArgs) -> Result<ExitCode> {
         seed: args.seed.unwrap_or_else(rand::random),
         duration: args.duration,
         durability: args.durability,
+        layout: args.layout(),
+        valkey: args.valkey,
         per_minute: args.faults_per_minute,
         only: args.only,
         gateways: args.gateways.into(),

@@ -85,6 +85,8 @@ pub(crate) const SPAWN_MAX: u16 = 64;
 pub(crate) const PRIMARIES_MIN: u16 = 3;
 /// See [`PRIMARIES_MIN`].
 pub(crate) const PRIMARIES_MAX: u16 = 9;
+/// A primary and its replicas.
+pub(crate) const COPIES_MAX: u16 = 4;
 /// How much a gateway's connection to Redis may be delayed, in milliseconds: less than what counts as its death.
 pub(crate) const DELAY_MS_MAX: u64 = 200;
 /// How long a started process may take to be ready.

@@ -18,9 +18,9 @@ use tempfile::TempDir;
 use tokio::sync::Mutex;
 use tokio::time::sleep;
 
-use super::Durability;
+use super::layout::On;
 use super::plan::{Fault, Kind, Target};
-use super::servers::{self, Servers};
+use super::servers::{Hit, Servers};
 use crate::spawn::binary;
 use crate::spawn::process::{Process, RUNTIME_DIR};
 use supervisor::Up;
@@ -42,7 +42,8 @@ struct Slot {
     number: usize,
     listen: SocketAddr,
     admin: SocketAddr,
-    proxy: Arc<Proxy>,
+    /// Its own way to Redis, where there is one server.
+    proxy: Option<Arc<Proxy>>,
     /// None while a fault has it down.
     process: Option<Process>,
     lives: u32,
@@ -55,12 +56,12 @@ pub(crate) struct Fleet {
     gateways: Vec<Mutex<Slot>>,
     up: Option<Up>,
     redis: Arc<Mutex<Servers>>,
-    /// Everybody's way to Redis, the last one for the run itself.
+    /// Everybody's way to Redis, the last one for the run itself; none where there are several servers.
     ways: Vec<Arc<Proxy>>,
     urls: Vec<String>,
     redis_url: String,
     binary: PathBuf,
-    durability: Durability,
+    on: On,
     /// Further settings of the workers.
     worker_args: Vec<String>,
     /// Nothing is started any more.
@@ -74,25 +75,26 @@ pub(crate) struct Fleet {
 
 impl Fleet {
     /// Starts everything, and returns when all of it is ready.
-    pub(crate) async fn start(durability: Durability, size: impl Into<Size>, worker_args: &[&str]) -> Result<Arc<Self>> {
+    pub(crate) async fn start(on: impl Into<On>, size: impl Into<Size>, worker_args: &[&str]) -> Result<Arc<Self>> {
+        let on = on.into();
         let Size { gateways, workers, supervised } = size.into().checked()?;
         let binary = binary::lasthit()?;
-        let redis = tokio::task::spawn_blocking(move || Servers::start(durability)).await?;
+        let redis = tokio::task::spawn_blocking(move || Servers::start(on)).await?;
         let redis = redis.context("no redis-server")?;
         let dir = tempfile::Builder::new().prefix("loadtest-").tempdir().context("no directory for logs")?;
         let mut ways = Vec::new();
         let mut slot = |role, number| -> Result<Mutex<Slot>> {
             let [admin, listen] = [free_address()?, free_address()?];
-            let proxy = Arc::new(Proxy::start(redis.upstream())?);
-            ways.push(Arc::clone(&proxy));
+            let proxy = redis.upstream().map(Proxy::start).transpose()?.map(Arc::new);
+            ways.extend(proxy.clone());
             Ok(Mutex::new(Slot { role, number, listen, admin, proxy, process: None, lives: 0 }))
         };
         let workers = (0..workers).map(|n| slot("worker", n)).collect::<Result<Vec<_>>>()?;
         let gateways = (0..gateways).map(|n| slot("gateway", n)).collect::<Result<Vec<_>>>()?;
         let up = supervised.map(|counts| Up::new(slot("up", 0)?, counts, &binary, dir.path())).transpose()?;
-        let own = Arc::new(Proxy::start(redis.upstream())?);
-        let redis_url = own.url();
-        ways.push(own);
+        let own = redis.upstream().map(Proxy::start).transpose()?;
+        let redis_url = own.as_ref().map_or_else(|| redis.url(), Proxy::url);
+        ways.extend(own.map(Arc::new));
         let mut urls = Vec::new();
         // The supervisor's is the last one.
         for gateway in gateways.iter().chain(up.as_ref().map(|up| &up.slot)) {
@@ -108,7 +110,7 @@ impl Fleet {
             ways,
             urls,
             binary,
-            durability,
+            on,
             worker_args,
             over: AtomicBool::new(false),
             own_ends: std::sync::Mutex::default(),
@@ -175,8 +177,9 @@ impl Fleet {
             return Ok(());
         }
         slot.lives += 1;
-        let (admin, listen, redis) = (slot.admin.to_string(), slot.listen.to_string(), slot.proxy.url());
-        let mut args = vec![slot.role, "--admin", &admin, "--redis", &redis, "--durability", self.durability.name()];
+        let (admin, listen) = (slot.admin.to_string(), slot.listen.to_string());
+        let redis = slot.proxy.as_ref().map_or_else(|| self.redis_url.clone(), |proxy| proxy.url());
+        let mut args = vec![slot.role, "--admin", &admin, "--redis", &redis, "--durability", self.on.durability.name()];
         if slot.role != "worker" {
             args.extend(["--listen", &listen]);
         }
@@ -216,31 +219,35 @@ impl Fleet {
         Ok(())
     }
 
-    /// Does what a fault says, and undoes it after its time.
-    pub(crate) async fn inflict(&self, fault: Fault) -> Result<()> {
+    /// Does what a fault says, and undoes it after its time. What was done to nodes is told.
+    pub(crate) async fn inflict(&self, fault: Fault) -> Result<Option<Hit>> {
+        if fault.target == Target::Redis && fault.kind != Kind::RuntimeDirGone {
+            let (mut redis, ways) = (self.redis.clone().lock_owned().await, self.ways.clone());
+            return Ok(tokio::task::spawn_blocking(move || redis.inflict(fault, &ways)).await??);
+        }
         match fault.target {
             Target::Worker(n) => self.inflict_process(&self.workers[n], fault).await,
             Target::Gateway(n) => self.inflict_process(&self.gateways[n], fault).await,
-            Target::Redis if fault.kind == Kind::RuntimeDirGone => self.remove_locks(""),
+            Target::Redis => self.remove_locks(""),
             Target::Supervisor => match &self.up {
                 Some(up) if up.does(fault.kind) => up.inflict(fault).await,
                 Some(up) => self.inflict_process(&up.slot, fault).await,
                 None => Ok(()),
             },
-            Target::Redis => servers::inflict(self.redis.clone().lock_owned().await, fault, &self.ways).await,
         }
+        .map(|()| None)
     }
 
     /// Kills a worker, and starts it again after a while.
     pub(crate) async fn kill_worker(&self, number: usize, lasts: Duration) -> Result<()> {
         let fault = Fault { at: Duration::ZERO, kind: Kind::WorkerKill, target: Target::Worker(number), lasts };
-        self.inflict(fault).await
+        self.inflict(fault).await.map(drop)
     }
 
     async fn inflict_process(&self, slot: &Mutex<Slot>, fault: Fault) -> Result<()> {
         let mut slot = slot.lock().await;
         match fault.kind {
-            Kind::Cut => slot.proxy.cut(),
+            Kind::Cut => slot.proxy.iter().for_each(|proxy| proxy.cut()),
             Kind::LockRemoved => {
                 let process = slot.process.as_ref();
                 if let Some(who) = process.and_then(|process| process.said("worker.id=").or_else(|| process.said("gateway.id=")))
@@ -249,9 +256,9 @@ impl Fleet {
                 }
             }
             Kind::Swallow => {
-                slot.proxy.swallow(true);
+                slot.proxy.iter().for_each(|proxy| proxy.swallow(true));
                 sleep(fault.lasts).await;
-                slot.proxy.swallow(false);
+                slot.proxy.iter().for_each(|proxy| proxy.swallow(false));
             }
             Kind::WorkerPauseShort
             | Kind::WorkerPauseLong

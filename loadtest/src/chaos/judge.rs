@@ -12,6 +12,8 @@
 //!   were due, or in another place than their moment gives them among the actions;
 //! * `rolled_back`: a player was told that its room begins a new era. It is a fault at the levels at which Redis
 //!   loses nothing. At the level `redis` it may happen when a worker and a gateway died together with Redis;
+//! * `taken_back`: verdicts that a player saw and that the room's next life does not have. They are counted where the run may lose what
+//!   was acknowledged, because a replica was elected that had not got it; elsewhere they are `changed`;
 //! * `fires`: timers that fired; `unproven`, `clamped`: verdicts with that flag. They are counted, and are no fault.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -27,7 +29,7 @@ use super::record::{Record, RoomRecord, Seen, Told, digest_of, is_data};
 /// Faults that are told one by one.
 const TOLD_MAX: usize = 20;
 
-/// The findings. All except the last four must be 0.
+/// The findings. All except the last five must be 0.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct Faults {
     pub(crate) lost: u64,
@@ -42,6 +44,7 @@ pub(crate) struct Faults {
     pub(crate) timers_early: u64,
     pub(crate) timers_out_of_order: u64,
     pub(crate) rolled_back: u64,
+    pub(crate) taken_back: u64,
     pub(crate) fires: u64,
     pub(crate) unproven: u64,
     pub(crate) clamped: u64,
@@ -71,11 +74,13 @@ impl Faults {
 pub(crate) struct Findings {
     pub(crate) faults: Faults,
     pub(crate) told: Vec<String>,
+    /// How many players were told of a new era, by the index of the room.
+    pub(crate) renewed: BTreeMap<usize, u64>,
 }
 
-/// Judges a run of this game.
-pub(crate) fn judge(records: &[Record], rooms: &[RoomRecord], game: &Game) -> Findings {
-    let mut judge = Judge { findings: Findings::default(), game };
+/// Judges a run of this game, in which Redis may have lost what it had acknowledged, or not.
+pub(crate) fn judge(records: &[Record], rooms: &[RoomRecord], game: &Game, may_lose: bool) -> Findings {
+    let mut judge = Judge { findings: Findings::default(), game, may_lose };
     let indexes: Vec<Index<'_>> = rooms.iter().map(|room| judge.room(room)).collect();
     for record in records {
         judge.answers(record, &rooms[record.room].name);
@@ -93,6 +98,27 @@ struct Index<'a> {
 struct Judge<'g> {
     findings: Findings,
     game: &'g Game,
+    may_lose: bool,
+}
+
+/// How far the verdicts of each message's life of the room were kept, by what later lives began with.
+fn kept(told: &[Told]) -> Vec<u64> {
+    let welcomes = told.iter().enumerate().filter_map(|(at, told)| match told {
+        Told::Welcome { era, seq, .. } => Some((at, *era, *seq)),
+        Told::Verdict(_) | Told::Ahead => None,
+    });
+    let mut bounds = vec![u64::MAX; told.len()];
+    // What the lives behind `era` leave, and with what that life itself began at the least.
+    let (mut end, mut life, mut later, mut own) = (told.len(), None, u64::MAX, u64::MAX);
+    for (at, era, seq) in welcomes.collect::<Vec<_>>().into_iter().rev() {
+        if life != Some(era) {
+            (later, own, life) = (later.min(own), u64::MAX, Some(era));
+        }
+        own = own.min(seq);
+        bounds[at..end].fill(later);
+        end = at;
+    }
+    bounds
 }
 
 impl Judge<'_> {
@@ -228,12 +254,16 @@ impl Judge<'_> {
     fn told(&mut self, record: &Record, index: &Index<'_>) {
         let (player, room) = (&record.player, &index.room.name);
         let (mut session, mut last, mut era) = ("", None, 0);
-        for told in &record.told {
+        let kept = if self.may_lose { kept(&record.told) } else { vec![u64::MAX; record.told.len()] };
+        for (told, kept) in record.told.iter().zip(kept) {
             match told {
                 Told::Welcome { era: now, seq, resumed, session: name } => {
                     let seen = last.unwrap_or(*seq);
                     let renewed = era != 0 && era < *now && *now <= index.room.era && !*resumed;
-                    self.findings.faults.rolled_back += u64::from(renewed);
+                    if renewed {
+                        self.findings.faults.rolled_back += 1;
+                        *self.findings.renewed.entry(record.room).or_default() += 1;
+                    }
                     if *now < era || *now > index.room.era || (*resumed && (seen != *seq || *now != era)) {
                         self.found(
                             |f| &mut f.changed,
@@ -261,7 +291,11 @@ impl Judge<'_> {
                 }
                 Told::Verdict(seen) => {
                     let before = last.unwrap_or(0);
-                    self.saw(player, session, before, seen, index);
+                    if seen.seq > kept {
+                        self.findings.faults.taken_back += 1;
+                    } else {
+                        self.saw(player, session, before, seen, index);
+                    }
                     last = Some(before.max(seen.seq));
                 }
             }

@@ -1,11 +1,14 @@
 //! Breaks everything, by a plan, while players compete. Then compares every player's record with the journal's.
 //!
-//! `plan` says what breaks when, `fleet` and `servers` break it, and `player` plays a `game` on whatever happens. `wire` is the players'
-//! protocol, `record` is what they saw, `rude` is a hostile session. `judge` compares, `recovery` measures, `report` prints.
+//! `plan` says what breaks when, on what `layout` of Redis; `fleet` and `servers` break it, and `player` plays a `game` on whatever happens.
+//! `wire` is the players' protocol, `record` is what they saw, `rude` is a hostile session. `judge` compares, `recovery` and `nodes` measure,
+//! `report` prints.
 
 pub(crate) mod fleet;
 pub(crate) mod game;
 pub(crate) mod judge;
+pub(crate) mod layout;
+mod nodes;
 mod plan;
 pub(crate) mod player;
 pub(crate) mod record;
@@ -39,6 +42,8 @@ pub(crate) use self::report::ChaosReport;
 use fleet::{Fleet, Size};
 use game::Game;
 use judge::timers::Wrong;
+use layout::{Layout, On};
+use nodes::Happened;
 use plan::{Fault, Target, Terms};
 use player::{Phase, Player, World};
 use record::{Record, RoomRecord};
@@ -76,13 +81,11 @@ pub(crate) enum Durability {
 }
 
 impl Durability {
-    fn redis_options(self) -> &'static [&'static str] {
+    /// What a server is told about its file.
+    fn persistence(self) -> &'static [&'static str] {
         match self {
-            Self::Redis => &["--appendonly", "yes", "--appendfsync", "everysec", "--repl-backlog-ttl", "1"],
+            Self::Redis | Self::Replicated => &["--appendonly", "yes", "--appendfsync", "everysec", "--repl-backlog-ttl", "1"],
             Self::Disk => &["--appendonly", "yes", "--appendfsync", "always", "--repl-backlog-ttl", "1"],
-            Self::Replicated => {
-                &["--appendonly", "yes", "--appendfsync", "everysec", "--min-replicas-to-write", "1", "--repl-backlog-ttl", "1"]
-            }
         }
     }
 
@@ -114,6 +117,10 @@ pub(crate) struct ChaosConfig {
     pub(crate) duration: Duration,
     /// How Redis is set up.
     pub(crate) durability: Durability,
+    /// On what kind of Redis.
+    pub(crate) layout: Layout,
+    /// Its servers are Valkey 9.
+    pub(crate) valkey: bool,
     /// Faults in a minute.
     pub(crate) per_minute: u32,
     /// Kinds of faults; all when it is empty.
@@ -137,27 +144,42 @@ pub(crate) struct ChaosConfig {
 }
 
 impl ChaosConfig {
+    fn on(&self) -> On {
+        On { layout: self.layout, durability: self.durability, valkey: self.valkey }
+    }
+
     /// How long each of two stretches before the first fault is, without the rude session and with it: long enough for some
-    /// thousand answers, and a small part of the run.
+    /// thousand answers, and a small part of the run. What nodes do to the others is compared with them, too.
     fn stretch(&self) -> Duration {
-        if self.rude { (self.duration / 10).clamp(STRETCH_MIN, STRETCH_MAX) } else { Duration::ZERO }
+        if self.rude || self.layout != Layout::Single {
+            (self.duration / 10).clamp(STRETCH_MIN, STRETCH_MAX)
+        } else {
+            Duration::ZERO
+        }
     }
 }
 
 /// Breaks, drains, judges. None when `stop` was ready first.
 pub(crate) async fn run(config: &ChaosConfig, stop: impl Future<Output = ()>) -> Result<Option<ChaosReport>> {
     let size = Size { gateways: config.gateways, workers: config.workers, supervised: config.supervised };
-    let kinds = Kind::all(config.durability, config.supervised.is_some());
+    let on = config.on();
+    let kinds = Kind::all(on, config.supervised.is_some());
     if let Some(kind) = config.only.iter().find(|kind| kind.needs_supervisor() && config.supervised.is_none()) {
         bail!("{} needs a supervisor: add --supervised", kind.name());
     }
-    let level = config.durability.name();
-    if let Some(kind) = config.only.iter().find(|kind| !kinds.contains(kind)) {
-        let fit = Durability::value_variants().iter().find(|other| other.has(*kind)).map_or("", |other| other.name());
-        bail!(
-            "{} loses what was acknowledged at durability {level}, or has no replica there: use --durability {fit}",
-            kind.name()
-        );
+    if let Some(why) = config.only.iter().find_map(|kind| on.lacks(*kind)) {
+        bail!("{why}");
+    }
+    ensure!(
+        !config.valkey || config.layout != Layout::Single,
+        "--valkey is for servers of --cluster or --sentinel: add one of them"
+    );
+    ensure!(
+        config.layout == Layout::Single || config.durability != Durability::Replicated || config.layout.replicas() > 0,
+        "--durability replicated needs a replica of each primary: use --cluster 3x2"
+    );
+    if config.only.is_empty() && !config.valkey && matches!(config.layout, Layout::Cluster(_)) {
+        eprintln!("skipped: {}", on.lacks(Kind::SlotMoveAtomic).unwrap_or_default());
     }
     ensure!(
         config.players >= config.rooms,
@@ -180,7 +202,7 @@ pub(crate) async fn run(config: &ChaosConfig, stop: impl Future<Output = ()>) ->
     let rules = config.rules.as_ref().map(|path| path.display().to_string());
     let mut args = WORKER_ARGS.to_vec();
     args.extend(rules.iter().flat_map(|rules| ["--rules", rules]));
-    let fleet = Fleet::start(config.durability, size, &args).await?;
+    let fleet = Fleet::start(on, size, &args).await?;
     let done = tokio::select! {
         done = play(config, &game, &faults, &fleet) => done.map(Some),
         () = stop => Ok(None),
@@ -217,7 +239,7 @@ async fn play(config: &ChaosConfig, game: &Game, faults: &[Fault], fleet: &Arc<F
         let fleet = Arc::clone(fleet);
         async move { fleet.supervise().await }
     });
-    let killed = Arc::new(Mutex::new(Vec::new()));
+    let (killed, happened) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Mutex::new(Vec::new())));
     let progress = tokio::spawn(show_progress(Arc::clone(&world), Arc::clone(&killed), config.stretch() * 2 + config.duration));
 
     let stretch = config.stretch();
@@ -232,14 +254,23 @@ async fn play(config: &ChaosConfig, game: &Game, faults: &[Fault], fleet: &Arc<F
     for fault in faults.iter().copied() {
         sleep_until(world.start + stretch * 2 + fault.at).await;
         let (fleet, world, journal) = (Arc::clone(fleet), Arc::clone(&world), Arc::clone(&journal));
-        let (killed, rooms) = (Arc::clone(&killed), rooms.clone());
+        let (killed, happened, rooms) = (Arc::clone(&killed), Arc::clone(&happened), rooms.clone());
         breaking.spawn(async move {
-            if fault.kind.is_kill() {
+            let note = |kill| anyhow::Ok(killed.lock().map_err(|_| anyhow!("a fault failed"))?.push(kill));
+            // Which node it will be is known when it happens.
+            if fault.kind.is_kill() && !fault.kind.is_of_nodes() {
                 let affected = affected(&fault, &fleet, &world, &*journal, &rooms).await;
-                let kill = Killed { at: world.now(), kind: fault.kind, affected };
-                killed.lock().map_err(|_| anyhow!("a fault failed"))?.push(kill);
+                note(Killed { at: world.now(), kind: fault.kind, affected })?;
             }
-            fleet.inflict(fault).await.with_context(|| format!("{} of {:?} failed", fault.kind.name(), fault.target))
+            let done = fleet.inflict(fault).await;
+            let done = done.with_context(|| format!("{} of {:?} failed", fault.kind.name(), fault.target))?;
+            let Some(hit) = done else { return anyhow::Ok(()) };
+            let happening = Happened::new(fault.kind, &hit, world.start, &rooms, journal.shards());
+            if fault.kind.is_kill() {
+                note(Killed { at: happening.from, kind: fault.kind, affected: Affected::Rooms(happening.rooms.clone()) })?;
+            }
+            happened.lock().map_err(|_| anyhow!("a fault failed"))?.push(happening);
+            Ok(())
         });
     }
     sleep_until(world.start + over).await;
@@ -279,7 +310,10 @@ async fn play(config: &ChaosConfig, game: &Game, faults: &[Fault], fleet: &Arc<F
         Err(error) if error.is_cancelled() => {}
         ended => ended??,
     }
-    let findings = judge::judge(&records, &kept, game);
+    let findings = judge::judge(&records, &kept, game, config.layout.may_lose(config.durability));
+    let happened = happened.lock().map_err(|_| anyhow!("a fault failed"))?.clone();
+    let quiet = stretch..faults.first().map_or(over, |fault| stretch * 2 + fault.at);
+    let nodes = (config.layout != Layout::Single).then(|| nodes::figures(&happened, &records, quiet, &findings));
     let killed = killed.lock().map_err(|_| anyhow!("a fault failed"))?.clone();
     let redis_version = fleet.ask(&["INFO", "server"]).await?;
     let redis_version = redis_version.lines().find_map(|line| line.strip_prefix("redis_version:")).unwrap_or_default().to_owned();
@@ -292,6 +326,7 @@ async fn play(config: &ChaosConfig, game: &Game, faults: &[Fault], fleet: &Arc<F
         findings,
         report::Run {
             drained,
+            nodes,
             reconnects: world.reconnects.load(std::sync::atomic::Ordering::Relaxed),
             own_ends: fleet.own_ends().len() as u64,
             crashes: fleet.crashes(),

@@ -9,7 +9,7 @@ use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 
-use super::Durability;
+use super::layout::On;
 
 /// What a fault happens to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -91,14 +91,56 @@ pub(crate) enum Kind {
     SupervisorKill,
     /// Pause the supervisor itself for some seconds
     SupervisorPause,
+    /// Kill a primary; it comes back when its replica was elected
+    NodeKill,
+    /// Pause a primary, for less or for more than it takes to elect its replica
+    NodePause,
+    /// Swap a primary and its replica in order (CLUSTER FAILOVER, SENTINEL FAILOVER)
+    NodeFailover,
+    /// Cut a primary off from the other nodes and its replica, but not from clients
+    Minority,
+    /// Move a shard's slot to another node, key by key
+    SlotMove,
+    /// Move it at once (CLUSTER MIGRATESLOTS); needs --valkey
+    SlotMoveAtomic,
+    /// Move it to another node and back again
+    SlotThereAndBack,
 }
 
 impl Kind {
-    /// Every kind that a run at this level has, with a supervisor or without.
-    pub(crate) fn all(durability: Durability, supervised: bool) -> Vec<Self> {
+    /// Every kind that a run on these servers has, with a supervisor or without.
+    pub(crate) fn all(on: impl Into<On>, supervised: bool) -> Vec<Self> {
         use clap::ValueEnum;
-        let has = |kind: &Self| durability.has(*kind) && (supervised || !kind.needs_supervisor());
+        let on = on.into();
+        let has = |kind: &Self| on.lacks(*kind).is_none() && (supervised || !kind.needs_supervisor());
         Self::value_variants().iter().copied().filter(has).collect()
+    }
+
+    /// Whether it happens to one of several nodes.
+    pub(crate) fn is_of_nodes(self) -> bool {
+        matches!(self, Self::NodeKill | Self::NodePause | Self::NodeFailover | Self::Minority) || self.moves_slots()
+    }
+
+    /// Whether it happens to slots of a cluster.
+    pub(crate) fn moves_slots(self) -> bool {
+        matches!(self, Self::SlotMove | Self::SlotMoveAtomic | Self::SlotThereAndBack)
+    }
+
+    /// Whether it happens to a server that all are led to by proxies.
+    pub(crate) fn needs_single(self) -> bool {
+        matches!(
+            self,
+            Self::RedisKill
+                | Self::RedisFailover
+                | Self::RedisRestart
+                | Self::RedisDemote
+                | Self::ReplicaAttach
+                | Self::ReplicaDetach
+                | Self::RedisPauseShort
+                | Self::RedisPauseLong
+                | Self::Cut
+                | Self::Swallow
+        )
     }
 
     /// Whether it happens to a supervisor only.
@@ -119,6 +161,7 @@ impl Kind {
     /// Whether a process is killed.
     pub(crate) fn is_kill(self) -> bool {
         matches!(self, Self::WorkerKill | Self::GatewayKill | Self::RedisKill | Self::RedisFailover | Self::SupervisorKill)
+            || self == Self::NodeKill
     }
 
     /// As in the report and on the command line.
@@ -147,7 +190,7 @@ impl Kind {
     fn weight(self) -> usize {
         match self {
             Self::WorkerKill | Self::GatewayKill => 6,
-            Self::RedisKill | Self::RedisFailover | Self::SupervisorKill => 3,
+            Self::RedisKill | Self::RedisFailover | Self::SupervisorKill | Self::NodeKill => 3,
             _ => 1,
         }
     }
@@ -167,6 +210,12 @@ impl Kind {
             Self::Recycle | Self::GatewayHang | Self::WorkerHang => 3000..6000,
             Self::SupervisorKill => 100..1000,
             Self::SupervisorPause => 1000..4000,
+            // Somebody is elected after some 3 s.
+            Self::NodeKill | Self::Minority => 3500..4500,
+            Self::NodePause => 300..4500,
+            // As long as it takes, about.
+            Self::NodeFailover | Self::SlotMove | Self::SlotMoveAtomic => 500..1000,
+            Self::SlotThereAndBack => 100..800,
             Self::ClientKill
             | Self::SubscriberKill
             | Self::ScriptFlush
@@ -271,6 +320,8 @@ mod tests {
     use std::collections::{BTreeMap, BTreeSet};
 
     use super::*;
+    use crate::chaos::Durability;
+    use crate::chaos::layout::Layout;
 
     const LEVELS: [Durability; 3] = [Durability::Redis, Durability::Disk, Durability::Replicated];
 
@@ -342,6 +393,19 @@ mod tests {
                 *until = fault.at + fault.lasts;
             }
         }
+    }
+
+    #[test]
+    fn a_minute_on_a_cluster_has_every_kind() {
+        let on = |valkey| On { layout: Layout::Cluster("3x2".parse().expect("a size")), durability: Durability::Redis, valkey };
+        for seed in 0..50 {
+            let kinds = Kind::all(on(true), false);
+            let faults = plan(&Terms { kinds: kinds.clone(), ..terms(seed, 60, Durability::Redis) });
+            let had: BTreeSet<Kind> = faults.iter().map(|fault| fault.kind).collect();
+            assert_eq!(had.into_iter().collect::<Vec<_>>(), kinds, "seed {seed}");
+        }
+        let moves = |valkey| Kind::all(on(valkey), false).contains(&Kind::SlotMoveAtomic);
+        assert!(moves(true) && !moves(false));
     }
 
     #[test]

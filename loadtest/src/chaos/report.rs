@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::fleet::Had;
 use super::judge::{Faults, Findings};
+use super::nodes::Nodes;
 use super::plan::Fault;
 use super::record::{Record, RoomRecord};
 use super::recovery::{Killed, Recovered, Recovery, recovered, recovery};
@@ -16,6 +17,8 @@ use super::{ChaosConfig, Durability};
 /// What else is known of a run.
 pub(super) struct Run {
     pub(super) drained: Duration,
+    /// What came of the faults of nodes, where there are several.
+    pub(super) nodes: Option<Nodes>,
     pub(super) reconnects: u64,
     pub(super) own_ends: u64,
     pub(super) crashes: usize,
@@ -44,6 +47,8 @@ struct Environment {
     lasthit: &'static str,
     profile: &'static str,
     redis: String,
+    /// On what kind of Redis.
+    journal: String,
     cpus: usize,
     os: &'static str,
     arch: &'static str,
@@ -103,6 +108,11 @@ pub(crate) struct ChaosReport {
     unready: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     rude: Option<Rude>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    nodes: Option<Nodes>,
+    /// Whether a new era fails the run.
+    #[serde(skip)]
+    keeps_eras: bool,
     /// From the end of the faults until the last player had its last answer.
     drain_ms: u64,
     environment: Environment,
@@ -153,11 +163,14 @@ impl ChaosReport {
             supervisor: run.supervisor,
             unready: run.unready,
             rude: run.rude,
+            nodes: run.nodes,
+            keeps_eras: config.layout.keeps_eras(config.durability),
             drain_ms: u64::try_from(run.drained.as_millis()).unwrap_or(u64::MAX),
             environment: Environment {
                 lasthit: env!("CARGO_PKG_VERSION"),
                 profile: if cfg!(debug_assertions) { "debug" } else { "release" },
                 redis: run.redis_version,
+                journal: config.layout.to_string(),
                 cpus: std::thread::available_parallelism().map_or(0, std::num::NonZero::get),
                 os: std::env::consts::OS,
                 arch: std::env::consts::ARCH,
@@ -185,8 +198,11 @@ impl ChaosReport {
             faults.push(format!("{} panics, first {first}", self.panics.len()));
         }
         faults.extend(self.unready.clone());
-        if self.faults.rolled_back > 0 && self.durability != Durability::Redis {
+        if self.faults.rolled_back > 0 && self.keeps_eras {
             faults.push(format!("{} rolled back", self.faults.rolled_back));
+        }
+        if let Some(unexplained) = self.nodes.as_ref().map(|nodes| nodes.rolled_back_unexplained).filter(|count| *count > 0) {
+            faults.push(format!("{unexplained} rolled back although nothing happened to the server of their shard"));
         }
         if self.rules.is_some() && self.faults.fires == 0 {
             faults.push("no timer fired: does the program have the actions of examples/rules/arena.js?".to_owned());
@@ -200,12 +216,12 @@ impl ChaosReport {
 
 impl fmt::Display for ChaosReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Environment { gateways, workers, supervised, players, rooms, rate, .. } = &self.environment;
+        let Environment { gateways, workers, supervised, players, rooms, rate, journal, .. } = &self.environment;
         let supervised = supervised
             .map_or_else(String::new, |(gateways, workers)| format!(", and {gateways} and {workers} under a supervisor"));
         writeln!(
             f,
-            "seed {}, {} s at {}: {players} players in {rooms} rooms over {gateways} gateways and {workers} workers{supervised}, {rate}/s",
+            "seed {}, {} s at {} on {journal}: {players} players in {rooms} rooms over {gateways} gateways and {workers} workers{supervised}, {rate}/s",
             self.seed,
             self.duration_s,
             self.durability.name()
@@ -235,6 +251,16 @@ impl fmt::Display for ChaosReport {
             }
             writeln!(f)?;
         }
+        if let Some(nodes) = &self.nodes {
+            let p99 = |p99: Option<f64>| p99.map_or_else(|| "-".to_owned(), |p99| format!("{p99:.1}"));
+            writeln!(f, "nodes     p99 before the first fault {} ms", p99(nodes.before_p99_ms))?;
+            writeln!(f, "fault               times  rooms  plays on after p50 ms      max  longest answer ms  p99 of others ms")?;
+            for (kind, came) in &nodes.kinds {
+                let [p50, max] = came.plays_on_ms;
+                let (faults, rooms, longest, others) = (came.faults, came.rooms, came.longest_answer_ms, p99(came.others_p99_ms));
+                writeln!(f, "{kind:<18}  {faults:>5}  {rooms:>5}  {p50:>21}  {max:>7}  {longest:>17}  {others:>16}")?;
+            }
+        }
         let line = |f: &mut fmt::Formatter<'_>, what: &str, r: &Recovery| {
             writeln!(f, "recovery  {what}: p50 {} ms  max {} ms  of {} kills", r.p50, r.max, r.kills)
         };
@@ -248,8 +274,11 @@ impl fmt::Display for ChaosReport {
         for (what, count) in self.faults.failures() {
             write!(f, " {what} {count} ")?;
         }
-        let Faults { rolled_back, fires, unproven, clamped, .. } = self.faults;
+        let Faults { rolled_back, taken_back, fires, unproven, clamped, .. } = self.faults;
         write!(f, " rolled back {rolled_back}  unproven {unproven}  clamped {clamped}")?;
+        if let Some(nodes) = &self.nodes {
+            write!(f, "  taken back {taken_back}  rolled back unexplained {}", nodes.rolled_back_unexplained)?;
+        }
         if self.rules.is_some() { write!(f, "  timers fired {fires}") } else { Ok(()) }
     }
 }

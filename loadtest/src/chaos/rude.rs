@@ -125,9 +125,13 @@ impl Rude {
 /// is too little to tell.
 pub(super) fn p99(records: &[Record], stretch: std::ops::Range<Duration>) -> Option<Duration> {
     let within = records.iter().flat_map(|record| &record.acted).filter(|acted| stretch.contains(&acted.sent));
-    let mut took: Vec<Duration> = within.filter_map(|acted| Some(acted.answer.as_ref()?.at.saturating_sub(acted.sent))).collect();
+    of_100(within.filter_map(|acted| Some(acted.answer.as_ref()?.at.saturating_sub(acted.sent))).collect(), 99)
+}
+
+/// A percentile; None of too few.
+pub(super) fn of_100(mut took: Vec<Duration>, percent: usize) -> Option<Duration> {
     took.sort_unstable();
-    (took.len() >= 100).then(|| took[took.len() * 99 / 100])
+    (took.len() >= 100).then(|| took[took.len() * percent / 100])
 }
 
 #[cfg(test)]

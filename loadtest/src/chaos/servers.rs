@@ -1,162 +1,130 @@
-//! The Redis that is broken: one server, or a primary and the replica that takes over from it.
+//! The Redis that is broken: one server or two, a cluster, or what sentinels look after.
+
+mod cluster;
+mod sentinel;
+mod single;
 
 use std::io;
 use std::sync::Arc;
 
-use anyhow::{Context, Result};
+use lasthit::types::ShardId;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use servers::{Proxy, RedisServer, Upstream};
-use tokio::sync::OwnedMutexGuard;
-use tokio::time::sleep;
+use tokio::time::Instant;
 
-use super::Durability;
+use super::layout::{Layout, On};
 use super::plan::{Fault, Kind};
+use cluster::Divided;
+use sentinel::Watched;
+use single::Single;
 
-/// At `replicated` there are two, which change their parts.
+/// What was done to a node, and when.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Hit {
+    /// The fault began.
+    pub(crate) from: Instant,
+    /// Everything was as before again.
+    pub(crate) until: Instant,
+    /// The shards that it happened to.
+    pub(crate) shards: Vec<ShardId>,
+    /// Those that have another server since, and so may be in doubt.
+    pub(crate) doubted: Vec<ShardId>,
+}
+
+/// The servers of a run.
 #[derive(Debug)]
-pub(super) struct Servers {
-    primary: RedisServer,
-    replica: Option<RedisServer>,
-    /// One that comes and goes, and that nothing depends on.
-    guest: Option<RedisServer>,
-    /// It is here.
-    attached: bool,
+pub(super) enum Servers {
+    /// One, or a primary and its replica.
+    Single(Single),
+    /// The nodes of a cluster.
+    Cluster(Divided),
+    /// A primary and its replica, under sentinels.
+    Sentinel(Watched),
 }
 
 impl Servers {
     /// Starts what the level needs; blocks until it is ready.
-    pub(super) fn start(durability: Durability) -> io::Result<Self> {
-        let options = durability.redis_options();
-        if durability != Durability::Replicated {
-            return Ok(Self { primary: RedisServer::start_tcp(options)?, replica: None, guest: None, attached: false });
+    pub(super) fn start(on: On) -> io::Result<Self> {
+        let On { durability, valkey, .. } = on;
+        match on.layout {
+            Layout::Single => Single::start(durability).map(Self::Single),
+            Layout::Cluster(nodes) => Divided::start(nodes, durability, valkey).map(Self::Cluster),
+            Layout::Sentinel => Watched::start(durability, valkey).map(Self::Sentinel),
         }
-        let (primary, replica) = (RedisServer::start_tcp(options)?, RedisServer::start_tcp(options)?);
-        replica.follow(&primary)?;
-        Ok(Self { primary, replica: Some(replica), guest: None, attached: false })
     }
 
-    /// The server that the paths to Redis lead to.
-    pub(super) fn upstream(&self) -> Upstream {
-        self.primary.upstream()
+    /// Where processes are led to by a proxy of their own; None where they find the way to several servers themselves.
+    pub(super) fn upstream(&self) -> Option<Upstream> {
+        match self {
+            Self::Single(single) => Some(single.first().upstream()),
+            Self::Cluster(_) | Self::Sentinel(_) => None,
+        }
     }
 
-    /// The primary's process.
-    pub(super) fn pid(&self) -> Result<Pid> {
-        Ok(Pid::from_raw(i32::try_from(self.primary.pid())?))
+    /// What processes are told where there is no proxy before them.
+    pub(super) fn url(&self) -> String {
+        match self {
+            Self::Single(single) => single.first().url(),
+            Self::Cluster(divided) => divided.url(),
+            Self::Sentinel(watched) => watched.url(),
+        }
     }
 
-    /// Asks the primary something; blocks.
+    fn first(&self) -> &RedisServer {
+        match self {
+            Self::Single(single) => single.first(),
+            Self::Cluster(divided) => divided.first(),
+            Self::Sentinel(watched) => watched.first(),
+        }
+    }
+
+    /// The process of the first one.
+    pub(super) fn pid(&self) -> io::Result<Pid> {
+        pid(self.first())
+    }
+
+    /// Asks the first one something; blocks.
     pub(super) fn ask<T: redis::FromRedisValue>(&self, command: &[&str]) -> io::Result<T> {
-        self.primary.ask(command)
+        self.first().ask(command)
     }
 
-    fn end(&mut self, orderly: bool) -> io::Result<()> {
-        if orderly {
-            // It answers by ending.
-            let _ = self.primary.ask::<()>(&["SHUTDOWN"]);
+    /// Does what a fault says, and undoes it after its time; blocks. What was done to nodes is told.
+    pub(super) fn inflict(&mut self, fault: Fault, ways: &[Arc<Proxy>]) -> io::Result<Option<Hit>> {
+        match self {
+            Self::Single(single) => single.inflict(fault, ways).map(|()| None),
+            Self::Cluster(divided) => divided.inflict(fault),
+            Self::Sentinel(watched) => watched.inflict(fault),
         }
-        self.primary.kill()
-    }
-
-    /// The primary is there again, on what it left.
-    fn start_again(&mut self) -> io::Result<()> {
-        self.primary.restart()?;
-        self.replica.as_ref().map_or(Ok(()), |replica| replica.follow(&self.primary))
-    }
-
-    /// The guest has caught up.
-    fn attach(&mut self) -> io::Result<()> {
-        let guest = match self.guest.take() {
-            Some(guest) => guest,
-            None => RedisServer::start_tcp(&[])?,
-        };
-        self.attached = true;
-        self.guest.insert(guest).follow(&self.primary)
-    }
-
-    /// The guest follows nobody.
-    fn detach(&mut self) -> io::Result<()> {
-        self.attached = false;
-        self.guest.as_ref().map_or(Ok(()), |guest| guest.ask(&["REPLICAOF", "NO", "ONE"]))
-    }
-
-    /// The replica is the primary from here on, and the primary, which may be dead, is to be its replica.
-    fn promote(&mut self) -> io::Result<()> {
-        let replica = self.replica.as_mut().ok_or_else(|| io::Error::other("there is no replica to promote"))?;
-        replica.ask::<()>(&["REPLICAOF", "NO", "ONE"])?;
-        std::mem::swap(&mut self.primary, replica);
-        Ok(())
-    }
-
-    /// The old primary follows the new one.
-    fn demote(&mut self, restart: bool) -> io::Result<()> {
-        let replica = self.replica.as_mut().ok_or_else(|| io::Error::other("there is no primary to demote"))?;
-        if restart {
-            replica.restart()?;
-        }
-        replica.follow(&self.primary)
     }
 }
 
-/// Does what a fault says, and undoes it after its time.
-pub(super) async fn inflict(servers: OwnedMutexGuard<Servers>, fault: Fault, ways: &[Arc<Proxy>]) -> Result<()> {
-    match fault.kind {
-        Kind::RedisKill | Kind::RedisRestart => {
-            let servers = off(servers, move |servers| servers.end(fault.kind == Kind::RedisRestart)).await?;
-            sleep(fault.lasts).await;
-            off(servers, Servers::start_again).await.context("redis does not start again")?;
-        }
-        Kind::RedisFailover => {
-            let servers = off(servers, |servers| servers.end(false)).await?;
-            sleep(fault.lasts).await;
-            let servers = off(servers, Servers::promote).await?;
-            ways.iter().for_each(|way| way.lead_to(servers.upstream()));
-            off(servers, |servers| servers.demote(true)).await.context("the old primary does not come back")?;
-        }
-        Kind::RedisDemote => {
-            let servers = off(servers, Servers::promote).await?;
-            // What is connected stays with the old one, which takes writes that nobody confirms.
-            ways.iter().for_each(|way| way.lead_to(servers.upstream()));
-            sleep(fault.lasts).await;
-            off(servers, |servers| servers.demote(false)).await.context("the old primary does not follow")?;
-        }
-        Kind::ReplicaAttach => {
-            let servers = off(servers, Servers::detach).await?;
-            let servers = off(servers, Servers::attach).await.context("no further replica")?;
-            if servers.replica.is_some() {
-                // Whoever never takes over must not be the one that confirms.
-                off(servers, Servers::detach).await?;
-            }
-        }
-        Kind::ReplicaDetach => {
-            let attached = servers.attached;
-            let servers = if attached { servers } else { off(servers, Servers::attach).await.context("no further replica")? };
-            off(servers, Servers::detach).await?;
-        }
-        Kind::RedisPauseShort | Kind::RedisPauseLong => {
-            kill(servers.pid()?, Signal::SIGSTOP)?;
-            sleep(fault.lasts).await;
-            kill(servers.pid()?, Signal::SIGCONT)?;
-        }
-        kind => {
-            let lasts_ms = fault.lasts.as_millis().to_string();
-            let asked = move |servers: &mut Servers| match kind {
-                Kind::ClientKill => servers.ask(&["CLIENT", "KILL", "TYPE", "normal"]),
-                Kind::SubscriberKill => servers.ask(&["CLIENT", "KILL", "TYPE", "pubsub"]),
-                Kind::ClientPause => servers.ask(&["CLIENT", "PAUSE", &lasts_ms, "ALL"]),
-                _ => servers.ask(&["SCRIPT", "FLUSH"]),
-            };
-            off(servers, asked).await?;
-        }
-    }
+fn no_valkey() -> io::Error {
+    io::Error::other("there is no Valkey 9 here: run scripts/other-servers.sh, name one in VALKEY_SERVER, or leave out --valkey")
+}
+
+fn pid(server: &RedisServer) -> io::Result<Pid> {
+    i32::try_from(server.pid()).map(Pid::from_raw).map_err(io::Error::other)
+}
+
+/// Stands still for so long.
+fn pause(server: &RedisServer, fault: Fault) -> io::Result<()> {
+    let pid = pid(server)?;
+    kill(pid, Signal::SIGSTOP)?;
+    std::thread::sleep(fault.lasts);
+    kill(pid, Signal::SIGCONT)?;
     Ok(())
 }
 
-/// Blocks on a thread of its own.
-async fn off(
-    mut servers: OwnedMutexGuard<Servers>,
-    work: impl FnOnce(&mut Servers) -> io::Result<()> + Send + 'static,
-) -> Result<OwnedMutexGuard<Servers>> {
-    Ok(tokio::task::spawn_blocking(move || work(&mut servers).map(|()| servers)).await??)
+/// The faults that are one command to a server; false for all others.
+fn command(server: &RedisServer, fault: Fault) -> io::Result<bool> {
+    let lasts_ms = fault.lasts.as_millis().to_string();
+    match fault.kind {
+        Kind::ClientKill => server.ask(&["CLIENT", "KILL", "TYPE", "normal"]),
+        Kind::SubscriberKill => server.ask(&["CLIENT", "KILL", "TYPE", "pubsub"]),
+        Kind::ClientPause => server.ask(&["CLIENT", "PAUSE", &lasts_ms, "ALL"]),
+        Kind::ScriptFlush => server.ask(&["SCRIPT", "FLUSH"]),
+        _ => return Ok(false),
+    }
+    .map(|()| true)
 }

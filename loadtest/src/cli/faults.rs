@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::values::{counts, duration};
+use crate::chaos::layout::{Layout, Nodes};
 use crate::chaos::{Durability, Kind};
 use crate::hosts;
 
@@ -56,6 +57,16 @@ pub(crate) struct ChaosArgs {
     /// Durability of lasthit and configuration of Redis
     #[arg(long, value_enum, default_value_t = Durability::Redis)]
     pub(crate) durability: Durability,
+    /// Run on a Redis Cluster of so many primaries, each of them so many nodes: 3x2 is three primaries with a replica each. Its nodes are
+    /// killed, paused, demoted and cut off, and slots move
+    #[arg(long, value_name = "PxN", conflicts_with = "sentinel")]
+    pub(crate) cluster: Option<Nodes>,
+    /// Run on a primary with a replica under three sentinels, which are killed, paused, demoted and cut off
+    #[arg(long)]
+    pub(crate) sentinel: bool,
+    /// The servers of --cluster or --sentinel are Valkey 9, as scripts/other-servers.sh brings it or VALKEY_SERVER names it
+    #[arg(long)]
+    pub(crate) valkey: bool,
     /// Faults in a minute. About four in ten are kills. A short run has more, so that every kind occurs once
     #[arg(long, default_value_t = 60, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=600))]
     pub(crate) faults_per_minute: u32,
@@ -91,6 +102,17 @@ pub(crate) struct ChaosArgs {
     /// Also write the report into this JSON file
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
+}
+
+impl ChaosArgs {
+    /// On what kind of Redis it is to run.
+    pub(crate) fn layout(&self) -> Layout {
+        match self.cluster {
+            Some(nodes) => Layout::Cluster(nodes),
+            None if self.sentinel => Layout::Sentinel,
+            None => Layout::Single,
+        }
+    }
 }
 
 /// Options of `hosts`.

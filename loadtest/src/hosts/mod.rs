@@ -158,7 +158,7 @@ async fn play(config: &HostsConfig, fleet: &mut Fleet) -> Result<HostsReport> {
     }
     until_quiet(&*journal).await?;
     let kept = read_rooms(&*journal, &rooms, &game, &game.book()).await?;
-    let findings = judge::judge(&records, &kept, &game);
+    let findings = judge::judge(&records, &kept, &game, false);
     Ok(HostsReport::new(config, &faults, &records, &kept, findings, races, fleet.ended_by_themselves()))
 }
 

@@ -1,15 +1,39 @@
 //! A cluster of servers.
 
 use std::io;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
+use std::time::Duration;
 
 use super::server::{PORTS_MAX, START_TIMEOUT, program, wait_until};
-use super::{Program, RedisServer, free_address};
+use super::{Program, Proxy, RedisServer, Upstream, free_address};
 
 /// How many slots there are.
 const SLOTS: usize = 16_384;
 /// How long a node may be silent until the others take it for down, in ms.
 const NODE_TIMEOUT_MS: &str = "1000";
+
+/// How long a replica tries to take over, at most.
+const FAILOVER_TIMEOUT: Duration = Duration::from_secs(6);
+/// How often it is told to.
+const FAILOVERS_MAX: usize = 5;
+
+/// What a cluster is like, beside its size.
+#[derive(Debug, Clone, Copy)]
+pub struct Shape {
+    /// Another program than the installed redis-server.
+    pub program: Option<Program>,
+    /// Where its nodes are reached. They listen everywhere if that is not this machine's loopback.
+    pub address: Ipv4Addr,
+    /// Whether [`Cluster::cut_off`] works: nodes then come to each other through proxies, each from an address of its own.
+    pub divisible: bool,
+}
+
+impl Default for Shape {
+    fn default() -> Self {
+        Self { program: None, address: Ipv4Addr::LOCALHOST, divisible: false }
+    }
+}
 
 /// Nodes of a cluster, with equal ranges of slots. They end with the handle.
 #[derive(Debug)]
@@ -17,6 +41,22 @@ pub struct Cluster {
     /// First the primaries, then the replicas of the first, of the second, and so on.
     nodes: Vec<RedisServer>,
     primaries: usize,
+    address: Ipv4Addr,
+    /// How the nodes come to each of them, if they can be cut off.
+    ways: Vec<Proxy>,
+}
+
+/// Where a node of a divisible cluster comes from.
+fn source(node: usize) -> Ipv4Addr {
+    Ipv4Addr::new(127, 0, 1, u8::try_from(node + 1).unwrap_or(u8::MAX))
+}
+
+/// Whether a line of `CLUSTER NODES` has a slot.
+fn has_slot(line: &str, slot: usize) -> bool {
+    line.split_ascii_whitespace().skip(8).any(|range| {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        first.parse().ok().zip(last.parse().ok()).is_some_and(|(first, last): (usize, usize)| (first..=last).contains(&slot))
+    })
 }
 
 impl Cluster {
@@ -25,7 +65,7 @@ impl Cluster {
     /// # Errors
     /// When a node does not start, or they do not find each other.
     pub fn start(primaries: usize, replicas: usize, options: &[&str]) -> io::Result<Self> {
-        Self::start_on(&program()?, false, primaries, replicas, options)
+        Self::start_on(&program()?, false, Shape::default(), primaries, replicas, options)
     }
 
     /// As [`Cluster::start`], of another program. None, and words on stderr, if that is not here.
@@ -33,14 +73,32 @@ impl Cluster {
     /// # Errors
     /// As [`Cluster::start`].
     pub fn start_other(program: Program, primaries: usize, replicas: usize, options: &[&str]) -> io::Result<Option<Self>> {
-        let Some(program) = program.find()? else { return Ok(None) };
-        Self::start_on(&program, true, primaries, replicas, options).map(Some)
+        Self::start_as(Shape { program: Some(program), ..Shape::default() }, primaries, replicas, options)
     }
 
-    fn start_on(program: &Path, names_shards: bool, primaries: usize, replicas: usize, options: &[&str]) -> io::Result<Self> {
+    /// As [`Cluster::start`], of this shape. None, and words on stderr, if its program is not here.
+    ///
+    /// # Errors
+    /// As [`Cluster::start`].
+    pub fn start_as(shape: Shape, primaries: usize, replicas: usize, options: &[&str]) -> io::Result<Option<Self>> {
+        let Some(other) = shape.program else {
+            return Self::start_on(&program()?, false, shape, primaries, replicas, options).map(Some);
+        };
+        let Some(program) = other.find()? else { return Ok(None) };
+        Self::start_on(&program, true, shape, primaries, replicas, options).map(Some)
+    }
+
+    fn start_on(
+        program: &Path,
+        names_shards: bool,
+        shape: Shape,
+        primaries: usize,
+        replicas: usize,
+        options: &[&str],
+    ) -> io::Result<Self> {
         let mut tried = 1;
         loop {
-            match Self::launch(program, names_shards, primaries, replicas, options) {
+            match Self::launch(program, names_shards, shape, primaries, replicas, options) {
                 Err(error) if tried < PORTS_MAX && error.to_string().contains("Address already in use") => tried += 1,
                 other => return other,
             }
@@ -49,9 +107,21 @@ impl Cluster {
 
     /// The nodes know each other from the beginning: that is quicker than to introduce them. Programs later than Redis 7.0 name the
     /// primary with its replicas, and Valkey ends at a message to one that has no such name.
-    fn launch(program: &Path, names_shards: bool, primaries: usize, replicas: usize, options: &[&str]) -> io::Result<Self> {
+    fn launch(
+        program: &Path,
+        names_shards: bool,
+        shape: Shape,
+        primaries: usize,
+        replicas: usize,
+        options: &[&str],
+    ) -> io::Result<Self> {
         let count = primaries * (1 + replicas);
         let ports = (0..2 * count).map(|_| Ok(free_address()?.port())).collect::<io::Result<Vec<u16>>>()?;
+        let bus = |node: usize| (Ipv4Addr::LOCALHOST, ports[2 * node + 1]).into();
+        let divided = if shape.divisible { 0..count } else { 0..0 };
+        let ways = divided.map(|node| Proxy::start(Upstream::Tcp(bus(node)))).collect::<io::Result<Vec<_>>>()?;
+        let shown = |node: usize| ways.get(node).map_or_else(|| bus(node), Proxy::address).port();
+        let address = shape.address.to_string();
         let id = |node: usize| format!("{:040x}", node + 1);
         let line = |node: usize, own: usize| {
             let own = if node == own { "myself," } else { "" };
@@ -62,10 +132,10 @@ impl Cluster {
                 }),
                 Some(replica) => ("slave", id(replica / replicas), String::new()),
             };
-            let (port, bus, epoch) = (ports[2 * node], ports[2 * node + 1], node.min(primaries) + 1);
+            let (port, bus, epoch) = (ports[2 * node], shown(node), node.min(primaries) + 1);
             let first = node.checked_sub(primaries).map_or(node, |replica| replica / replicas);
             let shard = if names_shards { format!(",,shard-id={}", id(first)) } else { String::new() };
-            format!("{} 127.0.0.1:{port}@{bus}{shard} {own}{kind} {of} 0 0 {epoch} connected{slots}\n", id(node))
+            format!("{} {address}:{port}@{bus}{shard} {own}{kind} {of} 0 0 {epoch} connected{slots}\n", id(node))
         };
         let mut nodes = Vec::with_capacity(count);
         for own in 0..count {
@@ -74,9 +144,17 @@ impl Cluster {
             let bus = ports[2 * own + 1].to_string();
             let first = ["--cluster-enabled", "yes", "--cluster-config-file", "nodes.conf", "--cluster-port", bus.as_str()];
             let others = ["--cluster-node-timeout", NODE_TIMEOUT_MS, "--cluster-require-full-coverage", "no"];
-            nodes.push(RedisServer::node(program, &known, &[&first[..], &others, options].concat(), ports[2 * own])?);
+            let (shown, from) = (shown(own).to_string(), source(own).to_string());
+            // Who comes from another address than the common one is a stranger to protected mode.
+            let local = if shape.address.is_loopback() { "127.0.0.1" } else { "0.0.0.0" };
+            let open = ["--cluster-announce-ip", &address, "--bind", local, "--protected-mode", "no"];
+            let apart = ["--cluster-announce-bus-port", &shown, "--bind-source-addr", &from];
+            let apart = if shape.divisible { &apart[..] } else { &[] };
+            let open = if shape.divisible || !shape.address.is_loopback() { &open[..] } else { &[] };
+            let options = [&first[..], &others, open, apart, options].concat();
+            nodes.push(RedisServer::node(program, &known, &options, ports[2 * own])?);
         }
-        let cluster = Self { nodes, primaries };
+        let cluster = Self { nodes, primaries, address: shape.address, ways };
         cluster.until("all slots are served, and the replicas have caught up", |n, node| {
             let works = node.ask::<String>(&["CLUSTER", "INFO"])?.contains("cluster_state:ok");
             let info: String = node.ask(&["INFO", "replication"])?;
@@ -92,7 +170,8 @@ impl Cluster {
     /// Some of the nodes, as `redis+cluster://...`.
     #[must_use]
     pub fn url(&self) -> String {
-        let hosts = self.nodes.iter().filter_map(RedisServer::address).map(|address| address.to_string());
+        let ports = self.nodes.iter().filter_map(RedisServer::address).map(|address| address.port());
+        let hosts = ports.map(|port| format!("{}:{port}", self.address));
         format!("redis+cluster://{}", hosts.collect::<Vec<_>>().join(","))
     }
 
@@ -125,6 +204,22 @@ impl Cluster {
         (0..self.primaries).find(|node| range(*node).contains(&slot)).ok_or_else(|| io::Error::other("no owner"))
     }
 
+    /// The node that serves a key now. All nodes must answer.
+    ///
+    /// # Errors
+    /// When a node does not answer, or none says that it does.
+    pub fn owner(&self, key: &str) -> io::Result<usize> {
+        let slot = self.slot(key)?;
+        for (node, server) in self.nodes.iter().enumerate() {
+            let said: String = server.ask(&["CLUSTER", "NODES"])?;
+            let own = said.lines().find(|line| line.contains("myself")).unwrap_or_default();
+            if own.contains("master") && has_slot(own, slot) {
+                return Ok(node);
+            }
+        }
+        Err(io::Error::other(format!("no node has slot {slot}")))
+    }
+
     /// The slot of a key.
     ///
     /// # Errors
@@ -132,6 +227,58 @@ impl Cluster {
     pub fn slot(&self, key: &str) -> io::Result<usize> {
         let asked = self.nodes.iter().find_map(|node| node.ask::<usize>(&["CLUSTER", "KEYSLOT", key]).ok());
         asked.ok_or_else(|| io::Error::other("no node answers"))
+    }
+
+    /// Cuts a node off from all others, in both directions, and from its replicas, but not from clients; or mends that.
+    ///
+    /// # Errors
+    /// When the cluster is not divisible, or a node does not answer.
+    pub fn cut_off(&self, node: usize, is_cut: bool) -> io::Result<()> {
+        let own = self.ways.get(node).ok_or_else(|| io::Error::other("this cluster is not divisible"))?;
+        own.refuse(is_cut);
+        let from = is_cut.then(|| IpAddr::from(source(node)));
+        self.ways.iter().for_each(|way| way.shut_out(from));
+        // Replicas come to the port of the clients.
+        let (may, kill) = if is_cut { (["-psync", "-sync"], true) } else { (["+psync", "+sync"], false) };
+        self.nodes[node].ask::<()>(&[&["ACL", "SETUSER", "default"], &may[..]].concat())?;
+        if kill {
+            self.nodes[node].ask::<()>(&["CLIENT", "KILL", "TYPE", "replica"])?;
+            self.ways.iter().for_each(Proxy::cut);
+        }
+        Ok(())
+    }
+
+    /// The nodes that have the same slots as this one, or had them at the start, without itself.
+    pub fn others(&self, node: usize) -> impl Iterator<Item = usize> + use<> {
+        let (primaries, replicas) = (self.primaries, self.nodes.len() / self.primaries - 1);
+        let group = node.checked_sub(primaries).map_or(node, |replica| replica / replicas.max(1));
+        let all = std::iter::once(group).chain(primaries + group * replicas..primaries + (group + 1) * replicas);
+        all.filter(move |other| *other != node)
+    }
+
+    /// Whether it says so itself.
+    fn is_primary(&self, node: usize) -> bool {
+        self.nodes[node].ask::<String>(&["INFO", "replication"]).is_ok_and(|info| info.contains("role:master"))
+    }
+
+    /// Waits until every slot is served, and every primary has all of its replicas again. All nodes must run.
+    ///
+    /// # Errors
+    /// When that does not come.
+    pub fn settled(&self) -> io::Result<()> {
+        let replicas = self.nodes.len() / self.primaries - 1;
+        let works = |node: &RedisServer| {
+            let says = |what: &[&str]| node.ask::<String>(what).unwrap_or_default();
+            let info = says(&["INFO", "replication"]);
+            let is_whole = if info.contains("role:master") {
+                info.matches("state=online").count() == replicas
+            } else {
+                info.contains("master_link_status:up")
+            };
+            is_whole && says(&["CLUSTER", "INFO"]).contains("cluster_state:ok")
+        };
+        let so = || Ok(self.nodes.iter().all(works).then_some(()));
+        wait_until(3 * START_TIMEOUT, so)?.ok_or_else(|| io::Error::other("the cluster is not whole again"))
     }
 
     /// Moves a slot in the old way: key by key, then all are told. `between` is called when a part of the keys has moved.
@@ -156,8 +303,8 @@ impl Cluster {
                 between();
             }
         }
-        // First the node that has it now, so that nobody is sent in a circle.
-        let others = (0..self.primaries).filter(|node| ![from, to].contains(node));
+        // First the node that has it now, so that nobody is sent in a circle. Replicas hear of it.
+        let others = (0..self.nodes.len()).filter(|node| ![from, to].contains(node) && self.is_primary(*node));
         [to, from]
             .into_iter()
             .chain(others)
@@ -169,29 +316,37 @@ impl Cluster {
     /// # Errors
     /// When a node refuses, or it does not come.
     pub fn migrate_slot(&self, key: &str, from: usize, to: usize) -> io::Result<()> {
-        let (slot, new) = (self.slot(key)?.to_string(), self.id(to)?);
+        let (number, new) = (self.slot(key)?, self.id(to)?);
+        let slot = number.to_string();
         self.nodes[from].ask::<()>(&["CLUSTER", "MIGRATESLOTS", "SLOTSRANGE", &slot, &slot, "NODE", &new])?;
         let there = wait_until(START_TIMEOUT, || {
             let said: String = self.nodes[from].ask(&["CLUSTER", "NODES"])?;
             let line = said.lines().find(|line| line.starts_with(&new)).unwrap_or_default();
-            Ok(line.split_ascii_whitespace().skip(8).any(|range| range == slot).then_some(()))
+            Ok(has_slot(line, number).then_some(()))
         })?;
         there.ok_or_else(|| io::Error::other(format!("slot {slot} has not moved")))
     }
 
-    /// Waits until a replica of a primary has become a primary itself.
+    /// Lets a replica take over from its living primary, and waits until it has. The others may refuse to vote; it is asked again then.
+    ///
+    /// # Errors
+    /// When it does not answer, or never takes over.
+    pub fn fail_over(&self, to: usize) -> io::Result<()> {
+        for _ in 0..FAILOVERS_MAX {
+            self.nodes[to].ask::<()>(&["CLUSTER", "FAILOVER"])?;
+            if wait_until(FAILOVER_TIMEOUT, || Ok(self.is_primary(to).then_some(())))?.is_some() {
+                return Ok(());
+            }
+        }
+        Err(io::Error::other("a replica does not take over"))
+    }
+
+    /// Waits until another node has become the primary of what this one had.
     ///
     /// # Errors
     /// When none does.
     pub fn promoted(&self, primary: usize) -> io::Result<usize> {
-        let replicas = self.nodes.len() / self.primaries - 1;
-        let own = self.primaries + primary * replicas..self.primaries + (primary + 1) * replicas;
-        let found = wait_until(3 * START_TIMEOUT, || {
-            let is_primary = |node: &usize| {
-                self.nodes[*node].ask::<String>(&["INFO", "replication"]).is_ok_and(|info| info.contains("role:master"))
-            };
-            Ok(own.clone().find(is_primary))
-        })?;
+        let found = wait_until(3 * START_TIMEOUT, || Ok(self.others(primary).find(|node| self.is_primary(*node))))?;
         found.ok_or_else(|| io::Error::other("no replica is elected"))
     }
 
@@ -223,5 +378,23 @@ mod tests {
         cluster.nodes_mut()[to].kill().expect("killed");
         let successor = cluster.promoted(to).expect("elected");
         assert_eq!(successor, 3 + to);
+    }
+
+    #[test]
+    fn a_node_is_cut_off_from_the_others_and_comes_back() {
+        let shape = Shape { divisible: true, ..Shape::default() };
+        let cluster = Cluster::start_as(shape, 3, 1, &[]).expect("a cluster").expect("redis-server");
+        let cut = cluster.owner("name").expect("an owner");
+        cluster.cut_off(cut, true).expect("cut off");
+        let next = cluster.promoted(cut).expect("elected");
+        assert_eq!(cluster.others(cut).collect::<Vec<_>>(), [next]);
+        // Who serves no majority refuses, and clients reach it to hear so.
+        let refused = wait_until(START_TIMEOUT, || Ok(cluster.nodes()[cut].ask::<()>(&["SET", "name", "ann"]).err()));
+        let refused = refused.expect("asked").expect("refused").to_string();
+        assert!(refused.contains("The cluster is down"), "{refused}");
+        cluster.cut_off(cut, false).expect("mended");
+        wait_until(START_TIMEOUT, || Ok(cluster.owner("name").is_ok_and(|owner| owner == next).then_some(()))).expect("asked");
+        cluster.settled().expect("whole again");
+        cluster.nodes()[next].ask::<()>(&["SET", "name", "ann"]).expect("served");
     }
 }

@@ -11,7 +11,7 @@ mod server;
 mod terminal;
 mod token;
 
-pub use cluster::Cluster;
+pub use cluster::{Cluster, Shape};
 pub use port::free_address;
 pub use program::Program;
 pub use proxy::{Proxy, Upstream};

@@ -3,7 +3,7 @@
 //! It runs on a thread of its own, so that a test may block.
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -42,6 +42,8 @@ struct Path {
     to_client: Duration,
     swallows: bool,
     refuses: bool,
+    /// Whoever connects from here is refused.
+    shut_out: Option<IpAddr>,
     /// Every connection ends when this rises.
     cuts: u64,
     /// Which chunks to the upstream end their connections instead.
@@ -54,9 +56,9 @@ struct Path {
 impl Path {
     fn to(upstream: Upstream) -> Self {
         let (to_upstream, to_client) = (Duration::ZERO, Duration::ZERO);
-        let (swallows, refuses, cuts, lost) = (false, false, 0, 0..0);
+        let (swallows, refuses, shut_out, cuts, lost) = (false, false, None, 0, 0..0);
         let (sent, swallowed) = (Arc::default(), Arc::default());
-        Self { upstream, to_upstream, to_client, swallows, refuses, cuts, lost, sent, swallowed }
+        Self { upstream, to_upstream, to_client, swallows, refuses, shut_out, cuts, lost, sent, swallowed }
     }
 }
 
@@ -128,6 +130,11 @@ impl Proxy {
         self.change(|path| path.refuses = refuses);
     }
 
+    /// New connections from this address are reset at once; none with `None`.
+    pub fn shut_out(&self, from: Option<IpAddr>) {
+        self.change(|path| path.shut_out = from);
+    }
+
     /// Ends all connections that are there, on both sides.
     pub fn cut(&self) {
         self.change(|path| path.cuts += 1);
@@ -166,8 +173,9 @@ async fn serve(listener: TcpListener, mut path: watch::Receiver<Path>) -> io::Re
     loop {
         tokio::select! {
             accepted = listener.accept(), if connections.len() < CONNECTIONS_MAX => {
-                let Ok((client, _)) = accepted else { continue };
-                if path.borrow().refuses {
+                let Ok((client, from)) = accepted else { continue };
+                let is_refused = { let path = path.borrow(); path.refuses || path.shut_out == Some(from.ip()) };
+                if is_refused {
                     // Dropped with this set, it is reset.
                     client.set_zero_linger()?;
                 } else {
@@ -373,6 +381,10 @@ mod tests {
         assert_eq!(next(&mut stream).expect("still there"), b'x');
         proxy.refuse(false);
         assert_eq!(next(&mut connect(&proxy)).expect("a byte"), b'a');
+        proxy.shut_out(Some(Ipv4Addr::new(127, 0, 1, 1).into()));
+        assert_eq!(next(&mut connect(&proxy)).expect("it comes from elsewhere"), b'a');
+        proxy.shut_out(Some(Ipv4Addr::LOCALHOST.into()));
+        assert_eq!(next(&mut connect(&proxy)).expect_err("reset").kind(), ErrorKind::ConnectionReset);
     }
 
     #[test]

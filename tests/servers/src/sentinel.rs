@@ -60,6 +60,22 @@ impl Sentinels {
         &self.0
     }
 
+    /// What they call the primary.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        NAME
+    }
+
+    /// The port of the primary that the first of them names.
+    ///
+    /// # Errors
+    /// When it does not answer, or names none.
+    pub fn named(&self) -> io::Result<u16> {
+        let first = self.0.first().ok_or_else(|| io::Error::other("no sentinels"))?;
+        let named: Vec<String> = first.ask(&["SENTINEL", "GET-MASTER-ADDR-BY-NAME", NAME])?;
+        named.get(1).and_then(|port| port.parse().ok()).ok_or_else(|| io::Error::other("a sentinel names no primary"))
+    }
+
     /// Waits until all name this server as the primary.
     ///
     /// # Errors
@@ -78,9 +94,7 @@ impl Sentinels {
     /// When that does not come.
     pub fn successor<'a>(&self, servers: &'a [RedisServer], old: &RedisServer) -> io::Result<&'a RedisServer> {
         let found = wait_until(ELECTION_PATIENCE, || {
-            let first = self.0.first().ok_or_else(|| io::Error::other("no sentinels"))?;
-            let named: Vec<String> = first.ask(&["SENTINEL", "GET-MASTER-ADDR-BY-NAME", NAME])?;
-            let port = named.get(1).and_then(|port| port.parse::<u16>().ok());
+            let port = Some(self.named()?);
             let named = servers.iter().find(|server| server.address().map(|address| address.port()) == port);
             Ok(named.filter(|named| named.address() != old.address()))
         })?;

@@ -73,7 +73,7 @@ impl Run {
     }
 
     fn faults(self) -> Faults {
-        judge(&[self.ann], &[self.room], &Game::Claims).faults
+        judge(&[self.ann], &[self.room], &Game::Claims, false).faults
     }
 
     /// The room's verdicts change after the player saw them.
@@ -90,8 +90,30 @@ fn none() -> Faults {
 
 #[test]
 fn a_run_without_a_fault_has_none() {
-    let findings = judge(&[Run::new().ann], &[Run::new().room], &Game::Claims);
+    let findings = judge(&[Run::new().ann], &[Run::new().room], &Game::Claims, false);
     assert_eq!((findings.faults, findings.told), (none(), Vec::new()));
+}
+
+/// The room goes on from verdict 2 after ann saw 6, because a replica was elected that had no more.
+#[test]
+fn what_an_election_lost_is_taken_back_where_it_may_be() {
+    for (may_lose, expected) in [(true, Faults { taken_back: 3, rolled_back: 1, ..none() }), (false, Faults::default())] {
+        let mut run = Run::new();
+        let again = |seq: u64| verdict(seq, "ann", &format!("d{seq}"), Outcome::Denied("late".to_owned()));
+        run.room.verdicts.truncate(2);
+        run.room.verdicts.extend((3..=6).map(again));
+        run.room.accepted = run.room.verdicts[1..].iter().map(|v| v.stamp).collect();
+        run.room.era = 9;
+        run.ann.told.push(Told::Welcome { era: 9, seq: 2, resumed: false, session: "s".to_owned() });
+        let seen = |seq: u64| Told::Verdict(Seen { from: seq, seq, repeat_of: 0, digest: digest_of(&again(seq)) });
+        run.ann.told.extend((3..=6).map(seen));
+        let found = judge(&[run.ann], &[run.room], &Game::Claims, may_lose);
+        if may_lose {
+            assert_eq!((found.faults, found.renewed), (expected, [(0, 1)].into()), "{:?}", found.told);
+        } else {
+            assert!(found.faults.changed >= 2 && found.faults.taken_back == 0, "{found:?}");
+        }
+    }
 }
 
 #[test]
