@@ -25,7 +25,8 @@ use super::slots::slot;
 use super::socket;
 use super::target::{Server, Target};
 use crate::limits::{
-    CLUSTER_INTERVAL, CLUSTER_PATIENCE, CLUSTER_PAUSE, REDIS_CONNECT_TIMEOUT, REDIS_RESPONSE_TIMEOUT, REPLICATED_CONNECTIONS,
+    CLUSTER_AWAY_PAUSE, CLUSTER_INTERVAL, CLUSTER_PATIENCE, CLUSTER_PAUSE, REDIS_CONNECT_TIMEOUT, REDIS_RESPONSE_TIMEOUT,
+    REPLICATED_CONNECTIONS,
 };
 use crate::types::ShardId;
 use map::{Map, Member};
@@ -277,20 +278,23 @@ impl Cluster {
         Ok(())
     }
 
-    /// Asks the nodes, and takes what they say.
-    async fn refresh(&self) -> Result<(), JournalError> {
+    /// Asks the nodes, and takes what they say. Returns whether all of them answered.
+    async fn refresh(&self) -> Result<bool, JournalError> {
         let nodes: Vec<_> = self.now.read().nodes.iter().map(|(at, node)| (at.clone(), node.clone())).collect();
         let asked = nodes.into_iter().map(async |(at, node)| {
             let mut live = node.link.live().await?;
             let answer = nodes_of(&mut live.connection).await;
             Ok(members(&node.link.judge(&live, answer)?, host_of(&at), self.url.tls))
         });
-        let mut said = gather(asked.collect()).await.0;
+        let asked: FuturesUnordered<_> = asked.collect();
+        let count = asked.len();
+        let mut said = gather(asked).await.0;
+        let all = said.len() == count;
         if said.is_empty() {
             let known = self.now.read().known.iter().chain(&self.url.hosts).cloned().collect::<HashSet<_>>();
             said = ask_anybody(&self.url, known.into_iter().collect(), &self.look).await?;
         }
-        self.take(&said)
+        self.take(&said).map(|()| all)
     }
 
     /// At the level `replicated`: whether every node still waits for every replica that may be elected.
@@ -383,10 +387,15 @@ pub(super) async fn watch(journal: Weak<Inner>, cluster: Arc<Cluster>) {
     let mut looked = Instant::now();
     while journal.strong_count() > 0 {
         let _ = timeout(CLUSTER_INTERVAL, cluster.look.notified()).await;
-        match cluster.refresh().await {
-            Ok(()) => {}
-            Err(error) => tracing::debug!(%error, "nobody tells which node serves what"),
-        }
+        let pause = match cluster.refresh().await {
+            Ok(true) => CLUSTER_PAUSE,
+            // Every try to connect to the missing one asks for the next look.
+            Ok(false) => CLUSTER_AWAY_PAUSE,
+            Err(error) => {
+                tracing::debug!(%error, "nobody tells which node serves what");
+                CLUSTER_AWAY_PAUSE
+            }
+        };
         if looked.elapsed() >= CLUSTER_INTERVAL {
             looked = Instant::now();
             cluster.look_again().await;
@@ -394,6 +403,6 @@ pub(super) async fn watch(journal: Weak<Inner>, cluster: Arc<Cluster>) {
         let Some(here) = journal.upgrade() else { return };
         here.subscriptions.follow();
         drop(here);
-        sleep(CLUSTER_PAUSE).await;
+        sleep(pause).await;
     }
 }

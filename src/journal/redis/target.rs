@@ -93,6 +93,10 @@ impl Server {
 
     /// What an error means that came instead of a connection.
     pub(super) fn unreached(&self, error: &RedisError) -> JournalError {
+        // Its successor may be elected at any moment.
+        if let Some(look) = &self.cluster {
+            look.notify_one();
+        }
         match journal_error(error) {
             JournalError::Unreachable(why) => JournalError::Unreachable(self.missing(&why)),
             JournalError::Silent(why) => JournalError::Silent(self.missing(&why)),
