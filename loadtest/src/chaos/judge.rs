@@ -101,24 +101,21 @@ struct Judge<'g> {
     may_lose: bool,
 }
 
-/// How far the verdicts of each message's life of the room were kept, by what later lives began with.
-fn kept(told: &[Told]) -> Vec<u64> {
-    let welcomes = told.iter().enumerate().filter_map(|(at, told)| match told {
-        Told::Welcome { era, seq, .. } => Some((at, *era, *seq)),
+/// The era in which a player was at last.
+fn last_era(told: &[Told]) -> Option<u64> {
+    told.iter().rev().find_map(|told| match told {
+        Told::Welcome { era, .. } => Some(*era),
         Told::Verdict(_) | Told::Ahead => None,
-    });
-    let mut bounds = vec![u64::MAX; told.len()];
-    // What the lives behind `era` leave, and with what that life itself began at the least.
-    let (mut end, mut life, mut later, mut own) = (told.len(), None, u64::MAX, u64::MAX);
-    for (at, era, seq) in welcomes.collect::<Vec<_>>().into_iter().rev() {
-        if life != Some(era) {
-            (later, own, life) = (later.min(own), u64::MAX, Some(era));
-        }
-        own = own.min(seq);
-        bounds[at..end].fill(later);
-        end = at;
-    }
-    bounds
+    })
+}
+
+/// Whether a player saw what the journal has.
+fn is_same(seen: &Seen, kept: &Verdict, index: &Index<'_>) -> bool {
+    let repeated = || {
+        matches!(kept.outcome, Outcome::Repeat { of } if of == seen.repeat_of)
+            && index.by_seq.get(&seen.repeat_of).is_some_and(|first| digest_of(first) == seen.digest)
+    };
+    digest_of(kept) == seen.digest || repeated()
 }
 
 impl Judge<'_> {
@@ -254,8 +251,10 @@ impl Judge<'_> {
     fn told(&mut self, record: &Record, index: &Index<'_>) {
         let (player, room) = (&record.player, &index.room.name);
         let (mut session, mut last, mut era) = ("", None, 0);
-        let kept = if self.may_lose { kept(&record.told) } else { vec![u64::MAX; record.told.len()] };
-        for (told, kept) in record.told.iter().zip(kept) {
+        let last_era = last_era(&record.told).filter(|_| self.may_lose);
+        // What it sees from here on may be of what an election took away.
+        let mut diverged = false;
+        for told in &record.told {
             match told {
                 Told::Welcome { era: now, seq, resumed, session: name } => {
                     let seen = last.unwrap_or(*seq);
@@ -280,6 +279,7 @@ impl Judge<'_> {
                             || format!("gap: room {room}: {player} was at {seen}, but could resume only from {seq}"),
                         );
                     }
+                    diverged &= *now == era;
                     (session, last, era) = (name, Some(*seq), *now);
                 }
                 Told::Ahead => {
@@ -291,9 +291,11 @@ impl Judge<'_> {
                 }
                 Told::Verdict(seen) => {
                     let before = last.unwrap_or(0);
-                    if seen.seq > kept {
-                        self.findings.faults.taken_back += 1;
-                    } else {
+                    let is_kept = || index.by_seq.get(&seen.seq).is_some_and(|kept| is_same(seen, kept, index));
+                    let is_taken = last_era.is_some_and(|last| last > era) && !is_kept();
+                    self.findings.faults.taken_back += u64::from(is_taken);
+                    diverged |= is_taken;
+                    if !diverged {
                         self.saw(player, session, before, seen, index);
                     }
                     last = Some(before.max(seen.seq));
@@ -321,9 +323,7 @@ impl Judge<'_> {
             );
             return;
         };
-        let repeated = matches!(kept.outcome, Outcome::Repeat { of } if of == seen.repeat_of)
-            && index.by_seq.get(&seen.repeat_of).is_some_and(|first| digest_of(first) == seen.digest);
-        if digest_of(kept) != seen.digest && !repeated {
+        if !is_same(seen, kept, index) {
             let kept = format!("{kept:?}");
             self.found(
                 |f| &mut f.changed,

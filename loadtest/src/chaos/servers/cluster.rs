@@ -90,10 +90,10 @@ impl Divided {
         match fault.kind {
             Kind::NodeKill => {
                 self.cluster.nodes_mut()[node].kill()?;
-                sleep(fault.lasts);
                 if self.replicas > 0 {
                     self.cluster.promoted(node)?;
                 }
+                sleep(fault.lasts.saturating_sub(from.elapsed()));
                 self.cluster.nodes_mut()[node].restart()?;
             }
             Kind::NodePause => pause(&self.cluster.nodes()[node], fault)?,
