@@ -5,7 +5,7 @@ mod catch_up;
 pub(crate) mod core;
 mod deliver;
 pub(crate) mod front;
-mod homes;
+pub(crate) mod homes;
 pub(crate) mod hub;
 mod leaving;
 pub(crate) mod moves;

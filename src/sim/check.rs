@@ -33,6 +33,7 @@ pub(super) fn everything(world: &World) {
     unproven(world);
     content(world);
     liveness(world);
+    world.check_homes();
     switch(world);
 }
 
@@ -429,6 +430,12 @@ fn liveness(world: &World) {
             // A supervisor's are counted elsewhere.
             assert!(gateway.core.is_some() || world.supervisor.is_some(), "liveness: a gateway is not back");
             let Some(core) = &gateway.core else { continue };
+            assert_eq!(
+                core.session_count(),
+                gateway.sessions.len(),
+                "liveness: gateway {:?} has other sessions than connections",
+                gateway.incarnation
+            );
             let turn = core.turn_in(ShardId(shard));
             let fenced = survey.gateways.iter().any(|g| g.incarnation == turn && g.fenced);
             assert!(

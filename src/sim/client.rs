@@ -7,11 +7,16 @@ use bytes::Bytes;
 use super::follow::Moving;
 use super::process::Unread;
 use super::world::{Channel, Happening, MS, Pid, US, World};
+use crate::gateway::homes::Located;
 use crate::gateway::{Delivery, Joining};
 use crate::types::{Action, Arrival, PlayerId, Role, RoomId, ShardId, Since, Verdict};
 use crate::wire::client::{ErrorCode, VerdictFrames, Welcome, close};
 
 const CONTESTS: u64 = 3;
+/// How long a player waits at its room's home for a welcome before it asks others.
+const WELCOME_NS: u64 = 400 * MS;
+/// How often in a row it goes where it is sent.
+const FOLLOW_MAX: u32 = 4;
 /// Actions that a player who follows moves leaves unanswered.
 const OPEN_MAX: usize = 6;
 
@@ -30,7 +35,7 @@ pub(super) struct Conn {
     pub(super) gateway: usize,
     pub(super) start: u64,
     pub(super) session: Option<u64>,
-    pub(super) opened_at: u64,
+    opened_at: u64,
     last_arrival_ns: u64,
     /// What it continues after.
     pub(super) asked: Option<Since>,
@@ -56,8 +61,12 @@ pub(super) struct Client {
     pub(super) room: RoomId,
     pub(super) conn: Option<u64>,
     pub(super) welcomed: bool,
-    /// The gateway where it has waited in vain: its room may live on another host.
-    waited_at: Option<usize>,
+    /// The host that is its room's home, as far as it knows, and the number.
+    pub(super) home: Option<usize>,
+    home_number: u32,
+    /// How often in a row it was sent on, and told of an earlier home.
+    follows_on: u32,
+    lower: u32,
     pub(super) seen: Option<Since>,
     /// How much of `told` it knows to be void, for it was ahead of what the journal has.
     pub(super) void: usize,
@@ -86,7 +95,10 @@ impl Client {
             room,
             conn: None,
             welcomed: false,
-            waited_at: None,
+            home: None,
+            home_number: 0,
+            follows_on: 0,
+            lower: 0,
             seen: None,
             void: 0,
             open: BTreeMap::new(),
@@ -122,11 +134,11 @@ impl World {
             self.join(index, None);
             return;
         };
-        if !welcomed && self.waits_in_vain(conn) {
-            self.clients[index].waited_at = Some(self.conns[&conn].gateway);
+        let waits = self.hosts.len() > 1 && self.conns[&conn].opened_at + WELCOME_NS < self.now;
+        if waits && !welcomed && self.clients[index].home.take().is_some() {
             self.say(conn, self.now, Message::Leave);
             self.part(index);
-            self.ledger.count("players that try another gateway");
+            self.ledger.count("players that forget a home");
             return;
         }
         if !self.clients[index].is_silent() {
@@ -182,7 +194,33 @@ impl World {
         if code == close::MOVED {
             self.ledger.count("sessions closed as moved");
             self.join(index, None);
+        } else if code == close::ELSEWHERE && self.sent_on(index, why) {
+            self.join(index, None);
         }
+    }
+
+    /// A player is told where its room is. Tells whether it goes there at once (rule H9).
+    pub(super) fn sent_on(&mut self, index: usize, reason: &str) -> bool {
+        let (url, number) = reason.split_once('#').expect("a URL and a number");
+        let number: u32 = number.parse().expect("a number");
+        let client = &mut self.clients[index];
+        if number < client.home_number {
+            self.ledger.count("answers of earlier homes");
+            client.lower += 1;
+            if client.lower == FOLLOW_MAX {
+                (client.home_number, client.lower) = (0, 0);
+            }
+            return false;
+        }
+        (client.home, client.home_number, client.lower) = (Some(super::hosts::place_of_url(url)), number, 0);
+        client.follows_on += 1;
+        self.ledger.count("players sent on");
+        if client.follows_on > FOLLOW_MAX {
+            (client.home, client.follows_on) = (None, 0);
+            self.ledger.count("players sent on too often");
+            return false;
+        }
+        true
     }
 
     /// Whether it acts before it is welcomed. Who moves keeps its actions in order, and waits.
@@ -191,11 +229,13 @@ impl World {
     }
 
     pub(super) fn join(&mut self, index: usize, gateway: Option<usize>) {
-        let alive = self.gateways_alive();
+        let alive = self.gateways_in_reach();
         if alive.is_empty() {
             return;
         }
-        let gateway = match gateway.or(self.clients[index].waited_at.and_then(|waited| self.another_gateway(waited))) {
+        // The connection to its home fails where nobody is in reach there.
+        let home = self.clients[index].home.and_then(|home| self.gateway_at(home));
+        let gateway = match gateway.or(home) {
             Some(gateway) => gateway,
             None if self.supervisor.is_some() => match self.door() {
                 Some(gateway) => gateway,
@@ -351,20 +391,26 @@ impl World {
         let Unread { arrival_ns, conn, message } = unread;
         let arrival = Arrival::at(arrival_ns, 0);
         match message {
-            Message::Open(joining) => match self.with_gateway(index, |core, _| core.open(joining, arrival)) {
-                Some(Ok(session)) => {
-                    self.gateways[index].coming = self.gateways[index].coming.saturating_sub(1);
-                    self.gateways[index].sessions.insert(session.number, conn);
-                    self.conns.get_mut(&conn).expect("a connection").session = Some(session.number);
-                }
-                refused => {
-                    self.gateways[index].coming = self.gateways[index].coming.saturating_sub(1);
-                    if let Some(Err(refusal)) = refused {
-                        self.refused_for(&refusal.message);
+            Message::Open(joining) if self.is_answered(index, conn, &joining) => {
+                self.gateways[index].coming = self.gateways[index].coming.saturating_sub(1);
+            }
+            Message::Open(joining) => {
+                let gateway = &mut self.gateways[index];
+                gateway.coming = gateway.coming.saturating_sub(1);
+                let Some(core) = &mut gateway.core else { return };
+                match core.open(joining, arrival) {
+                    Ok(session) => {
+                        gateway.sessions.insert(session.number, conn);
+                        self.conns.get_mut(&conn).expect("a connection").session = Some(session.number);
                     }
-                    self.along(Channel::ToClient(conn), None, Happening::ConnectionLost(conn));
+                    Err(refusal) => {
+                        self.refused_for(&refusal.message);
+                        self.along(Channel::ToClient(conn), None, Happening::ConnectionLost(conn));
+                    }
                 }
-            },
+                // What it says follows, also to one that is dismissed at once.
+                self.with_gateway(index, |_, _| ());
+            }
             Message::Act(action) => {
                 let Some(session) = self.live_session(index, conn) else { return };
                 self.gateways[index].events += 1;
@@ -390,6 +436,19 @@ impl World {
         }
     }
 
+    /// Whether a client that asks for it before it has a session is told at once that its room is elsewhere (status 421).
+    fn is_answered(&mut self, index: usize, conn: u64, joining: &Joining) -> bool {
+        if self.hosts.len() == 1 || conn % 2 == 0 {
+            return false;
+        }
+        let located = self.with_gateway(index, |core, now| core.locate(&joining.room, true, now));
+        let Some(Some(Located::Away { url, number })) = located else { return false };
+        self.ledger.count("players answered before they come in");
+        let delivery = Delivery::Close { code: close::ELSEWHERE, reason: format!("{url}#{number}") };
+        self.along(Channel::ToClient(conn), None, Happening::Deliver { conn, delivery });
+        true
+    }
+
     pub(super) fn connection_lost(&mut self, conn: u64) {
         let index = self.conns[&conn].client;
         if self.clients[index].conn == Some(conn) {
@@ -408,7 +467,11 @@ impl World {
         match delivery {
             Delivery::Welcome(welcome) => {
                 self.welcomed(index, conn, &welcome);
-                self.clients[index].waited_at = None;
+                let gateway = self.conns[&conn].gateway;
+                let home = (self.hosts.len() > 1).then(|| gateway % self.hosts.len());
+                let client = &mut self.clients[index];
+                (client.home, client.home_number) = (home, welcome.home);
+                (client.follows_on, client.lower) = (0, 0);
                 if is_next {
                     return self.next_welcomed(index, welcome.resumed);
                 }
@@ -435,8 +498,8 @@ impl World {
                 }
                 self.change_when_quiet(index);
             }
-            Delivery::Move { within_ms, .. } if is_next => self.keep_move(index, within_ms),
-            Delivery::Move { within_ms, .. } => self.asked_to_move(index, within_ms),
+            Delivery::Move { within_ms, url } if is_next => self.keep_move(index, within_ms, url),
+            Delivery::Move { within_ms, url } => self.asked_to_move(index, within_ms, url.as_deref()),
             Delivery::Close { code, reason } => {
                 self.trace(|| format!("client {index} is closed: {code} {reason}"));
                 if code == close::SINCE_AHEAD {
@@ -451,7 +514,7 @@ impl World {
                     }
                 }
                 self.ledger.count("sessions closed by gateways");
-                if is_next { self.next_failed(index, code) } else { self.lose(index, code, &reason) }
+                if is_next { self.next_closed(index, code, &reason) } else { self.lose(index, code, &reason) }
             }
         }
     }

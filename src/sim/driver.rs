@@ -75,14 +75,19 @@ impl World {
             WorkerCommand::ReadOwners => self.call(pid, Call::Owners),
             WorkerCommand::Claim { shard, from, homing } => self.call(pid, Call::Claim { shard, from, worker, homing }),
             WorkerCommand::Name { shard, lease, to } => self.call(pid, Call::Name { shard, lease, to }),
-            // One host moves nothing.
-            WorkerCommand::Tell(..) => {}
+            WorkerCommand::Tell(process, push) => {
+                if self.cut_off_for(pid) == 0 {
+                    self.publish(process, &push);
+                }
+            }
             WorkerCommand::Release { shard, lease, tell } => {
                 self.call(pid, Call::Release { shard, lease });
                 for other in tell {
                     if let Some(index) = self.workers.iter().position(|w| w.incarnation == other && w.core.is_some()) {
                         let (to, delay) = (self.worker_pid(index), self.delay());
-                        self.after(delay, Some(to), Happening::ShardIsFree);
+                        if self.cut_off_for(to) == 0 && self.cut_off_for(pid) == 0 {
+                            self.after(delay, Some(to), Happening::ShardIsFree);
+                        }
                     }
                 }
             }
@@ -143,7 +148,7 @@ impl World {
 
     pub(super) fn answer_worker(&mut self, index: usize, call: &Call, answer: Answer) {
         let input = match (call, answer) {
-            (Call::Heartbeat(..), Answer::Alive(living)) => Input::Alive { living, beats: self.beats(), failure: None },
+            (Call::Heartbeat(..), Answer::Alive(living, beats)) => Input::Alive { living, beats, failure: None },
             (Call::Owners, Answer::Owners(owners)) => Input::Owners(owners),
             (Call::Name { shard, lease, .. }, Answer::Named(answer)) => Input::Named(*shard, *lease, answer),
             (Call::Claim { shard, .. }, Answer::Claimed(answer)) => Input::Claimed(*shard, Some(answer)),

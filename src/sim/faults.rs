@@ -28,8 +28,12 @@ pub(super) enum Fault {
     Reboot,
     /// All processes of a host stand still.
     PauseHost,
-    /// Nothing passes between a host and the journal.
-    CutHost,
+    CutHostFromJournal,
+    CutHostFromPlayers,
+    /// An operator drains a host, or takes that back.
+    DrainHost,
+    /// An operator gives a shard to a host.
+    GiveShard,
     /// Somebody pushes another program. Workers hear of it one by one.
     PushProgram,
     /// A key of a room is not what was written there, until it is mended.
@@ -43,6 +47,16 @@ pub(super) enum Fault {
 }
 
 impl Fault {
+    /// Those of seeds with several hosts.
+    pub(super) const OF_HOSTS: [Self; 7] = [
+        Self::Reboot,
+        Self::PauseHost,
+        Self::CutHostFromJournal,
+        Self::CutHostFromPlayers,
+        Self::StepClock,
+        Self::DrainHost,
+        Self::GiveShard,
+    ];
     /// Those that every seed may have.
     pub(super) const USUAL: [Self; 8] = [
         Self::PauseGateway,
@@ -90,20 +104,16 @@ impl World {
                 let loses = self.options.restart_interval_ns > 0 && self.below(2) > 0;
                 self.change_server(loses);
             }
-            Fault::StepClock => {
-                let by = self.below(400 * MS);
-                let (host, forth) = (self.any_host(), self.below(2) == 0);
-                let epoch_ns = &mut self.hosts[host].epoch_ns;
-                *epoch_ns = if forth { *epoch_ns + by } else { *epoch_ns - by };
-                self.trace(|| format!("a wall clock is {} ms ahead", self.hosts[host].epoch_ns / MS));
-                self.ledger.count("steps of the wall clock");
-            }
+            Fault::StepClock => self.step_clock(),
             Fault::Reboot => {
                 let host = self.any_host();
                 self.reboot(host);
             }
             Fault::PauseHost => self.pause_host(),
-            Fault::CutHost => self.cut_host(),
+            Fault::CutHostFromJournal => self.cut_host(),
+            Fault::CutHostFromPlayers => self.cut_from_players(),
+            Fault::DrainHost => self.drain_host(),
+            Fault::GiveShard => self.give_shard(),
             Fault::PushProgram => {
                 self.pushed += 1;
                 self.trace(|| format!("push {}", self.pushed));
@@ -261,6 +271,7 @@ impl World {
         }
         let server = self.incarnation();
         self.store.restart(server);
+        self.forget_names();
         self.trace(|| format!("the journal's server is {server:?}, losing something: {loses}"));
     }
 
@@ -290,7 +301,7 @@ impl World {
         self.calm = true;
         self.mend_supervisor();
         let long = ["servers with a loss", "servers without a loss", "reboots"];
-        let excused = long.iter().any(|what| self.ledger.counts.contains_key(what));
+        let excused = self.hosts.len() > 1 || long.iter().any(|what| self.ledger.counts.contains_key(what));
         self.calm_since = (self.spoiled.is_empty() && !excused).then_some(self.now);
     }
 }

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use super::client::{Client, Message};
+use super::hosts::place_of_url;
 use super::world::{Happening, MS, World};
 use crate::types::Since;
 use crate::wire::client::{VerdictFrames, close};
@@ -15,6 +16,8 @@ const HUSH_NS: u64 = 250 * MS;
 #[derive(Debug)]
 pub(super) struct Moving {
     number: u64,
+    /// The host that it goes to; None where it is let in.
+    to: Option<usize>,
     /// The next connection, and whether it was welcomed.
     pub(super) conn: Option<u64>,
     pub(super) welcomed: bool,
@@ -29,7 +32,7 @@ pub(super) struct Moving {
 #[derive(Debug)]
 enum Kept {
     Verdict(Option<u64>, Arc<VerdictFrames>),
-    Move(u64),
+    Move(u64, Option<Arc<str>>),
 }
 
 /// What a move waits for.
@@ -56,16 +59,16 @@ impl Client {
 
 impl World {
     /// A player is asked to move. Only one move is under way at a time.
-    pub(super) fn asked_to_move(&mut self, index: usize, within_ms: u64) {
+    pub(super) fn asked_to_move(&mut self, index: usize, within_ms: u64, url: Option<&str>) {
         let client = &self.clients[index];
         if !client.follows || !client.welcomed || client.moving.is_some() {
             return;
         }
         self.clients[index].moves += 1;
-        let number = self.clients[index].moves;
+        let (number, to) = (self.clients[index].moves, url.map(place_of_url));
         self.trace(|| format!("client {index} moves within {within_ms} ms"));
         self.clients[index].moving =
-            Some(Moving { number, conn: None, welcomed: false, kept: Vec::new(), late: false, silent: false });
+            Some(Moving { number, to, conn: None, welcomed: false, kept: Vec::new(), late: false, silent: false });
         self.after(within_ms * MS, None, Happening::Follow { client: index, number, step: Following::Late });
         self.open_next(index);
     }
@@ -86,7 +89,9 @@ impl World {
 
     fn open_next(&mut self, index: usize) {
         let seen = self.clients[index].seen;
-        let Some(gateway) = self.door() else { return self.try_again(index) };
+        let to = self.clients[index].moving.as_ref().and_then(|moving| moving.to);
+        let gateway = if let Some(to) = to { self.gateway_at(to) } else { self.door() };
+        let Some(gateway) = gateway else { return self.try_again(index) };
         let conn = self.open_conn(index, gateway, seen);
         if let Some(moving) = &mut self.clients[index].moving {
             moving.conn = Some(conn);
@@ -108,6 +113,16 @@ impl World {
             return self.stay(index);
         }
         if code == close::MOVED { self.open_next(index) } else { self.try_again(index) }
+    }
+
+    /// The next connection was closed. It may be sent on, and the move goes on.
+    pub(super) fn next_closed(&mut self, index: usize, code: u16, reason: &str) {
+        if code == close::ELSEWHERE {
+            self.sent_on(index, reason);
+            let home = self.clients[index].home;
+            self.clients[index].moving.iter_mut().for_each(|moving| moving.to = home.or(moving.to));
+        }
+        self.next_failed(index, code);
     }
 
     fn try_again(&mut self, index: usize) {
@@ -140,9 +155,9 @@ impl World {
         self.change_when_quiet(index);
     }
 
-    pub(super) fn keep_move(&mut self, index: usize, within_ms: u64) {
+    pub(super) fn keep_move(&mut self, index: usize, within_ms: u64, url: Option<Arc<str>>) {
         if let Some(moving) = &mut self.clients[index].moving {
-            moving.kept.push(Kept::Move(within_ms));
+            moving.kept.push(Kept::Move(within_ms, url));
             self.ledger.count("moves during a move");
         }
     }
@@ -205,7 +220,7 @@ impl World {
             }
             match kept {
                 Kept::Verdict(from, frames) => self.apply(index, from, &frames),
-                Kept::Move(within_ms) => self.asked_to_move(index, within_ms),
+                Kept::Move(within_ms, url) => self.asked_to_move(index, within_ms, url.as_deref()),
             }
         }
         self.send_rest(index);

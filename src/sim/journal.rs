@@ -10,9 +10,9 @@ use super::timers;
 use super::world::{Channel, Happening, Kind, Listening, MS, Pid, World};
 use crate::gateway::step::ReadId;
 use crate::journal::{
-    AheadPart, Appended, Bell, Commit, Committed, Flush, FlushEntry, GatewayRecord, Homed, Homing, JournalError, Lease, Leased,
-    PageSize, Place, Registered, RoomCommit, RoomHead, RoomsPage, RoomsPlace, Seen, ShardHome, ShardOwner, StoredPage, Successor,
-    Survey, VerdictPage, Witness, WorkerRecord,
+    AheadPart, Appended, Beats, Bell, Commit, Committed, Flush, FlushEntry, GatewayRecord, Homed, Homing, JournalError, Lease,
+    Leased, PageSize, Place, Registered, RoomCommit, RoomHead, RoomsPage, RoomsPlace, Seen, ShardHome, ShardOwner, StoredPage,
+    Successor, Survey, VerdictPage, Witness, WorkerRecord,
 };
 use crate::limits::HEADS_INTERVAL;
 use crate::types::{HostId, Incarnation, RoomId, Seed, ShardId, StreamId};
@@ -32,6 +32,7 @@ pub(super) enum Call {
     Verdicts { room: RoomId, after: u64, entries_max: usize, read: ReadId },
     Heads(ShardId, Vec<RoomId>),
     Home(ShardId),
+    Beat { good_for_ms: u64 },
     Heartbeat(Incarnation, Vec<ShardId>),
     Owners,
     Claim { shard: ShardId, from: Option<Lease>, worker: Incarnation, homing: Homing },
@@ -58,7 +59,8 @@ pub(super) enum Answer {
     Page(VerdictPage),
     Heads(Incarnation, Vec<RoomHead>),
     Home(ShardHome),
-    Alive(Vec<WorkerRecord>),
+    Beats(Beats),
+    Alive(Vec<WorkerRecord>, Beats),
     Owners(Vec<ShardOwner>),
     Claimed(Leased<Lease>),
     Named(Leased<()>),
@@ -233,9 +235,20 @@ impl World {
             }
             Call::Home(shard) => Answer::Home(self.store.home_of(*shard, now_ms)?),
             Call::Heads(shard, rooms) => Answer::Heads(self.store.server(), self.store.heads(*shard, rooms)?),
-            Call::Heartbeat(worker, owned) => Answer::Alive(self.store.heartbeat(*worker, owned, LEASE_MS, now_ms)),
+            Call::Beat { good_for_ms } => Answer::Beats(self.store.beat(&self.record(by, host), *good_for_ms, now_ms)),
+            Call::Heartbeat(worker, owned) => {
+                let beats = self.store.beat(&self.record(by, host), LEASE_MS, now_ms);
+                Answer::Alive(self.store.heartbeat(*worker, owned, LEASE_MS, now_ms), beats)
+            }
             Call::Owners => Answer::Owners(self.store.owners(now_ms)),
-            Call::Name { shard, lease, to } => Answer::Named(self.store.name(*shard, *lease, to.as_ref(), now_ms + LEASE_MS)?),
+            Call::Name { shard, lease, to } => {
+                let answer = self.store.name(*shard, *lease, to.as_ref(), now_ms + LEASE_MS)?;
+                self.trace(|| format!("name of {shard:?}: {to:?}: {answer:?}"));
+                if matches!(answer, Leased::Done(())) {
+                    self.named(*shard, to.as_ref());
+                }
+                Answer::Named(answer)
+            }
             Call::Claim { shard, from, worker, homing } => {
                 let wall_ms = self.host(by.index).wall(self.now) / MS;
                 let answer = self.store.claim(*shard, *from, *worker, (wall_ms, now_ms), homing)?;
@@ -406,7 +419,7 @@ impl World {
     }
 
     /// Tells how many listen.
-    fn publish(&mut self, to: Incarnation, push: &Bytes) -> u64 {
+    pub(super) fn publish(&mut self, to: Incarnation, push: &Bytes) -> u64 {
         let to = to.process();
         let Some(s) = self.pushes.get(&to).filter(|s| s.connected) else { return 0 };
         let (pid, generation) = (s.pid, s.generation);
@@ -417,6 +430,10 @@ impl World {
 
     /// A subscription is in place (again).
     pub(super) fn connected(&mut self, pid: Pid, what: Listening) {
+        if self.cut_off_for(pid) > 0 {
+            let later = self.cut_off_for(pid) + self.delay();
+            return self.after(later, Some(pid), Happening::Connect(what));
+        }
         match what {
             Listening::Bells(shard) => {
                 let Some(s) = self.bells.get_mut(&(pid.index, shard)).filter(|s| s.pid == pid && !s.connected) else { return };
@@ -434,6 +451,10 @@ impl World {
     }
 
     pub(super) fn answered(&mut self, pid: Pid, call: &Rc<Call>, answer: Answer) {
+        if pid.kind == Kind::Gateway {
+            let gateway = &mut self.gateways[pid.index];
+            (gateway.trouble, gateway.answered_at) = (false, self.now);
+        }
         match pid.kind {
             // Whoever mends it takes longer than an outage.
             Kind::Gateway if matches!(answer, Answer::Damaged(..)) && !matches!(**call, Call::Verdicts { .. }) => {
@@ -446,13 +467,15 @@ impl World {
 
     /// What the drivers do about an unknown outcome: most steps are done again until they are answered.
     pub(super) fn unanswered(&mut self, pid: Pid, call: &Rc<Call>) {
-        if pid.kind == Kind::Worker {
+        if pid.kind == Kind::Gateway {
+            self.gateways[pid.index].trouble = true;
+        } else {
             let failure = Failure::new("step", Scope::Ping, JournalError::Silent("lost".into()));
             self.feed_worker(pid.index, Input::Failed(failure));
         }
         match &**call {
-            Call::Leave(..) | Call::Heads(..) | Call::Heartbeat(..) | Call::Owners | Call::Release { .. } | Call::Publish(..) => {
-            }
+            Call::Beat { .. } => self.beat_again(pid, true),
+            Call::Heads(..) | Call::Heartbeat(..) | Call::Owners | Call::Release { .. } | Call::Publish(..) => {}
             // Asked for again while they are needed.
             Call::Fence { .. } | Call::Forget { .. } | Call::Name { .. } => {}
             Call::Claim { shard, .. } => self.feed_worker(pid.index, Input::Claimed(*shard, None)),

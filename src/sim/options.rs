@@ -54,7 +54,7 @@ impl Options {
         match seed % SUPERVISED {
             3 => options.supervised(seed),
             // Not drawn, so that the others are the histories that they were.
-            _ if seed / 8 % 2 == 1 => options.spread(seed),
+            _ if seed / 8 % 4 == 1 => options.spread(seed),
             _ => options,
         }
     }
@@ -121,9 +121,9 @@ impl Options {
 
     /// Processes run on two or three hosts, and hosts fail as a whole.
     fn spread(mut self, seed: u64) -> Self {
-        self.hosts = 2 + (seed / 16 % 2) as usize;
+        self.hosts = 2 + (seed / 32 % 2) as usize;
         (self.gateways, self.workers) = (self.gateways.max(self.hosts), self.workers.max(self.hosts));
-        self.faults.extend([Fault::Reboot, Fault::PauseHost, Fault::CutHost]);
+        self.faults.extend(Fault::OF_HOSTS);
         self
     }
 

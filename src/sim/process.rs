@@ -13,7 +13,7 @@ use super::world::{Channel, Happening, Kind, Listening, MS, Pid, US, World};
 use crate::gateway::Delivery;
 use crate::gateway::core::Core as GatewayCore;
 use crate::gateway::step::{Command as GatewayCommand, Input as GatewayInput};
-use crate::journal::{Beats, Bell, Part, ProcessRecord};
+use crate::journal::{Beats, Bell, Part};
 use crate::limits::{HEADS_INTERVAL, HELD_TRIES};
 use crate::supervisor::plan::step::Exit;
 use crate::types::{Arrival, HostId, Incarnation, ShardId};
@@ -23,6 +23,9 @@ use crate::worker::step::{Input, WorkerLimits};
 
 /// How long a gateway may owe a watermark here.
 const GATEWAY_TIMEOUT_NS: u64 = 60 * MS;
+
+/// For how long the journal may be silent before a gateway takes its rooms for another host's.
+pub(super) const SILENCE_NS: u64 = 2 * LEASE_MS * MS;
 
 /// A place in a subscription; what is under way to an older generation is lost.
 #[derive(Debug)]
@@ -55,6 +58,11 @@ pub(super) struct GatewayProcess {
     pub(super) coming: u64,
     /// Actions that came in.
     pub(super) events: u64,
+    /// Whether the journal did not answer the last time, and when it did.
+    pub(super) trouble: bool,
+    pub(super) answered_at: u64,
+    /// Whether no other host was seen.
+    pub(super) alone: bool,
 }
 
 #[derive(Debug)]
@@ -86,6 +94,9 @@ impl GatewayProcess {
             ending: false,
             coming: 0,
             events: 0,
+            trouble: false,
+            answered_at: 0,
+            alone: true,
         }
     }
 }
@@ -118,28 +129,18 @@ impl World {
     pub(super) fn start_gateway(&mut self, index: usize) {
         let incarnation = self.incarnation();
         let start = self.gateways[index].start + 1;
-        let core = GatewayCore::new(incarnation, self.store.shards(), "sim", 0).bounded(self.options.bounds);
+        let core =
+            GatewayCore::new(incarnation, self.store.shards(), "sim", 0).bounded(self.options.bounds).at(self.host_id(index));
         let coming = self.gateways[index].coming;
-        self.gateways[index] = GatewayProcess { core: Some(core), incarnation, start, coming, ..GatewayProcess::nobody() };
+        let answered_at = self.now;
+        self.gateways[index] =
+            GatewayProcess { core: Some(core), incarnation, start, coming, answered_at, ..GatewayProcess::nobody() };
         self.trace(|| format!("gateway {index} starts as {incarnation:?}"));
         let pid = self.gateway_pid(index);
         self.listen(pid, Listening::Pushes(incarnation));
+        self.after(1, Some(pid), Happening::Beat);
         self.after(1_000 * MS, Some(pid), Happening::Tick);
         self.after(HEADS_INTERVAL.as_nanos() as u64, Some(pid), Happening::CheckHeads);
-    }
-
-    /// The one host as it is since its last boot.
-    pub(super) fn host(&self) -> HostId {
-        HostId::new(&format!("boot-{}", self.boots)).expect("a name")
-    }
-
-    /// Who beats: the gateways and workers that run.
-    pub(super) fn beats(&self) -> Beats {
-        let gateways =
-            self.gateways.iter().filter(|gateway| gateway.core.is_some()).map(|gateway| (gateway.incarnation, Part::Gateway));
-        let workers = self.workers.iter().filter(|worker| worker.core.is_some()).map(|worker| (worker.incarnation, Part::Worker));
-        let record = |(incarnation, part)| ProcessRecord { ready: true, ..ProcessRecord::new(incarnation, self.host(), part) };
-        Beats { processes: gateways.chain(workers).map(record).collect(), ..Beats::default() }
     }
 
     pub(super) fn start_worker(&mut self, index: usize) {
@@ -154,7 +155,7 @@ impl World {
         }
         let editions = std::sync::Arc::new(Editions::default());
         // Every process measures it a little otherwise.
-        let epoch_ns = self.host(index).epoch_ns + self.below(2 * US);
+        let epoch_ns = self.host(index).epoch(self.now) + self.below(2 * US);
         let limits = WorkerLimits {
             bounds: self.options.bounds,
             rules: book(known),
@@ -168,8 +169,8 @@ impl World {
             look_after_ns: 8 * MS,
             look_interval_ns: 10 * MS,
             commits_may_be_lost: true,
-            host: self.host(),
-            rehome_after_ns: 2 * LEASE_MS * MS,
+            host: self.host_id(index),
+            rehome_after_ns: SILENCE_NS,
             heartbeat_interval_ns: 20 * MS,
             lease_ms: LEASE_MS,
             room_linger_ns: self.options.room_linger_ns,
@@ -204,7 +205,7 @@ impl World {
             Kind::Worker => {
                 let interval = if self.calm { 20 * MS } else { 5 * MS };
                 self.after(interval, Some(pid), Happening::Tick);
-                let measured = self.host(pid.index).epoch_ns + self.below(2 * US);
+                let measured = self.host(pid.index).epoch(self.now) + self.below(2 * US);
                 let known = &mut self.workers[pid.index].epoch_ns;
                 if known.abs_diff(measured) >= MS {
                     *known = measured;
@@ -231,6 +232,8 @@ impl World {
         if self.pushes.get(&incarnation).is_none_or(|s| s.generation != generation) {
             return;
         }
+        let now = self.local(pid.index);
+        self.gateways[pid.index].core.iter_mut().for_each(|core| core.now(now));
         let pushed = |push| GatewayInput::Push(push::decode(&push).expect("a push"));
         self.tell_gateway(pid.index, push.map_or(GatewayInput::Subscribed, pushed));
     }
@@ -272,7 +275,11 @@ impl World {
                 true => self.after(HELD_TRIES.as_nanos() as u64, Some(pid), Happening::Again(Rc::new(Call::Home(shard)))),
                 false => self.call(pid, Call::Home(shard)),
             },
-            GatewayCommand::HandOver(_) | GatewayCommand::Leave(..) => unreachable!("nobody hands a shard over"),
+            GatewayCommand::HandOver(shard) => {
+                self.ledger.count("shards that gateways handed over");
+                self.after(0, Some(pid), Happening::HandOver(shard));
+            }
+            GatewayCommand::Leave(shard, turn) => self.call(pid, Call::Leave(shard, turn)),
             GatewayCommand::Append { flush, .. } => self.call(pid, Call::Append { flush, sent: Cell::new(0) }),
             GatewayCommand::Read { room, after, entries_max, read } => {
                 self.call(pid, Call::Verdicts { room, after, entries_max, read });
@@ -296,8 +303,8 @@ impl World {
                 }
                 self.along(Channel::ToClient(conn), None, Happening::Deliver { conn, delivery });
             }
-            GatewayCommand::Fenced(shard, _) => {
-                self.trace(|| format!("gateway {index} begins another turn in {shard:?}"));
+            GatewayCommand::Fenced(shard, why) => {
+                self.trace(|| format!("gateway {index} begins another turn in {shard:?}: {why:?}"));
                 self.ledger.count("turns");
             }
             GatewayCommand::Unreadable { why, .. } => assert!(why.contains("damaged in the journal"), "{why}"),
@@ -316,11 +323,24 @@ impl World {
             (Call::Verdicts { read, .. }, Answer::Page(page)) => GatewayInput::Page { read: read.clone(), page },
             (Call::Verdicts { read, .. }, Answer::Damaged(_, why)) => GatewayInput::Unreadable { read: read.clone(), why },
             (Call::Leave(..), Answer::Nothing) => return,
-            (Call::Home(shard), Answer::Home(home)) => GatewayInput::Home(*shard, home, self.now),
+            (Call::Home(shard), Answer::Home(home)) => GatewayInput::Home(*shard, home, self.local(index)),
+            (Call::Beat { .. }, Answer::Beats(beats)) => return self.heard(index, &beats),
             (Call::Heads(shard, _), Answer::Heads(server, heads)) => GatewayInput::Heads(*shard, server, heads),
             _ => unreachable!("an answer to another question to {me:?}"),
         };
         self.tell_gateway(index, input);
+    }
+
+    /// A gateway hears who else lives.
+    fn heard(&mut self, index: usize, beats: &Beats) {
+        let me = self.record(self.gateway_pid(index), self.host(index).name);
+        let was_alone = std::mem::replace(&mut self.gateways[index].alone, beats.other_home(&me).is_none());
+        self.beat_again(self.gateway_pid(index), was_alone);
+        let mut hosts = BTreeMap::<HostId, String>::new();
+        for process in beats.processes.iter().filter(|process| process.part == Part::Gateway && process.ready) {
+            hosts.insert(process.host.clone(), process.url.clone());
+        }
+        self.with_gateway(index, |core, _| core.hosts(hosts));
     }
 
     pub(super) fn want_turn(&mut self, index: usize, least_ns: u64, spread_ns: u64) {

@@ -329,6 +329,7 @@ impl World {
 
     /// A child hears what it is told, one thing after the other; only the end does not wait until its sessions have moved.
     fn hear(&mut self, key: (Kind, usize)) {
+        let now = self.local(key.1);
         let Some(child) = self.children.get_mut(&key) else { return };
         let departs = child.departure.is_some();
         let ends = child.wishes.contains(&Wish::End);
@@ -351,7 +352,7 @@ impl World {
             }
             (Some(Wish::Offer(_)), _) => {}
             (Some(Wish::Leave(window)), (Kind::Gateway, _)) => {
-                child.departure = Some(Departure::new(self.now, window, None));
+                child.departure = Some(Departure::new(now, window, None));
                 self.ledger.count("gateways that left");
                 self.depart(key);
             }
@@ -364,7 +365,7 @@ impl World {
     }
 
     fn depart(&mut self, key: (Kind, usize)) {
-        let (now, index) = (self.now, key.1);
+        let (now, index) = (self.local(key.1), key.1);
         let Some(mut departure) = self.children.get(&key).and_then(|child| child.departure.clone()) else { return };
         if departure.is_over(now) {
             if self.gateways[index].core.as_ref().is_some_and(|core| core.session_count() > 0) {

@@ -22,7 +22,7 @@ use crate::gateway::step::Input as GatewayInput;
 use crate::journal::memory::Store;
 use crate::journal::{Bell, PageSize, Place};
 use crate::supervisor::plan::step::{ChildId, Exit};
-use crate::types::{Incarnation, ProgramId, RoomId, ShardId};
+use crate::types::{HostId, Incarnation, ProgramId, RoomId, ShardId};
 use crate::worker::job::{Job, Loading};
 use crate::worker::step::Input;
 
@@ -35,6 +35,8 @@ pub(super) const EPOCH_NS: u64 = 1_700_000_000_000 * MS;
 const SHARDS: u16 = 2;
 /// How long the world is left alone after the last fault: longer than every timeout of the cores.
 const CALM_NS: u64 = 20_000 * MS;
+/// How much longer, at most, if a host is being drained: a move may have failed just before.
+const DRAIN_NS: u64 = 60_000 * MS;
 
 /// A process: which, and which start of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -89,6 +91,12 @@ pub(super) enum Happening {
         push: Option<Bytes>,
     },
     ShardIsFree,
+    /// A gateway says that it lives.
+    Beat,
+    /// A gateway goes on handing a shard over.
+    HandOver(ShardId),
+    /// A worker is asked to give a shard to a host.
+    Give(ShardId, HostId),
     /// A worker hears of a push.
     Pushed(u64),
     /// A worker has read a program.
@@ -244,7 +252,7 @@ impl World {
         }
         for index in 0..world.options.clients {
             let room = world.rooms[index % world.rooms.len()].clone();
-            world.clients.push(Client::new(index, room, world.options.supervised.is_some()));
+            world.clients.push(Client::new(index, room, world.options.supervised.is_some() || world.options.hosts > 1));
             let at = world.now + world.below(30 * MS);
             world.at(at, None, Happening::ClientStep(index));
         }
@@ -278,6 +286,10 @@ impl World {
             mended_at += CALM_NS;
         }
         self.run_until(mended_at + CALM_NS);
+        if self.drains() {
+            // A move that failed is tried again after a while.
+            self.run_until(mended_at + CALM_NS + DRAIN_NS);
+        }
     }
 
     pub(super) fn run_until(&mut self, end: u64) {
@@ -331,6 +343,9 @@ impl World {
             (Happening::Gone(who), Some(pid)) => self.feed_worker(pid.index, Input::Gone(who)),
             (Happening::Pushed(push), Some(pid)) => self.hear_of_push(pid.index, push),
             (Happening::Fetched(shard, program, loading), Some(pid)) => self.fetched(pid.index, shard, program, loading),
+            (Happening::Beat, Some(pid)) => self.beat(pid),
+            (Happening::HandOver(shard), Some(pid)) => self.hand_over(pid, shard),
+            (Happening::Give(shard, host), Some(pid)) => self.feed_worker(pid.index, Input::Give(shard, host)),
             (Happening::ShardIsFree, Some(pid)) => self.feed_worker(pid.index, Input::ShardIsFree),
             (Happening::Job(job), Some(pid)) => self.feed_worker(pid.index, Input::Done(job.run())),
             (Happening::Tick, Some(pid)) => self.tick(pid),
