@@ -438,7 +438,7 @@ impl World {
 
     /// Whether a client that asks for it before it has a session is told at once that its room is elsewhere (status 421).
     fn is_answered(&mut self, index: usize, conn: u64, joining: &Joining) -> bool {
-        if self.hosts.len() == 1 || conn % 2 == 0 {
+        if self.hosts.len() == 1 || conn.is_multiple_of(2) {
             return false;
         }
         let located = self.with_gateway(index, |core, now| core.locate(&joining.room, true, now));
