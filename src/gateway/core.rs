@@ -43,6 +43,8 @@ pub(crate) struct Core {
     pub(super) next_session: u64,
     /// The last shard that it was looked at whether anything was missed in it.
     pub(super) checked: ShardId,
+    /// Whether all shards are looked at next time: whoever was declared dead in one may be so in others.
+    pub(super) check_all: bool,
     /// The last turn that was begun, in any shard.
     pub(super) turns: u32,
     pub(super) draining: bool,
@@ -75,6 +77,7 @@ impl Core {
             reads: Reads::default(),
             next_session: 0,
             checked: ShardId(0),
+            check_all: false,
             turns: 0,
             draining: false,
             here: None,

@@ -374,18 +374,23 @@ impl Core {
         self.beat(shards);
         self.try_gaps_again();
         for shard in shards {
-            let rooms = self.rooms_of(*shard);
-            if !rooms.is_empty() {
-                self.issue(Command::ReadHeads(*shard, rooms));
-            }
+            self.read_heads(*shard);
         }
     }
 
-    /// The shards that this gateway is in, or as many of them as it may check at once: each has its turn.
+    pub(super) fn read_heads(&mut self, shard: ShardId) {
+        let rooms = self.rooms_of(shard);
+        if !rooms.is_empty() {
+            self.issue(Command::ReadHeads(shard, rooms));
+        }
+    }
+
+    /// The shards that this gateway is in, or as many of them as it may check at once: each has its turn. All of them after a fence.
     pub(super) fn next_to_check(&mut self) -> Vec<ShardId> {
         let (last, first) = self.all_shards().into_iter().partition::<Vec<_>, _>(|shard| *shard <= self.checked);
         let is_in = |shard: &ShardId| self.shards.get(usize::from(shard.0)).is_some_and(ShardOut::is_registered);
-        let next: Vec<ShardId> = first.into_iter().chain(last).filter(is_in).take(self.bounds.checked_shards_max).collect();
+        let count_max = if std::mem::take(&mut self.check_all) { usize::MAX } else { self.bounds.checked_shards_max };
+        let next: Vec<ShardId> = first.into_iter().chain(last).filter(is_in).take(count_max).collect();
         self.checked = next.last().copied().unwrap_or(self.checked);
         next
     }

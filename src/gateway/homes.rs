@@ -281,6 +281,7 @@ impl Core {
             }
             self.unfollow(room);
         }
+        self.check_all |= why == Loss::Dead;
         if why == Loss::Dead || why == Loss::Elsewhere && lost.registration == Registration::Done {
             self.issue(Command::Fenced(shard, why));
         }

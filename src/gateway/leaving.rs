@@ -189,6 +189,46 @@ mod tests {
         assert_eq!(checked(&mut core, Input::Subscribed), (vec![true, true], vec![first, second]));
     }
 
+    /// Rule C5: who was declared dead in one shard may be dead in others, where nobody acts.
+    #[test]
+    fn a_gateway_that_was_fenced_looks_at_all_shards_at_once() {
+        let (mut core, mut store) = gateway();
+        core.bounds.checked_shards_max = 1;
+        core.lose(ShardId(0), Loss::Dead);
+        for shard in [ShardId(0), ShardId(1)] {
+            join(&mut core, shard).expect("a session");
+        }
+        perform(&mut core, &mut store, 2_000, None);
+        let mut looked_at = || {
+            core.apply(Input::CheckHeads);
+            core.take_commands().iter().filter(|command| matches!(command, Command::ReadHeads(..))).count()
+        };
+        assert_eq!([looked_at(), looked_at()], [2, 1]);
+    }
+
+    /// Rule C5: a push between the registration with another server and the subscription there is not missed.
+    #[test]
+    fn heads_are_read_after_a_registration_with_another_server() {
+        let (mut core, mut store) = gateway();
+        let shard = ShardId(0);
+        join(&mut core, shard).expect("a session");
+        perform(&mut core, &mut store, 2_000, None);
+        for (server, count) in [(Incarnation(8), 1), (Incarnation(8), 0), (Incarnation(9), 1)] {
+            core.register(shard);
+            let seen = core.take_commands().into_iter().find_map(|command| match command {
+                Command::Register { seen, rooms, .. } => Some((seen, rooms)),
+                _ => None,
+            });
+            let (seen, rooms) = seen.expect("a registration");
+            let (mut answer, _) = store.register(shard, core.turn_in(shard), seen, &rooms).expect("a shard");
+            let crate::journal::Homed::Here(registered) = &mut answer else { panic!("{answer:?}") };
+            registered.server = server;
+            core.registered(shard, core.turn_in(shard), &answer);
+            let read = core.take_commands().iter().filter(|command| matches!(command, Command::ReadHeads(..))).count();
+            assert_eq!(read, count, "{server}");
+        }
+    }
+
     /// Rule W1: the fence of one shard closes its sessions, and no other's. Who comes back joins at once, under another turn.
     #[test]
     fn a_fence_ends_the_sessions_of_its_shard_alone() {

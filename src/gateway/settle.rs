@@ -184,6 +184,7 @@ impl Core {
             self.lose(shard, Loss::Dead);
             return;
         }
+        let had_another = !matches!(out.server, Incarnation::NONE) && out.server != answer.server;
         (out.registration, out.server, out.commit) = (Registration::Done, answer.server, answer.commit);
         (out.home, out.known) = (Some(answer.home), None);
         if out.probed.timeline != answer.home {
@@ -197,6 +198,10 @@ impl Core {
         }
         for head in &answer.rooms {
             self.moved(head);
+        }
+        // The answer may be older than the subscription to this server's pushes, and heads that were read meanwhile were not taken.
+        if had_another {
+            self.read_heads(shard);
         }
     }
 
