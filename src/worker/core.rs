@@ -366,8 +366,13 @@ impl Core {
                 }
                 self.heartbeat();
             }
-            // Another was faster: another shard may still be free.
-            Some(Leased::Lost) => self.heartbeat(),
+            // Another was faster: another shard may still be free. But the same one is not tried at full speed.
+            Some(Leased::Lost) => {
+                let (now_ns, within_ns) = (self.shared.now_ns, self.shared.limits.heartbeat_interval_ns);
+                if self.away.is_first_loss(shard, now_ns, within_ns) {
+                    self.heartbeat();
+                }
+            }
             None => {}
         }
     }

@@ -443,6 +443,11 @@ async fn a_damaged_shard_stops_no_other() {
     let mut scene = Scene::new().await;
     let key = fixture::key("shard");
     let other = ShardId(SHARD.0 - 1);
+    let host: String = scene.ask(&["HGET", &key, "home"]);
+    let host = host.split_once('|').expect("a home").1.to_owned();
+    let homes = ["", "garbage", "5|", "-1|here", "4294967295|here", "5|he re", "5|a|b"].map(str::to_owned);
+    let homes = homes.into_iter().chain([format!("05|{host}"), format!("5|{}", "x".repeat(129))]).collect::<Vec<_>>();
+    let homes: Vec<[&str; 4]> = homes.iter().map(|home| ["HSET", &key, "home", home]).collect();
     let spoils: [&[&str]; 7] = [
         &["SET", &key, "not ours"],
         &["HSET", &key, "epoch", "garbage"],
@@ -452,9 +457,15 @@ async fn a_damaged_shard_stops_no_other() {
         &["HSET", &key, "commit", "garbage"],
         &["HSET", &key, "commit", "1.5"],
     ];
-    for spoil in spoils {
+    for spoil in spoils.into_iter().chain(homes.iter().map(|spoil| &spoil[..])) {
         scene.reset();
         scene.tell(spoil);
+        if spoil.contains(&"home") {
+            let register = scene.take("register").await;
+            assert!(matches!(&register, Err(JournalError::Unexpected(why)) if why.contains(&key)), "{spoil:?}: {register:?}");
+            let owner = scene.journal.owners().await.expect("owners")[usize::from(SHARD.0)].clone();
+            assert_eq!((owner.lease.map(|lease| (lease.owner, lease.home)), owner.home), (Some((scene.lease.owner, 0)), None));
+        }
         for worker in [Incarnation(3), Incarnation(4)] {
             let owners = scene.journal.owners().await.unwrap_or_else(|error| panic!("{spoil:?}: {error}"));
             assert_eq!(owners.len(), usize::from(SHARDS), "{spoil:?}");

@@ -199,13 +199,11 @@ impl Reply {
         let mut text = || self.bytes_or_nil().map(|bytes| bytes.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()));
         let (epoch, owner, home, address, next) = (text()?, text()?, text()?, text()?, text()?);
         self.end()?;
-        let has_home = home.is_some();
+        // Whoever claims a shard with a damaged home is told so; its owner is known all the same.
         let home = home.and_then(|home| Home::parse_record(&home, &address.unwrap_or_default()).ok());
         let lease = || {
             let (epoch, owner) = (epoch?.parse().ok()?, Incarnation::from_hex(&owner?)?);
-            let number = home.as_ref().map(|home| home.number);
-            let home = if has_home { number? } else { 0 };
-            Some(Lease { epoch, owner, server, home })
+            Some(Lease { epoch, owner, server, home: home.as_ref().map_or(0, |home| home.number) })
         };
         Ok(ShardOwner { lease: lease(), next: next.and_then(|next| successor(&next, now_ms)), home })
     }

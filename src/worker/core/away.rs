@@ -13,6 +13,8 @@ pub(super) struct Away {
     excused: BTreeMap<ShardId, u64>,
     /// Shards whose last claim failed.
     unclaimed: BTreeSet<ShardId>,
+    /// When the last claim found that another one was faster.
+    lost_at_ns: BTreeMap<ShardId, u64>,
     /// The catalog, in which workers say that they live, was away when this one was to say so last.
     mute: bool,
     /// Until then nobody counts as dead because a heartbeat has run out.
@@ -51,6 +53,11 @@ impl Away {
         } else {
             self.unclaimed.remove(&shard);
         }
+    }
+
+    /// Another claim of the shard was faster. Whether that is news: if it happens again at once, something else is wrong with it.
+    pub(super) fn is_first_loss(&mut self, shard: ShardId, now_ns: u64, within_ns: u64) -> bool {
+        self.lost_at_ns.insert(shard, now_ns).is_none_or(|lost_ns| now_ns.saturating_sub(lost_ns) >= within_ns)
     }
 
     /// Those that could not be had, because their node is away or they are damaged, come last: they must not keep the worker from the

@@ -25,6 +25,12 @@
 -- Errors: LASTHIT for a damaged record of the shard; what the server says where a room's state is out of reach
 local function damaged(key, why) return redis.error_reply('LASTHIT ' .. key .. ' is damaged: ' .. why) end
 local function count(text) return #text < 16 and string.find(text, '^%d+$') and tonumber(text) end
+-- As the program reads and writes it: the number as it is written, the host in visible ASCII without |.
+local function home_of(text)
+  local number, host = string.match(text, '^(%d+)|([!-{}~]+)$')
+  if not number or #number > 10 or #host > 128 or tonumber(number) > 4294967294 then return end
+  if string.format('%.0f', tonumber(number)) == number then return tonumber(number), host end
+end
 
 local shard = redis.pcall('HMGET', KEYS[1], 'epoch', 'owner', 'server', 'commit', 'owned', 'home', 'append', 'next')
 if shard.err then return damaged(KEYS[1], 'it is no hash') end
@@ -33,21 +39,22 @@ if not count(epoch) or not count(commit) then return damaged(KEYS[1], 'epoch or 
 if shard[2] and (not shard[1] or #shard[2] ~= 32 or string.find(shard[2], '[^%da-f]')) then
   return damaged(KEYS[1], 'owner is no incarnation, or has no epoch')
 end
+-- Before the comparison: whoever cannot read the home could not say what it has seen either.
+local number, host = nil, ''
+if shard[6] then
+  number, host = home_of(shard[6])
+  if not number then return damaged(KEYS[1], 'home ' .. shard[6]) end
+end
 if shard[2] then
   if count(epoch) ~= tonumber(ARGV[1]) or shard[2] ~= ARGV[2] then return {1} end
 elseif ARGV[2] ~= '' then
   return {1}
 end
-local number, host = nil, ''
-if shard[6] then
-  number, host = string.match(shard[6], '^(%d+)|(.+)$')
-  number = number and #number <= 10 and tonumber(number)
-  if not number or number >= 4294967294 then return damaged(KEYS[1], 'home ' .. shard[6]) end
-end
 local moves, records = host ~= ARGV[9], {}
 if moves then
   if ARGV[13] ~= '1' or (shard[6] or '') ~= ARGV[14] then return {1} end
   -- Where a shard has no home yet, stamps of several hosts may be in it: those of the last one are the highest.
+  if number == 4294967294 then return damaged(KEYS[1], 'home ' .. shard[6] .. ' has the last number') end
   number = number and number + 1 or tonumber(ARGV[11])
   if not shard[6] and (shard[7] or '0') ~= '0' and ARGV[11] ~= ARGV[12] then number = tonumber(ARGV[12]) + 1 end
   records = redis.pcall('HGETALL', KEYS[4])

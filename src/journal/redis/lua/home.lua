@@ -11,11 +11,14 @@ local function damaged(why) return redis.error_reply('LASTHIT ' .. KEYS[1] .. ' 
 
 local shard = redis.pcall('HMGET', KEYS[1], 'home', 'address', 'next')
 if shard.err then return damaged('it is no hash') end
-local function visible(text) return not string.find(text, '[^\33-\126]') end
-if shard[1] then
-  local number = string.match(shard[1], '^(%d+)|[^|]+$')
-  if not number or not visible(shard[1]) or #number > 10 or tonumber(number) > 4294967294 then return damaged('home ' .. shard[1]) end
+-- As the program reads and writes it: the number as it is written, the host in visible ASCII without |.
+local function home_of(text)
+  local number, host = string.match(text, '^(%d+)|([!-{}~]+)$')
+  if not number or #number > 10 or #host > 128 or tonumber(number) > 4294967294 then return end
+  if string.format('%.0f', tonumber(number)) == number then return tonumber(number), host end
 end
+local function visible(text) return not string.find(text, '[^\33-\126]') end
+if shard[1] and not home_of(shard[1]) then return damaged('home ' .. shard[1]) end
 local answer = {shard[1] or '', shard[2] or ''}
 if shard[3] then
   local till, host, url = string.match(shard[3], '^(%d+)|([^|]+)|([^|]*)$')

@@ -17,6 +17,12 @@
 -- Errors: LASTHIT for a damaged record of the shard
 local function damaged(key, why) return redis.error_reply('LASTHIT ' .. key .. ' is damaged: ' .. why) end
 local function count(text) return #text < 16 and string.find(text, '^%d+$') and tonumber(text) end
+-- As the program reads and writes it: the number as it is written, the host in visible ASCII without |.
+local function home_of(text)
+  local number, host = string.match(text, '^(%d+)|([!-{}~]+)$')
+  if not number or #number > 10 or #host > 128 or tonumber(number) > 4294967294 then return end
+  if string.format('%.0f', tonumber(number)) == number then return tonumber(number), host end
+end
 
 local record = redis.pcall('HGET', KEYS[2], ARGV[1])
 if record and record.err then return damaged(KEYS[2], 'it is no hash') end
@@ -28,8 +34,9 @@ end
 local shard = redis.pcall('HMGET', KEYS[1], 'append', 'commit', 'renewed', 'server', 'found', 'shift', 'home', 'address')
 if shard.err then return damaged(KEYS[1], 'it is no hash') end
 if not shard[7] then return {'', '', ''} end
-local home, host = string.match(shard[7], '^(%d+)|(.+)$')
-if not home or #home > 10 then return damaged(KEYS[1], 'home ' .. shard[7]) end
+local home, host = home_of(shard[7])
+if not home then return damaged(KEYS[1], 'home ' .. shard[7]) end
+home = string.format('%.0f', home)
 if host ~= ARGV[9] or (ARGV[8] ~= '0' and ARGV[8] ~= home) then return {'', shard[7], shard[8] or ''} end
 local append, commit, shift = count(shard[1] or '0'), count(shard[2] or '0'), count(shard[6] or '0')
 local found = commit

@@ -188,3 +188,26 @@ fn what_cannot_be_claimed_keeps_nobody_from_the_rest() {
     }
     assert_eq!(scene.owned(), [2, 3]);
 }
+
+/// A shard whose claim is lost again and again, because something is wrong with it, is claimed with heartbeats only.
+#[test]
+fn a_claim_that_is_lost_again_and_again_is_not_made_at_full_speed() {
+    let mut scene = Scene::new(1);
+    let mut claims = 0;
+    for _ in 0..1_000 {
+        scene.now_ns += MS;
+        let commands = scene.apply(Input::Tick);
+        if commands.iter().any(|command| matches!(command, Command::Heartbeat(_))) {
+            // Whatever follows at once takes no time.
+            for _ in 0..100 {
+                let claimed = scene.alive(&[]);
+                claims += claimed.len();
+                let lost = scene.apply(Input::Claimed(ShardId(0), Some(Leased::Lost)));
+                if !lost.iter().any(|command| matches!(command, Command::Heartbeat(_))) {
+                    break;
+                }
+            }
+        }
+    }
+    assert!((4..=10).contains(&claims), "{claims} in a second, with four heartbeats");
+}
