@@ -15,6 +15,7 @@ use super::shard::{Memory, Shard};
 use super::state::Shared;
 use super::step::{Command, Input, WorkerLimits};
 use crate::journal::{Beats, Lease, Leased, WorkerRecord};
+use crate::limits::GATEWAYS_CHECKED_MAX;
 use crate::types::{HostId, Incarnation, ShardId};
 
 /// Gateways and workers whose locks one tick looks at.
@@ -63,6 +64,9 @@ pub(crate) struct Core {
     looking: bool,
     /// Whom the last look ended with.
     looked_last: Incarnation,
+    /// When gateways were last chosen to be probed that were not heard of for long, and the last of those.
+    checked_at_ns: u64,
+    checked_last: (ShardId, Incarnation),
     shared: Shared,
     heartbeat_at_ns: u64,
     ticked_at_ns: u64,
@@ -99,6 +103,8 @@ impl Core {
             looked_at_ns: 0,
             looking: false,
             looked_last: Incarnation::NONE,
+            checked_at_ns: 0,
+            checked_last: (ShardId(0), Incarnation::NONE),
             shared: Shared::new(limits),
             heartbeat_at_ns: 0,
             ticked_at_ns: 0,
@@ -288,6 +294,7 @@ impl Core {
         if self.stopping {
             self.hand_over_next();
         }
+        self.check_gateways();
         let mut adopts = ADOPT_PER_TICK;
         for (id, shard) in &mut self.shards {
             let is_excused = now_ns < self.excused_until_ns || self.away.is_excused(*id, now_ns);
@@ -304,6 +311,27 @@ impl Core {
             }
         }
         self.look();
+    }
+
+    /// Lets some gateways be probed that were not heard of for long: each in each shard has its turn (rule N12).
+    fn check_gateways(&mut self) {
+        let now_ns = self.shared.now_ns;
+        if now_ns.saturating_sub(self.checked_at_ns) < self.shared.limits.bounds.check_interval_ns {
+            return;
+        }
+        self.checked_at_ns = now_ns;
+        let of = |(id, shard): (&ShardId, &Shard)| {
+            shard.quiet_gateways(now_ns).into_iter().map(|gateway| (*id, gateway)).collect::<Vec<_>>()
+        };
+        let quiet: BTreeSet<(ShardId, Incarnation)> = self.shards.iter().flat_map(of).collect();
+        let after = (Bound::Excluded(self.checked_last), Bound::Unbounded);
+        let next = quiet.range(after).chain(quiet.range(..=self.checked_last)).take(GATEWAYS_CHECKED_MAX);
+        for (id, gateway) in next {
+            self.checked_last = (*id, *gateway);
+            if let Some(shard) = self.shards.get_mut(id) {
+                shard.check_gateway(*gateway, &self.shared);
+            }
+        }
     }
 
     /// Looks at the locks of gateways that owe a watermark, and now and then at those of the other workers (rule R9).

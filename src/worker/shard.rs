@@ -371,7 +371,6 @@ impl Shard {
         self.want_again(shared);
         if shared.now_ns.saturating_sub(self.checked_at_ns) >= shared.limits.bounds.check_interval_ns {
             self.checked_at_ns = shared.now_ns;
-            self.check_gateways(shared);
             self.tick_rooms(shared);
         }
         self.tick_gateways(elapsed_ns, shared);

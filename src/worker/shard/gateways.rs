@@ -179,7 +179,7 @@ impl Shard {
         let checked: Vec<(Incarnation, Moment)> = self
             .gateways
             .iter()
-            .filter_map(|(i, g)| g.checked.filter(|until| g.watermark < *until).map(|until| (*i, until)))
+            .filter_map(|(i, g)| g.checked.filter(|until| !g.fenced && g.watermark < *until).map(|until| (*i, until)))
             .collect();
         for (incarnation, until) in checked {
             self.want(incarnation, until, shared);
@@ -254,18 +254,25 @@ impl Shard {
         }
     }
 
-    /// Marks gateways to be probed that were not heard of for long: they may have died while no room waits for them.
-    pub(super) fn check_gateways(&mut self, shared: &mut Shared) {
+    /// The gateways to be probed because they were not heard of for long: they may have died while no room waits for them.
+    pub(in crate::worker) fn quiet_gateways(&self, now_ns: u64) -> Vec<Incarnation> {
+        if !matches!(self.state, State::Live) {
+            return Vec::new();
+        }
         let inside: BTreeSet<Incarnation> = self.lanes.values().flat_map(Lane::gateways).collect();
+        let is_quiet = |(incarnation, gateway): &(&Incarnation, &GatewayView)| {
+            let quiet_ns = if inside.contains(*incarnation) { HEARTBEAT_NS } else { IDLE_NS };
+            let is_checked = gateway.checked.is_some_and(|until| gateway.watermark < until);
+            !gateway.fenced && !is_checked && now_ns.saturating_sub(gateway.heard_at_ns) > quiet_ns
+        };
+        self.gateways.iter().filter(is_quiet).map(|(incarnation, _)| *incarnation).collect()
+    }
+
+    /// Probes this gateway from the next tick on, until it answers or is fenced.
+    pub(in crate::worker) fn check_gateway(&mut self, incarnation: Incarnation, shared: &Shared) {
         let now = self.now(shared);
-        for (incarnation, gateway) in &mut self.gateways {
-            let unheard_ns = shared.now_ns.saturating_sub(gateway.heard_at_ns);
-            let quiet = unheard_ns > if inside.contains(incarnation) { HEARTBEAT_NS } else { IDLE_NS };
-            gateway.checked = match gateway.checked {
-                _ if gateway.fenced || !quiet => None,
-                Some(until) if gateway.watermark < until => Some(until),
-                _ => Some(now),
-            };
+        if let Some(gateway) = self.gateways.get_mut(&incarnation) {
+            gateway.checked = Some(now);
         }
     }
 }

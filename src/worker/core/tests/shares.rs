@@ -1,7 +1,11 @@
 //! Which shards a core takes and hands over, and when.
 
-use crate::journal::{Beats, JournalError, Lease, Leased, ShardOwner, WorkerRecord};
-use crate::types::{Home, Incarnation, ShardId};
+use std::collections::BTreeSet;
+
+use crate::journal::{Beats, Bell, GatewayRecord, JournalError, Lease, Leased, ShardOwner, Survey, WorkerRecord};
+use crate::limits::GATEWAYS_CHECKED_MAX;
+use crate::types::{Home, Incarnation, Moment, ShardId};
+use crate::wire::push::{self, Push};
 use crate::worker::core::Core;
 use crate::worker::shard::tests::limits;
 use crate::worker::step::{Command, Failure, Input, Scope};
@@ -210,4 +214,63 @@ fn a_claim_that_is_lost_again_and_again_is_not_made_at_full_speed() {
         }
     }
     assert!((4..=10).contains(&claims), "{claims} in a second, with four heartbeats");
+}
+
+/// Rule N12: however many shards there are, few gateways are asked in a second whether they live, and each has its turn.
+#[test]
+fn few_quiet_gateways_are_asked_at_a_time() {
+    let (shards, mut scene) = (64_usize, Scene::new(64));
+    scene.takes_all();
+    let gateway = Incarnation(1);
+    for shard in scene.core.owned().collect::<Vec<_>>() {
+        scene.apply(Input::Subscribed(shard));
+        let record = GatewayRecord {
+            incarnation: gateway,
+            number: 1,
+            watermark: Moment { timeline: 1, ns: 1 },
+            fenced: false,
+            server: SERVER,
+        };
+        let survey = Survey {
+            server: SERVER,
+            append: 1,
+            commit: 0,
+            doubt: None,
+            gateways: vec![record],
+            damaged_gateways: Vec::new(),
+            damaged_rooms: Vec::new(),
+            due: Vec::new(),
+            active: Vec::new(),
+            rooms: Vec::new(),
+            next: None,
+        };
+        scene.apply(Input::Surveyed(shard, survey));
+    }
+    let (mut asked, mut most) = (BTreeSet::new(), 0);
+    for second in 0..70 {
+        let mut now = 0;
+        for step in 0..50 {
+            scene.now_ns += 20 * MS;
+            for command in scene.apply(Input::Tick) {
+                let Command::Publish { shard, push, .. } = command else { continue };
+                let Ok(Push::Probe { until, .. }) = push::decode(&push) else { panic!("no probe") };
+                now += 1;
+                asked.insert(shard);
+                let append = 2 + second * 50 + step;
+                let bell = Bell {
+                    shard,
+                    append,
+                    incarnation: gateway,
+                    number: append,
+                    watermark: until,
+                    entries: vec![],
+                    poked: vec![],
+                };
+                let survey = scene.apply(Input::Bell(bell));
+                assert!(survey.iter().all(|command| !matches!(command, Command::Fence { .. })));
+            }
+        }
+        most = most.max(now);
+    }
+    assert_eq!((asked.len(), most), (shards, GATEWAYS_CHECKED_MAX));
 }
