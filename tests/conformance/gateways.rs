@@ -406,6 +406,11 @@ pub(crate) async fn every_message_of_a_step_is_read(journal: &impl Journal) {
     let seen = Seen { server: Incarnation::random(), flush: 1, commit: 0, home: HOME };
     journal.register(SHARD, known, seen, &[]).await.expect("register").here().expect("its home");
     ring(&mut bells, 4, known, 0, Moment::default(), &[]).await;
+    // The process has another turn since, which has flushed nothing, and was told of a commit.
+    let seen = Seen { flush: 0, commit: 1, ..seen };
+    journal.register(SHARD, known.turn(1), seen, &[]).await.expect("register").here().expect("its home");
+    let again: Bell = message(&mut bells).await;
+    assert_eq!((again.incarnation, again.number), (known.turn(1), 0));
 }
 
 pub(crate) async fn every_listener_hears_the_bells_of_its_shards(journal: &impl Journal) {

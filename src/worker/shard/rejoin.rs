@@ -16,14 +16,15 @@ use crate::worker::step::Command;
 pub(in crate::worker) struct Memory {
     /// What the ownership knows of commits.
     pub(in crate::worker) witness: Witness,
-    /// Gateways that were in the shard's rooms. No other gateway can have seen a commit whose outcome is unknown.
+    /// The processes of gateways that were in the shard's rooms. No other one can have seen a commit whose outcome is unknown. A process
+    /// tells what it has seen whatever its turn is by now.
     inside: BTreeSet<Incarnation>,
 }
 
 /// What a rejoining shard waits for.
 #[derive(Debug)]
 pub(super) struct Rejoin {
-    /// Gateways that have not registered with this server. Empty while the rooms begin a new era.
+    /// Processes of gateways that have not registered with this server. Empty while the rooms begin a new era.
     absent: BTreeSet<Incarnation>,
     waited_ns: u64,
     probed_at_ns: u64,
@@ -37,7 +38,7 @@ impl Shard {
         }
         let sent = self.in_flight.as_ref().map_or(self.commit, |commit| commit.number);
         let (server, epoch) = (self.lease.server, Some(self.lease.epoch));
-        let inside = self.lanes.values().flat_map(Lane::gateways).collect();
+        let inside = self.lanes.values().flat_map(Lane::gateways).map(Incarnation::process).collect();
         Some(Memory { witness: Witness { server, epoch, confirmed: self.commit, sent }, inside })
     }
 
@@ -46,7 +47,7 @@ impl Shard {
         // Without an id, a server cannot be told from another.
         if let Some(epoch) = survey.doubt.filter(|_| !self.whole && survey.server != Incarnation::NONE) {
             let here: BTreeSet<Incarnation> =
-                survey.gateways.iter().filter(|g| g.server == self.lease.server).map(|g| g.incarnation).collect();
+                survey.gateways.iter().filter(|g| g.server == self.lease.server).map(|g| g.incarnation.process()).collect();
             let absent = match self.memory.as_ref().filter(|memory| memory.witness.epoch == Some(epoch)) {
                 _ if !shared.limits.commits_may_be_lost => Some(BTreeSet::new()),
                 Some(memory) if memory.witness.sent <= survey.commit => Some(BTreeSet::new()),
@@ -81,7 +82,7 @@ impl Shard {
     /// in a new era.
     pub(super) fn rejoined(&mut self, incarnation: Incarnation, shared: &mut Shared) {
         if let State::Rejoining(rejoin) = &mut self.state
-            && rejoin.absent.remove(&incarnation)
+            && rejoin.absent.remove(&incarnation.process())
             && rejoin.absent.is_empty()
         {
             self.subscribed(shared);

@@ -34,7 +34,7 @@ impl Store {
         let unknown = !state.gateways.contains_key(&gateway);
         let stored = state.gateways.entry(gateway).or_default();
         stored.fenced |= seen.flush > stored.number;
-        let again = std::mem::replace(&mut stored.server, server) != server && (!unknown || seen.flush > 0);
+        let again = std::mem::replace(&mut stored.server, server) != server && (!unknown || seen.flush > 0 || seen.commit > 0);
         let record = stored.record(gateway);
         let lost = seen.server != server && seen.commit > state.found(server);
         let renewed = if lost { state.renew(server) } else { 0 };

@@ -4,8 +4,8 @@
 -- Guarantee: one atomic, idempotent step. A fenced gateway stays fenced. If flushes of the gateway are missing, they are lost
 -- or the gateway was forgotten: it is fenced. If commits are missing that it has heard of, all rooms of the shard begin a new
 -- era, once for each server. Only the shard's shift of eras jumps, so a room with a damaged state has a new era when it is
--- repaired, too, and the step takes no longer where there are many rooms. If an earlier server knew the gateway, the bell rings,
--- without a new count of appends. Only a gateway of the shard's home registers (rule H2). All checks come before the first write.
+-- repaired, too, and the step takes no longer where there are many rooms. If an earlier server knew the gateway, or an
+-- earlier turn of it, the bell rings, without a new count of appends. Only a gateway of the shard's home registers (rule H2). All checks come before the first write.
 --
 -- KEYS  1 shard, 2 gateways, 3 rooms, then the states of the rooms that the gateway asks for
 -- ARGV  1 incarnation, 2 server, 3 size of a jump of the eras' shift, 4 the gateway's last confirmed flush, 5 the last commit
@@ -63,7 +63,7 @@ if lost then
     'shift', string.format('%.0f', shift))
   redis.call('HDEL', KEYS[1], 'doubt')
 end
-if server ~= ARGV[2] and (record or flush > 0) then
+if server ~= ARGV[2] and (record or flush > 0 or ARGV[5] ~= '0') then
   redis.call('PUBLISH', ARGV[6], cmsgpack.pack({append, ARGV[1], tonumber(number), watermark, ''}))
 end
 

@@ -127,6 +127,28 @@ fn a_commit_of_unknown_outcome_is_nothing_when_all_who_may_have_seen_it_are_back
     assert!(goes_on(&perform(&mut core)));
 }
 
+/// It tells what it has seen under another turn: nobody else could.
+#[test]
+fn a_gateway_that_is_back_under_another_turn_is_back() {
+    for in_survey in [true, false] {
+        let (mut core, _) = moved(false, |_| {});
+        let mut all = found(0, 1);
+        let again = B.turn(3);
+        if !in_survey {
+            core.apply(Input::Surveyed(SHARD, all.clone()), 3);
+            perform(&mut core);
+            let watermark = Moment::default();
+            let bell = Bell { shard: SHARD, append: 1, incarnation: again, number: 0, watermark, entries: vec![], poked: vec![] };
+            core.apply(Input::Bell(bell), 4);
+            let commands = perform(&mut core);
+            assert!(commands.iter().any(|a| matches!(a, Command::Survey { .. })), "{commands:?}");
+        }
+        all.gateways.push(GatewayRecord { incarnation: again, server: NEXT, ..all.gateways[1].clone() });
+        core.apply(Input::Surveyed(SHARD, all), 5);
+        assert!(goes_on(&perform(&mut core)), "{in_survey}");
+    }
+}
+
 /// An outage does not count as waiting, and does not reset it (rule R5).
 #[test]
 fn who_does_not_come_back_may_have_seen_it() {
