@@ -18,7 +18,7 @@ use super::Inner;
 use super::connect::{bad_url, client, field, is_other_level};
 use super::error::{breaks, journal_error};
 use super::target::Server;
-use crate::limits::{REDIS_RESPONSE_TIMEOUT, REPLICAS_LOOKED_AT, SENTINEL_INTERVAL};
+use crate::limits::{REDIS_RESPONSE_TIMEOUT, REPLICAS_LOOKED_AT, SENTINEL_INTERVAL, SENTINEL_UNANSWERED_MAX};
 use url::PORT;
 pub(crate) use url::{FORM, SentinelUrl};
 
@@ -33,7 +33,8 @@ struct Sentinel {
     client: Client,
     /// `host:port`.
     shown: String,
-    kept: parking_lot::Mutex<Option<MultiplexedConnection>>,
+    /// The connection, and how many questions on it nobody has waited for since its last answer.
+    kept: parking_lot::Mutex<Option<(MultiplexedConnection, u32)>>,
 }
 
 /// What a sentinel says to the question for the primary.
@@ -214,25 +215,36 @@ impl Sentinels {
 }
 
 impl Sentinel {
-    /// Asks on the connection that was kept, or on another if that one broke meanwhile.
+    /// Asks on the connection that was kept, or on another if that one broke meanwhile. Whoever has heard enough from others does not wait
+    /// for the answer: of a sentinel that hangs the questions would pile up, so after some its connection is given up.
     async fn ask<T: FromRedisValue>(&self, command: &Cmd) -> RedisResult<T> {
         let asked = async {
-            let kept = self.kept.lock().clone();
-            if let Some(mut kept) = kept {
+            if let Some(mut kept) = self.next_kept() {
                 match command.query_async(&mut kept).await {
                     Err(error) if breaks(&error) => *self.kept.lock() = None,
-                    answer => return answer,
+                    answer => {
+                        self.kept.lock().iter_mut().for_each(|(_, unanswered)| *unanswered = 0);
+                        return answer;
+                    }
                 }
             }
             let config = AsyncConnectionConfig::new().set_response_timeout(None).set_connection_timeout(None);
             let mut connection = self.client.get_multiplexed_async_connection_with_config(&config).await?;
-            *self.kept.lock() = Some(connection.clone());
+            *self.kept.lock() = Some((connection.clone(), 1));
             command.query_async(&mut connection).await
         };
         timeout(REDIS_RESPONSE_TIMEOUT, asked).await.unwrap_or_else(|_| {
             *self.kept.lock() = None;
             Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into())
         })
+    }
+
+    /// The connection that was kept, for one more question.
+    fn next_kept(&self) -> Option<MultiplexedConnection> {
+        let mut kept = self.kept.lock();
+        let (connection, unanswered) = kept.take_if(|(_, unanswered)| *unanswered < SENTINEL_UNANSWERED_MAX)?;
+        *kept = Some((connection.clone(), unanswered + 1));
+        Some(connection)
     }
 
     /// What it calls the primaries that it watches.
@@ -331,119 +343,4 @@ pub(super) async fn watch(journal: Weak<Inner>, sentinels: Arc<Sentinels>) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn read(url: &str) -> SentinelUrl {
-        SentinelUrl::read(url).expect("of sentinel").expect(url)
-    }
-
-    fn three() -> Sentinels {
-        let url = "redis+sentinel://u:secret@h1,h2,h3/main?sentinel_password=secret";
-        Sentinels::of(url, SentinelUrl::read(url).expect("of sentinel")).expect(url)
-    }
-
-    fn primary(address: &str) -> Said {
-        Said::Primary(address.to_owned())
-    }
-
-    #[test]
-    fn the_server_gets_user_password_and_database_and_the_sentinels_their_own() {
-        let found = read("redis+sentinel://u:p%40@h/m?db=3&sentinel_user=a&sentinel_password=b%2F");
-        let sentinels = Arc::new(Sentinels::of("", Ok(found)).expect("fit"));
-        let settings = |client: &Client| client.get_connection_info().redis_settings().clone();
-        let server = sentinels.server("10.0.0.1:6380").expect("fit");
-        assert_eq!(
-            (server.shown.as_str(), server.client.get_connection_info().addr().to_string().as_str()),
-            ("redis://10.0.0.1:6380", "10.0.0.1:6380")
-        );
-        let of_server = settings(&server.client);
-        assert_eq!((of_server.username(), of_server.password(), of_server.db()), (Some("u"), Some("p@"), 3));
-        let of_sentinel = settings(&sentinels.all[0].client);
-        assert_eq!((of_sentinel.username(), of_sentinel.password(), of_sentinel.db()), (Some("a"), Some("b/"), 0));
-        let none = settings(&Sentinels::of("", Ok(read("redis+sentinel://u:p@h/m"))).expect("fit").all[0].client);
-        assert_eq!((none.username(), none.password()), (None, None));
-    }
-
-    #[test]
-    fn what_does_not_parse_shows_no_password() {
-        for url in [
-            "redis+sentinel://u:secret@/main",
-            "redis+sentinel://u:secret",
-            "redis+sentinel://u:secret@h",
-            "redis+sentinel://u:se@secret@h:x/main",
-            "redis+sentinel://u:secret@h/main?sentinel_password=secret/x",
-            "redis+sentinel://u:secret@h/main?sentinel_password=a@secret",
-            "redis+sentinel://u:a?secret@h/main",
-        ] {
-            let error = Sentinels::of(url, SentinelUrl::read(url).expect("of sentinel")).err().expect(url);
-            assert!(matches!(error, JournalError::Unfit(_)), "{error:?}");
-            let text = error.to_string();
-            assert!(text.contains("redis+sentinel://USER:PASSWORD@HOST:PORT,HOST:PORT/NAME"), "{text}");
-            assert!(!text.contains("secret@") && !text.contains(":secret") && !text.contains("secret/"), "{text}");
-        }
-    }
-
-    #[test]
-    fn more_than_half_must_name_the_same() {
-        let [a, b] = ["h:1", "h:2"];
-        for (said, needed, named) in [
-            (vec![primary(a)], 1, Some(a)),
-            (vec![primary(a)], 2, None),
-            (vec![primary(a), primary(b)], 2, None),
-            (vec![primary(a), Said::Unknown, primary(b), primary(b)], 2, Some(b)),
-        ] {
-            let said: Vec<_> = said.into_iter().enumerate().collect();
-            assert_eq!(majority(&said, needed), named, "{said:?}");
-        }
-        let needed = |n: usize| {
-            let hosts = (0..n).map(|n| format!("h{n}")).collect::<Vec<_>>().join(",");
-            Sentinels::of("", Ok(read(&format!("redis+sentinel://{hosts}/m")))).expect("fit").needed()
-        };
-        assert_eq!([1, 2, 3, 4, 5].map(needed), [1, 2, 2, 3, 3]);
-    }
-
-    #[tokio::test]
-    async fn why_there_is_no_primary_is_one_line_that_says_what_to_do() {
-        let away = || Said::Nothing(JournalError::Unreachable("away".into()));
-        let login = redis::make_extension_error("NOAUTH".into(), Some("Authentication required.".into()));
-        for (said, class, says) in [
-            (vec![away(), away(), away()], "unreachable", "no sentinel answers: h1:26379 does not tell"),
-            (
-                vec![primary("a:1"), primary("b:1"), away()],
-                "unreachable",
-                "2 of 3 sentinels must name the same primary of \"main\"",
-            ),
-            (
-                vec![primary("a:1"), primary("b:1"), away()],
-                "unreachable",
-                "h1:26379 names a:1; h2:26379 names b:1; h3:26379 does not",
-            ),
-            (
-                vec![primary("a:1"), Said::NoSentinel, away()],
-                "refused",
-                "h2:26379 is a redis server and no sentinel: use redis://h2:26379",
-            ),
-            (
-                vec![away(), Said::Nothing(sentinel_error(&login)), away()],
-                "refused",
-                "sentinel h2:26379: it does not accept user",
-            ),
-            (vec![primary("a:1"), Said::Unknown, away()], "unreachable", "h2:26379 knows none of that name"),
-        ] {
-            let said: Vec<_> = said.into_iter().enumerate().collect();
-            let error = three().explain(&said).await;
-            let text = error.to_string();
-            assert!(error.kind() == class && text.contains(says) && !text.contains('\n') && !text.contains("secret"), "{text}");
-        }
-    }
-
-    #[test]
-    fn a_sentinel_tells_what_it_watches() {
-        let info =
-            "# Sentinel\r\nsentinel_masters:2\r\nmaster0:name=one,status=ok,address=h:1\r\nmaster1:name=two,status=sdown\r\n";
-        assert_eq!(names(info).collect::<Vec<_>>(), ["one", "two"]);
-        let plain = "redis_mode:standalone\r\n";
-        assert!(is_a_sentinel(plain, "redis://h").is_none());
-    }
-}
+mod tests;
