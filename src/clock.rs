@@ -63,20 +63,39 @@ fn read(id: ClockId) -> i128 {
     clock_gettime(id).map_or(0, |t| i128::from(t.tv_sec()) * 1_000_000_000 + i128::from(t.tv_nsec()))
 }
 
-/// The name of this host's monotonic clock. Processes with equal names have comparable stamps. On Linux it is the boot id and
-/// the time namespace, elsewhere a name that no other process has.
+/// The name of this host's monotonic clock. Processes with equal names have comparable stamps. On Linux it is the boot id, the time
+/// namespace, and what that adds to the clock if it does; elsewhere a name that no other process has.
 #[must_use]
 pub fn timeline_name() -> String {
-    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok();
-    // Kernels without time namespaces lack this link. They have one clock per boot.
-    let namespace = std::fs::read_link("/proc/self/ns/time").ok();
-    name_timeline(boot.as_deref(), namespace.as_deref().and_then(|p| p.to_str()))
+    timeline_name_of("self")
 }
 
-fn name_timeline(boot: Option<&str>, namespace: Option<&str>) -> String {
+/// The same of another process on this machine, by its id as a directory of `/proc`.
+#[must_use]
+pub fn timeline_name_of(process: &str) -> String {
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok();
+    // Kernels without time namespaces lack this link. They have one clock per boot.
+    let link = |name: &str| std::fs::read_link(format!("/proc/{process}/ns/{name}")).ok();
+    let namespace = link("time");
+    // They are those of the children's namespace, which usually is this process's own.
+    let offsets = if namespace == link("time_for_children") {
+        std::fs::read_to_string(format!("/proc/{process}/timens_offsets")).ok()
+    } else {
+        None
+    };
+    name_timeline(boot.as_deref(), namespace.as_deref().and_then(|p| p.to_str()), offsets.as_deref().unwrap_or_default())
+}
+
+/// The number of a namespace may be used again, so what it adds to the clock is part of the name.
+fn name_timeline(boot: Option<&str>, namespace: Option<&str>, offsets: &str) -> String {
+    let offset = offsets.lines().find_map(|line| {
+        let mut words = line.split_ascii_whitespace();
+        (words.next()? == "monotonic").then_some((words.next()?.parse::<i64>().ok()?, words.next()?.parse::<u32>().ok()?))
+    });
+    let offset = offset.filter(|offset| *offset != (0, 0)).map(|(s, ns)| format!("{s:+}.{ns:09}")).unwrap_or_default();
     let is_name = |boot: &&str| (1..=64).contains(&boot.len()) && boot.bytes().all(|b| b.is_ascii_graphic() && b != b'|');
     match boot.map(str::trim).filter(is_name) {
-        Some(boot) => format!("{boot}/{}", namespace.unwrap_or("time:[]")),
+        Some(boot) => format!("{boot}/{}{offset}", namespace.unwrap_or("time:[]")),
         None => format!("process/{:032x}", rand::random::<u128>()),
     }
 }
@@ -321,9 +340,15 @@ mod tests {
 
     #[test]
     fn timelines_are_named() {
-        assert_eq!(name_timeline(Some("ab-cd\n"), Some("time:[4]")), "ab-cd/time:[4]");
-        assert_eq!(name_timeline(Some("ab-cd\n"), None), "ab-cd/time:[]");
-        assert_ne!(name_timeline(None, None), name_timeline(Some(" "), Some("time:[4]")));
+        let usual = "monotonic           0         0\nboottime            5         0\n";
+        assert_eq!(name_timeline(Some("ab-cd\n"), Some("time:[4]"), usual), "ab-cd/time:[4]");
+        assert_eq!(name_timeline(Some("ab-cd\n"), None, ""), "ab-cd/time:[]");
+        assert_ne!(name_timeline(None, None, ""), name_timeline(Some(" "), Some("time:[4]"), ""));
+        // Two namespaces that bore the same number, one after the other.
+        let name = |seconds: &str, ns: &str| {
+            name_timeline(Some("ab"), Some("time:[4]"), &format!("monotonic {seconds} {ns}\nboottime 0 0\n"))
+        };
+        assert_eq!([name("1000", "0"), name("-3", "500")], ["ab/time:[4]+1000.000000000", "ab/time:[4]-3.000000500"]);
         #[cfg(target_os = "linux")]
         assert_eq!(timeline_name(), timeline_name());
     }

@@ -3,7 +3,7 @@
 pub use crate::program::main;
 
 pub mod clock {
-    pub use crate::clock::{Clock, epoch_us, monotonic_ns, timeline_name, unix_ms, unix_s};
+    pub use crate::clock::{Clock, epoch_us, monotonic_ns, timeline_name, timeline_name_of, unix_ms, unix_s};
 }
 
 pub mod config {

@@ -3,6 +3,7 @@
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
 
+use lasthit::internals::clock::timeline_name_of;
 use lasthit::journal::redis::{RedisJournal, RedisOptions};
 use lasthit::journal::{CommonJournal as _, Part, ProcessRecord, WorkerJournal as _};
 use lasthit::types::{Home, HostId, Incarnation};
@@ -15,7 +16,7 @@ const ROOMS: usize = 8;
 const SHARDS: [&str; 2] = ["--shards", "4"];
 
 /// A host that has been up for so many seconds more than this machine.
-struct Host {
+pub(crate) struct Host {
     holder: Child,
     name: HostId,
     pid: u32,
@@ -23,17 +24,17 @@ struct Host {
 }
 
 impl Host {
-    fn up_for(more_s: u32) -> Self {
+    pub(crate) fn up_for(more_s: u32) -> Self {
         let mut command = Command::new("unshare");
         command.args(["--user", "--map-root-user", "--time", "--monotonic", &more_s.to_string(), "--fork", "--kill-child", "--"]);
         // The first process of the namespace: its clock is the host's.
-        let script = "cat /proc/sys/kernel/random/boot_id; readlink /proc/self/ns/time; echo $$; exec sleep 600";
+        let script = "echo $$; exec sleep 600";
         let spawned = command.args(["sh", "-c", script]).stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
         let mut holder = spawned.unwrap_or_else(|error| panic!("unshare: {error}: it is in the package util-linux"));
         let mut lines = BufReader::new(holder.stdout.take().expect("stdout")).lines();
-        let mut next = || lines.next().expect("a line: is /proc/sys/user/max_time_namespaces 0?").expect("text");
-        let name = HostId::new(&format!("{}/{}", next(), next())).expect("a name");
-        Self { holder, name, pid: next().parse().expect("a pid"), dir: tempfile::tempdir().expect("a directory") }
+        let pid = lines.next().expect("a line: is /proc/sys/user/max_time_namespaces 0?").expect("text");
+        let name = HostId::new(&timeline_name_of(&pid)).expect("a name");
+        Self { holder, name, pid: pid.parse().expect("a pid"), dir: tempfile::tempdir().expect("a directory") }
     }
 
     fn command(&self, args: &[&str]) -> Command {
@@ -47,12 +48,12 @@ impl Host {
         command
     }
 
-    fn gateway(&self, redis: &RedisServer, more: &[&str]) -> Process {
+    pub(crate) fn gateway(&self, redis: &RedisServer, more: &[&str]) -> Process {
         let args = ["gateway", "--redis", &redis.url(), "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"];
         Process::of(&mut self.command(&[&args[..], &SHARDS[..], more].concat()))
     }
 
-    fn worker(&self, redis: &RedisServer, more: &[&str]) -> WorkerProcess {
+    pub(crate) fn worker(&self, redis: &RedisServer, more: &[&str]) -> WorkerProcess {
         let args = ["worker", "--redis", &redis.url(), "--admin", "127.0.0.1:0"];
         WorkerProcess::of(Process::of(&mut self.command(&[&args[..], &SHARDS[..], more].concat())))
     }
@@ -80,7 +81,7 @@ async fn all_at_home_on(redis: &RedisServer, host: &HostId, number: u32) {
     }
 }
 
-fn owns(worker: &WorkerProcess, shards: f64) {
+pub(crate) fn owns(worker: &WorkerProcess, shards: f64) {
     until("the shards have their owner", || (worker.metric("lasthit_shards_owned") == shards).then_some(()));
 }
 
@@ -227,7 +228,7 @@ async fn players_find_the_home_of_their_room() {
 }
 
 /// What a command says that ends well, as JSON.
-fn told(redis: &RedisServer, words: &[&str]) -> Value {
+pub(crate) fn told(redis: &RedisServer, words: &[&str]) -> Value {
     let output = program(&[words, &["--redis", &redis.url(), "--json"]].concat()).output().expect("run");
     assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout).expect("JSON")

@@ -132,9 +132,8 @@ impl Host {
 
     /// Its name as the journal has it: the boot, and the clock.
     pub(super) fn name(&self) -> Option<String> {
-        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
-        let clock = fs::read_link(format!("/proc/{}/ns/time", self.inside)).ok()?;
-        Some(format!("{}/{}", boot.trim(), clock.display()))
+        let inside = self.inside.to_string();
+        fs::exists(format!("/proc/{inside}/ns/time")).ok()?.then(|| lasthit::internals::clock::timeline_name_of(&inside))
     }
 
     /// Cuts one of its cables, or mends it.
