@@ -1,4 +1,6 @@
-//! `lasthit hosts`, `drain`, `undrain` and `home`: which hosts a deployment has, and which shards are at home where.
+//! `lasthit hosts`, `drain`, `undrain`, `home` and `route`: which hosts a deployment has, and which shards are at home where.
+
+mod route;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -6,11 +8,12 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+pub(crate) use self::route::Proxy;
 use crate::config::Config;
 use crate::journal::redis::{RedisJournal, RedisOptions};
 use crate::journal::{Beats, CommonJournal as _, Part, ProcessRecord, ShardOwner, WorkerJournal as _};
 use crate::limits::{HELD_TRIES, REHOME_WITHIN};
-use crate::types::{HostId, Incarnation, ShardId};
+use crate::types::{HostId, Incarnation, RoomId, ShardId};
 use crate::wire::push::{self, Push};
 use crate::worker::eligible;
 
@@ -25,6 +28,8 @@ pub(crate) enum Task {
     Undrain(String),
     /// Move a shard to a host, and wait until it is there.
     Home(u16, String),
+    /// Tell where these rooms are, or all shards; as a map for a proxy, if one is named.
+    Route(Vec<RoomId>, Option<Proxy>),
 }
 
 /// A task, and whether to print JSON instead of text.
@@ -63,6 +68,8 @@ pub(crate) async fn run(placing: &Placing, config: &Config) -> Result<String, St
     let hosts = Hosts::read(&journal).await?;
     match &placing.task {
         Task::List => Ok(hosts.told(placing.json)),
+        Task::Route(rooms, None) => Ok(route::told(&hosts, rooms, placing.json)),
+        Task::Route(rooms, Some(proxy)) => route::map(&hosts, rooms, *proxy),
         Task::Drain(host) | Task::Undrain(host) => {
             let (host, drained) = (hosts.find(host)?, matches!(placing.task, Task::Drain(_)));
             journal.drain(&host, drained).await.map_err(|e| e.to_string())?;

@@ -1,9 +1,10 @@
-//! The command line of `lasthit hosts`, `drain`, `undrain` and `home`.
+//! The command line of `lasthit hosts`, `drain`, `undrain`, `home` and `route`.
 
 use clap::{Args, Subcommand};
 
 use super::RedisArgs;
-use crate::hosts::{Placing, Task};
+use crate::hosts::{Placing, Proxy, Task};
+use crate::types::RoomId;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Tool {
@@ -43,6 +44,18 @@ pub(super) enum Tool {
         #[command(flatten)]
         common: Common,
     },
+    /// Says where rooms are at home, or prints that as a map for a proxy in front
+    #[command(after_help = ROUTE)]
+    Route {
+        /// Rooms. Without any, all shards are told
+        #[arg(value_name = "ROOM")]
+        rooms: Vec<String>,
+        /// Print a map for this proxy, from shards or rooms to the hosts in their URLs
+        #[arg(long, value_name = "PROXY", conflicts_with = "json")]
+        map: Option<Proxy>,
+        #[command(flatten)]
+        common: Common,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -78,6 +91,14 @@ Where hosts have uneven shares, one shard after another moves back by itself.
 Examples:
   lasthit home 3 wss://b.example --redis redis://127.0.0.1:6379";
 
+const ROUTE: &str = "\
+The shard of a room is the CRC-32 of its name, modulo the number of shards. HAProxy can tell it; for nginx, name the rooms.
+
+Examples:
+  lasthit route quiz --redis redis://127.0.0.1:6379
+  lasthit route --map haproxy --redis redis://127.0.0.1:6379
+  lasthit route --map nginx quiz lobby --redis redis://127.0.0.1:6379";
+
 impl Tool {
     /// What to do, and where.
     pub(super) fn read(self) -> Result<(Placing, Common), (String, Common)> {
@@ -85,6 +106,10 @@ impl Tool {
             Self::Hosts { common } => (Task::List, common),
             Self::Drain { host, common } => (Task::Drain(host), common),
             Self::Undrain { host, common } => (Task::Undrain(host), common),
+            Self::Route { rooms, map, common } => match rooms.iter().map(|room| RoomId::new(room)).collect::<Result<_, _>>() {
+                Ok(rooms) => (Task::Route(rooms, map), common),
+                Err(error) => return Err((error.to_string(), common)),
+            },
             Self::Home { shard, host, common } => match shard.parse() {
                 Ok(shard) => (Task::Home(shard, host), common),
                 Err(_) => return Err((format!("shard {shard:?} is no number of a shard: use one from 0"), common)),

@@ -14,6 +14,7 @@ mod operating;
 mod other_servers;
 mod outages;
 mod process;
+mod proxies;
 mod redis;
 mod resume;
 mod road;
