@@ -8,6 +8,7 @@ use crate::clock::unix_ms;
 use crate::journal::{CommonJournal as _, Homing, Leased, Part, ProcessRecord, ShardOwner, WorkerJournal as _};
 use crate::limits::SENT_ON_PER_S;
 use crate::types::{HostId, Incarnation, ShardId};
+use crate::wire::push::{self, Push};
 
 const SHARD: ShardId = ShardId(0);
 
@@ -130,6 +131,32 @@ async fn whoever_comes_to_the_wrong_host_is_told_the_right_one() {
     hosts.gateways[0].events_at_least("bob", 1).await;
     assert_eq!(hosts.gateways[1].events("ann").await, [], "nothing of it reached the room");
     assert_eq!(hosts.gateways[1].hub.session_count(), 0);
+}
+
+/// Rule X5: a shard is handed over. What had reached the socket of who stayed is read before 4421.
+#[tokio::test]
+async fn what_had_arrived_before_a_session_is_sent_on_is_read() {
+    for round in 0..10 {
+        let hosts = hosts(true).await;
+        let number = hosts.claim(0).await;
+        hosts.route(0, &json!({ "url": url(0), "home": number, "room": "pit" })).await;
+        let mut ann = hosts.gateways[0].join("ann").await;
+        hosts.gateways[0].events_at_least("ann", 1).await;
+        let sent: Vec<u8> = (0..10).flat_map(|n| act(&format!("a{n}"))).collect();
+        assert_eq!(ann.try_write(&sent).unwrap(), sent.len());
+        let journal = &hosts.journals[0];
+        let nobody = ProcessRecord::new(Incarnation::NONE, journal.host().clone(), Part::Gateway);
+        let host = hosts.journals[1].host().clone();
+        let moving = push::encode(&Push::Moving { shard: SHARD, number, host, url: url(1), within_ms: 0 });
+        for process in journal.beat(&nobody, 0).await.unwrap().processes {
+            if process.host == *journal.host() {
+                journal.publish(Some(SHARD), process.incarnation, moving.clone()).await.unwrap();
+            }
+        }
+        assert_eq!(end(&mut ann).await, (4421, format!("{}#{number}", url(1))));
+        let life = hosts.gateways[0].life("ann").await;
+        assert_eq!((life.len(), life[11].as_str()), (13, "end 4421"), "round {round}: {life:?}");
+    }
 }
 
 /// Rule H5: who is inside is sent on when the gateway learns of it, at the latest with the next thing that it says.
