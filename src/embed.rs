@@ -37,9 +37,28 @@ use serde::{Serialize, Serializer};
 pub use crate::gateway::{Delivery, Joining};
 use crate::gateway::{Hub, Outbox, Presence, Settle};
 use crate::journal::{GatewayJournal, JournalError};
-use crate::limits::{MOVE_URL_BYTES_MAX, SESSIONS_MAX};
+use crate::limits::{LEASE_TIMEOUT, MOVE_URL_BYTES_MAX, SESSIONS_MAX};
 use crate::types::{Action, Arrival, PlayerId, SessionId, Since};
 use crate::wire::client::{Encoding, ErrorCode, Refusal, close, parse_action};
+
+/// What a gateway says of its place among those of other hosts. The values of one host do for [`GatewayOptions::default`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GatewayOptions {
+    /// Under which URL players reach the gateways of this host: `ws://HOST:PORT` or `wss://HOST`, at most 96 bytes. Whoever joins a room at
+    /// another host that is at home here is sent to it. None is refused while another host has a worker.
+    pub advertise: Option<String>,
+    /// How long a heartbeat is valid: the `lease` of the workers.
+    pub lease: Duration,
+    /// After how long without an answer of the journal the sessions are closed, as other hosts may have the rooms by then: the
+    /// `rehome_after` of the workers. None is two leases.
+    pub rehome_after: Option<Duration>,
+}
+
+impl Default for GatewayOptions {
+    fn default() -> Self {
+        Self { advertise: None, lease: LEASE_TIMEOUT, rehome_after: None }
+    }
+}
 
 /// A gateway without sockets. It is cheap to clone, and belongs to the runtime that it was started on.
 #[derive(Debug, Clone)]
@@ -51,7 +70,23 @@ impl Gateway {
     /// # Errors
     /// When the journal fails.
     pub async fn start(journal: Arc<dyn GatewayJournal>) -> Result<Self, JournalError> {
-        Ok(Self(Hub::start(journal, Settle::Lock, SESSIONS_MAX, "read", 0, Presence::default()).await?))
+        Self::start_with(journal, GatewayOptions::default()).await
+    }
+
+    /// Starts a gateway that is one of several hosts'.
+    ///
+    /// # Errors
+    /// When the journal fails, `advertise` is no URL for players, or there is none although another host has a worker.
+    pub async fn start_with(journal: Arc<dyn GatewayJournal>, options: GatewayOptions) -> Result<Self, JournalError> {
+        let told =
+            |url: String| crate::config::advertise(&url).map_err(|why| JournalError::Refused(format!("advertise {url:?} {why}")));
+        let GatewayOptions { advertise, lease, rehome_after } = options;
+        let presence = Presence {
+            advertise: advertise.map(told).transpose()?,
+            lease,
+            rehome_after: rehome_after.unwrap_or(lease.saturating_mul(2)),
+        };
+        Ok(Self(Hub::start(journal, Settle::Lock, SESSIONS_MAX, "read", 0, presence).await?))
     }
 
     /// A session joins its room. The first delivery is its welcome; or, where the room is at home on another host, a
@@ -229,6 +264,48 @@ impl ActionBuilder {
 mod tests {
     use super::*;
     use crate::journal::memory::MemoryJournal;
+    use crate::rules::{RulesBook, claim::Claim};
+    use crate::types::{Audience, HostId};
+    use crate::worker::{self, WorkerOptions};
+
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    /// Rooms are at home at the first host. Whoever joins at the second one is told the first one's URL.
+    #[tokio::test]
+    async fn a_gateway_of_another_host_sends_sessions_on() {
+        let [first, second] = ["first", "second"].map(|name| HostId::new(name).expect("a name"));
+        let journal = MemoryJournal::new(1);
+        let (here, there) = (journal.on_host(first), journal.on_host(second));
+        let at = |url: &str| GatewayOptions { advertise: Some(url.to_owned()), ..GatewayOptions::default() };
+        let home = Gateway::start_with(Arc::new(here.clone()), at("wss://first.example/")).await.expect("a gateway");
+        let rules = RulesBook::new().room("*", || Claim::new(Audience::Room));
+        tokio::spawn(worker::run(Arc::new(here), rules, WorkerOptions::default(), Default::default(), Default::default()));
+        let join = |gateway: &Gateway, player: &str| {
+            let joining = Joining::new("pit".parse().expect("room"), player.parse().expect("player"));
+            gateway.join(joining).expect("joined")
+        };
+        let mut ann = join(&home, "ann");
+        let first = tokio::time::timeout(PATIENCE, ann.recv()).await.expect("in time");
+        assert!(matches!(first, Some(Delivery::Welcome { .. })), "{first:?}");
+
+        let refused = Gateway::start(Arc::new(there.clone())).await.expect_err("without a URL");
+        assert!(refused.to_string().contains("give this one --advertise"), "{refused}");
+        let bad =
+            Gateway::start_with(Arc::new(there.clone()), at("https://second.example")).await.expect_err("no URL for players");
+        assert!(bad.to_string().contains("advertise \"https://second.example\" is no address for players"), "{bad}");
+        let away = Gateway::start_with(Arc::new(there), at("wss://second.example")).await.expect("a gateway");
+        let sent_on = async {
+            loop {
+                // It may not have heard of the first host yet.
+                match join(&away, "bob").recv().await {
+                    Some(Delivery::Close { code: close::ELSEWHERE, reason }) => return reason,
+                    other => assert!(!matches!(other, Some(Delivery::Welcome { .. })), "{other:?}"),
+                }
+            }
+        };
+        let reason = tokio::time::timeout(PATIENCE, sent_on).await.expect("in time");
+        assert!(reason.starts_with("wss://first.example#"), "{reason}");
+    }
 
     #[tokio::test]
     async fn nothing_is_kept_of_a_session_that_left() {

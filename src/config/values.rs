@@ -110,7 +110,7 @@ pub(super) fn without_password(url: &str) -> String {
 }
 
 /// The URL under which players reach the gateways of this host, without a slash at its end.
-pub(super) fn advertise(url: &str) -> Result<String, String> {
+pub(crate) fn advertise(url: &str) -> Result<String, String> {
     const FORM: &str = "use ws://HOST:PORT or wss://HOST";
     let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
     if !matches!(scheme, "ws" | "wss") {
