@@ -1,9 +1,12 @@
 //! Processes on a cluster of Redis.
 
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
 use serde_json::json;
 use servers::Cluster;
 
-use super::support::{GatewayProcess, WorkerProcess, until};
+use super::support::{GatewayProcess, Process, WorkerProcess, program, until};
 
 /// Of each node one room, of the nodes that do not have the catalog.
 fn rooms(cluster: &Cluster) -> [(usize, String); 2] {
@@ -48,4 +51,59 @@ async fn one_of_which_a_node_is_lost_and_comes_back() {
     let mut dora = gateway.ticket(&theirs, "dora").join().await;
     assert_eq!(dora.ask("claim", "2", "b", json!(null)).await["outcome"], "granted");
     assert_eq!(bob.ask("claim", "last", "last", json!(null)).await["outcome"], "granted");
+}
+
+/// A certificate that signs itself, for 127.0.0.1, and its key.
+fn certificate(dir: &Path) -> [PathBuf; 2] {
+    let [certificate, key] = ["certificate.pem", "key.pem"].map(|name| dir.join(name));
+    let mut command = Command::new("openssl");
+    command.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]);
+    command.args([
+        "-subj",
+        "/CN=lasthit tests",
+        "-addext",
+        "subjectAltName=IP:127.0.0.1",
+        "-addext",
+        "basicConstraints=CA:FALSE",
+    ]);
+    command.arg("-out").arg(&certificate).arg("-keyout").arg(&key);
+    let output = command.output().expect("openssl");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    [certificate, key]
+}
+
+/// Nodes that speak TLS alone and know one user, whose name and password have characters that are percent-encoded in a URL.
+#[tokio::test]
+async fn one_that_speaks_tls_and_wants_a_password() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let [certificate, key] = certificate(dir.path());
+    let cluster = Cluster::start_tls(3, &certificate, &key, &[]).expect("a cluster");
+    let rooms = rooms(&cluster);
+    for node in cluster.nodes() {
+        let may = ["~lasthit:*", "&lasthit:*", "+@all", "-@dangerous", "+info", "+cluster|nodes", "+cluster|info"];
+        let user = [&["ACL", "SETUSER", "the@baron", "on", ">se/cret"][..], &may].concat();
+        node.ask::<String>(&user).expect("a user");
+        node.ask::<String>(&["ACL", "SETUSER", "default", "off", "resetpass"]).expect("the only one");
+    }
+    let hosts = cluster.url().replace("redis+cluster://", "");
+    let start = |role: &str, login: &str, flags: &[&str]| {
+        let url = format!("rediss+cluster://{login}{hosts}");
+        let args = [&[role, "--redis", &url, "--admin", "127.0.0.1:0"], flags].concat();
+        Process::of(program(&args).env("SSL_CERT_FILE", &certificate))
+    };
+    let login = "the%40baron:se%2Fcret@";
+    let gateway = GatewayProcess::of(start("gateway", login, &["--listen", "127.0.0.1:0"]));
+    let _worker = WorkerProcess::of(start("worker", login, &[]));
+    for (_, room) in rooms {
+        let mut ann = gateway.ticket(&room, "ann").join().await;
+        assert_eq!(ann.ask("claim", "1", "a", json!(null)).await["outcome"], "granted");
+    }
+    for login in ["", "the%40baron:wrong@"] {
+        let said = start("worker", login, &[]).fails(1);
+        assert!(said.contains("redis does not accept user or password") && !said.contains("wrong@"), "{said}");
+    }
+    // Nobody vouches for the certificate.
+    let url = format!("rediss+cluster://{login}{hosts}");
+    let said = Process::start(&["worker", "--redis", &url], &[]).fails(1);
+    assert!(said.contains("certificate") && !said.contains("se%2Fcret"), "{said}");
 }

@@ -68,6 +68,17 @@ impl Cluster {
         Self::start_on(&program()?, false, Shape::default(), primaries, replicas, options)
     }
 
+    /// As [`Cluster::start`], of primaries that speak TLS alone, with the certificate and the key in these files.
+    ///
+    /// # Errors
+    /// As [`Cluster::start`].
+    pub fn start_tls(primaries: usize, certificate: &Path, key: &Path, options: &[&str]) -> io::Result<Self> {
+        let [certificate, key] = [certificate, key].map(|path| path.display().to_string());
+        let tls = ["--tls-cert-file", &certificate, "--tls-key-file", &key, "--tls-ca-cert-file", &certificate];
+        let others = ["--tls-auth-clients", "no", "--tls-cluster", "yes", "--port", "0"];
+        Self::start_on(&program()?, false, Shape::default(), primaries, 0, &[&tls[..], &others, options].concat())
+    }
+
     /// As [`Cluster::start`], of another program. None, and words on stderr, if that is not here.
     ///
     /// # Errors
@@ -144,6 +155,9 @@ impl Cluster {
             let bus = ports[2 * own + 1].to_string();
             let first = ["--cluster-enabled", "yes", "--cluster-config-file", "nodes.conf", "--cluster-port", bus.as_str()];
             let others = ["--cluster-node-timeout", NODE_TIMEOUT_MS, "--cluster-require-full-coverage", "no"];
+            // Without this option no port speaks TLS.
+            let port = ports[2 * own].to_string();
+            let tls = if options.contains(&"--tls-cluster") { vec!["--tls-port", port.as_str()] } else { Vec::new() };
             let (shown, from) = (shown(own).to_string(), source(own).to_string());
             // Who comes from another address than the common one is a stranger to protected mode.
             let local = if shape.address.is_loopback() { "127.0.0.1" } else { "0.0.0.0" };
@@ -151,7 +165,7 @@ impl Cluster {
             let apart = ["--cluster-announce-bus-port", &shown, "--bind-source-addr", &from];
             let apart = if shape.divisible { &apart[..] } else { &[] };
             let open = if shape.divisible || !shape.address.is_loopback() { &open[..] } else { &[] };
-            let options = [&first[..], &others, open, apart, options].concat();
+            let options = [&first[..], &others, open, apart, options, &tls].concat();
             nodes.push(RedisServer::node(program, &known, &options, ports[2 * own])?);
         }
         let cluster = Self { nodes, primaries, address: shape.address, ways };
