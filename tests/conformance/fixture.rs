@@ -1,5 +1,6 @@
 //! What scenarios are made of.
 
+use std::io;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
@@ -55,19 +56,36 @@ pub(crate) async fn replicated() -> (RedisServer, RedisServer, RedisJournal) {
 /// A cluster of three primaries that the tests which run at the same time share, and a deployment of one's own there.
 pub(crate) async fn cluster() -> (Arc<Cluster>, RedisJournal) {
     static SHARED: Mutex<Weak<Cluster>> = Mutex::new(Weak::new());
-    let cluster = {
-        let mut shared = SHARED.lock().expect("the lock");
-        shared.upgrade().unwrap_or_else(|| {
-            let cluster = Arc::new(Cluster::start(3, 0, &[]).expect("a cluster"));
-            *shared = Arc::downgrade(&cluster);
-            cluster
-        })
-    };
+    let cluster = shared(&SHARED, || Cluster::start(3, 0, &[]).map(Some)).expect("the installed one is here");
+    let journal = apart(&cluster).await;
+    (cluster, journal)
+}
+
+/// The same of another program, where it is found.
+pub(crate) async fn other_cluster(program: Program) -> Option<(Arc<Cluster>, RedisJournal)> {
+    static SHARED: Mutex<Weak<Cluster>> = Mutex::new(Weak::new());
+    let cluster = shared(&SHARED, || Cluster::start_other(program, 3, 0, &[]))?;
+    let journal = apart(&cluster).await;
+    Some((cluster, journal))
+}
+
+fn shared(cluster: &Mutex<Weak<Cluster>>, start: impl FnOnce() -> io::Result<Option<Cluster>>) -> Option<Arc<Cluster>> {
+    let mut shared = cluster.lock().expect("the lock");
+    if let Some(cluster) = shared.upgrade() {
+        return Some(cluster);
+    }
+    let cluster = Arc::new(start().expect("a cluster")?);
+    *shared = Arc::downgrade(&cluster);
+    Some(cluster)
+}
+
+/// A journal with keys of its own.
+async fn apart(cluster: &Cluster) -> RedisJournal {
     let prefix = format!("test-{}", Incarnation::random());
     let options = RedisOptions { prefix, shards: Some(SHARDS), ..RedisOptions::default() };
     let journal = RedisJournal::connect(&cluster.url(), options).await.expect("journal");
     settle(&journal).await;
-    (cluster, journal)
+    journal
 }
 
 /// All shards have their home here, as after a first claim; nobody owns them.

@@ -53,6 +53,15 @@ macro_rules! conformance {
                 listener.read_all(&journal).await;
             })*
         }
+        mod on_valkey_cluster {
+            $(#[tokio::test]
+            async fn $scenario() {
+                let Some((_cluster, journal)) = crate::fixture::other_cluster(servers::Program::Valkey).await else { return };
+                let listener = crate::fixture::Listener::to(&journal).await;
+                crate::$module::$scenario(&journal).await;
+                listener.read_all(&journal).await;
+            })*
+        }
         mod on_replicas {
             $(#[tokio::test]
             async fn $scenario() {
