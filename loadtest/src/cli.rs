@@ -2,6 +2,7 @@
 
 mod faults;
 mod run;
+mod scale;
 mod supervised;
 mod values;
 
@@ -19,6 +20,7 @@ use crate::speak::dialect::Dialect;
 use crate::stages::Vary;
 pub(crate) use faults::{ChaosArgs, HostsArgs, SoakArgs};
 pub(crate) use run::RunArgs;
+pub(crate) use scale::ScaleArgs;
 pub(crate) use supervised::{AutoArgs, DoorArgs, EvenArgs};
 pub(crate) use values::duration;
 use values::{setting, url};
@@ -126,6 +128,18 @@ pub(crate) enum Command {
     ///     loadtest stages --vary shards=1,8,64 --rooms 1000 --sessions 1000 --rates 10000
     #[command(verbatim_doc_comment)]
     Stages(StagesArgs),
+    /// Measures what a deployment costs as it grows: the same work on Redis Clusters of several sizes and on several hosts, in turns.
+    ///
+    /// Starts the clusters and all processes, and ends them. Every answer is audited. A model of the cost is fitted to the runs: what a call
+    /// to Redis costs and each room in it, an event on a gateway and a worker, and what each process and node takes without load. It
+    /// predicts each run from the others, and deployments of 10, 100 and 1,000 gateways with a million rooms. Further runs at lower rates
+    /// and with fewer shards are for the model. Hosts on one machine differ by a time namespace, which needs root; without it, use
+    /// --hosts 1. Exit code 0 if there are figures, 1 if lasthit broke a promise meanwhile, 2 if there are none, 130 if it was interrupted.
+    ///
+    ///     loadtest scale --nodes 1,3 --rate 5000
+    ///     loadtest scale --nodes 1,2,3 --hosts 1,2,3 --shards 60 --rooms 1000 --rate 10000 --json scale.json --svg scale.svg
+    #[command(verbatim_doc_comment)]
+    Scale(ScaleArgs),
     /// Measures what programs and timers cost, and compares each figure with its bar and its aim.
     ///
     /// Starts a private redis-server, two gateways and a worker for each group of figures. JavaScript and a Python process (Python 3.9

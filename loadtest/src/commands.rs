@@ -2,6 +2,7 @@
 
 mod fair;
 mod run;
+mod scale;
 mod supervised;
 
 use std::fmt::Display;
@@ -42,6 +43,7 @@ pub(crate) async fn run(command: Command) -> Result<ExitCode> {
         Command::Curve(args) => curve_command(args).await,
         Command::Compare(args) => compare_command(args).await,
         Command::Stages(args) => stages_command(args).await,
+        Command::Scale(args) => scale::scale_command(args).await,
         Command::Rules(args) => rules_command(args).await,
         Command::Part(part) => part::run(part).await.map(|()| ExitCode::SUCCESS),
         Command::Chaos(args) => chaos_command(args).await,

@@ -183,6 +183,16 @@ pub(crate) const DOOR_REST: Duration = Duration::from_millis(500);
 pub(crate) const DOOR_SAMPLES_MAX: i64 = 100_000;
 /// Threads that connect.
 pub(crate) const DOOR_TASKS_MAX: i64 = 64;
+/// Primaries of a cluster, with their two ports each.
+pub(crate) const SCALE_NODES_MAX: i64 = 16;
+/// Hosts on this machine.
+pub(crate) const SCALE_HOSTS_MAX: i64 = 8;
+/// Shards of a deployment.
+pub(crate) const SCALE_SHARDS_MAX: i64 = 1_024;
+/// Turns of each setting.
+pub(crate) const SCALE_ROUNDS_MAX: i64 = 100;
+/// Runs of all settings: about an hour at the usual duration.
+pub(crate) const SCALE_RUNS_MAX: usize = 300;
 /// How often counts that follow a load are looked at.
 pub(crate) const AUTO_LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// Seconds between two rows of their table, where nothing changes.

@@ -31,7 +31,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use futures_util::{StreamExt, TryStreamExt, stream};
-use lasthit::types::Incarnation;
+use lasthit::types::{Incarnation, RoomId, ShardId};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -170,7 +170,11 @@ async fn join_all(load: &Load, plan: &Plan, tag: &str) -> Result<Vec<Joined>> {
     let joining = (0..plan.sessions()).map(|number| async move {
         let seat = plan.seat(number);
         let room = load.dialect.room(load.audience, tag, seat.room)?;
-        joined::join(load.dialect, &load.urls[seat.url as usize], &room, &format!("p{number}")).await
+        let url = match u16::try_from(load.homes.len()) {
+            Ok(shards) if shards > 0 => &load.homes[usize::from(ShardId::of(&RoomId::new(&room)?, shards).0)],
+            _ => &load.urls[seat.url as usize],
+        };
+        joined::join(load.dialect, url, &room, &format!("p{number}")).await
     });
     stream::iter(joining).buffered(CONNECTING_MAX).try_collect().await
 }

@@ -12,6 +12,7 @@
 //! - `during`: what is done to a supervisor while a run goes on; `even`, `door`, `auto`: what else is measured of one, all through
 //!   `supervised`
 //! - `hosts`: several hosts of different clocks, and rooms that move between them
+//! - `scale`: what a deployment costs on more nodes and hosts, and a model of that
 //! - `chaos`: everything breaks, by a plan; `soak`: memory stays flat
 
 // The wings.
@@ -41,6 +42,7 @@ mod hosts;
 mod part;
 mod rejoin;
 mod rules;
+mod scale;
 mod soak;
 mod stages;
 

@@ -130,6 +130,30 @@ fn a_stages_line() {
 }
 
 #[test]
+fn a_scale_line() {
+    let line = "loadtest scale --nodes 1,3 --hosts 2 --shards 6 --rooms 7 --rate 80 --rounds 1 --duration 1s --json f --svg g";
+    let Command::Scale(args) = Cli::try_parse_from(line.split_whitespace()).expect("args").command else { panic!("{line}") };
+    assert_eq!((args.nodes, args.hosts), (vec![1, 3], vec![2]));
+    assert_eq!((args.shards, args.rooms, args.rate, args.rounds, args.duration), (6, 7, 80, 1, Duration::from_secs(1)));
+    let Command::Scale(args) = Cli::try_parse_from(["loadtest", "scale"]).expect("args").command else { panic!("scale") };
+    assert_eq!((args.nodes, args.hosts), (vec![1, 2, 3], vec![1]));
+    for bad in [
+        "--nodes 0",
+        "--nodes 1,17",
+        "--hosts 9",
+        "--shards 1025",
+        "--rooms 0",
+        "--rate 0",
+        "--rounds 0",
+        "--duration 5",
+        "--nodes x",
+    ] {
+        let error = Cli::try_parse_from(format!("loadtest scale {bad}").split_whitespace()).expect_err(bad).to_string();
+        assert!(error.contains(bad.rsplit([' ', ',']).next().expect("a value")), "{error}");
+    }
+}
+
+#[test]
 fn a_target_is_one_of_two() {
     assert!(parse("loadtest run").is_err());
     assert!(parse("loadtest run --url ws://a:1 --spawn serve").is_err());

@@ -76,11 +76,9 @@ fn run(program: &str, args: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// A host that is up.
+/// A machine of its own, as far as its clock and its network say: it is there as long as the handle.
 #[derive(Debug)]
-pub(super) struct Host {
-    number: usize,
-    life: u32,
+pub(crate) struct Held {
     holder: Child,
     /// The holder ends with it.
     _alive: Option<ChildStdin>,
@@ -88,9 +86,12 @@ pub(super) struct Host {
     inside: Pid,
 }
 
-impl Host {
-    /// Boots a host whose monotonic clock is `ahead` of the machine's.
-    pub(super) fn boot(number: usize, life: u32, ahead: Duration) -> Result<Self> {
+impl Held {
+    /// Makes one whose monotonic clock is `ahead` of the machine's. Its network leads nowhere.
+    ///
+    /// # Errors
+    /// Without root, or where the kernel has no time namespaces.
+    pub(crate) fn begin(ahead: Duration) -> Result<Self> {
         let mut holder = Command::new(binary::own()?)
             .args(["hold", &ahead.as_nanos().to_string()])
             .stdin(Stdio::piped())
@@ -102,9 +103,43 @@ impl Host {
         BufReader::new(holder.stdout.take().context("a holder without output")?).read_line(&mut said)?;
         let inside =
             said.trim().parse().map(Pid::from_raw).context("the host's clock cannot be set: is this kernel older than 5.6?")?;
-        let alive = holder.stdin.take();
-        let host = Self { number, life, holder, _alive: alive, inside };
-        let pid = inside.to_string();
+        Ok(Self { _alive: holder.stdin.take(), holder, inside })
+    }
+
+    /// How a program is started under its clock, but in this network: by these arguments of `nsenter`, and the program's own behind
+    /// them.
+    pub(crate) fn clock_args(&self) -> Vec<String> {
+        ["-t", &self.inside.to_string(), "-T", "--"].map(str::to_owned).to_vec()
+    }
+
+    /// Its name as the journal has it.
+    pub(crate) fn name(&self) -> Option<String> {
+        let inside = self.inside.to_string();
+        fs::exists(format!("/proc/{inside}/ns/time")).ok()?.then(|| lasthit::internals::clock::timeline_name_of(&inside))
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let _ = kill(self.inside, Signal::SIGKILL);
+        let _ = self.holder.kill();
+        let _ = self.holder.wait();
+    }
+}
+
+/// A host that is up.
+#[derive(Debug)]
+pub(super) struct Host {
+    number: usize,
+    life: u32,
+    held: Held,
+}
+
+impl Host {
+    /// Boots a host whose monotonic clock is `ahead` of the machine's.
+    pub(super) fn boot(number: usize, life: u32, ahead: Duration) -> Result<Self> {
+        let host = Self { number, life, held: Held::begin(ahead)? };
+        let pid = host.held.inside.to_string();
         let within = |args: &[&str]| run("nsenter", &[&["-t", &pid, "-n", "--", "ip"], args].concat());
         within(&["link", "set", "lo", "up"])?;
         for way in Way::ALL {
@@ -127,13 +162,12 @@ impl Host {
 
     /// How a program is started in it: by these arguments of `nsenter`, and the program's own behind them.
     pub(super) fn enter_args(&self) -> Vec<String> {
-        ["-t", &self.inside.to_string(), "-n", "-T", "--"].map(str::to_owned).to_vec()
+        ["-t", &self.held.inside.to_string(), "-n", "-T", "--"].map(str::to_owned).to_vec()
     }
 
-    /// Its name as the journal has it: the boot, and the clock.
+    /// Its name as the journal has it.
     pub(super) fn name(&self) -> Option<String> {
-        let inside = self.inside.to_string();
-        fs::exists(format!("/proc/{inside}/ns/time")).ok()?.then(|| lasthit::internals::clock::timeline_name_of(&inside))
+        self.held.name()
     }
 
     /// Cuts one of its cables, or mends it.
@@ -143,11 +177,11 @@ impl Host {
 
     /// Sends a signal to all processes inside, but for the one that keeps the host up.
     pub(super) fn signal(&self, signal: Signal) -> Result<()> {
-        let mine = fs::read_link(format!("/proc/{}/ns/net", self.inside)).context("the host is gone")?;
+        let mine = fs::read_link(format!("/proc/{}/ns/net", self.held.inside)).context("the host is gone")?;
         for entry in fs::read_dir("/proc")?.flatten() {
             let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()).map(Pid::from_raw) else { continue };
             let is_inside = fs::read_link(entry.path().join("ns/net")).is_ok_and(|net| net == mine);
-            if is_inside && pid != self.inside && pid.as_raw() != i32::try_from(self.holder.id()).unwrap_or(0) {
+            if is_inside && pid != self.held.inside && pid.as_raw() != i32::try_from(self.held.holder.id()).unwrap_or(0) {
                 // It may have ended just now.
                 let _ = kill(pid, signal);
             }
@@ -159,9 +193,6 @@ impl Host {
 impl Drop for Host {
     fn drop(&mut self) {
         let _ = self.signal(Signal::SIGKILL);
-        let _ = kill(self.inside, Signal::SIGKILL);
-        let _ = self.holder.kill();
-        let _ = self.holder.wait();
     }
 }
 

@@ -29,7 +29,7 @@ use crate::chaos::record::Record;
 use crate::chaos::{judge, read_rooms, until_quiet};
 use fleet::Fleet;
 pub(crate) use fleet::Kind;
-pub(crate) use lab::hold;
+pub(crate) use lab::{Held, hold};
 use report::Fault;
 pub(crate) use report::HostsReport;
 

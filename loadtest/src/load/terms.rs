@@ -11,6 +11,8 @@ use crate::speak::dialect::{Audience, Dialect};
 pub(crate) struct Load {
     /// The gateways.
     pub(crate) urls: Vec<String>,
+    /// The gateway of each shard's home, where there are several hosts: sessions go there at once. Empty: each goes where its seat is.
+    pub(crate) homes: Vec<String>,
     /// What they are spoken to in.
     pub(crate) dialect: Dialect,
     /// Tells its rooms, ids and contests from others'; a new one when it is not given.
@@ -70,6 +72,7 @@ impl Load {
     pub(crate) fn new(dialect: Dialect, urls: Vec<String>, pace: Pace) -> Self {
         Self {
             urls,
+            homes: Vec::new(),
             dialect,
             tag: None,
             family: "",

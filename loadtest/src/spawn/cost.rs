@@ -45,7 +45,8 @@ impl Cost {
         }
     }
 
-    fn of(process: &Process) -> Result<Self> {
+    /// Of one process.
+    pub(crate) fn of(process: &Process) -> Result<Self> {
         let pid = pid(process)?;
         let mut cost =
             Self { cpu: TICK * cpu_ticks(&proc(pid, "stat")?).context("a stat is not understood")?, ..Self::default() };
@@ -113,11 +114,8 @@ impl Fleet {
 
     /// Resident size of all processes of a kind, in KiB.
     pub(crate) fn resident_kib(&self, of: &str) -> Result<u64> {
-        let mut kib = 0;
-        for process in self.processes.iter().filter(|process| kind(process) == of) {
-            kib += field(&proc(pid(process)?, "status")?, "VmRSS:").context("a status is not understood")?;
-        }
-        Ok(kib)
+        let sizes = self.processes.iter().filter(|process| kind(process) == of).map(resident_bytes);
+        Ok(sizes.sum::<Result<u64>>()? / 1024)
     }
 
     /// Asks its Redis.
@@ -132,6 +130,11 @@ impl Fleet {
     pub(crate) fn redis_info(&self, section: &str) -> Result<String> {
         self.ask_redis(cmd("INFO").arg(section))
     }
+}
+
+/// Memory of a process that is in use and in place.
+pub(crate) fn resident_bytes(process: &Process) -> Result<u64> {
+    Ok(1024 * field(&proc(pid(process)?, "status")?, "VmRSS:").context("a status is not understood")?)
 }
 
 /// What it is: its name without a number.

@@ -103,7 +103,7 @@ impl Process {
     }
 
     /// What its admin address shows as metrics.
-    pub(super) async fn metrics(&self) -> Result<String> {
+    pub(crate) async fn metrics(&self) -> Result<String> {
         let Asked::Admin(address) = self.asked else { bail!("{} has no metrics", self.name) };
         let asked = async {
             let mut stream = TcpStream::connect(address).await?;
