@@ -14,7 +14,7 @@ fn scale(args: &[&str]) -> (std::process::Output, String) {
 fn two_nodes_are_compared_with_one() {
     let dir = tempfile::tempdir().expect("a directory");
     let [json, svg] = ["scale.json", "scale.svg"].map(|name| dir.path().join(name).display().to_string());
-    let sizes = ["--nodes", "1,2", "--shards", "8", "--rooms", "24", "--rate", "400", "--rounds", "1", "--duration", "600ms"];
+    let sizes = ["--nodes", "1,2", "--shards", "8", "--rooms", "24", "--rate", "600", "--rounds", "1", "--duration", "400ms"];
     let (run, said) = scale(&[&sizes[..], &["--json", &json, "--svg", &svg]].concat());
     assert!(run.status.success(), "{said}");
     let report: Value = serde_json::from_slice(&std::fs::read(&json).expect("figures")).expect("JSON");

@@ -99,7 +99,7 @@ fn shown_commands_have_their_flags() {
                 }
             }
         }
-        let commands = ["run", "fair", "curve", "compare", "stages", "chaos", "soak", "rules", "even", "door", "auto"];
+        let commands = ["run", "fair", "curve", "compare", "stages", "chaos", "soak", "rules", "even", "door", "auto", "scale"];
         for words in shown(&text, "loadtest").iter().filter(|words| commands.contains(&&*words[0])) {
             for flag in words.iter().filter_map(|word| word.strip_prefix("--")) {
                 seen += 1;

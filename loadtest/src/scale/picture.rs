@@ -6,7 +6,7 @@ use std::fmt::Write;
 use super::model::Prediction;
 use super::table::gigabytes;
 use super::{Point, Scale};
-use crate::draw::svg::{self, Scale as Axis, grouped, text};
+use crate::draw::svg::{self, grouped, text};
 
 const WIDTH: f64 = 1000.0;
 const LEFT: f64 = 36.0;
@@ -134,8 +134,7 @@ fn predicted(svg: &mut String, scale: &Scale, top: f64, height: f64) {
     let rows = &scale.predicted.rows;
     let all = |prediction: &Option<Prediction>| prediction.as_ref().map_or(0.0, |prediction| prediction.cores.all());
     let most = rows.iter().map(|row| all(&row.expected).max(all(&row.most))).fold(1.0, f64::max);
-    let axis = Axis::linear(most);
-    let unit = (BARS[1] - BARS[0]) / axis.ticks[axis.ticks.len() - 1];
+    let unit = (BARS[1] - BARS[0]) / most;
     for (n, row) in rows.iter().enumerate() {
         let y = top + 82.0 + PREDICTED_ROW * n as f64;
         text(
