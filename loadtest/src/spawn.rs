@@ -3,7 +3,7 @@
 
 pub(crate) mod binary;
 mod cost;
-pub(crate) use cost::{Cost, counter, data_events, resident_bytes};
+pub(crate) use cost::{Cost, Time, counter, data_events, resident_bytes};
 mod parts;
 mod peers;
 pub(crate) mod process;

@@ -5,17 +5,20 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use lasthit::internals::metrics::{COMMITS_TOTAL, FLUSHES_TOTAL};
 use nix::sys::resource::{UsageWho, getrusage};
+use nix::unistd::Pid;
 use tokio::time::Instant;
 
 use super::fleet::Fleet;
 use crate::spawn::process::Process;
-use crate::spawn::{Cost, counter, data_events, resident_bytes};
+use crate::spawn::{Time, counter, data_events, resident_bytes};
 
 /// A node, or what came between two looks at it.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(super) struct Node {
     /// CPU time, in seconds.
-    pub(super) cpu_s: f64,
+    pub(super) cpu: f64,
+    /// How often it had nothing to do.
+    pub(super) sleeps: f64,
     /// Those of scripts among them.
     pub(super) commands: f64,
     /// Scripts that were called.
@@ -34,23 +37,30 @@ pub(super) struct Node {
 pub(super) struct Look {
     at: Instant,
     nodes: Vec<Node>,
-    gateway: Duration,
-    worker: Duration,
+    gateway: Spent,
+    worker: Spent,
     generator: Duration,
     events: u64,
     flushes: u64,
     commits: u64,
-    gateway_bytes: u64,
-    worker_bytes: u64,
+}
+
+/// What processes of a kind have used, or do in a second; their memory is that of the later moment.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Spent {
+    pub(super) cpu: f64,
+    pub(super) sleeps: f64,
+    /// Resident.
+    pub(super) bytes: f64,
 }
 
 /// What came between two moments: counts are of a second.
 #[derive(Debug, Clone)]
 pub(super) struct Between {
     pub(super) nodes: Vec<Node>,
+    pub(super) gateway: Spent,
+    pub(super) worker: Spent,
     /// CPU seconds.
-    pub(super) gateway: f64,
-    pub(super) worker: f64,
     pub(super) generator: f64,
     pub(super) events: f64,
     pub(super) flushes: f64,
@@ -59,29 +69,19 @@ pub(super) struct Between {
     pub(super) commit_rooms: f64,
     /// All events since the start, at the later moment.
     pub(super) events_ever: f64,
-    /// Resident, all processes of the kind, at the later moment.
-    pub(super) gateway_bytes: f64,
-    pub(super) worker_bytes: f64,
 }
 
 impl Look {
     pub(super) async fn at(fleet: &Fleet) -> Result<Self> {
-        let cpu = |processes: &mut dyn Iterator<Item = &Process>| -> Result<(Duration, u64)> {
-            let (mut cpu, mut bytes) = (Duration::ZERO, 0);
-            for process in processes {
-                cpu += Cost::of(process)?.cpu;
-                bytes += resident_bytes(process)?;
-            }
-            Ok((cpu, bytes))
-        };
         let at = Instant::now();
-        let ((gateway, gateway_bytes), (worker, worker_bytes)) = (cpu(&mut fleet.gateways())?, cpu(&mut fleet.workers())?);
+        let (gateway, worker) = (Spent::of(fleet.gateways())?, Spent::of(fleet.workers())?);
         let used = getrusage(UsageWho::RUSAGE_SELF)?;
         let spent = [used.user_time(), used.system_time()].map(|time| time.tv_sec() as f64 + time.tv_usec() as f64 * 1e-6);
         let generator = Duration::from_secs_f64(spent.iter().sum());
         let asked = fleet.cluster().nodes().iter().map(|node| {
-            let info: String = node.ask(&["INFO", "cpu", "clients", "memory", "stats", "commandstats"])?;
-            Node::read(&info)
+            let info: String = node.ask(&["INFO", "clients", "memory", "stats", "commandstats"])?;
+            let time = Time::of(Pid::from_raw(i32::try_from(node.pid())?))?;
+            Ok(Node { cpu: time.cpu.as_secs_f64(), sleeps: time.slept as f64, ..Node::read(&info)? })
         });
         let nodes = asked.collect::<Result<Vec<_>>>()?;
         let (mut events, mut flushes, mut commits) = (0, 0, 0);
@@ -93,7 +93,7 @@ impl Look {
         for process in fleet.workers() {
             commits += counter(&process.metrics().await?, COMMITS_TOTAL);
         }
-        Ok(Self { at, nodes, gateway, worker, generator, events, flushes, commits, gateway_bytes, worker_bytes })
+        Ok(Self { at, nodes, gateway, worker, generator, events, flushes, commits })
     }
 
     pub(super) fn since(&self, before: &Self) -> Between {
@@ -107,8 +107,8 @@ impl Look {
         let added: f64 = nodes.iter().map(|node| node.added).sum();
         Between {
             nodes,
-            gateway: cpu(self.gateway, before.gateway),
-            worker: cpu(self.worker, before.worker),
+            gateway: self.gateway.since(&before.gateway, seconds),
+            worker: self.worker.since(&before.worker, seconds),
             generator: cpu(self.generator, before.generator),
             events: count(self.events, before.events),
             flushes: count(self.flushes, before.flushes),
@@ -116,8 +116,6 @@ impl Look {
             flush_rooms: (added - commit_rooms).max(0.0),
             commit_rooms,
             events_ever: self.events as f64,
-            gateway_bytes: self.gateway_bytes as f64,
-            worker_bytes: self.worker_bytes as f64,
         }
     }
 
@@ -127,8 +125,26 @@ impl Look {
     }
 }
 
+impl Spent {
+    fn of<'a>(processes: impl Iterator<Item = &'a Process>) -> Result<Self> {
+        let mut spent = Self::default();
+        for process in processes {
+            let time = Time::of(process.pid().context("a process has ended")?)?;
+            spent.cpu += time.cpu.as_secs_f64();
+            spent.sleeps += time.slept as f64;
+            spent.bytes += resident_bytes(process)? as f64;
+        }
+        Ok(spent)
+    }
+
+    fn since(&self, before: &Self, seconds: f64) -> Self {
+        let count = |now: f64, then: f64| (now - then).max(0.0) / seconds;
+        Self { cpu: count(self.cpu, before.cpu), sleeps: count(self.sleeps, before.sleeps), bytes: self.bytes }
+    }
+}
+
 impl Node {
-    /// Out of `INFO`.
+    /// Out of `INFO`, but for its time.
     fn read(info: &str) -> Result<Self> {
         let number = |name: &str| -> Option<f64> {
             info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')?.trim().parse().ok())
@@ -139,7 +155,6 @@ impl Node {
             line.and_then(|rest| rest.split(',').next()?.parse().ok()).unwrap_or(0.0)
         };
         Ok(Self {
-            cpu_s: told("used_cpu_user")? + told("used_cpu_sys")?,
             commands: told("total_commands_processed")?,
             calls: calls("evalsha"),
             added: calls("xadd"),
@@ -147,13 +162,15 @@ impl Node {
             // This question comes on one of its own.
             connections: told("connected_clients")? - 1.0,
             bytes: told("used_memory")?,
+            ..Self::default()
         })
     }
 
     fn since(&self, before: &Self, seconds: f64) -> Self {
         let count = |now: f64, then: f64| (now - then).max(0.0) / seconds;
         Self {
-            cpu_s: count(self.cpu_s, before.cpu_s),
+            cpu: count(self.cpu, before.cpu),
+            sleeps: count(self.sleeps, before.sleeps),
             commands: count(self.commands, before.commands),
             calls: count(self.calls, before.calls),
             added: count(self.added, before.added),
@@ -167,19 +184,19 @@ impl Node {
 mod tests {
     use super::*;
 
-    const INFO: &str = "# CPU\r\nused_cpu_sys:1.500000\r\nused_cpu_user:2.250000\r\nused_cpu_sys_children:9.0\r\n\
-                        # Clients\r\nconnected_clients:5\r\n# Memory\r\nused_memory:1000000\r\nused_memory_rss:7\r\n\
+    const INFO: &str = "# Clients\r\nconnected_clients:5\r\n# Memory\r\nused_memory:1000000\r\nused_memory_rss:7\r\n\
                         # Stats\r\ntotal_commands_processed:400\r\n# Commandstats\r\ncmdstat_evalsha:calls=30,usec=9\r\n\
                         cmdstat_xadd:calls=70,usec=1\r\ncmdstat_xread:calls=20,usec=1\r\ncmdstat_evalsha_ro:calls=3,usec=1\r\n";
 
     #[test]
     fn a_node_tells_its_counters() {
         let node = Node::read(INFO).expect("counters");
-        let meant = Node { cpu_s: 3.75, commands: 400.0, calls: 30.0, added: 70.0, further: 20.0, connections: 4.0, bytes: 1e6 };
+        let meant =
+            Node { commands: 400.0, calls: 30.0, added: 70.0, further: 20.0, connections: 4.0, bytes: 1e6, ..Node::default() };
         assert_eq!(node, meant);
-        assert!(Node::read("# CPU\r\n").expect_err("nothing told").to_string().contains("used_cpu_user"));
-        let earlier = Node { cpu_s: 2.75, calls: 10.0, connections: 9.0, ..meant };
-        let between = node.since(&earlier, 2.0);
-        assert_eq!((between.cpu_s, between.calls, between.commands, between.connections), (0.5, 10.0, 0.0, 4.0));
+        assert!(Node::read("# Clients\r\n").expect_err("nothing told").to_string().contains("total_commands_processed"));
+        let (now, earlier) = (Node { cpu: 3.75, ..meant }, Node { cpu: 2.75, calls: 10.0, connections: 9.0, ..meant });
+        let between = now.since(&earlier, 2.0);
+        assert_eq!((between.cpu, between.calls, between.commands, between.connections), (0.5, 10.0, 0.0, 4.0));
     }
 }

@@ -27,7 +27,7 @@ use crate::spawn::data_events;
 use crate::speak::dialect::Dialect;
 use fleet::Fleet;
 use look::{Between, Look};
-use model::{Check, Cores, Model, Observed, Prediction, Setting, leave_one_out, sizes};
+use model::{Check, Each, Model, Observed, Prediction, Setting, leave_one_out, sizes};
 pub(crate) use picture::draw;
 use squares::{median, ratio};
 
@@ -110,7 +110,10 @@ struct Point {
     p50_us: f64,
     p99_us: f64,
     /// CPU seconds in a second before the first session came: the mean of the rounds.
-    idle: Cores,
+    idle: Each,
+    /// How often processes woke up, in a second: under load, and before.
+    wakes: Each,
+    idle_wakes: Each,
     /// Commands that each process sends in a second then.
     idle_commands: f64,
     /// Resident, with all sessions.
@@ -360,14 +363,14 @@ impl Run {
 
     fn cpu_us(&self) -> Kinds {
         let Between { gateway, worker, generator, events, nodes, .. } = &self.between;
-        let redis: f64 = nodes.iter().map(|node| node.cpu_s).sum();
+        let redis: f64 = nodes.iter().map(|node| node.cpu).sum();
         let of = |seconds: f64| ratio(1e6 * seconds, *events);
-        Kinds { gateway: of(*gateway), worker: of(*worker), redis: of(redis), generator: of(*generator) }
+        Kinds { gateway: of(gateway.cpu), worker: of(worker.cpu), redis: of(redis), generator: of(*generator) }
     }
 
     /// CPU time an event of the node that has most of it, in microseconds.
     fn busiest_us(&self) -> f64 {
-        let busiest = self.between.nodes.iter().map(|node| node.cpu_s).fold(0.0, f64::max);
+        let busiest = self.between.nodes.iter().map(|node| node.cpu).fold(0.0, f64::max);
         ratio(1e6 * busiest, self.between.events)
     }
 }
@@ -387,26 +390,33 @@ impl Point {
         order.sort_by(|a, b| totals[*a].total_cmp(&totals[*b]));
         let run = &runs[order[(runs.len() - 1) / 2]];
         let over = |value: &dyn Fn(&Between) -> f64| runs.iter().map(|run| value(&run.idle)).sum::<f64>() / runs.len() as f64;
-        let of_nodes = |between: &Between| between.nodes.iter().map(|node| node.cpu_s).sum::<f64>();
-        let idle = Cores { gateway: over(&|idle| idle.gateway), worker: over(&|idle| idle.worker), redis: over(&of_nodes) };
+        let of_nodes = |between: &Between| between.nodes.iter().map(|node| node.cpu).sum::<f64>();
+        let idle =
+            Each { gateway: over(&|idle| idle.gateway.cpu), worker: over(&|idle| idle.worker.cpu), redis: over(&of_nodes) };
+        let sleeps = |between: &Between| between.nodes.iter().map(|node| node.sleeps).sum::<f64>();
+        let idle_wakes =
+            Each { gateway: over(&|idle| idle.gateway.sleeps), worker: over(&|idle| idle.worker.sleeps), redis: over(&sleeps) };
         let commands = over(&|idle| idle.nodes.iter().map(|node| node.commands).sum());
         let between = &run.between;
         let events = between.events;
+        let wakes = Each { gateway: between.gateway.sleeps, worker: between.worker.sleeps, redis: sleeps(between) };
         let observed = Observed {
             setting,
             events,
             flushes: between.flushes,
             commits: between.commits,
             rooms: between.flush_rooms + between.commit_rooms,
-            cores: Cores { gateway: between.gateway, worker: between.worker, redis: of_nodes(between) },
+            cores: Each { gateway: between.gateway.cpu, worker: between.worker.cpu, redis: of_nodes(between) },
+            wakes,
             idle,
+            idle_wakes,
             memory: run.bytes,
             kept: between.events_ever,
             connections_per_node: ratio(between.nodes.iter().map(|node| node.connections).sum(), between.nodes.len() as f64),
         };
         let node = |node: &look::Node| NodeFigures {
-            cpu_share: node.cpu_s,
-            cpu_us_per_event: ratio(1e6 * node.cpu_s, events),
+            cpu_share: node.cpu,
+            cpu_us_per_event: ratio(1e6 * node.cpu, events),
             commands_per_event: ratio(node.commands, events),
             calls_per_event: ratio(node.calls, events),
             connections: node.connections,
@@ -425,9 +435,11 @@ impl Point {
             p50_us: run.report.latency_us.p50,
             p99_us: run.report.latency_us.p99,
             idle,
+            wakes,
+            idle_wakes,
             idle_commands: commands / f64::from(2 * setting.hosts),
-            gateway_bytes: between.gateway_bytes,
-            worker_bytes: between.worker_bytes,
+            gateway_bytes: between.gateway.bytes,
+            worker_bytes: between.worker.bytes,
             observed,
         }
     }

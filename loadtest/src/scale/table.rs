@@ -117,21 +117,31 @@ impl fmt::Display for Measured {
 
 impl fmt::Display for Model {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "Redis    {:.1} us a call + {:.1} us for each room in it", self.redis_call_us, self.redis_room_us)?;
+        let (redis, gateway, worker) = (&self.redis_waking, &self.gateway_waking, &self.worker_waking);
         writeln!(
             f,
-            "         without load, us in a second: {:.0} a node + {:.0} a process + {:.0} a process and node",
-            self.redis_node_idle_us, self.redis_process_idle_us, self.redis_connection_idle_us
+            "Redis    {:.1} us a call + {:.1} us for each room in it + {:.1} us a wake-up; busy for {:.0} us with a call",
+            self.redis_call_us, self.redis_room_us, self.redis_wake_us, redis.busy_us
+        )?;
+        let [of_node, of_process, of_both] = self.redis_idle;
+        writeln!(
+            f,
+            "         without load, wake-ups in a second: {of_node:.1} a node + {of_process:.1} a process + {of_both:.1} a process and node"
         )?;
         writeln!(
             f,
-            "gateway  {:.1} us an event + {:.1} us a flush; without load {:.0} us in a second",
-            self.gateway_event_us, self.gateway_flush_us, self.gateway_idle_us
+            "gateway  {:.1} us an event + {:.1} us a flush + {:.1} us a wake-up; {:.1} things an event, busy for {:.0} us with one",
+            self.gateway_event_us, self.gateway_flush_us, self.gateway_wake_us, gateway.things, gateway.busy_us
         )?;
         writeln!(
             f,
-            "worker   {:.1} us an event + {:.1} us a commit; without load {:.0} us in a second",
-            self.worker_event_us, self.worker_commit_us, self.worker_idle_us
+            "worker   {:.1} us an event + {:.1} us a commit + {:.1} us a wake-up; {:.1} things an event, busy for {:.0} us with one",
+            self.worker_event_us, self.worker_commit_us, self.worker_wake_us, worker.things, worker.busy_us
+        )?;
+        writeln!(
+            f,
+            "         without load, wake-ups in a second: {:.0} of a gateway, {:.0} of a worker",
+            self.gateway_idle, self.worker_idle
         )?;
         writeln!(
             f,

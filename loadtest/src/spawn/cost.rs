@@ -45,8 +45,7 @@ impl Cost {
         }
     }
 
-    /// Of one process.
-    pub(crate) fn of(process: &Process) -> Result<Self> {
+    fn of(process: &Process) -> Result<Self> {
         let pid = pid(process)?;
         let mut cost =
             Self { cpu: TICK * cpu_ticks(&proc(pid, "stat")?).context("a stat is not understood")?, ..Self::default() };
@@ -62,6 +61,32 @@ impl Cost {
             cost.preempted += field(&status, "nonvoluntary_ctxt_switches:").unwrap_or(0);
         }
         Ok(cost)
+    }
+}
+
+/// What the threads of a process have used that are there, to the nanosecond: the ticks of [`Cost`] are coarser than what a process takes
+/// without load.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Time {
+    pub(crate) cpu: Duration,
+    /// How often they gave their core up because they had nothing to do.
+    pub(crate) slept: u64,
+}
+
+impl Time {
+    /// Of any process.
+    pub(crate) fn of(pid: Pid) -> Result<Self> {
+        let mut time = Self::default();
+        for task in std::fs::read_dir(format!("/proc/{pid}/task")).context("/proc lists no threads here")? {
+            let path = task?.path();
+            // A thread that ends meanwhile takes its counts along.
+            let Ok(scheduled) = std::fs::read_to_string(path.join("schedstat")) else { continue };
+            let Ok(status) = std::fs::read_to_string(path.join("status")) else { continue };
+            let ns = scheduled.split_whitespace().next().and_then(|ns| ns.parse().ok());
+            time.cpu += Duration::from_nanos(ns.context("this kernel keeps no times of threads (CONFIG_SCHED_INFO)")?);
+            time.slept += field(&status, "voluntary_ctxt_switches:").unwrap_or(0);
+        }
+        Ok(time)
     }
 }
 
