@@ -167,6 +167,12 @@ pub(crate) enum Command {
     ///     loadtest chaos --duration 5m --durability disk
     ///     loadtest chaos --duration 5m --durability disk --supervised
     ///     loadtest chaos --duration 5m --rules examples/rules/arena.js
+    ///
+    /// On a Redis Cluster of three primaries with a replica each, or on a primary under three sentinels:
+    ///
+    ///     loadtest chaos --duration 5m --cluster 3x2 --durability replicated --faults-per-minute 20
+    ///     loadtest chaos --duration 60s --cluster 3x2 --valkey --only node-kill,node-failover,slot-move-atomic --faults-per-minute 20
+    ///     loadtest chaos --duration 2m --sentinel --only node-kill,minority --faults-per-minute 6
     #[command(verbatim_doc_comment)]
     Chaos(ChaosArgs),
     /// Plays over several hosts on this machine while they are killed, paused, cut off and drained. Each host is a network namespace and
@@ -178,6 +184,7 @@ pub(crate) enum Command {
     ///
     ///     loadtest hosts --hosts 3 --duration 60s --json hosts.json
     ///     loadtest hosts --only drain,kill
+    ///     loadtest hosts --cluster 3x2
     #[command(verbatim_doc_comment)]
     Hosts(HostsArgs),
     /// Is a host, for `hosts`

@@ -212,6 +212,7 @@ async fn hosts_command(args: HostsArgs) -> Result<ExitCode> {
         rooms: args.rooms.into(),
         rate: args.rate,
         races: args.races.into(),
+        cluster: args.cluster,
         only: args.only,
     };
     hosts::enter()?;

@@ -268,6 +268,8 @@ const FIRST_PASS_SHARE: f64 = 0.8;
 const WAIT: Duration = Duration::from_millis(50);
 /// Behind a fault its target rests, so that the next one finds it at work.
 const REST: Duration = Duration::from_millis(500);
+/// Several nodes have to find together again first.
+const NODES_REST: Duration = Duration::from_secs(4);
 
 /// The faults of a run, in the order of their time.
 pub(crate) fn plan(terms: &Terms) -> Vec<Fault> {
@@ -308,7 +310,8 @@ pub(crate) fn plan(terms: &Terms) -> Vec<Fault> {
         };
         let kind = deck.remove(i);
         let lasts = Duration::from_millis(random.random_range(kind.lasts_ms()));
-        targets.iter_mut().filter(|(other, _)| *other == target).for_each(|(_, until)| *until = at + lasts + REST);
+        let rest = if kind.is_of_nodes() { NODES_REST } else { REST };
+        targets.iter_mut().filter(|(other, _)| *other == target).for_each(|(_, until)| *until = at + lasts + rest);
         faults.push(Fault { at, kind, target, lasts });
         at += interval.mul_f64(random.random_range(0.6..1.4));
     }
@@ -396,11 +399,11 @@ mod tests {
     }
 
     #[test]
-    fn a_minute_on_a_cluster_has_every_kind() {
+    fn two_minutes_on_a_cluster_have_every_kind() {
         let on = |valkey| On { layout: Layout::Cluster("3x2".parse().expect("a size")), durability: Durability::Redis, valkey };
         for seed in 0..50 {
             let kinds = Kind::all(on(true), false);
-            let faults = plan(&Terms { kinds: kinds.clone(), ..terms(seed, 60, Durability::Redis) });
+            let faults = plan(&Terms { kinds: kinds.clone(), ..terms(seed, 120, Durability::Redis) });
             let had: BTreeSet<Kind> = faults.iter().map(|fault| fault.kind).collect();
             assert_eq!(had.into_iter().collect::<Vec<_>>(), kinds, "seed {seed}");
         }

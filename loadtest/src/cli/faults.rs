@@ -127,6 +127,9 @@ pub(crate) struct HostsArgs {
     /// Seed of the players [default: random; it is printed]
     #[arg(long)]
     pub(crate) seed: Option<u64>,
+    /// Keep the rooms on a Redis Cluster, instead of one Redis: 3x2 is three primaries with a replica each
+    #[arg(long, value_name = "PxN")]
+    pub(crate) cluster: Option<Nodes>,
     /// Kinds of faults, in this order [default: all]
     #[arg(long, value_enum, value_delimiter = ',', value_name = "KINDS")]
     pub(crate) only: Vec<hosts::Kind>,

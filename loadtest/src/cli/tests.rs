@@ -1,4 +1,5 @@
 use super::*;
+use crate::chaos::layout::{Layout, Nodes};
 use crate::chaos::{Durability, Kind};
 use crate::during::Deed;
 
@@ -83,6 +84,20 @@ fn a_chaos_line_and_a_soak_line() {
     for bad in bads {
         let error = Cli::try_parse_from(format!("loadtest chaos {bad}").split_whitespace()).expect_err(bad).to_string();
         assert!(error.contains(bad.split_once(' ').expect("a value").1), "{error}");
+    }
+    for (given, layout) in [
+        ("--cluster 3x2", Layout::Cluster(Nodes { primaries: 3, replicas: 1 })),
+        ("--cluster 3x1 --valkey", Layout::Cluster(Nodes { primaries: 3, replicas: 0 })),
+        ("--sentinel", Layout::Sentinel),
+        ("--rude false", Layout::Single),
+    ] {
+        let cli = Cli::try_parse_from(format!("loadtest chaos {given}").split_whitespace()).expect("args");
+        let Command::Chaos(args) = cli.command else { panic!("{given}") };
+        assert_eq!(args.layout(), layout, "{given}");
+    }
+    for bad in ["chaos --cluster 2x2", "chaos --cluster 3x2 --sentinel", "hosts --cluster 3"] {
+        let error = Cli::try_parse_from(format!("loadtest {bad}").split_whitespace()).expect_err(bad).to_string();
+        assert!(error.contains("--cluster"), "{error}");
     }
     let cli = Cli::try_parse_from("loadtest soak".split_whitespace()).expect("args");
     let Command::Soak(args) = cli.command else { panic!("another command") };

@@ -9,10 +9,11 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use lasthit::types::ShardId;
 use nix::sys::signal::Signal;
-use servers::RedisServer;
+use servers::{Cluster, RedisServer, Shape};
 use tempfile::TempDir;
 
 use super::lab::{Host, Way};
+use crate::chaos::layout::Nodes;
 use crate::spawn::binary;
 use crate::spawn::process::Process;
 
@@ -64,13 +65,45 @@ struct Place {
     lives: u32,
 }
 
+/// What all hosts share.
+#[derive(Debug)]
+enum Store {
+    One(RedisServer),
+    Cluster(Cluster),
+}
+
+impl Store {
+    fn start(nodes: Option<Nodes>) -> Result<Self> {
+        let Some(nodes) = nodes else {
+            // Its network is one of its own: only the hosts are in it.
+            let redis = RedisServer::start_tcp(&["--bind", "0.0.0.0", "--protected-mode", "no"]);
+            return Ok(Self::One(redis.context("no redis-server")?));
+        };
+        let shape = Shape { address: Way::Redis.address(0), ..Shape::default() };
+        let cluster = Cluster::start_as(shape, nodes.primaries.into(), nodes.replicas.into(), &[]);
+        Ok(Self::Cluster(cluster.context("no cluster of redis-server")?.context("no redis-server")?))
+    }
+
+    /// As it is reached on the hosts' network, on which whoever is outside of the hosts is too.
+    fn url(&self) -> Result<String> {
+        match self {
+            Self::One(redis) => {
+                let port = redis.address().context("a redis without a port")?.port();
+                Ok(format!("redis://{}:{port}", Way::Redis.address(0)))
+            }
+            Self::Cluster(cluster) => Ok(cluster.url()),
+        }
+    }
+}
+
 /// Everything that runs.
 #[derive(Debug)]
 pub(super) struct Fleet {
     places: Vec<Place>,
     gateways: usize,
     workers: usize,
-    redis: RedisServer,
+    /// The URL, and what it leads to.
+    redis: (String, Store),
     binary: PathBuf,
     dir: TempDir,
     /// Supervisors that ended without being told to.
@@ -79,11 +112,11 @@ pub(super) struct Fleet {
 
 impl Fleet {
     /// Starts everything, and returns when all of it is ready.
-    pub(super) async fn start(hosts: usize, gateways: usize, workers: usize) -> Result<Self> {
+    pub(super) async fn start(hosts: usize, gateways: usize, workers: usize, cluster: Option<Nodes>) -> Result<Self> {
         ensure!((1..=AHEAD.len()).contains(&hosts), "{hosts} hosts: use 1 to {}", AHEAD.len());
         let binary = binary::lasthit()?;
-        // Its network is one of its own: only the hosts are in it.
-        let redis = RedisServer::start_tcp(&["--bind", "0.0.0.0", "--protected-mode", "no"]).context("no redis-server")?;
+        let store = Store::start(cluster)?;
+        let redis = (store.url()?, store);
         let dir = tempfile::Builder::new().prefix("loadtest-").tempdir().context("no directory for logs")?;
         let places = (0..hosts).map(|_| Place { host: None, process: None, lives: 0 }).collect();
         let mut fleet = Self { places, gateways, workers, redis, binary, dir, own_ends: 0 };
@@ -95,13 +128,12 @@ impl Fleet {
     }
 
     fn boot(&mut self, n: usize) -> Result<()> {
+        let redis = self.redis_url();
         let place = &mut self.places[n];
         let host = Host::boot(n, place.lives, AHEAD[n] + AHEAD_AGAIN * place.lives)?;
         place.lives += 1;
         let listen = SocketAddr::from((Way::Players.address(n + 1), PORT));
         let admin = SocketAddr::from((Way::Players.address(n + 1), ADMIN_PORT));
-        let port = self.redis.address().context("a redis without a port")?.port();
-        let redis = format!("redis://{}:{port}", Way::Redis.address(0));
         let dir = self.dir.path().join(format!("host-{}", n + 1));
         std::fs::create_dir_all(&dir)?;
         let [listen, admin, url] = [listen.to_string(), admin.to_string(), format!("ws://{listen}")];
@@ -136,9 +168,9 @@ impl Fleet {
         (0..self.places.len()).map(|n| format!("ws://{}:{PORT}", Way::Players.address(n + 1))).collect()
     }
 
-    /// The Redis, for whoever is outside of the hosts.
+    /// The Redis, for the hosts and for whoever is outside of them.
     pub(super) fn redis_url(&self) -> String {
-        self.redis.url()
+        self.redis.0.clone()
     }
 
     /// The host that is the home of most shards, and those.

@@ -24,6 +24,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
 use crate::chaos::game::Game;
+use crate::chaos::layout::Nodes;
 use crate::chaos::player::{Phase, Player, World};
 use crate::chaos::record::Record;
 use crate::chaos::{judge, read_rooms, until_quiet};
@@ -61,6 +62,8 @@ pub(crate) struct HostsConfig {
     pub(crate) rate: u32,
     /// Rooms with two rivals each.
     pub(crate) races: usize,
+    /// The journal is a cluster of this size, instead of one Redis.
+    pub(crate) cluster: Option<Nodes>,
     /// Kinds of faults; all when it is empty.
     pub(crate) only: Vec<Kind>,
 }
@@ -76,7 +79,7 @@ pub(crate) fn enter() -> Result<()> {
 /// Breaks, drains, judges. None when `stop` was ready first.
 pub(crate) async fn run(config: &HostsConfig, stop: impl Future<Output = ()>) -> Result<Option<HostsReport>> {
     ensure!(config.players >= config.rooms, "{} players leave some of {} rooms empty", config.players, config.rooms);
-    let mut fleet = Fleet::start(config.hosts, config.gateways, config.workers).await?;
+    let mut fleet = Fleet::start(config.hosts, config.gateways, config.workers, config.cluster).await?;
     let done = tokio::select! {
         done = play(config, &mut fleet) => done.map(Some),
         () = stop => Ok(None),

@@ -46,6 +46,9 @@ pub(crate) struct HostsReport {
     seed: u64,
     duration_s: f64,
     hosts: usize,
+    /// The size of the cluster that is the journal, if it is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cluster: Option<String>,
     gateways: usize,
     workers: usize,
     players: usize,
@@ -110,6 +113,7 @@ impl HostsReport {
             seed: config.seed,
             duration_s: config.duration.as_secs_f64(),
             hosts: config.hosts,
+            cluster: config.cluster.map(|nodes| nodes.to_string()),
             gateways: config.gateways,
             workers: config.workers,
             players: config.players,
@@ -152,8 +156,15 @@ impl fmt::Display for HostsReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "seed {}, {} s: {} hosts of {} gateways and {} workers, {} players in {} rooms",
-            self.seed, self.duration_s, self.hosts, self.gateways, self.workers, self.players, self.rooms
+            "seed {}, {} s: {} hosts of {} gateways and {} workers{}, {} players in {} rooms",
+            self.seed,
+            self.duration_s,
+            self.hosts,
+            self.gateways,
+            self.workers,
+            self.cluster.as_ref().map_or_else(String::new, |size| format!(" on a cluster of {size}")),
+            self.players,
+            self.rooms
         )?;
         writeln!(f, "actions   {}  resent {}  events {}", self.actions, self.resent, self.events)?;
         let Races { close, wrong, wrong_unflagged, flagged, broken, not_one_winner, lost } = self.races;

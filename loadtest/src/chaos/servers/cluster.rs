@@ -17,7 +17,8 @@ use crate::chaos::plan::{Fault, Kind};
 
 /// How long a node may be silent until the others take it for down, in ms. After one that is lost, somebody is elected within some 3 s.
 const NODE_TIMEOUT_MS: &str = "1500";
-/// After an election nobody votes again on the same node for twice that time. Its primary would take no writes meanwhile.
+/// After an election nobody votes again on the same node for twice that time: who wanted to be elected would have to wait. Rooms play on
+/// meanwhile.
 const VOTES_AGAIN: Duration = Duration::from_millis(3200);
 
 /// A cluster whose nodes can be cut off from each other.
@@ -82,10 +83,8 @@ impl Divided {
         if fault.kind.moves_slots() {
             return self.move_shard(which, node, fault).map(Some);
         }
+        sleep(VOTES_AGAIN.saturating_sub(self.settled.elapsed()));
         let shards = self.shards_on(node)?;
-        if fault.kind == Kind::NodeFailover {
-            sleep(VOTES_AGAIN.saturating_sub(self.settled.elapsed()));
-        }
         let from = Instant::now();
         match fault.kind {
             Kind::NodeKill => {

@@ -18,7 +18,9 @@ const SENTINELS: usize = 3;
 /// As whom processes come, so that all others can be kept away from a server.
 const USER: &str = "play";
 /// How long the sentinels may refuse a failover, because the last one has just been, and how long all may take to be whole again.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Between two faults rooms play on for so long.
+const PLAYS_ON: Duration = Duration::from_secs(2);
 /// Between two tries.
 const AGAIN: Duration = Duration::from_millis(50);
 
@@ -27,6 +29,8 @@ const AGAIN: Duration = Duration::from_millis(50);
 pub(crate) struct Watched {
     servers: Vec<RedisServer>,
     sentinels: Sentinels,
+    /// The last fault is over.
+    settled: Instant,
 }
 
 impl Watched {
@@ -42,7 +46,7 @@ impl Watched {
         };
         let replica = primary.replica(&options)?;
         let sentinels = Sentinels::start(&primary, SENTINELS, 1)?;
-        Ok(Self { servers: vec![primary, replica], sentinels })
+        Ok(Self { servers: vec![primary, replica], sentinels, settled: Instant::now() })
     }
 
     pub(super) fn url(&self) -> String {
@@ -59,6 +63,7 @@ impl Watched {
         if command(&self.servers[node], fault)? {
             return Ok(None);
         }
+        sleep(PLAYS_ON.saturating_sub(self.settled.elapsed()));
         let from = Instant::now();
         match fault.kind {
             Kind::NodeKill => {
@@ -76,12 +81,15 @@ impl Watched {
             _ => {
                 self.cut_off(node, true)?;
                 sleep(fault.lasts);
+                // One that is back in the middle of an election may leave two primaries for long.
+                self.successor(node)?;
                 self.cut_off(node, false)?;
             }
         }
-        self.settled()?;
+        self.until_settled()?;
+        self.settled = Instant::now();
         let shards: Vec<ShardId> = (0..SHARDS_DEFAULT).map(ShardId).collect();
-        Ok(Some(Hit { from, until: Instant::now(), doubted: shards.clone(), shards }))
+        Ok(Some(Hit { from, until: self.settled, doubted: shards.clone(), shards }))
     }
 
     /// The one that the sentinels name.
@@ -107,7 +115,7 @@ impl Watched {
     }
 
     /// Waits until all sentinels name the same primary, and the other server is its replica.
-    fn settled(&self) -> io::Result<()> {
+    fn until_settled(&self) -> io::Result<()> {
         until("the servers are whole again", || {
             let Ok(primary) = self.primary() else { return Ok(false) };
             let info = |n: usize| self.servers[n].ask::<String>(&["INFO", "replication"]).unwrap_or_default();
