@@ -13,7 +13,7 @@
 //!   `supervised`
 //! - `hosts`: several hosts of different clocks, and rooms that move between them
 //! - `scale`: what a deployment costs on more nodes and hosts, and a model of that
-//! - `chaos`: everything breaks, by a plan; `soak`: memory stays flat
+//! - `chaos`: everything breaks, by a plan, on one Redis or on many nodes; `soak`: memory stays flat
 
 // The wings.
 mod draw;

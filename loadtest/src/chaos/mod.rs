@@ -256,7 +256,10 @@ async fn play(config: &ChaosConfig, game: &Game, faults: &[Fault], fleet: &Arc<F
         let (fleet, world, journal) = (Arc::clone(fleet), Arc::clone(&world), Arc::clone(&journal));
         let (killed, happened, rooms) = (Arc::clone(&killed), Arc::clone(&happened), rooms.clone());
         breaking.spawn(async move {
-            let note = |kill| anyhow::Ok(killed.lock().map_err(|_| anyhow!("a fault failed"))?.push(kill));
+            let note = |kill| {
+                killed.lock().map_err(|_| anyhow!("a fault failed"))?.push(kill);
+                anyhow::Ok(())
+            };
             // Which node it will be is known when it happens.
             if fault.kind.is_kill() && !fault.kind.is_of_nodes() {
                 let affected = affected(&fault, &fleet, &world, &*journal, &rooms).await;

@@ -268,7 +268,7 @@ const FIRST_PASS_SHARE: f64 = 0.8;
 const WAIT: Duration = Duration::from_millis(50);
 /// Behind a fault its target rests, so that the next one finds it at work.
 const REST: Duration = Duration::from_millis(500);
-/// Several nodes have to find together again first.
+/// The same where somebody is elected: the nodes have to find together again first.
 const NODES_REST: Duration = Duration::from_secs(4);
 
 /// The faults of a run, in the order of their time.
@@ -310,7 +310,7 @@ pub(crate) fn plan(terms: &Terms) -> Vec<Fault> {
         };
         let kind = deck.remove(i);
         let lasts = Duration::from_millis(random.random_range(kind.lasts_ms()));
-        let rest = if kind.is_of_nodes() { NODES_REST } else { REST };
+        let rest = if kind.is_of_nodes() && !kind.moves_slots() { NODES_REST } else { REST };
         targets.iter_mut().filter(|(other, _)| *other == target).for_each(|(_, until)| *until = at + lasts + rest);
         faults.push(Fault { at, kind, target, lasts });
         at += interval.mul_f64(random.random_range(0.6..1.4));

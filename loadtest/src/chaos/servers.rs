@@ -36,7 +36,7 @@ pub(crate) struct Hit {
 #[derive(Debug)]
 pub(super) enum Servers {
     /// One, or a primary and its replica.
-    Single(Single),
+    Single(Box<Single>),
     /// The nodes of a cluster.
     Cluster(Divided),
     /// A primary and its replica, under sentinels.
@@ -48,7 +48,7 @@ impl Servers {
     pub(super) fn start(on: On) -> io::Result<Self> {
         let On { durability, valkey, .. } = on;
         match on.layout {
-            Layout::Single => Single::start(durability).map(Self::Single),
+            Layout::Single => Single::start(durability).map(Box::new).map(Self::Single),
             Layout::Cluster(nodes) => Divided::start(nodes, durability, valkey).map(Self::Cluster),
             Layout::Sentinel => Watched::start(durability, valkey).map(Self::Sentinel),
         }

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::thread::sleep;
-use std::time::{Duration, Instant as Moment};
+use std::time::Duration;
 
 use lasthit::internals::limits::SHARDS_DEFAULT;
 use lasthit::types::ShardId;
@@ -128,7 +128,7 @@ impl Watched {
 }
 
 fn until(what: &str, mut so: impl FnMut() -> io::Result<bool>) -> io::Result<()> {
-    let begun = Moment::now();
+    let begun = Instant::now();
     while !so()? {
         if begun.elapsed() > PATIENCE {
             return Err(io::Error::other(format!("not in time: {what}")));
