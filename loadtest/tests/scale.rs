@@ -21,8 +21,8 @@ fn two_nodes_are_compared_with_one() {
     let points = report["measured"]["points"].as_array().expect("points");
     assert_eq!(points.len(), 5, "{said}");
     for (point, nodes) in points.iter().zip([1, 2, 1, 1, 1]) {
-        let of_nodes = point["nodes"].as_array().expect("nodes");
-        assert_eq!(of_nodes.len(), nodes, "{point}");
+        let of_nodes = point["each_node"].as_array().expect("nodes");
+        assert_eq!((of_nodes.len(), point["nodes"].as_u64()), (nodes, u64::try_from(nodes).ok()), "{point}");
         for node in of_nodes {
             for key in ["cpu_share", "commands_per_event", "calls_per_event", "connections"] {
                 assert!(node[key].as_f64().is_some_and(|figure| figure > 0.0), "{key}: {point}");

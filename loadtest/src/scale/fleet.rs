@@ -64,14 +64,16 @@ impl Fleet {
 
     async fn start_all(&mut self, setting: &Setting) -> Result<()> {
         let binary = binary::lasthit()?;
-        if setting.hosts == 1 {
-            let place = self.boot(&binary, 0, setting, None)?;
-            self.places.push(place);
-            return self.ready().await;
-        }
         let shards = u16::try_from(setting.shards)?;
         let options = RedisOptions { prefix: "lasthit".to_owned(), shards: Some(shards), durability: None, runtime_dir: None };
         let journal = RedisJournal::connect(&self.cluster.url(), options).await.context("the cluster is of no use")?;
+        if setting.hosts == 1 {
+            let place = self.boot(&binary, 0, setting, None)?;
+            self.places.push(place);
+            self.ready().await?;
+            self.until_at_home(&journal, setting).await?;
+            return Ok(());
+        }
         // The first host that comes takes all shards, and later ones get theirs one by one, each after 30 seconds. So one more is there
         // first and dies: what it had is shared out at once.
         let first = Held::begin(APART * (setting.hosts + 1))?;
@@ -138,7 +140,7 @@ impl Fleet {
             for shard in (0..journal.shards()).map(ShardId) {
                 let Some(home) = journal.home(shard).await?.home else { break };
                 let host = home.host.to_string();
-                let at = |place: &&Place| place.held.as_ref().and_then(Held::name).is_some_and(|name| name == host);
+                let at = |place: &&Place| place.held.as_ref().is_none_or(|held| held.name().is_some_and(|name| name == host));
                 let Some(place) = self.places.iter().find(at) else { break };
                 homes.push(place.url.clone());
             }

@@ -33,7 +33,7 @@ use squares::{median, ratio};
 
 /// Parts of the time that a run is measured: how long everything is left alone first, how long it is then measured without load, and
 /// how long under load before the measurement.
-const SETTLE: f64 = 0.125;
+const SETTLE: f64 = 0.25;
 const IDLE: f64 = 1.0;
 const WARM_UP: f64 = 0.25;
 /// How long sessions may take to join before the first event comes.
@@ -50,6 +50,8 @@ const SESSIONS_EACH: u32 = 2;
 const KEPT_S: f64 = 600.0;
 /// What is predicted: gateways, each on a host of its own with one worker.
 const PREDICTED_HOSTS: [u32; 3] = [10, 100, 1_000];
+/// From which [`Measured::spread`] on the figures are said to be of no use.
+const SPREAD_MAX: f64 = 1.25;
 /// Rooms that are predicted, with one event a second each.
 const PREDICTED_ROOMS: u32 = 1_000_000;
 /// Shards that they are in: a thousand rooms a shard.
@@ -89,6 +91,9 @@ pub(crate) struct Scale {
 struct Measured {
     points: Vec<Point>,
     ratios: Vec<Ratio>,
+    /// How many times as much an event cost in the dearest round of a setting as in its cheapest: the largest of all settings. Far from 1,
+    /// it was other programs that were measured.
+    spread: f64,
 }
 
 /// One setting: the round whose CPU time an event is in the middle.
@@ -101,7 +106,7 @@ struct Point {
     cpu_us: Kinds,
     /// Of gateways, workers and Redis together: the least and the most of the rounds.
     cpu_us_range: [f64; 2],
-    nodes: Vec<NodeFigures>,
+    each_node: Vec<NodeFigures>,
     events_per_flush: f64,
     rooms_per_flush: f64,
     events_per_commit: f64,
@@ -246,6 +251,14 @@ impl ScaleConfig {
 }
 
 impl Scale {
+    /// Why the figures are of no use, if they are.
+    fn doubt(&self) -> Option<String> {
+        let spread = self.measured.spread;
+        (spread > SPREAD_MAX).then(|| {
+            format!("rounds of one setting differ by {spread:.1} times: other programs ran, so trust none of this, and measure again when none does")
+        })
+    }
+
     /// Measures every setting `rounds` times, in turns, each on processes of its own; what was started has ended when it returns.
     ///
     /// # Errors
@@ -266,6 +279,7 @@ impl Scale {
         }
         let ratios = ratios(&settings, &runs);
         let points: Vec<Point> = settings.iter().zip(&runs).map(|(setting, runs)| Point::of(*setting, runs)).collect();
+        let spread = points.iter().map(|point| ratio(point.cpu_us_range[1], point.cpu_us_range[0])).fold(1.0, f64::max);
         let observed: Vec<Observed> = points.iter().map(|point| point.observed).collect();
         let fitted = Model::fit(&observed).zip(leave_one_out(&observed));
         let (model, checks) =
@@ -280,7 +294,7 @@ impl Scale {
         Ok(Self {
             config: config.clone(),
             duration_s: config.duration.as_secs_f64(),
-            measured: Measured { points, ratios },
+            measured: Measured { points, ratios, spread },
             model,
             check: Checked {
                 error: sizes(checks.iter().map(|check| check.error)),
@@ -427,7 +441,7 @@ impl Point {
             events_per_s: events,
             cpu_us: run.cpu_us(),
             cpu_us_range: [totals.iter().copied().fold(f64::MAX, f64::min), totals.iter().copied().fold(0.0, f64::max)],
-            nodes: between.nodes.iter().map(node).collect(),
+            each_node: between.nodes.iter().map(node).collect(),
             events_per_flush: ratio(events, between.flushes),
             rooms_per_flush: ratio(between.flush_rooms, between.flushes),
             events_per_commit: ratio(events, between.commits),

@@ -62,6 +62,9 @@ pub(crate) fn draw(scale: &Scale) -> String {
         "Measured on {} cores, which everything shared, the generator too. Load average of the machine: {before:.1} before, {after:.1} after.",
         scale.environment.cores
     );
+    if let Some(doubt) = scale.doubt() {
+        text(&mut svg, (LEFT, 20.0), "font-size=\"13\" font-weight=\"600\" fill=\"#b3261e\"", &format!("WARNING: {doubt}"));
+    }
     svg::close(svg, (LEFT, height - 14.0), &foot)
 }
 
@@ -79,7 +82,7 @@ fn measured(svg: &mut String, scale: &Scale) {
         let fills = KINDS.map(|(_, colour)| colour.to_owned());
         let end = bar(svg, (BARS[0] + 10.0, y + 2.0), 16.0, (BARS[1] - BARS[0] - 60.0) / most, parts, &fills);
         text(svg, (end + 6.0, y + 14.0), DARK, &format!("{:.0} µs", cpu_us.deployment()));
-        let shares: Vec<String> = point.nodes.iter().map(|node| format!("{:.0} %", 100.0 * node.cpu_share)).collect();
+        let shares: Vec<String> = point.each_node.iter().map(|node| format!("{:.0} %", 100.0 * node.cpu_share)).collect();
         text(svg, (NODES, y + 14.0), DARK, &shares.join(", "));
     }
     let y = TOP + ROW * points.len() as f64 + 22.0;

@@ -6,18 +6,18 @@ const PIVOT_MIN: f64 = 1e-9;
 /// The factors, none below 0, with which the rows make their values: the sum of the squared errors, each as a share of its row's value, is the
 /// least. None where the rows do not tell the unknowns apart.
 ///
-/// A factor that would be below 0 is 0, and the others are found without it: no time is negative, and noise must not make one so.
+/// Where a factor would be below 0, it or another is 0: no time is negative, and noise must not make one so.
 pub(super) fn squares<const N: usize>(rows: impl Iterator<Item = ([f64; N], f64)>) -> Option<[f64; N]> {
     let rows: Vec<([f64; N], f64)> = rows.filter(|(_, value)| *value > 0.0).map(|(row, y)| (row.map(|x| x / y), 1.0)).collect();
-    let mut used = [true; N];
-    loop {
-        let found = solve(&rows, &used)?;
-        let lowest = (0..N).filter(|n| used[*n]).min_by(|a, b| found[*a].total_cmp(&found[*b]))?;
-        if found[lowest] >= 0.0 {
-            return Some(found);
-        }
-        used[lowest] = false;
-    }
+    solve(&rows, &[true; N])?;
+    // The least of all with some factors at 0: unknowns are few.
+    let choices = (1..1_u32 << N).map(|choice| std::array::from_fn(|n| choice >> n & 1 == 1));
+    let found = choices.filter_map(|used| solve(&rows, &used)).filter(|found| found.iter().all(|factor| *factor >= 0.0));
+    let error = |found: &[f64; N]| {
+        let off = |(row, value): &([f64; N], f64)| row.iter().zip(found).map(|(x, factor)| x * factor).sum::<f64>() - value;
+        rows.iter().map(|row| off(row).powi(2)).sum::<f64>()
+    };
+    found.min_by(|one, other| error(one).total_cmp(&error(other)))
 }
 
 /// Solves the normal equations of the unknowns that are used; the others are 0.

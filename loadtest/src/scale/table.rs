@@ -61,6 +61,9 @@ impl fmt::Display for Scale {
         let [all, redis, told] = [self.check.error, self.check.error_redis, self.check.error_of_costs].map(sizes);
         writeln!(f, "errors: {all}; of Redis alone: {redis}; where it is told how many calls there were: {told}")?;
         writeln!(f, "\nPREDICTED, not measured\n{}", self.predicted)?;
+        if let Some(doubt) = self.doubt() {
+            writeln!(f, "WARNING: {doubt}")?;
+        }
         let [before, after] = self.load_average;
         write!(f, "{} cores, which everything shared; load average {before:.1} before, {after:.1} after", self.environment.cores)
     }
@@ -87,7 +90,7 @@ impl fmt::Display for Measured {
             "\n{SETTING}   events, rooms a flush  a commit      of each node: CPU share / commands, calls an event / connections"
         )?;
         for point in &self.points {
-            let nodes = point.nodes.iter().map(|node| {
+            let nodes = point.each_node.iter().map(|node| {
                 format!(
                     "{:.1} % / {:.1}, {:.2} / {:.0}",
                     100.0 * node.cpu_share,
