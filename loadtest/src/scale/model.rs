@@ -181,7 +181,7 @@ impl Model {
         let over = |value: &dyn Fn(&Observed) -> f64| runs.iter().map(value).sum::<f64>() / runs.len() as f64;
         let waking = |one: &dyn Fn(&Observed) -> (f64, f64, f64)| Waking::fit(&runs.iter().map(one).collect::<Vec<_>>());
         // Each run is two rows: with load, and before it.
-        let times = |row: &dyn Fn(&Observed) -> [([f64; 3], f64); 2]| times(runs.iter().flat_map(row).collect());
+        let times = |row: &dyn Fn(&Observed) -> [Row; 2]| times(runs.iter().flat_map(row).collect());
         let [redis_call_us, redis_room_us, redis_wake_us] = times(&|run| {
             let calls = run.flushes + run.commits + run.idle_wakes.redis;
             let before = ([run.idle_wakes.redis, 0.0, run.idle_wakes.redis], US * run.idle.redis);
@@ -270,8 +270,11 @@ impl Model {
     }
 }
 
+/// What was counted, and the time that it took together.
+type Row = ([f64; 3], f64);
+
 /// Three times out of rows, or as many of them as the rows tell apart: without calls that differ from events, the first is 0.
-fn times(rows: Vec<([f64; 3], f64)>) -> Option<[f64; 3]> {
+fn times(rows: Vec<Row>) -> Option<[f64; 3]> {
     let without_first = || rows.iter().map(|([_, second, third], value)| ([*second, *third], *value));
     squares(rows.iter().copied()).or_else(|| squares(without_first()).map(|[second, third]| [0.0, second, third]))
 }
