@@ -29,7 +29,7 @@ pub(crate) enum Task {
     /// Move a shard to a host, and wait until it is there.
     Home(u16, String),
     /// Tell where these rooms are, or all shards; as a map for a proxy, if one is named.
-    Route(Vec<RoomId>, Option<Proxy>),
+    Route(Vec<String>, Option<Proxy>),
 }
 
 /// A task, and whether to print JSON instead of text.
@@ -68,8 +68,13 @@ pub(crate) async fn run(placing: &Placing, config: &Config) -> Result<String, St
     let hosts = Hosts::read(&journal).await?;
     match &placing.task {
         Task::List => Ok(hosts.told(placing.json)),
-        Task::Route(rooms, None) => Ok(route::told(&hosts, rooms, placing.json)),
-        Task::Route(rooms, Some(proxy)) => route::map(&hosts, rooms, *proxy),
+        Task::Route(rooms, map) => {
+            let rooms = rooms.iter().map(|room| RoomId::new(room)).collect::<Result<Vec<_>, _>>().map_err(|e| e.to_string())?;
+            match map {
+                None => Ok(route::told(&hosts, &rooms, placing.json)),
+                Some(proxy) => route::map(&hosts, &rooms, *proxy),
+            }
+        }
         Task::Drain(host) | Task::Undrain(host) => {
             let (host, drained) = (hosts.find(host)?, matches!(placing.task, Task::Drain(_)));
             journal.drain(&host, drained).await.map_err(|e| e.to_string())?;

@@ -377,9 +377,6 @@ pub const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(250);
 pub(crate) const HOST_TIMEOUT: Duration = Duration::from_secs(15);
 /// How often the owner of a shard checks its rooms and gateways for what no event shows.
 pub(crate) const SHARD_CHECK_INTERVAL: Duration = Duration::from_secs(1);
-/// How many gateways, counted in each shard, a worker begins to ask in one [`SHARD_CHECK_INTERVAL`] because it has heard nothing of them for
-/// long. So a process asks, and is asked, no more often if there are more shards.
-pub(crate) const GATEWAYS_CHECKED_MAX: usize = 10;
 /// How long the record of a fenced gateway is kept when no room knows it any more. By then the gateway has noticed the fence.
 pub(crate) const FORGET_AFTER: Duration = Duration::from_secs(120);
 /// How often a gateway compares its rooms' heads with the journal's.

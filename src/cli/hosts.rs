@@ -4,7 +4,6 @@ use clap::{Args, Subcommand};
 
 use super::RedisArgs;
 use crate::hosts::{Placing, Proxy, Task};
-use crate::types::RoomId;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Tool {
@@ -106,10 +105,7 @@ impl Tool {
             Self::Hosts { common } => (Task::List, common),
             Self::Drain { host, common } => (Task::Drain(host), common),
             Self::Undrain { host, common } => (Task::Undrain(host), common),
-            Self::Route { rooms, map, common } => match rooms.iter().map(|room| RoomId::new(room)).collect::<Result<_, _>>() {
-                Ok(rooms) => (Task::Route(rooms, map), common),
-                Err(error) => return Err((error.to_string(), common)),
-            },
+            Self::Route { rooms, map, common } => (Task::Route(rooms, map), common),
             Self::Home { shard, host, common } => match shard.parse() {
                 Ok(shard) => (Task::Home(shard, host), common),
                 Err(_) => return Err((format!("shard {shard:?} is no number of a shard: use one from 0"), common)),

@@ -6,6 +6,9 @@ use std::time::Duration;
 /// A gateway that is in more shards takes them in turns, and so learns after 130 s at 1,024 shards that it was fenced in one where nobody
 /// acts. If it was fenced in another one, too, it looks at all shards with the next `HEADS_INTERVAL`.
 pub(crate) const CHECKED_SHARDS_MAX: usize = 40;
+/// How many gateways, counted in each shard, a worker begins to ask in one [`super::SHARD_CHECK_INTERVAL`] because it has heard nothing of them for
+/// long. So a process asks, and is asked, no more often if there are more shards.
+pub(crate) const GATEWAYS_CHECKED_MAX: usize = 10;
 /// How long a gateway waits before it asks again whether a shard without a home has one.
 pub(crate) const HELD_TRIES: Duration = Duration::from_millis(50);
 /// How long an answer about a home is used without asking again.
