@@ -24,7 +24,7 @@ pub use sources::Flags;
 pub(crate) use sources::is_setting;
 pub(crate) use sources::{FileText, JWT_KEY, Sources, env_name, of_environment, read_file, wrong_name};
 pub(crate) use up::Up;
-pub(crate) use values::{RedisUrl, advertise};
+pub(crate) use values::RedisUrl;
 
 use crate::gateway::front::auth::{JwtKey, Origin};
 use crate::journal::default_runtime_dir;
@@ -229,7 +229,7 @@ impl Config {
             prefix: from.get("prefix", d.prefix, values::prefix),
             shards: from.get("shards", d.shards, |v| values::whole(v, 1, limits::SHARDS_MAX)),
             listen: from.get("listen", d.listen, values::address),
-            advertise: from.get("advertise", None, |v| advertise(v).map(Some)),
+            advertise: from.get("advertise", None, |v| crate::types::advertised(v).map(Some)),
             admin: from.get("admin", d.admin, values::address_or_none),
             allow_keyless: from.get("allow_keyless", false, values::yes_or_no),
             allow_remote_admin: from.get("allow_remote_admin", false, values::yes_or_no),

@@ -38,7 +38,7 @@ pub use crate::gateway::{Delivery, Joining};
 use crate::gateway::{Hub, Outbox, Presence, Settle};
 use crate::journal::{GatewayJournal, JournalError};
 use crate::limits::{LEASE_TIMEOUT, MOVE_URL_BYTES_MAX, SESSIONS_MAX};
-use crate::types::{Action, Arrival, PlayerId, SessionId, Since};
+use crate::types::{Action, Arrival, PlayerId, SessionId, Since, advertised};
 use crate::wire::client::{Encoding, ErrorCode, Refusal, close, parse_action};
 
 /// What a gateway says of its place among those of other hosts. The values of one host do for [`GatewayOptions::default`].
@@ -78,8 +78,7 @@ impl Gateway {
     /// # Errors
     /// When the journal fails, `advertise` is no URL for players, or there is none although another host has a worker.
     pub async fn start_with(journal: Arc<dyn GatewayJournal>, options: GatewayOptions) -> Result<Self, JournalError> {
-        let told =
-            |url: String| crate::config::advertise(&url).map_err(|why| JournalError::Refused(format!("advertise {url:?} {why}")));
+        let told = |url: String| advertised(&url).map_err(|why| JournalError::Refused(format!("advertise {url:?} {why}")));
         let GatewayOptions { advertise, lease, rehome_after } = options;
         let presence = Presence {
             advertise: advertise.map(told).transpose()?,

@@ -142,10 +142,10 @@ fn the_address_for_players_is_a_host_and_nothing_else() {
         ("ws://localhost", "ws://localhost"),
         ("ws://[2001:db8::7]:80", "ws://[2001:db8::7]:80"),
     ] {
-        assert_eq!(advertise(good).as_deref(), Ok(kept));
+        assert_eq!(crate::types::advertised(good).as_deref(), Ok(kept));
     }
     let (fits, long) = (format!("wss://{}", "a".repeat(90)), format!("wss://{}/", "a".repeat(91)));
-    assert_eq!(advertise(&fits), Ok(fits));
+    assert_eq!(crate::types::advertised(&fits), Ok(fits));
     for (bad, why) in [
         ("", "is no address for players: "),
         ("eu-1.example.com", "is no address for players: "),
@@ -171,7 +171,7 @@ fn the_address_for_players_is_a_host_and_nothing_else() {
         ("ws://[::]:7777", "stands for all addresses of this host, "),
         (&long, "has 97 bytes: use an address of at most 96"),
     ] {
-        let error = advertise(bad).expect_err(bad);
+        let error = crate::types::advertised(bad).expect_err(bad);
         assert!(error.starts_with(why) && error.contains(": ") && !error.contains('\n'), "{bad}: {error}");
     }
 }

@@ -1,14 +1,14 @@
 //! One parser per kind of value. An error continues the sentence `--flag: "value" ...`: what is wrong, then the fix.
 
 use std::fmt;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
 use crate::gateway::front::auth::{JwtKey, Origin};
 use crate::journal::redis::{CLUSTER_FORM, ClusterUrl, SENTINEL_FORM, SentinelUrl, names_a_host};
-use crate::limits::{ADVERTISE_BYTES_MAX, PREFIX_BYTES_MAX};
+use crate::limits::PREFIX_BYTES_MAX;
 
 /// The URL of Redis. It may hold a password, which is never shown.
 #[derive(Clone, PartialEq, Eq)]
@@ -107,45 +107,6 @@ pub(super) fn without_password(url: &str) -> String {
         None if scheme != "unix" && !host_of(rest).split(',').all(names_a_host) => format!("{scheme}{separator}***"),
         None => format!("{scheme}{separator}{rest}{query}"),
     }
-}
-
-/// The URL under which players reach the gateways of this host, without a slash at its end.
-pub(crate) fn advertise(url: &str) -> Result<String, String> {
-    const FORM: &str = "use ws://HOST:PORT or wss://HOST";
-    let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
-    if !matches!(scheme, "ws" | "wss") {
-        return Err(format!("is no address for players: {FORM}"));
-    }
-    if url.contains(['?', '#']) {
-        return Err(format!("has something behind its host: {FORM}"));
-    }
-    let host = rest.strip_suffix('/').unwrap_or(rest);
-    if host.contains('/') {
-        return Err(format!("has a path, but rooms are found at the top of an address: {FORM}"));
-    }
-    if host.contains('@') {
-        return Err(format!("has a name or a password, which all players would see: {FORM}"));
-    }
-    let is_name = |name: &str| !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-'));
-    let (fits, everywhere, port) = match host.strip_prefix('[').and_then(|v6| v6.split_once(']')) {
-        Some((name, port)) => (name.parse::<Ipv6Addr>().is_ok(), name.parse() == Ok(Ipv6Addr::UNSPECIFIED), port),
-        None => {
-            let (name, port) = host.split_at(host.find(':').unwrap_or(host.len()));
-            (is_name(name), name.parse() == Ok(Ipv4Addr::UNSPECIFIED), port)
-        }
-    };
-    let has_port = port.strip_prefix(':').is_some_and(|port| port.parse::<u16>().is_ok_and(|port| port > 0));
-    if !fits || !(port.is_empty() || has_port) {
-        return Err(format!("names no host and port: {FORM}"));
-    }
-    if everywhere {
-        return Err(format!("stands for all addresses of this host, and is none for players: {FORM}"));
-    }
-    let url = format!("{scheme}://{host}");
-    if url.len() > ADVERTISE_BYTES_MAX {
-        return Err(format!("has {} bytes: use an address of at most {ADVERTISE_BYTES_MAX}", url.len()));
-    }
-    Ok(url)
 }
 
 pub(super) fn jwt_key_file(path: &str) -> Result<JwtKey, String> {

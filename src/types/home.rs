@@ -1,9 +1,10 @@
 //! Where a shard's gateways and owner are.
 
 use std::fmt;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
-use crate::limits::{HOME_NUMBER_MAX, HOST_NAME_BYTES_MAX};
+use crate::limits::{ADVERTISE_BYTES_MAX, HOME_NUMBER_MAX, HOST_NAME_BYTES_MAX};
 
 /// Why the name of a host or the record of a home was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -109,6 +110,45 @@ impl Home {
         let home = Self { number, host: HostId::new(host).map_err(|_| damaged())?, address: address.to_owned() };
         if home.record() == text { Ok(home) } else { Err(damaged()) }
     }
+}
+
+/// The URL under which players reach the gateways of this host, without a slash at its end.
+pub(crate) fn advertised(url: &str) -> Result<String, String> {
+    const FORM: &str = "use ws://HOST:PORT or wss://HOST";
+    let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
+    if !matches!(scheme, "ws" | "wss") {
+        return Err(format!("is no address for players: {FORM}"));
+    }
+    if url.contains(['?', '#']) {
+        return Err(format!("has something behind its host: {FORM}"));
+    }
+    let host = rest.strip_suffix('/').unwrap_or(rest);
+    if host.contains('/') {
+        return Err(format!("has a path, but rooms are found at the top of an address: {FORM}"));
+    }
+    if host.contains('@') {
+        return Err(format!("has a name or a password, which all players would see: {FORM}"));
+    }
+    let is_name = |name: &str| !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-'));
+    let (fits, everywhere, port) = match host.strip_prefix('[').and_then(|v6| v6.split_once(']')) {
+        Some((name, port)) => (name.parse::<Ipv6Addr>().is_ok(), name.parse() == Ok(Ipv6Addr::UNSPECIFIED), port),
+        None => {
+            let (name, port) = host.split_at(host.find(':').unwrap_or(host.len()));
+            (is_name(name), name.parse() == Ok(Ipv4Addr::UNSPECIFIED), port)
+        }
+    };
+    let has_port = port.strip_prefix(':').is_some_and(|port| port.parse::<u16>().is_ok_and(|port| port > 0));
+    if !fits || !(port.is_empty() || has_port) {
+        return Err(format!("names no host and port: {FORM}"));
+    }
+    if everywhere {
+        return Err(format!("stands for all addresses of this host, and is none for players: {FORM}"));
+    }
+    let url = format!("{scheme}://{host}");
+    if url.len() > ADVERTISE_BYTES_MAX {
+        return Err(format!("has {} bytes: use an address of at most {ADVERTISE_BYTES_MAX}", url.len()));
+    }
+    Ok(url)
 }
 
 #[cfg(test)]

@@ -26,6 +26,7 @@ pub use action::Action;
 pub use event::{Entry, Event, EventKind, Role};
 pub use failed::Failed;
 pub(crate) use failed::failure_line;
+pub(crate) use home::advertised;
 pub use home::{Home, HomeError, HostId};
 #[doc(hidden)]
 pub use id::Seed;

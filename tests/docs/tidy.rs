@@ -36,7 +36,7 @@ const PARTS: &[(&str, &str)] = &[
     ("gateway", "clock journal limits metrics rules/Pattern types wire wire/client"),
     ("gateway/front", "clock gateway limits metrics types wire/client"),
     ("worker", "clock engine journal limits metrics rules types wire"),
-    ("embed", "config gateway journal limits types wire/client"),
+    ("embed", "gateway journal limits types wire/client"),
     (
         "config",
         "gateway/front/auth journal/default_runtime_dir journal/redis/CLUSTER_FORM journal/redis/ClusterUrl journal/redis/Durability journal/redis/SENTINEL_FORM \
