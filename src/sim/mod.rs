@@ -29,7 +29,7 @@ use options::Options;
 use world::World;
 
 /// Seeds of the normal test run.
-const SEEDS: u64 = 1_000;
+const SEEDS: u64 = 500;
 
 fn setting(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name}={text} is not a number")))
