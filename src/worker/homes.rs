@@ -42,7 +42,8 @@ pub(super) struct Table {
     pub(super) me: HostId,
     pub(super) worker: Incarnation,
     pub(super) lease_ns: u64,
-    /// How long a home may be without a gateway or a worker that beats before another host takes over.
+    /// How long after the last heartbeat of its gateways, or of its workers, another host takes over a shard. At least a lease: for so long
+    /// `processes` holds who has gone without a word.
     pub(super) rehome_after_ns: u64,
     /// The processes that beat, as the last heartbeat's answer said.
     pub(super) processes: Vec<ProcessRecord>,
@@ -188,8 +189,8 @@ impl Memory {
             }
             let Some(chosen) = chosen.get(&row.shard) else { return false };
             let lost_ns = self.shards.get(&row.shard).map_or(0, |seen| seen.lost_ns);
-            // A shard that never had a home waits for nobody.
-            let patience_ns = if row.home.is_some() { table.rehome_after_ns } else { 0 };
+            // A shard that never had a home waits for nobody. Of the others, whoever is missed now has not beaten for a lease.
+            let patience_ns = if row.home.is_some() { table.rehome_after_ns.saturating_sub(table.lease_ns) } else { 0 };
             let anybody_ns = patience_ns + table.lease_ns * u64::from(CHOSEN_LEASES);
             lost_ns >= patience_ns && *chosen == me || lost_ns >= anybody_ns && hosts.takes(me, row)
         };

@@ -32,6 +32,8 @@ const RESEND_DELAY: Duration = Duration::from_millis(200);
 const RECONNECT_MIN: Duration = Duration::from_millis(20);
 /// See [`RECONNECT_MIN`].
 const RECONNECT_MAX: Duration = Duration::from_millis(500);
+/// How often in a row a player goes where a gateway sends it, without a pause.
+const FOLLOW_MAX: u32 = 4;
 /// The gateway's close code for a `since` that the room has not come to.
 pub(crate) const AHEAD: u16 = 4400;
 /// The gateway's close code for a room that is at home on another host.
@@ -139,6 +141,11 @@ impl Homes {
         self.next = urls.iter().position(|known| known.trim_end_matches('/') == url.trim_end_matches('/')).or(self.next);
     }
 
+    /// Whether it has been told where to go.
+    fn is_sent(&self) -> bool {
+        self.next.is_some()
+    }
+
     /// It comes back to where it was welcomed.
     pub(crate) fn stay(&mut self) {
         self.next = Some(self.last);
@@ -238,18 +245,20 @@ impl Player {
 
     /// Plays until the phase says that it is over, or until everything is answered while draining.
     pub(crate) async fn play(mut self) -> Record {
-        let mut pause = RECONNECT_MIN;
+        let (mut pause, mut follows) = (RECONNECT_MIN, 0);
         while !self.is_done() {
             let at = self.homes.pick(self.world.urls.len(), &mut self.random);
             match timeout(JOIN_TIMEOUT, self.join(at)).await {
                 Ok(Ok(socket)) => {
-                    pause = RECONNECT_MIN;
+                    (pause, follows) = (RECONNECT_MIN, 0);
                     self.world.seats[self.number].store(at, Ordering::Relaxed);
                     self.session(socket).await;
                     self.world.seats[self.number].store(NOWHERE, Ordering::Relaxed);
                     self.world.reconnects.fetch_add(1, Ordering::Relaxed);
                 }
+                Ok(Err(_)) if self.homes.is_sent() && follows < FOLLOW_MAX => follows += 1,
                 Ok(Err(_)) | Err(_) => {
+                    follows = 0;
                     sleep(pause.mul_f64(self.random.random_range(0.5..1.5))).await;
                     pause = (pause * 2).min(RECONNECT_MAX);
                 }

@@ -38,8 +38,8 @@ pub(crate) use report::HostsReport;
 const DRAIN: Duration = Duration::from_secs(30);
 /// How long players may take to leave when they are told to.
 const LEAVE: Duration = Duration::from_secs(10);
-/// Play before the first fault.
-const LEAD: Duration = Duration::from_secs(2);
+/// Play before the first fault. Within 5 s each host learns that it is not alone, and says more often that it lives.
+const LEAD: Duration = Duration::from_secs(6);
 /// How much of the time between two faults a fault lasts.
 const PART: f64 = 0.5;
 

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::Worker;
 use crate::clock;
-use crate::journal::{Homing, Lease, Successor};
+use crate::journal::{Homing, Lease, Leased, Successor};
 use crate::types::{Incarnation, ShardId};
 use crate::worker::step::{Failure, Input, Scope};
 
@@ -32,7 +32,12 @@ impl Worker {
         let (journal, me, inputs) = (self.journal.clone(), self.record.incarnation, self.inputs.clone());
         tokio::spawn(async move {
             let answer = match journal.claim(shard, from, me, clock::unix_ms(), &homing).await {
-                Ok(answer) => Some(answer),
+                Ok(answer) => {
+                    if let (Leased::Done(lease), Some(before), true) = (&answer, &homing.seen, homing.moves) {
+                        tracing::info!(shard = shard.0, number = lease.home, from = %before.host, "this host is the home of a shard now");
+                    }
+                    Some(answer)
+                }
                 Err(error) => {
                     let failure = Failure::new("claim shard", Scope::Claim, error);
                     let _ = inputs.send(Input::Failed(failure.at(journal.beside(Some(shard))))).await;
