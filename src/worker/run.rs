@@ -3,10 +3,11 @@
 mod beats;
 mod health;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use quanta::Instant;
 use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::task::AbortHandle;
@@ -142,6 +143,7 @@ pub(crate) async fn run_joined(
         core,
         journal,
         record,
+        lacks: Arc::default(),
         lease_ms,
         inputs,
         following: HashMap::new(),
@@ -165,6 +167,8 @@ struct Worker {
     journal: Arc<dyn WorkerJournal>,
     /// What it says of itself with each beat.
     record: ProcessRecord,
+    /// The shards that the last ping did not reach.
+    lacks: Arc<Mutex<BTreeSet<ShardId>>>,
     lease_ms: u64,
     inputs: mpsc::Sender<Input>,
     following: HashMap<ShardId, AbortHandle>,

@@ -25,7 +25,7 @@ fn rooms(cluster: &Cluster) -> [(usize, String); 2] {
 #[tokio::test]
 async fn one_of_which_a_node_is_lost_and_comes_back() {
     let mut cluster = Cluster::start(3, 0, &["--appendonly", "yes", "--appendfsync", "always"]).expect("a cluster");
-    let [(lost, theirs), (_, ours)] = rooms(&cluster);
+    let [(lost, theirs), (kept, ours)] = rooms(&cluster);
     let (gateway, worker) = (GatewayProcess::at(&cluster.url(), &[]), WorkerProcess::at(&cluster.url(), &[]));
     let (mut ann, mut bob) = (gateway.ticket(&theirs, "ann").join().await, gateway.ticket(&ours, "bob").join().await);
     assert_eq!(ann.ask("claim", "1", "a", json!(null)).await["outcome"], "granted");
@@ -35,6 +35,15 @@ async fn one_of_which_a_node_is_lost_and_comes_back() {
     let names_it = |ready: (u16, String)| (ready.0 == 200 && ready.1.contains("journal: shards ")).then_some(());
     until("the gateway tells which shards wait", || names_it(gateway.ready()));
     until("so does the worker", || names_it(worker.ready()));
+    // Hosts that do reach it may take its shards over.
+    let lack = |count: usize| {
+        use lasthit::journal::redis::catalog_key;
+        let catalog = &cluster.nodes()[(0..3).find(|node| ![lost, kept].contains(node)).expect("the third")];
+        let said: Vec<String> = catalog.ask(&["HVALS", &catalog_key("procs")]).expect("an answer");
+        let lacks = |process: &&String| process.split('|').nth(6).is_some_and(|shards| !shards.is_empty());
+        (said.iter().filter(lacks).count() == count && said.len() == 2).then_some(())
+    };
+    until("both say which shards they lack", || lack(2));
     for round in 0..20 {
         let id = format!("b{round}");
         assert_eq!(bob.ask("claim", &id, &id, json!(null)).await["outcome"], "granted", "{round}");

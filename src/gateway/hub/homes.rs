@@ -1,6 +1,6 @@
 //! Where rooms are, for whoever asks the hub; shards that are handed over; and what happens when the journal is silent.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU32;
 use std::time::Duration;
 
@@ -26,12 +26,14 @@ pub(super) struct Homes {
     /// For how long the journal may be silent before other hosts may have its rooms.
     silence_max: Duration,
     answered: Mutex<Instant>,
+    /// The shards that the last ping did not reach.
+    pub(super) lacks: Mutex<BTreeSet<ShardId>>,
 }
 
 impl Homes {
     pub(super) fn new(silence_max: Duration) -> Self {
         let rate = RateLimiter::direct(Quota::per_second(NonZeroU32::new(HOMES_PER_S).unwrap_or(NonZeroU32::MIN)));
-        Self { told: Notify::new(), rate, silence_max, answered: Mutex::new(Instant::now()) }
+        Self { told: Notify::new(), rate, silence_max, answered: Mutex::new(Instant::now()), lacks: Mutex::default() }
     }
 
     /// The journal has answered.

@@ -22,6 +22,7 @@ pub(super) async fn ping_journal(hub: Weak<Inner>, stop: CancellationToken) {
         let Some((answer, away)) = stop.run_until_cancelled(pings).await else { return };
         let Some(hub) = hub.upgrade().map(Hub) else { return };
         journal::tell_away(&hub.0.away, &away);
+        *hub.0.homes.lacks.lock() = away.iter().flat_map(|(shards, _)| shards).copied().collect();
         match answer {
             Ok(()) => hub.works(),
             Err(error) => hub.trouble("ping", &error),
@@ -38,7 +39,8 @@ pub(super) async fn beat(hub: Weak<Inner>, lease: Duration, stop: CancellationTo
             return;
         }
         let ready = hub.0.trouble.borrow().is_none();
-        let record = ProcessRecord { ready, offset_us: clock::epoch_us(), ..hub.0.record.clone() };
+        let lacks = hub.0.homes.lacks.lock().clone();
+        let record = ProcessRecord { ready, lacks, offset_us: clock::epoch_us(), ..hub.0.record.clone() };
         let (good_for, until_next) = if alone { (HOST_TIMEOUT, HEADS_INTERVAL) } else { (lease, lease / 4) };
         match hub.0.journal.beat(&record, ms(good_for)).await {
             Ok(beats) => {

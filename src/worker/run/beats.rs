@@ -13,13 +13,15 @@ impl Worker {
     pub(super) fn heartbeat(&self, owned: Vec<ShardId>) {
         let (journal, mut record, lease_ms) = (self.journal.clone(), self.record.clone(), self.lease_ms);
         record.offset_us = clock::epoch_us();
-        let inputs = self.inputs.clone();
+        record.lacks.clone_from(&self.lacks.lock());
+        let (inputs, lacks) = (self.inputs.clone(), self.lacks.clone());
         self.once("heartbeat", None, async move {
             let said = async {
                 let beats = journal.beat(&record, lease_ms).await?;
                 Ok((beats, journal.heartbeat(record.incarnation, &owned, lease_ms).await?))
             };
             let (said, away) = tokio::join!(said, journal.ping_shards());
+            *lacks.lock() = away.iter().flat_map(|(shards, _)| shards).copied().collect();
             let _ = inputs.send(Input::Away(away)).await;
             let (beats, living) = said?;
             let failure = journal.ping().await.err();
