@@ -138,7 +138,7 @@ impl Memory {
             let seen = self.shards.entry(row.shard).or_insert_with(|| Seen { number: row.number(), ..Seen::default() });
             if seen.number != row.number() {
                 *seen = Seen { number: row.number(), lost_ns: 0, moved_ns: Some(now_ns) };
-            } else if hosts.stays(row) {
+            } else if hosts.stays(row) || hosts.waits(row) {
                 seen.lost_ns = 0;
             } else if seen.lost_ns == 0 {
                 // It begins now: before the last answer it may have served.
@@ -322,6 +322,14 @@ impl<'a> Hosts<'a> {
     /// Whether this shard's home serves it.
     fn stays(&self, row: &ShardRow) -> bool {
         row.host().is_some_and(|host| self.serves(host, row.shard))
+    }
+
+    /// Whether nobody could serve this shard better than its home, which beats: its server is out of reach for all. That is no failure of
+    /// the home, and whoever reaches the server first when it is back has no right to the shard.
+    fn waits(&self, row: &ShardRow) -> bool {
+        let home = row.host().and_then(|home| self.hosts.get(home));
+        let beats = home.is_some_and(|host| !host.gateways.is_empty() && !host.workers.is_empty());
+        beats && !self.eligible.iter().any(|host| self.serves(host, row.shard))
     }
 
     fn is_eligible(&self, host: &HostId, shard: ShardId) -> bool {

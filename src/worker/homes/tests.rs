@@ -528,6 +528,26 @@ fn who_does_not_reach_a_shards_node_is_no_home_of_it() {
     );
 }
 
+/// A node that nobody reaches is no failure of the homes: nothing moves while it is away, nor to whoever reaches it first when it is back.
+#[test]
+fn a_node_that_is_away_for_all_moves_nothing() {
+    let mut table = table(1, &[2, 2], &[Some(0), Some(1)]);
+    let mut memory = Memory::default();
+    assert_eq!(plan_for(&mut memory, &table, STEP_NS).claim, shards(&[]));
+    table.processes.iter_mut().for_each(|process| process.lacks = shards(&[0]));
+    assert_eq!(plan_for(&mut memory, &table, 9 * REHOME_NS).claim, shards(&[]));
+    table.processes.iter_mut().filter(|process| process.host == host(1)).for_each(|process| process.lacks.clear());
+    assert_eq!(plan_for(&mut memory, &table, REHOME_NS / 2).claim, shards(&[]), "its home may be there in a moment");
+    assert_eq!(plan_for(&mut memory, &table, REHOME_NS).claim, shards(&[0]), "it is not");
+    // A home that does not beat is gone, whoever reaches the node.
+    let mut memory = Memory::default();
+    table.processes.retain(|process| process.host == host(1));
+    table.processes.iter_mut().for_each(|process| process.lacks = shards(&[0]));
+    plan_for(&mut memory, &table, REHOME_NS);
+    table.processes.iter_mut().for_each(|process| process.lacks.clear());
+    assert_eq!(plan_for(&mut memory, &table, STEP_NS).claim, shards(&[0]), "it has been away all that time");
+}
+
 #[test]
 fn a_shard_is_moved_where_somebody_asks() {
     let mut table = table(0, &[2, 2, 2, 2], &[Some(0), Some(0), Some(1), Some(2)]);
