@@ -13,7 +13,7 @@
 //! Its values are in [`super::step`] and [`super::state`]. [`super::settle`] is the way in, [`super::deliver`] and
 //! [`super::catch_up`] are the way out, [`super::moves`] and [`super::leaving`] are the end.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::backlog::{Backlog, Share};
 use super::reads::Reads;
@@ -52,8 +52,8 @@ pub(crate) struct Core {
     pub(super) here: Option<HostId>,
     /// The hosts with a gateway that takes sessions, and their URLs.
     pub(super) hosts: BTreeMap<HostId, String>,
-    /// Whether the journal is silent, and other hosts may have the rooms.
-    pub(super) cut_off: bool,
+    /// The shards whose server is silent, so that other hosts may have their rooms.
+    pub(super) cut_off: BTreeSet<ShardId>,
     /// The latest time that was told.
     pub(super) now_ns: u64,
     pub(super) commands: Vec<Command>,
@@ -82,7 +82,7 @@ impl Core {
             draining: false,
             here: None,
             hosts: BTreeMap::new(),
-            cut_off: false,
+            cut_off: BTreeSet::new(),
             now_ns: 0,
             commands: Vec::new(),
         }

@@ -395,7 +395,7 @@ impl Core {
         next
     }
 
-    pub(super) fn all_shards(&self) -> Vec<ShardId> {
+    pub(crate) fn all_shards(&self) -> Vec<ShardId> {
         (0..).map(ShardId).take(self.shards.len()).collect()
     }
 }

@@ -3,7 +3,7 @@
 //! What is known of a shard that is not here is at most [`HOME_STALE`] old. A session that joins such a shard is *held*, without a
 //! number, until somebody says where it is; or it is sent on at once (rule H8). An answer with a lower number is dropped (rule H9).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::core::Core;
@@ -24,7 +24,7 @@ pub(crate) enum Located {
     Away { url: String, number: u32 },
     /// It is nobody's, or its host does not beat.
     Held,
-    /// The journal has not answered for long, and other hosts may have it by now.
+    /// Its server has not answered for long, and other hosts may have it by now.
     CutOff,
 }
 
@@ -122,7 +122,7 @@ impl Core {
     /// Where a shard is; None if what is known is missing or older than `fresh`.
     fn place(&self, shard: ShardId, fresh: Duration, now_ns: u64) -> Option<Located> {
         let out = &self.shards[usize::from(shard.0)];
-        if self.cut_off {
+        if self.cut_off.contains(&shard) {
             return Some(Located::CutOff);
         }
         match (&out.handing, out.home) {
@@ -333,12 +333,16 @@ impl Core {
         self.session_id(number)
     }
 
-    /// Whether the journal has been silent for so long that other hosts may have the rooms by now. Their sessions are told once.
-    pub(crate) fn cut_off(&mut self, is_cut_off: bool) {
-        if is_cut_off && !self.cut_off {
-            self.close_all(close::TRY_AGAIN, CUT_OFF);
+    /// The shards whose server has been silent for so long that other hosts may have them by now. Their sessions are told once.
+    pub(crate) fn cut_off(&mut self, shards: BTreeSet<ShardId>) {
+        let news: BTreeSet<ShardId> = shards.difference(&self.cut_off).copied().collect();
+        self.cut_off = shards;
+        if news.is_empty() {
+            return;
         }
-        self.cut_off = is_cut_off;
+        let is_inside = |session: &Session| news.contains(&shard_of(&self.shards, &session.room));
+        let inside: Vec<u64> = self.sessions.iter().filter(|(_, one)| is_inside(one)).map(|(number, _)| *number).collect();
+        inside.into_iter().for_each(|number| self.dismiss(number, close::TRY_AGAIN, CUT_OFF));
     }
 
     /// A shard's owner hands it over to another host, which is to have it in `within_ms`. It says so again and again.

@@ -354,7 +354,6 @@ impl Hub {
     }
 
     fn works(&self) {
-        self.0.homes.answered();
         self.0.trouble.send_if_modified(|trouble| trouble.take().is_some());
     }
 

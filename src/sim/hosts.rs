@@ -306,7 +306,8 @@ impl World {
         let silent = gateway.trouble && self.now.saturating_sub(gateway.answered_at) > SILENCE_NS;
         let cut_off = self.with_gateway(pid.index, |core, _| {
             let is_cut_off = silent && core.has_others();
-            core.cut_off(is_cut_off);
+            let shards = if is_cut_off { core.all_shards() } else { Vec::new() };
+            core.cut_off(shards.into_iter().collect());
             is_cut_off
         });
         if cut_off == Some(true) {

@@ -6,10 +6,11 @@ use std::process::Command;
 use serde_json::json;
 use servers::Cluster;
 
-use super::support::{GatewayProcess, Process, WorkerProcess, program, until};
+use super::hosts::{Host, owns};
+use super::support::{GatewayProcess, PATIENCE, Process, Session, WorkerProcess, get, program, until};
 
-/// Of each node one room, of the nodes that do not have the catalog.
-fn rooms(cluster: &Cluster) -> [(usize, String); 2] {
+/// Of each node one room: first of the two that do not have the catalog, then of the one that has it.
+fn rooms_of_all(cluster: &Cluster) -> [(usize, String); 3] {
     use lasthit::journal::redis::{catalog_key, shard_key};
     use lasthit::types::{RoomId, ShardId};
     let catalog = cluster.first_owner(&catalog_key("workers")).expect("an owner");
@@ -19,7 +20,13 @@ fn rooms(cluster: &Cluster) -> [(usize, String); 2] {
         let mut own = names.filter(|name| cluster.first_owner(&shard_key(shard(name), 8, "shard")).expect("an owner") == node);
         (node, own.next().expect("endless"))
     };
-    [of((catalog + 1) % 3), of((catalog + 2) % 3)]
+    [1, 2, 3].map(|after| of((catalog + after) % 3))
+}
+
+/// Of each node one room, of the nodes that do not have the catalog.
+fn rooms(cluster: &Cluster) -> [(usize, String); 2] {
+    let [first, second, _] = rooms_of_all(cluster);
+    [first, second]
 }
 
 #[tokio::test]
@@ -60,6 +67,93 @@ async fn one_of_which_a_node_is_lost_and_comes_back() {
     let mut dora = gateway.ticket(&theirs, "dora").join().await;
     assert_eq!(dora.ask("claim", "2", "b", json!(null)).await["outcome"], "granted");
     assert_eq!(bob.ask("claim", "last", "last", json!(null)).await["outcome"], "granted");
+}
+
+/// Who is at home on one host, on a cluster on which another host's gateway lives, too.
+async fn in_a_room_of_each_node(cluster: &Cluster, gateway: &GatewayProcess) -> Vec<(usize, String, Session)> {
+    let mut inside = Vec::new();
+    for (node, room) in rooms_of_all(cluster) {
+        let mut player = gateway.ticket(&room, "ann").join().await;
+        assert_eq!(player.ask("claim", "1", "first", json!(null)).await["outcome"], "granted");
+        inside.push((node, room, player));
+    }
+    inside
+}
+
+fn route(gateway: &GatewayProcess, room: &str) -> (u16, String) {
+    get(gateway.address, &format!("/v1/route/{room}"))
+}
+
+/// A host that does not reach one node lets go of that node's rooms alone; a host that does reach it takes them.
+#[tokio::test]
+async fn a_host_that_is_cut_off_from_one_node_loses_that_nodes_rooms() {
+    let cluster = Cluster::start(3, 0, &[]).expect("a cluster");
+    let (a, b) = (Host::up_for(500_000), Host::up_for(1_000));
+    // The nodes know the first host by its own user: each of them can shut it out.
+    for node in cluster.nodes() {
+        node.ask::<String>(&["ACL", "SETUSER", "a", "on", ">a", "~*", "&*", "+@all"]).expect("a user");
+    }
+    let (of_a, at_a, at_b) = (cluster.url().replace("://", "://a:a@"), "ws://a.example", "ws://b.example");
+    let gateway_a = GatewayProcess::of(a.gateway_at(&of_a, &["--advertise", at_a]));
+    let worker_a = a.worker_at(&of_a, &[]);
+    owns(&worker_a, 8.0);
+    let mut inside = in_a_room_of_each_node(&cluster, &gateway_a).await;
+    let gateway_b = GatewayProcess::of(b.gateway_at(&cluster.url(), &["--advertise", at_b]));
+    until("it is ready", || gateway_b.ready().1.starts_with("ready").then_some(()));
+
+    let (lost, theirs, mut ann) = inside.remove(0);
+    let node = &cluster.nodes()[lost];
+    node.ask::<String>(&["ACL", "SETUSER", "a", "off"]).expect("shut out");
+    node.ask::<u64>(&["CLIENT", "KILL", "USER", "a"]).expect("killed");
+    // No other host has a worker, so nobody else can be the rooms' home yet.
+    let (code, why) = ann.close_code().await;
+    assert!(code == 1013 && why.contains("does not reach"), "{code} {why}");
+    assert_eq!(route(&gateway_a, &theirs).0, 503);
+    assert_eq!(gateway_a.ticket(&theirs, "bob").open().await.close_code().await.0, 1013);
+
+    // Now one has, and reaches the node.
+    let worker_b = b.worker_at(&cluster.url(), &[]);
+    let joined = async {
+        loop {
+            if let Some(session) = gateway_b.ticket(&theirs, "bob").try_join().await {
+                return session;
+            }
+        }
+    };
+    let mut bob = tokio::time::timeout(PATIENCE, joined).await.expect("it has another home");
+    assert_eq!(bob.welcome["home"], 2);
+    assert_eq!(bob.ask("claim", "1", "first", json!(null)).await["outcome"], "denied", "ann has it");
+    for (_, room, player) in &mut inside {
+        assert_eq!(player.ask("claim", "2", "second", json!(null)).await["outcome"], "granted", "{room}");
+        assert_eq!(route(&gateway_a, room), route(&gateway_b, room));
+        assert!(route(&gateway_a, room).1.contains(at_a), "{room} has stayed");
+    }
+    let took = worker_b.metric("lasthit_shards_owned");
+    assert!((1.0..8.0).contains(&took), "{took}");
+
+    node.ask::<String>(&["ACL", "SETUSER", "a", "on"]).expect("let in");
+    until("it knows where the rooms are", || (route(&gateway_a, &theirs) == route(&gateway_b, &theirs)).then_some(()));
+    assert_eq!(gateway_a.ticket(&theirs, "ann").open().await.close_code().await, (4421, format!("{at_b}#2")));
+}
+
+/// The node that has the catalog stops: its rooms' players are told, as others might have them, and the others play on.
+#[tokio::test]
+async fn the_loss_of_the_catalog_stops_no_room_of_another_node() {
+    let mut cluster = Cluster::start(3, 0, &[]).expect("a cluster");
+    let (a, b) = (Host::up_for(500_000), Host::up_for(1_000));
+    let gateway_b = GatewayProcess::of(b.gateway_at(&cluster.url(), &["--advertise", "ws://b.example"]));
+    let gateway_a = GatewayProcess::of(a.gateway_at(&cluster.url(), &["--advertise", "ws://a.example"]));
+    let worker_a = a.worker_at(&cluster.url(), &[]);
+    owns(&worker_a, 8.0);
+    until("it is ready", || gateway_b.ready().1.starts_with("ready").then_some(()));
+    let mut inside = in_a_room_of_each_node(&cluster, &gateway_a).await;
+    let (lost, _, mut ann) = inside.pop().expect("of the catalog's node");
+    cluster.nodes_mut()[lost].kill().expect("killed");
+    assert_eq!(ann.close_code().await.0, 1013);
+    for (_, room, player) in &mut inside {
+        assert_eq!(player.ask("claim", "2", "second", json!(null)).await["outcome"], "granted", "{room}");
+        assert_eq!(route(&gateway_a, room).0, 200, "{room}");
+    }
 }
 
 /// A certificate that signs itself, for 127.0.0.1, and its key.

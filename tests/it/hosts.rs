@@ -49,13 +49,21 @@ impl Host {
     }
 
     pub(crate) fn gateway(&self, redis: &RedisServer, more: &[&str]) -> Process {
-        let args = ["gateway", "--redis", &redis.url(), "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"];
-        Process::of(&mut self.command(&[&args[..], &SHARDS[..], more].concat()))
+        self.gateway_at(&redis.url(), &[&SHARDS[..], more].concat())
+    }
+
+    pub(crate) fn gateway_at(&self, url: &str, more: &[&str]) -> Process {
+        let args = ["gateway", "--redis", url, "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"];
+        Process::of(&mut self.command(&[&args[..], more].concat()))
     }
 
     pub(crate) fn worker(&self, redis: &RedisServer, more: &[&str]) -> WorkerProcess {
-        let args = ["worker", "--redis", &redis.url(), "--admin", "127.0.0.1:0"];
-        WorkerProcess::of(Process::of(&mut self.command(&[&args[..], &SHARDS[..], more].concat())))
+        self.worker_at(&redis.url(), &[&SHARDS[..], more].concat())
+    }
+
+    pub(crate) fn worker_at(&self, url: &str, more: &[&str]) -> WorkerProcess {
+        let args = ["worker", "--redis", url, "--admin", "127.0.0.1:0"];
+        WorkerProcess::of(Process::of(&mut self.command(&[&args[..], more].concat())))
     }
 }
 

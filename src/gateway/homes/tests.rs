@@ -429,21 +429,34 @@ fn the_successor_holds_who_comes_early() {
 #[test]
 fn who_is_cut_off_is_told_once_and_nobody_comes_in() {
     let mut scene = Scene::at_home();
-    let ann = scene.join(SHARD);
+    let (ann, eve) = (scene.join(SHARD), scene.join(OTHER));
     scene.perform();
     for _ in 0..2 {
-        scene.core.cut_off(true);
+        scene.core.cut_off([SHARD].into());
         scene.perform();
     }
     scene.assert_closed(ann, 1013, "does not reach");
-    let bob = scene.join(OTHER);
+    let bob = scene.join(SHARD);
     scene.perform();
     scene.assert_closed(bob, 1013, "does not reach");
     assert_eq!(scene.locate(SHARD), Some(Located::CutOff));
-    scene.core.cut_off(false);
-    let cid = scene.join(OTHER);
+    // The other shard is elsewhere in the journal: who is there notices nothing, and others come in.
+    assert!(matches!(scene.locate(OTHER), Some(Located::Here(_))));
+    let dan = scene.join(OTHER);
     scene.perform();
-    assert!(!scene.closed.contains_key(&cid));
+    assert!([eve, dan].iter().all(|session| !scene.closed.contains_key(session)), "{:?}", scene.closed);
+
+    scene.core.cut_off(scene.core.all_shards().into_iter().collect());
+    scene.perform();
+    for session in [eve, dan] {
+        scene.assert_closed(session, 1013, "does not reach");
+    }
+    scene.core.cut_off(BTreeSet::new());
+    for shard in [SHARD, OTHER] {
+        let cid = scene.join(shard);
+        scene.perform();
+        assert!(!scene.closed.contains_key(&cid), "{shard}");
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -483,7 +496,7 @@ proptest! {
     #[test]
     fn homes_come_and_go(steps in vec(step(), 1..40)) {
         let mut scene = Scene::new();
-        let (mut inside, mut here) = (Vec::new(), std::collections::BTreeSet::new());
+        let (mut inside, mut here) = (Vec::new(), BTreeSet::new());
         for step in steps {
             match step {
                 Step::Claim(mine) => {
@@ -499,7 +512,7 @@ proptest! {
                     scene.now += 3 * S;
                     scene.core.apply(Input::Tick(scene.now));
                     let shards = scene.core.all_shards();
- scene.core.check_heads(&shards);
+                    scene.core.check_heads(&shards);
                 }
                 Step::Hosts(both) => {
                     let hosts = [host("here"), host("there")].into_iter().take(1 + usize::from(both));
@@ -510,7 +523,7 @@ proptest! {
                     scene.core.apply(moving(number, 500));
                 }
                 Step::HandOver => _ = scene.core.hand_over(SHARD, scene.now),
-                Step::CutOff(yes) => scene.core.cut_off(yes),
+                Step::CutOff(yes) => scene.core.cut_off(yes.then_some(SHARD).into_iter().collect()),
             }
             scene.perform();
         }
@@ -520,7 +533,7 @@ proptest! {
         prop_assert!(scene.closed.values().all(|(code, _)| [4421, 4503, 1013].contains(code)), "{:?}", scene.closed);
         prop_assert!(scene.told.is_sorted(), "{:?}", scene.told);
         // Everybody goes, the shard comes here, and what was handed over is over.
-        scene.core.cut_off(false);
+        scene.core.cut_off(BTreeSet::new());
         for session in scene.core.sessions.keys().copied().collect::<Vec<_>>() {
             scene.leave(session);
         }
@@ -528,7 +541,7 @@ proptest! {
         let _ = scene.core.hand_over(SHARD, scene.now);
         scene.claim(SHARD, "here");
         let shards = scene.core.all_shards();
- scene.core.check_heads(&shards);
+                    scene.core.check_heads(&shards);
         scene.perform();
         scene.answer(None);
         scene.now += nanos(HOME_STALE);

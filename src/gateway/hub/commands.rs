@@ -181,6 +181,7 @@ impl Hub {
         let Ok(value) = journal::insist(step, failed).await;
         // Of a cluster this says something about one node.
         if self.0.journal.beside(None).is_none() {
+            self.0.homes.reached_all_but([]);
             self.works();
         }
         value

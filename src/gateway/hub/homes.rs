@@ -23,22 +23,47 @@ pub(super) struct Homes {
     /// Notified when the journal has said where a shard is.
     pub(super) told: Notify,
     rate: DefaultDirectRateLimiter,
-    /// For how long the journal may be silent before other hosts may have its rooms.
+    /// For how long a shard's server may be silent before other hosts may have its rooms.
     silence_max: Duration,
-    answered: Mutex<Instant>,
-    /// The shards that the last ping did not reach.
-    pub(super) lacks: Mutex<BTreeSet<ShardId>>,
+    reach: Mutex<Reach>,
+}
+
+/// Which shards the last ping has reached.
+struct Reach {
+    /// When the journal was last asked, and answered for all shards but those below.
+    answered: Instant,
+    /// The shards that it did not reach, and when each was last reached.
+    lacks: BTreeMap<ShardId, Instant>,
 }
 
 impl Homes {
     pub(super) fn new(silence_max: Duration) -> Self {
         let rate = RateLimiter::direct(Quota::per_second(NonZeroU32::new(HOMES_PER_S).unwrap_or(NonZeroU32::MIN)));
-        Self { told: Notify::new(), rate, silence_max, answered: Mutex::new(Instant::now()), lacks: Mutex::default() }
+        Self {
+            told: Notify::new(),
+            rate,
+            silence_max,
+            reach: Mutex::new(Reach { answered: Instant::now(), lacks: BTreeMap::new() }),
+        }
     }
 
-    /// The journal has answered.
-    pub(super) fn answered(&self) {
-        *self.answered.lock() = Instant::now();
+    /// The journal was asked, and answered for all shards but these.
+    pub(super) fn reached_all_but(&self, lacks: impl IntoIterator<Item = ShardId>) {
+        let mut reach = self.reach.lock();
+        let last = |shard| (shard, reach.lacks.get(&shard).copied().unwrap_or(reach.answered));
+        reach.lacks = lacks.into_iter().map(last).collect();
+        reach.answered = Instant::now();
+    }
+
+    /// The shards that the last ping did not reach.
+    pub(super) fn lacks(&self) -> BTreeSet<ShardId> {
+        self.reach.lock().lacks.keys().copied().collect()
+    }
+
+    /// The shards that have been out of reach for too long.
+    fn silent(&self) -> BTreeSet<ShardId> {
+        let reach = self.reach.lock();
+        reach.lacks.iter().filter(|(_, last)| last.elapsed() > self.silence_max).map(|(shard, _)| *shard).collect()
     }
 }
 
@@ -94,12 +119,10 @@ impl Hub {
         }
     }
 
-    /// Closes all sessions once if the journal has been silent for too long. One that only this process has not heard, because it was
-    /// paused, has not failed.
+    /// Closes the sessions of each shard once whose server has been silent for too long; of other shards nobody notices. What only this
+    /// process has not heard, because it was paused, has not failed.
     pub(super) fn check_silence(&self, state: &mut State) {
-        let homes = &self.0.homes;
-        let silent = self.0.trouble.borrow().is_some() && homes.answered.lock().elapsed() > homes.silence_max;
-        let is_cut_off = silent && state.core.has_others();
-        state.core.cut_off(is_cut_off);
+        let silent = if state.core.has_others() { self.0.homes.silent() } else { BTreeSet::new() };
+        state.core.cut_off(silent);
     }
 }

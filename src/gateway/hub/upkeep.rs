@@ -11,6 +11,7 @@ use crate::gateway::step::Input;
 use crate::journal::{self, ProcessRecord};
 use crate::limits::{HEADS_INTERVAL, HOST_TIMEOUT};
 use crate::rules::Pattern;
+use crate::types::ShardId;
 
 /// Pings the journal, so that an idle gateway notices when it fails.
 pub(super) async fn ping_journal(hub: Weak<Inner>, stop: CancellationToken) {
@@ -22,7 +23,10 @@ pub(super) async fn ping_journal(hub: Weak<Inner>, stop: CancellationToken) {
         let Some((answer, away)) = stop.run_until_cancelled(pings).await else { return };
         let Some(hub) = hub.upgrade().map(Hub) else { return };
         journal::tell_away(&hub.0.away, &away);
-        *hub.0.homes.lacks.lock() = away.iter().flat_map(|(shards, _)| shards).copied().collect();
+        // Of a single server the one ping tells for all shards; of a cluster this one tells of what is of no shard.
+        let all = (answer.is_err() && journal.beside(None).is_none()).then(|| (0..journal.shards()).map(ShardId));
+        let parts = away.iter().flat_map(|(shards, _)| shards).copied();
+        hub.0.homes.reached_all_but(parts.chain(all.into_iter().flatten()));
         match answer {
             Ok(()) => hub.works(),
             Err(error) => hub.trouble("ping", &error),
@@ -39,7 +43,7 @@ pub(super) async fn beat(hub: Weak<Inner>, lease: Duration, stop: CancellationTo
             return;
         }
         let ready = hub.0.trouble.borrow().is_none();
-        let lacks = hub.0.homes.lacks.lock().clone();
+        let lacks = hub.0.homes.lacks();
         let record = ProcessRecord { ready, lacks, offset_us: clock::epoch_us(), ..hub.0.record.clone() };
         let (good_for, until_next) = if alone { (HOST_TIMEOUT, HEADS_INTERVAL) } else { (lease, lease / 4) };
         match hub.0.journal.beat(&record, ms(good_for)).await {

@@ -164,14 +164,17 @@ impl Nodes {
         }
     }
 
-    /// One shard of each node, or what is of none where the node has no shard: to ask all nodes.
+    /// One shard of each node, or what is of none where the node has no shard: to ask all nodes. And all that no node has.
     pub(super) fn one_of_each(&self) -> Vec<Option<ShardId>> {
         match self {
             Self::One(_) => vec![None],
             Self::Cluster(cluster) => {
                 let (now, mut seen) = (cluster.now.read(), HashSet::new());
                 let places = now.places.iter().enumerate().rev();
-                places.filter(|(_, place)| seen.insert((*place).clone())).map(|(index, _)| Cluster::place_of(index)).collect()
+                places
+                    .filter(|(_, place)| place.is_none() || seen.insert((*place).clone()))
+                    .map(|(index, _)| Cluster::place_of(index))
+                    .collect()
             }
         }
     }
