@@ -1,6 +1,6 @@
 //! Which processes there are, on which hosts: what they say of themselves with each beat. No order rests on it (rule H6).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
 
@@ -108,6 +108,21 @@ impl Beats {
         self.processes.iter().find(|process| process.part == Part::Worker && process.host != me.host)
     }
 
+    /// The hosts with a gateway that takes sessions, each with the URL that players reach it under, or an empty one. Without those that
+    /// have the URL of this process's host: what this machine was before it booted beats for a while, and nobody is sent to where he is.
+    #[must_use]
+    pub fn ready_hosts(&self, me: &ProcessRecord) -> BTreeMap<HostId, String> {
+        let mut hosts = BTreeMap::<HostId, String>::new();
+        for process in self.processes.iter().filter(|process| process.part == Part::Gateway && process.ready) {
+            let url = hosts.entry(process.host.clone()).or_default();
+            if url.is_empty() {
+                url.clone_from(&process.url);
+            }
+        }
+        hosts.retain(|host, url| *host == me.host || *url != me.url);
+        hosts
+    }
+
     /// Adds the entry of a process.
     pub(super) fn add(&mut self, incarnation: Incarnation, text: &str) {
         match ProcessRecord::parse_record(incarnation, text) {
@@ -156,6 +171,28 @@ mod tests {
                     assert_eq!(ProcessRecord::parse_record(Incarnation(1), &process.record()), Some(process));
                 }
             }
+        }
+    }
+
+    #[test]
+    fn what_a_host_was_before_it_booted_is_no_other_host() {
+        let of = |name: &str, url: &str| ProcessRecord {
+            host: HostId::new(name).expect("a name"),
+            url: url.to_owned(),
+            ready: true,
+            ..ProcessRecord::new(Incarnation(1), process().host, Part::Gateway)
+        };
+        for (url, others) in [("wss://a", 2), ("", 2), ("wss://new", 3)] {
+            let me = of("now", url);
+            let unready = ProcessRecord { ready: false, ..of("starts", "wss://c") };
+            let worker = ProcessRecord { part: Part::Worker, ..of("works", "") };
+            let processes =
+                vec![of("before", "wss://a"), of("mute", ""), of("other", "wss://b"), of("other", ""), unready, worker];
+            let hosts = Beats { processes, ..Beats::default() }.ready_hosts(&me);
+            assert_eq!(hosts.len(), others, "{hosts:?}");
+            assert_eq!(hosts[&of("other", "").host], "wss://b");
+            let with_me = Beats { processes: vec![me.clone()], ..Beats::default() }.ready_hosts(&me);
+            assert_eq!(with_me, [(me.host, url.to_owned())].into());
         }
     }
 

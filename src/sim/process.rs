@@ -13,10 +13,10 @@ use super::world::{Channel, Happening, Kind, Listening, MS, Pid, US, World};
 use crate::gateway::Delivery;
 use crate::gateway::core::Core as GatewayCore;
 use crate::gateway::step::{Command as GatewayCommand, Input as GatewayInput};
-use crate::journal::{Beats, Bell, Part};
+use crate::journal::{Beats, Bell};
 use crate::limits::{HEADS_INTERVAL, HELD_TRIES};
 use crate::supervisor::plan::step::Exit;
-use crate::types::{Arrival, HostId, Incarnation, ShardId};
+use crate::types::{Arrival, Incarnation, ShardId};
 use crate::wire::push;
 use crate::worker::core::Core as WorkerCore;
 use crate::worker::step::{Input, WorkerLimits};
@@ -336,11 +336,7 @@ impl World {
         let me = self.record(self.gateway_pid(index), self.host(index).name);
         let was_alone = std::mem::replace(&mut self.gateways[index].alone, beats.other_home(&me).is_none());
         self.beat_again(self.gateway_pid(index), was_alone);
-        let mut hosts = BTreeMap::<HostId, String>::new();
-        for process in beats.processes.iter().filter(|process| process.part == Part::Gateway && process.ready) {
-            hosts.insert(process.host.clone(), process.url.clone());
-        }
-        self.with_gateway(index, |core, _| core.hosts(hosts));
+        self.with_gateway(index, |core, _| core.hosts(beats.ready_hosts(&me)));
     }
 
     pub(super) fn want_turn(&mut self, index: usize, least_ns: u64, spread_ns: u64) {

@@ -185,6 +185,34 @@ async fn a_host_that_boots_takes_its_shards_again() {
     assert_eq!(claim(&mut bob, "2", "second").await, ["granted"; ROOMS]);
 }
 
+/// A host that boots is not another one beside what it was before, though that one's gateway seems to beat for a while: whoever comes
+/// waits here for the claim, and is not sent to where he has come to.
+#[tokio::test]
+async fn a_host_that_has_just_booted_sends_nobody_to_itself() {
+    for advertise in [&["--advertise", "ws://a.example:7777"][..], &[]] {
+        let redis = redis(&[]);
+        let before = Host::up_for(500_000);
+        let mut gateway = GatewayProcess::of(before.gateway(&redis, advertise));
+        let mut worker = before.worker(&redis, &[]);
+        owns(&worker, 4.0);
+        assert_eq!(claim(&mut join(&gateway, "ann").await, "1", "first").await, ["granted"; ROOMS]);
+        worker.process.kill();
+        gateway.process.kill();
+        silent(&redis, &before.name).await;
+
+        let after = Host::up_for(10);
+        let gateway = GatewayProcess::of(after.gateway(&redis, advertise));
+        let mut early = gateway.ticket("claim-0", "bob").open().await;
+        // It hears with its first beat what it was before.
+        until("both seem to beat", || (told(&redis, &["hosts"])["hosts"].as_array().expect("hosts").len() == 2).then_some(()));
+        assert_eq!(get(gateway.address, "/v1/route/claim-0").0, 503, "it is nowhere");
+        let worker = after.worker(&redis, &[]);
+        let welcome = early.next().await.message();
+        assert_eq!((&welcome["t"], &welcome["home"]), (&json!("welcome"), &json!(2)), "{advertise:?}: {welcome}");
+        owns(&worker, 4.0);
+    }
+}
+
 /// Whoever asks any gateway is told the home, who comes to the wrong one is sent there, and who is inside is moved along.
 #[tokio::test]
 async fn players_find_the_home_of_their_room() {

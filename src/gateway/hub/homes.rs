@@ -13,10 +13,10 @@ use super::{Hub, State};
 use crate::clock;
 use crate::gateway::homes::Located;
 use crate::gateway::step::Input;
-use crate::journal::{Beats, Part};
+use crate::journal::Beats;
 use crate::limits::{HELD_TRIES, HOME_WITHIN, HOMES_PER_S, MOVE_STEP};
 use crate::metrics as names;
-use crate::types::{HostId, RoomId, ShardId};
+use crate::types::{RoomId, ShardId};
 
 /// What the hub keeps about homes.
 pub(super) struct Homes {
@@ -89,13 +89,7 @@ impl Hub {
 
     /// Takes up which hosts have a gateway that takes sessions, and under which URL.
     pub(super) fn heard(&self, beats: &Beats) {
-        let mut hosts = BTreeMap::<HostId, String>::new();
-        for process in beats.processes.iter().filter(|process| process.part == Part::Gateway && process.ready) {
-            let url = hosts.entry(process.host.clone()).or_default();
-            if url.is_empty() {
-                url.clone_from(&process.url);
-            }
-        }
+        let hosts = beats.ready_hosts(&self.0.record);
         self.with(|state| state.core.hosts(hosts));
     }
 
