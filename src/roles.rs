@@ -17,7 +17,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::gateway::front::arrival::{self, Drains, KERNEL_STAMPS};
 use crate::gateway::front::auth::Gatekeeper;
-use crate::gateway::front::{Front, Intake, Settings, sweep};
+use crate::gateway::front::{Front, Intake, Settings, advertised, sweep};
 use crate::gateway::{Hub, Presence, Settle};
 use crate::journal::memory::MemoryJournal;
 use crate::journal::redis::{RedisJournal, RedisOptions};
@@ -323,6 +323,9 @@ async fn run_gateway(
     let leaving = CancellationToken::new();
     let front = Front::new(hub.clone(), gatekeeper, arena::asset, clock, drains, settings, leaving.clone());
     side.readiness.pass("started");
+    if let Some(url) = &config.advertise {
+        tokio::spawn(advertised::check(hub.clone(), url.clone(), leaving.clone()));
+    }
     let (front, intake) = match intake {
         Err(listener) => {
             let address = listener.local_addr().map_err(failed)?;

@@ -53,6 +53,12 @@ pub(crate) const REHOME_AFTER_MS_MAX: u64 = 600_000;
 pub(crate) const CLOSE_REASON_BYTES: usize = 123;
 /// Bytes of a host's public URL. A close frame's reason holds it, with `#` and the number of a home behind it.
 pub(crate) const ADVERTISE_BYTES_MAX: usize = 96;
+/// How often a gateway asks under the URL that it was told to advertise who answers there, before it warns.
+pub(crate) const ADVERTISE_TRIES: u32 = 3;
+/// How long it waits for an answer.
+pub(crate) const ADVERTISE_WITHIN: Duration = Duration::from_secs(2);
+/// And then for a proxy to lead there, or to hear of another gateway of its host.
+pub(crate) const ADVERTISE_PAUSE: Duration = Duration::from_secs(3);
 
 // What is handed over is there in time, with a lease for those who have not heard.
 const _: () = assert!(HAND_WITHIN.as_millis() * 2 < REHOME_WITHIN.as_millis());

@@ -157,7 +157,7 @@ async fn the_loss_of_the_catalog_stops_no_room_of_another_node() {
 }
 
 /// A certificate that signs itself, for 127.0.0.1, and its key.
-fn certificate(dir: &Path) -> [PathBuf; 2] {
+pub(crate) fn certificate(dir: &Path) -> [PathBuf; 2] {
     let [certificate, key] = ["certificate.pem", "key.pem"].map(|name| dir.join(name));
     let mut command = Command::new("openssl");
     command.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]);

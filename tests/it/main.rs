@@ -2,6 +2,7 @@
 //!
 //! Every process ends with its handle. Nothing sleeps for a fixed time where a condition can be waited for.
 
+mod advertised;
 mod cli;
 mod clients;
 mod cluster;

@@ -25,6 +25,7 @@ use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::Front;
+use super::advertised::GATEWAY;
 use super::arrival::StampedStream;
 use super::auth::{Admission, Asking, AuthError};
 use super::homes::{self, ROUTE_PATH};
@@ -112,10 +113,15 @@ pub(super) async fn exchange(front: &Front, peer: Peer, stream: StampedStream) -
         Box::pin(async move {
             let answer = answer(front, peer, &request).await;
             answered.store(true, Ordering::Relaxed);
-            let response = answer.map_or_else(Problem::response, |(response, grant)| {
+            let mut response = answer.map_or_else(Problem::response, |(response, grant)| {
                 *granted.lock() = grant;
                 response
             });
+            if request.uri().path().starts_with(ROUTE_PATH) {
+                // Hexadecimal digits are always a valid header value.
+                let me = HeaderValue::from_str(&front.hub.process().to_hex());
+                me.into_iter().for_each(|me| _ = response.headers_mut().insert(GATEWAY, me));
+            }
             Ok::<_, Infallible>(response)
         })
     });

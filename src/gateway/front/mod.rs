@@ -4,6 +4,7 @@
 //! bound it, first a handshake's and then a session's, travel with it.
 
 mod accept;
+pub(crate) mod advertised;
 pub(crate) mod arrival;
 pub(crate) mod auth;
 mod frames;

@@ -13,10 +13,10 @@ use super::{Hub, State};
 use crate::clock;
 use crate::gateway::homes::Located;
 use crate::gateway::step::Input;
-use crate::journal::Beats;
+use crate::journal::{Beats, Part};
 use crate::limits::{HELD_TRIES, HOME_WITHIN, HOMES_PER_S, MOVE_STEP};
 use crate::metrics as names;
-use crate::types::{RoomId, ShardId};
+use crate::types::{HostId, Incarnation, RoomId, ShardId};
 
 /// What the hub keeps about homes.
 pub(super) struct Homes {
@@ -26,6 +26,8 @@ pub(super) struct Homes {
     /// For how long a shard's server may be silent before other hosts may have its rooms.
     silence_max: Duration,
     reach: Mutex<Reach>,
+    /// The gateways that beat: their hosts, and under which URLs players reach those.
+    gateways: Mutex<BTreeMap<Incarnation, (HostId, String)>>,
 }
 
 /// Which shards the last ping has reached.
@@ -44,6 +46,7 @@ impl Homes {
             rate,
             silence_max,
             reach: Mutex::new(Reach { answered: Instant::now(), lacks: BTreeMap::new() }),
+            gateways: Mutex::default(),
         }
     }
 
@@ -91,6 +94,27 @@ impl Hub {
     pub(super) fn heard(&self, beats: &Beats) {
         let hosts = beats.ready_hosts(&self.0.record);
         self.with(|state| state.core.hosts(hosts));
+        let gateways = beats.processes.iter().filter(|process| process.part == Part::Gateway);
+        *self.0.homes.gateways.lock() =
+            gateways.map(|process| (process.incarnation, (process.host.clone(), process.url.clone()))).collect();
+    }
+
+    /// This process.
+    pub(crate) fn process(&self) -> Incarnation {
+        self.0.record.incarnation
+    }
+
+    /// The host of this process.
+    pub(crate) fn host(&self) -> &HostId {
+        &self.0.record.host
+    }
+
+    /// The host of a gateway of this deployment, and under which URL players reach it, as the last beat's answer said.
+    pub(crate) fn host_of(&self, gateway: Incarnation) -> Option<(HostId, String)> {
+        if gateway == self.process() {
+            return Some((self.0.record.host.clone(), self.0.record.url.clone()));
+        }
+        self.0.homes.gateways.lock().get(&gateway).cloned()
     }
 
     pub(super) async fn read_home(self, shard: ShardId, again: bool) {
