@@ -1,5 +1,5 @@
 //! The names of all metrics, what they mean, and how they are shown. Labels are few and bounded: an event kind, an
-//! outcome, an error code; a program; never a room, a player or a session.
+//! outcome, an error code; a program; a node of the cluster; never a room, a player or a session.
 //!
 //! Parts count with the macros of the `metrics` crate: `metrics::counter!(EVENTS_TOTAL, "kind" => "data").increment(1)`.
 //! Without [`install`] the figures are dropped, at next to no cost.
@@ -61,6 +61,8 @@ metrics! {
     Seconds VERDICT_SECONDS = "lasthit_verdict_seconds": "How long an action took from its arrival until its verdict was handed to its session";
     Seconds WRITTEN_SECONDS = "lasthit_written_seconds": "How long an action took from its arrival until its verdict was written to its session's socket";
     Counter JOURNAL_ERRORS_TOTAL = "lasthit_journal_errors_total": "Steps of the journal that failed, by `kind` (unreachable, refused, unexpected, damaged)";
+    Gauge NODE_REACHED = "lasthit_node_reached": "Whether a node of the cluster took steps when it was last asked: 1 or 0, by `node`; also 0 once nothing of this deployment is on it";
+    Counter NODE_ERRORS_TOTAL = "lasthit_node_errors_total": "Connections to a node of the cluster and commands on it that failed, by `node`";
     Counter GATEWAY_DEATHS_TOTAL = "lasthit_gateway_deaths_total": "Gateways that were fenced because they were gone, or owed a watermark for too long";
     Counter ROLLED_BACK_TOTAL = "lasthit_rolled_back_total": "Rooms that began a new era because the journal came back and verdicts that were delivered are missing or may be";
     Counter PUSHES_TOTAL = "lasthit_pushes_total": "Pushes that were published to gateways";

@@ -31,7 +31,8 @@ const PARTS: &[(&str, &str)] = &[
     ("arena", ""),
     ("journal", "clock/timeline_name limits types wire"),
     ("journal/memory", "journal limits types"),
-    ("journal/redis", "journal limits types wire"),
+    // It alone knows the nodes of a cluster, which metrics name.
+    ("journal/redis", "journal limits metrics types wire"),
     ("engine", "limits rules types wire"),
     ("gateway", "clock journal limits metrics rules/Pattern types wire wire/client"),
     ("gateway/front", "clock gateway limits metrics types wire/client"),

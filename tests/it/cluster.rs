@@ -1,5 +1,6 @@
 //! Processes on a cluster of Redis.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -51,6 +52,13 @@ async fn one_of_which_a_node_is_lost_and_comes_back() {
         (said.iter().filter(lacks).count() == count && said.len() == 2).then_some(())
     };
     until("both say which shards they lack", || lack(2));
+    let shows = |gateway: &GatewayProcess, node: SocketAddr, reached: u8| {
+        let line = format!("lasthit_node_reached{{node=\"redis://{node}\"}} {reached}");
+        get(gateway.admin, "/metrics").1.lines().any(|one| one == line).then_some(())
+    };
+    let [lost_at, kept_at] = [lost, kept].map(|node| cluster.nodes()[node].address().expect("a port"));
+    until("its metrics show the node", || shows(&gateway, lost_at, 0).and(shows(&gateway, kept_at, 1)));
+    assert!(get(worker.admin, "/metrics").1.contains(&format!("lasthit_node_errors_total{{node=\"redis://{lost_at}\"}}")));
     for round in 0..20 {
         let id = format!("b{round}");
         assert_eq!(bob.ask("claim", &id, &id, json!(null)).await["outcome"], "granted", "{round}");
@@ -64,6 +72,7 @@ async fn one_of_which_a_node_is_lost_and_comes_back() {
 
     cluster.nodes_mut()[lost].restart().expect("restarted");
     until("all is there again", || (gateway.ready().1 == "ready\n" && worker.ready().1 == "ready\n").then_some(()));
+    until("its metrics show that, too", || shows(&gateway, lost_at, 1));
     let mut dora = gateway.ticket(&theirs, "dora").join().await;
     assert_eq!(dora.ask("claim", "2", "b", json!(null)).await["outcome"], "granted");
     assert_eq!(bob.ask("claim", "last", "last", json!(null)).await["outcome"], "granted");

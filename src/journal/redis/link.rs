@@ -15,6 +15,7 @@ use super::scripts::{self, Call};
 use super::socket::Driver;
 use super::target::{Server, Target};
 use crate::limits::REPLICAS_TIMEOUT;
+use crate::metrics::{NODE_ERRORS_TOTAL, NODE_REACHED};
 use crate::types::{Incarnation, ShardId};
 
 /// One connection that many callers share.
@@ -89,6 +90,9 @@ impl Link {
         let connected = self.connect().await;
         let number = self.attempts.fetch_add(1, Ordering::Release);
         *self.failure.lock() = connected.as_ref().err().cloned();
+        if connected.is_err() {
+            self.count_error();
+        }
         let (connection, driver, found, at) = connected?;
         self.made.send_replace(Some(at.client.clone()));
         let waits = Arc::new(Waits { begun: AtomicU64::new(0), ended: Mutex::new((0, Ok(()))) });
@@ -112,6 +116,7 @@ impl Link {
     /// A timeout counts, too: the path may be dead.
     pub(super) fn judge<T>(&self, live: &Live, answer: RedisResult<T>) -> Result<T, JournalError> {
         answer.map_err(|error| {
+            self.count_error();
             if breaks(&error) {
                 tracing::debug!(%error, "connection to redis is given up");
                 self.give_up(live);
@@ -122,6 +127,27 @@ impl Link {
             }
             live.at.error(&error)
         })
+    }
+
+    /// The URL of a node of a cluster, for metrics.
+    fn node(&self) -> Option<String> {
+        match &*self.target {
+            Target::Address(server) if server.cluster.is_some() => Some(server.shown.clone()),
+            Target::Address(_) | Target::Sentinels(_) => None,
+        }
+    }
+
+    fn count_error(&self) {
+        if let Some(node) = self.node() {
+            metrics::counter!(NODE_ERRORS_TOTAL, "node" => node).increment(1);
+        }
+    }
+
+    /// Shows whether the node takes steps.
+    pub(super) fn is_reached(&self, is_reached: bool) {
+        if let Some(node) = self.node() {
+            metrics::gauge!(NODE_REACHED, "node" => node).set(f64::from(u8::from(is_reached)));
+        }
     }
 
     /// Returns when the replicas have everything that was answered on this connection before. Another connection may lead to a

@@ -250,8 +250,10 @@ impl CommonJournal for RedisJournal {
             return Vec::new();
         }
         let pings = self.0.nodes.one_of_each().into_iter().map(async |of| {
-            let failure = self.takes_steps(of).await.err()?;
-            Some((self.beside(of).unwrap_or_default(), failure))
+            let node = self.0.nodes.of(of).ok();
+            let failure = self.takes_steps(of).await.err();
+            node.into_iter().for_each(|node| node.link.is_reached(failure.is_none()));
+            Some((self.beside(of).unwrap_or_default(), failure?))
         });
         join_all(pings).await.into_iter().flatten().collect()
     }

@@ -273,6 +273,8 @@ impl Cluster {
             }
             nodes.insert(at, node);
         }
+        // Nothing of the deployment is there any more.
+        now.nodes.values().for_each(|node| node.link.is_reached(false));
         if now.places != places && !now.places.is_empty() {
             tracing::info!(?places, "parts of the deployment are on other nodes now: of no shard, then shard by shard");
         }
