@@ -59,8 +59,23 @@ fn one_that_refuses_the_password() {
 
 #[test]
 fn one_that_is_too_old() {
-    let address = fake_redis("6.2.14");
-    refused(&format!("redis://{address}"), &["6.2.14", "7.0 or newer"]);
+    let address = fake_redis("6.2.14", false);
+    refused(&format!("redis://{address}"), &[&address.to_string(), "6.2.14", "7.0 or newer is needed: upgrade it"]);
+    // As the node of a cluster that has all slots.
+    let node = fake_redis("6.2.14", true);
+    refused(&format!("redis+cluster://{node}"), &[&format!("redis://{node}"), "6.2.14", "7.0 or newer is needed: upgrade it"]);
+}
+
+/// A cluster has nodes, and its URL names some.
+#[test]
+fn one_that_no_url_of_a_cluster_names() {
+    for url in ["redis+cluster://", "rediss+cluster:///0", "redis+cluster://user:hush@"] {
+        for role in ["gateway", "worker"] {
+            let line = Process::start(&[role, "--redis", url], &[]).fails(2);
+            let says = ["names no node of a cluster", "redis+cluster://USER:PASSWORD@HOST:PORT,HOST:PORT"];
+            assert!(says.iter().all(|word| line.contains(word)) && !line.contains("hush"), "{line}");
+        }
+    }
 }
 
 #[test]
@@ -156,7 +171,7 @@ async fn one_in_which_a_room_is_damaged() {
 /// Somebody writes over the record of one shard before anybody owns it: the worker says so, and takes the others.
 #[test]
 fn one_in_which_a_shard_is_damaged() {
-    for (field, garbage) in [("commit", "garbage"), ("owner", "garbage"), ("epoch", "1.5")] {
+    for (field, garbage) in [("commit", "garbage"), ("owner", "garbage"), ("epoch", "1.5"), ("home", "garbage")] {
         let (redis, shard) = (redis(&[]), shard_key(ShardId(1), 3, "shard"));
         tell(&redis, &["HSET", &shard, "owner", &"7".repeat(32), "epoch", "1", "commit", "1"]);
         tell(&redis, &["HSET", &shard, field, garbage]);
@@ -168,30 +183,38 @@ fn one_in_which_a_shard_is_damaged() {
     }
 }
 
-/// A server that speaks just enough to say its version. Ends with the test's process.
-fn fake_redis(version: &'static str) -> SocketAddr {
+/// A server that speaks just enough to say its version, perhaps as the only node of a cluster. Ends with the test's process.
+fn fake_redis(version: &'static str, is_node: bool) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").expect("bound");
     let address = listener.local_addr().expect("an address");
     std::thread::spawn(move || {
         for connection in listener.incoming().map_while(Result::ok) {
-            std::thread::spawn(move || answer(connection, version));
+            std::thread::spawn(move || answer(connection, version, is_node.then_some(address)));
         }
     });
     address
 }
 
-fn answer(connection: TcpStream, version: &str) -> Option<()> {
+fn answer(connection: TcpStream, version: &str, node: Option<SocketAddr>) -> Option<()> {
     let mut commands = BufReader::new(connection.try_clone().ok()?).lines().map_while(Result::ok);
     let mut connection = connection;
     loop {
         let parts: usize = commands.next()?.strip_prefix('*')?.parse().ok()?;
         let mut words = (0..parts).filter_map(|_| commands.nth(1)).collect::<Vec<_>>().into_iter();
-        let answer = if words.next()?.eq_ignore_ascii_case("INFO") {
-            let info = format!("redis_version:{version}\r\nloading:0\r\nrole:master\r\nmaxmemory_policy:noeviction\r\n");
-            format!("${}\r\n{info}\r\n", info.len())
-        } else {
-            "+OK\r\n".to_owned()
+        let said = match (words.next()?.to_ascii_uppercase().as_str(), node) {
+            ("INFO", node) => {
+                let cluster = u8::from(node.is_some());
+                Some(format!(
+                    "redis_version:{version}\r\nloading:0\r\nrole:master\r\nmaxmemory_policy:noeviction\r\ncluster_enabled:{cluster}\r\n"
+                ))
+            }
+            ("CLUSTER", Some(at)) => {
+                let id = "7".repeat(40);
+                Some(format!("{id} {at}@{} myself,master - 0 0 1 connected 0-16383\n", at.port()))
+            }
+            _ => None,
         };
+        let answer = said.map_or_else(|| "+OK\r\n".to_owned(), |said| format!("${}\r\n{said}\r\n", said.len()));
         connection.write_all(answer.as_bytes()).ok()?;
     }
 }

@@ -298,7 +298,7 @@ pub(super) fn fit(info: &str, server: &Server) -> Result<(), JournalError> {
     let (major, minor) = VERSION_MIN;
     if (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) < VERSION_MIN {
         let at = server.shown.as_str();
-        return refused(format!("{name} at {at} has version {version:?}: {major}.{minor} or newer is needed"));
+        return refused(format!("{name} at {at} has version {version:?}: {major}.{minor} or newer is needed: upgrade it"));
     }
     let role = field("role");
     if role != "master" && server.cluster.is_some() {

@@ -1,7 +1,10 @@
 //! Players find the home of their room: two gateways on two hosts, one journal.
 
+use std::net::Ipv4Addr;
+
 use serde_json::{Value, json};
 use tokio::io::AsyncReadExt as _;
+use tokio::net::TcpSocket;
 
 use super::*;
 use crate::clock::unix_ms;
@@ -85,7 +88,13 @@ impl Answer {
 }
 
 async fn send(gateway: &TestGateway, request: &str) -> Answer {
-    let mut tcp = TcpStream::connect(gateway.address).await.unwrap();
+    send_from(Ipv4Addr::LOCALHOST, gateway, request).await
+}
+
+async fn send_from(address: Ipv4Addr, gateway: &TestGateway, request: &str) -> Answer {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind((address, 0).into()).unwrap();
+    let mut tcp = socket.connect(gateway.address).await.unwrap();
     tcp.write_all(request.as_bytes()).await.unwrap();
     let mut answer = Vec::new();
     timeout(PATIENCE, tcp.read_to_end(&mut answer)).await.expect("an answer").unwrap();
@@ -102,8 +111,12 @@ async fn ask(gateway: &TestGateway, path: &str, headers: &str) -> Answer {
 
 /// A handshake that can be told where to go.
 async fn join(gateway: &TestGateway, player: &str) -> Answer {
+    join_from(Ipv4Addr::LOCALHOST, gateway, player).await
+}
+
+async fn join_from(address: Ipv4Addr, gateway: &TestGateway, player: &str) -> Answer {
     let request = upgrade(&target(player), JSON).replace("\r\n\r\n", "\r\nlasthit-route: 1\r\n\r\n");
-    send(gateway, &request).await
+    send_from(address, gateway, &request).await
 }
 
 /// The reason in the close frame of a session, and its code.
@@ -217,6 +230,10 @@ async fn whoever_goes_on_coming_to_the_wrong_host_is_refused() {
         }
     }
     assert_eq!(refused, 1, "it is bounded");
+    // Nobody else notices: others are told the way, and who is at the right host is let in.
+    assert_eq!(join_from(Ipv4Addr::new(127, 0, 0, 2), &hosts.gateways[1], "bob").await.status, 421);
+    assert_eq!(ask(&hosts.gateways[1], "/v1/route/pit", "").await.status, 200);
+    drop(hosts.gateways[0].join("ann").await);
 }
 
 #[tokio::test]
