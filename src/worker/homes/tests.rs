@@ -537,7 +537,7 @@ fn a_node_that_is_away_for_all_moves_nothing() {
     table.processes.iter_mut().for_each(|process| process.lacks = shards(&[0]));
     assert_eq!(plan_for(&mut memory, &table, 9 * REHOME_NS).claim, shards(&[]));
     table.processes.iter_mut().filter(|process| process.host == host(1)).for_each(|process| process.lacks.clear());
-    assert_eq!(plan_for(&mut memory, &table, REHOME_NS / 2).claim, shards(&[]), "its home may be there in a moment");
+    assert_eq!(plan_for(&mut memory, &table, PATIENCE_NS - STEP_NS).claim, shards(&[]), "its home may be there in a moment");
     assert_eq!(plan_for(&mut memory, &table, REHOME_NS).claim, shards(&[0]), "it is not");
     // A home that does not beat is gone, whoever reaches the node.
     let mut memory = Memory::default();
