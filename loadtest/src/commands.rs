@@ -177,6 +177,7 @@ async fn rules_command(args: RulesArgs) -> Result<ExitCode> {
 }
 
 async fn chaos_command(args: ChaosArgs) -> Result<ExitCode> {
+    let (gateways, workers) = if args.hosts.is_some() { (2, 1) } else { (3, 3) };
     let config = ChaosConfig {
         seed: args.seed.unwrap_or_else(rand::random),
         duration: args.duration,
@@ -185,15 +186,20 @@ async fn chaos_command(args: ChaosArgs) -> Result<ExitCode> {
         valkey: args.valkey,
         per_minute: args.faults_per_minute,
         only: args.only,
-        gateways: args.gateways.into(),
-        workers: args.workers.into(),
+        gateways: args.gateways.unwrap_or(gateways).into(),
+        workers: args.workers.unwrap_or(workers).into(),
         supervised: args.supervised.map(|(gateways, workers)| (gateways.into(), workers.into())),
+        hosts: args.hosts.unwrap_or_default().into(),
         players: args.players.into(),
         rooms: args.rooms.into(),
         rate: args.rate,
         rude: args.rude,
         rules: args.rules,
     };
+    chaos::check(&config)?;
+    if config.hosts > 0 {
+        hosts::enter()?;
+    }
     let Some(report) = chaos::run(&config, stopped()?).await? else {
         eprintln!("interrupted: no report");
         return Ok(ExitCode::from(INTERRUPTED));

@@ -87,6 +87,14 @@ pub(crate) const PRIMARIES_MIN: u16 = 3;
 pub(crate) const PRIMARIES_MAX: u16 = 9;
 /// A primary and its replicas.
 pub(crate) const COPIES_MAX: u16 = 4;
+/// Hosts of one run, each a network namespace and a time namespace.
+pub(crate) const HOSTS_MAX: u16 = 4;
+/// How long a deployment may take to take a command about a host: a node that is away may be elected first.
+pub(crate) const HOST_ASK_TIMEOUT: Duration = Duration::from_secs(60);
+/// How soon it is asked again.
+pub(crate) const HOST_ASK_PAUSE: Duration = Duration::from_millis(500);
+/// How long rooms may take to play on after a fault of a host, before they count as stuck.
+pub(crate) const PLAY_ON_TIMEOUT: Duration = Duration::from_secs(30);
 /// How much a gateway's connection to Redis may be delayed, in milliseconds: less than what counts as its death.
 pub(crate) const DELAY_MS_MAX: u64 = 200;
 /// How long a started process may take to be ready.

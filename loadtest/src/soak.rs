@@ -136,7 +136,7 @@ pub(crate) async fn run(config: &SoakConfig, stop: impl Future<Output = ()>) -> 
     let folder = config.counts().then(|| config.write_rules()).transpose()?;
     let file = folder.as_ref().map(|folder| folder.path().join("lasthit.toml").display().to_string());
     args.extend(file.iter().flat_map(|file| ["--config", file]));
-    let size = Size { gateways: config.gateways, workers: config.workers, supervised: config.supervised };
+    let size = Size { gateways: config.gateways, workers: config.workers, supervised: config.supervised, hosts: 0 };
     let fleet = Fleet::start(Durability::Redis, size, &args).await?;
     let done = tokio::select! {
         done = play(config, &fleet) => done.map(Some),

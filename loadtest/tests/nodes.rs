@@ -87,6 +87,10 @@ fn what_does_not_fit_together_is_told_in_one_line() {
             &["--cluster", "3x2", "--only", "slot-move-atomic"],
             "slot-move-atomic needs Valkey 9 (CLUSTER MIGRATESLOTS): add --valkey",
         ),
+        (&["--hosts", "3"], "--hosts is for hosts on a cluster: add --cluster 3x2, or use `loadtest hosts`"),
+        (&["--cluster", "3x2", "--hosts", "3", "--supervised"], "leave out --supervised or --hosts"),
+        (&["--cluster", "3x2", "--only", "host-kill"], "host-kill needs hosts: add --hosts 3"),
+        (&["--cluster", "3x2", "--hosts", "3", "--only", "worker-kill"], "worker-kill happens to one process"),
         (&["--cluster", "2x2"], "cluster \"2x2\": use 3 to 9 primaries"),
     ] {
         let (run, said) = loadtest(&[&["chaos"], arguments].concat());

@@ -1,5 +1,6 @@
 //! The processes under attack: a Redis, gateways and workers, and if it is wanted a supervisor with some more of both, in the same
-//! deployment. Each reaches Redis on a path of its own, which can fail; a supervisor and what it looks after share one.
+//! deployment. Each reaches Redis on a path of its own, which can fail; a supervisor and what it looks after share one. Or hosts, each
+//! with a supervisor, and nothing else.
 
 mod supervisor;
 
@@ -16,11 +17,12 @@ use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use tempfile::TempDir;
 use tokio::sync::Mutex;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::layout::On;
 use super::plan::{Fault, Kind, Target};
 use super::servers::{Hit, Servers};
+use crate::hosts::{self, Ended, Hosts};
 use crate::spawn::binary;
 use crate::spawn::process::{Process, RUNTIME_DIR};
 use supervisor::Up;
@@ -28,10 +30,6 @@ pub(crate) use supervisor::{Had, Size};
 
 /// How often processes that ended by themselves are looked for.
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);
-/// The exit code of a process that could not start.
-const REFUSED: i32 = 1;
-/// Gateways and workers log this behind their role when they have started.
-const STARTED: &str = " started ";
 /// Processes that may end by themselves in one run.
 const OWN_ENDS_MAX: usize = 1000;
 
@@ -55,6 +53,7 @@ pub(crate) struct Fleet {
     workers: Vec<Mutex<Slot>>,
     gateways: Vec<Mutex<Slot>>,
     up: Option<Up>,
+    hosts: Option<Mutex<Hosts>>,
     redis: Arc<Mutex<Servers>>,
     /// Everybody's way to Redis, the last one for the run itself; none where there are several servers.
     ways: Vec<Arc<Proxy>>,
@@ -77,7 +76,7 @@ impl Fleet {
     /// Starts everything, and returns when all of it is ready.
     pub(crate) async fn start(on: impl Into<On>, size: impl Into<Size>, worker_args: &[&str]) -> Result<Arc<Self>> {
         let on = on.into();
-        let Size { gateways, workers, supervised } = size.into().checked()?;
+        let Size { gateways, workers, supervised, hosts } = size.into().checked()?;
         let binary = binary::lasthit()?;
         let redis = tokio::task::spawn_blocking(move || Servers::start(on)).await?;
         let redis = redis.context("no redis-server")?;
@@ -89,6 +88,8 @@ impl Fleet {
             ways.extend(proxy.clone());
             Ok(Mutex::new(Slot { role, number, listen, admin, proxy, process: None, lives: 0 }))
         };
+        let of_hosts = (hosts, gateways, workers);
+        let (gateways, workers) = if hosts == 0 { (gateways, workers) } else { (0, 0) };
         let workers = (0..workers).map(|n| slot("worker", n)).collect::<Result<Vec<_>>>()?;
         let gateways = (0..gateways).map(|n| slot("gateway", n)).collect::<Result<Vec<_>>>()?;
         let up = supervised.map(|counts| Up::new(slot("up", 0)?, counts, &binary, dir.path())).transpose()?;
@@ -100,11 +101,20 @@ impl Fleet {
         for gateway in gateways.iter().chain(up.as_ref().map(|up| &up.slot)) {
             urls.push(format!("ws://{}", gateway.lock().await.listen));
         }
+        let hosts = if hosts == 0 {
+            None
+        } else {
+            let args = [&["--durability", on.durability.name()], worker_args].concat();
+            let hosts = Hosts::start(of_hosts, redis_url.clone(), &args, dir.path()).await?;
+            urls = hosts.urls();
+            Some(Mutex::new(hosts))
+        };
         let worker_args = worker_args.iter().map(|arg| (*arg).to_owned()).collect();
         let fleet = Arc::new(Self {
             workers,
             gateways,
             up,
+            hosts,
             redis_url,
             redis: Arc::new(Mutex::new(redis)),
             ways,
@@ -125,7 +135,7 @@ impl Fleet {
                 process.ready().await?;
             }
         }
-        fleet.until_supervised_ready().await?;
+        fleet.until_ready().await?;
         Ok(fleet)
     }
 
@@ -205,21 +215,27 @@ impl Fleet {
                 // One that is in a fault is that fault's.
                 let Ok(mut slot) = slot.try_lock() else { continue };
                 let Some(process) = &mut slot.process else { continue };
-                let Some(status) = process.ended() else { continue };
-                let refused = status.code() == Some(REFUSED) && process.said(STARTED).is_none();
-                self.crashes.fetch_add(usize::from(!refused), Ordering::Relaxed);
+                let Some(refused) = process.refused() else { continue };
                 let log = process.log();
-                if let Ok(mut told) = self.own_ends.lock() {
-                    anyhow::ensure!(told.len() < OWN_ENDS_MAX, "processes end again and again by themselves:\n{log}");
-                    told.push(log);
-                }
+                self.note_end(Ended { refused, log })?;
                 self.launch(&mut slot)?;
             }
+            let Some(Ok(mut hosts)) = self.hosts.as_ref().map(Mutex::try_lock) else { continue };
+            hosts.revive()?.into_iter().try_for_each(|ended| self.note_end(ended))?;
         }
         Ok(())
     }
 
-    /// Does what a fault says, and undoes it after its time. What was done to nodes is told.
+    fn note_end(&self, Ended { refused, log }: Ended) -> Result<()> {
+        self.crashes.fetch_add(usize::from(!refused), Ordering::Relaxed);
+        if let Ok(mut told) = self.own_ends.lock() {
+            anyhow::ensure!(told.len() < OWN_ENDS_MAX, "processes end again and again by themselves:\n{log}");
+            told.push(log);
+        }
+        Ok(())
+    }
+
+    /// Does what a fault says, and undoes it after its time. What was done to nodes and hosts is told.
     pub(crate) async fn inflict(&self, fault: Fault) -> Result<Option<Hit>> {
         if fault.target == Target::Redis && fault.kind != Kind::RuntimeDirGone {
             let (mut redis, ways) = (self.redis.clone().lock_owned().await, self.ways.clone());
@@ -229,6 +245,7 @@ impl Fleet {
             Target::Worker(n) => self.inflict_process(&self.workers[n], fault).await,
             Target::Gateway(n) => self.inflict_process(&self.gateways[n], fault).await,
             Target::Redis => self.remove_locks(""),
+            Target::Host => return self.inflict_host(fault).await,
             Target::Supervisor => match &self.up {
                 Some(up) if up.does(fault.kind) => up.inflict(fault).await,
                 Some(up) => self.inflict_process(&up.slot, fault).await,
@@ -242,6 +259,26 @@ impl Fleet {
     pub(crate) async fn kill_worker(&self, number: usize, lasts: Duration) -> Result<()> {
         let fault = Fault { at: Duration::ZERO, kind: Kind::WorkerKill, target: Target::Worker(number), lasts };
         self.inflict(fault).await.map(drop)
+    }
+
+    /// It happens to the host that is the home of most rooms.
+    async fn inflict_host(&self, fault: Fault) -> Result<Option<Hit>> {
+        let Some(hosts) = &self.hosts else { return Ok(None) };
+        let mut hosts = hosts.lock().await;
+        let turn = fault.at.as_micros() as usize;
+        let kind = match fault.kind {
+            Kind::HostKill => hosts::Kind::Kill,
+            Kind::HostPause => hosts::Kind::Pause,
+            Kind::HostDrain => hosts::Kind::Drain,
+            _ if turn.is_multiple_of(2) => hosts::Kind::CutRedis,
+            _ => hosts::Kind::CutPlayers,
+        };
+        let (n, shards) = hosts.busiest(turn).await;
+        let from = Instant::now();
+        hosts.begin(kind, n).await?;
+        sleep(fault.lasts).await;
+        hosts.finish(kind, n).await?;
+        Ok(Some(Hit { from, until: Instant::now(), shards, doubted: Vec::new() }))
     }
 
     async fn inflict_process(&self, slot: &Mutex<Slot>, fault: Fault) -> Result<()> {
@@ -307,10 +344,13 @@ impl Fleet {
         self.own_ends.lock().map(|told| told.clone()).unwrap_or_default()
     }
 
-    /// Waits until all that a supervisor looks after is ready, if there is one.
-    pub(crate) async fn until_supervised_ready(&self) -> Result<()> {
-        match &self.up {
-            Some(up) => up.supervised.until_ready().await.context("under the supervisor"),
+    /// Waits until all that supervisors look after is ready, here and on hosts.
+    pub(crate) async fn until_ready(&self) -> Result<()> {
+        if let Some(up) = &self.up {
+            up.supervised.until_ready().await.context("under the supervisor")?;
+        }
+        match &self.hosts {
+            Some(hosts) => hosts.lock().await.until_ready().await.context("on the hosts"),
             None => Ok(()),
         }
     }
@@ -339,6 +379,9 @@ impl Fleet {
         for slot in self.slots() {
             logs.extend(slot.lock().await.process.as_mut().map(Process::log));
         }
+        if let Some(hosts) = &self.hosts {
+            logs.extend(hosts.lock().await.logs());
+        }
         logs.join("\n")
     }
 
@@ -350,14 +393,20 @@ impl Fleet {
             ending.extend(slot.lock().await.process.take().map(Process::end));
         }
         futures_util::future::join_all(ending).await;
+        if let Some(hosts) = &self.hosts {
+            hosts.lock().await.end().await;
+        }
     }
 }
 
-/// The lines about panics in a directory's logs.
+/// The lines about panics in the logs of a directory and of those in it.
 fn panics(dir: &Path) -> Result<Vec<String>> {
     let mut panics = Vec::new();
     for file in std::fs::read_dir(dir)? {
         let path = file?.path();
+        if path.is_dir() {
+            panics.extend(self::panics(&path)?);
+        }
         if path.extension().is_some_and(|end| end == "log") {
             let log = String::from_utf8_lossy(&std::fs::read(path)?).into_owned();
             panics.extend(log.lines().filter(|line| line.contains(" panicked at ")).map(str::to_owned));

@@ -12,11 +12,12 @@
 //!   were due, or in another place than their moment gives them among the actions;
 //! * `rolled_back`: a player was told that its room begins a new era. It is a fault at the levels at which Redis
 //!   loses nothing. At the level `redis` it may happen when a worker and a gateway died together with Redis;
-//! * `taken_back`: verdicts that a player saw and that the room's next life does not have. They are counted where the run may lose what
-//!   was acknowledged, because a replica was elected that had not got it; elsewhere they are `changed`;
+//! * `taken_back`: verdicts that a player saw and that the room's next life does not have. They are counted in rooms of which Redis may have
+//!   lost what was acknowledged, because a replica of their node was elected that had not got it; in all others they are `changed`;
 //! * `fires`: timers that fired; `unproven`, `clamped`: verdicts with that flag. They are counted, and are no fault.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::time::Duration;
 
 use lasthit::internals::limits::RECENT_IDS_PER_PLAYER_MAX;
 use lasthit::types::{Audience, Flags, Outcome, Stamp, Verdict};
@@ -74,12 +75,12 @@ impl Faults {
 pub(crate) struct Findings {
     pub(crate) faults: Faults,
     pub(crate) told: Vec<String>,
-    /// How many players were told of a new era, by the index of the room.
-    pub(crate) renewed: BTreeMap<usize, u64>,
+    /// When the first player was told of a room's new era, by the index of the room and the era.
+    pub(crate) renewed: BTreeMap<(usize, u64), Duration>,
 }
 
-/// Judges a run of this game, in which Redis may have lost what it had acknowledged, or not.
-pub(crate) fn judge(records: &[Record], rooms: &[RoomRecord], game: &Game, may_lose: bool) -> Findings {
+/// Judges a run of this game, in which Redis may have lost what it had acknowledged of the rooms of these indexes, but of no other.
+pub(crate) fn judge(records: &[Record], rooms: &[RoomRecord], game: &Game, may_lose: &BTreeSet<usize>) -> Findings {
     let mut judge = Judge { findings: Findings::default(), game, may_lose };
     let indexes: Vec<Index<'_>> = rooms.iter().map(|room| judge.room(room)).collect();
     for record in records {
@@ -98,7 +99,7 @@ struct Index<'a> {
 struct Judge<'g> {
     findings: Findings,
     game: &'g Game,
-    may_lose: bool,
+    may_lose: &'g BTreeSet<usize>,
 }
 
 /// The era in which a player was at last.
@@ -251,17 +252,18 @@ impl Judge<'_> {
     fn told(&mut self, record: &Record, index: &Index<'_>) {
         let (player, room) = (&record.player, &index.room.name);
         let (mut session, mut last, mut era) = ("", None, 0);
-        let last_era = last_era(&record.told).filter(|_| self.may_lose);
+        let last_era = last_era(&record.told).filter(|_| self.may_lose.contains(&record.room));
         // What it sees from here on may be of what an election took away.
         let mut diverged = false;
         for told in &record.told {
             match told {
-                Told::Welcome { era: now, seq, resumed, session: name } => {
+                Told::Welcome { at, era: now, seq, resumed, session: name } => {
                     let seen = last.unwrap_or(*seq);
                     let renewed = era != 0 && era < *now && *now <= index.room.era && !*resumed;
                     if renewed {
                         self.findings.faults.rolled_back += 1;
-                        *self.findings.renewed.entry(record.room).or_default() += 1;
+                        let first = self.findings.renewed.entry((record.room, *now)).or_insert(*at);
+                        *first = (*first).min(*at);
                     }
                     if *now < era || *now > index.room.era || (*resumed && (seen != *seq || *now != era)) {
                         self.found(

@@ -35,11 +35,13 @@ pub(crate) struct On {
     pub(crate) durability: Durability,
     /// They are Valkey 9.
     pub(crate) valkey: bool,
+    /// Whoever uses them is on a host of its own, and they are reached from there.
+    pub(crate) hosts: bool,
 }
 
 impl From<Durability> for On {
     fn from(durability: Durability) -> Self {
-        Self { layout: Layout::Single, durability, valkey: false }
+        Self { layout: Layout::Single, durability, valkey: false, hosts: false }
     }
 }
 
@@ -48,6 +50,12 @@ impl On {
     pub(crate) fn lacks(self, kind: Kind) -> Option<String> {
         if kind == Kind::SlotMoveAtomic && matches!(self.layout, Layout::Cluster(_)) && !self.valkey {
             return Some(format!("{} needs Valkey 9 (CLUSTER MIGRATESLOTS): add --valkey", kind.name()));
+        }
+        if kind.is_of_hosts() {
+            return (!self.hosts).then(|| format!("{} needs hosts: add --hosts 3", kind.name()));
+        }
+        if kind.needs_process() && self.hosts {
+            return Some(format!("{} happens to one process of a run without hosts: leave out --hosts", kind.name()));
         }
         self.layout.lacks(kind, self.durability)
     }

@@ -9,15 +9,16 @@ pub(crate) mod game;
 pub(crate) mod judge;
 pub(crate) mod layout;
 mod nodes;
-mod plan;
+pub(crate) mod plan;
 pub(crate) mod player;
 pub(crate) mod record;
 mod recovery;
 mod report;
 mod rude;
-mod servers;
+pub(crate) mod servers;
 pub(crate) mod wire;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -66,7 +67,7 @@ const STRETCH_MAX: Duration = Duration::from_secs(15);
 /// Between looks at whether something has come about.
 const LOOK: Duration = Duration::from_millis(50);
 /// Rooms outlast the run: their streams are what it is judged by.
-const WORKER_ARGS: [&str; 4] = ["--retention", "2h", "--room-linger", "2h"];
+pub(crate) const WORKER_ARGS: [&str; 4] = ["--retention", "2h", "--room-linger", "2h"];
 
 /// What a verdict has survived before anyone sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, serde::Serialize)]
@@ -131,6 +132,8 @@ pub(crate) struct ChaosConfig {
     pub(crate) workers: usize,
     /// Gateways and workers of a supervisor, if there is one.
     pub(crate) supervised: Option<(usize, usize)>,
+    /// Hosts, each with so many gateways and workers; 0 for none.
+    pub(crate) hosts: usize,
     /// Players over all rooms.
     pub(crate) players: usize,
     /// Rooms.
@@ -145,7 +148,7 @@ pub(crate) struct ChaosConfig {
 
 impl ChaosConfig {
     fn on(&self) -> On {
-        On { layout: self.layout, durability: self.durability, valkey: self.valkey }
+        On { layout: self.layout, durability: self.durability, valkey: self.valkey, hosts: self.hosts > 0 }
     }
 
     /// How long each of two stretches before the first fault is, without the rude session and with it: long enough for some
@@ -159,17 +162,23 @@ impl ChaosConfig {
     }
 }
 
-/// Breaks, drains, judges. None when `stop` was ready first.
-pub(crate) async fn run(config: &ChaosConfig, stop: impl Future<Output = ()>) -> Result<Option<ChaosReport>> {
-    let size = Size { gateways: config.gateways, workers: config.workers, supervised: config.supervised };
+/// Whether all that was asked for fits together: before anything is started.
+///
+/// # Errors
+/// What does not, and what to do, in one line.
+pub(crate) fn check(config: &ChaosConfig) -> Result<()> {
     let on = config.on();
-    let kinds = Kind::all(on, config.supervised.is_some());
     if let Some(kind) = config.only.iter().find(|kind| kind.needs_supervisor() && config.supervised.is_none()) {
         bail!("{} needs a supervisor: add --supervised", kind.name());
     }
     if let Some(why) = config.only.iter().find_map(|kind| on.lacks(*kind)) {
         bail!("{why}");
     }
+    ensure!(
+        !on.hosts || matches!(config.layout, Layout::Cluster(_)),
+        "--hosts is for hosts on a cluster: add --cluster 3x2, or use `loadtest hosts`"
+    );
+    ensure!(!on.hosts || config.supervised.is_none(), "each host has a supervisor: leave out --supervised or --hosts");
     ensure!(
         !config.valkey || config.layout != Layout::Single,
         "--valkey is for servers of --cluster or --sentinel: add one of them"
@@ -187,6 +196,15 @@ pub(crate) async fn run(config: &ChaosConfig, stop: impl Future<Output = ()>) ->
         config.players,
         config.rooms
     );
+    Ok(())
+}
+
+/// Breaks, drains, judges what was [checked](check). None when `stop` was ready first.
+pub(crate) async fn run(config: &ChaosConfig, stop: impl Future<Output = ()>) -> Result<Option<ChaosReport>> {
+    let ChaosConfig { gateways, workers, supervised, hosts, .. } = *config;
+    let size = Size { gateways, workers, supervised, hosts };
+    let on = config.on();
+    let kinds = Kind::all(on, config.supervised.is_some());
     let only = |kind: &Kind| config.only.is_empty() || config.only.contains(kind);
     let terms = Terms {
         seed: config.seed,
@@ -195,6 +213,7 @@ pub(crate) async fn run(config: &ChaosConfig, stop: impl Future<Output = ()>) ->
         gateways: config.gateways,
         workers: config.workers,
         supervised: config.supervised.is_some(),
+        hosts: on.hosts,
         kinds: kinds.into_iter().filter(only).collect(),
     };
     let faults = plan::plan(&terms);
@@ -224,7 +243,9 @@ async fn play(config: &ChaosConfig, game: &Game, faults: &[Fault], fleet: &Arc<F
         || RedisOptions { prefix: "lasthit".to_owned(), shards: Some(SHARDS_DEFAULT), durability: None, runtime_dir: None };
     let journal: Arc<dyn Journal> = Arc::new(RedisJournal::connect(fleet.redis_url(), options()).await?);
     let pace = Duration::from_secs(1).mul_f64(config.players as f64 / f64::from(config.rate.max(1)));
-    let world = Arc::new(World::new(fleet.urls().to_vec(), config.players, pace, game.clone()));
+    let mut world = World::new(fleet.urls().to_vec(), (config.players, config.rooms), pace, game.clone());
+    world.are_hosts = config.hosts > 0;
+    let world = Arc::new(world);
     let (phase, seen) = watch::channel(Phase::Play);
     let mut players = JoinSet::new();
     for number in 0..config.players {
@@ -260,8 +281,8 @@ async fn play(config: &ChaosConfig, game: &Game, faults: &[Fault], fleet: &Arc<F
                 killed.lock().map_err(|_| anyhow!("a fault failed"))?.push(kill);
                 anyhow::Ok(())
             };
-            // Which node it will be is known when it happens.
-            if fault.kind.is_kill() && !fault.kind.is_of_nodes() {
+            // Which node or host it will be is known when it happens.
+            if fault.kind.is_kill() && !matches!(fault.kind, Kind::NodeKill | Kind::HostKill) {
                 let affected = affected(&fault, &fleet, &world, &*journal, &rooms).await;
                 note(Killed { at: world.now(), kind: fault.kind, affected })?;
             }
@@ -281,7 +302,7 @@ async fn play(config: &ChaosConfig, game: &Game, faults: &[Fault], fleet: &Arc<F
         done??;
     }
 
-    let unready = fleet.until_supervised_ready().await.err().map(|why| format!("{why:#}"));
+    let unready = fleet.until_ready().await.err().map(|why| format!("{why:#}"));
     let over = world.now().max(over);
 
     // Everything works again: what is not answered now is lost.
@@ -313,8 +334,10 @@ async fn play(config: &ChaosConfig, game: &Game, faults: &[Fault], fleet: &Arc<F
         Err(error) if error.is_cancelled() => {}
         ended => ended??,
     }
-    let findings = judge::judge(&records, &kept, game, config.layout.may_lose(config.durability));
     let happened = happened.lock().map_err(|_| anyhow!("a fault failed"))?.clone();
+    let may_lose = config.layout.may_lose(config.durability);
+    let may_lose = if may_lose { nodes::may_have_lost(&happened, config.layout) } else { BTreeSet::new() };
+    let findings = judge::judge(&records, &kept, game, &may_lose);
     let quiet = stretch..faults.first().map_or(over, |fault| stretch * 2 + fault.at);
     let nodes = (config.layout != Layout::Single).then(|| nodes::figures(&happened, &records, quiet, &findings));
     let killed = killed.lock().map_err(|_| anyhow!("a fault failed"))?.clone();
@@ -355,7 +378,7 @@ fn in_ms(duration: Duration) -> f64 {
 async fn affected(fault: &Fault, fleet: &Fleet, world: &World, journal: &dyn Journal, rooms: &[RoomId]) -> Affected {
     match fault.target {
         Target::Gateway(n) => Affected::Players(world.seated(n)),
-        Target::Redis => Affected::Rooms((0..rooms.len()).collect()),
+        Target::Redis | Target::Host => Affected::Rooms((0..rooms.len()).collect()),
         // Its address is the last one.
         Target::Supervisor => Affected::Players(world.seated(world.urls.len().saturating_sub(1))),
         Target::Worker(n) => {

@@ -1,4 +1,4 @@
-//! What came of faults of nodes: when the rooms of a node went on, and what those of all others noticed.
+//! What came of faults of nodes and hosts: when the rooms of one went on, what those of all others noticed, and what explains new eras.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -9,12 +9,13 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use super::judge::Findings;
+use super::layout::Layout;
 use super::plan::Kind;
 use super::record::Record;
 use super::servers::Hit;
 use super::{in_ms, rude};
 
-/// A fault of a node, with the rooms that it happened to.
+/// A fault of a node or a host, with the rooms that it happened to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Happened {
     pub(super) kind: Kind,
@@ -24,13 +25,15 @@ pub(super) struct Happened {
     pub(super) until: Duration,
     /// The rooms of its shards, as indexes.
     pub(super) rooms: Vec<usize>,
-    /// Those that have another server since.
+    /// Those that have another server since, as often as that happened to them.
     pub(super) doubted: Vec<usize>,
 }
 
 impl Happened {
     pub(super) fn new(kind: Kind, hit: &Hit, start: Instant, rooms: &[RoomId], shards: u16) -> Self {
-        let within = |hit: &[ShardId]| (0..rooms.len()).filter(|n| hit.contains(&ShardId::of(&rooms[*n], shards))).collect();
+        let shards: Vec<ShardId> = rooms.iter().map(|room| ShardId::of(room, shards)).collect();
+        let of = |hit: &ShardId| shards.iter().enumerate().filter(|(_, shard)| *shard == hit).map(|(n, _)| n).collect::<Vec<_>>();
+        let within = |hit: &[ShardId]| hit.iter().flat_map(of).collect();
         Self {
             kind,
             from: hit.from.saturating_duration_since(start),
@@ -60,7 +63,9 @@ pub(super) struct Came {
 pub(super) struct Nodes {
     /// The 99th percentile of all rooms before the first fault.
     pub(super) before_p99_ms: Option<f64>,
-    /// Players that were told of a new era of a room whose shard never had another server.
+    /// New eras of rooms: each room counts once for each of its own.
+    pub(super) rooms_rolled_back: u64,
+    /// Of them, those that nothing explains: whenever a shard gets another server, each of its rooms may begin one.
     pub(super) rolled_back_unexplained: u64,
     pub(super) kinds: BTreeMap<String, Came>,
 }
@@ -70,15 +75,41 @@ const UNDER_WAY: Duration = Duration::from_millis(100);
 
 /// See [`Nodes`]; nothing was broken in the `quiet` stretch.
 pub(super) fn figures(happened: &[Happened], records: &[Record], quiet: Range<Duration>, findings: &Findings) -> Nodes {
-    let doubted: BTreeSet<usize> = happened.iter().flat_map(|happened| happened.doubted.iter().copied()).collect();
-    let unexplained = findings.renewed.iter().filter(|(room, _)| !doubted.contains(room)).map(|(_, times)| times).sum();
     let mut kinds: BTreeMap<String, Vec<&Happened>> = BTreeMap::new();
     happened.iter().for_each(|happened| kinds.entry(happened.kind.name()).or_default().push(happened));
     Nodes {
         before_p99_ms: rude::p99(records, quiet).map(in_ms),
-        rolled_back_unexplained: unexplained,
+        rooms_rolled_back: findings.renewed.len() as u64,
+        rolled_back_unexplained: unexplained(happened, &findings.renewed),
         kinds: kinds.into_iter().map(|(kind, all)| (kind, came(&all, records))).collect(),
     }
+}
+
+/// New eras that nothing explains: of each room, those beyond as many as it had doubts before.
+fn unexplained(happened: &[Happened], renewed: &BTreeMap<(usize, u64), Duration>) -> u64 {
+    let mut rooms: BTreeMap<usize, Vec<Duration>> = BTreeMap::new();
+    renewed.iter().for_each(|((room, _), seen)| rooms.entry(*room).or_default().push(*seen));
+    let mut unexplained = 0;
+    for (room, mut seen) in rooms {
+        seen.sort_unstable();
+        let of = |happened: &Happened| happened.doubted.iter().filter(|doubted| **doubted == room).count();
+        let mut explained = 0;
+        for seen in seen {
+            let doubts: usize = happened.iter().filter(|happened| happened.from <= seen).map(of).sum();
+            if explained < doubts {
+                explained += 1;
+            } else {
+                unexplained += 1;
+            }
+        }
+    }
+    unexplained
+}
+
+/// The rooms that may have lost what was acknowledged, because a replica of their node may have taken over.
+pub(super) fn may_have_lost(happened: &[Happened], layout: Layout) -> BTreeSet<usize> {
+    let elections = happened.iter().filter(|happened| happened.kind.may_take_back(layout));
+    elections.flat_map(|happened| happened.rooms.iter().copied()).collect()
 }
 
 fn came(all: &[&Happened], records: &[Record]) -> Came {
@@ -142,9 +173,16 @@ mod tests {
             player(2, (0..400).map(|n| (1000 + n, 1002 + n + n % 100 / 99 * 6))),
         ];
         let kill = Happened { kind: Kind::NodeKill, from: ms(1000), until: ms(5000), rooms: vec![0, 1], doubted: vec![0, 1] };
-        let findings = Findings { renewed: [(0, 3), (2, 2)].into(), ..Findings::default() };
-        let nodes = figures(&[kill], &records, ms(0)..ms(1000), &findings);
-        assert_eq!((nodes.before_p99_ms, nodes.rolled_back_unexplained), (None, 2), "room 2 kept its server");
+        let renewed = [((0, 2), ms(1400)), ((0, 3), ms(1600)), ((1, 5), ms(900)), ((2, 2), ms(4000))];
+        let findings = Findings { renewed: renewed.into(), ..Findings::default() };
+        let back = Happened { kind: Kind::SlotThereAndBack, from: ms(1500), doubted: vec![1, 0, 1], ..kill.clone() };
+        let nodes = figures(std::slice::from_ref(&kill), &records, ms(0)..ms(1000), &findings);
+        assert_eq!((nodes.before_p99_ms, nodes.rooms_rolled_back), (None, 4));
+        assert_eq!(nodes.rolled_back_unexplained, 3, "once too often in room 0, too early in room 1, and room 2 kept its server");
+        let both = [kill.clone(), back];
+        assert_eq!(unexplained(&both, &findings.renewed), 2, "room 0 has had three servers");
+        assert_eq!(may_have_lost(&both, Layout::Sentinel), [0, 1].into());
+        assert_eq!(may_have_lost(&both[1..], Layout::Sentinel), [].into(), "a slot that moves loses nothing");
         let came = &nodes.kinds["node-kill"];
         assert_eq!((came.faults, came.rooms, came.plays_on_ms, came.longest_answer_ms), (1, 2, [2000, 3100], 3010));
         assert_eq!(came.others_p99_ms, Some(8.0));

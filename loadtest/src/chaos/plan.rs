@@ -9,7 +9,7 @@ use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 
-use super::layout::On;
+use super::layout::{Layout, On};
 
 /// What a fault happens to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -22,6 +22,8 @@ pub(crate) enum Target {
     Redis,
     /// The supervisor, or what it looks after.
     Supervisor,
+    /// One of the hosts, or the way to it.
+    Host,
 }
 
 /// Faults, by kind.
@@ -105,6 +107,14 @@ pub(crate) enum Kind {
     SlotMoveAtomic,
     /// Move it to another node and back again
     SlotThereAndBack,
+    /// Kill everything on a host; it boots again later, with another clock; needs --hosts
+    HostKill,
+    /// Pause everything on a host (SIGSTOP), for less or for more than it takes to move its rooms; needs --hosts
+    HostPause,
+    /// Cut a host off from Redis, or from the players; needs --hosts
+    HostCut,
+    /// Move the rooms of a host to the others (`lasthit drain`), and let it have some again later; needs --hosts
+    HostDrain,
 }
 
 impl Kind {
@@ -124,6 +134,26 @@ impl Kind {
     /// Whether it happens to slots of a cluster.
     pub(crate) fn moves_slots(self) -> bool {
         matches!(self, Self::SlotMove | Self::SlotMoveAtomic | Self::SlotThereAndBack)
+    }
+
+    /// Whether it happens to a host.
+    pub(crate) fn is_of_hosts(self) -> bool {
+        matches!(self, Self::HostKill | Self::HostPause | Self::HostCut | Self::HostDrain)
+    }
+
+    /// Whether it happens to a worker or a gateway that the run started by itself, or to its lock file.
+    pub(crate) fn needs_process(self) -> bool {
+        self.befalls(Target::Worker(0)) || self.befalls(Target::Gateway(0)) || self == Self::RuntimeDirGone
+    }
+
+    /// Whether a replica may take over that had not got everything that was acknowledged.
+    pub(crate) fn may_take_back(self, layout: Layout) -> bool {
+        match self {
+            Self::NodeKill | Self::NodePause | Self::Minority => true,
+            // A cluster's replica waits until it has everything. Sentinels do not let it.
+            Self::NodeFailover => layout == Layout::Sentinel,
+            _ => false,
+        }
     }
 
     /// Whether it happens to a server that all are led to by proxies.
@@ -161,7 +191,7 @@ impl Kind {
     /// Whether a process is killed.
     pub(crate) fn is_kill(self) -> bool {
         matches!(self, Self::WorkerKill | Self::GatewayKill | Self::RedisKill | Self::RedisFailover | Self::SupervisorKill)
-            || self == Self::NodeKill
+            || matches!(self, Self::NodeKill | Self::HostKill)
     }
 
     /// As in the report and on the command line.
@@ -179,9 +209,10 @@ impl Kind {
             Self::GatewayKill | Self::GatewayStop | Self::GatewayPauseShort | Self::GatewayPauseLong => {
                 matches!(target, Target::Gateway(_))
             }
-            Self::Cut | Self::Swallow => target != Target::Redis,
+            Self::Cut | Self::Swallow => !matches!(target, Target::Redis | Target::Host),
             Self::LockRemoved => matches!(target, Target::Worker(_) | Target::Gateway(_)),
             _ if self.needs_supervisor() => target == Target::Supervisor,
+            _ if self.is_of_hosts() => target == Target::Host,
             _ => target == Target::Redis,
         }
     }
@@ -190,7 +221,7 @@ impl Kind {
     fn weight(self) -> usize {
         match self {
             Self::WorkerKill | Self::GatewayKill => 6,
-            Self::RedisKill | Self::RedisFailover | Self::SupervisorKill | Self::NodeKill => 3,
+            Self::RedisKill | Self::RedisFailover | Self::SupervisorKill | Self::NodeKill | Self::HostKill => 3,
             _ => 1,
         }
     }
@@ -216,6 +247,9 @@ impl Kind {
             // As long as it takes, about.
             Self::NodeFailover | Self::SlotMove | Self::SlotMoveAtomic => 500..1000,
             Self::SlotThereAndBack => 100..800,
+            // Its rooms are at home elsewhere after some 3 s.
+            Self::HostKill | Self::HostDrain => 3000..6000,
+            Self::HostPause | Self::HostCut => 500..6000,
             Self::ClientKill
             | Self::SubscriberKill
             | Self::ScriptFlush
@@ -256,6 +290,8 @@ pub(crate) struct Terms {
     pub(crate) workers: usize,
     /// Whether there is a supervisor, too.
     pub(crate) supervised: bool,
+    /// Whether there are hosts.
+    pub(crate) hosts: bool,
     /// The kinds to draw from.
     pub(crate) kinds: Vec<Kind>,
 }
@@ -270,6 +306,8 @@ const WAIT: Duration = Duration::from_millis(50);
 const REST: Duration = Duration::from_millis(500);
 /// The same where somebody is elected: the nodes have to find together again first.
 const NODES_REST: Duration = Duration::from_secs(4);
+/// The same where a host takes part again.
+const HOSTS_REST: Duration = Duration::from_secs(3);
 
 /// The faults of a run, in the order of their time.
 pub(crate) fn plan(terms: &Terms) -> Vec<Fault> {
@@ -277,6 +315,7 @@ pub(crate) fn plan(terms: &Terms) -> Vec<Fault> {
     // Each with the time from which it is free.
     let processes = (0..terms.workers).map(Target::Worker).chain((0..terms.gateways).map(Target::Gateway));
     let targets = processes.chain([Target::Redis]).chain(terms.supervised.then_some(Target::Supervisor));
+    let targets = targets.chain(terms.hosts.then_some(Target::Host));
     let mut targets: Vec<_> = targets.map(|target| (target, Duration::ZERO)).collect();
     // Those that there is a target for.
     let kinds = terms.kinds.iter().copied().filter(|kind| targets.iter().any(|(target, _)| kind.befalls(*target)));
@@ -310,7 +349,11 @@ pub(crate) fn plan(terms: &Terms) -> Vec<Fault> {
         };
         let kind = deck.remove(i);
         let lasts = Duration::from_millis(random.random_range(kind.lasts_ms()));
-        let rest = if kind.is_of_nodes() && !kind.moves_slots() { NODES_REST } else { REST };
+        let rest = match kind {
+            _ if kind.is_of_hosts() => HOSTS_REST,
+            _ if kind.is_of_nodes() && !kind.moves_slots() => NODES_REST,
+            _ => REST,
+        };
         targets.iter_mut().filter(|(other, _)| *other == target).for_each(|(_, until)| *until = at + lasts + rest);
         faults.push(Fault { at, kind, target, lasts });
         at += interval.mul_f64(random.random_range(0.6..1.4));
@@ -324,13 +367,21 @@ mod tests {
 
     use super::*;
     use crate::chaos::Durability;
-    use crate::chaos::layout::Layout;
 
     const LEVELS: [Durability; 3] = [Durability::Redis, Durability::Disk, Durability::Replicated];
 
     fn terms(seed: u64, seconds: u64, durability: Durability) -> Terms {
         let kinds = Kind::all(durability, false);
-        Terms { seed, duration: Duration::from_secs(seconds), per_minute: 60, gateways: 3, workers: 3, supervised: false, kinds }
+        Terms {
+            seed,
+            duration: Duration::from_secs(seconds),
+            per_minute: 60,
+            gateways: 3,
+            workers: 3,
+            supervised: false,
+            hosts: false,
+            kinds,
+        }
     }
 
     #[test]
@@ -400,15 +451,20 @@ mod tests {
 
     #[test]
     fn two_minutes_on_a_cluster_have_every_kind() {
-        let on = |valkey| On { layout: Layout::Cluster("3x2".parse().expect("a size")), durability: Durability::Redis, valkey };
-        for seed in 0..50 {
-            let kinds = Kind::all(on(true), false);
-            let faults = plan(&Terms { kinds: kinds.clone(), ..terms(seed, 120, Durability::Redis) });
-            let had: BTreeSet<Kind> = faults.iter().map(|fault| fault.kind).collect();
-            assert_eq!(had.into_iter().collect::<Vec<_>>(), kinds, "seed {seed}");
+        let layout = Layout::Cluster("3x2".parse().expect("a size"));
+        let on = |valkey, hosts| On { layout, durability: Durability::Redis, valkey, hosts };
+        for hosts in [false, true] {
+            for seed in 0..50 {
+                let kinds = Kind::all(on(true, hosts), false);
+                let faults = plan(&Terms { kinds: kinds.clone(), hosts, ..terms(seed, 120, Durability::Redis) });
+                let had: BTreeSet<Kind> = faults.iter().map(|fault| fault.kind).collect();
+                assert_eq!(had.into_iter().collect::<Vec<_>>(), kinds, "seed {seed}");
+            }
         }
-        let moves = |valkey| Kind::all(on(valkey), false).contains(&Kind::SlotMoveAtomic);
-        assert!(moves(true) && !moves(false));
+        let has = |valkey, hosts, kind| Kind::all(on(valkey, hosts), false).contains(&kind);
+        assert!(has(true, false, Kind::SlotMoveAtomic) && !has(false, false, Kind::SlotMoveAtomic));
+        assert!(has(false, false, Kind::WorkerKill) && !has(false, false, Kind::HostKill));
+        assert!(has(false, true, Kind::HostKill) && !has(false, true, Kind::WorkerKill) && !has(false, true, Kind::LockRemoved));
     }
 
     #[test]

@@ -69,6 +69,8 @@ pub(crate) struct World {
     seats: Vec<AtomicUsize>,
     /// Answers so far.
     pub(crate) answered: AtomicU64,
+    /// Of each room, when the latest action that was answered had been sent, in ms of the run.
+    latest_ms: Vec<AtomicU64>,
     /// Connections that were made again.
     pub(crate) reconnects: AtomicU64,
     /// Times that the rude session joined.
@@ -79,7 +81,7 @@ pub(crate) struct World {
 
 impl World {
     /// A world without players, at time 0.
-    pub(crate) fn new(urls: Vec<String>, players: usize, pace: Duration, game: Game) -> Self {
+    pub(crate) fn new(urls: Vec<String>, (players, rooms): (usize, usize), pace: Duration, game: Game) -> Self {
         Self {
             urls,
             start: Instant::now(),
@@ -88,6 +90,7 @@ impl World {
             game,
             seats: (0..players).map(|_| AtomicUsize::new(NOWHERE)).collect(),
             answered: AtomicU64::new(0),
+            latest_ms: (0..rooms).map(|_| AtomicU64::new(0)).collect(),
             reconnects: AtomicU64::new(0),
             rude_joins: AtomicU64::new(0),
             rude_actions: AtomicU64::new(0),
@@ -97,6 +100,11 @@ impl World {
     /// Time of the run.
     pub(crate) fn now(&self) -> Duration {
         self.start.elapsed()
+    }
+
+    /// Whether something that was sent to the room after this moment of the run has been answered.
+    pub(crate) fn plays_since(&self, room: usize, since: Duration) -> bool {
+        u128::from(self.latest_ms[room].load(Ordering::Relaxed)) > since.as_millis()
     }
 
     /// The players on a gateway.
@@ -298,7 +306,7 @@ impl Player {
                     ensure!(&*frame.t == "welcome", "no welcome");
                     let session = frame.session.to_string();
                     let (era, seq, resumed) = (frame.era, frame.seq, frame.resumed);
-                    self.record.told.push(Told::Welcome { era, seq, resumed, session });
+                    self.record.told.push(Told::Welcome { at: self.world.now(), era, seq, resumed, session });
                     self.since = Some((era, seq));
                     if self.world.are_hosts {
                         self.homes.stay();
@@ -441,6 +449,8 @@ impl Player {
         let Some((number, open)) = number(&frame.id).and_then(|n| self.open.remove_entry(&n)) else { return };
         let acted = &mut self.record.acted[number];
         acted.answer = Some(Answer { at: self.world.now(), seq });
+        let sent_ms = u64::try_from(acted.sent.as_millis()).unwrap_or(u64::MAX);
+        self.world.latest_ms[self.record.room].fetch_max(sent_ms, Ordering::Relaxed);
         self.world.answered.fetch_add(1, Ordering::Relaxed);
         if open.does.op == "claim" && &*frame.outcome == "granted" {
             self.held.push(open.does.key);

@@ -32,6 +32,8 @@ pub(crate) struct Answer {
 pub(crate) enum Told {
     /// A session began.
     Welcome {
+        /// When, from the start of the run.
+        at: Duration,
         /// The room's life.
         era: u64,
         /// The `seq` up to which verdicts count as seen.

@@ -57,6 +57,8 @@ struct Environment {
     /// Gateways and workers of a supervisor.
     #[serde(skip_serializing_if = "Option::is_none")]
     supervised: Option<(usize, usize)>,
+    /// Hosts, each with so many gateways and workers; 0 for none.
+    hosts: usize,
     players: usize,
     rooms: usize,
     rate: u32,
@@ -177,6 +179,7 @@ impl ChaosReport {
                 gateways: config.gateways,
                 workers: config.workers,
                 supervised: config.supervised,
+                hosts: config.hosts,
                 players: config.players,
                 rooms: config.rooms,
                 rate: config.rate,
@@ -202,7 +205,7 @@ impl ChaosReport {
             faults.push(format!("{} rolled back", self.faults.rolled_back));
         }
         if let Some(unexplained) = self.nodes.as_ref().map(|nodes| nodes.rolled_back_unexplained).filter(|count| *count > 0) {
-            faults.push(format!("{unexplained} rolled back although nothing happened to the server of their shard"));
+            faults.push(format!("{unexplained} rooms rolled back although nothing happened to the server of their shard"));
         }
         if self.rules.is_some() && self.faults.fires == 0 {
             faults.push("no timer fired: does the program have the actions of examples/rules/arena.js?".to_owned());
@@ -216,12 +219,13 @@ impl ChaosReport {
 
 impl fmt::Display for ChaosReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Environment { gateways, workers, supervised, players, rooms, rate, journal, .. } = &self.environment;
+        let Environment { gateways, workers, supervised, hosts, players, rooms, rate, journal, .. } = &self.environment;
+        let on_hosts = if *hosts > 0 { format!(" on each of {hosts} hosts") } else { String::new() };
         let supervised = supervised
             .map_or_else(String::new, |(gateways, workers)| format!(", and {gateways} and {workers} under a supervisor"));
         writeln!(
             f,
-            "seed {}, {} s at {} on {journal}: {players} players in {rooms} rooms over {gateways} gateways and {workers} workers{supervised}, {rate}/s",
+            "seed {}, {} s at {} on {journal}: {players} players in {rooms} rooms over {gateways} gateways and {workers} workers{on_hosts}{supervised}, {rate}/s",
             self.seed,
             self.duration_s,
             self.durability.name()
@@ -277,7 +281,8 @@ impl fmt::Display for ChaosReport {
         let Faults { rolled_back, taken_back, fires, unproven, clamped, .. } = self.faults;
         write!(f, " rolled back {rolled_back}  unproven {unproven}  clamped {clamped}")?;
         if let Some(nodes) = &self.nodes {
-            write!(f, "  taken back {taken_back}  rolled back unexplained {}", nodes.rolled_back_unexplained)?;
+            let Nodes { rooms_rolled_back, rolled_back_unexplained, .. } = nodes;
+            write!(f, "  taken back {taken_back}  rooms rolled back {rooms_rolled_back}, unexplained {rolled_back_unexplained}")?;
         }
         if self.rules.is_some() { write!(f, "  timers fired {fires}") } else { Ok(()) }
     }

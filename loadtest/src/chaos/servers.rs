@@ -5,6 +5,7 @@ mod sentinel;
 mod single;
 
 use std::io;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use lasthit::types::ShardId;
@@ -15,11 +16,12 @@ use tokio::time::Instant;
 
 use super::layout::{Layout, On};
 use super::plan::{Fault, Kind};
+use crate::hosts::Way;
 use cluster::Divided;
 use sentinel::Watched;
 use single::Single;
 
-/// What was done to a node, and when.
+/// What was done to a node or a host, and when.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Hit {
     /// The fault began.
@@ -28,13 +30,13 @@ pub(crate) struct Hit {
     pub(crate) until: Instant,
     /// The shards that it happened to.
     pub(crate) shards: Vec<ShardId>,
-    /// Those that have another server since, and so may be in doubt.
+    /// Those that have another server since, and so may be in doubt: as often as that happened to them.
     pub(crate) doubted: Vec<ShardId>,
 }
 
 /// The servers of a run.
 #[derive(Debug)]
-pub(super) enum Servers {
+pub(crate) enum Servers {
     /// One, or a primary and its replica.
     Single(Box<Single>),
     /// The nodes of a cluster.
@@ -45,11 +47,12 @@ pub(super) enum Servers {
 
 impl Servers {
     /// Starts what the level needs; blocks until it is ready.
-    pub(super) fn start(on: On) -> io::Result<Self> {
+    pub(crate) fn start(on: On) -> io::Result<Self> {
         let On { durability, valkey, .. } = on;
+        let address = if on.hosts { Way::Redis.address(0) } else { Ipv4Addr::LOCALHOST };
         match on.layout {
-            Layout::Single => Single::start(durability).map(Box::new).map(Self::Single),
-            Layout::Cluster(nodes) => Divided::start(nodes, durability, valkey).map(Self::Cluster),
+            Layout::Single => Single::start(durability, address).map(Box::new).map(Self::Single),
+            Layout::Cluster(nodes) => Divided::start(nodes, durability, valkey, address).map(Self::Cluster),
             Layout::Sentinel => Watched::start(durability, valkey).map(Self::Sentinel),
         }
     }
@@ -63,9 +66,9 @@ impl Servers {
     }
 
     /// What processes are told where there is no proxy before them.
-    pub(super) fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         match self {
-            Self::Single(single) => single.first().url(),
+            Self::Single(single) => single.url(),
             Self::Cluster(divided) => divided.url(),
             Self::Sentinel(watched) => watched.url(),
         }

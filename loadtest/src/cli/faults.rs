@@ -9,6 +9,7 @@ use super::values::{counts, duration};
 use crate::chaos::layout::{Layout, Nodes};
 use crate::chaos::{Durability, Kind};
 use crate::hosts;
+use crate::limits::HOSTS_MAX;
 
 /// Options of `soak`.
 #[derive(Debug, Args)]
@@ -73,12 +74,16 @@ pub(crate) struct ChaosArgs {
     /// Kinds of faults to use [default: all]
     #[arg(long, value_enum, value_delimiter = ',', value_name = "KINDS")]
     pub(crate) only: Vec<Kind>,
-    /// Number of gateways
-    #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u16).range(0..=64))]
-    pub(crate) gateways: u16,
-    /// Number of workers
-    #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u16).range(0..=64))]
-    pub(crate) workers: u16,
+    /// Run on so many hosts, as `loadtest hosts` makes them, which are killed, paused, cut off and drained while the nodes of --cluster
+    /// are broken
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=i64::from(HOSTS_MAX)))]
+    pub(crate) hosts: Option<u16>,
+    /// Number of gateways [default: 3; with --hosts 2 on each host]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(0..=64))]
+    pub(crate) gateways: Option<u16>,
+    /// Number of workers [default: 3; with --hosts 1 on each host]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(0..=64))]
+    pub(crate) workers: Option<u16>,
     /// Also run these under `lasthit up`, in the same deployment, and do to it what only a supervisor can have: reload, exec, scale,
     /// recycle, gateway-hang, worker-hang, supervisor-kill, supervisor-pause
     #[arg(long, value_name = "COUNTS", num_args = 0..=1, default_missing_value = "gateways=2,workers=2", value_parser = counts)]
@@ -119,7 +124,7 @@ impl ChaosArgs {
 #[derive(Debug, Args)]
 pub(crate) struct HostsArgs {
     /// Number of hosts
-    #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4))]
+    #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=i64::from(HOSTS_MAX)))]
     pub(crate) hosts: u16,
     /// Length of the run. Each kind of fault has an equal part of it
     #[arg(long, default_value = "60s", value_parser = duration)]

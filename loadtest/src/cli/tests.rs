@@ -71,7 +71,7 @@ fn a_chaos_line_and_a_soak_line() {
     for (given, counts) in [("--supervised --seed 7", (2, 2)), ("--supervised gateways=1,workers=3", (1, 3))] {
         let cli = Cli::try_parse_from(format!("loadtest chaos --gateways 0 {given}").split_whitespace()).expect("args");
         let Command::Chaos(args) = cli.command else { panic!("{given}") };
-        assert_eq!((args.supervised, args.gateways), (Some(counts), 0));
+        assert_eq!((args.supervised, args.gateways), (Some(counts), Some(0)));
     }
     let bads = [
         "--only murder",

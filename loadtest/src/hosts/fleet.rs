@@ -3,17 +3,19 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
+use lasthit::internals::limits::SHARDS_DEFAULT;
+use lasthit::journal::redis::{RedisJournal, RedisOptions};
+use lasthit::journal::{CommonJournal as _, GatewayJournal as _};
 use lasthit::types::ShardId;
 use nix::sys::signal::Signal;
-use servers::{Cluster, RedisServer, Shape};
-use tempfile::TempDir;
+use tokio::process::Command;
+use tokio::time::{Instant, sleep};
 
 use super::lab::{Host, Way};
-use crate::chaos::layout::Nodes;
+use crate::limits::{HOST_ASK_PAUSE, HOST_ASK_TIMEOUT, HOSTS_MAX};
 use crate::spawn::binary;
 use crate::spawn::process::Process;
 
@@ -23,10 +25,16 @@ const PORT: u16 = 7777;
 const ADMIN_PORT: u16 = 9090;
 /// How far the hosts' clocks are from the machine's, each by its number: a second one that has been up for long, and a third one that is
 /// nearly as the first.
-const AHEAD: [Duration; 4] =
-    [Duration::ZERO, Duration::from_secs(1_000), Duration::from_millis(1), Duration::from_secs(10 * 24 * 3_600)];
-/// How far ahead the clock of a host is that boots again: on from what it was, so that it differs from all others.
+const AHEAD: [Duration; HOSTS_MAX as usize] = [
+    Duration::from_secs(3_600),
+    Duration::from_secs(3_600 + 1_000),
+    Duration::from_millis(3_600_001),
+    Duration::from_secs(10 * 24 * 3_600),
+];
+/// How much further ahead the clock of a host is that boots again, so that it differs from all others.
 const AHEAD_AGAIN: Duration = Duration::from_secs(37);
+/// How far the clock of a host steps back.
+const STEP: Duration = Duration::from_secs(600);
 
 /// What is done to a host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -41,10 +49,12 @@ pub(crate) enum Kind {
     CutPlayers,
     /// Its rooms move to the other hosts, in order (`lasthit drain`), and some come back later
     Drain,
+    /// All of its processes are killed and start again at once, by a clock that is 600 s behind the one before
+    ClockStep,
 }
 
 impl Kind {
-    pub(super) const ALL: [Self; 5] = [Self::Kill, Self::Pause, Self::CutRedis, Self::CutPlayers, Self::Drain];
+    pub(super) const ALL: [Self; 6] = [Self::Kill, Self::Pause, Self::CutRedis, Self::CutPlayers, Self::Drain, Self::ClockStep];
 
     pub(super) fn name(self) -> &'static str {
         match self {
@@ -53,6 +63,7 @@ impl Kind {
             Self::CutRedis => "cut-redis",
             Self::CutPlayers => "cut-players",
             Self::Drain => "drain",
+            Self::ClockStep => "clock-step",
         }
     }
 }
@@ -63,98 +74,98 @@ struct Place {
     host: Option<Host>,
     process: Option<Process>,
     lives: u32,
+    /// How far its clock is from the machine's.
+    ahead: Duration,
+    /// How often its supervisor was started.
+    starts: u32,
 }
 
-/// What all hosts share.
+/// A supervisor that ended without being told to, and was started again.
 #[derive(Debug)]
-enum Store {
-    One(RedisServer),
-    Cluster(Cluster),
+pub(crate) struct Ended {
+    /// It could not start.
+    pub(crate) refused: bool,
+    pub(crate) log: String,
 }
 
-impl Store {
-    fn start(nodes: Option<Nodes>) -> Result<Self> {
-        let Some(nodes) = nodes else {
-            // Its network is one of its own: only the hosts are in it.
-            let redis = RedisServer::start_tcp(&["--bind", "0.0.0.0", "--protected-mode", "no"]);
-            return Ok(Self::One(redis.context("no redis-server")?));
-        };
-        let shape = Shape { address: Way::Redis.address(0), ..Shape::default() };
-        let cluster = Cluster::start_as(shape, nodes.primaries.into(), nodes.replicas.into(), &[]);
-        Ok(Self::Cluster(cluster.context("no cluster of redis-server")?.context("no redis-server")?))
-    }
-
-    /// As it is reached on the hosts' network, on which whoever is outside of the hosts is too.
-    fn url(&self) -> Result<String> {
-        match self {
-            Self::One(redis) => {
-                let port = redis.address().context("a redis without a port")?.port();
-                Ok(format!("redis://{}:{port}", Way::Redis.address(0)))
-            }
-            Self::Cluster(cluster) => Ok(cluster.url()),
-        }
-    }
-}
-
-/// Everything that runs.
+/// The hosts, each with a supervisor.
 #[derive(Debug)]
-pub(super) struct Fleet {
+pub(crate) struct Hosts {
     places: Vec<Place>,
-    gateways: usize,
-    workers: usize,
-    /// The URL, and what it leads to.
-    redis: (String, Store),
+    /// What every supervisor is told.
+    args: Vec<String>,
+    redis: String,
+    /// Where the homes are asked for, once all hosts are ready.
+    journal: Option<RedisJournal>,
     binary: PathBuf,
-    dir: TempDir,
-    /// Supervisors that ended without being told to.
-    own_ends: usize,
+    /// Each has a directory of its own in it.
+    dir: PathBuf,
 }
 
-impl Fleet {
-    /// Starts everything, and returns when all of it is ready.
-    pub(super) async fn start(hosts: usize, gateways: usize, workers: usize, cluster: Option<Nodes>) -> Result<Self> {
-        ensure!((1..=AHEAD.len()).contains(&hosts), "{hosts} hosts: use 1 to {}", AHEAD.len());
+impl Hosts {
+    /// Starts so many, each with so many gateways and workers on this Redis, and returns when all of them are ready. Supervisors are told
+    /// these arguments, too.
+    ///
+    /// # Errors
+    /// Without root, or where something does not start.
+    pub(crate) async fn start(
+        (count, gateways, workers): (usize, usize, usize),
+        redis: String,
+        more: &[&str],
+        dir: &Path,
+    ) -> Result<Self> {
+        ensure!((1..=AHEAD.len()).contains(&count), "{count} hosts: use 1 to {}", AHEAD.len());
         let binary = binary::lasthit()?;
-        let store = Store::start(cluster)?;
-        let redis = (store.url()?, store);
-        let dir = tempfile::Builder::new().prefix("loadtest-").tempdir().context("no directory for logs")?;
-        let places = (0..hosts).map(|_| Place { host: None, process: None, lives: 0 }).collect();
-        let mut fleet = Self { places, gateways, workers, redis, binary, dir, own_ends: 0 };
-        for n in 0..hosts {
-            fleet.boot(n)?;
+        let (gateways, workers) = (gateways.to_string(), workers.to_string());
+        let args = ["--redis", &redis, "--gateways", &gateways, "--workers", &workers, "--allow-keyless", "--allow-remote-admin"];
+        let args = args.iter().chain(more).map(|arg| (*arg).to_owned()).collect();
+        let place = |ahead: &Duration| Place { host: None, process: None, lives: 0, ahead: *ahead, starts: 0 };
+        let places = AHEAD[..count].iter().map(place).collect();
+        let mut hosts = Self { places, args, redis, journal: None, binary, dir: dir.to_owned() };
+        for n in 0..count {
+            hosts.boot(n)?;
         }
-        fleet.until_ready().await?;
-        Ok(fleet)
+        hosts.until_ready().await?;
+        // Not before the deployment is there: it is of the hosts' making.
+        let options =
+            RedisOptions { prefix: "lasthit".to_owned(), shards: Some(SHARDS_DEFAULT), durability: None, runtime_dir: None };
+        hosts.journal = Some(RedisJournal::connect(&hosts.redis, options).await.context("the hosts' Redis")?);
+        Ok(hosts)
     }
 
     fn boot(&mut self, n: usize) -> Result<()> {
-        let redis = self.redis_url();
         let place = &mut self.places[n];
-        let host = Host::boot(n, place.lives, AHEAD[n] + AHEAD_AGAIN * place.lives)?;
+        place.host = Some(Host::boot(n, place.lives, place.ahead).context(super::NONE_HERE)?);
         place.lives += 1;
+        self.launch(n)
+    }
+
+    /// Starts the supervisor of a host that is up.
+    fn launch(&mut self, n: usize) -> Result<()> {
+        let place = &mut self.places[n];
+        let host = place.host.as_ref().context("the host is down")?;
         let listen = SocketAddr::from((Way::Players.address(n + 1), PORT));
         let admin = SocketAddr::from((Way::Players.address(n + 1), ADMIN_PORT));
-        let dir = self.dir.path().join(format!("host-{}", n + 1));
+        let dir = self.dir.join(format!("host-{}", n + 1));
         std::fs::create_dir_all(&dir)?;
-        let [listen, admin, url] = [listen.to_string(), admin.to_string(), format!("ws://{listen}")];
-        let (gateways, workers) = (self.gateways.to_string(), self.workers.to_string());
+        let [listen, shown, url] = [listen.to_string(), admin.to_string(), format!("ws://{listen}")];
         let control = dir.join("control.sock").display().to_string();
         let mut args = host.enter_args();
         args.push(self.binary.display().to_string());
         let mut all: Vec<&str> = args.iter().map(String::as_str).collect();
-        all.extend(["up", "--redis", &redis, "--listen", &listen, "--admin", &admin, "--advertise", &url]);
-        all.extend(["--gateways", &gateways, "--workers", &workers, "--control", &control]);
-        all.extend(["--allow-keyless", "--allow-remote-admin"]);
-        all.extend(["--retention", "2h", "--room-linger", "2h"]);
-        let name = format!("host-{}.{}", n + 1, place.lives);
-        let address: SocketAddr = admin.parse()?;
-        let process = Process::lasthit(Path::new("nsenter"), &name, &all, std::iter::empty(), address, &dir)?;
-        (place.host, place.process) = (Some(host), Some(process));
+        all.extend(["up", "--listen", &listen, "--admin", &shown, "--advertise", &url, "--control", &control]);
+        all.extend(self.args.iter().map(String::as_str));
+        place.starts += 1;
+        let name = format!("host-{}.{}", n + 1, place.starts);
+        place.process = Some(Process::lasthit(Path::new("nsenter"), &name, &all, std::iter::empty(), admin, &dir)?);
         Ok(())
     }
 
-    /// Waits until every host is ready.
-    pub(super) async fn until_ready(&mut self) -> Result<()> {
+    /// Waits until every host that is up is ready.
+    ///
+    /// # Errors
+    /// When one is not.
+    pub(crate) async fn until_ready(&mut self) -> Result<()> {
         for place in &mut self.places {
             if let Some(process) = &mut place.process {
                 process.ready().await?;
@@ -164,85 +175,110 @@ impl Fleet {
     }
 
     /// Where players reach the hosts.
-    pub(super) fn urls(&self) -> Vec<String> {
+    pub(crate) fn urls(&self) -> Vec<String> {
         (0..self.places.len()).map(|n| format!("ws://{}:{PORT}", Way::Players.address(n + 1))).collect()
     }
 
-    /// The Redis, for the hosts and for whoever is outside of them.
-    pub(super) fn redis_url(&self) -> String {
-        self.redis.0.clone()
-    }
-
-    /// The host that is the home of most shards, and those.
-    pub(super) fn busiest(&self, homes: &BTreeMap<String, Vec<ShardId>>) -> Option<(usize, Vec<ShardId>)> {
+    /// The host that is the home of most shards, and those. Nodes that do not answer are left out; if none does, it is any host.
+    pub(crate) async fn busiest(&self, turn: usize) -> (usize, Vec<ShardId>) {
+        let mut homes: BTreeMap<String, Vec<ShardId>> = BTreeMap::new();
+        for (journal, shard) in self.journal.iter().flat_map(|journal| (0..journal.shards()).map(move |n| (journal, ShardId(n))))
+        {
+            if let Ok(Some(home)) = journal.home(shard).await.map(|state| state.home) {
+                homes.entry(home.host.to_string()).or_default().push(shard);
+            }
+        }
         let named = self.places.iter().enumerate().filter_map(|(n, place)| Some((n, place.host.as_ref()?.name()?)));
         let with = named.filter_map(|(n, name)| Some((n, homes.get(&name)?.clone())));
-        with.max_by_key(|(_, shards)| shards.len())
+        with.max_by_key(|(_, shards)| shards.len()).unwrap_or_else(|| (turn % self.places.len(), Vec::new()))
     }
 
-    /// Breaks a host.
-    pub(super) async fn begin(&mut self, kind: Kind, n: usize) -> Result<()> {
+    /// Breaks a host that is up.
+    ///
+    /// # Errors
+    /// When that does not work.
+    pub(crate) async fn begin(&mut self, kind: Kind, n: usize) -> Result<()> {
         let place = &mut self.places[n];
         let host = place.host.as_ref().context("the host is down")?;
         match kind {
-            Kind::Kill => {
+            Kind::Kill | Kind::ClockStep => {
                 host.signal(Signal::SIGKILL)?;
                 if let Some(process) = place.process.take() {
                     process.kill().await;
                 }
                 place.host = None;
+                if kind == Kind::ClockStep {
+                    place.ahead = place.ahead.saturating_sub(STEP);
+                    self.boot(n)?;
+                }
             }
             Kind::Pause => host.signal(Signal::SIGSTOP)?,
             Kind::CutRedis => host.cut(Way::Redis, true)?,
             Kind::CutPlayers => host.cut(Way::Players, true)?,
-            Kind::Drain => self.ask("drain", n)?,
+            Kind::Drain => self.ask("drain", n).await?,
         }
         Ok(())
     }
 
     /// Mends it again.
-    pub(super) async fn finish(&mut self, kind: Kind, n: usize) -> Result<()> {
-        let place = &self.places[n];
+    ///
+    /// # Errors
+    /// When that does not work.
+    pub(crate) async fn finish(&mut self, kind: Kind, n: usize) -> Result<()> {
+        let place = &mut self.places[n];
         match (kind, &place.host) {
-            (Kind::Kill, _) => self.boot(n)?,
+            (Kind::Kill, _) => {
+                place.ahead += AHEAD_AGAIN;
+                self.boot(n)?;
+            }
             (Kind::Pause, Some(host)) => host.signal(Signal::SIGCONT)?,
             (Kind::CutRedis, Some(host)) => host.cut(Way::Redis, false)?,
             (Kind::CutPlayers, Some(host)) => host.cut(Way::Players, false)?,
-            (Kind::Drain, Some(_)) => self.ask("undrain", n)?,
-            (_, None) => {}
+            (Kind::Drain, Some(_)) => self.ask("undrain", n).await?,
+            (Kind::ClockStep, _) | (_, None) => {}
         }
-        for place in &mut self.places {
-            if let Some(process) = &mut place.process
-                && process.ended().is_some()
-            {
-                self.own_ends += 1;
-            }
-        }
-        self.until_ready().await
-    }
-
-    /// Asks the deployment something about a host, from outside.
-    fn ask(&self, what: &str, n: usize) -> Result<()> {
-        let name = self.places[n].host.as_ref().and_then(Host::name).context("the host has no name")?;
-        let asked = Command::new(&self.binary).args([what, &name, "--redis", &self.redis_url()]).output()?;
-        let said = String::from_utf8_lossy(&asked.stderr);
-        ensure!(asked.status.success(), "lasthit {what}: {}", said.trim());
         Ok(())
     }
 
-    /// How many supervisors have ended without being told to.
-    pub(super) fn ended_by_themselves(&self) -> usize {
-        self.own_ends
+    /// Starts supervisors again that ended without being told to.
+    ///
+    /// # Errors
+    /// When one cannot be started.
+    pub(crate) fn revive(&mut self) -> Result<Vec<Ended>> {
+        let mut all = Vec::new();
+        for n in 0..self.places.len() {
+            let Some(process) = &mut self.places[n].process else { continue };
+            let Some(refused) = process.refused() else { continue };
+            all.push(Ended { refused, log: process.log() });
+            self.launch(n)?;
+        }
+        Ok(all)
+    }
+
+    /// Asks the deployment something about a host, from outside, until it answers: some of its nodes may be away.
+    async fn ask(&self, what: &str, n: usize) -> Result<()> {
+        let name = self.places[n].host.as_ref().and_then(Host::name).context("the host has no name")?;
+        let deadline = Instant::now() + HOST_ASK_TIMEOUT;
+        loop {
+            let asked =
+                Command::new(&self.binary).args([what, &name, "--redis", &self.redis]).kill_on_drop(true).output().await?;
+            if asked.status.success() {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                bail!("lasthit {what}: {}", String::from_utf8_lossy(&asked.stderr).trim());
+            }
+            sleep(HOST_ASK_PAUSE).await;
+        }
     }
 
     /// The last log lines of all hosts.
-    pub(super) fn logs(&mut self) -> String {
-        let logs: Vec<String> = self.places.iter_mut().filter_map(|place| place.process.as_mut()).map(Process::log).collect();
-        logs.join("\n")
+    pub(crate) fn logs(&mut self) -> Vec<String> {
+        self.places.iter_mut().filter_map(|place| place.process.as_mut()).map(Process::log).collect()
     }
 
-    /// Ends everything but Redis, which ends with its handle.
-    pub(super) async fn end(mut self) {
+    /// Ends all supervisors, and with them what they look after.
+    pub(crate) async fn end(&mut self) {
         let ending: Vec<_> = self.places.iter_mut().filter_map(|place| place.process.take()).map(Process::end).collect();
         futures_util::future::join_all(ending).await;
     }

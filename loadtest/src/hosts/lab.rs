@@ -21,7 +21,7 @@ const NEW_TIME: CloneFlags = CloneFlags::from_bits_retain(0x80);
 
 /// One of the two ways to a host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Way {
+pub(crate) enum Way {
     /// Players come on it.
     Players,
     /// Redis is reached on it.
@@ -39,7 +39,7 @@ impl Way {
     }
 
     /// The address of a host on it; 0 is outside.
-    pub(super) fn address(self, host: usize) -> Ipv4Addr {
+    pub(crate) fn address(self, host: usize) -> Ipv4Addr {
         let net = match self {
             Self::Players => 213,
             Self::Redis => 214,
@@ -193,6 +193,10 @@ impl Host {
 impl Drop for Host {
     fn drop(&mut self) {
         let _ = self.signal(Signal::SIGKILL);
+        // Its network may outlive it for a while, and would answer in the place of the one that boots next.
+        for way in Way::ALL {
+            let _ = ip(&["link", "delete", &self.link(way)]);
+        }
     }
 }
 

@@ -22,6 +22,10 @@ use crate::limits::{END_TIMEOUT, LOG_BYTES_MAX, LOG_LINES_MAX, PROBE_TIMEOUT, RE
 const METRICS_TIMEOUT: Duration = Duration::from_secs(5);
 /// Where, below their directory, the processes of one run have their lock files.
 pub(crate) const RUNTIME_DIR: &str = "run";
+/// The exit code of a process that could not start.
+const REFUSED: i32 = 1;
+/// Gateways and workers log this behind their role when they have started.
+const STARTED: &str = " started ";
 /// Bytes of a process's metrics.
 const METRICS_BYTES_MAX: u64 = 1024 * 1024;
 
@@ -144,7 +148,8 @@ impl Process {
                 return Ok(());
             }
             if Instant::now() > deadline {
-                bail!("{} was not ready within {READY_TIMEOUT:?}", self.name);
+                let log = self.log();
+                bail!("{} was not ready within {READY_TIMEOUT:?}\n{log}", self.name);
             }
             sleep(READY_INTERVAL).await;
         }
@@ -172,6 +177,12 @@ impl Process {
     /// How it ended, if it did.
     pub(crate) fn ended(&mut self) -> Option<std::process::ExitStatus> {
         self.child.try_wait().ok().flatten()
+    }
+
+    /// None as long as it runs; then whether it ended before it had started, because it could not.
+    pub(crate) fn refused(&mut self) -> Option<bool> {
+        let status = self.ended()?;
+        Some(status.code() == Some(REFUSED) && self.said(STARTED).is_none())
     }
 
     /// What its log has behind `text`, up to the next space: where that stands first.

@@ -130,7 +130,8 @@ impl Cluster {
         let ports = (0..2 * count).map(|_| Ok(free_address()?.port())).collect::<io::Result<Vec<u16>>>()?;
         let bus = |node: usize| (Ipv4Addr::LOCALHOST, ports[2 * node + 1]).into();
         let divided = if shape.divisible { 0..count } else { 0..0 };
-        let ways = divided.map(|node| Proxy::start(Upstream::Tcp(bus(node)))).collect::<io::Result<Vec<_>>>()?;
+        let ways =
+            divided.map(|node| Proxy::start_at(shape.address, Upstream::Tcp(bus(node)))).collect::<io::Result<Vec<_>>>()?;
         let shown = |node: usize| ways.get(node).map_or_else(|| bus(node), Proxy::address).port();
         let address = shape.address.to_string();
         let id = |node: usize| format!("{:040x}", node + 1);

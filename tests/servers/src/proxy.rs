@@ -62,7 +62,7 @@ impl Path {
     }
 }
 
-/// A proxy on a loopback port. Ends, with all its connections, on drop.
+/// A proxy on a port. Ends, with all its connections, on drop.
 #[derive(Debug)]
 pub struct Proxy {
     address: SocketAddr,
@@ -76,7 +76,15 @@ impl Proxy {
     /// # Errors
     /// When there is no port or no thread for it.
     pub fn start(upstream: Upstream) -> io::Result<Self> {
-        let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        Self::start_at(Ipv4Addr::LOCALHOST, upstream)
+    }
+
+    /// As [`Proxy::start`], on a port of another address of this machine.
+    ///
+    /// # Errors
+    /// As [`Proxy::start`], and when this machine does not have the address.
+    pub fn start_at(address: Ipv4Addr, upstream: Upstream) -> io::Result<Self> {
+        let listener = std::net::TcpListener::bind((address, 0))?;
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
         let (path, seen) = watch::channel(Path::to(upstream));

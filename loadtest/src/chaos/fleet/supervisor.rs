@@ -29,11 +29,13 @@ pub(crate) struct Size {
     pub(crate) workers: usize,
     /// Gateways and workers of a supervisor, if there is one.
     pub(crate) supervised: Option<(usize, usize)>,
+    /// Hosts, each with so many gateways and workers, in the place of those by themselves; 0 for none.
+    pub(crate) hosts: usize,
 }
 
 impl From<(usize, usize)> for Size {
     fn from((gateways, workers): (usize, usize)) -> Self {
-        Self { gateways, workers, supervised: None }
+        Self { gateways, workers, supervised: None, hosts: 0 }
     }
 }
 
@@ -152,7 +154,8 @@ mod tests {
 
     #[test]
     fn somebody_must_serve() {
-        let size = |gateways, workers, supervised| Size { gateways, workers, supervised }.checked().map_err(|e| e.to_string());
+        let size =
+            |gateways, workers, supervised| Size { gateways, workers, supervised, hosts: 0 }.checked().map_err(|e| e.to_string());
         assert!(size(1, 1, None).is_ok() && size(0, 0, Some((1, 1))).is_ok() && size(0, 1, Some((1, 0))).is_ok());
         assert!(size(0, 1, None).expect_err("nowhere to connect").starts_with("gateways 0"));
         assert!(size(1, 0, Some((1, 0))).expect_err("nobody decides").starts_with("workers 0"));

@@ -1,6 +1,7 @@
 //! The nodes of a Redis Cluster: they are killed, paused, demoted and cut off from each other, and slots move between them.
 
 use std::io;
+use std::net::Ipv4Addr;
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -33,7 +34,7 @@ pub(crate) struct Divided {
 }
 
 impl Divided {
-    pub(super) fn start(nodes: Nodes, durability: Durability, valkey: bool) -> io::Result<Self> {
+    pub(super) fn start(nodes: Nodes, durability: Durability, valkey: bool, address: Ipv4Addr) -> io::Result<Self> {
         let confirming = nodes.replicas.to_string();
         let mut options = durability.persistence().to_vec();
         // Primaries that got another's replica would have another number of them than processes are told.
@@ -41,7 +42,7 @@ impl Divided {
         if durability == Durability::Replicated {
             options.extend(["--min-replicas-to-write", &confirming]);
         }
-        let shape = Shape { program: valkey.then_some(Program::Valkey), divisible: true, ..Shape::default() };
+        let shape = Shape { program: valkey.then_some(Program::Valkey), address, divisible: true };
         let cluster = Cluster::start_as(shape, nodes.primaries.into(), nodes.replicas.into(), &options)?;
         let cluster = cluster.ok_or_else(super::no_valkey)?;
         let keys = (0..SHARDS_DEFAULT).map(|shard| shard_key(ShardId(shard), SHARDS_DEFAULT, "shard"));

@@ -116,14 +116,31 @@ impl Watched {
 
     /// Waits until all sentinels name the same primary, and the other server is its replica.
     fn until_settled(&self) -> io::Result<()> {
-        until("the servers are whole again", || {
+        let settled = until("the servers are whole again", || {
             let Ok(primary) = self.primary() else { return Ok(false) };
             let info = |n: usize| self.servers[n].ask::<String>(&["INFO", "replication"]).unwrap_or_default();
             let other = self.servers[1 - primary].address().map_or(0, |address| address.port());
             let has_it = info(primary).contains(&format!("port={other},state=online"));
             Ok(has_it && info(1 - primary).contains("master_link_status:up"))
-        })?;
+        });
+        settled.map_err(|error| io::Error::other(format!("{error}: {}", self.told())))?;
         self.sentinels.all_name(&self.servers[self.primary()?])
+    }
+
+    /// What every server and every sentinel says, for whoever waits in vain.
+    fn told(&self) -> String {
+        let lines = |server: &RedisServer, command: &[&str], wanted: &[&str]| {
+            let said = server.ask::<String>(command).unwrap_or_else(|error| error.to_string());
+            let lines = said.lines().filter(|line| wanted.iter().any(|start| line.starts_with(start)));
+            lines.map(str::trim).collect::<Vec<_>>().join(" ")
+        };
+        let shown = ["role:", "master_port", "master_link_status", "slave0:"];
+        let servers = self.servers.iter().map(|server| {
+            format!("port {}: {}", server.address().map_or(0, |a| a.port()), lines(server, &["INFO", "replication"], &shown))
+        });
+        let sentinels =
+            self.sentinels.all().iter().map(|one| format!("a sentinel: {}", lines(one, &["INFO", "sentinel"], &["master0:"])));
+        servers.chain(sentinels).collect::<Vec<_>>().join("; ")
     }
 }
 

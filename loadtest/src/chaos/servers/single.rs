@@ -1,6 +1,7 @@
 //! One server, or a primary and the replica that takes over from it when the run says so.
 
 use std::io;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::thread::sleep;
 
@@ -18,19 +19,34 @@ pub(crate) struct Single {
     guest: Option<RedisServer>,
     /// It is here.
     attached: bool,
+    /// Where it is reached.
+    address: Ipv4Addr,
 }
 
 impl Single {
     /// Starts what the level needs; blocks until it is ready.
-    pub(super) fn start(durability: Durability) -> io::Result<Self> {
-        let options = durability.persistence();
-        if durability != Durability::Replicated {
-            return Ok(Self { primary: RedisServer::start_tcp(options)?, replica: None, guest: None, attached: false });
+    pub(super) fn start(durability: Durability, address: Ipv4Addr) -> io::Result<Self> {
+        let mut options = durability.persistence().to_vec();
+        if !address.is_loopback() {
+            // Nobody else is on the network of the hosts.
+            options.extend(["--bind", "0.0.0.0", "--protected-mode", "no"]);
         }
-        let options = [options, &["--min-replicas-to-write", "1"]].concat();
+        if durability != Durability::Replicated {
+            let primary = RedisServer::start_tcp(&options)?;
+            return Ok(Self { primary, replica: None, guest: None, attached: false, address });
+        }
+        options.extend(["--min-replicas-to-write", "1"]);
         let (primary, replica) = (RedisServer::start_tcp(&options)?, RedisServer::start_tcp(&options)?);
         replica.follow(&primary)?;
-        Ok(Self { primary, replica: Some(replica), guest: None, attached: false })
+        Ok(Self { primary, replica: Some(replica), guest: None, attached: false, address })
+    }
+
+    /// Where the first server is reached.
+    pub(super) fn url(&self) -> String {
+        match self.primary.address() {
+            Some(at) if !self.address.is_loopback() => format!("redis://{}:{}", self.address, at.port()),
+            _ => self.primary.url(),
+        }
     }
 
     /// The server that all depends on.
