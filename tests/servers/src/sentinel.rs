@@ -88,6 +88,16 @@ impl Sentinels {
         })
     }
 
+    /// Whether all of them take the primary that they name for well, and none of them is at replacing it.
+    #[must_use]
+    pub fn are_calm(&self) -> bool {
+        let flags = |sentinel: &RedisServer| {
+            let said: Vec<String> = sentinel.ask(&["SENTINEL", "MASTER", NAME]).ok()?;
+            said.chunks_exact(2).find(|pair| pair[0] == "flags").map(|pair| pair[1].clone())
+        };
+        self.0.iter().all(|sentinel| flags(sentinel).as_deref() == Some("master"))
+    }
+
     /// The one of these servers that more than half name as the primary, once it is not `old`.
     ///
     /// # Errors

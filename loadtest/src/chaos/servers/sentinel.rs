@@ -59,11 +59,13 @@ impl Watched {
 
     /// See [`super::Servers::inflict`].
     pub(super) fn inflict(&mut self, fault: Fault) -> io::Result<Option<Hit>> {
-        let node = self.primary()?;
-        if command(&self.servers[node], fault)? {
+        if command(&self.servers[self.primary()?], fault)? {
             return Ok(None);
         }
         sleep(PLAYS_ON.saturating_sub(self.settled.elapsed()));
+        // A long CLIENT PAUSE makes sentinels replace the primary, too.
+        self.until_settled()?;
+        let node = self.primary()?;
         let from = Instant::now();
         match fault.kind {
             Kind::NodeKill => {
@@ -114,14 +116,16 @@ impl Watched {
         Ok(())
     }
 
-    /// Waits until all sentinels name the same primary, and the other server is its replica.
+    /// Waits until all sentinels name the same primary and are content with it, and the other server is its replica. One that was away for a
+    /// short time may be the primary with a replica as before, while they are still at replacing it: what broke then would leave two
+    /// primaries for long.
     fn until_settled(&self) -> io::Result<()> {
         let settled = until("the servers are whole again", || {
             let Ok(primary) = self.primary() else { return Ok(false) };
             let info = |n: usize| self.servers[n].ask::<String>(&["INFO", "replication"]).unwrap_or_default();
             let other = self.servers[1 - primary].address().map_or(0, |address| address.port());
             let has_it = info(primary).contains(&format!("port={other},state=online"));
-            Ok(has_it && info(1 - primary).contains("master_link_status:up"))
+            Ok(has_it && info(1 - primary).contains("master_link_status:up") && self.sentinels.are_calm())
         });
         settled.map_err(|error| io::Error::other(format!("{error}: {}", self.told())))?;
         self.sentinels.all_name(&self.servers[self.primary()?])
