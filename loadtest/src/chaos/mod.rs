@@ -187,9 +187,6 @@ pub(crate) fn check(config: &ChaosConfig) -> Result<()> {
         config.layout == Layout::Single || config.durability != Durability::Replicated || config.layout.replicas() > 0,
         "--durability replicated needs a replica of each primary: use --cluster 3x2"
     );
-    if config.only.is_empty() && !config.valkey && matches!(config.layout, Layout::Cluster(_)) {
-        eprintln!("skipped: {}", on.lacks(Kind::SlotMoveAtomic).unwrap_or_default());
-    }
     ensure!(
         config.players >= config.rooms,
         "{} players leave some of {} rooms empty: use at least one player a room",
@@ -204,6 +201,9 @@ pub(crate) async fn run(config: &ChaosConfig, stop: impl Future<Output = ()>) ->
     let ChaosConfig { gateways, workers, supervised, hosts, .. } = *config;
     let size = Size { gateways, workers, supervised, hosts };
     let on = config.on();
+    if config.only.is_empty() && !config.valkey && matches!(config.layout, Layout::Cluster(_)) {
+        eprintln!("skipped: {}", on.lacks(Kind::SlotMoveAtomic).unwrap_or_default());
+    }
     let kinds = Kind::all(on, config.supervised.is_some());
     let only = |kind: &Kind| config.only.is_empty() || config.only.contains(kind);
     let terms = Terms {

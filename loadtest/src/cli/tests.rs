@@ -73,8 +73,13 @@ fn a_chaos_line_and_a_soak_line() {
         let Command::Chaos(args) = cli.command else { panic!("{given}") };
         assert_eq!((args.supervised, args.gateways), (Some(counts), Some(0)));
     }
+    let line = "loadtest chaos --cluster 3x2 --hosts 3 --workers 2 --only host-kill,host-pause,host-cut,host-drain";
+    let Command::Chaos(args) = Cli::try_parse_from(line.split_whitespace()).expect("args").command else { panic!("{line}") };
+    assert_eq!((args.hosts, args.gateways, args.workers), (Some(3), None, Some(2)));
+    assert_eq!(args.only, [Kind::HostKill, Kind::HostPause, Kind::HostCut, Kind::HostDrain]);
     let bads = [
         "--only murder",
+        "--hosts 5",
         "--durability ram",
         "--faults-per-minute 0",
         "--rooms 0",
