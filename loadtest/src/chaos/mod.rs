@@ -341,8 +341,11 @@ async fn play(config: &ChaosConfig, game: &Game, faults: &[Fault], fleet: &Arc<F
     let quiet = stretch..faults.first().map_or(over, |fault| stretch * 2 + fault.at);
     let nodes = (config.layout != Layout::Single).then(|| nodes::figures(&happened, &records, quiet, &findings));
     let killed = killed.lock().map_err(|_| anyhow!("a fault failed"))?.clone();
-    let redis_version = fleet.ask(&["INFO", "server"]).await?;
-    let redis_version = redis_version.lines().find_map(|line| line.strip_prefix("redis_version:")).unwrap_or_default().to_owned();
+    let info = fleet.ask(&["INFO", "server"]).await?;
+    let named = |key: &str| info.lines().find_map(|line| line.strip_prefix(key)).map(str::to_owned);
+    // Valkey names a Redis that it is like, too.
+    let valkey = named("valkey_version:").map(|version| format!("Valkey {version}"));
+    let redis_version = valkey.or_else(|| named("redis_version:")).unwrap_or_default();
     Ok(ChaosReport::new(
         config,
         faults,
