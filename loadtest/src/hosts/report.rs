@@ -11,10 +11,6 @@ use super::race::Races;
 use crate::chaos::judge::{Faults, Findings};
 use crate::chaos::record::{Record, RoomRecord};
 
-/// A room in which nobody plays on for so long has lost its home. It is not the time between two faults: where that is shorter, the next
-/// fault comes upon the one before.
-const STUCK: Duration = Duration::from_secs(15);
-
 /// What was done to a host.
 #[derive(Debug, Clone)]
 pub(super) struct Fault {
@@ -35,7 +31,7 @@ struct Told {
     host: usize,
     at_s: f64,
     rooms: usize,
-    /// Rooms in which nobody played on for [`STUCK`].
+    /// Rooms in which nobody played on before the next fault.
     stuck: usize,
     /// From the fault to a room's first verdict on what was sent after it: of all rooms the median, the 99th percentile, the longest.
     plays_on_ms: [u64; 3],
@@ -80,16 +76,15 @@ fn ms(duration: Duration) -> u64 {
 impl Told {
     fn of(fault: &Fault, records: &[Record]) -> Self {
         let inside = |room: usize| records.iter().filter(move |record| record.room == room).flat_map(|record| &record.acted);
-        let after = |room| inside(room).filter(|acted| acted.sent >= fault.at);
-        let took =
-            |room: &usize| after(*room).filter_map(|acted| acted.answer).map(|answer| answer.at.saturating_sub(fault.at)).min();
-        let next = |room: &usize| took(room).filter(|took| *took < STUCK);
+        let sent = |room| inside(room).filter(|acted| (fault.at..fault.until).contains(&acted.sent));
+        let next =
+            |room: &usize| sent(*room).filter_map(|acted| acted.answer).map(|answer| answer.at.saturating_sub(fault.at)).min();
         let each: Vec<Option<Duration>> = fault.rooms.iter().map(next).collect();
         let mut took: Vec<u64> = each.iter().flatten().map(|took| ms(*took)).collect();
         took.sort_unstable();
         let quantile =
             |of_100: usize| took.get((took.len() * of_100).div_ceil(100).saturating_sub(1)).copied().unwrap_or_default();
-        let answers = fault.rooms.iter().flat_map(|room| after(*room)).filter(|acted| acted.sent < fault.until);
+        let answers = fault.rooms.iter().flat_map(|room| sent(*room));
         let answers = answers.filter_map(|acted| Some(ms(acted.answer?.at.saturating_sub(acted.sent))));
         Self {
             kind: fault.kind.name(),
