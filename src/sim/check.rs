@@ -263,7 +263,9 @@ fn unproven(world: &World) {
             if appended.contains(&(lost.incarnation, lost.arrival_ns)) || lost.arrival_ns < opened[&lost.incarnation] {
                 continue;
             }
-            let ends = world.homes.death_ends(room, lost.incarnation, lost.timeline, *death);
+            // The clock of another home says nothing about what it may have taken along (rule H4).
+            let same = log.deaths.get(&lost.incarnation).is_none_or(|number| *number == lost.timeline);
+            let ends = if same { *death } else { u64::MAX };
             // What came in under a published watermark would have been moved above it.
             let above = lost.arrival_ns.max(watermarks.get(&lost.incarnation).map_or(0, |w| *w));
             let within = |v: &&Verdict| {

@@ -45,8 +45,6 @@ pub(super) struct Homes {
     pub(super) now: Now,
     /// Hosts that a number was given to: more than one only where the journal lost a claim.
     given: BTreeMap<(ShardId, u32), BTreeSet<u32>>,
-    /// The number under which a gateway's death was written.
-    deaths: BTreeMap<(RoomId, Incarnation), u32>,
     /// The successors that were named, and until when, in milliseconds of the journal's clock.
     named: BTreeMap<ShardId, (HostId, u64)>,
 }
@@ -87,12 +85,6 @@ impl Homes {
     /// Whether the number was, some time, that of this host.
     pub(super) fn was(&self, shard: ShardId, number: u32, host: u32) -> bool {
         self.given.get(&(shard, number)).is_some_and(|hosts| hosts.contains(&host))
-    }
-
-    /// The end of what a dead gateway may have taken along: a clock of another home says nothing about it (rule H4).
-    pub(super) fn death_ends(&self, room: &RoomId, gateway: Incarnation, timeline: u32, raw_ns: u64) -> u64 {
-        let same = self.deaths.get(&(room.clone(), gateway)).is_none_or(|number| *number == timeline);
-        if same { raw_ns } else { u64::MAX }
     }
 }
 
@@ -403,7 +395,9 @@ impl World {
     /// A gateway's death was written.
     pub(super) fn death_written(&mut self, shard: ShardId, room: &RoomId, gateway: Incarnation) {
         let number = self.homes.now.get(&shard).map_or(0, |(number, _)| *number);
-        self.homes.deaths.entry((room.clone(), gateway)).or_insert(number);
+        let era = self.store.heads(shard, std::slice::from_ref(room)).expect("a head")[0].era;
+        let log = self.ledger.rooms.entry((room.clone(), era)).or_default();
+        log.deaths.entry(gateway).or_insert(number);
     }
 
     /// Homes, in the end: every shard is at home on a host that runs, and on none that is drained.

@@ -17,6 +17,9 @@ pub(super) struct RoomLog {
     pub(super) verdicts: Vec<Verdict>,
     /// Cursors and numbers of its snapshots.
     snapshots: Vec<(StreamId, u64)>,
+    /// The number of the shard's home when a gateway's death was written. What the journal loses of a room is lost here too: a death
+    /// may be written once more under an earlier number, which another host had.
+    pub(super) deaths: BTreeMap<Incarnation, u32>,
     /// Verdicts up to here were no longer in the journal at some time.
     pub(super) trimmed: u64,
 }
