@@ -142,8 +142,11 @@ impl Plan {
                                 self.answer(roll.request, Ok(()));
                                 continue;
                             };
-                            self.apply(*generation, settings.clone());
-                            roll.step = Step::Clearing;
+                            roll.left = self.left_behind(*generation, settings);
+                            if roll.left.is_empty() {
+                                self.apply(*generation, settings.clone());
+                                roll.step = Step::Clearing;
+                            }
                             true
                         }
                     }
@@ -190,6 +193,17 @@ impl Plan {
         }
         slots.sort();
         slots
+    }
+
+    /// Slots that a reload passed over, because they were stopped, and that somebody has started since: what runs there is of before,
+    /// and would be waited for as long as it runs (rule U4).
+    fn left_behind(&self, generation: Generation, settings: &Settings) -> VecDeque<Slot> {
+        let is_old = |slot: &Slot| {
+            let place = self.places.get(slot).filter(|place| place.aim == Aim::Run);
+            let child = place.and_then(|place| place.now).and_then(|now| self.children.get(&now));
+            child.is_some_and(|child| child.generation != generation)
+        };
+        self.wanted(settings).into_iter().filter(is_old).collect()
     }
 
     /// Begins with a slot. False if it has to wait.

@@ -273,6 +273,24 @@ fn a_reload_brings_other_counts_and_deployments() {
 }
 
 #[test]
+fn what_is_started_behind_a_reload_is_replaced_before_it_ends() {
+    let mut world = running(2, 1);
+    world.ask(|_| Command::Stop(names("gateway-1")));
+    world.run_for(secs(1));
+    let request = world.reload(2, 1);
+    while world.ps() != "gateway-1 stopped(), gateway-2 ready(3+5), worker-1 ready(4)" {
+        assert!(world.open.contains(&request), "{}", world.ps());
+        world.run_for(Duration::from_millis(10));
+    }
+    // It was passed over, and the reload goes on with the next one.
+    let start = world.ask(|_| Command::Start(names("gateway-1")));
+    world.run_for(secs(5));
+    assert_eq!((&world.answers[&start], world.answers.get(&request)), (&Ok(()), Some(&Ok(()))), "{}", world.ps());
+    assert_eq!(world.ps(), "gateway-1 ready(7), gateway-2 ready(5), worker-1 ready(4)");
+    assert_eq!(world.plan.generations().len(), 1);
+}
+
+#[test]
 fn counts_follow_scale_and_the_highest_numbers_go() {
     let mut world = running(3, 1);
     let scale = |world: &mut World, group: &str, count| {
