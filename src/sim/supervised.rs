@@ -90,7 +90,8 @@ pub(super) struct Supervisor {
     asleep_until: u64,
     unread: Vec<Input>,
     looks_at: Option<u64>,
-    /// How many there are to be at the end. It is asked again for while another request keeps it from being done.
+    /// That all are to run at the end, and how many. It is asked again for while another request keeps it from being done, and when a
+    /// child that was on its way has given up.
     last: BTreeMap<RequestId, Command>,
 }
 
@@ -554,7 +555,7 @@ impl World {
     pub(super) fn mend_supervisor(&mut self) {
         let Some(Supervised { gateways, workers, .. }) = self.options.supervised.clone() else { return };
         self.supervisor.as_mut().expect("one is there").asleep_until = 0;
-        self.command(Command::Start(vec!["all".to_owned()]));
+        self.insist(Command::Start(vec!["all".to_owned()]));
         for (role, count) in [(Role::Gateway, gateways), (Role::Worker, workers)] {
             self.insist(Command::Scale { group: Group::new("", role), count });
         }
