@@ -167,6 +167,22 @@ mod tests {
         assert_eq!((contests.round("k7"), contests.round("k3")), (3, 3), "k3 made place: it goes on at no lower round");
     }
 
+    /// Rule H4: how far two stamps are apart is told only where one clock says so.
+    #[test]
+    fn between_two_homes_there_is_no_margin() {
+        let of = |timeline, ns| Stamp { moment: Moment { timeline, ns }, ..stamp(ns) };
+        let (unsure, mut contests) = (Arrival::at(0, 1_000), Contests::default());
+        assert!(contests.win("key", 1, of(1, 500), &unsure));
+        assert_eq!(
+            contests.margin("key", of(1, 700), &unsure),
+            Some(Margin { behind_ns: Some(200), flags: Flags::PHOTO_FINISH })
+        );
+        for ns in [3, 500, 700] {
+            let untold = Margin { behind_ns: None, flags: Flags::default() };
+            assert_eq!(contests.margin("key", of(2, ns), &unsure), Some(untold), "the next home's clock shows {ns}");
+        }
+    }
+
     #[test]
     fn a_round_of_a_forgotten_contest_is_not_won_again() {
         let mut contests = Contests::default();
