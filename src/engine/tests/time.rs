@@ -204,6 +204,28 @@ fn a_room_ahead_of_another_host_goes_on_from_where_it_was() {
     assert_eq!(scene.fire(up_ms + 10_000), [at("soon", up_ms + 500), at("early", up_ms + 600)]);
 }
 
+/// Rule H4: what was stamped at the home before is told by that home's clock, and by no other.
+#[test]
+fn what_one_home_has_stamped_is_not_read_on_the_clock_of_another() {
+    let mut scene = Scene::new();
+    scene.act(9_000, "set", "soon", 500);
+    scene.act(9_000, "every", "tick", 100);
+    // The next home has just booted. Something of the last one is still to be resolved.
+    let before = Moment { timeline: 1, ns: 9_050 * MS };
+    scene.clock = HostClock { timeline: 2, epoch_ns: WALL + 10_000 * MS, since_ns: MS, from_ns: 0 };
+    scene.room.thin_out(scene.clock, Moment { timeline: 2, ns: 3_600_000 * MS }, Some(before));
+    assert_eq!(scene.room.next_due(), Some(RoomTime(WALL + 9_100 * MS)), "nothing becomes one fire across what is held");
+    assert_eq!(scene.room.keep_time(scene.clock, before), None);
+    assert_eq!(scene.room.time_at(before), RoomTime(WALL + 9_050 * MS));
+    assert_eq!(scene.room.time_at(Moment { timeline: 2, ns: 9_500 * MS }), RoomTime(WALL + 9_000 * MS));
+    let due = Moment { timeline: 1, ns: 9_100 * MS };
+    assert_eq!(scene.room.next_moment(scene.clock), Some(due), "a gateway that died there may have been before it");
+    // Whoever owned it last and does not know of the next home goes by its own clock.
+    scene.act(1, "set", "later", 60_000);
+    scene.clock = HostClock { timeline: 1, epoch_ns: WALL, since_ns: 0, from_ns: 0 };
+    assert_eq!(scene.room.next_fire(scene.clock).map(|place| place.timeline), Some(1));
+}
+
 /// Rule T6.
 #[test]
 fn a_chain_of_fires_keeps_no_room_for_ever() {

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use crate::journal::{Beats, Bell, GatewayRecord, JournalError, Lease, Leased, ShardOwner, Survey, WorkerRecord};
+use crate::journal::{
+    Beats, Bell, GatewayRecord, JournalError, Lease, Leased, Part, ProcessRecord, ShardOwner, Successor, Survey, WorkerRecord,
+};
 use crate::limits::GATEWAYS_CHECKED_MAX;
-use crate::types::{Home, Incarnation, Moment, ShardId};
+use crate::types::{Home, HostId, Incarnation, Moment, ShardId};
 use crate::wire::push::{self, Push};
 use crate::worker::core::Core;
 use crate::worker::shard::tests::limits;
@@ -216,6 +218,65 @@ fn a_claim_that_is_lost_again_and_again_is_not_made_at_full_speed() {
     assert!((4..=10).contains(&claims), "{claims} in a second, with four heartbeats");
 }
 
+/// A shard with one gateway.
+fn survey(gateway: Incarnation, fenced: bool) -> Survey {
+    let watermark = Moment { timeline: 1, ns: 1 };
+    Survey {
+        server: SERVER,
+        append: 1,
+        commit: 0,
+        doubt: None,
+        gateways: vec![GatewayRecord { incarnation: gateway, number: 1, watermark, fenced, server: SERVER }],
+        damaged_gateways: Vec::new(),
+        damaged_rooms: Vec::new(),
+        due: Vec::new(),
+        active: Vec::new(),
+        rooms: Vec::new(),
+        next: None,
+    }
+}
+
+/// Rule H7: the successor's name is in the journal before the shard is free, and is renewed until then.
+#[test]
+fn a_shard_is_free_only_when_its_successor_is_named_and_its_gateways_have_left() {
+    let (mut scene, gateway) = (Scene::new(1), Incarnation(1));
+    scene.takes_all();
+    let (shard, lease, there) = (ShardId(0), scene.owners[0].expect("a lease"), HostId::new("there").expect("a name"));
+    let process = |number: u128, host: &HostId, part| {
+        let record = ProcessRecord::new(Incarnation(number), host.clone(), part);
+        ProcessRecord { ready: true, url: format!("ws://{host}:1"), ..record }
+    };
+    let here = limits().host;
+    let processes =
+        [(1, &here, Part::Gateway), (100, &here, Part::Worker), (2, &there, Part::Gateway), (200, &there, Part::Worker)];
+    let processes = processes.map(|(number, host, part)| process(number, host, part)).to_vec();
+    let beats = Beats { processes, ..Beats::default() };
+    // What is said of the successor's name after a heartbeat, and who is told.
+    let beat = |scene: &mut Scene| {
+        scene.now_ns += limits().heartbeat_interval_ns;
+        let living = vec![record(100, [0]), record(200, [])];
+        scene.apply(Input::Alive { living, beats: beats.clone(), failure: None });
+        let commands = scene.apply(Input::Owners(scene.rows()));
+        let name = |command: &Command| if let Command::Name { to, .. } = command { Some(to.clone()) } else { None };
+        let told = commands.iter().any(|command| matches!(command, Command::Publish { gateway: to, .. } if *to == gateway));
+        (commands.iter().filter_map(name).collect::<Vec<_>>(), told)
+    };
+    scene.apply(Input::Subscribed(shard));
+    scene.apply(Input::Surveyed(shard, survey(gateway, false)));
+    assert_eq!(beat(&mut scene), (vec![], false));
+    scene.apply(Input::Give(shard, there.clone()));
+    let named = (vec![Some(Successor { host: there, url: "ws://there:1".to_owned() })], true);
+    assert_eq!(beat(&mut scene), named);
+    // All have left, and the journal has not answered: another host might be faster than the name.
+    let let_go = |scene: &mut Scene, left| released(&scene.apply(Input::Surveyed(shard, survey(gateway, left))));
+    assert!(let_go(&mut scene, true).is_empty());
+    let asks = scene.apply(Input::Named(shard, lease, Leased::Done(())));
+    assert!(asks.iter().any(|command| matches!(command, Command::Survey { .. })), "{asks:?}");
+    assert!(let_go(&mut scene, false).is_empty(), "a gateway is inside");
+    assert_eq!(beat(&mut scene), named, "the name would run out");
+    assert_eq!(let_go(&mut scene, true), [0]);
+}
+
 /// Rule N12: however many shards there are, few gateways are asked in a second whether they live, and each has its turn.
 #[test]
 fn few_quiet_gateways_are_asked_at_a_time() {
@@ -224,27 +285,7 @@ fn few_quiet_gateways_are_asked_at_a_time() {
     let gateway = Incarnation(1);
     for shard in scene.core.owned().collect::<Vec<_>>() {
         scene.apply(Input::Subscribed(shard));
-        let record = GatewayRecord {
-            incarnation: gateway,
-            number: 1,
-            watermark: Moment { timeline: 1, ns: 1 },
-            fenced: false,
-            server: SERVER,
-        };
-        let survey = Survey {
-            server: SERVER,
-            append: 1,
-            commit: 0,
-            doubt: None,
-            gateways: vec![record],
-            damaged_gateways: Vec::new(),
-            damaged_rooms: Vec::new(),
-            due: Vec::new(),
-            active: Vec::new(),
-            rooms: Vec::new(),
-            next: None,
-        };
-        scene.apply(Input::Surveyed(shard, survey));
+        scene.apply(Input::Surveyed(shard, survey(gateway, false)));
     }
     let (mut asked, mut most) = (BTreeSet::new(), 0);
     for second in 0..70 {
