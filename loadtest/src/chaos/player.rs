@@ -23,7 +23,9 @@ use crate::speak::frame::{Encoding, Nanos, Text};
 /// Actions of one player that may be unanswered; past it no new one is begun.
 const UNANSWERED_MAX: usize = 32;
 /// How long joining may take before another gateway is tried.
-pub(crate) const JOIN_TIMEOUT: Duration = Duration::from_secs(4);
+const JOIN_TIMEOUT: Duration = Duration::from_secs(4);
+/// The same where it was sent, or was welcomed before: it may have been sent to a host that is gone, and the client goes on after this time.
+const HOME_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long an action may be unanswered before its connection is given up.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(3);
 /// Pause before a refused action is sent again.
@@ -127,14 +129,19 @@ impl Default for Homes {
 }
 
 impl Homes {
-    /// Where it is to go; without that, any gateway but the one that was tried last, when there are others.
-    pub(crate) fn pick(&mut self, count: usize, random: &mut StdRng) -> usize {
+    /// Where it is to go; without that, any gateway but the one that was tried last, when there are others. And how long joining there
+    /// may take.
+    pub(crate) fn pick(&mut self, count: usize, random: &mut StdRng) -> (usize, Duration) {
         let other = |random: &mut StdRng| {
             let at = random.random_range(0..count);
             if at == self.last { (at + 1) % count } else { at }
         };
-        self.last = self.next.take().unwrap_or_else(|| other(random));
-        self.last
+        let (at, within) = match self.next.take() {
+            Some(at) => (at, HOME_TIMEOUT),
+            None => (other(random), JOIN_TIMEOUT),
+        };
+        self.last = at;
+        (at, within)
     }
 
     /// A gateway has closed the session, and may have said where the room is at home.
@@ -255,8 +262,8 @@ impl Player {
     pub(crate) async fn play(mut self) -> Record {
         let (mut pause, mut follows) = (RECONNECT_MIN, 0);
         while !self.is_done() {
-            let at = self.homes.pick(self.world.urls.len(), &mut self.random);
-            match timeout(JOIN_TIMEOUT, self.join(at)).await {
+            let (at, within) = self.homes.pick(self.world.urls.len(), &mut self.random);
+            match timeout(within, self.join(at)).await {
                 Ok(Ok(socket)) => {
                     (pause, follows) = (RECONNECT_MIN, 0);
                     self.world.seats[self.number].store(at, Ordering::Relaxed);

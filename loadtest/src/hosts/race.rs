@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::chaos::player::{Homes, JOIN_TIMEOUT, Phase, World};
+use crate::chaos::player::{Homes, Phase, World};
 use crate::chaos::wire::{Action, Socket, connect};
 use crate::speak::frame::{Encoding, Text};
 
@@ -100,8 +100,12 @@ const ENCODING: Encoding = Encoding::Json;
 
 impl Rival {
     async fn join(&mut self, room: &str, world: &World, random: &mut StdRng) -> Result<()> {
+        let (at, within) = self.homes.pick(world.urls.len(), random);
+        timeout(within, self.join_at(&world.urls[at], room, world)).await?
+    }
+
+    async fn join_at(&mut self, url: &str, room: &str, world: &World) -> Result<()> {
         let since = self.since.map(|(era, seq)| format!("&since={era}.{seq}")).unwrap_or_default();
-        let url = &world.urls[self.homes.pick(world.urls.len(), random)];
         let mut socket = connect(&format!("{url}/v1/room/{room}?player={}{since}", self.player), ENCODING).await?;
         while let Some(message) = socket.next().await {
             match message? {
@@ -183,7 +187,7 @@ pub(super) async fn race(room: String, seed: u64, world: Arc<World>, phase: watc
         sleep(Duration::from_millis(random.random_range(REST_MS))).await;
         for rival in &mut rivals {
             while rival.socket.is_none() && *phase.borrow() == Phase::Play {
-                if !matches!(timeout(JOIN_TIMEOUT, rival.join(&room, &world, &mut random)).await, Ok(Ok(()))) {
+                if rival.join(&room, &world, &mut random).await.is_err() {
                     sleep(PAUSE).await;
                 }
             }
@@ -235,8 +239,7 @@ async fn one(
             }
             if answer.is_none() {
                 (broken, rival.socket) = (true, None);
-                let joined = timeout(JOIN_TIMEOUT, rival.join(room, world, random)).await;
-                if !matches!(joined, Ok(Ok(()))) || rival.send(message).await.is_err() {
+                if rival.join(room, world, random).await.is_err() || rival.send(message).await.is_err() {
                     sleep(PAUSE).await;
                 }
             }
